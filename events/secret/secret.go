@@ -1,0 +1,80 @@
+// Package secret holds the one type in which tokens and credentials travel
+// through the process. It cannot be printed, logged or marshalled by accident:
+// every formatting and encoding route yields [Redacted]. Code that really
+// needs the characters calls Reveal, so that a search for that word lists every
+// place where a secret leaves its wrapper.
+package secret
+
+import (
+	"crypto/subtle"
+	"fmt"
+	"log/slog"
+
+	"go.mongodb.org/mongo-driver/v2/bson"
+	"go.uber.org/zap/zapcore"
+)
+
+// Redacted stands wherever a secret would have been printed.
+const Redacted = "[redacted]"
+
+// Text is a secret string. The zero value is the empty secret.
+//
+// Decoding into a Text works (JSON, YAML, environment); encoding one never
+// yields the secret.
+type Text struct{ s string }
+
+// New wraps s.
+func New(s string) Text { return Text{s: s} }
+
+// Reveal returns the secret itself. The caller must not log, format or store it.
+func (t Text) Reveal() string { return t.s }
+
+// Empty reports whether there is no secret.
+func (t Text) Empty() bool { return t.s == "" }
+
+// Equal compares two secrets in time that depends on their length only.
+func (t Text) Equal(o Text) bool {
+	return subtle.ConstantTimeCompare([]byte(t.s), []byte(o.s)) == 1
+}
+
+// String implements fmt.Stringer.
+func (t Text) String() string {
+	if t.s == "" {
+		return ""
+	}
+	return Redacted
+}
+
+// GoString implements fmt.GoStringer.
+func (t Text) GoString() string { return "secret.Text{" + t.String() + "}" }
+
+// Format implements fmt.Formatter, so that no verb, not even %#v or %x,
+// reaches the characters.
+func (t Text) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(t.String())) }
+
+// LogValue implements slog.LogValuer.
+func (t Text) LogValue() slog.Value { return slog.StringValue(t.String()) }
+
+// MarshalLogObject implements zapcore.ObjectMarshaler, which zap prefers to
+// reflection.
+func (t Text) MarshalLogObject(enc zapcore.ObjectEncoder) error {
+	enc.AddString("secret", t.String())
+	return nil
+}
+
+// MarshalText implements encoding.TextMarshaler; JSON, YAML and XML encoders
+// use it.
+func (t Text) MarshalText() ([]byte, error) { return []byte(t.String()), nil }
+
+// MarshalBSONValue implements bson.ValueMarshaler.
+func (t Text) MarshalBSONValue() (byte, []byte, error) {
+	typ, b, err := bson.MarshalValue(t.String())
+	return byte(typ), b, err
+}
+
+// UnmarshalText implements encoding.TextUnmarshaler, used for JSON strings,
+// YAML scalars and environment variables.
+func (t *Text) UnmarshalText(b []byte) error {
+	t.s = string(b)
+	return nil
+}
