@@ -1,0 +1,171 @@
+package events
+
+import (
+	"math"
+	"time"
+
+	"github.com/latchkey/latchkey/events/secret"
+)
+
+// maxLifetime caps what a payload may claim as a lifetime; more is treated as
+// this much, so that no arithmetic overflows.
+const maxLifetime = 100 * 365 * 24 * time.Hour
+
+// Seconds is a lifetime as Mesh states it. Null, 0 and absent mean "does not
+// expire, or not known".
+type Seconds float64
+
+// Duration returns the lifetime, 0 for none.
+func (s Seconds) Duration() time.Duration {
+	if float64(s) >= maxLifetime.Seconds() {
+		return maxLifetime
+	}
+	return time.Duration(math.Floor(float64(s))) * time.Second
+}
+
+// Connected is the integration.connected message: what a company's backend
+// publishes after Mesh Link's onIntegrationConnected.
+type Connected struct {
+	// UserID is the company's own id of the user.
+	UserID string `json:"userId"`
+	// Payload is Mesh's LinkPayload, verbatim.
+	Payload *LinkPayload `json:"payload"`
+	// ConnectedAt is when the tokens were obtained; lifetimes count from it.
+	// Zero when neither the body nor the CloudEvents envelope said so.
+	ConnectedAt time.Time `json:"connectedAt"`
+}
+
+// LinkPayload is what Mesh Link hands to onIntegrationConnected: one of two
+// forms (@meshconnect/web-link-sdk 3.13.0, LinkPayload). Fields that Latchkey
+// has no use for, such as the brand's logo, are passed over.
+type LinkPayload struct {
+	AccessToken *AccessTokenPayload `json:"accessToken"`
+	DelayedAuth *DelayedAuthPayload `json:"delayedAuth"`
+}
+
+// AccessTokenPayload carries access tokens that can be used at once.
+type AccessTokenPayload struct {
+	AccountTokens                []AccountToken `json:"accountTokens"`
+	BrokerType                   string         `json:"brokerType"`
+	BrokerName                   string         `json:"brokerName"`
+	ExpiresInSeconds             Seconds        `json:"expiresInSeconds"`
+	RefreshTokenExpiresInSeconds Seconds        `json:"refreshTokenExpiresInSeconds"`
+}
+
+// AccountToken is one account of an AccessTokenPayload.
+type AccountToken struct {
+	Account      PayloadAccount `json:"account"`
+	AccessToken  secret.Text    `json:"accessToken"`
+	RefreshToken secret.Text    `json:"refreshToken"`
+	TradeToken   secret.Text    `json:"tradeToken"`
+	TokenID      secret.Text    `json:"tokenId"`
+}
+
+// PayloadAccount names an account at the institution.
+type PayloadAccount struct {
+	AccountID   string `json:"accountId"`
+	AccountName string `json:"accountName"`
+}
+
+// DelayedAuthPayload carries a refresh token only: the first refresh yields
+// the access tokens.
+type DelayedAuthPayload struct {
+	RefreshToken                 secret.Text `json:"refreshToken"`
+	RefreshTokenExpiresInSeconds Seconds     `json:"refreshTokenExpiresInSeconds"`
+	BrokerType                   string      `json:"brokerType"`
+	BrokerName                   string      `json:"brokerName"`
+}
+
+// DecodeConnected reads an integration.connected message, plain JSON or a
+// CloudEvents 1.0 structured message. Every error is an *InvalidError.
+func DecodeConnected(body []byte) (Connected, error) {
+	const name = IntegrationConnected
+	data, at, _, err := unwrap(name, body)
+	if err != nil {
+		return Connected{}, err
+	}
+	var c Connected
+	if err := decodeStrict(name, data, &c); err != nil {
+		return Connected{}, err
+	}
+	if err := CheckUserID(c.UserID); err != nil {
+		return Connected{}, invalid(name, "userId: %v", err)
+	}
+	if c.ConnectedAt.IsZero() {
+		c.ConnectedAt = at
+	}
+	if err := checkTime(name, "connectedAt", c.ConnectedAt); err != nil {
+		return Connected{}, err
+	}
+	if err := c.Payload.check(); err != nil {
+		return Connected{}, err
+	}
+	return c, nil
+}
+
+// checkTime keeps times within what every engine stores (years 1970 to 9999).
+func checkTime(message, field string, t time.Time) error {
+	if !t.IsZero() && (t.Year() < 1970 || t.Year() > 9999) {
+		return invalid(message, "%s: outside the years 1970 to 9999", field)
+	}
+	return nil
+}
+
+func (p *LinkPayload) check() error {
+	const name = IntegrationConnected
+	if p == nil || p.AccessToken == nil && p.DelayedAuth == nil {
+		return invalid(name, "payload: needs accessToken or delayedAuth")
+	}
+	if a := p.AccessToken; a != nil {
+		if err := checkName(name, "payload.accessToken.brokerType", a.BrokerType); err != nil {
+			return err
+		}
+		if len(a.AccountTokens) == 0 {
+			return invalid(name, "payload.accessToken.accountTokens: empty")
+		}
+		for i, t := range a.AccountTokens {
+			if err := checkName(name, "payload.accessToken.accountTokens.account.accountId", t.Account.AccountID); err != nil {
+				return err
+			}
+			if t.AccessToken.Empty() && t.RefreshToken.Empty() {
+				return invalid(name, "payload.accessToken.accountTokens.%d: neither accessToken nor refreshToken", i)
+			}
+		}
+		if err := checkLifetimes(a.ExpiresInSeconds, a.RefreshTokenExpiresInSeconds); err != nil {
+			return err
+		}
+	}
+	if d := p.DelayedAuth; d != nil {
+		if err := checkName(name, "payload.delayedAuth.brokerType", d.BrokerType); err != nil {
+			return err
+		}
+		if d.RefreshToken.Empty() {
+			return invalid(name, "payload.delayedAuth.refreshToken: empty")
+		}
+		if err := checkLifetimes(0, d.RefreshTokenExpiresInSeconds); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+const maxNameBytes = 512
+
+func checkName(message, field, value string) error {
+	switch {
+	case value == "":
+		return invalid(message, "%s: empty", field)
+	case len(value) > maxNameBytes:
+		return invalid(message, "%s: %d bytes, at most %d", field, len(value), maxNameBytes)
+	}
+	return nil
+}
+
+func checkLifetimes(lifetimes ...Seconds) error {
+	for _, s := range lifetimes {
+		if s < 0 {
+			return invalid(IntegrationConnected, "a lifetime in seconds is negative")
+		}
+	}
+	return nil
+}

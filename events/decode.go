@@ -1,0 +1,139 @@
+package events
+
+import (
+	"errors"
+	"fmt"
+	"reflect"
+	"strings"
+	"time"
+
+	ce "github.com/cloudevents/sdk-go/v2/event"
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+// InvalidError says why a message violates its contract. Its text names
+// fields and rules, never a value of the message, which may be a token.
+type InvalidError struct {
+	// Message is the name of the message, such as integration.connected.
+	Message string
+	// Problem is a sentence for a human.
+	Problem string
+}
+
+func (e *InvalidError) Error() string { return "invalid " + e.Message + ": " + e.Problem }
+
+func invalid(message, format string, args ...any) error {
+	return &InvalidError{Message: message, Problem: fmt.Sprintf(format, args...)}
+}
+
+// decodeStrict decodes body into v: UTF-8 only, no name twice in an object,
+// exact case of names; unknown names are passed over. The errors of the JSON
+// library quote values, so only the kind of the fault and the place are kept.
+func decodeStrict(message string, body []byte, v any) error {
+	err := json.Unmarshal(body, v)
+	if err == nil {
+		return nil
+	}
+	var sem *json.SemanticError
+	if errors.As(err, &sem) {
+		return invalid(message, "%s: a JSON %s does not fit there", place(string(sem.JSONPointer), reflect.TypeOf(v)), kindName(sem.JSONKind))
+	}
+	var syn *jsontext.SyntacticError
+	if errors.As(err, &syn) {
+		problem := "not well-formed JSON"
+		switch {
+		case errors.Is(err, jsontext.ErrDuplicateName):
+			problem = "an object has the same name twice"
+		case strings.Contains(syn.Error(), "invalid UTF-8"):
+			problem = "not UTF-8"
+		case strings.Contains(syn.Error(), "exceeded max depth"):
+			problem = "nested too deeply"
+		}
+		return invalid(message, "%s (at byte %d)", problem, syn.ByteOffset)
+	}
+	return invalid(message, "not well-formed JSON")
+}
+
+func kindName(k jsontext.Kind) string {
+	switch k {
+	case 'n':
+		return "null"
+	case 't', 'f':
+		return "boolean"
+	case '"':
+		return "string"
+	case '0':
+		return "number"
+	case '{':
+		return "object"
+	case '[':
+		return "array"
+	}
+	return "value"
+}
+
+// place renders a JSON pointer with only those names that the type knows: any
+// other name came from the sender.
+func place(pointer string, t reflect.Type) string {
+	if pointer == "" {
+		return "the body"
+	}
+	var out []string
+	for _, part := range strings.Split(strings.TrimPrefix(pointer, "/"), "/") {
+		for t != nil && t.Kind() == reflect.Pointer {
+			t = t.Elem()
+		}
+		switch {
+		case t != nil && (t.Kind() == reflect.Slice || t.Kind() == reflect.Array):
+			out, t = append(out, part), t.Elem()
+		case t != nil && t.Kind() == reflect.Struct:
+			name, next := "?", reflect.Type(nil)
+			for i := range t.NumField() {
+				tag, _, _ := strings.Cut(t.Field(i).Tag.Get("json"), ",")
+				if tag == part {
+					name, next = part, t.Field(i).Type
+				}
+			}
+			out, t = append(out, name), next
+		default:
+			out, t = append(out, "?"), nil
+		}
+	}
+	return strings.Join(out, ".")
+}
+
+// envelope tells a CloudEvents structured message from plain JSON.
+type envelope struct {
+	SpecVersion *string `json:"specversion"`
+}
+
+// unwrap returns the data of a CloudEvents 1.0 structured message with its
+// time and id, or body itself when it is plain JSON.
+func unwrap(message string, body []byte) (data []byte, at time.Time, id string, err error) {
+	var probe envelope
+	if err := decodeStrict(message, body, &probe); err != nil {
+		return nil, time.Time{}, "", err
+	}
+	if probe.SpecVersion == nil {
+		return body, time.Time{}, "", nil
+	}
+	var event ce.Event
+	if err := event.UnmarshalJSON(body); err != nil {
+		return nil, time.Time{}, "", invalid(message, "not a CloudEvents 1.0 structured message")
+	}
+	var faults ce.ValidationError
+	if err := event.Validate(); errors.As(err, &faults) {
+		names := make([]string, 0, len(faults))
+		for name := range faults {
+			names = append(names, name)
+		}
+		return nil, time.Time{}, "", invalid(message, "CloudEvents attributes missing or malformed: %s", strings.Join(names, ", "))
+	} else if err != nil {
+		return nil, time.Time{}, "", invalid(message, "not a valid CloudEvents 1.0 message")
+	}
+	if t := event.Type(); t != message && !strings.HasSuffix(t, "."+message) {
+		return nil, time.Time{}, "", invalid(message, "the CloudEvents type must be %q or end in %q", message, "."+message)
+	}
+	return event.Data(), event.Time(), event.ID(), nil
+}

@@ -1,0 +1,107 @@
+package events
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+
+	ce "github.com/cloudevents/sdk-go/v2/event"
+)
+
+// Source is the CloudEvents source of every lifecycle event.
+const Source = "latchkey"
+
+// Reason says why a token is expiring or expired, or what made an event.
+type Reason string
+
+// Reasons of token.expiring, token.expired and token.revoked.
+const (
+	// ReasonNoRefreshToken: the access token ends and nothing can renew it.
+	ReasonNoRefreshToken Reason = "no_refresh_token"
+	// ReasonRefreshTokenExpired: the refresh token's own life is over.
+	ReasonRefreshTokenExpired Reason = "refresh_token_expired"
+	// ReasonMFARequired: the institution wants the user to authenticate again.
+	ReasonMFARequired Reason = "mfa_required"
+	// ReasonRejected: the institution refused the refresh token for good.
+	ReasonRejected Reason = "rejected"
+	// ReasonNotFound: Mesh or the institution no longer knows the account.
+	ReasonNotFound Reason = "not_found"
+	// ReasonBadRequest: the refresh request can't be made acceptable.
+	ReasonBadRequest Reason = "bad_request"
+	// ReasonRefreshFailing: refreshes fail for now; they go on being tried.
+	ReasonRefreshFailing Reason = "refresh_failing"
+	// ReasonOutcomeLost: the answer of an earlier refresh was lost, and with it
+	// the refresh token that replaced ours.
+	ReasonOutcomeLost Reason = "outcome_lost"
+	// ReasonUnreadable: the stored tokens don't open (changed from outside,
+	// or their key is gone for good).
+	ReasonUnreadable Reason = "unreadable"
+	// ReasonDisconnected: the user, or somebody for him, disconnected.
+	ReasonDisconnected Reason = "disconnected"
+	// ReasonReplaced: every account of the grant was connected anew elsewhere.
+	ReasonReplaced Reason = "replaced"
+)
+
+// Lifecycle is the data of a token.* event. It never holds a token.
+type Lifecycle struct {
+	UserID     string    `json:"userId"`
+	GrantID    string    `json:"grantId"`
+	BrokerType string    `json:"brokerType"`
+	BrokerName string    `json:"brokerName,omitempty"`
+	Accounts   []Account `json:"accounts"`
+	// Version is that of the grant's token set; it grows by one with each.
+	Version int64 `json:"version"`
+	// ExpiresAt is the access token's end. Absent: it has none, or none is known.
+	ExpiresAt *time.Time `json:"expiresAt,omitempty"`
+	// RefreshTokenExpiresAt is the refresh token's end, likewise.
+	RefreshTokenExpiresAt *time.Time `json:"refreshTokenExpiresAt,omitempty"`
+	Reason                Reason     `json:"reason,omitempty"`
+}
+
+// Account names an account in an event.
+type Account struct {
+	AccountID   string `json:"accountId"`
+	AccountName string `json:"accountName,omitempty"`
+}
+
+// LifecycleEvent is a lifecycle event with its CloudEvents attributes.
+type LifecycleEvent struct {
+	// ID is stable over redeliveries: a subscriber that has seen it may pass
+	// over the event. It is the message's Nats-Msg-Id too.
+	ID string
+	// Kind is one of LifecycleKinds.
+	Kind string
+	Time time.Time
+	Data Lifecycle
+}
+
+// Encode returns the event as CloudEvents 1.0 JSON (structured mode).
+func (e LifecycleEvent) Encode() ([]byte, error) {
+	out := ce.New(ce.CloudEventsVersionV1)
+	out.SetID(e.ID)
+	out.SetSource(Source)
+	out.SetType(e.Kind)
+	out.SetSubject(e.Data.GrantID)
+	out.SetTime(e.Time)
+	if err := out.SetData(ce.ApplicationJSON, e.Data); err != nil {
+		return nil, fmt.Errorf("encoding the data of %s: %w", e.Kind, err)
+	}
+	b, err := out.MarshalJSON()
+	if err != nil {
+		return nil, fmt.Errorf("encoding %s: %w", e.Kind, err)
+	}
+	return b, nil
+}
+
+// DecodeLifecycle reads what Encode wrote.
+func DecodeLifecycle(body []byte) (LifecycleEvent, error) {
+	var in ce.Event
+	if err := in.UnmarshalJSON(body); err != nil {
+		return LifecycleEvent{}, fmt.Errorf("decoding a lifecycle event: %w", err)
+	}
+	e := LifecycleEvent{ID: in.ID(), Kind: in.Type(), Time: in.Time()}
+	if err := json.Unmarshal(in.Data(), &e.Data); err != nil {
+		return LifecycleEvent{}, fmt.Errorf("decoding the data of %s: %w", e.Kind, err)
+	}
+	return e, nil
+}

@@ -1,0 +1,181 @@
+// Package events is the language that Latchkey speaks on NATS: subjects,
+// message bodies and their codecs. It depends on nothing else of the project,
+// so that publishers and subscribers can import it alone.
+package events
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// MaxUserIDBytes bounds a user id. It leaves room for the encoded form in a
+// NATS subject, whose practical limit is a few KB.
+const MaxUserIDBytes = 256
+
+// Names of the messages, which are at the same time the last part of a
+// CloudEvents type and the first part of a subject.
+const (
+	IntegrationConnected    = "integration.connected"
+	IntegrationDisconnected = "integration.disconnected"
+
+	TokenStored    = "token.stored"
+	TokenRefreshed = "token.refreshed"
+	TokenExpiring  = "token.expiring"
+	TokenExpired   = "token.expired"
+	TokenRevoked   = "token.revoked"
+)
+
+// LifecycleKinds lists the events about a grant that subscribers may see.
+var LifecycleKinds = []string{TokenStored, TokenRefreshed, TokenExpiring, TokenExpired, TokenRevoked}
+
+// Subjects builds every subject and stream name of one installation. The zero
+// value is an installation without a prefix; a prefix keeps several apart in
+// one NATS account.
+type Subjects struct {
+	// Prefix is empty or one subject token.
+	Prefix string
+}
+
+func (s Subjects) subject(rest string) string {
+	if s.Prefix == "" {
+		return rest
+	}
+	return s.Prefix + "." + rest
+}
+
+func (s Subjects) stream(name string) string {
+	if s.Prefix == "" {
+		return "LATCHKEY_" + name
+	}
+	return strings.ToUpper(s.Prefix) + "_LATCHKEY_" + name
+}
+
+// Connected is where publishers announce a connected integration.
+func (s Subjects) Connected() string { return s.subject(IntegrationConnected) }
+
+// Disconnected is where publishers announce that a user disconnected.
+func (s Subjects) Disconnected() string { return s.subject(IntegrationDisconnected) }
+
+// Lifecycle is the subject of a lifecycle event about one user; it ends in the
+// user, so that NATS permissions can restrict who may see whom.
+func (s Subjects) Lifecycle(kind, userID string) string {
+	return s.subject(kind + "." + EncodeUserID(userID))
+}
+
+// LifecycleAll matches the events of one kind for every user.
+func (s Subjects) LifecycleAll(kind string) string { return s.subject(kind + ".*") }
+
+// TokenGet is the subject on which the current tokens of a user are asked for.
+func (s Subjects) TokenGet(userID string) string {
+	return s.subject("token.get." + EncodeUserID(userID))
+}
+
+// TokenGetAll matches the requests for every user.
+func (s Subjects) TokenGetAll() string { return s.subject("token.get.*") }
+
+// RefreshSchedule holds the pending schedule of one grant: a message there
+// replaces the one before it, and purging the subject cancels it.
+func (s Subjects) RefreshSchedule(grantID string) string {
+	return s.subject("refresh.schedule." + grantID)
+}
+
+// RefreshScheduleAll matches every grant's schedule.
+func (s Subjects) RefreshScheduleAll() string { return s.subject("refresh.schedule.*") }
+
+// RefreshDue is where JetStream delivers a schedule at its time.
+func (s Subjects) RefreshDue() string { return s.subject("refresh.due") }
+
+// Recovery holds a sealed answer of Mesh that could not be written to the
+// database at once.
+func (s Subjects) Recovery(grantID string) string { return s.subject("latchkey.recovery." + grantID) }
+
+// RecoveryAll matches every grant's recovery entries.
+func (s Subjects) RecoveryAll() string { return s.subject("latchkey.recovery.*") }
+
+// DeadLetter is where a message that can't be handled is parked, by the name
+// of the message it was.
+func (s Subjects) DeadLetter(name string) string { return s.subject("latchkey.deadletter." + name) }
+
+// DeadLetterAll matches every dead letter.
+func (s Subjects) DeadLetterAll() string { return s.subject("latchkey.deadletter.>") }
+
+// Names of the JetStream streams.
+func (s Subjects) IntegrationStream() string { return s.stream("INTEGRATION") }
+func (s Subjects) RefreshStream() string     { return s.stream("REFRESH") }
+func (s Subjects) LifecycleStream() string   { return s.stream("LIFECYCLE") }
+func (s Subjects) RecoveryStream() string    { return s.stream("RECOVERY") }
+func (s Subjects) DeadLetterStream() string  { return s.stream("DEADLETTER") }
+
+// ErrUserID is wrapped by every refusal of a user id.
+var ErrUserID = errors.New("invalid user id")
+
+// CheckUserID says whether id may name a user. Any UTF-8 text is allowed but
+// for control and formatting characters, which serve only to make two ids look
+// alike or to break a terminal.
+func CheckUserID(id string) error {
+	switch {
+	case id == "":
+		return fmt.Errorf("%w: empty", ErrUserID)
+	case len(id) > MaxUserIDBytes:
+		return fmt.Errorf("%w: %d bytes, at most %d", ErrUserID, len(id), MaxUserIDBytes)
+	case !utf8.ValidString(id):
+		return fmt.Errorf("%w: not UTF-8", ErrUserID)
+	}
+	for _, r := range id {
+		if unicode.In(r, unicode.Cc, unicode.Cf, unicode.Zl, unicode.Zp) {
+			return fmt.Errorf("%w: contains the control or formatting character %U", ErrUserID, r)
+		}
+	}
+	return nil
+}
+
+const hexDigits = "0123456789ABCDEF"
+
+// EncodeUserID turns a user id into one valid subject token: letters, digits,
+// '-' and '_' stay, every other byte becomes %XX. Different ids never share a
+// token.
+func EncodeUserID(id string) string {
+	var b strings.Builder
+	for i := range len(id) {
+		c := id[i]
+		if plainInSubject(c) {
+			b.WriteByte(c)
+			continue
+		}
+		b.WriteByte('%')
+		b.WriteByte(hexDigits[c>>4])
+		b.WriteByte(hexDigits[c&15])
+	}
+	return b.String()
+}
+
+// DecodeUserID is the inverse of EncodeUserID. It accepts the canonical form
+// only, so that one user has one token.
+func DecodeUserID(token string) (string, error) {
+	var b strings.Builder
+	for i := 0; i < len(token); i++ {
+		c := token[i]
+		switch {
+		case plainInSubject(c):
+			b.WriteByte(c)
+		case c == '%' && i+2 < len(token):
+			hi, lo := strings.IndexByte(hexDigits, token[i+1]), strings.IndexByte(hexDigits, token[i+2])
+			if hi < 0 || lo < 0 || plainInSubject(byte(hi<<4|lo)) {
+				return "", fmt.Errorf("%w: bad escape in subject", ErrUserID)
+			}
+			b.WriteByte(byte(hi<<4 | lo))
+			i += 2
+		default:
+			return "", fmt.Errorf("%w: bad character in subject", ErrUserID)
+		}
+	}
+	id := b.String()
+	return id, CheckUserID(id)
+}
+
+func plainInSubject(c byte) bool {
+	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '-' || c == '_'
+}

@@ -1,0 +1,149 @@
+package events
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/latchkey/latchkey/events/secret"
+)
+
+// TokenGetName is the name of the token request in errors and statistics.
+const TokenGetName = "token.get"
+
+// TokenRequest asks for the current tokens of one user. It is sent to
+// Subjects.TokenGet of the same user.
+type TokenRequest struct {
+	UserID string `json:"userId"`
+	// BrokerType narrows the request to one broker. Empty: all.
+	BrokerType string `json:"brokerType,omitempty"`
+	// AccountID narrows it to one account. Empty: all.
+	AccountID string `json:"accountId,omitempty"`
+	// MinTTLSeconds is the least life that a token must have left; with less,
+	// it is refreshed first. Nil: the worker's configured default.
+	MinTTLSeconds *int64 `json:"minTTLSeconds,omitempty"`
+}
+
+// maxMinTTL keeps MinTTLSeconds within what a time.Duration can hold.
+const maxMinTTL = int64(maxLifetime / time.Second)
+
+// DecodeTokenRequest reads a token request. Every error is an *InvalidError.
+func DecodeTokenRequest(body []byte) (TokenRequest, error) {
+	var r TokenRequest
+	if err := decodeStrict(TokenGetName, body, &r); err != nil {
+		return TokenRequest{}, err
+	}
+	if err := CheckUserID(r.UserID); err != nil {
+		return TokenRequest{}, invalid(TokenGetName, "userId: %v", err)
+	}
+	if r.MinTTLSeconds != nil && (*r.MinTTLSeconds < 0 || *r.MinTTLSeconds > maxMinTTL) {
+		return TokenRequest{}, invalid(TokenGetName, "minTTLSeconds: must lie between 0 and %d", maxMinTTL)
+	}
+	return r, nil
+}
+
+// IntegrationAccessToken is one element of what the Link SDK's createLink
+// takes as accessTokens (@meshconnect/web-link-sdk 3.13.0).
+type IntegrationAccessToken struct {
+	AccountID   string
+	AccountName string
+	AccessToken secret.Text
+	BrokerType  string
+	BrokerName  string
+}
+
+// TokenReply answers a TokenRequest. AccessTokens can be handed to the Link
+// SDK as it is.
+type TokenReply struct {
+	AccessTokens []IntegrationAccessToken
+	// Expiries tells, for each of AccessTokens in the same order, its end.
+	Expiries []TokenExpiry
+	// Unavailable names accounts that were asked for but have no token that
+	// could be given.
+	Unavailable []UnavailableAccount
+}
+
+// TokenExpiry tells when a handed out token ends.
+type TokenExpiry struct {
+	AccountID string `json:"accountId"`
+	GrantID   string `json:"grantId"`
+	// ExpiresAt is absent when the token has no end, or none is known.
+	ExpiresAt             *time.Time `json:"expiresAt,omitempty"`
+	RefreshTokenExpiresAt *time.Time `json:"refreshTokenExpiresAt,omitempty"`
+}
+
+// UnavailableAccount tells why an account has no token in a reply.
+type UnavailableAccount struct {
+	AccountID  string `json:"accountId,omitempty"`
+	BrokerType string `json:"brokerType"`
+	GrantID    string `json:"grantId"`
+	// Code is one of the Code constants.
+	Code string `json:"code"`
+	// Reason is that of the grant's token.expired or token.expiring event.
+	Reason Reason `json:"reason,omitempty"`
+}
+
+// Codes of a refused token request, in the Nats-Service-Error header (with the
+// number in Nats-Service-Error-Code) and in UnavailableAccount.
+const (
+	CodeBadRequest  = "bad_request"  // 400: the request violates its contract
+	CodeForbidden   = "forbidden"    // 403: the subject and the body name different users
+	CodeUnknownUser = "unknown_user" // 404: nothing is stored that matches the request
+	CodeMustAct     = "must_act"     // 409: the user has to authenticate again
+	CodeExpired     = "expired"      // 410: the tokens are dead; the user has to connect again
+	CodeInternal    = "internal"     // 500: a fault of the worker; see its log
+	CodeBusy        = "busy"         // 503: a token could not be had in time; ask again
+)
+
+// CodeNumber maps a code to the number in Nats-Service-Error-Code.
+var CodeNumber = map[string]string{
+	CodeBadRequest:  "400",
+	CodeForbidden:   "403",
+	CodeUnknownUser: "404",
+	CodeMustAct:     "409",
+	CodeExpired:     "410",
+	CodeInternal:    "500",
+	CodeBusy:        "503",
+}
+
+// wireToken is the only shape in which an access token leaves the process.
+type wireToken struct {
+	AccountID   string `json:"accountId"`
+	AccountName string `json:"accountName"`
+	AccessToken string `json:"accessToken"`
+	BrokerType  string `json:"brokerType"`
+	BrokerName  string `json:"brokerName"`
+}
+
+type wireReply struct {
+	AccessTokens []wireToken          `json:"accessTokens"`
+	Expiries     []TokenExpiry        `json:"expiries"`
+	Unavailable  []UnavailableAccount `json:"unavailable,omitempty"`
+}
+
+// Encode returns the reply as JSON with the tokens in the clear. It is meant
+// for the requester and for nobody else.
+func (r TokenReply) Encode() ([]byte, error) {
+	out := wireReply{AccessTokens: make([]wireToken, len(r.AccessTokens)), Expiries: r.Expiries, Unavailable: r.Unavailable}
+	for i, t := range r.AccessTokens {
+		out.AccessTokens[i] = wireToken{t.AccountID, t.AccountName, t.AccessToken.Reveal(), t.BrokerType, t.BrokerName}
+	}
+	b, err := json.Marshal(out)
+	if err != nil {
+		return nil, fmt.Errorf("encoding a token reply failed")
+	}
+	return b, nil
+}
+
+// DecodeTokenReply reads what Encode wrote.
+func DecodeTokenReply(body []byte) (TokenReply, error) {
+	var in wireReply
+	if err := json.Unmarshal(body, &in); err != nil {
+		return TokenReply{}, invalid(TokenGetName+" reply", "not the JSON expected")
+	}
+	r := TokenReply{AccessTokens: make([]IntegrationAccessToken, len(in.AccessTokens)), Expiries: in.Expiries, Unavailable: in.Unavailable}
+	for i, t := range in.AccessTokens {
+		r.AccessTokens[i] = IntegrationAccessToken{t.AccountID, t.AccountName, secret.New(t.AccessToken), t.BrokerType, t.BrokerName}
+	}
+	return r, nil
+}
