@@ -1,0 +1,158 @@
+package engines
+
+import (
+	"crypto/rand"
+	"slices"
+
+	"go.mongodb.org/mongo-driver/v2/bson"
+	"go.mongodb.org/mongo-driver/v2/x/bsonx/bsoncore"
+	"go.mongodb.org/mongo-driver/v2/x/mongo/driver/wiremessage"
+)
+
+// On SQLite, FerretDB uses an index for a query of nothing but an id, and reads the whole collection for one with
+// further conditions, as compare-and-set has them: most of a second for 20,000 documents of 2 KB. The proxy splits such
+// a write: it asks whether the document with the id meets the conditions, which is quick, and then has FerretDB do the
+// write to the document with the id, or to none. Nothing changes in between, because writes run alone. Queries that only
+// read are left as they are.
+
+// conditional is a write to the one document with an id, if it meets conditions.
+type conditional struct {
+	command
+	id         string
+	conditions bson.Raw
+}
+
+// statementLists name, by command, the lists in which statements come, and their queries.
+var statementLists = map[string]string{"update": "updates", "delete": "deletes"}
+
+// conditional returns the conditional write that a command is, or false for all else, also for anything unusual.
+func (c command) conditional() (conditional, bool) {
+	statement, key, ok := c.statement()
+	if !ok || !usual(c.body) || !usual(statement) {
+		return conditional{}, false
+	}
+	query, ok := statement.Lookup(key).DocumentOK()
+	if !ok {
+		return conditional{}, false
+	}
+	elements, err := query.Elements()
+	if err != nil {
+		return conditional{}, false
+	}
+	w := conditional{command: c}
+	ids := 0
+	i, conditions := bsoncore.AppendDocumentStart(nil)
+	for _, e := range elements {
+		if e.Key() != "_id" {
+			conditions = append(conditions, e...)
+		} else if w.id, ok = e.Value().StringValueOK(); ok {
+			ids++
+		} else {
+			return conditional{}, false
+		}
+	}
+	conditions, err = bsoncore.AppendDocumentEnd(conditions, i)
+	w.conditions = bson.Raw(conditions)
+	return w, err == nil && ids == 1 && len(elements) > 1
+}
+
+// statement returns the one statement of a write, and the name of the query in it.
+func (c command) statement() (statement bsoncore.Document, key string, ok bool) {
+	if c.name == "findAndModify" {
+		return c.body, "query", true
+	}
+	list := c.sequences[statementLists[c.name]]
+	if len(list) != 1 || len(c.sequences) != 1 {
+		return nil, "", false
+	}
+	return list[0], "q", true
+}
+
+// usualFields are those with which a write means the same after it has been split.
+var usualFields = []string{
+	"findAndModify", "query", "update", "remove", "new", "sort",
+	"updates", "q", "u", "multi", "upsert", "delete", "deletes", "limit", "ordered",
+	"$db", "lsid", "$clusterTime", "$readPreference", "writeConcern", "comment", "maxTimeMS", "bypassDocumentValidation",
+}
+
+// usual reports whether a command or statement has usual fields only. An upsert is not usual: it makes a document of
+// the conditions when none meets them.
+func usual(doc bsoncore.Document) bool {
+	elements, err := doc.Elements()
+	return err == nil && !slices.ContainsFunc(elements, func(e bsoncore.Element) bool {
+		upsert, isBool := e.Value().BooleanOK()
+		return !slices.Contains(usualFields, e.Key()) || e.Key() == "upsert" && (upsert || !isBool)
+	})
+}
+
+// probe makes the request that finds the document if it meets the conditions. FerretDB takes the first stage to the
+// index and sifts what comes from there.
+func (w conditional) probe() (message, error) {
+	body, err := bson.Marshal(bson.D{
+		{Key: "aggregate", Value: w.collection},
+		{Key: "pipeline", Value: bson.A{
+			bson.D{{Key: "$match", Value: bson.D{{Key: "_id", Value: w.id}}}},
+			bson.D{{Key: "$match", Value: w.conditions}},
+			bson.D{{Key: "$project", Value: bson.D{{Key: "_id", Value: 1}}}},
+		}},
+		{Key: "cursor", Value: bson.D{}},
+		{Key: "$db", Value: w.db},
+	})
+	if err != nil {
+		return nil, err
+	}
+	return newMessage(wiremessage.NextRequestID(), 0, body), nil
+}
+
+// probed reads the answer to a probe; ok is false if there is none, as when FerretDB does not know a condition.
+func probed(answer message) (found, ok bool) {
+	reply, ok := answer.command()
+	if !ok {
+		return false, false
+	}
+	batch, ok := reply.body.Lookup("cursor", "firstBatch").ArrayOK()
+	if !ok {
+		return false, false
+	}
+	values, err := batch.Values()
+	return len(values) > 0, err == nil
+}
+
+// split makes the request that does the write to the document with the id, or, unless it was found, to none.
+func (w conditional) split(requestID int32, found bool) (message, error) {
+	id := w.id
+	if !found {
+		id = rand.Text() // nobody's
+	}
+	query, err := bson.Marshal(bson.D{{Key: "_id", Value: id}})
+	if err != nil {
+		return nil, err
+	}
+	statement, key, _ := w.statement()
+	changed, err := replace(statement, key, query)
+	if err != nil {
+		return nil, err
+	}
+	list, listed := statementLists[w.name]
+	if !listed {
+		return newMessage(requestID, 0, changed), nil
+	}
+	return appendSequence(newMessage(requestID, 0, w.body), list, changed), nil
+}
+
+// replace returns doc with another document under key.
+func replace(doc bsoncore.Document, key string, value bsoncore.Document) (bsoncore.Document, error) {
+	elements, err := doc.Elements()
+	if err != nil {
+		return nil, err
+	}
+	i, out := bsoncore.AppendDocumentStart(nil)
+	for _, e := range elements {
+		if e.Key() == key {
+			out = bsoncore.AppendDocumentElement(out, key, value)
+		} else {
+			out = append(out, e...)
+		}
+	}
+	return bsoncore.AppendDocumentEnd(out, i)
+}

@@ -1,0 +1,28 @@
+package enginestest
+
+import (
+	"errors"
+	"os"
+	"testing"
+
+	"github.com/latchkey/latchkey/cmd/sandbox/engines"
+	"github.com/stretchr/testify/require"
+)
+
+// Postgres starts a PostgreSQL server that is stopped when the test ends, for [engines.FerretDBOptions]. The test is
+// skipped where none is installed.
+func Postgres(t testing.TB) *engines.Postgres {
+	t.Helper()
+	// The directories of t.TempDir are closed to the user that the server may have to run as.
+	dir, err := os.MkdirTemp("", "latchkey-postgres-")
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
+
+	p, err := engines.StartPostgres(t.Context(), dir)
+	if errors.Is(err, engines.ErrNoPostgres) {
+		t.Skip(err)
+	}
+	require.NoError(t, err)
+	t.Cleanup(p.Stop)
+	return p
+}

@@ -1,0 +1,157 @@
+package engines
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/FerretDB/FerretDB/ferretdb"
+)
+
+// FerretDBOptions says how to run an embedded FerretDB.
+type FerretDBOptions struct {
+	// Dir holds the SQLite files, one a database. It is created when missing. Required unless PostgresURL is given.
+	Dir string
+	// PostgresURL, if given, stores in that PostgreSQL database instead, for more documents than SQLite is fit for.
+	PostgresURL string
+	// Port to listen on, on loopback. 0 takes a free one, which the server keeps across restarts.
+	Port int
+	// Logger takes the server's log. Nil means no log.
+	Logger *slog.Logger
+}
+
+// FerretDB is an embedded server that speaks MongoDB's wire protocol, reached through a [Proxy] that gives it what it
+// lacks of MongoDB: updates of a document that are atomic. Its methods may be called from several goroutines.
+type FerretDB struct {
+	opts  FerretDBOptions
+	proxy *Proxy
+
+	mu     sync.Mutex
+	cancel context.CancelFunc // nil while stopped
+	done   chan struct{}
+}
+
+// StartFerretDB starts a server and returns when it accepts clients.
+func StartFerretDB(opts FerretDBOptions) (*FerretDB, error) {
+	if opts.Dir == "" && opts.PostgresURL == "" {
+		return nil, errors.New("starting FerretDB: neither a directory nor a PostgreSQL URL given")
+	}
+	if opts.Logger == nil {
+		opts.Logger = slog.New(slog.DiscardHandler)
+	}
+	f := &FerretDB{opts: opts, proxy: newProxy(opts.Port, opts.PostgresURL == "")}
+	if err := f.Restart(); err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
+// URI returns the address for clients, the same while stopped and after a restart. It asks for a direct connection
+// and for no retries of writes, since FerretDB has neither a replica set nor transaction numbers.
+func (f *FerretDB) URI() string {
+	q := url.Values{"directConnection": {"true"}, "retryWrites": {"false"}}
+	return (&url.URL{Scheme: "mongodb", Host: f.proxy.Addr(), Path: "/", RawQuery: q.Encode()}).String()
+}
+
+// Port returns the port that clients connect to.
+func (f *FerretDB) Port() int { return f.proxy.Port() }
+
+// Proxy returns what stands between clients and the server, to make it fail.
+func (f *FerretDB) Proxy() *Proxy { return f.proxy }
+
+// Stop disconnects the clients, lets running commands finish and closes the database. Stopping a stopped server does
+// nothing.
+func (f *FerretDB) Stop() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.stop()
+}
+
+func (f *FerretDB) stop() {
+	if f.cancel == nil {
+		return
+	}
+	// FerretDB waits seconds for its clients to leave by themselves, so the proxy goes first.
+	f.proxy.stop()
+	f.cancel()
+	<-f.done
+	f.cancel = nil
+}
+
+// Restart stops the server if it runs and starts it again on the same port with what it stored. Faults set on the
+// proxy stay.
+func (f *FerretDB) Restart() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.stop()
+	if err := f.start(); err != nil {
+		return fmt.Errorf("starting FerretDB: %w", err)
+	}
+	return nil
+}
+
+func (f *FerretDB) start() error {
+	config, err := f.config()
+	if err != nil {
+		return err
+	}
+	db, err := ferretdb.New(config)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	f.cancel, f.done = cancel, make(chan struct{})
+	go func() {
+		defer close(f.done)
+		db.Run(ctx) // returns nil always
+	}()
+	if err := f.open(ctx, db.MongoDBURI()); err != nil {
+		f.stop()
+		return err
+	}
+	return nil
+}
+
+// open lets clients in to the FerretDB that runs at uri.
+func (f *FerretDB) open(ctx context.Context, uri string) error {
+	u, err := url.Parse(uri)
+	if err != nil {
+		return err
+	}
+	if err := f.AddIndexes(ctx); err != nil {
+		return err
+	}
+	return f.proxy.start(u.Host)
+}
+
+func (f *FerretDB) config() (*ferretdb.Config, error) {
+	c := &ferretdb.Config{
+		Listener: ferretdb.ListenerConfig{TCP: address(0)},
+		Logger:   f.opts.Logger,
+	}
+	if f.opts.PostgresURL != "" {
+		c.Handler, c.PostgreSQLURL = "postgresql", f.opts.PostgresURL
+		return c, nil
+	}
+	dir, err := filepath.Abs(f.opts.Dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	c.Handler, c.SQLiteURL = "sqlite", sqliteURL(dir)
+	return c, nil
+}
+
+// sqliteURL names the directory of the databases. In write-ahead mode without a flush at every commit a killed process
+// loses nothing; a power loss may take the last commits but leaves a sound database.
+func sqliteURL(dir string) string {
+	q := url.Values{"_pragma": {"busy_timeout(10000)", "journal_mode(wal)", "synchronous(normal)"}}
+	return (&url.URL{Scheme: "file", Path: dir + "/", RawQuery: q.Encode(), OmitHost: true}).String()
+}

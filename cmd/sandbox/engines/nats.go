@@ -1,0 +1,180 @@
+package engines
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+)
+
+// natsSyncInterval is how much of the last writes a power loss may take. JetStream writes to the file before it
+// acknowledges, so a killed process loses nothing; what the interval bounds is the time until the file is on the disk.
+// The server's default of two minutes is too long for schedules and events that nobody repeats, and syncing every
+// message costs each publisher a disk flush. A production broker answers the question with replicas instead.
+const natsSyncInterval = time.Second
+
+// natsStartTimeout bounds the wait for a server to recover its streams and accept clients.
+const natsStartTimeout = 30 * time.Second
+
+// NATSOptions says how to run an embedded NATS server.
+type NATSOptions struct {
+	// Dir holds JetStream's files. It is created when missing. Required.
+	Dir string
+	// Port to listen on, on loopback. 0 takes a free one, which the server keeps across restarts.
+	Port int
+	// Key encrypts what JetStream stores, with ChaCha20-Poly1305. Empty stores in the clear. A server started with
+	// another key than its files were written with comes up ready and without its streams.
+	Key string
+	// MaxStore bounds the bytes that JetStream may store, to play a full disk. 0 means what the disk has.
+	MaxStore int64
+	// Logger takes the server's log. Nil and no LogFile means no log.
+	Logger server.Logger
+	// LogFile takes the server's log when Logger is nil.
+	LogFile string
+	// Configure, if set, changes the server's options last, at every start: accounts, users, limits, TLS.
+	Configure func(*server.Options)
+}
+
+// NATS is an embedded NATS server with JetStream. Its methods may be called from several goroutines.
+type NATS struct {
+	opts NATSOptions
+
+	mu     sync.Mutex
+	server *server.Server // nil while stopped
+}
+
+// StartNATS starts a server and returns when it accepts clients.
+func StartNATS(opts NATSOptions) (*NATS, error) {
+	n, err := newNATS(opts)
+	if err != nil {
+		return nil, err
+	}
+	if err := n.Restart(); err != nil {
+		return nil, err
+	}
+	return n, nil
+}
+
+// newNATS prepares a server that does not run yet.
+func newNATS(opts NATSOptions) (*NATS, error) {
+	if opts.Dir == "" {
+		return nil, errors.New("starting NATS: no directory given")
+	}
+	port, err := claimPort(opts.Port)
+	if err != nil {
+		return nil, fmt.Errorf("starting NATS: %w", err)
+	}
+	opts.Port = port
+	return &NATS{opts: opts}, nil
+}
+
+// URL returns the address for clients, the same while stopped and after a restart.
+func (n *NATS) URL() string { return "nats://" + address(n.opts.Port) }
+
+// Port returns the port that clients connect to.
+func (n *NATS) Port() int { return n.opts.Port }
+
+// Server returns the running server, for what only it can tell, or nil while stopped.
+func (n *NATS) Server() *server.Server {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.server
+}
+
+// Stop disconnects the clients, closes the stores and returns when all is written. Stopping a stopped server does
+// nothing.
+func (n *NATS) Stop() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.stop()
+}
+
+func (n *NATS) stop() {
+	if n.server == nil {
+		return
+	}
+	n.server.Shutdown()
+	n.server.WaitForShutdown()
+	n.server = nil
+}
+
+// Restart stops the server if it runs and starts it again on the same port with what it stored.
+func (n *NATS) Restart() error {
+	if err := n.launch(); err != nil {
+		return err
+	}
+	return n.await()
+}
+
+// launch starts the server anew without waiting until it is ready.
+func (n *NATS) launch() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.stop()
+	return n.start()
+}
+
+// await waits until the server accepts clients.
+func (n *NATS) await() error {
+	if s := n.Server(); s == nil || !s.ReadyForConnections(natsStartTimeout) {
+		n.Stop()
+		return fmt.Errorf("starting NATS: not ready on port %d after %v", n.opts.Port, natsStartTimeout)
+	}
+	return nil
+}
+
+// Wipe stops the server and deletes what it stored. Restart then starts it empty.
+func (n *NATS) Wipe() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.stop()
+	if err := os.RemoveAll(n.storeDir()); err != nil {
+		return fmt.Errorf("wiping NATS: %w", err)
+	}
+	return nil
+}
+
+// storeDir is the directory that the server makes for itself below the one that it is given.
+func (n *NATS) storeDir() string { return filepath.Join(n.opts.Dir, server.JetStreamStoreDir) }
+
+func (n *NATS) start() error {
+	// The server gives up a taken port by calling its logger's Fatalf, which may end the process.
+	if _, err := claimPort(n.opts.Port); err != nil {
+		return fmt.Errorf("starting NATS: %w", err)
+	}
+	// Built anew each time because the server changes the options that it is given.
+	o := &server.Options{
+		Host:                   loopback,
+		Port:                   n.opts.Port,
+		JetStream:              true,
+		StoreDir:               n.opts.Dir,
+		JetStreamKey:           n.opts.Key,
+		JetStreamCipher:        server.ChaCha,
+		JetStreamMaxStore:      n.opts.MaxStore,
+		SyncInterval:           natsSyncInterval,
+		LogFile:                n.opts.LogFile,
+		Logtime:                true,
+		NoSigs:                 true,
+		NoLog:                  n.opts.LogFile == "",
+		DisableJetStreamBanner: true,
+	}
+	if n.opts.Configure != nil {
+		n.opts.Configure(o)
+	}
+	s, err := server.NewServer(o)
+	if err != nil {
+		return fmt.Errorf("starting NATS: %w", err)
+	}
+	if n.opts.Logger != nil {
+		s.SetLogger(n.opts.Logger, o.Debug, o.Trace)
+	} else {
+		s.ConfigureLogger()
+	}
+	s.Start()
+	n.server = s
+	return nil
+}

@@ -1,0 +1,147 @@
+package engines
+
+import (
+	"encoding/binary"
+	"fmt"
+	"io"
+
+	"go.mongodb.org/mongo-driver/v2/x/bsonx/bsoncore"
+	"go.mongodb.org/mongo-driver/v2/x/mongo/driver/wiremessage"
+)
+
+const (
+	wireHeaderLen = 16
+	// maxWireLen is the longest message that MongoDB takes, in bytes.
+	maxWireLen = 48_000_000
+)
+
+// message is one message of MongoDB's wire protocol with its header.
+type message []byte
+
+// readMessage reads one message. It returns io.EOF when the peer closed the connection between two of them.
+func readMessage(r io.Reader) (message, error) {
+	header := make([]byte, wireHeaderLen)
+	if _, err := io.ReadFull(r, header); err != nil {
+		return nil, err
+	}
+	n := int(int32(binary.LittleEndian.Uint32(header)))
+	if n < wireHeaderLen || n > maxWireLen {
+		return nil, fmt.Errorf("wire message of %d bytes", n)
+	}
+	m := make(message, n)
+	copy(m, header)
+	if _, err := io.ReadFull(r, m[wireHeaderLen:]); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+func (m message) requestID() int32 {
+	_, id, _, _, _, _ := wiremessage.ReadHeader(m)
+	return id
+}
+
+func (m message) opCode() wiremessage.OpCode {
+	_, _, _, code, _, _ := wiremessage.ReadHeader(m)
+	return code
+}
+
+// isMsg reports whether the message is an OP_MSG, the one kind that carries commands to a modern server.
+func (m message) isMsg() bool { return m.opCode() == wiremessage.OpMsg && len(m) >= wireHeaderLen+4 }
+
+func (m message) flags() wiremessage.MsgFlag {
+	flags, _, _ := wiremessage.ReadMsgFlags(m[wireHeaderLen:])
+	return flags
+}
+
+// moreToCome reports, of a request, that the client waits for no answer, and of an answer, that another follows unasked.
+func (m message) moreToCome() bool { return m.isMsg() && m.flags()&wiremessage.MoreToCome != 0 }
+
+// wantAnswer clears moreToCome. It spoils the checksum, which no driver sends.
+func (m message) wantAnswer() {
+	binary.LittleEndian.PutUint32(m[wireHeaderLen:], uint32(m.flags()&^wiremessage.MoreToCome))
+}
+
+// command is what the proxy needs to know of a request.
+type command struct {
+	name       string // findAndModify, update, ...
+	db         string
+	collection string // empty when the command is not about one
+	body       bsoncore.Document
+	// sequences are the lists of documents sent beside the body: the statements of insert, update and delete.
+	sequences map[string][]bsoncore.Document
+}
+
+// command parses the command in an OP_MSG.
+func (m message) command() (command, bool) {
+	var c command
+	if !m.isMsg() {
+		return c, false
+	}
+	flags, rest, _ := wiremessage.ReadMsgFlags(m[wireHeaderLen:])
+	if flags&wiremessage.ChecksumPresent != 0 {
+		if len(rest) < 4 {
+			return c, false
+		}
+		rest = rest[:len(rest)-4]
+	}
+	for len(rest) > 0 {
+		kind, r, ok := wiremessage.ReadMsgSectionType(rest)
+		if !ok {
+			return c, false
+		}
+		switch kind {
+		case wiremessage.SingleDocument:
+			c.body, rest, ok = wiremessage.ReadMsgSectionSingleDocument(r)
+		case wiremessage.DocumentSequence:
+			var id string
+			var docs []bsoncore.Document
+			id, docs, rest, ok = wiremessage.ReadMsgSectionDocumentSequence(r)
+			if c.sequences == nil {
+				c.sequences = make(map[string][]bsoncore.Document)
+			}
+			c.sequences[id] = docs
+		default:
+			ok = false
+		}
+		if !ok {
+			return c, false
+		}
+	}
+	first, err := c.body.IndexErr(0)
+	if err != nil {
+		return c, false
+	}
+	c.name = first.Key()
+	c.collection, _ = first.Value().StringValueOK()
+	c.db, _ = c.body.Lookup("$db").StringValueOK()
+	return c, true
+}
+
+// newMessage makes an OP_MSG of one document.
+func newMessage(requestID, responseTo int32, doc bsoncore.Document) message {
+	i, m := wiremessage.AppendHeaderStart(nil, requestID, responseTo, wiremessage.OpMsg)
+	m = wiremessage.AppendMsgFlags(m, 0)
+	m = wiremessage.AppendMsgSectionType(m, wiremessage.SingleDocument)
+	m = append(m, doc...)
+	return bsoncore.UpdateLength(m, i, int32(len(m)))
+}
+
+// errorMessage makes the answer of a server that refuses a request.
+func errorMessage(responseTo, code int32, text string) message {
+	return newMessage(wiremessage.NextRequestID(), responseTo, bsoncore.NewDocumentBuilder().
+		AppendDouble("ok", 0).
+		AppendString("errmsg", text).
+		AppendInt32("code", code).
+		Build())
+}
+
+// appendSequence adds a list of one document to an OP_MSG.
+func appendSequence(m message, name string, doc bsoncore.Document) message {
+	out := wiremessage.AppendMsgSectionType(m, wiremessage.DocumentSequence)
+	i, out := bsoncore.ReserveLength(out)
+	out = append(append(out, name...), 0)
+	out = append(out, doc...)
+	out = bsoncore.UpdateLength(out, i, int32(len(out))-i)
+	return bsoncore.UpdateLength(out, 0, int32(len(out)))
+}
