@@ -1,0 +1,72 @@
+package kmssim
+
+import (
+	"encoding/binary"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+)
+
+// A ciphertext blob is
+//
+//	version (1 byte) | key id (36) | nonce (12) | AES-256-GCM ciphertext and tag
+//
+// with version, key id and encryption context as additional data.
+const (
+	blobVersion  = 1
+	headerLength = 1 + keyIDLength
+	nonceLength  = 12
+	tagLength    = 16
+)
+
+// seal encrypts plaintext under k, bound to the encryption context.
+func seal(random io.Reader, k *key, context map[string]string, plaintext []byte) ([]byte, error) {
+	aead, err := k.aead()
+	if err != nil {
+		return nil, err
+	}
+	blob := make([]byte, headerLength+nonceLength, headerLength+nonceLength+len(plaintext)+tagLength)
+	blob[0] = blobVersion
+	copy(blob[1:], k.ID)
+	nonce := blob[headerLength:]
+	if _, err := io.ReadFull(random, nonce); err != nil {
+		return nil, fmt.Errorf("drawing a nonce: %w", err)
+	}
+	return aead.Seal(blob, nonce, plaintext, additionalData(blob[:headerLength], context)), nil
+}
+
+// blobKeyID reads the id of the key that a blob was made with.
+func blobKeyID(blob []byte) (string, error) {
+	if len(blob) < headerLength+nonceLength+tagLength || blob[0] != blobVersion {
+		return "", invalidCiphertext()
+	}
+	return string(blob[1:headerLength]), nil
+}
+
+// unseal decrypts a blob whose header blobKeyID has accepted.
+func unseal(k *key, context map[string]string, blob []byte) ([]byte, error) {
+	aead, err := k.aead()
+	if err != nil {
+		return nil, err
+	}
+	header, rest := blob[:headerLength], blob[headerLength:]
+	plaintext, err := aead.Open(nil, rest[:nonceLength], rest[nonceLength:], additionalData(header, context))
+	if err != nil {
+		return nil, invalidCiphertext()
+	}
+	return plaintext, nil
+}
+
+// additionalData is header and encryption context in one unambiguous string:
+// lengths keep {"a": "bc"} and {"ab": "c"} apart, and the order is by name.
+func additionalData(header []byte, context map[string]string) []byte {
+	data := slices.Clone(header)
+	for _, name := range slices.Sorted(maps.Keys(context)) {
+		for _, s := range []string{name, context[name]} {
+			data = binary.BigEndian.AppendUint32(data, uint32(len(s)))
+			data = append(data, s...)
+		}
+	}
+	return data
+}

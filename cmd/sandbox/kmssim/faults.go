@@ -1,0 +1,147 @@
+package kmssim
+
+import (
+	"encoding/binary"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+)
+
+// A Fault is a way in which a request goes wrong before the service looks at it.
+type Fault int
+
+const (
+	// Throttling answers ThrottlingException (status 400), what AWS answers
+	// beyond the request quota.
+	Throttling Fault = iota + 1
+	// Internal answers KMSInternalException (500).
+	Internal
+	// KeyUnavailable answers KeyUnavailableException (500).
+	KeyUnavailable
+	// DependencyTimeout answers DependencyTimeoutException (500).
+	DependencyTimeout
+	// ServiceUnavailable answers ServiceUnavailableException (503).
+	ServiceUnavailable
+	// Disconnect closes the connection without an answer.
+	Disconnect
+)
+
+// err is what the fault answers.
+func (f Fault) err() error {
+	switch f {
+	case Throttling:
+		return clientError("ThrottlingException",
+			"You have exceeded the rate at which you may call KMS. Reduce the frequency of your calls.")
+	case Internal:
+		return &apiError{http.StatusInternalServerError, "KMSInternalException", "Simulated internal failure."}
+	case KeyUnavailable:
+		return &apiError{http.StatusInternalServerError, "KeyUnavailableException", "Simulated unavailability of the key."}
+	case DependencyTimeout:
+		return &apiError{http.StatusInternalServerError, "DependencyTimeoutException", "Simulated timeout of a dependency."}
+	case ServiceUnavailable:
+		return &apiError{http.StatusServiceUnavailable, "ServiceUnavailableException", "Simulated unavailability of the service."}
+	case Disconnect:
+		return errDisconnect
+	}
+	return fmt.Errorf("unknown fault %d", f)
+}
+
+// Faults says which requests go wrong and how. Its methods add to one another
+// until Clear; of several faults that hit one request, the one added first wins,
+// while delays add up. Where operations ("Decrypt") are given, only they are
+// hit, otherwise all.
+type Faults struct {
+	rand io.Reader
+
+	mu    sync.Mutex
+	rules []*rule
+	calls map[string]int
+}
+
+type rule struct {
+	operations []string
+	fault      Fault
+	left       int     // requests still to be hit; negative for no limit
+	share      float64 // chance of a request to be hit
+	delay      time.Duration
+}
+
+// Next makes the next n requests fail.
+func (f *Faults) Next(n int, fault Fault, operations ...string) {
+	f.add(&rule{operations: operations, fault: fault, left: max(n, 0), share: 1})
+}
+
+// Share makes every request fail with a chance of share, from 0 to 1.
+func (f *Faults) Share(share float64, fault Fault, operations ...string) {
+	f.add(&rule{operations: operations, fault: fault, left: -1, share: share})
+}
+
+// Always makes every request fail.
+func (f *Faults) Always(fault Fault, operations ...string) {
+	f.Share(1, fault, operations...)
+}
+
+// Delay makes every request wait for d before anything else happens to it.
+func (f *Faults) Delay(d time.Duration, operations ...string) {
+	f.add(&rule{operations: operations, left: -1, share: 1, delay: d})
+}
+
+// Clear ends all faults and delays.
+func (f *Faults) Clear() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.rules = nil
+}
+
+func (f *Faults) add(r *rule) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.rules = append(f.rules, r)
+}
+
+// arrive counts a request and tells what is to become of it: how long it waits,
+// and the error it then fails with, if any.
+func (f *Faults) arrive(operation string) (delay time.Duration, failure error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.calls[operation]++
+	for _, r := range f.rules {
+		if len(r.operations) > 0 && !slices.Contains(r.operations, operation) {
+			continue
+		}
+		delay += r.delay
+		if r.fault == 0 || failure != nil || r.left == 0 {
+			continue
+		}
+		hit, err := f.chance(r.share)
+		if err != nil {
+			return delay, err
+		}
+		if hit {
+			r.left--
+			failure = r.fault.err()
+		}
+	}
+	return delay, failure
+}
+
+func (f *Faults) chance(share float64) (bool, error) {
+	if share >= 1 {
+		return true, nil
+	}
+	var b [8]byte
+	if _, err := io.ReadFull(f.rand, b[:]); err != nil {
+		return false, fmt.Errorf("drawing the chance of a fault: %w", err)
+	}
+	const mantissa = 53
+	return float64(binary.BigEndian.Uint64(b[:])>>(64-mantissa))/(1<<mantissa) < share, nil
+}
+
+func (f *Faults) count(operation string) int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.calls[operation]
+}

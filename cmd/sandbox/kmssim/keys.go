@@ -1,0 +1,257 @@
+package kmssim
+
+import (
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws/arn"
+	"github.com/google/uuid"
+)
+
+const (
+	keyIDLength    = 36
+	materialLength = 32
+)
+
+var (
+	keyIDPattern = regexp.MustCompile(`^(mrk-[0-9a-f]{32}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})$`)
+	aliasPattern = regexp.MustCompile(`^alias/[a-zA-Z0-9/_-]+$`)
+)
+
+// key is one KMS key as its file holds it. A key in the keyring never changes:
+// an operation that alters one puts an altered copy in its place.
+type key struct {
+	ID          string    `json:"id"`
+	ARN         string    `json:"arn"`
+	Description string    `json:"description,omitempty"`
+	MultiRegion bool      `json:"multi_region,omitempty"`
+	Disabled    bool      `json:"disabled,omitempty"`
+	Created     time.Time `json:"created"`
+	Aliases     []alias   `json:"aliases,omitempty"`
+	Material    []byte    `json:"material"`
+}
+
+type alias struct {
+	Name    string    `json:"name"`
+	Created time.Time `json:"created"`
+}
+
+func (k *key) aead() (cipher.AEAD, error) {
+	block, err := aes.NewCipher(k.Material)
+	if err != nil {
+		return nil, err
+	}
+	return cipher.NewGCM(block)
+}
+
+// materialID names the key's material, as KMS does, without telling it.
+func (k *key) materialID() string {
+	mac := hmac.New(sha256.New, k.Material)
+	mac.Write([]byte("key material id"))
+	return hex.EncodeToString(mac.Sum(nil))
+}
+
+// usable is nil if the key may take part in a cryptographic operation.
+func (k *key) usable() error {
+	if k.Disabled {
+		return clientError("DisabledException", k.ARN+" is disabled.")
+	}
+	return nil
+}
+
+// keyring holds the keys, each in a file of its own, and finds them by every
+// name they have.
+type keyring struct {
+	dir             string
+	region, account string
+	clock           func() time.Time
+	rand            io.Reader
+
+	mu      sync.RWMutex
+	keys    map[string]*key   // by key id
+	aliases map[string]string // key id by alias name
+}
+
+// byID finds a key by its plain id.
+func (r *keyring) byID(id string) (*key, bool) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	k, ok := r.keys[id]
+	return k, ok
+}
+
+// resolve finds the key that ref names: key id, key ARN, alias name or alias ARN.
+func (r *keyring) resolve(ref string) (*key, error) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.lookup(ref, true)
+}
+
+// lookup does the work of resolve under the caller's lock. Operations that
+// manage a key set aliasAllowed to false: AWS wants an id or key ARN there.
+func (r *keyring) lookup(ref string, aliasAllowed bool) (*key, error) {
+	name := ref
+	if strings.HasPrefix(ref, "arn:") {
+		a, err := arn.Parse(ref)
+		if err != nil || a.Service != "kms" || a.Region != r.region || a.AccountID != r.account {
+			return nil, notFound("Invalid arn " + ref)
+		}
+		name = a.Resource
+		if id, ok := strings.CutPrefix(name, "key/"); ok {
+			name = id
+		} else if !strings.HasPrefix(name, "alias/") {
+			return nil, notFound("Invalid arn " + ref)
+		}
+	}
+	id := name
+	if strings.HasPrefix(name, "alias/") {
+		if !aliasAllowed {
+			return nil, notFound("Invalid keyId " + ref)
+		}
+		var ok bool
+		if id, ok = r.aliases[name]; !ok {
+			return nil, notFound("Alias " + r.arn(name) + " is not found.")
+		}
+	}
+	k, ok := r.keys[id]
+	if !ok {
+		return nil, notFound("Key " + r.arn("key/"+id) + " does not exist")
+	}
+	return k, nil
+}
+
+// create makes a key with new material.
+func (r *keyring) create(description string, multiRegion bool) (*key, error) {
+	k, err := r.generate(description, multiRegion)
+	if err != nil {
+		return nil, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return k, r.put(k)
+}
+
+// ensure returns the key that the alias names, after making both if need be.
+func (r *keyring) ensure(name string) (*key, error) {
+	if err := checkAliasName(name); err != nil {
+		return nil, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if id, ok := r.aliases[name]; ok {
+		return r.keys[id], nil
+	}
+	k, err := r.generate("", false)
+	if err != nil {
+		return nil, err
+	}
+	k.Aliases = []alias{{Name: name, Created: k.Created}}
+	return k, r.put(k)
+}
+
+// addAlias gives the key that ref names one more alias.
+func (r *keyring) addAlias(ref, name string) error {
+	if err := checkAliasName(name); err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if _, ok := r.aliases[name]; ok {
+		return clientError("AlreadyExistsException",
+			"An alias with the name "+r.arn(name)+" already exists")
+	}
+	k, err := r.lookup(ref, false)
+	if err != nil {
+		return err
+	}
+	changed := *k
+	changed.Aliases = append(slices.Clone(k.Aliases), alias{Name: name, Created: r.clock().UTC()})
+	return r.put(&changed)
+}
+
+// setDisabled disables or enables the key that ref names.
+func (r *keyring) setDisabled(ref string, disabled bool) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	k, err := r.lookup(ref, false)
+	if err != nil || k.Disabled == disabled {
+		return err
+	}
+	changed := *k
+	changed.Disabled = disabled
+	return r.put(&changed)
+}
+
+// put writes the key to its file, and only then lets others see it. The caller
+// holds the lock.
+func (r *keyring) put(k *key) error {
+	if err := r.save(k); err != nil {
+		return err
+	}
+	r.index(k)
+	return nil
+}
+
+func (r *keyring) index(k *key) {
+	r.keys[k.ID] = k
+	for _, a := range k.Aliases {
+		r.aliases[a.Name] = k.ID
+	}
+}
+
+func (r *keyring) generate(description string, multiRegion bool) (*key, error) {
+	u, err := uuid.NewRandomFromReader(r.rand)
+	if err != nil {
+		return nil, fmt.Errorf("drawing a key id: %w", err)
+	}
+	id := u.String()
+	if multiRegion {
+		id = "mrk-" + hex.EncodeToString(u[:])
+	}
+	material := make([]byte, materialLength)
+	if _, err := io.ReadFull(r.rand, material); err != nil {
+		return nil, fmt.Errorf("drawing key material: %w", err)
+	}
+	return &key{
+		ID:          id,
+		ARN:         r.arn("key/" + id),
+		Description: description,
+		MultiRegion: multiRegion,
+		Created:     r.clock().UTC(),
+		Material:    material,
+	}, nil
+}
+
+func (r *keyring) arn(resource string) string {
+	return arn.ARN{
+		Partition: "aws",
+		Service:   "kms",
+		Region:    r.region,
+		AccountID: r.account,
+		Resource:  resource,
+	}.String()
+}
+
+func checkAliasName(name string) error {
+	if err := checkLength("aliasName", len(name), 1, 256); err != nil {
+		return err
+	}
+	if !aliasPattern.MatchString(name) {
+		return clientError("InvalidAliasNameException",
+			"An alias is alias/ and then letters, digits, /, _ and -")
+	}
+	if strings.HasPrefix(name, "alias/aws/") {
+		return clientError("InvalidAliasNameException", "alias/aws/ is reserved")
+	}
+	return nil
+}

@@ -1,0 +1,136 @@
+package kmssim
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"mime"
+	"net/http"
+	"strings"
+
+	"github.com/google/uuid"
+)
+
+const (
+	contentType  = "application/x-amz-json-1.1"
+	targetPrefix = "TrentService."
+	// maxRequest is far above the largest valid request: two encryption
+	// contexts and a ciphertext blob in base64.
+	maxRequest = 128 << 10
+)
+
+// errDisconnect hangs up instead of answering.
+var errDisconnect = errors.New("disconnect")
+
+// apiError is an error as KMS answers it.
+type apiError struct {
+	status  int
+	code    string
+	message string
+}
+
+func (e *apiError) Error() string { return e.code + ": " + e.message }
+
+func clientError(code, message string) error {
+	return &apiError{http.StatusBadRequest, code, message}
+}
+
+func notFound(message string) error { return clientError("NotFoundException", message) }
+
+func invalidCiphertext() error {
+	return clientError("InvalidCiphertextException", "The ciphertext or its encryption context is not valid.")
+}
+
+// An operation takes the body of a request and returns what the body of the
+// answer is to hold.
+type operation func(*KMS, []byte) (any, error)
+
+var operations = map[string]operation{
+	"CreateAlias":                     operationOf((*KMS).createAlias),
+	"CreateKey":                       operationOf((*KMS).createKey),
+	"Decrypt":                         operationOf((*KMS).decrypt),
+	"DescribeKey":                     operationOf((*KMS).describeKey),
+	"DisableKey":                      operationOf((*KMS).disableKey),
+	"EnableKey":                       operationOf((*KMS).enableKey),
+	"Encrypt":                         operationOf((*KMS).encrypt),
+	"GenerateDataKey":                 operationOf((*KMS).generateDataKey),
+	"GenerateDataKeyWithoutPlaintext": operationOf((*KMS).generateDataKeyWithoutPlaintext),
+	"ListAliases":                     operationOf((*KMS).listAliases),
+	"ReEncrypt":                       operationOf((*KMS).reEncrypt),
+}
+
+// operationOf decodes requests into the input type of the SDK, whose field
+// names are those of the wire.
+func operationOf[In, Out any](run func(*KMS, *In) (Out, error)) operation {
+	return func(k *KMS, body []byte) (any, error) {
+		in := new(In)
+		if err := json.Unmarshal(body, in); err != nil {
+			return nil, clientError("SerializationException", "The request is not the JSON of this operation.")
+		}
+		return run(k, in)
+	}
+}
+
+// ServeHTTP implements http.Handler.
+func (k *KMS) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	answer, err := k.handle(w, r)
+	status := http.StatusOK
+	if err != nil {
+		if errors.Is(err, errDisconnect) || r.Context().Err() != nil {
+			panic(http.ErrAbortHandler)
+		}
+		var e *apiError
+		if !errors.As(err, &e) {
+			e = &apiError{http.StatusInternalServerError, "KMSInternalException", err.Error()}
+		}
+		status = e.status
+		answer = struct {
+			Type    string `json:"__type"`
+			Message string `json:"message"`
+		}{e.code, e.message}
+	}
+	body, err := json.Marshal(answer)
+	if err != nil {
+		panic(err) // all answers are plain structs
+	}
+	if id, err := uuid.NewRandomFromReader(k.rand); err == nil {
+		w.Header().Set("X-Amzn-Requestid", id.String())
+	}
+	w.Header().Set("Content-Type", contentType)
+	w.WriteHeader(status)
+	_, _ = w.Write(body) // a client that has gone needs no answer
+}
+
+func (k *KMS) handle(w http.ResponseWriter, r *http.Request) (any, error) {
+	media, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	name, ok := strings.CutPrefix(r.Header.Get("X-Amz-Target"), targetPrefix)
+	if !ok || media != contentType || r.Method != http.MethodPost {
+		return nil, &apiError{http.StatusNotFound, "UnknownOperationException", "This is not an AWS JSON 1.1 request to KMS."}
+	}
+	run, ok := operations[name]
+	if !ok {
+		return nil, clientError("UnknownOperationException", "The operation is not simulated.")
+	}
+
+	// The body is read before waiting: only then does the server notice a
+	// client that hangs up.
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxRequest))
+	if tooLarge := new(http.MaxBytesError); errors.As(err, &tooLarge) {
+		return nil, &apiError{http.StatusRequestEntityTooLarge, "RequestEntityTooLargeException", "The request is too large."}
+	} else if err != nil {
+		return nil, errDisconnect
+	}
+	delay, failure := k.faults.arrive(name)
+	if delay > 0 {
+		if err := k.sleep(r.Context(), delay); err != nil {
+			return nil, errDisconnect
+		}
+	}
+	if failure != nil {
+		return nil, failure
+	}
+	if err := k.authenticate(r, body); err != nil {
+		return nil, err
+	}
+	return run(k, body)
+}
