@@ -1,0 +1,188 @@
+package meshsim
+
+import (
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/latchkey/latchkey/events/secret"
+)
+
+// TypicalLogoBytes is the size of a brand logo as Mesh sends them.
+const TypicalLogoBytes = 32 << 10
+
+// ConnectSpec says what a user connects.
+type ConnectSpec struct {
+	BrokerType string    `json:"brokerType"`
+	BrokerName string    `json:"brokerName,omitzero"` // BrokerType unless set
+	Accounts   []Account `json:"accounts,omitzero"`   // one invented account when empty
+	// SeparateRefreshTokens gives each account a refresh token of its own, and so a
+	// chain of its own; otherwise all share one.
+	SeparateRefreshTokens bool `json:"separateRefreshTokens,omitzero"`
+	// Delayed hands over the delayedAuth form: a refresh token and nothing else.
+	Delayed bool `json:"delayed,omitzero"`
+	// NoRefreshToken hands over access tokens only.
+	NoRefreshToken bool `json:"noRefreshToken,omitzero"`
+	// WithTokenIDs adds a tokenId to each account.
+	WithTokenIDs bool `json:"withTokenIds,omitzero"`
+	// LogoBytes is the size of the base64 brand logo; see [TypicalLogoBytes].
+	LogoBytes int `json:"logoBytes,omitzero"`
+	// Institution overrides how the chain behaves.
+	Institution *Institution `json:"institution,omitzero"`
+}
+
+// Connection is what [Server.Connect] issued.
+type Connection struct {
+	// Payload is the JSON text that the browser hands over, tokens and all.
+	Payload  secret.Text
+	Accounts []ConnectedAccount
+}
+
+// ConnectedAccount is one account of a connection and its tokens.
+type ConnectedAccount struct {
+	AccountID    string      `json:"accountId"`
+	Chain        int         `json:"chain"`
+	AccessToken  secret.Text `json:"accessToken"` // empty in the delayed form
+	RefreshToken secret.Text `json:"refreshToken"`
+}
+
+// Connect issues tokens for a new connection. Accounts that were connected before
+// get a new chain; the old one lives on.
+func (s *Server) Connect(spec ConnectSpec) (Connection, error) {
+	if spec.BrokerType == "" {
+		return Connection{}, errors.New("a connection needs a broker type")
+	}
+	if spec.Delayed && (spec.SeparateRefreshTokens || spec.NoRefreshToken) {
+		return Connection{}, errors.New("the delayed form holds exactly one refresh token")
+	}
+	if spec.BrokerName == "" {
+		spec.BrokerName = spec.BrokerType
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := s.cfg.Clock()
+	first := len(s.book.chains) + 1
+	accounts := slices.Clone(spec.Accounts)
+	if len(accounts) == 0 {
+		accounts = []Account{{ID: fmt.Sprintf("account-%d", first), Name: "Account"}}
+	}
+	for i := range accounts {
+		if _, known := s.book.byAccount[accounts[i].ID]; known && accounts[i].IsReconnected == nil {
+			accounts[i].IsReconnected = new(true)
+		}
+	}
+	groups := [][]Account{accounts}
+	if spec.SeparateRefreshTokens {
+		groups = slices.Collect(slices.Chunk(accounts, 1))
+	}
+	var (
+		events []event
+		out    Connection
+	)
+	for i, group := range groups {
+		c := s.newChain(first+i, spec, group, now)
+		events = append(events, event{At: now, Connected: &c})
+		for n, a := range group {
+			issued := ConnectedAccount{AccountID: a.ID, Chain: c.ID}
+			if !spec.NoRefreshToken {
+				issued.RefreshToken = s.mint.refresh(c.ID, 0)
+			}
+			if !spec.Delayed {
+				issued.AccessToken = s.mint.access(c.ID, n)
+			}
+			out.Accounts = append(out.Accounts, issued)
+		}
+	}
+	payload, err := onTheWire(s.payload(spec, accounts, out.Accounts, *events[0].Connected, now))
+	if err != nil {
+		return Connection{}, fmt.Errorf("encode a connection: %w", err)
+	}
+	out.Payload = secret.New(string(payload))
+	if err := s.record(events...); err != nil {
+		return Connection{}, fmt.Errorf("connect: %w", err)
+	}
+	return out, nil
+}
+
+func (s *Server) institution(spec ConnectSpec) Institution {
+	if spec.Institution != nil {
+		return *spec.Institution
+	}
+	if i, ok := s.cfg.Institutions[spec.BrokerType]; ok {
+		return i
+	}
+	return DefaultInstitution(spec.BrokerType)
+}
+
+func (s *Server) newChain(id int, spec ConnectSpec, accounts []Account, now time.Time) Chain {
+	i := s.institution(spec)
+	c := Chain{
+		ID: id, BrokerType: spec.BrokerType, BrokerName: spec.BrokerName, Accounts: accounts, Institution: i, ConnectedAt: now,
+		Refresh: []RefreshToken{{Fingerprint: FingerprintOf(s.mint.refresh(id, 0)), IssuedAt: now, ExpiresAt: end(now, i.RefreshLifetime)}},
+	}
+	if spec.Delayed {
+		return c
+	}
+	for n, a := range accounts {
+		c.Access = append(c.Access, AccessToken{
+			Fingerprint: FingerprintOf(s.mint.access(id, n)), AccountID: a.ID, IssuedAt: now, ExpiresAt: end(now, i.AccessLifetime),
+		})
+	}
+	return c
+}
+
+// payload makes the browser's payload of a connection whose first chain is c.
+func (s *Server) payload(spec ConnectSpec, accounts []Account, tokens []ConnectedAccount, c Chain, now time.Time) linkPayload {
+	brand := brandInfo{BrokerLogo: s.logo(spec), LogoLightURL: "https://brand.example/light.svg", LogoDarkURL: "https://brand.example/dark.svg"}
+	form := c.Institution.LifetimeForm
+	refreshLifetime := lifetimeUntil(c.Current().ExpiresAt, now, form)
+	if spec.Delayed {
+		return linkPayload{DelayedAuth: &delayedAuthPayload{
+			RefreshToken: tokens[0].RefreshToken, RefreshTokenExpiresInSeconds: refreshLifetime,
+			BrokerType: spec.BrokerType, BrokerName: spec.BrokerName, BrokerBrandInfo: brand,
+		}}
+	}
+	if spec.NoRefreshToken {
+		refreshLifetime = nil
+	}
+	p := &accessTokenPayload{
+		BrokerBrandInfo: brand, BrokerType: spec.BrokerType, BrokerName: spec.BrokerName,
+		ExpiresInSeconds:             lifetimeUntil(c.Access[0].ExpiresAt, now, form),
+		RefreshTokenExpiresInSeconds: refreshLifetime,
+	}
+	for i, a := range accounts {
+		t := linkAccountToken{Account: linkAccount(wireAccount(a)), AccessToken: tokens[i].AccessToken, RefreshToken: tokens[i].RefreshToken}
+		if spec.WithTokenIDs {
+			t.TokenID = tokenID(tokens[i].Chain, a.ID)
+		}
+		p.AccountTokens = append(p.AccountTokens, t)
+	}
+	return linkPayload{AccessToken: p}
+}
+
+// logo returns noise of the wanted size, the same for the same broker.
+func (s *Server) logo(spec ConnectSpec) string {
+	raw := make([]byte, 0, spec.LogoBytes)
+	for n := 0; len(raw) < spec.LogoBytes*3/4; n++ {
+		raw = append(raw, s.mint.derive("logo", fmt.Sprint(spec.BrokerType, n)).Reveal()...)
+	}
+	return base64.StdEncoding.EncodeToString(raw[:spec.LogoBytes*3/4])
+}
+
+func wireAccount(a Account) account {
+	return account{AccountID: a.ID, AccountName: a.Name, Fund: a.Fund, Cash: a.Cash, IsReconnected: a.IsReconnected}
+}
+
+func tokenID(chain int, accountID string) string {
+	return fmt.Sprintf("token-id-%d-%s", chain, accountID)
+}
+
+// end returns when something ends that lives so long; for ever is the zero time.
+func end(now time.Time, lifetime time.Duration) time.Time {
+	if lifetime == 0 {
+		return time.Time{}
+	}
+	return now.Add(lifetime)
+}

@@ -1,0 +1,59 @@
+package meshsim_test
+
+import (
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// TestNodeAPIClient holds the simulator against Mesh's own Node client and the
+// types it publishes; contract/ is the Node project that does it.
+func TestNodeAPIClient(t *testing.T) {
+	if testing.Short() {
+		t.Skip("installs Node packages: not in short mode")
+	}
+	npm, err := exec.LookPath("npm")
+	if err != nil {
+		t.Skip("npm is not installed")
+	}
+	b := newBench(t)
+	dir := copyOf(t, "contract")
+	for _, args := range [][]string{{"ci"}, {"test"}} {
+		cmd := exec.CommandContext(t.Context(), npm, args...)
+		cmd.Dir = dir
+		cmd.Env = append(os.Environ(), "MESH_URL="+b.url, "MESH_CLIENT_ID="+clientID, "MESH_CLIENT_SECRET="+clientSecret)
+		out, err := cmd.CombinedOutput()
+		require.NoError(t, err, "npm %s:\n%s", strings.Join(args, " "), out)
+	}
+	require.NotEmpty(t, b.Ledger().Requests, "the client never called")
+	require.Len(t, b.Ledger().Violations(), 1, "the one that the test commits on purpose")
+}
+
+// copyOf copies a Node project without what its tools leave behind.
+func copyOf(t *testing.T, project string) string {
+	t.Helper()
+	dir := t.TempDir()
+	require.NoError(t, filepath.WalkDir(project, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if name := d.Name(); name == "node_modules" || name == "build" {
+			return filepath.SkipDir
+		}
+		to := filepath.Join(dir, strings.TrimPrefix(path, project))
+		if d.IsDir() {
+			return os.MkdirAll(to, 0o700)
+		}
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		return os.WriteFile(to, data, 0o600)
+	}))
+	return dir
+}

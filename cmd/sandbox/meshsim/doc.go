@@ -1,0 +1,26 @@
+// Package meshsim plays Mesh and the institutions behind it: the part of Mesh's
+// API that renews and removes tokens, over HTTP, with a ledger of every token's
+// life, so that a test can say what a client did with them.
+//
+// # The institution
+//
+// [Server.Connect] issues tokens the way a user's browser receives them. Tokens
+// that renew each other form a chain. How a chain behaves is its [Institution]:
+// a refresh token is normally used once, a replaced one that comes back kills the
+// chain, and a grace window can soften that.
+//
+// # The ledger
+//
+// [Server.Ledger] is a snapshot of what happened. A refresh token presented after
+// it was replaced is a [Reuse]; whether the client is to blame depends on whether
+// the answer that replaced it reached the client. The ledger, the journal on disk
+// and every error hold fingerprints (SHA-256), never tokens: tokens are derived
+// from the seed, so that nobody needs to store one.
+//
+// # Faults
+//
+// [Server.Inject] makes requests go wrong with a count or a probability,
+// [Server.Script] says what the next refreshes of one account will meet. An
+// [Action] happens before the institution is asked, or after it: a client cannot
+// see the difference in the answer, and that is the point.
+package meshsim

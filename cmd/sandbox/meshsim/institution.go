@@ -1,0 +1,84 @@
+package meshsim
+
+import "time"
+
+// Rotation says when a refresh replaces the refresh token.
+type Rotation string
+
+// The rotations. The zero value is [RotateAlways].
+const (
+	RotateAlways    Rotation = ""          // every refresh replaces it
+	RotateOnRequest Rotation = "onRequest" // only with createNewRefreshToken
+	RotateNever     Rotation = "never"
+)
+
+// GraceMode says how a refresh token is answered that was replaced a moment ago.
+type GraceMode string
+
+// The grace modes. The zero value is [GraceNewest].
+const (
+	// GraceNewest answers the chain's newest tokens once more and replaces nothing.
+	GraceNewest GraceMode = ""
+	// GraceRotate replaces the newest refresh token as if that one had been
+	// presented. A client that did hold the newest token then holds a replaced one.
+	GraceRotate GraceMode = "rotate"
+)
+
+// LifetimeForm is the shape in which payloads and answers give lifetimes. All but
+// the first mean "not told"; tokens expire all the same.
+type LifetimeForm string
+
+// The lifetime forms. The zero value is [LifetimeSeconds].
+const (
+	LifetimeSeconds LifetimeForm = ""
+	LifetimeAbsent  LifetimeForm = "absent"
+	LifetimeNull    LifetimeForm = "null"
+	LifetimeZero    LifetimeForm = "zero"
+)
+
+// Institution is the behaviour of one chain of tokens. The zero value rotates
+// always, knows no grace, kills the chain at reuse and lets nothing expire.
+type Institution struct {
+	Rotation      Rotation      `json:"rotation,omitzero"`
+	TolerateReuse bool          `json:"tolerateReuse,omitzero"` // a replaced token is refused, the chain lives on
+	Grace         time.Duration `json:"grace,omitzero"`
+	GraceMode     GraceMode     `json:"graceMode,omitzero"`
+
+	AccessLifetime  time.Duration `json:"accessLifetime,omitzero"`  // 0: for ever
+	RefreshLifetime time.Duration `json:"refreshLifetime,omitzero"` // 0: for ever
+	LifetimeForm    LifetimeForm  `json:"lifetimeForm,omitzero"`
+
+	// RevokeOldAccess ends the earlier access tokens of an account at each refresh.
+	RevokeOldAccess bool `json:"revokeOldAccess,omitzero"`
+	// NeedsAccessToken answers 400 to a refresh without an access token of the chain.
+	NeedsAccessToken bool `json:"needsAccessToken,omitzero"`
+	// MFACode, when set, is asked for at every refresh: the first request is
+	// answered mfaRequired with an interim access token, a second one must bring
+	// that token and this code.
+	MFACode string `json:"mfaCode,omitzero"`
+
+	// DeprecatedAnswer fills only the deprecated fields of an answer, which hold one
+	// account; a chain's other accounts are not renewed.
+	DeprecatedAnswer bool `json:"deprecatedAnswer,omitzero"`
+	// OmitKeptRefreshToken leaves the refresh token out of an answer that did not
+	// replace it.
+	OmitKeptRefreshToken bool `json:"omitKeptRefreshToken,omitzero"`
+}
+
+// Lifetimes of [DefaultInstitution].
+const (
+	DefaultAccessLifetime  = time.Hour
+	DefaultRefreshLifetime = 90 * 24 * time.Hour
+)
+
+// DefaultInstitution is what a broker type behaves like unless told otherwise.
+func DefaultInstitution(brokerType string) Institution {
+	i := Institution{AccessLifetime: DefaultAccessLifetime, RefreshLifetime: DefaultRefreshLifetime}
+	switch brokerType {
+	case "weBull", "vanguard":
+		i.NeedsAccessToken = true
+	case "tdAmeritrade":
+		i.Rotation = RotateOnRequest
+	}
+	return i
+}

@@ -1,0 +1,211 @@
+package meshsim
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/latchkey/latchkey/events/secret"
+)
+
+// Config says what a [Server] is. Only Seed is required.
+type Config struct {
+	// Seed is what all tokens and all chances derive from. A folder belongs to one.
+	Seed secret.Text
+	// ClientID and ClientSecret are the credentials that every request must bring;
+	// with both empty none are asked for.
+	ClientID     string
+	ClientSecret secret.Text
+	// Dir is where the journal lives; "" keeps everything in memory.
+	Dir string
+	// Institutions overrides [DefaultInstitution] by broker type.
+	Institutions map[string]Institution
+	// Clock is time.Now unless set. Tokens expire by it.
+	Clock func() time.Time
+	// Sleep waits for d or until ctx ends, whose error it returns; a timer unless
+	// set. Delays go through it.
+	Sleep func(ctx context.Context, d time.Duration) error
+}
+
+// Server is the simulator. It is an [http.Handler] and safe for concurrent use.
+type Server struct {
+	cfg  Config
+	mint mint
+	mux  *http.ServeMux
+	done chan struct{}
+
+	mu      sync.Mutex
+	book    *book
+	journal *journal
+	faults  faults
+	settled chan struct{} // closed when no request is under way; nil then
+	closed  bool
+}
+
+// New opens a simulator, with the memory of its folder if it has one.
+func New(cfg Config) (*Server, error) {
+	if cfg.Seed.Empty() {
+		return nil, errors.New("the simulator needs a seed")
+	}
+	if cfg.Clock == nil {
+		cfg.Clock = time.Now
+	}
+	if cfg.Sleep == nil {
+		cfg.Sleep = sleep
+	}
+	s := &Server{cfg: cfg, mint: mint{cfg.Seed}, mux: http.NewServeMux(), done: make(chan struct{}), book: newBook()}
+	chance := sha256.Sum256([]byte(s.mint.derive("chance", "").Reveal()))
+	s.faults = faults{
+		chance:  rand.New(rand.NewPCG(binary.BigEndian.Uint64(chance[:8]), binary.BigEndian.Uint64(chance[8:16]))),
+		scripts: map[string][]Action{},
+	}
+	var err error
+	if s.journal, err = openJournal(cfg.Dir, cfg.Seed, s.book); err != nil {
+		return nil, err
+	}
+	now := cfg.Clock()
+	if err := s.record(
+		event{At: now, Opened: &opened{Seed: FingerprintOf(cfg.Seed)}},
+		event{At: now, Restarted: &restarted{}},
+	); err != nil {
+		return nil, errors.Join(err, s.journal.close())
+	}
+	s.mux.HandleFunc("POST /api/v1/token/refresh", s.guarded(s.serveRefresh))
+	s.mux.HandleFunc("DELETE /api/v1/account", s.guarded(s.serveRemove))
+	s.routeAdmin()
+	return s, nil
+}
+
+// ServeHTTP answers Mesh's API under /api/v1/ and the simulator's own under /sim/.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.mux.ServeHTTP(w, r) }
+
+// Close ends hanging requests and closes the journal. Requests after it fail.
+func (s *Server) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil
+	}
+	s.closed = true
+	close(s.done)
+	return s.journal.close()
+}
+
+// Ledger returns a snapshot of all that happened.
+func (s *Server) Ledger() Ledger {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.book.snapshot(s.cfg.Clock())
+}
+
+// AccessTokenState tells whether an access token opens its account now, and if
+// not, why.
+func (s *Server) AccessTokenState(token secret.Text) (valid bool, why string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	at, ok := s.book.access[FingerprintOf(token)]
+	if !ok {
+		return false, "unknown"
+	}
+	return s.book.chains[at.chain-1].Access[at.index].state(s.cfg.Clock())
+}
+
+// Settle waits until no request is under way, so that a ledger taken then knows
+// what became of each answer. It returns the error of ctx.
+func (s *Server) Settle(ctx context.Context) error {
+	s.mu.Lock()
+	settled := s.settled
+	s.mu.Unlock()
+	if settled == nil {
+		return nil
+	}
+	select {
+	case <-settled:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("wait for the simulator to settle: %w", ctx.Err())
+	}
+}
+
+// Kill ends the newest chain of an account, as an institution does when its user
+// withdraws the consent: refreshes fail and access tokens are void.
+func (s *Server) Kill(accountID string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c, ok := s.book.byAccount[accountID]
+	if !ok {
+		return fmt.Errorf("no account %q at the simulator", accountID)
+	}
+	if !c.Alive() {
+		return nil
+	}
+	return s.record(event{At: s.cfg.Clock(), Died: &died{Chain: c.ID, Why: DeadByFault}})
+}
+
+// Alter changes how the newest chain of an account behaves from now on.
+func (s *Server) Alter(accountID string, i Institution) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c, ok := s.book.byAccount[accountID]
+	if !ok {
+		return fmt.Errorf("no account %q at the simulator", accountID)
+	}
+	return s.record(event{At: s.cfg.Clock(), Altered: &altered{Chain: c.ID, Institution: i}})
+}
+
+// record makes events last and part of the book. The caller holds the lock.
+func (s *Server) record(events ...event) error {
+	if s.closed {
+		return errors.New("the simulator is closed")
+	}
+	if err := s.journal.append(events...); err != nil {
+		return err
+	}
+	for _, e := range events {
+		if err := s.book.apply(e); err != nil {
+			return err
+		}
+	}
+	switch under := len(s.book.open) > 0; {
+	case under && s.settled == nil:
+		s.settled = make(chan struct{})
+	case !under && s.settled != nil:
+		close(s.settled)
+		s.settled = nil
+	}
+	return nil
+}
+
+// guarded lets a request through that brings the credentials.
+func (s *Server) guarded(next http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		id, key := r.Header.Get("X-Client-Id"), secret.New(r.Header.Get("X-Client-Secret"))
+		if subtle.ConstantTimeCompare([]byte(id), []byte(s.cfg.ClientID)) == 1 && key.Equal(s.cfg.ClientSecret) ||
+			s.cfg.ClientID == "" && s.cfg.ClientSecret.Empty() {
+			next(w, r)
+			return
+		}
+		a := problem(http.StatusUnauthorized)
+		w.Header().Set("Content-Type", a.contentType)
+		w.WriteHeader(a.status)
+		_, _ = w.Write(a.body)
+	}
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
