@@ -29,6 +29,15 @@ func New(s string) Text { return Text{s: s} }
 // Reveal returns the secret itself. The caller must not log, format or store it.
 func (t Text) Reveal() string { return t.s }
 
+// Masked returns the last four characters behind dots, for a human to tell one
+// token from another; of a short secret it returns none.
+func (t Text) Masked() string {
+	if len(t.s) < 20 {
+		return "****"
+	}
+	return "****" + t.s[len(t.s)-4:]
+}
+
 // Empty reports whether there is no secret.
 func (t Text) Empty() bool { return t.s == "" }
 

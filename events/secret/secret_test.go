@@ -86,3 +86,8 @@ func TestEqualAndEmpty(t *testing.T) {
 	require.Empty(t, secret.Text{}.String())
 	require.False(t, secret.New("x").Empty())
 }
+
+func TestMaskedShowsFourCharactersAtMost(t *testing.T) {
+	require.Equal(t, "****", secret.New("0123456789012345678").Masked())
+	require.Equal(t, "****6789", secret.New("01234567890123456789").Masked())
+}

@@ -1,0 +1,92 @@
+package config
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+)
+
+func (c Config) checkRefresh(f *faults) {
+	r := c.Refresh
+	f.duration("refresh.lease", r.Lease, time.Second)
+	needed := c.Mesh.Timeout + c.MongoDB.Timeout + c.KMS.Timeout + c.Worker.ClockSkew
+	f.unless(r.Lease > needed, "refresh.lease", fmt.Sprintf(
+		"must be longer than mesh.timeout + mongodb.timeout + kms.timeout + worker.clock_skew (%s)", short(needed)))
+	f.count("refresh.concurrency", r.Concurrency, 1, 10_000)
+	f.margin("refresh.access_token", r.AccessToken)
+	f.margin("refresh.refresh_token", r.RefreshToken)
+	for _, broker := range slices.Sorted(maps.Keys(r.Brokers)) {
+		f.unless(brokerType.MatchString(broker), brokersKey, brokerTypeForm)
+		if m := r.Brokers[broker].AccessToken; m != nil {
+			f.margin(brokerKey(broker)+".access_token", *m)
+		}
+		if m := r.Brokers[broker].RefreshToken; m != nil {
+			f.margin(brokerKey(broker)+".refresh_token", *m)
+		}
+	}
+	f.backoff("refresh.backoff", r.Backoff)
+	f.backoff("refresh.rate_limited", r.RateLimited)
+	f.backoff("refresh.credentials", r.Credentials)
+	f.duration("refresh.horizon", r.Horizon, time.Second)
+	f.unless(r.Horizon > c.Reconcile.Interval, "refresh.horizon",
+		fmt.Sprintf("must be longer than reconcile.interval (%s)", short(c.Reconcile.Interval)))
+	f.duration("refresh.grace", r.Grace, 0)
+}
+
+// brokerKey is the key of a broker type's margins.
+func brokerKey(broker string) string {
+	if !word.MatchString(broker) {
+		broker = "…"
+	}
+	return brokersKey + "." + broker
+}
+
+func (c Config) checkFlow(f *faults) {
+	f.rate("limits.rate", c.Limits.Rate)
+	f.count("limits.burst", c.Limits.Burst, 1, 1_000_000)
+	f.rate("limits.broker_rate", c.Limits.BrokerRate)
+	f.count("limits.broker_burst", c.Limits.BrokerBurst, 1, 1_000_000)
+	f.count("limits.broker_concurrency", c.Limits.BrokerConcurrency, 1, 10_000)
+	f.count("limits.breaker_failures", c.Limits.BreakerFailures, 1, 1_000_000)
+	f.duration("limits.breaker_open", c.Limits.BreakerOpen, time.Millisecond)
+
+	f.count("connect.concurrency", c.Connect.Concurrency, 1, 10_000)
+	f.count("connect.max_bytes", c.Connect.MaxBytes, 1<<10, 64<<20) // 64 MiB is NATS's own bound
+
+	f.duration("messages.ack_wait", c.Messages.AckWait, time.Second)
+	f.count("messages.max_deliver", c.Messages.MaxDeliver, 1, 1_000_000)
+	f.backoff("messages.backoff", c.Messages.Backoff)
+
+	f.duration("tokens.min_ttl", c.Tokens.MinTTL, 0)
+	f.duration("tokens.timeout", c.Tokens.Timeout, time.Millisecond)
+	f.count("tokens.concurrency", c.Tokens.Concurrency, 1, 10_000)
+
+	f.duration("reconcile.interval", c.Reconcile.Interval, time.Millisecond)
+	f.count("reconcile.batch", c.Reconcile.Batch, 1, 100_000)
+	f.duration("reconcile.slack", c.Reconcile.Slack, 0)
+
+	f.duration("retention.expired", c.Retention.Expired, time.Second)
+	f.duration("retention.revocations", c.Retention.Revocations, time.Second)
+	f.duration("retention.events", c.Retention.Events, time.Second)
+	f.duration("retention.dead_letters", c.Retention.DeadLetters, time.Second)
+}
+
+func (fs *faults) margin(key string, m Margin) {
+	// Written so that NaN, of which no comparison holds, is a fault.
+	fs.unless(m.Share >= 0 && m.Share < 1, key+".share", "must be from 0 up to but not including 1")
+	fs.duration(key+".min", m.Min, 0)
+	fs.duration(key+".max", m.Max, time.Millisecond)
+	fs.atLeast(key+".max", m.Max, m.Min, key+".min")
+	fs.unless(m.Jitter >= 0 && m.Jitter <= 1, key+".jitter", "must be from 0 to 1")
+}
+
+func (fs *faults) backoff(key string, b Backoff) {
+	fs.duration(key+".min", b.Min, time.Millisecond)
+	fs.duration(key+".max", b.Max, time.Millisecond)
+	fs.atLeast(key+".max", b.Max, b.Min, key+".min")
+}
+
+func (fs *faults) rate(key string, perSecond float64) {
+	fs.unless(perSecond > 0 && perSecond <= 1e6, key, "must be above 0 and at most 1000000")
+}

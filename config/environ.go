@@ -1,0 +1,98 @@
+package config
+
+import (
+	"io"
+	"maps"
+	"os"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/latchkey/latchkey/events/secret"
+)
+
+const (
+	fileSuffix    = "_FILE"
+	testPrefix    = prefix + "TEST_"
+	maxSecretSize = 64 << 10
+)
+
+// Kubernetes sets such variables in every pod for every service of the
+// namespace; a service named latchkey makes them look like ours.
+var serviceLink = regexp.MustCompile(`^` + prefix + `([^=]*_)?` +
+	`(SERVICE_HOST|SERVICE_PORT(_[^=]+)?|PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?|PORT=(tcp|udp|sctp)://[^=]*)(=|$)`)
+
+var variableName = regexp.MustCompile(`^[A-Z0-9_]{1,64}$`)
+
+// readEnvironment takes the values of the worker's variables.
+func (l *loader) readEnvironment(variables map[string]string) {
+	known := []string{configVariable}
+	for _, f := range leaves("", reflect.ValueOf(&l.config).Elem()) {
+		name := variable(f.key)
+		known = append(known, name)
+		text, isSet := variables[name]
+		if f.isSecret() {
+			known = append(known, name+fileSuffix)
+			if path, fromFile := variables[name+fileSuffix]; fromFile {
+				if isSet {
+					l.faults.add(f.key, "must not be set together with %s", name+fileSuffix)
+				} else {
+					l.readSecret(f, path)
+				}
+				continue
+			}
+		}
+		if isSet && !f.set(text) {
+			l.faults.add(f.key, "%s", form(f.value.Type()))
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(variables)) {
+		if strings.HasPrefix(name, prefix) && !strings.HasPrefix(name, testPrefix) &&
+			!serviceLink.MatchString(name+"="+variables[name]) && !slices.Contains(known, name) {
+			l.unknownVariable(name, known)
+		}
+	}
+}
+
+func (l *loader) unknownVariable(name string, known []string) {
+	f := Fault{Variable: prefix + "…", Problem: "unknown variable"}
+	if variableName.MatchString(name) {
+		f.Variable = name
+		f.Problem += suggestion(name, known)
+	}
+	l.faults = append(l.faults, f)
+}
+
+// readSecret takes a secret from the file at path. No fault names the path: it
+// may be the secret itself, put into the wrong variable.
+func (l *loader) readSecret(f field, path string) {
+	problem := func(text string) {
+		l.faults = append(l.faults, Fault{Key: f.key, Variable: variable(f.key) + fileSuffix, Problem: text})
+	}
+	content, err := readUpTo(path, maxSecretSize)
+	if err != nil {
+		problem("must name a readable file of at most 64 KiB: " + cause(err))
+		return
+	}
+	text := strings.TrimSuffix(strings.TrimSuffix(string(content), "\n"), "\r")
+	if text == "" {
+		problem("must name a file that is not empty")
+		return
+	}
+	f.value.Set(reflect.ValueOf(secret.New(text)))
+}
+
+// readUpTo reads a file, refusing more than limit bytes.
+func readUpTo(path string, limit int64) ([]byte, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = file.Close() }()
+	content, err := io.ReadAll(io.LimitReader(file, limit+1))
+	if err == nil && int64(len(content)) > limit {
+		return nil, errTooLarge
+	}
+	return content, err
+}

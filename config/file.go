@@ -1,0 +1,65 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"reflect"
+	"strings"
+
+	"github.com/goccy/go-yaml"
+	"github.com/goccy/go-yaml/parser"
+)
+
+const maxFileSize = 1 << 20
+
+var errTooLarge = errors.New("file too large")
+
+// cause returns why a file could not be read, without its path.
+func cause(err error) string {
+	if pathErr, ok := errors.AsType[*fs.PathError](err); ok {
+		return pathErr.Err.Error()
+	}
+	return err.Error()
+}
+
+// readFile takes the values of the YAML file. It walks the syntax tree instead
+// of decoding in one go, for decoding stops at the first fault and its errors
+// quote the file, secrets included.
+func (l *loader) readFile(path string) {
+	problem := func(text string) {
+		l.faults = append(l.faults, Fault{Problem: fmt.Sprintf("configuration file %q %s", path, text)})
+	}
+	content, err := readUpTo(path, maxFileSize)
+	if err != nil {
+		problem("cannot be read: " + cause(err))
+		return
+	}
+	file, err := parser.ParseBytes(content, 0, parser.AllowDuplicateMapKey())
+	if err != nil {
+		problem("is not YAML: " + syntaxProblem(err))
+		return
+	}
+	switch {
+	case len(file.Docs) > 1:
+		problem("must be a single YAML document")
+	case len(file.Docs) == 1 && file.Docs[0].Body != nil:
+		body := file.Docs[0].Body
+		if _, ok := entries(body); !ok {
+			problem("must be a mapping of sections")
+			return
+		}
+		l.readSection(body, "", reflect.ValueOf(&l.config).Elem())
+	}
+}
+
+// syntaxProblem says what and where, up to the first quotation of more than one
+// character from the file.
+func syntaxProblem(err error) string {
+	syntax, ok := errors.AsType[*yaml.SyntaxError](err)
+	if !ok || syntax.Token == nil {
+		return "malformed"
+	}
+	message, _, _ := strings.Cut(syntax.Message, `"`)
+	return strings.TrimSpace(message) + at(syntax.Token.Position.Line)
+}

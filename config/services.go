@@ -1,0 +1,95 @@
+package config
+
+import (
+	"time"
+
+	"github.com/latchkey/latchkey/events/secret"
+)
+
+// NATS is the connection to NATS. Of username and password, token, seed and
+// credentials file at most one way to authenticate may be set.
+type NATS struct {
+	// Servers of the cluster, comma separated, with scheme nats, tls, ws or wss.
+	// A user and password (or a token) written into them must be the same in all; they are moved
+	// into username and password (or token).
+	URL string `yaml:"url"`
+	// User name, together with the password.
+	Username string `yaml:"username"`
+	// Password of the user.
+	Password secret.Text `yaml:"password"`
+	// Authentication token.
+	Token secret.Text `yaml:"token"`
+	// Seed of a user NKey; it begins with SU.
+	NKeySeed secret.Text `yaml:"nkey_seed"`
+	// Path of a credentials file with JWT and seed.
+	CredsFile string `yaml:"creds_file"`
+	// Path of a PEM file with the certificate authorities that may have signed the servers'
+	// certificates. When empty: those of the system.
+	CAFile string `yaml:"ca_file"`
+	// Path of a PEM file with the client's certificate, together with key_file.
+	CertFile string `yaml:"cert_file"`
+	// Path of a PEM file with the key of the client's certificate.
+	KeyFile string `yaml:"key_file"`
+	// Put before subjects and stream names. Letters, digits and dash; may be empty.
+	Prefix string `yaml:"prefix"`
+	// Copies of each stream in the cluster, 1 to 5.
+	Replicas int `yaml:"replicas"`
+	// Longest time that one attempt to connect may take.
+	ConnectTimeout time.Duration `yaml:"connect_timeout"`
+}
+
+// MongoDB is the database that holds the grants.
+type MongoDB struct {
+	// Connection string, mongodb:// or mongodb+srv://. It counts as a secret because
+	// it may hold a password, whose special characters must be percent-encoded.
+	URI secret.Text `yaml:"uri"`
+	// Name of the database. Letters, digits, dash and underscore, at most 63.
+	Database string `yaml:"database"`
+	// Longest time that one operation may take.
+	Timeout time.Duration `yaml:"timeout"`
+}
+
+// KMS is the key management service that wraps the data keys. Its credentials
+// come from where the AWS SDK looks for them.
+type KMS struct {
+	// Key that wraps the data keys: its id, ARN or alias. Required.
+	KeyID string `yaml:"key_id"`
+	// AWS Region of the key. When empty: where the AWS SDK looks for it.
+	Region string `yaml:"region"`
+	// Another address of the service, https:// (http:// on the loopback interface only).
+	// When empty: AWS's own.
+	Endpoint string `yaml:"endpoint"`
+	// Longest time that one call may take.
+	Timeout time.Duration `yaml:"timeout"`
+}
+
+// DataKeys bounds the use of the keys that seal token sets. A new data key is
+// made as soon as the one in use reaches any of its three bounds.
+type DataKeys struct {
+	// How long a data key seals.
+	MaxAge time.Duration `yaml:"max_age"`
+	// Number of token sets sealed with one data key, at most 4294967296.
+	MaxSets int64 `yaml:"max_sets"`
+	// Bytes sealed with one data key.
+	MaxBytes int64 `yaml:"max_bytes"`
+	// Number of unwrapped data keys kept in memory for opening.
+	CacheSize int `yaml:"cache_size"`
+	// How long an unwrapped data key is kept in memory for opening.
+	CacheAge time.Duration `yaml:"cache_age"`
+}
+
+// Mesh is the client of Mesh's HTTP interface.
+type Mesh struct {
+	// Address of Mesh, https:// (http:// on the loopback interface only).
+	URL string `yaml:"url"`
+	// Client id that Mesh issued. Required.
+	ClientID string `yaml:"client_id"`
+	// Client secret that Mesh issued. Required.
+	ClientSecret secret.Text `yaml:"client_secret"`
+	// Longest time that one call may take.
+	Timeout time.Duration `yaml:"timeout"`
+	// Whether a disconnect also removes the account at Mesh (DELETE /api/v1/account).
+	RemoveOnDisconnect bool `yaml:"remove_on_disconnect"`
+	// Broker types whose refresh needs the access token besides the refresh token.
+	AccessTokenBrokers []string `yaml:"access_token_brokers"`
+}

@@ -1,0 +1,128 @@
+package config
+
+import "time"
+
+// Refresh decides when and how grants are refreshed.
+type Refresh struct {
+	// How long a worker holds the right to refresh a grant. Longer than mesh.timeout +
+	// mongodb.timeout + kms.timeout + worker.clock_skew, so that no other
+	// worker takes over before the answer is stored.
+	Lease time.Duration `yaml:"lease"`
+	// Number of refreshes at once in this worker.
+	Concurrency int `yaml:"concurrency"`
+	// How early access tokens are refreshed.
+	AccessToken Margin `yaml:"access_token"`
+	// How early refresh tokens are renewed.
+	RefreshToken Margin `yaml:"refresh_token"`
+	// Margins by broker type, each with access_token, refresh_token or both. What a margin here
+	// leaves out it takes from refresh.access_token or refresh.refresh_token.
+	Brokers map[string]BrokerPolicy `yaml:"brokers"`
+	// Pause between attempts while refreshes of a grant fail.
+	Backoff Backoff `yaml:"backoff"`
+	// Pause while Mesh or the broker answers that there are too many requests.
+	RateLimited Backoff `yaml:"rate_limited"`
+	// Pause of all refreshes while Mesh refuses the client's credentials.
+	Credentials Backoff `yaml:"credentials"`
+	// Schedules are put into NATS only this far ahead; the reconciler brings in
+	// the rest. Longer than reconcile.interval.
+	Horizon time.Duration `yaml:"horizon"`
+	// How long the old refresh token is tried after an outcome that leaves open whether it was spent.
+	Grace time.Duration `yaml:"grace"`
+}
+
+// Margin says how long before its end a token is renewed: a share of its
+// lifetime, but never less than Min nor more than Max.
+type Margin struct {
+	// Share of the token's lifetime, from 0 up to but not including 1.
+	Share float64 `yaml:"share"`
+	// Least margin.
+	Min time.Duration `yaml:"min"`
+	// Largest margin.
+	Max time.Duration `yaml:"max"`
+	// Share of the margin by which the moment is spread earlier, 0 to 1.
+	Jitter float64 `yaml:"jitter"`
+}
+
+// BrokerPolicy overrides margins for one broker type; nil means no override.
+type BrokerPolicy struct {
+	AccessToken  *Margin `yaml:"access_token,omitempty"`
+	RefreshToken *Margin `yaml:"refresh_token,omitempty"`
+}
+
+// Backoff is a pause that grows from Min to Max.
+type Backoff struct {
+	// First pause.
+	Min time.Duration `yaml:"min"`
+	// Longest pause.
+	Max time.Duration `yaml:"max"`
+}
+
+// Limits protects Mesh and the brokers from this worker.
+type Limits struct {
+	// Refreshes a second, all brokers together.
+	Rate float64 `yaml:"rate"`
+	// Refreshes that may start at once above the rate.
+	Burst int `yaml:"burst"`
+	// Refreshes a second at one broker.
+	BrokerRate float64 `yaml:"broker_rate"`
+	// Refreshes at one broker that may start at once above its rate.
+	BrokerBurst int `yaml:"broker_burst"`
+	// Number of refreshes at once at one broker.
+	BrokerConcurrency int `yaml:"broker_concurrency"`
+	// Consecutive failures after which refreshes at a broker are suspended.
+	BreakerFailures int `yaml:"breaker_failures"`
+	// How long refreshes at a broker stay suspended.
+	BreakerOpen time.Duration `yaml:"breaker_open"`
+}
+
+// Connect bounds the handling of new integrations.
+type Connect struct {
+	// Number of messages handled at once.
+	Concurrency int `yaml:"concurrency"`
+	// Largest accepted event, in bytes, from 1024 up to 67108864.
+	MaxBytes int `yaml:"max_bytes"`
+}
+
+// Messages governs the delivery of messages from NATS.
+type Messages struct {
+	// Time without a sign of life after which NATS delivers a message again. Signals are
+	// sent at a third of it. At least 1s.
+	AckWait time.Duration `yaml:"ack_wait"`
+	// Number of attempts before a message becomes a dead letter.
+	MaxDeliver int `yaml:"max_deliver"`
+	// Pause between the attempts.
+	Backoff Backoff `yaml:"backoff"`
+}
+
+// Tokens governs the answers to requests for tokens.
+type Tokens struct {
+	// Least life left of a token that is handed out, when the request does not name one.
+	MinTTL time.Duration `yaml:"min_ttl"`
+	// How long a request may wait for a refresh.
+	Timeout time.Duration `yaml:"timeout"`
+	// Number of requests handled at once.
+	Concurrency int `yaml:"concurrency"`
+}
+
+// Reconcile governs the loop that makes good whatever a lost message or a
+// crash left undone.
+type Reconcile struct {
+	// Time between two passes.
+	Interval time.Duration `yaml:"interval"`
+	// Number of grants read at once.
+	Batch int `yaml:"batch"`
+	// How far overdue a grant is before the reconciler acts.
+	Slack time.Duration `yaml:"slack"`
+}
+
+// Retention says how long what is no longer needed stays.
+type Retention struct {
+	// How long the record of an expired grant stays.
+	Expired time.Duration `yaml:"expired"`
+	// How long a disconnect is remembered against connect events that arrive late.
+	Revocations time.Duration `yaml:"revocations"`
+	// How long lifecycle events stay in their stream.
+	Events time.Duration `yaml:"events"`
+	// How long dead letters stay.
+	DeadLetters time.Duration `yaml:"dead_letters"`
+}
