@@ -1,0 +1,257 @@
+// Package store keeps grants in MongoDB, which holds the truth: schedules and
+// events are derived from it and can be made again.
+//
+// One grant is one document. Every change replaces the whole document under
+// the condition that its revision is still the one that was read, so that no
+// writer ever overwrites what it has not seen; a single document is all that
+// any change needs to be atomic.
+package store
+
+import (
+	"crypto/sha256"
+	"encoding/base32"
+	"encoding/binary"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/store/envelope"
+)
+
+// State of a grant.
+type State string
+
+const (
+	// Active grants are refreshed.
+	Active State = "active"
+	// MustAct grants wait for their user; their access token is served until
+	// it ends.
+	MustAct State = "must_act"
+	// Expired grants are dead: only a new connect revives them.
+	Expired State = "expired"
+	// Revoked grants have lost their tokens; the record goes as soon as its
+	// last event is sent.
+	Revoked State = "revoked"
+)
+
+// Grant is what one refresh renews: a user's accounts at one broker that share
+// a refresh token, or one account alone. Times have millisecond precision.
+type Grant struct {
+	ID         string        `bson:"_id"`
+	UserID     string        `bson:"user"`
+	BrokerType string        `bson:"broker"`
+	BrokerName string        `bson:"brokerName"`
+	Accounts   []Account     `bson:"accounts"`
+	State      State         `bson:"state"`
+	Reason     events.Reason `bson:"reason,omitempty"`
+
+	// ConnectedAt is when the user gave this grant. The newest connect wins.
+	ConnectedAt time.Time `bson:"connectedAt"`
+	// Version grows by one with every token set.
+	Version int64 `bson:"version"`
+	// Rev grows by one with every write of the document.
+	Rev int64 `bson:"rev"`
+
+	// Sealed is the token set, bound to user, broker, id and version.
+	Sealed envelope.Blob `bson:"sealed"`
+	// Access and Refresh tell the lives of the two tokens; nil where the grant
+	// has no such token.
+	Access  *Life `bson:"access,omitempty"`
+	Refresh *Life `bson:"refresh,omitempty"`
+
+	// Due is the next action. Nil: there is none.
+	Due *Due `bson:"due,omitempty"`
+	// Tries counts failed refreshes since the last that succeeded.
+	Tries int `bson:"tries"`
+	// Waits counts postponements (rate limits, refused credentials) likewise.
+	Waits int `bson:"waits"`
+	// Unknown is since when the outcome of a refresh call is unknown: the
+	// refresh token at hand may have been replaced by one that we never got.
+	Unknown *time.Time `bson:"unknown,omitempty"`
+	// SendAccess: a refresh without the access token was refused as a bad
+	// request, so the access token goes along from now on.
+	SendAccess bool `bson:"sendAccess,omitempty"`
+	// Warned is the reason of the last token.expiring of this version.
+	Warned events.Reason `bson:"warned,omitempty"`
+
+	// Lease is the right of one worker to refresh the grant.
+	Lease *Lease `bson:"lease,omitempty"`
+	// Epoch grows by one with every lease: the fencing token.
+	Epoch int64 `bson:"epoch"`
+	// Applied is the epoch whose answer made the present token set.
+	Applied int64 `bson:"applied"`
+
+	// Outbox holds what is still to be sent to NATS about this document.
+	Outbox *Outbox `bson:"outbox,omitempty"`
+	// PurgeAt is when the record of an expired grant may go.
+	PurgeAt *time.Time `bson:"purgeAt,omitempty"`
+}
+
+// Account is one account of a grant.
+type Account struct {
+	ID   string `bson:"id"`
+	Name string `bson:"name"`
+	// ExpiresAt is the end of this account's access token. Nil: none known.
+	ExpiresAt *time.Time `bson:"expiresAt,omitempty"`
+}
+
+// Life is the life of a token.
+type Life struct {
+	// Since is when the token was obtained.
+	Since time.Time `bson:"since"`
+	// ExpiresAt is its end. Nil: it has none, or none is known.
+	ExpiresAt *time.Time `bson:"expiresAt,omitempty"`
+	// Assumed: ExpiresAt is not stated but taken from the token before this one.
+	// It serves to act in time, never to declare a token dead.
+	Assumed bool `bson:"assumed,omitempty"`
+	// Asked is when a refresh asked for a new token and got none; refresh
+	// tokens only.
+	Asked *time.Time `bson:"asked,omitempty"`
+}
+
+// Over reports whether the token's life has ended at now. A missing token
+// counts as ended.
+func (l *Life) Over(now time.Time) bool {
+	return l == nil || l.ExpiresAt != nil && !now.Before(*l.ExpiresAt)
+}
+
+// Action is what is to be done with a grant at its due time.
+type Action string
+
+const (
+	// Refresh renews the access token.
+	Refresh Action = "refresh"
+	// Renew refreshes and asks for a new refresh token.
+	Renew Action = "renew"
+	// Warn announces the end of a token that can't be renewed.
+	Warn Action = "warn"
+	// Expire announces that the grant has ended.
+	Expire Action = "expire"
+)
+
+// Due is a grant's next action.
+type Due struct {
+	At     time.Time `bson:"at"`
+	Action Action    `bson:"action"`
+	// Stream identifies the stream that holds the schedule; empty while none
+	// does. A stream that was made anew has another identity.
+	Stream string `bson:"stream"`
+	// Pokes and PokedAt tell how often an overdue schedule was made again.
+	Pokes   int       `bson:"pokes,omitempty"`
+	PokedAt time.Time `bson:"pokedAt,omitempty"`
+}
+
+// Lease is the right of one worker to refresh a grant.
+type Lease struct {
+	// Owner is unique to the acquisition, not only to the worker.
+	Owner string    `bson:"owner"`
+	Until time.Time `bson:"until"`
+}
+
+// Outbox is what a change still has to tell NATS. It is written with the
+// change and removed when NATS has acknowledged all of it.
+type Outbox struct {
+	Since  time.Time     `bson:"since"`
+	Events []OutboxEvent `bson:"events,omitempty"`
+	// Schedule: the schedule of the grant has to be made, replaced or removed.
+	Schedule bool `bson:"schedule,omitempty"`
+}
+
+// OutboxEvent is an encoded lifecycle event.
+type OutboxEvent struct {
+	ID      string `bson:"id"`
+	Subject string `bson:"subject"`
+	Data    []byte `bson:"data"`
+}
+
+// Live reports whether somebody else may hold the lease at now.
+func (l *Lease) Live(now time.Time) bool { return l != nil && now.Before(l.Until) }
+
+// Binding is what the grant's token set of the present version is sealed to.
+func (g *Grant) Binding() envelope.Binding {
+	return envelope.Binding{
+		Purpose: envelope.PurposeTokenSet,
+		User:    g.UserID, Broker: g.BrokerType, Grant: g.ID, Version: g.Version,
+	}
+}
+
+// Lifecycle returns the data of an event about the grant as it now is.
+func (g *Grant) Lifecycle(reason events.Reason) events.Lifecycle {
+	data := events.Lifecycle{
+		UserID: g.UserID, GrantID: g.ID, BrokerType: g.BrokerType, BrokerName: g.BrokerName,
+		Accounts: make([]events.Account, len(g.Accounts)), Version: g.Version, Reason: reason,
+	}
+	for i, a := range g.Accounts {
+		data.Accounts[i] = events.Account{AccountID: a.ID, AccountName: a.Name}
+	}
+	if g.Access != nil {
+		data.ExpiresAt = g.Access.ExpiresAt
+	}
+	if g.Refresh != nil {
+		data.RefreshTokenExpiresAt = g.Refresh.ExpiresAt
+	}
+	return data
+}
+
+// Account returns the account with this id, or nil.
+func (g *Grant) Account(id string) *Account {
+	for i := range g.Accounts {
+		if g.Accounts[i].ID == id {
+			return &g.Accounts[i]
+		}
+	}
+	return nil
+}
+
+// Clone returns a copy that shares nothing that callers change in place.
+func (g *Grant) Clone() *Grant {
+	c := *g
+	c.Accounts = slices.Clone(g.Accounts)
+	c.Access, c.Refresh = clonePtr(g.Access), clonePtr(g.Refresh)
+	c.Due, c.Lease = clonePtr(g.Due), clonePtr(g.Lease)
+	if g.Outbox != nil {
+		c.Outbox = clonePtr(g.Outbox)
+		c.Outbox.Events = slices.Clone(g.Outbox.Events)
+	}
+	return &c
+}
+
+func clonePtr[T any](p *T) *T {
+	if p == nil {
+		return nil
+	}
+	v := *p
+	return &v
+}
+
+// GrantID derives the id of the grant of these accounts: the same accounts
+// connected again give the same grant. It is opaque (a hash), since it stands
+// in subjects that a broker may keep in the clear.
+func GrantID(userID, brokerType string, accountIDs ...string) string {
+	ids := slices.Clone(accountIDs)
+	slices.Sort(ids)
+	return hashID("accounts", append([]string{userID, brokerType}, ids...)...)
+}
+
+// DelayedGrantID derives the id of a grant whose accounts are not known yet:
+// the same refresh token gives the same grant.
+func DelayedGrantID(userID, brokerType, refreshToken string) string {
+	return hashID("delayed", userID, brokerType, refreshToken)
+}
+
+var idEncoding = base32.StdEncoding.WithPadding(base32.NoPadding)
+
+func hashID(kind string, parts ...string) string {
+	h := sha256.New()
+	for _, p := range append([]string{"latchkey grant", kind}, parts...) {
+		var size [8]byte
+		binary.BigEndian.PutUint64(size[:], uint64(len(p)))
+		h.Write(size[:])
+		h.Write([]byte(p))
+	}
+	return strings.ToLower(idEncoding.EncodeToString(h.Sum(nil)[:20]))
+}
+
+// Milli brings a time to the form in which it is stored: UTC, milliseconds.
+func Milli(t time.Time) time.Time { return t.UTC().Truncate(time.Millisecond) }

@@ -1,0 +1,167 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"go.mongodb.org/mongo-driver/v2/bson"
+	"go.mongodb.org/mongo-driver/v2/mongo"
+	"go.mongodb.org/mongo-driver/v2/mongo/options"
+)
+
+// Get returns a grant, or ErrNotFound.
+func (s *Store) Get(ctx context.Context, id string) (*Grant, error) {
+	var g Grant
+	err := s.grants.FindOne(ctx, bson.D{{Key: "_id", Value: id}}).Decode(&g)
+	if errors.Is(err, mongo.ErrNoDocuments) {
+		return nil, fmt.Errorf("grant %s: %w", id, ErrNotFound)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading grant %s: %w", id, err)
+	}
+	return &g, nil
+}
+
+// ByUser returns all grants of a user, in no order.
+func (s *Store) ByUser(ctx context.Context, userID string) ([]*Grant, error) {
+	cursor, err := s.grants.Find(ctx, bson.D{{Key: "user", Value: userID}})
+	return collect[Grant](ctx, cursor, err, "reading a user's grants")
+}
+
+// Insert stores a new grant with revision 1. ErrConflict: the id is taken.
+func (s *Store) Insert(ctx context.Context, g *Grant) error {
+	g.Rev = 1
+	_, err := s.grants.InsertOne(ctx, g)
+	if mongo.IsDuplicateKeyError(err) {
+		return fmt.Errorf("inserting grant %s: %w", g.ID, ErrConflict)
+	}
+	if err != nil {
+		return fmt.Errorf("inserting grant %s: %w", g.ID, err)
+	}
+	return nil
+}
+
+// Save replaces the document if it still has the revision of g, and raises
+// that revision. ErrConflict: it has not, or is gone. After any other error
+// the write may or may not have happened.
+func (s *Store) Save(ctx context.Context, g *Grant) error {
+	g.Rev++
+	res, err := s.grants.ReplaceOne(ctx, revision(g.ID, g.Rev-1), g)
+	switch {
+	case err != nil:
+		err = fmt.Errorf("saving grant %s: %w", g.ID, err)
+	case res.MatchedCount == 0:
+		err = fmt.Errorf("saving grant %s: %w", g.ID, ErrConflict)
+	}
+	if err != nil {
+		g.Rev--
+	}
+	return err
+}
+
+// Delete removes the document if it still has the revision of g.
+func (s *Store) Delete(ctx context.Context, g *Grant) error {
+	res, err := s.grants.DeleteOne(ctx, revision(g.ID, g.Rev))
+	if err != nil {
+		return fmt.Errorf("deleting grant %s: %w", g.ID, err)
+	}
+	if res.DeletedCount == 0 {
+		return fmt.Errorf("deleting grant %s: %w", g.ID, ErrConflict)
+	}
+	return nil
+}
+
+func revision(id string, rev int64) bson.D {
+	return bson.D{{Key: "_id", Value: id}, {Key: "rev", Value: rev}}
+}
+
+// LeaseRequest says which lease is wanted.
+type LeaseRequest struct {
+	GrantID string
+	// Version is that of the token set to refresh.
+	Version int64
+	// DueAt, if set, must be the grant's due time.
+	DueAt *time.Time
+	// Owner must be unique to this request.
+	Owner string
+	// Now and Until are by the caller's clock.
+	Now, Until time.Time
+}
+
+// Acquire takes the lease of a grant and returns the grant as it then is,
+// with a new epoch. takenOver: the lease before was never given back, so its
+// holder died or was cut off, and what it did at Mesh is not known.
+//
+// The error wraps ErrNotFound, ErrStale or is a *LeasedError.
+func (s *Store) Acquire(ctx context.Context, r LeaseRequest) (g *Grant, takenOver bool, err error) {
+	lease := Lease{Owner: r.Owner, Until: Milli(r.Until)}
+	filter := bson.D{
+		{Key: "_id", Value: r.GrantID},
+		{Key: "version", Value: r.Version},
+		{Key: "state", Value: bson.D{{Key: "$in", Value: bson.A{Active, MustAct}}}},
+		{Key: "$or", Value: bson.A{
+			bson.D{{Key: "lease", Value: nil}},
+			bson.D{{Key: "lease.until", Value: bson.D{{Key: "$lte", Value: Milli(r.Now)}}}},
+		}},
+	}
+	if r.DueAt != nil {
+		filter = append(filter, bson.E{Key: "due.at", Value: *r.DueAt})
+	}
+	update := bson.D{
+		{Key: "$set", Value: bson.D{{Key: "lease", Value: lease}}},
+		{Key: "$inc", Value: bson.D{{Key: "rev", Value: int64(1)}, {Key: "epoch", Value: int64(1)}}},
+	}
+	var before Grant
+	err = s.grants.FindOneAndUpdate(ctx, filter, update, options.FindOneAndUpdate().SetReturnDocument(options.Before)).Decode(&before)
+	if errors.Is(err, mongo.ErrNoDocuments) {
+		return nil, false, s.whyNoLease(ctx, r)
+	}
+	if err != nil {
+		return nil, false, fmt.Errorf("leasing grant %s: %w", r.GrantID, err)
+	}
+	takenOver = before.Lease != nil
+	before.Lease = &lease
+	before.Rev++
+	before.Epoch++
+	return &before, takenOver, nil
+}
+
+func (s *Store) whyNoLease(ctx context.Context, r LeaseRequest) error {
+	g, err := s.Get(ctx, r.GrantID)
+	if err != nil {
+		return err
+	}
+	current := g.Version == r.Version && (g.State == Active || g.State == MustAct) &&
+		(r.DueAt == nil || g.Due != nil && g.Due.At.Equal(*r.DueAt))
+	if current && g.Lease.Live(r.Now) {
+		return fmt.Errorf("leasing grant %s: %w", r.GrantID, &LeasedError{Until: g.Lease.Until})
+	}
+	return fmt.Errorf("leasing grant %s: %w", r.GrantID, ErrStale)
+}
+
+// Sent removes the outbox of a grant if the document still has the revision
+// of g, and records in which stream its schedule lies. A conflict is no error:
+// whoever changed the grant sends what remains.
+func (s *Store) Sent(ctx context.Context, g *Grant, stream string) error {
+	update := bson.D{{Key: "$unset", Value: bson.D{{Key: "outbox", Value: ""}}}}
+	if g.Due != nil && stream != "" {
+		update = append(update, bson.E{Key: "$set", Value: bson.D{{Key: "due.stream", Value: stream}}})
+	}
+	if _, err := s.grants.UpdateOne(ctx, revision(g.ID, g.Rev), update); err != nil {
+		return fmt.Errorf("emptying the outbox of grant %s: %w", g.ID, err)
+	}
+	return nil
+}
+
+func collect[T any](ctx context.Context, cursor *mongo.Cursor, err error, doing string) ([]*T, error) {
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", doing, err)
+	}
+	var all []*T
+	if err := cursor.All(ctx, &all); err != nil {
+		return nil, fmt.Errorf("%s: %w", doing, err)
+	}
+	return all, nil
+}

@@ -1,0 +1,79 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"go.mongodb.org/mongo-driver/v2/bson"
+	"go.mongodb.org/mongo-driver/v2/mongo/options"
+)
+
+// Scope is what a disconnect covers. An empty broker or account covers all.
+type Scope struct{ User, Broker, Account string }
+
+// Covers reports whether an account of a broker falls under the scope.
+func (s Scope) Covers(broker, account string) bool {
+	return (s.Broker == "" || s.Broker == broker) && (s.Account == "" || s.Account == account)
+}
+
+// id is a hash, so that what remains after an erasure names nobody.
+func (s Scope) id() string { return hashID("revocation", s.User, s.Broker, s.Account) }
+
+type revocation struct {
+	ID      string    `bson:"_id"`
+	At      time.Time `bson:"at"`
+	PurgeAt time.Time `bson:"purgeAt"`
+}
+
+// Revoke remembers that what lies in the scope was disconnected at a time, so
+// that an older connect which arrives late does not bring it back.
+func (s *Store) Revoke(ctx context.Context, scope Scope, at, purgeAt time.Time) error {
+	_, err := s.revocations.UpdateOne(ctx, bson.D{{Key: "_id", Value: scope.id()}},
+		bson.D{{Key: "$max", Value: bson.D{{Key: "at", Value: Milli(at)}, {Key: "purgeAt", Value: Milli(purgeAt)}}}},
+		options.UpdateOne().SetUpsert(true))
+	if err != nil {
+		return fmt.Errorf("recording a disconnect: %w", err)
+	}
+	return nil
+}
+
+// Revoked returns, for each account, when it was last disconnected; accounts
+// that never were are absent. The account "" stands for the broker as a whole.
+func (s *Store) Revoked(ctx context.Context, user, broker string, accounts []string) (map[string]time.Time, error) {
+	scopesOf := func(account string) []Scope {
+		return []Scope{{user, "", ""}, {user, broker, ""}, {user, "", account}, {user, broker, account}}
+	}
+	var ids []string
+	for _, account := range append([]string{""}, accounts...) {
+		for _, scope := range scopesOf(account) {
+			ids = append(ids, scope.id())
+		}
+	}
+	cursor, err := s.revocations.Find(ctx, bson.D{{Key: "_id", Value: bson.D{{Key: "$in", Value: ids}}}})
+	found, err := collect[revocation](ctx, cursor, err, "reading disconnects")
+	if err != nil {
+		return nil, err
+	}
+	at := make(map[string]time.Time, len(found))
+	for _, r := range found {
+		at[r.ID] = r.At
+	}
+	last := make(map[string]time.Time)
+	for _, account := range append([]string{""}, accounts...) {
+		for _, scope := range scopesOf(account) {
+			if t, ok := at[scope.id()]; ok && t.After(last[account]) {
+				last[account] = t
+			}
+		}
+	}
+	return last, nil
+}
+
+// PurgeRevocations drops what need not be remembered any more.
+func (s *Store) PurgeRevocations(ctx context.Context, now time.Time) error {
+	if _, err := s.revocations.DeleteMany(ctx, bson.D{{Key: "purgeAt", Value: bson.D{{Key: "$lt", Value: Milli(now)}}}}); err != nil {
+		return fmt.Errorf("dropping old disconnects: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,122 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"go.mongodb.org/mongo-driver/v2/bson"
+	"go.mongodb.org/mongo-driver/v2/mongo"
+	"go.mongodb.org/mongo-driver/v2/mongo/options"
+	"go.mongodb.org/mongo-driver/v2/mongo/readconcern"
+	"go.mongodb.org/mongo-driver/v2/mongo/writeconcern"
+
+	"github.com/latchkey/latchkey/events/secret"
+)
+
+var (
+	// ErrNotFound: there is no such document.
+	ErrNotFound = errors.New("not found")
+	// ErrConflict: the document is no longer the one that was read. Read it
+	// again and decide anew.
+	ErrConflict = errors.New("changed meanwhile")
+	// ErrStale: a lease was asked for on a state of the grant that is past.
+	ErrStale = errors.New("out of date")
+)
+
+// LeasedError says that another holds the lease of a grant.
+type LeasedError struct {
+	// Until is when the lease runs out, by the clock of its holder.
+	Until time.Time
+}
+
+func (e *LeasedError) Error() string { return "another worker holds the lease" }
+
+// Options for Open.
+type Options struct {
+	URI      secret.Text
+	Database string
+	// Timeout bounds each operation with its retries.
+	Timeout time.Duration
+	// AppName shows in the server's logs and statistics.
+	AppName string
+}
+
+// Store is the database. It is safe for concurrent use.
+type Store struct {
+	client      *mongo.Client
+	grants      *mongo.Collection
+	revocations *mongo.Collection
+	dataKeys    *mongo.Collection
+	meta        *mongo.Collection
+}
+
+// Open connects and checks that the server answers. Writes are acknowledged by
+// a majority, so that a failover takes back nothing that was reported done.
+func Open(ctx context.Context, o Options) (*Store, error) {
+	opts := options.Client().
+		ApplyURI(o.URI.Reveal()).
+		SetAppName(o.AppName).
+		SetTimeout(o.Timeout).
+		SetServerSelectionTimeout(o.Timeout).
+		SetWriteConcern(writeconcern.Majority()).
+		SetReadConcern(readconcern.Majority())
+	if err := opts.Validate(); err != nil {
+		return nil, errors.New("mongodb.uri is not a valid connection string") // the driver's error quotes the string
+	}
+	client, err := mongo.Connect(opts)
+	if err != nil {
+		return nil, errors.New("mongodb.uri is not a usable connection string")
+	}
+	if err := client.Ping(ctx, nil); err != nil {
+		_ = client.Disconnect(ctx)
+		return nil, fmt.Errorf("reaching MongoDB: %w", err)
+	}
+	db := client.Database(o.Database)
+	return &Store{
+		client:      client,
+		grants:      db.Collection("grants"),
+		revocations: db.Collection("revocations"),
+		dataKeys:    db.Collection("data_keys"),
+		meta:        db.Collection("meta"),
+	}, nil
+}
+
+// Close ends the connections.
+func (s *Store) Close(ctx context.Context) error { return s.client.Disconnect(ctx) }
+
+// Ping checks that the server answers.
+func (s *Store) Ping(ctx context.Context) error { return s.client.Ping(ctx, nil) }
+
+// Ensure creates the collections and indexes that are missing. It may run on
+// many workers at once.
+func (s *Store) Ensure(ctx context.Context) error {
+	index := func(keys ...string) mongo.IndexModel {
+		doc := bson.D{}
+		for _, k := range keys {
+			doc = append(doc, bson.E{Key: k, Value: 1})
+		}
+		return mongo.IndexModel{Keys: doc}
+	}
+	wanted := []struct {
+		collection *mongo.Collection
+		indexes    []mongo.IndexModel
+	}{
+		{s.grants, []mongo.IndexModel{
+			index("user"),                 // a user's grants
+			index("due.at"),               // overdue grants
+			index("due.stream", "due.at"), // grants without a schedule in the present stream
+			index("outbox.since"),         // unsent events
+			index("purgeAt"),              // records to drop
+		}},
+		{s.revocations, []mongo.IndexModel{index("purgeAt")}},
+		{s.dataKeys, []mongo.IndexModel{index("createdAt")}},
+	}
+	for _, w := range wanted {
+		if _, err := w.collection.Indexes().CreateMany(ctx, w.indexes); err != nil {
+			return fmt.Errorf("creating the indexes of collection %s: %w", w.collection.Name(), err)
+		}
+	}
+	return nil
+}

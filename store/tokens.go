@@ -1,0 +1,89 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/latchkey/latchkey/events/secret"
+	"github.com/latchkey/latchkey/store/envelope"
+)
+
+// TokenSet is a grant's secrets.
+type TokenSet struct {
+	Accounts []AccountToken
+	// RefreshToken is the one the accounts share. Empty: there is none.
+	RefreshToken secret.Text
+	TradeToken   secret.Text
+}
+
+// AccountToken is the access token of one account.
+type AccountToken struct {
+	AccountID   string
+	AccessToken secret.Text
+	TokenID     secret.Text
+}
+
+// Account returns the entry of an account, or nil.
+func (t *TokenSet) Account(id string) *AccountToken {
+	for i := range t.Accounts {
+		if t.Accounts[i].AccountID == id {
+			return &t.Accounts[i]
+		}
+	}
+	return nil
+}
+
+// The plain forms exist only between (un)marshalling and sealing.
+type plainSet struct {
+	Accounts     []plainAccount `json:"a"`
+	RefreshToken string         `json:"r,omitempty"`
+	TradeToken   string         `json:"t,omitempty"`
+}
+
+type plainAccount struct {
+	ID     string `json:"i"`
+	Access string `json:"a"`
+	Token  string `json:"t,omitempty"`
+}
+
+func (t TokenSet) plain() plainSet {
+	p := plainSet{Accounts: make([]plainAccount, len(t.Accounts)), RefreshToken: t.RefreshToken.Reveal(), TradeToken: t.TradeToken.Reveal()}
+	for i, a := range t.Accounts {
+		p.Accounts[i] = plainAccount{a.AccountID, a.AccessToken.Reveal(), a.TokenID.Reveal()}
+	}
+	return p
+}
+
+func (p plainSet) tokens() TokenSet {
+	t := TokenSet{Accounts: make([]AccountToken, len(p.Accounts)), RefreshToken: secret.New(p.RefreshToken), TradeToken: secret.New(p.TradeToken)}
+	for i, a := range p.Accounts {
+		t.Accounts[i] = AccountToken{a.ID, secret.New(a.Access), secret.New(a.Token)}
+	}
+	return t
+}
+
+// SealTokens seals a token set to a binding. It can't fail.
+func SealTokens(s envelope.Sealer, t TokenSet, b envelope.Binding) envelope.Blob {
+	plain, err := json.Marshal(t.plain())
+	if err != nil {
+		panic("a struct of strings does not marshal") // without err: it could quote a value
+	}
+	defer clear(plain)
+	return s.Seal(plain, b)
+}
+
+// OpenTokens opens what SealTokens sealed. Errors are those of envelope.Open.
+func OpenTokens(ctx context.Context, e *envelope.Envelope, blob envelope.Blob, b envelope.Binding) (TokenSet, error) {
+	plain, err := e.Open(ctx, blob, b)
+	if err != nil {
+		return TokenSet{}, fmt.Errorf("opening the tokens of grant %s: %w", b.Grant, err)
+	}
+	defer clear(plain)
+	var p plainSet
+	if err := json.Unmarshal(plain, &p); err != nil {
+		return TokenSet{}, fmt.Errorf("decoding the tokens of grant %s: %w", b.Grant, errors.New("unexpected form"))
+	}
+	return p.tokens(), nil
+}

@@ -1,0 +1,63 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"go.mongodb.org/mongo-driver/v2/bson"
+	"go.mongodb.org/mongo-driver/v2/mongo/options"
+)
+
+// The lists below are what reconciliation works through. Each is bounded and
+// has an index.
+
+// Unscheduled returns grants due before the horizon whose schedule does not
+// lie in the stream, nearest first.
+func (s *Store) Unscheduled(ctx context.Context, stream string, horizon time.Time, limit int) ([]*Grant, error) {
+	return s.list(ctx, "listing grants without a schedule", "due.at", limit, bson.D{
+		{Key: "due.stream", Value: bson.D{{Key: "$ne", Value: stream}}},
+		{Key: "due.at", Value: bson.D{{Key: "$lt", Value: Milli(horizon)}}},
+	})
+}
+
+// Overdue returns grants that were due after one time and before another,
+// longest overdue first.
+func (s *Store) Overdue(ctx context.Context, after, before time.Time, limit int) ([]*Grant, error) {
+	return s.list(ctx, "listing overdue grants", "due.at", limit, bson.D{
+		{Key: "due.at", Value: bson.D{{Key: "$gt", Value: Milli(after)}, {Key: "$lt", Value: Milli(before)}}},
+	})
+}
+
+// Unsent returns grants whose outbox has waited since before a time, longest
+// first.
+func (s *Store) Unsent(ctx context.Context, before time.Time, limit int) ([]*Grant, error) {
+	return s.list(ctx, "listing unsent events", "outbox.since", limit, bson.D{
+		{Key: "outbox.since", Value: bson.D{{Key: "$lt", Value: Milli(before)}}},
+	})
+}
+
+// Purgeable returns grants whose record may go.
+func (s *Store) Purgeable(ctx context.Context, now time.Time, limit int) ([]*Grant, error) {
+	return s.list(ctx, "listing records to drop", "purgeAt", limit, bson.D{
+		{Key: "purgeAt", Value: bson.D{{Key: "$lt", Value: Milli(now)}}},
+	})
+}
+
+func (s *Store) list(ctx context.Context, doing, sort string, limit int, filter bson.D) ([]*Grant, error) {
+	cursor, err := s.grants.Find(ctx, filter, options.Find().SetSort(bson.D{{Key: sort, Value: 1}}).SetLimit(int64(limit)))
+	return collect[Grant](ctx, cursor, err, doing)
+}
+
+// Poked records that an overdue schedule was made again, if the document still
+// has the revision of g.
+func (s *Store) Poked(ctx context.Context, g *Grant, now time.Time) error {
+	_, err := s.grants.UpdateOne(ctx, revision(g.ID, g.Rev), bson.D{
+		{Key: "$inc", Value: bson.D{{Key: "due.pokes", Value: 1}}},
+		{Key: "$set", Value: bson.D{{Key: "due.pokedAt", Value: Milli(now)}}},
+	})
+	if err != nil {
+		return fmt.Errorf("recording a schedule made again for grant %s: %w", g.ID, err)
+	}
+	return nil
+}
