@@ -1,0 +1,190 @@
+package refresher
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/sony/gobreaker/v2"
+	"golang.org/x/time/rate"
+
+	"github.com/latchkey/latchkey/config"
+)
+
+// LaterError says that a refresh may not start now, and when to come back.
+type LaterError struct {
+	After time.Duration
+	// Why is one of "rate", "concurrency", "breaker", "credentials".
+	Why string
+}
+
+func (e *LaterError) Error() string { return fmt.Sprintf("not before %s: %s", e.After, e.Why) }
+
+// Limits decides when a refresh may start: by rate and concurrency, overall and
+// per broker type; by a circuit breaker per broker type; and by a pause of
+// everything while Mesh refuses our credentials. It never makes a caller wait:
+// what may not start now is told when to come back, so that one broker's queue
+// does not hold up another's.
+type Limits struct {
+	cfg         config.Limits
+	credentials config.Backoff
+	now         func() time.Time
+	onBreaker   func(broker string, open bool)
+
+	overall *adaptiveRate
+
+	mu      sync.Mutex
+	brokers map[string]*brokerLimits
+	refused int // refusals of our credentials in a row
+	paused  time.Time
+}
+
+type brokerLimits struct {
+	rate    *adaptiveRate
+	breaker *gobreaker.TwoStepCircuitBreaker[struct{}]
+	running int
+}
+
+// NewLimits returns limits at their full rates. onBreaker is told when a
+// broker's breaker opens or closes.
+func NewLimits(cfg config.Limits, credentials config.Backoff, now func() time.Time, onBreaker func(broker string, open bool)) *Limits {
+	return &Limits{
+		cfg: cfg, credentials: credentials, now: now, onBreaker: onBreaker,
+		overall: newAdaptiveRate(cfg.Rate, cfg.Burst),
+		brokers: map[string]*brokerLimits{},
+	}
+}
+
+// errRefresh tells the breaker of a failure.
+var errRefresh = errors.New("refresh failed")
+
+// Enter asks for permission to refresh at a broker. On success the caller must
+// call done once with the outcome (nil for tokens). The error is a
+// *LaterError.
+func (l *Limits) Enter(broker string) (done func(*Failure), err error) {
+	now := l.now()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if now.Before(l.paused) {
+		return nil, &LaterError{After: l.paused.Sub(now), Why: "credentials"}
+	}
+	b := l.broker(broker)
+	if b.running >= l.cfg.BrokerConcurrency {
+		return nil, &LaterError{After: time.Second, Why: "concurrency"}
+	}
+	if b.breaker.State() == gobreaker.StateOpen {
+		return nil, &LaterError{After: l.cfg.BreakerOpen / 2, Why: "breaker"}
+	}
+	if wait := b.rate.take(now); wait > 0 {
+		return nil, &LaterError{After: wait, Why: "rate"}
+	}
+	if wait := l.overall.take(now); wait > 0 {
+		b.rate.giveBack(now)
+		return nil, &LaterError{After: wait, Why: "rate"}
+	}
+	report, err := b.breaker.Allow()
+	if err != nil { // half open, and the probe is under way
+		return nil, &LaterError{After: l.cfg.BreakerOpen / 2, Why: "breaker"}
+	}
+	b.running++
+	return func(f *Failure) { l.done(b, report, f) }, nil
+}
+
+func (l *Limits) done(b *brokerLimits, report func(error), f *Failure) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	b.running--
+	now := l.now()
+	switch {
+	case f == nil:
+		l.refused = 0
+		b.rate.raise(now)
+		l.overall.raise(now)
+		report(nil)
+	case f.Class == RateLimited:
+		b.rate.lower(now)
+		report(nil)
+	case f.Class == Denied:
+		wait := delay(l.credentials, l.refused, 1)
+		l.refused++
+		l.paused = now.Add(wait)
+		report(nil)
+	case f.Class == Transient:
+		report(errRefresh)
+	default: // the broker answered, about one grant
+		report(nil)
+	}
+}
+
+// Paused reports until when everything is paused because Mesh refuses our
+// credentials; the zero time when it is not.
+func (l *Limits) Paused() time.Time {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.now().Before(l.paused) {
+		return l.paused
+	}
+	return time.Time{}
+}
+
+func (l *Limits) broker(name string) *brokerLimits {
+	b, ok := l.brokers[name]
+	if !ok {
+		b = &brokerLimits{
+			rate: newAdaptiveRate(l.cfg.BrokerRate, l.cfg.BrokerBurst),
+			breaker: gobreaker.NewTwoStepCircuitBreaker[struct{}](gobreaker.Settings{
+				Name: name, MaxRequests: 1, Timeout: l.cfg.BreakerOpen,
+				ReadyToTrip: func(c gobreaker.Counts) bool {
+					return int(c.ConsecutiveFailures) >= l.cfg.BreakerFailures
+				},
+				OnStateChange: func(name string, _, to gobreaker.State) {
+					l.onBreaker(name, to == gobreaker.StateOpen)
+				},
+			}),
+		}
+		l.brokers[name] = b
+	}
+	return b
+}
+
+// adaptiveRate is a token bucket whose rate is halved when the far side says
+// "too many" and comes back by a twentieth of the full rate a second.
+type adaptiveRate struct {
+	full    rate.Limit
+	limiter *rate.Limiter
+	changed time.Time
+}
+
+func newAdaptiveRate(perSecond float64, burst int) *adaptiveRate {
+	return &adaptiveRate{full: rate.Limit(perSecond), limiter: rate.NewLimiter(rate.Limit(perSecond), burst)}
+}
+
+// take takes a token, or tells how long there will be none.
+func (a *adaptiveRate) take(now time.Time) time.Duration {
+	r := a.limiter.ReserveN(now, 1)
+	wait := r.DelayFrom(now)
+	if wait > 0 {
+		r.CancelAt(now)
+	}
+	return wait
+}
+
+// giveBack returns a token that was taken for nothing.
+func (a *adaptiveRate) giveBack(now time.Time) { a.limiter.AllowN(now, -1) }
+
+func (a *adaptiveRate) lower(now time.Time) {
+	if now.Sub(a.changed) < time.Second {
+		return // answers to one burst count once
+	}
+	a.changed = now
+	a.limiter.SetLimitAt(now, max(a.limiter.Limit()/2, a.full/100))
+}
+
+func (a *adaptiveRate) raise(now time.Time) {
+	if a.limiter.Limit() >= a.full || now.Sub(a.changed) < time.Second {
+		return
+	}
+	a.changed = now
+	a.limiter.SetLimitAt(now, min(a.limiter.Limit()+a.full/20, a.full))
+}

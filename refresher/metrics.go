@@ -1,0 +1,93 @@
+package refresher
+
+import (
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// maxBrokers bounds the broker label: broker types appear without notice.
+const maxBrokers = 100
+
+type metrics struct {
+	refreshes *prometheus.CounterVec
+	duration  *prometheus.HistogramVec
+	lateness  prometheus.Histogram
+	ended     *prometheus.CounterVec
+	takenOver prometheus.Counter
+	rescued   prometheus.Counter
+	recovered prometheus.Counter
+	discarded prometheus.Counter
+	breaker   *prometheus.GaugeVec
+	repaired  *prometheus.CounterVec
+	unopened  prometheus.Counter
+
+	mu      sync.Mutex
+	brokers map[string]bool
+}
+
+func newMetrics(reg prometheus.Registerer) *metrics {
+	counter := func(name, help string) prometheus.Counter {
+		return prometheus.NewCounter(prometheus.CounterOpts{Namespace: "latchkey", Name: name, Help: help})
+	}
+	counters := func(name, help string, labels ...string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "latchkey", Name: name, Help: help}, labels)
+	}
+	m := &metrics{
+		refreshes: counters("refreshes_total", "Refresh calls to Mesh by broker type and outcome.", "broker", "outcome"),
+		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Namespace: "latchkey", Name: "refresh_duration_seconds", Help: "Duration of refresh calls to Mesh.",
+			Buckets: prometheus.ExponentialBuckets(0.01, 2.5, 10),
+		}, []string{"broker"}),
+		lateness: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Namespace: "latchkey", Name: "refresh_lateness_seconds", Help: "Time between a grant's due time and its handling.",
+			Buckets: []float64{.1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300, 1800},
+		}),
+		ended:     counters("grants_expired_total", "Grants declared expired, by reason.", "reason"),
+		takenOver: counter("leases_taken_over_total", "Leases that ran out without being given back."),
+		rescued:   counter("answers_rescued_total", "Answers of Mesh written to the recovery stream because the database refused them."),
+		recovered: counter("answers_recovered_total", "Entries of the recovery stream that were processed."),
+		discarded: counter("answers_discarded_total", "Answers of Mesh that were older than what was stored."),
+		breaker: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Namespace: "latchkey", Name: "broker_breaker_open", Help: "1 while refreshes at the broker are suspended after failures.",
+		}, []string{"broker"}),
+		repaired: counters("reconciled_total", "What reconciliation made good, by kind.", "kind"),
+		unopened: counter("token_sets_unreadable_total", "Stored token sets that did not open."),
+		brokers:  map[string]bool{},
+	}
+	reg.MustRegister(m.refreshes, m.duration, m.lateness, m.ended, m.takenOver, m.rescued, m.recovered,
+		m.discarded, m.breaker, m.repaired, m.unopened)
+	return m
+}
+
+// broker returns the value of the broker label, "other" once there are too many.
+func (m *metrics) broker(name string) string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !m.brokers[name] {
+		if len(m.brokers) >= maxBrokers {
+			return "other"
+		}
+		m.brokers[name] = true
+	}
+	return name
+}
+
+func (m *metrics) onBreaker(broker string, open bool) {
+	value := 0.0
+	if open {
+		value = 1
+	}
+	m.breaker.WithLabelValues(m.broker(broker)).Set(value)
+}
+
+func (m *metrics) call(broker string, took time.Duration, f *Failure) {
+	outcome := "refreshed"
+	if f != nil {
+		outcome = string(f.Class)
+	}
+	label := m.broker(broker)
+	m.refreshes.WithLabelValues(label, outcome).Inc()
+	m.duration.WithLabelValues(label).Observe(took.Seconds())
+}

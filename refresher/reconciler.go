@@ -1,0 +1,184 @@
+package refresher
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"time"
+
+	"github.com/latchkey/latchkey/config"
+	"github.com/latchkey/latchkey/store"
+	"go.uber.org/zap"
+)
+
+// Reconciler brings about what the stored grants say should be: it finishes
+// what a crash, a lost message or a wiped broker left undone. Every worker runs
+// one; none leads, since each step may be done twice.
+type Reconciler struct {
+	Refresher *Refresher
+	Config    config.Reconcile
+	// Horizon is how far ahead schedules are put into the stream.
+	Horizon time.Duration
+	// Identity makes sure that the streams exist and returns the identity of
+	// the schedule stream.
+	Identity func(ctx context.Context) (string, error)
+	// Backlog returns the number of refresh.due messages not yet handled.
+	Backlog func(ctx context.Context) (int, error)
+
+	// after is where the walk over overdue grants goes on, so that a page of
+	// grants that stay overdue does not hide the rest.
+	after time.Time
+}
+
+// maxPages bounds the work of one step in one pass.
+const maxPages = 20
+
+// Start learns in which stream schedules lie. It must come before any other
+// work.
+func (r *Reconciler) Start(ctx context.Context) error { return r.streams(ctx) }
+
+// Run reconciles at once and then at intervals until ctx ends. Intervals vary
+// by a quarter, so that workers started together spread.
+func (r *Reconciler) Run(ctx context.Context) {
+	for {
+		start := r.Refresher.now()
+		if err := r.Pass(ctx); err != nil && ctx.Err() == nil {
+			r.Refresher.log.Error("reconciliation failed; the next pass goes on", zap.Error(err))
+		}
+		r.Refresher.log.Debug("reconciled", zap.Duration("took", r.Refresher.now().Sub(start)))
+		pause := time.Duration(float64(r.Config.Interval) * (0.75 + rand.Float64()/2))
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// Pass does one round of every step. Steps are independent: one that fails
+// does not keep the others from running.
+func (r *Reconciler) Pass(ctx context.Context) error {
+	if err := r.streams(ctx); err != nil {
+		return err // without streams nothing can be sent
+	}
+	return errors.Join(r.unsent(ctx), r.unscheduled(ctx), r.overdue(ctx), r.purge(ctx))
+}
+
+// streams notices a schedule stream that is not the one it was.
+func (r *Reconciler) streams(ctx context.Context) error {
+	w := r.Refresher
+	identity, err := r.Identity(ctx)
+	if err != nil {
+		return err
+	}
+	if identity == w.dispatcher.Stream() {
+		return nil
+	}
+	known, err := w.store.StreamIdentity(ctx)
+	if err != nil {
+		return err
+	}
+	if known != "" && known != identity {
+		w.log.Error("the stream of schedules is not the one of before: NATS was wiped, restored, or runs with another encryption key; all schedules are made again")
+	}
+	if known != identity {
+		if err := w.store.RememberStream(ctx, identity); err != nil {
+			return err
+		}
+	}
+	w.dispatcher.SetStream(identity)
+	return nil
+}
+
+func (r *Reconciler) unsent(ctx context.Context) error {
+	return r.pages(ctx, "outbox", func() ([]*store.Grant, error) {
+		return r.Refresher.store.Unsent(ctx, r.Refresher.now().Add(-r.Config.Slack), r.Config.Batch)
+	}, func(g *store.Grant) error { return r.Refresher.dispatcher.Deliver(ctx, g) })
+}
+
+func (r *Reconciler) unscheduled(ctx context.Context) error {
+	w := r.Refresher
+	return r.pages(ctx, "schedule", func() ([]*store.Grant, error) {
+		return w.store.Unscheduled(ctx, w.dispatcher.Stream(), w.now().Add(r.Horizon), r.Config.Batch)
+	}, func(g *store.Grant) error {
+		w.settler.Schedule(g, g.Due)
+		return w.dispatcher.Deliver(ctx, g)
+	})
+}
+
+// pages works through a list that gets shorter as it is worked on.
+func (r *Reconciler) pages(ctx context.Context, kind string, list func() ([]*store.Grant, error), do func(*store.Grant) error) error {
+	for range maxPages {
+		page, err := list()
+		if err != nil {
+			return err
+		}
+		var failed error
+		for _, g := range page {
+			if err := do(g); err != nil {
+				failed = errors.Join(failed, err)
+				continue
+			}
+			r.Refresher.metrics.repaired.WithLabelValues(kind).Inc()
+		}
+		if failed != nil || len(page) < r.Config.Batch {
+			return failed
+		}
+	}
+	return nil
+}
+
+// overdue makes the schedule of grants again whose time has passed without
+// anybody taking a lease: a message was lost. Where messages still wait to be
+// handled, they are late, not lost; and each repetition doubles the time until
+// the next.
+func (r *Reconciler) overdue(ctx context.Context) error {
+	w := r.Refresher
+	now := w.now()
+	before := now.Add(-r.Config.Slack)
+	backlog, err := r.Backlog(ctx)
+	if err != nil {
+		return err
+	}
+	for range maxPages {
+		page, err := w.store.Overdue(ctx, r.after, before, r.Config.Batch)
+		if err != nil {
+			return err
+		}
+		for _, g := range page {
+			r.after = g.Due.At
+			wait := r.Config.Slack << min(g.Due.Pokes, 8)
+			if g.Lease.Live(now) || now.Before(g.Due.PokedAt.Add(wait)) || backlog > 0 && g.Due.Pokes == 0 && now.Before(g.Due.At.Add(8*r.Config.Slack)) {
+				continue
+			}
+			w.settler.Schedule(g, g.Due)
+			if err := w.dispatcher.Deliver(ctx, g); err != nil {
+				return err
+			}
+			if err := w.store.Poked(ctx, g, now); err != nil {
+				return err
+			}
+			w.metrics.repaired.WithLabelValues("overdue").Inc()
+			w.log.Warn("a grant was overdue without a lease; its schedule is made again", zap.String("grant", g.ID), zap.Time("due", g.Due.At))
+		}
+		if len(page) < r.Config.Batch {
+			r.after = time.Time{}
+			return nil
+		}
+	}
+	return nil
+}
+
+func (r *Reconciler) purge(ctx context.Context) error {
+	w := r.Refresher
+	err := r.pages(ctx, "purge", func() ([]*store.Grant, error) {
+		return w.store.Purgeable(ctx, w.now(), r.Config.Batch)
+	}, func(g *store.Grant) error {
+		err := w.store.Delete(ctx, g)
+		if errors.Is(err, store.ErrConflict) {
+			return nil
+		}
+		return err
+	})
+	return errors.Join(err, w.store.PurgeRevocations(ctx, w.now()))
+}

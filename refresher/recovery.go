@@ -1,0 +1,167 @@
+package refresher
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/latchkey/latchkey/events/secret"
+	"github.com/latchkey/latchkey/store"
+	"github.com/latchkey/latchkey/store/envelope"
+)
+
+// An answer that can't be written to the database goes to the recovery stream,
+// sealed. It is applied from there, by any worker, when the database is back.
+
+// recoveryEntry is the message. What it holds of the user is in the sealed part.
+type recoveryEntry struct {
+	GrantID string        `json:"grantId"`
+	Epoch   int64         `json:"epoch"`
+	Sealed  envelope.Blob `json:"sealed"`
+}
+
+// pending is an answer on its way into the database.
+type pending struct {
+	answer      Answer
+	presented   secret.Text
+	connectedAt time.Time
+	epoch       int64
+	renewed     bool
+	sent        time.Time
+}
+
+// plainPending exists only between (un)marshalling and sealing.
+type plainPending struct {
+	Accounts         []plainAnswered `json:"accounts"`
+	AccessToken      string          `json:"accessToken"`
+	RefreshToken     string          `json:"refreshToken"`
+	ExpiresIn        time.Duration   `json:"expiresIn"`
+	RefreshExpiresIn time.Duration   `json:"refreshExpiresIn"`
+	Presented        string          `json:"presented"`
+	ConnectedAt      time.Time       `json:"connectedAt"`
+	Renewed          bool            `json:"renewed"`
+	Sent             time.Time       `json:"sent"`
+}
+
+type plainAnswered struct{ ID, Name, Access, Refresh, Token string }
+
+func recoveryBinding(g *store.Grant, epoch int64) envelope.Binding {
+	b := g.Binding()
+	b.Purpose, b.Version = envelope.PurposeRecovery, epoch
+	return b
+}
+
+func (p pending) entry(s envelope.Sealer, g *store.Grant) ([]byte, error) {
+	plain := plainPending{
+		AccessToken: p.answer.AccessToken.Reveal(), RefreshToken: p.answer.RefreshToken.Reveal(),
+		ExpiresIn: p.answer.ExpiresIn, RefreshExpiresIn: p.answer.RefreshExpiresIn,
+		Presented: p.presented.Reveal(), ConnectedAt: p.connectedAt, Renewed: p.renewed, Sent: p.sent,
+	}
+	for _, a := range p.answer.Accounts {
+		plain.Accounts = append(plain.Accounts, plainAnswered{a.ID, a.Name, a.AccessToken.Reveal(), a.RefreshToken.Reveal(), a.TokenID.Reveal()})
+	}
+	encoded, err := json.Marshal(plain)
+	if err != nil {
+		return nil, errors.New("encoding a recovery entry failed")
+	}
+	defer clear(encoded)
+	return json.Marshal(recoveryEntry{GrantID: g.ID, Epoch: p.epoch, Sealed: s.Seal(encoded, recoveryBinding(g, p.epoch))})
+}
+
+func openEntry(ctx context.Context, e *envelope.Envelope, entry recoveryEntry, g *store.Grant) (pending, error) {
+	encoded, err := e.Open(ctx, entry.Sealed, recoveryBinding(g, entry.Epoch))
+	if err != nil {
+		return pending{}, fmt.Errorf("opening a recovery entry of grant %s: %w", g.ID, err)
+	}
+	defer clear(encoded)
+	var plain plainPending
+	if json.Unmarshal(encoded, &plain) != nil {
+		return pending{}, fmt.Errorf("decoding a recovery entry of grant %s: %w", g.ID, envelope.ErrSealed)
+	}
+	p := pending{
+		answer: Answer{
+			AccessToken: secret.New(plain.AccessToken), RefreshToken: secret.New(plain.RefreshToken),
+			ExpiresIn: plain.ExpiresIn, RefreshExpiresIn: plain.RefreshExpiresIn,
+		},
+		presented: secret.New(plain.Presented), connectedAt: plain.ConnectedAt, epoch: entry.Epoch, renewed: plain.Renewed, sent: plain.Sent,
+	}
+	for _, a := range plain.Accounts {
+		p.answer.Accounts = append(p.answer.Accounts, AnsweredAccount{a.ID, a.Name, secret.New(a.Access), secret.New(a.Refresh), secret.New(a.Token)})
+	}
+	return p, nil
+}
+
+// ErrRecoveryEntry: an entry can never be applied. It is a dead letter.
+var ErrRecoveryEntry = errors.New("recovery entry can't be applied")
+
+// Recover applies an entry of the recovery stream. It may run again, late, and
+// in any order: an answer that is not newer than what is stored changes
+// nothing. The error wraps ErrRecoveryEntry when trying again is useless.
+func (r *Refresher) Recover(ctx context.Context, body []byte) error {
+	var entry recoveryEntry
+	if json.Unmarshal(body, &entry) != nil || entry.GrantID == "" {
+		return fmt.Errorf("%w: not the JSON expected", ErrRecoveryEntry)
+	}
+	g, err := r.store.Get(ctx, entry.GrantID)
+	if errors.Is(err, store.ErrNotFound) {
+		return nil // erased meanwhile: the tokens must not come back
+	}
+	if err != nil {
+		return err
+	}
+	p, err := openEntry(ctx, r.envelope, entry, g)
+	if errors.Is(err, envelope.ErrSealed) || errors.Is(err, envelope.ErrUnknownKey) {
+		return fmt.Errorf("%w: %w", ErrRecoveryEntry, err)
+	}
+	if err != nil {
+		return err
+	}
+	sealer, err := r.envelope.Sealer(ctx)
+	if err != nil {
+		return err
+	}
+	g, err = r.apply(ctx, g, p, sealer)
+	if err != nil {
+		return err
+	}
+	r.metrics.recovered.Inc()
+	r.dispatcher.Send(ctx, g)
+	return nil
+}
+
+// rescue puts an answer into the recovery stream and waits for the stream's
+// acknowledgement.
+func (r *Refresher) rescue(ctx context.Context, g *store.Grant, p pending, sealer envelope.Sealer) error {
+	body, err := p.entry(sealer, g)
+	if err != nil {
+		return err
+	}
+	// The id makes an entry that was published twice one.
+	id := fmt.Sprintf("%s.%d", g.ID, p.epoch)
+	if _, err := r.js.Publish(ctx, r.subjects.Recovery(g.ID), body, jetstream.WithMsgID(id)); err != nil {
+		return fmt.Errorf("writing to the recovery stream: %w", err)
+	}
+	r.metrics.rescued.Inc()
+	return nil
+}
+
+// recoverFirst applies what the recovery stream holds of a grant, before its
+// refresh token is presented again.
+func (r *Refresher) recoverFirst(ctx context.Context, grantID string) (found bool, err error) {
+	stream, err := r.js.Stream(ctx, r.subjects.RecoveryStream())
+	if err != nil {
+		return false, fmt.Errorf("looking into the recovery stream: %w", err)
+	}
+	msg, err := stream.GetLastMsgForSubject(ctx, r.subjects.Recovery(grantID))
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("looking into the recovery stream: %w", err)
+	}
+	return true, r.Recover(ctx, msg.Data)
+}

@@ -1,0 +1,379 @@
+// Package refresher renews grants: one refresh from the lease to the event,
+// when it is due, how outcomes are sorted, and the reconciliation that makes
+// good whatever was left undone.
+package refresher
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+
+	"github.com/latchkey/latchkey/config"
+	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/events/secret"
+	"github.com/latchkey/latchkey/store"
+	"github.com/latchkey/latchkey/store/envelope"
+)
+
+// Deps is what a Refresher works with.
+type Deps struct {
+	Store     *store.Store
+	Envelope  *envelope.Envelope
+	JetStream jetstream.JetStream
+	Mesh      *Mesh
+	// Limits and Credentials bound when refreshes may start.
+	Limits      config.Limits
+	Credentials config.Backoff
+	Settler     Settler
+	Dispatcher  *Dispatcher
+	Subjects    events.Subjects
+	// WorkerID begins the owner of every lease; NewID makes the rest.
+	WorkerID string
+	NewID    func() string
+	Now      func() time.Time
+	// Lease is how long a lease lasts; ClockSkew what clocks may differ by.
+	Lease, ClockSkew time.Duration
+	// SendAccess lists the broker types whose refresh needs the access token.
+	SendAccess []string
+	// Changed is told of a grant whose accounts a refresh has changed.
+	Changed func(ctx context.Context, userID string) error
+	Log     *zap.Logger
+	Metrics prometheus.Registerer
+}
+
+// Refresher refreshes grants. It is safe for concurrent use.
+type Refresher struct {
+	store      *store.Store
+	envelope   *envelope.Envelope
+	js         jetstream.JetStream
+	mesh       *Mesh
+	limits     *Limits
+	settler    Settler
+	dispatcher *Dispatcher
+	subjects   events.Subjects
+	workerID   string
+	newID      func() string
+	now        func() time.Time
+	lease      time.Duration
+	skew       time.Duration
+	sendAccess map[string]bool
+	changed    func(ctx context.Context, userID string) error
+	log        *zap.Logger
+	metrics    *metrics
+}
+
+// New returns a Refresher.
+func New(d Deps) *Refresher {
+	r := &Refresher{
+		store: d.Store, envelope: d.Envelope, js: d.JetStream, mesh: d.Mesh, settler: d.Settler,
+		dispatcher: d.Dispatcher, subjects: d.Subjects, workerID: d.WorkerID, newID: d.NewID, now: d.Now,
+		lease: d.Lease, skew: d.ClockSkew, sendAccess: map[string]bool{}, changed: d.Changed, log: d.Log,
+		metrics: newMetrics(d.Metrics),
+	}
+	r.limits = NewLimits(d.Limits, d.Credentials, d.Now, r.metrics.onBreaker)
+	for _, broker := range d.SendAccess {
+		r.sendAccess[broker] = true
+	}
+	return r
+}
+
+// Due handles a refresh.due message. nil: all is done, or the message is out
+// of date. A *LaterError or *store.LeasedError tells when to come back; any
+// other error means that nothing was called or spent.
+func (r *Refresher) Due(ctx context.Context, m events.RefreshDue) error {
+	done, err := r.limits.Enter(m.BrokerType)
+	if err != nil {
+		return err
+	}
+	_, err = r.refresh(ctx, m, &m.DueAt, done)
+	if errors.Is(err, store.ErrStale) {
+		return r.reschedule(ctx, m.GrantID)
+	}
+	if errors.Is(err, store.ErrNotFound) {
+		return nil
+	}
+	return err
+}
+
+// Now refreshes a grant of this version before it is due. It returns the grant
+// as it then is, refreshed or not. The errors are those of Due, and those of
+// store.Acquire.
+func (r *Refresher) Now(ctx context.Context, g *store.Grant) (*store.Grant, error) {
+	done, err := r.limits.Enter(g.BrokerType)
+	if err != nil {
+		return nil, err
+	}
+	return r.refresh(ctx, events.RefreshDue{GrantID: g.ID, BrokerType: g.BrokerType, Version: g.Version}, nil, done)
+}
+
+// reschedule makes good what an out of date message may hide: it can have
+// replaced the schedule that is current.
+func (r *Refresher) reschedule(ctx context.Context, grantID string) error {
+	g, err := r.store.Get(ctx, grantID)
+	if errors.Is(err, store.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if g.Due == nil || g.Lease.Live(r.now()) || !g.Due.At.After(r.now()) {
+		return nil
+	}
+	r.settler.Schedule(g, g.Due)
+	r.dispatcher.Send(ctx, g)
+	return nil
+}
+
+// refresh does everything between the permission and the event.
+func (r *Refresher) refresh(ctx context.Context, m events.RefreshDue, dueAt *time.Time, done func(*Failure)) (*store.Grant, error) {
+	// What can fail without harm comes first: from the call on, the answer
+	// must be kept.
+	idle := &Failure{Class: BadRequest, Detail: "no call was made"}
+	sealer, err := r.envelope.Sealer(ctx)
+	if err != nil {
+		done(idle)
+		return nil, err
+	}
+	now := r.now()
+	g, takenOver, err := r.store.Acquire(ctx, store.LeaseRequest{
+		GrantID: m.GrantID, Version: m.Version, DueAt: dueAt,
+		Owner: r.workerID + "/" + r.newID(), Now: now.Add(-r.skew), Until: now.Add(r.lease),
+	})
+	if err != nil {
+		done(idle)
+		return nil, err
+	}
+	if dueAt != nil {
+		r.metrics.lateness.Observe(max(now.Sub(*dueAt), 0).Seconds())
+	}
+	if takenOver {
+		r.metrics.takenOver.Inc()
+		found, err := r.recoverFirst(ctx, g.ID)
+		if err != nil {
+			done(idle)
+			return nil, fmt.Errorf("before refreshing grant %s: %w", g.ID, err)
+		}
+		if found {
+			// The answer that was thought lost is applied, or is older.
+			done(idle)
+			return r.afterRecovery(ctx, g)
+		}
+		if g.Unknown == nil {
+			at := store.Milli(now)
+			g.Unknown = &at
+		}
+	}
+	next := g.Clone()
+	if ended, err := r.settler.WithoutRefresh(next); ended || err != nil {
+		done(idle)
+		if err != nil {
+			return nil, err
+		}
+		next.Lease = nil
+		return r.commitState(ctx, g, next)
+	}
+	tokens, err := store.OpenTokens(ctx, r.envelope, g.Sealed, g.Binding())
+	if err != nil {
+		done(idle)
+		return r.unopened(ctx, g, err)
+	}
+	return r.call(ctx, g, tokens, sealer, done)
+}
+
+// call spends the refresh token. From here on nothing is given up for the
+// sake of ctx: the answer is kept even while the process shuts down.
+func (r *Refresher) call(ctx context.Context, g *store.Grant, tokens store.TokenSet, sealer envelope.Sealer, done func(*Failure)) (*store.Grant, error) {
+	ctx = context.WithoutCancel(ctx)
+	sent := r.now()
+	request := RefreshRequest{BrokerType: g.BrokerType, RefreshToken: tokens.RefreshToken, TradeToken: tokens.TradeToken}
+	if at := r.settler.Policy.RenewAt(g); at != nil && !sent.Before(*at) {
+		request.CreateNewRefreshToken = true
+	}
+	if (r.sendAccess[g.BrokerType] || g.SendAccess) && len(tokens.Accounts) > 0 {
+		request.AccessToken = tokens.Accounts[0].AccessToken
+	}
+	answer, err := r.mesh.Refresh(ctx, request)
+	if err != nil {
+		f := AsFailure(err)
+		done(f)
+		r.metrics.call(g.BrokerType, r.now().Sub(sent), f)
+		return r.failed(ctx, g, f)
+	}
+	done(nil)
+	r.metrics.call(g.BrokerType, r.now().Sub(sent), nil)
+	saved, err := r.keep(ctx, g, pending{
+		answer: answer, presented: tokens.RefreshToken, connectedAt: g.ConnectedAt, epoch: g.Epoch,
+		renewed: request.CreateNewRefreshToken, sent: sent,
+	}, sealer)
+	if err != nil || saved == nil {
+		return nil, err
+	}
+	r.log.Info("refreshed", zap.String("grant", g.ID), zap.String("broker", g.BrokerType), zap.Int64("version", saved.Version))
+	r.dispatcher.Send(ctx, saved)
+	if len(saved.Accounts) != len(g.Accounts) || saved.Rev != g.Rev+1 {
+		if err := r.changed(ctx, g.UserID); err != nil {
+			r.log.Warn("sorting out accounts after a refresh failed; the next connect or refresh does it", zap.String("grant", g.ID), zap.Error(err))
+		}
+	}
+	return saved, nil
+}
+
+// failed stores what a failure means. If that can't be stored now the lease
+// runs out, and whoever takes it over finds the outcome unknown.
+func (r *Refresher) failed(ctx context.Context, g *store.Grant, f *Failure) (*store.Grant, error) {
+	fields := []zap.Field{zap.String("grant", g.ID), zap.String("broker", g.BrokerType), zap.String("class", string(f.Class)),
+		zap.Bool("ambiguous", f.Ambiguous), zap.String("detail", f.Detail), zap.NamedError("cause", f.Err)}
+	if f.Class == Denied {
+		r.log.Error("Mesh refuses the client credentials: all refreshes pause; check mesh.client_id and mesh.client_secret", fields...)
+	} else {
+		r.log.Warn("refresh failed", fields...)
+	}
+	next := g.Clone()
+	if err := r.settler.Failed(next, f); err != nil {
+		return nil, err
+	}
+	return r.commitState(ctx, g, next)
+}
+
+// unopened handles a token set that can't be read.
+func (r *Refresher) unopened(ctx context.Context, g *store.Grant, err error) (*store.Grant, error) {
+	next := g.Clone()
+	next.Lease = nil
+	if !errors.Is(err, envelope.ErrSealed) {
+		// For now, or until somebody restores a key: no token was spent.
+		if saveErr := r.settler.Failed(next, &Failure{Class: Transient, Detail: "no key"}); saveErr != nil {
+			return nil, saveErr
+		}
+		r.log.Error("a token set can't be opened now", zap.String("grant", g.ID), zap.Error(err))
+		return r.commitState(ctx, g, next)
+	}
+	r.metrics.unopened.Inc()
+	r.log.Error("a stored token set does not open: it was changed from outside, or the database is an older copy", zap.String("grant", g.ID), zap.Error(err))
+	if err := r.settler.Expire(next, events.ReasonUnreadable); err != nil {
+		return nil, err
+	}
+	return r.commitState(ctx, g, next)
+}
+
+// commitState saves a change that holds no new tokens. Where the grant has
+// changed meanwhile, whoever changed it knew better.
+func (r *Refresher) commitState(ctx context.Context, g, next *store.Grant) (*store.Grant, error) {
+	err := r.store.Save(ctx, next)
+	if errors.Is(err, store.ErrConflict) {
+		return r.store.Get(ctx, g.ID)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if next.State == store.Expired && g.State != store.Expired {
+		r.metrics.ended.WithLabelValues(string(next.Reason)).Inc()
+		r.log.Warn("grant expired", zap.String("grant", g.ID), zap.String("broker", g.BrokerType), zap.String("reason", string(next.Reason)))
+	}
+	r.dispatcher.Send(ctx, next)
+	return next, nil
+}
+
+// afterRecovery gives back a lease that turned out not to be needed.
+func (r *Refresher) afterRecovery(ctx context.Context, leased *store.Grant) (*store.Grant, error) {
+	g, err := r.store.Get(ctx, leased.ID)
+	if err != nil {
+		return nil, err
+	}
+	if g.Lease == nil || leased.Lease == nil || g.Lease.Owner != leased.Lease.Owner {
+		return g, nil
+	}
+	next := g.Clone()
+	next.Lease = nil
+	r.settler.Schedule(next, r.settler.Policy.Next(next))
+	return r.commitState(ctx, g, next)
+}
+
+// Pauses between attempts to bring an answer into the database or the
+// recovery stream.
+const (
+	keepPauseMin = 100 * time.Millisecond
+	keepPauseMax = 5 * time.Second
+)
+
+// keep brings an answer into the database, or else into the recovery stream.
+// It tries both in turn until one has it: there is nothing better to do with a
+// refresh token that exists nowhere else. The grant is nil when the answer
+// went into the recovery stream.
+func (r *Refresher) keep(ctx context.Context, g *store.Grant, p pending, sealer envelope.Sealer) (*store.Grant, error) {
+	for pause := keepPauseMin; ; pause = min(pause*2, keepPauseMax) {
+		saved, err := r.apply(ctx, g, p, sealer)
+		if err == nil {
+			return saved, nil
+		}
+		if errors.Is(err, store.ErrNotFound) {
+			r.log.Info("the grant was erased while it was being refreshed", zap.String("grant", g.ID))
+			return nil, nil
+		}
+		rescueErr := r.rescue(ctx, g, p, sealer)
+		r.log.Error("an answer can't be stored", zap.String("grant", g.ID), zap.Error(err), zap.Bool("rescued", rescueErr == nil), zap.NamedError("rescueError", rescueErr))
+		if rescueErr == nil {
+			return nil, nil
+		}
+		time.Sleep(pause)
+	}
+}
+
+// apply merges an answer into the grant and saves it. g is the grant as last
+// seen; when it has changed since, it is read again, and the answer is applied
+// only if it is the newer one. The error wraps store.ErrNotFound when the
+// grant is gone.
+func (r *Refresher) apply(ctx context.Context, g *store.Grant, p pending, sealer envelope.Sealer) (*store.Grant, error) {
+	for {
+		if g.State == store.Revoked {
+			return g, nil
+		}
+		current, err := store.OpenTokens(ctx, r.envelope, g.Sealed, g.Binding())
+		if err != nil {
+			return nil, err
+		}
+		if g.Applied == p.epoch && p.connectedAt.Equal(g.ConnectedAt) {
+			return g, nil // it is there: an earlier attempt arrived after all
+		}
+		if !Supersedes(g, current.RefreshToken, p.presented, p.connectedAt, p.answer, p.epoch) {
+			r.metrics.discarded.Inc()
+			r.log.Warn("an answer came late and is older than what is stored", zap.String("grant", g.ID))
+			return g, nil
+		}
+		next := g.Clone()
+		tokens, err := r.settler.Answered(next, cloneTokens(current), p.answer, p.renewed, p.epoch, p.sent)
+		if err != nil {
+			return nil, err
+		}
+		next.Sealed = store.SealTokens(sealer, tokens, next.Binding())
+		err = r.store.Save(ctx, next)
+		if err == nil {
+			return next, nil
+		}
+		if !errors.Is(err, store.ErrConflict) {
+			return nil, err
+		}
+		if g, err = r.store.Get(ctx, g.ID); err != nil {
+			return nil, err
+		}
+	}
+}
+
+func cloneTokens(t store.TokenSet) store.TokenSet {
+	t.Accounts = append([]store.AccountToken(nil), t.Accounts...)
+	return t
+}
+
+// Tokens opens a grant's token set.
+func (r *Refresher) Tokens(ctx context.Context, g *store.Grant) (store.TokenSet, error) {
+	return store.OpenTokens(ctx, r.envelope, g.Sealed, g.Binding())
+}
+
+// Remove tells Mesh to forget an account.
+func (r *Refresher) Remove(ctx context.Context, accessToken secret.Text, brokerType string) error {
+	return r.mesh.Remove(ctx, accessToken, brokerType)
+}

@@ -1,0 +1,299 @@
+package refresher
+
+import (
+	"errors"
+	"time"
+
+	"github.com/latchkey/latchkey/config"
+	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/events/secret"
+	"github.com/latchkey/latchkey/store"
+)
+
+// Settler turns the outcome of a refresh into the grant's next state. It is
+// pure: clock and chance come from its fields, and nothing is stored or sent.
+type Settler struct {
+	Announcer
+	Policy Policy
+	// Backoff spaces transient failures, RateLimited and Credentials the waits
+	// that are nobody's failure.
+	Backoff, RateLimited, Credentials config.Backoff
+	// Grace is how long after a lost answer the institution is assumed to still
+	// take the refresh token before it.
+	Grace time.Duration
+	// Retention is how long the record of an expired grant stays.
+	Retention time.Duration
+	// Rand yields numbers in [0, 1).
+	Rand func() float64
+}
+
+// Answered applies the tokens of an answer: the caller seals the returned set
+// for g's new version. sent is when the request went out, from which stated
+// lifetimes count (the institution's clock started no earlier).
+func (s Settler) Answered(g *store.Grant, tokens store.TokenSet, a Answer, renewed bool, epoch int64, sent time.Time) (store.TokenSet, error) {
+	sent = store.Milli(sent)
+	access := nextLife(g.Access, sent, a.ExpiresIn)
+	g.Access = access
+	for _, in := range spreadOver(g, a) {
+		if account := g.Account(in.ID); account == nil {
+			g.Accounts = append(g.Accounts, store.Account{ID: in.ID, Name: in.Name, ExpiresAt: access.ExpiresAt})
+		} else {
+			account.ExpiresAt = access.ExpiresAt
+			if in.Name != "" {
+				account.Name = in.Name
+			}
+		}
+		kept := tokens.Account(in.ID)
+		if kept == nil {
+			tokens.Accounts = append(tokens.Accounts, store.AccountToken{AccountID: in.ID})
+			kept = &tokens.Accounts[len(tokens.Accounts)-1]
+		}
+		kept.AccessToken = in.AccessToken
+		if !in.TokenID.Empty() {
+			kept.TokenID = in.TokenID
+		}
+	}
+	rotated := !a.RefreshToken.Empty() && !a.RefreshToken.Equal(tokens.RefreshToken)
+	switch {
+	case rotated || a.RefreshExpiresIn > 0:
+		g.Refresh = nextLife(g.Refresh, sent, a.RefreshExpiresIn)
+	case renewed && g.Refresh != nil:
+		g.Refresh.Asked = &sent
+	}
+	if rotated {
+		tokens.RefreshToken = a.RefreshToken
+	}
+
+	g.Version++
+	g.Applied = epoch
+	g.State, g.Reason, g.PurgeAt = store.Active, "", nil
+	g.Tries, g.Waits, g.Unknown, g.Warned = 0, 0, nil, ""
+	g.Lease = nil
+	s.Schedule(g, s.Policy.Next(g))
+	return tokens, s.Announce(g, events.TokenRefreshed, "")
+}
+
+// nextLife is the life of a token obtained at since. Where the answer states
+// no length, that of the token before is assumed.
+func nextLife(before *store.Life, since time.Time, stated time.Duration) *store.Life {
+	life := &store.Life{Since: since}
+	switch {
+	case stated > 0:
+		end := since.Add(stated)
+		life.ExpiresAt = &end
+	case before != nil && before.ExpiresAt != nil:
+		end := since.Add(max(before.ExpiresAt.Sub(before.Since), time.Second))
+		life.ExpiresAt, life.Assumed = &end, true
+	}
+	return life
+}
+
+// spreadOver says which access token each account gets. Answers that fill the
+// deprecated fields only speak of the account they name, or of all. An account
+// that the grant does not have is passed over (it may stand in a newer grant of
+// its user), unless the grant has none yet or the answer speaks of no other.
+func spreadOver(g *store.Grant, a Answer) []AnsweredAccount {
+	var known, all []AnsweredAccount
+	for _, in := range a.Accounts {
+		if in.AccessToken.Empty() {
+			in.AccessToken = a.AccessToken
+		}
+		if in.ID == "" && len(g.Accounts) == 1 {
+			in.ID = g.Accounts[0].ID
+		}
+		if in.AccessToken.Empty() {
+			continue
+		}
+		all = append(all, in)
+		if g.Account(in.ID) != nil {
+			known = append(known, in)
+		}
+	}
+	if len(known) > 0 {
+		return known
+	}
+	if len(all) > 0 {
+		return all
+	}
+	var out []AnsweredAccount
+	for _, account := range g.Accounts {
+		out = append(out, AnsweredAccount{ID: account.ID, AccessToken: a.AccessToken})
+	}
+	if len(out) == 0 {
+		out = []AnsweredAccount{{AccessToken: a.AccessToken}}
+	}
+	return out
+}
+
+// Failed applies a refresh that brought no tokens.
+func (s Settler) Failed(g *store.Grant, f *Failure) error {
+	now := store.Milli(s.Now())
+	g.Lease = nil
+	if f.Ambiguous && g.Unknown == nil {
+		g.Unknown = &now
+	}
+	switch f.Class {
+	case RateLimited:
+		wait := max(f.RetryAfter, delay(s.RateLimited, g.Waits, 1))
+		g.Waits++
+		return s.again(g, now, wait+s.jitter(wait/4))
+	case Denied:
+		wait := delay(s.Credentials, g.Waits, 1)
+		g.Waits++
+		return s.again(g, now, wait+s.jitter(wait/4))
+	case MustAct:
+		g.State, g.Reason, g.Warned = store.MustAct, f.Reason, f.Reason
+		if err := s.Announce(g, events.TokenExpiring, f.Reason); err != nil {
+			return err
+		}
+		if g.Access == nil && (g.Refresh == nil || g.Refresh.ExpiresAt == nil) {
+			return s.Expire(g, f.Reason) // nothing that could still be served
+		}
+		s.Schedule(g, s.Policy.Next(g))
+		return nil
+	case BadRequest:
+		if !g.SendAccess && g.Access != nil {
+			g.SendAccess = true
+			return s.again(g, now, 0)
+		}
+		return s.Expire(g, f.Reason)
+	case Dead:
+		return s.Expire(g, f.Reason)
+	}
+	g.Tries++
+	wait := max(f.RetryAfter, delay(s.Backoff, g.Tries-1, s.Rand()))
+	if held := s.hold(g, now); held > wait {
+		wait = held
+	}
+	return s.again(g, now, wait)
+}
+
+// hold: once the institution may no longer take a refresh token whose
+// replacement was lost, presenting it could only hasten the end; so the access
+// token is served to its end before the last tries.
+func (s Settler) hold(g *store.Grant, now time.Time) time.Duration {
+	if g.Unknown == nil || now.Before(g.Unknown.Add(s.Grace)) || g.Access == nil || g.Access.ExpiresAt == nil {
+		return 0
+	}
+	return g.Access.ExpiresAt.Sub(now)
+}
+
+// again makes the next try due after a wait, unless the grant has ended by
+// itself. A grant that will be without a valid access token until then is
+// announced, once.
+func (s Settler) again(g *store.Grant, now time.Time, wait time.Duration) error {
+	if s.ended(g, now) {
+		return s.Expire(g, events.ReasonRefreshTokenExpired)
+	}
+	at := now.Add(wait)
+	if g.Tries > 0 && g.Warned == "" && g.Access.Over(at) {
+		g.Warned = events.ReasonRefreshFailing
+		if err := s.Announce(g, events.TokenExpiring, g.Warned); err != nil {
+			return err
+		}
+	}
+	s.Schedule(g, due(at, store.Refresh))
+	return nil
+}
+
+// ended: neither token lives, by their stated lives.
+func (s Settler) ended(g *store.Grant, now time.Time) bool {
+	return g.Access.Over(now) && RefreshTokenOver(g, now)
+}
+
+// RefreshTokenOver reports whether the refresh token can't be used any more by
+// its stated life.
+func RefreshTokenOver(g *store.Grant, now time.Time) bool {
+	return g.Refresh == nil || g.Refresh.Over(now) && !g.Refresh.Assumed
+}
+
+// Expire declares the grant dead. If an answer was lost before, that is the
+// reason which is told.
+func (s Settler) Expire(g *store.Grant, reason events.Reason) error {
+	switch reason {
+	case events.ReasonRejected, events.ReasonNotFound, events.ReasonBadRequest, events.ReasonRefreshTokenExpired:
+		if g.Unknown != nil {
+			reason = events.ReasonOutcomeLost
+		}
+	}
+	purge := store.Milli(s.Now().Add(s.Retention))
+	g.State, g.Reason, g.PurgeAt, g.Lease = store.Expired, reason, &purge, nil
+	s.Schedule(g, nil)
+	return s.Announce(g, events.TokenExpired, reason)
+}
+
+// WithoutRefresh does what is due for a grant that is not to be refreshed (any
+// more): it warns or expires it, or, when only the refresh token has ended,
+// lets the access token be served to its end. It reports false when a refresh
+// is what is due.
+func (s Settler) WithoutRefresh(g *store.Grant) (done bool, err error) {
+	now := store.Milli(s.Now())
+	if g.State == store.Active && g.Refresh != nil {
+		if !RefreshTokenOver(g, now) {
+			return false, nil
+		}
+		if g.Access.Over(now) {
+			return true, s.Expire(g, events.ReasonRefreshTokenExpired)
+		}
+		g.Refresh, g.Reason = nil, events.ReasonRefreshTokenExpired
+		s.Schedule(g, s.Policy.Next(g))
+		return true, nil
+	}
+	reason := g.Reason
+	if reason == "" {
+		reason = events.ReasonNoRefreshToken
+	}
+	ends := s.Policy.untilTheEnd(g)
+	switch {
+	case ends == nil:
+		s.Schedule(g, nil)
+	case ends.Action == store.Warn && !now.Before(ends.At):
+		g.Warned = reason
+		if err := s.Announce(g, events.TokenExpiring, reason); err != nil {
+			return true, err
+		}
+		s.Schedule(g, s.Policy.Next(g))
+	case !now.Before(ends.At):
+		return true, s.Expire(g, reason)
+	default:
+		s.Schedule(g, ends)
+	}
+	return true, nil
+}
+
+// Supersedes reports whether an answer is newer than the token set at hand, by
+// the chain of refresh tokens: it is the next link if the token that was
+// presented is the one at hand and the answer replaced it; else the later
+// lease presented its token later. connectedAt tells the chains of two
+// connects apart.
+func Supersedes(g *store.Grant, current secret.Text, presented secret.Text, connectedAt time.Time, a Answer, epoch int64) bool {
+	if !g.ConnectedAt.Equal(connectedAt) || g.State == store.Revoked {
+		return false
+	}
+	rotated := !a.RefreshToken.Empty() && !a.RefreshToken.Equal(presented)
+	return epoch > g.Applied || rotated && presented.Equal(current) && epoch != g.Applied
+}
+
+// delay grows exponentially from b.Min to b.Max with the number of tries
+// before; chance in [0, 1] scales it (full jitter).
+func delay(b config.Backoff, tries int, chance float64) time.Duration {
+	d := b.Max
+	if tries < 32 {
+		d = min(b.Min<<tries, b.Max)
+	}
+	if d <= 0 {
+		d = b.Max
+	}
+	return time.Duration(float64(d) * chance)
+}
+
+func (s Settler) jitter(d time.Duration) time.Duration { return time.Duration(s.Rand() * float64(d)) }
+
+// AsFailure returns the *Failure in err, or a transient one around it.
+func AsFailure(err error) *Failure {
+	var f *Failure
+	if errors.As(err, &f) {
+		return f
+	}
+	return &Failure{Class: Transient, Detail: "internal", Err: err}
+}
