@@ -1,0 +1,93 @@
+// Package cli is the command line of latchkey.
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"runtime/debug"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/latchkey/latchkey/config"
+)
+
+// Exit codes.
+const (
+	ExitOK      = 0
+	ExitFailed  = 1 // what was asked for could not be done
+	ExitUsage   = 2 // the command line or the configuration is wrong
+	ExitRefused = 3 // a token request was refused; the code says why
+)
+
+// exitError carries the exit code of an error.
+type exitError struct {
+	code int
+	err  error
+}
+
+func (e *exitError) Error() string { return e.err.Error() }
+func (e *exitError) Unwrap() error { return e.err }
+
+// app is what the commands share.
+type app struct {
+	environ    []string
+	configPath string
+	stderr     io.Writer
+}
+
+// Run executes a command line and returns the exit code.
+func Run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) int {
+	a := &app{environ: environ, stderr: stderr}
+	root := &cobra.Command{
+		Use:   "latchkey",
+		Short: "Keeps users' integration tokens alive",
+		Long: `Latchkey stores the tokens that Mesh Link hands to a company for its users,
+refreshes them before they end, and hands out the current ones on request.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 token request refused.`,
+		Version:       version(),
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	root.PersistentFlags().StringVarP(&a.configPath, "config", "c", "", "YAML file with the configuration (default: the file that LATCHKEY_CONFIG names, if any)")
+	root.AddCommand(a.runCommand(), a.configCommand(), a.tokenCommand())
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &exitError{ExitUsage, err} })
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return ExitOK
+	}
+	fmt.Fprintln(stderr, "latchkey:", err)
+	var exit *exitError
+	if errors.As(err, &exit) {
+		return exit.code
+	}
+	// Cobra has no type for these two.
+	if strings.HasPrefix(err.Error(), "unknown command") || strings.Contains(err.Error(), "arg(s)") {
+		fmt.Fprintln(stderr, "Run 'latchkey --help' for usage.")
+		return ExitUsage
+	}
+	return ExitFailed
+}
+
+// load reads the configuration; its faults are the user's.
+func (a *app) load() (config.Config, error) {
+	cfg, err := config.Load(a.configPath, a.environ)
+	if err != nil {
+		return cfg, &exitError{ExitUsage, err}
+	}
+	return cfg, nil
+}
+
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok || info.Main.Version == "" {
+		return "(unknown)"
+	}
+	return info.Main.Version
+}

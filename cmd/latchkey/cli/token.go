@@ -1,0 +1,97 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"text/tabwriter"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/spf13/cobra"
+	"go.uber.org/zap"
+
+	"github.com/latchkey/latchkey/cmd/latchkey/worker"
+	"github.com/latchkey/latchkey/events"
+)
+
+func (a *app) tokenCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "token", Short: "Ask for tokens"}
+	var in events.TokenRequest
+	var minTTL time.Duration
+	var reveal bool
+	get := &cobra.Command{
+		Use:   "get USER",
+		Short: "Ask the running workers for a user's current tokens",
+		Example: `  latchkey token get alice
+  latchkey token get alice --broker coinbase --min-ttl 5m`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			cfg, err := a.load()
+			if err != nil {
+				return err
+			}
+			in.UserID = args[0]
+			if err := events.CheckUserID(in.UserID); err != nil {
+				return &exitError{ExitUsage, err}
+			}
+			if cmd.Flags().Changed("min-ttl") {
+				seconds := int64(minTTL / time.Second)
+				in.MinTTLSeconds = &seconds
+			}
+			nc, err := worker.Connect(cfg.NATS, "cli", zap.NewNop())
+			if err != nil {
+				return err
+			}
+			defer nc.Close()
+			body, err := json.Marshal(in)
+			if err != nil {
+				return fmt.Errorf("encoding the request: %w", err)
+			}
+			ctx, cancel := context.WithTimeout(cmd.Context(), cfg.Tokens.Timeout+5*time.Second)
+			defer cancel()
+			msg, err := nc.RequestWithContext(ctx, events.Subjects{Prefix: cfg.NATS.Prefix}.TokenGet(in.UserID), body)
+			if errors.Is(err, nats.ErrNoResponders) {
+				return errors.New("no worker answers token requests here; is one running, with the same nats.url and nats.prefix?")
+			}
+			if err != nil {
+				return fmt.Errorf("asking for tokens: %w", err)
+			}
+			return printReply(cmd, msg, reveal)
+		},
+	}
+	get.Flags().StringVar(&in.BrokerType, "broker", "", "only this broker type")
+	get.Flags().StringVar(&in.AccountID, "account", "", "only this account id")
+	get.Flags().DurationVar(&minTTL, "min-ttl", 0, "refresh first when less life than this is left (default: the worker's tokens.min_ttl)")
+	get.Flags().BoolVar(&reveal, "reveal", false, "print the tokens themselves, not only their last characters")
+	cmd.AddCommand(get)
+	return cmd
+}
+
+func printReply(cmd *cobra.Command, msg *nats.Msg, reveal bool) error {
+	if code := msg.Header.Get("Nats-Service-Error"); code != "" {
+		return &exitError{ExitRefused, fmt.Errorf("refused: %s", code)}
+	}
+	reply, err := events.DecodeTokenReply(msg.Data)
+	if err != nil {
+		return err
+	}
+	w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 4, 2, ' ', 0)
+	fmt.Fprintln(w, "BROKER\tACCOUNT\tNAME\tEXPIRES\tTOKEN")
+	for i, t := range reply.AccessTokens {
+		expires := "never"
+		if i < len(reply.Expiries) && reply.Expiries[i].ExpiresAt != nil {
+			expires = reply.Expiries[i].ExpiresAt.Format(time.RFC3339)
+		}
+		token := t.AccessToken.Masked()
+		if reveal {
+			token = t.AccessToken.Reveal()
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", t.BrokerType, t.AccountID, t.AccountName, expires, token)
+	}
+	for _, u := range reply.Unavailable {
+		fmt.Fprintf(w, "%s\t%s\t\t%s\t%s\n", u.BrokerType, u.AccountID, u.Code, u.Reason)
+	}
+	return w.Flush()
+}

@@ -1,0 +1,303 @@
+package worker_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"github.com/latchkey/latchkey/cmd/latchkey/worker"
+	"github.com/latchkey/latchkey/cmd/sandbox/engines/enginestest"
+	"github.com/latchkey/latchkey/cmd/sandbox/meshsim"
+	"github.com/latchkey/latchkey/cmd/sandbox/stack"
+	"github.com/latchkey/latchkey/events"
+)
+
+// patience bounds every wait. It is no expectation of speed: a wait ends as
+// soon as what it waits for is there.
+const patience = 60 * time.Second
+
+// harness is one installation under test: engines, simulators, workers.
+type harness struct {
+	t        *testing.T
+	ctx      context.Context
+	dir      string
+	stack    *stack.Stack
+	subjects events.Subjects
+	database string
+	nc       *nats.Conn
+	js       jetstream.JetStream
+	logs     *logBuffer
+
+	mu   sync.Mutex
+	seen []events.LifecycleEvent
+	more chan struct{}
+}
+
+// start starts the engines and subscribes to all lifecycle events. Outside
+// servers are used where the environment names them.
+func start(t *testing.T, institutions map[string]meshsim.Institution) *harness {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	t.Cleanup(cancel)
+	h := &harness{t: t, ctx: ctx, dir: t.TempDir(), logs: &logBuffer{}, more: make(chan struct{}), database: enginestest.Name(t)}
+	var err error
+	natsURL := os.Getenv(enginestest.NATSVariable)
+	if natsURL != "" {
+		h.subjects.Prefix = strings.ReplaceAll(h.database, "_", "-")
+	}
+	h.stack, err = stack.Start(stack.Options{
+		Dir: h.dir, NATSURL: natsURL, MongoDBURI: os.Getenv(enginestest.MongoDBVariable), Institutions: institutions,
+	})
+	require.NoError(t, err)
+	t.Cleanup(h.stack.Stop)
+	cfg, err := h.stack.Config()
+	require.NoError(t, err)
+	h.nc, err = nats.Connect(cfg.NATS.URL, nats.MaxReconnects(-1), nats.ReconnectWait(50*time.Millisecond))
+	require.NoError(t, err)
+	t.Cleanup(h.nc.Close)
+	h.js, err = jetstream.New(h.nc)
+	require.NoError(t, err)
+	for _, kind := range events.LifecycleKinds {
+		_, err = h.nc.Subscribe(h.subjects.LifecycleAll(kind), h.observe)
+		require.NoError(t, err)
+	}
+	require.NoError(t, h.nc.Flush())
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Log(h.logs.String())
+		}
+	})
+	return h
+}
+
+func (h *harness) observe(m *nats.Msg) {
+	e, err := events.DecodeLifecycle(m.Data)
+	if err != nil {
+		h.t.Errorf("undecodable event on %s: %v", m.Subject, err)
+		return
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.seen = append(h.seen, e)
+	close(h.more)
+	h.more = make(chan struct{})
+}
+
+// eventsOf returns what was seen of a user so far, by kind ("" for all).
+func (h *harness) eventsOf(kind, user string) []events.LifecycleEvent {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var out []events.LifecycleEvent
+	for _, e := range h.seen {
+		if (kind == "" || e.Kind == kind) && e.Data.UserID == user {
+			out = append(out, e)
+		}
+	}
+	return out
+}
+
+// event waits for the first event of a kind about a user.
+func (h *harness) event(kind, user string) events.LifecycleEvent { return h.nth(kind, user, 1) }
+
+// nth waits for the n-th event of a kind about a user.
+func (h *harness) nth(kind, user string, n int) events.LifecycleEvent {
+	h.t.Helper()
+	deadline := time.After(patience)
+	for {
+		h.mu.Lock()
+		more := h.more
+		h.mu.Unlock()
+		if got := h.eventsOf(kind, user); len(got) >= n {
+			return got[n-1]
+		}
+		select {
+		case <-more:
+		case <-deadline:
+			h.t.Fatalf("no %s number %d for %s; seen: %+v", kind, n, user, h.eventsOf("", user))
+		}
+	}
+}
+
+// running is a worker that a test started.
+type running struct {
+	h      *harness
+	cancel context.CancelFunc
+	done   chan error
+	reg    *prometheus.Registry
+	once   sync.Once
+}
+
+// worker starts a worker with quick defaults for tests and more settings, and
+// waits until it receives.
+func (h *harness) worker(more ...string) *running {
+	h.t.Helper()
+	r, err := h.tryWorker(more...)
+	require.NoError(h.t, err)
+	return r
+}
+
+func (h *harness) settings(more ...string) []string {
+	return append([]string{
+		"LATCHKEY_ADMIN_LISTEN=",
+		"LATCHKEY_NATS_PREFIX=" + h.subjects.Prefix,
+		"LATCHKEY_MONGODB_DATABASE=" + h.database,
+		"LATCHKEY_LOG_LEVEL=debug",
+		"LATCHKEY_REFRESH_ACCESS_TOKEN_MIN=1s",
+		"LATCHKEY_REFRESH_BACKOFF_MIN=100ms",
+		"LATCHKEY_REFRESH_BACKOFF_MAX=1s",
+		"LATCHKEY_REFRESH_RATE_LIMITED_MIN=100ms",
+		"LATCHKEY_REFRESH_RATE_LIMITED_MAX=1s",
+		"LATCHKEY_REFRESH_CREDENTIALS_MIN=200ms",
+		"LATCHKEY_REFRESH_CREDENTIALS_MAX=1s",
+		"LATCHKEY_MESSAGES_BACKOFF_MIN=100ms",
+		"LATCHKEY_MESSAGES_BACKOFF_MAX=1s",
+		"LATCHKEY_RECONCILE_INTERVAL=1s",
+		"LATCHKEY_RECONCILE_SLACK=1s",
+		"LATCHKEY_TOKENS_MIN_TTL=1s",
+	}, more...)
+}
+
+func (h *harness) tryWorker(more ...string) (*running, error) {
+	cfg, err := h.stack.Config(h.settings(more...)...)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(h.ctx)
+	r := &running{h: h, cancel: cancel, done: make(chan error, 1), reg: prometheus.NewRegistry()}
+	ready := make(chan struct{})
+	log := zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()), h.logs, zap.DebugLevel))
+	go func() {
+		r.done <- worker.Run(ctx, cfg, worker.Options{Log: log, Metrics: r.reg, Ready: func() { close(ready) }})
+	}()
+	select {
+	case <-ready:
+	case err := <-r.done:
+		cancel()
+		return nil, err
+	}
+	h.t.Cleanup(r.stop)
+	return r, h.stack.Ready(ctx)
+}
+
+// stop stops the worker as SIGTERM does and waits for it.
+func (r *running) stop() {
+	r.h.t.Helper()
+	r.once.Do(func() {
+		r.cancel()
+		if err := <-r.done; err != nil {
+			r.h.t.Errorf("the worker did not stop cleanly: %v", err)
+		}
+	})
+}
+
+// metric returns the sum of a metric's values over all labels.
+func (r *running) metric(name string) float64 {
+	families, err := r.reg.Gather()
+	require.NoError(r.h.t, err)
+	sum := 0.0
+	for _, f := range families {
+		for _, m := range f.Metric {
+			if f.GetName() == name {
+				sum += m.GetCounter().GetValue() + m.GetGauge().GetValue()
+			}
+		}
+	}
+	return sum
+}
+
+// connect has the simulator issue tokens and publishes them as a company's
+// backend would.
+func (h *harness) connect(user string, spec meshsim.ConnectSpec) meshsim.Connection {
+	h.t.Helper()
+	c, err := h.stack.Mesh.Connect(spec)
+	require.NoError(h.t, err)
+	h.publishConnected(user, c, time.Time{})
+	return c
+}
+
+func (h *harness) publishConnected(user string, c meshsim.Connection, at time.Time) {
+	h.t.Helper()
+	when := ""
+	if !at.IsZero() {
+		when = fmt.Sprintf(`,"connectedAt":%q`, at.Format(time.RFC3339Nano))
+	}
+	id, err := json.Marshal(user)
+	require.NoError(h.t, err)
+	h.publish(h.subjects.Connected(), fmt.Sprintf(`{"userId":%s,"payload":%s%s}`, id, c.Payload.Reveal(), when))
+}
+
+func (h *harness) disconnect(user, broker, account string) {
+	h.t.Helper()
+	body, err := json.Marshal(map[string]string{"userId": user, "brokerType": broker, "accountId": account})
+	require.NoError(h.t, err)
+	h.publish(h.subjects.Disconnected(), string(body))
+}
+
+func (h *harness) publish(subject, body string) {
+	h.t.Helper()
+	_, err := h.js.Publish(h.ctx, subject, []byte(body))
+	require.NoError(h.t, err)
+}
+
+// ask sends a token request and returns the reply or the error headers.
+func (h *harness) ask(r events.TokenRequest) (events.TokenReply, string, []byte) {
+	h.t.Helper()
+	body, err := json.Marshal(r)
+	require.NoError(h.t, err)
+	msg, err := h.nc.Request(h.subjects.TokenGet(r.UserID), body, patience)
+	require.NoError(h.t, err)
+	if code := msg.Header.Get("Nats-Service-Error"); code != "" {
+		require.Equal(h.t, events.CodeNumber[code], msg.Header.Get("Nats-Service-Error-Code"))
+		return events.TokenReply{}, code, msg.Data
+	}
+	reply, err := events.DecodeTokenReply(msg.Data)
+	require.NoError(h.t, err)
+	return reply, "", msg.Data
+}
+
+// get asks for tokens and expects to get some.
+func (h *harness) get(r events.TokenRequest) events.TokenReply {
+	h.t.Helper()
+	reply, code, body := h.ask(r)
+	require.Empty(h.t, code, string(body))
+	return reply
+}
+
+// eventually waits until a condition holds.
+func (h *harness) eventually(condition func() bool, what string) {
+	h.t.Helper()
+	require.Eventually(h.t, condition, patience, 20*time.Millisecond, what)
+}
+
+// logBuffer collects the log of all workers of a test.
+type logBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (l *logBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.Write(p)
+}
+
+func (l *logBuffer) Sync() error { return nil }
+
+func (l *logBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.String()
+}

@@ -1,0 +1,243 @@
+// Package worker puts the parts together: it connects to NATS, MongoDB, KMS and
+// Mesh, ensures what they must hold, runs until told to stop, and then finishes
+// what is under way.
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+
+	"github.com/latchkey/latchkey/config"
+	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/handlers"
+	"github.com/latchkey/latchkey/refresher"
+	"github.com/latchkey/latchkey/store"
+	"github.com/latchkey/latchkey/store/envelope"
+)
+
+// Options of a worker beside its configuration.
+type Options struct {
+	Log     *zap.Logger
+	Metrics *prometheus.Registry
+	// Now is the clock (time.Now).
+	Now func() time.Time
+	// Ready, if set, is called once the worker receives messages.
+	Ready func()
+}
+
+// worker holds the parts of a running worker.
+type worker struct {
+	cfg  config.Config
+	log  *zap.Logger
+	reg  *prometheus.Registry
+	now  func() time.Time
+	nc   *nats.Conn
+	js   jetstream.JetStream
+	db   *store.Store
+	subj events.Subjects
+
+	streams    *handlers.Streams
+	router     *handlers.Router
+	tokens     *handlers.TokenService
+	reconciler *refresher.Reconciler
+	mesh       *refresher.Mesh
+}
+
+// Run runs a worker until ctx ends, and then up to the configured grace longer
+// to finish what is under way. It returns nil after a clean stop.
+func Run(ctx context.Context, cfg config.Config, o Options) error {
+	w := &worker{cfg: cfg, log: o.Log.With(zap.String("worker", cfg.Worker.ID)), reg: o.Metrics, now: o.Now, subj: events.Subjects{Prefix: cfg.NATS.Prefix}}
+	if w.now == nil {
+		w.now = time.Now
+	}
+	if err := w.connect(ctx); err != nil {
+		w.disconnect()
+		return err
+	}
+	defer w.disconnect()
+	if err := w.assemble(ctx); err != nil {
+		return err
+	}
+	return w.run(ctx, o.Ready)
+}
+
+// connect reaches NATS and MongoDB and ensures what they must hold.
+func (w *worker) connect(ctx context.Context) error {
+	nc, err := Connect(w.cfg.NATS, w.cfg.Worker.ID, w.log)
+	if err != nil {
+		return err
+	}
+	w.nc = nc
+	if w.js, err = jetstream.New(nc, jetstream.WithPublishAsyncMaxPending(4096)); err != nil {
+		return fmt.Errorf("setting up JetStream: %w", err)
+	}
+	if err := handlers.CheckServer(ctx, w.js); err != nil {
+		return err
+	}
+	w.streams = handlers.NewStreams(w.js, w.subj, w.cfg.NATS.Replicas, w.cfg.Retention, w.cfg.Messages)
+	if err := w.streams.Ensure(ctx); err != nil {
+		return err
+	}
+	w.db, err = store.Open(ctx, store.Options{URI: w.cfg.MongoDB.URI, Database: w.cfg.MongoDB.Database, Timeout: w.cfg.MongoDB.Timeout, AppName: "latchkey"})
+	if err != nil {
+		return err
+	}
+	return w.db.Ensure(ctx)
+}
+
+func (w *worker) disconnect() {
+	if w.mesh != nil {
+		w.mesh.Close()
+	}
+	if w.db != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		if err := w.db.Close(ctx); err != nil {
+			w.log.Warn("closing the connection to MongoDB", zap.Error(err))
+		}
+	}
+	if w.nc != nil {
+		if err := w.nc.FlushTimeout(5 * time.Second); err != nil && !errors.Is(err, nats.ErrConnectionClosed) {
+			w.log.Warn("sending what is left to NATS", zap.Error(err))
+		}
+		w.nc.Close()
+	}
+}
+
+// assemble builds the parts and has the first data key made, so that a wrong
+// key id or missing permission shows at once.
+func (w *worker) assemble(ctx context.Context) error {
+	cfg := w.cfg
+	kms, err := KMS(ctx, cfg.KMS)
+	if err != nil {
+		return err
+	}
+	kmsCalls := prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "latchkey", Name: "kms_calls_total", Help: "Calls to KMS by operation and result."}, []string{"operation", "result"})
+	postponed := prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "latchkey", Name: "refreshes_postponed_total", Help: "Refreshes put off before any call, by cause."}, []string{"cause"})
+	w.reg.MustRegister(kmsCalls, postponed)
+	env := envelope.New(envelope.Options{
+		KMS: kms, Store: w.db, KeyID: cfg.KMS.KeyID, Timeout: cfg.KMS.Timeout,
+		MaxAge: cfg.DataKeys.MaxAge, MaxSets: cfg.DataKeys.MaxSets, MaxBytes: cfg.DataKeys.MaxBytes,
+		CacheSize: cfg.DataKeys.CacheSize, CacheAge: cfg.DataKeys.CacheAge, Now: w.now,
+		OnKMS: func(operation string, err error) {
+			result := "ok"
+			if err != nil {
+				result = "error"
+			}
+			kmsCalls.WithLabelValues(operation, result).Inc()
+		},
+	})
+	if _, err := env.Sealer(ctx); err != nil {
+		return fmt.Errorf("making a data key (check kms.key_id, kms.region and the permissions): %w", err)
+	}
+
+	settler := refresher.Settler{
+		Announcer:   refresher.Announcer{Subjects: w.subj, Now: w.now, NewID: newID},
+		Policy:      refresher.Policy{AccessToken: cfg.Refresh.AccessToken, RefreshToken: cfg.Refresh.RefreshToken, Brokers: cfg.Refresh.Brokers},
+		Backoff:     cfg.Refresh.Backoff,
+		RateLimited: cfg.Refresh.RateLimited,
+		Credentials: cfg.Refresh.Credentials,
+		Grace:       cfg.Refresh.Grace,
+		Retention:   cfg.Retention.Expired,
+		Rand:        rand.Float64,
+	}
+	dispatcher := refresher.NewDispatcher(w.js, w.db, w.subj, cfg.Refresh.Horizon, w.now, w.log, w.reg)
+	w.mesh = refresher.NewMesh(refresher.MeshOptions{URL: cfg.Mesh.URL, ClientID: cfg.Mesh.ClientID, ClientSecret: cfg.Mesh.ClientSecret, Timeout: cfg.Mesh.Timeout, Now: w.now})
+	connector := &handlers.Connector{
+		Store: w.db, Envelope: env, Settler: settler, Dispatcher: dispatcher, Remember: cfg.Retention.Revocations, Log: w.log,
+	}
+	if cfg.Mesh.RemoveOnDisconnect {
+		connector.Remove = w.mesh.Remove
+	}
+	r := refresher.New(refresher.Deps{
+		Store: w.db, Envelope: env, JetStream: w.js, Mesh: w.mesh, Settler: settler, Dispatcher: dispatcher, Subjects: w.subj,
+		Limits: cfg.Limits, Credentials: cfg.Refresh.Credentials,
+		WorkerID: cfg.Worker.ID, NewID: newID, Now: w.now, Lease: cfg.Refresh.Lease, ClockSkew: cfg.Worker.ClockSkew,
+		SendAccess: cfg.Mesh.AccessTokenBrokers, Changed: connector.Resolve, Log: w.log, Metrics: w.reg,
+	})
+	w.tokens = handlers.NewTokenService(w.db, r, w.subj, cfg.Tokens, w.now, w.log, w.reg)
+	w.reconciler = &refresher.Reconciler{Refresher: r, Config: cfg.Reconcile, Horizon: cfg.Refresh.Horizon, Identity: w.streams.Identity, Backlog: w.streams.Backlog}
+
+	dead := &handlers.DeadLetters{JS: w.js, Envelope: env, Subjects: w.subj, Now: w.now, NewID: newID, Log: w.log}
+	subscriber := handlers.NewSubscriber(w.streams, cfg.Messages.AckWait, map[string]handlers.Source{
+		w.subj.Connected():    {Stream: w.subj.IntegrationStream(), Concurrency: cfg.Connect.Concurrency},
+		w.subj.Disconnected(): {Stream: w.subj.IntegrationStream(), Concurrency: cfg.Connect.Concurrency},
+		w.subj.RefreshDue():   {Stream: w.subj.RefreshStream(), Concurrency: cfg.Refresh.Concurrency},
+		w.subj.RecoveryAll():  {Stream: w.subj.RecoveryStream(), Concurrency: cfg.Refresh.Concurrency},
+	}, w.log)
+	w.router, err = handlers.NewRouter([]handlers.Route{
+		{Name: events.IntegrationConnected, Subject: w.subj.Connected(), Handle: handlers.Connected(connector, cfg.Connect.MaxBytes)},
+		{Name: events.IntegrationDisconnected, Subject: w.subj.Disconnected(), Handle: handlers.Disconnected(connector)},
+		{Name: events.RefreshDueName, Subject: w.subj.RefreshDue(), Handle: handlers.RefreshDue(r, dispatcher, w.now, rand.Float64, postponed)},
+		{Name: "recovery", Subject: w.subj.RecoveryAll(), Handle: handlers.Recovery(r)},
+	}, subscriber, cfg.Messages, dead, cfg.Worker.Grace, w.log, w.reg)
+	return err
+}
+
+// run works until ctx ends.
+func (w *worker) run(ctx context.Context, ready func()) error {
+	// The first pass comes before any message: it tells schedules and
+	// deliveries apart from those of a broker that was wiped.
+	if err := w.reconciler.Start(ctx); err != nil {
+		return err
+	}
+	failed := make(chan error, 2)
+	var background sync.WaitGroup
+	stopped, stop := context.WithCancel(ctx)
+	defer background.Wait()
+	defer stop()
+	background.Go(func() { failed <- w.router.Run(context.WithoutCancel(ctx)) })
+	select {
+	case <-w.router.Running():
+	case err := <-failed:
+		return fmt.Errorf("starting to receive: %w", err)
+	case <-ctx.Done():
+	}
+	if err := w.tokens.Start(w.nc); err != nil {
+		return errors.Join(err, w.router.Close())
+	}
+	background.Go(func() { w.reconciler.Run(stopped) })
+	admin, err := startAdmin(w.cfg.Admin, w.reg, w.health, w.log)
+	if err != nil {
+		return errors.Join(err, w.tokens.Stop(), w.router.Close())
+	}
+	w.log.Info("working", zap.String("nats", w.nc.ConnectedUrlRedacted()), zap.String("database", w.cfg.MongoDB.Database))
+	if ready != nil {
+		ready()
+	}
+
+	var cause error
+	select {
+	case <-ctx.Done():
+		w.log.Info("stopping: finishing what is under way", zap.Duration("grace", w.cfg.Worker.Grace))
+	case cause = <-failed:
+		w.log.Error("the message router ended by itself", zap.Error(cause))
+	}
+	stop()
+	err = errors.Join(cause, w.tokens.Stop(), w.router.Close(), admin.stop())
+	w.log.Info("stopped", zap.Error(err))
+	return err
+}
+
+// health tells what keeps the worker from working; nil when nothing does.
+func (w *worker) health(ctx context.Context) error {
+	if !w.nc.IsConnected() {
+		return errors.New("NATS: " + w.nc.Status().String())
+	}
+	if err := w.db.Ping(ctx); err != nil {
+		return fmt.Errorf("MongoDB: %w", err)
+	}
+	return nil
+}
+
+func newID() string { return uuid.Must(uuid.NewV7()).String() }

@@ -1,0 +1,347 @@
+package handlers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/events/secret"
+	"github.com/latchkey/latchkey/refresher"
+	"github.com/latchkey/latchkey/store"
+	"github.com/latchkey/latchkey/store/envelope"
+)
+
+// Connector turns payloads into grants, and keeps every account in exactly one
+// grant of its user: the one that was connected last.
+//
+// It needs no transaction. A new grant is written first and the user's grants
+// are sorted out after that, so that of two workers who write at once at least
+// one sees both; the order that decides is the same for all.
+type Connector struct {
+	Store      *store.Store
+	Envelope   *envelope.Envelope
+	Settler    refresher.Settler
+	Dispatcher *refresher.Dispatcher
+	// Remove tells Mesh to forget an account; nil: it is not told.
+	Remove func(ctx context.Context, accessToken secret.Text, brokerType string) error
+	// Remember is how long a disconnect is remembered.
+	Remember time.Duration
+	Log      *zap.Logger
+}
+
+// Connect stores the grants of a payload that was obtained at a time. What is
+// already known, or older than what is known, changes nothing.
+func (c *Connector) Connect(ctx context.Context, in events.Connected, at time.Time) error {
+	at = store.Milli(at)
+	sealer, err := c.Envelope.Sealer(ctx)
+	if err != nil {
+		return err
+	}
+	for _, candidate := range grantsOf(in, at) {
+		if err := c.put(ctx, candidate, sealer); err != nil {
+			return err
+		}
+	}
+	return c.Resolve(ctx, in.UserID)
+}
+
+// candidate is a grant as a payload has it, not yet sealed.
+type candidate struct {
+	grant  *store.Grant
+	tokens store.TokenSet
+}
+
+// grantsOf groups the accounts of a payload by refresh token.
+func grantsOf(in events.Connected, at time.Time) []candidate {
+	var out []candidate
+	if a := in.Payload.AccessToken; a != nil {
+		for _, group := range grouped(a.AccountTokens) {
+			var ids []string
+			tokens := store.TokenSet{RefreshToken: group[0].RefreshToken}
+			access := lifeOf(at, a.ExpiresInSeconds)
+			g := &store.Grant{UserID: in.UserID, BrokerType: a.BrokerType, BrokerName: a.BrokerName}
+			for _, t := range group {
+				if tokens.TradeToken.Empty() {
+					tokens.TradeToken = t.TradeToken
+				}
+				ids = append(ids, t.Account.AccountID)
+				account := store.Account{ID: t.Account.AccountID, Name: t.Account.AccountName}
+				if !t.AccessToken.Empty() {
+					account.ExpiresAt = access.ExpiresAt
+					g.Access = access
+					tokens.Accounts = append(tokens.Accounts, store.AccountToken{AccountID: t.Account.AccountID, AccessToken: t.AccessToken, TokenID: t.TokenID})
+				}
+				g.Accounts = append(g.Accounts, account)
+			}
+			g.ID = store.GrantID(in.UserID, a.BrokerType, ids...)
+			if !tokens.RefreshToken.Empty() {
+				g.Refresh = lifeOf(at, a.RefreshTokenExpiresInSeconds)
+			}
+			out = append(out, candidate{g, tokens})
+		}
+	}
+	if d := in.Payload.DelayedAuth; d != nil {
+		out = append(out, candidate{
+			&store.Grant{
+				ID:     store.DelayedGrantID(in.UserID, d.BrokerType, d.RefreshToken.Reveal()),
+				UserID: in.UserID, BrokerType: d.BrokerType, BrokerName: d.BrokerName,
+				Accounts: []store.Account{},
+				Refresh:  lifeOf(at, d.RefreshTokenExpiresInSeconds),
+			},
+			store.TokenSet{RefreshToken: d.RefreshToken},
+		})
+	}
+	for _, c := range out {
+		c.grant.ConnectedAt = at
+	}
+	return out
+}
+
+// grouped puts accounts that share a refresh token together; an account
+// without one stands alone. An account named twice counts once, as it was
+// named last.
+func grouped(tokens []events.AccountToken) [][]events.AccountToken {
+	last := map[string]int{}
+	for i, t := range tokens {
+		last[t.Account.AccountID] = i
+	}
+	var groups [][]events.AccountToken
+	byRefreshToken := map[string]int{}
+	for i, t := range tokens {
+		if last[t.Account.AccountID] != i {
+			continue
+		}
+		at, shared := byRefreshToken[t.RefreshToken.Reveal()]
+		if shared && !t.RefreshToken.Empty() {
+			groups[at] = append(groups[at], t)
+			continue
+		}
+		byRefreshToken[t.RefreshToken.Reveal()] = len(groups)
+		groups = append(groups, []events.AccountToken{t})
+	}
+	return groups
+}
+
+func lifeOf(since time.Time, lasts events.Seconds) *store.Life {
+	life := &store.Life{Since: since}
+	if d := lasts.Duration(); d > 0 {
+		end := since.Add(d)
+		life.ExpiresAt = &end
+	}
+	return life
+}
+
+// put stores a candidate, unless what is known is as new.
+func (c *Connector) put(ctx context.Context, in candidate, sealer envelope.Sealer) error {
+	for {
+		known, err := c.Store.ByUser(ctx, in.grant.UserID)
+		if err != nil {
+			return err
+		}
+		revoked, err := c.revoked(ctx, in.grant)
+		if err != nil {
+			return err
+		}
+		if superseded(in.grant, known, revoked) {
+			return nil
+		}
+		next := *in.grant
+		i := slices.IndexFunc(known, func(g *store.Grant) bool { return g.ID == next.ID })
+		if i >= 0 {
+			before := known[i]
+			if !in.grant.ConnectedAt.After(before.ConnectedAt) {
+				return nil // a duplicate
+			}
+			next.Version, next.Rev, next.Epoch, next.Applied, next.Outbox = before.Version, before.Rev, before.Epoch, before.Epoch, before.Outbox
+		}
+		next.State = store.Active
+		next.Version++
+		next.Sealed = store.SealTokens(sealer, in.tokens, next.Binding())
+		c.Settler.Schedule(&next, c.Settler.Policy.Next(&next))
+		if err := c.Settler.Announce(&next, events.TokenStored, ""); err != nil {
+			return err
+		}
+		if i >= 0 {
+			err = c.Store.Save(ctx, &next)
+		} else {
+			err = c.Store.Insert(ctx, &next)
+		}
+		if errors.Is(err, store.ErrConflict) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		c.Log.Info("stored", zap.String("grant", next.ID), zap.String("broker", next.BrokerType), zap.Int64("version", next.Version))
+		c.Dispatcher.Send(ctx, &next)
+		return nil
+	}
+}
+
+// revoked returns when the accounts of a grant were last disconnected.
+func (c *Connector) revoked(ctx context.Context, g *store.Grant) (map[string]time.Time, error) {
+	ids := make([]string, len(g.Accounts))
+	for i, a := range g.Accounts {
+		ids[i] = a.ID
+	}
+	return c.Store.Revoked(ctx, g.UserID, g.BrokerType, ids)
+}
+
+// superseded reports whether every account of a grant was disconnected since,
+// or stands in a newer grant.
+func superseded(g *store.Grant, known []*store.Grant, revoked map[string]time.Time) bool {
+	return len(lost(g, known, revoked)) == max(len(g.Accounts), 1)
+}
+
+// lost returns the accounts of a grant that are no longer its own; for a grant
+// whose accounts are not known yet, "" when it was disconnected.
+func lost(g *store.Grant, known []*store.Grant, revoked map[string]time.Time) []string {
+	if len(g.Accounts) == 0 {
+		if at, ok := revoked[""]; ok && !g.ConnectedAt.After(at) {
+			return []string{""}
+		}
+		return nil
+	}
+	var out []string
+	for _, a := range g.Accounts {
+		at, ok := revoked[a.ID]
+		gone := ok && !g.ConnectedAt.After(at)
+		for _, other := range known {
+			gone = gone || other.ID != g.ID && other.BrokerType == g.BrokerType && other.State != store.Revoked &&
+				other.Account(a.ID) != nil && newer(other, g)
+		}
+		if gone {
+			out = append(out, a.ID)
+		}
+	}
+	return out
+}
+
+// newer orders the grants of a user: by the time they were connected, then by
+// id, so that no two are equal.
+func newer(a, b *store.Grant) bool {
+	if !a.ConnectedAt.Equal(b.ConnectedAt) {
+		return a.ConnectedAt.After(b.ConnectedAt)
+	}
+	return a.ID > b.ID
+}
+
+// Resolve takes from each grant of a user the accounts that are no longer its
+// own. It may run at any time, on any worker.
+func (c *Connector) Resolve(ctx context.Context, userID string) error {
+	known, err := c.Store.ByUser(ctx, userID)
+	if err != nil {
+		return err
+	}
+	for _, g := range known {
+		if g.State == store.Revoked {
+			continue
+		}
+		revoked, err := c.revoked(ctx, g)
+		if err != nil {
+			return err
+		}
+		gone := lost(g, known, revoked)
+		switch {
+		case len(gone) == 0:
+			continue
+		case len(gone) == max(len(g.Accounts), 1):
+			err = c.revoke(ctx, g, reasonFor(g, revoked))
+		default:
+			err = c.trim(ctx, g, gone)
+		}
+		if errors.Is(err, store.ErrConflict) || errors.Is(err, store.ErrNotFound) {
+			// Refreshed or changed in between: look again.
+			return c.Resolve(ctx, userID)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func reasonFor(g *store.Grant, revoked map[string]time.Time) events.Reason {
+	for _, at := range revoked {
+		if !g.ConnectedAt.After(at) {
+			return events.ReasonDisconnected
+		}
+	}
+	return events.ReasonReplaced
+}
+
+// revoke takes a grant's tokens away; the record follows when its event is out.
+func (c *Connector) revoke(ctx context.Context, g *store.Grant, reason events.Reason) error {
+	if reason == events.ReasonDisconnected && c.Remove != nil {
+		c.removeAtMesh(ctx, g)
+	}
+	next := g.Clone()
+	next.State, next.Reason = store.Revoked, reason
+	next.Sealed, next.Lease, next.PurgeAt = envelope.Blob{}, nil, nil
+	c.Settler.Schedule(next, nil)
+	if err := c.Settler.Announce(next, events.TokenRevoked, reason); err != nil {
+		return err
+	}
+	if err := c.Store.Save(ctx, next); err != nil {
+		return err
+	}
+	c.Log.Info("revoked", zap.String("grant", g.ID), zap.String("broker", g.BrokerType), zap.String("reason", string(reason)))
+	c.Dispatcher.Send(ctx, next)
+	return nil
+}
+
+// removeAtMesh is best effort: what the user asked for, that we forget, does
+// not wait for it.
+func (c *Connector) removeAtMesh(ctx context.Context, g *store.Grant) {
+	tokens, err := store.OpenTokens(ctx, c.Envelope, g.Sealed, g.Binding())
+	for _, a := range tokens.Accounts {
+		err = errors.Join(err, c.Remove(ctx, a.AccessToken, g.BrokerType))
+	}
+	if err != nil {
+		c.Log.Error("a disconnected account could not be removed at Mesh", zap.String("grant", g.ID), zap.Error(err))
+	}
+}
+
+// trim takes some accounts out of a grant. A refresh under way is not
+// disturbed: its answer is applied to what remains.
+func (c *Connector) trim(ctx context.Context, g *store.Grant, gone []string) error {
+	sealer, err := c.Envelope.Sealer(ctx)
+	if err != nil {
+		return err
+	}
+	next := g.Clone()
+	next.Accounts = slices.DeleteFunc(next.Accounts, func(a store.Account) bool { return slices.Contains(gone, a.ID) })
+	tokens, err := store.OpenTokens(ctx, c.Envelope, g.Sealed, g.Binding())
+	switch {
+	case err == nil:
+		tokens.Accounts = slices.DeleteFunc(tokens.Accounts, func(a store.AccountToken) bool { return slices.Contains(gone, a.AccountID) })
+		next.Version++
+		next.Sealed = store.SealTokens(sealer, tokens, next.Binding())
+	case !errors.Is(err, envelope.ErrSealed): // what opens for nobody can stay as it is
+		return fmt.Errorf("taking accounts out of a grant: %w", err)
+	}
+	c.Settler.Schedule(next, next.Due)
+	if err := c.Settler.Announce(next, events.TokenStored, events.ReasonReplaced); err != nil {
+		return err
+	}
+	if err := c.Store.Save(ctx, next); err != nil {
+		return err
+	}
+	c.Dispatcher.Send(ctx, next)
+	return nil
+}
+
+// Disconnect forgets what lies in a scope and was connected until a time.
+func (c *Connector) Disconnect(ctx context.Context, scope store.Scope, at time.Time) error {
+	// First the memory of it, then the deed: a connect that arrives in between
+	// finds one or the other.
+	if err := c.Store.Revoke(ctx, scope, at, c.Settler.Now().Add(c.Remember)); err != nil {
+		return err
+	}
+	return c.Resolve(ctx, scope.User)
+}

@@ -1,0 +1,71 @@
+package handlers
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/refresher"
+	"github.com/latchkey/latchkey/store"
+)
+
+// Connected handles integration.connected.
+func Connected(c *Connector, maxBytes int) Handler {
+	return func(ctx context.Context, msg *message.Message) error {
+		if len(msg.Payload) > maxBytes {
+			return &events.InvalidError{Message: events.IntegrationConnected, Problem: "larger than connect.max_bytes"}
+		}
+		in, err := events.DecodeConnected(msg.Payload)
+		if err != nil {
+			return err
+		}
+		at := in.ConnectedAt
+		if at.IsZero() {
+			at = deliveryOf(msg).Stored
+		}
+		return c.Connect(ctx, in, at)
+	}
+}
+
+// Disconnected handles integration.disconnected.
+func Disconnected(c *Connector) Handler {
+	return func(ctx context.Context, msg *message.Message) error {
+		in, err := events.DecodeDisconnected(msg.Payload)
+		if err != nil {
+			return err
+		}
+		at := in.DisconnectedAt
+		if at.IsZero() {
+			at = deliveryOf(msg).Stored
+		}
+		return c.Disconnect(ctx, store.Scope{User: in.UserID, Broker: in.BrokerType, Account: in.AccountID}, at)
+	}
+}
+
+// RefreshDue handles refresh.due. A refresh that may not start now is put off
+// by a new schedule, so that it holds no place in the queue.
+func RefreshDue(r *refresher.Refresher, d *refresher.Dispatcher, now func() time.Time, spread func() float64, postponed *prometheus.CounterVec) Handler {
+	return func(ctx context.Context, msg *message.Message) error {
+		in, err := events.DecodeRefreshDue(msg.Payload)
+		if err != nil {
+			return err
+		}
+		err = r.Due(ctx, in)
+		var later *refresher.LaterError
+		if errors.As(err, &later) {
+			postponed.WithLabelValues(later.Why).Inc()
+			wait := later.After + time.Duration(spread()*float64(later.After)/2)
+			return d.Later(ctx, in, now().Add(wait))
+		}
+		return err
+	}
+}
+
+// Recovery handles the entries of the recovery stream.
+func Recovery(r *refresher.Refresher) Handler {
+	return func(ctx context.Context, msg *message.Message) error { return r.Recover(ctx, msg.Payload) }
+}

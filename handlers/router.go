@@ -1,0 +1,203 @@
+package handlers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"runtime/debug"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill"
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
+	"go.mongodb.org/mongo-driver/v2/mongo"
+	"go.uber.org/zap"
+
+	"github.com/latchkey/latchkey/config"
+	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/refresher"
+	"github.com/latchkey/latchkey/store"
+	"github.com/latchkey/latchkey/store/envelope"
+)
+
+// Router runs the message handlers on Watermill and decides what becomes of a
+// message whose handler failed.
+type Router struct {
+	router      *message.Router
+	messages    config.Messages
+	deadLetters *DeadLetters
+	log         *zap.Logger
+	handled     *prometheus.CounterVec
+}
+
+// Handler handles one message. nil means done; an error is sorted by the
+// router.
+type Handler func(ctx context.Context, msg *message.Message) error
+
+// Route binds a handler to a subject.
+type Route struct {
+	// Name of the message, in metrics and dead letters.
+	Name    string
+	Subject string
+	Handle  Handler
+}
+
+// NewRouter returns a router that runs the routes once Run is called. grace
+// bounds how long Close waits for handlers.
+func NewRouter(routes []Route, sub message.Subscriber, messages config.Messages, dead *DeadLetters, grace time.Duration, log *zap.Logger, reg prometheus.Registerer) (*Router, error) {
+	wm, err := message.NewRouter(message.RouterConfig{CloseTimeout: grace}, quietLogger{log})
+	if err != nil {
+		return nil, fmt.Errorf("making the message router: %w", err)
+	}
+	r := &Router{
+		router: wm, messages: messages, deadLetters: dead, log: log,
+		handled: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Namespace: "latchkey", Name: "messages_total", Help: "Messages by name and what became of them.",
+		}, []string{"message", "outcome"}),
+	}
+	reg.MustRegister(r.handled)
+	for _, route := range routes {
+		wm.AddConsumerHandler(route.Name, route.Subject, sub, r.decide(route))
+	}
+	return r, nil
+}
+
+// Run handles messages until ctx ends or Close is called.
+func (r *Router) Run(ctx context.Context) error { return r.router.Run(ctx) }
+
+// Running is closed when all handlers receive.
+func (r *Router) Running() chan struct{} { return r.router.Running() }
+
+// Close stops receiving and waits for the handlers at work.
+func (r *Router) Close() error { return r.router.Close() }
+
+// Outcomes of a message.
+const (
+	outcomeDone   = "done"
+	outcomeRetry  = "retry"
+	outcomeParked = "parked"
+)
+
+// errPanic stands for a panic in a handler. The value of the panic is not kept:
+// it could be anything.
+var errPanic = errors.New("panic in a handler")
+
+// decide wraps a handler: one place sorts its errors into done, again later,
+// and dead letter.
+func (r *Router) decide(route Route) message.NoPublishHandlerFunc {
+	return func(msg *message.Message) error {
+		ctx := msg.Context()
+		d := deliveryOf(msg)
+		err := r.guard(route, msg)
+		if err == nil {
+			r.handled.WithLabelValues(route.Name, outcomeDone).Inc()
+			return nil
+		}
+		if reason, poison := r.poison(err, d); poison {
+			if parkErr := r.deadLetters.Park(ctx, route.Name, d, msg.Payload, reason); parkErr == nil {
+				r.handled.WithLabelValues(route.Name, outcomeParked).Inc()
+				return nil
+			} else {
+				err = errors.Join(err, parkErr)
+			}
+		}
+		d.RetryIn = r.retryIn(err, d.Attempt)
+		r.handled.WithLabelValues(route.Name, outcomeRetry).Inc()
+		r.log.Warn("a message comes back later", zap.String("message", route.Name), zap.Int("attempt", d.Attempt), zap.Duration("in", d.RetryIn), zap.Error(err))
+		return errRetry
+	}
+}
+
+// errRetry makes Watermill refuse the message; the subscriber knows the delay.
+var errRetry = errors.New("message comes back later")
+
+func (r *Router) guard(route Route, msg *message.Message) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			r.log.Error("panic in a handler", zap.String("message", route.Name), zap.String("type", fmt.Sprintf("%T", v)), zap.ByteString("stack", debug.Stack()))
+			err = errPanic
+		}
+	}()
+	return route.Handle(msg.Context(), msg)
+}
+
+// poison tells whether trying a message again is useless.
+func (r *Router) poison(err error, d *delivery) (reason string, poison bool) {
+	var invalid *events.InvalidError
+	switch {
+	case errors.As(err, &invalid):
+		return invalid.Error(), true
+	case errors.Is(err, refresher.ErrRecoveryEntry):
+		return err.Error(), true
+	case outage(err):
+		return "", false
+	case d.Attempt >= r.messages.MaxDeliver:
+		return fmt.Sprintf("gave up after %d attempts: %v", d.Attempt, err), true
+	}
+	return "", false
+}
+
+// outage tells errors that pass when an engine is back. A message that meets
+// one waits as long as it takes.
+func outage(err error) bool {
+	var leased *store.LeasedError
+	return errors.As(err, &leased) ||
+		errors.Is(err, envelope.ErrKMS) ||
+		mongo.IsNetworkError(err) || mongo.IsTimeout(err) || errors.Is(err, mongo.ErrClientDisconnected) || serverAway(err) ||
+		errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) ||
+		errors.Is(err, nats.ErrTimeout) || errors.Is(err, nats.ErrConnectionClosed) || errors.Is(err, nats.ErrDisconnected) ||
+		errors.Is(err, nats.ErrNoResponders) || errors.Is(err, jetstream.ErrNoStreamResponse) || errors.Is(err, jetstream.ErrStreamNotFound) ||
+		jetStreamAway(err)
+}
+
+// serverAway: MongoDB answers that it can't serve now (failover, shutdown).
+func serverAway(err error) bool {
+	var server mongo.ServerError
+	if !errors.As(err, &server) {
+		return false
+	}
+	for _, code := range []int{ // MongoDB's error codes that its drivers count as "state change" or retryable
+		6, 7, 63, 89, 91, 133, 134, 150, 189, 234, 262, 9001, 10107, 11600, 11602, 13388, 13435, 13436} {
+		if server.HasErrorCode(code) {
+			return true
+		}
+	}
+	return server.HasErrorLabel("RetryableWriteError") || server.HasErrorLabel("TransientTransactionError")
+}
+
+// jetStreamAway: JetStream refuses for lack of a leader, space or resources.
+func jetStreamAway(err error) bool {
+	var api *jetstream.APIError
+	return errors.As(err, &api) && api.Code >= 500
+}
+
+// retryIn grows with the attempts; a lease tells by itself when it ends.
+func (r *Router) retryIn(err error, attempt int) time.Duration {
+	var leased *store.LeasedError
+	if errors.As(err, &leased) {
+		return min(max(time.Until(leased.Until), r.messages.Backoff.Min), r.messages.Backoff.Max)
+	}
+	d := r.messages.Backoff.Max
+	if shift := attempt - 1; shift < 32 {
+		d = min(r.messages.Backoff.Min<<max(shift, 0), r.messages.Backoff.Max)
+	}
+	return d/2 + time.Duration(rand.Float64()*float64(d)/2)
+}
+
+// quietLogger passes on what Watermill says at warning level and above; it
+// reports every message at info. Of errors only the fact is kept: handlers log
+// their own.
+type quietLogger struct{ log *zap.Logger }
+
+func (q quietLogger) Error(msg string, err error, _ watermill.LogFields) {
+	if !errors.Is(err, errRetry) {
+		q.log.Error("router: " + msg)
+	}
+}
+func (q quietLogger) Info(string, watermill.LogFields)                 {}
+func (q quietLogger) Debug(string, watermill.LogFields)                {}
+func (q quietLogger) Trace(string, watermill.LogFields)                {}
+func (q quietLogger) With(watermill.LogFields) watermill.LoggerAdapter { return q }

@@ -1,0 +1,165 @@
+package handlers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/latchkey/latchkey/config"
+	"github.com/latchkey/latchkey/events"
+)
+
+// Streams creates and checks the JetStream streams and consumers.
+type Streams struct {
+	js        jetstream.JetStream
+	subjects  events.Subjects
+	replicas  int
+	retention config.Retention
+	messages  config.Messages
+}
+
+// NewStreams returns Streams for an installation.
+func NewStreams(js jetstream.JetStream, subjects events.Subjects, replicas int, retention config.Retention, messages config.Messages) *Streams {
+	return &Streams{js: js, subjects: subjects, replicas: replicas, retention: retention, messages: messages}
+}
+
+// Message schedules came with this version of nats-server.
+const minServerMajor, minServerMinor = 2, 12
+
+// ErrNATS: the NATS server can't do what the worker needs.
+var ErrNATS = errors.New("NATS is not usable")
+
+// CheckServer says in plain words what a server lacks.
+func CheckServer(ctx context.Context, js jetstream.JetStream) error {
+	version := js.Conn().ConnectedServerVersion()
+	major, minor, ok := parseVersion(version)
+	if !ok || major < minServerMajor || major == minServerMajor && minor < minServerMinor {
+		return fmt.Errorf("%w: server version %q is too old for message schedules; at least %d.%d is needed", ErrNATS, version, minServerMajor, minServerMinor)
+	}
+	_, err := js.AccountInfo(ctx)
+	if errors.Is(err, jetstream.ErrJetStreamNotEnabled) || errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount) {
+		return fmt.Errorf("%w: JetStream is off; start nats-server with -js and enable it for the account", ErrNATS)
+	}
+	if err != nil {
+		return fmt.Errorf("asking NATS about JetStream: %w", err)
+	}
+	return nil
+}
+
+func parseVersion(v string) (major, minor int, ok bool) {
+	parts := strings.SplitN(strings.TrimPrefix(v, "v"), ".", 3)
+	if len(parts) < 3 {
+		return 0, 0, false
+	}
+	major, err1 := strconv.Atoi(parts[0])
+	minor, err2 := strconv.Atoi(parts[1])
+	return major, minor, err1 == nil && err2 == nil
+}
+
+// Ensure creates the streams that are missing and brings the others up to the
+// configuration. It may run on many workers at once.
+func (s *Streams) Ensure(ctx context.Context) error {
+	for _, c := range s.configs() {
+		if _, err := s.js.CreateOrUpdateStream(ctx, c); err != nil {
+			return fmt.Errorf("ensuring stream %s: %w", c.Name, err)
+		}
+	}
+	return nil
+}
+
+func (s *Streams) configs() []jetstream.StreamConfig {
+	base := jetstream.StreamConfig{Storage: jetstream.FileStorage, Replicas: s.replicas}
+	queue := base
+	queue.Retention = jetstream.WorkQueuePolicy
+
+	// A work queue forgets a message once it is handled: a connected event,
+	// with its tokens, lies there no longer than it must.
+	integration := queue
+	integration.Name = s.subjects.IntegrationStream()
+	integration.Description = "Connects and disconnects that wait to be handled"
+	integration.Subjects = []string{s.subjects.Connected(), s.subjects.Disconnected()}
+
+	refresh := queue
+	refresh.Name = s.subjects.RefreshStream()
+	refresh.Description = "Schedules of refreshes, and those that have come due"
+	refresh.Subjects = []string{s.subjects.RefreshScheduleAll(), s.subjects.RefreshDue()}
+	refresh.AllowMsgSchedules = true
+	refresh.AllowDirect = true
+
+	recovery := queue
+	recovery.Name = s.subjects.RecoveryStream()
+	recovery.Description = "Sealed answers of Mesh that wait for the database"
+	recovery.Subjects = []string{s.subjects.RecoveryAll()}
+	recovery.Duplicates = 10 * time.Minute
+
+	lifecycle := base
+	lifecycle.Name = s.subjects.LifecycleStream()
+	lifecycle.Description = "What happened to grants, for subscribers"
+	for _, kind := range events.LifecycleKinds {
+		lifecycle.Subjects = append(lifecycle.Subjects, s.subjects.LifecycleAll(kind))
+	}
+	lifecycle.MaxAge = s.retention.Events
+	lifecycle.Duplicates = 10 * time.Minute
+
+	dead := base
+	dead.Name = s.subjects.DeadLetterStream()
+	dead.Description = "Messages that could not be handled, sealed"
+	dead.Subjects = []string{s.subjects.DeadLetterAll()}
+	dead.MaxAge = s.retention.DeadLetters
+	dead.Duplicates = 10 * time.Minute
+
+	return []jetstream.StreamConfig{integration, refresh, recovery, lifecycle, dead}
+}
+
+// Identity ensures the streams if the schedule stream is missing, and returns
+// what tells this schedule stream from one made later under the same name.
+func (s *Streams) Identity(ctx context.Context) (string, error) {
+	stream, err := s.js.Stream(ctx, s.subjects.RefreshStream())
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		if err = s.Ensure(ctx); err == nil {
+			stream, err = s.js.Stream(ctx, s.subjects.RefreshStream())
+		}
+	}
+	if err != nil {
+		return "", fmt.Errorf("looking at the stream of schedules: %w", err)
+	}
+	return stream.CachedInfo().Created.UTC().Format(time.RFC3339Nano), nil
+}
+
+// Backlog returns how many refresh.due messages wait or are being handled.
+func (s *Streams) Backlog(ctx context.Context) (int, error) {
+	consumer, err := s.js.Consumer(ctx, s.subjects.RefreshStream(), durable(s.subjects.RefreshDue()))
+	if err != nil {
+		return 0, fmt.Errorf("looking at the backlog of refreshes: %w", err)
+	}
+	info := consumer.CachedInfo()
+	return int(info.NumPending) + info.NumAckPending, nil
+}
+
+// Consumer ensures the durable consumer of one subject.
+func (s *Streams) Consumer(ctx context.Context, stream, subject string, maxAckPending int) (jetstream.Consumer, error) {
+	c, err := s.js.CreateOrUpdateConsumer(ctx, stream, jetstream.ConsumerConfig{
+		Durable:       durable(subject),
+		FilterSubject: subject,
+		AckPolicy:     jetstream.AckExplicitPolicy,
+		AckWait:       s.messages.AckWait,
+		// The bound on tries is the handlers' (a message past it becomes a dead
+		// letter); the server's would drop it without a word.
+		MaxDeliver:    -1,
+		MaxAckPending: maxAckPending,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("ensuring the consumer of %s: %w", subject, err)
+	}
+	return c, nil
+}
+
+// durable names the consumer of a subject.
+func durable(subject string) string {
+	return "latchkey-" + strings.NewReplacer(".", "-", "*", "all").Replace(subject)
+}

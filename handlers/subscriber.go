@@ -1,0 +1,204 @@
+// Package handlers reads messages from NATS, one handler a kind of message,
+// and answers requests for tokens. A handler decodes, has the store or the
+// refresher act, and maps the outcome to an acknowledgement.
+package handlers
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill"
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/zap"
+)
+
+// Subscriber is a Watermill subscriber over JetStream pull consumers. It
+// bounds how many messages are handled at once, keeps a message that takes
+// long from being delivered again, and lets a handler choose when a message
+// comes back. (watermill-nats has no way to do the last two, and closes the
+// connection that it is given.)
+type Subscriber struct {
+	streams  *Streams
+	ackWait  time.Duration
+	sources  map[string]Source
+	log      *zap.Logger
+	closing  context.Context
+	close    context.CancelFunc
+	inFlight sync.WaitGroup
+}
+
+// Source says how the messages of one subject are consumed.
+type Source struct {
+	Stream      string
+	Concurrency int
+}
+
+// NewSubscriber returns a subscriber for the given subjects.
+func NewSubscriber(streams *Streams, ackWait time.Duration, sources map[string]Source, log *zap.Logger) *Subscriber {
+	ctx, cancel := context.WithCancel(context.Background())
+	return &Subscriber{streams: streams, ackWait: ackWait, sources: sources, log: log, closing: ctx, close: cancel}
+}
+
+// delivery accompanies a message through its handler.
+type delivery struct {
+	// Subject and Attempt (from 1) of the message, and when NATS took it in.
+	Subject string
+	Attempt int
+	Stored  time.Time
+	// RetryIn is when a message that is not acknowledged comes back.
+	RetryIn time.Duration
+}
+
+type deliveryKey struct{}
+
+// deliveryOf returns the delivery of a message that came from a Subscriber.
+func deliveryOf(msg *message.Message) *delivery {
+	d, ok := msg.Context().Value(deliveryKey{}).(*delivery)
+	if !ok {
+		return &delivery{Attempt: 1}
+	}
+	return d
+}
+
+// Subscribe implements message.Subscriber. The channel closes after ctx ends
+// or Close is called; messages already in it are still handled.
+func (s *Subscriber) Subscribe(ctx context.Context, topic string) (<-chan *message.Message, error) {
+	source, ok := s.sources[topic]
+	if !ok {
+		return nil, errors.New("no source for subject " + topic)
+	}
+	if _, err := s.streams.Consumer(ctx, source.Stream, topic, 4*source.Concurrency); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	stop := context.AfterFunc(s.closing, cancel)
+	out := make(chan *message.Message)
+	s.inFlight.Add(1)
+	go func() {
+		defer s.inFlight.Done()
+		defer cancel()
+		defer stop()
+		defer close(out)
+		s.consume(ctx, topic, source, out)
+	}()
+	return out, nil
+}
+
+// pullWait bounds one pull request, and so how long an idle one lingers.
+const pullWait = 5 * time.Second
+
+// consume pulls as many messages as there are free slots, until ctx ends. The
+// consumer is made again if it is gone.
+func (s *Subscriber) consume(ctx context.Context, topic string, source Source, out chan<- *message.Message) {
+	slots := make(chan struct{}, source.Concurrency)
+	for ctx.Err() == nil {
+		consumer, err := s.streams.Consumer(ctx, source.Stream, topic, 4*source.Concurrency)
+		if err == nil {
+			err = s.pull(ctx, consumer, slots, out)
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		s.log.Warn("receiving failed; trying again", zap.String("subject", topic), zap.Error(err))
+		select {
+		case <-time.After(time.Second):
+		case <-ctx.Done():
+		}
+	}
+}
+
+func (s *Subscriber) pull(ctx context.Context, consumer jetstream.Consumer, slots chan struct{}, out chan<- *message.Message) error {
+	for {
+		// One slot is waited for, further free ones are taken along.
+		select {
+		case slots <- struct{}{}:
+		case <-ctx.Done():
+			return nil
+		}
+		n := 1
+		for more := true; more; {
+			select {
+			case slots <- struct{}{}:
+				n++
+			default:
+				more = false
+			}
+		}
+		free := func(k int) {
+			for range k {
+				<-slots
+			}
+		}
+		wait, cancel := context.WithTimeout(ctx, pullWait)
+		batch, err := consumer.Fetch(n, jetstream.FetchContext(wait))
+		if err != nil {
+			cancel()
+			free(n)
+			return err
+		}
+		got := 0
+		for m := range batch.Messages() {
+			got++
+			s.inFlight.Add(1)
+			go s.handle(ctx, m, slots, out)
+		}
+		cancel()
+		free(n - got)
+		if err := batch.Error(); err != nil && ctx.Err() == nil && !errors.Is(err, nats.ErrTimeout) && !errors.Is(err, context.DeadlineExceeded) {
+			return err
+		}
+	}
+}
+
+// handle passes one message to the router and carries out its decision.
+func (s *Subscriber) handle(ctx context.Context, m jetstream.Msg, slots chan struct{}, out chan<- *message.Message) {
+	defer s.inFlight.Done()
+	defer func() { <-slots }()
+
+	d := &delivery{Subject: m.Subject(), Attempt: 1}
+	if meta, err := m.Metadata(); err == nil {
+		d.Attempt, d.Stored = int(meta.NumDelivered), meta.Timestamp
+	}
+	msg := message.NewMessage(watermill.NewUUID(), m.Data())
+	// The handler's context outlives ctx: work under way is finished.
+	msg.SetContext(context.WithValue(context.WithoutCancel(ctx), deliveryKey{}, d))
+	select {
+	case out <- msg:
+	case <-ctx.Done():
+		s.settle(m.Nak(), d)
+		return
+	}
+	progress := time.NewTicker(s.ackWait / 3)
+	defer progress.Stop()
+	for {
+		select {
+		case <-msg.Acked():
+			s.settle(m.Ack(), d)
+			return
+		case <-msg.Nacked():
+			s.settle(m.NakWithDelay(d.RetryIn), d)
+			return
+		case <-progress.C:
+			s.settle(m.InProgress(), d)
+		}
+	}
+}
+
+// settle notes an acknowledgement that did not go out: the message comes
+// again, and its handler finds it done.
+func (s *Subscriber) settle(err error, d *delivery) {
+	if err != nil {
+		s.log.Warn("an acknowledgement could not be sent; the message comes again", zap.String("subject", d.Subject), zap.Error(err))
+	}
+}
+
+// Close stops receiving and waits for the messages that are being handled.
+func (s *Subscriber) Close() error {
+	s.close()
+	s.inFlight.Wait()
+	return nil
+}

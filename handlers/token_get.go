@@ -1,0 +1,350 @@
+package handlers
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/micro"
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+	"golang.org/x/sync/singleflight"
+
+	"github.com/latchkey/latchkey/config"
+	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/refresher"
+	"github.com/latchkey/latchkey/store"
+)
+
+// TokenService answers requests for the current tokens of a user.
+type TokenService struct {
+	store     *store.Store
+	refresher *refresher.Refresher
+	subjects  events.Subjects
+	cfg       config.Tokens
+	now       func() time.Time
+	log       *zap.Logger
+	requests  *prometheus.CounterVec
+
+	refreshing singleflight.Group
+	slots      chan struct{}
+	atWork     sync.WaitGroup
+	service    micro.Service
+}
+
+// NewTokenService returns a service that answers once Start is called.
+func NewTokenService(s *store.Store, r *refresher.Refresher, subjects events.Subjects, cfg config.Tokens, now func() time.Time, log *zap.Logger, reg prometheus.Registerer) *TokenService {
+	t := &TokenService{
+		store: s, refresher: r, subjects: subjects, cfg: cfg, now: now, log: log,
+		slots: make(chan struct{}, cfg.Concurrency),
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Namespace: "latchkey", Name: "token_requests_total", Help: "Requests for tokens by the code of the answer.",
+		}, []string{"code"}),
+	}
+	reg.MustRegister(t.requests)
+	return t
+}
+
+// ServiceVersion is that of the request and reply, in $SRV discovery.
+const ServiceVersion = "1.0.0"
+
+// Start registers the service with NATS.
+func (t *TokenService) Start(nc *nats.Conn) error {
+	name := "latchkey-tokens"
+	if t.subjects.Prefix != "" {
+		name = t.subjects.Prefix + "-" + name
+	}
+	service, err := micro.AddService(nc, micro.Config{
+		Name: name, Version: ServiceVersion,
+		Description: "Current access tokens of a user, in the shape of the Link SDK's accessTokens",
+		QueueGroup:  name,
+	})
+	if err == nil {
+		t.service = service
+		err = service.AddEndpoint("get", micro.HandlerFunc(t.receive), micro.WithEndpointSubject(t.subjects.TokenGetAll()),
+			micro.WithEndpointMetadata(map[string]string{"request": "events.TokenRequest", "reply": "events.TokenReply"}))
+	}
+	if err != nil {
+		return fmt.Errorf("registering the token service: %w", err)
+	}
+	return nil
+}
+
+// Stop takes no more requests and waits for those being answered.
+func (t *TokenService) Stop() error {
+	if t.service == nil {
+		return nil
+	}
+	err := t.service.Stop()
+	t.atWork.Wait()
+	return err
+}
+
+// receive runs on the subscription's goroutine; it waits for a free slot, so
+// that requests queue in NATS and not here.
+func (t *TokenService) receive(req micro.Request) {
+	t.slots <- struct{}{}
+	t.atWork.Add(1)
+	go func() {
+		defer t.atWork.Done()
+		defer func() { <-t.slots }()
+		ctx, cancel := context.WithTimeout(context.Background(), t.cfg.Timeout)
+		defer cancel()
+		t.answer(ctx, req)
+	}()
+}
+
+func (t *TokenService) answer(ctx context.Context, req micro.Request) {
+	reply, err := t.guard(ctx, req)
+	if err == nil {
+		var body []byte
+		if body, err = reply.Encode(); err == nil {
+			t.requests.WithLabelValues("ok").Inc()
+			if err := req.Respond(body); err != nil {
+				t.log.Warn("a token reply could not be sent", zap.Error(err))
+			}
+			return
+		}
+	}
+	var refusal *refusal
+	if !errors.As(err, &refusal) {
+		t.log.Error("a token request failed", zap.Error(err))
+		refusal = refuse(events.CodeInternal, "see the worker's log")
+	}
+	t.requests.WithLabelValues(refusal.Code).Inc()
+	body, _ := json.Marshal(refusal) // strings and numbers only
+	if err := req.Error(events.CodeNumber[refusal.Code], refusal.Code, body); err != nil {
+		t.log.Warn("a refusal could not be sent", zap.Error(err))
+	}
+}
+
+// guard keeps a panic from ending the process; its value is not kept.
+func (t *TokenService) guard(ctx context.Context, req micro.Request) (reply events.TokenReply, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = fmt.Errorf("%w of token requests (%T)", errPanic, v)
+		}
+	}()
+	in, err := events.DecodeTokenRequest(req.Data())
+	if err != nil {
+		return reply, refuse(events.CodeBadRequest, err.Error())
+	}
+	subject := req.Subject()
+	user, err := events.DecodeUserID(subject[strings.LastIndexByte(subject, '.')+1:])
+	if err != nil {
+		return reply, refuse(events.CodeBadRequest, err.Error())
+	}
+	if user != in.UserID {
+		return reply, refuse(events.CodeForbidden, "the subject is another user's than userId")
+	}
+	return t.Get(ctx, in)
+}
+
+// refusal is the body of an error answer.
+type refusal struct {
+	Code        string                      `json:"code"`
+	Message     string                      `json:"message"`
+	Unavailable []events.UnavailableAccount `json:"unavailable,omitempty"`
+}
+
+func (r *refusal) Error() string { return r.Code + ": " + r.Message }
+
+func refuse(code, message string) *refusal { return &refusal{Code: code, Message: message} }
+
+// Get returns the current tokens that a request asks for. Grants with too
+// little life left are refreshed first, all at once. The error is a refusal,
+// or a fault of the worker.
+func (t *TokenService) Get(ctx context.Context, in events.TokenRequest) (events.TokenReply, error) {
+	all, err := t.store.ByUser(ctx, in.UserID)
+	if err != nil {
+		return events.TokenReply{}, err
+	}
+	var wanted []*store.Grant
+	for _, g := range all {
+		if g.State != store.Revoked && len(matching(g, in, all)) > 0 {
+			wanted = append(wanted, g)
+		}
+	}
+	if len(wanted) == 0 {
+		return events.TokenReply{}, refuse(events.CodeUnknownUser, "nothing is stored that matches")
+	}
+	minTTL := t.cfg.MinTTL
+	if in.MinTTLSeconds != nil {
+		minTTL = time.Duration(*in.MinTTLSeconds) * time.Second
+	}
+	var wg sync.WaitGroup
+	for i, g := range wanted {
+		if !t.fresh(g, minTTL) {
+			wg.Go(func() { wanted[i] = t.refresh(ctx, g, minTTL) })
+		}
+	}
+	wg.Wait()
+	return t.reply(ctx, in, wanted)
+}
+
+// matching returns the accounts of a grant that a request asks for, but for
+// those that stand in a newer grant.
+func matching(g *store.Grant, in events.TokenRequest, all []*store.Grant) []store.Account {
+	if in.BrokerType != "" && in.BrokerType != g.BrokerType {
+		return nil
+	}
+	accounts := g.Accounts
+	if len(accounts) == 0 && in.AccountID == "" {
+		return []store.Account{{}} // accounts not known yet
+	}
+	var out []store.Account
+	for _, a := range accounts {
+		elsewhere := false
+		for _, other := range all {
+			elsewhere = elsewhere || other.ID != g.ID && other.State != store.Revoked && other.BrokerType == g.BrokerType &&
+				other.Account(a.ID) != nil && newer(other, g)
+		}
+		if !elsewhere && (in.AccountID == "" || in.AccountID == a.ID) {
+			out = append(out, a)
+		}
+	}
+	return out
+}
+
+// fresh reports whether nothing would be gained by a refresh: enough life is
+// left, or none can be had.
+func (t *TokenService) fresh(g *store.Grant, minTTL time.Duration) bool {
+	now := t.now()
+	if g.State != store.Active || refresher.RefreshTokenOver(g, now) {
+		return true
+	}
+	return !g.Access.Over(now.Add(minTTL))
+}
+
+// refresh refreshes a grant, or waits for whoever is at it, until the grant is
+// fresh, refreshing it fails, or ctx ends. It returns the grant as last seen.
+func (t *TokenService) refresh(ctx context.Context, g *store.Grant, minTTL time.Duration) *store.Grant {
+	version := g.Version
+	for pause := 20 * time.Millisecond; ctx.Err() == nil; pause = min(pause*2, time.Second) {
+		if t.fresh(g, minTTL) || g.Version != version {
+			return g // a token newly got may be shorter than minTTL
+		}
+		if (g.Tries > 0 || g.Waits > 0) && g.Due != nil && g.Due.At.After(t.now()) {
+			return g // failing; the next try has its time
+		}
+		next, err := t.once(ctx, g)
+		switch later := (*refresher.LaterError)(nil); {
+		case err == nil && next != nil:
+			g = next
+			continue
+		case errors.As(err, &later):
+			pause = max(pause, later.After)
+		case err != nil && !errors.Is(err, store.ErrStale) && !outage(err):
+			t.log.Error("a refresh on request failed", zap.String("grant", g.ID), zap.Error(err))
+			return g
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return g
+		}
+		if seen, err := t.store.Get(ctx, g.ID); err == nil {
+			g = seen
+		} else if errors.Is(err, store.ErrNotFound) {
+			gone := g.Clone()
+			gone.State = store.Revoked
+			return gone
+		}
+	}
+	return g
+}
+
+// once has one caller of this worker refresh a grant for all that wait.
+func (t *TokenService) once(ctx context.Context, g *store.Grant) (*store.Grant, error) {
+	call := t.refreshing.DoChan(fmt.Sprintf("%s.%d", g.ID, g.Version), func() (any, error) {
+		return t.refresher.Now(context.WithoutCancel(ctx), g)
+	})
+	select {
+	case r := <-call:
+		next, _ := r.Val.(*store.Grant)
+		return next, r.Err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// reply builds the answer from the grants as they now are.
+func (t *TokenService) reply(ctx context.Context, in events.TokenRequest, grants []*store.Grant) (events.TokenReply, error) {
+	out := events.TokenReply{Expiries: []events.TokenExpiry{}}
+	for _, g := range grants {
+		accounts := matching(g, in, grants)
+		if code := t.unavailable(g); code != "" {
+			for _, a := range accounts {
+				out.Unavailable = append(out.Unavailable, unavailable(g, a.ID, code))
+			}
+			continue
+		}
+		tokens, err := t.refresher.Tokens(ctx, g)
+		if err != nil {
+			t.log.Error("tokens that were asked for can't be opened", zap.String("grant", g.ID), zap.Error(err))
+			for _, a := range accounts {
+				out.Unavailable = append(out.Unavailable, unavailable(g, a.ID, events.CodeBusy))
+			}
+			continue
+		}
+		for _, a := range accounts {
+			token := tokens.Account(a.ID)
+			if token == nil || a.ExpiresAt != nil && !t.now().Before(*a.ExpiresAt) {
+				out.Unavailable = append(out.Unavailable, unavailable(g, a.ID, events.CodeExpired))
+				continue
+			}
+			out.AccessTokens = append(out.AccessTokens, events.IntegrationAccessToken{
+				AccountID: a.ID, AccountName: a.Name, AccessToken: token.AccessToken, BrokerType: g.BrokerType, BrokerName: g.BrokerName,
+			})
+			expiry := events.TokenExpiry{AccountID: a.ID, GrantID: g.ID, ExpiresAt: a.ExpiresAt}
+			if g.Refresh != nil {
+				expiry.RefreshTokenExpiresAt = g.Refresh.ExpiresAt
+			}
+			out.Expiries = append(out.Expiries, expiry)
+		}
+	}
+	if len(out.AccessTokens) > 0 {
+		return out, nil
+	}
+	r := refuse(worst(out.Unavailable), "no token can be given; see unavailable")
+	r.Unavailable = out.Unavailable
+	return events.TokenReply{}, r
+}
+
+// unavailable is the code of a grant that has no token to give, "" if it has.
+func (t *TokenService) unavailable(g *store.Grant) string {
+	over := g.Access.Over(t.now())
+	switch {
+	case g.State == store.Expired || g.State == store.Revoked:
+		return events.CodeExpired
+	case over && g.State == store.MustAct:
+		return events.CodeMustAct
+	case over && refresher.RefreshTokenOver(g, t.now()):
+		return events.CodeExpired
+	case over:
+		return events.CodeBusy
+	}
+	return ""
+}
+
+func unavailable(g *store.Grant, account, code string) events.UnavailableAccount {
+	return events.UnavailableAccount{AccountID: account, BrokerType: g.BrokerType, GrantID: g.ID, Code: code, Reason: g.Reason}
+}
+
+// worst picks the code that tells the caller what to do: asking again helps
+// before anything else, then the user's action, then a new connect.
+func worst(all []events.UnavailableAccount) string {
+	code := events.CodeUnknownUser
+	rank := map[string]int{events.CodeExpired: 1, events.CodeMustAct: 2, events.CodeBusy: 3}
+	for _, u := range all {
+		if rank[u.Code] > rank[code] {
+			code = u.Code
+		}
+	}
+	return code
+}
