@@ -1,0 +1,46 @@
+# Everything that can be done with Latchkey, by name.
+
+GO ?= go
+STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
+GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
+
+.PHONY: help build demo sandbox test lint vuln race fuzz generate
+
+help: ## List the targets
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+build: ## Build the worker and the sandbox into bin/
+	$(GO) build -trimpath -o bin/ ./cmd/latchkey ./cmd/sandbox
+
+demo: build ## Show the life of a few grants, and check it (about 25 seconds)
+	./bin/sandbox demo
+
+sandbox: build ## Run everything in one process until ctrl-C, for your own tools
+	./bin/sandbox
+
+test: lint vuln race ## Everything: lint, vulnerabilities, all tests with the race detector
+
+race: ## All tests with the race detector
+	$(GO) test -race -timeout 20m ./...
+
+lint: ## Formatting, module files, vet and staticcheck
+	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then echo "not formatted: $$unformatted"; exit 1; fi
+	$(GO) mod tidy -diff
+	$(GO) vet ./...
+	$(GO) run $(STATICCHECK) ./...
+
+vuln: ## Known vulnerabilities in what is linked (passed over when the database can't be reached)
+	@out=$$($(GO) run $(GOVULNCHECK) ./... 2>&1); code=$$?; echo "$$out" | tail -n 60; \
+	if [ $$code -ne 0 ] && echo "$$out" | grep -q 'fetching vulnerabilities'; then \
+		echo "govulncheck: the vulnerability database can't be reached from here; not checked"; exit 0; fi; exit $$code
+
+FUZZTIME ?= 30s
+fuzz: ## Run every fuzz target for FUZZTIME each
+	@for pkg in $$($(GO) list ./...); do \
+		for target in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz'); do \
+			echo "$$pkg $$target"; $(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) $$pkg || exit 1; \
+		done; \
+	done
+
+generate: ## Make the generated documentation anew
+	$(GO) generate ./...

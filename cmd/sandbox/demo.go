@@ -1,0 +1,261 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/latchkey/latchkey/cmd/sandbox/meshsim"
+	"github.com/latchkey/latchkey/cmd/sandbox/stack"
+	"github.com/latchkey/latchkey/events"
+)
+
+// demoLife is how long an access token of the demo lives.
+const demoLife = 8 * time.Second
+
+// demoUser is one scene of the demo.
+type demoUser struct {
+	name, story string
+	spec        meshsim.ConnectSpec
+	// wantCode is what a request for tokens must say at the end; "" means a
+	// token that the institution takes.
+	wantCode string
+}
+
+func demoUsers() []demoUser {
+	account := func(id, name string) []meshsim.Account { return []meshsim.Account{{ID: id, Name: name}} }
+	return []demoUser{
+		{"alice", "two accounts that share a refresh token", meshsim.ConnectSpec{BrokerType: "coinbase", BrokerName: "Coinbase", LogoBytes: meshsim.TypicalLogoBytes,
+			Accounts: []meshsim.Account{{ID: "cb-1", Name: "Alice's savings"}, {ID: "cb-2", Name: "Alice's trading"}}}, ""},
+		{"bob", "delayed authentication: a refresh token only", meshsim.ConnectSpec{BrokerType: "binance", BrokerName: "Binance", Delayed: true, Accounts: account("bn-1", "Bob")}, ""},
+		{"carol", "an access token that nothing can renew", meshsim.ConnectSpec{BrokerType: "oldBank", BrokerName: "Old Bank", NoRefreshToken: true, Accounts: account("ob-1", "Carol")}, events.CodeExpired},
+		{"dave", "a broker that wants the access token along", meshsim.ConnectSpec{BrokerType: "weBull", BrokerName: "Webull", Accounts: account("wb-1", "Dave")}, ""},
+		{"erin", "disconnects after a while", meshsim.ConnectSpec{BrokerType: "kraken", BrokerName: "Kraken", Accounts: account("kr-1", "Erin")}, events.CodeUnknownUser},
+		{"frank", "the institution ends the grant", meshsim.ConnectSpec{BrokerType: "gemini", BrokerName: "Gemini", Accounts: account("gm-1", "Frank")}, events.CodeExpired},
+		{"grace", "the institution wants her to authenticate again", meshsim.ConnectSpec{BrokerType: "vanguard", BrokerName: "Vanguard", Accounts: account("vg-1", "Grace")}, events.CodeExpired},
+	}
+}
+
+// demo plays the scenes on a stack of its own and compares at the end what
+// subscribers heard with what the simulated institutions saw.
+func demo(ctx context.Context, stdout io.Writer) error {
+	dir, err := os.MkdirTemp("", "latchkey-demo-")
+	if err != nil {
+		return fmt.Errorf("making a folder: %w", err)
+	}
+	defer os.RemoveAll(dir)
+	institution := meshsim.Institution{AccessLifetime: demoLife, RefreshLifetime: time.Hour}
+	institutions := map[string]meshsim.Institution{}
+	for _, u := range demoUsers() {
+		i := institution
+		i.NeedsAccessToken = u.spec.BrokerType == "weBull" || u.spec.BrokerType == "vanguard"
+		institutions[u.spec.BrokerType] = i
+	}
+	s, err := stack.Start(stack.Options{Dir: dir, Institutions: institutions})
+	if err != nil {
+		return err
+	}
+	defer s.Stop()
+	cfg, err := s.Config("LATCHKEY_ADMIN_LISTEN=", "LATCHKEY_REFRESH_ACCESS_TOKEN_MIN=2s", "LATCHKEY_TOKENS_MIN_TTL=1s",
+		"LATCHKEY_RECONCILE_INTERVAL=2s", "LATCHKEY_RECONCILE_SLACK=2s", "LATCHKEY_LOG_LEVEL=debug")
+	if err != nil {
+		return err
+	}
+	return withWorker(ctx, s, cfg, filepath.Join(dir, "worker.log"), func(ctx context.Context) error {
+		nc, err := nats.Connect(cfg.NATS.URL)
+		if err != nil {
+			return fmt.Errorf("connecting to the sandbox's NATS: %w", err)
+		}
+		defer nc.Close()
+		js, err := jetstream.New(nc)
+		if err != nil {
+			return fmt.Errorf("setting up JetStream: %w", err)
+		}
+		show := &demoShow{out: stdout, start: time.Now(), nc: nc, js: js, stack: s, heard: map[string]map[string]int{}, seen: map[string]bool{}}
+		if err := show.play(ctx); err != nil {
+			return err
+		}
+		return show.judge(ctx)
+	})
+}
+
+// demoShow prints what happens while it happens, and counts.
+type demoShow struct {
+	out   io.Writer
+	start time.Time
+	nc    *nats.Conn
+	js    jetstream.JetStream
+	stack *stack.Stack
+
+	mu sync.Mutex
+	// heard counts events by user and kind; seen holds the ids of those counted.
+	heard map[string]map[string]int
+	seen  map[string]bool
+	users sync.Map // grant id -> user
+	dead  int
+}
+
+func (d *demoShow) say(who, what string, args ...any) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	fmt.Fprintf(d.out, "%6.1fs  %-6s %s\n", time.Since(d.start).Seconds(), who, fmt.Sprintf(what, args...))
+}
+
+var subjects = events.Subjects{}
+
+func (d *demoShow) play(ctx context.Context) error {
+	for subject, handle := range map[string]nats.MsgHandler{
+		"token.*.*":                   d.lifecycle,
+		subjects.RefreshScheduleAll(): d.scheduled,
+		subjects.DeadLetterAll():      d.deadLetter,
+	} {
+		if _, err := d.nc.Subscribe(subject, handle); err != nil {
+			return fmt.Errorf("subscribing: %w", err)
+		}
+	}
+	if err := d.nc.Flush(); err != nil {
+		return fmt.Errorf("subscribing: %w", err)
+	}
+	fmt.Fprintf(d.out, "Access tokens live %s here. What follows is what publishers and subscribers see.\n\n", demoLife)
+	for _, u := range demoUsers() {
+		c, err := d.stack.Mesh.Connect(u.spec)
+		if err != nil {
+			return err
+		}
+		switch u.name {
+		case "frank":
+			err = d.stack.Mesh.Script("gm-1", meshsim.Normal(), meshsim.Killed("the user revoked access"))
+		case "grace":
+			err = d.stack.Mesh.Script("vg-1", meshsim.MFARequired())
+		}
+		if err != nil {
+			return err
+		}
+		d.say(u.name, "connects %s: %s", u.spec.BrokerName, u.story)
+		if err := d.publish(ctx, subjects.Connected(), fmt.Sprintf(`{"userId":%q,"payload":%s}`, u.name, c.Payload.Reveal())); err != nil {
+			return err
+		}
+	}
+	d.say("-", "a publisher sends something that is no connected event")
+	if err := d.publish(ctx, subjects.Connected(), `{"userId":"mallory","payload":{}}`); err != nil {
+		return err
+	}
+	for _, scene := range []struct {
+		after time.Duration
+		do    func() error
+	}{
+		{5 * time.Second, func() error { d.ask("alice"); return nil }},
+		{5 * time.Second, func() error {
+			d.say("erin", "disconnects")
+			return d.publish(ctx, subjects.Disconnected(), `{"userId":"erin"}`)
+		}},
+		{12 * time.Second, func() error { d.ask("alice"); return nil }},
+	} {
+		select {
+		case <-time.After(scene.after):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if err := scene.do(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (d *demoShow) publish(ctx context.Context, subject, body string) error {
+	if _, err := d.js.Publish(ctx, subject, []byte(body)); err != nil {
+		return fmt.Errorf("publishing %s: %w", subject, err)
+	}
+	return nil
+}
+
+func (d *demoShow) lifecycle(m *nats.Msg) {
+	e, err := events.DecodeLifecycle(m.Data)
+	if err != nil {
+		return // a token request and its like
+	}
+	d.users.Store(e.Data.GrantID, e.Data.UserID)
+	d.mu.Lock()
+	known := d.seen[e.ID]
+	d.seen[e.ID] = true
+	if d.heard[e.Data.UserID] == nil {
+		d.heard[e.Data.UserID] = map[string]int{}
+	}
+	if !known {
+		d.heard[e.Data.UserID][e.Kind]++
+	}
+	d.mu.Unlock()
+	if known {
+		return
+	}
+	text := fmt.Sprintf("%s  version %d", e.Kind, e.Data.Version)
+	if e.Data.ExpiresAt != nil {
+		text += fmt.Sprintf(", access token until +%.1fs", e.Data.ExpiresAt.Sub(d.start).Seconds())
+	}
+	if e.Data.Reason != "" {
+		text += ", reason " + string(e.Data.Reason)
+	}
+	d.say(e.Data.UserID, "%s", text)
+}
+
+func (d *demoShow) scheduled(m *nats.Msg) {
+	var due events.RefreshDue
+	if json.Unmarshal(m.Data, &due) != nil {
+		return
+	}
+	at := strings.TrimPrefix(m.Header.Get("Nats-Schedule"), "@at ")
+	if t, err := time.Parse(time.RFC3339, at); err == nil {
+		user, ok := d.users.Load(due.GrantID)
+		if !ok {
+			user = "grant " + due.GrantID[:6]
+		}
+		d.say("-", "scheduled: version %d of %v is due at +%.1fs", due.Version, user, t.Sub(d.start).Seconds())
+	}
+}
+
+func (d *demoShow) deadLetter(m *nats.Msg) {
+	var letter struct{ Reason string }
+	_ = json.Unmarshal(m.Data, &letter) // shown as it is
+	d.mu.Lock()
+	d.dead++
+	d.mu.Unlock()
+	d.say("-", "dead letter: %s", letter.Reason)
+}
+
+// ask requests a user's tokens, shows them masked, and returns the code of the
+// answer and how many tokens the institutions would take.
+func (d *demoShow) ask(user string) (code string, valid, given int) {
+	body, err := json.Marshal(events.TokenRequest{UserID: user})
+	if err == nil {
+		var msg *nats.Msg
+		if msg, err = d.nc.Request(subjects.TokenGet(user), body, 30*time.Second); err == nil {
+			if code = msg.Header.Get("Nats-Service-Error"); code != "" {
+				d.say(user, "tokens asked for: refused, %s", code)
+				return code, 0, 0
+			}
+			var reply events.TokenReply
+			if reply, err = events.DecodeTokenReply(msg.Data); err == nil {
+				for _, t := range reply.AccessTokens {
+					given++
+					if ok, _ := d.stack.Mesh.AccessTokenState(t.AccessToken); ok {
+						valid++
+					}
+					d.say(user, "tokens asked for: %s for %s at %s", t.AccessToken.Masked(), t.AccountID, t.BrokerName)
+				}
+				return "", valid, given
+			}
+		}
+	}
+	d.say(user, "tokens asked for: %v", err)
+	return events.CodeInternal, 0, 0
+}

@@ -1,0 +1,138 @@
+// Command sandbox runs the whole of Latchkey in one process, with nothing to
+// install: embedded NATS and MongoDB, a simulated KMS and a simulated Mesh, and
+// the worker itself, unchanged, which is told their addresses by its normal
+// configuration.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/spf13/cobra"
+
+	"github.com/latchkey/latchkey/cmd/latchkey/worker"
+	"github.com/latchkey/latchkey/cmd/sandbox/stack"
+	"github.com/latchkey/latchkey/config"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
+}
+
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	var o stack.Options
+	root := &cobra.Command{
+		Use:   "sandbox",
+		Short: "Run Latchkey with everything it needs in one process",
+		Long: `Starts embedded NATS and MongoDB, a simulated KMS and a simulated Mesh, and a
+worker, and runs until ctrl-C. The data stays in the folder: started again, the
+sandbox goes on where it ended.
+
+Variables that begin with LATCHKEY_ configure the worker, as they do outside.`,
+		Args: cobra.NoArgs, SilenceUsage: true, SilenceErrors: true,
+		RunE: func(cmd *cobra.Command, _ []string) error { return serve(cmd.Context(), o, cmd.OutOrStdout()) },
+	}
+	root.Flags().StringVar(&o.Dir, "dir", ".sandbox", "folder for all data")
+	root.Flags().IntVar(&o.NATSPort, "nats-port", 4222, "port of NATS")
+	root.Flags().IntVar(&o.MongoDBPort, "mongodb-port", 27017, "port of MongoDB")
+	root.Flags().IntVar(&o.KMSPort, "kms-port", 4599, "port of the simulated KMS")
+	root.Flags().IntVar(&o.MeshPort, "mesh-port", 4600, "port of the simulated Mesh")
+	root.AddCommand(&cobra.Command{
+		Use:   "demo",
+		Short: "Show the life of a few grants in half a minute, then check it against the ledger",
+		Args:  cobra.NoArgs,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return demo(cmd.Context(), cmd.OutOrStdout()) },
+	})
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	if err := root.ExecuteContext(ctx); err != nil {
+		fmt.Fprintln(stderr, "sandbox:", err)
+		return 1
+	}
+	return 0
+}
+
+// serve runs a stack and a worker until ctx ends.
+func serve(ctx context.Context, o stack.Options, stdout io.Writer) error {
+	s, err := stack.Start(o)
+	if err != nil {
+		return err
+	}
+	defer s.Stop()
+	cfg, err := s.Config(workerVariables()...)
+	if err != nil {
+		return err
+	}
+	return withWorker(ctx, s, cfg, filepath.Join(o.Dir, "worker.log"), func(ctx context.Context) error {
+		fmt.Fprintln(stdout, "The sandbox is running. Its parts, for your own tools:")
+		fmt.Fprintf(stdout, "  NATS      %s      nats --server %s sub '>'\n", cfg.NATS.URL, cfg.NATS.URL)
+		fmt.Fprintf(stdout, "  MongoDB   %s      mongosh '%s'\n", cfg.MongoDB.URI.Reveal(), cfg.MongoDB.URI.Reveal()+"&appName=mongosh")
+		fmt.Fprintf(stdout, "  KMS       %s\n", cfg.KMS.Endpoint)
+		fmt.Fprintf(stdout, "  Mesh      %s      ledger: GET %s/sim/ledger with X-Client-Id %s, X-Client-Secret %s\n", cfg.Mesh.URL, cfg.Mesh.URL, stack.ClientID, stack.ClientSecret)
+		if cfg.Admin.Listen != "" {
+			fmt.Fprintf(stdout, "  worker    http://%s/metrics and /readyz\n", cfg.Admin.Listen)
+		}
+		fmt.Fprintf(stdout, "  log       %s\n", filepath.Join(o.Dir, "worker.log"))
+		fmt.Fprintln(stdout, "Stop it with ctrl-C.")
+		<-ctx.Done()
+		fmt.Fprintln(stdout, "Stopping.")
+		return nil
+	})
+}
+
+// workerVariables are the LATCHKEY_ variables of this process: they reach the
+// worker as they would if it ran alone.
+func workerVariables() []string {
+	var out []string
+	for _, v := range os.Environ() {
+		if len(v) > 9 && v[:9] == "LATCHKEY_" {
+			out = append(out, v)
+		}
+	}
+	return out
+}
+
+// withWorker runs do while a worker runs, and stops the worker cleanly.
+func withWorker(ctx context.Context, s *stack.Stack, cfg config.Config, logPath string, do func(context.Context) error) error {
+	logFile, err := os.OpenFile(logPath, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return fmt.Errorf("opening the worker's log: %w", err)
+	}
+	defer logFile.Close()
+	log, err := worker.NewLogger(cfg.Log, logFile)
+	if err != nil {
+		return err
+	}
+	workerCtx, stopWorker := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopWorker()
+	ready, done := make(chan struct{}), make(chan error, 1)
+	go func() {
+		done <- worker.Run(workerCtx, cfg, worker.Options{Log: log, Metrics: prometheus.NewRegistry(), Ready: func() { close(ready) }})
+	}()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	select {
+	case <-ready:
+	case err := <-done:
+		return fmt.Errorf("starting the worker: %w", err)
+	}
+	ended := make(chan error, 1)
+	go func() { // a worker that ends by itself ends what is done with it
+		ended <- <-done
+		cancel()
+	}()
+	err = errors.Join(s.Ready(ctx), do(ctx))
+	stopWorker()
+	return errors.Join(err, <-ended)
+}

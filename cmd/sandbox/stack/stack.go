@@ -1,0 +1,178 @@
+// Package stack starts what a worker talks to, all in one process and over the
+// real protocols: NATS with JetStream, MongoDB, KMS and Mesh. The sandbox and
+// the tests run the worker against it by nothing but its normal configuration.
+package stack
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/latchkey/latchkey/cmd/sandbox/engines"
+	"github.com/latchkey/latchkey/cmd/sandbox/kmssim"
+	"github.com/latchkey/latchkey/cmd/sandbox/meshsim"
+	"github.com/latchkey/latchkey/config"
+	"github.com/latchkey/latchkey/events/secret"
+)
+
+// What the simulated services are asked with. They guard nothing.
+const (
+	AccessKeyID     = "AKIASANDBOXSANDBOX00"
+	SecretAccessKey = "sandbox-secret-access-key"
+	Region          = "us-east-1"
+	ClientID        = "sandbox-client"
+	ClientSecret    = "sandbox-client-secret"
+	KeyAlias        = "alias/latchkey"
+)
+
+// Options for Start.
+type Options struct {
+	// Dir holds all data; a stack started on the same folder goes on where the
+	// last one ended.
+	Dir string
+	// NATSURL and MongoDBURI name outside servers to use in place of embedded
+	// ones.
+	NATSURL    string
+	MongoDBURI string
+	// PostgresURL has the embedded MongoDB keep its data in PostgreSQL.
+	PostgresURL string
+	// Ports to listen on, 0 for any free one.
+	NATSPort, MongoDBPort, KMSPort, MeshPort int
+	// Institutions says how simulated brokers behave.
+	Institutions map[string]meshsim.Institution
+	// Clock of the simulated services (time.Now).
+	Clock func() time.Time
+}
+
+// Stack is a running set of engines.
+type Stack struct {
+	NATS    *engines.NATS     // nil: an outside server
+	MongoDB *engines.FerretDB // nil: an outside server
+	KMS     *kmssim.KMS
+	Mesh    *meshsim.Server
+	MeshURL string
+
+	natsURL, mongoURI, kmsURL string
+	servers                   []*http.Server
+}
+
+// Start starts the engines. The caller must Stop them.
+func Start(o Options) (s *Stack, err error) {
+	s = &Stack{natsURL: o.NATSURL, mongoURI: o.MongoDBURI}
+	defer func() {
+		if err != nil {
+			s.Stop()
+		}
+	}()
+	if s.natsURL == "" {
+		s.NATS, err = engines.StartNATS(engines.NATSOptions{
+			Dir: filepath.Join(o.Dir, "nats"), Port: o.NATSPort, Key: "sandbox encryption key",
+			LogFile: filepath.Join(o.Dir, "nats.log"),
+		})
+		if err != nil {
+			return s, err
+		}
+		s.natsURL = s.NATS.URL()
+	}
+	if s.mongoURI == "" {
+		dir := filepath.Join(o.Dir, "mongodb")
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return s, fmt.Errorf("making the database's folder: %w", err)
+		}
+		s.MongoDB, err = engines.StartFerretDB(engines.FerretDBOptions{Dir: dir, PostgresURL: o.PostgresURL, Port: o.MongoDBPort})
+		if err != nil {
+			return s, err
+		}
+		s.mongoURI = s.MongoDB.URI()
+	}
+	s.KMS, err = kmssim.Open(kmssim.Options{
+		Dir: filepath.Join(o.Dir, "kms"), Region: Region, AccessKeyID: AccessKeyID, SecretAccessKey: secret.New(SecretAccessKey),
+	})
+	if err != nil {
+		return s, err
+	}
+	if _, err = s.KMS.CreateKey(KeyAlias); err != nil {
+		return s, err
+	}
+	if s.kmsURL, err = s.serve(o.KMSPort, s.KMS); err != nil {
+		return s, err
+	}
+	s.Mesh, err = meshsim.New(meshsim.Config{
+		Seed: secret.New("sandbox"), ClientID: ClientID, ClientSecret: secret.New(ClientSecret),
+		Dir: filepath.Join(o.Dir, "mesh"), Institutions: o.Institutions, Clock: o.Clock,
+	})
+	if err != nil {
+		return s, err
+	}
+	s.MeshURL, err = s.serve(o.MeshPort, s.Mesh)
+	return s, err
+}
+
+func (s *Stack) serve(port int, handler http.Handler) (url string, err error) {
+	listener, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+	if err != nil {
+		return "", fmt.Errorf("listening: %w", err)
+	}
+	server := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second}
+	s.servers = append(s.servers, server)
+	go func() { _ = server.Serve(listener) }() // ends with Close
+	return "http://" + listener.Addr().String(), nil
+}
+
+// Stop ends everything; the data stays.
+func (s *Stack) Stop() {
+	for _, server := range s.servers {
+		_ = server.Close()
+	}
+	if s.Mesh != nil {
+		_ = s.Mesh.Close()
+	}
+	if s.MongoDB != nil {
+		s.MongoDB.Stop()
+	}
+	if s.NATS != nil {
+		s.NATS.Stop()
+	}
+}
+
+// Environ is the environment that a worker needs to reach the stack: the whole
+// of its configuration that has no default, and the credentials that the AWS
+// SDK looks for.
+func (s *Stack) Environ() []string {
+	return []string{
+		"LATCHKEY_NATS_URL=" + s.natsURL,
+		"LATCHKEY_MONGODB_URI=" + s.mongoURI,
+		"LATCHKEY_KMS_KEY_ID=" + KeyAlias,
+		"LATCHKEY_KMS_REGION=" + Region,
+		"LATCHKEY_KMS_ENDPOINT=" + s.kmsURL,
+		"LATCHKEY_MESH_URL=" + s.MeshURL,
+		"LATCHKEY_MESH_CLIENT_ID=" + ClientID,
+		"LATCHKEY_MESH_CLIENT_SECRET=" + ClientSecret,
+		"AWS_ACCESS_KEY_ID=" + AccessKeyID,
+		"AWS_SECRET_ACCESS_KEY=" + SecretAccessKey,
+	}
+}
+
+// Config loads the configuration of a worker from Environ and some more
+// variables, and puts the AWS credentials into this process's environment.
+func (s *Stack) Config(more ...string) (config.Config, error) {
+	err := errors.Join(os.Setenv("AWS_ACCESS_KEY_ID", AccessKeyID), os.Setenv("AWS_SECRET_ACCESS_KEY", SecretAccessKey))
+	if err != nil {
+		return config.Config{}, fmt.Errorf("setting the simulated AWS credentials: %w", err)
+	}
+	return config.Load("", append(s.Environ(), more...))
+}
+
+// Ready speeds up the embedded database once the worker has made its
+// collections.
+func (s *Stack) Ready(ctx context.Context) error {
+	if s.MongoDB == nil {
+		return nil
+	}
+	return s.MongoDB.AddIndexes(ctx)
+}
