@@ -7,11 +7,9 @@ package secret
 
 import (
 	"crypto/subtle"
+	"encoding/binary"
 	"fmt"
 	"log/slog"
-
-	"go.mongodb.org/mongo-driver/v2/bson"
-	"go.uber.org/zap/zapcore"
 )
 
 // Redacted stands wherever a secret would have been printed.
@@ -64,21 +62,19 @@ func (t Text) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(t.String())) }
 // LogValue implements slog.LogValuer.
 func (t Text) LogValue() slog.Value { return slog.StringValue(t.String()) }
 
-// MarshalLogObject implements zapcore.ObjectMarshaler, which zap prefers to
-// reflection.
-func (t Text) MarshalLogObject(enc zapcore.ObjectEncoder) error {
-	enc.AddString("secret", t.String())
-	return nil
-}
-
 // MarshalText implements encoding.TextMarshaler; JSON, YAML and XML encoders
 // use it.
 func (t Text) MarshalText() ([]byte, error) { return []byte(t.String()), nil }
 
-// MarshalBSONValue implements bson.ValueMarshaler.
-func (t Text) MarshalBSONValue() (byte, []byte, error) {
-	typ, b, err := bson.MarshalValue(t.String())
-	return byte(typ), b, err
+// bsonString is BSON's type of a string.
+const bsonString = 0x02
+
+// MarshalBSONValue implements the MongoDB driver's bson.ValueMarshaler, without
+// drawing the driver into every program that publishes an event.
+func (t Text) MarshalBSONValue() (typ byte, data []byte, err error) {
+	s := t.String()
+	data = binary.LittleEndian.AppendUint32(nil, uint32(len(s)+1))
+	return bsonString, append(append(data, s...), 0), nil
 }
 
 // UnmarshalText implements encoding.TextUnmarshaler, used for JSON strings,

@@ -58,7 +58,7 @@ func TestNoRouteOfPrintingReachesTheSecret(t *testing.T) {
 	var buf bytes.Buffer
 	slog.New(slog.NewJSONHandler(&buf, nil)).Info("m", "t", s, "h", h)
 	core := zapcore.NewCore(zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()), zapcore.AddSync(&buf), zap.DebugLevel)
-	zap.New(core).Info("m", zap.Any("t", s), zap.Any("h", h), zap.Reflect("r", h), zap.Stringer("s", s), zap.Object("o", s))
+	zap.New(core).Info("m", zap.Any("t", s), zap.Any("h", h), zap.Reflect("r", h), zap.Stringer("s", s))
 	outputs["loggers"] = buf.String()
 
 	for name, out := range outputs {
@@ -67,6 +67,8 @@ func TestNoRouteOfPrintingReachesTheSecret(t *testing.T) {
 		require.NotContains(t, strings.ToLower(out), fmt.Sprintf("%x", []byte(canary)), name)
 	}
 	require.Contains(t, outputs["json"], secret.Redacted)
+	require.Contains(t, outputs["bson"], secret.Redacted)
+	require.Contains(t, outputs["loggers"], secret.Redacted)
 }
 
 func TestDecodingKeepsTheSecret(t *testing.T) {
