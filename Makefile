@@ -4,7 +4,7 @@ GO ?= go
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
-.PHONY: help build demo sandbox test lint vuln race fuzz generate
+.PHONY: help build demo sandbox test lint vuln race fuzz generate chaos
 
 help: ## List the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -44,3 +44,7 @@ fuzz: ## Run every fuzz target for FUZZTIME each
 
 generate: ## Make the generated documentation anew
 	$(GO) generate ./...
+
+CHAOS ?= --duration 2m --grants 500
+chaos: build ## Put worker processes through failures and let the ledger judge (CHAOS="--seed 7 --duration 5m --cluster")
+	./bin/sandbox chaos $(CHAOS)

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -39,6 +40,8 @@ type Options struct {
 	// ones.
 	NATSURL    string
 	MongoDBURI string
+	// NATSMaxStore bounds the bytes that the embedded NATS stores; 0: no bound.
+	NATSMaxStore int64
 	// PostgresURL has the embedded MongoDB keep its data in PostgreSQL.
 	PostgresURL string
 	// Ports to listen on, 0 for any free one.
@@ -59,6 +62,7 @@ type Stack struct {
 
 	natsURL, mongoURI, kmsURL string
 	servers                   []*http.Server
+	logs                      []*os.File
 }
 
 // Start starts the engines. The caller must Stop them.
@@ -72,7 +76,7 @@ func Start(o Options) (s *Stack, err error) {
 	if s.natsURL == "" {
 		s.NATS, err = engines.StartNATS(engines.NATSOptions{
 			Dir: filepath.Join(o.Dir, "nats"), Port: o.NATSPort, Key: "sandbox encryption key",
-			LogFile: filepath.Join(o.Dir, "nats.log"),
+			LogFile: filepath.Join(o.Dir, "nats.log"), MaxStore: o.NATSMaxStore,
 		})
 		if err != nil {
 			return s, err
@@ -84,7 +88,16 @@ func Start(o Options) (s *Stack, err error) {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return s, fmt.Errorf("making the database's folder: %w", err)
 		}
-		s.MongoDB, err = engines.StartFerretDB(engines.FerretDBOptions{Dir: dir, PostgresURL: o.PostgresURL, Port: o.MongoDBPort})
+		log, err := os.OpenFile(filepath.Join(o.Dir, "mongodb.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+		if err != nil {
+			return s, fmt.Errorf("opening the database's log: %w", err)
+		}
+		s.logs = append(s.logs, log)
+		s.MongoDB, err = engines.StartFerretDB(engines.FerretDBOptions{
+			Dir: dir, PostgresURL: o.PostgresURL, Port: o.MongoDBPort,
+			// At lower levels FerretDB writes whole documents.
+			Logger: slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelError})),
+		})
 		if err != nil {
 			return s, err
 		}
@@ -137,6 +150,9 @@ func (s *Stack) Stop() {
 	}
 	if s.NATS != nil {
 		s.NATS.Stop()
+	}
+	for _, log := range s.logs {
+		_ = log.Close()
 	}
 }
 

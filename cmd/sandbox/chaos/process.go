@@ -1,0 +1,111 @@
+package chaos
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// restartPause is how long a worker that ended by itself stays down, as under
+// an orchestrator.
+const restartPause = 500 * time.Millisecond
+
+// process is a worker in a process of its own, started again and again: by the
+// scenes, and by itself when it ends because something it needs is away.
+type process struct {
+	exe    string
+	env    []string
+	log    string
+	offset time.Duration // of its clock
+
+	mu   sync.Mutex
+	cmd  *exec.Cmd // nil while it is meant to be down
+	done chan struct{}
+	err  error // how the last one ended
+}
+
+func (p *process) start() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.launch()
+}
+
+// launch starts the process; the caller holds the lock.
+func (p *process) launch() error {
+	log, err := os.OpenFile(p.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return fmt.Errorf("opening a worker's log: %w", err)
+	}
+	defer log.Close()
+	cmd := exec.Command(p.exe, "worker", "--clock-offset", p.offset.String())
+	cmd.Env, cmd.Stdout, cmd.Stderr = p.env, log, log
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("starting a worker: %w", err)
+	}
+	done := make(chan struct{})
+	p.cmd, p.done = cmd, done
+	go p.supervise(cmd, done)
+	return nil
+}
+
+// supervise waits for the end of a process, and starts another if that end was
+// nobody's wish.
+func (p *process) supervise(cmd *exec.Cmd, done chan struct{}) {
+	err := cmd.Wait()
+	p.mu.Lock()
+	p.err = err
+	p.mu.Unlock()
+	close(done)
+	time.Sleep(restartPause)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.cmd == cmd {
+		_ = p.launch() // it was started before
+	}
+}
+
+// end signals the process and waits for its end; nil when it is down already.
+func (p *process) end(signal syscall.Signal, within time.Duration) error {
+	p.mu.Lock()
+	cmd, done := p.cmd, p.done
+	p.cmd = nil
+	p.mu.Unlock()
+	if cmd == nil {
+		return nil
+	}
+	if err := cmd.Process.Signal(signal); err != nil {
+		<-done
+		return nil // it had ended by itself, and waited to be started again
+	}
+	select {
+	case <-done:
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return p.err
+	case <-time.After(within):
+		return fmt.Errorf("still there %s after %s", within, signal)
+	}
+}
+
+// kill ends the process as a power cut would.
+func (p *process) kill() { _ = p.end(syscall.SIGKILL, time.Minute) }
+
+// terminate ends the process by SIGTERM and expects a clean exit in time, or
+// none at all from a process so young that it does not listen yet.
+func (p *process) terminate() error {
+	err := p.end(syscall.SIGTERM, time.Minute)
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		if status, ok := exit.Sys().(syscall.WaitStatus); ok && status.Signal() == syscall.SIGTERM {
+			return nil
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("a worker did not stop cleanly: %w", err)
+	}
+	return nil
+}

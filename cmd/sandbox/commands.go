@@ -1,0 +1,67 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/spf13/cobra"
+
+	"github.com/latchkey/latchkey/cmd/latchkey/worker"
+	"github.com/latchkey/latchkey/cmd/sandbox/chaos"
+	"github.com/latchkey/latchkey/config"
+)
+
+func chaosCommand() *cobra.Command {
+	var o chaos.Options
+	cmd := &cobra.Command{
+		Use:   "chaos",
+		Short: "Put worker processes through failures and let the ledger judge",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			exe, err := os.Executable()
+			if err != nil {
+				return fmt.Errorf("finding this program: %w", err)
+			}
+			o.Out = cmd.OutOrStdout()
+			return chaos.Run(cmd.Context(), exe, o)
+		},
+	}
+	flags := cmd.Flags()
+	flags.Uint64Var(&o.Seed, "seed", uint64(time.Now().UnixNano()), "what happens when")
+	flags.DurationVar(&o.Duration, "duration", 2*time.Minute, "how long scenes are played")
+	flags.IntVar(&o.Grants, "grants", 1000, "number of grants")
+	flags.IntVar(&o.Workers, "workers", 2, "number of worker processes")
+	flags.BoolVar(&o.Cluster, "cluster", false, "three NATS servers with replicated streams")
+	flags.StringSliceVar(&o.Only, "only", nil, "names of the scenes to play (default: all)")
+	flags.BoolVar(&o.Keep, "keep", false, "leave data and logs in place")
+	return cmd
+}
+
+// workerCommand runs the worker alone in this process, with a clock that may
+// be wrong. Everything else is as in the latchkey command.
+func workerCommand(stderr io.Writer) *cobra.Command {
+	var offset time.Duration
+	cmd := &cobra.Command{
+		Use:   "worker",
+		Short: "Run a worker whose clock may be wrong, configured by the environment",
+		Args:  cobra.NoArgs, Hidden: true,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := config.Load("", os.Environ())
+			if err != nil {
+				return err
+			}
+			log, err := worker.NewLogger(cfg.Log, stderr)
+			if err != nil {
+				return err
+			}
+			return worker.Run(cmd.Context(), cfg, worker.Options{
+				Log: log, Metrics: prometheus.NewRegistry(), Now: func() time.Time { return time.Now().Add(offset) },
+			})
+		},
+	}
+	cmd.Flags().DurationVar(&offset, "clock-offset", 0, "how far the worker's clock is ahead")
+	return cmd
+}
