@@ -60,12 +60,19 @@ func Run(ctx context.Context, cfg config.Config, o Options) error {
 	if w.now == nil {
 		w.now = time.Now
 	}
-	if err := w.connect(ctx); err != nil {
-		w.disconnect()
-		return err
-	}
 	defer w.disconnect()
-	if err := w.assemble(ctx); err != nil {
+	err := w.connect(ctx)
+	if err == nil {
+		err = w.assemble(ctx)
+	}
+	if err == nil {
+		err = w.reconciler.Start(ctx)
+	}
+	if err != nil && ctx.Err() != nil {
+		w.log.Info("stopped before it had begun", zap.Error(err))
+		return nil
+	}
+	if err != nil {
 		return err
 	}
 	return w.run(ctx, o.Ready)
@@ -186,11 +193,6 @@ func (w *worker) assemble(ctx context.Context) error {
 
 // run works until ctx ends.
 func (w *worker) run(ctx context.Context, ready func()) error {
-	// The first pass comes before any message: it tells schedules and
-	// deliveries apart from those of a broker that was wiped.
-	if err := w.reconciler.Start(ctx); err != nil {
-		return err
-	}
 	failed := make(chan error, 2)
 	var background sync.WaitGroup
 	stopped, stop := context.WithCancel(ctx)
