@@ -2,6 +2,7 @@ package events
 
 import (
 	"math"
+	"strings"
 	"time"
 
 	"github.com/latchkey/latchkey/events/secret"
@@ -15,12 +16,16 @@ const maxLifetime = 100 * 365 * 24 * time.Hour
 // expire, or not known".
 type Seconds float64
 
-// Duration returns the lifetime, 0 for none.
+// Duration returns the lifetime in whole seconds, 0 for none. What is shorter
+// than a second counts as one: 0 would make it last for ever.
 func (s Seconds) Duration() time.Duration {
-	if float64(s) >= maxLifetime.Seconds() {
+	switch {
+	case s <= 0:
+		return 0
+	case float64(s) >= maxLifetime.Seconds():
 		return maxLifetime
 	}
-	return time.Duration(math.Floor(float64(s))) * time.Second
+	return time.Duration(max(1, math.Floor(float64(s)))) * time.Second
 }
 
 // Connected is the integration.connected message: what a company's backend
@@ -28,7 +33,8 @@ func (s Seconds) Duration() time.Duration {
 type Connected struct {
 	// UserID is the company's own id of the user.
 	UserID string `json:"userId"`
-	// Payload is Mesh's LinkPayload, verbatim.
+	// Payload is Mesh's LinkPayload, verbatim but for display names, which are
+	// cut at 512 bytes: they go into every event about the grant.
 	Payload *LinkPayload `json:"payload"`
 	// ConnectedAt is when the tokens were obtained; lifetimes count from it.
 	// Zero when neither the body nor the CloudEvents envelope said so.
@@ -80,7 +86,7 @@ type DelayedAuthPayload struct {
 // CloudEvents 1.0 structured message. Every error is an *InvalidError.
 func DecodeConnected(body []byte) (Connected, error) {
 	const name = IntegrationConnected
-	data, at, _, err := unwrap(name, body)
+	data, at, err := unwrap(name, body)
 	if err != nil {
 		return Connected{}, err
 	}
@@ -100,13 +106,15 @@ func DecodeConnected(body []byte) (Connected, error) {
 	if err := c.Payload.check(); err != nil {
 		return Connected{}, err
 	}
+	c.Payload.cutNames()
 	return c, nil
 }
 
-// checkTime keeps times within what every engine stores (years 1970 to 9999).
+// checkTime keeps times, and what a lifetime makes of them, within what every
+// engine and RFC 3339 can hold (years 1970 to 9999).
 func checkTime(message, field string, t time.Time) error {
-	if !t.IsZero() && (t.Year() < 1970 || t.Year() > 9999) {
-		return invalid(message, "%s: outside the years 1970 to 9999", field)
+	if year := t.UTC().Year(); !t.IsZero() && (year < 1970 || year > 9899) {
+		return invalid(message, "%s: outside the years 1970 to 9899", field)
 	}
 	return nil
 }
@@ -150,6 +158,25 @@ func (p *LinkPayload) check() error {
 }
 
 const maxNameBytes = 512
+
+// cutNames shortens what only a human reads. Refusing a long name would lose
+// the tokens; keeping it could make an event too large for NATS.
+func (p *LinkPayload) cutNames() {
+	cut := func(s *string) {
+		if len(*s) > maxNameBytes {
+			*s = strings.ToValidUTF8((*s)[:maxNameBytes], "")
+		}
+	}
+	if a := p.AccessToken; a != nil {
+		cut(&a.BrokerName)
+		for i := range a.AccountTokens {
+			cut(&a.AccountTokens[i].Account.AccountName)
+		}
+	}
+	if d := p.DelayedAuth; d != nil {
+		cut(&d.BrokerName)
+	}
+}
 
 func checkName(message, field, value string) error {
 	switch {

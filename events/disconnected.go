@@ -19,7 +19,7 @@ type Disconnected struct {
 // a CloudEvents 1.0 structured message. Every error is an *InvalidError.
 func DecodeDisconnected(body []byte) (Disconnected, error) {
 	const name = IntegrationDisconnected
-	data, at, _, err := unwrap(name, body)
+	data, at, err := unwrap(name, body)
 	if err != nil {
 		return Disconnected{}, err
 	}

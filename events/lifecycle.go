@@ -1,7 +1,6 @@
 package events
 
 import (
-	"encoding/json"
 	"fmt"
 	"time"
 
@@ -93,15 +92,16 @@ func (e LifecycleEvent) Encode() ([]byte, error) {
 	return b, nil
 }
 
-// DecodeLifecycle reads what Encode wrote.
+// DecodeLifecycle reads what Encode wrote. Every error is an *InvalidError.
 func DecodeLifecycle(body []byte) (LifecycleEvent, error) {
-	var in ce.Event
-	if err := in.UnmarshalJSON(body); err != nil {
-		return LifecycleEvent{}, fmt.Errorf("decoding a lifecycle event: %w", err)
+	const name = "token event"
+	in, err := decodeCloudEvent(name, body)
+	if err != nil {
+		return LifecycleEvent{}, err
 	}
-	e := LifecycleEvent{ID: in.ID(), Kind: in.Type(), Time: in.Time()}
-	if err := json.Unmarshal(in.Data(), &e.Data); err != nil {
-		return LifecycleEvent{}, fmt.Errorf("decoding the data of %s: %w", e.Kind, err)
+	if in == nil {
+		return LifecycleEvent{}, invalid(name, "not a CloudEvents 1.0 structured message")
 	}
-	return e, nil
+	e := LifecycleEvent{ID: in.ID, Kind: in.Type, Time: in.Time}
+	return e, decodeStrict(name, in.Data, &e.Data)
 }

@@ -15,6 +15,11 @@ type RefreshDue struct {
 	// DueAt is the grant's due time for which the schedule was made. It equals
 	// the stored due time to the millisecond, or the message is out of date.
 	DueAt time.Time `json:"dueAt"`
+	// ExpiresAt is the end of the access token at hand, zero for none, and Idle
+	// says that nobody asked for it lately: where refreshes have to wait, these
+	// two decide who goes first.
+	ExpiresAt time.Time `json:"expiresAt,omitzero"`
+	Idle      bool      `json:"idle,omitempty"`
 }
 
 // RefreshDueName is the name of the message in errors and dead letters.

@@ -102,11 +102,15 @@ func (s Subjects) DeadLetter(name string) string { return s.subject("latchkey.de
 // DeadLetterAll matches every dead letter.
 func (s Subjects) DeadLetterAll() string { return s.subject("latchkey.deadletter.>") }
 
+// Canary is a subject that nobody publishes to.
+func (s Subjects) Canary() string { return s.subject("latchkey.canary") }
+
 // Names of the JetStream streams.
 func (s Subjects) IntegrationStream() string { return s.stream("INTEGRATION") }
 func (s Subjects) RefreshStream() string     { return s.stream("REFRESH") }
 func (s Subjects) LifecycleStream() string   { return s.stream("LIFECYCLE") }
 func (s Subjects) RecoveryStream() string    { return s.stream("RECOVERY") }
+func (s Subjects) CanaryStream() string      { return s.stream("CANARY") }
 func (s Subjects) DeadLetterStream() string  { return s.stream("DEADLETTER") }
 
 // ErrUserID is wrapped by every refusal of a user id.

@@ -125,6 +125,9 @@ type wireReply struct {
 // for the requester and for nobody else.
 func (r TokenReply) Encode() ([]byte, error) {
 	out := wireReply{AccessTokens: make([]wireToken, len(r.AccessTokens)), Expiries: r.Expiries, Unavailable: r.Unavailable}
+	if out.Expiries == nil {
+		out.Expiries = []TokenExpiry{}
+	}
 	for i, t := range r.AccessTokens {
 		out.AccessTokens[i] = wireToken{t.AccountID, t.AccountName, t.AccessToken.Reveal(), t.BrokerType, t.BrokerName}
 	}
@@ -135,11 +138,11 @@ func (r TokenReply) Encode() ([]byte, error) {
 	return b, nil
 }
 
-// DecodeTokenReply reads what Encode wrote.
+// DecodeTokenReply reads what Encode wrote. Every error is an *InvalidError.
 func DecodeTokenReply(body []byte) (TokenReply, error) {
 	var in wireReply
-	if err := json.Unmarshal(body, &in); err != nil {
-		return TokenReply{}, invalid(TokenGetName+" reply", "not the JSON expected")
+	if err := decodeStrict(TokenGetName+" reply", body, &in); err != nil {
+		return TokenReply{}, err
 	}
 	r := TokenReply{AccessTokens: make([]IntegrationAccessToken, len(in.AccessTokens)), Expiries: in.Expiries, Unavailable: in.Unavailable}
 	for i, t := range in.AccessTokens {

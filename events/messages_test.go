@@ -1,0 +1,143 @@
+package events_test
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"maps"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/latchkey/latchkey/events"
+)
+
+// decoders are all that read what others send, by message.
+var decoders = map[string]func([]byte) error{
+	"connected":     func(b []byte) error { _, err := events.DecodeConnected(b); return err },
+	"disconnected":  func(b []byte) error { _, err := events.DecodeDisconnected(b); return err },
+	"refresh due":   func(b []byte) error { _, err := events.DecodeRefreshDue(b); return err },
+	"token request": func(b []byte) error { _, err := events.DecodeTokenRequest(b); return err },
+	"token reply":   func(b []byte) error { _, err := events.DecodeTokenReply(b); return err },
+	"lifecycle":     func(b []byte) error { _, err := events.DecodeLifecycle(b); return err },
+}
+
+const (
+	accessTokenForm = `{
+		"userId": "user-1",
+		"connectedAt": "2031-05-06T07:08:09.25Z",
+		"payload": {"accessToken": {
+			"accountTokens": [
+				{"account": {"accountId": "acc-1", "accountName": "Main", "fund": 0, "cash": 12.5, "isReconnected": false},
+				 "accessToken": "at-1", "refreshToken": "rt-1", "tokenId": "id-1", "tradeToken": "tt-1"},
+				{"account": {"accountId": "acc-2", "accountName": null}, "accessToken": "at-2", "refreshToken": null}
+			],
+			"brokerBrandInfo": {"brokerLogo": "iVBORw0KGgo="},
+			"expiresInSeconds": 3600,
+			"refreshTokenExpiresInSeconds": 7776000,
+			"brokerType": "coinbase",
+			"brokerName": "Coinbase"
+		}}
+	}`
+	delayedAuthForm = `{
+		"userId": "user-1",
+		"payload": {"delayedAuth": {
+			"refreshToken": "rt-1",
+			"refreshTokenExpiresInSeconds": 86400,
+			"brokerType": "robinhood",
+			"brokerName": "Robinhood",
+			"brokerBrandInfo": {}
+		}}
+	}`
+	disconnectedBody = `{"userId": "user-1", "brokerType": "coinbase", "accountId": "acc-1", "disconnectedAt": "2031-05-06T07:08:09Z"}`
+	refreshDueBody   = `{"grantId": "g1", "brokerType": "coinbase", "version": 3, "dueAt": "2031-05-06T07:08:09.25Z"}`
+	tokenRequestBody = `{"userId": "user-1", "brokerType": "coinbase", "accountId": "acc-1", "minTTLSeconds": 60}`
+	tokenReplyBody   = `{
+		"accessTokens": [{"accountId": "acc-1", "accountName": "Main", "accessToken": "at-1", "brokerType": "coinbase", "brokerName": "Coinbase"}],
+		"expiries": [{"accountId": "acc-1", "grantId": "g1", "expiresAt": "2031-05-06T07:08:09Z"}],
+		"unavailable": [{"accountId": "acc-2", "brokerType": "coinbase", "grantId": "g2", "code": "must_act", "reason": "mfa_required"}]
+	}`
+	lifecycleBody = `{
+		"specversion": "1.0", "id": "e1", "source": "latchkey", "type": "token.expired", "subject": "g1",
+		"time": "2031-05-06T07:08:09Z", "datacontenttype": "application/json",
+		"data": {"userId": "user-1", "grantId": "g1", "brokerType": "coinbase", "accounts": [{"accountId": "acc-1"}], "version": 2, "reason": "rejected"}
+	}`
+)
+
+// validBodies has, for each decoder, bodies that it accepts.
+func validBodies(t testing.TB) map[string][]string {
+	return map[string][]string{
+		"connected": {
+			accessTokenForm, delayedAuthForm,
+			cloudEvent(t, events.IntegrationConnected, accessTokenForm, nil),
+			cloudEvent64(t, events.IntegrationConnected, delayedAuthForm),
+		},
+		"disconnected": {
+			disconnectedBody,
+			cloudEvent(t, events.IntegrationDisconnected, disconnectedBody, nil),
+			cloudEvent64(t, events.IntegrationDisconnected, disconnectedBody),
+		},
+		"refresh due":   {refreshDueBody},
+		"token request": {tokenRequestBody},
+		"token reply":   {tokenReplyBody},
+		"lifecycle":     {lifecycleBody},
+	}
+}
+
+// cloudEvent wraps data in a structured message. In change, nil removes an
+// attribute.
+func cloudEvent(t testing.TB, kind, data string, change map[string]any) string {
+	t.Helper()
+	return structured(t, map[string]any{
+		"specversion": "1.0", "id": "ce-1", "source": "/backend", "type": kind, "time": "2030-01-02T03:04:05Z",
+		"datacontenttype": "application/json", "data": json.RawMessage(data),
+	}, change)
+}
+
+func cloudEvent64(t testing.TB, kind, data string) string {
+	t.Helper()
+	return cloudEvent(t, kind, `null`, map[string]any{"data": nil, "data_base64": base64.StdEncoding.EncodeToString([]byte(data))})
+}
+
+func structured(t testing.TB, event, change map[string]any) string {
+	t.Helper()
+	for name, value := range change {
+		event[name] = value
+		if value == nil {
+			delete(event, name)
+		}
+	}
+	b, err := json.Marshal(event)
+	require.NoError(t, err)
+	return string(b)
+}
+
+// edited is a JSON body with the members of the object at path changed; nil
+// removes a member.
+func edited(t testing.TB, body string, change map[string]any, path ...any) string {
+	t.Helper()
+	var doc any
+	require.NoError(t, json.Unmarshal([]byte(body), &doc))
+	at := doc
+	for _, p := range path {
+		switch p := p.(type) {
+		case string:
+			at = at.(map[string]any)[p]
+		case int:
+			at = at.([]any)[p]
+		}
+	}
+	object := at.(map[string]any)
+	maps.Copy(object, change)
+	maps.DeleteFunc(object, func(name string, value any) bool { return value == nil })
+	b, err := json.Marshal(doc)
+	require.NoError(t, err)
+	return string(b)
+}
+
+func TestValidBodiesAreAccepted(t *testing.T) {
+	for name, bodies := range validBodies(t) {
+		for _, body := range bodies {
+			require.NoError(t, decoders[name]([]byte(body)), "%s: %s", name, body)
+		}
+	}
+}

@@ -1,0 +1,214 @@
+package events_test
+
+import (
+	"encoding/json"
+	"io/fs"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/santhosh-tekuri/jsonschema/v6"
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"github.com/latchkey/latchkey/events"
+)
+
+// schemas compiles every schema, by file name.
+func schemas(t testing.TB) map[string]*jsonschema.Schema {
+	t.Helper()
+	names, err := fs.Glob(events.Schemas(), "*")
+	require.NoError(t, err)
+	require.ElementsMatch(t, []string{
+		events.SchemaConnected, events.SchemaDisconnected, events.SchemaLifecycle, events.SchemaTokenRequest, events.SchemaTokenReply,
+	}, names)
+	compiler := jsonschema.NewCompiler()
+	compiler.AssertFormat()
+	out := map[string]*jsonschema.Schema{}
+	for _, name := range names {
+		b, err := fs.ReadFile(events.Schemas(), name)
+		require.NoError(t, err)
+		doc, err := jsonschema.UnmarshalJSON(strings.NewReader(string(b)))
+		require.NoError(t, err)
+		object := doc.(map[string]any)
+		require.Equal(t, "https://json-schema.org/draft/2020-12/schema", object["$schema"], name)
+		id := object["$id"].(string)
+		require.True(t, strings.HasSuffix(id, "/"+name), id)
+		require.NoError(t, compiler.AddResource(id, doc))
+		out[name], err = compiler.Compile(id)
+		require.NoError(t, err)
+	}
+	return out
+}
+
+func validate(t require.TestingT, schema *jsonschema.Schema, body []byte) error {
+	doc, err := jsonschema.UnmarshalJSON(strings.NewReader(string(body)))
+	require.NoError(t, err)
+	return schema.Validate(doc)
+}
+
+// decoderOf names the decoder of what a schema describes.
+var decoderOf = map[string]string{
+	events.SchemaConnected:    "connected",
+	events.SchemaDisconnected: "disconnected",
+	events.SchemaTokenRequest: "token request",
+	events.SchemaTokenReply:   "token reply",
+}
+
+func TestSchemasAcceptTheExamples(t *testing.T) {
+	all := schemas(t)
+	for schema, body := range map[string]string{
+		events.SchemaConnected:    accessTokenForm,
+		events.SchemaDisconnected: disconnectedBody,
+		events.SchemaTokenRequest: tokenRequestBody,
+		events.SchemaTokenReply:   tokenReplyBody,
+	} {
+		require.NoError(t, validate(t, all[schema], []byte(body)), schema)
+	}
+	require.NoError(t, validate(t, all[events.SchemaConnected], []byte(delayedAuthForm)))
+}
+
+// message generates what a sender may send by mistake or design: each member
+// of a template is now absent, now null, now of another kind, now good.
+func message(t *rapid.T, at string, template any) any {
+	switch template := template.(type) {
+	case map[string]any:
+		if rare(t, at) {
+			return rapid.SampledFrom([]any{nil, "x", 5, []any{}, map[string]any{}, template}).Draw(t, at)
+		}
+		out := map[string]any{}
+		for _, name := range slices.Sorted(maps.Keys(template)) {
+			if !rare(t, at+"."+name+" absent") {
+				out[name] = message(t, at+"."+name, template[name])
+			}
+		}
+		return out
+	case []any:
+		if len(template) == 0 || rare(t, at) {
+			return rapid.SampledFrom([]any{nil, "x", 5, []any{}, map[string]any{}, []any{nil}}).Draw(t, at)
+		}
+		return []any{message(t, at+"[0]", template[0]), template[len(template)-1]}
+	}
+	if !rare(t, at) {
+		return template
+	}
+	return rapid.SampledFrom([]any{
+		nil, "", "x", "a\u202eb", strings.Repeat("x", 257), strings.Repeat("x", 513), 0, 1, -1, 0.5, true,
+		[]any{}, map[string]any{}, "2031-05-06T07:08:09Z", "2031-05-06", "2031-13-06T07:08:09Z",
+	}).Draw(t, at)
+}
+
+// rare keeps about as many messages acceptable as not.
+func rare(t *rapid.T, label string) bool { return rapid.IntRange(0, 14).Draw(t, label+"?") == 7 }
+
+func TestSchemasAndDecodersAgree(t *testing.T) {
+	all := schemas(t)
+	for schema, bodies := range map[string][]string{
+		events.SchemaConnected:    {accessTokenForm, delayedAuthForm},
+		events.SchemaDisconnected: {disconnectedBody},
+		events.SchemaTokenRequest: {tokenRequestBody},
+	} {
+		for _, body := range bodies {
+			var template any
+			require.NoError(t, json.Unmarshal([]byte(body), &template))
+			accepted, refused := 0, 0
+			rapid.Check(t, func(t *rapid.T) {
+				b, err := json.Marshal(message(t, "", template))
+				require.NoError(t, err)
+				bySchema := validate(t, all[schema], b)
+				byDecoder := decoders[decoderOf[schema]](b)
+				require.Equal(t, bySchema == nil, byDecoder == nil, "%s\nschema: %v\ndecoder: %v", b, bySchema, byDecoder)
+				if byDecoder == nil {
+					accepted++
+				} else {
+					refused++
+				}
+			})
+			require.NotZero(t, accepted, "%s: only refusals compared", schema)
+			require.NotZero(t, refused, "%s: no refusal compared", schema)
+		}
+	}
+}
+
+func TestWhatGoEncodesValidates(t *testing.T) {
+	all := schemas(t)
+	rapid.Check(t, func(t *rapid.T) {
+		reply, err := tokenReplies.Draw(t, "reply").Encode()
+		require.NoError(t, err)
+		require.NoError(t, validate(t, all[events.SchemaTokenReply], reply))
+
+		body, err := lifecycleEvents.Draw(t, "event").Encode()
+		require.NoError(t, err)
+		var event struct{ Data json.RawMessage }
+		require.NoError(t, json.Unmarshal(body, &event))
+		require.NoError(t, validate(t, all[events.SchemaLifecycle], event.Data))
+
+		ttl := rapid.Int64Range(0, 3153600000)
+		request, err := json.Marshal(events.TokenRequest{
+			UserID: rapid.StringMatching(`[a-z.*> ]{1,20}`).Draw(t, "user"), BrokerType: rapid.String().Draw(t, "broker"),
+			AccountID: rapid.String().Draw(t, "account"), MinTTLSeconds: rapid.Ptr(ttl, true).Draw(t, "ttl"),
+		})
+		require.NoError(t, err)
+		require.NoError(t, validate(t, all[events.SchemaTokenRequest], request))
+	})
+	empty, err := events.TokenReply{}.Encode()
+	require.NoError(t, err)
+	require.NoError(t, validate(t, all[events.SchemaTokenReply], empty))
+}
+
+func TestSchemasRefuse(t *testing.T) {
+	all := schemas(t)
+	type object = map[string]any
+	var lifecycle struct{ Data json.RawMessage }
+	require.NoError(t, json.Unmarshal([]byte(lifecycleBody), &lifecycle))
+	data := string(lifecycle.Data)
+	token := func(change object) string { return edited(t, tokenReplyBody, change, "accessTokens", 0) }
+	require.NoError(t, validate(t, all[events.SchemaLifecycle], []byte(data)))
+	for _, c := range []struct{ schema, body string }{
+		{events.SchemaLifecycle, edited(t, data, object{"reason": "because"})},
+		{events.SchemaLifecycle, edited(t, data, object{"version": 0})},
+		{events.SchemaLifecycle, edited(t, data, object{"accounts": nil})},
+		{events.SchemaLifecycle, edited(t, data, object{"expiresAt": "soon"})},
+		{events.SchemaLifecycle, edited(t, data, object{"userId": ""})},
+		{events.SchemaTokenReply, token(object{"accessToken": nil})},
+		{events.SchemaTokenReply, token(object{"accessToken": ""})},
+		{events.SchemaTokenReply, token(object{"accountName": nil})},
+		{events.SchemaTokenReply, edited(t, tokenReplyBody, object{"expiries": nil})},
+		{events.SchemaTokenReply, edited(t, tokenReplyBody, object{"code": "maybe"}, "unavailable", 0)},
+		{events.SchemaTokenReply, edited(t, tokenReplyBody, object{"expiresAt": "soon"}, "expiries", 0)},
+
+		{events.SchemaConnected, edited(t, accessTokenForm, object{"expiresInSeconds": -1}, "payload", "accessToken")},
+		{events.SchemaConnected, edited(t, accessTokenForm, object{"accountTokens": []any{}}, "payload", "accessToken")},
+		{events.SchemaConnected, edited(t, accessTokenForm, object{"accessToken": nil, "refreshToken": ""}, "payload", "accessToken", "accountTokens", 0)},
+		{events.SchemaConnected, edited(t, accessTokenForm, object{"userId": "a\u202eb"})},
+		{events.SchemaConnected, edited(t, accessTokenForm, object{"payload": object{"accessToken": []any{}}})},
+		{events.SchemaConnected, edited(t, delayedAuthForm, object{"refreshToken": ""}, "payload", "delayedAuth")},
+		{events.SchemaDisconnected, edited(t, disconnectedBody, object{"userId": nil})},
+		{events.SchemaDisconnected, edited(t, disconnectedBody, object{"disconnectedAt": "yesterday"})},
+		{events.SchemaTokenRequest, edited(t, tokenRequestBody, object{"minTTLSeconds": -1})},
+		{events.SchemaTokenRequest, edited(t, tokenRequestBody, object{"minTTLSeconds": 3153600001})},
+	} {
+		if decoder := decoderOf[c.schema]; decoder != "" && c.schema != events.SchemaTokenReply {
+			require.Error(t, decoders[decoder]([]byte(c.body)), c.body)
+		}
+		require.Error(t, validate(t, all[c.schema], []byte(c.body)), c.body)
+	}
+}
+
+// Constants that a schema repeats must not drift from the Go code.
+func TestSchemasListEveryConstant(t *testing.T) {
+	all := schemas(t)
+	for _, reason := range reasons {
+		at := time.Unix(0, 0).UTC()
+		b, err := json.Marshal(events.Lifecycle{UserID: "u", GrantID: "g", BrokerType: "b", Accounts: []events.Account{}, Version: 1, ExpiresAt: &at, Reason: reason})
+		require.NoError(t, err)
+		require.NoError(t, validate(t, all[events.SchemaLifecycle], b), reason)
+	}
+	for code := range events.CodeNumber {
+		b, err := events.TokenReply{Unavailable: []events.UnavailableAccount{{BrokerType: "b", GrantID: "g", Code: code}}}.Encode()
+		require.NoError(t, err)
+		require.NoError(t, validate(t, all[events.SchemaTokenReply], b), code)
+	}
+}
