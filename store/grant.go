@@ -75,11 +75,14 @@ type Grant struct {
 	// Warned is the reason of the last token.expiring of this version.
 	Warned events.Reason `bson:"warned,omitempty"`
 
+	// UsedIn is the last version whose access tokens were asked for.
+	UsedIn int64 `bson:"usedIn,omitempty"`
+
 	// Lease is the right of one worker to refresh the grant.
 	Lease *Lease `bson:"lease,omitempty"`
 	// Epoch grows by one with every lease: the fencing token.
 	Epoch int64 `bson:"epoch"`
-	// Applied is the epoch whose answer made the present token set.
+	// Applied is the newest epoch whose answer is in the present token set.
 	Applied int64 `bson:"applied"`
 
 	// Outbox holds what is still to be sent to NATS about this document.
@@ -193,6 +196,10 @@ func (g *Grant) Lifecycle(reason events.Reason) events.Lifecycle {
 	}
 	return data
 }
+
+// Idle reports whether nobody has asked for the access tokens of the version
+// before the present one. A grant that was just connected is not idle.
+func (g *Grant) Idle() bool { return g.Version > 1 && g.UsedIn < g.Version-1 }
 
 // Account returns the account with this id, or nil.
 func (g *Grant) Account(id string) *Account {

@@ -155,6 +155,17 @@ func (s *Store) Sent(ctx context.Context, g *Grant, stream string) error {
 	return nil
 }
 
+// Used records that the tokens of a grant's present version were asked for. It
+// is a hint, which a write of the whole grant at the same time may lose.
+func (s *Store) Used(ctx context.Context, g *Grant) error {
+	_, err := s.grants.UpdateOne(ctx, bson.D{{Key: "_id", Value: g.ID}, {Key: "version", Value: g.Version}},
+		bson.D{{Key: "$set", Value: bson.D{{Key: "usedIn", Value: g.Version}}}})
+	if err != nil {
+		return fmt.Errorf("recording the use of grant %s: %w", g.ID, err)
+	}
+	return nil
+}
+
 func collect[T any](ctx context.Context, cursor *mongo.Cursor, err error, doing string) ([]*T, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", doing, err)

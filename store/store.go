@@ -114,8 +114,11 @@ func (s *Store) Ensure(ctx context.Context) error {
 		{s.dataKeys, []mongo.IndexModel{index("createdAt")}},
 	}
 	for _, w := range wanted {
-		if _, err := w.collection.Indexes().CreateMany(ctx, w.indexes); err != nil {
-			return fmt.Errorf("creating the indexes of collection %s: %w", w.collection.Name(), err)
+		// One at a time: FerretDB fails on a list of which several exist.
+		for _, index := range w.indexes {
+			if _, err := w.collection.Indexes().CreateOne(ctx, index); err != nil {
+				return fmt.Errorf("creating the indexes of collection %s: %w", w.collection.Name(), err)
+			}
 		}
 	}
 	return nil

@@ -2,6 +2,8 @@ package store
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -16,6 +18,24 @@ type TokenSet struct {
 	// RefreshToken is the one the accounts share. Empty: there is none.
 	RefreshToken secret.Text
 	TradeToken   secret.Text
+	// Origin is the hash of the refresh token with which the grant was
+	// connected: a connect that brings it again is a repetition.
+	Origin string
+}
+
+// OriginOf returns what Origin is for a refresh token; empty for none.
+func OriginOf(refreshToken secret.Text) string {
+	if refreshToken.Empty() {
+		return ""
+	}
+	sum := sha256.Sum256([]byte(refreshToken.Reveal()))
+	return hex.EncodeToString(sum[:])
+}
+
+// Repeats reports whether a refresh token is the one with which the grant was
+// connected, though it has been replaced since.
+func (t *TokenSet) Repeats(refreshToken secret.Text) bool {
+	return t.Origin != "" && t.Origin == OriginOf(refreshToken) && !t.RefreshToken.Equal(refreshToken)
 }
 
 // AccountToken is the access token of one account.
@@ -40,6 +60,7 @@ type plainSet struct {
 	Accounts     []plainAccount `json:"a"`
 	RefreshToken string         `json:"r,omitempty"`
 	TradeToken   string         `json:"t,omitempty"`
+	Origin       string         `json:"o,omitempty"`
 }
 
 type plainAccount struct {
@@ -49,7 +70,7 @@ type plainAccount struct {
 }
 
 func (t TokenSet) plain() plainSet {
-	p := plainSet{Accounts: make([]plainAccount, len(t.Accounts)), RefreshToken: t.RefreshToken.Reveal(), TradeToken: t.TradeToken.Reveal()}
+	p := plainSet{Accounts: make([]plainAccount, len(t.Accounts)), RefreshToken: t.RefreshToken.Reveal(), TradeToken: t.TradeToken.Reveal(), Origin: t.Origin}
 	for i, a := range t.Accounts {
 		p.Accounts[i] = plainAccount{a.AccountID, a.AccessToken.Reveal(), a.TokenID.Reveal()}
 	}
@@ -57,7 +78,7 @@ func (t TokenSet) plain() plainSet {
 }
 
 func (p plainSet) tokens() TokenSet {
-	t := TokenSet{Accounts: make([]AccountToken, len(p.Accounts)), RefreshToken: secret.New(p.RefreshToken), TradeToken: secret.New(p.TradeToken)}
+	t := TokenSet{Accounts: make([]AccountToken, len(p.Accounts)), RefreshToken: secret.New(p.RefreshToken), TradeToken: secret.New(p.TradeToken), Origin: p.Origin}
 	for i, a := range p.Accounts {
 		t.Accounts[i] = AccountToken{a.ID, secret.New(a.Access), secret.New(a.Token)}
 	}

@@ -74,6 +74,9 @@ func additionalData(keyID string, b Binding) []byte {
 }
 
 func newAEAD(key []byte) (cipher.AEAD, error) {
+	if len(key) != keySize {
+		return nil, fmt.Errorf("a data key of %d bytes, not %d", len(key), keySize)
+	}
 	block, err := aes.NewCipher(key)
 	if err != nil {
 		return nil, fmt.Errorf("making a cipher of a data key: %w", err)

@@ -47,6 +47,10 @@ var (
 	// ErrUnknownKey: the data key of a blob is not stored. It does not pass by
 	// itself: keys were deleted, or the database is another one.
 	ErrUnknownKey = errors.New("unknown data key")
+	// ErrWrappedKey: the data key of a blob is stored, but KMS does not unwrap
+	// it. It does not pass by itself, yet says nothing about the blob, which
+	// opens again once the right KMS key or the true wrapped key is back.
+	ErrWrappedKey = errors.New("the stored data key does not unwrap: another KMS key, or changed from outside")
 	// ErrKMS: a data key could not be had from KMS now. The caller keeps its
 	// message and tries again.
 	ErrKMS = errors.New("data key not available from KMS")
@@ -170,8 +174,9 @@ func (e *Envelope) within(key *dataKey, age time.Duration) bool {
 		key.sets.Load() < e.opts.MaxSets && key.octets.Load() < e.opts.MaxBytes
 }
 
-// Open opens a blob. The error wraps ErrSealed (for good), ErrUnknownKey (for
-// good), ErrKMS (for now) or is the store's.
+// Open opens a blob. The error wraps ErrSealed (for good), ErrUnknownKey or
+// ErrWrappedKey (until somebody restores the key), ErrKMS (for now) or is the
+// store's.
 func (e *Envelope) Open(ctx context.Context, blob Blob, b Binding) ([]byte, error) {
 	key, err := e.opening(ctx, blob.KeyID)
 	if err != nil {
@@ -270,8 +275,9 @@ func (e *Envelope) unwrap(ctx context.Context, id string) (*dataKey, error) {
 	})
 	e.opts.OnKMS("Decrypt", err)
 	var invalid *types.InvalidCiphertextException
-	if errors.As(err, &invalid) {
-		return nil, fmt.Errorf("unwrapping data key %q: %w", id, ErrSealed)
+	var incorrect *types.IncorrectKeyException
+	if errors.As(err, &invalid) || errors.As(err, &incorrect) {
+		return nil, fmt.Errorf("unwrapping data key %q: %w", id, ErrWrappedKey)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%w: unwrapping data key %q: %w", ErrKMS, id, err)
@@ -279,7 +285,7 @@ func (e *Envelope) unwrap(ctx context.Context, id string) (*dataKey, error) {
 	defer clear(out.Plaintext)
 	aead, err := newAEAD(out.Plaintext)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: %w", ErrWrappedKey, err)
 	}
 	key := &dataKey{id: id, aead: aead, since: e.opts.Now()}
 	e.remember(key)

@@ -1,0 +1,187 @@
+package envelope_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/latchkey/latchkey/cmd/sandbox/kmssim"
+	"github.com/latchkey/latchkey/store/envelope"
+)
+
+func TestAKeyIsRenewedAtMaxAge(t *testing.T) {
+	f := newFixture(t)
+	e := f.envelope()
+	first := seal(t, e, "one")
+	f.clock.advance(24*time.Hour - 1)
+	require.Equal(t, first.KeyID, seal(t, e, "two").KeyID)
+	f.clock.advance(1)
+	require.NotEqual(t, first.KeyID, seal(t, e, "three").KeyID)
+	require.Equal(t, 2, f.generated())
+	requireOpens(t, e, first, "one")
+}
+
+func TestAKeyIsRenewedAtMaxSets(t *testing.T) {
+	f := newFixture(t)
+	o := f.options()
+	o.MaxSets = 3
+	e := envelope.New(o)
+	count := map[string]int{}
+	for range 7 {
+		count[seal(t, e, "x").KeyID]++
+	}
+	require.Equal(t, 3, f.generated())
+	for _, n := range count {
+		require.LessOrEqual(t, n, 3)
+	}
+}
+
+func TestAKeyIsRenewedAtMaxBytes(t *testing.T) {
+	f := newFixture(t)
+	o := f.options()
+	o.MaxBytes = 10
+	e := envelope.New(o)
+	first := seal(t, e, "123456789")
+	require.Equal(t, first.KeyID, seal(t, e, "1").KeyID)
+	require.NotEqual(t, first.KeyID, seal(t, e, "1").KeyID)
+	require.Equal(t, 2, f.generated())
+}
+
+func TestKMSCallsPerMillionSets(t *testing.T) {
+	f := newFixture(t)
+	e := f.envelope()
+	var last envelope.Blob
+	plaintext := []byte("x")
+	const sets = 1<<20 + 10
+	for range sets {
+		s, err := e.Sealer(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		last = s.Seal(plaintext, binding)
+	}
+	require.Equal(t, 2, f.generated(), "one key for the first 2^20 sets, one for the rest")
+	requireOpens(t, e, last, "x")
+	require.LessOrEqual(t, f.generated()+f.decrypted(), 100)
+}
+
+func TestWithoutKMSNothingIsSealed(t *testing.T) {
+	for name, fault := range map[string]kmssim.Fault{
+		"throttled": kmssim.Throttling, "down": kmssim.ServiceUnavailable, "hangs up": kmssim.Disconnect,
+		"internal": kmssim.Internal, "dependency": kmssim.DependencyTimeout, "key unavailable": kmssim.KeyUnavailable,
+	} {
+		f := newFixture(t)
+		var told []error
+		o := f.options()
+		o.OnKMS = func(operation string, err error) {
+			require.Equal(t, "GenerateDataKey", operation)
+			told = append(told, err)
+		}
+		e := envelope.New(o)
+		f.sim.Faults().Always(fault)
+		_, err := e.Sealer(t.Context())
+		require.ErrorIs(t, err, envelope.ErrKMS, name)
+		require.Empty(t, f.keys.all(), name)
+
+		f.sim.Faults().Clear()
+		requireOpens(t, e, seal(t, e, "x"), "x")
+		require.Len(t, told, 2, name)
+		require.Error(t, told[0])
+		require.NoError(t, told[1])
+	}
+}
+
+func TestAWrongKEKIsTold(t *testing.T) {
+	f := newFixture(t)
+	o := f.options()
+	o.KeyID = "alias/none"
+	_, err := envelope.New(o).Sealer(t.Context())
+	require.ErrorIs(t, err, envelope.ErrKMS)
+	require.ErrorContains(t, err, "NotFoundException")
+}
+
+func TestAKeyThatIsNotStoredDoesNotSeal(t *testing.T) {
+	f := newFixture(t)
+	e := f.envelope()
+	down := errors.New("database down")
+	f.keys.failWith(down)
+	_, err := e.Sealer(t.Context())
+	require.ErrorIs(t, err, down)
+	require.NotErrorIs(t, err, envelope.ErrKMS)
+
+	f.keys.failWith(nil)
+	blob := seal(t, e, "x")
+	require.Contains(t, f.keys.all(), blob.KeyID)
+	require.Equal(t, 2, f.generated(), "the key that was not stored is not used")
+}
+
+func TestAnOldKeyGoesOnWhileThereIsNoNewOne(t *testing.T) {
+	f := newFixture(t)
+	e := f.envelope()
+	first := seal(t, e, "one")
+	f.sim.Faults().Always(kmssim.ServiceUnavailable)
+	f.clock.advance(24 * time.Hour)
+	require.Equal(t, first.KeyID, seal(t, e, "two").KeyID)
+	f.clock.advance(time.Hour - 1)
+	require.Equal(t, first.KeyID, seal(t, e, "three").KeyID)
+	f.clock.advance(1)
+	_, err := e.Sealer(t.Context())
+	require.ErrorIs(t, err, envelope.ErrKMS)
+
+	f.sim.Faults().Clear()
+	require.NotEqual(t, first.KeyID, seal(t, e, "four").KeyID)
+}
+
+func TestAFullKeyDoesNotGoOn(t *testing.T) {
+	f := newFixture(t)
+	o := f.options()
+	o.MaxSets = 1
+	e := envelope.New(o)
+	seal(t, e, "one")
+	f.sim.Faults().Always(kmssim.ServiceUnavailable)
+	_, err := e.Sealer(t.Context())
+	require.ErrorIs(t, err, envelope.ErrKMS)
+}
+
+func TestASealerAtHandNeedsNoKMS(t *testing.T) {
+	f := newFixture(t)
+	e := f.envelope()
+	s, err := e.Sealer(t.Context())
+	require.NoError(t, err)
+	f.sim.Faults().Always(kmssim.Disconnect)
+	f.clock.advance(1000 * time.Hour)
+	blob := s.Seal([]byte("the answer of a spent token"), binding)
+	f.sim.Faults().Clear()
+	requireOpens(t, f.envelope(), blob, "the answer of a spent token")
+}
+
+func TestAHangingKMSIsGivenUp(t *testing.T) {
+	f := newFixture(t)
+	o := f.options()
+	o.Timeout = time.Millisecond
+	o.KMS = hooked{KMS: f.client, before: func(ctx context.Context, _ string) error {
+		<-ctx.Done()
+		return ctx.Err()
+	}}
+	_, err := envelope.New(o).Sealer(t.Context())
+	require.ErrorIs(t, err, envelope.ErrKMS)
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+}
+
+func TestWithoutRandomnessNoKeyIsMade(t *testing.T) {
+	f := newFixture(t)
+	o := f.options()
+	o.Rand = failing{}
+	_, err := envelope.New(o).Sealer(t.Context())
+	require.ErrorIs(t, err, errNoRandomness)
+	require.Zero(t, f.generated())
+}
+
+var errNoRandomness = errors.New("no randomness")
+
+type failing struct{}
+
+func (failing) Read([]byte) (int, error) { return 0, errNoRandomness }

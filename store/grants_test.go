@@ -1,0 +1,139 @@
+package store_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/latchkey/latchkey/store"
+)
+
+func TestInsertAndGet(t *testing.T) {
+	s := open(t)
+	g := active("g")
+	g.Rev = 99
+	insert(t, s, g)
+	require.EqualValues(t, 1, g.Rev)
+	require.Equal(t, g, get(t, s, "g"))
+
+	require.ErrorIs(t, s.Insert(t.Context(), active("g")), store.ErrConflict)
+	_, err := s.Get(t.Context(), "none")
+	require.ErrorIs(t, err, store.ErrNotFound)
+	require.ErrorContains(t, err, "none")
+}
+
+func TestByUser(t *testing.T) {
+	s := open(t)
+	other := active("c")
+	other.UserID = "another"
+	insert(t, s, active("a"), active("b"), other)
+	found, err := s.ByUser(t.Context(), "user")
+	require.NoError(t, err)
+	require.ElementsMatch(t, []string{"a", "b"}, ids(found))
+	found, err = s.ByUser(t.Context(), "nobody")
+	require.NoError(t, err)
+	require.Empty(t, found)
+	// What looks like a query is only a name.
+	found, err = s.ByUser(t.Context(), `{"$ne":null}`)
+	require.NoError(t, err)
+	require.Empty(t, found)
+}
+
+func TestSaveOnlyOverWhatWasRead(t *testing.T) {
+	s := open(t)
+	insert(t, s, active("g"))
+	mine, theirs := get(t, s, "g"), get(t, s, "g")
+
+	theirs.Version = 2
+	require.NoError(t, s.Save(t.Context(), theirs))
+	require.EqualValues(t, 2, theirs.Rev)
+
+	mine.Version = 7
+	require.ErrorIs(t, s.Save(t.Context(), mine), store.ErrConflict)
+	require.EqualValues(t, 1, mine.Rev, "the revision is still the one that was read")
+	require.Equal(t, theirs, get(t, s, "g"))
+
+	require.NoError(t, s.Save(t.Context(), theirs), "one may save again what one has saved")
+	require.EqualValues(t, 3, get(t, s, "g").Rev)
+	require.ErrorIs(t, s.Save(t.Context(), active("none")), store.ErrConflict)
+}
+
+func TestSaveRemovesWhatIsGone(t *testing.T) {
+	s := open(t)
+	g := active("g")
+	g.Outbox, g.Lease, g.Reason = outbox(now), &store.Lease{Owner: "w", Until: now}, "rejected"
+	insert(t, s, g)
+	g.Outbox, g.Lease, g.Due, g.Access, g.Reason = nil, nil, nil, nil, ""
+	require.NoError(t, s.Save(t.Context(), g))
+	require.Equal(t, g, get(t, s, "g"))
+}
+
+func TestDeleteOnlyWhatWasRead(t *testing.T) {
+	s := open(t)
+	insert(t, s, active("g"))
+	stale, g := get(t, s, "g"), get(t, s, "g")
+	require.NoError(t, s.Save(t.Context(), g))
+	require.ErrorIs(t, s.Delete(t.Context(), stale), store.ErrConflict)
+	require.NoError(t, s.Delete(t.Context(), g))
+	_, err := s.Get(t.Context(), "g")
+	require.ErrorIs(t, err, store.ErrNotFound)
+	require.ErrorIs(t, s.Delete(t.Context(), g), store.ErrConflict)
+}
+
+func TestSentEmptiesTheOutbox(t *testing.T) {
+	s := open(t)
+	g := active("g")
+	g.Outbox = outbox(now)
+	insert(t, s, g)
+	require.NoError(t, s.Sent(t.Context(), g, "stream-1"))
+	after := get(t, s, "g")
+	require.Nil(t, after.Outbox)
+	require.Equal(t, "stream-1", after.Due.Stream)
+	require.Equal(t, g.Rev, after.Rev)
+}
+
+func TestSentWithoutAStreamLeavesTheSchedule(t *testing.T) {
+	s := open(t)
+	g := active("g")
+	g.Due.Stream, g.Outbox = "stream-1", outbox(now)
+	insert(t, s, g)
+	require.NoError(t, s.Sent(t.Context(), g, ""))
+	require.Equal(t, "stream-1", get(t, s, "g").Due.Stream)
+
+	idle := active("idle")
+	idle.Due, idle.Outbox = nil, outbox(now)
+	insert(t, s, idle)
+	require.NoError(t, s.Sent(t.Context(), idle, "stream-1"))
+	require.Nil(t, get(t, s, "idle").Due, "what is not due is not made due")
+	require.Nil(t, get(t, s, "idle").Outbox)
+}
+
+func TestSentOfAnOlderRevisionDoesNothing(t *testing.T) {
+	s := open(t)
+	g := active("g")
+	g.Outbox = outbox(now)
+	insert(t, s, g)
+	stale := g.Clone()
+	g.Outbox.Events[0].ID = "e2"
+	require.NoError(t, s.Save(t.Context(), g))
+	require.NoError(t, s.Sent(t.Context(), stale, "stream-1"))
+	require.Equal(t, g, get(t, s, "g"))
+}
+
+func TestPoked(t *testing.T) {
+	s := open(t)
+	g := active("g")
+	insert(t, s, g)
+	require.NoError(t, s.Poked(t.Context(), g, now))
+	require.NoError(t, s.Poked(t.Context(), g, now.Add(time.Minute)))
+	due := get(t, s, "g").Due
+	require.Equal(t, 2, due.Pokes)
+	require.Equal(t, now.Add(time.Minute), due.PokedAt)
+	require.Equal(t, g.Due.At, due.At)
+
+	stale := g.Clone()
+	require.NoError(t, s.Save(t.Context(), g))
+	require.NoError(t, s.Poked(t.Context(), stale, now))
+	require.Equal(t, g, get(t, s, "g"))
+}

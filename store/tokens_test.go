@@ -1,0 +1,97 @@
+package store_test
+
+import (
+	"fmt"
+	"net/http/httptest"
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/service/kms"
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"github.com/latchkey/latchkey/cmd/sandbox/kmssim"
+	"github.com/latchkey/latchkey/events/secret"
+	"github.com/latchkey/latchkey/store"
+	"github.com/latchkey/latchkey/store/envelope"
+)
+
+// sealing returns an envelope whose data keys lie in a database.
+func sealing(t *testing.T) *envelope.Envelope {
+	t.Helper()
+	sim, err := kmssim.Open(kmssim.Options{Dir: t.TempDir(), AccessKeyID: "AKIAEXAMPLE", SecretAccessKey: secret.New("example")})
+	require.NoError(t, err)
+	server := httptest.NewServer(sim)
+	t.Cleanup(server.Close)
+	_, err = sim.CreateKey("alias/tokens")
+	require.NoError(t, err)
+	keys := open(t)
+	o := envelope.Options{KMS: kms.NewFromConfig(sim.Config(server.URL)), Store: keys, KeyID: "alias/tokens"}
+	sealer := envelope.New(o)
+	_, err = sealer.Sealer(t.Context())
+	require.NoError(t, err)
+	return sealer
+}
+
+var tokenSets = rapid.Custom(func(t *rapid.T) store.TokenSet {
+	text := rapid.Map(rapid.String(), secret.New)
+	set := store.TokenSet{Accounts: []store.AccountToken{}, RefreshToken: text.Draw(t, "refresh"), TradeToken: text.Draw(t, "trade")}
+	for range rapid.IntRange(0, 4).Draw(t, "accounts") {
+		set.Accounts = append(set.Accounts, store.AccountToken{
+			AccountID: rapid.String().Draw(t, "account"), AccessToken: text.Draw(t, "access"), TokenID: text.Draw(t, "token id"),
+		})
+	}
+	return set
+})
+
+func TestTokensRoundTrip(t *testing.T) {
+	e := sealing(t)
+	sealer, err := e.Sealer(t.Context())
+	require.NoError(t, err)
+	b := active("g").Binding()
+	rapid.Check(t, func(t *rapid.T) {
+		want := tokenSets.Draw(t, "tokens")
+		got, err := store.OpenTokens(t.Context(), e, store.SealTokens(sealer, want, b), b)
+		require.NoError(t, err)
+		require.Equal(t, want, got)
+	})
+}
+
+func TestTokensOpenOnlyAtTheirVersion(t *testing.T) {
+	const token = "eyJCANARYx7Q-a-long-token"
+	e := sealing(t)
+	sealer, err := e.Sealer(t.Context())
+	require.NoError(t, err)
+	g := active("g")
+	set := store.TokenSet{Accounts: []store.AccountToken{{AccountID: "acc-1", AccessToken: secret.New(token)}}, RefreshToken: secret.New(token)}
+	blob := store.SealTokens(sealer, set, g.Binding())
+	require.NotContains(t, string(blob.Data), token)
+	require.NotContains(t, fmt.Sprintf("%v %+v %#v", set, set, set), token)
+
+	g.Version++
+	_, err = store.OpenTokens(t.Context(), e, blob, g.Binding())
+	require.ErrorIs(t, err, envelope.ErrSealed)
+	require.ErrorContains(t, err, "grant g")
+
+	_, err = store.OpenTokens(t.Context(), e, envelope.Blob{KeyID: "none", Data: blob.Data}, g.Binding())
+	require.ErrorIs(t, err, envelope.ErrUnknownKey)
+}
+
+func TestWhatIsNoTokenSetIsToldWithoutItsText(t *testing.T) {
+	const token = "eyJCANARYx7Q"
+	e := sealing(t)
+	sealer, err := e.Sealer(t.Context())
+	require.NoError(t, err)
+	b := active("g").Binding()
+	for _, plain := range []string{"", token, `"` + token + `"`, `{"r":{"` + token + `":1}}`, `{"a":["` + token + `"]}`} {
+		_, err := store.OpenTokens(t.Context(), e, sealer.Seal([]byte(plain), b), b)
+		require.ErrorContains(t, err, "unexpected form")
+		require.NotContains(t, err.Error(), token)
+		require.NotErrorIs(t, err, envelope.ErrSealed)
+	}
+}
+
+func TestTokenSetAccount(t *testing.T) {
+	set := store.TokenSet{Accounts: []store.AccountToken{{AccountID: "a"}, {AccountID: "b"}}}
+	require.Same(t, &set.Accounts[1], set.Account("b"))
+	require.Nil(t, set.Account("c"))
+}
