@@ -34,6 +34,10 @@ type NATS struct {
 	Prefix string `yaml:"prefix"`
 	// Copies of each stream in the cluster, 1 to 5.
 	Replicas int `yaml:"replicas"`
+	// Create the streams although the database remembers streams that are gone and it can't be
+	// told whether NATS was wiped or runs with another encryption key. Set it once
+	// the former is certain, and take it out again.
+	RecreateStreams bool `yaml:"recreate_streams"`
 	// Longest time that one attempt to connect may take.
 	ConnectTimeout time.Duration `yaml:"connect_timeout"`
 }

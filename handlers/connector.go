@@ -96,8 +96,9 @@ func grantsOf(in events.Connected, at time.Time) []candidate {
 			store.TokenSet{RefreshToken: d.RefreshToken},
 		})
 	}
-	for _, c := range out {
-		c.grant.ConnectedAt = at
+	for i := range out {
+		out[i].grant.ConnectedAt = at
+		out[i].tokens.Origin = store.OriginOf(out[i].tokens.RefreshToken)
 	}
 	return out
 }
@@ -157,6 +158,9 @@ func (c *Connector) put(ctx context.Context, in candidate, sealer envelope.Seale
 			if !in.grant.ConnectedAt.After(before.ConnectedAt) {
 				return nil // a duplicate
 			}
+			if repeated, err := c.repeats(ctx, in, before); repeated || err != nil {
+				return err
+			}
 			next.Version, next.Rev, next.Epoch, next.Applied, next.Outbox = before.Version, before.Rev, before.Epoch, before.Epoch, before.Outbox
 		}
 		next.State = store.Active
@@ -181,6 +185,28 @@ func (c *Connector) put(ctx context.Context, in candidate, sealer envelope.Seale
 		c.Dispatcher.Send(ctx, &next)
 		return nil
 	}
+}
+
+// repeats reports whether a connect that claims to be newer brings the refresh
+// token with which a living grant was connected and which has been replaced
+// since: an event published again without its connectedAt. To take it would
+// mean to present a refresh token that is spent.
+func (c *Connector) repeats(ctx context.Context, in candidate, known *store.Grant) (bool, error) {
+	if known.State != store.Active || known.Refresh == nil {
+		return false, nil
+	}
+	tokens, err := store.OpenTokens(ctx, c.Envelope, known.Sealed, known.Binding())
+	if errors.Is(err, envelope.ErrSealed) {
+		return false, nil // what can't be read is better replaced
+	}
+	if err != nil {
+		return false, err
+	}
+	repeated := tokens.Repeats(in.tokens.RefreshToken)
+	if repeated {
+		c.Log.Warn("a connect was published again after its refresh token was replaced, and is passed over", zap.String("grant", known.ID))
+	}
+	return repeated, nil
 }
 
 // revoked returns when the accounts of a grant were last disconnected.
@@ -253,7 +279,7 @@ func (c *Connector) Resolve(ctx context.Context, userID string) error {
 		case len(gone) == max(len(g.Accounts), 1):
 			err = c.revoke(ctx, g, reasonFor(g, revoked))
 		default:
-			err = c.trim(ctx, g, gone)
+			err = c.trim(ctx, g, gone, reasonFor(g, revoked))
 		}
 		if errors.Is(err, store.ErrConflict) || errors.Is(err, store.ErrNotFound) {
 			// Refreshed or changed in between: look again.
@@ -309,7 +335,7 @@ func (c *Connector) removeAtMesh(ctx context.Context, g *store.Grant) {
 
 // trim takes some accounts out of a grant. A refresh under way is not
 // disturbed: its answer is applied to what remains.
-func (c *Connector) trim(ctx context.Context, g *store.Grant, gone []string) error {
+func (c *Connector) trim(ctx context.Context, g *store.Grant, gone []string, reason events.Reason) error {
 	sealer, err := c.Envelope.Sealer(ctx)
 	if err != nil {
 		return err
@@ -326,7 +352,7 @@ func (c *Connector) trim(ctx context.Context, g *store.Grant, gone []string) err
 		return fmt.Errorf("taking accounts out of a grant: %w", err)
 	}
 	c.Settler.Schedule(next, next.Due)
-	if err := c.Settler.Announce(next, events.TokenStored, events.ReasonReplaced); err != nil {
+	if err := c.Settler.Announce(next, events.TokenStored, reason); err != nil {
 		return err
 	}
 	if err := c.Store.Save(ctx, next); err != nil {

@@ -23,11 +23,7 @@ func Connected(c *Connector, maxBytes int) Handler {
 		if err != nil {
 			return err
 		}
-		at := in.ConnectedAt
-		if at.IsZero() {
-			at = deliveryOf(msg).Stored
-		}
-		return c.Connect(ctx, in, at)
+		return c.Connect(ctx, in, notAfter(in.ConnectedAt, deliveryOf(msg).Stored))
 	}
 }
 
@@ -38,12 +34,19 @@ func Disconnected(c *Connector) Handler {
 		if err != nil {
 			return err
 		}
-		at := in.DisconnectedAt
-		if at.IsZero() {
-			at = deliveryOf(msg).Stored
-		}
+		at := notAfter(in.DisconnectedAt, deliveryOf(msg).Stored)
 		return c.Disconnect(ctx, store.Scope{User: in.UserID, Broker: in.BrokerType, Account: in.AccountID}, at)
 	}
+}
+
+// notAfter is the time that a publisher states, but no later than the time at
+// which NATS took the message in: a clock that runs fast must not make its
+// events outrank those to come.
+func notAfter(stated, stored time.Time) time.Time {
+	if stated.IsZero() || stored.Before(stated) && !stored.IsZero() {
+		return stored
+	}
+	return stated
 }
 
 // RefreshDue handles refresh.due. A refresh that may not start now is put off

@@ -9,23 +9,36 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/zap"
 
 	"github.com/latchkey/latchkey/config"
 	"github.com/latchkey/latchkey/events"
 )
 
+// StreamMemory remembers, outside of NATS, that there were streams.
+type StreamMemory interface {
+	StreamIdentity(ctx context.Context) (string, error)
+	RememberStream(ctx context.Context, identity string) error
+	SuspectStreams(ctx context.Context) (first bool, err error)
+}
+
 // Streams creates and checks the JetStream streams and consumers.
 type Streams struct {
 	js        jetstream.JetStream
+	memory    StreamMemory
 	subjects  events.Subjects
-	replicas  int
+	nats      config.NATS
 	retention config.Retention
 	messages  config.Messages
+	log       *zap.Logger
 }
 
 // NewStreams returns Streams for an installation.
-func NewStreams(js jetstream.JetStream, subjects events.Subjects, replicas int, retention config.Retention, messages config.Messages) *Streams {
-	return &Streams{js: js, subjects: subjects, replicas: replicas, retention: retention, messages: messages}
+func NewStreams(js jetstream.JetStream, memory StreamMemory, cfg config.Config, log *zap.Logger) *Streams {
+	return &Streams{
+		js: js, memory: memory, subjects: events.Subjects{Prefix: cfg.NATS.Prefix}, nats: cfg.NATS,
+		retention: cfg.Retention, messages: cfg.Messages, log: log,
+	}
 }
 
 // Message schedules came with this version of nats-server.
@@ -61,19 +74,79 @@ func parseVersion(v string) (major, minor int, ok bool) {
 	return major, minor, err1 == nil && err2 == nil
 }
 
-// Ensure creates the streams that are missing and brings the others up to the
-// configuration. It may run on many workers at once.
-func (s *Streams) Ensure(ctx context.Context) error {
-	for _, c := range s.configs() {
+// ErrStreamsGone: the streams that there were are missing, and to create them
+// could destroy what is left of them.
+var ErrStreamsGone = errors.New("the streams are gone from NATS")
+
+// Ensure creates the streams that are missing, brings the others up to the
+// configuration, and returns what tells this schedule stream from one made
+// later under the same name. It may run on many workers at once.
+//
+// Streams that were there before and are gone were wiped, or are hidden because
+// NATS runs with another encryption key. In the second case creating a stream
+// destroys the hidden one. A stream that holds nothing is risked first.
+func (s *Streams) Ensure(ctx context.Context) (identity string, err error) {
+	_, err = s.js.Stream(ctx, s.subjects.RefreshStream())
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		err = s.mayCreate(ctx)
+	}
+	if err != nil {
+		return "", fmt.Errorf("ensuring the streams: %w", err)
+	}
+	for _, c := range append([]jetstream.StreamConfig{s.canary()}, s.configs()...) {
 		if _, err := s.js.CreateOrUpdateStream(ctx, c); err != nil {
-			return fmt.Errorf("ensuring stream %s: %w", c.Name, err)
+			return "", fmt.Errorf("ensuring stream %s: %w", c.Name, err)
 		}
+	}
+	stream, err := s.js.Stream(ctx, s.subjects.RefreshStream())
+	if err != nil {
+		return "", fmt.Errorf("looking at the stream of schedules: %w", err)
+	}
+	identity = identityOf(stream)
+	known, err := s.memory.StreamIdentity(ctx)
+	if err != nil || known == identity {
+		return identity, err
+	}
+	if known != "" {
+		s.log.Error("the streams are not those of before: NATS was wiped or restored; all schedules are made again, and what else lay there is lost")
+	}
+	return identity, s.memory.RememberStream(ctx, identity)
+}
+
+// mayCreate decides whether missing streams may be created.
+func (s *Streams) mayCreate(ctx context.Context) error {
+	known, err := s.memory.StreamIdentity(ctx)
+	if err != nil || known == "" || s.nats.RecreateStreams {
+		return err
+	}
+	first, err := s.memory.SuspectStreams(ctx)
+	if err != nil {
+		return err
+	}
+	if !first {
+		return fmt.Errorf("%w: another worker is finding out why, or has found that NATS runs with another encryption key; "+
+			"if this lasts, restore the key, or set nats.recreate_streams if NATS was really wiped", ErrStreamsGone)
+	}
+	if _, err := s.js.CreateStream(ctx, s.canary()); err != nil {
+		return fmt.Errorf("%w, and NATS can't create one in their place: it runs with another encryption key than before; restore the key: %w", ErrStreamsGone, err)
 	}
 	return nil
 }
 
+// canary is the stream that is risked: nothing is ever published to it.
+func (s *Streams) canary() jetstream.StreamConfig {
+	return jetstream.StreamConfig{
+		Name: s.subjects.CanaryStream(), Subjects: []string{s.subjects.Canary()}, Replicas: s.nats.Replicas, MaxMsgs: 1,
+		Description: "Holds nothing; shows whether NATS has its old encryption key",
+	}
+}
+
+func identityOf(stream jetstream.Stream) string {
+	return stream.CachedInfo().Created.UTC().Format(time.RFC3339Nano)
+}
+
 func (s *Streams) configs() []jetstream.StreamConfig {
-	base := jetstream.StreamConfig{Storage: jetstream.FileStorage, Replicas: s.replicas}
+	base := jetstream.StreamConfig{Storage: jetstream.FileStorage, Replicas: s.nats.Replicas}
 	queue := base
 	queue.Retention = jetstream.WorkQueuePolicy
 
@@ -116,19 +189,17 @@ func (s *Streams) configs() []jetstream.StreamConfig {
 	return []jetstream.StreamConfig{integration, refresh, recovery, lifecycle, dead}
 }
 
-// Identity ensures the streams if the schedule stream is missing, and returns
-// what tells this schedule stream from one made later under the same name.
+// Identity is Ensure where the schedule stream is missing, and else only a look
+// at it.
 func (s *Streams) Identity(ctx context.Context) (string, error) {
 	stream, err := s.js.Stream(ctx, s.subjects.RefreshStream())
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		if err = s.Ensure(ctx); err == nil {
-			stream, err = s.js.Stream(ctx, s.subjects.RefreshStream())
-		}
+		return s.Ensure(ctx)
 	}
 	if err != nil {
 		return "", fmt.Errorf("looking at the stream of schedules: %w", err)
 	}
-	return stream.CachedInfo().Created.UTC().Format(time.RFC3339Nano), nil
+	return identityOf(stream), nil
 }
 
 // Backlog returns how many refresh.due messages wait or are being handled.

@@ -76,16 +76,26 @@ func (s *Subscriber) Subscribe(ctx context.Context, topic string) (<-chan *messa
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	stop := context.AfterFunc(s.closing, cancel)
-	out := make(chan *message.Message)
+	f := &feed{out: make(chan *message.Message), slots: make(chan struct{}, source.Concurrency)}
 	s.inFlight.Add(1)
 	go func() {
 		defer s.inFlight.Done()
 		defer cancel()
 		defer stop()
-		defer close(out)
-		s.consume(ctx, topic, source, out)
+		s.consume(ctx, topic, source, f)
+		f.sending.Wait()
+		close(f.out)
 	}()
-	return out, nil
+	return f.out, nil
+}
+
+// feed is where the messages of one subscription go.
+type feed struct {
+	out chan *message.Message
+	// sending counts those who may still send to out.
+	sending sync.WaitGroup
+	// slots bounds how many messages are handled at once.
+	slots chan struct{}
 }
 
 // pullWait bounds one pull request, and so how long an idle one lingers.
@@ -93,12 +103,11 @@ const pullWait = 5 * time.Second
 
 // consume pulls as many messages as there are free slots, until ctx ends. The
 // consumer is made again if it is gone.
-func (s *Subscriber) consume(ctx context.Context, topic string, source Source, out chan<- *message.Message) {
-	slots := make(chan struct{}, source.Concurrency)
+func (s *Subscriber) consume(ctx context.Context, topic string, source Source, f *feed) {
 	for ctx.Err() == nil {
 		consumer, err := s.streams.Consumer(ctx, source.Stream, topic, 4*source.Concurrency)
 		if err == nil {
-			err = s.pull(ctx, consumer, slots, out)
+			err = s.pull(ctx, consumer, f)
 		}
 		if ctx.Err() != nil {
 			return
@@ -111,18 +120,18 @@ func (s *Subscriber) consume(ctx context.Context, topic string, source Source, o
 	}
 }
 
-func (s *Subscriber) pull(ctx context.Context, consumer jetstream.Consumer, slots chan struct{}, out chan<- *message.Message) error {
+func (s *Subscriber) pull(ctx context.Context, consumer jetstream.Consumer, f *feed) error {
 	for {
 		// One slot is waited for, further free ones are taken along.
 		select {
-		case slots <- struct{}{}:
+		case f.slots <- struct{}{}:
 		case <-ctx.Done():
 			return nil
 		}
 		n := 1
 		for more := true; more; {
 			select {
-			case slots <- struct{}{}:
+			case f.slots <- struct{}{}:
 				n++
 			default:
 				more = false
@@ -130,7 +139,7 @@ func (s *Subscriber) pull(ctx context.Context, consumer jetstream.Consumer, slot
 		}
 		free := func(k int) {
 			for range k {
-				<-slots
+				<-f.slots
 			}
 		}
 		wait, cancel := context.WithTimeout(ctx, pullWait)
@@ -144,7 +153,8 @@ func (s *Subscriber) pull(ctx context.Context, consumer jetstream.Consumer, slot
 		for m := range batch.Messages() {
 			got++
 			s.inFlight.Add(1)
-			go s.handle(ctx, m, slots, out)
+			f.sending.Add(1)
+			go s.handle(ctx, m, f)
 		}
 		cancel()
 		free(n - got)
@@ -155,9 +165,9 @@ func (s *Subscriber) pull(ctx context.Context, consumer jetstream.Consumer, slot
 }
 
 // handle passes one message to the router and carries out its decision.
-func (s *Subscriber) handle(ctx context.Context, m jetstream.Msg, slots chan struct{}, out chan<- *message.Message) {
+func (s *Subscriber) handle(ctx context.Context, m jetstream.Msg, f *feed) {
 	defer s.inFlight.Done()
-	defer func() { <-slots }()
+	defer func() { <-f.slots }()
 
 	d := &delivery{Subject: m.Subject(), Attempt: 1}
 	if meta, err := m.Metadata(); err == nil {
@@ -166,9 +176,7 @@ func (s *Subscriber) handle(ctx context.Context, m jetstream.Msg, slots chan str
 	msg := message.NewMessage(watermill.NewUUID(), m.Data())
 	// The handler's context outlives ctx: work under way is finished.
 	msg.SetContext(context.WithValue(context.WithoutCancel(ctx), deliveryKey{}, d))
-	select {
-	case out <- msg:
-	case <-ctx.Done():
+	if !f.send(ctx, msg) {
 		s.settle(m.Nak(), d)
 		return
 	}
@@ -185,6 +193,17 @@ func (s *Subscriber) handle(ctx context.Context, m jetstream.Msg, slots chan str
 		case <-progress.C:
 			s.settle(m.InProgress(), d)
 		}
+	}
+}
+
+// send passes a message on unless ctx ends first.
+func (f *feed) send(ctx context.Context, msg *message.Message) bool {
+	defer f.sending.Done()
+	select {
+	case f.out <- msg:
+		return true
+	case <-ctx.Done():
+		return false
 	}
 }
 

@@ -27,6 +27,7 @@ type TokenService struct {
 	refresher *refresher.Refresher
 	subjects  events.Subjects
 	cfg       config.Tokens
+	skew      time.Duration
 	now       func() time.Time
 	log       *zap.Logger
 	requests  *prometheus.CounterVec
@@ -34,13 +35,15 @@ type TokenService struct {
 	refreshing singleflight.Group
 	slots      chan struct{}
 	atWork     sync.WaitGroup
+	conn       *nats.Conn
 	service    micro.Service
 }
 
-// NewTokenService returns a service that answers once Start is called.
-func NewTokenService(s *store.Store, r *refresher.Refresher, subjects events.Subjects, cfg config.Tokens, now func() time.Time, log *zap.Logger, reg prometheus.Registerer) *TokenService {
+// NewTokenService returns a service that answers once Start has returned. skew is
+// by how much clocks may differ.
+func NewTokenService(s *store.Store, r *refresher.Refresher, subjects events.Subjects, cfg config.Tokens, skew time.Duration, now func() time.Time, log *zap.Logger, reg prometheus.Registerer) *TokenService {
 	t := &TokenService{
-		store: s, refresher: r, subjects: subjects, cfg: cfg, now: now, log: log,
+		store: s, refresher: r, subjects: subjects, cfg: cfg, skew: skew, now: now, log: log,
 		slots: make(chan struct{}, cfg.Concurrency),
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Namespace: "latchkey", Name: "token_requests_total", Help: "Requests for tokens by the code of the answer.",
@@ -52,6 +55,9 @@ func NewTokenService(s *store.Store, r *refresher.Refresher, subjects events.Sub
 
 // ServiceVersion is that of the request and reply, in $SRV discovery.
 const ServiceVersion = "1.0.0"
+
+// flushTimeout bounds the wait until the NATS server has read what we told it.
+const flushTimeout = 5 * time.Second
 
 // Start registers the service with NATS.
 func (t *TokenService) Start(nc *nats.Conn) error {
@@ -65,9 +71,12 @@ func (t *TokenService) Start(nc *nats.Conn) error {
 		QueueGroup:  name,
 	})
 	if err == nil {
-		t.service = service
+		t.conn, t.service = nc, service
 		err = service.AddEndpoint("get", micro.HandlerFunc(t.receive), micro.WithEndpointSubject(t.subjects.TokenGetAll()),
 			micro.WithEndpointMetadata(map[string]string{"request": "events.TokenRequest", "reply": "events.TokenReply"}))
+	}
+	if err == nil {
+		err = nc.FlushTimeout(flushTimeout) // from here on the server knows
 	}
 	if err != nil {
 		return fmt.Errorf("registering the token service: %w", err)
@@ -81,8 +90,26 @@ func (t *TokenService) Stop() error {
 		return nil
 	}
 	err := t.service.Stop()
+	if err == nil {
+		t.received()
+	}
 	t.atWork.Wait()
 	return err
+}
+
+// received waits until all requests that NATS had sent us when it heard that
+// we take no more are being answered. Without a connection there are none.
+func (t *TokenService) received() {
+	begun := make(chan struct{})
+	err := t.conn.FlushTimeout(flushTimeout)
+	if err == nil {
+		err = t.conn.Barrier(func() { close(begun) })
+	}
+	if err != nil {
+		t.log.Warn("ending the token service without NATS", zap.Error(err))
+		return
+	}
+	<-begun
 }
 
 // receive runs on the subscription's goroutine; it waits for a free slot, so
@@ -105,22 +132,34 @@ func (t *TokenService) answer(ctx context.Context, req micro.Request) {
 		var body []byte
 		if body, err = reply.Encode(); err == nil {
 			t.requests.WithLabelValues("ok").Inc()
-			if err := req.Respond(body); err != nil {
+			if err := t.respond(req, body, nil); err != nil {
 				t.log.Warn("a token reply could not be sent", zap.Error(err))
 			}
 			return
 		}
 	}
 	var refusal *refusal
-	if !errors.As(err, &refusal) {
+	switch {
+	case errors.As(err, &refusal):
+	case outage(err):
+		t.log.Warn("a token request can't be answered now", zap.Error(err))
+		refusal = refuse(events.CodeBusy, "what the worker depends on is away; ask again")
+	default:
 		t.log.Error("a token request failed", zap.Error(err))
 		refusal = refuse(events.CodeInternal, "see the worker's log")
 	}
 	t.requests.WithLabelValues(refusal.Code).Inc()
 	body, _ := json.Marshal(refusal) // strings and numbers only
-	if err := req.Error(events.CodeNumber[refusal.Code], refusal.Code, body); err != nil {
+	header := nats.Header{micro.ErrorHeader: {refusal.Code}, micro.ErrorCodeHeader: {events.CodeNumber[refusal.Code]}}
+	if err := t.respond(req, body, header); err != nil {
 		t.log.Warn("a refusal could not be sent", zap.Error(err))
 	}
+}
+
+// respond answers a request past micro, which reads a request's state when its
+// handler has returned; ours answer later.
+func (t *TokenService) respond(req micro.Request, body []byte, header nats.Header) error {
+	return t.conn.PublishMsg(&nats.Msg{Subject: req.Reply(), Header: header, Data: body})
 }
 
 // guard keeps a panic from ending the process; its value is not kept.
@@ -218,7 +257,17 @@ func (t *TokenService) fresh(g *store.Grant, minTTL time.Duration) bool {
 	if g.State != store.Active || refresher.RefreshTokenOver(g, now) {
 		return true
 	}
-	return !g.Access.Over(now.Add(minTTL))
+	return !g.Access.Over(now.Add(minTTL)) && !t.over(g.Access)
+}
+
+// over reports whether a token may have ended by the clock of somebody else: a
+// token is not handed out in the last moments of its life, which are as long as
+// clocks may differ but at most a tenth of that life.
+func (t *TokenService) over(l *store.Life) bool {
+	if l == nil || l.ExpiresAt == nil {
+		return l == nil
+	}
+	return l.Over(t.now().Add(min(t.skew, l.ExpiresAt.Sub(l.Since)/10)))
 }
 
 // refresh refreshes a grant, or waits for whoever is at it, until the grant is
@@ -239,6 +288,8 @@ func (t *TokenService) refresh(ctx context.Context, g *store.Grant, minTTL time.
 			continue
 		case errors.As(err, &later):
 			pause = max(pause, later.After)
+		case errors.Is(err, refresher.ErrStopping):
+			return g
 		case err != nil && !errors.Is(err, store.ErrStale) && !outage(err):
 			t.log.Error("a refresh on request failed", zap.String("grant", g.ID), zap.Error(err))
 			return g
@@ -292,6 +343,7 @@ func (t *TokenService) reply(ctx context.Context, in events.TokenRequest, grants
 			}
 			continue
 		}
+		t.used(g)
 		for _, a := range accounts {
 			token := tokens.Account(a.ID)
 			if token == nil || a.ExpiresAt != nil && !t.now().Before(*a.ExpiresAt) {
@@ -316,9 +368,23 @@ func (t *TokenService) reply(ctx context.Context, in events.TokenRequest, grants
 	return events.TokenReply{}, r
 }
 
+// used notes, once for each version of a grant, that it is in use.
+func (t *TokenService) used(g *store.Grant) {
+	if g.UsedIn == g.Version {
+		return
+	}
+	t.atWork.Go(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), t.cfg.Timeout)
+		defer cancel()
+		if err := t.store.Used(ctx, g); err != nil {
+			t.log.Debug("the use of a grant could not be noted", zap.String("grant", g.ID), zap.Error(err))
+		}
+	})
+}
+
 // unavailable is the code of a grant that has no token to give, "" if it has.
 func (t *TokenService) unavailable(g *store.Grant) string {
-	over := g.Access.Over(t.now())
+	over := t.over(g.Access)
 	switch {
 	case g.State == store.Expired || g.State == store.Revoked:
 		return events.CodeExpired

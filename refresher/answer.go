@@ -11,9 +11,10 @@ import (
 // Answer is what a refresh that succeeded brought.
 type Answer struct {
 	Accounts []AnsweredAccount
-	// AccessToken and RefreshToken are the deprecated fields outside of
-	// Accounts; some answers fill only these.
-	AccessToken  secret.Text
+	// AccessToken is the deprecated field outside of Accounts; some answers fill
+	// only that.
+	AccessToken secret.Text
+	// RefreshToken is the one that the accounts share. Empty: the old one stays.
 	RefreshToken secret.Text
 	// ExpiresIn and RefreshExpiresIn are the stated lifetimes; 0: not stated.
 	ExpiresIn        time.Duration

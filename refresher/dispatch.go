@@ -125,7 +125,11 @@ func (d *Dispatcher) schedule(ctx context.Context, g *store.Grant) (jetstream.Pu
 	if g.Due.At.After(d.now().Add(d.horizon)) {
 		return nil, nil
 	}
-	return d.publishSchedule(events.RefreshDue{GrantID: g.ID, BrokerType: g.BrokerType, Version: g.Version, DueAt: g.Due.At}, g.Due.At)
+	m := events.RefreshDue{GrantID: g.ID, BrokerType: g.BrokerType, Version: g.Version, DueAt: g.Due.At, Idle: g.Idle()}
+	if g.Access != nil && g.Access.ExpiresAt != nil {
+		m.ExpiresAt = *g.Access.ExpiresAt
+	}
+	return d.publishSchedule(m, g.Due.At)
 }
 
 // Later puts the message of a due action off to another time without touching
@@ -152,6 +156,23 @@ func (d *Dispatcher) publishSchedule(m events.RefreshDue, at time.Time) (jetstre
 		return nil, fmt.Errorf("scheduling grant %s: %w", m.GrantID, err)
 	}
 	return ack, nil
+}
+
+// Scheduled returns the schedule that the stream holds of a grant; false: none.
+func (d *Dispatcher) Scheduled(ctx context.Context, grantID string) (events.RefreshDue, bool, error) {
+	stream, err := d.js.Stream(ctx, d.subjects.RefreshStream())
+	if err != nil {
+		return events.RefreshDue{}, false, fmt.Errorf("looking for the schedule of grant %s: %w", grantID, err)
+	}
+	msg, err := stream.GetLastMsgForSubject(ctx, d.subjects.RefreshSchedule(grantID))
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return events.RefreshDue{}, false, nil
+	}
+	if err != nil {
+		return events.RefreshDue{}, false, fmt.Errorf("looking for the schedule of grant %s: %w", grantID, err)
+	}
+	m, err := events.DecodeRefreshDue(msg.Data)
+	return m, err == nil, err
 }
 
 // Unschedule cancels a grant's schedule.

@@ -15,7 +15,8 @@ import (
 // LaterError says that a refresh may not start now, and when to come back.
 type LaterError struct {
 	After time.Duration
-	// Why is one of "rate", "concurrency", "breaker", "credentials".
+	// Why is one of "rate", "concurrency", "breaker", "credentials", and, from a
+	// Queue, "queue".
 	Why string
 }
 
@@ -56,8 +57,15 @@ func NewLimits(cfg config.Limits, credentials config.Backoff, now func() time.Ti
 	}
 }
 
-// errRefresh tells the breaker of a failure.
-var errRefresh = errors.New("refresh failed")
+// What the breaker is told.
+var (
+	errRefresh = errors.New("refresh failed")
+	// errNoVerdict: the outcome says nothing about the broker.
+	errNoVerdict = errors.New("no verdict")
+)
+
+// uncalled is the outcome of a refresh that ended before any call.
+const uncalled Class = "uncalled"
 
 // Enter asks for permission to refresh at a broker. On success the caller must
 // call done once with the outcome (nil for tokens). The error is a
@@ -85,6 +93,8 @@ func (l *Limits) Enter(broker string) (done func(*Failure), err error) {
 	}
 	report, err := b.breaker.Allow()
 	if err != nil { // half open, and the probe is under way
+		b.rate.giveBack(now)
+		l.overall.giveBack(now)
 		return nil, &LaterError{After: l.cfg.BreakerOpen / 2, Why: "breaker"}
 	}
 	b.running++
@@ -106,10 +116,13 @@ func (l *Limits) done(b *brokerLimits, report func(error), f *Failure) {
 		b.rate.lower(now)
 		report(nil)
 	case f.Class == Denied:
-		wait := delay(l.credentials, l.refused, 1)
-		l.refused++
-		l.paused = now.Add(wait)
-		report(nil)
+		if !now.Before(l.paused) { // answers to calls under way count once
+			l.paused = now.Add(delay(l.credentials, l.refused, 1))
+			l.refused++
+		}
+		report(errNoVerdict)
+	case f.Class == uncalled:
+		report(errNoVerdict)
 	case f.Class == Transient:
 		report(errRefresh)
 	default: // the broker answered, about one grant
@@ -135,6 +148,7 @@ func (l *Limits) broker(name string) *brokerLimits {
 			rate: newAdaptiveRate(l.cfg.BrokerRate, l.cfg.BrokerBurst),
 			breaker: gobreaker.NewTwoStepCircuitBreaker[struct{}](gobreaker.Settings{
 				Name: name, MaxRequests: 1, Timeout: l.cfg.BreakerOpen,
+				IsExcluded: func(err error) bool { return errors.Is(err, errNoVerdict) },
 				ReadyToTrip: func(c gobreaker.Counts) bool {
 					return int(c.ConsecutiveFailures) >= l.cfg.BreakerFailures
 				},

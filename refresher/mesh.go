@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptrace"
 	"strconv"
@@ -119,8 +120,11 @@ func (m *Mesh) Refresh(ctx context.Context, r RefreshRequest) (Answer, error) {
 		return Answer{}, &Failure{Class: Transient, Ambiguous: sent, Detail: "no answer", Err: err}
 	}
 	var in refreshAnswer
-	readable := json.Unmarshal(body, &in) == nil
+	err = json.Unmarshal(body, &in)
 	clear(body)
+	// A field of an unexpected type is passed over: the tokens beside it count.
+	var mistyped *json.UnmarshalTypeError
+	readable := err == nil || errors.As(err, &mistyped)
 	if !readable {
 		in = refreshAnswer{}
 	}
@@ -130,14 +134,18 @@ func (m *Mesh) Refresh(ctx context.Context, r RefreshRequest) (Answer, error) {
 		}
 		return Answer{}, f
 	}
-	return in.answer(), nil
+	a := in.answer()
+	if a.RefreshToken.Equal(r.RefreshToken) {
+		a.RefreshToken = secret.Text{} // an echo replaces nothing
+	}
+	return a, nil
 }
 
 func (in refreshAnswer) answer() Answer {
 	c := in.Content
 	a := Answer{
-		AccessToken: c.AccessToken, RefreshToken: c.RefreshToken,
-		ExpiresIn: c.ExpiresInSeconds.Duration(), RefreshExpiresIn: c.RefreshTokenExpiresInSeconds.Duration(),
+		AccessToken: c.AccessToken,
+		ExpiresIn:   c.ExpiresInSeconds.Duration(), RefreshExpiresIn: c.RefreshTokenExpiresInSeconds.Duration(),
 	}
 	for _, t := range c.BrokerAccountTokens {
 		account := AnsweredAccount{AccessToken: t.AccessToken, RefreshToken: t.RefreshToken, TokenID: t.TokenID}
@@ -148,6 +156,9 @@ func (in refreshAnswer) answer() Answer {
 			a.RefreshToken = t.RefreshToken
 		}
 		a.Accounts = append(a.Accounts, account)
+	}
+	if a.RefreshToken.Empty() {
+		a.RefreshToken = c.RefreshToken
 	}
 	if len(a.Accounts) == 0 && c.Account != nil && c.Account.AccountID != "" {
 		a.Accounts = []AnsweredAccount{{ID: c.Account.AccountID, Name: c.Account.AccountName, AccessToken: c.AccessToken, RefreshToken: c.RefreshToken}}
@@ -286,13 +297,32 @@ func (m *Mesh) call(ctx context.Context, method, path string, body any) (status 
 	req.Header.Set("X-Client-Id", m.clientID)
 	req.Header.Set("X-Client-Secret", m.clientSecret.Reveal())
 	res, err := m.http.Do(req)
+	if err != nil && wrote.Load() {
+		return 0, nil, nil, true, untainted(err)
+	}
 	if err != nil {
-		return 0, nil, nil, wrote.Load(), err
+		return 0, nil, nil, false, err
 	}
 	defer res.Body.Close()
 	answer, err = io.ReadAll(io.LimitReader(res.Body, maxAnswer))
 	if err != nil {
-		return 0, nil, nil, true, fmt.Errorf("reading the answer: %w", err)
+		return 0, nil, nil, true, fmt.Errorf("reading the answer: %w", untainted(err))
 	}
 	return res.StatusCode, res.Header, answer, true, nil
+}
+
+// untainted returns of a transport's error what holds nothing that the far side
+// wrote: net/http quotes an answer that it does not understand, and that could
+// be an echo of the request with its tokens.
+func untainted(err error) error {
+	for _, known := range []error{context.DeadlineExceeded, context.Canceled, io.ErrUnexpectedEOF, io.EOF} {
+		if errors.Is(err, known) {
+			return known
+		}
+	}
+	var op *net.OpError
+	if errors.As(err, &op) {
+		return op
+	}
+	return errors.New("the connection broke or the answer is not proper HTTP")
 }

@@ -22,6 +22,7 @@ type metrics struct {
 	breaker   *prometheus.GaugeVec
 	repaired  *prometheus.CounterVec
 	unopened  prometheus.Counter
+	outdated  prometheus.Counter
 
 	mu      sync.Mutex
 	brokers map[string]bool
@@ -54,10 +55,11 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		}, []string{"broker"}),
 		repaired: counters("reconciled_total", "What reconciliation made good, by kind.", "kind"),
 		unopened: counter("token_sets_unreadable_total", "Stored token sets that did not open."),
+		outdated: counter("grants_outdated_total", "Stored grants that were older than a schedule made for them: the database went back in time."),
 		brokers:  map[string]bool{},
 	}
 	reg.MustRegister(m.refreshes, m.duration, m.lateness, m.ended, m.takenOver, m.rescued, m.recovered,
-		m.discarded, m.breaker, m.repaired, m.unopened)
+		m.discarded, m.breaker, m.repaired, m.unopened, m.outdated)
 	return m
 }
 

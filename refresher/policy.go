@@ -68,13 +68,14 @@ func (p Policy) refreshAt(g *store.Grant) *time.Time {
 
 // RenewAt is when the refresh token itself is to be renewed; nil: never. After
 // a request that brought none, half of the remaining life passes before the
-// next, at least a minute.
+// next, at least a minute. Past an end that was only assumed the gaps grow
+// again in the same way.
 func (p Policy) RenewAt(g *store.Grant) *time.Time {
 	if g.Refresh == nil || g.Refresh.ExpiresAt == nil {
 		return nil
 	}
 	if asked := g.Refresh.Asked; asked != nil {
-		wait := max(g.Refresh.ExpiresAt.Sub(*asked)/2, time.Minute)
+		wait := max(g.Refresh.ExpiresAt.Sub(*asked).Abs()/2, time.Minute)
 		at := asked.Add(wait)
 		return &at
 	}

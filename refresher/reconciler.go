@@ -64,30 +64,14 @@ func (r *Reconciler) Pass(ctx context.Context) error {
 	return errors.Join(r.unsent(ctx), r.unscheduled(ctx), r.overdue(ctx), r.purge(ctx))
 }
 
-// streams notices a schedule stream that is not the one it was.
+// streams tells the dispatcher in which stream schedules lie now. Schedules in
+// any other are made again.
 func (r *Reconciler) streams(ctx context.Context) error {
-	w := r.Refresher
 	identity, err := r.Identity(ctx)
-	if err != nil {
-		return err
+	if err == nil {
+		r.Refresher.dispatcher.SetStream(identity)
 	}
-	if identity == w.dispatcher.Stream() {
-		return nil
-	}
-	known, err := w.store.StreamIdentity(ctx)
-	if err != nil {
-		return err
-	}
-	if known != "" && known != identity {
-		w.log.Error("the stream of schedules is not the one of before: NATS was wiped, restored, or runs with another encryption key; all schedules are made again")
-	}
-	if known != identity {
-		if err := w.store.RememberStream(ctx, identity); err != nil {
-			return err
-		}
-	}
-	w.dispatcher.SetStream(identity)
-	return nil
+	return err
 }
 
 func (r *Reconciler) unsent(ctx context.Context) error {
@@ -150,6 +134,12 @@ func (r *Reconciler) overdue(ctx context.Context) error {
 			wait := r.Config.Slack << min(g.Due.Pokes, 8)
 			if g.Lease.Live(now) || now.Before(g.Due.PokedAt.Add(wait)) || backlog > 0 && g.Due.Pokes == 0 && now.Before(g.Due.At.Add(8*r.Config.Slack)) {
 				continue
+			}
+			// The schedule that is about to be replaced may know better.
+			if scheduled, ok, err := w.dispatcher.Scheduled(ctx, g.ID); err != nil {
+				return err
+			} else if ok {
+				w.checkAge(g, scheduled)
 			}
 			w.settler.Schedule(g, g.Due)
 			if err := w.dispatcher.Deliver(ctx, g); err != nil {

@@ -140,8 +140,9 @@ func (r *Refresher) rescue(ctx context.Context, g *store.Grant, p pending, seale
 	if err != nil {
 		return err
 	}
-	// The id makes an entry that was published twice one.
-	id := fmt.Sprintf("%s.%d", g.ID, p.epoch)
+	// The id makes an entry that was published twice one. A grant that was
+	// erased and connected anew counts its epochs from the start.
+	id := fmt.Sprintf("%s.%d.%d", g.ID, p.connectedAt.UnixMilli(), p.epoch)
 	if _, err := r.js.Publish(ctx, r.subjects.Recovery(g.ID), body, jetstream.WithMsgID(id)); err != nil {
 		return fmt.Errorf("writing to the recovery stream: %w", err)
 	}

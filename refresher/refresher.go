@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -26,9 +27,11 @@ type Deps struct {
 	Envelope  *envelope.Envelope
 	JetStream jetstream.JetStream
 	Mesh      *Mesh
-	// Limits and Credentials bound when refreshes may start.
+	// Limits and Credentials bound when refreshes may start, Concurrency how
+	// many run at once. Three times as many may wait.
 	Limits      config.Limits
 	Credentials config.Backoff
+	Concurrency int
 	Settler     Settler
 	Dispatcher  *Dispatcher
 	Subjects    events.Subjects
@@ -52,7 +55,7 @@ type Refresher struct {
 	envelope   *envelope.Envelope
 	js         jetstream.JetStream
 	mesh       *Mesh
-	limits     *Limits
+	queue      *Queue
 	settler    Settler
 	dispatcher *Dispatcher
 	subjects   events.Subjects
@@ -65,6 +68,9 @@ type Refresher struct {
 	changed    func(ctx context.Context, userID string) error
 	log        *zap.Logger
 	metrics    *metrics
+	// underWay counts refreshes from before they wait for their turn until
+	// their answers are kept.
+	underWay sync.WaitGroup
 }
 
 // New returns a Refresher.
@@ -75,24 +81,33 @@ func New(d Deps) *Refresher {
 		lease: d.Lease, skew: d.ClockSkew, sendAccess: map[string]bool{}, changed: d.Changed, log: d.Log,
 		metrics: newMetrics(d.Metrics),
 	}
-	r.limits = NewLimits(d.Limits, d.Credentials, d.Now, r.metrics.onBreaker)
+	r.queue = NewQueue(NewLimits(d.Limits, d.Credentials, d.Now, r.metrics.onBreaker), d.Concurrency, 3*d.Concurrency, d.Now)
 	for _, broker := range d.SendAccess {
 		r.sendAccess[broker] = true
 	}
 	return r
 }
 
+// Stop sends away the refreshes that wait for their turn, now and from now on.
+// Those that have begun are finished; Wait waits for them.
+func (r *Refresher) Stop() { r.queue.Close() }
+
+// Wait returns when, after Stop, the answer of every call is kept.
+func (r *Refresher) Wait() { r.underWay.Wait() }
+
 // Due handles a refresh.due message. nil: all is done, or the message is out
 // of date. A *LaterError or *store.LeasedError tells when to come back; any
 // other error means that nothing was called or spent.
 func (r *Refresher) Due(ctx context.Context, m events.RefreshDue) error {
-	done, err := r.limits.Enter(m.BrokerType)
+	r.underWay.Add(1)
+	defer r.underWay.Done()
+	done, err := r.queue.Enter(ctx, m.BrokerType, Urgency{Idle: m.Idle, ExpiresAt: m.ExpiresAt})
 	if err != nil {
 		return err
 	}
 	_, err = r.refresh(ctx, m, &m.DueAt, done)
 	if errors.Is(err, store.ErrStale) {
-		return r.reschedule(ctx, m.GrantID)
+		return r.reschedule(ctx, m)
 	}
 	if errors.Is(err, store.ErrNotFound) {
 		return nil
@@ -104,7 +119,10 @@ func (r *Refresher) Due(ctx context.Context, m events.RefreshDue) error {
 // as it then is, refreshed or not. The errors are those of Due, and those of
 // store.Acquire.
 func (r *Refresher) Now(ctx context.Context, g *store.Grant) (*store.Grant, error) {
-	done, err := r.limits.Enter(g.BrokerType)
+	r.underWay.Add(1)
+	defer r.underWay.Done()
+	// Somebody is waiting for it: nothing is more urgent.
+	done, err := r.queue.Enter(ctx, g.BrokerType, Urgency{})
 	if err != nil {
 		return nil, err
 	}
@@ -113,14 +131,15 @@ func (r *Refresher) Now(ctx context.Context, g *store.Grant) (*store.Grant, erro
 
 // reschedule makes good what an out of date message may hide: it can have
 // replaced the schedule that is current.
-func (r *Refresher) reschedule(ctx context.Context, grantID string) error {
-	g, err := r.store.Get(ctx, grantID)
+func (r *Refresher) reschedule(ctx context.Context, m events.RefreshDue) error {
+	g, err := r.store.Get(ctx, m.GrantID)
 	if errors.Is(err, store.ErrNotFound) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
+	r.checkAge(g, m)
 	if g.Due == nil || g.Lease.Live(r.now()) || !g.Due.At.After(r.now()) {
 		return nil
 	}
@@ -129,11 +148,21 @@ func (r *Refresher) reschedule(ctx context.Context, grantID string) error {
 	return nil
 }
 
+// checkAge says loudly when a grant is older than a schedule made for it.
+func (r *Refresher) checkAge(g *store.Grant, scheduled events.RefreshDue) {
+	if scheduled.Version <= g.Version {
+		return
+	}
+	r.metrics.outdated.Inc()
+	r.log.Error("a schedule is newer than the grant it was made for: the database was restored from an older copy, and refresh tokens in it may have been replaced since",
+		zap.String("grant", g.ID), zap.Int64("scheduled", scheduled.Version), zap.Int64("stored", g.Version))
+}
+
 // refresh does everything between the permission and the event.
 func (r *Refresher) refresh(ctx context.Context, m events.RefreshDue, dueAt *time.Time, done func(*Failure)) (*store.Grant, error) {
 	// What can fail without harm comes first: from the call on, the answer
 	// must be kept.
-	idle := &Failure{Class: BadRequest, Detail: "no call was made"}
+	idle := &Failure{Class: uncalled, Detail: "no call was made"}
 	sealer, err := r.envelope.Sealer(ctx)
 	if err != nil {
 		done(idle)

@@ -54,18 +54,18 @@ func (s Settler) Answered(g *store.Grant, tokens store.TokenSet, a Answer, renew
 		}
 	}
 	rotated := !a.RefreshToken.Empty() && !a.RefreshToken.Equal(tokens.RefreshToken)
-	switch {
-	case rotated || a.RefreshExpiresIn > 0:
+	if rotated || a.RefreshExpiresIn > 0 {
 		g.Refresh = nextLife(g.Refresh, sent, a.RefreshExpiresIn)
+	}
+	switch {
+	case rotated:
+		tokens.RefreshToken = a.RefreshToken
 	case renewed && g.Refresh != nil:
 		g.Refresh.Asked = &sent
 	}
-	if rotated {
-		tokens.RefreshToken = a.RefreshToken
-	}
 
 	g.Version++
-	g.Applied = epoch
+	g.Applied = max(g.Applied, epoch)
 	g.State, g.Reason, g.PurgeAt = store.Active, "", nil
 	g.Tries, g.Waits, g.Unknown, g.Warned = 0, 0, nil, ""
 	g.Lease = nil

@@ -49,6 +49,7 @@ type worker struct {
 	streams    *handlers.Streams
 	router     *handlers.Router
 	tokens     *handlers.TokenService
+	refresher  *refresher.Refresher
 	reconciler *refresher.Reconciler
 	mesh       *refresher.Mesh
 }
@@ -91,15 +92,16 @@ func (w *worker) connect(ctx context.Context) error {
 	if err := handlers.CheckServer(ctx, w.js); err != nil {
 		return err
 	}
-	w.streams = handlers.NewStreams(w.js, w.subj, w.cfg.NATS.Replicas, w.cfg.Retention, w.cfg.Messages)
-	if err := w.streams.Ensure(ctx); err != nil {
-		return err
-	}
 	w.db, err = store.Open(ctx, store.Options{URI: w.cfg.MongoDB.URI, Database: w.cfg.MongoDB.Database, Timeout: w.cfg.MongoDB.Timeout, AppName: "latchkey"})
 	if err != nil {
 		return err
 	}
-	return w.db.Ensure(ctx)
+	if err := w.db.Ensure(ctx); err != nil {
+		return err
+	}
+	w.streams = handlers.NewStreams(w.js, w.db, w.cfg, w.log)
+	_, err = w.streams.Ensure(ctx)
+	return err
 }
 
 func (w *worker) disconnect() {
@@ -168,19 +170,22 @@ func (w *worker) assemble(ctx context.Context) error {
 	}
 	r := refresher.New(refresher.Deps{
 		Store: w.db, Envelope: env, JetStream: w.js, Mesh: w.mesh, Settler: settler, Dispatcher: dispatcher, Subjects: w.subj,
-		Limits: cfg.Limits, Credentials: cfg.Refresh.Credentials,
+		Limits: cfg.Limits, Credentials: cfg.Refresh.Credentials, Concurrency: cfg.Refresh.Concurrency,
 		WorkerID: cfg.Worker.ID, NewID: newID, Now: w.now, Lease: cfg.Refresh.Lease, ClockSkew: cfg.Worker.ClockSkew,
 		SendAccess: cfg.Mesh.AccessTokenBrokers, Changed: connector.Resolve, Log: w.log, Metrics: w.reg,
 	})
-	w.tokens = handlers.NewTokenService(w.db, r, w.subj, cfg.Tokens, w.now, w.log, w.reg)
+	w.refresher = r
+	w.tokens = handlers.NewTokenService(w.db, r, w.subj, cfg.Tokens, cfg.Worker.ClockSkew, w.now, w.log, w.reg)
 	w.reconciler = &refresher.Reconciler{Refresher: r, Config: cfg.Reconcile, Horizon: cfg.Refresh.Horizon, Identity: w.streams.Identity, Backlog: w.streams.Backlog}
 
 	dead := &handlers.DeadLetters{JS: w.js, Envelope: env, Subjects: w.subj, Now: w.now, NewID: newID, Log: w.log}
 	subscriber := handlers.NewSubscriber(w.streams, cfg.Messages.AckWait, map[string]handlers.Source{
 		w.subj.Connected():    {Stream: w.subj.IntegrationStream(), Concurrency: cfg.Connect.Concurrency},
 		w.subj.Disconnected(): {Stream: w.subj.IntegrationStream(), Concurrency: cfg.Connect.Concurrency},
-		w.subj.RefreshDue():   {Stream: w.subj.RefreshStream(), Concurrency: cfg.Refresh.Concurrency},
-		w.subj.RecoveryAll():  {Stream: w.subj.RecoveryStream(), Concurrency: cfg.Refresh.Concurrency},
+		// More than run and wait at once, so that there is always one to look at
+		// what comes next.
+		w.subj.RefreshDue():  {Stream: w.subj.RefreshStream(), Concurrency: 5 * cfg.Refresh.Concurrency},
+		w.subj.RecoveryAll(): {Stream: w.subj.RecoveryStream(), Concurrency: cfg.Refresh.Concurrency},
 	}, w.log)
 	w.router, err = handlers.NewRouter([]handlers.Route{
 		{Name: events.IntegrationConnected, Subject: w.subj.Connected(), Handle: handlers.Connected(connector, cfg.Connect.MaxBytes)},
@@ -226,9 +231,28 @@ func (w *worker) run(ctx context.Context, ready func()) error {
 		w.log.Error("the message router ended by itself", zap.Error(cause))
 	}
 	stop()
-	err = errors.Join(cause, w.tokens.Stop(), w.router.Close(), admin.stop())
+	err = errors.Join(cause, w.finish(), admin.stop())
 	w.log.Info("stopped", zap.Error(err))
 	return err
+}
+
+// finish takes no more work and waits, within the grace, for what is under way.
+func (w *worker) finish() error {
+	done := make(chan error, 1)
+	go func() {
+		received := make(chan error, 1)
+		go func() { received <- w.router.Close() }()
+		w.refresher.Stop()
+		err := errors.Join(w.tokens.Stop(), <-received)
+		w.refresher.Wait()
+		done <- err
+	}()
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(w.cfg.Worker.Grace):
+		return errors.New("worker.grace is over before all work was finished; what was cut off shows as leases that run out")
+	}
 }
 
 // health tells what keeps the worker from working; nil when nothing does.

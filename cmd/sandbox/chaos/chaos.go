@@ -47,7 +47,7 @@ var ErrJudged = errors.New("chaos: the judge found what must not be; see the tab
 // longer, which covers a lease that has to run out; leases and calls are short
 // so that a run is.
 const (
-	accessLife   = 40 * time.Second
+	accessLife   = 24 * time.Second
 	refreshGrace = 45 * time.Second
 	clockSkew    = 2 * time.Second
 	settleWithin = 3 * time.Minute

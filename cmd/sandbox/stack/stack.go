@@ -73,6 +73,9 @@ func Start(o Options) (s *Stack, err error) {
 			s.Stop()
 		}
 	}()
+	if err = os.MkdirAll(o.Dir, 0o700); err != nil {
+		return s, fmt.Errorf("making the folder for all data: %w", err)
+	}
 	if s.natsURL == "" {
 		s.NATS, err = engines.StartNATS(engines.NATSOptions{
 			Dir: filepath.Join(o.Dir, "nats"), Port: o.NATSPort, Key: "sandbox encryption key",

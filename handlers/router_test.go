@@ -1,0 +1,128 @@
+package handlers
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"testing"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/stretchr/testify/require"
+	"go.mongodb.org/mongo-driver/v2/mongo"
+
+	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/refresher"
+	"github.com/latchkey/latchkey/store"
+	"github.com/latchkey/latchkey/store/envelope"
+)
+
+// letter waits for the only dead letter.
+func (f *fixture) letter() DeadLetter {
+	f.t.Helper()
+	f.eventually(func() bool {
+		return f.left(f.subjects.DeadLetterStream()) == 1 && f.left(f.subjects.IntegrationStream()) == 0
+	}, "not parked")
+	stream, err := f.js.Stream(f.t.Context(), f.subjects.DeadLetterStream())
+	require.NoError(f.t, err)
+	msg, err := stream.GetLastMsgForSubject(f.t.Context(), f.subjects.DeadLetter(events.IntegrationConnected))
+	require.NoError(f.t, err)
+	require.NotContains(f.t, string(msg.Data), "the body")
+	var letter DeadLetter
+	require.NoError(f.t, json.Unmarshal(msg.Data, &letter))
+	body, err := f.dead.Envelope.Open(f.t.Context(), letter.Sealed, letter.Binding())
+	require.NoError(f.t, err)
+	require.Equal(f.t, "the body", string(body))
+	return letter
+}
+
+func TestInvalidMessageIsParkedAtOnce(t *testing.T) {
+	f := newFixture(t)
+	f.run(1, func(context.Context, *message.Message) error {
+		return fmt.Errorf("wrapped: %w", &events.InvalidError{Message: events.IntegrationConnected, Problem: "userId: empty"})
+	})
+	f.publish("the body")
+	letter := f.letter()
+	require.Equal(t, "invalid integration.connected: userId: empty", letter.Reason)
+	require.Equal(t, 1, letter.Attempts)
+	require.Equal(t, events.IntegrationConnected, letter.Message)
+	require.Equal(t, f.subjects.Connected(), letter.Subject)
+}
+
+func TestMessageThatGoesOnFailingIsParked(t *testing.T) {
+	f := newFixture(t)
+	f.run(1, func(context.Context, *message.Message) error { return errors.New("a fault") })
+	f.publish("the body")
+	letter := f.letter()
+	require.Equal(t, f.messages.MaxDeliver, letter.Attempts)
+	require.Contains(t, letter.Reason, "a fault")
+}
+
+func TestPanicParksAndDoesNotTellItsValue(t *testing.T) {
+	f := newFixture(t)
+	f.run(1, func(context.Context, *message.Message) error { panic("the token") })
+	f.publish("the body")
+	letter := f.letter()
+	require.Equal(t, f.messages.MaxDeliver, letter.Attempts)
+	require.NotContains(t, letter.Reason, "the token")
+	require.Contains(t, f.logs.String(), "panic in a handler")
+	require.NotContains(t, f.logs.String(), "the token")
+}
+
+func TestOutagesNeverPark(t *testing.T) {
+	for _, err := range []error{
+		&store.LeasedError{},
+		envelope.ErrKMS,
+		context.DeadlineExceeded,
+		context.Canceled,
+		mongo.ErrClientDisconnected,
+		mongo.CommandError{Code: 91, Name: "ShutdownInProgress"},
+		mongo.CommandError{Code: 10107, Name: "NotWritablePrimary"},
+		mongo.CommandError{Labels: []string{"NetworkError"}},
+		nats.ErrTimeout,
+		nats.ErrConnectionClosed,
+		nats.ErrNoResponders,
+		jetstream.ErrNoStreamResponse,
+		jetstream.ErrStreamNotFound,
+		&jetstream.APIError{Code: 503},
+	} {
+		require.True(t, outage(fmt.Errorf("wrapped: %w", err)), "%v", err)
+	}
+	for _, err := range []error{
+		errors.New("a fault"), errPanic, store.ErrConflict, refresher.ErrRecoveryEntry, envelope.ErrSealed,
+		mongo.CommandError{Code: 13, Name: "Unauthorized"}, &jetstream.APIError{Code: 400},
+	} {
+		require.False(t, outage(err), "%v", err)
+	}
+
+	f := newFixture(t)
+	var attempts atomic.Int32
+	f.run(1, func(context.Context, *message.Message) error {
+		if attempts.Add(1) <= int32(2*f.messages.MaxDeliver) {
+			return envelope.ErrKMS
+		}
+		return nil
+	})
+	f.publish("the body")
+	f.eventually(func() bool { return f.left(f.subjects.IntegrationStream()) == 0 }, "not handled in the end")
+	require.EqualValues(t, 2*f.messages.MaxDeliver+1, attempts.Load())
+	require.Zero(t, f.left(f.subjects.DeadLetterStream()))
+}
+
+func TestMessageIsKeptWhileItCannotBeParked(t *testing.T) {
+	f := newFixture(t)
+	require.NoError(t, f.js.DeleteStream(t.Context(), f.subjects.DeadLetterStream()))
+	var attempts atomic.Int32
+	f.run(1, func(context.Context, *message.Message) error {
+		attempts.Add(1)
+		return &events.InvalidError{Message: events.IntegrationConnected, Problem: "userId: empty"}
+	})
+	f.publish("the body")
+	f.eventually(func() bool { return attempts.Load() > int32(2*f.messages.MaxDeliver) }, "not tried again")
+	require.Equal(t, 1, f.left(f.subjects.IntegrationStream()))
+	f.ensure()
+	require.Greater(t, f.letter().Attempts, 2*f.messages.MaxDeliver)
+}

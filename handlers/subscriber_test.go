@@ -1,0 +1,127 @@
+package handlers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/stretchr/testify/require"
+)
+
+func TestFailedMessageComesBackAfterItsDelay(t *testing.T) {
+	f := newFixture(t)
+	f.messages.MaxDeliver = 100
+	f.messages.Backoff.Min, f.messages.Backoff.Max = 400*time.Millisecond, 400*time.Millisecond
+	attempts := make(chan time.Time, 10)
+	f.run(4, func(_ context.Context, msg *message.Message) error {
+		d := deliveryOf(msg)
+		require.Equal(t, len(attempts)+1, d.Attempt)
+		require.Equal(t, f.subjects.Connected(), d.Subject)
+		require.WithinDuration(t, time.Now(), d.Stored, patience)
+		attempts <- time.Now()
+		if d.Attempt < 3 {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	f.publish("x")
+	f.eventually(func() bool { return f.left(f.subjects.IntegrationStream()) == 0 }, "not handled")
+	require.Len(t, attempts, 3)
+	first, second, third := <-attempts, <-attempts, <-attempts
+	// Half of the pause is left to chance.
+	require.GreaterOrEqual(t, second.Sub(first), 200*time.Millisecond)
+	require.GreaterOrEqual(t, third.Sub(second), 200*time.Millisecond)
+}
+
+func TestSlowMessageIsNotDeliveredAgain(t *testing.T) {
+	f := newFixture(t)
+	var deliveries atomic.Int32
+	done := make(chan struct{})
+	f.run(4, func(context.Context, *message.Message) error {
+		deliveries.Add(1)
+		time.Sleep(3 * f.messages.AckWait) // the passing of time is what is tested
+		close(done)
+		return nil
+	})
+	f.publish("x")
+	receive(t, done)
+	f.eventually(func() bool { return f.left(f.subjects.IntegrationStream()) == 0 }, "not acknowledged")
+	require.EqualValues(t, 1, deliveries.Load())
+}
+
+func TestNoMoreMessagesAreHandledAtOnceThanAllowed(t *testing.T) {
+	f := newFixture(t)
+	const most = 3
+	var running, peak atomic.Int32
+	full, release := make(chan struct{}, 100), make(chan struct{})
+	f.run(most, func(context.Context, *message.Message) error {
+		now := running.Add(1)
+		for p := peak.Load(); now > p && !peak.CompareAndSwap(p, now); p = peak.Load() {
+		}
+		if now == most {
+			full <- struct{}{}
+		}
+		<-release
+		running.Add(-1)
+		return nil
+	})
+	for n := range 20 {
+		f.publish(fmt.Sprint(n))
+	}
+	receive(t, full) // as many as allowed, and they hold their places
+	close(release)
+	f.eventually(func() bool { return f.left(f.subjects.IntegrationStream()) == 0 }, "not all handled")
+	require.EqualValues(t, most, peak.Load())
+}
+
+func TestCloseWaitsForMessagesAtWork(t *testing.T) {
+	f := newFixture(t)
+	begun, release := make(chan struct{}), make(chan struct{})
+	var ended atomic.Bool
+	stop := f.run(4, func(ctx context.Context, _ *message.Message) error {
+		close(begun)
+		<-release
+		ended.Store(ctx.Err() == nil) // work under way is not cut short
+		return nil
+	})
+	f.publish("x")
+	receive(t, begun)
+	closed := make(chan struct{})
+	go func() { stop(); close(closed) }()
+	f.publish("too late")
+	select {
+	case <-closed:
+		t.Fatal("closed while a message is being handled")
+	case <-time.After(300 * time.Millisecond):
+	}
+	close(release)
+	receive(t, closed)
+	require.True(t, ended.Load())
+	require.Equal(t, 1, f.left(f.subjects.IntegrationStream()), "the one is acknowledged, the other waits for a worker")
+}
+
+func TestConsumerThatIsGoneIsMadeAgain(t *testing.T) {
+	f := newFixture(t)
+	got := make(chan string, 10)
+	f.run(4, func(_ context.Context, msg *message.Message) error { got <- string(msg.Payload); return nil })
+	f.publish("before")
+	require.Equal(t, "before", receive(t, got))
+	require.NoError(t, f.js.DeleteConsumer(t.Context(), f.subjects.IntegrationStream(), durable(f.subjects.Connected())))
+	f.publish("after")
+	require.Equal(t, "after", receive(t, got))
+
+	require.NoError(t, f.js.DeleteStream(t.Context(), f.subjects.IntegrationStream()))
+	f.ensure()
+	f.publish("on a new stream")
+	require.Equal(t, "on a new stream", receive(t, got))
+}
+
+func TestUnknownSubjectIsRefused(t *testing.T) {
+	f := newFixture(t)
+	_, err := NewSubscriber(f.streams, time.Second, nil, f.log).Subscribe(t.Context(), "other")
+	require.ErrorContains(t, err, "other")
+}

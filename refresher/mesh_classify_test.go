@@ -1,0 +1,220 @@
+package refresher_test
+
+import (
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/refresher"
+)
+
+// newMesh is a client of a server at url.
+func newMesh(t *testing.T, url string, change ...func(*refresher.MeshOptions)) *refresher.Mesh {
+	o := refresher.MeshOptions{
+		URL: url, ClientID: "client", ClientSecret: text("canary-client-secret"), Timeout: time.Minute,
+		Now: func() time.Time { return t0 },
+	}
+	for _, f := range change {
+		f(&o)
+	}
+	m := refresher.NewMesh(o)
+	t.Cleanup(m.Close)
+	return m
+}
+
+var request = refresher.RefreshRequest{
+	BrokerType: "coinbase", RefreshToken: text("canary-refresh"), AccessToken: text("canary-access"), TradeToken: text("canary-trade"),
+}
+
+// meshAnswering is a client of a server that always gives one answer.
+func meshAnswering(t *testing.T, status int, body string, header ...string) *refresher.Mesh {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		for i := 0; i < len(header); i += 2 {
+			w.Header().Set(header[i], header[i+1])
+		}
+		w.WriteHeader(status)
+		_, _ = w.Write([]byte(body))
+	}))
+	t.Cleanup(server.Close)
+	return newMesh(t, server.URL)
+}
+
+// refused makes a call that must fail.
+func refused(t *testing.T, m *refresher.Mesh) *refresher.Failure {
+	t.Helper()
+	_, err := m.Refresh(t.Context(), request)
+	var f *refresher.Failure
+	require.ErrorAs(t, err, &f)
+	return f
+}
+
+const tokensContent = `{"status":"succeeded","brokerAccountTokens":[{"account":{"accountId":"one"},"accessToken":"new-access","refreshToken":"new-refresh"}]}`
+
+func body(status, content string) string {
+	return fmt.Sprintf(`{"status":%q,"content":%s}`, status, content)
+}
+
+func TestClassification(t *testing.T) {
+	const sure, ambiguous = false, true
+	type want struct {
+		class     refresher.Class
+		ambiguous bool
+		reason    events.Reason
+	}
+	transient, lost, denied, limited := want{refresher.Transient, sure, ""}, want{refresher.Transient, ambiguous, ""},
+		want{refresher.Denied, sure, ""}, want{refresher.RateLimited, sure, ""}
+	bad, gone := want{refresher.BadRequest, sure, events.ReasonBadRequest}, want{refresher.Dead, sure, events.ReasonNotFound}
+	rejected, mfa := want{refresher.Dead, sure, events.ReasonRejected}, want{refresher.MustAct, sure, events.ReasonMFARequired}
+	for _, c := range []struct {
+		status int
+		body   string
+		want   want
+	}{
+		{200, body("ok", `{"status":"failed"}`), rejected},
+		{200, body("ok", `{"status":"failed","brokerAccountTokens":[{"accessToken":"x"}]}`), rejected},
+		{200, body("ok", `{"status":"mfaRequired"}`), mfa},
+		{200, body("ok", `{"status":"succeeded"}`), lost},
+		{200, body("ok", `{"status":"succeeded","brokerAccountTokens":[]}`), lost},
+		{200, body("ok", `{"status":"succeeded","brokerAccountTokens":[{"account":{"accountId":"one"},"refreshToken":"only"}]}`), lost},
+		{200, body("ok", `{"status":"somethingNew"}`), lost},
+		{200, body("ok", `{}`), lost},
+		{200, body("ok", `null`), lost},
+		{200, `{}`, lost},
+		{200, `[]`, lost},
+		{200, `null`, lost},
+		{200, ``, lost},
+		{200, `not JSON`, lost},
+		{200, `{"status":"ok","content":{"sta`, lost},
+		{204, ``, lost},
+		{200, body("serverFailure", `null`), lost},
+		{200, body("serverFailure", tokensContent), lost},
+		{200, body("permissionDenied", `null`), transient},
+		{200, body("badRequest", `null`), bad},
+		{200, body("notFound", `null`), gone},
+		{200, body("conflict", `null`), transient},
+		{200, body("locked", `null`), transient},
+		{200, body("unavailableForLegalReasons", `null`), transient},
+		{200, body("somethingNew", `null`), transient},
+		{200, body("tooManyRequest", `null`), limited},
+		{302, ``, transient},
+		{400, body("badRequest", `null`), bad},
+		{400, body("notFound", `null`), gone},
+		{400, body("tooManyRequest", `null`), limited},
+		{400, body("serverFailure", `null`), lost},
+		{400, body("ok", tokensContent), transient},
+		{400, `{"type":"about:blank","status":400}`, transient},
+		{400, `not JSON`, transient},
+		{400, ``, transient},
+		{401, ``, denied},
+		{401, body("badRequest", `null`), denied},
+		{401, body("tooManyRequest", `null`), denied},
+		{403, `<html>`, denied},
+		{404, body("notFound", `null`), gone},
+		{404, `not JSON`, transient},
+		{408, body("badRequest", `null`), lost},
+		{409, body("conflict", `null`), transient},
+		{423, body("locked", `null`), transient},
+		{429, ``, limited},
+		{429, body("badRequest", `null`), limited},
+		{500, body("notFound", `null`), lost},
+		{500, body("badRequest", `null`), lost},
+		{500, body("tooManyRequest", `null`), limited},
+		{500, body("ok", tokensContent), lost},
+		{502, `<html>`, lost},
+		{503, ``, lost},
+		{504, ``, lost},
+	} {
+		f := refused(t, meshAnswering(t, c.status, c.body))
+		require.Equal(t, c.want, want{f.Class, f.Ambiguous, f.Reason}, "%d %s", c.status, c.body)
+		require.True(t, strings.HasPrefix(f.Detail, fmt.Sprintf("HTTP %d", c.status)), f.Detail)
+	}
+}
+
+// TestOnlyAPlainAnswerGivesAGrantUp goes through all combinations of the three
+// statuses: what costs a user his connection must be said without ambiguity.
+func TestOnlyAPlainAnswerGivesAGrantUp(t *testing.T) {
+	envelopes := []string{"ok", "serverFailure", "permissionDenied", "badRequest", "notFound", "conflict", "tooManyRequest",
+		"locked", "unavailableForLegalReasons", "somethingNew", ""}
+	contents := map[string]string{
+		"tokens": tokensContent, "failed": `{"status":"failed"}`, "mfaRequired": `{"status":"mfaRequired"}`,
+		"empty": `{"status":"succeeded"}`, "null": "null",
+	}
+	type given struct {
+		status int
+		body   string
+	}
+	var next atomic.Pointer[given]
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(next.Load().status)
+		_, _ = w.Write([]byte(next.Load().body))
+	}))
+	t.Cleanup(server.Close)
+	m := newMesh(t, server.URL)
+	for _, status := range []int{200, 201, 300, 400, 401, 403, 404, 408, 409, 418, 423, 429, 451, 500, 502, 503, 504, 599} {
+		for _, envelope := range envelopes {
+			for content := range contents {
+				name := fmt.Sprintf("%d %s %s", status, content, envelope)
+				next.Store(&given{status, body(envelope, contents[content])})
+				a, err := m.Refresh(t.Context(), request)
+				plain := status < 300 && (envelope == "ok" || envelope == "")
+				if plain && content == "tokens" {
+					require.NoError(t, err, name)
+					require.Equal(t, "new-refresh", a.RefreshToken.Reveal(), name)
+					continue
+				}
+				require.Error(t, err, name)
+				f := refresher.AsFailure(err)
+				aside := status == 401 || status == 403 || status == 408 || status == 429 || status >= 500 || envelope == "tooManyRequest"
+				switch f.Class {
+				case refresher.Denied:
+					require.True(t, status == 401 || status == 403, name)
+				case refresher.Dead:
+					require.True(t, !aside && envelope == "notFound" || plain && content == "failed", name)
+				case refresher.BadRequest:
+					require.True(t, !aside && envelope == "badRequest", name)
+				case refresher.MustAct:
+					require.True(t, plain && content == "mfaRequired", name)
+				case refresher.RateLimited:
+					require.True(t, status == 429 || envelope == "tooManyRequest", name)
+				default:
+					require.Equal(t, refresher.Transient, f.Class, name)
+				}
+				if f.Class != refresher.Transient {
+					require.False(t, f.Ambiguous, name)
+				}
+				if envelope == "somethingNew" && !aside {
+					require.Contains(t, f.Detail, "status other", "unknown words of Mesh are not repeated")
+				}
+			}
+		}
+	}
+}
+
+func TestRetryAfter(t *testing.T) {
+	for value, want := range map[string]time.Duration{
+		"7":                    7 * time.Second,
+		"0":                    0,
+		"-5":                   0,
+		"":                     0,
+		"99999999999999999999": 0,
+		"9223372036854775807":  day,
+		"86401":                day,
+		"soon":                 0,
+		"1.5":                  0,
+		t0.Add(90 * time.Second).Format(http.TimeFormat): 90 * time.Second,
+		t0.Add(-time.Hour).Format(http.TimeFormat):       0,
+		t0.Add(30 * day).Format(http.TimeFormat):         day,
+	} {
+		for _, status := range []int{429, 503, 409} {
+			require.Equal(t, want, refused(t, meshAnswering(t, status, ``, "Retry-After", value)).RetryAfter, "%d %q", status, value)
+		}
+	}
+	require.Zero(t, refused(t, meshAnswering(t, 200, body("notFound", "null"), "Retry-After", "7")).RetryAfter)
+}

@@ -1,0 +1,266 @@
+package refresher
+
+import (
+	"container/heap"
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+)
+
+// Urgency orders refreshes that wait for the same limits.
+type Urgency struct {
+	// Idle: nobody has asked for the grant's access token since its last
+	// refresh. Idle grants wait behind those in use.
+	Idle bool
+	// ExpiresAt is the end of the access token at hand: the nearest goes first.
+	// Zero: there is none, which is the most urgent.
+	ExpiresAt time.Time
+}
+
+func (u Urgency) before(o Urgency) bool {
+	if u.Idle != o.Idle {
+		return o.Idle
+	}
+	return u.ExpiresAt.Before(o.ExpiresAt)
+}
+
+// Queue lets refreshes wait for Limits, the most urgent first, and no broker's
+// in front of another's. Its room is bounded: what does not fit, or waits for
+// something that will take long, is sent away with a *LaterError.
+type Queue struct {
+	limits *Limits
+	now    func() time.Time
+	// slots is how many refreshes run at once, room how many wait.
+	slots, room int
+
+	mu      sync.Mutex
+	running int
+	waiting int
+	brokers map[string]*line
+	timer   *time.Timer
+	closed  bool
+}
+
+// line is one broker's part of the queue.
+type line struct {
+	waiters waiters
+	running int
+	// notBefore is when the broker's limits may let the next one in.
+	notBefore time.Time
+}
+
+type waiter struct {
+	urgency Urgency
+	// result receives the outcome of waiting, once.
+	result chan admission
+	index  int
+}
+
+type admission struct {
+	done func(*Failure)
+	err  error
+}
+
+// NewQueue returns a queue in front of limits.
+func NewQueue(limits *Limits, slots, room int, now func() time.Time) *Queue {
+	return &Queue{limits: limits, now: now, slots: slots, room: room, brokers: map[string]*line{}}
+}
+
+// Enter waits for permission to refresh at a broker. On success the caller must
+// call done once with the outcome. The error is a *LaterError, ErrStopping
+// or ctx's.
+func (q *Queue) Enter(ctx context.Context, broker string, u Urgency) (done func(*Failure), err error) {
+	w := &waiter{urgency: u, result: make(chan admission, 1)}
+	q.mu.Lock()
+	if q.closed {
+		q.mu.Unlock()
+		return nil, ErrStopping
+	}
+	l := q.brokers[broker]
+	if l == nil {
+		l = &line{}
+		q.brokers[broker] = l
+	}
+	heap.Push(&l.waiters, w)
+	q.waiting++
+	q.pump()
+	if q.waiting > q.room {
+		q.sendAway()
+	}
+	q.mu.Unlock()
+
+	select {
+	case a := <-w.result:
+		return a.done, a.err
+	case <-ctx.Done():
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if w.index >= 0 {
+		heap.Remove(&l.waiters, w.index)
+		q.waiting--
+	}
+	select {
+	case a := <-w.result: // let in at the last moment
+		return a.done, a.err
+	default:
+		return nil, ctx.Err()
+	}
+}
+
+// ErrStopping: this worker takes on no more refreshes; another will.
+var ErrStopping = fmt.Errorf("the worker is stopping: %w", context.Canceled)
+
+// Close sends everybody away who waits, and whoever comes after.
+func (q *Queue) Close() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.closed = true
+	if q.timer != nil {
+		q.timer.Stop()
+	}
+	for _, l := range q.brokers {
+		for l.waiters.Len() > 0 {
+			q.take(l, admission{err: ErrStopping})
+		}
+	}
+}
+
+// pump lets in whoever may. The caller holds the lock.
+func (q *Queue) pump() {
+	for q.running < q.slots {
+		name, l := q.next()
+		if l == nil {
+			break
+		}
+		release, err := q.limits.Enter(name)
+		var later *LaterError
+		switch {
+		case err == nil:
+			q.admit(l, release)
+		case errors.As(err, &later) && (later.Why == "rate" || later.Why == "concurrency"):
+			l.notBefore = q.now().Add(later.After)
+		default: // it will take long, for all that wait there
+			for l.waiters.Len() > 0 {
+				q.take(l, admission{err: err})
+			}
+		}
+	}
+	q.wake()
+}
+
+// next picks the broker that has the fewest refreshes running, so that none is
+// starved, and among equals the one with the most urgent waiter.
+func (q *Queue) next() (name string, best *line) {
+	now := q.now()
+	for broker, l := range q.brokers {
+		if l.waiters.Len() == 0 || now.Before(l.notBefore) {
+			continue
+		}
+		if best == nil || l.running < best.running ||
+			l.running == best.running && l.waiters[0].urgency.before(best.waiters[0].urgency) {
+			name, best = broker, l
+		}
+	}
+	return name, best
+}
+
+func (q *Queue) admit(l *line, release func(*Failure)) {
+	q.running++
+	l.running++
+	q.take(l, admission{done: func(f *Failure) {
+		release(f)
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		q.running--
+		l.running--
+		l.notBefore = time.Time{}
+		q.pump()
+	}})
+}
+
+// take removes the most urgent waiter of a line and tells it the outcome.
+func (q *Queue) take(l *line, a admission) {
+	w := heap.Pop(&l.waiters).(*waiter)
+	q.waiting--
+	w.result <- a
+}
+
+// sendAway makes room: the least urgent waiter of the longest line comes back
+// later.
+func (q *Queue) sendAway() {
+	var longest *line
+	for _, l := range q.brokers {
+		if longest == nil || l.waiters.Len() > longest.waiters.Len() {
+			longest = l
+		}
+	}
+	last := longest.waiters[0]
+	for _, w := range longest.waiters {
+		if last.urgency.before(w.urgency) {
+			last = w
+		}
+	}
+	heap.Remove(&longest.waiters, last.index)
+	q.waiting--
+	last.result <- admission{err: &LaterError{After: queueFull, Why: "queue"}}
+}
+
+// queueFull is when a refresh comes back that found the queue full.
+const queueFull = 2 * time.Second
+
+// wake pumps again when the first of the lines that wait for time may go on.
+func (q *Queue) wake() {
+	var soonest time.Time
+	for _, l := range q.brokers {
+		if l.waiters.Len() > 0 && !l.notBefore.IsZero() && (soonest.IsZero() || l.notBefore.Before(soonest)) {
+			soonest = l.notBefore
+		}
+	}
+	if soonest.IsZero() {
+		return
+	}
+	if q.timer != nil {
+		q.timer.Stop()
+	}
+	q.timer = time.AfterFunc(max(soonest.Sub(q.now()), time.Millisecond), func() {
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		q.pump()
+	})
+}
+
+// waiters is a heap with the most urgent on top.
+type waiters []*waiter
+
+func (w waiters) Len() int           { return len(w) }
+func (w waiters) Less(i, j int) bool { return w[i].urgency.before(w[j].urgency) }
+func (w waiters) Swap(i, j int) {
+	w[i], w[j] = w[j], w[i]
+	w[i].index, w[j].index = i, j
+}
+
+// Push implements heap.Interface.
+func (w *waiters) Push(x any) {
+	x.(*waiter).index = len(*w)
+	*w = append(*w, x.(*waiter))
+}
+
+// Pop implements heap.Interface.
+func (w *waiters) Pop() any {
+	old := *w
+	last := old[len(old)-1]
+	old[len(old)-1] = nil
+	*w = old[:len(old)-1]
+	last.index = -1
+	return last
+}
+
+// Waiting returns how many refreshes wait.
+func (q *Queue) Waiting() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.waiting
+}

@@ -1,0 +1,164 @@
+package refresher_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/latchkey/latchkey/config"
+	"github.com/latchkey/latchkey/refresher"
+)
+
+// arrival is somebody who waits in a queue.
+type arrival struct {
+	name string
+	done func(*refresher.Failure)
+	err  error
+}
+
+// arrive enters in the background and reports to out; it returns once the
+// queue holds the waiter.
+func arrive(ctx context.Context, q *refresher.Queue, out chan<- arrival, name, broker string, u refresher.Urgency) {
+	before := q.Waiting()
+	go func() {
+		done, err := q.Enter(ctx, broker, u)
+		out <- arrival{name, done, err}
+	}()
+	for q.Waiting() == before {
+		time.Sleep(time.Millisecond)
+	}
+}
+
+func in(d time.Duration) refresher.Urgency {
+	return refresher.Urgency{ExpiresAt: t0.Add(d)}
+}
+
+func TestTheMostUrgentGoesFirst(t *testing.T) {
+	c := &clock{now: t0}
+	q := refresher.NewQueue(newLimits(wide(), c), 1, 10, c.Now)
+	first, err := q.Enter(t.Context(), "a", in(hour))
+	require.NoError(t, err)
+
+	out := make(chan arrival, 10)
+	arrive(t.Context(), q, out, "idle, soon", "a", refresher.Urgency{Idle: true, ExpiresAt: t0.Add(time.Second)})
+	arrive(t.Context(), q, out, "late", "a", in(3*time.Minute))
+	arrive(t.Context(), q, out, "soon", "a", in(time.Minute))
+	arrive(t.Context(), q, out, "nothing at hand", "a", refresher.Urgency{})
+	first(nil)
+	for _, want := range []string{"nothing at hand", "soon", "late", "idle, soon"} {
+		got := <-out
+		require.NoError(t, got.err)
+		require.Equal(t, want, got.name)
+		got.done(nil)
+	}
+}
+
+func TestOneBrokersQueueDoesNotHoldUpAnothers(t *testing.T) {
+	c := &clock{now: t0}
+	limits := newLimits(wide(func(l *config.Limits) { l.BrokerConcurrency = 1 }), c)
+	q := refresher.NewQueue(limits, 10, 10, c.Now)
+	first, err := q.Enter(t.Context(), "slow", in(0))
+	require.NoError(t, err)
+	out := make(chan arrival, 10)
+	arrive(t.Context(), q, out, "waits", "slow", in(0))
+	other, err := q.Enter(t.Context(), "quick", in(hour))
+	require.NoError(t, err)
+	other(nil)
+	first(nil)
+	got := <-out
+	require.NoError(t, got.err)
+	got.done(nil)
+}
+
+func TestBrokersShareTheSlots(t *testing.T) {
+	c := &clock{now: t0}
+	q := refresher.NewQueue(newLimits(wide(), c), 2, 10, c.Now)
+	one, err := q.Enter(t.Context(), "many", in(0))
+	require.NoError(t, err)
+	two, err := q.Enter(t.Context(), "many", in(0))
+	require.NoError(t, err)
+	out := make(chan arrival, 10)
+	arrive(t.Context(), q, out, "third of many", "many", in(0))
+	arrive(t.Context(), q, out, "only one", "few", in(hour))
+	one(nil) // many still has one running, few has none
+	got := <-out
+	require.Equal(t, "only one", got.name)
+	got.done(nil)
+	require.Equal(t, "third of many", (<-out).name)
+	two(nil)
+}
+
+func TestAFullQueueSendsTheLeastUrgentAway(t *testing.T) {
+	c := &clock{now: t0}
+	q := refresher.NewQueue(newLimits(wide(), c), 1, 2, c.Now)
+	first, err := q.Enter(t.Context(), "a", in(0))
+	require.NoError(t, err)
+	out := make(chan arrival, 10)
+	arrive(t.Context(), q, out, "soon", "a", in(time.Minute))
+	arrive(t.Context(), q, out, "late", "a", in(hour))
+	go func() { _, err := q.Enter(t.Context(), "a", in(time.Second)); out <- arrival{"soonest", nil, err} }()
+	got := <-out
+	var later *refresher.LaterError
+	require.ErrorAs(t, got.err, &later)
+	require.Equal(t, "queue", later.Why)
+	require.Equal(t, "late", got.name)
+	first(nil)
+	require.Equal(t, "soonest", (<-out).name)
+}
+
+func TestWaitersAreSentAwayWhenTheBreakerOpens(t *testing.T) {
+	c := &clock{now: t0}
+	limits := newLimits(wide(func(l *config.Limits) { l.BreakerFailures, l.BrokerConcurrency = 1, 1 }), c)
+	q := refresher.NewQueue(limits, 10, 10, c.Now)
+	first, err := q.Enter(t.Context(), "a", in(0))
+	require.NoError(t, err)
+	out := make(chan arrival, 10)
+	arrive(t.Context(), q, out, "waits", "a", in(0))
+	first(&refresher.Failure{Class: refresher.Transient})
+	var later *refresher.LaterError
+	require.ErrorAs(t, (<-out).err, &later)
+	require.Equal(t, "breaker", later.Why)
+}
+
+func TestWaitersAreLetInWhenTheRateAllows(t *testing.T) {
+	limits := refresher.NewLimits(wide(func(l *config.Limits) { l.BrokerRate, l.BrokerBurst = 200, 1 }), credentials, time.Now, func(string, bool) {})
+	q := refresher.NewQueue(limits, 10, 10, time.Now)
+	for range 5 { // the first at once, the others by the timer
+		done, err := q.Enter(t.Context(), "a", in(0))
+		require.NoError(t, err)
+		done(nil)
+	}
+}
+
+func TestAWaiterMayGiveUp(t *testing.T) {
+	c := &clock{now: t0}
+	q := refresher.NewQueue(newLimits(wide(), c), 1, 10, c.Now)
+	first, err := q.Enter(t.Context(), "a", in(0))
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	out := make(chan arrival, 1)
+	arrive(ctx, q, out, "gives up", "a", in(0))
+	cancel()
+	require.ErrorIs(t, (<-out).err, context.Canceled)
+	require.Zero(t, q.Waiting())
+	first(nil)
+	second, err := q.Enter(t.Context(), "a", in(0))
+	require.NoError(t, err)
+	second(nil)
+}
+
+func TestClosingSendsEverybodyAway(t *testing.T) {
+	c := &clock{now: t0}
+	q := refresher.NewQueue(newLimits(wide(), c), 1, 10, c.Now)
+	first, err := q.Enter(t.Context(), "a", in(0))
+	require.NoError(t, err)
+	out := make(chan arrival, 1)
+	arrive(t.Context(), q, out, "waits", "a", in(0))
+	q.Close()
+	require.ErrorIs(t, (<-out).err, context.Canceled)
+	_, err = q.Enter(t.Context(), "a", in(0))
+	require.ErrorIs(t, err, context.Canceled)
+	first(nil) // what runs is not disturbed
+}

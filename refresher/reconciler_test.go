@@ -1,0 +1,205 @@
+package refresher_test
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/latchkey/latchkey/cmd/sandbox/meshsim"
+	"github.com/latchkey/latchkey/config"
+	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/store"
+)
+
+// slack is when a grant counts as overdue, horizon how far schedules reach.
+var (
+	slack   = config.Default().Reconcile.Slack
+	horizon = config.Default().Refresh.Horizon
+)
+
+func TestPassSendsWhatACrashLeft(t *testing.T) {
+	r := newRig(t)
+	w := r.worker("a")
+	g := r.changed(w, horizon+day) // so that the outbox is all that there is to do
+	require.NoError(t, w.reconciler.Pass(t.Context()))
+	require.Empty(t, r.told("user"), "whoever changed it has some time to send it")
+	r.clock.advance(slack + time.Second)
+	require.NoError(t, w.reconciler.Pass(t.Context()))
+	require.Equal(t, []string{"token.stored: ", "token.refreshed: "}, r.told("user"))
+	require.Nil(t, r.get(w, g.ID).Outbox)
+}
+
+func TestPassSchedulesWhatIsDueWithinTheHorizon(t *testing.T) {
+	r := newRig(t)
+	w := r.worker("a")
+	in := func(d time.Duration) func(*store.Grant) {
+		return func(g *store.Grant) { g.Due = &store.Due{At: r.clock.Now().Add(d), Action: store.Refresh} }
+	}
+	near, far := r.connect(w, meshsim.ConnectSpec{}, in(hour)), r.connect(w, meshsim.ConnectSpec{}, in(horizon+hour))
+	never := r.connect(w, meshsim.ConnectSpec{}, func(g *store.Grant) { g.Due = nil })
+	require.NoError(t, w.reconciler.Pass(t.Context()))
+	require.NotNil(t, r.schedule(near.ID))
+	require.Nil(t, r.schedule(far.ID))
+	require.Nil(t, r.schedule(never.ID))
+	require.Equal(t, w.dispatcher.Stream(), r.get(w, near.ID).Due.Stream)
+
+	first := r.schedule(near.ID).Sequence
+	r.clock.advance(2 * time.Minute)
+	require.NoError(t, w.reconciler.Pass(t.Context()))
+	require.Equal(t, first, r.schedule(near.ID).Sequence, "once is enough")
+
+	r.clock.advance(hour)
+	require.NoError(t, w.reconciler.Pass(t.Context()))
+	require.NotNil(t, r.schedule(far.ID), "its time has come near")
+}
+
+func TestPassWorksInPages(t *testing.T) {
+	r := newRig(t)
+	w := r.worker("a")
+	w.reconciler.Config.Batch = 2
+	var ids []string
+	for i := range 7 {
+		g := r.connect(w, meshsim.ConnectSpec{}, func(g *store.Grant) {
+			g.Due = &store.Due{At: r.clock.Now().Add(time.Duration(i+1) * hour), Action: store.Refresh}
+		})
+		ids = append(ids, g.ID)
+	}
+	require.NoError(t, w.reconciler.Pass(t.Context()))
+	for _, id := range ids {
+		require.NotNil(t, r.schedule(id))
+	}
+}
+
+func TestPassMakesALostMessageGoodEverMoreRarely(t *testing.T) {
+	r := newRig(t)
+	w := r.worker("a")
+	g := r.connect(w, meshsim.ConnectSpec{})
+	made := func() int { return len(r.fired(g.ID)) }
+	pass := func(want int) {
+		t.Helper()
+		require.NoError(t, w.reconciler.Pass(t.Context()))
+		// Overdue schedules fire at once, but not within the call.
+		r.eventually(func() bool { return made() >= want && r.schedule(g.ID) == nil }, fmt.Sprint("message number ", want))
+		require.Equal(t, want, made())
+	}
+	pass(0)
+	r.clock.advance(slack + time.Millisecond)
+	pass(1)
+	require.Equal(t, due(g).DueAt, r.fired(g.ID)[0].DueAt.UTC())
+	for n, gap := 1, 2*slack; n < 4; n, gap = n+1, 2*gap {
+		r.clock.advance(gap - time.Millisecond)
+		pass(n)
+		r.clock.advance(time.Millisecond)
+		pass(n + 1)
+		require.Equal(t, n+1, r.get(w, g.ID).Due.Pokes)
+	}
+}
+
+func TestPassLeavesAloneWhatIsOnlyLate(t *testing.T) {
+	r := newRig(t)
+	w := r.worker("a")
+	leased := r.connect(w, meshsim.ConnectSpec{}, func(g *store.Grant) { g.Lease = &store.Lease{Owner: "b", Until: r.clock.Now().Add(hour)} })
+	queued := r.connect(w, meshsim.ConnectSpec{})
+	w.backlog = 1
+	r.clock.advance(2 * slack)
+	require.NoError(t, w.reconciler.Pass(t.Context()))
+	require.Zero(t, r.get(w, leased.ID).Due.Pokes)
+	require.Zero(t, r.get(w, queued.ID).Due.Pokes)
+
+	r.clock.advance(8 * slack) // a queue is no excuse for ever
+	require.NoError(t, w.reconciler.Pass(t.Context()))
+	require.Zero(t, r.get(w, leased.ID).Due.Pokes)
+	require.Equal(t, 1, r.get(w, queued.ID).Due.Pokes)
+}
+
+func TestAPageOfStuckGrantsDoesNotHideTheRest(t *testing.T) {
+	r := newRig(t)
+	w := r.worker("a")
+	w.reconciler.Config.Batch = 1
+	for i := range 25 { // more than one pass walks through
+		r.connect(w, meshsim.ConnectSpec{}, func(g *store.Grant) {
+			g.Due.At = g.Due.At.Add(time.Duration(i-100) * time.Second)
+			g.Lease = &store.Lease{Owner: "b", Until: r.clock.Now().Add(hour)}
+		})
+	}
+	last := r.connect(w, meshsim.ConnectSpec{})
+	r.clock.advance(2 * slack)
+	require.NoError(t, w.reconciler.Pass(t.Context()))
+	require.NoError(t, w.reconciler.Pass(t.Context()))
+	require.Equal(t, 1, r.get(w, last.ID).Due.Pokes)
+}
+
+func TestPassDropsWhatNeedNotBeKept(t *testing.T) {
+	r := newRig(t)
+	w := r.worker("a")
+	purge := r.clock.Now().Add(hour)
+	g := r.connect(w, meshsim.ConnectSpec{}, func(g *store.Grant) { g.State, g.Due, g.PurgeAt = store.Expired, nil, &purge })
+	kept := r.connect(w, meshsim.ConnectSpec{})
+	scope := store.Scope{User: "user", Broker: "coinbase"}
+	require.NoError(t, w.store.Revoke(t.Context(), scope, r.clock.Now(), purge))
+	require.NoError(t, w.reconciler.Pass(t.Context()))
+	r.get(w, g.ID)
+	r.clock.advance(hour + time.Millisecond)
+	require.NoError(t, w.reconciler.Pass(t.Context()))
+	_, err := w.store.Get(t.Context(), g.ID)
+	require.ErrorIs(t, err, store.ErrNotFound)
+	r.get(w, kept.ID)
+	remembered, err := w.store.Revoked(t.Context(), "user", "coinbase", nil)
+	require.NoError(t, err)
+	require.Empty(t, remembered)
+}
+
+func TestStepsAreIndependent(t *testing.T) {
+	r := newRig(t)
+	w := r.worker("a")
+	g := r.changed(w, hour)
+	w.reconciler.Backlog = func(context.Context) (int, error) { return 0, context.DeadlineExceeded }
+	r.clock.advance(slack + time.Second)
+	require.ErrorIs(t, w.reconciler.Pass(t.Context()), context.DeadlineExceeded)
+	require.Nil(t, r.get(w, g.ID).Outbox)
+}
+
+func TestAWipedBrokerGetsAllSchedulesAgain(t *testing.T) {
+	r := newRig(t)
+	w := r.worker("a")
+	var grants []*store.Grant
+	for range 3 {
+		g := r.changed(w, hour)
+		require.NoError(t, w.dispatcher.Deliver(t.Context(), g))
+		grants = append(grants, g)
+	}
+	before := w.dispatcher.Stream()
+	r.broker.Wipe()
+	r.broker.Restart()
+	r.eventually(func() bool { return w.reconciler.Pass(t.Context()) == nil }, "a pass, once NATS is back")
+	require.NotEqual(t, before, w.dispatcher.Stream())
+	for _, g := range grants {
+		require.NotNil(t, r.schedule(g.ID))
+		require.Equal(t, w.dispatcher.Stream(), r.get(w, g.ID).Due.Stream)
+	}
+	require.Equal(t, 1, r.logs.FilterMessageSnippet("all schedules are made again").Len())
+
+	other := r.worker("b") // learns the same from what is stored
+	require.Equal(t, w.dispatcher.Stream(), other.dispatcher.Stream())
+	require.Equal(t, 1, r.logs.FilterMessageSnippet("all schedules are made again").Len())
+}
+
+func TestRunReconcilesUntilTold(t *testing.T) {
+	r := newRig(t)
+	w := r.worker("a")
+	w.reconciler.Config.Interval = time.Millisecond
+	g := r.connect(w, meshsim.ConnectSpec{}, func(g *store.Grant) { g.Due = &store.Due{At: r.clock.Now().Add(hour), Action: store.Refresh} })
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() { w.reconciler.Run(ctx); close(ended) }()
+	r.eventually(func() bool { return r.get(w, g.ID).Due.Stream != "" }, "scheduled")
+	later := r.changed(w, hour)
+	r.clock.advance(slack + time.Second)
+	r.eventually(func() bool { return r.get(w, later.ID).Outbox == nil }, "a later pass")
+	cancel()
+	r.wait(ended)
+	require.Equal(t, events.TokenStored+": ", r.told("user")[0])
+}
