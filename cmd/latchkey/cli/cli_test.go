@@ -1,0 +1,33 @@
+package cli_test
+
+import (
+	"bytes"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/latchkey/latchkey/cmd/latchkey/cli"
+)
+
+func TestExitCodes(t *testing.T) {
+	complete := []string{"LATCHKEY_KMS_KEY_ID=alias/x", "LATCHKEY_KMS_REGION=eu-central-1", "LATCHKEY_MESH_CLIENT_ID=c", "LATCHKEY_MESH_CLIENT_SECRET=s", "LATCHKEY_NATS_URL=nats://127.0.0.1:1"}
+	for name, c := range map[string]struct {
+		args, environ []string
+		code          int
+	}{
+		"help":                {[]string{"--help"}, nil, cli.ExitOK},
+		"valid configuration": {[]string{"config", "check"}, complete, cli.ExitOK},
+		"wrong configuration": {[]string{"config", "check"}, nil, cli.ExitUsage},
+		"missing file":        {[]string{"config", "check", "-c", "/nonexistent.yaml"}, complete, cli.ExitUsage},
+		"unknown command":     {[]string{"nonsense"}, nil, cli.ExitUsage},
+		"unknown flag":        {[]string{"run", "--nonsense"}, nil, cli.ExitUsage},
+		"missing argument":    {[]string{"token", "get"}, complete, cli.ExitUsage},
+		"bad user":            {[]string{"token", "get", "a\x1bb"}, complete, cli.ExitUsage},
+		"no NATS":             {[]string{"run"}, complete, cli.ExitFailed},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var stdout, stderr bytes.Buffer
+			require.Equal(t, c.code, cli.Run(t.Context(), c.args, c.environ, &stdout, &stderr), stderr.String())
+		})
+	}
+}
