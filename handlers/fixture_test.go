@@ -60,10 +60,18 @@ func newFixture(t *testing.T) *fixture {
 	return f
 }
 
-// bytesOnly makes a name fit for a prefix.
-func bytesOnly(name string) string {
-	return string(bytes.ReplaceAll([]byte(name), []byte("_"), []byte("-")))
+func (f *fixture) ensure() {
+	f.t.Helper()
+	_, err := f.streams.Ensure(f.t.Context())
+	require.NoError(f.t, err)
 }
+
+// forgetful remembers no streams.
+type forgetful struct{}
+
+func (forgetful) StreamIdentity(context.Context) (string, error) { return "", nil }
+func (forgetful) RememberStream(context.Context, string) error   { return nil }
+func (forgetful) SuspectStreams(context.Context) (bool, error)   { return true, nil }
 
 func (f *fixture) envelope() *envelope.Envelope {
 	f.t.Helper()

@@ -92,7 +92,6 @@ func TestCloseWaitsForMessagesAtWork(t *testing.T) {
 	receive(t, begun)
 	closed := make(chan struct{})
 	go func() { stop(); close(closed) }()
-	f.publish("too late")
 	select {
 	case <-closed:
 		t.Fatal("closed while a message is being handled")
@@ -101,7 +100,25 @@ func TestCloseWaitsForMessagesAtWork(t *testing.T) {
 	close(release)
 	receive(t, closed)
 	require.True(t, ended.Load())
-	require.Equal(t, 1, f.left(f.subjects.IntegrationStream()), "the one is acknowledged, the other waits for a worker")
+	f.eventually(func() bool { return f.left(f.subjects.IntegrationStream()) == 0 }, "not acknowledged")
+	f.publish("too late")
+	require.Equal(t, 1, f.left(f.subjects.IntegrationStream()), "it waits for another worker")
+}
+
+func TestCloseLosesNothingOfABacklog(t *testing.T) {
+	f := newFixture(t)
+	const all = 300
+	for n := range all {
+		f.publish(fmt.Sprint(n))
+	}
+	var handled atomic.Int32
+	for round := 1; f.left(f.subjects.IntegrationStream()) > 0; round++ {
+		before := handled.Load()
+		stop := f.run(8, func(context.Context, *message.Message) error { handled.Add(1); return nil })
+		f.eventually(func() bool { return handled.Load() > before || f.left(f.subjects.IntegrationStream()) == 0 }, "nothing is handled")
+		stop()
+	}
+	require.GreaterOrEqual(t, handled.Load(), int32(all))
 }
 
 func TestConsumerThatIsGoneIsMadeAgain(t *testing.T) {
@@ -110,6 +127,7 @@ func TestConsumerThatIsGoneIsMadeAgain(t *testing.T) {
 	f.run(4, func(_ context.Context, msg *message.Message) error { got <- string(msg.Payload); return nil })
 	f.publish("before")
 	require.Equal(t, "before", receive(t, got))
+	f.eventually(func() bool { return f.left(f.subjects.IntegrationStream()) == 0 }, "not acknowledged")
 	require.NoError(t, f.js.DeleteConsumer(t.Context(), f.subjects.IntegrationStream(), durable(f.subjects.Connected())))
 	f.publish("after")
 	require.Equal(t, "after", receive(t, got))

@@ -251,16 +251,24 @@ func (e *Envelope) newKey(ctx context.Context) (*dataKey, error) {
 	return key, nil
 }
 
-// remember puts a key into the cache and drops those that are past their age,
-// which would else stay until they were asked for again.
 func (e *Envelope) remember(key *dataKey) {
+	e.DropAged()
+	e.cache.Add(key.id, key)
+}
+
+// DropAged lets go of the keys for opening that are past their age. It happens
+// by itself only when another key comes in, so a caller with a clock should
+// call it from time to time.
+func (e *Envelope) DropAged() {
 	for _, old := range e.cache.Values() {
 		if e.opts.Now().Sub(old.since) >= e.opts.CacheAge {
 			e.cache.Remove(old.id)
 		}
 	}
-	e.cache.Add(key.id, key)
 }
+
+// CachedKeys returns how many keys for opening are in memory.
+func (e *Envelope) CachedKeys() int { return e.cache.Len() }
 
 // unwrap has KMS decrypt a stored data key.
 func (e *Envelope) unwrap(ctx context.Context, id string) (*dataKey, error) {

@@ -165,3 +165,15 @@ func TestOldBlobsOpenAfterTheKEKWasChanged(t *testing.T) {
 	require.Equal(t, next, f.keys.all()[fresh.KeyID].KEK)
 	requireOpens(t, e, blob, "x")
 }
+
+func TestAgedKeysAreLetGo(t *testing.T) {
+	f := newFixture(t)
+	blob := seal(t, f.envelope(), "x")
+	e := f.envelope()
+	requireOpens(t, e, blob, "x")
+	e.DropAged()
+	require.Equal(t, 1, e.CachedKeys())
+	f.clock.advance(time.Hour)
+	e.DropAged()
+	require.Zero(t, e.CachedKeys())
+}

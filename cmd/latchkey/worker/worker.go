@@ -49,6 +49,7 @@ type worker struct {
 	streams    *handlers.Streams
 	router     *handlers.Router
 	tokens     *handlers.TokenService
+	envelope   *envelope.Envelope
 	refresher  *refresher.Refresher
 	reconciler *refresher.Reconciler
 	mesh       *refresher.Mesh
@@ -174,7 +175,7 @@ func (w *worker) assemble(ctx context.Context) error {
 		WorkerID: cfg.Worker.ID, NewID: newID, Now: w.now, Lease: cfg.Refresh.Lease, ClockSkew: cfg.Worker.ClockSkew,
 		SendAccess: cfg.Mesh.AccessTokenBrokers, Changed: connector.Resolve, Log: w.log, Metrics: w.reg,
 	})
-	w.refresher = r
+	w.envelope, w.refresher = env, r
 	w.tokens = handlers.NewTokenService(w.db, r, w.subj, cfg.Tokens, cfg.Worker.ClockSkew, w.now, w.log, w.reg)
 	w.reconciler = &refresher.Reconciler{Refresher: r, Config: cfg.Reconcile, Horizon: cfg.Refresh.Horizon, Identity: w.streams.Identity, Backlog: w.streams.Backlog}
 
@@ -214,6 +215,7 @@ func (w *worker) run(ctx context.Context, ready func()) error {
 		return errors.Join(err, w.router.Close())
 	}
 	background.Go(func() { w.reconciler.Run(stopped) })
+	background.Go(func() { w.dropKeys(stopped) })
 	admin, err := startAdmin(w.cfg.Admin, w.reg, w.health, w.log)
 	if err != nil {
 		return errors.Join(err, w.tokens.Stop(), w.router.Close())
@@ -234,6 +236,20 @@ func (w *worker) run(ctx context.Context, ready func()) error {
 	err = errors.Join(cause, w.finish(), admin.stop())
 	w.log.Info("stopped", zap.Error(err))
 	return err
+}
+
+// dropKeys keeps plain data keys in memory no longer than configured.
+func (w *worker) dropKeys(ctx context.Context) {
+	ticker := time.NewTicker(max(w.cfg.DataKeys.CacheAge/10, time.Second))
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+			w.envelope.DropAged()
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // finish takes no more work and waits, within the grace, for what is under way.
