@@ -3,9 +3,15 @@ package handlers
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"iter"
+	"strings"
 	"time"
 
+	ce "github.com/cloudevents/sdk-go/v2/event"
+	jsonv2 "github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/zap"
@@ -13,6 +19,9 @@ import (
 	"github.com/latchkey/latchkey/events"
 	"github.com/latchkey/latchkey/store/envelope"
 )
+
+// RecoveryName names entries of the recovery stream in metrics and dead letters.
+const RecoveryName = "recovery"
 
 // DeadLetter is a message that could not be handled. Its body is sealed, since
 // it may hold tokens; everything else is for the eyes of an operator.
@@ -35,7 +44,14 @@ func (d DeadLetter) Binding() envelope.Binding {
 	return envelope.Binding{Purpose: envelope.PurposeDeadLetter, Grant: d.ID}
 }
 
-// DeadLetters parks messages.
+// Parked is a dead letter with its place in the stream.
+type Parked struct {
+	DeadLetter
+	Sequence uint64
+}
+
+// DeadLetters parks messages, and brings them back. Only Park needs Now, NewID
+// and Log; only Park and Replay need Envelope.
 type DeadLetters struct {
 	JS       jetstream.JetStream
 	Envelope *envelope.Envelope
@@ -68,4 +84,151 @@ func (p *DeadLetters) Park(ctx context.Context, message string, d *delivery, bod
 	}
 	p.Log.Error("dead letter", zap.String("deadLetter", letter.ID), zap.String("subject", d.Subject), zap.Int("attempts", d.Attempt), zap.String("reason", reason))
 	return nil
+}
+
+// All returns the dead letters, oldest first. What others wrote into the stream
+// appears under an id that names its place, so that it can be dropped.
+func (p *DeadLetters) All(ctx context.Context) iter.Seq2[Parked, error] {
+	return func(yield func(Parked, error) bool) {
+		stream, err := p.stream(ctx)
+		if err != nil {
+			yield(Parked{}, err)
+			return
+		}
+		for next := uint64(1); ; {
+			msg, err := stream.GetMsg(ctx, next, jetstream.WithGetMsgSubject(p.Subjects.DeadLetterAll()))
+			if errors.Is(err, jetstream.ErrMsgNotFound) {
+				return
+			}
+			if err != nil {
+				yield(Parked{}, fmt.Errorf("reading the dead letters: %w", err))
+				return
+			}
+			if !yield(parked(msg), nil) {
+				return
+			}
+			next = msg.Sequence + 1
+		}
+	}
+}
+
+func parked(msg *jetstream.RawStreamMsg) Parked {
+	found := Parked{Sequence: msg.Sequence}
+	if err := json.Unmarshal(msg.Data, &found.DeadLetter); err != nil || found.ID == "" {
+		found.DeadLetter = DeadLetter{
+			ID: fmt.Sprintf("unreadable-%d", msg.Sequence), Subject: msg.Subject, Reason: "not written by a worker", StoredAt: msg.Time, ParkedAt: msg.Time,
+		}
+	}
+	return found
+}
+
+func (p *DeadLetters) stream(ctx context.Context) (jetstream.Stream, error) {
+	name := p.Subjects.DeadLetterStream()
+	stream, err := p.JS.Stream(ctx, name)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		return nil, fmt.Errorf("there is no stream %s here; has a worker run, with the same nats.url and nats.prefix?: %w", name, err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("looking for the dead letters: %w", err)
+	}
+	return stream, nil
+}
+
+// Drop deletes a dead letter for good.
+func (p *DeadLetters) Drop(ctx context.Context, letter Parked) error {
+	stream, err := p.stream(ctx)
+	if err != nil {
+		return err
+	}
+	if err := stream.DeleteMsg(ctx, letter.Sequence); err != nil {
+		return fmt.Errorf("dropping dead letter %s: %w", letter.ID, err)
+	}
+	return nil
+}
+
+// ErrOrigin: a dead letter does not come from a subject that workers read.
+var ErrOrigin = errors.New("its message and subject are none that workers read")
+
+// Replay publishes the message of a dead letter to the subject it came from,
+// and drops the dead letter once the message is stored. Replayed again, the
+// message may be handled twice, which handlers bear.
+func (p *DeadLetters) Replay(ctx context.Context, letter Parked) error {
+	stream, ok := p.origin(letter.DeadLetter)
+	if !ok {
+		return fmt.Errorf("replaying dead letter %s: %w", letter.ID, ErrOrigin)
+	}
+	body, err := p.Envelope.Open(ctx, letter.Sealed, letter.Binding())
+	if err != nil {
+		return fmt.Errorf("opening dead letter %s: %w", letter.ID, err)
+	}
+	msg := nats.NewMsg(letter.Subject)
+	if msg.Data, err = keepTime(letter.DeadLetter, body); err != nil {
+		return fmt.Errorf("replaying dead letter %s: %w", letter.ID, err)
+	}
+	if _, err := p.JS.PublishMsg(ctx, msg, jetstream.WithMsgID(replayID(letter.DeadLetter)), jetstream.WithExpectStream(stream)); err != nil {
+		return fmt.Errorf("replaying dead letter %s: %w", letter.ID, err)
+	}
+	return p.Drop(ctx, letter)
+}
+
+func replayID(d DeadLetter) string { return "replay-" + d.ID }
+
+// origin returns the stream that a dead letter came from. What a dead letter
+// says in the clear is not sealed to its body: were it believed, a forged
+// subject would have tokens published where anybody listens.
+func (p *DeadLetters) origin(d DeadLetter) (stream string, ok bool) {
+	switch d.Message {
+	case events.IntegrationConnected:
+		return p.Subjects.IntegrationStream(), d.Subject == p.Subjects.Connected()
+	case events.IntegrationDisconnected:
+		return p.Subjects.IntegrationStream(), d.Subject == p.Subjects.Disconnected()
+	case events.RefreshDueName:
+		return p.Subjects.RefreshStream(), d.Subject == p.Subjects.RefreshDue()
+	case RecoveryName:
+		return p.Subjects.RecoveryStream(), strings.HasPrefix(d.Subject, p.Subjects.Recovery(""))
+	}
+	return "", false
+}
+
+// keepTime has a connect or disconnect that states no time go on counting from
+// its first arrival. A time that the body states outranks that of an envelope.
+func keepTime(d DeadLetter, body []byte) ([]byte, error) {
+	stated := map[string]string{events.IntegrationConnected: "connectedAt", events.IntegrationDisconnected: "disconnectedAt"}[d.Message]
+	if stated == "" || d.StoredAt.IsZero() {
+		return body, nil
+	}
+	// A name that comes twice is an error here: such a body must stay as it is,
+	// and be refused again.
+	var fields map[string]jsontext.Value
+	if err := jsonv2.Unmarshal(body, &fields); err != nil || fields == nil {
+		return body, nil
+	}
+	present := func(name string) bool { return fields[name] != nil && fields[name].Kind() != 'n' }
+	if !present("specversion") {
+		if present(stated) {
+			return body, nil
+		}
+		event := ce.New(ce.CloudEventsVersionV1)
+		event.SetID(replayID(d))
+		event.SetSource(events.Source)
+		event.SetType(d.Message)
+		event.SetTime(d.StoredAt)
+		if err := event.SetData(ce.ApplicationJSON, body); err != nil {
+			return nil, errors.New("wrapping the message as a CloudEvent") // what the SDK says may quote it
+		}
+		wrapped, err := event.MarshalJSON()
+		if err != nil {
+			return nil, errors.New("encoding the message as a CloudEvent")
+		}
+		return wrapped, nil
+	}
+	if present("time") {
+		return body, nil
+	}
+	fields["time"] = jsontext.Value(d.StoredAt.UTC().Format(`"` + time.RFC3339Nano + `"`))
+	stamped, err := jsonv2.Marshal(fields, jsonv2.Deterministic(true))
+	if err != nil {
+		return nil, errors.New("encoding the message with its time")
+	}
+	return stamped, nil
 }

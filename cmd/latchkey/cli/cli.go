@@ -53,7 +53,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 token request re
 		SilenceErrors: true,
 	}
 	root.PersistentFlags().StringVarP(&a.configPath, "config", "c", "", "YAML file with the configuration (default: the file that LATCHKEY_CONFIG names, if any)")
-	root.AddCommand(a.runCommand(), a.configCommand(), a.tokenCommand())
+	root.AddCommand(a.runCommand(), a.configCommand(), a.tokenCommand(), a.deadLettersCommand(), a.grantsCommand())
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &exitError{ExitUsage, err} })
 	root.SetArgs(args)
 	root.SetOut(stdout)
@@ -73,6 +73,16 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 token request re
 		return ExitUsage
 	}
 	return ExitFailed
+}
+
+// group returns a command that only holds others.
+func group(use, short string, commands ...*cobra.Command) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: use, Short: short, Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(commands...)
+	return cmd
 }
 
 // load reads the configuration; its faults are the user's.

@@ -23,6 +23,11 @@ func TestExitCodes(t *testing.T) {
 		"unknown flag":        {[]string{"run", "--nonsense"}, nil, cli.ExitUsage},
 		"missing argument":    {[]string{"token", "get"}, complete, cli.ExitUsage},
 		"bad user":            {[]string{"token", "get", "a\x1bb"}, complete, cli.ExitUsage},
+		"unknown subcommand":  {[]string{"deadletters", "nonsense"}, complete, cli.ExitUsage},
+		"unknown output":      {[]string{"grants", "show", "x", "-o", "xml"}, complete, cli.ExitUsage},
+		"missing ids":         {[]string{"deadletters", "replay"}, complete, cli.ExitUsage},
+		"missing user":        {[]string{"grants", "list"}, complete, cli.ExitUsage},
+		"no NATS to look at":  {[]string{"deadletters", "list"}, complete, cli.ExitFailed},
 		"no NATS":             {[]string{"run"}, complete, cli.ExitFailed},
 	} {
 		t.Run(name, func(t *testing.T) {

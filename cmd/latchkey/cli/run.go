@@ -34,8 +34,7 @@ under way within worker.grace, and exit.`,
 }
 
 func (a *app) configCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "config", Short: "Check or print the configuration"}
-	cmd.AddCommand(&cobra.Command{
+	return group("config", "Check or print the configuration", &cobra.Command{
 		Use:   "check",
 		Short: "Check the configuration and tell all its faults",
 		Args:  cobra.NoArgs,
@@ -58,5 +57,4 @@ func (a *app) configCommand() *cobra.Command {
 			return cfg.WriteYAML(cmd.OutOrStdout())
 		},
 	})
-	return cmd
 }

@@ -17,7 +17,6 @@ import (
 )
 
 func (a *app) tokenCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "token", Short: "Ask for tokens"}
 	var in events.TokenRequest
 	var minTTL time.Duration
 	var reveal bool
@@ -65,8 +64,7 @@ func (a *app) tokenCommand() *cobra.Command {
 	get.Flags().StringVar(&in.AccountID, "account", "", "only this account id")
 	get.Flags().DurationVar(&minTTL, "min-ttl", 0, "refresh first when less life than this is left (default: the worker's tokens.min_ttl)")
 	get.Flags().BoolVar(&reveal, "reveal", false, "print the tokens themselves, not only their last characters")
-	cmd.AddCommand(get)
-	return cmd
+	return group("token", "Ask for tokens", get)
 }
 
 func printReply(cmd *cobra.Command, msg *nats.Msg, reveal bool) error {

@@ -3,6 +3,7 @@ package worker
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awsconfig "github.com/aws/aws-sdk-go-v2/config"
@@ -12,6 +13,8 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/latchkey/latchkey/config"
+	"github.com/latchkey/latchkey/store"
+	"github.com/latchkey/latchkey/store/envelope"
 )
 
 // Connect connects to NATS as the configuration says, and stays connected
@@ -80,5 +83,24 @@ func KMS(ctx context.Context, cfg config.KMS) (*kms.Client, error) {
 		if cfg.Endpoint != "" {
 			o.BaseEndpoint = aws.String(cfg.Endpoint)
 		}
+	}), nil
+}
+
+// OpenStore opens the database that the configuration names.
+func OpenStore(ctx context.Context, cfg config.MongoDB) (*store.Store, error) {
+	return store.Open(ctx, store.Options{URI: cfg.URI, Database: cfg.Database, Timeout: cfg.Timeout, AppName: "latchkey"})
+}
+
+// Envelope returns what seals and opens under the configured KMS key, with the
+// data keys in keys. onKMS, if set, is told of every call to KMS.
+func Envelope(ctx context.Context, cfg config.Config, keys envelope.KeyStore, now func() time.Time, onKMS func(operation string, err error)) (*envelope.Envelope, error) {
+	client, err := KMS(ctx, cfg.KMS)
+	if err != nil {
+		return nil, err
+	}
+	return envelope.New(envelope.Options{
+		KMS: client, Store: keys, KeyID: cfg.KMS.KeyID, Timeout: cfg.KMS.Timeout,
+		MaxAge: cfg.DataKeys.MaxAge, MaxSets: cfg.DataKeys.MaxSets, MaxBytes: cfg.DataKeys.MaxBytes,
+		CacheSize: cfg.DataKeys.CacheSize, CacheAge: cfg.DataKeys.CacheAge, Now: now, OnKMS: onKMS,
 	}), nil
 }

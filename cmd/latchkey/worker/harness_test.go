@@ -15,6 +15,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
+	"go.mongodb.org/mongo-driver/v2/mongo"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
@@ -29,9 +30,17 @@ import (
 // soon as what it waits for is there.
 const patience = 60 * time.Second
 
-// harness is one installation under test: engines, simulators, workers.
+// harness is an installation under test, as one test sees it.
 type harness struct {
-	t        *testing.T
+	t *testing.T
+	*installation
+}
+
+// in returns the harness for a subtest, whose failures it then reports.
+func (h *harness) in(t *testing.T) *harness { return &harness{t, h.installation} }
+
+// installation is engines, simulators and workers.
+type installation struct {
 	ctx      context.Context
 	dir      string
 	stack    *stack.Stack
@@ -41,28 +50,50 @@ type harness struct {
 	js       jetstream.JetStream
 	logs     *logBuffer
 
-	mu   sync.Mutex
-	seen []events.LifecycleEvent
-	more chan struct{}
+	mu     sync.Mutex
+	seen   []seenEvent
+	ids    map[string]bool
+	more   chan struct{}
+	client *mongo.Client
+}
+
+// seenEvent is a lifecycle event as a subscriber gets it.
+type seenEvent struct {
+	events.LifecycleEvent
+	Subject string
+	Body    []byte
 }
 
 // start starts the engines and subscribes to all lifecycle events. Outside
 // servers are used where the environment names them.
 func start(t *testing.T, institutions map[string]meshsim.Institution) *harness {
 	t.Helper()
+	return startWith(t, stack.Options{Institutions: institutions})
+}
+
+var starting sync.Mutex
+
+func startWith(t *testing.T, o stack.Options) *harness {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	t.Cleanup(cancel)
-	h := &harness{t: t, ctx: ctx, dir: t.TempDir(), logs: &logBuffer{}, more: make(chan struct{}), database: enginestest.Name(t)}
+	h := &harness{t, &installation{ctx: ctx, dir: t.TempDir(), logs: &logBuffer{}, more: make(chan struct{}), ids: map[string]bool{}, database: enginestest.Name(t)}}
 	var err error
 	natsURL := os.Getenv(enginestest.NATSVariable)
 	if natsURL != "" {
 		h.subjects.Prefix = strings.ReplaceAll(h.database, "_", "-")
 	}
-	h.stack, err = stack.Start(stack.Options{
-		Dir: h.dir, NATSURL: natsURL, MongoDBURI: os.Getenv(enginestest.MongoDBVariable), Institutions: institutions,
-	})
+	o.Dir, o.NATSURL, o.MongoDBURI = h.dir, natsURL, os.Getenv(enginestest.MongoDBVariable)
+	starting.Lock() // FerretDB writes a global variable as it starts
+	h.stack, err = stack.Start(o)
+	starting.Unlock()
 	require.NoError(t, err)
 	t.Cleanup(h.stack.Stop)
+	t.Cleanup(func() {
+		if h.client != nil {
+			_ = h.client.Disconnect(ctx) // the server may be stopped already
+		}
+	})
 	cfg, err := h.stack.Config()
 	require.NoError(t, err)
 	h.nc, err = nats.Connect(cfg.NATS.URL, nats.MaxReconnects(-1), nats.ReconnectWait(50*time.Millisecond))
@@ -91,7 +122,11 @@ func (h *harness) observe(m *nats.Msg) {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.seen = append(h.seen, e)
+	if h.ids[e.ID] {
+		return // delivered again
+	}
+	h.ids[e.ID] = true
+	h.seen = append(h.seen, seenEvent{e, m.Subject, m.Data})
 	close(h.more)
 	h.more = make(chan struct{})
 }
@@ -103,7 +138,7 @@ func (h *harness) eventsOf(kind, user string) []events.LifecycleEvent {
 	var out []events.LifecycleEvent
 	for _, e := range h.seen {
 		if (kind == "" || e.Kind == kind) && e.Data.UserID == user {
-			out = append(out, e)
+			out = append(out, e.LifecycleEvent)
 		}
 	}
 	return out
@@ -212,6 +247,23 @@ func (r *running) metric(name string) float64 {
 		for _, m := range f.Metric {
 			if f.GetName() == name {
 				sum += m.GetCounter().GetValue() + m.GetGauge().GetValue()
+			}
+		}
+	}
+	return sum
+}
+
+// counter returns the sum of a counter's values where a label has a value.
+func (r *running) counter(name, label, value string) float64 {
+	families, err := r.reg.Gather()
+	require.NoError(r.h.t, err)
+	sum := 0.0
+	for _, f := range families {
+		for _, m := range f.Metric {
+			for _, l := range m.Label {
+				if f.GetName() == name && l.GetName() == label && l.GetValue() == value {
+					sum += m.GetCounter().GetValue()
+				}
 			}
 		}
 	}

@@ -93,8 +93,7 @@ func (w *worker) connect(ctx context.Context) error {
 	if err := handlers.CheckServer(ctx, w.js); err != nil {
 		return err
 	}
-	w.db, err = store.Open(ctx, store.Options{URI: w.cfg.MongoDB.URI, Database: w.cfg.MongoDB.Database, Timeout: w.cfg.MongoDB.Timeout, AppName: "latchkey"})
-	if err != nil {
+	if w.db, err = OpenStore(ctx, w.cfg.MongoDB); err != nil {
 		return err
 	}
 	if err := w.db.Ensure(ctx); err != nil {
@@ -128,25 +127,19 @@ func (w *worker) disconnect() {
 // key id or missing permission shows at once.
 func (w *worker) assemble(ctx context.Context) error {
 	cfg := w.cfg
-	kms, err := KMS(ctx, cfg.KMS)
-	if err != nil {
-		return err
-	}
 	kmsCalls := prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "latchkey", Name: "kms_calls_total", Help: "Calls to KMS by operation and result."}, []string{"operation", "result"})
 	postponed := prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "latchkey", Name: "refreshes_postponed_total", Help: "Refreshes put off before any call, by cause."}, []string{"cause"})
 	w.reg.MustRegister(kmsCalls, postponed)
-	env := envelope.New(envelope.Options{
-		KMS: kms, Store: w.db, KeyID: cfg.KMS.KeyID, Timeout: cfg.KMS.Timeout,
-		MaxAge: cfg.DataKeys.MaxAge, MaxSets: cfg.DataKeys.MaxSets, MaxBytes: cfg.DataKeys.MaxBytes,
-		CacheSize: cfg.DataKeys.CacheSize, CacheAge: cfg.DataKeys.CacheAge, Now: w.now,
-		OnKMS: func(operation string, err error) {
-			result := "ok"
-			if err != nil {
-				result = "error"
-			}
-			kmsCalls.WithLabelValues(operation, result).Inc()
-		},
+	env, err := Envelope(ctx, cfg, w.db, w.now, func(operation string, err error) {
+		result := "ok"
+		if err != nil {
+			result = "error"
+		}
+		kmsCalls.WithLabelValues(operation, result).Inc()
 	})
+	if err != nil {
+		return err
+	}
 	if _, err := env.Sealer(ctx); err != nil {
 		return fmt.Errorf("making a data key (check kms.key_id, kms.region and the permissions): %w", err)
 	}
@@ -192,7 +185,7 @@ func (w *worker) assemble(ctx context.Context) error {
 		{Name: events.IntegrationConnected, Subject: w.subj.Connected(), Handle: handlers.Connected(connector, cfg.Connect.MaxBytes)},
 		{Name: events.IntegrationDisconnected, Subject: w.subj.Disconnected(), Handle: handlers.Disconnected(connector)},
 		{Name: events.RefreshDueName, Subject: w.subj.RefreshDue(), Handle: handlers.RefreshDue(r, dispatcher, w.now, rand.Float64, postponed)},
-		{Name: "recovery", Subject: w.subj.RecoveryAll(), Handle: handlers.Recovery(r)},
+		{Name: handlers.RecoveryName, Subject: w.subj.RecoveryAll(), Handle: handlers.Recovery(r)},
 	}, subscriber, cfg.Messages, dead, cfg.Worker.Grace, w.log, w.reg)
 	return err
 }

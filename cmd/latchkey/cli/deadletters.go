@@ -1,0 +1,254 @@
+package cli
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/mattn/go-isatty"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/spf13/cobra"
+	"go.uber.org/zap"
+
+	"github.com/latchkey/latchkey/cmd/latchkey/worker"
+	"github.com/latchkey/latchkey/config"
+	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/handlers"
+)
+
+func (a *app) deadLettersCommand() *cobra.Command {
+	return group("deadletters", "Look at messages that could not be handled, and replay or drop them",
+		a.listDeadLetters(), a.showDeadLetter(), a.replayDeadLetters(), a.dropDeadLetters())
+}
+
+// letterView is what is shown of a dead letter: all but its body.
+type letterView struct {
+	ID       string    `json:"id"`
+	Message  string    `json:"message"`
+	Subject  string    `json:"subject"`
+	Reason   string    `json:"reason"`
+	Attempts int       `json:"attempts"`
+	StoredAt time.Time `json:"storedAt"`
+	ParkedAt time.Time `json:"parkedAt"`
+	// DataKey names the data key that sealed the body.
+	DataKey  string `json:"dataKey"`
+	Sequence uint64 `json:"sequence"`
+}
+
+func viewLetter(l handlers.Parked) letterView {
+	return letterView{
+		ID: l.ID, Message: l.Message, Subject: l.Subject, Reason: l.Reason, Attempts: l.Attempts,
+		StoredAt: l.StoredAt, ParkedAt: l.ParkedAt, DataKey: l.Sealed.KeyID, Sequence: l.Sequence,
+	}
+}
+
+func (a *app) listDeadLetters() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "list",
+		Short: "List the dead letters, oldest first",
+		Example: `  latchkey deadletters list
+  latchkey deadletters list --output json | jq -r '.[] | select(.message == "integration.connected") | .id'`,
+		Args: cobra.NoArgs,
+	}
+	output := outputFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		letters, done, err := a.deadLetters()
+		if err != nil {
+			return err
+		}
+		defer done()
+		views := []letterView{}
+		rows := [][]string{{"ID", "MESSAGE", "ATTEMPTS", "PARKED", "REASON"}}
+		for letter, err := range letters.All(cmd.Context()) {
+			if err != nil {
+				return err
+			}
+			views = append(views, viewLetter(letter))
+			rows = append(rows, []string{letter.ID, letter.Message, strconv.Itoa(letter.Attempts), stamp(&letter.ParkedAt), letter.Reason})
+		}
+		if *output == asJSON {
+			return printJSON(cmd.OutOrStdout(), views)
+		}
+		return printTable(cmd.OutOrStdout(), rows...)
+	}
+	return cmd
+}
+
+func (a *app) showDeadLetter() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:     "show ID",
+		Short:   "Show a dead letter, without its body",
+		Example: `  latchkey deadletters show 0198c2f4-6d3e-7a51-9c55-3f0e9f3f7a10`,
+		Args:    cobra.ExactArgs(1),
+	}
+	output := outputFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		letters, done, err := a.deadLetters()
+		if err != nil {
+			return err
+		}
+		defer done()
+		found, err := find(cmd.Context(), letters, args)
+		if err != nil {
+			return err
+		}
+		v := viewLetter(found[0])
+		if *output == asJSON {
+			return printJSON(cmd.OutOrStdout(), v)
+		}
+		return printTable(cmd.OutOrStdout(),
+			[]string{"id", v.ID}, []string{"message", v.Message}, []string{"subject", v.Subject}, []string{"reason", v.Reason},
+			[]string{"attempts", strconv.Itoa(v.Attempts)}, []string{"stored at", stamp(&v.StoredAt)}, []string{"parked at", stamp(&v.ParkedAt)},
+			[]string{"data key", v.DataKey}, []string{"sequence", strconv.FormatUint(v.Sequence, 10)})
+	}
+	return cmd
+}
+
+func (a *app) replayDeadLetters() *cobra.Command {
+	return &cobra.Command{
+		Use:   "replay ID...",
+		Short: "Publish dead letters again, to where they came from",
+		Long: `Opens each dead letter, publishes its message to the subject it came from, and
+drops the dead letter once the message is stored, oldest first. Needs MongoDB
+and KMS as a worker does. The message is never shown.
+
+A connect or disconnect that states no time of its own goes on counting from
+when it first arrived. A message that fails again becomes a new dead letter.`,
+		Example: `  latchkey deadletters replay 0198c2f4-6d3e-7a51-9c55-3f0e9f3f7a10
+  latchkey deadletters list -o json | jq -r '.[].id' | xargs latchkey deadletters replay`,
+		Args: cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			cfg, err := a.load()
+			if err != nil {
+				return err
+			}
+			letters, done, err := connectDeadLetters(cfg)
+			if err != nil {
+				return err
+			}
+			defer done()
+			found, err := find(cmd.Context(), letters, args)
+			if err != nil {
+				return err
+			}
+			db, err := worker.OpenStore(cmd.Context(), cfg.MongoDB)
+			if err != nil {
+				return err
+			}
+			defer func() { _ = db.Close(context.WithoutCancel(cmd.Context())) }()
+			letters.Envelope, err = worker.Envelope(cmd.Context(), cfg, db, time.Now, nil)
+			if err != nil {
+				return err
+			}
+			return each(cmd, found, "replayed", letters.Replay)
+		},
+	}
+}
+
+func (a *app) dropDeadLetters() *cobra.Command {
+	var yes bool
+	cmd := &cobra.Command{
+		Use:   "drop ID...",
+		Short: "Delete dead letters for good",
+		Long: `Deletes dead letters with the messages in them, for good. Asks first; where
+standard input is no terminal, --yes is needed.`,
+		Example: `  latchkey deadletters drop 0198c2f4-6d3e-7a51-9c55-3f0e9f3f7a10
+  latchkey deadletters drop --yes 0198c2f4-6d3e-7a51-9c55-3f0e9f3f7a10`,
+		Args: cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if !yes {
+				if err := confirm(cmd, fmt.Sprintf("Delete %d dead letter(s) for good?", len(args))); err != nil {
+					return err
+				}
+			}
+			letters, done, err := a.deadLetters()
+			if err != nil {
+				return err
+			}
+			defer done()
+			found, err := find(cmd.Context(), letters, args)
+			if err != nil {
+				return err
+			}
+			return each(cmd, found, "dropped", letters.Drop)
+		},
+	}
+	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "don't ask")
+	return cmd
+}
+
+// confirm asks the person at the terminal, and fails without a yes.
+func confirm(cmd *cobra.Command, question string) error {
+	if in, ok := cmd.InOrStdin().(*os.File); !ok || !isatty.IsTerminal(in.Fd()) {
+		return &exitError{ExitUsage, errors.New("standard input is no terminal to ask at; say --yes")}
+	}
+	fmt.Fprint(cmd.ErrOrStderr(), question, " [y/N] ")
+	answer, _ := bufio.NewReader(cmd.InOrStdin()).ReadString('\n') // no answer is a no
+	switch strings.ToLower(strings.TrimSpace(answer)) {
+	case "y", "yes":
+		return nil
+	}
+	return errors.New("not confirmed; nothing was done")
+}
+
+// deadLetters connects to where the dead letters lie. The caller must call done.
+func (a *app) deadLetters() (letters *handlers.DeadLetters, done func(), err error) {
+	cfg, err := a.load()
+	if err != nil {
+		return nil, nil, err
+	}
+	return connectDeadLetters(cfg)
+}
+
+func connectDeadLetters(cfg config.Config) (letters *handlers.DeadLetters, done func(), err error) {
+	nc, err := worker.Connect(cfg.NATS, "cli", zap.NewNop())
+	if err != nil {
+		return nil, nil, err
+	}
+	js, err := jetstream.New(nc)
+	if err != nil {
+		nc.Close()
+		return nil, nil, fmt.Errorf("setting up JetStream: %w", err)
+	}
+	return &handlers.DeadLetters{JS: js, Subjects: events.Subjects{Prefix: cfg.NATS.Prefix}}, nc.Close, nil
+}
+
+// find returns the dead letters with these ids, oldest first; all of them must
+// be there.
+func find(ctx context.Context, letters *handlers.DeadLetters, ids []string) ([]handlers.Parked, error) {
+	missing := slices.Clone(ids)
+	var found []handlers.Parked
+	for letter, err := range letters.All(ctx) {
+		if err != nil {
+			return nil, err
+		}
+		if slices.Contains(missing, letter.ID) {
+			found = append(found, letter)
+			missing = slices.DeleteFunc(missing, func(id string) bool { return id == letter.ID })
+		}
+		if len(missing) == 0 {
+			return found, nil
+		}
+	}
+	return nil, fmt.Errorf("no dead letter %s; nothing was done", printable(strings.Join(missing, ", ")))
+}
+
+// each does one thing to each dead letter and tells what was done; those that
+// fail don't keep it from the others.
+func each(cmd *cobra.Command, found []handlers.Parked, did string, do func(context.Context, handlers.Parked) error) error {
+	var failed []error
+	for _, letter := range found {
+		if err := do(cmd.Context(), letter); err != nil {
+			failed = append(failed, err)
+			continue
+		}
+		fmt.Fprintf(cmd.OutOrStdout(), "%s %s (%s)\n", did, printable(letter.ID), printable(letter.Message))
+	}
+	return errors.Join(failed...)
+}
