@@ -143,7 +143,8 @@ func TestAFailedPublishLeavesTheOutbox(t *testing.T) {
 				defer cancel()
 				return w.dispatcher.Deliver(ctx, g) == nil
 			}, "delivered once NATS is back")
-			require.Equal(t, []string{"token.stored: ", "token.refreshed: "}, r.told("user"))
+			// Each once. What a server that is just starting refuses may come after what it takes.
+			require.ElementsMatch(t, []string{"token.stored: ", "token.refreshed: "}, r.told("user"))
 			require.Nil(t, r.get(w, g.ID).Outbox)
 		})
 	}
