@@ -307,7 +307,9 @@ func (r *Refresher) commitState(ctx context.Context, g, next *store.Grant) (*sto
 	return next, nil
 }
 
-// afterRecovery gives back a lease that turned out not to be needed.
+// afterRecovery gives back a lease that turned out not to be needed. If it is
+// still there, what the recovery stream held was older than what is stored, and
+// what became of the last call is as unknown as without.
 func (r *Refresher) afterRecovery(ctx context.Context, leased *store.Grant) (*store.Grant, error) {
 	g, err := r.store.Get(ctx, leased.ID)
 	if err != nil {
@@ -318,6 +320,10 @@ func (r *Refresher) afterRecovery(ctx context.Context, leased *store.Grant) (*st
 	}
 	next := g.Clone()
 	next.Lease = nil
+	if next.Unknown == nil {
+		at := store.Milli(r.now())
+		next.Unknown = &at
+	}
 	r.settler.Schedule(next, r.settler.Policy.Next(next))
 	return r.commitState(ctx, g, next)
 }
@@ -362,6 +368,11 @@ func (r *Refresher) apply(ctx context.Context, g *store.Grant, p pending, sealer
 			return g, nil
 		}
 		current, err := store.OpenTokens(ctx, r.envelope, g.Sealed, g.Binding())
+		if errors.Is(err, envelope.ErrSealed) {
+			// What is stored is lost, the answer is not: it goes on from the token
+			// that was presented.
+			current, err = store.TokenSet{RefreshToken: p.presented}, nil
+		}
 		if err != nil {
 			return nil, err
 		}

@@ -71,8 +71,6 @@ func start(t *testing.T, institutions map[string]meshsim.Institution) *harness {
 	return startWith(t, stack.Options{Institutions: institutions})
 }
 
-var starting sync.Mutex
-
 func startWith(t *testing.T, o stack.Options) *harness {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
@@ -84,9 +82,7 @@ func startWith(t *testing.T, o stack.Options) *harness {
 		h.subjects.Prefix = strings.ReplaceAll(h.database, "_", "-")
 	}
 	o.Dir, o.NATSURL, o.MongoDBURI = h.dir, natsURL, os.Getenv(enginestest.MongoDBVariable)
-	starting.Lock() // FerretDB writes a global variable as it starts
 	h.stack, err = stack.Start(o)
-	starting.Unlock()
 	require.NoError(t, err)
 	t.Cleanup(h.stack.Stop)
 	t.Cleanup(func() {

@@ -95,12 +95,17 @@ func (f *FerretDB) Restart() error {
 	return nil
 }
 
+// newFerretDB guards ferretdb.New, which writes a variable of its package.
+var newFerretDB sync.Mutex
+
 func (f *FerretDB) start() error {
 	config, err := f.config()
 	if err != nil {
 		return err
 	}
+	newFerretDB.Lock()
 	db, err := ferretdb.New(config)
+	newFerretDB.Unlock()
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,56 @@
+package refresher_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/latchkey/latchkey/cmd/sandbox/meshsim"
+	"github.com/latchkey/latchkey/store"
+)
+
+// A rescued answer is worth more than what it replaces: it is applied even
+// where the stored token set can't be read any more.
+func TestARescuedAnswerHealsAnUnreadableGrant(t *testing.T) {
+	r := newRig(t)
+	w := r.worker("a")
+	g := r.connect(w, meshsim.ConnectSpec{Accounts: []meshsim.Account{{ID: "one"}}})
+	r.failWrites(true)
+	require.NoError(t, w.Due(t.Context(), due(g)))
+	r.failWrites(false)
+	entry := r.entries()[0]
+
+	g = r.get(w, g.ID)
+	g.Sealed.Data[len(g.Sealed.Data)-1] ^= 1
+	require.NoError(t, w.store.Save(t.Context(), g))
+
+	require.NoError(t, w.Recover(t.Context(), entry))
+	got := r.get(w, g.ID)
+	require.Equal(t, int64(2), got.Version)
+	r.soundTokens(w, g.ID)
+}
+
+// An entry that is older than what is stored says nothing about the call that
+// came after it.
+func TestAnOlderRescuedAnswerLeavesTheOutcomeUnknown(t *testing.T) {
+	r := newRig(t)
+	w := r.worker("a")
+	g := r.connect(w, meshsim.ConnectSpec{Accounts: []meshsim.Account{{ID: "one"}}})
+	r.failWrites(true)
+	require.NoError(t, w.Due(t.Context(), due(g)))
+	r.failWrites(false)
+	require.NoError(t, w.Recover(t.Context(), r.entries()[0]))
+
+	// The entry is still there when the holder of the next lease dies.
+	g = r.get(w, g.ID)
+	g.Lease = &store.Lease{Owner: "dead", Until: r.clock.Now().Add(time.Minute)}
+	g.Epoch++
+	require.NoError(t, w.store.Save(t.Context(), g))
+	r.clock.advance(time.Hour)
+	require.NoError(t, w.Due(t.Context(), due(g)))
+	got := r.get(w, g.ID)
+	require.Nil(t, got.Lease)
+	require.NotNil(t, got.Unknown)
+	require.Equal(t, 1, r.calls())
+}
