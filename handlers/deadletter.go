@@ -1,10 +1,13 @@
 package handlers
 
 import (
+	"bytes"
+	"compress/gzip"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"iter"
 	"strings"
 	"time"
@@ -72,7 +75,11 @@ func (p *DeadLetters) Park(ctx context.Context, message string, d *delivery, bod
 		ID: p.NewID(), Message: message, Subject: d.Subject, Reason: reason, Attempts: d.Attempt,
 		StoredAt: d.Stored.UTC(), ParkedAt: p.Now().UTC(),
 	}
-	letter.Sealed = sealer.Seal(body, letter.Binding())
+	compressed, err := compress(body)
+	if err != nil {
+		return err
+	}
+	letter.Sealed = sealer.Seal(compressed, letter.Binding())
 	encoded, err := json.Marshal(letter)
 	if err != nil {
 		return fmt.Errorf("encoding a dead letter: %w", err)
@@ -157,9 +164,9 @@ func (p *DeadLetters) Replay(ctx context.Context, letter Parked) error {
 	if !ok {
 		return fmt.Errorf("replaying dead letter %s: %w", letter.ID, ErrOrigin)
 	}
-	body, err := p.Envelope.Open(ctx, letter.Sealed, letter.Binding())
+	body, err := p.Open(ctx, letter.DeadLetter)
 	if err != nil {
-		return fmt.Errorf("opening dead letter %s: %w", letter.ID, err)
+		return err
 	}
 	msg := nats.NewMsg(letter.Subject)
 	if msg.Data, err = keepTime(letter.DeadLetter, body); err != nil {
@@ -169,6 +176,38 @@ func (p *DeadLetters) Replay(ctx context.Context, letter Parked) error {
 		return fmt.Errorf("replaying dead letter %s: %w", letter.ID, err)
 	}
 	return p.Drop(ctx, letter)
+}
+
+// Open returns the body of a dead letter in the clear.
+func (p *DeadLetters) Open(ctx context.Context, d DeadLetter) ([]byte, error) {
+	compressed, err := p.Envelope.Open(ctx, d.Sealed, d.Binding())
+	if err == nil {
+		compressed, err = decompress(compressed)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("opening dead letter %s: %w", d.ID, err)
+	}
+	return compressed, nil
+}
+
+// Bodies are compressed before they are sealed, since the sealed form of a
+// message that is as large as NATS lets it be must still fit into a message.
+func compress(body []byte) ([]byte, error) {
+	var out bytes.Buffer
+	w := gzip.NewWriter(&out)
+	_, err := w.Write(body)
+	if err = errors.Join(err, w.Close()); err != nil {
+		return nil, fmt.Errorf("compressing a message: %w", err)
+	}
+	return out.Bytes(), nil
+}
+
+func decompress(compressed []byte) ([]byte, error) {
+	r, err := gzip.NewReader(bytes.NewReader(compressed))
+	if err != nil {
+		return nil, errors.New("the opened body is not in the form in which it was sealed")
+	}
+	return io.ReadAll(r)
 }
 
 func replayID(d DeadLetter) string { return "replay-" + d.ID }

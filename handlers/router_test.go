@@ -2,6 +2,8 @@ package handlers
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -33,7 +35,7 @@ func (f *fixture) letter() DeadLetter {
 	require.NotContains(f.t, string(msg.Data), "the body")
 	var letter DeadLetter
 	require.NoError(f.t, json.Unmarshal(msg.Data, &letter))
-	body, err := f.dead.Envelope.Open(f.t.Context(), letter.Sealed, letter.Binding())
+	body, err := f.dead.Open(f.t.Context(), letter)
 	require.NoError(f.t, err)
 	require.Equal(f.t, "the body", string(body))
 	return letter
@@ -125,4 +127,16 @@ func TestMessageIsKeptWhileItCannotBeParked(t *testing.T) {
 	require.Equal(t, 1, f.left(f.subjects.IntegrationStream()))
 	f.ensure()
 	require.Greater(t, f.letter().Attempts, 2*f.messages.MaxDeliver)
+}
+
+// A message that is as large as NATS allows must still fit among the dead
+// letters, sealed.
+func TestTheLargestMessageCanBeParked(t *testing.T) {
+	f := newFixture(t)
+	logo := make([]byte, 780_000)
+	_, err := rand.Read(logo)
+	require.NoError(t, err)
+	body := []byte(`{"logo":"` + base64.StdEncoding.EncodeToString(logo) + `"`)
+	require.Less(t, len(body), 1<<20)
+	require.NoError(t, f.dead.Park(t.Context(), events.IntegrationConnected, &delivery{Subject: f.subjects.Connected(), Attempt: 1}, body, "too large"))
 }
