@@ -34,6 +34,8 @@ func chaosCommand() *cobra.Command {
 	flags.DurationVar(&o.Duration, "duration", 2*time.Minute, "how long scenes are played")
 	flags.IntVar(&o.Grants, "grants", 1000, "number of grants")
 	flags.IntVar(&o.Workers, "workers", 2, "number of worker processes")
+	flags.DurationVar(&o.Lifetime, "lifetime", chaos.DefaultLifetime, "lifetime of an access token; thousands of grants need minutes on a small machine")
+	flags.BoolVar(&o.Postgres, "postgres", false, "keep the database's data in an installed PostgreSQL: for thousands of grants")
 	flags.BoolVar(&o.Cluster, "cluster", false, "three NATS servers with replicated streams")
 	flags.StringSliceVar(&o.Only, "only", nil, "names of the scenes to play (default: all)")
 	flags.BoolVar(&o.Keep, "keep", false, "leave data and logs in place")

@@ -31,8 +31,13 @@ type Options struct {
 	Duration time.Duration
 	Grants   int
 	Workers  int
+	// Lifetime is that of an access token (DefaultLifetime).
+	Lifetime time.Duration
 	// Cluster runs three NATS servers with replicated streams.
 	Cluster bool
+	// Postgres has the database keep its data in PostgreSQL, which must be
+	// installed: for thousands of grants.
+	Postgres bool
 	// Only, if not empty, names the scenes to play.
 	Only []string
 	// Keep leaves the folder with data and logs in place.
@@ -47,7 +52,9 @@ var ErrJudged = errors.New("chaos: the judge found what must not be; see the tab
 // longer, which covers a lease that has to run out; leases and calls are short
 // so that a run is.
 const (
-	accessLife   = 24 * time.Second
+	// DefaultLifetime is how long access tokens live unless told otherwise.
+	DefaultLifetime = 24 * time.Second
+
 	refreshGrace = 45 * time.Second
 	clockSkew    = 2 * time.Second
 	settleWithin = 3 * time.Minute
@@ -97,20 +104,26 @@ type run struct {
 	rng     *rand.Rand
 	stack   *stack.Stack
 	cluster *engines.Cluster
-	workers []*process
-	nc      *nats.Conn
-	js      jetstream.JetStream
-	db      *store.Store
-	start   time.Time
-	kills   []time.Time
-	played  map[string]int
-	heard   *listener
-	asked   *readers
+	// postgres and its folder, which another user than this one owns.
+	postgres    *engines.Postgres
+	postgresDir string
+	workers     []*process
+	nc          *nats.Conn
+	js          jetstream.JetStream
+	db          *store.Store
+	start       time.Time
+	kills       []time.Time
+	played      map[string]int
+	heard       *listener
+	asked       *readers
 }
 
 // Run plays scenes until the time is over, lets everything settle, and judges.
 // exe is the program whose "worker" command runs one worker.
 func Run(ctx context.Context, exe string, o Options) (err error) {
+	if o.Lifetime == 0 {
+		o.Lifetime = DefaultLifetime
+	}
 	r := &run{Options: o, rng: rand.New(rand.NewPCG(o.Seed, 1)), played: map[string]int{}, start: time.Now()}
 	if r.dir, err = os.MkdirTemp("", "latchkey-chaos-"); err != nil {
 		return fmt.Errorf("making a folder: %w", err)
@@ -147,7 +160,17 @@ func (r *run) say(format string, args ...any) {
 func (r *run) setUp(ctx context.Context, exe string) error {
 	o := stack.Options{Dir: r.dir, Institutions: map[string]meshsim.Institution{}}
 	for _, broker := range brokers {
-		o.Institutions[broker] = meshsim.Institution{AccessLifetime: accessLife, RefreshLifetime: time.Hour, Grace: refreshGrace}
+		o.Institutions[broker] = meshsim.Institution{AccessLifetime: r.Lifetime, RefreshLifetime: time.Hour, Grace: refreshGrace}
+	}
+	if r.Postgres {
+		var err error
+		if r.postgresDir, err = os.MkdirTemp("", "latchkey-chaos-postgres-"); err != nil {
+			return fmt.Errorf("making a folder: %w", err)
+		}
+		if r.postgres, err = engines.StartPostgres(ctx, r.postgresDir); err != nil {
+			return err
+		}
+		o.PostgresURL = r.postgres.URL()
 	}
 	more := settings()
 	if r.Cluster {
@@ -307,6 +330,12 @@ func (r *run) shutdown() {
 	}
 	if r.cluster != nil {
 		r.cluster.Stop()
+	}
+	if r.postgres != nil {
+		r.postgres.Stop()
+	}
+	if r.postgresDir != "" {
+		_ = os.RemoveAll(r.postgresDir)
 	}
 }
 
