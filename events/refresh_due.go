@@ -20,6 +20,9 @@ type RefreshDue struct {
 	// two decide who goes first.
 	ExpiresAt time.Time `json:"expiresAt,omitzero"`
 	Idle      bool      `json:"idle,omitempty"`
+	// Unknown says that the outcome of the last call is not known: until it is
+	// tried again, the refresh token may have been replaced by a lost one.
+	Unknown bool `json:"unknown,omitempty"`
 }
 
 // RefreshDueName is the name of the message in errors and dead letters.

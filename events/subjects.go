@@ -88,6 +88,10 @@ func (s Subjects) RefreshScheduleAll() string { return s.subject("refresh.schedu
 // RefreshDue is where JetStream delivers a schedule at its time.
 func (s Subjects) RefreshDue() string { return s.subject("refresh.due") }
 
+// RefreshUrgent is where a schedule is delivered that must not wait behind a
+// backlog: the grant's refresh token may soon be refused.
+func (s Subjects) RefreshUrgent() string { return s.subject("refresh.urgent") }
+
 // Recovery holds a sealed answer of Mesh that could not be written to the
 // database at once.
 func (s Subjects) Recovery(grantID string) string { return s.subject("latchkey.recovery." + grantID) }

@@ -222,7 +222,7 @@ func (p *DeadLetters) origin(d DeadLetter) (stream string, ok bool) {
 	case events.IntegrationDisconnected:
 		return p.Subjects.IntegrationStream(), d.Subject == p.Subjects.Disconnected()
 	case events.RefreshDueName:
-		return p.Subjects.RefreshStream(), d.Subject == p.Subjects.RefreshDue()
+		return p.Subjects.RefreshStream(), d.Subject == p.Subjects.RefreshDue() || d.Subject == p.Subjects.RefreshUrgent()
 	case RecoveryName:
 		return p.Subjects.RecoveryStream(), strings.HasPrefix(d.Subject, p.Subjects.Recovery(""))
 	}

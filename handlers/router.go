@@ -60,7 +60,7 @@ func NewRouter(routes []Route, sub message.Subscriber, messages config.Messages,
 	}
 	reg.MustRegister(r.handled)
 	for _, route := range routes {
-		wm.AddConsumerHandler(route.Name, route.Subject, sub, r.decide(route))
+		wm.AddConsumerHandler(route.Subject, route.Subject, sub, r.decide(route))
 	}
 	return r, nil
 }

@@ -160,7 +160,7 @@ func (s *Streams) configs() []jetstream.StreamConfig {
 	refresh := queue
 	refresh.Name = s.subjects.RefreshStream()
 	refresh.Description = "Schedules of refreshes, and those that have come due"
-	refresh.Subjects = []string{s.subjects.RefreshScheduleAll(), s.subjects.RefreshDue()}
+	refresh.Subjects = []string{s.subjects.RefreshScheduleAll(), s.subjects.RefreshDue(), s.subjects.RefreshUrgent()}
 	refresh.AllowMsgSchedules = true
 	refresh.AllowDirect = true
 

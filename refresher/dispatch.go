@@ -125,7 +125,7 @@ func (d *Dispatcher) schedule(ctx context.Context, g *store.Grant) (jetstream.Pu
 	if g.Due.At.After(d.now().Add(d.horizon)) {
 		return nil, nil
 	}
-	m := events.RefreshDue{GrantID: g.ID, BrokerType: g.BrokerType, Version: g.Version, DueAt: g.Due.At, Idle: g.Idle()}
+	m := events.RefreshDue{GrantID: g.ID, BrokerType: g.BrokerType, Version: g.Version, DueAt: g.Due.At, Idle: g.Idle(), Unknown: g.Unknown != nil}
 	if g.Access != nil && g.Access.ExpiresAt != nil {
 		m.ExpiresAt = *g.Access.ExpiresAt
 	}
@@ -150,7 +150,11 @@ func (d *Dispatcher) publishSchedule(m events.RefreshDue, at time.Time) (jetstre
 	msg := nats.NewMsg(d.subjects.RefreshSchedule(m.GrantID))
 	msg.Data = body
 	msg.Header.Set(headerSchedule, "@at "+at.UTC().Format(scheduleTime))
-	msg.Header.Set(headerScheduleTarget, d.subjects.RefreshDue())
+	target := d.subjects.RefreshDue()
+	if m.Unknown {
+		target = d.subjects.RefreshUrgent()
+	}
+	msg.Header.Set(headerScheduleTarget, target)
 	ack, err := d.js.PublishMsgAsync(msg)
 	if err != nil {
 		return nil, fmt.Errorf("scheduling grant %s: %w", m.GrantID, err)

@@ -11,6 +11,9 @@ import (
 
 // Urgency orders refreshes that wait for the same limits.
 type Urgency struct {
+	// Unknown: the outcome of the last call is not known. The institution may
+	// take the refresh token for a moment longer, so these go first.
+	Unknown bool
 	// Idle: nobody has asked for the grant's access token since its last
 	// refresh. Idle grants wait behind those in use.
 	Idle bool
@@ -20,6 +23,9 @@ type Urgency struct {
 }
 
 func (u Urgency) before(o Urgency) bool {
+	if u.Unknown != o.Unknown {
+		return u.Unknown
+	}
 	if u.Idle != o.Idle {
 		return o.Idle
 	}

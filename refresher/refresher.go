@@ -101,7 +101,7 @@ func (r *Refresher) Wait() { r.underWay.Wait() }
 func (r *Refresher) Due(ctx context.Context, m events.RefreshDue) error {
 	r.underWay.Add(1)
 	defer r.underWay.Done()
-	done, err := r.queue.Enter(ctx, m.BrokerType, Urgency{Idle: m.Idle, ExpiresAt: m.ExpiresAt})
+	done, err := r.queue.Enter(ctx, m.BrokerType, Urgency{Unknown: m.Unknown, Idle: m.Idle, ExpiresAt: m.ExpiresAt})
 	if err != nil {
 		return err
 	}

@@ -178,13 +178,16 @@ func (w *worker) assemble(ctx context.Context) error {
 		w.subj.Disconnected(): {Stream: w.subj.IntegrationStream(), Concurrency: cfg.Connect.Concurrency},
 		// More than run and wait at once, so that there is always one to look at
 		// what comes next.
-		w.subj.RefreshDue():  {Stream: w.subj.RefreshStream(), Concurrency: 5 * cfg.Refresh.Concurrency},
-		w.subj.RecoveryAll(): {Stream: w.subj.RecoveryStream(), Concurrency: cfg.Refresh.Concurrency},
+		w.subj.RefreshDue():    {Stream: w.subj.RefreshStream(), Concurrency: 5 * cfg.Refresh.Concurrency},
+		w.subj.RefreshUrgent(): {Stream: w.subj.RefreshStream(), Concurrency: cfg.Refresh.Concurrency},
+		w.subj.RecoveryAll():   {Stream: w.subj.RecoveryStream(), Concurrency: cfg.Refresh.Concurrency},
 	}, w.log)
+	refreshDue := handlers.RefreshDue(r, dispatcher, w.now, rand.Float64, postponed)
 	w.router, err = handlers.NewRouter([]handlers.Route{
 		{Name: events.IntegrationConnected, Subject: w.subj.Connected(), Handle: handlers.Connected(connector, cfg.Connect.MaxBytes)},
 		{Name: events.IntegrationDisconnected, Subject: w.subj.Disconnected(), Handle: handlers.Disconnected(connector)},
-		{Name: events.RefreshDueName, Subject: w.subj.RefreshDue(), Handle: handlers.RefreshDue(r, dispatcher, w.now, rand.Float64, postponed)},
+		{Name: events.RefreshDueName, Subject: w.subj.RefreshDue(), Handle: refreshDue},
+		{Name: events.RefreshDueName, Subject: w.subj.RefreshUrgent(), Handle: refreshDue},
 		{Name: handlers.RecoveryName, Subject: w.subj.RecoveryAll(), Handle: handlers.Recovery(r)},
 	}, subscriber, cfg.Messages, dead, cfg.Worker.Grace, w.log, w.reg)
 	return err

@@ -1,0 +1,42 @@
+package refresher_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/latchkey/latchkey/cmd/sandbox/meshsim"
+	"github.com/latchkey/latchkey/refresher"
+)
+
+// A refresh token that may have been replaced by a lost one is taken for a
+// moment longer at best: its next try must not wait behind a backlog.
+func TestATryAfterALostAnswerHasALaneOfItsOwn(t *testing.T) {
+	r := newRig(t)
+	w := r.worker("a")
+	g := r.connect(w, meshsim.ConnectSpec{Accounts: []meshsim.Account{{ID: "one"}}})
+	require.NoError(t, w.dispatcher.Deliver(t.Context(), g))
+	require.NoError(t, r.sim.Script("one", meshsim.Drop()))
+	require.NoError(t, w.Due(t.Context(), due(g)))
+	got := r.get(w, g.ID)
+	require.NotNil(t, got.Unknown)
+	scheduled := r.schedule(g.ID)
+	require.Equal(t, r.subjects.RefreshUrgent(), scheduled.Header.Get("Nats-Schedule-Target"))
+	require.Contains(t, string(scheduled.Data), `"unknown":true`)
+}
+
+func TestAnUnknownOutcomeGoesBeforeAllElse(t *testing.T) {
+	c := &clock{now: t0}
+	q := refresher.NewQueue(newLimits(wide(), c), 1, 10, c.Now)
+	first, err := q.Enter(t.Context(), "a", in(0))
+	require.NoError(t, err)
+	out := make(chan arrival, 10)
+	arrive(t.Context(), q, out, "nothing at hand", "a", refresher.Urgency{})
+	arrive(t.Context(), q, out, "unknown", "a", refresher.Urgency{Unknown: true, Idle: true, ExpiresAt: t0.Add(time.Hour)})
+	first(nil)
+	got := <-out
+	require.Equal(t, "unknown", got.name)
+	got.done(nil)
+	require.Equal(t, "nothing at hand", (<-out).name)
+}
