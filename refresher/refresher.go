@@ -16,7 +16,6 @@ import (
 
 	"github.com/latchkey/latchkey/config"
 	"github.com/latchkey/latchkey/events"
-	"github.com/latchkey/latchkey/events/secret"
 	"github.com/latchkey/latchkey/store"
 	"github.com/latchkey/latchkey/store/envelope"
 )
@@ -411,9 +410,4 @@ func cloneTokens(t store.TokenSet) store.TokenSet {
 // Tokens opens a grant's token set.
 func (r *Refresher) Tokens(ctx context.Context, g *store.Grant) (store.TokenSet, error) {
 	return store.OpenTokens(ctx, r.envelope, g.Sealed, g.Binding())
-}
-
-// Remove tells Mesh to forget an account.
-func (r *Refresher) Remove(ctx context.Context, accessToken secret.Text, brokerType string) error {
-	return r.mesh.Remove(ctx, accessToken, brokerType)
 }
