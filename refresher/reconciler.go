@@ -99,8 +99,14 @@ func (r *Reconciler) pages(ctx context.Context, kind string, list func() ([]*sto
 		}
 		var failed error
 		for _, g := range page {
-			if err := do(g); err != nil {
+			same, err := r.unchanged(ctx, g)
+			if err == nil && same {
+				err = do(g)
+			}
+			if err != nil {
 				failed = errors.Join(failed, err)
+			}
+			if err != nil || !same {
 				continue
 			}
 			r.Refresher.metrics.repaired.WithLabelValues(kind).Inc()
@@ -110,6 +116,17 @@ func (r *Reconciler) pages(ctx context.Context, kind string, list func() ([]*sto
 		}
 	}
 	return nil
+}
+
+// unchanged reports whether a grant is still as it was listed. A page takes a
+// while to work through, and what was true of a grant at its beginning must
+// not replace what is true by now.
+func (r *Reconciler) unchanged(ctx context.Context, listed *store.Grant) (bool, error) {
+	g, err := r.Refresher.store.Get(ctx, listed.ID)
+	if errors.Is(err, store.ErrNotFound) {
+		return false, nil
+	}
+	return err == nil && g.Rev == listed.Rev, err
 }
 
 // overdue makes the schedule of grants again whose time has passed without
@@ -133,6 +150,11 @@ func (r *Reconciler) overdue(ctx context.Context) error {
 			r.after = g.Due.At
 			wait := r.Config.Slack << min(g.Due.Pokes, 8)
 			if g.Lease.Live(now) || now.Before(g.Due.PokedAt.Add(wait)) || backlog > 0 && g.Due.Pokes == 0 && now.Before(g.Due.At.Add(8*r.Config.Slack)) {
+				continue
+			}
+			if same, err := r.unchanged(ctx, g); err != nil {
+				return err
+			} else if !same {
 				continue
 			}
 			// The schedule that is about to be replaced may know better.

@@ -3,14 +3,19 @@ package refresher_test
 import (
 	"context"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"go.mongodb.org/mongo-driver/v2/bson"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 
 	"github.com/latchkey/latchkey/cmd/sandbox/meshsim"
 	"github.com/latchkey/latchkey/config"
 	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/refresher"
 	"github.com/latchkey/latchkey/store"
 )
 
@@ -130,6 +135,31 @@ func TestAPageOfStuckGrantsDoesNotHideTheRest(t *testing.T) {
 	require.NoError(t, w.reconciler.Pass(t.Context()))
 	require.NoError(t, w.reconciler.Pass(t.Context()))
 	require.Equal(t, 1, r.get(w, last.ID).Due.Pokes)
+}
+
+func TestWhatChangedSinceItWasListedIsLeftAlone(t *testing.T) {
+	r := newRig(t)
+	var second *store.Grant
+	listed := make(chan struct{}, 2)
+	w := r.worker("a", func(d *refresher.Deps) {
+		// Another worker refreshes the second grant while the first is dealt with.
+		d.Log = d.Log.WithOptions(zap.Hooks(func(e zapcore.Entry) error {
+			if strings.Contains(e.Message, "was overdue") {
+				listed <- struct{}{}
+				r.alter(second.ID, bson.D{{Key: "rev", Value: second.Rev + 1}})
+			}
+			return nil
+		}))
+	})
+	first := r.connect(w, meshsim.ConnectSpec{}, func(g *store.Grant) { g.Due.At = g.Due.At.Add(-time.Second) })
+	second = r.connect(w, meshsim.ConnectSpec{})
+	r.clock.advance(slack + time.Second)
+	require.NoError(t, w.reconciler.Pass(t.Context()))
+	require.Len(t, listed, 1)
+	require.Equal(t, 1, r.get(w, first.ID).Due.Pokes)
+	require.Zero(t, r.get(w, second.ID).Due.Pokes)
+	require.Nil(t, r.schedule(second.ID))
+	require.Empty(t, r.fired(second.ID))
 }
 
 func TestPassDropsWhatNeedNotBeKept(t *testing.T) {

@@ -85,10 +85,16 @@ func (r *run) pause(ctx context.Context, low, high time.Duration) error {
 	}
 }
 
+// kill notes the time at which the worker is dead: until then it can receive
+// answers.
+func (r *run) kill(w *process) {
+	w.kill()
+	r.kills = append(r.kills, time.Now())
+}
+
 func (r *run) killWorker(ctx context.Context) error {
 	w := r.workers[r.rng.IntN(len(r.workers))]
-	r.kills = append(r.kills, time.Now())
-	w.kill()
+	r.kill(w)
 	if err := r.pause(ctx, 100*time.Millisecond, 3*time.Second); err != nil {
 		return err
 	}
@@ -96,9 +102,8 @@ func (r *run) killWorker(ctx context.Context) error {
 }
 
 func (r *run) killAll(ctx context.Context) error {
-	r.kills = append(r.kills, time.Now())
 	for _, w := range r.workers {
-		w.kill()
+		r.kill(w)
 	}
 	if err := r.pause(ctx, 100*time.Millisecond, 2*time.Second); err != nil {
 		return err
