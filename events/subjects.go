@@ -99,9 +99,21 @@ func (s Subjects) Recovery(grantID string) string { return s.subject("latchkey.r
 // RecoveryAll matches every grant's recovery entries.
 func (s Subjects) RecoveryAll() string { return s.subject("latchkey.recovery.*") }
 
-// DeadLetter is where a message that can't be handled is parked, by the name
-// of the message it was.
-func (s Subjects) DeadLetter(name string) string { return s.subject("latchkey.deadletter." + name) }
+// UnknownTag stands in the subject of a dead letter of which it is not known
+// whom it concerns.
+const UnknownTag = "unknown"
+
+// DeadLetter is where a message that can't be handled is parked, by a tag of
+// whom it concerns, so that an erasure finds it, and the name of the message it
+// was.
+func (s Subjects) DeadLetter(tag, name string) string {
+	return s.subject("latchkey.deadletter." + tag + "." + name)
+}
+
+// DeadLettersOf matches the dead letters with a tag.
+func (s Subjects) DeadLettersOf(tag string) string {
+	return s.subject("latchkey.deadletter." + tag + ".>")
+}
 
 // DeadLetterAll matches every dead letter.
 func (s Subjects) DeadLetterAll() string { return s.subject("latchkey.deadletter.>") }

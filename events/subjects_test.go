@@ -110,24 +110,25 @@ func requireOneToken(t require.TestingT, token string) {
 func TestSubjects(t *testing.T) {
 	plain, prefixed := events.Subjects{}, events.Subjects{Prefix: "acme"}
 	for want, got := range map[string]string{
-		"integration.connected":           plain.Connected(),
-		"acme.integration.disconnected":   prefixed.Disconnected(),
-		"token.expired.a%2Eb":             plain.Lifecycle(events.TokenExpired, "a.b"),
-		"token.stored.*":                  plain.LifecycleAll(events.TokenStored),
-		"acme.token.get.%2A":              prefixed.TokenGet("*"),
-		"token.get.*":                     plain.TokenGetAll(),
-		"refresh.schedule.g1":             plain.RefreshSchedule("g1"),
-		"refresh.schedule.*":              plain.RefreshScheduleAll(),
-		"acme.refresh.due":                prefixed.RefreshDue(),
-		"latchkey.recovery.g1":            plain.Recovery("g1"),
-		"latchkey.recovery.*":             plain.RecoveryAll(),
-		"latchkey.deadletter.refresh.due": plain.DeadLetter(events.RefreshDueName),
-		"acme.latchkey.deadletter.>":      prefixed.DeadLetterAll(),
-		"LATCHKEY_INTEGRATION":            plain.IntegrationStream(),
-		"ACME_LATCHKEY_REFRESH":           prefixed.RefreshStream(),
-		"LATCHKEY_LIFECYCLE":              plain.LifecycleStream(),
-		"LATCHKEY_RECOVERY":               plain.RecoveryStream(),
-		"LATCHKEY_DEADLETTER":             plain.DeadLetterStream(),
+		"integration.connected":               plain.Connected(),
+		"acme.integration.disconnected":       prefixed.Disconnected(),
+		"token.expired.a%2Eb":                 plain.Lifecycle(events.TokenExpired, "a.b"),
+		"token.stored.*":                      plain.LifecycleAll(events.TokenStored),
+		"acme.token.get.%2A":                  prefixed.TokenGet("*"),
+		"token.get.*":                         plain.TokenGetAll(),
+		"refresh.schedule.g1":                 plain.RefreshSchedule("g1"),
+		"refresh.schedule.*":                  plain.RefreshScheduleAll(),
+		"acme.refresh.due":                    prefixed.RefreshDue(),
+		"latchkey.recovery.g1":                plain.Recovery("g1"),
+		"latchkey.recovery.*":                 plain.RecoveryAll(),
+		"latchkey.deadletter.tag.refresh.due": plain.DeadLetter("tag", events.RefreshDueName),
+		"latchkey.deadletter.tag.>":           plain.DeadLettersOf("tag"),
+		"acme.latchkey.deadletter.>":          prefixed.DeadLetterAll(),
+		"LATCHKEY_INTEGRATION":                plain.IntegrationStream(),
+		"ACME_LATCHKEY_REFRESH":               prefixed.RefreshStream(),
+		"LATCHKEY_LIFECYCLE":                  plain.LifecycleStream(),
+		"LATCHKEY_RECOVERY":                   plain.RecoveryStream(),
+		"LATCHKEY_DEADLETTER":                 plain.DeadLetterStream(),
 	} {
 		require.Equal(t, want, got)
 	}
@@ -136,13 +137,13 @@ func TestSubjects(t *testing.T) {
 func TestWildcardsMatchTheirSubjects(t *testing.T) {
 	s := events.Subjects{Prefix: "acme"}
 	for subject, wildcard := range map[string]string{
-		s.Lifecycle(events.TokenRevoked, "a.b c"):         s.LifecycleAll(events.TokenRevoked),
-		s.TokenGet("a.*.>"):                               s.TokenGetAll(),
-		s.RefreshSchedule("g1"):                           s.RefreshScheduleAll(),
-		s.Recovery("g1"):                                  s.RecoveryAll(),
-		s.DeadLetter(events.IntegrationDisconnected):      s.DeadLetterAll(),
-		s.DeadLetter(events.RefreshDueName):               s.DeadLetterAll(),
-		events.Subjects{}.DeadLetter(events.TokenGetName): events.Subjects{}.DeadLetterAll(),
+		s.Lifecycle(events.TokenRevoked, "a.b c"):                s.LifecycleAll(events.TokenRevoked),
+		s.TokenGet("a.*.>"):                                      s.TokenGetAll(),
+		s.RefreshSchedule("g1"):                                  s.RefreshScheduleAll(),
+		s.Recovery("g1"):                                         s.RecoveryAll(),
+		s.DeadLetter("tag", events.IntegrationDisconnected):      s.DeadLetterAll(),
+		s.DeadLetter("tag", events.RefreshDueName):               s.DeadLetterAll(),
+		events.Subjects{}.DeadLetter("tag", events.TokenGetName): events.Subjects{}.DeadLetterAll(),
 	} {
 		require.True(t, server.SubjectsCollide(subject, wildcard), "%s %s", subject, wildcard)
 	}

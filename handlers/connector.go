@@ -29,6 +29,9 @@ type Connector struct {
 	Dispatcher *refresher.Dispatcher
 	// Remove tells Mesh to forget an account; nil: it is not told.
 	Remove func(ctx context.Context, accessToken secret.Text, brokerType string) error
+	// EraseCopies erases what lies elsewhere of what was disconnected; nil:
+	// there is nothing else.
+	EraseCopies func(ctx context.Context, scope store.Scope, at time.Time) error
 	// Remember is how long a disconnect is remembered.
 	Remember time.Duration
 	Log      *zap.Logger
@@ -369,5 +372,8 @@ func (c *Connector) Disconnect(ctx context.Context, scope store.Scope, at time.T
 	if err := c.Store.Revoke(ctx, scope, at, c.Settler.Now().Add(c.Remember)); err != nil {
 		return err
 	}
-	return c.Resolve(ctx, scope.User)
+	if err := c.Resolve(ctx, scope.User); err != nil || c.EraseCopies == nil {
+		return err
+	}
+	return c.EraseCopies(ctx, scope, at)
 }

@@ -51,6 +51,9 @@ func (d DeadLetter) Binding() envelope.Binding {
 type Parked struct {
 	DeadLetter
 	Sequence uint64
+	// Tag tells whom it concerns: store.UserTag of a user, the id of a grant, or
+	// events.UnknownTag.
+	Tag string
 }
 
 // DeadLetters parks messages, and brings them back. Only Park needs Now, NewID
@@ -84,7 +87,7 @@ func (p *DeadLetters) Park(ctx context.Context, message string, d *delivery, bod
 	if err != nil {
 		return fmt.Errorf("encoding a dead letter: %w", err)
 	}
-	msg := nats.NewMsg(p.Subjects.DeadLetter(message))
+	msg := nats.NewMsg(p.Subjects.DeadLetter(p.tag(message, d, body), message))
 	msg.Data = encoded
 	if _, err := p.JS.PublishMsg(ctx, msg, jetstream.WithMsgID(letter.ID)); err != nil {
 		return fmt.Errorf("parking a message: %w", err)
@@ -111,7 +114,7 @@ func (p *DeadLetters) All(ctx context.Context) iter.Seq2[Parked, error] {
 				yield(Parked{}, fmt.Errorf("reading the dead letters: %w", err))
 				return
 			}
-			if !yield(parked(msg), nil) {
+			if !yield(p.parked(msg), nil) {
 				return
 			}
 			next = msg.Sequence + 1
@@ -119,8 +122,9 @@ func (p *DeadLetters) All(ctx context.Context) iter.Seq2[Parked, error] {
 	}
 }
 
-func parked(msg *jetstream.RawStreamMsg) Parked {
-	found := Parked{Sequence: msg.Sequence}
+func (p *DeadLetters) parked(msg *jetstream.RawStreamMsg) Parked {
+	tag, _, _ := strings.Cut(strings.TrimPrefix(msg.Subject, strings.TrimSuffix(p.Subjects.DeadLetterAll(), ">")), ".")
+	found := Parked{Sequence: msg.Sequence, Tag: tag}
 	if err := json.Unmarshal(msg.Data, &found.DeadLetter); err != nil || found.ID == "" {
 		found.DeadLetter = DeadLetter{
 			ID: fmt.Sprintf("unreadable-%d", msg.Sequence), Subject: msg.Subject, Reason: "not written by a worker", StoredAt: msg.Time, ParkedAt: msg.Time,
@@ -141,13 +145,13 @@ func (p *DeadLetters) stream(ctx context.Context) (jetstream.Stream, error) {
 	return stream, nil
 }
 
-// Drop deletes a dead letter for good.
+// Drop deletes a dead letter for good, and has its bytes overwritten on disk.
 func (p *DeadLetters) Drop(ctx context.Context, letter Parked) error {
 	stream, err := p.stream(ctx)
 	if err != nil {
 		return err
 	}
-	if err := stream.DeleteMsg(ctx, letter.Sequence); err != nil {
+	if err := stream.SecureDeleteMsg(ctx, letter.Sequence); err != nil {
 		return fmt.Errorf("dropping dead letter %s: %w", letter.ID, err)
 	}
 	return nil

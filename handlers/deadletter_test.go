@@ -79,7 +79,7 @@ func TestDeadLettersGoBackOnlyToWhereWorkersRead(t *testing.T) {
 		stream, ok := p.origin(DeadLetter{Message: message, Subject: back[0]})
 		require.True(t, ok, message)
 		require.Equal(t, back[1], stream)
-		for _, elsewhere := range []string{"", "elsewhere", subjects.TokenGet("u"), subjects.DeadLetter(message), "x" + back[0]} {
+		for _, elsewhere := range []string{"", "elsewhere", subjects.TokenGet("u"), subjects.DeadLetter(events.UnknownTag, message), "x" + back[0]} {
 			_, ok := p.origin(DeadLetter{Message: message, Subject: elsewhere})
 			require.False(t, ok, elsewhere)
 		}

@@ -30,7 +30,7 @@ func (f *fixture) letter() DeadLetter {
 	}, "not parked")
 	stream, err := f.js.Stream(f.t.Context(), f.subjects.DeadLetterStream())
 	require.NoError(f.t, err)
-	msg, err := stream.GetLastMsgForSubject(f.t.Context(), f.subjects.DeadLetter(events.IntegrationConnected))
+	msg, err := stream.GetLastMsgForSubject(f.t.Context(), f.subjects.DeadLetter("*", events.IntegrationConnected))
 	require.NoError(f.t, err)
 	require.NotContains(f.t, string(msg.Data), "the body")
 	var letter DeadLetter

@@ -107,6 +107,9 @@ func (d *Dispatcher) Deliver(ctx context.Context, g *store.Grant) error {
 		}
 	}
 	if g.State == store.Revoked {
+		if err := d.shredCopies(ctx, g.ID); err != nil {
+			return err
+		}
 		err := d.store.Delete(ctx, g)
 		if errors.Is(err, store.ErrConflict) {
 			return nil // connected anew meanwhile, or already gone

@@ -20,6 +20,10 @@ func (s Scope) Covers(broker, account string) bool {
 // id is a hash, so that what remains after an erasure names nobody.
 func (s Scope) id() string { return hashID("revocation", s.User, s.Broker, s.Account) }
 
+// UserTag stands for a user in the subjects of dead letters. It is a hash, so
+// that it is a subject token of one length and names nobody.
+func UserTag(userID string) string { return hashID("user", userID) }
+
 type revocation struct {
 	ID      string    `bson:"_id"`
 	At      time.Time `bson:"at"`

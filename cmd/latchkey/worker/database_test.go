@@ -1,8 +1,10 @@
 package worker_test
 
 import (
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -47,6 +49,16 @@ func (h *harness) scheduled(grantID string) bool {
 	info, err := stream.Info(h.ctx, jetstream.WithSubjectFilter(subject))
 	require.NoError(h.t, err)
 	return info.State.Subjects[subject] > 0
+}
+
+// subjectsOf lists the subjects of which a stream holds messages.
+func (h *harness) subjectsOf(name string) []string {
+	h.t.Helper()
+	stream, err := h.js.Stream(h.ctx, name)
+	require.NoError(h.t, err)
+	info, err := stream.Info(h.ctx, jetstream.WithSubjectFilter(">"))
+	require.NoError(h.t, err)
+	return slices.Collect(maps.Keys(info.State.Subjects))
 }
 
 // handled waits until every published message has been handled.

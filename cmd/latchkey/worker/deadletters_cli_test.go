@@ -163,10 +163,10 @@ func TestForgedDeadLettersAreNotReplayed(t *testing.T) {
 		change(&forged)
 		body, err := json.Marshal(forged)
 		require.NoError(t, err)
-		h.publish(h.subjects.DeadLetter("forged"), string(body))
+		h.publish(h.subjects.DeadLetter(events.UnknownTag, "forged"), string(body))
 	}
 	forge(func(d *handlers.DeadLetter) { d.ID = "another-id" })
-	h.publish(h.subjects.DeadLetter("forged"), "\x1b[2J")
+	h.publish(h.subjects.DeadLetter(events.UnknownTag, "forged"), "\x1b[2J")
 	require.Contains(t, o.fails("deadletters", "replay", "another-id"), "does not open")
 
 	unreadable := o.letters()[2]

@@ -87,7 +87,10 @@ func startWith(t *testing.T, o stack.Options) *harness {
 	t.Cleanup(h.stack.Stop)
 	t.Cleanup(func() {
 		if h.client != nil {
-			_ = h.client.Disconnect(ctx) // the server may be stopped already
+			// The server may be stopped already.
+			ctx, cancel := context.WithTimeout(ctx, time.Second)
+			defer cancel()
+			_ = h.client.Disconnect(ctx)
 		}
 	})
 	cfg, err := h.stack.Config()

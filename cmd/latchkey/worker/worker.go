@@ -156,8 +156,10 @@ func (w *worker) assemble(ctx context.Context) error {
 	}
 	dispatcher := refresher.NewDispatcher(w.js, w.db, w.subj, cfg.Refresh.Horizon, w.now, w.log, w.reg)
 	w.mesh = refresher.NewMesh(refresher.MeshOptions{URL: cfg.Mesh.URL, ClientID: cfg.Mesh.ClientID, ClientSecret: cfg.Mesh.ClientSecret, Timeout: cfg.Mesh.Timeout, Now: w.now})
+	dead := &handlers.DeadLetters{JS: w.js, Envelope: env, Subjects: w.subj, Now: w.now, NewID: newID, Log: w.log}
 	connector := &handlers.Connector{
-		Store: w.db, Envelope: env, Settler: settler, Dispatcher: dispatcher, Remember: cfg.Retention.Revocations, Log: w.log,
+		Store: w.db, Envelope: env, Settler: settler, Dispatcher: dispatcher, EraseCopies: dead.Erase,
+		Remember: cfg.Retention.Revocations, Log: w.log,
 	}
 	if cfg.Mesh.RemoveOnDisconnect {
 		connector.Remove = w.mesh.Remove
@@ -172,7 +174,6 @@ func (w *worker) assemble(ctx context.Context) error {
 	w.tokens = handlers.NewTokenService(w.db, r, w.subj, cfg.Tokens, cfg.Worker.ClockSkew, w.now, w.log, w.reg)
 	w.reconciler = &refresher.Reconciler{Refresher: r, Config: cfg.Reconcile, Horizon: cfg.Refresh.Horizon, Identity: w.streams.Identity, Backlog: w.streams.Backlog}
 
-	dead := &handlers.DeadLetters{JS: w.js, Envelope: env, Subjects: w.subj, Now: w.now, NewID: newID, Log: w.log}
 	subscriber := handlers.NewSubscriber(w.streams, cfg.Messages.AckWait, map[string]handlers.Source{
 		w.subj.Connected():    {Stream: w.subj.IntegrationStream(), Concurrency: cfg.Connect.Concurrency},
 		w.subj.Disconnected(): {Stream: w.subj.IntegrationStream(), Concurrency: cfg.Connect.Concurrency},

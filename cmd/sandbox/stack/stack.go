@@ -40,6 +40,9 @@ type Options struct {
 	// ones.
 	NATSURL    string
 	MongoDBURI string
+	// NATSPlain has the embedded NATS not encrypt its files, so that a test can
+	// look into them.
+	NATSPlain bool
 	// NATSMaxStore bounds the bytes that the embedded NATS stores; 0: no bound.
 	NATSMaxStore int64
 	// PostgresURL has the embedded MongoDB keep its data in PostgreSQL.
@@ -77,8 +80,12 @@ func Start(o Options) (s *Stack, err error) {
 		return s, fmt.Errorf("making the folder for all data: %w", err)
 	}
 	if s.natsURL == "" {
+		key := "sandbox encryption key"
+		if o.NATSPlain {
+			key = ""
+		}
 		s.NATS, err = engines.StartNATS(engines.NATSOptions{
-			Dir: filepath.Join(o.Dir, "nats"), Port: o.NATSPort, Key: "sandbox encryption key",
+			Dir: filepath.Join(o.Dir, "nats"), Port: o.NATSPort, Key: key,
 			LogFile: filepath.Join(o.Dir, "nats.log"), MaxStore: o.NATSMaxStore,
 		})
 		if err != nil {

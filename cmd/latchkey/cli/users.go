@@ -1,0 +1,237 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/spf13/cobra"
+
+	"github.com/latchkey/latchkey/cmd/latchkey/worker"
+	"github.com/latchkey/latchkey/config"
+	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/handlers"
+	"github.com/latchkey/latchkey/store"
+)
+
+func (a *app) usersCommand() *cobra.Command {
+	return group("users", "Act on all that is stored of a user", a.eraseUser())
+}
+
+// erasure is what is told of an erasure.
+type erasure struct {
+	User string `json:"user"`
+	// Grants and DeadLetters are how many of the user's there were.
+	Grants      int `json:"grants"`
+	DeadLetters int `json:"deadLetters"`
+	// Events is whether the user's lifecycle events were erased too.
+	Events bool `json:"events"`
+	// Suspects are dead letters of nobody known that mention the user.
+	Suspects []string `json:"suspects"`
+}
+
+func (a *app) eraseUser() *cobra.Command {
+	var yes, eventsToo bool
+	var timeout time.Duration
+	cmd := &cobra.Command{
+		Use:   "erase USER",
+		Short: "Erase all that is stored of a user",
+		Long: `Disconnects everything of a user, as integration.disconnected does, and waits
+until workers have erased it: the grants with their tokens and schedules, answers
+on their way into the database, and dead letters. Subscribers get token.revoked.
+
+Dead letters that name no user are opened (which needs KMS) and those that
+mention the user are reported; whether to drop them is for you to decide.
+
+--events also erases what the lifecycle stream holds of the user, but for
+token.revoked, which subscribers may still have to learn.`,
+		Example: `  latchkey users erase alice
+  latchkey users erase alice --yes --events --output json`,
+		Args: cobra.ExactArgs(1),
+	}
+	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "don't ask")
+	cmd.Flags().BoolVar(&eventsToo, "events", false, "erase the user's lifecycle events too")
+	cmd.Flags().DurationVar(&timeout, "timeout", time.Minute, "how long to wait for the workers")
+	output := outputFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		user := args[0]
+		if err := events.CheckUserID(user); err != nil {
+			return &exitError{ExitUsage, err}
+		}
+		cfg, err := a.load()
+		if err != nil {
+			return err
+		}
+		if !yes {
+			if err := confirm(cmd, fmt.Sprintf("Erase all that is stored of user %s?", printable(user))); err != nil {
+				return err
+			}
+		}
+		return a.withStore(cmd, func(ctx context.Context, db *store.Store) error {
+			letters, done, err := connectDeadLetters(cfg)
+			if err != nil {
+				return err
+			}
+			defer done()
+			e := eraser{cfg: cfg, db: db, letters: letters, user: user}
+			report, err := e.erase(ctx, timeout, eventsToo)
+			if err != nil {
+				return err
+			}
+			if *output == asJSON {
+				return printJSON(cmd.OutOrStdout(), report)
+			}
+			rows := [][]string{
+				{"user", report.User}, {"grants erased", strconv.Itoa(report.Grants)}, {"dead letters erased", strconv.Itoa(report.DeadLetters)},
+				{"lifecycle events erased", strconv.FormatBool(report.Events)},
+			}
+			for _, id := range report.Suspects {
+				rows = append(rows, []string{"mentioned in dead letter", id})
+			}
+			return printTable(cmd.OutOrStdout(), rows...)
+		})
+	}
+	return cmd
+}
+
+// eraser has the workers erase a user.
+type eraser struct {
+	cfg     config.Config
+	db      *store.Store
+	letters *handlers.DeadLetters
+	user    string
+}
+
+func (e *eraser) erase(ctx context.Context, timeout time.Duration, eventsToo bool) (erasure, error) {
+	report := erasure{User: e.user, Suspects: []string{}}
+	var err error
+	if report.Grants, report.DeadLetters, err = e.left(ctx); err != nil {
+		return report, err
+	}
+	if report.Suspects, err = e.suspects(ctx); err != nil {
+		return report, err
+	}
+	body, err := json.Marshal(map[string]string{"userId": e.user})
+	if err != nil {
+		return report, fmt.Errorf("encoding the disconnect: %w", err)
+	}
+	ack, err := e.letters.JS.Publish(ctx, e.letters.Subjects.Disconnected(), body)
+	if err != nil {
+		return report, fmt.Errorf("publishing the disconnect: %w", err)
+	}
+	if err := e.await(ctx, ack.Sequence, timeout); err != nil {
+		return report, err
+	}
+	if eventsToo {
+		if err := e.purgeEvents(ctx); err != nil {
+			return report, err
+		}
+		report.Events = true
+	}
+	return report, nil
+}
+
+// left counts what is stored of the user.
+func (e *eraser) left(ctx context.Context) (grants, letters int, err error) {
+	all, err := e.db.ByUser(ctx, e.user)
+	if err != nil {
+		return 0, 0, err
+	}
+	for letter, err := range e.letters.All(ctx) {
+		if err != nil {
+			return 0, 0, err
+		}
+		if letter.Tag == store.UserTag(e.user) {
+			letters++
+		}
+	}
+	return len(all), letters, nil
+}
+
+// await waits until the disconnect has been handled and the documents are gone.
+func (e *eraser) await(ctx context.Context, sequence uint64, timeout time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	stream, err := e.letters.JS.Stream(ctx, e.letters.Subjects.IntegrationStream())
+	if err != nil {
+		return fmt.Errorf("looking for the disconnect: %w", err)
+	}
+	for {
+		_, err := stream.GetMsg(ctx, sequence)
+		if errors.Is(err, jetstream.ErrMsgNotFound) {
+			var left []*store.Grant
+			left, err = e.db.ByUser(ctx, e.user)
+			// What is not revoked was connected since.
+			if err == nil && !anyRevoked(left) {
+				return nil
+			}
+		}
+		if err != nil && ctx.Err() == nil {
+			return fmt.Errorf("waiting for the workers: %w", err)
+		}
+		select {
+		case <-time.After(100 * time.Millisecond):
+		case <-ctx.Done():
+			return errors.New("not all is erased yet; does a worker run? The disconnect is stored, and will be carried out")
+		}
+	}
+}
+
+func anyRevoked(grants []*store.Grant) bool {
+	for _, g := range grants {
+		if g.State == store.Revoked {
+			return true
+		}
+	}
+	return false
+}
+
+// suspects returns the dead letters that name no user, but mention this one.
+func (e *eraser) suspects(ctx context.Context) ([]string, error) {
+	quoted, err := json.Marshal(e.user)
+	if err != nil {
+		return nil, fmt.Errorf("encoding the user: %w", err)
+	}
+	found := []string{}
+	for letter, err := range e.letters.All(ctx) {
+		if err != nil {
+			return nil, err
+		}
+		if letter.Tag != events.UnknownTag || letter.Sealed.KeyID == "" {
+			continue
+		}
+		if e.letters.Envelope == nil {
+			if e.letters.Envelope, err = worker.Envelope(ctx, e.cfg, e.db, time.Now, nil); err != nil {
+				return nil, err
+			}
+		}
+		body, err := e.letters.Open(ctx, letter.DeadLetter)
+		if err != nil {
+			return nil, err
+		}
+		if bytes.Contains(body, quoted) || bytes.Contains(body, []byte(`"`+e.user+`"`)) {
+			found = append(found, letter.ID)
+		}
+		clear(body)
+	}
+	return found, nil
+}
+
+// purgeEvents erases the user's lifecycle events but for token.revoked.
+func (e *eraser) purgeEvents(ctx context.Context) error {
+	stream, err := e.letters.JS.Stream(ctx, e.letters.Subjects.LifecycleStream())
+	for _, kind := range events.LifecycleKinds {
+		if err == nil && kind != events.TokenRevoked {
+			err = stream.Purge(ctx, jetstream.WithPurgeSubject(e.letters.Subjects.Lifecycle(kind, e.user)))
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("erasing lifecycle events: %w", err)
+	}
+	return nil
+}

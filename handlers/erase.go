@@ -1,0 +1,87 @@
+package handlers
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/refresher"
+	"github.com/latchkey/latchkey/store"
+	"github.com/latchkey/latchkey/store/envelope"
+)
+
+// maxTag bounds a grant id that a message states.
+const maxTag = 64
+
+// tag is by what an erasure finds a dead letter: its user, or its grant.
+func (p *DeadLetters) tag(name string, d *delivery, body []byte) string {
+	switch name {
+	case events.IntegrationConnected, events.IntegrationDisconnected:
+		if user, ok := events.PeekUser(body); ok {
+			return store.UserTag(user)
+		}
+	case events.RefreshDueName:
+		if m, err := events.DecodeRefreshDue(body); err == nil && len(m.GrantID) <= maxTag {
+			return events.EncodeUserID(m.GrantID)
+		}
+	case RecoveryName:
+		return strings.TrimPrefix(d.Subject, p.Subjects.Recovery(""))
+	}
+	return events.UnknownTag
+}
+
+// Erase drops the dead letters that hold what a disconnect covers and that
+// NATS took in until then. Of a disconnect that covers less than the user, a
+// connect goes if all of its accounts are covered; what else is in it would
+// be lost.
+func (p *DeadLetters) Erase(ctx context.Context, scope store.Scope, at time.Time) error {
+	_, err := refresher.Shred(ctx, p.JS, p.Subjects.DeadLetterStream(), p.Subjects.DeadLettersOf(store.UserTag(scope.User)), func(msg *jetstream.RawStreamMsg) (bool, error) {
+		var letter DeadLetter
+		if json.Unmarshal(msg.Data, &letter) != nil || letter.StoredAt.After(at) {
+			return false, nil
+		}
+		if scope.Broker == "" && scope.Account == "" {
+			return true, nil
+		}
+		return p.covered(ctx, letter, scope)
+	})
+	if err != nil {
+		return fmt.Errorf("erasing dead letters: %w", err)
+	}
+	return nil
+}
+
+// covered reports whether a dead letter holds nothing but accounts in a scope.
+func (p *DeadLetters) covered(ctx context.Context, letter DeadLetter, scope store.Scope) (bool, error) {
+	if letter.Message != events.IntegrationConnected {
+		return false, nil
+	}
+	body, err := p.Open(ctx, letter)
+	if errors.Is(err, envelope.ErrSealed) || errors.Is(err, envelope.ErrUnknownKey) || errors.Is(err, envelope.ErrWrappedKey) {
+		return false, nil // as long as it does not open it holds nothing for anybody
+	}
+	if err != nil {
+		return false, err
+	}
+	in, err := events.DecodeConnected(body)
+	if err != nil {
+		return false, nil
+	}
+	for _, c := range grantsOf(in, letter.StoredAt) {
+		if len(c.grant.Accounts) == 0 && !scope.Covers(c.grant.BrokerType, "") {
+			return false, nil
+		}
+		for _, a := range c.grant.Accounts {
+			if !scope.Covers(c.grant.BrokerType, a.ID) {
+				return false, nil
+			}
+		}
+	}
+	return true, nil
+}

@@ -1,0 +1,63 @@
+package refresher_test
+
+import (
+	"errors"
+	"testing"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/stretchr/testify/require"
+
+	"github.com/latchkey/latchkey/cmd/sandbox/meshsim"
+	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/refresher"
+	"github.com/latchkey/latchkey/store"
+)
+
+func TestARevokedGrantTakesItsCopiesAlong(t *testing.T) {
+	r := newRig(t)
+	w := r.worker("a")
+	g, other := r.connect(w, meshsim.ConnectSpec{}), r.connect(w, meshsim.ConnectSpec{})
+	for _, id := range []string{g.ID, g.ID, other.ID} {
+		for _, subject := range []string{r.subjects.Recovery(id), r.subjects.DeadLetter(id, "recovery")} {
+			_, err := r.js.Publish(t.Context(), subject, []byte("sealed"))
+			require.NoError(t, err)
+		}
+	}
+	g.State = store.Revoked
+	w.settler.Schedule(g, nil)
+	require.NoError(t, w.settler.Announce(g, events.TokenRevoked, events.ReasonDisconnected))
+	require.NoError(t, w.store.Save(t.Context(), g))
+	require.NoError(t, w.dispatcher.Deliver(t.Context(), g))
+	_, err := w.store.Get(t.Context(), g.ID)
+	require.ErrorIs(t, err, store.ErrNotFound)
+	require.Empty(t, r.messages(r.subjects.RecoveryStream(), r.subjects.Recovery(g.ID)))
+	require.Empty(t, r.messages(r.subjects.DeadLetterStream(), r.subjects.DeadLettersOf(g.ID)))
+	require.Len(t, r.messages(r.subjects.RecoveryStream(), r.subjects.Recovery(other.ID)), 1)
+	require.Len(t, r.messages(r.subjects.DeadLetterStream(), r.subjects.DeadLettersOf(other.ID)), 1)
+}
+
+func TestShredTellsWhatWentWrong(t *testing.T) {
+	r := newRig(t)
+	stream, subject := r.subjects.RecoveryStream(), r.subjects.Recovery("g")
+	_, err := refresher.Shred(t.Context(), r.js, "nowhere", subject, nil)
+	require.ErrorIs(t, err, jetstream.ErrStreamNotFound)
+	for range 3 {
+		_, err := r.js.Publish(t.Context(), subject, nil)
+		require.NoError(t, err)
+	}
+	cause := errors.New("cause")
+	_, err = refresher.Shred(t.Context(), r.js, stream, subject, func(*jetstream.RawStreamMsg) (bool, error) { return false, cause })
+	require.ErrorIs(t, err, cause)
+
+	s, err := r.js.Stream(t.Context(), stream)
+	require.NoError(t, err)
+	gone, err := refresher.Shred(t.Context(), r.js, stream, subject, func(m *jetstream.RawStreamMsg) (bool, error) {
+		if m.Sequence == 2 { // handled by another meanwhile
+			return true, s.DeleteMsg(t.Context(), m.Sequence)
+		}
+		return m.Sequence == 1, nil
+	})
+	require.NoError(t, err)
+	require.Equal(t, 1, gone)
+	require.Len(t, r.messages(stream, subject), 1)
+}
