@@ -36,6 +36,7 @@ func (c Config) check() faults {
 	c.checkMesh(&f)
 	c.checkRefresh(&f)
 	c.checkFlow(&f)
+	c.checkAudit(&f)
 	c.checkSecrets(&f)
 	return f
 }

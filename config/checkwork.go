@@ -70,6 +70,7 @@ func (c Config) checkFlow(f *faults) {
 	f.duration("retention.revocations", c.Retention.Revocations, time.Second)
 	f.duration("retention.events", c.Retention.Events, time.Second)
 	f.duration("retention.dead_letters", c.Retention.DeadLetters, time.Second)
+	f.duration("retention.audit", c.Retention.Audit, time.Second)
 }
 
 func (fs *faults) margin(key string, m Margin) {

@@ -31,6 +31,7 @@ type Config struct {
 	Tokens    Tokens    `yaml:"tokens"`
 	Reconcile Reconcile `yaml:"reconcile"`
 	Retention Retention `yaml:"retention"`
+	Audit     Audit     `yaml:"audit"`
 }
 
 // Worker is this process among its siblings.

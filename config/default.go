@@ -68,6 +68,8 @@ func Default() Config {
 			Revocations: 30 * day,
 			Events:      7 * day,
 			DeadLetters: 30 * day,
+			Audit:       400 * day,
 		},
+		Audit: Audit{Mode: AuditRequired, Timeout: 2 * time.Second},
 	}
 }

@@ -254,6 +254,9 @@ func TestFaultsOfValues(t *testing.T) {
 		"retention.revocations":     {func(c *config.Config) { c.Retention.Revocations = 0 }},
 		"retention.events":          {func(c *config.Config) { c.Retention.Events = 0 }},
 		"retention.dead_letters":    {func(c *config.Config) { c.Retention.DeadLetters = 0 }},
+		"retention.audit":           {func(c *config.Config) { c.Retention.Audit = 0 }},
+		"audit.mode":                {func(c *config.Config) { c.Audit.Mode = "" }, func(c *config.Config) { c.Audit.Mode = "on" }},
+		"audit.timeout":             {func(c *config.Config) { c.Audit.Timeout = 0 }},
 	} {
 		for i, break_ := range breaks {
 			c := valid(t)

@@ -125,4 +125,6 @@ type Retention struct {
 	Events time.Duration `yaml:"events"`
 	// How long dead letters stay.
 	DeadLetters time.Duration `yaml:"dead_letters"`
+	// How long the audit log goes back.
+	Audit time.Duration `yaml:"audit"`
 }

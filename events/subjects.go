@@ -118,6 +118,12 @@ func (s Subjects) DeadLettersOf(tag string) string {
 // DeadLetterAll matches every dead letter.
 func (s Subjects) DeadLetterAll() string { return s.subject("latchkey.deadletter.>") }
 
+// Audit is where one chain of the audit log is written.
+func (s Subjects) Audit(chain string) string { return s.subject("latchkey.audit." + chain) }
+
+// AuditAll matches every chain.
+func (s Subjects) AuditAll() string { return s.subject("latchkey.audit.*") }
+
 // Canary is a subject that nobody publishes to.
 func (s Subjects) Canary() string { return s.subject("latchkey.canary") }
 
@@ -128,6 +134,7 @@ func (s Subjects) LifecycleStream() string   { return s.stream("LIFECYCLE") }
 func (s Subjects) RecoveryStream() string    { return s.stream("RECOVERY") }
 func (s Subjects) CanaryStream() string      { return s.stream("CANARY") }
 func (s Subjects) DeadLetterStream() string  { return s.stream("DEADLETTER") }
+func (s Subjects) AuditStream() string       { return s.stream("AUDIT") }
 
 // ErrUserID is wrapped by every refusal of a user id.
 var ErrUserID = errors.New("invalid user id")

@@ -30,6 +30,7 @@ type Streams struct {
 	nats      config.NATS
 	retention config.Retention
 	messages  config.Messages
+	audit     bool // there is an audit log
 	log       *zap.Logger
 }
 
@@ -37,7 +38,7 @@ type Streams struct {
 func NewStreams(js jetstream.JetStream, memory StreamMemory, cfg config.Config, log *zap.Logger) *Streams {
 	return &Streams{
 		js: js, memory: memory, subjects: events.Subjects{Prefix: cfg.NATS.Prefix}, nats: cfg.NATS,
-		retention: cfg.Retention, messages: cfg.Messages, log: log,
+		retention: cfg.Retention, messages: cfg.Messages, audit: cfg.Audit.Mode != config.AuditOff, log: log,
 	}
 }
 
@@ -186,11 +187,42 @@ func (s *Streams) configs() []jetstream.StreamConfig {
 	dead.MaxAge = s.retention.DeadLetters
 	dead.Duplicates = 10 * time.Minute
 
-	return []jetstream.StreamConfig{integration, refresh, recovery, lifecycle, dead}
+	all := []jetstream.StreamConfig{integration, refresh, recovery, lifecycle, dead}
+	if s.audit {
+		all = append(all, s.auditLog())
+	}
+	return all
+}
+
+// auditLog is the stream of the audit log. What lies there leaves by age only.
+func (s *Streams) auditLog() jetstream.StreamConfig {
+	return jetstream.StreamConfig{
+		Name: s.subjects.AuditStream(), Subjects: []string{s.subjects.AuditAll()}, Replicas: s.nats.Replicas,
+		Description: "Who was given tokens, and what was done with them, in chains of hashes",
+		Storage:     jetstream.FileStorage, MaxAge: s.retention.Audit, Duplicates: min(10*time.Minute, s.retention.Audit),
+		DenyDelete: true, DenyPurge: true,
+	}
+}
+
+// ensureAuditLog makes the stream of the audit log again if it was removed.
+// Nothing hidden can be lost by that where the streams of before are seen.
+func (s *Streams) ensureAuditLog(ctx context.Context) error {
+	if !s.audit {
+		return nil
+	}
+	_, err := s.js.Stream(ctx, s.subjects.AuditStream())
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		s.log.Error("the stream of the audit log was removed; it is made again, empty")
+		_, err = s.js.CreateOrUpdateStream(ctx, s.auditLog())
+	}
+	if err != nil {
+		return fmt.Errorf("ensuring stream %s: %w", s.subjects.AuditStream(), err)
+	}
+	return nil
 }
 
 // Identity is Ensure where the schedule stream is missing, and else only a look
-// at it.
+// at it, and at that of the audit log.
 func (s *Streams) Identity(ctx context.Context) (string, error) {
 	stream, err := s.js.Stream(ctx, s.subjects.RefreshStream())
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
@@ -198,6 +230,9 @@ func (s *Streams) Identity(ctx context.Context) (string, error) {
 	}
 	if err != nil {
 		return "", fmt.Errorf("looking at the stream of schedules: %w", err)
+	}
+	if err := s.ensureAuditLog(ctx); err != nil {
+		s.log.Warn("the audit log is not there; the next pass looks again", zap.Error(err))
 	}
 	return identityOf(stream), nil
 }

@@ -201,6 +201,15 @@ func (g *Grant) Lifecycle(reason events.Reason) events.Lifecycle {
 // before the present one. A grant that was just connected is not idle.
 func (g *Grant) Idle() bool { return g.Version > 1 && g.UsedIn < g.Version-1 }
 
+// AccountIDs returns the ids of the accounts; none while they are not known.
+func (g *Grant) AccountIDs() []string {
+	ids := make([]string, len(g.Accounts))
+	for i, a := range g.Accounts {
+		ids[i] = a.ID
+	}
+	return ids
+}
+
 // Account returns the account with this id, or nil.
 func (g *Grant) Account(id string) *Account {
 	for i := range g.Accounts {

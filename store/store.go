@@ -50,6 +50,7 @@ type Store struct {
 	revocations *mongo.Collection
 	dataKeys    *mongo.Collection
 	meta        *mongo.Collection
+	auditHeads  *mongo.Collection
 }
 
 // Open connects and checks that the server answers. Writes are acknowledged by
@@ -80,6 +81,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		revocations: db.Collection("revocations"),
 		dataKeys:    db.Collection("data_keys"),
 		meta:        db.Collection("meta"),
+		auditHeads:  db.Collection("audit_heads"),
 	}, nil
 }
 
@@ -112,6 +114,7 @@ func (s *Store) Ensure(ctx context.Context) error {
 		}},
 		{s.revocations, []mongo.IndexModel{index("purgeAt")}},
 		{s.dataKeys, []mongo.IndexModel{index("createdAt")}},
+		{s.auditHeads, []mongo.IndexModel{index("purgeAt")}},
 	}
 	for _, w := range wanted {
 		// One at a time: FerretDB fails on a list of which several exist.

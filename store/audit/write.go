@@ -1,0 +1,130 @@
+package audit
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/zap"
+)
+
+// Bounds of one attempt to publish, and of the pause before the next.
+const (
+	attemptTimeout = 5 * time.Second
+	pauseMin       = 50 * time.Millisecond
+	pauseMax       = 2 * time.Second
+)
+
+// write brings message after message into the stream until ctx ends.
+func (l *Log) write(ctx context.Context) {
+	var batch []*entry
+	var body []byte
+	previous := origin(l.chain)
+	for {
+		if batch = l.take(batch[:0]); len(batch) == 0 {
+			select {
+			case <-l.wake:
+				continue
+			case <-ctx.Done():
+				return
+			}
+		}
+		number, after := l.head.Number+1, l.head.Sequence // only written below
+		body = appendMessage(body[:0], l.chain, l.worker, number, previous, after, batch)
+		sequence, err := l.publish(ctx, number, body)
+		if err != nil {
+			l.giveBack(batch)
+			return // the process ends
+		}
+		previous = hashOf(body)
+		l.mu.Lock()
+		l.head.Number, l.head.Sequence, l.head.Hash = number, sequence, previous.String()
+		l.head.At, l.head.Ended = l.now().UTC(), batch[len(batch)-1].action == End
+		l.mu.Unlock()
+		for _, e := range batch {
+			l.metrics.records.WithLabelValues(string(e.action)).Inc()
+			if e.done != nil {
+				close(e.done)
+			}
+		}
+		if number == 1 {
+			l.first <- struct{}{}
+		}
+	}
+}
+
+// take moves records from the queue into a batch, as many as fit into a message.
+func (l *Log) take(batch []*entry) []*entry {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	size, n := overhead, 0
+	// The first record of a chain stays the first.
+	if lost := l.lost; lost > 0 && l.head.Number > 0 {
+		data, err := Record{At: l.now().UTC(), Action: Lost, Count: lost}.encode(l.maxBatch)
+		if err == nil {
+			batch, size, l.lost = append(batch, &entry{data: data, action: Lost}), size+len(data), 0
+		}
+	}
+	for _, e := range l.queue {
+		if size += len(e.data) + 1; size > l.maxBatch && len(batch) > 0 {
+			break
+		}
+		n++
+		if e.data == nil {
+			l.withdrawn--
+			continue
+		}
+		e.taken = true
+		l.size -= len(e.data)
+		batch = append(batch, e)
+	}
+	l.queue = slices.Delete(l.queue, 0, n)
+	return batch
+}
+
+// giveBack counts what could not be written among what waits.
+func (l *Log) giveBack(batch []*entry) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.queue = append(slices.Clone(batch), l.queue...)
+}
+
+// publish has a message stored, however often that takes: the same bytes under
+// the same id, which the stream keeps once. It fails only when ctx ends.
+func (l *Log) publish(ctx context.Context, number uint64, body []byte) (sequence uint64, err error) {
+	id := l.chain + "." + strconv.FormatUint(number, 10)
+	pause := pauseMin
+	for failed := 0; ; failed++ {
+		ack, err := l.attempt(ctx, id, body)
+		if err == nil {
+			if failed > 0 {
+				l.log.Info("the audit log can be written again", zap.Int("attempt", failed+1))
+			}
+			return ack.Sequence, nil
+		}
+		if ctx.Err() != nil {
+			return 0, fmt.Errorf("writing the audit log: %w", err)
+		}
+		l.metrics.failures.Inc()
+		if failed == 0 {
+			l.log.Error("the audit log can't be written; trying on", zap.Error(err))
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		}
+		pause = min(2*pause, pauseMax)
+	}
+}
+
+func (l *Log) attempt(ctx context.Context, id string, body []byte) (*jetstream.PubAck, error) {
+	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
+	defer cancel()
+	msg := &nats.Msg{Subject: l.subject, Data: body, Header: nats.Header{}}
+	return l.js.PublishMsg(ctx, msg, jetstream.WithMsgID(id), jetstream.WithExpectStream(l.stream))
+}
