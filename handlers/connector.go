@@ -13,6 +13,7 @@ import (
 	"github.com/latchkey/latchkey/events/secret"
 	"github.com/latchkey/latchkey/refresher"
 	"github.com/latchkey/latchkey/store"
+	"github.com/latchkey/latchkey/store/audit"
 	"github.com/latchkey/latchkey/store/envelope"
 )
 
@@ -34,7 +35,9 @@ type Connector struct {
 	EraseCopies func(ctx context.Context, scope store.Scope, at time.Time) error
 	// Remember is how long a disconnect is remembered.
 	Remember time.Duration
-	Log      *zap.Logger
+	// Audit may be nil.
+	Audit *audit.Log
+	Log   *zap.Logger
 }
 
 // Connect stores the grants of a payload that was obtained at a time. What is
@@ -184,6 +187,7 @@ func (c *Connector) put(ctx context.Context, in candidate, sealer envelope.Seale
 		if err != nil {
 			return err
 		}
+		c.Audit.Add(audit.Record{Action: audit.Sealed, Outcome: audit.OutcomeConnect, User: next.UserID, Grants: auditGrant(&next)})
 		c.Log.Info("stored", zap.String("grant", next.ID), zap.String("broker", next.BrokerType), zap.Int64("version", next.Version))
 		c.Dispatcher.Send(ctx, &next)
 		return nil
@@ -319,6 +323,7 @@ func (c *Connector) revoke(ctx context.Context, g *store.Grant, reason events.Re
 	if err := c.Store.Save(ctx, next); err != nil {
 		return err
 	}
+	c.Audit.Add(audit.Record{Action: audit.Erased, Outcome: string(reason), User: g.UserID, Grants: auditGrant(g)})
 	c.Log.Info("revoked", zap.String("grant", g.ID), zap.String("broker", g.BrokerType), zap.String("reason", string(reason)))
 	c.Dispatcher.Send(ctx, next)
 	return nil
@@ -327,6 +332,7 @@ func (c *Connector) revoke(ctx context.Context, g *store.Grant, reason events.Re
 // removeAtMesh is best effort: what the user asked for, that we forget, does
 // not wait for it.
 func (c *Connector) removeAtMesh(ctx context.Context, g *store.Grant) {
+	c.Audit.Add(audit.Record{Action: audit.Opened, Outcome: audit.OutcomeRemove, User: g.UserID, Grants: auditGrant(g)})
 	tokens, err := store.OpenTokens(ctx, c.Envelope, g.Sealed, g.Binding())
 	for _, a := range tokens.Accounts {
 		err = errors.Join(err, c.Remove(ctx, a.AccessToken, g.BrokerType))
@@ -360,6 +366,11 @@ func (c *Connector) trim(ctx context.Context, g *store.Grant, gone []string, rea
 	}
 	if err := c.Store.Save(ctx, next); err != nil {
 		return err
+	}
+	trimmed := audit.Grant{ID: g.ID, Broker: g.BrokerType, Version: g.Version, Accounts: gone}
+	c.Audit.Add(audit.Record{Action: audit.Erased, Outcome: string(reason), User: g.UserID, Grants: []audit.Grant{trimmed}})
+	if next.Version != g.Version {
+		c.Audit.Add(audit.Record{Action: audit.Sealed, Outcome: audit.OutcomeTrim, User: g.UserID, Grants: auditGrant(next)})
 	}
 	c.Dispatcher.Send(ctx, next)
 	return nil

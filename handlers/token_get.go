@@ -19,6 +19,7 @@ import (
 	"github.com/latchkey/latchkey/events"
 	"github.com/latchkey/latchkey/refresher"
 	"github.com/latchkey/latchkey/store"
+	"github.com/latchkey/latchkey/store/audit"
 )
 
 // TokenService answers requests for the current tokens of a user.
@@ -31,6 +32,8 @@ type TokenService struct {
 	now       func() time.Time
 	log       *zap.Logger
 	requests  *prometheus.CounterVec
+	// Audit is set before Start.
+	Audit TokenAudit
 
 	refreshing singleflight.Group
 	slots      chan struct{}
@@ -127,16 +130,21 @@ func (t *TokenService) receive(req micro.Request) {
 }
 
 func (t *TokenService) answer(ctx context.Context, req micro.Request) {
-	reply, err := t.guard(ctx, req)
+	record := audit.Record{Caller: t.callerOf(req)}
+	reply, err := t.guard(ctx, req, &record)
+	var body []byte
 	if err == nil {
-		var body []byte
-		if body, err = reply.Encode(); err == nil {
-			t.requests.WithLabelValues("ok").Inc()
-			if err := t.respond(req, body, nil); err != nil {
-				t.log.Warn("a token reply could not be sent", zap.Error(err))
-			}
-			return
+		body, err = reply.Encode()
+	}
+	if err == nil {
+		err = t.handedOut(ctx, record)
+	}
+	if err == nil {
+		t.requests.WithLabelValues("ok").Inc()
+		if err := t.respond(req, body, nil); err != nil {
+			t.log.Warn("a token reply could not be sent", zap.Error(err))
 		}
+		return
 	}
 	var refusal *refusal
 	switch {
@@ -148,8 +156,9 @@ func (t *TokenService) answer(ctx context.Context, req micro.Request) {
 		t.log.Error("a token request failed", zap.Error(err))
 		refusal = refuse(events.CodeInternal, "see the worker's log")
 	}
+	t.refused(record, refusal.Code)
 	t.requests.WithLabelValues(refusal.Code).Inc()
-	body, _ := json.Marshal(refusal) // strings and numbers only
+	body, _ = json.Marshal(refusal) // strings and numbers only
 	header := nats.Header{micro.ErrorHeader: {refusal.Code}, micro.ErrorCodeHeader: {events.CodeNumber[refusal.Code]}}
 	if err := t.respond(req, body, header); err != nil {
 		t.log.Warn("a refusal could not be sent", zap.Error(err))
@@ -163,25 +172,26 @@ func (t *TokenService) respond(req micro.Request, body []byte, header nats.Heade
 }
 
 // guard keeps a panic from ending the process; its value is not kept.
-func (t *TokenService) guard(ctx context.Context, req micro.Request) (reply events.TokenReply, err error) {
+func (t *TokenService) guard(ctx context.Context, req micro.Request, record *audit.Record) (reply events.TokenReply, err error) {
 	defer func() {
 		if v := recover(); v != nil {
 			err = fmt.Errorf("%w of token requests (%T)", errPanic, v)
 		}
 	}()
-	in, err := events.DecodeTokenRequest(req.Data())
+	subject := req.Subject()
+	user, err := events.DecodeUserID(subject[strings.LastIndexByte(subject, '.')+1:])
 	if err != nil {
 		return reply, refuse(events.CodeBadRequest, err.Error())
 	}
-	subject := req.Subject()
-	user, err := events.DecodeUserID(subject[strings.LastIndexByte(subject, '.')+1:])
+	record.User = user
+	in, err := events.DecodeTokenRequest(req.Data())
 	if err != nil {
 		return reply, refuse(events.CodeBadRequest, err.Error())
 	}
 	if user != in.UserID {
 		return reply, refuse(events.CodeForbidden, "the subject is another user's than userId")
 	}
-	return t.Get(ctx, in)
+	return t.Get(ctx, in, record)
 }
 
 // refusal is the body of an error answer.
@@ -197,8 +207,8 @@ func refuse(code, message string) *refusal { return &refusal{Code: code, Message
 
 // Get returns the current tokens that a request asks for. Grants with too
 // little life left are refreshed first, all at once. The error is a refusal,
-// or a fault of the worker.
-func (t *TokenService) Get(ctx context.Context, in events.TokenRequest) (events.TokenReply, error) {
+// or a fault of the worker. record is told of the grants.
+func (t *TokenService) Get(ctx context.Context, in events.TokenRequest, record *audit.Record) (events.TokenReply, error) {
 	all, err := t.store.ByUser(ctx, in.UserID)
 	if err != nil {
 		return events.TokenReply{}, err
@@ -223,7 +233,7 @@ func (t *TokenService) Get(ctx context.Context, in events.TokenRequest) (events.
 		}
 	}
 	wg.Wait()
-	return t.reply(ctx, in, wanted)
+	return t.reply(ctx, in, wanted, record)
 }
 
 // matching returns the accounts of a grant that a request asks for, but for
@@ -325,31 +335,34 @@ func (t *TokenService) once(ctx context.Context, g *store.Grant) (*store.Grant, 
 }
 
 // reply builds the answer from the grants as they now are.
-func (t *TokenService) reply(ctx context.Context, in events.TokenRequest, grants []*store.Grant) (events.TokenReply, error) {
+func (t *TokenService) reply(ctx context.Context, in events.TokenRequest, grants []*store.Grant, record *audit.Record) (events.TokenReply, error) {
 	out := events.TokenReply{Expiries: []events.TokenExpiry{}}
 	for _, g := range grants {
 		accounts := matching(g, in, grants)
-		if code := t.unavailable(g); code != "" {
+		withheld := func(code string, accounts ...store.Account) {
 			for _, a := range accounts {
+				given(record, g, code, a.ID)
 				out.Unavailable = append(out.Unavailable, unavailable(g, a.ID, code))
 			}
+		}
+		if code := t.unavailable(g); code != "" {
+			withheld(code, accounts...)
 			continue
 		}
 		tokens, err := t.refresher.Tokens(ctx, g)
 		if err != nil {
 			t.log.Error("tokens that were asked for can't be opened", zap.String("grant", g.ID), zap.Error(err))
-			for _, a := range accounts {
-				out.Unavailable = append(out.Unavailable, unavailable(g, a.ID, events.CodeBusy))
-			}
+			withheld(events.CodeBusy, accounts...)
 			continue
 		}
 		t.used(g)
 		for _, a := range accounts {
 			token := tokens.Account(a.ID)
 			if token == nil || a.ExpiresAt != nil && !t.now().Before(*a.ExpiresAt) {
-				out.Unavailable = append(out.Unavailable, unavailable(g, a.ID, events.CodeExpired))
+				withheld(events.CodeExpired, a)
 				continue
 			}
+			given(record, g, "", a.ID)
 			out.AccessTokens = append(out.AccessTokens, events.IntegrationAccessToken{
 				AccountID: a.ID, AccountName: a.Name, AccessToken: token.AccessToken, BrokerType: g.BrokerType, BrokerName: g.BrokerName,
 			})

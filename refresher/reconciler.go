@@ -8,6 +8,7 @@ import (
 
 	"github.com/latchkey/latchkey/config"
 	"github.com/latchkey/latchkey/store"
+	"github.com/latchkey/latchkey/store/audit"
 	"go.uber.org/zap"
 )
 
@@ -190,7 +191,10 @@ func (r *Reconciler) purge(ctx context.Context) error {
 		if errors.Is(err, store.ErrConflict) {
 			return nil
 		}
+		if err == nil {
+			w.record(audit.Erased, audit.OutcomeRetention, g)
+		}
 		return err
 	})
-	return errors.Join(err, w.store.PurgeRevocations(ctx, w.now()))
+	return errors.Join(err, w.store.PurgeRevocations(ctx, w.now()), w.store.PurgeAuditHeads(ctx, w.now()))
 }

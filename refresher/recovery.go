@@ -11,6 +11,7 @@ import (
 
 	"github.com/latchkey/latchkey/events/secret"
 	"github.com/latchkey/latchkey/store"
+	"github.com/latchkey/latchkey/store/audit"
 	"github.com/latchkey/latchkey/store/envelope"
 )
 
@@ -147,6 +148,7 @@ func (r *Refresher) rescue(ctx context.Context, g *store.Grant, p pending, seale
 		return fmt.Errorf("writing to the recovery stream: %w", err)
 	}
 	r.metrics.rescued.Inc()
+	r.record(audit.Sealed, audit.OutcomeRecovery, g)
 	return nil
 }
 

@@ -17,6 +17,7 @@ import (
 	"github.com/latchkey/latchkey/config"
 	"github.com/latchkey/latchkey/events"
 	"github.com/latchkey/latchkey/store"
+	"github.com/latchkey/latchkey/store/audit"
 	"github.com/latchkey/latchkey/store/envelope"
 )
 
@@ -44,6 +45,8 @@ type Deps struct {
 	SendAccess []string
 	// Changed is told of a grant whose accounts a refresh has changed.
 	Changed func(ctx context.Context, userID string) error
+	// Audit may be nil.
+	Audit   *audit.Log
 	Log     *zap.Logger
 	Metrics prometheus.Registerer
 }
@@ -65,6 +68,7 @@ type Refresher struct {
 	skew       time.Duration
 	sendAccess map[string]bool
 	changed    func(ctx context.Context, userID string) error
+	audit      *audit.Log
 	log        *zap.Logger
 	metrics    *metrics
 	// underWay counts refreshes from before they wait for their turn until
@@ -77,7 +81,7 @@ func New(d Deps) *Refresher {
 	r := &Refresher{
 		store: d.Store, envelope: d.Envelope, js: d.JetStream, mesh: d.Mesh, settler: d.Settler,
 		dispatcher: d.Dispatcher, subjects: d.Subjects, workerID: d.WorkerID, newID: d.NewID, now: d.Now,
-		lease: d.Lease, skew: d.ClockSkew, sendAccess: map[string]bool{}, changed: d.Changed, log: d.Log,
+		lease: d.Lease, skew: d.ClockSkew, sendAccess: map[string]bool{}, changed: d.Changed, audit: d.Audit, log: d.Log,
 		metrics: newMetrics(d.Metrics),
 	}
 	r.queue = NewQueue(NewLimits(d.Limits, d.Credentials, d.Now, r.metrics.onBreaker), d.Concurrency, 3*d.Concurrency, d.Now)
@@ -225,6 +229,7 @@ func (r *Refresher) call(ctx context.Context, g *store.Grant, tokens store.Token
 	if (r.sendAccess[g.BrokerType] || g.SendAccess) && len(tokens.Accounts) > 0 {
 		request.AccessToken = tokens.Accounts[0].AccessToken
 	}
+	r.record(audit.Opened, audit.OutcomeRefresh, g)
 	answer, err := r.mesh.Refresh(ctx, request)
 	if err != nil {
 		f := AsFailure(err)
@@ -391,6 +396,7 @@ func (r *Refresher) apply(ctx context.Context, g *store.Grant, p pending, sealer
 		next.Sealed = store.SealTokens(sealer, tokens, next.Binding())
 		err = r.store.Save(ctx, next)
 		if err == nil {
+			r.record(audit.Sealed, audit.OutcomeRefresh, next)
 			return next, nil
 		}
 		if !errors.Is(err, store.ErrConflict) {

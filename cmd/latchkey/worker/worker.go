@@ -22,6 +22,7 @@ import (
 	"github.com/latchkey/latchkey/handlers"
 	"github.com/latchkey/latchkey/refresher"
 	"github.com/latchkey/latchkey/store"
+	"github.com/latchkey/latchkey/store/audit"
 	"github.com/latchkey/latchkey/store/envelope"
 )
 
@@ -53,6 +54,7 @@ type worker struct {
 	refresher  *refresher.Refresher
 	reconciler *refresher.Reconciler
 	mesh       *refresher.Mesh
+	audit      *audit.Log // nil: off
 }
 
 // Run runs a worker until ctx ends, and then up to the configured grace longer
@@ -157,8 +159,9 @@ func (w *worker) assemble(ctx context.Context) error {
 	dispatcher := refresher.NewDispatcher(w.js, w.db, w.subj, cfg.Refresh.Horizon, w.now, w.log, w.reg)
 	w.mesh = refresher.NewMesh(refresher.MeshOptions{URL: cfg.Mesh.URL, ClientID: cfg.Mesh.ClientID, ClientSecret: cfg.Mesh.ClientSecret, Timeout: cfg.Mesh.Timeout, Now: w.now})
 	dead := &handlers.DeadLetters{JS: w.js, Envelope: env, Subjects: w.subj, Now: w.now, NewID: newID, Log: w.log}
+	w.audit = AuditLog(cfg, w.js, cfg.Worker.ID, w.now, w.db, w.log, w.reg)
 	connector := &handlers.Connector{
-		Store: w.db, Envelope: env, Settler: settler, Dispatcher: dispatcher, EraseCopies: dead.Erase,
+		Store: w.db, Envelope: env, Settler: settler, Dispatcher: dispatcher, EraseCopies: dead.Erase, Audit: w.audit,
 		Remember: cfg.Retention.Revocations, Log: w.log,
 	}
 	if cfg.Mesh.RemoveOnDisconnect {
@@ -168,10 +171,11 @@ func (w *worker) assemble(ctx context.Context) error {
 		Store: w.db, Envelope: env, JetStream: w.js, Mesh: w.mesh, Settler: settler, Dispatcher: dispatcher, Subjects: w.subj,
 		Limits: cfg.Limits, Credentials: cfg.Refresh.Credentials, Concurrency: cfg.Refresh.Concurrency,
 		WorkerID: cfg.Worker.ID, NewID: newID, Now: w.now, Lease: cfg.Refresh.Lease, ClockSkew: cfg.Worker.ClockSkew,
-		SendAccess: cfg.Mesh.AccessTokenBrokers, Changed: connector.Resolve, Log: w.log, Metrics: w.reg,
+		SendAccess: cfg.Mesh.AccessTokenBrokers, Changed: connector.Resolve, Audit: w.audit, Log: w.log, Metrics: w.reg,
 	})
 	w.envelope, w.refresher = env, r
 	w.tokens = handlers.NewTokenService(w.db, r, w.subj, cfg.Tokens, cfg.Worker.ClockSkew, w.now, w.log, w.reg)
+	w.tokens.Audit = handlers.TokenAudit{Log: w.audit, Required: cfg.Audit.Mode == config.AuditRequired, Timeout: cfg.Audit.Timeout, RequestInfo: cfg.Audit.RequestInfo}
 	w.reconciler = &refresher.Reconciler{Refresher: r, Config: cfg.Reconcile, Horizon: cfg.Refresh.Horizon, Identity: w.streams.Identity, Backlog: w.streams.Backlog}
 
 	subscriber := handlers.NewSubscriber(w.streams, cfg.Messages.AckWait, map[string]handlers.Source{
@@ -196,6 +200,8 @@ func (w *worker) assemble(ctx context.Context) error {
 
 // run works until ctx ends.
 func (w *worker) run(ctx context.Context, ready func()) error {
+	w.audit.Start()
+	defer w.stopAudit() // when all else has stopped
 	failed := make(chan error, 2)
 	var background sync.WaitGroup
 	stopped, stop := context.WithCancel(ctx)
