@@ -20,6 +20,7 @@ import (
 	"github.com/latchkey/latchkey/config"
 	"github.com/latchkey/latchkey/events"
 	"github.com/latchkey/latchkey/handlers"
+	"github.com/latchkey/latchkey/store/audit"
 )
 
 func (a *app) deadLettersCommand() *cobra.Command {
@@ -146,7 +147,12 @@ when it first arrived. A message that fails again becomes a new dead letter.`,
 			if err != nil {
 				return err
 			}
-			return each(cmd, found, "replayed", letters.Replay)
+			log, err := auditing(cmd, cfg, letters.JS, db)
+			if err != nil {
+				return err
+			}
+			defer log.end()
+			return each(cmd, found, "replayed", log.before(audit.Opened, audit.OutcomeReplay, letters.Replay))
 		},
 	}
 }
@@ -167,7 +173,11 @@ standard input is no terminal, --yes is needed.`,
 					return err
 				}
 			}
-			letters, done, err := a.deadLetters()
+			cfg, err := a.load()
+			if err != nil {
+				return err
+			}
+			letters, done, err := connectDeadLetters(cfg)
 			if err != nil {
 				return err
 			}
@@ -176,7 +186,12 @@ standard input is no terminal, --yes is needed.`,
 			if err != nil {
 				return err
 			}
-			return each(cmd, found, "dropped", letters.Drop)
+			log, err := auditing(cmd, cfg, letters.JS, nil)
+			if err != nil {
+				return err
+			}
+			defer log.end()
+			return each(cmd, found, "dropped", log.before(audit.Erased, audit.OutcomeDrop, letters.Drop))
 		},
 	}
 	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "don't ask")

@@ -119,6 +119,7 @@ func TestSecretsAreNowhereInTheClear(t *testing.T) {
 	}
 	h.mu.Unlock()
 	w.stop()
+	records := h.auditLog()
 	h.stack.Stop()
 
 	delete(issued, "")
@@ -128,10 +129,12 @@ func TestSecretsAreNowhereInTheClear(t *testing.T) {
 	places := map[string]string{
 		"database": h.files("mongodb"), "broker's files": h.files("nats"), "broker's log": string(natsLog), "log": h.logs.String(),
 		"events": told.String(), "dead letters": string(bytes.Join(letters, nil)), "metrics": metrics.String(), "refusals": refusals.String(),
+		"audit log": records,
 	}
 	// The search looks in the right places, and finds what is there.
 	require.Contains(t, places["database"], "user-to-find")
 	require.Contains(t, places["events"], "user-to-find")
+	require.Contains(t, places["audit log"], "user-to-find")
 	require.Contains(t, places["log"], "dead letter")
 	require.Contains(t, places["metrics"], "latchkey_messages_total")
 	require.Contains(t, places["refusals"], events.CodeExpired)

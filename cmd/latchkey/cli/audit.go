@@ -1,0 +1,274 @@
+package cli
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/mattn/go-isatty"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/spf13/cobra"
+	"go.uber.org/zap"
+
+	"github.com/latchkey/latchkey/cmd/latchkey/worker"
+	"github.com/latchkey/latchkey/config"
+	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/store/audit"
+)
+
+func (a *app) auditCommand() *cobra.Command {
+	return group("audit", "Read and check the audit log", a.listAudit(), a.verifyAudit(), a.auditHeads())
+}
+
+// since is the value of --since: a time, or how long ago.
+type since struct{ time.Time }
+
+func (s *since) Type() string { return "duration|time" }
+
+func (s *since) String() string {
+	if s.IsZero() {
+		return ""
+	}
+	return s.Format(time.RFC3339)
+}
+
+func (s *since) Set(text string) error {
+	if ago, err := time.ParseDuration(text); err == nil && ago >= 0 {
+		s.Time = time.Now().Add(-ago)
+		return nil
+	}
+	at, err := time.Parse(time.RFC3339, text)
+	if err != nil {
+		return errors.New("must be a duration such as 24h or a time such as 2026-03-01T00:00:00Z")
+	}
+	s.Time = at
+	return nil
+}
+
+func (a *app) listAudit() *cobra.Command {
+	var user, action string
+	var from since
+	cmd := &cobra.Command{
+		Use:   "list",
+		Short: "List audit records in the order in which they were stored",
+		Long: `Lists audit records in the order in which they were stored. With --output json
+every line is one record.`,
+		Example: `  latchkey audit list --user alice --since 24h
+  latchkey audit list --action handed_out -o json | jq -r .caller.inbox | sort | uniq -c`,
+		Args: cobra.NoArgs,
+	}
+	output := outputFlag(cmd)
+	cmd.Flags().StringVarP(&user, "user", "u", "", "only records about this user")
+	cmd.Flags().StringVar(&action, "action", "", "only this action: handed_out, refused, sealed, opened, erased, begin, end, lost")
+	cmd.Flags().Var(&from, "since", "only what was recorded since then")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		_, js, done, err := a.connectJetStream()
+		if err != nil {
+			return err
+		}
+		defer done()
+		out := bufio.NewWriter(cmd.OutOrStdout())
+		lines := json.NewEncoder(out)
+		lines.SetEscapeHTML(false)
+		row := func(cells ...any) error {
+			_, err := fmt.Fprintf(out, "%-24s  %-10s  %-12s  %-20s  %-20s  %s\n", cells...)
+			return err
+		}
+		if *output == asTable {
+			if err := row("AT", "ACTION", "OUTCOME", "USER", "CALLER", "WHAT"); err != nil {
+				return err
+			}
+		}
+		err = audit.All(cmd.Context(), js.js, js.subjects, from.Time, func(e audit.Entry) error {
+			if user != "" && e.User != user || action != "" && string(e.Action) != action {
+				return nil
+			}
+			if *output == asJSON {
+				return lines.Encode(e)
+			}
+			return row(e.At.UTC().Format("2006-01-02T15:04:05.000Z"), printable(string(e.Action)), printable(e.Outcome), printable(e.User), printable(callerText(e.Caller)), printable(whatText(e)))
+		})
+		return errors.Join(err, out.Flush())
+	}
+	return cmd
+}
+
+func callerText(c *audit.Caller) string {
+	switch {
+	case c == nil:
+		return "-"
+	case c.Account != "" || c.User != "":
+		return c.Account + "/" + c.User
+	case c.Inbox != "":
+		return c.Inbox
+	}
+	return c.Name
+}
+
+// whatText renders the grants of a record, or what else it is about.
+func whatText(e audit.Entry) string {
+	var parts []string
+	for _, g := range e.Grants {
+		text := fmt.Sprintf("%s %s v%d %s", g.Broker, g.ID, g.Version, strings.Join(g.Accounts, ","))
+		if g.Code != "" {
+			text += " (" + g.Code + ")"
+		}
+		parts = append(parts, strings.TrimSpace(text))
+	}
+	switch {
+	case e.DeadLetter != "":
+		parts = append(parts, "dead letter "+e.DeadLetter)
+	case e.Action == audit.Lost:
+		parts = append(parts, fmt.Sprintf("%d records", e.Count))
+	case e.Action == audit.Begin || e.Action == audit.End:
+		parts = append(parts, "chain "+e.Chain)
+	}
+	return strings.Join(parts, "; ")
+}
+
+// errFaults: the audit log is not as it was written.
+var errFaults = errors.New("the audit log is not as it was written")
+
+func (a *app) verifyAudit() *cobra.Command {
+	var from since
+	cmd := &cobra.Command{
+		Use:   "verify",
+		Short: "Check that nothing was taken out of the audit log or changed",
+		Long: `Reads the whole audit log and checks that no message is missing from the stream,
+that every chain is unbroken, and that it holds what MongoDB knows of each. Needs
+NATS and MongoDB. With --output json every finding is a line, and the last line is
+the summary. Exit code 0: all is well; 1: faults were found, or it could not
+be read.`,
+		Example: `  latchkey audit verify
+  latchkey audit verify --since 2026-03-01T00:00:00Z    # after a fault that was explained`,
+		Args: cobra.NoArgs,
+	}
+	output := outputFlag(cmd)
+	cmd.Flags().Var(&from, "since", "check only what was stored since then")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		cfg, js, done, err := a.connectJetStream()
+		if err != nil {
+			return err
+		}
+		defer done()
+		heads, err := readHeads(cmd, cfg)
+		if err != nil {
+			return err
+		}
+		lines := json.NewEncoder(cmd.OutOrStdout())
+		lines.SetEscapeHTML(false)
+		check := audit.Check{Heads: heads, Since: from.Time, Retention: cfg.Retention.Audit, Now: time.Now(), Found: func(f audit.Finding) {
+			if *output == asJSON {
+				_ = lines.Encode(f) // the summary fails too
+			} else {
+				printFinding(cmd, f)
+			}
+		}}
+		if f, ok := cmd.ErrOrStderr().(*os.File); ok && isatty.IsTerminal(f.Fd()) {
+			var shown time.Time
+			check.Progress = func(read, all uint64) {
+				if now := time.Now(); read == all || now.Sub(shown) > 200*time.Millisecond {
+					shown = now
+					fmt.Fprintf(f, "\r%d of %d messages", read, all)
+				}
+			}
+			defer fmt.Fprintln(f)
+		}
+		report, err := audit.Verify(cmd.Context(), js.js, js.subjects, check)
+		if err != nil {
+			return err
+		}
+		if *output == asJSON {
+			err = lines.Encode(report)
+		} else {
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%d messages with %d records in %d chains, from %s to %s: %d faults, %d notes\n",
+				report.Messages, report.Records, report.Chains, stamp(&report.From), stamp(&report.To), report.Faults, report.Notes)
+		}
+		if err == nil && report.Faults > 0 {
+			err = errFaults
+		}
+		return err
+	}
+	return cmd
+}
+
+func printFinding(cmd *cobra.Command, f audit.Finding) {
+	kind := "note "
+	if f.Fault {
+		kind = "FAULT"
+	}
+	where := ""
+	if f.Sequence > 0 {
+		where = fmt.Sprintf(" at %d", f.Sequence)
+	}
+	if f.Chain != "" {
+		where += " in " + f.Chain
+	}
+	fmt.Fprintf(cmd.OutOrStdout(), "%s%s: %s\n", kind, printable(where), f.Text)
+}
+
+func (a *app) auditHeads() *cobra.Command {
+	return &cobra.Command{
+		Use:   "heads",
+		Short: "Print the heads of all chains, to be kept elsewhere",
+		Long: `Prints the heads of all chains as MongoDB has them, one JSON object a line. Kept
+where nobody who can write to NATS and MongoDB can write, they show later whether
+both were changed.`,
+		Example: `  latchkey audit heads | aws s3 cp - s3://audit/heads-$(date +%F).ndjson`,
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := a.load()
+			if err != nil {
+				return err
+			}
+			heads, err := readHeads(cmd, cfg)
+			if err != nil {
+				return err
+			}
+			lines := json.NewEncoder(cmd.OutOrStdout())
+			for _, h := range heads {
+				if err := lines.Encode(h); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	}
+}
+
+func readHeads(cmd *cobra.Command, cfg config.Config) ([]*audit.Head, error) {
+	db, err := worker.OpenStore(cmd.Context(), cfg.MongoDB)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = db.Close(cmd.Context()) }()
+	return db.AuditHeads(cmd.Context())
+}
+
+// streams is where an installation's streams are.
+type streams struct {
+	js       jetstream.JetStream
+	subjects events.Subjects
+}
+
+// connectJetStream connects as the configuration says. The caller must call done.
+func (a *app) connectJetStream() (config.Config, streams, func(), error) {
+	cfg, err := a.load()
+	if err != nil {
+		return cfg, streams{}, nil, err
+	}
+	nc, err := worker.Connect(cfg.NATS, "cli", zap.NewNop())
+	if err != nil {
+		return cfg, streams{}, nil, err
+	}
+	js, err := jetstream.New(nc)
+	if err != nil {
+		nc.Close()
+		return cfg, streams{}, nil, fmt.Errorf("setting up JetStream: %w", err)
+	}
+	return cfg, streams{js, events.Subjects{Prefix: cfg.NATS.Prefix}}, nc.Close, nil
+}

@@ -1,0 +1,69 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/user"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/spf13/cobra"
+
+	"github.com/latchkey/latchkey/cmd/latchkey/worker"
+	"github.com/latchkey/latchkey/config"
+	"github.com/latchkey/latchkey/handlers"
+	"github.com/latchkey/latchkey/store/audit"
+)
+
+// commandLog records what a command does, in a chain of its own.
+type commandLog struct {
+	ctx    context.Context
+	cfg    config.Audit
+	log    *audit.Log
+	stderr io.Writer
+}
+
+// auditing begins the chain of a command. heads may be nil.
+func auditing(cmd *cobra.Command, cfg config.Config, js jetstream.JetStream, heads audit.Heads) (*commandLog, error) {
+	host, err := os.Hostname()
+	if err != nil {
+		return nil, fmt.Errorf("naming the audit chain: %w", err)
+	}
+	l := &commandLog{cmd.Context(), cfg.Audit, worker.AuditLog(cfg, js, "cli-"+host, time.Now, heads, nil, nil), cmd.ErrOrStderr()}
+	l.log.Start()
+	return l, nil
+}
+
+// before has what is done to a dead letter recorded first. Where audit.mode is
+// required, it is not done without.
+func (l *commandLog) before(action audit.Action, outcome string, do func(context.Context, handlers.Parked) error) func(context.Context, handlers.Parked) error {
+	return func(ctx context.Context, letter handlers.Parked) error {
+		within, cancel := context.WithTimeout(ctx, l.cfg.Timeout)
+		defer cancel()
+		record := audit.Record{Action: action, Outcome: outcome, DeadLetter: letter.ID, Caller: &audit.Caller{Name: osUser()}}
+		if err := l.log.Write(within, record); err != nil && l.cfg.Mode == config.AuditRequired {
+			return fmt.Errorf("nothing was done to dead letter %s: %w", printable(letter.ID), err)
+		}
+		return do(ctx, letter)
+	}
+}
+
+// end ends the chain, and tells when something was done without its record.
+func (l *commandLog) end() {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(l.ctx), l.cfg.Timeout)
+	defer cancel()
+	if err := l.log.Stop(ctx); err != nil {
+		fmt.Fprintln(l.stderr, "latchkey: warning: the audit log does not hold all of this:", err)
+	}
+}
+
+// osUser is who runs the command, by the word of the operating system.
+func osUser() string {
+	u, err := user.Current()
+	if err != nil {
+		return ""
+	}
+	return u.Username
+}
