@@ -83,12 +83,25 @@ type DelayedAuthPayload struct {
 }
 
 // DecodeConnected reads an integration.connected message, plain JSON or a
-// CloudEvents 1.0 structured message. Every error is an *InvalidError.
+// CloudEvents 1.0 structured message. One that is sealed is refused; see
+// DecodeSealedConnected. Every error is an *InvalidError.
 func DecodeConnected(body []byte) (Connected, error) {
-	const name = IntegrationConnected
-	data, at, err := unwrap(name, body)
+	data, at, err := unwrap(IntegrationConnected, body)
 	if err != nil {
 		return Connected{}, err
+	}
+	return decodeConnected(data, at)
+}
+
+// decodeConnected reads the data of a message; at is the time of its envelope.
+func decodeConnected(data []byte, at time.Time) (Connected, error) {
+	const name = IntegrationConnected
+	jwe, err := sealedData(name, data)
+	if err != nil {
+		return Connected{}, err
+	}
+	if jwe != "" {
+		return Connected{}, invalid(name, "sealed: it must be opened first")
 	}
 	var c Connected
 	if err := decodeStrict(name, data, &c); err != nil {

@@ -18,8 +18,23 @@ var decoders = map[string]func([]byte) error{
 	"refresh due":   func(b []byte) error { _, err := events.DecodeRefreshDue(b); return err },
 	"token request": func(b []byte) error { _, err := events.DecodeTokenRequest(b); return err },
 	"token reply":   func(b []byte) error { _, err := events.DecodeTokenReply(b); return err },
-	"lifecycle":     func(b []byte) error { _, err := events.DecodeLifecycle(b); return err },
+	"token keys":    func(b []byte) error { _, err := events.DecodeTokenKeys(b); return err },
+	"sealed": func(b []byte) error {
+		s, err := events.DecodeSealedConnected(b)
+		if err == nil && s == nil {
+			return &events.InvalidError{Message: events.IntegrationConnected, Problem: "not sealed"}
+		}
+		return err
+	},
+	"lifecycle": func(b []byte) error { _, err := events.DecodeLifecycle(b); return err },
 }
+
+// The key of RFC 7517, A.1, and its thumbprint.
+const (
+	keyX  = "MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4"
+	keyY  = "4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM"
+	keyID = "cn-I_WNMClehiVp51i_0VpOENW1upEerA8sEam5hn-s"
+)
 
 const (
 	accessTokenForm = `{
@@ -51,6 +66,9 @@ const (
 	disconnectedBody = `{"userId": "user-1", "brokerType": "coinbase", "accountId": "acc-1", "disconnectedAt": "2031-05-06T07:08:09Z"}`
 	refreshDueBody   = `{"grantId": "g1", "brokerType": "coinbase", "version": 3, "dueAt": "2031-05-06T07:08:09.25Z"}`
 	tokenRequestBody = `{"userId": "user-1", "brokerType": "coinbase", "accountId": "acc-1", "minTTLSeconds": 60}`
+	sealToBody       = `{"userId": "user-1", "sealTo": {"kty": "EC", "crv": "P-256", "x": "` + keyX + `", "y": "` + keyY + `", "kid": "k", "use": "enc", "alg": "ECDH-ES+A256KW"}}`
+	tokenKeysBody    = `{"keys": [{"kty": "EC", "crv": "P-256", "x": "` + keyX + `", "y": "` + keyY + `", "kid": "` + keyID + `", "use": "enc", "alg": "ECDH-ES+A256KW"}]}`
+	sealedBody       = `{"sealed": "rt-1"}`
 	tokenReplyBody   = `{
 		"accessTokens": [{"accountId": "acc-1", "accountName": "Main", "accessToken": "at-1", "brokerType": "coinbase", "brokerName": "Coinbase"}],
 		"expiries": [{"accountId": "acc-1", "grantId": "g1", "expiresAt": "2031-05-06T07:08:09Z"}],
@@ -77,7 +95,9 @@ func validBodies(t testing.TB) map[string][]string {
 			cloudEvent64(t, events.IntegrationDisconnected, disconnectedBody),
 		},
 		"refresh due":   {refreshDueBody},
-		"token request": {tokenRequestBody},
+		"token request": {tokenRequestBody, sealToBody},
+		"token keys":    {tokenKeysBody},
+		"sealed":        {sealedBody, cloudEvent(t, events.IntegrationConnected, sealedBody, nil), cloudEvent64(t, events.IntegrationConnected, sealedBody)},
 		"token reply":   {tokenReplyBody},
 		"lifecycle":     {lifecycleBody},
 	}

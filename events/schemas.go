@@ -15,6 +15,7 @@ const (
 	SchemaLifecycle    = "token.lifecycle.json"
 	SchemaTokenRequest = "token.get.request.json"
 	SchemaTokenReply   = "token.get.reply.json"
+	SchemaTokenKeys    = "token.keys.reply.json"
 )
 
 // Schemas holds the JSON Schemas (draft 2020-12) of the messages that cross
@@ -22,8 +23,8 @@ const (
 // that of its data.
 //
 // The decoders are the stricter: they count bytes where a schema counts
-// characters, bound the years of a time, and refuse 60.0 for an integer and
-// numbers that no float64 holds. In all else the two agree.
+// characters, bound the years of a time, and refuse 60.0 for an integer, numbers that no
+// float64 holds and points that lie on no curve. In all else the two agree.
 func Schemas() fs.FS {
 	sub, err := fs.Sub(schemaFiles, "schemas")
 	if err != nil {

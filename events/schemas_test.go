@@ -22,7 +22,7 @@ func schemas(t testing.TB) map[string]*jsonschema.Schema {
 	names, err := fs.Glob(events.Schemas(), "*")
 	require.NoError(t, err)
 	require.ElementsMatch(t, []string{
-		events.SchemaConnected, events.SchemaDisconnected, events.SchemaLifecycle, events.SchemaTokenRequest, events.SchemaTokenReply,
+		events.SchemaConnected, events.SchemaDisconnected, events.SchemaLifecycle, events.SchemaTokenRequest, events.SchemaTokenReply, events.SchemaTokenKeys,
 	}, names)
 	compiler := jsonschema.NewCompiler()
 	compiler.AssertFormat()
@@ -67,7 +67,15 @@ func TestSchemasAcceptTheExamples(t *testing.T) {
 	} {
 		require.NoError(t, validate(t, all[schema], []byte(body)), schema)
 	}
-	require.NoError(t, validate(t, all[events.SchemaConnected], []byte(delayedAuthForm)))
+	for _, more := range []struct{ schema, body string }{
+		{events.SchemaConnected, delayedAuthForm},
+		{events.SchemaConnected, sealedBody},
+		{events.SchemaTokenRequest, sealToBody},
+		{events.SchemaTokenReply, sealedBody},
+		{events.SchemaTokenKeys, tokenKeysBody},
+	} {
+		require.NoError(t, validate(t, all[more.schema], []byte(more.body)), more.body)
+	}
 }
 
 // message generates what a sender may send by mistake or design: each member
@@ -108,7 +116,7 @@ func TestSchemasAndDecodersAgree(t *testing.T) {
 	for schema, bodies := range map[string][]string{
 		events.SchemaConnected:    {accessTokenForm, delayedAuthForm},
 		events.SchemaDisconnected: {disconnectedBody},
-		events.SchemaTokenRequest: {tokenRequestBody},
+		events.SchemaTokenRequest: {tokenRequestBody, sealToBody},
 	} {
 		for _, body := range bodies {
 			var template any
@@ -185,6 +193,21 @@ func TestSchemasRefuse(t *testing.T) {
 		{events.SchemaConnected, edited(t, accessTokenForm, object{"userId": "a\u202eb"})},
 		{events.SchemaConnected, edited(t, accessTokenForm, object{"payload": object{"accessToken": []any{}}})},
 		{events.SchemaConnected, edited(t, delayedAuthForm, object{"refreshToken": ""}, "payload", "delayedAuth")},
+		{events.SchemaConnected, `{"sealed":null}`},
+		{events.SchemaConnected, `{"sealed":""}`},
+		{events.SchemaConnected, `{"sealed":{}}`},
+		{events.SchemaConnected, edited(t, accessTokenForm, object{"sealed": "x"})},
+		{events.SchemaConnected, `{"sealed":"x","userId":"u"}`},
+		{events.SchemaTokenRequest, edited(t, sealToBody, object{"d": "x"}, "sealTo")},
+		{events.SchemaTokenRequest, edited(t, sealToBody, object{"k": 7}, "sealTo")},
+		{events.SchemaTokenRequest, edited(t, sealToBody, object{"kty": "RSA"}, "sealTo")},
+		{events.SchemaTokenRequest, edited(t, sealToBody, object{"crv": "P-384"}, "sealTo")},
+		{events.SchemaTokenRequest, edited(t, sealToBody, object{"use": "sig"}, "sealTo")},
+		{events.SchemaTokenRequest, edited(t, sealToBody, object{"alg": "ECDH-ES"}, "sealTo")},
+		{events.SchemaTokenRequest, edited(t, sealToBody, object{"x": keyX[1:]}, "sealTo")},
+		{events.SchemaTokenRequest, edited(t, sealToBody, object{"y": keyY[:42] + "N"}, "sealTo")},
+		{events.SchemaTokenKeys, `{"keys":[]}`},
+		{events.SchemaTokenReply, `{"sealed":"x","accessTokens":[],"expiries":[]}`},
 		{events.SchemaDisconnected, edited(t, disconnectedBody, object{"userId": nil})},
 		{events.SchemaDisconnected, edited(t, disconnectedBody, object{"disconnectedAt": "yesterday"})},
 		{events.SchemaTokenRequest, edited(t, tokenRequestBody, object{"minTTLSeconds": -1})},

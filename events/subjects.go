@@ -76,6 +76,9 @@ func (s Subjects) TokenGet(userID string) string {
 // TokenGetAll matches the requests for every user.
 func (s Subjects) TokenGetAll() string { return s.subject("token.get.*") }
 
+// TokenKeys is where the keys that publishers seal to are asked for.
+func (s Subjects) TokenKeys() string { return s.subject("token.keys") }
+
 // RefreshSchedule holds the pending schedule of one grant: a message there
 // replaces the one before it, and purging the subject cancels it.
 func (s Subjects) RefreshSchedule(grantID string) string {

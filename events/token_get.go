@@ -22,6 +22,9 @@ type TokenRequest struct {
 	// MinTTLSeconds is the least life that a token must have left; with less,
 	// it is refreshed first. Nil: the worker's configured default.
 	MinTTLSeconds *int64 `json:"minTTLSeconds,omitempty"`
+	// SealTo has the reply sealed to this key, so that nobody else can read it.
+	// Refusals are not sealed: they hold no token.
+	SealTo *JWK `json:"sealTo,omitempty"`
 }
 
 // maxMinTTL keeps MinTTLSeconds within what a time.Duration can hold.
@@ -39,7 +42,30 @@ func DecodeTokenRequest(body []byte) (TokenRequest, error) {
 	if r.MinTTLSeconds != nil && (*r.MinTTLSeconds < 0 || *r.MinTTLSeconds > maxMinTTL) {
 		return TokenRequest{}, invalid(TokenGetName, "minTTLSeconds: must lie between 0 and %d", maxMinTTL)
 	}
+	if r.SealTo != nil {
+		if err := checkSealTo(body, *r.SealTo); err != nil {
+			return TokenRequest{}, err
+		}
+	}
 	return r, nil
+}
+
+// checkSealTo refuses what is no public key for sealing. A private part shows
+// that the sender gave away what it opens replies with.
+func checkSealTo(body []byte, key JWK) error {
+	var probe struct {
+		SealTo privateMembers `json:"sealTo"`
+	}
+	if err := decodeStrict(TokenGetName, body, &probe); err != nil {
+		return err
+	}
+	if probe.SealTo.any() {
+		return invalid(TokenGetName, "sealTo: has a private part; send the public key only, and replace this one")
+	}
+	if _, err := key.PublicKey(); err != nil {
+		return invalid(TokenGetName, "sealTo: %v", err)
+	}
+	return nil
 }
 
 // IntegrationAccessToken is one element of what the Link SDK's createLink
@@ -138,8 +164,14 @@ func (r TokenReply) Encode() ([]byte, error) {
 	return b, nil
 }
 
-// DecodeTokenReply reads what Encode wrote. Every error is an *InvalidError.
+// DecodeTokenReply reads what Encode wrote. A reply that is sealed is refused;
+// see events/sealing.OpenReply. Every error is an *InvalidError.
 func DecodeTokenReply(body []byte) (TokenReply, error) {
+	if jwe, err := SealedReply(body); err != nil {
+		return TokenReply{}, err
+	} else if jwe != "" {
+		return TokenReply{}, invalid(TokenGetName+" reply", "sealed: it must be opened first")
+	}
 	var in wireReply
 	if err := decodeStrict(TokenGetName+" reply", body, &in); err != nil {
 		return TokenReply{}, err

@@ -1,0 +1,86 @@
+package events
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+// A message with tokens may travel sealed: its data is then an object with the
+// one member "sealed", a JWE in compact serialization (RFC 7516) around what
+// would otherwise be the data. Package events/sealing seals and opens.
+
+// SealedConnected is an integration.connected message whose data is sealed.
+// Nothing in it can be believed before it is opened.
+type SealedConnected struct {
+	// JWE is to be opened into what Decode takes.
+	JWE string
+	at  time.Time
+}
+
+// DecodeSealedConnected reads the outside of a sealed integration.connected
+// message, plain or as a CloudEvents 1.0 structured message. It returns nil for
+// a message that is not sealed. Every error is an *InvalidError.
+func DecodeSealedConnected(body []byte) (*SealedConnected, error) {
+	data, at, err := unwrap(IntegrationConnected, body)
+	if err != nil {
+		return nil, err
+	}
+	jwe, err := sealedData(IntegrationConnected, data)
+	if err != nil || jwe == "" {
+		return nil, err
+	}
+	return &SealedConnected{JWE: jwe, at: at}, nil
+}
+
+// Decode reads what was sealed: the data of an integration.connected message,
+// neither in a CloudEvents message nor sealed again. Every error is an
+// *InvalidError.
+func (s *SealedConnected) Decode(plaintext []byte) (Connected, error) {
+	return decodeConnected(plaintext, s.at)
+}
+
+// sealedData returns the JWE of data that is sealed, or "". Whatever else
+// stands beside a sealed member could be tokens in the clear, or an answer to
+// whose they are that nobody vouches for, so nothing may.
+func sealedData(message string, data []byte) (jwe string, err error) {
+	var members map[string]jsontext.Value
+	if err := decodeStrict(message, data, &members); err != nil {
+		return "", err
+	}
+	sealed, found := members["sealed"]
+	switch {
+	case !found:
+		return "", nil
+	case sealed.Kind() != '"':
+		return "", invalid(message, "sealed: a JSON %s does not fit there", kindName(sealed.Kind()))
+	case len(members) > 1:
+		return "", invalid(message, "sealed: nothing may stand beside it")
+	}
+	if err := decodeStrict(message, sealed, &jwe); err != nil {
+		return "", err
+	}
+	if jwe == "" {
+		return "", invalid(message, "sealed: empty")
+	}
+	return jwe, nil
+}
+
+// EncodeSealed is the form in which a JWE takes the place of what it seals.
+func EncodeSealed(jwe string) ([]byte, error) {
+	b, err := json.Marshal(struct {
+		Sealed string `json:"sealed"`
+	}{jwe})
+	if err != nil {
+		return nil, fmt.Errorf("encoding a sealed body: %w", err)
+	}
+	return b, nil
+}
+
+// SealedReply returns the JWE of a token reply that is sealed, "" for one that
+// is not. Every error is an *InvalidError.
+func SealedReply(body []byte) (jwe string, err error) {
+	return sealedData(TokenGetName+" reply", body)
+}

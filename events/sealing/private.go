@@ -1,0 +1,65 @@
+package sealing
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"errors"
+	"fmt"
+
+	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/events/secret"
+)
+
+// PrivateKey opens what was sealed to its public part. It does not print.
+type PrivateKey struct {
+	key    *ecdsa.PrivateKey
+	public PublicKey
+}
+
+// GenerateKey makes a key.
+func GenerateKey() (PrivateKey, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return PrivateKey{}, fmt.Errorf("making a key: %w", err)
+	}
+	return newPrivateKey(key)
+}
+
+// ParsePrivateKey reads what Bytes wrote. The error quotes nothing of it.
+func ParsePrivateKey(b []byte) (PrivateKey, error) {
+	key, err := ecdsa.ParseRawPrivateKey(elliptic.P256(), b)
+	if err != nil {
+		return PrivateKey{}, errors.New("not a private key on P-256")
+	}
+	return newPrivateKey(key)
+}
+
+func newPrivateKey(key *ecdsa.PrivateKey) (PrivateKey, error) {
+	point, err := key.PublicKey.ECDH()
+	if err != nil {
+		return PrivateKey{}, errors.New("not a private key on P-256")
+	}
+	jwk, err := events.NewJWK(point)
+	if err != nil {
+		return PrivateKey{}, err
+	}
+	public, err := NewPublicKey(jwk)
+	return PrivateKey{key: key, public: public}, err
+}
+
+// Bytes is the key itself, 32 bytes. The caller must not log or store them in
+// the clear.
+func (k PrivateKey) Bytes() ([]byte, error) {
+	b, err := k.key.Bytes()
+	if err != nil {
+		return nil, errors.New("encoding a private key failed")
+	}
+	return b, nil
+}
+
+// Public is the part to give away.
+func (k PrivateKey) Public() PublicKey { return k.public }
+
+// Format implements fmt.Formatter, so that no verb reaches the key.
+func (k PrivateKey) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(secret.Redacted)) }

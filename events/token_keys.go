@@ -1,0 +1,31 @@
+package events
+
+// TokenKeysName is the name of the answer with the workers' keys in errors.
+const TokenKeysName = "token.keys"
+
+// TokenKeys answers a request on Subjects.TokenKeys: the public keys that
+// publishers seal to, as a JSON Web Key Set (RFC 7517).
+type TokenKeys struct {
+	// Keys has the key to use first. Those after it are still opened, and are
+	// on their way out.
+	Keys []JWK `json:"keys"`
+}
+
+// DecodeTokenKeys reads a key set. Keys of a kind that is not used here are
+// left out. Every error is an *InvalidError.
+func DecodeTokenKeys(body []byte) (TokenKeys, error) {
+	var in TokenKeys
+	if err := decodeStrict(TokenKeysName, body, &in); err != nil {
+		return TokenKeys{}, err
+	}
+	var out TokenKeys
+	for _, key := range in.Keys {
+		if _, err := key.PublicKey(); err == nil {
+			out.Keys = append(out.Keys, key)
+		}
+	}
+	if len(out.Keys) == 0 {
+		return TokenKeys{}, invalid(TokenKeysName, "no key for %s on P-256", JWKAlgorithm)
+	}
+	return out, nil
+}
