@@ -54,6 +54,12 @@ func (c Config) checkFlow(f *faults) {
 	f.count("connect.concurrency", c.Connect.Concurrency, 1, 10_000)
 	f.count("connect.max_bytes", c.Connect.MaxBytes, 1<<10, 64<<20) // 64 MiB is NATS's own bound
 
+	f.duration("connect.key_overlap", c.Connect.KeyOverlap, time.Second)
+	f.duration("connect.key_rotation", c.Connect.KeyRotation, time.Second)
+	f.atLeast("connect.key_rotation", c.Connect.KeyRotation, c.Connect.KeyOverlap, "connect.key_overlap")
+	f.duration("connect.key_retention", c.Connect.KeyRetention, time.Second)
+	f.atLeast("connect.key_retention", c.Connect.KeyRetention, c.Connect.KeyOverlap+c.Retention.DeadLetters, "connect.key_overlap + retention.dead_letters")
+
 	f.duration("messages.ack_wait", c.Messages.AckWait, time.Second)
 	f.count("messages.max_deliver", c.Messages.MaxDeliver, 1, 1_000_000)
 	f.backoff("messages.backoff", c.Messages.Backoff)

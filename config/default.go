@@ -55,7 +55,7 @@ func Default() Config {
 			BreakerFailures:   20,
 			BreakerOpen:       30 * time.Second,
 		},
-		Connect: Connect{Concurrency: 64, MaxBytes: 1 << 20},
+		Connect: Connect{Concurrency: 64, MaxBytes: 1 << 20, KeyRotation: 30 * day, KeyOverlap: day, KeyRetention: 60 * day},
 		Messages: Messages{
 			AckWait:    30 * time.Second,
 			MaxDeliver: 20,

@@ -75,12 +75,23 @@ type Limits struct {
 	BreakerOpen time.Duration `yaml:"breaker_open"`
 }
 
-// Connect bounds the handling of new integrations.
+// Connect governs the handling of new integrations, and the keys that publishers seal them to.
 type Connect struct {
 	// Number of messages handled at once.
 	Concurrency int `yaml:"concurrency"`
 	// Largest accepted event, in bytes, from 1024 up to 67108864.
 	MaxBytes int `yaml:"max_bytes"`
+	// Whether a connect that is not sealed is refused. Its body is not kept then, not even as a dead letter.
+	RequireSealed bool `yaml:"require_sealed"`
+	// How long publishers seal to a key before the next takes its place. At least
+	// connect.key_overlap.
+	KeyRotation time.Duration `yaml:"key_rotation"`
+	// How long a key that was replaced is still given out beside the new one. Publishers fetch
+	// the keys at least this often.
+	KeyOverlap time.Duration `yaml:"key_overlap"`
+	// How long a key that was replaced still opens connects and dead letters; then it is
+	// deleted. At least connect.key_overlap + retention.dead_letters.
+	KeyRetention time.Duration `yaml:"key_retention"`
 }
 
 // Messages governs the delivery of messages from NATS.

@@ -116,6 +116,8 @@ func TestSubjects(t *testing.T) {
 		"token.stored.*":                      plain.LifecycleAll(events.TokenStored),
 		"acme.token.get.%2A":                  prefixed.TokenGet("*"),
 		"token.get.*":                         plain.TokenGetAll(),
+		"token.keys":                          plain.TokenKeys(),
+		"acme.token.keys":                     prefixed.TokenKeys(),
 		"refresh.schedule.g1":                 plain.RefreshSchedule("g1"),
 		"refresh.schedule.*":                  plain.RefreshScheduleAll(),
 		"acme.refresh.due":                    prefixed.RefreshDue(),

@@ -40,6 +40,8 @@ type DeadLetter struct {
 	StoredAt time.Time     `json:"storedAt"`
 	ParkedAt time.Time     `json:"parkedAt"`
 	Sealed   envelope.Blob `json:"sealed"`
+	// BodyRemoved: the body was not kept, since it had to come sealed and did not.
+	BodyRemoved bool `json:"bodyRemoved,omitempty"`
 }
 
 // Binding is what the body of the dead letter is sealed to.
@@ -61,6 +63,8 @@ type Parked struct {
 type DeadLetters struct {
 	JS       jetstream.JetStream
 	Envelope *envelope.Envelope
+	// Keys open what publishers sealed; Erase needs them.
+	Keys     *ConnectKeys
 	Subjects events.Subjects
 	Now      func() time.Time
 	NewID    func() string
@@ -74,25 +78,40 @@ func (p *DeadLetters) Park(ctx context.Context, message string, d *delivery, bod
 	if err != nil {
 		return fmt.Errorf("parking a message: %w", err)
 	}
-	letter := DeadLetter{
-		ID: p.NewID(), Message: message, Subject: d.Subject, Reason: reason, Attempts: d.Attempt,
-		StoredAt: d.Stored.UTC(), ParkedAt: p.Now().UTC(),
-	}
+	letter := p.letter(message, d, reason)
 	compressed, err := compress(body)
 	if err != nil {
 		return err
 	}
 	letter.Sealed = sealer.Seal(compressed, letter.Binding())
+	return p.store(ctx, letter, p.tag(message, d, body))
+}
+
+// ParkWithoutBody tells of a message whose body may not be kept.
+func (p *DeadLetters) ParkWithoutBody(ctx context.Context, message string, d *delivery, body []byte, reason string) error {
+	letter := p.letter(message, d, reason)
+	letter.BodyRemoved = true
+	return p.store(ctx, letter, p.tag(message, d, body))
+}
+
+func (p *DeadLetters) letter(message string, d *delivery, reason string) DeadLetter {
+	return DeadLetter{
+		ID: p.NewID(), Message: message, Subject: d.Subject, Reason: reason, Attempts: d.Attempt,
+		StoredAt: d.Stored.UTC(), ParkedAt: p.Now().UTC(),
+	}
+}
+
+func (p *DeadLetters) store(ctx context.Context, letter DeadLetter, tag string) error {
 	encoded, err := json.Marshal(letter)
 	if err != nil {
 		return fmt.Errorf("encoding a dead letter: %w", err)
 	}
-	msg := nats.NewMsg(p.Subjects.DeadLetter(p.tag(message, d, body), message))
+	msg := nats.NewMsg(p.Subjects.DeadLetter(tag, letter.Message))
 	msg.Data = encoded
 	if _, err := p.JS.PublishMsg(ctx, msg, jetstream.WithMsgID(letter.ID)); err != nil {
 		return fmt.Errorf("parking a message: %w", err)
 	}
-	p.Log.Error("dead letter", zap.String("deadLetter", letter.ID), zap.String("subject", d.Subject), zap.Int("attempts", d.Attempt), zap.String("reason", reason))
+	p.Log.Error("dead letter", zap.String("deadLetter", letter.ID), zap.String("subject", letter.Subject), zap.Int("attempts", letter.Attempts), zap.String("reason", letter.Reason))
 	return nil
 }
 
@@ -160,10 +179,16 @@ func (p *DeadLetters) Drop(ctx context.Context, letter Parked) error {
 // ErrOrigin: a dead letter does not come from a subject that workers read.
 var ErrOrigin = errors.New("its message and subject are none that workers read")
 
+// ErrBodyRemoved: a dead letter has no body to bring back.
+var ErrBodyRemoved = errors.New("there is nothing to replay: its body was not sealed and was removed; have the event published again, sealed")
+
 // Replay publishes the message of a dead letter to the subject it came from,
 // and drops the dead letter once the message is stored. Replayed again, the
 // message may be handled twice, which handlers bear.
 func (p *DeadLetters) Replay(ctx context.Context, letter Parked) error {
+	if letter.BodyRemoved {
+		return fmt.Errorf("replaying dead letter %s: %w", letter.ID, ErrBodyRemoved)
+	}
 	stream, ok := p.origin(letter.DeadLetter)
 	if !ok {
 		return fmt.Errorf("replaying dead letter %s: %w", letter.ID, ErrOrigin)

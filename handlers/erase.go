@@ -10,6 +10,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/latchkey/latchkey/config"
 	"github.com/latchkey/latchkey/events"
 	"github.com/latchkey/latchkey/refresher"
 	"github.com/latchkey/latchkey/store"
@@ -23,6 +24,9 @@ const maxTag = 64
 func (p *DeadLetters) tag(name string, d *delivery, body []byte) string {
 	switch name {
 	case events.IntegrationConnected, events.IntegrationDisconnected:
+		if d.User != "" {
+			return store.UserTag(d.User)
+		}
 		if user, ok := events.PeekUser(body); ok {
 			return store.UserTag(user)
 		}
@@ -69,8 +73,11 @@ func (p *DeadLetters) covered(ctx context.Context, letter DeadLetter, scope stor
 	if err != nil {
 		return false, err
 	}
-	in, err := events.DecodeConnected(body)
+	in, err := p.decode(ctx, body)
 	if err != nil {
+		if outage(err) {
+			return false, err
+		}
 		return false, nil
 	}
 	for _, c := range grantsOf(in, letter.StoredAt) {
@@ -84,4 +91,9 @@ func (p *DeadLetters) covered(ctx context.Context, letter DeadLetter, scope stor
 		}
 	}
 	return true, nil
+}
+
+// decode reads the body of a connect, sealed by its publisher or not.
+func (p *DeadLetters) decode(ctx context.Context, body []byte) (events.Connected, error) {
+	return decodeConnected(ctx, p.Keys, config.Connect{MaxBytes: len(body)}, body, &delivery{})
 }

@@ -36,6 +36,7 @@ type fixture struct {
 	messages config.Messages
 	streams  *Streams
 	kms      *kmssim.KMS
+	sealing  envelope.Options
 	dead     *DeadLetters
 	log      *zap.Logger
 	logs     *logBuffer
@@ -82,8 +83,12 @@ func (f *fixture) envelope() *envelope.Envelope {
 	require.NoError(f.t, err)
 	server := httptest.NewServer(f.kms)
 	f.t.Cleanup(server.Close)
-	return envelope.New(envelope.Options{KMS: kms.NewFromConfig(f.kms.Config(server.URL)), Store: &keys{known: map[string]envelope.WrappedKey{}}, KeyID: "alias/test"})
+	f.sealing = envelope.Options{KMS: kms.NewFromConfig(f.kms.Config(server.URL)), Store: &keys{known: map[string]envelope.WrappedKey{}}, KeyID: "alias/test"}
+	return f.reopened()
 }
+
+// reopened is the envelope of a process that has just started.
+func (f *fixture) reopened() *envelope.Envelope { return envelope.New(f.sealing) }
 
 // keys keeps wrapped keys in memory.
 type keys struct {

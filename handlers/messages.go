@@ -13,20 +13,6 @@ import (
 	"github.com/latchkey/latchkey/store"
 )
 
-// Connected handles integration.connected.
-func Connected(c *Connector, maxBytes int) Handler {
-	return func(ctx context.Context, msg *message.Message) error {
-		if len(msg.Payload) > maxBytes {
-			return &events.InvalidError{Message: events.IntegrationConnected, Problem: "larger than connect.max_bytes"}
-		}
-		in, err := events.DecodeConnected(msg.Payload)
-		if err != nil {
-			return err
-		}
-		return c.Connect(ctx, in, notAfter(in.ConnectedAt, deliveryOf(msg).Stored))
-	}
-}
-
 // Disconnected handles integration.disconnected.
 func Disconnected(c *Connector) Handler {
 	return func(ctx context.Context, msg *message.Message) error {

@@ -97,7 +97,7 @@ func (r *Router) decide(route Route) message.NoPublishHandlerFunc {
 			return nil
 		}
 		if reason, poison := r.poison(err, d); poison {
-			if parkErr := r.deadLetters.Park(ctx, route.Name, d, msg.Payload, reason); parkErr == nil {
+			if parkErr := r.park(ctx, route.Name, msg, err, reason); parkErr == nil {
 				r.handled.WithLabelValues(route.Name, outcomeParked).Inc()
 				return nil
 			} else {
@@ -109,6 +109,14 @@ func (r *Router) decide(route Route) message.NoPublishHandlerFunc {
 		r.log.Warn("a message comes back later", zap.String("message", route.Name), zap.Int("attempt", d.Attempt), zap.Duration("in", d.RetryIn), zap.Error(err))
 		return errRetry
 	}
+}
+
+func (r *Router) park(ctx context.Context, name string, msg *message.Message, err error, reason string) error {
+	var unsealed *unsealedError
+	if errors.As(err, &unsealed) {
+		return r.deadLetters.ParkWithoutBody(ctx, name, deliveryOf(msg), msg.Payload, reason)
+	}
+	return r.deadLetters.Park(ctx, name, deliveryOf(msg), msg.Payload, reason)
 }
 
 // errRetry makes Watermill refuse the message; the subscriber knows the delay.
@@ -127,7 +135,10 @@ func (r *Router) guard(route Route, msg *message.Message) (err error) {
 // poison tells whether trying a message again is useless.
 func (r *Router) poison(err error, d *delivery) (reason string, poison bool) {
 	var invalid *events.InvalidError
+	var unsealed *unsealedError
 	switch {
+	case errors.As(err, &unsealed):
+		return unsealed.Error(), true
 	case errors.As(err, &invalid):
 		return invalid.Error(), true
 	case errors.Is(err, refresher.ErrRecoveryEntry):

@@ -49,6 +49,8 @@ type delivery struct {
 	Subject string
 	Attempt int
 	Stored  time.Time
+	// User is whom the body of a sealed message names, once it was opened.
+	User string
 	// RetryIn is when a message that is not acknowledged comes back.
 	RetryIn time.Duration
 }

@@ -34,6 +34,7 @@ type TokenService struct {
 	requests  *prometheus.CounterVec
 	// Audit is set before Start.
 	Audit TokenAudit
+	keys  *ConnectKeys // nil: none are given out
 
 	refreshing singleflight.Group
 	slots      chan struct{}
@@ -57,7 +58,7 @@ func NewTokenService(s *store.Store, r *refresher.Refresher, subjects events.Sub
 }
 
 // ServiceVersion is that of the request and reply, in $SRV discovery.
-const ServiceVersion = "1.0.0"
+const ServiceVersion = "1.1.0"
 
 // flushTimeout bounds the wait until the NATS server has read what we told it.
 const flushTimeout = 5 * time.Second
@@ -77,6 +78,9 @@ func (t *TokenService) Start(nc *nats.Conn) error {
 		t.conn, t.service = nc, service
 		err = service.AddEndpoint("get", micro.HandlerFunc(t.receive), micro.WithEndpointSubject(t.subjects.TokenGetAll()),
 			micro.WithEndpointMetadata(map[string]string{"request": "events.TokenRequest", "reply": "events.TokenReply"}))
+	}
+	if err == nil {
+		err = t.addKeys(service)
 	}
 	if err == nil {
 		err = nc.FlushTimeout(flushTimeout) // from here on the server knows
@@ -131,11 +135,7 @@ func (t *TokenService) receive(req micro.Request) {
 
 func (t *TokenService) answer(ctx context.Context, req micro.Request) {
 	record := audit.Record{Caller: t.callerOf(req)}
-	reply, err := t.guard(ctx, req, &record)
-	var body []byte
-	if err == nil {
-		body, err = reply.Encode()
-	}
+	body, err := t.guard(ctx, req, &record)
 	if err == nil {
 		err = t.handedOut(ctx, record)
 	}
@@ -158,11 +158,14 @@ func (t *TokenService) answer(ctx context.Context, req micro.Request) {
 	}
 	t.refused(record, refusal.Code)
 	t.requests.WithLabelValues(refusal.Code).Inc()
-	body, _ = json.Marshal(refusal) // strings and numbers only
-	header := nats.Header{micro.ErrorHeader: {refusal.Code}, micro.ErrorCodeHeader: {events.CodeNumber[refusal.Code]}}
-	if err := t.respond(req, body, header); err != nil {
+	if err := t.refuse(req, refusal); err != nil {
 		t.log.Warn("a refusal could not be sent", zap.Error(err))
 	}
+}
+
+func (t *TokenService) refuse(req micro.Request, refusal *refusal) error {
+	body, _ := json.Marshal(refusal) // strings and numbers only
+	return t.respond(req, body, nats.Header{micro.ErrorHeader: {refusal.Code}, micro.ErrorCodeHeader: {events.CodeNumber[refusal.Code]}})
 }
 
 // respond answers a request past micro, which reads a request's state when its
@@ -172,7 +175,7 @@ func (t *TokenService) respond(req micro.Request, body []byte, header nats.Heade
 }
 
 // guard keeps a panic from ending the process; its value is not kept.
-func (t *TokenService) guard(ctx context.Context, req micro.Request, record *audit.Record) (reply events.TokenReply, err error) {
+func (t *TokenService) guard(ctx context.Context, req micro.Request, record *audit.Record) (body []byte, err error) {
 	defer func() {
 		if v := recover(); v != nil {
 			err = fmt.Errorf("%w of token requests (%T)", errPanic, v)
@@ -181,17 +184,21 @@ func (t *TokenService) guard(ctx context.Context, req micro.Request, record *aud
 	subject := req.Subject()
 	user, err := events.DecodeUserID(subject[strings.LastIndexByte(subject, '.')+1:])
 	if err != nil {
-		return reply, refuse(events.CodeBadRequest, err.Error())
+		return nil, refuse(events.CodeBadRequest, err.Error())
 	}
 	record.User = user
 	in, err := events.DecodeTokenRequest(req.Data())
 	if err != nil {
-		return reply, refuse(events.CodeBadRequest, err.Error())
+		return nil, refuse(events.CodeBadRequest, err.Error())
 	}
 	if user != in.UserID {
-		return reply, refuse(events.CodeForbidden, "the subject is another user's than userId")
+		return nil, refuse(events.CodeForbidden, "the subject is another user's than userId")
 	}
-	return t.Get(ctx, in, record)
+	reply, err := t.Get(ctx, in, record)
+	if err != nil {
+		return nil, err
+	}
+	return encodeReply(reply, in.SealTo)
 }
 
 // refusal is the body of an error answer.

@@ -49,6 +49,7 @@ type Store struct {
 	grants      *mongo.Collection
 	revocations *mongo.Collection
 	dataKeys    *mongo.Collection
+	connectKeys *mongo.Collection
 	meta        *mongo.Collection
 	auditHeads  *mongo.Collection
 }
@@ -80,6 +81,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		grants:      db.Collection("grants"),
 		revocations: db.Collection("revocations"),
 		dataKeys:    db.Collection("data_keys"),
+		connectKeys: db.Collection("connect_keys"),
 		meta:        db.Collection("meta"),
 		auditHeads:  db.Collection("audit_heads"),
 	}, nil

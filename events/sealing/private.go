@@ -63,3 +63,6 @@ func (k PrivateKey) Public() PublicKey { return k.public }
 
 // Format implements fmt.Formatter, so that no verb reaches the key.
 func (k PrivateKey) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(secret.Redacted)) }
+
+// MarshalText implements encoding.TextMarshaler; JSON and YAML encoders use it.
+func (k PrivateKey) MarshalText() ([]byte, error) { return []byte(secret.Redacted), nil }

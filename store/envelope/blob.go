@@ -42,6 +42,7 @@ const (
 	PurposeTokenSet   = "token-set"
 	PurposeRecovery   = "recovery"
 	PurposeDeadLetter = "dead-letter"
+	PurposeConnectKey = "connect-key"
 )
 
 // ErrSealed is returned for a blob that does not open: it was changed, cut, or

@@ -38,14 +38,16 @@ type letterView struct {
 	StoredAt time.Time `json:"storedAt"`
 	ParkedAt time.Time `json:"parkedAt"`
 	// DataKey names the data key that sealed the body.
-	DataKey  string `json:"dataKey"`
-	Sequence uint64 `json:"sequence"`
+	DataKey string `json:"dataKey"`
+	// BodyRemoved: there is no body, and nothing to replay.
+	BodyRemoved bool   `json:"bodyRemoved,omitempty"`
+	Sequence    uint64 `json:"sequence"`
 }
 
 func viewLetter(l handlers.Parked) letterView {
 	return letterView{
 		ID: l.ID, Message: l.Message, Subject: l.Subject, Reason: l.Reason, Attempts: l.Attempts,
-		StoredAt: l.StoredAt, ParkedAt: l.ParkedAt, DataKey: l.Sealed.KeyID, Sequence: l.Sequence,
+		StoredAt: l.StoredAt, ParkedAt: l.ParkedAt, DataKey: l.Sealed.KeyID, BodyRemoved: l.BodyRemoved, Sequence: l.Sequence,
 	}
 }
 
@@ -103,10 +105,15 @@ func (a *app) showDeadLetter() *cobra.Command {
 		if *output == asJSON {
 			return printJSON(cmd.OutOrStdout(), v)
 		}
-		return printTable(cmd.OutOrStdout(),
-			[]string{"id", v.ID}, []string{"message", v.Message}, []string{"subject", v.Subject}, []string{"reason", v.Reason},
-			[]string{"attempts", strconv.Itoa(v.Attempts)}, []string{"stored at", stamp(&v.StoredAt)}, []string{"parked at", stamp(&v.ParkedAt)},
-			[]string{"data key", v.DataKey}, []string{"sequence", strconv.FormatUint(v.Sequence, 10)})
+		rows := [][]string{
+			{"id", v.ID}, {"message", v.Message}, {"subject", v.Subject}, {"reason", v.Reason},
+			{"attempts", strconv.Itoa(v.Attempts)}, {"stored at", stamp(&v.StoredAt)}, {"parked at", stamp(&v.ParkedAt)},
+			{"data key", v.DataKey}, {"sequence", strconv.FormatUint(v.Sequence, 10)},
+		}
+		if v.BodyRemoved {
+			rows = append(rows, []string{"body", "removed; there is nothing to replay"})
+		}
+		return printTable(cmd.OutOrStdout(), rows...)
 	}
 	return cmd
 }

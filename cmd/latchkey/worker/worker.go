@@ -50,6 +50,7 @@ type worker struct {
 	streams    *handlers.Streams
 	router     *handlers.Router
 	tokens     *handlers.TokenService
+	keys       *handlers.ConnectKeys
 	envelope   *envelope.Envelope
 	refresher  *refresher.Refresher
 	reconciler *refresher.Reconciler
@@ -146,6 +147,11 @@ func (w *worker) assemble(ctx context.Context) error {
 		return fmt.Errorf("making a data key (check kms.key_id, kms.region and the permissions): %w", err)
 	}
 
+	w.keys = &handlers.ConnectKeys{Store: w.db, Envelope: env, Config: cfg.Connect, CacheAge: cfg.DataKeys.CacheAge, Now: w.now, Log: w.log}
+	if err := w.keys.Maintain(ctx); err != nil {
+		return err
+	}
+
 	settler := refresher.Settler{
 		Announcer:   refresher.Announcer{Subjects: w.subj, Now: w.now, NewID: newID},
 		Policy:      refresher.Policy{AccessToken: cfg.Refresh.AccessToken, RefreshToken: cfg.Refresh.RefreshToken, Brokers: cfg.Refresh.Brokers},
@@ -158,7 +164,7 @@ func (w *worker) assemble(ctx context.Context) error {
 	}
 	dispatcher := refresher.NewDispatcher(w.js, w.db, w.subj, cfg.Refresh.Horizon, w.now, w.log, w.reg)
 	w.mesh = refresher.NewMesh(refresher.MeshOptions{URL: cfg.Mesh.URL, ClientID: cfg.Mesh.ClientID, ClientSecret: cfg.Mesh.ClientSecret, Timeout: cfg.Mesh.Timeout, Now: w.now})
-	dead := &handlers.DeadLetters{JS: w.js, Envelope: env, Subjects: w.subj, Now: w.now, NewID: newID, Log: w.log}
+	dead := &handlers.DeadLetters{JS: w.js, Envelope: env, Keys: w.keys, Subjects: w.subj, Now: w.now, NewID: newID, Log: w.log}
 	w.audit = AuditLog(cfg, w.js, cfg.Worker.ID, w.now, w.db, w.log, w.reg)
 	connector := &handlers.Connector{
 		Store: w.db, Envelope: env, Settler: settler, Dispatcher: dispatcher, EraseCopies: dead.Erase, Audit: w.audit,
@@ -176,6 +182,7 @@ func (w *worker) assemble(ctx context.Context) error {
 	w.envelope, w.refresher = env, r
 	w.tokens = handlers.NewTokenService(w.db, r, w.subj, cfg.Tokens, cfg.Worker.ClockSkew, w.now, w.log, w.reg)
 	w.tokens.Audit = handlers.TokenAudit{Log: w.audit, Required: cfg.Audit.Mode == config.AuditRequired, Timeout: cfg.Audit.Timeout, RequestInfo: cfg.Audit.RequestInfo}
+	w.tokens.ServeKeys(w.keys)
 	w.reconciler = &refresher.Reconciler{Refresher: r, Config: cfg.Reconcile, Horizon: cfg.Refresh.Horizon, Identity: w.streams.Identity, Backlog: w.streams.Backlog}
 
 	subscriber := handlers.NewSubscriber(w.streams, cfg.Messages.AckWait, map[string]handlers.Source{
@@ -189,7 +196,7 @@ func (w *worker) assemble(ctx context.Context) error {
 	}, w.log)
 	refreshDue := handlers.RefreshDue(r, dispatcher, w.now, rand.Float64, postponed)
 	w.router, err = handlers.NewRouter([]handlers.Route{
-		{Name: events.IntegrationConnected, Subject: w.subj.Connected(), Handle: handlers.Connected(connector, cfg.Connect.MaxBytes)},
+		{Name: events.IntegrationConnected, Subject: w.subj.Connected(), Handle: handlers.Connected(connector, w.keys, cfg.Connect)},
 		{Name: events.IntegrationDisconnected, Subject: w.subj.Disconnected(), Handle: handlers.Disconnected(connector)},
 		{Name: events.RefreshDueName, Subject: w.subj.RefreshDue(), Handle: refreshDue},
 		{Name: events.RefreshDueName, Subject: w.subj.RefreshUrgent(), Handle: refreshDue},
@@ -219,6 +226,7 @@ func (w *worker) run(ctx context.Context, ready func()) error {
 	}
 	background.Go(func() { w.reconciler.Run(stopped) })
 	background.Go(func() { w.dropKeys(stopped) })
+	background.Go(func() { w.keys.Run(stopped) })
 	admin, err := startAdmin(w.cfg.Admin, w.reg, w.health, w.log)
 	if err != nil {
 		return errors.Join(err, w.tokens.Stop(), w.router.Close())

@@ -1,0 +1,269 @@
+package handlers
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/latchkey/latchkey/config"
+	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/events/sealing"
+	"github.com/latchkey/latchkey/store"
+	"github.com/latchkey/latchkey/store/envelope"
+)
+
+// ConnectKeys are the keys that publishers seal connects to. All workers share
+// them by way of the database, where private parts lie under the envelope; no
+// worker leads. The public part that is given out is always that of a private
+// part which opened, so that nobody who writes to the database can have
+// connects sealed to a key of his own.
+type ConnectKeys struct {
+	Store    *store.Store
+	Envelope *envelope.Envelope
+	Config   config.Connect
+	// CacheAge is how long private parts stay in memory.
+	CacheAge time.Duration
+	Now      func() time.Time
+	Log      *zap.Logger
+
+	mu    sync.Mutex
+	cache map[string]cachedKey // by key id
+	known []store.ConnectKey   // as last read, the newest first
+}
+
+type cachedKey struct {
+	key   sealing.PrivateKey
+	since time.Time
+}
+
+// maxAddTries bounds how often one worker finds that another was first.
+const (
+	maxAddTries = 10
+	addPause    = 50 * time.Millisecond
+)
+
+// Maintain makes the first key, replaces one that is due, and deletes those
+// that nothing can be sealed to any more.
+func (c *ConnectKeys) Maintain(ctx context.Context) error {
+	c.dropAged()
+	for range maxAddTries {
+		keys, err := c.read(ctx)
+		if err != nil {
+			return err
+		}
+		if len(keys) > 0 && c.Now().Before(keys[0].CreatedAt.Add(c.Config.KeyRotation)) {
+			return c.deleteOld(ctx, keys)
+		}
+		next := int64(1)
+		if len(keys) > 0 {
+			next = keys[0].Sequence + 1
+		}
+		err = c.add(ctx, next)
+		if errors.Is(err, store.ErrConflict) {
+			// Somebody else was first. Until a majority has his, it is not read.
+			select {
+			case <-time.After(addPause):
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		} else if err != nil {
+			return fmt.Errorf("making a connect key: %w", err)
+		}
+	}
+	return errors.New("connect keys are due again as soon as they are made; is a clock wrong?")
+}
+
+// Run maintains the keys until ctx ends.
+func (c *ConnectKeys) Run(ctx context.Context) {
+	ticker := time.NewTicker(min(10*time.Minute, max(c.Config.KeyRotation/10, time.Second), max(c.CacheAge/10, time.Second)))
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+			if err := c.Maintain(ctx); err != nil && ctx.Err() == nil {
+				c.Log.Warn("the connect keys could not be looked after", zap.Error(err))
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// read returns the stored keys, the newest first.
+func (c *ConnectKeys) read(ctx context.Context) ([]store.ConnectKey, error) {
+	keys, err := c.Store.ConnectKeys(ctx)
+	if err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.known = keys
+	return keys, nil
+}
+
+func (c *ConnectKeys) add(ctx context.Context, sequence int64) error {
+	sealer, err := c.Envelope.Sealer(ctx)
+	if err != nil {
+		return err
+	}
+	private, err := sealing.GenerateKey()
+	if err != nil {
+		return err
+	}
+	plain, err := private.Bytes()
+	if err != nil {
+		return err
+	}
+	defer clear(plain)
+	public, err := json.Marshal(private.Public().JWK())
+	if err != nil {
+		return fmt.Errorf("encoding a public key: %w", err)
+	}
+	key := store.ConnectKey{Sequence: sequence, KeyID: private.Public().ID(), Public: string(public), CreatedAt: store.Milli(c.Now())}
+	key.Sealed = sealer.Seal(plain, key.Binding())
+	if err := c.Store.AddConnectKey(ctx, key); err != nil {
+		return err
+	}
+	c.Log.Info("a new connect key", zap.String("connectKey", key.KeyID))
+	return nil
+}
+
+// deleteOld deletes the keys that were replaced longer ago than they are kept.
+func (c *ConnectKeys) deleteOld(ctx context.Context, keys []store.ConnectKey) error {
+	for i, key := range keys[1:] {
+		replaced := keys[i].CreatedAt
+		if c.Now().Before(replaced.Add(c.Config.KeyRetention)) {
+			continue
+		}
+		if err := c.Store.DeleteConnectKey(ctx, key.Sequence); err != nil {
+			return err
+		}
+		c.forget(key.KeyID)
+		c.Log.Info("an old connect key is deleted", zap.String("connectKey", key.KeyID))
+	}
+	return nil
+}
+
+// Public returns the keys to give out: the one to use, and those that it
+// replaced not long ago. While the database is away they are those of before.
+func (c *ConnectKeys) Public(ctx context.Context) (events.TokenKeys, error) {
+	keys, err := c.read(ctx)
+	if err != nil {
+		c.mu.Lock()
+		keys = c.known
+		c.mu.Unlock()
+		if len(keys) == 0 {
+			return events.TokenKeys{}, err
+		}
+	}
+	var out events.TokenKeys
+	var failed error
+	for i, key := range keys {
+		if i > 0 && !c.Now().Before(keys[i-1].CreatedAt.Add(c.Config.KeyOverlap)) {
+			break
+		}
+		private, err := c.private(ctx, key)
+		if err != nil {
+			failed = err
+			c.Log.Error("a connect key does not open and is not given out", zap.String("connectKey", key.KeyID), zap.Error(err))
+			continue
+		}
+		out.Keys = append(out.Keys, private.Public().JWK())
+	}
+	if len(out.Keys) == 0 {
+		return events.TokenKeys{}, fmt.Errorf("no connect key can be given out: %w", failed)
+	}
+	return out, nil
+}
+
+// Open opens a connect. What is wrong with the JWE itself is an
+// *events.InvalidError; every other error says that keys can't be had now.
+func (c *ConnectKeys) Open(ctx context.Context, jwe string) ([]byte, error) {
+	sealed, err := sealing.Parse(jwe)
+	if err != nil {
+		return nil, notOpened(err)
+	}
+	key, err := c.find(ctx, sealed.KeyID())
+	if err != nil {
+		return nil, err
+	}
+	plaintext, err := sealed.Open(key)
+	if err != nil {
+		return nil, notOpened(err)
+	}
+	return plaintext, nil
+}
+
+func notOpened(err error) error {
+	return &events.InvalidError{Message: events.IntegrationConnected, Problem: err.Error()}
+}
+
+// find returns the private key with an id.
+func (c *ConnectKeys) find(ctx context.Context, id string) (sealing.PrivateKey, error) {
+	if key, ok := c.cached(id); ok {
+		return key, nil
+	}
+	keys, err := c.read(ctx)
+	if err != nil {
+		return sealing.PrivateKey{}, err
+	}
+	for _, key := range keys {
+		if key.KeyID == id {
+			return c.private(ctx, key)
+		}
+	}
+	return sealing.PrivateKey{}, notOpened(&sealing.OpenError{Problem: "kid: names no key that is known here, or one that was deleted"})
+}
+
+// private opens the private part of a stored key, and holds it against the
+// name under which it is stored.
+func (c *ConnectKeys) private(ctx context.Context, key store.ConnectKey) (sealing.PrivateKey, error) {
+	if private, ok := c.cached(key.KeyID); ok {
+		return private, nil
+	}
+	plain, err := c.Envelope.Open(ctx, key.Sealed, key.Binding())
+	if err != nil {
+		return sealing.PrivateKey{}, fmt.Errorf("opening connect key %q: %w", key.KeyID, err)
+	}
+	defer clear(plain)
+	private, err := sealing.ParsePrivateKey(plain)
+	if err != nil || private.Public().ID() != key.KeyID {
+		return sealing.PrivateKey{}, fmt.Errorf("opening connect key %q: %w", key.KeyID, envelope.ErrSealed)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.cache == nil {
+		c.cache = map[string]cachedKey{}
+	}
+	c.cache[key.KeyID] = cachedKey{private, c.Now()}
+	return private, nil
+}
+
+func (c *ConnectKeys) cached(id string) (sealing.PrivateKey, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	found, ok := c.cache[id]
+	return found.key, ok && c.Now().Sub(found.since) < c.CacheAge
+}
+
+func (c *ConnectKeys) forget(id string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.cache, id)
+}
+
+// dropAged lets go of private keys that are past their age.
+func (c *ConnectKeys) dropAged() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for id, found := range c.cache {
+		if c.Now().Sub(found.since) >= c.CacheAge {
+			delete(c.cache, id)
+		}
+	}
+}

@@ -1,0 +1,68 @@
+package handlers
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/nats-io/nats.go/micro"
+	"go.uber.org/zap"
+
+	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/events/sealing"
+)
+
+// ServeKeys has the service give out keys too. Call it before Start.
+func (t *TokenService) ServeKeys(keys *ConnectKeys) { t.keys = keys }
+
+// addKeys registers the endpoint for the keys.
+func (t *TokenService) addKeys(service micro.Service) error {
+	if t.keys == nil {
+		return nil
+	}
+	return service.AddEndpoint("keys", micro.HandlerFunc(t.receiveKeys), micro.WithEndpointSubject(t.subjects.TokenKeys()),
+		micro.WithEndpointMetadata(map[string]string{"reply": "events.TokenKeys"}))
+}
+
+// receiveKeys answers with the keys. What the request says is not read.
+func (t *TokenService) receiveKeys(req micro.Request) {
+	t.slots <- struct{}{}
+	t.atWork.Go(func() {
+		defer func() { <-t.slots }()
+		ctx, cancel := context.WithTimeout(context.Background(), t.cfg.Timeout)
+		defer cancel()
+		keys, err := t.keys.Public(ctx)
+		var body []byte
+		if err == nil {
+			body, err = json.Marshal(keys)
+		}
+		if err != nil {
+			t.log.Warn("the connect keys can't be given out now", zap.Error(err))
+			err = t.refuse(req, refuse(events.CodeBusy, "the keys can't be had now; ask again"))
+		} else {
+			err = t.respond(req, body, nil)
+		}
+		if err != nil {
+			t.log.Warn("a reply to a request for keys could not be sent", zap.Error(err))
+		}
+	})
+}
+
+// encodeReply is the body of an answer, sealed where the request asks for it.
+func encodeReply(reply events.TokenReply, sealTo *events.JWK) ([]byte, error) {
+	body, err := reply.Encode()
+	if err != nil || sealTo == nil {
+		return body, err
+	}
+	defer clear(body)
+	key, err := sealing.NewPublicKey(*sealTo)
+	if err != nil {
+		return nil, errors.New("the key to seal a reply to is none, though the request was accepted")
+	}
+	sealed, err := key.Seal(body)
+	if err != nil {
+		return nil, fmt.Errorf("sealing a reply: %w", err)
+	}
+	return sealed, nil
+}
