@@ -36,11 +36,16 @@ func newKeyring(t *testing.T) *keyring {
 	f := &fixture{t: t, logs: &logBuffer{}}
 	k := &keyring{fixture: f, db: enginestest.MongoDB(t), now: time.Date(2031, 5, 6, 7, 8, 9, 0, time.UTC)}
 	f.dead = &DeadLetters{Envelope: f.envelope()}
-	var err error
-	k.store, err = store.Open(t.Context(), store.Options{URI: secret.New(k.db.URI()), Database: enginestest.Name(t), Timeout: 2 * time.Second})
-	require.NoError(t, err)
-	t.Cleanup(func() { _ = k.store.Close(context.Background()) })
+	k.store = k.open(patience)
 	return k
+}
+
+func (k *keyring) open(timeout time.Duration) *store.Store {
+	k.t.Helper()
+	s, err := store.Open(k.t.Context(), store.Options{URI: secret.New(k.db.URI()), Database: enginestest.Name(k.t), Timeout: timeout})
+	require.NoError(k.t, err)
+	k.t.Cleanup(func() { _ = s.Close(context.Background()) })
+	return s
 }
 
 func (k *keyring) clock() time.Time {
@@ -201,11 +206,15 @@ func TestConnectsWaitWhileKeysCannotBeRead(t *testing.T) {
 	k.kms.Faults().Clear()
 	k.opens(fresh, jwe)
 
+	impatient := k.open(500 * time.Millisecond)
+	a.Store = impatient
 	k.db.Stop()
-	_, err = k.worker().Open(t.Context(), jwe)
+	late := k.worker()
+	late.Store = impatient
+	_, err = late.Open(t.Context(), jwe)
 	require.True(t, outage(err), "%v", err)
-	require.True(t, outage(k.worker().Maintain(t.Context())))
-	_, err = k.worker().Public(t.Context())
+	require.True(t, outage(late.Maintain(t.Context())))
+	_, err = late.Public(t.Context())
 	require.True(t, outage(err), "%v", err)
 	require.Equal(t, keys, k.public(a), "publishers go on with what is known")
 	k.opens(a, jwe)
@@ -213,5 +222,5 @@ func TestConnectsWaitWhileKeysCannotBeRead(t *testing.T) {
 	require.Error(t, a.Maintain(t.Context()))
 	require.Empty(t, a.cache, "private keys stay in memory for a bounded time")
 	k.db.Restart()
-	k.opens(a, jwe)
+	k.opens(k.worker(), jwe)
 }

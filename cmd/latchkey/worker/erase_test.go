@@ -27,7 +27,7 @@ type letterOf struct {
 
 func TestUsersErase(t *testing.T) {
 	t.Parallel()
-	h := startWith(t, stack.Options{NATSPlain: true})
+	h := startWith(t, stack.Options{NATSInTheClear: true})
 	o := &onCall{harness: h}
 	require.Contains(t, o.fails("users", "erase", "erase-me", "--yes"), "no stream")
 	w := h.worker("LATCHKEY_CONNECT_MAX_BYTES=4096")

@@ -40,11 +40,10 @@ type Options struct {
 	// ones.
 	NATSURL    string
 	MongoDBURI string
-	// NATSPlain has the embedded NATS not encrypt its files, so that a test can
-	// look into them.
-	NATSPlain bool
 	// NATSMaxStore bounds the bytes that the embedded NATS stores; 0: no bound.
 	NATSMaxStore int64
+	// NATSInTheClear has the embedded NATS write its files without encryption.
+	NATSInTheClear bool
 	// PostgresURL has the embedded MongoDB keep its data in PostgreSQL.
 	PostgresURL string
 	// Ports to listen on, 0 for any free one.
@@ -81,7 +80,7 @@ func Start(o Options) (s *Stack, err error) {
 	}
 	if s.natsURL == "" {
 		key := "sandbox encryption key"
-		if o.NATSPlain {
+		if o.NATSInTheClear {
 			key = ""
 		}
 		s.NATS, err = engines.StartNATS(engines.NATSOptions{
