@@ -127,7 +127,8 @@ drops the dead letter once the message is stored, oldest first. Needs MongoDB
 and KMS as a worker does. The message is never shown.
 
 A connect or disconnect that states no time of its own goes on counting from
-when it first arrived. A message that fails again becomes a new dead letter.`,
+when it first arrived. A message that fails again becomes a new dead letter.
+A connect that had to be sealed and was not has no body left to replay.`,
 		Example: `  latchkey deadletters replay 0198c2f4-6d3e-7a51-9c55-3f0e9f3f7a10
   latchkey deadletters list -o json | jq -r '.[].id' | xargs latchkey deadletters replay`,
 		Args: cobra.MinimumNArgs(1),
