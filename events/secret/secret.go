@@ -10,43 +10,68 @@ import (
 	"encoding/binary"
 	"fmt"
 	"log/slog"
+	"unique"
+	"unsafe"
 )
 
 // Redacted stands wherever a secret would have been printed.
 const Redacted = "[redacted]"
 
-// Text is a secret string. The zero value is the empty secret.
+// Text is a secret string. The zero value is the empty secret. Texts of the
+// same characters share one copy in memory, and are equal by ==; where somebody
+// could measure how long it takes, compare with Equal.
 //
 // Decoding into a Text works (JSON, YAML, environment); encoding one never
 // yields the secret.
-type Text struct{ s string }
+type Text struct {
+	// A unique.Handle[string] without its type. Code that prints by reflection
+	// and calls no methods (fmt on unexported fields, the diffs of test
+	// libraries) follows typed pointers to what they point at; of this one it
+	// prints the address.
+	hidden unsafe.Pointer
+}
+
+// A handle is one pointer; else this does not compile.
+var _ [0]byte = [unsafe.Sizeof(unique.Handle[string]{}) - unsafe.Sizeof(Text{})]byte{}
 
 // New wraps s.
-func New(s string) Text { return Text{s: s} }
+func New(s string) Text {
+	if s == "" {
+		return Text{}
+	}
+	handle := unique.Make(s)
+	return Text{*(*unsafe.Pointer)(unsafe.Pointer(&handle))}
+}
 
 // Reveal returns the secret itself. The caller must not log, format or store it.
-func (t Text) Reveal() string { return t.s }
+func (t Text) Reveal() string {
+	if t.Empty() {
+		return ""
+	}
+	return (*(*unique.Handle[string])(unsafe.Pointer(&t.hidden))).Value()
+}
 
 // Masked returns the last four characters behind dots, for a human to tell one
 // token from another; of a short secret it returns none.
 func (t Text) Masked() string {
-	if len(t.s) < 20 {
+	s := t.Reveal()
+	if len(s) < 20 {
 		return "****"
 	}
-	return "****" + t.s[len(t.s)-4:]
+	return "****" + s[len(s)-4:]
 }
 
 // Empty reports whether there is no secret.
-func (t Text) Empty() bool { return t.s == "" }
+func (t Text) Empty() bool { return t.hidden == nil }
 
 // Equal compares two secrets in time that depends on their length only.
 func (t Text) Equal(o Text) bool {
-	return subtle.ConstantTimeCompare([]byte(t.s), []byte(o.s)) == 1
+	return subtle.ConstantTimeCompare([]byte(t.Reveal()), []byte(o.Reveal())) == 1
 }
 
 // String implements fmt.Stringer.
 func (t Text) String() string {
-	if t.s == "" {
+	if t.Empty() {
 		return ""
 	}
 	return Redacted
@@ -80,6 +105,6 @@ func (t Text) MarshalBSONValue() (typ byte, data []byte, err error) {
 // UnmarshalText implements encoding.TextUnmarshaler, used for JSON strings,
 // YAML scalars and environment variables.
 func (t *Text) UnmarshalText(b []byte) error {
-	t.s = string(b)
+	*t = New(string(b))
 	return nil
 }
