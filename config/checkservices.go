@@ -8,6 +8,7 @@ import (
 )
 
 var (
+	inboxPrefix  = regexp.MustCompile(`^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$`)
 	natsPrefix   = regexp.MustCompile(`^[A-Za-z0-9-]{0,64}$`)
 	databaseName = regexp.MustCompile(`^[A-Za-z0-9_-]{1,63}$`)
 	keyID        = regexp.MustCompile(`^[A-Za-z0-9:/_-]{1,1000}$`)
@@ -43,6 +44,8 @@ func (c Config) checkNATS(f *faults) {
 	f.unless(n.NKeySeed.Empty() || strings.HasPrefix(n.NKeySeed.Reveal(), "SU"), "nats.nkey_seed",
 		"must be the seed of a user NKey, which begins with SU")
 	f.unless((n.CertFile == "") == (n.KeyFile == ""), "nats.cert_file", "must be set together with nats.key_file")
+	f.unless(inboxPrefix.MatchString(n.InboxPrefix) && len(n.InboxPrefix) <= 128, "nats.inbox_prefix",
+		"must be up to 128 letters, digits, dashes and underscores, in parts divided by dots")
 	f.unless(natsPrefix.MatchString(n.Prefix), "nats.prefix", "must be up to 64 letters, digits and dashes, or empty")
 	f.count("nats.replicas", n.Replicas, 1, 5)
 	f.duration("nats.connect_timeout", n.ConnectTimeout, time.Millisecond)

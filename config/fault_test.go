@@ -165,6 +165,7 @@ func TestFaultsOfValues(t *testing.T) {
 			func(c *config.Config) { c.NATS.CertFile = "x" },
 			func(c *config.Config) { c.NATS.KeyFile = "x" },
 		},
+		"nats.inbox_prefix":    {func(c *config.Config) { c.NATS.InboxPrefix = "_INBOX.>" }},
 		"nats.prefix":          {func(c *config.Config) { c.NATS.Prefix = "a.b" }},
 		"nats.replicas":        {func(c *config.Config) { c.NATS.Replicas = 0 }, func(c *config.Config) { c.NATS.Replicas = 6 }},
 		"nats.connect_timeout": {func(c *config.Config) { c.NATS.ConnectTimeout = 0 }},

@@ -30,6 +30,9 @@ type NATS struct {
 	CertFile string `yaml:"cert_file"`
 	// Path of a PEM file with the key of the client's certificate.
 	KeyFile string `yaml:"key_file"`
+	// First part of the subjects on which answers arrive. Permissions in NATS can keep others from
+	// listening there, if each client has its own.
+	InboxPrefix string `yaml:"inbox_prefix"`
 	// Put before subjects and stream names. Letters, digits and dash; may be empty.
 	Prefix string `yaml:"prefix"`
 	// Copies of each stream in the cluster, 1 to 5.

@@ -22,6 +22,7 @@ import (
 func Connect(cfg config.NATS, name string, log *zap.Logger) (*nats.Conn, error) {
 	opts := []nats.Option{
 		nats.Name("latchkey " + name),
+		nats.CustomInboxPrefix(cfg.InboxPrefix),
 		nats.Timeout(cfg.ConnectTimeout),
 		nats.MaxReconnects(-1),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {

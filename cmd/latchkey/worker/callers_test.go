@@ -1,0 +1,254 @@
+package worker_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nkeys"
+	"github.com/stretchr/testify/require"
+
+	"github.com/latchkey/latchkey/cmd/latchkey/cli"
+	"github.com/latchkey/latchkey/cmd/sandbox/meshsim"
+	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/handlers"
+)
+
+func TestCallersInOneAccount(t *testing.T) {
+	t.Parallel()
+	c := startCallers(t, filepath.Join(deployNATS, "nkeys.conf"), nkeyProof(t))
+	c.everybodyDoesWhatTheyMay()
+	c.nobodyDoesWhatTheyMayNot()
+	c.strangersGetNowhere()
+}
+
+func TestCallersInAccountsOfTheirOwn(t *testing.T) {
+	t.Parallel()
+	c := startCallers(t, filepath.Join(deployNATS, "accounts.conf"), nkeyProof(t))
+	c.observerAPI, c.observerRole = "JS.LATCHKEY.API", "observer-imported"
+	c.everybodyDoesWhatTheyMay()
+	c.nobodyDoesWhatTheyMayNot()
+	c.strangersGetNowhere()
+
+	// The worker learns who asks.
+	eavesdropper := c.as("worker")
+	heard, err := eavesdropper.SubscribeSync("token.get.*")
+	require.NoError(t, err)
+	require.NoError(t, eavesdropper.Flush())
+	c.as("reader").asked("alice")
+	msg, err := heard.NextMsg(patience)
+	require.NoError(t, err)
+	var who struct{ Acc, User string }
+	require.NoError(t, json.Unmarshal([]byte(msg.Header.Get("Nats-Request-Info")), &who))
+	require.Equal(t, "READER", who.Acc)
+	pair, err := nkeys.FromSeed([]byte(strings.TrimPrefix(c.proofs["reader"][0], "LATCHKEY_NATS_NKEY_SEED=")))
+	require.NoError(t, err)
+	public, err := pair.PublicKey()
+	require.NoError(t, err)
+	require.Equal(t, public, who.User)
+}
+
+// everybodyDoesWhatTheyMay has a worker do everything that it does, with its own
+// permissions, for callers with theirs.
+func (c *callers) everybodyDoesWhatTheyMay() {
+	t := c.t
+	w := c.worker(c.settingsOf("worker")...)
+	require.NoError(t, c.stack.Ready(c.ctx))
+	publisher, reader, observer := c.as("publisher"), c.as("reader"), c.as("observer")
+	c.nc, c.js = publisher.Conn, publisher.js
+	for _, kind := range events.LifecycleKinds {
+		_, err := observer.Subscribe(c.subjects.LifecycleAll(kind), c.observe)
+		require.NoError(t, err)
+	}
+	require.NoError(t, observer.Flush())
+
+	// Connects, refreshes by schedule, a lost answer in the urgent lane.
+	c.connectAged("alice", due, spec("coinbase"), "a")
+	c.connectAged("bob.1", due, spec("graceful"), "b", meshsim.Drop())
+	c.connectAged("carol", fresh, spec("coinbase"), "c")
+	for _, user := range []string{"alice", "bob.1"} {
+		c.event(events.TokenRefreshed, user)
+		require.Len(t, reader.asked(user).AccessTokens, 1)
+	}
+	require.Len(t, c.requests("b"), 2)
+
+	// An answer that the database does not take lies in the recovery stream.
+	if c.stack.MongoDB != nil {
+		c.stack.MongoDB.Proxy().FailWrites(91, func(command, collection string) bool { return command == "update" && collection == "grants" })
+		c.connectAged("dora", due, spec("coinbase"), "d")
+		c.eventually(func() bool { return w.metric("latchkey_answers_rescued_total") > 0 }, "no answer is rescued")
+		c.stack.MongoDB.Proxy().FailWrites(0, nil)
+		c.event(events.TokenRefreshed, "dora")
+		c.eventually(func() bool { return w.metric("latchkey_answers_recovered_total") > 0 }, "no answer is recovered")
+	}
+
+	// Disconnects cancel schedules.
+	c.disconnect("carol", "", "")
+	c.event(events.TokenRevoked, "carol")
+
+	// The observer's consumer keeps its place.
+	js, err := jetstream.NewWithAPIPrefix(observer.Conn, c.observerAPI)
+	require.NoError(t, err)
+	consumer, err := js.CreateOrUpdateConsumer(c.ctx, "LATCHKEY_LIFECYCLE", jetstream.ConsumerConfig{
+		Durable: "observer", AckPolicy: jetstream.AckExplicitPolicy, FilterSubjects: []string{"token.revoked.*", "token.expired.*"},
+	})
+	require.NoError(t, err)
+	batch, err := consumer.Fetch(1, jetstream.FetchMaxWait(patience))
+	require.NoError(t, err)
+	told := 0
+	for msg := range batch.Messages() {
+		told++
+		require.Equal(t, "token.revoked.carol", msg.Subject())
+		require.NoError(t, msg.DoubleAck(c.ctx))
+	}
+	require.Equal(t, 1, told)
+
+	// Dead letters, at the operator's command line.
+	c.publish("integration.connected", `{"userId":"mallory"}`)
+	var letters []handlers.DeadLetter
+	c.eventually(func() bool {
+		require.NoError(t, json.Unmarshal([]byte(c.operator("deadletters", "list", "-o", "json")), &letters))
+		return len(letters) == 1
+	}, "no dead letter")
+	require.Contains(t, c.operator("deadletters", "show", letters[0].ID), "payload")
+	c.operator("deadletters", "replay", letters[0].ID)
+	first := letters[0].ID
+	c.eventually(func() bool {
+		require.NoError(t, json.Unmarshal([]byte(c.operator("deadletters", "list", "-o", "json")), &letters))
+		return len(letters) == 1 && letters[0].ID != first
+	}, "the replayed message does not fail again")
+	c.operator("deadletters", "drop", "--yes", letters[0].ID)
+	require.Contains(t, c.operator("token", "get", "alice"), "****")
+
+	// A second worker brings streams and consumers up to its configuration.
+	second := c.worker(append(c.settingsOf("worker"), "LATCHKEY_RETENTION_EVENTS=48h")...)
+	w.stop()
+	c.connectAged("erin", due, spec("coinbase"), "e")
+	c.event(events.TokenRefreshed, "erin")
+	second.stop()
+	for _, who := range []*caller{publisher, reader, observer} {
+		select {
+		case err := <-who.refused:
+			t.Fatalf("%s: %v", who.Opts.Name, err)
+		default:
+		}
+	}
+	require.NotContains(t, strings.ToLower(c.logs.String()), "permissions violation")
+	c.worker(c.settingsOf("worker")...)
+}
+
+// operator runs a command line that must succeed.
+func (c *callers) operator(args ...string) string {
+	c.t.Helper()
+	var stdout, stderr bytes.Buffer
+	code := cli.Run(c.ctx, args, append(c.stack.Environ(), c.settings(c.settingsOf("operator")...)...), &stdout, &stderr)
+	require.Equal(c.t, cli.ExitOK, code, "%v: %s", args, stderr.String())
+	return stdout.String()
+}
+
+// What somebody might like to publish or listen to, and all but some may not.
+var (
+	temptingToPublish = []string{
+		"integration.connected", "integration.disconnected", "token.keys", "token.get.alice", "token.get.bob%2E1", "token.get.carol", "token.get.Alice",
+		"token.get", "token.get.alice.x", "token.stored.alice", "token.expired.alice", "token.revoked.alice",
+		"refresh.due", "refresh.urgent", "refresh.schedule.g", "latchkey.recovery.g", "latchkey.deadletter.x", "latchkey.audit.x", "latchkey.canary",
+		"$JS.API.INFO", "$JS.API.STREAM.NAMES", "$JS.API.STREAM.LIST",
+		"$JS.API.STREAM.INFO.LATCHKEY_INTEGRATION", "$JS.API.STREAM.MSG.GET.LATCHKEY_INTEGRATION", "$JS.API.DIRECT.GET.LATCHKEY_INTEGRATION",
+		"$JS.API.DIRECT.GET.LATCHKEY_INTEGRATION.integration.connected", "$JS.API.STREAM.SNAPSHOT.LATCHKEY_INTEGRATION",
+		"$JS.API.CONSUMER.CREATE.LATCHKEY_INTEGRATION", "$JS.API.CONSUMER.CREATE.LATCHKEY_INTEGRATION.mine", "$JS.API.CONSUMER.DURABLE.CREATE.LATCHKEY_INTEGRATION.mine",
+		"$JS.API.CONSUMER.MSG.NEXT.LATCHKEY_INTEGRATION.latchkey-integration-connected", "$JS.API.CONSUMER.LIST.LATCHKEY_INTEGRATION",
+		"$JS.API.CONSUMER.DELETE.LATCHKEY_INTEGRATION.latchkey-integration-connected", "$JS.ACK.LATCHKEY_INTEGRATION.latchkey-integration-connected.1.1.1.1.1",
+		"$JS.API.STREAM.CREATE.MINE", "$JS.API.STREAM.UPDATE.LATCHKEY_INTEGRATION", "$JS.API.STREAM.DELETE.LATCHKEY_INTEGRATION", "$JS.API.STREAM.PURGE.LATCHKEY_INTEGRATION",
+		"$JS.API.STREAM.MSG.GET.LATCHKEY_RECOVERY", "$JS.API.STREAM.MSG.GET.LATCHKEY_DEADLETTER", "$JS.API.STREAM.MSG.GET.LATCHKEY_LIFECYCLE",
+		"$JS.API.STREAM.DELETE.LATCHKEY_REFRESH", "$JS.API.STREAM.MSG.DELETE.LATCHKEY_AUDIT", "$JS.API.STREAM.PURGE.LATCHKEY_AUDIT", "$JS.API.STREAM.DELETE.LATCHKEY_AUDIT",
+		"$JS.API.CONSUMER.CREATE.LATCHKEY_LIFECYCLE.other", "$JS.API.CONSUMER.DELETE.LATCHKEY_LIFECYCLE.observer", "$JS.API.CONSUMER.CREATE.LATCHKEY_REFRESH.mine",
+		"$SYS.REQ.SERVER.PING", "$SYS.REQ.ACCOUNT.LATCHKEY.CONNZ", "$SRV.PING", "_INBOX.x", "_INBOX_latchkey.x", "_INBOX_publisher.x", "_INBOX_reader.x", "_INBOX_observer.x",
+		"_INBOX_operator.x", "other",
+	}
+	temptingToHear = []string{
+		">", "*", "*.*", "*.*.*", "token.>", "token.*.*", "token.get.>", "token.get.*", "token.get.alice", "token.get.carol", "token.keys", "token.stored.*",
+		"integration.>", "integration.*", "integration.connected", "integration.disconnected", "refresh.>", "refresh.due", "latchkey.>", "latchkey.audit.>",
+		"$JS.>", "$JS.API.>", "$JS.ACK.>", "$SYS.>", "$SRV.>", "$SRV.PING", "_INBOX.>", "_INBOX_latchkey.>", "_INBOX_publisher.>", "_INBOX_reader.>", "_INBOX_observer.>",
+		"_INBOX_operator.>", "_INBOX_*.>", "_R_.>", "*.>", "other",
+	}
+)
+
+// nobodyDoesWhatTheyMayNot tries everything that a role's file does not permit.
+func (c *callers) nobodyDoesWhatTheyMayNot() {
+	for _, role := range roles {
+		who, may := c.as(role), c.permissionsOf(role)
+		publish, subscribe := outside(temptingToPublish, may.Publish), outside(temptingToHear, may.Subscribe)
+		require.Greater(c.t, len(publish), len(temptingToPublish)/2, role)
+		require.Greater(c.t, len(subscribe), len(temptingToHear)/2, role)
+		who.mayNot(publish, subscribe)
+	}
+	// The files permit what each is there for and no more: what decides here
+	// must not depend on those files alone.
+	only := map[string][]string{
+		"publisher": {"integration.connected", "integration.disconnected", "token.keys"},
+		"reader":    {"token.get.alice", "token.get.bob%2E1"},
+		"observer":  {},
+		"operator": {"integration.connected", "integration.disconnected", "refresh.due", "refresh.urgent", "latchkey.recovery.g", "token.get.alice",
+			"token.get.bob%2E1", "token.get.carol", "token.get.Alice", "$JS.API.STREAM.MSG.GET.LATCHKEY_DEADLETTER"},
+	}
+	for role, wanted := range only {
+		may := slices.DeleteFunc(slices.Clone(temptingToPublish), func(s string) bool {
+			return slices.Contains(outside(temptingToPublish, c.permissionsOf(role).Publish), s)
+		})
+		require.ElementsMatch(c.t, wanted, may, role)
+	}
+	for _, subject := range []string{"integration.connected", "token.get.alice", "_INBOX_reader.x", "$JS.API.STREAM.DELETE.LATCHKEY_INTEGRATION", "other"} {
+		require.Contains(c.t, outside(temptingToPublish, c.permissionsOf("worker").Publish), subject)
+	}
+	for _, subject := range []string{">", "integration.connected", "_INBOX_reader.>", "$JS.>"} {
+		require.Contains(c.t, outside(temptingToHear, c.permissionsOf("worker").Subscribe), subject)
+	}
+
+	// Carol's tokens are not had by the ways that look like others.
+	reader := c.as("reader")
+	for _, body := range []string{`{"userId":"carol"}`, `{"userId":"alice","userId":"carol"}`} {
+		msg, err := reader.Request("token.get.alice", []byte(body), patience)
+		require.NoError(c.t, err)
+		require.NotEmpty(c.t, msg.Header.Get("Nats-Service-Error"), body)
+	}
+}
+
+// strangersGetNowhere connects with less than a role has.
+func (c *callers) strangersGetNowhere() {
+	t := c.t
+	other := newAuthority(t)
+	foreignCert, foreignKey := other.issue("foreign")
+	stranger, err := nkeys.CreateUser()
+	require.NoError(t, err)
+	public, err := stranger.PublicKey()
+	require.NoError(t, err)
+	ca := nats.RootCAs(c.ca.ca())
+	cert := nats.ClientCert(c.certs["reader"][0], c.certs["reader"][1])
+	for name, o := range map[string][]nats.Option{
+		"nothing":                            {},
+		"no certificate":                     {ca, nats.Nkey(public, stranger.Sign)},
+		"a certificate of somebody else's":   {ca, nats.ClientCert(foreignCert, foreignKey), nats.Nkey(public, stranger.Sign)},
+		"a certificate alone":                {ca, cert},
+		"a key that nobody knows":            {ca, cert, nats.Nkey(public, stranger.Sign)},
+		"a password":                         {ca, cert, nats.UserInfo("worker", "worker")},
+		"a token":                            {ca, cert, nats.Token("token")},
+		"the server's certificate unchecked": {nats.RootCAs(other.ca()), cert},
+	} {
+		nc, err := nats.Connect(c.url, append(o, nats.MaxReconnects(0), nats.Timeout(10*time.Second))...)
+		require.Error(t, err, name)
+		require.Nil(t, nc, name)
+	}
+	_, err = nats.Connect(strings.Replace(c.url, "tls://", "nats://", 1), nats.MaxReconnects(0))
+	require.Error(t, err, "without TLS")
+	require.Error(t, func() error { // a worker is told why
+		_, err := c.tryWorker(fmt.Sprintf("LATCHKEY_NATS_CA_FILE=%s", c.ca.ca()))
+		return err
+	}())
+}
