@@ -21,6 +21,7 @@ import (
 	"github.com/latchkey/latchkey/cmd/sandbox/engines/enginestest"
 	"github.com/latchkey/latchkey/cmd/sandbox/meshsim"
 	"github.com/latchkey/latchkey/cmd/sandbox/stack"
+	"github.com/latchkey/latchkey/config"
 	"github.com/latchkey/latchkey/events"
 )
 
@@ -261,4 +262,13 @@ func (c *caller) asked(user string) events.TokenReply {
 	reply, err := events.DecodeTokenReply(msg.Data)
 	require.NoError(c.t, err)
 	return reply
+}
+
+// connectFrom connects to NATS by variables alone.
+func connectFrom(variables []string) (*nats.Conn, error) {
+	cfg, err := config.Load("", append([]string{"LATCHKEY_KMS_KEY_ID=k", "LATCHKEY_MESH_CLIENT_ID=c", "LATCHKEY_MESH_CLIENT_SECRET=s"}, variables...))
+	if err != nil {
+		return nil, err
+	}
+	return worker.Connect(cfg.NATS, "test", zap.NewNop())
 }
