@@ -47,6 +47,7 @@ func (c Config) checkProcess(f *faults) {
 	f.duration("worker.grace", c.Worker.Grace, time.Second)
 	f.atLeast("worker.grace", c.Worker.Grace, c.Mesh.Timeout+c.MongoDB.Timeout, "mesh.timeout + mongodb.timeout")
 	f.duration("worker.clock_skew", c.Worker.ClockSkew, 0)
+	f.oneOf("worker.lock_memory", c.Worker.LockMemory, "auto", "required", "off")
 	f.oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
 	f.oneOf("log.format", c.Log.Format, "json", "console")
 	f.unless(c.Admin.Listen == "" || isListenAddress(c.Admin.Listen), "admin.listen",

@@ -45,6 +45,9 @@ type Worker struct {
 	Grace time.Duration `yaml:"grace"`
 	// Largest difference between the workers' clocks that leases tolerate.
 	ClockSkew time.Duration `yaml:"clock_skew"`
+	// Whether the process's memory is kept from swap: auto (where the system allows it without
+	// risk), required (it does not start otherwise) or off.
+	LockMemory string `yaml:"lock_memory"`
 }
 
 // Log is what the worker writes to standard error.

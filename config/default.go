@@ -13,7 +13,7 @@ const day = 24 * time.Hour
 // Worker.ID, which [Load] makes up.
 func Default() Config {
 	return Config{
-		Worker: Worker{Grace: 30 * time.Second, ClockSkew: 10 * time.Second},
+		Worker: Worker{Grace: 30 * time.Second, ClockSkew: 10 * time.Second, LockMemory: "auto"},
 		Log:    Log{Level: "info", Format: "json"},
 		Admin:  Admin{Listen: "127.0.0.1:9464"},
 		NATS:   NATS{URL: "nats://127.0.0.1:4222", InboxPrefix: "_INBOX", Replicas: 1, ConnectTimeout: 10 * time.Second},

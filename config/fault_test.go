@@ -165,6 +165,7 @@ func TestFaultsOfValues(t *testing.T) {
 			func(c *config.Config) { c.NATS.CertFile = "x" },
 			func(c *config.Config) { c.NATS.KeyFile = "x" },
 		},
+		"worker.lock_memory":   {func(c *config.Config) { c.Worker.LockMemory = "on" }},
 		"nats.inbox_prefix":    {func(c *config.Config) { c.NATS.InboxPrefix = "_INBOX.>" }},
 		"nats.prefix":          {func(c *config.Config) { c.NATS.Prefix = "a.b" }},
 		"nats.replicas":        {func(c *config.Config) { c.NATS.Replicas = 0 }, func(c *config.Config) { c.NATS.Replicas = 6 }},

@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
 
+	"github.com/latchkey/latchkey/cmd/latchkey/memory"
 	"github.com/latchkey/latchkey/cmd/latchkey/worker"
 	"github.com/latchkey/latchkey/cmd/sandbox/chaos"
 	"github.com/latchkey/latchkey/config"
@@ -46,6 +47,7 @@ func chaosCommand() *cobra.Command {
 // be wrong. Everything else is as in the latchkey command.
 func workerCommand(stderr io.Writer) *cobra.Command {
 	var offset time.Duration
+	var crashes bool
 	cmd := &cobra.Command{
 		Use:   "worker",
 		Short: "Run a worker whose clock may be wrong, configured by the environment",
@@ -59,11 +61,17 @@ func workerCommand(stderr io.Writer) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return worker.Run(cmd.Context(), cfg, worker.Options{
-				Log: log, Metrics: prometheus.NewRegistry(), Now: func() time.Time { return time.Now().Add(offset) },
-			})
+			if _, err := memory.Guard(memory.Mode(cfg.Worker.LockMemory)); err != nil {
+				return err
+			}
+			now := func() time.Time { return time.Now().Add(offset) }
+			if crashes {
+				now = crashing(now)
+			}
+			return worker.Run(cmd.Context(), cfg, worker.Options{Log: log, Metrics: prometheus.NewRegistry(), Now: now})
 		},
 	}
 	cmd.Flags().DurationVar(&offset, "clock-offset", 0, "how far the worker's clock is ahead")
+	cmd.Flags().BoolVar(&crashes, "crash-on-signal", false, "panic on SIGUSR1 wherever the time is looked at, on SIGUSR2 in a goroutine of its own")
 	return cmd
 }

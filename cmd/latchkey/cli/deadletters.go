@@ -133,7 +133,7 @@ A connect that had to be sealed and was not has no body left to replay.`,
   latchkey deadletters list -o json | jq -r '.[].id' | xargs latchkey deadletters replay`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			cfg, err := a.load()
+			cfg, err := a.loadGuarded()
 			if err != nil {
 				return err
 			}

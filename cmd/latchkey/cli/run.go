@@ -6,7 +6,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/spf13/cobra"
+	"go.uber.org/zap"
 
+	"github.com/latchkey/latchkey/cmd/latchkey/memory"
 	"github.com/latchkey/latchkey/cmd/latchkey/worker"
 )
 
@@ -26,6 +28,11 @@ under way within worker.grace, and exit.`,
 			if err != nil {
 				return &exitError{ExitUsage, err}
 			}
+			guarded, err := memory.Guard(memory.Mode(cfg.Worker.LockMemory))
+			if err != nil {
+				return fmt.Errorf("worker.lock_memory: %w", err)
+			}
+			log.Info("memory guarded", zap.String("worker", cfg.Worker.ID), zap.String("dumps", guarded.Dumps), zap.Bool("locked", guarded.Locked), zap.String("unlocked", guarded.Why))
 			reg := prometheus.NewRegistry()
 			reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 			return worker.Run(cmd.Context(), cfg, worker.Options{Log: log, Metrics: reg})

@@ -27,7 +27,7 @@ func (a *app) tokenCommand() *cobra.Command {
   latchkey token get alice --broker coinbase --min-ttl 5m`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			cfg, err := a.load()
+			cfg, err := a.loadGuarded()
 			if err != nil {
 				return err
 			}

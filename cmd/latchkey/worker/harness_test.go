@@ -189,6 +189,7 @@ func (h *harness) settings(more ...string) []string {
 		"LATCHKEY_NATS_PREFIX=" + h.subjects.Prefix,
 		"LATCHKEY_MONGODB_DATABASE=" + h.database,
 		"LATCHKEY_LOG_LEVEL=debug",
+		"LATCHKEY_WORKER_LOCK_MEMORY=off",
 		"LATCHKEY_REFRESH_ACCESS_TOKEN_MIN=1s",
 		"LATCHKEY_REFRESH_BACKOFF_MIN=100ms",
 		"LATCHKEY_REFRESH_BACKOFF_MAX=1s",

@@ -1,0 +1,156 @@
+package worker_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/latchkey/latchkey/cmd/sandbox/meshsim"
+	"github.com/latchkey/latchkey/cmd/sandbox/stack"
+	"github.com/latchkey/latchkey/events"
+)
+
+// TestCrashesShowNoToken has worker processes with live tokens in their hands
+// dump their goroutines and panic, and searches what they leave.
+func TestCrashesShowNoToken(t *testing.T) {
+	t.Parallel()
+	h := start(t, nil)
+	exe := filepath.Join(t.TempDir(), "sandbox")
+	out, err := exec.Command("go", "build", "-o", exe, "../../sandbox").CombinedOutput()
+	require.NoError(t, err, string(out))
+	secrets := map[string]bool{stack.ClientSecret: true, stack.SecretAccessKey: true}
+
+	for _, c := range []struct {
+		name, traceback string
+		crash           func(p *victim)
+		shows           string
+	}{
+		{"goroutines of the program", "all", (*victim).quit, "SIGQUIT: quit"},
+		{"goroutines of the runtime too", "system", (*victim).quit, "SIGQUIT: quit"},
+		{"as for a core dump", "crash", (*victim).quit, "SIGQUIT: quit"},
+		{"panics in handlers and a bare goroutine", "all", (*victim).panics, "panic: told to crash"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			h := h.in(t)
+			p := h.victim(exe, "GOTRACEBACK="+c.traceback)
+			p.loaded(secrets)
+			c.crash(p)
+			p.ended()
+			left := p.output()
+			require.Contains(t, left, c.shows)
+			require.Contains(t, left, "refresher.(*Mesh)", "no refresh was under way")
+			requireNoSecret(t, left, secrets)
+			files, err := os.ReadDir(p.dir)
+			require.NoError(t, err)
+			require.Len(t, files, 1, "only what it wrote to standard error")
+		})
+	}
+	require.Greater(t, len(secrets), 15)
+}
+
+func requireNoSecret(t *testing.T, text string, secrets map[string]bool) {
+	t.Helper()
+	for secret := range secrets {
+		for form, trace := range traces(secret) {
+			require.False(t, strings.Contains(text, trace), "holds %s… as %s", secret[:12], form)
+		}
+	}
+	require.NotContains(t, text, "sim-access-")
+	require.NotContains(t, text, "sim-refresh-")
+}
+
+// victim is a worker process that is going to crash.
+type victim struct {
+	*harness
+	cmd  *exec.Cmd
+	dir  string // where it runs
+	done chan struct{}
+}
+
+func (h *harness) victim(exe string, more ...string) *victim {
+	h.t.Helper()
+	p := &victim{harness: h, dir: h.t.TempDir(), done: make(chan struct{})}
+	log, err := os.Create(filepath.Join(p.dir, "stderr"))
+	require.NoError(h.t, err)
+	defer log.Close()
+	p.cmd = exec.Command(exe, "worker", "--crash-on-signal")
+	// Nothing but handlers and requests looks at the time after the start.
+	p.cmd.Env = append(append(p.stack.Environ(), h.settings("LATCHKEY_RECONCILE_INTERVAL=1h", "LATCHKEY_MESSAGES_ACK_WAIT=1s")...), more...)
+	p.cmd.Dir, p.cmd.Stderr = p.dir, log
+	require.NoError(h.t, p.cmd.Start())
+	go func() {
+		_ = p.cmd.Wait() // it ends by a signal or a panic
+		close(p.done)
+	}()
+	h.t.Cleanup(func() {
+		_ = p.cmd.Process.Kill() // it may have ended
+		<-p.done
+	})
+	h.eventually(func() bool { return strings.Contains(p.output(), `"msg":"working"`) }, "the worker does not start")
+	return p
+}
+
+func (p *victim) output() string {
+	content, err := os.ReadFile(filepath.Join(p.dir, "stderr"))
+	require.NoError(p.t, err)
+	return string(content)
+}
+
+// loaded gives the process tokens to hold: stored ones that are asked for all
+// the time, and refreshes whose answers don't come.
+func (p *victim) loaded(secrets map[string]bool) {
+	p.t.Helper()
+	ctx, cancel := context.WithCancel(p.ctx)
+	var asking sync.WaitGroup
+	p.t.Cleanup(asking.Wait)
+	p.t.Cleanup(cancel)
+	run := filepath.Base(p.dir) + strings.ReplaceAll(p.t.Name(), "/", "-")
+	for i := range 3 {
+		steady, hanging := fmt.Sprintf("steady-%s-%d", run, i), fmt.Sprintf("hanging-%s-%d", run, i)
+		for _, c := range []meshsim.Connection{
+			p.connectAged(steady, fresh, spec("steady"), steady),
+			p.connectAged(hanging, due, spec("hanging"), hanging, meshsim.Delay(time.Minute, time.Minute)),
+		} {
+			secrets[c.Accounts[0].AccessToken.Reveal()], secrets[c.Accounts[0].RefreshToken.Reveal()] = true, true
+		}
+		p.event(events.TokenStored, steady)
+		require.Len(p.t, p.get(events.TokenRequest{UserID: steady}).AccessTokens, 1)
+		asking.Go(func() {
+			for ctx.Err() == nil {
+				body := fmt.Sprintf(`{"userId":%q}`, steady)
+				_, _ = p.nc.RequestWithContext(ctx, p.subjects.TokenGet(steady), []byte(body)) // ends with the process
+			}
+		})
+		p.eventually(func() bool { return len(p.underWay(hanging)) > 0 }, "no refresh is under way")
+	}
+}
+
+func (p *victim) quit() { require.NoError(p.t, p.cmd.Process.Signal(syscall.SIGQUIT)) }
+
+// panics has handlers panic over messages with tokens, then the process.
+func (p *victim) panics() {
+	require.NoError(p.t, p.cmd.Process.Signal(syscall.SIGUSR1))
+	p.eventually(func() bool {
+		p.publishConnected("panic", p.issue("coinbase", "panic"), time.Time{})
+		return strings.Contains(p.output(), "panic in a handler") && strings.Contains(p.output(), "panic in a handler of token requests")
+	}, "nothing panics")
+	require.NoError(p.t, p.cmd.Process.Signal(syscall.SIGUSR2))
+}
+
+func (p *victim) ended() {
+	p.t.Helper()
+	select {
+	case <-p.done:
+	case <-time.After(patience):
+		p.t.Fatal("the process goes on")
+	}
+}
