@@ -1,6 +1,7 @@
 package events
 
 import (
+	"encoding/json"
 	"math"
 	"strings"
 	"time"
@@ -120,6 +121,11 @@ func decodeConnected(data []byte, at time.Time) (Connected, error) {
 		return Connected{}, err
 	}
 	c.Payload.cutNames()
+	if a := c.Payload.AccessToken; a != nil {
+		if err := checkSize(a.AccountTokens); err != nil {
+			return Connected{}, err
+		}
+	}
 	return c, nil
 }
 
@@ -197,6 +203,28 @@ func checkName(message, field, value string) error {
 		return invalid(message, "%s: empty", field)
 	case len(value) > maxNameBytes:
 		return invalid(message, "%s: %d bytes, at most %d", field, len(value), maxNameBytes)
+	}
+	if r, found := unseen(value); found {
+		return invalid(message, "%s: contains the control or formatting character %U", field, r)
+	}
+	return nil
+}
+
+// maxAccountsBytes bounds what an event says of the accounts of a grant, so that
+// with all else it fits into a NATS message of 1 MB. A grant whose events can't be
+// published would be tried again for ever.
+const maxAccountsBytes = 512 << 10
+
+// checkSize holds the accounts of a payload against maxAccountsBytes, in the form
+// in which an event holds them.
+func checkSize(tokens []AccountToken) error {
+	accounts := make([]Account, len(tokens))
+	for i, t := range tokens {
+		accounts[i] = Account{AccountID: t.Account.AccountID, AccountName: t.Account.AccountName}
+	}
+	encoded, err := json.Marshal(accounts)
+	if err != nil || len(encoded) > maxAccountsBytes {
+		return invalid(IntegrationConnected, "payload.accessToken.accountTokens: too many accounts: their ids and names take %d bytes in an event, at most %d", len(encoded), maxAccountsBytes)
 	}
 	return nil
 }

@@ -34,6 +34,9 @@ func DecodeDisconnected(body []byte) (Disconnected, error) {
 		if len(value) > maxNameBytes {
 			return Disconnected{}, invalid(name, "%s: %d bytes, at most %d", field, len(value), maxNameBytes)
 		}
+		if r, found := unseen(value); found {
+			return Disconnected{}, invalid(name, "%s: contains the control or formatting character %U", field, r)
+		}
 	}
 	if d.DisconnectedAt.IsZero() {
 		d.DisconnectedAt = at

@@ -154,12 +154,20 @@ func CheckUserID(id string) error {
 	case !utf8.ValidString(id):
 		return fmt.Errorf("%w: not UTF-8", ErrUserID)
 	}
-	for _, r := range id {
-		if unicode.In(r, unicode.Cc, unicode.Cf, unicode.Zl, unicode.Zp) {
-			return fmt.Errorf("%w: contains the control or formatting character %U", ErrUserID, r)
-		}
+	if r, found := unseen(id); found {
+		return fmt.Errorf("%w: contains the control or formatting character %U", ErrUserID, r)
 	}
 	return nil
+}
+
+// unseen finds a control or formatting character.
+func unseen(s string) (r rune, found bool) {
+	for _, r := range s {
+		if unicode.In(r, unicode.Cc, unicode.Cf, unicode.Zl, unicode.Zp) {
+			return r, true
+		}
+	}
+	return 0, false
 }
 
 const hexDigits = "0123456789ABCDEF"

@@ -198,7 +198,11 @@ func (t *TokenService) guard(ctx context.Context, req micro.Request, record *aud
 	if err != nil {
 		return nil, err
 	}
-	return encodeReply(reply, in.SealTo)
+	body, err = encodeReply(reply, in.SealTo)
+	if err == nil && int64(len(body)) > t.conn.MaxPayload() {
+		return nil, refuse(events.CodeBadRequest, "the reply is larger than NATS takes; narrow the request by brokerType or accountId")
+	}
+	return body, err
 }
 
 // refusal is the body of an error answer.

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"text/tabwriter"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -69,14 +68,13 @@ func (a *app) tokenCommand() *cobra.Command {
 
 func printReply(cmd *cobra.Command, msg *nats.Msg, reveal bool) error {
 	if code := msg.Header.Get("Nats-Service-Error"); code != "" {
-		return &exitError{ExitRefused, fmt.Errorf("refused: %s", code)}
+		return &exitError{ExitRefused, fmt.Errorf("refused: %s", printable(code))}
 	}
 	reply, err := events.DecodeTokenReply(msg.Data)
 	if err != nil {
 		return err
 	}
-	w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 4, 2, ' ', 0)
-	fmt.Fprintln(w, "BROKER\tACCOUNT\tNAME\tEXPIRES\tTOKEN")
+	rows := [][]string{{"BROKER", "ACCOUNT", "NAME", "EXPIRES", "TOKEN"}}
 	for i, t := range reply.AccessTokens {
 		expires := "never"
 		if i < len(reply.Expiries) && reply.Expiries[i].ExpiresAt != nil {
@@ -86,10 +84,10 @@ func printReply(cmd *cobra.Command, msg *nats.Msg, reveal bool) error {
 		if reveal {
 			token = t.AccessToken.Reveal()
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", t.BrokerType, t.AccountID, t.AccountName, expires, token)
+		rows = append(rows, []string{t.BrokerType, t.AccountID, t.AccountName, expires, token})
 	}
 	for _, u := range reply.Unavailable {
-		fmt.Fprintf(w, "%s\t%s\t\t%s\t%s\n", u.BrokerType, u.AccountID, u.Code, u.Reason)
+		rows = append(rows, []string{u.BrokerType, u.AccountID, "", u.Code, string(u.Reason)})
 	}
-	return w.Flush()
+	return printTable(cmd.OutOrStdout(), rows...)
 }
