@@ -68,11 +68,18 @@ func (c Config) checkStorage(f *faults) {
 	f.unless(c.KMS.Endpoint == "" || carriesSecretsSafely(c.KMS.Endpoint), "kms.endpoint", secureForm+", or empty")
 	f.duration("kms.timeout", c.KMS.Timeout, time.Millisecond)
 
+	f.count("data_keys.shards", c.DataKeys.Shards, 1, 256)
+	f.unless(!c.DataKeys.PerUser || c.DataKeys.Shards == 1, "data_keys.shards", "must be 1 with data_keys.per_user")
 	f.duration("data_keys.max_age", c.DataKeys.MaxAge, time.Second)
-	f.amount("data_keys.max_sets", c.DataKeys.MaxSets, 1, 1<<32) // AES-GCM's bound for random nonces
+	sets := int64(1 << 32) // AES-GCM's bound for random nonces
+	if c.DataKeys.PerUser {
+		sets >>= 8 // each of up to 256 workers counts for itself
+	}
+	f.amount("data_keys.max_sets", c.DataKeys.MaxSets, 1, sets)
 	f.amount("data_keys.max_bytes", c.DataKeys.MaxBytes, 1, 1<<50)
 	f.count("data_keys.cache_size", c.DataKeys.CacheSize, 1, 1_000_000)
 	f.duration("data_keys.cache_age", c.DataKeys.CacheAge, time.Second)
+	f.duration("data_keys.outage", c.DataKeys.Outage, 0)
 }
 
 const secureForm = "must be an https:// address without credentials and query (http:// on the loopback interface only)"

@@ -24,11 +24,13 @@ func Default() Config {
 		},
 		KMS: KMS{Timeout: 5 * time.Second},
 		DataKeys: DataKeys{
+			Shards:    1,
 			MaxAge:    day,
 			MaxSets:   1 << 20,
 			MaxBytes:  1 << 33,
 			CacheSize: 1000,
 			CacheAge:  time.Hour,
+			Outage:    4 * time.Hour,
 		},
 		Mesh: Mesh{
 			URL:                "https://integration-api.meshconnect.com",

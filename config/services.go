@@ -73,16 +73,27 @@ type KMS struct {
 // DataKeys bounds the use of the keys that seal token sets. A new data key is
 // made as soon as the one in use reaches any of its three bounds.
 type DataKeys struct {
+	// Number of data keys over which a worker spreads its users, 1 to 256. The more, the less
+	// one data key opens, and the more calls to KMS.
+	Shards int `yaml:"shards"`
+	// Give each user data keys of their own, so that deleting them makes even backups of that
+	// user's tokens unreadable. It costs calls to KMS for each user; see operations.
+	PerUser bool `yaml:"per_user"`
 	// How long a data key seals.
 	MaxAge time.Duration `yaml:"max_age"`
-	// Number of token sets sealed with one data key, at most 4294967296.
+	// Number of token sets sealed with one data key, at most 4294967296 (16777216 with
+	// per_user, since workers then share data keys and each counts for itself).
 	MaxSets int64 `yaml:"max_sets"`
 	// Bytes sealed with one data key.
 	MaxBytes int64 `yaml:"max_bytes"`
-	// Number of unwrapped data keys kept in memory for opening.
+	// Number of unwrapped data keys kept in memory for opening, and of those for sealing.
 	CacheSize int `yaml:"cache_size"`
-	// How long an unwrapped data key is kept in memory for opening.
+	// How long an unwrapped data key is kept for opening before KMS is asked again. It stays in
+	// memory for this and the time of outage.
 	CacheAge time.Duration `yaml:"cache_age"`
+	// How much longer data keys seal and open while KMS can't be reached. When KMS refuses
+	// (a disabled key, a permission taken away) they end at once. 0: no longer.
+	Outage time.Duration `yaml:"outage"`
 }
 
 // Mesh is the client of Mesh's HTTP interface.

@@ -107,7 +107,7 @@ func (c *ConnectKeys) read(ctx context.Context) ([]store.ConnectKey, error) {
 }
 
 func (c *ConnectKeys) add(ctx context.Context, sequence int64) error {
-	sealer, err := c.Envelope.Sealer(ctx)
+	sealer, err := c.Envelope.Sealer(ctx, "")
 	if err != nil {
 		return err
 	}

@@ -44,7 +44,7 @@ type Connector struct {
 // already known, or older than what is known, changes nothing.
 func (c *Connector) Connect(ctx context.Context, in events.Connected, at time.Time) error {
 	at = store.Milli(at)
-	sealer, err := c.Envelope.Sealer(ctx)
+	sealer, err := c.Envelope.Sealer(ctx, in.UserID)
 	if err != nil {
 		return err
 	}
@@ -345,7 +345,7 @@ func (c *Connector) removeAtMesh(ctx context.Context, g *store.Grant) {
 // trim takes some accounts out of a grant. A refresh under way is not
 // disturbed: its answer is applied to what remains.
 func (c *Connector) trim(ctx context.Context, g *store.Grant, gone []string, reason events.Reason) error {
-	sealer, err := c.Envelope.Sealer(ctx)
+	sealer, err := c.Envelope.Sealer(ctx, g.UserID)
 	if err != nil {
 		return err
 	}

@@ -74,7 +74,7 @@ type DeadLetters struct {
 // Park seals a message and stores it among the dead letters. The message may
 // be acknowledged only after Park has returned nil.
 func (p *DeadLetters) Park(ctx context.Context, message string, d *delivery, body []byte, reason string) error {
-	sealer, err := p.Envelope.Sealer(ctx)
+	sealer, err := p.Envelope.Sealer(ctx, userOf(message, d, body))
 	if err != nil {
 		return fmt.Errorf("parking a message: %w", err)
 	}

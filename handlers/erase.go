@@ -24,10 +24,7 @@ const maxTag = 64
 func (p *DeadLetters) tag(name string, d *delivery, body []byte) string {
 	switch name {
 	case events.IntegrationConnected, events.IntegrationDisconnected:
-		if d.User != "" {
-			return store.UserTag(d.User)
-		}
-		if user, ok := events.PeekUser(body); ok {
+		if user := userOf(name, d, body); user != "" {
 			return store.UserTag(user)
 		}
 	case events.RefreshDueName:
@@ -38,6 +35,21 @@ func (p *DeadLetters) tag(name string, d *delivery, body []byte) string {
 		return strings.TrimPrefix(d.Subject, p.Subjects.Recovery(""))
 	}
 	return events.UnknownTag
+}
+
+// userOf returns the user whom a message is about, empty if it can't be told.
+func userOf(name string, d *delivery, body []byte) string {
+	if name != events.IntegrationConnected && name != events.IntegrationDisconnected {
+		return ""
+	}
+	if d.User != "" {
+		return d.User
+	}
+	user, ok := events.PeekUser(body)
+	if !ok {
+		return ""
+	}
+	return user
 }
 
 // Erase drops the dead letters that hold what a disconnect covers and that

@@ -103,6 +103,10 @@ func (k *keys) PutKey(_ context.Context, key envelope.WrappedKey) error {
 	return nil
 }
 
+func (k *keys) SealingKey(context.Context, string, time.Time, time.Time) (envelope.WrappedKey, error) {
+	return envelope.WrappedKey{}, envelope.ErrUnknownKey
+}
+
 func (k *keys) Key(_ context.Context, id string) (envelope.WrappedKey, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()

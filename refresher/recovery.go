@@ -121,7 +121,7 @@ func (r *Refresher) Recover(ctx context.Context, body []byte) error {
 	if err != nil {
 		return err
 	}
-	sealer, err := r.envelope.Sealer(ctx)
+	sealer, err := r.envelope.Sealer(ctx, g.UserID)
 	if err != nil {
 		return err
 	}

@@ -212,7 +212,7 @@ func TestWithoutKMSNothingIsSpent(t *testing.T) {
 	require.Equal(t, g, r.get(w, g.ID), "not even a lease was taken")
 
 	r.kms.Faults().Clear()
-	_, err := w.envelope.Sealer(t.Context())
+	_, err := w.envelope.Sealer(t.Context(), "user")
 	require.NoError(t, err)
 	r.kms.Faults().Always(kmssim.ServiceUnavailable)
 	require.NoError(t, w.Due(t.Context(), due(g)), "the key to seal is there, the key to open is not")

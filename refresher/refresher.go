@@ -108,7 +108,7 @@ func (r *Refresher) Due(ctx context.Context, m events.RefreshDue) error {
 	if err != nil {
 		return err
 	}
-	_, err = r.refresh(ctx, m, &m.DueAt, done)
+	_, err = r.refresh(ctx, m, "", &m.DueAt, done)
 	if errors.Is(err, store.ErrStale) {
 		return r.reschedule(ctx, m)
 	}
@@ -129,7 +129,7 @@ func (r *Refresher) Now(ctx context.Context, g *store.Grant) (*store.Grant, erro
 	if err != nil {
 		return nil, err
 	}
-	return r.refresh(ctx, events.RefreshDue{GrantID: g.ID, BrokerType: g.BrokerType, Version: g.Version}, nil, done)
+	return r.refresh(ctx, events.RefreshDue{GrantID: g.ID, BrokerType: g.BrokerType, Version: g.Version}, g.UserID, nil, done)
 }
 
 // reschedule makes good what an out of date message may hide: it can have
@@ -161,12 +161,21 @@ func (r *Refresher) checkAge(g *store.Grant, scheduled events.RefreshDue) {
 		zap.String("grant", g.ID), zap.Int64("scheduled", scheduled.Version), zap.Int64("stored", g.Version))
 }
 
-// refresh does everything between the permission and the event.
-func (r *Refresher) refresh(ctx context.Context, m events.RefreshDue, dueAt *time.Time, done func(*Failure)) (*store.Grant, error) {
+// refresh does everything between the permission and the event. The user may be
+// empty: messages don't name users.
+func (r *Refresher) refresh(ctx context.Context, m events.RefreshDue, user string, dueAt *time.Time, done func(*Failure)) (*store.Grant, error) {
 	// What can fail without harm comes first: from the call on, the answer
 	// must be kept.
 	idle := &Failure{Class: uncalled, Detail: "no call was made"}
-	sealer, err := r.envelope.Sealer(ctx)
+	if user == "" {
+		g, err := r.store.Get(ctx, m.GrantID)
+		if err != nil {
+			done(idle)
+			return nil, err
+		}
+		user = g.UserID
+	}
+	sealer, err := r.envelope.Sealer(ctx, user)
 	if err != nil {
 		done(idle)
 		return nil, err
@@ -359,6 +368,10 @@ func (r *Refresher) keep(ctx context.Context, g *store.Grant, p pending, sealer 
 			return nil, nil
 		}
 		time.Sleep(pause)
+		// After a long wait the data key may be over, and pruned before long.
+		if fresh, err := r.envelope.Sealer(ctx, g.UserID); err == nil {
+			sealer = fresh
+		}
 	}
 }
 

@@ -194,7 +194,7 @@ func (r *rig) connect(w *worker, spec meshsim.ConnectSpec, change ...func(*store
 	for _, f := range change {
 		f(g)
 	}
-	sealer, err := w.envelope.Sealer(r.t.Context())
+	sealer, err := w.envelope.Sealer(r.t.Context(), "user")
 	require.NoError(r.t, err)
 	g.Sealed = store.SealTokens(sealer, set, g.Binding())
 	require.NoError(r.t, w.store.Insert(r.t.Context(), g))

@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
+	"time"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo"
+	"go.mongodb.org/mongo-driver/v2/mongo/options"
 
 	"github.com/latchkey/latchkey/store/envelope"
 )
@@ -30,4 +33,90 @@ func (s *Store) Key(ctx context.Context, id string) (envelope.WrappedKey, error)
 		return key, fmt.Errorf("reading data key %s: %w", id, err)
 	}
 	return key, nil
+}
+
+// SealingKey implements envelope.KeyStore.
+func (s *Store) SealingKey(ctx context.Context, scope string, since, now time.Time) (envelope.WrappedKey, error) {
+	var key envelope.WrappedKey
+	err := s.dataKeys.FindOne(ctx, bson.D{
+		{Key: "scope", Value: scope},
+		{Key: "createdAt", Value: bson.D{{Key: "$gte", Value: Milli(since)}}},
+		{Key: "sealsUntil", Value: bson.D{{Key: "$gt", Value: Milli(now)}}},
+	}, options.FindOne().SetSort(bson.D{{Key: "createdAt", Value: -1}})).Decode(&key)
+	if errors.Is(err, mongo.ErrNoDocuments) {
+		return key, envelope.ErrUnknownKey
+	}
+	if err != nil {
+		return key, fmt.Errorf("looking for the data key of a scope: %w", err)
+	}
+	return key, nil
+}
+
+// DeleteUserKeys deletes the data keys that belong to a user alone, and returns
+// how many there were. Nothing sealed under them opens any more, wherever a
+// copy of it lies; a worker that has one in memory lets go of it within
+// data_keys.cache_age.
+func (s *Store) DeleteUserKeys(ctx context.Context, user string) (int, error) {
+	scope := envelope.ScopeOf(user)
+	if scope == "" {
+		return 0, nil
+	}
+	res, err := s.dataKeys.DeleteMany(ctx, bson.D{{Key: "scope", Value: scope}})
+	if err != nil {
+		return 0, fmt.Errorf("deleting a user's data keys: %w", err)
+	}
+	return int(res.DeletedCount), nil
+}
+
+// Keys returns all data keys that were created before a time, oldest first. A
+// zero time means all.
+func (s *Store) Keys(ctx context.Context, before time.Time) iter.Seq2[envelope.WrappedKey, error] {
+	filter := bson.D{}
+	if !before.IsZero() {
+		filter = bson.D{{Key: "createdAt", Value: bson.D{{Key: "$lt", Value: Milli(before)}}}}
+	}
+	return func(yield func(envelope.WrappedKey, error) bool) {
+		cursor, err := s.dataKeys.Find(ctx, filter, options.Find().SetSort(bson.D{{Key: "createdAt", Value: 1}}))
+		if err != nil {
+			yield(envelope.WrappedKey{}, fmt.Errorf("listing the data keys: %w", err))
+			return
+		}
+		defer func() { _ = cursor.Close(context.WithoutCancel(ctx)) }()
+		for cursor.Next(ctx) {
+			var key envelope.WrappedKey
+			if err := cursor.Decode(&key); err != nil {
+				yield(key, fmt.Errorf("reading a data key: %w", err))
+				return
+			}
+			if !yield(key, nil) {
+				return
+			}
+		}
+		if err := cursor.Err(); err != nil {
+			yield(envelope.WrappedKey{}, fmt.Errorf("listing the data keys: %w", err))
+		}
+	}
+}
+
+// Rewrap replaces the wrapped form of a data key, if it still is the one of
+// key. ErrConflict: it is not, or the key is gone.
+func (s *Store) Rewrap(ctx context.Context, key envelope.WrappedKey, wrapped []byte, kek string) error {
+	res, err := s.dataKeys.UpdateOne(ctx,
+		bson.D{{Key: "_id", Value: key.ID}, {Key: "wrapped", Value: key.Wrapped}},
+		bson.D{{Key: "$set", Value: bson.D{{Key: "wrapped", Value: wrapped}, {Key: "kek", Value: kek}}}})
+	if err != nil {
+		return fmt.Errorf("storing data key %s rewrapped: %w", key.ID, err)
+	}
+	if res.MatchedCount == 0 {
+		return fmt.Errorf("storing data key %s rewrapped: %w", key.ID, ErrConflict)
+	}
+	return nil
+}
+
+// DeleteKey deletes a data key. What it sealed never opens again.
+func (s *Store) DeleteKey(ctx context.Context, id string) error {
+	if _, err := s.dataKeys.DeleteOne(ctx, bson.D{{Key: "_id", Value: id}}); err != nil {
+		return fmt.Errorf("deleting data key %s: %w", id, err)
+	}
+	return nil
 }

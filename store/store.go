@@ -113,9 +113,10 @@ func (s *Store) Ensure(ctx context.Context) error {
 			index("due.stream", "due.at"), // grants without a schedule in the present stream
 			index("outbox.since"),         // unsent events
 			index("purgeAt"),              // records to drop
+			index("sealed.key"),           // what a data key has sealed
 		}},
 		{s.revocations, []mongo.IndexModel{index("purgeAt")}},
-		{s.dataKeys, []mongo.IndexModel{index("createdAt")}},
+		{s.dataKeys, []mongo.IndexModel{index("createdAt"), index("scope", "createdAt")}},
 		{s.auditHeads, []mongo.IndexModel{index("purgeAt")}},
 	}
 	for _, w := range wanted {

@@ -27,7 +27,7 @@ func sealing(t *testing.T) *envelope.Envelope {
 	keys := open(t)
 	o := envelope.Options{KMS: kms.NewFromConfig(sim.Config(server.URL)), Store: keys, KeyID: "alias/tokens"}
 	sealer := envelope.New(o)
-	_, err = sealer.Sealer(t.Context())
+	_, err = sealer.Sealer(t.Context(), "user")
 	require.NoError(t, err)
 	return sealer
 }
@@ -45,7 +45,7 @@ var tokenSets = rapid.Custom(func(t *rapid.T) store.TokenSet {
 
 func TestTokensRoundTrip(t *testing.T) {
 	e := sealing(t)
-	sealer, err := e.Sealer(t.Context())
+	sealer, err := e.Sealer(t.Context(), "user")
 	require.NoError(t, err)
 	b := active("g").Binding()
 	rapid.Check(t, func(t *rapid.T) {
@@ -59,7 +59,7 @@ func TestTokensRoundTrip(t *testing.T) {
 func TestTokensOpenOnlyAtTheirVersion(t *testing.T) {
 	const token = "eyJCANARYx7Q-a-long-token"
 	e := sealing(t)
-	sealer, err := e.Sealer(t.Context())
+	sealer, err := e.Sealer(t.Context(), "user")
 	require.NoError(t, err)
 	g := active("g")
 	set := store.TokenSet{Accounts: []store.AccountToken{{AccountID: "acc-1", AccessToken: secret.New(token)}}, RefreshToken: secret.New(token)}
@@ -79,7 +79,7 @@ func TestTokensOpenOnlyAtTheirVersion(t *testing.T) {
 func TestWhatIsNoTokenSetIsToldWithoutItsText(t *testing.T) {
 	const token = "eyJCANARYx7Q"
 	e := sealing(t)
-	sealer, err := e.Sealer(t.Context())
+	sealer, err := e.Sealer(t.Context(), "user")
 	require.NoError(t, err)
 	b := active("g").Binding()
 	for _, plain := range []string{"", token, `"` + token + `"`, `{"r":{"` + token + `":1}}`, `{"a":["` + token + `"]}`} {

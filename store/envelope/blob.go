@@ -12,11 +12,9 @@
 package envelope
 
 import (
-	"crypto/aes"
 	"crypto/cipher"
 	"encoding/binary"
 	"errors"
-	"fmt"
 )
 
 // Blob is a sealed secret.
@@ -72,21 +70,6 @@ func additionalData(keyID string, b Binding) []byte {
 		out = append(out, s...)
 	}
 	return binary.BigEndian.AppendUint64(out, uint64(b.Version))
-}
-
-func newAEAD(key []byte) (cipher.AEAD, error) {
-	if len(key) != keySize {
-		return nil, fmt.Errorf("a data key of %d bytes, not %d", len(key), keySize)
-	}
-	block, err := aes.NewCipher(key)
-	if err != nil {
-		return nil, fmt.Errorf("making a cipher of a data key: %w", err)
-	}
-	aead, err := cipher.NewGCMWithRandomNonce(block)
-	if err != nil {
-		return nil, fmt.Errorf("making an AEAD of a data key: %w", err)
-	}
-	return aead, nil
 }
 
 func sealWith(aead cipher.AEAD, keyID string, plaintext []byte, b Binding) Blob {

@@ -21,7 +21,7 @@ var bindings = rapid.Custom(func(t *rapid.T) envelope.Binding {
 func TestRoundTrip(t *testing.T) {
 	f := newFixture(t)
 	sealing, opening := f.envelope(), f.envelope()
-	sealer, err := sealing.Sealer(t.Context())
+	sealer, err := sealing.Sealer(t.Context(), "user")
 	require.NoError(t, err)
 	rapid.Check(t, func(t *rapid.T) {
 		plaintext := rapid.SliceOf(rapid.Byte()).Draw(t, "plaintext")
@@ -138,7 +138,7 @@ func BenchmarkSealOpen(b *testing.B) {
 	b.SetBytes(int64(len(plaintext)))
 	b.ReportAllocs()
 	for b.Loop() {
-		sealer, err := e.Sealer(b.Context())
+		sealer, err := e.Sealer(b.Context(), "user")
 		if err != nil {
 			b.Fatal(err)
 		}

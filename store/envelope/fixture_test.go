@@ -16,7 +16,12 @@ import (
 	"github.com/latchkey/latchkey/store/envelope"
 )
 
-const alias = "alias/tokens"
+const (
+	alias  = "alias/tokens"
+	outage = 4 * time.Hour
+	// pause is longer than any pause that a failure of KMS brings.
+	pause = time.Minute
+)
 
 // fixture is a KMS behind the SDK's own client, a store of wrapped keys and a
 // clock, from which envelopes are made.
@@ -46,7 +51,7 @@ func newFixture(t testing.TB) *fixture {
 
 // options are those of an envelope over the fixture.
 func (f *fixture) options() envelope.Options {
-	return envelope.Options{KMS: f.client, Store: f.keys, KeyID: alias, Now: f.clock.Now}
+	return envelope.Options{KMS: f.client, Store: f.keys, KeyID: alias, Outage: outage, Now: f.clock.Now}
 }
 
 func (f *fixture) envelope() *envelope.Envelope { return envelope.New(f.options()) }
@@ -57,7 +62,7 @@ func (f *fixture) decrypted() int { return f.sim.Calls("Decrypt") }
 // seal seals under a sealer that is fetched anew, as before every refresh.
 func seal(t testing.TB, e *envelope.Envelope, plaintext string) envelope.Blob {
 	t.Helper()
-	s, err := e.Sealer(t.Context())
+	s, err := e.Sealer(t.Context(), "user")
 	require.NoError(t, err)
 	return s.Seal([]byte(plaintext), binding)
 }
@@ -117,6 +122,18 @@ func (m *memoryKeys) Key(_ context.Context, id string) (envelope.WrappedKey, err
 	return key, nil
 }
 
+func (m *memoryKeys) SealingKey(_ context.Context, scope string, since, now time.Time) (found envelope.WrappedKey, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	err = envelope.ErrUnknownKey
+	for _, key := range m.byID {
+		if key.Scope == scope && !key.CreatedAt.Before(since) && key.SealsUntil.After(now) && key.CreatedAt.After(found.CreatedAt) {
+			found, err = key, nil
+		}
+	}
+	return found, err
+}
+
 func (m *memoryKeys) failWith(err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -135,6 +152,12 @@ func (m *memoryKeys) put(key envelope.WrappedKey) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.byID[key.ID] = key
+}
+
+func (m *memoryKeys) remove(id string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.byID, id)
 }
 
 // hooked calls before a request and hands on what came back.

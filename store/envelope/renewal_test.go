@@ -3,6 +3,7 @@ package envelope_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -51,22 +52,38 @@ func TestAKeyIsRenewedAtMaxBytes(t *testing.T) {
 }
 
 func TestKMSCallsPerMillionSets(t *testing.T) {
-	f := newFixture(t)
-	e := f.envelope()
-	var last envelope.Blob
-	plaintext := []byte("x")
-	const sets = 1<<20 + 10
-	for range sets {
-		s, err := e.Sealer(t.Context())
-		if err != nil {
-			t.Fatal(err)
+	for shards, keys := range map[int]int{1: 2, 16: 16} { // of one: a key for the first 2^20 sets, one for the rest
+		f := newFixture(t)
+		o := f.options()
+		o.Shards = shards
+		e := envelope.New(o)
+		plaintext := []byte("x")
+		last := map[string]envelope.Blob{}
+		const sets = 1<<20 + 10
+		for i := range sets {
+			s, err := e.Sealer(t.Context(), users[i%len(users)])
+			if err != nil {
+				t.Fatal(err)
+			}
+			blob := s.Seal(plaintext, binding)
+			last[blob.KeyID] = blob
 		}
-		last = s.Seal(plaintext, binding)
+		require.Equal(t, keys, f.generated())
+		for _, blob := range last {
+			requireOpens(t, f.envelope(), blob, "x")
+		}
+		require.LessOrEqual(t, f.generated()+f.decrypted(), 100)
 	}
-	require.Equal(t, 2, f.generated(), "one key for the first 2^20 sets, one for the rest")
-	requireOpens(t, e, last, "x")
-	require.LessOrEqual(t, f.generated()+f.decrypted(), 100)
 }
+
+// users are enough to fall into every one of 16 shards.
+var users = func() []string {
+	out := make([]string, 1000)
+	for i := range out {
+		out[i] = fmt.Sprintf("user-%d", i)
+	}
+	return out
+}()
 
 func TestWithoutKMSNothingIsSealed(t *testing.T) {
 	for name, fault := range map[string]kmssim.Fault{
@@ -82,11 +99,12 @@ func TestWithoutKMSNothingIsSealed(t *testing.T) {
 		}
 		e := envelope.New(o)
 		f.sim.Faults().Always(fault)
-		_, err := e.Sealer(t.Context())
+		_, err := e.Sealer(t.Context(), "user")
 		require.ErrorIs(t, err, envelope.ErrKMS, name)
 		require.Empty(t, f.keys.all(), name)
 
 		f.sim.Faults().Clear()
+		f.clock.advance(pause)
 		requireOpens(t, e, seal(t, e, "x"), "x")
 		require.Len(t, told, 2, name)
 		require.Error(t, told[0])
@@ -98,7 +116,7 @@ func TestAWrongKEKIsTold(t *testing.T) {
 	f := newFixture(t)
 	o := f.options()
 	o.KeyID = "alias/none"
-	_, err := envelope.New(o).Sealer(t.Context())
+	_, err := envelope.New(o).Sealer(t.Context(), "user")
 	require.ErrorIs(t, err, envelope.ErrKMS)
 	require.ErrorContains(t, err, "NotFoundException")
 }
@@ -108,7 +126,7 @@ func TestAKeyThatIsNotStoredDoesNotSeal(t *testing.T) {
 	e := f.envelope()
 	down := errors.New("database down")
 	f.keys.failWith(down)
-	_, err := e.Sealer(t.Context())
+	_, err := e.Sealer(t.Context(), "user")
 	require.ErrorIs(t, err, down)
 	require.NotErrorIs(t, err, envelope.ErrKMS)
 
@@ -125,13 +143,14 @@ func TestAnOldKeyGoesOnWhileThereIsNoNewOne(t *testing.T) {
 	f.sim.Faults().Always(kmssim.ServiceUnavailable)
 	f.clock.advance(24 * time.Hour)
 	require.Equal(t, first.KeyID, seal(t, e, "two").KeyID)
-	f.clock.advance(time.Hour - 1)
+	f.clock.advance(outage - 1)
 	require.Equal(t, first.KeyID, seal(t, e, "three").KeyID)
 	f.clock.advance(1)
-	_, err := e.Sealer(t.Context())
+	_, err := e.Sealer(t.Context(), "user")
 	require.ErrorIs(t, err, envelope.ErrKMS)
 
 	f.sim.Faults().Clear()
+	f.clock.advance(pause)
 	require.NotEqual(t, first.KeyID, seal(t, e, "four").KeyID)
 }
 
@@ -142,14 +161,14 @@ func TestAFullKeyDoesNotGoOn(t *testing.T) {
 	e := envelope.New(o)
 	seal(t, e, "one")
 	f.sim.Faults().Always(kmssim.ServiceUnavailable)
-	_, err := e.Sealer(t.Context())
+	_, err := e.Sealer(t.Context(), "user")
 	require.ErrorIs(t, err, envelope.ErrKMS)
 }
 
 func TestASealerAtHandNeedsNoKMS(t *testing.T) {
 	f := newFixture(t)
 	e := f.envelope()
-	s, err := e.Sealer(t.Context())
+	s, err := e.Sealer(t.Context(), "user")
 	require.NoError(t, err)
 	f.sim.Faults().Always(kmssim.Disconnect)
 	f.clock.advance(1000 * time.Hour)
@@ -166,7 +185,7 @@ func TestAHangingKMSIsGivenUp(t *testing.T) {
 		<-ctx.Done()
 		return ctx.Err()
 	}}
-	_, err := envelope.New(o).Sealer(t.Context())
+	_, err := envelope.New(o).Sealer(t.Context(), "user")
 	require.ErrorIs(t, err, envelope.ErrKMS)
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 }
@@ -175,7 +194,7 @@ func TestWithoutRandomnessNoKeyIsMade(t *testing.T) {
 	f := newFixture(t)
 	o := f.options()
 	o.Rand = failing{}
-	_, err := envelope.New(o).Sealer(t.Context())
+	_, err := envelope.New(o).Sealer(t.Context(), "user")
 	require.ErrorIs(t, err, errNoRandomness)
 	require.Zero(t, f.generated())
 }

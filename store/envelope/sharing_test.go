@@ -36,7 +36,7 @@ func crowd(f *fixture, n int, call func(*envelope.Envelope) error) []error {
 func TestConcurrentFirstUseMakesOneKey(t *testing.T) {
 	f := newFixture(t)
 	for _, err := range crowd(f, 64, func(e *envelope.Envelope) error {
-		s, err := e.Sealer(t.Context())
+		s, err := e.Sealer(t.Context(), "user")
 		if err == nil {
 			s.Seal([]byte("x"), binding)
 		}
@@ -74,7 +74,7 @@ func TestOneCallersEndDoesNotFailTheOthers(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	first, second := make(chan error, 1), make(chan error, 1)
 	sealer := func(ctx context.Context, out chan<- error) {
-		_, err := e.Sealer(ctx)
+		_, err := e.Sealer(ctx, "user")
 		out <- err
 	}
 	go sealer(ctx, first)

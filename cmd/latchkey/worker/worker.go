@@ -111,6 +111,9 @@ func (w *worker) disconnect() {
 	if w.mesh != nil {
 		w.mesh.Close()
 	}
+	if w.envelope != nil {
+		w.envelope.Close()
+	}
 	if w.db != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		defer cancel()
@@ -143,7 +146,7 @@ func (w *worker) assemble(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if _, err := env.Sealer(ctx); err != nil {
+	if _, err := env.Sealer(ctx, ""); err != nil {
 		return fmt.Errorf("making a data key (check kms.key_id, kms.region and the permissions): %w", err)
 	}
 
@@ -225,7 +228,7 @@ func (w *worker) run(ctx context.Context, ready func()) error {
 		return errors.Join(err, w.router.Close())
 	}
 	background.Go(func() { w.reconciler.Run(stopped) })
-	background.Go(func() { w.dropKeys(stopped) })
+	background.Go(func() { w.tendKeys(stopped) })
 	background.Go(func() { w.keys.Run(stopped) })
 	admin, err := startAdmin(w.cfg.Admin, w.reg, w.health, w.log)
 	if err != nil {
@@ -247,20 +250,6 @@ func (w *worker) run(ctx context.Context, ready func()) error {
 	err = errors.Join(cause, w.finish(), admin.stop())
 	w.log.Info("stopped", zap.Error(err))
 	return err
-}
-
-// dropKeys keeps plain data keys in memory no longer than configured.
-func (w *worker) dropKeys(ctx context.Context) {
-	ticker := time.NewTicker(max(w.cfg.DataKeys.CacheAge/10, time.Second))
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ticker.C:
-			w.envelope.DropAged()
-		case <-ctx.Done():
-			return
-		}
-	}
 }
 
 // finish takes no more work and waits, within the grace, for what is under way.

@@ -11,7 +11,9 @@
 // GenerateDataKey, GenerateDataKeyWithoutPlaintext, Encrypt, Decrypt and
 // ReEncrypt work on symmetric encryption keys (SYMMETRIC_DEFAULT) with the size
 // limits of AWS, and take DryRun and DryRunModifiers. CreateKey, DescribeKey,
-// EnableKey, DisableKey, CreateAlias and ListAliases serve to manage them. Key
+// EnableKey, DisableKey, CreateAlias, UpdateAlias and ListAliases serve to manage
+// them, and [KMS.Replicate] puts a replica of a multi-Region key into another
+// Region. Key
 // ids (of multi-Region keys, mrk-..., too), key ARNs, alias names and alias ARNs
 // all name a key where AWS accepts them. The encryption context is authenticated
 // with the ciphertext and may hold 8,192 bytes of names and values together.
@@ -34,8 +36,9 @@
 //
 // # What is not simulated
 //
-// Policies, grants (grant tokens are ignored), tags, rotation, deletion,
-// replication of multi-Region keys, imported material, custom key stores,
+// Policies, grants (grant tokens are ignored), tags, rotation, deletion, the
+// operation ReplicateKey and what a primary key tells of its replicas, imported
+// material, custom key stores,
 // asymmetric and HMAC keys, attestation, request quotas other than through
 // Faults, eventual consistency, and the expiry of signatures: a signature stays
 // good for ever, so that a test's clock need not agree with the client's.

@@ -27,6 +27,9 @@ const (
 	ServiceUnavailable
 	// Disconnect closes the connection without an answer.
 	Disconnect
+	// AccessDenied answers AccessDeniedException (400), as when a policy takes
+	// the permission away.
+	AccessDenied
 )
 
 // err is what the fault answers.
@@ -45,6 +48,8 @@ func (f Fault) err() error {
 		return &apiError{http.StatusServiceUnavailable, "ServiceUnavailableException", "Simulated unavailability of the service."}
 	case Disconnect:
 		return errDisconnect
+	case AccessDenied:
+		return clientError("AccessDeniedException", "The caller is not authorized to perform this operation on this key.")
 	}
 	return fmt.Errorf("unknown fault %d", f)
 }

@@ -35,6 +35,7 @@ type key struct {
 	ARN         string    `json:"arn"`
 	Description string    `json:"description,omitempty"`
 	MultiRegion bool      `json:"multi_region,omitempty"`
+	Primary     string    `json:"primary,omitempty"` // of a replica: the Region of its primary key
 	Disabled    bool      `json:"disabled,omitempty"`
 	Created     time.Time `json:"created"`
 	Aliases     []alias   `json:"aliases,omitempty"`
@@ -176,6 +177,32 @@ func (r *keyring) addAlias(ref, name string) error {
 	}
 	changed := *k
 	changed.Aliases = append(slices.Clone(k.Aliases), alias{Name: name, Created: r.clock().UTC()})
+	return r.put(&changed)
+}
+
+// moveAlias has an alias name the key that ref names, and no other.
+func (r *keyring) moveAlias(ref, name string) error {
+	if err := checkAliasName(name); err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	id, ok := r.aliases[name]
+	if !ok {
+		return notFound("Alias " + r.arn(name) + " is not found.")
+	}
+	to, err := r.lookup(ref, false)
+	if err != nil || to.ID == id {
+		return err
+	}
+	from := *r.keys[id]
+	moved := from.Aliases[slices.IndexFunc(from.Aliases, func(a alias) bool { return a.Name == name })]
+	from.Aliases = slices.DeleteFunc(slices.Clone(from.Aliases), func(a alias) bool { return a.Name == name })
+	if err := r.put(&from); err != nil {
+		return err
+	}
+	changed := *to
+	changed.Aliases = append(slices.Clone(to.Aliases), moved)
 	return r.put(&changed)
 }
 

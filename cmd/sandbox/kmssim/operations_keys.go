@@ -84,6 +84,11 @@ func (k *KMS) metadata(key *key) *keyOutput {
 			PrimaryKey:         regionalKey{Arn: key.ARN, Region: k.region},
 			ReplicaKeys:        []regionalKey{},
 		}
+		if key.Primary != "" {
+			m.MultiRegionConfiguration.MultiRegionKeyType = types.MultiRegionKeyTypeReplica
+			m.MultiRegionConfiguration.PrimaryKey = regionalKey{Arn: arnIn(key.ARN, key.Primary), Region: key.Primary}
+			m.MultiRegionConfiguration.ReplicaKeys = append(m.MultiRegionConfiguration.ReplicaKeys, regionalKey{Arn: key.ARN, Region: k.region})
+		}
 	}
 	return &keyOutput{KeyMetadata: m}
 }
@@ -144,6 +149,16 @@ func (k *KMS) createAlias(in *kms.CreateAliasInput) (nothing, error) {
 		in.AliasName = new(string)
 	}
 	return nothing{}, k.keys.addAlias(*in.TargetKeyId, *in.AliasName)
+}
+
+func (k *KMS) updateAlias(in *kms.UpdateAliasInput) (nothing, error) {
+	if err := checkKeyRef("targetKeyId", in.TargetKeyId); err != nil {
+		return nothing{}, err
+	}
+	if in.AliasName == nil {
+		in.AliasName = new(string)
+	}
+	return nothing{}, k.keys.moveAlias(*in.TargetKeyId, *in.AliasName)
 }
 
 type listAliasesOutput struct {

@@ -57,6 +57,7 @@ var operations = map[string]operation{
 	"GenerateDataKeyWithoutPlaintext": operationOf((*KMS).generateDataKeyWithoutPlaintext),
 	"ListAliases":                     operationOf((*KMS).listAliases),
 	"ReEncrypt":                       operationOf((*KMS).reEncrypt),
+	"UpdateAlias":                     operationOf((*KMS).updateAlias),
 }
 
 // operationOf decodes requests into the input type of the SDK, whose field

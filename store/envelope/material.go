@@ -1,0 +1,96 @@
+package envelope
+
+import (
+	"crypto/aes"
+	"crypto/cipher"
+	"fmt"
+	"reflect"
+	"sync/atomic"
+	"unsafe"
+)
+
+// material is a data key itself, ready for use. The cache of keys for opening,
+// the key for sealing with its sealers, and every use under way hold it; when
+// the last of them lets go it is overwritten, so that nobody ever works with a
+// key that is being wiped.
+type material struct {
+	// block is kept because its memory holds the key too.
+	block cipher.Block
+	aead  cipher.AEAD
+	holds atomic.Int64
+	wiped func()
+}
+
+// newMaterial makes material with one hold, the caller's. wiped is called when
+// it has been overwritten. The key is copied.
+func newMaterial(key []byte, wiped func()) (*material, error) {
+	if len(key) != keySize {
+		return nil, fmt.Errorf("a data key of %d bytes, not %d", len(key), keySize)
+	}
+	block, err := aes.NewCipher(key)
+	if err != nil {
+		return nil, fmt.Errorf("making a cipher of a data key: %w", err)
+	}
+	aead, err := cipher.NewGCMWithRandomNonce(block)
+	if err != nil {
+		return nil, fmt.Errorf("making an AEAD of a data key: %w", err)
+	}
+	m := &material{block: block, aead: aead, wiped: wiped}
+	m.holds.Store(1)
+	return m, nil
+}
+
+// hold reports whether the material may be used, until release.
+func (m *material) hold() bool {
+	for n := m.holds.Load(); n > 0; n = m.holds.Load() {
+		if m.holds.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
+	return false
+}
+
+// release gives back a hold.
+func (m *material) release() {
+	if m.holds.Add(-1) > 0 {
+		return
+	}
+	for _, memory := range m.memory() {
+		clear(memory)
+	}
+	m.wiped()
+}
+
+// memory returns the memory in which the key lies: the AES round keys and the
+// tables that GCM makes of them.
+func (m *material) memory() [][]byte {
+	return numbers(reflect.ValueOf(m.aead), numbers(reflect.ValueOf(m.block), nil))
+}
+
+// numbers appends the memory of every array and slice of integers that a value
+// reaches. The standard library has no way to wipe a cipher; this one does not
+// depend on how ciphers are built, only on that they keep keys in such arrays.
+func numbers(v reflect.Value, found [][]byte) [][]byte {
+	switch v.Kind() {
+	case reflect.Interface, reflect.Pointer:
+		if !v.IsNil() {
+			found = numbers(v.Elem(), found)
+		}
+	case reflect.Struct:
+		for i := range v.NumField() {
+			found = numbers(v.Field(i), found)
+		}
+	case reflect.Array, reflect.Slice:
+		if v.Len() == 0 {
+			break
+		}
+		if kind := v.Type().Elem().Kind(); kind >= reflect.Int && kind <= reflect.Uintptr {
+			first := (*byte)(v.Index(0).Addr().UnsafePointer())
+			return append(found, unsafe.Slice(first, v.Len()*int(v.Type().Elem().Size())))
+		}
+		for i := range v.Len() {
+			found = numbers(v.Index(i), found)
+		}
+	}
+	return found
+}

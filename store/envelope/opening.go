@@ -1,0 +1,138 @@
+package envelope
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/kms"
+	"github.com/aws/aws-sdk-go-v2/service/kms/types"
+	"github.com/aws/smithy-go"
+)
+
+// openingKey is a data key in memory that opens. Being in the cache is one hold
+// of its material.
+type openingKey struct {
+	id    string
+	kek   string
+	scope string
+	since time.Time
+	*material
+}
+
+func (e *Envelope) young(key *openingKey, age time.Duration) bool {
+	return e.opts.Now().Sub(key.since) < age
+}
+
+// Open opens a blob. The error wraps ErrSealed (for good), ErrUnknownKey or
+// ErrWrappedKey (until somebody restores the key), ErrKMS (for now) or is the
+// store's.
+func (e *Envelope) Open(ctx context.Context, blob Blob, b Binding) ([]byte, error) {
+	m, err := e.opening(ctx, blob.KeyID)
+	if err != nil {
+		return nil, err
+	}
+	defer m.release()
+	return openWith(m.aead, blob, b)
+}
+
+// opening returns a data key with a hold, which the caller must release.
+func (e *Envelope) opening(ctx context.Context, id string) (*material, error) {
+	for {
+		key, ok := e.cache.Get(id)
+		if ok && e.young(key, e.opts.CacheAge) {
+			if key.hold() {
+				return key.material, nil
+			}
+			continue // it has just left the cache
+		}
+		bridges := ok && e.young(key, e.opts.CacheAge+e.opts.Outage)
+		unwrap := func(ctx context.Context) (*openingKey, error) { return e.unwrap(ctx, id) }
+		if bridges {
+			if away, due := e.gate(key.kek).away(e.opts.Now()); away && key.hold() {
+				if due {
+					begin(ctx, e, &e.open, id, unwrap) // nobody waits for it
+				}
+				return key.material, nil
+			}
+		}
+		fresh, err := await[*openingKey](ctx, begin(ctx, e, &e.open, id, unwrap))
+		switch {
+		case err == nil && fresh.hold():
+			return fresh.material, nil
+		case err == nil: // pushed out of the cache again already
+			continue
+		case bridges && errors.Is(err, ErrKMS) && !refused(err) && key.hold():
+			return key.material, nil
+		}
+		return nil, err
+	}
+}
+
+// unwrap has KMS decrypt a stored data key, and caches it. A key that is gone,
+// or that KMS refuses, leaves memory.
+func (e *Envelope) unwrap(ctx context.Context, id string) (*openingKey, error) {
+	wrapped, err := e.opts.Store.Key(ctx, id)
+	if errors.Is(err, ErrUnknownKey) {
+		e.drop(id)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("finding data key %q: %w", id, err)
+	}
+	if len(wrapped.Wrapped) == 0 {
+		e.drop(id)
+		return nil, fmt.Errorf("unwrapping data key %q: %w", id, ErrWrappedKey)
+	}
+	kek := RegionalARN(wrapped.KEK, e.opts.Region)
+	out, err := ask(e, kek, "Decrypt", aboutCiphertext, func() (*kms.DecryptOutput, error) {
+		return e.opts.KMS.Decrypt(ctx, &kms.DecryptInput{
+			CiphertextBlob:    wrapped.Wrapped,
+			KeyId:             aws.String(kek),
+			EncryptionContext: KMSContext(id),
+		})
+	})
+	switch {
+	case err != nil && aboutCiphertext(err):
+		e.drop(id)
+		return nil, fmt.Errorf("unwrapping data key %q: %w", id, ErrWrappedKey)
+	case err != nil:
+		if refused(err) {
+			e.drop(id)
+		}
+		return nil, fmt.Errorf("unwrapping data key %q: %w", id, err)
+	}
+	defer clear(out.Plaintext)
+	m, err := e.newMaterial(out.Plaintext)
+	if err != nil {
+		e.drop(id)
+		return nil, fmt.Errorf("%w: %w", ErrWrappedKey, err)
+	}
+	return e.remember(&openingKey{id: id, kek: kek, scope: wrapped.Scope, since: e.opts.Now(), material: m}), nil
+}
+
+// aboutCiphertext tells errors of KMS that are about one wrapped key.
+func aboutCiphertext(err error) bool {
+	var invalid *types.InvalidCiphertextException
+	var incorrect *types.IncorrectKeyException
+	var api smithy.APIError
+	return errors.As(err, &invalid) || errors.As(err, &incorrect) ||
+		errors.As(err, &api) && api.ErrorCode() == "ValidationException"
+}
+
+// remember caches a key, which brings its hold along.
+func (e *Envelope) remember(key *openingKey) *openingKey {
+	if e.closed.Load() { // work that outlives the worker's patience still gets done
+		runtime.AddCleanup(key, (*material).release, key.material)
+		return key
+	}
+	e.DropAged()
+	e.cache.Remove(key.id) // replaced in place, the old one would not be wiped
+	e.cache.Add(key.id, key)
+	if e.closed.Load() {
+		e.cache.Purge()
+	}
+	return key
+}

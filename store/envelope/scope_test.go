@@ -1,0 +1,219 @@
+package envelope_test
+
+import (
+	"net/http/httptest"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/kms"
+	"github.com/stretchr/testify/require"
+
+	"github.com/latchkey/latchkey/cmd/sandbox/kmssim"
+	"github.com/latchkey/latchkey/events/secret"
+	"github.com/latchkey/latchkey/store/envelope"
+)
+
+func sealFor(t testing.TB, e *envelope.Envelope, user string) envelope.Blob {
+	t.Helper()
+	s, err := e.Sealer(t.Context(), user)
+	require.NoError(t, err)
+	return s.Seal([]byte("x"), binding)
+}
+
+func TestUsersAreSpreadOverShards(t *testing.T) {
+	f := newFixture(t)
+	o := f.options()
+	o.Shards, o.CacheSize = 16, 1
+	e := envelope.New(o)
+	byUser, count := map[string]string{}, map[string]int{}
+	for _, user := range users {
+		blob := sealFor(t, e, user)
+		byUser[user] = blob.KeyID
+		count[blob.KeyID]++
+	}
+	require.Len(t, count, 16)
+	for _, n := range count {
+		require.InDelta(t, len(users)/16, n, 40)
+	}
+	for user, key := range byUser {
+		require.Equal(t, key, sealFor(t, e, user).KeyID)
+	}
+	sealFor(t, e, "")
+	require.Equal(t, 16, f.generated())
+	for _, key := range f.keys.all() {
+		require.Empty(t, key.Scope)
+	}
+}
+
+func TestWorkersShareTheKeyOfAUser(t *testing.T) {
+	f := newFixture(t)
+	o := f.options()
+	o.PerUser = true
+	a, b := envelope.New(o), envelope.New(o)
+	first := sealFor(t, a, "alice")
+	require.Equal(t, first.KeyID, sealFor(t, b, "alice").KeyID)
+	require.NotEqual(t, first.KeyID, sealFor(t, b, "bob").KeyID)
+	require.NotEqual(t, sealFor(t, a, "").KeyID, sealFor(t, b, "").KeyID, "of nobody")
+	require.Equal(t, []int{4, 1}, []int{f.generated(), f.decrypted()})
+	key := f.keys.all()[first.KeyID]
+	require.Equal(t, envelope.ScopeOf("alice"), key.Scope)
+	require.NotContains(t, key.Scope, "alice")
+	require.Equal(t, key.CreatedAt.Add(24*time.Hour+outage), key.SealsUntil)
+
+	// A key that is used up is not taken again, by whoever knows.
+	o.MaxSets = 2
+	c := envelope.New(o)
+	require.Equal(t, first.KeyID, sealFor(t, c, "alice").KeyID)
+	require.Equal(t, first.KeyID, sealFor(t, c, "alice").KeyID)
+	second := sealFor(t, c, "alice")
+	require.NotEqual(t, first.KeyID, second.KeyID)
+
+	// Nor is one that is past its age, or does not open.
+	f.clock.advance(24 * time.Hour)
+	third := sealFor(t, envelope.New(o), "alice")
+	require.NotContains(t, []string{first.KeyID, second.KeyID}, third.KeyID)
+	broken := f.keys.all()[third.KeyID]
+	broken.Wrapped = append([]byte{}, broken.Wrapped...)
+	broken.Wrapped[len(broken.Wrapped)-1] ^= 1
+	f.keys.put(broken)
+	fourth := sealFor(t, envelope.New(o), "alice")
+	require.NotEqual(t, third.KeyID, fourth.KeyID)
+
+	// And while KMS is away there is no key for whom none is at hand.
+	f.sim.Faults().Always(kmssim.Disconnect)
+	d := envelope.New(o)
+	for _, user := range []string{"alice", "carol"} {
+		_, err := d.Sealer(t.Context(), user)
+		require.ErrorIs(t, err, envelope.ErrKMS)
+	}
+}
+
+func TestAForgottenUser(t *testing.T) {
+	f := newFixture(t)
+	o := f.options()
+	o.PerUser = true
+	e := envelope.New(o)
+	alice, bob := sealFor(t, e, "alice"), sealFor(t, e, "bob")
+	f.keys.remove(alice.KeyID)
+	requireOpens(t, e, alice, "x")
+	e.Forget("alice")
+	e.Forget("")
+	_, err := e.Open(t.Context(), alice, binding)
+	require.ErrorIs(t, err, envelope.ErrUnknownKey)
+	requireOpens(t, e, bob, "x")
+	collect(t, e, 1)
+	require.Equal(t, bob.KeyID, sealFor(t, e, "bob").KeyID)
+	require.NotEqual(t, alice.KeyID, sealFor(t, e, "alice").KeyID)
+}
+
+func TestKeysForSealingAreBounded(t *testing.T) {
+	f := newFixture(t)
+	o := f.options()
+	o.PerUser, o.CacheSize = true, 10
+	e := envelope.New(o)
+	for _, user := range users[:50] {
+		sealFor(t, e, user)
+	}
+	collect(t, e, 10)
+}
+
+func TestRetiredKeysSealNoMore(t *testing.T) {
+	f := newFixture(t)
+	for _, perUser := range []bool{false, true} {
+		o := f.options()
+		o.PerUser = perUser
+		e := envelope.New(o)
+		first := seal(t, e, "x")
+		f.clock.advance(time.Minute)
+		e.RetireBefore(f.keys.all()[first.KeyID].CreatedAt)
+		require.Equal(t, first.KeyID, seal(t, e, "x").KeyID, "it was not made before")
+
+		// By a clock that is ahead: what is made now counts as new all the same.
+		at := f.clock.Now().Add(time.Hour)
+		e.RetireBefore(at)
+		e.RetireBefore(time.Time{})
+		second := seal(t, e, "x")
+		require.NotEqual(t, first.KeyID, second.KeyID)
+		require.Equal(t, at, f.keys.all()[second.KeyID].CreatedAt)
+		require.Equal(t, second.KeyID, seal(t, e, "x").KeyID)
+		requireOpens(t, e, first, "x")
+
+		other := envelope.New(o) // has not heard of it, and learns it before it makes a key
+		other.RetireBefore(at)
+		third := seal(t, other, "x")
+		require.Equal(t, perUser, third.KeyID == second.KeyID)
+	}
+}
+
+// Where KMS can't be reached, a retired key does not go on.
+func TestARetiredKeyIsNotBridged(t *testing.T) {
+	f := newFixture(t)
+	e := f.envelope()
+	seal(t, e, "x")
+	f.sim.Faults().Always(kmssim.Disconnect)
+	f.clock.advance(time.Second)
+	e.RetireBefore(f.clock.Now())
+	_, err := e.Sealer(t.Context(), "user")
+	require.ErrorIs(t, err, envelope.ErrKMS)
+}
+
+func TestAnAliasPointedElsewhere(t *testing.T) {
+	f := newFixture(t)
+	e := f.envelope()
+	old := seal(t, e, "x")
+	next, err := f.sim.CreateKey("alias/next")
+	require.NoError(t, err)
+	_, err = f.client.UpdateAlias(t.Context(), &kms.UpdateAliasInput{AliasName: aws.String(alias), TargetKeyId: &next})
+	require.NoError(t, err)
+	f.clock.advance(24 * time.Hour)
+	fresh := seal(t, e, "y")
+	require.Equal(t, next, f.keys.all()[fresh.KeyID].KEK)
+	require.NotEqual(t, next, f.keys.all()[old.KeyID].KEK)
+	requireOpens(t, e, old, "x")
+	requireOpens(t, f.envelope(), old, "x")
+	requireOpens(t, f.envelope(), fresh, "y")
+}
+
+func TestAReplicaOpensInItsRegion(t *testing.T) {
+	f := newFixture(t)
+	made, err := f.client.CreateKey(t.Context(), &kms.CreateKeyInput{MultiRegion: aws.Bool(true)})
+	require.NoError(t, err)
+	o := f.options()
+	o.KeyID = *made.KeyMetadata.Arn
+	here := envelope.New(o)
+	blob := seal(t, here, "x")
+
+	sim, err := kmssim.Open(kmssim.Options{Dir: t.TempDir(), Region: "eu-central-1", AccessKeyID: "AKIAEXAMPLE", SecretAccessKey: secret.New("example")})
+	require.NoError(t, err)
+	server := httptest.NewServer(sim)
+	defer server.Close()
+	o.KMS = kms.NewFromConfig(sim.Config(server.URL), func(o *kms.Options) { o.RetryMaxAttempts = 1 })
+	o.Region = "eu-central-1"
+	o.KeyID = envelope.RegionalARN(o.KeyID, o.Region)
+	there := envelope.New(o)
+	_, err = there.Open(t.Context(), blob, binding)
+	require.ErrorIs(t, err, envelope.ErrKMS, "there is no replica yet")
+	require.ErrorContains(t, err, "NotFoundException")
+	_, err = f.sim.Replicate(*made.KeyMetadata.Arn, sim)
+	require.NoError(t, err)
+	f.clock.advance(pause)
+	requireOpens(t, there, blob, "x")
+	back := seal(t, there, "y")
+	require.Contains(t, f.keys.all()[back.KeyID].KEK, "eu-central-1")
+	o = f.options()
+	o.Region = "us-east-1"
+	requireOpens(t, envelope.New(o), back, "y")
+}
+
+func TestRegionalARN(t *testing.T) {
+	const (
+		multi  = "arn:aws:kms:us-east-1:111122223333:key/mrk-1234abcd12ab34cd56ef1234567890ab"
+		single = "arn:aws:kms:us-east-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab"
+	)
+	require.Equal(t, "arn:aws:kms:eu-central-1:111122223333:key/mrk-1234abcd12ab34cd56ef1234567890ab", envelope.RegionalARN(multi, "eu-central-1"))
+	for _, kek := range []string{single, "alias/mrk-x", "mrk-1234", ""} {
+		require.Equal(t, kek, envelope.RegionalARN(kek, "eu-central-1"))
+	}
+	require.Equal(t, multi, envelope.RegionalARN(multi, ""))
+}

@@ -1,0 +1,187 @@
+package envelope
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"runtime"
+	"sync/atomic"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/kms"
+	"github.com/aws/aws-sdk-go-v2/service/kms/types"
+)
+
+// sealingKey is a data key in memory that seals. It holds its material for as
+// long as anybody can reach it: its sealers are promised that sealing can't
+// fail, and nobody tells when they are done but the garbage collector.
+type sealingKey struct {
+	id string
+	// since is when the key was made, until when it seals no more.
+	since, until time.Time
+	sets, octets atomic.Int64
+	material     *material
+}
+
+// newSealingKey takes over one hold of the material.
+func newSealingKey(key WrappedKey, m *material) *sealingKey {
+	k := &sealingKey{id: key.ID, since: key.CreatedAt, until: key.SealsUntil, material: m}
+	runtime.AddCleanup(k, (*material).release, m)
+	return k
+}
+
+// Sealer seals under a data key that is already at hand, so that sealing can
+// no longer fail. Get one before doing what can't be repeated, and don't keep
+// it for later: the data key is in memory for as long as the Sealer is.
+type Sealer struct{ key *sealingKey }
+
+// Seal seals plaintext to its binding.
+func (s Sealer) Seal(plaintext []byte, b Binding) Blob {
+	s.key.sets.Add(1)
+	s.key.octets.Add(int64(len(plaintext)))
+	blob := sealWith(s.key.material.aead, s.key.id, plaintext, b)
+	runtime.KeepAlive(s.key)
+	return blob
+}
+
+// Sealer returns a sealer under the active data key of a user, which is
+// replaced first when it has reached a limit. The user is empty for what
+// belongs to none. The error wraps ErrKMS or is the store's.
+func (e *Envelope) Sealer(ctx context.Context, user string) (Sealer, error) {
+	s := e.scopeOf(user)
+	key, ok := e.active.Get(s.name)
+	if ok && e.within(key, e.opts.MaxAge) {
+		return Sealer{key}, nil
+	}
+	bridges := ok && e.within(key, e.opts.MaxAge+e.opts.Outage)
+	renew := func(ctx context.Context) (*sealingKey, error) { return e.renewed(ctx, s) }
+	if away, due := e.gate(e.opts.KeyID).away(e.opts.Now()); bridges && away {
+		if due {
+			begin(ctx, e, &e.renew, s.name, renew) // nobody waits for it
+		}
+		return Sealer{key}, nil
+	}
+	fresh, err := await[*sealingKey](ctx, begin(ctx, e, &e.renew, s.name, renew))
+	switch {
+	case err == nil:
+		return Sealer{fresh}, nil
+	case bridges && !refused(err):
+		return Sealer{key}, nil
+	}
+	return Sealer{}, err
+}
+
+// within reports whether a key still seals, being below an age.
+func (e *Envelope) within(key *sealingKey, age time.Duration) bool {
+	return e.current(key, age) && key.sets.Load() < e.opts.MaxSets && key.octets.Load() < e.opts.MaxBytes
+}
+
+// current reports whether a key still seals, going by its age alone.
+func (e *Envelope) current(key *sealingKey, age time.Duration) bool {
+	now := e.opts.Now()
+	return now.Sub(key.since) < age && now.Before(key.until) && key.since.UnixMilli() >= e.retired.Load()
+}
+
+// RetireBefore has data keys that were made before t seal no more, now and
+// later. Sealers that were given out stay.
+func (e *Envelope) RetireBefore(t time.Time) {
+	for before := e.retired.Load(); before < t.UnixMilli(); before = e.retired.Load() {
+		if e.retired.CompareAndSwap(before, t.UnixMilli()) {
+			e.DropAged()
+			return
+		}
+	}
+}
+
+// renewed makes a data key of a scope the active one: a stored one of the same
+// user, or a new one.
+func (e *Envelope) renewed(ctx context.Context, s scope) (*sealingKey, error) {
+	key, ok := e.active.Peek(s.name)
+	if ok && e.within(key, e.opts.MaxAge) {
+		return key, nil // a caller before us has just renewed it
+	}
+	fresh, err := e.stored(ctx, s, key)
+	if fresh == nil && err == nil {
+		fresh, err = e.made(ctx, s)
+	}
+	if err != nil {
+		if refused(err) && e.active.Remove(s.name) {
+			go runtime.GC() // the sooner it is wiped
+		}
+		return nil, err
+	}
+	e.active.Add(s.name, fresh)
+	if e.closed.Load() {
+		e.active.Purge()
+	}
+	return fresh, nil
+}
+
+// stored returns the key that another worker, or this one before, has made for
+// a user, unless it is the one that is used up; nil where there is none.
+func (e *Envelope) stored(ctx context.Context, s scope, usedUp *sealingKey) (*sealingKey, error) {
+	if s.stored == "" {
+		return nil, nil
+	}
+	since := e.opts.Now().Add(time.Millisecond - e.opts.MaxAge)
+	if retired := time.UnixMilli(e.retired.Load()); retired.After(since) {
+		since = retired
+	}
+	wrapped, err := e.opts.Store.SealingKey(ctx, s.stored, since, e.opts.Now())
+	if errors.Is(err, ErrUnknownKey) || err == nil && usedUp != nil && wrapped.ID == usedUp.id {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("looking for a user's data key: %w", err)
+	}
+	m, err := e.opening(ctx, wrapped.ID)
+	if errors.Is(err, ErrWrappedKey) || errors.Is(err, ErrUnknownKey) {
+		return nil, nil // what does not open must not seal
+	}
+	if err != nil {
+		return nil, err
+	}
+	return newSealingKey(wrapped, m), nil
+}
+
+// made has KMS make a data key, and stores it.
+func (e *Envelope) made(ctx context.Context, s scope) (*sealingKey, error) {
+	var raw [16]byte
+	if _, err := io.ReadFull(e.opts.Rand, raw[:]); err != nil {
+		return nil, fmt.Errorf("naming a data key: %w", err)
+	}
+	id := hex.EncodeToString(raw[:])
+	out, err := ask(e, e.opts.KeyID, "GenerateDataKey", func(error) bool { return false }, func() (*kms.GenerateDataKeyOutput, error) {
+		return e.opts.KMS.GenerateDataKey(ctx, &kms.GenerateDataKeyInput{
+			KeyId:             aws.String(e.opts.KeyID),
+			KeySpec:           types.DataKeySpecAes256,
+			EncryptionContext: KMSContext(id),
+		})
+	})
+	if err != nil {
+		return nil, fmt.Errorf("generating a data key: %w", err)
+	}
+	defer clear(out.Plaintext)
+	now := e.opts.Now()
+	made := now.UTC().Truncate(time.Millisecond)
+	if retired := time.UnixMilli(e.retired.Load()).UTC(); made.Before(retired) {
+		made = retired // by a clock that is ahead of ours: a new key is none of the old
+	}
+	wrapped := WrappedKey{
+		ID: id, Wrapped: out.CiphertextBlob, KEK: aws.ToString(out.KeyId), CreatedAt: made,
+		SealsUntil: made.Add(e.opts.MaxAge + e.opts.Outage), Scope: s.stored,
+	}
+	if err := e.opts.Store.PutKey(ctx, wrapped); err != nil {
+		return nil, fmt.Errorf("storing a new data key: %w", err)
+	}
+	m, err := e.newMaterial(out.Plaintext)
+	if err != nil {
+		return nil, err
+	}
+	m.hold() // one for opening, one for sealing
+	e.remember(&openingKey{id: id, kek: wrapped.KEK, scope: s.stored, since: now, material: m})
+	return newSealingKey(wrapped, m), nil
+}
