@@ -212,6 +212,7 @@ func TestWithoutKMSNothingIsSpent(t *testing.T) {
 	require.Equal(t, g, r.get(w, g.ID), "not even a lease was taken")
 
 	r.kms.Faults().Clear()
+	r.clock.advance(time.Minute) // the pause after a failure
 	_, err := w.envelope.Sealer(t.Context(), "user")
 	require.NoError(t, err)
 	r.kms.Faults().Always(kmssim.ServiceUnavailable)
@@ -223,6 +224,7 @@ func TestWithoutKMSNothingIsSpent(t *testing.T) {
 	require.Nil(t, got.Lease)
 
 	r.kms.Faults().Clear()
+	r.clock.advance(time.Minute)
 	require.NoError(t, w.Due(t.Context(), due(got)))
 	r.soundTokens(w, g.ID)
 }

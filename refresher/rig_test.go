@@ -140,7 +140,7 @@ func (r *rig) worker(id string, change ...func(*refresher.Deps)) *worker {
 	require.NoError(r.t, db.Ensure(ctx))
 	w := &worker{store: db}
 	w.envelope = envelope.New(envelope.Options{
-		KMS: kms.NewFromConfig(r.kms.Config(r.kmsURL), func(o *kms.Options) { o.Retryer = aws.NopRetryer{} }), Store: db, KeyID: "alias/test",
+		KMS: kms.NewFromConfig(r.kms.Config(r.kmsURL), func(o *kms.Options) { o.Retryer = aws.NopRetryer{} }), Store: db, KeyID: "alias/test", Now: r.clock.Now,
 	})
 	newID := func() string { return uuid.NewString() }
 	w.settler = settler(r.clock, 0.5)

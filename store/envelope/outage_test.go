@@ -239,9 +239,11 @@ func (s switching) Decrypt(ctx context.Context, in *kms.DecryptInput, opts ...fu
 func TestTheSDKsAdaptiveRetriesDealWithThrottling(t *testing.T) {
 	f := newFixture(t)
 	o := f.options()
+	// As a worker's, but for the time that retries take.
 	o.KMS = kms.New(f.client.Options(), func(o *kms.Options) {
 		o.RetryMaxAttempts = 3
 		o.Retryer = retry.NewAdaptiveMode(func(m *retry.AdaptiveModeOptions) {
+			m.RequestCost = 0
 			m.StandardOptions = append(m.StandardOptions, func(s *retry.StandardOptions) {
 				s.Backoff = retry.BackoffDelayerFunc(func(int, error) (time.Duration, error) { return 0, nil })
 			})
