@@ -65,7 +65,7 @@ func (e *Envelope) opening(ctx context.Context, id string) (*material, error) {
 			return fresh.material, nil
 		case err == nil: // pushed out of the cache again already
 			continue
-		case bridges && errors.Is(err, ErrKMS) && !refused(err) && key.hold():
+		case bridges && errors.Is(err, ErrKMS) && !Refused(err) && key.hold():
 			return key.material, nil
 		}
 		return nil, err
@@ -99,7 +99,7 @@ func (e *Envelope) unwrap(ctx context.Context, id string) (*openingKey, error) {
 		e.drop(id)
 		return nil, fmt.Errorf("unwrapping data key %q: %w", id, ErrWrappedKey)
 	case err != nil:
-		if refused(err) {
+		if Refused(err) {
 			e.drop(id)
 		}
 		return nil, fmt.Errorf("unwrapping data key %q: %w", id, err)

@@ -19,9 +19,9 @@ import (
 // connections, timeouts.
 var retryable = retry.IsErrorRetryables(retry.DefaultRetryables)
 
-// refused reports whether KMS itself has definitely refused: access denied, a
-// key that is disabled, deleted or unknown. All else is an outage.
-func refused(err error) bool {
+// Refused reports whether KMS itself has definitely refused: access denied, a
+// key that is disabled, deleted or unknown. All else is an outage, or not of KMS.
+func Refused(err error) bool {
 	var api smithy.APIError
 	if !errors.As(err, &api) || api.ErrorCode() == unknownCode || retryable.IsErrorRetryable(err).Bool() {
 		return false
@@ -67,7 +67,7 @@ func (e *Envelope) gate(key string) *gate {
 func (g *gate) away(now time.Time) (away, due bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.pause > 0 && !refused(g.last), !now.Before(g.until)
+	return g.pause > 0 && !Refused(g.last), !now.Before(g.until)
 }
 
 // enter returns nil if a call may be made now; try tells whether it is the one

@@ -68,7 +68,7 @@ func (e *Envelope) Sealer(ctx context.Context, user string) (Sealer, error) {
 	switch {
 	case err == nil:
 		return Sealer{fresh}, nil
-	case bridges && !refused(err):
+	case bridges && !Refused(err):
 		return Sealer{key}, nil
 	}
 	return Sealer{}, err
@@ -108,7 +108,7 @@ func (e *Envelope) renewed(ctx context.Context, s scope) (*sealingKey, error) {
 		fresh, err = e.made(ctx, s)
 	}
 	if err != nil {
-		if refused(err) && e.active.Remove(s.name) {
+		if Refused(err) && e.active.Remove(s.name) {
 			go runtime.GC() // the sooner it is wiped
 		}
 		return nil, err

@@ -1,0 +1,93 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/latchkey/latchkey/cmd/latchkey/keys"
+	"github.com/latchkey/latchkey/cmd/latchkey/worker"
+	"github.com/latchkey/latchkey/config"
+	"github.com/latchkey/latchkey/store"
+)
+
+func (a *app) keysReseal() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "reseal",
+		Short: "Seal all token sets under fresh data keys",
+		Long: `Has all workers stop sealing under the data keys that there are, and seals
+every token set that is under one of those under a fresh one. Workers go on
+meanwhile: grants in their hands are left alone and come back to. No version
+changes and no event is sent. It takes two reconcile.interval at least.
+
+Cut short, or with grants left that were busy, it goes on where it was when run
+again. Token sets that don't open are left as they are, and listed. Dead letters
+and recovery entries are not resealed; they go in their time.
+
+Needs MongoDB, and kms:GenerateDataKey and kms:Decrypt as a worker does.
+Exit code 1 if token sets are left.`,
+		Example: `  latchkey keys reseal
+  latchkey keys reseal --rate 20 --patience 1h`,
+		Args: cobra.NoArgs,
+	}
+	output := outputFlag(cmd)
+	perSecond := rateFlag(cmd, 100, "token sets")
+	patience := cmd.Flags().Duration("patience", 5*time.Minute, "how long to come back to grants that are busy")
+	restart := cmd.Flags().Bool("restart", false, "begin anew where one before was not finished")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		limit, err := limiter(*perSecond)
+		if err != nil {
+			return err
+		}
+		if *patience < 0 {
+			return &exitError{ExitUsage, errors.New("--patience must not be negative")}
+		}
+		return a.withKeys(cmd, func(ctx context.Context, cfg config.Config, db *store.Store) error {
+			env, err := worker.Envelope(ctx, cfg, db, time.Now, nil)
+			if err != nil {
+				return err
+			}
+			defer env.Close()
+			shown := newProgress("resealing", cmd.ErrOrStderr())
+			reseal := keys.Reseal{
+				Store: db, Envelope: env, Now: time.Now, ClockSkew: cfg.Worker.ClockSkew, Settle: 2 * cfg.Reconcile.Interval,
+				Patience: *patience, Pause: min(cfg.Reconcile.Interval, 2*time.Second), Restart: *restart, Limit: limit, Progress: shown,
+			}
+			report, err := reseal.Run(ctx)
+			shown.done()
+			if *output == asJSON {
+				if printErr := printJSON(cmd.OutOrStdout(), report); printErr != nil {
+					return printErr
+				}
+			} else {
+				showReseal(cmd, report)
+			}
+			switch {
+			case err != nil:
+				return fmt.Errorf("%w; run it again to go on", err)
+			case len(report.Busy)+len(report.Unreadable) > 0:
+				return fmt.Errorf("%d token sets are left, %d of them unreadable", len(report.Busy)+len(report.Unreadable), len(report.Unreadable))
+			}
+			return nil
+		})
+	}
+	return cmd
+}
+
+func showReseal(cmd *cobra.Command, report keys.ResealReport) {
+	out := cmd.OutOrStdout()
+	continued := ""
+	if report.Continued {
+		continued = " (going on with a reseal begun then)"
+	}
+	fmt.Fprintf(out, "data keys made before %s seal no more%s\n", stamp(&report.Before), continued)
+	fmt.Fprintf(out, "resealed %d token sets; %d are busy, %d unreadable\n", report.Resealed, len(report.Busy), len(report.Unreadable))
+	if len(report.Busy) > 0 {
+		fmt.Fprintf(out, "busy %s\n", printable(strings.Join(report.Busy, " ")))
+	}
+	faults(cmd, "unreadable", report.Unreadable)
+}

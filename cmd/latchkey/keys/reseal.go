@@ -1,0 +1,194 @@
+package keys
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"github.com/latchkey/latchkey/store"
+	"github.com/latchkey/latchkey/store/envelope"
+)
+
+// Reseal seals token sets under fresh data keys while workers run. First it has
+// all workers use fresh data keys; then it walks over what the old ones seal,
+// and leaves alone every grant that is in a worker's hands until it is not.
+type Reseal struct {
+	Store    *store.Store
+	Envelope *envelope.Envelope
+	Now      func() time.Time
+	// ClockSkew is by how much a lease that has run out may still be live.
+	ClockSkew time.Duration
+	// Settle is within what time all workers have heard which data keys are old.
+	Settle time.Duration
+	// Patience is how long busy grants are come back to, Pause how often.
+	Patience, Pause time.Duration
+	// Restart begins anew where a reseal before this one was not finished.
+	Restart  bool
+	Limit    *rate.Limiter
+	Progress Progress
+}
+
+// ResealReport says what Reseal has done.
+type ResealReport struct {
+	// Before is the time before which data keys were made that are old.
+	Before time.Time `json:"before"`
+	// Continued: it was set by a reseal that was not finished.
+	Continued bool `json:"continued"`
+	Resealed  int  `json:"resealed"`
+	// Busy grants were in a worker's hands whenever they were looked at.
+	Busy []string `json:"busy"`
+	// Unreadable grants do not open. They are left as they are.
+	Unreadable []Fault `json:"unreadable"`
+}
+
+// batch is how many grants are read at once.
+const batch = 200
+
+// Run reseals. Cut short, or with grants left that were busy, it goes on where
+// it was when run again.
+func (r *Reseal) Run(ctx context.Context) (ResealReport, error) {
+	report := ResealReport{Busy: []string{}, Unreadable: []Fault{}}
+	if err := r.retire(ctx, &report); err != nil {
+		return report, err
+	}
+	old, err := r.old(ctx, report.Before)
+	if err != nil {
+		return report, err
+	}
+	unreadable := map[string]Fault{}
+	deadline := r.Now().Add(max(r.Patience, r.Settle))
+	for {
+		began := r.Now()
+		busy, err := r.pass(ctx, old, unreadable, &report.Resealed)
+		report.Busy = append([]string{}, busy...)
+		report.Unreadable = slices.SortedFunc(maps.Values(unreadable), func(a, b Fault) int { return cmp.Compare(a.ID, b.ID) })
+		if err != nil {
+			return report, err
+		}
+		// Until all workers have heard of it they may still seal under old keys.
+		settled := !began.Before(report.Before.Add(r.Settle))
+		if len(busy) == 0 && settled {
+			return report, r.Store.Retire(ctx, store.Retirement{Before: report.Before, Done: true})
+		}
+		if settled && r.Now().After(deadline) {
+			return report, nil
+		}
+		if err := pause(ctx, r.Pause); err != nil {
+			return report, err
+		}
+	}
+}
+
+// retire has workers use fresh data keys, and takes up a reseal that was not
+// finished.
+func (r *Reseal) retire(ctx context.Context, report *ResealReport) error {
+	last, err := r.Store.Retirement(ctx)
+	if err != nil {
+		return err
+	}
+	report.Before, report.Continued = last.Before, true
+	if last.Before.IsZero() || last.Done || r.Restart {
+		report.Before, report.Continued = store.Milli(r.Now()), false
+		if !report.Before.After(last.Before) { // set by a clock that is ahead
+			report.Before = last.Before.Add(time.Millisecond)
+		}
+		if err := r.Store.Retire(ctx, store.Retirement{Before: report.Before}); err != nil {
+			return err
+		}
+	}
+	r.Envelope.RetireBefore(report.Before)
+	return nil
+}
+
+// old returns the ids of the data keys that are old, and of those that sets
+// name though they are not stored.
+func (r *Reseal) old(ctx context.Context, before time.Time) ([]string, error) {
+	census, err := TakeCensus(ctx, r.Store)
+	if err != nil {
+		return nil, err
+	}
+	var ids []string
+	total := 0
+	for _, key := range census.Keys {
+		if key.CreatedAt.Before(before) {
+			ids = append(ids, key.ID)
+			total += key.Sets
+		}
+	}
+	r.Progress.Total(total)
+	return append(ids, slices.Sorted(maps.Keys(census.Missing))...), nil
+}
+
+// pass walks once over all that is sealed under the old keys.
+func (r *Reseal) pass(ctx context.Context, old []string, unreadable map[string]Fault, resealed *int) (busy []string, err error) {
+	for _, key := range old {
+		for after := ""; ; {
+			page, err := r.Store.SealedUnder(ctx, key, after, batch)
+			if err != nil {
+				return busy, err
+			}
+			for _, g := range page {
+				after = g.ID
+				if _, known := unreadable[g.ID]; known {
+					continue
+				}
+				if err := r.Limit.Wait(ctx); err != nil {
+					return busy, err
+				}
+				switch err := r.reseal(ctx, g); {
+				case err == nil:
+					*resealed++
+					r.Progress.Step()
+				case errors.Is(err, store.ErrConflict):
+					busy = append(busy, g.ID)
+				case errors.Is(err, envelope.ErrSealed), errors.Is(err, envelope.ErrWrappedKey), errors.Is(err, envelope.ErrUnknownKey):
+					unreadable[g.ID] = Fault{g.ID, err.Error()}
+				default:
+					return busy, err
+				}
+			}
+			if len(page) < batch {
+				break
+			}
+		}
+	}
+	return busy, nil
+}
+
+// reseal seals one token set anew. The error wraps store.ErrConflict while the
+// grant is in somebody's hands: a refresh whose outcome can't be stored, because
+// the grant has changed under it, would be lost.
+func (r *Reseal) reseal(ctx context.Context, g *store.Grant) error {
+	// A lease is taken for live for longer than its holder does.
+	now := r.Now().Add(-r.ClockSkew)
+	if g.Busy(now) {
+		return fmt.Errorf("grant %s is busy: %w", g.ID, store.ErrConflict)
+	}
+	sealer, err := r.Envelope.Sealer(ctx, g.UserID)
+	if err != nil {
+		return err
+	}
+	plain, err := r.Envelope.Open(ctx, g.Sealed, g.Binding())
+	if err != nil {
+		return fmt.Errorf("opening the tokens of grant %s: %w", g.ID, err)
+	}
+	defer clear(plain)
+	return r.Store.Reseal(ctx, g, sealer.Seal(plain, g.Binding()), now)
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

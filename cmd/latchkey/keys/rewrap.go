@@ -1,0 +1,127 @@
+package keys
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/aws/arn"
+	"github.com/aws/aws-sdk-go-v2/service/kms"
+	"golang.org/x/time/rate"
+
+	"github.com/latchkey/latchkey/store"
+	"github.com/latchkey/latchkey/store/envelope"
+)
+
+// KMS is the part of the KMS client that rewrapping needs.
+type KMS interface {
+	ReEncrypt(ctx context.Context, in *kms.ReEncryptInput, opts ...func(*kms.Options)) (*kms.ReEncryptOutput, error)
+	DescribeKey(ctx context.Context, in *kms.DescribeKeyInput, opts ...func(*kms.Options)) (*kms.DescribeKeyOutput, error)
+}
+
+// Rewrap has KMS wrap data keys under another KMS key. The plain keys never
+// leave KMS, and workers may go on meanwhile.
+type Rewrap struct {
+	Store *store.Store
+	KMS   KMS
+	// Region is that of the KMS client.
+	Region string
+	// To names the KMS key that is to wrap them.
+	To string
+	// All: also those that it wraps already.
+	All      bool
+	Limit    *rate.Limiter
+	Progress Progress
+}
+
+// RewrapReport says what Rewrap has done.
+type RewrapReport struct {
+	// To is the ARN of the KMS key.
+	To        string `json:"to"`
+	Rewrapped int    `json:"rewrapped"`
+	// Already were under the KMS key before.
+	Already int `json:"already"`
+	// Changed were changed, or went, in between.
+	Changed int     `json:"changed"`
+	Failed  []Fault `json:"failed"`
+}
+
+// Fault is a data key, or what it seals, that could not be dealt with.
+type Fault struct {
+	ID    string `json:"id"`
+	Error string `json:"error"`
+}
+
+// Run rewraps. What is done stays done when it fails or is cut short: run again,
+// it goes on with the rest.
+func (r *Rewrap) Run(ctx context.Context) (RewrapReport, error) {
+	report := RewrapReport{Failed: []Fault{}}
+	to, err := r.target(ctx)
+	if err != nil {
+		return report, err
+	}
+	report.To = to
+	var todo []envelope.WrappedKey
+	for key, err := range r.Store.Keys(ctx, time.Time{}) {
+		if err != nil {
+			return report, err
+		}
+		if !r.All && sameKey(key.KEK, to) {
+			report.Already++
+			continue
+		}
+		todo = append(todo, key)
+	}
+	r.Progress.Total(len(todo))
+	for _, key := range todo {
+		if err := r.Limit.Wait(ctx); err != nil {
+			return report, err
+		}
+		switch err := r.rewrap(ctx, key, to); {
+		case err == nil:
+			report.Rewrapped++
+		case errors.Is(err, store.ErrConflict):
+			report.Changed++
+		case envelope.Refused(err):
+			report.Failed = append(report.Failed, Fault{key.ID, err.Error()})
+		default: // KMS or MongoDB is away
+			return report, err
+		}
+		r.Progress.Step()
+	}
+	return report, nil
+}
+
+func (r *Rewrap) rewrap(ctx context.Context, key envelope.WrappedKey, to string) error {
+	out, err := r.KMS.ReEncrypt(ctx, &kms.ReEncryptInput{
+		CiphertextBlob:               key.Wrapped,
+		SourceKeyId:                  aws.String(envelope.RegionalARN(key.KEK, r.Region)),
+		SourceEncryptionContext:      envelope.KMSContext(key.ID),
+		DestinationKeyId:             aws.String(to),
+		DestinationEncryptionContext: envelope.KMSContext(key.ID),
+	})
+	if err != nil {
+		return fmt.Errorf("rewrapping data key %s: %w", key.ID, err)
+	}
+	return r.Store.Rewrap(ctx, key, out.CiphertextBlob, aws.ToString(out.KeyId))
+}
+
+// target returns the ARN of the KMS key that is to wrap the data keys.
+func (r *Rewrap) target(ctx context.Context) (string, error) {
+	if parsed, err := arn.Parse(r.To); err == nil && strings.HasPrefix(parsed.Resource, "key/") {
+		return r.To, nil
+	}
+	out, err := r.KMS.DescribeKey(ctx, &kms.DescribeKeyInput{KeyId: aws.String(r.To)})
+	if err != nil {
+		return "", fmt.Errorf("finding the KMS key %s: %w", r.To, err)
+	}
+	return aws.ToString(out.KeyMetadata.Arn), nil
+}
+
+// sameKey reports whether two ARNs name one key, be it in two Regions.
+func sameKey(a, b string) bool {
+	return envelope.RegionalARN(a, "any") == envelope.RegionalARN(b, "any")
+}
