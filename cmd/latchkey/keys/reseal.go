@@ -76,7 +76,7 @@ func (r *Reseal) Run(ctx context.Context) (ResealReport, error) {
 		if len(busy) == 0 && settled {
 			return report, r.Store.Retire(ctx, store.Retirement{Before: report.Before, Done: true})
 		}
-		if settled && r.Now().After(deadline) {
+		if settled && !r.Now().Before(deadline) {
 			return report, nil
 		}
 		if err := pause(ctx, r.Pause); err != nil {
