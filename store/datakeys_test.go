@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -40,5 +41,44 @@ func TestStreamIdentity(t *testing.T) {
 		got, err := s.StreamIdentity(t.Context())
 		require.NoError(t, err)
 		require.Equal(t, want, got)
+	}
+}
+
+func TestTheDataKeysOfAUser(t *testing.T) {
+	s := open(t)
+	put := func(id, user string, made time.Time) {
+		key := dataKey(id)
+		key.CreatedAt, key.SealsUntil, key.Scope = made, now.Add(time.Hour), envelope.ScopeOf(user)
+		require.NoError(t, s.PutKey(t.Context(), key))
+	}
+	put("old", "alice", now.Add(-2*time.Hour))
+	put("new", "alice", now.Add(-time.Hour))
+	put("other", "bob", now)
+	put("shared", "", now)
+	find := func(since, at time.Time) string {
+		key, err := s.SealingKey(t.Context(), envelope.ScopeOf("alice"), since, at)
+		if err != nil {
+			require.ErrorIs(t, err, envelope.ErrUnknownKey)
+		}
+		return key.ID
+	}
+	require.Equal(t, "new", find(now.Add(-24*time.Hour), now))
+	require.Equal(t, "new", find(now.Add(-time.Hour), now))
+	require.Empty(t, find(now.Add(-time.Hour+time.Millisecond), now))
+	require.Empty(t, find(now.Add(-24*time.Hour), now.Add(time.Hour)))
+
+	for _, want := range []int{2, 0} {
+		n, err := s.DeleteUserKeys(t.Context(), "alice")
+		require.NoError(t, err)
+		require.Equal(t, want, n)
+	}
+	n, err := s.DeleteUserKeys(t.Context(), "")
+	require.NoError(t, err)
+	require.Zero(t, n, "what users share is nobody's to delete")
+	_, err = s.Key(t.Context(), "old")
+	require.ErrorIs(t, err, envelope.ErrUnknownKey)
+	for _, id := range []string{"other", "shared"} {
+		_, err = s.Key(t.Context(), id)
+		require.NoError(t, err)
 	}
 }

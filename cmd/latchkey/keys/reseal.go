@@ -62,7 +62,11 @@ func (r *Reseal) Run(ctx context.Context) (ResealReport, error) {
 		return report, err
 	}
 	unreadable := map[string]Fault{}
-	deadline := r.Now().Add(max(r.Patience, r.Settle))
+	// Until all workers have heard of it they may still seal under old keys.
+	start, settled := r.Now(), report.Before.Add(r.Settle)
+	if settled.After(start.Add(r.Settle)) { // set by a clock that is ahead
+		settled = start.Add(r.Settle)
+	}
 	for {
 		began := r.Now()
 		busy, err := r.pass(ctx, old, unreadable, &report.Resealed)
@@ -71,12 +75,11 @@ func (r *Reseal) Run(ctx context.Context) (ResealReport, error) {
 		if err != nil {
 			return report, err
 		}
-		// Until all workers have heard of it they may still seal under old keys.
-		settled := !began.Before(report.Before.Add(r.Settle))
-		if len(busy) == 0 && settled {
+		last := !began.Before(settled)
+		if last && len(busy) == 0 {
 			return report, r.Store.Retire(ctx, store.Retirement{Before: report.Before, Done: true})
 		}
-		if settled && !r.Now().Before(deadline) {
+		if last && !r.Now().Before(start.Add(r.Patience)) {
 			return report, nil
 		}
 		if err := pause(ctx, r.Pause); err != nil {
