@@ -26,7 +26,7 @@ func inRegion(t *testing.T, name, dir string) (*kmssim.KMS, *kms.Client) {
 func TestReplicas(t *testing.T) {
 	dir := t.TempDir()
 	usSim, us := inRegion(t, "us-east-1", t.TempDir())
-	euSim, eu := inRegion(t, "eu-central-1", dir)
+	euSim, _ := inRegion(t, "eu-central-1", dir)
 	made, err := us.CreateKey(t.Context(), &kms.CreateKeyInput{MultiRegion: aws.Bool(true)})
 	require.NoError(t, err)
 	primary := *made.KeyMetadata.Arn
@@ -35,7 +35,7 @@ func TestReplicas(t *testing.T) {
 	_, err = usSim.Replicate(primary, euSim)
 	require.Error(t, err, "it exists")
 
-	_, eu = inRegion(t, "eu-central-1", dir) // as its file has it
+	_, eu := inRegion(t, "eu-central-1", dir) // as its file has it
 	described, err := eu.DescribeKey(t.Context(), &kms.DescribeKeyInput{KeyId: &replica})
 	require.NoError(t, err)
 	about := described.KeyMetadata.MultiRegionConfiguration
