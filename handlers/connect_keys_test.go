@@ -204,6 +204,7 @@ func TestConnectsWaitWhileKeysCannotBeRead(t *testing.T) {
 	require.True(t, outage(err), "%v", err)
 	k.opens(a, jwe) // has it in memory
 	k.kms.Faults().Clear()
+	fresh.Envelope = k.reopened() // the other one asks KMS again only after a pause
 	k.opens(fresh, jwe)
 
 	impatient := k.open(500 * time.Millisecond)

@@ -383,8 +383,16 @@ func (c *Connector) Disconnect(ctx context.Context, scope store.Scope, at time.T
 	if err := c.Store.Revoke(ctx, scope, at, c.Settler.Now().Add(c.Remember)); err != nil {
 		return err
 	}
-	if err := c.Resolve(ctx, scope.User); err != nil || c.EraseCopies == nil {
+	if err := c.Resolve(ctx, scope.User); err != nil {
 		return err
+	}
+	if scope.Broker == "" && scope.Account == "" {
+		if _, err := c.Store.RetireUserKeys(ctx, scope.User, c.Settler.Now()); err != nil {
+			return err
+		}
+	}
+	if c.EraseCopies == nil {
+		return nil
 	}
 	return c.EraseCopies(ctx, scope, at)
 }

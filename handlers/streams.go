@@ -239,7 +239,7 @@ func (s *Streams) Identity(ctx context.Context) (string, error) {
 
 // Backlog returns how many refresh.due messages wait or are being handled.
 func (s *Streams) Backlog(ctx context.Context) (int, error) {
-	consumer, err := s.js.Consumer(ctx, s.subjects.RefreshStream(), durable(s.subjects.RefreshDue()))
+	consumer, err := s.js.Consumer(ctx, s.subjects.RefreshStream(), Durable(s.subjects.RefreshDue()))
 	if err != nil {
 		return 0, fmt.Errorf("looking at the backlog of refreshes: %w", err)
 	}
@@ -250,7 +250,7 @@ func (s *Streams) Backlog(ctx context.Context) (int, error) {
 // Consumer ensures the durable consumer of one subject.
 func (s *Streams) Consumer(ctx context.Context, stream, subject string, maxAckPending int) (jetstream.Consumer, error) {
 	c, err := s.js.CreateOrUpdateConsumer(ctx, stream, jetstream.ConsumerConfig{
-		Durable:       durable(subject),
+		Durable:       Durable(subject),
 		FilterSubject: subject,
 		AckPolicy:     jetstream.AckExplicitPolicy,
 		AckWait:       s.messages.AckWait,
@@ -265,7 +265,7 @@ func (s *Streams) Consumer(ctx context.Context, stream, subject string, maxAckPe
 	return c, nil
 }
 
-// durable names the consumer of a subject.
-func durable(subject string) string {
+// Durable names the consumer of a subject.
+func Durable(subject string) string {
 	return "latchkey-" + strings.NewReplacer(".", "-", "*", "all").Replace(subject)
 }

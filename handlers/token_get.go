@@ -127,6 +127,12 @@ func (t *TokenService) receive(req micro.Request) {
 	go func() {
 		defer t.atWork.Done()
 		defer func() { <-t.slots }()
+		defer func() {
+			// A fault beside the request itself must not end the process either.
+			if v := recover(); v != nil {
+				t.log.Error("a token request was not answered", zap.Error(fmt.Errorf("%w of token requests (%T)", errPanic, v)))
+			}
+		}()
 		ctx, cancel := context.WithTimeout(context.Background(), t.cfg.Timeout)
 		defer cancel()
 		t.answer(ctx, req)

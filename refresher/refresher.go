@@ -167,7 +167,7 @@ func (r *Refresher) refresh(ctx context.Context, m events.RefreshDue, user strin
 	// What can fail without harm comes first: from the call on, the answer
 	// must be kept.
 	idle := &Failure{Class: uncalled, Detail: "no call was made"}
-	if user == "" {
+	if user == "" && r.envelope.ByUser() {
 		g, err := r.store.Get(ctx, m.GrantID)
 		if err != nil {
 			done(idle)

@@ -52,20 +52,22 @@ func (s *Store) SealingKey(ctx context.Context, scope string, since, now time.Ti
 	return key, nil
 }
 
-// DeleteUserKeys deletes the data keys that belong to a user alone, and returns
-// how many there were. Nothing sealed under them opens any more, wherever a
-// copy of it lies; a worker that has one in memory lets go of it within
-// data_keys.cache_age.
-func (s *Store) DeleteUserKeys(ctx context.Context, user string) (int, error) {
+// RetireUserKeys has the data keys that belong to a user alone seal no more, and
+// returns how many there were. Once nothing refers to them, pruning deletes
+// them; nothing sealed under them opens any more then, wherever a copy lies.
+func (s *Store) RetireUserKeys(ctx context.Context, user string, now time.Time) (int, error) {
 	scope := envelope.ScopeOf(user)
 	if scope == "" {
 		return 0, nil
 	}
-	res, err := s.dataKeys.DeleteMany(ctx, bson.D{{Key: "scope", Value: scope}})
+	res, err := s.dataKeys.UpdateMany(ctx, bson.D{
+		{Key: "scope", Value: scope},
+		{Key: "sealsUntil", Value: bson.D{{Key: "$gt", Value: Milli(now)}}},
+	}, bson.D{{Key: "$set", Value: bson.D{{Key: "sealsUntil", Value: Milli(now)}}}})
 	if err != nil {
-		return 0, fmt.Errorf("deleting a user's data keys: %w", err)
+		return 0, fmt.Errorf("retiring a user's data keys: %w", err)
 	}
-	return int(res.DeletedCount), nil
+	return int(res.ModifiedCount), nil
 }
 
 // Keys returns all data keys that were created before a time, oldest first. A

@@ -68,15 +68,17 @@ func TestTheDataKeysOfAUser(t *testing.T) {
 	require.Empty(t, find(now.Add(-24*time.Hour), now.Add(time.Hour)))
 
 	for _, want := range []int{2, 0} {
-		n, err := s.DeleteUserKeys(t.Context(), "alice")
+		n, err := s.RetireUserKeys(t.Context(), "alice", now)
 		require.NoError(t, err)
 		require.Equal(t, want, n)
 	}
-	n, err := s.DeleteUserKeys(t.Context(), "")
+	require.Empty(t, find(now.Add(-24*time.Hour), now), "none seals any more")
+	n, err := s.RetireUserKeys(t.Context(), "", now)
 	require.NoError(t, err)
-	require.Zero(t, n, "what users share is nobody's to delete")
-	_, err = s.Key(t.Context(), "old")
-	require.ErrorIs(t, err, envelope.ErrUnknownKey)
+	require.Zero(t, n, "what users share is nobody's to retire")
+	old, err := s.Key(t.Context(), "old")
+	require.NoError(t, err, "what it sealed still opens")
+	require.Equal(t, now, old.SealsUntil.UTC())
 	for _, id := range []string{"other", "shared"} {
 		_, err = s.Key(t.Context(), id)
 		require.NoError(t, err)

@@ -26,6 +26,9 @@ func ScopeOf(user string) string {
 	return hex.EncodeToString(sum[:16])
 }
 
+// ByUser reports whether it depends on the user which data key seals.
+func (e *Envelope) ByUser() bool { return e.opts.PerUser || len(e.shards) > 1 }
+
 func (e *Envelope) scopeOf(user string) scope {
 	if e.opts.PerUser {
 		own := ScopeOf(user)

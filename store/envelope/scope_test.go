@@ -1,6 +1,7 @@
 package envelope_test
 
 import (
+	"errors"
 	"net/http/httptest"
 	"testing"
 	"time"
@@ -105,6 +106,47 @@ func TestAForgottenUser(t *testing.T) {
 	collect(t, e, 1)
 	require.Equal(t, bob.KeyID, sealFor(t, e, "bob").KeyID)
 	require.NotEqual(t, alice.KeyID, sealFor(t, e, "alice").KeyID)
+}
+
+// An erasure retires the keys of a user; workers that have one in memory notice.
+func TestAUsersKeyThatWasRetiredInTheStore(t *testing.T) {
+	for name, retire := range map[string]func(*fixture, string){
+		"retired": func(f *fixture, id string) {
+			key := f.keys.all()[id]
+			key.SealsUntil = f.clock.Now()
+			f.keys.put(key)
+		},
+		"deleted": func(f *fixture, id string) { f.keys.remove(id) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t)
+			o := f.options()
+			o.PerUser = true
+			e := envelope.New(o)
+			first := sealFor(t, e, "alice").KeyID
+			retire(f, first)
+			f.clock.advance(time.Minute - time.Millisecond)
+			require.Equal(t, first, sealFor(t, e, "alice").KeyID)
+			f.clock.advance(time.Millisecond)
+			f.sim.Faults().Always(kmssim.Disconnect)
+			_, err := e.Sealer(t.Context(), "alice")
+			require.ErrorIs(t, err, envelope.ErrKMS, "an outage of KMS does not make it seal again")
+			f.sim.Faults().Clear()
+			f.clock.advance(time.Minute)
+			require.NotEqual(t, first, sealFor(t, e, "alice").KeyID)
+		})
+	}
+}
+
+func TestAUsersKeyGoesOnWhileTheStoreCantTell(t *testing.T) {
+	f := newFixture(t)
+	o := f.options()
+	o.PerUser = true
+	e := envelope.New(o)
+	first := sealFor(t, e, "alice").KeyID
+	f.clock.advance(time.Minute)
+	f.keys.failWith(errors.New("away"))
+	require.Equal(t, first, sealFor(t, e, "alice").KeyID)
 }
 
 func TestKeysForSealingAreBounded(t *testing.T) {

@@ -23,12 +23,16 @@ type sealingKey struct {
 	// since is when the key was made, until when it seals no more.
 	since, until time.Time
 	sets, octets atomic.Int64
-	material     *material
+	// checked is when it was last seen that nobody has retired the key, in Unix
+	// milliseconds; of keys of one user only.
+	checked  atomic.Int64
+	material *material
 }
 
-// newSealingKey takes over one hold of the material.
-func newSealingKey(key WrappedKey, m *material) *sealingKey {
+// sealing returns a key that takes over one hold of the material.
+func (e *Envelope) sealing(key WrappedKey, m *material) *sealingKey {
 	k := &sealingKey{id: key.ID, since: key.CreatedAt, until: key.SealsUntil, material: m}
+	k.checked.Store(e.opts.Now().UnixMilli())
 	runtime.AddCleanup(k, (*material).release, m)
 	return k
 }
@@ -53,6 +57,10 @@ func (s Sealer) Seal(plaintext []byte, b Binding) Blob {
 func (e *Envelope) Sealer(ctx context.Context, user string) (Sealer, error) {
 	s := e.scopeOf(user)
 	key, ok := e.active.Get(s.name)
+	if ok && s.stored != "" && !e.seals(ctx, key) {
+		e.active.Remove(s.name)
+		ok = false
+	}
 	if ok && e.within(key, e.opts.MaxAge) {
 		return Sealer{key}, nil
 	}
@@ -83,6 +91,25 @@ func (e *Envelope) within(key *sealingKey, age time.Duration) bool {
 func (e *Envelope) current(key *sealingKey, age time.Duration) bool {
 	now := e.opts.Now()
 	return now.Sub(key.since) < age && now.Before(key.until) && key.since.UnixMilli() >= e.retired.Load()
+}
+
+// userKeyCheck is how long a user's key goes on sealing after it was retired in
+// the store, which the user's erasure does. What prunes keys waits longer.
+const userKeyCheck = time.Minute
+
+// seals reports whether a user's key was not retired, asking the store from
+// time to time. While the store can't tell, the key goes on: what is sealed now
+// can't be stored either.
+func (e *Envelope) seals(ctx context.Context, key *sealingKey) bool {
+	now := e.opts.Now()
+	if now.Sub(time.UnixMilli(key.checked.Load())) < userKeyCheck {
+		return true
+	}
+	wrapped, err := e.opts.Store.Key(ctx, key.id)
+	if err == nil {
+		key.checked.Store(now.UnixMilli())
+	}
+	return err == nil && now.Before(wrapped.SealsUntil) || err != nil && !errors.Is(err, ErrUnknownKey)
 }
 
 // RetireBefore has data keys that were made before t seal no more, now and
@@ -144,7 +171,7 @@ func (e *Envelope) stored(ctx context.Context, s scope, usedUp *sealingKey) (*se
 	if err != nil {
 		return nil, err
 	}
-	return newSealingKey(wrapped, m), nil
+	return e.sealing(wrapped, m), nil
 }
 
 // made has KMS make a data key, and stores it.
@@ -183,5 +210,5 @@ func (e *Envelope) made(ctx context.Context, s scope) (*sealingKey, error) {
 	}
 	m.hold() // one for opening, one for sealing
 	e.remember(&openingKey{id: id, kek: wrapped.KEK, scope: s.stored, since: now, material: m})
-	return newSealingKey(wrapped, m), nil
+	return e.sealing(wrapped, m), nil
 }

@@ -126,6 +126,13 @@ func (c *callers) everybodyDoesWhatTheyMay() {
 	}, "the replayed message does not fail again")
 	c.operator("deadletters", "drop", "--yes", letters[0].ID)
 	require.Contains(t, c.operator("token", "get", "alice"), "****")
+	c.operator("events", "tail", "--since", "1h", "--follow=false")
+	c.operator("keys", "status", "--keys")
+	c.operator("audit", "list")
+	c.operator("audit", "verify")
+	c.connectAged("frank", fresh, spec("coinbase"), "f")
+	c.event(events.TokenStored, "frank")
+	require.Contains(t, c.operator("users", "erase", "frank", "--yes", "--events"), "grants erased")
 
 	// A second worker brings streams and consumers up to its configuration.
 	second := c.worker(append(c.settingsOf("worker"), "LATCHKEY_RETENTION_EVENTS=48h")...)
@@ -196,7 +203,9 @@ func (c *callers) nobodyDoesWhatTheyMayNot() {
 		"reader":    {"token.get.alice", "token.get.bob%2E1"},
 		"observer":  {},
 		"operator": {"integration.connected", "integration.disconnected", "refresh.due", "refresh.urgent", "latchkey.recovery.g", "token.get.alice",
-			"token.get.bob%2E1", "token.get.carol", "token.get.Alice", "$JS.API.STREAM.MSG.GET.LATCHKEY_DEADLETTER"},
+			"token.get.bob%2E1", "token.get.carol", "token.get.Alice", "latchkey.audit.x",
+			"$JS.API.STREAM.MSG.GET.LATCHKEY_RECOVERY", "$JS.API.STREAM.MSG.GET.LATCHKEY_DEADLETTER",
+			"$JS.API.CONSUMER.CREATE.LATCHKEY_LIFECYCLE.other", "$JS.API.CONSUMER.DELETE.LATCHKEY_LIFECYCLE.observer"},
 	}
 	for role, wanted := range only {
 		may := slices.DeleteFunc(slices.Clone(temptingToPublish), func(s string) bool {

@@ -17,6 +17,7 @@ import (
 	"github.com/latchkey/latchkey/cmd/sandbox/meshsim"
 	"github.com/latchkey/latchkey/cmd/sandbox/stack"
 	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/store/envelope"
 )
 
 // letterOf is a dead letter as it lies in the stream.
@@ -30,7 +31,7 @@ func TestUsersErase(t *testing.T) {
 	h := startWith(t, stack.Options{NATSInTheClear: true})
 	o := &onCall{harness: h}
 	require.Contains(t, o.fails("users", "erase", "erase-me", "--yes"), "no stream")
-	w := h.worker("LATCHKEY_CONNECT_MAX_BYTES=4096")
+	w := h.worker("LATCHKEY_CONNECT_MAX_BYTES=4096", "LATCHKEY_DATA_KEYS_PER_USER=true")
 
 	// Two users to whom the same happens: stored twice, and dead letters.
 	blobs := map[string][]string{}
@@ -81,6 +82,11 @@ func TestUsersErase(t *testing.T) {
 	require.Equal(t, events.ReasonDisconnected, h.event(events.TokenRevoked, "erase-me").Data.Reason)
 	require.Empty(t, h.grants("erase-me"))
 	require.False(t, h.scheduled(grant["erase-me"]))
+	for user, retired := range map[string]bool{"erase-me": true, "keep-me": false} {
+		var key envelope.WrappedKey
+		require.NoError(t, h.mongo().Database(h.database).Collection("data_keys").FindOne(h.ctx, bson.D{{Key: "scope", Value: envelope.ScopeOf(user)}}).Decode(&key))
+		require.Equal(t, retired, !key.SealsUntil.After(time.Now()), user)
+	}
 	require.Len(t, o.letters(), 3)
 	o.ok("deadletters", "drop", "--yes", suspect.ID)
 	table := o.ok("users", "erase", "nobody", "--yes")
