@@ -60,6 +60,7 @@ func NewRouter(routes []Route, sub message.Subscriber, messages config.Messages,
 	}
 	reg.MustRegister(r.handled)
 	for _, route := range routes {
+		r.handled.WithLabelValues(route.Name, outcomeParked) // from zero on, so that an alert sees the first
 		wm.AddConsumerHandler(route.Subject, route.Subject, sub, r.decide(route))
 	}
 	return r, nil

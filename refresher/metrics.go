@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/latchkey/latchkey/events"
 )
 
 // maxBrokers bounds the broker label: broker types appear without notice.
@@ -57,6 +59,13 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		unopened: counter("token_sets_unreadable_total", "Stored token sets that did not open."),
 		outdated: counter("grants_outdated_total", "Stored grants that were older than a schedule made for them: the database went back in time."),
 		brokers:  map[string]bool{},
+	}
+	// From zero on: an alert sees only what a counter grew by, not where it began.
+	for _, reason := range []events.Reason{
+		events.ReasonNoRefreshToken, events.ReasonRefreshTokenExpired, events.ReasonMFARequired, events.ReasonRejected,
+		events.ReasonNotFound, events.ReasonBadRequest, events.ReasonOutcomeLost, events.ReasonUnreadable,
+	} {
+		m.ended.WithLabelValues(string(reason))
 	}
 	reg.MustRegister(m.refreshes, m.duration, m.lateness, m.ended, m.takenOver, m.rescued, m.recovered,
 		m.discarded, m.breaker, m.repaired, m.unopened, m.outdated)

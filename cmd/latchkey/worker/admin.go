@@ -27,13 +27,19 @@ func startAdmin(cfg config.Admin, reg *prometheus.Registry, health func(context.
 	if err != nil {
 		return nil, fmt.Errorf("listening on admin.listen: %w", err)
 	}
+	reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Namespace: "latchkey", Name: "ready", Help: "1 while NATS and MongoDB can be reached, as /readyz says; else 0.",
+	}, func() float64 {
+		if ready(context.Background(), health) != nil {
+			return 0
+		}
+		return 1
+	}))
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
-		ctx, cancel := context.WithTimeout(r.Context(), 3*time.Second)
-		defer cancel()
-		if err := health(ctx); err != nil {
+		if err := ready(r.Context(), health); err != nil {
 			http.Error(w, err.Error(), http.StatusServiceUnavailable)
 			return
 		}
@@ -47,6 +53,13 @@ func startAdmin(cfg config.Admin, reg *prometheus.Registry, health func(context.
 	}()
 	log.Info("admin listener", zap.String("address", listener.Addr().String()))
 	return &admin{server}, nil
+}
+
+// ready asks for the worker's health, but not for long.
+func ready(ctx context.Context, health func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	return health(ctx)
 }
 
 func (a *admin) stop() error {
