@@ -2,12 +2,13 @@
 
 GO ?= go
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
+CYCLONEDX = github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.10.0
 GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
-.PHONY: help deps scale build demo sandbox test lint vuln race fuzz generate chaos
+.PHONY: help deps scale build demo sandbox test lint vuln race fuzz generate chaos check-deploy sbom
 
 help: ## List the targets
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
 build: ## Build the worker and the sandbox into bin/
 	$(GO) build -trimpath -o bin/ ./cmd/latchkey ./cmd/sandbox
@@ -42,6 +43,26 @@ vuln: ## Known vulnerabilities in what is linked (passed over when the database 
 	@out=$$($(GO) run $(GOVULNCHECK) ./... 2>&1); code=$$?; echo "$$out" | tail -n 60; \
 	if [ $$code -ne 0 ] && echo "$$out" | grep -q 'fetching vulnerabilities'; then \
 		echo "govulncheck: the vulnerability database can't be reached from here; not checked"; exit 0; fi; exit $$code
+
+# The files that deploy/check reads lie outside of its module, so that go test would
+# not see them change.
+check-deploy: bin/promtool ## What lies in deploy: image, compose file, Kubernetes, alerts
+	$(GO) test ./deploy
+	$(GO) -C deploy/check vet ./...
+	$(GO) -C deploy/check test -count=1 ./...
+	@if [ -s bin/promtool ]; then bin/promtool check rules deploy/prometheus/alerts.yaml && bin/promtool test rules deploy/prometheus/alerts_test.yaml \
+		&& bin/promtool check config --syntax-only deploy/compose/prometheus.yml; \
+	else echo "promtool can't be had here; the alert rules are not tried"; fi
+
+# Unpacked and not installed: the package would start a Prometheus.
+bin/promtool:
+	@mkdir -p bin; if command -v promtool >/dev/null; then ln -sf "$$(command -v promtool)" $@; \
+	elif command -v apt-get >/dev/null; then \
+		dir=$$(mktemp -d); { [ "$$(id -u)" != 0 ] || apt-get update -q; (cd "$$dir" && apt-get download prometheus && dpkg-deb -x prometheus_*.deb .); } >/dev/null 2>&1; \
+		cp "$$dir/usr/bin/promtool" $@ 2>/dev/null || true; rm -r "$$dir"; fi
+
+sbom: build ## List what is linked into the worker, as CycloneDX: bin/latchkey.cdx.json
+	$(GO) run $(CYCLONEDX) bin -json -output bin/latchkey.cdx.json bin/latchkey
 
 FUZZTIME ?= 30s
 fuzz: ## Run every fuzz target for FUZZTIME each
