@@ -19,7 +19,7 @@ demo: build ## Show the life of a few grants, and check it (about 25 seconds)
 sandbox: build ## Run everything in one process until ctrl-C, for your own tools
 	./bin/sandbox
 
-test: deps lint vuln race scale ## Everything: lint, vulnerabilities, all tests with the race detector, 2,000 grants without it
+test: deps lint vuln race scale check-deploy ## Everything: lint, vulnerabilities, all tests with the race detector, 2,000 grants without it, what lies in deploy
 
 deps: ## Install Debian's PostgreSQL for the tests of size, where that can be done; without it they are smaller
 	@if ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1; then :; \
