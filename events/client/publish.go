@@ -1,0 +1,119 @@
+package client
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/events/secret"
+)
+
+// publishAttempt bounds the wait for one acknowledgement.
+const publishAttempt = 5 * time.Second
+
+// Connected is what a backend knows when Mesh Link called
+// onIntegrationConnected.
+type Connected struct {
+	// UserID is your own id of the user.
+	UserID string
+	// Payload is Mesh Link's LinkPayload, verbatim JSON.
+	Payload secret.Text
+	// ConnectedAt is when the tokens were obtained. It must not change when the
+	// event is published again.
+	ConnectedAt time.Time
+}
+
+// PublishConnected announces a connected integration. Without an error
+// JetStream has stored the event, and it is Latchkey's responsibility. What
+// would be refused is not published: the error is an *events.InvalidError.
+func (c *Client) PublishConnected(ctx context.Context, in Connected) error {
+	if in.ConnectedAt.IsZero() {
+		return &events.InvalidError{Message: events.IntegrationConnected, Problem: "connectedAt: missing; lifetimes count from it"}
+	}
+	if !json.Valid([]byte(in.Payload.Reveal())) {
+		return &events.InvalidError{Message: events.IntegrationConnected, Problem: "payload: not well-formed JSON"}
+	}
+	body, err := json.Marshal(struct {
+		UserID      string          `json:"userId"`
+		ConnectedAt time.Time       `json:"connectedAt"`
+		Payload     json.RawMessage `json:"payload"`
+	}{in.UserID, in.ConnectedAt, json.RawMessage(in.Payload.Reveal())})
+	if err != nil { // it may quote a value
+		return &events.InvalidError{Message: events.IntegrationConnected, Problem: "can't be encoded"}
+	}
+	if _, err := events.DecodeConnected(body); err != nil {
+		return err
+	}
+	return c.PublishConnectedBody(ctx, body, "")
+}
+
+// PublishConnectedBody announces a connected integration with a body that is
+// encoded already. It is not looked into. id tells JetStream a repetition from
+// a new message; empty: it is made of the body.
+func (c *Client) PublishConnectedBody(ctx context.Context, body []byte, id string) error {
+	return c.publish(ctx, events.IntegrationConnected, c.subjects.Connected(), body, id)
+}
+
+// PublishDisconnected announces that a user, or one broker or account of a
+// user, is to be forgotten. DisconnectedAt is required. The errors are those of
+// PublishConnected.
+func (c *Client) PublishDisconnected(ctx context.Context, in events.Disconnected) error {
+	if in.DisconnectedAt.IsZero() {
+		return &events.InvalidError{Message: events.IntegrationDisconnected, Problem: "disconnectedAt: missing; what was connected later stays"}
+	}
+	body, err := json.Marshal(in)
+	if err != nil {
+		return &events.InvalidError{Message: events.IntegrationDisconnected, Problem: "can't be encoded"}
+	}
+	if _, err := events.DecodeDisconnected(body); err != nil {
+		return err
+	}
+	return c.publish(ctx, events.IntegrationDisconnected, c.subjects.Disconnected(), body, "")
+}
+
+// ErrTooLarge: the message is larger than NATS, or the stream, takes.
+var ErrTooLarge = errors.New("larger than NATS takes")
+
+// publish publishes until there is an acknowledgement. Every attempt has the
+// same id, so that one whose acknowledgement was lost is not stored twice.
+func (c *Client) publish(ctx context.Context, name, subject string, body []byte, id string) error {
+	if id == "" {
+		id = MessageID(body)
+	}
+	err := c.retry(ctx, publishAttempt, passingOnPublish, func(ctx context.Context) error {
+		_, err := c.js.PublishMsg(ctx, &nats.Msg{Subject: subject, Data: body}, jetstream.WithMsgID(id))
+		return err
+	})
+	if errors.Is(err, nats.ErrMaxPayload) || errors.Is(err, jetstream.ErrStreamMessageExceedsMaximum) {
+		err = fmt.Errorf("%w: %w", ErrTooLarge, err)
+	}
+	if err != nil {
+		return fmt.Errorf("publishing %s: %w", name, err)
+	}
+	return nil
+}
+
+// MessageID is the Nats-Msg-Id that a body gets where nobody chose one: the
+// same for the same body.
+func MessageID(body []byte) string {
+	sum := sha256.Sum256(body)
+	return hex.EncodeToString(sum[:16])
+}
+
+// passingOnPublish reports whether a publish may succeed when tried again:
+// unless the connection is closed for good or the message itself is refused.
+func passingOnPublish(err error) bool {
+	switch {
+	case errors.Is(err, nats.ErrConnectionClosed), errors.Is(err, nats.ErrConnectionDraining), errors.Is(err, nats.ErrMaxPayload), errors.Is(err, jetstream.ErrStreamMessageExceedsMaximum):
+		return false
+	}
+	return true
+}
