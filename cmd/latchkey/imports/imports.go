@@ -1,0 +1,226 @@
+// Package imports publishes tokens that a company already holds, line by line,
+// as integration.connected events.
+package imports
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"github.com/latchkey/latchkey/events/client"
+)
+
+// Options for Run.
+type Options struct {
+	In io.Reader
+	// StateFile is where to keep how far the import has come; empty: nowhere.
+	StateFile string
+	// RejectsFile is where to write why lines were rejected; empty: nowhere.
+	RejectsFile string
+	// MaxBytes bounds a line.
+	MaxBytes int
+	// Publish publishes a body and returns once it is stored. Nil: lines are
+	// only validated.
+	Publish func(ctx context.Context, body []byte, id string) error
+	// InFlight bounds the publishes under way.
+	InFlight int
+	// Rate bounds the publishes a second; 0: no bound.
+	Rate float64
+	Now  func() time.Time
+	// Progress, if set, is told of every line done with.
+	Progress func(State)
+	// OnReject, if set, is told of every rejected line.
+	OnReject func(Reject)
+}
+
+// ErrChanged: the input is not the one that the state is about.
+var ErrChanged = errors.New("the input is not the one of which the state file tells; with another state file the import begins anew")
+
+// saveEvery is how old the state file may become.
+const saveEvery = time.Second
+
+// Run imports what is left of the input. When it is kept from ending, by ctx
+// or an error, the state is kept from which another Run goes on.
+func Run(ctx context.Context, o Options) (State, error) {
+	state := State{}
+	if o.StateFile != "" {
+		var err error
+		if state, err = loadState(o.StateFile); err != nil {
+			return state, err
+		}
+	}
+	if state.StartedAt.IsZero() {
+		state.StartedAt = o.Now().UTC()
+	}
+	r := &run{Options: o, state: state, lines: newLines(o.In, o.MaxBytes), sieve: sieve{start: state.StartedAt, seen: map[[16]byte]sighting{}}}
+	if err := r.skip(ctx); err != nil {
+		return state, err
+	}
+	var err error
+	if r.rejects, err = openRejects(o.RejectsFile, state.RejectsBytes); err != nil {
+		return state, err
+	}
+	defer r.rejects.close()
+	err = r.all(ctx)
+	return r.state, errors.Join(err, r.save())
+}
+
+// run is an import under way.
+type run struct {
+	Options
+	lines   *lines
+	sieve   sieve
+	rejects *rejects
+	state   State
+}
+
+// entry is a line on its way.
+type entry struct {
+	verdict
+	number, offset int64
+	sum            string
+	done           chan error // of the publish
+}
+
+// skip reads what is done with already.
+func (r *run) skip(ctx context.Context) error {
+	for r.lines.offset < r.state.Offset && ctx.Err() == nil {
+		line, err := r.lines.next()
+		switch {
+		case errors.Is(err, io.EOF):
+			return ErrChanged
+		case err != nil && !errors.Is(err, errTooLong):
+			return fmt.Errorf("reading the input: %w", err)
+		case err == nil:
+			r.sieve.judge(line, r.lines.number)
+		}
+	}
+	if r.state.Offset > 0 && ctx.Err() == nil && (r.lines.offset != r.state.Offset || r.sum() != r.state.SHA256) {
+		return ErrChanged
+	}
+	return ctx.Err()
+}
+
+func (r *run) sum() string { return hex.EncodeToString(r.lines.hash.Sum(nil)) }
+
+// all imports the lines that are left. Lines are done with in their order, so
+// that the state is one place in the input.
+func (r *run) all(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	pending := make(chan *entry, r.InFlight)
+	ended := make(chan error, 1)
+	go func() {
+		ended <- r.read(ctx, pending)
+		close(pending)
+	}()
+	tick := time.NewTicker(saveEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case e, more := <-pending:
+			if !more {
+				return <-ended
+			}
+			err := <-e.done
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			if err == nil || errors.Is(err, client.ErrTooLarge) {
+				err = r.finish(e, err)
+			} else {
+				err = fmt.Errorf("line %d: %w", e.number, err)
+			}
+			if err != nil {
+				return err
+			}
+		case <-tick.C:
+			if err := r.save(); err != nil {
+				return err
+			}
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// read judges lines and has them published, and hands them on in their order.
+// How many may be on their way is the capacity of pending.
+func (r *run) read(ctx context.Context, pending chan<- *entry) error {
+	limit := rate.NewLimiter(rate.Inf, 1)
+	if r.Rate > 0 {
+		limit = rate.NewLimiter(rate.Limit(r.Rate), 1)
+	}
+	for {
+		line, err := r.lines.next()
+		e := &entry{number: r.lines.number, offset: r.lines.offset, sum: r.sum(), done: make(chan error, 1)}
+		switch {
+		case errors.Is(err, io.EOF):
+			return nil
+		case errors.Is(err, errTooLong):
+			e.reason = err.Error()
+		case err != nil:
+			return fmt.Errorf("reading the input: %w", err)
+		default:
+			e.verdict = r.sieve.judge(line, e.number)
+		}
+		publish := e.body != nil && r.Publish != nil
+		if publish {
+			if err := limit.Wait(ctx); err != nil {
+				return ctx.Err()
+			}
+		}
+		select {
+		case pending <- e:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if !publish {
+			e.done <- nil
+			continue
+		}
+		go func() { e.done <- r.Publish(ctx, e.body, e.id) }()
+	}
+}
+
+// finish counts a line that is done with.
+func (r *run) finish(e *entry, refused error) error {
+	if refused != nil {
+		e.reason = client.ErrTooLarge.Error()
+	}
+	r.state.Lines++
+	switch {
+	case e.reason != "":
+		r.state.Rejected++
+		reject := Reject{e.number, e.reason}
+		if err := r.rejects.add(reject); err != nil {
+			return err
+		}
+		if r.OnReject != nil {
+			r.OnReject(reject)
+		}
+	case e.repeated:
+		r.state.Repeated++
+	case e.body != nil:
+		r.state.Accepted++
+	}
+	r.state.Offset, r.state.SHA256 = e.offset, e.sum
+	if r.Progress != nil {
+		r.Progress(r.state)
+	}
+	return nil
+}
+
+// save writes the state, and before it the rejects that it counts.
+func (r *run) save() error {
+	if err := r.rejects.sync(); err != nil || r.StateFile == "" {
+		return err
+	}
+	r.state.RejectsBytes = r.rejects.size
+	return r.state.save(r.StateFile)
+}
