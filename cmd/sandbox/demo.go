@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -17,6 +18,7 @@ import (
 	"github.com/latchkey/latchkey/cmd/sandbox/meshsim"
 	"github.com/latchkey/latchkey/cmd/sandbox/stack"
 	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/events/client"
 )
 
 // demoLife is how long an access token of the demo lives.
@@ -80,7 +82,11 @@ func demo(ctx context.Context, stdout io.Writer) error {
 		if err != nil {
 			return fmt.Errorf("setting up JetStream: %w", err)
 		}
-		show := &demoShow{out: stdout, start: time.Now(), nc: nc, js: js, stack: s, heard: map[string]map[string]int{}, seen: map[string]bool{}}
+		latchkey, err := client.New(nc, client.Once())
+		if err != nil {
+			return err
+		}
+		show := &demoShow{out: stdout, start: time.Now(), nc: nc, js: js, latchkey: latchkey, stack: s, heard: map[string]map[string]int{}, seen: map[string]bool{}}
 		if err := show.play(ctx); err != nil {
 			return err
 		}
@@ -95,6 +101,8 @@ type demoShow struct {
 	nc    *nats.Conn
 	js    jetstream.JetStream
 	stack *stack.Stack
+	// latchkey is what a backend has of the workers.
+	latchkey *client.Client
 
 	mu sync.Mutex
 	// heard counts events by user and kind; seen holds the ids of those counted.
@@ -153,12 +161,12 @@ func (d *demoShow) play(ctx context.Context) error {
 		after time.Duration
 		do    func() error
 	}{
-		{5 * time.Second, func() error { d.ask("alice"); return nil }},
+		{5 * time.Second, func() error { d.ask(ctx, "alice"); return nil }},
 		{5 * time.Second, func() error {
 			d.say("erin", "disconnects")
 			return d.publish(ctx, subjects.Disconnected(), `{"userId":"erin"}`)
 		}},
-		{12 * time.Second, func() error { d.ask("alice"); return nil }},
+		{12 * time.Second, func() error { d.ask(ctx, "alice"); return nil }},
 	} {
 		select {
 		case <-time.After(scene.after):
@@ -234,28 +242,23 @@ func (d *demoShow) deadLetter(m *nats.Msg) {
 
 // ask requests a user's tokens, shows them masked, and returns the code of the
 // answer and how many tokens the institutions would take.
-func (d *demoShow) ask(user string) (code string, valid, given int) {
-	body, err := json.Marshal(events.TokenRequest{UserID: user})
-	if err == nil {
-		var msg *nats.Msg
-		if msg, err = d.nc.Request(subjects.TokenGet(user), body, 30*time.Second); err == nil {
-			if code = msg.Header.Get("Nats-Service-Error"); code != "" {
-				d.say(user, "tokens asked for: refused, %s", code)
-				return code, 0, 0
-			}
-			var reply events.TokenReply
-			if reply, err = events.DecodeTokenReply(msg.Data); err == nil {
-				for _, t := range reply.AccessTokens {
-					given++
-					if ok, _ := d.stack.Mesh.AccessTokenState(t.AccessToken); ok {
-						valid++
-					}
-					d.say(user, "tokens asked for: %s for %s at %s", t.AccessToken.Masked(), t.AccountID, t.BrokerName)
-				}
-				return "", valid, given
-			}
-		}
+func (d *demoShow) ask(ctx context.Context, user string) (code string, valid, given int) {
+	reply, err := d.latchkey.Tokens(ctx, events.TokenRequest{UserID: user})
+	var refused *client.RefusedError
+	switch {
+	case errors.As(err, &refused):
+		d.say(user, "tokens asked for: refused, %s", refused.Code)
+		return refused.Code, 0, 0
+	case err != nil:
+		d.say(user, "tokens asked for: %v", err)
+		return events.CodeInternal, 0, 0
 	}
-	d.say(user, "tokens asked for: %v", err)
-	return events.CodeInternal, 0, 0
+	for _, t := range reply.AccessTokens {
+		given++
+		if ok, _ := d.stack.Mesh.AccessTokenState(t.AccessToken); ok {
+			valid++
+		}
+		d.say(user, "tokens asked for: %s for %s at %s", t.AccessToken.Masked(), t.AccountID, t.BrokerName)
+	}
+	return "", valid, given
 }

@@ -19,7 +19,7 @@ func (d *demoShow) judge(ctx context.Context) error {
 	fmt.Fprintln(d.out)
 	results := map[string]string{}
 	for _, u := range demoUsers() {
-		code, valid, given := d.ask(u.name)
+		code, valid, given := d.ask(ctx, u.name)
 		switch {
 		case code != u.wantCode:
 			results[u.name] = fmt.Sprintf("AMISS: answer %q, wanted %q", code, u.wantCode)

@@ -2,17 +2,16 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
 
 	"github.com/latchkey/latchkey/cmd/latchkey/worker"
 	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/events/client"
 )
 
 func (a *app) tokenCommand() *cobra.Command {
@@ -43,20 +42,24 @@ func (a *app) tokenCommand() *cobra.Command {
 				return err
 			}
 			defer nc.Close()
-			body, err := json.Marshal(in)
+			latchkey, err := client.New(nc, client.Prefix(cfg.NATS.Prefix), client.Once())
 			if err != nil {
-				return fmt.Errorf("encoding the request: %w", err)
+				return err
 			}
 			ctx, cancel := context.WithTimeout(cmd.Context(), cfg.Tokens.Timeout+5*time.Second)
 			defer cancel()
-			msg, err := nc.RequestWithContext(ctx, events.Subjects{Prefix: cfg.NATS.Prefix}.TokenGet(in.UserID), body)
-			if errors.Is(err, nats.ErrNoResponders) {
+			reply, err := latchkey.Tokens(ctx, in)
+			var refused *client.RefusedError
+			if errors.As(err, &refused) {
+				return &exitError{ExitRefused, fmt.Errorf("refused: %s", printable(refused.Code))}
+			}
+			if errors.Is(err, client.ErrNoWorker) {
 				return errors.New("no worker answers token requests here; is one running, with the same nats.url and nats.prefix?")
 			}
 			if err != nil {
-				return fmt.Errorf("asking for tokens: %w", err)
+				return err
 			}
-			return printReply(cmd, msg, reveal)
+			return printReply(cmd, reply, reveal)
 		},
 	}
 	get.Flags().StringVar(&in.BrokerType, "broker", "", "only this broker type")
@@ -66,14 +69,7 @@ func (a *app) tokenCommand() *cobra.Command {
 	return group("token", "Ask for tokens", get)
 }
 
-func printReply(cmd *cobra.Command, msg *nats.Msg, reveal bool) error {
-	if code := msg.Header.Get("Nats-Service-Error"); code != "" {
-		return &exitError{ExitRefused, fmt.Errorf("refused: %s", printable(code))}
-	}
-	reply, err := events.DecodeTokenReply(msg.Data)
-	if err != nil {
-		return err
-	}
+func printReply(cmd *cobra.Command, reply events.TokenReply, reveal bool) error {
 	rows := [][]string{{"BROKER", "ACCOUNT", "NAME", "EXPIRES", "TOKEN"}}
 	for i, t := range reply.AccessTokens {
 		expires := "never"

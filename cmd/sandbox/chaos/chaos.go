@@ -255,8 +255,9 @@ func (r *run) connectAll(ctx context.Context) error {
 	}); err != nil {
 		return err
 	}
-	r.asked = startReaders(r)
-	return nil
+	var err error
+	r.asked, err = startReaders(r)
+	return err
 }
 
 func user(i int) string    { return fmt.Sprintf("user-%d", i) }

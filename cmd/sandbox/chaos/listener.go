@@ -2,7 +2,6 @@ package chaos
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -13,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/events/client"
 )
 
 // listener hears every lifecycle event, as a durable subscriber would.
@@ -90,8 +90,9 @@ func (l *listener) grants() int {
 
 // readers ask for tokens of random users all the time and check what they get.
 type readers struct {
-	cancel context.CancelFunc
-	wg     sync.WaitGroup
+	latchkey *client.Client
+	cancel   context.CancelFunc
+	wg       sync.WaitGroup
 
 	mu                         sync.Mutex
 	given, refused, unanswered int
@@ -100,9 +101,13 @@ type readers struct {
 
 const readerCount = 4
 
-func startReaders(r *run) *readers {
+func startReaders(r *run) (*readers, error) {
+	latchkey, err := client.New(r.nc, client.Once())
+	if err != nil {
+		return nil, err
+	}
 	ctx, cancel := context.WithCancel(context.Background())
-	a := &readers{cancel: cancel, bad: map[string]int{}}
+	a := &readers{latchkey: latchkey, cancel: cancel, bad: map[string]int{}}
 	for i := range readerCount {
 		a.wg.Go(func() {
 			rng := rand.New(rand.NewPCG(r.Seed, uint64(i)+100))
@@ -112,32 +117,29 @@ func startReaders(r *run) *readers {
 			}
 		})
 	}
-	return a
+	return a, nil
 }
 
 func (a *readers) ask(ctx context.Context, r *run, user string) {
-	body, _ := json.Marshal(events.TokenRequest{UserID: user}) // a struct of strings
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	msg, err := r.nc.RequestWithContext(ctx, events.Subjects{}.TokenGet(user), body)
+	reply, err := a.latchkey.Tokens(ctx, events.TokenRequest{UserID: user})
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	var refused *client.RefusedError
+	var invalid *events.InvalidError
 	switch {
+	case errors.As(err, &refused):
+		a.refused++
+	case errors.As(err, &invalid):
+		a.bad["undecodable"]++
 	case err != nil:
 		a.unanswered++ // nobody there to answer
-	case msg.Header.Get("Nats-Service-Error") != "":
-		a.refused++
-	default:
-		reply, err := events.DecodeTokenReply(msg.Data)
-		if err != nil {
-			a.bad["undecodable"]++
-			return
-		}
-		for _, t := range reply.AccessTokens {
-			a.given++
-			if ok, why := r.stack.Mesh.AccessTokenState(t.AccessToken); !ok {
-				a.bad[why]++
-			}
+	}
+	for _, t := range reply.AccessTokens {
+		a.given++
+		if ok, why := r.stack.Mesh.AccessTokenState(t.AccessToken); !ok {
+			a.bad[why]++
 		}
 	}
 }
