@@ -1,0 +1,46 @@
+// A backend that hands a user's current tokens to the page, which hands them to
+// Mesh Link: createLink({ accessTokens }).
+//
+//   NATS_URL        nats://127.0.0.1:4222
+//   NATS_CREDS      file with the credentials of the backend, if it needs any
+//   LATCHKEY_PREFIX nats.prefix of the installation, if it has one
+//   PORT            to listen on (any free one)
+import { readFile } from "node:fs/promises";
+import { createServer } from "node:http";
+import { connect, credsAuthenticator } from "@nats-io/transport-node";
+import { currentTokens, Refused } from "./tokens.js";
+
+const { NATS_URL, NATS_CREDS, PORT = "0" } = process.env;
+
+const nc = await connect({
+  servers: NATS_URL,
+  name: "example backend",
+  inboxPrefix: "_INBOX_example_backend", // replies hold tokens: an inbox of its own
+  maxReconnectAttempts: -1,
+  authenticator: NATS_CREDS ? credsAuthenticator(await readFile(NATS_CREDS)) : undefined,
+});
+
+// Yours: the user of the session. Never take it from what the page says.
+function userOf(request) {
+  return request.headers["x-example-user"];
+}
+
+const server = createServer(async (request, response) => {
+  const answer = (status, body) =>
+    response.writeHead(status, { "Content-Type": "application/json", "Cache-Control": "no-store" }).end(JSON.stringify(body));
+  const user = userOf(request);
+  if (request.method !== "GET" || request.url !== "/access-tokens") return answer(404, {});
+  if (!user) return answer(401, {});
+  try {
+    const { accessTokens } = await currentTokens(nc, user);
+    answer(200, { accessTokens });
+  } catch (err) {
+    if (err instanceof Refused && err.reconnect) return answer(409, { code: err.code }); // show "connect again"
+    console.error(`tokens of a user: ${err.message}`); // the code, never a token
+    answer(503, {});
+  }
+});
+
+server.listen(Number(PORT), "127.0.0.1", () => console.log(`listening on http://127.0.0.1:${server.address().port}`));
+
+for (const signal of ["SIGINT", "SIGTERM"]) process.once(signal, () => server.close(() => nc.drain()));
