@@ -57,7 +57,7 @@ func Run(ctx context.Context, o Options) (State, error) {
 	if state.StartedAt.IsZero() {
 		state.StartedAt = o.Now().UTC()
 	}
-	r := &run{Options: o, state: state, lines: newLines(o.In, o.MaxBytes), sieve: sieve{start: state.StartedAt, seen: map[[16]byte]sighting{}}}
+	r := &run{Options: o, state: state, slots: make(chan struct{}, o.InFlight), lines: newLines(o.In, o.MaxBytes), sieve: sieve{start: state.StartedAt, seen: map[[16]byte]sighting{}}}
 	if err := r.skip(ctx); err != nil {
 		return state, err
 	}
@@ -77,6 +77,7 @@ type run struct {
 	sieve   sieve
 	rejects *rejects
 	state   State
+	slots   chan struct{} // one is taken by each publish under way
 }
 
 // entry is a line on its way.
@@ -112,7 +113,12 @@ func (r *run) sum() string { return hex.EncodeToString(r.lines.hash.Sum(nil)) }
 // that the state is one place in the input.
 func (r *run) all(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+	defer func() {
+		cancel()
+		for range r.InFlight { // no publish outlasts the import
+			r.slots <- struct{}{}
+		}
+	}()
 	pending := make(chan *entry, r.InFlight)
 	ended := make(chan error, 1)
 	go func() {
@@ -150,7 +156,6 @@ func (r *run) all(ctx context.Context) error {
 }
 
 // read judges lines and has them published, and hands them on in their order.
-// How many may be on their way is the capacity of pending.
 func (r *run) read(ctx context.Context, pending chan<- *entry) error {
 	limit := rate.NewLimiter(rate.Inf, 1)
 	if r.Rate > 0 {
@@ -169,22 +174,27 @@ func (r *run) read(ctx context.Context, pending chan<- *entry) error {
 		default:
 			e.verdict = r.sieve.judge(line, e.number)
 		}
-		publish := e.body != nil && r.Publish != nil
-		if publish {
+		if e.body != nil && r.Publish != nil {
 			if err := limit.Wait(ctx); err != nil {
+				return err
+			}
+			select {
+			case r.slots <- struct{}{}:
+			case <-ctx.Done():
 				return ctx.Err()
 			}
+			go func() {
+				e.done <- r.Publish(ctx, e.body, e.id)
+				<-r.slots
+			}()
+		} else {
+			e.done <- nil
 		}
 		select {
 		case pending <- e:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-		if !publish {
-			e.done <- nil
-			continue
-		}
-		go func() { e.done <- r.Publish(ctx, e.body, e.id) }()
 	}
 }
 
