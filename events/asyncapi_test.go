@@ -48,13 +48,13 @@ func readAsyncAPI(t *testing.T) (text string, doc asyncAPI) {
 func TestAsyncAPIHasTheSubjects(t *testing.T) {
 	_, doc := readAsyncAPI(t)
 	var s events.Subjects
-	want := []string{s.Connected(), s.Disconnected(), s.TokenGetAll()}
+	want := []string{s.Connected(), s.Disconnected(), s.TokenGetAll(), s.TokenKeys()}
 	for _, kind := range events.LifecycleKinds {
 		want = append(want, s.LifecycleAll(kind))
 	}
 	var got []string
 	for name, channel := range doc.Channels {
-		if name == "tokenReply" { // an inbox has no address of its own
+		if name == "tokenReply" || name == "keysReply" { // an inbox has no address of its own
 			require.Empty(t, channel.Address)
 			continue
 		}
@@ -79,7 +79,7 @@ func TestAsyncAPIHasTheMessages(t *testing.T) {
 		names = append(names, message.Name)
 	}
 	slices.Sort(names)
-	want := append([]string{events.IntegrationConnected, events.IntegrationDisconnected, events.TokenGetName, events.TokenGetName + " reply", events.TokenGetName + " refusal"}, events.LifecycleKinds...)
+	want := append([]string{events.IntegrationConnected, events.IntegrationDisconnected, events.TokenGetName, events.TokenGetName + " reply", events.TokenGetName + " refusal", "token.keys", "token.keys reply"}, events.LifecycleKinds...)
 	require.ElementsMatch(t, want, slices.Compact(names))
 
 	require.ElementsMatch(t, events.LifecycleKinds, doc.Components.Schemas["lifecycleEvent"].AllOf[1].Properties["type"].Enum)
