@@ -31,6 +31,7 @@ func main() {
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	var o stack.Options
+	var page pageOptions
 	root := &cobra.Command{
 		Use:   "sandbox",
 		Short: "Run Latchkey with everything it needs in one process",
@@ -40,13 +41,16 @@ sandbox goes on where it ended.
 
 Variables that begin with LATCHKEY_ configure the worker, as they do outside.`,
 		Args: cobra.NoArgs, SilenceUsage: true, SilenceErrors: true,
-		RunE: func(cmd *cobra.Command, _ []string) error { return serve(cmd.Context(), o, cmd.OutOrStdout()) },
+		RunE: func(cmd *cobra.Command, _ []string) error { return serve(cmd.Context(), o, page, cmd.OutOrStdout()) },
 	}
 	root.Flags().StringVar(&o.Dir, "dir", ".sandbox", "folder for all data")
 	root.Flags().IntVar(&o.NATSPort, "nats-port", 4222, "port of NATS")
 	root.Flags().IntVar(&o.MongoDBPort, "mongodb-port", 27017, "port of MongoDB")
 	root.Flags().IntVar(&o.KMSPort, "kms-port", 4599, "port of the simulated KMS")
 	root.Flags().IntVar(&o.MeshPort, "mesh-port", 4600, "port of the simulated Mesh")
+	root.Flags().StringVar(&page.scriptDir, "page", builtPage(), "folder of the page's script, which make page builds")
+	root.Flags().IntVar(&page.pagePort, "page-port", 4601, "port of the page")
+	root.Flags().IntVar(&page.linkPort, "link-port", 4602, "port of the simulated Link")
 	root.AddCommand(&cobra.Command{
 		Use:   "demo",
 		Short: "Show the life of a few grants in half a minute, then check it against the ledger",
@@ -65,7 +69,7 @@ Variables that begin with LATCHKEY_ configure the worker, as they do outside.`,
 }
 
 // serve runs a stack and a worker until ctx ends.
-func serve(ctx context.Context, o stack.Options, stdout io.Writer) error {
+func serve(ctx context.Context, o stack.Options, page pageOptions, stdout io.Writer) error {
 	s, err := stack.Start(o)
 	if err != nil {
 		return err
@@ -84,6 +88,11 @@ func serve(ctx context.Context, o stack.Options, stdout io.Writer) error {
 		if cfg.Admin.Listen != "" {
 			fmt.Fprintf(stdout, "  worker    http://%s/metrics and /readyz\n", cfg.Admin.Listen)
 		}
+		stopPage, err := startPage(s, cfg, page, stdout)
+		if err != nil {
+			return err
+		}
+		defer stopPage()
 		fmt.Fprintf(stdout, "  log       %s\n", filepath.Join(o.Dir, "worker.log"))
 		fmt.Fprintln(stdout, "Stop it with ctrl-C.")
 		<-ctx.Done()

@@ -1,0 +1,127 @@
+// Package linkdemo is the sandbox's page: what a company's own page and backend
+// look like that use Mesh's Link SDK and Latchkey. The SDK is the real one; the
+// Link that it opens is simulated, from an origin of its own as Mesh's is, with
+// tokens of the simulated Mesh.
+//
+// The pages are in web/. Their one script with the SDK in it is built by npm,
+// before the sandbox runs and not by it.
+package linkdemo
+
+import (
+	"context"
+	"embed"
+	"errors"
+	"fmt"
+	"html/template"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/latchkey/latchkey/cmd/sandbox/meshsim"
+	"github.com/latchkey/latchkey/events"
+)
+
+//go:embed web/page/index.html web/page/page.css web/link
+var web embed.FS
+
+var samplePage = template.Must(template.ParseFS(web, "web/page/index.html"))
+
+// ErrNotBuilt says that the folder for the page's script does not hold it.
+var ErrNotBuilt = errors.New("the page's script is not built")
+
+// Options for Start.
+type Options struct {
+	NATSURL  string
+	Subjects events.Subjects
+	Mesh     *meshsim.Server
+	// ScriptDir is the folder that holds page.js as npm has built it.
+	ScriptDir string
+	// Ports to listen on, 0 for any free one.
+	PagePort, LinkPort int
+	// Institutions says how brokers behave that users connect on the page; the
+	// others behave as Mesh's simulator has them.
+	Institutions map[string]meshsim.Institution
+}
+
+// Demo is a running page with its backend, and the simulated Link.
+type Demo struct {
+	// URL is the page's address.
+	URL string
+
+	nc      *nats.Conn
+	servers []*http.Server
+	end     context.CancelFunc
+}
+
+// Start serves the page. It fails with ErrNotBuilt when its script is missing.
+// The caller must Stop it.
+func Start(o Options) (d *Demo, err error) {
+	script, err := os.ReadFile(filepath.Join(o.ScriptDir, "page.js"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w: no page.js in %q", ErrNotBuilt, o.ScriptDir)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading the page's script: %w", err)
+	}
+	ctx, end := context.WithCancel(context.Background())
+	d = &Demo{end: end}
+	defer func() {
+		if err != nil {
+			d.Stop()
+		}
+	}()
+	client, err := dial(o.NATSURL, o.Subjects)
+	if err != nil {
+		return d, err
+	}
+	d.nc = client.nc
+	page, err := listen(o.PagePort)
+	if err != nil {
+		return d, err
+	}
+	linkListener, err := listen(o.LinkPort)
+	if err != nil {
+		return d, errors.Join(err, page.Close())
+	}
+	// Two names of this machine, so that a browser takes the page and Link for two
+	// sites, as it would outside, and shares no cookie between them.
+	d.URL = fmt.Sprintf("http://localhost:%d", page.Addr().(*net.TCPAddr).Port)
+	link := newLink(o.Mesh, o.Institutions, d.URL, "http://"+linkListener.Addr().String())
+	d.serve(ctx, page, newBackend(client, link, script).handler())
+	d.serve(ctx, linkListener, link.handler())
+	return d, nil
+}
+
+func listen(port int) (net.Listener, error) {
+	l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+	if err != nil {
+		return nil, fmt.Errorf("listening for the page: %w", err)
+	}
+	return l, nil
+}
+
+// serve answers requests until Stop; ctx ends those that would wait for longer.
+func (d *Demo) serve(ctx context.Context, l net.Listener, handler http.Handler) {
+	server := &http.Server{
+		Handler: handler, ReadHeaderTimeout: 10 * time.Second,
+		BaseContext: func(net.Listener) context.Context { return ctx },
+	}
+	d.servers = append(d.servers, server)
+	go func() { _ = server.Serve(l) }() // ends with Close
+}
+
+// Stop ends everything.
+func (d *Demo) Stop() {
+	d.end()
+	for _, server := range d.servers {
+		_ = server.Close()
+	}
+	if d.nc != nil {
+		d.nc.Close()
+	}
+}
