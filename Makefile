@@ -5,7 +5,7 @@ STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 CYCLONEDX = github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.10.0
 GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
-.PHONY: help deps scale build demo sandbox test lint vuln race fuzz generate chaos check-deploy sbom
+.PHONY: help deps scale build page demo sandbox test lint vuln race fuzz generate chaos check-deploy sbom
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -16,16 +16,30 @@ build: ## Build the worker and the sandbox into bin/
 demo: build ## Show the life of a few grants, and check it (about 25 seconds)
 	./bin/sandbox demo
 
-sandbox: build ## Run everything in one process until ctrl-C, for your own tools
+sandbox: build page ## Run everything in one process until ctrl-C, for your own tools and a browser
 	./bin/sandbox
+
+page: bin/page/page.js ## Build the sandbox's page for a browser with npm, where there is npm
+
+WEB = cmd/sandbox/linkdemo/web
+bin/page/page.js: $(wildcard $(WEB)/package*.json $(WEB)/page/*.js)
+	@if ! command -v npm >/dev/null; then echo "npm is not installed; the sandbox runs without its page"; \
+	elif ! npm --prefix $(WEB) ci --prefer-offline --loglevel=error; then echo "npm could not install the page's packages; the sandbox runs without its page"; \
+	else npm --prefix $(WEB) run --silent build -- --outdir=$(CURDIR)/bin/page; fi
 
 test: deps lint vuln race scale check-deploy ## Everything: lint, vulnerabilities, all tests with the race detector, 2,000 grants without it, what lies in deploy
 
-deps: ## Install Debian's PostgreSQL for the tests of size, where that can be done; without it they are smaller
-	@if ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1; then :; \
+# Debian's packages for tests: $(1) is a file of the package $(2), $(3) what goes without it.
+define debian
+	@if ls $(1) >/dev/null 2>&1; then :; \
 	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-		{ apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends postgresql; } >/dev/null 2>&1 || echo "PostgreSQL could not be installed; the tests of size are smaller"; \
-	else echo "PostgreSQL is not installed; the tests of size are smaller"; fi
+		{ apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $(2); } >/dev/null 2>&1 || echo "$(2) could not be installed; $(3)"; \
+	else echo "$(2) is not installed; $(3)"; fi
+endef
+
+deps: ## Install Debian's PostgreSQL and Chromium for the tests that use them, where that can be done
+	$(call debian,/usr/lib/postgresql/*/bin/postgres,postgresql,the tests of size are smaller)
+	$(call debian,/usr/bin/chromium,chromium,the sandbox's page is not tested in a browser)
 
 race: ## All tests with the race detector
 	$(GO) test -race -timeout 20m ./...
