@@ -67,6 +67,8 @@ func (c Config) checkFlow(f *faults) {
 	f.duration("tokens.min_ttl", c.Tokens.MinTTL, 0)
 	f.duration("tokens.timeout", c.Tokens.Timeout, time.Millisecond)
 	f.count("tokens.concurrency", c.Tokens.Concurrency, 1, 10_000)
+	f.duration("tokens.cache_age", c.Tokens.CacheAge, 0)
+	f.count("tokens.cache_users", c.Tokens.CacheUsers, 0, 10_000_000)
 
 	f.duration("reconcile.interval", c.Reconcile.Interval, time.Millisecond)
 	f.count("reconcile.batch", c.Reconcile.Batch, 1, 100_000)

@@ -113,6 +113,12 @@ type Tokens struct {
 	Timeout time.Duration `yaml:"timeout"`
 	// Number of requests handled at once.
 	Concurrency int `yaml:"concurrency"`
+	// How long a worker may answer from the sealed documents that it has read, without reading
+	// them again, when it is not told of a change. Changes are told by events, within
+	// milliseconds; this bounds what a lost event can do. 0: every request reads.
+	CacheAge time.Duration `yaml:"cache_age"`
+	// Number of users of whom documents are kept.
+	CacheUsers int `yaml:"cache_users"`
 }
 
 // Reconcile governs the loop that makes good whatever a lost message or a

@@ -25,6 +25,7 @@ import (
 // TokenService answers requests for the current tokens of a user.
 type TokenService struct {
 	store     *store.Store
+	grants    *grantCache
 	refresher *refresher.Refresher
 	subjects  events.Subjects
 	cfg       config.Tokens
@@ -41,13 +42,14 @@ type TokenService struct {
 	atWork     sync.WaitGroup
 	conn       *nats.Conn
 	service    micro.Service
+	unfollow   func()
 }
 
 // NewTokenService returns a service that answers once Start has returned. skew is
 // by how much clocks may differ.
 func NewTokenService(s *store.Store, r *refresher.Refresher, subjects events.Subjects, cfg config.Tokens, skew time.Duration, now func() time.Time, log *zap.Logger, reg prometheus.Registerer) *TokenService {
 	t := &TokenService{
-		store: s, refresher: r, subjects: subjects, cfg: cfg, skew: skew, now: now, log: log,
+		store: s, grants: newGrantCache(cfg.CacheUsers, cfg.CacheAge, now, s.ByUser), refresher: r, subjects: subjects, cfg: cfg, skew: skew, now: now, log: log,
 		slots: make(chan struct{}, cfg.Concurrency),
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Namespace: "latchkey", Name: "token_requests_total", Help: "Requests for tokens by the code of the answer.",
@@ -65,6 +67,11 @@ const flushTimeout = 5 * time.Second
 
 // Start registers the service with NATS.
 func (t *TokenService) Start(nc *nats.Conn) error {
+	unfollow, err := t.grants.follow(nc, t.subjects)
+	if err != nil {
+		return err
+	}
+	t.unfollow = unfollow
 	name := "latchkey-tokens"
 	if t.subjects.Prefix != "" {
 		name = t.subjects.Prefix + "-" + name
@@ -86,6 +93,7 @@ func (t *TokenService) Start(nc *nats.Conn) error {
 		err = nc.FlushTimeout(flushTimeout) // from here on the server knows
 	}
 	if err != nil {
+		unfollow()
 		return fmt.Errorf("registering the token service: %w", err)
 	}
 	return nil
@@ -101,6 +109,7 @@ func (t *TokenService) Stop() error {
 		t.received()
 	}
 	t.atWork.Wait()
+	t.unfollow()
 	return err
 }
 
@@ -226,7 +235,7 @@ func refuse(code, message string) *refusal { return &refusal{Code: code, Message
 // little life left are refreshed first, all at once. The error is a refusal,
 // or a fault of the worker. record is told of the grants.
 func (t *TokenService) Get(ctx context.Context, in events.TokenRequest, record *audit.Record) (events.TokenReply, error) {
-	all, err := t.store.ByUser(ctx, in.UserID)
+	all, err := t.grants.byUser(ctx, in.UserID)
 	if err != nil {
 		return events.TokenReply{}, err
 	}
@@ -309,6 +318,7 @@ func (t *TokenService) refresh(ctx context.Context, g *store.Grant, minTTL time.
 			return g // failing; the next try has its time
 		}
 		next, err := t.once(ctx, g)
+		t.grants.changed(g.UserID) // its event may be on the way still
 		switch later := (*refresher.LaterError)(nil); {
 		case err == nil && next != nil:
 			g = next
@@ -408,7 +418,9 @@ func (t *TokenService) used(g *store.Grant) {
 		defer cancel()
 		if err := t.store.Used(ctx, g); err != nil {
 			t.log.Debug("the use of a grant could not be noted", zap.String("grant", g.ID), zap.Error(err))
+			return
 		}
+		t.grants.used(g)
 	})
 }
 

@@ -13,7 +13,6 @@ import (
 	"github.com/latchkey/latchkey/events"
 )
 
-
 // run runs a command of an example against the installation.
 func (h *harness) run(dir, stdin string, args ...string) (stdout string) {
 	h.t.Helper()

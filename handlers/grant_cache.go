@@ -1,0 +1,164 @@
+package handlers
+
+import (
+	"context"
+	"fmt"
+	"hash/maphash"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+	"github.com/nats-io/nats.go"
+
+	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/store"
+)
+
+// grantCache keeps the documents of users who were asked for lately, sealed as
+// they are stored. The lifecycle events tell when one has changed; should an
+// event be lost, an entry is used for no longer than its age allows.
+//
+// The documents in it are shared and must not be changed.
+type grantCache struct {
+	load func(ctx context.Context, userID string) ([]*store.Grant, error)
+	age  time.Duration
+	now  func() time.Time
+
+	users *lru.Cache[string, cached]
+	seed  maphash.Seed
+	// changes counts, for a share of the users, what was told of them: what was
+	// read before a change must not be kept after it.
+	changes [256]atomic.Uint64
+}
+
+type cached struct {
+	grants []*store.Grant
+	read   time.Time
+}
+
+// newGrantCache returns a cache of so many users; with an age or a size of 0
+// it keeps nothing.
+func newGrantCache(size int, age time.Duration, now func() time.Time, load func(context.Context, string) ([]*store.Grant, error)) *grantCache {
+	c := &grantCache{load: load, age: age, now: now, seed: maphash.MakeSeed()}
+	if size > 0 && age > 0 {
+		c.users, _ = lru.New[string, cached](size) // fails for a size below 1 only
+	}
+	return c
+}
+
+// byUser returns a user's grants as they are, or were at most an age ago.
+func (c *grantCache) byUser(ctx context.Context, userID string) ([]*store.Grant, error) {
+	if c.users == nil {
+		return c.load(ctx, userID)
+	}
+	if entry, ok := c.users.Get(userID); ok && c.now().Sub(entry.read) < c.age {
+		return entry.grants, nil
+	}
+	change := c.change(userID)
+	before, read := change.Load(), c.now()
+	grants, err := c.load(ctx, userID)
+	if err != nil {
+		return nil, err
+	}
+	if len(grants) > 0 {
+		c.users.Add(userID, cached{grants, read})
+		if change.Load() != before {
+			c.users.Remove(userID)
+		}
+	}
+	return grants, nil
+}
+
+// changed forgets what is kept of a user.
+func (c *grantCache) changed(userID string) {
+	if c.users == nil {
+		return
+	}
+	c.change(userID).Add(1)
+	c.users.Remove(userID)
+}
+
+// used notes, in what is kept, that the present version of a grant was asked
+// for: that is no change to be told.
+func (c *grantCache) used(g *store.Grant) {
+	if c.users == nil {
+		return
+	}
+	change := c.change(g.UserID)
+	before := change.Load()
+	entry, ok := c.users.Peek(g.UserID)
+	i := slices.IndexFunc(entry.grants, func(kept *store.Grant) bool { return kept.ID == g.ID && kept.Version == g.Version })
+	if !ok || i < 0 {
+		return
+	}
+	next := g.Clone()
+	next.UsedIn = next.Version
+	entry.grants = slices.Clone(entry.grants)
+	entry.grants[i] = next
+	c.users.Add(g.UserID, entry)
+	if change.Load() != before {
+		c.users.Remove(g.UserID)
+	}
+}
+
+// clear forgets everything: changes may have been missed.
+func (c *grantCache) clear() {
+	if c.users == nil {
+		return
+	}
+	for i := range c.changes {
+		c.changes[i].Add(1)
+	}
+	c.users.Purge()
+}
+
+func (c *grantCache) change(userID string) *atomic.Uint64 {
+	return &c.changes[maphash.String(c.seed, userID)%uint64(len(c.changes))]
+}
+
+// follow has the lifecycle events that a connection hears, and its breaks,
+// forget what they make out of date. It ends with the connection, or when stop
+// is called.
+func (c *grantCache) follow(nc *nats.Conn, subjects events.Subjects) (stop func(), err error) {
+	if c.users == nil {
+		return func() {}, nil
+	}
+	var subs []*nats.Subscription
+	stop = func() {
+		for _, sub := range subs {
+			_ = sub.Unsubscribe() // fails on a closed connection only
+		}
+	}
+	for _, kind := range events.LifecycleKinds {
+		sub, err := nc.Subscribe(subjects.LifecycleAll(kind), func(m *nats.Msg) {
+			user, err := events.DecodeUserID(m.Subject[strings.LastIndexByte(m.Subject, '.')+1:])
+			if err == nil {
+				c.changed(user)
+			}
+		})
+		if err != nil {
+			stop()
+			return nil, fmt.Errorf("listening for changes of grants: %w", err)
+		}
+		subs = append(subs, sub)
+	}
+	breaks := nc.StatusChanged(nats.RECONNECTING, nats.CONNECTED)
+	ended := make(chan struct{})
+	go func() {
+		for {
+			select {
+			case _, ok := <-breaks:
+				if !ok {
+					return
+				}
+				c.clear()
+			case <-ended:
+				return
+			}
+		}
+	}()
+	unsubscribe := stop
+	return func() { unsubscribe(); close(ended) }, nil
+}

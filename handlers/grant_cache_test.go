@@ -1,0 +1,178 @@
+package handlers
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/stretchr/testify/require"
+
+	"github.com/latchkey/latchkey/cmd/sandbox/engines/enginestest"
+	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/store"
+)
+
+// shelf is a cache before a store that counts how often it is read.
+type shelf struct {
+	*grantCache
+	t     *testing.T
+	reads int
+	now   time.Time
+	// meanwhile, if set, happens during the next read.
+	meanwhile func()
+	err       error
+}
+
+func newShelf(t *testing.T, size int, age time.Duration) *shelf {
+	s := &shelf{t: t, now: time.Now()}
+	s.grantCache = newGrantCache(size, age, func() time.Time { return s.now }, func(_ context.Context, user string) ([]*store.Grant, error) {
+		s.reads++
+		if s.meanwhile != nil {
+			s.meanwhile()
+		}
+		if s.err != nil || user == "unknown" {
+			return nil, s.err
+		}
+		return []*store.Grant{{ID: user}}, nil
+	})
+	return s
+}
+
+// get asks for a user and tells whether that took a read.
+func (s *shelf) get(user string) (read bool) {
+	s.t.Helper()
+	before := s.reads
+	grants, err := s.byUser(s.t.Context(), user)
+	require.NoError(s.t, err)
+	if user != "unknown" {
+		require.Equal(s.t, user, grants[0].ID)
+	}
+	return s.reads > before
+}
+
+func TestGrantsAreReadOnceUntilTheyChange(t *testing.T) {
+	s := newShelf(t, 2, time.Second)
+	require.True(t, s.get("a"))
+	require.False(t, s.get("a"))
+	s.changed("a")
+	require.True(t, s.get("a"))
+	require.False(t, s.get("a"))
+	s.clear()
+	require.True(t, s.get("a"))
+	require.True(t, s.get("b"))
+	require.True(t, s.get("c")) // there is room for two
+	require.True(t, s.get("a"))
+	require.False(t, s.get("c"))
+}
+
+func TestAnUnheardChangeIsSeenAfterTheAge(t *testing.T) {
+	s := newShelf(t, 2, time.Second)
+	s.meanwhile = func() { s.now = s.now.Add(time.Second / 2) } // the age counts from before the read
+	require.True(t, s.get("a"))
+	s.meanwhile = nil
+	s.now = s.now.Add(time.Second/2 - 1)
+	require.False(t, s.get("a"))
+	s.now = s.now.Add(1)
+	require.True(t, s.get("a"))
+}
+
+func TestWhatChangedDuringTheReadIsNotKept(t *testing.T) {
+	for name, meanwhile := range map[string]func(*shelf){
+		"this user": func(s *shelf) { s.changed("a") },
+		"a break":   func(s *shelf) { s.clear() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newShelf(t, 2, time.Hour)
+			s.meanwhile = func() { meanwhile(s) }
+			require.True(t, s.get("a"))
+			s.meanwhile = nil
+			require.True(t, s.get("a"))
+			require.False(t, s.get("a"))
+		})
+	}
+}
+
+func TestTheUseOfAVersionIsNotedInWhatIsKept(t *testing.T) {
+	s := newShelf(t, 2, time.Hour)
+	kept := func() *store.Grant {
+		grants, err := s.byUser(t.Context(), "a")
+		require.NoError(t, err)
+		return grants[0]
+	}
+	g := kept()
+	g.UserID, g.Version = "a", 3
+	s.used(&store.Grant{ID: "a", UserID: "a", Version: 2}) // another version
+	s.used(&store.Grant{ID: "b", UserID: "b", Version: 3}) // nothing is kept of b
+	require.Same(t, g, kept())
+	s.used(g)
+	require.Equal(t, int64(3), kept().UsedIn)
+	require.Zero(t, g.UsedIn, "what is kept is shared")
+	require.Equal(t, 1, s.reads)
+}
+
+func TestNothingIsKeptOfFailuresAndUnknownUsers(t *testing.T) {
+	s := newShelf(t, 2, time.Hour)
+	require.True(t, s.get("unknown"))
+	require.True(t, s.get("unknown"), "a user connects at any time")
+	s.err = errors.New("away")
+	_, err := s.byUser(t.Context(), "a")
+	require.ErrorIs(t, err, s.err)
+	s.err = nil
+	require.True(t, s.get("a"))
+}
+
+func TestWithoutAgeOrSizeNothingIsKept(t *testing.T) {
+	for _, s := range []*shelf{newShelf(t, 0, time.Hour), newShelf(t, 1, 0)} {
+		s.changed("a")
+		s.clear()
+		s.used(&store.Grant{ID: "a", UserID: "a"})
+		stop, err := s.follow(nil, events.Subjects{})
+		require.NoError(t, err)
+		stop()
+		require.True(t, s.get("a"))
+		require.True(t, s.get("a"))
+	}
+}
+
+func TestTheCacheFollowsEventsAndBreaks(t *testing.T) {
+	broker := enginestest.NATS(t)
+	broker.Embedded() // or skip
+	connect := func() *nats.Conn {
+		nc, err := nats.Connect(broker.URL(), nats.MaxReconnects(-1), nats.ReconnectWait(10*time.Millisecond))
+		require.NoError(t, err)
+		t.Cleanup(nc.Close)
+		return nc
+	}
+	nc, other := connect(), connect()
+	s := newShelf(t, 10, time.Hour)
+	stop, err := s.follow(nc, events.Subjects{})
+	require.NoError(t, err)
+	require.NoError(t, nc.Flush())
+	forgotten := func(why string) {
+		t.Helper()
+		require.Eventually(t, func() bool { return !s.users.Contains("a.b") }, 30*time.Second, time.Millisecond, why)
+	}
+	for _, kind := range events.LifecycleKinds {
+		s.get("a.b")
+		require.NoError(t, other.Publish(events.Subjects{}.Lifecycle(kind, "a.b"), nil))
+		forgotten(kind)
+	}
+	s.get("a.b")
+	broker.Stop()
+	forgotten("a break")
+	s.get("a.b")
+	broker.Restart()
+	forgotten("the end of a break: what happened in it was not heard")
+
+	stop()
+	s.get("a.b")
+	require.NoError(t, other.Publish(events.Subjects{}.Lifecycle(events.TokenRevoked, "a.b"), nil))
+	require.NoError(t, other.Flush())
+	require.NoError(t, nc.Flush())
+	require.False(t, s.get("a.b"))
+	nc.Close()
+	_, err = s.follow(nc, events.Subjects{})
+	require.ErrorIs(t, err, nats.ErrConnectionClosed)
+}
