@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -33,6 +34,7 @@ func TestMain(m *testing.M) {
 		os.Exit(m.Run())
 	}
 	if os.Getenv(limitVariable) != "" {
+		runtime.LockOSThread() // a right is a thread's, and Guard must look at this one
 		withoutTheRight()
 	}
 	var s state
