@@ -23,6 +23,7 @@ const longest = 10 * 365 * day
 
 var (
 	workerID       = regexp.MustCompile(`^[A-Za-z0-9._-]{1,128}$`)
+	adminToken     = regexp.MustCompile(`^[!-~]{16,1000}$`)
 	brokerType     = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,64}$`)
 	brokerTypeForm = "must consist of broker types of up to 64 letters, digits, dots, dashes and underscores"
 )
@@ -52,6 +53,9 @@ func (c Config) checkProcess(f *faults) {
 	f.oneOf("log.format", c.Log.Format, "json", "console")
 	f.unless(c.Admin.Listen == "" || isListenAddress(c.Admin.Listen), "admin.listen",
 		"must be host:port with a port from 0 to 65535, or empty")
+	f.unless(c.Admin.Token.Empty() || adminToken.MatchString(c.Admin.Token.Reveal()), "admin.token",
+		"must be at least 16 ASCII characters without spaces, or empty")
+	f.unless((c.Admin.CertFile == "") == (c.Admin.KeyFile == ""), "admin.cert_file", "must be set together with admin.key_file")
 }
 
 func isListenAddress(s string) bool {

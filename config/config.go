@@ -12,7 +12,11 @@ package config
 
 //go:generate go test . -run TestReference -update
 
-import "time"
+import (
+	"time"
+
+	"github.com/latchkey/latchkey/events/secret"
+)
 
 // Config is the whole configuration. [Default] and [Load] make one.
 type Config struct {
@@ -58,8 +62,16 @@ type Log struct {
 	Format string `yaml:"format"`
 }
 
-// Admin is the HTTP listener for metrics and health.
+// Admin is the HTTP listener for metrics, health and the operator's page.
 type Admin struct {
 	// Address to listen on, host:port. Empty turns the listener off.
 	Listen string `yaml:"listen"`
+	// What the operator's page asks for, as the password of HTTP Basic (with any user name) or as a bearer
+	// token; at least 16 characters. When empty: the page asks for nothing on a loopback address, and is not
+	// served on any other.
+	Token secret.Text `yaml:"token"`
+	// Path of a PEM file with the listener's certificate, together with key_file. When empty: plain HTTP.
+	CertFile string `yaml:"cert_file"`
+	// Path of a PEM file with the key of the listener's certificate.
+	KeyFile string `yaml:"key_file"`
 }

@@ -141,6 +141,14 @@ func TestFaultsOfValues(t *testing.T) {
 			func(c *config.Config) { c.Admin.Listen = ":http" },
 			func(c *config.Config) { c.Admin.Listen = ":70000" },
 		},
+		"admin.token": {
+			func(c *config.Config) { c.Admin.Token = secret.New("fifteen-letters") },
+			func(c *config.Config) { c.Admin.Token = secret.New("with a space in it") },
+		},
+		"admin.cert_file": {
+			func(c *config.Config) { c.Admin.CertFile = "x" },
+			func(c *config.Config) { c.Admin.KeyFile = "x" },
+		},
 		"nats.url": {
 			func(c *config.Config) { c.NATS.URL = "" },
 			func(c *config.Config) { c.NATS.URL = "localhost:4222" },

@@ -20,6 +20,7 @@ const canary = "c4nary-7F3a9c"
 // secretVariables are the variables of all secrets.
 var secretVariables = []string{
 	"LATCHKEY_NATS_PASSWORD", "LATCHKEY_NATS_TOKEN", "LATCHKEY_NATS_NKEY_SEED", "LATCHKEY_MONGODB_URI", "LATCHKEY_MESH_CLIENT_SECRET",
+	"LATCHKEY_ADMIN_TOKEN",
 }
 
 // printed returns what the configuration looks like on every way out.
@@ -33,6 +34,7 @@ func printed(t require.TestingT, c config.Config) string {
 	require.NoError(t, json.NewEncoder(&out).Encode(redacted))
 	for _, text := range []secret.Text{
 		redacted.NATS.Password, redacted.NATS.Token, redacted.NATS.NKeySeed, redacted.MongoDB.URI, redacted.Mesh.ClientSecret,
+		redacted.Admin.Token,
 	} {
 		out.WriteString(text.Reveal())
 	}
@@ -50,6 +52,7 @@ func TestSecretsAreNotPrinted(t *testing.T) {
 		"LATCHKEY_NATS_TOKEN=" + canary:                                                      `token: "[redacted]"`,
 		"LATCHKEY_NATS_NKEY_SEED=SU" + canary:                                                `nkey_seed: "[redacted]"`,
 		"LATCHKEY_MESH_CLIENT_SECRET=" + canary:                                              `client_secret: "[redacted]"`,
+		"LATCHKEY_ADMIN_TOKEN=1234" + canary:                                                `token: "[redacted]"`,
 		"LATCHKEY_MONGODB_URI=mongodb://me:" + canary + "@h1,h2/db?w=2":                      `uri: mongodb://me:[redacted]@h1,h2/db?w=2`,
 		"LATCHKEY_MONGODB_URI=mongodb://" + canary + "@h":                                    `uri: mongodb://[redacted]@h`,
 		"LATCHKEY_MONGODB_URI=mongodb://h/?tls=true&tlsCertificateKeyFilePassword=" + canary: `uri: mongodb://h/?tls=true&[redacted]`,
