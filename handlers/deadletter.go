@@ -117,14 +117,17 @@ func (p *DeadLetters) store(ctx context.Context, letter DeadLetter, tag string) 
 
 // All returns the dead letters, oldest first. What others wrote into the stream
 // appears under an id that names its place, so that it can be dropped.
-func (p *DeadLetters) All(ctx context.Context) iter.Seq2[Parked, error] {
+func (p *DeadLetters) All(ctx context.Context) iter.Seq2[Parked, error] { return p.From(ctx, 1) }
+
+// From returns the dead letters likewise, from a place in the stream on.
+func (p *DeadLetters) From(ctx context.Context, sequence uint64) iter.Seq2[Parked, error] {
 	return func(yield func(Parked, error) bool) {
 		stream, err := p.stream(ctx)
 		if err != nil {
 			yield(Parked{}, err)
 			return
 		}
-		for next := uint64(1); ; {
+		for next := sequence; ; {
 			msg, err := stream.GetMsg(ctx, next, jetstream.WithGetMsgSubject(p.Subjects.DeadLetterAll()))
 			if errors.Is(err, jetstream.ErrMsgNotFound) {
 				return

@@ -43,6 +43,8 @@ type TokenService struct {
 	conn       *nats.Conn
 	service    micro.Service
 	unfollow   func()
+	metadata   map[string]string
+	stats      micro.StatsHandler
 }
 
 // NewTokenService returns a service that answers once Start has returned. skew is
@@ -65,6 +67,21 @@ const ServiceVersion = "1.1.0"
 // flushTimeout bounds the wait until the NATS server has read what we told it.
 const flushTimeout = 5 * time.Second
 
+// Describe has the service tell more about this worker in $SRV discovery, from
+// Start on: metadata with INFO and STATS, what stats returns with STATS. Whoever
+// may ask $SRV sees them.
+func (t *TokenService) Describe(metadata map[string]string, stats func() any) {
+	t.metadata, t.stats = metadata, func(*micro.Endpoint) any { return stats() }
+}
+
+// Name is that of the service in $SRV discovery.
+func (t *TokenService) Name() string {
+	if t.subjects.Prefix != "" {
+		return t.subjects.Prefix + "-latchkey-tokens"
+	}
+	return "latchkey-tokens"
+}
+
 // Start registers the service with NATS.
 func (t *TokenService) Start(nc *nats.Conn) error {
 	unfollow, err := t.grants.follow(nc, t.subjects)
@@ -72,14 +89,12 @@ func (t *TokenService) Start(nc *nats.Conn) error {
 		return err
 	}
 	t.unfollow = unfollow
-	name := "latchkey-tokens"
-	if t.subjects.Prefix != "" {
-		name = t.subjects.Prefix + "-" + name
-	}
+	name := t.Name()
 	service, err := micro.AddService(nc, micro.Config{
 		Name: name, Version: ServiceVersion,
 		Description: "Current access tokens of a user, in the shape of the Link SDK's accessTokens",
 		QueueGroup:  name,
+		Metadata:    t.metadata, StatsHandler: t.stats,
 	})
 	if err == nil {
 		t.conn, t.service = nc, service

@@ -128,11 +128,7 @@ func (d *Dispatcher) schedule(ctx context.Context, g *store.Grant) (jetstream.Pu
 	if g.Due.At.After(d.now().Add(d.horizon)) {
 		return nil, nil
 	}
-	m := events.RefreshDue{GrantID: g.ID, BrokerType: g.BrokerType, Version: g.Version, DueAt: g.Due.At, Idle: g.Idle(), Unknown: g.Unknown != nil}
-	if g.Access != nil && g.Access.ExpiresAt != nil {
-		m.ExpiresAt = *g.Access.ExpiresAt
-	}
-	return d.publishSchedule(m, g.Due.At)
+	return d.publishSchedule(dueMessage(g), g.Due.At)
 }
 
 // Later puts the message of a due action off to another time without touching

@@ -114,6 +114,7 @@ func (s *Store) Ensure(ctx context.Context) error {
 			index("outbox.since"),         // unsent events
 			index("purgeAt"),              // records to drop
 			index("sealed.key"),           // what a data key has sealed
+			index("state", "broker"),      // how many there are of each
 		}},
 		{s.revocations, []mongo.IndexModel{index("purgeAt")}},
 		{s.dataKeys, []mongo.IndexModel{index("createdAt"), index("scope", "createdAt")}},

@@ -1,0 +1,69 @@
+package handlers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// Backlog is what waits on one subject for all workers together.
+type Backlog struct {
+	Subject string
+	// Waiting messages were not yet given to a worker, InHand ones are with a
+	// worker. Redelivered ones among these were there before.
+	Waiting, InHand, Redelivered int
+}
+
+// Backlogs returns what waits on every subject that workers read.
+func (s *Streams) Backlogs(ctx context.Context) ([]Backlog, error) {
+	var out []Backlog
+	for _, q := range []struct{ stream, subject string }{
+		{s.subjects.IntegrationStream(), s.subjects.Connected()},
+		{s.subjects.IntegrationStream(), s.subjects.Disconnected()},
+		{s.subjects.RefreshStream(), s.subjects.RefreshDue()},
+		{s.subjects.RefreshStream(), s.subjects.RefreshUrgent()},
+		{s.subjects.RecoveryStream(), s.subjects.RecoveryAll()},
+	} {
+		consumer, err := s.js.Consumer(ctx, q.stream, durable(q.subject))
+		if err != nil {
+			return nil, fmt.Errorf("looking at what waits on %s: %w", q.subject, err)
+		}
+		info := consumer.CachedInfo()
+		out = append(out, Backlog{Subject: q.subject, Waiting: int(info.NumPending), InHand: info.NumAckPending, Redelivered: info.NumRedelivered})
+	}
+	return out, nil
+}
+
+// Count returns how many dead letters there are.
+func (p *DeadLetters) Count(ctx context.Context) (uint64, error) {
+	stream, err := p.stream(ctx)
+	if err != nil {
+		return 0, err
+	}
+	return stream.CachedInfo().State.Msgs, nil
+}
+
+// ErrNoLetter: a dead letter is not, or no longer, there.
+var ErrNoLetter = errors.New("no such dead letter")
+
+// At returns the dead letter of this id at a place in the stream, or
+// ErrNoLetter.
+func (p *DeadLetters) At(ctx context.Context, sequence uint64, id string) (Parked, error) {
+	stream, err := p.stream(ctx)
+	if err != nil {
+		return Parked{}, err
+	}
+	msg, err := stream.GetMsg(ctx, max(sequence, 1))
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return Parked{}, ErrNoLetter
+	}
+	if err != nil {
+		return Parked{}, fmt.Errorf("reading a dead letter: %w", err)
+	}
+	if found := p.parked(msg); found.ID == id {
+		return found, nil
+	}
+	return Parked{}, ErrNoLetter
+}

@@ -1,0 +1,51 @@
+package refresher
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/store"
+)
+
+// WhyNot says why somebody may not have a grant refreshed before it is due;
+// empty when he may.
+func WhyNot(g *store.Grant, now time.Time) string {
+	switch {
+	case g.State == store.MustAct:
+		return fmt.Sprintf("the user must act first (%s)", g.Reason)
+	case g.State == store.Expired:
+		return fmt.Sprintf("the grant has expired (%s); the user must connect again", g.Reason)
+	case g.State == store.Revoked:
+		return "the grant is revoked"
+	case g.Refresh == nil:
+		return "the grant has no refresh token"
+	case RefreshTokenOver(g, now):
+		return "the refresh token has ended"
+	case g.Unknown != nil:
+		// Presented at the wrong time it would only hasten the end.
+		return "the outcome of the last refresh is unknown; tries after it have their own times"
+	case g.Lease.Live(now):
+		return "a worker is refreshing the grant"
+	case g.Due == nil:
+		return "nothing is due for the grant"
+	}
+	return ""
+}
+
+// Hasten has whichever worker is free take up a grant's next action now, by
+// bringing its schedule forward. The grant stays as it is: what comes of the
+// message is decided by the lease, as for any other.
+func (d *Dispatcher) Hasten(ctx context.Context, g *store.Grant) error {
+	return d.Later(ctx, dueMessage(g), d.now())
+}
+
+// dueMessage is the message of a grant's next action.
+func dueMessage(g *store.Grant) events.RefreshDue {
+	m := events.RefreshDue{GrantID: g.ID, BrokerType: g.BrokerType, Version: g.Version, DueAt: g.Due.At, Idle: g.Idle(), Unknown: g.Unknown != nil}
+	if g.Access != nil && g.Access.ExpiresAt != nil {
+		m.ExpiresAt = *g.Access.ExpiresAt
+	}
+	return m
+}

@@ -1,0 +1,66 @@
+package refresher
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"github.com/sony/gobreaker/v2"
+)
+
+// Status is what this worker's refreshes are held to at the moment.
+type Status struct {
+	// PausedUntil is when refreshes go on that pause because Mesh refuses the
+	// credentials; zero while they don't pause.
+	PausedUntil time.Time
+	// Running and Waiting count refreshes of all brokers.
+	Running, Waiting int
+	// Rate is how many may start a second, FullRate what is configured.
+	Rate, FullRate float64
+	// Brokers lists those that were refreshed at since the worker started.
+	Brokers []BrokerStatus
+}
+
+// BrokerStatus is a Status of one broker.
+type BrokerStatus struct {
+	Broker string
+	// Breaker is one of "closed" (refreshes pass), "open" (they are suspended)
+	// and "half-open" (one is tried).
+	Breaker          string
+	Running, Waiting int
+	Rate, FullRate   float64
+}
+
+// Status returns what holds now.
+func (r *Refresher) Status() Status { return r.queue.status() }
+
+func (q *Queue) status() Status {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	s := q.limits.status()
+	s.Running, s.Waiting = q.running, q.waiting
+	for i := range s.Brokers {
+		if l := q.brokers[s.Brokers[i].Broker]; l != nil {
+			s.Brokers[i].Waiting = l.waiters.Len()
+		}
+	}
+	return s
+}
+
+func (l *Limits) status() Status {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s := Status{Rate: float64(l.overall.limiter.Limit()), FullRate: float64(l.overall.full)}
+	if l.now().Before(l.paused) {
+		s.PausedUntil = l.paused
+	}
+	names := map[gobreaker.State]string{gobreaker.StateClosed: "closed", gobreaker.StateOpen: "open", gobreaker.StateHalfOpen: "half-open"}
+	for name, b := range l.brokers {
+		s.Brokers = append(s.Brokers, BrokerStatus{
+			Broker: name, Breaker: names[b.breaker.State()], Running: b.running,
+			Rate: float64(b.rate.limiter.Limit()), FullRate: float64(b.rate.full),
+		})
+	}
+	slices.SortFunc(s.Brokers, func(a, b BrokerStatus) int { return cmp.Compare(a.Broker, b.Broker) })
+	return s
+}
