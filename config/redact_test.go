@@ -52,7 +52,7 @@ func TestSecretsAreNotPrinted(t *testing.T) {
 		"LATCHKEY_NATS_TOKEN=" + canary:                                                      `token: "[redacted]"`,
 		"LATCHKEY_NATS_NKEY_SEED=SU" + canary:                                                `nkey_seed: "[redacted]"`,
 		"LATCHKEY_MESH_CLIENT_SECRET=" + canary:                                              `client_secret: "[redacted]"`,
-		"LATCHKEY_ADMIN_TOKEN=1234" + canary:                                                `token: "[redacted]"`,
+		"LATCHKEY_ADMIN_TOKEN=1234" + canary:                                                 `token: "[redacted]"`,
 		"LATCHKEY_MONGODB_URI=mongodb://me:" + canary + "@h1,h2/db?w=2":                      `uri: mongodb://me:[redacted]@h1,h2/db?w=2`,
 		"LATCHKEY_MONGODB_URI=mongodb://" + canary + "@h":                                    `uri: mongodb://[redacted]@h`,
 		"LATCHKEY_MONGODB_URI=mongodb://h/?tls=true&tlsCertificateKeyFilePassword=" + canary: `uri: mongodb://h/?tls=true&[redacted]`,

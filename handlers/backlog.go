@@ -26,7 +26,7 @@ func (s *Streams) Backlogs(ctx context.Context) ([]Backlog, error) {
 		{s.subjects.RefreshStream(), s.subjects.RefreshUrgent()},
 		{s.subjects.RecoveryStream(), s.subjects.RecoveryAll()},
 	} {
-		consumer, err := s.js.Consumer(ctx, q.stream, durable(q.subject))
+		consumer, err := s.js.Consumer(ctx, q.stream, Durable(q.subject))
 		if err != nil {
 			return nil, fmt.Errorf("looking at what waits on %s: %w", q.subject, err)
 		}

@@ -30,6 +30,10 @@ const (
 	// token.revoked, or retention, or drop.
 	Erased Action = "erased"
 
+	// Operated: somebody acted on the operator's page. Outcome tells what was
+	// done and what became of it.
+	Operated Action = "operated"
+
 	// Begin and End are the first and the last record of a chain. Lost stands
 	// for records that found no room.
 	Begin Action = "begin"

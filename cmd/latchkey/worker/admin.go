@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -12,14 +13,16 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"go.uber.org/zap"
 
+	"github.com/latchkey/latchkey/cmd/latchkey/operator"
 	"github.com/latchkey/latchkey/config"
+	"github.com/latchkey/latchkey/store/audit"
 )
 
-// admin is the HTTP listener for metrics and health.
+// admin is the HTTP listener for metrics, health and the operator's page.
 type admin struct{ server *http.Server }
 
 // startAdmin listens as configured; an empty address means not at all.
-func startAdmin(cfg config.Admin, reg *prometheus.Registry, health func(context.Context) error, log *zap.Logger) (*admin, error) {
+func startAdmin(cfg config.Admin, reg *prometheus.Registry, readiness func(context.Context) operator.Readiness, page *operator.Page, log *zap.Logger) (*admin, error) {
 	if cfg.Listen == "" {
 		return &admin{}, nil
 	}
@@ -27,10 +30,22 @@ func startAdmin(cfg config.Admin, reg *prometheus.Registry, health func(context.
 	if err != nil {
 		return nil, fmt.Errorf("listening on admin.listen: %w", err)
 	}
+	address := zap.Stringer("address", listener.Addr())
+	scheme := "http"
+	if cfg.CertFile != "" {
+		certificate, err := tls.LoadX509KeyPair(cfg.CertFile, cfg.KeyFile)
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("reading admin.cert_file and admin.key_file: %w", err), listener.Close())
+		}
+		scheme = "https"
+		listener = tls.NewListener(listener, &tls.Config{Certificates: []tls.Certificate{certificate}, NextProtos: []string{"http/1.1"}})
+	}
 	reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Namespace: "latchkey", Name: "ready", Help: "1 while NATS and MongoDB can be reached, as /readyz says; else 0.",
+		Namespace: "latchkey", Name: "ready", Help: "1 while the worker can work, as /readyz says; else 0.",
 	}, func() float64 {
-		if ready(context.Background(), health) != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), readyTimeout)
+		defer cancel()
+		if !readiness(ctx).Ready {
 			return 0
 		}
 		return 1
@@ -38,28 +53,32 @@ func startAdmin(cfg config.Admin, reg *prometheus.Registry, health func(context.
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
-		if err := ready(r.Context(), health); err != nil {
-			http.Error(w, err.Error(), http.StatusServiceUnavailable)
-			return
+	mux.HandleFunc("GET /readyz", readyz(readiness))
+	local := isLoopback(listener.Addr())
+	switch {
+	case local:
+		mux.Handle("/", page.Handler(true))
+	case cfg.Token.Empty():
+		log.Warn("the operator's page is not served: admin.listen is not a loopback address, and admin.token is not set", address)
+	default:
+		mux.Handle("/", page.Handler(false))
+		if scheme == "http" {
+			log.Warn("admin.token travels in the clear: set admin.cert_file and admin.key_file, or have a proxy in front do TLS", address)
 		}
-		fmt.Fprintln(w, "ok")
-	})
-	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
+	}
+	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: 2 * time.Minute}
 	go func() {
 		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
 			log.Error("the admin listener ended", zap.Error(err))
 		}
 	}()
-	log.Info("admin listener", zap.String("address", listener.Addr().String()))
+	log.Info("admin listener", address, zap.String("scheme", scheme))
 	return &admin{server}, nil
 }
 
-// ready asks for the worker's health, but not for long.
-func ready(ctx context.Context, health func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
-	defer cancel()
-	return health(ctx)
+func isLoopback(a net.Addr) bool {
+	tcp, ok := a.(*net.TCPAddr)
+	return ok && tcp.IP.IsLoopback()
 }
 
 func (a *admin) stop() error {
@@ -69,4 +88,22 @@ func (a *admin) stop() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
 	return a.server.Shutdown(ctx)
+}
+
+// newPage returns the operator's page of this worker.
+func (w *worker) newPage() *operator.Page {
+	return operator.New(operator.Options{
+		Store: w.db, Refresher: w.refresher, Streams: w.streams, Letters: w.letters, NATS: w.nc, JetStream: w.js,
+		Subjects: w.subj, Metrics: w.reg, Service: w.tokens.Name(), WorkerID: w.cfg.Worker.ID, Ready: w.readiness,
+		Token: w.cfg.Admin.Token, Now: w.now, Log: w.log, Audit: w.operated,
+	})
+}
+
+// operated records what was done on the operator's page.
+func (w *worker) operated(action, user, grant, detail string) {
+	record := audit.Record{Action: audit.Operated, Outcome: action + ": " + detail, User: user}
+	if grant != "" {
+		record.Grants = []audit.Grant{{ID: grant}}
+	}
+	w.audit.Add(record)
 }

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -17,6 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
+	"github.com/latchkey/latchkey/cmd/latchkey/operator"
 	"github.com/latchkey/latchkey/config"
 	"github.com/latchkey/latchkey/events"
 	"github.com/latchkey/latchkey/handlers"
@@ -56,6 +58,10 @@ type worker struct {
 	reconciler *refresher.Reconciler
 	mesh       *refresher.Mesh
 	audit      *audit.Log // nil: off
+	letters    *handlers.DeadLetters
+	page       *operator.Page
+	kms        kmsState
+	stopping   atomic.Bool
 }
 
 // Run runs a worker until ctx ends, and then up to the configured grace longer
@@ -142,6 +148,7 @@ func (w *worker) assemble(ctx context.Context) error {
 			result = "error"
 		}
 		kmsCalls.WithLabelValues(operation, result).Inc()
+		w.kms.told(w.now(), err)
 	})
 	if err != nil {
 		return err
@@ -182,7 +189,7 @@ func (w *worker) assemble(ctx context.Context) error {
 		WorkerID: cfg.Worker.ID, NewID: newID, Now: w.now, Lease: cfg.Refresh.Lease, ClockSkew: cfg.Worker.ClockSkew,
 		SendAccess: cfg.Mesh.AccessTokenBrokers, Changed: connector.Resolve, Audit: w.audit, Log: w.log, Metrics: w.reg,
 	})
-	w.envelope, w.refresher = env, r
+	w.envelope, w.refresher, w.letters = env, r, dead
 	w.tokens = handlers.NewTokenService(w.db, r, w.subj, cfg.Tokens, cfg.Worker.ClockSkew, w.now, w.log, w.reg)
 	w.tokens.Audit = handlers.TokenAudit{Log: w.audit, Required: cfg.Audit.Mode == config.AuditRequired, Timeout: cfg.Audit.Timeout, RequestInfo: cfg.Audit.RequestInfo}
 	w.tokens.ServeKeys(w.keys)
@@ -224,13 +231,16 @@ func (w *worker) run(ctx context.Context, ready func()) error {
 		return fmt.Errorf("starting to receive: %w", err)
 	case <-ctx.Done():
 	}
+	w.page = w.newPage()
+	defer w.page.Close()
+	w.tokens.Describe(operator.Metadata(w.cfg.Worker.ID), w.page.Work)
 	if err := w.tokens.Start(w.nc); err != nil {
 		return errors.Join(err, w.router.Close())
 	}
 	background.Go(func() { w.reconciler.Run(stopped) })
 	background.Go(func() { w.tendKeys(stopped) })
 	background.Go(func() { w.keys.Run(stopped) })
-	admin, err := startAdmin(w.cfg.Admin, w.reg, w.health, w.log)
+	admin, err := startAdmin(w.cfg.Admin, w.reg, w.readiness, w.page, w.log)
 	if err != nil {
 		return errors.Join(err, w.tokens.Stop(), w.router.Close())
 	}
@@ -242,6 +252,7 @@ func (w *worker) run(ctx context.Context, ready func()) error {
 	var cause error
 	select {
 	case <-ctx.Done():
+		w.stopping.Store(true)
 		w.log.Info("stopping: finishing what is under way", zap.Duration("grace", w.cfg.Worker.Grace))
 	case cause = <-failed:
 		w.log.Error("the message router ended by itself", zap.Error(cause))
@@ -269,17 +280,6 @@ func (w *worker) finish() error {
 	case <-time.After(w.cfg.Worker.Grace):
 		return errors.New("worker.grace is over before all work was finished; what was cut off shows as leases that run out")
 	}
-}
-
-// health tells what keeps the worker from working; nil when nothing does.
-func (w *worker) health(ctx context.Context) error {
-	if !w.nc.IsConnected() {
-		return errors.New("NATS: " + w.nc.Status().String())
-	}
-	if err := w.db.Ping(ctx); err != nil {
-		return fmt.Errorf("MongoDB: %w", err)
-	}
-	return nil
 }
 
 func newID() string { return uuid.Must(uuid.NewV7()).String() }

@@ -1,0 +1,87 @@
+package operator
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// part is a piece of the overview with the time from which it is. Problem says
+// why there is nothing newer, or nothing at all.
+type part[T any] struct {
+	At      time.Time `json:"at,omitzero"`
+	Problem string    `json:"problem,omitempty"`
+	Value   T         `json:"value"`
+}
+
+// cache keeps what costs something to find out, so that any number of open
+// pages cost as much as one.
+type cache[T any] struct {
+	// every is the least time between two loads. A load that takes long is
+	// repeated more rarely: it takes a twentieth of the time at most.
+	every time.Duration
+	load  func(context.Context) (T, error)
+	what  string
+
+	mu      sync.Mutex
+	part    part[T]
+	next    time.Time
+	loading chan struct{}
+}
+
+const (
+	loadTimeout = 30 * time.Second
+	// firstWait and laterWait bound how long a caller waits for something new,
+	// without and with something old to show.
+	firstWait = 3 * time.Second
+	laterWait = 100 * time.Millisecond
+)
+
+func (c *cache[T]) get(ctx context.Context, p *Page) part[T] {
+	c.mu.Lock()
+	if c.loading == nil && !p.Now().Before(c.next) {
+		done := make(chan struct{})
+		c.loading = done
+		p.background.Go(func() { c.reload(p, done) })
+	}
+	loading, wait := c.loading, firstWait
+	if !c.part.At.IsZero() {
+		wait = laterWait
+	}
+	c.mu.Unlock()
+	if loading != nil {
+		select {
+		case <-loading:
+		case <-time.After(wait):
+		case <-ctx.Done():
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	shown := c.part
+	if shown.At.IsZero() && shown.Problem == "" {
+		shown.Problem = "not known yet"
+	}
+	return shown
+}
+
+func (c *cache[T]) reload(p *Page, done chan struct{}) {
+	ctx, cancel := context.WithTimeout(p.ctx, loadTimeout)
+	defer cancel()
+	start := time.Now()
+	value, err := c.load(ctx)
+	took := time.Since(start)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.next = p.Now().Add(max(c.every, 20*took))
+	if err != nil {
+		p.Log.Warn("the operator's page can't show everything", zap.String("what", c.what), zap.Error(err))
+		c.part.Problem = c.what + " can't be read now; see the worker's log"
+	} else {
+		c.part = part[T]{At: p.Now(), Value: value}
+	}
+	c.loading = nil
+	close(done)
+}

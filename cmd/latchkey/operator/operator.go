@@ -1,0 +1,196 @@
+// Package operator is the page on which people who run workers see how things
+// are, look for a user's grants, and act on single grants and dead letters. One
+// worker serves it, from its own memory and from what all workers share.
+package operator
+
+import (
+	"context"
+	"embed"
+	"encoding/json"
+	"errors"
+	"io"
+	"io/fs"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+
+	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/events/secret"
+	"github.com/latchkey/latchkey/handlers"
+	"github.com/latchkey/latchkey/refresher"
+	"github.com/latchkey/latchkey/store"
+)
+
+//go:embed assets
+var embedded embed.FS
+
+// Options is what a Page shows and acts with.
+type Options struct {
+	Store     *store.Store
+	Refresher *refresher.Refresher
+	Streams   *handlers.Streams
+	Letters   *handlers.DeadLetters
+	NATS      *nats.Conn
+	JetStream jetstream.JetStream
+	Subjects  events.Subjects
+	// Metrics are this worker's.
+	Metrics prometheus.Gatherer
+	// Service is the name under which workers answer in $SRV discovery.
+	Service  string
+	WorkerID string
+	Ready    func(context.Context) Readiness
+	// Token is what the page asks for; empty: nothing.
+	Token secret.Text
+	Now   func() time.Time
+	Log   *zap.Logger
+	// Audit, if set, is told of every action before it is begun and when it has
+	// ended. user and grant are empty where they are not known.
+	Audit func(action, user, grant, detail string)
+}
+
+// Page is the operator's page. It is safe for concurrent use.
+type Page struct {
+	Options
+	history  history
+	attempts *attempts
+
+	stock    cache[Stock]
+	schedule cache[Schedule]
+	overdue  cache[Overdue]
+	queues   cache[[]handlers.Backlog]
+	letters  cache[uint64]
+	workers  cache[[]Worker]
+
+	ctx        context.Context
+	cancel     context.CancelFunc
+	background sync.WaitGroup
+}
+
+// New returns a page, which remembers this worker's work until Close.
+func New(o Options) *Page {
+	p := &Page{Options: o, history: history{gather: o.Metrics, now: o.Now}, attempts: newAttempts(o.Now)}
+	p.ctx, p.cancel = context.WithCancel(context.Background())
+	p.stock = cache[Stock]{every: time.Minute, load: p.countStock, what: "the number of grants"}
+	p.schedule = cache[Schedule]{every: time.Minute, load: p.countDue, what: "what is due"}
+	p.overdue = cache[Overdue]{every: 5 * time.Second, load: p.findOverdue, what: "what is overdue"}
+	p.queues = cache[[]handlers.Backlog]{every: 3 * time.Second, load: o.Streams.Backlogs, what: "the queues"}
+	p.letters = cache[uint64]{every: 3 * time.Second, load: o.Letters.Count, what: "the number of dead letters"}
+	p.workers = cache[[]Worker]{every: 5 * time.Second, load: p.findWorkers, what: "the list of workers"}
+	p.background.Go(p.remember)
+	return p
+}
+
+// Close ends what goes on in the background.
+func (p *Page) Close() {
+	p.cancel()
+	p.background.Wait()
+}
+
+func (p *Page) remember() {
+	ticker := time.NewTicker(sampleEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+			p.history.sample()
+		case <-p.ctx.Done():
+			return
+		}
+	}
+}
+
+// Work returns what this worker did lately.
+func (p *Page) Work() any { return p.history.work() }
+
+// Handler serves the page. loopback says that it is reached from this machine
+// only.
+func (p *Page) Handler(loopback bool) http.Handler {
+	assets, err := fs.Sub(embedded, "assets")
+	if err != nil {
+		panic(err) // the folder is embedded
+	}
+	mux := http.NewServeMux()
+	mux.Handle("GET /{$}", file(assets, "index.html"))
+	mux.Handle("GET /assets/", http.StripPrefix("/assets/", http.FileServerFS(filesOnly{assets})))
+	for pattern, serve := range map[string]func(*http.Request) (any, error){
+		"GET /api/overview":                        p.overview,
+		"GET /api/grants":                          p.grantsOf,
+		"GET /api/grants/{id}":                     p.grant,
+		"GET /api/grants/{id}/history":             p.grantHistory,
+		"POST /api/grants/{id}/refresh":            p.refreshNow,
+		"GET /api/dead-letters":                    p.listLetters,
+		"POST /api/dead-letters/{sequence}/replay": p.replayLetter,
+		"POST /api/dead-letters/{sequence}/drop":   p.dropLetter,
+	} {
+		mux.Handle(pattern, p.answer(serve))
+	}
+	return p.guard(mux, loopback)
+}
+
+func file(assets fs.FS, name string) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { http.ServeFileFS(w, r, assets, name) })
+}
+
+// filesOnly hides folders, which a file server would list.
+type filesOnly struct{ fs.FS }
+
+// Open implements fs.FS.
+func (f filesOnly) Open(name string) (fs.File, error) {
+	info, err := fs.Stat(f.FS, name)
+	if err != nil {
+		return nil, err
+	}
+	if info.IsDir() {
+		return nil, fs.ErrNotExist
+	}
+	return f.FS.Open(name)
+}
+
+// refusal is an error that is for the reader of the page.
+type refusal struct {
+	status int
+	text   string
+}
+
+func (r *refusal) Error() string { return r.text }
+
+func refuse(status int, text string) error { return &refusal{status, text} }
+
+// answer makes a handler of what returns a value to be shown as JSON.
+func (p *Page) answer(serve func(*http.Request) (any, error)) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		status := http.StatusOK
+		value, err := serve(r)
+		var refused *refusal
+		switch {
+		case errors.As(err, &refused):
+			status, value = refused.status, map[string]string{"error": refused.text}
+		case err != nil:
+			p.Log.Warn("the operator's page could not do what it was asked for", zap.String("path", r.Pattern), zap.Error(err))
+			status, value = http.StatusServiceUnavailable, map[string]string{"error": "this can't be done now; see the worker's log"}
+		}
+		w.Header().Set("Content-Type", "application/json; charset=utf-8")
+		w.WriteHeader(status)
+		_ = json.NewEncoder(w).Encode(value) // the reader is gone
+	})
+}
+
+// maxBody bounds what an action may be told.
+const maxBody = 4 << 10
+
+// body reads the JSON of an action.
+func body(r *http.Request, into any) error {
+	data, err := io.ReadAll(io.LimitReader(r.Body, maxBody))
+	if err == nil {
+		err = json.Unmarshal(data, into)
+	}
+	if err != nil {
+		return refuse(http.StatusBadRequest, "the body must be a short JSON object")
+	}
+	return nil
+}

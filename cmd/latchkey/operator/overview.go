@@ -1,0 +1,222 @@
+package operator
+
+import (
+	"cmp"
+	"context"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/latchkey/latchkey/handlers"
+	"github.com/latchkey/latchkey/refresher"
+	"github.com/latchkey/latchkey/store"
+)
+
+// Readiness is whether this worker can work.
+type Readiness struct {
+	Ready  bool    `json:"ready"`
+	Checks []Check `json:"checks"`
+}
+
+// Check is one thing that a worker depends on.
+type Check struct {
+	Name string `json:"name"`
+	OK   bool   `json:"ok"`
+	// Needed: without it the worker is not ready.
+	Needed bool   `json:"needed"`
+	Detail string `json:"detail,omitempty"`
+}
+
+// Overview is how things are.
+type Overview struct {
+	At       time.Time `json:"at"`
+	WorkerID string    `json:"workerId"`
+	// Of everybody.
+	Stock    part[Stock]    `json:"stock"`
+	Schedule part[Schedule] `json:"schedule"`
+	Overdue  part[Overdue]  `json:"overdue"`
+	Queues   part[[]queue]  `json:"queues"`
+	Letters  part[uint64]   `json:"letters"`
+	Workers  part[[]Worker] `json:"workers"`
+	Work     Work           `json:"work"`
+	// Of this worker.
+	Readiness Readiness `json:"readiness"`
+	Own       own       `json:"own"`
+}
+
+// Stock is how many grants there are.
+type Stock struct {
+	ByState map[store.State]int64 `json:"byState"`
+	Brokers []brokerStock         `json:"brokers"`
+	// More counts the grants of brokers that are not listed.
+	More int64 `json:"more,omitempty"`
+}
+
+type brokerStock struct {
+	Broker  string                `json:"broker"`
+	ByState map[store.State]int64 `json:"byState"`
+	Total   int64                 `json:"total"`
+}
+
+// maxBrokers bounds the list of brokers: broker types appear without notice.
+const maxBrokers = 50
+
+func (p *Page) countStock(ctx context.Context) (Stock, error) {
+	tallies, err := p.Store.Tallies(ctx)
+	if err != nil {
+		return Stock{}, err
+	}
+	stock := Stock{ByState: map[store.State]int64{}, Brokers: []brokerStock{}}
+	brokers := map[string]brokerStock{}
+	for _, t := range tallies {
+		stock.ByState[t.State] += t.Grants
+		b := brokers[t.Broker]
+		if b.ByState == nil {
+			b = brokerStock{Broker: t.Broker, ByState: map[store.State]int64{}}
+		}
+		b.ByState[t.State] += t.Grants
+		b.Total += t.Grants
+		brokers[t.Broker] = b
+	}
+	for _, b := range brokers {
+		stock.Brokers = append(stock.Brokers, b)
+	}
+	slices.SortFunc(stock.Brokers, func(a, b brokerStock) int {
+		return cmp.Or(cmp.Compare(b.Total, a.Total), cmp.Compare(a.Broker, b.Broker))
+	})
+	for _, b := range stock.Brokers[min(maxBrokers, len(stock.Brokers)):] {
+		stock.More += b.Total
+	}
+	stock.Brokers = stock.Brokers[:min(maxBrokers, len(stock.Brokers))]
+	return stock, nil
+}
+
+// Schedule is how many actions are due in each of the coming spans of time.
+type Schedule struct {
+	From    time.Time `json:"from"`
+	Seconds int       `json:"seconds"`
+	Due     []int64   `json:"due"`
+	// Most is up to where a span is counted.
+	Most int64 `json:"most"`
+}
+
+const (
+	spanWidth = 15 * time.Minute
+	spans     = 24
+	maxInSpan = 100_000
+)
+
+func (p *Page) countDue(ctx context.Context) (Schedule, error) {
+	now := p.Now().UTC()
+	s := Schedule{From: now, Seconds: int(spanWidth / time.Second), Due: make([]int64, spans), Most: maxInSpan}
+	for i := range s.Due {
+		from := now.Add(time.Duration(i) * spanWidth)
+		var err error
+		if s.Due[i], err = p.Store.CountDue(ctx, from, from.Add(spanWidth), maxInSpan); err != nil {
+			return Schedule{}, err
+		}
+	}
+	return s, nil
+}
+
+// Overdue is what should have been done already.
+type Overdue struct {
+	Grants int64 `json:"grants"`
+	// Since is when the longest overdue was due.
+	Since *time.Time `json:"since,omitempty"`
+	Most  int64      `json:"most"`
+}
+
+// maxOverdue is up to where overdue grants are counted.
+const maxOverdue = 10_000
+
+func (p *Page) findOverdue(ctx context.Context) (Overdue, error) {
+	now := p.Now()
+	o := Overdue{Most: maxOverdue}
+	var err error
+	if o.Grants, err = p.Store.CountDue(ctx, time.Time{}, now, maxOverdue); err != nil {
+		return o, err
+	}
+	first, err := p.Store.DueBefore(ctx, now, 1)
+	if err == nil && len(first) > 0 {
+		o.Since = &first[0].Due.At
+	}
+	return o, err
+}
+
+type queue struct {
+	Subject     string `json:"subject"`
+	Waiting     int    `json:"waiting"`
+	InHand      int    `json:"inHand"`
+	Redelivered int    `json:"redelivered"`
+}
+
+// own is what only this worker knows.
+type own struct {
+	PausedUntil *time.Time  `json:"pausedUntil,omitempty"`
+	Running     int         `json:"running"`
+	Waiting     int         `json:"waiting"`
+	Rate        float64     `json:"rate"`
+	FullRate    float64     `json:"fullRate"`
+	Brokers     []ownBroker `json:"brokers"`
+	Lateness    Lateness    `json:"lateness"`
+	Work        Work        `json:"work"`
+}
+
+type ownBroker struct {
+	Broker   string  `json:"broker"`
+	Breaker  string  `json:"breaker"`
+	Running  int     `json:"running"`
+	Waiting  int     `json:"waiting"`
+	Rate     float64 `json:"rate"`
+	FullRate float64 `json:"fullRate"`
+}
+
+func (p *Page) own() own {
+	s := p.Refresher.Status()
+	o := own{
+		Running: s.Running, Waiting: s.Waiting, Rate: s.Rate, FullRate: s.FullRate,
+		Brokers: []ownBroker{}, Lateness: p.history.lateness(), Work: p.history.work(),
+	}
+	if !s.PausedUntil.IsZero() {
+		o.PausedUntil = &s.PausedUntil
+	}
+	// What is held up first, should there be too many to show all.
+	slices.SortStableFunc(s.Brokers, func(a, b refresher.BrokerStatus) int { return cmp.Compare(trouble(b), trouble(a)) })
+	for _, b := range s.Brokers[:min(maxBrokers, len(s.Brokers))] {
+		o.Brokers = append(o.Brokers, ownBroker(b))
+	}
+	return o
+}
+
+func trouble(b refresher.BrokerStatus) int {
+	switch {
+	case b.Breaker != "closed":
+		return 2
+	case b.Rate < b.FullRate:
+		return 1
+	}
+	return 0
+}
+
+func (p *Page) overview(r *http.Request) (any, error) {
+	ctx := r.Context()
+	o := Overview{At: p.Now(), WorkerID: p.WorkerID, Readiness: p.Ready(ctx), Own: p.own()}
+	o.Stock = p.stock.get(ctx, p)
+	o.Schedule = p.schedule.get(ctx, p)
+	o.Overdue = p.overdue.get(ctx, p)
+	o.Letters = p.letters.get(ctx, p)
+	o.Workers = p.workers.get(ctx, p)
+	o.Work = sum(o.Workers.Value, p.Now())
+	queues := p.queues.get(ctx, p)
+	o.Queues = part[[]queue]{At: queues.At, Problem: queues.Problem, Value: viewQueues(queues.Value)}
+	return o, nil
+}
+
+func viewQueues(all []handlers.Backlog) []queue {
+	out := make([]queue, len(all))
+	for i, b := range all {
+		out[i] = queue(b)
+	}
+	return out
+}
