@@ -1,0 +1,306 @@
+package worker_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
+	"github.com/stretchr/testify/require"
+
+	"github.com/latchkey/latchkey/cmd/sandbox/meshsim"
+	"github.com/latchkey/latchkey/events"
+)
+
+// screenshotsVariable names a folder to put pictures of the page into.
+const screenshotsVariable = "LATCHKEY_TEST_SCREENSHOTS"
+
+// browser is a Chromium with one page open.
+type browser struct {
+	*harness
+	ctx context.Context
+
+	installed sync.Once
+	modules   string
+
+	mu sync.Mutex
+	// complaints are errors that the page or the browser about it reported.
+	complaints []string
+}
+
+// browse starts a Chromium; without one the test is skipped.
+func (h *harness) browse() *browser {
+	h.t.Helper()
+	path := ""
+	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
+		if found, err := exec.LookPath(name); err == nil {
+			path = found
+			break
+		}
+	}
+	if path == "" {
+		h.t.Skip("no Chromium is installed (Debian's package: chromium)")
+	}
+	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path), chromedp.NoSandbox,
+		chromedp.WindowSize(1280, 900), chromedp.WSURLReadTimeout(patience), chromedp.UserDataDir(h.t.TempDir()))
+	ctx, cancel := chromedp.NewExecAllocator(h.ctx, options...)
+	h.t.Cleanup(cancel)
+	ctx, cancel = chromedp.NewContext(ctx)
+	b := &browser{harness: h, ctx: ctx}
+	messages := chromedp.Console(ctx)
+	var heard sync.WaitGroup
+	heard.Go(func() {
+		for m, err := range messages {
+			if err != nil {
+				return
+			}
+			if m.Type == chromedp.ConsoleException || m.Type == "error" || m.Type == "warning" {
+				b.mu.Lock()
+				b.complaints = append(b.complaints, m.Text+" "+m.URL)
+				b.mu.Unlock()
+			}
+		}
+	})
+	h.t.Cleanup(heard.Wait)
+	h.t.Cleanup(cancel)
+	return b
+}
+
+// do performs steps in the browser.
+func (b *browser) do(steps ...chromedp.Action[chromedp.Void]) {
+	b.t.Helper()
+	ctx, cancel := context.WithTimeout(b.ctx, patience)
+	defer cancel()
+	if err := chromedp.Do(ctx, steps...); err != nil {
+		require.NoError(b.t, err, b.text("body"))
+	}
+}
+
+// inPage returns the value of an expression in the page.
+func inPage[T any](b *browser, expression string, options ...chromedp.EvaluateOption) T {
+	b.t.Helper()
+	ctx, cancel := context.WithTimeout(b.ctx, patience)
+	defer cancel()
+	value, err := chromedp.Run(ctx, chromedp.Evaluate[T](expression, options...))
+	require.NoError(b.t, err, expression[:min(len(expression), 200)])
+	return value
+}
+
+func (b *browser) press(keys ...string) {
+	b.t.Helper()
+	for _, key := range keys {
+		b.do(chromedp.KeyEvent(key))
+	}
+}
+
+func (b *browser) click(selector chromedp.CSS) {
+	b.t.Helper()
+	b.do(chromedp.Click(selector))
+}
+
+// text returns what an element shows.
+func (b *browser) text(selector string) string {
+	ctx, cancel := context.WithTimeout(b.ctx, patience)
+	defer cancel()
+	text, _ := chromedp.Run(ctx, chromedp.Evaluate[string](fmt.Sprintf(`document.querySelector(%q)?.innerText ?? ""`, selector)))
+	return text
+}
+
+// shows waits until an element shows a text.
+func (b *browser) shows(selector, text string) {
+	b.t.Helper()
+	b.eventually(func() bool { return strings.Contains(b.text(selector), text) }, selector+" does not show "+text)
+}
+
+// focus returns what has the focus.
+func (b *browser) focus() string {
+	b.t.Helper()
+	return inPage[string](b, `(e => e.id || e.innerText || e.getAttribute("aria-label") || e.tagName)(document.activeElement)`)
+}
+
+// tab presses the tab key until what has the focus is as wanted.
+func (b *browser) tab(wanted string) {
+	b.t.Helper()
+	for range 60 {
+		if b.focus() == wanted {
+			return
+		}
+		b.press(kb.Tab)
+	}
+	b.t.Fatalf("the tab key never came to %s", wanted)
+}
+
+// picture puts a screenshot where it is asked for.
+func (b *browser) picture(name string) {
+	b.t.Helper()
+	dir := os.Getenv(screenshotsVariable)
+	if dir == "" {
+		return
+	}
+	png, err := chromedp.Run(b.ctx, chromedp.FullScreenshot(100))
+	require.NoError(b.t, err)
+	require.NoError(b.t, os.WriteFile(filepath.Join(dir, name+".png"), png, 0o600))
+}
+
+// look emulates a screen.
+func (b *browser) look(width int64, scheme string) {
+	b.t.Helper()
+	_, err := chromedp.Call(b.ctx, emulation.SetDeviceMetricsOverride, emulation.SetDeviceMetricsOverrideParams{
+		Width: width, Height: 900, DeviceScaleFactor: 1, Mobile: width < 600,
+	})
+	require.NoError(b.t, err)
+	_, err = chromedp.Call(b.ctx, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
+		Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}},
+	})
+	require.NoError(b.t, err)
+}
+
+func TestTheOperatorsPageInABrowser(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("starts a browser: not in short mode")
+	}
+	h := start(t, nil)
+	h.worker("LATCHKEY_WORKER_ID=one", "LATCHKEY_ADMIN_LISTEN=127.0.0.1:0")
+	b := h.browse()
+	const hostile = `<img src=x onerror="window.hacked=1">`
+	c := h.issueSpec(meshsim.ConnectSpec{BrokerType: "coinbase", Accounts: []meshsim.Account{{ID: "a1", Name: `<b onclick="x()">Main</b>`}, {ID: "a2", Name: "Savings"}}, WithTokenIDs: true})
+	h.publishConnected(hostile, c, time.Time{})
+	id := h.event(events.TokenStored, hostile).Data.GrantID
+	h.connectAged("mfa", due, spec("gemini"), "m", meshsim.MFARequired())
+	h.event(events.TokenExpiring, "mfa")
+	for i, broker := range []string{"kraken", "binanceInternational", "robinhood"} {
+		h.connectAged(broker, time.Duration(i)*15*time.Minute, spec(broker), broker)
+		h.event(events.TokenStored, broker)
+	}
+	h.publish(h.subjects.Connected(), `{"userId":"","payload":{}}`)
+	h.publish(h.subjects.Connected(), `no JSON at all`)
+	h.deadLetters(2)
+
+	b.do(chromedp.Navigate("http://" + h.adminAddress() + "/"))
+	b.shows("#connection", "one, as of")
+	b.shows("#glance", "dead letters")
+	b.shows("#stock", "coinbase")
+	b.shows("#workers-table", "one (this one)")
+	b.shows("#letters-list", "integration.connected")
+	require.Contains(t, b.text("#checks"), "MongoDB")
+	require.Equal(t, 2, inPage[int](b, `document.querySelectorAll(".chart[role=img] canvas").length`))
+
+	// By the keyboard alone: find a user, open a grant, refresh it.
+	b.press(kb.Tab)
+	require.Equal(t, "Skip to the content", b.focus())
+	b.press(kb.Enter)
+	b.tab("user")
+	b.press(hostile, kb.Enter)
+	b.shows("#found", "1 grant of "+hostile)
+	b.tab("Open")
+	b.press(kb.Enter)
+	b.shows("#details", id)
+	b.shows("#details", events.TokenStored)
+	require.Contains(t, b.text("#details"), `<b onclick="x()">Main</b> (a1)`)
+	require.Contains(t, b.focus(), "Grant of "+hostile)
+	b.tab("Refresh now")
+	b.press(kb.Enter)
+	b.shows("#ask", "Refresh this grant now?")
+	require.Equal(t, "Cancel", b.focus(), "the way back is nearest")
+	b.picture("dialog-light")
+	b.press(kb.Escape)
+	require.Equal(t, "Refresh now", b.focus())
+	require.Empty(t, h.requests("a1"), "not confirmed")
+	b.press(kb.Enter)
+	b.shows("#ask", "Refresh this grant now?")
+	b.tab("ask-yes")
+	b.press(kb.Enter)
+	b.shows("#details [role=status]", "refreshed: version 2")
+	b.shows("#details", events.TokenRefreshed)
+	require.Len(t, h.requests("a1"), 1)
+	b.axe()
+	b.shows("#workers-table", "one (this one)")
+	for _, screen := range []struct {
+		width  int64
+		scheme string
+	}{{1280, "light"}, {1280, "dark"}, {390, "light"}, {390, "dark"}} {
+		b.look(screen.width, screen.scheme)
+		require.LessOrEqual(t, inPage[int64](b, `document.documentElement.scrollWidth`), screen.width, "wider than the screen")
+		b.axe()
+		b.picture(fmt.Sprintf("%d-%s", screen.width, screen.scheme))
+	}
+	b.look(1280, "light")
+
+	// A grant that can't be refreshed says why.
+	b.do(chromedp.SetValue(chromedp.CSS("#user"), "mfa"))
+	b.click("#search button")
+	b.shows("#found", "1 grant of mfa")
+	b.click("#found button")
+	b.shows("#details", "Can't be refreshed now: the user must act first (mfa_required)")
+
+	// Dead letters: one is replayed, and comes back; then both are dropped.
+	before := b.text("#letters-list")
+	b.click(`#letters-list li:first-child button`)
+	b.shows("#ask", "Replay this dead letter?")
+	b.click("#ask-yes")
+	b.shows("#announcer", "Replayed dead letter")
+	b.eventually(func() bool {
+		text := b.text("#letters-list")
+		return text != before && strings.Count(text, "Drop") == 2
+	}, "it does not come back")
+	for left := 1; left >= 0; left-- {
+		b.click(`#letters-list li:first-child button:last-child`)
+		b.shows("#ask", "for good?")
+		b.click("#ask-yes")
+		b.eventually(func() bool { return strings.Count(b.text("#letters-list"), "Drop") == left }, "it is not dropped")
+	}
+	b.shows("#letters-list", "There are none here.")
+
+	b.click("#pause")
+	b.shows("#connection", "paused")
+	require.False(t, inPage[bool](b, `"hacked" in window`))
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	require.Empty(t, b.complaints)
+	require.Empty(t, h.stack.Mesh.Ledger().DoubleSpends())
+}
+
+// axe has axe-core look for faults that keep people out, where npm can bring it.
+func (b *browser) axe() {
+	b.t.Helper()
+	script, err := os.ReadFile(filepath.Join(b.npm(), "axe-core", "axe.min.js"))
+	if err != nil {
+		return
+	}
+	inPage[chromedp.Void](b, string(script)+";undefined")
+	faults := inPage[[]string](b, `axe.run().then(r => r.violations.map(v => v.id + ": " + v.help + " " + v.nodes.map(n => n.target + " " + n.failureSummary).join("; ")))`, chromedp.EvalAwaitPromise)
+	require.Empty(b.t, faults)
+}
+
+// npm returns a folder with the pinned packages, or one that does not exist.
+func (b *browser) npm() string {
+	b.t.Helper()
+	b.installed.Do(func() {
+		npm, err := exec.LookPath("npm")
+		if err != nil {
+			b.t.Log("npm is not installed: accessibility is not checked")
+			return
+		}
+		dir := b.t.TempDir()
+		for _, name := range []string{"package.json", "package-lock.json", ".npmrc"} {
+			content, err := os.ReadFile(filepath.Join("..", "operator", "npm", name))
+			require.NoError(b.t, err)
+			require.NoError(b.t, os.WriteFile(filepath.Join(dir, name), content, 0o600))
+		}
+		cmd := exec.CommandContext(b.harness.ctx, npm, "ci")
+		cmd.Dir = dir
+		out, err := cmd.CombinedOutput()
+		require.NoError(b.t, err, string(out))
+		b.modules = filepath.Join(dir, "node_modules")
+	})
+	return b.modules
+}
