@@ -18,7 +18,7 @@ import (
 )
 
 func (a *app) grantsCommand() *cobra.Command {
-	return group("grants", "Look at what is stored, without the tokens", a.listGrants(), a.showGrant())
+	return group("grants", "Look at what is stored, without the tokens, and refresh it", a.listGrants(), a.showGrant(), a.refreshGrant())
 }
 
 // grantView is what is shown of a grant: all but its tokens.
@@ -74,9 +74,7 @@ func viewGrant(g *store.Grant) grantView {
 	for i, account := range g.Accounts {
 		v.Accounts[i] = accountView(account)
 	}
-	if g.Due != nil {
-		v.Due = &dueView{At: g.Due.At, Action: g.Due.Action}
-	}
+	v.Due = viewDue(g.Due)
 	if g.Lease != nil {
 		v.Lease = &leaseView{Owner: g.Lease.Owner, Until: g.Lease.Until}
 	}
@@ -88,6 +86,13 @@ func viewLife(l *store.Life) *lifeView {
 		return nil
 	}
 	return &lifeView{Since: l.Since, ExpiresAt: l.ExpiresAt, Assumed: l.Assumed}
+}
+
+func viewDue(d *store.Due) *dueView {
+	if d == nil {
+		return nil
+	}
+	return &dueView{At: d.At, Action: d.Action}
 }
 
 func (a *app) listGrants() *cobra.Command {

@@ -19,11 +19,13 @@ type part[T any] struct {
 // cache keeps what costs something to find out, so that any number of open
 // pages cost as much as one.
 type cache[T any] struct {
-	// every is the least time between two loads. A load that takes long is
-	// repeated more rarely: it takes a twentieth of the time at most.
+	// every is the least time between two loads. A load that takes long by
+	// itself is repeated more rarely: it takes a twentieth of the time at most.
 	every time.Duration
 	load  func(context.Context) (T, error)
 	what  string
+	// waits: a load only waits for others, and costs the same however long.
+	waits bool
 
 	mu      sync.Mutex
 	part    part[T]
@@ -75,6 +77,9 @@ func (c *cache[T]) reload(p *Page, done chan struct{}) {
 	took := time.Since(start)
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.waits {
+		took = 0
+	}
 	c.next = p.Now().Add(max(c.every, 20*took))
 	if err != nil {
 		p.Log.Warn("the operator's page can't show everything", zap.String("what", c.what), zap.Error(err))

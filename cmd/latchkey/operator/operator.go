@@ -80,7 +80,7 @@ func New(o Options) *Page {
 	p.overdue = cache[Overdue]{every: 5 * time.Second, load: p.findOverdue, what: "what is overdue"}
 	p.queues = cache[[]handlers.Backlog]{every: 3 * time.Second, load: o.Streams.Backlogs, what: "the queues"}
 	p.letters = cache[uint64]{every: 3 * time.Second, load: o.Letters.Count, what: "the number of dead letters"}
-	p.workers = cache[[]Worker]{every: 5 * time.Second, load: p.findWorkers, what: "the list of workers"}
+	p.workers = cache[[]Worker]{every: 5 * time.Second, load: p.findWorkers, what: "the list of workers", waits: true}
 	p.background.Go(p.remember)
 	return p
 }

@@ -207,6 +207,12 @@ func (p *Page) overview(r *http.Request) (any, error) {
 	o.Overdue = p.overdue.get(ctx, p)
 	o.Letters = p.letters.get(ctx, p)
 	o.Workers = p.workers.get(ctx, p)
+	o.Workers.Value = slices.Clone(o.Workers.Value)
+	for i := range o.Workers.Value {
+		if w := &o.Workers.Value[i]; w.Self { // this one is known to the moment
+			w.did(o.Own.Work, p.Now())
+		}
+	}
 	o.Work = sum(o.Workers.Value, p.Now())
 	queues := p.queues.get(ctx, p)
 	o.Queues = part[[]queue]{At: queues.At, Problem: queues.Problem, Value: viewQueues(queues.Value)}

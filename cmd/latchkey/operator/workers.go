@@ -94,18 +94,24 @@ func (p *Page) worker(s micro.Stats) Worker {
 	w := Worker{ID: cmp.Or(s.Metadata[workerKey], s.ID), Started: s.Started, Self: s.Metadata[workerKey] == p.WorkerID}
 	for _, e := range s.Endpoints {
 		w.Requests += e.NumRequests
-		if json.Unmarshal(e.Data, &w.work) != nil {
-			w.work = Work{}
+		var work Work
+		if json.Unmarshal(e.Data, &work) == nil {
+			w.did(work, p.Now())
 		}
 	}
-	hour := p.Now().Add(-time.Hour)
-	each(w.work, func(start time.Time, refreshed, failed int) {
-		if !start.Before(hour.Truncate(slotWidth)) {
+	return w
+}
+
+// did takes in what a worker says about its work.
+func (w *Worker) did(work Work, now time.Time) {
+	w.work, w.Refreshed, w.Failed = work, 0, 0
+	hour := now.Add(-time.Hour).Truncate(slotWidth)
+	each(work, func(start time.Time, refreshed, failed int) {
+		if !start.Before(hour) {
 			w.Refreshed += refreshed
 			w.Failed += failed
 		}
 	})
-	return w
 }
 
 // each calls do for every slot of sane width.

@@ -14,6 +14,7 @@ import (
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/latchkey/latchkey/cmd/sandbox/meshsim"
@@ -117,7 +118,9 @@ func (b *browser) text(selector string) string {
 // shows waits until an element shows a text.
 func (b *browser) shows(selector, text string) {
 	b.t.Helper()
-	b.eventually(func() bool { return strings.Contains(b.text(selector), text) }, selector+" does not show "+text)
+	if !assert.Eventually(b.t, func() bool { return strings.Contains(b.text(selector), text) }, patience, 20*time.Millisecond) {
+		b.t.Fatalf("%s does not show %q; the page:\n%s", selector, text, b.text("body"))
+	}
 }
 
 // focus returns what has the focus.
@@ -209,14 +212,14 @@ func TestTheOperatorsPageInABrowser(t *testing.T) {
 	require.Contains(t, b.focus(), "Grant of "+hostile)
 	b.tab("Refresh now")
 	b.press(kb.Enter)
-	b.shows("#ask", "Refresh this grant now?")
+	b.shows("#ask[open]", "Refresh this grant now?")
 	require.Equal(t, "Cancel", b.focus(), "the way back is nearest")
 	b.picture("dialog-light")
 	b.press(kb.Escape)
 	require.Equal(t, "Refresh now", b.focus())
 	require.Empty(t, h.requests("a1"), "not confirmed")
 	b.press(kb.Enter)
-	b.shows("#ask", "Refresh this grant now?")
+	b.shows("#ask[open]", "Refresh this grant now?")
 	b.tab("ask-yes")
 	b.press(kb.Enter)
 	b.shows("#details [role=status]", "refreshed: version 2")
@@ -245,7 +248,7 @@ func TestTheOperatorsPageInABrowser(t *testing.T) {
 	// Dead letters: one is replayed, and comes back; then both are dropped.
 	before := b.text("#letters-list")
 	b.click(`#letters-list li:first-child button`)
-	b.shows("#ask", "Replay this dead letter?")
+	b.shows("#ask[open]", "Replay this dead letter?")
 	b.click("#ask-yes")
 	b.shows("#announcer", "Replayed dead letter")
 	b.eventually(func() bool {
@@ -254,7 +257,7 @@ func TestTheOperatorsPageInABrowser(t *testing.T) {
 	}, "it does not come back")
 	for left := 1; left >= 0; left-- {
 		b.click(`#letters-list li:first-child button:last-child`)
-		b.shows("#ask", "for good?")
+		b.shows("#ask[open]", "for good?")
 		b.click("#ask-yes")
 		b.eventually(func() bool { return strings.Count(b.text("#letters-list"), "Drop") == left }, "it is not dropped")
 	}

@@ -2,6 +2,12 @@
 import { $ } from "./dom.js";
 
 const dialog = $("ask");
+let settle = () => {};
+
+dialog.addEventListener("close", () => {
+  // The event comes late: the next question may be there already.
+  if (!dialog.open) settle(dialog.returnValue === "yes");
+});
 
 // ask shows a question and resolves to whether it was confirmed. The focus goes
 // back to where it was.
@@ -10,8 +16,9 @@ export function ask(title, text, yes) {
   $("ask-text").textContent = text;
   $("ask-yes").textContent = yes;
   dialog.returnValue = "no"; // the escape key leaves it
+  settle(false);
   return new Promise((resolve) => {
-    dialog.addEventListener("close", () => resolve(dialog.returnValue === "yes"), { once: true });
+    settle = resolve;
     dialog.showModal();
   });
 }

@@ -8,6 +8,7 @@ const colour = (name) => getComputedStyle(document.documentElement).getPropertyV
 
 // bars draws series [{label, colour, values}], stacked, over times in seconds.
 export function bars(id, label, times, series) {
+  const width = times[1] - times[0];
   const stacked = series.map((_, i) => times.map((_, t) => series.slice(0, i + 1).reduce((sum, s) => sum + s.values[t], 0)));
   // The highest is drawn first, and the lower ones before it.
   const data = [times, ...stacked.toReversed()];
@@ -22,7 +23,7 @@ export function bars(id, label, times, series) {
   host.setAttribute("aria-label", label);
   chart.draw = () => {
     chart.plot?.destroy();
-    chart.plot = new window.uPlot(options(host, series.toReversed()), data, host);
+    chart.plot = new window.uPlot(options(host, series.toReversed(), width), data, host);
   };
   const same = chart.plot && chart.plot.series.length === data.length;
   if (same) chart.plot.setData(data);
@@ -33,13 +34,13 @@ dark.addEventListener("change", () => charts.forEach((c) => c.draw()));
 
 const size = (host) => ({ width: Math.max(host.clientWidth, 200), height: 190 });
 
-function options(host, series) {
+function options(host, series, width) {
   const axis = { stroke: colour("--faint"), grid: { stroke: colour("--line"), width: 1 }, ticks: { stroke: colour("--line"), width: 1 } };
   return {
     ...size(host),
     cursor: { show: false },
     legend: { show: false },
-    scales: { x: { time: true }, y: { range: (_, __, max) => [0, Math.max(max * 1.1, 4)] } },
+    scales: { x: { time: true, range: (_, first, last) => [first, last + width] }, y: { range: (_, __, max) => [0, Math.max(max * 1.1, 4)] } },
     axes: [
       { ...axis, grid: { show: false }, values: (_, ticks) => ticks.map((t) => minuteOfDay(t * 1000)) },
       { ...axis, size: 55, values: (_, ticks) => ticks.map((n) => (Number.isInteger(n) ? short(n) : "")) },

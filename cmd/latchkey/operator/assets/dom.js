@@ -24,6 +24,11 @@ export function table(caption, columns, rows, captionHidden = true) {
       i === 0 ? el("th", { scope: "row" }, cell) : el("td", { className: kind(i) }, cell))))));
 }
 
+// fill replaces the content of an element; nothing among the children is left out.
+export function fill(node, ...children) {
+  node.replaceChildren(...children.filter((c) => c !== null && c !== undefined));
+}
+
 // show replaces the content of an element, unless it would be the same: a
 // reader's place and selection stay.
 export function show(node, ...children) {
@@ -31,7 +36,8 @@ export function show(node, ...children) {
   if (node.innerHTML !== fresh.innerHTML) node.replaceChildren(...fresh.childNodes);
 }
 
-export const facts = (pairs) => el("dl", { className: "facts" },
+// facts lists names with values; short ones stay in one line on any screen.
+export const facts = (pairs, kind = "") => el("dl", { className: `facts ${kind}` },
   ...pairs.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]));
 
 // announce tells a screen reader.

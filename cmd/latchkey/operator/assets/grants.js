@@ -1,7 +1,7 @@
 // Finds a user's grants, shows one of them, and has it refreshed.
 import { get, post } from "./api.js";
 import { ask } from "./ask.js";
-import { $, announce, el, facts, state, table, time } from "./dom.js";
+import { $, announce, el, facts, fill, state, table, time } from "./dom.js";
 
 const found = $("found");
 const details = $("details");
@@ -26,7 +26,7 @@ export async function find(user) {
 function list(user, { grants, more }) {
   const count = `${grants.length + more} ${grants.length + more === 1 ? "grant" : "grants"} of ${user}`;
   announce(count);
-  found.replaceChildren(
+  fill(found,
     el("h3", {}, count),
     el("ul", { className: "cards" }, ...grants.map((g) => {
       const open = el("button", { type: "button", ariaLabel: `Open the grant at ${g.brokerName || g.broker}` }, "Open");

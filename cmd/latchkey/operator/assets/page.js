@@ -152,7 +152,7 @@ function workers(part) {
 function own({ workerId, readiness, own }) {
   if ($("own-id").textContent !== workerId) $("own-id").textContent = workerId;
   show($("checks"), facts(readiness.checks.map((c) => [c.name,
-    el("span", { className: c.ok ? "good" : c.needed ? "bad" : "warn" }, c.ok ? "ok" : c.detail || "not ok")])));
+    el("span", { className: c.ok ? "good" : c.needed ? "bad" : "warn" }, c.ok ? "ok" : c.detail || "not ok")]), "short"));
   const late = own.lateness;
   const within = (s) => (s < 0 ? "longer than all bounds" : `within ${span(s)}`);
   show($("pace"), facts([
