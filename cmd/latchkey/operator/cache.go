@@ -43,7 +43,7 @@ const (
 
 func (c *cache[T]) get(ctx context.Context, p *Page) part[T] {
 	c.mu.Lock()
-	if c.loading == nil && !p.Now().Before(c.next) {
+	if c.loading == nil && !p.Now().Before(c.next) && p.ctx.Err() == nil {
 		done := make(chan struct{})
 		c.loading = done
 		p.background.Go(func() { c.reload(p, done) })

@@ -214,6 +214,9 @@ func (p *Page) overview(r *http.Request) (any, error) {
 		}
 	}
 	o.Work = sum(o.Workers.Value, p.Now())
+	if o.Workers.At.IsZero() {
+		o.Work = o.Own.Work
+	}
 	queues := p.queues.get(ctx, p)
 	o.Queues = part[[]queue]{At: queues.At, Problem: queues.Problem, Value: viewQueues(queues.Value)}
 	return o, nil

@@ -69,6 +69,9 @@ func (p *Page) findWorkers(ctx context.Context) ([]Worker, error) {
 		}
 		found = append(found, p.worker(stats))
 	}
+	if !slices.ContainsFunc(found, func(w Worker) bool { return w.Self }) {
+		return nil, errors.New("asking for workers: not even this one answers; may it publish to $SRV.STATS.*?")
+	}
 	slices.SortFunc(found, func(a, b Worker) int { return cmp.Or(cmp.Compare(a.ID, b.ID), a.Started.Compare(b.Started)) })
 	return found, nil
 }

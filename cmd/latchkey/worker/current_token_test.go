@@ -244,6 +244,7 @@ func TestServiceIsDiscovered(t *testing.T) {
 	require.Len(t, info.Endpoints, 2)
 	require.Equal(t, h.subjects.TokenGetAll(), info.Endpoints[0].Subject)
 	require.Equal(t, h.subjects.TokenKeys(), info.Endpoints[1].Subject)
+	require.NotEmpty(t, info.Metadata["worker"])
 	h.eventually(func() bool {
 		var stats micro.Stats
 		discover("STATS", &stats)

@@ -127,6 +127,7 @@ function tell(text, tone) {
   const result = details.querySelector("[role=status]");
   result.className = tone;
   result.textContent = text;
+  announce(text);
   details.querySelector("h3").focus();
 }
 

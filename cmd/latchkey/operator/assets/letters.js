@@ -28,9 +28,11 @@ export async function load(place = from) {
   more.hidden = !answer.next;
   more.dataset.next = answer.next;
   $("letters-first").hidden = !from;
+  const held = list.contains(document.activeElement) && document.activeElement.getAttribute("aria-label");
   list.replaceChildren(answer.letters.length === 0
     ? el("p", { className: "note" }, "There are none here.")
     : el("ul", { className: "cards" }, ...answer.letters.map(card)));
+  if (held) [...list.querySelectorAll("button")].find((b) => b.getAttribute("aria-label") === held)?.focus();
 }
 
 function card(l) {
