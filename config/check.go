@@ -38,6 +38,7 @@ func (c Config) check() faults {
 	c.checkRefresh(&f)
 	c.checkFlow(&f)
 	c.checkAudit(&f)
+	c.checkTracing(&f)
 	c.checkSecrets(&f)
 	return f
 }

@@ -36,6 +36,7 @@ type Config struct {
 	Reconcile Reconcile `yaml:"reconcile"`
 	Retention Retention `yaml:"retention"`
 	Audit     Audit     `yaml:"audit"`
+	Tracing   Tracing   `yaml:"tracing"`
 }
 
 // Worker is this process among its siblings.

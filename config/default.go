@@ -72,6 +72,7 @@ func Default() Config {
 			DeadLetters: 30 * day,
 			Audit:       400 * day,
 		},
-		Audit: Audit{Mode: AuditRequired, Timeout: 2 * time.Second},
+		Audit:   Audit{Mode: AuditRequired, Timeout: 2 * time.Second},
+		Tracing: Tracing{Sample: 1, ServiceName: "latchkey"},
 	}
 }

@@ -265,13 +265,26 @@ func TestFaultsOfValues(t *testing.T) {
 		"reconcile.interval":        {func(c *config.Config) { c.Reconcile.Interval = 0 }},
 		"reconcile.batch":           {func(c *config.Config) { c.Reconcile.Batch = 0 }},
 		"reconcile.slack":           {func(c *config.Config) { c.Reconcile.Slack = -1 }},
-		"retention.expired":         {func(c *config.Config) { c.Retention.Expired = 0 }},
-		"retention.revocations":     {func(c *config.Config) { c.Retention.Revocations = 0 }},
-		"retention.events":          {func(c *config.Config) { c.Retention.Events = 0 }},
-		"retention.dead_letters":    {func(c *config.Config) { c.Retention.DeadLetters = 0 }},
-		"retention.audit":           {func(c *config.Config) { c.Retention.Audit = 0 }},
-		"audit.mode":                {func(c *config.Config) { c.Audit.Mode = "" }, func(c *config.Config) { c.Audit.Mode = "on" }},
-		"audit.timeout":             {func(c *config.Config) { c.Audit.Timeout = 0 }},
+		"tracing.endpoint": {
+			func(c *config.Config) { c.Tracing.Endpoint = "http://otel.example" },
+			func(c *config.Config) { c.Tracing.Endpoint = "https://u:p@otel.example" },
+			func(c *config.Config) { c.Tracing.Endpoint = "otel.example:4318" },
+		},
+		"tracing.headers": {
+			func(c *config.Config) { c.Tracing.Headers = secret.New("x-key") },
+			func(c *config.Config) { c.Tracing.Headers = secret.New("x-key=a,") },
+			func(c *config.Config) { c.Tracing.Headers = secret.New("x key=a") },
+			func(c *config.Config) { c.Tracing.Headers = secret.New("x-key=é") },
+		},
+		"tracing.sample":         {func(c *config.Config) { c.Tracing.Sample = 1.1 }, func(c *config.Config) { c.Tracing.Sample = nan }},
+		"tracing.service_name":   {func(c *config.Config) { c.Tracing.ServiceName = "" }},
+		"retention.expired":      {func(c *config.Config) { c.Retention.Expired = 0 }},
+		"retention.revocations":  {func(c *config.Config) { c.Retention.Revocations = 0 }},
+		"retention.events":       {func(c *config.Config) { c.Retention.Events = 0 }},
+		"retention.dead_letters": {func(c *config.Config) { c.Retention.DeadLetters = 0 }},
+		"retention.audit":        {func(c *config.Config) { c.Retention.Audit = 0 }},
+		"audit.mode":             {func(c *config.Config) { c.Audit.Mode = "" }, func(c *config.Config) { c.Audit.Mode = "on" }},
+		"audit.timeout":          {func(c *config.Config) { c.Audit.Timeout = 0 }},
 	} {
 		for i, break_ := range breaks {
 			c := valid(t)

@@ -25,6 +25,7 @@ func (c Config) Redacted() Config {
 	c.NATS.URL = redactAddresses(c.NATS.URL)
 	c.Mesh.URL = redactAddress(c.Mesh.URL)
 	c.KMS.Endpoint = redactAddress(c.KMS.Endpoint)
+	c.Tracing.Endpoint = redactAddress(c.Tracing.Endpoint)
 	return c
 }
 

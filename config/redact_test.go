@@ -21,6 +21,7 @@ const canary = "c4nary-7F3a9c"
 var secretVariables = []string{
 	"LATCHKEY_NATS_PASSWORD", "LATCHKEY_NATS_TOKEN", "LATCHKEY_NATS_NKEY_SEED", "LATCHKEY_MONGODB_URI", "LATCHKEY_MESH_CLIENT_SECRET",
 	"LATCHKEY_ADMIN_TOKEN",
+	"LATCHKEY_TRACING_HEADERS",
 }
 
 // printed returns what the configuration looks like on every way out.
@@ -34,7 +35,7 @@ func printed(t require.TestingT, c config.Config) string {
 	require.NoError(t, json.NewEncoder(&out).Encode(redacted))
 	for _, text := range []secret.Text{
 		redacted.NATS.Password, redacted.NATS.Token, redacted.NATS.NKeySeed, redacted.MongoDB.URI, redacted.Mesh.ClientSecret,
-		redacted.Admin.Token,
+		redacted.Admin.Token, redacted.Tracing.Headers,
 	} {
 		out.WriteString(text.Reveal())
 	}
@@ -49,6 +50,7 @@ func requireNoCanary(t require.TestingT, out string) {
 func TestSecretsAreNotPrinted(t *testing.T) {
 	for environ, shows := range map[string]string{
 		"LATCHKEY_NATS_USERNAME=u LATCHKEY_NATS_PASSWORD=" + canary:                          `password: "[redacted]"`,
+		"LATCHKEY_TRACING_HEADERS=x-key=" + canary:                                           `headers: "[redacted]"`,
 		"LATCHKEY_NATS_TOKEN=" + canary:                                                      `token: "[redacted]"`,
 		"LATCHKEY_NATS_NKEY_SEED=SU" + canary:                                                `nkey_seed: "[redacted]"`,
 		"LATCHKEY_MESH_CLIENT_SECRET=" + canary:                                              `client_secret: "[redacted]"`,
@@ -82,6 +84,8 @@ func TestFaultyValuesAreNotPrinted(t *testing.T) {
 		"LATCHKEY_MESH_URL=https://me:" + canary + "@h",
 		"LATCHKEY_MESH_URL=https://h/?key=" + canary,
 		"LATCHKEY_KMS_ENDPOINT=http://me:" + canary + "@h",
+		"LATCHKEY_TRACING_ENDPOINT=https://me:" + canary + "@h",
+		"LATCHKEY_TRACING_HEADERS=" + canary,
 		"LATCHKEY_NATS_NKEY_SEED=" + canary,
 		"LATCHKEY_NATS_PASSWORD=" + canary,
 		"LATCHKEY_NATS_TOKEN=" + canary + "\n" + canary,
@@ -162,7 +166,7 @@ func TestNoSecretIsEverPrinted(t *testing.T) {
 				environ = append(environ, name+"="+value)
 			}
 		}
-		for _, name := range []string{"LATCHKEY_NATS_URL", "LATCHKEY_MESH_URL", "LATCHKEY_KMS_ENDPOINT"} {
+		for _, name := range []string{"LATCHKEY_NATS_URL", "LATCHKEY_MESH_URL", "LATCHKEY_KMS_ENDPOINT", "LATCHKEY_TRACING_ENDPOINT"} {
 			if rapid.Bool().Draw(t, name) {
 				before := rapid.SampledFrom([]string{"nats://u:", "nats://h,nats://u:", "https://u:", "u:", "http://"}).Draw(t, name+" before")
 				after := rapid.SampledFrom([]string{"@h", "@h,nats://h", "@@h", "/x@h", "@h/?q"}).Draw(t, name+" after")

@@ -11,6 +11,7 @@ import (
 
 	"github.com/latchkey/latchkey/events"
 	"github.com/latchkey/latchkey/events/secret"
+	"github.com/latchkey/latchkey/events/tracing"
 	"github.com/latchkey/latchkey/refresher"
 	"github.com/latchkey/latchkey/store"
 	"github.com/latchkey/latchkey/store/audit"
@@ -188,7 +189,7 @@ func (c *Connector) put(ctx context.Context, in candidate, sealer envelope.Seale
 			return err
 		}
 		c.Audit.Add(audit.Record{Action: audit.Sealed, Outcome: audit.OutcomeConnect, User: next.UserID, Grants: auditGrant(&next)})
-		c.Log.Info("stored", zap.String("grant", next.ID), zap.String("broker", next.BrokerType), zap.Int64("version", next.Version))
+		tracing.Log(ctx, c.Log).Info("stored", zap.String("grant", next.ID), zap.String("broker", next.BrokerType), zap.Int64("version", next.Version))
 		c.Dispatcher.Send(ctx, &next)
 		return nil
 	}
@@ -324,7 +325,7 @@ func (c *Connector) revoke(ctx context.Context, g *store.Grant, reason events.Re
 		return err
 	}
 	c.Audit.Add(audit.Record{Action: audit.Erased, Outcome: string(reason), User: g.UserID, Grants: auditGrant(g)})
-	c.Log.Info("revoked", zap.String("grant", g.ID), zap.String("broker", g.BrokerType), zap.String("reason", string(reason)))
+	tracing.Log(ctx, c.Log).Info("revoked", zap.String("grant", g.ID), zap.String("broker", g.BrokerType), zap.String("reason", string(reason)))
 	c.Dispatcher.Send(ctx, next)
 	return nil
 }

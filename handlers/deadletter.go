@@ -20,6 +20,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/events/tracing"
 	"github.com/latchkey/latchkey/store/envelope"
 )
 
@@ -111,7 +112,7 @@ func (p *DeadLetters) store(ctx context.Context, letter DeadLetter, tag string) 
 	if _, err := p.JS.PublishMsg(ctx, msg, jetstream.WithMsgID(letter.ID)); err != nil {
 		return fmt.Errorf("parking a message: %w", err)
 	}
-	p.Log.Error("dead letter", zap.String("deadLetter", letter.ID), zap.String("subject", letter.Subject), zap.Int("attempts", letter.Attempts), zap.String("reason", letter.Reason))
+	tracing.Log(ctx, p.Log).Error("dead letter", zap.String("deadLetter", letter.ID), zap.String("subject", letter.Subject), zap.Int("attempts", letter.Attempts), zap.String("reason", letter.Reason))
 	return nil
 }
 

@@ -18,6 +18,7 @@ import (
 
 	"github.com/latchkey/latchkey/config"
 	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/events/tracing"
 	"github.com/latchkey/latchkey/refresher"
 	"github.com/latchkey/latchkey/store"
 	"github.com/latchkey/latchkey/store/envelope"
@@ -31,6 +32,8 @@ type Router struct {
 	deadLetters *DeadLetters
 	log         *zap.Logger
 	handled     *prometheus.CounterVec
+	// Tracer is set before Run.
+	Tracer tracing.Tracer
 }
 
 // Handler handles one message. nil means done; an error is sorted by the
@@ -43,6 +46,9 @@ type Route struct {
 	Name    string
 	Subject string
 	Handle  Handler
+	// Delayed: messages come hours after they were sent. Their handling is a
+	// trace of its own, with a link to the one in which they were.
+	Delayed bool
 }
 
 // NewRouter returns a router that runs the routes once Run is called. grace
@@ -90,24 +96,27 @@ var errPanic = errors.New("panic in a handler")
 // and dead letter.
 func (r *Router) decide(route Route) message.NoPublishHandlerFunc {
 	return func(msg *message.Message) error {
-		ctx := msg.Context()
 		d := deliveryOf(msg)
-		err := r.guard(route, msg)
+		ctx, end := r.startSpan(msg.Context(), route, d)
+		err := r.guard(ctx, route, msg)
 		if err == nil {
+			end(outcomeDone, nil)
 			r.handled.WithLabelValues(route.Name, outcomeDone).Inc()
 			return nil
 		}
 		if reason, poison := r.poison(err, d); poison {
 			if parkErr := r.park(ctx, route.Name, msg, err, reason); parkErr == nil {
+				end(outcomeParked, err)
 				r.handled.WithLabelValues(route.Name, outcomeParked).Inc()
 				return nil
 			} else {
 				err = errors.Join(err, parkErr)
 			}
 		}
+		end(outcomeRetry, err)
 		d.RetryIn = r.retryIn(err, d.Attempt)
 		r.handled.WithLabelValues(route.Name, outcomeRetry).Inc()
-		r.log.Warn("a message comes back later", zap.String("message", route.Name), zap.Int("attempt", d.Attempt), zap.Duration("in", d.RetryIn), zap.Error(err))
+		tracing.Log(ctx, r.log).Warn("a message comes back later", zap.String("message", route.Name), zap.Int("attempt", d.Attempt), zap.Duration("in", d.RetryIn), zap.Error(err))
 		return errRetry
 	}
 }
@@ -123,14 +132,14 @@ func (r *Router) park(ctx context.Context, name string, msg *message.Message, er
 // errRetry makes Watermill refuse the message; the subscriber knows the delay.
 var errRetry = errors.New("message comes back later")
 
-func (r *Router) guard(route Route, msg *message.Message) (err error) {
+func (r *Router) guard(ctx context.Context, route Route, msg *message.Message) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
-			r.log.Error("panic in a handler", zap.String("message", route.Name), zap.String("type", fmt.Sprintf("%T", v)), zap.ByteString("stack", debug.Stack()))
+			tracing.Log(ctx, r.log).Error("panic in a handler", zap.String("message", route.Name), zap.String("type", fmt.Sprintf("%T", v)), zap.ByteString("stack", debug.Stack()))
 			err = errPanic
 		}
 	}()
-	return route.Handle(msg.Context(), msg)
+	return route.Handle(ctx, msg)
 }
 
 // poison tells whether trying a message again is useless.

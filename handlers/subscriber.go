@@ -14,6 +14,8 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/zap"
+
+	"github.com/latchkey/latchkey/events/tracing"
 )
 
 // Subscriber is a Watermill subscriber over JetStream pull consumers. It
@@ -51,6 +53,8 @@ type delivery struct {
 	Stored  time.Time
 	// User is whom the body of a sealed message names, once it was opened.
 	User string
+	// Trace is the trace in which the message was sent.
+	Trace tracing.Carried
 	// RetryIn is when a message that is not acknowledged comes back.
 	RetryIn time.Duration
 }
@@ -171,7 +175,7 @@ func (s *Subscriber) handle(ctx context.Context, m jetstream.Msg, f *feed) {
 	defer s.inFlight.Done()
 	defer func() { <-f.slots }()
 
-	d := &delivery{Subject: m.Subject(), Attempt: 1}
+	d := &delivery{Subject: m.Subject(), Attempt: 1, Trace: tracing.FromHeader(m.Headers())}
 	if meta, err := m.Metadata(); err == nil {
 		d.Attempt, d.Stored = int(meta.NumDelivered), meta.Timestamp
 	}

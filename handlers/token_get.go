@@ -17,6 +17,7 @@ import (
 
 	"github.com/latchkey/latchkey/config"
 	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/events/tracing"
 	"github.com/latchkey/latchkey/refresher"
 	"github.com/latchkey/latchkey/store"
 	"github.com/latchkey/latchkey/store/audit"
@@ -33,9 +34,10 @@ type TokenService struct {
 	now       func() time.Time
 	log       *zap.Logger
 	requests  *prometheus.CounterVec
-	// Audit is set before Start.
-	Audit TokenAudit
-	keys  *ConnectKeys // nil: none are given out
+	// Audit and Tracer are set before Start.
+	Audit  TokenAudit
+	Tracer tracing.Tracer
+	keys   *ConnectKeys // nil: none are given out
 
 	refreshing singleflight.Group
 	slots      chan struct{}
@@ -159,31 +161,33 @@ func (t *TokenService) receive(req micro.Request) {
 		}()
 		ctx, cancel := context.WithTimeout(context.Background(), t.cfg.Timeout)
 		defer cancel()
-		t.answer(ctx, req)
+		ctx, end := t.startSpan(ctx, req)
+		end(t.answer(ctx, req))
 	}()
 }
 
-func (t *TokenService) answer(ctx context.Context, req micro.Request) {
+// answer answers a request and returns the code of the answer.
+func (t *TokenService) answer(ctx context.Context, req micro.Request) string {
 	record := audit.Record{Caller: t.callerOf(req)}
 	body, err := t.guard(ctx, req, &record)
 	if err == nil {
 		err = t.handedOut(ctx, record)
 	}
 	if err == nil {
-		t.requests.WithLabelValues("ok").Inc()
+		t.requests.WithLabelValues(codeOK).Inc()
 		if err := t.respond(req, body, nil); err != nil {
 			t.log.Warn("a token reply could not be sent", zap.Error(err))
 		}
-		return
+		return codeOK
 	}
 	var refusal *refusal
 	switch {
 	case errors.As(err, &refusal):
 	case outage(err):
-		t.log.Warn("a token request can't be answered now", zap.Error(err))
+		tracing.Log(ctx, t.log).Warn("a token request can't be answered now", zap.Error(err))
 		refusal = refuse(events.CodeBusy, "what the worker depends on is away; ask again")
 	default:
-		t.log.Error("a token request failed", zap.Error(err))
+		tracing.Log(ctx, t.log).Error("a token request failed", zap.Error(err))
 		refusal = refuse(events.CodeInternal, "see the worker's log")
 	}
 	t.refused(record, refusal.Code)
@@ -191,6 +195,7 @@ func (t *TokenService) answer(ctx context.Context, req micro.Request) {
 	if err := t.refuse(req, refusal); err != nil {
 		t.log.Warn("a refusal could not be sent", zap.Error(err))
 	}
+	return refusal.Code
 }
 
 func (t *TokenService) refuse(req micro.Request, refusal *refusal) error {

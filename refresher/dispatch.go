@@ -14,6 +14,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/events/tracing"
 	"github.com/latchkey/latchkey/store"
 )
 
@@ -40,6 +41,8 @@ type Dispatcher struct {
 	failed  prometheus.Counter
 	// stream is the identity of the schedule stream.
 	stream atomic.Value
+	// Tracer is set before the first use.
+	Tracer tracing.Tracer
 }
 
 // NewDispatcher returns a dispatcher that needs SetStream before it is used.
@@ -68,7 +71,7 @@ func (d *Dispatcher) Send(ctx context.Context, g *store.Grant) {
 	defer cancel()
 	if err := d.Deliver(ctx, g); err != nil {
 		d.failed.Inc()
-		d.log.Warn("an outbox could not be delivered; reconciliation will", zap.String("grant", g.ID), zap.Error(err))
+		tracing.Log(ctx, d.log).Warn("an outbox could not be delivered; reconciliation will", zap.String("grant", g.ID), zap.Error(err))
 	}
 }
 
@@ -95,7 +98,7 @@ func (d *Dispatcher) Deliver(ctx context.Context, g *store.Grant) error {
 		msg := nats.NewMsg(e.Subject)
 		msg.Data = e.Data
 		msg.Header.Set("Content-Type", "application/cloudevents+json")
-		ack, err := d.js.PublishMsgAsync(msg, jetstream.WithMsgID(e.ID))
+		ack, err := d.publish(ctx, msg, kindOf(e.Subject), e.Trace, tracing.Grant(g.ID, g.BrokerType, g.Version), jetstream.WithMsgID(e.ID))
 		if err != nil {
 			return fmt.Errorf("publishing an event of grant %s: %w", g.ID, err)
 		}
@@ -128,20 +131,20 @@ func (d *Dispatcher) schedule(ctx context.Context, g *store.Grant) (jetstream.Pu
 	if g.Due.At.After(d.now().Add(d.horizon)) {
 		return nil, nil
 	}
-	return d.publishSchedule(dueMessage(g), g.Due.At)
+	return d.publishSchedule(ctx, dueMessage(g), g.Due.At, g.Due.Trace)
 }
 
 // Later puts the message of a due action off to another time without touching
 // the grant: the action is as due as before.
 func (d *Dispatcher) Later(ctx context.Context, m events.RefreshDue, at time.Time) error {
-	ack, err := d.publishSchedule(m, at)
+	ack, err := d.publishSchedule(ctx, m, at, tracing.Carry(ctx))
 	if err != nil {
 		return err
 	}
 	return await(ctx, ack)
 }
 
-func (d *Dispatcher) publishSchedule(m events.RefreshDue, at time.Time) (jetstream.PubAckFuture, error) {
+func (d *Dispatcher) publishSchedule(ctx context.Context, m events.RefreshDue, at time.Time, in tracing.Carried) (jetstream.PubAckFuture, error) {
 	body, err := json.Marshal(m)
 	if err != nil {
 		return nil, fmt.Errorf("encoding the schedule of grant %s: %w", m.GrantID, err)
@@ -154,7 +157,7 @@ func (d *Dispatcher) publishSchedule(m events.RefreshDue, at time.Time) (jetstre
 		target = d.subjects.RefreshUrgent()
 	}
 	msg.Header.Set(headerScheduleTarget, target)
-	ack, err := d.js.PublishMsgAsync(msg)
+	ack, err := d.publish(ctx, msg, "refresh.schedule", in, tracing.Grant(m.GrantID, m.BrokerType, m.Version))
 	if err != nil {
 		return nil, fmt.Errorf("scheduling grant %s: %w", m.GrantID, err)
 	}

@@ -15,8 +15,11 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.opentelemetry.io/otel/attribute"
+
 	"github.com/latchkey/latchkey/events"
 	"github.com/latchkey/latchkey/events/secret"
+	"github.com/latchkey/latchkey/events/tracing"
 )
 
 // Mesh is a client of Mesh's API for client managed tokens.
@@ -111,7 +114,9 @@ type answerAccount struct {
 
 // Refresh makes one call and classifies what comes back. It never repeats the
 // call. Every error is a *Failure.
-func (m *Mesh) Refresh(ctx context.Context, r RefreshRequest) (Answer, error) {
+func (m *Mesh) Refresh(ctx context.Context, r RefreshRequest) (answer Answer, err error) {
+	ctx, span := m.startSpan(ctx, http.MethodPost, "/api/v1/token/refresh")
+	defer func() { endRefresh(span, err) }()
 	status, header, body, sent, err := m.call(ctx, http.MethodPost, "/api/v1/token/refresh", refreshBody{
 		Type: r.BrokerType, RefreshToken: r.RefreshToken.Reveal(), CreateNewRefreshToken: r.CreateNewRefreshToken,
 		AccessToken: r.AccessToken.Reveal(), TradeToken: r.TradeToken.Reveal(),
@@ -261,7 +266,9 @@ func retryAfter(h http.Header, now time.Time) time.Duration {
 }
 
 // Remove revokes an account's access at Mesh: DELETE /api/v1/account.
-func (m *Mesh) Remove(ctx context.Context, accessToken secret.Text, brokerType string) error {
+func (m *Mesh) Remove(ctx context.Context, accessToken secret.Text, brokerType string) (err error) {
+	ctx, span := m.startSpan(ctx, http.MethodDelete, "/api/v1/account")
+	defer func() { tracing.End(span, err) }()
 	status, _, _, _, err := m.call(ctx, http.MethodDelete, "/api/v1/account", struct {
 		AuthToken string `json:"authToken"`
 		Type      string `json:"type"`
@@ -304,6 +311,7 @@ func (m *Mesh) call(ctx context.Context, method, path string, body any) (status 
 		return 0, nil, nil, false, err
 	}
 	defer res.Body.Close()
+	tracing.Set(ctx, attribute.Int("http.response.status_code", res.StatusCode))
 	answer, err = io.ReadAll(io.LimitReader(res.Body, maxAnswer))
 	if err != nil {
 		return 0, nil, nil, true, fmt.Errorf("reading the answer: %w", untainted(err))

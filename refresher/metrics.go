@@ -9,6 +9,10 @@ import (
 	"github.com/latchkey/latchkey/events"
 )
 
+// refreshed is the outcome of a call that brought tokens; else it is the class
+// of the failure.
+const refreshed = "refreshed"
+
 // maxBrokers bounds the broker label: broker types appear without notice.
 const maxBrokers = 100
 
@@ -94,7 +98,7 @@ func (m *metrics) onBreaker(broker string, open bool) {
 }
 
 func (m *metrics) call(broker string, took time.Duration, f *Failure) {
-	outcome := "refreshed"
+	outcome := refreshed
 	if f != nil {
 		outcome = string(f.Class)
 	}

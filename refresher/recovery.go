@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/latchkey/latchkey/events/secret"
+	"github.com/latchkey/latchkey/events/tracing"
 	"github.com/latchkey/latchkey/store"
 	"github.com/latchkey/latchkey/store/audit"
 	"github.com/latchkey/latchkey/store/envelope"
@@ -144,7 +146,10 @@ func (r *Refresher) rescue(ctx context.Context, g *store.Grant, p pending, seale
 	// The id makes an entry that was published twice one. A grant that was
 	// erased and connected anew counts its epochs from the start.
 	id := fmt.Sprintf("%s.%d.%d", g.ID, p.connectedAt.UnixMilli(), p.epoch)
-	if _, err := r.js.Publish(ctx, r.subjects.Recovery(g.ID), body, jetstream.WithMsgID(id)); err != nil {
+	msg := nats.NewMsg(r.subjects.Recovery(g.ID))
+	msg.Data = body
+	tracing.Carry(ctx).Into(msg.Header)
+	if _, err := r.js.PublishMsg(ctx, msg, jetstream.WithMsgID(id)); err != nil {
 		return fmt.Errorf("writing to the recovery stream: %w", err)
 	}
 	r.metrics.rescued.Inc()

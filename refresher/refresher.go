@@ -12,10 +12,12 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
 
 	"github.com/latchkey/latchkey/config"
 	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/events/tracing"
 	"github.com/latchkey/latchkey/store"
 	"github.com/latchkey/latchkey/store/audit"
 	"github.com/latchkey/latchkey/store/envelope"
@@ -163,7 +165,9 @@ func (r *Refresher) checkAge(g *store.Grant, scheduled events.RefreshDue) {
 
 // refresh does everything between the permission and the event. The user may be
 // empty: messages don't name users.
-func (r *Refresher) refresh(ctx context.Context, m events.RefreshDue, user string, dueAt *time.Time, done func(*Failure)) (*store.Grant, error) {
+func (r *Refresher) refresh(ctx context.Context, m events.RefreshDue, user string, dueAt *time.Time, done func(*Failure)) (out *store.Grant, err error) {
+	ctx, span := tracing.Start(ctx, "refresh", trace.SpanKindInternal, tracing.Grant(m.GrantID, m.BrokerType, m.Version)...)
+	defer func() { endStep(span, err) }()
 	// What can fail without harm comes first: from the call on, the answer
 	// must be kept.
 	idle := &Failure{Class: uncalled, Detail: "no call was made"}
@@ -243,10 +247,12 @@ func (r *Refresher) call(ctx context.Context, g *store.Grant, tokens store.Token
 	if err != nil {
 		f := AsFailure(err)
 		done(f)
+		tracing.Set(ctx, tracing.Outcome(string(f.Class)))
 		r.metrics.call(g.BrokerType, r.now().Sub(sent), f)
 		return r.failed(ctx, g, f)
 	}
 	done(nil)
+	tracing.Set(ctx, tracing.Outcome(refreshed))
 	r.metrics.call(g.BrokerType, r.now().Sub(sent), nil)
 	saved, err := r.keep(ctx, g, pending{
 		answer: answer, presented: tokens.RefreshToken, connectedAt: g.ConnectedAt, epoch: g.Epoch,
@@ -255,7 +261,7 @@ func (r *Refresher) call(ctx context.Context, g *store.Grant, tokens store.Token
 	if err != nil || saved == nil {
 		return nil, err
 	}
-	r.log.Info("refreshed", zap.String("grant", g.ID), zap.String("broker", g.BrokerType), zap.Int64("version", saved.Version))
+	tracing.Log(ctx, r.log).Info("refreshed", zap.String("grant", g.ID), zap.String("broker", g.BrokerType), zap.Int64("version", saved.Version))
 	r.dispatcher.Send(ctx, saved)
 	if len(saved.Accounts) != len(g.Accounts) || saved.Rev != g.Rev+1 {
 		if err := r.changed(ctx, g.UserID); err != nil {
@@ -270,10 +276,11 @@ func (r *Refresher) call(ctx context.Context, g *store.Grant, tokens store.Token
 func (r *Refresher) failed(ctx context.Context, g *store.Grant, f *Failure) (*store.Grant, error) {
 	fields := []zap.Field{zap.String("grant", g.ID), zap.String("broker", g.BrokerType), zap.String("class", string(f.Class)),
 		zap.Bool("ambiguous", f.Ambiguous), zap.String("detail", f.Detail), zap.NamedError("cause", f.Err)}
+	log := tracing.Log(ctx, r.log)
 	if f.Class == Denied {
-		r.log.Error("Mesh refuses the client credentials: all refreshes pause; check mesh.client_id and mesh.client_secret", fields...)
+		log.Error("Mesh refuses the client credentials: all refreshes pause; check mesh.client_id and mesh.client_secret", fields...)
 	} else {
-		r.log.Warn("refresh failed", fields...)
+		log.Warn("refresh failed", fields...)
 	}
 	next := g.Clone()
 	if err := r.settler.Failed(next, f); err != nil {
@@ -314,7 +321,7 @@ func (r *Refresher) commitState(ctx context.Context, g, next *store.Grant) (*sto
 	}
 	if next.State == store.Expired && g.State != store.Expired {
 		r.metrics.ended.WithLabelValues(string(next.Reason)).Inc()
-		r.log.Warn("grant expired", zap.String("grant", g.ID), zap.String("broker", g.BrokerType), zap.String("reason", string(next.Reason)))
+		tracing.Log(ctx, r.log).Warn("grant expired", zap.String("grant", g.ID), zap.String("broker", g.BrokerType), zap.String("reason", string(next.Reason)))
 	}
 	r.dispatcher.Send(ctx, next)
 	return next, nil
@@ -363,7 +370,7 @@ func (r *Refresher) keep(ctx context.Context, g *store.Grant, p pending, sealer 
 			return nil, nil
 		}
 		rescueErr := r.rescue(ctx, g, p, sealer)
-		r.log.Error("an answer can't be stored", zap.String("grant", g.ID), zap.Error(err), zap.Bool("rescued", rescueErr == nil), zap.NamedError("rescueError", rescueErr))
+		tracing.Log(ctx, r.log).Error("an answer can't be stored", zap.String("grant", g.ID), zap.Error(err), zap.Bool("rescued", rescueErr == nil), zap.NamedError("rescueError", rescueErr))
 		if rescueErr == nil {
 			return nil, nil
 		}

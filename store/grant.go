@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/events/tracing"
 	"github.com/latchkey/latchkey/store/envelope"
 )
 
@@ -143,6 +144,8 @@ type Due struct {
 	// Pokes and PokedAt tell how often an overdue schedule was made again.
 	Pokes   int       `bson:"pokes,omitempty"`
 	PokedAt time.Time `bson:"pokedAt,omitempty"`
+	// Trace is the trace in which the action was decided on.
+	Trace tracing.Carried `bson:"trace,omitempty"`
 }
 
 // Lease is the right of one worker to refresh a grant.
@@ -166,6 +169,8 @@ type OutboxEvent struct {
 	ID      string `bson:"id"`
 	Subject string `bson:"subject"`
 	Data    []byte `bson:"data"`
+	// Trace is the trace in which it came about.
+	Trace tracing.Carried `bson:"trace,omitempty"`
 }
 
 // Live reports whether somebody else may hold the lease at now.

@@ -9,6 +9,8 @@ import (
 	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo"
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
+
+	"github.com/latchkey/latchkey/events/tracing"
 )
 
 // Get returns a grant, or ErrNotFound.
@@ -31,9 +33,12 @@ func (s *Store) ByUser(ctx context.Context, userID string) ([]*Grant, error) {
 }
 
 // Insert stores a new grant with revision 1. ErrConflict: the id is taken.
-func (s *Store) Insert(ctx context.Context, g *Grant) error {
+func (s *Store) Insert(ctx context.Context, g *Grant) (err error) {
 	g.Rev = 1
-	_, err := s.grants.InsertOne(ctx, g)
+	g.traced(ctx)
+	ctx, span := startSpan(ctx, "insert", g)
+	defer func() { tracing.End(span, err) }()
+	_, err = s.grants.InsertOne(ctx, g)
 	if mongo.IsDuplicateKeyError(err) {
 		return fmt.Errorf("inserting grant %s: %w", g.ID, ErrConflict)
 	}
@@ -46,8 +51,11 @@ func (s *Store) Insert(ctx context.Context, g *Grant) error {
 // Save replaces the document if it still has the revision of g, and raises
 // that revision. ErrConflict: it has not, or is gone. After any other error
 // the write may or may not have happened.
-func (s *Store) Save(ctx context.Context, g *Grant) error {
+func (s *Store) Save(ctx context.Context, g *Grant) (err error) {
 	g.Rev++
+	g.traced(ctx)
+	ctx, span := startSpan(ctx, "replace", g)
+	defer func() { tracing.End(span, err) }()
 	res, err := s.grants.ReplaceOne(ctx, revision(g.ID, g.Rev-1), g)
 	switch {
 	case err != nil:
@@ -113,6 +121,8 @@ func (s *Store) Acquire(ctx context.Context, r LeaseRequest) (g *Grant, takenOve
 		{Key: "$set", Value: bson.D{{Key: "lease", Value: lease}}},
 		{Key: "$inc", Value: bson.D{{Key: "rev", Value: int64(1)}, {Key: "epoch", Value: int64(1)}}},
 	}
+	ctx, span := startSpan(ctx, "findAndModify", &Grant{ID: r.GrantID, Version: r.Version})
+	defer func() { tracing.End(span, err) }()
 	var before Grant
 	err = s.grants.FindOneAndUpdate(ctx, filter, update, options.FindOneAndUpdate().SetReturnDocument(options.Before)).Decode(&before)
 	if errors.Is(err, mongo.ErrNoDocuments) {

@@ -44,7 +44,8 @@ func TestSecretsAreNowhereInTheClear(t *testing.T) {
 	if h.stack.MongoDB == nil || h.stack.NATS == nil {
 		t.Skip("looks into the files of embedded engines")
 	}
-	w := h.worker()
+	spans := receiveTraces(t)
+	w := h.worker("LATCHKEY_TRACING_ENDPOINT=" + spans.URL)
 	issued := map[string]bool{stack.ClientSecret: true}
 	note := func(c meshsim.Connection) {
 		for _, a := range c.Accounts {
@@ -129,13 +130,15 @@ func TestSecretsAreNowhereInTheClear(t *testing.T) {
 	places := map[string]string{
 		"database": h.files("mongodb"), "broker's files": h.files("nats"), "broker's log": string(natsLog), "log": h.logs.String(),
 		"events": told.String(), "dead letters": string(bytes.Join(letters, nil)), "metrics": metrics.String(), "refusals": refusals.String(),
-		"audit log": records,
+		"audit log": records, "spans": spans.text(),
 	}
 	// The search looks in the right places, and finds what is there.
 	require.Contains(t, places["database"], "user-to-find")
 	require.Contains(t, places["events"], "user-to-find")
 	require.Contains(t, places["audit log"], "user-to-find")
 	require.Contains(t, places["log"], "dead letter")
+	require.Contains(t, places["spans"], "POST /api/v1/token/refresh")
+	require.NotContains(t, places["spans"], "user-to-find", "spans name no user")
 	require.Contains(t, places["metrics"], "latchkey_messages_total")
 	require.Contains(t, places["refusals"], events.CodeExpired)
 	require.Contains(t, base64.StdEncoding.EncodeToString([]byte(`{"t":"`+token+`"}`)), traces(token)["base64 std0"])

@@ -100,7 +100,7 @@ func Envelope(ctx context.Context, cfg config.Config, keys envelope.KeyStore, no
 		return nil, err
 	}
 	return envelope.New(envelope.Options{
-		KMS: client, Store: keys, KeyID: cfg.KMS.KeyID, Region: client.Options().Region, Timeout: cfg.KMS.Timeout,
+		KMS: tracedKMS{client}, Store: keys, KeyID: cfg.KMS.KeyID, Region: client.Options().Region, Timeout: cfg.KMS.Timeout,
 		Shards: cfg.DataKeys.Shards, PerUser: cfg.DataKeys.PerUser, Outage: cfg.DataKeys.Outage,
 		MaxAge: cfg.DataKeys.MaxAge, MaxSets: cfg.DataKeys.MaxSets, MaxBytes: cfg.DataKeys.MaxBytes,
 		CacheSize: cfg.DataKeys.CacheSize, CacheAge: cfg.DataKeys.CacheAge, Now: now, OnKMS: onKMS,

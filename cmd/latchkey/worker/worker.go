@@ -62,6 +62,7 @@ type worker struct {
 	page       *operator.Page
 	kms        kmsState
 	stopping   atomic.Bool
+	traces     *traces
 }
 
 // Run runs a worker until ctx ends, and then up to the configured grace longer
@@ -72,7 +73,12 @@ func Run(ctx context.Context, cfg config.Config, o Options) error {
 		w.now = time.Now
 	}
 	defer w.disconnect()
-	err := w.connect(ctx)
+	var err error
+	if w.traces, err = startTraces(cfg, w.log); err != nil {
+		return err
+	}
+	defer w.traces.stop()
+	err = w.connect(ctx)
 	if err == nil {
 		err = w.assemble(ctx)
 	}
@@ -173,6 +179,7 @@ func (w *worker) assemble(ctx context.Context) error {
 		Rand:        rand.Float64,
 	}
 	dispatcher := refresher.NewDispatcher(w.js, w.db, w.subj, cfg.Refresh.Horizon, w.now, w.log, w.reg)
+	dispatcher.Tracer = w.traces.tracer
 	w.mesh = refresher.NewMesh(refresher.MeshOptions{URL: cfg.Mesh.URL, ClientID: cfg.Mesh.ClientID, ClientSecret: cfg.Mesh.ClientSecret, Timeout: cfg.Mesh.Timeout, Now: w.now})
 	dead := &handlers.DeadLetters{JS: w.js, Envelope: env, Keys: w.keys, Subjects: w.subj, Now: w.now, NewID: newID, Log: w.log}
 	w.audit = AuditLog(cfg, w.js, cfg.Worker.ID, w.now, w.db, w.log, w.reg)
@@ -192,6 +199,7 @@ func (w *worker) assemble(ctx context.Context) error {
 	w.envelope, w.refresher, w.letters = env, r, dead
 	w.tokens = handlers.NewTokenService(w.db, r, w.subj, cfg.Tokens, cfg.Worker.ClockSkew, w.now, w.log, w.reg)
 	w.tokens.Audit = handlers.TokenAudit{Log: w.audit, Required: cfg.Audit.Mode == config.AuditRequired, Timeout: cfg.Audit.Timeout, RequestInfo: cfg.Audit.RequestInfo}
+	w.tokens.Tracer = w.traces.tracer
 	w.tokens.ServeKeys(w.keys)
 	w.reconciler = &refresher.Reconciler{Refresher: r, Config: cfg.Reconcile, Horizon: cfg.Refresh.Horizon, Identity: w.streams.Identity, Backlog: w.streams.Backlog}
 
@@ -208,10 +216,13 @@ func (w *worker) assemble(ctx context.Context) error {
 	w.router, err = handlers.NewRouter([]handlers.Route{
 		{Name: events.IntegrationConnected, Subject: w.subj.Connected(), Handle: handlers.Connected(connector, w.keys, cfg.Connect)},
 		{Name: events.IntegrationDisconnected, Subject: w.subj.Disconnected(), Handle: handlers.Disconnected(connector)},
-		{Name: events.RefreshDueName, Subject: w.subj.RefreshDue(), Handle: refreshDue},
-		{Name: events.RefreshDueName, Subject: w.subj.RefreshUrgent(), Handle: refreshDue},
+		{Name: events.RefreshDueName, Subject: w.subj.RefreshDue(), Handle: refreshDue, Delayed: true},
+		{Name: events.RefreshDueName, Subject: w.subj.RefreshUrgent(), Handle: refreshDue, Delayed: true},
 		{Name: handlers.RecoveryName, Subject: w.subj.RecoveryAll(), Handle: handlers.Recovery(r)},
 	}, subscriber, cfg.Messages, dead, cfg.Worker.Grace, w.log, w.reg)
+	if err == nil {
+		w.router.Tracer = w.traces.tracer
+	}
 	return err
 }
 

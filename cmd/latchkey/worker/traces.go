@@ -1,0 +1,134 @@
+package worker
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/kms"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
+	"go.opentelemetry.io/otel/sdk/resource"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/trace"
+	"go.uber.org/zap"
+
+	"github.com/latchkey/latchkey/config"
+	"github.com/latchkey/latchkey/events/tracing"
+	"github.com/latchkey/latchkey/store/envelope"
+)
+
+// traces is where the worker's spans go.
+type traces struct {
+	tracer   tracing.Tracer
+	provider *sdktrace.TracerProvider // nil: off
+	log      *zap.Logger
+}
+
+// Bounds of sending spans: one request, and what waits at the end.
+const (
+	exportTimeout = 10 * time.Second
+	tracesGrace   = 5 * time.Second
+)
+
+// startTraces prepares tracing as configured. Whether the collector can be
+// reached shows when the first spans are sent, and keeps no worker from working.
+func startTraces(cfg config.Config, log *zap.Logger) (*traces, error) {
+	c := cfg.Tracing
+	if c.Endpoint == "" {
+		return &traces{}, nil
+	}
+	endpoint, err := url.Parse(c.Endpoint)
+	if err != nil {
+		return nil, fmt.Errorf("tracing.endpoint is not an address")
+	}
+	if endpoint.Path == "" {
+		endpoint.Path = "/v1/traces"
+	}
+	fields, _ := c.HeaderFields() // checked with the configuration
+	headers := map[string]string{}
+	for name, value := range fields {
+		headers[name] = value.Reveal()
+	}
+	exporter, err := otlptracehttp.New(context.Background(),
+		otlptracehttp.WithEndpointURL(endpoint.String()),
+		otlptracehttp.WithHeaders(headers),
+		otlptracehttp.WithHTTPClient(&http.Client{
+			Transport: silenced{http.DefaultTransport.(*http.Transport).Clone()},
+			Timeout:   exportTimeout,
+			// A redirect would send the headers elsewhere.
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		}))
+	if err != nil {
+		return nil, fmt.Errorf("preparing traces: %w", err)
+	}
+	provider := sdktrace.NewTracerProvider(
+		sdktrace.WithBatcher(loggingExporter{exporter, log}),
+		sdktrace.WithSampler(sdktrace.ParentBased(sdktrace.TraceIDRatioBased(c.Sample))),
+		sdktrace.WithResource(resource.NewSchemaless(
+			attribute.String("service.name", c.ServiceName),
+			attribute.String("service.instance.id", cfg.Worker.ID))))
+	return &traces{tracing.NewTracer(provider), provider, log}, nil
+}
+
+// stop sends what waits to be sent.
+func (t *traces) stop() {
+	if t.provider == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), tracesGrace)
+	defer cancel()
+	if err := t.provider.Shutdown(ctx); err != nil {
+		t.log.Warn("the last traces could not be sent", zap.Error(err))
+	}
+}
+
+// loggingExporter logs what OpenTelemetry would write to standard error.
+type loggingExporter struct {
+	sdktrace.SpanExporter
+	log *zap.Logger
+}
+
+// ExportSpans implements sdktrace.SpanExporter.
+func (e loggingExporter) ExportSpans(ctx context.Context, spans []sdktrace.ReadOnlySpan) error {
+	if err := e.SpanExporter.ExportSpans(ctx, spans); err != nil {
+		e.log.Warn("traces could not be sent and are dropped", zap.Error(err))
+	}
+	return nil
+}
+
+// silenced keeps what a collector writes out of errors, and so out of the log.
+type silenced struct{ http.RoundTripper }
+
+// RoundTrip implements http.RoundTripper.
+func (s silenced) RoundTrip(r *http.Request) (*http.Response, error) {
+	res, err := s.RoundTripper.RoundTrip(r)
+	if err != nil {
+		return nil, err
+	}
+	_ = res.Body.Close()
+	res.Body = http.NoBody
+	res.Status = fmt.Sprintf("%d %s", res.StatusCode, http.StatusText(res.StatusCode))
+	return res, nil
+}
+
+// tracedKMS makes a span of every call to KMS.
+type tracedKMS struct{ envelope.KMS }
+
+// GenerateDataKey implements envelope.KMS.
+func (k tracedKMS) GenerateDataKey(ctx context.Context, in *kms.GenerateDataKeyInput, opts ...func(*kms.Options)) (*kms.GenerateDataKeyOutput, error) {
+	ctx, span := tracing.Start(ctx, "kms GenerateDataKey", trace.SpanKindClient)
+	out, err := k.KMS.GenerateDataKey(ctx, in, opts...)
+	tracing.End(span, err)
+	return out, err
+}
+
+// Decrypt implements envelope.KMS.
+func (k tracedKMS) Decrypt(ctx context.Context, in *kms.DecryptInput, opts ...func(*kms.Options)) (*kms.DecryptOutput, error) {
+	ctx, span := tracing.Start(ctx, "kms Decrypt", trace.SpanKindClient)
+	out, err := k.KMS.Decrypt(ctx, in, opts...)
+	tracing.End(span, err)
+	return out, err
+}

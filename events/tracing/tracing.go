@@ -1,0 +1,78 @@
+// Package tracing makes OpenTelemetry spans. What a span says is for the eyes
+// of whoever runs the tracing backend: grants, broker types, versions and
+// outcomes, never a user, an account, a token or the text of an error.
+package tracing
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/trace"
+	"go.uber.org/zap"
+)
+
+// scope names the spans' origin to OpenTelemetry.
+const scope = "github.com/latchkey/latchkey"
+
+// Tracer begins spans where work comes in. The zero value begins none.
+type Tracer struct{ tracer trace.Tracer }
+
+// NewTracer returns a tracer whose spans go to p.
+func NewTracer(p trace.TracerProvider) Tracer { return Tracer{p.Tracer(scope)} }
+
+// Start begins a span in the trace that ctx carries, or in one of its own. With
+// a zero Tracer what ctx carries is passed on as it is.
+func (t Tracer) Start(ctx context.Context, name string, kind trace.SpanKind, opts ...trace.SpanStartOption) (context.Context, trace.Span) {
+	if t.tracer == nil {
+		return ctx, trace.SpanFromContext(ctx)
+	}
+	return t.tracer.Start(ctx, name, append(opts, trace.WithSpanKind(kind))...)
+}
+
+// Start begins a span below the one in ctx. Without one that is recorded there
+// is nothing to begin.
+func Start(ctx context.Context, name string, kind trace.SpanKind, attributes ...attribute.KeyValue) (context.Context, trace.Span) {
+	parent := trace.SpanFromContext(ctx)
+	if !parent.IsRecording() {
+		return ctx, parent
+	}
+	return parent.TracerProvider().Tracer(scope).Start(ctx, name, trace.WithSpanKind(kind), trace.WithAttributes(attributes...))
+}
+
+// Set adds attributes to the span in ctx.
+func Set(ctx context.Context, attributes ...attribute.KeyValue) {
+	trace.SpanFromContext(ctx).SetAttributes(attributes...)
+}
+
+// Fail marks a span as failed. Of the error only the type is told.
+func Fail(span trace.Span, err error) {
+	if !span.IsRecording() {
+		return
+	}
+	for inner := errors.Unwrap(err); inner != nil; inner = errors.Unwrap(inner) {
+		err = inner
+	}
+	span.SetStatus(codes.Error, "")
+	span.SetAttributes(attribute.String("error.type", fmt.Sprintf("%T", err)))
+}
+
+// End ends a span, as failed if there is an error.
+func End(span trace.Span, err error) {
+	if err != nil {
+		Fail(span, err)
+	}
+	span.End()
+}
+
+// Log returns a logger whose lines name the trace and span in ctx, if there are
+// any.
+func Log(ctx context.Context, log *zap.Logger) *zap.Logger {
+	span := trace.SpanContextFromContext(ctx)
+	if !span.IsValid() {
+		return log
+	}
+	return log.With(zap.Stringer("trace_id", span.TraceID()), zap.Stringer("span_id", span.SpanID()))
+}

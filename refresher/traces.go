@@ -1,0 +1,73 @@
+package refresher
+
+import (
+	"context"
+	"errors"
+	"net/url"
+	"strings"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/events/tracing"
+	"github.com/latchkey/latchkey/store"
+)
+
+// publish sends a message in the trace that it came about in: what a crash left
+// to reconciliation belongs to it no less. name is the subject without what
+// tells users apart.
+func (d *Dispatcher) publish(ctx context.Context, msg *nats.Msg, name string, in tracing.Carried, about []attribute.KeyValue, opts ...jetstream.PublishOpt) (ack jetstream.PubAckFuture, err error) {
+	ctx, span := d.Tracer.Start(in.Continue(ctx), "send "+name, trace.SpanKindProducer,
+		trace.WithAttributes(tracing.Messaging("send", name)...), trace.WithAttributes(about...))
+	defer func() { tracing.End(span, err) }()
+	tracing.Carry(ctx).Into(msg.Header)
+	return d.js.PublishMsgAsync(msg, opts...)
+}
+
+// kindOf returns the kind of the event that is published on a subject.
+func kindOf(subject string) string {
+	for _, kind := range events.LifecycleKinds {
+		if strings.Contains("."+subject, "."+kind+".") {
+			return kind
+		}
+	}
+	return "token"
+}
+
+// endStep ends the span of a refresh. That nothing was to be done any more is
+// no failure.
+func endStep(span trace.Span, err error) {
+	if errors.Is(err, store.ErrStale) || errors.Is(err, store.ErrNotFound) {
+		span.SetAttributes(tracing.Outcome("stale"))
+		err = nil
+	}
+	tracing.End(span, err)
+}
+
+// startSpan begins the span of a call to Mesh. Headers of the trace don't go
+// there.
+func (m *Mesh) startSpan(ctx context.Context, method, path string) (context.Context, trace.Span) {
+	address := ""
+	if u, err := url.Parse(m.url); err == nil {
+		address = u.Hostname()
+	}
+	return tracing.Start(ctx, method+" "+path, trace.SpanKindClient,
+		attribute.String("http.request.method", method),
+		attribute.String("url.template", path),
+		attribute.String("server.address", address))
+}
+
+// endRefresh ends the span of a call with how its answer was sorted.
+func endRefresh(span trace.Span, err error) {
+	outcome := refreshed
+	if err != nil {
+		f := AsFailure(err)
+		outcome = string(f.Class)
+		span.SetAttributes(attribute.Bool("latchkey.ambiguous", f.Ambiguous))
+	}
+	span.SetAttributes(tracing.Outcome(outcome))
+	tracing.End(span, err)
+}
