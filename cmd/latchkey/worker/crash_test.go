@@ -84,7 +84,7 @@ func (h *harness) victim(exe string, more ...string) *victim {
 	defer log.Close()
 	p.cmd = exec.Command(exe, "worker", "--crash-on-signal")
 	// Nothing but handlers and requests looks at the time after the start.
-	p.cmd.Env = append(append(p.stack.Environ(), h.settings("LATCHKEY_RECONCILE_INTERVAL=1h", "LATCHKEY_MESSAGES_ACK_WAIT=1s")...), more...)
+	p.cmd.Env = append(append(p.stack.Environ(), h.settings("LATCHKEY_RECONCILE_INTERVAL=1h", "LATCHKEY_MESSAGES_ACK_WAIT=1s", "LATCHKEY_AUDIT_MODE=off")...), more...)
 	p.cmd.Dir, p.cmd.Stderr = p.dir, log
 	require.NoError(h.t, p.cmd.Start())
 	go func() {

@@ -34,12 +34,13 @@ func (o *onCall) run(args ...string) (code int, stdout, stderr string) {
 	return code, out.String(), err.String()
 }
 
-// ok runs a command line that must succeed.
+// ok runs a command line that must succeed. What it writes to standard error
+// can only be how far a long one has come.
 func (o *onCall) ok(args ...string) string {
 	o.t.Helper()
 	code, stdout, stderr := o.run(args...)
 	require.Equal(o.t, cli.ExitOK, code, stderr)
-	require.Empty(o.t, stderr)
+	require.NotContains(o.t, stderr, "latchkey:")
 	return stdout
 }
 

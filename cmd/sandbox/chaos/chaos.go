@@ -57,7 +57,7 @@ const (
 
 	refreshGrace = 45 * time.Second
 	clockSkew    = 2 * time.Second
-	settleWithin = 3 * time.Minute
+	settleWithin = 6 * time.Minute
 )
 
 var brokers = []string{"coinbase", "kraken", "binance"}
