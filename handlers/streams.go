@@ -50,11 +50,23 @@ var ErrNATS = errors.New("NATS is not usable")
 
 // CheckServer says in plain words what a server lacks.
 func CheckServer(ctx context.Context, js jetstream.JetStream) error {
-	version := js.Conn().ConnectedServerVersion()
+	if err := CheckVersion(js.Conn().ConnectedServerVersion()); err != nil {
+		return err
+	}
+	return CheckJetStream(ctx, js)
+}
+
+// CheckVersion says whether a server of this version has message schedules.
+func CheckVersion(version string) error {
 	major, minor, ok := parseVersion(version)
 	if !ok || major < minServerMajor || major == minServerMajor && minor < minServerMinor {
 		return fmt.Errorf("%w: server version %q is too old for message schedules; at least %d.%d is needed", ErrNATS, version, minServerMajor, minServerMinor)
 	}
+	return nil
+}
+
+// CheckJetStream says whether the account can use JetStream.
+func CheckJetStream(ctx context.Context, js jetstream.JetStream) error {
 	_, err := js.AccountInfo(ctx)
 	if errors.Is(err, jetstream.ErrJetStreamNotEnabled) || errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount) {
 		return fmt.Errorf("%w: JetStream is off; start nats-server with -js and enable it for the account", ErrNATS)

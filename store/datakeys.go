@@ -122,3 +122,23 @@ func (s *Store) DeleteKey(ctx context.Context, id string) error {
 	}
 	return nil
 }
+
+// SampleKeys returns up to n of the oldest data keys and up to n of the newest.
+func (s *Store) SampleKeys(ctx context.Context, n int) ([]*envelope.WrappedKey, error) {
+	var all []*envelope.WrappedKey
+	seen := map[string]bool{}
+	for _, order := range []int{1, -1} {
+		cursor, err := s.dataKeys.Find(ctx, bson.D{}, options.Find().SetSort(bson.D{{Key: "createdAt", Value: order}}).SetLimit(int64(n)))
+		keys, err := collect[envelope.WrappedKey](ctx, cursor, err, "listing the data keys")
+		if err != nil {
+			return nil, err
+		}
+		for _, key := range keys {
+			if !seen[key.ID] {
+				seen[key.ID] = true
+				all = append(all, key)
+			}
+		}
+	}
+	return all, nil
+}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo"
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
 	"go.mongodb.org/mongo-driver/v2/mongo/readconcern"
@@ -46,6 +45,8 @@ type Options struct {
 // Store is the database. It is safe for concurrent use.
 type Store struct {
 	client      *mongo.Client
+	hosts       []string
+	tls         bool
 	grants      *mongo.Collection
 	revocations *mongo.Collection
 	dataKeys    *mongo.Collection
@@ -78,6 +79,8 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	db := client.Database(o.Database)
 	return &Store{
 		client:      client,
+		hosts:       opts.Hosts,
+		tls:         opts.TLSConfig != nil,
 		grants:      db.Collection("grants"),
 		revocations: db.Collection("revocations"),
 		dataKeys:    db.Collection("data_keys"),
@@ -96,37 +99,13 @@ func (s *Store) Ping(ctx context.Context) error { return s.client.Ping(ctx, nil)
 // Ensure creates the collections and indexes that are missing. It may run on
 // many workers at once.
 func (s *Store) Ensure(ctx context.Context) error {
-	index := func(keys ...string) mongo.IndexModel {
-		doc := bson.D{}
-		for _, k := range keys {
-			doc = append(doc, bson.E{Key: k, Value: 1})
-		}
-		return mongo.IndexModel{Keys: doc}
-	}
-	wanted := []struct {
-		collection *mongo.Collection
-		indexes    []mongo.IndexModel
-	}{
-		{s.grants, []mongo.IndexModel{
-			index("user"),                 // a user's grants
-			index("due.at"),               // overdue grants
-			index("due.stream", "due.at"), // grants without a schedule in the present stream
-			index("outbox.since"),         // unsent events
-			index("purgeAt"),              // records to drop
-			index("sealed.key"),           // what a data key has sealed
-			index("state", "broker"),      // how many there are of each
-		}},
-		{s.revocations, []mongo.IndexModel{index("purgeAt")}},
-		{s.dataKeys, []mongo.IndexModel{index("createdAt"), index("scope", "createdAt")}},
-		{s.auditHeads, []mongo.IndexModel{index("purgeAt")}},
-	}
-	for _, w := range wanted {
-		// One at a time: FerretDB fails on a list of which several exist.
-		for _, index := range w.indexes {
-			if _, err := w.collection.Indexes().CreateOne(ctx, index); err != nil {
-				return fmt.Errorf("creating the indexes of collection %s: %w", w.collection.Name(), err)
-			}
+	// One at a time: FerretDB fails on a list of which several exist.
+	for _, w := range indexes {
+		if _, err := s.database().Collection(w.collection).Indexes().CreateOne(ctx, mongo.IndexModel{Keys: w.document()}); err != nil {
+			return fmt.Errorf("creating the indexes of collection %s: %w", w.collection, err)
 		}
 	}
 	return nil
 }
+
+func (s *Store) database() *mongo.Database { return s.grants.Database() }

@@ -133,6 +133,7 @@ func (c *callers) everybodyDoesWhatTheyMay() {
 	c.connectAged("frank", fresh, spec("coinbase"), "f")
 	c.event(events.TokenStored, "frank")
 	require.Contains(t, c.operator("users", "erase", "frank", "--yes", "--events"), "grants erased")
+	c.doctorLooks()
 
 	// A second worker brings streams and consumers up to its configuration.
 	second := c.worker(append(c.settingsOf("worker"), "LATCHKEY_RETENTION_EVENTS=48h")...)

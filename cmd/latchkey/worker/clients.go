@@ -18,8 +18,8 @@ import (
 )
 
 // Connect connects to NATS as the configuration says, and stays connected
-// through outages.
-func Connect(cfg config.NATS, name string, log *zap.Logger) (*nats.Conn, error) {
+// through outages. More options override those.
+func Connect(cfg config.NATS, name string, log *zap.Logger, more ...nats.Option) (*nats.Conn, error) {
 	opts := []nats.Option{
 		nats.Name("latchkey " + name),
 		nats.CustomInboxPrefix(cfg.InboxPrefix),
@@ -65,7 +65,7 @@ func Connect(cfg config.NATS, name string, log *zap.Logger) (*nats.Conn, error) 
 	if cfg.CertFile != "" {
 		opts = append(opts, nats.ClientCert(cfg.CertFile, cfg.KeyFile))
 	}
-	nc, err := nats.Connect(cfg.URL, opts...)
+	nc, err := nats.Connect(cfg.URL, append(opts, more...)...)
 	if err != nil {
 		return nil, fmt.Errorf("connecting to NATS (nats.url): %w", err)
 	}

@@ -1,0 +1,165 @@
+// Package doctor checks what a worker needs: that NATS, MongoDB, KMS and Mesh can
+// be reached and used as configured, and that nothing there is out of order. It
+// changes nothing but by a write of nothing to MongoDB, and messages that NATS
+// has to refuse.
+package doctor
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/latchkey/latchkey/config"
+	"github.com/latchkey/latchkey/events"
+)
+
+// Status is the outcome of a check.
+type Status string
+
+const (
+	OK Status = "ok"
+	// Warning: it works, and somebody should look.
+	Warning Status = "warning"
+	// Failed: a worker can't do its work, or it can't be told whether it can.
+	Failed Status = "failed"
+)
+
+// Result is the outcome of one check. Nothing in it is a secret.
+type Result struct {
+	Check  string `json:"check"`
+	Status Status `json:"status"`
+	Detail string `json:"detail"`
+	// Do says what to do about it; empty when all is well.
+	Do string `json:"do,omitempty"`
+}
+
+// Options of Run.
+type Options struct {
+	// Timeout bounds each check.
+	Timeout time.Duration
+	// Now is the clock (time.Now).
+	Now func() time.Time
+}
+
+// doctor is one examination.
+type doctor struct {
+	cfg      config.Config
+	subjects events.Subjects
+	now      func() time.Time
+	nats     lazy[*natsLink]
+	mongo    lazy[*database]
+
+	mu       sync.Mutex
+	readings map[string]reading
+}
+
+// check is one thing that is looked at.
+type check struct {
+	name string
+	run  func(context.Context) Result
+}
+
+// Run makes all checks at the same time, each within the timeout, and returns
+// their results in a fixed order. None keeps another from being made.
+func Run(ctx context.Context, cfg config.Config, o Options) []Result {
+	d := &doctor{cfg: cfg, subjects: events.Subjects{Prefix: cfg.NATS.Prefix}, now: o.Now, readings: map[string]reading{}}
+	if d.now == nil {
+		d.now = time.Now
+	}
+	d.nats.open = d.connectNATS
+	d.mongo.open = d.openMongoDB
+	defer d.close()
+
+	checks := []check{
+		{"memory", d.memory},
+		{"nats", d.natsServer},
+		{"nats tls", d.natsTLS},
+		{"nats jetstream", d.jetStream},
+		{"nats streams", d.streams},
+		{"nats consumers", d.consumers},
+		{"nats permissions", d.permissions},
+		{"mongodb", d.mongoServer},
+		{"mongodb tls", d.mongoTLS},
+		{"mongodb writes", d.mongoWrites},
+		{"mongodb indexes", d.indexes},
+		{"kms", d.kms},
+		{"kms data keys", d.dataKeys},
+		{"mesh", d.mesh},
+		{"dead letters", d.deadLetters},
+		{"answers to recover", d.recovery},
+		{"overdue grants", d.overdue},
+	}
+	results := make([]Result, len(checks))
+	var all sync.WaitGroup
+	for i, c := range checks {
+		all.Go(func() {
+			results[i] = within(ctx, o.Timeout, c.run)
+			results[i].Check = c.name
+		})
+	}
+	all.Wait()
+	for _, name := range clockNames {
+		results = append(results, d.clock(name))
+	}
+	return results
+}
+
+// graceful is how long a check whose time is over may still take to say so itself.
+const graceful = time.Second
+
+// within runs a check, and waits no longer for it than it may take.
+func within(ctx context.Context, timeout time.Duration, run func(context.Context) Result) Result {
+	bounded, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	done := make(chan Result, 1)
+	go func() { done <- run(bounded) }()
+	select {
+	case r := <-done:
+		return r
+	case <-bounded.Done():
+	}
+	select {
+	case r := <-done:
+		return r
+	case <-time.After(graceful):
+		return failed("see whether the service is overloaded, or a firewall swallows packets; --timeout waits longer", "no answer within %v", timeout)
+	}
+}
+
+func ok(format string, args ...any) Result {
+	return Result{Status: OK, Detail: fmt.Sprintf(format, args...)}
+}
+
+func warning(do, format string, args ...any) Result {
+	return Result{Status: Warning, Detail: fmt.Sprintf(format, args...), Do: do}
+}
+
+func failed(do, format string, args ...any) Result {
+	return Result{Status: Failed, Detail: fmt.Sprintf(format, args...), Do: do}
+}
+
+// lazy is opened when first needed, by whoever needs it first.
+type lazy[T any] struct {
+	open   func(context.Context) (T, error)
+	once   sync.Once
+	opened T
+	err    error
+}
+
+func (l *lazy[T]) get(ctx context.Context) (T, error) {
+	l.once.Do(func() { l.opened, l.err = l.open(ctx) })
+	return l.opened, l.err
+}
+
+// close ends what was opened. Checks that were given up on may still be at work.
+func (d *doctor) close() {
+	if link, err := d.nats.get(context.Background()); err == nil {
+		link.nc.Close()
+	}
+	if db, err := d.mongo.get(context.Background()); err == nil {
+		ctx, cancel := context.WithTimeout(context.Background(), graceful)
+		defer cancel()
+		_ = db.Close(ctx) // the process ends anyway
+	}
+}

@@ -1,0 +1,140 @@
+package doctor
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/zap"
+
+	"github.com/latchkey/latchkey/cmd/latchkey/worker"
+	"github.com/latchkey/latchkey/handlers"
+)
+
+// natsLink is a connection to NATS.
+type natsLink struct {
+	nc *nats.Conn
+	js jetstream.JetStream
+}
+
+func (d *doctor) connectNATS(context.Context) (*natsLink, error) {
+	nc, err := worker.Connect(d.cfg.NATS, "doctor", zap.NewNop())
+	if err != nil {
+		return nil, err
+	}
+	js, err := jetstream.New(nc)
+	if err != nil {
+		nc.Close()
+		return nil, fmt.Errorf("setting up JetStream: %w", err)
+	}
+	return &natsLink{nc, js}, nil
+}
+
+// refusal adds what NATS refuses to an error that only tells of an answer that
+// never came.
+func (l *natsLink) refusal(err error) error {
+	if last := l.nc.LastError(); last != nil {
+		return fmt.Errorf("%w; NATS says: %w", err, last)
+	}
+	return err
+}
+
+func noNATS() Result {
+	return failed("look at the check nats", "not checked: no connection to NATS")
+}
+
+func (d *doctor) natsServer(ctx context.Context) Result {
+	link, err := d.nats.get(ctx)
+	if err != nil {
+		return failed("check nats.url, that the server runs, and the credentials and certificates in nats.*", "%v", err)
+	}
+	rtt, err := link.nc.RTT()
+	if err != nil {
+		return failed("see how the server is", "asking NATS for a sign of life: %v", err)
+	}
+	if err := handlers.CheckVersion(link.nc.ConnectedServerVersion()); err != nil {
+		return failed("upgrade nats-server", "%v", err)
+	}
+	return ok("server %s (%s), %v away", link.nc.ConnectedServerName(), link.nc.ConnectedServerVersion(), rtt.Round(time.Microsecond))
+}
+
+func (d *doctor) natsTLS(ctx context.Context) Result {
+	link, err := d.nats.get(ctx)
+	if err != nil {
+		return noNATS()
+	}
+	if link.nc.TLSRequired() || strings.HasPrefix(link.nc.ConnectedUrl(), "tls://") || strings.HasPrefix(link.nc.ConnectedUrl(), "wss://") {
+		return ok("the connection is encrypted")
+	}
+	if host, _, err := net.SplitHostPort(link.nc.ConnectedAddr()); err == nil && loopback(host) {
+		return ok("not encrypted, and does not leave this machine")
+	}
+	return warning("turn TLS on in nats-server and name it in nats.url (tls://); see deploy/nats", "the connection is not encrypted: tokens pass in the clear")
+}
+
+func loopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+// full is the share of a limit from which on it is worth a warning.
+const full = 0.8
+
+func (d *doctor) jetStream(ctx context.Context) Result {
+	link, err := d.nats.get(ctx)
+	if err != nil {
+		return noNATS()
+	}
+	if err := handlers.CheckJetStream(ctx, link.js); err != nil {
+		return failed("start nats-server with -js, and enable JetStream for the account", "%v", link.refusal(err))
+	}
+	info, err := link.js.AccountInfo(ctx)
+	if err != nil {
+		return failed("permit $JS.API.INFO", "asking for the account's limits: %v", link.refusal(err))
+	}
+	tier := info.Tier
+	if replicated, found := info.Tiers[fmt.Sprintf("R%d", d.cfg.NATS.Replicas)]; found {
+		tier = replicated
+	}
+	if limit := tier.Limits.MaxStore; limit > 0 && float64(tier.Store) > full*float64(limit) {
+		return warning("raise the account's limit, or see which stream grows", "%d of %d bytes of storage are used", tier.Store, limit)
+	}
+	if err := d.room(ctx, link, tier); err != nil {
+		return failed("raise the account's limits", "%v", err)
+	}
+	return ok("%d streams (limit %s), %d consumers (limit %s), %d bytes stored (limit %s)", tier.Streams, limit(tier.Limits.MaxStreams),
+		tier.Consumers, limit(tier.Limits.MaxConsumers), tier.Store, limit(int(tier.Limits.MaxStore)))
+}
+
+// room says whether what a worker has yet to make fits into the account.
+func (d *doctor) room(ctx context.Context, link *natsLink, tier jetstream.Tier) error {
+	streams, err := d.inspector(link, nil).InspectStreams(ctx)
+	if err != nil {
+		return nil // the check of the streams tells
+	}
+	missing := 0
+	for _, s := range streams {
+		if s.Missing {
+			missing++
+		}
+	}
+	if most := tier.Limits.MaxStreams; most > 0 && tier.Streams+missing > most {
+		return fmt.Errorf("the account may have %d streams; %d are there and %d are missing", most, tier.Streams, missing)
+	}
+	return nil
+}
+
+func limit(n int) string {
+	if n <= 0 {
+		return "none"
+	}
+	return fmt.Sprint(n)
+}
+
+func (d *doctor) inspector(link *natsLink, memory handlers.StreamMemory) *handlers.Streams {
+	return handlers.NewStreams(link.js, memory, d.cfg, zap.NewNop())
+}

@@ -1,0 +1,75 @@
+package doctor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/nats-io/nats.go"
+	"go.uber.org/zap"
+
+	"github.com/latchkey/latchkey/cmd/latchkey/worker"
+	"github.com/latchkey/latchkey/config"
+	"github.com/latchkey/latchkey/store"
+)
+
+// permissions tries what a worker must be permitted, on a connection of its
+// own, since NATS tells of a refusal only as the connection's last error.
+//
+// What is published names a stream that does not exist, so that the stream that
+// gets it refuses it. Lifecycle events are not tried: plain subscribers would
+// hear them.
+func (d *doctor) permissions(ctx context.Context) Result {
+	nc, err := worker.Connect(d.cfg.NATS, "doctor", zap.NewNop(), nats.MaxReconnects(0))
+	if err != nil {
+		return noNATS()
+	}
+	defer nc.Close()
+	nobody := store.UserTag("doctor")
+	publish := []string{
+		d.subjects.RefreshSchedule(nobody), d.subjects.Recovery(nobody), d.subjects.DeadLetter(nobody, "doctor"),
+	}
+	if d.cfg.Audit.Mode != config.AuditOff {
+		publish = append(publish, d.subjects.Audit(nobody))
+	}
+	var refused []string
+	for _, subject := range publish {
+		msg := nats.NewMsg(subject)
+		msg.Header.Set("Nats-Expected-Stream", "NONE")
+		if err := tried(ctx, nc, func() error { return nc.PublishMsg(msg) }); err != nil {
+			refused = append(refused, "publish "+subject)
+			if !errors.Is(err, nats.ErrPermissionViolation) {
+				return failed("see how the server is", "%v", err)
+			}
+		}
+	}
+	for _, subject := range []string{d.subjects.TokenGet(nobody)} {
+		err := tried(ctx, nc, func() error { _, err := nc.SubscribeSync(subject); return err })
+		if err != nil {
+			refused = append(refused, "subscribe "+subject)
+			if !errors.Is(err, nats.ErrPermissionViolation) {
+				return failed("see how the server is", "%v", err)
+			}
+		}
+	}
+	if len(refused) > 0 {
+		return failed("permit the worker's role what deploy/nats/roles/worker.conf lists", "NATS refuses: %s", strings.Join(refused, "; "))
+	}
+	return ok("may write schedules, recovery entries, dead letters and the audit log, and hear token requests; lifecycle events are not tried, since subscribers would hear them")
+}
+
+// tried does something and returns what the server has to say about it.
+func tried(ctx context.Context, nc *nats.Conn, do func() error) error {
+	before := nc.LastError()
+	if err := do(); err != nil {
+		return err
+	}
+	if err := nc.FlushWithContext(ctx); err != nil {
+		return fmt.Errorf("asking NATS for a sign of life: %w", err)
+	}
+	if last := nc.LastError(); last != nil && (before == nil || last.Error() != before.Error()) {
+		return last
+	}
+	return nil
+}

@@ -1,0 +1,150 @@
+package doctor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/latchkey/latchkey/handlers"
+)
+
+const (
+	doRestart = "restart a worker: at its start it makes what is missing and brings the rest up to the configuration"
+	doFirst   = "start a worker: it makes them"
+)
+
+func (d *doctor) streams(ctx context.Context) Result {
+	link, err := d.nats.get(ctx)
+	if err != nil {
+		return noNATS()
+	}
+	d.timeNATS(ctx, link)
+	all, err := d.inspector(link, nil).InspectStreams(ctx)
+	if err != nil {
+		return failed("permit the role what deploy/nats/roles/worker.conf lists", "%v", link.refusal(err))
+	}
+	missing, differ := sorted(all)
+	switch {
+	case len(missing) == len(all):
+		return d.noStreams(ctx)
+	case len(missing) > 0:
+		return failed(doRestart, "missing: %s", strings.Join(missing, ", "))
+	case len(differ) > 0:
+		return warning(doRestart, "not as configured: %s", strings.Join(differ, "; "))
+	}
+	return d.replicas(all)
+}
+
+// noStreams tells a first start from streams that are gone.
+func (d *doctor) noStreams(ctx context.Context) Result {
+	db, err := d.mongo.get(ctx)
+	if err != nil {
+		return failed("look at the check mongodb", "there are none, and MongoDB can't be asked whether there were any")
+	}
+	known, err := db.StreamIdentity(ctx)
+	switch {
+	case err != nil:
+		return failed("look at the check mongodb", "there are none, and MongoDB can't be asked whether there were any: %v", err)
+	case known != "":
+		return failed("before anything else see docs/operations.md, \"NATS was wiped\" and \"NATS runs with another encryption key\"",
+			"the streams are gone: MongoDB remembers that there were some")
+	}
+	return warning(doFirst, "there are none yet: no worker has run here")
+}
+
+// replicas looks at the copies of the streams.
+func (d *doctor) replicas(all []handlers.Found) Result {
+	var behind []string
+	cluster := ""
+	for _, s := range all {
+		if s.Stream.Cluster == nil {
+			continue
+		}
+		cluster = s.Stream.Cluster.Name
+		for _, peer := range s.Stream.Cluster.Replicas {
+			if !peer.Current || peer.Offline {
+				behind = append(behind, s.Name+" on "+peer.Name)
+			}
+		}
+	}
+	switch {
+	case len(behind) > 0:
+		return warning("see how those servers are", "copies that are away or behind: %s", strings.Join(behind, ", "))
+	case cluster != "" && d.cfg.NATS.Replicas == 1:
+		return warning("set nats.replicas: 3", "%d streams as configured, but each on one server of the cluster %s only", len(all), cluster)
+	}
+	return ok("%d streams as configured, %d copies each", len(all), d.cfg.NATS.Replicas)
+}
+
+// timeNATS looks at the clock of NATS.
+func (d *doctor) timeNATS(ctx context.Context, link *natsLink) {
+	began := d.now()
+	stream, err := link.js.Stream(ctx, d.subjects.RefreshStream())
+	if err == nil {
+		d.timed("nats", began, stream.CachedInfo().TimeStamp, 0)
+	}
+}
+
+func (d *doctor) consumers(ctx context.Context) Result {
+	link, err := d.nats.get(ctx)
+	if err != nil {
+		return noNATS()
+	}
+	all, err := d.inspector(link, nil).InspectConsumers(ctx)
+	if err != nil {
+		return failed("permit the role what deploy/nats/roles/worker.conf lists", "%v", link.refusal(err))
+	}
+	missing, differ := sorted(all)
+	switch {
+	case len(missing) == len(all):
+		return warning(doFirst, "there are none yet: no worker has run here, or the streams are gone")
+	case len(missing) > 0:
+		return failed(doRestart, "missing: %s", strings.Join(missing, ", "))
+	case len(differ) > 0:
+		return warning(doRestart, "not as configured: %s", strings.Join(differ, "; "))
+	}
+	return ok("%d consumers as configured", len(all))
+}
+
+// sorted names what is missing and what is not as it should be.
+func sorted(all []handlers.Found) (missing, differ []string) {
+	for _, f := range all {
+		switch {
+		case f.Missing:
+			missing = append(missing, f.Name)
+		case len(f.Differs) > 0:
+			differ = append(differ, fmt.Sprintf("%s (%s)", f.Name, strings.Join(f.Differs, ", ")))
+		}
+	}
+	return missing, differ
+}
+
+func (d *doctor) deadLetters(ctx context.Context) Result {
+	return d.waiting(ctx, d.subjects.DeadLetterStream(), "dead letters", "latchkey deadletters list; cure the cause, then replay or drop them")
+}
+
+func (d *doctor) recovery(ctx context.Context) Result {
+	return d.waiting(ctx, d.subjects.RecoveryStream(), "answers of Mesh that MongoDB did not take",
+		"keep NATS up and workers running until they are applied; if that takes longer than minutes, see the workers' logs")
+}
+
+// waiting counts the messages of a stream that is best empty.
+func (d *doctor) waiting(ctx context.Context, name, what, do string) Result {
+	link, err := d.nats.get(ctx)
+	if err != nil {
+		return noNATS()
+	}
+	stream, err := link.js.Stream(ctx, name)
+	switch {
+	case errors.Is(err, jetstream.ErrStreamNotFound):
+		return ok("no stream %s yet", name)
+	case err != nil:
+		return failed("look at the check nats streams", "looking at stream %s: %v", name, link.refusal(err))
+	case stream.CachedInfo().State.Msgs > 0:
+		return warning(do, "%d %s wait", stream.CachedInfo().State.Msgs, what)
+	}
+	return ok("none")
+}

@@ -1,0 +1,27 @@
+package refresher
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"time"
+)
+
+// Probe is what Mesh answers to a refresh without a token, which nothing can be
+// spent by.
+type Probe struct {
+	Status int
+	// Date is Mesh's clock, to the second; zero if it does not tell.
+	Date time.Time
+}
+
+// Probe asks Mesh to refresh nothing. Status 401 or 403 says that it refuses the
+// credentials.
+func (m *Mesh) Probe(ctx context.Context) (Probe, error) {
+	status, header, _, _, err := m.call(ctx, http.MethodPost, "/api/v1/token/refresh", refreshBody{})
+	if err != nil {
+		return Probe{}, fmt.Errorf("calling Mesh: %w", err)
+	}
+	date, _ := http.ParseTime(header.Get("Date")) // none: the clock is not known
+	return Probe{Status: status, Date: date}, nil
+}
