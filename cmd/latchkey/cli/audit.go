@@ -64,6 +64,7 @@ every line is one record.`,
 	output := outputFlag(cmd)
 	cmd.Flags().StringVarP(&user, "user", "u", "", "only records about this user")
 	cmd.Flags().StringVar(&action, "action", "", "only this action: handed_out, refused, sealed, opened, erased, operated, begin, end, lost")
+	complete(cmd, "action", string(audit.HandedOut), string(audit.Refused), string(audit.Sealed), string(audit.Opened), string(audit.Erased), string(audit.Operated), string(audit.Begin), string(audit.End), string(audit.Lost))
 	cmd.Flags().Var(&from, "since", "only what was recorded since then")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		_, js, done, err := a.connectJetStream()

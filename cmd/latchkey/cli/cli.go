@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"runtime/debug"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -41,21 +40,7 @@ type app struct {
 
 // Run executes a command line and returns the exit code.
 func Run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) int {
-	a := &app{environ: environ, stderr: stderr}
-	root := &cobra.Command{
-		Use:   "latchkey",
-		Short: "Keeps users' integration tokens alive",
-		Long: `Latchkey stores the tokens that Mesh Link hands to a company for its users,
-refreshes them before they end, and hands out the current ones on request.
-
-Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 token request refused.`,
-		Version:       version(),
-		SilenceUsage:  true,
-		SilenceErrors: true,
-	}
-	root.PersistentFlags().StringVarP(&a.configPath, "config", "c", "", "YAML file with the configuration (default: the file that LATCHKEY_CONFIG names, if any)")
-	root.AddCommand(a.runCommand(), a.configCommand(), a.tokenCommand(), a.deadLettersCommand(), a.grantsCommand(), a.scheduleCommand(), a.usersCommand(), a.eventsCommand(), a.auditCommand(), a.keysCommand(), a.importCommand(), a.doctorCommand())
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &exitError{ExitUsage, err} })
+	root := newRoot(&app{environ: environ, stderr: stderr})
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
@@ -74,6 +59,26 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 token request re
 		return ExitUsage
 	}
 	return ExitFailed
+}
+
+// newRoot returns the command with all its commands.
+func newRoot(a *app) *cobra.Command {
+	root := &cobra.Command{
+		Use:   "latchkey",
+		Short: "Keeps users' integration tokens alive",
+		Long: `Latchkey stores the tokens that Mesh Link hands to a company for its users,
+refreshes them before they end, and hands out the current ones on request.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 token request refused.`,
+		Version:       version(),
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	root.PersistentFlags().StringVarP(&a.configPath, "config", "c", "", "YAML file with the configuration (default: the file that LATCHKEY_CONFIG names, if any)")
+	root.AddCommand(a.runCommand(), a.configCommand(), a.tokenCommand(), a.deadLettersCommand(), a.grantsCommand(), a.scheduleCommand(), a.usersCommand(),
+		a.eventsCommand(), a.auditCommand(), a.keysCommand(), a.importCommand(), a.doctorCommand(), versionCommand())
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &exitError{ExitUsage, err} })
+	return root
 }
 
 // group returns a command that only holds others.
@@ -105,12 +110,4 @@ func (a *app) loadGuarded() (config.Config, error) {
 		return cfg, fmt.Errorf("worker.lock_memory: %w", err)
 	}
 	return cfg, nil
-}
-
-func version() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok || info.Main.Version == "" {
-		return "(unknown)"
-	}
-	return info.Main.Version
 }

@@ -55,6 +55,7 @@ until ctrl-C. Takes nothing away from subscribers. Events hold no tokens.`,
 	}
 	cmd.Flags().StringVarP(&f.user, "user", "u", "", "only this user's")
 	cmd.Flags().StringVar(&f.kind, "kind", "", "only of this kind, such as token.expired")
+	complete(cmd, "kind", events.LifecycleKinds...)
 	cmd.Flags().DurationVar(&f.since, "since", 0, "begin this far back")
 	cmd.Flags().BoolVarP(&f.follow, "follow", "f", true, "wait for more")
 	output := outputFlag(cmd)

@@ -5,9 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -93,52 +91,6 @@ func viewDue(d *store.Due) *dueView {
 		return nil
 	}
 	return &dueView{At: d.At, Action: d.Action}
-}
-
-func (a *app) listGrants() *cobra.Command {
-	var user string
-	cmd := &cobra.Command{
-		Use:   "list --user USER",
-		Short: "List a user's grants",
-		Example: `  latchkey grants list --user alice
-  latchkey grants list --user alice --output json`,
-		Args: cobra.NoArgs,
-	}
-	cmd.Flags().StringVarP(&user, "user", "u", "", "whose grants (required)")
-	output := outputFlag(cmd)
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		if err := events.CheckUserID(user); err != nil {
-			return &exitError{ExitUsage, fmt.Errorf("--user: %w", err)}
-		}
-		return a.withStore(cmd, func(ctx context.Context, db *store.Store) error {
-			grants, err := db.ByUser(ctx, user)
-			if err != nil {
-				return err
-			}
-			slices.SortFunc(grants, func(a, b *store.Grant) int {
-				return cmp.Or(a.ConnectedAt.Compare(b.ConnectedAt), cmp.Compare(a.ID, b.ID))
-			})
-			views := make([]grantView, len(grants))
-			rows := [][]string{{"ID", "BROKER", "STATE", "REASON", "VERSION", "ACCESS ENDS", "REFRESH ENDS", "DUE", "TRIES", "ACCOUNTS"}}
-			for i, g := range grants {
-				v := viewGrant(g)
-				views[i] = v
-				ids := make([]string, len(v.Accounts))
-				for i, account := range v.Accounts {
-					ids[i] = account.ID
-				}
-				rows = append(rows, []string{
-					v.ID, v.Broker, string(v.State), cmp.Or(string(v.Reason), "-"), strconv.FormatInt(v.Version, 10),
-					v.Access.end(), v.Refresh.end(), v.Due.text(), strconv.Itoa(v.Tries), cmp.Or(strings.Join(ids, ","), "-"),
-				})
-			}
-			if *output == asJSON {
-				return printJSON(cmd.OutOrStdout(), views)
-			}
-			return printTable(cmd.OutOrStdout(), rows...)
-		})
-	}
-	return cmd
 }
 
 func (a *app) showGrant() *cobra.Command {

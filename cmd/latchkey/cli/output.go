@@ -38,7 +38,15 @@ func (f *format) Set(s string) error {
 func outputFlag(cmd *cobra.Command) *format {
 	f := asTable
 	cmd.Flags().VarP(&f, "output", "o", "form of the output")
+	complete(cmd, "output", string(asTable), string(asJSON))
 	return &f
+}
+
+// complete has shells complete the values of a flag.
+func complete(cmd *cobra.Command, flag string, values ...string) {
+	if err := cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)); err != nil {
+		panic(err) // there is no such flag
+	}
 }
 
 // printJSON writes v, indented.

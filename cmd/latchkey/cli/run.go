@@ -18,7 +18,8 @@ func (a *app) runCommand() *cobra.Command {
 		Short: "Run the worker until SIGTERM or ctrl-C",
 		Long: `Runs the worker. SIGTERM or ctrl-C makes it take no more work, finish what is
 under way within worker.grace, and exit.`,
-		Args: cobra.NoArgs,
+		Example: `  latchkey run -c latchkey.yaml`,
+		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := a.load()
 			if err != nil {
@@ -42,9 +43,10 @@ under way within worker.grace, and exit.`,
 
 func (a *app) configCommand() *cobra.Command {
 	return group("config", "Check or print the configuration", &cobra.Command{
-		Use:   "check",
-		Short: "Check the configuration and tell all its faults",
-		Args:  cobra.NoArgs,
+		Use:     "check",
+		Short:   "Check the configuration and tell all its faults",
+		Example: `  latchkey config check -c latchkey.yaml`,
+		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if _, err := a.load(); err != nil {
 				return err
@@ -53,9 +55,10 @@ func (a *app) configCommand() *cobra.Command {
 			return err
 		},
 	}, &cobra.Command{
-		Use:   "print",
-		Short: "Print the effective configuration as YAML, without secrets",
-		Args:  cobra.NoArgs,
+		Use:     "print",
+		Short:   "Print the effective configuration as YAML, without secrets",
+		Example: `  latchkey config print -c latchkey.yaml`,
+		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := a.load()
 			if err != nil {

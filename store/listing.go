@@ -1,0 +1,81 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"time"
+
+	"go.mongodb.org/mongo-driver/v2/bson"
+	"go.mongodb.org/mongo-driver/v2/mongo/options"
+)
+
+// Listing says which grants are listed. Zero fields don't narrow it.
+type Listing struct {
+	State  State
+	Broker string
+	// DueBefore lists what is due before a time, nearest first, by an index.
+	// Without it grants come in the order of their ids, and what the other fields
+	// leave out is read and passed over.
+	DueBefore time.Time
+	// After goes on after the last grant of a page: CursorOf it.
+	After string
+	Limit int
+}
+
+// ErrCursor: After is not what CursorOf returns for such a listing.
+var ErrCursor = errors.New("not a place in this list")
+
+// CursorOf returns where a listing goes on after a grant.
+func (l Listing) CursorOf(g *Grant) string {
+	if l.DueBefore.IsZero() {
+		return g.ID
+	}
+	return g.Due.At.UTC().Format(time.RFC3339Nano) + "," + g.ID
+}
+
+// List returns a page of grants without their sealed tokens.
+func (s *Store) List(ctx context.Context, l Listing) ([]*Grant, error) {
+	filter := bson.D{}
+	if l.State != "" {
+		filter = append(filter, bson.E{Key: "state", Value: l.State})
+	}
+	if l.Broker != "" {
+		filter = append(filter, bson.E{Key: "broker", Value: l.Broker})
+	}
+	sort := bson.D{{Key: "_id", Value: 1}}
+	if l.DueBefore.IsZero() {
+		if l.After != "" {
+			filter = append(filter, bson.E{Key: "_id", Value: bson.D{{Key: "$gt", Value: l.After}}})
+		}
+	} else {
+		sort = append(bson.D{{Key: "due.at", Value: 1}}, sort...)
+		due, err := l.due()
+		if err != nil {
+			return nil, err
+		}
+		filter = append(filter, due...)
+	}
+	cursor, err := s.grants.Find(ctx, filter, options.Find().SetSort(sort).SetLimit(int64(l.Limit)).SetProjection(bson.D{{Key: "sealed", Value: 0}}))
+	return collect[Grant](ctx, cursor, err, "listing grants")
+}
+
+// due narrows a listing to what is due and comes after the cursor.
+func (l Listing) due() (bson.D, error) {
+	before := bson.E{Key: "$lt", Value: Milli(l.DueBefore)}
+	if l.After == "" {
+		return bson.D{{Key: "due.at", Value: bson.D{before}}}, nil
+	}
+	text, id, _ := strings.Cut(l.After, ",")
+	at, err := time.Parse(time.RFC3339Nano, text)
+	if err != nil || id == "" {
+		return nil, ErrCursor
+	}
+	return bson.D{
+		{Key: "due.at", Value: bson.D{{Key: "$gte", Value: at}, before}},
+		{Key: "$or", Value: bson.A{
+			bson.D{{Key: "due.at", Value: bson.D{{Key: "$gt", Value: at}}}},
+			bson.D{{Key: "_id", Value: bson.D{{Key: "$gt", Value: id}}}},
+		}},
+	}, nil
+}
