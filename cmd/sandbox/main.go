@@ -30,6 +30,19 @@ func main() {
 }
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	root := newRoot(stderr)
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	if err := root.ExecuteContext(ctx); err != nil {
+		fmt.Fprintln(stderr, "sandbox:", err)
+		return 1
+	}
+	return 0
+}
+
+// newRoot returns the command with all its commands.
+func newRoot(stderr io.Writer) *cobra.Command {
 	var o stack.Options
 	var page pageOptions
 	root := &cobra.Command{
@@ -58,14 +71,7 @@ Variables that begin with LATCHKEY_ configure the worker, as they do outside.`,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return demo(cmd.Context(), cmd.OutOrStdout()) },
 	})
 	root.AddCommand(chaosCommand(), workerCommand(stderr))
-	root.SetArgs(args)
-	root.SetOut(stdout)
-	root.SetErr(stderr)
-	if err := root.ExecuteContext(ctx); err != nil {
-		fmt.Fprintln(stderr, "sandbox:", err)
-		return 1
-	}
-	return 0
+	return root
 }
 
 // serve runs a stack and a worker until ctx ends.

@@ -1,6 +1,8 @@
 // Package cli is the command line of latchkey.
 package cli
 
+//go:generate go test . -run TestReference -update
+
 import (
 	"context"
 	"errors"
