@@ -22,6 +22,8 @@ type Command struct {
 	Words []string
 	// Assigned are the variables that are set for it, or given to make.
 	Assigned map[string]string
+	// Mentioned: it stands in the middle of a text, which may only name it.
+	Mentioned bool
 }
 
 // Program is the name of the program without its folder.
@@ -51,6 +53,9 @@ func In(patterns ...string) ([]Command, error) {
 				if err != nil {
 					return nil, err
 				}
+				for i := range found {
+					found[i].Mentioned = s.mentioned
+				}
 				all = append(all, found...)
 			}
 		}
@@ -60,8 +65,9 @@ func In(patterns ...string) ([]Command, error) {
 
 // script is a piece of shell in a document.
 type script struct {
-	line int
-	text string
+	line      int
+	text      string
+	mentioned bool
 }
 
 var (
@@ -87,11 +93,11 @@ func scripts(document string) (all []script) {
 				block.line = i + 2
 			}
 		case strings.HasPrefix(line, "    ") && ours(strings.TrimSpace(line)):
-			all = append(all, script{i + 1, strings.TrimSpace(line)})
+			all = append(all, script{line: i + 1, text: strings.TrimSpace(line)})
 		default:
 			for _, code := range inline.FindAllStringSubmatch(line, -1) {
 				if ours(code[1]) && !strings.Contains(code[1], "…") {
-					all = append(all, script{i + 1, code[1]})
+					all = append(all, script{i + 1, code[1], true})
 				}
 			}
 		}

@@ -104,9 +104,10 @@ func TestEveryCommandHasAnExampleThatParses(t *testing.T) {
 func TestReadingCommandsHaveBothOutputs(t *testing.T) {
 	others := map[string]bool{
 		"latchkey run": true, "latchkey config check": true, "latchkey deadletters replay": true, "latchkey deadletters drop": true,
-		"latchkey config print": true, // YAML
-		"latchkey audit heads":  true, // always JSON
-		"latchkey token get":    true, // a table; programs ask over NATS
+		"latchkey grants refresh": true,
+		"latchkey config print":   true, // YAML
+		"latchkey audit heads":    true, // always JSON
+		"latchkey token get":      true, // a table; programs ask over NATS
 	}
 	for _, cmd := range documented(newRoot(&app{})) {
 		output := cmd.Flags().Lookup("output")
