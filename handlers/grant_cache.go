@@ -6,6 +6,7 @@ import (
 	"hash/maphash"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -31,6 +32,10 @@ type grantCache struct {
 	// changes counts, for a share of the users, what was told of them: what was
 	// read before a change must not be kept after it.
 	changes [256]atomic.Uint64
+
+	// heard are events that were not taken in yet.
+	heard   chan *nats.Msg
+	hearing sync.Mutex
 }
 
 type cached struct {
@@ -41,7 +46,7 @@ type cached struct {
 // newGrantCache returns a cache of so many users; with an age or a size of 0
 // it keeps nothing.
 func newGrantCache(size int, age time.Duration, now func() time.Time, load func(context.Context, string) ([]*store.Grant, error)) *grantCache {
-	c := &grantCache{load: load, age: age, now: now, seed: maphash.MakeSeed()}
+	c := &grantCache{load: load, age: age, now: now, seed: maphash.MakeSeed(), heard: make(chan *nats.Msg, maxHeard)}
 	if size > 0 && age > 0 {
 		c.users, _ = lru.New[string, cached](size) // fails for a size below 1 only
 	}
@@ -53,6 +58,7 @@ func (c *grantCache) byUser(ctx context.Context, userID string) ([]*store.Grant,
 	if c.users == nil {
 		return c.load(ctx, userID)
 	}
+	c.catchUp()
 	if entry, ok := c.users.Get(userID); ok && c.now().Sub(entry.read) < c.age {
 		return entry.grants, nil
 	}
@@ -126,20 +132,15 @@ func (c *grantCache) follow(nc *nats.Conn, subjects events.Subjects) (stop func(
 		return func() {}, nil
 	}
 	var subs []*nats.Subscription
-	stop = func() {
+	unsubscribe := func() {
 		for _, sub := range subs {
 			_ = sub.Unsubscribe() // fails on a closed connection only
 		}
 	}
 	for _, kind := range events.LifecycleKinds {
-		sub, err := nc.Subscribe(subjects.LifecycleAll(kind), func(m *nats.Msg) {
-			user, err := events.DecodeUserID(m.Subject[strings.LastIndexByte(m.Subject, '.')+1:])
-			if err == nil {
-				c.changed(user)
-			}
-		})
+		sub, err := nc.ChanSubscribe(subjects.LifecycleAll(kind), c.heard)
 		if err != nil {
-			stop()
+			unsubscribe()
 			return nil, fmt.Errorf("listening for changes of grants: %w", err)
 		}
 		subs = append(subs, sub)
@@ -147,6 +148,8 @@ func (c *grantCache) follow(nc *nats.Conn, subjects events.Subjects) (stop func(
 	breaks := nc.StatusChanged(nats.RECONNECTING, nats.CONNECTED)
 	ended := make(chan struct{})
 	go func() {
+		ticker := time.NewTicker(catchUpEvery)
+		defer ticker.Stop()
 		for {
 			select {
 			case _, ok := <-breaks:
@@ -154,11 +157,42 @@ func (c *grantCache) follow(nc *nats.Conn, subjects events.Subjects) (stop func(
 					return
 				}
 				c.clear()
+			case <-ticker.C:
+				c.catchUp()
 			case <-ended:
 				return
 			}
 		}
 	}()
-	unsubscribe := stop
 	return func() { unsubscribe(); close(ended) }, nil
+}
+
+const (
+	// catchUpEvery is how often events are taken in while nobody asks.
+	catchUpEvery = 100 * time.Millisecond
+	// maxHeard is how many may wait until then.
+	maxHeard = 1 << 16
+)
+
+// catchUp takes in all events that the connection has received so far. Every
+// request does so first: whoever has heard of a change and asks then gets what
+// is new, since NATS told this connection of the change before it passed the
+// request on.
+func (c *grantCache) catchUp() {
+	c.hearing.Lock()
+	defer c.hearing.Unlock()
+	if len(c.heard) == maxHeard {
+		c.clear() // there may have been more
+	}
+	for {
+		select {
+		case m := <-c.heard:
+			user, err := events.DecodeUserID(m.Subject[strings.LastIndexByte(m.Subject, '.')+1:])
+			if err == nil {
+				c.changed(user)
+			}
+		default:
+			return
+		}
+	}
 }

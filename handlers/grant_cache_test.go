@@ -123,6 +123,16 @@ func TestNothingIsKeptOfFailuresAndUnknownUsers(t *testing.T) {
 	require.True(t, s.get("a"))
 }
 
+func TestMoreEventsThanFitForgetEverything(t *testing.T) {
+	s := newShelf(t, 10, time.Hour)
+	s.get("a")
+	for range maxHeard {
+		s.heard <- &nats.Msg{Subject: "token.stored.b"}
+	}
+	require.True(t, s.get("a"))
+	require.Empty(t, s.heard)
+}
+
 func TestWithoutAgeOrSizeNothingIsKept(t *testing.T) {
 	for _, s := range []*shelf{newShelf(t, 0, time.Hour), newShelf(t, 1, 0)} {
 		s.changed("a")
@@ -158,6 +168,14 @@ func TestTheCacheFollowsEventsAndBreaks(t *testing.T) {
 		s.get("a.b")
 		require.NoError(t, other.Publish(events.Subjects{}.Lifecycle(kind, "a.b"), nil))
 		forgotten(kind)
+	}
+	// Who was told of a change before he asks gets what is new.
+	for range 100 {
+		s.get("a.b")
+		require.NoError(t, other.Publish(events.Subjects{}.Lifecycle(events.TokenStored, "a.b"), nil))
+		require.NoError(t, other.Flush()) // the server has passed it on
+		require.NoError(t, nc.Flush())    // what was passed on has arrived
+		require.True(t, s.get("a.b"))
 	}
 	s.get("a.b")
 	broker.Stop()

@@ -50,7 +50,7 @@ const maxBrokerLabels = 101
 func TestMetricsAreThoseOfTheDocumentation(t *testing.T) {
 	t.Parallel()
 	h := start(t, nil)
-	w := h.worker("LATCHKEY_LIMITS_BREAKER_FAILURES=1", "LATCHKEY_LIMITS_BREAKER_OPEN=1s")
+	w := h.worker("LATCHKEY_ADMIN_LISTEN=127.0.0.1:0", "LATCHKEY_LIMITS_BREAKER_FAILURES=1", "LATCHKEY_LIMITS_BREAKER_OPEN=1s")
 	// More broker types than anybody has, as a hostile publisher would invent.
 	for i := range maxBrokerLabels + 4 {
 		h.connectAged(fmt.Sprint("u", i), due, spec(fmt.Sprint("broker-", i)), fmt.Sprint("a", i))
