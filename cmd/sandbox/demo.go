@@ -90,7 +90,11 @@ func demo(ctx context.Context, stdout io.Writer) error {
 		if err := show.play(ctx); err != nil {
 			return err
 		}
-		return show.judge(ctx)
+		if err := show.judge(ctx); err != nil {
+			return err
+		}
+		_, err = fmt.Fprintf(stdout, "\nIn a browser, with Mesh's Link SDK: make sandbox, then http://localhost:%d\n", defaultPagePort)
+		return err
 	})
 }
 

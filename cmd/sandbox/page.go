@@ -15,6 +15,9 @@ import (
 	"github.com/latchkey/latchkey/events"
 )
 
+// defaultPagePort is where the page is served.
+const defaultPagePort = 4601
+
 // pageOptions says where the page for a browser is and is served.
 type pageOptions struct {
 	scriptDir          string

@@ -21,7 +21,7 @@ const (
 	// Refused: a request was answered without a token. Outcome is the code.
 	Refused Action = "refused"
 	// Sealed: tokens were sealed and stored. Outcome tells what brought them
-	// about: connect, refresh, trim, recovery.
+	// about: connect, refresh, trim, recovery, reseal.
 	Sealed Action = "sealed"
 	// Opened: tokens were opened to be used. Outcome tells for what: refresh,
 	// remove, replay.
@@ -48,6 +48,7 @@ const (
 	OutcomeRefresh   = "refresh"
 	OutcomeTrim      = "trim"
 	OutcomeRecovery  = "recovery"
+	OutcomeReseal    = "reseal"
 	OutcomeRemove    = "remove"
 	OutcomeReplay    = "replay"
 	OutcomeDrop      = "drop"

@@ -28,7 +28,8 @@ Cut short, or with grants left that were busy, it goes on where it was when run
 again. Token sets that don't open are left as they are, and listed. Dead letters
 and recovery entries are not resealed; they go in their time.
 
-Needs MongoDB, and kms:GenerateDataKey and kms:Decrypt as a worker does.
+Needs MongoDB, kms:GenerateDataKey and kms:Decrypt as a worker does, and NATS
+for the audit log.
 Exit code 1 if token sets are left.`,
 		Example: `  latchkey keys reseal
   latchkey keys reseal --rate 20 --patience 1h`,
@@ -52,10 +53,20 @@ Exit code 1 if token sets are left.`,
 				return err
 			}
 			defer env.Close()
+			letters, done, err := connectDeadLetters(cfg)
+			if err != nil {
+				return err
+			}
+			defer done()
+			chain, err := auditing(cmd, cfg, letters.JS, db)
+			if err != nil {
+				return err
+			}
+			defer chain.end()
 			shown := newProgress("resealing", cmd.ErrOrStderr())
 			reseal := keys.Reseal{
 				Store: db, Envelope: env, Now: time.Now, ClockSkew: cfg.Worker.ClockSkew, Settle: 2 * cfg.Reconcile.Interval,
-				Patience: *patience, Pause: min(cfg.Reconcile.Interval, 2*time.Second), Restart: *restart, Limit: limit, Progress: shown,
+				Patience: *patience, Pause: min(cfg.Reconcile.Interval, 2*time.Second), Restart: *restart, Limit: limit, Progress: shown, Audit: chain.log,
 			}
 			report, err := reseal.Run(ctx)
 			shown.done()

@@ -107,7 +107,6 @@ func TestReadingCommandsHaveBothOutputs(t *testing.T) {
 		"latchkey grants refresh": true,
 		"latchkey config print":   true, // YAML
 		"latchkey audit heads":    true, // always JSON
-		"latchkey token get":      true, // a table; programs ask over NATS
 	}
 	for _, cmd := range documented(newRoot(&app{})) {
 		output := cmd.Flags().Lookup("output")

@@ -24,43 +24,47 @@ func (a *app) tokenCommand() *cobra.Command {
 		Example: `  latchkey token get alice
   latchkey token get alice --broker coinbase --min-ttl 5m`,
 		Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			cfg, err := a.loadGuarded()
-			if err != nil {
-				return err
-			}
-			in.UserID = args[0]
-			if err := events.CheckUserID(in.UserID); err != nil {
-				return &exitError{ExitUsage, err}
-			}
-			if cmd.Flags().Changed("min-ttl") {
-				seconds := int64(minTTL / time.Second)
-				in.MinTTLSeconds = &seconds
-			}
-			nc, err := worker.Connect(cfg.NATS, "cli", zap.NewNop())
-			if err != nil {
-				return err
-			}
-			defer nc.Close()
-			latchkey, err := client.New(nc, client.Prefix(cfg.NATS.Prefix), client.Once())
-			if err != nil {
-				return err
-			}
-			ctx, cancel := context.WithTimeout(cmd.Context(), cfg.Tokens.Timeout+5*time.Second)
-			defer cancel()
-			reply, err := latchkey.Tokens(ctx, in)
-			var refused *client.RefusedError
-			if errors.As(err, &refused) {
-				return &exitError{ExitRefused, fmt.Errorf("refused: %s", printable(refused.Code))}
-			}
-			if errors.Is(err, client.ErrNoWorker) {
-				return errors.New("no worker answers token requests here; is one running, with the same nats.url and nats.prefix?")
-			}
-			if err != nil {
-				return err
-			}
-			return printReply(cmd, reply, reveal)
-		},
+	}
+	output := outputFlag(get)
+	get.RunE = func(cmd *cobra.Command, args []string) error {
+		cfg, err := a.loadGuarded()
+		if err != nil {
+			return err
+		}
+		in.UserID = args[0]
+		if err := events.CheckUserID(in.UserID); err != nil {
+			return &exitError{ExitUsage, err}
+		}
+		if cmd.Flags().Changed("min-ttl") {
+			seconds := int64(minTTL / time.Second)
+			in.MinTTLSeconds = &seconds
+		}
+		nc, err := worker.Connect(cfg.NATS, "cli", zap.NewNop())
+		if err != nil {
+			return err
+		}
+		defer nc.Close()
+		latchkey, err := client.New(nc, client.Prefix(cfg.NATS.Prefix), client.Once())
+		if err != nil {
+			return err
+		}
+		ctx, cancel := context.WithTimeout(cmd.Context(), cfg.Tokens.Timeout+5*time.Second)
+		defer cancel()
+		reply, err := latchkey.Tokens(ctx, in)
+		var refused *client.RefusedError
+		if errors.As(err, &refused) {
+			return &exitError{ExitRefused, fmt.Errorf("refused: %s", printable(refused.Code))}
+		}
+		if errors.Is(err, client.ErrNoWorker) {
+			return errors.New("no worker answers token requests here; is one running, with the same nats.url and nats.prefix?")
+		}
+		if err != nil {
+			return err
+		}
+		if *output == asJSON {
+			return printReplyJSON(cmd, reply, reveal)
+		}
+		return printReply(cmd, reply, reveal)
 	}
 	get.Flags().StringVar(&in.BrokerType, "broker", "", "only this broker type")
 	get.Flags().StringVar(&in.AccountID, "account", "", "only this account id")
@@ -86,4 +90,36 @@ func printReply(cmd *cobra.Command, reply events.TokenReply, reveal bool) error 
 		rows = append(rows, []string{u.BrokerType, u.AccountID, "", u.Code, string(u.Reason)})
 	}
 	return printTable(cmd.OutOrStdout(), rows...)
+}
+
+// tokenView is what is shown of one account's token.
+type tokenView struct {
+	Broker  string `json:"broker"`
+	Account string `json:"account"`
+	Name    string `json:"name,omitempty"`
+	// ExpiresAt is absent when the token has no end, or none is known.
+	ExpiresAt *time.Time `json:"expiresAt,omitempty"`
+	// Token is masked unless --reveal was said; empty where there is none.
+	Token string `json:"token,omitempty"`
+	// Code and Reason say why there is none.
+	Code   string        `json:"code,omitempty"`
+	Reason events.Reason `json:"reason,omitempty"`
+}
+
+func printReplyJSON(cmd *cobra.Command, reply events.TokenReply, reveal bool) error {
+	views := []tokenView{}
+	for i, t := range reply.AccessTokens {
+		v := tokenView{Broker: t.BrokerType, Account: t.AccountID, Name: t.AccountName, Token: t.AccessToken.Masked()}
+		if reveal {
+			v.Token = t.AccessToken.Reveal()
+		}
+		if i < len(reply.Expiries) {
+			v.ExpiresAt = reply.Expiries[i].ExpiresAt
+		}
+		views = append(views, v)
+	}
+	for _, u := range reply.Unavailable {
+		views = append(views, tokenView{Broker: u.BrokerType, Account: u.AccountID, Code: u.Code, Reason: u.Reason})
+	}
+	return printJSON(cmd.OutOrStdout(), views)
 }

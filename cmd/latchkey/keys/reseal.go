@@ -12,6 +12,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/latchkey/latchkey/store"
+	"github.com/latchkey/latchkey/store/audit"
 	"github.com/latchkey/latchkey/store/envelope"
 )
 
@@ -32,6 +33,8 @@ type Reseal struct {
 	Restart  bool
 	Limit    *rate.Limiter
 	Progress Progress
+	// Audit is told of every token set that was sealed anew; nil: nobody is.
+	Audit *audit.Log
 }
 
 // ResealReport says what Reseal has done.
@@ -182,7 +185,11 @@ func (r *Reseal) reseal(ctx context.Context, g *store.Grant) error {
 		return fmt.Errorf("opening the tokens of grant %s: %w", g.ID, err)
 	}
 	defer clear(plain)
-	return r.Store.Reseal(ctx, g, sealer.Seal(plain, g.Binding()), now)
+	if err := r.Store.Reseal(ctx, g, sealer.Seal(plain, g.Binding()), now); err != nil {
+		return err
+	}
+	r.Audit.Add(audit.Record{Action: audit.Sealed, Outcome: audit.OutcomeReseal, User: g.UserID, Grants: []audit.Grant{{ID: g.ID, Broker: g.BrokerType, Version: g.Version}}})
+	return nil
 }
 
 func pause(ctx context.Context, d time.Duration) error {

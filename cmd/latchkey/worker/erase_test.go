@@ -17,6 +17,7 @@ import (
 	"github.com/latchkey/latchkey/cmd/sandbox/meshsim"
 	"github.com/latchkey/latchkey/cmd/sandbox/stack"
 	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/events/sealing"
 	"github.com/latchkey/latchkey/store/envelope"
 )
 
@@ -183,6 +184,16 @@ func TestADisconnectErasesTheDeadLettersThatItCovers(t *testing.T) {
 	require.NoError(t, err)
 	h.publish(h.subjects.Disconnected(), string(past))
 	left(2, 3)
+	// Whom a sealed connect concerns shows when it is opened.
+	key, err := sealing.NewPublicKey(h.keys().Keys[0])
+	require.NoError(t, err)
+	sealed, err := key.Seal([]byte(`{"userId":"w","payload":{}}`))
+	require.NoError(t, err)
+	h.publish(h.subjects.Connected(), string(sealed))
+	h.deadLetters(3)
+	h.disconnect("w", "", "")
+	left(2, 3)
+
 	w.stop()
 	_, err = h.mongo().Database(h.database).Collection("data_keys").DeleteMany(h.ctx, bson.D{})
 	require.NoError(t, err)

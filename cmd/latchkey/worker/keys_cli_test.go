@@ -3,6 +3,7 @@ package worker_test
 import (
 	"encoding/json"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -163,6 +164,7 @@ func TestKeysAreRotatedWhileWorkersRefresh(t *testing.T) {
 	third := reseal(cli.ExitOK, "--rate", "0")
 	require.False(t, third.Continued)
 	require.True(t, third.Before.After(second.Before))
+	require.Equal(t, first.Resealed+second.Resealed+third.Resealed, strings.Count(o.ok("audit", "list", "--action", "sealed", "-o", "json"), `"outcome":"reseal"`))
 	require.Contains(t, o.ok("keys", "prune", "--dry-run"), "would delete 0 data keys")
 	require.Contains(t, o.ok("keys", "prune"), ": in use until ")
 

@@ -1,0 +1,85 @@
+package cli
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"github.com/latchkey/latchkey/cmd/latchkey/bench"
+	"github.com/latchkey/latchkey/cmd/latchkey/worker"
+)
+
+func (a *app) benchCommand() *cobra.Command {
+	var o bench.Options
+	cmd := &cobra.Command{
+		Use:   "bench",
+		Short: "Measure a worker on your NATS and MongoDB, against the bare engines",
+		Long: `Runs a worker in this process under a NATS prefix and in a database of its own
+(bench-…, latchkey_bench_…), connects users that don't exist, asks for their tokens,
+and does the same without Latchkey: bulk upserts, FindOne and an echo. Then it
+removes streams and database, also after ctrl-C. KMS is asked for a few data keys;
+Mesh is not called.
+
+It takes the configuration of a worker. The NATS user needs the rights of one
+under that prefix, and those to delete streams. Ratios hold on other machines;
+seconds don't.`,
+		Example: `  latchkey bench
+  latchkey bench --users 100000 --callers 64 --duration 10s --rounds 5 --output json`,
+		Args: cobra.NoArgs,
+	}
+	cmd.Flags().IntVar(&o.Users, "users", 1000, "how many users to make up")
+	cmd.Flags().IntVar(&o.Callers, "callers", 64, "how many ask at once")
+	cmd.Flags().DurationVar(&o.Duration, "duration", 3*time.Second, "length of a round of requests")
+	cmd.Flags().IntVar(&o.Rounds, "rounds", 3, "rounds of requests")
+	output := outputFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if o.Users < 1 || o.Callers < 1 || o.Rounds < 1 || o.Duration <= 0 {
+			return &exitError{ExitUsage, fmt.Errorf("--users, --callers, --rounds and --duration must be above 0")}
+		}
+		cfg, err := a.loadGuarded()
+		if err != nil {
+			return err
+		}
+		log, err := worker.NewLogger(cfg.Log, a.stderr)
+		if err != nil {
+			return &exitError{ExitUsage, err}
+		}
+		o.Log = log.WithOptions(zap.IncreaseLevel(zapcore.WarnLevel)) // the worker's own lines would drown the rest
+		o.Name = newName()
+		o.Progress = func(what string) { fmt.Fprintln(cmd.ErrOrStderr(), what) }
+		figures, err := bench.Run(cmd.Context(), cfg, o)
+		if err != nil {
+			return err
+		}
+		if *output == asJSON {
+			return printJSON(cmd.OutOrStdout(), figures)
+		}
+		rows := [][]string{{"FIGURE", "LATCHKEY", "BARE", "RATIO", "P99", "BARE P99", "BARE IS"}}
+		for _, f := range figures {
+			rows = append(rows, []string{
+				f.Name, fmt.Sprintf("%.0f %s", bench.Median(f.Latchkey), f.Unit), fmt.Sprintf("%.0f", bench.Median(f.Bare)), fmt.Sprintf("%.2f", f.Ratio()),
+				millis(f.LatchkeyP99), millis(f.BareP99), f.Against,
+			})
+		}
+		return printTable(cmd.OutOrStdout(), rows...)
+	}
+	return cmd
+}
+
+func millis(values []float64) string {
+	if len(values) == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%.1f ms", bench.Median(values))
+}
+
+func newName() string {
+	var raw [4]byte
+	_, _ = rand.Read(raw[:]) // never fails
+	return hex.EncodeToString(raw[:])
+}
