@@ -182,9 +182,8 @@ func TestKMSPolicies(t *testing.T) {
 	require.Equal(t, worker, policy(t, "aws/key-policy.json", "Workers"))
 	require.Equal(t, rotation, policy(t, "aws/rotation-policy.json", ""))
 	require.Equal(t, rotation, policy(t, "aws/key-policy.json", "Operators"))
-	for _, action := range calls(t, "../cmd/latchkey") {
-		require.Contains(t, rotation, action)
-	}
+	// The doctor tries what a worker does.
+	require.Subset(t, append(worker, rotation...), calls(t, "../cmd/latchkey"))
 	for _, folder := range []string{"../handlers", "../refresher"} {
 		require.Empty(t, calls(t, folder))
 	}
