@@ -110,11 +110,12 @@ type eraser struct {
 
 func (e *eraser) erase(ctx context.Context, timeout time.Duration, eventsToo bool) (erasure, error) {
 	report := erasure{User: e.user, Suspects: []string{}}
-	var err error
-	if report.Grants, report.DeadLetters, err = e.left(ctx); err != nil {
+	grants, err := e.db.ByUser(ctx, e.user)
+	if err != nil {
 		return report, err
 	}
-	if report.Suspects, err = e.suspects(ctx); err != nil {
+	report.Grants = len(grants)
+	if err := e.look(ctx, &report); err != nil {
 		return report, err
 	}
 	body, err := json.Marshal(map[string]string{"userId": e.user})
@@ -135,23 +136,6 @@ func (e *eraser) erase(ctx context.Context, timeout time.Duration, eventsToo boo
 		report.Events = true
 	}
 	return report, nil
-}
-
-// left counts what is stored of the user.
-func (e *eraser) left(ctx context.Context) (grants, letters int, err error) {
-	all, err := e.db.ByUser(ctx, e.user)
-	if err != nil {
-		return 0, 0, err
-	}
-	for letter, err := range e.letters.All(ctx) {
-		if err != nil {
-			return 0, 0, err
-		}
-		if letter.Tag == store.UserTag(e.user) {
-			letters++
-		}
-	}
-	return len(all), letters, nil
 }
 
 // await waits until the disconnect has been handled and the documents are gone.
@@ -190,35 +174,46 @@ func (e *eraser) handled(ctx context.Context, sequence uint64) (bool, error) {
 	return consumer.CachedInfo().AckFloor.Stream >= sequence, nil
 }
 
-// suspects returns the dead letters that name no user, but mention this one.
-func (e *eraser) suspects(ctx context.Context) ([]string, error) {
-	quoted, err := json.Marshal(e.user)
-	if err != nil {
-		return nil, fmt.Errorf("encoding the user: %w", err)
-	}
-	found := []string{}
+// look counts the user's dead letters, and finds those that name no user but
+// mention this one.
+func (e *eraser) look(ctx context.Context, report *erasure) error {
 	for letter, err := range e.letters.All(ctx) {
 		if err != nil {
-			return nil, err
+			return err
 		}
-		if letter.Tag != events.UnknownTag || letter.Sealed.KeyID == "" {
-			continue
-		}
-		if e.letters.Envelope == nil {
-			if e.letters.Envelope, err = worker.Envelope(ctx, e.cfg, e.db, time.Now, nil); err != nil {
-				return nil, err
+		switch {
+		case letter.Tag == store.UserTag(e.user):
+			report.DeadLetters++
+		case letter.Tag == events.UnknownTag && letter.Sealed.KeyID != "":
+			mentioned, err := e.mentioned(ctx, letter.DeadLetter)
+			if err != nil {
+				return err
+			}
+			if mentioned {
+				report.Suspects = append(report.Suspects, letter.ID)
 			}
 		}
-		body, err := e.letters.Open(ctx, letter.DeadLetter)
-		if err != nil {
-			return nil, err
-		}
-		if bytes.Contains(body, quoted) || bytes.Contains(body, []byte(`"`+e.user+`"`)) {
-			found = append(found, letter.ID)
-		}
-		clear(body)
 	}
-	return found, nil
+	return nil
+}
+
+// mentioned reports whether a dead letter's body holds the user's id as a text.
+func (e *eraser) mentioned(ctx context.Context, letter handlers.DeadLetter) (bool, error) {
+	quoted, err := json.Marshal(e.user)
+	if err != nil {
+		return false, fmt.Errorf("encoding the user: %w", err)
+	}
+	if e.letters.Envelope == nil {
+		if e.letters.Envelope, err = worker.Envelope(ctx, e.cfg, e.db, time.Now, nil); err != nil {
+			return false, err
+		}
+	}
+	body, err := e.letters.Open(ctx, letter)
+	if err != nil {
+		return false, err
+	}
+	defer clear(body)
+	return bytes.Contains(body, quoted) || bytes.Contains(body, []byte(`"`+e.user+`"`)), nil
 }
 
 // purgeEvents erases the user's lifecycle events but for token.revoked.
