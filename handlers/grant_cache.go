@@ -125,8 +125,7 @@ func (c *grantCache) change(userID string) *atomic.Uint64 {
 }
 
 // follow has the lifecycle events that a connection hears, and its breaks,
-// forget what they make out of date. It ends with the connection, or when stop
-// is called.
+// forget what they make out of date, until stop is called.
 func (c *grantCache) follow(nc *nats.Conn, subjects events.Subjects) (stop func(), err error) {
 	if c.users == nil {
 		return func() {}, nil
@@ -164,7 +163,7 @@ func (c *grantCache) follow(nc *nats.Conn, subjects events.Subjects) (stop func(
 			}
 		}
 	}()
-	return func() { unsubscribe(); close(ended) }, nil
+	return func() { unsubscribe(); nc.RemoveStatusListener(breaks); close(ended) }, nil
 }
 
 const (

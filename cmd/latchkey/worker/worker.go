@@ -83,6 +83,9 @@ func Run(ctx context.Context, cfg config.Config, o Options) error {
 		err = w.assemble(ctx)
 	}
 	if err == nil {
+		// The first pass of reconciliation has something to record already.
+		w.audit.Start()
+		defer w.stopAudit() // when all else has stopped
 		err = w.reconciler.Start(ctx)
 	}
 	if err != nil && ctx.Err() != nil {
@@ -159,6 +162,7 @@ func (w *worker) assemble(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	w.envelope = env // so that its keys are wiped whatever comes
 	if _, err := env.Sealer(ctx, ""); err != nil {
 		return fmt.Errorf("making a data key (check kms.key_id, kms.region and the permissions): %w", err)
 	}
@@ -196,7 +200,7 @@ func (w *worker) assemble(ctx context.Context) error {
 		WorkerID: cfg.Worker.ID, NewID: newID, Now: w.now, Lease: cfg.Refresh.Lease, ClockSkew: cfg.Worker.ClockSkew,
 		SendAccess: cfg.Mesh.AccessTokenBrokers, Changed: connector.Resolve, Audit: w.audit, Log: w.log, Metrics: w.reg,
 	})
-	w.envelope, w.refresher, w.letters = env, r, dead
+	w.refresher, w.letters = r, dead
 	w.tokens = handlers.NewTokenService(w.db, r, w.subj, cfg.Tokens, cfg.Worker.ClockSkew, w.now, w.log, w.reg)
 	w.tokens.Audit = handlers.TokenAudit{Log: w.audit, Required: cfg.Audit.Mode == config.AuditRequired, Timeout: cfg.Audit.Timeout, RequestInfo: cfg.Audit.RequestInfo}
 	w.tokens.Tracer = w.traces.tracer
@@ -228,8 +232,6 @@ func (w *worker) assemble(ctx context.Context) error {
 
 // run works until ctx ends.
 func (w *worker) run(ctx context.Context, ready func()) error {
-	w.audit.Start()
-	defer w.stopAudit() // when all else has stopped
 	failed := make(chan error, 2)
 	var background sync.WaitGroup
 	stopped, stop := context.WithCancel(ctx)
