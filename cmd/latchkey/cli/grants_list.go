@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/latchkey/latchkey/cmd/latchkey/view"
 	"github.com/latchkey/latchkey/events"
 	"github.com/latchkey/latchkey/store"
 )
@@ -124,10 +125,10 @@ func (f grantFilter) page(ctx context.Context, db *store.Store, due bool, now ti
 }
 
 func showGrants(cmd *cobra.Command, output format, grants []*store.Grant) error {
-	views := make([]grantView, len(grants))
+	views := make([]view.Grant, len(grants))
 	rows := [][]string{{"ID", "USER", "BROKER", "STATE", "REASON", "VERSION", "ACCESS ENDS", "REFRESH ENDS", "DUE", "TRIES", "ACCOUNTS"}}
 	for i, g := range grants {
-		v := viewGrant(g)
+		v := view.OfGrant(g)
 		views[i] = v
 		ids := make([]string, len(v.Accounts))
 		for i, account := range v.Accounts {
@@ -135,7 +136,7 @@ func showGrants(cmd *cobra.Command, output format, grants []*store.Grant) error 
 		}
 		rows = append(rows, []string{
 			v.ID, v.User, v.Broker, string(v.State), cmp.Or(string(v.Reason), "-"), strconv.FormatInt(v.Version, 10),
-			v.Access.end(), v.Refresh.end(), v.Due.text(), strconv.Itoa(v.Tries), cmp.Or(strings.Join(ids, ","), "-"),
+			lifeText(v.Access), lifeText(v.Refresh), dueText(v.Due), strconv.Itoa(v.Tries), cmp.Or(strings.Join(ids, ","), "-"),
 		})
 	}
 	if output == asJSON {

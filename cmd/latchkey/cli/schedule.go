@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
 
+	"github.com/latchkey/latchkey/cmd/latchkey/view"
 	"github.com/latchkey/latchkey/cmd/latchkey/worker"
 	"github.com/latchkey/latchkey/config"
 	"github.com/latchkey/latchkey/events"
@@ -164,12 +165,12 @@ ever: a refresh that is under way is left alone, and no token is spent twice.`,
 			}
 			switch {
 			case after.Version > before.Version:
-				_, err = fmt.Fprintf(cmd.OutOrStdout(), "refreshed %s: version %d, access token ends %s\n", after.ID, after.Version, viewLife(after.Access).end())
+				_, err = fmt.Fprintf(cmd.OutOrStdout(), "refreshed %s: version %d, access token ends %s\n", after.ID, after.Version, lifeText(view.OfGrant(after).Access))
 				return err
 			case after.State != before.State:
 				return fmt.Errorf("not refreshed: the grant is now %s (%s)", after.State, after.Reason)
 			}
-			return fmt.Errorf("not refreshed: the refresh failed (%d in a row); it is tried again by itself at %s", after.Tries, viewDue(after.Due).text())
+			return fmt.Errorf("not refreshed: the refresh failed (%d in a row); it is tried again by itself at %s", after.Tries, dueText(view.OfDue(after.Due)))
 		})
 	}
 	return cmd

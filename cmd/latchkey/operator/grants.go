@@ -12,80 +12,33 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/latchkey/latchkey/cmd/latchkey/view"
 	"github.com/latchkey/latchkey/events"
 	"github.com/latchkey/latchkey/refresher"
 	"github.com/latchkey/latchkey/store"
 )
 
-// grantView is what the page shows of a grant: never a token.
+// grantView is what the page shows of a grant beside what the command line does.
 type grantView struct {
-	ID          string        `json:"id"`
-	User        string        `json:"user"`
-	Broker      string        `json:"broker"`
-	BrokerName  string        `json:"brokerName"`
-	Accounts    []accountView `json:"accounts"`
-	State       store.State   `json:"state"`
-	Reason      events.Reason `json:"reason,omitempty"`
-	Version     int64         `json:"version"`
-	ConnectedAt time.Time     `json:"connectedAt"`
-	Access      *lifeView     `json:"accessToken,omitempty"`
-	Refresh     *lifeView     `json:"refreshToken,omitempty"`
-	Due         *dueView      `json:"due,omitempty"`
-	Tries       int           `json:"tries"`
-	Waits       int           `json:"waits"`
-	Unknown     *time.Time    `json:"unknownSince,omitempty"`
-	Lease       *leaseView    `json:"lease,omitempty"`
+	view.Grant
+	BrokerName string   `json:"brokerName"`
+	Waits      int      `json:"waits"`
+	Due        *dueView `json:"due,omitempty"`
 	// WhyNot says why the grant can't be refreshed now; empty when it can.
 	WhyNot string `json:"whyNot,omitempty"`
 }
 
-type accountView struct {
-	ID        string     `json:"id"`
-	Name      string     `json:"name"`
-	ExpiresAt *time.Time `json:"expiresAt,omitempty"`
-}
-
-type lifeView struct {
-	Since     time.Time  `json:"since"`
-	ExpiresAt *time.Time `json:"expiresAt,omitempty"`
-	Assumed   bool       `json:"assumed,omitempty"`
-}
-
 type dueView struct {
-	At        time.Time    `json:"at"`
-	Action    store.Action `json:"action"`
-	Scheduled bool         `json:"scheduled"`
-}
-
-type leaseView struct {
-	Owner string    `json:"owner"`
-	Until time.Time `json:"until"`
+	view.Due
+	Scheduled bool `json:"scheduled"`
 }
 
 func (p *Page) view(g *store.Grant) grantView {
-	v := grantView{
-		ID: g.ID, User: g.UserID, Broker: g.BrokerType, BrokerName: g.BrokerName, Accounts: make([]accountView, len(g.Accounts)),
-		State: g.State, Reason: g.Reason, Version: g.Version, ConnectedAt: g.ConnectedAt,
-		Access: viewLife(g.Access), Refresh: viewLife(g.Refresh), Tries: g.Tries, Waits: g.Waits, Unknown: g.Unknown,
-		WhyNot: refresher.WhyNot(g, p.Now()),
-	}
-	for i, a := range g.Accounts {
-		v.Accounts[i] = accountView(a)
-	}
-	if g.Due != nil {
-		v.Due = &dueView{At: g.Due.At, Action: g.Due.Action, Scheduled: g.Due.Stream != ""}
-	}
-	if g.Lease != nil {
-		v.Lease = &leaseView{Owner: g.Lease.Owner, Until: g.Lease.Until}
+	v := grantView{Grant: view.OfGrant(g), BrokerName: g.BrokerName, Waits: g.Waits, WhyNot: refresher.WhyNot(g, p.Now())}
+	if v.Grant.Due != nil {
+		v.Due = &dueView{Due: *v.Grant.Due, Scheduled: g.Due.Stream != ""}
 	}
 	return v
-}
-
-func viewLife(l *store.Life) *lifeView {
-	if l == nil {
-		return nil
-	}
-	return &lifeView{Since: l.Since, ExpiresAt: l.ExpiresAt, Assumed: l.Assumed}
 }
 
 // maxGrants bounds how many grants of one user are shown.

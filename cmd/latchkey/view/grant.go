@@ -1,0 +1,89 @@
+// Package view is what operators are shown of a grant, at the command line and
+// on the page: all but its tokens.
+package view
+
+import (
+	"time"
+
+	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/store"
+)
+
+// Grant is what is shown of a grant.
+type Grant struct {
+	ID       string        `json:"id"`
+	User     string        `json:"user"`
+	Broker   string        `json:"broker"`
+	Accounts []Account     `json:"accounts"`
+	State    store.State   `json:"state"`
+	Reason   events.Reason `json:"reason,omitempty"`
+	Version  int64         `json:"version"`
+
+	ConnectedAt time.Time `json:"connectedAt"`
+	Access      *Life     `json:"accessToken,omitempty"`
+	Refresh     *Life     `json:"refreshToken,omitempty"`
+	Due         *Due      `json:"due,omitempty"`
+	// Tries counts failed refreshes since the last that succeeded.
+	Tries int `json:"tries"`
+	// UnknownSince is since when the outcome of a refresh is unknown.
+	UnknownSince *time.Time `json:"unknownSince,omitempty"`
+	Lease        *Lease     `json:"lease,omitempty"`
+}
+
+// Account is one account of a grant.
+type Account struct {
+	ID        string     `json:"id"`
+	Name      string     `json:"name"`
+	ExpiresAt *time.Time `json:"expiresAt,omitempty"`
+}
+
+// Life is the life of a token.
+type Life struct {
+	Since     time.Time  `json:"since"`
+	ExpiresAt *time.Time `json:"expiresAt,omitempty"`
+	// Assumed: nobody stated the end.
+	Assumed bool `json:"assumed,omitempty"`
+}
+
+// Due is a grant's next action.
+type Due struct {
+	At     time.Time    `json:"at"`
+	Action store.Action `json:"action"`
+}
+
+// Lease is who refreshes a grant.
+type Lease struct {
+	Owner string    `json:"owner"`
+	Until time.Time `json:"until"`
+}
+
+// OfGrant returns what is shown of a grant.
+func OfGrant(g *store.Grant) Grant {
+	v := Grant{
+		ID: g.ID, User: g.UserID, Broker: g.BrokerType, Accounts: make([]Account, len(g.Accounts)),
+		State: g.State, Reason: g.Reason, Version: g.Version, ConnectedAt: g.ConnectedAt,
+		Access: ofLife(g.Access), Refresh: ofLife(g.Refresh), Due: OfDue(g.Due), Tries: g.Tries, UnknownSince: g.Unknown,
+	}
+	for i, account := range g.Accounts {
+		v.Accounts[i] = Account(account)
+	}
+	if g.Lease != nil {
+		v.Lease = &Lease{Owner: g.Lease.Owner, Until: g.Lease.Until}
+	}
+	return v
+}
+
+func ofLife(l *store.Life) *Life {
+	if l == nil {
+		return nil
+	}
+	return &Life{Since: l.Since, ExpiresAt: l.ExpiresAt, Assumed: l.Assumed}
+}
+
+// OfDue returns what is shown of a grant's next action; nil where there is none.
+func OfDue(d *store.Due) *Due {
+	if d == nil {
+		return nil
+	}
+	return &Due{At: d.At, Action: d.Action}
+}
