@@ -45,6 +45,11 @@ func TestShredTellsWhatWentWrong(t *testing.T) {
 		_, err := r.js.Publish(t.Context(), subject, nil)
 		require.NoError(t, err)
 	}
+	// The audit log's messages can't be deleted.
+	_, err = r.js.Publish(t.Context(), r.subjects.Audit("chain"), nil)
+	require.NoError(t, err)
+	_, err = refresher.Shred(t.Context(), r.js, r.subjects.AuditStream(), r.subjects.AuditAll(), nil)
+	require.ErrorContains(t, err, "erasing from "+r.subjects.AuditStream())
 	cause := errors.New("cause")
 	_, err = refresher.Shred(t.Context(), r.js, stream, subject, func(*jetstream.RawStreamMsg) (bool, error) { return false, cause })
 	require.ErrorIs(t, err, cause)

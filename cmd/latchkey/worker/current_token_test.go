@@ -2,6 +2,7 @@ package worker_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"strings"
 	"sync"
 	"testing"
@@ -40,6 +41,24 @@ func TestReplyCanBeHandedToTheLinkSDK(t *testing.T) {
 	require.Len(t, reply.Expiries, 2)
 	require.Equal(t, stored.Data.GrantID, reply.Expiries[0]["grantId"])
 	require.Equal(t, stored.Data.ExpiresAt.Format(time.RFC3339Nano), reply.Expiries[0]["expiresAt"])
+}
+
+func TestAReplyThatNATSDoesNotTakeIsRefused(t *testing.T) {
+	t.Parallel()
+	h := start(t, nil)
+	h.worker()
+	for n, broker := range []string{"coinbase", "kraken"} {
+		var accounts []string
+		for i := range 500 {
+			accounts = append(accounts, fmt.Sprintf("%s-%03d-%s", broker, i, strings.Repeat("x", 380)))
+		}
+		h.publishConnected("u", h.issue(broker, accounts...), time.Time{})
+		h.nth(events.TokenStored, "u", n+1)
+	}
+	_, code, body := h.ask(events.TokenRequest{UserID: "u"})
+	require.Equal(t, events.CodeBadRequest, code)
+	require.Contains(t, string(body), "narrow the request")
+	require.Len(t, h.get(events.TokenRequest{UserID: "u", BrokerType: "kraken"}).AccessTokens, 500)
 }
 
 func TestRequestCanBeNarrowed(t *testing.T) {

@@ -303,6 +303,11 @@ func TestTheOperatorsPage(t *testing.T) {
 	for _, want := range []string{`"action":"grant.refresh","grant":"` + id + `","detail":"127.0.0.1: begun"`, `"detail":"127.0.0.1: refreshed: version 2"`, `"action":"deadletter.replay"`, `"action":"deadletter.drop"`} {
 		require.Contains(t, logs, want)
 	}
+	h.eventually(func() bool {
+		recorded := (&onCall{harness: h}).ok("audit", "list", "--action", "operated", "-o", "json")
+		return strings.Contains(recorded, "grant.refresh: 127.0.0.1: refreshed: version 2") && strings.Contains(recorded, id) &&
+			strings.Contains(recorded, "deadletter.replay") && strings.Contains(recorded, "deadletter.drop")
+	}, "the audit log does not hold what was done on the page")
 	require.Empty(t, h.stack.Mesh.Ledger().DoubleSpends())
 	for _, secret := range secrets {
 		for form, trace := range traces(secret) {
