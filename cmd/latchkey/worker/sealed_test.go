@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -214,18 +215,8 @@ func TestSealedConnectsLeaveNoTokenBehind(t *testing.T) {
 	require.Contains(t, places["broker's files"], "user-to-find", "the broker encrypts nothing")
 	delete(issued, "")
 	require.Len(t, issued, 11)
-	for token := range issued {
-		for form, trace := range traces(token) {
-			for place, content := range places {
-				if strings.Contains(content, trace) {
-					t.Errorf("the %s holds a token (%s…) as %s", place, token[:12], form)
-				}
-			}
-		}
-	}
+	requireNoSecret(t, maps.Keys(issued), places)
 	for place, content := range places {
-		require.NotContains(t, content, "sim-access-", place)
-		require.NotContains(t, content, "sim-refresh-", place)
 		if place != "broker's files" {
 			require.NotContains(t, content, plainToken, place)
 		}
