@@ -92,15 +92,15 @@ func (a *app) showDeadLetter() *cobra.Command {
 	}
 	output := outputFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		letters, done, err := a.deadLetters()
+		cfg, err := a.load()
+		if err != nil {
+			return err
+		}
+		_, found, done, err := findDeadLetters(cmd.Context(), cfg, args)
 		if err != nil {
 			return err
 		}
 		defer done()
-		found, err := find(cmd.Context(), letters, args)
-		if err != nil {
-			return err
-		}
 		v := viewLetter(found[0])
 		if *output == asJSON {
 			return printJSON(cmd.OutOrStdout(), v)
@@ -137,15 +137,11 @@ A connect that had to be sealed and was not has no body left to replay.`,
 			if err != nil {
 				return err
 			}
-			letters, done, err := connectDeadLetters(cfg)
+			letters, found, done, err := findDeadLetters(cmd.Context(), cfg, args)
 			if err != nil {
 				return err
 			}
 			defer done()
-			found, err := find(cmd.Context(), letters, args)
-			if err != nil {
-				return err
-			}
 			db, err := worker.OpenStore(cmd.Context(), cfg.MongoDB)
 			if err != nil {
 				return err
@@ -185,15 +181,11 @@ standard input is no terminal, --yes is needed.`,
 			if err != nil {
 				return err
 			}
-			letters, done, err := connectDeadLetters(cfg)
+			letters, found, done, err := findDeadLetters(cmd.Context(), cfg, args)
 			if err != nil {
 				return err
 			}
 			defer done()
-			found, err := find(cmd.Context(), letters, args)
-			if err != nil {
-				return err
-			}
 			log, err := auditing(cmd, cfg, letters.JS, nil)
 			if err != nil {
 				return err
@@ -240,6 +232,19 @@ func connectDeadLetters(cfg config.Config) (letters *handlers.DeadLetters, done 
 		return nil, nil, fmt.Errorf("setting up JetStream: %w", err)
 	}
 	return &handlers.DeadLetters{JS: js, Subjects: events.Subjects{Prefix: cfg.NATS.Prefix}}, nc.Close, nil
+}
+
+// findDeadLetters connects to where the dead letters lie and finds those with
+// these ids, oldest first; all of them must be there. The caller must call done.
+func findDeadLetters(ctx context.Context, cfg config.Config, ids []string) (letters *handlers.DeadLetters, found []handlers.Parked, done func(), err error) {
+	if letters, done, err = connectDeadLetters(cfg); err != nil {
+		return nil, nil, nil, err
+	}
+	if found, err = find(ctx, letters, ids); err != nil {
+		done()
+		return nil, nil, nil, err
+	}
+	return letters, found, done, nil
 }
 
 // find returns the dead letters with these ids, oldest first; all of them must
