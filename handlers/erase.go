@@ -85,6 +85,7 @@ func (p *DeadLetters) covered(ctx context.Context, letter DeadLetter, scope stor
 	if err != nil {
 		return false, err
 	}
+	defer clear(body)
 	in, err := p.decode(ctx, body)
 	if err != nil {
 		if outage(err) {
