@@ -328,6 +328,20 @@ func (h *harness) get(r events.TokenRequest) events.TokenReply {
 	return reply
 }
 
+// given asks until tokens are given: "busy" means to ask again.
+func (h *harness) given(r events.TokenRequest) events.TokenReply {
+	h.t.Helper()
+	var reply events.TokenReply
+	h.eventually(func() bool {
+		var code string
+		var body []byte
+		reply, code, body = h.ask(r)
+		require.Contains(h.t, []string{"", events.CodeBusy}, code, string(body))
+		return code == ""
+	}, "no token is given")
+	return reply
+}
+
 // eventually waits until a condition holds.
 func (h *harness) eventually(condition func() bool, what string) {
 	h.t.Helper()
