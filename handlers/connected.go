@@ -16,7 +16,8 @@ func Connected(c *Connector, keys *ConnectKeys, cfg config.Connect) Handler {
 		if err != nil {
 			return err
 		}
-		return c.Connect(ctx, in, notAfter(in.ConnectedAt, deliveryOf(msg).Stored))
+		d := deliveryOf(msg)
+		return c.Connect(ctx, in, notAfter(in.ConnectedAt, d.Stored), d.Attempt > 1)
 	}
 }
 

@@ -41,16 +41,18 @@ type Connector struct {
 	Log   *zap.Logger
 }
 
-// Connect stores the grants of a payload that was obtained at a time. What is
-// already known, or older than what is known, changes nothing.
-func (c *Connector) Connect(ctx context.Context, in events.Connected, at time.Time) error {
+// Connect stores the grants of a payload that was obtained at a time, and tells
+// it. What is already known, or older than what is known, changes nothing.
+// again: the message has been delivered before, so that somebody may have died
+// between storing and telling. After an error the message has to come again.
+func (c *Connector) Connect(ctx context.Context, in events.Connected, at time.Time, again bool) error {
 	at = store.Milli(at)
 	sealer, err := c.Envelope.Sealer(ctx, in.UserID)
 	if err != nil {
 		return err
 	}
 	for _, candidate := range grantsOf(in, at) {
-		if err := c.put(ctx, candidate, sealer); err != nil {
+		if err := c.put(ctx, candidate, sealer, again); err != nil {
 			return err
 		}
 	}
@@ -145,7 +147,7 @@ func lifeOf(since time.Time, lasts events.Seconds) *store.Life {
 }
 
 // put stores a candidate, unless what is known is as new.
-func (c *Connector) put(ctx context.Context, in candidate, sealer envelope.Sealer) error {
+func (c *Connector) put(ctx context.Context, in candidate, sealer envelope.Sealer, again bool) error {
 	for {
 		known, err := c.Store.ByUser(ctx, in.grant.UserID)
 		if err != nil {
@@ -163,19 +165,27 @@ func (c *Connector) put(ctx context.Context, in candidate, sealer envelope.Seale
 		if i >= 0 {
 			before := known[i]
 			if !in.grant.ConnectedAt.After(before.ConnectedAt) {
-				return nil // a duplicate
+				return c.duplicate(ctx, in.grant, before, again)
 			}
 			if repeated, err := c.repeats(ctx, in, before); repeated || err != nil {
 				return err
 			}
 			next.Version, next.Rev, next.Epoch, next.Applied, next.Outbox = before.Version, before.Rev, before.Epoch, before.Epoch, before.Outbox
+			next.Born = before.Born
+		} else {
+			next.Born = next.ConnectedAt
 		}
+		older := next.Outbox
 		next.State = store.Active
 		next.Version++
+		next.ConnectedIn = next.Version
 		next.Sealed = store.SealTokens(sealer, in.tokens, next.Binding())
 		c.Settler.Schedule(&next, c.Settler.Policy.Next(&next))
 		if err := c.Settler.Announce(&next, events.TokenStored, ""); err != nil {
 			return err
+		}
+		if older == nil {
+			c.Dispatcher.Hold(&next)
 		}
 		if i >= 0 {
 			err = c.Store.Save(ctx, &next)
@@ -183,6 +193,7 @@ func (c *Connector) put(ctx context.Context, in candidate, sealer envelope.Seale
 			err = c.Store.Insert(ctx, &next)
 		}
 		if errors.Is(err, store.ErrConflict) {
+			again = true // it may be our own write, made again by the driver
 			continue
 		}
 		if err != nil {
@@ -190,9 +201,17 @@ func (c *Connector) put(ctx context.Context, in candidate, sealer envelope.Seale
 		}
 		c.Audit.Add(audit.Record{Action: audit.Sealed, Outcome: audit.OutcomeConnect, User: next.UserID, Grants: auditGrant(&next)})
 		tracing.Log(ctx, c.Log).Info("stored", zap.String("grant", next.ID), zap.String("broker", next.BrokerType), zap.Int64("version", next.Version))
-		c.Dispatcher.Send(ctx, &next)
+		return c.Dispatcher.Tell(ctx, &next)
+	}
+}
+
+// duplicate handles a connect that is known. If it was delivered before, what it
+// brought may be stored and not told.
+func (c *Connector) duplicate(ctx context.Context, in, known *store.Grant, again bool) error {
+	if !again || !in.ConnectedAt.Equal(known.ConnectedAt) || known.ConnectedIn == 0 || known.State == store.Revoked {
 		return nil
 	}
+	return c.Dispatcher.Retell(ctx, c.Settler.Announcer, known, known.ConnectedIn, events.TokenStored)
 }
 
 // repeats reports whether a connect that claims to be newer brings the refresh

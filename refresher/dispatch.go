@@ -70,13 +70,65 @@ func (d *Dispatcher) Send(ctx context.Context, g *store.Grant) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), sendTimeout)
 	defer cancel()
 	if err := d.Deliver(ctx, g); err != nil {
-		d.failed.Inc()
-		tracing.Log(ctx, d.log).Warn("an outbox could not be delivered; reconciliation will", zap.String("grant", g.ID), zap.Error(err))
+		d.leave(ctx, g, err)
 	}
 }
 
+func (d *Dispatcher) leave(ctx context.Context, g *store.Grant, err error) {
+	d.failed.Inc()
+	tracing.Log(ctx, d.log).Warn("an outbox could not be delivered; reconciliation will", zap.String("grant", g.ID), zap.Error(err))
+}
+
+// Hold spares a grant that is about to be saved the writing of its outbox, and
+// the second write that would empty it. The caller holds the message that made
+// the change, and acknowledges it only when Tell has returned nil.
+func (d *Dispatcher) Hold(g *store.Grant) {
+	g.Outbox.Held = true
+	if g.Due != nil && !d.beyond(g.Due) {
+		g.Due.Stream = d.Stream()
+	}
+}
+
+// Tell is Send for an outbox that may be held: if it can't be delivered now, it
+// is written for reconciliation. An error means that neither was possible, and
+// that the message held must come again.
+func (d *Dispatcher) Tell(ctx context.Context, g *store.Grant) error {
+	if g.Outbox == nil || !g.Outbox.Held {
+		d.Send(ctx, g)
+		return nil
+	}
+	sending, cancel := context.WithTimeout(context.WithoutCancel(ctx), sendTimeout)
+	defer cancel()
+	err := d.Deliver(sending, g)
+	if err == nil {
+		return nil
+	}
+	d.leave(ctx, g, err)
+	return d.store.Owe(context.WithoutCancel(ctx), g)
+}
+
+// Retell sends the event of a version of a grant, and the schedule of its next
+// action, which an earlier delivery of the message at hand may have left
+// untold. The event has the id that it had then. After an error the message has
+// to come again.
+func (d *Dispatcher) Retell(ctx context.Context, a Announcer, g *store.Grant, version int64, kind string) error {
+	next := g.Clone()
+	next.Outbox, next.Version = nil, version
+	if err := a.Announce(next, kind, ""); err != nil {
+		return err
+	}
+	next.Version = g.Version
+	if now := d.now(); g.Due != nil && g.Due.At.After(now) && !g.Lease.Live(now) {
+		a.Schedule(next, next.Due)
+	}
+	next.Outbox.Held = true // what the grant's own outbox holds is for reconciliation
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), sendTimeout)
+	defer cancel()
+	return d.Deliver(ctx, next)
+}
+
 // Deliver sends everything in the grant's outbox, waits until JetStream has
-// acknowledged it, and then empties the outbox. After an error the outbox stays
+// acknowledged it, and then empties the outbox, unless it is held. After an error the outbox stays
 // and may be delivered again: events carry a stable id, and a schedule
 // replaces the one before it.
 func (d *Dispatcher) Deliver(ctx context.Context, g *store.Grant) error {
@@ -119,6 +171,9 @@ func (d *Dispatcher) Deliver(ctx context.Context, g *store.Grant) error {
 		}
 		return err
 	}
+	if g.Outbox.Held {
+		return nil
+	}
 	return d.store.Sent(ctx, g, stream)
 }
 
@@ -128,11 +183,15 @@ func (d *Dispatcher) schedule(ctx context.Context, g *store.Grant) (jetstream.Pu
 	if g.Due == nil {
 		return nil, d.Unschedule(ctx, g.ID)
 	}
-	if g.Due.At.After(d.now().Add(d.horizon)) {
+	if d.beyond(g.Due) {
 		return nil, nil
 	}
 	return d.publishSchedule(ctx, dueMessage(g), g.Due.At, g.Due.Trace)
 }
+
+// beyond reports whether an action is due so late that its schedule need not
+// lie in the stream yet.
+func (d *Dispatcher) beyond(due *store.Due) bool { return due.At.After(d.now().Add(d.horizon)) }
 
 // Later puts the message of a due action off to another time without touching
 // the grant: the action is as due as before.

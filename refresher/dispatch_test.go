@@ -19,7 +19,9 @@ func (r *rig) changed(w *worker, in time.Duration) *store.Grant {
 	r.t.Helper()
 	g := r.connect(w, meshsim.ConnectSpec{})
 	w.settler.Schedule(g, &store.Due{At: r.clock.Now().Add(in), Action: store.Refresh})
+	g.Version = 0 // a version has one event
 	require.NoError(r.t, w.settler.Announce(g, events.TokenStored, ""))
+	g.Version = 1
 	require.NoError(r.t, w.settler.Announce(g, events.TokenRefreshed, ""))
 	require.NoError(r.t, w.store.Save(r.t.Context(), g))
 	return g

@@ -100,12 +100,21 @@ func (r *Refresher) Stop() { r.queue.Close() }
 // Wait returns when, after Stop, the answer of every call is kept.
 func (r *Refresher) Wait() { r.underWay.Wait() }
 
-// Due handles a refresh.due message. nil: all is done, or the message is out
-// of date. A *LaterError or *store.LeasedError tells when to come back; any
-// other error means that nothing was called or spent.
-func (r *Refresher) Due(ctx context.Context, m events.RefreshDue) error {
+// Due handles a refresh.due message, which the caller acknowledges when it
+// returns nil: all is done and told, or the message is out of date. again: the
+// message has been delivered before, so that somebody may have died between
+// doing and telling. A *LaterError or *store.LeasedError tells when to come
+// back; after any other error nothing was spent, or what was got is stored and
+// is told when the message comes again.
+func (r *Refresher) Due(ctx context.Context, m events.RefreshDue, again bool) error {
 	r.underWay.Add(1)
 	defer r.underWay.Done()
+	if again {
+		// Not to be put off: another schedule would take the place of this message.
+		if done, err := r.told(ctx, m); done || err != nil {
+			return err
+		}
+	}
 	done, err := r.queue.Enter(ctx, m.BrokerType, Urgency{Unknown: m.Unknown, Idle: m.Idle, ExpiresAt: m.ExpiresAt})
 	if err != nil {
 		return err
@@ -132,35 +141,6 @@ func (r *Refresher) Now(ctx context.Context, g *store.Grant) (*store.Grant, erro
 		return nil, err
 	}
 	return r.refresh(ctx, events.RefreshDue{GrantID: g.ID, BrokerType: g.BrokerType, Version: g.Version}, g.UserID, nil, done)
-}
-
-// reschedule makes good what an out of date message may hide: it can have
-// replaced the schedule that is current.
-func (r *Refresher) reschedule(ctx context.Context, m events.RefreshDue) error {
-	g, err := r.store.Get(ctx, m.GrantID)
-	if errors.Is(err, store.ErrNotFound) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	r.checkAge(g, m)
-	if g.Due == nil || g.Lease.Live(r.now()) || !g.Due.At.After(r.now()) {
-		return nil
-	}
-	r.settler.Schedule(g, g.Due)
-	r.dispatcher.Send(ctx, g)
-	return nil
-}
-
-// checkAge says loudly when a grant is older than a schedule made for it.
-func (r *Refresher) checkAge(g *store.Grant, scheduled events.RefreshDue) {
-	if scheduled.Version <= g.Version {
-		return
-	}
-	r.metrics.outdated.Inc()
-	r.log.Error("a schedule is newer than the grant it was made for: the database was restored from an older copy, and refresh tokens in it may have been replaced since",
-		zap.String("grant", g.ID), zap.Int64("scheduled", scheduled.Version), zap.Int64("stored", g.Version))
 }
 
 // refresh does everything between the permission and the event. The user may be
@@ -227,12 +207,14 @@ func (r *Refresher) refresh(ctx context.Context, m events.RefreshDue, user strin
 		done(idle)
 		return r.unopened(ctx, g, err)
 	}
-	return r.call(ctx, g, tokens, sealer, done)
+	return r.call(ctx, g, tokens, sealer, dueAt != nil, done)
 }
 
 // call spends the refresh token. From here on nothing is given up for the
-// sake of ctx: the answer is kept even while the process shuts down.
-func (r *Refresher) call(ctx context.Context, g *store.Grant, tokens store.TokenSet, sealer envelope.Sealer, done func(*Failure)) (*store.Grant, error) {
+// sake of ctx: the answer is kept even while the process shuts down. held: the
+// caller holds a message until the outcome is told. The error then may come
+// with a grant: its tokens are stored, and the message has to tell it.
+func (r *Refresher) call(ctx context.Context, g *store.Grant, tokens store.TokenSet, sealer envelope.Sealer, held bool, done func(*Failure)) (*store.Grant, error) {
 	ctx = context.WithoutCancel(ctx)
 	sent := r.now()
 	request := RefreshRequest{BrokerType: g.BrokerType, RefreshToken: tokens.RefreshToken, TradeToken: tokens.TradeToken}
@@ -256,19 +238,19 @@ func (r *Refresher) call(ctx context.Context, g *store.Grant, tokens store.Token
 	r.metrics.call(g.BrokerType, r.now().Sub(sent), nil)
 	saved, err := r.keep(ctx, g, pending{
 		answer: answer, presented: tokens.RefreshToken, connectedAt: g.ConnectedAt, epoch: g.Epoch,
-		renewed: request.CreateNewRefreshToken, sent: sent,
+		renewed: request.CreateNewRefreshToken, sent: sent, held: held,
 	}, sealer)
 	if err != nil || saved == nil {
 		return nil, err
 	}
 	tracing.Log(ctx, r.log).Info("refreshed", zap.String("grant", g.ID), zap.String("broker", g.BrokerType), zap.Int64("version", saved.Version))
-	r.dispatcher.Send(ctx, saved)
+	untold := r.dispatcher.Tell(ctx, saved)
 	if len(saved.Accounts) != len(g.Accounts) || saved.Rev != g.Rev+1 {
 		if err := r.changed(ctx, g.UserID); err != nil {
 			r.log.Warn("sorting out accounts after a refresh failed; the next connect or refresh does it", zap.String("grant", g.ID), zap.Error(err))
 		}
 	}
-	return saved, nil
+	return saved, untold
 }
 
 // failed stores what a failure means. If that can't be stored now the lease
@@ -401,7 +383,7 @@ func (r *Refresher) apply(ctx context.Context, g *store.Grant, p pending, sealer
 			return nil, err
 		}
 		if g.Applied == p.epoch && p.connectedAt.Equal(g.ConnectedAt) {
-			return g, nil // it is there: an earlier attempt arrived after all
+			return g, r.arrived(g) // an earlier attempt succeeded after all
 		}
 		if !Supersedes(g, current.RefreshToken, p.presented, p.connectedAt, p.answer, p.epoch) {
 			r.metrics.discarded.Inc()
@@ -414,6 +396,9 @@ func (r *Refresher) apply(ctx context.Context, g *store.Grant, p pending, sealer
 			return nil, err
 		}
 		next.Sealed = store.SealTokens(sealer, tokens, next.Binding())
+		if p.held && g.Outbox == nil {
+			r.dispatcher.Hold(next)
+		}
 		err = r.store.Save(ctx, next)
 		if err == nil {
 			r.record(audit.Sealed, audit.OutcomeRefresh, next)

@@ -223,7 +223,7 @@ func (r *rig) hold(account string) {
 // inBackground handles a due message and returns where its error arrives.
 func (r *rig) inBackground(w *worker, m events.RefreshDue) <-chan error {
 	done := make(chan error, 1)
-	go func() { done <- w.Due(context.Background(), m) }()
+	go func() { done <- w.Due(context.Background(), m, false) }()
 	return done
 }
 

@@ -37,6 +37,7 @@ func TestReconciliationTellsInTheTraceOfTheChange(t *testing.T) {
 	w.settler.Schedule(g, &store.Due{At: r.clock.Now().Add(config.Default().Refresh.Horizon + hour), Action: store.Refresh})
 	require.NoError(t, w.settler.Announce(g, events.TokenStored, ""))
 	require.NoError(t, w.store.Save(traced(t, parents[0]), g))
+	g.Version++ // a version has one event
 	require.NoError(t, w.settler.Announce(g, events.TokenRefreshed, ""))
 	require.NoError(t, w.store.Save(traced(t, parents[1]), g))
 
@@ -70,7 +71,7 @@ func TestTracesGoOnThroughDetours(t *testing.T) {
 	w.dispatcher.Tracer = tracing.NewTracer(provider)
 	ctx, span := provider.Tracer("test").Start(t.Context(), "process")
 	r.failWrites(true)
-	require.NoError(t, w.Due(ctx, due(g)))
+	require.NoError(t, w.Due(ctx, due(g), false))
 	r.failWrites(false)
 	span.End()
 	var names []string

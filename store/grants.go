@@ -38,7 +38,7 @@ func (s *Store) Insert(ctx context.Context, g *Grant) (err error) {
 	g.traced(ctx)
 	ctx, span := startSpan(ctx, "insert", g)
 	defer func() { tracing.End(span, err) }()
-	_, err = s.grants.InsertOne(ctx, g)
+	_, err = s.grants.InsertOne(ctx, g.document())
 	if mongo.IsDuplicateKeyError(err) {
 		return fmt.Errorf("inserting grant %s: %w", g.ID, ErrConflict)
 	}
@@ -56,7 +56,7 @@ func (s *Store) Save(ctx context.Context, g *Grant) (err error) {
 	g.traced(ctx)
 	ctx, span := startSpan(ctx, "replace", g)
 	defer func() { tracing.End(span, err) }()
-	res, err := s.grants.ReplaceOne(ctx, revision(g.ID, g.Rev-1), g)
+	res, err := s.grants.ReplaceOne(ctx, revision(g.ID, g.Rev-1), g.document())
 	switch {
 	case err != nil:
 		err = fmt.Errorf("saving grant %s: %w", g.ID, err)
@@ -161,6 +161,23 @@ func (s *Store) Sent(ctx context.Context, g *Grant, stream string) error {
 	}
 	if _, err := s.grants.UpdateOne(ctx, revision(g.ID, g.Rev), update); err != nil {
 		return fmt.Errorf("emptying the outbox of grant %s: %w", g.ID, err)
+	}
+	return nil
+}
+
+// Owe writes a held outbox after all, if the document still has the revision of
+// g. ErrConflict: it has not, and nothing was written.
+func (s *Store) Owe(ctx context.Context, g *Grant) error {
+	set := bson.D{{Key: "outbox", Value: g.Outbox}}
+	if g.Due != nil {
+		set = append(set, bson.E{Key: "due.stream", Value: ""})
+	}
+	res, err := s.grants.UpdateOne(ctx, revision(g.ID, g.Rev), bson.D{{Key: "$set", Value: set}})
+	if err == nil && res.MatchedCount == 0 {
+		err = ErrConflict
+	}
+	if err != nil {
+		return fmt.Errorf("writing what is untold of grant %s: %w", g.ID, err)
 	}
 	return nil
 }
