@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
@@ -28,8 +29,44 @@ func (s *Store) Get(ctx context.Context, id string) (*Grant, error) {
 
 // ByUser returns all grants of a user, in no order.
 func (s *Store) ByUser(ctx context.Context, userID string) ([]*Grant, error) {
-	cursor, err := s.grants.Find(ctx, bson.D{{Key: "user", Value: userID}})
-	return collect[Grant](ctx, cursor, err, "reading a user's grants")
+	return s.userReads.do(ctx, userID)
+}
+
+func (s *Store) byUsers(ctx context.Context, users []string) []outcome[[]*Grant] {
+	cursor, err := s.grants.Find(ctx, anyOf("user", users))
+	found, err := collect[Grant](ctx, cursor, err, "reading users' grants")
+	if err != nil {
+		return failed[[]*Grant](len(users), err)
+	}
+	grants := make(map[string][]*Grant, len(users))
+	for _, g := range found {
+		grants[g.UserID] = append(grants[g.UserID], g)
+	}
+	all := make([]outcome[[]*Grant], len(users))
+	for i, user := range users {
+		all[i].out = grants[user]
+		// Who asked for the same user shares nothing with the others.
+		if slices.Contains(users[i+1:], user) {
+			all[i].out = cloneAll(grants[user])
+		}
+	}
+	return all
+}
+
+func cloneAll(grants []*Grant) []*Grant {
+	clones := make([]*Grant, len(grants))
+	for i, g := range grants {
+		clones[i] = g.Clone()
+	}
+	return clones
+}
+
+// anyOf selects documents by a field that has one of some values.
+func anyOf(field string, values []string) bson.D {
+	if len(values) == 1 {
+		return bson.D{{Key: field, Value: values[0]}}
+	}
+	return bson.D{{Key: field, Value: bson.D{{Key: "$in", Value: values}}}}
 }
 
 // Insert stores a new grant with revision 1. ErrConflict: the id is taken.
@@ -38,7 +75,10 @@ func (s *Store) Insert(ctx context.Context, g *Grant) (err error) {
 	g.traced(ctx)
 	ctx, span := startSpan(ctx, "insert", g)
 	defer func() { tracing.End(span, err) }()
-	_, err = s.grants.InsertOne(ctx, g.document())
+	doc, err := bson.Marshal(g.document())
+	if err == nil {
+		_, err = s.inserts.do(ctx, doc)
+	}
 	if mongo.IsDuplicateKeyError(err) {
 		return fmt.Errorf("inserting grant %s: %w", g.ID, ErrConflict)
 	}
@@ -46,6 +86,22 @@ func (s *Store) Insert(ctx context.Context, g *Grant) (err error) {
 		return fmt.Errorf("inserting grant %s: %w", g.ID, err)
 	}
 	return nil
+}
+
+func (s *Store) insertAll(ctx context.Context, docs []bson.Raw) []outcome[struct{}] {
+	_, err := s.grants.InsertMany(ctx, docs, options.InsertMany().SetOrdered(false))
+	var bulk mongo.BulkWriteException
+	if !errors.As(err, &bulk) {
+		return failed[struct{}](len(docs), err) // all, or none
+	}
+	all := make([]outcome[struct{}], len(docs))
+	if bulk.WriteConcernError != nil {
+		all = failed[struct{}](len(docs), bulk.WriteConcernError)
+	}
+	for _, e := range bulk.WriteErrors {
+		all[e.Index].err = e.WriteError
+	}
+	return all
 }
 
 // Save replaces the document if it still has the revision of g, and raises

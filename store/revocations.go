@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
@@ -54,14 +55,9 @@ func (s *Store) Revoked(ctx context.Context, user, broker string, accounts []str
 			ids = append(ids, scope.id())
 		}
 	}
-	cursor, err := s.revocations.Find(ctx, bson.D{{Key: "_id", Value: bson.D{{Key: "$in", Value: ids}}}})
-	found, err := collect[revocation](ctx, cursor, err, "reading disconnects")
+	at, err := s.revokedReads.do(ctx, ids)
 	if err != nil {
 		return nil, err
-	}
-	at := make(map[string]time.Time, len(found))
-	for _, r := range found {
-		at[r.ID] = r.At
 	}
 	last := make(map[string]time.Time)
 	for _, account := range append([]string{""}, accounts...) {
@@ -72,6 +68,24 @@ func (s *Store) Revoked(ctx context.Context, user, broker string, accounts []str
 		}
 	}
 	return last, nil
+}
+
+// revokedAt reads the times of revocations for all who ask, who share the map.
+func (s *Store) revokedAt(ctx context.Context, ids [][]string) []outcome[map[string]time.Time] {
+	cursor, err := s.revocations.Find(ctx, anyOf("_id", slices.Concat(ids...)))
+	found, err := collect[revocation](ctx, cursor, err, "reading disconnects")
+	if err != nil {
+		return failed[map[string]time.Time](len(ids), err)
+	}
+	at := make(map[string]time.Time, len(found))
+	for _, r := range found {
+		at[r.ID] = r.At
+	}
+	all := make([]outcome[map[string]time.Time], len(ids))
+	for i := range all {
+		all[i].out = at
+	}
+	return all
 }
 
 // PurgeRevocations drops what need not be remembered any more.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo"
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
 	"go.mongodb.org/mongo-driver/v2/mongo/readconcern"
@@ -53,6 +54,10 @@ type Store struct {
 	connectKeys *mongo.Collection
 	meta        *mongo.Collection
 	auditHeads  *mongo.Collection
+
+	inserts      gather[bson.Raw, struct{}]
+	userReads    gather[string, []*Grant]
+	revokedReads gather[[]string, map[string]time.Time]
 }
 
 // Open connects and checks that the server answers. Writes are acknowledged by
@@ -77,7 +82,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		return nil, fmt.Errorf("reaching MongoDB: %w", err)
 	}
 	db := client.Database(o.Database)
-	return &Store{
+	s := &Store{
 		client:      client,
 		hosts:       opts.Hosts,
 		tls:         opts.TLSConfig != nil,
@@ -87,7 +92,11 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		connectKeys: db.Collection("connect_keys"),
 		meta:        db.Collection("meta"),
 		auditHeads:  db.Collection("audit_heads"),
-	}, nil
+	}
+	s.inserts.doing, s.inserts.run = "storing grants", s.insertAll
+	s.userReads.doing, s.userReads.run = "reading users' grants", s.byUsers
+	s.revokedReads.doing, s.revokedReads.run = "reading disconnects", s.revokedAt
+	return s, nil
 }
 
 // Close ends the connections.

@@ -1,0 +1,90 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"sync"
+)
+
+// gather makes one command of calls that come while another command is under
+// way. A call that comes alone waits for nothing.
+type gather[In, Out any] struct {
+	// doing says what a caller waits for.
+	doing string
+	// run does what was gathered, and returns an outcome for each. It is not
+	// ended by the end of any caller's context.
+	run func(ctx context.Context, in []In) []outcome[Out]
+
+	mu      sync.Mutex
+	waiting []*gathered[In, Out]
+	running int
+}
+
+type outcome[Out any] struct {
+	out Out
+	err error
+}
+
+type gathered[In, Out any] struct {
+	in      In
+	outcome outcome[Out]
+	done    chan struct{}
+}
+
+// Two commands at once keep the database busy while an answer is on its way;
+// the bound keeps them well below the size of a message.
+const gatheredCommands, maxGathered = 2, 100
+
+// do returns the outcome of one call. When ctx ends first, what was asked for
+// may or may not happen.
+func (g *gather[In, Out]) do(ctx context.Context, in In) (Out, error) {
+	call := &gathered[In, Out]{in: in, done: make(chan struct{})}
+	g.mu.Lock()
+	g.waiting = append(g.waiting, call)
+	if g.running < gatheredCommands {
+		g.running++
+		go g.work(context.WithoutCancel(ctx))
+	}
+	g.mu.Unlock()
+	select {
+	case <-call.done:
+		return call.outcome.out, call.outcome.err
+	case <-ctx.Done():
+		var none Out
+		return none, fmt.Errorf("%s: %w", g.doing, ctx.Err())
+	}
+}
+
+// work runs what waits until nothing does.
+func (g *gather[In, Out]) work(ctx context.Context) {
+	for {
+		g.mu.Lock()
+		n := min(len(g.waiting), maxGathered)
+		if n == 0 {
+			g.running--
+			g.mu.Unlock()
+			return
+		}
+		batch := g.waiting[:n:n]
+		g.waiting = g.waiting[n:]
+		g.mu.Unlock()
+
+		in := make([]In, n)
+		for i, call := range batch {
+			in[i] = call.in
+		}
+		for i, o := range g.run(ctx, in) {
+			batch[i].outcome = o
+			close(batch[i].done)
+		}
+	}
+}
+
+// failed is the outcome of n calls that failed alike.
+func failed[Out any](n int, err error) []outcome[Out] {
+	all := make([]outcome[Out], n)
+	for i := range all {
+		all[i].err = err
+	}
+	return all
+}

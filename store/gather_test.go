@@ -1,0 +1,162 @@
+package store_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/latchkey/latchkey/cmd/sandbox/engines/enginestest"
+	"github.com/latchkey/latchkey/store"
+)
+
+// many runs f for each number below n, all at once, and returns the errors.
+func many(n int, f func(i int) error) []error {
+	errs := make([]error, n)
+	var wg sync.WaitGroup
+	for i := range n {
+		wg.Go(func() { errs[i] = f(i) })
+	}
+	wg.Wait()
+	return errs
+}
+
+// slowly has every command take a while, so that calls come while others are
+// under way, and counts inserts.
+func slowly(t *testing.T, db *enginestest.Database) (inserts *atomic.Int64) {
+	t.Helper()
+	inserts = new(atomic.Int64)
+	db.Proxy().Delay(20 * time.Millisecond)
+	db.Proxy().FailWrites(91, func(command, _ string) bool {
+		if command == "insert" {
+			inserts.Add(1)
+		}
+		return false
+	})
+	return inserts
+}
+
+func TestInsertsAtOnceAreOneCommandEachWithItsOwnOutcome(t *testing.T) {
+	db := enginestest.MongoDB(t)
+	s := connect(t, options(t, db))
+	require.NoError(t, s.Ensure(t.Context()))
+	insert(t, s, active("g0"), active("g7"))
+	inserts := slowly(t, db)
+	errs := many(250, func(i int) error { return s.Insert(t.Context(), active(fmt.Sprint("g", i%200))) })
+	db.Proxy().Delay(0)
+	taken := map[string]int{}
+	for i, err := range errs {
+		if err == nil {
+			taken[fmt.Sprint("g", i%200)]++
+			continue
+		}
+		require.ErrorIs(t, err, store.ErrConflict)
+		require.ErrorContains(t, err, fmt.Sprint("g", i%200))
+	}
+	require.Len(t, taken, 198)
+	for id, n := range taken {
+		require.Equal(t, 1, n, id)
+		get(t, s, id)
+	}
+	require.Less(t, inserts.Load(), int64(100))
+}
+
+func TestReadsAtOnceAreAnsweredEachWithItsOwn(t *testing.T) {
+	db := enginestest.MongoDB(t)
+	s := connect(t, options(t, db))
+	require.NoError(t, s.Ensure(t.Context()))
+	for i := range 20 {
+		g := active(fmt.Sprint("g", i))
+		g.UserID = fmt.Sprint("user-", i)
+		insert(t, s, g)
+	}
+	require.NoError(t, s.Revoke(t.Context(), store.Scope{User: "user-3"}, now, now))
+	slowly(t, db)
+	var mu sync.Mutex
+	seen := map[*store.Grant]bool{}
+	for _, err := range many(60, func(i int) error {
+		found, err := s.ByUser(t.Context(), fmt.Sprint("user-", i%30))
+		if err != nil {
+			return err
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		if len(found) != map[bool]int{true: 1, false: 0}[i%30 < 20] || len(found) == 1 && found[0].ID != fmt.Sprint("g", i%30) {
+			return fmt.Errorf("%d: %v", i, ids(found))
+		}
+		for _, g := range found {
+			if seen[g] {
+				return errors.New("two callers have the same grant in hand")
+			}
+			seen[g] = true
+		}
+		return nil
+	}) {
+		require.NoError(t, err)
+	}
+	for _, err := range many(60, func(i int) error {
+		at, err := s.Revoked(t.Context(), fmt.Sprint("user-", i%30), "coinbase", []string{"acc-1"})
+		if err == nil && (len(at) > 0) != (i%30 == 3) {
+			err = fmt.Errorf("%d: %v", i, at)
+		}
+		return err
+	}) {
+		require.NoError(t, err)
+	}
+}
+
+func TestWhatIsGatheredFailsForAll(t *testing.T) {
+	db := enginestest.MongoDB(t)
+	o := options(t, db)
+	o.Timeout = time.Second
+	s := connect(t, o)
+	require.NoError(t, s.Ensure(t.Context()))
+	db.Proxy().FailWrites(13, func(string, string) bool { return true })
+	for _, err := range many(10, func(i int) error { return s.Insert(t.Context(), active(fmt.Sprint("g", i))) }) {
+		require.Error(t, err)
+		require.NotErrorIs(t, err, store.ErrConflict)
+	}
+	db.Proxy().FailWrites(0, nil)
+	db.Proxy().Cut()
+	for _, err := range many(10, func(i int) error {
+		_, err := s.ByUser(t.Context(), fmt.Sprint(i))
+		_, also := s.Revoked(t.Context(), fmt.Sprint(i), "coinbase", nil)
+		if err == nil || also == nil {
+			return nil
+		}
+		return errors.Join(err, also)
+	}) {
+		require.Error(t, err)
+	}
+	db.Proxy().Restore()
+	_, err := s.ByUser(t.Context(), "user")
+	require.NoError(t, err, "the next one works again")
+}
+
+// One caller's end is nobody else's.
+func TestWhoeverEndsEarlyLeavesTheOthers(t *testing.T) {
+	db := enginestest.MongoDB(t)
+	s := connect(t, options(t, db))
+	require.NoError(t, s.Ensure(t.Context()))
+	slowly(t, db)
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	for i, err := range many(20, func(i int) error {
+		ctx := t.Context()
+		if i%2 == 0 {
+			ctx = ended
+		}
+		return s.Insert(ctx, active(fmt.Sprint("g", i)))
+	}) {
+		if i%2 == 0 {
+			require.ErrorIs(t, err, context.Canceled)
+		} else {
+			require.NoError(t, err)
+		}
+	}
+}
