@@ -89,7 +89,7 @@ func TestErrorsOfAnAbsentServerSayWhatWasBeingDone(t *testing.T) {
 	g.Rev = 4
 	for doing, call := range map[string]func() error{
 		"reading grant g":                      func() error { _, err := s.Get(ctx, "g"); return err },
-		"reading a user's grants":              func() error { _, err := s.ByUser(ctx, "u"); return err },
+		"reading users' grants":                func() error { _, err := s.ByUser(ctx, "u"); return err },
 		"inserting grant g":                    func() error { return s.Insert(ctx, active("g")) },
 		"saving grant g":                       func() error { return s.Save(ctx, g) },
 		"deleting grant g":                     func() error { return s.Delete(ctx, g) },

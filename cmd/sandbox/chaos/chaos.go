@@ -57,6 +57,7 @@ const (
 
 	refreshGrace = 45 * time.Second
 	clockSkew    = 2 * time.Second
+	ackWait      = 3 * time.Second
 	settleWithin = 6 * time.Minute
 )
 
@@ -87,7 +88,7 @@ func settings() []string {
 		"LATCHKEY_LIMITS_BREAKER_OPEN=2s",
 		"LATCHKEY_CONNECT_CONCURRENCY=4",
 		"LATCHKEY_REFRESH_CONCURRENCY=16",
-		"LATCHKEY_MESSAGES_ACK_WAIT=3s",
+		"LATCHKEY_MESSAGES_ACK_WAIT=" + ackWait.String(),
 		"LATCHKEY_MESSAGES_BACKOFF_MIN=200ms",
 		"LATCHKEY_MESSAGES_BACKOFF_MAX=3s",
 		"LATCHKEY_RECONCILE_INTERVAL=2s",

@@ -165,6 +165,16 @@ func (r *run) wipeBroker(ctx context.Context) error {
 	}); err != nil {
 		return err
 	}
+	// Nor may a message that a killed worker held still have to come again: what
+	// it tells would be wiped with it.
+	if err := until(ctx, settleWithin, "messages of killed workers handled before the wipe", func() error {
+		if n := len(r.kills); n > 0 && time.Since(r.kills[n-1]) < 3*ackWait {
+			return errors.New("a worker was killed just now")
+		}
+		return nil
+	}); err != nil {
+		return err
+	}
 	if err := r.stopWorkers(); err != nil {
 		return err
 	}
