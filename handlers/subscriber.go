@@ -77,7 +77,7 @@ func (s *Subscriber) Subscribe(ctx context.Context, topic string) (<-chan *messa
 	if !ok {
 		return nil, errors.New("no source for subject " + topic)
 	}
-	if _, err := s.streams.Consumer(ctx, source.Stream, topic, 4*source.Concurrency); err != nil {
+	if _, err := s.streams.Consumer(ctx, source.Stream, topic, sharers*source.Concurrency); err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(ctx)
@@ -104,14 +104,53 @@ type feed struct {
 	slots chan struct{}
 }
 
-// pullWait bounds one pull request, and so how long an idle one lingers.
-const pullWait = 5 * time.Second
+const (
+	// sharers is among how many workers the server's bound on messages under way
+	// leaves each its full number.
+	sharers = 64
+	// pullWait bounds one pull request, and so how long an idle one lingers.
+	pullWait = 5 * time.Second
+	// claimWait is how long a pull waits for more to ask for.
+	claimWait = 5 * time.Millisecond
+)
+
+// claim takes the free slots. One is waited for, and where most are taken, a
+// moment for some more: a pull for each message that was handled would cost as
+// much as the message. It returns 0 when ctx ends.
+func (f *feed) claim(ctx context.Context) (n int) {
+	select {
+	case f.slots <- struct{}{}:
+	case <-ctx.Done():
+		return 0
+	}
+	n = 1
+	wait := time.NewTimer(claimWait)
+	defer wait.Stop()
+	for ; n < cap(f.slots); n++ {
+		select {
+		case f.slots <- struct{}{}:
+			continue
+		default:
+		}
+		if n >= cap(f.slots)/4 {
+			break
+		}
+		select {
+		case f.slots <- struct{}{}:
+		case <-wait.C:
+			return n
+		case <-ctx.Done():
+			return n
+		}
+	}
+	return n
+}
 
 // consume pulls as many messages as there are free slots, until ctx ends. The
 // consumer is made again if it is gone.
 func (s *Subscriber) consume(ctx context.Context, topic string, source Source, f *feed) {
 	for ctx.Err() == nil {
-		consumer, err := s.streams.Consumer(ctx, source.Stream, topic, 4*source.Concurrency)
+		consumer, err := s.streams.Consumer(ctx, source.Stream, topic, sharers*source.Concurrency)
 		if err == nil {
 			err = s.pull(ctx, consumer, f)
 		}
@@ -128,20 +167,9 @@ func (s *Subscriber) consume(ctx context.Context, topic string, source Source, f
 
 func (s *Subscriber) pull(ctx context.Context, consumer jetstream.Consumer, f *feed) error {
 	for {
-		// One slot is waited for, further free ones are taken along.
-		select {
-		case f.slots <- struct{}{}:
-		case <-ctx.Done():
+		n := f.claim(ctx)
+		if n == 0 {
 			return nil
-		}
-		n := 1
-		for more := true; more; {
-			select {
-			case f.slots <- struct{}{}:
-				n++
-			default:
-				more = false
-			}
 		}
 		free := func(k int) {
 			for range k {
