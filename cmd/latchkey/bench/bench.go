@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -16,6 +15,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.mongodb.org/mongo-driver/v2/mongo"
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
+	"go.mongodb.org/mongo-driver/v2/mongo/readconcern"
+	"go.mongodb.org/mongo-driver/v2/mongo/writeconcern"
 	"go.uber.org/zap"
 
 	"github.com/latchkey/latchkey/cmd/latchkey/worker"
@@ -28,46 +29,28 @@ type Options struct {
 	// Name sets what is made apart from everything else: a few letters and
 	// digits, new for every run.
 	Name string
-	// Users is how many are made up, Callers how many ask at once.
-	Users, Callers int
+	// Users is how many are made up for each round of connects and of first
+	// requests, Warm (at most Users; 0: all) how many are asked for again and
+	// again, Callers how many ask at once.
+	Users, Warm, Callers int
 	// Duration is how long each round of requests lasts; Rounds how many there
 	// are of each kind.
 	Duration time.Duration
 	Rounds   int
+	// Prepare, if set, is called once the worker has made its collections, and
+	// again when those of the bare engine are there.
+	Prepare func(context.Context) error
 	// Progress is told of what begins.
 	Progress func(string)
 	Log      *zap.Logger
 }
 
-// Figure is what was measured of one kind of work, in units a second.
-type Figure struct {
-	Name string `json:"name"`
-	Unit string `json:"unit"`
-	// Latchkey and Bare hold one value a round, and their 99th percentiles in
-	// milliseconds where single answers were timed.
-	Latchkey    []float64 `json:"latchkey"`
-	Bare        []float64 `json:"bare"`
-	LatchkeyP99 []float64 `json:"latchkeyP99,omitempty"`
-	BareP99     []float64 `json:"bareP99,omitempty"`
-	// Against says what Bare is.
-	Against string `json:"against"`
-}
-
-// Ratio is the median of Latchkey to that of Bare.
-func (f Figure) Ratio() float64 { return Median(f.Latchkey) / Median(f.Bare) }
-
-// Median returns the middle of values; 0 of none.
-func Median(values []float64) float64 {
-	if len(values) == 0 {
-		return 0
-	}
-	sorted := slices.Sorted(slices.Values(values))
-	return (sorted[(len(sorted)-1)/2] + sorted[len(sorted)/2]) / 2
-}
-
 // Run measures. What it made is removed before it returns, also when ctx ends.
 func Run(ctx context.Context, cfg config.Config, o Options) (figures []Figure, err error) {
 	b := &run{Options: o, cfg: apart(cfg, o.Name)}
+	if b.Warm == 0 {
+		b.Warm = b.Users
+	}
 	b.subjects = events.Subjects{Prefix: b.cfg.NATS.Prefix}
 	nc, err := worker.Connect(b.cfg.NATS, "bench", o.Log)
 	if err != nil {
@@ -78,28 +61,47 @@ func Run(ctx context.Context, cfg config.Config, o Options) (figures []Figure, e
 	if b.js, err = jetstream.New(nc); err != nil {
 		return nil, fmt.Errorf("setting up JetStream: %w", err)
 	}
-	client, err := mongo.Connect(options.Client().ApplyURI(b.cfg.MongoDB.URI.Reveal()).SetTimeout(b.cfg.MongoDB.Timeout))
+	client, err := Connect(b.cfg.MongoDB)
 	if err != nil {
-		return nil, errors.New("mongodb.uri is not a usable connection string")
+		return nil, err
 	}
 	b.db = client.Database(b.cfg.MongoDB.Database)
 	defer func() {
 		ctx := context.WithoutCancel(ctx)
-		err = errors.Join(err, b.remove(ctx), client.Disconnect(ctx))
+		err = errors.Join(err, Remove(ctx, b.js, b.db, b.subjects, o.Progress), client.Disconnect(ctx))
 	}()
+	if err := b.prepare(ctx); err != nil {
+		return nil, err
+	}
+	connects, err := b.connects(ctx)
+	if err != nil {
+		return nil, err
+	}
+	// Of those users this worker keeps nothing yet.
 	stop, err := b.start(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, stop()) }()
-	for _, measure := range []func(context.Context) (Figure, error){b.connects, b.cold, b.warm} {
-		f, err := measure(ctx)
-		if err != nil {
-			return nil, err
-		}
-		figures = append(figures, f)
+	cold, err := b.cold(ctx)
+	if err != nil {
+		return nil, err
 	}
-	return figures, nil
+	warm, err := b.warm(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return []Figure{connects, cold, warm}, nil
+}
+
+// Connect connects to MongoDB as a worker does.
+func Connect(cfg config.MongoDB) (*mongo.Client, error) {
+	client, err := mongo.Connect(options.Client().ApplyURI(cfg.URI.Reveal()).SetTimeout(cfg.Timeout).
+		SetWriteConcern(writeconcern.Majority()).SetReadConcern(readconcern.Majority()))
+	if err != nil {
+		return nil, errors.New("mongodb.uri is not a usable connection string")
+	}
+	return client, nil
 }
 
 // run is a measurement under way.
@@ -112,11 +114,17 @@ type run struct {
 	db       *mongo.Database
 }
 
+// What is made has names that begin so, and nothing else is removed.
+const (
+	PrefixBegins   = "bench-"
+	DatabaseBegins = "latchkey_bench_"
+)
+
 // apart returns a configuration that shares servers and keys with cfg, and
 // nothing else.
 func apart(cfg config.Config, name string) config.Config {
-	cfg.NATS.Prefix = "bench-" + name
-	cfg.MongoDB.Database = "latchkey_bench_" + name
+	cfg.NATS.Prefix = PrefixBegins + name
+	cfg.MongoDB.Database = DatabaseBegins + name
 	cfg.Worker.ID = "bench-" + name
 	cfg.Admin.Listen = ""
 	cfg.Tracing.Endpoint = ""
@@ -124,9 +132,44 @@ func apart(cfg config.Config, name string) config.Config {
 	return cfg
 }
 
+// prepare has a worker make streams and collections, and makes the collection
+// of the bare engine, with the same indexes.
+func (b *run) prepare(ctx context.Context) error {
+	stop, err := b.start(ctx)
+	if err != nil {
+		return err
+	}
+	if err := stop(); err != nil {
+		return err
+	}
+	if err := Twin(ctx, b.db.Collection(grants), b.db.Collection(bare)); err != nil {
+		return err
+	}
+	if b.Prepare == nil {
+		return nil
+	}
+	return b.Prepare(ctx)
+}
+
+// Twin makes a collection that has the indexes of another.
+func Twin(ctx context.Context, of, twin *mongo.Collection) error {
+	specs, err := of.Indexes().ListSpecifications(ctx)
+	if err != nil {
+		return fmt.Errorf("listing the indexes: %w", err)
+	}
+	for _, spec := range specs {
+		if spec.Name == "_id_" {
+			continue
+		}
+		if _, err := twin.Indexes().CreateOne(ctx, mongo.IndexModel{Keys: spec.KeysDocument}); err != nil {
+			return fmt.Errorf("making the same indexes: %w", err)
+		}
+	}
+	return nil
+}
+
 // start runs a worker, unchanged, until stop is called.
 func (b *run) start(ctx context.Context) (stop func() error, err error) {
-	b.Progress("starting a worker")
 	running, cancel := context.WithCancel(ctx)
 	ready, done := make(chan struct{}), make(chan error, 1)
 	go func() {
@@ -142,23 +185,22 @@ func (b *run) start(ctx context.Context) (stop func() error, err error) {
 	}
 }
 
-// remove deletes the streams and the database.
-func (b *run) remove(ctx context.Context) error {
-	b.Progress("removing what was made")
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+// Remove deletes the streams and the database of a measurement.
+func Remove(ctx context.Context, js jetstream.JetStream, db *mongo.Database, s events.Subjects, progress func(string)) error {
+	progress("removing what was made")
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
 	defer cancel()
-	if !strings.HasPrefix(b.subjects.Prefix, "bench-") || !strings.HasPrefix(b.db.Name(), "latchkey_bench_") {
+	if !strings.HasPrefix(s.Prefix, PrefixBegins) || !strings.HasPrefix(db.Name(), DatabaseBegins) {
 		return errors.New("these are not the names that a measurement uses; nothing was removed")
 	}
 	var failed []error
-	s := b.subjects
 	for _, name := range []string{s.IntegrationStream(), s.RefreshStream(), s.LifecycleStream(), s.RecoveryStream(), s.CanaryStream(), s.DeadLetterStream(), s.AuditStream()} {
-		if err := b.js.DeleteStream(ctx, name); err != nil && !errors.Is(err, jetstream.ErrStreamNotFound) {
+		if err := js.DeleteStream(ctx, name); err != nil && !errors.Is(err, jetstream.ErrStreamNotFound) {
 			failed = append(failed, fmt.Errorf("removing stream %s: %w", name, err))
 		}
 	}
-	if err := b.db.Drop(ctx); err != nil {
-		failed = append(failed, fmt.Errorf("removing database %s: %w", b.db.Name(), err))
+	if err := db.Drop(ctx); err != nil {
+		failed = append(failed, fmt.Errorf("removing database %s: %w", db.Name(), err))
 	}
 	return errors.Join(failed...)
 }

@@ -18,61 +18,127 @@ import (
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
 
 	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/store"
+)
+
+// The collections of the worker and of the bare engine.
+const (
+	grants = "grants"
+	bare   = "bare"
 )
 
 // batch is how many documents the bare driver writes at once.
 const batch = 500
 
-func user(i int) string { return fmt.Sprint("user-", i) }
+// long bounds the reading of all documents of a round.
+const long = 10 * time.Minute
 
-// connects measures how fast connects are stored, scheduled and announced, and
-// leaves the users there. There is one round: a second one would find them.
-func (b *run) connects(ctx context.Context) (Figure, error) {
-	b.Progress(fmt.Sprintf("connecting %d users", b.Users))
-	told := make(chan struct{}, b.Users)
-	sub, err := b.nc.Subscribe(b.subjects.LifecycleAll(events.TokenStored), func(*nats.Msg) { told <- struct{}{} })
-	if err != nil {
-		return Figure{}, fmt.Errorf("listening to events: %w", err)
+// broker is what all grants are of.
+const broker = "bench"
+
+func user(round, i int) string { return fmt.Sprint(usersOf(round), i) }
+
+func usersOf(round int) string { return fmt.Sprint("round-", round, "-user-") }
+
+func accountOf(user string) string { return "account of " + user }
+
+// alternately does two things, the first of them first in every other round: what
+// comes second finds caches filled.
+func alternately(round int, a, b func() error) error {
+	if round%2 == 1 {
+		a, b = b, a
 	}
-	defer func() { _ = sub.Unsubscribe() }() // fails on a closed connection only
-	begun := time.Now()
-	for i := range b.Users {
-		if _, err := b.js.PublishAsync(b.subjects.Connected(), connect(user(i)), jetstream.WithMsgID(user(i)), jetstream.WithStallWait(time.Minute)); err != nil {
-			return Figure{}, fmt.Errorf("publishing connects: %w", err)
-		}
+	if err := a(); err != nil {
+		return err
 	}
-	for range b.Users {
-		select {
-		case <-told:
-		case <-ctx.Done():
-			return Figure{}, ctx.Err()
-		case <-time.After(time.Minute):
-			return Figure{}, errors.New("no connect was stored for a minute; see the log, at log.level info")
-		}
-	}
-	f := Figure{Name: "connects stored, scheduled and announced", Unit: "connects/s", Against: "bulk upserts of the same documents"}
-	f.Latchkey = []float64{float64(b.Users) / time.Since(begun).Seconds()}
-	bare, err := b.upserts(ctx)
-	f.Bare = []float64{bare}
-	return f, err
+	return b()
 }
 
-// connect is a made up user's connect. Its tokens are none, and live too long to
-// be refreshed.
-func connect(user string) []byte {
+// connects measures how fast a backlog of connects is stored, scheduled and
+// announced, and leaves the users there. Each round has users of its own, and
+// a worker that starts when all connects lie there.
+func (b *run) connects(ctx context.Context) (Figure, error) {
+	f := Figure{Name: "connects stored, scheduled and announced", Unit: "connects/s", Against: "bulk upserts of the same documents"}
+	for round := range b.Rounds {
+		b.Progress(fmt.Sprintf("connecting %d users, round %d of %d", b.Users, round+1, b.Rounds))
+		rate, err := b.backlog(ctx, round)
+		if err != nil {
+			return f, err
+		}
+		f.Latchkey = append(f.Latchkey, rate)
+		if rate, err = b.upserts(ctx, round); err != nil {
+			return f, err
+		}
+		f.Bare = append(f.Bare, rate)
+	}
+	return f, nil
+}
+
+// backlog has the worker handle the connects of one round.
+func (b *run) backlog(ctx context.Context, round int) (rate float64, err error) {
+	var told atomic.Int64
+	all, some := make(chan struct{}), make(chan struct{}, 1)
+	sub, err := b.nc.Subscribe(b.subjects.LifecycleAll(events.TokenStored), func(*nats.Msg) {
+		if told.Add(1) == int64(b.Users) {
+			close(all)
+		}
+		select {
+		case some <- struct{}{}:
+		default:
+		}
+	})
+	if err != nil {
+		return 0, fmt.Errorf("listening to events: %w", err)
+	}
+	defer func() { _ = sub.Unsubscribe() }() // fails on a closed connection only
+	for i := range b.Users {
+		user := user(round, i)
+		if _, err := b.js.PublishAsync(b.subjects.Connected(), ConnectOf(user), jetstream.WithMsgID(user), jetstream.WithStallWait(time.Minute)); err != nil {
+			return 0, fmt.Errorf("publishing connects: %w", err)
+		}
+	}
+	select {
+	case <-b.js.PublishAsyncComplete():
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	}
+	stop, err := b.start(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, stop()) }()
+	begun := time.Now()
+	for {
+		select {
+		case <-all:
+			return float64(b.Users) / time.Since(begun).Seconds(), nil
+		case <-some:
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		case <-time.After(time.Minute):
+			return 0, errors.New("no connect was stored for a minute; see the log, at log.level info")
+		}
+	}
+}
+
+// ConnectOf is the connect of a user who is made up. Its tokens are none, and
+// live too long to be refreshed.
+func ConnectOf(user string) []byte {
 	body, _ := json.Marshal(map[string]any{"userId": user, "payload": map[string]any{"accessToken": map[string]any{ // strings and numbers only
-		"brokerType": "bench", "brokerName": "Bench", "expiresInSeconds": 30 * 86400, "refreshTokenExpiresInSeconds": 365 * 86400,
+		"brokerType": broker, "brokerName": "Bench", "expiresInSeconds": 30 * 86400, "refreshTokenExpiresInSeconds": 365 * 86400,
 		"accountTokens": []any{map[string]any{
-			"account":     map[string]any{"accountId": "account of " + user, "accountName": "Account"},
+			"account":     map[string]any{"accountId": accountOf(user), "accountName": "Account"},
 			"accessToken": "no token, but as long as many are: " + user, "refreshToken": "no refresh token either: " + user,
 		}},
 	}}})
 	return body
 }
 
-// upserts has the bare driver write the same documents elsewhere.
-func (b *run) upserts(ctx context.Context) (float64, error) {
-	cursor, err := b.db.Collection("grants").Find(ctx, bson.D{})
+// upserts has the bare driver write the documents of a round elsewhere.
+func (b *run) upserts(ctx context.Context, round int) (float64, error) {
+	ctx, cancel := context.WithTimeout(ctx, long)
+	defer cancel()
+	cursor, err := b.db.Collection(grants).Find(ctx, bson.D{{Key: "user", Value: bson.D{{Key: "$regex", Value: "^" + usersOf(round)}}}})
 	if err != nil {
 		return 0, fmt.Errorf("reading the documents: %w", err)
 	}
@@ -80,13 +146,19 @@ func (b *run) upserts(ctx context.Context) (float64, error) {
 	if err := cursor.All(ctx, &docs); err != nil {
 		return 0, fmt.Errorf("reading the documents: %w", err)
 	}
+	return Upserts(ctx, b.db.Collection(bare), docs)
+}
+
+// Upserts has the bare driver write documents in bulk, and returns how many a
+// second. Their first field is _id.
+func Upserts(ctx context.Context, c *mongo.Collection, docs []bson.D) (rate float64, err error) {
 	var writes []mongo.WriteModel
 	for _, doc := range docs {
 		writes = append(writes, mongo.NewReplaceOneModel().SetFilter(bson.D{{Key: "_id", Value: doc[0].Value}}).SetReplacement(doc).SetUpsert(true))
 	}
 	begun := time.Now()
 	for part := range slices.Chunk(writes, batch) {
-		if _, err := b.db.Collection("bare").BulkWrite(ctx, part, options.BulkWrite().SetOrdered(false)); err != nil {
+		if _, err := c.BulkWrite(ctx, part, options.BulkWrite().SetOrdered(false)); err != nil {
 			return 0, fmt.Errorf("writing the documents: %w", err)
 		}
 	}
@@ -96,37 +168,33 @@ func (b *run) upserts(ctx context.Context) (float64, error) {
 // cold measures the first request for each user, of whom the worker keeps
 // nothing yet.
 func (b *run) cold(ctx context.Context) (Figure, error) {
-	b.Progress("asking for each user once")
 	f := Figure{Name: "first request for a user", Unit: "requests/s", Against: "FindOne of the same documents by _id"}
-	var ids []any
-	cursor, err := b.db.Collection("grants").Find(ctx, bson.D{}, options.Find().SetProjection(bson.D{{Key: "_id", Value: 1}}))
-	if err != nil {
-		return f, fmt.Errorf("reading the documents: %w", err)
+	for round := range b.Rounds {
+		b.Progress(fmt.Sprintf("asking for each user once, round %d of %d", round+1, b.Rounds))
+		err := alternately(round, func() error {
+			rate, p99, err := b.once(ctx, b.Users, func(i int) error {
+				user := user(round, i)
+				var doc bson.Raw
+				return b.db.Collection(grants).FindOne(ctx, bson.D{{Key: "_id", Value: store.GrantID(user, broker, accountOf(user))}}).Decode(&doc)
+			})
+			f.Bare, f.BareP99 = append(f.Bare, rate), append(f.BareP99, p99)
+			return err
+		}, func() error {
+			rate, p99, err := b.once(ctx, b.Users, func(i int) error { _, err := b.ask(ctx, user(round, i)); return err })
+			f.Latchkey, f.LatchkeyP99 = append(f.Latchkey, rate), append(f.LatchkeyP99, p99)
+			return err
+		})
+		if err != nil {
+			return f, err
+		}
 	}
-	var docs []bson.D
-	if err := cursor.All(ctx, &docs); err != nil {
-		return f, fmt.Errorf("reading the documents: %w", err)
-	}
-	for _, doc := range docs {
-		ids = append(ids, doc[0].Value)
-	}
-	rate, p99, err := b.once(ctx, len(ids), func(i int) error {
-		var doc bson.Raw
-		return b.db.Collection("grants").FindOne(ctx, bson.D{{Key: "_id", Value: ids[i]}}).Decode(&doc)
-	})
-	if err != nil {
-		return f, err
-	}
-	f.Bare, f.BareP99 = []float64{rate}, []float64{p99}
-	rate, p99, err = b.once(ctx, b.Users, func(i int) error { _, err := b.ask(ctx, user(i)); return err })
-	f.Latchkey, f.LatchkeyP99 = []float64{rate}, []float64{p99}
-	return f, err
+	return f, nil
 }
 
 // warm measures requests for users of whom the worker has heard before.
 func (b *run) warm(ctx context.Context) (Figure, error) {
 	f := Figure{Name: "requests for users asked for before", Unit: "requests/s", Against: "a micro service that echoes the same reply"}
-	reply, err := b.ask(ctx, user(0))
+	reply, err := b.ask(ctx, user(0, 0))
 	if err != nil {
 		return f, err
 	}
@@ -135,22 +203,34 @@ func (b *run) warm(ctx context.Context) (Figure, error) {
 		return f, fmt.Errorf("starting the echo: %w", err)
 	}
 	defer func() { _ = service.Stop() }() // fails on a closed connection only
-	echo := b.subjects.Prefix + ".echo"
-	if err := service.AddEndpoint("echo", micro.HandlerFunc(func(r micro.Request) { _ = r.Respond(reply) }), micro.WithEndpointSubject(echo)); err != nil {
+	subject := b.subjects.Prefix + ".echo"
+	if err := service.AddEndpoint("echo", micro.HandlerFunc(func(r micro.Request) { _ = r.Respond(reply) }), micro.WithEndpointSubject(subject)); err != nil {
 		return f, fmt.Errorf("starting the echo: %w", err)
+	}
+	echo := func(i int) error {
+		_, err := b.nc.RequestWithContext(ctx, subject, request(user(0, i%b.Warm)))
+		return err
+	}
+	ask := func(i int) error { _, err := b.ask(ctx, user(0, i%b.Warm)); return err }
+	for _, do := range []func(int) error{echo, ask} {
+		if _, _, err := b.once(ctx, b.Warm, do); err != nil {
+			return f, err
+		}
 	}
 	for round := range b.Rounds {
 		b.Progress(fmt.Sprintf("asking again and again, round %d of %d", round+1, b.Rounds))
-		rate, p99, err := b.during(ctx, func(i int) error { _, err := b.nc.RequestWithContext(ctx, echo, request(user(i%b.Users))); return err })
+		err := alternately(round, func() error {
+			rate, p99, err := b.during(ctx, echo)
+			f.Bare, f.BareP99 = append(f.Bare, rate), append(f.BareP99, p99)
+			return err
+		}, func() error {
+			rate, p99, err := b.during(ctx, ask)
+			f.Latchkey, f.LatchkeyP99 = append(f.Latchkey, rate), append(f.LatchkeyP99, p99)
+			return err
+		})
 		if err != nil {
 			return f, err
 		}
-		f.Bare, f.BareP99 = append(f.Bare, rate), append(f.BareP99, p99)
-		rate, p99, err = b.during(ctx, func(i int) error { _, err := b.ask(ctx, user(i%b.Users)); return err })
-		if err != nil {
-			return f, err
-		}
-		f.Latchkey, f.LatchkeyP99 = append(f.Latchkey, rate), append(f.LatchkeyP99, p99)
 	}
 	return f, nil
 }

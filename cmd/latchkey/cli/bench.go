@@ -32,10 +32,10 @@ seconds don't.`,
   latchkey bench --users 100000 --callers 64 --duration 10s --rounds 5 --output json`,
 		Args: cobra.NoArgs,
 	}
-	cmd.Flags().IntVar(&o.Users, "users", 1000, "how many users to make up")
+	cmd.Flags().IntVar(&o.Users, "users", 1000, "how many users to make up for each round")
 	cmd.Flags().IntVar(&o.Callers, "callers", 64, "how many ask at once")
-	cmd.Flags().DurationVar(&o.Duration, "duration", 3*time.Second, "length of a round of requests")
-	cmd.Flags().IntVar(&o.Rounds, "rounds", 3, "rounds of requests")
+	cmd.Flags().DurationVar(&o.Duration, "duration", 3*time.Second, "length of a round of requests for users asked for before")
+	cmd.Flags().IntVar(&o.Rounds, "rounds", 3, "rounds of everything")
 	output := outputFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if o.Users < 1 || o.Callers < 1 || o.Rounds < 1 || o.Duration <= 0 {
@@ -59,10 +59,10 @@ seconds don't.`,
 		if *output == asJSON {
 			return printJSON(cmd.OutOrStdout(), figures)
 		}
-		rows := [][]string{{"FIGURE", "LATCHKEY", "BARE", "RATIO", "P99", "BARE P99", "BARE IS"}}
+		rows := [][]string{{"FIGURE", "LATCHKEY", "BARE", "RATIO", "SPREAD", "P99", "BARE P99", "BARE IS"}}
 		for _, f := range figures {
 			rows = append(rows, []string{
-				f.Name, fmt.Sprintf("%.0f %s", bench.Median(f.Latchkey), f.Unit), fmt.Sprintf("%.0f", bench.Median(f.Bare)), fmt.Sprintf("%.2f", f.Ratio()),
+				f.Name, fmt.Sprintf("%.0f %s", bench.Median(f.Latchkey), f.Unit), fmt.Sprintf("%.0f", bench.Median(f.Bare)), fmt.Sprintf("%.2f", f.Ratio()), bench.Spread("%.2f", f.Ratios()),
 				millis(f.LatchkeyP99), millis(f.BareP99), f.Against,
 			})
 		}

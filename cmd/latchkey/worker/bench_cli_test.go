@@ -35,11 +35,15 @@ func TestBenchMeasuresAndLeavesNothing(t *testing.T) {
 	for _, f := range figures {
 		require.Positive(t, f.Ratio(), f.Name)
 	}
-	require.Len(t, figures[2].Latchkey, 2)
+	for _, f := range figures {
+		require.Len(t, f.Latchkey, 2, f.Name)
+		require.Len(t, f.Ratios(), 2, f.Name)
+	}
 	require.Len(t, figures[2].BareP99, 2)
 	left()
 	table := o.ok(small...)
-	require.Contains(t, table, "RATIO")
+	require.Regexp(t, `RATIO +SPREAD`, table)
+	require.Regexp(t, ` \d+\.\d\d…\d+\.\d\d `, table)
 	require.Contains(t, table, " ms")
 	left()
 	for _, wrong := range []string{"--users", "--callers", "--rounds", "--duration"} {
