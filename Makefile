@@ -5,7 +5,7 @@ STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 CYCLONEDX = github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.10.0
 GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
-.PHONY: help deps scale build page demo sandbox test lint vuln race fuzz generate chaos check-deploy sbom
+.PHONY: help deps scale build page demo sandbox test lint vuln race fuzz generate chaos bench check-deploy sbom
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -95,3 +95,7 @@ generate: ## Make the generated documentation anew
 CHAOS ?= --duration 2m --grants 500
 chaos: build ## Put worker processes through failures and let the ledger judge (CHAOS="--seed 7 --duration 5m --cluster")
 	./bin/sandbox chaos $(CHAOS)
+
+BENCH ?= --docs docs/performance.md
+bench: build ## Measure workers against the bare engines, about 20 minutes on two cores (BENCH="--only refreshes --rounds 5")
+	./bin/sandbox bench $(BENCH)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/spf13/cobra"
 
 	"github.com/latchkey/latchkey/cmd/latchkey/memory"
@@ -68,7 +69,9 @@ func workerCommand(stderr io.Writer) *cobra.Command {
 			if crashes {
 				now = crashing(now)
 			}
-			return worker.Run(cmd.Context(), cfg, worker.Options{Log: log, Metrics: prometheus.NewRegistry(), Now: now})
+			reg := prometheus.NewRegistry()
+			reg.MustRegister(collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+			return worker.Run(cmd.Context(), cfg, worker.Options{Log: log, Metrics: reg, Now: now})
 		},
 	}
 	cmd.Flags().DurationVar(&offset, "clock-offset", 0, "how far the worker's clock is ahead")

@@ -70,7 +70,7 @@ Variables that begin with LATCHKEY_ configure the worker, as they do outside.`,
 		Args:  cobra.NoArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return demo(cmd.Context(), cmd.OutOrStdout()) },
 	})
-	root.AddCommand(chaosCommand(), workerCommand(stderr))
+	root.AddCommand(chaosCommand(), benchCommand(), workerCommand(stderr))
 	return root
 }
 

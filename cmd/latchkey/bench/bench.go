@@ -37,6 +37,9 @@ type Options struct {
 	// are of each kind.
 	Duration time.Duration
 	Rounds   int
+	// Longest, if set, is how long a backlog of connects may take: there are fewer
+	// users where a first, small one says that it would take longer.
+	Longest time.Duration
 	// Prepare, if set, is called once the worker has made its collections, and
 	// again when those of the bare engine are there.
 	Prepare func(context.Context) error
@@ -48,9 +51,6 @@ type Options struct {
 // Run measures. What it made is removed before it returns, also when ctx ends.
 func Run(ctx context.Context, cfg config.Config, o Options) (figures []Figure, err error) {
 	b := &run{Options: o, cfg: apart(cfg, o.Name)}
-	if b.Warm == 0 {
-		b.Warm = b.Users
-	}
 	b.subjects = events.Subjects{Prefix: b.cfg.NATS.Prefix}
 	nc, err := worker.Connect(b.cfg.NATS, "bench", o.Log)
 	if err != nil {
@@ -71,6 +71,9 @@ func Run(ctx context.Context, cfg config.Config, o Options) (figures []Figure, e
 		err = errors.Join(err, Remove(ctx, b.js, b.db, b.subjects, o.Progress), client.Disconnect(ctx))
 	}()
 	if err := b.prepare(ctx); err != nil {
+		return nil, err
+	}
+	if err := b.warmUp(ctx); err != nil {
 		return nil, err
 	}
 	connects, err := b.connects(ctx)

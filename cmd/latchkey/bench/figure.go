@@ -9,6 +9,8 @@ import (
 type Figure struct {
 	Name string `json:"name"`
 	Unit string `json:"unit"`
+	// Users is how many took part in each round.
+	Users int `json:"users"`
 	// Latchkey and Bare hold one value a round, and their 99th percentiles in
 	// milliseconds where single answers were timed.
 	Latchkey    []float64 `json:"latchkey"`

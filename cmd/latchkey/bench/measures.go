@@ -38,7 +38,7 @@ const broker = "bench"
 
 func user(round, i int) string { return fmt.Sprint(usersOf(round), i) }
 
-func usersOf(round int) string { return fmt.Sprint("round-", round, "-user-") }
+func usersOf(round int) string { return fmt.Sprint("round-", round+1, "-user-") }
 
 func accountOf(user string) string { return "account of " + user }
 
@@ -58,10 +58,10 @@ func alternately(round int, a, b func() error) error {
 // announced, and leaves the users there. Each round has users of its own, and
 // a worker that starts when all connects lie there.
 func (b *run) connects(ctx context.Context) (Figure, error) {
-	f := Figure{Name: "connects stored, scheduled and announced", Unit: "connects/s", Against: "bulk upserts of the same documents"}
+	f := Figure{Name: "connects stored, scheduled and announced", Unit: "connects/s", Users: b.Users, Against: "bulk upserts of the same documents"}
 	for round := range b.Rounds {
 		b.Progress(fmt.Sprintf("connecting %d users, round %d of %d", b.Users, round+1, b.Rounds))
-		rate, err := b.backlog(ctx, round)
+		rate, err := b.backlog(ctx, round, b.Users)
 		if err != nil {
 			return f, err
 		}
@@ -74,12 +74,34 @@ func (b *run) connects(ctx context.Context) (Figure, error) {
 	return f, nil
 }
 
-// backlog has the worker handle the connects of one round.
-func (b *run) backlog(ctx context.Context, round int) (rate float64, err error) {
+// warmUp has a worker, and the bare engine, do a little of everything, and
+// makes sure that there are not more users than there is time for.
+func (b *run) warmUp(ctx context.Context) error {
+	b.Progress("warming up")
+	few := max(b.Users/20, 1)
+	rate, err := b.backlog(ctx, warmUpRound, few)
+	if err != nil {
+		return err
+	}
+	if most := int(rate * b.Longest.Seconds()); b.Longest > 0 && most < b.Users {
+		b.Users = max(most, few)
+	}
+	if b.Warm == 0 || b.Warm > b.Users {
+		b.Warm = b.Users
+	}
+	_, err = b.upserts(ctx, warmUpRound)
+	return err
+}
+
+// warmUpRound is the round of users that are not measured.
+const warmUpRound = -1
+
+// backlog has a worker handle the connects of one round.
+func (b *run) backlog(ctx context.Context, round, users int) (rate float64, err error) {
 	var told atomic.Int64
 	all, some := make(chan struct{}), make(chan struct{}, 1)
 	sub, err := b.nc.Subscribe(b.subjects.LifecycleAll(events.TokenStored), func(*nats.Msg) {
-		if told.Add(1) == int64(b.Users) {
+		if told.Add(1) == int64(users) {
 			close(all)
 		}
 		select {
@@ -91,7 +113,7 @@ func (b *run) backlog(ctx context.Context, round int) (rate float64, err error) 
 		return 0, fmt.Errorf("listening to events: %w", err)
 	}
 	defer func() { _ = sub.Unsubscribe() }() // fails on a closed connection only
-	for i := range b.Users {
+	for i := range users {
 		user := user(round, i)
 		if _, err := b.js.PublishAsync(b.subjects.Connected(), ConnectOf(user), jetstream.WithMsgID(user), jetstream.WithStallWait(time.Minute)); err != nil {
 			return 0, fmt.Errorf("publishing connects: %w", err)
@@ -111,7 +133,7 @@ func (b *run) backlog(ctx context.Context, round int) (rate float64, err error) 
 	for {
 		select {
 		case <-all:
-			return float64(b.Users) / time.Since(begun).Seconds(), nil
+			return float64(users) / time.Since(begun).Seconds(), nil
 		case <-some:
 		case <-ctx.Done():
 			return 0, ctx.Err()
@@ -168,7 +190,7 @@ func Upserts(ctx context.Context, c *mongo.Collection, docs []bson.D) (rate floa
 // cold measures the first request for each user, of whom the worker keeps
 // nothing yet.
 func (b *run) cold(ctx context.Context) (Figure, error) {
-	f := Figure{Name: "first request for a user", Unit: "requests/s", Against: "FindOne of the same documents by _id"}
+	f := Figure{Name: "first request for a user", Unit: "requests/s", Users: b.Users, Against: "FindOne of the same documents by _id"}
 	for round := range b.Rounds {
 		b.Progress(fmt.Sprintf("asking for each user once, round %d of %d", round+1, b.Rounds))
 		err := alternately(round, func() error {
@@ -193,7 +215,7 @@ func (b *run) cold(ctx context.Context) (Figure, error) {
 
 // warm measures requests for users of whom the worker has heard before.
 func (b *run) warm(ctx context.Context) (Figure, error) {
-	f := Figure{Name: "requests for users asked for before", Unit: "requests/s", Against: "a micro service that echoes the same reply"}
+	f := Figure{Name: "requests for users asked for before", Unit: "requests/s", Users: b.Warm, Against: "a micro service that echoes the same reply"}
 	reply, err := b.ask(ctx, user(0, 0))
 	if err != nil {
 		return f, err

@@ -36,6 +36,7 @@ func TestBenchMeasuresAndLeavesNothing(t *testing.T) {
 		require.Positive(t, f.Ratio(), f.Name)
 	}
 	for _, f := range figures {
+		require.Equal(t, 20, f.Users, f.Name)
 		require.Len(t, f.Latchkey, 2, f.Name)
 		require.Len(t, f.Ratios(), 2, f.Name)
 	}

@@ -1,0 +1,206 @@
+// Package bench measures workers against the bare engines, on the same servers
+// and in the same run, so that what it tells are ratios that hold on other
+// machines too.
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"slices"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/latchkey/latchkey/cmd/latchkey/bench"
+)
+
+// Options of a run. The zero value of a size is none.
+type Options struct {
+	// Exe is the program whose "worker" command runs one worker.
+	Exe string
+	// NATSURL and MongoDBURI name outside servers to use in place of embedded
+	// ones.
+	NATSURL, MongoDBURI string
+	// SQLite has the embedded database keep its data in SQLite even where
+	// PostgreSQL is installed.
+	SQLite bool
+	// Rounds is how many there are of what is measured several times.
+	Rounds int
+	// Users is the backlog of connects of a round, and how many are asked for
+	// once; Warm how many are asked for again and again for Duration, Callers
+	// how many ask at once.
+	Users, Warm, Callers int
+	Duration             time.Duration
+	// Longest is how long a backlog may take: it is smaller where the warm-up says
+	// that it would take longer. 0: there is no bound.
+	Longest time.Duration
+	// Refreshes is the backlog of a round of refreshes.
+	Refreshes int
+	// Sealed is how many token sets are sealed while calls to KMS are counted.
+	Sealed int
+	// Few and Many are numbers of pending grants at which memory and CPU time are
+	// compared, by Sample refreshes in each round.
+	Few, Many, Sample int
+	// DueRate is how many grants come due in a second, DueFor how long.
+	DueRate float64
+	DueFor  time.Duration
+	// Workers are the numbers of worker processes that share a backlog of Shared
+	// connects and as many refreshes; the first is what others are compared to.
+	Workers []int
+	Shared  int
+	// Only, if not empty, names the measures to take.
+	Only []string
+	// Progress is told of what begins.
+	Progress io.Writer
+}
+
+// Small is for databases that read whole collections where MongoDB uses an
+// index.
+func (o Options) small() Options {
+	o.Users, o.Refreshes, o.Shared = min(o.Users, 500), min(o.Refreshes, 500), min(o.Shared, 300)
+	o.Few, o.Many, o.Sample = min(o.Few, 100), min(o.Many, 2000), min(o.Sample, 100)
+	o.DueFor = min(o.DueFor, 5*time.Second)
+	return o
+}
+
+// Report is what a run found.
+type Report struct {
+	At       time.Time `json:"at"`
+	Cores    int       `json:"cores"`
+	System   string    `json:"system"`
+	NATS     string    `json:"nats"`
+	Database string    `json:"database"`
+	Rows     []Row     `json:"rows"`
+}
+
+// run is a run under way.
+type run struct {
+	Options
+	*servers
+	begun time.Time
+	name  string // of this run, in all that it makes
+	log   *zap.Logger
+	// reached is how many refreshes a second one worker made of a backlog.
+	reached float64
+}
+
+// measures are what there is to take, in this order.
+var measures = []struct {
+	name string
+	take func(*run, context.Context) ([]Row, error)
+}{
+	{"requests", (*run).requests},
+	{"refreshes", (*run).refreshes},
+	{"lateness", (*run).lateness},
+	{"keys", (*run).keys},
+	{"workers", (*run).sharing},
+	{"pending", (*run).pending},
+}
+
+// Names lists the measures.
+func Names() []string {
+	var names []string
+	for _, m := range measures {
+		names = append(names, m.name)
+	}
+	return names
+}
+
+// Run measures. The report holds what could be measured, also beside an error.
+// What was made is removed before Run returns.
+func Run(ctx context.Context, o Options) (report Report, err error) {
+	for _, name := range o.Only {
+		if !slices.Contains(Names(), name) {
+			return report, fmt.Errorf("there is no measure %q; there are %v", name, Names())
+		}
+	}
+	r := &run{Options: o, begun: time.Now(), name: fmt.Sprintf("%d-%d", os.Getpid(), time.Now().Unix())}
+	r.say("starting the engines")
+	if r.servers, err = startServers(ctx, o); err != nil {
+		return report, err
+	}
+	defer func() { err = errors.Join(err, r.servers.stop()) }()
+	log, err := r.servers.logger()
+	if err != nil {
+		return report, err
+	}
+	r.log = log
+	if r.lite {
+		r.say("no PostgreSQL: the database is FerretDB on SQLite, which reads whole collections; sizes are smaller")
+		r.Options = o.small()
+	}
+	report = Report{At: r.begun.UTC().Truncate(time.Second), Cores: runtime.NumCPU(), System: runtime.GOOS + "/" + runtime.GOARCH, NATS: r.nats, Database: r.database}
+	for _, m := range measures {
+		if len(o.Only) > 0 && !slices.Contains(o.Only, m.name) {
+			continue
+		}
+		rows, measureErr := m.take(r, ctx)
+		for _, row := range rows {
+			row.judge()
+			r.say("%s", row)
+			report.Rows = append(report.Rows, row)
+		}
+		if ctx.Err() != nil {
+			return report, errors.Join(err, ctx.Err())
+		}
+		if measureErr != nil {
+			r.say("%s: %v", m.name, measureErr)
+			err = errors.Join(err, fmt.Errorf("measuring %s: %w", m.name, measureErr))
+		}
+	}
+	return report, err
+}
+
+func (r *run) say(format string, args ...any) {
+	if r.Progress != nil {
+		fmt.Fprintf(r.Progress, "%7.1fs  %s\n", time.Since(r.begun).Seconds(), fmt.Sprintf(format, args...))
+	}
+}
+
+// sized says how large something is, and that it should have been larger.
+func sized(n, wanted int) string {
+	if n < wanted {
+		return fmt.Sprintf("%d (%d would take this machine too long)", n, wanted)
+	}
+	return fmt.Sprint(n)
+}
+
+// fits returns how much of n can be done in a time at a rate a second.
+func fits(n int, rate float64, within time.Duration) int {
+	if within > 0 {
+		n = min(n, max(int(rate*within.Seconds()), 1))
+	}
+	return n
+}
+
+// requests measures connects, and requests for tokens, as latchkey bench does.
+func (r *run) requests(ctx context.Context) ([]Row, error) {
+	cfg, err := r.stack.Config("LATCHKEY_WORKER_LOCK_MEMORY=off", "LATCHKEY_RECONCILE_INTERVAL=12h")
+	if err != nil {
+		return nil, err
+	}
+	figures, err := bench.Run(ctx, cfg, bench.Options{
+		Name: r.name, Users: r.Users, Warm: r.Warm, Longest: r.Longest, Callers: r.Callers, Duration: r.Duration, Rounds: r.Rounds,
+		Prepare: r.ready, Log: r.log, Progress: func(what string) { r.say("%s", what) },
+	})
+	if err != nil {
+		return nil, err
+	}
+	row := func(f bench.Figure, figure, method string, target Target) Row {
+		return Row{Figure: figure, Unit: f.Unit, Values: f.Latchkey, Baseline: f.Bare, Against: f.Against, Method: method, Target: &target}
+	}
+	connects, cold, warm := figures[0], figures[1], figures[2]
+	return []Row{
+		row(warm, "current tokens, warm",
+			fmt.Sprintf("%d users asked for again and again by %d callers for %s; every hand-out is in the audit log before it is answered", warm.Users, r.Callers, r.Duration), AtLeast(0.7)),
+		{Figure: "current tokens, warm, 99th percentile", Unit: "ms", Values: warm.LatchkeyP99, Baseline: warm.BareP99, Against: warm.Against,
+			Method: "of the same requests", Target: new(AtMost(2))},
+		row(cold, "current tokens, cold", fmt.Sprintf("%d users a round, each asked for once by %d callers", cold.Users, r.Callers), AtLeast(0.8)),
+		row(connects, "connects stored, scheduled and announced",
+			fmt.Sprintf("a backlog of %s lies there when the worker starts; from then until the last token.stored", sized(connects.Users, r.Users)), AtLeast(0.8)),
+	}, nil
+}

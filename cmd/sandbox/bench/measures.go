@@ -1,0 +1,251 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sort"
+	"time"
+
+	"github.com/latchkey/latchkey/cmd/latchkey/bench"
+	"github.com/latchkey/latchkey/cmd/latchkey/worker"
+	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/store"
+)
+
+var median = bench.Median
+
+// lateness measures how long after it is due a grant is refreshed, at a rate
+// that is kept up.
+func (r *run) lateness(ctx context.Context) (rows []Row, err error) {
+	rate, note := r.DueRate, ""
+	if half := r.reached / 2; half > 0 && half < rate {
+		rate, note = half, fmt.Sprintf("; half of what was reached above, since this machine does not do %g", r.DueRate)
+	}
+	n := max(int(rate*r.DueFor.Seconds()), 1)
+	s, err := r.site(ctx, "lateness")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, s.close(ctx)) }()
+	if _, err := s.refresh(ctx, max(n/20, 1)); err != nil { // to warm up
+		return nil, err
+	}
+	before, err := s.workers[0].metrics(ctx)
+	if err != nil {
+		return nil, err
+	}
+	// Time to write all that before the first is due.
+	start := time.Now().Add(3*time.Second + time.Duration(n)*time.Millisecond)
+	grants, err := s.grants(ctx, n, func(i int) time.Time { return start.Add(time.Duration(float64(i) / rate * float64(time.Second))) })
+	if err != nil {
+		return nil, err
+	}
+	h, err := s.listen(events.TokenRefreshed)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.insert(ctx, s.cfg.MongoDB.Database, grants); err != nil {
+		return nil, err
+	}
+	if err := s.schedule(ctx, grants); err != nil {
+		return nil, err
+	}
+	if late := time.Since(start); late > 0 {
+		return nil, fmt.Errorf("the schedules were ready %s after the first of them was due", late)
+	}
+	r.say("%.0f grants come due a second, for %s", rate, r.DueFor)
+	if _, err := h.await(ctx, n); err != nil {
+		return nil, err
+	}
+	after, err := s.workers[0].metrics(ctx)
+	if err != nil {
+		return nil, err
+	}
+	const name = "latchkey_refresh_lateness_seconds"
+	bounds, counts := after.buckets(name)
+	_, earlier := before.buckets(name)
+	for i := range earlier {
+		counts[i] -= earlier[i]
+	}
+	return []Row{{
+		Figure: "lateness of a refresh, 99th percentile", Unit: "s", Values: []float64{quantile(0.99, bounds, counts)}, Target: new(AtMost(1)),
+		Method: fmt.Sprintf("%.0f grants come due each second for %s, one worker; from latchkey_refresh_lateness_seconds%s", rate, r.DueFor, note),
+	}}, nil
+}
+
+// quantile reads a quantile off a histogram as Prometheus does: evenly spread
+// within a bucket.
+func quantile(q float64, bounds, counts []float64) float64 {
+	if len(counts) == 0 || counts[len(counts)-1] == 0 {
+		return 0
+	}
+	rank := q * counts[len(counts)-1]
+	i := sort.SearchFloat64s(counts, rank)
+	lower, below := 0.0, 0.0
+	if i > 0 {
+		lower, below = bounds[i-1], counts[i-1]
+	}
+	return lower + (bounds[i]-lower)*(rank-below)/(counts[i]-below)
+}
+
+// keys counts what KMS is asked for while token sets are sealed and opened.
+func (r *run) keys(ctx context.Context) (rows []Row, err error) {
+	s, err := r.site(ctx, "keys")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, s.close(ctx)) }()
+	calls := 0
+	env, err := worker.Envelope(ctx, s.cfg, s.store, time.Now, func(string, error) { calls++ })
+	if err != nil {
+		return nil, err
+	}
+	defer env.Close()
+	r.say("sealing %d token sets", r.Sealed)
+	one, err := s.grants(ctx, 1, func(int) time.Time { return time.Now() })
+	if err != nil {
+		return nil, err
+	}
+	for i := range r.Sealed {
+		g := one[0]
+		sealer, err := env.Sealer(ctx, g.UserID)
+		if err != nil {
+			return nil, err
+		}
+		blob := store.SealTokens(sealer, g.tokens, g.Binding())
+		if i%100 == 0 {
+			if _, err := store.OpenTokens(ctx, env, blob, g.Binding()); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return []Row{{
+		Figure: "calls to KMS", Unit: fmt.Sprintf("for %d sets sealed", r.Sealed), Values: []float64{float64(calls)}, Target: new(AtMost(100)),
+		Method: "token sets sealed one after the other as a refresh seals them, each hundredth opened again",
+	}}, nil
+}
+
+// sharing measures what several worker processes make of one backlog.
+func (r *run) sharing(ctx context.Context) (rows []Row, err error) {
+	s, err := r.site(ctx, "workers")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, s.close(ctx)) }()
+	connects, refreshes := make([][]float64, len(r.Workers)), make([][]float64, len(r.Workers))
+	size := r.Shared
+	for _, do := range []func(context.Context, int) (float64, error){s.connect, s.refresh} {
+		rate, err := do(ctx, max(r.Shared/20, 1)) // to warm up
+		if err != nil {
+			return nil, err
+		}
+		size = fits(size, rate, r.Longest/3) // there are many of these
+	}
+	for round := range r.Rounds {
+		for i, n := range r.Workers {
+			r.say("%d worker(s), %d connects and refreshes, round %d of %d", n, size, round+1, r.Rounds)
+			if err := s.work(ctx, n); err != nil {
+				return nil, err
+			}
+			rate, err := s.connect(ctx, size)
+			if err != nil {
+				return nil, err
+			}
+			connects[i] = append(connects[i], rate)
+			if rate, err = s.refresh(ctx, size); err != nil {
+				return nil, err
+			}
+			refreshes[i] = append(refreshes[i], rate)
+		}
+	}
+	for _, kind := range []struct {
+		name, unit string
+		rates      [][]float64
+	}{{"refreshes", "refreshes/s", refreshes}, {"connects", "connects/s", connects}} {
+		for i, n := range r.Workers[1:] {
+			rows = append(rows, Row{
+				Figure: fmt.Sprintf("%s, %d worker processes", kind.name, n), Unit: kind.unit, Values: kind.rates[i+1], Baseline: kind.rates[0],
+				Against: fmt.Sprintf("%d worker process", r.Workers[0]), Method: fmt.Sprintf("a backlog of %s; engines and workers share the machine", sized(size, r.Shared)),
+			})
+		}
+	}
+	return rows, nil
+}
+
+// pending compares a worker's memory and CPU time at a few and at many grants
+// whose refresh is pending.
+func (r *run) pending(ctx context.Context) (rows []Row, err error) {
+	s, err := r.site(ctx, "pending")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, s.close(ctx)) }()
+	if _, err := s.refresh(ctx, r.Sample); err != nil { // to warm up
+		return nil, err
+	}
+	var memory, cpu [2][]float64
+	for i, n := range []int{r.Few, r.Many} {
+		if i == 1 {
+			n -= r.Few
+		}
+		if err := s.fill(ctx, n); err != nil {
+			return nil, err
+		}
+		for round := range r.Rounds {
+			r.say("refreshing %d of %d pending grants, round %d of %d", r.Sample, []int{r.Few, r.Many}[i], round+1, r.Rounds)
+			before, err := s.workers[0].metrics(ctx)
+			if err != nil {
+				return nil, err
+			}
+			if _, err := s.refresh(ctx, r.Sample); err != nil {
+				return nil, err
+			}
+			after, err := s.workers[0].metrics(ctx)
+			if err != nil {
+				return nil, err
+			}
+			const seconds = "process_cpu_seconds_total"
+			cpu[i] = append(cpu[i], (after.value(seconds)-before.value(seconds))/float64(r.Sample)*1000)
+			memory[i] = append(memory[i], after.value("process_resident_memory_bytes")/(1<<20))
+		}
+	}
+	method := fmt.Sprintf("one worker process, %d grants with a schedule in the stream, to %d in the baseline; after %d refreshes", r.Many, r.Few, r.Sample)
+	return []Row{
+		{Figure: fmt.Sprintf("memory of a worker, %d pending", r.Many), Unit: "MiB", Values: memory[1], Baseline: memory[0],
+			Against: fmt.Sprintf("%d pending", r.Few), Method: method, Target: new(AtMost(1.2))},
+		{Figure: fmt.Sprintf("CPU time of a refresh, %d pending", r.Many), Unit: "ms", Values: cpu[1], Baseline: cpu[0],
+			Against: fmt.Sprintf("%d pending", r.Few), Method: "of the same process, by its own count", Target: new(AtMost(1.3))},
+	}, nil
+}
+
+// fill adds n grants that are pending. They are copies of one under other
+// names, so their tokens open for nobody; none of them comes due.
+func (s *site) fill(ctx context.Context, n int) error {
+	model, err := s.grants(ctx, 1, func(int) time.Time { return time.Now().Add(lifetime) })
+	if err != nil {
+		return err
+	}
+	const part = 20 * batch
+	begun := time.Now()
+	for done := 0; done < n; {
+		grants := make([]made, min(part, n-done))
+		for i := range grants {
+			g := *model[0].Grant
+			g.UserID = s.user()
+			g.ID = store.GrantID(g.UserID, broker)
+			grants[i] = made{Grant: &g}
+		}
+		if err := s.insert(ctx, s.cfg.MongoDB.Database, grants); err != nil {
+			return err
+		}
+		stored := time.Now()
+		if err := s.schedule(ctx, grants); err != nil {
+			return err
+		}
+		done += len(grants)
+		s.say("%d of %d grants are pending; %.0f a second, schedules of the last %d took %s", done, n,
+			float64(done)/time.Since(begun).Seconds(), len(grants), time.Since(stored).Round(time.Millisecond))
+	}
+	return nil
+}

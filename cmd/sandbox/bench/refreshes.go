@@ -1,0 +1,149 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/latchkey/latchkey/cmd/latchkey/worker"
+	"github.com/latchkey/latchkey/refresher"
+	"github.com/latchkey/latchkey/store"
+)
+
+// refreshes compares a worker with bare loops that do the least that a refresh
+// can be.
+func (r *run) refreshes(ctx context.Context) (rows []Row, err error) {
+	s, err := r.site(ctx, "refreshes")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, s.close(ctx)) }()
+	loops, err := s.loops(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, loops.close(ctx)) }()
+
+	latchkey := func(n int) (float64, error) { return s.refresh(ctx, n) }
+	bare := func(n int) (float64, error) { return loops.refresh(ctx, n, false) }
+	leased := func(n int) (float64, error) { return loops.refresh(ctx, n, true) }
+	n := r.Refreshes
+	for _, do := range []func(int) (float64, error){latchkey, bare, leased} {
+		rate, err := do(max(r.Refreshes/20, 1)) // to warm up
+		if err != nil {
+			return nil, err
+		}
+		n = fits(n, rate, r.Longest)
+	}
+	var rates, bareRates, leasedRates []float64
+	for round := range r.Rounds {
+		for _, m := range []struct {
+			what string
+			do   func(int) (float64, error)
+			to   *[]float64
+		}{{"a worker", latchkey, &rates}, {"a bare loop", bare, &bareRates}, {"a bare loop with leases", leased, &leasedRates}} {
+			r.say("refreshing %d grants, round %d of %d: %s", n, round+1, r.Rounds, m.what)
+			rate, err := m.do(n)
+			if err != nil {
+				return nil, err
+			}
+			*m.to = append(*m.to, rate)
+		}
+	}
+	r.reached = median(rates)
+	method := fmt.Sprintf("a backlog of %s lies in the stream; from when it may be read until the last token.refreshed; %d at once; Mesh answers at once", sized(n, r.Refreshes), s.cfg.Refresh.Concurrency)
+	return []Row{
+		{Figure: "refreshes", Unit: "refreshes/s", Values: rates, Baseline: bareRates, Method: method,
+			Against: "a loop of as many at once: the same call, the same replacement of a document of the same bytes", Target: new(AtLeast(0.8))},
+		{Figure: "refreshes, to a loop with leases", Unit: "refreshes/s", Values: rates, Baseline: leasedRates, Method: "the same refreshes",
+			Against: "the same loop, with a lease taken before (findAndModify): the least that never spends a refresh token twice", Target: new(AtLeast(0.8))},
+	}, nil
+}
+
+// loops are the bare loops: they share client and settings with the worker, and
+// have a database of their own, with the same indexes.
+type loops struct {
+	*site
+	store *store.Store
+	name  string
+}
+
+func (s *site) loops(ctx context.Context) (*loops, error) {
+	cfg := s.cfg.MongoDB
+	cfg.Database += "_bare"
+	db, err := worker.OpenStore(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	l := &loops{site: s, store: db, name: cfg.Database}
+	if err := db.Ensure(ctx); err != nil {
+		return nil, errors.Join(err, l.close(ctx))
+	}
+	if err := s.ready(ctx); err != nil {
+		return nil, errors.Join(err, l.close(ctx))
+	}
+	return l, nil
+}
+
+func (l *loops) close(ctx context.Context) error {
+	ctx = context.WithoutCancel(ctx)
+	return errors.Join(l.client.Database(l.name).Drop(ctx), l.store.Close(ctx))
+}
+
+// refresh does n refreshes and returns how many a second. What is written is
+// ready before the clock starts.
+func (l *loops) refresh(ctx context.Context, n int, leased bool) (rate float64, err error) {
+	grants, err := l.grants(ctx, n, func(int) time.Time { return time.Now() })
+	if err != nil {
+		return 0, err
+	}
+	if err := l.insert(ctx, l.name, grants); err != nil {
+		return 0, err
+	}
+	after := make([]*store.Grant, n)
+	for i, g := range grants {
+		if after[i], err = l.after(ctx, g, leased); err != nil {
+			return 0, err
+		}
+	}
+	begun := time.Now()
+	err = each(ctx, l.cfg.Refresh.Concurrency, n, func(i int) error {
+		g := grants[i]
+		if leased {
+			now := time.Now()
+			if _, _, err := l.store.Acquire(ctx, store.LeaseRequest{
+				GrantID: g.ID, Version: g.Version, DueAt: &g.Due.At, Owner: g.UserID, Now: now, Until: now.Add(l.cfg.Refresh.Lease),
+			}); err != nil {
+				return err
+			}
+		}
+		if _, err := l.mesh.Refresh(ctx, refresher.RefreshRequest{BrokerType: broker, RefreshToken: g.tokens.RefreshToken}); err != nil {
+			return err
+		}
+		return l.store.Save(ctx, after[i])
+	})
+	return float64(n) / time.Since(begun).Seconds(), err
+}
+
+// after is the document that a worker writes for an answer, of the same bytes.
+func (l *loops) after(ctx context.Context, g made, leased bool) (*store.Grant, error) {
+	next := g.Clone()
+	answer := refresher.Answer{
+		RefreshToken: g.tokens.RefreshToken, ExpiresIn: lifetime, RefreshExpiresIn: 90 * 24 * time.Hour,
+		Accounts: []refresher.AnsweredAccount{{ID: g.Accounts[0].ID, Name: g.Accounts[0].Name, AccessToken: g.tokens.Accounts[0].AccessToken}},
+	}
+	tokens, err := l.settler.Answered(next, g.tokens, answer, false, 1, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	sealer, err := l.envelope.Sealer(ctx, next.UserID)
+	if err != nil {
+		return nil, err
+	}
+	next.Sealed = store.SealTokens(sealer, tokens, next.Binding())
+	if leased {
+		next.Rev++
+	}
+	return next, nil
+}

@@ -1,0 +1,119 @@
+package bench
+
+import (
+	"fmt"
+
+	"github.com/latchkey/latchkey/cmd/latchkey/bench"
+)
+
+// Row is one figure.
+type Row struct {
+	Figure string `json:"figure"`
+	Unit   string `json:"unit"`
+	// Values holds one value a round, Baseline, if there is one, likewise.
+	Values   []float64 `json:"values"`
+	Baseline []float64 `json:"baseline,omitempty"`
+	// Against says what the baseline is, Method how it was measured.
+	Against string `json:"against,omitempty"`
+	Method  string `json:"method"`
+	// Target is for Ratio, or without a baseline for the value; nil: there is none.
+	Target *Target `json:"target,omitempty"`
+	// Ratio is the median of values to that of the baseline; 0 without one.
+	Ratio float64 `json:"ratio,omitempty"`
+	Met   *bool   `json:"met,omitempty"`
+}
+
+// Target is a bound.
+type Target struct {
+	Bound float64 `json:"bound"`
+	// Upper: what is measured may not be above it; else not below.
+	Upper bool `json:"upper,omitempty"`
+}
+
+// AtLeast is a lower bound.
+func AtLeast(bound float64) Target { return Target{Bound: bound} }
+
+// AtMost is an upper bound.
+func AtMost(bound float64) Target { return Target{Bound: bound, Upper: true} }
+
+func (t Target) met(measured float64) bool {
+	if t.Upper {
+		return measured <= t.Bound
+	}
+	return measured >= t.Bound
+}
+
+// Within reports whether a row misses its target by no more than a factor; one
+// without a target does.
+func (r Row) Within(factor float64) bool {
+	if r.Target == nil {
+		return true
+	}
+	t := *r.Target
+	if t.Upper {
+		t.Bound *= factor
+	} else {
+		t.Bound /= factor
+	}
+	return t.met(r.measured())
+}
+
+func (r Row) measured() float64 {
+	if len(r.Baseline) > 0 {
+		return bench.Median(r.Values) / bench.Median(r.Baseline)
+	}
+	return bench.Median(r.Values)
+}
+
+// judge fills in what follows from the values.
+func (r *Row) judge() {
+	if len(r.Baseline) > 0 {
+		r.Ratio = r.measured()
+	}
+	if r.Target != nil {
+		r.Met = new(r.Target.met(r.measured()))
+	}
+}
+
+// cells are the row in a table.
+func (r Row) cells() []string {
+	cells := []string{r.Figure, number(bench.Median(r.Values)) + " " + r.Unit, "", "", "", "", ""}
+	if len(r.Baseline) > 0 {
+		cells[2] = number(bench.Median(r.Baseline))
+		cells[3] = fmt.Sprintf("%.2f", r.Ratio)
+		cells[4] = bench.Spread("%.2f", bench.Ratios(r.Values, r.Baseline))
+	} else if len(r.Values) > 1 {
+		cells[4] = bench.Spread("%.3g", r.Values)
+	}
+	if r.Target != nil {
+		cells[5] = fmt.Sprintf("≥ %g", r.Target.Bound)
+		if r.Target.Upper {
+			cells[5] = fmt.Sprintf("≤ %g", r.Target.Bound)
+		}
+		cells[6] = "missed"
+		if *r.Met {
+			cells[6] = "met"
+		}
+	}
+	return cells
+}
+
+var columns = []string{"Figure", "Latchkey", "Baseline", "Ratio", "Spread", "Target", ""}
+
+func (r Row) String() string {
+	c := r.cells()
+	if r.Ratio == 0 {
+		return fmt.Sprintf("%s: %s  %s %s", c[0], c[1], c[5], c[6])
+	}
+	return fmt.Sprintf("%s: %s to %s = %s (%s)  %s %s", c[0], c[1], c[2], c[3], c[4], c[5], c[6])
+}
+
+func number(v float64) string {
+	switch {
+	case v >= 100:
+		return fmt.Sprintf("%.0f", v)
+	case v >= 1:
+		return fmt.Sprintf("%.1f", v)
+	}
+	return fmt.Sprintf("%.3f", v)
+}

@@ -1,0 +1,389 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
+	"go.mongodb.org/mongo-driver/v2/mongo"
+	"go.uber.org/zap"
+
+	"github.com/latchkey/latchkey/cmd/latchkey/bench"
+	"github.com/latchkey/latchkey/cmd/latchkey/worker"
+	"github.com/latchkey/latchkey/cmd/sandbox/meshsim"
+	"github.com/latchkey/latchkey/config"
+	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/handlers"
+	"github.com/latchkey/latchkey/refresher"
+	"github.com/latchkey/latchkey/store"
+	"github.com/latchkey/latchkey/store/envelope"
+)
+
+// settings are those of all worker processes: limits that do not bind, and
+// reconciliation once, at the start, while there is little to read. The
+// embedded database reads whole collections for what MongoDB has an index.
+func settings() []string {
+	return []string{
+		"LATCHKEY_ADMIN_LISTEN=127.0.0.1:0",
+		"LATCHKEY_WORKER_LOCK_MEMORY=off",
+		"LATCHKEY_RECONCILE_INTERVAL=12h",
+		"LATCHKEY_LIMITS_RATE=1000000",
+		"LATCHKEY_LIMITS_BURST=1000000",
+		"LATCHKEY_LIMITS_BROKER_RATE=1000000",
+		"LATCHKEY_LIMITS_BROKER_BURST=1000000",
+		"LATCHKEY_LIMITS_BROKER_CONCURRENCY=1000",
+	}
+}
+
+// site is an installation of its own on the servers, with workers in processes
+// of their own.
+type site struct {
+	*run
+	cfg        config.Config
+	env        []string
+	subjects   events.Subjects
+	nc         *nats.Conn
+	js         jetstream.JetStream
+	client     *mongo.Client
+	store      *store.Store
+	envelope   *envelope.Envelope
+	dispatcher *refresher.Dispatcher
+	settler    refresher.Settler
+	mesh       *refresher.Mesh
+	workers    []*process
+	users      int // made so far
+}
+
+// site starts an installation with one worker. It must be closed.
+func (r *run) site(ctx context.Context, name string) (s *site, err error) {
+	prefix := bench.PrefixBegins + r.name + "-" + name
+	more := append(settings(), "LATCHKEY_NATS_PREFIX="+prefix, "LATCHKEY_MONGODB_DATABASE="+database(prefix))
+	s = &site{run: r, env: append(os.Environ(), append(r.stack.Environ(), more...)...), subjects: events.Subjects{Prefix: prefix}}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.close(ctx))
+		}
+	}()
+	if s.cfg, err = r.stack.Config(more...); err != nil {
+		return s, err
+	}
+	if s.nc, err = nats.Connect(s.cfg.NATS.URL); err != nil {
+		return s, fmt.Errorf("connecting to NATS: %w", err)
+	}
+	if s.js, err = jetstream.New(s.nc, jetstream.WithPublishAsyncMaxPending(4096)); err != nil {
+		return s, fmt.Errorf("setting up JetStream: %w", err)
+	}
+	if s.client, err = bench.Connect(s.cfg.MongoDB); err != nil {
+		return s, err
+	}
+	if s.store, err = worker.OpenStore(ctx, s.cfg.MongoDB); err != nil {
+		return s, err
+	}
+	if err := s.work(ctx, 1); err != nil {
+		return s, err
+	}
+	if err := s.ready(ctx); err != nil {
+		return s, err
+	}
+	if s.envelope, err = worker.Envelope(ctx, s.cfg, s.store, time.Now, nil); err != nil {
+		return s, err
+	}
+	s.settler = refresher.Settler{
+		Announcer: refresher.Announcer{Subjects: s.subjects, Now: time.Now, NewID: func() string { return uuid.Must(uuid.NewV7()).String() }},
+		Policy:    refresher.Policy{AccessToken: s.cfg.Refresh.AccessToken, RefreshToken: s.cfg.Refresh.RefreshToken},
+	}
+	s.mesh = refresher.NewMesh(refresher.MeshOptions{URL: s.cfg.Mesh.URL, ClientID: s.cfg.Mesh.ClientID, ClientSecret: s.cfg.Mesh.ClientSecret, Timeout: s.cfg.Mesh.Timeout, Now: time.Now})
+	s.dispatcher = refresher.NewDispatcher(s.js, s.store, s.subjects, s.cfg.Refresh.Horizon, time.Now, zap.NewNop(), prometheus.NewRegistry())
+	stream, err := s.store.StreamIdentity(ctx)
+	s.dispatcher.SetStream(stream)
+	return s, err
+}
+
+func database(prefix string) string {
+	return bench.DatabaseBegins + strings.TrimPrefix(prefix, bench.PrefixBegins)
+}
+
+// work makes it n workers.
+func (s *site) work(ctx context.Context, n int) error {
+	for len(s.workers) > n {
+		last := s.workers[len(s.workers)-1]
+		s.workers = s.workers[:len(s.workers)-1]
+		if err := last.stop(); err != nil {
+			return err
+		}
+	}
+	for len(s.workers) < n {
+		id := fmt.Sprintf("worker-%d", len(s.workers))
+		w, err := startProcess(ctx, s.Exe, filepath.Join(s.dirs[0], s.subjects.Prefix+"-"+id+".log"), append(s.env, "LATCHKEY_WORKER_ID="+id))
+		if err != nil {
+			return err
+		}
+		s.workers = append(s.workers, w)
+	}
+	return nil
+}
+
+// close ends the workers and removes what was made.
+func (s *site) close(ctx context.Context) error {
+	ctx = context.WithoutCancel(ctx)
+	var failed error
+	for _, w := range s.workers {
+		failed = errors.Join(failed, w.stop())
+	}
+	if s.mesh != nil {
+		s.mesh.Close()
+	}
+	if s.envelope != nil {
+		s.envelope.Close()
+	}
+	if s.store != nil {
+		failed = errors.Join(failed, s.store.Close(ctx))
+	}
+	if s.client != nil {
+		failed = errors.Join(failed, bench.Remove(ctx, s.js, s.client.Database(s.cfg.MongoDB.Database), s.subjects, func(string) {}), s.client.Disconnect(ctx))
+	}
+	if s.nc != nil {
+		s.nc.Close()
+	}
+	return failed
+}
+
+// made is a grant that can be refreshed.
+type made struct {
+	*store.Grant
+	tokens store.TokenSet
+}
+
+// user makes up one more user.
+func (s *site) user() string {
+	s.users++
+	return fmt.Sprint("user-", s.users)
+}
+
+// grants makes grants as they are once a connect is stored, scheduled and
+// announced: sealed with a key of this installation, with tokens that Mesh
+// knows. They are not stored yet.
+func (s *site) grants(ctx context.Context, n int, due func(i int) time.Time) ([]made, error) {
+	out := make([]made, n)
+	for i := range out {
+		user := s.user()
+		c, err := s.stack.Mesh.Connect(meshsim.ConnectSpec{BrokerType: broker, Accounts: []meshsim.Account{{ID: "account of " + user, Name: "Account"}}})
+		if err != nil {
+			return nil, err
+		}
+		account, at := c.Accounts[0], store.Milli(time.Now())
+		ends, refreshEnds := at.Add(lifetime), at.Add(90*24*time.Hour)
+		g := &store.Grant{
+			ID: store.GrantID(user, broker, account.AccountID), UserID: user, BrokerType: broker, BrokerName: broker,
+			Accounts: []store.Account{{ID: account.AccountID, Name: "Account", ExpiresAt: &ends}},
+			State:    store.Active, ConnectedAt: at, Version: 1, Rev: 1,
+			Access: &store.Life{Since: at, ExpiresAt: &ends}, Refresh: &store.Life{Since: at, ExpiresAt: &refreshEnds},
+			Due: &store.Due{At: store.Milli(due(i)), Action: store.Refresh, Stream: s.dispatcher.Stream()},
+		}
+		tokens := store.TokenSet{
+			Accounts:     []store.AccountToken{{AccountID: account.AccountID, AccessToken: account.AccessToken}},
+			RefreshToken: account.RefreshToken, Origin: store.OriginOf(account.RefreshToken),
+		}
+		sealer, err := s.envelope.Sealer(ctx, user)
+		if err != nil {
+			return nil, err
+		}
+		g.Sealed = store.SealTokens(sealer, tokens, g.Binding())
+		out[i] = made{g, tokens}
+	}
+	return out, nil
+}
+
+// batch is how many documents are inserted at once.
+const batch = 1000
+
+// insert stores grants in a database.
+func (s *site) insert(ctx context.Context, db string, grants []made) error {
+	c := s.client.Database(db).Collection("grants")
+	docs := make([]any, 0, batch)
+	for i, g := range grants {
+		if docs = append(docs, g.Grant); len(docs) < batch && i < len(grants)-1 {
+			continue
+		}
+		if _, err := c.InsertMany(ctx, docs); err != nil {
+			return fmt.Errorf("inserting grants: %w", err)
+		}
+		docs = docs[:0]
+	}
+	return nil
+}
+
+// schedule puts the schedules of stored grants into the stream.
+func (s *site) schedule(ctx context.Context, grants []made) error {
+	return each(ctx, 256, len(grants), func(i int) error {
+		g := grants[i]
+		return s.dispatcher.Later(ctx, events.RefreshDue{
+			GrantID: g.ID, BrokerType: g.BrokerType, Version: g.Version, DueAt: g.Due.At, ExpiresAt: *g.Access.ExpiresAt,
+		}, g.Due.At)
+	})
+}
+
+// each does something with every number below n, several at a time, until one
+// fails or ctx ends.
+func each(ctx context.Context, callers, n int, do func(i int) error) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var next atomic.Int64
+	done := make(chan struct{})
+	for range callers {
+		go func() {
+			defer func() { done <- struct{}{} }()
+			for i := int(next.Add(1)) - 1; i < n && ctx.Err() == nil; i = int(next.Add(1)) - 1 {
+				if err := do(i); err != nil {
+					cancel(err)
+				}
+			}
+		}()
+	}
+	for range callers {
+		<-done
+	}
+	return context.Cause(ctx)
+}
+
+// stalled is how long nothing may happen before a measure is given up.
+const stalled = 2 * time.Minute
+
+// heard counts events of a kind from now on.
+type heard struct {
+	sub  *nats.Subscription
+	n    atomic.Int64
+	last atomic.Int64 // when the last came, Unix nanoseconds
+}
+
+func (s *site) listen(kind string) (*heard, error) {
+	h := &heard{}
+	var err error
+	h.sub, err = s.nc.Subscribe(s.subjects.LifecycleAll(kind), func(*nats.Msg) {
+		h.last.Store(time.Now().UnixNano())
+		h.n.Add(1)
+	})
+	if err == nil {
+		err = h.sub.SetPendingLimits(-1, -1)
+	}
+	if err == nil {
+		err = s.nc.Flush()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("listening to events: %w", err)
+	}
+	return h, nil
+}
+
+// await waits for n events and returns when the last of them came.
+func (h *heard) await(ctx context.Context, n int) (time.Time, error) {
+	defer func() { _ = h.sub.Unsubscribe() }() // fails on a closed connection only
+	before, since := int64(0), time.Now()
+	for {
+		got := h.n.Load()
+		if got >= int64(n) {
+			return time.Unix(0, h.last.Load()), nil
+		}
+		if got > before {
+			before, since = got, time.Now()
+		}
+		if time.Since(since) > stalled {
+			return time.Time{}, fmt.Errorf("nothing came of %d of %d for %s", n-int(got), n, stalled)
+		}
+		select {
+		case <-ctx.Done():
+			return time.Time{}, ctx.Err()
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+}
+
+// backlog has the workers handle n messages of a subject that all lie there
+// before the first is handled, and returns how many a second they made: from
+// when the first is given to a worker until the last event of a kind. put brings
+// the messages about.
+func (s *site) backlog(ctx context.Context, stream, subject, kind string, n int, put func() error) (rate float64, err error) {
+	durable := handlers.Durable(subject)
+	if _, err := s.js.PauseConsumer(ctx, stream, durable, time.Now().Add(24*time.Hour)); err != nil {
+		return 0, fmt.Errorf("pausing %s: %w", durable, err)
+	}
+	h, err := s.listen(kind)
+	if err != nil {
+		return 0, err
+	}
+	if err := put(); err != nil {
+		return 0, err
+	}
+	var given uint64
+	if err := s.until(ctx, stream, durable, func(info *jetstream.ConsumerInfo) bool {
+		given = info.Delivered.Consumer
+		return info.NumPending >= uint64(n)
+	}); err != nil {
+		return 0, err
+	}
+	if _, err := s.js.ResumeConsumer(ctx, stream, durable); err != nil {
+		return 0, fmt.Errorf("resuming %s: %w", durable, err)
+	}
+	// What a worker asked for while it was paused is not answered; it asks again
+	// within seconds.
+	if err := s.until(ctx, stream, durable, func(info *jetstream.ConsumerInfo) bool { return info.Delivered.Consumer > given }); err != nil {
+		return 0, err
+	}
+	begun := time.Now()
+	last, err := h.await(ctx, n)
+	return float64(n) / max(last.Sub(begun), time.Millisecond).Seconds(), err
+}
+
+// until looks at a consumer again and again until it is as it should be.
+func (s *site) until(ctx context.Context, stream, durable string, so func(*jetstream.ConsumerInfo) bool) error {
+	for since := time.Now(); ; {
+		consumer, err := s.js.Consumer(ctx, stream, durable)
+		if err != nil {
+			return fmt.Errorf("looking at the backlog: %w", err)
+		}
+		if so(consumer.CachedInfo()) {
+			return nil
+		}
+		if time.Since(since) > stalled {
+			return fmt.Errorf("the backlog in %s does not come about, or is not read", stream)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+}
+
+// refresh has the workers refresh n grants that are due.
+func (s *site) refresh(ctx context.Context, n int) (rate float64, err error) {
+	grants, err := s.grants(ctx, n, func(int) time.Time { return time.Now() })
+	if err != nil {
+		return 0, err
+	}
+	if err := s.insert(ctx, s.cfg.MongoDB.Database, grants); err != nil {
+		return 0, err
+	}
+	return s.backlog(ctx, s.subjects.RefreshStream(), s.subjects.RefreshDue(), events.TokenRefreshed, n, func() error { return s.schedule(ctx, grants) })
+}
+
+// connect has the workers store n connects.
+func (s *site) connect(ctx context.Context, n int) (rate float64, err error) {
+	return s.backlog(ctx, s.subjects.IntegrationStream(), s.subjects.Connected(), events.TokenStored, n, func() error {
+		for range n {
+			if _, err := s.js.PublishAsync(s.subjects.Connected(), bench.ConnectOf(s.user()), jetstream.WithStallWait(time.Minute)); err != nil {
+				return fmt.Errorf("publishing connects: %w", err)
+			}
+		}
+		return nil
+	})
+}
