@@ -71,6 +71,8 @@ type Log struct {
 	size      int // bytes in queue
 	withdrawn int // entries in queue that are void
 	lost      int // records dropped since the last message
+	onWay     []*entry
+	alarm     time.Time // when expire comes next; zero: it does not
 	closed    bool
 	head      Head
 
@@ -84,8 +86,11 @@ type Log struct {
 type entry struct {
 	data   []byte // nil: withdrawn
 	action Action
-	done   chan struct{} // closed when it is stored; nil: nobody waits
-	taken  bool          // it is part of a message
+	taken  bool // it is part of a message
+	// told is called once, without the lock; nil: nobody waits, or not any more.
+	told func(error)
+	// until is for how long somebody waits; zero: no bound is known here.
+	until time.Time
 }
 
 // New returns a log that writes once Start was called.
@@ -134,13 +139,14 @@ func (l *Log) Stop(ctx context.Context) error {
 	if l == nil {
 		return nil
 	}
-	end, err := l.enqueue(Record{Action: End}, true, true)
+	stored := make(chan struct{})
+	_, err := l.enqueue(Record{Action: End}, time.Time{}, func(error) { close(stored) }, true)
 	if errors.Is(err, ErrClosed) {
 		return nil
 	}
 	if err == nil {
 		select {
-		case <-end.done:
+		case <-stored:
 		case <-ctx.Done():
 			err = fmt.Errorf("ending the audit log: %w", ErrUnwritten)
 		}
@@ -163,17 +169,34 @@ func (l *Log) Write(ctx context.Context, r Record) error {
 	if l == nil {
 		return nil
 	}
-	e, err := l.enqueue(r, true, false)
+	stored := make(chan struct{})
+	e, err := l.enqueue(r, time.Time{}, func(error) { close(stored) }, false)
 	if err != nil {
 		return err
 	}
 	select {
-	case <-e.done:
+	case <-stored:
 		return nil
 	case <-ctx.Done():
 	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	l.withdraw(e)
+	l.compact()
 	return fmt.Errorf("%w: %w", ErrUnwritten, ctx.Err())
+}
+
+// Put is Write for callers who don't wait: told is called once, with what Write
+// would return when a context ended so much later. It holds up the records that
+// come after, so it must not wait for anything.
+func (l *Log) Put(r Record, within time.Duration, told func(error)) {
+	if l == nil {
+		told(nil)
+		return
+	}
+	if _, err := l.enqueue(r, time.Now().Add(within), told, false); err != nil {
+		told(err)
+	}
 }
 
 // Add has a record written soon. It does not wait: when no more can wait the
@@ -182,7 +205,7 @@ func (l *Log) Add(r Record) {
 	if l == nil {
 		return
 	}
-	_, err := l.enqueue(r, false, false)
+	_, err := l.enqueue(r, time.Time{}, nil, false)
 	if err == nil {
 		return
 	}
@@ -198,7 +221,7 @@ func (l *Log) Add(r Record) {
 
 // enqueue encodes a record outside of the lock. The last one of a chain finds
 // room always.
-func (l *Log) enqueue(r Record, wait, last bool) (*entry, error) {
+func (l *Log) enqueue(r Record, until time.Time, told func(error), last bool) (*entry, error) {
 	if r.At.IsZero() {
 		r.At = l.now()
 	}
@@ -207,10 +230,7 @@ func (l *Log) enqueue(r Record, wait, last bool) (*entry, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &entry{data: data, action: r.Action}
-	if wait {
-		e.done = make(chan struct{})
-	}
+	e := &entry{data: data, action: r.Action, told: told, until: until}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {
@@ -222,22 +242,68 @@ func (l *Log) enqueue(r Record, wait, last bool) (*entry, error) {
 	l.closed = last
 	l.queue = append(l.queue, e)
 	l.size += len(data)
+	if !until.IsZero() {
+		l.wakeAt(until)
+	}
 	l.awake()
 	return e, nil
 }
 
 // withdraw takes a record back that is not on its way yet.
 func (l *Log) withdraw(e *entry) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
 	if e.taken {
 		return
 	}
 	l.size -= len(e.data)
 	e.data = nil
-	if l.withdrawn++; 2*l.withdrawn > len(l.queue) {
+	l.withdrawn++
+}
+
+// compact shortens a queue that is void for the most part.
+func (l *Log) compact() {
+	if 2*l.withdrawn > len(l.queue) {
 		l.queue = slices.DeleteFunc(l.queue, func(e *entry) bool { return e.data == nil })
 		l.withdrawn = 0
+	}
+}
+
+// wakeAt has expire come at a time, if it would come later. One timer serves all
+// who wait: they come with much the same patience, and few wait in vain.
+func (l *Log) wakeAt(at time.Time) {
+	if l.alarm.IsZero() || at.Before(l.alarm) {
+		l.alarm = at
+		time.AfterFunc(time.Until(at), l.expire)
+	}
+}
+
+// expire tells those who have waited long enough.
+func (l *Log) expire() {
+	var late []func(error)
+	l.mu.Lock()
+	l.alarm = time.Time{}
+	now, next := time.Now(), time.Time{}
+	for _, part := range [][]*entry{l.onWay, l.queue} {
+		for _, e := range part {
+			switch {
+			case e.told == nil || e.until.IsZero():
+			case now.Before(e.until):
+				if next.IsZero() || e.until.Before(next) {
+					next = e.until
+				}
+			default:
+				late = append(late, e.told)
+				e.told = nil
+				l.withdraw(e)
+			}
+		}
+	}
+	l.compact()
+	if !next.IsZero() {
+		l.wakeAt(next)
+	}
+	l.mu.Unlock()
+	for _, told := range late {
+		told(fmt.Errorf("%w: %w", ErrUnwritten, context.DeadlineExceeded))
 	}
 }
 

@@ -41,18 +41,24 @@ func (l *Log) write(ctx context.Context) {
 			return // the process ends
 		}
 		previous = hashOf(body)
-		l.mu.Lock()
-		l.head.Number, l.head.Sequence, l.head.Hash = number, sequence, previous.String()
-		l.head.At, l.head.Ended = l.now().UTC(), batch[len(batch)-1].action == End
-		l.mu.Unlock()
-		for _, e := range batch {
-			l.metrics.records.WithLabelValues(string(e.action)).Inc()
-			if e.done != nil {
-				close(e.done)
-			}
-		}
+		l.stored(batch, number, sequence, previous)
 		if number == 1 {
 			l.first <- struct{}{}
+		}
+	}
+}
+
+// stored tells those who wait that JetStream holds their records.
+func (l *Log) stored(batch []*entry, number, sequence uint64, hash Hash) {
+	l.mu.Lock()
+	l.head.Number, l.head.Sequence, l.head.Hash = number, sequence, hash.String()
+	l.head.At, l.head.Ended = l.now().UTC(), batch[len(batch)-1].action == End
+	l.onWay = nil // whoever is told below is told by nobody else
+	l.mu.Unlock()
+	for _, e := range batch {
+		l.metrics.recorded(e.action)
+		if e.told != nil {
+			e.told(nil)
 		}
 	}
 }
@@ -83,6 +89,7 @@ func (l *Log) take(batch []*entry) []*entry {
 		batch = append(batch, e)
 	}
 	l.queue = slices.Delete(l.queue, 0, n)
+	l.onWay = batch
 	return batch
 }
 
@@ -90,7 +97,7 @@ func (l *Log) take(batch []*entry) []*entry {
 func (l *Log) giveBack(batch []*entry) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.queue = append(slices.Clone(batch), l.queue...)
+	l.queue, l.onWay = append(slices.Clone(batch), l.queue...), nil
 }
 
 // publish has a message stored, however often that takes: the same bytes under
