@@ -1,8 +1,6 @@
 package events
 
 import (
-	"encoding/json"
-	"fmt"
 	"time"
 
 	"github.com/latchkey/latchkey/events/secret"
@@ -132,7 +130,8 @@ var CodeNumber = map[string]string{
 	CodeBusy:        "503",
 }
 
-// wireToken is the only shape in which an access token leaves the process.
+// wireToken is the only shape in which an access token leaves a process, as it
+// is read.
 type wireToken struct {
 	AccountID   string `json:"accountId"`
 	AccountName string `json:"accountName"`
@@ -145,23 +144,6 @@ type wireReply struct {
 	AccessTokens []wireToken          `json:"accessTokens"`
 	Expiries     []TokenExpiry        `json:"expiries"`
 	Unavailable  []UnavailableAccount `json:"unavailable,omitempty"`
-}
-
-// Encode returns the reply as JSON with the tokens in the clear. It is meant
-// for the requester and for nobody else.
-func (r TokenReply) Encode() ([]byte, error) {
-	out := wireReply{AccessTokens: make([]wireToken, len(r.AccessTokens)), Expiries: r.Expiries, Unavailable: r.Unavailable}
-	if out.Expiries == nil {
-		out.Expiries = []TokenExpiry{}
-	}
-	for i, t := range r.AccessTokens {
-		out.AccessTokens[i] = wireToken{t.AccountID, t.AccountName, t.AccessToken.Reveal(), t.BrokerType, t.BrokerName}
-	}
-	b, err := json.Marshal(out)
-	if err != nil {
-		return nil, fmt.Errorf("encoding a token reply failed")
-	}
-	return b, nil
 }
 
 // DecodeTokenReply reads what Encode wrote. A reply that is sealed is refused;

@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 
+	jsonv2 "github.com/go-json-experiment/json"
+
 	"github.com/latchkey/latchkey/events/secret"
 	"github.com/latchkey/latchkey/store/envelope"
 )
@@ -55,7 +57,7 @@ func (t *TokenSet) Account(id string) *AccountToken {
 	return nil
 }
 
-// The plain forms exist only between (un)marshalling and sealing.
+// The plain forms exist only between marshalling and sealing.
 type plainSet struct {
 	Accounts     []plainAccount `json:"a"`
 	RefreshToken string         `json:"r,omitempty"`
@@ -69,6 +71,21 @@ type plainAccount struct {
 	Token  string `json:"t,omitempty"`
 }
 
+// The same forms as they are read: straight into secrets, so that the decoder
+// keeps no token among the short strings that it remembers.
+type openedSet struct {
+	Accounts     []openedAccount `json:"a"`
+	RefreshToken secret.Text     `json:"r"`
+	TradeToken   secret.Text     `json:"t"`
+	Origin       string          `json:"o"`
+}
+
+type openedAccount struct {
+	ID     string      `json:"i"`
+	Access secret.Text `json:"a"`
+	Token  secret.Text `json:"t"`
+}
+
 func (t TokenSet) plain() plainSet {
 	p := plainSet{Accounts: make([]plainAccount, len(t.Accounts)), RefreshToken: t.RefreshToken.Reveal(), TradeToken: t.TradeToken.Reveal(), Origin: t.Origin}
 	for i, a := range t.Accounts {
@@ -77,10 +94,10 @@ func (t TokenSet) plain() plainSet {
 	return p
 }
 
-func (p plainSet) tokens() TokenSet {
-	t := TokenSet{Accounts: make([]AccountToken, len(p.Accounts)), RefreshToken: secret.New(p.RefreshToken), TradeToken: secret.New(p.TradeToken), Origin: p.Origin}
+func (p openedSet) tokens() TokenSet {
+	t := TokenSet{Accounts: make([]AccountToken, len(p.Accounts)), RefreshToken: p.RefreshToken, TradeToken: p.TradeToken, Origin: p.Origin}
 	for i, a := range p.Accounts {
-		t.Accounts[i] = AccountToken{a.ID, secret.New(a.Access), secret.New(a.Token)}
+		t.Accounts[i] = AccountToken{a.ID, a.Access, a.Token}
 	}
 	return t
 }
@@ -102,8 +119,8 @@ func OpenTokens(ctx context.Context, e *envelope.Envelope, blob envelope.Blob, b
 		return TokenSet{}, fmt.Errorf("opening the tokens of grant %s: %w", b.Grant, err)
 	}
 	defer clear(plain)
-	var p plainSet
-	if err := json.Unmarshal(plain, &p); err != nil {
+	var p openedSet
+	if err := jsonv2.Unmarshal(plain, &p); err != nil {
 		return TokenSet{}, fmt.Errorf("decoding the tokens of grant %s: %w", b.Grant, errors.New("unexpected form"))
 	}
 	return p.tokens(), nil

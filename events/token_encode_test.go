@@ -1,0 +1,46 @@
+package events
+
+import (
+	"encoding/json"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"github.com/latchkey/latchkey/events/secret"
+)
+
+func TestRepliesAreEncodedAsEncodingJSONDoes(t *testing.T) {
+	text := rapid.OneOf(rapid.Just(""), rapid.String(), rapid.StringMatching(`[<>&"\\\x00-\x7f\x{2028}]{1,8}`), rapid.Just("\xff no UTF-8"))
+	end := rapid.Map(rapid.Int64Range(-1e10, 3e11), func(s int64) *time.Time {
+		at := time.Unix(s, s%1000*1e6).UTC()
+		return &at
+	})
+	end = rapid.OneOf(end, rapid.Just((*time.Time)(nil)))
+	rapid.Check(t, func(t *rapid.T) {
+		var r TokenReply
+		want := wireReply{AccessTokens: []wireToken{}, Expiries: []TokenExpiry{}}
+		for range rapid.IntRange(0, 3).Draw(t, "tokens") {
+			w := wireToken{text.Draw(t, "account"), text.Draw(t, "name"), text.Draw(t, "token"), text.Draw(t, "type"), text.Draw(t, "broker")}
+			want.AccessTokens = append(want.AccessTokens, w)
+			r.AccessTokens = append(r.AccessTokens, IntegrationAccessToken{w.AccountID, w.AccountName, secret.New(w.AccessToken), w.BrokerType, w.BrokerName})
+		}
+		for range rapid.IntRange(0, 3).Draw(t, "expiries") {
+			want.Expiries = append(want.Expiries, TokenExpiry{text.Draw(t, "account"), text.Draw(t, "grant"), end.Draw(t, "access"), end.Draw(t, "refresh")})
+		}
+		for range rapid.IntRange(0, 3).Draw(t, "unavailable") {
+			want.Unavailable = append(want.Unavailable, UnavailableAccount{
+				text.Draw(t, "account"), text.Draw(t, "type"), text.Draw(t, "grant"), text.Draw(t, "code"), Reason(text.Draw(t, "reason")),
+			})
+		}
+		r.Expiries, r.Unavailable = want.Expiries, want.Unavailable
+		plain, err := json.Marshal(want)
+		got, mine := r.Encode()
+		require.Equal(t, err == nil, mine == nil, "%v, %v", err, mine)
+		if err == nil {
+			require.JSONEq(t, string(plain), string(got))
+			require.Less(t, len(got), len(plain)+1, "no name stands twice")
+		}
+	})
+}
