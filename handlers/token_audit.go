@@ -1,7 +1,6 @@
 package handlers
 
 import (
-	"context"
 	"encoding/json"
 	"strings"
 	"time"
@@ -26,22 +25,22 @@ type TokenAudit struct {
 	RequestInfo bool
 }
 
-// handedOut records that tokens are about to be given. After an error they must
-// not be.
-func (t *TokenService) handedOut(ctx context.Context, record audit.Record) error {
+// handedOut records that tokens are about to be given, and then calls answer.
+// With an error they must not be.
+func (t *TokenService) handedOut(record audit.Record, answer func(error)) {
 	record.Action, record.Outcome = audit.HandedOut, audit.OutcomeOK
 	if !t.Audit.Required {
 		t.Audit.Log.Add(record)
-		return nil
+		answer(nil)
+		return
 	}
-	// The time that refreshes took is not the record's.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), t.Audit.Timeout)
-	defer cancel()
-	if err := t.Audit.Log.Write(ctx, record); err != nil {
-		t.log.Warn("tokens are not handed out: the audit log can't be written", zap.Error(err))
-		return refuse(events.CodeBusy, "the audit log can't be written; ask again")
-	}
-	return nil
+	t.Audit.Log.Put(record, t.Audit.Timeout, func(err error) {
+		if err != nil {
+			t.log.Warn("tokens are not handed out: the audit log can't be written", zap.Error(err))
+			err = refuse(events.CodeBusy, "the audit log can't be written; ask again")
+		}
+		answer(err)
+	})
 }
 
 // refused records that a request was answered without a token.

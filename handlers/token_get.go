@@ -2,10 +2,9 @@ package handlers
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"strings"
+	"slices"
 	"sync"
 	"time"
 
@@ -34,13 +33,16 @@ type TokenService struct {
 	now       func() time.Time
 	log       *zap.Logger
 	requests  *prometheus.CounterVec
+	handed    prometheus.Counter // of requests, those that were
 	// Audit and Tracer are set before Start.
 	Audit  TokenAudit
 	Tracer tracing.Tracer
 	keys   *ConnectKeys // nil: none are given out
 
 	refreshing singleflight.Group
-	slots      chan struct{}
+	slots      chan struct{}      // taken by requests that are not answered yet
+	next       chan micro.Request // to whoever has answered the one before
+	ended      chan struct{}      // closed: there is none
 	atWork     sync.WaitGroup
 	conn       *nats.Conn
 	service    micro.Service
@@ -54,11 +56,12 @@ type TokenService struct {
 func NewTokenService(s *store.Store, r *refresher.Refresher, subjects events.Subjects, cfg config.Tokens, skew time.Duration, now func() time.Time, log *zap.Logger, reg prometheus.Registerer) *TokenService {
 	t := &TokenService{
 		store: s, grants: newGrantCache(cfg.CacheUsers, cfg.CacheAge, now, s.ByUser), refresher: r, subjects: subjects, cfg: cfg, skew: skew, now: now, log: log,
-		slots: make(chan struct{}, cfg.Concurrency),
+		slots: make(chan struct{}, cfg.Concurrency), next: make(chan micro.Request), ended: make(chan struct{}),
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Namespace: "latchkey", Name: "token_requests_total", Help: "Requests for tokens by the code of the answer.",
 		}, []string{"code"}),
 	}
+	t.handed = t.requests.WithLabelValues(codeOK)
 	reg.MustRegister(t.requests)
 	return t
 }
@@ -116,7 +119,8 @@ func (t *TokenService) Start(nc *nats.Conn) error {
 	return nil
 }
 
-// Stop takes no more requests and waits for those being answered.
+// Stop takes no more requests and waits for those being answered. It is called
+// once.
 func (t *TokenService) Stop() error {
 	if t.service == nil {
 		return nil
@@ -126,6 +130,7 @@ func (t *TokenService) Stop() error {
 		t.received()
 	}
 	t.atWork.Wait()
+	close(t.ended)
 	t.unfollow()
 	return err
 }
@@ -144,112 +149,6 @@ func (t *TokenService) received() {
 	}
 	<-begun
 }
-
-// receive runs on the subscription's goroutine; it waits for a free slot, so
-// that requests queue in NATS and not here.
-func (t *TokenService) receive(req micro.Request) {
-	t.slots <- struct{}{}
-	t.atWork.Add(1)
-	go func() {
-		defer t.atWork.Done()
-		defer func() { <-t.slots }()
-		defer func() {
-			// A fault beside the request itself must not end the process either.
-			if v := recover(); v != nil {
-				t.log.Error("a token request was not answered", zap.Error(fmt.Errorf("%w of token requests (%T)", errPanic, v)))
-			}
-		}()
-		ctx, cancel := context.WithTimeout(context.Background(), t.cfg.Timeout)
-		defer cancel()
-		ctx, end := t.startSpan(ctx, req)
-		end(t.answer(ctx, req))
-	}()
-}
-
-// answer answers a request and returns the code of the answer.
-func (t *TokenService) answer(ctx context.Context, req micro.Request) string {
-	record := audit.Record{Caller: t.callerOf(req)}
-	body, err := t.guard(ctx, req, &record)
-	if err == nil {
-		err = t.handedOut(ctx, record)
-	}
-	if err == nil {
-		t.requests.WithLabelValues(codeOK).Inc()
-		if err := t.respond(req, body, nil); err != nil {
-			t.log.Warn("a token reply could not be sent", zap.Error(err))
-		}
-		return codeOK
-	}
-	var refusal *refusal
-	switch {
-	case errors.As(err, &refusal):
-	case outage(err):
-		tracing.Log(ctx, t.log).Warn("a token request can't be answered now", zap.Error(err))
-		refusal = refuse(events.CodeBusy, "what the worker depends on is away; ask again")
-	default:
-		tracing.Log(ctx, t.log).Error("a token request failed", zap.Error(err))
-		refusal = refuse(events.CodeInternal, "see the worker's log")
-	}
-	t.refused(record, refusal.Code)
-	t.requests.WithLabelValues(refusal.Code).Inc()
-	if err := t.refuse(req, refusal); err != nil {
-		t.log.Warn("a refusal could not be sent", zap.Error(err))
-	}
-	return refusal.Code
-}
-
-func (t *TokenService) refuse(req micro.Request, refusal *refusal) error {
-	body, _ := json.Marshal(refusal) // strings and numbers only
-	return t.respond(req, body, nats.Header{micro.ErrorHeader: {refusal.Code}, micro.ErrorCodeHeader: {events.CodeNumber[refusal.Code]}})
-}
-
-// respond answers a request past micro, which reads a request's state when its
-// handler has returned; ours answer later.
-func (t *TokenService) respond(req micro.Request, body []byte, header nats.Header) error {
-	return t.conn.PublishMsg(&nats.Msg{Subject: req.Reply(), Header: header, Data: body})
-}
-
-// guard keeps a panic from ending the process; its value is not kept.
-func (t *TokenService) guard(ctx context.Context, req micro.Request, record *audit.Record) (body []byte, err error) {
-	defer func() {
-		if v := recover(); v != nil {
-			err = fmt.Errorf("%w of token requests (%T)", errPanic, v)
-		}
-	}()
-	subject := req.Subject()
-	user, err := events.DecodeUserID(subject[strings.LastIndexByte(subject, '.')+1:])
-	if err != nil {
-		return nil, refuse(events.CodeBadRequest, err.Error())
-	}
-	record.User = user
-	in, err := events.DecodeTokenRequest(req.Data())
-	if err != nil {
-		return nil, refuse(events.CodeBadRequest, err.Error())
-	}
-	if user != in.UserID {
-		return nil, refuse(events.CodeForbidden, "the subject is another user's than userId")
-	}
-	reply, err := t.Get(ctx, in, record)
-	if err != nil {
-		return nil, err
-	}
-	body, err = encodeReply(reply, in.SealTo)
-	if err == nil && int64(len(body)) > t.conn.MaxPayload() {
-		return nil, refuse(events.CodeBadRequest, "the reply is larger than NATS takes; narrow the request by brokerType or accountId")
-	}
-	return body, err
-}
-
-// refusal is the body of an error answer.
-type refusal struct {
-	Code        string                      `json:"code"`
-	Message     string                      `json:"message"`
-	Unavailable []events.UnavailableAccount `json:"unavailable,omitempty"`
-}
-
-func (r *refusal) Error() string { return r.Code + ": " + r.Message }
-
-func refuse(code, message string) *refusal { return &refusal{Code: code, Message: message} }
 
 // Get returns the current tokens that a request asks for. Grants with too
 // little life left are refreshed first, all at once. The error is a refusal,
@@ -272,14 +171,22 @@ func (t *TokenService) Get(ctx context.Context, in events.TokenRequest, record *
 	if in.MinTTLSeconds != nil {
 		minTTL = time.Duration(*in.MinTTLSeconds) * time.Second
 	}
+	if slices.ContainsFunc(wanted, func(g *store.Grant) bool { return !t.fresh(g, minTTL) }) {
+		t.refreshAll(ctx, wanted, minTTL)
+	}
+	return t.reply(ctx, in, wanted, record)
+}
+
+// refreshAll puts what a refresh yields in the place of each grant that needs
+// one.
+func (t *TokenService) refreshAll(ctx context.Context, grants []*store.Grant, minTTL time.Duration) {
 	var wg sync.WaitGroup
-	for i, g := range wanted {
+	for i, g := range grants {
 		if !t.fresh(g, minTTL) {
-			wg.Go(func() { wanted[i] = t.refresh(ctx, g, minTTL) })
+			wg.Go(func() { grants[i] = t.refresh(ctx, g, minTTL) })
 		}
 	}
 	wg.Wait()
-	return t.reply(ctx, in, wanted, record)
 }
 
 // matching returns the accounts of a grant that a request asks for, but for

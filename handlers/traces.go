@@ -37,6 +37,9 @@ func (r *Router) startSpan(ctx context.Context, route Route, d *delivery) (_ con
 // is not told.
 func (t *TokenService) startSpan(ctx context.Context, req micro.Request) (_ context.Context, end func(code string)) {
 	ctx = tracing.FromHeader(req.Headers()).Continue(ctx)
+	if !t.Tracer.On() {
+		return ctx, func(string) {}
+	}
 	ctx, span := t.Tracer.Start(ctx, "token.get", trace.SpanKindServer,
 		trace.WithAttributes(tracing.Messaging("process", t.subjects.TokenGetAll())...))
 	return ctx, func(code string) {

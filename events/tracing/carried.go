@@ -65,6 +65,9 @@ func (c Carried) Into(header map[string][]string) {
 // Continue returns ctx within the trace that is carried, or ctx where nothing
 // well-formed is.
 func (c Carried) Continue(ctx context.Context) context.Context {
+	if len(c) == 0 {
+		return ctx
+	}
 	return propagation.TraceContext{}.Extract(ctx, propagation.MapCarrier(c))
 }
 

@@ -32,6 +32,9 @@ func (t Tracer) Start(ctx context.Context, name string, kind trace.SpanKind, opt
 	return t.tracer.Start(ctx, name, append(opts, trace.WithSpanKind(kind))...)
 }
 
+// On reports whether the tracer begins any spans.
+func (t Tracer) On() bool { return t.tracer != nil }
+
 // Start begins a span below the one in ctx. Without one that is recorded there
 // is nothing to begin.
 func Start(ctx context.Context, name string, kind trace.SpanKind, attributes ...attribute.KeyValue) (context.Context, trace.Span) {
