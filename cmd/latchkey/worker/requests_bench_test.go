@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -54,6 +55,7 @@ func BenchmarkTokenRequest(b *testing.B) {
 		}
 		b.ReportMetric(token.rate()/echo.rate(), "of-echo")
 		b.ReportMetric(token.p99()/echo.p99(), "of-echo-p99")
+		b.ReportMetric(echo.work()/token.work(), "of-echo-cpu")
 	})
 }
 
@@ -172,17 +174,20 @@ func (r *requests) ask(b *testing.B, subject string, i int) []byte {
 
 // sample is what a number of requests took.
 type sample struct {
-	each    []time.Duration
-	elapsed time.Duration
+	each         []time.Duration
+	elapsed, cpu time.Duration // cpu is that of the whole process, engines and callers too
 }
 
 func (s *sample) add(o sample) {
 	s.each = append(s.each, o.each...)
 	s.elapsed += o.elapsed
+	s.cpu += o.cpu
 }
 
-// rate is in requests a second, p99 in milliseconds.
+// rate is in requests a second, p99 in milliseconds, work in microseconds of CPU a
+// request.
 func (s sample) rate() float64 { return float64(len(s.each)) / s.elapsed.Seconds() }
+func (s sample) work() float64 { return float64(s.cpu.Microseconds()) / float64(len(s.each)) }
 func (s sample) p99() float64 {
 	slices.Sort(s.each)
 	return float64(s.each[len(s.each)*99/100].Microseconds()) / 1000
@@ -193,7 +198,7 @@ func (r *requests) run(b *testing.B, n int, ask func(*testing.B, int) []byte) sa
 	each := make([]time.Duration, n)
 	var next atomic.Int64
 	var wg sync.WaitGroup
-	begun := time.Now()
+	begun, before := time.Now(), processTime(b)
 	for range asking {
 		wg.Go(func() {
 			for i := int(next.Add(1)) - 1; i < n && !b.Failed(); i = int(next.Add(1)) - 1 {
@@ -204,10 +209,17 @@ func (r *requests) run(b *testing.B, n int, ask func(*testing.B, int) []byte) sa
 		})
 	}
 	wg.Wait()
-	return sample{each, time.Since(begun)}
+	return sample{each, time.Since(begun), processTime(b) - before}
+}
+
+func processTime(b *testing.B) time.Duration {
+	var usage syscall.Rusage
+	require.NoError(b, syscall.Getrusage(syscall.RUSAGE_SELF, &usage))
+	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
 }
 
 func (r *requests) report(b *testing.B, s sample) {
 	b.ReportMetric(s.rate(), "requests/s")
 	b.ReportMetric(s.p99(), "p99-ms")
+	b.ReportMetric(s.work(), "cpu-µs/op")
 }
