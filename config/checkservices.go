@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/latchkey/latchkey/events"
 )
 
 var (
@@ -48,6 +50,7 @@ func (c Config) checkNATS(f *faults) {
 		"must be up to 128 letters, digits, dashes and underscores, in parts divided by dots")
 	f.unless(natsPrefix.MatchString(n.Prefix), "nats.prefix", "must be up to 64 letters, digits and dashes, or empty")
 	f.count("nats.replicas", n.Replicas, 1, 5)
+	f.count("nats.partitions", n.Partitions, 1, events.MaxPartitions)
 	f.duration("nats.connect_timeout", n.ConnectTimeout, time.Millisecond)
 }
 

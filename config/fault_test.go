@@ -177,6 +177,7 @@ func TestFaultsOfValues(t *testing.T) {
 		"nats.inbox_prefix":    {func(c *config.Config) { c.NATS.InboxPrefix = "_INBOX.>" }},
 		"nats.prefix":          {func(c *config.Config) { c.NATS.Prefix = "a.b" }},
 		"nats.replicas":        {func(c *config.Config) { c.NATS.Replicas = 0 }, func(c *config.Config) { c.NATS.Replicas = 6 }},
+		"nats.partitions":      {func(c *config.Config) { c.NATS.Partitions = 0 }, func(c *config.Config) { c.NATS.Partitions = 257 }},
 		"nats.connect_timeout": {func(c *config.Config) { c.NATS.ConnectTimeout = 0 }},
 		"mongodb.uri": {
 			func(c *config.Config) { c.MongoDB.URI = secret.Text{} },

@@ -3,6 +3,7 @@ package config
 import (
 	"time"
 
+	"github.com/latchkey/latchkey/events"
 	"github.com/latchkey/latchkey/events/secret"
 )
 
@@ -37,12 +38,20 @@ type NATS struct {
 	Prefix string `yaml:"prefix"`
 	// Copies of each stream in the cluster, 1 to 5.
 	Replicas int `yaml:"replicas"`
+	// Number of streams over which the refreshes are spread, 1 to 256, the same in all workers.
+	// One does for millions of grants; see scale before changing it.
+	Partitions int `yaml:"partitions"`
 	// Create the streams although the database remembers streams that are gone and it can't be
 	// told whether NATS was wiped or runs with another encryption key. Set it once
 	// the former is certain, and take it out again.
 	RecreateStreams bool `yaml:"recreate_streams"`
 	// Longest time that one attempt to connect may take.
 	ConnectTimeout time.Duration `yaml:"connect_timeout"`
+}
+
+// Subjects returns the names of the installation's subjects and streams.
+func (n NATS) Subjects() events.Subjects {
+	return events.Subjects{Prefix: n.Prefix, Partitions: n.Partitions}
 }
 
 // MongoDB is the database that holds the grants.

@@ -37,6 +37,9 @@ var LifecycleKinds = []string{TokenStored, TokenRefreshed, TokenExpiring, TokenE
 type Subjects struct {
 	// Prefix is empty or one subject token.
 	Prefix string
+	// Partitions is over how many streams the refreshes are spread; 0 means 1.
+	// Who does not deal with refreshes need not know it.
+	Partitions int
 }
 
 func (s Subjects) subject(rest string) string {
@@ -82,8 +85,11 @@ func (s Subjects) TokenKeys() string { return s.subject("token.keys") }
 // RefreshSchedule holds the pending schedule of one grant: a message there
 // replaces the one before it, and purging the subject cancels it.
 func (s Subjects) RefreshSchedule(grantID string) string {
-	return s.subject("refresh.schedule." + grantID)
+	return s.RefreshPartition(grantID).Schedule(grantID)
 }
+
+// What follows belongs to the first partition, which is the only one unless
+// Partitions says otherwise.
 
 // RefreshScheduleAll matches every grant's schedule.
 func (s Subjects) RefreshScheduleAll() string { return s.subject("refresh.schedule.*") }

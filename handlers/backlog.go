@@ -19,13 +19,7 @@ type Backlog struct {
 // Backlogs returns what waits on every subject that workers read.
 func (s *Streams) Backlogs(ctx context.Context) ([]Backlog, error) {
 	var out []Backlog
-	for _, q := range []struct{ stream, subject string }{
-		{s.subjects.IntegrationStream(), s.subjects.Connected()},
-		{s.subjects.IntegrationStream(), s.subjects.Disconnected()},
-		{s.subjects.RefreshStream(), s.subjects.RefreshDue()},
-		{s.subjects.RefreshStream(), s.subjects.RefreshUrgent()},
-		{s.subjects.RecoveryStream(), s.subjects.RecoveryAll()},
-	} {
+	for _, q := range s.queues() {
 		consumer, err := s.js.Consumer(ctx, q.stream, Durable(q.subject))
 		if err != nil {
 			return nil, fmt.Errorf("looking at what waits on %s: %w", q.subject, err)

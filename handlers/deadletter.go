@@ -255,7 +255,11 @@ func (p *DeadLetters) origin(d DeadLetter) (stream string, ok bool) {
 	case events.IntegrationDisconnected:
 		return p.Subjects.IntegrationStream(), d.Subject == p.Subjects.Disconnected()
 	case events.RefreshDueName:
-		return p.Subjects.RefreshStream(), d.Subject == p.Subjects.RefreshDue() || d.Subject == p.Subjects.RefreshUrgent()
+		for _, part := range p.Subjects.RefreshPartitions() {
+			if d.Subject == part.Due || d.Subject == part.Urgent {
+				return part.Stream, true
+			}
+		}
 	case RecoveryName:
 		return p.Subjects.RecoveryStream(), strings.HasPrefix(d.Subject, p.Subjects.Recovery(""))
 	}

@@ -86,4 +86,15 @@ func TestDeadLettersGoBackOnlyToWhereWorkersRead(t *testing.T) {
 	}
 	_, ok := p.origin(DeadLetter{Message: "token.get", Subject: subjects.Connected()})
 	require.False(t, ok)
+
+	subjects.Partitions = 3
+	last := subjects.RefreshPartitions()[2]
+	_, ok = p.origin(DeadLetter{Message: events.RefreshDueName, Subject: last.Due})
+	require.False(t, ok)
+	p.Subjects = subjects
+	for _, subject := range []string{last.Due, last.Urgent} {
+		stream, ok := p.origin(DeadLetter{Message: events.RefreshDueName, Subject: subject})
+		require.True(t, ok, subject)
+		require.Equal(t, last.Stream, stream)
+	}
 }

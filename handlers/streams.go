@@ -37,7 +37,7 @@ type Streams struct {
 // NewStreams returns Streams for an installation.
 func NewStreams(js jetstream.JetStream, memory StreamMemory, cfg config.Config, log *zap.Logger) *Streams {
 	return &Streams{
-		js: js, memory: memory, subjects: events.Subjects{Prefix: cfg.NATS.Prefix}, nats: cfg.NATS,
+		js: js, memory: memory, subjects: cfg.NATS.Subjects(), nats: cfg.NATS,
 		retention: cfg.Retention, messages: cfg.Messages, audit: cfg.Audit.Mode != config.AuditOff, log: log,
 	}
 }
@@ -92,38 +92,30 @@ func parseVersion(v string) (major, minor int, ok bool) {
 var ErrStreamsGone = errors.New("the streams are gone from NATS")
 
 // Ensure creates the streams that are missing, brings the others up to the
-// configuration, and returns what tells this schedule stream from one made
-// later under the same name. It may run on many workers at once.
+// configuration, and returns what tells each schedule stream, in the order of
+// the partitions, from one made later under the same name. It may run on many
+// workers at once.
 //
 // Streams that were there before and are gone were wiped, or are hidden because
 // NATS runs with another encryption key. In the second case creating a stream
 // destroys the hidden one. A stream that holds nothing is risked first.
-func (s *Streams) Ensure(ctx context.Context) (identity string, err error) {
+func (s *Streams) Ensure(ctx context.Context) (identities []string, err error) {
 	_, err = s.js.Stream(ctx, s.subjects.RefreshStream())
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		err = s.mayCreate(ctx)
 	}
 	if err != nil {
-		return "", fmt.Errorf("ensuring the streams: %w", err)
+		return nil, fmt.Errorf("ensuring the streams: %w", err)
 	}
 	for _, c := range append([]jetstream.StreamConfig{s.canary()}, s.configs()...) {
 		if _, err := s.js.CreateOrUpdateStream(ctx, c); err != nil {
-			return "", fmt.Errorf("ensuring stream %s: %w", c.Name, err)
+			return nil, fmt.Errorf("ensuring stream %s: %w", c.Name, err)
 		}
 	}
-	stream, err := s.js.Stream(ctx, s.subjects.RefreshStream())
-	if err != nil {
-		return "", fmt.Errorf("looking at the stream of schedules: %w", err)
+	if identities, err = s.look(ctx); err != nil {
+		return nil, err
 	}
-	identity = identityOf(stream)
-	known, err := s.memory.StreamIdentity(ctx)
-	if err != nil || known == identity {
-		return identity, err
-	}
-	if known != "" {
-		s.log.Error("the streams are not those of before: NATS was wiped or restored; all schedules are made again, and what else lay there is lost")
-	}
-	return identity, s.memory.RememberStream(ctx, identity)
+	return identities, s.remember(ctx, identities)
 }
 
 // mayCreate decides whether missing streams may be created.
@@ -154,10 +146,6 @@ func (s *Streams) canary() jetstream.StreamConfig {
 	}
 }
 
-func identityOf(stream jetstream.Stream) string {
-	return stream.CachedInfo().Created.UTC().Format(time.RFC3339Nano)
-}
-
 func (s *Streams) configs() []jetstream.StreamConfig {
 	base := jetstream.StreamConfig{Storage: jetstream.FileStorage, Replicas: s.nats.Replicas}
 	queue := base
@@ -170,12 +158,16 @@ func (s *Streams) configs() []jetstream.StreamConfig {
 	integration.Description = "Connects and disconnects that wait to be handled"
 	integration.Subjects = []string{s.subjects.Connected(), s.subjects.Disconnected()}
 
-	refresh := queue
-	refresh.Name = s.subjects.RefreshStream()
-	refresh.Description = "Schedules of refreshes, and those that have come due"
-	refresh.Subjects = []string{s.subjects.RefreshScheduleAll(), s.subjects.RefreshDue(), s.subjects.RefreshUrgent()}
-	refresh.AllowMsgSchedules = true
-	refresh.AllowDirect = true
+	refreshes := make([]jetstream.StreamConfig, 0, s.nats.Partitions)
+	for _, p := range s.subjects.RefreshPartitions() {
+		refresh := queue
+		refresh.Name = p.Stream
+		refresh.Description = "Schedules of refreshes, and those that have come due"
+		refresh.Subjects = []string{p.Schedules, p.Due, p.Urgent}
+		refresh.AllowMsgSchedules = true
+		refresh.AllowDirect = true
+		refreshes = append(refreshes, refresh)
+	}
 
 	recovery := queue
 	recovery.Name = s.subjects.RecoveryStream()
@@ -199,7 +191,8 @@ func (s *Streams) configs() []jetstream.StreamConfig {
 	dead.MaxAge = s.retention.DeadLetters
 	dead.Duplicates = 10 * time.Minute
 
-	all := []jetstream.StreamConfig{integration, refresh, recovery, lifecycle, dead}
+	all := append([]jetstream.StreamConfig{integration}, refreshes...)
+	all = append(all, recovery, lifecycle, dead)
 	if s.audit {
 		all = append(all, s.auditLog())
 	}
@@ -231,32 +224,6 @@ func (s *Streams) ensureAuditLog(ctx context.Context) error {
 		return fmt.Errorf("ensuring stream %s: %w", s.subjects.AuditStream(), err)
 	}
 	return nil
-}
-
-// Identity is Ensure where the schedule stream is missing, and else only a look
-// at it, and at that of the audit log.
-func (s *Streams) Identity(ctx context.Context) (string, error) {
-	stream, err := s.js.Stream(ctx, s.subjects.RefreshStream())
-	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		return s.Ensure(ctx)
-	}
-	if err != nil {
-		return "", fmt.Errorf("looking at the stream of schedules: %w", err)
-	}
-	if err := s.ensureAuditLog(ctx); err != nil {
-		s.log.Warn("the audit log is not there; the next pass looks again", zap.Error(err))
-	}
-	return identityOf(stream), nil
-}
-
-// Backlog returns how many refresh.due messages wait or are being handled.
-func (s *Streams) Backlog(ctx context.Context) (int, error) {
-	consumer, err := s.js.Consumer(ctx, s.subjects.RefreshStream(), Durable(s.subjects.RefreshDue()))
-	if err != nil {
-		return 0, fmt.Errorf("looking at the backlog of refreshes: %w", err)
-	}
-	info := consumer.CachedInfo()
-	return int(info.NumPending) + info.NumAckPending, nil
 }
 
 // Consumer ensures the durable consumer of one subject.

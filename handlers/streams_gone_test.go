@@ -77,7 +77,7 @@ func TestAWrongEncryptionKeyDestroysNothing(t *testing.T) {
 	for range 2 { // nor does anybody else who tries, nor trying again
 		_, err = streams.Ensure(t.Context())
 		require.ErrorIs(t, err, handlers.ErrStreamsGone)
-		_, err = streams.Identity(t.Context())
+		_, err = streams.Identities(t.Context())
 		require.ErrorIs(t, err, handlers.ErrStreamsGone)
 	}
 	broker.Stop()
@@ -98,9 +98,9 @@ func TestAWipedBrokerGetsItsStreamsAgain(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, broker.Wipe())
 	require.NoError(t, broker.Restart())
-	var second string
+	var second []string
 	require.Eventually(t, func() bool {
-		second, err = streams.Identity(t.Context())
+		second, err = streams.Identities(t.Context())
 		return err == nil
 	}, time.Minute, 20*time.Millisecond)
 	require.NotEqual(t, first, second)

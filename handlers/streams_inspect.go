@@ -67,13 +67,7 @@ func (d *differences) add(setting string, same bool) {
 // messages each may have under way is not compared: that is up to each worker.
 func (s *Streams) InspectConsumers(ctx context.Context) ([]Found, error) {
 	var all []Found
-	for _, c := range []struct{ stream, subject string }{
-		{s.subjects.IntegrationStream(), s.subjects.Connected()},
-		{s.subjects.IntegrationStream(), s.subjects.Disconnected()},
-		{s.subjects.RefreshStream(), s.subjects.RefreshDue()},
-		{s.subjects.RefreshStream(), s.subjects.RefreshUrgent()},
-		{s.subjects.RecoveryStream(), s.subjects.RecoveryAll()},
-	} {
+	for _, c := range s.queues() {
 		consumer, err := s.js.Consumer(ctx, c.stream, Durable(c.subject))
 		if errors.Is(err, jetstream.ErrConsumerNotFound) || errors.Is(err, jetstream.ErrStreamNotFound) {
 			all = append(all, Found{Name: Durable(c.subject), Missing: true})

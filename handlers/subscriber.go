@@ -27,6 +27,7 @@ type Subscriber struct {
 	streams  *Streams
 	ackWait  time.Duration
 	sources  map[string]Source
+	slots    map[string]slots // by subject
 	log      *zap.Logger
 	closing  context.Context
 	close    context.CancelFunc
@@ -35,14 +36,19 @@ type Subscriber struct {
 
 // Source says how the messages of one subject are consumed.
 type Source struct {
-	Stream      string
+	Stream string
+	// Concurrency is how many messages are handled at once.
 	Concurrency int
+	// Shared, if set, is common to the sources that share one bound. Together they
+	// handle what one alone may, and one more for each further source, since each
+	// holds a place while it waits for a message.
+	Shared string
 }
 
 // NewSubscriber returns a subscriber for the given subjects.
 func NewSubscriber(streams *Streams, ackWait time.Duration, sources map[string]Source, log *zap.Logger) *Subscriber {
 	ctx, cancel := context.WithCancel(context.Background())
-	return &Subscriber{streams: streams, ackWait: ackWait, sources: sources, log: log, closing: ctx, close: cancel}
+	return &Subscriber{streams: streams, ackWait: ackWait, sources: sources, slots: slotsOf(sources), log: log, closing: ctx, close: cancel}
 }
 
 // delivery accompanies a message through its handler.
@@ -82,7 +88,7 @@ func (s *Subscriber) Subscribe(ctx context.Context, topic string) (<-chan *messa
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	stop := context.AfterFunc(s.closing, cancel)
-	f := &feed{out: make(chan *message.Message), slots: make(chan struct{}, source.Concurrency)}
+	f := &feed{out: make(chan *message.Message), slots: s.slots[topic]}
 	s.inFlight.Add(1)
 	go func() {
 		defer s.inFlight.Done()
@@ -100,8 +106,7 @@ type feed struct {
 	out chan *message.Message
 	// sending counts those who may still send to out.
 	sending sync.WaitGroup
-	// slots bounds how many messages are handled at once.
-	slots chan struct{}
+	slots   slots
 }
 
 const (
@@ -110,41 +115,7 @@ const (
 	sharers = 64
 	// pullWait bounds one pull request, and so how long an idle one lingers.
 	pullWait = 5 * time.Second
-	// claimWait is how long a pull waits for more to ask for.
-	claimWait = 5 * time.Millisecond
 )
-
-// claim takes the free slots. One is waited for, and where most are taken, a
-// moment for some more: a pull for each message that was handled would cost as
-// much as the message. It returns 0 when ctx ends.
-func (f *feed) claim(ctx context.Context) (n int) {
-	select {
-	case f.slots <- struct{}{}:
-	case <-ctx.Done():
-		return 0
-	}
-	n = 1
-	wait := time.NewTimer(claimWait)
-	defer wait.Stop()
-	for ; n < cap(f.slots); n++ {
-		select {
-		case f.slots <- struct{}{}:
-			continue
-		default:
-		}
-		if n >= cap(f.slots)/4 {
-			break
-		}
-		select {
-		case f.slots <- struct{}{}:
-		case <-wait.C:
-			return n
-		case <-ctx.Done():
-			return n
-		}
-	}
-	return n
-}
 
 // consume pulls as many messages as there are free slots, until ctx ends. The
 // consumer is made again if it is gone.
@@ -167,41 +138,51 @@ func (s *Subscriber) consume(ctx context.Context, topic string, source Source, f
 
 func (s *Subscriber) pull(ctx context.Context, consumer jetstream.Consumer, f *feed) error {
 	for {
-		n := f.claim(ctx)
+		n := f.slots.claim(ctx)
 		if n == 0 {
 			return nil
 		}
-		free := func(k int) {
-			for range k {
-				<-f.slots
+		wait, cancel := context.WithTimeout(ctx, pullWait)
+		got, err := s.fetch(ctx, f, n, func() (jetstream.MessageBatch, error) {
+			return consumer.Fetch(n, jetstream.FetchContext(wait))
+		})
+		cancel()
+		if err == nil && f.slots.shared && got > 0 { // there is something to do
+			if n := f.slots.more(); n > 0 {
+				_, err = s.fetch(ctx, f, n, func() (jetstream.MessageBatch, error) { return consumer.FetchNoWait(n) })
 			}
 		}
-		wait, cancel := context.WithTimeout(ctx, pullWait)
-		batch, err := consumer.Fetch(n, jetstream.FetchContext(wait))
 		if err != nil {
-			cancel()
-			free(n)
-			return err
-		}
-		got := 0
-		for m := range batch.Messages() {
-			got++
-			s.inFlight.Add(1)
-			f.sending.Add(1)
-			go s.handle(ctx, m, f)
-		}
-		cancel()
-		free(n - got)
-		if err := batch.Error(); err != nil && ctx.Err() == nil && !errors.Is(err, nats.ErrTimeout) && !errors.Is(err, context.DeadlineExceeded) {
 			return err
 		}
 	}
 }
 
+// fetch has up to n messages handled, for which it holds the slots, and returns
+// how many there were.
+func (s *Subscriber) fetch(ctx context.Context, f *feed, n int, messages func() (jetstream.MessageBatch, error)) (got int, err error) {
+	batch, err := messages()
+	if err != nil {
+		f.slots.free(n)
+		return 0, err
+	}
+	for m := range batch.Messages() {
+		got++
+		s.inFlight.Add(1)
+		f.sending.Add(1)
+		go s.handle(ctx, m, f)
+	}
+	f.slots.free(n - got)
+	if err := batch.Error(); err != nil && ctx.Err() == nil && !errors.Is(err, nats.ErrTimeout) && !errors.Is(err, context.DeadlineExceeded) {
+		return got, err
+	}
+	return got, nil
+}
+
 // handle passes one message to the router and carries out its decision.
 func (s *Subscriber) handle(ctx context.Context, m jetstream.Msg, f *feed) {
 	defer s.inFlight.Done()
-	defer func() { <-f.slots }()
+	defer f.slots.free(1)
 
 	d := &delivery{Subject: m.Subject(), Attempt: 1, Trace: tracing.FromHeader(m.Headers())}
 	if meta, err := m.Metadata(); err == nil {

@@ -39,27 +39,37 @@ type Dispatcher struct {
 	now     func() time.Time
 	log     *zap.Logger
 	failed  prometheus.Counter
-	// stream is the identity of the schedule stream.
-	stream atomic.Value
+	// streams are the identities of the schedule streams, by partition.
+	streams atomic.Pointer[[]string]
 	// Tracer is set before the first use.
 	Tracer tracing.Tracer
 }
 
-// NewDispatcher returns a dispatcher that needs SetStream before it is used.
+// NewDispatcher returns a dispatcher that needs SetStreams before it is used.
 func NewDispatcher(js jetstream.JetStream, s *store.Store, subjects events.Subjects, horizon time.Duration, now func() time.Time, log *zap.Logger, reg prometheus.Registerer) *Dispatcher {
 	d := &Dispatcher{js: js, store: s, subjects: subjects, horizon: horizon, now: now, log: log, failed: prometheus.NewCounter(prometheus.CounterOpts{
 		Namespace: "latchkey", Name: "outbox_failures_total", Help: "Outboxes that could not be delivered at once; reconciliation delivers them.",
 	})}
 	reg.MustRegister(d.failed)
-	d.stream.Store("")
+	d.streams.Store(&[]string{})
 	return d
 }
 
-// SetStream tells the identity of the schedule stream as it now exists.
-func (d *Dispatcher) SetStream(identity string) { d.stream.Store(identity) }
+// SetStreams tells the identities of the schedule streams as they now exist, in
+// the order of the partitions.
+func (d *Dispatcher) SetStreams(identities []string) { d.streams.Store(&identities) }
 
-// Stream returns the identity last set.
-func (d *Dispatcher) Stream() string { return d.stream.Load().(string) }
+// Streams returns the identities last set.
+func (d *Dispatcher) Streams() []string { return *d.streams.Load() }
+
+// Stream returns the identity of the stream in which a grant is scheduled;
+// empty where none was set.
+func (d *Dispatcher) Stream(grantID string) string {
+	if n, all := d.subjects.PartitionOf(grantID), d.Streams(); n < len(all) {
+		return all[n]
+	}
+	return ""
+}
 
 // sendTimeout bounds Send, whose caller has other work.
 const sendTimeout = 10 * time.Second
@@ -85,7 +95,7 @@ func (d *Dispatcher) leave(ctx context.Context, g *store.Grant, err error) {
 func (d *Dispatcher) Hold(g *store.Grant) {
 	g.Outbox.Held = true
 	if g.Due != nil && !d.beyond(g.Due) {
-		g.Due.Stream = d.Stream()
+		g.Due.Stream = d.Stream(g.ID)
 	}
 }
 
@@ -143,7 +153,7 @@ func (d *Dispatcher) Deliver(ctx context.Context, g *store.Grant) error {
 			return err
 		}
 		if ack != nil {
-			stream, acks = d.Stream(), append(acks, ack)
+			stream, acks = d.Stream(g.ID), append(acks, ack)
 		}
 	}
 	for _, e := range g.Outbox.Events {
@@ -208,12 +218,13 @@ func (d *Dispatcher) publishSchedule(ctx context.Context, m events.RefreshDue, a
 	if err != nil {
 		return nil, fmt.Errorf("encoding the schedule of grant %s: %w", m.GrantID, err)
 	}
-	msg := nats.NewMsg(d.subjects.RefreshSchedule(m.GrantID))
+	partition := d.subjects.RefreshPartition(m.GrantID)
+	msg := nats.NewMsg(partition.Schedule(m.GrantID))
 	msg.Data = body
 	msg.Header.Set(headerSchedule, "@at "+at.UTC().Format(scheduleTime))
-	target := d.subjects.RefreshDue()
+	target := partition.Due
 	if m.Unknown {
-		target = d.subjects.RefreshUrgent()
+		target = partition.Urgent
 	}
 	msg.Header.Set(headerScheduleTarget, target)
 	ack, err := d.publish(ctx, msg, "refresh.schedule", in, tracing.Grant(m.GrantID, m.BrokerType, m.Version))
@@ -225,11 +236,12 @@ func (d *Dispatcher) publishSchedule(ctx context.Context, m events.RefreshDue, a
 
 // Scheduled returns the schedule that the stream holds of a grant; false: none.
 func (d *Dispatcher) Scheduled(ctx context.Context, grantID string) (events.RefreshDue, bool, error) {
-	stream, err := d.js.Stream(ctx, d.subjects.RefreshStream())
+	partition := d.subjects.RefreshPartition(grantID)
+	stream, err := d.js.Stream(ctx, partition.Stream)
 	if err != nil {
 		return events.RefreshDue{}, false, fmt.Errorf("looking for the schedule of grant %s: %w", grantID, err)
 	}
-	msg, err := stream.GetLastMsgForSubject(ctx, d.subjects.RefreshSchedule(grantID))
+	msg, err := stream.GetLastMsgForSubject(ctx, partition.Schedule(grantID))
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
 		return events.RefreshDue{}, false, nil
 	}
@@ -242,9 +254,10 @@ func (d *Dispatcher) Scheduled(ctx context.Context, grantID string) (events.Refr
 
 // Unschedule cancels a grant's schedule.
 func (d *Dispatcher) Unschedule(ctx context.Context, grantID string) error {
-	stream, err := d.js.Stream(ctx, d.subjects.RefreshStream())
+	partition := d.subjects.RefreshPartition(grantID)
+	stream, err := d.js.Stream(ctx, partition.Stream)
 	if err == nil {
-		err = stream.Purge(ctx, jetstream.WithPurgeSubject(d.subjects.RefreshSchedule(grantID)))
+		err = stream.Purge(ctx, jetstream.WithPurgeSubject(partition.Schedule(grantID)))
 	}
 	if err != nil {
 		return fmt.Errorf("cancelling the schedule of grant %s: %w", grantID, err)

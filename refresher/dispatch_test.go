@@ -53,7 +53,7 @@ func TestDeliverSendsTheOutboxAndEmptiesIt(t *testing.T) {
 	}
 	got := r.get(w, g.ID)
 	require.Nil(t, got.Outbox)
-	require.Equal(t, w.dispatcher.Stream(), got.Due.Stream)
+	require.Equal(t, w.dispatcher.Stream(got.ID), got.Due.Stream)
 	require.Equal(t, g.Rev, got.Rev, "sending is no change")
 
 	require.NoError(t, w.dispatcher.Deliver(t.Context(), g), "again, as after a crash")

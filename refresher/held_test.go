@@ -42,7 +42,7 @@ func TestARefreshWritesItsGrantOnceAfterTheLease(t *testing.T) {
 
 	got := r.get(w, g.ID)
 	require.Nil(t, got.Outbox)
-	require.Equal(t, w.dispatcher.Stream(), got.Due.Stream)
+	require.Equal(t, w.dispatcher.Stream(g.ID), got.Due.Stream)
 	require.Equal(t, g.Rev+2, got.Rev)
 	require.NotNil(t, r.schedule(g.ID))
 	require.Equal(t, []string{"token.refreshed: "}, r.told("user"))

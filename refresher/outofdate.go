@@ -54,7 +54,6 @@ func (r *Refresher) checkAge(g *store.Grant, scheduled events.RefreshDue) {
 		zap.String("grant", g.ID), zap.Int64("scheduled", scheduled.Version), zap.Int64("stored", g.Version))
 }
 
-
 // arrived promises to tell what an attempt to store an answer left untold that
 // seemed to fail: what it wrote is there, perhaps without an outbox.
 func (r *Refresher) arrived(g *store.Grant) error {

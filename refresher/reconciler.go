@@ -20,15 +20,17 @@ type Reconciler struct {
 	Config    config.Reconcile
 	// Horizon is how far ahead schedules are put into the stream.
 	Horizon time.Duration
-	// Identity makes sure that the streams exist and returns the identity of
-	// the schedule stream.
-	Identity func(ctx context.Context) (string, error)
+	// Identities makes sure that the streams exist and returns the identities of
+	// the schedule streams, in the order of the partitions.
+	Identities func(ctx context.Context) ([]string, error)
 	// Backlog returns the number of refresh.due messages not yet handled.
 	Backlog func(ctx context.Context) (int, error)
 
 	// after is where the walk over overdue grants goes on, so that a page of
 	// grants that stay overdue does not hide the rest.
 	after time.Time
+	// more: the last pass left something undone for being too much.
+	more bool
 }
 
 // maxPages bounds the work of one step in one pass.
@@ -48,6 +50,9 @@ func (r *Reconciler) Run(ctx context.Context) {
 		}
 		r.Refresher.log.Debug("reconciled", zap.Duration("took", r.Refresher.now().Sub(start)))
 		pause := time.Duration(float64(r.Config.Interval) * (0.75 + rand.Float64()/2))
+		if r.more {
+			pause /= 10
+		}
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():
@@ -59,18 +64,20 @@ func (r *Reconciler) Run(ctx context.Context) {
 // Pass does one round of every step. Steps are independent: one that fails
 // does not keep the others from running.
 func (r *Reconciler) Pass(ctx context.Context) error {
+	r.more = false
 	if err := r.streams(ctx); err != nil {
 		return err // without streams nothing can be sent
 	}
 	return errors.Join(r.unsent(ctx), r.unscheduled(ctx), r.overdue(ctx), r.purge(ctx))
 }
 
-// streams tells the dispatcher in which stream schedules lie now. Schedules in
-// any other are made again.
+// streams tells the dispatcher in which streams schedules lie now. Schedules in
+// any other are made again. One that lies in another grant's partition, since
+// how many there are has changed, is read like all of them and may stay.
 func (r *Reconciler) streams(ctx context.Context) error {
-	identity, err := r.Identity(ctx)
+	identities, err := r.Identities(ctx)
 	if err == nil {
-		r.Refresher.dispatcher.SetStream(identity)
+		r.Refresher.dispatcher.SetStreams(identities)
 	}
 	return err
 }
@@ -81,14 +88,49 @@ func (r *Reconciler) unsent(ctx context.Context) error {
 	}, func(g *store.Grant) error { return r.Refresher.dispatcher.Deliver(ctx, g) })
 }
 
+// unscheduled makes schedules that lie in no stream of now. After a loss there
+// may be millions, and every worker makes some of them: each takes pages from
+// here and there, among those that are due first.
 func (r *Reconciler) unscheduled(ctx context.Context) error {
 	w := r.Refresher
+	skip := 0
 	return r.pages(ctx, "schedule", func() ([]*store.Grant, error) {
-		return w.store.Unscheduled(ctx, w.dispatcher.Stream(), w.now().Add(r.Horizon), r.Config.Batch)
+		page, err := r.unscheduledPage(ctx, skip)
+		if err == nil && len(page) < r.Config.Batch && skip > 0 {
+			page, err = r.unscheduledPage(ctx, 0)
+		}
+		skip = rand.IntN(spreadPages) * r.Config.Batch
+		return page, err
 	}, func(g *store.Grant) error {
 		w.settler.Schedule(g, g.Due)
 		return w.dispatcher.Deliver(ctx, g)
 	})
+}
+
+// spreadPages is over how many pages the workers spread. Passing over a page
+// costs the database a walk over as many entries of an index.
+const spreadPages = 64
+
+// unscheduledPage lists a page of the grants that are scheduled in no stream of
+// now, those of one stream after the other, in any order of these.
+func (r *Reconciler) unscheduledPage(ctx context.Context, skip int) ([]*store.Grant, error) {
+	w := r.Refresher
+	streams, err := w.store.OtherStreams(ctx, w.dispatcher.Streams())
+	if err != nil {
+		return nil, err
+	}
+	rand.Shuffle(len(streams), func(i, j int) { streams[i], streams[j] = streams[j], streams[i] })
+	var page []*store.Grant
+	for _, stream := range streams {
+		more, err := w.store.ScheduledIn(ctx, stream, w.now().Add(r.Horizon), skip, r.Config.Batch-len(page))
+		if err != nil {
+			return nil, err
+		}
+		if page = append(page, more...); len(page) >= r.Config.Batch {
+			break
+		}
+	}
+	return page, nil
 }
 
 // pages works through a list that gets shorter as it is worked on.
@@ -98,6 +140,8 @@ func (r *Reconciler) pages(ctx context.Context, kind string, list func() ([]*sto
 		if err != nil {
 			return err
 		}
+		// Workers that got the same page begin in different places.
+		rand.Shuffle(len(page), func(i, j int) { page[i], page[j] = page[j], page[i] })
 		var failed error
 		for _, g := range page {
 			same, err := r.unchanged(ctx, g)
@@ -116,6 +160,7 @@ func (r *Reconciler) pages(ctx context.Context, kind string, list func() ([]*sto
 			return failed
 		}
 	}
+	r.more = true
 	return nil
 }
 
@@ -127,7 +172,12 @@ func (r *Reconciler) unchanged(ctx context.Context, listed *store.Grant) (bool, 
 	if errors.Is(err, store.ErrNotFound) {
 		return false, nil
 	}
-	return err == nil && g.Rev == listed.Rev, err
+	if err != nil {
+		return false, err
+	}
+	// Another worker that has told all of it leaves the revision as it is.
+	told := (g.Outbox == nil) != (listed.Outbox == nil) || g.Due != nil && listed.Due != nil && g.Due.Stream != listed.Due.Stream
+	return g.Rev == listed.Rev && !told, nil
 }
 
 // overdue makes the schedule of grants again whose time has passed without

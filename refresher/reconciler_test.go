@@ -49,7 +49,7 @@ func TestPassSchedulesWhatIsDueWithinTheHorizon(t *testing.T) {
 	require.NotNil(t, r.schedule(near.ID))
 	require.Nil(t, r.schedule(far.ID))
 	require.Nil(t, r.schedule(never.ID))
-	require.Equal(t, w.dispatcher.Stream(), r.get(w, near.ID).Due.Stream)
+	require.Equal(t, w.dispatcher.Stream(near.ID), r.get(w, near.ID).Due.Stream)
 
 	first := r.schedule(near.ID).Sequence
 	r.clock.advance(2 * time.Minute)
@@ -201,19 +201,19 @@ func TestAWipedBrokerGetsAllSchedulesAgain(t *testing.T) {
 		require.NoError(t, w.dispatcher.Deliver(t.Context(), g))
 		grants = append(grants, g)
 	}
-	before := w.dispatcher.Stream()
+	before := w.dispatcher.Streams()
 	r.broker.Wipe()
 	r.broker.Restart()
 	r.eventually(func() bool { return w.reconciler.Pass(t.Context()) == nil }, "a pass, once NATS is back")
-	require.NotEqual(t, before, w.dispatcher.Stream())
+	require.NotEqual(t, before, w.dispatcher.Streams())
 	for _, g := range grants {
 		require.NotNil(t, r.schedule(g.ID))
-		require.Equal(t, w.dispatcher.Stream(), r.get(w, g.ID).Due.Stream)
+		require.Equal(t, w.dispatcher.Stream(g.ID), r.get(w, g.ID).Due.Stream)
 	}
 	require.Equal(t, 1, r.logs.FilterMessageSnippet("all schedules are made again").Len())
 
 	other := r.worker("b") // learns the same from what is stored
-	require.Equal(t, w.dispatcher.Stream(), other.dispatcher.Stream())
+	require.Equal(t, w.dispatcher.Streams(), other.dispatcher.Streams())
 	require.Equal(t, 1, r.logs.FilterMessageSnippet("all schedules are made again").Len())
 }
 

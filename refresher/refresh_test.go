@@ -27,7 +27,7 @@ func TestARefreshFromLeaseToEvent(t *testing.T) {
 	require.Equal(t, int64(1), got.Applied)
 	require.Nil(t, got.Lease)
 	require.Nil(t, got.Outbox, "everything was sent")
-	require.Equal(t, w.dispatcher.Stream(), got.Due.Stream)
+	require.Equal(t, w.dispatcher.Stream(got.ID), got.Due.Stream)
 	require.Equal(t, []string{"token.refreshed: "}, r.told("user"))
 	require.NotNil(t, r.schedule(g.ID))
 	r.soundTokens(w, g.ID)

@@ -160,7 +160,7 @@ func (r *rig) worker(id string, change ...func(*refresher.Deps)) *worker {
 	}
 	w.Refresher = refresher.New(deps)
 	w.reconciler = &refresher.Reconciler{
-		Refresher: w.Refresher, Config: d.Reconcile, Horizon: d.Refresh.Horizon, Identity: r.streams.Identity,
+		Refresher: w.Refresher, Config: d.Reconcile, Horizon: d.Refresh.Horizon, Identities: r.streams.Identities,
 		Backlog: func(context.Context) (int, error) { return w.backlog, nil },
 	}
 	require.NoError(r.t, w.reconciler.Start(ctx))
@@ -180,7 +180,7 @@ func (r *rig) connect(w *worker, spec meshsim.ConnectSpec, change ...func(*store
 	chain, _ := r.sim.Ledger().Chain(connected.Accounts[0].AccountID)
 	g := &store.Grant{
 		UserID: "user", BrokerType: spec.BrokerType, BrokerName: spec.BrokerType, State: store.Active, ConnectedAt: now, Version: 1,
-		Due:    &store.Due{At: now, Action: store.Refresh, Stream: w.dispatcher.Stream()},
+		Due:    &store.Due{At: now, Action: store.Refresh, Stream: w.dispatcher.Streams()[0]},
 		Access: lasting(now, meshsim.DefaultAccessLifetime), Refresh: lasting(now, meshsim.DefaultRefreshLifetime),
 	}
 	set := store.TokenSet{RefreshToken: connected.Accounts[0].RefreshToken}

@@ -2,23 +2,52 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
+	"go.mongodb.org/mongo-driver/v2/mongo"
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
 )
 
 // The lists below are what reconciliation works through. Each is bounded and
 // has an index.
 
-// Unscheduled returns grants due before the horizon whose schedule does not
-// lie in the stream, nearest first.
-func (s *Store) Unscheduled(ctx context.Context, stream string, horizon time.Time, limit int) ([]*Grant, error) {
+// OtherStreams returns what grants name as the streams of their schedules and is
+// none of these. There are few: "" where no schedule was made, and streams of
+// before.
+func (s *Store) OtherStreams(ctx context.Context, streams []string) ([]string, error) {
+	var all []string
+	// From one to the next, each by a single look into the index: there may be
+	// millions of grants of each.
+	for from := (bson.E{Key: "$gte", Value: ""}); ; from = (bson.E{Key: "$gt", Value: all[len(all)-1]}) {
+		var g struct {
+			Due struct {
+				Stream string `bson:"stream"`
+			} `bson:"due"`
+		}
+		err := s.grants.FindOne(ctx,
+			bson.D{{Key: "due.stream", Value: bson.D{from, {Key: "$nin", Value: streams}}}},
+			options.FindOne().SetSort(bson.D{{Key: "due.stream", Value: 1}}).SetProjection(bson.D{{Key: "due.stream", Value: 1}, {Key: "_id", Value: 0}}),
+		).Decode(&g)
+		if errors.Is(err, mongo.ErrNoDocuments) {
+			return all, nil
+		}
+		if err != nil {
+			return nil, fmt.Errorf("listing the streams of schedules: %w", err)
+		}
+		all = append(all, g.Due.Stream)
+	}
+}
+
+// ScheduledIn returns grants due before the horizon that name a stream for their
+// schedule, nearest first, without the first skip of them.
+func (s *Store) ScheduledIn(ctx context.Context, stream string, horizon time.Time, skip, limit int) ([]*Grant, error) {
 	return s.list(ctx, "listing grants without a schedule", "due.at", limit, bson.D{
-		{Key: "due.stream", Value: bson.D{{Key: "$ne", Value: stream}}},
+		{Key: "due.stream", Value: stream},
 		{Key: "due.at", Value: bson.D{{Key: "$lt", Value: Milli(horizon)}}},
-	})
+	}, options.Find().SetSkip(int64(skip)))
 }
 
 // Overdue returns grants that were due after one time and before another,
@@ -44,8 +73,9 @@ func (s *Store) Purgeable(ctx context.Context, now time.Time, limit int) ([]*Gra
 	})
 }
 
-func (s *Store) list(ctx context.Context, doing, sort string, limit int, filter bson.D) ([]*Grant, error) {
-	cursor, err := s.grants.Find(ctx, filter, options.Find().SetSort(bson.D{{Key: sort, Value: 1}}).SetLimit(int64(limit)))
+func (s *Store) list(ctx context.Context, doing, sort string, limit int, filter bson.D, more ...options.Lister[options.FindOptions]) ([]*Grant, error) {
+	opts := append(more, options.Find().SetSort(bson.D{{Key: sort, Value: 1}}).SetLimit(int64(limit)))
+	cursor, err := s.grants.Find(ctx, filter, opts...)
 	return collect[Grant](ctx, cursor, err, doing)
 }
 

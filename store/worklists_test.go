@@ -23,13 +23,22 @@ func TestUnscheduled(t *testing.T) {
 	insert(t, s,
 		dueIn("third", 3*time.Hour, ""), dueIn("first", -time.Hour, "old"), dueIn("second", time.Hour, "old"),
 		dueIn("scheduled", time.Hour, "new"), dueIn("at the horizon", 4*time.Hour, ""), dueIn("beyond", 5*time.Hour, ""), idle)
-	list := func(limit int) []string {
-		found, err := s.Unscheduled(t.Context(), "new", now.Add(4*time.Hour), limit)
+	others, err := s.OtherStreams(t.Context(), []string{"new", "newer"})
+	require.NoError(t, err)
+	require.Equal(t, []string{"", "old"}, others)
+	others, err = s.OtherStreams(t.Context(), []string{"", "new", "old"})
+	require.NoError(t, err)
+	require.Empty(t, others)
+	list := func(stream string, skip, limit int) []string {
+		found, err := s.ScheduledIn(t.Context(), stream, now.Add(4*time.Hour), skip, limit)
 		require.NoError(t, err)
 		return ids(found)
 	}
-	require.Equal(t, []string{"first", "second", "third"}, list(10))
-	require.Equal(t, []string{"first", "second"}, list(2))
+	require.Equal(t, []string{"third"}, list("", 0, 10))
+	require.Equal(t, []string{"first", "second"}, list("old", 0, 10))
+	require.Equal(t, []string{"first"}, list("old", 0, 1))
+	require.Equal(t, []string{"second"}, list("old", 1, 10))
+	require.Empty(t, list("old", 2, 10))
 }
 
 func TestOverdue(t *testing.T) {

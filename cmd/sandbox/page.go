@@ -12,7 +12,6 @@ import (
 	"github.com/latchkey/latchkey/cmd/sandbox/meshsim"
 	"github.com/latchkey/latchkey/cmd/sandbox/stack"
 	"github.com/latchkey/latchkey/config"
-	"github.com/latchkey/latchkey/events"
 )
 
 // defaultPagePort is where the page is served.
@@ -43,7 +42,7 @@ func builtPage() string {
 // needs npm to build, the sandbox does without.
 func startPage(s *stack.Stack, cfg config.Config, o pageOptions, stdout io.Writer) (stop func(), err error) {
 	page, err := linkdemo.Start(linkdemo.Options{
-		NATSURL: cfg.NATS.URL, Subjects: events.Subjects{Prefix: cfg.NATS.Prefix}, Mesh: s.Mesh,
+		NATSURL: cfg.NATS.URL, Subjects: cfg.NATS.Subjects(), Mesh: s.Mesh,
 		ScriptDir: o.scriptDir, PagePort: o.pagePort, LinkPort: o.linkPort, Institutions: pageInstitutions(),
 	})
 	switch {

@@ -197,7 +197,11 @@ func Remove(ctx context.Context, js jetstream.JetStream, db *mongo.Database, s e
 		return errors.New("these are not the names that a measurement uses; nothing was removed")
 	}
 	var failed []error
-	for _, name := range []string{s.IntegrationStream(), s.RefreshStream(), s.LifecycleStream(), s.RecoveryStream(), s.CanaryStream(), s.DeadLetterStream(), s.AuditStream()} {
+	streams := []string{s.IntegrationStream(), s.LifecycleStream(), s.RecoveryStream(), s.CanaryStream(), s.DeadLetterStream(), s.AuditStream()}
+	for _, p := range s.RefreshPartitions() {
+		streams = append(streams, p.Stream)
+	}
+	for _, name := range streams {
 		if err := js.DeleteStream(ctx, name); err != nil && !errors.Is(err, jetstream.ErrStreamNotFound) {
 			failed = append(failed, fmt.Errorf("removing stream %s: %w", name, err))
 		}

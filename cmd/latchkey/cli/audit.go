@@ -271,5 +271,5 @@ func (a *app) connectJetStream() (config.Config, streams, func(), error) {
 		nc.Close()
 		return cfg, streams{}, nil, fmt.Errorf("setting up JetStream: %w", err)
 	}
-	return cfg, streams{js, events.Subjects{Prefix: cfg.NATS.Prefix}}, nc.Close, nil
+	return cfg, streams{js, cfg.NATS.Subjects()}, nc.Close, nil
 }

@@ -18,7 +18,6 @@ import (
 
 	"github.com/latchkey/latchkey/cmd/latchkey/worker"
 	"github.com/latchkey/latchkey/config"
-	"github.com/latchkey/latchkey/events"
 	"github.com/latchkey/latchkey/handlers"
 	"github.com/latchkey/latchkey/store/audit"
 )
@@ -231,7 +230,7 @@ func connectDeadLetters(cfg config.Config) (letters *handlers.DeadLetters, done 
 		nc.Close()
 		return nil, nil, fmt.Errorf("setting up JetStream: %w", err)
 	}
-	return &handlers.DeadLetters{JS: js, Subjects: events.Subjects{Prefix: cfg.NATS.Prefix}}, nc.Close, nil
+	return &handlers.DeadLetters{JS: js, Subjects: cfg.NATS.Subjects()}, nc.Close, nil
 }
 
 // findDeadLetters connects to where the dead letters lie and finds those with

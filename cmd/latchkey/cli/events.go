@@ -81,7 +81,7 @@ until ctrl-C. Takes nothing away from subscribers. Events hold no tokens.`,
 		if err != nil {
 			return fmt.Errorf("setting up JetStream: %w", err)
 		}
-		return tail(cmd.Context(), js, events.Subjects{Prefix: cfg.NATS.Prefix}, f, *output, cmd.OutOrStdout())
+		return tail(cmd.Context(), js, cfg.NATS.Subjects(), f, *output, cmd.OutOrStdout())
 	}
 	return cmd
 }

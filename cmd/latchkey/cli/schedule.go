@@ -215,7 +215,7 @@ func (a *app) withDispatcher(cmd *cobra.Command, do func(context.Context, config
 		return fmt.Errorf("setting up JetStream: %w", err)
 	}
 	return a.withStore(cmd, func(ctx context.Context, db *store.Store) error {
-		subjects := events.Subjects{Prefix: cfg.NATS.Prefix}
+		subjects := cfg.NATS.Subjects()
 		return do(ctx, cfg, db, refresher.NewDispatcher(js, db, subjects, cfg.Refresh.Horizon, time.Now, zap.NewNop(), prometheus.NewRegistry()))
 	})
 }

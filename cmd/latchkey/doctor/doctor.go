@@ -63,7 +63,7 @@ type check struct {
 // Run makes all checks at the same time, each within the timeout, and returns
 // their results in a fixed order. None keeps another from being made.
 func Run(ctx context.Context, cfg config.Config, o Options) []Result {
-	d := &doctor{cfg: cfg, subjects: events.Subjects{Prefix: cfg.NATS.Prefix}, now: o.Now, readings: map[string]reading{}}
+	d := &doctor{cfg: cfg, subjects: cfg.NATS.Subjects(), now: o.Now, readings: map[string]reading{}}
 	if d.now == nil {
 		d.now = time.Now
 	}

@@ -27,9 +27,11 @@ func (d *doctor) permissions(ctx context.Context) Result {
 	}
 	defer nc.Close()
 	nobody := store.UserTag("doctor")
-	publish := []string{
-		d.subjects.RefreshSchedule(nobody), d.subjects.Recovery(nobody), d.subjects.DeadLetter(nobody, "doctor"),
+	var publish []string
+	for _, p := range d.subjects.RefreshPartitions() {
+		publish = append(publish, p.Schedule(nobody))
 	}
+	publish = append(publish, d.subjects.Recovery(nobody), d.subjects.DeadLetter(nobody, "doctor"))
 	if d.cfg.Audit.Mode != config.AuditOff {
 		publish = append(publish, d.subjects.Audit(nobody))
 	}

@@ -9,7 +9,6 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/latchkey/latchkey/config"
-	"github.com/latchkey/latchkey/events"
 	"github.com/latchkey/latchkey/store/audit"
 )
 
@@ -20,7 +19,7 @@ func AuditLog(cfg config.Config, js jetstream.JetStream, worker string, now func
 		return nil
 	}
 	return audit.New(audit.Options{
-		JetStream: js, Subjects: events.Subjects{Prefix: cfg.NATS.Prefix}, Worker: worker, NewID: newID, Now: now,
+		JetStream: js, Subjects: cfg.NATS.Subjects(), Worker: worker, NewID: newID, Now: now,
 		Heads: heads, Retention: cfg.Retention.Audit, Log: log, Metrics: reg,
 	})
 }

@@ -68,7 +68,7 @@ type worker struct {
 // Run runs a worker until ctx ends, and then up to the configured grace longer
 // to finish what is under way. It returns nil after a clean stop.
 func Run(ctx context.Context, cfg config.Config, o Options) error {
-	w := &worker{cfg: cfg, log: o.Log.With(zap.String("worker", cfg.Worker.ID)), reg: o.Metrics, now: o.Now, subj: events.Subjects{Prefix: cfg.NATS.Prefix}}
+	w := &worker{cfg: cfg, log: o.Log.With(zap.String("worker", cfg.Worker.ID)), reg: o.Metrics, now: o.Now, subj: cfg.NATS.Subjects()}
 	if w.now == nil {
 		w.now = time.Now
 	}
@@ -205,25 +205,30 @@ func (w *worker) assemble(ctx context.Context) error {
 	w.tokens.Audit = handlers.TokenAudit{Log: w.audit, Required: cfg.Audit.Mode == config.AuditRequired, Timeout: cfg.Audit.Timeout, RequestInfo: cfg.Audit.RequestInfo}
 	w.tokens.Tracer = w.traces.tracer
 	w.tokens.ServeKeys(w.keys)
-	w.reconciler = &refresher.Reconciler{Refresher: r, Config: cfg.Reconcile, Horizon: cfg.Refresh.Horizon, Identity: w.streams.Identity, Backlog: w.streams.Backlog}
+	w.reconciler = &refresher.Reconciler{Refresher: r, Config: cfg.Reconcile, Horizon: cfg.Refresh.Horizon, Identities: w.streams.Identities, Backlog: w.streams.Backlog}
 
-	subscriber := handlers.NewSubscriber(w.streams, cfg.Messages.AckWait, map[string]handlers.Source{
+	sources := map[string]handlers.Source{
 		w.subj.Connected():    {Stream: w.subj.IntegrationStream(), Concurrency: cfg.Connect.Concurrency},
 		w.subj.Disconnected(): {Stream: w.subj.IntegrationStream(), Concurrency: cfg.Connect.Concurrency},
-		// More than run and wait at once, so that there is always one to look at
-		// what comes next.
-		w.subj.RefreshDue():    {Stream: w.subj.RefreshStream(), Concurrency: 5 * cfg.Refresh.Concurrency},
-		w.subj.RefreshUrgent(): {Stream: w.subj.RefreshStream(), Concurrency: cfg.Refresh.Concurrency},
-		w.subj.RecoveryAll():   {Stream: w.subj.RecoveryStream(), Concurrency: cfg.Refresh.Concurrency},
-	}, w.log)
-	refreshDue := handlers.RefreshDue(r, dispatcher, w.now, rand.Float64, postponed)
-	w.router, err = handlers.NewRouter([]handlers.Route{
+		w.subj.RecoveryAll():  {Stream: w.subj.RecoveryStream(), Concurrency: cfg.Refresh.Concurrency},
+	}
+	routes := []handlers.Route{
 		{Name: events.IntegrationConnected, Subject: w.subj.Connected(), Handle: handlers.Connected(connector, w.keys, cfg.Connect)},
 		{Name: events.IntegrationDisconnected, Subject: w.subj.Disconnected(), Handle: handlers.Disconnected(connector)},
-		{Name: events.RefreshDueName, Subject: w.subj.RefreshDue(), Handle: refreshDue, Delayed: true},
-		{Name: events.RefreshDueName, Subject: w.subj.RefreshUrgent(), Handle: refreshDue, Delayed: true},
 		{Name: handlers.RecoveryName, Subject: w.subj.RecoveryAll(), Handle: handlers.Recovery(r)},
-	}, subscriber, cfg.Messages, dead, cfg.Worker.Grace, w.log, w.reg)
+	}
+	refreshDue := handlers.RefreshDue(r, dispatcher, w.now, rand.Float64, postponed)
+	for _, p := range w.subj.RefreshPartitions() {
+		// More than run and wait at once, so that there is always one to look at
+		// what comes next.
+		sources[p.Due] = handlers.Source{Stream: p.Stream, Concurrency: 5 * cfg.Refresh.Concurrency, Shared: "due"}
+		sources[p.Urgent] = handlers.Source{Stream: p.Stream, Concurrency: cfg.Refresh.Concurrency, Shared: "urgent"}
+		for _, subject := range []string{p.Due, p.Urgent} {
+			routes = append(routes, handlers.Route{Name: events.RefreshDueName, Subject: subject, Handle: refreshDue, Delayed: true})
+		}
+	}
+	subscriber := handlers.NewSubscriber(w.streams, cfg.Messages.AckWait, sources, w.log)
+	w.router, err = handlers.NewRouter(routes, subscriber, cfg.Messages, dead, cfg.Worker.Grace, w.log, w.reg)
 	if err == nil {
 		w.router.Tracer = w.traces.tracer
 	}

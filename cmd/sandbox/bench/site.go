@@ -104,7 +104,7 @@ func (r *run) site(ctx context.Context, name string) (s *site, err error) {
 	s.mesh = refresher.NewMesh(refresher.MeshOptions{URL: s.cfg.Mesh.URL, ClientID: s.cfg.Mesh.ClientID, ClientSecret: s.cfg.Mesh.ClientSecret, Timeout: s.cfg.Mesh.Timeout, Now: time.Now})
 	s.dispatcher = refresher.NewDispatcher(s.js, s.store, s.subjects, s.cfg.Refresh.Horizon, time.Now, zap.NewNop(), prometheus.NewRegistry())
 	stream, err := s.store.StreamIdentity(ctx)
-	s.dispatcher.SetStream(stream)
+	s.dispatcher.SetStreams([]string{stream})
 	return s, err
 }
 
@@ -187,8 +187,9 @@ func (s *site) grants(ctx context.Context, n int, due func(i int) time.Time) ([]
 			Accounts: []store.Account{{ID: account.AccountID, Name: "Account", ExpiresAt: &ends}},
 			State:    store.Active, ConnectedAt: at, Version: 1, Rev: 1,
 			Access: &store.Life{Since: at, ExpiresAt: &ends}, Refresh: &store.Life{Since: at, ExpiresAt: &refreshEnds},
-			Due: &store.Due{At: store.Milli(due(i)), Action: store.Refresh, Stream: s.dispatcher.Stream()},
+			Due: &store.Due{At: store.Milli(due(i)), Action: store.Refresh},
 		}
+		g.Due.Stream = s.dispatcher.Stream(g.ID)
 		tokens := store.TokenSet{
 			Accounts:     []store.AccountToken{{AccountID: account.AccountID, AccessToken: account.AccessToken}},
 			RefreshToken: account.RefreshToken, Origin: store.OriginOf(account.RefreshToken),

@@ -1,0 +1,102 @@
+package handlers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/zap"
+)
+
+// Identities is Ensure where a schedule stream is missing, and else only a look
+// at them, and at that of the audit log.
+func (s *Streams) Identities(ctx context.Context) ([]string, error) {
+	identities, err := s.look(ctx)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		return s.Ensure(ctx)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := s.ensureAuditLog(ctx); err != nil {
+		s.log.Warn("the audit log is not there; the next pass looks again", zap.Error(err))
+	}
+	return identities, nil
+}
+
+// look returns the identities of the schedule streams.
+func (s *Streams) look(ctx context.Context) ([]string, error) {
+	var all []string
+	for n, p := range s.subjects.RefreshPartitions() {
+		stream, err := s.js.Stream(ctx, p.Stream)
+		if err != nil {
+			return nil, fmt.Errorf("looking at the stream of schedules %s: %w", p.Stream, err)
+		}
+		all = append(all, identityOf(n, stream))
+	}
+	return all, nil
+}
+
+// identityOf names a stream by the time when it was made. The number of its
+// partition sets it apart from others made at the same time.
+func identityOf(partition int, stream jetstream.Stream) string {
+	made := stream.CachedInfo().Created.UTC().Format(time.RFC3339Nano)
+	if partition == 0 {
+		return made
+	}
+	return strconv.Itoa(partition) + "/" + made
+}
+
+// remember stores which streams there are, outside of NATS. How many there are
+// may have changed; any of before that is another now was lost.
+func (s *Streams) remember(ctx context.Context, identities []string) error {
+	now := strings.Join(identities, ",")
+	known, err := s.memory.StreamIdentity(ctx)
+	if err != nil || known == now {
+		return err
+	}
+	var lost []string
+	for n, before := range strings.Split(known, ",") {
+		if before != "" && n < len(identities) && before != identities[n] {
+			lost = append(lost, s.subjects.RefreshPartitions()[n].Stream)
+		}
+	}
+	if len(lost) > 0 {
+		s.log.Error("the streams are not those of before: NATS was wiped or restored; all schedules are made again that lay in these, and what else lay there is lost",
+			zap.Strings("streams", lost))
+	}
+	return s.memory.RememberStream(ctx, now)
+}
+
+// Backlog returns how many messages of due refreshes wait or are being handled.
+func (s *Streams) Backlog(ctx context.Context) (int, error) {
+	sum := 0
+	for _, p := range s.subjects.RefreshPartitions() {
+		consumer, err := s.js.Consumer(ctx, p.Stream, Durable(p.Due))
+		if err != nil {
+			return 0, fmt.Errorf("looking at the backlog of refreshes: %w", err)
+		}
+		info := consumer.CachedInfo()
+		sum += int(info.NumPending) + info.NumAckPending
+	}
+	return sum, nil
+}
+
+// queue is a subject that workers read, and its stream.
+type queue struct{ stream, subject string }
+
+// queues lists every subject that workers read.
+func (s *Streams) queues() []queue {
+	all := []queue{
+		{s.subjects.IntegrationStream(), s.subjects.Connected()},
+		{s.subjects.IntegrationStream(), s.subjects.Disconnected()},
+	}
+	for _, p := range s.subjects.RefreshPartitions() {
+		all = append(all, queue{p.Stream, p.Due}, queue{p.Stream, p.Urgent})
+	}
+	return append(all, queue{s.subjects.RecoveryStream(), s.subjects.RecoveryAll()})
+}

@@ -1,0 +1,69 @@
+package handlers_test
+
+import (
+	"testing"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+
+	"github.com/latchkey/latchkey/cmd/sandbox/engines"
+	"github.com/latchkey/latchkey/config"
+	"github.com/latchkey/latchkey/handlers"
+)
+
+func TestIdentitiesOfPartitions(t *testing.T) {
+	broker, err := engines.StartNATS(engines.NATSOptions{Dir: t.TempDir(), Key: "key"})
+	require.NoError(t, err)
+	t.Cleanup(broker.Stop)
+	nc, err := nats.Connect(broker.URL())
+	require.NoError(t, err)
+	t.Cleanup(nc.Close)
+	js, err := jetstream.New(nc)
+	require.NoError(t, err)
+	core, logs := observer.New(zap.ErrorLevel)
+	m := &memory{}
+	with := func(partitions int) *handlers.Streams {
+		cfg := config.Default()
+		cfg.NATS.Partitions = partitions
+		return handlers.NewStreams(js, m, cfg, zap.New(core))
+	}
+	ensure := func(partitions int) []string {
+		t.Helper()
+		identities, err := with(partitions).Ensure(t.Context())
+		require.NoError(t, err)
+		require.Len(t, identities, partitions)
+		looked, err := with(partitions).Identities(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, identities, looked)
+		return identities
+	}
+
+	one := ensure(1)
+	require.NotContains(t, one[0], "/")
+	require.Equal(t, one[0], m.identity, "what is remembered has the form of before there were partitions")
+	four := ensure(4)
+	require.Equal(t, one[0], four[0], "schedules of before stay where they are")
+	require.Equal(t, four[:2], ensure(2))
+	require.Equal(t, four, ensure(4), "partitions that are back are those of before")
+	require.Empty(t, logs.All(), "nothing is lost by any of this")
+
+	// A stream that is gone while the first is there was removed, and is made
+	// again without asking: NATS has its right key.
+	require.NoError(t, js.DeleteStream(t.Context(), "LATCHKEY_REFRESH_2"))
+	again, err := with(4).Identities(t.Context())
+	require.NoError(t, err)
+	require.NotEqual(t, four[2], again[2])
+	again[2] = four[2]
+	require.Equal(t, four, again, "only its own schedules are made again")
+	require.Equal(t, 1, logs.Len())
+	require.Equal(t, []any{"LATCHKEY_REFRESH_2"}, logs.All()[0].ContextMap()["streams"])
+
+	// All of them gone at once is another matter.
+	require.NoError(t, js.DeleteStream(t.Context(), "LATCHKEY_REFRESH"))
+	m.suspect = true
+	_, err = with(4).Identities(t.Context())
+	require.ErrorIs(t, err, handlers.ErrStreamsGone)
+}

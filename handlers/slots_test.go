@@ -1,0 +1,75 @@
+package handlers
+
+import (
+	"context"
+	"fmt"
+	"sync/atomic"
+	"testing"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/require"
+
+	"github.com/latchkey/latchkey/config"
+	"github.com/latchkey/latchkey/events"
+)
+
+// Sources that share a bound leave it to the one that has something to do, and
+// keep it together.
+func TestSourcesShareOneBound(t *testing.T) {
+	f := newFixture(t)
+	const bound, partitions = 8, 5
+	f.subjects.Partitions = partitions
+	f.streams = NewStreams(f.js, forgetful{}, config.Config{NATS: config.NATS{Prefix: f.subjects.Prefix, Partitions: partitions, Replicas: 1}, Messages: f.messages, Retention: config.Default().Retention}, f.log)
+	f.ensure()
+
+	var running, peak atomic.Int32
+	busy, release := make(chan struct{}, 1000), make(chan struct{})
+	handle := func(context.Context, *message.Message) error {
+		now := running.Add(1)
+		for p := peak.Load(); now > p && !peak.CompareAndSwap(p, now); p = peak.Load() {
+		}
+		busy <- struct{}{}
+		<-release
+		running.Add(-1)
+		return nil
+	}
+	sources, routes := map[string]Source{}, []Route{}
+	for _, p := range f.subjects.RefreshPartitions() {
+		sources[p.Due] = Source{Stream: p.Stream, Concurrency: bound, Shared: "due"}
+		routes = append(routes, Route{Name: events.RefreshDueName, Subject: p.Due, Handle: handle})
+	}
+	router, err := NewRouter(routes, NewSubscriber(f.streams, f.messages.AckWait, sources, f.log), f.messages, f.dead, patience, f.log, prometheus.NewRegistry())
+	require.NoError(t, err)
+	done := make(chan error, 1)
+	go func() { done <- router.Run(context.Background()) }()
+	<-router.Running()
+
+	publish := func(partition int) {
+		for n := range 3 * bound {
+			_, err := f.js.Publish(t.Context(), f.subjects.RefreshPartitions()[partition].Due, fmt.Append(nil, n))
+			require.NoError(t, err)
+		}
+	}
+	publish(3)
+	for range bound { // though four others wait for a message
+		receive(t, busy)
+	}
+	for n := range partitions {
+		publish(n)
+	}
+	for range partitions - 1 { // the places in which the others wait
+		receive(t, busy)
+	}
+	close(release)
+	f.eventually(func() bool {
+		left := 0
+		for _, p := range f.subjects.RefreshPartitions() {
+			left += f.left(p.Stream)
+		}
+		return left == 0
+	}, "not all handled")
+	require.EqualValues(t, bound+partitions-1, peak.Load())
+	require.NoError(t, router.Close())
+	require.NoError(t, <-done)
+}
