@@ -35,25 +35,16 @@ func (c command) conditional() (conditional, bool) {
 	if !ok {
 		return conditional{}, false
 	}
-	elements, err := query.Elements()
-	if err != nil {
+	id, others, ok := byID(query)
+	if !ok || len(others) == 0 {
 		return conditional{}, false
 	}
-	w := conditional{command: c}
-	ids := 0
 	i, conditions := bsoncore.AppendDocumentStart(nil)
-	for _, e := range elements {
-		if e.Key() != "_id" {
-			conditions = append(conditions, e...)
-		} else if w.id, ok = e.Value().StringValueOK(); ok {
-			ids++
-		} else {
-			return conditional{}, false
-		}
+	for _, e := range others {
+		conditions = append(conditions, e...)
 	}
-	conditions, err = bsoncore.AppendDocumentEnd(conditions, i)
-	w.conditions = bson.Raw(conditions)
-	return w, err == nil && ids == 1 && len(elements) > 1
+	conditions, err := bsoncore.AppendDocumentEnd(conditions, i)
+	return conditional{command: c, id: id, conditions: bson.Raw(conditions)}, err == nil
 }
 
 // statement returns the one statement of a write, and the name of the query in it.
@@ -137,7 +128,8 @@ func (w conditional) split(requestID int32, found bool) (message, error) {
 	if !listed {
 		return newMessage(requestID, 0, changed), nil
 	}
-	return appendSequence(newMessage(requestID, 0, w.body), list, changed), nil
+	w.sequences = map[string][]bsoncore.Document{list: {changed}}
+	return w.message(requestID), nil
 }
 
 // replace returns doc with another document under key.

@@ -52,10 +52,6 @@ var writes = map[string]func(t *rapid.T, c *mongo.Collection, query object) any{
 	"deleteOne": func(t *rapid.T, c *mongo.Collection, query object) any {
 		return outcome(c.DeleteOne(t.Context(), query))
 	},
-	"two updates": func(t *rapid.T, c *mongo.Collection, query object) any {
-		update := mongo.NewUpdateOneModel().SetFilter(query).SetUpdate(increment)
-		return outcome(c.BulkWrite(t.Context(), []mongo.WriteModel{update, update}))
-	},
 	"refused update": func(t *rapid.T, c *mongo.Collection, query object) any {
 		return outcome(c.UpdateOne(t.Context(), query, object{{Key: "$inc", Value: object{{Key: "state", Value: 1}}}}))
 	},

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 	_ "modernc.org/sqlite" // the driver "sqlite"
 )
 
@@ -16,8 +17,8 @@ import (
 // every document that it updates. Collections that exist at a start get theirs then; call AddIndexes for those made
 // since, where their size matters.
 func (f *FerretDB) AddIndexes(ctx context.Context) error {
-	f.proxy.writing.Lock()
-	defer f.proxy.writing.Unlock()
+	f.proxy.writing.all.Lock()
+	defer f.proxy.writing.all.Unlock()
 	if f.opts.PostgresURL != "" {
 		return indexPostgres(ctx, f.opts.PostgresURL)
 	}
@@ -77,7 +78,11 @@ func quoteSQL(name string) string { return `"` + strings.ReplaceAll(name, `"`, `
 // indexPostgres adds the missing indexes to the collections of all databases. FerretDB asks for documents by containment
 // (@>), which is what a GIN index answers.
 func indexPostgres(ctx context.Context, url string) error {
-	conn, err := pgx.Connect(ctx, url)
+	config, err := pgxpool.ParseConfig(url)
+	if err != nil {
+		return fmt.Errorf("adding indexes: %w", err)
+	}
+	conn, err := pgx.ConnectConfig(ctx, config.ConnConfig)
 	if err != nil {
 		return fmt.Errorf("adding indexes: %w", err)
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/url"
 	"os"
 	"os/exec"
@@ -24,6 +25,9 @@ var ErrNoPostgres = errors.New("no PostgreSQL server installed")
 const (
 	postgresUser         = "postgres"
 	postgresStartTimeout = 60 * time.Second
+	// postgresConnections is how many FerretDB may have: those of the commands that it does at once (maxRunning) and those
+	// of cursors.
+	postgresConnections = 200
 )
 
 // postgresSettings are for speed and for plans that do not change with what ran before. Without fsync a killed process
@@ -31,6 +35,11 @@ const (
 var postgresSettings = []string{
 	"fsync=off",
 	"full_page_writes=off",
+	"synchronous_commit=off",
+	"wal_level=minimal", "max_wal_senders=0", "max_wal_size=4GB",
+	"shared_buffers=256MB",
+	"jit=off",
+	"max_connections=" + strconv.Itoa(postgresConnections+10),
 	"listen_addresses=" + loopback,
 	"unix_socket_directories=",
 	// FerretDB passes the names of fields as parameters. Only a plan made for their values can use an index on one.
@@ -117,7 +126,7 @@ func initPostgres(ctx context.Context, bin, dir string) error {
 // await waits until the server accepts connections.
 func (p *Postgres) await(ctx context.Context) error {
 	for {
-		conn, err := pgx.Connect(ctx, p.URL())
+		conn, err := pgx.Connect(ctx, p.url(nil).String())
 		if err == nil {
 			return conn.Close(ctx)
 		}
@@ -131,10 +140,15 @@ func (p *Postgres) await(ctx context.Context) error {
 	}
 }
 
-// URL returns the address of the database to store in.
+// URL returns the address of the database to store in, for [FerretDBOptions].
 func (p *Postgres) URL() string {
-	u := url.URL{Scheme: "postgres", User: url.User(postgresUser), Host: address(p.port), Path: "/postgres", RawQuery: "sslmode=disable"}
-	return u.String()
+	return p.url(url.Values{"pool_max_conns": {strconv.Itoa(postgresConnections)}}).String()
+}
+
+func (p *Postgres) url(more url.Values) *url.URL {
+	q := url.Values{"sslmode": {"disable"}}
+	maps.Copy(q, more)
+	return &url.URL{Scheme: "postgres", User: url.User(postgresUser), Host: address(p.port), Path: "/postgres", RawQuery: q.Encode()}
 }
 
 // Stop ends the server and returns when its process is gone.

@@ -136,12 +136,18 @@ func errorMessage(responseTo, code int32, text string) message {
 		Build())
 }
 
-// appendSequence adds a list of one document to an OP_MSG.
-func appendSequence(m message, name string, doc bsoncore.Document) message {
-	out := wiremessage.AppendMsgSectionType(m, wiremessage.DocumentSequence)
-	i, out := bsoncore.ReserveLength(out)
-	out = append(append(out, name...), 0)
-	out = append(out, doc...)
-	out = bsoncore.UpdateLength(out, i, int32(len(out))-i)
-	return bsoncore.UpdateLength(out, 0, int32(len(out)))
+// message makes the OP_MSG of a command.
+func (c command) message(requestID int32) message {
+	m := newMessage(requestID, 0, c.body)
+	for name, docs := range c.sequences {
+		m = wiremessage.AppendMsgSectionType(m, wiremessage.DocumentSequence)
+		i := int32(len(m))
+		_, m = bsoncore.ReserveLength(m)
+		m = append(append(m, name...), 0)
+		for _, doc := range docs {
+			m = append(m, doc...)
+		}
+		m = bsoncore.UpdateLength(m, i, int32(len(m))-i)
+	}
+	return bsoncore.UpdateLength(m, 0, int32(len(m)))
 }

@@ -2,12 +2,13 @@ package engines
 
 import (
 	"errors"
+	"hash/maphash"
 	"net"
 	"sync"
 	"time"
 )
 
-// Proxy stands between clients and FerretDB. It runs the commands that write one at a time, because FerretDB reads,
+// Proxy stands between clients and FerretDB. It runs the writes to a document one at a time, because FerretDB reads,
 // changes and writes a document without a lock, so that of two conditional updates both can succeed; on MongoDB one
 // does. Commands that read run side by side. The proxy can also be told to fail. Its methods may be called from
 // several goroutines.
@@ -15,7 +16,9 @@ type Proxy struct {
 	splits bool // conditional writes
 
 	// writing is held from the request of a write until FerretDB has answered, even when the client is gone by then.
-	writing sync.Mutex
+	writing writeLocks
+	// running has room for the commands that FerretDB does at once. Taken after writing.
+	running chan struct{}
 
 	mu       sync.Mutex
 	port     int
@@ -36,10 +39,25 @@ type faults struct {
 	lose     func(command, collection string) bool
 }
 
-// newProxy prepares a proxy that does not run yet. It listens on port, or a free one if that is 0, and splits conditional
-// writes if asked to.
-func newProxy(port int, splits bool) *Proxy {
-	return &Proxy{port: port, splits: splits, clients: make(map[net.Conn]struct{}), leave: make(chan struct{})}
+// maxRunning is how many commands FerretDB may do at once. One takes up to two connections to PostgreSQL, and a cursor
+// that is not read to its end keeps one; when there are no more, those that wait for their second wait for ever.
+const maxRunning = 24
+
+// newProxy prepares a proxy that does not run yet. It listens on port, or a free one if that is 0. FerretDB on SQLite
+// gets its conditional writes split, and its writes one at a time, which is how SQLite does them anyway.
+func newProxy(port int, sqlite bool) *Proxy {
+	return &Proxy{
+		splits:  sqlite,
+		writing: writeLocks{seed: maphash.MakeSeed(), oneByOne: sqlite},
+		running: make(chan struct{}, maxRunning),
+		port:    port, clients: make(map[net.Conn]struct{}), leave: make(chan struct{}),
+	}
+}
+
+// enter waits until FerretDB may do one more command, and returns what is to be called when that is done.
+func (p *Proxy) enter() (leave func()) {
+	p.running <- struct{}{}
+	return func() { <-p.running }
 }
 
 // Addr returns host and port, the same for the life of the proxy.

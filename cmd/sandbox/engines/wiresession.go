@@ -70,26 +70,43 @@ func (s *session) answer(request message) error {
 	}
 }
 
-// do has FerretDB do a request, alone if it may write.
+// do has FerretDB do a request, and plays the faults if it may write.
 func (s *session) do(request message, faults faults) (message, error) {
 	cmd, _ := request.command()
 	if readsOnly(request, cmd) {
-		return s.exchange(request)
+		return s.read(request, cmd)
 	}
 	if faults.fail != nil && faults.fail(cmd.name, cmd.collection) {
 		return errorMessage(request.requestID(), faults.failCode, fmt.Sprintf("%s made to fail", cmd.name)), nil
 	}
-	response, err := s.write(request, cmd)
+	response, err := s.writeAll(request, cmd)
 	if err == nil && faults.lose != nil && faults.lose(cmd.name, cmd.collection) {
 		return nil, errLost
 	}
 	return response, err
 }
 
-// write has FerretDB do a request while no other writes.
+// read has FerretDB do a request that changes nothing.
+func (s *session) read(request message, cmd command) (message, error) {
+	if queries[cmd.name] {
+		defer s.proxy.enter()()
+	}
+	return s.exchange(request)
+}
+
+// writeAll has FerretDB do a request that may write.
+func (s *session) writeAll(request message, cmd command) (message, error) {
+	if parts := cmd.bulk(); parts != nil {
+		return s.writeBulk(request.requestID(), parts)
+	}
+	return s.write(request, cmd)
+}
+
+// write has FerretDB do a request of one statement, or of inserts, while nothing else writes to the same documents.
 func (s *session) write(request message, cmd command) (message, error) {
-	s.proxy.writing.Lock()
-	defer s.proxy.writing.Unlock()
+	unlock := s.proxy.writing.lock(cmd)
+	defer unlock()
+	defer s.proxy.enter()()
 	if w, ok := cmd.conditional(); ok && s.proxy.splits {
 		return s.writeConditional(request, w)
 	}
@@ -132,6 +149,10 @@ var readers = map[string]bool{
 	"listCollections": true, "listIndexes": true, "listDatabases": true,
 	"collStats": true, "dbStats": true, "serverStatus": true, "getParameter": true,
 }
+
+// queries are the readers for which FerretDB takes a connection to its store. A cursor that is read on has one already,
+// which others may wait for.
+var queries = map[string]bool{"find": true, "count": true, "distinct": true, "aggregate": true, "explain": true}
 
 // readsOnly reports whether a request changes nothing. A message that is no OP_MSG is the first hello of a driver.
 func readsOnly(request message, cmd command) bool {

@@ -1,0 +1,117 @@
+package engines
+
+import (
+	"errors"
+	"fmt"
+
+	"go.mongodb.org/mongo-driver/v2/bson"
+	"go.mongodb.org/mongo-driver/v2/x/bsonx/bsoncore"
+	"go.mongodb.org/mongo-driver/v2/x/mongo/driver/wiremessage"
+)
+
+// A command may hold many statements: a bulk. On PostgreSQL, FerretDB keeps a connection for each statement of an update
+// until the last is done, and waits for ever when it has no more; and it gives up at the first that fails, where MongoDB
+// goes on if told to. So the proxy makes a command of every statement, and one answer of theirs. Between two statements
+// other writes may come, as on MongoDB.
+
+// bulk returns the statements of a command that has several, each as a command, or nil for all other commands.
+func (c command) bulk() []command {
+	list := statementLists[c.name]
+	statements := c.sequences[list]
+	if len(statements) < 2 || len(c.sequences) != 1 {
+		return nil
+	}
+	parts := make([]command, len(statements))
+	for i, statement := range statements {
+		parts[i] = c
+		parts[i].sequences = map[string][]bsoncore.Document{list: {statement}}
+	}
+	return parts
+}
+
+// bulkAnswer is the answer to a bulk, or to one statement.
+type bulkAnswer struct {
+	N           int32        `bson:"n"`
+	NModified   int32        `bson:"nModified"`
+	Upserted    []upserted   `bson:"upserted,omitempty"`
+	WriteErrors []writeError `bson:"writeErrors,omitempty"`
+	OK          float64      `bson:"ok"`
+}
+
+type upserted struct {
+	Index int32         `bson:"index"`
+	ID    bson.RawValue `bson:"_id"`
+}
+
+type writeError struct {
+	Index  int32  `bson:"index"`
+	Code   int32  `bson:"code"`
+	ErrMsg string `bson:"errmsg"`
+}
+
+// The codes of errors that are no statement's own: FerretDB cannot go on, or knows no such database.
+const (
+	codeInternalError    = 1
+	codeInvalidNamespace = 73
+)
+
+// add adds the answer to the i-th statement. It returns false if that is the answer to the whole bulk, being a failure of
+// the server and not of the statement.
+func (a *bulkAnswer) add(i int, part command) (bool, error) {
+	var answer bulkAnswer
+	var refusal writeError // as a command
+	if err := errors.Join(bson.Unmarshal(part.body, &answer), bson.Unmarshal(part.body, &refusal)); err != nil {
+		return false, fmt.Errorf("reading FerretDB's answer: %w", err)
+	}
+	if answer.OK != 1 {
+		if refusal.Code == codeInternalError || refusal.Code == codeInvalidNamespace {
+			return false, nil
+		}
+		answer.WriteErrors = []writeError{refusal}
+	}
+	a.N += answer.N
+	a.NModified += answer.NModified
+	for _, u := range answer.Upserted {
+		u.Index = int32(i)
+		a.Upserted = append(a.Upserted, u)
+	}
+	for _, e := range answer.WriteErrors {
+		e.Index = int32(i)
+		a.WriteErrors = append(a.WriteErrors, e)
+	}
+	return true, nil
+}
+
+// message makes the answer to the client's request.
+func (a *bulkAnswer) message(responseTo int32) (message, error) {
+	a.OK = 1
+	body, err := bson.Marshal(a)
+	if err != nil {
+		return nil, fmt.Errorf("answering a bulk: %w", err)
+	}
+	return newMessage(wiremessage.NextRequestID(), responseTo, body), nil
+}
+
+// writeBulk does the statements of a bulk one after another, and stops at the first that fails unless the client wants
+// none left out.
+func (s *session) writeBulk(requestID int32, parts []command) (message, error) {
+	ordered, given := parts[0].body.Lookup("ordered").BooleanOK()
+	var total bulkAnswer
+	for i, part := range parts {
+		response, err := s.write(part.message(requestID), part)
+		if err != nil {
+			return nil, err
+		}
+		answer, ok := response.command()
+		if !ok {
+			return response, nil
+		}
+		if ok, err := total.add(i, answer); !ok || err != nil {
+			return response, err
+		}
+		if len(total.WriteErrors) > 0 && (ordered || !given) {
+			break
+		}
+	}
+	return total.message(requestID)
+}

@@ -1,0 +1,93 @@
+package engines
+
+import (
+	"hash/maphash"
+	"slices"
+	"sync"
+
+	"go.mongodb.org/mongo-driver/v2/x/bsonx/bsoncore"
+)
+
+// writeLocks keep apart what FerretDB must not do at the same time, because it reads, changes and writes a document
+// without a lock: writes to the same document, and a write of which one cannot tell the documents from any other. Writes
+// to documents with different ids run side by side.
+type writeLocks struct {
+	// all is shared by the writes that name their documents and taken whole by the others.
+	all sync.RWMutex
+	// stripes are for ids, each for many. Whoever takes several takes them in their order.
+	stripes [256]sync.Mutex
+	seed    maphash.Seed
+	// oneByOne has every write take the whole lock.
+	oneByOne bool
+}
+
+// lock waits until a write may run, and returns what is to be called when it has ended.
+func (l *writeLocks) lock(c command) (unlock func()) {
+	ids, ok := c.ids()
+	if !ok || l.oneByOne {
+		l.all.Lock()
+		return l.all.Unlock
+	}
+	l.all.RLock()
+	stripes := l.stripesOf(c, ids)
+	for _, i := range stripes {
+		l.stripes[i].Lock()
+	}
+	return func() {
+		for _, i := range stripes {
+			l.stripes[i].Unlock()
+		}
+		l.all.RUnlock()
+	}
+}
+
+// stripesOf returns the stripes of documents in a command's collection, in their order.
+func (l *writeLocks) stripesOf(c command, ids []string) []int {
+	stripes := make([]int, len(ids))
+	for i, id := range ids {
+		hash := maphash.Comparable(l.seed, [3]string{c.db, c.collection, id})
+		stripes[i] = int(hash % uint64(len(l.stripes)))
+	}
+	slices.Sort(stripes)
+	return slices.Compact(stripes)
+}
+
+// ids returns the ids of the documents that a write can touch, or false if it may touch others. Those that an insert
+// brings are left out if they are no strings: a write to such a document names none, and so runs alone.
+func (c command) ids() ([]string, bool) {
+	if docs := c.sequences["documents"]; c.name == "insert" && len(c.sequences) == 1 {
+		var ids []string
+		for _, doc := range docs {
+			if id, ok := doc.Lookup("_id").StringValueOK(); ok {
+				ids = append(ids, id)
+			}
+		}
+		return ids, true
+	}
+	statement, key, ok := c.statement()
+	if !ok {
+		return nil, false
+	}
+	query, ok := statement.Lookup(key).DocumentOK()
+	if !ok {
+		return nil, false
+	}
+	id, _, ok := byID(query)
+	return []string{id}, ok
+}
+
+// byID returns the one id that a query demands of a document, and the query's other elements.
+func byID(query bsoncore.Document) (id string, others []bsoncore.Element, ok bool) {
+	elements, err := query.Elements()
+	if err != nil {
+		return "", nil, false
+	}
+	for _, e := range elements {
+		if e.Key() != "_id" {
+			others = append(others, e)
+		} else if id, ok = e.Value().StringValueOK(); !ok {
+			return "", nil, false
+		}
+	}
+	return id, others, len(others) == len(elements)-1
+}
