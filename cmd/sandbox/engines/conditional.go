@@ -97,16 +97,8 @@ func (w conditional) probe() (message, error) {
 
 // probed reads the answer to a probe; ok is false if there is none, as when FerretDB does not know a condition.
 func probed(answer message) (found, ok bool) {
-	reply, ok := answer.command()
-	if !ok {
-		return false, false
-	}
-	batch, ok := reply.body.Lookup("cursor", "firstBatch").ArrayOK()
-	if !ok {
-		return false, false
-	}
-	values, err := batch.Values()
-	return len(values) > 0, err == nil
+	batch, ok := answer.firstBatch()
+	return len(batch) > 0, ok
 }
 
 // split makes the request that does the write to the document with the id, or, unless it was found, to none.

@@ -151,3 +151,17 @@ func (c command) message(requestID int32) message {
 	}
 	return bsoncore.UpdateLength(m, 0, int32(len(m)))
 }
+
+// firstBatch returns the first documents of the cursor in an answer, or false if there is none.
+func (m message) firstBatch() ([]bsoncore.Value, bool) {
+	reply, ok := m.command()
+	if !ok {
+		return nil, false
+	}
+	batch, ok := reply.body.Lookup("cursor", "firstBatch").ArrayOK()
+	if !ok {
+		return nil, false
+	}
+	values, err := batch.Values()
+	return values, err == nil
+}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"hash/maphash"
 	"net"
+	"slices"
 	"sync"
 	"time"
 )
@@ -28,6 +29,7 @@ type Proxy struct {
 	leave    chan struct{} // closed, and replaced, when the clients at hand are disconnected
 	cut      bool
 	faults   faults
+	lookups  lookups
 	wg       sync.WaitGroup
 }
 
@@ -123,6 +125,19 @@ func (p *Proxy) currentFaults() faults {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.faults
+}
+
+func (p *Proxy) setLookups(fields lookups) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.lookups = fields
+}
+
+// finds reports whether FerretDB finds the documents of a collection by a field without reading all of them.
+func (p *Proxy) finds(collection namespace, field string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Contains(p.lookups[collection], field)
 }
 
 // start listens on the proxy's port and forwards to FerretDB at upstream.

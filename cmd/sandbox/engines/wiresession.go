@@ -91,6 +91,11 @@ func (s *session) read(request message, cmd command) (message, error) {
 	if queries[cmd.name] {
 		defer s.proxy.enter()()
 	}
+	if f, ok := cmd.findIn(); ok && s.proxy.finds(namespace{cmd.db, cmd.collection}, f.field) {
+		if answer, err := s.findIn(request.requestID(), f); answer != nil || err != nil {
+			return answer, err
+		}
+	}
 	return s.exchange(request)
 }
 

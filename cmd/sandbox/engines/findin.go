@@ -1,0 +1,164 @@
+package engines
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"go.mongodb.org/mongo-driver/v2/bson"
+	"go.mongodb.org/mongo-driver/v2/x/bsonx/bsoncore"
+	"go.mongodb.org/mongo-driver/v2/x/mongo/driver/wiremessage"
+)
+
+// FerretDB reads the whole collection to find the documents that have one of several values in a field, though it finds
+// those of one value through an index. The proxy asks for each value by itself and answers with all documents at once,
+// in a cursor that is at its end. As on MongoDB, what is written meanwhile may or may not be seen.
+
+// findIn is a find of nothing but the documents with one of several strings in a field.
+type findIn struct {
+	command
+	field  string
+	values []string
+}
+
+const (
+	// maxFindInBatch is the most documents with one value for which it is worth asking by value.
+	maxFindInBatch = 1_000
+	// maxFindInBytes bounds the answer. One of MongoDB's holds 16 MiB at most.
+	maxFindInBytes = 4 << 20
+)
+
+// findInFields are those with which a find means the same after it has been split.
+var findInFields = []string{
+	"find", "filter", "projection", "$db", "lsid", "$clusterTime", "$readPreference", "readConcern", "comment", "maxTimeMS",
+}
+
+// findIn returns the find by several values that a command is, or false for all else, also for anything unusual.
+func (c command) findIn() (findIn, bool) {
+	f := findIn{command: c}
+	elements, err := c.body.Elements()
+	if err != nil || c.name != "find" || len(c.sequences) > 0 {
+		return f, false
+	}
+	for _, e := range elements {
+		if !slices.Contains(findInFields, e.Key()) || e.Key() == "projection" && !plain(e.Value()) {
+			return f, false
+		}
+	}
+	filter, ok := only(c.body.Lookup("filter"))
+	if !ok || strings.ContainsAny(filter.Key(), "$.") {
+		return f, false
+	}
+	f.field = filter.Key()
+	in, ok := only(filter.Value())
+	if !ok || in.Key() != "$in" {
+		return f, false
+	}
+	array, ok := in.Value().ArrayOK()
+	if !ok {
+		return f, false
+	}
+	values, err := array.Values()
+	for _, v := range values {
+		text, ok := v.StringValueOK()
+		if !ok {
+			return f, false
+		}
+		f.values = append(f.values, text)
+	}
+	slices.Sort(f.values)
+	f.values = slices.Compact(f.values)
+	return f, err == nil
+}
+
+// only returns the one element of a document that has one.
+func only(v bsoncore.Value) (bsoncore.Element, bool) {
+	doc, ok := v.DocumentOK()
+	if !ok {
+		return nil, false
+	}
+	elements, err := doc.Elements()
+	if err != nil || len(elements) != 1 {
+		return nil, false
+	}
+	return elements[0], true
+}
+
+// plain reports whether a projection does nothing but take or leave fields.
+func plain(projection bsoncore.Value) bool {
+	doc, ok := projection.DocumentOK()
+	if !ok {
+		return false
+	}
+	elements, err := doc.Elements()
+	return err == nil && !slices.ContainsFunc(elements, func(e bsoncore.Element) bool {
+		return strings.Contains(e.Key(), "$") || !e.Value().IsNumber() && e.Value().Type != bsoncore.TypeBoolean
+	})
+}
+
+// part makes the request for the documents with one value.
+func (f findIn) part(value string) (message, error) {
+	filter, err := bson.Marshal(bson.D{{Key: f.field, Value: value}})
+	if err != nil {
+		return nil, err
+	}
+	body, err := replace(f.body, "filter", filter)
+	if err != nil {
+		return nil, err
+	}
+	// One more than are welcome tells that there are too many, and a single batch leaves no cursor open then.
+	body = bsoncore.AppendInt32Element(body[:len(body)-1], "batchSize", maxFindInBatch+1)
+	body = bsoncore.AppendBooleanElement(body, "singleBatch", true)
+	if body, err = bsoncore.AppendDocumentEnd(body, 0); err != nil {
+		return nil, err
+	}
+	return newMessage(wiremessage.NextRequestID(), 0, body), nil
+}
+
+// findIn does a find value by value. It returns nil if that does not work out, and the find is to be done as it is.
+func (s *session) findIn(requestID int32, f findIn) (message, error) {
+	seen := make(map[string]bool)
+	size := 0
+	var found bson.A
+	for _, value := range f.values {
+		request, err := f.part(value)
+		if err != nil {
+			return nil, err
+		}
+		answer, err := s.exchange(request)
+		if err != nil {
+			return nil, err
+		}
+		batch, ok := answer.firstBatch()
+		if !ok || len(batch) > maxFindInBatch {
+			return nil, nil
+		}
+		for _, v := range batch {
+			id, err := v.Document().LookupErr("_id")
+			if err != nil {
+				return nil, nil // projected away, and documents cannot be told apart
+			}
+			if key := string(append([]byte{byte(id.Type)}, id.Data...)); !seen[key] {
+				seen[key] = true
+				found = append(found, bson.Raw(v.Data))
+				size += len(v.Data)
+			}
+		}
+		if size > maxFindInBytes {
+			return nil, nil
+		}
+	}
+	if found == nil {
+		found = bson.A{}
+	}
+	body, err := bson.Marshal(bson.D{
+		{Key: "cursor", Value: bson.D{
+			{Key: "firstBatch", Value: found}, {Key: "id", Value: int64(0)}, {Key: "ns", Value: f.db + "." + f.collection},
+		}},
+		{Key: "ok", Value: 1.0},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("answering a find: %w", err)
+	}
+	return newMessage(wiremessage.NextRequestID(), requestID, body), nil
+}
