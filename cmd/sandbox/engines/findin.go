@@ -115,8 +115,38 @@ func (f findIn) part(value string) (message, error) {
 	return newMessage(wiremessage.NextRequestID(), 0, body), nil
 }
 
+// fewer makes the request that tells whether the collection has fewer documents than are asked for.
+func (f findIn) fewer() (message, error) {
+	body, err := bson.Marshal(bson.D{
+		{Key: "find", Value: f.collection}, {Key: "projection", Value: bson.D{{Key: "_id", Value: 1}}},
+		{Key: "limit", Value: len(f.values)}, {Key: "batchSize", Value: len(f.values)}, {Key: "singleBatch", Value: true},
+		{Key: "$db", Value: f.db},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("asking for the size of a collection: %w", err)
+	}
+	return newMessage(wiremessage.NextRequestID(), 0, body), nil
+}
+
+// small reports whether reading the whole collection is less work than asking for each value.
+func (s *session) small(f findIn) (bool, error) {
+	request, err := f.fewer()
+	if err != nil {
+		return false, err
+	}
+	answer, err := s.exchange(request)
+	if err != nil {
+		return false, err
+	}
+	batch, ok := answer.firstBatch()
+	return ok && len(batch) < len(f.values), nil
+}
+
 // findIn does a find value by value. It returns nil if that does not work out, and the find is to be done as it is.
 func (s *session) findIn(requestID int32, f findIn) (message, error) {
+	if small, err := s.small(f); small || err != nil {
+		return nil, err
+	}
 	seen := make(map[string]bool)
 	size := 0
 	var found bson.A
