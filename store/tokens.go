@@ -8,8 +8,6 @@ import (
 	"errors"
 	"fmt"
 
-	jsonv2 "github.com/go-json-experiment/json"
-
 	"github.com/latchkey/latchkey/events/secret"
 	"github.com/latchkey/latchkey/store/envelope"
 )
@@ -71,35 +69,12 @@ type plainAccount struct {
 	Token  string `json:"t,omitempty"`
 }
 
-// The same forms as they are read: straight into secrets, so that the decoder
-// keeps no token among the short strings that it remembers.
-type openedSet struct {
-	Accounts     []openedAccount `json:"a"`
-	RefreshToken secret.Text     `json:"r"`
-	TradeToken   secret.Text     `json:"t"`
-	Origin       string          `json:"o"`
-}
-
-type openedAccount struct {
-	ID     string      `json:"i"`
-	Access secret.Text `json:"a"`
-	Token  secret.Text `json:"t"`
-}
-
 func (t TokenSet) plain() plainSet {
 	p := plainSet{Accounts: make([]plainAccount, len(t.Accounts)), RefreshToken: t.RefreshToken.Reveal(), TradeToken: t.TradeToken.Reveal(), Origin: t.Origin}
 	for i, a := range t.Accounts {
 		p.Accounts[i] = plainAccount{a.AccountID, a.AccessToken.Reveal(), a.TokenID.Reveal()}
 	}
 	return p
-}
-
-func (p openedSet) tokens() TokenSet {
-	t := TokenSet{Accounts: make([]AccountToken, len(p.Accounts)), RefreshToken: p.RefreshToken, TradeToken: p.TradeToken, Origin: p.Origin}
-	for i, a := range p.Accounts {
-		t.Accounts[i] = AccountToken{a.ID, a.Access, a.Token}
-	}
-	return t
 }
 
 // SealTokens seals a token set to a binding. It can't fail.
@@ -119,9 +94,9 @@ func OpenTokens(ctx context.Context, e *envelope.Envelope, blob envelope.Blob, b
 		return TokenSet{}, fmt.Errorf("opening the tokens of grant %s: %w", b.Grant, err)
 	}
 	defer clear(plain)
-	var p openedSet
-	if err := jsonv2.Unmarshal(plain, &p); err != nil {
+	tokens, ok := decodeTokens(plain)
+	if !ok {
 		return TokenSet{}, fmt.Errorf("decoding the tokens of grant %s: %w", b.Grant, errors.New("unexpected form"))
 	}
-	return p.tokens(), nil
+	return tokens, nil
 }

@@ -82,11 +82,29 @@ func TestWhatIsNoTokenSetIsToldWithoutItsText(t *testing.T) {
 	sealer, err := e.Sealer(t.Context(), "user")
 	require.NoError(t, err)
 	b := active("g").Binding()
-	for _, plain := range []string{"", token, `"` + token + `"`, `{"r":{"` + token + `":1}}`, `{"a":["` + token + `"]}`} {
+	for _, plain := range []string{"", "{", "null", `{"r":"` + token + `"`, `{"r":"` + token + `"}{}`, `{"r":"` + token + `","r":""}`, `{"a":[{"a":1}]}`, `{"a":[{"a":"` + token + `"]}`, token, `"` + token + `"`, `{"r":{"` + token + `":1}}`, `{"a":["` + token + `"]}`} {
 		_, err := store.OpenTokens(t.Context(), e, sealer.Seal([]byte(plain), b), b)
 		require.ErrorContains(t, err, "unexpected form")
 		require.NotContains(t, err.Error(), token)
 		require.NotErrorIs(t, err, envelope.ErrSealed)
+	}
+}
+
+func TestTokensOfANewerVersionAreOpened(t *testing.T) {
+	e := sealing(t)
+	sealer, err := e.Sealer(t.Context(), "user")
+	require.NoError(t, err)
+	b := active("g").Binding()
+	for plain, want := range map[string]store.TokenSet{
+		`{}`: {Accounts: []store.AccountToken{}},
+		`{"x":{"y":[1,null]},"r":"\u003cr\u003e","t":"t","o":"o","a":[{"i":"1","x":[],"a":"\"","t":"id"},{}]}`: {
+			Accounts:     []store.AccountToken{{AccountID: "1", AccessToken: secret.New(`"`), TokenID: secret.New("id")}, {}},
+			RefreshToken: secret.New("<r>"), TradeToken: secret.New("t"), Origin: "o",
+		},
+	} {
+		got, err := store.OpenTokens(t.Context(), e, sealer.Seal([]byte(plain), b), b)
+		require.NoError(t, err)
+		require.Equal(t, want, got)
 	}
 }
 

@@ -65,10 +65,10 @@ const turn = 10_000
 // requests is a worker, an echo and their callers, each with a connection of
 // their own.
 type requests struct {
-	nc       *nats.Conn
-	subjects events.Subjects
-	bodies   [][]byte
-	users    []string
+	nc *nats.Conn
+	// One for each user.
+	tokens, echoes []string // subjects
+	bodies         [][]byte
 }
 
 func newRequests(b *testing.B, users int) *requests {
@@ -77,11 +77,12 @@ func newRequests(b *testing.B, users int) *requests {
 	b.Cleanup(engines.Stop)
 	cfg, err := engines.Config("LATCHKEY_ADMIN_LISTEN=", "LATCHKEY_WORKER_LOCK_MEMORY=off", "LATCHKEY_TOKENS_CACHE_AGE=1h")
 	require.NoError(b, err)
-	r := &requests{users: insertUsers(b, cfg, users)}
-	for _, user := range r.users {
+	r := &requests{}
+	for _, user := range insertUsers(b, cfg, users) {
 		body, err := json.Marshal(events.TokenRequest{UserID: user})
 		require.NoError(b, err)
 		r.bodies = append(r.bodies, body)
+		r.tokens, r.echoes = append(r.tokens, events.Subjects{}.TokenGet(user)), append(r.echoes, "echo."+user)
 	}
 
 	ctx, cancel := context.WithCancel(context.Background())
@@ -109,7 +110,7 @@ func newRequests(b *testing.B, users int) *requests {
 	}
 	r.nc = connect()
 	var reply []byte
-	for i := range r.users { // the worker keeps them from now on
+	for i := range r.bodies { // the worker keeps them from now on
 		reply = r.token(b, i)
 	}
 	echoes := connect()
@@ -155,10 +156,8 @@ func insertUsers(b *testing.B, cfg config.Config, n int) (users []string) {
 
 // token asks the worker for the tokens of the i-th user, echo the echo for the
 // same.
-func (r *requests) token(b *testing.B, i int) []byte {
-	return r.ask(b, r.subjects.TokenGet(r.users[i]), i)
-}
-func (r *requests) echo(b *testing.B, i int) []byte { return r.ask(b, "echo."+r.users[i], i) }
+func (r *requests) token(b *testing.B, i int) []byte { return r.ask(b, r.tokens[i], i) }
+func (r *requests) echo(b *testing.B, i int) []byte  { return r.ask(b, r.echoes[i], i) }
 
 func (r *requests) ask(b *testing.B, subject string, i int) []byte {
 	msg, err := r.nc.Request(subject, r.bodies[i], time.Minute)
@@ -203,7 +202,7 @@ func (r *requests) run(b *testing.B, n int, ask func(*testing.B, int) []byte) sa
 		wg.Go(func() {
 			for i := int(next.Add(1)) - 1; i < n && !b.Failed(); i = int(next.Add(1)) - 1 {
 				at := time.Now()
-				ask(b, i%len(r.users))
+				ask(b, i%len(r.bodies))
 				each[i] = time.Since(at)
 			}
 		})
