@@ -5,7 +5,7 @@ STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 CYCLONEDX = github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.10.0
 GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
-.PHONY: help deps scale build page demo sandbox test lint vuln race fuzz generate chaos bench check-deploy sbom
+.PHONY: help deps scale guard build page demo sandbox test lint vuln race fuzz generate chaos bench check-deploy sbom
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -27,7 +27,7 @@ bin/page/page.js: $(wildcard $(WEB)/package*.json $(WEB)/page/*.js)
 	elif ! npm --prefix $(WEB) ci --prefer-offline --loglevel=error; then echo "npm could not install the page's packages; the sandbox runs without its page"; \
 	else npm --prefix $(WEB) run --silent build -- --outdir=$(CURDIR)/bin/page; fi
 
-test: deps lint vuln race scale check-deploy ## Everything: lint, vulnerabilities, all tests with the race detector, 2,000 grants without it, what lies in deploy
+test: deps lint vuln race guard scale check-deploy ## Everything: lint, vulnerabilities, all tests with the race detector, 2,000 grants without it, what lies in deploy
 
 # Debian's packages for tests: $(1) is a file of the package $(2), $(3) what goes without it.
 define debian
@@ -49,6 +49,10 @@ race: ## All tests with the race detector
 
 scale: ## Two workers, 2,000 grants; the race detector would make the embedded engines too slow
 	$(GO) test -count=1 -timeout 15m -run ManyGrants ./cmd/latchkey/worker
+
+GUARDED = ./events ./store/... ./refresher ./handlers
+guard: ## How many allocations the busiest paths take, without the race detector, which makes more
+	$(GO) test -count=1 -run '^TestGuard' $(GUARDED)
 
 lint: ## Formatting, module files, vet and staticcheck
 	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then echo "not formatted: $$unformatted"; exit 1; fi

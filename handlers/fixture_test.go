@@ -30,7 +30,7 @@ const patience = 60 * time.Second
 
 // fixture is a broker with the streams, and what routers need.
 type fixture struct {
-	t        *testing.T
+	t        testing.TB
 	js       jetstream.JetStream
 	subjects events.Subjects
 	messages config.Messages
@@ -42,7 +42,7 @@ type fixture struct {
 	logs     *logBuffer
 }
 
-func newFixture(t *testing.T) *fixture {
+func newFixture(t testing.TB) *fixture {
 	t.Helper()
 	nc, err := nats.Connect(enginestest.NATS(t).URL())
 	require.NoError(t, err)

@@ -16,7 +16,7 @@ import (
 )
 
 // sealing returns an envelope whose data keys lie in a database.
-func sealing(t *testing.T) *envelope.Envelope {
+func sealing(t testing.TB) *envelope.Envelope {
 	t.Helper()
 	sim, err := kmssim.Open(kmssim.Options{Dir: t.TempDir(), AccessKeyID: "AKIAEXAMPLE", SecretAccessKey: secret.New("example")})
 	require.NoError(t, err)

@@ -1,0 +1,61 @@
+package handlers
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/require"
+
+	"github.com/latchkey/latchkey/config"
+	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/events/secret"
+	"github.com/latchkey/latchkey/refresher"
+	"github.com/latchkey/latchkey/store"
+	"github.com/latchkey/latchkey/store/audit"
+)
+
+// warmRequest returns what is done for a token request about a user who was
+// asked for before, from what was read of it to the body of the answer.
+func warmRequest(t testing.TB) func() {
+	f := &fixture{t: t}
+	e := f.envelope()
+	sealer, err := e.Sealer(t.Context(), "user")
+	require.NoError(t, err)
+	now := store.Milli(time.Now())
+	end := now.Add(24 * time.Hour)
+	g := &store.Grant{
+		ID: "g", UserID: "user", BrokerType: "bench", BrokerName: "Bench", State: store.Active, Version: 1, UsedIn: 1,
+		Accounts: []store.Account{{ID: "account", Name: "Account", ExpiresAt: &end}},
+		Access:   &store.Life{Since: now, ExpiresAt: &end}, Refresh: &store.Life{Since: now, ExpiresAt: &end},
+	}
+	g.Sealed = store.SealTokens(sealer, store.TokenSet{
+		Accounts:     []store.AccountToken{{AccountID: "account", AccessToken: secret.New(strings.Repeat("a", 100))}},
+		RefreshToken: secret.New(strings.Repeat("r", 100)),
+	}, g.Binding())
+	cfg := config.Default()
+	r := refresher.New(refresher.Deps{Envelope: e, Limits: cfg.Limits, Concurrency: 1, Now: time.Now, Metrics: prometheus.NewRegistry()})
+	s := NewTokenService(nil, r, events.Subjects{}, cfg.Tokens, cfg.Worker.ClockSkew, time.Now, f.log, prometheus.NewRegistry())
+	s.grants = newGrantCache(1, time.Hour, time.Now, func(context.Context, string) ([]*store.Grant, error) { return []*store.Grant{g}, nil })
+	request := []byte(`{"userId":"user"}`)
+	return func() {
+		limit := newTimeLimit(time.Minute)
+		in, err := events.DecodeTokenRequest(request)
+		require.NoError(t, err)
+		reply, err := s.Get(limit, in, &audit.Record{})
+		require.NoError(t, err)
+		_, err = encodeReply(reply, in.SealTo)
+		require.NoError(t, err)
+		limit.stop()
+	}
+}
+
+func BenchmarkWarmRequest(b *testing.B) {
+	do := warmRequest(b)
+	b.ReportAllocs()
+	for b.Loop() {
+		do()
+	}
+}
