@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
+	"go.mongodb.org/mongo-driver/v2/event"
 	"go.mongodb.org/mongo-driver/v2/mongo"
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
 	"go.mongodb.org/mongo-driver/v2/mongo/readconcern"
@@ -41,6 +42,8 @@ type Options struct {
 	Timeout time.Duration
 	// AppName shows in the server's logs and statistics.
 	AppName string
+	// Monitor, if set, is told of every command.
+	Monitor *event.CommandMonitor
 }
 
 // Store is the database. It is safe for concurrent use.
@@ -66,6 +69,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	opts := options.Client().
 		ApplyURI(o.URI.Reveal()).
 		SetAppName(o.AppName).
+		SetMonitor(o.Monitor).
 		SetTimeout(o.Timeout).
 		SetServerSelectionTimeout(o.Timeout).
 		SetWriteConcern(writeconcern.Majority()).
