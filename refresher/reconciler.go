@@ -6,10 +6,12 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
+
 	"github.com/latchkey/latchkey/config"
 	"github.com/latchkey/latchkey/store"
 	"github.com/latchkey/latchkey/store/audit"
-	"go.uber.org/zap"
 )
 
 // Reconciler brings about what the stored grants say should be: it finishes
@@ -33,8 +35,12 @@ type Reconciler struct {
 	more bool
 }
 
-// maxPages bounds the work of one step in one pass.
-const maxPages = 20
+// maxPages bounds the work of one step in one pass, atOnce how many grants of a
+// page are worked on at once: most of the time is waiting for answers.
+const (
+	maxPages = 20
+	atOnce   = 8
+)
 
 // Start learns in which stream schedules lie. It must come before any other
 // work.
@@ -49,16 +55,21 @@ func (r *Reconciler) Run(ctx context.Context) {
 			r.Refresher.log.Error("reconciliation failed; the next pass goes on", zap.Error(err))
 		}
 		r.Refresher.log.Debug("reconciled", zap.Duration("took", r.Refresher.now().Sub(start)))
-		pause := time.Duration(float64(r.Config.Interval) * (0.75 + rand.Float64()/2))
-		if r.more {
-			pause /= 10
-		}
 		select {
-		case <-time.After(pause):
+		case <-time.After(r.pause()):
 		case <-ctx.Done():
 			return
 		}
 	}
+}
+
+// pause is the time until the next pass: short where the last left much undone.
+func (r *Reconciler) pause() time.Duration {
+	pause := time.Duration(float64(r.Config.Interval) * (0.75 + rand.Float64()/2))
+	if r.more {
+		return pause / 10
+	}
+	return pause
 }
 
 // Pass does one round of every step. Steps are independent: one that fails
@@ -142,25 +153,39 @@ func (r *Reconciler) pages(ctx context.Context, kind string, list func() ([]*sto
 		}
 		// Workers that got the same page begin in different places.
 		rand.Shuffle(len(page), func(i, j int) { page[i], page[j] = page[j], page[i] })
-		var failed error
+		var group errgroup.Group
+		group.SetLimit(atOnce)
+		failures := make(chan error, len(page))
 		for _, g := range page {
-			same, err := r.unchanged(ctx, g)
-			if err == nil && same {
-				err = do(g)
-			}
-			if err != nil {
-				failed = errors.Join(failed, err)
-			}
-			if err != nil || !same {
-				continue
-			}
-			r.Refresher.metrics.repaired.WithLabelValues(kind).Inc()
+			group.Go(func() error {
+				failures <- r.repair(ctx, kind, g, do)
+				return nil
+			})
+		}
+		_ = group.Wait()
+		close(failures)
+		var failed error
+		for err := range failures {
+			failed = errors.Join(failed, err)
 		}
 		if failed != nil || len(page) < r.Config.Batch {
 			return failed
 		}
 	}
 	r.more = true
+	return nil
+}
+
+// repair does one grant of a page.
+func (r *Reconciler) repair(ctx context.Context, kind string, g *store.Grant, do func(*store.Grant) error) error {
+	same, err := r.unchanged(ctx, g)
+	if err != nil || !same {
+		return err
+	}
+	if err := do(g); err != nil {
+		return err
+	}
+	r.Refresher.metrics.repaired.WithLabelValues(kind).Inc()
 	return nil
 }
 

@@ -1,0 +1,49 @@
+package refresher_test
+
+import (
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/latchkey/latchkey/cmd/sandbox/meshsim"
+	"github.com/latchkey/latchkey/store"
+)
+
+// What is too much for one pass goes on soon, and workers who do it at the same
+// time do each other no harm.
+func TestManySchedulesAreMadeAgainByAllWorkers(t *testing.T) {
+	r := newRig(t)
+	a, b := r.worker("a"), r.worker("b")
+	var ids []string
+	for n := range 101 {
+		g := r.connect(a, meshsim.ConnectSpec{}, func(g *store.Grant) {
+			stream := []string{"", "one of before", "another"}[n%3]
+			g.Due = &store.Due{At: r.clock.Now().Add(hour), Action: store.Refresh, Stream: stream}
+		})
+		ids = append(ids, g.ID)
+	}
+	interval := a.reconciler.Config.Interval
+	a.reconciler.Config.Batch, b.reconciler.Config.Batch = 2, 2
+	require.NoError(t, a.reconciler.Pass(t.Context()))
+	require.Less(t, a.reconciler.Pause(), interval/2, "there is more to do")
+	for _, w := range []*worker{a, b} {
+		w.reconciler.Config.Batch = 20
+	}
+	var both sync.WaitGroup
+	for _, w := range []*worker{a, b} {
+		both.Go(func() {
+			for range 3 {
+				if err := w.reconciler.Pass(t.Context()); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	both.Wait()
+	require.GreaterOrEqual(t, a.reconciler.Pause(), interval/2)
+	for _, id := range ids {
+		require.NotNil(t, r.schedule(id))
+		require.Equal(t, a.dispatcher.Stream(id), r.get(a, id).Due.Stream)
+	}
+}
