@@ -39,7 +39,7 @@ type NATS struct {
 	// Copies of each stream in the cluster, 1 to 5.
 	Replicas int `yaml:"replicas"`
 	// Number of streams over which the refreshes are spread, 1 to 256, the same in all workers.
-	// One does for millions of grants; see scale before changing it.
+	// One does for millions of grants; docs/scale.md says how many more take, docs/upgrading.md how to change it.
 	Partitions int `yaml:"partitions"`
 	// Create the streams although the database remembers streams that are gone and it can't be
 	// told whether NATS was wiped or runs with another encryption key. Set it once
