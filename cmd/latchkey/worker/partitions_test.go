@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/require"
 
 	"github.com/latchkey/latchkey/cmd/sandbox/meshsim"
@@ -55,19 +56,16 @@ func TestTheNumberOfPartitionsChanges(t *testing.T) {
 
 	// What was left in the streams that nobody read: out of date, and spends
 	// nothing.
-	fourth := h.worker(partitions(4))
 	h.subjects.Partitions = 4
-	h.eventually(func() bool {
-		waiting := 0
-		for _, p := range h.subjects.RefreshPartitions() {
-			for _, subject := range h.subjectsOf(p.Stream) {
-				if subject == p.Due || subject == p.Urgent {
-					waiting++
-				}
-			}
-		}
-		return waiting == 0
-	}, "what was left is not read")
+	state := func(n int) jetstream.StreamState {
+		stream, err := h.js.Stream(h.ctx, h.subjects.RefreshPartitions()[n].Stream)
+		require.NoError(t, err)
+		return stream.CachedInfo().State
+	}
+	left := map[int]jetstream.StreamState{2: state(2), 3: state(3)}
+	require.NotZero(t, left[2].Msgs+left[3].Msgs)
+	fourth := h.worker(partitions(4))
+	h.eventually(func() bool { return state(2).FirstSeq > left[2].LastSeq && state(3).FirstSeq > left[3].LastSeq }, "what was left is not read")
 	fourth.stop()
 
 	require.NoError(t, h.stack.Mesh.Settle(h.ctx))
