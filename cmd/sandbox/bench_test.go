@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -35,8 +36,7 @@ func TestBench(t *testing.T) {
 		"bench", "--rounds", "1", "--users", "60", "--warm", "20", "--callers", "8", "--duration", "300ms", "--refreshes", "100", "--sealed", "20000",
 		"--few", "20", "--many", "300", "--sample", "40", "--due-rate", "20", "--due-for", "1s", "--workers", "1,2", "--shared", "40",
 	}
-	before := leftovers(t)
-	cmd := exec.Command(exe, append(small, "--json", "--docs", docs)...)
+	cmd, left := benchProcess(t, exe, append(small, "--json", "--docs", docs)...)
 	var progress bytes.Buffer
 	cmd.Stderr = &progress
 	printed, err := cmd.Output()
@@ -44,7 +44,7 @@ func TestBench(t *testing.T) {
 	t.Log(progress.String())
 	var report bench.Report
 	require.NoError(t, json.Unmarshal(printed, &report))
-	require.Equal(t, before, leftovers(t), "something was left behind")
+	require.Empty(t, left())
 
 	written, err := os.ReadFile(docs)
 	require.NoError(t, err)
@@ -66,14 +66,45 @@ func TestBench(t *testing.T) {
 	}
 	require.Equal(t, 10, targets, "%v", report.Rows)
 	require.Len(t, report.Rows, 12)
+	testInterrupted(t, exe)
 }
 
-// leftovers are the folders of runs.
-func leftovers(t *testing.T) []string {
+// benchProcess returns a command that keeps all files in a folder of its own, and
+// what tells which files are left there.
+func benchProcess(t *testing.T, exe string, args ...string) (cmd *exec.Cmd, left func() []string) {
 	t.Helper()
-	found, err := filepath.Glob(filepath.Join(os.TempDir(), "latchkey-bench-*"))
+	// The directories of t.TempDir are closed to the user that PostgreSQL may have to
+	// run as.
+	dir, err := os.MkdirTemp("", "latchkey-bench-test-")
 	require.NoError(t, err)
-	return found
+	require.NoError(t, os.Chmod(dir, 0o755))
+	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
+	cmd = exec.Command(exe, args...)
+	cmd.Env = append(os.Environ(), "TMPDIR="+dir)
+	return cmd, func() []string {
+		found, err := filepath.Glob(filepath.Join(dir, "*"))
+		require.NoError(t, err)
+		return found
+	}
+}
+
+// testInterrupted ends a run in the middle, as ctrl-C does.
+func testInterrupted(t *testing.T, exe string) {
+	cmd, left := benchProcess(t, exe, "bench", "--only", "refreshes", "--refreshes", "20", "--rounds", "100000")
+	progress, err := cmd.StderrPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	lines := bufio.NewScanner(progress)
+	for lines.Scan() && !strings.Contains(lines.Text(), "round 2") {
+	}
+	require.NotEmpty(t, left())
+	require.NoError(t, cmd.Process.Signal(os.Interrupt))
+	_, err = io.Copy(io.Discard, progress)
+	require.NoError(t, err)
+	var exit *exec.ExitError
+	require.ErrorAs(t, cmd.Wait(), &exit)
+	require.Equal(t, 1, exit.ExitCode())
+	require.Empty(t, left())
 }
 
 func TestBenchRefusesWhatItCantMeasure(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/nats-io/nats.go"
 	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.uber.org/zap"
@@ -155,7 +156,11 @@ func (s *servers) ready(ctx context.Context) error {
 // of a user: the one that it makes for MongoDB's is on another expression than
 // the one that it asks for.
 func indexUsers(ctx context.Context, url string) error {
-	conn, err := pgx.Connect(ctx, url)
+	config, err := pgxpool.ParseConfig(url)
+	if err != nil {
+		return fmt.Errorf("adding an index: %w", err)
+	}
+	conn, err := pgx.ConnectConfig(ctx, config.ConnConfig)
 	if err != nil {
 		return fmt.Errorf("adding an index: %w", err)
 	}

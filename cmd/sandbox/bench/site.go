@@ -310,8 +310,8 @@ func (h *heard) await(ctx context.Context, n int) (time.Time, error) {
 
 // backlog has the workers handle n messages of a subject that all lie there
 // before the first is handled, and returns how many a second they made: from
-// when the first is given to a worker until the last event of a kind. put brings
-// the messages about.
+// when workers may begin until the last event of a kind. put brings the messages
+// about.
 func (s *site) backlog(ctx context.Context, stream, subject, kind string, n int, put func() error) (rate float64, err error) {
 	durable := handlers.Durable(subject)
 	if _, err := s.js.PauseConsumer(ctx, stream, durable, time.Now().Add(24*time.Hour)); err != nil {
@@ -324,43 +324,37 @@ func (s *site) backlog(ctx context.Context, stream, subject, kind string, n int,
 	if err := put(); err != nil {
 		return 0, err
 	}
-	var given uint64
-	if err := s.until(ctx, stream, durable, func(info *jetstream.ConsumerInfo) bool {
-		given = info.Delivered.Consumer
-		return info.NumPending >= uint64(n)
-	}); err != nil {
+	if err := s.lies(ctx, stream, durable, n); err != nil {
 		return 0, err
 	}
-	if _, err := s.js.ResumeConsumer(ctx, stream, durable); err != nil {
-		return 0, fmt.Errorf("resuming %s: %w", durable, err)
+	// At the end of a pause NATS answers what workers asked for during it; when a
+	// pause is ended by hand it waits until they ask again.
+	begun := time.Now().Add(300 * time.Millisecond)
+	if _, err := s.js.PauseConsumer(ctx, stream, durable, begun); err != nil {
+		return 0, fmt.Errorf("ending the pause of %s: %w", durable, err)
 	}
-	// What a worker asked for while it was paused is not answered; it asks again
-	// within seconds.
-	if err := s.until(ctx, stream, durable, func(info *jetstream.ConsumerInfo) bool { return info.Delivered.Consumer > given }); err != nil {
-		return 0, err
-	}
-	begun := time.Now()
 	last, err := h.await(ctx, n)
 	return float64(n) / max(last.Sub(begun), time.Millisecond).Seconds(), err
 }
 
-// until looks at a consumer again and again until it is as it should be.
-func (s *site) until(ctx context.Context, stream, durable string, so func(*jetstream.ConsumerInfo) bool) error {
+// lies waits until n messages lie in a stream for a consumer.
+func (s *site) lies(ctx context.Context, stream, durable string, n int) error {
 	for since := time.Now(); ; {
 		consumer, err := s.js.Consumer(ctx, stream, durable)
 		if err != nil {
 			return fmt.Errorf("looking at the backlog: %w", err)
 		}
-		if so(consumer.CachedInfo()) {
+		lie := consumer.CachedInfo().NumPending
+		if lie >= uint64(n) {
 			return nil
 		}
 		if time.Since(since) > stalled {
-			return fmt.Errorf("the backlog in %s does not come about, or is not read", stream)
+			return fmt.Errorf("%d of %d messages lie in %s", lie, n, stream)
 		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-time.After(5 * time.Millisecond):
+		case <-time.After(20 * time.Millisecond):
 		}
 	}
 }
