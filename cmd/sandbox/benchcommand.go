@@ -60,7 +60,7 @@ ctrl-C. Ratios hold on other machines; seconds don't.`,
 	flags.IntVar(&o.Warm, "warm", 1000, "users asked for again and again")
 	flags.IntVar(&o.Callers, "callers", 64, "how many ask at once")
 	flags.DurationVar(&o.Duration, "duration", 5*time.Second, "length of a round of requests for users asked for before")
-	flags.DurationVar(&o.Longest, "longest", 30*time.Second, "how long a backlog may take; it is smaller where it would take longer, and the method says so. 0: no bound")
+	flags.DurationVar(&o.Longest, "longest", 25*time.Second, "how long a backlog may take; it is smaller where it would take longer, and the method says so. 0: no bound")
 	flags.IntVar(&o.Refreshes, "refreshes", 20_000, "backlog of refreshes of a round")
 	flags.IntVar(&o.Sealed, "sealed", 1_000_000, "token sets sealed while calls to KMS are counted")
 	flags.IntVar(&o.Few, "few", 1000, "pending grants that memory and CPU time are compared to")

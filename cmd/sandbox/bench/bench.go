@@ -185,7 +185,7 @@ func (r *run) requests(ctx context.Context) ([]Row, error) {
 	}
 	figures, err := bench.Run(ctx, cfg, bench.Options{
 		Name: r.name, Users: r.Users, Warm: r.Warm, Longest: r.Longest, Callers: r.Callers, Duration: r.Duration, Rounds: r.Rounds,
-		Prepare: r.ready, Log: r.log, Progress: func(what string) { r.say("%s", what) },
+		Prepare: r.stack.Ready, Log: r.log, Progress: func(what string) { r.say("%s", what) },
 	})
 	if err != nil {
 		return nil, err

@@ -80,7 +80,7 @@ func (s *site) loops(ctx context.Context) (*loops, error) {
 	if err := db.Ensure(ctx); err != nil {
 		return nil, errors.Join(err, l.close(ctx))
 	}
-	if err := s.ready(ctx); err != nil {
+	if err := s.stack.Ready(ctx); err != nil {
 		return nil, errors.Join(err, l.close(ctx))
 	}
 	return l, nil

@@ -8,8 +8,6 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/nats-io/nats.go"
 	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.uber.org/zap"
@@ -141,52 +139,6 @@ func (s *servers) logFile(name string) (*os.File, error) {
 	}
 	s.logs = append(s.logs, file)
 	return file, nil
-}
-
-// ready gives the embedded database the indexes that it asks for once there
-// are collections.
-func (s *servers) ready(ctx context.Context) error {
-	if err := s.stack.Ready(ctx); err != nil || s.postgres == nil {
-		return err
-	}
-	return indexUsers(ctx, s.postgres.URL())
-}
-
-// indexUsers gives FerretDB on PostgreSQL an index by which it finds the grants
-// of a user: the one that it makes for MongoDB's is on another expression than
-// the one that it asks for.
-func indexUsers(ctx context.Context, url string) error {
-	config, err := pgxpool.ParseConfig(url)
-	if err != nil {
-		return fmt.Errorf("adding an index: %w", err)
-	}
-	conn, err := pgx.ConnectConfig(ctx, config.ConnConfig)
-	if err != nil {
-		return fmt.Errorf("adding an index: %w", err)
-	}
-	defer conn.Close(context.WithoutCancel(ctx))
-	rows, err := conn.Query(ctx, `
-		SELECT schemaname, tablename FROM pg_tables t
-		WHERE (tablename LIKE 'grants\_%' OR tablename LIKE 'bare\_%')
-		AND NOT EXISTS (SELECT FROM pg_indexes i
-			WHERE i.schemaname = t.schemaname AND i.tablename = t.tablename AND i.indexdef LIKE '%USING gin%''user''%')`)
-	if err != nil {
-		return fmt.Errorf("adding an index: %w", err)
-	}
-	tables, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (pgx.Identifier, error) {
-		var schema, table string
-		err := row.Scan(&schema, &table)
-		return pgx.Identifier{schema, table}, err
-	})
-	if err != nil {
-		return fmt.Errorf("adding an index: %w", err)
-	}
-	for _, table := range tables {
-		if _, err := conn.Exec(ctx, fmt.Sprintf(`CREATE INDEX ON %s USING gin ((_jsonb->'user') jsonb_path_ops) WITH (fastupdate = off)`, table.Sanitize())); err != nil {
-			return fmt.Errorf("adding an index: %w", err)
-		}
-	}
-	return nil
 }
 
 // stop ends the servers and removes their data.

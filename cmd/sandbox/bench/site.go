@@ -91,7 +91,7 @@ func (r *run) site(ctx context.Context, name string) (s *site, err error) {
 	if err := s.work(ctx, 1); err != nil {
 		return s, err
 	}
-	if err := s.ready(ctx); err != nil {
+	if err := s.stack.Ready(ctx); err != nil {
 		return s, err
 	}
 	if s.envelope, err = worker.Envelope(ctx, s.cfg, s.store, time.Now, nil); err != nil {
