@@ -48,7 +48,7 @@ race: ## All tests with the race detector
 	for pkg in $(HEAVY); do $(GO) test -race -timeout 20m $$pkg || exit 1; done
 
 scale: ## Two workers, 2,000 grants; the race detector would make the embedded engines too slow
-	$(GO) test -count=1 -timeout 15m -run ManyGrants ./cmd/latchkey/worker
+	$(GO) test -count=1 -timeout 15m -run 'ManyGrants|ManyCallers' ./cmd/latchkey/worker ./cmd/sandbox/engines
 
 GUARDED = ./events ./store/... ./refresher ./handlers
 guard: ## How many allocations the busiest paths take, without the race detector, which makes more
