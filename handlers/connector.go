@@ -51,9 +51,14 @@ func (c *Connector) Connect(ctx context.Context, in events.Connected, at time.Ti
 	if err != nil {
 		return err
 	}
-	for _, candidate := range grantsOf(in, at) {
-		if err := c.put(ctx, candidate, sealer, again); err != nil {
+	candidates := grantsOf(in, at)
+	for _, candidate := range candidates {
+		known, err := c.put(ctx, candidate, sealer, again)
+		if err != nil {
 			return err
+		}
+		if known != nil && len(candidates) == 1 {
+			return c.resolve(ctx, in.UserID, known)
 		}
 	}
 	return c.Resolve(ctx, in.UserID)
@@ -146,96 +151,6 @@ func lifeOf(since time.Time, lasts events.Seconds) *store.Life {
 	return life
 }
 
-// put stores a candidate, unless what is known is as new.
-func (c *Connector) put(ctx context.Context, in candidate, sealer envelope.Sealer, again bool) error {
-	for {
-		known, err := c.Store.ByUser(ctx, in.grant.UserID)
-		if err != nil {
-			return err
-		}
-		revoked, err := c.revoked(ctx, in.grant)
-		if err != nil {
-			return err
-		}
-		if superseded(in.grant, known, revoked) {
-			return nil
-		}
-		next := *in.grant
-		i := slices.IndexFunc(known, func(g *store.Grant) bool { return g.ID == next.ID })
-		if i >= 0 {
-			before := known[i]
-			if !in.grant.ConnectedAt.After(before.ConnectedAt) {
-				return c.duplicate(ctx, in.grant, before, again)
-			}
-			if repeated, err := c.repeats(ctx, in, before); repeated || err != nil {
-				return err
-			}
-			next.Version, next.Rev, next.Epoch, next.Applied, next.Outbox = before.Version, before.Rev, before.Epoch, before.Epoch, before.Outbox
-			next.Born = before.Born
-		} else {
-			next.Born = next.ConnectedAt
-		}
-		older := next.Outbox
-		next.State = store.Active
-		next.Version++
-		next.ConnectedIn = next.Version
-		next.Sealed = store.SealTokens(sealer, in.tokens, next.Binding())
-		c.Settler.Schedule(&next, c.Settler.Policy.Next(&next))
-		if err := c.Settler.Announce(&next, events.TokenStored, ""); err != nil {
-			return err
-		}
-		if older == nil {
-			c.Dispatcher.Hold(&next)
-		}
-		if i >= 0 {
-			err = c.Store.Save(ctx, &next)
-		} else {
-			err = c.Store.Insert(ctx, &next)
-		}
-		if errors.Is(err, store.ErrConflict) {
-			again = true // it may be our own write, made again by the driver
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		c.Audit.Add(audit.Record{Action: audit.Sealed, Outcome: audit.OutcomeConnect, User: next.UserID, Grants: auditGrant(&next)})
-		tracing.Log(ctx, c.Log).Info("stored", zap.String("grant", next.ID), zap.String("broker", next.BrokerType), zap.Int64("version", next.Version))
-		return c.Dispatcher.Tell(ctx, &next)
-	}
-}
-
-// duplicate handles a connect that is known. If it was delivered before, what it
-// brought may be stored and not told.
-func (c *Connector) duplicate(ctx context.Context, in, known *store.Grant, again bool) error {
-	if !again || !in.ConnectedAt.Equal(known.ConnectedAt) || known.ConnectedIn == 0 || known.State == store.Revoked {
-		return nil
-	}
-	return c.Dispatcher.Retell(ctx, c.Settler.Announcer, known, known.ConnectedIn, events.TokenStored)
-}
-
-// repeats reports whether a connect that claims to be newer brings the refresh
-// token with which a living grant was connected and which has been replaced
-// since: an event published again without its connectedAt. To take it would
-// mean to present a refresh token that is spent.
-func (c *Connector) repeats(ctx context.Context, in candidate, known *store.Grant) (bool, error) {
-	if known.State != store.Active || known.Refresh == nil {
-		return false, nil
-	}
-	tokens, err := store.OpenTokens(ctx, c.Envelope, known.Sealed, known.Binding())
-	if errors.Is(err, envelope.ErrSealed) {
-		return false, nil // what can't be read is better replaced
-	}
-	if err != nil {
-		return false, err
-	}
-	repeated := tokens.Repeats(in.tokens.RefreshToken)
-	if repeated {
-		c.Log.Warn("a connect was published again after its refresh token was replaced, and is passed over", zap.String("grant", known.ID))
-	}
-	return repeated, nil
-}
-
 // revoked returns when the accounts of a grant were last disconnected.
 func (c *Connector) revoked(ctx context.Context, g *store.Grant) (map[string]time.Time, error) {
 	ids := make([]string, len(g.Accounts))
@@ -291,6 +206,10 @@ func (c *Connector) Resolve(ctx context.Context, userID string) error {
 	if err != nil {
 		return err
 	}
+	return c.resolve(ctx, userID, known)
+}
+
+func (c *Connector) resolve(ctx context.Context, userID string, known []*store.Grant) error {
 	for _, g := range known {
 		if g.State == store.Revoked {
 			continue

@@ -44,6 +44,7 @@ type TokenService struct {
 	next       chan micro.Request // to whoever has answered the one before
 	ended      chan struct{}      // closed: there is none
 	atWork     sync.WaitGroup
+	uses       *uses
 	conn       *nats.Conn
 	service    micro.Service
 	unfollow   func()
@@ -61,6 +62,7 @@ func NewTokenService(s *store.Store, r *refresher.Refresher, subjects events.Sub
 			Namespace: "latchkey", Name: "token_requests_total", Help: "Requests for tokens by the code of the answer.",
 		}, []string{"code"}),
 	}
+	t.uses = newUses(s.Used, log)
 	t.handed = t.requests.WithLabelValues(codeOK)
 	reg.MustRegister(t.requests)
 	return t
@@ -116,6 +118,7 @@ func (t *TokenService) Start(nc *nats.Conn) error {
 		unfollow()
 		return fmt.Errorf("registering the token service: %w", err)
 	}
+	go t.uses.run()
 	return nil
 }
 
@@ -130,6 +133,7 @@ func (t *TokenService) Stop() error {
 		t.received()
 	}
 	t.atWork.Wait()
+	t.uses.stop()
 	close(t.ended)
 	t.unfollow()
 	return err
@@ -340,15 +344,9 @@ func (t *TokenService) used(g *store.Grant) {
 	if g.UsedIn == g.Version {
 		return
 	}
-	t.atWork.Go(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), t.cfg.Timeout)
-		defer cancel()
-		if err := t.store.Used(ctx, g); err != nil {
-			t.log.Debug("the use of a grant could not be noted", zap.String("grant", g.ID), zap.Error(err))
-			return
-		}
+	if t.uses.note(g) {
 		t.grants.used(g)
-	})
+	}
 }
 
 // unavailable is the code of a grant that has no token to give, "" if it has.

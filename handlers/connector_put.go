@@ -1,0 +1,150 @@
+package handlers
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"go.uber.org/zap"
+
+	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/events/tracing"
+	"github.com/latchkey/latchkey/store"
+	"github.com/latchkey/latchkey/store/audit"
+	"github.com/latchkey/latchkey/store/envelope"
+)
+
+// put stores a candidate, unless what is known is as new. It may return the
+// user's grants, as they were read after that.
+func (c *Connector) put(ctx context.Context, in candidate, sealer envelope.Sealer, again bool) ([]*store.Grant, error) {
+	if !again {
+		// Most connects bring what is new.
+		known, err := c.insert(ctx, in, sealer)
+		if !errors.Is(err, store.ErrConflict) {
+			return known, err
+		}
+	}
+	for {
+		known, err := c.Store.ByUser(ctx, in.grant.UserID)
+		if err != nil {
+			return nil, err
+		}
+		revoked, err := c.revoked(ctx, in.grant)
+		if err != nil {
+			return nil, err
+		}
+		if superseded(in.grant, known, revoked) {
+			return nil, nil
+		}
+		i := slices.IndexFunc(known, func(g *store.Grant) bool { return g.ID == in.grant.ID })
+		if i < 0 {
+			if known, err = c.insert(ctx, in, sealer); !errors.Is(err, store.ErrConflict) {
+				return known, err
+			}
+			continue
+		}
+		before := known[i]
+		if !in.grant.ConnectedAt.After(before.ConnectedAt) {
+			return nil, c.duplicate(ctx, in.grant, before, again)
+		}
+		if repeated, err := c.repeats(ctx, in, before); repeated || err != nil {
+			return nil, err
+		}
+		next := *in.grant
+		next.Version, next.Rev, next.Epoch, next.Applied, next.Outbox = before.Version, before.Rev, before.Epoch, before.Epoch, before.Outbox
+		next.Born = before.Born
+		if err := c.prepare(&next, in.tokens, sealer); err != nil {
+			return nil, err
+		}
+		if before.Outbox == nil {
+			c.Dispatcher.Hold(&next)
+		}
+		err = c.Store.Save(ctx, &next)
+		if errors.Is(err, store.ErrConflict) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		return nil, c.stored(ctx, &next)
+	}
+}
+
+// insert stores a candidate as a new grant. One that turns out to be superseded
+// is taken back before anything is told of it. ErrConflict: there is such a
+// grant.
+func (c *Connector) insert(ctx context.Context, in candidate, sealer envelope.Sealer) ([]*store.Grant, error) {
+	revoked, err := c.revoked(ctx, in.grant)
+	if err != nil || superseded(in.grant, nil, revoked) {
+		return nil, err
+	}
+	next := *in.grant
+	next.Born = next.ConnectedAt
+	if err := c.prepare(&next, in.tokens, sealer); err != nil {
+		return nil, err
+	}
+	c.Dispatcher.Hold(&next)
+	if err := c.Store.Insert(ctx, &next); err != nil {
+		return nil, err
+	}
+	known, err := c.Store.ByUser(ctx, next.UserID)
+	if err != nil {
+		return nil, err
+	}
+	if superseded(&next, known, revoked) {
+		err := c.Store.Delete(ctx, &next)
+		if errors.Is(err, store.ErrConflict) {
+			err = nil // somebody has sorted it out
+		}
+		return nil, err
+	}
+	return known, c.stored(ctx, &next)
+}
+
+// prepare makes the grant of a candidate what is to be written and told.
+func (c *Connector) prepare(next *store.Grant, tokens store.TokenSet, sealer envelope.Sealer) error {
+	next.State = store.Active
+	next.Version++
+	next.ConnectedIn = next.Version
+	next.Sealed = store.SealTokens(sealer, tokens, next.Binding())
+	c.Settler.Schedule(next, c.Settler.Policy.Next(next))
+	return c.Settler.Announce(next, events.TokenStored, "")
+}
+
+// stored tells of a grant that was written.
+func (c *Connector) stored(ctx context.Context, g *store.Grant) error {
+	c.Audit.Add(audit.Record{Action: audit.Sealed, Outcome: audit.OutcomeConnect, User: g.UserID, Grants: auditGrant(g)})
+	tracing.Log(ctx, c.Log).Info("stored", zap.String("grant", g.ID), zap.String("broker", g.BrokerType), zap.Int64("version", g.Version))
+	return c.Dispatcher.Tell(ctx, g)
+}
+
+// duplicate handles a connect that is known. What it brought may be stored and
+// not told, if its message was delivered before.
+func (c *Connector) duplicate(ctx context.Context, in, known *store.Grant, again bool) error {
+	if !again || !in.ConnectedAt.Equal(known.ConnectedAt) || known.ConnectedIn == 0 || known.State == store.Revoked {
+		return nil
+	}
+	return c.Dispatcher.Retell(ctx, c.Settler.Announcer, known, known.ConnectedIn, events.TokenStored)
+}
+
+// repeats reports whether a connect that claims to be newer brings the refresh
+// token with which a living grant was connected and which has been replaced
+// since: an event published again without its connectedAt. To take it would
+// mean to present a refresh token that is spent.
+func (c *Connector) repeats(ctx context.Context, in candidate, known *store.Grant) (bool, error) {
+	if known.State != store.Active || known.Refresh == nil {
+		return false, nil
+	}
+	tokens, err := store.OpenTokens(ctx, c.Envelope, known.Sealed, known.Binding())
+	if errors.Is(err, envelope.ErrSealed) {
+		return false, nil // what can't be read is better replaced
+	}
+	if err != nil {
+		return false, err
+	}
+	repeated := tokens.Repeats(in.tokens.RefreshToken)
+	if repeated {
+		c.Log.Warn("a connect was published again after its refresh token was replaced, and is passed over", zap.String("grant", known.ID))
+	}
+	return repeated, nil
+}
