@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sort"
 	"time"
 
@@ -128,35 +129,11 @@ func (r *run) keys(ctx context.Context) (rows []Row, err error) {
 
 // sharing measures what several worker processes make of one backlog.
 func (r *run) sharing(ctx context.Context) (rows []Row, err error) {
-	s, err := r.site(ctx, "workers")
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, s.close(ctx)) }()
 	connects, refreshes := make([][]float64, len(r.Workers)), make([][]float64, len(r.Workers))
 	size := r.Shared
-	for _, do := range []func(context.Context, int) (float64, error){s.connect, s.refresh} {
-		rate, err := do(ctx, max(r.Shared/20, 1)) // to warm up
-		if err != nil {
-			return nil, err
-		}
-		size = fits(size, rate, r.Longest/3) // there are many of these
-	}
 	for round := range r.Rounds {
-		for i, n := range r.Workers {
-			r.say("%d worker(s), %d connects and refreshes, round %d of %d", n, size, round+1, r.Rounds)
-			if err := s.work(ctx, n); err != nil {
-				return nil, err
-			}
-			rate, err := s.connect(ctx, size)
-			if err != nil {
-				return nil, err
-			}
-			connects[i] = append(connects[i], rate)
-			if rate, err = s.refresh(ctx, size); err != nil {
-				return nil, err
-			}
-			refreshes[i] = append(refreshes[i], rate)
+		if size, err = r.share(ctx, round, size, connects, refreshes); err != nil {
+			return nil, err
 		}
 	}
 	for _, kind := range []struct {
@@ -171,6 +148,44 @@ func (r *run) sharing(ctx context.Context) (rows []Row, err error) {
 		}
 	}
 	return rows, nil
+}
+
+// share is one round of sharing. It begins with the most workers: one that starts
+// reconciles, for which FerretDB reads all that there is by then.
+func (r *run) share(ctx context.Context, round, size int, connects, refreshes [][]float64) (_ int, err error) {
+	s, err := r.site(ctx, fmt.Sprint("workers-", round))
+	if err != nil {
+		return size, err
+	}
+	defer func() { err = errors.Join(err, s.close(ctx)) }()
+	if err := s.work(ctx, slices.Max(r.Workers)); err != nil {
+		return size, err
+	}
+	for _, do := range []func(context.Context, int) (float64, error){s.connect, s.refresh} {
+		rate, err := do(ctx, max(r.Shared/20, 1)) // to warm up
+		if err != nil {
+			return size, err
+		}
+		if round == 0 {
+			size = fits(size, rate, r.Longest/3) // there are many of these
+		}
+	}
+	for i, n := range slices.Backward(r.Workers) {
+		r.say("%d worker(s), %d connects and refreshes, round %d of %d", n, size, round+1, r.Rounds)
+		if err := s.work(ctx, n); err != nil {
+			return size, err
+		}
+		rate, err := s.connect(ctx, size)
+		if err != nil {
+			return size, err
+		}
+		connects[i] = append(connects[i], rate)
+		if rate, err = s.refresh(ctx, size); err != nil {
+			return size, err
+		}
+		refreshes[i] = append(refreshes[i], rate)
+	}
+	return size, nil
 }
 
 // pending compares a worker's memory and CPU time at a few and at many grants
