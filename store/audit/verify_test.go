@@ -205,7 +205,11 @@ func TestAWorkerAtWorkIsNoFault(t *testing.T) {
 			}
 		}
 	}()
-	f.begun(l)
+	require.Eventually(t, func() bool {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		return len(f.heads) > 0
+	}, patience, time.Millisecond)
 	for range 20 {
 		_, faults, notes = f.verify()
 		require.Empty(t, faults)
