@@ -77,16 +77,7 @@ const sendTimeout = 10 * time.Second
 // Send delivers the outbox now or leaves it to reconciliation. It is not cut
 // short by the end of ctx: what has been done is told while there is time.
 func (d *Dispatcher) Send(ctx context.Context, g *store.Grant) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), sendTimeout)
-	defer cancel()
-	if err := d.Deliver(ctx, g); err != nil {
-		d.leave(ctx, g, err)
-	}
-}
-
-func (d *Dispatcher) leave(ctx context.Context, g *store.Grant, err error) {
-	d.failed.Inc()
-	tracing.Log(ctx, d.log).Warn("an outbox could not be delivered; reconciliation will", zap.String("grant", g.ID), zap.Error(err))
+	_ = d.Tell(ctx, g) // fails for what is held only
 }
 
 // Hold spares a grant that is about to be saved the writing of its outbox, and
@@ -103,18 +94,19 @@ func (d *Dispatcher) Hold(g *store.Grant) {
 // is written for reconciliation. An error means that neither was possible, and
 // that the message held must come again.
 func (d *Dispatcher) Tell(ctx context.Context, g *store.Grant) error {
-	if g.Outbox == nil || !g.Outbox.Held {
-		d.Send(ctx, g)
-		return nil
-	}
-	sending, cancel := context.WithTimeout(context.WithoutCancel(ctx), sendTimeout)
+	ctx = context.WithoutCancel(ctx)
+	sending, cancel := context.WithTimeout(ctx, sendTimeout)
 	defer cancel()
 	err := d.Deliver(sending, g)
 	if err == nil {
 		return nil
 	}
-	d.leave(ctx, g, err)
-	return d.store.Owe(context.WithoutCancel(ctx), g)
+	d.failed.Inc()
+	tracing.Log(ctx, d.log).Warn("an outbox could not be delivered; reconciliation will", zap.String("grant", g.ID), zap.Error(err))
+	if !g.Outbox.Held {
+		return nil
+	}
+	return d.store.Owe(ctx, g)
 }
 
 // Retell sends the event of a version of a grant, and the schedule of its next
@@ -128,7 +120,7 @@ func (d *Dispatcher) Retell(ctx context.Context, a Announcer, g *store.Grant, ve
 		return err
 	}
 	next.Version = g.Version
-	if now := d.now(); g.Due != nil && g.Due.At.After(now) && !g.Lease.Live(now) {
+	if awaits(g, d.now()) {
 		a.Schedule(next, next.Due)
 	}
 	next.Outbox.Held = true // what the grant's own outbox holds is for reconciliation
@@ -138,9 +130,9 @@ func (d *Dispatcher) Retell(ctx context.Context, a Announcer, g *store.Grant, ve
 }
 
 // Deliver sends everything in the grant's outbox, waits until JetStream has
-// acknowledged it, and then empties the outbox, unless it is held. After an error the outbox stays
-// and may be delivered again: events carry a stable id, and a schedule
-// replaces the one before it.
+// acknowledged it, and then empties the outbox, unless it is held. After an
+// error the outbox stays and may be delivered again: events carry a stable id,
+// and a schedule replaces the one before it.
 func (d *Dispatcher) Deliver(ctx context.Context, g *store.Grant) error {
 	if g.Outbox == nil {
 		return nil

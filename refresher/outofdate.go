@@ -3,6 +3,7 @@ package refresher
 import (
 	"context"
 	"errors"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -36,12 +37,18 @@ func (r *Refresher) reschedule(ctx context.Context, m events.RefreshDue) error {
 		return err
 	}
 	r.checkAge(g, m)
-	if g.Due == nil || g.Lease.Live(r.now()) || !g.Due.At.After(r.now()) {
+	if !awaits(g, r.now()) {
 		return nil
 	}
 	r.settler.Schedule(g, g.Due)
 	r.dispatcher.Send(ctx, g)
 	return nil
+}
+
+// awaits reports whether a grant's next action is still to come, and nobody is at
+// it: its schedule can be made again without harm.
+func awaits(g *store.Grant, now time.Time) bool {
+	return g.Due != nil && g.Due.At.After(now) && !g.Lease.Live(now)
 }
 
 // checkAge says loudly when a grant is older than a schedule made for it.
