@@ -28,7 +28,10 @@ type outcome[Out any] struct {
 type gathered[In, Out any] struct {
 	in      In
 	outcome outcome[Out]
-	done    chan struct{}
+	// panicked is what a command panicked with: each caller goes on with it, who
+	// may know what to do then.
+	panicked any
+	done     chan struct{}
 }
 
 // Two commands at once keep the database busy while an answer is on its way;
@@ -48,6 +51,9 @@ func (g *gather[In, Out]) do(ctx context.Context, in In) (Out, error) {
 	g.mu.Unlock()
 	select {
 	case <-call.done:
+		if call.panicked != nil {
+			panic(call.panicked)
+		}
 		return call.outcome.out, call.outcome.err
 	case <-ctx.Done():
 		var none Out
@@ -69,14 +75,25 @@ func (g *gather[In, Out]) work(ctx context.Context) {
 		g.waiting = g.waiting[n:]
 		g.mu.Unlock()
 
-		in := make([]In, n)
-		for i, call := range batch {
-			in[i] = call.in
+		g.settle(ctx, batch)
+	}
+}
+
+// settle runs one command and gives each caller its outcome.
+func (g *gather[In, Out]) settle(ctx context.Context, batch []*gathered[In, Out]) {
+	defer func() {
+		v := recover()
+		for _, call := range batch {
+			call.panicked = v
+			close(call.done)
 		}
-		for i, o := range g.run(ctx, in) {
-			batch[i].outcome = o
-			close(batch[i].done)
-		}
+	}()
+	in := make([]In, len(batch))
+	for i, call := range batch {
+		in[i] = call.in
+	}
+	for i, o := range g.run(ctx, in) {
+		batch[i].outcome = o
 	}
 }
 
