@@ -15,8 +15,9 @@ import (
 type uses struct {
 	write func(ctx context.Context, grants ...*store.Grant) error
 	noted chan *store.Grant
-	ended chan struct{}
-	log   *zap.Logger
+	// stopping and ended are closed when no more is noted, and all is written.
+	stopping, ended chan struct{}
+	log             *zap.Logger
 }
 
 const (
@@ -29,7 +30,7 @@ const (
 )
 
 func newUses(write func(context.Context, ...*store.Grant) error, log *zap.Logger) *uses {
-	return &uses{write: write, noted: make(chan *store.Grant, maxUses), ended: make(chan struct{}), log: log}
+	return &uses{write: write, noted: make(chan *store.Grant, maxUses), stopping: make(chan struct{}), ended: make(chan struct{}), log: log}
 }
 
 // note reports whether the use of a grant will be written.
@@ -64,12 +65,16 @@ func (u *uses) run() {
 		if err != nil {
 			u.log.Debug("the use of grants could not be noted", zap.Int("grants", len(batch)), zap.Error(err))
 		}
-		time.Sleep((usesShare - 1) * min(time.Since(begun), usesTimeout/usesShare))
+		select {
+		case <-time.After((usesShare - 1) * time.Since(begun)):
+		case <-u.stopping:
+		}
 	}
 }
 
 // stop writes what is left, for a moment at most. Nobody may note any more.
 func (u *uses) stop() {
+	close(u.stopping)
 	close(u.noted)
 	select {
 	case <-u.ended:
