@@ -73,3 +73,21 @@ func TestSourcesShareOneBound(t *testing.T) {
 	require.NoError(t, router.Close())
 	require.NoError(t, <-done)
 }
+
+func TestAClaimWaitsAMomentForMore(t *testing.T) {
+	s := slots{taken: make(chan struct{}, 16)}
+	require.Equal(t, 16, s.claim(t.Context()), "all that are free")
+	claimed := make(chan int)
+	go func() { claimed <- s.claim(t.Context()) }()
+	s.free(1)
+	require.Equal(t, 1, <-claimed, "no more came")
+	s.free(9)
+	require.Equal(t, 9, s.claim(t.Context()))
+
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	require.Zero(t, s.claim(ended), "none is free")
+	s.shared = true
+	s.free(5)
+	require.Equal(t, 1, s.claim(t.Context()), "others wait for the rest")
+}

@@ -117,6 +117,26 @@ func TestEachAccountStandsInOneGrant(t *testing.T) {
 	require.Equal(t, together, h.grants("u")[0].ID, "the same accounts give the same grant")
 }
 
+// A connect that arrives after one that has taken its accounts is stored under
+// another id, taken back, and never told.
+func TestAConnectThatCameTooLateIsNotTold(t *testing.T) {
+	t.Parallel()
+	h := start(t, nil)
+	h.worker()
+	now := time.Now()
+	newer := h.issue("coinbase", "a", "b")
+	h.publishConnected("u", newer, now.Add(-time.Minute))
+	stored := h.event(events.TokenStored, "u")
+	h.publishConnected("u", h.issue("coinbase", "a"), now.Add(-2*time.Minute))
+	h.handled()
+	require.Len(t, h.grants("u"), 1)
+	require.Equal(t, stored.Data.GrantID, h.grants("u")[0].ID)
+	require.Len(t, h.eventsOf("", "u"), 1)
+	kept, err := h.js.Stream(h.ctx, h.subjects.LifecycleStream())
+	require.NoError(t, err)
+	require.EqualValues(t, 1, kept.CachedInfo().State.Msgs)
+}
+
 // story is what happens to the accounts a and b of a user, step by step: they
 // are connected, or, after a dash, disconnected.
 type story struct {

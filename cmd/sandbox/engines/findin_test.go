@@ -141,3 +141,27 @@ func TestFindsByManyIDsAreSplitOnSQLite(t *testing.T) {
 	require.Len(t, found(t, c, in("user", "a", "b", "c")), 0)
 	require.Equal(t, 4, finds(&log)-before, "FerretDB does not find by other fields on SQLite")
 }
+
+// A small collection is read as a whole, and searched once it has grown.
+func TestFindsByManyValuesAnswerTheSameAsTheCollectionGrows(t *testing.T) {
+	db := enginestest.MongoDBWith(t, engines.FerretDBOptions{PostgresURL: enginestest.Postgres(t).URL()})
+	c := grants(t, db)
+	fill(t, c, 1)
+	require.NoError(t, db.Embedded().AddIndexes(t.Context()))
+	var ids []any
+	for i := range 50 {
+		ids = append(ids, grantID(i*3))
+	}
+	require.Len(t, found(t, c, in("_id", ids...)), 1)
+	_, err := c.DeleteOne(t.Context(), byID(grantID(0)))
+	require.NoError(t, err)
+	require.Empty(t, found(t, c, in("_id", ids...)))
+	for range 2 {
+		fill(t, c, 150)
+		require.Len(t, found(t, c, in("_id", ids...)), 50, "now it is large")
+		require.Len(t, found(t, c, in("_id", ids...)), 50, "and known to be")
+		_, err = c.DeleteMany(t.Context(), object{})
+		require.NoError(t, err)
+		require.Empty(t, found(t, c, in("_id", ids...)), "known to be, and empty")
+	}
+}
