@@ -237,6 +237,9 @@ func (t *TokenService) over(l *store.Life) bool {
 	return l.Over(t.now().Add(min(t.skew, l.ExpiresAt.Sub(l.Since)/10)))
 }
 
+// maxPause bounds how long a request waits before it asks again for a place.
+const maxPause = 2 * time.Second
+
 // refresh refreshes a grant, or waits for whoever is at it, until the grant is
 // fresh, refreshing it fails, or ctx ends. It returns the grant as last seen.
 func (t *TokenService) refresh(ctx context.Context, g *store.Grant, minTTL time.Duration) *store.Grant {
@@ -255,7 +258,8 @@ func (t *TokenService) refresh(ctx context.Context, g *store.Grant, minTTL time.
 			g = next
 			continue
 		case errors.As(err, &later):
-			pause = max(pause, later.After)
+			// After is when a message would come back; a place may be free sooner.
+			pause = max(pause, min(later.After, maxPause))
 		case errors.Is(err, refresher.ErrStopping):
 			return g
 		case err != nil && !errors.Is(err, store.ErrStale) && !outage(err):

@@ -130,6 +130,15 @@ func (l *Limits) done(b *brokerLimits, report func(error), f *Failure) {
 	}
 }
 
+// HoldUp reports whether it is a broker's own rate or concurrency that lets
+// nobody in there now.
+func (l *Limits) HoldUp(broker string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	b := l.broker(broker)
+	return b.running >= l.cfg.BrokerConcurrency || b.rate.limiter.TokensAt(l.now()) < 1
+}
+
 // Paused reports until when everything is paused because Mesh refuses our
 // credentials; the zero time when it is not.
 func (l *Limits) Paused() time.Time {

@@ -33,8 +33,11 @@ func (u Urgency) before(o Urgency) bool {
 }
 
 // Queue lets refreshes wait for Limits, the most urgent first, and no broker's
-// in front of another's. Its room is bounded: what does not fit, or waits for
-// something that will take long, is sent away with a *LaterError.
+// in front of another's. Who waits for something that will take long is sent
+// away with a *LaterError; and so is who waits for limits of his broker where
+// there is no more room, so that others can come in. Where nothing but the
+// number of slots holds them up there is no sending away: it would only make
+// more work.
 type Queue struct {
 	limits *Limits
 	now    func() time.Time
@@ -55,6 +58,9 @@ type line struct {
 	running int
 	// notBefore is when the broker's limits may let the next one in.
 	notBefore time.Time
+	// back is when the last that was sent away comes back.
+	back time.Time
+	pace pace
 }
 
 type waiter struct {
@@ -88,6 +94,9 @@ func (q *Queue) Enter(ctx context.Context, broker string, u Urgency) (done func(
 	if l == nil {
 		l = &line{}
 		q.brokers[broker] = l
+	}
+	if l.waiters.Len() == 0 && l.running == 0 { // what was before tells nothing
+		l.pace = pace{since: q.now()}
 	}
 	heap.Push(&l.waiters, w)
 	q.waiting++
@@ -176,6 +185,7 @@ func (q *Queue) next() (name string, best *line) {
 func (q *Queue) admit(l *line, release func(*Failure)) {
 	q.running++
 	l.running++
+	l.pace.count(q.now())
 	q.take(l, admission{done: func(f *Failure) {
 		release(f)
 		q.mu.Lock()
@@ -194,14 +204,18 @@ func (q *Queue) take(l *line, a admission) {
 	w.result <- a
 }
 
-// sendAway makes room: the least urgent waiter of the longest line comes back
-// later.
+// sendAway makes room, if it can: the least urgent waiter of the longest line
+// that limits of its own hold up comes back later, behind those that were sent
+// away before it.
 func (q *Queue) sendAway() {
 	var longest *line
-	for _, l := range q.brokers {
-		if longest == nil || l.waiters.Len() > longest.waiters.Len() {
+	for broker, l := range q.brokers {
+		if l.waiters.Len() > 0 && (longest == nil || l.waiters.Len() > longest.waiters.Len()) && q.limits.HoldUp(broker) {
 			longest = l
 		}
+	}
+	if longest == nil {
+		return
 	}
 	last := longest.waiters[0]
 	for _, w := range longest.waiters {
@@ -211,11 +225,51 @@ func (q *Queue) sendAway() {
 	}
 	heap.Remove(&longest.waiters, last.index)
 	q.waiting--
-	last.result <- admission{err: &LaterError{After: queueFull, Why: "queue"}}
+	last.result <- admission{err: &LaterError{After: longest.comeBack(q.now()), Why: "queue"}}
 }
 
-// queueFull is when a refresh comes back that found the queue full.
-const queueFull = 2 * time.Second
+// Bounds of when a refresh comes back that found the queue full. The upper one
+// is for how long a broker that has become quick again may be left idle.
+const (
+	queueFullMin = 2 * time.Second
+	queueFullMax = time.Minute
+)
+
+// comeBack is in how long the next that is sent away comes back: as long after
+// the one before it as the line takes for one. (All at once would be sent away
+// again, nearly all of them.)
+func (l *line) comeBack(now time.Time) time.Duration {
+	l.back = l.back.Add(l.pace.each(now))
+	if soonest := now.Add(queueFullMin); l.back.Before(soonest) {
+		l.back = soonest
+	}
+	if latest := now.Add(queueFullMax); l.back.After(latest) {
+		l.back = latest
+	}
+	return l.back.Sub(now)
+}
+
+// pace measures how quickly a line moves.
+type pace struct {
+	since time.Time
+	letIn float64
+}
+
+// paceMemory is after how long half of what a pace has seen is forgotten.
+const paceMemory = 10 * time.Second
+
+// count notes that one more was let in.
+func (p *pace) count(now time.Time) {
+	p.letIn++
+	if seen := now.Sub(p.since); seen > paceMemory {
+		p.since, p.letIn = now.Add(-seen/2), p.letIn/2
+	}
+}
+
+// each is how long the line took for one.
+func (p *pace) each(now time.Time) time.Duration {
+	return time.Duration(float64(now.Sub(p.since)) / max(p.letIn, 1))
+}
 
 // wake pumps again when the first of the lines that wait for time may go on.
 func (q *Queue) wake() {

@@ -91,21 +91,94 @@ func TestBrokersShareTheSlots(t *testing.T) {
 }
 
 func TestAFullQueueSendsTheLeastUrgentAway(t *testing.T) {
+	for name, bound := range map[string]func(*config.Limits){
+		"where the broker's concurrency is the bound": func(l *config.Limits) { l.BrokerConcurrency = 1 },
+		"where the broker's rate is the bound":        func(l *config.Limits) { l.BrokerRate, l.BrokerBurst = 0.001, 1 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := &clock{now: t0}
+			q := refresher.NewQueue(newLimits(wide(bound), c), 5, 2, c.Now)
+			first, err := q.Enter(t.Context(), "a", in(0))
+			require.NoError(t, err)
+			out := make(chan arrival, 10)
+			arrive(t.Context(), q, out, "soon", "a", in(time.Minute))
+			arrive(t.Context(), q, out, "late", "a", in(hour))
+			go func() { _, err := q.Enter(t.Context(), "a", in(time.Second)); out <- arrival{"soonest", nil, err} }()
+			got := <-out
+			var later *refresher.LaterError
+			require.ErrorAs(t, got.err, &later)
+			require.Equal(t, "queue", later.Why)
+			require.Equal(t, "late", got.name)
+			c.advance(hour)
+			first(nil)
+			require.Equal(t, "soonest", (<-out).name)
+		})
+	}
+}
+
+func TestNobodyIsSentAwayForWantOfASlot(t *testing.T) {
 	c := &clock{now: t0}
-	q := refresher.NewQueue(newLimits(wide(), c), 1, 2, c.Now)
-	first, err := q.Enter(t.Context(), "a", in(0))
+	q := refresher.NewQueue(newLimits(wide(func(l *config.Limits) { l.BrokerConcurrency = 1 }), c), 2, 2, c.Now)
+	held, err := q.Enter(t.Context(), "held up", in(0))
+	require.NoError(t, err)
+	free, err := q.Enter(t.Context(), "not held up", in(0))
+	require.NoError(t, err)
+	free(nil)
+	other, err := q.Enter(t.Context(), "other", in(0))
 	require.NoError(t, err)
 	out := make(chan arrival, 10)
-	arrive(t.Context(), q, out, "soon", "a", in(time.Minute))
-	arrive(t.Context(), q, out, "late", "a", in(hour))
-	go func() { _, err := q.Enter(t.Context(), "a", in(time.Second)); out <- arrival{"soonest", nil, err} }()
+	for range 3 { // more than there is room for, and no slot is free
+		arrive(t.Context(), q, out, "waits", "not held up", in(0))
+	}
+	// Who can't get in because of his broker is who goes, in the shorter line.
+	go func() { _, err := q.Enter(t.Context(), "held up", in(0)); out <- arrival{"goes", nil, err} }()
 	got := <-out
-	var later *refresher.LaterError
-	require.ErrorAs(t, got.err, &later)
-	require.Equal(t, "queue", later.Why)
-	require.Equal(t, "late", got.name)
-	first(nil)
-	require.Equal(t, "soonest", (<-out).name)
+	require.Equal(t, "goes", got.name)
+	require.Error(t, got.err)
+	other(nil)
+	held(nil)
+	for range 3 {
+		got := <-out
+		require.Equal(t, "waits", got.name)
+		require.NoError(t, got.err)
+		got.done(nil)
+	}
+}
+
+func TestWhoIsSentAwayComesBackAtThePaceOfTheLine(t *testing.T) {
+	c := &clock{now: t0}
+	q := refresher.NewQueue(newLimits(wide(func(l *config.Limits) { l.BrokerConcurrency = 1 }), c), 5, 1, c.Now)
+	done, err := q.Enter(t.Context(), "a", in(0))
+	require.NoError(t, err)
+	out := make(chan arrival, 10)
+	arrive(t.Context(), q, out, "next", "a", in(0))
+	sentAway := func() time.Duration {
+		_, err := q.Enter(t.Context(), "a", in(hour))
+		var later *refresher.LaterError
+		require.ErrorAs(t, err, &later)
+		require.Equal(t, "queue", later.Why)
+		return later.After
+	}
+	for range 20 { // one is let in every second
+		c.advance(time.Second)
+		done(nil)
+		done = (<-out).done
+		arrive(t.Context(), q, out, "next", "a", in(time.Minute))
+	}
+	for i := range 100 {
+		want := 2*time.Second + time.Duration(i)*time.Second
+		require.InDelta(t, min(want, time.Minute), sentAway(), float64(want)/10)
+	}
+	for range 600 { // it moves quickly again
+		c.advance(100 * time.Millisecond)
+		done(nil)
+		done = (<-out).done
+		arrive(t.Context(), q, out, "next", "a", in(time.Minute))
+	}
+	require.Equal(t, 2*time.Second, sentAway())
+	require.InDelta(t, 2*time.Second, sentAway(), float64(200*time.Millisecond))
+	done(nil)
+	(<-out).done(nil)
 }
 
 func TestWaitersAreSentAwayWhenTheBreakerOpens(t *testing.T) {

@@ -30,7 +30,7 @@ type Deps struct {
 	JetStream jetstream.JetStream
 	Mesh      *Mesh
 	// Limits and Credentials bound when refreshes may start, Concurrency how
-	// many run at once. Three times as many may wait.
+	// many run at once. Three times as many may wait for limits of their broker.
 	Limits      config.Limits
 	Credentials config.Backoff
 	Concurrency int
