@@ -245,6 +245,7 @@ func (b *run) warm(ctx context.Context) (Figure, error) {
 	ask := func(i int) error { _, err := b.ask(ctx, user(0, i%b.Warm)); return err }
 	// In the first round all are asked for the first time since their connect,
 	// which is noted in the database.
+	b.Progress("asking again and again, to warm up")
 	for _, do := range []func(int) error{echo, ask} {
 		if _, _, err := b.during(ctx, do); err != nil {
 			return f, err
