@@ -24,8 +24,11 @@ const (
 	headerScheduleTarget = "Nats-Schedule-Target"
 )
 
-// scheduleTime is the form of the time in a schedule, with milliseconds.
-const scheduleTime = "2006-01-02T15:04:05.000Z07:00"
+// A schedule for one time, and the form of that time, with milliseconds.
+const (
+	scheduleAt   = "@at "
+	scheduleTime = "2006-01-02T15:04:05.000Z07:00"
+)
 
 // Dispatcher sends the outbox of grants to JetStream: their events, and the
 // schedule of their next action.
@@ -213,7 +216,7 @@ func (d *Dispatcher) publishSchedule(ctx context.Context, m events.RefreshDue, a
 	partition := d.subjects.RefreshPartition(m.GrantID)
 	msg := nats.NewMsg(partition.Schedule(m.GrantID))
 	msg.Data = body
-	msg.Header.Set(headerSchedule, "@at "+at.UTC().Format(scheduleTime))
+	msg.Header.Set(headerSchedule, scheduleAt+at.UTC().Format(scheduleTime))
 	target := partition.Due
 	if m.Unknown {
 		target = partition.Urgent
@@ -226,22 +229,27 @@ func (d *Dispatcher) publishSchedule(ctx context.Context, m events.RefreshDue, a
 	return ack, nil
 }
 
-// Scheduled returns the schedule that the stream holds of a grant; false: none.
-func (d *Dispatcher) Scheduled(ctx context.Context, grantID string) (events.RefreshDue, bool, error) {
+// Scheduled returns the schedule that the stream holds of a grant, and when its
+// message comes (zero: it does not say); false: there is none. The error of one
+// that can't be read is an *events.InvalidError.
+func (d *Dispatcher) Scheduled(ctx context.Context, grantID string) (m events.RefreshDue, at time.Time, found bool, err error) {
 	partition := d.subjects.RefreshPartition(grantID)
 	stream, err := d.js.Stream(ctx, partition.Stream)
 	if err != nil {
-		return events.RefreshDue{}, false, fmt.Errorf("looking for the schedule of grant %s: %w", grantID, err)
+		return m, at, false, fmt.Errorf("looking for the schedule of grant %s: %w", grantID, err)
 	}
 	msg, err := stream.GetLastMsgForSubject(ctx, partition.Schedule(grantID))
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
-		return events.RefreshDue{}, false, nil
+		return m, at, false, nil
 	}
 	if err != nil {
-		return events.RefreshDue{}, false, fmt.Errorf("looking for the schedule of grant %s: %w", grantID, err)
+		return m, at, false, fmt.Errorf("looking for the schedule of grant %s: %w", grantID, err)
 	}
-	m, err := events.DecodeRefreshDue(msg.Data)
-	return m, err == nil, err
+	if m, err = events.DecodeRefreshDue(msg.Data); err != nil {
+		return m, at, false, err
+	}
+	at, _ = time.Parse(scheduleAt+scheduleTime, msg.Header.Get(headerSchedule)) // zero beside an error
+	return m, at, true, nil
 }
 
 // Unschedule cancels a grant's schedule.

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/latchkey/latchkey/config"
+	"github.com/latchkey/latchkey/events"
 	"github.com/latchkey/latchkey/store"
 	"github.com/latchkey/latchkey/store/audit"
 )
@@ -207,8 +208,8 @@ func (r *Reconciler) unchanged(ctx context.Context, listed *store.Grant) (bool, 
 
 // overdue makes the schedule of grants again whose time has passed without
 // anybody taking a lease: a message was lost. Where messages still wait to be
-// handled, they are late, not lost; and each repetition doubles the time until
-// the next.
+// handled, or are put off, they are late, not lost; and each repetition doubles
+// the time until the next.
 func (r *Reconciler) overdue(ctx context.Context) error {
 	w := r.Refresher
 	now := w.now()
@@ -233,11 +234,10 @@ func (r *Reconciler) overdue(ctx context.Context) error {
 			} else if !same {
 				continue
 			}
-			// The schedule that is about to be replaced may know better.
-			if scheduled, ok, err := w.dispatcher.Scheduled(ctx, g.ID); err != nil {
+			if putOff, err := r.putOff(ctx, g); err != nil {
 				return err
-			} else if ok {
-				w.checkAge(g, scheduled)
+			} else if putOff {
+				continue
 			}
 			w.settler.Schedule(g, g.Due)
 			if err := w.dispatcher.Deliver(ctx, g); err != nil {
@@ -255,6 +255,22 @@ func (r *Reconciler) overdue(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// putOff reports whether a grant's action was put off, and will come. A schedule
+// that is about to be replaced may know better than the grant.
+func (r *Reconciler) putOff(ctx context.Context, g *store.Grant) (bool, error) {
+	w := r.Refresher
+	scheduled, at, found, err := w.dispatcher.Scheduled(ctx, g.ID)
+	var invalid *events.InvalidError
+	if errors.As(err, &invalid) {
+		return false, nil
+	}
+	if err != nil || !found {
+		return false, err
+	}
+	w.checkAge(g, scheduled)
+	return at.After(w.now()) && scheduled.Version == g.Version && scheduled.DueAt.Equal(g.Due.At), nil
 }
 
 func (r *Reconciler) purge(ctx context.Context) error {

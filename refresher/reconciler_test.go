@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/stretchr/testify/require"
 	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.uber.org/zap"
@@ -118,6 +119,31 @@ func TestPassLeavesAloneWhatIsOnlyLate(t *testing.T) {
 	require.NoError(t, w.reconciler.Pass(t.Context()))
 	require.Zero(t, r.get(w, leased.ID).Due.Pokes)
 	require.Equal(t, 1, r.get(w, queued.ID).Due.Pokes)
+}
+
+func TestPassLeavesAloneWhatIsPutOff(t *testing.T) {
+	r := newRig(t)
+	w := r.worker("a")
+	putOff, changed, spoilt := r.connect(w, meshsim.ConnectSpec{}), r.connect(w, meshsim.ConnectSpec{}), r.connect(w, meshsim.ConnectSpec{})
+	back := r.clock.Now().Add(hour)
+	require.NoError(t, w.dispatcher.Later(t.Context(), due(putOff), back))
+	old := due(changed)
+	old.DueAt = old.DueAt.Add(-time.Second) // of another action than is due now
+	require.NoError(t, w.dispatcher.Later(t.Context(), old, back))
+	require.NoError(t, w.dispatcher.Later(t.Context(), due(spoilt), back))
+	kept := r.schedule(spoilt.ID)
+	_, err := r.js.PublishMsg(t.Context(), &nats.Msg{Subject: kept.Subject, Header: kept.Header, Data: []byte("no schedule")})
+	require.NoError(t, err)
+	r.clock.advance(hour - time.Second)
+	require.NoError(t, w.reconciler.Pass(t.Context()))
+	require.Zero(t, r.get(w, putOff.ID).Due.Pokes)
+	require.NotNil(t, r.schedule(putOff.ID))
+	require.Equal(t, 1, r.get(w, changed.ID).Due.Pokes)
+	require.Equal(t, 1, r.get(w, spoilt.ID).Due.Pokes)
+
+	r.clock.advance(2 * time.Second) // and now it should have come
+	require.NoError(t, w.reconciler.Pass(t.Context()))
+	require.Equal(t, 1, r.get(w, putOff.ID).Due.Pokes)
 }
 
 func TestAPageOfStuckGrantsDoesNotHideTheRest(t *testing.T) {

@@ -115,7 +115,7 @@ func due(ctx context.Context, db *store.Store, user string, within time.Duration
 
 // scheduled says what the stream of schedules holds of a grant's next action.
 func scheduled(ctx context.Context, d *refresher.Dispatcher, g *store.Grant, horizon time.Time) (string, error) {
-	m, found, err := d.Scheduled(ctx, g.ID)
+	m, _, found, err := d.Scheduled(ctx, g.ID)
 	var invalid *events.InvalidError
 	switch {
 	case errors.As(err, &invalid):
