@@ -43,9 +43,9 @@ func usersOf(round int) string { return fmt.Sprint("round-", round+1, "-user-") 
 
 func accountOf(user string) string { return "account of " + user }
 
-// alternately does two things, the first of them first in every other round: what
+// Alternately does two things, the first of them first in every other round: what
 // comes second finds caches filled.
-func alternately(round int, a, b func() error) error {
+func Alternately(round int, a, b func() error) error {
 	if round%2 == 1 {
 		a, b = b, a
 	}
@@ -194,7 +194,7 @@ func (b *run) cold(ctx context.Context) (Figure, error) {
 	f := Figure{Name: "first request for a user", Unit: "requests/s", Users: b.Users, Against: "FindOne of the same documents by _id"}
 	for round := range b.Rounds {
 		b.Progress(fmt.Sprintf("asking for each user once, round %d of %d", round+1, b.Rounds))
-		err := alternately(round, func() error {
+		err := Alternately(round, func() error {
 			rate, p99, err := b.once(ctx, b.Users, func(i int) error {
 				user := user(round, i)
 				var doc bson.Raw
@@ -253,7 +253,7 @@ func (b *run) warm(ctx context.Context) (Figure, error) {
 	}
 	for round := range b.Rounds {
 		b.Progress(fmt.Sprintf("asking again and again, round %d of %d", round+1, b.Rounds))
-		err := alternately(round, func() error {
+		err := Alternately(round, func() error {
 			rate, p99, err := b.during(ctx, echo)
 			f.Bare, f.BareP99 = append(f.Bare, rate), append(f.BareP99, p99)
 			return err
