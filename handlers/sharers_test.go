@@ -1,0 +1,37 @@
+package handlers
+
+import (
+	"context"
+	"fmt"
+	"testing"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/stretchr/testify/require"
+)
+
+// TestEachWorkerHasItsFullNumberOfMessages: those who share a consumer don't
+// take each other's places.
+func TestEachWorkerHasItsFullNumberOfMessages(t *testing.T) {
+	f := newFixture(t)
+	f.messages.AckWait, f.streams.messages.AckWait = patience, patience // none comes twice
+	const workers, concurrency = 3, 2
+	begun, release := make(chan struct{}, workers*concurrency), make(chan struct{})
+	for range workers {
+		f.run(concurrency, func(context.Context, *message.Message) error {
+			begun <- struct{}{}
+			<-release
+			return nil
+		})
+	}
+	consumer, err := f.js.Consumer(t.Context(), f.subjects.IntegrationStream(), Durable(f.subjects.Connected()))
+	require.NoError(t, err)
+	require.Equal(t, 64*concurrency, consumer.CachedInfo().Config.MaxAckPending)
+
+	defer close(release) // also for what a failure leaves at work
+	for n := range workers * concurrency {
+		f.publish(fmt.Sprint(n))
+	}
+	for range workers * concurrency {
+		receive(t, begun)
+	}
+}
