@@ -1,0 +1,75 @@
+package handlers
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/nats-io/nats.go"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/zap"
+
+	"github.com/latchkey/latchkey/cmd/sandbox/engines"
+	"github.com/latchkey/latchkey/cmd/sandbox/engines/enginestest"
+	"github.com/latchkey/latchkey/config"
+	"github.com/latchkey/latchkey/events/secret"
+	"github.com/latchkey/latchkey/refresher"
+	"github.com/latchkey/latchkey/store"
+)
+
+// BenchmarkConnect takes the connects of users who are new from the bytes of
+// the message to the grant that is stored, scheduled and announced, one after
+// the other. Engines run in this process, but for PostgreSQL: most of the time,
+// and of what is allocated, is FerretDB's and not the handler's. Without
+// PostgreSQL FerretDB reads the whole collection to find a user, so that a
+// connect takes the longer the more there were.
+func BenchmarkConnect(b *testing.B) {
+	f := newFixture(b)
+	handle := f.connected()
+	b.ReportAllocs()
+	n := 0
+	for b.Loop() {
+		n++
+		require.NoError(b, handle(b.Context(), message.NewMessage("", connectOf(fmt.Sprint("user-", n)))))
+	}
+	require.Equal(b, n, f.left(f.subjects.RefreshStream()))
+	require.Equal(b, n, f.left(f.subjects.LifecycleStream()))
+}
+
+// connected handles connects as a worker does, with a database of its own.
+func (f *fixture) connected() Handler {
+	f.t.Helper()
+	var opts engines.FerretDBOptions
+	if pg := enginestest.IfPostgres(f.t); pg != nil {
+		opts.PostgresURL = pg.URL()
+	}
+	db := enginestest.MongoDBWith(f.t, opts)
+	s, err := store.Open(f.t.Context(), store.Options{URI: secret.New(db.URI()), Database: enginestest.Name(f.t), Timeout: patience, AppName: "handlers-test"})
+	require.NoError(f.t, err)
+	f.t.Cleanup(func() { _ = s.Close(context.Background()) })
+	require.NoError(f.t, s.Ensure(f.t.Context()))
+	require.NoError(f.t, db.Embedded().AddIndexes(f.t.Context()))
+
+	cfg := config.Default()
+	dispatcher := refresher.NewDispatcher(f.js, s, f.subjects, cfg.Refresh.Horizon, time.Now, zap.NewNop(), prometheus.NewRegistry())
+	identities, err := f.streams.Ensure(f.t.Context())
+	require.NoError(f.t, err)
+	dispatcher.SetStreams(identities)
+	settler := refresher.Settler{
+		Announcer: refresher.Announcer{Subjects: f.subjects, Now: time.Now, NewID: nats.NewInbox},
+		Policy:    refresher.Policy{AccessToken: cfg.Refresh.AccessToken, RefreshToken: cfg.Refresh.RefreshToken},
+	}
+	return Connected(&Connector{Store: s, Envelope: f.envelope(), Settler: settler, Dispatcher: dispatcher, Log: zap.NewNop()}, nil, cfg.Connect)
+}
+
+// connectOf is a connect whose tokens have to be refreshed within the hour.
+func connectOf(user string) []byte {
+	return fmt.Appendf(nil, `{"userId":%q,"payload":{"accessToken":{"brokerType":"bench","brokerName":"Bench",`+
+		`"expiresInSeconds":3600,"refreshTokenExpiresInSeconds":86400,"accountTokens":[{`+
+		`"account":{"accountId":"account","accountName":"Account"},"accessToken":"a%[2]s","refreshToken":"r%[2]s of %[1]s"}]}}}`,
+		user, strings.Repeat("x", 100))
+}
