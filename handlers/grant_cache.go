@@ -36,17 +36,21 @@ type grantCache struct {
 	// heard are events that were not taken in yet.
 	heard   chan *nats.Msg
 	hearing sync.Mutex
+
+	ahead *ahead
 }
 
 type cached struct {
 	grants []*store.Grant
 	read   time.Time
+	// again is set once somebody has the entry read again.
+	again *atomic.Bool
 }
 
 // newGrantCache returns a cache of so many users; with an age or a size of 0
 // it keeps nothing.
 func newGrantCache(size int, age time.Duration, now func() time.Time, load func(context.Context, string) ([]*store.Grant, error)) *grantCache {
-	c := &grantCache{load: load, age: age, now: now, seed: maphash.MakeSeed(), heard: make(chan *nats.Msg, maxHeard)}
+	c := &grantCache{load: load, age: age, now: now, seed: maphash.MakeSeed(), heard: make(chan *nats.Msg, maxHeard), ahead: newAhead()}
 	if size > 0 && age > 0 {
 		c.users, _ = lru.New[string, cached](size) // fails for a size below 1 only
 	}
@@ -59,20 +63,34 @@ func (c *grantCache) byUser(ctx context.Context, userID string) ([]*store.Grant,
 		return c.load(ctx, userID)
 	}
 	c.catchUp()
-	if entry, ok := c.users.Get(userID); ok && c.now().Sub(entry.read) < c.age {
-		return entry.grants, nil
+	if entry, ok := c.users.Get(userID); ok {
+		old := c.now().Sub(entry.read)
+		if old < c.age && old >= c.age-c.age/4 && !entry.again.Swap(true) {
+			// Who asks for the user next need not wait for it.
+			c.ahead.do(func(ctx context.Context) { _, _ = c.read(ctx, userID) }) // after an error the next request reads
+		}
+		if old < c.age {
+			return entry.grants, nil
+		}
 	}
+	return c.read(ctx, userID)
+}
+
+// read reads a user's grants, and keeps them unless they change meanwhile.
+func (c *grantCache) read(ctx context.Context, userID string) ([]*store.Grant, error) {
 	change := c.change(userID)
 	before, read := change.Load(), c.now()
 	grants, err := c.load(ctx, userID)
 	if err != nil {
 		return nil, err
 	}
-	if len(grants) > 0 {
-		c.users.Add(userID, cached{grants, read})
-		if change.Load() != before {
-			c.users.Remove(userID)
-		}
+	if len(grants) == 0 {
+		c.users.Remove(userID)
+		return nil, nil
+	}
+	c.users.Add(userID, cached{grants, read, new(atomic.Bool)})
+	if change.Load() != before {
+		c.users.Remove(userID)
 	}
 	return grants, nil
 }
@@ -163,7 +181,7 @@ func (c *grantCache) follow(nc *nats.Conn, subjects events.Subjects) (stop func(
 			}
 		}
 	}()
-	return func() { unsubscribe(); nc.RemoveStatusListener(breaks); close(ended) }, nil
+	return func() { unsubscribe(); nc.RemoveStatusListener(breaks); close(ended); c.ahead.stop() }, nil
 }
 
 const (

@@ -17,22 +17,28 @@ import (
 // shelf is a cache before a store that counts how often it is read.
 type shelf struct {
 	*grantCache
-	t     *testing.T
-	reads int
-	now   time.Time
+	t *testing.T
+	// reads for which somebody waited, and those ahead of a request
+	reads, ahead int
+	now          time.Time
 	// meanwhile, if set, happens during the next read.
 	meanwhile func()
 	err       error
+	gone      bool // all users
 }
 
 func newShelf(t *testing.T, size int, age time.Duration) *shelf {
 	s := &shelf{t: t, now: time.Now()}
-	s.grantCache = newGrantCache(size, age, func() time.Time { return s.now }, func(_ context.Context, user string) ([]*store.Grant, error) {
-		s.reads++
+	s.grantCache = newGrantCache(size, age, func() time.Time { return s.now }, func(ctx context.Context, user string) ([]*store.Grant, error) {
+		if _, beside := ctx.Deadline(); beside {
+			s.ahead++
+		} else {
+			s.reads++
+		}
 		if s.meanwhile != nil {
 			s.meanwhile()
 		}
-		if s.err != nil || user == "unknown" {
+		if s.err != nil || user == "unknown" || s.gone {
 			return nil, s.err
 		}
 		return []*store.Grant{{ID: user}}, nil
@@ -45,6 +51,7 @@ func (s *shelf) get(user string) (read bool) {
 	s.t.Helper()
 	before := s.reads
 	grants, err := s.byUser(s.t.Context(), user)
+	s.grantCache.ahead.atWork.Wait()
 	require.NoError(s.t, err)
 	if user != "unknown" {
 		require.Equal(s.t, user, grants[0].ID)
@@ -72,10 +79,55 @@ func TestAnUnheardChangeIsSeenAfterTheAge(t *testing.T) {
 	s.meanwhile = func() { s.now = s.now.Add(time.Second / 2) } // the age counts from before the read
 	require.True(t, s.get("a"))
 	s.meanwhile = nil
-	s.now = s.now.Add(time.Second/2 - 1)
+	s.now = s.now.Add(time.Second/4 - 1)
+	require.False(t, s.get("a"))
+	s.err = errors.New("away") // what is read ahead fails
+	s.now = s.now.Add(time.Second / 4)
 	require.False(t, s.get("a"))
 	s.now = s.now.Add(1)
+	_, err := s.byUser(t.Context(), "a")
+	require.ErrorIs(t, err, s.err)
+	s.err = nil
 	require.True(t, s.get("a"))
+}
+
+func TestWhoIsAskedForIsReadBeforeTheAgeIsOver(t *testing.T) {
+	s := newShelf(t, 2, time.Second)
+	later := func(d time.Duration, ahead int) {
+		t.Helper()
+		s.now = s.now.Add(d)
+		require.False(t, s.get("a"), "nobody waits")
+		require.Equal(t, ahead, s.ahead)
+	}
+	require.True(t, s.get("a"))
+	later(time.Second*3/4-1, 0)
+	later(1, 1)
+	later(time.Second*3/4-1, 1)
+	s.meanwhile = func() { panic("of one read") }
+	later(1, 2)
+	later(1, 2) // it is not tried again
+	s.meanwhile = nil
+	s.now = s.now.Add(time.Second / 4)
+	require.True(t, s.get("a"))
+
+	s.meanwhile = func() { s.gone = true }
+	later(time.Second*3/4, 3)
+	_, ok := s.users.Peek("a")
+	require.False(t, ok, "a user who is gone is not kept")
+}
+
+func TestReadingAheadIsBounded(t *testing.T) {
+	a := newAhead()
+	ended := make(chan error, maxAhead+1)
+	for range maxAhead + 1 {
+		a.do(func(ctx context.Context) {
+			<-ctx.Done()
+			ended <- ctx.Err()
+		})
+	}
+	a.stop()
+	require.Len(t, ended, maxAhead)
+	require.ErrorIs(t, <-ended, context.Canceled, "stopping ends what is under way")
 }
 
 func TestWhatChangedDuringTheReadIsNotKept(t *testing.T) {

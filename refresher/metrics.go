@@ -27,6 +27,7 @@ type metrics struct {
 	discarded prometheus.Counter
 	breaker   *prometheus.GaugeVec
 	repaired  *prometheus.CounterVec
+	passes    *prometheus.CounterVec
 	unopened  prometheus.Counter
 	outdated  prometheus.Counter
 
@@ -60,6 +61,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Namespace: "latchkey", Name: "broker_breaker_open", Help: "1 while refreshes at the broker are suspended after failures.",
 		}, []string{"broker"}),
 		repaired: counters("reconciled_total", "What reconciliation made good, by kind.", "kind"),
+		passes:   counters("reconciliations_total", "Passes of reconciliation, by outcome.", "outcome"),
 		unopened: counter("token_sets_unreadable_total", "Stored token sets that did not open."),
 		outdated: counter("grants_outdated_total", "Stored grants that were older than a schedule made for them: the database went back in time."),
 		brokers:  map[string]bool{},
@@ -72,7 +74,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		m.ended.WithLabelValues(string(reason))
 	}
 	reg.MustRegister(m.refreshes, m.duration, m.lateness, m.ended, m.takenOver, m.rescued, m.recovered,
-		m.discarded, m.breaker, m.repaired, m.unopened, m.outdated)
+		m.discarded, m.breaker, m.repaired, m.passes, m.unopened, m.outdated)
 	return m
 }
 

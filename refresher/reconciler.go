@@ -52,7 +52,13 @@ func (r *Reconciler) Start(ctx context.Context) error { return r.streams(ctx) }
 func (r *Reconciler) Run(ctx context.Context) {
 	for {
 		start := r.Refresher.now()
-		if err := r.Pass(ctx); err != nil && ctx.Err() == nil {
+		err := r.Pass(ctx)
+		outcome := "ok"
+		if err != nil {
+			outcome = "failed"
+		}
+		r.Refresher.metrics.passes.WithLabelValues(outcome).Inc()
+		if err != nil && ctx.Err() == nil {
 			r.Refresher.log.Error("reconciliation failed; the next pass goes on", zap.Error(err))
 		}
 		r.Refresher.log.Debug("reconciled", zap.Duration("took", r.Refresher.now().Sub(start)))

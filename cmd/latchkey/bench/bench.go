@@ -86,6 +86,9 @@ func Run(ctx context.Context, cfg config.Config, o Options) (figures []Figure, e
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, stop()) }()
+	if err := b.reconciled(ctx); err != nil {
+		return nil, err
+	}
 	cold, err := b.cold(ctx)
 	if err != nil {
 		return nil, err
@@ -115,6 +118,7 @@ type run struct {
 	nc       *nats.Conn
 	js       jetstream.JetStream
 	db       *mongo.Database
+	metrics  *prometheus.Registry // of the worker that runs
 }
 
 // What is made has names that begin so, and nothing else is removed.
@@ -174,9 +178,10 @@ func Twin(ctx context.Context, of, twin *mongo.Collection) error {
 // start runs a worker, unchanged, until stop is called.
 func (b *run) start(ctx context.Context) (stop func() error, err error) {
 	running, cancel := context.WithCancel(ctx)
+	b.metrics = prometheus.NewRegistry()
 	ready, done := make(chan struct{}), make(chan error, 1)
 	go func() {
-		done <- worker.Run(running, b.cfg, worker.Options{Log: b.Log, Metrics: prometheus.NewRegistry(), Ready: func() { close(ready) }})
+		done <- worker.Run(running, b.cfg, worker.Options{Log: b.Log, Metrics: b.metrics, Ready: func() { close(ready) }})
 	}()
 	stop = func() error { cancel(); return <-done }
 	select {
@@ -185,6 +190,27 @@ func (b *run) start(ctx context.Context) (stop func() error, err error) {
 	case err := <-done:
 		cancel()
 		return nil, errors.Join(err, ctx.Err())
+	}
+}
+
+// reconciled waits until the worker's first reconciliation has ended, which
+// takes its time on a database that reads much for it.
+func (b *run) reconciled(ctx context.Context) error {
+	for {
+		all, err := b.metrics.Gather()
+		if err != nil {
+			return fmt.Errorf("looking at the worker's metrics: %w", err)
+		}
+		for _, family := range all {
+			if family.GetName() == "latchkey_reconciliations_total" {
+				return nil
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(20 * time.Millisecond):
+		}
 	}
 }
 
