@@ -13,6 +13,9 @@ import (
 // of the failure.
 const refreshed = "refreshed"
 
+// The outcomes of a pass of reconciliation.
+const passOK, passFailed = "ok", "failed"
+
 // maxBrokers bounds the broker label: broker types appear without notice.
 const maxBrokers = 100
 
@@ -72,6 +75,9 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		events.ReasonNotFound, events.ReasonBadRequest, events.ReasonOutcomeLost, events.ReasonUnreadable,
 	} {
 		m.ended.WithLabelValues(string(reason))
+	}
+	for _, outcome := range []string{passOK, passFailed} {
+		m.passes.WithLabelValues(outcome)
 	}
 	reg.MustRegister(m.refreshes, m.duration, m.lateness, m.ended, m.takenOver, m.rescued, m.recovered,
 		m.discarded, m.breaker, m.repaired, m.passes, m.unopened, m.outdated)

@@ -52,13 +52,11 @@ func (r *Reconciler) Start(ctx context.Context) error { return r.streams(ctx) }
 func (r *Reconciler) Run(ctx context.Context) {
 	for {
 		start := r.Refresher.now()
-		err := r.Pass(ctx)
-		outcome := "ok"
-		if err != nil {
-			outcome = "failed"
-		}
-		r.Refresher.metrics.passes.WithLabelValues(outcome).Inc()
-		if err != nil && ctx.Err() == nil {
+		switch err := r.Pass(ctx); {
+		case err == nil:
+			r.Refresher.metrics.passes.WithLabelValues(passOK).Inc()
+		case ctx.Err() == nil:
+			r.Refresher.metrics.passes.WithLabelValues(passFailed).Inc()
 			r.Refresher.log.Error("reconciliation failed; the next pass goes on", zap.Error(err))
 		}
 		r.Refresher.log.Debug("reconciled", zap.Duration("took", r.Refresher.now().Sub(start)))
@@ -235,16 +233,19 @@ func (r *Reconciler) overdue(ctx context.Context) error {
 			if g.Lease.Live(now) || now.Before(g.Due.PokedAt.Add(wait)) || backlog > 0 && g.Due.Pokes == 0 && now.Before(g.Due.At.Add(8*r.Config.Slack)) {
 				continue
 			}
+			scheduled, putOff, err := r.scheduled(ctx, g)
+			if err != nil {
+				return err
+			}
+			if putOff {
+				continue
+			}
 			if same, err := r.unchanged(ctx, g); err != nil {
 				return err
 			} else if !same {
 				continue
 			}
-			if putOff, err := r.putOff(ctx, g); err != nil {
-				return err
-			} else if putOff {
-				continue
-			}
+			w.checkAge(g, scheduled) // which is about to be replaced, and may know better
 			w.settler.Schedule(g, g.Due)
 			if err := w.dispatcher.Deliver(ctx, g); err != nil {
 				return err
@@ -263,20 +264,19 @@ func (r *Reconciler) overdue(ctx context.Context) error {
 	return nil
 }
 
-// putOff reports whether a grant's action was put off, and will come. A schedule
-// that is about to be replaced may know better than the grant.
-func (r *Reconciler) putOff(ctx context.Context, g *store.Grant) (bool, error) {
-	w := r.Refresher
-	scheduled, at, found, err := w.dispatcher.Scheduled(ctx, g.ID)
+// scheduled returns the schedule that lies in the stream of a grant, the zero one
+// if none does that can be read, and whether it says that the action at hand was
+// put off and will come.
+func (r *Reconciler) scheduled(ctx context.Context, g *store.Grant) (m events.RefreshDue, putOff bool, err error) {
+	m, at, found, err := r.Refresher.dispatcher.Scheduled(ctx, g.ID)
 	var invalid *events.InvalidError
 	if errors.As(err, &invalid) {
-		return false, nil
+		return events.RefreshDue{}, false, nil
 	}
 	if err != nil || !found {
-		return false, err
+		return events.RefreshDue{}, false, err
 	}
-	w.checkAge(g, scheduled)
-	return at.After(w.now()) && scheduled.Version == g.Version && scheduled.DueAt.Equal(g.Due.At), nil
+	return m, at.After(r.Refresher.now()) && m.Version == g.Version && m.DueAt.Equal(g.Due.At), nil
 }
 
 func (r *Reconciler) purge(ctx context.Context) error {

@@ -202,8 +202,10 @@ func (b *run) reconciled(ctx context.Context) error {
 			return fmt.Errorf("looking at the worker's metrics: %w", err)
 		}
 		for _, family := range all {
-			if family.GetName() == "latchkey_reconciliations_total" {
-				return nil
+			for _, outcome := range family.GetMetric() {
+				if family.GetName() == "latchkey_reconciliations_total" && outcome.GetCounter().GetValue() > 0 {
+					return nil
+				}
 			}
 		}
 		select {
