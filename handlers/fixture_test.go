@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -119,9 +120,17 @@ func (k *keys) Key(_ context.Context, id string) (envelope.WrappedKey, error) {
 // run routes connects to a handler until the test ends or stop is called.
 func (f *fixture) run(concurrency int, handle Handler) (stop func()) {
 	f.t.Helper()
-	sub := NewSubscriber(f.streams, f.messages.AckWait, map[string]Source{
+	return f.runOn(f.subscriber(concurrency), handle)
+}
+
+func (f *fixture) subscriber(concurrency int) *Subscriber {
+	return NewSubscriber(f.streams, f.messages.AckWait, map[string]Source{
 		f.subjects.Connected(): {Stream: f.subjects.IntegrationStream(), Concurrency: concurrency},
 	}, f.log)
+}
+
+func (f *fixture) runOn(sub message.Subscriber, handle Handler) (stop func()) {
+	f.t.Helper()
 	router, err := NewRouter([]Route{{Name: events.IntegrationConnected, Subject: f.subjects.Connected(), Handle: handle}},
 		sub, f.messages, f.dead, patience, f.log, prometheus.NewRegistry())
 	require.NoError(f.t, err)

@@ -28,6 +28,7 @@ import (
 // message whose handler failed.
 type Router struct {
 	router      *message.Router
+	subscriber  message.Subscriber
 	messages    config.Messages
 	deadLetters *DeadLetters
 	log         *zap.Logger
@@ -59,7 +60,7 @@ func NewRouter(routes []Route, sub message.Subscriber, messages config.Messages,
 		return nil, fmt.Errorf("making the message router: %w", err)
 	}
 	r := &Router{
-		router: wm, messages: messages, deadLetters: dead, log: log,
+		router: wm, subscriber: sub, messages: messages, deadLetters: dead, log: log,
 		handled: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Namespace: "latchkey", Name: "messages_total", Help: "Messages by name and what became of them.",
 		}, []string{"message", "outcome"}),
@@ -79,7 +80,13 @@ func (r *Router) Run(ctx context.Context) error { return r.router.Run(ctx) }
 func (r *Router) Running() chan struct{} { return r.router.Running() }
 
 // Close stops receiving and waits for the handlers at work.
-func (r *Router) Close() error { return r.router.Close() }
+func (r *Router) Close() error {
+	if err := r.router.Close(); err != nil {
+		return err
+	}
+	// Watermill does not wait for a handler that begins while it closes.
+	return r.subscriber.Close()
+}
 
 // Outcomes of a message.
 const (

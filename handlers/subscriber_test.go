@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -142,4 +143,45 @@ func TestUnknownSubjectIsRefused(t *testing.T) {
 	f := newFixture(t)
 	_, err := NewSubscriber(f.streams, time.Second, nil, f.log).Subscribe(t.Context(), "other")
 	require.ErrorContains(t, err, "other")
+}
+
+// lastMoment is a subscriber to which something happens between the moment at
+// which its router begins to close and that at which it stops receiving.
+type lastMoment struct {
+	*Subscriber
+	once   sync.Once
+	happen func()
+}
+
+func (l *lastMoment) Subscribe(ctx context.Context, topic string) (<-chan *message.Message, error) {
+	receiving, stop := context.WithCancel(context.WithoutCancel(ctx))
+	context.AfterFunc(ctx, func() {
+		l.once.Do(l.happen)
+		stop()
+	})
+	return l.Subscriber.Subscribe(receiving, topic)
+}
+
+func (l *lastMoment) Close() error {
+	l.once.Do(l.happen)
+	return l.Subscriber.Close()
+}
+
+func TestCloseWaitsForAMessageThatComesWhileItCloses(t *testing.T) {
+	f := newFixture(t)
+	begun, handled := make(chan struct{}), atomic.Bool{}
+	sub := &lastMoment{Subscriber: f.subscriber(1), happen: func() {
+		time.Sleep(50 * time.Millisecond) // the router finds nothing at work: sooner, the test shows nothing
+		f.publish("x")
+		receive(t, begun)
+	}}
+	stop := f.runOn(sub, func(context.Context, *message.Message) error {
+		close(begun)
+		time.Sleep(50 * time.Millisecond) // sooner, the test shows nothing
+		handled.Store(true)
+		return nil
+	})
+	stop()
+	require.True(t, handled.Load())
+	f.eventually(func() bool { return f.left(f.subjects.IntegrationStream()) == 0 }, "not acknowledged")
 }
