@@ -7,7 +7,7 @@ import (
 )
 
 // timeLimit is a context that ends after a time. It is for work that hardly ever
-// waits: until somebody does, there is no timer.
+// waits: until somebody does, there is no timer. It is not used before begin.
 type timeLimit struct {
 	context.Context
 	until time.Time
@@ -17,8 +17,8 @@ type timeLimit struct {
 	cancel context.CancelFunc
 }
 
-func newTimeLimit(d time.Duration) *timeLimit {
-	return &timeLimit{Context: context.Background(), until: time.Now().Add(d)}
+func (l *timeLimit) begin(d time.Duration) {
+	l.Context, l.until = context.Background(), time.Now().Add(d)
 }
 
 // stop frees what the context holds, as a CancelFunc does.

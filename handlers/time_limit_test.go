@@ -8,8 +8,14 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+func timeLimitOf(d time.Duration) *timeLimit {
+	var l timeLimit
+	l.begin(d)
+	return &l
+}
+
 func TestATimeLimitIsAContextThatEnds(t *testing.T) {
-	l := newTimeLimit(time.Hour)
+	l := timeLimitOf(time.Hour)
 	require.NoError(t, l.Err())
 	until, ok := l.Deadline()
 	require.True(t, ok)
@@ -22,15 +28,15 @@ func TestATimeLimitIsAContextThatEnds(t *testing.T) {
 	<-child.Done()
 	require.ErrorIs(t, l.Err(), context.Canceled)
 
-	l = newTimeLimit(time.Millisecond)
+	l = timeLimitOf(time.Millisecond)
 	require.Eventually(t, func() bool { return l.Err() != nil }, patience, time.Millisecond, "without anybody who waits")
 	require.ErrorIs(t, l.Err(), context.DeadlineExceeded)
-	l = newTimeLimit(time.Millisecond)
+	l = timeLimitOf(time.Millisecond)
 	<-l.Done()
 	require.ErrorIs(t, l.Err(), context.DeadlineExceeded)
 	l.stop()
 
-	l = newTimeLimit(time.Hour)
+	l = timeLimitOf(time.Hour)
 	l.stop() // nobody has waited
 	require.NoError(t, l.Err())
 }

@@ -44,10 +44,10 @@ func (t *TokenService) work(req micro.Request) {
 
 // answer answers a request, or has the audit log do so.
 func (t *TokenService) answer(req micro.Request) {
-	limit := newTimeLimit(t.cfg.Timeout)
-	a := &answer{TokenService: t, req: req, limit: limit}
+	a := &answer{TokenService: t, req: req}
+	a.limit.begin(t.cfg.Timeout)
 	defer a.caught()
-	a.ctx, a.end = t.startSpan(limit, req)
+	a.ctx, a.end = t.startSpan(&a.limit, req)
 	a.record.Caller = t.callerOf(req)
 	var err error
 	if a.body, err = t.guard(a.ctx, req, &a.record); err != nil {
@@ -62,7 +62,7 @@ type answer struct {
 	*TokenService
 	req      micro.Request
 	ctx      context.Context
-	limit    *timeLimit
+	limit    timeLimit
 	end      func(code string) // of the span
 	record   audit.Record
 	body     []byte

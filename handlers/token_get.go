@@ -203,18 +203,19 @@ func matching(g *store.Grant, in events.TokenRequest, all []*store.Grant) []stor
 	if len(accounts) == 0 && in.AccountID == "" {
 		return []store.Account{{}} // accounts not known yet
 	}
-	var out []store.Account
-	for _, a := range accounts {
-		elsewhere := false
-		for _, other := range all {
-			elsewhere = elsewhere || other.ID != g.ID && other.State != store.Revoked && other.BrokerType == g.BrokerType &&
+	passed := func(a store.Account) bool {
+		if in.AccountID != "" && in.AccountID != a.ID {
+			return true
+		}
+		return slices.ContainsFunc(all, func(other *store.Grant) bool {
+			return other.ID != g.ID && other.State != store.Revoked && other.BrokerType == g.BrokerType &&
 				other.Account(a.ID) != nil && newer(other, g)
-		}
-		if !elsewhere && (in.AccountID == "" || in.AccountID == a.ID) {
-			out = append(out, a)
-		}
+		})
 	}
-	return out
+	if !slices.ContainsFunc(accounts, passed) { // as nearly always: no copy is needed
+		return accounts
+	}
+	return slices.DeleteFunc(slices.Clone(accounts), passed)
 }
 
 // fresh reports whether nothing would be gained by a refresh: enough life is

@@ -41,7 +41,7 @@ func warmRequest(t testing.TB) func() {
 	s.grants = newGrantCache(1, time.Hour, time.Now, func(context.Context, string) ([]*store.Grant, error) { return []*store.Grant{g}, nil })
 	request := []byte(`{"userId":"user"}`)
 	return func() {
-		limit := newTimeLimit(time.Minute)
+		limit := timeLimitOf(time.Minute)
 		in, err := events.DecodeTokenRequest(request)
 		require.NoError(t, err)
 		reply, err := s.Get(limit, in, &audit.Record{})
