@@ -59,21 +59,35 @@ func newGrantCache(size int, age time.Duration, now func() time.Time, load func(
 
 // byUser returns a user's grants as they are, or were at most an age ago.
 func (c *grantCache) byUser(ctx context.Context, userID string) ([]*store.Grant, error) {
+	if grants, ok := c.kept(userID); ok {
+		return grants, nil
+	}
 	if c.users == nil {
 		return c.load(ctx, userID)
 	}
-	c.catchUp()
-	if entry, ok := c.users.Get(userID); ok {
-		old := c.now().Sub(entry.read)
-		if old < c.age && old >= c.age-c.age/4 && !entry.again.Swap(true) {
-			// Who asks for the user next need not wait for it.
-			c.ahead.do(func(ctx context.Context) { _, _ = c.read(ctx, userID) }) // after an error the next request reads
-		}
-		if old < c.age {
-			return entry.grants, nil
-		}
-	}
 	return c.read(ctx, userID)
+}
+
+// kept returns what byUser would without reading anything; false: it would have
+// to.
+func (c *grantCache) kept(userID string) ([]*store.Grant, bool) {
+	if c.users == nil {
+		return nil, false
+	}
+	c.catchUp()
+	entry, ok := c.users.Get(userID)
+	if !ok {
+		return nil, false
+	}
+	old := c.now().Sub(entry.read)
+	if old >= c.age {
+		return nil, false
+	}
+	if old >= c.age-c.age/4 && !entry.again.Swap(true) {
+		// Who asks for the user next need not wait for it.
+		c.ahead.do(func(ctx context.Context) { _, _ = c.read(ctx, userID) }) // after an error the next request reads
+	}
+	return entry.grants, true
 }
 
 // read reads a user's grants, and keeps them unless they change meanwhile.

@@ -17,44 +17,29 @@ import (
 	"github.com/latchkey/latchkey/store/audit"
 )
 
-// receive runs on the subscription's goroutine; it waits for a free slot, so
-// that requests queue in NATS and not here.
+// receive runs on the subscription's goroutine. What needs no waiting is
+// answered there: handing it on would cost nearly as much as the answer. For a
+// free slot it does wait, so that requests queue in NATS and not here.
 func (t *TokenService) receive(req micro.Request) {
 	t.slots <- struct{}{}
 	t.atWork.Add(1)
-	select {
-	case t.next <- req:
-	default:
-		go t.work(req)
-	}
-}
-
-// work answers requests one after the other. The goroutine is kept since it has
-// what a new one lacks: a stack of the size that is needed.
-func (t *TokenService) work(req micro.Request) {
-	for {
-		t.answer(req)
-		select {
-		case req = <-t.next:
-		case <-t.ended:
-			return
-		}
-	}
-}
-
-// answer answers a request, or has the audit log do so.
-func (t *TokenService) answer(req micro.Request) {
 	a := &answer{TokenService: t, req: req}
 	a.limit.begin(t.cfg.Timeout)
 	defer a.caught()
 	a.ctx, a.end = t.startSpan(&a.limit, req)
 	a.record.Caller = t.callerOf(req)
-	var err error
-	if a.body, err = t.guard(a.ctx, req, &a.record); err != nil {
+	if err := a.read(); err != nil {
 		a.fail(err)
 		return
 	}
-	t.handedOut(a.record, a.recorded)
+	if wanted, ok := t.atHand(a.in); ok {
+		a.give(func() (events.TokenReply, error) { return t.reply(a.ctx, a.in, wanted, &a.record) })
+		return
+	}
+	go func() {
+		defer a.caught()
+		a.give(func() (events.TokenReply, error) { return t.Get(a.ctx, a.in, &a.record) })
+	}()
 }
 
 // answer is one on its way.
@@ -64,9 +49,58 @@ type answer struct {
 	ctx      context.Context
 	limit    timeLimit
 	end      func(code string) // of the span
+	in       events.TokenRequest
 	record   audit.Record
 	body     []byte
 	answered atomic.Bool
+}
+
+// read reads the request.
+func (a *answer) read() (err error) {
+	defer panicked(&err)
+	subject := a.req.Subject()
+	user, err := events.DecodeUserID(subject[strings.LastIndexByte(subject, '.')+1:])
+	if err != nil {
+		return refuse(events.CodeBadRequest, err.Error())
+	}
+	a.record.User = user
+	if a.in, err = events.DecodeTokenRequest(a.req.Data()); err != nil {
+		return refuse(events.CodeBadRequest, err.Error())
+	}
+	if user != a.in.UserID {
+		return refuse(events.CodeForbidden, "the subject is another user's than userId")
+	}
+	return nil
+}
+
+// give answers with a reply, or has the audit log do so.
+func (a *answer) give(reply func() (events.TokenReply, error)) {
+	var err error
+	if a.body, err = a.encode(reply); err != nil {
+		a.fail(err)
+		return
+	}
+	a.handedOut(a.record, a.recorded)
+}
+
+func (a *answer) encode(reply func() (events.TokenReply, error)) (body []byte, err error) {
+	defer panicked(&err)
+	out, err := reply()
+	if err != nil {
+		return nil, err
+	}
+	body, err = encodeReply(out, a.in.SealTo)
+	if err == nil && int64(len(body)) > a.conn.MaxPayload() {
+		return nil, refuse(events.CodeBadRequest, "the reply is larger than NATS takes; narrow the request by brokerType or accountId")
+	}
+	return body, err
+}
+
+// panicked, deferred, makes an error of a panic; its value is not kept.
+func panicked(err *error) {
+	if v := recover(); v != nil {
+		*err = fmt.Errorf("%w of token requests (%T)", errPanic, v)
+	}
 }
 
 // recorded gives the tokens that the audit log tells of. It runs on the log's
@@ -135,37 +169,6 @@ func (t *TokenService) refuse(req micro.Request, refusal *refusal) error {
 // handler has returned; ours answer later.
 func (t *TokenService) respond(req micro.Request, body []byte, header nats.Header) error {
 	return t.conn.PublishMsg(&nats.Msg{Subject: req.Reply(), Header: header, Data: body})
-}
-
-// guard keeps a panic from ending the process; its value is not kept.
-func (t *TokenService) guard(ctx context.Context, req micro.Request, record *audit.Record) (body []byte, err error) {
-	defer func() {
-		if v := recover(); v != nil {
-			err = fmt.Errorf("%w of token requests (%T)", errPanic, v)
-		}
-	}()
-	subject := req.Subject()
-	user, err := events.DecodeUserID(subject[strings.LastIndexByte(subject, '.')+1:])
-	if err != nil {
-		return nil, refuse(events.CodeBadRequest, err.Error())
-	}
-	record.User = user
-	in, err := events.DecodeTokenRequest(req.Data())
-	if err != nil {
-		return nil, refuse(events.CodeBadRequest, err.Error())
-	}
-	if user != in.UserID {
-		return nil, refuse(events.CodeForbidden, "the subject is another user's than userId")
-	}
-	reply, err := t.Get(ctx, in, record)
-	if err != nil {
-		return nil, err
-	}
-	body, err = encodeReply(reply, in.SealTo)
-	if err == nil && int64(len(body)) > t.conn.MaxPayload() {
-		return nil, refuse(events.CodeBadRequest, "the reply is larger than NATS takes; narrow the request by brokerType or accountId")
-	}
-	return body, err
 }
 
 // refusal is the body of an error answer.

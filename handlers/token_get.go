@@ -40,9 +40,7 @@ type TokenService struct {
 	keys   *ConnectKeys // nil: none are given out
 
 	refreshing singleflight.Group
-	slots      chan struct{}      // taken by requests that are not answered yet
-	next       chan micro.Request // to whoever has answered the one before
-	ended      chan struct{}      // closed: there is none
+	slots      chan struct{} // taken by requests that are not answered yet
 	atWork     sync.WaitGroup
 	uses       *uses
 	conn       *nats.Conn
@@ -57,7 +55,7 @@ type TokenService struct {
 func NewTokenService(s *store.Store, r *refresher.Refresher, subjects events.Subjects, cfg config.Tokens, skew time.Duration, now func() time.Time, log *zap.Logger, reg prometheus.Registerer) *TokenService {
 	t := &TokenService{
 		store: s, grants: newGrantCache(cfg.CacheUsers, cfg.CacheAge, now, s.ByUser), refresher: r, subjects: subjects, cfg: cfg, skew: skew, now: now, log: log,
-		slots: make(chan struct{}, cfg.Concurrency), next: make(chan micro.Request), ended: make(chan struct{}),
+		slots: make(chan struct{}, cfg.Concurrency),
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Namespace: "latchkey", Name: "token_requests_total", Help: "Requests for tokens by the code of the answer.",
 		}, []string{"code"}),
@@ -134,7 +132,6 @@ func (t *TokenService) Stop() error {
 	}
 	t.atWork.Wait()
 	t.uses.stop()
-	close(t.ended)
 	t.unfollow()
 	return err
 }
@@ -162,23 +159,40 @@ func (t *TokenService) Get(ctx context.Context, in events.TokenRequest, record *
 	if err != nil {
 		return events.TokenReply{}, err
 	}
-	var wanted []*store.Grant
+	wanted, minTTL := asked(in, all), t.minTTL(in)
+	if slices.ContainsFunc(wanted, func(g *store.Grant) bool { return !t.fresh(g, minTTL) }) {
+		t.refreshAll(ctx, wanted, minTTL)
+	}
+	return t.reply(ctx, in, wanted, record)
+}
+
+// atHand returns the grants that a request asks for, if it takes no waiting and
+// not much work to answer it from them.
+func (t *TokenService) atHand(in events.TokenRequest) (wanted []*store.Grant, ok bool) {
+	all, ok := t.grants.kept(in.UserID)
+	if !ok || in.SealTo != nil {
+		return nil, false
+	}
+	wanted = asked(in, all)
+	minTTL := t.minTTL(in)
+	return wanted, !slices.ContainsFunc(wanted, func(g *store.Grant) bool { return !t.fresh(g, minTTL) || !t.refresher.Opens(g) })
+}
+
+func (t *TokenService) minTTL(in events.TokenRequest) time.Duration {
+	if in.MinTTLSeconds != nil {
+		return time.Duration(*in.MinTTLSeconds) * time.Second
+	}
+	return t.cfg.MinTTL
+}
+
+// asked returns those of a user's grants that a request asks for.
+func asked(in events.TokenRequest, all []*store.Grant) (wanted []*store.Grant) {
 	for _, g := range all {
 		if g.State != store.Revoked && len(matching(g, in, all)) > 0 {
 			wanted = append(wanted, g)
 		}
 	}
-	if len(wanted) == 0 {
-		return events.TokenReply{}, refuse(events.CodeUnknownUser, "nothing is stored that matches")
-	}
-	minTTL := t.cfg.MinTTL
-	if in.MinTTLSeconds != nil {
-		minTTL = time.Duration(*in.MinTTLSeconds) * time.Second
-	}
-	if slices.ContainsFunc(wanted, func(g *store.Grant) bool { return !t.fresh(g, minTTL) }) {
-		t.refreshAll(ctx, wanted, minTTL)
-	}
-	return t.reply(ctx, in, wanted, record)
+	return wanted
 }
 
 // refreshAll puts what a refresh yields in the place of each grant that needs
@@ -299,6 +313,9 @@ func (t *TokenService) once(ctx context.Context, g *store.Grant) (*store.Grant, 
 
 // reply builds the answer from the grants as they now are.
 func (t *TokenService) reply(ctx context.Context, in events.TokenRequest, grants []*store.Grant, record *audit.Record) (events.TokenReply, error) {
+	if len(grants) == 0 {
+		return events.TokenReply{}, refuse(events.CodeUnknownUser, "nothing is stored that matches")
+	}
 	out := events.TokenReply{Expiries: []events.TokenExpiry{}}
 	for _, g := range grants {
 		accounts := matching(g, in, grants)

@@ -15,19 +15,18 @@ import (
 	"github.com/latchkey/latchkey/refresher"
 	"github.com/latchkey/latchkey/store"
 	"github.com/latchkey/latchkey/store/audit"
+	"github.com/latchkey/latchkey/store/envelope"
 )
 
-// warmRequest returns what is done for a token request about a user who was
-// asked for before, from what was read of it to the body of the answer.
-func warmRequest(t testing.TB) func() {
-	f := &fixture{t: t}
-	e := f.envelope()
-	sealer, err := e.Sealer(t.Context(), "user")
+// grantOf is a grant of a user, sealed by an envelope.
+func grantOf(t testing.TB, e *envelope.Envelope, user string) *store.Grant {
+	t.Helper()
+	sealer, err := e.Sealer(t.Context(), user)
 	require.NoError(t, err)
 	now := store.Milli(time.Now())
 	end := now.Add(24 * time.Hour)
 	g := &store.Grant{
-		ID: "g", UserID: "user", BrokerType: "bench", BrokerName: "Bench", State: store.Active, Version: 1, UsedIn: 1,
+		ID: "grant of " + user, UserID: user, BrokerType: "bench", BrokerName: "Bench", State: store.Active, Version: 1, UsedIn: 1,
 		Accounts: []store.Account{{ID: "account", Name: "Account", ExpiresAt: &end}},
 		Access:   &store.Life{Since: now, ExpiresAt: &end}, Refresh: &store.Life{Since: now, ExpiresAt: &end},
 	}
@@ -35,10 +34,26 @@ func warmRequest(t testing.TB) func() {
 		Accounts:     []store.AccountToken{{AccountID: "account", AccessToken: secret.New(strings.Repeat("a", 100))}},
 		RefreshToken: secret.New(strings.Repeat("r", 100)),
 	}, g.Binding())
+	return g
+}
+
+// tokenService is a service that is not started, over an envelope and what load
+// says is stored.
+func (f *fixture) tokenService(e *envelope.Envelope, load func(ctx context.Context, userID string) ([]*store.Grant, error)) *TokenService {
 	cfg := config.Default()
 	r := refresher.New(refresher.Deps{Envelope: e, Limits: cfg.Limits, Concurrency: 1, Now: time.Now, Metrics: prometheus.NewRegistry()})
-	s := NewTokenService(nil, r, events.Subjects{}, cfg.Tokens, cfg.Worker.ClockSkew, time.Now, f.log, prometheus.NewRegistry())
-	s.grants = newGrantCache(1, time.Hour, time.Now, func(context.Context, string) ([]*store.Grant, error) { return []*store.Grant{g}, nil })
+	s := NewTokenService(nil, r, f.subjects, cfg.Tokens, cfg.Worker.ClockSkew, time.Now, f.log, prometheus.NewRegistry())
+	s.grants = newGrantCache(100, time.Hour, time.Now, load)
+	return s
+}
+
+// warmRequest returns what is done for a token request about a user who was
+// asked for before, from what was read of it to the body of the answer.
+func warmRequest(t testing.TB) func() {
+	f := &fixture{t: t}
+	e := f.envelope()
+	g := grantOf(t, e, "user")
+	s := f.tokenService(e, func(context.Context, string) ([]*store.Grant, error) { return []*store.Grant{g}, nil })
 	request := []byte(`{"userId":"user"}`)
 	return func() {
 		limit := timeLimitOf(time.Minute)

@@ -21,8 +21,7 @@ func (brokenRequest) Subject() string        { panic("a value that is not kept")
 
 func TestAPanicBesideARequestEndsNothing(t *testing.T) {
 	core, logs := observer.New(zap.ErrorLevel)
-	s := &TokenService{cfg: config.Tokens{Timeout: time.Minute}, log: zap.New(core), slots: make(chan struct{}, 1), ended: make(chan struct{})}
-	defer close(s.ended)
+	s := &TokenService{cfg: config.Tokens{Timeout: time.Minute}, log: zap.New(core), slots: make(chan struct{}, 1)}
 	for range 3 { // more than there are slots
 		s.receive(brokenRequest{})
 	}

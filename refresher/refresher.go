@@ -422,3 +422,6 @@ func cloneTokens(t store.TokenSet) store.TokenSet {
 func (r *Refresher) Tokens(ctx context.Context, g *store.Grant) (store.TokenSet, error) {
 	return store.OpenTokens(ctx, r.envelope, g.Sealed, g.Binding())
 }
+
+// Opens reports whether Tokens would not have to wait for anything.
+func (r *Refresher) Opens(g *store.Grant) bool { return r.envelope.Holds(g.Sealed.KeyID) }

@@ -39,6 +39,12 @@ func (e *Envelope) Open(ctx context.Context, blob Blob, b Binding) ([]byte, erro
 	return openWith(m.aead, blob, b)
 }
 
+// Holds reports whether a data key is in memory and young enough to open.
+func (e *Envelope) Holds(id string) bool {
+	key, ok := e.cache.Get(id)
+	return ok && e.young(key, e.opts.CacheAge)
+}
+
 // opening returns a data key with a hold, which the caller must release.
 func (e *Envelope) opening(ctx context.Context, id string) (*material, error) {
 	for {
