@@ -37,6 +37,10 @@ type Options struct {
 	// are of each kind.
 	Duration time.Duration
 	Rounds   int
+	// SameReads has the users read from MongoDB while the echo is measured, as often
+	// as a worker that they are asked of reads them: for a database that shares the
+	// machine, and takes much of it for that.
+	SameReads bool
 	// Longest, if set, is how long a backlog of connects may take: there are fewer
 	// users where a first, small one says that it would take longer.
 	Longest time.Duration

@@ -16,6 +16,7 @@ import (
 	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo"
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/latchkey/latchkey/cmd/latchkey/worker"
 	"github.com/latchkey/latchkey/events"
@@ -238,27 +239,47 @@ func (b *run) warm(ctx context.Context) (Figure, error) {
 	if err := nc.Flush(); err != nil { // from here on the server knows
 		return f, fmt.Errorf("starting the echo: %w", err)
 	}
+	besides := func(context.Context) error { return nil }
+	if b.SameReads {
+		f.Against += ", while the users are read from the database as often as the worker does"
+		db, err := worker.OpenStore(ctx, b.cfg.MongoDB)
+		if err != nil {
+			return f, err
+		}
+		defer func() { _ = db.Close(context.WithoutCancel(ctx)) }() // it has written nothing
+		besides = func(ctx context.Context) error { return b.reads(ctx, db) }
+	}
 	echo := func(i int) error {
 		_, err := b.nc.RequestWithContext(ctx, subject, request(user(0, i%b.Warm)))
 		return err
 	}
-	ask := func(i int) error { _, err := b.ask(ctx, user(0, i%b.Warm)); return err }
+	bare := func() (rate, p99 float64, err error) {
+		reading, stop := context.WithCancel(ctx)
+		read := make(chan error, 1)
+		go func() { read <- besides(reading) }()
+		rate, p99, err = b.during(ctx, echo)
+		stop()
+		return rate, p99, errors.Join(err, <-read)
+	}
+	asked := func() (rate, p99 float64, err error) {
+		return b.during(ctx, func(i int) error { _, err := b.ask(ctx, user(0, i%b.Warm)); return err })
+	}
 	// In the first round all are asked for the first time since their connect,
 	// which is noted in the database.
 	b.Progress("asking again and again, to warm up")
-	for _, do := range []func(int) error{echo, ask} {
-		if _, _, err := b.during(ctx, do); err != nil {
+	for _, do := range []func() (float64, float64, error){bare, asked} {
+		if _, _, err := do(); err != nil {
 			return f, err
 		}
 	}
 	for round := range b.Rounds {
 		b.Progress(fmt.Sprintf("asking again and again, round %d of %d", round+1, b.Rounds))
 		err := Alternately(round, func() error {
-			rate, p99, err := b.during(ctx, echo)
+			rate, p99, err := bare()
 			f.Bare, f.BareP99 = append(f.Bare, rate), append(f.BareP99, p99)
 			return err
 		}, func() error {
-			rate, p99, err := b.during(ctx, ask)
+			rate, p99, err := asked()
 			f.Latchkey, f.LatchkeyP99 = append(f.Latchkey, rate), append(f.LatchkeyP99, p99)
 			return err
 		})
@@ -267,6 +288,30 @@ func (b *run) warm(ctx context.Context) (Figure, error) {
 		}
 	}
 	return f, nil
+}
+
+// reads reads users as a worker does who are asked for all the time: each once
+// three quarters of the time are over for which it is kept.
+func (b *run) reads(ctx context.Context, db *store.Store) error {
+	often := time.NewTicker(max(b.cfg.Tokens.CacheAge*3/4, time.Millisecond))
+	defer often.Stop()
+	for {
+		var all errgroup.Group
+		all.SetLimit(b.Callers)
+		for i := range b.Warm {
+			all.Go(func() error { _, err := db.ByUser(ctx, user(0, i)); return err })
+		}
+		if err := all.Wait(); ctx.Err() != nil {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		select {
+		case <-often.C:
+		case <-ctx.Done():
+			return nil
+		}
+	}
 }
 
 func request(user string) []byte {

@@ -186,7 +186,7 @@ func (r *run) requests(ctx context.Context) ([]Row, error) {
 		return nil, err
 	}
 	figures, err := bench.Run(ctx, cfg, bench.Options{
-		Name: r.name, Users: r.Users, Warm: r.Warm, Longest: r.Longest, Callers: r.Callers, Duration: r.Duration, Rounds: r.Rounds,
+		Name: r.name, Users: r.Users, Warm: r.Warm, Longest: r.Longest, Callers: r.Callers, Duration: r.Duration, Rounds: r.Rounds, SameReads: true,
 		Prepare: r.stack.Ready, Log: r.log, Progress: func(what string) { r.say("%s", what) },
 	})
 	if err != nil {
