@@ -14,6 +14,7 @@ import (
 
 	"github.com/latchkey/latchkey/events"
 	"github.com/latchkey/latchkey/events/tracing"
+	"github.com/latchkey/latchkey/store"
 	"github.com/latchkey/latchkey/store/audit"
 )
 
@@ -32,8 +33,8 @@ func (t *TokenService) receive(req micro.Request) {
 		a.fail(err)
 		return
 	}
-	if wanted, ok := t.atHand(a.in); ok {
-		a.give(func() (events.TokenReply, error) { return t.reply(a.ctx, a.in, wanted, &a.record) })
+	if a.atHand {
+		a.give(func() (events.TokenReply, error) { return t.reply(a.ctx, a.in, a.wanted, &a.record) })
 		return
 	}
 	go func() {
@@ -50,12 +51,14 @@ type answer struct {
 	limit    timeLimit
 	end      func(code string) // of the span
 	in       events.TokenRequest
+	wanted   []*store.Grant // if atHand
+	atHand   bool           // nothing has to be waited for
 	record   audit.Record
 	body     []byte
 	answered atomic.Bool
 }
 
-// read reads the request.
+// read reads the request, and looks for what is at hand to answer it.
 func (a *answer) read() (err error) {
 	defer panicked(&err)
 	subject := a.req.Subject()
@@ -70,6 +73,7 @@ func (a *answer) read() (err error) {
 	if user != a.in.UserID {
 		return refuse(events.CodeForbidden, "the subject is another user's than userId")
 	}
+	a.wanted, a.atHand = a.kept(a.in)
 	return nil
 }
 

@@ -166,9 +166,9 @@ func (t *TokenService) Get(ctx context.Context, in events.TokenRequest, record *
 	return t.reply(ctx, in, wanted, record)
 }
 
-// atHand returns the grants that a request asks for, if it takes no waiting and
+// kept returns the grants that a request asks for, if it takes no waiting and
 // not much work to answer it from them.
-func (t *TokenService) atHand(in events.TokenRequest) (wanted []*store.Grant, ok bool) {
+func (t *TokenService) kept(in events.TokenRequest) (wanted []*store.Grant, ok bool) {
 	all, ok := t.grants.kept(in.UserID)
 	if !ok || in.SealTo != nil {
 		return nil, false

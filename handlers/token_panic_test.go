@@ -1,15 +1,21 @@
 package handlers
 
 import (
+	"context"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/micro"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 
+	"github.com/latchkey/latchkey/cmd/sandbox/engines/enginestest"
 	"github.com/latchkey/latchkey/config"
+	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/store"
 )
 
 // brokenRequest is a request of which nothing can be read.
@@ -31,4 +37,18 @@ func TestAPanicBesideARequestEndsNothing(t *testing.T) {
 		require.NotContains(t, e.ContextMap()["error"], "not kept")
 		require.Contains(t, e.ContextMap()["error"], "panic in a handler of token requests (string)")
 	}
+}
+
+func TestAPanicOverWhatIsKeptIsAnswered(t *testing.T) {
+	f := newFixture(t)
+	s := f.tokenService(f.envelope(), func(context.Context, string) ([]*store.Grant, error) { return nil, nil })
+	s.grants.users.Add("user", cached{grants: []*store.Grant{nil}, read: time.Now(), again: new(atomic.Bool)})
+	nc, err := nats.Connect(enginestest.NATS(t).URL())
+	require.NoError(t, err)
+	t.Cleanup(nc.Close)
+	require.NoError(t, s.Start(nc))
+	reply, err := nc.Request(f.subjects.TokenGet("user"), []byte(`{"userId":"user"}`), patience)
+	require.NoError(t, err)
+	require.Equal(t, events.CodeInternal, reply.Header.Get(micro.ErrorHeader))
+	require.NoError(t, s.Stop())
 }
