@@ -6,13 +6,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/micro"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 
-	"github.com/latchkey/latchkey/cmd/sandbox/engines/enginestest"
 	"github.com/latchkey/latchkey/config"
 	"github.com/latchkey/latchkey/events"
 	"github.com/latchkey/latchkey/store"
@@ -43,9 +41,7 @@ func TestAPanicOverWhatIsKeptIsAnswered(t *testing.T) {
 	f := newFixture(t)
 	s := f.tokenService(f.envelope(), func(context.Context, string) ([]*store.Grant, error) { return nil, nil })
 	s.grants.users.Add("user", cached{grants: []*store.Grant{nil}, read: time.Now(), again: new(atomic.Bool)})
-	nc, err := nats.Connect(enginestest.NATS(t).URL())
-	require.NoError(t, err)
-	t.Cleanup(nc.Close)
+	nc := f.js.Conn()
 	require.NoError(t, s.Start(nc))
 	reply, err := nc.Request(f.subjects.TokenGet("user"), []byte(`{"userId":"user"}`), patience)
 	require.NoError(t, err)

@@ -9,7 +9,6 @@ import (
 	"github.com/nats-io/nats.go/micro"
 	"github.com/stretchr/testify/require"
 
-	"github.com/latchkey/latchkey/cmd/sandbox/engines/enginestest"
 	"github.com/latchkey/latchkey/events"
 	"github.com/latchkey/latchkey/store"
 	"github.com/latchkey/latchkey/store/envelope"
@@ -46,13 +45,8 @@ func TestARequestThatWaitsHoldsUpNoOther(t *testing.T) {
 		}
 		return []*store.Grant{stored[userID]}, nil
 	})
-	nc, err := nats.Connect(enginestest.NATS(t).URL())
-	require.NoError(t, err)
-	t.Cleanup(nc.Close)
-	server, err := nats.Connect(nc.ConnectedUrl())
-	require.NoError(t, err)
-	t.Cleanup(server.Close)
-	require.NoError(t, s.Start(server))
+	nc := f.js.Conn()
+	require.NoError(t, s.Start(nc))
 	ask := func(user string) <-chan *nats.Msg {
 		body, err := json.Marshal(events.TokenRequest{UserID: user})
 		require.NoError(t, err)
@@ -73,7 +67,7 @@ func TestARequestThatWaitsHoldsUpNoOther(t *testing.T) {
 	}
 
 	// Read, so that the data key is all that it waits for.
-	_, err = s.grants.byUser(t.Context(), "unopened")
+	_, err := s.grants.byUser(t.Context(), "unopened")
 	require.NoError(t, err)
 	unopened := ask("unopened")
 	receive(t, held.begun)

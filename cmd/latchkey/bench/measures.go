@@ -247,7 +247,9 @@ func (b *run) warm(ctx context.Context) (Figure, error) {
 			return f, err
 		}
 		defer func() { _ = db.Close(context.WithoutCancel(ctx)) }() // it has written nothing
-		besides = func(ctx context.Context) error { return b.reads(ctx, db) }
+		besides = func(ctx context.Context) error {
+			return b.reads(ctx, func(user string) error { _, err := db.ByUser(ctx, user); return err })
+		}
 	}
 	echo := func(i int) error {
 		_, err := b.nc.RequestWithContext(ctx, subject, request(user(0, i%b.Warm)))
@@ -292,14 +294,14 @@ func (b *run) warm(ctx context.Context) (Figure, error) {
 
 // reads reads users as a worker does who are asked for all the time: each once
 // three quarters of the time are over for which it is kept.
-func (b *run) reads(ctx context.Context, db *store.Store) error {
+func (b *run) reads(ctx context.Context, read func(user string) error) error {
 	often := time.NewTicker(max(b.cfg.Tokens.CacheAge*3/4, time.Millisecond))
 	defer often.Stop()
 	for {
 		var all errgroup.Group
 		all.SetLimit(b.Callers)
 		for i := range b.Warm {
-			all.Go(func() error { _, err := db.ByUser(ctx, user(0, i)); return err })
+			all.Go(func() error { return read(user(0, i)) })
 		}
 		if err := all.Wait(); ctx.Err() != nil {
 			return nil
