@@ -9,8 +9,6 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/kms"
-	"github.com/aws/aws-sdk-go-v2/service/kms/types"
-	"github.com/aws/smithy-go"
 )
 
 // openingKey is a data key in memory that opens. Being in the cache is one hold
@@ -93,7 +91,7 @@ func (e *Envelope) unwrap(ctx context.Context, id string) (*openingKey, error) {
 		return nil, fmt.Errorf("unwrapping data key %q: %w", id, ErrWrappedKey)
 	}
 	kek := RegionalARN(wrapped.KEK, e.opts.Region)
-	out, err := ask(e, kek, "Decrypt", aboutCiphertext, func() (*kms.DecryptOutput, error) {
+	out, err := ask(e, kek, "Decrypt", AboutCiphertext, func() (*kms.DecryptOutput, error) {
 		return e.opts.KMS.Decrypt(ctx, &kms.DecryptInput{
 			CiphertextBlob:    wrapped.Wrapped,
 			KeyId:             aws.String(kek),
@@ -101,7 +99,7 @@ func (e *Envelope) unwrap(ctx context.Context, id string) (*openingKey, error) {
 		})
 	})
 	switch {
-	case err != nil && aboutCiphertext(err):
+	case err != nil && AboutCiphertext(err):
 		e.drop(id)
 		return nil, fmt.Errorf("unwrapping data key %q: %w", id, ErrWrappedKey)
 	case err != nil:
@@ -117,15 +115,6 @@ func (e *Envelope) unwrap(ctx context.Context, id string) (*openingKey, error) {
 		return nil, fmt.Errorf("%w: %w", ErrWrappedKey, err)
 	}
 	return e.remember(&openingKey{id: id, kek: kek, scope: wrapped.Scope, since: e.opts.Now(), material: m}), nil
-}
-
-// aboutCiphertext tells errors of KMS that are about one wrapped key.
-func aboutCiphertext(err error) bool {
-	var invalid *types.InvalidCiphertextException
-	var incorrect *types.IncorrectKeyException
-	var api smithy.APIError
-	return errors.As(err, &invalid) || errors.As(err, &incorrect) ||
-		errors.As(err, &api) && api.ErrorCode() == "ValidationException"
 }
 
 // remember caches a key, which brings its hold along.

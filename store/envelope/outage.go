@@ -1,38 +1,13 @@
 package envelope
 
 import (
-	"errors"
 	"fmt"
-	"net/http"
 	"sync"
 	"time"
-
-	"github.com/aws/aws-sdk-go-v2/aws/retry"
-	"github.com/aws/smithy-go"
-	smithyhttp "github.com/aws/smithy-go/transport/http"
 )
 
 // KMS can be away, or refuse. While it is away the keys at hand go on for a
 // while; a refusal is how an operator turns off a key, so it holds at once.
-
-// retryable is what the SDK itself takes for passing: throttling, 5xx, broken
-// connections, timeouts.
-var retryable = retry.IsErrorRetryables(retry.DefaultRetryables)
-
-// Refused reports whether KMS itself has definitely refused: access denied, a
-// key that is disabled, deleted or unknown. All else is an outage, or not of KMS.
-func Refused(err error) bool {
-	var api smithy.APIError
-	if !errors.As(err, &api) || api.ErrorCode() == unknownCode || retryable.IsErrorRetryable(err).Bool() {
-		return false
-	}
-	var response *smithyhttp.ResponseError
-	return !errors.As(err, &response) || response.HTTPStatusCode() < http.StatusInternalServerError
-}
-
-// unknownCode is what the SDK makes of an answer that KMS did not write, such
-// as that of a proxy.
-const unknownCode = "UnknownError"
 
 // Pauses between calls while KMS is away.
 const (

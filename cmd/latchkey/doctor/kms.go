@@ -19,12 +19,17 @@ import (
 
 const doKMS = "check kms.key_id, kms.region, that the key is enabled, and kms:GenerateDataKey and kms:Decrypt for this role; a condition must admit the encryption context app=latchkey"
 
+const doCredentials = "check where the AWS SDK gets its credentials (role, STS, web identity, instance or container endpoint); workers that run go on for data_keys.outage"
+
 // kms has a data key made and opened as a worker would, for an id that nothing
 // is ever stored under.
 func (d *doctor) kms(ctx context.Context) Result {
 	client, err := worker.KMS(ctx, d.cfg.KMS)
 	if err != nil {
 		return failed("check the AWS credentials and kms.region", "%v", err)
+	}
+	if _, err := client.Options().Credentials.Retrieve(ctx); err != nil {
+		return failed(doCredentials, "getting credentials for KMS: %v", err)
 	}
 	name := envelope.KMSContext("doctor-" + uuid.NewString())
 	began := d.now()
@@ -51,10 +56,13 @@ func (d *doctor) kms(ctx context.Context) Result {
 
 // kmsCure tells a refusal from an outage.
 func kmsCure(err error) string {
-	if envelope.Refused(err) {
+	switch {
+	case envelope.Refused(err):
 		return doKMS
+	case envelope.AboutCiphertext(err):
+		return "restore data_keys as it was: the stored key is not one that KMS wrapped with this KMS key"
 	}
-	return "KMS can't be reached or fails: check the network, kms.endpoint, and the AWS status; workers that run go on for data_keys.outage"
+	return "KMS can't be reached, fails, or does not accept the credentials: check the network, kms.endpoint, the credentials, the clock, and the AWS status; workers that run go on for data_keys.outage"
 }
 
 // sample is how many of the oldest and how many of the newest data keys are opened.

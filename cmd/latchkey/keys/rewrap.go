@@ -85,7 +85,7 @@ func (r *Rewrap) Run(ctx context.Context) (RewrapReport, error) {
 			report.Rewrapped++
 		case errors.Is(err, store.ErrConflict):
 			report.Changed++
-		case envelope.Refused(err):
+		case envelope.Refused(err), envelope.AboutCiphertext(err):
 			report.Failed = append(report.Failed, Fault{key.ID, err.Error()})
 		default: // KMS or MongoDB is away
 			return report, err
