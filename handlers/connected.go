@@ -16,8 +16,7 @@ func Connected(c *Connector, keys *ConnectKeys, cfg config.Connect) Handler {
 		if err != nil {
 			return err
 		}
-		d := deliveryOf(msg)
-		return c.Connect(ctx, in, notAfter(in.ConnectedAt, d.Stored), d.Attempt > 1)
+		return c.Connect(ctx, in, notAfter(in.ConnectedAt, deliveryOf(msg).Stored))
 	}
 }
 

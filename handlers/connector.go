@@ -41,11 +41,10 @@ type Connector struct {
 	Log   *zap.Logger
 }
 
-// Connect stores the grants of a payload that was obtained at a time, and tells
-// it. What is already known, or older than what is known, changes nothing.
-// again: the message has been delivered before, so that somebody may have died
-// between storing and telling. After an error the message has to come again.
-func (c *Connector) Connect(ctx context.Context, in events.Connected, at time.Time, again bool) error {
+// Connect stores the grants of a payload that was obtained at a time, and
+// announces them. What is already known, or older than what is known, changes
+// nothing. After an error the message has to come again.
+func (c *Connector) Connect(ctx context.Context, in events.Connected, at time.Time) error {
 	at = store.Milli(at)
 	sealer, err := c.Envelope.Sealer(ctx, in.UserID)
 	if err != nil {
@@ -53,7 +52,7 @@ func (c *Connector) Connect(ctx context.Context, in events.Connected, at time.Ti
 	}
 	candidates := grantsOf(in, at)
 	for _, candidate := range candidates {
-		known, err := c.put(ctx, candidate, sealer, again)
+		known, err := c.put(ctx, candidate, sealer)
 		if err != nil {
 			return err
 		}

@@ -16,13 +16,11 @@ import (
 
 // put stores a candidate, unless what is known is as new. It may return the
 // user's grants, as they were read after that.
-func (c *Connector) put(ctx context.Context, in candidate, sealer envelope.Sealer, again bool) ([]*store.Grant, error) {
-	if !again {
-		// Most connects bring what is new.
-		known, err := c.insert(ctx, in, sealer)
-		if !errors.Is(err, store.ErrConflict) {
-			return known, err
-		}
+func (c *Connector) put(ctx context.Context, in candidate, sealer envelope.Sealer) ([]*store.Grant, error) {
+	// Most connects bring what is new.
+	known, err := c.insert(ctx, in, sealer)
+	if !errors.Is(err, store.ErrConflict) {
+		return known, err
 	}
 	for {
 		known, err := c.Store.ByUser(ctx, in.grant.UserID)
@@ -45,19 +43,15 @@ func (c *Connector) put(ctx context.Context, in candidate, sealer envelope.Seale
 		}
 		before := known[i]
 		if !in.grant.ConnectedAt.After(before.ConnectedAt) {
-			return nil, c.duplicate(ctx, in.grant, before, again)
+			return nil, nil // the same again, or older
 		}
 		if repeated, err := c.repeats(ctx, in, before); repeated || err != nil {
 			return nil, err
 		}
 		next := *in.grant
 		next.Version, next.Rev, next.Epoch, next.Applied, next.Outbox = before.Version, before.Rev, before.Epoch, before.Epoch, before.Outbox
-		next.Born = before.Born
 		if err := c.prepare(&next, in.tokens, sealer); err != nil {
 			return nil, err
-		}
-		if before.Outbox == nil {
-			c.Dispatcher.Hold(&next)
 		}
 		err = c.Store.Save(ctx, &next)
 		if errors.Is(err, store.ErrConflict) {
@@ -66,7 +60,8 @@ func (c *Connector) put(ctx context.Context, in candidate, sealer envelope.Seale
 		if err != nil {
 			return nil, err
 		}
-		return nil, c.stored(ctx, &next)
+		c.stored(ctx, &next)
+		return nil, nil
 	}
 }
 
@@ -79,11 +74,9 @@ func (c *Connector) insert(ctx context.Context, in candidate, sealer envelope.Se
 		return nil, err
 	}
 	next := *in.grant
-	next.Born = next.ConnectedAt
 	if err := c.prepare(&next, in.tokens, sealer); err != nil {
 		return nil, err
 	}
-	c.Dispatcher.Hold(&next)
 	if err := c.Store.Insert(ctx, &next); err != nil {
 		return nil, err
 	}
@@ -98,33 +91,24 @@ func (c *Connector) insert(ctx context.Context, in candidate, sealer envelope.Se
 		}
 		return nil, err
 	}
-	return known, c.stored(ctx, &next)
+	c.stored(ctx, &next)
+	return known, nil
 }
 
 // prepare makes the grant of a candidate what is to be written and told.
 func (c *Connector) prepare(next *store.Grant, tokens store.TokenSet, sealer envelope.Sealer) error {
 	next.State = store.Active
 	next.Version++
-	next.ConnectedIn = next.Version
 	next.Sealed = store.SealTokens(sealer, tokens, next.Binding())
 	c.Settler.Schedule(next, c.Settler.Policy.Next(next))
 	return c.Settler.Announce(next, events.TokenStored, "")
 }
 
-// stored tells of a grant that was written.
-func (c *Connector) stored(ctx context.Context, g *store.Grant) error {
+// stored records a grant that was written, and announces it.
+func (c *Connector) stored(ctx context.Context, g *store.Grant) {
 	c.Audit.Add(audit.Record{Action: audit.Sealed, Outcome: audit.OutcomeConnect, User: g.UserID, Grants: auditGrant(g)})
 	tracing.Log(ctx, c.Log).Info("stored", zap.String("grant", g.ID), zap.String("broker", g.BrokerType), zap.Int64("version", g.Version))
-	return c.Dispatcher.Tell(ctx, g)
-}
-
-// duplicate handles a connect that is known. What it brought may be stored and
-// not told, if its message was delivered before.
-func (c *Connector) duplicate(ctx context.Context, in, known *store.Grant, again bool) error {
-	if !again || !in.ConnectedAt.Equal(known.ConnectedAt) || known.ConnectedIn == 0 || known.State == store.Revoked {
-		return nil
-	}
-	return c.Dispatcher.Retell(ctx, c.Settler.Announcer, known, known.ConnectedIn, events.TokenStored)
+	c.Dispatcher.Send(ctx, g)
 }
 
 // repeats reports whether a connect that claims to be newer brings the refresh

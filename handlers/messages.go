@@ -43,7 +43,7 @@ func RefreshDue(r *refresher.Refresher, d *refresher.Dispatcher, now func() time
 		if err != nil {
 			return err
 		}
-		err = r.Due(ctx, in, deliveryOf(msg).Attempt > 1)
+		err = r.Due(ctx, in)
 		var later *refresher.LaterError
 		if errors.As(err, &later) {
 			postponed.WithLabelValues(later.Why).Inc()

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -44,6 +45,11 @@ type Dispatcher struct {
 	failed  prometheus.Counter
 	// streams are the identities of the schedule streams, by partition.
 	streams atomic.Pointer[[]string]
+	// sending counts the outboxes that Send has begun with; sent is signalled when
+	// it falls to 0.
+	mu      sync.Mutex
+	sending int
+	sent    sync.Cond
 	// Tracer is set before the first use.
 	Tracer tracing.Tracer
 }
@@ -53,6 +59,7 @@ func NewDispatcher(js jetstream.JetStream, s *store.Store, subjects events.Subje
 	d := &Dispatcher{js: js, store: s, subjects: subjects, horizon: horizon, now: now, log: log, failed: prometheus.NewCounter(prometheus.CounterOpts{
 		Namespace: "latchkey", Name: "outbox_failures_total", Help: "Outboxes that could not be delivered at once; reconciliation delivers them.",
 	})}
+	d.sent.L = &d.mu
 	reg.MustRegister(d.failed)
 	d.streams.Store(&[]string{})
 	return d
@@ -74,81 +81,88 @@ func (d *Dispatcher) Stream(grantID string) string {
 	return ""
 }
 
-// sendTimeout bounds Send, whose caller has other work.
+// sendTimeout bounds how long one delivery of an outbox waits for NATS.
 const sendTimeout = 10 * time.Second
 
-// Send delivers the outbox now or leaves it to reconciliation. It is not cut
-// short by the end of ctx: what has been done is told while there is time.
+// Send publishes the outbox of a grant that was just saved. What JetStream does
+// not acknowledge, reconciliation publishes later. So Send does not wait for it,
+// but for the last event of a revoked grant, with which its record goes. The end of
+// ctx cuts nothing short: the change is made, and subscribers hear of it while
+// there is time.
 func (d *Dispatcher) Send(ctx context.Context, g *store.Grant) {
-	_ = d.Tell(ctx, g) // fails for what is held only
-}
-
-// Hold spares a grant that is about to be saved the writing of its outbox, and
-// the second write that would empty it. The caller holds the message that made
-// the change, and acknowledges it only when Tell has returned nil.
-func (d *Dispatcher) Hold(g *store.Grant) {
-	g.Outbox.Held = true
-	if g.Due != nil && !d.beyond(g.Due) {
-		g.Due.Stream = d.Stream(g.ID)
+	if g.Outbox == nil {
+		return
 	}
-}
-
-// Tell is Send for an outbox that may be held: if it can't be delivered now, it
-// is written for reconciliation. An error means that neither was possible, and
-// that the message held must come again.
-func (d *Dispatcher) Tell(ctx context.Context, g *store.Grant) error {
-	ctx = context.WithoutCancel(ctx)
-	sending, cancel := context.WithTimeout(ctx, sendTimeout)
-	defer cancel()
-	err := d.Deliver(sending, g)
-	if err == nil {
-		return nil
-	}
-	d.failed.Inc()
-	tracing.Log(ctx, d.log).Warn("an outbox could not be delivered; reconciliation will", zap.String("grant", g.ID), zap.Error(err))
-	if !g.Outbox.Held {
-		return nil
-	}
-	return d.store.Owe(ctx, g)
-}
-
-// Retell sends the event of a version of a grant, and the schedule of its next
-// action, which an earlier delivery of the message at hand may have left
-// untold. The event has the id that it had then. After an error the message has
-// to come again.
-func (d *Dispatcher) Retell(ctx context.Context, a Announcer, g *store.Grant, version int64, kind string) error {
-	next := g.Clone()
-	next.Outbox, next.Version = nil, version
-	if err := a.Announce(next, kind, ""); err != nil {
-		return err
-	}
-	next.Version = g.Version
-	if awaits(g, d.now()) {
-		a.Schedule(next, next.Due)
-	}
-	next.Outbox.Held = true // what the grant's own outbox holds is for reconciliation
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), sendTimeout)
-	defer cancel()
-	return d.Deliver(ctx, next)
+	sent, err := d.publishOutbox(ctx, g)
+	finish := func() {
+		defer cancel()
+		if err == nil {
+			err = d.finish(ctx, g, sent)
+		}
+		if err != nil {
+			d.failed.Inc()
+			tracing.Log(ctx, d.log).Warn("an outbox could not be delivered; reconciliation will", zap.String("grant", g.ID), zap.Error(err))
+		}
+	}
+	if g.State == store.Revoked {
+		finish()
+		return
+	}
+	d.mu.Lock()
+	d.sending++
+	d.mu.Unlock()
+	go func() {
+		finish()
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		if d.sending--; d.sending == 0 {
+			d.sent.Broadcast()
+		}
+	}()
 }
 
-// Deliver sends everything in the grant's outbox, waits until JetStream has
-// acknowledged it, and then empties the outbox, unless it is held. After an
-// error the outbox stays and may be delivered again: events carry a stable id,
-// and a schedule replaces the one before it.
+// Wait returns when what Send began is done, or left to reconciliation.
+func (d *Dispatcher) Wait() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for d.sending > 0 {
+		d.sent.Wait()
+	}
+}
+
+// Deliver publishes the outbox of a grant and clears it. After an error the
+// outbox stays and may be delivered again: events carry a stable id, and a
+// schedule replaces the one before it.
 func (d *Dispatcher) Deliver(ctx context.Context, g *store.Grant) error {
 	if g.Outbox == nil {
 		return nil
 	}
-	stream := ""
-	var acks []jetstream.PubAckFuture
+	ctx, cancel := context.WithTimeout(ctx, sendTimeout)
+	defer cancel()
+	sent, err := d.publishOutbox(ctx, g)
+	if err != nil {
+		return err
+	}
+	return d.finish(ctx, g, sent)
+}
+
+// published is an outbox on its way to JetStream.
+type published struct {
+	acks []jetstream.PubAckFuture
+	// stream is the identity of the stream that will hold the schedule; empty
+	// where the outbox has none.
+	stream string
+}
+
+func (d *Dispatcher) publishOutbox(ctx context.Context, g *store.Grant) (out published, err error) {
 	if g.Outbox.Schedule {
 		ack, err := d.schedule(ctx, g)
 		if err != nil {
-			return err
+			return out, err
 		}
 		if ack != nil {
-			stream, acks = d.Stream(g.ID), append(acks, ack)
+			out.stream, out.acks = d.Stream(g.ID), append(out.acks, ack)
 		}
 	}
 	for _, e := range g.Outbox.Events {
@@ -157,29 +171,33 @@ func (d *Dispatcher) Deliver(ctx context.Context, g *store.Grant) error {
 		msg.Header.Set("Content-Type", "application/cloudevents+json")
 		ack, err := d.publish(ctx, msg, kindOf(e.Subject), e.Trace, tracing.Grant(g.ID, g.BrokerType, g.Version), jetstream.WithMsgID(e.ID))
 		if err != nil {
-			return fmt.Errorf("publishing an event of grant %s: %w", g.ID, err)
+			return out, fmt.Errorf("publishing an event of grant %s: %w", g.ID, err)
 		}
-		acks = append(acks, ack)
+		out.acks = append(out.acks, ack)
 	}
-	for _, ack := range acks {
+	return out, nil
+}
+
+// finish waits until JetStream has acknowledged what was published, and then
+// clears the outbox. The record of a revoked grant has served its purpose with
+// that: it is deleted.
+func (d *Dispatcher) finish(ctx context.Context, g *store.Grant, sent published) error {
+	for _, ack := range sent.acks {
 		if err := await(ctx, ack); err != nil {
 			return fmt.Errorf("publishing the outbox of grant %s: %w", g.ID, err)
 		}
 	}
-	if g.State == store.Revoked {
-		if err := d.shredCopies(ctx, g.ID); err != nil {
-			return err
-		}
-		err := d.store.Delete(ctx, g)
-		if errors.Is(err, store.ErrConflict) {
-			return nil // connected anew meanwhile, or already gone
-		}
+	if g.State != store.Revoked {
+		return d.store.ClearOutbox(ctx, g, sent.stream)
+	}
+	if err := d.shredCopies(ctx, g.ID); err != nil {
 		return err
 	}
-	if g.Outbox.Held {
-		return nil
+	err := d.store.Delete(ctx, g)
+	if errors.Is(err, store.ErrConflict) {
+		return nil // connected anew meanwhile, or already gone
 	}
-	return d.store.Sent(ctx, g, stream)
+	return err
 }
 
 // schedule publishes the schedule of the grant's next action, or removes it
@@ -201,6 +219,8 @@ func (d *Dispatcher) beyond(due *store.Due) bool { return due.At.After(d.now().A
 // Later puts the message of a due action off to another time without touching
 // the grant: the action is as due as before.
 func (d *Dispatcher) Later(ctx context.Context, m events.RefreshDue, at time.Time) error {
+	ctx, cancel := context.WithTimeout(ctx, sendTimeout)
+	defer cancel()
 	ack, err := d.publishSchedule(ctx, m, at, tracing.Carry(ctx))
 	if err != nil {
 		return err

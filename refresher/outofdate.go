@@ -11,21 +11,6 @@ import (
 	"github.com/latchkey/latchkey/store"
 )
 
-// told tells what the refresh of an earlier delivery of a message brought, and
-// reports whether nothing else is to be done: the version after that of the
-// message exists, or the grant does not. Whoever made that version, its event
-// has one id.
-func (r *Refresher) told(ctx context.Context, m events.RefreshDue) (done bool, err error) {
-	g, err := r.store.Get(ctx, m.GrantID)
-	if errors.Is(err, store.ErrNotFound) {
-		return true, nil
-	}
-	if err != nil || g.Version <= m.Version || g.State == store.Revoked {
-		return false, err
-	}
-	return true, r.dispatcher.Retell(ctx, r.settler.Announcer, g, m.Version+1, events.TokenRefreshed)
-}
-
 // reschedule makes good what an out of date message may hide: it can have
 // replaced the schedule that is current.
 func (r *Refresher) reschedule(ctx context.Context, m events.RefreshDue) error {
@@ -59,15 +44,4 @@ func (r *Refresher) checkAge(g *store.Grant, scheduled events.RefreshDue) {
 	r.metrics.outdated.Inc()
 	r.log.Error("a schedule is newer than the grant it was made for: the database was restored from an older copy, and refresh tokens in it may have been replaced since",
 		zap.String("grant", g.ID), zap.Int64("scheduled", scheduled.Version), zap.Int64("stored", g.Version))
-}
-
-// arrived promises to tell what an attempt to store an answer left untold that
-// seemed to fail: what it wrote is there, perhaps without an outbox.
-func (r *Refresher) arrived(g *store.Grant) error {
-	if g.Outbox != nil {
-		return nil
-	}
-	r.settler.Schedule(g, g.Due)
-	g.Outbox.Held = true
-	return r.settler.Announce(g, events.TokenRefreshed, "")
 }

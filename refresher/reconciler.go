@@ -118,6 +118,9 @@ func (r *Reconciler) unscheduled(ctx context.Context) error {
 		skip = rand.IntN(spreadPages) * r.Config.Batch
 		return page, err
 	}, func(g *store.Grant) error {
+		if g.Outbox != nil && g.Outbox.Schedule {
+			return nil // changed just now; if nobody publishes it, unsent does
+		}
 		w.settler.Schedule(g, g.Due)
 		return w.dispatcher.Deliver(ctx, g)
 	})

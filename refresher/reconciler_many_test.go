@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"go.mongodb.org/mongo-driver/v2/mongo"
 
 	"github.com/latchkey/latchkey/cmd/sandbox/meshsim"
 	"github.com/latchkey/latchkey/store"
@@ -33,9 +34,13 @@ func TestManySchedulesAreMadeAgainByAllWorkers(t *testing.T) {
 	var both sync.WaitGroup
 	for _, w := range []*worker{a, b} {
 		both.Go(func() {
-			for range 3 {
-				if err := w.reconciler.Pass(t.Context()); err != nil {
+			for passes := 0; passes < 3; {
+				switch err := w.reconciler.Pass(t.Context()); {
+				case err == nil:
+					passes++
+				case !mongo.IsTimeout(err): // the embedded database may be slow
 					t.Error(err)
+					return
 				}
 			}
 		})

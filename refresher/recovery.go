@@ -35,8 +35,6 @@ type pending struct {
 	epoch       int64
 	renewed     bool
 	sent        time.Time
-	// held: a message is held until what the answer brought is told.
-	held bool
 }
 
 // plainPending exists only between (un)marshalling and sealing.
@@ -134,7 +132,8 @@ func (r *Refresher) Recover(ctx context.Context, body []byte) error {
 		return err
 	}
 	r.metrics.recovered.Inc()
-	return r.dispatcher.Tell(ctx, g)
+	r.dispatcher.Send(ctx, g)
+	return nil
 }
 
 // rescue puts an answer into the recovery stream and waits for the stream's

@@ -17,7 +17,7 @@ func TestARescuedAnswerHealsAnUnreadableGrant(t *testing.T) {
 	w := r.worker("a")
 	g := r.connect(w, meshsim.ConnectSpec{Accounts: []meshsim.Account{{ID: "one"}}})
 	r.failWrites(true)
-	require.NoError(t, w.Due(t.Context(), due(g), false))
+	require.NoError(t, w.Due(t.Context(), due(g)))
 	r.failWrites(false)
 	entry := r.entries()[0]
 
@@ -38,7 +38,7 @@ func TestAnOlderRescuedAnswerLeavesTheOutcomeUnknown(t *testing.T) {
 	w := r.worker("a")
 	g := r.connect(w, meshsim.ConnectSpec{Accounts: []meshsim.Account{{ID: "one"}}})
 	r.failWrites(true)
-	require.NoError(t, w.Due(t.Context(), due(g), false))
+	require.NoError(t, w.Due(t.Context(), due(g)))
 	r.failWrites(false)
 	require.NoError(t, w.Recover(t.Context(), r.entries()[0]))
 
@@ -48,7 +48,7 @@ func TestAnOlderRescuedAnswerLeavesTheOutcomeUnknown(t *testing.T) {
 	g.Epoch++
 	require.NoError(t, w.store.Save(t.Context(), g))
 	r.clock.advance(time.Hour)
-	require.NoError(t, w.Due(t.Context(), due(g), false))
+	require.NoError(t, w.Due(t.Context(), due(g)))
 	got := r.get(w, g.ID)
 	require.Nil(t, got.Lease)
 	require.NotNil(t, got.Unknown)

@@ -26,7 +26,7 @@ func TestAnAnswerThatTheDatabaseRefusesIsRescued(t *testing.T) {
 	a := r.worker("a")
 	g := r.connect(a, meshsim.ConnectSpec{Accounts: []meshsim.Account{{ID: "one"}, {ID: "two"}}})
 	r.failWrites(true)
-	require.NoError(t, a.Due(t.Context(), due(g), false))
+	require.NoError(t, a.Due(t.Context(), due(g)))
 	entries := r.entries()
 	require.Len(t, entries, 1)
 	require.NotContains(t, string(entries[0]), "sim-", "sealed")
@@ -53,7 +53,7 @@ func TestAWriteWhoseAnswerIsLostIsNotDoneTwice(t *testing.T) {
 	w := r.worker("a")
 	g := r.connect(w, meshsim.ConnectSpec{})
 	r.db.Proxy().LoseAnswers(func(command, collection string) bool { return command == "update" && collection == "grants" })
-	require.NoError(t, w.Due(t.Context(), due(g), false))
+	require.NoError(t, w.Due(t.Context(), due(g)))
 	r.db.Proxy().LoseAnswers(nil)
 	require.Equal(t, int64(2), r.get(w, g.ID).Version, "it was written")
 	for _, entry := range r.entries() {
@@ -107,11 +107,11 @@ func TestALeaseTakenOverLeavesTheOutcomeUnknown(t *testing.T) {
 	})
 	r.clock.advance(time.Minute)
 	var leased *store.LeasedError
-	require.ErrorAs(t, w.Due(t.Context(), due(g), false), &leased, "clocks may differ")
+	require.ErrorAs(t, w.Due(t.Context(), due(g)), &leased, "clocks may differ")
 	r.clock.advance(10 * time.Second)
 
 	require.NoError(t, r.sim.Script("one", meshsim.Failed("no")))
-	require.NoError(t, w.Due(t.Context(), due(g), false))
+	require.NoError(t, w.Due(t.Context(), due(g)))
 	got := r.get(w, g.ID)
 	require.Equal(t, r.clock.Now(), got.Unknown.UTC())
 	require.Equal(t, []string{"token.expired: outcome_lost"}, r.told("user"))
@@ -122,12 +122,12 @@ func TestARescuedAnswerIsAppliedBeforeTheOldTokenIsPresentedAgain(t *testing.T) 
 	a, b := r.worker("a"), r.worker("b")
 	g := r.connect(a, meshsim.ConnectSpec{})
 	r.failWrites(true)
-	require.NoError(t, a.Due(t.Context(), due(g), false))
+	require.NoError(t, a.Due(t.Context(), due(g)))
 	r.failWrites(false)
 	require.NotNil(t, r.get(a, g.ID).Lease, "which nobody gave back")
 
 	r.clock.advance(2 * time.Minute)
-	require.NoError(t, b.Due(t.Context(), due(g), false))
+	require.NoError(t, b.Due(t.Context(), due(g)))
 	require.Equal(t, 1, r.calls(), "the answer was there")
 	got := r.get(b, g.ID)
 	require.Equal(t, int64(2), got.Version)
@@ -145,7 +145,7 @@ func TestALateHolderDoesNotOverwrite(t *testing.T) {
 	first := r.inBackground(a, due(g))
 	r.wait(r.held)
 	r.clock.advance(2 * time.Minute) // the lease of the first runs out during its call
-	require.NoError(t, b.Due(t.Context(), due(g), false))
+	require.NoError(t, b.Due(t.Context(), due(g)))
 	won := r.get(b, g.ID)
 	require.Equal(t, int64(2), won.Applied)
 
@@ -166,7 +166,7 @@ func TestRecoverPassesOver(t *testing.T) {
 	rescued := func() (*store.Grant, []byte) {
 		g := r.connect(w, meshsim.ConnectSpec{})
 		r.failWrites(true)
-		require.NoError(t, w.Due(t.Context(), due(g), false))
+		require.NoError(t, w.Due(t.Context(), due(g)))
 		r.failWrites(false)
 		all := r.entries()
 		return r.get(w, g.ID), all[len(all)-1]
@@ -215,7 +215,7 @@ func TestARescuedAnswerOfAGrantConnectedAnewIsNoDuplicate(t *testing.T) {
 	for n := 1; n <= 2; n++ {
 		g := r.connect(w, meshsim.ConnectSpec{Accounts: []meshsim.Account{{ID: "one"}}})
 		r.failWrites(true)
-		require.NoError(t, w.Due(t.Context(), due(g), false))
+		require.NoError(t, w.Due(t.Context(), due(g)))
 		r.failWrites(false)
 		require.Len(t, r.entries(), n)
 		if n == 1 {

@@ -20,7 +20,7 @@ func TestARefreshFromLeaseToEvent(t *testing.T) {
 	r := newRig(t)
 	w := r.worker("a")
 	g := r.connect(w, meshsim.ConnectSpec{Accounts: []meshsim.Account{{ID: "one", Name: "One"}, {ID: "two", Name: "Two"}}})
-	require.NoError(t, w.Due(t.Context(), due(g), false))
+	require.NoError(t, w.Due(t.Context(), due(g)))
 
 	got := r.get(w, g.ID)
 	require.Equal(t, int64(2), got.Version)
@@ -38,7 +38,7 @@ func TestDuplicateAndStaleMessagesCallNobody(t *testing.T) {
 	w := r.worker("a")
 	g := r.connect(w, meshsim.ConnectSpec{})
 	old := due(g)
-	require.NoError(t, w.Due(t.Context(), old, false))
+	require.NoError(t, w.Due(t.Context(), old))
 	scheduled := r.schedule(g.ID)
 	require.NotNil(t, scheduled)
 
@@ -48,13 +48,13 @@ func TestDuplicateAndStaleMessagesCallNobody(t *testing.T) {
 		"another time":    {GrantID: g.ID, BrokerType: g.BrokerType, Version: 2, DueAt: r.clock.Now().Add(time.Second)},
 		"no such grant":   {GrantID: "nobody", BrokerType: "coinbase", Version: 1, DueAt: r.clock.Now()},
 	} {
-		require.NoError(t, w.Due(t.Context(), m, false), name)
+		require.NoError(t, w.Due(t.Context(), m), name)
 	}
 	require.Equal(t, 1, r.calls())
 
 	// A stale message may have replaced the current schedule, which is made again.
 	require.NoError(t, w.dispatcher.Later(t.Context(), old, r.clock.Now().Add(hour)))
-	require.NoError(t, w.Due(t.Context(), old, false))
+	require.NoError(t, w.Due(t.Context(), old))
 	require.Equal(t, scheduled.Data, r.schedule(g.ID).Data)
 	require.Equal(t, 1, r.calls())
 	r.soundTokens(w, g.ID)
@@ -68,13 +68,13 @@ func TestTwoWorkersAtOnceMakeOneCall(t *testing.T) {
 	first := r.inBackground(a, due(g))
 	r.wait(r.held)
 	var leased *store.LeasedError
-	require.ErrorAs(t, b.Due(t.Context(), due(g), false), &leased)
+	require.ErrorAs(t, b.Due(t.Context(), due(g)), &leased)
 	require.Equal(t, r.clock.Now().Add(time.Minute), leased.Until.UTC())
 	_, err := b.Now(t.Context(), r.get(b, g.ID))
 	require.ErrorAs(t, err, &leased)
 	r.let <- struct{}{}
 	require.NoError(t, r.result(first))
-	require.NoError(t, b.Due(t.Context(), due(g), false), "out of date by now")
+	require.NoError(t, b.Due(t.Context(), due(g)), "out of date by now")
 	require.Equal(t, 1, r.calls())
 	r.soundTokens(a, g.ID)
 }
@@ -98,7 +98,7 @@ func TestTheAnswerIsKeptWhenTheCallerLeaves(t *testing.T) {
 	r.hold("one")
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- w.Due(ctx, due(g), false) }()
+	go func() { done <- w.Due(ctx, due(g)) }()
 	r.wait(r.held)
 	cancel()
 	r.let <- struct{}{}
@@ -115,13 +115,13 @@ func TestWhatARequestBrings(t *testing.T) {
 
 	t.Run("no wish for a new refresh token before its time", func(t *testing.T) {
 		g := r.connect(w, meshsim.ConnectSpec{Institution: &onRequest})
-		require.NoError(t, w.Due(t.Context(), due(g), false))
+		require.NoError(t, w.Due(t.Context(), due(g)))
 		chain, _ := r.sim.Ledger().Chain(g.Accounts[0].ID)
 		require.Len(t, chain.Refresh, 1)
 	})
 	t.Run("a wish for a new one when it is time", func(t *testing.T) {
 		g := r.connect(w, meshsim.ConnectSpec{Institution: &onRequest}, func(g *store.Grant) { g.Refresh = lasting(r.clock.Now().Add(-89*day), 90*day) })
-		require.NoError(t, w.Due(t.Context(), due(g), false))
+		require.NoError(t, w.Due(t.Context(), due(g)))
 		chain, _ := r.sim.Ledger().Chain(g.Accounts[0].ID)
 		require.Len(t, chain.Refresh, 2)
 		require.Equal(t, r.clock.Now(), r.get(w, g.ID).Refresh.Since.UTC())
@@ -129,15 +129,15 @@ func TestWhatARequestBrings(t *testing.T) {
 	})
 	t.Run("the access token where the broker is known to need it", func(t *testing.T) {
 		g := r.connect(w, meshsim.ConnectSpec{BrokerType: "weBull"})
-		require.NoError(t, w.Due(t.Context(), due(g), false))
+		require.NoError(t, w.Due(t.Context(), due(g)))
 		require.Equal(t, int64(2), r.get(w, g.ID).Version)
 	})
 	t.Run("the access token where the broker turns out to need it", func(t *testing.T) {
 		g := r.connect(w, meshsim.ConnectSpec{BrokerType: "picky", Institution: &meshsim.Institution{NeedsAccessToken: true, AccessLifetime: hour}})
-		require.NoError(t, w.Due(t.Context(), due(g), false))
+		require.NoError(t, w.Due(t.Context(), due(g)))
 		g = r.get(w, g.ID)
 		require.True(t, g.SendAccess)
-		require.NoError(t, w.Due(t.Context(), due(g), false))
+		require.NoError(t, w.Due(t.Context(), due(g)))
 		require.Equal(t, int64(2), r.get(w, g.ID).Version)
 		r.soundTokens(w, g.ID)
 	})
@@ -158,7 +158,7 @@ func TestFailuresAreStored(t *testing.T) {
 	} {
 		g := r.connect(w, meshsim.ConnectSpec{Accounts: []meshsim.Account{{ID: name}}}, func(g *store.Grant) { g.UserID = name })
 		require.NoError(t, r.sim.Script(name, c.action))
-		require.NoError(t, w.Due(t.Context(), due(g), false), name)
+		require.NoError(t, w.Due(t.Context(), due(g)), name)
 		got := r.get(w, g.ID)
 		require.Equal(t, c.state, got.State, name)
 		require.Equal(t, int64(1), got.Version, name)
@@ -173,9 +173,9 @@ func TestRefusedCredentialsPutEverythingOff(t *testing.T) {
 	w := r.worker("a")
 	g, other := r.connect(w, meshsim.ConnectSpec{Accounts: []meshsim.Account{{ID: "one"}}}), r.connect(w, meshsim.ConnectSpec{BrokerType: "other"})
 	require.NoError(t, r.sim.Script("one", meshsim.HTTPStatus(401)))
-	require.NoError(t, w.Due(t.Context(), due(g), false))
+	require.NoError(t, w.Due(t.Context(), due(g)))
 	var later *refresher.LaterError
-	require.ErrorAs(t, w.Due(t.Context(), due(other), false), &later)
+	require.ErrorAs(t, w.Due(t.Context(), due(other)), &later)
 	require.Equal(t, refresher.LaterError{After: 10 * time.Second, Why: "credentials"}, *later)
 	require.Equal(t, 1, r.calls())
 	require.Equal(t, store.Active, r.get(w, g.ID).State)
@@ -189,16 +189,16 @@ func TestMessagesThatCallNobodyDoNotHideFailures(t *testing.T) {
 	for range 2 {
 		g := r.connect(w, meshsim.ConnectSpec{})
 		require.NoError(t, r.sim.Script(g.Accounts[0].ID, meshsim.HTTPStatus(500)))
-		require.NoError(t, w.Due(t.Context(), due(g), false))
+		require.NoError(t, w.Due(t.Context(), due(g)))
 		stale := due(g)
-		err := w.Due(t.Context(), stale, false)
+		err := w.Due(t.Context(), stale)
 		var later *refresher.LaterError
 		if err != nil {
 			require.ErrorAs(t, err, &later)
 		}
 	}
 	var later *refresher.LaterError
-	require.ErrorAs(t, w.Due(t.Context(), due(r.connect(w, meshsim.ConnectSpec{})), false), &later)
+	require.ErrorAs(t, w.Due(t.Context(), due(r.connect(w, meshsim.ConnectSpec{}))), &later)
 	require.Equal(t, "breaker", later.Why)
 }
 
@@ -208,7 +208,7 @@ func TestWithoutKMSNothingIsSpent(t *testing.T) {
 	g := r.connect(writer, meshsim.ConnectSpec{})
 
 	r.kms.Faults().Always(kmssim.ServiceUnavailable)
-	require.ErrorIs(t, w.Due(t.Context(), due(g), false), envelope.ErrKMS)
+	require.ErrorIs(t, w.Due(t.Context(), due(g)), envelope.ErrKMS)
 	require.Equal(t, g, r.get(w, g.ID), "not even a lease was taken")
 
 	r.kms.Faults().Clear()
@@ -216,7 +216,7 @@ func TestWithoutKMSNothingIsSpent(t *testing.T) {
 	_, err := w.envelope.Sealer(t.Context(), "user")
 	require.NoError(t, err)
 	r.kms.Faults().Always(kmssim.ServiceUnavailable)
-	require.NoError(t, w.Due(t.Context(), due(g), false), "the key to seal is there, the key to open is not")
+	require.NoError(t, w.Due(t.Context(), due(g)), "the key to seal is there, the key to open is not")
 	require.Zero(t, r.calls())
 	got := r.get(w, g.ID)
 	require.Equal(t, store.Active, got.State)
@@ -225,7 +225,7 @@ func TestWithoutKMSNothingIsSpent(t *testing.T) {
 
 	r.kms.Faults().Clear()
 	r.clock.advance(time.Minute)
-	require.NoError(t, w.Due(t.Context(), due(got), false))
+	require.NoError(t, w.Due(t.Context(), due(got)))
 	r.soundTokens(w, g.ID)
 }
 
@@ -236,7 +236,7 @@ func TestATokenSetThatDoesNotOpen(t *testing.T) {
 		g := r.connect(w, meshsim.ConnectSpec{}, func(g *store.Grant) { g.UserID = "changed" })
 		g.Sealed.Data[len(g.Sealed.Data)-1] ^= 1
 		r.alter(g.ID, bson.D{{Key: "sealed.data", Value: g.Sealed.Data}})
-		require.NoError(t, w.Due(t.Context(), due(g), false))
+		require.NoError(t, w.Due(t.Context(), due(g)))
 		got := r.get(w, g.ID)
 		require.Equal(t, store.Expired, got.State)
 		require.Equal(t, events.ReasonUnreadable, got.Reason)
@@ -245,14 +245,14 @@ func TestATokenSetThatDoesNotOpen(t *testing.T) {
 	t.Run("its key is missing: a restored key saves it", func(t *testing.T) {
 		g := r.connect(w, meshsim.ConnectSpec{}, func(g *store.Grant) { g.UserID = "keyless" })
 		r.alter(g.ID, bson.D{{Key: "sealed.key", Value: "missing"}})
-		require.NoError(t, w.Due(t.Context(), due(g), false))
+		require.NoError(t, w.Due(t.Context(), due(g)))
 		got := r.get(w, g.ID)
 		require.Equal(t, store.Active, got.State)
 		require.Empty(t, r.told("keyless"))
 		require.True(t, got.Due.At.After(r.clock.Now()))
 
 		r.alter(g.ID, bson.D{{Key: "sealed.key", Value: g.Sealed.KeyID}})
-		require.NoError(t, w.Due(t.Context(), due(got), false))
+		require.NoError(t, w.Due(t.Context(), due(got)))
 		r.soundTokens(w, g.ID)
 	})
 	require.Equal(t, 1, r.calls())

@@ -101,20 +101,12 @@ func (r *Refresher) Stop() { r.queue.Close() }
 func (r *Refresher) Wait() { r.underWay.Wait() }
 
 // Due handles a refresh.due message, which the caller acknowledges when it
-// returns nil: all is done and told, or the message is out of date. again: the
-// message has been delivered before, so that somebody may have died between
-// doing and telling. A *LaterError or *store.LeasedError tells when to come
-// back; after any other error nothing was spent, or what was got is stored and
-// is told when the message comes again.
-func (r *Refresher) Due(ctx context.Context, m events.RefreshDue, again bool) error {
+// returns nil: all is done, or the message is out of date. A *LaterError or
+// *store.LeasedError tells when to come back; after any other error nothing was
+// spent, or the answer is on its way into the database.
+func (r *Refresher) Due(ctx context.Context, m events.RefreshDue) error {
 	r.underWay.Add(1)
 	defer r.underWay.Done()
-	if again {
-		// Not to be put off: another schedule would take the place of this message.
-		if done, err := r.told(ctx, m); done || err != nil {
-			return err
-		}
-	}
 	done, err := r.queue.Enter(ctx, m.BrokerType, Urgency{Unknown: m.Unknown, Idle: m.Idle, ExpiresAt: m.ExpiresAt})
 	if err != nil {
 		return err
@@ -207,14 +199,12 @@ func (r *Refresher) refresh(ctx context.Context, m events.RefreshDue, user strin
 		done(idle)
 		return r.unopened(ctx, g, err)
 	}
-	return r.call(ctx, g, tokens, sealer, dueAt != nil, done)
+	return r.call(ctx, g, tokens, sealer, done)
 }
 
 // call spends the refresh token. From here on nothing is given up for the
-// sake of ctx: the answer is kept even while the process shuts down. held: the
-// caller holds a message until the outcome is told. The error then may come
-// with a grant: its tokens are stored, and the message has to tell it.
-func (r *Refresher) call(ctx context.Context, g *store.Grant, tokens store.TokenSet, sealer envelope.Sealer, held bool, done func(*Failure)) (*store.Grant, error) {
+// sake of ctx: the answer is kept even while the process shuts down.
+func (r *Refresher) call(ctx context.Context, g *store.Grant, tokens store.TokenSet, sealer envelope.Sealer, done func(*Failure)) (*store.Grant, error) {
 	ctx = context.WithoutCancel(ctx)
 	sent := r.now()
 	request := RefreshRequest{BrokerType: g.BrokerType, RefreshToken: tokens.RefreshToken, TradeToken: tokens.TradeToken}
@@ -238,19 +228,19 @@ func (r *Refresher) call(ctx context.Context, g *store.Grant, tokens store.Token
 	r.metrics.call(g.BrokerType, r.now().Sub(sent), nil)
 	saved, err := r.keep(ctx, g, pending{
 		answer: answer, presented: tokens.RefreshToken, connectedAt: g.ConnectedAt, epoch: g.Epoch,
-		renewed: request.CreateNewRefreshToken, sent: sent, held: held,
+		renewed: request.CreateNewRefreshToken, sent: sent,
 	}, sealer)
 	if err != nil || saved == nil {
 		return nil, err
 	}
 	tracing.Log(ctx, r.log).Info("refreshed", zap.String("grant", g.ID), zap.String("broker", g.BrokerType), zap.Int64("version", saved.Version))
-	untold := r.dispatcher.Tell(ctx, saved)
+	r.dispatcher.Send(ctx, saved)
 	if len(saved.Accounts) != len(g.Accounts) || saved.Rev != g.Rev+1 {
 		if err := r.changed(ctx, g.UserID); err != nil {
 			r.log.Warn("sorting out accounts after a refresh failed; the next connect or refresh does it", zap.String("grant", g.ID), zap.Error(err))
 		}
 	}
-	return saved, untold
+	return saved, nil
 }
 
 // failed stores what a failure means. If that can't be stored now the lease
@@ -383,7 +373,7 @@ func (r *Refresher) apply(ctx context.Context, g *store.Grant, p pending, sealer
 			return nil, err
 		}
 		if g.Applied == p.epoch && p.connectedAt.Equal(g.ConnectedAt) {
-			return g, r.arrived(g) // an earlier attempt succeeded after all
+			return g, nil // an earlier attempt succeeded after all
 		}
 		if !Supersedes(g, current.RefreshToken, p.presented, p.connectedAt, p.answer, p.epoch) {
 			r.metrics.discarded.Inc()
@@ -396,9 +386,6 @@ func (r *Refresher) apply(ctx context.Context, g *store.Grant, p pending, sealer
 			return nil, err
 		}
 		next.Sealed = store.SealTokens(sealer, tokens, next.Binding())
-		if p.held && g.Outbox == nil {
-			r.dispatcher.Hold(next)
-		}
 		err = r.store.Save(ctx, next)
 		if err == nil {
 			r.record(audit.Sealed, audit.OutcomeRefresh, next)

@@ -57,6 +57,8 @@ type rig struct {
 
 	// held takes the calls that hold stopped; each goes on when let receives.
 	held, let chan struct{}
+
+	workers []*worker
 }
 
 func newRig(t *testing.T) *rig {
@@ -139,6 +141,7 @@ func (r *rig) worker(id string, change ...func(*refresher.Deps)) *worker {
 	r.t.Cleanup(func() { _ = db.Close(context.Background()) })
 	require.NoError(r.t, db.Ensure(ctx))
 	w := &worker{store: db}
+	r.workers = append(r.workers, w)
 	w.envelope = envelope.New(envelope.Options{
 		KMS: kms.NewFromConfig(r.kms.Config(r.kmsURL), func(o *kms.Options) { o.Retryer = aws.NopRetryer{} }), Store: db, KeyID: "alias/test", Now: r.clock.Now,
 	})
@@ -208,9 +211,17 @@ func due(g *store.Grant) events.RefreshDue {
 
 func (r *rig) get(w *worker, id string) *store.Grant {
 	r.t.Helper()
+	r.sent()
 	g, err := w.store.Get(r.t.Context(), id)
 	require.NoError(r.t, err)
 	return g
+}
+
+// sent waits until everything is sent that workers have begun to send.
+func (r *rig) sent() {
+	for _, w := range r.workers {
+		w.dispatcher.Wait()
+	}
 }
 
 // hold stops the next refresh of an account once the institution has done its
@@ -223,7 +234,7 @@ func (r *rig) hold(account string) {
 // inBackground handles a due message and returns where its error arrives.
 func (r *rig) inBackground(w *worker, m events.RefreshDue) <-chan error {
 	done := make(chan error, 1)
-	go func() { done <- w.Due(context.Background(), m, false) }()
+	go func() { done <- w.Due(context.Background(), m) }()
 	return done
 }
 
@@ -285,6 +296,7 @@ func (r *rig) soundTokens(w *worker, id string) {
 // messages returns what lies in a stream under a subject.
 func (r *rig) messages(stream, subject string) []*jetstream.RawStreamMsg {
 	r.t.Helper()
+	r.sent()
 	s, err := r.js.Stream(r.t.Context(), stream)
 	require.NoError(r.t, err)
 	var out []*jetstream.RawStreamMsg

@@ -71,7 +71,7 @@ func TestTracesGoOnThroughDetours(t *testing.T) {
 	w.dispatcher.Tracer = tracing.NewTracer(provider)
 	ctx, span := provider.Tracer("test").Start(t.Context(), "process")
 	r.failWrites(true)
-	require.NoError(t, w.Due(ctx, due(g), false))
+	require.NoError(t, w.Due(ctx, due(g)))
 	r.failWrites(false)
 	span.End()
 	var names []string

@@ -18,7 +18,7 @@ func TestATryAfterALostAnswerHasALaneOfItsOwn(t *testing.T) {
 	g := r.connect(w, meshsim.ConnectSpec{Accounts: []meshsim.Account{{ID: "one"}}})
 	require.NoError(t, w.dispatcher.Deliver(t.Context(), g))
 	require.NoError(t, r.sim.Script("one", meshsim.Drop()))
-	require.NoError(t, w.Due(t.Context(), due(g), false))
+	require.NoError(t, w.Due(t.Context(), due(g)))
 	got := r.get(w, g.ID)
 	require.NotNil(t, got.Unknown)
 	scheduled := r.schedule(g.ID)

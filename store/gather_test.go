@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"go.mongodb.org/mongo-driver/v2/event"
 
 	"github.com/latchkey/latchkey/cmd/sandbox/engines/enginestest"
 	"github.com/latchkey/latchkey/store"
@@ -159,4 +160,41 @@ func TestWhoeverEndsEarlyLeavesTheOthers(t *testing.T) {
 			require.NoError(t, err)
 		}
 	}
+}
+
+// The outboxes of grants that changed at once are cleared by few commands, and
+// each under its own revision.
+func TestOutboxesAreClearedTogether(t *testing.T) {
+	db := enginestest.MongoDB(t)
+	o := options(t, db)
+	var updates atomic.Int64
+	o.Monitor = &event.CommandMonitor{Started: func(_ context.Context, e *event.CommandStartedEvent) {
+		if e.CommandName == "update" {
+			updates.Add(1)
+		}
+	}}
+	s := connect(t, o)
+	require.NoError(t, s.Ensure(t.Context()))
+	grants := make([]*store.Grant, 120)
+	for i := range grants {
+		grants[i] = active(fmt.Sprint("g", i))
+		grants[i].Outbox = outbox(now)
+	}
+	insert(t, s, grants...)
+	for _, g := range grants[:10] {
+		require.NoError(t, s.Save(t.Context(), g.Clone())) // g is out of date
+	}
+	updates.Store(0)
+	slowly(t, db)
+	for _, err := range many(len(grants), func(i int) error { return s.ClearOutbox(t.Context(), grants[i], "stream") }) {
+		require.NoError(t, err)
+	}
+	db.Proxy().Delay(0)
+	require.Less(t, updates.Load(), int64(len(grants)/4))
+	for i, g := range grants {
+		require.Equal(t, i < 10, get(t, s, g.ID).Outbox != nil)
+	}
+
+	db.Proxy().FailWrites(13, func(string, string) bool { return true })
+	require.ErrorContains(t, s.ClearOutbox(t.Context(), grants[0], ""), "clearing the outbox of grant g0")
 }

@@ -49,11 +49,6 @@ type Grant struct {
 
 	// ConnectedAt is when the user gave this grant. The newest connect wins.
 	ConnectedAt time.Time `bson:"connectedAt"`
-	// ConnectedIn is the version that this connect made; 0: not known.
-	ConnectedIn int64 `bson:"connectedIn,omitempty"`
-	// Born is when the record was made: what tells it from one of the same id
-	// that was erased before. Zero: not known.
-	Born time.Time `bson:"born,omitempty"`
 	// Version grows by one with every token set.
 	Version int64 `bson:"version"`
 	// Rev grows by one with every write of the document.
@@ -161,15 +156,12 @@ type Lease struct {
 }
 
 // Outbox is what a change still has to tell NATS. It is written with the
-// change and removed when NATS has acknowledged all of it.
+// change and cleared when NATS has acknowledged all of it.
 type Outbox struct {
 	Since  time.Time     `bson:"since"`
 	Events []OutboxEvent `bson:"events,omitempty"`
 	// Schedule: the schedule of the grant has to be made, replaced or removed.
 	Schedule bool `bson:"schedule,omitempty"`
-	// Held: whoever makes the change holds a message that comes again until all
-	// of this is sent, so it need not be written with the change.
-	Held bool `bson:"-"`
 }
 
 // OutboxEvent is an encoded lifecycle event.
@@ -231,16 +223,6 @@ func (g *Grant) Account(id string) *Account {
 		}
 	}
 	return nil
-}
-
-// document is what is written of the grant.
-func (g *Grant) document() *Grant {
-	if g.Outbox == nil || !g.Outbox.Held {
-		return g
-	}
-	doc := *g
-	doc.Outbox = nil
-	return &doc
 }
 
 // Clone returns a copy that shares nothing that callers change in place.

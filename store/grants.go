@@ -75,7 +75,7 @@ func (s *Store) Insert(ctx context.Context, g *Grant) (err error) {
 	g.traced(ctx)
 	ctx, span := startSpan(ctx, "insert", g)
 	defer func() { tracing.End(span, err) }()
-	doc, err := bson.Marshal(g.document())
+	doc, err := bson.Marshal(g)
 	if err == nil {
 		_, err = s.inserts.do(ctx, doc)
 	}
@@ -90,13 +90,19 @@ func (s *Store) Insert(ctx context.Context, g *Grant) (err error) {
 
 func (s *Store) insertAll(ctx context.Context, docs []bson.Raw) []outcome[struct{}] {
 	_, err := s.grants.InsertMany(ctx, docs, options.InsertMany().SetOrdered(false))
+	return bulkOutcomes(len(docs), err)
+}
+
+// bulkOutcomes tells the outcome of each of the n statements of an unordered
+// bulk from its error.
+func bulkOutcomes(n int, err error) []outcome[struct{}] {
 	var bulk mongo.BulkWriteException
 	if !errors.As(err, &bulk) {
-		return failed[struct{}](len(docs), err) // all, or none
+		return failed[struct{}](n, err) // all, or none
 	}
-	all := make([]outcome[struct{}], len(docs))
+	all := make([]outcome[struct{}], n)
 	if bulk.WriteConcernError != nil {
-		all = failed[struct{}](len(docs), bulk.WriteConcernError)
+		all = failed[struct{}](n, bulk.WriteConcernError)
 	}
 	for _, e := range bulk.WriteErrors {
 		all[e.Index].err = e.WriteError
@@ -112,7 +118,7 @@ func (s *Store) Save(ctx context.Context, g *Grant) (err error) {
 	g.traced(ctx)
 	ctx, span := startSpan(ctx, "replace", g)
 	defer func() { tracing.End(span, err) }()
-	res, err := s.grants.ReplaceOne(ctx, revision(g.ID, g.Rev-1), g.document())
+	res, err := s.grants.ReplaceOne(ctx, revision(g.ID, g.Rev-1), g)
 	switch {
 	case err != nil:
 		err = fmt.Errorf("saving grant %s: %w", g.ID, err)
@@ -207,35 +213,25 @@ func (s *Store) whyNoLease(ctx context.Context, r LeaseRequest) error {
 	return fmt.Errorf("leasing grant %s: %w", r.GrantID, ErrStale)
 }
 
-// Sent removes the outbox of a grant if the document still has the revision
-// of g, and records in which stream its schedule lies. A conflict is no error:
-// whoever changed the grant sends what remains.
-func (s *Store) Sent(ctx context.Context, g *Grant, stream string) error {
+// ClearOutbox removes the outbox of a grant if the document still has the
+// revision of g, and records which stream holds the schedule, empty for none. A
+// conflict is no error: whoever changed the grant sends what remains. Calls that
+// come while another is under way share one command.
+func (s *Store) ClearOutbox(ctx context.Context, g *Grant, stream string) error {
 	update := bson.D{{Key: "$unset", Value: bson.D{{Key: "outbox", Value: ""}}}}
 	if g.Due != nil && stream != "" {
 		update = append(update, bson.E{Key: "$set", Value: bson.D{{Key: "due.stream", Value: stream}}})
 	}
-	if _, err := s.grants.UpdateOne(ctx, revision(g.ID, g.Rev), update); err != nil {
-		return fmt.Errorf("emptying the outbox of grant %s: %w", g.ID, err)
+	_, err := s.clears.do(ctx, mongo.NewUpdateOneModel().SetFilter(revision(g.ID, g.Rev)).SetUpdate(update))
+	if err != nil {
+		return fmt.Errorf("clearing the outbox of grant %s: %w", g.ID, err)
 	}
 	return nil
 }
 
-// Owe writes a held outbox after all, if the document still has the revision of
-// g. ErrConflict: it has not, and nothing was written.
-func (s *Store) Owe(ctx context.Context, g *Grant) error {
-	set := bson.D{{Key: "outbox", Value: g.Outbox}}
-	if g.Due != nil {
-		set = append(set, bson.E{Key: "due.stream", Value: ""})
-	}
-	res, err := s.grants.UpdateOne(ctx, revision(g.ID, g.Rev), bson.D{{Key: "$set", Value: set}})
-	if err == nil && res.MatchedCount == 0 {
-		err = ErrConflict
-	}
-	if err != nil {
-		return fmt.Errorf("writing what is untold of grant %s: %w", g.ID, err)
-	}
-	return nil
+func (s *Store) clearAll(ctx context.Context, updates []mongo.WriteModel) []outcome[struct{}] {
+	_, err := s.grants.BulkWrite(ctx, updates, options.BulkWrite().SetOrdered(false))
+	return bulkOutcomes(len(updates), err)
 }
 
 // Used records that the tokens of the present version of grants were asked for.

@@ -81,30 +81,30 @@ func TestDeleteOnlyWhatWasRead(t *testing.T) {
 	require.ErrorIs(t, s.Delete(t.Context(), g), store.ErrConflict)
 }
 
-func TestSentEmptiesTheOutbox(t *testing.T) {
+func TestClearOutbox(t *testing.T) {
 	s := open(t)
 	g := active("g")
 	g.Outbox = outbox(now)
 	insert(t, s, g)
-	require.NoError(t, s.Sent(t.Context(), g, "stream-1"))
+	require.NoError(t, s.ClearOutbox(t.Context(), g, "stream-1"))
 	after := get(t, s, "g")
 	require.Nil(t, after.Outbox)
 	require.Equal(t, "stream-1", after.Due.Stream)
 	require.Equal(t, g.Rev, after.Rev)
 }
 
-func TestSentWithoutAStreamLeavesTheSchedule(t *testing.T) {
+func TestClearOutboxWithoutAStreamLeavesTheSchedule(t *testing.T) {
 	s := open(t)
 	g := active("g")
 	g.Due.Stream, g.Outbox = "stream-1", outbox(now)
 	insert(t, s, g)
-	require.NoError(t, s.Sent(t.Context(), g, ""))
+	require.NoError(t, s.ClearOutbox(t.Context(), g, ""))
 	require.Equal(t, "stream-1", get(t, s, "g").Due.Stream)
 
 	idle := active("idle")
 	idle.Due, idle.Outbox = nil, outbox(now)
 	insert(t, s, idle)
-	require.NoError(t, s.Sent(t.Context(), idle, "stream-1"))
+	require.NoError(t, s.ClearOutbox(t.Context(), idle, "stream-1"))
 	require.Nil(t, get(t, s, "idle").Due, "what is not due is not made due")
 	require.Nil(t, get(t, s, "idle").Outbox)
 }
@@ -117,7 +117,7 @@ func TestSentOfAnOlderRevisionDoesNothing(t *testing.T) {
 	stale := g.Clone()
 	g.Outbox.Events[0].ID = "e2"
 	require.NoError(t, s.Save(t.Context(), g))
-	require.NoError(t, s.Sent(t.Context(), stale, "stream-1"))
+	require.NoError(t, s.ClearOutbox(t.Context(), stale, "stream-1"))
 	require.Equal(t, g, get(t, s, "g"))
 }
 

@@ -94,7 +94,7 @@ func TestErrorsOfAnAbsentServerSayWhatWasBeingDone(t *testing.T) {
 		"saving grant g":                       func() error { return s.Save(ctx, g) },
 		"deleting grant g":                     func() error { return s.Delete(ctx, g) },
 		"leasing grant g":                      func() error { _, _, err := s.Acquire(ctx, store.LeaseRequest{GrantID: "g"}); return err },
-		"emptying the outbox of grant g":       func() error { return s.Sent(ctx, g, "s") },
+		"clearing the outbox of grant g":       func() error { return s.ClearOutbox(ctx, g, "s") },
 		"recording a schedule made again":      func() error { return s.Poked(ctx, g, now) },
 		"listing the streams of schedules":     func() error { _, err := s.OtherStreams(ctx, []string{"s"}); return err },
 		"listing grants without a schedule":    func() error { _, err := s.ScheduledIn(ctx, "s", now, 0, 1); return err },

@@ -59,6 +59,7 @@ type Store struct {
 	auditHeads  *mongo.Collection
 
 	inserts      gather[bson.Raw, struct{}]
+	clears       gather[mongo.WriteModel, struct{}]
 	userReads    gather[string, []*Grant]
 	revokedReads gather[[]string, map[string]time.Time]
 }
@@ -98,6 +99,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		auditHeads:  db.Collection("audit_heads"),
 	}
 	s.inserts.doing, s.inserts.run = "storing grants", s.insertAll
+	s.clears.doing, s.clears.run = "clearing outboxes", s.clearAll
 	s.userReads.doing, s.userReads.run = "reading users' grants", s.byUsers
 	s.revokedReads.doing, s.revokedReads.run = "reading disconnects", s.revokedAt
 	return s, nil

@@ -55,6 +55,7 @@ type worker struct {
 	keys       *handlers.ConnectKeys
 	envelope   *envelope.Envelope
 	refresher  *refresher.Refresher
+	dispatcher *refresher.Dispatcher
 	reconciler *refresher.Reconciler
 	mesh       *refresher.Mesh
 	audit      *audit.Log // nil: off
@@ -200,7 +201,7 @@ func (w *worker) assemble(ctx context.Context) error {
 		WorkerID: cfg.Worker.ID, NewID: newID, Now: w.now, Lease: cfg.Refresh.Lease, ClockSkew: cfg.Worker.ClockSkew,
 		SendAccess: cfg.Mesh.AccessTokenBrokers, Changed: connector.Resolve, Audit: w.audit, Log: w.log, Metrics: w.reg,
 	})
-	w.refresher, w.letters = r, dead
+	w.refresher, w.dispatcher, w.letters = r, dispatcher, dead
 	w.tokens = handlers.NewTokenService(w.db, r, w.subj, cfg.Tokens, cfg.Worker.ClockSkew, w.now, w.log, w.reg)
 	w.tokens.Audit = handlers.TokenAudit{Log: w.audit, Required: cfg.Audit.Mode == config.AuditRequired, Timeout: cfg.Audit.Timeout, RequestInfo: cfg.Audit.RequestInfo}
 	w.tokens.Tracer = w.traces.tracer
@@ -290,6 +291,7 @@ func (w *worker) finish() error {
 		w.refresher.Stop()
 		err := errors.Join(w.tokens.Stop(), <-received)
 		w.refresher.Wait()
+		w.dispatcher.Wait()
 		done <- err
 	}()
 	select {
