@@ -57,7 +57,8 @@ func (n NATS) Subjects() events.Subjects {
 // MongoDB is the database that holds the grants.
 type MongoDB struct {
 	// Connection string, mongodb:// or mongodb+srv://. It counts as a secret because
-	// it may hold a password, whose special characters must be percent-encoded.
+	// it may hold a password, whose special characters must be percent-encoded. Read
+	// preference, read and write concern and timeouts in it have no effect.
 	URI secret.Text `yaml:"uri"`
 	// Name of the database. Letters, digits, dash and underscore, at most 63.
 	Database string `yaml:"database"`

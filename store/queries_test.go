@@ -119,7 +119,7 @@ func calls(s *store.Store) map[string]func(context.Context) error {
 }
 
 // unasked are the methods that make no query for documents.
-var unasked = []string{"Close", "Ensure", "MissingIndexes", "Ping", "Server", "Version"}
+var unasked = []string{"Close", "Ensure", "MissingIndexes", "Overridden", "Ping", "Server", "Version"}
 
 func TestEveryQueryHasAnIndexAndAShard(t *testing.T) {
 	recorded := &recorder{}

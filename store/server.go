@@ -16,12 +16,16 @@ type Server struct {
 	WireVersion int
 	// ReplicaSet is its name; empty for a server that stands alone or a router.
 	ReplicaSet string
+	// Members is how many members of the replica set hold data and can be read.
+	Members int
 	// Router: it is the router (mongos) of a sharded cluster.
 	Router bool
 	// LocalTime is the server's clock.
 	LocalTime time.Time
 	// TLS: the connection is encrypted.
 	TLS bool
+	// Verified: and the server's certificate is checked.
+	Verified bool
 	// Local: all servers are named by addresses of this machine alone.
 	Local bool
 }
@@ -31,6 +35,8 @@ func (s *Store) Server(ctx context.Context) (Server, error) {
 	var hello struct {
 		MaxWireVersion int       `bson:"maxWireVersion"`
 		SetName        string    `bson:"setName"`
+		Hosts          []string  `bson:"hosts"`
+		Passives       []string  `bson:"passives"`
 		Msg            string    `bson:"msg"`
 		LocalTime      time.Time `bson:"localTime"`
 	}
@@ -38,7 +44,14 @@ func (s *Store) Server(ctx context.Context) (Server, error) {
 		return Server{}, fmt.Errorf("asking MongoDB what it is: %w", err)
 	}
 	return Server{
-		WireVersion: hello.MaxWireVersion, ReplicaSet: hello.SetName, Router: hello.Msg == "isdbgrid", LocalTime: hello.LocalTime, TLS: s.tls, Local: !slices.ContainsFunc(s.hosts, elsewhere),
+		WireVersion: hello.MaxWireVersion,
+		ReplicaSet:  hello.SetName,
+		Members:     len(hello.Hosts) + len(hello.Passives),
+		Router:      hello.Msg == "isdbgrid",
+		LocalTime:   hello.LocalTime,
+		TLS:         s.tls,
+		Verified:    s.verified,
+		Local:       !slices.ContainsFunc(s.hosts, elsewhere),
 	}, nil
 }
 

@@ -10,8 +10,6 @@ import (
 	"go.mongodb.org/mongo-driver/v2/event"
 	"go.mongodb.org/mongo-driver/v2/mongo"
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
-	"go.mongodb.org/mongo-driver/v2/mongo/readconcern"
-	"go.mongodb.org/mongo-driver/v2/mongo/writeconcern"
 
 	"github.com/latchkey/latchkey/events/secret"
 )
@@ -51,6 +49,8 @@ type Store struct {
 	client      *mongo.Client
 	hosts       []string
 	tls         bool
+	verified    bool
+	overridden  []string
 	grants      *mongo.Collection
 	revocations *mongo.Collection
 	dataKeys    *mongo.Collection
@@ -64,33 +64,55 @@ type Store struct {
 	revokedReads gather[[]string, map[string]time.Time]
 }
 
-// Open connects and checks that the server answers. Writes are acknowledged by
-// a majority, so that a failover takes back nothing that was reported done.
+// Open connects and checks that the server answers. Whatever the connection
+// string says, reads go to the primary and see what a majority has, and writes
+// are acknowledged by a majority, so that a failover takes back nothing that was
+// reported done. See Overridden.
 func Open(ctx context.Context, o Options) (*Store, error) {
-	opts := options.Client().
-		ApplyURI(o.URI.Reveal()).
-		SetAppName(o.AppName).
-		SetMonitor(o.Monitor).
-		SetTimeout(o.Timeout).
-		SetServerSelectionTimeout(o.Timeout).
-		SetWriteConcern(writeconcern.Majority()).
-		SetReadConcern(readconcern.Majority())
-	if err := opts.Validate(); err != nil {
-		return nil, errors.New("mongodb.uri is not a valid connection string") // the driver's error quotes the string
+	opts, overridden, err := clientOptions(o)
+	if err != nil {
+		return nil, err
 	}
 	client, err := mongo.Connect(opts)
 	if err != nil {
 		return nil, errors.New("mongodb.uri is not a usable connection string")
 	}
-	if err := client.Ping(ctx, nil); err != nil {
+	s := newStore(client, opts, o.Database)
+	s.overridden = overridden
+	if err := s.reach(ctx, opts.Direct != nil && *opts.Direct); err != nil {
 		_ = client.Disconnect(ctx)
-		return nil, fmt.Errorf("reaching MongoDB: %w", err)
+		return nil, err
 	}
-	db := client.Database(o.Database)
+	return s, nil
+}
+
+// reach checks that the server answers and can be relied on for its reads.
+func (s *Store) reach(ctx context.Context, direct bool) error {
+	if err := s.Ping(ctx); err != nil {
+		return fmt.Errorf("reaching MongoDB: %w", err)
+	}
+	if !direct {
+		return nil
+	}
+	// The driver lets such a connection read from a member that is no primary.
+	server, err := s.Server(ctx)
+	if err == nil && server.Members > 1 {
+		err = fmt.Errorf("mongodb.uri connects to one member of replica set %s, which may not be its primary: leave out directConnection and connect", server.ReplicaSet)
+	}
+	return err
+}
+
+// Overridden names the options of the connection string that ask for less than
+// the store guarantees, or for other timeouts than it has, and so have no effect.
+func (s *Store) Overridden() []string { return s.overridden }
+
+func newStore(client *mongo.Client, opts *options.ClientOptions, database string) *Store {
+	db := client.Database(database)
 	s := &Store{
 		client:      client,
 		hosts:       opts.Hosts,
 		tls:         opts.TLSConfig != nil,
+		verified:    opts.TLSConfig != nil && !opts.TLSConfig.InsecureSkipVerify,
 		grants:      db.Collection("grants"),
 		revocations: db.Collection("revocations"),
 		dataKeys:    db.Collection("data_keys"),
@@ -102,7 +124,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	s.clears.doing, s.clears.run = "clearing outboxes", s.clearAll
 	s.userReads.doing, s.userReads.run = "reading users' grants", s.byUsers
 	s.revokedReads.doing, s.revokedReads.run = "reading disconnects", s.revokedAt
-	return s, nil
+	return s
 }
 
 // Close ends the connections.

@@ -223,7 +223,9 @@ func TestCredentialsThatAreNotThereAreAnOutage(t *testing.T) {
 // static are credentials that need nobody.
 var static = map[string]string{"AWS_ACCESS_KEY_ID": "AKIAEXAMPLE", "AWS_SECRET_ACCESS_KEY": "example"}
 
-func kmsError(code string) string { return fmt.Sprintf(`{"__type":"com.amazonaws.kms#%s","message":"no"}`, code) }
+func kmsError(code string) string {
+	return fmt.Sprintf(`{"__type":"com.amazonaws.kms#%s","message":"no"}`, code)
+}
 
 func TestWhatKMSItselfAnswers(t *testing.T) {
 	environment(t, static)

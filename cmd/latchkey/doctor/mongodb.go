@@ -47,6 +47,8 @@ func (d *doctor) mongoServer(ctx context.Context) Result {
 	switch {
 	case server.WireVersion < minWireVersion:
 		return failed("upgrade MongoDB to 6.0 or newer", "version %s (wire version %d) is too old", version, server.WireVersion)
+	case len(db.Overridden()) > 0:
+		return warning("take these options out of mongodb.uri", "version %s; of no effect in mongodb.uri: %s", version, strings.Join(db.Overridden(), ", "))
 	case server.ReplicaSet == "" && !server.Router:
 		return warning("run a replica set of three: a majority of one server outlives no disk", "version %s, no replica set", version)
 	case server.Router:
@@ -64,6 +66,8 @@ func (d *doctor) mongoTLS(ctx context.Context) Result {
 	switch {
 	case err != nil:
 		return failed("look at the check mongodb", "%v", err)
+	case server.TLS && !server.Verified && !server.Local:
+		return warning("take tlsInsecure out of mongodb.uri and name the authority in tlsCAFile", "the connection is encrypted, but whoever answers is taken for the server")
 	case server.TLS:
 		return ok("the connection is encrypted")
 	case server.Local:

@@ -115,6 +115,9 @@ func (w *worker) connect(ctx context.Context) error {
 	if w.db, err = OpenStore(ctx, w.cfg.MongoDB); err != nil {
 		return err
 	}
+	if options := w.db.Overridden(); len(options) > 0 {
+		w.log.Warn("options in mongodb.uri have no effect: reads go to the primary, reads and writes to a majority, within mongodb.timeout", zap.Strings("options", options))
+	}
 	if err := w.db.Ensure(ctx); err != nil {
 		return err
 	}
