@@ -1,21 +1,14 @@
 package refresher
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"net"
 	"net/http"
-	"net/http/httptrace"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"time"
-
-	"go.opentelemetry.io/otel/attribute"
 
 	"github.com/latchkey/latchkey/events"
 	"github.com/latchkey/latchkey/events/secret"
@@ -39,35 +32,22 @@ type MeshOptions struct {
 	ClientSecret secret.Text
 	// Timeout bounds one call from connecting to the last byte.
 	Timeout time.Duration
-	// Now is the clock against which a Retry-After date is read.
+	// Now is the clock against which NotAfter and Retry-After are read.
 	Now func() time.Time
 }
 
-// maxAnswer bounds what is read of an answer; logos make some of them large.
-const maxAnswer = 8 << 20
-
-// NewMesh returns a client with a connection pool of its own.
+// NewMesh returns a client that makes each call over a connection of its own.
 func NewMesh(o MeshOptions) *Mesh {
-	transport := http.DefaultTransport.(*http.Transport).Clone()
-	transport.MaxIdleConnsPerHost = 256
-	transport.MaxIdleConns = 256
-	// A request that meets a connection just closed by the far side has an
-	// unknown outcome. Load balancers close idle connections after 60 s or
-	// more; ours go well before.
-	transport.IdleConnTimeout = 15 * time.Second
 	return &Mesh{
 		url: strings.TrimRight(o.URL, "/"), clientID: o.ClientID, clientSecret: o.ClientSecret,
 		timeout: o.Timeout, now: o.Now,
 		http: &http.Client{
-			Transport: transport,
+			Transport: newTransport(),
 			// A redirect would post the tokens elsewhere.
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
 	}
 }
-
-// Close drops idle connections.
-func (m *Mesh) Close() { m.http.CloseIdleConnections() }
 
 // RefreshRequest is what POST /api/v1/token/refresh takes
 // (@meshconnect/node-api 2.0.28, RefreshTokenRequest).
@@ -79,6 +59,9 @@ type RefreshRequest struct {
 	// AccessToken goes along for brokers that need it.
 	AccessToken secret.Text
 	TradeToken  secret.Text
+	// NotAfter is until when, by the wall clock, the request may be sent. Zero:
+	// whenever.
+	NotAfter time.Time
 }
 
 type refreshBody struct {
@@ -112,30 +95,34 @@ type answerAccount struct {
 	AccountName string `json:"accountName"`
 }
 
-// Refresh makes one call and classifies what comes back. It never repeats the
-// call. Every error is a *Failure.
+// Refresh presents a refresh token at most once and classifies what comes back.
+// Every error is a *Failure; one of a request that came too late to be sent
+// has the class of a call that was not made.
 func (m *Mesh) Refresh(ctx context.Context, r RefreshRequest) (answer Answer, err error) {
 	ctx, span := m.startSpan(ctx, http.MethodPost, "/api/v1/token/refresh")
 	defer func() { endRefresh(span, err) }()
-	status, header, body, sent, err := m.call(ctx, http.MethodPost, "/api/v1/token/refresh", refreshBody{
+	reply, sent, err := m.call(ctx, http.MethodPost, "/api/v1/token/refresh", refreshBody{
 		Type: r.BrokerType, RefreshToken: r.RefreshToken.Reveal(), CreateNewRefreshToken: r.CreateNewRefreshToken,
 		AccessToken: r.AccessToken.Reveal(), TradeToken: r.TradeToken.Reveal(),
-	})
+	}, r.NotAfter)
+	if errors.Is(err, errTooLate) {
+		return Answer{}, &Failure{Class: uncalled, Detail: "not sent", Err: err}
+	}
 	if err != nil {
 		return Answer{}, &Failure{Class: Transient, Ambiguous: sent, Detail: "no answer", Err: err}
 	}
 	var in refreshAnswer
-	err = json.Unmarshal(body, &in)
-	clear(body)
+	err = json.Unmarshal(reply.body, &in)
+	clear(reply.body)
 	// A field of an unexpected type is passed over: the tokens beside it count.
 	var mistyped *json.UnmarshalTypeError
 	readable := err == nil || errors.As(err, &mistyped)
 	if !readable {
 		in = refreshAnswer{}
 	}
-	if f := classify(status, readable, in); f != nil {
+	if f := classify(reply.status, readable, in); f != nil {
 		if f.Class == RateLimited || f.Class == Transient {
-			f.RetryAfter = retryAfter(header, m.now())
+			f.RetryAfter = retryAfter(reply.header, m.now())
 		}
 		return Answer{}, f
 	}
@@ -269,68 +256,15 @@ func retryAfter(h http.Header, now time.Time) time.Duration {
 func (m *Mesh) Remove(ctx context.Context, accessToken secret.Text, brokerType string) (err error) {
 	ctx, span := m.startSpan(ctx, http.MethodDelete, "/api/v1/account")
 	defer func() { tracing.End(span, err) }()
-	status, _, _, _, err := m.call(ctx, http.MethodDelete, "/api/v1/account", struct {
+	reply, _, err := m.call(ctx, http.MethodDelete, "/api/v1/account", struct {
 		AuthToken string `json:"authToken"`
 		Type      string `json:"type"`
-	}{accessToken.Reveal(), brokerType})
+	}{accessToken.Reveal(), brokerType}, time.Time{})
 	if err != nil {
 		return fmt.Errorf("removing an account at Mesh: %w", err)
 	}
-	if status >= 300 && status != http.StatusNotFound {
-		return fmt.Errorf("removing an account at Mesh: HTTP %d", status)
+	if reply.status >= 300 && reply.status != http.StatusNotFound {
+		return fmt.Errorf("removing an account at Mesh: HTTP %d", reply.status)
 	}
 	return nil
-}
-
-// call sends one request. sent reports whether any of it may have reached the
-// far side.
-func (m *Mesh) call(ctx context.Context, method, path string, body any) (status int, header http.Header, answer []byte, sent bool, err error) {
-	ctx, cancel := context.WithTimeout(ctx, m.timeout)
-	defer cancel()
-	encoded, err := json.Marshal(body)
-	if err != nil {
-		return 0, nil, nil, false, errors.New("encoding the request failed")
-	}
-	var wrote atomic.Bool
-	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-		WroteHeaderField: func(string, []string) { wrote.Store(true) },
-	})
-	req, err := http.NewRequestWithContext(ctx, method, m.url+path, bytes.NewReader(encoded))
-	if err != nil {
-		return 0, nil, nil, false, errors.New("the URL of Mesh is malformed")
-	}
-	req.Header.Set("Content-Type", "application/json")
-	req.Header.Set("Accept", "application/json")
-	req.Header.Set("X-Client-Id", m.clientID)
-	req.Header.Set("X-Client-Secret", m.clientSecret.Reveal())
-	res, err := m.http.Do(req)
-	if err != nil && wrote.Load() {
-		return 0, nil, nil, true, untainted(err)
-	}
-	if err != nil {
-		return 0, nil, nil, false, err
-	}
-	defer res.Body.Close()
-	tracing.Set(ctx, attribute.Int("http.response.status_code", res.StatusCode))
-	answer, err = io.ReadAll(io.LimitReader(res.Body, maxAnswer))
-	if err != nil {
-		return 0, nil, nil, true, fmt.Errorf("reading the answer: %w", untainted(err))
-	}
-	return res.StatusCode, res.Header, answer, true, nil
-}
-
-// untainted returns of a transport's error what holds nothing that the far side
-// wrote: net/http quotes an answer that it does not understand, and that could
-// be an echo of the request with its tokens.
-func untainted(err error) error {
-	for _, known := range []error{context.DeadlineExceeded, context.Canceled, io.ErrUnexpectedEOF, io.EOF} {
-		if errors.Is(err, known) {
-			return known
-		}
-	}
-	var op *net.OpError
-	if errors.As(err, &op) {
-		return op
-	}
-	return errors.New("the connection broke or the answer is not proper HTTP")
 }

@@ -24,9 +24,7 @@ func newMesh(t *testing.T, url string, change ...func(*refresher.MeshOptions)) *
 	for _, f := range change {
 		f(&o)
 	}
-	m := refresher.NewMesh(o)
-	t.Cleanup(m.Close)
-	return m
+	return refresher.NewMesh(o)
 }
 
 var request = refresher.RefreshRequest{

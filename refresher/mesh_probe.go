@@ -18,10 +18,10 @@ type Probe struct {
 // Probe asks Mesh to refresh nothing. Status 401 or 403 says that it refuses the
 // credentials.
 func (m *Mesh) Probe(ctx context.Context) (Probe, error) {
-	status, header, _, _, err := m.call(ctx, http.MethodPost, "/api/v1/token/refresh", refreshBody{})
+	reply, _, err := m.call(ctx, http.MethodPost, "/api/v1/token/refresh", refreshBody{}, time.Time{})
 	if err != nil {
 		return Probe{}, fmt.Errorf("calling Mesh: %w", err)
 	}
-	date, _ := http.ParseTime(header.Get("Date")) // none: the clock is not known
-	return Probe{Status: status, Date: date}, nil
+	date, _ := http.ParseTime(reply.header.Get("Date")) // none: the clock is not known
+	return Probe{Status: reply.status, Date: date}, nil
 }

@@ -51,34 +51,6 @@ func receive(conn io.Reader) []byte {
 	return seen.Bytes()
 }
 
-func reset(conn *net.TCPConn) { _ = conn.SetLinger(0) }
-
-func TestConnectionsThatBreak(t *testing.T) {
-	whole := "HTTP/1.1 200 OK\r\nContent-Length: 400\r\n\r\n"
-	for name, c := range map[string]func(*net.TCPConn){
-		"reset while the request is sent": func(conn *net.TCPConn) {
-			_, _ = io.ReadFull(conn, make([]byte, 1))
-			reset(conn)
-		},
-		"reset after the request":    func(conn *net.TCPConn) { receive(conn); reset(conn) },
-		"closed after the request":   func(conn *net.TCPConn) { receive(conn) },
-		"closed within the header":   func(conn *net.TCPConn) { receive(conn); _, _ = io.WriteString(conn, whole[:20]) },
-		"closed within the body":     func(conn *net.TCPConn) { receive(conn); _, _ = io.WriteString(conn, whole+`{"status"`) },
-		"an answer that is not HTTP": func(conn *net.TCPConn) { receive(conn); _, _ = io.WriteString(conn, "hello\r\n\r\n") },
-		"a chunk that is none": func(conn *net.TCPConn) {
-			receive(conn)
-			_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n")
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			f := refused(t, newMesh(t, rawServer(t, c)))
-			require.Equal(t, refresher.Transient, f.Class)
-			require.True(t, f.Ambiguous)
-			require.Error(t, f.Err)
-		})
-	}
-}
-
 func TestNothingSentIsNotAmbiguous(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -136,47 +108,6 @@ func TestRedirectIsNotFollowed(t *testing.T) {
 		require.Equal(t, fmt.Sprintf("HTTP %d, not the JSON expected", status), f.Detail)
 	}
 	require.Zero(t, elsewhere.Load(), "tokens were posted to where Mesh pointed")
-}
-
-// TestAConnectionClosedWhileIdleIsNoFailure closes each connection after one
-// answer and goes on when the client has noticed.
-func TestAConnectionClosedWhileIdleIsNoFailure(t *testing.T) {
-	noticed := make(chan struct{})
-	content := body("ok", tokensContent)
-	m := newMesh(t, rawServer(t, func(conn *net.TCPConn) {
-		receive(conn)
-		_, _ = fmt.Fprintf(conn, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(content), content)
-		_ = conn.CloseWrite()
-		_, _ = io.Copy(io.Discard, conn) // until the client closes its side
-		noticed <- struct{}{}
-	}))
-	for range 100 {
-		_, err := m.Refresh(t.Context(), request)
-		require.NoError(t, err)
-		<-noticed
-	}
-}
-
-func TestACallIsNeverRepeated(t *testing.T) {
-	var calls atomic.Int32
-	kept := make(chan struct{}, 1)
-	content := body("ok", tokensContent)
-	m := newMesh(t, rawServer(t, func(conn *net.TCPConn) {
-		for n := range 2 {
-			receive(conn)
-			calls.Add(1)
-			if n == 1 { // the kept connection breaks once the second call is in
-				return
-			}
-			_, _ = fmt.Fprintf(conn, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(content), content)
-			kept <- struct{}{}
-		}
-	}))
-	_, err := m.Refresh(t.Context(), request)
-	require.NoError(t, err)
-	<-kept
-	require.True(t, refused(t, m).Ambiguous)
-	require.Equal(t, int32(2), calls.Load())
 }
 
 // TestNoSecretInAnyError has a hostile or confused server echo the request in

@@ -151,7 +151,6 @@ func (r *rig) worker(id string, change ...func(*refresher.Deps)) *worker {
 	reg := prometheus.NewRegistry()
 	w.dispatcher = refresher.NewDispatcher(r.js, db, r.subjects, d.Refresh.Horizon, r.clock.Now, r.log, reg)
 	mesh := refresher.NewMesh(refresher.MeshOptions{URL: r.meshURL, Timeout: patience, Now: r.clock.Now})
-	r.t.Cleanup(mesh.Close)
 	deps := refresher.Deps{
 		Store: db, Envelope: w.envelope, JetStream: r.js, Mesh: mesh, Limits: d.Limits, Credentials: d.Refresh.Credentials, Concurrency: d.Refresh.Concurrency,
 		Settler: w.settler, Dispatcher: w.dispatcher, Subjects: r.subjects, WorkerID: id, NewID: newID, Now: r.clock.Now,

@@ -13,7 +13,6 @@ func (d *doctor) mesh(ctx context.Context) Result {
 	client := refresher.NewMesh(refresher.MeshOptions{
 		URL: d.cfg.Mesh.URL, ClientID: d.cfg.Mesh.ClientID, ClientSecret: d.cfg.Mesh.ClientSecret, Timeout: d.cfg.Mesh.Timeout, Now: d.now,
 	})
-	defer client.Close()
 	began := d.now()
 	probe, err := client.Probe(ctx)
 	if err != nil {

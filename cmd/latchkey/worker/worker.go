@@ -127,9 +127,6 @@ func (w *worker) connect(ctx context.Context) error {
 }
 
 func (w *worker) disconnect() {
-	if w.mesh != nil {
-		w.mesh.Close()
-	}
 	if w.envelope != nil {
 		w.envelope.Close()
 	}

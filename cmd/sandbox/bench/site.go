@@ -139,9 +139,6 @@ func (s *site) close(ctx context.Context) error {
 	for _, w := range s.workers {
 		failed = errors.Join(failed, w.stop())
 	}
-	if s.mesh != nil {
-		s.mesh.Close()
-	}
 	if s.envelope != nil {
 		s.envelope.Close()
 	}

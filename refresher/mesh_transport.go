@@ -1,0 +1,178 @@
+package refresher
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"sync/atomic"
+	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+
+	"github.com/latchkey/latchkey/events/tracing"
+)
+
+// A refresh token may be single use, so a request reaches Mesh once or not at
+// all, and nothing below this file may send it again. net/http repeats requests
+// by itself in two cases: over HTTP/2 whenever a peer resets a stream or goes
+// away, and over HTTP/1.1 when a kept connection turns out to be closed. Here a
+// call has a connection to itself, over HTTP/1.1, and a body that can be read
+// once. Nothing that breaks the connection of one call touches another call,
+// and no call meets a connection that the peer is just closing.
+
+// maxAnswer bounds what is read of an answer; logos make some of them large.
+const maxAnswer = 8 << 20
+
+// newTransport returns a transport that uses each connection for one request.
+func newTransport() *http.Transport {
+	var http1 http.Protocols
+	http1.SetHTTP1(true)
+	dialer := net.Dialer{Timeout: 30 * time.Second}
+	return &http.Transport{
+		Proxy:       http.ProxyFromEnvironment,
+		DialContext: dialer.DialContext,
+		Protocols:   &http1,
+		TLSClientConfig: &tls.Config{
+			MinVersion: tls.VersionTLS12,
+			// A server that speaks HTTP/2 alone then refuses the handshake, before
+			// it has read anything.
+			NextProtos: []string{"http/1.1"},
+			// A handshake for each call: resumed ones are cheap for both sides.
+			ClientSessionCache: tls.NewLRUClientSessionCache(0),
+		},
+		TLSHandshakeTimeout: 10 * time.Second,
+		DisableKeepAlives:   true,
+	}
+}
+
+// errTooLate: a request was not sent, because its time was over.
+var errTooLate = errors.New("it is too late to send the request")
+
+// onceBody is the body of a request: it is read once, and not after its time.
+// The transport reads it when the connection is there, so that whatever took
+// long before (name resolution, handshakes, a process that was stopped) counts.
+type onceBody struct {
+	rest bytes.Reader
+	// late reports whether the request may not be sent any more.
+	late func() bool
+	// began: the transport has taken some of the body, which from then on may
+	// reach the peer.
+	began, refused atomic.Bool
+}
+
+func (b *onceBody) Read(p []byte) (int, error) {
+	if !b.began.Load() {
+		if b.refused.Load() || b.late() {
+			b.refused.Store(true)
+			return 0, errTooLate
+		}
+		b.began.Store(true)
+	}
+	return b.rest.Read(p)
+}
+
+// reply is what came back.
+type reply struct {
+	status int
+	header http.Header
+	body   []byte
+}
+
+// call sends one request, unless that would be after notAfter by the wall clock
+// (zero: whenever). sent reports whether any of its body may have reached the
+// far side.
+func (m *Mesh) call(ctx context.Context, method, path string, content any, notAfter time.Time) (r reply, sent bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, m.timeout)
+	defer cancel()
+	encoded, err := json.Marshal(content)
+	if err != nil {
+		return r, false, errors.New("encoding the request failed")
+	}
+	// The monotonic clock stands still while a machine is suspended.
+	late := func() bool { return !notAfter.IsZero() && m.now().Round(0).After(notAfter) }
+	if late() {
+		return r, false, errTooLate
+	}
+	body := &onceBody{late: late}
+	body.rest.Reset(encoded)
+	var wrote atomic.Bool
+	var conn net.Conn
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		// Until there is an answer, closing the connection takes back what the
+		// system has not delivered. Else it would go on trying for minutes after
+		// we gave up, and present the token once another call has replaced it.
+		GotConn:              func(c httptrace.GotConnInfo) { conn = c.Conn; linger(conn, 0) },
+		GotFirstResponseByte: func() { linger(conn, -1) },
+		WroteHeaderField:     func(string, []string) { wrote.Store(true) },
+	})
+	req, err := http.NewRequestWithContext(ctx, method, m.url+path, body)
+	if err != nil {
+		return r, false, errors.New("the URL of Mesh is malformed")
+	}
+	req.ContentLength = int64(len(encoded))
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("Accept", "application/json")
+	req.Header.Set("X-Client-Id", m.clientID)
+	req.Header.Set("X-Client-Secret", m.clientSecret.Reveal())
+	res, err := m.http.Do(req)
+	if err == nil {
+		defer res.Body.Close()
+	}
+	switch {
+	case body.refused.Load():
+		return r, false, errTooLate
+	case err != nil && wrote.Load():
+		return r, body.began.Load(), untainted(err)
+	case err != nil:
+		return r, false, err
+	}
+	tracing.Set(ctx, attribute.Int("http.response.status_code", res.StatusCode))
+	if res.StatusCode == http.StatusSwitchingProtocols {
+		// The body is the bare connection, which no deadline ends.
+		return r, true, errors.New("the server switches to a protocol that nobody asked for")
+	}
+	r = reply{status: res.StatusCode, header: res.Header}
+	if r.body, err = io.ReadAll(io.LimitReader(res.Body, maxAnswer)); err != nil {
+		return reply{}, true, fmt.Errorf("reading the answer: %w", untainted(err))
+	}
+	return r, true, nil
+}
+
+// linger sets for how many seconds closing a connection tries to deliver what
+// was written; -1 is what the system does of itself.
+func linger(conn net.Conn, seconds int) {
+	for {
+		switch c := conn.(type) {
+		case *net.TCPConn:
+			_ = c.SetLinger(seconds) // fails when it is closed already
+			return
+		case interface{ NetConn() net.Conn }: // TLS
+			conn = c.NetConn()
+		default:
+			return
+		}
+	}
+}
+
+// untainted returns of a transport's error what holds nothing that the far side
+// wrote: net/http quotes an answer that it does not understand, and that could
+// be an echo of the request with its tokens.
+func untainted(err error) error {
+	for _, known := range []error{context.DeadlineExceeded, context.Canceled, io.ErrUnexpectedEOF, io.EOF} {
+		if errors.Is(err, known) {
+			return known
+		}
+	}
+	var op *net.OpError
+	if errors.As(err, &op) {
+		return op
+	}
+	return errors.New("the connection broke or the answer is not proper HTTP")
+}
