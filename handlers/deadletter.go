@@ -205,7 +205,9 @@ func (p *DeadLetters) Replay(ctx context.Context, letter Parked) error {
 	if msg.Data, err = keepTime(letter.DeadLetter, body); err != nil {
 		return fmt.Errorf("replaying dead letter %s: %w", letter.ID, err)
 	}
-	if _, err := p.JS.PublishMsg(ctx, msg, jetstream.WithMsgID(replayID(letter.DeadLetter)), jetstream.WithExpectStream(stream)); err != nil {
+	// Without a Nats-Msg-Id: others may publish here too, and JetStream acknowledges
+	// a message under an id that it has seen without storing it.
+	if _, err := p.JS.PublishMsg(ctx, msg, jetstream.WithExpectStream(stream)); err != nil {
 		return fmt.Errorf("replaying dead letter %s: %w", letter.ID, err)
 	}
 	return p.Drop(ctx, letter)

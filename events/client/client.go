@@ -51,8 +51,8 @@ func AttemptTimeout(d time.Duration) Option { return func(c *Client) { c.attempt
 func Once() Option { return func(c *Client) { c.once = true } }
 
 // OnError is told of what a running subscription gets over by itself: an event
-// that was not handled and will come again, or a consumer that is being made
-// anew. It may be called by many goroutines at once.
+// that was not handled and will come again, a message that is no event, or a
+// consumer that is being made anew. It may be called by many goroutines at once.
 func OnError(f func(error)) Option { return func(c *Client) { c.onError = f } }
 
 // New returns a client that uses a connection; the connection stays the

@@ -73,13 +73,19 @@ func (b *bench) lifecycle() jetstream.Stream {
 // tell publishes a lifecycle event as a worker does.
 func (b *bench) tell(id, kind, user string) {
 	b.t.Helper()
+	_, err := b.js.Publish(b.ctx, b.subjects.Lifecycle(kind, user), b.event(id, kind, user))
+	require.NoError(b.t, err)
+}
+
+// event is the body of a lifecycle event.
+func (b *bench) event(id, kind, user string) []byte {
+	b.t.Helper()
 	e := events.LifecycleEvent{ID: id, Kind: kind, Time: time.Unix(1, 0).UTC(), Data: events.Lifecycle{
 		UserID: user, GrantID: "g", BrokerType: "coinbase", Accounts: []events.Account{}, Version: 1,
 	}}
 	body, err := e.Encode()
 	require.NoError(b.t, err)
-	_, err = b.js.Publish(b.ctx, b.subjects.Lifecycle(kind, user), body)
-	require.NoError(b.t, err)
+	return body
 }
 
 // answer answers token requests, each with the next of the answers and after

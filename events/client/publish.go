@@ -2,8 +2,7 @@ package client
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -52,14 +51,13 @@ func (c *Client) PublishConnected(ctx context.Context, in Connected) error {
 	if _, err := events.DecodeConnected(body); err != nil {
 		return err
 	}
-	return c.PublishConnectedBody(ctx, body, "")
+	return c.PublishConnectedBody(ctx, body)
 }
 
 // PublishConnectedBody announces a connected integration with a body that is
-// encoded already. It is not looked into. id tells JetStream a repetition from
-// a new message; empty: it is made of the body.
-func (c *Client) PublishConnectedBody(ctx context.Context, body []byte, id string) error {
-	return c.publish(ctx, events.IntegrationConnected, c.subjects.Connected(), body, id)
+// encoded already. It is not looked into.
+func (c *Client) PublishConnectedBody(ctx context.Context, body []byte) error {
+	return c.publish(ctx, events.IntegrationConnected, c.subjects.Connected(), body)
 }
 
 // PublishDisconnected announces that a user, or one broker or account of a
@@ -76,7 +74,7 @@ func (c *Client) PublishDisconnected(ctx context.Context, in events.Disconnected
 	if _, err := events.DecodeDisconnected(body); err != nil {
 		return err
 	}
-	return c.publish(ctx, events.IntegrationDisconnected, c.subjects.Disconnected(), body, "")
+	return c.publish(ctx, events.IntegrationDisconnected, c.subjects.Disconnected(), body)
 }
 
 // ErrTooLarge: the message is larger than NATS, or the stream, takes.
@@ -84,10 +82,13 @@ var ErrTooLarge = errors.New("larger than NATS takes")
 
 // publish publishes until there is an acknowledgement. Every attempt has the
 // same id, so that one whose acknowledgement was lost is not stored twice.
-func (c *Client) publish(ctx context.Context, name, subject string, body []byte, id string) error {
-	if id == "" {
-		id = MessageID(body)
-	}
+//
+// The id is random. JetStream drops a message with the id of another and
+// acknowledges it all the same: whoever else may publish here and guesses an id
+// could have a connect lost. Nor may the id be made of the body: the body holds
+// tokens.
+func (c *Client) publish(ctx context.Context, name, subject string, body []byte) error {
+	id := rand.Text()
 	err := c.retry(ctx, publishAttempt, passingOnPublish, func(ctx context.Context) error {
 		_, err := c.js.PublishMsg(ctx, &nats.Msg{Subject: subject, Data: body}, jetstream.WithMsgID(id))
 		return err
@@ -99,13 +100,6 @@ func (c *Client) publish(ctx context.Context, name, subject string, body []byte,
 		return fmt.Errorf("publishing %s: %w", name, err)
 	}
 	return nil
-}
-
-// MessageID is the Nats-Msg-Id that a body gets where nobody chose one: the
-// same for the same body.
-func MessageID(body []byte) string {
-	sum := sha256.Sum256(body)
-	return hex.EncodeToString(sum[:16])
 }
 
 // passingOnPublish reports whether a publish may succeed when tried again:

@@ -2,7 +2,9 @@ package client_test
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -30,9 +32,7 @@ func TestPublish(t *testing.T) {
 	b := newBench(t)
 	stream := b.integration(nil)
 	c := b.client()
-	for range 3 { // the same event has the same id
-		require.NoError(t, c.PublishConnected(b.ctx, alice()))
-	}
+	require.NoError(t, c.PublishConnected(b.ctx, alice()))
 	require.NoError(t, c.PublishDisconnected(b.ctx, events.Disconnected{UserID: "alice", AccountID: "a", DisconnectedAt: connectedAt}))
 	info, err := stream.Info(b.ctx)
 	require.NoError(t, err)
@@ -50,6 +50,48 @@ func TestPublish(t *testing.T) {
 	disconnected, err := events.DecodeDisconnected(msg.Data)
 	require.NoError(t, err)
 	require.Equal(t, events.Disconnected{UserID: "alice", AccountID: "a", DisconnectedAt: connectedAt}, disconnected)
+}
+
+// JetStream acknowledges what it drops as a repetition. Nobody may be able to
+// foresee the id of a message: neither from its body nor from earlier messages.
+func TestNobodyElseCanMakeAPublishARepetition(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	stream := b.integration(nil)
+	body := []byte("the same each time")
+	for n := range 3 {
+		require.NoError(t, b.client().PublishConnectedBody(b.ctx, body))
+		require.NoError(t, b.client().PublishConnectedBody(b.ctx, body))
+		msg, err := stream.GetMsg(b.ctx, uint64(4*n+1))
+		require.NoError(t, err)
+		id := msg.Header.Get(jetstream.MsgIDHeader)
+		require.Len(t, id, 26)
+		// Somebody publishes junk under what he makes of all that he can know.
+		for i, guess := range []string{id[:25] + "A", fmt.Sprintf("%x", sha256.Sum256(body))} {
+			_, err = b.js.Publish(b.ctx, b.subjects.Connected(), []byte("junk"), jetstream.WithMsgID(fmt.Sprint(guess, n, i)))
+			require.NoError(t, err)
+		}
+	}
+	require.NoError(t, b.client().PublishConnectedBody(b.ctx, body))
+	info, err := stream.Info(b.ctx)
+	require.NoError(t, err)
+	require.EqualValues(t, 13, info.State.Msgs)
+}
+
+// All attempts of one publish have one id.
+func TestALostAcknowledgementIsNoSecondMessage(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	ids := make(chan string, 100)
+	sub, err := b.nc.Subscribe(b.subjects.Connected(), func(m *nats.Msg) { ids <- m.Header.Get(jetstream.MsgIDHeader) })
+	require.NoError(t, err)
+	done := make(chan error, 1)
+	go func() { done <- b.client(client.AttemptTimeout(50*time.Millisecond)).PublishConnected(b.ctx, alice()) }()
+	first := <-ids
+	require.Equal(t, first, <-ids)
+	require.NoError(t, sub.Unsubscribe())
+	b.integration(nil)
+	require.NoError(t, <-done)
 }
 
 func TestPublishTriesAgainUntilThereIsRoom(t *testing.T) {
@@ -100,7 +142,7 @@ func TestPublishRefuses(t *testing.T) {
 		var invalid *events.InvalidError
 		require.ErrorAs(t, c.PublishDisconnected(b.ctx, in), &invalid, name)
 	}
-	err := c.PublishConnectedBody(b.ctx, []byte(strings.Repeat("x", int(b.nc.MaxPayload())+1)), "")
+	err := c.PublishConnectedBody(b.ctx, []byte(strings.Repeat("x", int(b.nc.MaxPayload())+1)))
 	require.ErrorIs(t, err, client.ErrTooLarge)
 	info, err := stream.Info(b.ctx)
 	require.NoError(t, err)

@@ -53,6 +53,9 @@ const (
 // it comes again, later each time (1 second to 1 minute). A consumer that gets
 // lost is made anew. Without a Durable nothing comes again, and an error of
 // handle ends the subscription.
+//
+// A message that is no lifecycle event of its subject is passed over, and
+// reported to OnError.
 func (c *Client) Subscribe(ctx context.Context, s Subscription, handle Handler) error {
 	filters, err := c.filters(s)
 	if err != nil {
@@ -147,9 +150,8 @@ func (c *Client) receiveDurable(ctx context.Context, s Subscription, filters []s
 // deliver handles a message and tells NATS how that went. When ctx ends, what
 // is being handled is still finished.
 func (c *Client) deliver(ctx context.Context, s Subscription, msg jetstream.Msg, handle Handler) {
-	e, err := events.DecodeLifecycle(msg.Data())
+	e, err := c.event(msg)
 	if err != nil {
-		c.onError(fmt.Errorf("an event is passed over: %w", err))
 		err = msg.TermWithReason("not a lifecycle event")
 	} else if err = alive(ctx, s.AckWait, msg, func() error { return handle(ctx, e) }); err != nil {
 		c.onError(fmt.Errorf("handling %s %s: %w", e.Kind, e.ID, err))
@@ -160,6 +162,19 @@ func (c *Client) deliver(ctx context.Context, s Subscription, msg jetstream.Msg,
 	if err != nil {
 		c.onError(fmt.Errorf("acknowledging an event: %w", err))
 	}
+}
+
+// event decodes a message, or reports that it is passed over: somebody else than
+// a worker wrote it.
+func (c *Client) event(msg jetstream.Msg) (events.LifecycleEvent, error) {
+	e, err := events.DecodeLifecycle(msg.Data())
+	if err == nil && msg.Subject() != c.subjects.Lifecycle(e.Kind, e.Data.UserID) {
+		err = &events.InvalidError{Message: e.Kind, Problem: "its subject is that of another kind or user"}
+	}
+	if err != nil {
+		c.onError(fmt.Errorf("an event is passed over: %w", err))
+	}
+	return e, err
 }
 
 // again is the pause before an event that was not handled comes again.
@@ -205,11 +220,11 @@ func (c *Client) receiveOrdered(ctx context.Context, s Subscription, filters []s
 		if err != nil {
 			return err
 		}
-		e, err := events.DecodeLifecycle(msg.Data())
-		if err == nil {
-			err = handle(ctx, e)
-		}
+		e, err := c.event(msg)
 		if err != nil {
+			continue
+		}
+		if err := handle(ctx, e); err != nil {
 			return &handlerError{err}
 		}
 	}

@@ -133,9 +133,19 @@ func TestOrderedSubscription(t *testing.T) {
 	b := newBench(t)
 	b.lifecycle()
 	b.tell("1", events.TokenStored, "alice")
+	junk := [][]byte{nil, []byte("{}"), []byte("\xff"), b.event("forged", events.TokenStored, "bob"), b.event("forged", events.TokenExpired, "alice")}
+	for _, body := range junk {
+		_, err := b.js.Publish(b.ctx, b.subjects.Lifecycle(events.TokenStored, "alice"), body)
+		require.NoError(t, err)
+	}
 	b.tell("2", events.TokenRevoked, "alice")
-	sub := b.subscribe(b.client(), client.Subscription{})
+	problems := make(chan error, 100)
+	sub := b.subscribe(b.client(client.OnError(func(err error) { problems <- err })), client.Subscription{})
 	sub.hears("1", nil)
+	for range junk {
+		var invalid *events.InvalidError
+		require.ErrorAs(t, <-problems, &invalid, "what is no event is passed over")
+	}
 	sub.hears("2", nil)
 	require.NoError(t, sub.ends())
 

@@ -26,7 +26,7 @@ type Options struct {
 	MaxBytes int
 	// Publish publishes a body and returns once it is stored. Nil: lines are
 	// only validated.
-	Publish func(ctx context.Context, body []byte, id string) error
+	Publish func(ctx context.Context, body []byte) error
 	// InFlight bounds the publishes under way.
 	InFlight int
 	// Rate bounds the publishes a second; 0: no bound.
@@ -184,7 +184,7 @@ func (r *run) read(ctx context.Context, pending chan<- *entry) error {
 				return ctx.Err()
 			}
 			go func() {
-				e.done <- r.Publish(ctx, e.body, e.id)
+				e.done <- r.Publish(ctx, e.body)
 				<-r.slots
 			}()
 		} else {

@@ -27,13 +27,13 @@ var start = time.Date(2026, 3, 1, 9, 30, 0, 0, time.UTC)
 type publisher struct {
 	mu       sync.Mutex
 	got      []events.Connected
-	ids      map[string]bool
+	bodies   map[string]bool
 	underWay int
 	most     int
 	fail     func(body []byte) error
 }
 
-func (p *publisher) publish(_ context.Context, body []byte, id string) error {
+func (p *publisher) publish(_ context.Context, body []byte) error {
 	p.mu.Lock()
 	p.underWay++
 	p.most = max(p.most, p.underWay)
@@ -50,13 +50,13 @@ func (p *publisher) publish(_ context.Context, body []byte, id string) error {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.ids == nil {
-		p.ids = map[string]bool{}
+	if p.bodies == nil {
+		p.bodies = map[string]bool{}
 	}
-	if !p.ids[id] {
+	if !p.bodies[string(body)] { // a repetition changes nothing
 		p.got = append(p.got, in)
 	}
-	p.ids[id] = true
+	p.bodies[string(body)] = true
 	return nil
 }
 

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/latchkey/latchkey/events"
-	"github.com/latchkey/latchkey/events/client"
 	"github.com/latchkey/latchkey/events/secret"
 )
 
@@ -28,7 +27,6 @@ type sighting struct {
 // verdict is what is to be done with a line: publish its body, or nothing.
 type verdict struct {
 	body     []byte
-	id       string
 	repeated bool
 	reason   string // why it is rejected
 }
@@ -54,7 +52,7 @@ func (s *sieve) judge(line []byte, number int64) verdict {
 	for _, token := range tokens {
 		s.seen[short([]byte(token.Reveal()))] = sighting{number, sum}
 	}
-	return verdict{body: body, id: client.MessageID(line)}
+	return verdict{body: body}
 }
 
 // refreshTokens returns the refresh tokens of a payload.

@@ -52,12 +52,11 @@ func (l *listener) drain(ctx context.Context) error {
 		for m := range batch.Messages() {
 			n++
 			e, err := events.DecodeLifecycle(m.Data())
-			if err != nil {
-				return err
-			}
-			if l.seen[e.ID] {
+			switch {
+			case err != nil: // junk, which subscribers pass over
+			case l.seen[e.ID]:
 				l.repeats++
-			} else {
+			default:
 				l.seen[e.ID] = true
 				l.byGrant[e.Data.GrantID] = append(l.byGrant[e.Data.GrantID], e)
 			}
