@@ -5,6 +5,8 @@ import (
 	"maps"
 	"slices"
 	"time"
+
+	"github.com/latchkey/latchkey/events"
 )
 
 func (c Config) checkRefresh(f *faults) {
@@ -69,6 +71,8 @@ func (c Config) checkFlow(f *faults) {
 	f.count("tokens.concurrency", c.Tokens.Concurrency, 1, 10_000)
 	f.duration("tokens.cache_age", c.Tokens.CacheAge, 0)
 	f.count("tokens.cache_users", c.Tokens.CacheUsers, 0, 10_000_000)
+	_, err := events.NewInboxes(c.NATS.Subjects(), c.Tokens.InboxPrefixes...)
+	f.unless(err == nil, "tokens.inbox_prefixes", "must be subject tokens, the last of which may end in *, that cover no subject of NATS's or Latchkey's own")
 
 	f.duration("reconcile.interval", c.Reconcile.Interval, time.Millisecond)
 	f.count("reconcile.batch", c.Reconcile.Batch, 1, 100_000)

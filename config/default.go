@@ -63,7 +63,10 @@ func Default() Config {
 			MaxDeliver: 20,
 			Backoff:    Backoff{Min: time.Second, Max: time.Minute},
 		},
-		Tokens:    Tokens{MinTTL: time.Minute, Timeout: 25 * time.Second, Concurrency: 256, CacheAge: 5 * time.Second, CacheUsers: 10_000},
+		Tokens: Tokens{
+			MinTTL: time.Minute, Timeout: 25 * time.Second, Concurrency: 256, CacheAge: 5 * time.Second, CacheUsers: 10_000,
+			InboxPrefixes: []string{"_INBOX", "_INBOX_*"},
+		},
 		Reconcile: Reconcile{Interval: 30 * time.Second, Batch: 500, Slack: 15 * time.Second},
 		Retention: Retention{
 			Expired:     7 * day,

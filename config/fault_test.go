@@ -263,9 +263,14 @@ func TestFaultsOfValues(t *testing.T) {
 		"tokens.min_ttl":            {func(c *config.Config) { c.Tokens.MinTTL = -1 }},
 		"tokens.timeout":            {func(c *config.Config) { c.Tokens.Timeout = 0 }},
 		"tokens.concurrency":        {func(c *config.Config) { c.Tokens.Concurrency = 0 }},
-		"reconcile.interval":        {func(c *config.Config) { c.Reconcile.Interval = 0 }},
-		"reconcile.batch":           {func(c *config.Config) { c.Reconcile.Batch = 0 }},
-		"reconcile.slack":           {func(c *config.Config) { c.Reconcile.Slack = -1 }},
+		"tokens.inbox_prefixes": {
+			func(c *config.Config) { c.Tokens.InboxPrefixes = []string{"_INBOX", "token"} },
+			func(c *config.Config) { c.NATS.Prefix, c.Tokens.InboxPrefixes = "eu", []string{"eu"} },
+			func(c *config.Config) { c.Tokens.InboxPrefixes = []string{"*"} },
+		},
+		"reconcile.interval": {func(c *config.Config) { c.Reconcile.Interval = 0 }},
+		"reconcile.batch":    {func(c *config.Config) { c.Reconcile.Batch = 0 }},
+		"reconcile.slack":    {func(c *config.Config) { c.Reconcile.Slack = -1 }},
 		"tracing.endpoint": {
 			func(c *config.Config) { c.Tracing.Endpoint = "http://otel.example" },
 			func(c *config.Config) { c.Tracing.Endpoint = "https://u:p@otel.example" },

@@ -119,6 +119,10 @@ type Tokens struct {
 	CacheAge time.Duration `yaml:"cache_age"`
 	// Number of users of whom documents are kept.
 	CacheUsers int `yaml:"cache_users"`
+	// Inbox prefixes of the clients: a request is answered only if its reply subject begins with
+	// one of these, in whole subject tokens, or crosses accounts. A * at the end stands for the
+	// rest of a token.
+	InboxPrefixes []string `yaml:"inbox_prefixes"`
 }
 
 // Reconcile governs the loop that makes good whatever a lost message or a

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"strings"
 	"sync/atomic"
 
 	"github.com/nats-io/nats.go"
@@ -29,6 +28,10 @@ func (t *TokenService) receive(req micro.Request) {
 	defer a.caught()
 	a.ctx, a.end = t.startSpan(&a.limit, req)
 	a.record.Caller = t.callerOf(req)
+	if !t.inboxes.Take(req.Reply()) {
+		a.unanswerable()
+		return
+	}
 	if err := a.read(); err != nil {
 		a.fail(err)
 		return
@@ -61,8 +64,7 @@ type answer struct {
 // read reads the request, and looks for what is at hand to answer it.
 func (a *answer) read() (err error) {
 	defer panicked(&err)
-	subject := a.req.Subject()
-	user, err := events.DecodeUserID(subject[strings.LastIndexByte(subject, '.')+1:])
+	user, err := events.DecodeUserID(userIn(a.req.Subject()))
 	if err != nil {
 		return refuse(events.CodeBadRequest, err.Error())
 	}
@@ -73,8 +75,19 @@ func (a *answer) read() (err error) {
 	if user != a.in.UserID {
 		return refuse(events.CodeForbidden, "the subject is another user's than userId")
 	}
+	if a.inboxes.collected(a.req.Reply()) {
+		return refuse(events.CodeInternal, "a stream stores what is sent to the reply subject; see the worker's log")
+	}
 	a.wanted, a.atHand = a.kept(a.in)
 	return nil
+}
+
+// unanswerable ends a request that gets no answer.
+func (a *answer) unanswerable() {
+	a.record.User, _ = events.DecodeUserID(userIn(a.req.Subject()))
+	a.refused(a.record, codeBadReply)
+	a.noInbox("token.get")
+	a.done(codeBadReply)
 }
 
 // give answers with a reply, or has the audit log do so.
@@ -167,12 +180,6 @@ func (a *answer) caught() {
 func (t *TokenService) refuse(req micro.Request, refusal *refusal) error {
 	body, _ := json.Marshal(refusal) // strings and numbers only
 	return t.respond(req, body, nats.Header{micro.ErrorHeader: {refusal.Code}, micro.ErrorCodeHeader: {events.CodeNumber[refusal.Code]}})
-}
-
-// respond answers a request past micro, which reads a request's state when its
-// handler has returned; ours answer later.
-func (t *TokenService) respond(req micro.Request, body []byte, header nats.Header) error {
-	return t.conn.PublishMsg(&nats.Msg{Subject: req.Reply(), Header: header, Data: body})
 }
 
 // refusal is the body of an error answer.

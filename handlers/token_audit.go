@@ -70,19 +70,16 @@ func auditGrant(g *store.Grant) []audit.Grant {
 // callerOf returns what a request shows of who sent it. Nothing is taken from
 // its body.
 func (t *TokenService) callerOf(req micro.Request) *audit.Caller {
-	caller := &audit.Caller{Inbox: inboxPrefix(req.Reply())}
-	if t.Audit.RequestInfo && caller.Inbox == importedReply {
+	caller := &audit.Caller{Inbox: inboxPrefix(events.CallersReply(req.Reply()))}
+	if t.Audit.RequestInfo && caller.Inbox == events.ImportedReply {
 		caller.Account, caller.User, caller.Name = requestInfo(req.Headers())
 	}
 	return caller
 }
 
 const (
-	// importedReply begins the reply subject that a server gives to a request
-	// which crosses accounts. It takes none from a client that begins so.
-	importedReply = "_R_"
-	// requestInfoHeader is what a server then adds, in place of whatever the
-	// client put there.
+	// requestInfoHeader is what a server adds to a request that crosses accounts,
+	// in place of whatever the client put there.
 	requestInfoHeader = "Nats-Request-Info"
 	// maxCallerBytes bounds what is recorded of a name or prefix.
 	maxCallerBytes = 128
@@ -106,8 +103,8 @@ func requestInfo(h micro.Headers) (account, user, name string) {
 // inboxPrefix returns the part of a reply subject that permissions can name:
 // what comes before the random parts.
 func inboxPrefix(reply string) string {
-	if strings.HasPrefix(reply, importedReply+".") {
-		return importedReply
+	if strings.HasPrefix(reply, events.ImportedReply+".") {
+		return events.ImportedReply
 	}
 	at := strings.LastIndexByte(reply, '.')
 	if at < 0 {

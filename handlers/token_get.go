@@ -43,6 +43,7 @@ type TokenService struct {
 	slots      chan struct{} // taken by requests that are not answered yet
 	atWork     sync.WaitGroup
 	uses       *uses
+	inboxes    inboxes
 	conn       *nats.Conn
 	service    micro.Service
 	unfollow   func()
@@ -60,6 +61,8 @@ func NewTokenService(s *store.Store, r *refresher.Refresher, subjects events.Sub
 			Namespace: "latchkey", Name: "token_requests_total", Help: "Requests for tokens by the code of the answer.",
 		}, []string{"code"}),
 	}
+	t.inboxes.Inboxes, _ = events.NewInboxes(subjects, cfg.InboxPrefixes...) // checked with the configuration; else it takes none
+	t.inboxes.complaints.Interval = time.Minute
 	t.uses = newUses(s.Used, log)
 	t.handed = t.requests.WithLabelValues(codeOK)
 	reg.MustRegister(t.requests)
@@ -93,7 +96,12 @@ func (t *TokenService) Start(nc *nats.Conn) error {
 	if err != nil {
 		return err
 	}
-	t.unfollow = unfollow
+	unwatch, err := t.watchInboxes(nc)
+	if err != nil {
+		unfollow()
+		return err
+	}
+	t.unfollow = func() { unfollow(); unwatch() }
 	name := t.Name()
 	service, err := micro.AddService(nc, micro.Config{
 		Name: name, Version: ServiceVersion,
@@ -113,7 +121,7 @@ func (t *TokenService) Start(nc *nats.Conn) error {
 		err = nc.FlushTimeout(flushTimeout) // from here on the server knows
 	}
 	if err != nil {
-		unfollow()
+		t.unfollow()
 		return fmt.Errorf("registering the token service: %w", err)
 	}
 	go t.uses.run()

@@ -27,6 +27,10 @@ func (t *TokenService) addKeys(service micro.Service) error {
 
 // receiveKeys answers with the keys. What the request says is not read.
 func (t *TokenService) receiveKeys(req micro.Request) {
+	if !t.inboxes.Take(req.Reply()) {
+		t.noInbox("token.keys")
+		return
+	}
 	t.slots <- struct{}{}
 	t.atWork.Go(func() {
 		defer func() { <-t.slots }()

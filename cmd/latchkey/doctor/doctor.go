@@ -79,6 +79,7 @@ func Run(ctx context.Context, cfg config.Config, o Options) []Result {
 		{"nats streams", d.streams},
 		{"nats consumers", d.consumers},
 		{"nats permissions", d.permissions},
+		{"nats inboxes", d.inboxes},
 		{"mongodb", d.mongoServer},
 		{"mongodb tls", d.mongoTLS},
 		{"mongodb writes", d.mongoWrites},

@@ -8,6 +8,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/latchkey/latchkey/events"
 	"github.com/latchkey/latchkey/handlers"
 )
 
@@ -120,6 +121,26 @@ func sorted(all []handlers.Found) (missing, differ []string) {
 		}
 	}
 	return missing, differ
+}
+
+// inboxes looks for streams that would store replies with tokens.
+func (d *doctor) inboxes(ctx context.Context) Result {
+	link, err := d.nats.get(ctx)
+	if err != nil {
+		return noNATS()
+	}
+	in, err := events.NewInboxes(d.subjects, d.cfg.Tokens.InboxPrefixes...)
+	if err != nil {
+		return failed("see tokens.inbox_prefixes", "%v", err)
+	}
+	found, err := handlers.InboxCollectors(ctx, link.js, in)
+	switch {
+	case err != nil:
+		return failed("permit $JS.API.STREAM.LIST", "%v", link.refusal(err))
+	case len(found) > 0:
+		return failed("take these subjects out of the streams: workers send no tokens to those inboxes", "streams store what is sent to inboxes: %v", found)
+	}
+	return ok("no stream of this account stores replies to token requests")
 }
 
 func (d *doctor) deadLetters(ctx context.Context) Result {

@@ -214,7 +214,7 @@ func (c *callers) nobodyDoesWhatTheyMayNot() {
 		})
 		require.ElementsMatch(c.t, wanted, may, role)
 	}
-	for _, subject := range []string{"integration.connected", "token.get.alice", "_INBOX_reader.x", "$JS.API.STREAM.DELETE.LATCHKEY_INTEGRATION", "other"} {
+	for _, subject := range []string{"integration.connected", "token.get.alice", "refresh.due", "_INBOX.x", "_INBOX_observer.x", "$JS.API.STREAM.DELETE.LATCHKEY_INTEGRATION", "$JS.API.STREAM.PURGE.LATCHKEY_AUDIT", "$SYS.REQ.SERVER.PING", "other"} {
 		require.Contains(c.t, outside(temptingToPublish, c.permissionsOf("worker").Publish), subject)
 	}
 	for _, subject := range []string{">", "integration.connected", "_INBOX_reader.>", "$JS.>"} {
@@ -227,6 +227,54 @@ func (c *callers) nobodyDoesWhatTheyMayNot() {
 		msg, err := reader.Request("token.get.alice", []byte(body), patience)
 		require.NoError(c.t, err)
 		require.NotEmpty(c.t, msg.Header.Get("Nats-Service-Error"), body)
+	}
+	c.answersGoToInboxesOnly(reader)
+}
+
+// answersGoToInboxesOnly has a reader name reply subjects that are not its own.
+func (c *callers) answersGoToInboxesOnly(reader *caller) {
+	t := c.t
+	worker := c.as("worker") // with the rights of one
+	heard := make(chan *nats.Msg, 1024)
+	_, err := worker.ChanSubscribe("token.get.*", heard)
+	require.NoError(t, err)
+	require.NoError(t, worker.Flush())
+	stored := func() map[string]uint64 {
+		out := map[string]uint64{}
+		for _, name := range []string{"INTEGRATION", "REFRESH", "RECOVERY", "LIFECYCLE", "DEADLETTER"} {
+			stream, err := worker.js.Stream(c.ctx, "LATCHKEY_"+name)
+			require.NoError(t, err)
+			out[name] = stream.CachedInfo().State.LastSeq
+		}
+		return out
+	}
+	before := stored()
+	elsewhere := outside(temptingToPublish, []string{"_INBOX_reader.>", "_INBOX_operator.>", "_INBOX_publisher.>", "_INBOX_latchkey.>"})
+	elsewhere = slices.DeleteFunc(elsewhere, func(s string) bool { return strings.HasPrefix(s, "$JS.ACK.") }) // which servers refuse to the reader
+	for _, reply := range elsewhere {
+		require.NoError(t, reader.PublishRequest("token.get.alice", reply, []byte(`{"userId":"alice"}`)))
+	}
+	require.Len(t, reader.asked("alice").AccessTokens, 1)
+	require.Equal(t, before, stored())
+	require.Contains(t, c.operator("audit", "verify"), ": 0 faults")
+
+	// Without the worker's own care the permissions would hold: what it does not
+	// publish otherwise, it may not answer.
+	may := c.permissionsOf("worker").Publish
+	for _, reply := range elsewhere {
+		var request *nats.Msg
+		select {
+		case request = <-heard:
+		case <-time.After(patience):
+			t.Fatal("the request is not heard")
+		}
+		if strings.HasPrefix(request.Reply, "_R_.") {
+			break // from another account, where the answer would go
+		}
+		require.Equal(t, reply, request.Reply)
+		if len(outside([]string{reply}, may)) == 1 {
+			worker.refuses("Publish to", reply, func() error { return request.Respond(nil) })
+		}
 	}
 }
 

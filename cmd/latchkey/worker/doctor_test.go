@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/require"
 	"go.mongodb.org/mongo-driver/v2/bson"
 
@@ -187,6 +188,12 @@ func (h *harness) examineMongoDB(grant string) {
 }
 
 func (h *harness) examineStreams() {
+	archive := jetstream.StreamConfig{Name: strings.ToUpper(h.subjects.Prefix) + "ARCHIVE", Subjects: []string{"_INBOX_" + h.subjects.Prefix + "archived.>"}}
+	_, err := h.js.CreateStream(h.ctx, archive)
+	require.NoError(h.t, err)
+	h.examine(0).is(doctor.Failed, "nats inboxes", archive.Subjects[0])
+	require.NoError(h.t, h.js.DeleteStream(h.ctx, archive.Name))
+
 	h.publish(h.subjects.Recovery("some-grant"), "{}")
 	h.publish(h.subjects.DeadLetter(events.UnknownTag, "recovery"), "{}")
 	found := h.examine(0)

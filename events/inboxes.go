@@ -1,0 +1,155 @@
+package events
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// Inboxes says which reply subjects lead to a client and to nobody else.
+// Whoever answers with more rights than the caller has must not answer
+// elsewhere: the caller could name a subject that only the answerer may publish
+// to.
+type Inboxes struct{ prefixes [][]string }
+
+const (
+	// ImportedReply is the first token of the reply subject that a NATS server
+	// gives to a request which crosses accounts. Servers refuse a request from a
+	// client that names such a subject itself.
+	ImportedReply = "_R_"
+	// routedReply is the first of three tokens that a NATS server puts before the
+	// reply subject of a request which crosses a gateway. Servers refuse it from
+	// clients too.
+	routedReply  = "_GR_"
+	routedTokens = 3
+)
+
+// ErrInboxPrefix is wrapped by every refusal of an inbox prefix.
+var ErrInboxPrefix = errors.New("invalid inbox prefix")
+
+// NewInboxes returns the inboxes of clients with these inbox prefixes. A prefix
+// is one or more whole subject tokens; a * at its end stands for the rest of the
+// last token, so that "_INBOX_*" covers _INBOX_portfolio. The error wraps
+// ErrInboxPrefix: a prefix is no subject, or covers what NATS or the
+// installation uses itself.
+func NewInboxes(subjects Subjects, prefixes ...string) (Inboxes, error) {
+	var in Inboxes
+	for _, prefix := range prefixes {
+		tokens := strings.Split(prefix, ".")
+		if stem := strings.TrimSuffix(prefix, "*"); stem == "" || strings.HasPrefix(stem, "$") || strings.HasSuffix(stem, ".") || !literal(strings.Split(stem, ".")) {
+			return Inboxes{}, fmt.Errorf("%w: %q is not one or more subject tokens, the last of which may end in *", ErrInboxPrefix, prefix)
+		}
+		for _, own := range subjects.roots() {
+			if collide(tokens, own) {
+				return Inboxes{}, fmt.Errorf("%w: %q covers subjects of Latchkey's own", ErrInboxPrefix, prefix)
+			}
+		}
+		in.prefixes = append(in.prefixes, tokens)
+	}
+	return in, nil
+}
+
+// Take reports whether a reply subject is an inbox.
+func (in Inboxes) Take(reply string) bool {
+	tokens := strings.Split(CallersReply(reply), ".")
+	if !literal(tokens) {
+		return false
+	}
+	if tokens[0] == ImportedReply {
+		return len(tokens) > 1
+	}
+	for _, prefix := range in.prefixes {
+		if len(tokens) > len(prefix) && begins(tokens, prefix) {
+			return true
+		}
+	}
+	return false
+}
+
+// Overlap reports whether a subject filter matches some inbox.
+func (in Inboxes) Overlap(filter string) bool {
+	tokens := strings.Split(filter, ".")
+	for _, prefix := range append([][]string{{ImportedReply}}, in.prefixes...) {
+		more := len(tokens) > len(prefix) || tokens[len(tokens)-1] == ">"
+		if more && collide(tokens, prefix) {
+			return true
+		}
+	}
+	return false
+}
+
+// Collects reports whether a stream with a subject filter stores what is
+// published to a subject.
+func Collects(filter, subject string) bool {
+	f, tokens := strings.Split(filter, "."), strings.Split(subject, ".")
+	if f[len(f)-1] == ">" {
+		return len(tokens) >= len(f) && collide(f, tokens)
+	}
+	return len(tokens) == len(f) && collide(f, tokens)
+}
+
+// CallersReply returns the reply subject of a request as its caller named it,
+// without what gateways put before it.
+func CallersReply(reply string) string {
+	if !strings.HasPrefix(reply, routedReply+".") {
+		return reply
+	}
+	if parts := strings.SplitN(reply, ".", routedTokens+1); len(parts) > routedTokens {
+		return parts[routedTokens]
+	}
+	return ""
+}
+
+// begins reports whether a subject begins with a prefix.
+func begins(tokens, prefix []string) bool {
+	for i, p := range prefix {
+		if stem, open := strings.CutSuffix(p, "*"); open && !strings.HasPrefix(tokens[i], stem) || !open && tokens[i] != p {
+			return false
+		}
+	}
+	return true
+}
+
+// collide reports whether a subject may begin with both: each is the beginning
+// of a subject or filter, whose tokens may end in a wildcard.
+func collide(a, b []string) bool {
+	for i := range min(len(a), len(b)) {
+		x, xOpen := strings.CutSuffix(strings.TrimSuffix(a[i], ">"), "*")
+		y, yOpen := strings.CutSuffix(strings.TrimSuffix(b[i], ">"), "*")
+		xOpen, yOpen = xOpen || a[i] == ">", yOpen || b[i] == ">"
+		switch {
+		case xOpen && yOpen && !strings.HasPrefix(x, y) && !strings.HasPrefix(y, x),
+			xOpen && !yOpen && !strings.HasPrefix(y, x),
+			yOpen && !xOpen && !strings.HasPrefix(x, y),
+			!xOpen && !yOpen && x != y:
+			return false
+		case a[i] == ">" || b[i] == ">":
+			return true
+		}
+	}
+	return true
+}
+
+// literal reports whether the tokens are those of a subject that one may publish
+// to.
+func literal(tokens []string) bool {
+	for _, token := range tokens {
+		if token == "" || strings.ContainsAny(token, "*> \t\r\n\f\x00") {
+			return false
+		}
+	}
+	return true
+}
+
+// roots are the beginnings of all subjects of the installation.
+func (s Subjects) roots() [][]string {
+	if s.Prefix != "" {
+		return [][]string{{s.Prefix}}
+	}
+	var roots [][]string
+	for _, subject := range []string{IntegrationConnected, TokenStored, s.RefreshDue(), s.Canary()} {
+		root, _, _ := strings.Cut(subject, ".")
+		roots = append(roots, []string{root})
+	}
+	return roots
+}
