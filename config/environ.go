@@ -1,6 +1,8 @@
 package config
 
 import (
+	"errors"
+	"fmt"
 	"io"
 	"maps"
 	"os"
@@ -70,17 +72,45 @@ func (l *loader) readSecret(f field, path string) {
 	problem := func(text string) {
 		l.faults = append(l.faults, Fault{Key: f.key, Variable: variable(f.key) + fileSuffix, Problem: text})
 	}
+	text, err := readSecretFile(path)
+	if err != nil {
+		problem(err.Error())
+		return
+	}
+	f.value.Set(reflect.ValueOf(text))
+}
+
+// readSecretFile reads a secret. The error does not name the path.
+func readSecretFile(path string) (secret.Text, error) {
 	content, err := readUpTo(path, maxSecretSize)
 	if err != nil {
-		problem("must name a readable file of at most 64 KiB: " + cause(err))
-		return
+		return secret.Text{}, errors.New("must name a readable file of at most 64 KiB: " + cause(err))
 	}
 	text := strings.TrimSuffix(strings.TrimSuffix(string(content), "\n"), "\r")
 	if text == "" {
-		problem("must name a file that is not empty")
-		return
+		return secret.Text{}, errors.New("must name a file that is not empty")
 	}
-	f.value.Set(reflect.ValueOf(secret.New(text)))
+	return secret.New(text), nil
+}
+
+// ErrNoFile: a secret does not come from a file.
+var ErrNoFile = errors.New("the secret has no file")
+
+// SecretFile reads a secret, named by its key such as nats.password, anew from
+// the file that the environment names for it. It returns [ErrNoFile] where the
+// environment names none.
+func SecretFile(key string, environ []string) (secret.Text, error) {
+	name := variable(key) + fileSuffix
+	for _, entry := range slices.Backward(environ) { // the last of several counts
+		if path, found := strings.CutPrefix(entry, name+"="); found {
+			text, err := readSecretFile(path)
+			if err != nil {
+				return secret.Text{}, fmt.Errorf("%s %w", name, err)
+			}
+			return text, nil
+		}
+	}
+	return secret.Text{}, ErrNoFile
 }
 
 // readUpTo reads a file, refusing more than limit bytes.

@@ -12,8 +12,10 @@ import (
 	"go.uber.org/zap"
 )
 
-// Identities is Ensure where a schedule stream is missing, and else only a look
-// at them, and at that of the audit log.
+// Identities makes again whatever stream is missing, and returns what Ensure
+// does. Where a schedule stream is missing it is Ensure itself, with its care;
+// where all of these are seen NATS has its encryption key, so that nothing hidden
+// is lost by making another. One that can't be made keeps nobody from the rest.
 func (s *Streams) Identities(ctx context.Context) ([]string, error) {
 	identities, err := s.look(ctx)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
@@ -22,10 +24,29 @@ func (s *Streams) Identities(ctx context.Context) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := s.ensureAuditLog(ctx); err != nil {
-		s.log.Warn("the audit log is not there; the next pass looks again", zap.Error(err))
+	if err := s.remember(ctx, identities); err != nil {
+		return nil, err
+	}
+	for _, c := range s.others() {
+		if err := s.restore(ctx, c); err != nil && ctx.Err() == nil {
+			s.log.Warn("a stream is not there; the next pass looks again", zap.Error(err))
+		}
 	}
 	return identities, nil
+}
+
+// restore makes a stream again that was removed while workers run. Its consumers
+// are made again by those who read from them.
+func (s *Streams) restore(ctx context.Context, c jetstream.StreamConfig) error {
+	_, err := s.js.Stream(ctx, c.Name)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		s.log.Error("a stream was removed; it is made again, empty", zap.String("stream", c.Name))
+		_, err = s.js.CreateOrUpdateStream(ctx, c)
+	}
+	if err != nil {
+		return fmt.Errorf("ensuring stream %s: %w", c.Name, err)
+	}
+	return nil
 }
 
 // look returns the identities of the schedule streams.

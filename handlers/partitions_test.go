@@ -61,8 +61,15 @@ func TestIdentitiesOfPartitions(t *testing.T) {
 	require.Equal(t, 1, logs.Len())
 	require.Equal(t, []any{"LATCHKEY_REFRESH_2"}, logs.All()[0].ContextMap()["streams"])
 
-	// All of them gone at once is another matter.
+	// The canary shows as much where the first is gone.
 	require.NoError(t, js.DeleteStream(t.Context(), "LATCHKEY_REFRESH"))
+	m.suspect = true
+	_, err = with(4).Identities(t.Context())
+	require.NoError(t, err)
+
+	// Both of them gone is another matter.
+	require.NoError(t, js.DeleteStream(t.Context(), "LATCHKEY_REFRESH"))
+	require.NoError(t, js.DeleteStream(t.Context(), "LATCHKEY_CANARY"))
 	m.suspect = true
 	_, err = with(4).Identities(t.Context())
 	require.ErrorIs(t, err, handlers.ErrStreamsGone)

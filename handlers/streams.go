@@ -107,7 +107,7 @@ func (s *Streams) Ensure(ctx context.Context) (identities []string, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("ensuring the streams: %w", err)
 	}
-	for _, c := range append([]jetstream.StreamConfig{s.canary()}, s.configs()...) {
+	for _, c := range s.configs() {
 		if _, err := s.js.CreateOrUpdateStream(ctx, c); err != nil {
 			return nil, fmt.Errorf("ensuring stream %s: %w", c.Name, err)
 		}
@@ -124,6 +124,9 @@ func (s *Streams) mayCreate(ctx context.Context) error {
 	if err != nil || known == "" || s.nats.RecreateStreams {
 		return err
 	}
+	if seen, err := s.canarySeen(ctx); err != nil || seen {
+		return err
+	}
 	first, err := s.memory.SuspectStreams(ctx)
 	if err != nil {
 		return err
@@ -132,10 +135,29 @@ func (s *Streams) mayCreate(ctx context.Context) error {
 		return fmt.Errorf("%w: another worker is finding out why, or has found that NATS runs with another encryption key; "+
 			"if this lasts, restore the key, or set nats.recreate_streams if NATS was really wiped", ErrStreamsGone)
 	}
-	if _, err := s.js.CreateStream(ctx, s.canary()); err != nil {
+	_, err = s.js.CreateStream(ctx, s.canary())
+	if refusal := jetstream.JetStreamError(nil); err != nil && !errors.As(err, &refusal) {
+		// Only a refusal says something of the key. Where the answer was lost, what
+		// there is now does.
+		if seen, lookErr := s.canarySeen(ctx); lookErr != nil || !seen {
+			return fmt.Errorf("%w, and whether NATS can create one in their place is not known: %w", ErrStreamsGone, errors.Join(err, lookErr))
+		}
+		err = nil
+	}
+	if err != nil {
 		return fmt.Errorf("%w, and NATS can't create one in their place: it runs with another encryption key than before; restore the key: %w", ErrStreamsGone, err)
 	}
 	return nil
+}
+
+// canarySeen reports whether NATS shows the canary. It does so only where it has
+// the key with which the canary was made: before, or as the test of it.
+func (s *Streams) canarySeen(ctx context.Context) (bool, error) {
+	_, err := s.js.Stream(ctx, s.subjects.CanaryStream())
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // canary is the stream that is risked: nothing is ever published to it.
@@ -146,21 +168,21 @@ func (s *Streams) canary() jetstream.StreamConfig {
 	}
 }
 
-func (s *Streams) configs() []jetstream.StreamConfig {
-	base := jetstream.StreamConfig{Storage: jetstream.FileStorage, Replicas: s.nats.Replicas}
-	queue := base
-	queue.Retention = jetstream.WorkQueuePolicy
+// configs are all streams, the canary first.
+func (s *Streams) configs() []jetstream.StreamConfig { return append(s.others(), s.schedules()...) }
 
-	// A work queue forgets a message once it is handled: a connected event,
-	// with its tokens, lies there no longer than it must.
-	integration := queue
-	integration.Name = s.subjects.IntegrationStream()
-	integration.Description = "Connects and disconnects that wait to be handled"
-	integration.Subjects = []string{s.subjects.Connected(), s.subjects.Disconnected()}
+// queueConfig is common to the work queues. A work queue forgets a message once
+// it is handled: a connected event, with its tokens, lies there no longer than it
+// must.
+func (s *Streams) queueConfig() jetstream.StreamConfig {
+	return jetstream.StreamConfig{Storage: jetstream.FileStorage, Replicas: s.nats.Replicas, Retention: jetstream.WorkQueuePolicy}
+}
 
+// schedules are the streams in which refreshes wait.
+func (s *Streams) schedules() []jetstream.StreamConfig {
 	refreshes := make([]jetstream.StreamConfig, 0, s.nats.Partitions)
 	for _, p := range s.subjects.RefreshPartitions() {
-		refresh := queue
+		refresh := s.queueConfig()
 		refresh.Name = p.Stream
 		refresh.Description = "Schedules of refreshes, and those that have come due"
 		refresh.Subjects = []string{p.Schedules, p.Due, p.Urgent}
@@ -168,8 +190,19 @@ func (s *Streams) configs() []jetstream.StreamConfig {
 		refresh.AllowDirect = true
 		refreshes = append(refreshes, refresh)
 	}
+	return refreshes
+}
 
-	recovery := queue
+// others are all other streams, the canary first.
+func (s *Streams) others() []jetstream.StreamConfig {
+	base := jetstream.StreamConfig{Storage: jetstream.FileStorage, Replicas: s.nats.Replicas}
+
+	integration := s.queueConfig()
+	integration.Name = s.subjects.IntegrationStream()
+	integration.Description = "Connects and disconnects that wait to be handled"
+	integration.Subjects = []string{s.subjects.Connected(), s.subjects.Disconnected()}
+
+	recovery := s.queueConfig()
 	recovery.Name = s.subjects.RecoveryStream()
 	recovery.Description = "Sealed answers of Mesh that wait for the database"
 	recovery.Subjects = []string{s.subjects.RecoveryAll()}
@@ -191,8 +224,7 @@ func (s *Streams) configs() []jetstream.StreamConfig {
 	dead.MaxAge = s.retention.DeadLetters
 	dead.Duplicates = 10 * time.Minute
 
-	all := append([]jetstream.StreamConfig{integration}, refreshes...)
-	all = append(all, recovery, lifecycle, dead)
+	all := []jetstream.StreamConfig{s.canary(), integration, recovery, lifecycle, dead}
 	if s.audit {
 		all = append(all, s.auditLog())
 	}
@@ -207,23 +239,6 @@ func (s *Streams) auditLog() jetstream.StreamConfig {
 		Storage:     jetstream.FileStorage, MaxAge: s.retention.Audit, Duplicates: min(10*time.Minute, s.retention.Audit),
 		DenyDelete: true, DenyPurge: true,
 	}
-}
-
-// ensureAuditLog makes the stream of the audit log again if it was removed.
-// Nothing hidden can be lost by that where the streams of before are seen.
-func (s *Streams) ensureAuditLog(ctx context.Context) error {
-	if !s.audit {
-		return nil
-	}
-	_, err := s.js.Stream(ctx, s.subjects.AuditStream())
-	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		s.log.Error("the stream of the audit log was removed; it is made again, empty")
-		_, err = s.js.CreateOrUpdateStream(ctx, s.auditLog())
-	}
-	if err != nil {
-		return fmt.Errorf("ensuring stream %s: %w", s.subjects.AuditStream(), err)
-	}
-	return nil
 }
 
 // Consumer ensures the durable consumer of one subject.

@@ -23,7 +23,7 @@ type Found struct {
 // InspectStreams looks at the streams and changes nothing.
 func (s *Streams) InspectStreams(ctx context.Context) ([]Found, error) {
 	var all []Found
-	for _, want := range append(s.configs(), s.canary()) {
+	for _, want := range s.configs() {
 		stream, err := s.js.Stream(ctx, want.Name)
 		if errors.Is(err, jetstream.ErrStreamNotFound) {
 			all = append(all, Found{Name: want.Name, Missing: true})

@@ -62,8 +62,8 @@ func Run(ctx context.Context, cfg config.Config, o Options) (figures []Figure, e
 	}
 	defer nc.Close()
 	b.nc = nc
-	if b.js, err = jetstream.New(nc); err != nil {
-		return nil, fmt.Errorf("setting up JetStream: %w", err)
+	if b.js, err = worker.JetStream(nc); err != nil {
+		return nil, err
 	}
 	client, err := Connect(b.cfg.MongoDB)
 	if err != nil {

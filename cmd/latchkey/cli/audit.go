@@ -266,10 +266,10 @@ func (a *app) connectJetStream() (config.Config, streams, func(), error) {
 	if err != nil {
 		return cfg, streams{}, nil, err
 	}
-	js, err := jetstream.New(nc)
+	js, err := worker.JetStream(nc)
 	if err != nil {
 		nc.Close()
-		return cfg, streams{}, nil, fmt.Errorf("setting up JetStream: %w", err)
+		return cfg, streams{}, nil, err
 	}
 	return cfg, streams{js, cfg.NATS.Subjects()}, nc.Close, nil
 }

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/mattn/go-isatty"
-	"github.com/nats-io/nats.go/jetstream"
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
 
@@ -225,10 +224,10 @@ func connectDeadLetters(cfg config.Config) (letters *handlers.DeadLetters, done 
 	if err != nil {
 		return nil, nil, err
 	}
-	js, err := jetstream.New(nc)
+	js, err := worker.JetStream(nc)
 	if err != nil {
 		nc.Close()
-		return nil, nil, fmt.Errorf("setting up JetStream: %w", err)
+		return nil, nil, err
 	}
 	return &handlers.DeadLetters{JS: js, Subjects: cfg.NATS.Subjects()}, nc.Close, nil
 }

@@ -77,9 +77,9 @@ until ctrl-C. Takes nothing away from subscribers. Events hold no tokens.`,
 			return err
 		}
 		defer nc.Close()
-		js, err := jetstream.New(nc)
+		js, err := worker.JetStream(nc)
 		if err != nil {
-			return fmt.Errorf("setting up JetStream: %w", err)
+			return err
 		}
 		return tail(cmd.Context(), js, cfg.NATS.Subjects(), f, *output, cmd.OutOrStdout())
 	}

@@ -9,7 +9,6 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
@@ -210,9 +209,9 @@ func (a *app) withDispatcher(cmd *cobra.Command, do func(context.Context, config
 		return err
 	}
 	defer nc.Close()
-	js, err := jetstream.New(nc)
+	js, err := worker.JetStream(nc)
 	if err != nil {
-		return fmt.Errorf("setting up JetStream: %w", err)
+		return err
 	}
 	return a.withStore(cmd, func(ctx context.Context, db *store.Store) error {
 		subjects := cfg.NATS.Subjects()

@@ -26,10 +26,10 @@ func (d *doctor) connectNATS(context.Context) (*natsLink, error) {
 	if err != nil {
 		return nil, err
 	}
-	js, err := jetstream.New(nc)
+	js, err := worker.JetStream(nc)
 	if err != nil {
 		nc.Close()
-		return nil, fmt.Errorf("setting up JetStream: %w", err)
+		return nil, err
 	}
 	return &natsLink{nc, js}, nil
 }

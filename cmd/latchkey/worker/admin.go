@@ -22,7 +22,7 @@ import (
 type admin struct{ server *http.Server }
 
 // startAdmin listens as configured; an empty address means not at all.
-func startAdmin(cfg config.Admin, reg *prometheus.Registry, readiness func(context.Context) operator.Readiness, page *operator.Page, log *zap.Logger) (*admin, error) {
+func startAdmin(cfg config.Admin, reg *prometheus.Registry, health func() error, readiness func(context.Context) operator.Readiness, page *operator.Page, log *zap.Logger) (*admin, error) {
 	if cfg.Listen == "" {
 		return &admin{}, nil
 	}
@@ -52,7 +52,7 @@ func startAdmin(cfg config.Admin, reg *prometheus.Registry, readiness func(conte
 	}))
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{}))
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.HandleFunc("GET /healthz", healthz(health))
 	mux.HandleFunc("GET /readyz", readyz(readiness))
 	local := isLoopback(listener.Addr())
 	switch {

@@ -2,29 +2,41 @@ package worker
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os"
+	"sync"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awsconfig "github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/nats-io/nkeys"
 	"go.uber.org/zap"
 
 	"github.com/latchkey/latchkey/config"
+	"github.com/latchkey/latchkey/events/secret"
 	"github.com/latchkey/latchkey/store"
 	"github.com/latchkey/latchkey/store/envelope"
 )
 
 // Connect connects to NATS as the configuration says, and stays connected
-// through outages. More options override those.
+// through outages, also while the servers refuse the credentials: they may
+// accept them again, or accept the next ones. Credentials that come from a file
+// are read anew for each attempt. More options override those.
+//
+// What remains are errors after which the client library gives a connection up
+// for good, such as a message larger than the server takes; see
+// nats.ClosedHandler.
 func Connect(cfg config.NATS, name string, log *zap.Logger, more ...nats.Option) (*nats.Conn, error) {
 	opts := []nats.Option{
 		nats.Name("latchkey " + name),
 		nats.CustomInboxPrefix(cfg.InboxPrefix),
 		nats.Timeout(cfg.ConnectTimeout),
 		nats.MaxReconnects(-1),
+		nats.IgnoreAuthErrorAbort(),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
 			if err != nil {
 				log.Warn("NATS connection lost; reconnecting", zap.Error(err))
@@ -55,9 +67,11 @@ func Connect(cfg config.NATS, name string, log *zap.Logger, more ...nats.Option)
 		}
 		opts = append(opts, nats.Nkey(public, pair.Sign))
 	case !cfg.Token.Empty():
-		opts = append(opts, nats.Token(cfg.Token.Reveal()))
+		token := current("nats.token", cfg.Token, log)
+		opts = append(opts, nats.TokenHandler(func() string { return token().Reveal() }))
 	case cfg.Username != "":
-		opts = append(opts, nats.UserInfo(cfg.Username, cfg.Password.Reveal()))
+		password := current("nats.password", cfg.Password, log)
+		opts = append(opts, nats.UserInfoHandler(func() (string, string) { return cfg.Username, password().Reveal() }))
 	}
 	if cfg.CAFile != "" {
 		opts = append(opts, nats.RootCAs(cfg.CAFile))
@@ -70,6 +84,46 @@ func Connect(cfg config.NATS, name string, log *zap.Logger, more ...nats.Option)
 		return nil, fmt.Errorf("connecting to NATS (nats.url): %w", err)
 	}
 	return nc, nil
+}
+
+// Bounds of what a worker asks of JetStream: of one request and its answer, and
+// of the acknowledgement of one message that was published without waiting.
+const (
+	requestTimeout = 5 * time.Second
+	// maxPending is how many such messages may be on their way at once.
+	maxPending = 4096
+)
+
+// JetStream returns JetStream on a connection. No wait for it is without a
+// bound, even where the caller's context has none.
+func JetStream(nc *nats.Conn) (jetstream.JetStream, error) { return jetStream(nc, requestTimeout) }
+
+func jetStream(nc *nats.Conn, timeout time.Duration) (jetstream.JetStream, error) {
+	js, err := jetstream.New(nc, jetstream.WithDefaultTimeout(timeout),
+		jetstream.WithPublishAsyncTimeout(timeout), jetstream.WithPublishAsyncMaxPending(maxPending))
+	if err != nil {
+		return nil, fmt.Errorf("setting up JetStream: %w", err)
+	}
+	return js, nil
+}
+
+// current returns a secret as its file says now. Where there is no file, or it
+// can't be read, the secret is the one that was read last.
+func current(key string, loaded secret.Text, log *zap.Logger) func() secret.Text {
+	var mu sync.Mutex
+	last := loaded
+	return func() secret.Text {
+		mu.Lock()
+		defer mu.Unlock()
+		text, err := config.SecretFile(key, os.Environ())
+		switch {
+		case err == nil:
+			last = text
+		case !errors.Is(err, config.ErrNoFile):
+			log.Warn("a secret can't be read from its file; the last one is used", zap.String("key", key), zap.Error(err))
+		}
+		return last
+	}
 }
 
 // KMS returns a client whose credentials come from where the AWS SDK looks for

@@ -3,6 +3,7 @@ package worker
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -36,6 +37,29 @@ func (w *worker) readiness(ctx context.Context) operator.Readiness {
 		r.Ready = r.Ready && (c.OK || !c.Needed)
 	}
 	return r
+}
+
+// health returns why this worker can never work again, or nil. What may come
+// back, such as a server that is away or refuses credentials, is no reason.
+func (w *worker) health() error {
+	if reason := w.ended.Load(); reason != nil {
+		return errors.New(*reason)
+	}
+	if w.nc.IsClosed() && !w.stopping.Load() {
+		return errors.New("the connection to NATS is closed for good")
+	}
+	return nil
+}
+
+// healthz says whether to go on with this process makes sense.
+func healthz(health func() error) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		if err := health(); err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			return
+		}
+		fmt.Fprintln(w, "ok")
+	}
 }
 
 // kmsState remembers how the last call to KMS went. Nobody asks KMS only to

@@ -4,6 +4,7 @@
 package worker
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -63,7 +64,11 @@ type worker struct {
 	page       *operator.Page
 	kms        kmsState
 	stopping   atomic.Bool
-	traces     *traces
+	// closed ends when the connection to NATS is closed for good; ended holds the
+	// reason once the worker can't work any more.
+	closed chan struct{}
+	ended  atomic.Pointer[string]
+	traces *traces
 }
 
 // Run runs a worker until ctx ends, and then up to the configured grace longer
@@ -101,13 +106,14 @@ func Run(ctx context.Context, cfg config.Config, o Options) error {
 
 // connect reaches NATS and MongoDB and ensures what they must hold.
 func (w *worker) connect(ctx context.Context) error {
-	nc, err := Connect(w.cfg.NATS, w.cfg.Worker.ID, w.log)
+	w.closed = make(chan struct{})
+	nc, err := Connect(w.cfg.NATS, w.cfg.Worker.ID, w.log, nats.ClosedHandler(func(*nats.Conn) { close(w.closed) }))
 	if err != nil {
 		return err
 	}
 	w.nc = nc
-	if w.js, err = jetstream.New(nc, jetstream.WithPublishAsyncMaxPending(4096)); err != nil {
-		return fmt.Errorf("setting up JetStream: %w", err)
+	if w.js, err = JetStream(nc); err != nil {
+		return err
 	}
 	if err := handlers.CheckServer(ctx, w.js); err != nil {
 		return err
@@ -241,7 +247,7 @@ func (w *worker) run(ctx context.Context, ready func()) error {
 	failed := make(chan error, 2)
 	var background sync.WaitGroup
 	stopped, stop := context.WithCancel(ctx)
-	defer background.Wait()
+	defer w.leave(&background)
 	defer stop()
 	background.Go(func() { failed <- w.router.Run(context.WithoutCancel(ctx)) })
 	select {
@@ -259,9 +265,9 @@ func (w *worker) run(ctx context.Context, ready func()) error {
 	background.Go(func() { w.reconciler.Run(stopped) })
 	background.Go(func() { w.tendKeys(stopped) })
 	background.Go(func() { w.keys.Run(stopped) })
-	admin, err := startAdmin(w.cfg.Admin, w.reg, w.readiness, w.page, w.log)
+	admin, err := startAdmin(w.cfg.Admin, w.reg, w.health, w.readiness, w.page, w.log)
 	if err != nil {
-		return errors.Join(err, w.tokens.Stop(), w.router.Close())
+		return errors.Join(err, w.finish())
 	}
 	w.log.Info("working", zap.String("nats", w.nc.ConnectedUrlRedacted()), zap.String("database", w.cfg.MongoDB.Database))
 	if ready != nil {
@@ -273,8 +279,15 @@ func (w *worker) run(ctx context.Context, ready func()) error {
 	case <-ctx.Done():
 		w.stopping.Store(true)
 		w.log.Info("stopping: finishing what is under way", zap.Duration("grace", w.cfg.Worker.Grace))
-	case cause = <-failed:
-		w.log.Error("the message router ended by itself", zap.Error(cause))
+	case err := <-failed:
+		cause = errors.Join(errors.New("the message router ended by itself"), err)
+	case <-w.closed:
+		cause = fmt.Errorf("the connection to NATS is closed for good: %w", cmp.Or(w.nc.LastError(), nats.ErrConnectionClosed))
+	}
+	if cause != nil {
+		text := cause.Error()
+		w.ended.Store(&text)
+		w.log.Error("the worker can't work any more: it finishes what is under way and ends", zap.Error(cause))
 	}
 	stop()
 	err = errors.Join(cause, w.finish(), admin.stop())
@@ -299,6 +312,23 @@ func (w *worker) finish() error {
 		return err
 	case <-time.After(w.cfg.Worker.Grace):
 		return errors.New("worker.grace is over before all work was finished; what was cut off shows as leases that run out")
+	}
+}
+
+// leaving bounds the wait for what runs beside the work, once it was told to end.
+const leaving = 10 * time.Second
+
+// leave waits for what runs beside the work.
+func (w *worker) leave(background *sync.WaitGroup) {
+	done := make(chan struct{})
+	go func() {
+		background.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-time.After(leaving):
+		w.log.Error("something in the background does not end; the worker ends without it")
 	}
 }
 

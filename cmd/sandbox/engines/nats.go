@@ -146,7 +146,23 @@ func (n *NATS) start() error {
 	if _, err := claimPort(n.opts.Port); err != nil {
 		return fmt.Errorf("starting NATS: %w", err)
 	}
-	// Built anew each time because the server changes the options that it is given.
+	o := n.options()
+	s, err := server.NewServer(o)
+	if err != nil {
+		return fmt.Errorf("starting NATS: %w", err)
+	}
+	if n.opts.Logger != nil {
+		s.SetLogger(n.opts.Logger, o.Debug, o.Trace)
+	} else {
+		s.ConfigureLogger()
+	}
+	s.Start()
+	n.server = s
+	return nil
+}
+
+// options are built anew each time because the server changes those that it is given.
+func (n *NATS) options() *server.Options {
 	o := &server.Options{
 		Host:                   loopback,
 		Port:                   n.opts.Port,
@@ -165,16 +181,19 @@ func (n *NATS) start() error {
 	if n.opts.Configure != nil {
 		n.opts.Configure(o)
 	}
-	s, err := server.NewServer(o)
-	if err != nil {
-		return fmt.Errorf("starting NATS: %w", err)
+	return o
+}
+
+// Reload has the running server take the options as Configure makes them now, as it does when its configuration file
+// has changed.
+func (n *NATS) Reload() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.server == nil {
+		return errors.New("reloading NATS: not running")
 	}
-	if n.opts.Logger != nil {
-		s.SetLogger(n.opts.Logger, o.Debug, o.Trace)
-	} else {
-		s.ConfigureLogger()
+	if err := n.server.ReloadOptions(n.options()); err != nil {
+		return fmt.Errorf("reloading NATS: %w", err)
 	}
-	s.Start()
-	n.server = s
 	return nil
 }
