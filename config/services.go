@@ -45,6 +45,10 @@ type NATS struct {
 	// told whether NATS was wiped or runs with another encryption key. Set it once
 	// the former is certain, and take it out again.
 	RecreateStreams bool `yaml:"recreate_streams"`
+	// Take the streams over although they belong to another database, and the database although it
+	// belongs to workers with another prefix. Set it for one start, once it is certain that
+	// no other workers use either, and take it out again.
+	AdoptStreams bool `yaml:"adopt_streams"`
 	// Longest time that one attempt to connect may take.
 	ConnectTimeout time.Duration `yaml:"connect_timeout"`
 }

@@ -17,8 +17,11 @@ import (
 // where all of these are seen NATS has its encryption key, so that nothing hidden
 // is lost by making another. One that can't be made keeps nobody from the rest.
 func (s *Streams) Identities(ctx context.Context) ([]string, error) {
-	identities, err := s.look(ctx)
-	if errors.Is(err, jetstream.ErrStreamNotFound) {
+	if err := s.settle(ctx); err != nil {
+		return nil, err
+	}
+	identities, unmarked, err := s.look(ctx)
+	if errors.Is(err, jetstream.ErrStreamNotFound) || err == nil && unmarked {
 		return s.Ensure(ctx)
 	}
 	if err != nil {
@@ -49,17 +52,23 @@ func (s *Streams) restore(ctx context.Context, c jetstream.StreamConfig) error {
 	return nil
 }
 
-// look returns the identities of the schedule streams.
-func (s *Streams) look(ctx context.Context) ([]string, error) {
-	var all []string
+// look returns the identities of the schedule streams, and whether one does not
+// say to which installation it belongs: a worker of an older version takes that
+// out.
+func (s *Streams) look(ctx context.Context) (identities []string, unmarked bool, err error) {
 	for n, p := range s.subjects.RefreshPartitions() {
 		stream, err := s.js.Stream(ctx, p.Stream)
-		if err != nil {
-			return nil, fmt.Errorf("looking at the stream of schedules %s: %w", p.Stream, err)
+		if err == nil {
+			err = s.owned(stream)
 		}
-		all = append(all, identityOf(n, stream))
+		if err != nil {
+			return nil, false, fmt.Errorf("looking at the stream of schedules %s: %w", p.Stream, err)
+		}
+		unmarked = unmarked || stream.CachedInfo().Config.Metadata[installationKey] == ""
+		identities = append(identities, identityOf(n, stream))
 	}
-	return all, nil
+	s.seen.Store(true)
+	return identities, unmarked, nil
 }
 
 // identityOf names a stream by the time when it was made. The number of its
@@ -77,8 +86,11 @@ func identityOf(partition int, stream jetstream.Stream) string {
 func (s *Streams) remember(ctx context.Context, identities []string) error {
 	now := strings.Join(identities, ",")
 	known, err := s.memory.StreamIdentity(ctx)
-	if err != nil || known == now {
+	if err != nil {
 		return err
+	}
+	if known == now {
+		return s.memory.SeeStreams(ctx, now, time.Now())
 	}
 	var lost []string
 	for n, before := range strings.Split(known, ",") {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -15,8 +16,13 @@ import (
 	"github.com/latchkey/latchkey/events"
 )
 
-// StreamMemory remembers, outside of NATS, that there were streams.
+// StreamMemory remembers, outside of NATS, that there were streams, and whose.
 type StreamMemory interface {
+	Installations
+	// StreamsSeen returns when a worker last saw the streams that are remembered.
+	StreamsSeen(ctx context.Context) (time.Time, error)
+	// SeeStreams records that a worker sees the streams of this identity.
+	SeeStreams(ctx context.Context, identity string, at time.Time) error
 	StreamIdentity(ctx context.Context) (string, error)
 	RememberStream(ctx context.Context, identity string) error
 	SuspectStreams(ctx context.Context) (first bool, err error)
@@ -30,15 +36,21 @@ type Streams struct {
 	nats      config.NATS
 	retention config.Retention
 	messages  config.Messages
-	audit     bool // there is an audit log
+	audit     bool          // there is an audit log
+	interval  time.Duration // at which workers look at the streams
 	log       *zap.Logger
+	// installation is whose streams these are, once that is known; seen: this
+	// process has seen them.
+	installation atomic.Pointer[string]
+	seen         atomic.Bool
 }
 
 // NewStreams returns Streams for an installation.
 func NewStreams(js jetstream.JetStream, memory StreamMemory, cfg config.Config, log *zap.Logger) *Streams {
 	return &Streams{
 		js: js, memory: memory, subjects: cfg.NATS.Subjects(), nats: cfg.NATS,
-		retention: cfg.Retention, messages: cfg.Messages, audit: cfg.Audit.Mode != config.AuditOff, log: log,
+		retention: cfg.Retention, messages: cfg.Messages, audit: cfg.Audit.Mode != config.AuditOff,
+		interval: cfg.Reconcile.Interval, log: log,
 	}
 }
 
@@ -100,9 +112,15 @@ var ErrStreamsGone = errors.New("the streams are gone from NATS")
 // NATS runs with another encryption key. In the second case creating a stream
 // destroys the hidden one. A stream that holds nothing is risked first.
 func (s *Streams) Ensure(ctx context.Context) (identities []string, err error) {
-	_, err = s.js.Stream(ctx, s.subjects.RefreshStream())
-	if errors.Is(err, jetstream.ErrStreamNotFound) {
+	if err := s.settle(ctx); err != nil {
+		return nil, err
+	}
+	stream, err := s.js.Stream(ctx, s.subjects.RefreshStream())
+	switch {
+	case errors.Is(err, jetstream.ErrStreamNotFound):
 		err = s.mayCreate(ctx)
+	case err == nil && !s.nats.AdoptStreams:
+		err = s.owned(stream)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("ensuring the streams: %w", err)
@@ -112,7 +130,7 @@ func (s *Streams) Ensure(ctx context.Context) (identities []string, err error) {
 			return nil, fmt.Errorf("ensuring stream %s: %w", c.Name, err)
 		}
 	}
-	if identities, err = s.look(ctx); err != nil {
+	if identities, _, err = s.look(ctx); err != nil {
 		return nil, err
 	}
 	return identities, s.remember(ctx, identities)
@@ -125,6 +143,9 @@ func (s *Streams) mayCreate(ctx context.Context) error {
 		return err
 	}
 	if seen, err := s.canarySeen(ctx); err != nil || seen {
+		return err
+	}
+	if err := s.nobodyElse(ctx); err != nil {
 		return err
 	}
 	first, err := s.memory.SuspectStreams(ctx)
@@ -188,6 +209,9 @@ func (s *Streams) schedules() []jetstream.StreamConfig {
 		refresh.Subjects = []string{p.Schedules, p.Due, p.Urgent}
 		refresh.AllowMsgSchedules = true
 		refresh.AllowDirect = true
+		if id := s.installation.Load(); id != nil {
+			refresh.Metadata = map[string]string{installationKey: *id}
+		}
 		refreshes = append(refreshes, refresh)
 	}
 	return refreshes

@@ -15,6 +15,7 @@ import (
 	"github.com/latchkey/latchkey/config"
 	"github.com/latchkey/latchkey/events"
 	"github.com/latchkey/latchkey/handlers"
+	"github.com/latchkey/latchkey/store"
 )
 
 // memory is a StreamMemory that outlives brokers.
@@ -22,6 +23,18 @@ type memory struct {
 	mu       sync.Mutex
 	identity string
 	suspect  bool
+}
+
+func (m *memory) StreamsSeen(context.Context) (time.Time, error)      { return time.Time{}, nil }
+func (m *memory) SeeStreams(context.Context, string, time.Time) error { return nil }
+func (m *memory) Rename(context.Context, string) error                { return nil }
+func (m *memory) Installation(context.Context) (store.Installation, error) {
+	return store.Installation{}, store.ErrNotFound
+}
+
+func (m *memory) Settle(_ context.Context, i store.Installation) (store.Installation, error) {
+	i.ID = "test"
+	return i, nil
 }
 
 func (m *memory) StreamIdentity(context.Context) (string, error) {

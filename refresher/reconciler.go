@@ -43,6 +43,12 @@ const (
 	atOnce   = 8
 )
 
+// A step may take so many intervals, of which each counts as long as minInterval.
+const (
+	stepIntervals = 10
+	minInterval   = time.Second
+)
+
 // Start learns in which stream schedules lie. It must come before any other
 // work.
 func (r *Reconciler) Start(ctx context.Context) error { return r.streams(ctx) }
@@ -81,10 +87,33 @@ func (r *Reconciler) pause() time.Duration {
 // does not keep the others from running.
 func (r *Reconciler) Pass(ctx context.Context) error {
 	r.more = false
-	if err := r.streams(ctx); err != nil {
+	if err := r.bounded(ctx, r.streams); err != nil {
 		return err // without streams nothing can be sent
 	}
-	return errors.Join(r.unsent(ctx), r.unscheduled(ctx), r.overdue(ctx), r.purge(ctx))
+	var failed error
+	for _, step := range []func(context.Context) error{r.unsent, r.unscheduled, r.overdue, r.purge} {
+		failed = errors.Join(failed, r.bounded(ctx, step))
+	}
+	return failed
+}
+
+// errBound: a step was cut short.
+var errBound = errors.New("a step took too long; the next pass goes on")
+
+// bounded runs a step, and cuts it short where it takes many times the interval:
+// whatever hangs there must not keep the other steps from running. The step's
+// context has no deadline, so that its calls keep their own bounds, which are
+// shorter.
+func (r *Reconciler) bounded(ctx context.Context, step func(context.Context) error) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	timer := time.AfterFunc(max(r.Config.Interval, minInterval)*stepIntervals, func() { cancel(errBound) })
+	defer timer.Stop()
+	err := step(ctx)
+	if err != nil && errors.Is(context.Cause(ctx), errBound) {
+		return errors.Join(errBound, err)
+	}
+	return err
 }
 
 // streams tells the dispatcher in which streams schedules lie now. Schedules in

@@ -259,3 +259,22 @@ func TestRunReconcilesUntilTold(t *testing.T) {
 	r.wait(ended)
 	require.Equal(t, events.TokenStored+": ", r.told("user")[0])
 }
+
+// A step that hangs is cut short, and keeps no other from running.
+func TestAStepThatHangsKeepsNoOtherFromRunning(t *testing.T) {
+	r := newRig(t)
+	w := r.worker("w")
+	w.reconciler.Config.Interval = time.Millisecond
+	w.reconciler.Backlog = func(ctx context.Context) (int, error) {
+		_, bounded := ctx.Deadline()
+		require.False(t, bounded, "calls keep their own bounds")
+		<-ctx.Done()
+		return 0, ctx.Err()
+	}
+	require.NoError(t, w.store.Revoke(t.Context(), store.Scope{User: "u", Broker: "b"}, r.clock.Now(), r.clock.Now().Add(-time.Minute)))
+	err := w.reconciler.Pass(t.Context())
+	require.ErrorContains(t, err, "too long")
+	disconnects, err := w.store.Revoked(t.Context(), "u", "b", nil)
+	require.NoError(t, err)
+	require.Empty(t, disconnects, "the step after it has not run")
+}

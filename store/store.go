@@ -127,8 +127,15 @@ func newStore(client *mongo.Client, opts *options.ClientOptions, database string
 	return s
 }
 
-// Close ends the connections.
-func (s *Store) Close(ctx context.Context) error { return s.client.Disconnect(ctx) }
+// closeTimeout bounds Close.
+const closeTimeout = 5 * time.Second
+
+// Close ends the connections. It does not wait for ever for those in use.
+func (s *Store) Close(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, closeTimeout)
+	defer cancel()
+	return s.client.Disconnect(ctx)
+}
 
 // Ping checks that the server answers.
 func (s *Store) Ping(ctx context.Context) error { return s.client.Ping(ctx, nil) }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo"
@@ -37,6 +38,29 @@ func (s *Store) RememberStream(ctx context.Context, identity string) error {
 		return fmt.Errorf("storing the stream's identity: %w", err)
 	}
 	return nil
+}
+
+// SeeStreams records that a worker sees the schedule stream that is remembered. It
+// does nothing where another is.
+func (s *Store) SeeStreams(ctx context.Context, identity string, at time.Time) error {
+	filter := append(bson.D{{Key: "identity", Value: identity}}, streamsDoc...)
+	if _, err := s.meta.UpdateOne(ctx, filter, bson.D{{Key: "$max", Value: bson.D{{Key: "seen", Value: at}}}}); err != nil {
+		return fmt.Errorf("recording that the streams are there: %w", err)
+	}
+	return nil
+}
+
+// StreamsSeen returns when a worker last saw the schedule stream that is
+// remembered, by its own clock; zero: never.
+func (s *Store) StreamsSeen(ctx context.Context) (time.Time, error) {
+	var doc struct {
+		Seen time.Time `bson:"seen"`
+	}
+	err := s.meta.FindOne(ctx, streamsDoc).Decode(&doc)
+	if err != nil && !errors.Is(err, mongo.ErrNoDocuments) {
+		return time.Time{}, fmt.Errorf("reading when the streams were seen: %w", err)
+	}
+	return doc.Seen, nil
 }
 
 // SuspectStreams records that the streams are gone and why is not known. It

@@ -17,6 +17,7 @@ import (
 	"github.com/latchkey/latchkey/config"
 	"github.com/latchkey/latchkey/events"
 	"github.com/latchkey/latchkey/handlers"
+	"github.com/latchkey/latchkey/store"
 	"github.com/latchkey/latchkey/store/audit"
 )
 
@@ -64,6 +65,19 @@ type forgetful struct{}
 func (forgetful) StreamIdentity(context.Context) (string, error) { return "", nil }
 func (forgetful) RememberStream(context.Context, string) error   { return nil }
 func (forgetful) SuspectStreams(context.Context) (bool, error)   { return true, nil }
+
+func (forgetful) StreamsSeen(context.Context) (time.Time, error)      { return time.Time{}, nil }
+func (forgetful) SeeStreams(context.Context, string, time.Time) error { return nil }
+func (forgetful) Rename(context.Context, string) error                { return nil }
+
+func (forgetful) Installation(context.Context) (store.Installation, error) {
+	return store.Installation{}, store.ErrNotFound
+}
+
+func (forgetful) Settle(_ context.Context, i store.Installation) (store.Installation, error) {
+	i.ID = "test"
+	return i, nil
+}
 
 func (f *fixture) PutAuditHead(_ context.Context, h audit.Head) error {
 	f.mu.Lock()

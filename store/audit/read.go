@@ -34,6 +34,10 @@ func open(ctx context.Context, js jetstream.JetStream, subjects events.Subjects)
 	return stream, stream.CachedInfo(), nil
 }
 
+// readTimeout bounds the wait for one message of those that are there. It leaves
+// the client time to ask again where an answer was lost.
+const readTimeout = 30 * time.Second
+
 // read passes what was stored since a time (zero: all) to each, in order, up to
 // what the stream held when info was taken.
 func read(ctx context.Context, stream jetstream.Stream, info *jetstream.StreamInfo, since time.Time, each func(stored) error) error {
@@ -59,7 +63,9 @@ func read(ctx context.Context, stream jetstream.Stream, info *jetstream.StreamIn
 	}
 	defer messages.Stop()
 	for {
-		msg, err := messages.Next(jetstream.NextContext(ctx))
+		waiting, cancel := context.WithTimeout(ctx, readTimeout)
+		msg, err := messages.Next(jetstream.NextContext(waiting))
+		cancel()
 		if err != nil {
 			return fmt.Errorf("reading the audit log: %w", err)
 		}

@@ -12,12 +12,14 @@ import (
 	"time"
 
 	"github.com/mattn/go-isatty"
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
 
 	"github.com/latchkey/latchkey/cmd/latchkey/worker"
 	"github.com/latchkey/latchkey/config"
 	"github.com/latchkey/latchkey/handlers"
+	"github.com/latchkey/latchkey/store"
 	"github.com/latchkey/latchkey/store/audit"
 )
 
@@ -145,6 +147,9 @@ A connect that had to be sealed and was not has no body left to replay.`,
 				return err
 			}
 			defer func() { _ = db.Close(context.WithoutCancel(cmd.Context())) }()
+			if err := checkInstallation(cmd.Context(), cfg, letters.JS, db); err != nil {
+				return err
+			}
 			letters.Envelope, err = worker.Envelope(cmd.Context(), cfg, db, time.Now, nil)
 			if err != nil {
 				return err
@@ -217,6 +222,12 @@ func (a *app) deadLetters() (letters *handlers.DeadLetters, done func(), err err
 		return nil, nil, err
 	}
 	return connectDeadLetters(cfg)
+}
+
+// checkInstallation makes sure that NATS and the database belong together.
+func checkInstallation(ctx context.Context, cfg config.Config, js jetstream.JetStream, db *store.Store) error {
+	_, err := handlers.NewStreams(js, db, cfg, zap.NewNop()).CheckInstallation(ctx)
+	return err
 }
 
 func connectDeadLetters(cfg config.Config) (letters *handlers.DeadLetters, done func(), err error) {

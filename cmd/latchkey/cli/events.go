@@ -86,6 +86,10 @@ until ctrl-C. Takes nothing away from subscribers. Events hold no tokens.`,
 	return cmd
 }
 
+// readTimeout bounds the wait for an event that is there. It leaves the client time
+// to ask again where an answer was lost.
+const readTimeout = 30 * time.Second
+
 // tail writes events until ctx ends or, not following, there are no more.
 func tail(ctx context.Context, js jetstream.JetStream, subjects events.Subjects, f tailFilter, output format, out io.Writer) error {
 	stream, err := js.Stream(ctx, subjects.LifecycleStream())
@@ -109,7 +113,15 @@ func tail(ctx context.Context, js jetstream.JetStream, subjects events.Subjects,
 	}
 	defer context.AfterFunc(ctx, messages.Stop)()
 	for {
-		msg, err := messages.Next()
+		waiting, cancel := ctx, context.CancelFunc(func() {})
+		if !f.follow { // then there is one that comes
+			waiting, cancel = context.WithTimeout(ctx, readTimeout)
+		}
+		msg, err := messages.Next(jetstream.NextContext(waiting))
+		cancel()
+		if ctx.Err() != nil {
+			return nil
+		}
 		if errors.Is(err, jetstream.ErrMsgIteratorClosed) {
 			return nil
 		}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/latchkey/latchkey/cmd/latchkey/view"
 	"github.com/latchkey/latchkey/cmd/latchkey/worker"
+	"github.com/latchkey/latchkey/handlers"
 	"github.com/latchkey/latchkey/store"
 )
 
@@ -92,5 +93,8 @@ func (a *app) withStore(cmd *cobra.Command, do func(context.Context, *store.Stor
 		return err
 	}
 	defer func() { _ = db.Close(context.WithoutCancel(cmd.Context())) }()
+	if err := handlers.CheckPrefix(cmd.Context(), db, cfg.NATS.Prefix); err != nil {
+		return err
+	}
 	return do(cmd.Context(), db)
 }

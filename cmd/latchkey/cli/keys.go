@@ -14,6 +14,7 @@ import (
 	"github.com/latchkey/latchkey/cmd/latchkey/keys"
 	"github.com/latchkey/latchkey/cmd/latchkey/worker"
 	"github.com/latchkey/latchkey/config"
+	"github.com/latchkey/latchkey/handlers"
 	"github.com/latchkey/latchkey/refresher"
 	"github.com/latchkey/latchkey/store"
 )
@@ -164,6 +165,9 @@ func (a *app) withKeys(cmd *cobra.Command, do func(context.Context, config.Confi
 		return err
 	}
 	defer func() { _ = db.Close(context.WithoutCancel(cmd.Context())) }()
+	if err := handlers.CheckPrefix(cmd.Context(), db, cfg.NATS.Prefix); err != nil {
+		return err
+	}
 	return do(cmd.Context(), cfg, db)
 }
 

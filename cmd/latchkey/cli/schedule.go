@@ -215,6 +215,9 @@ func (a *app) withDispatcher(cmd *cobra.Command, do func(context.Context, config
 	}
 	return a.withStore(cmd, func(ctx context.Context, db *store.Store) error {
 		subjects := cfg.NATS.Subjects()
+		if err := checkInstallation(ctx, cfg, js, db); err != nil {
+			return err
+		}
 		return do(ctx, cfg, db, refresher.NewDispatcher(js, db, subjects, cfg.Refresh.Horizon, time.Now, zap.NewNop(), prometheus.NewRegistry()))
 	})
 }

@@ -79,6 +79,9 @@ token.revoked, which subscribers may still have to learn.`,
 				return err
 			}
 			defer done()
+			if err := checkInstallation(ctx, cfg, letters.JS, db); err != nil {
+				return err
+			}
 			e := eraser{cfg: cfg, db: db, letters: letters, user: user}
 			report, err := e.erase(ctx, timeout, eventsToo)
 			if err != nil {

@@ -82,6 +82,7 @@ func Run(ctx context.Context, cfg config.Config, o Options) []Result {
 		{"nats inboxes", d.inboxes},
 		{"mongodb", d.mongoServer},
 		{"mongodb tls", d.mongoTLS},
+		{"installation", d.installation},
 		{"mongodb writes", d.mongoWrites},
 		{"mongodb indexes", d.indexes},
 		{"kms", d.kms},

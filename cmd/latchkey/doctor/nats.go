@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"strings"
@@ -126,6 +127,28 @@ func (d *doctor) room(ctx context.Context, link *natsLink, tier jetstream.Tier) 
 		return fmt.Errorf("the account may have %d streams; %d are there and %d are missing", most, tier.Streams, missing)
 	}
 	return nil
+}
+
+// installation says whether NATS and the database belong together.
+func (d *doctor) installation(ctx context.Context) Result {
+	link, err := d.nats.get(ctx)
+	if err != nil {
+		return noNATS()
+	}
+	db, err := d.mongo.get(ctx)
+	if err != nil {
+		return failed("look at the check mongodb", "not checked: no connection to MongoDB")
+	}
+	is, err := d.inspector(link, db).CheckInstallation(ctx)
+	switch {
+	case errors.Is(err, handlers.ErrOtherInstallation):
+		return failed("see docs/runbook.md, Another installation", "%v", err)
+	case err != nil:
+		return failed("look at the checks nats and mongodb", "%v", link.refusal(err))
+	case is.ID == "":
+		return ok("no worker has started on this database yet")
+	}
+	return ok("%s, prefix %q", is.ID, is.Prefix)
 }
 
 func limit(n int) string {

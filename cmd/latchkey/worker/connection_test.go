@@ -7,12 +7,14 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/nats-io/nkeys"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/zap"
@@ -261,4 +263,80 @@ func fetch(t *testing.T, url string) (status int, body string) {
 	content, err := io.ReadAll(res.Body)
 	require.NoError(t, err)
 	return res.StatusCode, string(content)
+}
+
+// A future of a message published without waiting resolves, whatever becomes of
+// the acknowledgement.
+func TestEveryFutureResolves(t *testing.T) {
+	t.Parallel()
+	resolve := func(t *testing.T, all []jetstream.PubAckFuture) (failed int) {
+		t.Helper()
+		for _, future := range all {
+			select {
+			case <-future.Ok():
+			case <-future.Err():
+				failed++
+			case <-time.After(patience):
+				t.Fatal("a future does not resolve")
+			}
+		}
+		return failed
+	}
+	publish := func(t *testing.T, js jetstream.JetStream, n int) (all []jetstream.PubAckFuture) {
+		t.Helper()
+		for range n {
+			if future, err := js.PublishMsgAsync(&nats.Msg{Subject: "s", Data: []byte("x")}); err == nil {
+				all = append(all, future)
+			}
+		}
+		return all
+	}
+	stream := jetstream.StreamConfig{Name: "S", Subjects: []string{"s"}, Storage: jetstream.MemoryStorage}
+
+	t.Run("one is swallowed", func(t *testing.T) {
+		t.Parallel()
+		proxy, err := engines.StartNATSProxy(enginestest.NATSWith(t, engines.NATSOptions{}).Embedded())
+		require.NoError(t, err)
+		t.Cleanup(proxy.Stop)
+		js := jetStreamOn(t, proxy.URL())
+		_, err = js.CreateStream(t.Context(), stream)
+		require.NoError(t, err)
+		var once sync.Once
+		proxy.Swallow(func(asked, _ string) (swallow bool) {
+			if asked == "s" {
+				once.Do(func() { swallow = true })
+			}
+			return swallow
+		})
+		require.Equal(t, 1, resolve(t, publish(t, js, 10)))
+		require.Zero(t, resolve(t, publish(t, js, 10)))
+	})
+
+	t.Run("leaders step down", func(t *testing.T) {
+		t.Parallel()
+		cluster, err := engines.StartCluster(3, engines.NATSOptions{Dir: t.TempDir()})
+		require.NoError(t, err)
+		t.Cleanup(cluster.Stop)
+		js := jetStreamOn(t, cluster.URL())
+		replicated := stream
+		replicated.Replicas = 3
+		_, err = js.CreateStream(t.Context(), replicated)
+		require.NoError(t, err)
+		for range 6 {
+			all := publish(t, js, 200)
+			_, _ = js.Conn().Request("$JS.API.STREAM.LEADER.STEPDOWN.S", nil, patience) // none may lead just now
+			resolve(t, append(all, publish(t, js, 200)...))
+		}
+		require.Eventually(t, func() bool { return resolve(t, publish(t, js, 10)) == 0 }, patience, 100*time.Millisecond)
+	})
+}
+
+func jetStreamOn(t *testing.T, url string) jetstream.JetStream {
+	t.Helper()
+	nc, err := worker.Connect(config.NATS{URL: url, InboxPrefix: "_INBOX", ConnectTimeout: patience}, "test", zap.NewNop())
+	require.NoError(t, err)
+	t.Cleanup(nc.Close)
+	js, err := worker.JetStream(nc)
+	require.NoError(t, err)
+	return js
 }

@@ -49,6 +49,8 @@ type installation struct {
 	nc       *nats.Conn
 	js       jetstream.JetStream
 	logs     *logBuffer
+	// requestTimeout bounds a worker's requests to JetStream; 0: as usual.
+	requestTimeout time.Duration
 
 	mu     sync.Mutex
 	seen   []seenEvent
@@ -215,7 +217,7 @@ func (h *harness) tryWorker(more ...string) (*running, error) {
 	ready := make(chan struct{})
 	log := zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()), h.logs, zap.DebugLevel))
 	go func() {
-		r.done <- worker.Run(ctx, cfg, worker.Options{Log: log, Metrics: r.reg, Ready: func() { close(ready) }})
+		r.done <- worker.Run(ctx, cfg, worker.Options{Log: log, Metrics: r.reg, RequestTimeout: h.requestTimeout, Ready: func() { close(ready) }})
 	}()
 	select {
 	case <-ready:

@@ -35,6 +35,8 @@ type Options struct {
 	Metrics *prometheus.Registry
 	// Now is the clock (time.Now).
 	Now func() time.Time
+	// RequestTimeout bounds one request to JetStream (5 seconds).
+	RequestTimeout time.Duration
 	// Ready, if set, is called once the worker receives messages.
 	Ready func()
 }
@@ -49,6 +51,8 @@ type worker struct {
 	js   jetstream.JetStream
 	db   *store.Store
 	subj events.Subjects
+	// requestTimeout bounds one request to JetStream.
+	requestTimeout time.Duration
 
 	streams    *handlers.Streams
 	router     *handlers.Router
@@ -67,14 +71,17 @@ type worker struct {
 	// closed ends when the connection to NATS is closed for good; ended holds the
 	// reason once the worker can't work any more.
 	closed chan struct{}
-	ended  atomic.Pointer[string]
-	traces *traces
+	// foreign takes the error that says that streams or database belong to another
+	// installation.
+	foreign chan error
+	ended   atomic.Pointer[string]
+	traces  *traces
 }
 
 // Run runs a worker until ctx ends, and then up to the configured grace longer
 // to finish what is under way. It returns nil after a clean stop.
 func Run(ctx context.Context, cfg config.Config, o Options) error {
-	w := &worker{cfg: cfg, log: o.Log.With(zap.String("worker", cfg.Worker.ID)), reg: o.Metrics, now: o.Now, subj: cfg.NATS.Subjects()}
+	w := &worker{cfg: cfg, log: o.Log.With(zap.String("worker", cfg.Worker.ID)), reg: o.Metrics, now: o.Now, subj: cfg.NATS.Subjects(), requestTimeout: cmp.Or(o.RequestTimeout, requestTimeout), foreign: make(chan error, 1)}
 	if w.now == nil {
 		w.now = time.Now
 	}
@@ -112,7 +119,7 @@ func (w *worker) connect(ctx context.Context) error {
 		return err
 	}
 	w.nc = nc
-	if w.js, err = JetStream(nc); err != nil {
+	if w.js, err = jetStream(nc, w.requestTimeout); err != nil {
 		return err
 	}
 	if err := handlers.CheckServer(ctx, w.js); err != nil {
@@ -137,9 +144,7 @@ func (w *worker) disconnect() {
 		w.envelope.Close()
 	}
 	if w.db != nil {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-		defer cancel()
-		if err := w.db.Close(ctx); err != nil {
+		if err := w.db.Close(context.Background()); err != nil {
 			w.log.Warn("closing the connection to MongoDB", zap.Error(err))
 		}
 	}
@@ -212,7 +217,7 @@ func (w *worker) assemble(ctx context.Context) error {
 	w.tokens.Audit = handlers.TokenAudit{Log: w.audit, Required: cfg.Audit.Mode == config.AuditRequired, Timeout: cfg.Audit.Timeout, RequestInfo: cfg.Audit.RequestInfo}
 	w.tokens.Tracer = w.traces.tracer
 	w.tokens.ServeKeys(w.keys)
-	w.reconciler = &refresher.Reconciler{Refresher: r, Config: cfg.Reconcile, Horizon: cfg.Refresh.Horizon, Identities: w.streams.Identities, Backlog: w.streams.Backlog}
+	w.reconciler = &refresher.Reconciler{Refresher: r, Config: cfg.Reconcile, Horizon: cfg.Refresh.Horizon, Identities: w.identities, Backlog: w.streams.Backlog}
 
 	sources := map[string]handlers.Source{
 		w.subj.Connected():    {Stream: w.subj.IntegrationStream(), Concurrency: cfg.Connect.Concurrency},
@@ -281,6 +286,7 @@ func (w *worker) run(ctx context.Context, ready func()) error {
 		w.log.Info("stopping: finishing what is under way", zap.Duration("grace", w.cfg.Worker.Grace))
 	case err := <-failed:
 		cause = errors.Join(errors.New("the message router ended by itself"), err)
+	case cause = <-w.foreign:
 	case <-w.closed:
 		cause = fmt.Errorf("the connection to NATS is closed for good: %w", cmp.Or(w.nc.LastError(), nats.ErrConnectionClosed))
 	}
@@ -293,6 +299,19 @@ func (w *worker) run(ctx context.Context, ready func()) error {
 	err = errors.Join(cause, w.finish(), admin.stop())
 	w.log.Info("stopped", zap.Error(err))
 	return err
+}
+
+// identities looks at the streams for reconciliation. It ends the worker where
+// these, or the database, turn out to be another installation's.
+func (w *worker) identities(ctx context.Context) ([]string, error) {
+	identities, err := w.streams.Identities(ctx)
+	if errors.Is(err, handlers.ErrOtherInstallation) {
+		select {
+		case w.foreign <- err:
+		default: // it has been said
+		}
+	}
+	return identities, err
 }
 
 // finish takes no more work and waits, within the grace, for what is under way.

@@ -2,11 +2,11 @@ package engines
 
 import (
 	"bufio"
-	"bytes"
 	"fmt"
 	"io"
 	"net"
 	"strconv"
+	"strings"
 	"sync"
 )
 
@@ -19,7 +19,8 @@ type NATSProxy struct {
 
 	mu      sync.Mutex
 	clients map[*natsClient]struct{}
-	swallow func(subject string) bool
+	swallow func(asked, subject string) bool
+	asked   map[string]string // subjects of requests, by those of their replies
 	stopped bool
 }
 
@@ -35,7 +36,7 @@ func StartNATSProxy(upstream *NATS) (*NATSProxy, error) {
 	if err != nil {
 		return nil, fmt.Errorf("starting a proxy of NATS: %w", err)
 	}
-	p := &NATSProxy{upstream: address(upstream.Port()), listener: ln, clients: make(map[*natsClient]struct{})}
+	p := &NATSProxy{upstream: address(upstream.Port()), listener: ln, clients: make(map[*natsClient]struct{}), asked: make(map[string]string)}
 	p.wg.Go(p.accept)
 	return p, nil
 }
@@ -43,13 +44,35 @@ func StartNATSProxy(upstream *NATS) (*NATSProxy, error) {
 // URL returns the address for clients.
 func (p *NATSProxy) URL() string { return "nats://" + p.listener.Addr().String() }
 
-// Swallow asks match about every message that the server sends to a client, by its subject, and keeps those from the
-// client for which it says true, until called with nil.
-func (p *NATSProxy) Swallow(match func(subject string) bool) {
+// Swallow asks match about every message that the server sends to a client, and keeps those from the client for which it
+// says true, until called with nil. asked is the subject of the request that the message answers, empty for any other
+// message; subject is that of the message itself.
+func (p *NATSProxy) Swallow(match func(asked, subject string) bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.swallow = match
 }
+
+// swallows reports whether a message is kept from the client.
+func (p *NATSProxy) swallows(subject string) bool {
+	p.mu.Lock()
+	match, asked := p.swallow, p.asked[subject]
+	p.mu.Unlock()
+	return match != nil && match(asked, subject)
+}
+
+// asks notes what is asked with which subject for the reply.
+func (p *NATSProxy) asks(subject, reply string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.asked) > maxAsked {
+		clear(p.asked)
+	}
+	p.asked[reply] = subject
+}
+
+// maxAsked bounds how many requests are remembered.
+const maxAsked = 1 << 16
 
 // Say sends a line of the protocol, such as -ERR 'Stale Connection', to every client as if the server did.
 func (p *NATSProxy) Say(line string) {
@@ -101,7 +124,7 @@ func (p *NATSProxy) accept() {
 		p.clients[c] = struct{}{}
 		p.mu.Unlock()
 		p.wg.Go(func() {
-			_, _ = io.Copy(server, client) // either side may end it
+			p.questions(c)
 			c.close()
 		})
 		p.wg.Go(func() {
@@ -114,27 +137,33 @@ func (p *NATSProxy) accept() {
 	}
 }
 
+// questions passes on what the client sends, frame by frame.
+func (p *NATSProxy) questions(c *natsClient) {
+	from := bufio.NewReaderSize(c.client, 64<<10)
+	for {
+		frame, m, err := readFrame(from, "PUB", "HPUB")
+		if err != nil {
+			return
+		}
+		if m.reply != "" {
+			p.asks(m.subject, m.reply)
+		}
+		if _, err := c.server.Write(frame); err != nil {
+			return
+		}
+	}
+}
+
 // answers passes on what the server sends, frame by frame.
 func (p *NATSProxy) answers(c *natsClient) {
 	from := bufio.NewReaderSize(c.server, 64<<10)
 	for {
-		frame, err := from.ReadBytes('\n')
+		frame, m, err := readFrame(from, "MSG", "HMSG")
 		if err != nil {
 			return
 		}
-		subject, size, isMessage := messageLine(frame)
-		if isMessage {
-			body := make([]byte, size+len("\r\n"))
-			if _, err := io.ReadFull(from, body); err != nil {
-				return
-			}
-			p.mu.Lock()
-			swallow := p.swallow
-			p.mu.Unlock()
-			if swallow != nil && swallow(subject) {
-				continue
-			}
-			frame = append(frame, body...)
+		if m.subject != "" && p.swallows(m.subject) {
+			continue
 		}
 		if err := c.write(frame); err != nil {
 			return
@@ -142,14 +171,38 @@ func (p *NATSProxy) answers(c *natsClient) {
 	}
 }
 
-// messageLine reads the first line of a message: MSG subject sid [reply] bytes, or HMSG with two numbers.
-func messageLine(line []byte) (subject string, size int, ok bool) {
-	parts := bytes.Fields(line)
-	if len(parts) < 4 || !bytes.EqualFold(parts[0], []byte("MSG")) && !bytes.EqualFold(parts[0], []byte("HMSG")) {
-		return "", 0, false
+// natsMessage is what the proxy reads of a message. Without a subject it is no message.
+type natsMessage struct{ subject, reply string }
+
+// readFrame reads a line of the protocol, and what belongs to it where it begins with the name of a message without or
+// with headers: PUB subject [reply] size, HPUB subject [reply] headers size, and from the server the same with an id
+// after the subject.
+func readFrame(from *bufio.Reader, plain, headed string) (frame []byte, m natsMessage, err error) {
+	if frame, err = from.ReadBytes('\n'); err != nil {
+		return nil, m, err
 	}
-	size, err := strconv.Atoi(string(parts[len(parts)-1]))
-	return string(parts[1]), size, err == nil
+	parts := strings.Fields(string(frame))
+	if len(parts) < 3 || !strings.EqualFold(parts[0], plain) && !strings.EqualFold(parts[0], headed) {
+		return frame, m, nil
+	}
+	size, err := strconv.Atoi(parts[len(parts)-1])
+	if err != nil {
+		return frame, m, nil // the other side will say so
+	}
+	sizes, before := 1, 2 // numbers at the end; what comes before the subject for the reply
+	if strings.EqualFold(parts[0], headed) {
+		sizes++
+	}
+	if plain == "MSG" {
+		before++
+	}
+	if m.subject = parts[1]; len(parts) > before+sizes {
+		m.reply = parts[before]
+	}
+	start := len(frame)
+	frame = append(frame, make([]byte, size+len("\r\n"))...)
+	_, err = io.ReadFull(from, frame[start:])
+	return frame, m, err
 }
 
 func (c *natsClient) write(frame []byte) error {

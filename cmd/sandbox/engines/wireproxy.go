@@ -41,6 +41,7 @@ type faults struct {
 	failCode int32
 	fail     func(command, collection string) bool
 	lose     func(command, collection string) bool
+	swallow  func(command, collection string) bool
 }
 
 // maxRunning is how many commands FerretDB may do at once. One takes up to two connections to PostgreSQL, and a cursor
@@ -110,6 +111,12 @@ func (p *Proxy) FailWrites(code int32, match func(command, collection string) bo
 // called with a nil match.
 func (p *Proxy) LoseAnswers(match func(command, collection string) bool) {
 	p.setFaults(func(f *faults) { f.lose = match })
+}
+
+// Swallow does every command that match accepts, and keeps the answer from the client, whose connection stays, until
+// called with a nil match.
+func (p *Proxy) Swallow(match func(command, collection string) bool) {
+	p.setFaults(func(f *faults) { f.swallow = match })
 }
 
 // Delay holds back every command by d before it is done, until called with 0.

@@ -57,6 +57,9 @@ func (s *session) answer(request message) error {
 	if err != nil || silent {
 		return err
 	}
+	if cmd, _ := request.command(); faults.swallow != nil && faults.swallow(cmd.name, cmd.collection) {
+		return nil
+	}
 	for {
 		if _, err := s.client.Write(response); err != nil {
 			return err

@@ -25,7 +25,7 @@ type latchkey struct {
 }
 
 func dial(url string, subjects events.Subjects) (latchkey, error) {
-	nc, err := nats.Connect(url, nats.Name("linkdemo"), nats.CustomInboxPrefix("_INBOX_linkdemo"), nats.MaxReconnects(-1))
+	nc, err := nats.Connect(url, nats.Name("linkdemo"), nats.CustomInboxPrefix("_INBOX_linkdemo"), nats.MaxReconnects(-1), nats.IgnoreAuthErrorAbort())
 	if err != nil {
 		return latchkey{}, fmt.Errorf("connecting to NATS: %w", err)
 	}

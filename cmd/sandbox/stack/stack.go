@@ -52,6 +52,9 @@ type Options struct {
 	Institutions map[string]meshsim.Institution
 	// Clock of the simulated services (time.Now).
 	Clock func() time.Time
+	// KMSFault and MeshFault, if set, are asked about every request to the simulated
+	// service. Where one says true the request is never answered.
+	KMSFault, MeshFault func(*http.Request) bool
 }
 
 // Stack is a running set of engines.
@@ -65,7 +68,11 @@ type Stack struct {
 	natsURL, mongoURI, kmsURL string
 	servers                   []*http.Server
 	logs                      []*os.File
+	lock                      *os.File // nil: there is none
 }
+
+// ErrInUse: the folder is another running stack's, which two at once would break.
+var ErrInUse = errors.New("the folder is in use")
 
 // Start starts the engines. The caller must Stop them.
 func Start(o Options) (s *Stack, err error) {
@@ -77,6 +84,9 @@ func Start(o Options) (s *Stack, err error) {
 	}()
 	if err = os.MkdirAll(o.Dir, 0o700); err != nil {
 		return s, fmt.Errorf("making the folder for all data: %w", err)
+	}
+	if s.lock, err = lock(filepath.Join(o.Dir, "lock")); err != nil {
+		return s, err
 	}
 	if s.natsURL == "" {
 		key := "sandbox encryption key"
@@ -121,7 +131,7 @@ func Start(o Options) (s *Stack, err error) {
 	if _, err = s.KMS.CreateKey(KeyAlias); err != nil {
 		return s, err
 	}
-	if s.kmsURL, err = s.serve(o.KMSPort, s.KMS); err != nil {
+	if s.kmsURL, err = s.serve(o.KMSPort, hanging(s.KMS, o.KMSFault)); err != nil {
 		return s, err
 	}
 	s.Mesh, err = meshsim.New(meshsim.Config{
@@ -131,9 +141,32 @@ func Start(o Options) (s *Stack, err error) {
 	if err != nil {
 		return s, err
 	}
-	s.MeshURL, err = s.serve(o.MeshPort, s.Mesh)
+	s.MeshURL, err = s.serve(o.MeshPort, hanging(s.Mesh, o.MeshFault))
 	return s, err
 }
+
+// hanging leaves requests without an answer that fault says yes to, after they
+// were carried out.
+func hanging(handler http.Handler, fault func(*http.Request) bool) http.Handler {
+	if fault == nil {
+		return handler
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !fault(r) {
+			handler.ServeHTTP(w, r)
+			return
+		}
+		handler.ServeHTTP(nowhere{}, r)
+		<-r.Context().Done()
+	})
+}
+
+// nowhere takes an answer that nobody gets.
+type nowhere struct{}
+
+func (nowhere) Header() http.Header         { return http.Header{} }
+func (nowhere) Write(p []byte) (int, error) { return len(p), nil }
+func (nowhere) WriteHeader(int)             {}
 
 func (s *Stack) serve(port int, handler http.Handler) (url string, err error) {
 	listener, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
@@ -162,6 +195,9 @@ func (s *Stack) Stop() {
 	}
 	for _, log := range s.logs {
 		_ = log.Close()
+	}
+	if s.lock != nil {
+		_ = s.lock.Close() // which gives the folder back
 	}
 }
 

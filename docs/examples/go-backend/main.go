@@ -40,7 +40,7 @@ func main() {
 
 func run(ctx context.Context) error {
 	options := []nats.Option{
-		nats.Name("example backend"), nats.MaxReconnects(-1),
+		nats.Name("example backend"), nats.MaxReconnects(-1), nats.IgnoreAuthErrorAbort(), // through every outage and refusal
 		nats.CustomInboxPrefix("_INBOX_example_backend"), // replies hold tokens: an inbox of its own
 	}
 	if creds := os.Getenv("NATS_CREDS"); creds != "" {

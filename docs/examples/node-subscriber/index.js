@@ -17,6 +17,7 @@ const nc = await connect({
   name: "example subscriber",
   inboxPrefix: "_INBOX_example_subscriber",
   maxReconnectAttempts: -1,
+  ignoreAuthErrorAbort: true, // a refusal may be as passing as an outage
   authenticator: NATS_CREDS ? credsAuthenticator(await readFile(NATS_CREDS)) : undefined,
 });
 

@@ -1,0 +1,153 @@
+package handlers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/zap"
+
+	"github.com/latchkey/latchkey/store"
+)
+
+// installationKey is the name in a stream's metadata under which the identity of
+// its installation stands.
+const installationKey = "latchkey-installation"
+
+// ErrOtherInstallation: database and streams belong to different installations,
+// or to one with another prefix. To go on would mix up their grants.
+var ErrOtherInstallation = errors.New("another installation's")
+
+const adoptAdvice = "check mongodb.uri, mongodb.database, nats.url and nats.prefix; " +
+	"if they are right, because the database or NATS was replaced on purpose, set nats.adopt_streams for one start (docs/runbook.md, Another installation)"
+
+// Installations keeps whose database this is.
+type Installations interface {
+	Installation(ctx context.Context) (store.Installation, error)
+	Settle(ctx context.Context, i store.Installation) (store.Installation, error)
+	Rename(ctx context.Context, prefix string) error
+}
+
+// settle makes sure that the database is this installation's, and remembers the
+// identity that its streams have.
+func (s *Streams) settle(ctx context.Context) error {
+	is, err := s.memory.Installation(ctx)
+	if errors.Is(err, store.ErrNotFound) {
+		is, err = s.memory.Settle(ctx, store.Installation{ID: uuid.NewString(), Prefix: s.nats.Prefix})
+	}
+	if err != nil {
+		return err
+	}
+	if is.Prefix != s.nats.Prefix {
+		if !s.nats.AdoptStreams {
+			return otherPrefix(is, s.nats.Prefix)
+		}
+		if err := s.memory.Rename(ctx, s.nats.Prefix); err != nil {
+			return err
+		}
+	}
+	s.installation.Store(&is.ID)
+	return nil
+}
+
+// CheckInstallation says whether the database, and the streams where there are
+// some, belong to the installation that the configuration names. It changes
+// nothing. Without a worker's start neither says anything yet.
+func (s *Streams) CheckInstallation(ctx context.Context) (store.Installation, error) {
+	is, err := s.memory.Installation(ctx)
+	if errors.Is(err, store.ErrNotFound) {
+		return store.Installation{}, nil
+	}
+	if err == nil && is.Prefix != s.nats.Prefix {
+		err = otherPrefix(is, s.nats.Prefix)
+	}
+	if err != nil {
+		return is, err
+	}
+	stream, err := s.js.Stream(ctx, s.subjects.RefreshStream())
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		return is, nil
+	}
+	if err != nil {
+		return is, fmt.Errorf("looking at stream %s: %w", s.subjects.RefreshStream(), err)
+	}
+	return is, owned(stream, is.ID)
+}
+
+// CheckPrefix is CheckInstallation without NATS.
+func CheckPrefix(ctx context.Context, memory Installations, prefix string) error {
+	is, err := memory.Installation(ctx)
+	if errors.Is(err, store.ErrNotFound) || err == nil && is.Prefix == prefix {
+		return nil
+	}
+	if err == nil {
+		err = otherPrefix(is, prefix)
+	}
+	return err
+}
+
+func otherPrefix(is store.Installation, prefix string) error {
+	return fmt.Errorf("the database is %w: its nats.prefix is %q, that of the configuration %q; %s", ErrOtherInstallation, is.Prefix, prefix, adoptAdvice)
+}
+
+// owned says whether a stream belongs to this installation. One that says nothing
+// is of a time before streams said so.
+func (s *Streams) owned(stream jetstream.Stream) error {
+	id := s.installation.Load()
+	if id == nil {
+		return nil
+	}
+	return owned(stream, *id)
+}
+
+func owned(stream jetstream.Stream, id string) error {
+	info := stream.CachedInfo()
+	if owner := info.Config.Metadata[installationKey]; owner != "" && owner != id {
+		return fmt.Errorf("stream %s in NATS is %w: it belongs to %s, the database to %s; %s", info.Config.Name, ErrOtherInstallation, owner, id, adoptAdvice)
+	}
+	return nil
+}
+
+// seenFor is for how many intervals of reconciliation a worker that has seen the
+// streams may be alive without having seen them again. No start waits longer than
+// maxSeenFor.
+const (
+	seenFor    = 2
+	maxSeenFor = 2 * time.Minute
+)
+
+// nobodyElse makes sure that no other worker sees the streams that are missing
+// here: then they are in another NATS, and this one is the wrong one. Where a
+// worker saw them lately, it waits until that worker would have seen them again.
+// A worker that has seen them itself knows which NATS is the right one.
+func (s *Streams) nobodyElse(ctx context.Context) error {
+	last, err := s.memory.StreamsSeen(ctx)
+	wait := min(seenFor*s.interval, maxSeenFor)
+	if err != nil || s.nats.AdoptStreams || s.seen.Load() || time.Since(last) > 2*wait {
+		return err
+	}
+	s.log.Warn("the streams that the database remembers are not in NATS, and a worker saw them lately: waiting whether it sees them still", zap.Time("seen", last))
+	until := time.Now().Add(wait)
+	for time.Now().Before(until) {
+		select {
+		case <-time.After(wait / 20):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		now, err := s.memory.StreamsSeen(ctx)
+		if err != nil {
+			return err
+		}
+		_, err = s.js.Stream(ctx, s.subjects.RefreshStream())
+		if err == nil {
+			return nil // made again by another
+		}
+		if now.After(last) {
+			return fmt.Errorf("the database is %w: other workers see its streams, in another NATS than nats.url; %s", ErrOtherInstallation, adoptAdvice)
+		}
+	}
+	return nil
+}
