@@ -212,7 +212,10 @@ func (h *harness) tryWorker(more ...string) (*running, error) {
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithCancel(h.ctx)
+	// As in a process of its own, the context has no deadline, which would take the
+	// place of the bounds of single calls.
+	ctx, cancel := context.WithCancel(context.WithoutCancel(h.ctx))
+	context.AfterFunc(h.ctx, cancel)
 	r := &running{h: h, cancel: cancel, done: make(chan error, 1), reg: prometheus.NewRegistry()}
 	ready := make(chan struct{})
 	log := zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()), h.logs, zap.DebugLevel))
