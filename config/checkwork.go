@@ -9,10 +9,13 @@ import (
 	"github.com/latchkey/latchkey/events"
 )
 
+// CallAndSave is what a call to Mesh and the save of its answer may take.
+func (c Config) CallAndSave() time.Duration { return c.Mesh.Timeout + c.MongoDB.Timeout }
+
 func (c Config) checkRefresh(f *faults) {
 	r := c.Refresh
 	f.duration("refresh.lease", r.Lease, time.Second)
-	needed := c.Mesh.Timeout + c.MongoDB.Timeout + c.KMS.Timeout + c.Worker.ClockSkew
+	needed := c.CallAndSave() + c.KMS.Timeout + c.Worker.ClockSkew
 	f.unless(r.Lease > needed, "refresh.lease", fmt.Sprintf(
 		"must be longer than mesh.timeout + mongodb.timeout + kms.timeout + worker.clock_skew (%s)", short(needed)))
 	f.count("refresh.concurrency", r.Concurrency, 1, 10_000)

@@ -15,8 +15,8 @@ import (
 // LaterError says that a refresh may not start now, and when to come back.
 type LaterError struct {
 	After time.Duration
-	// Why is one of "rate", "concurrency", "breaker", "credentials", and, from a
-	// Queue, "queue".
+	// Why is one of "rate", "concurrency", "breaker", "credentials", from a Queue
+	// "queue", and from a Refresher "lease".
 	Why string
 }
 

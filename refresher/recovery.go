@@ -157,19 +157,25 @@ func (r *Refresher) rescue(ctx context.Context, g *store.Grant, p pending, seale
 	return nil
 }
 
-// recoverFirst applies what the recovery stream holds of a grant, before its
-// refresh token is presented again.
-func (r *Refresher) recoverFirst(ctx context.Context, grantID string) (found bool, err error) {
+// recoverFirst applies all that the recovery stream holds of a grant, before its
+// refresh token is presented again. What is older than the token set changes
+// nothing.
+func (r *Refresher) recoverFirst(ctx context.Context, grantID string) error {
 	stream, err := r.js.Stream(ctx, r.subjects.RecoveryStream())
 	if err != nil {
-		return false, fmt.Errorf("looking into the recovery stream: %w", err)
+		return fmt.Errorf("looking into the recovery stream: %w", err)
 	}
-	msg, err := stream.GetLastMsgForSubject(ctx, r.subjects.Recovery(grantID))
-	if errors.Is(err, jetstream.ErrMsgNotFound) {
-		return false, nil
+	for next := uint64(1); ; {
+		msg, err := stream.GetMsg(ctx, next, jetstream.WithGetMsgSubject(r.subjects.Recovery(grantID)))
+		if errors.Is(err, jetstream.ErrMsgNotFound) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("looking into the recovery stream: %w", err)
+		}
+		if err := r.Recover(ctx, msg.Data); err != nil {
+			return err
+		}
+		next = msg.Sequence + 1
 	}
-	if err != nil {
-		return false, fmt.Errorf("looking into the recovery stream: %w", err)
-	}
-	return true, r.Recover(ctx, msg.Data)
 }

@@ -7,6 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/latchkey/latchkey/cmd/sandbox/meshsim"
+	"github.com/latchkey/latchkey/events"
 	"github.com/latchkey/latchkey/store"
 )
 
@@ -48,9 +49,8 @@ func TestAnOlderRescuedAnswerLeavesTheOutcomeUnknown(t *testing.T) {
 	g.Epoch++
 	require.NoError(t, w.store.Save(t.Context(), g))
 	r.clock.advance(time.Hour)
+	require.NoError(t, r.sim.Script("one", meshsim.Failed("no")))
 	require.NoError(t, w.Due(t.Context(), due(g)))
-	got := r.get(w, g.ID)
-	require.Nil(t, got.Lease)
-	require.NotNil(t, got.Unknown)
-	require.Equal(t, 1, r.calls())
+	require.Equal(t, 2, r.calls(), "the token at hand is presented")
+	require.Equal(t, events.ReasonOutcomeLost, r.get(w, g.ID).Reason)
 }

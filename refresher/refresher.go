@@ -6,7 +6,6 @@ package refresher
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync"
 	"time"
 
@@ -41,8 +40,10 @@ type Deps struct {
 	WorkerID string
 	NewID    func() string
 	Now      func() time.Time
-	// Lease is how long a lease lasts; ClockSkew what clocks may differ by.
-	Lease, ClockSkew time.Duration
+	// Lease is how long a lease lasts; CallAndSave what a call and the save of
+	// its answer may take, for which it must last; ClockSkew what clocks may
+	// differ by.
+	Lease, CallAndSave, ClockSkew time.Duration
 	// SendAccess lists the broker types whose refresh needs the access token.
 	SendAccess []string
 	// Changed is told of a grant whose accounts a refresh has changed.
@@ -67,6 +68,7 @@ type Refresher struct {
 	newID      func() string
 	now        func() time.Time
 	lease      time.Duration
+	reserve    time.Duration
 	skew       time.Duration
 	sendAccess map[string]bool
 	changed    func(ctx context.Context, userID string) error
@@ -83,7 +85,7 @@ func New(d Deps) *Refresher {
 	r := &Refresher{
 		store: d.Store, envelope: d.Envelope, js: d.JetStream, mesh: d.Mesh, settler: d.Settler,
 		dispatcher: d.Dispatcher, subjects: d.Subjects, workerID: d.WorkerID, newID: d.NewID, now: d.Now,
-		lease: d.Lease, skew: d.ClockSkew, sendAccess: map[string]bool{}, changed: d.Changed, audit: d.Audit, log: d.Log,
+		lease: d.Lease, reserve: d.CallAndSave, skew: d.ClockSkew, sendAccess: map[string]bool{}, changed: d.Changed, audit: d.Audit, log: d.Log,
 		metrics: newMetrics(d.Metrics),
 	}
 	r.queue = NewQueue(NewLimits(d.Limits, d.Credentials, d.Now, r.metrics.onBreaker), d.Concurrency, 3*d.Concurrency, d.Now)
@@ -170,20 +172,21 @@ func (r *Refresher) refresh(ctx context.Context, m events.RefreshDue, user strin
 	}
 	if takenOver {
 		r.metrics.takenOver.Inc()
-		found, err := r.recoverFirst(ctx, g.ID)
-		if err != nil {
-			done(idle)
-			return nil, fmt.Errorf("before refreshing grant %s: %w", g.ID, err)
-		}
-		if found {
-			// The answer that was thought lost is applied, or is older.
-			done(idle)
-			return r.afterRecovery(ctx, g)
-		}
 		if g.Unknown == nil {
 			at := store.Milli(now)
 			g.Unknown = &at
 		}
+	}
+	// Opening may have to wait for KMS; nothing may lie between the look at what
+	// earlier leases brought and the call.
+	tokens, opened := store.OpenTokens(ctx, r.envelope, g.Sealed, g.Binding())
+	if takenOver || g.Unknown != nil || g.Applied < g.Epoch-1 {
+		current, ours, err := r.settleEarlier(ctx, g)
+		if err != nil || !ours {
+			done(idle)
+			return current, err
+		}
+		g = current
 	}
 	next := g.Clone()
 	if ended, err := r.settler.WithoutRefresh(next); ended || err != nil {
@@ -194,10 +197,9 @@ func (r *Refresher) refresh(ctx context.Context, m events.RefreshDue, user strin
 		next.Lease = nil
 		return r.commitState(ctx, g, next)
 	}
-	tokens, err := store.OpenTokens(ctx, r.envelope, g.Sealed, g.Binding())
-	if err != nil {
+	if opened != nil {
 		done(idle)
-		return r.unopened(ctx, g, err)
+		return r.unopened(ctx, g, opened)
 	}
 	return r.call(ctx, g, tokens, sealer, done)
 }
@@ -207,7 +209,10 @@ func (r *Refresher) refresh(ctx context.Context, m events.RefreshDue, user strin
 func (r *Refresher) call(ctx context.Context, g *store.Grant, tokens store.TokenSet, sealer envelope.Sealer, done func(*Failure)) (*store.Grant, error) {
 	ctx = context.WithoutCancel(ctx)
 	sent := r.now()
-	request := RefreshRequest{BrokerType: g.BrokerType, RefreshToken: tokens.RefreshToken, TradeToken: tokens.TradeToken}
+	request := RefreshRequest{
+		BrokerType: g.BrokerType, RefreshToken: tokens.RefreshToken, TradeToken: tokens.TradeToken,
+		NotAfter: g.Lease.Until.Add(-r.reserve),
+	}
 	if at := r.settler.Policy.RenewAt(g); at != nil && !sent.Before(*at) {
 		request.CreateNewRefreshToken = true
 	}
@@ -220,6 +225,9 @@ func (r *Refresher) call(ctx context.Context, g *store.Grant, tokens store.Token
 		f := AsFailure(err)
 		done(f)
 		tracing.Set(ctx, tracing.Outcome(string(f.Class)))
+		if f.Class == uncalled {
+			return nil, r.tooLate(ctx, g)
+		}
 		r.metrics.call(g.BrokerType, r.now().Sub(sent), f)
 		return r.failed(ctx, g, f)
 	}
@@ -299,27 +307,6 @@ func (r *Refresher) commitState(ctx context.Context, g, next *store.Grant) (*sto
 	return next, nil
 }
 
-// afterRecovery gives back a lease that turned out not to be needed. If it is
-// still there, what the recovery stream held was older than what is stored, and
-// what became of the last call is as unknown as without.
-func (r *Refresher) afterRecovery(ctx context.Context, leased *store.Grant) (*store.Grant, error) {
-	g, err := r.store.Get(ctx, leased.ID)
-	if err != nil {
-		return nil, err
-	}
-	if g.Lease == nil || leased.Lease == nil || g.Lease.Owner != leased.Lease.Owner {
-		return g, nil
-	}
-	next := g.Clone()
-	next.Lease = nil
-	if next.Unknown == nil {
-		at := store.Milli(r.now())
-		next.Unknown = &at
-	}
-	r.settler.Schedule(next, r.settler.Policy.Next(next))
-	return r.commitState(ctx, g, next)
-}
-
 // Pauses between attempts to bring an answer into the database or the
 // recovery stream.
 const (
@@ -333,6 +320,11 @@ const (
 // went into the recovery stream.
 func (r *Refresher) keep(ctx context.Context, g *store.Grant, p pending, sealer envelope.Sealer) (*store.Grant, error) {
 	for pause := keepPauseMin; ; pause = min(pause*2, keepPauseMax) {
+		if sealer.Over(r.now()) {
+			// The process was held up for long. What nothing is sealed under yet is
+			// pruned before long.
+			sealer = r.renewed(ctx, g, sealer)
+		}
 		saved, err := r.apply(ctx, g, p, sealer)
 		if err == nil {
 			return saved, nil
@@ -347,11 +339,17 @@ func (r *Refresher) keep(ctx context.Context, g *store.Grant, p pending, sealer 
 			return nil, nil
 		}
 		time.Sleep(pause)
-		// After a long wait the data key may be over, and pruned before long.
-		if fresh, err := r.envelope.Sealer(ctx, g.UserID); err == nil {
-			sealer = fresh
-		}
+		sealer = r.renewed(ctx, g, sealer)
 	}
+}
+
+// renewed returns a sealer under the data key that is active now, or the one at
+// hand if that can't be had.
+func (r *Refresher) renewed(ctx context.Context, g *store.Grant, sealer envelope.Sealer) envelope.Sealer {
+	if fresh, err := r.envelope.Sealer(ctx, g.UserID); err == nil {
+		return fresh
+	}
+	return sealer
 }
 
 // apply merges an answer into the grant and saves it. g is the grant as last

@@ -51,6 +51,10 @@ func (s Sealer) Seal(plaintext []byte, b Binding) Blob {
 	return blob
 }
 
+// Over reports whether the data key seals no more at now. It may then be pruned
+// before long, and what is sealed under it too late never opens.
+func (s Sealer) Over(now time.Time) bool { return !now.Before(s.key.until) }
+
 // Sealer returns a sealer under the active data key of a user, which is
 // replaced first when it has reached a limit. The user is empty for what
 // belongs to none. The error wraps ErrKMS or is the store's.

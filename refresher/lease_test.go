@@ -1,0 +1,300 @@
+package refresher_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/stretchr/testify/require"
+
+	"github.com/latchkey/latchkey/cmd/sandbox/meshsim"
+	"github.com/latchkey/latchkey/config"
+	"github.com/latchkey/latchkey/refresher"
+	"github.com/latchkey/latchkey/store"
+)
+
+// TestNothingIsPresentedUnderALeaseThatIsNearlyOver holds a worker up at each of
+// its looks at the clock in turn, for as long as a lease. Mesh then sees no
+// request whose lease does not last for a call and a save.
+func TestNothingIsPresentedUnderALeaseThatIsNearlyOver(t *testing.T) {
+	r := newRig(t)
+	var readings, stopAt atomic.Int64
+	stopped := func() {
+		if readings.Add(1) == stopAt.Load() {
+			r.clock.advance(time.Minute)
+		}
+	}
+	var w *worker
+	var current atomic.Pointer[store.Grant]
+	mesh := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, q *http.Request) {
+		body, err := io.ReadAll(q.Body)
+		if err != nil {
+			return // it was not sent
+		}
+		q.Body = io.NopCloser(bytes.NewReader(body))
+		g, err := w.store.Get(q.Context(), current.Load().ID)
+		if err != nil || g.Lease.Until.Sub(r.clock.Now()) < config.Default().CallAndSave() {
+			t.Errorf("stopped at reading %d: presented under the lease %v at %v: %v", stopAt.Load(), g.Lease, r.clock.Now(), err)
+		}
+		r.sim.ServeHTTP(rw, q)
+	}))
+	t.Cleanup(mesh.Close)
+	w = r.worker("a", func(d *refresher.Deps) {
+		d.Now = func() time.Time { // stopped after a reading: what follows goes by an old one
+			now := r.clock.Now()
+			stopped()
+			return now
+		}
+		d.Mesh = refresher.NewMesh(refresher.MeshOptions{URL: mesh.URL, Timeout: patience, Now: func() time.Time {
+			stopped()
+			return r.clock.Now()
+		}})
+	})
+	putOff := 0
+	for n := int64(1); ; n++ {
+		g := r.connect(w, meshsim.ConnectSpec{})
+		current.Store(g)
+		readings.Store(0)
+		stopAt.Store(n)
+		err := w.Due(t.Context(), due(g))
+		if readings.Load() < n {
+			require.NoError(t, err)
+			break
+		}
+		stopAt.Store(0)
+		if err != nil {
+			putOff++
+			var later *refresher.LaterError
+			require.ErrorAs(t, err, &later)
+			require.Equal(t, "lease", later.Why)
+			got := r.get(w, g.ID)
+			require.Nil(t, got.Lease)
+			require.Nil(t, got.Unknown, "nothing was presented")
+			require.Zero(t, got.Tries)
+			require.Equal(t, g.Due.At.UTC(), got.Due.At.UTC())
+			require.NoError(t, w.Due(t.Context(), due(g)), "the message comes again")
+		}
+		require.Equal(t, int64(2), r.get(w, g.ID).Version)
+		r.soundTokens(w, g.ID)
+	}
+	require.GreaterOrEqual(t, putOff, 3)
+}
+
+// TestAWorkerThatWasStoppedPresentsNothingThatItsSuccessorReplaced stops a worker
+// between its lease and its call until another has taken the lease over.
+func TestAWorkerThatWasStoppedPresentsNothingThatItsSuccessorReplaced(t *testing.T) {
+	r := newRig(t)
+	stopped, goOn := make(chan struct{}), make(chan struct{})
+	var first atomic.Bool
+	a := r.worker("a", func(d *refresher.Deps) {
+		d.Mesh = refresher.NewMesh(refresher.MeshOptions{URL: r.meshURL, Timeout: patience, Now: func() time.Time {
+			if first.CompareAndSwap(false, true) {
+				close(stopped)
+				<-goOn
+			}
+			return r.clock.Now()
+		}})
+	})
+	b := r.worker("b")
+	g := r.connect(a, meshsim.ConnectSpec{})
+	done := r.inBackground(a, due(g))
+	r.wait(stopped)
+	r.clock.advance(2 * time.Minute)
+	require.NoError(t, b.Due(t.Context(), due(g)))
+	won := r.get(b, g.ID)
+	close(goOn)
+	require.NoError(t, r.result(done), "its message is out of date")
+	require.Equal(t, 1, r.calls())
+	require.Equal(t, won, r.get(b, g.ID))
+	r.soundTokens(b, g.ID)
+}
+
+// looking is a JetStream that tells of looks into the recovery stream.
+type looking struct {
+	jetstream.JetStream
+	recovery      string
+	before, after func()
+}
+
+func (l looking) Stream(ctx context.Context, name string) (jetstream.Stream, error) {
+	s, err := l.JetStream.Stream(ctx, name)
+	if name == l.recovery {
+		l.before()
+		s = lookedAt{s, l.after}
+	}
+	return s, err
+}
+
+type lookedAt struct {
+	jetstream.Stream
+	after func()
+}
+
+func (l lookedAt) GetMsg(ctx context.Context, seq uint64, opts ...jetstream.GetMsgOpt) (*jetstream.RawStreamMsg, error) {
+	msg, err := l.Stream.GetMsg(ctx, seq, opts...)
+	if err != nil {
+		l.after()
+	}
+	return msg, err
+}
+
+func (l lookedAt) GetLastMsgForSubject(ctx context.Context, subject string) (*jetstream.RawStreamMsg, error) {
+	msg, err := l.Stream.GetLastMsgForSubject(ctx, subject)
+	if err != nil {
+		l.after()
+	}
+	return msg, err
+}
+
+// The moments of the second holder at which something of the first can come in.
+const (
+	beforeTheLease = iota
+	beforeTheLook
+	afterTheLook
+	afterTheRefresh
+	moments
+)
+
+// TestAReplacedTokenIsNotPresented has a first holder get its answer, and lose
+// its lease meanwhile; and the answer become known at each moment of the second
+// holder's refresh: saved by the first holder, or rescued and then applied by
+// whoever consumes the recovery stream. Once it is known, the token that it
+// replaced is not presented. What becomes known after the second holder has
+// looked can't be waited for: then all is well afterwards.
+func TestAReplacedTokenIsNotPresented(t *testing.T) {
+	r := newRig(t)
+	for _, taken := range []string{"taken over", "given back, outcome unknown"} {
+		for known := range moments {
+			for applied := known; applied < moments; applied++ {
+				for _, saved := range []bool{true, false} {
+					if saved && applied > known {
+						continue
+					}
+					t.Run(fmt.Sprintf("%s, known at %d, applied at %d, saved %v", taken, known, applied, saved), func(t *testing.T) {
+						(&interleaving{rig: r, t: t, known: known, applied: applied, saved: saved, unknown: taken != "taken over"}).run()
+					})
+				}
+			}
+		}
+	}
+}
+
+type interleaving struct {
+	*rig
+	t              *testing.T
+	known, applied int
+	saved, unknown bool
+
+	a     *worker
+	grant *store.Grant
+	first <-chan error
+	seen  int
+}
+
+func (i *interleaving) run() {
+	t, id := i.t, fmt.Sprint("account-", len(i.sim.Ledger().Requests), i.known, i.applied, i.saved, i.unknown)
+	i.a = i.worker("a")
+	b := i.worker("b", func(d *refresher.Deps) {
+		d.JetStream = looking{d.JetStream, i.subjects.RecoveryStream(), func() { i.reach(beforeTheLook) }, func() { i.reach(afterTheLook) }}
+	})
+	// What the second holder presents without knowing better is taken.
+	grace := meshsim.Institution{Grace: hour, GraceMode: meshsim.GraceRotate, AccessLifetime: hour, RefreshLifetime: 90 * day}
+	i.grant = i.connect(i.a, meshsim.ConnectSpec{Accounts: []meshsim.Account{{ID: id}}, Institution: &grace})
+	i.hold(id)
+	i.first = i.inBackground(i.a, due(i.grant))
+	i.wait(i.held)
+	i.clock.advance(2 * time.Minute)
+	g := i.get(i.a, i.grant.ID)
+	if i.unknown { // somebody took it over, and got no answer that says anything
+		g.Lease, g.Unknown, g.Epoch = nil, new(i.clock.Now()), g.Epoch+1
+		require.NoError(t, i.a.store.Save(t.Context(), g))
+	}
+	before := i.calls()
+	i.reach(beforeTheLease)
+	require.NoError(t, b.Due(t.Context(), due(g)))
+	presented := i.calls() - before
+	i.reach(afterTheRefresh)
+
+	// In the stream after the look, and not applied: nobody could know.
+	unseen := i.known == afterTheLook && i.applied == afterTheRefresh
+	if i.known < afterTheRefresh && !unseen {
+		require.Zero(t, presented, "a token known to be replaced was presented")
+	}
+	got := i.get(b, g.ID)
+	require.Equal(t, store.Active, got.State)
+	set, err := b.Tokens(t.Context(), got)
+	require.NoError(t, err)
+	valid, why := i.sim.Ledger().RefreshTokenState(set.RefreshToken)
+	require.True(t, valid, why)
+}
+
+// reach does what is to be done at a moment, once.
+func (i *interleaving) reach(moment int) {
+	for ; i.seen <= moment; i.seen++ {
+		if i.seen == i.known {
+			i.failWrites(!i.saved)
+			i.let <- struct{}{}
+			require.NoError(i.t, i.result(i.first))
+			i.failWrites(false)
+		}
+		if i.seen == i.applied && !i.saved {
+			s, err := i.js.Stream(i.t.Context(), i.subjects.RecoveryStream())
+			require.NoError(i.t, err)
+			msg, err := s.GetLastMsgForSubject(i.t.Context(), i.subjects.Recovery(i.grant.ID))
+			require.NoError(i.t, err)
+			require.NoError(i.t, i.a.Recover(i.t.Context(), msg.Data))
+			require.NoError(i.t, s.DeleteMsg(i.t.Context(), msg.Sequence))
+		}
+	}
+}
+
+// TestAllRescuedAnswersAreApplied: the one that came last need not be the newest.
+func TestAllRescuedAnswersAreApplied(t *testing.T) {
+	r := newRig(t)
+	a, b, c := r.worker("a"), r.worker("b"), r.worker("c")
+	grace := meshsim.Institution{Grace: hour, GraceMode: meshsim.GraceRotate, AccessLifetime: hour, RefreshLifetime: 90 * day}
+	g := r.connect(a, meshsim.ConnectSpec{Accounts: []meshsim.Account{{ID: "one"}}, Institution: &grace})
+	r.hold("one")
+	first := r.inBackground(a, due(g))
+	r.wait(r.held)
+	r.clock.advance(2 * time.Minute)
+	r.failWrites(true)
+	require.NoError(t, b.Due(t.Context(), due(g)))
+	r.let <- struct{}{}
+	require.NoError(t, r.result(first))
+	r.failWrites(false)
+	require.Len(t, r.entries(), 2)
+
+	r.clock.advance(2 * time.Minute)
+	require.NoError(t, c.Due(t.Context(), due(g)))
+	require.Equal(t, 2, r.calls(), "nothing was to be presented")
+	got := r.get(c, g.ID)
+	require.Equal(t, int64(2), got.Applied)
+	set, err := c.Tokens(t.Context(), got)
+	require.NoError(t, err)
+	valid, why := r.sim.Ledger().RefreshTokenState(set.RefreshToken)
+	require.True(t, valid, why)
+}
+
+// TestAnAnswerIsNotSealedUnderAKeyThatIsOver: such a key may be pruned already.
+func TestAnAnswerIsNotSealedUnderAKeyThatIsOver(t *testing.T) {
+	r := newRig(t)
+	w := r.worker("a")
+	g := r.connect(w, meshsim.ConnectSpec{Accounts: []meshsim.Account{{ID: "one"}}})
+	r.hold("one")
+	done := r.inBackground(w, due(g))
+	r.wait(r.held)
+	r.clock.advance(30 * hour) // the machine sleeps over it
+	r.let <- struct{}{}
+	require.NoError(t, r.result(done))
+	got := r.get(w, g.ID)
+	require.Equal(t, int64(2), got.Version)
+	require.NotEqual(t, g.Sealed.KeyID, got.Sealed.KeyID)
+}
