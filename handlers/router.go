@@ -13,7 +13,6 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
-	"go.mongodb.org/mongo-driver/v2/mongo"
 	"go.uber.org/zap"
 
 	"github.com/latchkey/latchkey/config"
@@ -174,26 +173,11 @@ func outage(err error) bool {
 	var leased *store.LeasedError
 	return errors.As(err, &leased) ||
 		errors.Is(err, envelope.ErrKMS) ||
-		mongo.IsNetworkError(err) || mongo.IsTimeout(err) || errors.Is(err, mongo.ErrClientDisconnected) || serverAway(err) ||
+		store.Unavailable(err) ||
 		errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) ||
 		errors.Is(err, nats.ErrTimeout) || errors.Is(err, nats.ErrConnectionClosed) || errors.Is(err, nats.ErrDisconnected) ||
 		errors.Is(err, nats.ErrNoResponders) || errors.Is(err, jetstream.ErrNoStreamResponse) || errors.Is(err, jetstream.ErrStreamNotFound) ||
 		jetStreamAway(err)
-}
-
-// serverAway: MongoDB answers that it can't serve now (failover, shutdown).
-func serverAway(err error) bool {
-	var server mongo.ServerError
-	if !errors.As(err, &server) {
-		return false
-	}
-	for _, code := range []int{ // MongoDB's error codes that its drivers count as "state change" or retryable
-		6, 7, 63, 89, 91, 133, 134, 150, 189, 234, 262, 9001, 10107, 11600, 11602, 13388, 13435, 13436} {
-		if server.HasErrorCode(code) {
-			return true
-		}
-	}
-	return server.HasErrorLabel("RetryableWriteError") || server.HasErrorLabel("TransientTransactionError")
 }
 
 // jetStreamAway: JetStream refuses for lack of a leader, space or resources.

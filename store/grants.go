@@ -94,18 +94,19 @@ func (s *Store) insertAll(ctx context.Context, docs []bson.Raw) []outcome[struct
 }
 
 // bulkOutcomes tells the outcome of each of the n statements of an unordered
-// bulk from its error.
+// bulk from its error, as the driver tells that of a statement by itself. After
+// a write concern error a statement was done, and may be taken back.
 func bulkOutcomes(n int, err error) []outcome[struct{}] {
 	var bulk mongo.BulkWriteException
 	if !errors.As(err, &bulk) {
-		return failed[struct{}](n, err) // all, or none
+		return failed[struct{}](n, err) // of none it is known
 	}
 	all := make([]outcome[struct{}], n)
 	if bulk.WriteConcernError != nil {
-		all = failed[struct{}](n, bulk.WriteConcernError)
+		all = failed[struct{}](n, mongo.WriteException{WriteConcernError: bulk.WriteConcernError, Labels: bulk.Labels})
 	}
 	for _, e := range bulk.WriteErrors {
-		all[e.Index].err = e.WriteError
+		all[e.Index].err = mongo.WriteException{WriteErrors: mongo.WriteErrors{e.WriteError}}
 	}
 	return all
 }

@@ -1,0 +1,86 @@
+package store
+
+import (
+	"errors"
+
+	"go.mongodb.org/mongo-driver/v2/mongo"
+)
+
+// unavailable are MongoDB's codes for what passes without anybody changing the
+// command: those on which drivers retry or look for another primary, and those
+// of a server that had no time, no majority or no room.
+var unavailable = map[int]bool{
+	6: true, 7: true, 89: true, 9001: true, 384: true, // other servers not reached
+	18: true,            // the credentials are not accepted: it concerns every command
+	50: true, 262: true, // MaxTimeMSExpired, ExceededTimeLimit
+	202: true,            // NetworkInterfaceExceededTimeLimit
+	64:  true, 100: true, // no majority in time, or not enough members
+	91: true, 189: true, 10107: true, 10058: true, 11600: true, 11602: true, 13435: true, 13436: true, // failover, shutdown
+	43: true, 133: true, 134: true, 175: true, 234: true, // CursorNotFound, reads during a failover
+	63: true, 150: true, 13388: true, // a router that must learn where a shard is
+	14031: true, // OutOfDiskSpace
+}
+
+// passing are the labels by which servers and the driver say the same.
+var passing = []string{
+	"NetworkError", "RetryableWriteError", "RetryableError", "TransientTransactionError", "SystemOverloadedError",
+}
+
+// Unavailable reports whether an error of the store means that the database
+// can't do now what was asked, and will do it once it is well: it can't be
+// reached, has no primary or no majority, or ran out of time. A write may or may
+// not have happened. False for what the command itself, or a missing permission,
+// is to blame for.
+func Unavailable(err error) bool {
+	if mongo.IsNetworkError(err) || mongo.IsTimeout(err) || errors.Is(err, mongo.ErrClientDisconnected) {
+		return true
+	}
+	var one mongo.WriteException
+	var bulk mongo.BulkWriteException
+	var server mongo.ServerError
+	switch {
+	case errors.As(err, &one):
+		return writeUnavailable(one, one.WriteConcernError, codesOf(one.WriteErrors))
+	case errors.As(err, &bulk):
+		return writeUnavailable(bulk, bulk.WriteConcernError, codesOf(bulk.WriteErrors))
+	case errors.As(err, &server):
+		return labelled(server) || all(server.ErrorCodes())
+	}
+	return false
+}
+
+// writeUnavailable tells the errors of a write. A statement that failed for good
+// fails again, whatever else passes. A write concern error says that the write
+// was done but no majority has acknowledged it; as the store asks for nothing
+// else than a majority, time mends that whatever the code.
+func writeUnavailable(labels mongo.LabeledError, concern *mongo.WriteConcernError, codes []int) bool {
+	if len(codes) > 0 {
+		return all(codes)
+	}
+	return concern != nil || labelled(labels)
+}
+
+func codesOf[E interface{ ErrorCodes() []int }](errs []E) (codes []int) {
+	for _, e := range errs {
+		codes = append(codes, e.ErrorCodes()...)
+	}
+	return codes
+}
+
+func all(codes []int) bool {
+	for _, code := range codes {
+		if !unavailable[code] {
+			return false
+		}
+	}
+	return len(codes) > 0
+}
+
+func labelled(err mongo.LabeledError) bool {
+	for _, label := range passing {
+		if err.HasErrorLabel(label) {
+			return true
+		}
+	}
+	return false
+}
