@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"time"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
 )
@@ -31,4 +32,9 @@ func (s *Store) InsertAll(ctx context.Context, grants ...*Grant) []error {
 		errs[i] = o.err
 	}
 	return errs
+}
+
+// EnsureEvery is EnsureBeside with another pause after a failure.
+func (s *Store) EnsureEvery(pause time.Duration, failed func(error)) <-chan struct{} {
+	return s.ensureBeside(pause, failed)
 }

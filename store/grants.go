@@ -61,8 +61,10 @@ func cloneAll(grants []*Grant) []*Grant {
 	return clones
 }
 
-// anyOf selects documents by a field that has one of some values.
+// anyOf selects documents by a field that has one of some values. Many who ask
+// at once ask for the same.
 func anyOf(field string, values []string) bson.D {
+	values = slices.Compact(slices.Sorted(slices.Values(values)))
 	if len(values) == 1 {
 		return bson.D{{Key: field, Value: values[0]}}
 	}

@@ -2,10 +2,13 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
+	"go.mongodb.org/mongo-driver/v2/mongo"
 )
 
 // index is an index that a query of this package needs.
@@ -14,14 +17,16 @@ type index struct {
 	keys       []string
 }
 
+// What is read in an order is ordered by its id last, so that a list goes on
+// where it was.
 var indexes = []index{
-	{"grants", []string{"user"}},                 // a user's grants
-	{"grants", []string{"due.at"}},               // overdue grants
-	{"grants", []string{"due.stream", "due.at"}}, // grants without a schedule in the present stream
-	{"grants", []string{"outbox.since"}},         // unsent events
-	{"grants", []string{"purgeAt"}},              // records to drop
-	{"grants", []string{"sealed.key"}},           // what a data key has sealed
-	{"grants", []string{"state", "broker"}},      // how many there are of each
+	{"grants", []string{"user"}},                        // a user's grants
+	{"grants", []string{"due.at", "_id"}},               // overdue grants
+	{"grants", []string{"due.stream", "due.at", "_id"}}, // grants without a schedule in the present stream
+	{"grants", []string{"outbox.since", "_id"}},         // unsent events
+	{"grants", []string{"purgeAt", "_id"}},              // records to drop
+	{"grants", []string{"sealed.key", "_id"}},           // what a data key has sealed
+	{"grants", []string{"state", "broker"}},             // how many there are of each
 	{"revocations", []string{"purgeAt"}},
 	{"data_keys", []string{"createdAt"}},
 	{"data_keys", []string{"scope", "createdAt"}},
@@ -38,10 +43,84 @@ func (i index) document() bson.D {
 
 func (i index) String() string { return i.collection + "(" + strings.Join(i.keys, ", ") + ")" }
 
+// indexDeadline is how long the server may take for one index. It aborts a build
+// that takes longer, and the next one would begin anew.
+const indexDeadline = 24 * time.Hour
+
+// Ensure creates the indexes that are missing, and with them collections. On
+// large collections that takes minutes to hours, for which Options.Timeout does
+// not count. All work goes on meanwhile, and without an index too, only slower:
+// none is needed for correctness. It may run on many workers at once.
+func (s *Store) Ensure(ctx context.Context) error {
+	missing, err := s.missingIndexes(ctx)
+	if err != nil {
+		return err
+	}
+	var failed []error
+	for _, wanted := range missing { // one at a time: FerretDB fails on a list of which several exist
+		if err := s.createIndex(ctx, wanted); err != nil {
+			failed = append(failed, fmt.Errorf("creating the indexes of collection %s: %w", wanted.collection, err))
+		}
+	}
+	return errors.Join(failed...)
+}
+
+func (s *Store) createIndex(ctx context.Context, i index) error {
+	ctx, cancel := context.WithTimeout(ctx, indexDeadline) // in place of the client's
+	defer cancel()
+	_, err := s.database().Collection(i.collection).Indexes().CreateOne(ctx, mongo.IndexModel{Keys: i.document()})
+	return err
+}
+
+// indexPause is how long EnsureBeside waits after a failure.
+const indexPause = time.Minute
+
+// EnsureBeside runs Ensure in the background, again and again until it
+// succeeds or the store is closed. failed is told of each failure. The returned
+// channel is closed when all indexes are there.
+func (s *Store) EnsureBeside(failed func(error)) (done <-chan struct{}) {
+	return s.ensureBeside(indexPause, failed)
+}
+
+func (s *Store) ensureBeside(pause time.Duration, failed func(error)) <-chan struct{} {
+	done := make(chan struct{})
+	s.beside.Go(func() {
+		for {
+			err := s.Ensure(s.open)
+			if err == nil {
+				close(done)
+				return
+			}
+			if s.open.Err() != nil {
+				return
+			}
+			failed(err)
+			select {
+			case <-time.After(pause):
+			case <-s.open.Done():
+				return
+			}
+		}
+	})
+	return done
+}
+
 // MissingIndexes names the indexes that Ensure would create.
 func (s *Store) MissingIndexes(ctx context.Context) ([]string, error) {
+	missing, err := s.missingIndexes(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, i := range missing {
+		names = append(names, i.String())
+	}
+	return names, nil
+}
+
+func (s *Store) missingIndexes(ctx context.Context) ([]index, error) {
 	present := map[string]map[string]bool{}
-	var missing []string
+	var missing []index
 	for _, wanted := range indexes {
 		if present[wanted.collection] == nil {
 			specs, err := s.database().Collection(wanted.collection).Indexes().ListSpecifications(ctx)
@@ -54,7 +133,7 @@ func (s *Store) MissingIndexes(ctx context.Context) ([]string, error) {
 			}
 		}
 		if !present[wanted.collection][strings.Join(wanted.keys, ",")] {
-			missing = append(missing, wanted.String())
+			missing = append(missing, wanted)
 		}
 	}
 	return missing, nil

@@ -35,7 +35,7 @@ func TestEnsureMayRunAgainAndAtOnce(t *testing.T) {
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = client.Disconnect(context.Background()) })
 	for collection, want := range map[string][]string{
-		"grants":      {"_id_", "user_1", "due.at_1", "due.stream_1_due.at_1", "outbox.since_1", "purgeAt_1", "sealed.key_1", "state_1_broker_1"},
+		"grants":      {"_id_", "user_1", "due.at_1__id_1", "due.stream_1_due.at_1__id_1", "outbox.since_1__id_1", "purgeAt_1__id_1", "sealed.key_1__id_1", "state_1_broker_1"},
 		"revocations": {"_id_", "purgeAt_1"},
 		"data_keys":   {"_id_", "createdAt_1", "scope_1_createdAt_1"},
 	} {
@@ -88,27 +88,27 @@ func TestErrorsOfAnAbsentServerSayWhatWasBeingDone(t *testing.T) {
 	g := active("g")
 	g.Rev = 4
 	for doing, call := range map[string]func() error{
-		"reading grant g":                      func() error { _, err := s.Get(ctx, "g"); return err },
-		"reading users' grants":                func() error { _, err := s.ByUser(ctx, "u"); return err },
-		"inserting grant g":                    func() error { return s.Insert(ctx, active("g")) },
-		"saving grant g":                       func() error { return s.Save(ctx, g) },
-		"deleting grant g":                     func() error { return s.Delete(ctx, g) },
-		"leasing grant g":                      func() error { _, _, err := s.Acquire(ctx, store.LeaseRequest{GrantID: "g"}); return err },
-		"clearing the outbox of grant g":       func() error { return s.ClearOutbox(ctx, g, "s") },
-		"recording a schedule made again":      func() error { return s.Poked(ctx, g, now) },
-		"listing the streams of schedules":     func() error { _, err := s.OtherStreams(ctx, []string{"s"}); return err },
-		"listing grants without a schedule":    func() error { _, err := s.ScheduledIn(ctx, "s", now, 0, 1); return err },
-		"listing overdue grants":               func() error { _, err := s.Overdue(ctx, now, now, 1); return err },
-		"listing unsent events":                func() error { _, err := s.Unsent(ctx, now, 1); return err },
-		"listing records to drop":              func() error { _, err := s.Purgeable(ctx, now, 1); return err },
-		"recording a disconnect":               func() error { return s.Revoke(ctx, store.Scope{User: "u"}, now, now) },
-		"reading disconnects":                  func() error { _, err := s.Revoked(ctx, "u", "b", nil); return err },
-		"dropping old disconnects":             func() error { return s.PurgeRevocations(ctx, now) },
-		"storing data key k":                   func() error { return s.PutKey(ctx, dataKey("k")) },
-		"reading data key k":                   func() error { _, err := s.Key(ctx, "k"); return err },
-		"reading the stream's identity":        func() error { _, err := s.StreamIdentity(ctx); return err },
-		"storing the stream's identity":        func() error { return s.RememberStream(ctx, "x") },
-		"creating the indexes of collection g": func() error { return s.Ensure(ctx) },
+		"reading grant g":                     func() error { _, err := s.Get(ctx, "g"); return err },
+		"reading users' grants":               func() error { _, err := s.ByUser(ctx, "u"); return err },
+		"inserting grant g":                   func() error { return s.Insert(ctx, active("g")) },
+		"saving grant g":                      func() error { return s.Save(ctx, g) },
+		"deleting grant g":                    func() error { return s.Delete(ctx, g) },
+		"leasing grant g":                     func() error { _, _, err := s.Acquire(ctx, store.LeaseRequest{GrantID: "g"}); return err },
+		"clearing the outbox of grant g":      func() error { return s.ClearOutbox(ctx, g, "s") },
+		"recording a schedule made again":     func() error { return s.Poked(ctx, g, now) },
+		"listing the streams of schedules":    func() error { _, err := s.OtherStreams(ctx, []string{"s"}); return err },
+		"listing grants without a schedule":   func() error { _, err := s.ScheduledIn(ctx, "s", now, 0, 1); return err },
+		"listing overdue grants":              func() error { _, err := s.Overdue(ctx, now, now, 1); return err },
+		"listing unsent events":               func() error { _, err := s.Unsent(ctx, now, 1); return err },
+		"listing records to drop":             func() error { _, err := s.Purgeable(ctx, now, 1); return err },
+		"recording a disconnect":              func() error { return s.Revoke(ctx, store.Scope{User: "u"}, now, now) },
+		"reading disconnects":                 func() error { _, err := s.Revoked(ctx, "u", "b", nil); return err },
+		"dropping old disconnects":            func() error { return s.PurgeRevocations(ctx, now) },
+		"storing data key k":                  func() error { return s.PutKey(ctx, dataKey("k")) },
+		"reading data key k":                  func() error { _, err := s.Key(ctx, "k"); return err },
+		"reading the stream's identity":       func() error { _, err := s.StreamIdentity(ctx); return err },
+		"storing the stream's identity":       func() error { return s.RememberStream(ctx, "x") },
+		"listing the indexes of collection g": func() error { return s.Ensure(ctx) },
 	} {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(t.Context(), 50*time.Millisecond)

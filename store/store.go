@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
@@ -46,11 +47,16 @@ type Options struct {
 
 // Store is the database. It is safe for concurrent use.
 type Store struct {
-	client      *mongo.Client
-	hosts       []string
-	tls         bool
-	verified    bool
-	overridden  []string
+	client     *mongo.Client
+	hosts      []string
+	tls        bool
+	verified   bool
+	overridden []string
+	// open ends when the store is closed; beside is what goes on until then.
+	open   context.Context
+	close  context.CancelFunc
+	beside sync.WaitGroup
+
 	grants      *mongo.Collection
 	revocations *mongo.Collection
 	dataKeys    *mongo.Collection
@@ -120,6 +126,7 @@ func newStore(client *mongo.Client, opts *options.ClientOptions, database string
 		meta:        db.Collection("meta"),
 		auditHeads:  db.Collection("audit_heads"),
 	}
+	s.open, s.close = context.WithCancel(context.Background())
 	s.inserts.doing, s.inserts.run = "storing grants", s.insertAll
 	s.clears.doing, s.clears.run = "clearing outboxes", s.clearAll
 	s.userReads.doing, s.userReads.run = "reading users' grants", s.byUsers
@@ -130,26 +137,17 @@ func newStore(client *mongo.Client, opts *options.ClientOptions, database string
 // closeTimeout bounds Close.
 const closeTimeout = 5 * time.Second
 
-// Close ends the connections. It does not wait for ever for those in use.
+// Close ends what goes on in the background, and the connections. It does not
+// wait for ever for those in use.
 func (s *Store) Close(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, closeTimeout)
 	defer cancel()
+	s.close()
+	s.beside.Wait()
 	return s.client.Disconnect(ctx)
 }
 
 // Ping checks that the server answers.
 func (s *Store) Ping(ctx context.Context) error { return s.client.Ping(ctx, nil) }
-
-// Ensure creates the collections and indexes that are missing. It may run on
-// many workers at once.
-func (s *Store) Ensure(ctx context.Context) error {
-	// One at a time: FerretDB fails on a list of which several exist.
-	for _, w := range indexes {
-		if _, err := s.database().Collection(w.collection).Indexes().CreateOne(ctx, mongo.IndexModel{Keys: w.document()}); err != nil {
-			return fmt.Errorf("creating the indexes of collection %s: %w", w.collection, err)
-		}
-	}
-	return nil
-}
 
 func (s *Store) database() *mongo.Database { return s.grants.Database() }

@@ -140,15 +140,18 @@ func (s *stub) reply(id int32, body bson.Raw) []byte {
 
 func (s *stub) document(command string, body bson.Raw) []byte {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	doc := s.hello
+	doc, answer := s.hello, s.answer
 	switch command {
 	case "hello", "isMaster", "ismaster":
+		answer = nil
 	case "ping", "endSessions":
-		doc = bson.D{{Key: "ok", Value: 1}}
+		doc, answer = bson.D{{Key: "ok", Value: 1}}, nil
 	default:
 		s.received = append(s.received, received{command, body})
-		doc = s.answer(command)
+	}
+	s.mu.Unlock()
+	if answer != nil {
+		doc = answer(command) // which may take its time
 	}
 	raw, err := bson.Marshal(doc)
 	if err != nil {

@@ -74,7 +74,11 @@ func (s *Store) Purgeable(ctx context.Context, now time.Time, limit int) ([]*Gra
 }
 
 func (s *Store) list(ctx context.Context, doing, sort string, limit int, filter bson.D, more ...options.Lister[options.FindOptions]) ([]*Grant, error) {
-	opts := append(more, options.Find().SetSort(bson.D{{Key: sort, Value: 1}}).SetLimit(int64(limit)))
+	order := bson.D{{Key: sort, Value: 1}}
+	if sort != "_id" {
+		order = append(order, bson.E{Key: "_id", Value: 1})
+	}
+	opts := append(more, options.Find().SetSort(order).SetLimit(int64(limit)))
 	cursor, err := s.grants.Find(ctx, filter, opts...)
 	return collect[Grant](ctx, cursor, err, doing)
 }

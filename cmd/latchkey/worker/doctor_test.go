@@ -82,7 +82,7 @@ func TestTheDoctorFindsNothingAndEverything(t *testing.T) {
 	before := h.examine(0)
 	before.is(doctor.Warning, "nats streams", "no worker has run here")
 	before.is(doctor.Warning, "nats consumers", "start a worker")
-	before.is(doctor.Warning, "mongodb indexes", "grants(due.stream, due.at)")
+	before.is(doctor.Warning, "mongodb indexes", "grants(due.stream, due.at, _id)")
 	before.allBut("nats streams", "nats consumers", "mongodb indexes", "clock nats")
 
 	w := h.worker()
@@ -172,9 +172,9 @@ func (h *harness) examineMesh() {
 
 func (h *harness) examineMongoDB(grant string) {
 	db := h.mongo().Database(h.database)
-	require.NoError(h.t, db.Collection("grants").Indexes().DropOne(h.ctx, "due.at_1"))
+	require.NoError(h.t, db.Collection("grants").Indexes().DropOne(h.ctx, "due.at_1__id_1"))
 	found := h.examine(0)
-	found.is(doctor.Failed, "mongodb indexes", "missing: grants(due.at)")
+	found.is(doctor.Failed, "mongodb indexes", "missing: grants(due.at, _id)")
 	found.allBut("mongodb indexes")
 
 	h.set(grant, bson.D{{Key: "due.at", Value: time.Now().Add(-time.Hour).UTC()}})

@@ -131,12 +131,30 @@ func (w *worker) connect(ctx context.Context) error {
 	if options := w.db.Overridden(); len(options) > 0 {
 		w.log.Warn("options in mongodb.uri have no effect: reads go to the primary, reads and writes to a majority, within mongodb.timeout", zap.Strings("options", options))
 	}
-	if err := w.db.Ensure(ctx); err != nil {
-		return err
-	}
+	w.ensureIndexes(ctx)
 	w.streams = handlers.NewStreams(w.js, w.db, w.cfg, w.log)
 	_, err = w.streams.Ensure(ctx)
 	return err
+}
+
+// ensureIndexes has missing indexes created. Where that takes long, the worker
+// goes to work meanwhile.
+func (w *worker) ensureIndexes(ctx context.Context) {
+	failed := make(chan struct{}, 1)
+	done := w.db.EnsureBeside(func(err error) {
+		w.log.Error("indexes of MongoDB are missing and can't be created now; work that needs them is slow until then", zap.Error(err))
+		select {
+		case failed <- struct{}{}:
+		default:
+		}
+	})
+	select {
+	case <-done:
+	case <-failed:
+	case <-ctx.Done():
+	case <-time.After(w.cfg.MongoDB.Timeout):
+		w.log.Warn("indexes of MongoDB are being created; work that needs them is slow until then")
+	}
 }
 
 func (w *worker) disconnect() {
