@@ -84,6 +84,8 @@ func TestOutagesNeverPark(t *testing.T) {
 		mongo.CommandError{Code: 91, Name: "ShutdownInProgress"},
 		mongo.CommandError{Code: 10107, Name: "NotWritablePrimary"},
 		mongo.CommandError{Labels: []string{"NetworkError"}},
+		mongo.WriteException{WriteConcernError: &mongo.WriteConcernError{Code: 64}},
+		mongo.BulkWriteException{WriteConcernError: &mongo.WriteConcernError{Code: 100}},
 		nats.ErrTimeout,
 		nats.ErrConnectionClosed,
 		nats.ErrNoResponders,
