@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
-	"go.mongodb.org/mongo-driver/v2/mongo"
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
 
 	"github.com/latchkey/latchkey/store/envelope"
@@ -48,7 +47,7 @@ func (s *Store) ConnectKeys(ctx context.Context) ([]ConnectKey, error) {
 // sequence number, the first succeeds and the others get ErrConflict.
 func (s *Store) AddConnectKey(ctx context.Context, key ConnectKey) error {
 	_, err := s.connectKeys.InsertOne(ctx, key)
-	if mongo.IsDuplicateKeyError(err) {
+	if duplicate(err) {
 		return ErrConflict
 	}
 	if err != nil {

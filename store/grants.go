@@ -81,7 +81,7 @@ func (s *Store) Insert(ctx context.Context, g *Grant) (err error) {
 	if err == nil {
 		_, err = s.inserts.do(ctx, doc)
 	}
-	if mongo.IsDuplicateKeyError(err) {
+	if duplicate(err) {
 		return fmt.Errorf("inserting grant %s: %w", g.ID, ErrConflict)
 	}
 	if err != nil {
@@ -108,7 +108,7 @@ func bulkOutcomes(n int, err error) []outcome[struct{}] {
 		all = failed[struct{}](n, mongo.WriteException{WriteConcernError: bulk.WriteConcernError, Labels: bulk.Labels})
 	}
 	for _, e := range bulk.WriteErrors {
-		all[e.Index].err = mongo.WriteException{WriteErrors: mongo.WriteErrors{e.WriteError}}
+		all[e.Index].err = mongo.WriteException{WriteErrors: mongo.WriteErrors{e.WriteError}, WriteConcernError: bulk.WriteConcernError}
 	}
 	return all
 }

@@ -2,6 +2,7 @@ package store
 
 import (
 	"errors"
+	"slices"
 
 	"go.mongodb.org/mongo-driver/v2/mongo"
 )
@@ -52,13 +53,20 @@ func Unavailable(err error) bool {
 // writeUnavailable tells the errors of a write. A statement that failed for good
 // fails again, whatever else passes. A write concern error says that the write
 // was done but no majority has acknowledged it; as the store asks for nothing
-// else than a majority, time mends that whatever the code.
+// else than a majority, time mends that whatever the code. A duplicate key without
+// a majority is of a document that reads don't see yet, and may never see.
 func writeUnavailable(labels mongo.LabeledError, concern *mongo.WriteConcernError, codes []int) bool {
 	if len(codes) > 0 {
-		return all(codes)
+		return all(codes) || concern != nil && !slices.ContainsFunc(codes, func(code int) bool { return code != duplicateKey })
 	}
 	return concern != nil || labelled(labels)
 }
+
+const duplicateKey = 11000
+
+// duplicate reports whether a write failed because its id is taken, by a
+// document that reads see.
+func duplicate(err error) bool { return mongo.IsDuplicateKeyError(err) && !Unavailable(err) }
 
 func codesOf[E interface{ ErrorCodes() []int }](errs []E) (codes []int) {
 	for _, e := range errs {

@@ -100,9 +100,15 @@ func TestGatheredInsertsAreToldApart(t *testing.T) {
 	})
 	errs := s.InsertAll(t.Context(), active("taken"), active("bad"), active("good"))
 	require.True(t, mongo.IsDuplicateKeyError(errs[0]))
-	require.False(t, store.Unavailable(errs[0]))
+	require.True(t, store.Unavailable(errs[0]), "reads don't see what no majority has")
+	require.NotErrorIs(t, s.Insert(t.Context(), active("taken")), store.ErrConflict)
 	require.False(t, store.Unavailable(errs[1]))
 	require.True(t, store.Unavailable(errs[2]))
+
+	member.answerWith(func(string) bson.D { return shapes["write"](11000) })
+	err := s.Insert(t.Context(), active("taken"))
+	require.ErrorIs(t, err, store.ErrConflict)
+	require.False(t, store.Unavailable(err))
 
 	member.answerWith(wellAnswered)
 	for _, err := range s.InsertAll(t.Context(), active("a"), active("b")) {
