@@ -26,7 +26,7 @@ func updateOf(query object) *mongo.UpdateOneModel {
 
 // A bulk of the same kind of write is one command. The answers are MongoDB's: run with LATCHKEY_TEST_MONGODB_URI to see.
 func TestBulksAreAnsweredByStatement(t *testing.T) {
-	c := grants(t, enginestest.MongoDB(t))
+	c := grants(t, enginestest.MongoDBWith(t, engines.FerretDBOptions{}))
 	unordered := options.BulkWrite().SetOrdered(false)
 	refused := updateOf(byID("b", bson.E{Key: "$unknown", Value: 1}))
 	updates := []mongo.WriteModel{
@@ -79,7 +79,7 @@ func TestBulksAreAnsweredByStatement(t *testing.T) {
 }
 
 func TestBulksFailWithTheServer(t *testing.T) {
-	db := enginestest.MongoDB(t)
+	db := enginestest.MongoDBWith(t, engines.FerretDBOptions{})
 	bulk := []mongo.WriteModel{updateOf(byID("a")), updateOf(byID("b"))}
 	unordered := options.BulkWrite().SetOrdered(false)
 
@@ -98,7 +98,7 @@ func TestBulksFailWithTheServer(t *testing.T) {
 }
 
 func TestFaultsAreOfWholeBulks(t *testing.T) {
-	db := enginestest.MongoDB(t)
+	db := enginestest.MongoDBWith(t, engines.FerretDBOptions{})
 	c := grants(t, db)
 	insertGrant(t, c, "a")
 	insertGrant(t, c, "b")

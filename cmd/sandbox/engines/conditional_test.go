@@ -140,7 +140,7 @@ func TestConditionalWritesAreSplitOnSQLite(t *testing.T) {
 }
 
 func TestConditionalWritesInOneBulkSeeEachOther(t *testing.T) {
-	c := grants(t, enginestest.MongoDB(t))
+	c := grants(t, enginestest.MongoDBWith(t, engines.FerretDBOptions{}))
 	insertGrant(t, c, "g")
 	var steps []mongo.WriteModel
 	for _, from := range []int{0, 0, 1, 5} {

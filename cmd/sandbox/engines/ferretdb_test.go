@@ -97,7 +97,7 @@ func contend(t testing.TB, uri string, rounds int, stop func(won int) bool) {
 }
 
 func TestFerretDBUpdatesADocumentAtomically(t *testing.T) {
-	contend(t, enginestest.MongoDB(t).URI(), 25, func(won int) bool {
+	contend(t, enginestest.MongoDBWith(t, engines.FerretDBOptions{}).URI(), 25, func(won int) bool {
 		require.Equal(t, 1, won, "one worker of each round wins")
 		return false
 	})
@@ -137,7 +137,7 @@ func TestFerretDBAloneDoesNotUpdateAtomically(t *testing.T) {
 }
 
 func TestFerretDBKeepsItsDataAndAddressAcrossARestart(t *testing.T) {
-	db := enginestest.MongoDB(t)
+	db := enginestest.MongoDBWith(t, engines.FerretDBOptions{})
 	c := grants(t, db)
 	insertGrant(t, c, "g")
 
@@ -153,7 +153,7 @@ func TestFerretDBKeepsItsDataAndAddressAcrossARestart(t *testing.T) {
 }
 
 func TestFerretDBRestartsWhileRunning(t *testing.T) {
-	db := enginestest.MongoDB(t)
+	db := enginestest.MongoDBWith(t, engines.FerretDBOptions{})
 	c := grants(t, db)
 	insertGrant(t, c, "g")
 	db.Restart()
@@ -166,7 +166,7 @@ func TestFerretDBNeedsAPlaceForItsData(t *testing.T) {
 }
 
 func TestFerretDBReportsATakenPort(t *testing.T) {
-	taken := enginestest.MongoDB(t).Embedded()
+	taken := enginestest.MongoDBWith(t, engines.FerretDBOptions{}).Embedded()
 	_, err := engines.StartFerretDB(engines.FerretDBOptions{Dir: t.TempDir(), Port: taken.Port()})
 	require.ErrorContains(t, err, "address already in use")
 }

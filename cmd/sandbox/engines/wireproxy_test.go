@@ -13,6 +13,7 @@ import (
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
 	"go.mongodb.org/mongo-driver/v2/mongo/writeconcern"
 
+	"github.com/latchkey/latchkey/cmd/sandbox/engines"
 	"github.com/latchkey/latchkey/cmd/sandbox/engines/enginestest"
 )
 
@@ -30,7 +31,7 @@ func disconnects(t testing.TB, address string) bool {
 }
 
 func TestProxyCutAndRestored(t *testing.T) {
-	db := enginestest.MongoDB(t)
+	db := enginestest.MongoDBWith(t, engines.FerretDBOptions{})
 	c := grants(t, db)
 	insertGrant(t, c, "g")
 	require.False(t, disconnects(t, db.Proxy().Addr()))
@@ -49,7 +50,7 @@ func TestProxyCutAndRestored(t *testing.T) {
 }
 
 func TestProxyFailsTheWritesAskedFor(t *testing.T) {
-	db := enginestest.MongoDB(t)
+	db := enginestest.MongoDBWith(t, engines.FerretDBOptions{})
 	c := grants(t, db)
 	insertGrant(t, c, "g")
 	other := c.Database().Collection("keys")
@@ -70,7 +71,7 @@ func TestProxyFailsTheWritesAskedFor(t *testing.T) {
 }
 
 func TestProxyLosesTheAnswersAskedFor(t *testing.T) {
-	db := enginestest.MongoDB(t)
+	db := enginestest.MongoDBWith(t, engines.FerretDBOptions{})
 	c := grants(t, db)
 	insertGrant(t, c, "g")
 
@@ -84,7 +85,7 @@ func TestProxyLosesTheAnswersAskedFor(t *testing.T) {
 }
 
 func TestProxyDelaysCommands(t *testing.T) {
-	db := enginestest.MongoDB(t)
+	db := enginestest.MongoDBWith(t, engines.FerretDBOptions{})
 	c := grants(t, db)
 	insertGrant(t, c, "g")
 
@@ -99,7 +100,7 @@ func TestProxyDelaysCommands(t *testing.T) {
 }
 
 func TestProxyKeepsStepWithUnacknowledgedWrites(t *testing.T) {
-	db := enginestest.MongoDB(t)
+	db := enginestest.MongoDBWith(t, engines.FerretDBOptions{})
 	// One connection, so that an answer out of turn would reach the next command.
 	client, err := mongo.Connect(options.Client().ApplyURI(db.URI()).SetMaxPoolSize(1))
 	require.NoError(t, err)
