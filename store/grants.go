@@ -108,6 +108,9 @@ func bulkOutcomes(n int, err error) []outcome[struct{}] {
 		all = failed[struct{}](n, mongo.WriteException{WriteConcernError: bulk.WriteConcernError, Labels: bulk.Labels})
 	}
 	for _, e := range bulk.WriteErrors {
+		if e.Index < 0 || e.Index >= n {
+			continue // of no statement of ours
+		}
 		all[e.Index].err = mongo.WriteException{WriteErrors: mongo.WriteErrors{e.WriteError}, WriteConcernError: bulk.WriteConcernError}
 	}
 	return all
