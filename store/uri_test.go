@@ -78,6 +78,9 @@ func TestReadsAreThePrimarysAndWritesAMajoritys(t *testing.T) {
 			}
 			require.NoError(t, s.Ensure(t.Context()))
 			for _, command := range members[0].take() {
+				if command.name == "listIndexes" {
+					continue // which writes nothing
+				}
 				require.Equal(t, bson.D{{Key: "w", Value: "majority"}, {Key: "j", Value: true}}, field(t, command.body, "writeConcern"), "%v", command.body)
 			}
 			require.Empty(t, members[1].take(), "a secondary was asked")
