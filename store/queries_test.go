@@ -123,7 +123,7 @@ func calls(s *store.Store) map[string]func(context.Context) error {
 }
 
 // unasked are the methods that make no query for documents.
-var unasked = []string{"Close", "Ensure", "EnsureBeside", "MissingIndexes", "Overridden", "Ping", "Server", "Version"}
+var unasked = []string{"Close", "Ensure", "EnsureBeside", "EnsureEvery", "MissingIndexes", "Overridden", "Ping", "Server", "Version"}
 
 func TestEveryQueryHasAnIndexAndAShard(t *testing.T) {
 	recorded := &recorder{}
