@@ -111,7 +111,8 @@ type Tokens struct {
 	MinTTL time.Duration `yaml:"min_ttl"`
 	// How long a request may wait for a refresh.
 	Timeout time.Duration `yaml:"timeout"`
-	// Number of requests handled at once.
+	// Number of reads for requests at once, and of requests of one client that may wait for
+	// refreshes at one broker. What can be answered from memory is not counted.
 	Concurrency int `yaml:"concurrency"`
 	// How long a worker may answer from the sealed documents that it has read, without reading
 	// them again, when it is not told of a change. Changes are told by events, within

@@ -2,6 +2,7 @@ package events
 
 import (
 	"errors"
+	"strconv"
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -53,6 +54,10 @@ func (r TokenReply) Encode() ([]byte, error) {
 		e.text(`,"code":`, u.Code)
 		if u.Reason != "" {
 			e.text(`,"reason":`, string(u.Reason))
+		}
+		if u.RetryAfterSeconds != 0 {
+			e.raw(`,"retryAfterSeconds":`)
+			e.raw(strconv.FormatInt(u.RetryAfterSeconds, 10))
 		}
 		e.raw(`}`)
 	}

@@ -32,6 +32,7 @@ func TestRepliesAreEncodedAsEncodingJSONDoes(t *testing.T) {
 		for range rapid.IntRange(0, 3).Draw(t, "unavailable") {
 			want.Unavailable = append(want.Unavailable, UnavailableAccount{
 				text.Draw(t, "account"), text.Draw(t, "type"), text.Draw(t, "grant"), text.Draw(t, "code"), Reason(text.Draw(t, "reason")),
+				rapid.Int64Range(0, 100).Draw(t, "retryAfter"),
 			})
 		}
 		r.Expiries, r.Unavailable = want.Expiries, want.Unavailable

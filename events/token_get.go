@@ -105,6 +105,8 @@ type UnavailableAccount struct {
 	Code string `json:"code"`
 	// Reason is that of the grant's token.expired or token.expiring event.
 	Reason Reason `json:"reason,omitempty"`
+	// RetryAfterSeconds, with CodeBusy: asking earlier does not help. 0: not known.
+	RetryAfterSeconds int64 `json:"retryAfterSeconds,omitempty"`
 }
 
 // Codes of a refused token request, in the Nats-Service-Error header (with the

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"sync/atomic"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/micro"
@@ -17,11 +18,10 @@ import (
 	"github.com/latchkey/latchkey/store/audit"
 )
 
-// receive runs on the subscription's goroutine. What needs no waiting is
-// answered there: handing it on would cost nearly as much as the answer. For a
-// free slot it does wait, so that requests queue in NATS and not here.
+// receive runs on the subscription's goroutine, and waits for nothing. What can
+// be answered at once is answered there: handing it on would cost nearly as much
+// as the answer.
 func (t *TokenService) receive(req micro.Request) {
-	t.slots <- struct{}{}
 	t.atWork.Add(1)
 	a := &answer{TokenService: t, req: req}
 	a.limit.begin(t.cfg.Timeout)
@@ -40,9 +40,15 @@ func (t *TokenService) receive(req micro.Request) {
 		a.give(func() (events.TokenReply, error) { return t.reply(a.ctx, a.in, a.wanted, &a.record) })
 		return
 	}
+	if !a.hold(forWork) {
+		a.fail(refuse(events.CodeBusy, "too many requests wait; ask again"))
+		return
+	}
 	go func() {
 		defer a.caught()
-		a.give(func() (events.TokenReply, error) { return t.Get(a.ctx, a.in, &a.record) })
+		a.give(func() (events.TokenReply, error) {
+			return t.get(a.ctx, a.in, &a.record, asker{a.caller, a.hold, a.decide})
+		})
 	}()
 }
 
@@ -59,6 +65,27 @@ type answer struct {
 	record   audit.Record
 	body     []byte
 	answered atomic.Bool
+	// caller, and what it has a place to wait for.
+	caller, held string
+
+	// decided is when, by the clock on the wall, and at which count of changes
+	// the answer was made. The first token in it ends at ends, if ends is set.
+	decided time.Time
+	change  uint64
+	ends    time.Time
+}
+
+// hold exchanges the place that the answer has for one among those that wait for
+// something else, or for none (""). If there is none it keeps the one it has.
+func (a *answer) hold(what string) bool {
+	if what != "" && !a.places.take(what, a.caller, maxWaiting) {
+		return false
+	}
+	if a.held != "" {
+		a.places.free(a.held, a.caller)
+	}
+	a.held = what
+	return true
 }
 
 // read reads the request, and looks for what is at hand to answer it.
@@ -78,6 +105,8 @@ func (a *answer) read() (err error) {
 	if a.inboxes.collected(a.req.Reply()) {
 		return refuse(events.CodeInternal, "a stream stores what is sent to the reply subject; see the worker's log")
 	}
+	a.caller = askerOf(a.req)
+	a.decide()
 	a.wanted, a.atHand = a.kept(a.in)
 	return nil
 }
@@ -93,7 +122,11 @@ func (a *answer) unanswerable() {
 // give answers with a reply, or has the audit log do so.
 func (a *answer) give(reply func() (events.TokenReply, error)) {
 	var err error
-	if a.body, err = a.encode(reply); err != nil {
+	if a.body, err = a.encode(reply); err == nil && a.Audit.Required && !a.hold(forAudit) {
+		clear(a.body)
+		err = refuse(events.CodeBusy, "too many requests wait for the audit log; ask again")
+	}
+	if err != nil {
 		a.fail(err)
 		return
 	}
@@ -105,6 +138,11 @@ func (a *answer) encode(reply func() (events.TokenReply, error)) (body []byte, e
 	out, err := reply()
 	if err != nil {
 		return nil, err
+	}
+	for _, e := range out.Expiries {
+		if e.ExpiresAt != nil && (a.ends.IsZero() || e.ExpiresAt.Before(a.ends)) {
+			a.ends = *e.ExpiresAt
+		}
 	}
 	body, err = encodeReply(out, a.in.SealTo)
 	if err == nil && int64(len(body)) > a.conn.MaxPayload() {
@@ -121,9 +159,20 @@ func panicked(err *error) {
 }
 
 // recorded gives the tokens that the audit log tells of. It runs on the log's
-// goroutine as a rule.
+// goroutine as a rule, which must not wait.
 func (a *answer) recorded(err error) {
 	defer a.caught()
+	if err == nil && !a.holds() {
+		go func() {
+			defer a.caught()
+			a.send(a.look())
+		}()
+		return
+	}
+	a.send(err)
+}
+
+func (a *answer) send(err error) {
 	defer clear(a.body)
 	if err != nil {
 		a.fail(err)
@@ -165,7 +214,7 @@ func (a *answer) done(code string) {
 		a.end(code)
 	}
 	a.limit.stop()
-	<-a.slots
+	a.hold("")
 	a.atWork.Done()
 }
 
@@ -184,11 +233,19 @@ func (t *TokenService) refuse(req micro.Request, refusal *refusal) error {
 
 // refusal is the body of an error answer.
 type refusal struct {
-	Code        string                      `json:"code"`
-	Message     string                      `json:"message"`
-	Unavailable []events.UnavailableAccount `json:"unavailable,omitempty"`
+	Code    string `json:"code"`
+	Message string `json:"message"`
+	// RetryAfterSeconds is set with events.CodeBusy.
+	RetryAfterSeconds int64                       `json:"retryAfterSeconds,omitempty"`
+	Unavailable       []events.UnavailableAccount `json:"unavailable,omitempty"`
 }
 
 func (r *refusal) Error() string { return r.Code + ": " + r.Message }
 
-func refuse(code, message string) *refusal { return &refusal{Code: code, Message: message} }
+func refuse(code, message string) *refusal {
+	r := &refusal{Code: code, Message: message}
+	if code == events.CodeBusy {
+		r.RetryAfterSeconds = soon
+	}
+	return r
+}

@@ -2,7 +2,6 @@ package handlers
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -12,7 +11,6 @@ import (
 	"github.com/nats-io/nats.go/micro"
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
-	"golang.org/x/sync/singleflight"
 
 	"github.com/latchkey/latchkey/config"
 	"github.com/latchkey/latchkey/events"
@@ -39,16 +37,19 @@ type TokenService struct {
 	Tracer tracing.Tracer
 	keys   *ConnectKeys // nil: none are given out
 
-	refreshing singleflight.Group
-	slots      chan struct{} // taken by requests that are not answered yet
-	atWork     sync.WaitGroup
-	uses       *uses
-	inboxes    inboxes
-	conn       *nats.Conn
-	service    micro.Service
-	unfollow   func()
-	metadata   map[string]string
-	stats      micro.StatsHandler
+	places   places  // of requests that wait
+	turns    turns   // at reading
+	flights  flights // refreshes that requests wait for
+	closing  context.Context
+	close    context.CancelFunc
+	atWork   sync.WaitGroup
+	uses     *uses
+	inboxes  inboxes
+	conn     *nats.Conn
+	service  micro.Service
+	unfollow func()
+	metadata map[string]string
+	stats    micro.StatsHandler
 }
 
 // NewTokenService returns a service that answers once Start has returned. skew is
@@ -56,11 +57,12 @@ type TokenService struct {
 func NewTokenService(s *store.Store, r *refresher.Refresher, subjects events.Subjects, cfg config.Tokens, skew time.Duration, now func() time.Time, log *zap.Logger, reg prometheus.Registerer) *TokenService {
 	t := &TokenService{
 		store: s, grants: newGrantCache(cfg.CacheUsers, cfg.CacheAge, now, s.ByUser), refresher: r, subjects: subjects, cfg: cfg, skew: skew, now: now, log: log,
-		slots: make(chan struct{}, cfg.Concurrency),
+		turns: turns{free: cfg.Concurrency},
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Namespace: "latchkey", Name: "token_requests_total", Help: "Requests for tokens by the code of the answer.",
 		}, []string{"code"}),
 	}
+	t.closing, t.close = context.WithCancel(context.Background())
 	t.inboxes.Inboxes, _ = events.NewInboxes(subjects, cfg.InboxPrefixes...) // checked with the configuration; else it takes none
 	t.inboxes.complaints.Interval = time.Minute
 	t.uses = newUses(s.Used, log)
@@ -139,6 +141,7 @@ func (t *TokenService) Stop() error {
 		t.received()
 	}
 	t.atWork.Wait()
+	t.close()
 	t.uses.stop()
 	t.unfollow()
 	return err
@@ -163,15 +166,52 @@ func (t *TokenService) received() {
 // little life left are refreshed first, all at once. The error is a refusal,
 // or a fault of the worker. record is told of the grants.
 func (t *TokenService) Get(ctx context.Context, in events.TokenRequest, record *audit.Record) (events.TokenReply, error) {
-	all, err := t.grants.byUser(ctx, in.UserID)
+	return t.get(ctx, in, record, asker{hold: func(string) bool { return true }, decide: func() {}})
+}
+
+// asker is who waits for what get returns.
+type asker struct {
+	caller string
+	// hold exchanges the place that the asker has for one among those that wait
+	// for something else; "": for none.
+	hold func(what string) bool
+	// decide is called when the grants are those of now.
+	decide func()
+}
+
+func (t *TokenService) get(ctx context.Context, in events.TokenRequest, record *audit.Record, who asker) (events.TokenReply, error) {
+	who.decide()
+	all, err := t.read(ctx, in.UserID, who.caller)
 	if err != nil {
 		return events.TokenReply{}, err
 	}
 	wanted, minTTL := asked(in, all), t.minTTL(in)
-	if slices.ContainsFunc(wanted, func(g *store.Grant) bool { return !t.fresh(g, minTTL) }) {
-		t.refreshAll(ctx, wanted, minTTL)
+	if slices.ContainsFunc(wanted, func(g *store.Grant) bool { return t.waits(g, minTTL) }) {
+		who.hold("")
+		t.refreshAll(ctx, wanted, minTTL, who.caller)
+		who.decide()
+	}
+	if slices.ContainsFunc(wanted, func(g *store.Grant) bool { return t.valid(g) && !t.refresher.Opens(g) }) && !who.hold(forKeys) {
+		return events.TokenReply{}, refuse(events.CodeBusy, "too many requests wait for a data key; ask again")
 	}
 	return t.reply(ctx, in, wanted, record)
+}
+
+// read returns a user's grants. Callers take turns where they have to be read.
+func (t *TokenService) read(ctx context.Context, userID, caller string) ([]*store.Grant, error) {
+	if all, ok := t.grants.kept(userID); ok {
+		return all, nil
+	}
+	if err := t.turns.enter(ctx, caller); err != nil {
+		return nil, err
+	}
+	defer t.turns.leave()
+	return t.grants.byUser(ctx, userID) // somebody may have read them meanwhile
+}
+
+// waits reports whether a refresh of a grant is worth waiting for.
+func (t *TokenService) waits(g *store.Grant, minTTL time.Duration) bool {
+	return !t.fresh(g, minTTL) && !t.inVain(g)
 }
 
 // kept returns the grants that a request asks for, if it takes no waiting and
@@ -183,7 +223,7 @@ func (t *TokenService) kept(in events.TokenRequest) (wanted []*store.Grant, ok b
 	}
 	wanted = asked(in, all)
 	minTTL := t.minTTL(in)
-	return wanted, !slices.ContainsFunc(wanted, func(g *store.Grant) bool { return !t.fresh(g, minTTL) || !t.refresher.Opens(g) })
+	return wanted, !slices.ContainsFunc(wanted, func(g *store.Grant) bool { return t.waits(g, minTTL) || t.valid(g) && !t.refresher.Opens(g) })
 }
 
 func (t *TokenService) minTTL(in events.TokenRequest) time.Duration {
@@ -205,11 +245,11 @@ func asked(in events.TokenRequest, all []*store.Grant) (wanted []*store.Grant) {
 
 // refreshAll puts what a refresh yields in the place of each grant that needs
 // one.
-func (t *TokenService) refreshAll(ctx context.Context, grants []*store.Grant, minTTL time.Duration) {
+func (t *TokenService) refreshAll(ctx context.Context, grants []*store.Grant, minTTL time.Duration, caller string) {
 	var wg sync.WaitGroup
 	for i, g := range grants {
-		if !t.fresh(g, minTTL) {
-			wg.Go(func() { grants[i] = t.refresh(ctx, g, minTTL) })
+		if t.waits(g, minTTL) {
+			wg.Go(func() { grants[i] = t.await(ctx, g, caller) })
 		}
 	}
 	wg.Wait()
@@ -260,65 +300,6 @@ func (t *TokenService) over(l *store.Life) bool {
 	return l.Over(t.now().Add(min(t.skew, l.ExpiresAt.Sub(l.Since)/10)))
 }
 
-// maxPause bounds how long a request waits before it asks again for a place.
-const maxPause = 2 * time.Second
-
-// refresh refreshes a grant, or waits for whoever is at it, until the grant is
-// fresh, refreshing it fails, or ctx ends. It returns the grant as last seen.
-func (t *TokenService) refresh(ctx context.Context, g *store.Grant, minTTL time.Duration) *store.Grant {
-	version := g.Version
-	for pause := 20 * time.Millisecond; ctx.Err() == nil; pause = min(pause*2, time.Second) {
-		if t.fresh(g, minTTL) || g.Version != version {
-			return g // a token newly got may be shorter than minTTL
-		}
-		if (g.Tries > 0 || g.Waits > 0) && g.Due != nil && g.Due.At.After(t.now()) {
-			return g // failing; the next try has its time
-		}
-		next, err := t.once(ctx, g)
-		t.grants.changed(g.UserID) // its event may be on the way still
-		switch later := (*refresher.LaterError)(nil); {
-		case err == nil && next != nil:
-			g = next
-			continue
-		case errors.As(err, &later):
-			// After is when a message would come back; a place may be free sooner.
-			pause = max(pause, min(later.After, maxPause))
-		case errors.Is(err, refresher.ErrStopping):
-			return g
-		case err != nil && !errors.Is(err, store.ErrStale) && !outage(err):
-			t.log.Error("a refresh on request failed", zap.String("grant", g.ID), zap.Error(err))
-			return g
-		}
-		select {
-		case <-time.After(pause):
-		case <-ctx.Done():
-			return g
-		}
-		if seen, err := t.store.Get(ctx, g.ID); err == nil {
-			g = seen
-		} else if errors.Is(err, store.ErrNotFound) {
-			gone := g.Clone()
-			gone.State = store.Revoked
-			return gone
-		}
-	}
-	return g
-}
-
-// once has one caller of this worker refresh a grant for all that wait.
-func (t *TokenService) once(ctx context.Context, g *store.Grant) (*store.Grant, error) {
-	call := t.refreshing.DoChan(fmt.Sprintf("%s.%d", g.ID, g.Version), func() (any, error) {
-		return t.refresher.Now(context.WithoutCancel(ctx), g)
-	})
-	select {
-	case r := <-call:
-		next, _ := r.Val.(*store.Grant)
-		return next, r.Err
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-}
-
 // reply builds the answer from the grants as they now are.
 func (t *TokenService) reply(ctx context.Context, in events.TokenRequest, grants []*store.Grant, record *audit.Record) (events.TokenReply, error) {
 	if len(grants) == 0 {
@@ -330,7 +311,7 @@ func (t *TokenService) reply(ctx context.Context, in events.TokenRequest, grants
 		withheld := func(code string, accounts ...store.Account) {
 			for _, a := range accounts {
 				given(record, g, code, a.ID)
-				out.Unavailable = append(out.Unavailable, unavailable(g, a.ID, code))
+				out.Unavailable = append(out.Unavailable, t.withheld(g, a.ID, code))
 			}
 		}
 		if code := t.unavailable(g); code != "" {
@@ -365,7 +346,13 @@ func (t *TokenService) reply(ctx context.Context, in events.TokenRequest, grants
 		return out, nil
 	}
 	r := refuse(worst(out.Unavailable), "no token can be given; see unavailable")
+	r.RetryAfterSeconds = 0 // the accounts tell
 	r.Unavailable = out.Unavailable
+	for _, u := range out.Unavailable {
+		if u.Code == events.CodeBusy && (r.RetryAfterSeconds == 0 || u.RetryAfterSeconds < r.RetryAfterSeconds) {
+			r.RetryAfterSeconds = u.RetryAfterSeconds
+		}
+	}
 	return events.TokenReply{}, r
 }
 
@@ -395,8 +382,12 @@ func (t *TokenService) unavailable(g *store.Grant) string {
 	return ""
 }
 
-func unavailable(g *store.Grant, account, code string) events.UnavailableAccount {
-	return events.UnavailableAccount{AccountID: account, BrokerType: g.BrokerType, GrantID: g.ID, Code: code, Reason: g.Reason}
+func (t *TokenService) withheld(g *store.Grant, account, code string) events.UnavailableAccount {
+	u := events.UnavailableAccount{AccountID: account, BrokerType: g.BrokerType, GrantID: g.ID, Code: code, Reason: g.Reason}
+	if code == events.CodeBusy {
+		u.RetryAfterSeconds = t.retryAfter(g)
+	}
+	return u
 }
 
 // worst picks the code that tells the caller what to do: asking again helps

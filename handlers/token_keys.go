@@ -31,9 +31,15 @@ func (t *TokenService) receiveKeys(req micro.Request) {
 		t.noInbox("token.keys")
 		return
 	}
-	t.slots <- struct{}{}
+	caller := askerOf(req)
+	if !t.places.take(forConnectKeys, caller, maxWaiting) {
+		if err := t.refuse(req, refuse(events.CodeBusy, "too many requests wait; ask again")); err != nil {
+			t.log.Warn("a reply to a request for keys could not be sent", zap.Error(err))
+		}
+		return
+	}
 	t.atWork.Go(func() {
-		defer func() { <-t.slots }()
+		defer t.places.free(forConnectKeys, caller)
 		ctx, cancel := context.WithTimeout(context.Background(), t.cfg.Timeout)
 		defer cancel()
 		keys, err := t.keys.Public(ctx)

@@ -25,8 +25,8 @@ func (brokenRequest) Subject() string        { panic("a value that is not kept")
 
 func TestAPanicBesideARequestEndsNothing(t *testing.T) {
 	core, logs := observer.New(zap.ErrorLevel)
-	s := &TokenService{cfg: config.Tokens{Timeout: time.Minute}, log: zap.New(core), slots: make(chan struct{}, 1)}
-	for range 3 { // more than there are slots
+	s := &TokenService{cfg: config.Tokens{Timeout: time.Minute}, log: zap.New(core)}
+	for range 3 {
 		s.receive(brokenRequest{})
 	}
 	s.atWork.Wait()

@@ -44,6 +44,7 @@ type Limits struct {
 type brokerLimits struct {
 	rate    *adaptiveRate
 	breaker *gobreaker.TwoStepCircuitBreaker[struct{}]
+	opened  time.Time // when the breaker opened last
 	running int
 }
 
@@ -150,6 +151,22 @@ func (l *Limits) Paused() time.Time {
 	return time.Time{}
 }
 
+// Suspended returns how long no refresh may start at a broker, because its
+// breaker is open or everything is paused; 0: none of that.
+func (l *Limits) Suspended(broker string) time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := l.now()
+	if now.Before(l.paused) {
+		return l.paused.Sub(now)
+	}
+	b := l.broker(broker)
+	if b.breaker.State() != gobreaker.StateOpen {
+		return 0
+	}
+	return max(b.opened.Add(l.cfg.BreakerOpen).Sub(now), time.Second)
+}
+
 func (l *Limits) broker(name string) *brokerLimits {
 	b, ok := l.brokers[name]
 	if !ok {
@@ -162,6 +179,7 @@ func (l *Limits) broker(name string) *brokerLimits {
 					return int(c.ConsecutiveFailures) >= l.cfg.BreakerFailures
 				},
 				OnStateChange: func(name string, _, to gobreaker.State) {
+					b.opened = l.now()
 					l.onBreaker(name, to == gobreaker.StateOpen)
 				},
 			}),

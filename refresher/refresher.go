@@ -408,5 +408,9 @@ func (r *Refresher) Tokens(ctx context.Context, g *store.Grant) (store.TokenSet,
 	return store.OpenTokens(ctx, r.envelope, g.Sealed, g.Binding())
 }
 
+// Suspended returns how long no refresh may start at a broker, whatever the
+// grant; 0: one may start, or wait for its turn.
+func (r *Refresher) Suspended(broker string) time.Duration { return r.queue.limits.Suspended(broker) }
+
 // Opens reports whether Tokens would not have to wait for anything.
 func (r *Refresher) Opens(g *store.Grant) bool { return r.envelope.Holds(g.Sealed.KeyID) }

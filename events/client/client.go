@@ -105,6 +105,9 @@ func (c *Client) retry(ctx context.Context, limit time.Duration, passing func(er
 		}
 		last = err
 		pause := c.backoff.after(n)
+		if refused := (*RefusedError)(nil); errors.As(err, &refused) {
+			pause = max(pause, refused.RetryAfter)
+		}
 		if deadline, _ := ctx.Deadline(); time.Until(deadline) <= pause {
 			return err
 		}

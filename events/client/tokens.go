@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/micro"
@@ -19,6 +20,8 @@ type RefusedError struct {
 	Code string
 	// Message is for a human.
 	Message string
+	// RetryAfter, with events.CodeBusy: asking earlier does not help. 0: not known.
+	RetryAfter time.Duration
 	// Unavailable names the accounts that were asked for and why each has no
 	// token.
 	Unavailable []events.UnavailableAccount
@@ -35,7 +38,8 @@ func (e *RefusedError) Reconnect() bool {
 var ErrNoWorker = errors.New("no worker answers token requests; is one running, with the same prefix?")
 
 // Tokens asks for the current tokens of a user. While workers are busy or
-// none is there it asks again, with growing pauses, until the deadline of ctx
+// none is there it asks again, with growing pauses and not before a worker said
+// that it helps, until the deadline of ctx
 // (or the client's timeout). A refusal is a *RefusedError; ErrNoWorker says
 // that nobody was there; a request that breaks its contract is an
 // *events.InvalidError and is not sent.
@@ -75,12 +79,16 @@ func refusalIn(msg *nats.Msg) error {
 		return nil
 	}
 	var said struct {
-		Message     string
-		Unavailable []events.UnavailableAccount
+		Message           string
+		RetryAfterSeconds int64
+		Unavailable       []events.UnavailableAccount
 	}
 	_ = json.Unmarshal(msg.Data, &said) // the code alone will do
-	return &RefusedError{Code: code, Message: said.Message, Unavailable: said.Unavailable}
+	return &RefusedError{Code: code, Message: said.Message, RetryAfter: time.Duration(min(max(said.RetryAfterSeconds, 0), maxRetryAfter)) * time.Second, Unavailable: said.Unavailable}
 }
+
+// maxRetryAfter bounds what a worker says, in seconds.
+const maxRetryAfter = 24 * 60 * 60
 
 // passingOnRequest reports whether a token request may succeed when repeated.
 func passingOnRequest(err error) bool {

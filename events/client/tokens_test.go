@@ -2,6 +2,7 @@ package client_test
 
 import (
 	"context"
+	"fmt"
 	"testing"
 	"time"
 
@@ -32,6 +33,28 @@ func TestTokensAreAskedForUntilTheyCanBeHad(t *testing.T) {
 	b.answer(refusal(events.CodeBusy), nil, refusal(events.CodeBusy), tokens(t))
 	require.NoError(t, <-done)
 	require.Equal(t, "SECRET", reply.AccessTokens[0].AccessToken.Reveal())
+}
+
+// A worker says when it helps to ask again.
+func TestTokensAreNotAskedForBeforeItHelps(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	later := func(seconds int) *nats.Msg {
+		msg := refusal(events.CodeBusy)
+		msg.Data = fmt.Appendf(nil, `{"code":"busy","message":"words","retryAfterSeconds":%d}`, seconds)
+		return msg
+	}
+	b.answer(later(1), tokens(t), later(3600), nil)
+	begun := time.Now()
+	_, err := b.client().Tokens(b.ctx, events.TokenRequest{UserID: "alice"})
+	require.NoError(t, err)
+	require.GreaterOrEqual(t, time.Since(begun), time.Second)
+	// Not within the deadline: the answer is there at once.
+	_, err = b.client().Tokens(b.ctx, events.TokenRequest{UserID: "alice"})
+	var refused *client.RefusedError
+	require.ErrorAs(t, err, &refused)
+	require.Equal(t, time.Hour, refused.RetryAfter)
+	require.NoError(t, b.ctx.Err())
 }
 
 func TestTokenErrorsHaveTypes(t *testing.T) {

@@ -1,0 +1,157 @@
+package handlers
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/nats-io/nats.go/micro"
+
+	"github.com/latchkey/latchkey/events"
+)
+
+// places bound how many requests wait, for each thing apart that they wait for:
+// those that wait for one broker, or that one caller sends, take no place from
+// the others. Whoever finds no place is told to ask again.
+type places struct {
+	mu    sync.Mutex
+	rooms map[string]*room // by what is waited for; an empty one is dropped
+}
+
+type room struct {
+	taken   int
+	callers map[string]int
+}
+
+// take takes a place of those that wait for something, of which there are size.
+// A caller may have as many as it leaves free for others, so that one alone gets
+// half of them and never the last.
+func (p *places) take(what, caller string, size int) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	r := p.rooms[what]
+	if r == nil {
+		r = &room{callers: map[string]int{}}
+	}
+	if r.callers[caller] >= size-r.taken {
+		return false
+	}
+	if p.rooms == nil {
+		p.rooms = map[string]*room{}
+	}
+	p.rooms[what] = r
+	r.taken++
+	r.callers[caller]++
+	return true
+}
+
+// free gives a place back.
+func (p *places) free(what, caller string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	r := p.rooms[what]
+	r.taken--
+	if r.callers[caller]--; r.callers[caller] == 0 {
+		delete(r.callers, caller)
+	}
+	if r.taken == 0 {
+		delete(p.rooms, what)
+	}
+}
+
+// What requests wait for beside brokers.
+const (
+	forWork  = "work"  // their turn to read, and what follows
+	forKeys  = "keys"  // a data key, of KMS or the database
+	forAudit = "audit" // the audit log
+
+	forConnectKeys = "connect keys"
+)
+
+// forBroker is what requests wait for whose tokens are being refreshed.
+func forBroker(broker string) string { return "broker " + broker }
+
+// maxWaiting is how many requests may wait that hold hardly more than their
+// memory.
+const maxWaiting = 4096
+
+// turns has callers take turns at reading: the next is the caller who has waited
+// longest since its last turn, not the request.
+type turns struct {
+	mu      sync.Mutex
+	free    int
+	waiting map[string][]chan struct{} // by caller; a closed one has its turn
+	order   []string                   // the callers in it, the next first
+}
+
+// enter waits for a turn. Without an error the caller must leave.
+func (t *turns) enter(ctx context.Context, caller string) error {
+	t.mu.Lock()
+	if t.free > 0 {
+		t.free--
+		t.mu.Unlock()
+		return nil
+	}
+	if t.waiting == nil {
+		t.waiting = map[string][]chan struct{}{}
+	}
+	turn := make(chan struct{})
+	if len(t.waiting[caller]) == 0 {
+		t.order = append(t.order, caller)
+	}
+	t.waiting[caller] = append(t.waiting[caller], turn)
+	t.mu.Unlock()
+	select {
+	case <-turn:
+		return nil
+	case <-ctx.Done():
+	}
+	t.mu.Lock()
+	i := slices.Index(t.waiting[caller], turn)
+	if i >= 0 {
+		t.waiting[caller] = slices.Delete(t.waiting[caller], i, i+1)
+		t.drop(caller)
+	}
+	t.mu.Unlock()
+	if i < 0 { // it had its turn at the last moment
+		t.leave()
+	}
+	return ctx.Err()
+}
+
+// drop forgets a caller that waits no more. The caller of drop holds the lock.
+func (t *turns) drop(caller string) {
+	if len(t.waiting[caller]) == 0 {
+		delete(t.waiting, caller)
+		t.order = slices.DeleteFunc(t.order, func(c string) bool { return c == caller })
+	}
+}
+
+// leave ends a turn.
+func (t *turns) leave() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.order) == 0 {
+		t.free++
+		return
+	}
+	caller := t.order[0]
+	t.order = append(t.order[1:], caller)
+	turn := t.waiting[caller][0]
+	t.waiting[caller] = t.waiting[caller][1:]
+	t.drop(caller)
+	close(turn)
+}
+
+// askerOf names who sent a request, to keep callers apart: by the connection's
+// inbox, or across accounts by what the server says. That it may be made up does
+// not matter much: places are bounded over all callers too.
+func askerOf(req micro.Request) string {
+	reply := events.CallersReply(req.Reply())
+	if strings.HasPrefix(reply, events.ImportedReply+".") {
+		account, user, name := requestInfo(req.Headers())
+		return strings.Join([]string{events.ImportedReply, account, user, name}, " ")
+	}
+	return bounded(reply[:max(strings.LastIndexByte(reply, '.'), 0)])
+}
