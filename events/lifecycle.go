@@ -19,6 +19,9 @@ const (
 	ReasonNoRefreshToken Reason = "no_refresh_token"
 	// ReasonRefreshTokenExpired: the refresh token's own life is over.
 	ReasonRefreshTokenExpired Reason = "refresh_token_expired"
+	// ReasonRefreshTokenExpiring: the refresh token itself is about to end, and no
+	// refresh has brought another.
+	ReasonRefreshTokenExpiring Reason = "refresh_token_expiring"
 	// ReasonMFARequired: the institution wants the user to authenticate again.
 	ReasonMFARequired Reason = "mfa_required"
 	// ReasonRejected: the institution refused the refresh token for good.

@@ -61,7 +61,7 @@ func (f *fixture) connected() Handler {
 	dispatcher.SetStreams(identities)
 	settler := refresher.Settler{
 		Announcer: refresher.Announcer{Subjects: f.subjects, Now: time.Now, NewID: nats.NewInbox},
-		Policy:    refresher.Policy{AccessToken: cfg.Refresh.AccessToken, RefreshToken: cfg.Refresh.RefreshToken},
+		Policy:    refresher.NewPolicy(cfg),
 	}
 	return Connected(&Connector{Store: s, Envelope: f.envelope(), Settler: settler, Dispatcher: dispatcher, Log: zap.NewNop()}, nil, cfg.Connect)
 }

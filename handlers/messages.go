@@ -43,6 +43,7 @@ func RefreshDue(r *refresher.Refresher, d *refresher.Dispatcher, now func() time
 		if err != nil {
 			return err
 		}
+		d.Heard(deliveryOf(msg).Stored)
 		err = r.Due(ctx, in)
 		var later *refresher.LaterError
 		if errors.As(err, &later) {

@@ -105,20 +105,6 @@ func (s *Streams) remember(ctx context.Context, identities []string) error {
 	return s.memory.RememberStream(ctx, now)
 }
 
-// Backlog returns how many messages of due refreshes wait or are being handled.
-func (s *Streams) Backlog(ctx context.Context) (int, error) {
-	sum := 0
-	for _, p := range s.subjects.RefreshPartitions() {
-		consumer, err := s.js.Consumer(ctx, p.Stream, Durable(p.Due))
-		if err != nil {
-			return 0, fmt.Errorf("looking at the backlog of refreshes: %w", err)
-		}
-		info := consumer.CachedInfo()
-		sum += int(info.NumPending) + info.NumAckPending
-	}
-	return sum, nil
-}
-
 // queue is a subject that workers read, and its stream.
 type queue struct{ stream, subject string }
 

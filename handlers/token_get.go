@@ -290,14 +290,10 @@ func (t *TokenService) fresh(g *store.Grant, minTTL time.Duration) bool {
 	return !g.Access.Over(now.Add(minTTL)) && !t.over(g.Access)
 }
 
-// over reports whether a token may have ended by the clock of somebody else: a
-// token is not handed out in the last moments of its life, which are as long as
-// clocks may differ but at most a tenth of that life.
+// over reports whether a token may have ended by the clock of somebody else.
 func (t *TokenService) over(l *store.Life) bool {
-	if l == nil || l.ExpiresAt == nil {
-		return l == nil
-	}
-	return l.Over(t.now().Add(min(t.skew, l.ExpiresAt.Sub(l.Since)/10)))
+	until := l.ServedUntil(t.skew)
+	return l == nil || until != nil && !t.now().Before(*until)
 }
 
 // reply builds the answer from the grants as they now are.

@@ -45,6 +45,7 @@ type Dispatcher struct {
 	failed  prometheus.Counter
 	// streams are the identities of the schedule streams, by partition.
 	streams atomic.Pointer[[]string]
+	clock   serverClock
 	// sending counts the outboxes that Send has begun with; sent is signalled when
 	// it falls to 0.
 	mu      sync.Mutex
@@ -236,7 +237,7 @@ func (d *Dispatcher) publishSchedule(ctx context.Context, m events.RefreshDue, a
 	partition := d.subjects.RefreshPartition(m.GrantID)
 	msg := nats.NewMsg(partition.Schedule(m.GrantID))
 	msg.Data = body
-	msg.Header.Set(headerSchedule, scheduleAt+at.UTC().Format(scheduleTime))
+	msg.Header.Set(headerSchedule, scheduleAt+at.Add(d.clock.ahead(d.now())).UTC().Format(scheduleTime))
 	target := partition.Due
 	if m.Unknown {
 		target = partition.Urgent

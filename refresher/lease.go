@@ -60,9 +60,20 @@ func (r *Refresher) putOff(ctx context.Context, g *store.Grant) error {
 // putOffFor is how long a refresh waits whose lease was given back unused.
 const putOffFor = time.Second
 
-// giveBack saves a grant without its lease. It is not cut short by the end of ctx.
+// giveBack saves a grant without its lease, also where something else about it has
+// changed under the lease. It is not cut short by the end of ctx.
 func (r *Refresher) giveBack(ctx context.Context, g *store.Grant) error {
-	next := g.Clone()
-	next.Lease = nil
-	return r.store.Save(context.WithoutCancel(ctx), next)
+	ctx = context.WithoutCancel(ctx)
+	for next := g.Clone(); ; {
+		next.Lease, next.Unknown = nil, g.Unknown
+		err := r.store.Save(ctx, next)
+		if !errors.Is(err, store.ErrConflict) {
+			return err
+		}
+		fresh, readErr := r.store.Get(ctx, g.ID)
+		if readErr != nil || fresh.Lease == nil || fresh.Lease.Owner != g.Lease.Owner || fresh.Version != g.Version {
+			return err
+		}
+		next = fresh
+	}
 }

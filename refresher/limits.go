@@ -122,7 +122,9 @@ func (l *Limits) done(b *brokerLimits, report func(error), f *Failure) {
 			l.refused++
 		}
 		report(errNoVerdict)
-	case f.Class == uncalled:
+	case f.Class == uncalled: // what was not used is there for others
+		b.rate.giveBack(now)
+		l.overall.giveBack(now)
 		report(errNoVerdict)
 	case f.Class == Transient:
 		report(errRefresh)

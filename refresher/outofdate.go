@@ -30,6 +30,11 @@ func (r *Refresher) reschedule(ctx context.Context, m events.RefreshDue) error {
 	return nil
 }
 
+// matches reports whether a message is about what is due for a grant now.
+func matches(g *store.Grant, m events.RefreshDue) bool {
+	return g.Version == m.Version && (g.State == store.Active || g.State == store.MustAct) && g.Due != nil && g.Due.At.Equal(m.DueAt)
+}
+
 // awaits reports whether a grant's next action is still to come, and nobody is at
 // it: its schedule can be made again without harm.
 func awaits(g *store.Grant, now time.Time) bool {

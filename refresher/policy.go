@@ -15,6 +15,36 @@ type Policy struct {
 	AccessToken  config.Margin
 	RefreshToken config.Margin
 	Brokers      map[string]config.BrokerPolicy
+	// ClockSkew is by how much clocks may differ, Lead how long a try may take
+	// from its beginning until what it brought is stored.
+	ClockSkew, Lead time.Duration
+}
+
+// NewPolicy returns the policy of a configuration.
+func NewPolicy(c config.Config) Policy {
+	return Policy{
+		AccessToken: c.Refresh.AccessToken, RefreshToken: c.Refresh.RefreshToken, Brokers: c.Refresh.Brokers,
+		ClockSkew: c.Worker.ClockSkew, Lead: c.Mesh.Timeout + c.MongoDB.Timeout,
+	}
+}
+
+// LastTry is when a try has to begin at the latest, so that the next access token
+// is there before the present one is no longer handed out. Nil: any time will do,
+// since no end is known or there is no access token.
+func (p Policy) LastTry(g *store.Grant) *time.Time {
+	until := g.Access.ServedUntil(p.ClockSkew)
+	if until == nil {
+		return nil
+	}
+	at := until.Add(-g.Access.Tenth(p.Lead))
+	return &at
+}
+
+// EndsBefore reports whether a grant may be without a valid access token before
+// a try that begins at a time has brought the next one.
+func (p Policy) EndsBefore(g *store.Grant, try time.Time) bool {
+	last := p.LastTry(g)
+	return g.Access == nil || last != nil && try.After(*last)
 }
 
 // Next returns the next action of a grant that is not in the middle of
@@ -51,7 +81,7 @@ func (p Policy) untilTheEnd(g *store.Grant) *store.Due {
 		return nil
 	}
 	if g.Warned == "" && g.State == store.Active {
-		if warn := p.before(g, end, p.margins(g).AccessToken); warn != nil {
+		if warn := p.before(g, end, p.margins(g).AccessToken, p.reserve(end)); warn != nil {
 			return due(*warn, store.Warn)
 		}
 	}
@@ -63,7 +93,13 @@ func (p Policy) refreshAt(g *store.Grant) *time.Time {
 	if g.Access == nil {
 		return &g.Refresh.Since // nothing to hand out yet: at once
 	}
-	return p.before(g, g.Access, p.margins(g).AccessToken)
+	return p.before(g, g.Access, p.margins(g).AccessToken, p.reserve(g.Access))
+}
+
+// reserve is how long before the end of an access token its successor is fetched
+// at the latest.
+func (p Policy) reserve(life *store.Life) time.Duration {
+	return life.Tenth(p.ClockSkew) + life.Tenth(p.Lead)
 }
 
 // RenewAt is when the refresh token itself is to be renewed; nil: never. After
@@ -74,12 +110,40 @@ func (p Policy) RenewAt(g *store.Grant) *time.Time {
 	if g.Refresh == nil || g.Refresh.ExpiresAt == nil {
 		return nil
 	}
+	at := p.before(g, g.Refresh, p.margins(g).RefreshToken, 0)
 	if asked := g.Refresh.Asked; asked != nil {
 		wait := max(g.Refresh.ExpiresAt.Sub(*asked).Abs()/2, time.Minute)
-		at := asked.Add(wait)
-		return &at
+		*at = asked.Add(wait)
 	}
-	return p.before(g, g.Refresh, p.margins(g).RefreshToken)
+	*at = store.Milli(*at) // as it is scheduled
+	return at
+}
+
+// RenewsAt reports whether a refresh at a time is to ask for a new refresh token. A
+// renewal that has come due may be early by our clock: without asking, it would be
+// due at the same time again.
+func (p Policy) RenewsAt(g *store.Grant, now time.Time) bool {
+	at := p.RenewAt(g)
+	return at != nil && !now.Add(p.ClockSkew).Before(*at) && (!now.Before(*at) || g.Due != nil && g.Due.Action == store.Renew)
+}
+
+// WarnOfRefreshToken is when the end of a refresh token is announced ahead of
+// time: once a renewal was asked for within its margin and not given, or when
+// half of that margin has passed without a chance to ask. Nil: never, since no
+// end is stated.
+func (p Policy) WarnOfRefreshToken(g *store.Grant) *time.Time {
+	if g.Refresh == nil || g.Refresh.ExpiresAt == nil || g.Refresh.Assumed {
+		return nil
+	}
+	margin := p.margins(g).RefreshToken
+	margin.Jitter = 0 // it differs from version to version, and at most doubles the margin
+	at := p.before(g, g.Refresh, margin, 0)
+	ahead := g.Refresh.ExpiresAt.Sub(*at)
+	if asked := g.Refresh.Asked; asked != nil && !asked.Before(at.Add(-ahead)) {
+		return asked
+	}
+	half := at.Add(ahead / 2)
+	return &half
 }
 
 type margins struct{ AccessToken, RefreshToken config.Margin }
@@ -99,8 +163,9 @@ func (p Policy) margins(g *store.Grant) margins {
 
 // before is a moment ahead of the end of a life: the margin is a share of the
 // life within bounds, but never more than half of it; jitter makes it up to
-// that share of the margin longer. The moment lies within the life.
-func (p Policy) before(g *store.Grant, life *store.Life, m config.Margin) *time.Time {
+// that share of the margin longer. It is no shorter than least. The moment lies
+// within the life.
+func (p Policy) before(g *store.Grant, life *store.Life, m config.Margin, least time.Duration) *time.Time {
 	if life.ExpiresAt == nil {
 		return nil
 	}
@@ -108,7 +173,7 @@ func (p Policy) before(g *store.Grant, life *store.Life, m config.Margin) *time.
 	margin := time.Duration(float64(whole) * m.Share)
 	margin = min(max(margin, m.Min), m.Max, whole/2)
 	early := margin + time.Duration(float64(margin)*m.Jitter*spread(g.ID, g.Version))
-	at := life.ExpiresAt.Add(-min(early, whole))
+	at := life.ExpiresAt.Add(-min(max(early, least), whole))
 	return &at
 }
 

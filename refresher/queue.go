@@ -90,17 +90,7 @@ func (q *Queue) Enter(ctx context.Context, broker string, u Urgency) (done func(
 		q.mu.Unlock()
 		return nil, ErrStopping
 	}
-	l := q.brokers[broker]
-	if l == nil {
-		l = &line{}
-		q.brokers[broker] = l
-	}
-	if l.waiters.Len() == 0 && l.running == 0 { // what was before tells nothing
-		l.pace = pace{since: q.now()}
-	}
-	heap.Push(&l.waiters, w)
-	q.waiting++
-	q.pump()
+	l := q.join(broker, w)
 	if q.waiting > q.room {
 		q.sendAway()
 	}
@@ -113,15 +103,55 @@ func (q *Queue) Enter(ctx context.Context, broker string, u Urgency) (done func(
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if w.index >= 0 {
-		heap.Remove(&l.waiters, w.index)
-		q.waiting--
-	}
+	q.leave(l, w)
 	select {
 	case a := <-w.result: // let in at the last moment
 		return a.done, a.err
 	default:
 		return nil, ctx.Err()
+	}
+}
+
+// Try is Enter without waiting: not ok where Enter would wait, or send away.
+func (q *Queue) Try(broker string, u Urgency) (done func(*Failure), ok bool) {
+	w := &waiter{urgency: u, result: make(chan admission, 1)}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.closed {
+		return nil, false
+	}
+	q.leave(q.join(broker, w), w)
+	select {
+	case a := <-w.result:
+		return a.done, a.err == nil
+	default:
+		return nil, false
+	}
+}
+
+// join puts a waiter in its line, and lets in whoever may. The caller holds the
+// lock.
+func (q *Queue) join(broker string, w *waiter) *line {
+	l := q.brokers[broker]
+	if l == nil {
+		l = &line{}
+		q.brokers[broker] = l
+	}
+	if l.waiters.Len() == 0 && l.running == 0 { // what was before tells nothing
+		l.pace = pace{since: q.now()}
+	}
+	heap.Push(&l.waiters, w)
+	q.waiting++
+	q.pump()
+	return l
+}
+
+// leave takes a waiter out of its line if it is still there. The caller holds the
+// lock.
+func (q *Queue) leave(l *line, w *waiter) {
+	if w.index >= 0 {
+		heap.Remove(&l.waiters, w.index)
+		q.waiting--
 	}
 }
 
@@ -192,6 +222,9 @@ func (q *Queue) admit(l *line, release func(*Failure)) {
 		defer q.mu.Unlock()
 		q.running--
 		l.running--
+		if f != nil && f.Class == uncalled {
+			l.pace.uncount()
+		}
 		l.notBefore = time.Time{}
 		q.pump()
 	}})
@@ -265,6 +298,9 @@ func (p *pace) count(now time.Time) {
 		p.since, p.letIn = now.Add(-seen/2), p.letIn/2
 	}
 }
+
+// uncount takes back one that was let in for nothing.
+func (p *pace) uncount() { p.letIn = max(p.letIn-1, 0) }
 
 // each is how long the line took for one.
 func (p *pace) each(now time.Time) time.Duration {

@@ -109,22 +109,36 @@ func TestPassLeavesAloneWhatIsOnlyLate(t *testing.T) {
 	w := r.worker("a")
 	leased := r.connect(w, meshsim.ConnectSpec{}, func(g *store.Grant) { g.Lease = &store.Lease{Owner: "b", Until: r.clock.Now().Add(hour)} })
 	queued := r.connect(w, meshsim.ConnectSpec{})
-	w.backlog = 1
 	r.clock.advance(2 * slack)
-	require.NoError(t, w.reconciler.Pass(t.Context()))
-	require.Zero(t, r.get(w, leased.ID).Due.Pokes)
-	require.Zero(t, r.get(w, queued.ID).Due.Pokes)
+	w.queue = refresher.DueQueue{Now: r.clock.Now(), Unhandled: queued.Due.At, Undelivered: queued.Due.At}
+	pokes := func(want int) {
+		t.Helper()
+		require.NoError(t, w.reconciler.Pass(t.Context()))
+		require.Zero(t, r.get(w, leased.ID).Due.Pokes)
+		require.Equal(t, want, r.get(w, queued.ID).Due.Pokes)
+	}
+	pokes(0)
+	r.clock.advance(hour / 2) // however long the queue takes to get there
+	pokes(0)
+	w.queue.Undelivered = time.Time{}
+	w.queue.Unhandled = r.clock.Now().Add(-slack)
+	pokes(1) // it has got past: the message was lost
 
-	r.clock.advance(8 * slack) // a queue is no excuse for ever
+	other := r.connect(w, meshsim.ConnectSpec{})
+	r.clock.advance(2 * slack)
+	w.queue.Now, w.queue.Unhandled = r.clock.Now(), other.Due.At
 	require.NoError(t, w.reconciler.Pass(t.Context()))
-	require.Zero(t, r.get(w, leased.ID).Due.Pokes)
-	require.Equal(t, 1, r.get(w, queued.ID).Due.Pokes)
+	require.Zero(t, r.get(w, other.ID).Due.Pokes, "a worker may be at it")
+	r.clock.advance(8 * slack)
+	require.NoError(t, w.reconciler.Pass(t.Context()))
+	require.Equal(t, 1, r.get(w, other.ID).Due.Pokes, "what is stuck with a worker is no excuse for ever")
 }
 
 func TestPassLeavesAloneWhatIsPutOff(t *testing.T) {
 	r := newRig(t)
 	w := r.worker("a")
-	putOff, changed, spoilt := r.connect(w, meshsim.ConnectSpec{}), r.connect(w, meshsim.ConnectSpec{}), r.connect(w, meshsim.ConnectSpec{})
+	served := func(g *store.Grant) { g.Access.ExpiresAt = nil }
+	putOff, changed, spoilt := r.connect(w, meshsim.ConnectSpec{}, served), r.connect(w, meshsim.ConnectSpec{}, served), r.connect(w, meshsim.ConnectSpec{}, served)
 	back := r.clock.Now().Add(hour)
 	require.NoError(t, w.dispatcher.Later(t.Context(), due(putOff), back))
 	old := due(changed)
@@ -212,7 +226,7 @@ func TestStepsAreIndependent(t *testing.T) {
 	r := newRig(t)
 	w := r.worker("a")
 	g := r.changed(w, hour)
-	w.reconciler.Backlog = func(context.Context) (int, error) { return 0, context.DeadlineExceeded }
+	w.reconciler.Queues = func(context.Context) ([]refresher.DueQueue, error) { return nil, context.DeadlineExceeded }
 	r.clock.advance(slack + time.Second)
 	require.ErrorIs(t, w.reconciler.Pass(t.Context()), context.DeadlineExceeded)
 	require.Nil(t, r.get(w, g.ID).Outbox)
@@ -265,11 +279,11 @@ func TestAStepThatHangsKeepsNoOtherFromRunning(t *testing.T) {
 	r := newRig(t)
 	w := r.worker("w")
 	w.reconciler.Config.Interval = time.Millisecond
-	w.reconciler.Backlog = func(ctx context.Context) (int, error) {
+	w.reconciler.Queues = func(ctx context.Context) ([]refresher.DueQueue, error) {
 		_, bounded := ctx.Deadline()
 		require.False(t, bounded, "calls keep their own bounds")
 		<-ctx.Done()
-		return 0, ctx.Err()
+		return nil, ctx.Err()
 	}
 	require.NoError(t, w.store.Revoke(t.Context(), store.Scope{User: "u", Broker: "b"}, r.clock.Now(), r.clock.Now().Add(-time.Minute)))
 	err := w.reconciler.Pass(t.Context())

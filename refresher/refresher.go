@@ -109,11 +109,7 @@ func (r *Refresher) Wait() { r.underWay.Wait() }
 func (r *Refresher) Due(ctx context.Context, m events.RefreshDue) error {
 	r.underWay.Add(1)
 	defer r.underWay.Done()
-	done, err := r.queue.Enter(ctx, m.BrokerType, Urgency{Unknown: m.Unknown, Idle: m.Idle, ExpiresAt: m.ExpiresAt})
-	if err != nil {
-		return err
-	}
-	_, err = r.refresh(ctx, m, "", &m.DueAt, done)
+	err := r.due(ctx, m)
 	if errors.Is(err, store.ErrStale) {
 		return r.reschedule(ctx, m)
 	}
@@ -123,40 +119,73 @@ func (r *Refresher) Due(ctx context.Context, m events.RefreshDue) error {
 	return err
 }
 
+func (r *Refresher) due(ctx context.Context, m events.RefreshDue) error {
+	urgency := Urgency{Unknown: m.Unknown, Idle: m.Idle, ExpiresAt: m.ExpiresAt}
+	done, ok := r.queue.Try(m.BrokerType, urgency)
+	var refused error
+	if ok {
+		if _, refused = r.refresh(ctx, m, "", &m.DueAt, done); !errors.Is(refused, envelope.ErrKMS) {
+			return refused
+		}
+		done = nil
+	}
+	// Only a call has to wait: for its turn, or for KMS. The message does not tell
+	// what has become of the grant since.
+	g, err := r.store.Get(ctx, m.GrantID)
+	if err != nil {
+		return err
+	}
+	if !matches(g, m) {
+		return store.ErrStale
+	}
+	if NeedsCall(g, r.now()) {
+		if refused != nil {
+			return refused
+		}
+		if done, err = r.queue.Enter(ctx, m.BrokerType, urgency); err != nil {
+			return err
+		}
+	}
+	_, err = r.refresh(ctx, m, "", &m.DueAt, done)
+	return err
+}
+
 // Now refreshes a grant of this version before it is due. It returns the grant
 // as it then is, refreshed or not. The errors are those of Due, and those of
 // store.Acquire.
 func (r *Refresher) Now(ctx context.Context, g *store.Grant) (*store.Grant, error) {
 	r.underWay.Add(1)
 	defer r.underWay.Done()
-	// Somebody is waiting for it: nothing is more urgent.
-	done, err := r.queue.Enter(ctx, g.BrokerType, Urgency{})
-	if err != nil {
-		return nil, err
+	var done func(*Failure)
+	if NeedsCall(g, r.now()) {
+		var err error
+		// Somebody is waiting for it: nothing is more urgent.
+		if done, err = r.queue.Enter(ctx, g.BrokerType, Urgency{}); err != nil {
+			return nil, err
+		}
 	}
 	return r.refresh(ctx, events.RefreshDue{GrantID: g.ID, BrokerType: g.BrokerType, Version: g.Version}, g.UserID, nil, done)
 }
 
 // refresh does everything between the permission and the event. The user may be
-// empty: messages don't name users.
+// empty: messages don't name users. Without done there is no permission to call:
+// what is due needed none when it was looked at.
 func (r *Refresher) refresh(ctx context.Context, m events.RefreshDue, user string, dueAt *time.Time, done func(*Failure)) (out *store.Grant, err error) {
 	ctx, span := tracing.Start(ctx, "refresh", trace.SpanKindInternal, tracing.Grant(m.GrantID, m.BrokerType, m.Version)...)
 	defer func() { endStep(span, err) }()
 	// What can fail without harm comes first: from the call on, the answer
 	// must be kept.
 	idle := &Failure{Class: uncalled, Detail: "no call was made"}
-	if user == "" && r.envelope.ByUser() {
-		g, err := r.store.Get(ctx, m.GrantID)
-		if err != nil {
+	mayCall := done != nil
+	if !mayCall {
+		done = func(*Failure) {}
+	}
+	var sealer envelope.Sealer
+	if mayCall {
+		if sealer, err = r.sealer(ctx, m.GrantID, user); err != nil {
 			done(idle)
 			return nil, err
 		}
-		user = g.UserID
-	}
-	sealer, err := r.envelope.Sealer(ctx, user)
-	if err != nil {
-		done(idle)
-		return nil, err
 	}
 	now := r.now()
 	g, takenOver, err := r.store.Acquire(ctx, store.LeaseRequest{
@@ -179,7 +208,11 @@ func (r *Refresher) refresh(ctx context.Context, m events.RefreshDue, user strin
 	}
 	// Opening may have to wait for KMS; nothing may lie between the look at what
 	// earlier leases brought and the call.
-	tokens, opened := store.OpenTokens(ctx, r.envelope, g.Sealed, g.Binding())
+	var tokens store.TokenSet
+	var opened error
+	if mayCall {
+		tokens, opened = store.OpenTokens(ctx, r.envelope, g.Sealed, g.Binding())
+	}
 	if takenOver || g.Unknown != nil || g.Applied < g.Epoch-1 {
 		current, ours, err := r.settleEarlier(ctx, g)
 		if err != nil || !ours {
@@ -197,11 +230,26 @@ func (r *Refresher) refresh(ctx context.Context, m events.RefreshDue, user strin
 		next.Lease = nil
 		return r.commitState(ctx, g, next)
 	}
+	if !mayCall {
+		return nil, r.putOff(ctx, g)
+	}
 	if opened != nil {
 		done(idle)
 		return r.unopened(ctx, g, opened)
 	}
 	return r.call(ctx, g, tokens, sealer, done)
+}
+
+// sealer returns what a grant's answer will be sealed with. The user may be empty.
+func (r *Refresher) sealer(ctx context.Context, grantID, user string) (envelope.Sealer, error) {
+	if user == "" && r.envelope.ByUser() {
+		g, err := r.store.Get(ctx, grantID)
+		if err != nil {
+			return envelope.Sealer{}, err
+		}
+		user = g.UserID
+	}
+	return r.envelope.Sealer(ctx, user)
 }
 
 // call spends the refresh token. From here on nothing is given up for the
@@ -213,9 +261,7 @@ func (r *Refresher) call(ctx context.Context, g *store.Grant, tokens store.Token
 		BrokerType: g.BrokerType, RefreshToken: tokens.RefreshToken, TradeToken: tokens.TradeToken,
 		NotAfter: g.Lease.Until.Add(-r.reserve),
 	}
-	if at := r.settler.Policy.RenewAt(g); at != nil && !sent.Before(*at) {
-		request.CreateNewRefreshToken = true
-	}
+	request.CreateNewRefreshToken = r.settler.Policy.RenewsAt(g, sent)
 	if (r.sendAccess[g.BrokerType] || g.SendAccess) && len(tokens.Accounts) > 0 {
 		request.AccessToken = tokens.Accounts[0].AccessToken
 	}
@@ -262,11 +308,19 @@ func (r *Refresher) failed(ctx context.Context, g *store.Grant, f *Failure) (*st
 	} else {
 		log.Warn("refresh failed", fields...)
 	}
-	next := g.Clone()
-	if err := r.settler.Failed(next, f); err != nil {
-		return nil, err
+	for {
+		next := g.Clone()
+		if err := r.settler.Failed(next, f); err != nil {
+			return nil, err
+		}
+		saved, err := r.commitState(ctx, g, next)
+		if err != nil || saved == next || saved.Lease == nil || g.Lease == nil || saved.Lease.Owner != g.Lease.Owner {
+			return saved, err
+		}
+		// Something else about the grant has changed meanwhile; the failure is as
+		// much of it as before.
+		g = saved
 	}
-	return r.commitState(ctx, g, next)
 }
 
 // unopened handles a token set that can't be read.
@@ -299,12 +353,17 @@ func (r *Refresher) commitState(ctx context.Context, g, next *store.Grant) (*sto
 	if err != nil {
 		return nil, err
 	}
+	r.sendState(ctx, g, next)
+	return next, nil
+}
+
+// sendState tells of a change that was saved.
+func (r *Refresher) sendState(ctx context.Context, g, next *store.Grant) {
 	if next.State == store.Expired && g.State != store.Expired {
 		r.metrics.ended.WithLabelValues(string(next.Reason)).Inc()
 		tracing.Log(ctx, r.log).Warn("grant expired", zap.String("grant", g.ID), zap.String("broker", g.BrokerType), zap.String("reason", string(next.Reason)))
 	}
 	r.dispatcher.Send(ctx, next)
-	return next, nil
 }
 
 // Pauses between attempts to bring an answer into the database or the

@@ -130,7 +130,7 @@ type worker struct {
 	settler    refresher.Settler
 	store      *store.Store
 	envelope   *envelope.Envelope
-	backlog    int
+	queue      refresher.DueQueue // as reconciliation sees it
 }
 
 func (r *rig) worker(id string, change ...func(*refresher.Deps)) *worker {
@@ -163,7 +163,7 @@ func (r *rig) worker(id string, change ...func(*refresher.Deps)) *worker {
 	w.Refresher = refresher.New(deps)
 	w.reconciler = &refresher.Reconciler{
 		Refresher: w.Refresher, Config: d.Reconcile, Horizon: d.Refresh.Horizon, Identities: r.streams.Identities,
-		Backlog: func(context.Context) (int, error) { return w.backlog, nil },
+		Queues: func(context.Context) ([]refresher.DueQueue, error) { return []refresher.DueQueue{w.queue}, nil },
 	}
 	require.NoError(r.t, w.reconciler.Start(ctx))
 	return w

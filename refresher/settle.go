@@ -55,7 +55,11 @@ func (s Settler) Answered(g *store.Grant, tokens store.TokenSet, a Answer, renew
 	}
 	rotated := !a.RefreshToken.Empty() && !a.RefreshToken.Equal(tokens.RefreshToken)
 	if rotated || a.RefreshExpiresIn > 0 {
-		g.Refresh = nextLife(g.Refresh, sent, a.RefreshExpiresIn)
+		next := nextLife(g.Refresh, sent, a.RefreshExpiresIn)
+		if !rotated && restates(next, g.Refresh) {
+			next.Since, next.Asked, next.Warned = g.Refresh.Since, g.Refresh.Asked, g.Refresh.Warned
+		}
+		g.Refresh = next
 	}
 	switch {
 	case rotated:
@@ -70,7 +74,10 @@ func (s Settler) Answered(g *store.Grant, tokens store.TokenSet, a Answer, renew
 	g.Tries, g.Waits, g.Unknown, g.Warned = 0, 0, nil, ""
 	g.Lease = nil
 	s.Schedule(g, s.Policy.Next(g))
-	return tokens, s.Announce(g, events.TokenRefreshed, "")
+	if err := s.Announce(g, events.TokenRefreshed, ""); err != nil {
+		return tokens, err
+	}
+	return tokens, s.warnOfRefreshToken(g, store.Milli(s.Now()))
 }
 
 // nextLife is the life of a token obtained at since. Where the answer states
@@ -86,6 +93,13 @@ func nextLife(before *store.Life, since time.Time, stated time.Duration) *store.
 		life.ExpiresAt, life.Assumed = &end, true
 	}
 	return life
+}
+
+// restates reports whether an answer tells the end of the refresh token at hand
+// once more: its remaining life is counted in whole seconds, from a moment that is
+// known to the length of a call.
+func restates(next, before *store.Life) bool {
+	return before != nil && before.ExpiresAt != nil && !before.Assumed && next.ExpiresAt.Sub(*before.ExpiresAt).Abs() < time.Minute
 }
 
 // spreadOver says which access token each account gets. Answers that fill the
@@ -136,11 +150,11 @@ func (s Settler) Failed(g *store.Grant, f *Failure) error {
 	case RateLimited:
 		wait := max(f.RetryAfter, delay(s.RateLimited, g.Waits, 1))
 		g.Waits++
-		return s.again(g, now, wait+s.jitter(wait/4))
+		return s.again(g, now, wait+s.jitter(wait/4), max(f.RetryAfter, s.RateLimited.Min))
 	case Denied:
 		wait := delay(s.Credentials, g.Waits, 1)
 		g.Waits++
-		return s.again(g, now, wait+s.jitter(wait/4))
+		return s.again(g, now, wait+s.jitter(wait/4), s.Credentials.Min)
 	case MustAct:
 		g.State, g.Reason, g.Warned = store.MustAct, f.Reason, f.Reason
 		if err := s.Announce(g, events.TokenExpiring, f.Reason); err != nil {
@@ -154,51 +168,77 @@ func (s Settler) Failed(g *store.Grant, f *Failure) error {
 	case BadRequest:
 		if !g.SendAccess && g.Access != nil {
 			g.SendAccess = true
-			return s.again(g, now, 0)
+			return s.again(g, now, 0, 0)
 		}
 		return s.Expire(g, f.Reason)
 	case Dead:
 		return s.Expire(g, f.Reason)
 	}
 	g.Tries++
-	wait := max(f.RetryAfter, delay(s.Backoff, g.Tries-1, s.Rand()))
-	if held := s.hold(g, now); held > wait {
-		wait = held
-	}
-	return s.again(g, now, wait)
+	wait := max(f.RetryAfter, delay(s.Backoff, g.Tries-1, s.Rand()), s.hold(g, now))
+	return s.again(g, now, wait, max(f.RetryAfter, s.Backoff.Min))
 }
 
 // hold: once the institution may no longer take a refresh token whose
 // replacement was lost, presenting it could only hasten the end; so the access
-// token is served to its end before the last tries.
+// token is served for as long as it can be before the last tries.
 func (s Settler) hold(g *store.Grant, now time.Time) time.Duration {
-	if g.Unknown == nil || now.Before(g.Unknown.Add(s.Grace)) || g.Access == nil || g.Access.ExpiresAt == nil {
+	last := s.Policy.LastTry(g)
+	if g.Unknown == nil || now.Before(g.Unknown.Add(s.Grace)) || last == nil {
 		return 0
 	}
-	return g.Access.ExpiresAt.Sub(now)
+	return last.Sub(now)
 }
 
-// again makes the next try due after a wait, unless the grant has ended by
-// itself. A grant that will be without a valid access token until then is
-// announced, once.
-func (s Settler) again(g *store.Grant, now time.Time, wait time.Duration) error {
-	if s.ended(g, now) {
-		return s.Expire(g, events.ReasonRefreshTokenExpired)
+// again makes the next try due after a wait, unless no try can bring anything any
+// more. A wait past the last moment for a try that keeps the grant served is cut
+// short, to no less than least, so that there is a try before it.
+func (s Settler) again(g *store.Grant, now time.Time, wait, least time.Duration) error {
+	if done, err := s.WithoutRefresh(g); done || err != nil {
+		return err
 	}
 	at := now.Add(wait)
-	if g.Tries > 0 && g.Warned == "" && g.Access.Over(at) {
-		g.Warned = events.ReasonRefreshFailing
-		if err := s.Announce(g, events.TokenExpiring, g.Warned); err != nil {
-			return err
+	if last := s.Policy.LastTry(g); last != nil && at.After(*last) {
+		if room := last.Sub(now.Add(least)); room >= 0 {
+			// Grants whose tokens end together don't all come at once.
+			at = last.Add(-s.jitter(min(room, g.Access.Tenth(s.Policy.Lead))))
 		}
+	}
+	if err := s.AnnounceEnds(g, now, at); err != nil {
+		return err
 	}
 	s.Schedule(g, due(at, store.Refresh))
 	return nil
 }
 
-// ended: neither token lives, by their stated lives.
-func (s Settler) ended(g *store.Grant, now time.Time) bool {
-	return g.Access.Over(now) && RefreshTokenOver(g, now)
+// AnnounceEnds announces what a grant that is refreshed is about to be without,
+// derived from nothing but the grant and when its next try comes: an access token
+// (once a version) and a refresh token (once for each end that was stated).
+func (s Settler) AnnounceEnds(g *store.Grant, now, next time.Time) error {
+	if !NeedsCall(g, now) {
+		return nil
+	}
+	if g.Warned == "" && s.Policy.EndsBefore(g, next) {
+		g.Warned = events.ReasonRefreshFailing
+		if err := s.Announce(g, events.TokenExpiring, g.Warned); err != nil {
+			return err
+		}
+	}
+	return s.warnOfRefreshToken(g, now)
+}
+
+func (s Settler) warnOfRefreshToken(g *store.Grant, now time.Time) error {
+	if at := s.Policy.WarnOfRefreshToken(g); at == nil || g.Refresh.Warned || now.Before(*at) {
+		return nil
+	}
+	g.Refresh.Warned = true
+	return s.Announce(g, events.TokenExpiring, events.ReasonRefreshTokenExpiring)
+}
+
+// NeedsCall reports whether the next action of a grant is one that calls Mesh.
+// Whatever else is due is a matter of the stored grant alone.
+func NeedsCall(g *store.Grant, now time.Time) bool {
+	return g.State == store.Active && g.Refresh != nil && !RefreshTokenOver(g, now)
 }
 
 // RefreshTokenOver reports whether the refresh token can't be used any more by
@@ -228,16 +268,14 @@ func (s Settler) Expire(g *store.Grant, reason events.Reason) error {
 // is what is due.
 func (s Settler) WithoutRefresh(g *store.Grant) (done bool, err error) {
 	now := store.Milli(s.Now())
+	if NeedsCall(g, now) {
+		return false, nil
+	}
 	if g.State == store.Active && g.Refresh != nil {
-		if !RefreshTokenOver(g, now) {
-			return false, nil
-		}
 		if g.Access.Over(now) {
 			return true, s.Expire(g, events.ReasonRefreshTokenExpired)
 		}
 		g.Refresh, g.Reason = nil, events.ReasonRefreshTokenExpired
-		s.Schedule(g, s.Policy.Next(g))
-		return true, nil
 	}
 	reason := g.Reason
 	if reason == "" {

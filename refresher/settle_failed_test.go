@@ -88,7 +88,7 @@ func TestRefusedCredentialsNeverExpireAGrant(t *testing.T) {
 				failed(t, g, 1, &refresher.Failure{Class: refresher.Denied})
 			}
 			require.Equal(t, store.Active, g.State)
-			require.Empty(t, announced(t, g))
+			require.Equal(t, []string{"token.expiring: refresh_failing"}, reasons(t, g))
 			require.Equal(t, store.Refresh, g.Due.Action)
 		})
 	}
@@ -208,20 +208,6 @@ func TestHoldPastGrace(t *testing.T) {
 			failed(t, g, 1, &refresher.Failure{Class: refresher.Transient})
 			require.Equal(t, c.want, g.Due.At)
 		})
-	}
-}
-
-func TestFailingIsAnnouncedOnceNoTokenWillBeLeft(t *testing.T) {
-	g := newGrant(func(g *store.Grant) { g.Access = lasting(t0, 50*time.Minute+10*time.Second) })
-	for range 2 { // delays of 2 and 4 seconds end before the access token does
-		failed(t, g, 1, &refresher.Failure{Class: refresher.Transient})
-		require.Empty(t, announced(t, g))
-	}
-	g.Tries = 5
-	for range 3 {
-		failed(t, g, 1, &refresher.Failure{Class: refresher.Transient})
-		require.Equal(t, []string{"token.expiring: refresh_failing"}, reasons(t, g))
-		require.Equal(t, events.ReasonRefreshFailing, g.Warned)
 	}
 }
 

@@ -33,7 +33,7 @@ func traced(t *testing.T, parent string) context.Context {
 func TestReconciliationTellsInTheTraceOfTheChange(t *testing.T) {
 	r := newRig(t)
 	w := r.worker("a")
-	g := r.connect(w, meshsim.ConnectSpec{})
+	g := r.connect(w, meshsim.ConnectSpec{}, func(g *store.Grant) { g.Access.ExpiresAt = nil })
 	w.settler.Schedule(g, &store.Due{At: r.clock.Now().Add(config.Default().Refresh.Horizon + hour), Action: store.Refresh})
 	require.NoError(t, w.settler.Announce(g, events.TokenStored, ""))
 	require.NoError(t, w.store.Save(traced(t, parents[0]), g))

@@ -10,7 +10,10 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/event"
+	"go.mongodb.org/mongo-driver/v2/mongo"
+	driver "go.mongodb.org/mongo-driver/v2/mongo/options"
 
 	"github.com/latchkey/latchkey/cmd/sandbox/engines/enginestest"
 	"github.com/latchkey/latchkey/store"
@@ -197,4 +200,32 @@ func TestOutboxesAreClearedTogether(t *testing.T) {
 
 	db.Proxy().FailWrites(13, func(string, string) bool { return true })
 	require.ErrorContains(t, s.ClearOutbox(t.Context(), grants[0], ""), "clearing the outbox of grant g0")
+}
+
+// A document that does not decode is the fault of its user's grants, and of nobody
+// whose grants are read at the same time.
+func TestAnUnreadableGrantIsTheFaultOfItsUserAlone(t *testing.T) {
+	db := enginestest.MongoDB(t)
+	o := options(t, db)
+	s := connect(t, o)
+	require.NoError(t, s.Ensure(t.Context()))
+	for i := range 10 {
+		g := active(fmt.Sprint("g", i))
+		g.UserID = fmt.Sprint("user-", i)
+		insert(t, s, g)
+	}
+	client, err := mongo.Connect(driver.Client().ApplyURI(db.URI()))
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = client.Disconnect(context.Background()) })
+	res, err := client.Database(o.Database).Collection("grants").UpdateOne(t.Context(), bson.D{{Key: "_id", Value: "g3"}},
+		bson.D{{Key: "$set", Value: bson.D{{Key: "accounts", Value: "nonsense"}}}})
+	require.NoError(t, err)
+	require.Equal(t, int64(1), res.ModifiedCount)
+	slowly(t, db)
+	for i, err := range many(60, func(i int) error {
+		_, err := s.ByUser(t.Context(), fmt.Sprint("user-", i%10))
+		return err
+	}) {
+		require.Equal(t, i%10 == 3, err != nil, "user %d: %v", i%10, err)
+	}
 }

@@ -112,12 +112,33 @@ type Life struct {
 	// Asked is when a refresh asked for a new token and got none; refresh
 	// tokens only.
 	Asked *time.Time `bson:"asked,omitempty"`
+	// Warned: the end was announced ahead of time; refresh tokens only.
+	Warned bool `bson:"warned,omitempty"`
 }
 
 // Over reports whether the token's life has ended at now. A missing token
 // counts as ended.
 func (l *Life) Over(now time.Time) bool {
 	return l == nil || l.ExpiresAt != nil && !now.Before(*l.ExpiresAt)
+}
+
+// ServedUntil is when a token is handed out for the last time, since it may then
+// have ended by the clock of somebody else: ahead of its end by as long as clocks
+// may differ, but by no more than a tenth of its life. Nil: its end is not known.
+func (l *Life) ServedUntil(skew time.Duration) *time.Time {
+	if l == nil || l.ExpiresAt == nil {
+		return nil
+	}
+	at := l.ExpiresAt.Add(-l.Tenth(skew))
+	return &at
+}
+
+// Tenth is a time ahead of the end of a life, but no more than a tenth of it.
+func (l *Life) Tenth(ahead time.Duration) time.Duration {
+	if l == nil || l.ExpiresAt == nil {
+		return 0
+	}
+	return min(ahead, max(l.ExpiresAt.Sub(l.Since), 0)/10)
 }
 
 // Action is what is to be done with a grant at its due time.

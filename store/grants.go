@@ -34,17 +34,27 @@ func (s *Store) ByUser(ctx context.Context, userID string) ([]*Grant, error) {
 
 func (s *Store) byUsers(ctx context.Context, users []string) []outcome[[]*Grant] {
 	cursor, err := s.grants.Find(ctx, anyOf("user", users))
-	found, err := collect[Grant](ctx, cursor, err, "reading users' grants")
 	if err != nil {
-		return failed[[]*Grant](len(users), err)
+		return failed[[]*Grant](len(users), fmt.Errorf("reading users' grants: %w", err))
 	}
+	defer cursor.Close(context.WithoutCancel(ctx))
 	grants := make(map[string][]*Grant, len(users))
-	for _, g := range found {
-		grants[g.UserID] = append(grants[g.UserID], g)
+	faults := map[string]error{} // of one user, and of nobody who asked at the same time
+	for cursor.Next(ctx) {
+		var g Grant
+		if err := cursor.Decode(&g); err != nil {
+			user, _ := cursor.Current.Lookup("user").StringValueOK()
+			faults[user] = fmt.Errorf("reading users' grants: %w", err)
+			continue
+		}
+		grants[g.UserID] = append(grants[g.UserID], &g)
+	}
+	if err := cursor.Err(); err != nil {
+		return failed[[]*Grant](len(users), fmt.Errorf("reading users' grants: %w", err))
 	}
 	all := make([]outcome[[]*Grant], len(users))
 	for i, user := range users {
-		all[i].out = grants[user]
+		all[i].out, all[i].err = grants[user], faults[user]
 		// Who asked for the same user shares nothing with the others.
 		if slices.Contains(users[i+1:], user) {
 			all[i].out = cloneAll(grants[user])

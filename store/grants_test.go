@@ -126,7 +126,8 @@ func TestPoked(t *testing.T) {
 	g := active("g")
 	insert(t, s, g)
 	require.NoError(t, s.Poked(t.Context(), g, now))
-	require.NoError(t, s.Poked(t.Context(), g, now.Add(time.Minute)))
+	require.ErrorIs(t, s.Poked(t.Context(), g, now), store.ErrConflict, "another worker was first")
+	require.NoError(t, s.Poked(t.Context(), get(t, s, "g"), now.Add(time.Minute)))
 	due := get(t, s, "g").Due
 	require.Equal(t, 2, due.Pokes)
 	require.Equal(t, now.Add(time.Minute), due.PokedAt)
@@ -134,6 +135,6 @@ func TestPoked(t *testing.T) {
 
 	stale := g.Clone()
 	require.NoError(t, s.Save(t.Context(), g))
-	require.NoError(t, s.Poked(t.Context(), stale, now))
+	require.ErrorIs(t, s.Poked(t.Context(), stale, now), store.ErrConflict)
 	require.Equal(t, g, get(t, s, "g"))
 }

@@ -20,13 +20,14 @@ type index struct {
 // What is read in an order is ordered by its id last, so that a list goes on
 // where it was.
 var indexes = []index{
-	{"grants", []string{"user"}},                        // a user's grants
-	{"grants", []string{"due.at", "_id"}},               // overdue grants
-	{"grants", []string{"due.stream", "due.at", "_id"}}, // grants without a schedule in the present stream
-	{"grants", []string{"outbox.since", "_id"}},         // unsent events
-	{"grants", []string{"purgeAt", "_id"}},              // records to drop
-	{"grants", []string{"sealed.key", "_id"}},           // what a data key has sealed
-	{"grants", []string{"state", "broker"}},             // how many there are of each
+	{"grants", []string{"user"}},                                       // a user's grants
+	{"grants", []string{"due.at", "_id"}},                              // overdue grants
+	{"grants", []string{"due.stream", "due.at", "_id"}},                // grants without a schedule in the present stream
+	{"grants", []string{"outbox.since", "_id"}},                        // unsent events
+	{"grants", []string{"purgeAt", "_id"}},                             // records to drop
+	{"grants", []string{"state", "warned", "access.expiresAt", "_id"}}, // access tokens about to end
+	{"grants", []string{"sealed.key", "_id"}},                          // what a data key has sealed
+	{"grants", []string{"state", "broker"}},                            // how many there are of each
 	{"revocations", []string{"purgeAt"}},
 	{"data_keys", []string{"createdAt"}},
 	{"data_keys", []string{"scope", "createdAt"}},

@@ -35,7 +35,7 @@ func TestEnsureMayRunAgainAndAtOnce(t *testing.T) {
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = client.Disconnect(context.Background()) })
 	for collection, want := range map[string][]string{
-		"grants":      {"_id_", "user_1", "due.at_1__id_1", "due.stream_1_due.at_1__id_1", "outbox.since_1__id_1", "purgeAt_1__id_1", "sealed.key_1__id_1", "state_1_broker_1"},
+		"grants":      {"_id_", "user_1", "due.at_1__id_1", "due.stream_1_due.at_1__id_1", "outbox.since_1__id_1", "purgeAt_1__id_1", "state_1_warned_1_access.expiresAt_1__id_1", "sealed.key_1__id_1", "state_1_broker_1"},
 		"revocations": {"_id_", "purgeAt_1"},
 		"data_keys":   {"_id_", "createdAt_1", "scope_1_createdAt_1"},
 	} {
@@ -97,10 +97,10 @@ func TestErrorsOfAnAbsentServerSayWhatWasBeingDone(t *testing.T) {
 		"clearing the outbox of grant g":      func() error { return s.ClearOutbox(ctx, g, "s") },
 		"recording a schedule made again":     func() error { return s.Poked(ctx, g, now) },
 		"listing the streams of schedules":    func() error { _, err := s.OtherStreams(ctx, []string{"s"}); return err },
-		"listing grants without a schedule":   func() error { _, err := s.ScheduledIn(ctx, "s", now, 0, 1); return err },
-		"listing overdue grants":              func() error { _, err := s.Overdue(ctx, now, now, 1); return err },
-		"listing unsent events":               func() error { _, err := s.Unsent(ctx, now, 1); return err },
-		"listing records to drop":             func() error { _, err := s.Purgeable(ctx, now, 1); return err },
+		"listing grants without a schedule":   func() error { _, err := s.ScheduledIn(ctx, "s", now, store.Place{}, 0, 1); return err },
+		"listing overdue grants":              func() error { _, err := s.Overdue(ctx, now, store.Place{}, 1); return err },
+		"listing unsent events":               func() error { _, err := s.Unsent(ctx, now, store.Place{}, 1); return err },
+		"listing records to drop":             func() error { _, err := s.Purgeable(ctx, now, store.Place{}, 1); return err },
 		"recording a disconnect":              func() error { return s.Revoke(ctx, store.Scope{User: "u"}, now, now) },
 		"reading disconnects":                 func() error { _, err := s.Revoked(ctx, "u", "b", nil); return err },
 		"dropping old disconnects":            func() error { return s.PurgeRevocations(ctx, now) },

@@ -58,7 +58,6 @@ func (s *Store) CountDue(ctx context.Context, from, before time.Time, limit int6
 
 // DueBefore returns grants that are due before a time, nearest first.
 func (s *Store) DueBefore(ctx context.Context, before time.Time, limit int) ([]*Grant, error) {
-	return s.list(ctx, "listing grants that are due", "due.at", limit, bson.D{
-		{Key: "due.at", Value: bson.D{{Key: "$lt", Value: Milli(before)}}},
-	})
+	page, err := s.list(ctx, "listing grants that are due", "due.at", before, Place{}, limit, nil)
+	return page.Grants, err
 }

@@ -39,8 +39,8 @@ var walks = map[string]string{
 // everywhere are the methods that ask all shards, where grants are sharded by
 // _id. All others reach one.
 var everywhere = []string{
-	"ByUser",                                                        // requests that miss the cache, connects, disconnects
-	"OtherStreams", "ScheduledIn", "Overdue", "Unsent", "Purgeable", // reconciliation
+	"ByUser",                                                                  // requests that miss the cache, connects, disconnects
+	"OtherStreams", "ScheduledIn", "Overdue", "Unsent", "Purgeable", "Ending", // reconciliation
 	"CountDue", "DueBefore", "KeyUses", "List", "SealedUnder", "Tallies", "TokenSets", // operators
 }
 
@@ -49,6 +49,7 @@ func calls(s *store.Store) map[string]func(context.Context) error {
 	g := active("g")
 	g.Rev = 1
 	key := dataKey("k")
+	place := store.Place{At: now, ID: "g"}
 	drop := func(_ any, err error) error { return err }
 	return map[string]func(context.Context) error{
 		"Acquire": func(ctx context.Context) error {
@@ -87,12 +88,13 @@ func calls(s *store.Store) map[string]func(context.Context) error {
 			}
 			return nil
 		},
+		"Ending":           func(ctx context.Context) error { return drop(s.Ending(ctx, now, place, 1)) },
 		"OtherStreams":     func(ctx context.Context) error { return drop(s.OtherStreams(ctx, []string{"s"})) },
-		"Overdue":          func(ctx context.Context) error { return drop(s.Overdue(ctx, now, now, 1)) },
+		"Overdue":          func(ctx context.Context) error { return drop(s.Overdue(ctx, now, place, 1)) },
 		"Poked":            func(ctx context.Context) error { return s.Poked(ctx, g, now) },
 		"PurgeAuditHeads":  func(ctx context.Context) error { return s.PurgeAuditHeads(ctx, now) },
 		"PurgeRevocations": func(ctx context.Context) error { return s.PurgeRevocations(ctx, now) },
-		"Purgeable":        func(ctx context.Context) error { return drop(s.Purgeable(ctx, now, 1)) },
+		"Purgeable":        func(ctx context.Context) error { return drop(s.Purgeable(ctx, now, place, 1)) },
 		"PutAuditHead":     func(ctx context.Context) error { return s.PutAuditHead(ctx, audit.Head{Chain: "c"}) },
 		"PutKey":           func(ctx context.Context) error { return s.PutKey(ctx, dataKey("k")) },
 		"RememberStream":   func(ctx context.Context) error { return s.RememberStream(ctx, "i") },
@@ -106,7 +108,7 @@ func calls(s *store.Store) map[string]func(context.Context) error {
 		"Rewrap":           func(ctx context.Context) error { return s.Rewrap(ctx, key, []byte("w"), "kek") },
 		"SampleKeys":       func(ctx context.Context) error { return drop(s.SampleKeys(ctx, 2)) },
 		"Save":             func(ctx context.Context) error { return s.Save(ctx, g.Clone()) },
-		"ScheduledIn":      func(ctx context.Context) error { return drop(s.ScheduledIn(ctx, "s", now, 1, 1)) },
+		"ScheduledIn":      func(ctx context.Context) error { return drop(s.ScheduledIn(ctx, "s", now, place, 1, 1)) },
 		"SealedUnder":      func(ctx context.Context) error { return drop(s.SealedUnder(ctx, "k", "a", 1)) },
 		"SealingKey":       func(ctx context.Context) error { return drop(s.SealingKey(ctx, "scope", now, now)) },
 		"SeeStreams":       func(ctx context.Context) error { return s.SeeStreams(ctx, "i", now) },
@@ -117,7 +119,7 @@ func calls(s *store.Store) map[string]func(context.Context) error {
 		"Tallies":          func(ctx context.Context) error { return drop(s.Tallies(ctx)) },
 		"TokenSets":        func(ctx context.Context) error { return drop(s.TokenSets(ctx)) },
 		"TryWrite":         func(ctx context.Context) error { return s.TryWrite(ctx) },
-		"Unsent":           func(ctx context.Context) error { return drop(s.Unsent(ctx, now, 1)) },
+		"Unsent":           func(ctx context.Context) error { return drop(s.Unsent(ctx, now, place, 1)) },
 		"Used":             func(ctx context.Context) error { return s.Used(ctx, g) },
 	}
 }

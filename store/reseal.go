@@ -47,11 +47,12 @@ func (s *Store) Retire(ctx context.Context, r Retirement) error {
 
 // SealedUnder returns grants whose token set is sealed under a data key, by id,
 // beginning after one.
-func (s *Store) SealedUnder(ctx context.Context, key, after string, limit int) ([]*Grant, error) {
-	return s.list(ctx, "listing the grants of a data key", "_id", limit, bson.D{
+func (s *Store) SealedUnder(ctx context.Context, key, after string, limit int) (Page, error) {
+	cursor, err := s.grants.Find(ctx, bson.D{
 		{Key: sealedKey, Value: key},
 		{Key: "_id", Value: bson.D{{Key: "$gt", Value: after}}},
-	})
+	}, options.Find().SetSort(bson.D{{Key: "_id", Value: 1}}).SetLimit(int64(limit)))
+	return readPage(ctx, cursor, err, "listing the grants of a data key", "_id", limit)
 }
 
 // Busy reports whether a grant is in somebody's hands at now: it is being

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
@@ -12,7 +13,8 @@ import (
 )
 
 // The lists below are what reconciliation works through. Each is bounded and
-// has an index.
+// has an index, and is walked through by place: what stays in a list hides
+// nothing behind it.
 
 // OtherStreams returns what grants name as the streams of their schedules and is
 // none of these. There are few: "" where no schedule was made, and streams of
@@ -41,55 +43,124 @@ func (s *Store) OtherStreams(ctx context.Context, streams []string) ([]string, e
 	}
 }
 
-// ScheduledIn returns grants due before the horizon that name a stream for their
-// schedule, nearest first, without the first skip of them.
-func (s *Store) ScheduledIn(ctx context.Context, stream string, horizon time.Time, skip, limit int) ([]*Grant, error) {
-	return s.list(ctx, "listing grants without a schedule", "due.at", limit, bson.D{
-		{Key: "due.stream", Value: stream},
-		{Key: "due.at", Value: bson.D{{Key: "$lt", Value: Milli(horizon)}}},
-	}, options.Find().SetSkip(int64(skip)))
+// Place is where a walk through a list goes on: behind a grant, by the time that
+// the list is sorted by and by its id. The zero Place is the beginning.
+type Place struct {
+	At time.Time
+	ID string
 }
 
-// Overdue returns grants that were due after one time and before another,
-// longest overdue first.
-func (s *Store) Overdue(ctx context.Context, after, before time.Time, limit int) ([]*Grant, error) {
-	return s.list(ctx, "listing overdue grants", "due.at", limit, bson.D{
-		{Key: "due.at", Value: bson.D{{Key: "$gt", Value: Milli(after)}, {Key: "$lt", Value: Milli(before)}}},
-	})
+// Page is a part of a list.
+type Page struct {
+	Grants []*Grant
+	// Unreadable are the ids of documents that don't decode as grants.
+	Unreadable []string
+	// Next is where the list goes on; More: something may follow there.
+	Next Place
+	More bool
+}
+
+// ScheduledIn returns grants due before the horizon that name a stream for their
+// schedule, nearest first, without the first skip of them.
+func (s *Store) ScheduledIn(ctx context.Context, stream string, horizon time.Time, after Place, skip, limit int) (Page, error) {
+	return s.list(ctx, "listing grants without a schedule", "due.at", horizon, after, limit,
+		bson.D{{Key: "due.stream", Value: stream}}, options.Find().SetSkip(int64(skip)))
+}
+
+// Overdue returns grants that were due before a time, longest overdue first.
+func (s *Store) Overdue(ctx context.Context, before time.Time, after Place, limit int) (Page, error) {
+	return s.list(ctx, "listing overdue grants", "due.at", before, after, limit, nil)
 }
 
 // Unsent returns grants whose outbox has waited since before a time, longest
 // first.
-func (s *Store) Unsent(ctx context.Context, before time.Time, limit int) ([]*Grant, error) {
-	return s.list(ctx, "listing unsent events", "outbox.since", limit, bson.D{
-		{Key: "outbox.since", Value: bson.D{{Key: "$lt", Value: Milli(before)}}},
-	})
+func (s *Store) Unsent(ctx context.Context, before time.Time, after Place, limit int) (Page, error) {
+	return s.list(ctx, "listing unsent events", "outbox.since", before, after, limit, nil)
 }
 
 // Purgeable returns grants whose record may go.
-func (s *Store) Purgeable(ctx context.Context, now time.Time, limit int) ([]*Grant, error) {
-	return s.list(ctx, "listing records to drop", "purgeAt", limit, bson.D{
-		{Key: "purgeAt", Value: bson.D{{Key: "$lt", Value: Milli(now)}}},
-	})
+func (s *Store) Purgeable(ctx context.Context, now time.Time, after Place, limit int) (Page, error) {
+	return s.list(ctx, "listing records to drop", "purgeAt", now, after, limit, nil)
 }
 
-func (s *Store) list(ctx context.Context, doing, sort string, limit int, filter bson.D, more ...options.Lister[options.FindOptions]) ([]*Grant, error) {
-	order := bson.D{{Key: sort, Value: 1}}
-	if sort != "_id" {
-		order = append(order, bson.E{Key: "_id", Value: 1})
+// Ending returns active grants whose access token ends before a time, unless that
+// was announced already.
+func (s *Store) Ending(ctx context.Context, before time.Time, after Place, limit int) (Page, error) {
+	return s.list(ctx, "listing grants whose access token ends", "access.expiresAt", before, after, limit,
+		bson.D{{Key: "state", Value: Active}, {Key: "warned", Value: nil}})
+}
+
+// list returns a page of the grants that a filter selects and whose time in a
+// field lies before another, in the order of these times and of their ids.
+func (s *Store) list(ctx context.Context, doing, field string, before time.Time, after Place, limit int, filter bson.D, more ...options.Lister[options.FindOptions]) (Page, error) {
+	times := bson.D{{Key: "$lt", Value: Milli(before)}}
+	if after != (Place{}) {
+		times = append(times, bson.E{Key: "$gte", Value: after.At})
+		filter = append(filter, bson.E{Key: "$or", Value: bson.A{
+			bson.D{{Key: field, Value: bson.D{{Key: "$gt", Value: after.At}}}},
+			bson.D{{Key: "_id", Value: bson.D{{Key: "$gt", Value: after.ID}}}},
+		}})
 	}
-	opts := append(more, options.Find().SetSort(order).SetLimit(int64(limit)))
+	filter = append(filter, bson.E{Key: field, Value: times})
+	opts := append(more, options.Find().SetSort(bson.D{{Key: field, Value: 1}, {Key: "_id", Value: 1}}).SetLimit(int64(limit)))
 	cursor, err := s.grants.Find(ctx, filter, opts...)
-	return collect[Grant](ctx, cursor, err, doing)
+	return readPage(ctx, cursor, err, doing, field, limit)
 }
 
-// Poked records that an overdue schedule was made again, if the document still
-// has the revision of g.
+// readPage reads a page that is sorted by a field and by id, one document after the
+// other: one that does not decode keeps none of the others back.
+func readPage(ctx context.Context, cursor *mongo.Cursor, err error, doing, field string, limit int) (page Page, _ error) {
+	if err != nil {
+		return Page{}, fmt.Errorf("%s: %w", doing, err)
+	}
+	defer cursor.Close(context.WithoutCancel(ctx))
+	n := 0
+	for ; cursor.Next(ctx); n++ {
+		page.Next = placeOf(cursor.Current, field)
+		var g Grant
+		if cursor.Decode(&g) != nil {
+			page.Unreadable = append(page.Unreadable, page.Next.ID)
+			continue
+		}
+		page.Grants = append(page.Grants, &g)
+	}
+	if err := cursor.Err(); err != nil {
+		return Page{}, fmt.Errorf("%s: %w", doing, err)
+	}
+	page.More = n >= limit
+	return page, nil
+}
+
+// placeOf is the place behind a document, whatever else is in it.
+func placeOf(doc bson.Raw, field string) (p Place) {
+	p.At, _ = doc.Lookup(strings.Split(field, ".")...).TimeOK()
+	switch id := doc.Lookup("_id"); {
+	case id.Type == bson.TypeString:
+		p.ID = id.StringValue()
+	case !id.IsNumber():
+		p.ID = lastID // such ids are sorted behind all strings
+	}
+	p.At = p.At.UTC()
+	return p
+}
+
+// lastID is behind every id of a grant.
+const lastID = "\U0010ffff"
+
+// Poked records that an overdue schedule is made again, if nobody has done so
+// since g was read. ErrConflict: somebody has, or the grant has changed.
 func (s *Store) Poked(ctx context.Context, g *Grant, now time.Time) error {
-	_, err := s.grants.UpdateOne(ctx, revision(g.ID, g.Rev), bson.D{
+	before := any(g.Due.Pokes)
+	if g.Due.Pokes == 0 {
+		before = nil // it is not written then
+	}
+	res, err := s.grants.UpdateOne(ctx, append(revision(g.ID, g.Rev), bson.E{Key: "due.pokes", Value: before}), bson.D{
 		{Key: "$inc", Value: bson.D{{Key: "due.pokes", Value: 1}}},
 		{Key: "$set", Value: bson.D{{Key: "due.pokedAt", Value: Milli(now)}}},
 	})
+	if err == nil && res.MatchedCount == 0 {
+		err = ErrConflict
+	}
 	if err != nil {
 		return fmt.Errorf("recording a schedule made again for grant %s: %w", g.ID, err)
 	}

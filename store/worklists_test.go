@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -30,9 +31,9 @@ func TestUnscheduled(t *testing.T) {
 	require.NoError(t, err)
 	require.Empty(t, others)
 	list := func(stream string, skip, limit int) []string {
-		found, err := s.ScheduledIn(t.Context(), stream, now.Add(4*time.Hour), skip, limit)
+		found, err := s.ScheduledIn(t.Context(), stream, now.Add(4*time.Hour), store.Place{}, skip, limit)
 		require.NoError(t, err)
-		return ids(found)
+		return ids(found.Grants)
 	}
 	require.Equal(t, []string{"third"}, list("", 0, 10))
 	require.Equal(t, []string{"first", "second"}, list("old", 0, 10))
@@ -48,14 +49,14 @@ func TestOverdue(t *testing.T) {
 	insert(t, s,
 		dueIn("late", -time.Minute, "s"), dueIn("later", -2*time.Minute, "s"), dueIn("latest", -time.Hour, ""),
 		dueIn("at the end", 0, "s"), dueIn("at the start", -2*time.Hour, "s"), dueIn("before", -3*time.Hour, "s"), dueIn("to come", time.Hour, "s"), idle)
-	list := func(after time.Time, limit int) []string {
-		found, err := s.Overdue(t.Context(), after, now, limit)
+	list := func(after store.Place, limit int) []string {
+		found, err := s.Overdue(t.Context(), now, after, limit)
 		require.NoError(t, err)
-		return ids(found)
+		return ids(found.Grants)
 	}
-	require.Equal(t, []string{"latest", "later", "late"}, list(now.Add(-2*time.Hour), 10))
-	require.Equal(t, []string{"latest"}, list(now.Add(-2*time.Hour), 1))
-	require.Equal(t, []string{"before", "at the start", "latest", "later", "late"}, list(time.Time{}, 10))
+	require.Equal(t, []string{"latest", "later", "late"}, list(store.Place{At: now.Add(-2 * time.Hour), ID: "at the start"}, 10))
+	require.Equal(t, []string{"latest"}, list(store.Place{At: now.Add(-2 * time.Hour), ID: "at the start"}, 1))
+	require.Equal(t, []string{"before", "at the start", "latest", "later", "late"}, list(store.Place{}, 10))
 }
 
 func TestUnsent(t *testing.T) {
@@ -66,12 +67,12 @@ func TestUnsent(t *testing.T) {
 		return g
 	}
 	insert(t, s, waiting("b", -time.Minute), waiting("a", -time.Hour), waiting("just now", 0), active("nothing to send"))
-	found, err := s.Unsent(t.Context(), now, 10)
+	found, err := s.Unsent(t.Context(), now, store.Place{}, 10)
 	require.NoError(t, err)
-	require.Equal(t, []string{"a", "b"}, ids(found))
-	found, err = s.Unsent(t.Context(), now, 1)
+	require.Equal(t, []string{"a", "b"}, ids(found.Grants))
+	found, err = s.Unsent(t.Context(), now, store.Place{}, 1)
 	require.NoError(t, err)
-	require.Equal(t, []string{"a"}, ids(found))
+	require.Equal(t, []string{"a"}, ids(found.Grants))
 }
 
 func TestPurgeable(t *testing.T) {
@@ -83,10 +84,60 @@ func TestPurgeable(t *testing.T) {
 		return g
 	}
 	insert(t, s, dead("b", -time.Minute), dead("a", -time.Hour), dead("not yet", 0), active("alive"))
-	found, err := s.Purgeable(t.Context(), now, 10)
+	found, err := s.Purgeable(t.Context(), now, store.Place{}, 10)
 	require.NoError(t, err)
-	require.Equal(t, []string{"a", "b"}, ids(found))
-	found, err = s.Purgeable(t.Context(), now, 1)
+	require.Equal(t, []string{"a", "b"}, ids(found.Grants))
+	found, err = s.Purgeable(t.Context(), now, store.Place{}, 1)
 	require.NoError(t, err)
-	require.Equal(t, []string{"a"}, ids(found))
+	require.Equal(t, []string{"a"}, ids(found.Grants))
+}
+
+func TestEnding(t *testing.T) {
+	s := open(t)
+	ending := func(id string, d time.Duration, change func(*store.Grant)) *store.Grant {
+		g := active(id)
+		at := now.Add(d)
+		g.Access = &store.Life{Since: at.Add(-time.Hour), ExpiresAt: &at}
+		if change != nil {
+			change(g)
+		}
+		return g
+	}
+	insert(t, s,
+		ending("soon", -time.Minute, nil), ending("sooner", -time.Hour, nil), ending("to come", time.Minute, nil),
+		ending("announced", -time.Hour, func(g *store.Grant) { g.Warned = "refresh_failing" }),
+		ending("expired", -time.Hour, func(g *store.Grant) { g.State = store.Expired }),
+		ending("must act", -time.Hour, func(g *store.Grant) { g.State = store.MustAct }),
+		ending("without end", 0, func(g *store.Grant) { g.Access.ExpiresAt = nil }),
+		ending("never had one", 0, func(g *store.Grant) { g.Access = nil }))
+	found, err := s.Ending(t.Context(), now, store.Place{}, 10)
+	require.NoError(t, err)
+	require.Equal(t, []string{"sooner", "soon"}, ids(found.Grants))
+}
+
+// A walk by place sees every grant once, those with the same time too, and goes on
+// behind a document that does not decode.
+func TestAWalkSeesEveryGrantOnce(t *testing.T) {
+	s := open(t)
+	var want []string
+	for n := range 10 {
+		g := dueIn(fmt.Sprintf("g%02d", n), -time.Duration(10-n/4)*time.Minute, "s") // four at a time
+		insert(t, s, g)
+		want = append(want, g.ID)
+	}
+	for limit := range 4 {
+		var seen []string
+		place := store.Place{}
+		for pages := 0; ; pages++ {
+			require.Less(t, pages, 20)
+			page, err := s.Overdue(t.Context(), now, place, limit+1)
+			require.NoError(t, err)
+			require.Empty(t, page.Unreadable)
+			seen = append(seen, ids(page.Grants)...)
+			if place = page.Next; !page.More {
+				break
+			}
+		}
+		require.Equal(t, want, seen, "%d at a time", limit+1)
+	}
 }

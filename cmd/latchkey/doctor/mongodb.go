@@ -118,7 +118,8 @@ func (d *doctor) overdue(ctx context.Context) Result {
 	// The reconciler acts on what is overdue by its slack, and looks once in its
 	// interval; what is later than that is not in anybody's hands.
 	late := d.cfg.Reconcile.Slack + 2*d.cfg.Reconcile.Interval + d.cfg.Refresh.Lease
-	grants, err := db.Overdue(ctx, time.Time{}, d.now().Add(-late), overdueBatch)
+	page, err := db.Overdue(ctx, d.now().Add(-late), store.Place{}, overdueBatch)
+	grants := page.Grants
 	switch {
 	case err != nil:
 		return failed("look at the check mongodb", "%v", err)

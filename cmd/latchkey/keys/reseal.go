@@ -139,8 +139,11 @@ func (r *Reseal) pass(ctx context.Context, old []string, unreadable map[string]F
 			if err != nil {
 				return busy, err
 			}
-			for _, g := range page {
-				after = g.ID
+			after = page.Next.ID
+			for _, id := range page.Unreadable {
+				unreadable[id] = Fault{id, "the grant's document does not decode"}
+			}
+			for _, g := range page.Grants {
 				if _, known := unreadable[g.ID]; known {
 					continue
 				}
@@ -159,7 +162,7 @@ func (r *Reseal) pass(ctx context.Context, old []string, unreadable map[string]F
 					return busy, err
 				}
 			}
-			if len(page) < batch {
+			if !page.More {
 				break
 			}
 		}

@@ -204,7 +204,7 @@ func (w *worker) assemble(ctx context.Context) error {
 
 	settler := refresher.Settler{
 		Announcer:   refresher.Announcer{Subjects: w.subj, Now: w.now, NewID: newID},
-		Policy:      refresher.Policy{AccessToken: cfg.Refresh.AccessToken, RefreshToken: cfg.Refresh.RefreshToken, Brokers: cfg.Refresh.Brokers},
+		Policy:      refresher.NewPolicy(cfg),
 		Backoff:     cfg.Refresh.Backoff,
 		RateLimited: cfg.Refresh.RateLimited,
 		Credentials: cfg.Refresh.Credentials,
@@ -235,7 +235,7 @@ func (w *worker) assemble(ctx context.Context) error {
 	w.tokens.Audit = handlers.TokenAudit{Log: w.audit, Required: cfg.Audit.Mode == config.AuditRequired, Timeout: cfg.Audit.Timeout, RequestInfo: cfg.Audit.RequestInfo}
 	w.tokens.Tracer = w.traces.tracer
 	w.tokens.ServeKeys(w.keys)
-	w.reconciler = &refresher.Reconciler{Refresher: r, Config: cfg.Reconcile, Horizon: cfg.Refresh.Horizon, Identities: w.identities, Backlog: w.streams.Backlog}
+	w.reconciler = &refresher.Reconciler{Refresher: r, Config: cfg.Reconcile, Horizon: cfg.Refresh.Horizon, Identities: w.identities, Queues: w.streams.DueQueues}
 
 	sources := map[string]handlers.Source{
 		w.subj.Connected():    {Stream: w.subj.IntegrationStream(), Concurrency: cfg.Connect.Concurrency},

@@ -99,7 +99,7 @@ func (r *run) site(ctx context.Context, name string) (s *site, err error) {
 	}
 	s.settler = refresher.Settler{
 		Announcer: refresher.Announcer{Subjects: s.subjects, Now: time.Now, NewID: func() string { return uuid.Must(uuid.NewV7()).String() }},
-		Policy:    refresher.Policy{AccessToken: s.cfg.Refresh.AccessToken, RefreshToken: s.cfg.Refresh.RefreshToken},
+		Policy:    refresher.NewPolicy(s.cfg),
 	}
 	s.mesh = refresher.NewMesh(refresher.MeshOptions{URL: s.cfg.Mesh.URL, ClientID: s.cfg.Mesh.ClientID, ClientSecret: s.cfg.Mesh.ClientSecret, Timeout: s.cfg.Mesh.Timeout, Now: time.Now})
 	s.dispatcher = refresher.NewDispatcher(s.js, s.store, s.subjects, s.cfg.Refresh.Horizon, time.Now, zap.NewNop(), prometheus.NewRegistry())

@@ -1,0 +1,63 @@
+package handlers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/latchkey/latchkey/refresher"
+)
+
+// DueQueues tells where the queues of due refreshes stand, in the order of the
+// partitions.
+func (s *Streams) DueQueues(ctx context.Context) ([]refresher.DueQueue, error) {
+	var all []refresher.DueQueue
+	for _, p := range s.subjects.RefreshPartitions() {
+		var q refresher.DueQueue
+		for _, subject := range []string{p.Due, p.Urgent} {
+			if err := s.lookAtQueue(ctx, p.Stream, subject, &q); err != nil {
+				return nil, fmt.Errorf("looking at the queue of %s: %w", subject, err)
+			}
+		}
+		all = append(all, q)
+	}
+	return all, nil
+}
+
+// lookAtQueue adds one subject to where the queue of a partition stands.
+func (s *Streams) lookAtQueue(ctx context.Context, name, subject string, q *refresher.DueQueue) error {
+	consumer, err := s.js.Consumer(ctx, name, Durable(subject))
+	if err != nil {
+		return err
+	}
+	info := consumer.CachedInfo()
+	q.Now = info.TimeStamp
+	if info.NumPending == 0 && info.NumAckPending == 0 {
+		return nil
+	}
+	stream, err := s.js.Stream(ctx, name)
+	if err != nil {
+		return err
+	}
+	// The stream is a work queue: it holds what is not done with.
+	if err := firstStored(ctx, stream, subject, 1, &q.Unhandled); err != nil || info.NumPending == 0 {
+		return err
+	}
+	return firstStored(ctx, stream, subject, info.Delivered.Stream+1, &q.Undelivered)
+}
+
+// firstStored brings at forward to when the first message of a subject from a
+// sequence on was stored.
+func firstStored(ctx context.Context, stream jetstream.Stream, subject string, from uint64, at *time.Time) error {
+	msg, err := stream.GetMsg(ctx, from, jetstream.WithGetMsgSubject(subject))
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return nil
+	}
+	if err == nil && (at.IsZero() || msg.Time.Before(*at)) {
+		*at = msg.Time
+	}
+	return err
+}

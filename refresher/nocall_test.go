@@ -1,0 +1,146 @@
+package refresher_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/latchkey/latchkey/cmd/sandbox/kmssim"
+	"github.com/latchkey/latchkey/cmd/sandbox/meshsim"
+	"github.com/latchkey/latchkey/config"
+	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/refresher"
+	"github.com/latchkey/latchkey/store"
+)
+
+// What is due without a call is done at once, whatever calls have to wait for.
+func TestWhatMakesNoCallWaitsForNobody(t *testing.T) {
+	fail := func(status int) func(*testing.T, *rig, *worker) {
+		return func(t *testing.T, r *rig, w *worker) {
+			g := r.connect(w, meshsim.ConnectSpec{})
+			require.NoError(t, r.sim.Script(g.Accounts[0].ID, meshsim.HTTPStatus(status)))
+			require.NoError(t, w.Due(t.Context(), due(g)))
+		}
+	}
+	for name, c := range map[string]struct {
+		limits func(*refresher.Deps)
+		block  func(*testing.T, *rig, *worker)
+		why    string // of a refresh; empty: it waits, or fails otherwise
+	}{
+		"the breaker is open":          {func(d *refresher.Deps) { d.Limits.BreakerFailures = 1 }, fail(500), "breaker"},
+		"the credentials are refused":  {func(*refresher.Deps) {}, fail(401), "credentials"},
+		"the broker's rate is used up": {func(d *refresher.Deps) { d.Limits.BrokerRate, d.Limits.BrokerBurst, d.Concurrency = 1e-6, 1, 1 }, fail(500), ""},
+		"the rate is used up":          {func(d *refresher.Deps) { d.Limits.Rate, d.Limits.Burst, d.Concurrency = 1e-6, 1, 1 }, fail(500), ""},
+		"every slot is taken": {func(d *refresher.Deps) { d.Concurrency = 1 }, func(t *testing.T, r *rig, w *worker) {
+			g := r.connect(w, meshsim.ConnectSpec{})
+			r.hold(g.Accounts[0].ID)
+			answered := r.inBackground(w, due(g))
+			r.wait(r.held)
+			t.Cleanup(func() { r.let <- struct{}{}; require.NoError(t, r.result(answered)) })
+		}, ""},
+		"KMS is away": {func(*refresher.Deps) {}, func(_ *testing.T, r *rig, _ *worker) {
+			r.kms.Faults().Always(kmssim.ServiceUnavailable)
+			r.clock.advance(30 * day) // no key in memory serves that long
+		}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			w := r.worker("a", c.limits)
+			user := func(name string, change func(*store.Grant)) *store.Grant {
+				return r.connect(w, meshsim.ConnectSpec{}, func(g *store.Grant) {
+					g.UserID = name
+					change(g)
+				})
+			}
+			end := func(g *store.Grant) { g.Due.At = *g.Access.ExpiresAt }
+			grants := map[string]*store.Grant{
+				"warned": user("warned", func(g *store.Grant) { g.Refresh, g.Due.Action = nil, store.Warn }),
+				"ended": user("ended", func(g *store.Grant) {
+					g.Refresh, g.Warned, g.Due.Action = nil, events.ReasonNoRefreshToken, store.Expire
+					end(g)
+				}),
+				"acts": user("acts", func(g *store.Grant) {
+					g.State, g.Reason, g.Warned, g.Due.Action = store.MustAct, events.ReasonMFARequired, events.ReasonMFARequired, store.Expire
+					end(g)
+				}),
+				"unrenewed": user("unrenewed", func(g *store.Grant) { g.Refresh = lasting(g.ConnectedAt, time.Minute) }),
+			}
+			waiting := user("waiting", func(*store.Grant) {})
+			r.clock.advance(meshsim.DefaultAccessLifetime)
+			c.block(t, r, w)
+			if c.why != "" {
+				var later *refresher.LaterError
+				require.ErrorAs(t, w.Due(t.Context(), due(waiting)), &later)
+				require.Equal(t, c.why, later.Why)
+			}
+			calls := r.calls()
+			for _, g := range grants {
+				require.NoError(t, w.Due(t.Context(), due(g)), g.UserID)
+			}
+			w.dispatcher.Wait()
+			require.Equal(t, []string{"token.expired: no_refresh_token"}, r.told("ended"))
+			require.Equal(t, []string{"token.expired: mfa_required"}, r.told("acts"))
+			require.Equal(t, []string{"token.expired: refresh_token_expired"}, r.told("unrenewed"))
+			require.NotEmpty(t, r.told("warned"))
+			stale := due(grants["warned"])
+			stale.Version++
+			require.NoError(t, w.Due(t.Context(), stale), "neither does what is out of date")
+			require.NoError(t, w.Due(t.Context(), events.RefreshDue{GrantID: "nobody", BrokerType: "coinbase", Version: 1, DueAt: r.clock.Now()}))
+			require.Equal(t, calls, r.calls())
+		})
+	}
+}
+
+// Messages that call nobody use up nothing of what calls are limited by.
+func TestAMessageThatCallsNobodyCostsNoRate(t *testing.T) {
+	r := newRig(t)
+	w := r.worker("a", func(d *refresher.Deps) {
+		d.Limits = wide(func(l *config.Limits) { l.BrokerRate, l.BrokerBurst, l.Rate, l.Burst = 1e-6, 2, 1e-6, 2 })
+	})
+	g, other := r.connect(w, meshsim.ConnectSpec{}), r.connect(w, meshsim.ConnectSpec{})
+	old := due(g)
+	require.NoError(t, w.Due(t.Context(), old))
+	for range 20 {
+		require.NoError(t, w.Due(t.Context(), old))
+	}
+	require.NoError(t, w.Due(t.Context(), due(other)))
+	require.Equal(t, 2, r.calls())
+}
+
+func TestWhatWasNotUsedIsGivenBack(t *testing.T) {
+	for name, limit := range map[string]func(*config.Limits){
+		"broker":  func(l *config.Limits) { l.BrokerRate, l.BrokerBurst = 1, 1 },
+		"overall": func(l *config.Limits) { l.Rate, l.Burst = 1, 1 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := newLimits(wide(limit), &clock{now: t0})
+			for range 5 {
+				enter(t, l, "a")(&refresher.Failure{Class: refresher.Uncalled})
+			}
+			enter(t, l, "a")(nil)
+			require.Equal(t, "rate", later(t, l, "a").Why)
+		})
+	}
+}
+
+func TestTryNeverWaits(t *testing.T) {
+	c := &clock{now: t0}
+	q := refresher.NewQueue(newLimits(wide(), c), 1, 10, c.Now)
+	done, ok := q.Try("a", in(0))
+	require.True(t, ok)
+	_, ok = q.Try("a", in(0))
+	require.False(t, ok, "the slot is taken")
+	out := make(chan arrival, 1)
+	arrive(t.Context(), q, out, "waits", "a", in(hour))
+	_, ok = q.Try("b", in(0))
+	require.False(t, ok)
+	require.Equal(t, 1, q.Waiting(), "who tried is gone, who waits is not")
+	done(nil)
+	got := <-out
+	require.NoError(t, got.err)
+	got.done(nil)
+	q.Close()
+	_, ok = q.Try("a", in(0))
+	require.False(t, ok)
+}

@@ -1,0 +1,122 @@
+package refresher
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/store"
+)
+
+// DueQueue is where the queue of a partition's due messages stands, by NATS's
+// clock. Messages lie in it in the order in which they came due.
+type DueQueue struct {
+	// Now is when it stood there.
+	Now time.Time
+	// Undelivered is when the first message came that no worker was given yet,
+	// Unhandled the first that no worker is done with. Zero: there is none.
+	Undelivered, Unhandled time.Time
+}
+
+// holds reports whether the message of a grant that was last scheduled for a time
+// may lie in the queue still, so that another would only make it longer. Of those
+// that workers were given there are few, and one may be stuck there for long: what
+// came after it is left alone for as long as patience only.
+func (q DueQueue) holds(at time.Time, slack, patience time.Duration, now time.Time) bool {
+	notBehind := func(head time.Time) bool { return !head.IsZero() && !head.After(at.Add(slack)) }
+	return notBehind(q.Undelivered) || notBehind(q.Unhandled) && now.Before(at.Add(patience))
+}
+
+// back is when a schedule made again comes due: at its time, which is past, where
+// nothing waits; else when whatever waits has had its turn. If the message was not
+// lost after all, the grant's next schedule has taken the place of this one by then.
+func (q DueQueue) back(at time.Time, slack time.Duration) time.Time {
+	for _, head := range []time.Time{q.Undelivered, q.Unhandled} {
+		if then := q.Now.Add(q.Now.Sub(head) + slack); !head.IsZero() && then.After(at) {
+			at = then
+		}
+	}
+	return at
+}
+
+// overdue makes the schedule of grants again whose time has passed without
+// anybody taking a lease: a message was lost. Where messages still wait to be
+// handled, or are put off, they are late, not lost; and each repetition doubles
+// the time until the next.
+func (r *Reconciler) overdue(ctx context.Context) error {
+	w := r.Refresher
+	queues, err := r.Queues(ctx)
+	if err != nil {
+		return err
+	}
+	r.overdueWalk.inOrder = true
+	return r.through(ctx, &r.overdueWalk, "overdue", func(ctx context.Context, after store.Place) (store.Page, error) {
+		return w.store.Overdue(ctx, w.now().Add(-r.Config.Slack), after, r.Config.Batch)
+	}, func(ctx context.Context, g *store.Grant) (bool, error) {
+		// Without an access token a grant is in no list of those that end.
+		told, err := r.announce(ctx, g)
+		if told || err != nil {
+			return told, err // the grant has changed by that: its schedule is for the next pass
+		}
+		queue := DueQueue{Now: w.now()}
+		if n := w.subjects.PartitionOf(g.ID); n < len(queues) {
+			queue = queues[n]
+		}
+		return r.poke(ctx, g, queue)
+	})
+}
+
+// poke makes the schedule of one overdue grant again, if it was lost.
+func (r *Reconciler) poke(ctx context.Context, g *store.Grant, queue DueQueue) (bool, error) {
+	w := r.Refresher
+	now, slack := w.now(), r.Config.Slack
+	wait := slack << min(g.Due.Pokes, 8)
+	last := g.Due.At
+	if g.Due.PokedAt.After(last) {
+		last = g.Due.PokedAt
+	}
+	if g.Lease.Live(now) || now.Before(g.Due.PokedAt.Add(wait)) || queue.holds(last, slack, 8*wait, now) {
+		return false, nil
+	}
+	scheduled, putOff, err := r.scheduled(ctx, g)
+	if err != nil || putOff {
+		return false, err
+	}
+	same, err := r.unchanged(ctx, g)
+	if err != nil || !same {
+		return false, err
+	}
+	// Of all workers that see the same, the first to record it does it.
+	err = w.store.Poked(ctx, g, now)
+	if errors.Is(err, store.ErrConflict) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	w.checkAge(g, scheduled) // which is about to be replaced, and may know better
+	if err := w.dispatcher.Later(ctx, dueMessage(g), queue.back(g.Due.At, slack)); err != nil {
+		return false, err
+	}
+	w.metrics.repaired.WithLabelValues("overdue").Inc()
+	w.log.Warn("a grant was overdue without a lease; its schedule is made again", zap.String("grant", g.ID), zap.Time("due", g.Due.At))
+	return true, nil
+}
+
+// scheduled returns the schedule that lies in the stream of a grant, the zero one
+// if none does that can be read, and whether it says that the action at hand was
+// put off and will come.
+func (r *Reconciler) scheduled(ctx context.Context, g *store.Grant) (m events.RefreshDue, putOff bool, err error) {
+	m, at, found, err := r.Refresher.dispatcher.Scheduled(ctx, g.ID)
+	var invalid *events.InvalidError
+	if errors.As(err, &invalid) {
+		return events.RefreshDue{}, false, nil
+	}
+	if err != nil || !found {
+		return events.RefreshDue{}, false, err
+	}
+	return m, at.After(r.Refresher.now()) && m.Version == g.Version && m.DueAt.Equal(g.Due.At), nil
+}
