@@ -1,6 +1,7 @@
 package refresher_test
 
 import (
+	"context"
 	"testing"
 	"time"
 
@@ -75,8 +76,10 @@ func TestWhatMakesNoCallWaitsForNobody(t *testing.T) {
 				require.Equal(t, c.why, later.Why)
 			}
 			calls := r.calls()
+			ctx, cancel := context.WithTimeout(t.Context(), patience) // who waits, waits for good
+			defer cancel()
 			for _, g := range grants {
-				require.NoError(t, w.Due(t.Context(), due(g)), g.UserID)
+				require.NoError(t, w.Due(ctx, due(g)), g.UserID)
 			}
 			w.dispatcher.Wait()
 			require.Equal(t, []string{"token.expired: no_refresh_token"}, r.told("ended"))
@@ -85,8 +88,8 @@ func TestWhatMakesNoCallWaitsForNobody(t *testing.T) {
 			require.NotEmpty(t, r.told("warned"))
 			stale := due(grants["warned"])
 			stale.Version++
-			require.NoError(t, w.Due(t.Context(), stale), "neither does what is out of date")
-			require.NoError(t, w.Due(t.Context(), events.RefreshDue{GrantID: "nobody", BrokerType: "coinbase", Version: 1, DueAt: r.clock.Now()}))
+			require.NoError(t, w.Due(ctx, stale), "neither does what is out of date")
+			require.NoError(t, w.Due(ctx, events.RefreshDue{GrantID: "nobody", BrokerType: "coinbase", Version: 1, DueAt: r.clock.Now()}))
 			require.Equal(t, calls, r.calls())
 		})
 	}
@@ -99,12 +102,14 @@ func TestAMessageThatCallsNobodyCostsNoRate(t *testing.T) {
 		d.Limits = wide(func(l *config.Limits) { l.BrokerRate, l.BrokerBurst, l.Rate, l.Burst = 1e-6, 2, 1e-6, 2 })
 	})
 	g, other := r.connect(w, meshsim.ConnectSpec{}), r.connect(w, meshsim.ConnectSpec{})
+	ctx, cancel := context.WithTimeout(t.Context(), patience) // without a token they would wait for good
+	defer cancel()
 	old := due(g)
-	require.NoError(t, w.Due(t.Context(), old))
+	require.NoError(t, w.Due(ctx, old))
 	for range 20 {
-		require.NoError(t, w.Due(t.Context(), old))
+		require.NoError(t, w.Due(ctx, old))
 	}
-	require.NoError(t, w.Due(t.Context(), due(other)))
+	require.NoError(t, w.Due(ctx, due(other)))
 	require.Equal(t, 2, r.calls())
 }
 
