@@ -98,7 +98,8 @@ func (r *Reconciler) poke(ctx context.Context, g *store.Grant, queue DueQueue) (
 		return false, err
 	}
 	w.checkAge(g, scheduled) // which is about to be replaced, and may know better
-	if err := w.dispatcher.Later(ctx, dueMessage(g), queue.back(g.Due.At, slack)); err != nil {
+	// It belongs to the trace in which the action was decided on.
+	if err := w.dispatcher.Later(g.Due.Trace.Continue(ctx), dueMessage(g), queue.back(g.Due.At, slack)); err != nil {
 		return false, err
 	}
 	w.metrics.repaired.WithLabelValues("overdue").Inc()
