@@ -20,7 +20,10 @@ func TestWhatIsStoredIsAnnouncedThoughItsMessageIsLost(t *testing.T) {
 	w := h.worker("LATCHKEY_RECONCILE_INTERVAL=1h")
 	lifecycle, err := h.js.Stream(h.ctx, h.subjects.LifecycleStream())
 	require.NoError(t, err)
-	require.NoError(t, h.js.DeleteStream(h.ctx, h.subjects.LifecycleStream()))
+	refusing := lifecycle.CachedInfo().Config
+	refusing.MaxMsgSize = 1
+	_, err = h.js.UpdateStream(h.ctx, refusing)
+	require.NoError(t, err)
 	for i := range users {
 		h.publishConnected(fmt.Sprint("u", i), h.issue("coinbase", fmt.Sprint("a", i)), time.Now())
 	}
@@ -41,7 +44,7 @@ func TestWhatIsStoredIsAnnouncedThoughItsMessageIsLost(t *testing.T) {
 	h.mu.Lock()
 	h.seen, h.ids = nil, map[string]bool{} // subscribers without a stream heard them, which is not enough
 	h.mu.Unlock()
-	_, err = h.js.CreateStream(h.ctx, lifecycle.CachedInfo().Config)
+	_, err = h.js.UpdateStream(h.ctx, lifecycle.CachedInfo().Config)
 	require.NoError(t, err)
 	h.worker()
 	for i := range users {
