@@ -102,7 +102,9 @@ func TestRetryAfterIsObeyed(t *testing.T) {
 func TestMFARequiredServesTheTokenToItsEnd(t *testing.T) {
 	t.Parallel()
 	h := start(t, nil)
-	h.worker()
+	// A machine that is slow to make the first refresh would have reconciliation
+	// announce first that the token is about to end.
+	h.worker("LATCHKEY_RECONCILE_INTERVAL=1m")
 	h.connectAged("u", life-4*time.Second, spec("coinbase"), "a", meshsim.MFARequired())
 	expiring := h.event(events.TokenExpiring, "u")
 	require.Equal(t, events.ReasonMFARequired, expiring.Data.Reason)
