@@ -12,7 +12,7 @@ import (
 // A command may hold many statements: a bulk. On PostgreSQL, FerretDB keeps a connection for each statement of an update
 // until the last is done, and waits for ever when it has no more; and it gives up at the first that fails, where MongoDB
 // goes on if told to. So the proxy makes a command of every statement, and one answer of theirs. Between two statements
-// other writes may come, as on MongoDB.
+// other writes may come, as on MongoDB, but for SQLite, where one writes at a time.
 
 // bulk returns the statements of a command that has several, each as a command, or nil for all other commands.
 func (c command) bulk() []command {
@@ -96,9 +96,17 @@ func (a *bulkAnswer) message(responseTo int32) (message, error) {
 // none left out.
 func (s *session) writeBulk(requestID int32, parts []command) (message, error) {
 	ordered, given := parts[0].body.Lookup("ordered").BooleanOK()
+	write := s.write
+	if s.proxy.writing.oneByOne {
+		// A bulk that waited anew for each statement would be the last to be done
+		// where many write.
+		unlock := s.proxy.writing.lock(parts[0])
+		defer unlock()
+		write = s.writeAlone
+	}
 	var total bulkAnswer
 	for i, part := range parts {
-		response, err := s.write(part.message(requestID), part)
+		response, err := write(part.message(requestID), part)
 		if err != nil {
 			return nil, err
 		}

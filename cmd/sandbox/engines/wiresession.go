@@ -114,6 +114,11 @@ func (s *session) writeAll(request message, cmd command) (message, error) {
 func (s *session) write(request message, cmd command) (message, error) {
 	unlock := s.proxy.writing.lock(cmd)
 	defer unlock()
+	return s.writeAlone(request, cmd)
+}
+
+// writeAlone is write for a caller who holds the locks.
+func (s *session) writeAlone(request message, cmd command) (message, error) {
 	defer s.proxy.enter()()
 	if w, ok := cmd.conditional(); ok && s.proxy.splits {
 		return s.writeConditional(request, w)
