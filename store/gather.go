@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 )
 
@@ -26,6 +27,7 @@ type outcome[Out any] struct {
 }
 
 type gathered[In, Out any] struct {
+	ctx     context.Context // of the caller
 	in      In
 	outcome outcome[Out]
 	// panicked is what a command panicked with: each caller goes on with it, who
@@ -41,7 +43,7 @@ const gatheredCommands, maxGathered = 2, 100
 // do returns the outcome of one call. When ctx ends first, what was asked for
 // may or may not happen.
 func (g *gather[In, Out]) do(ctx context.Context, in In) (Out, error) {
-	call := &gathered[In, Out]{in: in, done: make(chan struct{})}
+	call := &gathered[In, Out]{ctx: ctx, in: in, done: make(chan struct{})}
 	g.mu.Lock()
 	g.waiting = append(g.waiting, call)
 	if g.running < gatheredCommands {
@@ -65,6 +67,8 @@ func (g *gather[In, Out]) do(ctx context.Context, in In) (Out, error) {
 func (g *gather[In, Out]) work(ctx context.Context) {
 	for {
 		g.mu.Lock()
+		// What nobody waits for any more would only keep the others waiting.
+		g.waiting = slices.DeleteFunc(g.waiting, func(call *gathered[In, Out]) bool { return call.ctx.Err() != nil })
 		n := min(len(g.waiting), maxGathered)
 		if n == 0 {
 			g.running--
