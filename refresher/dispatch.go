@@ -46,21 +46,19 @@ type Dispatcher struct {
 	// streams are the identities of the schedule streams, by partition.
 	streams atomic.Pointer[[]string]
 	clock   serverClock
-	// sending counts the outboxes that Send has begun with; sent is signalled when
-	// it falls to 0.
-	mu      sync.Mutex
-	sending int
-	sent    sync.Cond
+	// sending holds a place for each outbox that Send has begun with. Waiting is
+	// locked by whoever takes all places.
+	sending chan struct{}
+	waiting sync.Mutex
 	// Tracer is set before the first use.
 	Tracer tracing.Tracer
 }
 
 // NewDispatcher returns a dispatcher that needs SetStreams before it is used.
 func NewDispatcher(js jetstream.JetStream, s *store.Store, subjects events.Subjects, horizon time.Duration, now func() time.Time, log *zap.Logger, reg prometheus.Registerer) *Dispatcher {
-	d := &Dispatcher{js: js, store: s, subjects: subjects, horizon: horizon, now: now, log: log, failed: prometheus.NewCounter(prometheus.CounterOpts{
+	d := &Dispatcher{js: js, store: s, subjects: subjects, horizon: horizon, now: now, log: log, sending: make(chan struct{}, maxSending), failed: prometheus.NewCounter(prometheus.CounterOpts{
 		Namespace: "latchkey", Name: "outbox_failures_total", Help: "Outboxes that could not be delivered at once; reconciliation delivers them.",
 	})}
-	d.sent.L = &d.mu
 	reg.MustRegister(d.failed)
 	d.streams.Store(&[]string{})
 	return d
@@ -82,24 +80,34 @@ func (d *Dispatcher) Stream(grantID string) string {
 	return ""
 }
 
-// sendTimeout bounds how long one delivery of an outbox waits for NATS.
-const sendTimeout = 10 * time.Second
+const (
+	// sendTimeout bounds how long one delivery of an outbox waits for NATS.
+	sendTimeout = 10 * time.Second
+	// maxSending is how many outboxes are delivered in the background at once, a
+	// little more than are cleared together. Where NATS or MongoDB can't keep up
+	// with more, whoever makes changes waits.
+	maxSending = 128
+)
 
 // Send publishes the outbox of a grant that was just saved. What JetStream does
-// not acknowledge, reconciliation publishes later. So Send does not wait for it,
-// but for the last event of a revoked grant, with which its record goes. The end of
+// not acknowledge, reconciliation publishes later. So Send does not wait for it
+// unless too many wait already, but for the last event of a revoked grant, with
+// which its record goes. The end of
 // ctx cuts nothing short: the change is made, and subscribers hear of it while
 // there is time.
 func (d *Dispatcher) Send(ctx context.Context, g *store.Grant) {
 	if g.Outbox == nil {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), sendTimeout)
-	sent, err := d.publishOutbox(ctx, g)
+	ctx = context.WithoutCancel(ctx)
+	d.sending <- struct{}{} // each place is free again after sendTimeout
+	limited, cancel := context.WithTimeout(ctx, sendTimeout)
+	sent, err := d.publishOutbox(limited, g)
 	finish := func() {
+		defer func() { <-d.sending }()
 		defer cancel()
 		if err == nil {
-			err = d.finish(ctx, g, sent)
+			err = d.finish(limited, g, sent)
 		}
 		if err != nil {
 			d.failed.Inc()
@@ -110,25 +118,18 @@ func (d *Dispatcher) Send(ctx context.Context, g *store.Grant) {
 		finish()
 		return
 	}
-	d.mu.Lock()
-	d.sending++
-	d.mu.Unlock()
-	go func() {
-		finish()
-		d.mu.Lock()
-		defer d.mu.Unlock()
-		if d.sending--; d.sending == 0 {
-			d.sent.Broadcast()
-		}
-	}()
+	go finish()
 }
 
 // Wait returns when what Send began is done, or left to reconciliation.
 func (d *Dispatcher) Wait() {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	for d.sending > 0 {
-		d.sent.Wait()
+	d.waiting.Lock()
+	defer d.waiting.Unlock()
+	for range maxSending {
+		d.sending <- struct{}{}
+	}
+	for range maxSending {
+		<-d.sending
 	}
 }
 

@@ -9,6 +9,9 @@ import (
 // Uncalled is for tests of what a refresh that made no call does to the limits.
 const Uncalled = uncalled
 
+// MaxSending is how many outboxes are delivered in the background at once.
+const MaxSending = maxSending
+
 // Pause is the time until the next pass.
 func (r *Reconciler) Pause() time.Duration { return r.pause() }
 

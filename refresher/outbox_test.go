@@ -3,10 +3,12 @@ package refresher_test
 import (
 	"testing"
 
+	"github.com/nats-io/nats.go"
 	"github.com/stretchr/testify/require"
 
 	"github.com/latchkey/latchkey/cmd/sandbox/meshsim"
 	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/refresher"
 	"github.com/latchkey/latchkey/store"
 )
 
@@ -126,4 +128,25 @@ func TestAnOutboxThatCouldNotBeClearedIsPublishedAgainUnderItsID(t *testing.T) {
 	r.restored(w)
 	require.Nil(t, r.get(w, g.ID).Outbox)
 	require.Equal(t, []string{"token.stored: ", "token.refreshed: "}, r.told("user"), "NATS drops what it has already")
+}
+
+// Where outboxes can't be delivered, whoever makes changes waits before there are
+// too many on their way.
+func TestOutboxesOnTheirWayAreBounded(t *testing.T) {
+	r := newRig(t)
+	w := r.worker("a")
+	g := r.changed(w, hour)
+	// A subject with a subscriber and without a stream: nobody acknowledges, and
+	// nobody refuses.
+	r.noEvents()
+	for _, kind := range events.LifecycleKinds {
+		_, err := r.js.Conn().Subscribe(r.subjects.LifecycleAll(kind), func(*nats.Msg) {})
+		require.NoError(t, err)
+	}
+	for range refresher.MaxSending {
+		w.dispatcher.Send(t.Context(), g)
+	}
+	require.Zero(t, r.logs.FilterMessageSnippet("an outbox could not be delivered").Len())
+	w.dispatcher.Send(t.Context(), g)
+	require.NotZero(t, r.logs.FilterMessageSnippet("an outbox could not be delivered").Len(), "a place was free though none was given back")
 }
