@@ -49,6 +49,22 @@ func (s *subscriber) hears(id string, err error) {
 	}
 }
 
+// hearsAll waits for these events in any order.
+func (s *subscriber) hearsAll(ids ...string) {
+	s.b.t.Helper()
+	var heard []string
+	for range ids {
+		select {
+		case e := <-s.heard:
+			heard = append(heard, e.ID)
+			s.say <- nil
+		case <-s.b.ctx.Done():
+			s.b.t.Fatalf("heard only %q", heard)
+		}
+	}
+	require.ElementsMatch(s.b.t, ids, heard)
+}
+
 func (s *subscriber) ends() error {
 	s.stop()
 	return <-s.ended
@@ -73,8 +89,7 @@ func TestDurableSubscription(t *testing.T) {
 	require.ErrorContains(t, <-problems, "not now")
 	var invalid *events.InvalidError
 	require.ErrorAs(t, <-problems, &invalid, "what is no event is passed over")
-	sub.hears("5", nil)
-	sub.hears("1", nil) // again
+	sub.hearsAll("5", "1") // 1 again, after a delay that 5 need not wait for
 	require.NoError(t, sub.ends())
 
 	b.tell("6", events.TokenStored, "bob")
