@@ -43,15 +43,15 @@ func (s *Streams) lookAtQueue(ctx context.Context, name, subject string, q *refr
 		return err
 	}
 	// The stream is a work queue: it holds what is not done with.
-	if err := firstStored(ctx, stream, subject, 1, &q.Unhandled); err != nil || info.NumPending == 0 {
+	if err := bringForward(ctx, stream, subject, 1, &q.Unhandled); err != nil || info.NumPending == 0 {
 		return err
 	}
-	return firstStored(ctx, stream, subject, info.Delivered.Stream+1, &q.Undelivered)
+	return bringForward(ctx, stream, subject, info.Delivered.Stream+1, &q.Undelivered)
 }
 
-// firstStored brings at forward to when the first message of a subject from a
-// sequence on was stored.
-func firstStored(ctx context.Context, stream jetstream.Stream, subject string, from uint64, at *time.Time) error {
+// bringForward moves at to when the first message of a subject from a sequence
+// on was stored, if that was earlier.
+func bringForward(ctx context.Context, stream jetstream.Stream, subject string, from uint64, at *time.Time) error {
 	msg, err := stream.GetMsg(ctx, from, jetstream.WithGetMsgSubject(subject))
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
 		return nil
