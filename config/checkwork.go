@@ -21,7 +21,10 @@ func (c Config) checkRefresh(f *faults) {
 	f.count("refresh.concurrency", r.Concurrency, 1, 10_000)
 	f.margin("refresh.access_token", r.AccessToken)
 	f.margin("refresh.refresh_token", r.RefreshToken)
+	known := map[string]bool{}
 	for _, broker := range slices.Sorted(maps.Keys(r.Brokers)) {
+		f.unless(!known[events.BrokerKey(broker)], brokerKey(broker), "must be given only once; case makes no difference")
+		known[events.BrokerKey(broker)] = true
 		f.unless(brokerType.MatchString(broker), brokersKey, brokerTypeForm)
 		if m := r.Brokers[broker].AccessToken; m != nil {
 			f.margin(brokerKey(broker)+".access_token", *m)

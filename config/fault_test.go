@@ -233,7 +233,10 @@ func TestFaultsOfValues(t *testing.T) {
 			func(c *config.Config) { c.Refresh.AccessToken.Max = c.Refresh.AccessToken.Min - 1 },
 		},
 		"refresh.refresh_token.jitter": {func(c *config.Config) { c.Refresh.RefreshToken.Jitter = 1.1 }},
-		"refresh.brokers":              {func(c *config.Config) { c.Refresh.Brokers = map[string]config.BrokerPolicy{"a b": {}} }},
+		"refresh.brokers.weBull": {func(c *config.Config) {
+			c.Refresh.Brokers = map[string]config.BrokerPolicy{"WEBULL": {}, "weBull": {}}
+		}},
+		"refresh.brokers": {func(c *config.Config) { c.Refresh.Brokers = map[string]config.BrokerPolicy{"a b": {}} }},
 		"refresh.brokers.a.access_token.max": {func(c *config.Config) {
 			c.Refresh.Brokers = map[string]config.BrokerPolicy{"a": {AccessToken: &config.Margin{}}}
 		}},

@@ -122,6 +122,6 @@ type Mesh struct {
 	Timeout time.Duration `yaml:"timeout"`
 	// Whether a disconnect also removes the account at Mesh (DELETE /api/v1/account).
 	RemoveOnDisconnect bool `yaml:"remove_on_disconnect"`
-	// Broker types whose refresh needs the access token besides the refresh token.
+	// Broker types, in any case, whose refresh needs the access token besides the refresh token.
 	AccessTokenBrokers []string `yaml:"access_token_brokers"`
 }

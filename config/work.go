@@ -14,7 +14,7 @@ type Refresh struct {
 	AccessToken Margin `yaml:"access_token"`
 	// How early refresh tokens are renewed.
 	RefreshToken Margin `yaml:"refresh_token"`
-	// Margins by broker type, each with access_token, refresh_token or both. What a margin here
+	// Margins by broker type, in any case, each with access_token, refresh_token or both. What a margin here
 	// leaves out it takes from refresh.access_token or refresh.refresh_token.
 	Brokers map[string]BrokerPolicy `yaml:"brokers"`
 	// Pause between attempts while refreshes of a grant fail.

@@ -67,6 +67,15 @@ func (c *Connector) Connect(ctx context.Context, in events.Connected, at time.Ti
 type candidate struct {
 	grant  *store.Grant
 	tokens store.TokenSet
+	// formerID is the id that earlier releases gave the grant where the broker
+	// type was written so.
+	formerID func(brokerType string) string
+}
+
+// is reports whether a grant of the user is the candidate's, by the id of today or
+// of an earlier release.
+func (in candidate) is(g *store.Grant) bool {
+	return g.ID == in.grant.ID || events.SameBroker(g.BrokerType, in.grant.BrokerType) && g.ID == in.formerID(g.BrokerType)
 }
 
 // grantsOf groups the accounts of a payload by refresh token.
@@ -95,7 +104,9 @@ func grantsOf(in events.Connected, at time.Time) []candidate {
 			if !tokens.RefreshToken.Empty() {
 				g.Refresh = lifeOf(at, a.RefreshTokenExpiresInSeconds)
 			}
-			out = append(out, candidate{g, tokens})
+			out = append(out, candidate{g, tokens, func(brokerType string) string {
+				return store.FormerGrantID(in.UserID, brokerType, ids...)
+			}})
 		}
 	}
 	if d := in.Payload.DelayedAuth; d != nil {
@@ -107,6 +118,9 @@ func grantsOf(in events.Connected, at time.Time) []candidate {
 				Refresh:  lifeOf(at, d.RefreshTokenExpiresInSeconds),
 			},
 			store.TokenSet{RefreshToken: d.RefreshToken},
+			func(brokerType string) string {
+				return store.FormerDelayedGrantID(in.UserID, brokerType, d.RefreshToken.Reveal())
+			},
 		})
 	}
 	for i := range out {
@@ -179,7 +193,7 @@ func lost(g *store.Grant, known []*store.Grant, revoked map[string]time.Time) []
 		at, ok := revoked[a.ID]
 		gone := ok && !g.ConnectedAt.After(at)
 		for _, other := range known {
-			gone = gone || other.ID != g.ID && other.BrokerType == g.BrokerType && other.State != store.Revoked &&
+			gone = gone || other.ID != g.ID && events.SameBroker(other.BrokerType, g.BrokerType) && other.State != store.Revoked &&
 				other.Account(a.ID) != nil && newer(other, g)
 		}
 		if gone {

@@ -3,6 +3,7 @@ package handlers
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 
 	"go.uber.org/zap"
@@ -17,10 +18,13 @@ import (
 // put stores a candidate, unless what is known is as new. It may return the
 // user's grants, as they were read after that.
 func (c *Connector) put(ctx context.Context, in candidate, sealer envelope.Sealer) ([]*store.Grant, error) {
-	// Most connects bring what is new.
-	known, err := c.insert(ctx, in, sealer)
-	if !errors.Is(err, store.ErrConflict) {
-		return known, err
+	// Most connects bring what is new. Where an earlier release may have the grant
+	// under an id of its own, look first.
+	if in.formerID(in.grant.BrokerType) == in.grant.ID {
+		known, err := c.insert(ctx, in, sealer, nil)
+		if !errors.Is(err, store.ErrConflict) {
+			return known, err
+		}
 	}
 	for {
 		known, err := c.Store.ByUser(ctx, in.grant.UserID)
@@ -34,21 +38,28 @@ func (c *Connector) put(ctx context.Context, in candidate, sealer envelope.Seale
 		if superseded(in.grant, known, revoked) {
 			return nil, nil
 		}
-		i := slices.IndexFunc(known, func(g *store.Grant) bool { return g.ID == in.grant.ID })
-		if i < 0 {
-			if known, err = c.insert(ctx, in, sealer); !errors.Is(err, store.ErrConflict) {
-				return known, err
+		stored := slices.DeleteFunc(slices.Clone(known), func(g *store.Grant) bool { return !in.is(g) })
+		for _, g := range stored {
+			if !in.grant.ConnectedAt.After(g.ConnectedAt) {
+				return nil, nil // the same again, or older
 			}
-			continue
+			if repeated, err := c.repeats(ctx, in, g); repeated || err != nil {
+				return nil, err
+			}
 		}
-		before := known[i]
-		if !in.grant.ConnectedAt.After(before.ConnectedAt) {
-			return nil, nil // the same again, or older
-		}
-		if repeated, err := c.repeats(ctx, in, before); repeated || err != nil {
-			return nil, err
+		before := in.place(stored)
+		if before == nil {
+			err := c.replaceDelayed(ctx, stored)
+			if err == nil {
+				known, err = c.insert(ctx, in, sealer, stored)
+			}
+			if errors.Is(err, store.ErrConflict) || errors.Is(err, store.ErrNotFound) {
+				continue
+			}
+			return known, err
 		}
 		next := *in.grant
+		next.ID = before.ID
 		next.Version, next.Rev, next.Epoch, next.Applied, next.Outbox = before.Version, before.Rev, before.Epoch, before.Epoch, before.Outbox
 		if err := c.prepare(&next, in.tokens, sealer); err != nil {
 			return nil, err
@@ -65,10 +76,39 @@ func (c *Connector) put(ctx context.Context, in candidate, sealer envelope.Seale
 	}
 }
 
+// place returns the grant whose document a candidate takes over, of those that are
+// the candidate's; nil: it gets a document of its own. An id of an earlier release
+// is kept as long as the broker type is written as it was: it can't be derived
+// from any other.
+func (in candidate) place(stored []*store.Grant) (before *store.Grant) {
+	for _, g := range stored {
+		if g.ID == in.grant.ID || before == nil && g.BrokerType == in.grant.BrokerType {
+			before = g
+		}
+	}
+	return before
+}
+
+// replaceDelayed revokes those grants whose accounts are not known and that hold
+// nothing but the refresh token of a new one. (Where accounts are known, resolve
+// does it.)
+func (c *Connector) replaceDelayed(ctx context.Context, grants []*store.Grant) error {
+	for _, g := range grants {
+		if g.State == store.Revoked || len(g.Accounts) > 0 {
+			continue
+		}
+		if err := c.revoke(ctx, g, events.ReasonReplaced); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // insert stores a candidate as a new grant. One that turns out to be superseded
 // is taken back before anything is told of it. ErrConflict: there is such a
-// grant.
-func (c *Connector) insert(ctx context.Context, in candidate, sealer envelope.Sealer) ([]*store.Grant, error) {
+// grant, perhaps under an id of an earlier release; replaced are those of which
+// the caller knows.
+func (c *Connector) insert(ctx context.Context, in candidate, sealer envelope.Sealer, replaced []*store.Grant) ([]*store.Grant, error) {
 	revoked, err := c.revoked(ctx, in.grant)
 	if err != nil || superseded(in.grant, nil, revoked) {
 		return nil, err
@@ -84,10 +124,16 @@ func (c *Connector) insert(ctx context.Context, in candidate, sealer envelope.Se
 	if err != nil {
 		return nil, err
 	}
-	if superseded(&next, known, revoked) {
+	overlooked := slices.ContainsFunc(known, func(g *store.Grant) bool {
+		return g.ID != next.ID && in.is(g) && !slices.ContainsFunc(replaced, func(r *store.Grant) bool { return r.ID == g.ID })
+	})
+	if overlooked || superseded(&next, known, revoked) {
 		err := c.Store.Delete(ctx, &next)
 		if errors.Is(err, store.ErrConflict) {
 			err = nil // somebody has sorted it out
+		}
+		if err == nil && overlooked {
+			err = fmt.Errorf("inserting grant %s beside that of an earlier release: %w", next.ID, store.ErrConflict)
 		}
 		return nil, err
 	}

@@ -258,7 +258,7 @@ func (t *TokenService) refreshAll(ctx context.Context, grants []*store.Grant, mi
 // matching returns the accounts of a grant that a request asks for, but for
 // those that stand in a newer grant.
 func matching(g *store.Grant, in events.TokenRequest, all []*store.Grant) []store.Account {
-	if in.BrokerType != "" && in.BrokerType != g.BrokerType {
+	if in.BrokerType != "" && !events.SameBroker(in.BrokerType, g.BrokerType) {
 		return nil
 	}
 	accounts := g.Accounts
@@ -270,7 +270,7 @@ func matching(g *store.Grant, in events.TokenRequest, all []*store.Grant) []stor
 			return true
 		}
 		return slices.ContainsFunc(all, func(other *store.Grant) bool {
-			return other.ID != g.ID && other.State != store.Revoked && other.BrokerType == g.BrokerType &&
+			return other.ID != g.ID && other.State != store.Revoked && events.SameBroker(other.BrokerType, g.BrokerType) &&
 				other.Account(a.ID) != nil && newer(other, g)
 		})
 	}

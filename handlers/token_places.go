@@ -70,7 +70,7 @@ const (
 )
 
 // forBroker is what requests wait for whose tokens are being refreshed.
-func forBroker(broker string) string { return "broker " + broker }
+func forBroker(broker string) string { return "broker " + events.BrokerKey(broker) }
 
 // maxWaiting is how many requests may wait that hold hardly more than their
 // memory.

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/latchkey/latchkey/config"
+	"github.com/latchkey/latchkey/events"
 )
 
 // LaterError says that a refresh may not start now, and when to come back.
@@ -49,7 +50,7 @@ type brokerLimits struct {
 }
 
 // NewLimits returns limits at their full rates. onBreaker is told when a
-// broker's breaker opens or closes.
+// broker's breaker opens or closes, and gets the broker's key.
 func NewLimits(cfg config.Limits, credentials config.Backoff, now func() time.Time, onBreaker func(broker string, open bool)) *Limits {
 	return &Limits{
 		cfg: cfg, credentials: credentials, now: now, onBreaker: onBreaker,
@@ -170,6 +171,7 @@ func (l *Limits) Suspended(broker string) time.Duration {
 }
 
 func (l *Limits) broker(name string) *brokerLimits {
+	name = events.BrokerKey(name)
 	b, ok := l.brokers[name]
 	if !ok {
 		b = &brokerLimits{

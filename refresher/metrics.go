@@ -84,8 +84,10 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	return m
 }
 
-// broker returns the value of the broker label, "other" once there are too many.
+// broker returns the value of the broker label: the key of the broker type, or
+// "other" once there are too many.
 func (m *metrics) broker(name string) string {
+	name = events.BrokerKey(name)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if !m.brokers[name] {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/latchkey/latchkey/config"
+	"github.com/latchkey/latchkey/events"
 	"github.com/latchkey/latchkey/store"
 )
 
@@ -14,7 +15,8 @@ import (
 type Policy struct {
 	AccessToken  config.Margin
 	RefreshToken config.Margin
-	Brokers      map[string]config.BrokerPolicy
+	// Brokers are the margins of single broker types, in any case.
+	Brokers map[string]config.BrokerPolicy
 	// ClockSkew is by how much clocks may differ, Lead how long a try may take
 	// from its beginning until what it brought is stored.
 	ClockSkew, Lead time.Duration
@@ -150,7 +152,10 @@ type margins struct{ AccessToken, RefreshToken config.Margin }
 
 func (p Policy) margins(g *store.Grant) margins {
 	m := margins{p.AccessToken, p.RefreshToken}
-	if b, ok := p.Brokers[g.BrokerType]; ok {
+	for name, b := range p.Brokers {
+		if !events.SameBroker(name, g.BrokerType) {
+			continue
+		}
 		if b.AccessToken != nil {
 			m.AccessToken = *b.AccessToken
 		}

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"sync"
 	"time"
+
+	"github.com/latchkey/latchkey/events"
 )
 
 // Urgency orders refreshes that wait for the same limits.
@@ -132,6 +134,7 @@ func (q *Queue) Try(broker string, u Urgency) (done func(*Failure), ok bool) {
 // join puts a waiter in its line, and lets in whoever may. The caller holds the
 // lock.
 func (q *Queue) join(broker string, w *waiter) *line {
+	broker = events.BrokerKey(broker)
 	l := q.brokers[broker]
 	if l == nil {
 		l = &line{}

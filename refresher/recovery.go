@@ -10,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/latchkey/latchkey/events"
 	"github.com/latchkey/latchkey/events/secret"
 	"github.com/latchkey/latchkey/events/tracing"
 	"github.com/latchkey/latchkey/store"
@@ -22,9 +23,12 @@ import (
 
 // recoveryEntry is the message. What it holds of the user is in the sealed part.
 type recoveryEntry struct {
-	GrantID string        `json:"grantId"`
-	Epoch   int64         `json:"epoch"`
-	Sealed  envelope.Blob `json:"sealed"`
+	GrantID string `json:"grantId"`
+	Epoch   int64  `json:"epoch"`
+	// Broker is the broker type as it was written when the entry was sealed to
+	// it: a newer connect may write it in another case. Empty: as in the grant.
+	Broker string        `json:"broker,omitempty"`
+	Sealed envelope.Blob `json:"sealed"`
 }
 
 // pending is an answer on its way into the database.
@@ -72,11 +76,15 @@ func (p pending) entry(s envelope.Sealer, g *store.Grant) ([]byte, error) {
 		return nil, errors.New("encoding a recovery entry failed")
 	}
 	defer clear(encoded)
-	return json.Marshal(recoveryEntry{GrantID: g.ID, Epoch: p.epoch, Sealed: s.Seal(encoded, recoveryBinding(g, p.epoch))})
+	return json.Marshal(recoveryEntry{GrantID: g.ID, Epoch: p.epoch, Broker: g.BrokerType, Sealed: s.Seal(encoded, recoveryBinding(g, p.epoch))})
 }
 
 func openEntry(ctx context.Context, e *envelope.Envelope, entry recoveryEntry, g *store.Grant) (pending, error) {
-	encoded, err := e.Open(ctx, entry.Sealed, recoveryBinding(g, entry.Epoch))
+	binding := recoveryBinding(g, entry.Epoch)
+	if events.SameBroker(entry.Broker, g.BrokerType) {
+		binding.Broker = entry.Broker
+	}
+	encoded, err := e.Open(ctx, entry.Sealed, binding)
 	if err != nil {
 		return pending{}, fmt.Errorf("opening a recovery entry of grant %s: %w", g.ID, err)
 	}

@@ -90,7 +90,7 @@ func New(d Deps) *Refresher {
 	}
 	r.queue = NewQueue(NewLimits(d.Limits, d.Credentials, d.Now, r.metrics.onBreaker), d.Concurrency, 3*d.Concurrency, d.Now)
 	for _, broker := range d.SendAccess {
-		r.sendAccess[broker] = true
+		r.sendAccess[events.BrokerKey(broker)] = true
 	}
 	return r
 }
@@ -262,7 +262,7 @@ func (r *Refresher) call(ctx context.Context, g *store.Grant, tokens store.Token
 		NotAfter: g.Lease.Until.Add(-r.reserve),
 	}
 	request.CreateNewRefreshToken = r.settler.Policy.RenewsAt(g, sent)
-	if (r.sendAccess[g.BrokerType] || g.SendAccess) && len(tokens.Accounts) > 0 {
+	if (r.sendAccess[events.BrokerKey(g.BrokerType)] || g.SendAccess) && len(tokens.Accounts) > 0 {
 		request.AccessToken = tokens.Accounts[0].AccessToken
 	}
 	r.record(audit.Opened, audit.OutcomeRefresh, g)

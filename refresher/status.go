@@ -23,6 +23,7 @@ type Status struct {
 
 // BrokerStatus is a Status of one broker.
 type BrokerStatus struct {
+	// Broker is the key of the broker type.
 	Broker string
 	// Breaker is one of "closed" (refreshes pass), "open" (they are suspended)
 	// and "half-open" (one is tried).

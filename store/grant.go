@@ -268,9 +268,16 @@ func clonePtr[T any](p *T) *T {
 }
 
 // GrantID derives the id of the grant of these accounts: the same accounts
-// connected again give the same grant. It is opaque (a hash), since it stands
-// in subjects that a broker may keep in the clear.
+// connected again give the same grant, in whatever case the broker type is
+// written. It is opaque (a hash), since it stands in subjects that a broker may
+// keep in the clear.
 func GrantID(userID, brokerType string, accountIDs ...string) string {
+	return FormerGrantID(userID, events.BrokerKey(brokerType), accountIDs...)
+}
+
+// FormerGrantID derives the id as earlier releases did: by the broker type as it
+// is written.
+func FormerGrantID(userID, brokerType string, accountIDs ...string) string {
 	ids := slices.Clone(accountIDs)
 	slices.Sort(ids)
 	return hashID("accounts", append([]string{userID, brokerType}, ids...)...)
@@ -279,6 +286,11 @@ func GrantID(userID, brokerType string, accountIDs ...string) string {
 // DelayedGrantID derives the id of a grant whose accounts are not known yet:
 // the same refresh token gives the same grant.
 func DelayedGrantID(userID, brokerType, refreshToken string) string {
+	return FormerDelayedGrantID(userID, events.BrokerKey(brokerType), refreshToken)
+}
+
+// FormerDelayedGrantID is to DelayedGrantID what FormerGrantID is to GrantID.
+func FormerDelayedGrantID(userID, brokerType, refreshToken string) string {
 	return hashID("delayed", userID, brokerType, refreshToken)
 }
 

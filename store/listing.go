@@ -3,8 +3,10 @@ package store
 import (
 	"context"
 	"errors"
+	"regexp"
 	"strings"
 	"time"
+	"unicode"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
@@ -12,7 +14,8 @@ import (
 
 // Listing says which grants are listed. Zero fields don't narrow it.
 type Listing struct {
-	State  State
+	State State
+	// Broker is a broker type, in any case.
 	Broker string
 	// DueBefore lists what is due before a time, nearest first, by an index.
 	// Without it grants come in the order of their ids, and what the other fields
@@ -41,7 +44,7 @@ func (s *Store) List(ctx context.Context, l Listing) ([]*Grant, error) {
 		filter = append(filter, bson.E{Key: "state", Value: l.State})
 	}
 	if l.Broker != "" {
-		filter = append(filter, bson.E{Key: "broker", Value: l.Broker})
+		filter = append(filter, bson.E{Key: "broker", Value: bson.Regex{Pattern: inAnyCase(l.Broker)}})
 	}
 	sort := bson.D{{Key: "_id", Value: 1}}
 	if l.DueBefore.IsZero() {
@@ -58,6 +61,23 @@ func (s *Store) List(ctx context.Context, l Listing) ([]*Grant, error) {
 	}
 	cursor, err := s.grants.Find(ctx, filter, options.Find().SetSort(sort).SetLimit(int64(l.Limit)).SetProjection(bson.D{{Key: "sealed", Value: 0}}))
 	return collect[Grant](ctx, cursor, err, "listing grants")
+}
+
+// inAnyCase returns a regular expression for a broker type however its case is
+// written. It names each character's forms: what an engine takes for the same
+// without regard to case may differ from what we do.
+func inAnyCase(brokerType string) string {
+	var b strings.Builder
+	b.WriteByte('^')
+	for _, r := range brokerType {
+		b.WriteString("(?:" + regexp.QuoteMeta(string(r)))
+		for other := unicode.SimpleFold(r); other != r; other = unicode.SimpleFold(other) {
+			b.WriteString("|" + string(other))
+		}
+		b.WriteByte(')')
+	}
+	b.WriteByte('$')
+	return b.String()
 }
 
 // due narrows a listing to what is due and comes after the cursor.

@@ -7,11 +7,14 @@ import (
 
 	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
+
+	"github.com/latchkey/latchkey/events"
 )
 
 // Tally is how many grants of a broker are in a state.
 type Tally struct {
-	State  State
+	State State
+	// Broker is the key of the broker type.
 	Broker string
 	Grants int64
 }
@@ -37,9 +40,17 @@ func (s *Store) Tallies(ctx context.Context) ([]Tally, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := make([]Tally, len(rows))
-	for i, row := range rows {
-		out[i] = Tally{State: row.ID.State, Broker: row.ID.Broker, Grants: row.Grants}
+	var out []Tally
+	place := map[Tally]int{} // of a tally without its number
+	for _, row := range rows {
+		t := Tally{State: row.ID.State, Broker: events.BrokerKey(row.ID.Broker)}
+		i, known := place[t]
+		if !known {
+			i = len(out)
+			place[t] = i
+			out = append(out, t)
+		}
+		out[i].Grants += row.Grants
 	}
 	return out, nil
 }

@@ -8,6 +8,8 @@ import (
 
 	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
+
+	"github.com/latchkey/latchkey/events"
 )
 
 // Scope is what a disconnect covers. An empty broker or account covers all.
@@ -15,11 +17,19 @@ type Scope struct{ User, Broker, Account string }
 
 // Covers reports whether an account of a broker falls under the scope.
 func (s Scope) Covers(broker, account string) bool {
-	return (s.Broker == "" || s.Broker == broker) && (s.Account == "" || s.Account == account)
+	return (s.Broker == "" || events.SameBroker(s.Broker, broker)) && (s.Account == "" || s.Account == account)
 }
 
-// id is a hash, so that what remains after an erasure names nobody.
-func (s Scope) id() string { return hashID("revocation", s.User, s.Broker, s.Account) }
+// ids are hashes, so that what remains after an erasure names nobody. The first
+// is by the broker's key. The other, where there is one, is by the broker type as
+// written, which is the only one that earlier releases write and look for.
+func (s Scope) ids() []string {
+	ids := []string{hashID("revocation", s.User, events.BrokerKey(s.Broker), s.Account)}
+	if as := hashID("revocation", s.User, s.Broker, s.Account); as != ids[0] {
+		ids = append(ids, as)
+	}
+	return ids
+}
 
 // UserTag stands for a user in the subjects of dead letters. It is a hash, so
 // that it is a subject token of one length and names nobody.
@@ -34,11 +44,13 @@ type revocation struct {
 // Revoke remembers that what lies in the scope was disconnected at a time, so
 // that an older connect which arrives late does not bring it back.
 func (s *Store) Revoke(ctx context.Context, scope Scope, at, purgeAt time.Time) error {
-	_, err := s.revocations.UpdateOne(ctx, bson.D{{Key: "_id", Value: scope.id()}},
-		bson.D{{Key: "$max", Value: bson.D{{Key: "at", Value: Milli(at)}, {Key: "purgeAt", Value: Milli(purgeAt)}}}},
-		options.UpdateOne().SetUpsert(true))
-	if err != nil {
-		return fmt.Errorf("recording a disconnect: %w", err)
+	for _, id := range scope.ids() {
+		_, err := s.revocations.UpdateOne(ctx, bson.D{{Key: "_id", Value: id}},
+			bson.D{{Key: "$max", Value: bson.D{{Key: "at", Value: Milli(at)}, {Key: "purgeAt", Value: Milli(purgeAt)}}}},
+			options.UpdateOne().SetUpsert(true))
+		if err != nil {
+			return fmt.Errorf("recording a disconnect: %w", err)
+		}
 	}
 	return nil
 }
@@ -52,7 +64,7 @@ func (s *Store) Revoked(ctx context.Context, user, broker string, accounts []str
 	var ids []string
 	for _, account := range append([]string{""}, accounts...) {
 		for _, scope := range scopesOf(account) {
-			ids = append(ids, scope.id())
+			ids = append(ids, scope.ids()...)
 		}
 	}
 	at, err := s.revokedReads.do(ctx, ids)
@@ -62,8 +74,10 @@ func (s *Store) Revoked(ctx context.Context, user, broker string, accounts []str
 	last := make(map[string]time.Time)
 	for _, account := range append([]string{""}, accounts...) {
 		for _, scope := range scopesOf(account) {
-			if t, ok := at[scope.id()]; ok && t.After(last[account]) {
-				last[account] = t
+			for _, id := range scope.ids() {
+				if t, ok := at[id]; ok && t.After(last[account]) {
+					last[account] = t
+				}
 			}
 		}
 	}

@@ -69,7 +69,7 @@ read the whole collection, for up to mongodb.timeout. Where there is more than
 	flags := cmd.Flags()
 	flags.StringVarP(&f.user, "user", "u", "", "only this user's")
 	flags.StringVar(&f.state, "state", "", "only in this state: "+strings.Join(grantStates, ", "))
-	flags.StringVar(&f.broker, "broker", "", "only at this broker type")
+	flags.StringVar(&f.broker, "broker", "", "only at this broker type, in any case")
 	flags.DurationVar(&f.dueWithin, "due-within", 0, "only what is due within this time")
 	flags.IntVar(&f.limit, "limit", 100, "at most so many")
 	flags.StringVar(&f.after, "after", "", "go on where a page ended")
@@ -105,7 +105,7 @@ func (f grantFilter) page(ctx context.Context, db *store.Store, due bool, now ti
 	if f.user != "" {
 		grants, err = db.ByUser(ctx, f.user)
 		grants = slices.DeleteFunc(grants, func(g *store.Grant) bool {
-			return f.state != "" && string(g.State) != f.state || f.broker != "" && g.BrokerType != f.broker ||
+			return f.state != "" && string(g.State) != f.state || f.broker != "" && !events.SameBroker(g.BrokerType, f.broker) ||
 				due && (g.Due == nil || !g.Due.At.Before(now.Add(f.dueWithin)))
 		})
 		slices.SortFunc(grants, func(a, b *store.Grant) int {

@@ -66,7 +66,7 @@ func (a *app) tokenCommand() *cobra.Command {
 		}
 		return printReply(cmd, reply, reveal)
 	}
-	get.Flags().StringVar(&in.BrokerType, "broker", "", "only this broker type")
+	get.Flags().StringVar(&in.BrokerType, "broker", "", "only this broker type, in any case")
 	get.Flags().StringVar(&in.AccountID, "account", "", "only this account id")
 	get.Flags().DurationVar(&minTTL, "min-ttl", 0, "refresh first when less life than this is left (default: the worker's tokens.min_ttl)")
 	get.Flags().BoolVar(&reveal, "reveal", false, "print the tokens themselves, not only their last characters")

@@ -210,6 +210,8 @@ func TestDeadLettersAndGrantsShowNoToken(t *testing.T) {
 	require.Regexp(t, `access token ends +`+stored.ExpiresAt.Format(time.RFC3339), page)
 	require.Regexp(t, `account +a \(Main\x{FFFD}\[2J\), ends `, page)
 	require.NotContains(t, page, "\x1b")
+	require.Contains(t, o.ok("grants", "list", "--user", "u", "--broker", "CoinBase"), stored.GrantID)
+	require.NotContains(t, o.ok("grants", "list", "--user", "u", "--broker", "kraken"), stored.GrantID)
 	require.NotContains(t, o.ok("grants", "list", "--user", "nobody"), "coinbase")
 	require.Equal(t, "[]\n", o.ok("grants", "list", "--user", "nobody", "-o", "json"))
 	require.Contains(t, o.fails("grants", "show", "none"), "no grant none")

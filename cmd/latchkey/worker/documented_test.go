@@ -44,7 +44,7 @@ func TestDocumentedCommandsRun(t *testing.T) {
 	_, page, more := o.run("grants", "list", "--limit", "1", "--broker", "coinbase")
 	require.Len(t, strings.Split(strings.TrimSpace(page), "\n"), 2)
 	_, after, _ := strings.Cut(strings.TrimSpace(more), "--after ")
-	rest := o.ok("grants", "list", "--broker", "coinbase", "--after", after)
+	rest := o.ok("grants", "list", "--broker", "COINbase", "--after", after)
 	require.Len(t, strings.Split(strings.TrimSpace(rest), "\n"), 2)
 	require.NotContains(t, rest, after)
 	require.Contains(t, o.ok("grants", "list", "--user", "bob", "--state", "active", "--due-within", "1h"), "bob")

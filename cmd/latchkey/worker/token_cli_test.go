@@ -36,7 +36,7 @@ func TestTokensOnTheCommandLine(t *testing.T) {
 	require.Contains(t, table, token.Masked())
 	require.Contains(t, table, events.CodeExpired)
 	require.NotContains(t, o.shown.String(), token.Reveal(), "nobody said --reveal")
-	require.Equal(t, token.Reveal(), get("--reveal", "--broker", "coinbase")[0].Token)
+	require.Equal(t, token.Reveal(), get("--reveal", "--broker", "CoinBase")[0].Token)
 	require.Contains(t, o.ok("token", "get", "u", "--reveal"), token.Reveal())
 	code, _, stderr := o.run("token", "get", "nobody", "-o", "json")
 	require.Equal(t, cli.ExitRefused, code)
