@@ -105,6 +105,15 @@ func (s Subjects) RefreshUrgent() string { return s.subject("refresh.urgent") }
 // database at once.
 func (s Subjects) Recovery(grantID string) string { return s.subject("latchkey.recovery." + grantID) }
 
+// RecoveryPart holds parts of a sealed answer that one message can't hold.
+func (s Subjects) RecoveryPart(grantID string) string { return s.Recovery(grantID) + partSuffix }
+
+// RecoveryParts matches every grant's parts.
+func (s Subjects) RecoveryParts() string { return s.RecoveryPart("*") }
+
+// partSuffix ends the subjects of parts.
+const partSuffix = ".part"
+
 // RecoveryAll matches every grant's recovery entries.
 func (s Subjects) RecoveryAll() string { return s.subject("latchkey.recovery.*") }
 
@@ -123,6 +132,15 @@ func (s Subjects) DeadLetter(tag, name string) string {
 func (s Subjects) DeadLettersOf(tag string) string {
 	return s.subject("latchkey.deadletter." + tag + ".>")
 }
+
+// DeadLetterPart holds parts of the body of dead letters with a tag that one
+// message can't hold.
+func (s Subjects) DeadLetterPart(tag string) string {
+	return s.subject("latchkey.deadletter." + tag + partSuffix)
+}
+
+// DeadLetterParts matches the parts of every dead letter.
+func (s Subjects) DeadLetterParts() string { return s.DeadLetterPart("*") }
 
 // DeadLetterAll matches every dead letter.
 func (s Subjects) DeadLetterAll() string { return s.subject("latchkey.deadletter.>") }

@@ -6,6 +6,8 @@ import (
 	"fmt"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/latchkey/latchkey/store/parts"
 )
 
 // Backlog is what waits on one subject for all workers together.
@@ -36,7 +38,7 @@ func (p *DeadLetters) Count(ctx context.Context) (uint64, error) {
 	if err != nil {
 		return 0, err
 	}
-	return stream.CachedInfo().State.Msgs, nil
+	return parts.Whole(ctx, stream, p.Subjects.DeadLetterParts())
 }
 
 // ErrNoLetter: a dead letter is not, or no longer, there.
@@ -56,7 +58,7 @@ func (p *DeadLetters) At(ctx context.Context, sequence uint64, id string) (Parke
 	if err != nil {
 		return Parked{}, fmt.Errorf("reading a dead letter: %w", err)
 	}
-	if found := p.parked(msg); found.ID == id {
+	if found := p.parked(msg); found.ID == id && !p.isPart(msg) {
 		return found, nil
 	}
 	return Parked{}, ErrNoLetter

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,9 +13,6 @@ import (
 	"strings"
 	"time"
 
-	ce "github.com/cloudevents/sdk-go/v2/event"
-	jsonv2 "github.com/go-json-experiment/json"
-	"github.com/go-json-experiment/json/jsontext"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/zap"
@@ -22,6 +20,7 @@ import (
 	"github.com/latchkey/latchkey/events"
 	"github.com/latchkey/latchkey/events/tracing"
 	"github.com/latchkey/latchkey/store/envelope"
+	"github.com/latchkey/latchkey/store/parts"
 )
 
 // RecoveryName names entries of the recovery stream in metrics and dead letters.
@@ -41,14 +40,28 @@ type DeadLetter struct {
 	StoredAt time.Time     `json:"storedAt"`
 	ParkedAt time.Time     `json:"parkedAt"`
 	Sealed   envelope.Blob `json:"sealed"`
+	// Format is how the body was written before it was sealed.
+	Format int64 `json:"format,omitempty"`
+	// Parts are the places in the stream where Sealed.Data lies if it is too large
+	// to stand here.
+	Parts []uint64 `json:"parts,omitempty"`
 	// BodyRemoved: the body was not kept, since it had to come sealed and did not.
 	BodyRemoved bool `json:"bodyRemoved,omitempty"`
 }
 
+// Formats of bodies.
+const (
+	formatCompressed = 0 // by gzip; letters of earlier versions
+	formatPlain      = 1 // as it came
+)
+
 // Binding is what the body of the dead letter is sealed to.
 func (d DeadLetter) Binding() envelope.Binding {
-	return envelope.Binding{Purpose: envelope.PurposeDeadLetter, Grant: d.ID}
+	return envelope.Binding{Purpose: envelope.PurposeDeadLetter, Grant: d.ID, Version: d.Format}
 }
+
+// maxReason bounds what a dead letter says of why it is here, in bytes.
+const maxReason = 1 << 10
 
 // Parked is a dead letter with its place in the stream.
 type Parked struct {
@@ -72,19 +85,16 @@ type DeadLetters struct {
 	Log      *zap.Logger
 }
 
-// Park seals a message and stores it among the dead letters. The message may
-// be acknowledged only after Park has returned nil.
+// Park seals a message and stores it among the dead letters, however large it
+// is. The message may be acknowledged only after Park has returned nil.
 func (p *DeadLetters) Park(ctx context.Context, message string, d *delivery, body []byte, reason string) error {
 	sealer, err := p.Envelope.Sealer(ctx, userOf(message, d, body))
 	if err != nil {
 		return fmt.Errorf("parking a message: %w", err)
 	}
 	letter := p.letter(message, d, reason)
-	compressed, err := compress(body)
-	if err != nil {
-		return err
-	}
-	letter.Sealed = sealer.Seal(compressed, letter.Binding())
+	letter.Format = formatPlain
+	letter.Sealed = sealer.Seal(body, letter.Binding())
 	return p.store(ctx, letter, p.tag(message, d, body))
 }
 
@@ -96,24 +106,49 @@ func (p *DeadLetters) ParkWithoutBody(ctx context.Context, message string, d *de
 }
 
 func (p *DeadLetters) letter(message string, d *delivery, reason string) DeadLetter {
+	if len(reason) > maxReason {
+		reason = strings.ToValidUTF8(reason[:maxReason], "") + "..."
+	}
 	return DeadLetter{
 		ID: p.NewID(), Message: message, Subject: d.Subject, Reason: reason, Attempts: d.Attempt,
 		StoredAt: d.Stored.UTC(), ParkedAt: p.Now().UTC(),
 	}
 }
 
+// store writes a dead letter. One that is too large for one message leaves its
+// body in parts, which are written first: a letter that is seen is complete.
 func (p *DeadLetters) store(ctx context.Context, letter DeadLetter, tag string) error {
+	body := letter.Sealed.Data
+	split := !parts.Fits(p.JS, base64.StdEncoding.EncodedLen(len(body)))
+	err := error(nil)
+	if !split {
+		err = p.publish(ctx, letter, tag)
+		split = parts.TooLarge(err)
+	}
+	if split {
+		letter.Sealed.Data = nil
+		if letter.Parts, err = parts.Write(ctx, p.JS, p.Subjects.DeadLetterPart(tag), letter.ID, letter.StoredAt, body); err == nil {
+			if err = p.publish(ctx, letter, tag); parts.Refused(err) {
+				parts.Tidy(ctx, p.JS, p.Subjects.DeadLetterStream(), letter.ID, letter.Parts)
+			}
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("parking a message: %w", err)
+	}
+	tracing.Log(ctx, p.Log).Error("dead letter", zap.String("deadLetter", letter.ID), zap.String("subject", letter.Subject), zap.Int("attempts", letter.Attempts), zap.String("reason", letter.Reason))
+	return nil
+}
+
+func (p *DeadLetters) publish(ctx context.Context, letter DeadLetter, tag string) error {
 	encoded, err := json.Marshal(letter)
 	if err != nil {
 		return fmt.Errorf("encoding a dead letter: %w", err)
 	}
 	msg := nats.NewMsg(p.Subjects.DeadLetter(tag, letter.Message))
 	msg.Data = encoded
-	if _, err := p.JS.PublishMsg(ctx, msg, jetstream.WithMsgID(letter.ID)); err != nil {
-		return fmt.Errorf("parking a message: %w", err)
-	}
-	tracing.Log(ctx, p.Log).Error("dead letter", zap.String("deadLetter", letter.ID), zap.String("subject", letter.Subject), zap.Int("attempts", letter.Attempts), zap.String("reason", letter.Reason))
-	return nil
+	_, err = p.JS.PublishMsg(ctx, msg, jetstream.WithMsgID(letter.ID))
+	return err
 }
 
 // All returns the dead letters, oldest first. What others wrote into the stream
@@ -137,7 +172,7 @@ func (p *DeadLetters) From(ctx context.Context, sequence uint64) iter.Seq2[Parke
 				yield(Parked{}, fmt.Errorf("reading the dead letters: %w", err))
 				return
 			}
-			if !yield(p.parked(msg), nil) {
+			if !p.isPart(msg) && !yield(p.parked(msg), nil) {
 				return
 			}
 			next = msg.Sequence + 1
@@ -145,8 +180,20 @@ func (p *DeadLetters) From(ctx context.Context, sequence uint64) iter.Seq2[Parke
 	}
 }
 
+// isPart reports whether a message is a part of the body of a dead letter.
+func (p *DeadLetters) isPart(msg *jetstream.RawStreamMsg) bool {
+	tag, _ := p.place(msg)
+	return msg.Subject == p.Subjects.DeadLetterPart(tag)
+}
+
+// place takes the subject of a dead letter apart.
+func (p *DeadLetters) place(msg *jetstream.RawStreamMsg) (tag, name string) {
+	tag, name, _ = strings.Cut(strings.TrimPrefix(msg.Subject, strings.TrimSuffix(p.Subjects.DeadLetterAll(), ">")), ".")
+	return tag, name
+}
+
 func (p *DeadLetters) parked(msg *jetstream.RawStreamMsg) Parked {
-	tag, _, _ := strings.Cut(strings.TrimPrefix(msg.Subject, strings.TrimSuffix(p.Subjects.DeadLetterAll(), ">")), ".")
+	tag, _ := p.place(msg)
 	found := Parked{Sequence: msg.Sequence, Tag: tag}
 	if err := json.Unmarshal(msg.Data, &found.DeadLetter); err != nil || found.ID == "" {
 		found.DeadLetter = DeadLetter{
@@ -171,70 +218,44 @@ func (p *DeadLetters) stream(ctx context.Context) (jetstream.Stream, error) {
 // Drop deletes a dead letter for good, and has its bytes overwritten on disk.
 func (p *DeadLetters) Drop(ctx context.Context, letter Parked) error {
 	stream, err := p.stream(ctx)
-	if err != nil {
-		return err
+	if err == nil {
+		err = parts.Delete(ctx, stream, letter.ID, letter.Parts)
 	}
-	if err := stream.SecureDeleteMsg(ctx, letter.Sequence); err != nil {
+	if err == nil { // the letter goes last: it is what leads to the parts
+		err = stream.SecureDeleteMsg(ctx, letter.Sequence)
+	}
+	if err != nil {
 		return fmt.Errorf("dropping dead letter %s: %w", letter.ID, err)
 	}
 	return nil
 }
 
-// ErrOrigin: a dead letter does not come from a subject that workers read.
-var ErrOrigin = errors.New("its message and subject are none that workers read")
-
-// ErrBodyRemoved: a dead letter has no body to bring back.
-var ErrBodyRemoved = errors.New("there is nothing to replay: its body was not sealed and was removed; have the event published again, sealed")
-
-// Replay publishes the message of a dead letter to the subject it came from,
-// and drops the dead letter once the message is stored. Replayed again, the
-// message may be handled twice, which handlers bear.
-func (p *DeadLetters) Replay(ctx context.Context, letter Parked) error {
-	if letter.BodyRemoved {
-		return fmt.Errorf("replaying dead letter %s: %w", letter.ID, ErrBodyRemoved)
-	}
-	stream, ok := p.origin(letter.DeadLetter)
-	if !ok {
-		return fmt.Errorf("replaying dead letter %s: %w", letter.ID, ErrOrigin)
-	}
-	body, err := p.Open(ctx, letter.DeadLetter)
-	if err != nil {
-		return err
-	}
-	msg := nats.NewMsg(letter.Subject)
-	if msg.Data, err = keepTime(letter.DeadLetter, body); err != nil {
-		return fmt.Errorf("replaying dead letter %s: %w", letter.ID, err)
-	}
-	// Without a Nats-Msg-Id: others may publish here too, and JetStream acknowledges
-	// a message under an id that it has seen without storing it.
-	if _, err := p.JS.PublishMsg(ctx, msg, jetstream.WithExpectStream(stream)); err != nil {
-		return fmt.Errorf("replaying dead letter %s: %w", letter.ID, err)
-	}
-	return p.Drop(ctx, letter)
-}
-
-// Open returns the body of a dead letter in the clear.
+// Open returns the body of a dead letter in the clear. The error wraps
+// parts.ErrMissing if not all of it is there; the others are those of
+// envelope.Open.
 func (p *DeadLetters) Open(ctx context.Context, d DeadLetter) ([]byte, error) {
-	compressed, err := p.Envelope.Open(ctx, d.Sealed, d.Binding())
-	if err == nil {
-		compressed, err = decompress(compressed)
-	}
+	body, err := p.open(ctx, d)
 	if err != nil {
 		return nil, fmt.Errorf("opening dead letter %s: %w", d.ID, err)
 	}
-	return compressed, nil
+	return body, nil
 }
 
-// Bodies are compressed before they are sealed, since the sealed form of a
-// message that is as large as NATS lets it be must still fit into a message.
-func compress(body []byte) ([]byte, error) {
-	var out bytes.Buffer
-	w := gzip.NewWriter(&out)
-	_, err := w.Write(body)
-	if err = errors.Join(err, w.Close()); err != nil {
-		return nil, fmt.Errorf("compressing a message: %w", err)
+func (p *DeadLetters) open(ctx context.Context, d DeadLetter) ([]byte, error) {
+	if len(d.Parts) > 0 {
+		stream, err := p.stream(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if d.Sealed.Data, err = parts.Read(ctx, stream, d.ID, d.Parts); err != nil {
+			return nil, err
+		}
 	}
-	return out.Bytes(), nil
+	body, err := p.Envelope.Open(ctx, d.Sealed, d.Binding())
+	if err != nil || d.Format == formatPlain {
+		return body, err
+	}
+	return decompress(body)
 }
 
 func decompress(compressed []byte) ([]byte, error) {
@@ -243,70 +264,4 @@ func decompress(compressed []byte) ([]byte, error) {
 		return nil, errors.New("the opened body is not in the form in which it was sealed")
 	}
 	return io.ReadAll(r)
-}
-
-func replayID(d DeadLetter) string { return "replay-" + d.ID }
-
-// origin returns the stream that a dead letter came from. What a dead letter
-// says in the clear is not sealed to its body: were it believed, a forged
-// subject would have tokens published where anybody listens.
-func (p *DeadLetters) origin(d DeadLetter) (stream string, ok bool) {
-	switch d.Message {
-	case events.IntegrationConnected:
-		return p.Subjects.IntegrationStream(), d.Subject == p.Subjects.Connected()
-	case events.IntegrationDisconnected:
-		return p.Subjects.IntegrationStream(), d.Subject == p.Subjects.Disconnected()
-	case events.RefreshDueName:
-		for _, part := range p.Subjects.RefreshPartitions() {
-			if d.Subject == part.Due || d.Subject == part.Urgent {
-				return part.Stream, true
-			}
-		}
-	case RecoveryName:
-		return p.Subjects.RecoveryStream(), strings.HasPrefix(d.Subject, p.Subjects.Recovery(""))
-	}
-	return "", false
-}
-
-// keepTime has a connect or disconnect that states no time go on counting from
-// its first arrival. A time that the body states outranks that of an envelope.
-func keepTime(d DeadLetter, body []byte) ([]byte, error) {
-	stated := map[string]string{events.IntegrationConnected: "connectedAt", events.IntegrationDisconnected: "disconnectedAt"}[d.Message]
-	if stated == "" || d.StoredAt.IsZero() {
-		return body, nil
-	}
-	// A name that comes twice is an error here: such a body must stay as it is,
-	// and be refused again.
-	var fields map[string]jsontext.Value
-	if err := jsonv2.Unmarshal(body, &fields); err != nil || fields == nil {
-		return body, nil
-	}
-	present := func(name string) bool { return fields[name] != nil && fields[name].Kind() != 'n' }
-	if !present("specversion") {
-		if present(stated) {
-			return body, nil
-		}
-		event := ce.New(ce.CloudEventsVersionV1)
-		event.SetID(replayID(d))
-		event.SetSource(events.Source)
-		event.SetType(d.Message)
-		event.SetTime(d.StoredAt)
-		if err := event.SetData(ce.ApplicationJSON, body); err != nil {
-			return nil, errors.New("wrapping the message as a CloudEvent") // what the SDK says may quote it
-		}
-		wrapped, err := event.MarshalJSON()
-		if err != nil {
-			return nil, errors.New("encoding the message as a CloudEvent")
-		}
-		return wrapped, nil
-	}
-	if present("time") {
-		return body, nil
-	}
-	fields["time"] = jsontext.Value(d.StoredAt.UTC().Format(`"` + time.RFC3339Nano + `"`))
-	stamped, err := jsonv2.Marshal(fields, jsonv2.Deterministic(true))
-	if err != nil {
-		return nil, errors.New("encoding the message with its time")
-	}
-	return stamped, nil
 }

@@ -1,70 +1,275 @@
 package handlers
 
 import (
+	"bytes"
+	"compress/gzip"
+	"context"
 	"fmt"
+	"math/rand/v2"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
 	"github.com/stretchr/testify/require"
 
+	"github.com/latchkey/latchkey/cmd/sandbox/engines"
+	"github.com/latchkey/latchkey/cmd/sandbox/engines/enginestest"
 	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/store"
+	"github.com/latchkey/latchkey/store/envelope"
+	"github.com/latchkey/latchkey/store/parts"
 )
 
-// TestReplayedMessagesKeepTheirTime: decoded after a replay, a message says
-// the same as before, and has a time.
-func TestReplayedMessagesKeepTheirTime(t *testing.T) {
-	arrived := time.Date(2031, 5, 6, 7, 8, 9, 123456789, time.FixedZone("", 3600))
-	const stated = "2030-01-02T03:04:05Z"
-	said, err := time.Parse(time.RFC3339, stated)
+// small is a broker whose largest message is small, so that many sizes around it
+// can be tried.
+func small(t *testing.T, maxPayload *int32) *enginestest.Broker {
+	t.Helper()
+	return enginestest.NATSWith(t, engines.NATSOptions{Configure: func(o *server.Options) { o.MaxPayload = *maxPayload }})
+}
+
+// junk returns bytes that no compression makes fewer.
+func junk(size int) []byte {
+	body := make([]byte, size)
+	_, _ = rand.NewChaCha8([32]byte{byte(size)}).Read(body)
+	return body
+}
+
+// only waits for the only dead letter and returns it.
+func (f *fixture) only() Parked {
+	f.t.Helper()
+	var found []Parked
+	f.eventually(func() bool {
+		if f.left(f.subjects.IntegrationStream()) > 0 {
+			return false
+		}
+		found = nil
+		for letter, err := range f.dead.All(f.t.Context()) {
+			require.NoError(f.t, err)
+			found = append(found, letter)
+		}
+		return len(found) == 1
+	}, "not parked, or not alone")
+	n, err := f.dead.Count(f.t.Context())
+	require.NoError(f.t, err)
+	require.EqualValues(f.t, 1, n)
+	return found[0]
+}
+
+// refuseAll is a handler that takes nothing.
+func refuseAll(context.Context, *message.Message) error {
+	return &events.InvalidError{Message: events.IntegrationConnected, Problem: "junk"}
+}
+
+// TestWhateverNATSTookInCanBeParked: bodies of every size around what one
+// message holds are parked at their first attempt, open as they came, go back as
+// they came, and leave nothing behind.
+func TestWhateverNATSTookInCanBeParked(t *testing.T) {
+	const most = 16 << 10
+	maxPayload := int32(most)
+	f := newFixtureOn(t, small(t, &maxPayload))
+	ctx := t.Context()
+	dead, err := f.js.Stream(ctx, f.subjects.DeadLetterStream())
 	require.NoError(t, err)
-	enveloped := func(attributes, data string) string {
-		return fmt.Sprintf(`{"specversion":"1.0","id":"<1>","source":"/b","type":"integration.disconnected"%s,%s}`, attributes, data)
+	bodies := map[string][]byte{
+		"compressible": bytes.Repeat([]byte{' '}, most),
+		"JSON":         []byte(`{"userId":"u","x":"` + strings.Repeat("<", most-100) + `"}`),
+		"gzip":         {0x1f, 0x8b, 0x08},
 	}
-	for name, c := range map[string]struct {
-		body string
-		want time.Time
-		same bool
-	}{
-		"plain":                           {`{"userId":"<ü>"}`, arrived, false},
-		"plain with null":                 {`{"userId":"<ü>","disconnectedAt":null,"specversion":null}`, arrived, false},
-		"plain with its time":             {`{"userId":"<ü>","disconnectedAt":"` + stated + `"}`, said, true},
-		"enveloped":                       {enveloped(``, `"data":{"userId":"<ü>"}`), arrived, false},
-		"enveloped with null":             {enveloped(`,"time":null`, `"data":{"userId":"<ü>"}`), arrived, false},
-		"enveloped in base64":             {enveloped(``, `"data_base64":"eyJ1c2VySWQiOiI8w7w+In0="`), arrived, false},
-		"enveloped with its time":         {enveloped(`,"time":"`+stated+`"`, `"data":{"userId":"<ü>"}`), said, true},
-		"enveloped with time in the body": {enveloped(``, `"data":{"userId":"<ü>","disconnectedAt":"`+stated+`"}`), said, false},
-	} {
-		t.Run(name, func(t *testing.T) {
-			out, err := keepTime(DeadLetter{ID: "id", Message: events.IntegrationDisconnected, StoredAt: arrived}, []byte(c.body))
-			require.NoError(t, err)
-			if c.same {
-				require.Equal(t, c.body, string(out))
+	for _, size := range []int{0, 1, 1000, most/2 - 1000, most / 2, 6000, 6100, 6144, 6200, most - 700, most - 300, most - 200, most - 100, most - 29, most - 1, most} {
+		bodies[fmt.Sprintf("%d bytes", size)] = junk(size)
+	}
+	for name, body := range bodies {
+		for _, limit := range []int32{-1, most, 2 << 10} {
+			if limit > 0 && limit < most && len(body) < most-100 {
+				continue // one size is enough
 			}
-			got, err := events.DecodeDisconnected(out)
-			require.NoError(t, err)
-			require.True(t, c.want.Equal(got.DisconnectedAt), "%s: %s", got.DisconnectedAt, out)
-			got.DisconnectedAt = time.Time{}
-			require.Equal(t, events.Disconnected{UserID: "<ü>"}, got)
-		})
+			t.Run(fmt.Sprintf("%s, stream limit %d", name, limit), func(t *testing.T) {
+				cfg := dead.CachedInfo().Config
+				cfg.MaxMsgSize = limit
+				_, err := f.js.UpdateStream(ctx, cfg)
+				require.NoError(t, err)
+
+				msg := nats.NewMsg(f.subjects.Connected())
+				msg.Data = body
+				if len(body) < most-200 {
+					msg.Header.Set("Traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+				}
+				_, err = f.js.PublishMsg(ctx, msg)
+				require.NoError(t, err)
+				stop := f.run(1, refuseAll)
+				letter := f.only()
+				stop()
+				require.Equal(t, 1, letter.Attempts)
+				at, err := f.dead.At(ctx, letter.Sequence, letter.ID)
+				require.NoError(t, err)
+				require.Equal(t, letter, at)
+				opened, err := f.dead.Open(ctx, at.DeadLetter)
+				require.NoError(t, err)
+				require.True(t, bytes.Equal(body, opened))
+
+				require.NoError(t, f.dead.Replay(ctx, letter))
+				require.Zero(t, f.left(f.subjects.DeadLetterStream()), "parts are left")
+				stop = f.run(1, func(ctx context.Context, msg *message.Message) error {
+					require.True(t, bytes.Equal(body, msg.Payload))
+					return refuseAll(ctx, msg)
+				})
+				letter = f.only()
+				stop()
+				require.NoError(t, f.dead.Drop(ctx, letter))
+				require.Zero(t, f.left(f.subjects.DeadLetterStream()), "parts are left")
+			})
+		}
 	}
 }
 
-func TestWhatHasNoTimeToKeepIsReplayedAsItIs(t *testing.T) {
-	letter := DeadLetter{ID: "id", Message: events.IntegrationConnected, StoredAt: time.Unix(1, 0)}
-	for _, body := range []string{"", "token", `"token"`, "null", "[]", "7", `{"userId":"a","userId":"b"}`, "{\"userId\":\"\xff\"}", `{"userId":"a"}}`} {
-		out, err := keepTime(letter, []byte(body))
+// TestPartsGoWithTheUser: an erasure takes the parts of a letter along, and those
+// that no letter names because a worker died while it parked.
+func TestPartsGoWithTheUser(t *testing.T) {
+	maxPayload := int32(16 << 10)
+	f := newFixtureOn(t, small(t, &maxPayload))
+	ctx := t.Context()
+	before := time.Now()
+	park := func(user string) {
+		d := &delivery{Subject: f.subjects.Connected(), Attempt: 1, Stored: before, User: user}
+		require.NoError(t, f.dead.Park(ctx, events.IntegrationConnected, d, junk(16<<10), "junk"))
+		_, err := parts.Write(ctx, f.js, f.subjects.DeadLetterPart(store.UserTag(user)), "never described", before, junk(10<<10))
 		require.NoError(t, err)
-		require.Equal(t, body, string(out))
 	}
-	unknown := letter
-	unknown.StoredAt = time.Time{}
-	due := letter
-	due.Message = events.RefreshDueName
-	for _, letter := range []DeadLetter{unknown, due} {
-		out, err := keepTime(letter, []byte(`{"userId":"a"}`))
+	park("erased")
+	park("kept")
+	n, err := f.dead.Count(ctx)
+	require.NoError(t, err)
+	require.EqualValues(t, 2, n)
+	each := f.left(f.subjects.DeadLetterStream()) / 2
+	require.NoError(t, f.dead.Erase(ctx, store.Scope{User: "erased"}, before.Add(-time.Second)))
+	require.Equal(t, 2*each, f.left(f.subjects.DeadLetterStream()), "connected after the disconnect")
+	require.NoError(t, f.dead.Erase(ctx, store.Scope{User: "erased"}, before))
+	require.Equal(t, each, f.left(f.subjects.DeadLetterStream()))
+	letter := f.only()
+	require.Equal(t, store.UserTag("kept"), letter.Tag)
+	_, err = f.dead.Open(ctx, letter.DeadLetter)
+	require.NoError(t, err)
+}
+
+func TestALetterWhosePartIsGoneSaysSo(t *testing.T) {
+	maxPayload := int32(16 << 10)
+	f := newFixtureOn(t, small(t, &maxPayload))
+	ctx := t.Context()
+	d := &delivery{Subject: f.subjects.Connected(), Attempt: 1}
+	require.NoError(t, f.dead.Park(ctx, events.IntegrationConnected, d, junk(16<<10), "junk"))
+	letter := f.only()
+	require.Greater(t, len(letter.Parts), 1)
+	stream, err := f.dead.stream(ctx)
+	require.NoError(t, err)
+	require.NoError(t, stream.DeleteMsg(ctx, letter.Parts[1]))
+	require.ErrorIs(t, f.dead.Replay(ctx, letter), parts.ErrMissing)
+	require.Equal(t, letter, f.only())
+	require.NoError(t, f.dead.Drop(ctx, letter))
+	require.Zero(t, f.left(f.subjects.DeadLetterStream()))
+}
+
+// TestALowerLimitLeavesLettersReadable: what was parked under a larger
+// max_payload opens, and is not lost where it can't go back.
+func TestALowerLimitLeavesLettersReadable(t *testing.T) {
+	maxPayload := int32(64 << 10)
+	broker := small(t, &maxPayload)
+	f := newFixtureOn(t, broker)
+	ctx := t.Context()
+	d := &delivery{Subject: f.subjects.Connected(), Attempt: 1}
+	require.NoError(t, f.dead.Park(ctx, events.IntegrationConnected, d, junk(64<<10), "junk"))
+	broker.Stop()
+	maxPayload = 16 << 10
+	broker.Restart()
+	f.eventually(func() bool { return f.js.Conn().IsConnected() && f.js.Conn().MaxPayload() == 16<<10 }, "not connected again")
+	letter := f.only()
+	body, err := f.dead.Open(ctx, letter.DeadLetter)
+	require.NoError(t, err)
+	require.True(t, bytes.Equal(junk(64<<10), body))
+	require.Error(t, f.dead.Replay(ctx, letter))
+	require.Equal(t, letter, f.only())
+}
+
+// TestLettersOfEarlierVersionsOpen: their bodies were compressed.
+func TestLettersOfEarlierVersionsOpen(t *testing.T) {
+	f := newFixture(t)
+	ctx := t.Context()
+	var compressed bytes.Buffer
+	w := gzip.NewWriter(&compressed)
+	_, err := w.Write([]byte("the body"))
+	require.NoError(t, err)
+	require.NoError(t, w.Close())
+	sealer, err := f.dead.Envelope.Sealer(ctx, "")
+	require.NoError(t, err)
+	old := DeadLetter{ID: "old", Message: events.IntegrationConnected, Subject: f.subjects.Connected(), StoredAt: time.Now()}
+	old.Sealed = sealer.Seal(compressed.Bytes(), envelope.Binding{Purpose: envelope.PurposeDeadLetter, Grant: "old"})
+	require.NoError(t, f.dead.publish(ctx, old, events.UnknownTag))
+	letter := f.only()
+	body, err := f.dead.Open(ctx, letter.DeadLetter)
+	require.NoError(t, err)
+	require.Equal(t, "the body", string(body))
+	letter.Format = formatPlain // sealed with the body, so that nobody can change it
+	_, err = f.dead.Open(ctx, letter.DeadLetter)
+	require.ErrorIs(t, err, envelope.ErrSealed)
+}
+
+// TestReplayedMessagesKeepTheirTime: a message that is replayed has the time at
+// which it first came, however often it is, and never a later one.
+func TestReplayedMessagesKeepTheirTime(t *testing.T) {
+	f := newFixture(t)
+	stored := make(chan time.Time, 1)
+	handle := func(ctx context.Context, msg *message.Message) error {
+		stored <- deliveryOf(msg).Stored
+		return refuseAll(ctx, msg)
+	}
+	first := time.Now().Add(-time.Hour)
+	require.NoError(t, f.dead.Park(t.Context(), events.IntegrationConnected, &delivery{Subject: f.subjects.Connected(), Stored: first}, []byte("{}"), "junk"))
+	for range 2 {
+		letter := f.only()
+		require.True(t, first.Equal(letter.StoredAt))
+		require.NoError(t, f.dead.Replay(t.Context(), letter))
+		stop := f.run(1, handle)
+		require.True(t, first.Equal(receive(t, stored)))
+		f.only()
+		stop()
+	}
+	now := time.Now()
+	require.Equal(t, now, firstStored(nats.Header{headerStoredAt: {now.Add(time.Hour).Format(time.RFC3339Nano)}}, now))
+	require.Equal(t, now, firstStored(nats.Header{headerStoredAt: {"yesterday"}}, now))
+	require.Equal(t, now, firstStored(nil, now))
+}
+
+// TestWhatLosesItsTimeIsNotReplayed: a connect or disconnect that would count
+// from its replay could outrank what came after it.
+func TestWhatLosesItsTimeIsNotReplayed(t *testing.T) {
+	const most = 16 << 10
+	maxPayload := int32(most)
+	f := newFixtureOn(t, small(t, &maxPayload))
+	full := func(body string) []byte { return []byte(body + strings.Repeat(" ", most-len(body))) }
+	for body, undated := range map[string]bool{
+		`{"userId":"u"}`: true,
+		`{"userId":"u","disconnectedAt":"2030-01-02T03:04:05Z"}`: false,
+		`{"userId":7}`: false,
+	} {
+		d := &delivery{Subject: f.subjects.Disconnected(), Stored: time.Now()}
+		require.NoError(t, f.dead.Park(t.Context(), events.IntegrationDisconnected, d, full(body), "junk"))
+		letter := f.only()
+		err := f.dead.Replay(t.Context(), letter)
+		if undated {
+			require.ErrorIs(t, err, ErrNoRoom, body)
+			require.NoError(t, f.dead.Drop(t.Context(), letter))
+			continue
+		}
+		require.NoError(t, err, body)
+		stream, err := f.js.Stream(t.Context(), f.subjects.IntegrationStream())
 		require.NoError(t, err)
-		require.Equal(t, `{"userId":"a"}`, string(out))
+		require.NoError(t, stream.Purge(t.Context()))
 	}
+	letter := DeadLetter{Message: events.IntegrationConnected}
+	require.False(t, datesItself(letter, []byte(`{"sealed":"a.b.c.d.e"}`)), "what it holds is not known")
+	require.True(t, datesItself(letter, []byte(`junk`)))
 }
 
 func TestDeadLettersGoBackOnlyToWhereWorkersRead(t *testing.T) {

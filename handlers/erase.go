@@ -2,7 +2,6 @@ package handlers
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -15,6 +14,7 @@ import (
 	"github.com/latchkey/latchkey/refresher"
 	"github.com/latchkey/latchkey/store"
 	"github.com/latchkey/latchkey/store/envelope"
+	"github.com/latchkey/latchkey/store/parts"
 )
 
 // maxTag bounds a grant id that a message states.
@@ -57,15 +57,23 @@ func userOf(name string, d *delivery, body []byte) string {
 // connect goes if all of its accounts are covered; what else is in it would
 // be lost.
 func (p *DeadLetters) Erase(ctx context.Context, scope store.Scope, at time.Time) error {
+	whole := scope.Broker == "" && scope.Account == ""
 	_, err := refresher.Shred(ctx, p.JS, p.Subjects.DeadLetterStream(), p.Subjects.DeadLettersOf(store.UserTag(scope.User)), func(msg *jetstream.RawStreamMsg) (bool, error) {
-		var letter DeadLetter
-		if json.Unmarshal(msg.Data, &letter) != nil || letter.StoredAt.After(at) {
+		if p.isPart(msg) { // also one that no letter names, since a worker died over it
+			return whole && !parts.Stored(msg).After(at), nil
+		}
+		letter := p.parked(msg)
+		if letter.StoredAt.After(at) {
 			return false, nil
 		}
-		if scope.Broker == "" && scope.Account == "" {
+		if whole {
 			return true, nil
 		}
-		return p.covered(ctx, letter, scope)
+		covered, err := p.covered(ctx, letter.DeadLetter, scope)
+		if covered && err == nil {
+			err = p.Drop(ctx, letter)
+		}
+		return false, err
 	})
 	if err != nil {
 		return fmt.Errorf("erasing dead letters: %w", err)
@@ -79,7 +87,7 @@ func (p *DeadLetters) covered(ctx context.Context, letter DeadLetter, scope stor
 		return false, nil
 	}
 	body, err := p.Open(ctx, letter)
-	if errors.Is(err, envelope.ErrSealed) || errors.Is(err, envelope.ErrUnknownKey) || errors.Is(err, envelope.ErrWrappedKey) {
+	if errors.Is(err, parts.ErrMissing) || errors.Is(err, envelope.ErrSealed) || errors.Is(err, envelope.ErrUnknownKey) || errors.Is(err, envelope.ErrWrappedKey) {
 		return false, nil // as long as it does not open it holds nothing for anybody
 	}
 	if err != nil {

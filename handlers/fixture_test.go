@@ -46,7 +46,12 @@ type fixture struct {
 
 func newFixture(t testing.TB) *fixture {
 	t.Helper()
-	nc, err := nats.Connect(enginestest.NATS(t).URL())
+	return newFixtureOn(t, enginestest.NATS(t))
+}
+
+func newFixtureOn(t testing.TB, broker *enginestest.Broker) *fixture {
+	t.Helper()
+	nc, err := nats.Connect(broker.URL())
 	require.NoError(t, err)
 	t.Cleanup(nc.Close)
 	js, err := jetstream.New(nc)

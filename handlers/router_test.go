@@ -2,8 +2,6 @@ package handlers
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -129,16 +127,4 @@ func TestMessageIsKeptWhileItCannotBeParked(t *testing.T) {
 	require.Equal(t, 1, f.left(f.subjects.IntegrationStream()))
 	f.ensure()
 	require.Greater(t, f.letter().Attempts, 2*f.messages.MaxDeliver)
-}
-
-// A message that is as large as NATS allows must still fit among the dead
-// letters, sealed.
-func TestTheLargestMessageCanBeParked(t *testing.T) {
-	f := newFixture(t)
-	logo := make([]byte, 780_000)
-	_, err := rand.Read(logo)
-	require.NoError(t, err)
-	body := []byte(`{"logo":"` + base64.StdEncoding.EncodeToString(logo) + `"`)
-	require.Less(t, len(body), 1<<20)
-	require.NoError(t, f.dead.Park(t.Context(), events.IntegrationConnected, &delivery{Subject: f.subjects.Connected(), Attempt: 1}, body, "too large"))
 }

@@ -229,7 +229,7 @@ func (s *Streams) others() []jetstream.StreamConfig {
 	recovery := s.queueConfig()
 	recovery.Name = s.subjects.RecoveryStream()
 	recovery.Description = "Sealed answers of Mesh that wait for the database"
-	recovery.Subjects = []string{s.subjects.RecoveryAll()}
+	recovery.Subjects = []string{s.subjects.RecoveryAll(), s.subjects.RecoveryParts()}
 	recovery.Duplicates = 10 * time.Minute
 
 	lifecycle := base

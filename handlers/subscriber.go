@@ -186,7 +186,7 @@ func (s *Subscriber) handle(ctx context.Context, m jetstream.Msg, f *feed) {
 
 	d := &delivery{Subject: m.Subject(), Attempt: 1, Trace: tracing.FromHeader(m.Headers())}
 	if meta, err := m.Metadata(); err == nil {
-		d.Attempt, d.Stored = int(meta.NumDelivered), meta.Timestamp
+		d.Attempt, d.Stored = int(meta.NumDelivered), firstStored(m.Headers(), meta.Timestamp)
 	}
 	msg := message.NewMessage(watermill.NewUUID(), m.Data())
 	// The handler's context outlives ctx: work under way is finished.

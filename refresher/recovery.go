@@ -2,6 +2,7 @@ package refresher
 
 import (
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -16,6 +17,7 @@ import (
 	"github.com/latchkey/latchkey/store"
 	"github.com/latchkey/latchkey/store/audit"
 	"github.com/latchkey/latchkey/store/envelope"
+	"github.com/latchkey/latchkey/store/parts"
 )
 
 // An answer that can't be written to the database goes to the recovery stream,
@@ -29,6 +31,10 @@ type recoveryEntry struct {
 	// it: a newer connect may write it in another case. Empty: as in the grant.
 	Broker string        `json:"broker,omitempty"`
 	Sealed envelope.Blob `json:"sealed"`
+	// Parts are the places in the stream where Sealed.Data lies if it is too large
+	// to stand here. They belong to ID.
+	Parts []uint64 `json:"parts,omitempty"`
+	ID    string   `json:"id,omitempty"`
 }
 
 // pending is an answer on its way into the database.
@@ -62,7 +68,7 @@ func recoveryBinding(g *store.Grant, epoch int64) envelope.Binding {
 	return b
 }
 
-func (p pending) entry(s envelope.Sealer, g *store.Grant) ([]byte, error) {
+func (p pending) entry(s envelope.Sealer, g *store.Grant) (recoveryEntry, error) {
 	plain := plainPending{
 		AccessToken: p.answer.AccessToken.Reveal(), RefreshToken: p.answer.RefreshToken.Reveal(),
 		ExpiresIn: p.answer.ExpiresIn, RefreshExpiresIn: p.answer.RefreshExpiresIn,
@@ -73,10 +79,13 @@ func (p pending) entry(s envelope.Sealer, g *store.Grant) ([]byte, error) {
 	}
 	encoded, err := json.Marshal(plain)
 	if err != nil {
-		return nil, errors.New("encoding a recovery entry failed")
+		return recoveryEntry{}, errors.New("encoding a recovery entry failed")
 	}
 	defer clear(encoded)
-	return json.Marshal(recoveryEntry{GrantID: g.ID, Epoch: p.epoch, Broker: g.BrokerType, Sealed: s.Seal(encoded, recoveryBinding(g, p.epoch))})
+	// The id makes an entry that was published twice one. A grant that was
+	// erased and connected anew counts its epochs from the start.
+	id := fmt.Sprintf("%s.%d.%d", g.ID, p.connectedAt.UnixMilli(), p.epoch)
+	return recoveryEntry{GrantID: g.ID, Epoch: p.epoch, Broker: g.BrokerType, ID: id, Sealed: s.Seal(encoded, recoveryBinding(g, p.epoch))}, nil
 }
 
 func openEntry(ctx context.Context, e *envelope.Envelope, entry recoveryEntry, g *store.Grant) (pending, error) {
@@ -111,53 +120,99 @@ var ErrRecoveryEntry = errors.New("recovery entry can't be applied")
 
 // Recover applies an entry of the recovery stream. It may run again, late, and
 // in any order: an answer that is not newer than what is stored changes
-// nothing. The error wraps ErrRecoveryEntry when trying again is useless.
+// nothing. The error wraps ErrRecoveryEntry when trying again is useless. After
+// nil the caller acknowledges the entry, whose parts are gone then.
 func (r *Refresher) Recover(ctx context.Context, body []byte) error {
-	var entry recoveryEntry
+	entry, err := r.recover(ctx, body)
+	if err == nil && len(entry.Parts) > 0 {
+		parts.Tidy(ctx, r.js, r.subjects.RecoveryStream(), entry.ID, entry.Parts)
+	}
+	return err
+}
+
+// recover is Recover for those who leave the entry where it is.
+func (r *Refresher) recover(ctx context.Context, body []byte) (entry recoveryEntry, err error) {
 	if json.Unmarshal(body, &entry) != nil || entry.GrantID == "" {
-		return fmt.Errorf("%w: not the JSON expected", ErrRecoveryEntry)
+		return entry, fmt.Errorf("%w: not the JSON expected", ErrRecoveryEntry)
 	}
 	g, err := r.store.Get(ctx, entry.GrantID)
 	if errors.Is(err, store.ErrNotFound) {
-		return nil // erased meanwhile: the tokens must not come back
+		return entry, nil // erased meanwhile: the tokens must not come back
 	}
 	if err != nil {
-		return err
+		return entry, err
 	}
-	p, err := openEntry(ctx, r.envelope, entry, g)
+	whole, err := r.gathered(ctx, entry)
+	if errors.Is(err, parts.ErrMissing) {
+		if g.Applied >= entry.Epoch {
+			return entry, nil // it was applied, and only its acknowledgement was lost
+		}
+		return entry, fmt.Errorf("%w: %w", ErrRecoveryEntry, err)
+	}
+	if err != nil {
+		return entry, err
+	}
+	p, err := openEntry(ctx, r.envelope, whole, g)
 	if errors.Is(err, envelope.ErrSealed) || errors.Is(err, envelope.ErrUnknownKey) {
-		return fmt.Errorf("%w: %w", ErrRecoveryEntry, err)
+		return entry, fmt.Errorf("%w: %w", ErrRecoveryEntry, err)
 	}
 	if err != nil {
-		return err
+		return entry, err
 	}
 	sealer, err := r.envelope.Sealer(ctx, g.UserID)
 	if err != nil {
-		return err
+		return entry, err
 	}
 	g, err = r.apply(ctx, g, p, sealer)
 	if err != nil {
-		return err
+		return entry, err
 	}
 	r.metrics.recovered.Inc()
 	r.dispatcher.Send(ctx, g)
-	return nil
+	return entry, nil
+}
+
+// gathered returns an entry with its sealed part, wherever that lies. The error
+// wraps parts.ErrMissing if it is not all there.
+func (r *Refresher) gathered(ctx context.Context, entry recoveryEntry) (recoveryEntry, error) {
+	if len(entry.Parts) == 0 {
+		return entry, nil
+	}
+	stream, err := r.js.Stream(ctx, r.subjects.RecoveryStream())
+	if err == nil {
+		entry.Sealed.Data, err = parts.Read(ctx, stream, entry.ID, entry.Parts)
+	}
+	if err != nil {
+		return entry, fmt.Errorf("reading the recovery entry of grant %s: %w", entry.GrantID, err)
+	}
+	return entry, nil
 }
 
 // rescue puts an answer into the recovery stream and waits for the stream's
 // acknowledgement.
 func (r *Refresher) rescue(ctx context.Context, g *store.Grant, p pending, sealer envelope.Sealer) error {
-	body, err := p.entry(sealer, g)
+	entry, err := p.entry(sealer, g)
 	if err != nil {
 		return err
 	}
-	// The id makes an entry that was published twice one. A grant that was
-	// erased and connected anew counts its epochs from the start.
-	id := fmt.Sprintf("%s.%d.%d", g.ID, p.connectedAt.UnixMilli(), p.epoch)
+	if sealed := entry.Sealed.Data; !parts.Fits(r.js, base64.StdEncoding.EncodedLen(len(sealed))) {
+		entry.Sealed.Data = nil
+		if entry.Parts, err = parts.Write(ctx, r.js, r.subjects.RecoveryPart(g.ID), entry.ID, p.sent, sealed); err != nil {
+			return fmt.Errorf("writing to the recovery stream: %w", err)
+		}
+	}
+	body, err := json.Marshal(entry)
+	if err != nil {
+		return fmt.Errorf("encoding a recovery entry: %w", err)
+	}
 	msg := nats.NewMsg(r.subjects.Recovery(g.ID))
 	msg.Data = body
 	tracing.Carry(ctx).Into(msg.Header)
-	if _, err := r.js.PublishMsg(ctx, msg, jetstream.WithMsgID(id)); err != nil {
+	ack, err := r.js.PublishMsg(ctx, msg, jetstream.WithMsgID(entry.ID))
+	if len(entry.Parts) > 0 && (err == nil && ack.Duplicate || parts.Refused(err)) {
+		parts.Tidy(ctx, r.js, r.subjects.RecoveryStream(), entry.ID, entry.Parts)
+	}
+	if err != nil {
 		return fmt.Errorf("writing to the recovery stream: %w", err)
 	}
 	r.metrics.rescued.Inc()
@@ -181,7 +236,8 @@ func (r *Refresher) recoverFirst(ctx context.Context, grantID string) error {
 		if err != nil {
 			return fmt.Errorf("looking into the recovery stream: %w", err)
 		}
-		if err := r.Recover(ctx, msg.Data); err != nil {
+		// The entry stays for its consumer, and its parts with it.
+		if _, err := r.recover(ctx, msg.Data); err != nil {
 			return err
 		}
 		next = msg.Sequence + 1

@@ -49,10 +49,14 @@ func Shred(ctx context.Context, js jetstream.JetStream, stream, subject string, 
 // shredCopies erases what holds tokens of a grant beside its document: answers
 // on their way into the database, and dead letters.
 func (d *Dispatcher) shredCopies(ctx context.Context, grantID string) error {
-	_, err := Shred(ctx, d.js, d.subjects.RecoveryStream(), d.subjects.Recovery(grantID), nil)
-	if err != nil {
-		return err
+	for _, from := range []struct{ stream, subject string }{
+		{d.subjects.RecoveryStream(), d.subjects.Recovery(grantID)},
+		{d.subjects.RecoveryStream(), d.subjects.RecoveryPart(grantID)},
+		{d.subjects.DeadLetterStream(), d.subjects.DeadLettersOf(grantID)},
+	} {
+		if _, err := Shred(ctx, d.js, from.stream, from.subject, nil); err != nil {
+			return err
+		}
 	}
-	_, err = Shred(ctx, d.js, d.subjects.DeadLetterStream(), d.subjects.DeadLettersOf(grantID), nil)
-	return err
+	return nil
 }

@@ -88,6 +88,7 @@ func Run(ctx context.Context, cfg config.Config, o Options) []Result {
 		{"kms", d.kms},
 		{"kms data keys", d.dataKeys},
 		{"mesh", d.mesh},
+		{"messages that come back", d.comeBack},
 		{"dead letters", d.deadLetters},
 		{"answers to recover", d.recovery},
 		{"overdue grants", d.overdue},

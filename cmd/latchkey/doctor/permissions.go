@@ -31,7 +31,7 @@ func (d *doctor) permissions(ctx context.Context) Result {
 	for _, p := range d.subjects.RefreshPartitions() {
 		publish = append(publish, p.Schedule(nobody))
 	}
-	publish = append(publish, d.subjects.Recovery(nobody), d.subjects.DeadLetter(nobody, "doctor"))
+	publish = append(publish, d.subjects.Recovery(nobody), d.subjects.RecoveryPart(nobody), d.subjects.DeadLetter(nobody, "doctor"))
 	if d.cfg.Audit.Mode != config.AuditOff {
 		publish = append(publish, d.subjects.Audit(nobody))
 	}

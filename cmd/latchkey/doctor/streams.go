@@ -10,6 +10,7 @@ import (
 
 	"github.com/latchkey/latchkey/events"
 	"github.com/latchkey/latchkey/handlers"
+	"github.com/latchkey/latchkey/store/parts"
 )
 
 const (
@@ -143,17 +144,45 @@ func (d *doctor) inboxes(ctx context.Context) Result {
 	return ok("no stream of this account stores replies to token requests")
 }
 
+// comeBack looks for messages that were delivered more than once and still wait.
+// None do for long in an installation that is well.
+func (d *doctor) comeBack(ctx context.Context) Result {
+	link, err := d.nats.get(ctx)
+	if err != nil {
+		return noNATS()
+	}
+	all, err := d.inspector(link, nil).Backlogs(ctx)
+	if errors.Is(err, jetstream.ErrConsumerNotFound) || errors.Is(err, jetstream.ErrStreamNotFound) {
+		return ok("no consumers yet")
+	}
+	if err != nil {
+		return failed("look at the check nats consumers", "%v", link.refusal(err))
+	}
+	var found []string
+	for _, b := range all {
+		if b.Redelivered > 0 {
+			found = append(found, fmt.Sprintf("%d on %s", b.Redelivered, b.Subject))
+		}
+	}
+	if len(found) > 0 {
+		return warning(`see "a message comes back later" in the workers' logs; if no engine is away, the error there says what is wrong with them`,
+			"messages that were tried before and wait: %s", strings.Join(found, ", "))
+	}
+	return ok("none")
+}
+
 func (d *doctor) deadLetters(ctx context.Context) Result {
-	return d.waiting(ctx, d.subjects.DeadLetterStream(), "dead letters", "latchkey deadletters list; cure the cause, then replay or drop them")
+	return d.waiting(ctx, d.subjects.DeadLetterStream(), d.subjects.DeadLetterParts(), "dead letters", "latchkey deadletters list; cure the cause, then replay or drop them")
 }
 
 func (d *doctor) recovery(ctx context.Context) Result {
-	return d.waiting(ctx, d.subjects.RecoveryStream(), "answers of Mesh that MongoDB did not take",
+	return d.waiting(ctx, d.subjects.RecoveryStream(), d.subjects.RecoveryParts(), "answers of Mesh that MongoDB did not take",
 		"keep NATS up and workers running until they are applied; if that takes longer than minutes, see the workers' logs")
 }
 
-// waiting counts the messages of a stream that is best empty.
-func (d *doctor) waiting(ctx context.Context, name, what, do string) Result {
+// waiting counts the messages of a stream that is best empty. Parts of messages
+// are not counted.
+func (d *doctor) waiting(ctx context.Context, name, partSubjects, what, do string) Result {
 	link, err := d.nats.get(ctx)
 	if err != nil {
 		return noNATS()
@@ -164,8 +193,13 @@ func (d *doctor) waiting(ctx context.Context, name, what, do string) Result {
 		return ok("no stream %s yet", name)
 	case err != nil:
 		return failed("look at the check nats streams", "looking at stream %s: %v", name, link.refusal(err))
-	case stream.CachedInfo().State.Msgs > 0:
-		return warning(do, "%d %s wait", stream.CachedInfo().State.Msgs, what)
+	}
+	n, err := parts.Whole(ctx, stream, partSubjects)
+	switch {
+	case err != nil:
+		return failed("look at the check nats streams", "looking at stream %s: %v", name, link.refusal(err))
+	case n > 0:
+		return warning(do, "%d %s wait", n, what)
 	}
 	return ok("none")
 }
