@@ -1,6 +1,8 @@
 package events
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"math"
 	"strings"
@@ -178,22 +180,36 @@ func (p *LinkPayload) check() error {
 
 const maxNameBytes = 512
 
-// cutNames shortens what only a human reads. Refusing a long name would lose
-// the tokens; keeping it could make an event too large for NATS.
-func (p *LinkPayload) cutNames() {
-	cut := func(s *string) {
-		if len(*s) > maxNameBytes {
-			*s = strings.ToValidUTF8((*s)[:maxNameBytes], "")
-		}
+// CutName shortens what only a human reads. Refusing a long name would lose the
+// tokens; keeping it could make an event too large for NATS.
+func CutName(name string) string {
+	if len(name) <= maxNameBytes {
+		return name
 	}
+	return strings.ToValidUTF8(name[:maxNameBytes], "")
+}
+
+// BoundedID returns an account id as it is, or, where it is longer than connects
+// may have them, a hash that stands for it: it names the account in documents,
+// events and replies, and the same id always has the same.
+func BoundedID(id string) string {
+	if len(id) <= maxNameBytes {
+		return id
+	}
+	sum := sha256.Sum256([]byte(id))
+	return "sha256-" + hex.EncodeToString(sum[:])
+}
+
+func (p *LinkPayload) cutNames() {
 	if a := p.AccessToken; a != nil {
-		cut(&a.BrokerName)
+		a.BrokerName = CutName(a.BrokerName)
 		for i := range a.AccountTokens {
-			cut(&a.AccountTokens[i].Account.AccountName)
+			account := &a.AccountTokens[i].Account
+			account.AccountName = CutName(account.AccountName)
 		}
 	}
 	if d := p.DelayedAuth; d != nil {
-		cut(&d.BrokerName)
+		d.BrokerName = CutName(d.BrokerName)
 	}
 }
 

@@ -1,6 +1,7 @@
 package events
 
 import (
+	"encoding/json"
 	"fmt"
 	"time"
 
@@ -51,6 +52,8 @@ type Lifecycle struct {
 	BrokerType string    `json:"brokerType"`
 	BrokerName string    `json:"brokerName,omitempty"`
 	Accounts   []Account `json:"accounts"`
+	// AccountsOmitted is how many more accounts the grant has than a message holds.
+	AccountsOmitted int `json:"accountsOmitted,omitempty"`
 	// Version is that of the grant's token set; it grows by one with each.
 	Version int64 `json:"version"`
 	// ExpiresAt is the access token's end. Absent: it has none, or none is known.
@@ -93,6 +96,52 @@ func (e LifecycleEvent) Encode() ([]byte, error) {
 		return nil, fmt.Errorf("encoding %s: %w", e.Kind, err)
 	}
 	return b, nil
+}
+
+// EncodeWithin is Encode for a message that may have no more than limit bytes:
+// display names are cut, and the last accounts are left out and counted, as far
+// as it takes. A limit that is too low even without accounts is exceeded.
+func (e LifecycleEvent) EncodeWithin(limit int) ([]byte, error) {
+	e.Data.BrokerName = CutName(e.Data.BrokerName)
+	accounts := make([]Account, len(e.Data.Accounts))
+	for i, a := range e.Data.Accounts {
+		accounts[i] = Account{AccountID: a.AccountID, AccountName: CutName(a.AccountName)}
+	}
+	e.Data.Accounts = accounts
+	whole, err := e.Encode()
+	if err != nil || len(whole) <= limit {
+		return whole, err
+	}
+	e.Data.Accounts, e.Data.AccountsOmitted = accounts[:0], e.Data.AccountsOmitted+len(accounts)
+	bare, err := e.Encode()
+	if err != nil {
+		return nil, err
+	}
+	room := limit - len(bare)
+	for n := range accounts {
+		encoded, err := json.Marshal(accounts[n])
+		if err != nil {
+			return nil, fmt.Errorf("encoding the accounts of %s: %w", e.Kind, err)
+		}
+		if room -= len(encoded) + 1; room < 0 { // with its comma
+			break
+		}
+		e.Data.Accounts, e.Data.AccountsOmitted = accounts[:n+1], e.Data.AccountsOmitted-1
+	}
+	return e.Encode()
+}
+
+// FitLifecycle returns an encoded event in a form of no more than limit bytes:
+// as it is if it fits, else as EncodeWithin would have it.
+func FitLifecycle(body []byte, limit int) ([]byte, error) {
+	if len(body) <= limit {
+		return body, nil
+	}
+	e, err := DecodeLifecycle(body)
+	if err != nil {
+		return nil, err
+	}
+	return e.EncodeWithin(limit)
 }
 
 // DecodeLifecycle reads what Encode wrote. Every error is an *InvalidError.

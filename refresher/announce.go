@@ -20,11 +20,11 @@ type Announcer struct {
 // Announce adds a lifecycle event about the grant as it now is.
 func (a Announcer) Announce(g *store.Grant, kind string, reason events.Reason) error {
 	e := events.LifecycleEvent{ID: a.NewID(), Kind: kind, Time: store.Milli(a.Now()), Data: g.Lifecycle(reason)}
-	data, err := e.Encode()
+	out := a.outbox(g)
+	data, err := e.EncodeWithin(eventRoom(out))
 	if err != nil {
 		return fmt.Errorf("announcing grant %s: %w", g.ID, err)
 	}
-	out := a.outbox(g)
 	out.Events = append(out.Events, store.OutboxEvent{ID: e.ID, Subject: a.Subjects.Lifecycle(kind, g.UserID), Data: data})
 	return nil
 }

@@ -169,7 +169,9 @@ func (d *Dispatcher) publishOutbox(ctx context.Context, g *store.Grant) (out pub
 	}
 	for _, e := range g.Outbox.Events {
 		msg := nats.NewMsg(e.Subject)
-		msg.Data = e.Data
+		if msg.Data, err = events.FitLifecycle(e.Data, int(d.js.Conn().MaxPayload())-headerRoom); err != nil {
+			return out, fmt.Errorf("publishing an event of grant %s: %w", g.ID, err)
+		}
 		msg.Header.Set("Content-Type", "application/cloudevents+json")
 		ack, err := d.publish(ctx, msg, kindOf(e.Subject), e.Trace, tracing.Grant(g.ID, g.BrokerType, g.Version), jetstream.WithMsgID(e.ID))
 		if err != nil {

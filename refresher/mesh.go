@@ -127,6 +127,9 @@ func (m *Mesh) Refresh(ctx context.Context, r RefreshRequest) (answer Answer, er
 		return Answer{}, f
 	}
 	a := in.answer()
+	if a.size() > maxAnswer {
+		return Answer{}, &Failure{Class: Transient, Ambiguous: true, Detail: "larger than can be kept"}
+	}
 	if a.RefreshToken.Equal(r.RefreshToken) {
 		a.RefreshToken = secret.Text{} // an echo replaces nothing
 	}

@@ -25,35 +25,35 @@ type Settler struct {
 	Retention time.Duration
 	// Rand yields numbers in [0, 1).
 	Rand func() float64
+	// LeftOut, if set, is told how many accounts of an answer a grant can't hold.
+	LeftOut func(g *store.Grant, accounts int)
 }
 
 // Answered applies the tokens of an answer: the caller seals the returned set
-// for g's new version. sent is when the request went out, from which stated
+// for g's new version. What one grant can't hold of it is left out: display
+// names first, then accounts, never the refresh token. sent is when the request went out, from which stated
 // lifetimes count (the institution's clock started no earlier).
 func (s Settler) Answered(g *store.Grant, tokens store.TokenSet, a Answer, renewed bool, epoch int64, sent time.Time) (store.TokenSet, error) {
 	sent = store.Milli(sent)
+	a = bounded(a)
 	access := nextLife(g.Access, sent, a.ExpiresIn)
 	g.Access = access
-	for _, in := range spreadOver(g, a) {
-		if account := g.Account(in.ID); account == nil {
-			g.Accounts = append(g.Accounts, store.Account{ID: in.ID, Name: in.Name, ExpiresAt: access.ExpiresAt})
-		} else {
-			account.ExpiresAt = access.ExpiresAt
-			if in.Name != "" {
-				account.Name = in.Name
-			}
-		}
-		kept := tokens.Account(in.ID)
-		if kept == nil {
-			tokens.Accounts = append(tokens.Accounts, store.AccountToken{AccountID: in.ID})
-			kept = &tokens.Accounts[len(tokens.Accounts)-1]
-		}
-		kept.AccessToken = in.AccessToken
-		if !in.TokenID.Empty() {
-			kept.TokenID = in.TokenID
+	rotated := !a.RefreshToken.Empty() && !a.RefreshToken.Equal(tokens.RefreshToken)
+	if rotated {
+		tokens.RefreshToken = a.RefreshToken
+	}
+	brought := spreadOver(g, a)
+	m := newMerger(g, &tokens)
+	m.makeRoom(brought)
+	left := 0
+	for _, in := range brought {
+		if !m.add(in, access) {
+			left++
 		}
 	}
-	rotated := !a.RefreshToken.Empty() && !a.RefreshToken.Equal(tokens.RefreshToken)
+	if left > 0 && s.LeftOut != nil {
+		s.LeftOut(g, left)
+	}
 	if rotated || a.RefreshExpiresIn > 0 {
 		next := nextLife(g.Refresh, sent, a.RefreshExpiresIn)
 		if !rotated && restates(next, g.Refresh) {
@@ -61,10 +61,7 @@ func (s Settler) Answered(g *store.Grant, tokens store.TokenSet, a Answer, renew
 		}
 		g.Refresh = next
 	}
-	switch {
-	case rotated:
-		tokens.RefreshToken = a.RefreshToken
-	case renewed && g.Refresh != nil:
+	if renewed && !rotated && g.Refresh != nil {
 		g.Refresh.Asked = &sent
 	}
 
@@ -108,6 +105,10 @@ func restates(next, before *store.Life) bool {
 // its user), unless the grant has none yet or the answer speaks of no other.
 func spreadOver(g *store.Grant, a Answer) []AnsweredAccount {
 	var known, all []AnsweredAccount
+	own := make(map[string]bool, len(g.Accounts))
+	for _, account := range g.Accounts {
+		own[account.ID] = true
+	}
 	for _, in := range a.Accounts {
 		if in.AccessToken.Empty() {
 			in.AccessToken = a.AccessToken
@@ -119,7 +120,7 @@ func spreadOver(g *store.Grant, a Answer) []AnsweredAccount {
 			continue
 		}
 		all = append(all, in)
-		if g.Account(in.ID) != nil {
+		if own[in.ID] {
 			known = append(known, in)
 		}
 	}

@@ -211,6 +211,9 @@ func (w *worker) assemble(ctx context.Context) error {
 		Grace:       cfg.Refresh.Grace,
 		Retention:   cfg.Retention.Expired,
 		Rand:        rand.Float64,
+		LeftOut: func(g *store.Grant, accounts int) {
+			w.log.Error("an answer of Mesh is larger than a grant can hold; the last accounts are left out", zap.String("grant", g.ID), zap.String("broker", g.BrokerType), zap.Int("accounts", accounts))
+		},
 	}
 	dispatcher := refresher.NewDispatcher(w.js, w.db, w.subj, cfg.Refresh.Horizon, w.now, w.log, w.reg)
 	dispatcher.Tracer = w.traces.tracer

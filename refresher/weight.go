@@ -1,0 +1,167 @@
+package refresher
+
+import (
+	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/store"
+)
+
+// Bounds of what one grant holds, in bytes. MongoDB takes documents of 16 MiB, of
+// which the sealed token set, the accounts and the outbox are all that can be
+// large.
+const (
+	maxTokens   = 9 << 20
+	maxAccounts = 3 << 20
+	maxOutbox   = 2 << 20
+	// maxEvent is what one event takes, while the outbox has room: as much as the
+	// accounts of a connect may, with all else.
+	maxEvent = 576 << 10
+	// accountOverhead is what MongoDB and JSON add to the texts of an account.
+	accountOverhead = 96
+	// headerRoom is left for the headers of an event in a NATS message.
+	headerRoom = 4 << 10
+)
+
+// eventRoom is how large the next event may be. An outbox that NATS has not taken
+// for long still gets events, without accounts.
+func eventRoom(out *store.Outbox) int {
+	left := maxOutbox
+	for _, e := range out.Events {
+		left -= len(e.Data)
+	}
+	return min(left, maxEvent)
+}
+
+// textSize is what a text takes in JSON at most.
+func textSize(s string) int {
+	size := len(s)
+	for i := range len(s) {
+		if s[i] < ' ' || s[i] == '"' || s[i] == '\\' {
+			size += 5 // \u00XX
+		}
+	}
+	return size
+}
+
+func tokenSize(t store.AccountToken) int {
+	return textSize(t.AccountID) + textSize(t.AccessToken.Reveal()) + textSize(t.TokenID.Reveal()) + accountOverhead
+}
+
+func accountSize(id, name string) int { return textSize(id) + textSize(name) + accountOverhead }
+
+// merger puts the accounts of an answer into a grant and its token set, as far
+// as there is room.
+type merger struct {
+	g      *store.Grant
+	tokens *store.TokenSet
+	// Places in g.Accounts and tokens.Accounts, by id.
+	accounts, kept map[string]int
+	// What these take.
+	accountsSize, tokensSize int
+}
+
+// newMerger counts what is there. The refresh token, without which all else is
+// worth nothing for long, has its room first.
+func newMerger(g *store.Grant, tokens *store.TokenSet) *merger {
+	m := &merger{g: g, tokens: tokens, accounts: map[string]int{}, kept: map[string]int{}}
+	for i, a := range g.Accounts {
+		m.accounts[a.ID] = i
+		m.accountsSize += accountSize(a.ID, a.Name)
+	}
+	m.tokensSize = textSize(tokens.RefreshToken.Reveal()) + textSize(tokens.TradeToken.Reveal()) + accountOverhead
+	for i, t := range tokens.Accounts {
+		m.kept[t.AccountID] = i
+		m.tokensSize += tokenSize(t)
+	}
+	return m
+}
+
+// makeRoom drops the access tokens of accounts that an answer does not bring if
+// what it brings does not fit beside them: those end soon, and come again.
+func (m *merger) makeRoom(brought []AnsweredAccount) {
+	size, fresh := m.tokensSize, make(map[string]bool, len(brought))
+	for _, in := range brought {
+		fresh[in.ID] = true
+		size += tokenSize(store.AccountToken{AccountID: in.ID, AccessToken: in.AccessToken, TokenID: in.TokenID})
+	}
+	if size <= maxTokens {
+		return
+	}
+	var left []store.AccountToken
+	for _, t := range m.tokens.Accounts {
+		if fresh[t.AccountID] {
+			left = append(left, t)
+		}
+	}
+	m.tokens.Accounts = left
+	*m = *newMerger(m.g, m.tokens)
+}
+
+// add takes an account with its access token in, and reports whether there was
+// room for it.
+func (m *merger) add(in AnsweredAccount, access *store.Life) bool {
+	token := store.AccountToken{AccountID: in.ID, AccessToken: in.AccessToken, TokenID: in.TokenID}
+	at, kept := m.kept[in.ID]
+	size := m.tokensSize
+	if kept {
+		before := m.tokens.Accounts[at]
+		if token.TokenID.Empty() {
+			token.TokenID = before.TokenID
+		}
+		size -= tokenSize(before)
+	}
+	if size += tokenSize(token); size > maxTokens || !m.name(in, access) {
+		return false
+	}
+	m.tokensSize = size
+	if kept {
+		m.tokens.Accounts[at] = token
+		return true
+	}
+	m.kept[in.ID] = len(m.tokens.Accounts)
+	m.tokens.Accounts = append(m.tokens.Accounts, token)
+	return true
+}
+
+// name has an account stand in the grant, with its name if there is room for it.
+func (m *merger) name(in AnsweredAccount, access *store.Life) bool {
+	at, known := m.accounts[in.ID]
+	if !known {
+		if m.accountsSize+accountSize(in.ID, "") > maxAccounts {
+			return false
+		}
+		at = len(m.g.Accounts)
+		m.accounts[in.ID] = at
+		m.g.Accounts = append(m.g.Accounts, store.Account{ID: in.ID})
+		m.accountsSize += accountSize(in.ID, "")
+	}
+	account := &m.g.Accounts[at]
+	account.ExpiresAt = access.ExpiresAt
+	if in.Name == "" {
+		return true
+	}
+	if size := m.accountsSize + accountSize(in.ID, in.Name) - accountSize(in.ID, account.Name); size <= maxAccounts {
+		account.Name, m.accountsSize = in.Name, size
+	}
+	return true
+}
+
+// bounded cuts the names and ids of an answer to what connects may have.
+func bounded(a Answer) Answer {
+	accounts := make([]AnsweredAccount, len(a.Accounts))
+	for i, in := range a.Accounts {
+		in.ID, in.Name = events.BoundedID(in.ID), events.CutName(in.Name)
+		accounts[i] = in
+	}
+	a.Accounts = accounts
+	return a
+}
+
+// size is what an answer takes in memory. Decoding can make it larger than what
+// came: an invalid byte becomes a character of three.
+func (a Answer) size() int {
+	size := len(a.AccessToken.Reveal()) + len(a.RefreshToken.Reveal())
+	for _, in := range a.Accounts {
+		size += len(in.ID) + len(in.Name) + len(in.AccessToken.Reveal()) + len(in.TokenID.Reveal())
+	}
+	return size
+}
