@@ -2,28 +2,76 @@ package events
 
 import (
 	"bytes"
+	"encoding/base64"
+	"regexp"
+	"slices"
+	"strings"
 
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// PeekUser returns the user whom a body names before whatever is wrong with it,
-// so that an erasure finds it. It serves no other purpose: a body that does not
-// decode is nobody's. False: none is named, or none that could be a user.
-func PeekUser(body []byte) (userID string, ok bool) {
-	d := jsontext.NewDecoder(bytes.NewReader(body), jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
+// PeekUsers returns the users whom a body names where a decoder would look,
+// whatever is wrong with it, so that an erasure finds it. Of a body that decodes
+// it is the one that the decoder says; a body that names several does not decode.
+// It serves no other purpose: a body that does not decode is nobody's.
+func PeekUsers(body []byte) []string {
 	var p peeked
-	p.object(d, true) // what came before an error counts
-	userID = p.plain
-	if p.wrapped != "" && (p.event || userID == "") {
-		userID = p.wrapped
+	whole := p.read(trimBOM(body), true)
+	found, other := p.plain, p.wrapped
+	if p.event {
+		found, other = other, found
 	}
-	return userID, CheckUserID(userID) == nil
+	users := valid(found)
+	if len(users) == 0 {
+		users = valid(other)
+	}
+	if len(users) == 0 && !whole {
+		users = valid(scan(body))
+	}
+	return users
 }
+
+// maxPeeked bounds how many users one body is found by.
+const maxPeeked = 16
+
+// valid returns those that could be users, each once.
+func valid(ids []string) []string {
+	var out []string
+	for _, id := range ids {
+		if CheckUserID(id) == nil && !slices.Contains(out, id) && len(out) < maxPeeked {
+			out = append(out, id)
+		}
+	}
+	return out
+}
+
+// member is a userId in what is no JSON.
+var member = regexp.MustCompile(`"userId"\s*:\s*("(?:[^"\\]|\\.)*")`)
+
+// scan looks for users in what is no JSON.
+func scan(body []byte) []string {
+	var out []string
+	for _, found := range member.FindAllSubmatch(body, maxPeeked) {
+		if id, err := jsontext.AppendUnquote(nil, found[1]); err == nil {
+			out = append(out, string(id))
+		}
+	}
+	return out
+}
+
+func trimBOM(body []byte) []byte { return bytes.TrimPrefix(body, []byte("\xef\xbb\xbf")) }
 
 // peeked is what was found in a body.
 type peeked struct {
-	plain, wrapped string // userId of the body, and of its data
-	event          bool   // the body is a CloudEvents message
+	plain, wrapped []string // userId of the body, and of its data
+	event          bool     // the body is a CloudEvents message
+}
+
+// read reads a JSON object; false: it is none, or not well-formed. What came
+// before an error counts.
+func (p *peeked) read(body []byte, outer bool) (ok bool) {
+	d := jsontext.NewDecoder(bytes.NewReader(body), jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
+	return p.object(d, outer)
 }
 
 // object reads an object to its end or the first error.
@@ -43,14 +91,21 @@ func (p *peeked) object(d *jsontext.Decoder, outer bool) (ok bool) {
 				return false
 			}
 			if outer {
-				p.plain = value.String()
+				p.plain = append(p.plain, value.String())
 			} else {
-				p.wrapped = value.String()
+				p.wrapped = append(p.wrapped, value.String())
 			}
 		case outer && key == "data" && kind == '{':
 			if !p.object(d, false) {
 				return false
 			}
+		case outer && (key == "data" || key == "data_base64") && kind == '"':
+			value, err := d.ReadToken()
+			if err != nil {
+				return false
+			}
+			p.read(trimBOM([]byte(value.String())), false)
+			p.read(trimBOM(fromBase64(value.String())), false)
 		default:
 			p.event = p.event || outer && key == "specversion"
 			if d.SkipValue() != nil {
@@ -60,4 +115,14 @@ func (p *peeked) object(d *jsontext.Decoder, outer bool) (ok bool) {
 	}
 	_, err := d.ReadToken()
 	return err == nil
+}
+
+// fromBase64 decodes any of the usual forms; what is none of them gives nothing.
+func fromBase64(text string) []byte {
+	text = strings.TrimRight(strings.NewReplacer("-", "+", "_", "/", "\r", "", "\n", "").Replace(text), "=")
+	out, err := base64.RawStdEncoding.DecodeString(text)
+	if err != nil {
+		return nil
+	}
+	return out
 }

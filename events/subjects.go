@@ -121,6 +121,10 @@ func (s Subjects) RecoveryAll() string { return s.subject("latchkey.recovery.*")
 // whom it concerns.
 const UnknownTag = "unknown"
 
+// SeveralTag stands in the subject of a dead letter that names several users. It
+// lists their tags itself.
+const SeveralTag = "several"
+
 // DeadLetter is where a message that can't be handled is parked, by a tag of
 // whom it concerns, so that an erasure finds it, and the name of the message it
 // was.

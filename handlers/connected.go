@@ -38,7 +38,7 @@ func decodeConnected(ctx context.Context, keys *ConnectKeys, cfg config.Connect,
 		return events.Connected{}, err
 	}
 	defer clear(plaintext)
-	d.User, _ = events.PeekUser(plaintext)
+	d.Users = events.PeekUsers(plaintext)
 	return sealed.Decode(plaintext)
 }
 

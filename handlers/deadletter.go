@@ -45,6 +45,8 @@ type DeadLetter struct {
 	// Parts are the places in the stream where Sealed.Data lies if it is too large
 	// to stand here.
 	Parts []uint64 `json:"parts,omitempty"`
+	// Users are the tags of the users whom it names, if it names several.
+	Users []string `json:"users,omitempty"`
 	// BodyRemoved: the body was not kept, since it had to come sealed and did not.
 	BodyRemoved bool `json:"bodyRemoved,omitempty"`
 }
@@ -88,21 +90,29 @@ type DeadLetters struct {
 // Park seals a message and stores it among the dead letters, however large it
 // is. The message may be acknowledged only after Park has returned nil.
 func (p *DeadLetters) Park(ctx context.Context, message string, d *delivery, body []byte, reason string) error {
-	sealer, err := p.Envelope.Sealer(ctx, userOf(message, d, body))
+	users, err := p.users(ctx, message, d, body)
+	if err != nil {
+		return fmt.Errorf("parking a message: %w", err)
+	}
+	owner := ""
+	if len(users) == 1 {
+		owner = users[0]
+	}
+	sealer, err := p.Envelope.Sealer(ctx, owner)
 	if err != nil {
 		return fmt.Errorf("parking a message: %w", err)
 	}
 	letter := p.letter(message, d, reason)
 	letter.Format = formatPlain
 	letter.Sealed = sealer.Seal(body, letter.Binding())
-	return p.store(ctx, letter, p.tag(message, d, body))
+	return p.store(ctx, letter, p.tag(&letter, users, body))
 }
 
 // ParkWithoutBody tells of a message whose body may not be kept.
 func (p *DeadLetters) ParkWithoutBody(ctx context.Context, message string, d *delivery, body []byte, reason string) error {
 	letter := p.letter(message, d, reason)
 	letter.BodyRemoved = true
-	return p.store(ctx, letter, p.tag(message, d, body))
+	return p.store(ctx, letter, p.tag(&letter, events.PeekUsers(body), body))
 }
 
 func (p *DeadLetters) letter(message string, d *delivery, reason string) DeadLetter {

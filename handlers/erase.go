@@ -4,13 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/zap"
 
 	"github.com/latchkey/latchkey/config"
 	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/events/tracing"
 	"github.com/latchkey/latchkey/refresher"
 	"github.com/latchkey/latchkey/store"
 	"github.com/latchkey/latchkey/store/envelope"
@@ -21,44 +24,62 @@ import (
 const maxTag = 64
 
 // tag is by what an erasure finds a dead letter: its user, or its grant.
-func (p *DeadLetters) tag(name string, d *delivery, body []byte) string {
-	switch name {
+func (p *DeadLetters) tag(letter *DeadLetter, users []string, body []byte) string {
+	switch letter.Message {
 	case events.IntegrationConnected, events.IntegrationDisconnected:
-		if user := userOf(name, d, body); user != "" {
-			return store.UserTag(user)
+		if len(users) == 1 {
+			return store.UserTag(users[0])
+		}
+		for _, user := range users {
+			letter.Users = append(letter.Users, store.UserTag(user))
+		}
+		if len(users) > 1 {
+			return events.SeveralTag
 		}
 	case events.RefreshDueName:
 		if m, err := events.DecodeRefreshDue(body); err == nil && len(m.GrantID) <= maxTag {
 			return events.EncodeUserID(m.GrantID)
 		}
 	case RecoveryName:
-		return strings.TrimPrefix(d.Subject, p.Subjects.Recovery(""))
+		return strings.TrimPrefix(letter.Subject, p.Subjects.Recovery(""))
 	}
 	return events.UnknownTag
 }
 
-// userOf returns the user whom a message is about, empty if it can't be told.
-func userOf(name string, d *delivery, body []byte) string {
-	if name != events.IntegrationConnected && name != events.IntegrationDisconnected {
-		return ""
+// users returns the users whom a message names: of a sealed one, those in what
+// is sealed. While its key is away a message can't be parked: an erasure would
+// not find it. One that no key opens is nobody's, and holds nothing for anybody.
+func (p *DeadLetters) users(ctx context.Context, message string, d *delivery, body []byte) ([]string, error) {
+	if message != events.IntegrationConnected && message != events.IntegrationDisconnected {
+		return nil, nil
 	}
-	if d.User != "" {
-		return d.User
+	if len(d.Users) > 0 {
+		return d.Users, nil
 	}
-	user, ok := events.PeekUser(body)
-	if !ok {
-		return ""
+	sealed, err := events.DecodeSealedConnected(body)
+	if message != events.IntegrationConnected || sealed == nil || err != nil || p.Keys == nil {
+		return events.PeekUsers(body), nil
 	}
-	return user
+	plaintext, err := p.Keys.Open(ctx, sealed.JWE)
+	if err != nil {
+		if outage(err) && !envelope.Refused(err) {
+			return nil, err
+		}
+		return nil, nil
+	}
+	defer clear(plaintext)
+	return events.PeekUsers(plaintext), nil
 }
 
 // Erase drops the dead letters that hold what a disconnect covers and that
 // NATS took in until then. Of a disconnect that covers less than the user, a
 // connect goes if all of its accounts are covered; what else is in it would
-// be lost.
+// be lost. One that can't be judged or deleted keeps no other; after an error the
+// erasure has to be tried again.
 func (p *DeadLetters) Erase(ctx context.Context, scope store.Scope, at time.Time) error {
+	tag := store.UserTag(scope.User)
 	whole := scope.Broker == "" && scope.Account == ""
-	_, err := refresher.Shred(ctx, p.JS, p.Subjects.DeadLetterStream(), p.Subjects.DeadLettersOf(store.UserTag(scope.User)), func(msg *jetstream.RawStreamMsg) (bool, error) {
+	_, err := refresher.Shred(ctx, p.JS, p.Subjects.DeadLetterStream(), p.Subjects.DeadLettersOf(tag), func(msg *jetstream.RawStreamMsg) (bool, error) {
 		if p.isPart(msg) { // also one that no letter names, since a worker died over it
 			return whole && !parts.Stored(msg).After(at), nil
 		}
@@ -75,6 +96,16 @@ func (p *DeadLetters) Erase(ctx context.Context, scope store.Scope, at time.Time
 		}
 		return false, err
 	})
+	if whole { // what names several users is no message, so that none of it is lost to the others
+		_, severalErr := refresher.Shred(ctx, p.JS, p.Subjects.DeadLetterStream(), p.Subjects.DeadLettersOf(events.SeveralTag), func(msg *jetstream.RawStreamMsg) (bool, error) {
+			letter := p.parked(msg)
+			if p.isPart(msg) || letter.StoredAt.After(at) || !slices.Contains(letter.Users, tag) {
+				return false, nil
+			}
+			return false, p.Drop(ctx, letter)
+		})
+		err = errors.Join(err, severalErr)
+	}
 	if err != nil {
 		return fmt.Errorf("erasing dead letters: %w", err)
 	}
@@ -82,23 +113,18 @@ func (p *DeadLetters) Erase(ctx context.Context, scope store.Scope, at time.Time
 }
 
 // covered reports whether a dead letter holds nothing but accounts in a scope.
+// As long as it does not open it holds nothing for anybody: it stays, and only
+// what passes by itself is an error.
 func (p *DeadLetters) covered(ctx context.Context, letter DeadLetter, scope store.Scope) (bool, error) {
-	if letter.Message != events.IntegrationConnected {
+	if letter.Message != events.IntegrationConnected || letter.BodyRemoved {
 		return false, nil
 	}
-	body, err := p.Open(ctx, letter)
-	if errors.Is(err, parts.ErrMissing) || errors.Is(err, envelope.ErrSealed) || errors.Is(err, envelope.ErrUnknownKey) || errors.Is(err, envelope.ErrWrappedKey) {
-		return false, nil // as long as it does not open it holds nothing for anybody
-	}
+	in, err := p.connected(ctx, letter)
 	if err != nil {
-		return false, err
-	}
-	defer clear(body)
-	in, err := p.decode(ctx, body)
-	if err != nil {
-		if outage(err) {
+		if outage(err) && !envelope.Refused(err) {
 			return false, err
 		}
+		tracing.Log(ctx, p.Log).Warn("a dead letter does not open, and an erasure leaves it", zap.String("deadLetter", letter.ID), zap.Error(err))
 		return false, nil
 	}
 	for _, c := range grantsOf(in, letter.StoredAt) {
@@ -112,6 +138,16 @@ func (p *DeadLetters) covered(ctx context.Context, letter DeadLetter, scope stor
 		}
 	}
 	return true, nil
+}
+
+// connected returns the connect in a dead letter.
+func (p *DeadLetters) connected(ctx context.Context, letter DeadLetter) (events.Connected, error) {
+	body, err := p.Open(ctx, letter)
+	if err != nil {
+		return events.Connected{}, err
+	}
+	defer clear(body)
+	return p.decode(ctx, body)
 }
 
 // decode reads the body of a connect, sealed by its publisher or not.

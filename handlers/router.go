@@ -32,6 +32,7 @@ type Router struct {
 	deadLetters *DeadLetters
 	log         *zap.Logger
 	handled     *prometheus.CounterVec
+	failures    *failures
 	// Tracer is set before Run.
 	Tracer tracing.Tracer
 }
@@ -59,7 +60,7 @@ func NewRouter(routes []Route, sub message.Subscriber, messages config.Messages,
 		return nil, fmt.Errorf("making the message router: %w", err)
 	}
 	r := &Router{
-		router: wm, subscriber: sub, messages: messages, deadLetters: dead, log: log,
+		router: wm, subscriber: sub, messages: messages, deadLetters: dead, log: log, failures: newFailures(),
 		handled: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Namespace: "latchkey", Name: "messages_total", Help: "Messages by name and what became of them.",
 		}, []string{"message", "outcome"}),
@@ -106,12 +107,15 @@ func (r *Router) decide(route Route) message.NoPublishHandlerFunc {
 		ctx, end := r.startSpan(msg.Context(), route, d)
 		err := r.guard(ctx, route, msg)
 		if err == nil {
+			r.failures.forget(d)
 			end(outcomeDone, nil)
 			r.handled.WithLabelValues(route.Name, outcomeDone).Inc()
 			return nil
 		}
-		if reason, poison := r.poison(err, d); poison {
+		reason, failed, poison := r.poison(err, d)
+		if poison {
 			if parkErr := r.park(ctx, route.Name, msg, err, reason); parkErr == nil {
+				r.failures.forget(d)
 				end(outcomeParked, err)
 				r.handled.WithLabelValues(route.Name, outcomeParked).Inc()
 				return nil
@@ -120,7 +124,7 @@ func (r *Router) decide(route Route) message.NoPublishHandlerFunc {
 			}
 		}
 		end(outcomeRetry, err)
-		d.RetryIn = r.retryIn(err, d.Attempt)
+		d.RetryIn = r.retryIn(err, failed)
 		r.handled.WithLabelValues(route.Name, outcomeRetry).Inc()
 		tracing.Log(ctx, r.log).Warn("a message comes back later", zap.String("message", route.Name), zap.Int("attempt", d.Attempt), zap.Duration("in", d.RetryIn), zap.Error(err))
 		return errRetry
@@ -148,23 +152,23 @@ func (r *Router) guard(ctx context.Context, route Route, msg *message.Message) (
 	return route.Handle(ctx, msg)
 }
 
-// poison tells whether trying a message again is useless.
-func (r *Router) poison(err error, d *delivery) (reason string, poison bool) {
+// poison tells whether trying a message again is useless. failed is how often it
+// failed by its own fault, or, in an outage, how often it was tried at all.
+func (r *Router) poison(err error, d *delivery) (reason string, failed int, poison bool) {
 	var invalid *events.InvalidError
 	var unsealed *unsealedError
 	switch {
 	case errors.As(err, &unsealed):
-		return unsealed.Error(), true
+		return unsealed.Error(), d.Attempt, true
 	case errors.As(err, &invalid):
-		return invalid.Error(), true
+		return invalid.Error(), d.Attempt, true
 	case errors.Is(err, refresher.ErrRecoveryEntry):
-		return err.Error(), true
+		return err.Error(), d.Attempt, true
 	case outage(err):
-		return "", false
-	case d.Attempt >= r.messages.MaxDeliver:
-		return fmt.Sprintf("gave up after %d attempts: %v", d.Attempt, err), true
+		return "", d.Attempt, false
 	}
-	return "", false
+	failed = r.failures.add(d)
+	return fmt.Sprintf("gave up after %d failures, %d attempts in all: %v", failed, d.Attempt, err), failed, failed >= r.messages.MaxDeliver
 }
 
 // outage tells errors that pass when an engine is back. A message that meets
@@ -186,14 +190,14 @@ func jetStreamAway(err error) bool {
 	return errors.As(err, &api) && api.Code >= 500
 }
 
-// retryIn grows with the attempts; a lease tells by itself when it ends.
-func (r *Router) retryIn(err error, attempt int) time.Duration {
+// retryIn grows with the failures; a lease tells by itself when it ends.
+func (r *Router) retryIn(err error, failed int) time.Duration {
 	var leased *store.LeasedError
 	if errors.As(err, &leased) {
 		return min(max(time.Until(leased.Until), r.messages.Backoff.Min), r.messages.Backoff.Max)
 	}
 	d := r.messages.Backoff.Max
-	if shift := attempt - 1; shift < 32 {
+	if shift := failed - 1; shift < 32 {
 		d = min(r.messages.Backoff.Min<<max(shift, 0), r.messages.Backoff.Max)
 	}
 	return d/2 + time.Duration(rand.Float64()*float64(d)/2)

@@ -128,3 +128,65 @@ func TestMessageIsKeptWhileItCannotBeParked(t *testing.T) {
 	f.ensure()
 	require.Greater(t, f.letter().Attempts, 2*f.messages.MaxDeliver)
 }
+
+// TestOnlyItsOwnFailuresParkAMessage: whatever else brings a message back, and in
+// whatever order, it is parked by exactly as many failures of its own as it may
+// have.
+func TestOnlyItsOwnFailuresParkAMessage(t *testing.T) {
+	const (
+		outageOf = 'o' // an engine is away
+		leased   = 'l' // another worker is at work on its grant
+		failing  = 'f'
+		panicked = 'p'
+	)
+	f := newFixture(t)
+	for _, sequence := range []string{"fff", "ooooooofff", "ofofofofof", "ffoooooof", "pfp", "llllplllpllf", "ooolplofoolf"} {
+		t.Run(sequence, func(t *testing.T) {
+			var attempts atomic.Int32
+			stop := f.run(1, func(context.Context, *message.Message) error {
+				n := int(attempts.Add(1))
+				if n > len(sequence) {
+					t.Error("tried once more")
+					return nil
+				}
+				switch sequence[n-1] {
+				case outageOf:
+					return envelope.ErrKMS
+				case leased:
+					return &store.LeasedError{}
+				case panicked:
+					panic("a fault")
+				}
+				return errors.New("a fault")
+			})
+			defer stop()
+			f.publish("the body")
+			letter := f.letter()
+			require.EqualValues(t, len(sequence), attempts.Load())
+			require.Equal(t, len(sequence), letter.Attempts)
+			require.Contains(t, letter.Reason, "3 failures")
+			require.NoError(t, f.dead.Drop(t.Context(), f.only()))
+		})
+	}
+}
+
+// TestStopsOfWorkersParkNothing: deliveries that no handler has answered count
+// for nothing.
+func TestStopsOfWorkersParkNothing(t *testing.T) {
+	f := newFixture(t)
+	f.publish("the body")
+	consumer, err := f.streams.Consumer(t.Context(), f.subjects.IntegrationStream(), f.subjects.Connected(), 1)
+	require.NoError(t, err)
+	for range 2 * f.messages.MaxDeliver {
+		msg, err := consumer.Next()
+		require.NoError(t, err)
+		require.NoError(t, msg.Nak())
+	}
+	var attempts atomic.Int32
+	f.run(1, func(context.Context, *message.Message) error {
+		attempts.Add(1)
+		return errors.New("a fault")
+	})
+	require.Equal(t, 3*f.messages.MaxDeliver, f.letter().Attempts)
+	require.EqualValues(t, f.messages.MaxDeliver, attempts.Load())
+}

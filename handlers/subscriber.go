@@ -57,8 +57,10 @@ type delivery struct {
 	Subject string
 	Attempt int
 	Stored  time.Time
-	// User is whom the body of a sealed message names, once it was opened.
-	User string
+	// Users are whom the body of a sealed message names, once it was opened.
+	Users []string
+	// place is where the message lies; zero: not known.
+	place place
 	// Trace is the trace in which the message was sent.
 	Trace tracing.Carried
 	// RetryIn is when a message that is not acknowledged comes back.
@@ -187,6 +189,7 @@ func (s *Subscriber) handle(ctx context.Context, m jetstream.Msg, f *feed) {
 	d := &delivery{Subject: m.Subject(), Attempt: 1, Trace: tracing.FromHeader(m.Headers())}
 	if meta, err := m.Metadata(); err == nil {
 		d.Attempt, d.Stored = int(meta.NumDelivered), firstStored(m.Headers(), meta.Timestamp)
+		d.place = place{meta.Stream, meta.Sequence.Stream}
 	}
 	msg := message.NewMessage(watermill.NewUUID(), m.Data())
 	// The handler's context outlives ctx: work under way is finished.

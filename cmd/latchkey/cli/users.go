@@ -34,6 +34,9 @@ type erasure struct {
 	Events bool `json:"events"`
 	// Suspects are dead letters of nobody known that mention the user.
 	Suspects []string `json:"suspects"`
+	// Unopened are dead letters of nobody known that don't open: whom they concern
+	// can't be told.
+	Unopened []string `json:"unopened"`
 }
 
 func (a *app) eraseUser() *cobra.Command {
@@ -47,7 +50,8 @@ until workers have erased it: the grants with their tokens and schedules, answer
 on their way into the database, and dead letters. Subscribers get token.revoked.
 
 Dead letters that name no user are opened (which needs KMS) and those that
-mention the user are reported; whether to drop them is for you to decide.
+mention the user are reported; whether to drop them is for you to decide. So are
+those that don't open.
 
 --events also erases what the lifecycle stream holds of the user, but for
 token.revoked, which subscribers may still have to learn.`,
@@ -97,6 +101,9 @@ token.revoked, which subscribers may still have to learn.`,
 			for _, id := range report.Suspects {
 				rows = append(rows, []string{"mentioned in dead letter", id})
 			}
+			for _, id := range report.Unopened {
+				rows = append(rows, []string{"dead letter that does not open", id})
+			}
 			return printTable(cmd.OutOrStdout(), rows...)
 		})
 	}
@@ -112,7 +119,7 @@ type eraser struct {
 }
 
 func (e *eraser) erase(ctx context.Context, timeout time.Duration, eventsToo bool) (erasure, error) {
-	report := erasure{User: e.user, Suspects: []string{}}
+	report := erasure{User: e.user, Suspects: []string{}, Unopened: []string{}}
 	grants, err := e.db.ByUser(ctx, e.user)
 	if err != nil {
 		return report, err
@@ -185,14 +192,16 @@ func (e *eraser) look(ctx context.Context, report *erasure) error {
 			return err
 		}
 		switch {
-		case letter.Tag == store.UserTag(e.user):
+		case letter.Tag == store.UserTag(e.user) || slices.Contains(letter.Users, store.UserTag(e.user)):
 			report.DeadLetters++
 		case letter.Tag == events.UnknownTag && letter.Sealed.KeyID != "":
 			mentioned, err := e.mentioned(ctx, letter.DeadLetter)
-			if err != nil {
-				return err
-			}
-			if mentioned {
+			switch {
+			case ctx.Err() != nil:
+				return ctx.Err()
+			case err != nil:
+				report.Unopened = append(report.Unopened, letter.ID)
+			case mentioned:
 				report.Suspects = append(report.Suspects, letter.ID)
 			}
 		}
@@ -216,7 +225,7 @@ func (e *eraser) mentioned(ctx context.Context, letter handlers.DeadLetter) (boo
 		return false, err
 	}
 	defer clear(body)
-	return bytes.Contains(body, quoted) || bytes.Contains(body, []byte(`"`+e.user+`"`)), nil
+	return slices.Contains(events.PeekUsers(body), e.user) || bytes.Contains(body, quoted) || bytes.Contains(body, []byte(`"`+e.user+`"`)), nil
 }
 
 // purgeEvents erases the user's lifecycle events but for token.revoked.
