@@ -140,7 +140,7 @@ func TestOnlyItsOwnFailuresParkAMessage(t *testing.T) {
 		panicked = 'p'
 	)
 	f := newFixture(t)
-	for _, sequence := range []string{"fff", "ooooooofff", "ofofofofof", "ffoooooof", "pfp", "llllplllpllf", "ooolplofoolf"} {
+	for _, sequence := range []string{"fff", "ooooooofff", "ofofof", "ffoooooof", "pfp", "llllplllpllf", "ooolplofoolf"} {
 		t.Run(sequence, func(t *testing.T) {
 			var attempts atomic.Int32
 			stop := f.run(1, func(context.Context, *message.Message) error {

@@ -16,7 +16,7 @@ const (
 	// accounts of a connect may, with all else.
 	maxEvent = 576 << 10
 	// accountOverhead is what MongoDB and JSON add to the texts of an account.
-	accountOverhead = 96
+	accountOverhead = 64
 	// headerRoom is left for the headers of an event in a NATS message.
 	headerRoom = 4 << 10
 )
@@ -57,6 +57,8 @@ type merger struct {
 	accounts, kept map[string]int
 	// What these take.
 	accountsSize, tokensSize int
+	// reserved is what the accounts that are still to come take without their names.
+	reserved int
 }
 
 // newMerger counts what is there. The refresh token, without which all else is
@@ -77,7 +79,9 @@ func newMerger(g *store.Grant, tokens *store.TokenSet) *merger {
 
 // makeRoom drops the access tokens of accounts that an answer does not bring if
 // what it brings does not fit beside them: those end soon, and come again.
+// Accounts come before the names of others.
 func (m *merger) makeRoom(brought []AnsweredAccount) {
+	defer m.reserve(brought)
 	size, fresh := m.tokensSize, make(map[string]bool, len(brought))
 	for _, in := range brought {
 		fresh[in.ID] = true
@@ -94,6 +98,14 @@ func (m *merger) makeRoom(brought []AnsweredAccount) {
 	}
 	m.tokens.Accounts = left
 	*m = *newMerger(m.g, m.tokens)
+}
+
+func (m *merger) reserve(brought []AnsweredAccount) {
+	for _, in := range brought {
+		if _, known := m.accounts[in.ID]; !known {
+			m.reserved += accountSize(in.ID, "")
+		}
+	}
 }
 
 // add takes an account with its access token in, and reports whether there was
@@ -133,13 +145,14 @@ func (m *merger) name(in AnsweredAccount, access *store.Life) bool {
 		m.accounts[in.ID] = at
 		m.g.Accounts = append(m.g.Accounts, store.Account{ID: in.ID})
 		m.accountsSize += accountSize(in.ID, "")
+		m.reserved -= accountSize(in.ID, "")
 	}
 	account := &m.g.Accounts[at]
 	account.ExpiresAt = access.ExpiresAt
 	if in.Name == "" {
 		return true
 	}
-	if size := m.accountsSize + accountSize(in.ID, in.Name) - accountSize(in.ID, account.Name); size <= maxAccounts {
+	if size := m.accountsSize + accountSize(in.ID, in.Name) - accountSize(in.ID, account.Name); size+m.reserved <= maxAccounts {
 		account.Name, m.accountsSize = in.Name, size
 	}
 	return true

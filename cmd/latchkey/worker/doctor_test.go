@@ -242,7 +242,7 @@ func (h *harness) examineConnections() {
 			o.Users = []*server.User{
 				{Username: "off", Password: "password-of-off", Account: off},
 				{Username: "narrow", Password: "password-of-narrow", Permissions: &server.Permissions{
-					Publish:   &server.SubjectPermission{Allow: []string{"$JS.API.>", "refresh.schedule.*", "latchkey.recovery.*", "latchkey.deadletter.>"}},
+					Publish:   &server.SubjectPermission{Allow: []string{"$JS.API.>", "refresh.schedule.*", "latchkey.recovery.*", "latchkey.recovery.*.part", "latchkey.deadletter.>"}},
 					Subscribe: &server.SubjectPermission{Allow: []string{"_INBOX.>"}},
 				}},
 			}
