@@ -164,13 +164,13 @@ func TestAnOutboxStaysSmall(t *testing.T) {
 func heavyAnswers() map[string]refresher.Answer {
 	accounts := func(n int, name, access string) (out []refresher.AnsweredAccount) {
 		for i := range n {
-			out = append(out, refresher.AnsweredAccount{ID: fmt.Sprintf("account-%d", i), Name: name, AccessToken: text(fmt.Sprint(access, i))})
+			out = append(out, refresher.AnsweredAccount{ID: fmt.Sprintf("account-%0300d", i), Name: name, AccessToken: text(fmt.Sprint(access, i))})
 		}
 		return out
 	}
 	return map[string]refresher.Answer{
 		"a name of 1.2 MB":           {Accounts: accounts(1, strings.Repeat("n", 1_200_000), "a"), RefreshToken: text("r")},
-		"20,000 accounts":            {Accounts: accounts(20_000, "A name", "an access token "), RefreshToken: text("r")},
+		"accounts of 1 MB":           {Accounts: accounts(3000, "A name", "an access token "), RefreshToken: text("r")},
 		"an access token of 5 MB":    {Accounts: accounts(1, "", strings.Repeat("a", 5_000_000)), RefreshToken: text("r")},
 		"a refresh token of 7.5 MiB": {Accounts: accounts(1, "", "a"), RefreshToken: text(strings.Repeat("<", 15*mebibyte/2))},
 	}
