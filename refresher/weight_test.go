@@ -3,6 +3,7 @@ package refresher_test
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -197,7 +198,10 @@ func heavyBody(t *testing.T, a refresher.Answer) []byte {
 func TestHeavyAnswersAreStoredAndTold(t *testing.T) {
 	r := newRig(t)
 	var next []byte
-	mesh := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(next) }))
+	mesh := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body) // a server that closes before it has read all resets the connection
+		_, _ = w.Write(next)
+	}))
 	t.Cleanup(mesh.Close)
 	r.meshURL = mesh.URL
 	w := r.worker("a")
