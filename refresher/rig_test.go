@@ -52,8 +52,10 @@ type rig struct {
 	kmsURL   string
 	sim      *meshsim.Server
 	meshURL  string
-	logs     *observer.ObservedLogs
-	log      *zap.Logger
+	// dbTimeout is the workers' mongodb.timeout.
+	dbTimeout time.Duration
+	logs      *observer.ObservedLogs
+	log       *zap.Logger
 
 	// held takes the calls that hold stopped; each goes on when let receives.
 	held, let chan struct{}
@@ -65,7 +67,7 @@ func newRig(t *testing.T) *rig {
 	t.Helper()
 	r := &rig{
 		t: t, clock: &clock{now: store.Milli(time.Now())}, broker: enginestest.NATS(t), db: enginestest.MongoDB(t),
-		database: enginestest.Name(t), held: make(chan struct{}, 1), let: make(chan struct{}, 1),
+		database: enginestest.Name(t), held: make(chan struct{}, 1), let: make(chan struct{}, 1), dbTimeout: 2 * time.Second,
 	}
 	if r.broker.URL() != "" {
 		r.subjects.Prefix = strings.ReplaceAll(r.database, "_", "-")
@@ -136,7 +138,7 @@ type worker struct {
 func (r *rig) worker(id string, change ...func(*refresher.Deps)) *worker {
 	r.t.Helper()
 	ctx, d := r.t.Context(), config.Default()
-	db, err := store.Open(ctx, store.Options{URI: text(r.db.URI()), Database: r.database, Timeout: 2 * time.Second})
+	db, err := store.Open(ctx, store.Options{URI: text(r.db.URI()), Database: r.database, Timeout: r.dbTimeout})
 	require.NoError(r.t, err)
 	r.t.Cleanup(func() { _ = db.Close(context.Background()) })
 	require.NoError(r.t, db.Ensure(ctx))

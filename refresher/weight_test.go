@@ -197,6 +197,7 @@ func heavyBody(t *testing.T, a refresher.Answer) []byte {
 // TestHeavyAnswersAreStoredAndTold, through the database or the recovery stream.
 func TestHeavyAnswersAreStoredAndTold(t *testing.T) {
 	r := newRig(t)
+	r.dbTimeout = patience // for documents of many megabytes
 	var next []byte
 	mesh := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body) // a server that closes before it has read all resets the connection
@@ -241,6 +242,7 @@ func TestHeavyAnswersAreStoredAndTold(t *testing.T) {
 // or that was written before max_payload was lowered, holds up nothing.
 func TestAStoredOutboxIsDeliveredThoughTooLarge(t *testing.T) {
 	r := newRig(t)
+	r.dbTimeout = patience // for documents of many megabytes
 	w := r.worker("a")
 	g := r.connect(w, meshsim.ConnectSpec{}, func(g *store.Grant) {
 		data := g.Lifecycle("")
