@@ -23,7 +23,7 @@ const (
 	// minSize is the smallest part that is tried.
 	minSize = 1 << 10
 	// tidyTimeout bounds the removal of parts that nothing will ever name.
-	tidyTimeout = 5 * time.Second
+	tidyTimeout = 20 * time.Second
 )
 
 // ErrMissing: a part is not, or no longer, there.
