@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httptrace"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -85,6 +86,40 @@ func TestNothingIsPresentedUnderALeaseThatIsNearlyOver(t *testing.T) {
 		r.soundTokens(w, g.ID)
 	}
 	require.GreaterOrEqual(t, putOff, 3)
+}
+
+// TestABodyIsNotReadAfterItsTime: the connection takes so long that the time is
+// over which was left before.
+func TestABodyIsNotReadAfterItsTime(t *testing.T) {
+	for _, l := range []link{plainHTTP, tlsBoth} {
+		for name, c := range map[string]struct {
+			took time.Duration
+			sent int
+		}{"in time": {time.Second, 1}, "too late": {time.Second + 1, 0}} {
+			t.Run(l.name+"/"+name, func(t *testing.T) {
+				p := newPeer(t, l, func(e *exchange) {
+					if e.receive() {
+						e.answer()
+					}
+				})
+				clock := &clock{now: t0}
+				m := p.mesh(t, func(o *refresher.MeshOptions) { o.Now = clock.Now })
+				ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { clock.advance(c.took) }})
+				r := request
+				r.NotAfter = t0.Add(time.Second)
+				_, err := m.Refresh(ctx, r)
+				presented, _ := p.count("canary-refresh")
+				require.Equal(t, c.sent, presented)
+				if c.sent > 0 {
+					require.NoError(t, err)
+					return
+				}
+				f := refresher.AsFailure(err)
+				require.Equal(t, refresher.Uncalled, f.Class)
+				require.False(t, f.Ambiguous)
+			})
+		}
+	}
 }
 
 // TestAWorkerThatWasStoppedPresentsNothingThatItsSuccessorReplaced stops a worker
@@ -255,32 +290,47 @@ func (i *interleaving) reach(moment int) {
 	}
 }
 
-// TestAllRescuedAnswersAreApplied: the one that came last need not be the newest.
+// TestAllRescuedAnswersAreApplied: neither the first nor the last need be the
+// newest.
 func TestAllRescuedAnswersAreApplied(t *testing.T) {
-	r := newRig(t)
-	a, b, c := r.worker("a"), r.worker("b"), r.worker("c")
-	grace := meshsim.Institution{Grace: hour, GraceMode: meshsim.GraceRotate, AccessLifetime: hour, RefreshLifetime: 90 * day}
-	g := r.connect(a, meshsim.ConnectSpec{Accounts: []meshsim.Account{{ID: "one"}}, Institution: &grace})
-	r.hold("one")
-	first := r.inBackground(a, due(g))
-	r.wait(r.held)
-	r.clock.advance(2 * time.Minute)
-	r.failWrites(true)
-	require.NoError(t, b.Due(t.Context(), due(g)))
-	r.let <- struct{}{}
-	require.NoError(t, r.result(first))
-	r.failWrites(false)
-	require.Len(t, r.entries(), 2)
+	for _, newestFirst := range []bool{true, false} {
+		t.Run(fmt.Sprint("newest first ", newestFirst), func(t *testing.T) {
+			r := newRig(t)
+			a, b, c := r.worker("a"), r.worker("b"), r.worker("c")
+			grace := meshsim.Institution{Grace: hour, GraceMode: meshsim.GraceRotate, AccessLifetime: hour, RefreshLifetime: 90 * day}
+			g := r.connect(a, meshsim.ConnectSpec{Accounts: []meshsim.Account{{ID: "one"}}, Institution: &grace})
+			r.hold("one")
+			first := r.inBackground(a, due(g))
+			r.wait(r.held)
+			r.clock.advance(2 * time.Minute)
+			r.failWrites(true)
+			require.NoError(t, b.Due(t.Context(), due(g)))
+			r.let <- struct{}{}
+			require.NoError(t, r.result(first))
+			r.failWrites(false)
+			entries := r.entries()
+			require.Len(t, entries, 2)
+			if !newestFirst { // as if the first had been quicker
+				s, err := r.js.Stream(t.Context(), r.subjects.RecoveryStream())
+				require.NoError(t, err)
+				require.NoError(t, s.Purge(t.Context()))
+				for _, entry := range [][]byte{entries[1], entries[0]} {
+					_, err := r.js.Publish(t.Context(), r.subjects.Recovery(g.ID), entry)
+					require.NoError(t, err)
+				}
+			}
 
-	r.clock.advance(2 * time.Minute)
-	require.NoError(t, c.Due(t.Context(), due(g)))
-	require.Equal(t, 2, r.calls(), "nothing was to be presented")
-	got := r.get(c, g.ID)
-	require.Equal(t, int64(2), got.Applied)
-	set, err := c.Tokens(t.Context(), got)
-	require.NoError(t, err)
-	valid, why := r.sim.Ledger().RefreshTokenState(set.RefreshToken)
-	require.True(t, valid, why)
+			r.clock.advance(2 * time.Minute)
+			require.NoError(t, c.Due(t.Context(), due(g)))
+			require.Equal(t, 2, r.calls(), "nothing was to be presented")
+			got := r.get(c, g.ID)
+			require.Equal(t, int64(2), got.Applied)
+			set, err := c.Tokens(t.Context(), got)
+			require.NoError(t, err)
+			valid, why := r.sim.Ledger().RefreshTokenState(set.RefreshToken)
+			require.True(t, valid, why)
+		})
+	}
 }
 
 // TestAnAnswerIsNotSealedUnderAKeyThatIsOver: such a key may be pruned already.

@@ -48,7 +48,7 @@ func chaosCommand() *cobra.Command {
 // be wrong. Everything else is as in the latchkey command.
 func workerCommand(stderr io.Writer) *cobra.Command {
 	var offset time.Duration
-	var crashes bool
+	var crashes, stops bool
 	cmd := &cobra.Command{
 		Use:   "worker",
 		Short: "Run a worker whose clock may be wrong, configured by the environment",
@@ -69,6 +69,9 @@ func workerCommand(stderr io.Writer) *cobra.Command {
 			if crashes {
 				now = crashing(now)
 			}
+			if stops {
+				now = stopping(now)
+			}
 			reg := prometheus.NewRegistry()
 			reg.MustRegister(collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 			return worker.Run(cmd.Context(), cfg, worker.Options{Log: log, Metrics: reg, Now: now})
@@ -76,5 +79,6 @@ func workerCommand(stderr io.Writer) *cobra.Command {
 	}
 	cmd.Flags().DurationVar(&offset, "clock-offset", 0, "how far the worker's clock is ahead")
 	cmd.Flags().BoolVar(&crashes, "crash-on-signal", false, "panic on SIGUSR1 wherever the time is looked at, on SIGUSR2 in a goroutine of its own")
+	cmd.Flags().BoolVar(&stops, "stop-before-call", false, "stop the process once, as SIGSTOP does, between the lease of a refresh and its call")
 	return cmd
 }

@@ -25,9 +25,7 @@ import (
 func TestCrashesShowNoToken(t *testing.T) {
 	t.Parallel()
 	h := start(t, nil)
-	exe := filepath.Join(t.TempDir(), "sandbox")
-	out, err := exec.Command("go", "build", "-o", exe, "../../sandbox").CombinedOutput()
-	require.NoError(t, err, string(out))
+	exe := buildSandbox(t)
 	secrets := map[string]bool{stack.ClientSecret: true, stack.SecretAccessKey: true}
 
 	for _, c := range []struct {
@@ -58,7 +56,15 @@ func TestCrashesShowNoToken(t *testing.T) {
 	require.Greater(t, len(secrets), 15)
 }
 
-// victim is a worker process that is going to crash.
+func buildSandbox(t *testing.T) (exe string) {
+	t.Helper()
+	exe = filepath.Join(t.TempDir(), "sandbox")
+	out, err := exec.Command("go", "build", "-o", exe, "../../sandbox").CombinedOutput()
+	require.NoError(t, err, string(out))
+	return exe
+}
+
+// victim is a worker process that is going to crash, or to be stopped.
 type victim struct {
 	*harness
 	cmd  *exec.Cmd
@@ -68,11 +74,16 @@ type victim struct {
 
 func (h *harness) victim(exe string, more ...string) *victim {
 	h.t.Helper()
+	return h.process(exe, "--crash-on-signal", more...)
+}
+
+func (h *harness) process(exe, flag string, more ...string) *victim {
+	h.t.Helper()
 	p := &victim{harness: h, dir: h.t.TempDir(), done: make(chan struct{})}
 	log, err := os.Create(filepath.Join(p.dir, "stderr"))
 	require.NoError(h.t, err)
 	defer log.Close()
-	p.cmd = exec.Command(exe, "worker", "--crash-on-signal")
+	p.cmd = exec.Command(exe, "worker", flag)
 	// Nothing but handlers and requests looks at the time after the start.
 	p.cmd.Env = append(append(p.stack.Environ(), h.settings("LATCHKEY_RECONCILE_INTERVAL=1h", "LATCHKEY_MESSAGES_ACK_WAIT=1s", "LATCHKEY_AUDIT_MODE=off")...), more...)
 	p.cmd.Dir, p.cmd.Stderr = p.dir, log
