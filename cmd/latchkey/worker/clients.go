@@ -25,12 +25,14 @@ import (
 // Connect connects to NATS as the configuration says, and stays connected
 // through outages, also while the servers refuse the credentials: they may
 // accept them again, or accept the next ones. Credentials that come from a file
-// are read anew for each attempt. More options override those.
+// are read anew for each attempt. Subscriptions that the servers end are asked for
+// again. More options override those.
 //
 // What remains are errors after which the client library gives a connection up
 // for good, such as a message larger than the server takes; see
 // nats.ClosedHandler.
 func Connect(cfg config.NATS, name string, log *zap.Logger, more ...nats.Option) (*nats.Conn, error) {
+	subscriptions := subscriptions{refused: map[string]bool{}}
 	opts := []nats.Option{
 		nats.Name("latchkey " + name),
 		nats.CustomInboxPrefix(cfg.InboxPrefix),
@@ -45,12 +47,13 @@ func Connect(cfg config.NATS, name string, log *zap.Logger, more ...nats.Option)
 		nats.ReconnectHandler(func(nc *nats.Conn) {
 			log.Info("NATS connection restored", zap.String("server", nc.ConnectedUrlRedacted()))
 		}),
-		nats.ErrorHandler(func(_ *nats.Conn, sub *nats.Subscription, err error) {
+		nats.ErrorHandler(func(nc *nats.Conn, sub *nats.Subscription, err error) {
 			fields := []zap.Field{zap.Error(err)}
 			if sub != nil {
 				fields = append(fields, zap.String("subject", sub.Subject))
 			}
 			log.Error("NATS reports an error", fields...)
+			subscriptions.heard(nc, err)
 		}),
 	}
 	switch {

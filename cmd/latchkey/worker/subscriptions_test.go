@@ -1,0 +1,61 @@
+package worker_test
+
+import (
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/zap"
+
+	"github.com/latchkey/latchkey/cmd/latchkey/worker"
+	"github.com/latchkey/latchkey/cmd/sandbox/engines"
+	"github.com/latchkey/latchkey/cmd/sandbox/engines/enginestest"
+	"github.com/latchkey/latchkey/config"
+	"github.com/latchkey/latchkey/events/secret"
+)
+
+// A server that takes a subscription away, because its user may not have it
+// for a while, does not give it back by itself.
+func TestASubscriptionOutlastsRefusals(t *testing.T) {
+	t.Parallel()
+	allowed := func(subjects ...string) func(*server.Options) {
+		return users(&server.User{Username: "u", Password: "p", Permissions: &server.Permissions{
+			Subscribe: &server.SubjectPermission{Allow: subjects},
+		}})
+	}
+	var configure atomic.Pointer[func(*server.Options)]
+	configure.Store(new(allowed("s", "q", "_INBOX.>")))
+	broker := enginestest.NATSWith(t, engines.NATSOptions{Configure: func(o *server.Options) { (*configure.Load())(o) }}).Embedded()
+	nc, err := worker.Connect(config.NATS{URL: broker.URL(), Username: "u", Password: secret.New("p"), InboxPrefix: "_INBOX", ConnectTimeout: patience}, "test", zap.NewNop(),
+		nats.ReconnectWait(20*time.Millisecond), nats.ReconnectJitter(0, 0))
+	require.NoError(t, err)
+	t.Cleanup(nc.Close)
+	answer := func(m *nats.Msg) { _ = m.Respond(nil) }
+	_, err = nc.Subscribe("s", answer)
+	require.NoError(t, err)
+	_, err = nc.QueueSubscribe("q", "group", answer)
+	require.NoError(t, err)
+	works := func(subject string) bool {
+		_, err := nc.Request(subject, nil, time.Second)
+		return err == nil
+	}
+	require.True(t, works("s") && works("q"))
+
+	all := []string{"s", "q", "_INBOX.>"}
+	take := func(how func() error, left ...string) {
+		t.Helper()
+		configure.Store(new(allowed(left...)))
+		require.NoError(t, how())
+		require.Eventually(t, func() bool { return !works("s") || !works("q") }, patience, 10*time.Millisecond)
+		configure.Store(new(allowed(all...)))
+		require.NoError(t, broker.Reload())
+		require.Eventually(t, func() bool { return works("s") && works("q") }, patience, 10*time.Millisecond, "not after it had only %v", left)
+	}
+	take(broker.Reload, "q", "_INBOX.>")
+	take(broker.Reload, "s", "_INBOX.>")
+	take(broker.Reload, "s", "q")
+	take(broker.Restart, "s", "_INBOX.>")
+}
