@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/http/httptrace"
+	"net/textproto"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -294,24 +295,41 @@ func TestASwitchOfProtocolEnds(t *testing.T) {
 // not be presented afterwards, when another call may have replaced the token.
 func TestWhatWasGivenUpDoesNotArriveLater(t *testing.T) {
 	for _, l := range []link{plainHTTP, tlsHTTP1} {
-		t.Run(l.name, func(t *testing.T) {
-			given, ended := make(chan struct{}), make(chan struct{})
-			p := newPeer(t, l, func(e *exchange) {
-				<-given
-				e.receive()
-				close(ended)
+		for name, informed := range map[string]string{"": "", "/after 100": "HTTP/1.1 100 Continue\r\n\r\n", "/after 102": "HTTP/1.1 102 Processing\r\n\r\n", "/after 103": "HTTP/1.1 103 Early Hints\r\n\r\n"} {
+			t.Run(l.name+name, func(t *testing.T) {
+				given, ended := make(chan struct{}), make(chan struct{})
+				p := newPeer(t, l, func(e *exchange) {
+					if informed != "" {
+						e.header()
+						e.say(informed)
+					}
+					<-given
+					_, _ = io.Copy(io.Discard, e.in)
+					close(ended)
+				})
+				ctx, giveUp := context.WithCancel(t.Context())
+				wrote, heard := make(chan struct{}), make(chan struct{})
+				ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+					WroteRequest:   func(httptrace.WroteRequestInfo) { close(wrote) },
+					Got1xxResponse: func(int, textproto.MIMEHeader) error { close(heard); return nil },
+				})
+				go func() {
+					<-wrote
+					if informed != "" {
+						<-heard
+					}
+					giveUp()
+				}()
+				// More than the peer's system takes in, less than ours.
+				token := strings.Repeat("canary", 1<<17)
+				_, err := p.mesh(t).Refresh(ctx, refresher.RefreshRequest{BrokerType: "coinbase", RefreshToken: text(token)})
+				require.ErrorIs(t, err, context.Canceled)
+				require.True(t, refresher.AsFailure(err).Ambiguous)
+				close(given)
+				<-ended
+				_, read := p.count("")
+				require.Less(t, read, len(token))
 			})
-			ctx, giveUp := context.WithCancel(t.Context())
-			ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{WroteRequest: func(httptrace.WroteRequestInfo) { giveUp() }})
-			// More than the peer's system takes in, less than ours.
-			token := strings.Repeat("canary", 1<<17)
-			_, err := p.mesh(t).Refresh(ctx, refresher.RefreshRequest{BrokerType: "coinbase", RefreshToken: text(token)})
-			require.ErrorIs(t, err, context.Canceled)
-			require.True(t, refresher.AsFailure(err).Ambiguous)
-			close(given)
-			<-ended
-			presented, _ := p.count(token)
-			require.Zero(t, presented)
-		})
+		}
 	}
 }

@@ -105,12 +105,11 @@ func (m *Mesh) call(ctx context.Context, method, path string, content any, notAf
 	var wrote atomic.Bool
 	var conn net.Conn
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-		// Until there is an answer, closing the connection takes back what the
-		// system has not delivered. Else it would go on trying for minutes after
+		// Until there is an answer (1xx is none), closing the connection takes back
+		// what the system has not delivered. Else it would go on trying for minutes after
 		// we gave up, and present the token once another call has replaced it.
-		GotConn:              func(c httptrace.GotConnInfo) { conn = c.Conn; linger(conn, 0) },
-		GotFirstResponseByte: func() { linger(conn, -1) },
-		WroteHeaderField:     func(string, []string) { wrote.Store(true) },
+		GotConn:          func(c httptrace.GotConnInfo) { conn = c.Conn; linger(conn, 0) },
+		WroteHeaderField: func(string, []string) { wrote.Store(true) },
 	})
 	req, err := http.NewRequestWithContext(ctx, method, m.url+path, body)
 	if err != nil {
@@ -138,6 +137,7 @@ func (m *Mesh) call(ctx context.Context, method, path string, content any, notAf
 		// The body is the bare connection, which no deadline ends.
 		return r, true, errors.New("the server switches to a protocol that nobody asked for")
 	}
+	linger(conn, -1)
 	r = reply{status: res.StatusCode, header: res.Header}
 	if r.body, err = io.ReadAll(io.LimitReader(res.Body, maxAnswer)); err != nil {
 		return reply{}, true, fmt.Errorf("reading the answer: %w", untainted(err))
