@@ -139,6 +139,9 @@ func (r *Refresher) recover(ctx context.Context, body []byte) (entry recoveryEnt
 	if json.Unmarshal(body, &entry) != nil || entry.GrantID == "" {
 		return entry, fmt.Errorf("%w: not the JSON expected", ErrRecoveryEntry)
 	}
+	// The parts are read before the grant: if somebody has applied the entry and
+	// removed them, the grant says so.
+	whole, incomplete := r.gathered(ctx, entry)
 	g, err := r.store.Get(ctx, entry.GrantID)
 	if errors.Is(err, store.ErrNotFound) {
 		return entry, nil // erased meanwhile: the tokens must not come back
@@ -146,15 +149,14 @@ func (r *Refresher) recover(ctx context.Context, body []byte) (entry recoveryEnt
 	if err != nil {
 		return entry, err
 	}
-	whole, err := r.gathered(ctx, entry)
-	if errors.Is(err, parts.ErrMissing) {
+	if errors.Is(incomplete, parts.ErrMissing) {
 		if g.Applied >= entry.Epoch {
-			return entry, nil // it was applied, and only its acknowledgement was lost
+			return entry, nil // it was applied, and is not acknowledged yet
 		}
-		return entry, fmt.Errorf("%w: %w", ErrRecoveryEntry, err)
+		return entry, fmt.Errorf("%w: %w", ErrRecoveryEntry, incomplete)
 	}
-	if err != nil {
-		return entry, err
+	if incomplete != nil {
+		return entry, incomplete
 	}
 	p, err := openEntry(ctx, r.envelope, whole, g)
 	if errors.Is(err, envelope.ErrSealed) || errors.Is(err, envelope.ErrUnknownKey) {

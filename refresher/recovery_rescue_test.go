@@ -1,6 +1,11 @@
 package refresher_test
 
 import (
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -8,6 +13,7 @@ import (
 
 	"github.com/latchkey/latchkey/cmd/sandbox/meshsim"
 	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/refresher"
 	"github.com/latchkey/latchkey/store"
 )
 
@@ -53,4 +59,40 @@ func TestAnOlderRescuedAnswerLeavesTheOutcomeUnknown(t *testing.T) {
 	require.NoError(t, w.Due(t.Context(), due(g)))
 	require.Equal(t, 2, r.calls(), "the token at hand is presented")
 	require.Equal(t, events.ReasonOutcomeLost, r.get(w, g.ID).Reason)
+}
+
+// Whoever applies an entry removes its parts. Another who is at the same entry
+// finds them missing, and nothing is wrong.
+func TestPartsThatAnotherWorkerHasAppliedAreNotMissed(t *testing.T) {
+	r := newRig(t)
+	answer := heavyBody(t, refresher.Answer{
+		Accounts: []refresher.AnsweredAccount{{ID: "one", AccessToken: text("a")}}, RefreshToken: text(strings.Repeat("r", 700_000)),
+	})
+	mesh := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		_, _ = w.Write(answer)
+	}))
+	t.Cleanup(mesh.Close)
+	r.meshURL = mesh.URL
+	r.dbTimeout = patience
+	a, b := r.worker("a"), r.worker("b")
+	g := r.connect(a, meshsim.ConnectSpec{Accounts: []meshsim.Account{{ID: "one"}}})
+	r.failWrites(true)
+	require.NoError(t, a.Due(t.Context(), due(g)))
+	r.failWrites(false)
+	require.NotEmpty(t, r.messages(r.subjects.RecoveryStream(), r.subjects.RecoveryPart(g.ID)))
+	entry := r.messages(r.subjects.RecoveryStream(), r.subjects.Recovery(g.ID))[0].Data
+
+	var met atomic.Bool
+	applied := make(chan error, 1)
+	r.db.Proxy().Swallow(func(command, collection string) bool {
+		if command == "find" && collection == "grants" && met.CompareAndSwap(false, true) { // the answer to a is on its way
+			applied <- b.Recover(t.Context(), entry)
+		}
+		return false
+	})
+	require.NoError(t, a.Recover(t.Context(), entry))
+	require.NoError(t, r.result(applied))
+	require.Equal(t, int64(2), r.get(a, g.ID).Version)
+	require.NoError(t, a.Recover(t.Context(), entry), "its acknowledgement may be lost")
 }
