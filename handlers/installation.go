@@ -1,6 +1,7 @@
 package handlers
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -55,16 +56,14 @@ func (s *Streams) settle(ctx context.Context) error {
 
 // CheckInstallation says whether the database, and the streams where there are
 // some, belong to the installation that the configuration names. It changes
-// nothing. Without a worker's start neither says anything yet.
+// nothing. Before a worker's first start neither says anything.
 func (s *Streams) CheckInstallation(ctx context.Context) (store.Installation, error) {
 	is, err := s.memory.Installation(ctx)
-	if errors.Is(err, store.ErrNotFound) {
-		return store.Installation{}, nil
-	}
-	if err == nil && is.Prefix != s.nats.Prefix {
-		err = otherPrefix(is, s.nats.Prefix)
-	}
-	if err != nil {
+	switch {
+	case errors.Is(err, store.ErrNotFound): // the streams may have an owner all the same
+	case err == nil && is.Prefix != s.nats.Prefix:
+		return is, otherPrefix(is, s.nats.Prefix)
+	case err != nil:
 		return is, err
 	}
 	stream, err := s.js.Stream(ctx, s.subjects.RefreshStream())
@@ -106,7 +105,7 @@ func (s *Streams) owned(stream jetstream.Stream) error {
 func owned(stream jetstream.Stream, id string) error {
 	info := stream.CachedInfo()
 	if owner := info.Config.Metadata[installationKey]; owner != "" && owner != id {
-		return fmt.Errorf("stream %s in NATS is %w: it belongs to %s, the database to %s; %s", info.Config.Name, ErrOtherInstallation, owner, id, adoptAdvice)
+		return fmt.Errorf("stream %s in NATS is %w: it belongs to %s, the database to %s; %s", info.Config.Name, ErrOtherInstallation, owner, cmp.Or(id, "none"), adoptAdvice)
 	}
 	return nil
 }

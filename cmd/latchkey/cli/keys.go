@@ -70,7 +70,7 @@ A line "not stored" counts token sets whose data key is missing: they don't open
 			if !*each {
 				return showKEKs(cmd, *output, census)
 			}
-			streams, err := readStreams(ctx, cfg)
+			streams, err := readStreams(ctx, cfg, db)
 			if err != nil {
 				return err
 			}
@@ -171,13 +171,17 @@ func (a *app) withKeys(cmd *cobra.Command, do func(context.Context, config.Confi
 	return do(cmd.Context(), cfg, db)
 }
 
-// readStreams connects to NATS and counts what is sealed there.
-func readStreams(ctx context.Context, cfg config.Config) (keys.Streams, error) {
+// readStreams connects to NATS and counts what is sealed there under the data keys
+// of a database.
+func readStreams(ctx context.Context, cfg config.Config, db *store.Store) (keys.Streams, error) {
 	letters, done, err := connectDeadLetters(cfg)
 	if err != nil {
 		return keys.Streams{}, err
 	}
 	defer done()
+	if err := checkInstallation(ctx, cfg, letters.JS, db); err != nil {
+		return keys.Streams{}, err
+	}
 	return keys.ReadStreams(ctx, letters, func(ctx context.Context) (map[string]int, error) {
 		return refresher.RecoveryKeys(ctx, letters.JS, letters.Subjects)
 	})

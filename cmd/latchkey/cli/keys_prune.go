@@ -30,7 +30,7 @@ A backup of MongoDB holds its own data keys, so it stays readable.`,
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		return a.withKeys(cmd, func(ctx context.Context, cfg config.Config, db *store.Store) error {
 			now := time.Now()
-			streams, err := readStreams(ctx, cfg)
+			streams, err := readStreams(ctx, cfg, db)
 			if err != nil {
 				return fmt.Errorf("nothing was deleted: %w", err)
 			}

@@ -58,6 +58,9 @@ Exit code 1 if token sets are left.`,
 				return err
 			}
 			defer done()
+			if err := checkInstallation(ctx, cfg, letters.JS, db); err != nil {
+				return err
+			}
 			chain, err := auditing(cmd, cfg, letters.JS, db)
 			if err != nil {
 				return err

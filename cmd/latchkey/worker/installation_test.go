@@ -1,6 +1,9 @@
 package worker_test
 
 import (
+	"bytes"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -10,6 +13,7 @@ import (
 	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo"
 
+	"github.com/latchkey/latchkey/cmd/latchkey/cli"
 	"github.com/latchkey/latchkey/cmd/sandbox/engines"
 	"github.com/latchkey/latchkey/cmd/sandbox/engines/enginestest"
 	"github.com/latchkey/latchkey/events"
@@ -168,4 +172,47 @@ func TestAnIdentityThatWasTakenOutComesBack(t *testing.T) {
 
 	require.NoError(t, h.js.DeleteStream(h.ctx, h.subjects.RefreshStream()))
 	h.eventually(func() bool { return h.owner(h.js) == id }, "the stream that was made again does not say whose it is")
+}
+
+// Commands that write with database and NATS refuse to where these belong to
+// different installations, as a worker does; those that use the database alone
+// look at its prefix.
+func TestCommandsRefuseWhatIsAnothers(t *testing.T) {
+	t.Parallel()
+	h := start(t, nil)
+	w := h.worker()
+	h.publish(h.subjects.Connected(), "junk")
+	h.deadLetters(1)
+	letter := (&onCall{harness: h}).letters()[0].ID
+	w.stop()
+	theirs := enginestest.NATSWith(t, engines.NATSOptions{})
+	other, err := h.tryWorker("LATCHKEY_NATS_URL="+theirs.URL(), "LATCHKEY_MONGODB_DATABASE="+enginestest.Name(t))
+	require.NoError(t, err)
+	other.stop()
+
+	command := func(setting string, args ...string) (code int, stderr string) {
+		var out, errs bytes.Buffer
+		code = cli.Run(h.ctx, args, append(append(h.stack.Environ(), h.settings()...), setting), &out, &errs)
+		return code, errs.String()
+	}
+	both := [][]string{
+		{"keys", "prune"}, {"keys", "prune", "--dry-run"}, {"keys", "reseal"}, {"keys", "status", "--keys"},
+		{"users", "erase", "--yes", "u"}, {"grants", "refresh", "g"},
+	}
+	for name, c := range map[string]struct {
+		setting  string
+		commands [][]string
+	}{
+		"another's NATS":              {"LATCHKEY_NATS_URL=" + theirs.URL(), both},
+		"a database that is nobody's": {"LATCHKEY_MONGODB_DATABASE=" + enginestest.Name(t), append(slices.Clone(both), []string{"deadletters", "replay", letter})},
+		"another prefix":              {"LATCHKEY_NATS_PREFIX=other", append(slices.Clone(both), []string{"keys", "rewrap"})},
+	} {
+		for _, args := range c.commands {
+			t.Run(name+"/"+strings.Join(args, " "), func(t *testing.T) {
+				code, stderr := command(c.setting, args...)
+				require.Equal(t, cli.ExitFailed, code)
+				require.Contains(t, stderr, handlers.ErrOtherInstallation.Error())
+			})
+		}
+	}
 }
