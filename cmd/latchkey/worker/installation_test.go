@@ -58,6 +58,8 @@ func TestAWorkerRefusesWhatIsAnothers(t *testing.T) {
 	require.NoError(t, err)
 	other.stop()
 
+	indexes := h.mongo().Database(h.database).Collection("grants").Indexes()
+	require.NoError(t, indexes.DropAll(h.ctx))
 	for name, settings := range map[string][]string{
 		"another prefix":            {"LATCHKEY_NATS_PREFIX=other"},
 		"another database":          {"LATCHKEY_MONGODB_DATABASE=" + enginestest.Name(t)},
@@ -71,6 +73,9 @@ func TestAWorkerRefusesWhatIsAnothers(t *testing.T) {
 			require.ErrorContains(t, err, "nats.adopt_streams")
 			require.Equal(t, id, h.identity())
 			require.Equal(t, id, h.owner(h.js))
+			there, err := indexes.ListSpecifications(h.ctx)
+			require.NoError(t, err)
+			require.Len(t, there, 1, "only that of _id")
 		})
 	}
 	h.connectAged("u", due, spec("coinbase"), "a")

@@ -131,10 +131,12 @@ func (w *worker) connect(ctx context.Context) error {
 	if options := w.db.Overridden(); len(options) > 0 {
 		w.log.Warn("options in mongodb.uri have no effect: reads go to the primary, reads and writes to a majority, within mongodb.timeout", zap.Strings("options", options))
 	}
-	w.ensureIndexes(ctx)
 	w.streams = handlers.NewStreams(w.js, w.db, w.cfg, w.log)
-	_, err = w.streams.Ensure(ctx)
-	return err
+	if _, err = w.streams.Ensure(ctx); err != nil {
+		return err
+	}
+	w.ensureIndexes(ctx) // by now the database is known to be this installation's
+	return nil
 }
 
 // ensureIndexes has missing indexes created. Where that takes long, the worker
