@@ -287,6 +287,11 @@ func (c *Connector) removeAtMesh(ctx context.Context, g *store.Grant) {
 	c.Audit.Add(audit.Record{Action: audit.Opened, Outcome: audit.OutcomeRemove, User: g.UserID, Grants: auditGrant(g)})
 	tokens, err := store.OpenTokens(ctx, c.Envelope, g.Sealed, g.Binding())
 	for _, a := range tokens.Accounts {
+		// A user who has connected again meanwhile keeps the account. To save the
+		// grant fails then, and it is looked at again.
+		if now, readErr := c.Store.Get(ctx, g.ID); readErr != nil || now.Rev != g.Rev {
+			break
+		}
 		err = errors.Join(err, c.Remove(ctx, a.AccessToken, g.BrokerType))
 	}
 	if err != nil {

@@ -1,12 +1,14 @@
 package worker_test
 
 import (
+	"net/http"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/latchkey/latchkey/cmd/sandbox/meshsim"
+	"github.com/latchkey/latchkey/cmd/sandbox/stack"
 	"github.com/latchkey/latchkey/events"
 )
 
@@ -109,6 +111,35 @@ func TestDisconnectRemovesAtMeshWhereWanted(t *testing.T) {
 	require.Equal(t, meshsim.DeadByRemoval, h.chain("a").DeadBecause)
 	h.event(events.TokenRevoked, "v")
 	h.eventually(func() bool { return len(h.grants("v")) == 0 }, "forgetting does not wait for Mesh")
+}
+
+// A user who connects again while accounts are being removed at Mesh keeps what is
+// not removed yet.
+func TestNothingIsRemovedAtMeshOfAUserWhoIsBack(t *testing.T) {
+	t.Parallel()
+	removals, goOn := make(chan struct{}, 10), make(chan struct{})
+	h := startWith(t, stack.Options{MeshFault: func(r *http.Request) bool {
+		if r.Method == http.MethodDelete {
+			removals <- struct{}{}
+			<-goOn
+		}
+		return false
+	}})
+	w := h.worker("LATCHKEY_MESH_REMOVE_ON_DISCONNECT=true")
+	h.publishConnected("u", h.issue("coinbase", "a", "b"), time.Now().Add(-fresh))
+	h.event(events.TokenStored, "u")
+	again := h.issue("coinbase", "a", "b")
+	h.disconnect("u", "", "")
+	<-removals
+	h.publishConnected("u", again, time.Now())
+	h.nth(events.TokenStored, "u", 2)
+	close(goOn)
+	h.handled()
+	w.stop()
+	require.Empty(t, removals)
+	require.Len(t, h.grants("u"), 1)
+	require.Empty(t, h.eventsOf(events.TokenRevoked, "u"))
+	require.Empty(t, h.chain("b").DeadBecause)
 }
 
 func TestConnectAfterDisconnectStartsAnew(t *testing.T) {
