@@ -194,7 +194,7 @@ func (d *Dispatcher) finish(ctx context.Context, g *store.Grant, sent published)
 	if g.State != store.Revoked {
 		return d.store.ClearOutbox(ctx, g, sent.stream)
 	}
-	if err := d.shredCopies(ctx, g.ID); err != nil {
+	if err := d.shredCopies(ctx, g); err != nil {
 		return err
 	}
 	err := d.store.Delete(ctx, g)

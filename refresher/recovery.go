@@ -87,7 +87,8 @@ func (p pending) entry(s envelope.Sealer, g *store.Grant) (recoveryEntry, error)
 		return recoveryEntry{}, errors.New("encoding a recovery entry failed")
 	}
 	// The id makes an entry that was published twice one. A grant that was
-	// erased and connected anew counts its epochs from the start.
+	// erased and connected anew counts its epochs from the start. (connectedAfter
+	// reads it.)
 	id := fmt.Sprintf("%s.%d.%d", g.ID, p.connectedAt.UnixMilli(), p.epoch)
 	return recoveryEntry{GrantID: g.ID, Epoch: p.epoch, Broker: g.BrokerType, ID: id, Sealed: s.Seal(encoded.Bytes(), recoveryBinding(g, p.epoch))}, nil
 }

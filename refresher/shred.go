@@ -1,11 +1,17 @@
 package refresher
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
+	"strings"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/latchkey/latchkey/store"
+	"github.com/latchkey/latchkey/store/parts"
 )
 
 // Shred deletes the messages of a stream that match a subject and that pick
@@ -58,18 +64,32 @@ func together(failed []error) error {
 	return errors.Join(failed...)
 }
 
-// shredCopies erases what holds tokens of a grant beside its document: answers
-// on their way into the database, and dead letters.
-func (d *Dispatcher) shredCopies(ctx context.Context, grantID string) error {
+// shredCopies erases what holds tokens of a revoked grant beside its document:
+// answers on their way into the database, and dead letters. The user may have
+// connected anew since; answers of that stay.
+func (d *Dispatcher) shredCopies(ctx context.Context, g *store.Grant) error {
+	before := func(msg *jetstream.RawStreamMsg) (bool, error) { return !connectedAfter(msg, g), nil }
 	var failed []error
-	for _, from := range []struct{ stream, subject string }{
-		{d.subjects.RecoveryStream(), d.subjects.Recovery(grantID)},
-		{d.subjects.RecoveryStream(), d.subjects.RecoveryPart(grantID)},
-		{d.subjects.DeadLetterStream(), d.subjects.DeadLettersOf(grantID)},
+	for _, from := range []struct {
+		stream, subject string
+		pick            func(*jetstream.RawStreamMsg) (bool, error)
+	}{
+		{d.subjects.RecoveryStream(), d.subjects.Recovery(g.ID), before},
+		{d.subjects.RecoveryStream(), d.subjects.RecoveryPart(g.ID), before},
+		{d.subjects.DeadLetterStream(), d.subjects.DeadLettersOf(g.ID), nil},
 	} {
-		if _, err := Shred(ctx, d.js, from.stream, from.subject, nil); err != nil {
+		if _, err := Shred(ctx, d.js, from.stream, from.subject, from.pick); err != nil {
 			failed = append(failed, err)
 		}
 	}
 	return errors.Join(failed...)
+}
+
+// connectedAfter reports whether a message of the recovery stream holds an answer
+// to a grant that was connected anew since.
+func connectedAfter(msg *jetstream.RawStreamMsg, g *store.Grant) bool {
+	rest, ok := strings.CutPrefix(cmp.Or(parts.Of(msg), msg.Header.Get(jetstream.MsgIDHeader)), g.ID+".")
+	at, _, _ := strings.Cut(rest, ".")
+	connected, err := strconv.ParseInt(at, 10, 64)
+	return ok && err == nil && connected > g.ConnectedAt.UnixMilli()
 }

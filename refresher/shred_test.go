@@ -3,6 +3,7 @@ package refresher_test
 import (
 	"errors"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/require"
@@ -34,6 +35,38 @@ func TestARevokedGrantTakesItsCopiesAlong(t *testing.T) {
 	require.Empty(t, r.messages(r.subjects.DeadLetterStream(), r.subjects.DeadLettersOf(g.ID)))
 	require.Len(t, r.messages(r.subjects.RecoveryStream(), r.subjects.Recovery(other.ID)), 1)
 	require.Len(t, r.messages(r.subjects.DeadLetterStream(), r.subjects.DeadLettersOf(other.ID)), 1)
+}
+
+// A user may connect anew while a grant's last event is on its way. An answer to
+// the new tokens that waits for the database then is no copy of the old ones.
+func TestARevokedGrantLeavesTheAnswersOfTheNextConnect(t *testing.T) {
+	r := newRig(t)
+	w := r.worker("a")
+	account := meshsim.ConnectSpec{Accounts: []meshsim.Account{{ID: "one"}}}
+	first := r.connect(w, account)
+	r.failWrites(true)
+	require.NoError(t, w.Due(t.Context(), due(first)))
+	r.failWrites(false)
+	revoked := r.get(w, first.ID)
+	revoked.State, revoked.Lease = store.Revoked, nil
+	w.settler.Schedule(revoked, nil)
+	require.NoError(t, w.settler.Announce(revoked, events.TokenRevoked, events.ReasonDisconnected))
+	require.NoError(t, w.store.Save(t.Context(), revoked))
+
+	require.NoError(t, w.store.Delete(t.Context(), revoked)) // by another worker
+	r.clock.advance(time.Second)
+	next := r.connect(w, account)
+	require.Equal(t, first.ID, next.ID)
+	r.failWrites(true)
+	require.NoError(t, w.Due(t.Context(), due(next)))
+	r.failWrites(false)
+	require.Len(t, r.entries(), 2)
+
+	require.NoError(t, w.dispatcher.Deliver(t.Context(), revoked))
+	require.Len(t, r.entries(), 1)
+	require.NoError(t, w.Recover(t.Context(), r.entries()[0]))
+	require.Equal(t, int64(2), r.get(w, next.ID).Version)
+	r.soundTokens(w, next.ID)
 }
 
 func TestShredTellsWhatWentWrong(t *testing.T) {

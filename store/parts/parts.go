@@ -132,11 +132,14 @@ func part(ctx context.Context, stream jetstream.Stream, of string, sequence uint
 	if err != nil {
 		return nil, fmt.Errorf("reading a part: %w", err)
 	}
-	if msg.Header.Get(headerOf) != of {
+	if Of(msg) != of {
 		return nil, ErrMissing
 	}
 	return msg, nil
 }
+
+// Of returns what a message is a part of; empty: it is no part.
+func Of(msg *jetstream.RawStreamMsg) string { return msg.Header.Get(headerOf) }
 
 // Stored returns when the message was taken in that a part comes from.
 func Stored(msg *jetstream.RawStreamMsg) time.Time {
