@@ -146,7 +146,11 @@ func (c *Connector) prepare(next *store.Grant, tokens store.TokenSet, sealer env
 	next.State = store.Active
 	next.Version++
 	next.Sealed = store.SealTokens(sealer, tokens, next.Binding())
-	c.Settler.Schedule(next, c.Settler.Policy.Next(next))
+	due := c.Settler.Policy.Next(next)
+	if now := store.Milli(c.Settler.Now()); due != nil && due.At.Before(now) {
+		due.At = now // nobody could do it earlier, so it is not late
+	}
+	c.Settler.Schedule(next, due)
 	return c.Settler.Announce(next, events.TokenStored, "")
 }
 

@@ -3,7 +3,6 @@ package refresher
 import (
 	"context"
 	"errors"
-	"maps"
 	"time"
 
 	"go.uber.org/zap"
@@ -42,41 +41,38 @@ func (r *Reconciler) ending(ctx context.Context) error {
 	}
 	defer r.endingMu.Unlock()
 	w := r.Refresher
-	r.forget(w.now())
 	policy := w.settler.Policy
 	return r.through(ctx, &r.endingWalk, "ending", func(ctx context.Context, after store.Place) (store.Page, error) {
 		return w.store.Ending(ctx, w.now().Add(policy.ClockSkew+policy.Lead+2*r.look()), after, r.Config.Batch)
 	}, r.announce)
 }
 
-// sighting is when a grant was first seen of which something has to be announced.
-type sighting struct {
-	version int64
-	at      time.Time
-}
-
-// inSight reports whether a grant was seen like this at an earlier look. One that
-// was stored a moment ago with a token that is over is on its way to its first
-// refresh; nothing in it tells.
-func (r *Reconciler) inSight(g *store.Grant, now time.Time) bool {
-	r.sightMu.Lock()
-	defer r.sightMu.Unlock()
-	if r.sighted == nil {
-		r.sighted = map[string]sighting{}
-	}
-	first, ok := r.sighted[g.ID]
-	if !ok || first.version != g.Version {
-		r.sighted[g.ID] = sighting{g.Version, now}
+// late reports whether a grant's access token ends before its next try can bring
+// another, as far as the stored grant tells: that try has been due for a while, and
+// nobody has begun it in time. (A grant may come due with little time left, or with
+// no token to give: the while is there for what is on its way to its first refresh.)
+func (r *Reconciler) late(g *store.Grant, now time.Time) bool {
+	policy := r.Refresher.settler.Policy
+	until, leased := g.Access.ServedUntil(policy.ClockSkew), g.Lease.Live(now)
+	switch {
+	case g.Due == nil || g.Access != nil && until == nil:
+		return false
+	case g.Due.At.After(now.Add(policy.ClockSkew)):
+		return policy.EndsBefore(g, g.Due.At)
+	case until == nil || !until.After(g.Due.At):
+		while := r.Config.Slack
+		if leased { // a try is under way
+			while += policy.Lead
+		}
+		return !now.Before(g.Due.At.Add(while))
+	case now.Before(g.Due.At.Add(min(r.Config.Slack, until.Sub(g.Due.At)/2))):
 		return false
 	}
-	return !now.Before(first.at.Add(r.look()))
-}
-
-// forget drops the sightings that came to nothing.
-func (r *Reconciler) forget(now time.Time) {
-	r.sightMu.Lock()
-	defer r.sightMu.Unlock()
-	maps.DeleteFunc(r.sighted, func(_ string, s sighting) bool { return now.After(s.at.Add(10*r.look() + time.Minute)) })
+	last := *policy.LastTry(g)
+	if leased { // what is under way counts until the token is no longer handed out
+		last = *until
+	}
+	return now.Add(2 * g.Access.Tenth(r.look())).After(last) // at the next look but one it would be too late
 }
 
 // announce announces what a grant is about to be without, if nobody has and it
@@ -84,29 +80,19 @@ func (r *Reconciler) forget(now time.Time) {
 func (r *Reconciler) announce(ctx context.Context, g *store.Grant) (told bool, err error) {
 	w := r.Refresher
 	now := w.now()
-	leased := g.Lease.Live(now)
 	next := g.Clone()
 	before := 0
 	if next.Outbox != nil {
 		before = len(next.Outbox.Events)
 	}
 	switch {
-	case NeedsCall(g, now) && (!leased || g.Access != nil):
-		// It takes two looks to announce it, and until then nobody may try. A try that
-		// is under way may yet succeed.
-		try := now.Add(2 * g.Access.Tenth(r.look()))
-		if leased {
-			try = try.Add(-g.Access.Tenth(w.settler.Policy.Lead))
-		}
-		err = w.settler.AnnounceEnds(next, now, try)
-	case !NeedsCall(g, now) && g.State == store.Active && g.Lease == nil && g.Unknown == nil:
+	case NeedsCall(g, now):
+		err = w.settler.AnnounceEnds(next, now, r.late(g, now))
+	case g.State == store.Active && g.Lease == nil && g.Unknown == nil:
 		_, err = w.settler.WithoutRefresh(next)
 	}
 	if err != nil || next.Outbox == nil || len(next.Outbox.Events) == before {
 		return false, err
-	}
-	if !r.inSight(g, now) {
-		return false, nil
 	}
 	err = w.store.Save(ctx, next)
 	if errors.Is(err, store.ErrConflict) {

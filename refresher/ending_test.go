@@ -210,17 +210,72 @@ func TestAnAnnouncementTakesNothingFromARefresh(t *testing.T) {
 // A grant that is stored with a token that is over is not announced while it is on
 // its way to its first refresh.
 func TestAGrantOnItsWayToItsFirstRefreshIsNotAnnounced(t *testing.T) {
-	r := newRig(t)
-	w := r.worker("a", served)
-	g := r.connect(w, meshsim.ConnectSpec{}, func(g *store.Grant) {
-		g.Access = lasting(r.clock.Now().Add(-2*hour), hour)
-		g.Due = servedPolicy().Next(g)
-	})
-	for range 3 {
-		require.NoError(t, w.reconciler.Pass(t.Context()))
-		r.clock.advance(time.Second)
+	for name, access := range map[string]func(now time.Time) *store.Life{
+		"never given a token":      func(time.Time) *store.Life { return nil },
+		"over":                     func(now time.Time) *store.Life { return lasting(now.Add(-2*hour), hour) },
+		"no longer handed out":     func(now time.Time) *store.Life { return lasting(now.Add(5*time.Second-hour), hour) },
+		"handed out for a moment":  func(now time.Time) *store.Life { return lasting(now.Add(40*time.Second-hour), hour) },
+		"by a clock that is ahead": func(now time.Time) *store.Life { return lasting(now.Add(-2*hour), hour) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t)
+			w := r.worker("a", served)
+			stored := r.clock.Now()
+			if name == "by a clock that is ahead" {
+				stored = stored.Add(servedPolicy().ClockSkew)
+			}
+			g := r.connect(w, meshsim.ConnectSpec{}, func(g *store.Grant) {
+				g.Access, g.Due.At = access(r.clock.Now()), stored
+			})
+			// However often and by however many workers it is looked at.
+			for range 5 {
+				for _, id := range []string{"b", "c"} {
+					require.NoError(t, r.worker(id, served).reconciler.Pass(t.Context()))
+				}
+				r.clock.advance(slack/5 - time.Second)
+			}
+			require.NoError(t, w.Due(t.Context(), due(g)))
+			w.dispatcher.Wait()
+			require.Equal(t, []string{"token.refreshed: "}, r.told("user"))
+		})
 	}
-	require.NoError(t, w.Due(t.Context(), due(g)))
-	w.dispatcher.Wait()
-	require.Equal(t, []string{"token.refreshed: "}, r.told("user"))
+}
+
+// A grant that nobody refreshes is announced by the first look after the try has
+// been due for a while, by a worker that was started only then.
+func TestAGrantWhoseFirstRefreshDoesNotComeIsAnnounced(t *testing.T) {
+	for name, c := range map[string]struct {
+		access *store.Life
+		leased bool
+		after  time.Duration
+	}{
+		"never given a token":     {nil, false, slack},
+		"over":                    {lasting(time.Now().Add(-2*hour), hour), false, slack},
+		"handed out for a moment": {lasting(time.Now().Add(40*time.Second-hour), hour), false, slack},
+		"never given a token, a try is under way":  {nil, true, slack + servedPolicy().Lead},
+		"over, a try is under way":                 {lasting(time.Now().Add(-2*hour), hour), true, slack + servedPolicy().Lead},
+		"over for long before anybody looks at it": {lasting(time.Now().Add(-2*hour), hour), false, day},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t)
+			w := r.worker("a", served)
+			g := r.connect(w, meshsim.ConnectSpec{}, func(g *store.Grant) {
+				g.Access = c.access
+				if c.leased {
+					g.Lease = &store.Lease{Owner: "at it", Until: r.clock.Now().Add(day)}
+				}
+			})
+			r.clock.advance(min(c.after, slack+servedPolicy().Lead) - time.Second)
+			if c.after < day {
+				require.NoError(t, w.reconciler.Pass(t.Context()))
+				require.Empty(t, r.told("user"))
+			}
+			r.clock.advance(c.after)
+			require.NoError(t, r.worker("b", served).reconciler.Pass(t.Context()))
+			require.Equal(t, events.ReasonRefreshFailing, r.get(w, g.ID).Warned)
+			require.Equal(t, []string{"token.expiring: refresh_failing"}, r.told("user"))
+		})
+	}
 }

@@ -34,8 +34,6 @@ type Reconciler struct {
 	unsentWalk, overdueWalk, purgeWalk, endingWalk walk
 	scheduleWalks                                  map[string]*walk // by stream
 	endingMu                                       sync.Mutex       // held by whoever walks there
-	sightMu                                        sync.Mutex
-	sighted                                        map[string]sighting // by grant
 	// more: the last pass left something undone for being too much.
 	more atomic.Bool
 }

@@ -205,7 +205,7 @@ func (s Settler) again(g *store.Grant, now time.Time, wait, least time.Duration)
 			at = last.Add(-s.jitter(min(room, g.Access.Tenth(s.Policy.Lead))))
 		}
 	}
-	if err := s.AnnounceEnds(g, now, at); err != nil {
+	if err := s.AnnounceEnds(g, now, s.Policy.EndsBefore(g, at)); err != nil {
 		return err
 	}
 	s.Schedule(g, due(at, store.Refresh))
@@ -213,13 +213,14 @@ func (s Settler) again(g *store.Grant, now time.Time, wait, least time.Duration)
 }
 
 // AnnounceEnds announces what a grant that is refreshed is about to be without,
-// derived from nothing but the grant and when its next try comes: an access token
-// (once a version) and a refresh token (once for each end that was stated).
-func (s Settler) AnnounceEnds(g *store.Grant, now, next time.Time) error {
+// derived from nothing but the grant and whether its next try comes too late: an
+// access token (once a version) and a refresh token (once for each end that was
+// stated).
+func (s Settler) AnnounceEnds(g *store.Grant, now time.Time, late bool) error {
 	if !NeedsCall(g, now) {
 		return nil
 	}
-	if g.Warned == "" && s.Policy.EndsBefore(g, next) {
+	if g.Warned == "" && late {
 		g.Warned = events.ReasonRefreshFailing
 		if err := s.Announce(g, events.TokenExpiring, g.Warned); err != nil {
 			return err

@@ -11,6 +11,7 @@ import (
 
 	"github.com/latchkey/latchkey/cmd/sandbox/meshsim"
 	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/store"
 )
 
 // cloudEvent wraps data as a structured CloudEvents message.
@@ -69,11 +70,27 @@ func TestTokenThatIsOverIsRefreshedAtOnce(t *testing.T) {
 	h := start(t, nil)
 	// A machine that is slow to make the first refresh would have reconciliation
 	// announce that there is no token yet.
-	h.worker("LATCHKEY_RECONCILE_INTERVAL=1m")
+	h.worker("LATCHKEY_RECONCILE_SLACK=1h")
 	h.connectAged("u", over, spec("coinbase"), "a")
 	refreshed := h.event(events.TokenRefreshed, "u")
 	require.True(t, refreshed.Data.ExpiresAt.After(time.Now()))
 	require.Len(t, h.eventsOf("", "u"), 2)
+}
+
+// What is stored late is not overdue by as much: it could not be refreshed earlier.
+func TestWhatIsStoredLateIsDueFromThenOn(t *testing.T) {
+	t.Parallel()
+	h := start(t, nil)
+	h.worker()
+	before := store.Milli(time.Now())
+	h.connectAged("over", over, spec("coinbase"), "a", meshsim.Hang())
+	delayed := h.issueSpec(meshsim.ConnectSpec{BrokerType: "coinbase", Delayed: true}, "b")
+	require.NoError(t, h.stack.Mesh.Script("b", meshsim.Hang()))
+	h.publishConnected("delayed", delayed, time.Now().Add(-time.Hour))
+	for _, user := range []string{"over", "delayed"} {
+		h.event(events.TokenStored, user)
+		require.False(t, h.grants(user)[0].Due.At.Before(before), user)
+	}
 }
 
 func TestDelayedAuthLearnsItsAccounts(t *testing.T) {
