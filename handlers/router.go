@@ -180,14 +180,20 @@ func outage(err error) bool {
 		store.Unavailable(err) ||
 		errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) ||
 		errors.Is(err, nats.ErrTimeout) || errors.Is(err, nats.ErrConnectionClosed) || errors.Is(err, nats.ErrDisconnected) ||
+		errors.Is(err, nats.ErrReconnectBufExceeded) || errors.Is(err, nats.ErrConnectionReconnecting) || errors.Is(err, nats.ErrConnectionDraining) ||
 		errors.Is(err, nats.ErrNoResponders) || errors.Is(err, jetstream.ErrNoStreamResponse) || errors.Is(err, jetstream.ErrStreamNotFound) ||
+		errors.Is(err, jetstream.ErrAsyncPublishTimeout) || errors.Is(err, jetstream.ErrTooManyStalledMsgs) || errors.Is(err, jetstream.ErrJetStreamPublisherClosed) ||
 		jetStreamAway(err)
 }
+
+// accountResources is the code of JetStream for an account that has used up what
+// it may, which is a refusal of the request by its status.
+const accountResources jetstream.ErrorCode = 10002
 
 // jetStreamAway: JetStream refuses for lack of a leader, space or resources.
 func jetStreamAway(err error) bool {
 	var api *jetstream.APIError
-	return errors.As(err, &api) && api.Code >= 500
+	return errors.As(err, &api) && (api.Code >= 500 || api.ErrorCode == accountResources)
 }
 
 // retryIn grows with the failures; a lease tells by itself when it ends.

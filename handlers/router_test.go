@@ -90,6 +90,13 @@ func TestOutagesNeverPark(t *testing.T) {
 		jetstream.ErrNoStreamResponse,
 		jetstream.ErrStreamNotFound,
 		&jetstream.APIError{Code: 503},
+		&jetstream.APIError{Code: 400, ErrorCode: 10002, Description: "resource limits exceeded for account"},
+		nats.ErrReconnectBufExceeded,
+		nats.ErrConnectionReconnecting,
+		nats.ErrConnectionDraining,
+		jetstream.ErrAsyncPublishTimeout, // of schedules, which are published without waiting
+		jetstream.ErrTooManyStalledMsgs,
+		jetstream.ErrJetStreamPublisherClosed,
 	} {
 		require.True(t, outage(fmt.Errorf("wrapped: %w", err)), "%v", err)
 	}
