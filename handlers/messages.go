@@ -48,8 +48,8 @@ func RefreshDue(r *refresher.Refresher, d *refresher.Dispatcher, now func() time
 		var later *refresher.LaterError
 		if errors.As(err, &later) {
 			postponed.WithLabelValues(later.Why).Inc()
-			wait := later.After + time.Duration(spread()*float64(later.After)/2)
-			return d.Later(ctx, in, now().Add(wait))
+			at := now()
+			return d.Later(ctx, in, at.Add(later.Spread(at, spread())))
 		}
 		return err
 	}

@@ -19,6 +19,19 @@ type LaterError struct {
 	// Why is one of "rate", "concurrency", "breaker", "credentials", from a Queue
 	// "queue", and from a Refresher "lease".
 	Why string
+	// LastTry is when a try has to begin at the latest to keep the grant served; the
+	// zero time where any will do, or it is not known.
+	LastTry time.Time
+}
+
+// Spread returns a wait of at least After, longer by a chance in [0, 1) so that not
+// all come back at once, but not past the last try.
+func (e *LaterError) Spread(now time.Time, chance float64) time.Duration {
+	more := e.After / 2
+	if room := e.LastTry.Sub(now.Add(e.After)); room >= 0 {
+		more = min(more, room)
+	}
+	return e.After + time.Duration(chance*float64(more))
 }
 
 func (e *LaterError) Error() string { return fmt.Sprintf("not before %s: %s", e.After, e.Why) }

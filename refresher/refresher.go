@@ -143,11 +143,22 @@ func (r *Refresher) due(ctx context.Context, m events.RefreshDue) error {
 			return refused
 		}
 		if done, err = r.queue.Enter(ctx, m.BrokerType, urgency); err != nil {
-			return err
+			return r.inTime(g, err)
 		}
 	}
 	_, err = r.refresh(ctx, m, "", &m.DueAt, done)
 	return err
+}
+
+// inTime adds a grant's last try to an error that tells when to come back. Others
+// may have got the same error.
+func (r *Refresher) inTime(g *store.Grant, err error) error {
+	var later *LaterError
+	last := r.settler.Policy.LastTry(g)
+	if last == nil || !errors.As(err, &later) {
+		return err
+	}
+	return &LaterError{After: later.After, Why: later.Why, LastTry: *last}
 }
 
 // Now refreshes a grant of this version before it is due. It returns the grant

@@ -1,15 +1,20 @@
 package refresher_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"testing"
 	"time"
 
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
+	"github.com/latchkey/latchkey/cmd/sandbox/meshsim"
 	"github.com/latchkey/latchkey/config"
 	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/handlers"
 	"github.com/latchkey/latchkey/refresher"
 	"github.com/latchkey/latchkey/store"
 )
@@ -280,6 +285,45 @@ func TestTheLastTryAfterGraceComesWhileTheAccessTokenIsServed(t *testing.T) {
 	require.Equal(t, *s.Policy.LastTry(g), g.Due.At)
 	require.Equal(t, t0.Add(hour-config.Default().Worker.ClockSkew-s.Policy.Lead), g.Due.At)
 	require.Empty(t, reasons(t, g))
+}
+
+// A refresh that may not start for now comes back in time for the last try, if it
+// may start by then.
+func TestWhatIsPutOffComesBackForTheLastTry(t *testing.T) {
+	const pause = 10 * time.Minute
+	for name, c := range map[string]struct {
+		left, min, max time.Duration // from now until the last try, and when it comes back
+	}{
+		"there is time":                  {hour, pause + pause/2 - time.Second, pause + pause/2},
+		"the last try comes soon":        {pause + time.Minute, pause, pause + time.Minute},
+		"with the end of the pause":      {pause, pause, pause},
+		"the pause is longer":            {pause - time.Minute, pause, pause + pause/2},
+		"the last try has its time past": {-time.Minute, pause, pause + pause/2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t)
+			w := r.worker("a", served, func(d *refresher.Deps) { d.Credentials = config.Backoff{Min: pause, Max: pause} })
+			p := servedPolicy()
+			refused := r.connect(w, meshsim.ConnectSpec{})
+			g := r.connect(w, meshsim.ConnectSpec{}, func(g *store.Grant) {
+				g.Access = lasting(r.clock.Now().Add(c.left+p.ClockSkew+p.Lead-2*hour), 2*hour)
+			})
+			require.Equal(t, r.clock.Now().Add(c.left), *p.LastTry(g))
+			require.NoError(t, r.sim.Script(refused.Accounts[0].ID, meshsim.HTTPStatus(401)))
+			require.NoError(t, w.Due(t.Context(), due(refused)))
+
+			body, err := json.Marshal(due(g))
+			require.NoError(t, err)
+			postponed := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "postponed"}, []string{"cause"})
+			handle := handlers.RefreshDue(w.Refresher, w.dispatcher, r.clock.Now, func() float64 { return 0.9999 }, postponed)
+			require.NoError(t, handle(t.Context(), message.NewMessage("", body)))
+			_, at, found, err := w.dispatcher.Scheduled(t.Context(), g.ID)
+			require.NoError(t, err)
+			require.True(t, found)
+			require.WithinRange(t, at, r.clock.Now().Add(c.min), r.clock.Now().Add(c.max))
+		})
+	}
 }
 
 // A renewal that comes due by NATS's clock asks for a new refresh token though ours
