@@ -185,10 +185,10 @@ func (t *TokenService) get(ctx context.Context, in events.TokenRequest, record *
 	if err != nil {
 		return events.TokenReply{}, err
 	}
-	wanted, minTTL := asked(in, all), t.minTTL(in)
-	if slices.ContainsFunc(wanted, func(g *store.Grant) bool { return t.waits(g, minTTL) }) {
+	wanted := asked(in, all)
+	if waiting := t.waiting(in, wanted); len(waiting) > 0 {
 		who.hold("")
-		t.refreshAll(ctx, wanted, minTTL, who.caller)
+		t.refreshAll(ctx, wanted, waiting, who.caller)
 		who.decide()
 	}
 	if slices.ContainsFunc(wanted, func(g *store.Grant) bool { return t.valid(g) && !t.refresher.Opens(g) }) && !who.hold(forKeys) {
@@ -209,9 +209,16 @@ func (t *TokenService) read(ctx context.Context, userID, caller string) ([]*stor
 	return t.grants.byUser(ctx, userID) // somebody may have read them meanwhile
 }
 
-// waits reports whether a refresh of a grant is worth waiting for.
-func (t *TokenService) waits(g *store.Grant, minTTL time.Duration) bool {
-	return !t.fresh(g, minTTL) && !t.inVain(g)
+// waiting returns those of the wanted grants, by their place, whose refresh is
+// worth waiting for.
+func (t *TokenService) waiting(in events.TokenRequest, wanted []*store.Grant) (at []int) {
+	minTTL, toGive := t.minTTL(in), slices.ContainsFunc(wanted, t.valid)
+	for i, g := range wanted {
+		if !t.fresh(g, minTTL) && !t.inVain(g, toGive) {
+			at = append(at, i)
+		}
+	}
+	return at
 }
 
 // kept returns the grants that a request asks for, if it takes no waiting and
@@ -222,8 +229,7 @@ func (t *TokenService) kept(in events.TokenRequest) (wanted []*store.Grant, ok b
 		return nil, false
 	}
 	wanted = asked(in, all)
-	minTTL := t.minTTL(in)
-	return wanted, !slices.ContainsFunc(wanted, func(g *store.Grant) bool { return t.waits(g, minTTL) || t.valid(g) && !t.refresher.Opens(g) })
+	return wanted, len(t.waiting(in, wanted)) == 0 && !slices.ContainsFunc(wanted, func(g *store.Grant) bool { return t.valid(g) && !t.refresher.Opens(g) })
 }
 
 func (t *TokenService) minTTL(in events.TokenRequest) time.Duration {
@@ -245,12 +251,12 @@ func asked(in events.TokenRequest, all []*store.Grant) (wanted []*store.Grant) {
 
 // refreshAll puts what a refresh yields in the place of each grant that needs
 // one.
-func (t *TokenService) refreshAll(ctx context.Context, grants []*store.Grant, minTTL time.Duration, caller string) {
+func (t *TokenService) refreshAll(ctx context.Context, grants []*store.Grant, at []int, caller string) {
+	toGive := slices.ContainsFunc(grants, t.valid)
 	var wg sync.WaitGroup
-	for i, g := range grants {
-		if t.waits(g, minTTL) {
-			wg.Go(func() { grants[i] = t.await(ctx, g, caller) })
-		}
+	for _, i := range at {
+		g := grants[i]
+		wg.Go(func() { grants[i] = t.await(ctx, g, toGive, caller) })
 	}
 	wg.Wait()
 }

@@ -38,7 +38,7 @@ func (f *flights) underWay(g *store.Grant) *flight {
 }
 
 // patience is how long a request waits for a refresh though it has a token to
-// give that is valid still.
+// give that is valid still, be it another broker's.
 func (t *TokenService) patience() time.Duration { return t.cfg.Timeout / 10 }
 
 // valid reports whether there is a token to give without a refresh.
@@ -47,11 +47,11 @@ func (t *TokenService) valid(g *store.Grant) bool { return t.unavailable(g) == "
 // inVain reports whether waiting for a refresh of a grant is of no use: none may
 // start for now, or there is a token to give and one is under way for longer
 // than it takes as a rule.
-func (t *TokenService) inVain(g *store.Grant) bool {
+func (t *TokenService) inVain(g *store.Grant, toGive bool) bool {
 	if t.heldBack(g) > 0 {
 		return true
 	}
-	if !t.valid(g) {
+	if !toGive {
 		return false
 	}
 	f := t.flights.underWay(g)
@@ -81,9 +81,9 @@ func (t *TokenService) retryAfter(g *store.Grant) int64 {
 
 // await returns a grant as it is after a refresh, or as it was if that takes too
 // long: while ctx lasts, or only a moment if there is a token to give.
-func (t *TokenService) await(ctx context.Context, g *store.Grant, caller string) *store.Grant {
+func (t *TokenService) await(ctx context.Context, g *store.Grant, toGive bool, caller string) *store.Grant {
 	what := forBroker(g.BrokerType)
-	if t.inVain(g) || !t.places.take(what, caller, 2*t.cfg.Concurrency) {
+	if t.inVain(g, toGive) || !t.places.take(what, caller, 2*t.cfg.Concurrency) {
 		return g
 	}
 	defer t.places.free(what, caller)
@@ -92,7 +92,7 @@ func (t *TokenService) await(ctx context.Context, g *store.Grant, caller string)
 		return g
 	}
 	var over <-chan time.Time
-	if t.valid(g) {
+	if toGive {
 		timer := time.NewTimer(t.patience() - time.Since(f.begun))
 		defer timer.Stop()
 		over = timer.C

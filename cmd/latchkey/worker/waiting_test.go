@@ -71,6 +71,25 @@ func TestAValidTokenIsGivenWhileItsRefreshHangs(t *testing.T) {
 	require.EqualValues(t, 514, w.counter("latchkey_token_requests_total", "code", "ok"))
 }
 
+// One broker that does not answer holds up the tokens of another no longer where one
+// user has both.
+func TestAUsersTokenIsGivenWhileAnotherBrokersRefreshHangs(t *testing.T) {
+	t.Parallel()
+	h := start(t, map[string]meshsim.Institution{"hanging": {AccessLifetime: life, RefreshLifetime: 24 * life, Grace: time.Hour}})
+	h.worker("LATCHKEY_TOKENS_TIMEOUT=30s")
+	h.connectAged("u", fresh, spec("coinbase"), "well")
+	h.connectAged("u", 2*life, spec("hanging"), "sick", meshsim.Hang())
+	h.nth(events.TokenStored, "u", 2)
+	for range 20 { // of which the first waits a moment
+		reply := h.get(events.TokenRequest{UserID: "u"})
+		require.Len(t, reply.AccessTokens, 1)
+		require.Equal(t, "well", reply.AccessTokens[0].AccountID)
+		require.Equal(t, events.CodeBusy, reply.Unavailable[0].Code)
+		require.Positive(t, reply.Unavailable[0].RetryAfterSeconds)
+	}
+	require.NotContains(t, h.logs.String(), "refresh failed", "the refresh has not been given up yet")
+}
+
 func TestBehindAnOpenBreakerTheAnswerComesAtOnce(t *testing.T) {
 	t.Parallel()
 	h := start(t, map[string]meshsim.Institution{"sick": {AccessLifetime: time.Hour, RefreshLifetime: 24 * time.Hour}})
