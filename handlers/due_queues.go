@@ -8,6 +8,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/latchkey/latchkey/events"
 	"github.com/latchkey/latchkey/refresher"
 )
 
@@ -43,21 +44,28 @@ func (s *Streams) lookAtQueue(ctx context.Context, name, subject string, q *refr
 		return err
 	}
 	// The stream is a work queue: it holds what is not done with.
-	if err := bringForward(ctx, stream, subject, 1, &q.Unhandled); err != nil || info.NumPending == 0 {
+	if err := bringForward(ctx, stream, subject, 1, &q.Unhandled, &q.UnhandledLate); err != nil || info.NumPending == 0 {
 		return err
 	}
-	return bringForward(ctx, stream, subject, info.Delivered.Stream+1, &q.Undelivered)
+	return bringForward(ctx, stream, subject, info.Delivered.Stream+1, &q.Undelivered, &q.UndeliveredLate)
 }
 
 // bringForward moves at to when the first message of a subject from a sequence
-// on was stored, if that was earlier.
-func bringForward(ctx context.Context, stream jetstream.Stream, subject string, from uint64, at *time.Time) error {
+// on was stored, if that was earlier, and raises late to how long before that it
+// was due.
+func bringForward(ctx context.Context, stream jetstream.Stream, subject string, from uint64, at *time.Time, late *time.Duration) error {
 	msg, err := stream.GetMsg(ctx, from, jetstream.WithGetMsgSubject(subject))
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
 		return nil
 	}
-	if err == nil && (at.IsZero() || msg.Time.Before(*at)) {
+	if err != nil {
+		return err
+	}
+	if at.IsZero() || msg.Time.Before(*at) {
 		*at = msg.Time
 	}
-	return err
+	if m, err := events.DecodeRefreshDue(msg.Data); err == nil { // else it tells nothing, and is parked
+		*late = max(*late, msg.Time.Sub(m.DueAt))
+	}
+	return nil
 }

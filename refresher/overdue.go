@@ -12,13 +12,17 @@ import (
 )
 
 // DueQueue is where the queue of a partition's due messages stands, by NATS's
-// clock. Messages lie in it in the order in which they came due.
+// clock. Messages lie in it in the order in which they came, which is that in which
+// they were due unless they came late: since NATS was away, or after they were put
+// off.
 type DueQueue struct {
 	// Now is when it stood there.
 	Now time.Time
 	// Undelivered is when the first message came that no worker was given yet,
 	// Unhandled the first that no worker is done with. Zero: there is none.
 	Undelivered, Unhandled time.Time
+	// UndeliveredLate and UnhandledLate are how long before that these were due.
+	UndeliveredLate, UnhandledLate time.Duration
 }
 
 // holds reports whether the message of a grant that was last scheduled for a time
@@ -26,8 +30,14 @@ type DueQueue struct {
 // that workers were given there are few, and one may be stuck there for long: what
 // came after it is left alone for as long as patience only.
 func (q DueQueue) holds(at time.Time, slack, patience time.Duration, now time.Time) bool {
-	notBehind := func(head time.Time) bool { return !head.IsZero() && !head.After(at.Add(slack)) }
-	return notBehind(q.Undelivered) || notBehind(q.Unhandled) && now.Before(at.Add(patience))
+	notBehind := func(head time.Time, late time.Duration) bool {
+		return !head.IsZero() && (late > slack || !head.After(at.Add(slack)))
+	}
+	given := at
+	if q.Unhandled.After(at) {
+		given = q.Unhandled
+	}
+	return notBehind(q.Undelivered, q.UndeliveredLate) || notBehind(q.Unhandled, q.UnhandledLate) && now.Before(given.Add(patience))
 }
 
 // back is when a schedule made again comes due: at its time, which is past, where
