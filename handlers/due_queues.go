@@ -13,19 +13,22 @@ import (
 )
 
 // DueQueues tells where the queues of due refreshes stand, in the order of the
-// partitions.
+// partitions. Those that it could not look at, which the error tells, are Unseen.
 func (s *Streams) DueQueues(ctx context.Context) ([]refresher.DueQueue, error) {
 	var all []refresher.DueQueue
+	var failed error
 	for _, p := range s.subjects.RefreshPartitions() {
 		var q refresher.DueQueue
 		for _, subject := range []string{p.Due, p.Urgent} {
 			if err := s.lookAtQueue(ctx, p.Stream, subject, &q); err != nil {
-				return nil, fmt.Errorf("looking at the queue of %s: %w", subject, err)
+				q.Unseen = true
+				failed = errors.Join(failed, fmt.Errorf("looking at the queue of %s: %w", subject, err))
+				break
 			}
 		}
 		all = append(all, q)
 	}
-	return all, nil
+	return all, failed
 }
 
 // lookAtQueue adds one subject to where the queue of a partition stands.

@@ -54,20 +54,42 @@ func (s *Streams) restore(ctx context.Context, c jetstream.StreamConfig) error {
 
 // look returns the identities of the schedule streams, and whether one does not
 // say to which installation it belongs: a worker of an older version takes that
-// out.
+// out. A stream that is away counts as the one that was seen last, as long as
+// others are there: it keeps nobody from these.
 func (s *Streams) look(ctx context.Context) (identities []string, unmarked bool, err error) {
+	var away error
+	var last []string
+	if p := s.looked.Load(); p != nil {
+		last = *p
+	}
+	found := 0
 	for n, p := range s.subjects.RefreshPartitions() {
 		stream, err := s.js.Stream(ctx, p.Stream)
 		if err == nil {
 			err = s.owned(stream)
 		}
 		if err != nil {
-			return nil, false, fmt.Errorf("looking at the stream of schedules %s: %w", p.Stream, err)
+			err = fmt.Errorf("looking at the stream of schedules %s: %w", p.Stream, err)
 		}
+		if n < len(last) && outage(err) && !errors.Is(err, jetstream.ErrStreamNotFound) && ctx.Err() == nil {
+			away, identities = errors.Join(away, err), append(identities, last[n])
+			continue
+		}
+		if err != nil {
+			return nil, false, err
+		}
+		found++
 		unmarked = unmarked || stream.CachedInfo().Config.Metadata[installationKey] == ""
 		identities = append(identities, identityOf(n, stream))
 	}
+	if found == 0 {
+		return nil, false, away
+	}
+	if away != nil {
+		s.log.Warn("a stream is not there; the next pass looks again", zap.Error(away))
+	}
 	s.seen.Store(true)
+	s.looked.Store(&identities)
 	return identities, unmarked, nil
 }
 

@@ -1,6 +1,7 @@
 package handlers_test
 
 import (
+	"context"
 	"testing"
 
 	"github.com/nats-io/nats.go"
@@ -13,6 +14,67 @@ import (
 	"github.com/latchkey/latchkey/config"
 	"github.com/latchkey/latchkey/handlers"
 )
+
+// without is JetStream of which one stream has no leader.
+type without struct {
+	jetstream.JetStream
+	stream string
+}
+
+func (w *without) Stream(ctx context.Context, name string) (jetstream.Stream, error) {
+	if name == w.stream || w.stream == "*" {
+		return nil, context.DeadlineExceeded
+	}
+	return w.JetStream.Stream(ctx, name)
+}
+
+func (w *without) Consumer(ctx context.Context, stream, name string) (jetstream.Consumer, error) {
+	if stream == w.stream {
+		return nil, context.DeadlineExceeded
+	}
+	return w.JetStream.Consumer(ctx, stream, name)
+}
+
+// A partition that is away keeps reconciliation from none of the others.
+func TestAPartitionThatIsAwayHidesNoOther(t *testing.T) {
+	broker, err := engines.StartNATS(engines.NATSOptions{Dir: t.TempDir(), Key: "key"})
+	require.NoError(t, err)
+	t.Cleanup(broker.Stop)
+	nc, err := nats.Connect(broker.URL())
+	require.NoError(t, err)
+	t.Cleanup(nc.Close)
+	inner, err := jetstream.New(nc)
+	require.NoError(t, err)
+	js := &without{JetStream: inner}
+	cfg := config.Default()
+	cfg.NATS.Partitions = 3
+	s := handlers.NewStreams(js, &memory{}, cfg, zap.NewNop())
+	all, err := s.Ensure(t.Context())
+	require.NoError(t, err)
+	for _, p := range cfg.NATS.Subjects().RefreshPartitions() {
+		for _, subject := range []string{p.Due, p.Urgent} {
+			_, err := s.Consumer(t.Context(), p.Stream, subject, 1)
+			require.NoError(t, err)
+		}
+	}
+	for n, p := range cfg.NATS.Subjects().RefreshPartitions() {
+		js.stream = p.Stream
+		identities, err := s.Identities(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, all, identities)
+		queues, err := s.DueQueues(t.Context())
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		for i, q := range queues {
+			require.Equal(t, i == n, q.Unseen)
+		}
+	}
+	js.stream = "*"
+	_, err = s.Identities(t.Context())
+	require.ErrorIs(t, err, context.DeadlineExceeded, "nothing is known where none is there")
+	js.stream = "LATCHKEY_REFRESH_1"
+	_, err = handlers.NewStreams(js, &memory{}, cfg, zap.NewNop()).Identities(t.Context())
+	require.ErrorIs(t, err, context.DeadlineExceeded, "nor before they were seen")
+}
 
 func TestIdentitiesOfPartitions(t *testing.T) {
 	broker, err := engines.StartNATS(engines.NATSOptions{Dir: t.TempDir(), Key: "key"})

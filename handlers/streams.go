@@ -43,6 +43,8 @@ type Streams struct {
 	// process has seen them.
 	installation atomic.Pointer[string]
 	seen         atomic.Bool
+	// looked are the identities of the schedule streams as they were seen last.
+	looked atomic.Pointer[[]string]
 }
 
 // NewStreams returns Streams for an installation.

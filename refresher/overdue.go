@@ -16,6 +16,8 @@ import (
 // they were due unless they came late: since NATS was away, or after they were put
 // off.
 type DueQueue struct {
+	// Unseen: it could not be looked at, so that anything may lie in it.
+	Unseen bool
 	// Now is when it stood there.
 	Now time.Time
 	// Undelivered is when the first message came that no worker was given yet,
@@ -37,7 +39,7 @@ func (q DueQueue) holds(at time.Time, slack, patience time.Duration, now time.Ti
 	if q.Unhandled.After(at) {
 		given = q.Unhandled
 	}
-	return notBehind(q.Undelivered, q.UndeliveredLate) || notBehind(q.Unhandled, q.UnhandledLate) && now.Before(given.Add(patience))
+	return q.Unseen || notBehind(q.Undelivered, q.UndeliveredLate) || notBehind(q.Unhandled, q.UnhandledLate) && now.Before(given.Add(patience))
 }
 
 // back is when a schedule made again comes due: at its time, which is past, where
@@ -58,12 +60,9 @@ func (q DueQueue) back(at time.Time, slack time.Duration) time.Time {
 // the time until the next.
 func (r *Reconciler) overdue(ctx context.Context) error {
 	w := r.Refresher
-	queues, err := r.Queues(ctx)
-	if err != nil {
-		return err
-	}
+	queues, err := r.Queues(ctx) // one that can't be seen is no reason to leave the others
 	r.overdueWalk.inOrder = true
-	return r.through(ctx, &r.overdueWalk, "overdue", func(ctx context.Context, after store.Place) (store.Page, error) {
+	return errors.Join(err, r.through(ctx, &r.overdueWalk, "overdue", func(ctx context.Context, after store.Place) (store.Page, error) {
 		return w.store.Overdue(ctx, w.now().Add(-r.Config.Slack), after, r.Config.Batch)
 	}, func(ctx context.Context, g *store.Grant) (bool, error) {
 		// Without an access token a grant is in no list of those that end.
@@ -71,12 +70,12 @@ func (r *Reconciler) overdue(ctx context.Context) error {
 		if told || err != nil {
 			return told, err // the grant has changed by that: its schedule is for the next pass
 		}
-		queue := DueQueue{Now: w.now()}
+		queue := DueQueue{Unseen: true}
 		if n := w.subjects.PartitionOf(g.ID); n < len(queues) {
 			queue = queues[n]
 		}
 		return r.poke(ctx, g, queue)
-	})
+	}))
 }
 
 // poke makes the schedule of one overdue grant again, if it was lost.

@@ -2,6 +2,7 @@ package refresher_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -132,6 +133,22 @@ func TestPassLeavesAloneWhatIsOnlyLate(t *testing.T) {
 	r.clock.advance(8 * slack)
 	require.NoError(t, w.reconciler.Pass(t.Context()))
 	require.Equal(t, 1, r.get(w, other.ID).Due.Pokes, "what is stuck with a worker is no excuse for ever")
+}
+
+// Where a queue can't be looked at nothing of it is taken for lost; what else there
+// is to do is done.
+func TestAQueueThatCannotBeSeenHoldsEverything(t *testing.T) {
+	r := newRig(t)
+	w := r.worker("a", served)
+	g := r.connect(w, meshsim.ConnectSpec{}, func(g *store.Grant) { g.Access = nil })
+	r.clock.advance(hour)
+	away := errors.New("away")
+	for _, queues := range [][]refresher.DueQueue{nil, {{Unseen: true}}} {
+		w.reconciler.Queues = func(context.Context) ([]refresher.DueQueue, error) { return queues, away }
+		require.ErrorIs(t, w.reconciler.Pass(t.Context()), away)
+		require.Zero(t, r.get(w, g.ID).Due.Pokes)
+		require.NotEmpty(t, r.get(w, g.ID).Warned, "that it has no token is announced all the same")
+	}
 }
 
 func TestPassLeavesAloneWhatIsPutOff(t *testing.T) {
