@@ -130,6 +130,29 @@ func TestAnOutboxThatCouldNotBeClearedIsPublishedAgainUnderItsID(t *testing.T) {
 	require.Equal(t, []string{"token.stored: ", "token.refreshed: "}, r.told("user"), "NATS drops what it has already")
 }
 
+// The record of an expired grant does not go before what is to be told of it.
+func TestARecordIsNotDroppedBeforeItsEventsAreTold(t *testing.T) {
+	r := newRig(t)
+	w := r.worker("a")
+	expired := func(id, subject string) *store.Grant {
+		return r.connect(w, meshsim.ConnectSpec{}, func(g *store.Grant) {
+			g.ID = id
+			require.NoError(t, w.settler.Expire(g, events.ReasonRejected))
+			at := r.clock.Now().Add(-hour)
+			g.PurgeAt = &at
+			if subject != "" {
+				g.Outbox.Events[0].Subject = subject
+			}
+		})
+	}
+	told, stuck := expired("a", ""), expired("b", "of.no.stream")
+	require.ErrorContains(t, w.reconciler.Pass(t.Context()), "grant b")
+	require.Equal(t, []string{"token.expired: rejected"}, r.told("user"))
+	_, err := w.store.Get(t.Context(), told.ID)
+	require.ErrorIs(t, err, store.ErrNotFound)
+	require.NotNil(t, r.get(w, stuck.ID).Outbox)
+}
+
 // Where outboxes can't be delivered, whoever makes changes waits before there are
 // too many on their way.
 func TestOutboxesOnTheirWayAreBounded(t *testing.T) {

@@ -189,6 +189,9 @@ func (r *Reconciler) purge(ctx context.Context) error {
 	err := r.through(ctx, &r.purgeWalk, "purge", func(ctx context.Context, after store.Place) (store.Page, error) {
 		return w.store.Purgeable(ctx, w.now(), after, r.Config.Batch)
 	}, r.repairing("purge", func(ctx context.Context, g *store.Grant) error {
+		if err := w.dispatcher.Deliver(ctx, g); err != nil { // what is still to be told goes with the record
+			return err
+		}
 		err := w.store.Delete(ctx, g)
 		if errors.Is(err, store.ErrConflict) {
 			return nil
