@@ -226,8 +226,16 @@ func (a *answer) caught() {
 	}
 }
 
+// refusalHeaders is the room for the headers of a refusal in a NATS message.
+const refusalHeaders = 256
+
 func (t *TokenService) refuse(req micro.Request, refusal *refusal) error {
 	body, _ := json.Marshal(refusal) // strings and numbers only
+	if int64(len(body)) > t.conn.MaxPayload()-refusalHeaders {
+		short := *refusal
+		short.Message, short.Unavailable = "no token can be given, for too many accounts to name them; narrow the request by brokerType or accountId", nil
+		body, _ = json.Marshal(&short)
+	}
 	return t.respond(req, body, nats.Header{micro.ErrorHeader: {refusal.Code}, micro.ErrorCodeHeader: {events.CodeNumber[refusal.Code]}})
 }
 

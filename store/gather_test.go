@@ -114,6 +114,38 @@ func TestReadsAtOnceAreAnsweredEachWithItsOwn(t *testing.T) {
 	}
 }
 
+// However many accounts connects have that come at once, no command is larger
+// than MongoDB takes.
+func TestDisconnectsAreLookedForInBoundedCommands(t *testing.T) {
+	o := options(t, enginestest.MongoDB(t))
+	var largest atomic.Int64
+	o.Monitor = &event.CommandMonitor{Started: func(_ context.Context, e *event.CommandStartedEvent) {
+		if n := int64(len(e.Command)); n > largest.Load() {
+			largest.Store(n)
+		}
+	}}
+	s := connect(t, o)
+	require.NoError(t, s.Ensure(t.Context()))
+	accounts := make([]string, 6000)
+	for i := range accounts {
+		accounts[i] = fmt.Sprint("account-", i)
+	}
+	gone := []string{accounts[0], accounts[3500], accounts[5999]}
+	for _, account := range gone {
+		require.NoError(t, s.Revoke(t.Context(), store.Scope{User: "user", Account: account}, now, now))
+	}
+	for _, err := range many(3, func(int) error {
+		at, err := s.Revoked(t.Context(), "user", "weBull", accounts)
+		if err == nil && len(at) != len(gone) {
+			err = fmt.Errorf("%d are disconnected", len(at))
+		}
+		return err
+	}) {
+		require.NoError(t, err)
+	}
+	require.Less(t, largest.Load(), int64(1<<20))
+}
+
 func TestWhatIsGatheredFailsForAll(t *testing.T) {
 	db := enginestest.MongoDB(t)
 	o := options(t, db)

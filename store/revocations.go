@@ -84,16 +84,22 @@ func (s *Store) Revoked(ctx context.Context, user, broker string, accounts []str
 	return last, nil
 }
 
+// maxSought is how many disconnects one command looks for. A connect asks for
+// several of each of its accounts, and MongoDB takes commands of 16 MiB.
+const maxSought = 10_000
+
 // revokedAt reads the times of revocations for all who ask, who share the map.
 func (s *Store) revokedAt(ctx context.Context, ids [][]string) []outcome[map[string]time.Time] {
-	cursor, err := s.revocations.Find(ctx, anyOf("_id", slices.Concat(ids...)))
-	found, err := collect[revocation](ctx, cursor, err, "reading disconnects")
-	if err != nil {
-		return failed[map[string]time.Time](len(ids), err)
-	}
-	at := make(map[string]time.Time, len(found))
-	for _, r := range found {
-		at[r.ID] = r.At
+	at := map[string]time.Time{}
+	for sought := range slices.Chunk(slices.Concat(ids...), maxSought) {
+		cursor, err := s.revocations.Find(ctx, anyOf("_id", sought))
+		found, err := collect[revocation](ctx, cursor, err, "reading disconnects")
+		if err != nil {
+			return failed[map[string]time.Time](len(ids), err)
+		}
+		for _, r := range found {
+			at[r.ID] = r.At
+		}
 	}
 	all := make([]outcome[map[string]time.Time], len(ids))
 	for i := range all {

@@ -1,0 +1,42 @@
+package handlers
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"testing"
+
+	"github.com/nats-io/nats.go/micro"
+	"github.com/stretchr/testify/require"
+
+	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/store"
+)
+
+// TestARefusalOfManyAccountsArrives: one that names more accounts than a NATS
+// message holds is sent without them.
+func TestARefusalOfManyAccountsArrives(t *testing.T) {
+	maxPayload := int32(16 << 10)
+	f := newFixtureOn(t, small(t, &maxPayload))
+	e := f.envelope()
+	s := f.tokenService(e, func(_ context.Context, user string) ([]*store.Grant, error) {
+		g := grantOf(t, e, user)
+		g.State, g.Reason, g.Accounts = store.Expired, events.ReasonRejected, nil
+		for i := range 1000 {
+			g.Accounts = append(g.Accounts, store.Account{ID: fmt.Sprint("account-", i)})
+		}
+		return []*store.Grant{g}, nil
+	})
+	nc := f.js.Conn()
+	require.NoError(t, s.Start(nc))
+	t.Cleanup(func() { require.NoError(t, s.Stop()) })
+	for body, named := range map[string]int{`{"userId":"user"}`: 0, `{"userId":"user","accountId":"account-7"}`: 1} {
+		reply, err := nc.Request(f.subjects.TokenGet("user"), []byte(body), patience)
+		require.NoError(t, err)
+		require.Equal(t, events.CodeExpired, reply.Header.Get(micro.ErrorHeader))
+		var in refusal
+		require.NoError(t, json.Unmarshal(reply.Data, &in))
+		require.Equal(t, events.CodeExpired, in.Code)
+		require.Len(t, in.Unavailable, named)
+	}
+}
