@@ -125,6 +125,21 @@ func TestWhateverNATSTookInCanBeParked(t *testing.T) {
 	}
 }
 
+// TestALongSubjectCanBeParked: a message may come to a subject as long as NATS
+// takes, and dead letters say more in theirs.
+func TestALongSubjectCanBeParked(t *testing.T) {
+	f := newFixture(t)
+	subject := f.subjects.Recovery("")
+	subject += strings.Repeat("x", 4042-len(subject))
+	_, err := f.js.Publish(t.Context(), subject, []byte("junk"))
+	require.NoError(t, err)
+	require.NoError(t, f.dead.Park(t.Context(), RecoveryName, &delivery{Subject: subject, Attempt: 1}, []byte("junk"), "junk"))
+	letter := f.only()
+	require.Equal(t, subject, letter.Subject)
+	require.Equal(t, events.UnknownTag, letter.Tag)
+	require.True(t, f.js.Conn().IsConnected())
+}
+
 // TestPartsGoWithTheUser: an erasure takes the parts of a letter along, and those
 // that no letter names because a worker died while it parked.
 func TestPartsGoWithTheUser(t *testing.T) {

@@ -20,7 +20,9 @@ import (
 	"github.com/latchkey/latchkey/store/parts"
 )
 
-// maxTag bounds a grant id that a message states.
+// maxTag bounds a grant id that a message or its subject states. NATS closes the
+// connection of whoever publishes to a subject that is too long, and that of a
+// dead letter is longer than the one that the message came to.
 const maxTag = 64
 
 // tag is by what an erasure finds a dead letter: its user, or its grant.
@@ -41,7 +43,9 @@ func (p *DeadLetters) tag(letter *DeadLetter, users []string, body []byte) strin
 			return events.EncodeUserID(m.GrantID)
 		}
 	case RecoveryName:
-		return strings.TrimPrefix(letter.Subject, p.Subjects.Recovery(""))
+		if grant := strings.TrimPrefix(letter.Subject, p.Subjects.Recovery("")); len(grant) <= maxTag {
+			return grant
+		}
 	}
 	return events.UnknownTag
 }

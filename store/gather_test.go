@@ -143,7 +143,7 @@ func TestDisconnectsAreLookedForInBoundedCommands(t *testing.T) {
 	}) {
 		require.NoError(t, err)
 	}
-	require.Less(t, largest.Load(), int64(1<<20))
+	require.Less(t, largest.Load(), int64(512<<10))
 }
 
 func TestWhatIsGatheredFailsForAll(t *testing.T) {
