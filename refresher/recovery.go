@@ -40,6 +40,9 @@ type recoveryEntry struct {
 
 // pending is an answer on its way into the database.
 type pending struct {
+	// id makes one of what is published several times. It is random: JetStream drops
+	// an entry whose id it has seen, so nobody may know it ahead.
+	id          string
 	answer      Answer
 	presented   secret.Text
 	connectedAt time.Time
@@ -86,10 +89,7 @@ func (p pending) entry(s envelope.Sealer, g *store.Grant) (recoveryEntry, error)
 	if err != nil {
 		return recoveryEntry{}, errors.New("encoding a recovery entry failed")
 	}
-	// The id makes an entry that was published twice one. A grant that was
-	// erased and connected anew counts its epochs from the start. (connectedAfter
-	// reads it.)
-	id := fmt.Sprintf("%s.%d.%d", g.ID, p.connectedAt.UnixMilli(), p.epoch)
+	id := fmt.Sprintf("%s.%d.%s", g.ID, p.connectedAt.UnixMilli(), p.id) // connectedAfter reads it
 	return recoveryEntry{GrantID: g.ID, Epoch: p.epoch, Broker: g.BrokerType, ID: id, Sealed: s.Seal(encoded.Bytes(), recoveryBinding(g, p.epoch))}, nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/require"
 
 	"github.com/latchkey/latchkey/cmd/sandbox/meshsim"
@@ -205,6 +206,26 @@ func TestRecoverPassesOver(t *testing.T) {
 		require.Equal(t, int64(1), r.get(w, g.ID).Version)
 		require.NoError(t, w.Recover(t.Context(), entry))
 	})
+}
+
+// JetStream drops a message whose Nats-Msg-Id it has seen, and acknowledges it: an
+// answer must not get lost to somebody who can tell its id ahead.
+func TestNobodyKnowsTheIDOfARescuedAnswerAhead(t *testing.T) {
+	r := newRig(t)
+	w := r.worker("a")
+	ids := map[string]bool{}
+	for n := 1; n <= 2; n++ { // the same grant, connected at the same time, under the same lease
+		g := r.connect(w, meshsim.ConnectSpec{Accounts: []meshsim.Account{{ID: "one"}}})
+		r.failWrites(true)
+		require.NoError(t, w.Due(t.Context(), due(g)))
+		r.failWrites(false)
+		entries := r.messages(r.subjects.RecoveryStream(), r.subjects.Recovery(g.ID))
+		require.Len(t, entries, n)
+		ids[entries[n-1].Header.Get(jetstream.MsgIDHeader)] = true
+		require.NoError(t, w.store.Delete(t.Context(), r.get(w, g.ID)))
+	}
+	require.Len(t, ids, 2)
+	require.NotContains(t, ids, "")
 }
 
 // A grant that was erased and connected anew counts its epochs from the start;

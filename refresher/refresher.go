@@ -292,7 +292,7 @@ func (r *Refresher) call(ctx context.Context, g *store.Grant, tokens store.Token
 	tracing.Set(ctx, tracing.Outcome(refreshed))
 	r.metrics.call(g.BrokerType, r.now().Sub(sent), nil)
 	saved, err := r.keep(ctx, g, pending{
-		answer: answer, presented: tokens.RefreshToken, connectedAt: g.ConnectedAt, epoch: g.Epoch,
+		id: r.newID(), answer: answer, presented: tokens.RefreshToken, connectedAt: g.ConnectedAt, epoch: g.Epoch,
 		renewed: request.CreateNewRefreshToken, sent: sent,
 	}, sealer)
 	if err != nil || saved == nil {
