@@ -53,6 +53,13 @@ func TestCallersInAccountsOfTheirOwn(t *testing.T) {
 	public, err := pair.PublicKey()
 	require.NoError(t, err)
 	require.Equal(t, public, who.User)
+
+	// JetStream answers whatever reply subject a publisher names, within its account.
+	publisher := c.as("publisher")
+	require.NoError(t, publisher.PublishRequest("integration.connected", "latchkey.audit.forged", []byte("junk")))
+	_, err = publisher.Request("integration.connected", []byte("junk"), patience) // answered after that
+	require.NoError(t, err)
+	require.Contains(t, c.operator("audit", "verify"), ": 0 faults")
 }
 
 // everybodyDoesWhatTheyMay has a worker do everything that it does, with its own
