@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -27,7 +28,8 @@ import (
 type Options struct {
 	// Seed decides what happens when. Two runs with one seed play the same
 	// scenes; how the processes interleave differs.
-	Seed     uint64
+	Seed uint64
+	// Duration of the scenes; 0 plays each once.
 	Duration time.Duration
 	Grants   int
 	Workers  int
@@ -48,56 +50,6 @@ type Options struct {
 // ErrJudged: the judge found something that must not be.
 var ErrJudged = errors.New("chaos: the judge found what must not be; see the table")
 
-// Times of a run. The institutions take a replaced refresh token for grace
-// longer, which covers a lease that has to run out; leases and calls are short
-// so that a run is.
-const (
-	// DefaultLifetime is how long access tokens live unless told otherwise.
-	DefaultLifetime = 24 * time.Second
-
-	refreshGrace = 45 * time.Second
-	clockSkew    = 2 * time.Second
-	ackWait      = 3 * time.Second
-	settleWithin = 6 * time.Minute
-)
-
-var brokers = []string{"coinbase", "kraken", "binance"}
-
-// settings make a worker quick to notice and to try again.
-func settings() []string {
-	return []string{
-		"LATCHKEY_ADMIN_LISTEN=",
-		"LATCHKEY_LOG_LEVEL=info",
-		"LATCHKEY_WORKER_CLOCK_SKEW=" + clockSkew.String(),
-		"LATCHKEY_WORKER_GRACE=20s",
-		"LATCHKEY_MESH_TIMEOUT=2s",
-		"LATCHKEY_MONGODB_TIMEOUT=4s",
-		"LATCHKEY_KMS_TIMEOUT=2s",
-		"LATCHKEY_REFRESH_LEASE=11s",
-		"LATCHKEY_REFRESH_GRACE=" + refreshGrace.String(),
-		"LATCHKEY_REFRESH_ACCESS_TOKEN_SHARE=0.5",
-		"LATCHKEY_REFRESH_ACCESS_TOKEN_MIN=1s",
-		"LATCHKEY_REFRESH_BACKOFF_MIN=200ms",
-		"LATCHKEY_REFRESH_BACKOFF_MAX=4s",
-		"LATCHKEY_REFRESH_RATE_LIMITED_MIN=200ms",
-		"LATCHKEY_REFRESH_RATE_LIMITED_MAX=4s",
-		"LATCHKEY_LIMITS_RATE=500",
-		"LATCHKEY_LIMITS_BURST=500",
-		"LATCHKEY_LIMITS_BROKER_RATE=300",
-		"LATCHKEY_LIMITS_BROKER_BURST=300",
-		"LATCHKEY_LIMITS_BREAKER_OPEN=2s",
-		"LATCHKEY_CONNECT_CONCURRENCY=4",
-		"LATCHKEY_REFRESH_CONCURRENCY=16",
-		"LATCHKEY_MESSAGES_ACK_WAIT=" + ackWait.String(),
-		"LATCHKEY_MESSAGES_BACKOFF_MIN=200ms",
-		"LATCHKEY_MESSAGES_BACKOFF_MAX=3s",
-		"LATCHKEY_RECONCILE_INTERVAL=2s",
-		"LATCHKEY_RECONCILE_SLACK=2s",
-		"LATCHKEY_TOKENS_MIN_TTL=3s",
-		"LATCHKEY_TOKENS_TIMEOUT=8s",
-	}
-}
-
 // run is one run of the suite.
 type run struct {
 	Options
@@ -113,10 +65,15 @@ type run struct {
 	js          jetstream.JetStream
 	db          *store.Store
 	start       time.Time
-	kills       []time.Time
-	played      map[string]int
-	heard       *listener
-	asked       *readers
+	// losses are the times in which an answer may have been lost with a worker.
+	losses   []loss
+	timeline timeline
+	// refused has NATS refuse the workers' password.
+	refused atomic.Bool
+	heard   *listener
+	asked   *readers
+	// waits are requests for healthy grants that waited for a sick broker.
+	waits []asked
 }
 
 // Run plays scenes until the time is over, lets everything settle, and judges.
@@ -125,7 +82,7 @@ func Run(ctx context.Context, exe string, o Options) (err error) {
 	if o.Lifetime == 0 {
 		o.Lifetime = DefaultLifetime
 	}
-	r := &run{Options: o, rng: rand.New(rand.NewPCG(o.Seed, 1)), played: map[string]int{}, start: time.Now()}
+	r := &run{Options: o, rng: rand.New(rand.NewPCG(o.Seed, 1)), start: time.Now()}
 	if r.dir, err = os.MkdirTemp("", "latchkey-chaos-"); err != nil {
 		return fmt.Errorf("making a folder: %w", err)
 	}
@@ -140,18 +97,28 @@ func Run(ctx context.Context, exe string, o Options) (err error) {
 	if err := r.setUp(ctx, exe); err != nil {
 		return err
 	}
+	r.timeline.begin("connecting", true)
 	if err := r.connectAll(ctx); err != nil {
 		return err
 	}
-	r.say("%d grants stored; seed %d, %s of scenes", o.Grants, o.Seed, o.Duration)
+	r.say("%d grants stored; seed %d, %s", o.Grants, o.Seed, o.scenes())
 	if err := r.play(ctx); err != nil {
 		return err
 	}
-	if err := r.settle(ctx); err != nil {
-		r.say("%v", err)
+	settleErr := r.settle(ctx)
+	if settleErr != nil {
+		r.say("%v", settleErr)
 	}
 	stopErr := r.stopWorkers()
-	return errors.Join(r.judge(ctx), stopErr)
+	return errors.Join(r.judge(ctx), settleErr, stopErr)
+}
+
+// scenes says how long scenes are played.
+func (o Options) scenes() string {
+	if o.Duration == 0 {
+		return "each scene once"
+	}
+	return o.Duration.String() + " of scenes"
 }
 
 func (r *run) say(format string, args ...any) {
@@ -173,9 +140,10 @@ func (r *run) setUp(ctx context.Context, exe string) error {
 		}
 		o.PostgresURL = r.postgres.URL()
 	}
+	o.NATSConfigure = r.natsUsers
 	more := settings()
 	if r.Cluster {
-		cluster, err := engines.StartCluster(3, engines.NATSOptions{Dir: filepath.Join(r.dir, "nats"), Key: "chaos"})
+		cluster, err := engines.StartCluster(3, engines.NATSOptions{Dir: filepath.Join(r.dir, "nats"), Key: "chaos", Configure: r.natsUsers})
 		if err != nil {
 			return err
 		}
@@ -196,29 +164,38 @@ func (r *run) setUp(ctx context.Context, exe string) error {
 	if r.db, err = store.Open(ctx, store.Options{URI: cfg.MongoDB.URI, Database: cfg.MongoDB.Database, Timeout: cfg.MongoDB.Timeout, AppName: "chaos"}); err != nil {
 		return err
 	}
-	if r.nc, err = nats.Connect(cfg.NATS.URL, nats.MaxReconnects(-1), nats.ReconnectWait(100*time.Millisecond)); err != nil {
+	if r.nc, err = nats.Connect(cfg.NATS.URL, nats.UserInfo(chaosUser, chaosPassword), nats.MaxReconnects(-1), nats.ReconnectWait(100*time.Millisecond)); err != nil {
 		return fmt.Errorf("connecting to NATS: %w", err)
 	}
 	if r.js, err = jetstream.New(r.nc); err != nil {
 		return fmt.Errorf("setting up JetStream: %w", err)
 	}
 	for i := range r.Workers {
-		// Clocks differ by up to the tolerated skew from the first to the last.
-		offset := time.Duration(0)
-		if r.Workers > 1 {
-			offset = clockSkew*time.Duration(i)/time.Duration(r.Workers-1) - clockSkew/2
-		}
-		w := &process{
-			exe: exe, offset: offset, log: filepath.Join(r.dir, fmt.Sprintf("worker-%d.log", i)),
-			env: append(append(os.Environ(), s.Environ()...), append(more, fmt.Sprintf("LATCHKEY_WORKER_ID=worker-%d", i))...),
-		}
-		if err := w.start(); err != nil {
+		if err := r.startWorker(exe, i, more); err != nil {
 			return err
 		}
-		r.workers = append(r.workers, w)
 	}
 	r.heard = newListener(r.js)
 	return nil
+}
+
+func (r *run) startWorker(exe string, i int, more []string) error {
+	// Clocks differ by up to the tolerated skew from the first to the last.
+	offset := time.Duration(0)
+	if r.Workers > 1 {
+		offset = clockSkew*time.Duration(i)/time.Duration(r.Workers-1) - clockSkew/2
+	}
+	// An address of its own tells the ledger which worker called.
+	url, err := r.stack.ServeMesh()
+	if err != nil {
+		return err
+	}
+	w := &process{
+		exe: exe, offset: offset, log: filepath.Join(r.dir, fmt.Sprintf("worker-%d.log", i)), mesh: url,
+		env: append(append(os.Environ(), r.stack.Environ()...), append(more, fmt.Sprintf("LATCHKEY_WORKER_ID=worker-%d", i), "LATCHKEY_MESH_URL="+url)...),
+	}
+	r.workers = append(r.workers, w)
+	return w.start()
 }
 
 // connectAll publishes all connects in one burst and waits until every grant
@@ -264,10 +241,13 @@ func (r *run) connectAll(ctx context.Context) error {
 func user(i int) string    { return fmt.Sprintf("user-%d", i) }
 func account(i int) string { return fmt.Sprintf("account-%d", i) }
 
-// settle waits until every grant is as it should be, with all engines up.
+// settle waits until every grant has been refreshed once more and is as it should
+// be, with all engines up.
 func (r *run) settle(ctx context.Context) error {
 	r.say("letting everything settle")
+	r.timeline.begin("settling", false)
 	r.asked.stop()
+	began := time.Now()
 	return until(ctx, settleWithin, "everything settled", func() error {
 		if err := r.heard.drain(ctx); err != nil {
 			return err
@@ -279,7 +259,7 @@ func (r *run) settle(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			if len(grants) != 1 || grants[0].Outbox != nil || grants[0].State == store.Active && (grants[0].Access.Over(now) || grants[0].Lease.Live(now)) {
+			if len(grants) != 1 || grants[0].Outbox != nil || grants[0].State == store.Active && !refreshed(grants[0], began, now) {
 				unsettled++
 			}
 		}
@@ -295,6 +275,12 @@ func (r *run) settle(ctx context.Context) error {
 		}
 		return nil
 	})
+}
+
+// refreshed reports whether a grant has tokens newer than a moment, and nothing
+// under way. A worker's clock may be behind.
+func refreshed(g *store.Grant, since, now time.Time) bool {
+	return g.Access != nil && g.Access.Since.After(since.Add(-clockSkew)) && !g.Access.Over(now) && !g.Lease.Live(now)
 }
 
 func (r *run) recoveries(ctx context.Context) (uint64, error) {

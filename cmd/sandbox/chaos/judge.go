@@ -3,9 +3,8 @@ package chaos
 import (
 	"context"
 	"fmt"
-	"maps"
 	"slices"
-	"text/tabwriter"
+	"strings"
 	"time"
 
 	"github.com/latchkey/latchkey/cmd/sandbox/meshsim"
@@ -13,24 +12,10 @@ import (
 	"github.com/latchkey/latchkey/store"
 )
 
-// heldBefore is how long before a kill an answer may have arrived that the
-// killed process alone held: the time until the database or the recovery
-// stream has it.
-const heldBefore = 5 * time.Second
+// late is how long after its change an event may be published and be no figure.
+const late = 5 * time.Second
 
-// verdict is what the judge counts. The figures of the first group must be 0.
-type verdict struct {
-	lost, lostInKill       int // grants dead at the end; with an answer that a killed process alone held
-	reused, reusedInKill   int // replaced refresh tokens presented without a lost answer; likewise
-	missing, contradicting int // events
-	badTokens              map[string]int
-	wrongAtEnd             []string
-
-	ambiguous     int // replaced refresh tokens presented because their answer was lost
-	longest       time.Duration
-	calls, issued int
-}
-
+// judge counts what became of the grants, each thing at its moment.
 func (r *run) judge(ctx context.Context) error {
 	if err := r.stack.Mesh.Settle(ctx); err != nil {
 		return fmt.Errorf("waiting for the simulator: %w", err)
@@ -39,25 +24,50 @@ func (r *run) judge(ctx context.Context) error {
 		return err
 	}
 	ledger := r.stack.Mesh.Ledger()
-	v := verdict{badTokens: r.asked.bad}
-	r.judgeReuse(ledger, &v)
+	v := &verdict{timeline: &r.timeline, effects: make([]effects, len(r.timeline.episodes))}
+	r.judgeReuse(ledger, v)
 	for i := range r.Grants {
 		grants, err := r.db.ByUser(ctx, user(i))
 		if err != nil {
 			return err
 		}
 		chain, _ := ledger.Chain(account(i))
-		r.judgeGrant(grants, chain, ledger, &v)
+		r.judgeGrant(grants, chain, ledger, v)
 	}
 	for _, q := range ledger.Requests {
 		if q.Operation == meshsim.OpRefresh {
-			v.calls++
+			v.count(calls, q.At)
 		}
 		if q.Issued {
-			v.issued++
+			v.count(issued, q.At)
+		}
+	}
+	r.judgeReaders(v)
+	for _, grant := range r.heard.byGrant {
+		for _, e := range grant {
+			if e.published.Sub(e.Time) > late {
+				v.count(lateEvents, e.Time)
+			}
 		}
 	}
 	return r.report(v)
+}
+
+func (r *run) judgeReaders(v *verdict) {
+	for _, t := range r.asked.bad {
+		v.count(badTokens, t.at)
+		v.say("a token handed out was not valid: %s", t.why)
+	}
+	for _, at := range r.asked.refused {
+		v.count(refused, at)
+	}
+	for _, at := range r.asked.unanswered {
+		v.count(unanswered, at)
+	}
+	for _, a := range r.waits {
+		v.count(waited, a.at)
+		v.say("a request for a healthy grant waited for a sick broker: %s", a.said())
+	}
 }
 
 // judgeReuse sorts the refresh tokens that were presented after they were
@@ -66,147 +76,81 @@ func (r *run) judgeReuse(ledger meshsim.Ledger, v *verdict) {
 	for _, use := range ledger.ReplacedPresented() {
 		switch {
 		case use.Ambiguous:
-			v.ambiguous++
-		case r.heldByKilled(use.ReplacedIn):
-			v.reusedInKill++
+			v.count(ambiguous, use.Request.At)
+		case r.heldAlone(use.ReplacedIn):
+			v.count(reusedInLoss, use.Request.At)
 		default:
-			v.reused++
-			r.say("refresh token of chain %d presented after it was replaced in request %d", use.Chain, use.ReplacedIn.ID)
+			v.count(reused, use.Request.At)
+			v.say("refresh token of chain %d presented in request %d after it was replaced in request %d", use.Chain, use.Request.ID, use.ReplacedIn.ID)
 		}
 	}
 }
 
-// heldByKilled: a kill came so soon after the answer that its receiver may have
-// been the only one to have it.
-func (r *run) heldByKilled(q meshsim.Request) bool {
-	return slices.ContainsFunc(r.kills, func(kill time.Time) bool {
-		return q.At.Before(kill) && kill.Sub(q.AnsweredAt) < heldBefore
+// heldAlone: the worker that received an answer was killed so soon after, or
+// suspended so long, that nobody else could know of it.
+func (r *run) heldAlone(q meshsim.Request) bool {
+	return slices.ContainsFunc(r.losses, func(l loss) bool {
+		return strings.HasSuffix(l.worker.mesh, "//"+q.Local) && q.At.Before(l.to) && q.AnsweredAt.After(l.from)
 	})
 }
 
 // judgeGrant compares a grant at the end with its chain and its events.
 func (r *run) judgeGrant(grants []*store.Grant, chain meshsim.Chain, ledger meshsim.Ledger, v *verdict) {
-	wrong := func(format string, args ...any) {
-		if len(v.wrongAtEnd) < 10 {
-			v.wrongAtEnd = append(v.wrongAtEnd, fmt.Sprintf("chain %d: ", chain.ID)+fmt.Sprintf(format, args...))
-		}
+	wrong := func(f figure, at time.Time, format string, args ...any) {
+		v.count(f, at)
+		v.say("chain %d: "+format, append([]any{chain.ID}, args...)...)
 	}
 	if !chain.Alive() {
-		if chain.DiedIn > 0 && r.chainHeldByKilled(chain, ledger) {
-			v.lostInKill++
+		if chain.DiedIn > 0 && r.chainHeldAlone(chain, ledger) {
+			v.count(lostInLoss, chain.DiedAt)
 		} else {
-			v.lost++
-			wrong("%s", chain.DeadBecause)
+			wrong(lost, chain.DiedAt, "%s", chain.DeadBecause)
 		}
 		return
 	}
 	if len(grants) != 1 {
-		v.lost++
-		wrong("%d records", len(grants))
+		wrong(lost, ledger.At, "%d records", len(grants))
 		return
 	}
 	g := grants[0]
+	heard := r.heard.byGrant[g.ID]
 	if g.State != store.Active {
-		v.lost++
-		wrong("state %s, reason %s, though alive at the institution", g.State, g.Reason)
+		at := ledger.At
+		if len(heard) > 0 {
+			at = heard[len(heard)-1].Time
+		}
+		wrong(lost, at, "state %s, reason %s, though alive at the institution", g.State, g.Reason)
 		return
 	}
 	// A grant's versions must all have been told, each once, without a gap.
-	told := map[int64]bool{}
-	for _, e := range r.heard.byGrant[g.ID] {
+	told := map[int64]time.Time{}
+	for _, e := range heard {
 		switch e.Kind {
 		case events.TokenStored, events.TokenRefreshed:
-			if told[e.Data.Version] {
-				v.contradicting++
-				wrong("version %d told twice", e.Data.Version)
+			if _, twice := told[e.Data.Version]; twice {
+				wrong(contradicting, e.Time, "version %d told twice", e.Data.Version)
 			}
-			told[e.Data.Version] = true
+			told[e.Data.Version] = e.Time
 		case events.TokenExpired, events.TokenRevoked:
-			v.contradicting++
-			wrong("%s told, though alive", e.Kind)
+			wrong(contradicting, e.Time, "%s told, though alive", e.Kind)
 		}
 	}
+	at := chain.ConnectedAt
 	for version := int64(1); version <= g.Version; version++ {
-		if !told[version] {
-			v.missing++
-			wrong("version %d of %d not told", version, g.Version)
+		if told[version].IsZero() {
+			wrong(missing, at, "version %d of %d not told", version, g.Version)
+		} else {
+			at = told[version]
 		}
 	}
 	if len(told) > int(g.Version) {
-		v.contradicting++
-		wrong("%d versions told, %d stored", len(told), g.Version)
+		wrong(contradicting, ledger.At, "%d versions told, %d stored", len(told), g.Version)
 	}
-	v.longest = max(v.longest, longestGap(chain, ledger.At))
+	r.judgeGaps(g, chain, ledger, heard, v)
 }
 
-func (r *run) chainHeldByKilled(chain meshsim.Chain, ledger meshsim.Ledger) bool {
-	for _, q := range ledger.Requests {
-		if q.Chain == chain.ID && q.Rotated && r.heldByKilled(q) {
-			return true
-		}
-	}
-	return false
-}
-
-// longestGap is the longest time in which no access token of a chain lived.
-func longestGap(chain meshsim.Chain, now time.Time) time.Duration {
-	tokens := slices.Clone(chain.Access)
-	slices.SortFunc(tokens, func(a, b meshsim.AccessToken) int { return a.IssuedAt.Compare(b.IssuedAt) })
-	var longest time.Duration
-	var until time.Time
-	for _, t := range tokens {
-		if !until.IsZero() && t.IssuedAt.After(until) {
-			longest = max(longest, t.IssuedAt.Sub(until))
-		}
-		if t.ExpiresAt.After(until) {
-			until = t.ExpiresAt
-		}
-	}
-	if now.After(until) {
-		longest = max(longest, now.Sub(until))
-	}
-	return longest
-}
-
-func (r *run) report(v verdict) error {
-	bad := 0
-	for _, n := range v.badTokens {
-		bad += n
-	}
-	fmt.Fprintf(r.Out, "\nSeed %d, %d grants, %d workers, %s of scenes:", r.Seed, r.Grants, r.Workers, r.Duration)
-	for _, name := range slices.Sorted(maps.Keys(r.played)) {
-		fmt.Fprintf(r.Out, " %s x%d;", name, r.played[name])
-	}
-	fmt.Fprint(r.Out, "\n\n")
-	w := tabwriter.NewWriter(r.Out, 0, 4, 2, ' ', 0)
-	fmt.Fprintln(w, "FIGURE\tCOUNT\tMUST BE")
-	row := func(what string, n int) { fmt.Fprintf(w, "%s\t%d\t0\n", what, n) }
-	row("grants lost", v.lost)
-	row("replaced refresh tokens presented without a lost answer", v.reused)
-	row("access tokens handed out that were not valid", bad)
-	row("events missing", v.missing)
-	row("events that contradict what is stored", v.contradicting)
-	figure := func(what string, n any) { fmt.Fprintf(w, "%s\t%v\t\n", what, n) }
-	figure("grants lost with an answer that a killed process alone held", v.lostInKill)
-	figure("retries after an answer that a killed process alone held", v.reusedInKill)
-	figure("ambiguous retries (the answer was lost on the way)", v.ambiguous)
-	figure("refresh calls", v.calls)
-	figure("refreshes that brought tokens", v.issued)
-	figure("events heard twice (same id)", r.heard.repeats)
-	figure("access tokens handed out", r.asked.given)
-	figure("token requests refused, unanswered", fmt.Sprintf("%d, %d", r.asked.refused, r.asked.unanswered))
-	figure("longest time of a grant without a valid access token", v.longest.Round(100*time.Millisecond))
-	if err := w.Flush(); err != nil {
-		return fmt.Errorf("printing the table: %w", err)
-	}
-	for _, line := range v.wrongAtEnd {
-		fmt.Fprintln(r.Out, "  "+line)
-	}
-	for why, n := range v.badTokens {
-		fmt.Fprintf(r.Out, "  handed out though %s: %d\n", why, n)
-	}
-	if v.lost+v.reused+bad+v.missing+v.contradicting > 0 {
-		return ErrJudged
-	}
-	return nil
+func (r *run) chainHeldAlone(chain meshsim.Chain, ledger meshsim.Ledger) bool {
+	return slices.ContainsFunc(ledger.Requests, func(q meshsim.Request) bool {
+		return q.Chain == chain.ID && q.Rotated && r.heldAlone(q)
+	})
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -12,7 +11,6 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/latchkey/latchkey/events"
-	"github.com/latchkey/latchkey/events/client"
 )
 
 // listener hears every lifecycle event, as a durable subscriber would.
@@ -22,12 +20,18 @@ type listener struct {
 
 	mu      sync.Mutex
 	seen    map[string]bool
-	byGrant map[string][]events.LifecycleEvent
+	byGrant map[string][]heardEvent
 	repeats int
 }
 
+// heardEvent is an event with the time at which NATS stored it.
+type heardEvent struct {
+	events.LifecycleEvent
+	published time.Time
+}
+
 func newListener(js jetstream.JetStream) *listener {
-	return &listener{js: js, seen: map[string]bool{}, byGrant: map[string][]events.LifecycleEvent{}}
+	return &listener{js: js, seen: map[string]bool{}, byGrant: map[string][]heardEvent{}}
 }
 
 // drain takes in everything that is there. It fails when there is no broker to
@@ -51,14 +55,18 @@ func (l *listener) drain(ctx context.Context) error {
 		n := 0
 		for m := range batch.Messages() {
 			n++
-			e, err := events.DecodeLifecycle(m.Data())
+			e, decodeErr := events.DecodeLifecycle(m.Data())
+			meta, err := m.Metadata()
+			if err != nil {
+				return fmt.Errorf("reading an event's metadata: %w", err)
+			}
 			switch {
-			case err != nil: // junk, which subscribers pass over
+			case decodeErr != nil: // junk, which subscribers pass over
 			case l.seen[e.ID]:
 				l.repeats++
 			default:
 				l.seen[e.ID] = true
-				l.byGrant[e.Data.GrantID] = append(l.byGrant[e.Data.GrantID], e)
+				l.byGrant[e.Data.GrantID] = append(l.byGrant[e.Data.GrantID], heardEvent{e, meta.Timestamp})
 			}
 			if err := m.Ack(); err != nil {
 				return fmt.Errorf("acknowledging an event: %w", err)
@@ -85,65 +93,4 @@ func (l *listener) grants() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return len(l.byGrant)
-}
-
-// readers ask for tokens of random users all the time and check what they get.
-type readers struct {
-	latchkey *client.Client
-	cancel   context.CancelFunc
-	wg       sync.WaitGroup
-
-	mu                         sync.Mutex
-	given, refused, unanswered int
-	bad                        map[string]int
-}
-
-const readerCount = 4
-
-func startReaders(r *run) (*readers, error) {
-	latchkey, err := client.New(r.nc, client.Once())
-	if err != nil {
-		return nil, err
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	a := &readers{latchkey: latchkey, cancel: cancel, bad: map[string]int{}}
-	for i := range readerCount {
-		a.wg.Go(func() {
-			rng := rand.New(rand.NewPCG(r.Seed, uint64(i)+100))
-			for ctx.Err() == nil {
-				a.ask(ctx, r, user(rng.IntN(r.Grants)))
-				time.Sleep(50 * time.Millisecond)
-			}
-		})
-	}
-	return a, nil
-}
-
-func (a *readers) ask(ctx context.Context, r *run, user string) {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	reply, err := a.latchkey.Tokens(ctx, events.TokenRequest{UserID: user})
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	var refused *client.RefusedError
-	var invalid *events.InvalidError
-	switch {
-	case errors.As(err, &refused):
-		a.refused++
-	case errors.As(err, &invalid):
-		a.bad["undecodable"]++
-	case err != nil:
-		a.unanswered++ // nobody there to answer
-	}
-	for _, t := range reply.AccessTokens {
-		a.given++
-		if ok, why := r.stack.Mesh.AccessTokenState(t.AccessToken); !ok {
-			a.bad[why]++
-		}
-	}
-}
-
-func (a *readers) stop() {
-	a.cancel()
-	a.wg.Wait()
 }

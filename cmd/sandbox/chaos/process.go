@@ -21,6 +21,7 @@ type process struct {
 	env    []string
 	log    string
 	offset time.Duration // of its clock
+	mesh   string        // URL at which it reaches Mesh
 
 	mu   sync.Mutex
 	cmd  *exec.Cmd // nil while it is meant to be down
@@ -89,6 +90,19 @@ func (p *process) end(signal syscall.Signal, within time.Duration) error {
 	case <-time.After(within):
 		return fmt.Errorf("still there %s after %s", within, signal)
 	}
+}
+
+// signal signals the process, if it is up.
+func (p *process) signal(signal syscall.Signal) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.cmd == nil {
+		return nil
+	}
+	if err := p.cmd.Process.Signal(signal); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return fmt.Errorf("sending %s to a worker: %w", signal, err)
+	}
+	return nil
 }
 
 // kill ends the process as a power cut would.

@@ -94,6 +94,15 @@ func (c *Cluster) led() bool {
 	return slices.ContainsFunc(c.nodes, func(n *NATS) bool { return len(n.Server().JetStreamClusterPeers()) == len(c.nodes) })
 }
 
+// Reload has every server take on what Configure says now.
+func (c *Cluster) Reload() error {
+	var err error
+	for _, n := range c.nodes {
+		err = errors.Join(err, n.Reload())
+	}
+	return err
+}
+
 // Node returns the i-th server, from 0, to stop and to restart it.
 func (c *Cluster) Node(i int) *NATS { return c.nodes[i] }
 

@@ -49,7 +49,7 @@ func readJSON(w http.ResponseWriter, r *http.Request, into any) error {
 // exchange takes a request from its arrival to its answer: what was planned for it
 // happens before or after work, which runs under the lock.
 func (s *Server) exchange(w http.ResponseWriter, r *http.Request, q Request, work func(id int, a Action) (answer, error)) {
-	id, p, err := s.begin(q, r.RemoteAddr)
+	id, p, err := s.begin(q, r)
 	if err != nil {
 		s.broken(w, id, err)
 		return
@@ -77,10 +77,13 @@ func (s *Server) exchange(w http.ResponseWriter, r *http.Request, q Request, wor
 }
 
 // begin enters a request into the book and takes what is planned for it.
-func (s *Server) begin(q Request, remote string) (id int, p plan, err error) {
+func (s *Server) begin(q Request, r *http.Request) (id int, p plan, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	q.ID, q.At, q.Remote = len(s.book.requests)+1, s.cfg.Clock(), remote
+	q.ID, q.At, q.Remote = len(s.book.requests)+1, s.cfg.Clock(), r.RemoteAddr
+	if local, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr); ok {
+		q.Local = local.String()
+	}
 	c := s.book.chainOf(q.Token)
 	if c != nil {
 		q.Chain = c.ID

@@ -87,6 +87,7 @@ type Request struct {
 	Operation  Operation   `json:"operation"`
 	At         time.Time   `json:"at"`
 	Remote     string      `json:"remote,omitzero"` // address of the client
+	Local      string      `json:"local,omitzero"`  // address at which the client reached the simulator
 	BrokerType string      `json:"brokerType,omitzero"`
 	Token      Fingerprint `json:"token,omitzero"` // the refresh token, or the access token of a removal
 	Chain      int         `json:"chain,omitzero"` // 0: the token is unknown

@@ -14,6 +14,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
+
 	"github.com/latchkey/latchkey/cmd/sandbox/engines"
 	"github.com/latchkey/latchkey/cmd/sandbox/kmssim"
 	"github.com/latchkey/latchkey/cmd/sandbox/meshsim"
@@ -44,6 +46,9 @@ type Options struct {
 	NATSMaxStore int64
 	// NATSInTheClear has the embedded NATS write its files without encryption.
 	NATSInTheClear bool
+	// NATSConfigure, if set, changes the options of the embedded NATS at every start and
+	// reload.
+	NATSConfigure func(*server.Options)
 	// PostgresURL has the embedded MongoDB keep its data in PostgreSQL.
 	PostgresURL string
 	// Ports to listen on, 0 for any free one.
@@ -96,6 +101,7 @@ func Start(o Options) (s *Stack, err error) {
 		s.NATS, err = engines.StartNATS(engines.NATSOptions{
 			Dir: filepath.Join(o.Dir, "nats"), Port: o.NATSPort, Key: key,
 			LogFile: filepath.Join(o.Dir, "nats.log"), MaxStore: o.NATSMaxStore,
+			Configure: o.NATSConfigure,
 		})
 		if err != nil {
 			return s, err
@@ -168,21 +174,25 @@ func (nowhere) Header() http.Header         { return http.Header{} }
 func (nowhere) Write(p []byte) (int, error) { return len(p), nil }
 func (nowhere) WriteHeader(int)             {}
 
+// ServeMesh serves the simulated Mesh at one more address, so that the ledger can
+// tell callers apart.
+func (s *Stack) ServeMesh() (url string, err error) { return s.serve(0, s.Mesh) }
+
 func (s *Stack) serve(port int, handler http.Handler) (url string, err error) {
 	listener, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
 	if err != nil {
 		return "", fmt.Errorf("listening: %w", err)
 	}
-	server := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second}
-	s.servers = append(s.servers, server)
-	go func() { _ = server.Serve(listener) }() // ends with Close
+	httpServer := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second}
+	s.servers = append(s.servers, httpServer)
+	go func() { _ = httpServer.Serve(listener) }() // ends with Close
 	return "http://" + listener.Addr().String(), nil
 }
 
 // Stop ends everything; the data stays.
 func (s *Stack) Stop() {
-	for _, server := range s.servers {
-		_ = server.Close()
+	for _, httpServer := range s.servers {
+		_ = httpServer.Close()
 	}
 	if s.Mesh != nil {
 		_ = s.Mesh.Close()

@@ -1,0 +1,149 @@
+package chaos
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// maxStore is the broker's disk; the scene "disk full" fills it.
+const maxStore = 256 << 20
+
+// natsUsers has NATS know the workers, this process, and one that may command
+// the servers.
+func (r *run) natsUsers(o *server.Options) {
+	system := server.NewAccount(server.DEFAULT_SYSTEM_ACCOUNT)
+	o.Accounts, o.SystemAccount = []*server.Account{system}, system.Name
+	password := workerPassword
+	if r.refused.Load() {
+		password = "another-password"
+	}
+	o.Users = []*server.User{
+		{Username: workerUser, Password: password},
+		{Username: chaosUser, Password: chaosPassword},
+		{Username: systemUser, Password: chaosPassword, Account: system},
+	}
+}
+
+func (r *run) restartBroker(ctx context.Context) error {
+	r.stack.NATS.Stop()
+	err := r.pause(ctx, 200*time.Millisecond, 3*time.Second)
+	return errors.Join(err, r.stack.NATS.Restart())
+}
+
+// wipeBroker loses everything that NATS holds while the workers are down. What
+// had been published by then is taken note of first.
+func (r *run) wipeBroker(ctx context.Context) error {
+	if err := until(ctx, settleWithin, "recoveries applied before the wipe", func() error {
+		if n, err := r.recoveries(ctx); err != nil || n > 0 {
+			return errors.Join(err, fmt.Errorf("%d left", n))
+		}
+		return nil
+	}); err != nil {
+		return err
+	}
+	// Nor may a message that a killed worker held still have to come again: what
+	// it tells would be wiped with it.
+	if err := until(ctx, settleWithin, "messages of killed workers handled before the wipe", func() error {
+		if n := len(r.losses); n > 0 && time.Since(r.losses[n-1].to) < 3*ackWait {
+			return errors.New("a worker was killed or suspended just now")
+		}
+		return nil
+	}); err != nil {
+		return err
+	}
+	if err := r.stopWorkers(); err != nil {
+		return err
+	}
+	if err := until(ctx, settleWithin, "events heard before the wipe", func() error { return r.heard.drain(ctx) }); err != nil {
+		return err
+	}
+	r.heard.forget()
+	err := r.stack.NATS.Wipe()
+	return errors.Join(err, r.stack.NATS.Restart(), r.startAll())
+}
+
+// fillDisk fills the broker's store with something else.
+func (r *run) fillDisk(ctx context.Context) error {
+	junk, err := r.js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{Name: "JUNK", Subjects: []string{"junk"}})
+	if err != nil {
+		return fmt.Errorf("making a stream to fill: %w", err)
+	}
+	body := make([]byte, 900<<10)
+	full := false
+	for range 2 * maxStore / len(body) {
+		if _, err := r.js.Publish(ctx, "junk", body); err != nil {
+			full = true
+			break
+		}
+	}
+	// The last gap is filled with small ones.
+	for range 1000 {
+		if _, err := r.js.Publish(ctx, "junk", body[:4<<10]); err != nil {
+			break
+		}
+	}
+	if !full {
+		return errors.New("the broker's disk did not fill")
+	}
+	err = r.pause(ctx, time.Second, 4*time.Second)
+	return errors.Join(err, junk.Purge(ctx), r.js.DeleteStream(ctx, "JUNK"))
+}
+
+func (r *run) killNode(ctx context.Context) error {
+	node := r.cluster.Node(r.rng.IntN(3))
+	node.Stop()
+	err := r.pause(ctx, 500*time.Millisecond, 5*time.Second)
+	return errors.Join(err, node.Restart())
+}
+
+// refuseCredentials has NATS take another password than the workers', as after a
+// rotation that came to the servers first. Workers are disconnected, and refused
+// more often than a client library bears by default.
+func (r *run) refuseCredentials(ctx context.Context) error {
+	if err := r.reloadNATS(true); err != nil {
+		return err
+	}
+	err := r.pause(ctx, 10*time.Second, 12*time.Second)
+	return errors.Join(err, r.reloadNATS(false))
+}
+
+func (r *run) reloadNATS(refused bool) error {
+	r.refused.Store(refused)
+	if r.cluster != nil {
+		return r.cluster.Reload()
+	}
+	return r.stack.NATS.Reload()
+}
+
+// stepDown has the leaders of all streams and consumers, and that of the cluster,
+// step down again and again. A request whose answer such a change takes along is
+// not answered at all.
+func (r *run) stepDown(ctx context.Context) error {
+	system, err := nats.Connect(r.cluster.URL(), nats.UserInfo(systemUser, chaosPassword))
+	if err != nil {
+		return fmt.Errorf("connecting to NATS's system account: %w", err)
+	}
+	defer system.Close()
+	for end := time.Now().Add(6*time.Second + time.Duration(r.rng.Int64N(int64(4*time.Second)))); time.Now().Before(end); {
+		// Errors say that there is no leader at the moment, which is the point.
+		for name := range r.js.StreamNames(ctx).Name() {
+			_ = r.nc.Publish("$JS.API.STREAM.LEADER.STEPDOWN."+name, nil)
+			if stream, err := r.js.Stream(ctx, name); err == nil {
+				for consumer := range stream.ConsumerNames(ctx).Name() {
+					_ = r.nc.Publish("$JS.API.CONSUMER.LEADER.STEPDOWN."+name+"."+consumer, nil)
+				}
+			}
+		}
+		_ = system.Publish("$JS.API.META.LEADER.STEPDOWN", nil)
+		if err := r.pause(ctx, 200*time.Millisecond, 1200*time.Millisecond); err != nil {
+			return err
+		}
+	}
+	return nil
+}

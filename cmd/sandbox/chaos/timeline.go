@@ -1,0 +1,75 @@
+package chaos
+
+import (
+	"cmp"
+	"slices"
+	"sync"
+	"time"
+)
+
+// episode is one scene of a run, or a part of it that is no scene. What happens
+// from its beginning to that of the next counts as its effect.
+type episode struct {
+	scene    string
+	from, to time.Time
+	// silent: workers may have been unable to publish events.
+	silent bool
+}
+
+// timeline says what was played when.
+type timeline struct {
+	mu       sync.Mutex
+	episodes []episode
+}
+
+func (t *timeline) begin(scene string, silent bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	now := time.Now()
+	if n := len(t.episodes); n > 0 && t.episodes[n-1].to.IsZero() {
+		t.episodes[n-1].to = now
+	}
+	t.episodes = append(t.episodes, episode{scene: scene, from: now, silent: silent})
+}
+
+func (t *timeline) end() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.episodes[len(t.episodes)-1].to = time.Now()
+}
+
+// at is the place of the episode that a moment belongs to.
+func (t *timeline) at(moment time.Time) int {
+	i, found := slices.BinarySearchFunc(t.episodes, moment, func(e episode, m time.Time) int { return e.from.Compare(m) })
+	if !found {
+		i--
+	}
+	return max(i, 0)
+}
+
+// recovery is how long after a silent episode workers may still be busy getting
+// over it: a lease has to run out, and the reconciler has to come round.
+const recovery = lease + clockSkew + 3*reconcileInterval
+
+// ableBy returns the moment by which workers have been able to publish events
+// for the given time, counted from a moment on; false if they were not until the
+// end.
+func (t *timeline) ableBy(from time.Time, needed time.Duration, end time.Time) (time.Time, bool) {
+	for _, e := range t.episodes {
+		if !e.silent {
+			continue
+		}
+		until := cmp.Or(e.to, end).Add(recovery)
+		if !from.Before(until) {
+			continue
+		}
+		if free := e.from.Sub(from); free >= needed {
+			break
+		} else if free > 0 {
+			needed -= free
+		}
+		from = until
+	}
+	by := from.Add(needed)
+	return by, by.Before(end)
+}
