@@ -22,8 +22,14 @@ func TestChaos(t *testing.T) {
 	out, err := exec.Command("go", "build", "-o", exe, ".").CombinedOutput()
 	require.NoError(t, err, string(out))
 	for name, o := range map[string]chaos.Options{
-		"one broker": {Seed: 1, Duration: 30 * time.Second, Grants: 100, Workers: 2},
-		"cluster":    {Seed: 2, Duration: 15 * time.Second, Grants: 50, Workers: 2, Cluster: true},
+		"one broker": {Seed: 1, Duration: 30 * time.Second, Grants: 100, Workers: 2, Only: []string{
+			"worker killed", "all workers killed", "worker stopped", "workers suspended", "database cut off", "database restarted",
+			"database cut off, worker killed", "broker restarted", "broker wiped", "broker's disk full", "answers lost after rotation",
+			"answers too late", "calls refused before rotation", "too many requests", "one institution down",
+		}},
+		"cluster": {Seed: 2, Duration: 15 * time.Second, Grants: 50, Workers: 2, Cluster: true, Only: []string{
+			"worker killed", "database restarted", "broker node killed", "answers lost after rotation", "too many requests",
+		}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var report bytes.Buffer

@@ -126,7 +126,7 @@ func (r *run) say(format string, args ...any) {
 }
 
 func (r *run) setUp(ctx context.Context, exe string) error {
-	o := stack.Options{Dir: r.dir, Institutions: map[string]meshsim.Institution{}}
+	o := stack.Options{Dir: r.dir, CredentialsLifetime: credentialsLife, Institutions: map[string]meshsim.Institution{}}
 	for _, broker := range brokers {
 		o.Institutions[broker] = meshsim.Institution{AccessLifetime: r.Lifetime, RefreshLifetime: time.Hour, Grace: refreshGrace}
 	}
@@ -170,6 +170,11 @@ func (r *run) setUp(ctx context.Context, exe string) error {
 	if r.js, err = jetstream.New(r.nc); err != nil {
 		return fmt.Errorf("setting up JetStream: %w", err)
 	}
+	identity, err := s.WebIdentity(r.dir)
+	if err != nil {
+		return err
+	}
+	more = append(more, identity...)
 	for i := range r.Workers {
 		if err := r.startWorker(exe, i, more); err != nil {
 			return err

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/latchkey/latchkey/cmd/sandbox/kmssim"
 	"github.com/latchkey/latchkey/cmd/sandbox/meshsim"
 	"github.com/latchkey/latchkey/events"
 )
@@ -41,6 +42,10 @@ var scenes = []scene{
 	{name: "calls refused before rotation", play: wave(0.5, meshsim.HTTPStatus(503), meshsim.Reset(), meshsim.Envelope("serverFailure"), meshsim.Envelope("locked"))},
 	{name: "too many requests", play: wave(0.5, meshsim.HTTPStatus(429).WithRetryAfter(time.Second), meshsim.Envelope("tooManyRequest"))},
 	{name: "one institution down", play: (*run).institutionDown},
+	{name: "KMS away", play: faulty(ofKMS, always(kmssim.Disconnect), always(kmssim.ServiceUnavailable), hanging)},
+	{name: "KMS refuses", play: faulty(ofKMS, always(kmssim.AccessDenied))},
+	{name: "STS away", play: faulty(ofSTS, always(kmssim.Disconnect), always(kmssim.Internal), hanging)},
+	{name: "STS refuses", play: faulty(ofSTS, always(kmssim.IDPCommunication), always(kmssim.ExpiredToken), always(kmssim.InvalidToken))},
 	{name: "one institution hangs", play: sick(meshsim.Hang())},
 	{name: "one institution suspended", play: sick(meshsim.HTTPStatus(502))},
 	{name: "one institution limits the rate", play: (*run).limitRate},

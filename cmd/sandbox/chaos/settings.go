@@ -17,6 +17,7 @@ const (
 	lease             = 11 * time.Second
 	meshTimeout       = 2 * time.Second
 	tokensTimeout     = 8 * time.Second
+	credentialsLife   = 3 * time.Second
 	ackWait           = 3 * time.Second
 	reconcileInterval = 2 * time.Second
 	settleWithin      = 6 * time.Minute
@@ -43,6 +44,8 @@ func settings() []string {
 		"LATCHKEY_MESH_TIMEOUT=" + meshTimeout.String(),
 		"LATCHKEY_MONGODB_TIMEOUT=4s",
 		"LATCHKEY_KMS_TIMEOUT=2s",
+		"LATCHKEY_DATA_KEYS_CACHE_AGE=2s",
+		"LATCHKEY_DATA_KEYS_MAX_AGE=5s",
 		"LATCHKEY_REFRESH_LEASE=" + lease.String(),
 		"LATCHKEY_REFRESH_GRACE=" + refreshGrace.String(),
 		"LATCHKEY_REFRESH_ACCESS_TOKEN_SHARE=0.5",

@@ -30,6 +30,15 @@ const (
 	// AccessDenied answers AccessDeniedException (400), as when a policy takes
 	// the permission away.
 	AccessDenied
+	// IDPCommunication answers IDPCommunicationError (400), as STS does when it
+	// can't reach the provider of the identity token.
+	IDPCommunication
+	// ExpiredToken answers ExpiredTokenException (400), as STS does to an identity
+	// token that has ended.
+	ExpiredToken
+	// InvalidToken answers InvalidIdentityToken (400), as STS does to an identity
+	// token that it does not accept.
+	InvalidToken
 )
 
 // err is what the fault answers.
@@ -50,6 +59,12 @@ func (f Fault) err() error {
 		return errDisconnect
 	case AccessDenied:
 		return clientError("AccessDeniedException", "The caller is not authorized to perform this operation on this key.")
+	case IDPCommunication:
+		return clientError("IDPCommunicationError", "The identity provider can't be reached.")
+	case ExpiredToken:
+		return clientError("ExpiredTokenException", "The identity token has expired.")
+	case InvalidToken:
+		return clientError("InvalidIdentityToken", "The identity token is not valid.")
 	}
 	return fmt.Errorf("unknown fault %d", f)
 }

@@ -48,6 +48,7 @@ type KMS struct {
 	rand        io.Reader
 	keys        *keyring
 	faults      *Faults
+	sessions    sessions
 }
 
 var accountPattern = regexp.MustCompile(`^[0-9]{12}$`)

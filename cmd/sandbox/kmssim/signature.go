@@ -31,7 +31,14 @@ func (k *KMS) authenticate(r *http.Request, body []byte) error {
 	if !ok {
 		return clientError("IncompleteSignatureException", "The Authorization header is not a Signature Version 4.")
 	}
-	if auth.accessKeyID != k.credentials.AccessKeyID {
+	credentials := k.credentials
+	if session, ok := k.sessions.get(auth.accessKeyID); ok {
+		if !session.now().Before(session.credentials.Expires) {
+			return clientError("ExpiredTokenException", "The security token included in the request is expired.")
+		}
+		credentials = session.credentials
+	}
+	if auth.accessKeyID != credentials.AccessKeyID {
 		return clientError("UnrecognizedClientException", "The security token included in the request is invalid.")
 	}
 	if auth.region != k.region || auth.service != serviceName {
@@ -56,7 +63,7 @@ func (k *KMS) authenticate(r *http.Request, body []byte) error {
 		}
 	}
 	sum := sha256.Sum256(body)
-	err = v4.NewSigner().SignHTTP(r.Context(), k.credentials, again,
+	err = v4.NewSigner().SignHTTP(r.Context(), credentials, again,
 		hex.EncodeToString(sum[:]), serviceName, k.region, date)
 	if err != nil {
 		return fmt.Errorf("checking the signature: %w", err)

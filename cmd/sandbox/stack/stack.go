@@ -5,7 +5,6 @@ package stack
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -19,7 +18,6 @@ import (
 	"github.com/latchkey/latchkey/cmd/sandbox/engines"
 	"github.com/latchkey/latchkey/cmd/sandbox/kmssim"
 	"github.com/latchkey/latchkey/cmd/sandbox/meshsim"
-	"github.com/latchkey/latchkey/config"
 	"github.com/latchkey/latchkey/events/secret"
 )
 
@@ -53,6 +51,9 @@ type Options struct {
 	PostgresURL string
 	// Ports to listen on, 0 for any free one.
 	NATSPort, MongoDBPort, KMSPort, MeshPort int
+	// CredentialsLifetime is how long credentials from the simulated STS live; 0: an
+	// hour.
+	CredentialsLifetime time.Duration
 	// Institutions says how simulated brokers behave.
 	Institutions map[string]meshsim.Institution
 	// Clock of the simulated services (time.Now).
@@ -67,13 +68,14 @@ type Stack struct {
 	NATS    *engines.NATS     // nil: an outside server
 	MongoDB *engines.FerretDB // nil: an outside server
 	KMS     *kmssim.KMS
+	STS     *kmssim.STS
 	Mesh    *meshsim.Server
 	MeshURL string
 
-	natsURL, mongoURI, kmsURL string
-	servers                   []*http.Server
-	logs                      []*os.File
-	lock                      *os.File // nil: there is none
+	natsURL, mongoURI, kmsURL, stsURL string
+	servers                           []*http.Server
+	logs                              []*os.File
+	lock                              *os.File // nil: there is none
 }
 
 // ErrInUse: the folder is another running stack's, which two at once would break.
@@ -138,6 +140,10 @@ func Start(o Options) (s *Stack, err error) {
 		return s, err
 	}
 	if s.kmsURL, err = s.serve(o.KMSPort, hanging(s.KMS, o.KMSFault)); err != nil {
+		return s, err
+	}
+	s.STS = kmssim.NewSTS(s.KMS, kmssim.STSOptions{Token: secret.New(identityToken), Lifetime: o.CredentialsLifetime})
+	if s.stsURL, err = s.serve(0, s.STS); err != nil {
 		return s, err
 	}
 	s.Mesh, err = meshsim.New(meshsim.Config{
@@ -209,34 +215,6 @@ func (s *Stack) Stop() {
 	if s.lock != nil {
 		_ = s.lock.Close() // which gives the folder back
 	}
-}
-
-// Environ is the environment that a worker needs to reach the stack: the whole
-// of its configuration that has no default, and the credentials that the AWS
-// SDK looks for.
-func (s *Stack) Environ() []string {
-	return []string{
-		"LATCHKEY_NATS_URL=" + s.natsURL,
-		"LATCHKEY_MONGODB_URI=" + s.mongoURI,
-		"LATCHKEY_KMS_KEY_ID=" + KeyAlias,
-		"LATCHKEY_KMS_REGION=" + Region,
-		"LATCHKEY_KMS_ENDPOINT=" + s.kmsURL,
-		"LATCHKEY_MESH_URL=" + s.MeshURL,
-		"LATCHKEY_MESH_CLIENT_ID=" + ClientID,
-		"LATCHKEY_MESH_CLIENT_SECRET=" + ClientSecret,
-		"AWS_ACCESS_KEY_ID=" + AccessKeyID,
-		"AWS_SECRET_ACCESS_KEY=" + SecretAccessKey,
-	}
-}
-
-// Config loads the configuration of a worker from Environ and some more
-// variables, and puts the AWS credentials into this process's environment.
-func (s *Stack) Config(more ...string) (config.Config, error) {
-	err := errors.Join(os.Setenv("AWS_ACCESS_KEY_ID", AccessKeyID), os.Setenv("AWS_SECRET_ACCESS_KEY", SecretAccessKey))
-	if err != nil {
-		return config.Config{}, fmt.Errorf("setting the simulated AWS credentials: %w", err)
-	}
-	return config.Load("", append(s.Environ(), more...))
 }
 
 // Ready speeds up the embedded database once the worker has made its

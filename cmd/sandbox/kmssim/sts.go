@@ -1,0 +1,171 @@
+package kmssim
+
+import (
+	"encoding/xml"
+	"errors"
+	"io"
+	"net/http"
+	"net/url"
+	"sync"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/google/uuid"
+
+	"github.com/latchkey/latchkey/events/secret"
+)
+
+// STS simulates the one operation of the Security Token Service that a worker in
+// a pod needs: AssumeRoleWithWebIdentity, which exchanges an identity token for
+// credentials that end soon. The KMS it belongs to accepts these. It serves HTTP
+// and is safe for concurrent use.
+type STS struct {
+	kms      *KMS
+	token    secret.Text
+	lifetime time.Duration
+	clock    func() time.Time
+	faults   *Faults
+}
+
+// STSOptions for NewSTS. Token is required.
+type STSOptions struct {
+	// Token is the identity token that is accepted.
+	Token secret.Text
+	// Lifetime of the credentials; an hour if 0, and whatever was asked for.
+	Lifetime time.Duration
+	// Clock dates the credentials; time.Now if nil.
+	Clock func() time.Time
+}
+
+// NewSTS returns a service whose credentials k accepts.
+func NewSTS(k *KMS, o STSOptions) *STS {
+	if o.Lifetime == 0 {
+		o.Lifetime = time.Hour
+	}
+	if o.Clock == nil {
+		o.Clock = time.Now
+	}
+	return &STS{kms: k, token: o.Token, lifetime: o.Lifetime, clock: o.Clock, faults: &Faults{rand: k.rand, calls: map[string]int{}}}
+}
+
+// AssumeRole names the operation in [Faults].
+const AssumeRole = "AssumeRoleWithWebIdentity"
+
+// Faults controls how the service misbehaves.
+func (s *STS) Faults() *Faults { return s.faults }
+
+// Calls tells how many requests have arrived, whatever became of them.
+func (s *STS) Calls() int { return s.faults.count(AssumeRole) }
+
+// session is a set of credentials that STS handed out.
+type session struct {
+	credentials aws.Credentials
+	now         func() time.Time
+}
+
+// sessions are the credentials that KMS accepts besides its own.
+type sessions struct {
+	mu   sync.Mutex
+	byID map[string]session
+}
+
+func (s *sessions) add(c session) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.byID == nil {
+		s.byID = map[string]session{}
+	}
+	s.byID[c.credentials.AccessKeyID] = c
+}
+
+func (s *sessions) get(id string) (session, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c, ok := s.byID[id]
+	return c, ok
+}
+
+type assumed struct {
+	XMLName     xml.Name `xml:"https://sts.amazonaws.com/doc/2011-06-15/ AssumeRoleWithWebIdentityResponse"`
+	Credentials struct {
+		AccessKeyID     string `xml:"AccessKeyId"`
+		SecretAccessKey string
+		SessionToken    string
+		Expiration      string
+	} `xml:"AssumeRoleWithWebIdentityResult>Credentials"`
+	RequestID string `xml:"ResponseMetadata>RequestId"`
+}
+
+type stsError struct {
+	XMLName   xml.Name `xml:"https://sts.amazonaws.com/doc/2011-06-15/ ErrorResponse"`
+	Type      string   `xml:"Error>Type"`
+	Code      string   `xml:"Error>Code"`
+	Message   string   `xml:"Error>Message"`
+	RequestID string   `xml:"RequestId"`
+}
+
+// ServeHTTP implements http.Handler.
+func (s *STS) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	out, err := s.handle(w, r)
+	status := http.StatusOK
+	var body any = out
+	if err != nil {
+		if errors.Is(err, errDisconnect) || r.Context().Err() != nil {
+			panic(http.ErrAbortHandler)
+		}
+		var e *apiError
+		if !errors.As(err, &e) {
+			e = &apiError{http.StatusInternalServerError, "InternalFailure", err.Error()}
+		}
+		status = e.status
+		body = stsError{Type: "Sender", Code: e.code, Message: e.message, RequestID: out.RequestID}
+	}
+	encoded, err := xml.Marshal(body)
+	if err != nil {
+		panic(err) // all answers are plain structs
+	}
+	w.Header().Set("Content-Type", "text/xml")
+	w.WriteHeader(status)
+	_, _ = w.Write(encoded) // a client that has gone needs no answer
+}
+
+func (s *STS) handle(w http.ResponseWriter, r *http.Request) (out assumed, err error) {
+	id := func() string {
+		u, idErr := uuid.NewRandomFromReader(s.kms.rand)
+		err = errors.Join(err, idErr)
+		return u.String()
+	}
+	out.RequestID = id()
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxRequest))
+	if err != nil {
+		return out, errDisconnect
+	}
+	form, err := url.ParseQuery(string(body))
+	if err != nil || form.Get("Action") != AssumeRole {
+		return out, clientError("InvalidAction", "The operation is not simulated.")
+	}
+	delay, failure := s.faults.arrive(AssumeRole)
+	if delay > 0 && s.kms.sleep(r.Context(), delay) != nil {
+		return out, errDisconnect
+	}
+	if failure != nil {
+		return out, failure
+	}
+	if form.Get("RoleArn") == "" || form.Get("RoleSessionName") == "" {
+		return out, clientError("ValidationError", "RoleArn and RoleSessionName are required.")
+	}
+	if !secret.New(form.Get("WebIdentityToken")).Equal(s.token) {
+		return out, clientError("InvalidIdentityToken", "The identity token is not one that this service knows.")
+	}
+	c := aws.Credentials{
+		AccessKeyID: "ASIA" + id(), SecretAccessKey: id(), SessionToken: id(),
+		CanExpire: true, Expires: s.clock().Add(s.lifetime),
+	}
+	if err != nil {
+		return out, err
+	}
+	s.kms.sessions.add(session{credentials: c, now: s.clock})
+	out.Credentials.AccessKeyID, out.Credentials.SecretAccessKey, out.Credentials.SessionToken = c.AccessKeyID, c.SecretAccessKey, c.SessionToken
+	out.Credentials.Expiration = c.Expires.UTC().Format(time.RFC3339Nano)
+	return out, nil
+}
