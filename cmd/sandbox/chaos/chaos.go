@@ -16,6 +16,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"go.mongodb.org/mongo-driver/v2/mongo"
 
 	"github.com/latchkey/latchkey/cmd/sandbox/engines"
 	"github.com/latchkey/latchkey/cmd/sandbox/meshsim"
@@ -74,6 +75,12 @@ type run struct {
 	asked   *readers
 	// waits are requests for healthy grants that waited for a sick broker.
 	waits []asked
+	// repeats are presentations of refresh tokens beyond the workers' calls.
+	repeats []repeat
+	junk    junk
+	mongo   *mongo.Database
+	// early has the HTTP/2 peers turn requests away before their bodies come.
+	early atomic.Bool
 }
 
 // Run plays scenes until the time is over, lets everything settle, and judges.
@@ -82,7 +89,7 @@ func Run(ctx context.Context, exe string, o Options) (err error) {
 	if o.Lifetime == 0 {
 		o.Lifetime = DefaultLifetime
 	}
-	r := &run{Options: o, rng: rand.New(rand.NewPCG(o.Seed, 1)), start: time.Now()}
+	r := &run{Options: o, rng: rand.New(rand.NewPCG(o.Seed, 1)), junk: junk{sent: map[string]int{}, letters: map[string]map[time.Time]bool{}}, start: time.Now()}
 	if r.dir, err = os.MkdirTemp("", "latchkey-chaos-"); err != nil {
 		return fmt.Errorf("making a folder: %w", err)
 	}
@@ -164,6 +171,9 @@ func (r *run) setUp(ctx context.Context, exe string) error {
 	if r.db, err = store.Open(ctx, store.Options{URI: cfg.MongoDB.URI, Database: cfg.MongoDB.Database, Timeout: cfg.MongoDB.Timeout, AppName: "chaos"}); err != nil {
 		return err
 	}
+	if err := r.openMongo(cfg.MongoDB.URI.Reveal(), cfg.MongoDB.Database); err != nil {
+		return err
+	}
 	if r.nc, err = nats.Connect(cfg.NATS.URL, nats.UserInfo(chaosUser, chaosPassword), nats.MaxReconnects(-1), nats.ReconnectWait(100*time.Millisecond)); err != nil {
 		return fmt.Errorf("connecting to NATS: %w", err)
 	}
@@ -182,25 +192,6 @@ func (r *run) setUp(ctx context.Context, exe string) error {
 	}
 	r.heard = newListener(r.js)
 	return nil
-}
-
-func (r *run) startWorker(exe string, i int, more []string) error {
-	// Clocks differ by up to the tolerated skew from the first to the last.
-	offset := time.Duration(0)
-	if r.Workers > 1 {
-		offset = clockSkew*time.Duration(i)/time.Duration(r.Workers-1) - clockSkew/2
-	}
-	// An address of its own tells the ledger which worker called.
-	url, err := r.stack.ServeMesh()
-	if err != nil {
-		return err
-	}
-	w := &process{
-		exe: exe, offset: offset, log: filepath.Join(r.dir, fmt.Sprintf("worker-%d.log", i)), mesh: url,
-		env: append(append(os.Environ(), r.stack.Environ()...), append(more, fmt.Sprintf("LATCHKEY_WORKER_ID=worker-%d", i), "LATCHKEY_MESH_URL="+url)...),
-	}
-	r.workers = append(r.workers, w)
-	return w.start()
 }
 
 // connectAll publishes all connects in one burst and waits until every grant
@@ -278,7 +269,7 @@ func (r *run) settle(ctx context.Context) error {
 		if info > 0 {
 			return fmt.Errorf("%d recoveries not applied", info)
 		}
-		return nil
+		return errors.Join(r.parked(ctx), r.idle(ctx))
 	})
 }
 
@@ -316,6 +307,9 @@ func (r *run) shutdown() {
 	if r.db != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		_ = r.db.Close(ctx)
+		if r.mongo != nil {
+			_ = r.mongo.Client().Disconnect(ctx)
+		}
 		cancel()
 	}
 	if r.stack != nil {

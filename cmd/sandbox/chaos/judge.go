@@ -43,9 +43,14 @@ func (r *run) judge(ctx context.Context) error {
 		}
 	}
 	r.judgeReaders(v)
+	for _, again := range r.repeats {
+		v.add(repeated, again.at, again.n)
+		v.say("refresh tokens were presented %d times beyond the calls of a worker", again.n)
+	}
+	r.judgeJunk(v, ledger.At)
 	for _, grant := range r.heard.byGrant {
 		for _, e := range grant {
-			if e.published.Sub(e.Time) > late {
+			if e.published.Sub(e.Time) > late && strings.HasPrefix(e.Data.UserID, "user-") {
 				v.count(lateEvents, e.Time)
 			}
 		}
@@ -90,7 +95,7 @@ func (r *run) judgeReuse(ledger meshsim.Ledger, v *verdict) {
 // suspended so long, that nobody else could know of it.
 func (r *run) heldAlone(q meshsim.Request) bool {
 	return slices.ContainsFunc(r.losses, func(l loss) bool {
-		return strings.HasSuffix(l.worker.mesh, "//"+q.Local) && q.At.Before(l.to) && q.AnsweredAt.After(l.from)
+		return l.worker.reached(q) && q.At.Before(l.to) && q.AnsweredAt.After(l.from)
 	})
 }
 

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/latchkey/latchkey/cmd/sandbox/http2peer"
 )
 
 // restartPause is how long a worker that ended by itself stays down, as under
@@ -22,6 +24,9 @@ type process struct {
 	log    string
 	offset time.Duration // of its clock
 	mesh   string        // URL at which it reaches Mesh
+	admin  string        // address of its metrics
+	// peer is the far side when it reaches Mesh over TLS; else nil.
+	peer *http2peer.Peer
 
 	mu   sync.Mutex
 	cmd  *exec.Cmd // nil while it is meant to be down

@@ -13,11 +13,13 @@ type figure int
 const (
 	lost          figure = iota // grants dead at the end
 	reused                      // replaced refresh tokens presented without a lost answer
+	repeated                    // refresh tokens presented again within a call
 	badTokens                   // access tokens handed out that were not valid
 	missing                     // events
 	contradicting               // events
 	unannounced                 // grants without a valid access token
 	waited                      // requests for healthy grants
+	unparked                    // messages lost, or parked though they could be handled
 	mustBeZero                  // how many figures there are up to here
 
 	lostInLoss   // with an answer that a killed or suspended process alone held
@@ -36,12 +38,13 @@ const (
 var titles = [figures]struct{ row, column string }{
 	lost:          {"grants lost", "LOST"},
 	reused:        {"replaced refresh tokens presented without a lost answer", "REUSED"},
+	repeated:      {"refresh tokens presented more than once in a call", "REPEATED"},
 	badTokens:     {"access tokens handed out that were not valid", "INVALID"},
 	missing:       {"events missing", "MISSING"},
 	contradicting: {"events that contradict what is stored", "CONTRADICTING"},
 	unannounced:   {"grants that were without a valid access token unannounced", "UNANNOUNCED"},
 	waited:        {"requests for healthy grants that waited for a sick broker", "WAITED"},
-	mustBeZero:    {},
+	unparked:      {"subjects on which messages were lost, or good ones parked", "UNPARKED"},
 	lostInLoss:    {"grants lost with an answer that a killed or suspended process alone held", ""},
 	reusedInLoss:  {"retries after an answer that a killed or suspended process alone held", ""},
 	ambiguous:     {"ambiguous retries (the answer was lost on the way)", "AMBIGUOUS"},
@@ -73,7 +76,9 @@ type verdict struct {
 	unsaid   int
 }
 
-func (v *verdict) count(f figure, at time.Time) { v.effects[v.timeline.at(at)].counts[f]++ }
+func (v *verdict) count(f figure, at time.Time) { v.add(f, at, 1) }
+
+func (v *verdict) add(f figure, at time.Time, n int) { v.effects[v.timeline.at(at)].counts[f] += n }
 
 // longest notes a time without a valid access token.
 func (v *verdict) longest(at time.Time, gap time.Duration) {

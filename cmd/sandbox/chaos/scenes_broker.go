@@ -57,6 +57,9 @@ func (r *run) wipeBroker(ctx context.Context) error {
 	}); err != nil {
 		return err
 	}
+	if err := until(ctx, settleWithin, "junk parked before the wipe", func() error { return r.parked(ctx) }); err != nil {
+		return err
+	}
 	if err := r.stopWorkers(); err != nil {
 		return err
 	}

@@ -35,7 +35,6 @@ const (
 // settings make a worker quick to notice and to try again.
 func settings() []string {
 	return []string{
-		"LATCHKEY_ADMIN_LISTEN=",
 		"LATCHKEY_LOG_LEVEL=info",
 		"LATCHKEY_WORKER_CLOCK_SKEW=" + clockSkew.String(),
 		"LATCHKEY_WORKER_GRACE=20s",

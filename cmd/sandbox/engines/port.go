@@ -42,4 +42,13 @@ func claimPort(port int) (int, error) {
 	return ln.Addr().(*net.TCPAddr).Port, nil
 }
 
+// FreeAddress returns a loopback address that can be listened on, now and after a restart.
+func FreeAddress() (string, error) {
+	port, err := claimPort(0)
+	if err != nil {
+		return "", fmt.Errorf("finding a free port: %w", err)
+	}
+	return address(port), nil
+}
+
 func address(port int) string { return net.JoinHostPort(loopback, strconv.Itoa(port)) }

@@ -1,0 +1,132 @@
+package chaos
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/latchkey/latchkey/cmd/sandbox/meshsim"
+)
+
+// resetStreams has the far side of HTTP/2 break off exchanges in every way there
+// is, before the institution was asked and after, and compares how often tokens
+// were presented with the number of calls that the workers made: only a worker
+// may decide to present a token again. The workers that speak HTTP/1.1 have their
+// connections broken.
+func (r *run) resetStreams(ctx context.Context) error {
+	before := make([]presentations, len(r.workers))
+	for i, w := range r.workers {
+		p, err := r.settledPresentations(ctx, w, presentations{})
+		if err != nil {
+			return err
+		}
+		before[i] = p
+	}
+	r.early.Store(true)
+	faults := []meshsim.Fault{}
+	for _, a := range []meshsim.Action{meshsim.Reset(), meshsim.Drop(), meshsim.Cut()} {
+		faults = append(faults, meshsim.Fault{Operation: meshsim.OpRefresh, Probability: 0.3, Action: a})
+	}
+	err := r.withFaults(ctx, faults, r.Lifetime/3, r.Lifetime/3+3*time.Second)
+	r.early.Store(false)
+	for i, w := range r.workers {
+		after, laterErr := r.settledPresentations(ctx, w, before[i])
+		err = errors.Join(err, laterErr)
+		if extra := after.extra - before[i].extra; laterErr == nil && after.pid == before[i].pid && extra > 0 {
+			r.repeats = append(r.repeats, repeat{time.Now(), extra})
+		}
+	}
+	return err
+}
+
+// repeat is how often tokens were presented beyond the calls of a worker.
+type repeat struct {
+	at time.Time
+	n  int
+}
+
+// presentations of refresh tokens at the address of one worker, beyond the calls
+// that its process has counted.
+type presentations struct {
+	pid, extra int
+}
+
+// settledPresentations compares the ledger with the process's own count until no
+// call is under way: until there are no more presentations beyond the calls than
+// before, or a while has passed.
+func (r *run) settledPresentations(ctx context.Context, w *process, before presentations) (presentations, error) {
+	var least presentations
+	tries := 0
+	return least, until(ctx, settleWithin, "a worker's count of calls", func() error {
+		counted, pid, err := w.calls(ctx)
+		if err != nil {
+			tries = 0
+			return err
+		}
+		now := presentations{pid: pid, extra: r.presented(w) - counted}
+		if tries++; tries == 1 || now.pid != least.pid || now.extra < least.extra {
+			least = now
+		}
+		const enough = 60
+		if tries < enough && (before.pid == 0 || least.extra > before.extra) {
+			return errors.New("calls may be under way")
+		}
+		return nil
+	})
+}
+
+// presented is how many requests to refresh came to the address of one worker.
+func (r *run) presented(w *process) int {
+	n := 0
+	if w.peer != nil {
+		n = w.peer.TurnedAway()
+	}
+	for _, q := range r.stack.Mesh.Ledger().Requests {
+		if q.Operation == meshsim.OpRefresh && w.reached(q) {
+			n++
+		}
+	}
+	return n
+}
+
+// reached reports whether a request came to the worker's own address.
+func (p *process) reached(q meshsim.Request) bool {
+	return strings.HasSuffix(p.mesh, "//"+q.Local)
+}
+
+// calls asks the process how many refresh calls it has made.
+func (p *process) calls(ctx context.Context) (n, pid int, err error) {
+	p.mu.Lock()
+	if p.cmd != nil {
+		pid = p.cmd.Process.Pid
+	}
+	p.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	q, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+p.admin+"/metrics", nil)
+	if err != nil {
+		return 0, 0, err
+	}
+	res, err := http.DefaultClient.Do(q)
+	if err != nil {
+		return 0, 0, fmt.Errorf("reading a worker's metrics: %w", err)
+	}
+	defer res.Body.Close()
+	for lines := bufio.NewScanner(res.Body); lines.Scan(); {
+		line := lines.Text()
+		if !strings.HasPrefix(line, "latchkey_refreshes_total{") {
+			continue
+		}
+		value, err := strconv.ParseFloat(line[strings.LastIndexByte(line, ' ')+1:], 64)
+		if err != nil {
+			return 0, 0, fmt.Errorf("reading a worker's metrics: %w", err)
+		}
+		n += int(value)
+	}
+	return n, pid, nil
+}

@@ -1,0 +1,107 @@
+package chaos
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"go.mongodb.org/mongo-driver/v2/bson"
+	"go.mongodb.org/mongo-driver/v2/mongo"
+	"go.mongodb.org/mongo-driver/v2/mongo/options"
+
+	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/store"
+)
+
+// Stuck grants stand before everything else that waits to be made good, and are
+// more than the reconciler reads at once.
+const (
+	stuckGrants  = reconcileBatch + 10
+	behindGrants = 5
+	// behindWithin is how long the grants behind them may wait: for many passes.
+	behindWithin = time.Minute
+)
+
+// fillPage puts grants into the database that the reconciler can't make good:
+// their events go to a subject that no stream has or are larger than NATS takes,
+// or the documents are not those of grants at all. Those that wait behind them
+// must be made good all the same.
+func (r *run) fillPage(ctx context.Context) (err error) {
+	grants := r.mongo.Collection("grants")
+	var docs []any
+	var ids []string
+	add := func(id string, doc any) {
+		ids, docs = append(ids, id), append(docs, doc)
+	}
+	past := time.Now().Add(-time.Hour)
+	for i := range stuckGrants {
+		id := fmt.Sprintf("stuck-%d", i)
+		g := r.made(id, past)
+		switch {
+		case i < 3:
+			g.Outbox.Events[0].Data = make([]byte, r.nc.MaxPayload()+1)
+		case i%3 == 0:
+			add(id, bson.M{"_id": id, "user": i, "state": "active", "due": bson.M{"at": past, "stream": ""}, "outbox": bson.M{"since": past}})
+			continue
+		default:
+			g.Outbox.Events[0].Subject = "nobody.collects.this"
+		}
+		add(id, g)
+	}
+	behind := map[string]bool{}
+	for i := range behindGrants {
+		id := fmt.Sprintf("behind-%d", i)
+		g := r.made(id, past.Add(time.Minute))
+		add(id, g)
+		behind[g.Outbox.Events[0].ID] = true
+	}
+	defer func() {
+		_, deleteErr := grants.DeleteMany(context.WithoutCancel(ctx), bson.M{"_id": bson.M{"$in": ids}})
+		err = errors.Join(err, deleteErr)
+	}()
+	if _, err := grants.InsertMany(ctx, docs); err != nil {
+		return fmt.Errorf("storing stuck grants: %w", err)
+	}
+	return until(ctx, behindWithin, "grants behind a page of stuck ones", func() error {
+		if err := r.heard.drain(ctx); err != nil {
+			return err
+		}
+		for id := range behind {
+			if r.heard.has(id) {
+				delete(behind, id)
+			}
+		}
+		if len(behind) > 0 {
+			return fmt.Errorf("%d of %d not made good", len(behind), behindGrants)
+		}
+		return nil
+	})
+}
+
+// made makes up a grant that is over, with an event that it still owes.
+func (r *run) made(id string, since time.Time) *store.Grant {
+	since = store.Milli(since)
+	purge := since.Add(24 * time.Hour)
+	g := &store.Grant{
+		ID: id, UserID: id, BrokerType: brokers[0], BrokerName: brokers[0], Accounts: []store.Account{{ID: id, Name: "Account"}},
+		State: store.Expired, Reason: events.ReasonRejected, ConnectedAt: since, Version: 1, Rev: 1, PurgeAt: &purge,
+	}
+	e := events.LifecycleEvent{ID: fmt.Sprintf("%s-%d", id, r.rng.Uint64()), Kind: events.TokenExpired, Time: since, Data: g.Lifecycle(g.Reason)}
+	data, err := e.Encode()
+	if err != nil {
+		panic(err) // all of it is made up here
+	}
+	g.Outbox = &store.Outbox{Since: since, Events: []store.OutboxEvent{{ID: e.ID, Subject: events.Subjects{}.Lifecycle(e.Kind, id), Data: data}}}
+	return g
+}
+
+// openMongo connects to the database for what the store does not do.
+func (r *run) openMongo(uri, database string) error {
+	client, err := mongo.Connect(options.Client().ApplyURI(uri))
+	if err != nil {
+		return fmt.Errorf("connecting to the database: %w", err)
+	}
+	r.mongo = client.Database(database)
+	return nil
+}

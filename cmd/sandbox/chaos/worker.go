@@ -1,0 +1,40 @@
+package chaos
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/latchkey/latchkey/cmd/sandbox/engines"
+	"github.com/latchkey/latchkey/cmd/sandbox/http2peer"
+)
+
+// startWorker starts the worker of a number. Those of even numbers reach Mesh
+// over TLS, with HTTP/2 on offer, the others in the clear.
+func (r *run) startWorker(exe string, i int, more []string) (err error) {
+	w := &process{exe: exe, log: filepath.Join(r.dir, fmt.Sprintf("worker-%d.log", i))}
+	// Clocks differ by up to the tolerated skew from the first to the last.
+	if r.Workers > 1 {
+		w.offset = clockSkew*time.Duration(i)/time.Duration(r.Workers-1) - clockSkew/2
+	}
+	if w.admin, err = engines.FreeAddress(); err != nil {
+		return err
+	}
+	// An address of its own tells the ledger which worker called.
+	certificate := filepath.Join(r.dir, fmt.Sprintf("mesh-%d.pem", i))
+	if i%2 == 0 {
+		w.peer = &http2peer.Peer{Early: func() bool { return r.early.Load() && rand.IntN(10) == 0 }}
+		w.mesh, err = r.stack.ServeMeshTLS(w.peer, certificate)
+	} else {
+		w.mesh, err = r.stack.ServeMesh()
+	}
+	if err != nil {
+		return err
+	}
+	w.env = append(append(os.Environ(), r.stack.Environ()...), append(more,
+		fmt.Sprintf("LATCHKEY_WORKER_ID=worker-%d", i), "LATCHKEY_MESH_URL="+w.mesh, "LATCHKEY_ADMIN_LISTEN="+w.admin, "SSL_CERT_FILE="+certificate)...)
+	r.workers = append(r.workers, w)
+	return w.start()
+}
