@@ -260,3 +260,36 @@ func TestClusterNeedsAMajority(t *testing.T) {
 	_, err := engines.StartCluster(3, engines.NATSOptions{})
 	require.ErrorContains(t, err, "no directory")
 }
+
+func TestNATSReloadsCredentials(t *testing.T) {
+	password := "old"
+	n, err := engines.StartNATS(engines.NATSOptions{Dir: t.TempDir(), Configure: func(o *server.Options) {
+		o.Users = []*server.User{{Username: "worker", Password: password}, {Username: "other", Password: "pw"}}
+	}})
+	require.NoError(t, err)
+	t.Cleanup(n.Stop)
+	gone := make(chan struct{}, 1)
+	worker, err := nats.Connect(n.URL(), nats.UserInfo("worker", "old"), nats.NoReconnect(), nats.ClosedHandler(func(*nats.Conn) { gone <- struct{}{} }))
+	require.NoError(t, err)
+	defer worker.Close()
+	other, err := nats.Connect(n.URL(), nats.UserInfo("other", "pw"))
+	require.NoError(t, err)
+	defer other.Close()
+
+	password = "new"
+	require.NoError(t, n.Reload())
+	select {
+	case <-gone:
+	case <-time.After(patience):
+		t.Fatal("a client with the old password is still connected")
+	}
+	require.NoError(t, other.FlushTimeout(patience))
+	_, err = nats.Connect(n.URL(), nats.UserInfo("worker", "old"))
+	require.ErrorIs(t, err, nats.ErrAuthorization)
+	again, err := nats.Connect(n.URL(), nats.UserInfo("worker", "new"))
+	require.NoError(t, err)
+	again.Close()
+
+	n.Stop()
+	require.NoError(t, n.Reload(), "a stopped server has nothing to reload")
+}
