@@ -89,7 +89,7 @@ func Run(ctx context.Context, exe string, o Options) (err error) {
 	if o.Lifetime == 0 {
 		o.Lifetime = DefaultLifetime
 	}
-	r := &run{Options: o, rng: rand.New(rand.NewPCG(o.Seed, 1)), junk: junk{sent: map[string]int{}, letters: map[string]map[time.Time]bool{}}, start: time.Now()}
+	r := &run{Options: o, rng: rand.New(rand.NewPCG(o.Seed, 1)), junk: junk{sent: map[string]int{}, letters: map[string]map[time.Time]bool{}, next: 1}, start: time.Now()}
 	if r.dir, err = os.MkdirTemp("", "latchkey-chaos-"); err != nil {
 		return fmt.Errorf("making a folder: %w", err)
 	}

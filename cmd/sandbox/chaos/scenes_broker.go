@@ -67,6 +67,7 @@ func (r *run) wipeBroker(ctx context.Context) error {
 		return err
 	}
 	r.heard.forget()
+	r.junk.next = 1
 	err := r.stack.NATS.Wipe()
 	return errors.Join(err, r.stack.NATS.Restart(), r.startAll())
 }

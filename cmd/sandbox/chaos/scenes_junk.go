@@ -22,6 +22,8 @@ type junk struct {
 	// letters by subject and the time at which NATS took the message in: parked
 	// twice is parked.
 	letters map[string]map[time.Time]bool
+	// next is the place in the stream of dead letters up to which they were read.
+	next uint64
 }
 
 // sizes of junk messages, in bytes. The largest that NATS takes comes on top.
@@ -97,10 +99,11 @@ func (r *run) publishOne(ctx context.Context, m *nats.Msg) error {
 // parked reads the dead letters, and says whether any junk is not among them.
 func (r *run) parked(ctx context.Context) error {
 	dead := &handlers.DeadLetters{JS: r.js, Subjects: events.Subjects{}}
-	for letter, err := range dead.All(ctx) {
+	for letter, err := range dead.From(ctx, r.junk.next) {
 		if err != nil {
 			return err
 		}
+		r.junk.next = letter.Sequence + 1
 		if r.junk.letters[letter.Subject] == nil {
 			r.junk.letters[letter.Subject] = map[time.Time]bool{}
 		}
