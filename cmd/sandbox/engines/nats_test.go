@@ -291,5 +291,5 @@ func TestNATSReloadsCredentials(t *testing.T) {
 	again.Close()
 
 	n.Stop()
-	require.NoError(t, n.Reload(), "a stopped server has nothing to reload")
+	require.Error(t, n.Reload(), "a stopped server has nothing to reload")
 }
