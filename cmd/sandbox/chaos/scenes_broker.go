@@ -47,16 +47,6 @@ func (r *run) wipeBroker(ctx context.Context) error {
 	}); err != nil {
 		return err
 	}
-	// Nor may a message that a killed worker held still have to come again: what
-	// it tells would be wiped with it.
-	if err := until(ctx, settleWithin, "messages of killed workers handled before the wipe", func() error {
-		if n := len(r.losses); n > 0 && time.Since(r.losses[n-1].to) < 3*ackWait {
-			return errors.New("a worker was killed or suspended just now")
-		}
-		return nil
-	}); err != nil {
-		return err
-	}
 	if err := until(ctx, settleWithin, "junk parked before the wipe", func() error { return r.parked(ctx) }); err != nil {
 		return err
 	}
