@@ -77,17 +77,7 @@ func (s *Server) renew(id int, q refreshRequest, a Action) (answer, error) {
 // issue makes new access tokens and, where due, a new refresh token. A client that
 // presented a replaced one is always told the current one.
 func (s *Server) issue(id int, c *Chain, q refreshRequest, a Action, replaced bool, now time.Time) (answer, error) {
-	accounts := c.Accounts
-	if deprecated(c, a) {
-		accounts = accounts[:1]
-	}
-	var events []event
-	for i, acc := range accounts {
-		events = append(events, event{At: now, Issued: &issued{Request: id, Chain: c.ID, Token: AccessToken{
-			Fingerprint: FingerprintOf(s.mint.access(c.ID, len(c.Access)+i)), AccountID: acc.ID,
-			IssuedAt: now, IssuedIn: id, ExpiresAt: end(now, c.Institution.AccessLifetime),
-		}}})
-	}
+	events := s.newAccess(id, c, a, now)
 	rotate := c.Institution.Rotation == RotateAlways ||
 		c.Institution.Rotation == RotateOnRequest && q.CreateNewRefreshToken != nil && *q.CreateNewRefreshToken
 	if rotate && a.Kind != KindOmitRefreshToken {
@@ -105,13 +95,39 @@ func (s *Server) issue(id int, c *Chain, q refreshRequest, a Action, replaced bo
 	return succeeded(s.newest(c, now, deprecated(c, a), omit)), nil
 }
 
-// resend answers the chain's newest tokens once more.
+// newAccess makes new access tokens of the accounts that an answer speaks of.
+func (s *Server) newAccess(id int, c *Chain, a Action, now time.Time) (events []event) {
+	accounts := c.Accounts
+	if deprecated(c, a) {
+		accounts = accounts[:1]
+	}
+	for i, acc := range accounts {
+		events = append(events, event{At: now, Issued: &issued{Request: id, Chain: c.ID, Token: AccessToken{
+			Fingerprint: FingerprintOf(s.mint.access(c.ID, len(c.Access)+i)), AccountID: acc.ID,
+			IssuedAt: now, IssuedIn: id, ExpiresAt: end(now, c.Institution.AccessLifetime),
+		}}})
+	}
+	return events
+}
+
+// resend answers the chain's newest tokens once more, but no access token that has
+// ended: a new one takes its place.
 func (s *Server) resend(id int, c *Chain, a Action, now time.Time) (answer, error) {
-	if err := s.record(event{At: now, Resent: &resent{Request: id}}); err != nil {
+	events := []event{{At: now, Resent: &resent{Request: id}}}
+	if slices.ContainsFunc(c.Accounts, func(acc Account) bool {
+		n := newestAccess(c, acc)
+		return n >= 0 && expired(c.Access[n].ExpiresAt, now.Add(leastTold))
+	}) {
+		events = append(events, s.newAccess(id, c, a, now)...)
+	}
+	if err := s.record(events...); err != nil {
 		return answer{}, err
 	}
 	return succeeded(s.newest(c, now, deprecated(c, a), false)), nil
 }
+
+// leastTold is the shortest lifetime that an answer can tell: 0 tells nothing.
+const leastTold = time.Second
 
 // challenge asks for an MFA code and issues the interim access token that the
 // second request must bring. The refresh token stays unspent.
@@ -149,7 +165,7 @@ func (s *Server) newest(c *Chain, now time.Time, deprecatedOnly, omitRefresh boo
 		refresh, body.RefreshTokenExpiresInSeconds = secret.Text{}, nil
 	}
 	for _, acc := range c.Accounts {
-		n := lastIndex(c.Access, func(t AccessToken) bool { return t.AccountID == acc.ID && !t.Interim })
+		n := newestAccess(c, acc)
 		if n < 0 {
 			continue
 		}
@@ -186,6 +202,11 @@ func (s *Server) holdsInterim(c *Chain, token *secret.Text) bool {
 	}
 	t := c.Access[s.book.access[FingerprintOf(*token)].index]
 	return t.Interim && t.KilledAt.IsZero()
+}
+
+// newestAccess is the place of an account's newest access token; -1: it has none.
+func newestAccess(c *Chain, acc Account) int {
+	return lastIndex(c.Access, func(t AccessToken) bool { return t.AccountID == acc.ID && !t.Interim })
 }
 
 func lastIndex[T any](list []T, match func(T) bool) int {

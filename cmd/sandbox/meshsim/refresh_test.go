@@ -112,6 +112,27 @@ func TestGraceAnswersTheNewestTokens(t *testing.T) {
 	require.Len(t, b.Ledger().Violations(), 1)
 }
 
+// An access token that is over is not answered once more, nor one whose life is
+// too short to be told: 0 means that it is not known.
+func TestGraceAnswersNoAccessTokenThatIsOver(t *testing.T) {
+	for _, passed := range []time.Duration{time.Minute - time.Second + time.Nanosecond, time.Minute, 2 * time.Minute} {
+		t.Run(passed.String(), func(t *testing.T) {
+			b := newBench(t)
+			i := standard()
+			i.Grace, i.AccessLifetime = time.Hour, time.Minute
+			id, first, _ := b.connect(i)
+			r := b.renew(first)
+			b.clock.Advance(passed)
+			again := b.renew(first)
+			require.Equal(t, r.refresh(), again.refresh())
+			require.NotEqual(t, r.access(0), again.access(0))
+			require.Equal(t, int32(60), *again.Content.ExpiresInSeconds)
+			require.Len(t, b.chain(id).Refresh, 2)
+			require.Empty(t, b.Ledger().Violations())
+		})
+	}
+}
+
 func TestGraceCoversOnlyTheJustReplacedToken(t *testing.T) {
 	b := newBench(t)
 	i := standard()
