@@ -9,6 +9,7 @@ import (
 
 	"github.com/latchkey/latchkey/cmd/sandbox/meshsim"
 	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/events/secret"
 	"github.com/latchkey/latchkey/store"
 )
 
@@ -74,6 +75,37 @@ func TestUnannouncedGaps(t *testing.T) {
 	}
 }
 
+func TestTokensThatWereOver(t *testing.T) {
+	token := secret.New("access")
+	for name, c := range map[string]struct {
+		again  []float64 // answers that held the token once more
+		killed bool
+		sent   float64
+		within bool
+	}{
+		"a life of 40 s":                    {sent: 40.01},
+		"a life of 4 s":                     {again: []float64{36}, sent: 41.5, within: true},
+		"a life of 4 s, over for long":      {again: []float64{36}, sent: 41.7},
+		"a life of 15 s":                    {again: []float64{25}, sent: 40.4, within: true},
+		"a life of 15 s, over for long":     {again: []float64{25}, sent: 40.6},
+		"a short life, told after it ended": {again: []float64{45}, sent: 41},
+		"killed":                            {again: []float64{36}, killed: true, sent: 41},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a := meshsim.AccessToken{Fingerprint: meshsim.FingerprintOf(token), IssuedAt: start, ExpiresAt: at(40)}
+			if c.killed {
+				a.KilledAt = at(38)
+			}
+			ledger := meshsim.Ledger{Chains: []meshsim.Chain{{ID: 1, Access: []meshsim.AccessToken{a}}}}
+			for i, s := range c.again {
+				ledger.Requests = append(ledger.Requests, meshsim.Request{ID: i + 1, Chain: 1, At: at(s), Issued: true, Delivered: true})
+			}
+			assert.Equal(t, c.within, withinTenth(badToken{sent: at(c.sent), token: token}, ledger))
+		})
+	}
+	assert.False(t, withinTenth(badToken{token: secret.New("unknown")}, meshsim.Ledger{}))
+}
+
 func TestRequestsThatWaited(t *testing.T) {
 	all := func(took ...time.Duration) (out []asked) {
 		for _, d := range took {
@@ -89,6 +121,8 @@ func TestRequestsThatWaited(t *testing.T) {
 		"slower, not by as much":    {all(time.Millisecond), all(time.Second), 0},
 		"waited":                    {all(time.Millisecond), all(time.Millisecond, 3*time.Second), 1},
 		"on a machine that is slow": {all(300 * time.Millisecond), all(3 * time.Second), 0},
+		"on one that stands still":  {all(time.Millisecond, time.Millisecond, 2*time.Second), all(3 * time.Second), 0},
+		"longer than that":          {all(time.Millisecond, time.Millisecond, 2*time.Second), all(5 * time.Second), 1},
 		"refused":                   {all(time.Millisecond), []asked{{err: assert.AnError}}, 1},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -3,19 +3,23 @@ package chaos
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"sync"
 	"time"
 
 	"github.com/latchkey/latchkey/events"
 	"github.com/latchkey/latchkey/events/client"
+	"github.com/latchkey/latchkey/events/secret"
 )
 
 // readers ask for tokens of random users all the time and check what they get.
 type readers struct {
-	latchkey *client.Client
-	cancel   context.CancelFunc
-	wg       sync.WaitGroup
+	// once is a client that asks a single time, patient one that asks again when
+	// it is told to.
+	once, patient *client.Client
+	cancel        context.CancelFunc
+	wg            sync.WaitGroup
 
 	mu                  sync.Mutex
 	given               int
@@ -25,27 +29,36 @@ type readers struct {
 
 // badToken is a token that was handed out though it was not valid.
 type badToken struct {
-	at  time.Time
-	why string
+	// at is when it was asked for, sent when the worker sent it at the earliest.
+	at, sent time.Time
+	token    secret.Text
+	why      string
 }
 
 const (
 	readerCount = 4
 	askWithin   = tokensTimeout + 2*time.Second
+	// onTheWay is how long an answer may be on its way from a worker on a busy
+	// machine. A token has to be valid when the worker sends it.
+	onTheWay = time.Second
 )
 
 func startReaders(r *run) (*readers, error) {
-	latchkey, err := client.New(r.nc, client.Once())
+	once, err := client.New(r.nc, client.Once())
+	if err != nil {
+		return nil, err
+	}
+	patient, err := client.New(r.nc)
 	if err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	a := &readers{latchkey: latchkey, cancel: cancel}
+	a := &readers{once: once, patient: patient, cancel: cancel}
 	for i := range readerCount {
 		a.wg.Go(func() {
 			rng := rand.New(rand.NewPCG(r.Seed, uint64(i)+100))
 			for ctx.Err() == nil {
-				_ = a.ask(ctx, r, events.TokenRequest{UserID: user(rng.IntN(r.Grants))})
+				_ = a.ask(ctx, r, once, events.TokenRequest{UserID: user(rng.IntN(r.Grants))})
 				time.Sleep(50 * time.Millisecond)
 			}
 		})
@@ -53,12 +66,13 @@ func startReaders(r *run) (*readers, error) {
 	return a, nil
 }
 
-// ask asks once, counts the answer and returns why there were no tokens.
-func (a *readers) ask(ctx context.Context, r *run, request events.TokenRequest) error {
+// ask asks with a client, counts the answer and returns why there were no tokens.
+func (a *readers) ask(ctx context.Context, r *run, with *client.Client, request events.TokenRequest) error {
 	ctx, cancel := context.WithTimeout(ctx, askWithin)
 	defer cancel()
 	asked := time.Now()
-	reply, err := a.latchkey.Tokens(ctx, request)
+	reply, err := with.Tokens(ctx, request)
+	now := time.Now()
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	var refused *client.RefusedError
@@ -67,14 +81,16 @@ func (a *readers) ask(ctx context.Context, r *run, request events.TokenRequest) 
 	case errors.As(err, &refused):
 		a.refused = append(a.refused, asked)
 	case errors.As(err, &invalid):
-		a.bad = append(a.bad, badToken{asked, "undecodable"})
+		a.bad = append(a.bad, badToken{at: asked, why: "undecodable"})
 	case err != nil:
 		a.unanswered = append(a.unanswered, asked) // nobody there to answer
 	}
+	sent := now.Add(-min(now.Sub(asked), onTheWay))
 	for _, t := range reply.AccessTokens {
 		a.given++
-		if ok, why := r.stack.Mesh.AccessTokenState(t.AccessToken); !ok {
-			a.bad = append(a.bad, badToken{asked, why})
+		if ok, why := r.stack.Mesh.AccessTokenStateAt(t.AccessToken, sent); !ok {
+			a.bad = append(a.bad, badToken{asked, sent, t.AccessToken, fmt.Sprintf("%s's for %s, %s after it was asked for: %s",
+				t.BrokerType, request.UserID, now.Sub(asked).Round(time.Millisecond), why)})
 		}
 	}
 	return err

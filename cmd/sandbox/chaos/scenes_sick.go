@@ -1,6 +1,7 @@
 package chaos
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,29 +12,33 @@ import (
 
 	"github.com/latchkey/latchkey/cmd/sandbox/meshsim"
 	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/events/client"
 )
 
 // Readers of a scene with a sick broker: watchers ask for grants of the others,
-// the crowd for those of the sick one, with more life left than any token has,
-// so that each request wants a refresh.
+// the crowd for those of the sick one. The crowd is larger than the number of
+// requests that a worker lets wait for one broker.
 const (
 	watcherCount = 4
 	crowdCount   = 3 * tokensConcurrency
 	crowdPause   = 100 * time.Millisecond
-	quietFor     = 3 * time.Second
+	quietFor     = 4 * time.Second
 )
 
 // A request for a healthy grant has waited for the sick broker if it took
-// waitedTimes as long as its like without one, and waitedLeast besides, which is
-// a quarter of what a request may wait. On a busy machine requests are slow, but
-// not by as much.
+// waitedTimes as long as the median of the same requests while nobody was sick,
+// twice as long as the slowest of them, and waitedLeast, which is a quarter of
+// what a request may wait. A busy machine makes requests slow, but both alike.
 const (
-	waitedTimes = 20
-	waitedLeast = tokensTimeout / 4
+	waitedTimes   = 20
+	waitedSlowest = 2
+	waitedLeast   = tokensTimeout / 4
 )
 
-// asked is a request for a healthy grant.
+// asked is how long it took until a healthy grant's tokens were there. A client
+// that is refused for the moment asks again, as it is told.
 type asked struct {
+	user string
 	at   time.Time
 	took time.Duration
 	err  error
@@ -41,7 +46,8 @@ type asked struct {
 
 // sick has all calls for one broker go wrong under a crowd of readers, long
 // enough for access tokens to end, while others ask for grants of the other
-// brokers.
+// brokers. The crowd is there before the broker is sick, so that nothing but the
+// sickness differs.
 func sick(action meshsim.Action) func(*run, context.Context) error {
 	return func(r *run, ctx context.Context) error { return r.sicken(ctx, action) }
 }
@@ -63,18 +69,18 @@ func (r *run) sicken(ctx context.Context, action meshsim.Action) error {
 			healthy = append(healthy, user(i))
 		}
 	}
+	leave := r.crowd(ctx, ill)
+	defer leave()
 	if err := r.calm(ctx, healthy); err != nil {
 		return err
 	}
 	w := r.watch(ctx, healthy)
 	err := r.pause(ctx, quietFor, quietFor+time.Second)
 	quiet := w.next()
-
-	leave := r.crowd(ctx, ill)
 	fault := meshsim.Fault{Operation: meshsim.OpRefresh, BrokerType: brokers[broker], Action: action}
-	err = errors.Join(err, r.withFaults(ctx, []meshsim.Fault{fault}, r.Lifetime/2+2*time.Second, r.Lifetime/2+6*time.Second))
+	least := r.Lifetime * 3 / 4
+	err = errors.Join(err, r.withFaults(ctx, []meshsim.Fault{fault}, least, least+4*time.Second))
 	during := w.stop()
-	leave()
 	if err != nil {
 		return err
 	}
@@ -87,16 +93,20 @@ func (r *run) compare(quiet, during []asked) error {
 	if len(quiet) == 0 || len(during) == 0 {
 		return errors.New("nobody asked for healthy grants")
 	}
-	limit := max(waitedLeast, waitedTimes*median(quiet))
+	limit := max(waitedLeast, waitedTimes*median(quiet), waitedSlowest*slowest(quiet))
 	for _, a := range during {
 		if a.err != nil || a.took > limit {
 			r.waits = append(r.waits, a)
 		}
 	}
-	slowest := slices.MaxFunc(during, func(a, b asked) int { return int(a.took - b.took) })
-	r.say("  healthy grants: %d requests, median %s, slowest %s; without the sick broker: median %s; limit %s",
-		len(during), median(during).Round(10*time.Microsecond), slowest.took.Round(time.Millisecond), median(quiet).Round(10*time.Microsecond), limit.Round(time.Millisecond))
+	r.say("  healthy grants: %d requests, median %s, slowest %s; while nobody was sick: %d, %s, %s; limit %s",
+		len(during), median(during).Round(10*time.Microsecond), slowest(during).Round(time.Millisecond),
+		len(quiet), median(quiet).Round(10*time.Microsecond), slowest(quiet).Round(time.Millisecond), limit.Round(time.Millisecond))
 	return nil
+}
+
+func slowest(all []asked) time.Duration {
+	return slices.MaxFunc(all, func(a, b asked) int { return cmp.Compare(a.took, b.took) }).took
 }
 
 func median(all []asked) time.Duration {
@@ -116,7 +126,7 @@ func (r *run) calm(ctx context.Context, users []string) error {
 	return until(ctx, settleWithin, "quiet before a broker is sick", func() error {
 		for good < inARow {
 			began := time.Now()
-			if err := r.asked.ask(ctx, r, events.TokenRequest{UserID: users[good*len(users)/inARow]}); err != nil || time.Since(began) > waitedLeast/2 {
+			if err := r.asked.ask(ctx, r, r.asked.patient, events.TokenRequest{UserID: users[good*len(users)/inARow]}); err != nil || time.Since(began) > waitedLeast/2 {
 				good = 0
 				return errors.Join(errors.New("a slow answer"), err)
 			}
@@ -141,9 +151,9 @@ func (r *run) watch(ctx context.Context, users []string) *watchers {
 	for i := range watcherCount {
 		w.wg.Go(func() {
 			for n := i; watching.Err() == nil; n += watcherCount {
-				began := time.Now()
-				err := r.asked.ask(ctx, r, events.TokenRequest{UserID: users[n%len(users)]})
-				w.note(asked{at: began, took: time.Since(began), err: err})
+				began, user := time.Now(), users[n%len(users)]
+				err := r.asked.ask(ctx, r, r.asked.patient, events.TokenRequest{UserID: user})
+				w.note(asked{user: user, at: began, took: time.Since(began), err: err})
 				time.Sleep(20 * time.Millisecond)
 			}
 		})
@@ -174,17 +184,18 @@ func (w *watchers) stop() []asked {
 	return w.next()
 }
 
-// crowd asks for tokens of the sick broker's grants until leave is called.
+// crowd asks for tokens of one broker's grants until leave is called, and wants
+// each to have more than half of its life before it.
 func (r *run) crowd(ctx context.Context, users []string) (leave func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	var turn atomic.Int64
-	life := int64(r.Lifetime/time.Second) + 1
+	life := int64(r.Lifetime/time.Second)/2 + 1
 	for range crowdCount {
 		wg.Go(func() {
 			for ctx.Err() == nil {
 				// That a sick broker brings no tokens is no figure of interest.
-				_, _ = r.asked.latchkey.Tokens(ctx, events.TokenRequest{UserID: users[int(turn.Add(1))%len(users)], MinTTLSeconds: &life})
+				_, _ = r.asked.once.Tokens(ctx, events.TokenRequest{UserID: users[int(turn.Add(1))%len(users)], MinTTLSeconds: &life})
 				select {
 				case <-time.After(crowdPause):
 				case <-ctx.Done():
@@ -197,8 +208,13 @@ func (r *run) crowd(ctx context.Context, users []string) (leave func()) {
 
 // said is an error for a line of the report.
 func (a asked) said() string {
-	if a.err != nil {
-		return fmt.Sprintf("%v after %s", a.err, a.took.Round(time.Millisecond))
+	took := a.took.Round(time.Millisecond)
+	refused := (*client.RefusedError)(nil)
+	switch {
+	case errors.As(a.err, &refused):
+		return fmt.Sprintf("%s, %v after %s: %+v", a.user, a.err, took, refused.Unavailable)
+	case a.err != nil:
+		return fmt.Sprintf("%s, %v after %s", a.user, a.err, took)
 	}
-	return "answered after " + a.took.Round(time.Millisecond).String()
+	return fmt.Sprintf("%s, answered after %s", a.user, took)
 }

@@ -14,6 +14,7 @@ const (
 
 	refreshGrace      = 45 * time.Second
 	clockSkew         = 2 * time.Second
+	leastLifetime     = 10 * clockSkew
 	lease             = 11 * time.Second
 	meshTimeout       = 2 * time.Second
 	tokensTimeout     = 8 * time.Second

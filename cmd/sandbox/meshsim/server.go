@@ -108,13 +108,19 @@ func (s *Server) Ledger() Ledger {
 // AccessTokenState tells whether an access token opens its account now, and if
 // not, why.
 func (s *Server) AccessTokenState(token secret.Text) (valid bool, why string) {
+	return s.AccessTokenStateAt(token, s.cfg.Clock())
+}
+
+// AccessTokenStateAt tells whether an access token had ended by a time of the
+// simulator's clock, or was killed or is unknown as of now, and if so, why.
+func (s *Server) AccessTokenStateAt(token secret.Text, when time.Time) (valid bool, why string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	at, ok := s.book.access[FingerprintOf(token)]
 	if !ok {
 		return false, "unknown"
 	}
-	return s.book.chains[at.chain-1].Access[at.index].state(s.cfg.Clock())
+	return s.book.chains[at.chain-1].Access[at.index].state(when)
 }
 
 // Settle waits until no request is under way, so that a ledger taken then knows
