@@ -9,7 +9,9 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	awsconfig "github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/credentials/endpointcreds"
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -130,10 +132,15 @@ func current(key string, loaded secret.Text, log *zap.Logger) func() secret.Text
 }
 
 // KMS returns a client whose credentials come from where the AWS SDK looks for
-// them, with the SDK's adaptive retries.
+// them, with the SDK's adaptive retries. The timeout bounds each HTTP request, also
+// those for credentials: the SDK makes one of these for all callers, and goes on
+// with it when they have left.
 func KMS(ctx context.Context, cfg config.KMS) (*kms.Client, error) {
+	bounded := awshttp.NewBuildableClient().WithTimeout(cfg.Timeout)
 	loaded, err := awsconfig.LoadDefaultConfig(ctx,
-		awsconfig.WithRegion(cfg.Region), awsconfig.WithRetryMode(aws.RetryModeAdaptive))
+		awsconfig.WithRegion(cfg.Region), awsconfig.WithRetryMode(aws.RetryModeAdaptive), awsconfig.WithHTTPClient(bounded),
+		// Credentials of containers are asked for with a client apart.
+		awsconfig.WithEndpointCredentialOptions(func(o *endpointcreds.Options) { o.HTTPClient = bounded }))
 	if err != nil {
 		return nil, fmt.Errorf("loading the AWS configuration: %w", err)
 	}
