@@ -86,8 +86,14 @@ type run struct {
 // Run plays scenes until the time is over, lets everything settle, and judges.
 // exe is the program whose "worker" command runs one worker.
 func Run(ctx context.Context, exe string, o Options) (err error) {
+	if err := known(o.Only); err != nil {
+		return err
+	}
 	if o.Lifetime == 0 {
 		o.Lifetime = DefaultLifetime
+	}
+	if o.Lifetime < leastLifetime {
+		return fmt.Errorf("chaos: access tokens must live %s at least: workers hand a token out until a tenth of its life before its end, and their clocks differ by %s", leastLifetime, clockSkew)
 	}
 	r := &run{Options: o, rng: rand.New(rand.NewPCG(o.Seed, 1)), junk: junk{sent: map[string]int{}, letters: map[string]map[time.Time]bool{}, next: 1}, start: time.Now()}
 	if r.dir, err = os.MkdirTemp("", "latchkey-chaos-"); err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"time"
 
@@ -29,7 +30,7 @@ var scenes = []scene{
 	{name: "worker stopped", play: (*run).stopWorker, silent: true},
 	{name: "database cut off", play: (*run).cutDatabase, silent: true},
 	{name: "database restarted", play: (*run).restartDatabase, silent: true},
-	{name: "database cut off, worker killed", play: (*run).cutAndKill, silent: true},
+	{name: "database cut off and worker killed", play: (*run).cutAndKill, silent: true},
 	{name: "broker restarted", play: (*run).restartBroker, single: true, silent: true},
 	{name: "broker wiped", play: (*run).wipeBroker, single: true, silent: true},
 	{name: "broker's disk full", play: (*run).fillDisk, single: true, silent: true},
@@ -54,6 +55,16 @@ var scenes = []scene{
 	{name: "one institution limits the rate", play: (*run).limitRate},
 }
 
+// known checks the names of scenes.
+func known(names []string) error {
+	for _, name := range names {
+		if !slices.ContainsFunc(scenes, func(s scene) bool { return s.name == name }) {
+			return fmt.Errorf("chaos: no scene is called %q", name)
+		}
+	}
+	return nil
+}
+
 // play plays scenes one after the other until the time is over, or each once if
 // there is no time given.
 func (r *run) play(ctx context.Context) error {
@@ -65,7 +76,7 @@ func (r *run) play(ctx context.Context) error {
 		pool = append(pool, s)
 	}
 	if len(pool) == 0 {
-		return errors.New("chaos: no scene of that name")
+		return errors.New("chaos: none of these scenes can be played on such a broker")
 	}
 	end := time.Now().Add(r.Duration)
 	// Each scene once, in an order that the seed decides, before any comes again.
@@ -95,8 +106,12 @@ func (r *run) playOne(ctx context.Context, s scene) error {
 
 // pause waits for a time between two bounds that the seed decides.
 func (r *run) pause(ctx context.Context, low, high time.Duration) error {
+	return pause(ctx, r.rng, low, high)
+}
+
+func pause(ctx context.Context, rng *rand.Rand, low, high time.Duration) error {
 	select {
-	case <-time.After(low + time.Duration(r.rng.Int64N(int64(high-low)))):
+	case <-time.After(low + time.Duration(rng.Int64N(int64(high-low)))):
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()

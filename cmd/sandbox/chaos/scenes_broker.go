@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -124,7 +125,10 @@ func (r *run) stepDown(ctx context.Context) error {
 		return fmt.Errorf("connecting to NATS's system account: %w", err)
 	}
 	defer system.Close()
-	for end := time.Now().Add(6*time.Second + time.Duration(r.rng.Int64N(int64(4*time.Second)))); time.Now().Before(end); {
+	end := time.Now().Add(6*time.Second + time.Duration(r.rng.Int64N(int64(4*time.Second))))
+	// How often there is time for it is no matter of the seed.
+	rng := rand.New(rand.NewPCG(r.rng.Uint64(), 1))
+	for time.Now().Before(end) {
 		// Errors say that there is no leader at the moment, which is the point.
 		for name := range r.js.StreamNames(ctx).Name() {
 			_ = r.nc.Publish("$JS.API.STREAM.LEADER.STEPDOWN."+name, nil)
@@ -135,7 +139,7 @@ func (r *run) stepDown(ctx context.Context) error {
 			}
 		}
 		_ = system.Publish("$JS.API.META.LEADER.STEPDOWN", nil)
-		if err := r.pause(ctx, 200*time.Millisecond, 1200*time.Millisecond); err != nil {
+		if err := pause(ctx, rng, 200*time.Millisecond, 1200*time.Millisecond); err != nil {
 			return err
 		}
 	}

@@ -32,7 +32,7 @@ func (r *run) resetStreams(ctx context.Context) error {
 	for _, a := range []meshsim.Action{meshsim.Reset(), meshsim.Drop(), meshsim.Cut()} {
 		faults = append(faults, meshsim.Fault{Operation: meshsim.OpRefresh, Probability: 0.3, Action: a})
 	}
-	err := r.withFaults(ctx, faults, r.Lifetime/3, r.Lifetime/3+3*time.Second)
+	err := r.withFaults(ctx, faults, r.Lifetime/3, r.Lifetime/3+3*time.Second, waveCalls)
 	r.early.Store(false)
 	for i, w := range r.workers {
 		after, laterErr := r.settledPresentations(ctx, w, before[i])

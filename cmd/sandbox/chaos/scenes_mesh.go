@@ -8,28 +8,51 @@ import (
 	"github.com/latchkey/latchkey/cmd/sandbox/meshsim"
 )
 
-// wave has a share of the calls to Mesh go wrong for a while.
+// wave has a share of the calls to Mesh go wrong for a while, and until some were
+// made: with few grants seconds pass without any.
 func wave(share float64, actions ...meshsim.Action) func(*run, context.Context) error {
 	return func(r *run, ctx context.Context) error {
 		var faults []meshsim.Fault
 		for _, a := range actions {
 			faults = append(faults, meshsim.Fault{Operation: meshsim.OpRefresh, Probability: share / float64(len(actions)), Action: a})
 		}
-		return r.withFaults(ctx, faults, time.Second, 5*time.Second)
+		return r.withFaults(ctx, faults, time.Second, 5*time.Second, waveCalls)
 	}
 }
 
 func (r *run) institutionDown(ctx context.Context) error {
 	fault := meshsim.Fault{Operation: meshsim.OpRefresh, BrokerType: brokers[r.rng.IntN(len(brokers))], Action: meshsim.HTTPStatus(502)}
-	return r.withFaults(ctx, []meshsim.Fault{fault}, 2*time.Second, 8*time.Second)
+	return r.withFaults(ctx, []meshsim.Fault{fault}, 2*time.Second, 8*time.Second, waveCalls)
 }
 
-func (r *run) withFaults(ctx context.Context, faults []meshsim.Fault, low, high time.Duration) error {
+// waveCalls is how many calls a wave of faults waits for.
+const waveCalls = 10
+
+// withFaults has calls go wrong for a time between two bounds, and for as long as
+// there were fewer calls than wanted, but not for longer than an access token lives.
+func (r *run) withFaults(ctx context.Context, faults []meshsim.Fault, low, high time.Duration, wanted int) error {
+	before := r.refreshCalls()
 	ids, err := r.stack.Mesh.Inject(faults...)
 	if err != nil {
 		return fmt.Errorf("injecting faults: %w", err)
 	}
-	err = r.pause(ctx, low, high)
-	r.stack.Mesh.ClearFaults(ids...)
-	return err
+	defer r.stack.Mesh.ClearFaults(ids...)
+	if err := r.pause(ctx, low, high); err != nil {
+		return err
+	}
+	for end := time.Now().Add(r.Lifetime); r.refreshCalls() < before+wanted && time.Now().Before(end) && ctx.Err() == nil; {
+		time.Sleep(100 * time.Millisecond)
+	}
+	return ctx.Err()
+}
+
+// refreshCalls is how many calls were made so far.
+func (r *run) refreshCalls() int {
+	n := 0
+	for _, q := range r.stack.Mesh.Ledger().Requests {
+		if q.Operation == meshsim.OpRefresh {
+			n++
+		}
+	}
+	return n
 }

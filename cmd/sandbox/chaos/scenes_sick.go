@@ -79,7 +79,7 @@ func (r *run) sicken(ctx context.Context, action meshsim.Action) error {
 	quiet := w.next()
 	fault := meshsim.Fault{Operation: meshsim.OpRefresh, BrokerType: brokers[broker], Action: action}
 	least := r.Lifetime * 3 / 4
-	err = errors.Join(err, r.withFaults(ctx, []meshsim.Fault{fault}, least, least+4*time.Second))
+	err = errors.Join(err, r.withFaults(ctx, []meshsim.Fault{fault}, least, least+4*time.Second, 0))
 	during := w.stop()
 	if err != nil {
 		return err
