@@ -43,7 +43,10 @@ func TestPassSchedulesWhatIsDueWithinTheHorizon(t *testing.T) {
 	r := newRig(t)
 	w := r.worker("a")
 	in := func(d time.Duration) func(*store.Grant) {
-		return func(g *store.Grant) { g.Due = &store.Due{At: r.clock.Now().Add(d), Action: store.Refresh} }
+		return func(g *store.Grant) {
+			g.Access.ExpiresAt = nil // nothing has to be announced
+			g.Due = &store.Due{At: r.clock.Now().Add(d), Action: store.Refresh}
+		}
 	}
 	near, far := r.connect(w, meshsim.ConnectSpec{}, in(hour)), r.connect(w, meshsim.ConnectSpec{}, in(horizon+hour))
 	never := r.connect(w, meshsim.ConnectSpec{}, func(g *store.Grant) { g.Due = nil })

@@ -176,7 +176,7 @@ func TestRefusedCredentialsPutEverythingOff(t *testing.T) {
 	require.NoError(t, w.Due(t.Context(), due(g)))
 	var later *refresher.LaterError
 	require.ErrorAs(t, w.Due(t.Context(), due(other)), &later)
-	require.Equal(t, refresher.LaterError{After: 10 * time.Second, Why: "credentials"}, *later)
+	require.Equal(t, refresher.LaterError{After: 10 * time.Second, Why: "credentials", LastTry: *w.settler.Policy.LastTry(other)}, *later)
 	require.Equal(t, 1, r.calls())
 	require.Equal(t, store.Active, r.get(w, g.ID).State)
 }
