@@ -19,7 +19,7 @@ func TestARevokedGrantTakesItsCopiesAlong(t *testing.T) {
 	w := r.worker("a")
 	g, other := r.connect(w, meshsim.ConnectSpec{}), r.connect(w, meshsim.ConnectSpec{})
 	for _, id := range []string{g.ID, g.ID, other.ID} {
-		for _, subject := range []string{r.subjects.Recovery(id), r.subjects.DeadLetter(id, "recovery")} {
+		for _, subject := range []string{r.subjects.Recovery(id), r.subjects.RecoveryPart(id), r.subjects.DeadLetter(id, "recovery")} {
 			_, err := r.js.Publish(t.Context(), subject, []byte("sealed"))
 			require.NoError(t, err)
 		}
@@ -32,6 +32,8 @@ func TestARevokedGrantTakesItsCopiesAlong(t *testing.T) {
 	_, err := w.store.Get(t.Context(), g.ID)
 	require.ErrorIs(t, err, store.ErrNotFound)
 	require.Empty(t, r.messages(r.subjects.RecoveryStream(), r.subjects.Recovery(g.ID)))
+	require.Empty(t, r.messages(r.subjects.RecoveryStream(), r.subjects.RecoveryPart(g.ID)))
+	require.Len(t, r.messages(r.subjects.RecoveryStream(), r.subjects.RecoveryPart(other.ID)), 1)
 	require.Empty(t, r.messages(r.subjects.DeadLetterStream(), r.subjects.DeadLettersOf(g.ID)))
 	require.Len(t, r.messages(r.subjects.RecoveryStream(), r.subjects.Recovery(other.ID)), 1)
 	require.Len(t, r.messages(r.subjects.DeadLetterStream(), r.subjects.DeadLettersOf(other.ID)), 1)
@@ -86,10 +88,24 @@ func TestShredTellsWhatWentWrong(t *testing.T) {
 	cause := errors.New("cause")
 	_, err = refresher.Shred(t.Context(), r.js, stream, subject, func(*jetstream.RawStreamMsg) (bool, error) { return false, cause })
 	require.ErrorIs(t, err, cause)
+	_, err = r.js.Publish(t.Context(), r.subjects.Recovery("h"), nil)
+	require.NoError(t, err)
+	_, err = r.js.Publish(t.Context(), r.subjects.Recovery("h"), nil)
+	require.NoError(t, err)
+	first := true
+	gone, err := refresher.Shred(t.Context(), r.js, stream, r.subjects.Recovery("h"), func(*jetstream.RawStreamMsg) (bool, error) {
+		defer func() { first = false }()
+		if first {
+			return false, cause
+		}
+		return true, nil
+	})
+	require.ErrorIs(t, err, cause)
+	require.Equal(t, 1, gone, "one that fails keeps no other")
 
 	s, err := r.js.Stream(t.Context(), stream)
 	require.NoError(t, err)
-	gone, err := refresher.Shred(t.Context(), r.js, stream, subject, func(m *jetstream.RawStreamMsg) (bool, error) {
+	gone, err = refresher.Shred(t.Context(), r.js, stream, subject, func(m *jetstream.RawStreamMsg) (bool, error) {
 		if m.Sequence == 2 { // handled by another meanwhile
 			return true, s.DeleteMsg(t.Context(), m.Sequence)
 		}
