@@ -33,8 +33,8 @@ func chaosCommand() *cobra.Command {
 	}
 	flags := cmd.Flags()
 	flags.Uint64Var(&o.Seed, "seed", uint64(time.Now().UnixNano()), "what happens when")
-	flags.DurationVar(&o.Duration, "duration", 2*time.Minute, "how long scenes are played; 0: each scene once")
-	flags.IntVar(&o.Grants, "grants", 300, "number of grants")
+	flags.DurationVar(&o.Duration, "duration", 0, "how long scenes are played; 0: each once")
+	flags.IntVar(&o.Grants, "grants", 60, "number of grants")
 	flags.IntVar(&o.Workers, "workers", 2, "number of worker processes")
 	flags.DurationVar(&o.Lifetime, "lifetime", chaos.DefaultLifetime, "lifetime of an access token; thousands of grants need minutes on a small machine")
 	flags.BoolVar(&o.Postgres, "postgres", false, "keep the database's data in an installed PostgreSQL: for thousands of grants")
