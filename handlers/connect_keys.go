@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	"golang.org/x/sync/singleflight"
 
 	"github.com/latchkey/latchkey/config"
 	"github.com/latchkey/latchkey/events"
@@ -31,9 +32,14 @@ type ConnectKeys struct {
 	Now      func() time.Time
 	Log      *zap.Logger
 
-	mu    sync.Mutex
-	cache map[string]cachedKey // by key id
-	known []store.ConnectKey   // as last read, the newest first
+	// ClockSkew is how far clocks may be apart.
+	ClockSkew time.Duration
+
+	reading singleflight.Group
+	mu      sync.Mutex
+	cache   map[string]cachedKey // by key id
+	known   []store.ConnectKey   // as last read, the newest first
+	asOf    time.Time            // when that read began
 }
 
 type cachedKey struct {
@@ -96,14 +102,41 @@ func (c *ConnectKeys) Run(ctx context.Context) {
 
 // read returns the stored keys, the newest first.
 func (c *ConnectKeys) read(ctx context.Context) ([]store.ConnectKey, error) {
+	began := c.Now()
 	keys, err := c.Store.ConnectKeys(ctx)
 	if err != nil {
 		return nil, err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.known = keys
+	c.known, c.asOf = keys, began
 	return keys, nil
+}
+
+// readSince returns the stored keys as they were at a time or later. It reads only
+// if none did since, and once for all who ask at once.
+func (c *ConnectKeys) readSince(ctx context.Context, at time.Time) ([]store.ConnectKey, error) {
+	now := c.Now()
+	if at.IsZero() || at.After(now) {
+		at = now
+	}
+	keys, asOf := c.lastRead()
+	for range 2 { // the first may have begun before; then the second does not
+		if !asOf.Before(at) {
+			break
+		}
+		if _, err, _ := c.reading.Do("", func() (any, error) { return c.read(context.WithoutCancel(ctx)) }); err != nil {
+			return nil, err
+		}
+		keys, asOf = c.lastRead()
+	}
+	return keys, nil
+}
+
+func (c *ConnectKeys) lastRead() (keys []store.ConnectKey, began time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.known, c.asOf
 }
 
 func (c *ConnectKeys) add(ctx context.Context, sequence int64) error {
@@ -181,14 +214,15 @@ func (c *ConnectKeys) Public(ctx context.Context) (events.TokenKeys, error) {
 	return out, nil
 }
 
-// Open opens a connect. What is wrong with the JWE itself is an
-// *events.InvalidError; every other error says that keys can't be had now.
-func (c *ConnectKeys) Open(ctx context.Context, jwe string) ([]byte, error) {
+// Open opens a connect that NATS took in at a time (zero: not known). What is wrong
+// with the JWE itself is an *events.InvalidError; every other error says that the
+// keys are not available now.
+func (c *ConnectKeys) Open(ctx context.Context, jwe string, taken time.Time) ([]byte, error) {
 	sealed, err := sealing.Parse(jwe)
 	if err != nil {
 		return nil, notOpened(err)
 	}
-	key, err := c.find(ctx, sealed.KeyID())
+	key, err := c.find(ctx, sealed.KeyID(), taken)
 	if err != nil {
 		return nil, err
 	}
@@ -203,12 +237,18 @@ func notOpened(err error) error {
 	return &events.InvalidError{Message: events.IntegrationConnected, Problem: err.Error()}
 }
 
-// find returns the private key with an id.
-func (c *ConnectKeys) find(ctx context.Context, id string) (sealing.PrivateKey, error) {
+// find returns the private key with an id, to which a message was sealed before
+// it was stored. A key is stored before it is given out. So a message that was
+// there before the keys were last read, and whose key was not among them, costs
+// no read: its key was deleted, or never was.
+func (c *ConnectKeys) find(ctx context.Context, id string, taken time.Time) (sealing.PrivateKey, error) {
 	if key, ok := c.cached(id); ok {
 		return key, nil
 	}
-	keys, err := c.read(ctx)
+	if !taken.IsZero() {
+		taken = taken.Add(c.ClockSkew)
+	}
+	keys, err := c.readSince(ctx, taken)
 	if err != nil {
 		return sealing.PrivateKey{}, err
 	}

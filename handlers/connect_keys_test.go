@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -90,7 +91,7 @@ func (k *keyring) seal(keys events.TokenKeys) (jwe string) {
 
 func (k *keyring) opens(c *ConnectKeys, jwe string) {
 	k.t.Helper()
-	plaintext, err := c.Open(k.t.Context(), jwe)
+	plaintext, err := c.Open(k.t.Context(), jwe, time.Time{})
 	require.NoError(k.t, err)
 	require.Equal(k.t, "the body", string(plaintext))
 }
@@ -131,7 +132,7 @@ func TestConnectKeysRotateWithOverlap(t *testing.T) {
 	}
 	require.NoError(t, a.Maintain(t.Context()))
 	for _, worker := range []*ConnectKeys{a, k.worker()} {
-		_, err := worker.Open(t.Context(), early)
+		_, err := worker.Open(t.Context(), early, time.Time{})
 		var invalid *events.InvalidError
 		require.ErrorAs(t, err, &invalid)
 		require.ErrorContains(t, err, "one that was deleted")
@@ -183,9 +184,59 @@ func TestForgedConnectKeysAreNotGivenOut(t *testing.T) {
 	_, err = k.worker().Public(t.Context())
 	require.Error(t, err)
 	// What does not open may be put right, so it is no fault of the message.
-	_, err = k.worker().Open(t.Context(), k.seal(honest))
+	_, err = k.worker().Open(t.Context(), k.seal(honest), time.Time{})
 	require.Error(t, err)
 	require.NotErrorAs(t, err, new(*events.InvalidError))
+}
+
+// TestConnectsForUnknownKeysCostFewReads: who makes up a key has the database read
+// once for all that NATS took in until then, or that come at once. A key that was
+// made since is found.
+func TestConnectsForUnknownKeysCostFewReads(t *testing.T) {
+	k := newKeyring(t)
+	a, b := k.worker(), k.worker()
+	a.ClockSkew = time.Second
+	require.NoError(t, a.Maintain(t.Context()))
+	stranger, err := sealing.GenerateKey()
+	require.NoError(t, err)
+	unknown := k.seal(events.TokenKeys{Keys: []events.JWK{stranger.Public().JWK()}})
+	var reads atomic.Int64
+	k.db.Proxy().Swallow(func(command, _ string) bool {
+		if command == "find" {
+			reads.Add(1)
+		}
+		return false
+	})
+	refused := func(taken time.Time) {
+		t.Helper()
+		_, err := a.Open(t.Context(), unknown, taken)
+		require.ErrorAs(t, err, new(*events.InvalidError))
+	}
+	before := k.clock().Add(-2 * a.ClockSkew)
+	for range 100 {
+		refused(before)
+	}
+	require.Zero(t, reads.Load(), "the keys were read since")
+
+	k.pass(time.Hour)
+	var all sync.WaitGroup
+	for range 100 {
+		all.Go(func() { refused(k.clock()) })
+	}
+	all.Wait()
+	require.EqualValues(t, 1, reads.Load())
+
+	k.pass(30 * day)
+	require.NoError(t, b.Maintain(t.Context())) // makes a key of which a has not heard
+	for _, ahead := range []time.Duration{0, a.ClockSkew / 2, -a.ClockSkew / 2, time.Hour} {
+		fresh := k.worker()
+		fresh.ClockSkew = a.ClockSkew
+		fresh.asOf = k.clock().Add(-time.Nanosecond)
+		plaintext, err := fresh.Open(t.Context(), k.seal(k.public(b)), k.clock().Add(ahead))
+		require.NoError(t, err, ahead)
+		require.Equal(t, "the body", string(plaintext))
+	}
+	k.opens(a, k.seal(k.public(b)))
 }
 
 func TestConnectsWaitWhileKeysCannotBeRead(t *testing.T) {
@@ -198,7 +249,7 @@ func TestConnectsWaitWhileKeysCannotBeRead(t *testing.T) {
 	fresh := k.worker()
 	fresh.Envelope = k.reopened()
 	k.kms.Faults().Always(kmssim.ServiceUnavailable)
-	_, err := fresh.Open(t.Context(), jwe)
+	_, err := fresh.Open(t.Context(), jwe, time.Time{})
 	require.True(t, outage(err), "%v", err)
 	_, err = fresh.Public(t.Context())
 	require.True(t, outage(err), "%v", err)
@@ -212,7 +263,7 @@ func TestConnectsWaitWhileKeysCannotBeRead(t *testing.T) {
 	k.db.Stop()
 	late := k.worker()
 	late.Store = impatient
-	_, err = late.Open(t.Context(), jwe)
+	_, err = late.Open(t.Context(), jwe, time.Time{})
 	require.True(t, outage(err), "%v", err)
 	require.True(t, outage(late.Maintain(t.Context())))
 	_, err = late.Public(t.Context())

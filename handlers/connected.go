@@ -2,6 +2,7 @@ package handlers
 
 import (
 	"context"
+	"errors"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
@@ -12,11 +13,13 @@ import (
 // Connected handles integration.connected, sealed or not.
 func Connected(c *Connector, keys *ConnectKeys, cfg config.Connect) Handler {
 	return func(ctx context.Context, msg *message.Message) error {
-		in, err := decodeConnected(ctx, keys, cfg, msg.Payload, deliveryOf(msg))
+		d := deliveryOf(msg)
+		in, err := decodeConnected(ctx, keys, cfg, msg.Payload, d)
 		if err != nil {
 			return err
 		}
-		return c.Connect(ctx, in, notAfter(in.ConnectedAt, deliveryOf(msg).Stored))
+		d.User = in.UserID
+		return c.Connect(ctx, in, notAfter(in.ConnectedAt, d.Stored))
 	}
 }
 
@@ -33,7 +36,9 @@ func decodeConnected(ctx context.Context, keys *ConnectKeys, cfg config.Connect,
 	case sealed == nil:
 		return events.DecodeConnected(body)
 	}
-	plaintext, err := keys.Open(ctx, sealed.JWE)
+	plaintext, err := keys.Open(ctx, sealed.JWE, d.Taken)
+	var invalid *events.InvalidError
+	d.Opened = err == nil || errors.As(err, &invalid)
 	if err != nil {
 		return events.Connected{}, err
 	}

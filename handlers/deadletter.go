@@ -94,11 +94,9 @@ func (p *DeadLetters) Park(ctx context.Context, message string, d *delivery, bod
 	if err != nil {
 		return fmt.Errorf("parking a message: %w", err)
 	}
-	owner := ""
-	if len(users) == 1 {
-		owner = users[0]
-	}
-	sealer, err := p.Envelope.Sealer(ctx, owner)
+	// What did not decode names a user at best. A data key of that user's own would
+	// cost a call to KMS and a write, and whoever writes junk makes users up.
+	sealer, err := p.Envelope.Sealer(ctx, d.User)
 	if err != nil {
 		return fmt.Errorf("parking a message: %w", err)
 	}

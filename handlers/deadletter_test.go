@@ -148,7 +148,7 @@ func TestPartsGoWithTheUser(t *testing.T) {
 	ctx := t.Context()
 	before := time.Now()
 	park := func(user string) {
-		d := &delivery{Subject: f.subjects.Connected(), Attempt: 1, Stored: before, Users: []string{user}}
+		d := &delivery{Subject: f.subjects.Connected(), Attempt: 1, Stored: before, Users: []string{user}, Opened: true}
 		require.NoError(t, f.dead.Park(ctx, events.IntegrationConnected, d, junk(16<<10), "junk"))
 		_, err := parts.Write(ctx, f.js, f.subjects.DeadLetterPart(store.UserTag(user)), "never described", before, junk(10<<10))
 		require.NoError(t, err)

@@ -57,14 +57,17 @@ func (p *DeadLetters) users(ctx context.Context, message string, d *delivery, bo
 	if message != events.IntegrationConnected && message != events.IntegrationDisconnected {
 		return nil, nil
 	}
-	if len(d.Users) > 0 {
+	switch {
+	case d.User != "":
+		return []string{d.User}, nil
+	case d.Opened:
 		return d.Users, nil
 	}
 	sealed, err := events.DecodeSealedConnected(body)
 	if message != events.IntegrationConnected || sealed == nil || err != nil || p.Keys == nil {
 		return events.PeekUsers(body), nil
 	}
-	plaintext, err := p.Keys.Open(ctx, sealed.JWE)
+	plaintext, err := p.Keys.Open(ctx, sealed.JWE, d.Taken)
 	if err != nil {
 		if outage(err) && !envelope.Refused(err) {
 			return nil, err

@@ -20,7 +20,9 @@ func Disconnected(c *Connector) Handler {
 		if err != nil {
 			return err
 		}
-		at := notAfter(in.DisconnectedAt, deliveryOf(msg).Stored)
+		d := deliveryOf(msg)
+		d.User = in.UserID
+		at := notAfter(in.DisconnectedAt, d.Stored)
 		return c.Disconnect(ctx, store.Scope{User: in.UserID, Broker: in.BrokerType, Account: in.AccountID}, at)
 	}
 }

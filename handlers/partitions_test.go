@@ -53,7 +53,7 @@ func TestAPartitionThatIsAwayHidesNoOther(t *testing.T) {
 	require.NoError(t, err)
 	for _, p := range cfg.NATS.Subjects().RefreshPartitions() {
 		for _, subject := range []string{p.Due, p.Urgent} {
-			_, err := s.Consumer(t.Context(), p.Stream, subject, 1)
+			_, err := s.Consumer(t.Context(), p.Stream, subject)
 			require.NoError(t, err)
 		}
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 
 	"github.com/latchkey/latchkey/config"
 	"github.com/latchkey/latchkey/events"
@@ -30,9 +31,12 @@ type Router struct {
 	subscriber  message.Subscriber
 	messages    config.Messages
 	deadLetters *DeadLetters
+	parking     parking
 	log         *zap.Logger
-	handled     *prometheus.CounterVec
-	failures    *failures
+	// crowded says at most once a second that there is no room to park.
+	crowded  *zap.Logger
+	handled  *prometheus.CounterVec
+	failures *failures
 	// Tracer is set before Run.
 	Tracer tracing.Tracer
 }
@@ -60,7 +64,7 @@ func NewRouter(routes []Route, sub message.Subscriber, messages config.Messages,
 		return nil, fmt.Errorf("making the message router: %w", err)
 	}
 	r := &Router{
-		router: wm, subscriber: sub, messages: messages, deadLetters: dead, log: log, failures: newFailures(),
+		router: wm, subscriber: sub, messages: messages, deadLetters: dead, parking: newParking(), log: log, crowded: log.WithOptions(zap.WrapCore(seldom)), failures: newFailures(),
 		handled: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Namespace: "latchkey", Name: "messages_total", Help: "Messages by name and what became of them.",
 		}, []string{"message", "outcome"}),
@@ -71,6 +75,11 @@ func NewRouter(routes []Route, sub message.Subscriber, messages config.Messages,
 		wm.AddConsumerHandler(route.Subject, route.Subject, sub, r.decide(route))
 	}
 	return r, nil
+}
+
+// seldom has one line a second at most.
+func seldom(core zapcore.Core) zapcore.Core {
+	return zapcore.NewSamplerWithOptions(core, time.Second, 1, 0)
 }
 
 // Run handles messages until ctx ends or Close is called.
@@ -120,24 +129,34 @@ func (r *Router) decide(route Route) message.NoPublishHandlerFunc {
 				r.handled.WithLabelValues(route.Name, outcomeParked).Inc()
 				return nil
 			} else {
-				err = errors.Join(err, parkErr)
+				err = errors.Join(err, errNotParked, parkErr)
 			}
 		}
 		end(outcomeRetry, err)
-		d.RetryIn = r.retryIn(err, failed)
+		d.RetryIn = r.retryIn(err, failed, d.Behind)
 		r.handled.WithLabelValues(route.Name, outcomeRetry).Inc()
-		tracing.Log(ctx, r.log).Warn("a message comes back later", zap.String("message", route.Name), zap.Int("attempt", d.Attempt), zap.Duration("in", d.RetryIn), zap.Error(err))
+		log := r.log
+		if errors.Is(err, errParkingFull) {
+			log = r.crowded
+		}
+		tracing.Log(ctx, log).Warn("a message comes back later", zap.String("message", route.Name), zap.Int("attempt", d.Attempt), zap.Duration("in", d.RetryIn), zap.Error(err))
 		return errRetry
 	}
 }
 
 func (r *Router) park(ctx context.Context, name string, msg *message.Message, err error, reason string) error {
-	var unsealed *unsealedError
-	if errors.As(err, &unsealed) {
-		return r.deadLetters.ParkWithoutBody(ctx, name, deliveryOf(msg), msg.Payload, reason)
-	}
-	return r.deadLetters.Park(ctx, name, deliveryOf(msg), msg.Payload, reason)
+	d := deliveryOf(msg)
+	return r.parking.do(ctx, len(msg.Payload), d.Behind, d.freeSlot, func() error {
+		var unsealed *unsealedError
+		if errors.As(err, &unsealed) {
+			return r.deadLetters.ParkWithoutBody(ctx, name, d, msg.Payload, reason)
+		}
+		return r.deadLetters.Park(ctx, name, d, msg.Payload, reason)
+	})
 }
+
+// errNotParked stands for a dead letter that could not be stored.
+var errNotParked = errors.New("the message is to become a dead letter")
 
 // errRetry makes Watermill refuse the message; the subscriber knows the delay.
 var errRetry = errors.New("message comes back later")
@@ -196,14 +215,23 @@ func jetStreamAway(err error) bool {
 	return errors.As(err, &api) && (api.Code >= 500 || api.ErrorCode == accountResources)
 }
 
+// What comes back goes before what is new. So what could not be parked comes back
+// when those behind it have been looked at, as far as that can be told.
+const (
+	lookedAtIn = time.Millisecond
+	maxBehind  = 1_000_000
+)
+
 // retryIn grows with the failures; a lease tells by itself when it ends.
-func (r *Router) retryIn(err error, failed int) time.Duration {
+func (r *Router) retryIn(err error, failed int, behind uint64) time.Duration {
 	var leased *store.LeasedError
 	if errors.As(err, &leased) {
 		return min(max(time.Until(leased.Until), r.messages.Backoff.Min), r.messages.Backoff.Max)
 	}
 	d := r.messages.Backoff.Max
-	if shift := failed - 1; shift < 32 {
+	if errors.Is(err, errNotParked) { // nobody waits for a dead letter, but perhaps for what is behind it
+		d += time.Duration(min(behind, maxBehind)) * lookedAtIn
+	} else if shift := failed - 1; shift < 32 {
 		d = min(r.messages.Backoff.Min<<max(shift, 0), r.messages.Backoff.Max)
 	}
 	return d/2 + time.Duration(rand.Float64()*float64(d)/2)

@@ -182,7 +182,7 @@ func TestOnlyItsOwnFailuresParkAMessage(t *testing.T) {
 func TestStopsOfWorkersParkNothing(t *testing.T) {
 	f := newFixture(t)
 	f.publish("the body")
-	consumer, err := f.streams.Consumer(t.Context(), f.subjects.IntegrationStream(), f.subjects.Connected(), 1)
+	consumer, err := f.streams.Consumer(t.Context(), f.subjects.IntegrationStream(), f.subjects.Connected())
 	require.NoError(t, err)
 	for range 2 * f.messages.MaxDeliver {
 		msg, err := consumer.Next()

@@ -6,7 +6,6 @@ import (
 	"testing"
 
 	"github.com/ThreeDotsLabs/watermill/message"
-	"github.com/stretchr/testify/require"
 )
 
 // TestEachWorkerHasItsFullNumberOfMessages: those who share a consumer don't
@@ -23,10 +22,6 @@ func TestEachWorkerHasItsFullNumberOfMessages(t *testing.T) {
 			return nil
 		})
 	}
-	consumer, err := f.js.Consumer(t.Context(), f.subjects.IntegrationStream(), Durable(f.subjects.Connected()))
-	require.NoError(t, err)
-	require.Equal(t, 64*concurrency, consumer.CachedInfo().Config.MaxAckPending)
-
 	defer close(release) // also for what a failure leaves at work
 	for n := range workers * concurrency {
 		f.publish(fmt.Sprint(n))

@@ -268,7 +268,7 @@ func (s *Streams) auditLog() jetstream.StreamConfig {
 }
 
 // Consumer ensures the durable consumer of one subject.
-func (s *Streams) Consumer(ctx context.Context, stream, subject string, maxAckPending int) (jetstream.Consumer, error) {
+func (s *Streams) Consumer(ctx context.Context, stream, subject string) (jetstream.Consumer, error) {
 	c, err := s.js.CreateOrUpdateConsumer(ctx, stream, jetstream.ConsumerConfig{
 		Durable:       Durable(subject),
 		FilterSubject: subject,
@@ -276,8 +276,10 @@ func (s *Streams) Consumer(ctx context.Context, stream, subject string, maxAckPe
 		AckWait:       s.messages.AckWait,
 		// The bound on tries is the handlers' (a message past it becomes a dead
 		// letter); the server's would drop it without a word.
-		MaxDeliver:    -1,
-		MaxAckPending: maxAckPending,
+		MaxDeliver: -1,
+		// So is the bound on messages under way. The server's counts those that
+		// wait to come back, too: enough of them would hold up all others.
+		MaxAckPending: -1,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("ensuring the consumer of %s: %w", subject, err)

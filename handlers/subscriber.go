@@ -53,18 +53,36 @@ func NewSubscriber(streams *Streams, ackWait time.Duration, sources map[string]S
 
 // delivery accompanies a message through its handler.
 type delivery struct {
-	// Subject and Attempt (from 1) of the message, and when NATS took it in.
+	// Subject and Attempt (from 1) of the message.
 	Subject string
 	Attempt int
-	Stored  time.Time
-	// Users are whom the body of a sealed message names, once it was opened.
-	Users []string
+	// Taken is when NATS took it in, Stored when it first did if the message was
+	// replayed.
+	Taken, Stored time.Time
+	// Behind is how many messages waited behind it.
+	Behind uint64
+	// User is whose the message is, if it decoded.
+	User string
+	// Users are whom the body of a sealed message names; Opened: it was opened, or
+	// no key ever will.
+	Users  []string
+	Opened bool
 	// place is where the message lies; zero: not known.
 	place place
 	// Trace is the trace in which the message was sent.
 	Trace tracing.Carried
 	// RetryIn is when a message that is not acknowledged comes back.
 	RetryIn time.Duration
+	// slot, if set, gives back the slot that the message holds.
+	slot func()
+}
+
+// freeSlot gives back the slot of a message that is still at work, for others to
+// be handled.
+func (d *delivery) freeSlot() {
+	if d.slot != nil {
+		d.slot()
+	}
 }
 
 type deliveryKey struct{}
@@ -85,7 +103,7 @@ func (s *Subscriber) Subscribe(ctx context.Context, topic string) (<-chan *messa
 	if !ok {
 		return nil, errors.New("no source for subject " + topic)
 	}
-	if _, err := s.streams.Consumer(ctx, source.Stream, topic, sharers*source.Concurrency); err != nil {
+	if _, err := s.streams.Consumer(ctx, source.Stream, topic); err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(ctx)
@@ -111,19 +129,14 @@ type feed struct {
 	slots   slots
 }
 
-const (
-	// sharers is among how many workers the server's bound on messages under way
-	// leaves each its full number.
-	sharers = 64
-	// pullWait bounds one pull request, and so how long an idle one lingers.
-	pullWait = 5 * time.Second
-)
+// pullWait bounds one pull request, and so how long an idle one lingers.
+const pullWait = 5 * time.Second
 
 // consume pulls as many messages as there are free slots, until ctx ends. The
 // consumer is made again if it is gone.
 func (s *Subscriber) consume(ctx context.Context, topic string, source Source, f *feed) {
 	for ctx.Err() == nil {
-		consumer, err := s.streams.Consumer(ctx, source.Stream, topic, sharers*source.Concurrency)
+		consumer, err := s.streams.Consumer(ctx, source.Stream, topic)
 		if err == nil {
 			err = s.pull(ctx, consumer, f)
 		}
@@ -184,12 +197,12 @@ func (s *Subscriber) fetch(ctx context.Context, f *feed, n int, messages func() 
 // handle passes one message to the router and carries out its decision.
 func (s *Subscriber) handle(ctx context.Context, m jetstream.Msg, f *feed) {
 	defer s.inFlight.Done()
-	defer f.slots.free(1)
 
-	d := &delivery{Subject: m.Subject(), Attempt: 1, Trace: tracing.FromHeader(m.Headers())}
+	d := &delivery{Subject: m.Subject(), Attempt: 1, Trace: tracing.FromHeader(m.Headers()), slot: sync.OnceFunc(func() { f.slots.free(1) })}
+	defer d.freeSlot()
 	if meta, err := m.Metadata(); err == nil {
-		d.Attempt, d.Stored = int(meta.NumDelivered), firstStored(m.Headers(), meta.Timestamp)
-		d.place = place{meta.Stream, meta.Sequence.Stream}
+		d.Attempt, d.Taken, d.Stored = int(meta.NumDelivered), meta.Timestamp, firstStored(m.Headers(), meta.Timestamp)
+		d.place, d.Behind = place{meta.Stream, meta.Sequence.Stream}, meta.NumPending
 	}
 	msg := message.NewMessage(watermill.NewUUID(), m.Data())
 	// The handler's context outlives ctx: work under way is finished.

@@ -30,9 +30,9 @@ func backlogIsNotMadeLonger(t *testing.T, late time.Duration) {
 	r := newRig(t)
 	r.clock = &clock{live: true}
 	p := r.subjects.RefreshPartitions()[0]
-	consumer, err := r.streams.Consumer(t.Context(), p.Stream, p.Due, 5)
+	consumer, err := r.streams.Consumer(t.Context(), p.Stream, p.Due)
 	require.NoError(t, err)
-	_, err = r.streams.Consumer(t.Context(), p.Stream, p.Urgent, 5)
+	_, err = r.streams.Consumer(t.Context(), p.Stream, p.Urgent)
 	require.NoError(t, err)
 	var workers []*worker
 	for _, id := range []string{"a", "b", "c"} {
@@ -118,7 +118,7 @@ func TestWhereAQueueStands(t *testing.T) {
 	}
 	var consumers []jetstream.Consumer
 	for _, subject := range []string{p.Due, p.Urgent} {
-		c, err := r.streams.Consumer(t.Context(), p.Stream, subject, 5)
+		c, err := r.streams.Consumer(t.Context(), p.Stream, subject)
 		require.NoError(t, err)
 		consumers = append(consumers, c)
 	}

@@ -199,7 +199,7 @@ func (w *worker) assemble(ctx context.Context) error {
 		return fmt.Errorf("making a data key (check kms.key_id, kms.region and the permissions): %w", err)
 	}
 
-	w.keys = &handlers.ConnectKeys{Store: w.db, Envelope: env, Config: cfg.Connect, CacheAge: cfg.DataKeys.CacheAge, Now: w.now, Log: w.log}
+	w.keys = &handlers.ConnectKeys{Store: w.db, Envelope: env, Config: cfg.Connect, CacheAge: cfg.DataKeys.CacheAge, ClockSkew: cfg.Worker.ClockSkew, Now: w.now, Log: w.log}
 	if err := w.keys.Maintain(ctx); err != nil {
 		return err
 	}
