@@ -127,6 +127,9 @@ func TestJunkDoesNotHoldUpWhatIsBehindIt(t *testing.T) {
 		requireSealed   bool
 	}{{1500, 0, false}, {1100, 20 << 10, true}, {50, 700_000, false}} {
 		for way, away := range ways {
+			if raceDetector && flood.messages > 100 && way != "hanging" {
+				continue // make scale has them
+			}
 			t.Run(fmt.Sprintf("%s, %d of %d bytes", way, flood.messages, flood.bytes), func(t *testing.T) {
 				t.Parallel()
 				f := newFixture(t)
