@@ -15,6 +15,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/require"
 
+	"github.com/latchkey/latchkey/cmd/sandbox/engines/enginestest"
 	"github.com/latchkey/latchkey/config"
 	"github.com/latchkey/latchkey/events"
 	"github.com/latchkey/latchkey/events/sealing"
@@ -127,7 +128,7 @@ func TestJunkDoesNotHoldUpWhatIsBehindIt(t *testing.T) {
 		requireSealed   bool
 	}{{1500, 0, false}, {1100, 20 << 10, true}, {50, 700_000, false}} {
 		for way, away := range ways {
-			if raceDetector && flood.bytes > 0 {
+			if enginestest.RaceDetector && flood.bytes > 0 {
 				continue // make scale has them
 			}
 			t.Run(fmt.Sprintf("%s, %d of %d bytes", way, flood.messages, flood.bytes), func(t *testing.T) {

@@ -15,6 +15,7 @@ import (
 	"go.mongodb.org/mongo-driver/v2/bson"
 	"pgregory.net/rapid"
 
+	"github.com/latchkey/latchkey/cmd/sandbox/engines/enginestest"
 	"github.com/latchkey/latchkey/cmd/sandbox/meshsim"
 	"github.com/latchkey/latchkey/events"
 	"github.com/latchkey/latchkey/refresher"
@@ -118,6 +119,37 @@ func TestAsManyAccountsAsAnAnswerHolds(t *testing.T) {
 	weighs(t, g, tokens)
 }
 
+// TestWhatAnAnswerBringsComesFirst: what it brings takes the room of access tokens
+// that it does not bring, and accounts that of names.
+func TestWhatAnAnswerBringsComesFirst(t *testing.T) {
+	s := settler(&clock{now: sentAt}, 0)
+	s.LeftOut = func(_ *store.Grant, accounts int) { t.Errorf("%d accounts are left out", accounts) }
+	large := func(id string, size int) refresher.Answer {
+		return refresher.Answer{RefreshToken: text("refresh-" + id), Accounts: []refresher.AnsweredAccount{{ID: id, AccessToken: text(strings.Repeat("a", size))}}}
+	}
+	g := newGrant(withAccounts())
+	tokens, err := s.Answered(g, newTokens(), large("old", 5*mebibyte), false, 1, sentAt)
+	require.NoError(t, err)
+	tokens, err = s.Answered(g, tokens, large("new", 6*mebibyte), false, 2, sentAt)
+	require.NoError(t, err)
+	require.Nil(t, tokens.Account("old"))
+	require.NotNil(t, tokens.Account("new"))
+	weighs(t, g, tokens)
+
+	const many = 4000
+	named := refresher.Answer{RefreshToken: text("refresh-named")}
+	for n := range many {
+		named.Accounts = append(named.Accounts, refresher.AnsweredAccount{ID: fmt.Sprintf("%0400d", n), Name: strings.Repeat("n", 512), AccessToken: text("a")})
+	}
+	g = newGrant(withAccounts())
+	tokens, err = s.Answered(g, newTokens(), named, false, 1, sentAt)
+	require.NoError(t, err)
+	require.Equal(t, many, len(g.Accounts))
+	require.NotEmpty(t, g.Accounts[0].Name)
+	require.Empty(t, g.Accounts[many-1].Name)
+	weighs(t, g, tokens)
+}
+
 func TestWhatIsLeftOutIsSaid(t *testing.T) {
 	left := 0
 	s := settler(&clock{now: sentAt}, 0)
@@ -208,7 +240,7 @@ func TestHeavyAnswersAreStoredAndTold(t *testing.T) {
 	r.meshURL = mesh.URL
 	w := r.worker("a")
 	for name, a := range heavyAnswers() {
-		if raceDetector && (len(a.Accounts) > 1 || len(heavyBody(t, a)) > 2*mebibyte) {
+		if enginestest.RaceDetector && (len(a.Accounts) > 1 || len(heavyBody(t, a)) > 2*mebibyte) {
 			continue // make scale has them
 		}
 		for _, away := range []bool{false, true} {

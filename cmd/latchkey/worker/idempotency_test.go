@@ -10,6 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/latchkey/latchkey/cmd/sandbox/engines/enginestest"
 	"github.com/latchkey/latchkey/cmd/sandbox/meshsim"
 	"github.com/latchkey/latchkey/events"
 )
@@ -208,7 +209,7 @@ func tell(do func(user string, s story, order []int)) {
 	for name, s := range stories {
 		orders := permutations(len(s.steps))
 		stride := len(orders) / 6
-		if testing.Short() || raceDetector {
+		if testing.Short() || enginestest.RaceDetector {
 			stride *= 2
 		}
 		for i := 0; i < len(orders); i += stride {

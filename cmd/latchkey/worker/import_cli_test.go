@@ -105,7 +105,7 @@ func TestManyGrantsAreImportedByACommandThatIsKilledAndInterrupted(t *testing.T)
 		postgres = pg.URL()
 	}
 	// On SQLite the embedded database reads a whole collection to find a user.
-	if testing.Short() || raceDetector || postgres == "" {
+	if testing.Short() || enginestest.RaceDetector || postgres == "" {
 		good = 200
 	}
 	h := startWith(t, stack.Options{PostgresURL: postgres})

@@ -23,7 +23,7 @@ func TestManyGrantsAreKeptAliveByTwoWorkers(t *testing.T) {
 		postgres = pg.URL()
 	}
 	// On SQLite the embedded database reads a whole collection to find a user.
-	if testing.Short() || raceDetector || postgres == "" {
+	if testing.Short() || enginestest.RaceDetector || postgres == "" {
 		grants, lifetime = 300, time.Minute
 	}
 	institution := meshsim.Institution{AccessLifetime: lifetime, RefreshLifetime: life}

@@ -126,7 +126,7 @@ func TestFaultsAreOfWholeBulks(t *testing.T) {
 const manyCallers = 128
 
 func TestManyCallersDoNotHangOnPostgres(t *testing.T) {
-	if raceDetector {
+	if enginestest.RaceDetector {
 		t.Skip("FerretDB gives each new connection two seconds, which are too few for so many at once; make scale runs it")
 	}
 	c := grants(t, enginestest.MongoDBWith(t, engines.FerretDBOptions{PostgresURL: enginestest.Postgres(t).URL()}))

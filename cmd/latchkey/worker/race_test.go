@@ -1,7 +1,0 @@
-//go:build race
-
-package worker_test
-
-// raceDetector: the test is built with the race detector, which makes the
-// embedded engines several times slower.
-const raceDetector = true

@@ -1,5 +1,0 @@
-//go:build !race
-
-package engines_test
-
-const raceDetector = false
