@@ -251,8 +251,8 @@ func TestReplayedMessagesKeepTheirTime(t *testing.T) {
 		stop()
 	}
 	now := time.Now()
-	require.Equal(t, now, firstStored(nats.Header{headerStoredAt: {now.Add(time.Hour).Format(time.RFC3339Nano)}}, now))
-	require.Equal(t, now, firstStored(nats.Header{headerStoredAt: {"yesterday"}}, now))
+	require.Equal(t, now, firstStored(nats.Header{parts.HeaderStored: {now.Add(time.Hour).Format(time.RFC3339Nano)}}, now))
+	require.Equal(t, now, firstStored(nats.Header{parts.HeaderStored: {"yesterday"}}, now))
 	require.Equal(t, now, firstStored(nil, now))
 }
 

@@ -42,7 +42,7 @@ func (p *DeadLetters) Replay(ctx context.Context, letter Parked) error {
 	msg := nats.NewMsg(letter.Subject)
 	msg.Data = body
 	if !letter.StoredAt.IsZero() {
-		msg.Header.Set(headerStoredAt, letter.StoredAt.UTC().Format(time.RFC3339Nano))
+		msg.Header.Set(parts.HeaderStored, letter.StoredAt.UTC().Format(time.RFC3339Nano))
 	}
 	// Without a Nats-Msg-Id: others may publish here too, and JetStream acknowledges
 	// a message under an id that it has seen without storing it.
@@ -59,15 +59,12 @@ func (p *DeadLetters) Replay(ctx context.Context, letter Parked) error {
 	return p.Drop(ctx, letter)
 }
 
-// headerStoredAt is when a message that is replayed first came. A connect or
-// disconnect that states no time goes on counting from then.
-const headerStoredAt = "Latchkey-Stored-At"
-
-// firstStored returns when NATS first took a message in. Publishers, too, could
-// set the header: like the time that a body states, it counts only if it is
-// earlier.
+// firstStored returns when NATS first took a message in, which a replay states: a
+// connect or disconnect that states no time goes on counting from then. Publishers,
+// too, could set the header: like the time that a body states, it counts only if it
+// is earlier.
 func firstStored(header nats.Header, stored time.Time) time.Time {
-	if at, err := time.Parse(time.RFC3339Nano, header.Get(headerStoredAt)); err == nil {
+	if at, err := time.Parse(time.RFC3339Nano, header.Get(parts.HeaderStored)); err == nil {
 		return notAfter(at, stored)
 	}
 	return stored

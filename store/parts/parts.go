@@ -18,8 +18,8 @@ import (
 const (
 	// headerOf names what a part belongs to.
 	headerOf = "Latchkey-Part-Of"
-	// headerStored is when NATS took in the message that the part comes from.
-	headerStored = "Latchkey-Stored-At"
+	// HeaderStored is when NATS first took in what a message holds.
+	HeaderStored = "Latchkey-Stored-At"
 	// minSize is the smallest part that is tried.
 	minSize = 1 << 10
 	// tidyTimeout bounds the removal of parts that nothing will ever name.
@@ -67,7 +67,7 @@ func Write(ctx context.Context, js jetstream.JetStream, subject, of string, stor
 		msg := nats.NewMsg(subject)
 		msg.Data = data[:min(size, len(data))]
 		msg.Header.Set(headerOf, of)
-		msg.Header.Set(headerStored, stored.UTC().Format(time.RFC3339Nano))
+		msg.Header.Set(HeaderStored, stored.UTC().Format(time.RFC3339Nano))
 		ack, err := js.PublishMsg(ctx, msg)
 		if TooLarge(err) && size > minSize { // the limit was lowered, or the stream has its own
 			size = max(size/2, minSize)
@@ -143,7 +143,7 @@ func Of(msg *jetstream.RawStreamMsg) string { return msg.Header.Get(headerOf) }
 
 // Stored returns when the message was taken in that a part comes from.
 func Stored(msg *jetstream.RawStreamMsg) time.Time {
-	at, err := time.Parse(time.RFC3339Nano, msg.Header.Get(headerStored))
+	at, err := time.Parse(time.RFC3339Nano, msg.Header.Get(HeaderStored))
 	if err != nil {
 		return msg.Time
 	}
