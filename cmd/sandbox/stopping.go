@@ -3,6 +3,8 @@
 package main
 
 import (
+	"os"
+	"os/signal"
 	"runtime"
 	"strings"
 	"sync/atomic"
@@ -11,12 +13,17 @@ import (
 )
 
 // stopping returns a clock that stops the process, as SIGSTOP does, when a
-// refresh that has its lease first looks at the time before it calls Mesh.
+// refresh that has its lease first looks at the time before it calls Mesh. It
+// returns when the process goes on: the signal may reach another thread first, and
+// this one would call meanwhile.
 func stopping(now func() time.Time) func() time.Time {
 	var done atomic.Bool
 	return func() time.Time {
 		if calls() && done.CompareAndSwap(false, true) {
+			continued := make(chan os.Signal, 1)
+			signal.Notify(continued, syscall.SIGCONT)
 			_ = syscall.Kill(syscall.Getpid(), syscall.SIGSTOP) // a process may signal itself
+			<-continued
 		}
 		return now()
 	}
