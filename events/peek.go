@@ -16,19 +16,16 @@ import (
 // It serves no other purpose: a body that does not decode is nobody's.
 func PeekUsers(body []byte) []string {
 	var p peeked
-	whole := p.read(trimBOM(body), true)
+	body = trimBOM(body)
+	end := p.read(body, true)
 	found, other := p.plain, p.wrapped
 	if p.event {
 		found, other = other, found
 	}
-	users := valid(found)
-	if len(users) == 0 {
-		users = valid(other)
+	if len(valid(found)) == 0 {
+		found = other
 	}
-	if len(users) == 0 && !whole {
-		users = valid(scan(body))
-	}
-	return users
+	return valid(append(found, scan(body[end:])...))
 }
 
 // maxPeeked bounds how many users one body is found by.
@@ -48,7 +45,7 @@ func valid(ids []string) []string {
 // member is a userId in what is no JSON.
 var member = regexp.MustCompile(`"userId"\s*:\s*("(?:[^"\\]|\\.)*")`)
 
-// scan looks for users in what is no JSON.
+// scan looks for users in what could not be read.
 func scan(body []byte) []string {
 	var out []string
 	for _, found := range member.FindAllSubmatch(body, maxPeeked) {
@@ -67,11 +64,13 @@ type peeked struct {
 	event          bool     // the body is a CloudEvents message
 }
 
-// read reads a JSON object; false: it is none, or not well-formed. What came
-// before an error counts.
-func (p *peeked) read(body []byte, outer bool) (ok bool) {
+// read reads JSON objects, one after the other, and returns where it could go no
+// further. What came before counts.
+func (p *peeked) read(body []byte, outer bool) (end int64) {
 	d := jsontext.NewDecoder(bytes.NewReader(body), jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
-	return p.object(d, outer)
+	for p.object(d, outer) {
+	}
+	return d.InputOffset()
 }
 
 // object reads an object to its end or the first error.

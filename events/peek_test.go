@@ -13,6 +13,10 @@ func TestPeekUsersFindsWhomABrokenBodyConcerns(t *testing.T) {
 	for body, want := range map[string]string{
 		`{"userId":"u","payload":{}}`:                                                      "u",
 		`{"payload":{"userId":"x"},"userId":"u"`:                                           "u",
+		`{"userId":"u"}` + "\n" + `{"userId":"v"}`:                                         "u v",
+		`{"userId":"u"},{"userId":"v"}`:                                                    "u v",
+		`{"userId":"u"}broken{"userId":"v"`:                                                "u v",
+		`{"userId":"u","x":broken,"userId":"v"}`:                                           "u v",
 		`{"userId":"u","userId":"v"}`:                                                      "u v",
 		"\xef\xbb\xbf" + `{"userId":"u"}`:                                                  "u",
 		`{"specversion":"1.0","data_base64":"eyJ1c2VySWQiOiJ1In0="}`:                       "u",

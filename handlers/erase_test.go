@@ -105,3 +105,42 @@ func TestALetterThatDoesNotOpenHoldsUpNoErasure(t *testing.T) {
 		})
 	}
 }
+
+// TestAnErasureOfAUserFindsLettersThatNameSeveral, behind such as it leaves. A
+// disconnect from one broker leaves them all: what else is in them would be lost.
+func TestAnErasureOfAUserFindsLettersThatNameSeveral(t *testing.T) {
+	f := newFixture(t)
+	names := func(users ...string) {
+		body := ""
+		for _, user := range users {
+			body += fmt.Sprintf(`{"userId":%q}`, user)
+		}
+		f.parkFor(body[:len(body)-1] + "broken")
+	}
+	several := func() (out [][]string) {
+		for letter, err := range f.dead.All(t.Context()) {
+			require.NoError(t, err)
+			if letter.Tag == events.SeveralTag {
+				out = append(out, letter.Users)
+			}
+		}
+		return out
+	}
+	tags := func(users ...string) (out []string) {
+		for _, user := range users {
+			out = append(out, store.UserTag(user))
+		}
+		return out
+	}
+	names("bob", "carol")
+	names("alice", "bob")
+	names("carol", "bob", "alice")
+	names("bob", "dave")
+	require.Len(t, several(), 4)
+	require.NoError(t, f.dead.Erase(t.Context(), store.Scope{User: "alice", Broker: "coinbase"}, time.Now()))
+	require.Len(t, several(), 4)
+	require.NoError(t, f.dead.Erase(t.Context(), store.Scope{User: "alice"}, time.Now().Add(-time.Hour)))
+	require.Len(t, several(), 4)
+	require.NoError(t, f.dead.Erase(t.Context(), store.Scope{User: "alice"}, time.Now()))
+	require.Equal(t, [][]string{tags("bob", "carol"), tags("bob", "dave")}, several())
+}

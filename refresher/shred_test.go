@@ -39,6 +39,23 @@ func TestARevokedGrantTakesItsCopiesAlong(t *testing.T) {
 	require.Len(t, r.messages(r.subjects.DeadLetterStream(), r.subjects.DeadLettersOf(other.ID)), 1)
 }
 
+// What can't be erased in one place keeps no other.
+func TestARevokedGrantTakesTheCopiesAlongThatCanBeErased(t *testing.T) {
+	r := newRig(t)
+	w := r.worker("a")
+	g := r.connect(w, meshsim.ConnectSpec{})
+	_, err := r.js.Publish(t.Context(), r.subjects.DeadLetter(g.ID, "recovery"), []byte("sealed"))
+	require.NoError(t, err)
+	require.NoError(t, r.js.DeleteStream(t.Context(), r.subjects.RecoveryStream()))
+	g.State = store.Revoked
+	w.settler.Schedule(g, nil)
+	require.NoError(t, w.settler.Announce(g, events.TokenRevoked, events.ReasonDisconnected))
+	require.NoError(t, w.store.Save(t.Context(), g))
+	require.ErrorIs(t, w.dispatcher.Deliver(t.Context(), g), jetstream.ErrStreamNotFound)
+	require.Empty(t, r.messages(r.subjects.DeadLetterStream(), r.subjects.DeadLettersOf(g.ID)))
+	r.get(w, g.ID) // the record stays until all is erased
+}
+
 // A user may connect anew while a grant's last event is on its way. An answer to
 // the new tokens that waits for the database then is no copy of the old ones.
 func TestARevokedGrantLeavesTheAnswersOfTheNextConnect(t *testing.T) {
