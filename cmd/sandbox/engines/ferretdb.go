@@ -25,6 +25,11 @@ type FerretDBOptions struct {
 	Logger *slog.Logger
 }
 
+// ProgramVariable is the environment variable that names cmd/sandbox/engines/ferretdb, built. Servers then run in
+// processes of that program, which drop their logs: with the race detector a server in this process takes most of the
+// time of a test, and its races are not ours.
+const ProgramVariable = "LATCHKEY_TEST_FERRETDB"
+
 // FerretDB is an embedded server that speaks MongoDB's wire protocol, reached through a [Proxy] that gives it what it
 // lacks of MongoDB: updates of a document that are atomic. Its methods may be called from several goroutines.
 type FerretDB struct {
@@ -33,7 +38,7 @@ type FerretDB struct {
 
 	mu     sync.Mutex
 	cancel context.CancelFunc // nil while stopped
-	done   chan struct{}
+	done   <-chan struct{}
 }
 
 // StartFerretDB starts a server and returns when it accepts clients.
@@ -95,27 +100,21 @@ func (f *FerretDB) Restart() error {
 	return nil
 }
 
-// newFerretDB guards ferretdb.New, which writes a variable of its package.
-var newFerretDB sync.Mutex
-
 func (f *FerretDB) start() error {
-	config, err := f.config()
-	if err != nil {
-		return err
-	}
-	newFerretDB.Lock()
-	db, err := ferretdb.New(config)
-	newFerretDB.Unlock()
-	if err != nil {
-		return err
-	}
 	ctx, cancel := context.WithCancel(context.Background())
-	f.cancel, f.done = cancel, make(chan struct{})
-	go func() {
-		defer close(f.done)
-		db.Run(ctx) // returns nil always
-	}()
-	if err := f.open(ctx, db.MongoDBURI()); err != nil {
+	run := RunFerretDB
+	if program := os.Getenv(ProgramVariable); program != "" {
+		run = func(ctx context.Context, opts FerretDBOptions) (string, <-chan struct{}, error) {
+			return runProgram(ctx, program, opts)
+		}
+	}
+	uri, done, err := run(ctx, f.opts)
+	if err != nil {
+		cancel()
+		return err
+	}
+	f.cancel, f.done = cancel, done
+	if err := f.open(ctx, uri); err != nil {
 		f.stop()
 		return err
 	}
@@ -134,16 +133,16 @@ func (f *FerretDB) open(ctx context.Context, uri string) error {
 	return f.proxy.start(u.Host)
 }
 
-func (f *FerretDB) config() (*ferretdb.Config, error) {
+func (o FerretDBOptions) config() (*ferretdb.Config, error) {
 	c := &ferretdb.Config{
 		Listener: ferretdb.ListenerConfig{TCP: address(0)},
-		Logger:   f.opts.Logger,
+		Logger:   o.Logger,
 	}
-	if f.opts.PostgresURL != "" {
-		c.Handler, c.PostgreSQLURL = "postgresql", f.opts.PostgresURL
+	if o.PostgresURL != "" {
+		c.Handler, c.PostgreSQLURL = "postgresql", o.PostgresURL
 		return c, nil
 	}
-	dir, err := filepath.Abs(f.opts.Dir)
+	dir, err := filepath.Abs(o.Dir)
 	if err != nil {
 		return nil, err
 	}

@@ -1,0 +1,44 @@
+package engines_test
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/latchkey/latchkey/cmd/sandbox/engines"
+	"github.com/latchkey/latchkey/cmd/sandbox/engines/enginestest"
+)
+
+// The tests of the engines look at the server's log, and at its memory.
+func TestMain(m *testing.M) {
+	os.Unsetenv(engines.ProgramVariable)
+	os.Exit(m.Run())
+}
+
+func TestFerretDBRunsInAProcessOfItsOwn(t *testing.T) {
+	program := filepath.Join(t.TempDir(), "ferretdb")
+	out, err := exec.Command("go", "build", "-o", program, "./ferretdb").CombinedOutput()
+	require.NoError(t, err, string(out))
+	t.Setenv(engines.ProgramVariable, program)
+	db := enginestest.MongoDBWith(t, engines.FerretDBOptions{})
+	c := grants(t, db)
+	insertGrant(t, c, "g")
+	db.Stop()
+	require.Error(t, c.FindOne(t.Context(), object{}).Err())
+	db.Restart()
+	require.Equal(t, 0, version(t, c, "g"))
+}
+
+func TestAProgramThatIsNoFerretDBIsReported(t *testing.T) {
+	t.Setenv(engines.ProgramVariable, "/nowhere/ferretdb")
+	_, err := engines.StartFerretDB(engines.FerretDBOptions{Dir: t.TempDir()})
+	require.ErrorContains(t, err, "/nowhere/ferretdb")
+	ends, err := exec.LookPath("false")
+	require.NoError(t, err)
+	t.Setenv(engines.ProgramVariable, ends)
+	_, err = engines.StartFerretDB(engines.FerretDBOptions{Dir: t.TempDir()})
+	require.ErrorContains(t, err, "starting FerretDB: "+ends+" ended")
+}
