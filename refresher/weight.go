@@ -98,6 +98,12 @@ func (m *merger) makeRoom(brought []AnsweredAccount) {
 	}
 	m.tokens.Accounts = left
 	*m = *newMerger(m.g, m.tokens)
+	// A larger refresh token may take the room even of what it is to replace.
+	for last := len(left) - 1; last >= 0 && m.tokensSize > maxTokens; last-- {
+		m.tokensSize -= tokenSize(left[last])
+		delete(m.kept, left[last].AccountID)
+		m.tokens.Accounts = left[:last]
+	}
 }
 
 func (m *merger) reserve(brought []AnsweredAccount) {
