@@ -124,13 +124,13 @@ func TestAsManyAccountsAsAnAnswerHolds(t *testing.T) {
 func TestALargeRefreshTokenTakesTheRoomOfAccessTokens(t *testing.T) {
 	s := settler(&clock{now: sentAt}, 0)
 	g := newGrant(withAccounts())
-	first := refresher.Answer{RefreshToken: text("refresh-1"), AccessToken: text(strings.Repeat("a", 500))}
-	for n := range 14_000 {
+	first := refresher.Answer{RefreshToken: text("refresh-1"), AccessToken: text(strings.Repeat("a", 530))}
+	for n := range 15_000 {
 		first.Accounts = append(first.Accounts, refresher.AnsweredAccount{ID: fmt.Sprint(n)})
 	}
 	tokens, err := s.Answered(g, newTokens(), first, false, 1, sentAt)
 	require.NoError(t, err)
-	require.Len(t, tokens.Accounts, 14_000)
+	require.Len(t, tokens.Accounts, 15_000)
 	large := refresher.Answer{RefreshToken: text(strings.Repeat("r", 7*mebibyte)), AccessToken: text(strings.Repeat("b", mebibyte))}
 	tokens, err = s.Answered(g, tokens, large, false, 2, sentAt)
 	require.NoError(t, err)
