@@ -2,6 +2,7 @@ package refresher
 
 import (
 	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/events/secret"
 	"github.com/latchkey/latchkey/store"
 )
 
@@ -42,8 +43,12 @@ func textSize(s string) int {
 	return size
 }
 
-func tokenSize(t store.AccountToken) int {
-	return textSize(t.AccountID) + textSize(t.AccessToken.Reveal()) + textSize(t.TokenID.Reveal()) + accountOverhead
+func (m *merger) tokenSize(t store.AccountToken) int {
+	// Thousands of accounts may share a large token.
+	if t.AccessToken != m.access {
+		m.access, m.accessSize = t.AccessToken, textSize(t.AccessToken.Reveal())
+	}
+	return textSize(t.AccountID) + m.accessSize + textSize(t.TokenID.Reveal()) + accountOverhead
 }
 
 func accountSize(id, name string) int { return textSize(id) + textSize(name) + accountOverhead }
@@ -57,6 +62,9 @@ type merger struct {
 	accounts, kept map[string]int
 	// What these take.
 	accountsSize, tokensSize int
+	// access is the access token that was weighed last.
+	access     secret.Text
+	accessSize int
 	// reserved is what the accounts that are still to come take without their names.
 	reserved int
 }
@@ -72,7 +80,7 @@ func newMerger(g *store.Grant, tokens *store.TokenSet) *merger {
 	m.tokensSize = textSize(tokens.RefreshToken.Reveal()) + textSize(tokens.TradeToken.Reveal()) + accountOverhead
 	for i, t := range tokens.Accounts {
 		m.kept[t.AccountID] = i
-		m.tokensSize += tokenSize(t)
+		m.tokensSize += m.tokenSize(t)
 	}
 	return m
 }
@@ -85,7 +93,7 @@ func (m *merger) makeRoom(brought []AnsweredAccount) {
 	size, fresh := m.tokensSize, make(map[string]bool, len(brought))
 	for _, in := range brought {
 		fresh[in.ID] = true
-		size += tokenSize(store.AccountToken{AccountID: in.ID, AccessToken: in.AccessToken, TokenID: in.TokenID})
+		size += m.tokenSize(store.AccountToken{AccountID: in.ID, AccessToken: in.AccessToken, TokenID: in.TokenID})
 	}
 	if size <= maxTokens {
 		return
@@ -100,7 +108,7 @@ func (m *merger) makeRoom(brought []AnsweredAccount) {
 	*m = *newMerger(m.g, m.tokens)
 	// A larger refresh token may take the room even of what it is to replace.
 	for last := len(left) - 1; last >= 0 && m.tokensSize > maxTokens; last-- {
-		m.tokensSize -= tokenSize(left[last])
+		m.tokensSize -= m.tokenSize(left[last])
 		delete(m.kept, left[last].AccountID)
 		m.tokens.Accounts = left[:last]
 	}
@@ -125,9 +133,9 @@ func (m *merger) add(in AnsweredAccount, access *store.Life) bool {
 		if token.TokenID.Empty() {
 			token.TokenID = before.TokenID
 		}
-		size -= tokenSize(before)
+		size -= m.tokenSize(before)
 	}
-	if size += tokenSize(token); size > maxTokens || !m.name(in, access) {
+	if size += m.tokenSize(token); size > maxTokens || !m.name(in, access) {
 		return false
 	}
 	m.tokensSize = size
