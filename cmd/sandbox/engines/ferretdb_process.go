@@ -62,7 +62,8 @@ func runProgram(ctx context.Context, program string, opts FerretDBOptions) (uri 
 	uri, err = bufio.NewReader(stdout).ReadString('\n')
 	if err != nil {
 		_ = stdin.Close()
-		return "", nil, errors.Join(fmt.Errorf("%s ended: %s", program, said.String()), cmd.Wait())
+		err := cmd.Wait() // before which not all that it said is there
+		return "", nil, errors.Join(fmt.Errorf("%s ended: %s", program, said.String()), err)
 	}
 	ended := make(chan struct{})
 	go func() {

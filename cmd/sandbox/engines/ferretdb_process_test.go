@@ -36,9 +36,10 @@ func TestAProgramThatIsNoFerretDBIsReported(t *testing.T) {
 	t.Setenv(engines.ProgramVariable, "/nowhere/ferretdb")
 	_, err := engines.StartFerretDB(engines.FerretDBOptions{Dir: t.TempDir()})
 	require.ErrorContains(t, err, "/nowhere/ferretdb")
-	ends, err := exec.LookPath("false")
-	require.NoError(t, err)
+	ends := filepath.Join(t.TempDir(), "ends")
+	require.NoError(t, os.WriteFile(ends, []byte("#!/bin/sh\nexec 1>&-\nsleep 0.2\necho what is wrong >&2\nexit 3\n"), 0o700))
 	t.Setenv(engines.ProgramVariable, ends)
 	_, err = engines.StartFerretDB(engines.FerretDBOptions{Dir: t.TempDir()})
-	require.ErrorContains(t, err, "starting FerretDB: "+ends+" ended")
+	require.ErrorContains(t, err, "starting FerretDB: "+ends+" ended: what is wrong")
+	require.ErrorContains(t, err, "exit status 3")
 }
