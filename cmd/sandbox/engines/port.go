@@ -7,6 +7,7 @@ import (
 	"net"
 	"strconv"
 	"syscall"
+	"time"
 )
 
 // Ports below the range from which operating systems take the ports of outgoing connections and of listeners that ask
@@ -18,28 +19,38 @@ const (
 
 const loopback = "127.0.0.1"
 
+// portWait bounds the wait for a port to come free. A child process holds a copy of a listener that was just closed
+// until it has become the other program.
+const portWait = time.Second
+
 // listen listens on the given loopback port, or on a free one that stays available across a restart when port is 0.
 func listen(port int) (net.Listener, error) {
-	if port != 0 {
-		return net.Listen("tcp", address(port))
-	}
-	for range 100 {
-		ln, err := net.Listen("tcp", address(firstPort+rand.IntN(lastPort-firstPort+1)))
-		if !errors.Is(err, syscall.EADDRINUSE) {
-			return ln, err
-		}
-	}
-	return nil, fmt.Errorf("no free port found between %d and %d", firstPort, lastPort)
+	return onPort(port, func(port int) (net.Listener, error) { return net.Listen("tcp", address(port)) })
 }
 
 // claimPort returns port, or a free one when it is 0, having made sure that it can be listened on.
 func claimPort(port int) (int, error) {
-	ln, err := listen(port)
-	if err != nil {
-		return 0, err
+	return onPort(port, func(port int) (int, error) { return port, tryPort(port) })
+}
+
+// onPort takes the given port, waiting a moment for it, or a free one when it is 0.
+func onPort[T any](port int, take func(int) (T, error)) (T, error) {
+	if port != 0 {
+		for end := time.Now().Add(portWait); ; time.Sleep(10 * time.Millisecond) {
+			taken, err := take(port)
+			if !errors.Is(err, syscall.EADDRINUSE) || time.Now().After(end) {
+				return taken, err
+			}
+		}
 	}
-	defer ln.Close()
-	return ln.Addr().(*net.TCPAddr).Port, nil
+	for range 100 {
+		taken, err := take(firstPort + rand.IntN(lastPort-firstPort+1))
+		if !errors.Is(err, syscall.EADDRINUSE) {
+			return taken, err
+		}
+	}
+	var none T
+	return none, fmt.Errorf("no free port found between %d and %d", firstPort, lastPort)
 }
 
 // FreeAddress returns a loopback address that can be listened on, now and after a restart.
