@@ -46,9 +46,6 @@ func StartFerretDB(opts FerretDBOptions) (*FerretDB, error) {
 	if opts.Dir == "" && opts.PostgresURL == "" {
 		return nil, errors.New("starting FerretDB: neither a directory nor a PostgreSQL URL given")
 	}
-	if opts.Logger == nil {
-		opts.Logger = slog.New(slog.DiscardHandler)
-	}
 	f := &FerretDB{opts: opts, proxy: newProxy(opts.Port, opts.PostgresURL == "")}
 	if err := f.Restart(); err != nil {
 		return nil, err

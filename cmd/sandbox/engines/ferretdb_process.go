@@ -42,9 +42,6 @@ func RunFerretDB(ctx context.Context, opts FerretDBOptions) (uri string, done <-
 
 // runProgram is RunFerretDB in a process of its own.
 func runProgram(ctx context.Context, program string, opts FerretDBOptions) (uri string, done <-chan struct{}, err error) {
-	if _, err := opts.config(); err != nil { // makes the folder
-		return "", nil, err
-	}
 	cmd := exec.Command(program, "-dir", opts.Dir, "-postgres", opts.PostgresURL)
 	var said strings.Builder
 	cmd.Stderr = &said
