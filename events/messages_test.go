@@ -64,6 +64,7 @@ const (
 		}}
 	}`
 	disconnectedBody = `{"userId": "user-1", "brokerType": "coinbase", "accountId": "acc-1", "disconnectedAt": "2031-05-06T07:08:09Z"}`
+	everythingBody   = `{"userId": "user-1", "everything": true}`
 	refreshDueBody   = `{"grantId": "g1", "brokerType": "coinbase", "version": 3, "dueAt": "2031-05-06T07:08:09.25Z"}`
 	tokenRequestBody = `{"userId": "user-1", "brokerType": "coinbase", "accountId": "acc-1", "minTTLSeconds": 60}`
 	sealToBody       = `{"userId": "user-1", "sealTo": {"kty": "EC", "crv": "P-256", "x": "` + keyX + `", "y": "` + keyY + `", "kid": "k", "use": "enc", "alg": "ECDH-ES+A256KW"}}`
@@ -90,7 +91,7 @@ func validBodies(t testing.TB) map[string][]string {
 			cloudEvent64(t, events.IntegrationConnected, delayedAuthForm),
 		},
 		"disconnected": {
-			disconnectedBody,
+			disconnectedBody, everythingBody,
 			cloudEvent(t, events.IntegrationDisconnected, disconnectedBody, nil),
 			cloudEvent64(t, events.IntegrationDisconnected, disconnectedBody),
 		},

@@ -70,6 +70,7 @@ func TestSchemasAcceptTheExamples(t *testing.T) {
 	for _, more := range []struct{ schema, body string }{
 		{events.SchemaConnected, delayedAuthForm},
 		{events.SchemaConnected, sealedBody},
+		{events.SchemaDisconnected, everythingBody},
 		{events.SchemaTokenRequest, sealToBody},
 		{events.SchemaTokenReply, sealedBody},
 		{events.SchemaTokenKeys, tokenKeysBody},
@@ -115,7 +116,7 @@ func TestSchemasAndDecodersAgree(t *testing.T) {
 	all := schemas(t)
 	for schema, bodies := range map[string][]string{
 		events.SchemaConnected:    {accessTokenForm, delayedAuthForm},
-		events.SchemaDisconnected: {disconnectedBody},
+		events.SchemaDisconnected: {disconnectedBody, everythingBody},
 		events.SchemaTokenRequest: {tokenRequestBody, sealToBody},
 	} {
 		for _, body := range bodies {
@@ -210,6 +211,11 @@ func TestSchemasRefuse(t *testing.T) {
 		{events.SchemaTokenReply, `{"sealed":"x","accessTokens":[],"expiries":[]}`},
 		{events.SchemaDisconnected, edited(t, disconnectedBody, object{"userId": nil})},
 		{events.SchemaDisconnected, edited(t, disconnectedBody, object{"disconnectedAt": "yesterday"})},
+		{events.SchemaDisconnected, edited(t, disconnectedBody, object{"disconnectedAt": "0001-01-01T00:00:00Z"})},
+		{events.SchemaDisconnected, edited(t, disconnectedBody, object{"broker_type": "kraken"})},
+		{events.SchemaDisconnected, edited(t, disconnectedBody, object{"everything": true})},
+		{events.SchemaDisconnected, `{"userId":"u"}`},
+		{events.SchemaTokenRequest, `{"userId":"u","minTtlSeconds":5}`},
 		{events.SchemaTokenRequest, edited(t, tokenRequestBody, object{"minTTLSeconds": -1})},
 		{events.SchemaTokenRequest, edited(t, tokenRequestBody, object{"minTTLSeconds": 3153600001})},
 	} {

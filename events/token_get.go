@@ -28,7 +28,11 @@ type TokenRequest struct {
 // maxMinTTL keeps MinTTLSeconds within what a time.Duration can hold.
 const maxMinTTL = int64(maxLifetime / time.Second)
 
-// DecodeTokenRequest reads a token request. Every error is an *InvalidError.
+var tokenRequestMembers = membersOf[TokenRequest]()
+
+// DecodeTokenRequest reads a token request. What is written
+// wrongly does not make it ask for more: unknown members are refused, and so are
+// those that narrow it if they are null or empty. Every error is an *InvalidError.
 func DecodeTokenRequest(body []byte) (TokenRequest, error) {
 	var r TokenRequest
 	if err := decodeStrict(TokenGetName, body, &r); err != nil {
@@ -36,6 +40,9 @@ func DecodeTokenRequest(body []byte) (TokenRequest, error) {
 	}
 	if err := CheckUserID(r.UserID); err != nil {
 		return TokenRequest{}, invalid(TokenGetName, "userId: %v", err)
+	}
+	if err := tokenRequestMembers.check(TokenGetName, body); err != nil {
+		return TokenRequest{}, err
 	}
 	if r.MinTTLSeconds != nil && (*r.MinTTLSeconds < 0 || *r.MinTTLSeconds > maxMinTTL) {
 		return TokenRequest{}, invalid(TokenGetName, "minTTLSeconds: must lie between 0 and %d", maxMinTTL)

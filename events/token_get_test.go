@@ -19,7 +19,7 @@ func TestTokenRequest(t *testing.T) {
 	sixty := int64(60)
 	require.Equal(t, events.TokenRequest{UserID: "user-1", BrokerType: "coinbase", AccountID: "acc-1", MinTTLSeconds: &sixty}, r)
 
-	for _, body := range []string{`{"userId":"u"}`, `{"userId":"u","minTTLSeconds":null,"brokerType":null,"accountId":"","new":[]}`} {
+	for _, body := range []string{`{"userId":"u"}`, `{"userId":"\u0075","minTTLSeconds":null,"\u0073ealTo":null}`} {
 		r, err := events.DecodeTokenRequest([]byte(body))
 		require.NoError(t, err)
 		require.Equal(t, events.TokenRequest{UserID: "u"}, r, body)

@@ -264,8 +264,8 @@ func TestWhatLosesItsTimeIsNotReplayed(t *testing.T) {
 	f := newFixtureOn(t, small(t, &maxPayload))
 	full := func(body string) []byte { return []byte(body + strings.Repeat(" ", most-len(body))) }
 	for body, undated := range map[string]bool{
-		`{"userId":"u"}`: true,
-		`{"userId":"u","disconnectedAt":"2030-01-02T03:04:05Z"}`: false,
+		`{"userId":"u","everything":true}`:                                       true,
+		`{"userId":"u","accountId":"a","disconnectedAt":"2030-01-02T03:04:05Z"}`: false,
 		`{"userId":7}`: false,
 	} {
 		d := &delivery{Subject: f.subjects.Disconnected(), Stored: time.Now()}
@@ -285,6 +285,39 @@ func TestWhatLosesItsTimeIsNotReplayed(t *testing.T) {
 	letter := DeadLetter{Message: events.IntegrationConnected}
 	require.False(t, datesItself(letter, []byte(`{"sealed":"a.b.c.d.e"}`)), "what it holds is not known")
 	require.True(t, datesItself(letter, []byte(`junk`)))
+}
+
+// TestADisconnectOfAnEarlierReleaseIsReplayed: it named its user and nothing else, and
+// counts from when it came.
+func TestADisconnectOfAnEarlierReleaseIsReplayed(t *testing.T) {
+	f := newFixture(t)
+	stored := time.Now().Add(-time.Hour)
+	park := func(message, subject, body string) Parked {
+		t.Helper()
+		d := &delivery{Subject: subject, Attempt: 1, Stored: stored}
+		require.NoError(t, f.dead.Park(t.Context(), message, d, []byte(body), "junk"))
+		return f.only()
+	}
+	for _, body := range []string{`{"userId":"u","broker_type":"kraken"}`, `{"userId":"u","brokerType":"kraken","accountId":""}`} {
+		letter := park(events.IntegrationDisconnected, f.subjects.Disconnected(), body)
+		require.Error(t, f.dead.ReplayEverything(t.Context(), letter), body)
+		require.NoError(t, f.dead.Drop(t.Context(), f.only()))
+	}
+	letter := park(events.IntegrationConnected, f.subjects.Connected(), `{"userId":"u"}`)
+	require.ErrorIs(t, f.dead.ReplayEverything(t.Context(), letter), errNoDisconnect)
+	require.NoError(t, f.dead.Drop(t.Context(), f.only()))
+
+	letter = park(events.IntegrationDisconnected, f.subjects.Disconnected(), `{"userId":"u"}`)
+	require.NoError(t, f.dead.ReplayEverything(t.Context(), letter))
+	require.Empty(t, f.tags())
+	stream, err := f.js.Stream(t.Context(), f.subjects.IntegrationStream())
+	require.NoError(t, err)
+	msg, err := stream.GetLastMsgForSubject(t.Context(), f.subjects.Disconnected())
+	require.NoError(t, err)
+	in, err := events.DecodeDisconnected(msg.Data)
+	require.NoError(t, err)
+	require.Equal(t, events.Disconnected{UserID: "u", Everything: true}, in)
+	require.WithinDuration(t, stored, firstStored(msg.Header, time.Now()), time.Millisecond)
 }
 
 func TestDeadLettersGoBackOnlyToWhereWorkersRead(t *testing.T) {

@@ -27,6 +27,21 @@ var ErrNoRoom = errors.New("its body leaves no room in a NATS message for the ti
 // and drops the dead letter once the message is stored. Replayed again, the
 // message may be handled twice, which handlers bear.
 func (p *DeadLetters) Replay(ctx context.Context, letter Parked) error {
+	return p.replay(ctx, letter, func(body []byte) ([]byte, error) { return body, nil })
+}
+
+// ReplayEverything is Replay for a disconnect that nothing narrows: it goes back in
+// the form that covers all of the user.
+func (p *DeadLetters) ReplayEverything(ctx context.Context, letter Parked) error {
+	if letter.Message != events.IntegrationDisconnected {
+		return fmt.Errorf("replaying dead letter %s: %w", letter.ID, errNoDisconnect)
+	}
+	return p.replay(ctx, letter, events.SayEverything)
+}
+
+var errNoDisconnect = errors.New("only a disconnect can mean everything of a user")
+
+func (p *DeadLetters) replay(ctx context.Context, letter Parked, change func(body []byte) ([]byte, error)) error {
 	if letter.BodyRemoved {
 		return fmt.Errorf("replaying dead letter %s: %w", letter.ID, ErrBodyRemoved)
 	}
@@ -39,6 +54,9 @@ func (p *DeadLetters) Replay(ctx context.Context, letter Parked) error {
 		return err
 	}
 	defer clear(body)
+	if body, err = change(body); err != nil {
+		return fmt.Errorf("replaying dead letter %s: %w", letter.ID, err)
+	}
 	msg := nats.NewMsg(letter.Subject)
 	msg.Data = body
 	if !letter.StoredAt.IsZero() {

@@ -168,7 +168,7 @@ func (d *demoShow) play(ctx context.Context) error {
 		{5 * time.Second, func() error { d.ask(ctx, "alice"); return nil }},
 		{5 * time.Second, func() error {
 			d.say("erin", "disconnects")
-			return d.publish(ctx, subjects.Disconnected(), `{"userId":"erin"}`)
+			return d.publish(ctx, subjects.Disconnected(), `{"userId":"erin","everything":true}`)
 		}},
 		{12 * time.Second, func() error { d.ask(ctx, "alice"); return nil }},
 	} {

@@ -60,8 +60,9 @@ func (c *Client) PublishConnectedBody(ctx context.Context, body []byte) error {
 	return c.publish(ctx, events.IntegrationConnected, c.subjects.Connected(), body)
 }
 
-// PublishDisconnected announces that a user, or one broker or account of a
-// user, is to be forgotten. DisconnectedAt is required. The errors are those of
+// PublishDisconnected announces that one broker or account of a user, or
+// everything of the user, is to be forgotten. DisconnectedAt is required, and so is
+// Everything where neither BrokerType nor AccountID is set. The errors are those of
 // PublishConnected.
 func (c *Client) PublishDisconnected(ctx context.Context, in events.Disconnected) error {
 	if in.DisconnectedAt.IsZero() {

@@ -137,7 +137,8 @@ func TestPublishRefuses(t *testing.T) {
 		require.NotContains(t, err.Error(), "SECRET", name)
 	}
 	for name, in := range map[string]events.Disconnected{
-		"no user": {DisconnectedAt: connectedAt}, "no time": {UserID: "alice"},
+		"no user": {DisconnectedAt: connectedAt, Everything: true}, "no time": {UserID: "alice", Everything: true},
+		"nothing that narrows": {UserID: "alice", DisconnectedAt: connectedAt},
 	} {
 		var invalid *events.InvalidError
 		require.ErrorAs(t, c.PublishDisconnected(b.ctx, in), &invalid, name)

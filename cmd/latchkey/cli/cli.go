@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/latchkey/latchkey/cmd/latchkey/memory"
 	"github.com/latchkey/latchkey/config"
@@ -79,8 +80,22 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 token request re
 	root.PersistentFlags().StringVarP(&a.configPath, "config", "c", "", "YAML file with the configuration (default: the file that LATCHKEY_CONFIG names, if any)")
 	root.AddCommand(a.runCommand(), a.configCommand(), a.tokenCommand(), a.deadLettersCommand(), a.grantsCommand(), a.scheduleCommand(), a.usersCommand(),
 		a.eventsCommand(), a.auditCommand(), a.keysCommand(), a.importCommand(), a.benchCommand(), a.doctorCommand(), versionCommand())
+	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error { return refuseEmptyFlags(cmd.Flags()) }
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &exitError{ExitUsage, err} })
 	return root
+}
+
+// refuseEmptyFlags refuses text flags that were given and are empty: as a rule a
+// variable of the shell that is not set, which must not make a command cover more
+// than was meant.
+func refuseEmptyFlags(flags *pflag.FlagSet) error {
+	var err error
+	flags.Visit(func(f *pflag.Flag) {
+		if f.Value.Type() == "string" && f.Value.String() == "" && err == nil {
+			err = &exitError{ExitUsage, fmt.Errorf("--%s: empty; leave the flag out or give it a value", f.Name)}
+		}
+	})
+	return err
 }
 
 // group returns a command that only holds others.

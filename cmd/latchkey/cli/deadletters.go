@@ -119,7 +119,8 @@ func (a *app) showDeadLetter() *cobra.Command {
 }
 
 func (a *app) replayDeadLetters() *cobra.Command {
-	return &cobra.Command{
+	var everything bool
+	cmd := &cobra.Command{
 		Use:   "replay ID...",
 		Short: "Publish dead letters again, to where they came from",
 		Long: `Opens each dead letter, publishes its message to the subject it came from, and
@@ -128,7 +129,11 @@ and KMS as a worker does. The message is never shown.
 
 A connect or disconnect that states no time of its own goes on counting from
 when it first arrived. A message that fails again becomes a new dead letter.
-A connect that had to be sealed and was not has no body left to replay.`,
+A connect that had to be sealed and was not has no body left to replay.
+
+--everything is for disconnects that name a user and nothing else, as publishers
+for earlier releases wrote them: they go back with "everything": true, and all of
+the user is erased that was connected until then. Others are left.`,
 		Example: `  latchkey deadletters replay 0198c2f4-6d3e-7a51-9c55-3f0e9f3f7a10
   latchkey deadletters list -o json | jq -r '.[].id' | xargs latchkey deadletters replay`,
 		Args: cobra.MinimumNArgs(1),
@@ -159,9 +164,16 @@ A connect that had to be sealed and was not has no body left to replay.`,
 				return err
 			}
 			defer log.end()
-			return each(cmd, found, "replayed", log.before(audit.Opened, audit.OutcomeReplay, letters.Replay))
+			return each(cmd, found, "replayed", log.before(audit.Opened, audit.OutcomeReplay, func(ctx context.Context, letter handlers.Parked) error {
+				if everything {
+					return letters.ReplayEverything(ctx, letter)
+				}
+				return letters.Replay(ctx, letter)
+			}))
 		},
 	}
+	cmd.Flags().BoolVar(&everything, "everything", false, "disconnects that nothing narrows mean all of their user")
+	return cmd
 }
 
 func (a *app) dropDeadLetters() *cobra.Command {

@@ -38,8 +38,8 @@ func (f grantFilter) check(cmd *cobra.Command) error {
 	switch {
 	case f.state != "" && !slices.Contains(grantStates, f.state):
 		return fmt.Errorf("--state: must be one of %s", strings.Join(grantStates, ", "))
-	case f.dueWithin < 0:
-		return errors.New("--due-within: must not be negative")
+	case cmd.Flags().Changed("due-within") && f.dueWithin <= 0:
+		return errors.New("--due-within: must be more than 0")
 	case f.limit < 1 || f.limit > maxPage:
 		return fmt.Errorf("--limit: must be from 1 to %d", maxPage)
 	case f.user != "" && f.after != "":

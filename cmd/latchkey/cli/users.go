@@ -128,7 +128,7 @@ func (e *eraser) erase(ctx context.Context, timeout time.Duration, eventsToo boo
 	if err := e.look(ctx, &report); err != nil {
 		return report, err
 	}
-	body, err := json.Marshal(map[string]string{"userId": e.user})
+	body, err := json.Marshal(events.Disconnected{UserID: e.user, Everything: true})
 	if err != nil {
 		return report, fmt.Errorf("encoding the disconnect: %w", err)
 	}

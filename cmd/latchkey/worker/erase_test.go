@@ -180,7 +180,7 @@ func TestADisconnectErasesTheDeadLettersThatItCovers(t *testing.T) {
 	left(2, 3)
 	h.disconnect("nobody", "", "")
 	left(2, 3)
-	past, err := json.Marshal(map[string]any{"userId": "u", "disconnectedAt": time.Now().Add(-time.Hour)})
+	past, err := json.Marshal(events.Disconnected{UserID: "u", Everything: true, DisconnectedAt: time.Now().Add(-time.Hour)})
 	require.NoError(t, err)
 	h.publish(h.subjects.Disconnected(), string(past))
 	left(2, 3)

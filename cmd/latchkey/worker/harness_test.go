@@ -298,7 +298,7 @@ func (h *harness) publishConnected(user string, c meshsim.Connection, at time.Ti
 
 func (h *harness) disconnect(user, broker, account string) {
 	h.t.Helper()
-	body, err := json.Marshal(map[string]string{"userId": user, "brokerType": broker, "accountId": account})
+	body, err := json.Marshal(events.Disconnected{UserID: user, BrokerType: broker, AccountID: account, Everything: broker+account == ""})
 	require.NoError(h.t, err)
 	h.publish(h.subjects.Disconnected(), string(body))
 }

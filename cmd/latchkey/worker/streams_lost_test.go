@@ -28,7 +28,7 @@ func TestWhatIsRemovedFromNATSComesBack(t *testing.T) {
 		probes++
 		user := fmt.Sprint("u", probes)
 		h.eventually(func() bool { // a stream may be away still
-			_, err := h.js.Publish(h.ctx, h.subjects.Disconnected(), []byte(`{"userId":"nobody"}`))
+			_, err := h.js.Publish(h.ctx, h.subjects.Disconnected(), []byte(`{"userId":"nobody","everything":true}`))
 			return err == nil
 		}, "nothing can be published")
 		h.connectAged(user, due, spec("coinbase"), user)

@@ -110,7 +110,7 @@ func (b backend) connected(w http.ResponseWriter, r *http.Request, user string) 
 }
 
 func (b backend) disconnected(w http.ResponseWriter, r *http.Request, user string) {
-	done(w, b.latchkey.PublishDisconnected(r.Context(), events.Disconnected{UserID: user, DisconnectedAt: time.Now()}))
+	done(w, b.latchkey.PublishDisconnected(r.Context(), events.Disconnected{UserID: user, Everything: true, DisconnectedAt: time.Now()}))
 }
 
 func done(w http.ResponseWriter, err error) {
