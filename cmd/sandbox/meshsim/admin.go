@@ -21,6 +21,8 @@ func (s *Server) routeAdmin() {
 	s.mux.HandleFunc("POST /sim/script", s.guarded(s.adminScript))
 	s.mux.HandleFunc("POST /sim/kill", s.guarded(s.adminKill))
 	s.mux.HandleFunc("POST /sim/alter", s.guarded(s.adminAlter))
+	s.mux.HandleFunc("GET /sim/dialects", s.guarded(func(w http.ResponseWriter, _ *http.Request) { reply(w, spokenDialects{Dialects(), s.Spoken()}) }))
+	s.mux.HandleFunc("POST /sim/dialects", s.guarded(s.adminSpeak))
 }
 
 // wireConnection is a [Connection] with its payload as JSON inside JSON.
@@ -38,6 +40,24 @@ type accountCommand struct {
 	AccountID   string      `json:"accountId"`
 	Actions     []Action    `json:"actions,omitzero"`
 	Institution Institution `json:"institution,omitzero"`
+}
+
+// speakCommand is the body of [Server.Speak].
+type speakCommand struct {
+	BrokerType string   `json:"brokerType"` // "": all
+	Dialects   []string `json:"dialects"`
+}
+
+type spokenDialects struct {
+	Dialects []Dialect           `json:"dialects"`
+	Spoken   map[string][]string `json:"spoken"`
+}
+
+func (s *Server) adminSpeak(w http.ResponseWriter, r *http.Request) {
+	var c speakCommand
+	if read(w, r, &c) && !refused(w, s.Speak(c.BrokerType, c.Dialects...)) {
+		w.WriteHeader(http.StatusNoContent)
+	}
 }
 
 func (s *Server) adminConnect(w http.ResponseWriter, r *http.Request) {

@@ -17,6 +17,7 @@ type event struct {
 	Rotated   *rotated   `json:"rotated,omitzero"`
 	Issued    *issued    `json:"issued,omitzero"`
 	Resent    *resent    `json:"resent,omitzero"`
+	Split     *split     `json:"split,omitzero"`
 	Died      *died      `json:"died,omitzero"`
 	Answered  *answered  `json:"answered,omitzero"`
 	Altered   *altered   `json:"altered,omitzero"`
@@ -44,6 +45,11 @@ type (
 	}
 	resent struct {
 		Request int `json:"request"`
+	}
+	// split moves the accounts of a new chain out of the one that it came from.
+	split struct {
+		Request int   `json:"request"`
+		Chain   Chain `json:"chain"`
 	}
 	died struct {
 		Request int    `json:"request,omitzero"`
@@ -102,6 +108,7 @@ func (b *book) apply(e event) error {
 		if at, ok := b.refresh[q.Token]; ok {
 			t := &b.chains[at.chain-1].Refresh[at.index]
 			t.Presented = append(t.Presented, q.ID)
+			b.chains[at.chain-1].UsedAt = e.At
 		}
 	case e.Rotated != nil:
 		c := b.chains[e.Rotated.Chain-1]
@@ -114,10 +121,16 @@ func (b *book) apply(e event) error {
 		b.issue(e.At, *e.Issued)
 	case e.Resent != nil:
 		b.requests[e.Resent.Request-1].Issued = true
+	case e.Split != nil:
+		c := e.Split.Chain
+		from := b.chains[c.SplitFrom-1]
+		from.Accounts = slices.DeleteFunc(slices.Clone(from.Accounts), func(a Account) bool { return c.HasAccount(a.ID) })
+		b.connect(c)
+		b.requests[e.Split.Request-1].Issued = true
 	case e.Died != nil:
 		c := b.chains[e.Died.Chain-1]
 		c.DiedAt, c.DiedIn, c.DeadBecause = e.At, e.Died.Request, e.Died.Why
-		if e.Died.Why == DeadByExpiry {
+		if e.Died.Why == DeadByExpiry || e.Died.Why == DeadByDisuse {
 			break
 		}
 		for i := range c.Access {
@@ -162,7 +175,7 @@ func (b *book) issue(at time.Time, i issued) {
 		case i.Token.Interim:
 		case t.Interim:
 			t.kill(at, "used")
-		case c.Institution.RevokeOldAccess && t.AccountID == i.Token.AccountID:
+		case c.Institution.RevokeOldAccess && (t.AccountID == i.Token.AccountID || i.Token.AccountID == ""):
 			t.kill(at, "replaced")
 		}
 	}
@@ -195,8 +208,9 @@ func (b *book) snapshot(now time.Time) Ledger {
 	for i, c := range b.chains {
 		c := *c
 		c.Accounts, c.Access, c.Refresh = slices.Clone(c.Accounts), slices.Clone(c.Access), slices.Clone(c.Refresh)
-		if end := c.Current().ExpiresAt; c.Alive() && expired(end, now) {
-			c.DiedAt, c.DeadBecause = end, DeadByExpiry
+		behaves := named(c.Institution.Dialects).behaviour(c.Institution)
+		if why := c.over(behaves, now); c.Alive() && why != "" {
+			c.DiedAt, c.DeadBecause = c.refreshEnd(behaves), why
 		}
 		l.Chains[i] = c
 	}

@@ -25,10 +25,13 @@ type ConnectSpec struct {
 	Delayed bool `json:"delayed,omitzero"`
 	// NoRefreshToken hands over access tokens only.
 	NoRefreshToken bool `json:"noRefreshToken,omitzero"`
-	// WithTokenIDs adds a tokenId to each account.
+	// WithTokenIDs adds a tokenId to each account: the same as its access token.
 	WithTokenIDs bool `json:"withTokenIds,omitzero"`
 	// LogoBytes is the size of the base64 brand logo; see [TypicalLogoBytes].
 	LogoBytes int `json:"logoBytes,omitzero"`
+	// Again hands over the newest tokens of connected accounts once more, as when two
+	// payloads tell of one login.
+	Again bool `json:"again,omitzero"`
 	// Institution overrides how the chain behaves.
 	Institution *Institution `json:"institution,omitzero"`
 }
@@ -62,6 +65,17 @@ func (s *Server) Connect(spec ConnectSpec) (Connection, error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	own := s.institution(spec)
+	if _, err := speechOf(own.Dialects...); err != nil {
+		return Connection{}, fmt.Errorf("connect: %w", err)
+	}
+	i := s.speech(spec.BrokerType, own).behaviour(own)
+	if i.ManagedTokens {
+		spec.WithTokenIDs, spec.NoRefreshToken = true, true
+	}
+	if spec.Again {
+		return s.connectAgain(spec)
+	}
 	now := s.cfg.Clock()
 	first := len(s.book.chains) + 1
 	accounts := slices.Clone(spec.Accounts)
@@ -95,15 +109,41 @@ func (s *Server) Connect(spec ConnectSpec) (Connection, error) {
 			out.Accounts = append(out.Accounts, issued)
 		}
 	}
-	payload, err := onTheWire(s.payload(spec, accounts, out.Accounts, *events[0].Connected, now))
-	if err != nil {
-		return Connection{}, fmt.Errorf("encode a connection: %w", err)
+	var err error
+	if out.Payload, err = s.payload(spec, accounts, out.Accounts, *events[0].Connected, now); err != nil {
+		return Connection{}, err
 	}
-	out.Payload = secret.New(string(payload))
 	if err := s.record(events...); err != nil {
 		return Connection{}, fmt.Errorf("connect: %w", err)
 	}
 	return out, nil
+}
+
+// connectAgain hands over what the accounts have. The caller holds the lock.
+func (s *Server) connectAgain(spec ConnectSpec) (out Connection, err error) {
+	if len(spec.Accounts) == 0 {
+		return Connection{}, errors.New("a connection that is handed over again needs its accounts")
+	}
+	var first *Chain
+	for _, a := range spec.Accounts {
+		c, ok := s.book.byAccount[a.ID]
+		if !ok || c.BrokerType != spec.BrokerType {
+			return Connection{}, fmt.Errorf("no account %q at the simulator's %s", a.ID, spec.BrokerType)
+		}
+		if first == nil {
+			first = c
+		}
+		issued := ConnectedAccount{AccountID: a.ID, Chain: c.ID}
+		if !spec.NoRefreshToken {
+			issued.RefreshToken = s.mint.refresh(c.ID, len(c.Refresh)-1)
+		}
+		if n := newestAccess(c, a); n >= 0 && !spec.Delayed {
+			issued.AccessToken = s.mint.access(c.ID, n)
+		}
+		out.Accounts = append(out.Accounts, issued)
+	}
+	out.Payload, err = s.payload(spec, spec.Accounts, out.Accounts, *first, s.cfg.Clock())
+	return out, err
 }
 
 func (s *Server) institution(spec ConnectSpec) Institution {
@@ -117,9 +157,13 @@ func (s *Server) institution(spec ConnectSpec) Institution {
 }
 
 func (s *Server) newChain(id int, spec ConnectSpec, accounts []Account, now time.Time) Chain {
-	i := s.institution(spec)
+	own := s.institution(spec)
+	i := s.speech(spec.BrokerType, own).behaviour(own)
+	if i.ManagedTokens {
+		i.AccessLifetime = 0
+	}
 	c := Chain{
-		ID: id, BrokerType: spec.BrokerType, BrokerName: spec.BrokerName, Accounts: accounts, Institution: i, ConnectedAt: now,
+		ID: id, BrokerType: spec.BrokerType, BrokerName: spec.BrokerName, Accounts: accounts, Institution: own, ConnectedAt: now, TokenIDs: spec.WithTokenIDs,
 		Refresh: []RefreshToken{{Fingerprint: FingerprintOf(s.mint.refresh(id, 0)), IssuedAt: now, ExpiresAt: end(now, i.RefreshLifetime)}},
 	}
 	if spec.Delayed {
@@ -133,10 +177,22 @@ func (s *Server) newChain(id int, spec ConnectSpec, accounts []Account, now time
 	return c
 }
 
-// payload makes the browser's payload of a connection whose first chain is c.
-func (s *Server) payload(spec ConnectSpec, accounts []Account, tokens []ConnectedAccount, c Chain, now time.Time) linkPayload {
+// payload makes the browser's payload of a connection whose first chain is c, in the
+// words of the dialects that are spoken.
+func (s *Server) payload(spec ConnectSpec, accounts []Account, tokens []ConnectedAccount, c Chain, now time.Time) (secret.Text, error) {
+	body, err := onTheWire(s.linkPayload(spec, accounts, tokens, c, now))
+	if err != nil {
+		return secret.Text{}, fmt.Errorf("encode a connection: %w", err)
+	}
+	spoken := s.speech(spec.BrokerType, s.institution(spec))
+	said := spoken.say(answer{occasion: OnConnect, body: body}, "")
+	return secret.New(string(said.body)), nil
+}
+
+func (s *Server) linkPayload(spec ConnectSpec, accounts []Account, tokens []ConnectedAccount, c Chain, now time.Time) linkPayload {
+	i := s.of(&c)
 	brand := brandInfo{BrokerLogo: s.logo(spec), LogoLightURL: "https://brand.example/light.svg", LogoDarkURL: "https://brand.example/dark.svg"}
-	form := c.Institution.LifetimeForm
+	form := i.LifetimeForm
 	refreshLifetime := lifetimeUntil(c.Current().ExpiresAt, now, form)
 	if spec.Delayed {
 		return linkPayload{DelayedAuth: &delayedAuthPayload{
@@ -152,10 +208,13 @@ func (s *Server) payload(spec ConnectSpec, accounts []Account, tokens []Connecte
 		ExpiresInSeconds:             lifetimeUntil(c.Access[0].ExpiresAt, now, form),
 		RefreshTokenExpiresInSeconds: refreshLifetime,
 	}
-	for i, a := range accounts {
-		t := linkAccountToken{Account: linkAccount(wireAccount(a)), AccessToken: tokens[i].AccessToken, RefreshToken: tokens[i].RefreshToken}
+	for n, a := range accounts {
+		t := linkAccountToken{Account: linkAccount(wireAccount(a)), AccessToken: tokens[n].AccessToken, RefreshToken: tokens[n].RefreshToken}
 		if spec.WithTokenIDs {
-			t.TokenID = tokenID(tokens[i].Chain, a.ID)
+			t.TokenID = tokens[n].AccessToken
+		}
+		if i.NeedsTradeToken {
+			t.TradeToken = s.mint.trade(tokens[n].Chain)
 		}
 		p.AccountTokens = append(p.AccountTokens, t)
 	}
@@ -173,10 +232,6 @@ func (s *Server) logo(spec ConnectSpec) string {
 
 func wireAccount(a Account) account {
 	return account{AccountID: a.ID, AccountName: a.Name, Fund: a.Fund, Cash: a.Cash, IsReconnected: a.IsReconnected}
-}
-
-func tokenID(chain int, accountID string) string {
-	return fmt.Sprintf("token-id-%d-%s", chain, accountID)
 }
 
 // end returns when something ends that lives so long; for ever is the zero time.

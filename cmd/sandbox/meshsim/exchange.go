@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"strconv"
@@ -20,6 +21,11 @@ type answer struct {
 	contentType string
 	body        []byte
 	action      *Action // set when it comes from a fault and not from the institution
+
+	occasion Occasion    // which dialects speak of it; "" for none
+	header   http.Header // beside Content-Type
+	missing  int         // bytes that Content-Length promises beyond the body
+	unending bool        // the body comes in chunks of which the last one never comes
 }
 
 func answerOf(outcome string, status int, e envelope) answer {
@@ -55,12 +61,7 @@ func (s *Server) exchange(w http.ResponseWriter, r *http.Request, q Request, wor
 		return
 	}
 	s.pause(r.Context(), id, p.before)
-	var a answer
-	if p.action.instead() {
-		a, err = s.locked(func() (answer, error) { return s.pretend(id, q, p.action) })
-	} else {
-		a, err = s.locked(func() (answer, error) { return work(id, p.action) })
-	}
+	a, err := s.locked(func() (answer, error) { return s.answer(id, q, p.action, work) })
 	if err != nil {
 		s.broken(w, id, err)
 		return
@@ -74,6 +75,23 @@ func (s *Server) exchange(w http.ResponseWriter, r *http.Request, q Request, wor
 		}
 	}
 	s.deliver(w, r, id, a, p.action)
+}
+
+// answer makes the answer to a request, in the words of the dialects that are spoken.
+// The caller holds the lock.
+func (s *Server) answer(id int, q Request, act Action, work func(id int, a Action) (answer, error)) (answer, error) {
+	if act.instead() {
+		return s.pretend(id, q, act)
+	}
+	spoken := s.speechTo(q, act)
+	if q.Operation == OpRefresh && len(spoken.about(InsteadOfRefresh)) > 0 {
+		return spoken.say(answer{occasion: InsteadOfRefresh, status: http.StatusOK}, ""), nil
+	}
+	a, err := work(id, act)
+	if err != nil {
+		return answer{}, err
+	}
+	return spoken.say(a, q.presented.Reveal()), nil
 }
 
 // begin enters a request into the book and takes what is planned for it.
@@ -113,7 +131,7 @@ func (a Action) instead() bool {
 		return false
 	}
 	switch a.Kind {
-	case KindNormal, KindCut, KindUnknownFields, KindOmitRefreshToken, KindDeprecated:
+	case KindNormal, KindCut, KindUnknownFields, KindOmitRefreshToken, KindDeprecated, KindSpeak:
 		return false
 	}
 	return true
@@ -202,9 +220,15 @@ func (s *Server) deliver(w http.ResponseWriter, r *http.Request, id int, a answe
 		s.huge(w, id, a, act.Size, lost)
 		return
 	}
-	w.Header().Set("Content-Length", strconv.Itoa(len(a.body)))
+	if !a.unending {
+		w.Header().Set("Content-Length", strconv.Itoa(len(a.body)+a.missing))
+	}
 	w.WriteHeader(a.status)
 	whole := len(a.body)
+	if whole == 0 {
+		s.finish(id, a.outcome, a.status, lost)
+		return
+	}
 	if act.Kind == KindCut {
 		_, _ = w.Write(a.body[:whole/2])
 		_ = http.NewResponseController(w).Flush()
@@ -219,9 +243,13 @@ func (s *Server) deliver(w http.ResponseWriter, r *http.Request, id int, a answe
 	if err := send(w, a.body[whole-1:]); err != nil {
 		s.finish(id, a.outcome, a.status, "the client was gone")
 	}
+	if a.missing > 0 || a.unending {
+		panic(http.ErrAbortHandler) // closes the connection
+	}
 }
 
 func (s *Server) header(w http.ResponseWriter, a answer, act Action) {
+	maps.Copy(w.Header(), a.header)
 	w.Header().Set("Content-Type", a.contentType)
 	if a.action == nil || act.RetryAfter == 0 {
 		return

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -45,6 +46,8 @@ const (
 	KindOmitRefreshToken Kind = "omitRefreshToken"
 	// KindDeprecated fills only the deprecated fields of the answer.
 	KindDeprecated Kind = "deprecated"
+	// KindSpeak answers in some more dialects.
+	KindSpeak Kind = "speak"
 )
 
 // Action is what happens to one request instead of, or in addition to, what the
@@ -66,6 +69,9 @@ type Action struct {
 	Min            time.Duration `json:"min,omitzero"`
 	Max            time.Duration `json:"max,omitzero"`
 	Size           int64         `json:"size,omitzero"` // bytes of KindHuge
+	// Dialects are the names, with commas between them, of what KindSpeak speaks. Those
+	// of behaviour and of connects do not change a single request.
+	Dialects string `json:"dialects,omitzero"`
 }
 
 // Normal lets a request be; it makes room in a script.
@@ -127,6 +133,16 @@ func OmitRefreshToken() Action { return Action{Kind: KindOmitRefreshToken, After
 // DeprecatedOnly fills only the deprecated fields of the answer.
 func DeprecatedOnly() Action { return Action{Kind: KindDeprecated, After: true} }
 
+// Speak answers in some more dialects.
+func Speak(dialects ...string) Action { return Action{Kind: KindSpeak, Dialects: strings.Join(dialects, ",")} }
+
+func (a Action) dialects() []string {
+	if a.Dialects == "" {
+		return nil
+	}
+	return strings.Split(a.Dialects, ",")
+}
+
 // AfterWork makes the action happen after the institution did its work.
 func (a Action) AfterWork() Action { a.After = true; return a }
 
@@ -150,6 +166,16 @@ func (a Action) validate() error {
 	case KindEnvelope:
 		if !slices.Contains(envelopeStatuses, a.Envelope) || a.Envelope == StatusOK {
 			return fmt.Errorf("envelope status %q is not one of Mesh's failures", a.Envelope)
+		}
+	case KindSpeak:
+		spoken, err := speechOf(a.dialects()...)
+		if err != nil {
+			return err
+		}
+		for _, d := range spoken {
+			if d.On == OnBehaviour || d.On == OnConnect {
+				return fmt.Errorf("dialect %q does not change a single request", d.Name)
+			}
 		}
 	case KindDelay:
 		if a.Min < 0 || a.Max < a.Min {

@@ -47,28 +47,62 @@ type Institution struct {
 	AccessLifetime  time.Duration `json:"accessLifetime,omitzero"`  // 0: for ever
 	RefreshLifetime time.Duration `json:"refreshLifetime,omitzero"` // 0: for ever
 	LifetimeForm    LifetimeForm  `json:"lifetimeForm,omitzero"`
+	// RefreshIdle is how long a refresh token lives without being used; 0: for ever.
+	RefreshIdle time.Duration `json:"refreshIdle,omitzero"`
 
 	// RevokeOldAccess ends the earlier access tokens of an account at each refresh.
 	RevokeOldAccess bool `json:"revokeOldAccess,omitzero"`
 	// NeedsAccessToken answers 400 to a refresh without an access token of the chain.
 	NeedsAccessToken bool `json:"needsAccessToken,omitzero"`
+	// NeedsTradeToken hands over a trade token at the connect and answers 400 to a
+	// refresh without it.
+	NeedsTradeToken bool `json:"needsTradeToken,omitzero"`
+	// ManagedTokens is the model of Mesh Managed Tokens: the connect brings a tokenId,
+	// which is the access token as well, and no refresh token. Access tokens do not end.
+	ManagedTokens bool `json:"managedTokens,omitzero"`
 	// MFACode, when set, is asked for at every refresh: the first request is
 	// answered mfaRequired with an interim access token, a second one must bring
 	// that token and this code.
 	MFACode string `json:"mfaCode,omitzero"`
+	// MFALifetime is how long the second request may take; 0: for ever.
+	MFALifetime time.Duration `json:"mfaLifetime,omitzero"`
+	// MFAAskedAgain answers mfaRequired once more to a wrong or late code.
+	MFAAskedAgain bool `json:"mfaAskedAgain,omitzero"`
 
 	// DeprecatedAnswer fills only the deprecated fields of an answer, which hold one
 	// account; a chain's other accounts are not renewed.
 	DeprecatedAnswer bool `json:"deprecatedAnswer,omitzero"`
+	// OneAccountAtATime answers new tokens of one account, and those of the next one
+	// at the next refresh.
+	OneAccountAtATime bool `json:"oneAccountAtATime,omitzero"`
+	// OneTokenForAll answers one access token, in an entry without an account, that
+	// is good for all accounts.
+	OneTokenForAll bool `json:"oneTokenForAll,omitzero"`
+	// RefreshTokenEach gives each account a refresh token of its own, and so a chain
+	// of its own, when the refresh token that they share is replaced.
+	RefreshTokenEach bool `json:"refreshTokenEach,omitzero"`
+	// RefreshTokenAlone answers a new refresh token and no access token at every
+	// other refresh that replaces the refresh token.
+	RefreshTokenAlone bool `json:"refreshTokenAlone,omitzero"`
 	// OmitKeptRefreshToken leaves the refresh token out of an answer that did not
 	// replace it.
 	OmitKeptRefreshToken bool `json:"omitKeptRefreshToken,omitzero"`
+
+	// Dialects are names of [Dialects] that the institution speaks. Some set fields
+	// of this type.
+	Dialects []string `json:"dialects,omitzero"`
 }
 
 // Lifetimes of [DefaultInstitution].
 const (
 	DefaultAccessLifetime  = time.Hour
 	DefaultRefreshLifetime = 90 * 24 * time.Hour
+)
+
+// What the dialect "mfa" asks for.
+const (
+	DefaultMFACode     = "123456"
+	DefaultMFALifetime = 5 * time.Minute
 )
 
 // DefaultInstitution is what a broker type behaves like unless told otherwise.

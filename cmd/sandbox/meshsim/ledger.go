@@ -18,17 +18,23 @@ type Ledger struct {
 // Chain is the life of one grant: the refresh tokens that replaced each other and
 // the access tokens that came with them.
 type Chain struct {
-	ID          int            `json:"id"`
-	BrokerType  string         `json:"brokerType"`
-	BrokerName  string         `json:"brokerName"`
-	Accounts    []Account      `json:"accounts"`
-	Institution Institution    `json:"institution"`
-	ConnectedAt time.Time      `json:"connectedAt"`
-	DiedAt      time.Time      `json:"diedAt,omitzero"`
-	DeadBecause string         `json:"deadBecause,omitzero"` // "" while alive
-	DiedIn      int            `json:"diedIn,omitzero"`      // the request that killed it
-	Refresh     []RefreshToken `json:"refresh"`              // the last one is current
-	Access      []AccessToken  `json:"access"`
+	ID          int         `json:"id"`
+	BrokerType  string      `json:"brokerType"`
+	BrokerName  string      `json:"brokerName"`
+	Accounts    []Account   `json:"accounts"`
+	Institution Institution `json:"institution"`
+	ConnectedAt time.Time   `json:"connectedAt"`
+	DiedAt      time.Time   `json:"diedAt,omitzero"`
+	DeadBecause string      `json:"deadBecause,omitzero"` // "" while alive
+	DiedIn      int         `json:"diedIn,omitzero"`      // the request that killed it
+	// SplitFrom is the chain that an account left when a refresh gave it a refresh
+	// token of its own; 0: none.
+	SplitFrom int `json:"splitFrom,omitzero"`
+	// TokenIDs tells that the connect brought tokenIds.
+	TokenIDs bool           `json:"tokenIds,omitzero"`
+	UsedAt   time.Time      `json:"usedAt,omitzero"` // when the refresh token was last presented
+	Refresh  []RefreshToken `json:"refresh"`         // the last one is current
+	Access   []AccessToken  `json:"access"`
 }
 
 // Account is one account at an institution.
@@ -44,6 +50,7 @@ type Account struct {
 const (
 	DeadByReuse   = "a replaced refresh token was presented"
 	DeadByExpiry  = "the refresh token expired"
+	DeadByDisuse  = "the refresh token was not used for too long"
 	DeadByRemoval = "the connection was removed"
 	DeadByFault   = "the institution ended it"
 )
@@ -63,7 +70,7 @@ type RefreshToken struct {
 // AccessToken is the life of one access token.
 type AccessToken struct {
 	Fingerprint Fingerprint `json:"fingerprint"`
-	AccountID   string      `json:"accountId"`
+	AccountID   string      `json:"accountId"` // "": all accounts of the chain
 	IssuedAt    time.Time   `json:"issuedAt"`
 	IssuedIn    int         `json:"issuedIn,omitzero"` // request; 0 is the connection
 	ExpiresAt   time.Time   `json:"expiresAt,omitzero"`
@@ -102,6 +109,8 @@ type Request struct {
 	// replaced the refresh token.
 	Issued  bool `json:"issued,omitzero"`
 	Rotated bool `json:"rotated,omitzero"`
+
+	presented secret.Text // the refresh token, for a dialect that repeats it
 
 	Outcome     string    `json:"outcome,omitzero"`    // what the client was told
 	HTTPStatus  int       `json:"httpStatus,omitzero"` // 0: nothing was sent
@@ -160,7 +169,7 @@ func (l Ledger) ReplacedPresented() []Reuse {
 // client its successor.
 func (l Ledger) deliveredBefore(q Request) bool {
 	return slices.ContainsFunc(l.Requests[:q.ID-1], func(p Request) bool {
-		return p.Token == q.Token && (p.Rotated || p.Replaced) && p.Issued && p.Delivered
+		return p.Token == q.Token && (p.Rotated || p.Replaced && p.Issued) && p.Delivered
 	})
 }
 
@@ -181,7 +190,7 @@ func (l Ledger) DoubleSpends() []Reuse {
 func (l Ledger) UndeliveredAnswers() []Request {
 	var out []Request
 	for _, q := range l.Requests {
-		if q.Issued && q.Undelivered != "" {
+		if (q.Issued || q.Rotated) && q.Undelivered != "" {
 			out = append(out, q)
 		}
 	}
@@ -285,3 +294,32 @@ func (a AccessToken) state(now time.Time) (valid bool, why string) {
 }
 
 func expired(end, now time.Time) bool { return !end.IsZero() && !now.Before(end) }
+
+// idleEnd is when the refresh token dies from disuse; zero: never.
+func (c Chain) idleEnd(i Institution) time.Time {
+	used := c.Current().IssuedAt
+	if c.UsedAt.After(used) {
+		used = c.UsedAt
+	}
+	return end(used, i.RefreshIdle)
+}
+
+// refreshEnd is when the refresh token ends; zero: never.
+func (c Chain) refreshEnd(i Institution) time.Time {
+	at, idle := c.Current().ExpiresAt, c.idleEnd(i)
+	if at.IsZero() || !idle.IsZero() && idle.Before(at) {
+		return idle
+	}
+	return at
+}
+
+// over tells why the refresh token has ended by itself, "" if it has not.
+func (c Chain) over(i Institution, now time.Time) string {
+	switch {
+	case expired(c.Current().ExpiresAt, now):
+		return DeadByExpiry
+	case expired(c.idleEnd(i), now):
+		return DeadByDisuse
+	}
+	return ""
+}

@@ -13,7 +13,7 @@ import (
 func (s *Server) serveRefresh(w http.ResponseWriter, r *http.Request) {
 	var q refreshRequest
 	err := readJSON(w, r, &q)
-	s.exchange(w, r, Request{Operation: OpRefresh, BrokerType: q.Type, Token: FingerprintOf(q.RefreshToken)},
+	s.exchange(w, r, Request{Operation: OpRefresh, BrokerType: q.Type, Token: FingerprintOf(q.RefreshToken), presented: q.RefreshToken},
 		func(id int, a Action) (answer, error) {
 			switch {
 			case err != nil:
@@ -35,40 +35,44 @@ func (s *Server) renew(id int, q refreshRequest, a Action) (answer, error) {
 		return failed("the refresh token is unknown"), nil
 	}
 	c := s.book.chains[at.chain-1]
+	i := s.of(c)
 	switch {
 	case c.BrokerType != q.Type:
 		return badRequest("the refresh token is of another type of broker"), nil
-	case c.Institution.NeedsAccessToken && !s.holds(c, q.AccessToken):
+	case i.NeedsAccessToken && !s.holds(c, q.AccessToken):
 		return badRequest("accessToken is required by this broker"), nil
+	case i.NeedsTradeToken && (q.TradeToken == nil || !q.TradeToken.Equal(s.mint.trade(c.ID))):
+		return badRequest("tradeToken is required by this broker"), nil
 	}
+	over := c.over(i, now)
 	token := c.Refresh[at.index]
 	replaced := !token.ReplacedAt.IsZero()
-	grace := replaced && c.Alive() && at.index == len(c.Refresh)-2 && now.Sub(token.ReplacedAt) < c.Institution.Grace
+	grace := replaced && c.Alive() && at.index == len(c.Refresh)-2 && now.Sub(token.ReplacedAt) < i.Grace
 	if err := s.record(event{At: now, Reached: &reached{Request: id, Replaced: replaced, WithinGrace: grace}}); err != nil {
 		return answer{}, err
 	}
 	switch {
 	case !c.Alive():
 		return failed(c.DeadBecause), nil
-	case replaced && !grace && c.Institution.TolerateReuse:
+	case replaced && !grace && i.TolerateReuse:
 		return failed("the refresh token was replaced"), nil
 	case replaced && !grace:
 		return s.die(id, c, DeadByReuse, now)
-	case expired(c.Current().ExpiresAt, now):
-		return s.die(id, c, DeadByExpiry, now)
+	case over != "":
+		return s.die(id, c, over, now)
 	}
-	if code := c.Institution.MFACode; code != "" {
+	if i.MFACode != "" {
 		if q.MFACode == nil || q.MFACode.Empty() {
 			return s.challenge(id, c, now)
 		}
-		if !q.MFACode.Equal(secret.New(code)) || !s.holdsInterim(c, q.AccessToken) {
-			return failed("the MFA code or its access token is wrong"), nil
+		if why := s.wrongCode(c, i, q, now); why != "" {
+			return s.refuseCode(id, c, i, why, now)
 		}
 	}
 	if replaced && a.Kind == KindOmitRefreshToken {
 		a = Normal() // the client would keep the replaced token
 	}
-	if grace && c.Institution.GraceMode == GraceNewest {
+	if grace && i.GraceMode == GraceNewest {
 		return s.resend(id, c, a, now)
 	}
 	return s.issue(id, c, q, a, replaced, now)
@@ -77,34 +81,77 @@ func (s *Server) renew(id int, q refreshRequest, a Action) (answer, error) {
 // issue makes new access tokens and, where due, a new refresh token. A client that
 // presented a replaced one is always told the current one.
 func (s *Server) issue(id int, c *Chain, q refreshRequest, a Action, replaced bool, now time.Time) (answer, error) {
-	events := s.newAccess(id, c, a, now)
-	rotate := c.Institution.Rotation == RotateAlways ||
-		c.Institution.Rotation == RotateOnRequest && q.CreateNewRefreshToken != nil && *q.CreateNewRefreshToken
-	if rotate && a.Kind != KindOmitRefreshToken {
+	i := s.of(c)
+	rotate := (i.Rotation == RotateAlways ||
+		i.Rotation == RotateOnRequest && q.CreateNewRefreshToken != nil && *q.CreateNewRefreshToken) && a.Kind != KindOmitRefreshToken
+	accounts := c.covered(i, a)
+	if rotate && i.RefreshTokenAlone && len(c.Refresh)%2 == 1 {
+		accounts = nil
+	}
+	var events []event
+	if rotate {
 		events = append(events, event{At: now, Rotated: &rotated{Request: id, Chain: c.ID, Next: RefreshToken{
 			Fingerprint: FingerprintOf(s.mint.refresh(c.ID, len(c.Refresh))),
-			IssuedAt:    now, IssuedIn: id, ExpiresAt: end(now, c.Institution.RefreshLifetime),
+			IssuedAt:    now, IssuedIn: id, ExpiresAt: end(now, i.RefreshLifetime),
 		}}})
-	} else {
-		rotate = false
 	}
+	if rotate && i.RefreshTokenEach && len(c.Accounts) > 1 {
+		events = append(events, s.splitUp(id, c, now)...)
+		accounts = c.Accounts[:1]
+	}
+	events = append(events, s.newAccess(id, c, accounts, now)...)
 	if err := s.record(events...); err != nil {
 		return answer{}, err
 	}
-	omit := !rotate && !replaced && (c.Institution.OmitKeptRefreshToken || a.Kind == KindOmitRefreshToken)
-	return succeeded(s.newest(c, now, deprecated(c, a), omit)), nil
+	omit := !rotate && !replaced && (i.OmitKeptRefreshToken || a.Kind == KindOmitRefreshToken)
+	return succeeded(s.newest(c, accounts, now, i.DeprecatedAnswer || a.Kind == KindDeprecated, omit)), nil
 }
 
-// newAccess makes new access tokens of the accounts that an answer speaks of.
-func (s *Server) newAccess(id int, c *Chain, a Action, now time.Time) (events []event) {
-	accounts := c.Accounts
-	if deprecated(c, a) {
-		accounts = accounts[:1]
+// splitUp gives each account but the first a chain of its own.
+func (s *Server) splitUp(id int, c *Chain, now time.Time) (events []event) {
+	i := s.of(c)
+	for n, acc := range c.Accounts[1:] {
+		own := len(s.book.chains) + 1 + n
+		events = append(events, event{At: now, Split: &split{Request: id, Chain: Chain{
+			ID: own, BrokerType: c.BrokerType, BrokerName: c.BrokerName, Accounts: []Account{acc}, Institution: c.Institution,
+			ConnectedAt: now, SplitFrom: c.ID, TokenIDs: c.TokenIDs,
+			Refresh: []RefreshToken{{Fingerprint: FingerprintOf(s.mint.refresh(own, 0)), IssuedAt: now, IssuedIn: id, ExpiresAt: end(now, i.RefreshLifetime)}},
+			Access:  []AccessToken{{Fingerprint: FingerprintOf(s.mint.access(own, 0)), AccountID: acc.ID, IssuedAt: now, IssuedIn: id, ExpiresAt: end(now, i.AccessLifetime)}},
+		}}})
 	}
+	return events
+}
+
+// covered are the accounts that the next answer brings access tokens for.
+func (c *Chain) covered(i Institution, a Action) []Account {
+	switch {
+	case i.DeprecatedAnswer || a.Kind == KindDeprecated:
+		return c.Accounts[:1]
+	case i.OneTokenForAll:
+		return []Account{{}}
+	case i.OneAccountAtATime:
+		n := len(c.Access) % len(c.Accounts)
+		return c.Accounts[n : n+1]
+	}
+	return c.Accounts
+}
+
+// coveredLast are the accounts that the last answer brought access tokens for.
+func (c *Chain) coveredLast(i Institution, a Action) []Account {
+	last := lastIndex(c.Access, func(t AccessToken) bool { return !t.Interim })
+	if last < 0 || !i.OneAccountAtATime || i.DeprecatedAnswer || i.OneTokenForAll {
+		return c.covered(i, a)
+	}
+	return slices.DeleteFunc(slices.Clone(c.Accounts), func(acc Account) bool { return acc.ID != c.Access[last].AccountID })
+}
+
+// newAccess makes new access tokens of some accounts of a chain.
+func (s *Server) newAccess(id int, c *Chain, accounts []Account, now time.Time) (events []event) {
+	lifetime := s.of(c).AccessLifetime
 	for i, acc := range accounts {
 		events = append(events, event{At: now, Issued: &issued{Request: id, Chain: c.ID, Token: AccessToken{
 			Fingerprint: FingerprintOf(s.mint.access(c.ID, len(c.Access)+i)), AccountID: acc.ID,
-			IssuedAt: now, IssuedIn: id, ExpiresAt: end(now, c.Institution.AccessLifetime),
+			IssuedAt: now, IssuedIn: id, ExpiresAt: end(now, lifetime),
 		}}})
 	}
 	return events
@@ -113,17 +160,22 @@ func (s *Server) newAccess(id int, c *Chain, a Action, now time.Time) (events []
 // resend answers the chain's newest tokens once more, but no access token that has
 // ended: a new one takes its place.
 func (s *Server) resend(id int, c *Chain, a Action, now time.Time) (answer, error) {
+	i := s.of(c)
+	accounts := c.coveredLast(i, a)
+	if i.RefreshTokenAlone && len(c.Refresh)%2 == 0 {
+		accounts = nil
+	}
 	events := []event{{At: now, Resent: &resent{Request: id}}}
-	if slices.ContainsFunc(c.Accounts, func(acc Account) bool {
+	if slices.ContainsFunc(accounts, func(acc Account) bool {
 		n := newestAccess(c, acc)
 		return n >= 0 && expired(c.Access[n].ExpiresAt, now.Add(leastTold))
 	}) {
-		events = append(events, s.newAccess(id, c, a, now)...)
+		events = append(events, s.newAccess(id, c, accounts, now)...)
 	}
 	if err := s.record(events...); err != nil {
 		return answer{}, err
 	}
-	return succeeded(s.newest(c, now, deprecated(c, a), false)), nil
+	return succeeded(s.newest(c, accounts, now, i.DeprecatedAnswer || a.Kind == KindDeprecated, false)), nil
 }
 
 // leastTold is the shortest lifetime that an answer can tell: 0 tells nothing.
@@ -135,17 +187,40 @@ func (s *Server) challenge(id int, c *Chain, now time.Time) (answer, error) {
 	interim := s.mint.access(c.ID, len(c.Access))
 	err := s.record(event{At: now, Issued: &issued{Request: id, Chain: c.ID, Token: AccessToken{
 		Fingerprint: FingerprintOf(interim), AccountID: c.Accounts[0].ID, IssuedAt: now, IssuedIn: id, Interim: true,
+		ExpiresAt: end(now, s.of(c).MFALifetime),
 	}}})
 	if err != nil {
 		return answer{}, err
 	}
 	body := content{Status: contentMFARequired}
-	if c.Institution.DeprecatedAnswer {
+	if s.of(c).DeprecatedAnswer {
 		body.AccessToken = interim
 	} else {
-		body.BrokerAccountTokens = []accountTokens{{Account: wireAccount(c.Accounts[0]), AccessToken: interim}}
+		body.BrokerAccountTokens = []accountTokens{{Account: new(wireAccount(c.Accounts[0])), AccessToken: interim}}
 	}
-	return answerOf(contentMFARequired, http.StatusOK, envelope{Status: StatusOK, Content: &body}), nil
+	return answerOf(contentMFARequired, http.StatusOK, envelope{Status: StatusOK, Content: &body}).on(OnRefresh), nil
+}
+
+// wrongCode tells why the second request of the MFA flow is refused, "" if it is not.
+func (s *Server) wrongCode(c *Chain, i Institution, q refreshRequest, now time.Time) string {
+	interim, ok := s.interim(c, q.AccessToken)
+	switch {
+	case !ok:
+		return "the access token is not that of the first answer"
+	case expired(interim.ExpiresAt, now):
+		return "the MFA code has expired"
+	case !q.MFACode.Equal(secret.New(i.MFACode)):
+		return "the MFA code is wrong"
+	}
+	return ""
+}
+
+// refuseCode answers a wrong or late code. The refresh token stays unspent.
+func (s *Server) refuseCode(id int, c *Chain, i Institution, why string, now time.Time) (answer, error) {
+	if i.MFAAskedAgain {
+		return s.challenge(id, c, now)
+	}
+	return failed(why).on(OnWrongCode), nil
 }
 
 // die ends a chain and says so.
@@ -157,33 +232,53 @@ func (s *Server) die(id int, c *Chain, why string, now time.Time) (answer, error
 }
 
 // newest makes the content that holds a chain's newest tokens.
-func (s *Server) newest(c *Chain, now time.Time, deprecatedOnly, omitRefresh bool) content {
-	form := c.Institution.LifetimeForm
+func (s *Server) newest(c *Chain, accounts []Account, now time.Time, deprecatedOnly, omitRefresh bool) content {
+	form := s.of(c).LifetimeForm
 	refresh := s.mint.refresh(c.ID, len(c.Refresh)-1)
 	body := content{Status: contentSucceeded, RefreshTokenExpiresInSeconds: lifetimeUntil(c.Current().ExpiresAt, now, form)}
 	if omitRefresh {
 		refresh, body.RefreshTokenExpiresInSeconds = secret.Text{}, nil
 	}
-	for _, acc := range c.Accounts {
+	if len(accounts) == 0 { // a refresh token alone
+		a := wireAccount(c.Accounts[0])
+		body.BrokerAccountTokens = []accountTokens{{Account: &a, RefreshToken: refresh}}
+	}
+	for _, acc := range accounts {
 		n := newestAccess(c, acc)
 		if n < 0 {
 			continue
 		}
-		access, a := s.mint.access(c.ID, n), wireAccount(acc)
+		access, a := s.mint.access(c.ID, n), new(wireAccount(acc))
+		if acc.ID == "" {
+			a = nil
+		}
 		body.ExpiresInSeconds = lifetimeUntil(c.Access[n].ExpiresAt, now, form)
 		if deprecatedOnly {
-			body.Account, body.AccessToken, body.RefreshToken = &a, access, refresh
+			body.Account, body.AccessToken, body.RefreshToken = a, access, refresh
 			break
 		}
 		body.BrokerAccountTokens = append(body.BrokerAccountTokens, accountTokens{
-			Account: a, AccessToken: access, RefreshToken: refresh, TokenID: new(tokenID(c.ID, acc.ID)),
+			Account: a, AccessToken: access, RefreshToken: refresh, TokenID: s.tokenID(c, acc),
 		})
+	}
+	// What left the chain in the refresh that made its current token belongs to the
+	// same answer.
+	for _, own := range s.book.chains {
+		if own.SplitFrom == c.ID && own.Refresh[0].IssuedIn == c.Current().IssuedIn {
+			body.BrokerAccountTokens = append(body.BrokerAccountTokens, s.newest(own, own.Accounts, now, false, false).BrokerAccountTokens...)
+		}
 	}
 	return body
 }
 
-func deprecated(c *Chain, a Action) bool {
-	return c.Institution.DeprecatedAnswer || a.Kind == KindDeprecated
+// tokenID is the stable handle of an account whose connect brought one: its first
+// access token. nil: it has none.
+func (s *Server) tokenID(c *Chain, acc Account) *secret.Text {
+	first := slices.IndexFunc(c.Access, func(t AccessToken) bool { return t.AccountID == acc.ID && !t.Interim })
+	if !c.TokenIDs || first < 0 {
+		return nil
+	}
+	return new(s.mint.access(c.ID, first))
 }
 
 // holds tells whether an access token is one of the chain's, living or not.
@@ -195,18 +290,18 @@ func (s *Server) holds(c *Chain, token *secret.Text) bool {
 	return ok && at.chain == c.ID
 }
 
-// holdsInterim tells whether an access token is an unused interim one of the chain.
-func (s *Server) holdsInterim(c *Chain, token *secret.Text) bool {
+// interim returns an unused interim access token of the chain.
+func (s *Server) interim(c *Chain, token *secret.Text) (AccessToken, bool) {
 	if !s.holds(c, token) {
-		return false
+		return AccessToken{}, false
 	}
 	t := c.Access[s.book.access[FingerprintOf(*token)].index]
-	return t.Interim && t.KilledAt.IsZero()
+	return t, t.Interim && t.KilledAt.IsZero()
 }
 
 // newestAccess is the place of an account's newest access token; -1: it has none.
 func newestAccess(c *Chain, acc Account) int {
-	return lastIndex(c.Access, func(t AccessToken) bool { return t.AccountID == acc.ID && !t.Interim })
+	return lastIndex(c.Access, func(t AccessToken) bool { return (t.AccountID == acc.ID || t.AccountID == "") && !t.Interim })
 }
 
 func lastIndex[T any](list []T, match func(T) bool) int {
@@ -220,14 +315,20 @@ func lastIndex[T any](list []T, match func(T) bool) int {
 
 func failed(why string) answer {
 	return answerOf(contentFailed+": "+why, http.StatusOK,
-		envelope{Status: StatusOK, Content: &content{Status: contentFailed, ErrorMessage: &why}})
+		envelope{Status: StatusOK, Content: &content{Status: contentFailed, ErrorMessage: &why}}).on(OnRefusal)
 }
 
 func succeeded(c content) answer {
-	return answerOf(contentSucceeded, http.StatusOK, envelope{Status: StatusOK, Content: &c})
+	return answerOf(contentSucceeded, http.StatusOK, envelope{Status: StatusOK, Content: &c}).on(OnTokens)
 }
 
 func badRequest(why string) answer {
 	return answerOf(fmt.Sprintf("%s: %s", StatusBadRequest, why), http.StatusBadRequest,
-		envelope{Status: StatusBadRequest, Message: &why, DisplayMessage: new("Something is wrong with the request.")})
+		envelope{Status: StatusBadRequest, Message: &why, DisplayMessage: new("Something is wrong with the request."), ErrorType: new("invalidField")})
+}
+
+// on says which dialects speak of an answer.
+func (a answer) on(o Occasion) answer {
+	a.occasion = o
+	return a
 }

@@ -73,6 +73,11 @@ func (r Remote) Alter(ctx context.Context, accountID string, i Institution) erro
 	return r.do(ctx, http.MethodPost, "/sim/alter", accountCommand{AccountID: accountID, Institution: i}, nil)
 }
 
+// Speak is [Server.Speak].
+func (r Remote) Speak(ctx context.Context, brokerType string, dialects ...string) error {
+	return r.do(ctx, http.MethodPost, "/sim/dialects", speakCommand{BrokerType: brokerType, Dialects: dialects}, nil)
+}
+
 func (r Remote) do(ctx context.Context, method, path string, in, out any) error {
 	var body bytes.Buffer
 	if in != nil {

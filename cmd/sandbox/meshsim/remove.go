@@ -41,5 +41,5 @@ func (s *Server) remove(id int, q deleteRequest) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	return answerOf(StatusOK, http.StatusOK, envelope{Status: StatusOK}), nil
+	return answerOf(StatusOK, http.StatusOK, envelope{Status: StatusOK}).on(OnRemoval), nil
 }

@@ -45,7 +45,8 @@ type Server struct {
 	book    *book
 	journal *journal
 	faults  faults
-	settled chan struct{} // closed when no request is under way; nil then
+	spoken  map[string][]string // dialects by broker type, beside the institutions' own
+	settled chan struct{}       // closed when no request is under way; nil then
 	closed  bool
 }
 
@@ -60,11 +61,16 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Sleep == nil {
 		cfg.Sleep = sleep
 	}
-	s := &Server{cfg: cfg, mint: mint{cfg.Seed}, mux: http.NewServeMux(), done: make(chan struct{}), book: newBook()}
+	s := &Server{cfg: cfg, mint: mint{cfg.Seed}, mux: http.NewServeMux(), done: make(chan struct{}), book: newBook(), spoken: map[string][]string{}}
 	chance := sha256.Sum256([]byte(s.mint.derive("chance", "").Reveal()))
 	s.faults = faults{
 		chance:  rand.New(rand.NewPCG(binary.BigEndian.Uint64(chance[:8]), binary.BigEndian.Uint64(chance[8:16]))),
 		scripts: map[string][]Action{},
+	}
+	for brokerType, i := range cfg.Institutions {
+		if _, err := speechOf(i.Dialects...); err != nil {
+			return nil, fmt.Errorf("institution %q: %w", brokerType, err)
+		}
 	}
 	var err error
 	if s.journal, err = openJournal(cfg.Dir, cfg.Seed, s.book); err != nil {
@@ -157,6 +163,9 @@ func (s *Server) Kill(accountID string) error {
 
 // Alter changes how the newest chain of an account behaves from now on.
 func (s *Server) Alter(accountID string, i Institution) error {
+	if _, err := speechOf(i.Dialects...); err != nil {
+		return fmt.Errorf("alter account %q: %w", accountID, err)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c, ok := s.book.byAccount[accountID]

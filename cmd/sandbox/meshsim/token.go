@@ -37,6 +37,9 @@ func (m mint) access(chain, n int) secret.Text {
 	return m.derive("access", fmt.Sprintf("%d/%d", chain, n))
 }
 
+// trade returns the trade token of a chain.
+func (m mint) trade(chain int) secret.Text { return m.derive("trade", fmt.Sprint(chain)) }
+
 func (m mint) derive(kind, place string) secret.Text {
 	mac := hmac.New(sha256.New, []byte(m.seed.Reveal()))
 	mac.Write([]byte(kind + "/" + place))

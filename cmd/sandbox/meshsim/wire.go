@@ -72,10 +72,10 @@ type account struct {
 }
 
 type accountTokens struct {
-	Account      account     `json:"account"`
-	AccessToken  secret.Text `json:"accessToken"`
-	RefreshToken secret.Text `json:"refreshToken"`
-	TokenID      *string     `json:"tokenId"`
+	Account      *account     `json:"account"`
+	AccessToken  secret.Text  `json:"accessToken"`
+	RefreshToken secret.Text  `json:"refreshToken"`
+	TokenID      *secret.Text `json:"tokenId"`
 }
 
 type linkPayload struct {
@@ -104,7 +104,8 @@ type linkAccountToken struct {
 	Account      linkAccount `json:"account"`
 	AccessToken  secret.Text `json:"accessToken"`
 	RefreshToken secret.Text `json:"refreshToken,omitzero"`
-	TokenID      string      `json:"tokenId,omitzero"`
+	TokenID      secret.Text `json:"tokenId,omitzero"`
+	TradeToken   secret.Text `json:"tradeToken,omitzero"`
 }
 
 // linkAccount leaves out what an API answer gives as null.

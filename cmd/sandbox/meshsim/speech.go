@@ -1,0 +1,54 @@
+package meshsim
+
+import (
+	"fmt"
+	"slices"
+)
+
+// Speak has a broker type speak some dialects beside those of its institutions, in
+// place of those that it was told before; with no names it goes back to its own. The
+// broker type "" stands for all. A restart forgets it.
+func (s *Server) Speak(brokerType string, dialects ...string) error {
+	if _, err := speechOf(dialects...); err != nil {
+		return fmt.Errorf("have %q speak: %w", brokerType, err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(dialects) == 0 {
+		delete(s.spoken, brokerType)
+		return nil
+	}
+	s.spoken[brokerType] = slices.Clone(dialects)
+	return nil
+}
+
+// Spoken returns the dialects that [Server.Speak] set, by broker type.
+func (s *Server) Spoken() map[string][]string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := map[string][]string{}
+	for brokerType, names := range s.spoken {
+		out[brokerType] = slices.Clone(names)
+	}
+	return out
+}
+
+// speech is what an institution speaks at the moment. The caller holds the lock.
+func (s *Server) speech(brokerType string, i Institution, more ...string) speech {
+	return named(slices.Concat(i.Dialects, s.spoken[""], s.spoken[brokerType], more))
+}
+
+// speechTo is what answers a request: that of the chain, or where the token is
+// unknown that of the broker type. The caller holds the lock.
+func (s *Server) speechTo(q Request, a Action) speech {
+	i := s.institution(ConnectSpec{BrokerType: q.BrokerType})
+	if c := s.chain(q); c != nil {
+		i = c.Institution
+	}
+	return s.speech(q.BrokerType, i, a.dialects()...)
+}
+
+// of is how a chain behaves at the moment. The caller holds the lock.
+func (s *Server) of(c *Chain) Institution {
+	return s.speech(c.BrokerType, c.Institution).behaviour(c.Institution)
+}
