@@ -56,7 +56,7 @@ Variables that begin with LATCHKEY_ configure the worker, as they do outside.`,
 		Args: cobra.NoArgs, SilenceUsage: true, SilenceErrors: true,
 		RunE: func(cmd *cobra.Command, _ []string) error { return serve(cmd.Context(), o, page, cmd.OutOrStdout()) },
 	}
-	root.Flags().StringVar(&o.Dir, "dir", ".sandbox", "folder for all data")
+	root.Flags().StringVar(&o.Dir, "dir", defaultDir, "folder for all data")
 	root.Flags().IntVar(&o.NATSPort, "nats-port", 4222, "port of NATS")
 	root.Flags().IntVar(&o.MongoDBPort, "mongodb-port", 27017, "port of MongoDB")
 	root.Flags().IntVar(&o.KMSPort, "kms-port", 4599, "port of the simulated KMS")
@@ -70,7 +70,7 @@ Variables that begin with LATCHKEY_ configure the worker, as they do outside.`,
 		Args:  cobra.NoArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return demo(cmd.Context(), cmd.OutOrStdout()) },
 	})
-	root.AddCommand(chaosCommand(), benchCommand(), workerCommand(stderr))
+	root.AddCommand(envCommand(), chaosCommand(), benchCommand(), workerCommand(stderr))
 	return root
 }
 
@@ -86,7 +86,13 @@ func serve(ctx context.Context, o stack.Options, page pageOptions, stdout io.Wri
 		return err
 	}
 	return withWorker(ctx, s, cfg, filepath.Join(o.Dir, "worker.log"), func(ctx context.Context) error {
-		fmt.Fprintln(stdout, "The sandbox is running. Its parts, for your own tools:")
+		file, err := writeEnv(o.Dir, s)
+		if err != nil {
+			return err
+		}
+		defer os.Remove(file)
+		fmt.Fprintln(stdout, envLine(os.Args[0], o.Dir))
+		fmt.Fprintln(stdout, "has every latchkey command in that shell use this sandbox. Its parts, for your own tools:")
 		fmt.Fprintf(stdout, "  NATS      %s      nats --server %s sub '>'\n", cfg.NATS.URL, cfg.NATS.URL)
 		fmt.Fprintf(stdout, "  MongoDB   %s      mongosh '%s'\n", cfg.MongoDB.URI.Reveal(), cfg.MongoDB.URI.Reveal()+"&appName=mongosh")
 		fmt.Fprintf(stdout, "  KMS       %s\n", cfg.KMS.Endpoint)

@@ -92,6 +92,7 @@ func Start(o Options) (d *Demo, err error) {
 	// sites, as it would outside, and shares no cookie between them.
 	d.URL = fmt.Sprintf("http://localhost:%d", page.Addr().(*net.TCPAddr).Port)
 	link := newLink(o.Mesh, o.Institutions, d.URL, "http://"+linkListener.Addr().String())
+	o.Mesh.LinkTokens(link.token)
 	d.serve(ctx, page, newBackend(client, link, script).handler())
 	d.serve(ctx, linkListener, link.handler())
 	return d, nil

@@ -2,9 +2,12 @@ package meshsim
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
+	"time"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -25,7 +28,8 @@ func (s *Server) routeAdmin() {
 	s.mux.HandleFunc("POST /sim/dialects", s.guarded(s.adminSpeak))
 }
 
-// wireConnection is a [Connection] with its payload as JSON inside JSON.
+// wireConnection is a [Connection] with its payload as JSON inside JSON, as [Remote]
+// reads it.
 type wireConnection struct {
 	Payload  jsontext.Value     `json:"payload"`
 	Accounts []ConnectedAccount `json:"accounts"`
@@ -40,6 +44,46 @@ type accountCommand struct {
 	AccountID   string      `json:"accountId"`
 	Actions     []Action    `json:"actions,omitzero"`
 	Institution Institution `json:"institution,omitzero"`
+}
+
+// connectCommand is a [ConnectSpec] that may use the names of Mesh's payloads.
+type connectCommand struct {
+	ConnectSpec
+	Accounts []struct {
+		Account
+		AccountID   string `json:"accountId"`
+		AccountName string `json:"accountName"`
+	} `json:"accounts"`
+	ExpiresInSeconds             *int64   `json:"expiresInSeconds"`
+	RefreshTokenExpiresInSeconds *int64   `json:"refreshTokenExpiresInSeconds"`
+	Dialects                     []string `json:"dialects"`
+}
+
+func (c connectCommand) spec() ConnectSpec {
+	spec := c.ConnectSpec
+	for _, a := range c.Accounts {
+		a.ID, a.Name = cmp.Or(a.AccountID, a.ID), cmp.Or(a.AccountName, a.Name)
+		spec.Accounts = append(spec.Accounts, a.Account)
+	}
+	return spec
+}
+
+// changes tells whether the command says more about the institution than
+// ConnectSpec.Institution.
+func (c connectCommand) changes() bool {
+	return c.ExpiresInSeconds != nil || c.RefreshTokenExpiresInSeconds != nil || len(c.Dialects) > 0
+}
+
+func (c connectCommand) change(i *Institution) {
+	if c.ExpiresInSeconds != nil {
+		i.AccessLifetime = time.Duration(*c.ExpiresInSeconds) * time.Second
+	}
+	if c.RefreshTokenExpiresInSeconds != nil {
+		i.RefreshLifetime = time.Duration(*c.RefreshTokenExpiresInSeconds) * time.Second
+	}
+	if len(c.Dialects) > 0 {
+		i.Dialects = slices.Concat(i.Dialects, c.Dialects)
+	}
 }
 
 // speakCommand is the body of [Server.Speak].
@@ -61,19 +105,27 @@ func (s *Server) adminSpeak(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) adminConnect(w http.ResponseWriter, r *http.Request) {
-	var spec ConnectSpec
-	if !read(w, r, &spec) {
+	var command connectCommand
+	if !read(w, r, &command) {
 		return
 	}
+	spec := command.spec()
+	if spec.Institution == nil && command.changes() {
+		s.mu.Lock()
+		spec.Institution = new(s.institution(spec))
+		s.mu.Unlock()
+	}
+	command.change(spec.Institution)
 	c, err := s.Connect(spec)
 	if refused(w, err) {
 		return
 	}
-	body, err := onTheWire(wireConnection{jsontext.Value(c.Payload.Reveal()), c.Accounts})
+	accounts, err := onTheWire(c.Accounts)
 	if refused(w, err) {
 		return
 	}
-	write(w, body)
+	// As it is: some dialects say what an encoder refuses.
+	write(w, slices.Concat([]byte(`{"payload":`), []byte(c.Payload.Reveal()), []byte(`,"accounts":`), accounts, []byte("}")))
 }
 
 // adminLedger answers the ledger, with ?settle=true once no request is under way.

@@ -1,5 +1,5 @@
 // Package meshsim plays Mesh and the institutions behind it: the part of Mesh's
-// API that renews and removes tokens, over HTTP, with a ledger of every token's
+// API that renews, removes and uses tokens, over HTTP, with a ledger of every token's
 // life, so that a test can say what a client did with them.
 //
 // # The institution
@@ -23,4 +23,12 @@
 // [Server.Script] says what the next refreshes of one account will meet. An
 // [Action] happens before the institution is asked, or after it: a client cannot
 // see the difference in the answer, and that is the point.
+//
+// # Dialects
+//
+// What Mesh says can be said in many ways. [Dialects] is the table of those that the
+// simulator speaks; an [Institution] names the ones it uses, [Server.Speak] has a
+// broker type use some for a while.
 package meshsim
+
+//go:generate go test . -run TestDialectsAreDocumented -update

@@ -134,7 +134,9 @@ func OmitRefreshToken() Action { return Action{Kind: KindOmitRefreshToken, After
 func DeprecatedOnly() Action { return Action{Kind: KindDeprecated, After: true} }
 
 // Speak answers in some more dialects.
-func Speak(dialects ...string) Action { return Action{Kind: KindSpeak, Dialects: strings.Join(dialects, ",")} }
+func Speak(dialects ...string) Action {
+	return Action{Kind: KindSpeak, Dialects: strings.Join(dialects, ",")}
+}
 
 func (a Action) dialects() []string {
 	if a.Dialects == "" {

@@ -9,6 +9,8 @@ import (
 	"net/url"
 	"strconv"
 
+	"github.com/go-json-experiment/json/jsontext"
+
 	"github.com/latchkey/latchkey/events/secret"
 )
 
@@ -107,7 +109,7 @@ func (r Remote) do(ctx context.Context, method, path string, in, out any) error 
 	if out == nil {
 		return nil
 	}
-	if err := decode(resp.Body, out); err != nil {
+	if err := decode(resp.Body, out, jsontext.AllowInvalidUTF8(true)); err != nil {
 		return fmt.Errorf("decode the answer of %s %s: %w", method, path, err)
 	}
 	return nil

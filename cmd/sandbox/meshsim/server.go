@@ -41,13 +41,14 @@ type Server struct {
 	mux  *http.ServeMux
 	done chan struct{}
 
-	mu      sync.Mutex
-	book    *book
-	journal *journal
-	faults  faults
-	spoken  map[string][]string // dialects by broker type, beside the institutions' own
-	settled chan struct{}       // closed when no request is under way; nil then
-	closed  bool
+	mu        sync.Mutex
+	book      *book
+	journal   *journal
+	faults    faults
+	spoken    map[string][]string        // dialects by broker type, beside the institutions' own
+	linkToken func(userID string) string // nil: there is no simulated Link
+	settled   chan struct{}              // closed when no request is under way; nil then
+	closed    bool
 }
 
 // New opens a simulator, with the memory of its folder if it has one.
@@ -85,6 +86,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	s.mux.HandleFunc("POST /api/v1/token/refresh", s.guarded(s.serveRefresh))
 	s.mux.HandleFunc("DELETE /api/v1/account", s.guarded(s.serveRemove))
+	s.routeAPI()
 	s.routeAdmin()
 	return s, nil
 }

@@ -132,6 +132,45 @@ test('an account is removed once', async () => {
   fitsResult(again.data)
 })
 
+test('a backend finds what it needs beside the tokens', async () => {
+  const { accessToken, refreshToken } = await one()
+  const link = await mesh.managedAccountAuthentication.v1LinktokenCreate({ userId: 'u'.repeat(300), restrictMultipleAccounts: true })
+  assert.equal(link.status, 200)
+  assert.deepEqual(api.mismatches('LinkTokenModelApiResult', link.data), [])
+  assert.ok(new URL(Buffer.from(link.data.content?.linkToken ?? '', 'base64').toString()))
+  const refusedLink = await mesh.managedAccountAuthentication.v1LinktokenCreate({ userId: 'u'.repeat(301) })
+  assert.equal(refusedLink.status, 400)
+
+  const status = await mesh.managedAccountAuthentication.v1StatusList()
+  assert.equal(status.status, 200)
+  assert.deepEqual(api.mismatches('B2BBrokersHealthStatusListApiResult', status.data), [])
+  assert.ok(status.data.content?.every(i => i.isUp))
+  assert.equal((await stranger.managedAccountAuthentication.v1StatusList()).status, 401)
+
+  const integrations = await mesh.managedAccountAuthentication.v1IntegrationsList()
+  assert.deepEqual(api.mismatches('IntegrationsResponseApiResult', integrations.data), [])
+  const coinbase = integrations.data.content?.items?.find(i => i.type === 'coinbase')
+  assert.ok(coinbase?.id)
+  const narrowed = await mesh.managedAccountAuthentication.v1LinktokenCreate({ userId: 'u', integrationId: coinbase.id })
+  assert.equal(narrowed.status, 200)
+
+  const holdings = await mesh.portfolio.v1HoldingsGetCreate({ type: 'coinbase', authToken: accessToken })
+  assert.equal(holdings.status, 200)
+  assert.deepEqual(api.mismatches('HoldingsModelApiResult', holdings.data), [])
+  const value = await mesh.portfolio.v1HoldingsValueCreate({ type: 'coinbase', authToken: accessToken })
+  assert.deepEqual(api.mismatches('BrokerPortfolioValueModelApiResult', value.data), [])
+  const wrong = await mesh.portfolio.v1HoldingsGetCreate({ type: 'coinbase', authToken: refreshToken })
+  assert.equal(wrong.status, 401)
+})
+
+test('dialects that the types allow fit them', async () => {
+  for (const dialect of ['noAccount', 'accountIdNull', 'noContentStatus', 'noEnvelopeStatus', 'oneTokenForAll', 'echoFirst', 'refreshTokenAlone', 'tokensUnder400']) {
+    const { refreshToken } = await one({ institution: { accessLifetime: '1h', dialects: [dialect] } })
+    const { content } = await refresh({ type: 'coinbase', refreshToken })
+    assert.ok(content, dialect)
+  }
+})
+
 test('what the browser hands over fits the SDK', async () => {
   const accounts = [
     { id: 'browser-1', name: 'One', fund: 10.25, cash: 0 },

@@ -1,0 +1,79 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/latchkey/latchkey/cmd/sandbox/stack"
+)
+
+const (
+	defaultDir = ".sandbox"
+	// envFile holds what a shell needs to reach a running sandbox.
+	envFile = "latchkey.env"
+)
+
+func envCommand() *cobra.Command {
+	var dir string
+	cmd := &cobra.Command{
+		Use:   "env",
+		Short: "Print what a shell needs for latchkey commands beside a running sandbox",
+		Long: `Prints the variables that latchkey and the AWS SDK read, as a shell exports them:
+
+  eval "$(sandbox env)"`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			script, err := os.ReadFile(filepath.Join(dir, envFile))
+			if errors.Is(err, fs.ErrNotExist) {
+				return fmt.Errorf("no sandbox is running on the folder %q", dir)
+			}
+			if err != nil {
+				return fmt.Errorf("reading the sandbox's variables: %w", err)
+			}
+			_, err = cmd.OutOrStdout().Write(script)
+			return err
+		},
+	}
+	cmd.Flags().StringVar(&dir, "dir", defaultDir, "folder of the running sandbox")
+	return cmd
+}
+
+// envLine is the line that has a shell use the sandbox on a folder.
+func envLine(program, dir string) string {
+	command := quoted(program) + " env"
+	if dir != defaultDir {
+		command += " --dir " + quoted(dir)
+	}
+	return `eval "$(` + command + `)"`
+}
+
+// writeEnv leaves the variables in the stack's folder for as long as the stack runs.
+// The worker's own variables go along: a command needs the same prefix as the worker.
+// The admin server gets any free port, so that a second worker can run beside.
+func writeEnv(dir string, s *stack.Stack) (file string, err error) {
+	var script strings.Builder
+	for _, v := range slices.Concat(s.Environ(), workerVariables(), []string{"LATCHKEY_ADMIN_LISTEN=127.0.0.1:0"}) {
+		name, value, _ := strings.Cut(v, "=")
+		fmt.Fprintf(&script, "export %s=%s\n", name, quoted(value))
+	}
+	file = filepath.Join(dir, envFile)
+	if err := os.WriteFile(file, []byte(script.String()), 0o600); err != nil {
+		return "", fmt.Errorf("writing the sandbox's variables: %w", err)
+	}
+	return file, nil
+}
+
+// quoted is a text as one word of a POSIX shell.
+func quoted(text string) string {
+	if text != "" && strings.Trim(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._-") == "" {
+		return text
+	}
+	return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'"
+}

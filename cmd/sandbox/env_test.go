@@ -1,0 +1,100 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"io"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/latchkey/latchkey/cmd/latchkey/cli"
+	"github.com/latchkey/latchkey/cmd/sandbox/stack"
+	"github.com/latchkey/latchkey/docs/commands"
+)
+
+// besideSandbox are documented commands that only read, and fail where they don't
+// reach the sandbox.
+var besideSandbox = []string{"config check", "grants list", "keys status", "audit verify", "doctor"}
+
+// TestEnv has a shell take what sandbox env prints, as the sandbox's first line says,
+// and runs commands of the documents with what it then exports.
+func TestEnv(t *testing.T) {
+	t.Setenv("LATCHKEY_NATS_PREFIX", "")
+	dir := t.TempDir() + "/it's a folder"
+	ctx, stop := context.WithCancel(t.Context())
+	out, in := io.Pipe()
+	done := make(chan error, 1)
+	go func() {
+		err := serve(ctx, stack.Options{Dir: dir}, pageOptions{scriptDir: dir}, in)
+		_ = in.Close()
+		done <- err
+	}()
+	lines := bufio.NewScanner(out)
+	require.True(t, lines.Scan(), "it ended: %v", ctx.Err())
+	first := lines.Text()
+	go func() { _, _ = io.Copy(io.Discard, out) }()
+	require.Equal(t, envLine(os.Args[0], dir), first)
+
+	var script bytes.Buffer
+	require.Zero(t, run(ctx, []string{"env", "--dir", dir}, &script, io.Discard))
+	// The shell finds this program by its name; a function stands for it.
+	call := strings.Replace(first, quoted(os.Args[0])+" env", "sandbox env", 1)
+	sh := exec.CommandContext(ctx, "sh", "-c", `sandbox() { [ "$3" = "$DIR" ] && cat; }; `+call+"; env -0")
+	sh.Env = []string{"PATH=" + os.Getenv("PATH"), "DIR=" + dir}
+	sh.Stdin = &script
+	exported, err := sh.Output()
+	require.NoError(t, err)
+	environ := strings.Split(strings.TrimRight(string(exported), "\x00"), "\x00")
+
+	found, err := commands.In("../../README.md", "../../docs/*.md")
+	require.NoError(t, err)
+	ran := map[string]bool{}
+	for _, c := range found {
+		line := strings.Join(c.Words[1:], " ")
+		if c.Program() != "latchkey" || ran[line] || !slices.Contains(besideSandbox, line) {
+			continue
+		}
+		ran[line] = true
+		var stderr bytes.Buffer
+		limited, cancel := context.WithTimeout(ctx, time.Minute)
+		require.Zero(t, cli.Run(limited, c.Words[1:], environ, io.Discard, &stderr), "%s: %s: %s", c.Where, line, stderr.String())
+		cancel()
+	}
+	require.Greater(t, len(ran), 2, "%v", ran)
+
+	if _, err := exec.LookPath("curl"); err == nil {
+		content, err := os.ReadFile("../../docs/sandbox.md")
+		require.NoError(t, err)
+		_, rest, found := strings.Cut(string(content), "\ncurl ")
+		require.True(t, found)
+		call, _, found := strings.Cut(rest, " |\n")
+		require.True(t, found)
+		curl := exec.CommandContext(ctx, "sh", "-c", "curl "+call)
+		curl.Env = environ
+		answer, err := curl.Output()
+		require.NoError(t, err)
+		require.Contains(t, string(answer), `"payload":{"accessToken"`)
+		require.Contains(t, string(answer), `"accountName":"Trading"`)
+	}
+
+	stop()
+	require.NoError(t, <-done)
+	var stderr bytes.Buffer
+	require.Equal(t, 1, run(t.Context(), []string{"env", "--dir", dir}, io.Discard, &stderr))
+	require.Contains(t, stderr.String(), "no sandbox is running")
+}
+
+func TestQuoted(t *testing.T) {
+	for _, text := range []string{"", "plain", "it's", `a "b" $c`, "two\nlines", "mongodb://u:p@h/?a=b&c"} {
+		out, err := exec.CommandContext(t.Context(), "sh", "-c", "printf %s "+quoted(text)).Output()
+		require.NoError(t, err)
+		require.Equal(t, text, string(out))
+	}
+}

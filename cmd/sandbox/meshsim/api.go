@@ -1,0 +1,234 @@
+package meshsim
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/base64"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/latchkey/latchkey/events/secret"
+)
+
+// routeAPI serves what a backend asks Mesh for beside the tokens
+// (@meshconnect/node-api 2.0.28). Nothing of it is in the ledger.
+func (s *Server) routeAPI() {
+	s.mux.HandleFunc("POST /api/v1/linktoken", s.guarded(s.serveLinkToken))
+	s.mux.HandleFunc("GET /api/v1/status", s.guarded(s.serveStatus))
+	s.mux.HandleFunc("GET /api/v1/integrations", s.guarded(s.serveIntegrations))
+	s.mux.HandleFunc("POST /api/v1/holdings/get", s.guarded(s.serveHoldings))
+	s.mux.HandleFunc("POST /api/v1/holdings/value", s.guarded(s.serveHoldingsValue))
+}
+
+// maxUserID is how long Mesh lets a user id be, in characters.
+const maxUserID = 300
+
+// catalogue is what integrations lists beside the configured institutions and those
+// that somebody connected.
+var catalogue = map[string]string{
+	"coinbase": "Coinbase", "binanceOAuth": "Binance", "kraken": "Kraken", "gemini": "Gemini", "robinhood": "Robinhood",
+	"weBull": "Webull", "vanguard": "Vanguard", "tdAmeritrade": "TD Ameritrade", "sandbox": "Sandbox",
+}
+
+// LinkTokens has POST /api/v1/linktoken hand out what make returns for a user: the
+// address of a simulated Link, in base64.
+func (s *Server) LinkTokens(make func(userID string) string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.linkToken = make
+}
+
+type linkTokenRequest struct {
+	UserID        string `json:"userId"`
+	IntegrationID string `json:"integrationId"`
+}
+
+type linkTokenModel struct {
+	LinkToken string `json:"linkToken"`
+}
+
+func (s *Server) serveLinkToken(w http.ResponseWriter, r *http.Request) {
+	var q linkTokenRequest
+	switch err := readJSON(w, r, &q); {
+	case err != nil:
+		tell(w, badRequest("the body is not the JSON object that is expected"))
+		return
+	case q.UserID == "" || utf8.RuneCountInString(q.UserID) > maxUserID:
+		tell(w, badRequest("userId is required, with 300 characters at most"))
+		return
+	}
+	s.mu.Lock()
+	known := q.IntegrationID == "" || slices.ContainsFunc(s.integrations(), func(i integration) bool { return i.ID == strings.ToLower(q.IntegrationID) })
+	make := s.linkToken
+	s.mu.Unlock()
+	if !known {
+		tell(w, badRequest("integrationId is unknown"))
+		return
+	}
+	token := base64.StdEncoding.EncodeToString([]byte("http://" + r.Host + "/sim/link"))
+	if make != nil {
+		token = make(q.UserID)
+	}
+	tell(w, ok(linkTokenModel{token}))
+}
+
+type health struct {
+	Type        string `json:"type"`
+	Name        string `json:"name"`
+	IsUp        bool   `json:"isUp"`
+	Description string `json:"description"`
+}
+
+// serveStatus tells an institution's health: it is down while something in front of
+// it answers refreshes.
+func (s *Server) serveStatus(w http.ResponseWriter, _ *http.Request) {
+	s.mu.Lock()
+	var list []health
+	for _, i := range s.integrations() {
+		down := s.speech(i.Type, s.institution(ConnectSpec{BrokerType: i.Type})).about(InsteadOfRefresh)
+		h := health{Type: i.Type, Name: i.Name, IsUp: len(down) == 0, Description: "Operational"}
+		if !h.IsUp {
+			h.Description = down[len(down)-1].Says
+		}
+		list = append(list, h)
+	}
+	s.mu.Unlock()
+	tell(w, ok(list))
+}
+
+type integration struct {
+	ID         string   `json:"id"`
+	Name       string   `json:"name"`
+	Type       string   `json:"type"`
+	Categories []string `json:"categories"`
+}
+
+type integrationList struct {
+	Items []integration `json:"items"`
+}
+
+func (s *Server) serveIntegrations(w http.ResponseWriter, _ *http.Request) {
+	s.mu.Lock()
+	list := s.integrations()
+	s.mu.Unlock()
+	tell(w, ok(integrationList{list}))
+}
+
+// integrations lists the institutions by their types. The caller holds the lock.
+func (s *Server) integrations() (list []integration) {
+	names := map[string]string{}
+	for brokerType, name := range catalogue {
+		names[brokerType] = name
+	}
+	for brokerType := range s.cfg.Institutions {
+		names[brokerType] = cmp.Or(names[brokerType], brokerType)
+	}
+	for _, c := range s.book.chains {
+		names[c.BrokerType] = cmp.Or(names[c.BrokerType], c.BrokerName)
+	}
+	for brokerType, name := range names {
+		list = append(list, integration{ID: integrationID(brokerType), Name: name, Type: brokerType, Categories: []string{"exchange"}})
+	}
+	slices.SortFunc(list, func(a, b integration) int { return cmp.Compare(a.Type, b.Type) })
+	return list
+}
+
+// integrationID is a UUID of version 8 (RFC 9562) that is the same for the same type.
+func integrationID(brokerType string) string {
+	sum := sha256.Sum256([]byte("integration/" + brokerType))
+	sum[6], sum[8] = sum[6]&0x0f|0x80, sum[8]&0x3f|0x80
+	return fmt.Sprintf("%x-%x-%x-%x-%x", sum[:4], sum[4:6], sum[6:8], sum[8:10], sum[10:16])
+}
+
+type holdingsRequest struct {
+	AuthToken secret.Text `json:"authToken"`
+	Type      string      `json:"type"`
+}
+
+type holdings struct {
+	Status                  string     `json:"status"`
+	Type                    string     `json:"type"`
+	AccountID               string     `json:"accountId"`
+	AccountName             string     `json:"accountName"`
+	InstitutionName         string     `json:"institutionName"`
+	CryptocurrencyPositions []position `json:"cryptocurrencyPositions"`
+}
+
+type position struct {
+	Name   string  `json:"name"`
+	Symbol string  `json:"symbol"`
+	Amount float64 `json:"amount"`
+}
+
+type holdingsValue struct {
+	TotalValue float64 `json:"totalValue"`
+}
+
+func (s *Server) serveHoldings(w http.ResponseWriter, r *http.Request) {
+	c, acc, given := s.opened(w, r)
+	if !given {
+		return
+	}
+	tell(w, ok(holdings{
+		Status: contentSucceeded, Type: c.BrokerType, AccountID: acc.ID, AccountName: acc.Name, InstitutionName: c.BrokerName,
+		CryptocurrencyPositions: []position{{"Bitcoin", "BTC", 0.5}},
+	}))
+}
+
+func (s *Server) serveHoldingsValue(w http.ResponseWriter, r *http.Request) {
+	if _, _, given := s.opened(w, r); given {
+		tell(w, ok(holdingsValue{31000}))
+	}
+}
+
+// opened returns the account that a request's access token or tokenId opens, or
+// answers that it opens none: 401, as Mesh's guide has it.
+func (s *Server) opened(w http.ResponseWriter, r *http.Request) (c Chain, acc Account, given bool) {
+	var q holdingsRequest
+	if readJSON(w, r, &q) != nil || q.AuthToken.Empty() || q.Type == "" {
+		tell(w, badRequest("authToken and type are required"))
+		return Chain{}, Account{}, false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	at, known := s.book.access[FingerprintOf(q.AuthToken)]
+	if known {
+		c = *s.book.chains[at.chain-1]
+		token := c.Access[at.index]
+		n := slices.IndexFunc(c.Accounts, func(a Account) bool { return a.ID == token.AccountID || token.AccountID == "" })
+		valid, _ := token.state(s.cfg.Clock())
+		if n >= 0 {
+			acc = c.Accounts[n]
+			handle := s.tokenID(&c, acc)
+			given = (valid || c.Alive() && handle != nil && handle.Equal(q.AuthToken)) && c.BrokerType == q.Type
+		}
+	}
+	if !given {
+		tell(w, problem(http.StatusUnauthorized))
+	}
+	return c, acc, given
+}
+
+// result is the envelope of the answers that are no refresh.
+type result struct {
+	Status  string `json:"status"`
+	Content any    `json:"content"`
+}
+
+func ok(content any) answer {
+	body, err := onTheWire(result{StatusOK, content})
+	if err != nil {
+		return problem(http.StatusInternalServerError)
+	}
+	return answer{status: http.StatusOK, contentType: "application/json; charset=utf-8", body: body}
+}
+
+// tell sends an answer that no fault and no dialect changes.
+func tell(w http.ResponseWriter, a answer) {
+	w.Header().Set("Content-Type", a.contentType)
+	w.WriteHeader(a.status)
+	_, _ = w.Write(a.body)
+}
