@@ -42,7 +42,7 @@ func TestChaos(t *testing.T) {
 			"of workers, database and broker": {"--seed 1 --duration 0 --grants 60", []string{
 				"worker killed", "all workers killed", "worker stopped", "database cut off", "database restarted",
 				"database cut off and worker killed", "broker restarted", "broker wiped", "broker's disk full", "answers lost after rotation",
-				"answers too late", "calls refused before rotation", "too many requests", "one institution down",
+				"answers too late", "calls refused before rotation", "too many requests", "one institution down", "institutions speak dialects",
 			}},
 			"of what workers rely on": {"--seed 2 --duration 0 --grants 40", []string{
 				"workers suspended", "broker refuses credentials", "KMS away", "KMS refuses", "STS away", "STS refuses",

@@ -141,7 +141,7 @@ func (r *run) say(format string, args ...any) {
 func (r *run) setUp(ctx context.Context, exe string) error {
 	o := stack.Options{Dir: r.dir, CredentialsLifetime: credentialsLife, Institutions: map[string]meshsim.Institution{}}
 	for _, broker := range brokers {
-		o.Institutions[broker] = meshsim.Institution{AccessLifetime: r.Lifetime, RefreshLifetime: time.Hour, Grace: refreshGrace}
+		o.Institutions[broker] = r.institution()
 	}
 	if r.Postgres {
 		var err error
@@ -200,6 +200,11 @@ func (r *run) setUp(ctx context.Context, exe string) error {
 	return nil
 }
 
+// institution is how all of them behave.
+func (r *run) institution() meshsim.Institution {
+	return meshsim.Institution{AccessLifetime: r.Lifetime, RefreshLifetime: time.Hour, Grace: refreshGrace}
+}
+
 // connectAll publishes all connects in one burst and waits until every grant
 // is stored.
 func (r *run) connectAll(ctx context.Context) error {
@@ -214,7 +219,11 @@ func (r *run) connectAll(ctx context.Context) error {
 		return err
 	}
 	for i := range r.Grants {
-		c, err := r.stack.Mesh.Connect(meshsim.ConnectSpec{BrokerType: brokers[i%len(brokers)], Accounts: []meshsim.Account{{ID: account(i), Name: "Account"}}})
+		institution := r.institution()
+		institution.Dialects = mannerOf(i)
+		c, err := r.stack.Mesh.Connect(meshsim.ConnectSpec{
+			BrokerType: brokers[i%len(brokers)], Accounts: []meshsim.Account{{ID: account(i), Name: "Account"}}, Institution: &institution,
+		})
 		if err != nil {
 			return err
 		}

@@ -43,6 +43,7 @@ var scenes = []scene{
 	{name: "calls refused before rotation", play: wave(0.5, meshsim.HTTPStatus(503), meshsim.Reset(), meshsim.Envelope("serverFailure"), meshsim.Envelope("locked"))},
 	{name: "too many requests", play: wave(0.5, meshsim.HTTPStatus(429).WithRetryAfter(time.Second), meshsim.Envelope("tooManyRequest"))},
 	{name: "one institution down", play: (*run).institutionDown},
+	{name: "institutions speak dialects", play: (*run).speakDialects},
 	{name: "HTTP/2 streams reset", play: (*run).resetStreams},
 	{name: "junk on every subject", play: (*run).publishJunk},
 	{name: "a page of stuck grants", play: (*run).fillPage},

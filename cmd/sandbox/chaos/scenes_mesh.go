@@ -40,7 +40,13 @@ func (r *run) withFaults(ctx context.Context, faults []meshsim.Fault, low, high 
 	if err := r.pause(ctx, low, high); err != nil {
 		return err
 	}
-	for end := time.Now().Add(r.Lifetime); r.refreshCalls() < before+wanted && time.Now().Before(end) && ctx.Err() == nil; {
+	return r.untilCalls(ctx, before+wanted)
+}
+
+// untilCalls waits until so many calls were made in all, but not for longer than an
+// access token lives.
+func (r *run) untilCalls(ctx context.Context, wanted int) error {
+	for end := time.Now().Add(r.Lifetime); r.refreshCalls() < wanted && time.Now().Before(end) && ctx.Err() == nil; {
 		time.Sleep(100 * time.Millisecond)
 	}
 	return ctx.Err()
