@@ -14,7 +14,7 @@ const Source = "latchkey"
 // Reason says why a token is expiring or expired, or what made an event.
 type Reason string
 
-// Reasons of token.expiring, token.expired and token.revoked.
+// Reasons of token.expiring, token.expired, token.revoked and token.removal.
 const (
 	// ReasonNoRefreshToken: the access token ends and nothing can renew it.
 	ReasonNoRefreshToken Reason = "no_refresh_token"
@@ -43,6 +43,16 @@ const (
 	ReasonDisconnected Reason = "disconnected"
 	// ReasonReplaced: every account of the grant was connected anew elsewhere.
 	ReasonReplaced Reason = "replaced"
+	// ReasonRemoved: Mesh has removed what was disconnected, or does not know it.
+	ReasonRemoved Reason = "removed"
+	// ReasonRemovalRefused: Mesh refuses to remove what was disconnected, as a rule
+	// because the access token has ended. It may still be there.
+	ReasonRemovalRefused Reason = "removal_refused"
+	// ReasonRemovalTimedOut: Mesh could not be had to remove it in days of trying.
+	ReasonRemovalTimedOut Reason = "removal_timed_out"
+	// ReasonNoAccessToken: nothing can be removed without an access token, and there
+	// was none.
+	ReasonNoAccessToken Reason = "no_access_token"
 )
 
 // Lifecycle is the data of a token.* event. It never holds a token.

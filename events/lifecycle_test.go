@@ -16,6 +16,7 @@ var reasons = []events.Reason{
 	events.ReasonNoRefreshToken, events.ReasonRefreshTokenExpired, events.ReasonMFARequired, events.ReasonRejected,
 	events.ReasonNotFound, events.ReasonBadRequest, events.ReasonRefreshFailing, events.ReasonOutcomeLost,
 	events.ReasonUnreadable, events.ReasonRefreshTokenExpiring, events.ReasonDisconnected, events.ReasonReplaced,
+	events.ReasonRemoved, events.ReasonRemovalRefused, events.ReasonRemovalTimedOut, events.ReasonNoAccessToken,
 }
 
 // lifecycleEvents generates events as the worker may send them.

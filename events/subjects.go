@@ -26,10 +26,11 @@ const (
 	TokenExpiring  = "token.expiring"
 	TokenExpired   = "token.expired"
 	TokenRevoked   = "token.revoked"
+	TokenRemoval   = "token.removal"
 )
 
 // LifecycleKinds lists the events about a grant that subscribers may see.
-var LifecycleKinds = []string{TokenStored, TokenRefreshed, TokenExpiring, TokenExpired, TokenRevoked}
+var LifecycleKinds = []string{TokenStored, TokenRefreshed, TokenExpiring, TokenExpired, TokenRevoked, TokenRemoval}
 
 // Subjects builds every subject and stream name of one installation. The zero
 // value is an installation without a prefix; a prefix keeps several apart in

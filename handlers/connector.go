@@ -10,7 +10,6 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/latchkey/latchkey/events"
-	"github.com/latchkey/latchkey/events/secret"
 	"github.com/latchkey/latchkey/events/tracing"
 	"github.com/latchkey/latchkey/refresher"
 	"github.com/latchkey/latchkey/store"
@@ -29,8 +28,8 @@ type Connector struct {
 	Envelope   *envelope.Envelope
 	Settler    refresher.Settler
 	Dispatcher *refresher.Dispatcher
-	// Remove tells Mesh to forget an account; nil: it is not told.
-	Remove func(ctx context.Context, accessToken secret.Text, brokerType string) error
+	// RemoveAtMesh: what is disconnected is to be removed at Mesh too.
+	RemoveAtMesh bool
 	// EraseCopies erases what lies elsewhere of what was disconnected; nil:
 	// there is nothing else.
 	EraseCopies func(ctx context.Context, scope store.Scope, at time.Time) error
@@ -260,17 +259,18 @@ func reasonFor(g *store.Grant, revoked map[string]time.Time) events.Reason {
 	return events.ReasonReplaced
 }
 
-// revoke takes a grant's tokens away; the record follows when its event is out.
+// revoke takes a grant's tokens away; the record follows when its event is out, and
+// its removal at Mesh has ended.
 func (c *Connector) revoke(ctx context.Context, g *store.Grant, reason events.Reason) error {
-	if reason == events.ReasonDisconnected && c.Remove != nil {
-		c.removeAtMesh(ctx, g)
-	}
 	next := g.Clone()
 	next.State, next.Reason = store.Revoked, reason
 	next.Sealed, next.Lease, next.PurgeAt = envelope.Blob{}, nil, nil
 	c.Settler.Schedule(next, nil)
 	if err := c.Settler.Announce(next, events.TokenRevoked, reason); err != nil {
 		return err
+	}
+	if reason == events.ReasonDisconnected && c.RemoveAtMesh {
+		c.Settler.KeepForRemoval(ctx, c.Envelope, g, next)
 	}
 	if err := c.Store.Save(ctx, next); err != nil {
 		return err
@@ -279,24 +279,6 @@ func (c *Connector) revoke(ctx context.Context, g *store.Grant, reason events.Re
 	tracing.Log(ctx, c.Log).Info("revoked", zap.String("grant", g.ID), zap.String("broker", g.BrokerType), zap.String("reason", string(reason)))
 	c.Dispatcher.Send(ctx, next)
 	return nil
-}
-
-// removeAtMesh is best effort: what the user asked for, that we forget, does
-// not wait for it.
-func (c *Connector) removeAtMesh(ctx context.Context, g *store.Grant) {
-	c.Audit.Add(audit.Record{Action: audit.Opened, Outcome: audit.OutcomeRemove, User: g.UserID, Grants: auditGrant(g)})
-	tokens, err := store.OpenTokens(ctx, c.Envelope, g.Sealed, g.Binding())
-	for _, a := range tokens.Accounts {
-		// A user who has connected again meanwhile keeps the account. To save the
-		// grant fails then, and it is looked at again.
-		if now, readErr := c.Store.Get(ctx, g.ID); readErr != nil || now.Rev != g.Rev {
-			break
-		}
-		err = errors.Join(err, c.Remove(ctx, a.AccessToken, g.BrokerType))
-	}
-	if err != nil {
-		c.Log.Error("a disconnected account could not be removed at Mesh", zap.String("grant", g.ID), zap.Error(err))
-	}
 }
 
 // trim takes some accounts out of a grant. A refresh under way is not

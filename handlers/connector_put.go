@@ -71,6 +71,9 @@ func (c *Connector) put(ctx context.Context, in candidate, sealer envelope.Seale
 		if err != nil {
 			return nil, err
 		}
+		if before.Removal != nil {
+			tracing.Log(ctx, c.Log).Info("a removal at Mesh is dropped: the user has connected again", zap.String("grant", next.ID), zap.String("broker", next.BrokerType))
+		}
 		c.stored(ctx, &next)
 		return nil, nil
 	}

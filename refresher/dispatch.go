@@ -197,6 +197,9 @@ func (d *Dispatcher) finish(ctx context.Context, g *store.Grant, sent published)
 	if err := d.shredCopies(ctx, g); err != nil {
 		return err
 	}
+	if g.Removal != nil { // it is needed for that
+		return d.store.ClearOutbox(ctx, g, "")
+	}
 	err := d.store.Delete(ctx, g)
 	if errors.Is(err, store.ErrConflict) {
 		return nil // connected anew meanwhile, or already gone

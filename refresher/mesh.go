@@ -12,7 +12,6 @@ import (
 
 	"github.com/latchkey/latchkey/events"
 	"github.com/latchkey/latchkey/events/secret"
-	"github.com/latchkey/latchkey/events/tracing"
 )
 
 // Mesh is a client of Mesh's API for client managed tokens.
@@ -253,21 +252,4 @@ func retryAfter(h http.Header, now time.Time) time.Duration {
 		return min(at.Sub(now), 24*time.Hour)
 	}
 	return 0
-}
-
-// Remove revokes an account's access at Mesh: DELETE /api/v1/account.
-func (m *Mesh) Remove(ctx context.Context, accessToken secret.Text, brokerType string) (err error) {
-	ctx, span := m.startSpan(ctx, http.MethodDelete, "/api/v1/account")
-	defer func() { tracing.End(span, err) }()
-	reply, _, err := m.call(ctx, http.MethodDelete, "/api/v1/account", struct {
-		AuthToken string `json:"authToken"`
-		Type      string `json:"type"`
-	}{accessToken.Reveal(), brokerType}, time.Time{})
-	if err != nil {
-		return fmt.Errorf("removing an account at Mesh: %w", err)
-	}
-	if reply.status >= 300 && reply.status != http.StatusNotFound {
-		return fmt.Errorf("removing an account at Mesh: HTTP %d", reply.status)
-	}
-	return nil
 }

@@ -33,6 +33,7 @@ type metrics struct {
 	passes    *prometheus.CounterVec
 	unopened  prometheus.Counter
 	outdated  prometheus.Counter
+	removals  *prometheus.CounterVec
 
 	mu      sync.Mutex
 	brokers map[string]bool
@@ -67,6 +68,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		passes:   counters("reconciliations_total", "Passes of reconciliation, by outcome.", "outcome"),
 		unopened: counter("token_sets_unreadable_total", "Stored token sets that did not open."),
 		outdated: counter("grants_outdated_total", "Stored grants that were older than a schedule made for them: the database went back in time."),
+		removals: counters("removals_total", "Removals at Mesh of what users disconnected, by what became of them.", "outcome"),
 		brokers:  map[string]bool{},
 	}
 	// From zero on: an alert sees only what a counter grew by, not where it began.
@@ -76,11 +78,14 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	} {
 		m.ended.WithLabelValues(string(reason))
 	}
+	for _, reason := range removalReasons {
+		m.removals.WithLabelValues(string(reason))
+	}
 	for _, outcome := range []string{passOK, passFailed} {
 		m.passes.WithLabelValues(outcome)
 	}
 	reg.MustRegister(m.refreshes, m.duration, m.lateness, m.ended, m.takenOver, m.rescued, m.recovered,
-		m.discarded, m.breaker, m.repaired, m.passes, m.unopened, m.outdated)
+		m.discarded, m.breaker, m.repaired, m.passes, m.unopened, m.outdated, m.removals)
 	return m
 }
 

@@ -31,9 +31,10 @@ type Reconciler struct {
 	Queues func(ctx context.Context) ([]DueQueue, error)
 
 	// Where the walks through the lists stand.
-	unsentWalk, overdueWalk, purgeWalk, endingWalk walk
-	scheduleWalks                                  map[string]*walk // by stream
-	endingMu                                       sync.Mutex       // held by whoever walks there
+	unsentWalk, overdueWalk, purgeWalk, endingWalk, removalWalk walk
+
+	scheduleWalks map[string]*walk // by stream
+	endingMu      sync.Mutex       // held by whoever walks there
 	// more: the last pass left something undone for being too much.
 	more atomic.Bool
 }
@@ -55,6 +56,7 @@ func (r *Reconciler) Run(ctx context.Context) {
 	var watch sync.WaitGroup
 	defer watch.Wait()
 	watch.Go(func() { r.watchEnds(ctx) })
+	watch.Go(func() { r.watchRemovals(ctx) })
 	for {
 		start := r.Refresher.now()
 		switch err := r.Pass(ctx); {

@@ -31,8 +31,8 @@ const (
 	MustAct State = "must_act"
 	// Expired grants are dead: only a new connect revives them.
 	Expired State = "expired"
-	// Revoked grants have lost their tokens; the record goes as soon as its
-	// last event is sent.
+	// Revoked grants have lost their tokens, but for what a removal at Mesh takes;
+	// the record goes as soon as that has ended and its last event is sent.
 	Revoked State = "revoked"
 )
 
@@ -88,6 +88,8 @@ type Grant struct {
 
 	// Outbox holds what is still to be sent to NATS about this document.
 	Outbox *Outbox `bson:"outbox,omitempty"`
+	// Removal, of a revoked grant, is what is still to be done at Mesh.
+	Removal *Removal `bson:"removal,omitempty"`
 	// PurgeAt is when the record of an expired grant may go.
 	PurgeAt *time.Time `bson:"purgeAt,omitempty"`
 }
@@ -251,7 +253,7 @@ func (g *Grant) Clone() *Grant {
 	c := *g
 	c.Accounts = slices.Clone(g.Accounts)
 	c.Access, c.Refresh = clonePtr(g.Access), clonePtr(g.Refresh)
-	c.Due, c.Lease = clonePtr(g.Due), clonePtr(g.Lease)
+	c.Due, c.Lease, c.Removal = clonePtr(g.Due), clonePtr(g.Lease), clonePtr(g.Removal)
 	if g.Outbox != nil {
 		c.Outbox = clonePtr(g.Outbox)
 		c.Outbox.Events = slices.Clone(g.Outbox.Events)

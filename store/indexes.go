@@ -25,6 +25,7 @@ var indexes = []index{
 	{"grants", []string{"due.stream", "due.at", "_id"}},                // grants without a schedule in the present stream
 	{"grants", []string{"outbox.since", "_id"}},                        // unsent events
 	{"grants", []string{"purgeAt", "_id"}},                             // records to drop
+	{"grants", []string{"removal.due", "_id"}},                         // removals at Mesh
 	{"grants", []string{"state", "warned", "access.expiresAt", "_id"}}, // access tokens about to end
 	{"grants", []string{"sealed.key", "_id"}},                          // what a data key has sealed
 	{"grants", []string{"state", "broker"}},                            // how many there are of each

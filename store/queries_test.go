@@ -39,8 +39,8 @@ var walks = map[string]string{
 // everywhere are the methods that ask all shards, where grants are sharded by
 // _id. All others reach one.
 var everywhere = []string{
-	"ByUser",                                                                  // requests that miss the cache, connects, disconnects
-	"OtherStreams", "ScheduledIn", "Overdue", "Unsent", "Purgeable", "Ending", // reconciliation
+	"ByUser",                                                                              // requests that miss the cache, connects, disconnects
+	"OtherStreams", "ScheduledIn", "Overdue", "Unsent", "Purgeable", "Ending", "Removals", // reconciliation
 	"CountDue", "DueBefore", "KeyUses", "List", "SealedUnder", "Tallies", "TokenSets", // operators
 }
 
@@ -97,6 +97,7 @@ func calls(s *store.Store) map[string]func(context.Context) error {
 		"Purgeable":        func(ctx context.Context) error { return drop(s.Purgeable(ctx, now, place, 1)) },
 		"PutAuditHead":     func(ctx context.Context) error { return s.PutAuditHead(ctx, audit.Head{Chain: "c"}) },
 		"PutKey":           func(ctx context.Context) error { return s.PutKey(ctx, dataKey("k")) },
+		"Removals":         func(ctx context.Context) error { return drop(s.Removals(ctx, now, place, 1)) },
 		"RememberStream":   func(ctx context.Context) error { return s.RememberStream(ctx, "i") },
 		"Rename":           func(ctx context.Context) error { return s.Rename(ctx, "p") },
 		"Reseal":           func(ctx context.Context) error { return s.Reseal(ctx, g, envelope.Blob{KeyID: "k"}, now) },

@@ -44,7 +44,7 @@ func (a *app) showGrant() *cobra.Command {
 				{"id", v.ID}, {"user", v.User}, {"broker", v.Broker}, {"state", string(v.State)}, {"reason", cmp.Or(string(v.Reason), "-")},
 				{"version", strconv.FormatInt(v.Version, 10)}, {"connected at", stamp(&v.ConnectedAt)},
 				{"access token ends", lifeText(v.Access)}, {"refresh token ends", lifeText(v.Refresh)}, {"due", dueText(v.Due)},
-				{"tries", strconv.Itoa(v.Tries)}, {"outcome unknown since", stamp(v.UnknownSince)}, {"lease", leaseText(v.Lease)},
+				{"tries", strconv.Itoa(v.Tries)}, {"outcome unknown since", stamp(v.UnknownSince)}, {"lease", leaseText(v.Lease)}, {"removal at Mesh", removalText(v.Removal)},
 			}
 			for _, account := range v.Accounts {
 				rows = append(rows, []string{"account", fmt.Sprintf("%s (%s), ends %s", account.ID, account.Name, stamp(account.ExpiresAt))})
@@ -73,6 +73,13 @@ func dueText(d *view.Due) string {
 		return "-"
 	}
 	return stamp(&d.At) + " " + string(d.Action)
+}
+
+func removalText(r *view.Removal) string {
+	if r == nil {
+		return "-"
+	}
+	return fmt.Sprintf("since %s, tried %d times, next at %s", stamp(&r.Since), r.Tries, stamp(&r.Due))
 }
 
 func leaseText(l *view.Lease) string {

@@ -30,6 +30,8 @@ type erasure struct {
 	// Grants and DeadLetters are how many of the user's there were.
 	Grants      int `json:"grants"`
 	DeadLetters int `json:"deadLetters"`
+	// Removals are how many grants wait to be removed at Mesh.
+	Removals int `json:"removals"`
 	// Events is whether the user's lifecycle events were erased too.
 	Events bool `json:"events"`
 	// Suspects are dead letters of nobody known that mention the user.
@@ -52,6 +54,10 @@ on their way into the database, and dead letters. Subscribers get token.revoked.
 Dead letters that name no user are opened (which needs KMS) and those that
 mention the user are reported; whether to drop them is for you to decide. So are
 those that don't open.
+
+Where mesh.remove_on_disconnect is on, the record of a grant stays until Mesh has
+removed what was connected, or for seven days at most: with the access tokens for
+that, sealed, and nothing else.
 
 --events also erases what the lifecycle stream holds of the user, but for
 token.revoked, which subscribers may still have to learn.`,
@@ -96,7 +102,7 @@ token.revoked, which subscribers may still have to learn.`,
 			}
 			rows := [][]string{
 				{"user", report.User}, {"grants erased", strconv.Itoa(report.Grants)}, {"dead letters erased", strconv.Itoa(report.DeadLetters)},
-				{"lifecycle events erased", strconv.FormatBool(report.Events)},
+				{"removals at Mesh under way", strconv.Itoa(report.Removals)}, {"lifecycle events erased", strconv.FormatBool(report.Events)},
 			}
 			for _, id := range report.Suspects {
 				rows = append(rows, []string{"mentioned in dead letter", id})
@@ -136,7 +142,7 @@ func (e *eraser) erase(ctx context.Context, timeout time.Duration, eventsToo boo
 	if err != nil {
 		return report, fmt.Errorf("publishing the disconnect: %w", err)
 	}
-	if err := e.await(ctx, ack.Sequence, timeout); err != nil {
+	if err := e.await(ctx, &report, ack.Sequence, timeout); err != nil {
 		return report, err
 	}
 	if eventsToo {
@@ -149,7 +155,7 @@ func (e *eraser) erase(ctx context.Context, timeout time.Duration, eventsToo boo
 }
 
 // await waits until the disconnect has been handled and the documents are gone.
-func (e *eraser) await(ctx context.Context, sequence uint64, timeout time.Duration) error {
+func (e *eraser) await(ctx context.Context, report *erasure, sequence uint64, timeout time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	for {
@@ -158,7 +164,8 @@ func (e *eraser) await(ctx context.Context, sequence uint64, timeout time.Durati
 			var left []*store.Grant
 			left, err = e.db.ByUser(ctx, e.user)
 			// What is not revoked was connected since.
-			if err == nil && !slices.ContainsFunc(left, func(g *store.Grant) bool { return g.State == store.Revoked }) {
+			if err == nil && !slices.ContainsFunc(left, func(g *store.Grant) bool { return g.State == store.Revoked && (g.Removal == nil || g.Outbox != nil) }) {
+				report.Removals = len(slices.DeleteFunc(left, func(g *store.Grant) bool { return g.Removal == nil }))
 				return nil
 			}
 		}

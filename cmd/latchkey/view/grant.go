@@ -28,6 +28,15 @@ type Grant struct {
 	// UnknownSince is since when the outcome of a refresh is unknown.
 	UnknownSince *time.Time `json:"unknownSince,omitempty"`
 	Lease        *Lease     `json:"lease,omitempty"`
+	// Removal is what is left to be done at Mesh of a revoked grant.
+	Removal *Removal `json:"removal,omitempty"`
+}
+
+// Removal is a removal at Mesh that has not ended.
+type Removal struct {
+	Since time.Time `json:"since"`
+	Due   time.Time `json:"due"`
+	Tries int       `json:"tries"`
 }
 
 // Account is one account of a grant.
@@ -66,6 +75,9 @@ func OfGrant(g *store.Grant) Grant {
 	}
 	for i, account := range g.Accounts {
 		v.Accounts[i] = Account(account)
+	}
+	if r := g.Removal; r != nil {
+		v.Removal = &Removal{Since: r.Since, Due: r.Due, Tries: r.Tries}
 	}
 	if g.Lease != nil {
 		v.Lease = &Lease{Owner: g.Lease.Owner, Until: g.Lease.Until}

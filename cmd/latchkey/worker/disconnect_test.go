@@ -97,20 +97,30 @@ func TestDisconnectDuringARefreshWins(t *testing.T) {
 func TestDisconnectRemovesAtMeshWhereWanted(t *testing.T) {
 	t.Parallel()
 	h := start(t, nil)
+	o := &onCall{harness: h}
 	h.worker("LATCHKEY_MESH_REMOVE_ON_DISCONNECT=true")
 	h.connectAged("u", fresh, spec("coinbase"), "a")
 	h.connectAged("v", fresh, spec("coinbase"), "b")
 	h.event(events.TokenStored, "u")
 	h.event(events.TokenStored, "v")
-	_, err := h.stack.Mesh.Inject(meshsim.Fault{AccountID: "b", Operation: meshsim.OpRemove, Action: meshsim.HTTPStatus(500)})
+	fault, err := h.stack.Mesh.Inject(meshsim.Fault{AccountID: "b", Operation: meshsim.OpRemove, Action: meshsim.Envelope(meshsim.StatusServerFailure)})
 	require.NoError(t, err)
 	h.disconnect("u", "", "")
-	h.disconnect("v", "", "")
+	require.Contains(t, o.ok("users", "erase", "v", "--yes"), "removals at Mesh under way  1")
 	h.event(events.TokenRevoked, "u")
+	require.Equal(t, events.ReasonRemoved, h.event(events.TokenRemoval, "u").Data.Reason)
 	require.Equal(t, meshsim.OpRemove, h.requests("a")[0].Operation)
 	require.Equal(t, meshsim.DeadByRemoval, h.chain("a").DeadBecause)
 	h.event(events.TokenRevoked, "v")
-	h.eventually(func() bool { return len(h.grants("v")) == 0 }, "forgetting does not wait for Mesh")
+	_, code, _ := h.ask(events.TokenRequest{UserID: "v"})
+	require.Equal(t, events.CodeUnknownUser, code, "forgetting does not wait for Mesh")
+	h.eventually(func() bool { return len(h.requests("b")) > 2 }, "it is not tried again")
+	require.Len(t, h.grants("v"), 1)
+	require.Contains(t, o.ok("grants", "show", h.grants("v")[0].ID), "removal at Mesh")
+	h.stack.Mesh.ClearFaults(fault...)
+	require.Equal(t, events.ReasonRemoved, h.event(events.TokenRemoval, "v").Data.Reason)
+	require.Equal(t, meshsim.DeadByRemoval, h.chain("b").DeadBecause)
+	h.eventually(func() bool { return len(h.grants("u"))+len(h.grants("v")) == 0 }, "documents remain")
 }
 
 // A user who connects again while accounts are being removed at Mesh keeps what is
@@ -131,6 +141,9 @@ func TestNothingIsRemovedAtMeshOfAUserWhoIsBack(t *testing.T) {
 	again := h.issue("coinbase", "a", "b")
 	h.disconnect("u", "", "")
 	<-removals
+	h.event(events.TokenRevoked, "u")
+	_, code, _ := h.ask(events.TokenRequest{UserID: "u"})
+	require.Equal(t, events.CodeUnknownUser, code, "nothing is given out while Mesh hangs")
 	h.publishConnected("u", again, time.Now())
 	h.nth(events.TokenStored, "u", 2)
 	close(goOn)
@@ -138,7 +151,7 @@ func TestNothingIsRemovedAtMeshOfAUserWhoIsBack(t *testing.T) {
 	w.stop()
 	require.Empty(t, removals)
 	require.Len(t, h.grants("u"), 1)
-	require.Empty(t, h.eventsOf(events.TokenRevoked, "u"))
+	require.Nil(t, h.grants("u")[0].Removal)
 	require.Empty(t, h.chain("b").DeadBecause)
 }
 

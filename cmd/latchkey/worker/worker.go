@@ -224,10 +224,7 @@ func (w *worker) assemble(ctx context.Context) error {
 	w.audit = AuditLog(cfg, w.js, cfg.Worker.ID, w.now, w.db, w.log, w.reg)
 	connector := &handlers.Connector{
 		Store: w.db, Envelope: env, Settler: settler, Dispatcher: dispatcher, EraseCopies: dead.Erase, Audit: w.audit,
-		Remember: cfg.Retention.Revocations, Log: w.log,
-	}
-	if cfg.Mesh.RemoveOnDisconnect {
-		connector.Remove = w.mesh.Remove
+		Remember: cfg.Retention.Revocations, RemoveAtMesh: cfg.Mesh.RemoveOnDisconnect, Log: w.log,
 	}
 	r := refresher.New(refresher.Deps{
 		Store: w.db, Envelope: env, JetStream: w.js, Mesh: w.mesh, Settler: settler, Dispatcher: dispatcher, Subjects: w.subj,

@@ -80,6 +80,7 @@ const meanings = {
   "token.expiring": "ends soon.",
   "token.expired": "ended. Please connect again.",
   "token.revoked": "forgotten.",
+  "token.removal": "removed at Mesh, or not: see the reason.",
 };
 
 // listen shows what Latchkey says about this user while the page is open.

@@ -1,0 +1,225 @@
+package refresher_test
+
+import (
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/latchkey/latchkey/cmd/sandbox/meshsim"
+	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/handlers"
+	"github.com/latchkey/latchkey/refresher"
+	"github.com/latchkey/latchkey/store"
+)
+
+// remover is Mesh as far as removals go: it answers one after the other, and the last
+// for ever.
+type remover struct {
+	mu      sync.Mutex
+	answers []string // "status body"; "" closes the connection
+	asked   []string // access tokens
+	before  func()   // an answer
+}
+
+func (m *remover) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	var in struct{ AuthToken, Type string }
+	_ = json.NewDecoder(r.Body).Decode(&in)
+	m.mu.Lock()
+	m.asked = append(m.asked, in.AuthToken)
+	answer := m.answers[0]
+	if len(m.answers) > 1 {
+		m.answers = m.answers[1:]
+	}
+	m.mu.Unlock()
+	if m.before != nil {
+		m.before()
+	}
+	status, body, _ := strings.Cut(answer, " ")
+	code := map[string]int{"200": 200, "204": 204, "302": 302, "400": 400, "401": 401, "403": 403, "404": 404, "409": 409, "429": 429, "451": 451, "500": 500, "503": 503}[status]
+	if r.Method != http.MethodDelete || r.URL.Path != "/api/v1/account" || in.Type != "coinbase" || code == 0 {
+		panic(http.ErrAbortHandler)
+	}
+	w.WriteHeader(code)
+	_, _ = w.Write([]byte(body))
+}
+
+func (m *remover) calls() []string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return append([]string(nil), m.asked...)
+}
+
+func named(n int) (accounts []meshsim.Account) {
+	for i := range n {
+		accounts = append(accounts, meshsim.Account{ID: string(rune('a' + i)), Name: "Account"})
+	}
+	return accounts
+}
+
+// removing is a worker with a grant of some accounts that was just disconnected.
+func removing(t *testing.T, mesh *remover, accounts int, change ...func(*store.Grant)) (r *rig, w *worker, c *handlers.Connector, g *store.Grant) {
+	t.Helper()
+	r = newRig(t)
+	server := httptest.NewServer(mesh)
+	t.Cleanup(server.Close)
+	w = r.worker("w", func(d *refresher.Deps) {
+		d.Mesh = refresher.NewMesh(refresher.MeshOptions{URL: server.URL, Timeout: patience, Now: r.clock.Now})
+	})
+	g = r.connect(w, meshsim.ConnectSpec{Accounts: named(accounts)}, change...)
+	c = &handlers.Connector{Store: w.store, Envelope: w.envelope, Settler: w.settler, Dispatcher: w.dispatcher, RemoveAtMesh: true, Remember: time.Hour, Log: r.log}
+	require.NoError(t, c.Disconnect(t.Context(), store.Scope{User: "user"}, r.clock.Now()))
+	r.sent()
+	return r, w, c, g
+}
+
+// untilGone has the removals tried when they are due until the record is gone, and
+// returns how long that took.
+func untilGone(r *rig, w *worker, id string) time.Duration {
+	r.t.Helper()
+	began := r.clock.Now()
+	for range 300 {
+		require.NoError(r.t, w.reconciler.Removals(r.t.Context()))
+		r.sent()
+		g, err := w.store.Get(r.t.Context(), id)
+		if err != nil {
+			require.ErrorIs(r.t, err, store.ErrNotFound)
+			return r.clock.Now().Sub(began)
+		}
+		require.True(r.t, g.Removal.Due.After(r.clock.Now()))
+		r.clock.advance(g.Removal.Due.Sub(r.clock.Now()) + time.Millisecond)
+	}
+	require.FailNow(r.t, "a removal without end")
+	return 0
+}
+
+func TestRemovalsAtMeshEnd(t *testing.T) {
+	long := func(g *store.Grant) { g.Access = nil } // no end is known
+	ended := func(g *store.Grant) { end := g.ConnectedAt; g.Access.ExpiresAt = &end }
+	for name, c := range map[string]struct {
+		answers []string
+		change  func(*store.Grant)
+		reason  events.Reason
+		calls   int // 0: many
+		least   time.Duration
+		most    time.Duration
+	}{
+		"ok":                        {[]string{`200 {"status":"ok"}`}, long, events.ReasonRemoved, 1, 0, 0},
+		"404":                       {[]string{`404 nothing`}, long, events.ReasonRemoved, 1, 0, 0},
+		"no content":                {[]string{`204`}, long, events.ReasonRemoved, 1, 0, 0},
+		"not found":                 {[]string{`200 {"status":"notFound"}`}, long, events.ReasonRemoved, 1, 0, 0},
+		"failures in a 200":         {[]string{`200 {"status":"serverFailure"}`, `200 {"status":"locked"}`, `200 {"status":"what"}`, `200 {}`, `200 <html>`, `200 {"status":"ok"}`}, long, events.ReasonRemoved, 6, time.Second, time.Hour},
+		"failures":                  {[]string{`500 {"status":"ok"}`, `503 {"status":"notFound"}`, `429 {"status":"ok"}`, `302 {"status":"ok"}`, ``, `400 {"status":"badRequest"}`, `404`}, long, events.ReasonRemoved, 7, time.Second, time.Hour},
+		"away for days":             {[]string{``}, long, events.ReasonRemovalTimedOut, 0, 7 * 24 * time.Hour, 8 * 24 * time.Hour},
+		"away, and the token ends":  {[]string{`500`}, ended, events.ReasonRemovalTimedOut, 0, 7 * 24 * time.Hour, 8 * 24 * time.Hour},
+		"refused":                   {[]string{`401`}, long, events.ReasonRemovalRefused, 0, 24 * time.Hour, 36 * time.Hour},
+		"refused in a 200":          {[]string{`200 {"status":"permissionDenied"}`}, long, events.ReasonRemovalRefused, 0, 24 * time.Hour, 36 * time.Hour},
+		"for legal reasons":         {[]string{`451`}, long, events.ReasonRemovalRefused, 0, 24 * time.Hour, 36 * time.Hour},
+		"refused after its end":     {[]string{`401`}, ended, events.ReasonRemovalRefused, 1, 0, 0},
+		"bad request after its end": {[]string{`500`, `400 {"status":"badRequest","message":"Unauthorized token"}`}, ended, events.ReasonRemovalRefused, 2, 0, time.Hour},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			mesh := &remover{answers: c.answers}
+			r, w, _, g := removing(t, mesh, 1, c.change)
+			require.Equal(t, []string{"token.revoked: disconnected"}, r.told("user"), "erased first")
+			require.Empty(t, mesh.calls())
+			kept := r.get(w, g.ID)
+			require.Equal(t, store.Revoked, kept.State)
+			set, err := w.Tokens(t.Context(), kept)
+			require.NoError(t, err)
+			require.True(t, set.RefreshToken.Empty() && set.TradeToken.Empty() && set.Origin == "", "more is kept than a removal takes")
+			require.Empty(t, kept.BrokerName+kept.Accounts[0].Name)
+
+			took := untilGone(r, w, g.ID)
+			require.Equal(t, []string{"token.revoked: disconnected", "token.removal: " + string(c.reason)}, r.told("user"))
+			require.True(t, c.least <= took && took <= max(c.most, time.Millisecond), took)
+			if c.calls > 0 {
+				require.Len(t, mesh.calls(), c.calls)
+			}
+			require.Less(t, len(mesh.calls()), 80)
+		})
+	}
+}
+
+// TestARemovalNamesTheAccountsThatItIsTrueOf, and asks for none twice.
+func TestARemovalNamesTheAccountsThatItIsTrueOf(t *testing.T) {
+	t.Parallel()
+	mesh := &remover{answers: []string{`200 {"status":"ok"}`, `401`}}
+	r, w, _, g := removing(t, mesh, 2)
+	untilGone(r, w, g.ID)
+	require.Equal(t, []string{"token.revoked: disconnected", "token.removal: removed", "token.removal: removal_refused"}, r.told("user"))
+	var named []string
+	for _, m := range r.messages(r.subjects.LifecycleStream(), ">")[1:] {
+		e, err := events.DecodeLifecycle(m.Data)
+		require.NoError(t, err)
+		require.Len(t, e.Data.Accounts, 1)
+		named = append(named, e.Data.Accounts[0].AccountID)
+	}
+	require.ElementsMatch(t, g.AccountIDs(), named)
+	calls := mesh.calls()
+	require.NotContains(t, calls[1:], calls[0])
+}
+
+// TestWhatIsConnectedAgainIsNotRemoved: neither before the first try nor between two,
+// by the same grant or by another one of the user.
+func TestWhatIsConnectedAgainIsNotRemoved(t *testing.T) {
+	t.Parallel()
+	mesh := &remover{answers: []string{`500`}}
+	r, w, c, g := removing(t, mesh, 2)
+	require.NoError(t, w.reconciler.Removals(t.Context()))
+	require.Len(t, mesh.calls(), 2)
+	r.clock.advance(time.Hour)
+	in, err := events.DecodeConnected([]byte(`{"userId":"user","payload":{"accessToken":{"brokerType":"Coinbase","brokerName":"C","accountTokens":[
+		{"account":{"accountId":"` + g.Accounts[0].ID + `"},"accessToken":"new-a","refreshToken":"new-r"}]}}}`))
+	require.NoError(t, err)
+	require.NoError(t, c.Connect(t.Context(), in, r.clock.Now()))
+	require.NoError(t, w.reconciler.Removals(t.Context()))
+	require.Len(t, mesh.calls(), 3, "only the other account's")
+	kept := r.get(w, g.ID)
+	require.Equal(t, []string{g.Accounts[1].ID}, kept.AccountIDs())
+	r.clock.advance(time.Hour)
+
+	// And while a call of another account is under way.
+	mesh.before = func() {
+		in, err := events.DecodeConnected([]byte(`{"userId":"user","payload":{"delayedAuth":{"brokerType":"coinbase","refreshToken":"later"}}}`))
+		require.NoError(t, err)
+		require.NoError(t, c.Connect(t.Context(), in, r.clock.Now()))
+	}
+	require.NoError(t, w.reconciler.Removals(t.Context()))
+	require.Len(t, mesh.calls(), 4)
+	r.clock.advance(6 * time.Hour)
+	require.NoError(t, w.reconciler.Removals(t.Context()))
+	require.Len(t, mesh.calls(), 4, "it may be that account")
+	_, err = w.store.Get(t.Context(), g.ID)
+	require.ErrorIs(t, err, store.ErrNotFound)
+}
+
+// TestARemovalOutlivesKMS: the erasure does not wait for KMS, and no key that a
+// removal needs is pruned.
+func TestARemovalOutlivesKMS(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	first := r.worker("first")
+	g := r.connect(first, meshsim.ConnectSpec{})
+	r.kmsURL = "http://127.0.0.1:1"
+	cut := r.worker("cut")
+	c := &handlers.Connector{Store: cut.store, Envelope: cut.envelope, Settler: cut.settler, Dispatcher: cut.dispatcher, RemoveAtMesh: true, Remember: time.Hour, Log: r.log}
+	require.NoError(t, c.Disconnect(t.Context(), store.Scope{User: "user"}, r.clock.Now()))
+	kept := r.get(cut, g.ID)
+	require.Equal(t, store.Revoked, kept.State)
+	require.Error(t, cut.reconciler.Removals(t.Context()))
+	uses, err := cut.store.KeyUses(t.Context(), kept.Sealed.KeyID)
+	require.NoError(t, err)
+	require.NotEmpty(t, uses)
+	r.clock.advance(5 * time.Minute)
+	require.NoError(t, first.reconciler.Removals(t.Context()), "the simulated institution removes it")
+	_, err = first.store.Get(t.Context(), g.ID)
+	require.ErrorIs(t, err, store.ErrNotFound)
+	require.Equal(t, []string{"token.revoked: disconnected", "token.removal: removed"}, r.told("user"))
+}
