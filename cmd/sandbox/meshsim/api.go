@@ -192,24 +192,29 @@ func (s *Server) opened(w http.ResponseWriter, r *http.Request) (c Chain, acc Ac
 		tell(w, badRequest("authToken and type are required"))
 		return Chain{}, Account{}, false
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	at, known := s.book.access[FingerprintOf(q.AuthToken)]
-	if known {
-		c = *s.book.chains[at.chain-1]
-		token := c.Access[at.index]
-		n := slices.IndexFunc(c.Accounts, func(a Account) bool { return a.ID == token.AccountID || token.AccountID == "" })
-		valid, _ := token.state(s.cfg.Clock())
-		if n >= 0 {
-			acc = c.Accounts[n]
-			handle := s.tokenID(&c, acc)
-			given = (valid || c.Alive() && handle != nil && handle.Equal(q.AuthToken)) && c.BrokerType == q.Type
-		}
-	}
-	if !given {
+	if c, acc, given = s.open(q); !given {
 		tell(w, problem(http.StatusUnauthorized))
 	}
 	return c, acc, given
+}
+
+func (s *Server) open(q holdingsRequest) (c Chain, acc Account, given bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	at, known := s.book.access[FingerprintOf(q.AuthToken)]
+	if !known {
+		return Chain{}, Account{}, false
+	}
+	c = *s.book.chains[at.chain-1]
+	token := c.Access[at.index]
+	n := slices.IndexFunc(c.Accounts, func(a Account) bool { return a.ID == token.AccountID || token.AccountID == "" })
+	if n < 0 || c.BrokerType != q.Type {
+		return Chain{}, Account{}, false
+	}
+	acc = c.Accounts[n]
+	valid, _ := token.state(s.cfg.Clock())
+	handle := s.tokenID(&c, acc)
+	return c, acc, valid || c.Alive() && handle != nil && handle.Equal(q.AuthToken)
 }
 
 // result is the envelope of the answers that are no refresh.
