@@ -48,13 +48,13 @@ func readAsyncAPI(t *testing.T) (text string, doc asyncAPI) {
 func TestAsyncAPIHasTheSubjects(t *testing.T) {
 	_, doc := readAsyncAPI(t)
 	var s events.Subjects
-	want := []string{s.Connected(), s.Disconnected(), s.TokenGetAll(), s.TokenKeys()}
+	want := []string{s.Connected(), s.Disconnected(), s.TokenGetAll(), s.TokenMFAAll(), s.TokenKeys()}
 	for _, kind := range events.LifecycleKinds {
 		want = append(want, s.LifecycleAll(kind))
 	}
 	var got []string
 	for name, channel := range doc.Channels {
-		if name == "tokenReply" || name == "keysReply" { // an inbox has no address of its own
+		if name == "tokenReply" || name == "mfaReply" || name == "keysReply" { // an inbox has no address of its own
 			require.Empty(t, channel.Address)
 			continue
 		}
@@ -79,13 +79,16 @@ func TestAsyncAPIHasTheMessages(t *testing.T) {
 		names = append(names, message.Name)
 	}
 	slices.Sort(names)
-	want := append([]string{events.IntegrationConnected, events.IntegrationDisconnected, events.TokenGetName, events.TokenGetName + " reply", events.TokenGetName + " refusal", "token.keys", "token.keys reply"}, events.LifecycleKinds...)
+	want := append([]string{events.IntegrationConnected, events.IntegrationDisconnected, events.TokenGetName, events.TokenGetName + " reply", events.TokenGetName + " refusal", "token.keys", "token.keys reply", events.TokenMFAName, events.TokenMFAName + " reply", events.TokenMFAName + " refusal"}, events.LifecycleKinds...)
 	require.ElementsMatch(t, want, slices.Compact(names))
 
 	require.ElementsMatch(t, events.LifecycleKinds, doc.Components.Schemas["lifecycleEvent"].AllOf[1].Properties["type"].Enum)
 	refused := doc.Components.Schemas["refused"].Properties
 	require.ElementsMatch(t, slices.Collect(maps.Keys(events.CodeNumber)), refused["Nats-Service-Error"].Enum)
 	require.ElementsMatch(t, slices.Collect(maps.Values(events.CodeNumber)), refused["Nats-Service-Error-Code"].Enum)
+	refused = doc.Components.Schemas["mfaRefused"].Properties
+	require.ElementsMatch(t, slices.Collect(maps.Keys(events.MFACodeNumber)), refused["Nats-Service-Error"].Enum)
+	require.ElementsMatch(t, slices.Collect(maps.Values(events.MFACodeNumber)), refused["Nats-Service-Error-Code"].Enum)
 }
 
 // TestContractsHoldInTheirOwnTools has AsyncAPI's parser read asyncapi.yaml and

@@ -14,6 +14,7 @@ import (
 // decoders are all that read what others send, by message.
 var decoders = map[string]func([]byte) error{
 	"connected":     func(b []byte) error { _, err := events.DecodeConnected(b); return err },
+	"mfa request":   func(b []byte) error { _, err := events.DecodeMFARequest(b); return err },
 	"disconnected":  func(b []byte) error { _, err := events.DecodeDisconnected(b); return err },
 	"refresh due":   func(b []byte) error { _, err := events.DecodeRefreshDue(b); return err },
 	"token request": func(b []byte) error { _, err := events.DecodeTokenRequest(b); return err },
@@ -67,6 +68,7 @@ const (
 	everythingBody   = `{"userId": "user-1", "everything": true}`
 	refreshDueBody   = `{"grantId": "g1", "brokerType": "coinbase", "version": 3, "dueAt": "2031-05-06T07:08:09.25Z"}`
 	tokenRequestBody = `{"userId": "user-1", "brokerType": "coinbase", "accountId": "acc-1", "minTTLSeconds": 60}`
+	mfaRequestBody   = `{"userId": "user-1", "grantId": "g1", "code": "246810", "version": 3}`
 	sealToBody       = `{"userId": "user-1", "sealTo": {"kty": "EC", "crv": "P-256", "x": "` + keyX + `", "y": "` + keyY + `", "kid": "k", "use": "enc", "alg": "ECDH-ES+A256KW"}}`
 	tokenKeysBody    = `{"keys": [{"kty": "EC", "crv": "P-256", "x": "` + keyX + `", "y": "` + keyY + `", "kid": "` + keyID + `", "use": "enc", "alg": "ECDH-ES+A256KW"}]}`
 	sealedBody       = `{"sealed": "rt-1"}`
@@ -95,6 +97,7 @@ func validBodies(t testing.TB) map[string][]string {
 			cloudEvent(t, events.IntegrationDisconnected, disconnectedBody, nil),
 			cloudEvent64(t, events.IntegrationDisconnected, disconnectedBody),
 		},
+		"mfa request":   {mfaRequestBody},
 		"refresh due":   {refreshDueBody},
 		"token request": {tokenRequestBody, sealToBody},
 		"token keys":    {tokenKeysBody},

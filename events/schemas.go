@@ -16,6 +16,8 @@ const (
 	SchemaTokenRequest = "token.get.request.json"
 	SchemaTokenReply   = "token.get.reply.json"
 	SchemaTokenKeys    = "token.keys.reply.json"
+	SchemaMFARequest   = "token.mfa.request.json"
+	SchemaMFAReply     = "token.mfa.reply.json"
 )
 
 // Schemas holds the JSON Schemas (draft 2020-12) of the messages that cross

@@ -22,7 +22,7 @@ func schemas(t testing.TB) map[string]*jsonschema.Schema {
 	names, err := fs.Glob(events.Schemas(), "*")
 	require.NoError(t, err)
 	require.ElementsMatch(t, []string{
-		events.SchemaConnected, events.SchemaDisconnected, events.SchemaLifecycle, events.SchemaTokenRequest, events.SchemaTokenReply, events.SchemaTokenKeys,
+		events.SchemaConnected, events.SchemaDisconnected, events.SchemaLifecycle, events.SchemaTokenRequest, events.SchemaTokenReply, events.SchemaTokenKeys, events.SchemaMFARequest, events.SchemaMFAReply,
 	}, names)
 	compiler := jsonschema.NewCompiler()
 	compiler.AssertFormat()
@@ -55,6 +55,7 @@ var decoderOf = map[string]string{
 	events.SchemaDisconnected: "disconnected",
 	events.SchemaTokenRequest: "token request",
 	events.SchemaTokenReply:   "token reply",
+	events.SchemaMFARequest:   "mfa request",
 }
 
 func TestSchemasAcceptTheExamples(t *testing.T) {
@@ -74,6 +75,8 @@ func TestSchemasAcceptTheExamples(t *testing.T) {
 		{events.SchemaTokenRequest, sealToBody},
 		{events.SchemaTokenReply, sealedBody},
 		{events.SchemaTokenKeys, tokenKeysBody},
+		{events.SchemaMFARequest, mfaRequestBody},
+		{events.SchemaMFAReply, `{"grantId":"g1","version":3,"expiresAt":"2031-05-06T07:08:09Z"}`},
 	} {
 		require.NoError(t, validate(t, all[more.schema], []byte(more.body)), more.body)
 	}
@@ -118,6 +121,7 @@ func TestSchemasAndDecodersAgree(t *testing.T) {
 		events.SchemaConnected:    {accessTokenForm, delayedAuthForm},
 		events.SchemaDisconnected: {disconnectedBody, everythingBody},
 		events.SchemaTokenRequest: {tokenRequestBody, sealToBody},
+		events.SchemaMFARequest:   {mfaRequestBody},
 	} {
 		for _, body := range bodies {
 			var template any

@@ -80,6 +80,14 @@ func (s Subjects) TokenGet(userID string) string {
 // TokenGetAll matches the requests for every user.
 func (s Subjects) TokenGetAll() string { return s.subject("token.get.*") }
 
+// TokenMFA is the subject that takes a code of a user.
+func (s Subjects) TokenMFA(userID string) string {
+	return s.subject("token.mfa." + EncodeUserID(userID))
+}
+
+// TokenMFAAll matches the codes of every user.
+func (s Subjects) TokenMFAAll() string { return s.subject("token.mfa.*") }
+
 // TokenKeys is where the keys that publishers seal to are asked for.
 func (s Subjects) TokenKeys() string { return s.subject("token.keys") }
 

@@ -1,6 +1,7 @@
 package handlers
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -26,7 +27,7 @@ func (t *TokenService) receive(req micro.Request) {
 	a := &answer{TokenService: t, req: req}
 	a.limit.begin(t.cfg.Timeout)
 	defer a.caught()
-	a.ctx, a.end = t.startSpan(&a.limit, req)
+	a.ctx, a.end = t.startSpan(&a.limit, req, events.TokenGetName, t.subjects.TokenGetAll())
 	a.record.Caller = t.callerOf(req)
 	if !t.inboxes.Take(req.Reply()) {
 		a.unanswerable()
@@ -236,7 +237,7 @@ func (t *TokenService) refuse(req micro.Request, refusal *refusal) error {
 		short.Message, short.Unavailable = "no token can be given, for too many accounts to name them; narrow the request by brokerType or accountId", nil
 		body, _ = json.Marshal(&short)
 	}
-	return t.respond(req, body, nats.Header{micro.ErrorHeader: {refusal.Code}, micro.ErrorCodeHeader: {events.CodeNumber[refusal.Code]}})
+	return t.respond(req, body, nats.Header{micro.ErrorHeader: {refusal.Code}, micro.ErrorCodeHeader: {cmp.Or(events.CodeNumber[refusal.Code], events.MFACodeNumber[refusal.Code])}})
 }
 
 // refusal is the body of an error answer.

@@ -32,6 +32,7 @@ type TokenService struct {
 	log       *zap.Logger
 	requests  *prometheus.CounterVec
 	handed    prometheus.Counter // of requests, those that were
+	codes     *prometheus.CounterVec
 	// Audit and Tracer are set before Start.
 	Audit  TokenAudit
 	Tracer tracing.Tracer
@@ -67,7 +68,10 @@ func NewTokenService(s *store.Store, r *refresher.Refresher, subjects events.Sub
 	t.inboxes.complaints.Interval = time.Minute
 	t.uses = newUses(s.Used, log)
 	t.handed = t.requests.WithLabelValues(codeOK)
-	reg.MustRegister(t.requests)
+	t.codes = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: "latchkey", Name: "mfa_codes_total", Help: "Codes of users for refreshes that wait for one, by the code of the answer.",
+	}, []string{"code"})
+	reg.MustRegister(t.requests, t.codes)
 	return t
 }
 
@@ -118,6 +122,10 @@ func (t *TokenService) Start(nc *nats.Conn) error {
 	}
 	if err == nil {
 		err = t.addKeys(service)
+	}
+	if err == nil {
+		err = service.AddEndpoint("mfa", micro.HandlerFunc(t.receiveMFA), micro.WithEndpointSubject(t.subjects.TokenMFAAll()),
+			micro.WithEndpointMetadata(map[string]string{"request": "events.MFARequest", "reply": "events.MFAReply"}))
 	}
 	if err == nil {
 		err = nc.FlushTimeout(flushTimeout) // from here on the server knows

@@ -35,13 +35,13 @@ func (r *Router) startSpan(ctx context.Context, route Route, d *delivery) (_ con
 
 // startSpan begins the span of a token request. Its subject names a user, and
 // is not told.
-func (t *TokenService) startSpan(ctx context.Context, req micro.Request) (_ context.Context, end func(code string)) {
+func (t *TokenService) startSpan(ctx context.Context, req micro.Request, name, subject string) (_ context.Context, end func(code string)) {
 	ctx = tracing.FromHeader(req.Headers()).Continue(ctx)
 	if !t.Tracer.On() {
 		return ctx, func(string) {}
 	}
-	ctx, span := t.Tracer.Start(ctx, "token.get", trace.SpanKindServer,
-		trace.WithAttributes(tracing.Messaging("process", t.subjects.TokenGetAll())...))
+	ctx, span := t.Tracer.Start(ctx, name, trace.SpanKindServer,
+		trace.WithAttributes(tracing.Messaging("process", subject)...))
 	return ctx, func(code string) {
 		span.SetAttributes(tracing.Outcome(code))
 		if code == events.CodeBusy || code == events.CodeInternal {

@@ -59,6 +59,10 @@ type Failure struct {
 	Reason events.Reason
 	// RetryAfter is how long Mesh asks to wait; 0: it did not say.
 	RetryAfter time.Duration
+	// Interim, with MustAct, is the access token with which the user's code completes
+	// the refresh, and InterimFor how long that lasts; 0: it is not stated.
+	Interim    secret.Text
+	InterimFor time.Duration
 	// Detail names the statuses that led here.
 	Detail string
 	// Err is the transport's error, if it came to that.

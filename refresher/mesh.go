@@ -58,6 +58,8 @@ type RefreshRequest struct {
 	// AccessToken goes along for brokers that need it.
 	AccessToken secret.Text
 	TradeToken  secret.Text
+	// MFACode is the user's, which completes a refresh that was answered mfaRequired.
+	MFACode secret.Text
 	// NotAfter is until when, by the wall clock, the request may be sent. Zero:
 	// whenever.
 	NotAfter time.Time
@@ -69,6 +71,7 @@ type refreshBody struct {
 	CreateNewRefreshToken bool   `json:"createNewRefreshToken,omitempty"`
 	AccessToken           string `json:"accessToken,omitempty"`
 	TradeToken            string `json:"tradeToken,omitempty"`
+	MFACode               string `json:"mfaCode,omitempty"`
 }
 
 type refreshAnswer struct {
@@ -102,7 +105,7 @@ func (m *Mesh) Refresh(ctx context.Context, r RefreshRequest) (answer Answer, er
 	defer func() { endRefresh(span, err) }()
 	reply, sent, err := m.call(ctx, http.MethodPost, "/api/v1/token/refresh", refreshBody{
 		Type: r.BrokerType, RefreshToken: r.RefreshToken.Reveal(), CreateNewRefreshToken: r.CreateNewRefreshToken,
-		AccessToken: r.AccessToken.Reveal(), TradeToken: r.TradeToken.Reveal(),
+		AccessToken: r.AccessToken.Reveal(), TradeToken: r.TradeToken.Reveal(), MFACode: r.MFACode.Reveal(),
 	}, r.NotAfter)
 	if errors.Is(err, errTooLate) {
 		return Answer{}, &Failure{Class: uncalled, Detail: "not sent", Err: err}
@@ -120,6 +123,9 @@ func (m *Mesh) Refresh(ctx context.Context, r RefreshRequest) (answer Answer, er
 		in = refreshAnswer{}
 	}
 	if f := classify(reply.status, readable, in); f != nil {
+		if f.Class == MustAct {
+			f.Interim, f.InterimFor = in.interim(r.AccessToken)
+		}
 		if f.Class == RateLimited || f.Class == Transient {
 			f.RetryAfter = retryAfter(reply.header, m.now())
 		}

@@ -80,6 +80,9 @@ func (p Policy) untilTheEnd(g *store.Grant) *store.Due {
 		end = g.Refresh
 	}
 	if end == nil || end.ExpiresAt == nil {
+		if g.MFA != nil && g.Access == nil { // nothing is served, and nothing follows it
+			return due(g.MFA.Until, store.Expire)
+		}
 		return nil
 	}
 	if g.Warned == "" && g.State == store.Active {

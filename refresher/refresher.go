@@ -16,6 +16,7 @@ import (
 
 	"github.com/latchkey/latchkey/config"
 	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/events/secret"
 	"github.com/latchkey/latchkey/events/tracing"
 	"github.com/latchkey/latchkey/store"
 	"github.com/latchkey/latchkey/store/audit"
@@ -248,7 +249,7 @@ func (r *Refresher) refresh(ctx context.Context, m events.RefreshDue, user strin
 		done(idle)
 		return r.unopened(ctx, g, opened)
 	}
-	return r.call(ctx, g, tokens, sealer, done)
+	return r.call(ctx, g, tokens, secret.Text{}, sealer, done)
 }
 
 // sealer returns what a grant's answer will be sealed with. The user may be empty.
@@ -264,8 +265,9 @@ func (r *Refresher) sealer(ctx context.Context, grantID, user string) (envelope.
 }
 
 // call spends the refresh token. From here on nothing is given up for the
-// sake of ctx: the answer is kept even while the process shuts down.
-func (r *Refresher) call(ctx context.Context, g *store.Grant, tokens store.TokenSet, sealer envelope.Sealer, done func(*Failure)) (*store.Grant, error) {
+// sake of ctx: the answer is kept even while the process shuts down. A code completes
+// a refresh that waits for it.
+func (r *Refresher) call(ctx context.Context, g *store.Grant, tokens store.TokenSet, code secret.Text, sealer envelope.Sealer, done func(*Failure)) (*store.Grant, error) {
 	ctx = context.WithoutCancel(ctx)
 	sent := r.now()
 	request := RefreshRequest{
@@ -275,6 +277,9 @@ func (r *Refresher) call(ctx context.Context, g *store.Grant, tokens store.Token
 	request.CreateNewRefreshToken = r.settler.Policy.RenewsAt(g, sent)
 	if (r.sendAccess[events.BrokerKey(g.BrokerType)] || g.SendAccess) && len(tokens.Accounts) > 0 {
 		request.AccessToken = tokens.Accounts[0].AccessToken
+	}
+	if !code.Empty() {
+		request.MFACode, request.AccessToken = code, tokens.Interim
 	}
 	r.record(audit.Opened, audit.OutcomeRefresh, g)
 	answer, err := r.mesh.Refresh(ctx, request)
@@ -286,6 +291,12 @@ func (r *Refresher) call(ctx context.Context, g *store.Grant, tokens store.Token
 			return nil, r.tooLate(ctx, g)
 		}
 		r.metrics.call(g.BrokerType, r.now().Sub(sent), f)
+		switch {
+		case !f.Interim.Empty():
+			return r.awaitCode(ctx, g, tokens, f, !code.Empty(), sealer)
+		case !code.Empty():
+			return r.codeFailed(ctx, g, f)
+		}
 		return r.failed(ctx, g, f)
 	}
 	done(nil)

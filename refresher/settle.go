@@ -70,6 +70,7 @@ func (s Settler) Answered(g *store.Grant, tokens store.TokenSet, a Answer, renew
 	g.State, g.Reason, g.PurgeAt = store.Active, "", nil
 	g.Tries, g.Waits, g.Unknown, g.Warned = 0, 0, nil, ""
 	g.Lease = nil
+	g.MFA, tokens.Interim = nil, secret.Text{}
 	s.Schedule(g, s.Policy.Next(g))
 	if err := s.Announce(g, events.TokenRefreshed, ""); err != nil {
 		return tokens, err
@@ -161,7 +162,7 @@ func (s Settler) Failed(g *store.Grant, f *Failure) error {
 		if err := s.Announce(g, events.TokenExpiring, f.Reason); err != nil {
 			return err
 		}
-		if g.Access == nil && (g.Refresh == nil || g.Refresh.ExpiresAt == nil) {
+		if g.MFA == nil && g.Access == nil && (g.Refresh == nil || g.Refresh.ExpiresAt == nil) {
 			return s.Expire(g, f.Reason) // nothing that could still be served
 		}
 		s.Schedule(g, s.Policy.Next(g))
@@ -260,6 +261,7 @@ func (s Settler) Expire(g *store.Grant, reason events.Reason) error {
 	}
 	purge := store.Milli(s.Now().Add(s.Retention))
 	g.State, g.Reason, g.PurgeAt, g.Lease = store.Expired, reason, &purge, nil
+	g.MFA = nil
 	s.Schedule(g, nil)
 	return s.Announce(g, events.TokenExpired, reason)
 }

@@ -73,6 +73,8 @@ type Grant struct {
 	// SendAccess: a refresh without the access token was refused as a bad
 	// request, so the access token goes along from now on.
 	SendAccess bool `bson:"sendAccess,omitempty"`
+	// MFA is set while a refresh waits for a code of the user.
+	MFA *MFA `bson:"mfa,omitempty"`
 	// Warned is the reason of the last token.expiring of this version.
 	Warned events.Reason `bson:"warned,omitempty"`
 
@@ -141,6 +143,15 @@ func (l *Life) Tenth(ahead time.Duration) time.Duration {
 		return 0
 	}
 	return min(ahead, max(l.ExpiresAt.Sub(l.Since), 0)/10)
+}
+
+// MFA is a refresh that the institution has answered with a demand for a code. The
+// interim access token that completes it is in the token set.
+type MFA struct {
+	// Until is when the interim access token ends, or is taken to have ended.
+	Until time.Time `bson:"until"`
+	// Refused counts codes that were not taken.
+	Refused int `bson:"refused,omitempty"`
 }
 
 // Action is what is to be done with a grant at its due time.
@@ -253,7 +264,7 @@ func (g *Grant) Clone() *Grant {
 	c := *g
 	c.Accounts = slices.Clone(g.Accounts)
 	c.Access, c.Refresh = clonePtr(g.Access), clonePtr(g.Refresh)
-	c.Due, c.Lease, c.Removal = clonePtr(g.Due), clonePtr(g.Lease), clonePtr(g.Removal)
+	c.Due, c.Lease, c.Removal, c.MFA = clonePtr(g.Due), clonePtr(g.Lease), clonePtr(g.Removal), clonePtr(g.MFA)
 	if g.Outbox != nil {
 		c.Outbox = clonePtr(g.Outbox)
 		c.Outbox.Events = slices.Clone(g.Outbox.Events)

@@ -20,6 +20,9 @@ type TokenSet struct {
 	// RefreshToken is the one the accounts share. Empty: there is none.
 	RefreshToken secret.Text
 	TradeToken   secret.Text
+	// Interim is the access token with which the user's code completes a refresh. It
+	// is handed out to nobody.
+	Interim secret.Text
 	// Origin is the hash of the refresh token with which the grant was
 	// connected: a connect that brings it again is a repetition.
 	Origin string
@@ -63,6 +66,7 @@ type plainSet struct {
 	RefreshToken string         `json:"r,omitempty"`
 	TradeToken   string         `json:"t,omitempty"`
 	Origin       string         `json:"o,omitempty"`
+	Interim      string         `json:"n,omitempty"`
 }
 
 type plainAccount struct {
@@ -72,7 +76,7 @@ type plainAccount struct {
 }
 
 func (t TokenSet) plain() plainSet {
-	p := plainSet{Accounts: make([]plainAccount, len(t.Accounts)), RefreshToken: t.RefreshToken.Reveal(), TradeToken: t.TradeToken.Reveal(), Origin: t.Origin}
+	p := plainSet{Accounts: make([]plainAccount, len(t.Accounts)), RefreshToken: t.RefreshToken.Reveal(), TradeToken: t.TradeToken.Reveal(), Origin: t.Origin, Interim: t.Interim.Reveal()}
 	for i, a := range t.Accounts {
 		p.Accounts[i] = plainAccount{a.AccountID, a.AccessToken.Reveal(), a.TokenID.Reveal()}
 	}

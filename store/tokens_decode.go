@@ -27,6 +27,8 @@ func decodeTokens(plain []byte) (t TokenSet, ok bool) {
 			t.RefreshToken = secret.New(r.text())
 		case "t":
 			t.TradeToken = secret.New(r.text())
+		case "n":
+			t.Interim = secret.New(r.text())
 		case "o":
 			t.Origin = r.text()
 		default:

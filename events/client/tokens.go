@@ -72,6 +72,36 @@ func (c *Client) Tokens(ctx context.Context, in events.TokenRequest) (events.Tok
 	return reply, nil
 }
 
+// CompleteMFA brings the code for which a grant's refresh waits. It is asked once: a
+// code that may have been presented is not presented again. A refusal is a *RefusedError;
+// after events.CodeBusy ask for tokens before another try.
+func (c *Client) CompleteMFA(ctx context.Context, in events.MFARequest) (events.MFAReply, error) {
+	body, err := in.Encode()
+	if err != nil {
+		return events.MFAReply{}, err
+	}
+	if _, err := events.DecodeMFARequest(body); err != nil {
+		return events.MFAReply{}, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, DefaultTimeout)
+	defer cancel()
+	var reply events.MFAReply
+	msg, err := c.nc.RequestWithContext(ctx, c.subjects.TokenMFA(in.UserID), body)
+	if err == nil {
+		err = refusalIn(msg)
+	}
+	if err == nil {
+		err = json.Unmarshal(msg.Data, &reply)
+	}
+	if errors.Is(err, nats.ErrNoResponders) {
+		err = ErrNoWorker
+	}
+	if err != nil {
+		return events.MFAReply{}, fmt.Errorf("completing a refresh with a code: %w", err)
+	}
+	return reply, nil
+}
+
 // refusalIn returns the *RefusedError that a reply is, if it is one.
 func refusalIn(msg *nats.Msg) error {
 	code := msg.Header.Get(micro.ErrorHeader)

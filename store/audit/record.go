@@ -26,6 +26,9 @@ const (
 	// token.revoked, or retention, or drop.
 	Erased Action = "erased"
 
+	// Presented: a user's code was brought for a refresh that waits for one. Outcome is
+	// the code of the answer.
+	Presented Action = "presented"
 	// Operated: somebody acted on the operator's page. Outcome tells what was
 	// done and what became of it.
 	Operated Action = "operated"

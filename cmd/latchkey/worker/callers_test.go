@@ -172,7 +172,7 @@ func (c *callers) operator(args ...string) string {
 var (
 	temptingToPublish = []string{
 		"integration.connected", "integration.disconnected", "token.keys", "token.get.alice", "token.get.bob%2E1", "token.get.carol", "token.get.Alice",
-		"token.get", "token.get.alice.x", "token.stored.alice", "token.expired.alice", "token.revoked.alice",
+		"token.get", "token.get.alice.x", "token.mfa.alice", "token.mfa.carol", "token.stored.alice", "token.expired.alice", "token.revoked.alice",
 		"refresh.due", "refresh.urgent", "refresh.schedule.g", "latchkey.recovery.g", "latchkey.deadletter.x", "latchkey.audit.x", "latchkey.canary",
 		"$JS.API.INFO", "$JS.API.STREAM.NAMES", "$JS.API.STREAM.LIST",
 		"$JS.API.STREAM.INFO.LATCHKEY_INTEGRATION", "$JS.API.STREAM.MSG.GET.LATCHKEY_INTEGRATION", "$JS.API.DIRECT.GET.LATCHKEY_INTEGRATION",
@@ -188,7 +188,7 @@ var (
 		"_INBOX_operator.x", "other",
 	}
 	temptingToHear = []string{
-		">", "*", "*.*", "*.*.*", "token.>", "token.*.*", "token.get.>", "token.get.*", "token.get.alice", "token.get.carol", "token.keys", "token.stored.*",
+		">", "*", "*.*", "*.*.*", "token.>", "token.*.*", "token.get.>", "token.get.*", "token.get.alice", "token.get.carol", "token.mfa.*", "token.mfa.alice", "token.keys", "token.stored.*",
 		"integration.>", "integration.*", "integration.connected", "integration.disconnected", "refresh.>", "refresh.due", "latchkey.>", "latchkey.audit.>",
 		"$JS.>", "$JS.API.>", "$JS.ACK.>", "$SYS.>", "$SRV.>", "$SRV.PING", "_INBOX.>", "_INBOX_latchkey.>", "_INBOX_publisher.>", "_INBOX_reader.>", "_INBOX_observer.>",
 		"_INBOX_operator.>", "_INBOX_*.>", "_R_.>", "*.>", "other",
@@ -208,7 +208,7 @@ func (c *callers) nobodyDoesWhatTheyMayNot() {
 	// must not depend on those files alone.
 	only := map[string][]string{
 		"publisher": {"integration.connected", "integration.disconnected", "token.keys"},
-		"reader":    {"token.get.alice", "token.get.bob%2E1"},
+		"reader":    {"token.get.alice", "token.get.bob%2E1", "token.mfa.alice"},
 		"observer":  {},
 		"operator": {"integration.connected", "integration.disconnected", "refresh.due", "refresh.urgent", "latchkey.recovery.g", "token.get.alice",
 			"token.get.bob%2E1", "token.get.carol", "token.get.Alice", "latchkey.audit.x",

@@ -260,14 +260,15 @@ func TestServiceIsDiscovered(t *testing.T) {
 	require.Equal(t, name, ping.Name)
 	var info micro.Info
 	discover("INFO", &info)
-	require.Len(t, info.Endpoints, 2)
+	require.Len(t, info.Endpoints, 3)
 	require.Equal(t, h.subjects.TokenGetAll(), info.Endpoints[0].Subject)
 	require.Equal(t, h.subjects.TokenKeys(), info.Endpoints[1].Subject)
+	require.Equal(t, h.subjects.TokenMFAAll(), info.Endpoints[2].Subject)
 	require.NotEmpty(t, info.Metadata["worker"])
 	h.eventually(func() bool {
 		var stats micro.Stats
 		discover("STATS", &stats)
-		return len(stats.Endpoints) == 2 && stats.Endpoints[0].NumRequests == 1
+		return len(stats.Endpoints) == 3 && stats.Endpoints[0].NumRequests == 1
 	}, "the request is not counted")
 }
 

@@ -1,0 +1,144 @@
+package handlers
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+
+	"github.com/nats-io/nats.go/micro"
+	"go.uber.org/zap"
+
+	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/events/tracing"
+	"github.com/latchkey/latchkey/refresher"
+	"github.com/latchkey/latchkey/store"
+	"github.com/latchkey/latchkey/store/audit"
+)
+
+// forCodes is what requests wait for that bring a user's code.
+const forCodes = "codes"
+
+// receiveMFA takes a user's code for a refresh that waits for it. Only that a code was
+// presented, and what came of it, is recorded anywhere.
+func (t *TokenService) receiveMFA(req micro.Request) {
+	record := audit.Record{Action: audit.Presented, Caller: t.callerOf(req)}
+	if !t.inboxes.Take(req.Reply()) {
+		clear(req.Data())
+		record.Outcome = codeBadReply
+		t.Audit.Log.Add(record)
+		t.noInbox(events.TokenMFAName)
+		return
+	}
+	caller := askerOf(req)
+	if !t.places.take(forCodes, caller, maxWaiting) {
+		clear(req.Data())
+		t.answerMFA(req, record, nil, refuse(events.CodeBusy, "too many requests wait; the code was not presented"))
+		return
+	}
+	t.atWork.Go(func() {
+		defer t.places.free(forCodes, caller)
+		ctx, cancel := context.WithTimeout(context.Background(), t.cfg.Timeout)
+		defer cancel()
+		ctx, end := t.startSpan(ctx, req, events.TokenMFAName, t.subjects.TokenMFAAll())
+		body, err := t.completeMFA(ctx, req, &record)
+		end(t.answerMFA(req, record, body, err))
+	})
+}
+
+// completeMFA presents the code in a request.
+func (t *TokenService) completeMFA(ctx context.Context, req micro.Request, record *audit.Record) (body []byte, err error) {
+	defer panicked(&err)
+	defer clear(req.Data())
+	user, err := events.DecodeUserID(userIn(req.Subject()))
+	if err != nil {
+		return nil, refuse(events.CodeBadRequest, err.Error())
+	}
+	record.User = user
+	in, err := events.DecodeMFARequest(req.Data())
+	if err != nil {
+		return nil, refuse(events.CodeBadRequest, err.Error())
+	}
+	if user != in.UserID {
+		return nil, refuse(events.CodeForbidden, "the subject is another user's than userId")
+	}
+	g, err := t.store.Get(ctx, in.GrantID)
+	if errors.Is(err, store.ErrNotFound) || err == nil && (g.UserID != user || g.State == store.Revoked) {
+		return nil, refuse(events.CodeUnknownUser, "the user has no such grant")
+	}
+	if err != nil {
+		return nil, err
+	}
+	record.Grants = auditGrant(g)
+	if in.Version != 0 && in.Version != g.Version {
+		return nil, refuse(events.CodeOtherVersion, "the grant has changed since the code was asked for")
+	}
+	done, err := t.refresher.Complete(ctx, g, in.Code)
+	t.grants.changed(user) // its event may be on the way still
+	if err != nil {
+		return nil, mfaRefusal(err)
+	}
+	reply := events.MFAReply{GrantID: g.ID}
+	if done != nil {
+		reply.Version = done.Version
+		if done.Access != nil {
+			reply.ExpiresAt = done.Access.ExpiresAt
+		}
+	}
+	body, err = json.Marshal(reply)
+	if err != nil {
+		return nil, fmt.Errorf("encoding a reply to a code: %w", err)
+	}
+	return body, nil
+}
+
+// mfaRefusal says what an error means for the user.
+func mfaRefusal(err error) error {
+	var later *refresher.LaterError
+	var failed *refresher.Failure
+	switch {
+	case errors.Is(err, refresher.ErrNoStep):
+		return refuse(events.CodeNotPending, "no refresh of the grant waits for a code")
+	case errors.Is(err, refresher.ErrCodeLate):
+		return refuse(events.CodeLate, "the code comes too late; the user has to connect again")
+	case errors.Is(err, refresher.ErrCodeRefused):
+		return refuse(events.CodeRefused, "the institution does not take the code; see whether the grant still waits for one")
+	case errors.Is(err, store.ErrStale), errors.Is(err, store.ErrNotFound):
+		return refuse(events.CodeOtherVersion, "the grant has changed meanwhile")
+	case errors.As(err, &later):
+		busy := refuse(events.CodeBusy, "no refresh may start at the broker now; the code was not presented")
+		busy.RetryAfterSeconds = max(int64(math.Ceil(later.After.Seconds())), soon)
+		return busy
+	case errors.As(err, &failed):
+		return refuse(events.CodeBusy, "there was no answer that decides; ask for tokens before presenting the code again")
+	}
+	return err
+}
+
+// answerMFA answers a request with a code, and returns what its span says.
+func (t *TokenService) answerMFA(req micro.Request, record audit.Record, body []byte, err error) string {
+	code := codeOK
+	if err != nil {
+		var refusal *refusal
+		switch {
+		case errors.As(err, &refusal):
+		case outage(err) || errors.Is(err, refresher.ErrStopping):
+			refusal = refuse(events.CodeBusy, "what the worker depends on is away; the code was not presented")
+		default:
+			t.log.Error("a request with a code failed", zap.Error(err))
+			refusal = refuse(events.CodeInternal, "see the worker's log")
+		}
+		code = refusal.Code
+		err = t.refuse(req, refusal)
+	} else {
+		err = t.respond(req, body, nil)
+	}
+	record.Outcome = code
+	t.Audit.Log.Add(record)
+	t.codes.WithLabelValues(code).Inc()
+	if err != nil {
+		tracing.Log(context.Background(), t.log).Warn("a reply to a request with a code could not be sent", zap.Error(err))
+	}
+	return code
+}

@@ -1,0 +1,186 @@
+package refresher
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/latchkey/latchkey/events/secret"
+	"github.com/latchkey/latchkey/events/tracing"
+	"github.com/latchkey/latchkey/store"
+	"github.com/latchkey/latchkey/store/envelope"
+)
+
+// An institution may answer a refresh with a demand for a code that it sends to the
+// user, and with an interim access token (@meshconnect/node-api 2.0.28:
+// BrokerRefreshTokenResponse with status mfaRequired). The refresh is completed by a
+// second request with both. The code comes by a request of whoever knows the user; it
+// is neither stored nor logged.
+
+const (
+	// interimFor is for how long a code is taken where Mesh does not state the life of
+	// the interim access token. Mesh decides; this is when nobody asks it any more.
+	interimFor = time.Hour
+	// maxCodes bounds how many codes an institution refuses before no more are
+	// presented: it locks those out who guess.
+	maxCodes = 5
+	// maxInterim bounds an interim access token, which is stored beside the others.
+	maxInterim = 64 << 10
+)
+
+var (
+	// ErrNoStep: no refresh of the grant waits for a code.
+	ErrNoStep = errors.New("no refresh of the grant waits for a code")
+	// ErrCodeLate: the time in which the code could be presented is over.
+	ErrCodeLate = errors.New("the code comes too late")
+	// ErrCodeRefused: the institution did not take the code. Unless too many were
+	// refused, another may be presented.
+	ErrCodeRefused = errors.New("the institution does not take the code")
+)
+
+// interim returns the access token of an answer that demands a code, and how long it
+// lasts. presented is none.
+func (in refreshAnswer) interim(presented secret.Text) (secret.Text, time.Duration) {
+	if in.Content == nil {
+		return secret.Text{}, 0
+	}
+	found := []secret.Text{}
+	for _, t := range in.Content.BrokerAccountTokens {
+		found = append(found, t.AccessToken)
+	}
+	for _, token := range append(found, in.Content.AccessToken) {
+		if !token.Empty() && !token.Equal(presented) && len(token.Reveal()) <= maxInterim {
+			return token, in.Content.ExpiresInSeconds.Duration()
+		}
+	}
+	return secret.Text{}, 0
+}
+
+// Complete completes a refresh of a grant with a code of its user. It returns the grant
+// as it then is; nil: the answer is kept, and on its way into the database. The errors are
+// ErrNoStep, ErrCodeLate, ErrCodeRefused, those of Now, and a *Failure that says nothing
+// about the code.
+func (r *Refresher) Complete(ctx context.Context, g *store.Grant, code secret.Text) (*store.Grant, error) {
+	r.underWay.Add(1)
+	defer r.underWay.Done()
+	if g.State != store.MustAct || g.MFA == nil {
+		return nil, ErrNoStep
+	}
+	if !r.now().Before(g.MFA.Until) {
+		return nil, ErrCodeLate
+	}
+	done, err := r.queue.Enter(ctx, g.BrokerType, Urgency{}) // a person is waiting
+	if err != nil {
+		return nil, err
+	}
+	idle := &Failure{Class: uncalled, Detail: "no call was made"}
+	sealer, err := r.sealer(ctx, g.ID, g.UserID)
+	if err != nil {
+		done(idle)
+		return nil, err
+	}
+	now := r.now()
+	leased, takenOver, err := r.store.Acquire(ctx, store.LeaseRequest{
+		GrantID: g.ID, Version: g.Version, Owner: r.workerID + "/" + r.newID(), Now: now.Add(-r.skew), Until: now.Add(r.lease),
+	})
+	if err != nil {
+		done(idle)
+		return nil, err
+	}
+	if takenOver && leased.Unknown == nil {
+		at := store.Milli(now)
+		leased.Unknown = &at
+	}
+	tokens, opened := store.OpenTokens(ctx, r.envelope, leased.Sealed, leased.Binding())
+	if takenOver || leased.Unknown != nil || leased.Applied < leased.Epoch-1 {
+		current, ours, err := r.settleEarlier(ctx, leased)
+		if err != nil || !ours {
+			done(idle)
+			if err == nil {
+				err = store.ErrStale
+			}
+			return nil, err
+		}
+		leased = current
+	}
+	if opened == nil && tokens.Interim.Empty() {
+		opened = ErrNoStep
+	}
+	if opened != nil {
+		done(idle)
+		next := leased.Clone()
+		next.Lease = nil
+		if _, err := r.commitState(ctx, leased, next); err != nil {
+			return nil, errors.Join(opened, err)
+		}
+		return nil, opened
+	}
+	return r.call(ctx, leased, tokens, code, sealer, done)
+}
+
+// awaitCode keeps the interim access token of an answer that demands a code, sealed, and
+// announces that the user must act. coded: a code had been presented, which was
+// not taken.
+func (r *Refresher) awaitCode(ctx context.Context, g *store.Grant, tokens store.TokenSet, f *Failure, coded bool, sealer envelope.Sealer) (*store.Grant, error) {
+	next := g.Clone()
+	now := store.Milli(r.now())
+	life := f.InterimFor
+	if life <= 0 {
+		life = interimFor
+	}
+	next.MFA = &store.MFA{Until: now.Add(life)}
+	if coded && g.MFA != nil {
+		next.MFA.Refused = g.MFA.Refused + 1
+	}
+	next.Version++
+	tokens = cloneTokens(tokens)
+	tokens.Interim = f.Interim
+	next.Sealed = store.SealTokens(sealer, tokens, next.Binding())
+	if err := r.settler.Failed(next, f); err != nil {
+		return nil, err
+	}
+	err := r.store.Save(ctx, next)
+	if errors.Is(err, store.ErrConflict) { // the grant is another: this answer says no more than that the user must act
+		plain := *f
+		plain.Interim = secret.Text{}
+		return r.failed(ctx, g, &plain)
+	}
+	if err != nil {
+		return nil, err
+	}
+	tracing.Log(ctx, r.log).Warn("a refresh waits for a code of the user", zap.String("grant", g.ID), zap.String("broker", g.BrokerType), zap.Int64("version", next.Version))
+	r.sendState(ctx, g, next)
+	if coded {
+		return next, ErrCodeRefused
+	}
+	return next, nil
+}
+
+// codeFailed stores what became of a code that brought no tokens. What Mesh says about
+// the token then is said about the code: the grant stays as it is.
+func (r *Refresher) codeFailed(ctx context.Context, g *store.Grant, f *Failure) (*store.Grant, error) {
+	tracing.Log(ctx, r.log).Warn("a code did not complete a refresh", zap.String("grant", g.ID), zap.String("broker", g.BrokerType), zap.String("class", string(f.Class)),
+		zap.Bool("ambiguous", f.Ambiguous), zap.String("detail", f.Detail), zap.NamedError("cause", f.Err))
+	refused := f.Class == MustAct || f.Class == Dead || f.Class == BadRequest
+	next := g.Clone()
+	next.Lease = nil
+	if f.Ambiguous && next.Unknown == nil {
+		now := store.Milli(r.now())
+		next.Unknown = &now
+	}
+	if refused && next.MFA != nil {
+		if next.MFA.Refused++; next.MFA.Refused >= maxCodes {
+			next.MFA = nil
+		}
+	}
+	saved, err := r.commitState(ctx, g, next)
+	if err != nil {
+		return nil, err
+	}
+	if refused {
+		return saved, ErrCodeRefused
+	}
+	return saved, f
+}
