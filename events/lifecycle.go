@@ -43,6 +43,9 @@ const (
 	ReasonDisconnected Reason = "disconnected"
 	// ReasonReplaced: every account of the grant was connected anew elsewhere.
 	ReasonReplaced Reason = "replaced"
+	// ReasonMoved: another user, or the same one at another broker, connected with
+	// the refresh token of the grant since.
+	ReasonMoved Reason = "moved"
 	// ReasonRemoved: Mesh has removed what was disconnected, or does not know it.
 	ReasonRemoved Reason = "removed"
 	// ReasonRemovalRefused: Mesh refuses to remove what was disconnected, as a rule

@@ -15,7 +15,7 @@ import (
 var reasons = []events.Reason{
 	events.ReasonNoRefreshToken, events.ReasonRefreshTokenExpired, events.ReasonMFARequired, events.ReasonRejected,
 	events.ReasonNotFound, events.ReasonBadRequest, events.ReasonRefreshFailing, events.ReasonOutcomeLost,
-	events.ReasonUnreadable, events.ReasonRefreshTokenExpiring, events.ReasonDisconnected, events.ReasonReplaced,
+	events.ReasonUnreadable, events.ReasonRefreshTokenExpiring, events.ReasonDisconnected, events.ReasonReplaced, events.ReasonMoved,
 	events.ReasonRemoved, events.ReasonRemovalRefused, events.ReasonRemovalTimedOut, events.ReasonNoAccessToken,
 }
 

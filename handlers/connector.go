@@ -18,16 +18,19 @@ import (
 )
 
 // Connector turns payloads into grants, and keeps every account in exactly one
-// grant of its user: the one that was connected last.
+// grant of its user, the one that was connected last, and every refresh token in
+// exactly one grant of all users.
 //
 // It needs no transaction. A new grant is written first and the user's grants
 // are sorted out after that, so that of two workers who write at once at least
 // one sees both; the order that decides is the same for all.
 type Connector struct {
-	Store      *store.Store
-	Envelope   *envelope.Envelope
-	Settler    refresher.Settler
-	Dispatcher *refresher.Dispatcher
+	Store    *store.Store
+	Envelope *envelope.Envelope
+	// Fingerprints keep up the chains of grants.
+	Fingerprints *store.Fingerprints
+	Settler      refresher.Settler
+	Dispatcher   *refresher.Dispatcher
 	// RemoveAtMesh: what is disconnected is to be removed at Mesh too.
 	RemoveAtMesh bool
 	// EraseCopies erases what lies elsewhere of what was disconnected; nil:
@@ -45,18 +48,18 @@ type Connector struct {
 // nothing. After an error the message has to come again.
 func (c *Connector) Connect(ctx context.Context, in events.Connected, at time.Time) error {
 	at = store.Milli(at)
-	sealer, err := c.Envelope.Sealer(ctx, in.UserID)
+	with, err := c.Fingerprints.Sealer(ctx, in.UserID)
 	if err != nil {
 		return err
 	}
 	candidates := grantsOf(in, at)
 	for _, candidate := range candidates {
-		known, err := c.put(ctx, candidate, sealer)
+		seen, err := c.put(ctx, candidate, with)
 		if err != nil {
 			return err
 		}
-		if known != nil && len(candidates) == 1 {
-			return c.resolve(ctx, in.UserID, known)
+		if seen != nil && len(candidates) == 1 {
+			return c.resolve(ctx, in.UserID, seen)
 		}
 	}
 	return c.Resolve(ctx, in.UserID)
@@ -108,7 +111,9 @@ func grantsOf(in events.Connected, at time.Time) []candidate {
 			}})
 		}
 	}
-	if d := in.Payload.DelayedAuth; d != nil {
+	if d := in.Payload.DelayedAuth; d != nil && !slices.ContainsFunc(out, func(c candidate) bool {
+		return events.SameBroker(c.grant.BrokerType, d.BrokerType) && c.tokens.RefreshToken.Equal(d.RefreshToken)
+	}) {
 		out = append(out, candidate{
 			&store.Grant{
 				ID:     store.DelayedGrantID(in.UserID, d.BrokerType, d.RefreshToken.Reveal()),
@@ -190,10 +195,10 @@ func lost(g *store.Grant, known []*store.Grant, revoked map[string]time.Time) []
 	var out []string
 	for _, a := range g.Accounts {
 		at, ok := revoked[a.ID]
-		gone := ok && !g.ConnectedAt.After(at)
+		gone := ok && !g.Given(a.ID).After(at)
 		for _, other := range known {
 			gone = gone || other.ID != g.ID && events.SameBroker(other.BrokerType, g.BrokerType) && other.State != store.Revoked &&
-				other.Account(a.ID) != nil && newer(other, g)
+				other.Account(a.ID) != nil && newerFor(a.ID, other, g)
 		}
 		if gone {
 			out = append(out, a.ID)
@@ -211,18 +216,37 @@ func newer(a, b *store.Grant) bool {
 	return a.ID > b.ID
 }
 
-// Resolve takes from each grant of a user the accounts that are no longer its
-// own. It may run at any time, on any worker.
+// newerFor orders the grants that have an account by the time when the user gave it.
+func newerFor(accountID string, a, b *store.Grant) bool {
+	if at, bt := a.Given(accountID), b.Given(accountID); !at.Equal(bt) {
+		return at.After(bt)
+	}
+	return a.ID > b.ID
+}
+
+// Resolve makes one of grants that hold one refresh token, and takes from each
+// grant of a user the accounts that are no longer its own. It may run at any time,
+// on any worker. The error is a *store.LeasedError where something has to wait for
+// the end of a refresh; all else is done.
 func (c *Connector) Resolve(ctx context.Context, userID string) error {
-	known, err := c.Store.ByUser(ctx, userID)
+	seen, err := c.look(ctx, userID)
 	if err != nil {
 		return err
 	}
-	return c.resolve(ctx, userID, known)
+	return c.resolve(ctx, userID, seen)
 }
 
-func (c *Connector) resolve(ctx context.Context, userID string, known []*store.Grant) error {
-	for _, g := range known {
+func (c *Connector) resolve(ctx context.Context, userID string, seen *seen) error {
+	changed, err := c.contest(ctx, seen)
+	var waits *store.LeasedError
+	switch {
+	case changed && err == nil, errors.Is(err, store.ErrConflict), errors.Is(err, store.ErrNotFound):
+		return c.Resolve(ctx, userID)
+	case err != nil && !errors.As(err, &waits):
+		return err
+	}
+	contested := err
+	for _, g := range seen.known {
 		if g.State == store.Revoked {
 			continue
 		}
@@ -230,7 +254,7 @@ func (c *Connector) resolve(ctx context.Context, userID string, known []*store.G
 		if err != nil {
 			return err
 		}
-		gone := lost(g, known, revoked)
+		gone := lost(g, seen.known, revoked)
 		switch {
 		case len(gone) == 0:
 			continue
@@ -247,12 +271,12 @@ func (c *Connector) resolve(ctx context.Context, userID string, known []*store.G
 			return err
 		}
 	}
-	return nil
+	return contested
 }
 
 func reasonFor(g *store.Grant, revoked map[string]time.Time) events.Reason {
-	for _, at := range revoked {
-		if !g.ConnectedAt.After(at) {
+	for account, at := range revoked {
+		if !g.Given(account).After(at) {
 			return events.ReasonDisconnected
 		}
 	}
@@ -264,7 +288,7 @@ func reasonFor(g *store.Grant, revoked map[string]time.Time) events.Reason {
 func (c *Connector) revoke(ctx context.Context, g *store.Grant, reason events.Reason) error {
 	next := g.Clone()
 	next.State, next.Reason = store.Revoked, reason
-	next.Sealed, next.Lease, next.PurgeAt = envelope.Blob{}, nil, nil
+	next.Sealed, next.Chain, next.Lease, next.PurgeAt = envelope.Blob{}, nil, nil, nil
 	c.Settler.Schedule(next, nil)
 	if err := c.Settler.Announce(next, events.TokenRevoked, reason); err != nil {
 		return err
@@ -284,7 +308,7 @@ func (c *Connector) revoke(ctx context.Context, g *store.Grant, reason events.Re
 // trim takes some accounts out of a grant. A refresh under way is not
 // disturbed: its answer is applied to what remains.
 func (c *Connector) trim(ctx context.Context, g *store.Grant, gone []string, reason events.Reason) error {
-	sealer, err := c.Envelope.Sealer(ctx, g.UserID)
+	with, err := c.Fingerprints.Sealer(ctx, g.UserID)
 	if err != nil {
 		return err
 	}
@@ -295,7 +319,7 @@ func (c *Connector) trim(ctx context.Context, g *store.Grant, gone []string, rea
 	case err == nil:
 		tokens.Accounts = slices.DeleteFunc(tokens.Accounts, func(a store.AccountToken) bool { return slices.Contains(gone, a.AccountID) })
 		next.Version++
-		next.Sealed = store.SealTokens(sealer, tokens, next.Binding())
+		with.SealTo(next, tokens, c.Settler.Now(), false)
 	case !errors.Is(err, envelope.ErrSealed): // what opens for nobody can stay as it is
 		return fmt.Errorf("taking accounts out of a grant: %w", err)
 	}
@@ -322,7 +346,8 @@ func (c *Connector) Disconnect(ctx context.Context, scope store.Scope, at time.T
 	if err := c.Store.Revoke(ctx, scope, at, c.Settler.Now().Add(c.Remember)); err != nil {
 		return err
 	}
-	if err := c.Resolve(ctx, scope.User); err != nil {
+	var leased *store.LeasedError // of another matter, which a connect waits for
+	if err := c.Resolve(ctx, scope.User); err != nil && !errors.As(err, &leased) {
 		return err
 	}
 	if scope.Broker == "" && scope.Account == "" {

@@ -15,15 +15,15 @@ import (
 	"github.com/latchkey/latchkey/store/envelope"
 )
 
-// put stores a candidate, unless what is known is as new. It may return the
-// user's grants, as they were read after that.
-func (c *Connector) put(ctx context.Context, in candidate, sealer envelope.Sealer) ([]*store.Grant, error) {
+// put stores a candidate, unless what is known is as new. It may return what was
+// seen of the user's grants after that.
+func (c *Connector) put(ctx context.Context, in candidate, with store.TokenSealer) (*seen, error) {
 	// Most connects bring what is new. Where an earlier release may have the grant
 	// under an id of its own, look first.
 	if in.formerID(in.grant.BrokerType) == in.grant.ID {
-		known, err := c.insert(ctx, in, sealer, nil)
+		seen, err := c.insert(ctx, in, with, nil)
 		if !errors.Is(err, store.ErrConflict) {
-			return known, err
+			return seen, err
 		}
 	}
 	for {
@@ -39,44 +39,90 @@ func (c *Connector) put(ctx context.Context, in candidate, sealer envelope.Seale
 			return nil, nil
 		}
 		stored := slices.DeleteFunc(slices.Clone(known), func(g *store.Grant) bool { return !in.is(g) })
-		for _, g := range stored {
-			if !in.grant.ConnectedAt.After(g.ConnectedAt) {
-				return nil, nil // the same again, or older
-			}
-			if repeated, err := c.repeats(ctx, in, g); repeated || err != nil {
-				return nil, err
+		if slices.ContainsFunc(stored, func(g *store.Grant) bool { return !in.grant.ConnectedAt.After(g.ConnectedAt) }) {
+			return nil, nil // the same again, or older
+		}
+		var after *seen
+		done, err := c.repeated(ctx, in, stored, with)
+		if err == nil && !done {
+			if before := in.place(stored); before != nil {
+				err = c.takeOver(ctx, in, before, with)
+			} else if err = c.replaceDelayed(ctx, stored); err == nil {
+				after, err = c.insert(ctx, in, with, stored)
 			}
 		}
-		before := in.place(stored)
-		if before == nil {
-			err := c.replaceDelayed(ctx, stored)
-			if err == nil {
-				known, err = c.insert(ctx, in, sealer, stored)
-			}
-			if errors.Is(err, store.ErrConflict) || errors.Is(err, store.ErrNotFound) {
-				continue
-			}
-			return known, err
-		}
-		next := *in.grant
-		next.ID = before.ID
-		next.Version, next.Rev, next.Epoch, next.Applied, next.Outbox = before.Version, before.Rev, before.Epoch, before.Epoch, before.Outbox
-		if err := c.prepare(&next, in.tokens, sealer); err != nil {
-			return nil, err
-		}
-		err = c.Store.Save(ctx, &next)
-		if errors.Is(err, store.ErrConflict) {
+		if errors.Is(err, store.ErrConflict) || errors.Is(err, store.ErrNotFound) {
 			continue
 		}
-		if err != nil {
-			return nil, err
-		}
-		if before.Removal != nil {
-			tracing.Log(ctx, c.Log).Info("a removal at Mesh is dropped: the user has connected again", zap.String("grant", next.ID), zap.String("broker", next.BrokerType))
-		}
-		c.stored(ctx, &next)
-		return nil, nil
+		return after, err
 	}
+}
+
+// repeated handles a connect that claims to be newer than what is stored, but
+// whose refresh token a grant of the same accounts has at hand, or had: the event
+// was published again without its connectedAt, or the institution gives the
+// same token at each login. A token that was replaced must not come back. false: it is
+// another token, or the grant is no longer refreshed.
+func (c *Connector) repeated(ctx context.Context, in candidate, stored []*store.Grant, with store.TokenSealer) (done bool, err error) {
+	token := with.Key.Of(in.tokens.RefreshToken)
+	if token == "" {
+		return false, nil
+	}
+	for _, g := range stored {
+		if g.State == store.Revoked {
+			continue
+		}
+		tokens, err := store.OpenTokens(ctx, c.Envelope, g.Sealed, g.Binding())
+		if errors.Is(err, envelope.ErrSealed) {
+			continue // what can't be read is better replaced
+		}
+		if err != nil {
+			return false, err
+		}
+		chain := g.Chained(with.Key, tokens)
+		switch {
+		case chain.Spent(token) != nil:
+			c.Log.Warn("a connect was published again after its refresh token was replaced, and is passed over", zap.String("grant", g.ID))
+			return true, nil
+		case chain.Head() == token && g.State == store.Active:
+			next, told := c.joined(g, &tokens, in.grant, in.tokens, false)
+			return true, c.saveJoined(ctx, g, next, tokens, with, told)
+		}
+	}
+	return false, nil
+}
+
+// takeOver replaces a grant by a candidate. An answer to a refresh under way no
+// longer counts, but where it replaces the refresh token that the connect brought
+// too.
+func (c *Connector) takeOver(ctx context.Context, in candidate, before *store.Grant, with store.TokenSealer) error {
+	next := *in.grant
+	next.ID = before.ID
+	next.Version, next.Rev, next.Epoch, next.Applied, next.Outbox = before.Version, before.Rev, before.Epoch, before.Epoch, before.Outbox
+	next.Chain = before.Chain
+	if next.Chain == nil || next.Chain.Key != with.Key.ID {
+		next.Chain = nil
+		if tokens, err := store.OpenTokens(ctx, c.Envelope, before.Sealed, before.Binding()); err == nil {
+			next.Chain = before.Chained(with.Key, tokens)
+		}
+	}
+	if next.Chain.Head() == with.Key.Of(in.tokens.RefreshToken) {
+		next.Applied = before.Applied
+	}
+	if err := c.prepare(&next, in.tokens, with); err != nil {
+		return err
+	}
+	if err := c.Store.Save(ctx, &next); err != nil {
+		return err
+	}
+	if before.Removal != nil {
+		tracing.Log(ctx, c.Log).Info("a removal at Mesh is dropped: the user has connected again", zap.String("grant", next.ID), zap.String("broker", next.BrokerType))
+	}
+	seen, err := c.look(ctx, next.UserID)
+	if err == nil && !seen.contested(&next) { // else Resolve tells what comes of it
+		c.stored(ctx, &next)
+	}
+	return err
 }
 
 // place returns the grant whose document a candidate takes over, of those that are
@@ -111,26 +157,26 @@ func (c *Connector) replaceDelayed(ctx context.Context, grants []*store.Grant) e
 // is taken back before anything is told of it. ErrConflict: there is such a
 // grant, perhaps under an id of an earlier release; replaced are those of which
 // the caller knows.
-func (c *Connector) insert(ctx context.Context, in candidate, sealer envelope.Sealer, replaced []*store.Grant) ([]*store.Grant, error) {
+func (c *Connector) insert(ctx context.Context, in candidate, with store.TokenSealer, replaced []*store.Grant) (*seen, error) {
 	revoked, err := c.revoked(ctx, in.grant)
 	if err != nil || superseded(in.grant, nil, revoked) {
 		return nil, err
 	}
 	next := *in.grant
-	if err := c.prepare(&next, in.tokens, sealer); err != nil {
+	if err := c.prepare(&next, in.tokens, with); err != nil {
 		return nil, err
 	}
 	if err := c.Store.Insert(ctx, &next); err != nil {
 		return nil, err
 	}
-	known, err := c.Store.ByUser(ctx, next.UserID)
+	seen, err := c.look(ctx, next.UserID)
 	if err != nil {
 		return nil, err
 	}
-	overlooked := slices.ContainsFunc(known, func(g *store.Grant) bool {
+	overlooked := slices.ContainsFunc(seen.known, func(g *store.Grant) bool {
 		return g.ID != next.ID && in.is(g) && !slices.ContainsFunc(replaced, func(r *store.Grant) bool { return r.ID == g.ID })
 	})
-	if overlooked || superseded(&next, known, revoked) {
+	if overlooked || superseded(&next, seen.known, revoked) {
 		err := c.Store.Delete(ctx, &next)
 		if errors.Is(err, store.ErrConflict) {
 			err = nil // somebody has sorted it out
@@ -140,21 +186,28 @@ func (c *Connector) insert(ctx context.Context, in candidate, sealer envelope.Se
 		}
 		return nil, err
 	}
-	c.stored(ctx, &next)
-	return known, nil
+	if !seen.contested(&next) { // else resolve tells what comes of it
+		c.stored(ctx, &next)
+	}
+	return seen, nil
 }
 
 // prepare makes the grant of a candidate what is to be written and told.
-func (c *Connector) prepare(next *store.Grant, tokens store.TokenSet, sealer envelope.Sealer) error {
+func (c *Connector) prepare(next *store.Grant, tokens store.TokenSet, with store.TokenSealer) error {
 	next.State = store.Active
 	next.Version++
-	next.Sealed = store.SealTokens(sealer, tokens, next.Binding())
+	with.SealTo(next, tokens, next.ConnectedAt, true)
+	c.schedule(next)
+	return c.Settler.Announce(next, events.TokenStored, "")
+}
+
+// schedule makes a grant due by its tokens.
+func (c *Connector) schedule(next *store.Grant) {
 	due := c.Settler.Policy.Next(next)
 	if now := store.Milli(c.Settler.Now()); due != nil && due.At.Before(now) {
 		due.At = now // nobody could do it earlier, so it is not late
 	}
 	c.Settler.Schedule(next, due)
-	return c.Settler.Announce(next, events.TokenStored, "")
 }
 
 // stored records a grant that was written, and announces it.
@@ -162,26 +215,4 @@ func (c *Connector) stored(ctx context.Context, g *store.Grant) {
 	c.Audit.Add(audit.Record{Action: audit.Sealed, Outcome: audit.OutcomeConnect, User: g.UserID, Grants: auditGrant(g)})
 	tracing.Log(ctx, c.Log).Info("stored", zap.String("grant", g.ID), zap.String("broker", g.BrokerType), zap.Int64("version", g.Version))
 	c.Dispatcher.Send(ctx, g)
-}
-
-// repeats reports whether a connect that claims to be newer brings the refresh
-// token with which a living grant was connected and which has been replaced
-// since: an event published again without its connectedAt. To take it would
-// mean to present a refresh token that is spent.
-func (c *Connector) repeats(ctx context.Context, in candidate, known *store.Grant) (bool, error) {
-	if known.State != store.Active || known.Refresh == nil {
-		return false, nil
-	}
-	tokens, err := store.OpenTokens(ctx, c.Envelope, known.Sealed, known.Binding())
-	if errors.Is(err, envelope.ErrSealed) {
-		return false, nil // what can't be read is better replaced
-	}
-	if err != nil {
-		return false, err
-	}
-	repeated := tokens.Repeats(in.tokens.RefreshToken)
-	if repeated {
-		c.Log.Warn("a connect was published again after its refresh token was replaced, and is passed over", zap.String("grant", known.ID))
-	}
-	return repeated, nil
 }

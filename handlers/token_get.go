@@ -285,7 +285,7 @@ func matching(g *store.Grant, in events.TokenRequest, all []*store.Grant) []stor
 		}
 		return slices.ContainsFunc(all, func(other *store.Grant) bool {
 			return other.ID != g.ID && other.State != store.Revoked && events.SameBroker(other.BrokerType, g.BrokerType) &&
-				other.Account(a.ID) != nil && newer(other, g)
+				other.Account(a.ID) != nil && newerFor(a.ID, other, g)
 		})
 	}
 	if !slices.ContainsFunc(accounts, passed) { // as nearly always: no copy is needed

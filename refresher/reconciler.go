@@ -34,6 +34,7 @@ type Reconciler struct {
 	unsentWalk, overdueWalk, purgeWalk, endingWalk, removalWalk walk
 
 	scheduleWalks map[string]*walk // by stream
+	chainWalks    map[string]*walk // by fingerprint key
 	endingMu      sync.Mutex       // held by whoever walks there
 	// more: the last pass left something undone for being too much.
 	more atomic.Bool
@@ -92,7 +93,7 @@ func (r *Reconciler) Pass(ctx context.Context) error {
 		return err // without streams nothing can be sent
 	}
 	var failed error
-	for _, step := range []func(context.Context) error{r.ending, r.unsent, r.unscheduled, r.overdue, r.purge} {
+	for _, step := range []func(context.Context) error{r.ending, r.unsent, r.unscheduled, r.overdue, r.purge, r.chains} {
 		failed = errors.Join(failed, r.bounded(ctx, step))
 	}
 	return failed

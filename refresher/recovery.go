@@ -43,6 +43,7 @@ type pending struct {
 	// id makes one of what is published several times. It is random: JetStream drops
 	// an entry whose id it has seen, so nobody may know it ahead.
 	id          string
+	grantID     string
 	answer      Answer
 	presented   secret.Text
 	connectedAt time.Time
@@ -108,6 +109,7 @@ func openEntry(ctx context.Context, e *envelope.Envelope, entry recoveryEntry, g
 		return pending{}, fmt.Errorf("decoding a recovery entry of grant %s: %w", g.ID, envelope.ErrSealed)
 	}
 	p := pending{
+		grantID: g.ID,
 		answer: Answer{
 			AccessToken: secret.New(plain.AccessToken), RefreshToken: secret.New(plain.RefreshToken),
 			ExpiresIn: plain.ExpiresIn, RefreshExpiresIn: plain.RefreshExpiresIn,
@@ -166,11 +168,11 @@ func (r *Refresher) recover(ctx context.Context, body []byte) (entry recoveryEnt
 	if err != nil {
 		return entry, err
 	}
-	sealer, err := r.envelope.Sealer(ctx, g.UserID)
+	with, err := r.prints.Sealer(ctx, g.UserID)
 	if err != nil {
 		return entry, err
 	}
-	g, err = r.apply(ctx, g, p, sealer)
+	g, err = r.apply(ctx, g, p, with)
 	if err != nil {
 		return entry, err
 	}

@@ -188,10 +188,22 @@ func TestRecoverPassesOver(t *testing.T) {
 	})
 	t.Run("a grant connected anew", func(t *testing.T) {
 		g, entry := rescued()
+		sealer, err := w.prints.Sealer(t.Context(), "user")
+		require.NoError(t, err)
 		g.ConnectedAt = g.ConnectedAt.Add(time.Second)
+		g.Chain = nil // of a grant that was erased in between
+		sealer.SealTo(g, store.TokenSet{RefreshToken: text("of another login")}, g.ConnectedAt, true)
 		require.NoError(t, w.store.Save(t.Context(), g))
 		require.NoError(t, w.Recover(t.Context(), entry))
 		require.Equal(t, int64(1), r.get(w, g.ID).Version)
+	})
+	t.Run("not a grant connected again with the token that was presented", func(t *testing.T) {
+		g, entry := rescued()
+		g.ConnectedAt = g.ConnectedAt.Add(time.Second)
+		require.NoError(t, w.store.Save(t.Context(), g))
+		require.NoError(t, w.Recover(t.Context(), entry))
+		require.Equal(t, int64(2), r.get(w, g.ID).Version)
+		r.soundTokens(w, g.ID)
 	})
 	t.Run("what can never be applied", func(t *testing.T) {
 		g, entry := rescued()

@@ -204,6 +204,8 @@ func TestMessagesThatCallNobodyDoNotHideFailures(t *testing.T) {
 
 func TestWithoutKMSNothingIsSpent(t *testing.T) {
 	r := newRig(t)
+	_, err := r.worker("maker").prints.Key(t.Context()) // under a data key of its own
+	require.NoError(t, err)
 	writer, w := r.worker("writer"), r.worker("a")
 	g := r.connect(writer, meshsim.ConnectSpec{})
 
@@ -213,7 +215,7 @@ func TestWithoutKMSNothingIsSpent(t *testing.T) {
 
 	r.kms.Faults().Clear()
 	r.clock.advance(time.Minute) // the pause after a failure
-	_, err := w.envelope.Sealer(t.Context(), "user")
+	_, err = w.prints.Sealer(t.Context(), "user")
 	require.NoError(t, err)
 	r.kms.Faults().Always(kmssim.ServiceUnavailable)
 	require.NoError(t, w.Due(t.Context(), due(g)), "the key to seal is there, the key to open is not")

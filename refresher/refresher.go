@@ -25,10 +25,12 @@ import (
 
 // Deps is what a Refresher works with.
 type Deps struct {
-	Store     *store.Store
-	Envelope  *envelope.Envelope
-	JetStream jetstream.JetStream
-	Mesh      *Mesh
+	Store    *store.Store
+	Envelope *envelope.Envelope
+	// Fingerprints keep up the chains of grants.
+	Fingerprints *store.Fingerprints
+	JetStream    jetstream.JetStream
+	Mesh         *Mesh
 	// Limits and Credentials bound when refreshes may start, Concurrency how
 	// many run at once. Three times as many may wait for limits of their broker.
 	Limits      config.Limits
@@ -59,6 +61,7 @@ type Deps struct {
 type Refresher struct {
 	store      *store.Store
 	envelope   *envelope.Envelope
+	prints     *store.Fingerprints
 	js         jetstream.JetStream
 	mesh       *Mesh
 	queue      *Queue
@@ -84,7 +87,7 @@ type Refresher struct {
 // New returns a Refresher.
 func New(d Deps) *Refresher {
 	r := &Refresher{
-		store: d.Store, envelope: d.Envelope, js: d.JetStream, mesh: d.Mesh, settler: d.Settler,
+		store: d.Store, envelope: d.Envelope, prints: d.Fingerprints, js: d.JetStream, mesh: d.Mesh, settler: d.Settler,
 		dispatcher: d.Dispatcher, subjects: d.Subjects, workerID: d.WorkerID, newID: d.NewID, now: d.Now,
 		lease: d.Lease, reserve: d.CallAndSave, skew: d.ClockSkew, sendAccess: map[string]bool{}, changed: d.Changed, audit: d.Audit, log: d.Log,
 		metrics: newMetrics(d.Metrics),
@@ -192,9 +195,9 @@ func (r *Refresher) refresh(ctx context.Context, m events.RefreshDue, user strin
 	if !mayCall {
 		done = func(*Failure) {}
 	}
-	var sealer envelope.Sealer
+	var with store.TokenSealer
 	if mayCall {
-		if sealer, err = r.sealer(ctx, m.GrantID, user); err != nil {
+		if with, err = r.sealer(ctx, m.GrantID, user); err != nil {
 			done(idle)
 			return nil, err
 		}
@@ -249,25 +252,25 @@ func (r *Refresher) refresh(ctx context.Context, m events.RefreshDue, user strin
 		done(idle)
 		return r.unopened(ctx, g, opened)
 	}
-	return r.call(ctx, g, tokens, secret.Text{}, sealer, done)
+	return r.call(ctx, g, tokens, secret.Text{}, with, done)
 }
 
 // sealer returns what a grant's answer will be sealed with. The user may be empty.
-func (r *Refresher) sealer(ctx context.Context, grantID, user string) (envelope.Sealer, error) {
+func (r *Refresher) sealer(ctx context.Context, grantID, user string) (store.TokenSealer, error) {
 	if user == "" && r.envelope.ByUser() {
 		g, err := r.store.Get(ctx, grantID)
 		if err != nil {
-			return envelope.Sealer{}, err
+			return store.TokenSealer{}, err
 		}
 		user = g.UserID
 	}
-	return r.envelope.Sealer(ctx, user)
+	return r.prints.Sealer(ctx, user)
 }
 
 // call spends the refresh token. From here on nothing is given up for the
 // sake of ctx: the answer is kept even while the process shuts down. A code completes
 // a refresh that waits for it.
-func (r *Refresher) call(ctx context.Context, g *store.Grant, tokens store.TokenSet, code secret.Text, sealer envelope.Sealer, done func(*Failure)) (*store.Grant, error) {
+func (r *Refresher) call(ctx context.Context, g *store.Grant, tokens store.TokenSet, code secret.Text, with store.TokenSealer, done func(*Failure)) (*store.Grant, error) {
 	ctx = context.WithoutCancel(ctx)
 	sent := r.now()
 	request := RefreshRequest{
@@ -303,9 +306,9 @@ func (r *Refresher) call(ctx context.Context, g *store.Grant, tokens store.Token
 	tracing.Set(ctx, tracing.Outcome(refreshed))
 	r.metrics.call(g.BrokerType, r.now().Sub(sent), nil)
 	saved, err := r.keep(ctx, g, pending{
-		id: r.newID(), answer: answer, presented: tokens.RefreshToken, connectedAt: g.ConnectedAt, epoch: g.Epoch,
+		id: r.newID(), grantID: g.ID, answer: answer, presented: tokens.RefreshToken, connectedAt: g.ConnectedAt, epoch: g.Epoch,
 		renewed: request.CreateNewRefreshToken, sent: sent,
-	}, sealer)
+	}, with)
 	if err != nil || saved == nil {
 		return nil, err
 	}
@@ -399,14 +402,14 @@ const (
 // It tries both in turn until one has it: there is nothing better to do with a
 // refresh token that exists nowhere else. The grant is nil when the answer
 // went into the recovery stream.
-func (r *Refresher) keep(ctx context.Context, g *store.Grant, p pending, sealer envelope.Sealer) (*store.Grant, error) {
+func (r *Refresher) keep(ctx context.Context, g *store.Grant, p pending, with store.TokenSealer) (*store.Grant, error) {
 	for pause := keepPauseMin; ; pause = min(pause*2, keepPauseMax) {
-		if sealer.Over(r.now()) {
+		if with.Over(r.now()) {
 			// The process was held up for long. What nothing is sealed under yet is
 			// pruned before long.
-			sealer = r.renewed(ctx, g, sealer)
+			with = r.renewed(ctx, g, with)
 		}
-		saved, err := r.apply(ctx, g, p, sealer)
+		saved, err := r.apply(ctx, g, p, with)
 		if err == nil {
 			return saved, nil
 		}
@@ -414,74 +417,23 @@ func (r *Refresher) keep(ctx context.Context, g *store.Grant, p pending, sealer 
 			r.log.Info("the grant was erased while it was being refreshed", zap.String("grant", g.ID))
 			return nil, nil
 		}
-		rescueErr := r.rescue(ctx, g, p, sealer)
+		rescueErr := r.rescue(ctx, g, p, with.Sealer)
 		tracing.Log(ctx, r.log).Error("an answer can't be stored", zap.String("grant", g.ID), zap.Error(err), zap.Bool("rescued", rescueErr == nil), zap.NamedError("rescueError", rescueErr))
 		if rescueErr == nil {
 			return nil, nil
 		}
 		time.Sleep(pause)
-		sealer = r.renewed(ctx, g, sealer)
+		with = r.renewed(ctx, g, with)
 	}
 }
 
 // renewed returns a sealer under the data key that is active now, or the one at
 // hand if that can't be had.
-func (r *Refresher) renewed(ctx context.Context, g *store.Grant, sealer envelope.Sealer) envelope.Sealer {
+func (r *Refresher) renewed(ctx context.Context, g *store.Grant, with store.TokenSealer) store.TokenSealer {
 	if fresh, err := r.envelope.Sealer(ctx, g.UserID); err == nil {
-		return fresh
+		with.Sealer = fresh
 	}
-	return sealer
-}
-
-// apply merges an answer into the grant and saves it. g is the grant as last
-// seen; when it has changed since, it is read again, and the answer is applied
-// only if it is the newer one. The error wraps store.ErrNotFound when the
-// grant is gone.
-func (r *Refresher) apply(ctx context.Context, g *store.Grant, p pending, sealer envelope.Sealer) (*store.Grant, error) {
-	for {
-		if g.State == store.Revoked {
-			return g, nil
-		}
-		current, err := store.OpenTokens(ctx, r.envelope, g.Sealed, g.Binding())
-		if errors.Is(err, envelope.ErrSealed) {
-			// What is stored is lost, the answer is not: it goes on from the token
-			// that was presented.
-			current, err = store.TokenSet{RefreshToken: p.presented}, nil
-		}
-		if err != nil {
-			return nil, err
-		}
-		if g.Applied == p.epoch && p.connectedAt.Equal(g.ConnectedAt) {
-			return g, nil // an earlier attempt succeeded after all
-		}
-		if !Supersedes(g, current.RefreshToken, p.presented, p.connectedAt, p.answer, p.epoch) {
-			r.metrics.discarded.Inc()
-			r.log.Warn("an answer came late and is older than what is stored", zap.String("grant", g.ID))
-			return g, nil
-		}
-		next := g.Clone()
-		tokens, err := r.settler.Answered(next, cloneTokens(current), p.answer, p.renewed, p.epoch, p.sent)
-		if err != nil {
-			return nil, err
-		}
-		next.Sealed = store.SealTokens(sealer, tokens, next.Binding())
-		err = r.store.Save(ctx, next)
-		if err == nil {
-			r.record(audit.Sealed, audit.OutcomeRefresh, next)
-			return next, nil
-		}
-		if !errors.Is(err, store.ErrConflict) {
-			return nil, err
-		}
-		if g, err = r.store.Get(ctx, g.ID); err != nil {
-			return nil, err
-		}
-	}
-}
-
-func cloneTokens(t store.TokenSet) store.TokenSet {
-	t.Accounts = append([]store.AccountToken(nil), t.Accounts...)
-	return t
+	return with
 }
 
 // Tokens opens a grant's token set.

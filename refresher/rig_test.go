@@ -132,6 +132,7 @@ type worker struct {
 	settler    refresher.Settler
 	store      *store.Store
 	envelope   *envelope.Envelope
+	prints     *store.Fingerprints
 	queue      refresher.DueQueue // as reconciliation sees it
 }
 
@@ -147,6 +148,7 @@ func (r *rig) worker(id string, change ...func(*refresher.Deps)) *worker {
 	w.envelope = envelope.New(envelope.Options{
 		KMS: kms.NewFromConfig(r.kms.Config(r.kmsURL), func(o *kms.Options) { o.Retryer = aws.NopRetryer{} }), Store: db, KeyID: "alias/test", Now: r.clock.Now,
 	})
+	w.prints = &store.Fingerprints{Store: db, Envelope: w.envelope, Log: r.log}
 	newID := func() string { return uuid.NewString() }
 	w.settler = settler(r.clock, 0.5)
 	w.settler.Subjects, w.settler.NewID = r.subjects, newID
@@ -154,7 +156,7 @@ func (r *rig) worker(id string, change ...func(*refresher.Deps)) *worker {
 	w.dispatcher = refresher.NewDispatcher(r.js, db, r.subjects, d.Refresh.Horizon, r.clock.Now, r.log, reg)
 	mesh := refresher.NewMesh(refresher.MeshOptions{URL: r.meshURL, Timeout: patience, Now: r.clock.Now})
 	deps := refresher.Deps{
-		Store: db, Envelope: w.envelope, JetStream: r.js, Mesh: mesh, Limits: d.Limits, Credentials: d.Refresh.Credentials, Concurrency: d.Refresh.Concurrency,
+		Store: db, Envelope: w.envelope, Fingerprints: w.prints, JetStream: r.js, Mesh: mesh, Limits: d.Limits, Credentials: d.Refresh.Credentials, Concurrency: d.Refresh.Concurrency,
 		Settler: w.settler, Dispatcher: w.dispatcher, Subjects: r.subjects, WorkerID: id, NewID: newID, Now: r.clock.Now,
 		Lease: d.Refresh.Lease, CallAndSave: d.CallAndSave(), ClockSkew: d.Worker.ClockSkew, SendAccess: d.Mesh.AccessTokenBrokers,
 		Changed: func(context.Context, string) error { return nil }, Log: r.log, Metrics: reg,
@@ -198,9 +200,9 @@ func (r *rig) connect(w *worker, spec meshsim.ConnectSpec, change ...func(*store
 	for _, f := range change {
 		f(g)
 	}
-	sealer, err := w.envelope.Sealer(r.t.Context(), "user")
+	sealer, err := w.prints.Sealer(r.t.Context(), "user")
 	require.NoError(r.t, err)
-	g.Sealed = store.SealTokens(sealer, set, g.Binding())
+	sealer.SealTo(g, set, now, true)
 	require.NoError(r.t, w.store.Insert(r.t.Context(), g))
 	return g
 }

@@ -6,7 +6,6 @@ import (
 
 	"github.com/latchkey/latchkey/config"
 	"github.com/latchkey/latchkey/events"
-	"github.com/latchkey/latchkey/events/secret"
 	"github.com/latchkey/latchkey/store"
 )
 
@@ -301,19 +300,6 @@ func (s Settler) WithoutRefresh(g *store.Grant) (done bool, err error) {
 		s.Schedule(g, ends)
 	}
 	return true, nil
-}
-
-// Supersedes reports whether an answer is newer than the token set at hand, by
-// the chain of refresh tokens: it is the next link if the token that was
-// presented is the one at hand and the answer replaced it; else the later
-// lease presented its token later. connectedAt tells the chains of two
-// connects apart.
-func Supersedes(g *store.Grant, current secret.Text, presented secret.Text, connectedAt time.Time, a Answer, epoch int64) bool {
-	if !g.ConnectedAt.Equal(connectedAt) || g.State == store.Revoked {
-		return false
-	}
-	rotated := !a.RefreshToken.Empty() && !a.RefreshToken.Equal(presented)
-	return epoch > g.Applied || rotated && presented.Equal(current) && epoch != g.Applied
 }
 
 // delay grows exponentially from b.Min to b.Max with the number of tries

@@ -23,20 +23,22 @@ func TestSupersedes(t *testing.T) {
 	}{
 		"a later epoch":                            {nil, current, next, 6, true},
 		"a later epoch that rotated nothing":       {nil, current, secret.Text{}, 6, true},
-		"the same epoch":                           {nil, current, next, 5, false},
+		"the same epoch, the next link":            {nil, current, next, 5, true},
+		"the same epoch":                           {nil, text("older"), next, 5, false},
 		"an earlier epoch":                         {nil, text("older"), next, 4, false},
 		"an earlier epoch that rotated nothing":    {nil, current, secret.Text{}, 4, false},
 		"an earlier epoch that is the next link":   {nil, current, next, 4, true},
 		"an earlier epoch that echoes the token":   {nil, current, current, 4, false},
 		"a revoked grant takes nothing":            {func(g *store.Grant) { g.State = store.Revoked }, current, next, 6, false},
-		"the answer belongs to an older connect":   {func(g *store.Grant) { g.ConnectedAt = t0.Add(hour) }, current, next, 6, false},
+		"a token that was never the grant's":       {nil, text("foreign"), next, 6, false},
+		"connected anew with the token at hand":    {func(g *store.Grant) { g.ConnectedAt = t0.Add(hour) }, current, next, 6, true},
 		"an expired grant is revived by an answer": {func(g *store.Grant) { g.State = store.Expired }, current, next, 6, true},
 	} {
 		g := newGrant(func(g *store.Grant) { g.Applied = 5 })
 		if c.grant != nil {
 			c.grant(g)
 		}
-		require.Equal(t, c.want, refresher.Supersedes(g, current, c.presented, t0, refresher.Answer{RefreshToken: c.brought}, c.epoch), name)
+		require.Equal(t, c.want, refresher.Supersedes(g, name != "a token that was never the grant's", current, c.presented, refresher.Answer{RefreshToken: c.brought}, c.epoch), name)
 	}
 }
 
@@ -56,7 +58,7 @@ type record struct {
 }
 
 func (r *record) deliver(d delivery) {
-	if d.epoch == r.grant.Applied || !refresher.Supersedes(r.grant, r.tokens.RefreshToken, d.presented, t0, d.answer, d.epoch) {
+	if d.epoch == r.grant.Applied || !refresher.Supersedes(r.grant, true, r.tokens.RefreshToken, d.presented, d.answer, d.epoch) {
 		return
 	}
 	var err error

@@ -56,6 +56,9 @@ type Grant struct {
 
 	// Sealed is the token set, bound to user, broker, id and version.
 	Sealed envelope.Blob `bson:"sealed"`
+	// Chain names the refresh tokens that the grant has had. Nil: an earlier
+	// release wrote the document.
+	Chain *Chain `bson:"chain,omitempty"`
 	// Access and Refresh tell the lives of the two tokens; nil where the grant
 	// has no such token.
 	Access  *Life `bson:"access,omitempty"`
@@ -102,6 +105,9 @@ type Account struct {
 	Name string `bson:"name"`
 	// ExpiresAt is the end of this account's access token. Nil: none known.
 	ExpiresAt *time.Time `bson:"expiresAt,omitempty"`
+	// ConnectedAt is when the user gave this account, where that was at another
+	// time than the grant. See Grant.Given.
+	ConnectedAt *time.Time `bson:"connectedAt,omitempty"`
 }
 
 // Life is the life of a token.
@@ -247,6 +253,14 @@ func (g *Grant) AccountIDs() []string {
 		ids[i] = a.ID
 	}
 	return ids
+}
+
+// Given returns when the user gave an account of the grant.
+func (g *Grant) Given(accountID string) time.Time {
+	if a := g.Account(accountID); a != nil && a.ConnectedAt != nil {
+		return *a.ConnectedAt
+	}
+	return g.ConnectedAt
 }
 
 // Account returns the account with this id, or nil.

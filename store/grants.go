@@ -63,6 +63,48 @@ func (s *Store) byUsers(ctx context.Context, users []string) []outcome[[]*Grant]
 	return all
 }
 
+// Holders returns the grants of all users that have or had one of some refresh
+// tokens, by their fingerprints.
+func (s *Store) Holders(ctx context.Context, fingerprints []string) ([]*Grant, error) {
+	if len(fingerprints) == 0 {
+		return nil, nil
+	}
+	return s.holderReads.do(ctx, fingerprints)
+}
+
+func (s *Store) holders(ctx context.Context, asked [][]string) []outcome[[]*Grant] {
+	const doing = "looking for the grants of refresh tokens"
+	var found []*Grant
+	for sought := range slices.Chunk(slices.Concat(asked...), maxSought) {
+		cursor, err := s.grants.Find(ctx, anyOf("chain.links.token", sought))
+		if err != nil {
+			return failed[[]*Grant](len(asked), fmt.Errorf("%s: %w", doing, err))
+		}
+		for cursor.Next(ctx) {
+			var g Grant
+			if cursor.Decode(&g) == nil { // of what can't be read nobody refreshes the tokens
+				found = append(found, &g)
+			}
+		}
+		err = cursor.Err()
+		_ = cursor.Close(context.WithoutCancel(ctx))
+		if err != nil {
+			return failed[[]*Grant](len(asked), fmt.Errorf("%s: %w", doing, err))
+		}
+	}
+	all := make([]outcome[[]*Grant], len(asked))
+	for i, fingerprints := range asked {
+		seen := map[string]bool{}
+		for _, g := range found {
+			if !seen[g.ID] && slices.ContainsFunc(fingerprints, g.Chain.linked) {
+				seen[g.ID] = true
+				all[i].out = append(all[i].out, g.Clone())
+			}
+		}
+	}
+	return all
+}
+
 func cloneAll(grants []*Grant) []*Grant {
 	clones := make([]*Grant, len(grants))
 	for i, g := range grants {

@@ -29,6 +29,8 @@ var indexes = []index{
 	{"grants", []string{"state", "warned", "access.expiresAt", "_id"}}, // access tokens about to end
 	{"grants", []string{"sealed.key", "_id"}},                          // what a data key has sealed
 	{"grants", []string{"state", "broker"}},                            // how many there are of each
+	{"grants", []string{"chain.links.token"}},                          // grants that hold a refresh token
+	{"grants", []string{"chain.key", "_id"}},                           // grants without fingerprints
 	{"revocations", []string{"purgeAt"}},
 	{"data_keys", []string{"createdAt"}},
 	{"data_keys", []string{"scope", "createdAt"}},

@@ -10,7 +10,7 @@ import (
 // sealedIn lists the collections whose documents hold something sealed, in a
 // field "sealed". A new one must be added here, or its data keys are pruned
 // from under it.
-var sealedIn = []string{"grants", "connect_keys"}
+var sealedIn = []string{"grants", "connect_keys", "meta"}
 
 // sealedKey is where such a document names its data key.
 const sealedKey = "sealed.key"

@@ -59,7 +59,7 @@ func (s *Store) List(ctx context.Context, l Listing) ([]*Grant, error) {
 		}
 		filter = append(filter, due...)
 	}
-	cursor, err := s.grants.Find(ctx, filter, options.Find().SetSort(sort).SetLimit(int64(l.Limit)).SetProjection(bson.D{{Key: "sealed", Value: 0}}))
+	cursor, err := s.grants.Find(ctx, filter, options.Find().SetSort(sort).SetLimit(int64(l.Limit)).SetProjection(bson.D{{Key: "sealed", Value: 0}, {Key: "chain", Value: 0}}))
 	return collect[Grant](ctx, cursor, err, "listing grants")
 }
 

@@ -33,14 +33,14 @@ var walks = map[string]string{
 	"List":        "an operator's pages: by id, passing over what does not match; by due time, sorted",
 	"Tallies":     "an operator's page, once in a while: the whole index on state and broker",
 	"TokenSets":   "an operator's count: the whole index on sealed.key and id",
-	"KeyUses":     "an operator's count; the connect keys are a handful",
+	"KeyUses":     "an operator's count; the connect keys and the fingerprint key are a handful",
 }
 
 // everywhere are the methods that ask all shards, where grants are sharded by
 // _id. All others reach one.
 var everywhere = []string{
-	"ByUser",                                                                              // requests that miss the cache, connects, disconnects
-	"OtherStreams", "ScheduledIn", "Overdue", "Unsent", "Purgeable", "Ending", "Removals", // reconciliation
+	"ByUser", "Holders", // requests that miss the cache, connects, disconnects
+	"OtherStreams", "ScheduledIn", "Overdue", "Unsent", "Purgeable", "Ending", "Removals", "OtherChainKeys", "ChainedBy", // reconciliation
 	"CountDue", "DueBefore", "KeyUses", "List", "SealedUnder", "Tallies", "TokenSets", // operators
 }
 
@@ -59,6 +59,7 @@ func calls(s *store.Store) map[string]func(context.Context) error {
 		"AddConnectKey":    func(ctx context.Context) error { return s.AddConnectKey(ctx, store.ConnectKey{Sequence: 1}) },
 		"AuditHeads":       func(ctx context.Context) error { return drop(s.AuditHeads(ctx)) },
 		"ByUser":           func(ctx context.Context) error { return drop(s.ByUser(ctx, "u")) },
+		"ChainedBy":        func(ctx context.Context) error { return drop(s.ChainedBy(ctx, "k", "a", 1)) },
 		"ClearOutbox":      func(ctx context.Context) error { return s.ClearOutbox(ctx, g, "s") },
 		"ConnectKeys":      func(ctx context.Context) error { return drop(s.ConnectKeys(ctx)) },
 		"CountDue":         func(ctx context.Context) error { return drop(s.CountDue(ctx, now, now, 10)) },
@@ -67,6 +68,7 @@ func calls(s *store.Store) map[string]func(context.Context) error {
 		"DeleteKey":        func(ctx context.Context) error { return s.DeleteKey(ctx, "k") },
 		"DueBefore":        func(ctx context.Context) error { return drop(s.DueBefore(ctx, now, 10)) },
 		"Get":              func(ctx context.Context) error { return drop(s.Get(ctx, "g")) },
+		"Holders":          func(ctx context.Context) error { return drop(s.Holders(ctx, []string{"f"})) },
 		"Insert":           func(ctx context.Context) error { return s.Insert(ctx, active("new")) },
 		"Installation":     func(ctx context.Context) error { return drop(s.Installation(ctx)) },
 		"Key":              func(ctx context.Context) error { return drop(s.Key(ctx, "k")) },
@@ -89,6 +91,7 @@ func calls(s *store.Store) map[string]func(context.Context) error {
 			return nil
 		},
 		"Ending":           func(ctx context.Context) error { return drop(s.Ending(ctx, now, place, 1)) },
+		"OtherChainKeys":   func(ctx context.Context) error { return drop(s.OtherChainKeys(ctx, "k")) },
 		"OtherStreams":     func(ctx context.Context) error { return drop(s.OtherStreams(ctx, []string{"s"})) },
 		"Overdue":          func(ctx context.Context) error { return drop(s.Overdue(ctx, now, place, 1)) },
 		"Poked":            func(ctx context.Context) error { return s.Poked(ctx, g, now) },
@@ -96,32 +99,36 @@ func calls(s *store.Store) map[string]func(context.Context) error {
 		"PurgeRevocations": func(ctx context.Context) error { return s.PurgeRevocations(ctx, now) },
 		"Purgeable":        func(ctx context.Context) error { return drop(s.Purgeable(ctx, now, place, 1)) },
 		"PutAuditHead":     func(ctx context.Context) error { return s.PutAuditHead(ctx, audit.Head{Chain: "c"}) },
-		"PutKey":           func(ctx context.Context) error { return s.PutKey(ctx, dataKey("k")) },
-		"Removals":         func(ctx context.Context) error { return drop(s.Removals(ctx, now, place, 1)) },
-		"RememberStream":   func(ctx context.Context) error { return s.RememberStream(ctx, "i") },
-		"Rename":           func(ctx context.Context) error { return s.Rename(ctx, "p") },
-		"Reseal":           func(ctx context.Context) error { return s.Reseal(ctx, g, envelope.Blob{KeyID: "k"}, now) },
-		"Retire":           func(ctx context.Context) error { return s.Retire(ctx, store.Retirement{Before: now}) },
-		"RetireUserKeys":   func(ctx context.Context) error { return drop(s.RetireUserKeys(ctx, "u", now)) },
-		"Retirement":       func(ctx context.Context) error { return drop(s.Retirement(ctx)) },
-		"Revoke":           func(ctx context.Context) error { return s.Revoke(ctx, store.Scope{User: "u"}, now, now) },
-		"Revoked":          func(ctx context.Context) error { return drop(s.Revoked(ctx, "u", "b", []string{"a"})) },
-		"Rewrap":           func(ctx context.Context) error { return s.Rewrap(ctx, key, []byte("w"), "kek") },
-		"SampleKeys":       func(ctx context.Context) error { return drop(s.SampleKeys(ctx, 2)) },
-		"Save":             func(ctx context.Context) error { return s.Save(ctx, g.Clone()) },
-		"ScheduledIn":      func(ctx context.Context) error { return drop(s.ScheduledIn(ctx, "s", now, place, 1, 1)) },
-		"SealedUnder":      func(ctx context.Context) error { return drop(s.SealedUnder(ctx, "k", "a", 1)) },
-		"SealingKey":       func(ctx context.Context) error { return drop(s.SealingKey(ctx, "scope", now, now)) },
-		"SeeStreams":       func(ctx context.Context) error { return s.SeeStreams(ctx, "i", now) },
-		"Settle":           func(ctx context.Context) error { return drop(s.Settle(ctx, store.Installation{ID: "i"})) },
-		"StreamIdentity":   func(ctx context.Context) error { return drop(s.StreamIdentity(ctx)) },
-		"StreamsSeen":      func(ctx context.Context) error { return drop(s.StreamsSeen(ctx)) },
-		"SuspectStreams":   func(ctx context.Context) error { return drop(s.SuspectStreams(ctx)) },
-		"Tallies":          func(ctx context.Context) error { return drop(s.Tallies(ctx)) },
-		"TokenSets":        func(ctx context.Context) error { return drop(s.TokenSets(ctx)) },
-		"TryWrite":         func(ctx context.Context) error { return s.TryWrite(ctx) },
-		"Unsent":           func(ctx context.Context) error { return drop(s.Unsent(ctx, now, place, 1)) },
-		"Used":             func(ctx context.Context) error { return s.Used(ctx, g) },
+		"PutFingerprintKey": func(ctx context.Context) error {
+			return s.PutFingerprintKey(ctx, nil, store.SealedFingerprintKey{ID: "k"})
+		},
+		"PutKey":               func(ctx context.Context) error { return s.PutKey(ctx, dataKey("k")) },
+		"Removals":             func(ctx context.Context) error { return drop(s.Removals(ctx, now, place, 1)) },
+		"RememberStream":       func(ctx context.Context) error { return s.RememberStream(ctx, "i") },
+		"Rename":               func(ctx context.Context) error { return s.Rename(ctx, "p") },
+		"Reseal":               func(ctx context.Context) error { return s.Reseal(ctx, g, envelope.Blob{KeyID: "k"}, now) },
+		"Retire":               func(ctx context.Context) error { return s.Retire(ctx, store.Retirement{Before: now}) },
+		"RetireUserKeys":       func(ctx context.Context) error { return drop(s.RetireUserKeys(ctx, "u", now)) },
+		"Retirement":           func(ctx context.Context) error { return drop(s.Retirement(ctx)) },
+		"Revoke":               func(ctx context.Context) error { return s.Revoke(ctx, store.Scope{User: "u"}, now, now) },
+		"Revoked":              func(ctx context.Context) error { return drop(s.Revoked(ctx, "u", "b", []string{"a"})) },
+		"Rewrap":               func(ctx context.Context) error { return s.Rewrap(ctx, key, []byte("w"), "kek") },
+		"SampleKeys":           func(ctx context.Context) error { return drop(s.SampleKeys(ctx, 2)) },
+		"Save":                 func(ctx context.Context) error { return s.Save(ctx, g.Clone()) },
+		"ScheduledIn":          func(ctx context.Context) error { return drop(s.ScheduledIn(ctx, "s", now, place, 1, 1)) },
+		"SealedFingerprintKey": func(ctx context.Context) error { return drop(s.SealedFingerprintKey(ctx)) },
+		"SealedUnder":          func(ctx context.Context) error { return drop(s.SealedUnder(ctx, "k", "a", 1)) },
+		"SealingKey":           func(ctx context.Context) error { return drop(s.SealingKey(ctx, "scope", now, now)) },
+		"SeeStreams":           func(ctx context.Context) error { return s.SeeStreams(ctx, "i", now) },
+		"Settle":               func(ctx context.Context) error { return drop(s.Settle(ctx, store.Installation{ID: "i"})) },
+		"StreamIdentity":       func(ctx context.Context) error { return drop(s.StreamIdentity(ctx)) },
+		"StreamsSeen":          func(ctx context.Context) error { return drop(s.StreamsSeen(ctx)) },
+		"SuspectStreams":       func(ctx context.Context) error { return drop(s.SuspectStreams(ctx)) },
+		"Tallies":              func(ctx context.Context) error { return drop(s.Tallies(ctx)) },
+		"TokenSets":            func(ctx context.Context) error { return drop(s.TokenSets(ctx)) },
+		"TryWrite":             func(ctx context.Context) error { return s.TryWrite(ctx) },
+		"Unsent":               func(ctx context.Context) error { return drop(s.Unsent(ctx, now, place, 1)) },
+		"Used":                 func(ctx context.Context) error { return s.Used(ctx, g) },
 	}
 }
 

@@ -67,6 +67,7 @@ type Store struct {
 	inserts      gather[bson.Raw, struct{}]
 	clears       gather[mongo.WriteModel, struct{}]
 	userReads    gather[string, []*Grant]
+	holderReads  gather[[]string, []*Grant]
 	revokedReads gather[[]string, map[string]time.Time]
 }
 
@@ -130,6 +131,7 @@ func newStore(client *mongo.Client, opts *options.ClientOptions, database string
 	s.inserts.doing, s.inserts.run = "storing grants", s.insertAll
 	s.clears.doing, s.clears.run = "clearing outboxes", s.clearAll
 	s.userReads.doing, s.userReads.run = "reading users' grants", s.byUsers
+	s.holderReads.doing, s.holderReads.run = "looking for the grants of refresh tokens", s.holders
 	s.revokedReads.doing, s.revokedReads.run = "reading disconnects", s.revokedAt
 	return s
 }

@@ -15,8 +15,9 @@ import (
 	"github.com/latchkey/latchkey/store/envelope"
 )
 
-// sealing returns an envelope whose data keys lie in a database.
-func sealing(t testing.TB) *envelope.Envelope {
+// envelopes returns what makes envelopes, as of processes that have just started,
+// whose data keys lie in a database.
+func envelopes(t testing.TB, keys *store.Store) func() *envelope.Envelope {
 	t.Helper()
 	sim, err := kmssim.Open(kmssim.Options{Dir: t.TempDir(), AccessKeyID: "AKIAEXAMPLE", SecretAccessKey: secret.New("example")})
 	require.NoError(t, err)
@@ -24,10 +25,15 @@ func sealing(t testing.TB) *envelope.Envelope {
 	t.Cleanup(server.Close)
 	_, err = sim.CreateKey("alias/tokens")
 	require.NoError(t, err)
-	keys := open(t)
 	o := envelope.Options{KMS: kms.NewFromConfig(sim.Config(server.URL)), Store: keys, KeyID: "alias/tokens"}
-	sealer := envelope.New(o)
-	_, err = sealer.Sealer(t.Context(), "user")
+	return func() *envelope.Envelope { return envelope.New(o) }
+}
+
+// sealing returns an envelope whose data keys lie in a database.
+func sealing(t testing.TB) *envelope.Envelope {
+	t.Helper()
+	sealer := envelopes(t, open(t))()
+	_, err := sealer.Sealer(t.Context(), "user")
 	require.NoError(t, err)
 	return sealer
 }

@@ -43,6 +43,40 @@ func (s *Store) OtherStreams(ctx context.Context, streams []string) ([]string, e
 	}
 }
 
+// OtherChainKeys returns the ids of the fingerprint keys that chains of grants
+// name, other than one: such keys are lost.
+func (s *Store) OtherChainKeys(ctx context.Context, key string) ([]string, error) {
+	var all []string
+	for from := (bson.E{Key: "$gte", Value: ""}); ; from = (bson.E{Key: "$gt", Value: all[len(all)-1]}) {
+		var g Grant
+		err := s.grants.FindOne(ctx,
+			bson.D{{Key: "chain.key", Value: bson.D{from, {Key: "$ne", Value: key}}}},
+			options.FindOne().SetSort(bson.D{{Key: "chain.key", Value: 1}}).SetProjection(bson.D{{Key: "chain.key", Value: 1}, {Key: "_id", Value: 0}}),
+		).Decode(&g)
+		if errors.Is(err, mongo.ErrNoDocuments) {
+			return all, nil
+		}
+		if err != nil {
+			return nil, fmt.Errorf("listing the fingerprint keys of grants: %w", err)
+		}
+		all = append(all, g.Chain.Key)
+	}
+}
+
+// ChainedBy returns grants whose chain names a fingerprint key, by id; empty: those
+// without a chain, as earlier releases wrote them.
+func (s *Store) ChainedBy(ctx context.Context, key, after string, limit int) (Page, error) {
+	named := any(key)
+	if key == "" {
+		named = nil
+	}
+	cursor, err := s.grants.Find(ctx, bson.D{
+		{Key: "chain.key", Value: named},
+		{Key: "_id", Value: bson.D{{Key: "$gt", Value: after}}},
+	}, options.Find().SetSort(bson.D{{Key: "_id", Value: 1}}).SetLimit(int64(limit)))
+	return readPage(ctx, cursor, err, "listing grants without fingerprints", "_id", limit)
+}
+
 // Place is where a walk through a list goes on: behind a grant, by the time that
 // the list is sorted by and by its id. The zero Place is the beginning.
 type Place struct {

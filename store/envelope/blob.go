@@ -41,6 +41,8 @@ const (
 	PurposeRecovery   = "recovery"
 	PurposeDeadLetter = "dead-letter"
 	PurposeConnectKey = "connect-key"
+
+	PurposeFingerprintKey = "fingerprint-key"
 )
 
 // ErrSealed is returned for a blob that does not open: it was changed, cut, or

@@ -74,7 +74,7 @@ func OfGrant(g *store.Grant) Grant {
 		Access: ofLife(g.Access), Refresh: ofLife(g.Refresh), Due: OfDue(g.Due), Tries: g.Tries, UnknownSince: g.Unknown,
 	}
 	for i, account := range g.Accounts {
-		v.Accounts[i] = Account(account)
+		v.Accounts[i] = Account{ID: account.ID, Name: account.Name, ExpiresAt: account.ExpiresAt}
 	}
 	if r := g.Removal; r != nil {
 		v.Removal = &Removal{Since: r.Since, Due: r.Due, Tries: r.Tries}

@@ -204,6 +204,7 @@ func (w *worker) assemble(ctx context.Context) error {
 		return err
 	}
 
+	prints := &store.Fingerprints{Store: w.db, Envelope: env, Log: w.log}
 	settler := refresher.Settler{
 		Announcer:   refresher.Announcer{Subjects: w.subj, Now: w.now, NewID: newID},
 		Policy:      refresher.NewPolicy(cfg),
@@ -223,11 +224,11 @@ func (w *worker) assemble(ctx context.Context) error {
 	dead := &handlers.DeadLetters{JS: w.js, Envelope: env, Keys: w.keys, Subjects: w.subj, Now: w.now, NewID: newID, Log: w.log}
 	w.audit = AuditLog(cfg, w.js, cfg.Worker.ID, w.now, w.db, w.log, w.reg)
 	connector := &handlers.Connector{
-		Store: w.db, Envelope: env, Settler: settler, Dispatcher: dispatcher, EraseCopies: dead.Erase, Audit: w.audit,
+		Store: w.db, Envelope: env, Fingerprints: prints, Settler: settler, Dispatcher: dispatcher, EraseCopies: dead.Erase, Audit: w.audit,
 		Remember: cfg.Retention.Revocations, RemoveAtMesh: cfg.Mesh.RemoveOnDisconnect, Log: w.log,
 	}
 	r := refresher.New(refresher.Deps{
-		Store: w.db, Envelope: env, JetStream: w.js, Mesh: w.mesh, Settler: settler, Dispatcher: dispatcher, Subjects: w.subj,
+		Store: w.db, Envelope: env, Fingerprints: prints, JetStream: w.js, Mesh: w.mesh, Settler: settler, Dispatcher: dispatcher, Subjects: w.subj,
 		Limits: cfg.Limits, Credentials: cfg.Refresh.Credentials, Concurrency: cfg.Refresh.Concurrency,
 		WorkerID: cfg.Worker.ID, NewID: newID, Now: w.now, Lease: cfg.Refresh.Lease, CallAndSave: cfg.CallAndSave(), ClockSkew: cfg.Worker.ClockSkew,
 		SendAccess: cfg.Mesh.AccessTokenBrokers, Changed: connector.Resolve, Audit: w.audit, Log: w.log, Metrics: w.reg,

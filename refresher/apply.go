@@ -1,0 +1,145 @@
+package refresher
+
+import (
+	"context"
+	"errors"
+
+	"go.uber.org/zap"
+
+	"github.com/latchkey/latchkey/events/secret"
+	"github.com/latchkey/latchkey/store"
+	"github.com/latchkey/latchkey/store/audit"
+	"github.com/latchkey/latchkey/store/envelope"
+)
+
+// apply merges an answer into the grant and saves it. g is the grant as last
+// seen; when it has changed since, it is read again, and the answer is applied
+// only if it is the newer one. Where the grant has given its refresh token to
+// another, that one gets the answer. The error wraps store.ErrNotFound when there is
+// no grant that the answer belongs to.
+func (r *Refresher) apply(ctx context.Context, g *store.Grant, p pending, with store.TokenSealer) (*store.Grant, error) {
+	for {
+		if g.State == store.Revoked {
+			heir, err := r.heir(ctx, p, with.Key)
+			if errors.Is(err, store.ErrNotFound) {
+				return g, nil
+			}
+			if err != nil {
+				return nil, err
+			}
+			g = heir
+		}
+		if g.ID != p.grantID && r.envelope.ByUser() {
+			sealer, err := r.envelope.Sealer(ctx, g.UserID)
+			if err != nil {
+				return nil, err
+			}
+			with.Sealer = sealer
+		}
+		current, err := store.OpenTokens(ctx, r.envelope, g.Sealed, g.Binding())
+		if errors.Is(err, envelope.ErrSealed) {
+			// What is stored is lost, the answer is not: it goes on from the token
+			// that was presented.
+			current, err = store.TokenSet{RefreshToken: p.presented}, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		if g.ID == p.grantID && p.isIn(g, current.RefreshToken) {
+			return g, nil // an earlier attempt succeeded after all
+		}
+		if !p.supersedes(g, current.RefreshToken, with.Key) {
+			r.metrics.discarded.Inc()
+			r.log.Warn("an answer came late and is older than what is stored", zap.String("grant", g.ID))
+			return g, nil
+		}
+		epoch := p.epoch
+		if g.ID != p.grantID {
+			epoch = 0 // of another grant
+		}
+		next := g.Clone()
+		tokens, err := r.settler.Answered(next, cloneTokens(current), p.answer, p.renewed, epoch, p.sent)
+		if err != nil {
+			return nil, err
+		}
+		with.SealTo(next, tokens, r.now(), false)
+		err = r.store.Save(ctx, next)
+		if err == nil {
+			r.record(audit.Sealed, audit.OutcomeRefresh, next)
+			return next, nil
+		}
+		if !errors.Is(err, store.ErrConflict) {
+			return nil, err
+		}
+		g, err = r.store.Get(ctx, p.grantID)
+		if errors.Is(err, store.ErrNotFound) {
+			g, err = r.heir(ctx, p, with.Key)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+}
+
+// heir returns the grant that holds the refresh token which was presented, though
+// it is not the one for which it was; store.ErrNotFound: there is none.
+func (r *Refresher) heir(ctx context.Context, p pending, key store.FingerprintKey) (*store.Grant, error) {
+	presented := key.Of(p.presented)
+	if presented == "" || !p.rotated() {
+		return nil, store.ErrNotFound
+	}
+	holders, err := r.store.Holders(ctx, []string{presented})
+	if err != nil {
+		return nil, err
+	}
+	for _, g := range holders {
+		if g.State != store.Revoked && g.Chain.Head() == presented {
+			return g, nil
+		}
+	}
+	return nil, store.ErrNotFound
+}
+
+func cloneTokens(t store.TokenSet) store.TokenSet {
+	t.Accounts = append([]store.AccountToken(nil), t.Accounts...)
+	return t
+}
+
+// isIn reports whether an answer is in the token set at hand already.
+func (p pending) isIn(g *store.Grant, current secret.Text) bool {
+	if g.Applied != p.epoch || p.epoch == 0 {
+		return false
+	}
+	// Another answer of the same lease there is none; but a connect may have taken
+	// the grant over since, or erased what was there.
+	return !p.rotated() && current.Equal(p.presented) || p.rotated() && current.Equal(p.answer.RefreshToken)
+}
+
+// rotated reports whether the answer replaced the refresh token.
+func (p pending) rotated() bool {
+	return !p.answer.RefreshToken.Empty() && !p.answer.RefreshToken.Equal(p.presented)
+}
+
+func (p pending) supersedes(g *store.Grant, current secret.Text, key store.FingerprintKey) bool {
+	ours := p.connectedAt.Equal(g.ConnectedAt)
+	if g.Chain != nil && g.Chain.Key == key.ID {
+		ours = g.Chain.Has(key.Of(p.presented))
+	}
+	return Supersedes(g, ours, current, p.presented, p.answer, p.epoch)
+}
+
+// Supersedes reports whether an answer is newer than the token set at hand, by
+// the chain of refresh tokens: it is the next link if the token that was
+// presented is the one at hand and the answer replaced it; else the later
+// lease presented its token later. ours: the token that was presented is or was
+// one of this grant.
+func Supersedes(g *store.Grant, ours bool, current, presented secret.Text, a Answer, epoch int64) bool {
+	if g.State == store.Revoked {
+		return false
+	}
+	rotated := !a.RefreshToken.Empty() && !a.RefreshToken.Equal(presented)
+	if presented.Equal(current) {
+		return rotated || epoch > g.Applied
+	}
+	return ours && epoch > g.Applied
+}

@@ -1,0 +1,66 @@
+package refresher
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"github.com/latchkey/latchkey/store"
+	"github.com/latchkey/latchkey/store/envelope"
+)
+
+// chains makes the chains of grants that earlier releases wrote without one, or
+// whose fingerprints are of a key that is lost.
+func (r *Reconciler) chains(ctx context.Context) error {
+	w := r.Refresher
+	// The key itself is needed only where there is something to do.
+	key, err := w.store.SealedFingerprintKey(ctx)
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		return err
+	}
+	others, err := w.store.OtherChainKeys(ctx, key.ID)
+	if err != nil {
+		return err
+	}
+	walks := map[string]*walk{}
+	for _, other := range append(others, "") {
+		if walks[other] = r.chainWalks[other]; walks[other] == nil {
+			walks[other] = &walk{}
+		}
+		err = errors.Join(err, r.through(ctx, walks[other], "chain", func(ctx context.Context, after store.Place) (store.Page, error) {
+			return w.store.ChainedBy(ctx, other, after.ID, r.Config.Batch)
+		}, r.repairing("chain", w.chain)))
+	}
+	r.chainWalks = walks
+	return err
+}
+
+// chain makes the chain of a grant. Where another grant holds its refresh token, one is
+// made of both.
+func (r *Refresher) chain(ctx context.Context, g *store.Grant) error {
+	if g.State == store.Revoked || g.Busy(r.now()) {
+		return nil // it goes, or gets a chain with what is under way, or has its turn later
+	}
+	key, err := r.prints.Key(ctx)
+	if err != nil {
+		return err
+	}
+	tokens, err := store.OpenTokens(ctx, r.envelope, g.Sealed, g.Binding())
+	if err != nil && !errors.Is(err, envelope.ErrSealed) {
+		return err
+	}
+	next := g.Clone()
+	next.Chain = next.Chained(key, tokens)
+	err = r.store.Save(ctx, next)
+	if errors.Is(err, store.ErrConflict) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	holders, err := r.store.Holders(ctx, next.Chain.Fingerprints())
+	if err == nil && slices.ContainsFunc(holders, func(o *store.Grant) bool { return o.ID != g.ID }) {
+		err = r.changed(ctx, g.UserID)
+	}
+	return err
+}

@@ -1,0 +1,176 @@
+package store
+
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base64"
+	"slices"
+	"time"
+
+	"github.com/latchkey/latchkey/events/secret"
+	"github.com/latchkey/latchkey/store/envelope"
+)
+
+// Chain names the refresh tokens that a grant has had, by their fingerprints:
+// each was replaced by the one before it in Links, or by a connect.
+type Chain struct {
+	// Key is the id of the FingerprintKey. Fingerprints of another key say
+	// nothing.
+	Key string `bson:"key"`
+	// Links begin with the token at hand, if there is one. The others are the
+	// newest first.
+	Links []Link `bson:"links"`
+}
+
+// Link is one refresh token of a Chain.
+type Link struct {
+	// Token is the fingerprint.
+	Token string `bson:"token"`
+	// Until is when the token was replaced. Nil: it is at hand.
+	Until *time.Time `bson:"until,omitempty"`
+	// Connected: a connect brought it. A refresh brought all others.
+	Connected bool `bson:"connected,omitempty"`
+	// Rotated: a refresh replaced it, so that the institution takes it no more. A
+	// connect replaced all others.
+	Rotated bool `bson:"rotated,omitempty"`
+}
+
+// A chain keeps the tokens that connects brought last, since a publisher may
+// publish each of them again, and of the others the last one that was replaced.
+const maxConnected = 8
+
+// Head returns the fingerprint of the refresh token at hand; empty for none.
+func (c *Chain) Head() string {
+	if c == nil || len(c.Links) == 0 || c.Links[0].Until != nil {
+		return ""
+	}
+	return c.Links[0].Token
+}
+
+// Spent returns the link of a refresh token that was replaced, or nil.
+func (c *Chain) Spent(fingerprint string) *Link {
+	if c == nil || fingerprint == "" {
+		return nil
+	}
+	for i, l := range c.Links {
+		if l.Until != nil && l.Token == fingerprint {
+			return &c.Links[i]
+		}
+	}
+	return nil
+}
+
+func (c *Chain) linked(fingerprint string) bool {
+	return c != nil && slices.ContainsFunc(c.Links, func(l Link) bool { return l.Token == fingerprint })
+}
+
+// Has reports whether a refresh token is or was the grant's.
+func (c *Chain) Has(fingerprint string) bool {
+	return fingerprint != "" && c.linked(fingerprint)
+}
+
+// Fingerprints returns those of all links.
+func (c *Chain) Fingerprints() []string {
+	if c == nil {
+		return nil
+	}
+	all := make([]string, len(c.Links))
+	for i, l := range c.Links {
+		all[i] = l.Token
+	}
+	return all
+}
+
+// With returns the chain after a refresh token has come to hand at a time, empty
+// for none. connected: a connect brought it.
+func (c *Chain) With(fingerprint string, at time.Time, connected bool) *Chain {
+	if c.Head() == fingerprint {
+		next := &Chain{Key: c.Key, Links: slices.Clone(c.Links)}
+		if fingerprint != "" {
+			next.Links[0].Connected = next.Links[0].Connected || connected
+		}
+		return next
+	}
+	next := &Chain{Key: c.Key}
+	if fingerprint != "" {
+		next.Links = append(next.Links, Link{Token: fingerprint, Connected: connected})
+	}
+	at = Milli(at)
+	fromConnects, fromRefreshes := 0, 0
+	for _, l := range c.Links {
+		if l.Token == fingerprint {
+			continue
+		}
+		if l.Until == nil {
+			l.Until, l.Rotated = &at, !connected
+		}
+		room := fromRefreshes == 0
+		if l.Connected {
+			room = fromConnects < maxConnected
+			fromConnects++
+		} else {
+			fromRefreshes++
+		}
+		if room {
+			next.Links = append(next.Links, l)
+		}
+	}
+	return next
+}
+
+// FingerprintKey makes fingerprints of refresh tokens. They are the same for all
+// grants, and without the key nobody can tell whether a guess is right.
+type FingerprintKey struct {
+	ID  string
+	key secret.Text
+}
+
+// Of returns the fingerprint of a refresh token; empty for none.
+func (k FingerprintKey) Of(refreshToken secret.Text) string {
+	return k.ofOrigin(OriginOf(refreshToken))
+}
+
+// ofOrigin makes a fingerprint of what is known of a token that is not known any
+// more.
+func (k FingerprintKey) ofOrigin(origin string) string {
+	if origin == "" {
+		return ""
+	}
+	mac := hmac.New(sha256.New, []byte(k.key.Reveal()))
+	mac.Write([]byte(origin))
+	return base64.RawURLEncoding.EncodeToString(mac.Sum(nil)[:fingerprintSize])
+}
+
+// fingerprintSize makes fingerprints of two tokens differ for all practical
+// purposes, however many there are.
+const fingerprintSize = 16
+
+// Chained returns the chain of a grant by a key. Where the document has none, as
+// earlier releases wrote it, or one of another key, it is made of what the token set tells.
+func (g *Grant) Chained(k FingerprintKey, t TokenSet) *Chain {
+	if g.Chain != nil && g.Chain.Key == k.ID {
+		return g.Chain
+	}
+	since := g.ConnectedAt
+	if g.Refresh != nil {
+		since = g.Refresh.Since
+	}
+	origin := k.ofOrigin(t.Origin)
+	c := (&Chain{Key: k.ID}).With(origin, g.ConnectedAt, true)
+	return c.With(k.Of(t.RefreshToken), since, origin == k.Of(t.RefreshToken))
+}
+
+// TokenSealer seals token sets, and makes the fingerprints that go with them. It
+// can't fail.
+type TokenSealer struct {
+	envelope.Sealer
+	Key FingerprintKey
+}
+
+// SealTo seals a token set to a grant as it now is, and keeps up the grant's chain.
+// at is when the refresh token came, if it is another than before; connected: with
+// a connect.
+func (s TokenSealer) SealTo(g *Grant, t TokenSet, at time.Time, connected bool) {
+	g.Sealed = SealTokens(s.Sealer, t, g.Binding())
+	g.Chain = g.Chained(s.Key, t).With(s.Key.Of(t.RefreshToken), at, connected)
+}

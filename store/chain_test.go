@@ -1,0 +1,83 @@
+package store_test
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"github.com/latchkey/latchkey/events/secret"
+	"github.com/latchkey/latchkey/store"
+)
+
+func TestAChainKnowsWhatIsAtHandAndWhatWasReplaced(t *testing.T) {
+	var c *store.Chain
+	require.Empty(t, c.Head())
+	require.False(t, c.Has("a"))
+	require.Empty(t, c.Fingerprints())
+
+	c = (&store.Chain{Key: "k"}).With("a", now, true)
+	require.Equal(t, "a", c.Head())
+	require.Nil(t, c.Spent("a"))
+	c = c.With("b", now.Add(time.Minute), false)
+	require.Equal(t, "b", c.Head())
+	require.Equal(t, now.Add(time.Minute), *c.Spent("a").Until)
+	require.Equal(t, c, c.With("b", now.Add(time.Hour), false), "nothing came")
+	require.False(t, c.Has(""))
+
+	gone := c.With("", now.Add(time.Hour), false)
+	require.Empty(t, gone.Head())
+	require.Equal(t, now.Add(time.Hour), *gone.Spent("b").Until)
+	require.Equal(t, gone, gone.With("", now.Add(2*time.Hour), false))
+
+	back := c.With("a", now.Add(time.Hour), true)
+	require.Equal(t, "a", back.Head())
+	require.Equal(t, []string{"a", "b"}, back.Fingerprints())
+}
+
+func TestAChainIsBounded(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		c := &store.Chain{Key: "k"}
+		var connected []string
+		last, before := "", ""
+		for i := range rapid.IntRange(1, 60).Draw(t, "tokens") {
+			token, byUser := fmt.Sprint(i), rapid.Bool().Draw(t, "connected")
+			c = c.With(token, now.Add(time.Duration(i)*time.Second), byUser)
+			if byUser {
+				connected = append(connected, token)
+			}
+			before, last = last, token
+		}
+		require.Equal(t, last, c.Head())
+		require.True(t, before == "" || c.Spent(before) != nil)
+		slices.Reverse(connected)
+		for _, token := range connected[:min(len(connected), 8)] {
+			require.True(t, c.Has(token), token)
+		}
+		require.LessOrEqual(t, len(c.Links), 10)
+	})
+}
+
+func TestTheChainOfAnEarlierReleaseIsMadeOfItsTokens(t *testing.T) {
+	key, err := fingerprints(t, open(t)).Key(t.Context())
+	require.NoError(t, err)
+	origin, current := secret.New("first"), secret.New("second")
+	g := active("g")
+	g.Refresh.Since = now.Add(time.Hour)
+	c := g.Chained(key, store.TokenSet{RefreshToken: current, Origin: store.OriginOf(origin)})
+	require.Equal(t, key.Of(current), c.Head())
+	require.Equal(t, now.Add(time.Hour), *c.Spent(key.Of(origin)).Until)
+	require.True(t, c.Spent(key.Of(origin)).Connected)
+
+	c = g.Chained(key, store.TokenSet{RefreshToken: origin, Origin: store.OriginOf(origin)})
+	require.Equal(t, []store.Link{{Token: key.Of(origin), Connected: true}}, c.Links)
+	require.Empty(t, g.Chained(key, store.TokenSet{}).Links)
+
+	g.Chain = c
+	require.Same(t, c, g.Chained(key, store.TokenSet{RefreshToken: current}), "what is stored counts")
+	g.Chain.Key = "of another key"
+	require.Equal(t, key.Of(current), g.Chained(key, store.TokenSet{RefreshToken: current}).Head())
+}
