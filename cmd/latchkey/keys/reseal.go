@@ -72,6 +72,10 @@ func (r *Reseal) Run(ctx context.Context) (ResealReport, error) {
 	}
 	for {
 		began := r.Now()
+		prints := store.Fingerprints{Store: r.Store, Envelope: r.Envelope}
+		if err := prints.Reseal(ctx, func(key string) bool { return slices.Contains(old, key) }); err != nil {
+			return report, err
+		}
 		busy, err := r.pass(ctx, old, unreadable, &report.Resealed)
 		report.Busy = append([]string{}, busy...)
 		report.Unreadable = slices.SortedFunc(maps.Values(unreadable), func(a, b Fault) int { return cmp.Compare(a.ID, b.ID) })

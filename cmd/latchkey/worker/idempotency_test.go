@@ -166,7 +166,13 @@ func (h telling) publish(user string, s story, step int) {
 	at := h.now.Add(time.Duration(step-len(s.steps)) * time.Minute)
 	what := s.steps[step]
 	if what[0] == '-' {
-		body, err := json.Marshal(map[string]any{"userId": user, "accountId": what[1:], "disconnectedAt": at})
+		scope := map[string]any{"userId": user, "disconnectedAt": at}
+		if account := what[1:]; account != "" {
+			scope["accountId"] = account
+		} else {
+			scope["everything"] = true
+		}
+		body, err := json.Marshal(scope)
 		require.NoError(h.t, err)
 		h.harness.publish(h.subjects.Disconnected(), string(body))
 		return

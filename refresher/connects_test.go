@@ -1,0 +1,222 @@
+package refresher_test
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/latchkey/latchkey/cmd/sandbox/meshsim"
+	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/events/secret"
+	"github.com/latchkey/latchkey/handlers"
+	"github.com/latchkey/latchkey/refresher"
+	"github.com/latchkey/latchkey/store"
+)
+
+// connector is a worker's connector; the worker must have been made with
+// resolving, so that its refreshes sort out accounts by it.
+func (r *rig) connector(w *worker) *handlers.Connector {
+	return &handlers.Connector{
+		Store: w.store, Envelope: w.envelope, Fingerprints: w.prints, Settler: w.settler, Dispatcher: w.dispatcher, Remember: day, Log: r.log,
+	}
+}
+
+// login has the simulator issue tokens of a login with some accounts.
+func (r *rig) login(accounts ...string) *meshsim.Connection {
+	r.t.Helper()
+	spec := meshsim.ConnectSpec{BrokerType: "coinbase"}
+	for _, id := range accounts {
+		spec.Accounts = append(spec.Accounts, meshsim.Account{ID: id})
+	}
+	connected, err := r.sim.Connect(spec)
+	require.NoError(r.t, err)
+	return &connected
+}
+
+func wrapped(user string, c *meshsim.Connection, accounts ...int) events.Connected {
+	form := &events.AccessTokenPayload{BrokerType: "coinbase", BrokerName: "Coinbase", ExpiresInSeconds: 3600}
+	for _, i := range accounts {
+		a := c.Accounts[i]
+		form.AccountTokens = append(form.AccountTokens, events.AccountToken{
+			Account: events.PayloadAccount{AccountID: a.AccountID, AccountName: a.AccountID}, AccessToken: a.AccessToken, RefreshToken: a.RefreshToken,
+		})
+	}
+	return events.Connected{UserID: user, Payload: &events.LinkPayload{AccessToken: form}}
+}
+
+func delayed(user string, token secret.Text) events.Connected {
+	return events.Connected{UserID: user, Payload: &events.LinkPayload{DelayedAuth: &events.DelayedAuthPayload{BrokerType: "coinbase", BrokerName: "Coinbase", RefreshToken: token}}}
+}
+
+// live returns the grants of users that are not revoked.
+func (r *rig) live(w *worker, users ...string) (all []*store.Grant) {
+	r.t.Helper()
+	r.sent()
+	for _, user := range users {
+		grants, err := w.store.ByUser(r.t.Context(), user)
+		require.NoError(r.t, err)
+		for _, g := range grants {
+			if g.State != store.Revoked {
+				all = append(all, g)
+			}
+		}
+	}
+	return all
+}
+
+func (r *rig) refresh(w *worker, g *store.Grant) *store.Grant {
+	r.t.Helper()
+	after, err := w.Now(context.Background(), g)
+	require.NoError(r.t, err)
+	return after
+}
+
+// One login that reaches the worker in several forms is one grant, whichever comes first
+// and whether it was refreshed in between.
+func TestOneLoginIsOneGrant(t *testing.T) {
+	for name, connects := range map[string]func(c *meshsim.Connection) []events.Connected{
+		"both forms in one payload": func(c *meshsim.Connection) []events.Connected {
+			both := wrapped("u", c, 0, 1)
+			both.Payload.DelayedAuth = delayed("u", c.Accounts[0].RefreshToken).Payload.DelayedAuth
+			return []events.Connected{both}
+		},
+		"delayed, then with access tokens": func(c *meshsim.Connection) []events.Connected {
+			return []events.Connected{delayed("u", c.Accounts[0].RefreshToken), wrapped("u", c, 0, 1)}
+		},
+		"with access tokens, then delayed": func(c *meshsim.Connection) []events.Connected {
+			return []events.Connected{wrapped("u", c, 0, 1), delayed("u", c.Accounts[0].RefreshToken)}
+		},
+		"each account as an event": func(c *meshsim.Connection) []events.Connected {
+			return []events.Connected{wrapped("u", c, 0), wrapped("u", c, 1)}
+		},
+	} {
+		for _, refreshed := range []bool{false, true} {
+			t.Run(fmt.Sprint(name, ", refreshed in between: ", refreshed), func(t *testing.T) {
+				r := newRig(t)
+				w := r.worker("a")
+				c := r.connector(w)
+				for _, in := range connects(r.login("one", "two")) {
+					require.NoError(t, c.Connect(t.Context(), in, r.clock.Now()))
+					all := r.live(w, "u")
+					require.Len(t, all, 1)
+					r.clock.advance(time.Second)
+					if refreshed {
+						r.refresh(w, all[0])
+						r.clock.advance(time.Second)
+					}
+				}
+				all := r.live(w, "u")
+				require.Len(t, all, 1)
+				require.ElementsMatch(t, []string{"one", "two"}, all[0].AccountIDs())
+				r.refresh(w, all[0])
+				r.soundTokens(w, all[0].ID)
+				require.Empty(t, r.sim.Ledger().ReplacedPresented())
+			})
+		}
+	}
+}
+
+// A connect that is published again while the first is being refreshed drops neither the
+// lease nor the answer.
+func TestAConnectPublishedAgainDuringARefresh(t *testing.T) {
+	r := newRig(t)
+	w := r.worker("a")
+	c := r.connector(w)
+	in := wrapped("u", r.login("one"), 0)
+	require.NoError(t, c.Connect(t.Context(), in, r.clock.Now()))
+	g := r.live(w, "u")[0]
+	r.hold("one")
+	done := make(chan error, 1)
+	go func() { _, err := w.Now(context.Background(), g); done <- err }()
+	r.wait(r.held)
+	r.clock.advance(time.Second)
+	require.NoError(t, c.Connect(t.Context(), in, r.clock.Now()))
+	require.NotNil(t, r.get(w, g.ID).Lease)
+	r.let <- struct{}{}
+	require.NoError(t, r.result(done))
+	r.soundTokens(w, g.ID)
+	r.clock.advance(time.Second)
+	require.NoError(t, c.Connect(t.Context(), in, r.clock.Now()))
+	r.refresh(w, r.get(w, g.ID))
+	r.soundTokens(w, g.ID)
+	require.Empty(t, r.sim.Ledger().ReplacedPresented())
+}
+
+// Another user's connect has the refresh token, also what a refresh under way makes of it.
+func TestARefreshTokenGoesToTheUserWhoConnectedLast(t *testing.T) {
+	for _, underWay := range []bool{false, true} {
+		t.Run(fmt.Sprint("during a refresh: ", underWay), func(t *testing.T) {
+			r := newRig(t)
+			w := r.worker("a")
+			c := r.connector(w)
+			login := r.login("one")
+			require.NoError(t, c.Connect(t.Context(), wrapped("old", login, 0), r.clock.Now()))
+			g := r.live(w, "old")[0]
+			done := make(chan error, 1)
+			if underWay {
+				r.hold("one")
+				go func() { _, err := w.Now(context.Background(), g); done <- err }()
+				r.wait(r.held)
+			}
+			r.clock.advance(time.Second)
+			at := r.clock.Now()
+			err := c.Connect(t.Context(), wrapped("new", login, 0), at)
+			if underWay {
+				var leased *store.LeasedError
+				require.ErrorAs(t, err, &leased)
+				r.clock.advance(time.Second)
+				r.let <- struct{}{}
+				require.NoError(t, r.result(done))
+				err = c.Connect(t.Context(), wrapped("new", login, 0), at)
+			}
+			require.NoError(t, err)
+			require.Empty(t, r.live(w, "old"))
+			all := r.live(w, "new")
+			require.Len(t, all, 1)
+			require.Nil(t, all[0].Lease)
+			require.Contains(t, r.told("old"), "token.revoked: moved")
+			r.refresh(w, all[0])
+			r.soundTokens(w, all[0].ID)
+
+			// Published again under the old name, the token is a spent one.
+			r.clock.advance(time.Second)
+			require.NoError(t, c.Connect(t.Context(), wrapped("old", login, 0), r.clock.Now()))
+			require.Empty(t, r.live(w, "old"))
+			require.Len(t, r.live(w, "new"), 1)
+			require.Empty(t, r.sim.Ledger().ReplacedPresented())
+		})
+	}
+}
+
+// Grants that an earlier release stored get their chains, and are united.
+func TestGrantsOfAnEarlierReleaseThatShareARefreshToken(t *testing.T) {
+	r := newRig(t)
+	var c *handlers.Connector
+	w := r.worker("a", func(d *refresher.Deps) {
+		d.Changed = func(ctx context.Context, user string) error { return c.Resolve(ctx, user) }
+	})
+	c = r.connector(w)
+	login := r.login("one", "two")
+	sealer, err := w.prints.Sealer(t.Context(), "user")
+	require.NoError(t, err)
+	for i, id := range []string{"first", "second"} {
+		a := login.Accounts[i]
+		g := newGrant(func(g *store.Grant) {
+			g.ID, g.Accounts, g.ConnectedAt, g.Epoch = id, []store.Account{{ID: a.AccountID}}, r.clock.Now(), 1
+			g.Access, g.Refresh = lasting(r.clock.Now(), hour), endless(r.clock.Now())
+		})
+		g.Sealed = store.SealTokens(sealer.Sealer, store.TokenSet{
+			RefreshToken: a.RefreshToken, Origin: store.OriginOf(a.RefreshToken), Accounts: []store.AccountToken{{AccountID: a.AccountID, AccessToken: a.AccessToken}},
+		}, g.Binding())
+		require.NoError(t, w.store.Insert(t.Context(), g))
+	}
+	require.NoError(t, w.reconciler.Pass(t.Context()))
+	all := r.live(w, "user")
+	require.Len(t, all, 1)
+	require.ElementsMatch(t, []string{"one", "two"}, all[0].AccountIDs())
+	r.refresh(w, all[0])
+	r.soundTokens(w, all[0].ID)
+}
