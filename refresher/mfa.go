@@ -10,7 +10,6 @@ import (
 	"github.com/latchkey/latchkey/events/secret"
 	"github.com/latchkey/latchkey/events/tracing"
 	"github.com/latchkey/latchkey/store"
-	"github.com/latchkey/latchkey/store/envelope"
 )
 
 // An institution may answer a refresh with a demand for a code that it sends to the
@@ -123,7 +122,7 @@ func (r *Refresher) Complete(ctx context.Context, g *store.Grant, code secret.Te
 // awaitCode keeps the interim access token of an answer that demands a code, sealed, and
 // announces that the user must act. coded: a code had been presented, which was
 // not taken.
-func (r *Refresher) awaitCode(ctx context.Context, g *store.Grant, tokens store.TokenSet, f *Failure, coded bool, sealer envelope.Sealer) (*store.Grant, error) {
+func (r *Refresher) awaitCode(ctx context.Context, g *store.Grant, tokens store.TokenSet, f *Failure, coded bool, with store.TokenSealer) (*store.Grant, error) {
 	next := g.Clone()
 	now := store.Milli(r.now())
 	life := f.InterimFor
@@ -137,7 +136,7 @@ func (r *Refresher) awaitCode(ctx context.Context, g *store.Grant, tokens store.
 	next.Version++
 	tokens = cloneTokens(tokens)
 	tokens.Interim = f.Interim
-	next.Sealed = store.SealTokens(sealer, tokens, next.Binding())
+	with.SealTo(next, tokens, now, false)
 	if err := r.settler.Failed(next, f); err != nil {
 		return nil, err
 	}

@@ -296,7 +296,7 @@ func (r *Refresher) call(ctx context.Context, g *store.Grant, tokens store.Token
 		r.metrics.call(g.BrokerType, r.now().Sub(sent), f)
 		switch {
 		case !f.Interim.Empty():
-			return r.awaitCode(ctx, g, tokens, f, !code.Empty(), sealer)
+			return r.awaitCode(ctx, g, tokens, f, !code.Empty(), with)
 		case !code.Empty():
 			return r.codeFailed(ctx, g, f)
 		}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/latchkey/latchkey/config"
 	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/events/secret"
 	"github.com/latchkey/latchkey/store"
 )
 
