@@ -2,23 +2,93 @@ package refresher
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/latchkey/latchkey/events"
 	"github.com/latchkey/latchkey/events/secret"
 )
 
-// Answer is what a refresh that succeeded brought.
+// Answer is what a refresh brought, as Mesh wrote it. Whose the tokens are, the
+// grant decides to which they are applied.
 type Answer struct {
+	// Accounts are the entries of "brokerAccountTokens" in their order, with or
+	// without the name of an account.
 	Accounts []AnsweredAccount
-	// AccessToken is the deprecated field outside of Accounts; some answers fill
-	// only that.
-	AccessToken secret.Text
-	// RefreshToken is the one that the accounts share. Empty: the old one stays.
-	RefreshToken secret.Text
+	// AccessToken and RefreshToken are the deprecated fields outside of Accounts;
+	// some answers fill only these.
+	AccessToken, RefreshToken secret.Text
+	// Loose are tokens that stand elsewhere.
+	Loose []LooseToken
 	// ExpiresIn and RefreshExpiresIn are the stated lifetimes; 0: not stated.
 	ExpiresIn        time.Duration
 	RefreshExpiresIn time.Duration
+	// Contradicts is what the statuses say, if they say that there are no tokens.
+	Contradicts *Failure
+}
+
+// carries reports whether a token of an answer fulfils a condition.
+func (a Answer) carries(condition func(secret.Text) bool) bool {
+	is := func(token secret.Text) bool { return !token.Empty() && condition(token) }
+	for _, in := range a.Accounts {
+		if is(in.AccessToken) || is(in.RefreshToken) {
+			return true
+		}
+	}
+	return is(a.AccessToken) || is(a.RefreshToken)
+}
+
+// hasAccessToken reports whether an answer carries an access token, new or not.
+func (a Answer) hasAccessToken() bool {
+	return !a.AccessToken.Empty() || slices.ContainsFunc(a.Accounts, func(in AnsweredAccount) bool { return !in.AccessToken.Empty() })
+}
+
+// NewRefreshToken returns the refresh token that an answer without echoes brings;
+// empty: the old one stays.
+func (a Answer) NewRefreshToken() secret.Text {
+	for _, in := range a.Accounts {
+		if !in.RefreshToken.Empty() {
+			return in.RefreshToken
+		}
+	}
+	return a.RefreshToken
+}
+
+// forget removes the echoes of a refresh token that was presented: they replace
+// nothing, and would stand before what does.
+func (a *Answer) forget(presented secret.Text) {
+	drop := func(at *secret.Text) {
+		if at.Equal(presented) {
+			*at = secret.Text{}
+		}
+	}
+	for i := range a.Accounts {
+		drop(&a.Accounts[i].RefreshToken)
+	}
+	drop(&a.RefreshToken)
+	a.Loose = slices.DeleteFunc(a.Loose, func(l LooseToken) bool { return l.Token.Equal(presented) })
+}
+
+// useLoose has a loose token that is meant stand in the deprecated fields, if no other
+// of its kind is new.
+func (a *Answer) useLoose(held func(secret.Text) bool) {
+	refresh, access := a.NewRefreshToken(), false
+	for _, in := range append([]AnsweredAccount{{AccessToken: a.AccessToken}}, a.Accounts...) {
+		access = access || !in.AccessToken.Empty() && !held(in.AccessToken)
+	}
+	a.Loose = slices.DeleteFunc(a.Loose, func(l LooseToken) bool {
+		switch {
+		case !l.Meant || held(l.Token):
+			return false
+		case l.Refresh && refresh.Empty():
+			a.RefreshToken, refresh = l.Token, l.Token
+			return true
+		case !l.Refresh && !access:
+			a.AccessToken, access = l.Token, true
+			return true
+		}
+		return false
+	})
 }
 
 // AnsweredAccount is one account of an Answer.
@@ -63,6 +133,8 @@ type Failure struct {
 	// the refresh, and InterimFor how long that lasts; 0: it is not stated.
 	Interim    secret.Text
 	InterimFor time.Duration
+	// RefreshToken, with MustAct, is a new one that came beside.
+	RefreshToken secret.Text
 	// Detail names the statuses that led here.
 	Detail string
 	// Err is the transport's error, if it came to that.

@@ -112,12 +112,13 @@ func (p pending) isIn(g *store.Grant, current secret.Text) bool {
 	}
 	// Another answer of the same lease there is none; but a connect may have taken
 	// the grant over since, or erased what was there.
-	return !p.rotated() && current.Equal(p.presented) || p.rotated() && current.Equal(p.answer.RefreshToken)
+	return !p.rotated() && current.Equal(p.presented) || p.rotated() && current.Equal(p.answer.NewRefreshToken())
 }
 
 // rotated reports whether the answer replaced the refresh token.
 func (p pending) rotated() bool {
-	return !p.answer.RefreshToken.Empty() && !p.answer.RefreshToken.Equal(p.presented)
+	refresh := p.answer.NewRefreshToken()
+	return !refresh.Empty() && !refresh.Equal(p.presented)
 }
 
 func (p pending) supersedes(g *store.Grant, current secret.Text, key store.FingerprintKey) bool {
@@ -137,7 +138,8 @@ func Supersedes(g *store.Grant, ours bool, current, presented secret.Text, a Ans
 	if g.State == store.Revoked {
 		return false
 	}
-	rotated := !a.RefreshToken.Empty() && !a.RefreshToken.Equal(presented)
+	refresh := a.NewRefreshToken()
+	rotated := !refresh.Empty() && !refresh.Equal(presented)
 	if presented.Equal(current) {
 		return rotated || epoch > g.Applied
 	}

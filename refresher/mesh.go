@@ -2,10 +2,10 @@ package refresher
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -60,9 +60,17 @@ type RefreshRequest struct {
 	TradeToken  secret.Text
 	// MFACode is the user's, which completes a refresh that was answered mfaRequired.
 	MFACode secret.Text
+	// Held are tokens that the grant has: an answer that repeats one of them, or one
+	// that goes out, brings nothing new. They are not sent.
+	Held []secret.Text
 	// NotAfter is until when, by the wall clock, the request may be sent. Zero:
 	// whenever.
 	NotAfter time.Time
+}
+
+// held reports whether a token is none that an answer could bring.
+func (r RefreshRequest) held(token secret.Text) bool {
+	return token == r.RefreshToken || token == r.AccessToken || slices.Contains(r.Held, token)
 }
 
 type refreshBody struct {
@@ -74,32 +82,11 @@ type refreshBody struct {
 	MFACode               string `json:"mfaCode,omitempty"`
 }
 
-type refreshAnswer struct {
-	Status  string `json:"status"`
-	Content *struct {
-		Status              string `json:"status"`
-		BrokerAccountTokens []struct {
-			Account      *answerAccount `json:"account"`
-			AccessToken  secret.Text    `json:"accessToken"`
-			RefreshToken secret.Text    `json:"refreshToken"`
-			TokenID      secret.Text    `json:"tokenId"`
-		} `json:"brokerAccountTokens"`
-		AccessToken                  secret.Text    `json:"accessToken"`
-		RefreshToken                 secret.Text    `json:"refreshToken"`
-		Account                      *answerAccount `json:"account"`
-		ExpiresInSeconds             events.Seconds `json:"expiresInSeconds"`
-		RefreshTokenExpiresInSeconds events.Seconds `json:"refreshTokenExpiresInSeconds"`
-	} `json:"content"`
-}
-
-type answerAccount struct {
-	AccountID   string `json:"accountId"`
-	AccountName string `json:"accountName"`
-}
-
-// Refresh presents a refresh token at most once and classifies what comes back.
-// Every error is a *Failure; one of a request that came too late to be sent
-// has the class of a call that was not made.
+// Refresh presents a refresh token at most once. An answer that carries a new
+// token is returned whatever its statuses say, without the echoes of the refresh
+// token that went out; they are read where there is none. Every error is a
+// *Failure; one of a request that came too late to be sent has the class of a call
+// that was not made.
 func (m *Mesh) Refresh(ctx context.Context, r RefreshRequest) (answer Answer, err error) {
 	ctx, span := m.startSpan(ctx, http.MethodPost, "/api/v1/token/refresh")
 	defer func() { endRefresh(span, err) }()
@@ -113,88 +100,60 @@ func (m *Mesh) Refresh(ctx context.Context, r RefreshRequest) (answer Answer, er
 	if err != nil {
 		return Answer{}, &Failure{Class: Transient, Ambiguous: sent, Detail: "no answer", Err: err}
 	}
-	var in refreshAnswer
-	err = json.Unmarshal(reply.body, &in)
+	in := readAnswer(reply.status, reply.body)
 	clear(reply.body)
-	// A field of an unexpected type is passed over: the tokens beside it count.
-	var mistyped *json.UnmarshalTypeError
-	readable := err == nil || errors.As(err, &mistyped)
-	if !readable {
-		in = refreshAnswer{}
+	in.forget(r.RefreshToken)
+	in.useLoose(r.held)
+	f := classify(in.statuses, in.hasAccessToken())
+	if f != nil && (f.Class == RateLimited || f.Class == Transient) {
+		f.RetryAfter = retryAfter(reply.header, m.now())
 	}
-	if f := classify(reply.status, readable, in); f != nil {
-		if f.Class == MustAct {
-			f.Interim, f.InterimFor = in.interim(r.AccessToken)
-		}
-		if f.Class == RateLimited || f.Class == Transient {
-			f.RetryAfter = retryAfter(reply.header, m.now())
-		}
+	return in.outcome(r, f)
+}
+
+// outcome says what a transcript brings, given what its statuses say: tokens count
+// for more than words. Only what carries none but those that went out or are held
+// is judged by its statuses.
+func (t *transcript) outcome(r RefreshRequest, f *Failure) (Answer, error) {
+	a := t.Answer
+	switch {
+	case f == nil:
+		return a, nil
+	case !a.carries(func(token secret.Text) bool { return !r.held(token) }):
 		return Answer{}, f
-	}
-	a := in.answer()
-	if a.size() > maxAnswer {
-		return Answer{}, &Failure{Class: Transient, Ambiguous: true, Detail: "larger than can be kept"}
-	}
-	if a.RefreshToken.Equal(r.RefreshToken) {
-		a.RefreshToken = secret.Text{} // an echo replaces nothing
+	case f.Class == MustAct:
+		f.Interim, f.InterimFor = a.interim(r.AccessToken)
+		f.RefreshToken = a.NewRefreshToken()
+		return Answer{}, f
+	case t.contradict():
+		a.Contradicts = f
 	}
 	return a, nil
-}
-
-func (in refreshAnswer) answer() Answer {
-	c := in.Content
-	a := Answer{
-		AccessToken: c.AccessToken,
-		ExpiresIn:   c.ExpiresInSeconds.Duration(), RefreshExpiresIn: c.RefreshTokenExpiresInSeconds.Duration(),
-	}
-	for _, t := range c.BrokerAccountTokens {
-		account := AnsweredAccount{AccessToken: t.AccessToken, RefreshToken: t.RefreshToken, TokenID: t.TokenID}
-		if t.Account != nil {
-			account.ID, account.Name = t.Account.AccountID, t.Account.AccountName
-		}
-		if a.RefreshToken.Empty() {
-			a.RefreshToken = t.RefreshToken
-		}
-		a.Accounts = append(a.Accounts, account)
-	}
-	if a.RefreshToken.Empty() {
-		a.RefreshToken = c.RefreshToken
-	}
-	if len(a.Accounts) == 0 && c.Account != nil && c.Account.AccountID != "" {
-		a.Accounts = []AnsweredAccount{{ID: c.Account.AccountID, Name: c.Account.AccountName, AccessToken: c.AccessToken, RefreshToken: c.RefreshToken}}
-	}
-	return a
-}
-
-// hasTokens reports whether a "succeeded" answer really carries an access token.
-func (in refreshAnswer) hasTokens() bool {
-	for _, t := range in.Content.BrokerAccountTokens {
-		if !t.AccessToken.Empty() {
-			return true
-		}
-	}
-	return !in.Content.AccessToken.Empty()
 }
 
 // classify reads both the HTTP status and the status in the body, which can
 // differ. It returns nil for an answer that carries tokens. Where they
 // disagree, the reading that gives up less wins.
-func classify(http int, readable bool, in refreshAnswer) *Failure {
+//
+// What it returns is what the statuses alone say. tokens: the answer carries an
+// access token.
+func classify(in statuses, tokens bool) *Failure {
 	fail := func(class Class, ambiguous bool, reason events.Reason) *Failure {
-		return &Failure{Class: class, Ambiguous: ambiguous, Reason: reason, Detail: detail(http, readable, in)}
+		return &Failure{Class: class, Ambiguous: ambiguous, Reason: reason, Detail: in.detail()}
 	}
+	http := in.http
 	switch {
 	case http == 401 || http == 403:
 		return fail(Denied, false, "")
-	case http == 429 || in.Status == "tooManyRequest":
+	case http == 429 || in.envelope == "tooManyRequest":
 		return fail(RateLimited, false, "")
 	case http >= 500 || http == 408:
 		// A gateway's 5xx says nothing about what happened behind it.
 		return fail(Transient, true, "")
-	case !readable:
+	case !in.readable:
 		return fail(Transient, http < 300, "")
 	}
-	switch in.Status {
+	switch in.envelope {
 	case "serverFailure":
 		return fail(Transient, true, "")
 	case "badRequest":
@@ -211,13 +170,13 @@ func classify(http int, readable bool, in refreshAnswer) *Failure {
 		return fail(Transient, false, "")
 	}
 	switch {
-	case in.Content == nil:
+	case !in.hasContent:
 		return fail(Transient, true, "")
-	case in.Content.Status == "failed":
+	case in.content == "failed":
 		return fail(Dead, false, events.ReasonRejected)
-	case in.Content.Status == "mfaRequired":
+	case in.content == "mfaRequired":
 		return fail(MustAct, false, events.ReasonMFARequired)
-	case in.Content.Status == "succeeded" && in.hasTokens():
+	case in.content == "succeeded" && tokens:
 		return nil
 	}
 	return fail(Transient, true, "")
@@ -228,24 +187,31 @@ var knownStatuses = map[string]bool{
 	"tooManyRequest": true, "locked": true, "unavailableForLegalReasons": true, "succeeded": true, "failed": true, "mfaRequired": true,
 }
 
-func detail(http int, readable bool, in refreshAnswer) string {
+// detail names the statuses, as far as they are known words.
+func (in statuses) detail() string {
 	known := func(status string) string {
 		if knownStatuses[status] {
 			return status
 		}
 		return "other"
 	}
-	text := fmt.Sprintf("HTTP %d", http)
-	if !readable {
+	text := fmt.Sprintf("HTTP %d", in.http)
+	if !in.readable {
 		return text + ", not the JSON expected"
 	}
-	if in.Status != "" {
-		text += ", status " + known(in.Status)
+	if in.envelope != "" {
+		text += ", status " + known(in.envelope)
 	}
-	if in.Content != nil && in.Content.Status != "" {
-		text += ", content " + known(in.Content.Status)
+	if in.hasContent && in.content != "" {
+		text += ", content " + known(in.content)
 	}
 	return text
+}
+
+// contradict reports whether a status says that there are no tokens. That one is
+// missing says nothing.
+func (in statuses) contradict() bool {
+	return in.http >= 300 || in.envelope != "" && in.envelope != "ok" && in.envelope != "succeeded" || in.content != "" && in.content != "succeeded"
 }
 
 // retryAfter reads a Retry-After header in either of its forms (RFC 9110).

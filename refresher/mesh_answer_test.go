@@ -50,7 +50,7 @@ func TestAnswersRead(t *testing.T) {
 			{"account":{"accountId":"one","accountName":"One","cash":1},"accessToken":"a1","refreshToken":"r1","tokenId":"t1"},
 			{"account":{"accountId":"two"},"accessToken":"a2","refreshToken":"r1"}],
 			"expiresInSeconds":3600,"refreshTokenExpiresInSeconds":7200}`,
-			refresher.Answer{RefreshToken: text("r1"), ExpiresIn: hour, RefreshExpiresIn: 2 * hour, Accounts: []refresher.AnsweredAccount{
+			refresher.Answer{ExpiresIn: hour, RefreshExpiresIn: 2 * hour, Accounts: []refresher.AnsweredAccount{
 				{ID: "one", Name: "One", AccessToken: text("a1"), RefreshToken: text("r1"), TokenID: text("t1")},
 				{ID: "two", AccessToken: text("a2"), RefreshToken: text("r1")},
 			}}},
@@ -67,15 +67,15 @@ func TestAnswersRead(t *testing.T) {
 				{ID: "one", Name: "One", AccessToken: text("a"), RefreshToken: text("r")}}}},
 		"both: the deprecated fields are what one falls back to": {`{"status":"succeeded","accessToken":"old","refreshToken":"old",
 			"brokerAccountTokens":[{"account":{"accountId":"one"},"accessToken":"a1","refreshToken":"r1"}]}`,
-			refresher.Answer{AccessToken: text("old"), RefreshToken: text("r1"), Accounts: []refresher.AnsweredAccount{
+			refresher.Answer{AccessToken: text("old"), RefreshToken: text("old"), Accounts: []refresher.AnsweredAccount{
 				{ID: "one", AccessToken: text("a1"), RefreshToken: text("r1")}}}},
 		"the second account has the refresh token": {`{"status":"succeeded","brokerAccountTokens":[{"account":{"accountId":"one"},"accessToken":"a1"},
 			{"account":{"accountId":"two"},"accessToken":"a2","refreshToken":"r2"}]}`,
-			refresher.Answer{RefreshToken: text("r2"), Accounts: []refresher.AnsweredAccount{
+			refresher.Answer{Accounts: []refresher.AnsweredAccount{
 				account("one", "a1"), {ID: "two", AccessToken: text("a2"), RefreshToken: text("r2")}}}},
 		"fields of an unexpected type cost no token": {`{"status":"succeeded","expiresInSeconds":"3600","refreshTokenExpiresInSeconds":-1,
 			"brokerAccountTokens":[{"account":{"accountId":7,"accountName":"One"},"accessToken":"a1","refreshToken":"r1","tokenId":[1]}],"new":{}}`,
-			refresher.Answer{RefreshToken: text("r1"), Accounts: []refresher.AnsweredAccount{
+			refresher.Answer{ExpiresIn: hour, Accounts: []refresher.AnsweredAccount{
 				{Name: "One", AccessToken: text("a1"), RefreshToken: text("r1")}}}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -114,14 +114,14 @@ func TestAgainstTheSimulator(t *testing.T) {
 		require.Len(t, a.Accounts, 2)
 		require.Equal(t, hour, a.ExpiresIn)
 		usable(a.Accounts[0].AccessToken, a.Accounts[1].AccessToken)
-		token = a.RefreshToken
+		token = a.NewRefreshToken()
 	}
 	require.NoError(t, sim.Script("one", meshsim.OmitRefreshToken(), meshsim.DeprecatedOnly()))
-	require.True(t, refresh().RefreshToken.Empty())
+	require.True(t, refresh().NewRefreshToken().Empty())
 	deprecated := refresh()
 	require.Equal(t, "one", deprecated.Accounts[0].ID)
 	usable(deprecated.AccessToken)
-	token = deprecated.RefreshToken
+	token = deprecated.NewRefreshToken()
 	valid, why := sim.Ledger().RefreshTokenState(token)
 	require.True(t, valid, why)
 

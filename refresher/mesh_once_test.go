@@ -245,7 +245,7 @@ func TestABrokenConnectionCostsItsOwnAnswer(t *testing.T) {
 							lost.Add(1)
 							return
 						}
-						if got := a.RefreshToken.Reveal(); got != "after-"+token {
+						if got := a.NewRefreshToken().Reveal(); got != "after-"+token {
 							t.Errorf("%s got the answer %s", token, got)
 						}
 					})

@@ -20,20 +20,21 @@ const passOK, passFailed = "ok", "failed"
 const maxBrokers = 100
 
 type metrics struct {
-	refreshes *prometheus.CounterVec
-	duration  *prometheus.HistogramVec
-	lateness  prometheus.Histogram
-	ended     *prometheus.CounterVec
-	takenOver prometheus.Counter
-	rescued   prometheus.Counter
-	recovered prometheus.Counter
-	discarded prometheus.Counter
-	breaker   *prometheus.GaugeVec
-	repaired  *prometheus.CounterVec
-	passes    *prometheus.CounterVec
-	unopened  prometheus.Counter
-	outdated  prometheus.Counter
-	removals  *prometheus.CounterVec
+	refreshes    *prometheus.CounterVec
+	duration     *prometheus.HistogramVec
+	lateness     prometheus.Histogram
+	ended        *prometheus.CounterVec
+	takenOver    prometheus.Counter
+	rescued      prometheus.Counter
+	recovered    prometheus.Counter
+	discarded    prometheus.Counter
+	contradicted *prometheus.CounterVec
+	breaker      *prometheus.GaugeVec
+	repaired     *prometheus.CounterVec
+	passes       *prometheus.CounterVec
+	unopened     prometheus.Counter
+	outdated     prometheus.Counter
+	removals     *prometheus.CounterVec
 
 	mu      sync.Mutex
 	brokers map[string]bool
@@ -56,11 +57,12 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Namespace: "latchkey", Name: "refresh_lateness_seconds", Help: "Time between a grant's due time and its handling.",
 			Buckets: []float64{.1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300, 1800},
 		}),
-		ended:     counters("grants_expired_total", "Grants declared expired, by reason.", "reason"),
-		takenOver: counter("leases_taken_over_total", "Leases that ran out without being given back."),
-		rescued:   counter("answers_rescued_total", "Answers of Mesh written to the recovery stream because the database refused them."),
-		recovered: counter("answers_recovered_total", "Entries of the recovery stream that were processed."),
-		discarded: counter("answers_discarded_total", "Answers of Mesh that were older than what was stored."),
+		ended:        counters("grants_expired_total", "Grants declared expired, by reason.", "reason"),
+		takenOver:    counter("leases_taken_over_total", "Leases that ran out without being given back."),
+		rescued:      counter("answers_rescued_total", "Answers of Mesh written to the recovery stream because the database refused them."),
+		recovered:    counter("answers_recovered_total", "Entries of the recovery stream that were processed."),
+		discarded:    counter("answers_discarded_total", "Answers of Mesh that were older than what was stored."),
+		contradicted: counters("answers_contradictory_total", "Answers of Mesh with tokens whose statuses say that there are none, by broker type and the class that the statuses give.", "broker", "class"),
 		breaker: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Namespace: "latchkey", Name: "broker_breaker_open", Help: "1 while refreshes at the broker are suspended after failures.",
 		}, []string{"broker"}),
@@ -85,7 +87,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		m.passes.WithLabelValues(outcome)
 	}
 	reg.MustRegister(m.refreshes, m.duration, m.lateness, m.ended, m.takenOver, m.rescued, m.recovered,
-		m.discarded, m.breaker, m.repaired, m.passes, m.unopened, m.outdated, m.removals)
+		m.discarded, m.contradicted, m.breaker, m.repaired, m.passes, m.unopened, m.outdated, m.removals)
 	return m
 }
 

@@ -41,17 +41,14 @@ var (
 
 // interim returns the access token of an answer that demands a code, and how long it
 // lasts. presented is none.
-func (in refreshAnswer) interim(presented secret.Text) (secret.Text, time.Duration) {
-	if in.Content == nil {
-		return secret.Text{}, 0
-	}
+func (a Answer) interim(presented secret.Text) (secret.Text, time.Duration) {
 	found := []secret.Text{}
-	for _, t := range in.Content.BrokerAccountTokens {
-		found = append(found, t.AccessToken)
+	for _, in := range a.Accounts {
+		found = append(found, in.AccessToken)
 	}
-	for _, token := range append(found, in.Content.AccessToken) {
+	for _, token := range append(found, a.AccessToken) {
 		if !token.Empty() && !token.Equal(presented) && len(token.Reveal()) <= maxInterim {
-			return token, in.Content.ExpiresInSeconds.Duration()
+			return token, a.ExpiresIn
 		}
 	}
 	return secret.Text{}, 0
@@ -136,6 +133,9 @@ func (r *Refresher) awaitCode(ctx context.Context, g *store.Grant, tokens store.
 	next.Version++
 	tokens = cloneTokens(tokens)
 	tokens.Interim = f.Interim
+	if !f.RefreshToken.Empty() {
+		tokens.RefreshToken = f.RefreshToken
+	}
 	with.SealTo(next, tokens, now, false)
 	if err := r.settler.Failed(next, f); err != nil {
 		return nil, err

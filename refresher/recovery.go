@@ -119,6 +119,7 @@ func openEntry(ctx context.Context, e *envelope.Envelope, entry recoveryEntry, g
 	for _, a := range plain.Accounts {
 		p.answer.Accounts = append(p.answer.Accounts, AnsweredAccount{a.ID, a.Name, secret.New(a.Access), secret.New(a.Refresh), secret.New(a.Token)})
 	}
+	p.answer.forget(p.presented) // earlier releases left echoes in it
 	return p, nil
 }
 

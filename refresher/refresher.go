@@ -284,6 +284,9 @@ func (r *Refresher) call(ctx context.Context, g *store.Grant, tokens store.Token
 	if !code.Empty() {
 		request.MFACode, request.AccessToken = code, tokens.Interim
 	}
+	for _, account := range tokens.Accounts {
+		request.Held = append(request.Held, account.AccessToken)
+	}
 	r.record(audit.Opened, audit.OutcomeRefresh, g)
 	answer, err := r.mesh.Refresh(ctx, request)
 	if err != nil {
@@ -302,7 +305,7 @@ func (r *Refresher) call(ctx context.Context, g *store.Grant, tokens store.Token
 		}
 		return r.failed(ctx, g, f)
 	}
-	done(nil)
+	done(r.contradicted(ctx, g, answer.Contradicts))
 	tracing.Set(ctx, tracing.Outcome(refreshed))
 	r.metrics.call(g.BrokerType, r.now().Sub(sent), nil)
 	saved, err := r.keep(ctx, g, pending{
@@ -320,6 +323,21 @@ func (r *Refresher) call(ctx context.Context, g *store.Grant, tokens store.Token
 		}
 	}
 	return saved, nil
+}
+
+// contradicted tells of an answer whose statuses say that it has no tokens, though
+// it has. It returns what counts of them: that we ask too often.
+func (r *Refresher) contradicted(ctx context.Context, g *store.Grant, said *Failure) *Failure {
+	if said == nil {
+		return nil
+	}
+	r.metrics.contradicted.WithLabelValues(r.metrics.broker(g.BrokerType), string(said.Class)).Inc()
+	tracing.Log(ctx, r.log).Warn("an answer brings tokens though its statuses say that there are none; the tokens count",
+		zap.String("grant", g.ID), zap.String("broker", g.BrokerType), zap.String("class", string(said.Class)), zap.String("detail", said.Detail))
+	if said.Class == RateLimited {
+		return said
+	}
+	return nil
 }
 
 // failed stores what a failure means. If that can't be stored now the lease

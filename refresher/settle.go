@@ -36,13 +36,17 @@ type Settler struct {
 func (s Settler) Answered(g *store.Grant, tokens store.TokenSet, a Answer, renewed bool, epoch int64, sent time.Time) (store.TokenSet, error) {
 	sent = store.Milli(sent)
 	a = bounded(a)
-	access := nextLife(g.Access, sent, a.ExpiresIn)
-	g.Access = access
-	rotated := !a.RefreshToken.Empty() && !a.RefreshToken.Equal(tokens.RefreshToken)
+	refresh := a.NewRefreshToken()
+	rotated := !refresh.Empty() && !refresh.Equal(tokens.RefreshToken)
 	if rotated {
-		tokens.RefreshToken = a.RefreshToken
+		tokens.RefreshToken = refresh
 	}
-	brought := spreadOver(g, a)
+	var brought []AnsweredAccount
+	access := g.Access
+	if a.hasAccessToken() {
+		access = nextLife(g.Access, sent, a.ExpiresIn)
+		g.Access, brought = access, spreadOver(g, a)
+	}
 	m := newMerger(g, &tokens)
 	m.makeRoom(brought)
 	left := 0
@@ -67,15 +71,36 @@ func (s Settler) Answered(g *store.Grant, tokens store.TokenSet, a Answer, renew
 
 	g.Version++
 	g.Applied = max(g.Applied, epoch)
+	active := g.State == store.Active
 	g.State, g.Reason, g.PurgeAt = store.Active, "", nil
-	g.Tries, g.Waits, g.Unknown, g.Warned = 0, 0, nil, ""
-	g.Lease = nil
+	g.Waits, g.Unknown, g.Lease = 0, nil, nil
 	g.MFA, tokens.Interim = nil, secret.Text{}
+	if len(brought) == 0 {
+		if !active {
+			g.Warned = ""
+		}
+		return tokens, s.withoutAccessToken(g)
+	}
+	g.Tries, g.Warned = 0, ""
 	s.Schedule(g, s.Policy.Next(g))
 	if err := s.Announce(g, events.TokenRefreshed, ""); err != nil {
 		return tokens, err
 	}
 	return tokens, s.warnOfRefreshToken(g, store.Milli(s.Now()))
+}
+
+// withoutAccessToken is for an answer that brought a new refresh token alone. The
+// access tokens of before are served for as long as they live. New ones are asked
+// for at once, or after a pause if that has just been done: a try that costs a
+// refresh token counts as one.
+func (s Settler) withoutAccessToken(g *store.Grant) error {
+	now := store.Milli(s.Now())
+	g.Tries++
+	if g.Tries > 1 {
+		return s.again(g, now, delay(s.Backoff, g.Tries-2, s.Rand()), s.Backoff.Min)
+	}
+	s.Schedule(g, due(now, store.Refresh))
+	return s.AnnounceEnds(g, now, false)
 }
 
 // nextLife is the life of a token obtained at since. Where the answer states

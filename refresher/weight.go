@@ -1,6 +1,8 @@
 package refresher
 
 import (
+	"slices"
+
 	"github.com/latchkey/latchkey/events"
 	"github.com/latchkey/latchkey/events/secret"
 	"github.com/latchkey/latchkey/store"
@@ -174,21 +176,10 @@ func (m *merger) name(in AnsweredAccount, access *store.Life) bool {
 
 // bounded cuts the names and ids of an answer to what connects may have.
 func bounded(a Answer) Answer {
-	accounts := make([]AnsweredAccount, len(a.Accounts))
-	for i, in := range a.Accounts {
+	a.Accounts = slices.Clone(a.Accounts)
+	for i := range a.Accounts {
+		in := &a.Accounts[i]
 		in.ID, in.Name = events.BoundedID(in.ID), events.CutName(in.Name)
-		accounts[i] = in
 	}
-	a.Accounts = accounts
 	return a
-}
-
-// size is what an answer takes in memory. Decoding can make it larger than what
-// came: an invalid byte becomes a character of three.
-func (a Answer) size() int {
-	size := len(a.AccessToken.Reveal()) + len(a.RefreshToken.Reveal())
-	for _, in := range a.Accounts {
-		size += len(in.ID) + len(in.Name) + len(in.AccessToken.Reveal()) + len(in.TokenID.Reveal())
-	}
-	return size
 }

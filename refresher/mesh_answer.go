@@ -1,0 +1,417 @@
+package refresher
+
+import (
+	"bytes"
+	"math"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/events/secret"
+)
+
+// An answer of Mesh is read as it comes, not as it should be: the tokens in it may
+// exist nowhere else. What is missing, null, of the wrong type or repeated costs no
+// token that stands beside it. Names count in any case, as "accessToken" or
+// "access_token".
+
+// transcript is what one answer says (@meshconnect/node-api 2.0.28, the envelope
+// of BrokerRefreshTokenResponse), token by token.
+type transcript struct {
+	Answer
+	statuses
+	// outer holds the tokens that stand outside of "content".
+	outer AnsweredAccount
+	// account is the deprecated account in "content".
+	account AnsweredAccount
+	// withContent: there is a "content" that is not null.
+	withContent bool
+	// documents counts the JSON values, broken: there was something else, too.
+	documents int
+	broken    bool
+	// unread: something may be a token that could not be read.
+	unread bool
+}
+
+// statuses are the words by which an answer says how it went. They come from
+// outside: whoever shows one shows a word that is known.
+type statuses struct {
+	http int
+	// readable: the answer is one JSON value.
+	readable          bool
+	envelope, content string
+	hasContent        bool
+	errorType         string
+	errorHash         string
+}
+
+// LooseToken is a token that stands where the contract has none, or where another
+// stands already.
+type LooseToken struct {
+	Token secret.Text
+	// Refresh: its name is that of a refresh token.
+	Refresh bool
+	// Meant: it stands within what the answer brings, so that it can be used as the
+	// token that its name says, if there is no better one.
+	Meant bool
+}
+
+// readAnswer transcribes the body of an answer. It keeps no part of the body.
+func readAnswer(status int, body []byte) transcript {
+	t := transcript{statuses: statuses{http: status}}
+	t.read(body, atRoot, nil, 0)
+	t.readable = t.documents == 1 && !t.broken
+	t.hasContent = t.withContent
+	// Beside an error, what stands outside of "content" may be our own request.
+	if status < 300 {
+		t.put(&t.AccessToken, t.outer.AccessToken, false)
+		t.put(&t.RefreshToken, t.outer.RefreshToken, true)
+	} else {
+		t.loose(t.outer.AccessToken, false, false)
+		t.loose(t.outer.RefreshToken, true, false)
+	}
+	if len(t.Accounts) == 0 && t.account.ID != "" {
+		t.account.AccessToken, t.account.RefreshToken = t.AccessToken, t.RefreshToken
+		t.Accounts = []AnsweredAccount{t.account}
+	}
+	t.Answer = bounded(t.Answer) // an invalid byte in a name becomes a character of three
+	return t
+}
+
+// place is where in an answer something stands.
+type place int
+
+const (
+	atRoot place = iota
+	inContent
+	inEntries
+	inEntry
+	inAccount
+	// aside is where the contract has no tokens.
+	aside
+)
+
+// maxNesting bounds how often JSON stands in a string of JSON.
+const maxNesting = 3
+
+// read reads all JSON that there is in a text, from the first character on that
+// begins some. nesting is how many strings the text stands in.
+func (t *transcript) read(text []byte, p place, entry *AnsweredAccount, nesting int) {
+	first := len(text) - len(bytes.TrimLeft(text, " \t\r\n"))
+	for start := 0; start < len(text); {
+		begin := len(text)
+		if start == 0 && first < len(text) && bytes.IndexByte([]byte(`"ntf-0123456789`), text[first]) >= 0 {
+			begin = first // one value that is neither object nor array
+		} else if i := bytes.IndexAny(text[start:], "{["); i >= 0 {
+			begin = start + i
+		}
+		t.sweep(text[start:begin])
+		if begin == len(text) {
+			return
+		}
+		r := answerReader{t: t, text: text[begin:], nesting: nesting}
+		r.from = *bytes.NewBuffer(r.text)
+		r.json.Reset(&r.from, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
+		for r.json.PeekKind() != 0 && !r.failed {
+			r.value(p, entry)
+			if nesting == 0 && !r.failed {
+				t.documents++
+			}
+		}
+		t.broken = t.broken || r.failed
+		start = begin + max(int(r.json.InputOffset()), 1)
+	}
+}
+
+var (
+	// namedToken finds a member that holds a token in what is no JSON as a whole.
+	namedToken = regexp.MustCompile(`(?i)"(access_?token|refresh_?token|token_?id)"\s*:\s*("(?:[^"\\]|\\.)*")`)
+	// likeToken finds what may be a token, or the beginning of one.
+	likeToken = regexp.MustCompile(`(?i)(?:access[_-]?token|refresh[_-]?token|token[_-]?id)\W{1,16}[\w.~+/=-]{6}`)
+)
+
+// sweep looks for tokens in what is no JSON.
+func (t *transcript) sweep(text []byte) {
+	if len(bytes.TrimSpace(text)) == 0 {
+		return
+	}
+	t.broken = true
+	for _, found := range namedToken.FindAllSubmatch(text, -1) {
+		name := fold(string(found[1]))
+		value, err := jsontext.AppendUnquote(nil, found[2])
+		t.unread = t.unread || err != nil
+		t.loose(t.token(string(value)), name == "refreshtoken", name != "tokenid")
+	}
+	rest := namedToken.ReplaceAll(text, nil)
+	defer clear(rest)
+	t.unread = t.unread || likeToken.Match(rest)
+}
+
+var joined = strings.NewReplacer("_", "", "-", "")
+
+// fold returns a name as it is compared.
+func fold(name string) string {
+	return joined.Replace(strings.ToLower(name))
+}
+
+// token returns a text as a token; empty if it can't be one.
+func (t *transcript) token(text string) secret.Text {
+	switch {
+	case strings.TrimSpace(text) == "":
+		return secret.Text{}
+	case strings.ContainsRune(text, utf8.RuneError): // not what Mesh has
+		t.unread = true
+		return secret.Text{}
+	}
+	return secret.New(text)
+}
+
+// put has a token take its place. Of several the last one counts, as with most
+// decoders of JSON.
+func (t *transcript) put(at *secret.Text, token secret.Text, refresh bool) {
+	if token.Empty() || token == *at {
+		return
+	}
+	t.loose(*at, refresh, true)
+	*at = token
+}
+
+func (t *transcript) loose(token secret.Text, refresh, meant bool) {
+	if !token.Empty() {
+		t.Loose = append(t.Loose, LooseToken{token, refresh, meant})
+	}
+}
+
+// answerReader reads JSON in place. After a failure it reads nothing more.
+type answerReader struct {
+	t       *transcript
+	text    []byte
+	from    bytes.Buffer
+	json    jsontext.Decoder
+	nesting int
+	failed  bool
+}
+
+// next reads a token of JSON.
+func (r *answerReader) next() jsontext.Token {
+	token, err := r.json.ReadToken()
+	r.failed = err != nil
+	return token
+}
+
+// more reports whether another value follows before the end of what it stands in.
+func (r *answerReader) more() bool {
+	kind := r.json.PeekKind()
+	return !r.failed && kind != '}' && kind != ']' && kind != 0
+}
+
+// value reads one value, whatever it is. entry is the one that it belongs to, if
+// it stands in one.
+func (r *answerReader) value(p place, entry *AnsweredAccount) {
+	switch r.json.PeekKind() {
+	case '{':
+		if p == inEntries {
+			r.entry()
+			return
+		}
+		r.next()
+		if p == inContent {
+			r.t.withContent = true
+		}
+		for r.more() {
+			if name := r.next(); !r.failed {
+				r.member(p, fold(name.String()), entry)
+			}
+		}
+		if !r.failed {
+			r.next()
+		}
+	case '[':
+		r.next()
+		for r.more() {
+			if p == inEntries {
+				r.entry()
+			} else {
+				r.value(p, entry)
+			}
+		}
+		if !r.failed {
+			r.next()
+		}
+	case '"':
+		if text := r.next(); !r.failed {
+			r.inner(p, text.String(), entry)
+		}
+	default:
+		r.next()
+	}
+}
+
+// inner reads a string where something else is expected: JSON in it counts.
+func (r *answerReader) inner(p place, text string, entry *AnsweredAccount) {
+	text = strings.TrimSpace(text)
+	switch {
+	case strings.HasPrefix(text, "{") || strings.HasPrefix(text, "["):
+		if r.nesting >= maxNesting {
+			r.t.unread = r.t.unread || likeToken.MatchString(text)
+			return
+		}
+		inner := []byte(text)
+		defer clear(inner)
+		r.t.read(inner, p, entry, r.nesting+1)
+	case p == inEntries || p == inEntry:
+		r.t.loose(r.t.token(text), false, false)
+	}
+}
+
+// entry reads one entry of "brokerAccountTokens".
+func (r *answerReader) entry() {
+	var entry AnsweredAccount
+	r.value(inEntry, &entry)
+	r.t.Accounts = append(r.t.Accounts, entry)
+}
+
+// member reads the value of a member of an object.
+func (r *answerReader) member(p place, name string, entry *AnsweredAccount) {
+	t := r.t
+	switch name {
+	case "accesstoken", "refreshtoken", "tokenid":
+		r.tokens(p, name, entry)
+		return
+	case "brokeraccounttokens":
+		r.value(inEntries, nil)
+		return
+	case "content":
+		r.value(inContent, nil)
+		return
+	case "account":
+		switch p {
+		case inEntry:
+			r.value(inAccount, entry)
+		case inContent, atRoot:
+			r.value(inAccount, &t.account)
+		default:
+			r.value(aside, nil)
+		}
+		return
+	}
+	if r.json.PeekKind() == '"' {
+		value := r.next()
+		if r.failed {
+			return
+		}
+		text := value.String()
+		switch {
+		case p == atRoot && name == "status":
+			t.envelope = text
+		case p == atRoot && name == "errortype":
+			t.errorType = text
+		case p == atRoot && name == "errorhash":
+			t.errorHash = text
+		case p == inContent && name == "status":
+			t.statuses.content = text
+		case p == inAccount && name == "accountid" && entry != nil:
+			entry.ID = text
+		case p == inAccount && name == "accountname" && entry != nil:
+			entry.Name = text
+		case p <= inContent && name == "expiresinseconds":
+			t.lifetime(&t.ExpiresIn, text)
+		case p <= inContent && name == "refreshtokenexpiresinseconds":
+			t.lifetime(&t.RefreshExpiresIn, text)
+		default:
+			r.inner(aside, text, nil)
+		}
+		return
+	}
+	if r.json.PeekKind() == '0' {
+		value := r.next()
+		switch {
+		case r.failed:
+		case p <= inContent && name == "expiresinseconds":
+			t.lifetime(&t.ExpiresIn, value.String())
+		case p <= inContent && name == "refreshtokenexpiresinseconds":
+			t.lifetime(&t.RefreshExpiresIn, value.String())
+		}
+		return
+	}
+	r.value(aside, nil)
+}
+
+// tokens reads the value of a member whose name is that of a token.
+func (r *answerReader) tokens(p place, name string, entry *AnsweredAccount) {
+	t, refresh := r.t, name == "refreshtoken"
+	if r.json.PeekKind() != '"' {
+		r.mistyped(refresh)
+		return
+	}
+	value := r.next()
+	if r.failed { // it is cut off; what is left of it is no token
+		t.unread = t.unread || len(bytes.Trim(r.text[r.json.InputOffset():], ": \t\r\n\"")) > 0
+		return
+	}
+	token := t.token(value.String())
+	var access, refreshed, id *secret.Text
+	switch {
+	case p == inEntry && entry != nil:
+		access, refreshed, id = &entry.AccessToken, &entry.RefreshToken, &entry.TokenID
+	case p == inContent:
+		access, refreshed = &t.AccessToken, &t.RefreshToken
+	case p == atRoot:
+		access, refreshed = &t.outer.AccessToken, &t.outer.RefreshToken
+	}
+	at := map[string]*secret.Text{"accesstoken": access, "refreshtoken": refreshed, "tokenid": id}[name]
+	if at == nil {
+		t.loose(token, refresh, false)
+		return
+	}
+	t.put(at, token, refresh)
+}
+
+// mistyped reads what is no string where a token is expected: strings in it are
+// kept.
+func (r *answerReader) mistyped(refresh bool) {
+	kind := r.json.PeekKind()
+	token := r.next()
+	if kind != '{' && kind != '[' {
+		return
+	}
+	for depth := 1; depth > 0 && !r.failed; {
+		token = r.next()
+		if r.failed {
+			return
+		}
+		switch token.Kind() {
+		case '{', '[':
+			depth++
+		case '}', ']':
+			depth--
+		case '"':
+			if text := token.String(); !knownName(text) {
+				r.t.loose(r.t.token(text), refresh, false)
+			}
+		}
+	}
+}
+
+// knownName reports whether a text is no token but a name that answers have.
+func knownName(text string) bool {
+	switch fold(text) {
+	case "accesstoken", "refreshtoken", "tokenid", "value", "token", "type", "account", "accountid":
+		return true
+	}
+	return false
+}
+
+// lifetime reads a number of seconds. What is none states no lifetime.
+func (t *transcript) lifetime(at *time.Duration, text string) {
+	if seconds, err := strconv.ParseFloat(strings.TrimSpace(text), 64); err == nil && !math.IsNaN(seconds) {
+		if d := events.Seconds(seconds).Duration(); d > 0 {
+			*at = d
+		}
+	}
+}
