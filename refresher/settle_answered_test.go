@@ -247,3 +247,44 @@ func TestAnsweredLosesNothing(t *testing.T) {
 		require.Equal(t, g.Access.ExpiresAt == nil && (g.Refresh == nil || g.Refresh.ExpiresAt == nil), g.Due == nil)
 	})
 }
+
+// TestANewRefreshTokenAlone: it is stored, the access token of before stays what it
+// is, and another is asked for at once.
+func TestANewRefreshTokenAlone(t *testing.T) {
+	for name, a := range map[string]refresher.Answer{
+		"in an entry":         {Accounts: []refresher.AnsweredAccount{{ID: "one", RefreshToken: text("refresh-1")}}},
+		"in a nameless entry": {Accounts: []refresher.AnsweredAccount{{RefreshToken: text("refresh-1")}}},
+		"deprecated":          {RefreshToken: text("refresh-1")},
+	} {
+		c := &clock{now: sentAt.Add(time.Second)}
+		g := newGrant(func(g *store.Grant) { g.Lease, g.Unknown = &store.Lease{Owner: "me", Until: t0.Add(day)}, new(t0) })
+		access := *g.Access
+		tokens, err := settler(c, 0.5).Answered(g, newTokens("one"), a, false, 7, sentAt)
+		require.NoError(t, err, name)
+		require.Equal(t, "refresh-1", tokens.RefreshToken.Reveal(), name)
+		require.Equal(t, "access-0-one", tokens.Account("one").AccessToken.Reveal(), name)
+		require.Equal(t, access, *g.Access, "%s: its end is its own", name)
+		require.Equal(t, int64(2), g.Version, name)
+		require.Nil(t, g.Lease, name)
+		require.Nil(t, g.Unknown, "%s: the replacement is known", name)
+		require.Equal(t, &store.Due{At: store.Milli(c.Now()), Action: store.Refresh}, g.Due, name)
+		require.Empty(t, announced(t, g), "%s: nothing was refreshed that a subscriber could use", name)
+
+		// Again and again: with growing pauses.
+		var waits []time.Duration
+		for n := range 4 {
+			a := refresher.Answer{RefreshToken: text(fmt.Sprint("refresh-", n+2))}
+			tokens, err = settler(c, 1).Answered(g, tokens, a, false, int64(8+n), sentAt)
+			require.NoError(t, err, name)
+			waits = append(waits, g.Due.At.Sub(store.Milli(c.Now())))
+		}
+		require.IsIncreasing(t, waits, name)
+		require.Equal(t, "refresh-5", tokens.RefreshToken.Reveal(), name)
+		require.Equal(t, access, *g.Access, name)
+
+		_, err = settler(c, 0).Answered(g, tokens, answer("one"), false, 20, sentAt)
+		require.NoError(t, err, name)
+		require.Zero(t, g.Tries, name)
+		require.Equal(t, events.TokenRefreshed, announced(t, g)[len(announced(t, g))-1].Kind, name)
+	}
+}
