@@ -376,12 +376,12 @@ func (r *answerReader) tokens(p place, name string, entry *AnsweredAccount) {
 // kept.
 func (r *answerReader) mistyped(refresh bool) {
 	kind := r.json.PeekKind()
-	token := r.next()
+	r.next()
 	if kind != '{' && kind != '[' {
 		return
 	}
 	for depth := 1; depth > 0 && !r.failed; {
-		token = r.next()
+		token := r.next()
 		if r.failed {
 			return
 		}
