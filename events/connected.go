@@ -3,7 +3,6 @@ package events
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"math"
 	"strings"
 	"time"
@@ -36,17 +35,24 @@ func (s Seconds) Duration() time.Duration {
 type Connected struct {
 	// UserID is the company's own id of the user.
 	UserID string `json:"userId"`
-	// Payload is Mesh's LinkPayload, verbatim but for display names, which are
-	// cut at 512 bytes: they go into every event about the grant.
+	// Payload is what can be kept of Mesh's LinkPayload. Display names are cut at
+	// 512 bytes: they go into every event about the grant.
 	Payload *LinkPayload `json:"payload"`
 	// ConnectedAt is when the tokens were obtained; lifetimes count from it.
 	// Zero when neither the body nor the CloudEvents envelope said so.
 	ConnectedAt time.Time `json:"connectedAt"`
+	// LeftOut tells of what was not usable, by the names of fields and rules and
+	// without a value.
+	LeftOut []string `json:"-"`
 }
 
+// Empty reports whether a message brings no token: there is nothing to keep.
+func (c *Connected) Empty() bool { return c.Payload.AccessToken == nil && c.Payload.DelayedAuth == nil }
+
 // LinkPayload is what Mesh Link hands to onIntegrationConnected: one of two
-// forms (@meshconnect/web-link-sdk 3.13.0, LinkPayload). Fields that Latchkey
-// has no use for, such as the brand's logo, are passed over.
+// forms (@meshconnect/web-link-sdk 3.13.0, LinkPayload). A payload may also be the
+// bare object of either form, as the iOS, Android and Flutter SDKs have it. Fields
+// that Latchkey has no use for, such as the brand's logo, are passed over.
 type LinkPayload struct {
 	AccessToken *AccessTokenPayload `json:"accessToken"`
 	DelayedAuth *DelayedAuthPayload `json:"delayedAuth"`
@@ -70,7 +76,8 @@ type AccountToken struct {
 	TokenID      secret.Text    `json:"tokenId"`
 }
 
-// PayloadAccount names an account at the institution.
+// PayloadAccount names an account at the institution. Without an id only the
+// refresh token beside it is kept; the first refresh names the account.
 type PayloadAccount struct {
 	AccountID   string `json:"accountId"`
 	AccountName string `json:"accountName"`
@@ -87,95 +94,38 @@ type DelayedAuthPayload struct {
 
 // DecodeConnected reads an integration.connected message, plain JSON or a
 // CloudEvents 1.0 structured message. One that is sealed is refused; see
-// DecodeSealedConnected. Every error is an *InvalidError.
+// DecodeSealedConnected. What is unusable and not needed is left out. Every error
+// is an *InvalidError.
 func DecodeConnected(body []byte) (Connected, error) {
-	data, at, err := unwrap(IntegrationConnected, body)
+	var r connectReader
+	data, at, err := r.unwrap(body)
 	if err != nil {
 		return Connected{}, err
 	}
-	return decodeConnected(data, at)
-}
-
-// decodeConnected reads the data of a message; at is the time of its envelope.
-func decodeConnected(data []byte, at time.Time) (Connected, error) {
-	const name = IntegrationConnected
-	jwe, err := sealedData(name, data)
+	jwe, err := r.sealed(data)
 	if err != nil {
 		return Connected{}, err
 	}
 	if jwe != "" {
-		return Connected{}, invalid(name, "sealed: it must be opened first")
+		return Connected{}, invalid(IntegrationConnected, "sealed: it must be opened first")
 	}
-	var c Connected
-	if err := decodeStrict(name, data, &c); err != nil {
-		return Connected{}, err
-	}
-	if err := CheckUserID(c.UserID); err != nil {
-		return Connected{}, invalid(name, "userId: %v", err)
-	}
-	if c.ConnectedAt.IsZero() {
-		c.ConnectedAt = at
-	}
-	if err := checkTime(name, "connectedAt", c.ConnectedAt); err != nil {
-		return Connected{}, err
-	}
-	if err := c.Payload.check(); err != nil {
-		return Connected{}, err
-	}
-	c.Payload.cutNames()
-	if a := c.Payload.AccessToken; a != nil {
-		if err := checkSize(a.AccountTokens); err != nil {
-			return Connected{}, err
-		}
-	}
-	return c, nil
+	return r.connect(data, at)
 }
 
 // checkTime keeps times, and what a lifetime makes of them, within what every
 // engine and RFC 3339 can hold (years 1970 to 9999).
 func checkTime(message, field string, t time.Time) error {
-	if year := t.UTC().Year(); !t.IsZero() && (year < 1970 || year > 9899) {
-		return invalid(message, "%s: outside the years 1970 to 9899", field)
+	if !t.IsZero() && !validTime(t) {
+		return invalid(message, "%s: %s", field, problemYears)
 	}
 	return nil
 }
 
-func (p *LinkPayload) check() error {
-	const name = IntegrationConnected
-	if p == nil || p.AccessToken == nil && p.DelayedAuth == nil {
-		return invalid(name, "payload: needs accessToken or delayedAuth")
-	}
-	if a := p.AccessToken; a != nil {
-		if err := checkName(name, "payload.accessToken.brokerType", a.BrokerType); err != nil {
-			return err
-		}
-		if len(a.AccountTokens) == 0 {
-			return invalid(name, "payload.accessToken.accountTokens: empty")
-		}
-		for i, t := range a.AccountTokens {
-			if err := checkName(name, "payload.accessToken.accountTokens.account.accountId", t.Account.AccountID); err != nil {
-				return err
-			}
-			if t.AccessToken.Empty() && t.RefreshToken.Empty() {
-				return invalid(name, "payload.accessToken.accountTokens.%d: neither accessToken nor refreshToken", i)
-			}
-		}
-		if err := checkLifetimes(a.ExpiresInSeconds, a.RefreshTokenExpiresInSeconds); err != nil {
-			return err
-		}
-	}
-	if d := p.DelayedAuth; d != nil {
-		if err := checkName(name, "payload.delayedAuth.brokerType", d.BrokerType); err != nil {
-			return err
-		}
-		if d.RefreshToken.Empty() {
-			return invalid(name, "payload.delayedAuth.refreshToken: empty")
-		}
-		if err := checkLifetimes(0, d.RefreshTokenExpiresInSeconds); err != nil {
-			return err
-		}
-	}
-	return nil
+const problemYears = "outside the years 1970 to 9899"
+
+func validTime(t time.Time) bool {
+	year := t.UTC().Year()
+	return 1970 <= year && year <= 9899
 }
 
 const maxNameBytes = 512
@@ -198,58 +148,4 @@ func BoundedID(id string) string {
 	}
 	sum := sha256.Sum256([]byte(id))
 	return "sha256-" + hex.EncodeToString(sum[:])
-}
-
-func (p *LinkPayload) cutNames() {
-	if a := p.AccessToken; a != nil {
-		a.BrokerName = CutName(a.BrokerName)
-		for i := range a.AccountTokens {
-			account := &a.AccountTokens[i].Account
-			account.AccountName = CutName(account.AccountName)
-		}
-	}
-	if d := p.DelayedAuth; d != nil {
-		d.BrokerName = CutName(d.BrokerName)
-	}
-}
-
-func checkName(message, field, value string) error {
-	switch {
-	case value == "":
-		return invalid(message, "%s: empty", field)
-	case len(value) > maxNameBytes:
-		return invalid(message, "%s: %d bytes, at most %d", field, len(value), maxNameBytes)
-	}
-	if r, found := unseen(value); found {
-		return invalid(message, "%s: contains the control or formatting character %U", field, r)
-	}
-	return nil
-}
-
-// maxAccountsBytes bounds what an event says of the accounts of a grant, so that
-// with all else it fits into a NATS message of 1 MB. A grant whose events can't be
-// published would be tried again for ever.
-const maxAccountsBytes = 512 << 10
-
-// checkSize holds the accounts of a payload against maxAccountsBytes, in the form
-// in which an event holds them.
-func checkSize(tokens []AccountToken) error {
-	accounts := make([]Account, len(tokens))
-	for i, t := range tokens {
-		accounts[i] = Account{AccountID: t.Account.AccountID, AccountName: t.Account.AccountName}
-	}
-	encoded, err := json.Marshal(accounts)
-	if err != nil || len(encoded) > maxAccountsBytes {
-		return invalid(IntegrationConnected, "payload.accessToken.accountTokens: too many accounts: their ids and names take %d bytes in an event, at most %d", len(encoded), maxAccountsBytes)
-	}
-	return nil
-}
-
-func checkLifetimes(lifetimes ...Seconds) error {
-	for _, s := range lifetimes {
-		if s < 0 {
-			return invalid(IntegrationConnected, "a lifetime in seconds is negative")
-		}
-	}
-	return nil
 }

@@ -39,6 +39,11 @@ func decodeStrict(message string, body []byte, v any) error {
 	if errors.As(err, &sem) {
 		return invalid(message, "%s: a JSON %s does not fit there", place(string(sem.JSONPointer), reflect.TypeOf(v)), kindName(sem.JSONKind))
 	}
+	return syntaxProblem(message, err)
+}
+
+// syntaxProblem makes a refusal of an error of the JSON library.
+func syntaxProblem(message string, err error) error {
 	var syn *jsontext.SyntacticError
 	if errors.As(err, &syn) {
 		problem := "not well-formed JSON"
@@ -103,6 +108,17 @@ func place(pointer string, t reflect.Type) string {
 	return strings.Join(out, ".")
 }
 
+const cloudEventsVersion = ce.CloudEventsVersionV1
+
+// isType reports whether a CloudEvents type is that of a message.
+func isType(message, kind string) bool {
+	return kind == message || strings.HasSuffix(kind, "."+message)
+}
+
+func foreignType(message string) error {
+	return invalid(message, "the CloudEvents type must be %q or end in %q", message, "."+message)
+}
+
 // cloudEvent is a CloudEvents 1.0 structured message, as far as it matters
 // here. The CloudEvents SDK is not used for reading: it panics over a
 // data_base64 that is not a string, and takes escapes in one for a fault.
@@ -127,8 +143,8 @@ func decodeCloudEvent(message string, body []byte) (*cloudEvent, error) {
 	if probe.SpecVersion == nil {
 		return nil, nil
 	}
-	if *probe.SpecVersion != ce.CloudEventsVersionV1 {
-		return nil, invalid(message, "specversion: must be %q", ce.CloudEventsVersionV1)
+	if *probe.SpecVersion != cloudEventsVersion {
+		return nil, invalid(message, "specversion: must be %q", cloudEventsVersion)
 	}
 	var event cloudEvent
 	if err := decodeStrict(message, body, &event); err != nil {
@@ -160,8 +176,8 @@ func unwrap(message string, body []byte) (data []byte, at time.Time, err error) 
 	if event == nil {
 		return body, time.Time{}, nil
 	}
-	if t := event.Type; t != message && !strings.HasSuffix(t, "."+message) {
-		return nil, time.Time{}, invalid(message, "the CloudEvents type must be %q or end in %q", message, "."+message)
+	if !isType(message, event.Type) {
+		return nil, time.Time{}, foreignType(message)
 	}
 	return event.Data, event.Time, nil
 }

@@ -28,6 +28,8 @@ func FuzzDecodeConnected(f *testing.F) {
 	f.Add([]byte(`{"specversion":"1.0","data_base64":5}`))
 	f.Add([]byte(`{"` + canary + `":1,"` + canary + `":2}`))
 	f.Add([]byte(`{"userId":"` + canary))
+	f.Add([]byte(`{"userId":"u","payload":{"accessToken":{"brokerType":"b","accountTokens":[{"refreshToken":"r"},{"account":{"accountId":"a"},"tokenId":7}]}}}`))
+	f.Add([]byte(`{"userId":"u","payload":{"brokerType":"b","refreshToken":"r","refreshToken":"` + canary + `"}}`))
 	f.Fuzz(func(t *testing.T, body []byte) {
 		c, err := events.DecodeConnected(body)
 		if err != nil {
@@ -35,8 +37,18 @@ func FuzzDecodeConnected(f *testing.F) {
 			return
 		}
 		require.NoError(t, events.CheckUserID(c.UserID))
+		for _, told := range c.LeftOut {
+			require.NotContains(t, told, canary)
+			require.Less(t, len(told), 200, "what is told grows with the body")
+		}
+		require.LessOrEqual(t, len(c.LeftOut), 11)
+		require.Equal(t, []string{c.UserID}, events.PeekUsers(body), "an erasure would not find it")
+		if c.Empty() {
+			return
+		}
 		again, err := events.DecodeConnected(encodeConnected(t, c))
 		require.NoError(t, err, "an accepted message is refused when sent again")
+		c.LeftOut, again.LeftOut = nil, nil
 		require.Equal(t, c, again)
 	})
 }

@@ -88,7 +88,7 @@ const (
 func validBodies(t testing.TB) map[string][]string {
 	return map[string][]string{
 		"connected": {
-			accessTokenForm, delayedAuthForm,
+			accessTokenForm, delayedAuthForm, bare(t, accessTokenForm), bare(t, delayedAuthForm),
 			cloudEvent(t, events.IntegrationConnected, accessTokenForm, nil),
 			cloudEvent64(t, events.IntegrationConnected, delayedAuthForm),
 		},
@@ -156,6 +156,18 @@ func edited(t testing.TB, body string, change map[string]any, path ...any) strin
 	b, err := json.Marshal(doc)
 	require.NoError(t, err)
 	return string(b)
+}
+
+// bare is a connect whose payload has no wrapper, as the iOS, Android and Flutter
+// SDKs hand it over.
+func bare(t testing.TB, body string) string {
+	t.Helper()
+	var doc struct{ Payload map[string]any }
+	require.NoError(t, json.Unmarshal([]byte(body), &doc))
+	for _, form := range doc.Payload {
+		return edited(t, body, map[string]any{"payload": form})
+	}
+	panic("no form")
 }
 
 func TestValidBodiesAreAccepted(t *testing.T) {

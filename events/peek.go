@@ -42,13 +42,13 @@ func valid(ids []string) []string {
 	return out
 }
 
-// member is a userId in what is no JSON.
-var member = regexp.MustCompile(`"userId"\s*:\s*("(?:[^"\\]|\\.)*")`)
+// userMember is a userId in what is no JSON.
+var userMember = regexp.MustCompile(`"userId"\s*:\s*("(?:[^"\\]|\\.)*")`)
 
 // scan looks for users in what could not be read.
 func scan(body []byte) []string {
 	var out []string
-	for _, found := range member.FindAllSubmatch(body, maxPeeked) {
+	for _, found := range userMember.FindAllSubmatch(body, maxPeeked) {
 		if id, err := jsontext.AppendUnquote(nil, found[1]); err == nil {
 			out = append(out, string(id))
 		}
@@ -106,7 +106,7 @@ func (p *peeked) object(d *jsontext.Decoder, outer bool) (ok bool) {
 			p.read(trimBOM([]byte(value.String())), false)
 			p.read(trimBOM(fromBase64(value.String())), false)
 		default:
-			p.event = p.event || outer && key == "specversion"
+			p.event = p.event || outer && key == "specversion" && kind != 'n'
 			if d.SkipValue() != nil {
 				return false
 			}

@@ -33,7 +33,7 @@ func TestPeekUsersFindsWhomABrokenBodyConcerns(t *testing.T) {
 		`{"data":"userId","userId":"\u0075"}`:                                              "u",
 		`{"userId":7,"x":{"userId":"u"}}`:                                                  "",
 		`{"userId":""}`:                                                                    "",
-		`{"userId":"` + strings.Repeat("u", 257) + `"}`:                                    "",
+		`{"userId":"` + strings.Repeat("u", 301) + `"}`:                                    "",
 		`{"userId":"a\u0000"}`:                                                             "",
 		`{"userId":"u`:                                                                     "",
 		`["userId","u"]`:                                                                   "",

@@ -3,6 +3,7 @@ package events
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -16,38 +17,63 @@ import (
 // Nothing in it can be believed before it is opened.
 type SealedConnected struct {
 	// JWE is to be opened into what Decode takes.
-	JWE string
-	at  time.Time
+	JWE     string
+	at      time.Time
+	leftOut []string
 }
 
 // DecodeSealedConnected reads the outside of a sealed integration.connected
 // message, plain or as a CloudEvents 1.0 structured message. It returns nil for
 // a message that is not sealed. Every error is an *InvalidError.
 func DecodeSealedConnected(body []byte) (*SealedConnected, error) {
-	data, at, err := unwrap(IntegrationConnected, body)
+	var r connectReader
+	data, at, err := r.unwrap(body)
 	if err != nil {
 		return nil, err
 	}
-	jwe, err := sealedData(IntegrationConnected, data)
+	jwe, err := r.sealed(data)
 	if err != nil || jwe == "" {
 		return nil, err
 	}
-	return &SealedConnected{JWE: jwe, at: at}, nil
+	return &SealedConnected{JWE: jwe, at: at, leftOut: r.leftOut}, nil
 }
 
 // Decode reads what was sealed: the data of an integration.connected message,
 // neither in a CloudEvents message nor sealed again. Every error is an
 // *InvalidError.
 func (s *SealedConnected) Decode(plaintext []byte) (Connected, error) {
-	return decodeConnected(plaintext, s.at)
+	data, err := object(IntegrationConnected, plaintext)
+	if err != nil {
+		return Connected{}, err
+	}
+	r := connectReader{leftOut: slices.Clone(s.leftOut)}
+	jwe, err := r.sealed(data)
+	if err != nil {
+		return Connected{}, err
+	}
+	if jwe != "" {
+		return Connected{}, invalid(IntegrationConnected, "sealed twice")
+	}
+	return r.connect(data, s.at)
 }
 
-// sealedData returns the JWE of data that is sealed, or "". Whatever else
-// stands beside a sealed member could be tokens in the clear, or an answer to
-// whose they are that nobody vouches for, so nothing may.
-func sealedData(message string, data []byte) (jwe string, err error) {
+// EncodeSealed is the form in which a JWE takes the place of what it seals.
+func EncodeSealed(jwe string) ([]byte, error) {
+	b, err := json.Marshal(struct {
+		Sealed string `json:"sealed"`
+	}{jwe})
+	if err != nil {
+		return nil, fmt.Errorf("encoding a sealed body: %w", err)
+	}
+	return b, nil
+}
+
+// SealedReply returns the JWE of a token reply that is sealed, "" for one that
+// is not. Every error is an *InvalidError.
+func SealedReply(body []byte) (jwe string, err error) {
+	const message = TokenGetName + " reply"
 	var members map[string]jsontext.Value
-	if err := decodeStrict(message, data, &members); err != nil {
+	if err := decodeStrict(message, body, &members); err != nil {
 		return "", err
 	}
 	sealed, found := members["sealed"]
@@ -66,21 +92,4 @@ func sealedData(message string, data []byte) (jwe string, err error) {
 		return "", invalid(message, "sealed: empty")
 	}
 	return jwe, nil
-}
-
-// EncodeSealed is the form in which a JWE takes the place of what it seals.
-func EncodeSealed(jwe string) ([]byte, error) {
-	b, err := json.Marshal(struct {
-		Sealed string `json:"sealed"`
-	}{jwe})
-	if err != nil {
-		return nil, fmt.Errorf("encoding a sealed body: %w", err)
-	}
-	return b, nil
-}
-
-// SealedReply returns the JWE of a token reply that is sealed, "" for one that
-// is not. Every error is an *InvalidError.
-func SealedReply(body []byte) (jwe string, err error) {
-	return sealedData(TokenGetName+" reply", body)
 }

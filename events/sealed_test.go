@@ -43,7 +43,7 @@ func TestSealedConnect(t *testing.T) {
 		_, err = sealed.Decode([]byte(cloudEvent(t, events.IntegrationConnected, accessTokenForm, nil)))
 		require.Error(t, err, "%s: enveloped within", name)
 	}
-	for _, body := range []string{accessTokenForm, `{}`, `null`, `{"Sealed":"x"}`, `{"payload":{"sealed":"x"}}`} {
+	for _, body := range []string{accessTokenForm, `{}`, `{"Sealed":"x"}`, `{"payload":{"sealed":"x"}}`} {
 		sealed, err := events.DecodeSealedConnected([]byte(body))
 		require.NoError(t, err, body)
 		require.Nil(t, sealed, body)
@@ -52,13 +52,14 @@ func TestSealedConnect(t *testing.T) {
 		`{"sealed":"x","payload":{}}`:       "nothing may stand beside it",
 		`{"sealed":"x","userId":"u"}`:       "nothing may stand beside it",
 		`{"sealed":"x","more":null}`:        "nothing may stand beside it",
-		`{"sealed":"x","sealed":"y"}`:       "the same name twice",
+		`{"sealed":"x","sealed":"y"}`:       "stands twice, with different values",
 		`{"sealed":null}`:                   "a JSON null does not fit there",
 		`{"sealed":["x"]}`:                  "a JSON array does not fit there",
 		`{"sealed":""}`:                     "sealed: empty",
 		`{"sealed":"\ud800"}`:               "not UTF-8",
 		`{"sealed":"x"`:                     "not well-formed JSON",
 		"[]":                                "a JSON array does not fit there",
+		"null":                              "a JSON null does not fit there",
 		`{"specversion":"0.3","sealed":""}`: "specversion",
 	} {
 		_, err := events.DecodeSealedConnected([]byte(body))

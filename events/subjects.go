@@ -11,9 +11,10 @@ import (
 	"unicode/utf8"
 )
 
-// MaxUserIDBytes bounds a user id. It leaves room for the encoded form in a
-// NATS subject, whose practical limit is a few KB.
-const MaxUserIDBytes = 256
+// MaxUserIDChars bounds a user id, in characters, as Mesh does
+// (@meshconnect/node-api 2.0.28, GetLinkTokenRequest). Encoded into a NATS subject
+// such an id has up to 3,600 bytes; NATS takes subjects of about 4,000.
+const MaxUserIDChars = 300
 
 // Names of the messages, which are at the same time the last part of a
 // CloudEvents type and the first part of a subject.
@@ -186,10 +187,13 @@ func CheckUserID(id string) error {
 	switch {
 	case id == "":
 		return fmt.Errorf("%w: empty", ErrUserID)
-	case len(id) > MaxUserIDBytes:
-		return fmt.Errorf("%w: %d bytes, at most %d", ErrUserID, len(id), MaxUserIDBytes)
 	case !utf8.ValidString(id):
 		return fmt.Errorf("%w: not UTF-8", ErrUserID)
+	}
+	if len(id) > MaxUserIDChars { // so that most need not be counted
+		if n := utf8.RuneCountInString(id); n > MaxUserIDChars {
+			return fmt.Errorf("%w: %d characters, at most %d", ErrUserID, n, MaxUserIDChars)
+		}
 	}
 	if r, found := unseen(id); found {
 		return fmt.Errorf("%w: contains the control or formatting character %U", ErrUserID, r)
@@ -230,7 +234,7 @@ func EncodeUserID(id string) string {
 // DecodeUserID is the inverse of EncodeUserID. It accepts the canonical form
 // only, so that one user has one token.
 func DecodeUserID(token string) (string, error) {
-	if n := len(token); 0 < n && n <= MaxUserIDBytes && allPlain(token) {
+	if n := len(token); 0 < n && n <= MaxUserIDChars && allPlain(token) {
 		return token, nil
 	}
 	var b strings.Builder

@@ -15,7 +15,7 @@ import (
 func TestUserIDs(t *testing.T) {
 	for _, id := range []string{
 		"a", "user-1", "user.1", "*", ">", "a.*.>", " ", "a b", "%41", "%", "$SYS", "_INBOX", "Ünïcödé", "用户", "👍", "é",
-		strings.Repeat("x", events.MaxUserIDBytes), "auth0|5f7c", "a@b.example", "../../etc", `{"$ne":null}`, "<script>",
+		strings.Repeat("x", events.MaxUserIDChars), "auth0|5f7c", "a@b.example", "../../etc", `{"$ne":null}`, "<script>",
 	} {
 		require.NoError(t, events.CheckUserID(id), id)
 		token := events.EncodeUserID(id)
@@ -29,7 +29,7 @@ func TestUserIDs(t *testing.T) {
 func TestHostileUserIDs(t *testing.T) {
 	for name, id := range map[string]string{
 		"empty":               "",
-		"too long":            strings.Repeat("x", events.MaxUserIDBytes+1),
+		"too long":            strings.Repeat("x", events.MaxUserIDChars+1),
 		"a megabyte":          strings.Repeat("x", 1<<20),
 		"NUL":                 "a\x00",
 		"line feed":           "a\nb",

@@ -5,9 +5,11 @@ import (
 	"errors"
 
 	"github.com/ThreeDotsLabs/watermill/message"
+	"go.uber.org/zap"
 
 	"github.com/latchkey/latchkey/config"
 	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/events/tracing"
 )
 
 // Connected handles integration.connected, sealed or not.
@@ -19,7 +21,29 @@ func Connected(c *Connector, keys *ConnectKeys, cfg config.Connect) Handler {
 			return err
 		}
 		d.User = in.UserID
-		return c.Connect(ctx, in, notAfter(in.ConnectedAt, d.Stored))
+		if !in.Empty() {
+			if err := c.Connect(ctx, in, notAfter(in.ConnectedAt, d.Stored)); err != nil {
+				return err
+			}
+		}
+		c.tell(ctx, in)
+		return nil
+	}
+}
+
+// tell logs and counts what became of a connect.
+func (c *Connector) tell(ctx context.Context, in events.Connected) {
+	outcome := "kept"
+	switch log := tracing.Log(ctx, c.Log); {
+	case in.Empty():
+		outcome = "nothing_to_keep"
+		log.Info("a connect brings no token: there is nothing to keep", zap.Strings("leftOut", in.LeftOut))
+	case len(in.LeftOut) > 0:
+		outcome = "kept_in_part"
+		log.Warn("what is unusable in a connect is left out", zap.Strings("leftOut", in.LeftOut))
+	}
+	if c.Outcomes != nil {
+		c.Outcomes.WithLabelValues(outcome).Inc()
 	}
 }
 

@@ -7,9 +7,11 @@ import (
 	"slices"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
 	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/events/secret"
 	"github.com/latchkey/latchkey/events/tracing"
 	"github.com/latchkey/latchkey/refresher"
 	"github.com/latchkey/latchkey/store"
@@ -41,6 +43,8 @@ type Connector struct {
 	// Audit may be nil.
 	Audit *audit.Log
 	Log   *zap.Logger
+	// Outcomes counts connects by what became of them; it may be nil.
+	Outcomes *prometheus.CounterVec
 }
 
 // Connect stores the grants of a payload that was obtained at a time, and
@@ -85,15 +89,28 @@ func grantsOf(in events.Connected, at time.Time) []candidate {
 	var out []candidate
 	if a := in.Payload.AccessToken; a != nil {
 		for _, group := range grouped(a.AccountTokens) {
+			if group[0].Account.AccountID == "" { // the first refresh names it
+				out = append(out, delayed(in.UserID, events.DelayedAuthPayload{
+					RefreshToken: group[0].RefreshToken, RefreshTokenExpiresInSeconds: a.RefreshTokenExpiresInSeconds, BrokerType: a.BrokerType, BrokerName: a.BrokerName,
+				}, group[0].TradeToken, at))
+				continue
+			}
 			var ids []string
 			tokens := store.TokenSet{RefreshToken: group[0].RefreshToken}
 			access := lifeOf(at, a.ExpiresInSeconds)
+			managed := managedBy(group)
+			if managed {
+				access = lifeOf(at, 0)
+			}
 			g := &store.Grant{UserID: in.UserID, BrokerType: a.BrokerType, BrokerName: a.BrokerName}
 			for _, t := range group {
 				if tokens.TradeToken.Empty() {
 					tokens.TradeToken = t.TradeToken
 				}
 				ids = append(ids, t.Account.AccountID)
+				if managed {
+					t.AccessToken = t.TokenID
+				}
 				account := store.Account{ID: t.Account.AccountID, Name: t.Account.AccountName}
 				if !t.AccessToken.Empty() {
 					account.ExpiresAt = access.ExpiresAt
@@ -114,24 +131,36 @@ func grantsOf(in events.Connected, at time.Time) []candidate {
 	if d := in.Payload.DelayedAuth; d != nil && !slices.ContainsFunc(out, func(c candidate) bool {
 		return events.SameBroker(c.grant.BrokerType, d.BrokerType) && c.tokens.RefreshToken.Equal(d.RefreshToken)
 	}) {
-		out = append(out, candidate{
-			&store.Grant{
-				ID:     store.DelayedGrantID(in.UserID, d.BrokerType, d.RefreshToken.Reveal()),
-				UserID: in.UserID, BrokerType: d.BrokerType, BrokerName: d.BrokerName,
-				Accounts: []store.Account{},
-				Refresh:  lifeOf(at, d.RefreshTokenExpiresInSeconds),
-			},
-			store.TokenSet{RefreshToken: d.RefreshToken},
-			func(brokerType string) string {
-				return store.FormerDelayedGrantID(in.UserID, brokerType, d.RefreshToken.Reveal())
-			},
-		})
+		out = append(out, delayed(in.UserID, *d, secret.Text{}, at))
 	}
 	for i := range out {
 		out[i].grant.ConnectedAt = at
 		out[i].tokens.Origin = store.OriginOf(out[i].tokens.RefreshToken)
 	}
 	return out
+}
+
+// managedBy reports whether Mesh keeps the token of a group alive: an account with
+// a token id and nothing to refresh. The token id is handed out as its access token
+// (Mesh's guide to managed tokens), and has no end.
+func managedBy(group []events.AccountToken) bool {
+	return group[0].RefreshToken.Empty() && !group[0].TokenID.Empty() // without a refresh token a group is one account
+}
+
+// delayed is a grant of which only the refresh token is known.
+func delayed(userID string, d events.DelayedAuthPayload, tradeToken secret.Text, at time.Time) candidate {
+	return candidate{
+		&store.Grant{
+			ID:     store.DelayedGrantID(userID, d.BrokerType, d.RefreshToken.Reveal()),
+			UserID: userID, BrokerType: d.BrokerType, BrokerName: d.BrokerName,
+			Accounts: []store.Account{},
+			Refresh:  lifeOf(at, d.RefreshTokenExpiresInSeconds),
+		},
+		store.TokenSet{RefreshToken: d.RefreshToken, TradeToken: tradeToken},
+		func(brokerType string) string {
+			return store.FormerDelayedGrantID(userID, brokerType, d.RefreshToken.Reveal())
+		},
+	}
 }
 
 // grouped puts accounts that share a refresh token together; an account
@@ -142,10 +171,11 @@ func grouped(tokens []events.AccountToken) [][]events.AccountToken {
 	for i, t := range tokens {
 		last[t.Account.AccountID] = i
 	}
+	known := func(t events.AccountToken) bool { return t.Account.AccountID != "" }
 	var groups [][]events.AccountToken
 	byRefreshToken := map[string]int{}
 	for i, t := range tokens {
-		if last[t.Account.AccountID] != i {
+		if known(t) && last[t.Account.AccountID] != i {
 			continue
 		}
 		at, shared := byRefreshToken[t.RefreshToken.Reveal()]

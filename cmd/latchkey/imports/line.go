@@ -35,6 +35,12 @@ func message(line []byte, start time.Time) (body []byte, in events.Connected, er
 	if in, err = events.DecodeConnected(body); err != nil {
 		return nil, in, err
 	}
+	switch { // a line can be mended, other than a message
+	case len(in.LeftOut) > 0:
+		return nil, in, errors.New(in.LeftOut[0])
+	case in.Empty():
+		return nil, in, errors.New("no token: there is nothing to keep")
+	}
 	if in.ConnectedAt.IsZero() {
 		return nil, in, errors.New("connectedAt: missing; lifetimes count from it")
 	}

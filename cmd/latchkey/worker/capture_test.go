@@ -169,7 +169,7 @@ func TestHostileUserIDs(t *testing.T) {
 	h.worker()
 	for i, user := range []string{
 		".", "..", "a.b.c", "*", ">", "a.>", "with space", "%", "%2E", "ünïcödé", "用户", "💥", `q"uo\te`, "$SRV.PING", "$where",
-		"../../etc/passwd", "<script>", "{{7*7}}", "' OR 1=1 --", strings.Repeat("x", events.MaxUserIDBytes), "-", "_", "null", "0",
+		"../../etc/passwd", "<script>", "{{7*7}}", "' OR 1=1 --", strings.Repeat("x", events.MaxUserIDChars), "-", "_", "null", "0",
 	} {
 		account := fmt.Sprint("account-", i)
 		h.publishConnected(user, h.issue("coinbase", account), time.Time{})

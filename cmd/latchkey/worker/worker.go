@@ -182,7 +182,8 @@ func (w *worker) assemble(ctx context.Context) error {
 	cfg := w.cfg
 	kmsCalls := prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "latchkey", Name: "kms_calls_total", Help: "Calls to KMS by operation and result."}, []string{"operation", "result"})
 	postponed := prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "latchkey", Name: "refreshes_postponed_total", Help: "Refreshes put off before any call, by cause."}, []string{"cause"})
-	w.reg.MustRegister(kmsCalls, postponed)
+	connects := prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "latchkey", Name: "connects_total", Help: "Connects that were acknowledged, by what became of them."}, []string{"outcome"})
+	w.reg.MustRegister(kmsCalls, postponed, connects)
 	env, err := Envelope(ctx, cfg, w.db, w.now, func(operation string, err error) {
 		result := "ok"
 		if err != nil {
@@ -225,7 +226,7 @@ func (w *worker) assemble(ctx context.Context) error {
 	w.audit = AuditLog(cfg, w.js, cfg.Worker.ID, w.now, w.db, w.log, w.reg)
 	connector := &handlers.Connector{
 		Store: w.db, Envelope: env, Fingerprints: prints, Settler: settler, Dispatcher: dispatcher, EraseCopies: dead.Erase, Audit: w.audit,
-		Remember: cfg.Retention.Revocations, RemoveAtMesh: cfg.Mesh.RemoveOnDisconnect, Log: w.log,
+		Remember: cfg.Retention.Revocations, RemoveAtMesh: cfg.Mesh.RemoveOnDisconnect, Log: w.log, Outcomes: connects,
 	}
 	r := refresher.New(refresher.Deps{
 		Store: w.db, Envelope: env, Fingerprints: prints, JetStream: w.js, Mesh: w.mesh, Settler: settler, Dispatcher: dispatcher, Subjects: w.subj,

@@ -1,0 +1,323 @@
+package events
+
+import (
+	"encoding/json"
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/latchkey/latchkey/events/secret"
+)
+
+// maxLeftOut bounds how much of what is left out of one message is told.
+const maxLeftOut = 10
+
+// connectReader reads an integration.connected message. What it can't use it
+// leaves out, and tells where; it refuses only what leaves nothing to keep, or
+// what could be read in two ways where that matters.
+type connectReader struct {
+	leftOut []string
+	more    int
+	// refused says why the message can't be read at all.
+	refused string
+	// lost is the first problem of something that may have been a token, or that
+	// a token can't be kept without.
+	lost string
+}
+
+// location is where something stands in a message.
+type location struct {
+	object string
+	entry  int // of accountTokens, from 1; 0: none
+	name   string
+}
+
+func (p location) String() string {
+	out := p.object
+	if p.entry > 0 {
+		out += ".accountTokens." + strconv.Itoa(p.entry-1)
+	}
+	if p.name == "" {
+		return out
+	}
+	return strings.TrimPrefix(out+"."+p.name, ".")
+}
+
+func (p location) at(name string) location {
+	p.name = name
+	return p
+}
+
+// leave notes what is left out.
+func (r *connectReader) leave(at location, problem string) {
+	if len(r.leftOut) == maxLeftOut {
+		r.more++
+		return
+	}
+	r.leftOut = append(r.leftOut, at.String()+": "+problem)
+}
+
+// lose is leave for what a token may be lost with.
+func (r *connectReader) lose(at location, problem string) {
+	if r.lost == "" {
+		r.lost = at.String() + ": " + problem
+	}
+	r.leave(at, problem)
+}
+
+func (r *connectReader) refuse(at location, problem string) {
+	if r.refused == "" {
+		r.refused = at.String() + ": " + problem
+	}
+}
+
+func (r *connectReader) told() []string {
+	if r.more > 0 {
+		return append(r.leftOut, fmt.Sprintf("and %d more", r.more))
+	}
+	return r.leftOut
+}
+
+// err is why the message is refused; nil: it is not.
+func (r *connectReader) err() error {
+	if r.refused == "" {
+		return nil
+	}
+	return invalid(IntegrationConnected, "%s", r.refused)
+}
+
+// secret reads a token. An absent one is empty.
+func (r *connectReader) secret(v jsontext.Value, at location) secret.Text {
+	text, problem := textOf(v)
+	if problem != "" {
+		r.lose(at, problem)
+	}
+	return secret.New(text)
+}
+
+// handle reads a token id, which only names a token: a number is as good.
+func (r *connectReader) handle(v jsontext.Value, at location) secret.Text {
+	if v.Kind() == '0' {
+		return secret.New(string(v))
+	}
+	return r.secret(v, at)
+}
+
+// display reads what only a human reads.
+func (r *connectReader) display(v jsontext.Value, at location) string {
+	text, problem := textOf(v)
+	if problem != "" {
+		r.leave(at, problem)
+	}
+	return CutName(text)
+}
+
+// seconds reads a lifetime.
+func (r *connectReader) seconds(v jsontext.Value, at location) Seconds {
+	number := string(v)
+	switch v.Kind() {
+	case '"':
+		number, _ = textOf(v)
+		if !jsontext.Value(number).IsValid() || jsontext.Value(number).Kind() != '0' {
+			r.leave(at, "not a number of seconds")
+			return 0
+		}
+	case '0':
+	default:
+		if v != nil {
+			r.leave(at, misfit(v))
+		}
+		return 0
+	}
+	f, _ := strconv.ParseFloat(number, 64) // what is too large is infinite
+	if f < 0 || math.IsNaN(f) {
+		r.leave(at, "negative")
+		return 0
+	}
+	return Seconds(min(f, maxLifetime.Seconds()))
+}
+
+// time reads a time; zero: there is none, or none that can be used.
+func (r *connectReader) time(v jsontext.Value, at location) time.Time {
+	text, problem := textOf(v)
+	if problem == "" && v == nil {
+		return time.Time{}
+	}
+	var out time.Time
+	if problem == "" && out.UnmarshalText([]byte(text)) != nil {
+		problem = "not a time in the form of RFC 3339"
+	}
+	if problem == "" && !out.IsZero() && !validTime(out) {
+		problem = problemYears
+	}
+	if problem != "" {
+		r.leave(at, problem)
+		return time.Time{}
+	}
+	return out
+}
+
+// unwrap returns the data of a CloudEvents 1.0 structured message with its
+// time, or the body itself if it is plain JSON.
+func (r *connectReader) unwrap(body []byte) (data jsontext.Value, at time.Time, err error) {
+	whole, err := object(IntegrationConnected, body)
+	if err != nil {
+		return nil, time.Time{}, err
+	}
+	var m [len(envelopeMembers)]jsontext.Value
+	var envelope connectReader // whatever it finds matters only if this is one
+	envelope.members(whole, location{}, envelopeMembers[:], m[:])
+	if m[0] == nil {
+		return whole, time.Time{}, nil
+	}
+	data, at, err = envelope.event(m[:])
+	r.leftOut = append(r.leftOut, envelope.leftOut...)
+	return data, at, err
+}
+
+var envelopeMembers = [...]member{{"specversion", true}, {"type", true}, {"id", false}, {"source", false}, {"time", false}, {"data", true}, {"data_base64", true}}
+
+// event reads the attributes of a CloudEvents message. What kind of message it
+// is matters; without its id and source a connect is as good.
+func (r *connectReader) event(m []jsontext.Value) (data jsontext.Value, at time.Time, err error) {
+	version, problem := textOf(m[0])
+	switch {
+	case problem != "":
+		r.refuse(location{name: "specversion"}, problem)
+	case version != cloudEventsVersion:
+		r.refuse(location{name: "specversion"}, fmt.Sprintf("must be %q", cloudEventsVersion))
+	}
+	kind, problem := textOf(m[1])
+	switch {
+	case problem != "":
+		r.refuse(location{name: "type"}, problem)
+	case strings.TrimSpace(kind) == "":
+		r.leave(location{name: "type"}, problemEmpty)
+	case !isType(IntegrationConnected, kind):
+		return nil, at, foreignType(IntegrationConnected)
+	}
+	for i, name := range []string{"id", "source"} {
+		text, problem := textOf(m[2+i])
+		if problem == "" && strings.TrimSpace(text) == "" {
+			problem = problemEmpty
+		}
+		if problem != "" {
+			r.leave(location{name: name}, problem)
+		}
+	}
+	if err := r.err(); err != nil {
+		return nil, at, err
+	}
+	at = r.time(m[4], location{name: "time"})
+	data, encoded := m[5], m[6]
+	switch {
+	case data == nil && encoded == nil:
+		return nil, at, invalid(IntegrationConnected, "the CloudEvents message has neither data nor data_base64")
+	case data != nil && encoded != nil:
+		return nil, at, invalid(IntegrationConnected, "the CloudEvents message has both data and data_base64")
+	case data == nil:
+		text, problem := textOf(encoded)
+		if data = fromBase64(text); problem != "" || data == nil {
+			return nil, at, invalid(IntegrationConnected, "data_base64: %s", misfit(encoded))
+		}
+		if data, err = object(IntegrationConnected, data); err != nil {
+			return nil, at, err
+		}
+	}
+	if data.Kind() != '{' {
+		return nil, at, invalid(IntegrationConnected, "the body: %s", misfit(data))
+	}
+	return data, at, nil
+}
+
+// sealed returns the JWE of data that is sealed, or "". Whatever else stands
+// beside a sealed member could be tokens in the clear, or an answer to whose they
+// are that nobody vouches for, so nothing may.
+func (r *connectReader) sealed(data jsontext.Value) (jwe string, err error) {
+	found := false
+	var value jsontext.Value
+	others := 0
+	eachMember(data, func(name []byte, v jsontext.Value) {
+		switch {
+		case string(name) != "sealed":
+			others++
+		case found && !sameValue(value, v):
+			r.refuse(location{name: "sealed"}, problemTwice)
+		default:
+			found, value = true, v
+		}
+	})
+	if !found {
+		return "", nil
+	}
+	jwe, problem := textOf(value)
+	switch {
+	case problem != "":
+		r.refuse(location{name: "sealed"}, problem)
+	case others > 0:
+		r.refuse(location{name: "sealed"}, "nothing may stand beside it")
+	case jwe == "":
+		r.refuse(location{name: "sealed"}, problemEmpty)
+	}
+	return jwe, r.err()
+}
+
+var connectMembers = [...]member{{"userId", true}, {"payload", true}, {"connectedAt", false}}
+
+// connect reads the data of a message; at is the time of its envelope.
+func (r *connectReader) connect(data jsontext.Value, at time.Time) (Connected, error) {
+	var m [len(connectMembers)]jsontext.Value
+	r.members(data, location{}, connectMembers[:], m[:])
+	user, problem := textOf(m[0])
+	switch err := CheckUserID(user); {
+	case problem != "":
+		r.refuse(location{name: "userId"}, problem)
+	case err != nil:
+		r.refuse(location{name: "userId"}, err.Error())
+	}
+	c := Connected{UserID: user, ConnectedAt: r.time(m[2], location{name: "connectedAt"})}
+	if c.ConnectedAt.IsZero() {
+		c.ConnectedAt = at
+	}
+	c.Payload = r.payload(m[1])
+	if err := r.err(); err != nil {
+		return Connected{}, err
+	}
+	if a := c.Payload.AccessToken; a != nil {
+		if err := checkSize(a.AccountTokens); err != nil {
+			return Connected{}, err
+		}
+	}
+	c.LeftOut = r.told()
+	return c, nil
+}
+
+// maxAccountsBytes bounds what an event says of the accounts of a grant, so that
+// with all else it fits into a NATS message of 1 MB. A grant whose events can't be
+// published would be tried again for ever.
+const maxAccountsBytes = 512 << 10
+
+// checkSize holds the accounts of a payload against maxAccountsBytes, in the form
+// in which an event holds them.
+func checkSize(tokens []AccountToken) error {
+	size := 0
+	for _, t := range tokens {
+		size += len(t.Account.AccountID) + len(t.Account.AccountName) + len(`{"accountId":"","accountName":""},`)
+	}
+	if 6*size <= maxAccountsBytes { // an escape has at most six bytes
+		return nil
+	}
+	accounts := make([]Account, len(tokens))
+	for i, t := range tokens {
+		accounts[i] = Account{AccountID: t.Account.AccountID, AccountName: t.Account.AccountName}
+	}
+	encoded, err := json.Marshal(accounts)
+	if err != nil || len(encoded) > maxAccountsBytes {
+		return invalid(IntegrationConnected, "payload.accessToken.accountTokens: too many accounts: their ids and names take %d bytes in an event, at most %d", len(encoded), maxAccountsBytes)
+	}
+	return nil
+}

@@ -1,0 +1,183 @@
+package events
+
+import (
+	"bytes"
+	"io"
+	"slices"
+	"sync"
+	"unicode/utf8"
+
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+const (
+	problemTwice = "stands twice, with different values"
+	problemText  = "not UTF-8"
+	problemEmpty = "empty"
+)
+
+func misfit(v jsontext.Value) string { return "a JSON " + kindName(v.Kind()) + " does not fit there" }
+
+// member is a member of an object that is read.
+type member struct {
+	name string
+	// dear: of two different values none can be left out.
+	dear bool
+}
+
+// members reads a JSON object that is known to be well-formed. It puts the
+// values of the members with these names into values, nil for what is absent or
+// null, and returns how many other names there are.
+func (r *connectReader) members(object jsontext.Value, at location, names []member, values []jsontext.Value) (others int) {
+	twice := false
+	eachMember(object, func(name []byte, value jsontext.Value) {
+		i := slices.IndexFunc(names, func(m member) bool { return m.name == string(name) })
+		switch {
+		case i < 0:
+			others++
+		case value.Kind() == 'n' || sameValue(values[i], value):
+		case values[i] == nil:
+			values[i] = value
+		case names[i].dear:
+			r.refuse(at.at(names[i].name), problemTwice)
+		default:
+			twice = true
+			r.leave(at.at(names[i].name), problemTwice)
+			values[i] = ambiguous
+		}
+	})
+	for i := range values {
+		if twice && values[i] != nil && &values[i][0] == &ambiguous[0] {
+			values[i] = nil
+		}
+	}
+	return others
+}
+
+// ambiguous stands for a member that has several values.
+var ambiguous = jsontext.Value("?")
+
+func sameValue(a, b jsontext.Value) bool {
+	if bytes.Equal(a, b) {
+		return true
+	}
+	if a.Kind() != '"' || b.Kind() != '"' {
+		return false
+	}
+	s, problemOfA := textOf(a)
+	t, problemOfB := textOf(b)
+	return s == t && problemOfA == "" && problemOfB == ""
+}
+
+// eachMember goes through the members of a well-formed JSON object in place.
+func eachMember(object jsontext.Value, each func(name []byte, value jsontext.Value)) {
+	w := walk(object)
+	defer w.end()
+	for w.json.PeekKind() == '"' {
+		name := w.next()
+		text := []byte(name[1 : len(name)-1])
+		if bytes.IndexByte(text, '\\') >= 0 {
+			text, _ = jsontext.AppendUnquote(nil, name) // what is no text is no name that is read
+		}
+		each(text, w.next())
+	}
+}
+
+// eachElement goes through the elements of a well-formed JSON array in place.
+func eachElement(array jsontext.Value, each func(i int, value jsontext.Value)) {
+	w := walk(array)
+	defer w.end()
+	for i := 0; w.json.PeekKind() != ']' && !w.failed; i++ {
+		each(i, w.next())
+	}
+}
+
+// walker goes through what is in an object or array.
+type walker struct {
+	whole  jsontext.Value
+	from   bytes.Buffer
+	json   jsontext.Decoder
+	failed bool
+}
+
+var walkers = sync.Pool{New: func() any { return &walker{} }}
+
+// walk begins in an object or array.
+func walk(whole jsontext.Value) *walker {
+	w := begin(whole)
+	_, err := w.json.ReadToken()
+	w.failed = err != nil
+	return w
+}
+
+func begin(whole []byte) *walker {
+	w := walkers.Get().(*walker)
+	w.whole, w.from, w.failed = whole, *bytes.NewBuffer(whole), false
+	w.json.Reset(&w.from, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
+	return w
+}
+
+// end gives the walker back without what it has read.
+func (w *walker) end() {
+	w.whole, w.from = nil, bytes.Buffer{}
+	w.json.Reset(&w.from)
+	walkers.Put(w)
+}
+
+// next returns the next value as a part of the whole.
+func (w *walker) next() jsontext.Value {
+	v, err := w.json.ReadValue()
+	if err != nil { // it was found to be well-formed
+		w.failed = true
+		return jsontext.Value("null")
+	}
+	end := w.json.InputOffset()
+	return w.whole[end-int64(len(v)) : end]
+}
+
+// object returns a body as a JSON object.
+func object(message string, body []byte) (jsontext.Value, error) {
+	body = trimBOM(body)
+	if err := wellFormed(message, body); err != nil {
+		return nil, err
+	}
+	whole := jsontext.Value(bytes.TrimSpace(body))
+	if whole.Kind() != '{' {
+		return nil, invalid(message, "the body: %s", misfit(whole))
+	}
+	return whole, nil
+}
+
+// wellFormed checks that a body is one JSON value. What it says in places that
+// nobody reads may be no text and stand twice.
+func wellFormed(message string, body []byte) error {
+	w := begin(body)
+	defer w.end()
+	err := w.json.SkipValue()
+	if err == nil {
+		if _, err = w.json.ReadToken(); err == io.EOF {
+			return nil
+		}
+	}
+	if err == nil || err == io.EOF {
+		return invalid(message, "not well-formed JSON (at byte %d)", max(w.json.InputOffset()-1, 0))
+	}
+	return syntaxProblem(message, err)
+}
+
+// textOf returns the text of a string, or why it is none; absent is empty.
+func textOf(v jsontext.Value) (text, problem string) {
+	switch {
+	case v == nil:
+		return "", ""
+	case v.Kind() != '"':
+		return "", misfit(v)
+	case bytes.IndexByte(v, '\\') < 0 && utf8.Valid(v):
+		return string(v[1 : len(v)-1]), ""
+	}
+	unquoted, err := jsontext.AppendUnquote(nil, v)
+	if err != nil {
+		return "", problemText
+	}
+	return string(unquoted), ""
+}
