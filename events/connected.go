@@ -96,9 +96,13 @@ type DelayedAuthPayload struct {
 // CloudEvents 1.0 structured message. One that is sealed is refused; see
 // DecodeSealedConnected. What is unusable and not needed is left out. Every error
 // is an *InvalidError.
-func DecodeConnected(body []byte) (Connected, error) {
+func DecodeConnected(body []byte) (Connected, error) { return DecodeConnectedMessage(nil, body) }
+
+// DecodeConnectedMessage is DecodeConnected for a message that may be a CloudEvents
+// message in binary mode.
+func DecodeConnectedMessage(h Headers, body []byte) (Connected, error) {
 	var r connectReader
-	data, at, err := r.unwrap(body)
+	data, at, err := r.unwrap(h, body)
 	if err != nil {
 		return Connected{}, err
 	}

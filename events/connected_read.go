@@ -144,26 +144,34 @@ func (r *connectReader) seconds(v jsontext.Value, at location) Seconds {
 // time reads a time; zero: there is none, or none that can be used.
 func (r *connectReader) time(v jsontext.Value, at location) time.Time {
 	text, problem := textOf(v)
-	if problem == "" && v == nil {
-		return time.Time{}
-	}
 	var out time.Time
-	if problem == "" && out.UnmarshalText([]byte(text)) != nil {
-		problem = "not a time in the form of RFC 3339"
-	}
-	if problem == "" && !out.IsZero() && !validTime(out) {
-		problem = problemYears
+	if problem == "" && v != nil {
+		out, problem = parseTime(text)
 	}
 	if problem != "" {
 		r.leave(at, problem)
-		return time.Time{}
 	}
 	return out
 }
 
-// unwrap returns the data of a CloudEvents 1.0 structured message with its
-// time, or the body itself if it is plain JSON.
-func (r *connectReader) unwrap(body []byte) (data jsontext.Value, at time.Time, err error) {
+// unwrap returns the data of a CloudEvents 1.0 message with its time, or the body
+// itself if it is plain JSON.
+func (r *connectReader) unwrap(h Headers, body []byte) (data jsontext.Value, at time.Time, err error) {
+	if err := h.check(IntegrationConnected); err != nil {
+		return nil, time.Time{}, err
+	}
+	if data, at, err = r.structured(body); err != nil || !at.IsZero() {
+		return data, at, err
+	}
+	at, problem := h.time()
+	if problem != "" {
+		r.leave(location{name: "ce-time"}, problem)
+	}
+	return data, at, nil
+}
+
+// structured unwraps a message in structured mode.
+func (r *connectReader) structured(body []byte) (data jsontext.Value, at time.Time, err error) {
 	whole, err := object(IntegrationConnected, body)
 	if err != nil {
 		return nil, time.Time{}, err

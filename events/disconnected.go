@@ -31,10 +31,26 @@ var disconnectedMembers = membersOf[Disconnected]()
 // and so is a message that neither narrows nor says everything. Every error is an
 // *InvalidError.
 func DecodeDisconnected(body []byte) (Disconnected, error) {
+	return DecodeDisconnectedMessage(nil, body)
+}
+
+// DecodeDisconnectedMessage is DecodeDisconnected for a message that may be a
+// CloudEvents message in binary mode. A time that can't be read is refused: without
+// it what was connected since would be erased too.
+func DecodeDisconnectedMessage(h Headers, body []byte) (Disconnected, error) {
 	const name = IntegrationDisconnected
+	if err := h.check(name); err != nil {
+		return Disconnected{}, err
+	}
 	data, at, err := unwrap(name, body)
 	if err != nil {
 		return Disconnected{}, err
+	}
+	if at.IsZero() {
+		var problem string
+		if at, problem = h.time(); problem != "" {
+			return Disconnected{}, invalid(name, "ce-time: %s", problem)
+		}
 	}
 	var d Disconnected
 	if err := decodeStrict(name, data, &d); err != nil {

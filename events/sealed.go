@@ -26,8 +26,14 @@ type SealedConnected struct {
 // message, plain or as a CloudEvents 1.0 structured message. It returns nil for
 // a message that is not sealed. Every error is an *InvalidError.
 func DecodeSealedConnected(body []byte) (*SealedConnected, error) {
+	return DecodeSealedConnectedMessage(nil, body)
+}
+
+// DecodeSealedConnectedMessage is DecodeSealedConnected for a message that may be a
+// CloudEvents message in binary mode.
+func DecodeSealedConnectedMessage(h Headers, body []byte) (*SealedConnected, error) {
 	var r connectReader
-	data, at, err := r.unwrap(body)
+	data, at, err := r.unwrap(h, body)
 	if err != nil {
 		return nil, err
 	}

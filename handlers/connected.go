@@ -48,7 +48,7 @@ func (c *Connector) tell(ctx context.Context, in events.Connected) {
 }
 
 func decodeConnected(ctx context.Context, keys *ConnectKeys, cfg config.Connect, body []byte, d *delivery) (events.Connected, error) {
-	sealed, err := events.DecodeSealedConnected(body)
+	sealed, err := events.DecodeSealedConnectedMessage(d.Event, body)
 	switch {
 	case sealed == nil && cfg.RequireSealed:
 		// Even what is no message at all may hold tokens.
@@ -58,7 +58,7 @@ func decodeConnected(ctx context.Context, keys *ConnectKeys, cfg config.Connect,
 	case err != nil:
 		return events.Connected{}, err
 	case sealed == nil:
-		return events.DecodeConnected(body)
+		return events.DecodeConnectedMessage(d.Event, body)
 	}
 	plaintext, err := keys.Open(ctx, sealed.JWE, d.Taken)
 	var invalid *events.InvalidError

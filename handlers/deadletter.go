@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"slices"
 	"strings"
 	"time"
 
@@ -55,6 +56,7 @@ type DeadLetter struct {
 const (
 	formatCompressed = 0 // by gzip; letters of earlier versions
 	formatPlain      = 1 // as it came
+	formatEvent      = 2 // the CloudEvents attributes of its headers, as a line of JSON, and the body as it came
 )
 
 // Binding is what the body of the dead letter is sealed to.
@@ -101,8 +103,16 @@ func (p *DeadLetters) Park(ctx context.Context, message string, d *delivery, bod
 		return fmt.Errorf("parking a message: %w", err)
 	}
 	letter := p.letter(message, d, reason)
+	plain := body
 	letter.Format = formatPlain
-	letter.Sealed = sealer.Seal(body, letter.Binding())
+	if d.Event != nil {
+		letter.Format = formatEvent
+		if plain, err = withEvent(d.Event, body); err != nil {
+			return fmt.Errorf("parking a message: %w", err)
+		}
+		defer clear(plain)
+	}
+	letter.Sealed = sealer.Seal(plain, letter.Binding())
 	return p.store(ctx, letter, p.tag(&letter, users, body))
 }
 
@@ -242,34 +252,64 @@ func (p *DeadLetters) Drop(ctx context.Context, letter Parked) error {
 // parts.ErrMissing if not all of it is there; the others are those of
 // envelope.Open.
 func (p *DeadLetters) Open(ctx context.Context, d DeadLetter) ([]byte, error) {
-	body, err := p.open(ctx, d)
-	if err != nil {
-		return nil, fmt.Errorf("opening dead letter %s: %w", d.ID, err)
-	}
-	return body, nil
+	_, body, err := p.OpenMessage(ctx, d)
+	return body, err
 }
 
-func (p *DeadLetters) open(ctx context.Context, d DeadLetter) ([]byte, error) {
+// OpenMessage is Open with the CloudEvents attributes that the message had in its
+// headers.
+func (p *DeadLetters) OpenMessage(ctx context.Context, d DeadLetter) (events.Headers, []byte, error) {
+	event, body, err := p.open(ctx, d)
+	if err != nil {
+		return nil, nil, fmt.Errorf("opening dead letter %s: %w", d.ID, err)
+	}
+	return event, body, nil
+}
+
+func (p *DeadLetters) open(ctx context.Context, d DeadLetter) (events.Headers, []byte, error) {
 	if len(d.Parts) > 0 {
 		stream, err := p.stream(ctx)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		if d.Sealed.Data, err = parts.Read(ctx, stream, d.ID, d.Parts); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
 	body, err := p.Envelope.Open(ctx, d.Sealed, d.Binding())
-	if err != nil || d.Format == formatPlain {
-		return body, err
+	switch {
+	case err != nil || d.Format == formatPlain:
+		return nil, body, err
+	case d.Format == formatEvent:
+		return splitEvent(body)
 	}
-	return decompress(body)
+	body, err = decompress(body)
+	return nil, body, err
 }
+
+// withEvent puts the attributes of a message before its body.
+func withEvent(event events.Headers, body []byte) ([]byte, error) {
+	line, err := json.Marshal(event)
+	if err != nil {
+		return nil, fmt.Errorf("encoding CloudEvents attributes: %w", err)
+	}
+	return slices.Concat(line, []byte("\n"), body), nil
+}
+
+func splitEvent(plain []byte) (event events.Headers, body []byte, err error) {
+	line, body, _ := bytes.Cut(plain, []byte("\n"))
+	if json.Unmarshal(line, &event) != nil {
+		return nil, nil, errForm
+	}
+	return event, body, nil
+}
+
+var errForm = errors.New("the opened body is not in the form in which it was sealed")
 
 func decompress(compressed []byte) ([]byte, error) {
 	r, err := gzip.NewReader(bytes.NewReader(compressed))
 	if err != nil {
-		return nil, errors.New("the opened body is not in the form in which it was sealed")
+		return nil, errForm
 	}
 	return io.ReadAll(r)
 }

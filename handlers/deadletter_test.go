@@ -283,8 +283,8 @@ func TestWhatLosesItsTimeIsNotReplayed(t *testing.T) {
 		require.NoError(t, stream.Purge(t.Context()))
 	}
 	letter := DeadLetter{Message: events.IntegrationConnected}
-	require.False(t, datesItself(letter, []byte(`{"sealed":"a.b.c.d.e"}`)), "what it holds is not known")
-	require.True(t, datesItself(letter, []byte(`junk`)))
+	require.False(t, datesItself(letter, nil, []byte(`{"sealed":"a.b.c.d.e"}`)), "what it holds is not known")
+	require.True(t, datesItself(letter, nil, []byte(`junk`)))
 }
 
 // TestADisconnectOfAnEarlierReleaseIsReplayed: it named its user and nothing else, and

@@ -149,15 +149,15 @@ func (p *DeadLetters) covered(ctx context.Context, letter DeadLetter, scope stor
 
 // connected returns the connect in a dead letter.
 func (p *DeadLetters) connected(ctx context.Context, letter DeadLetter) (events.Connected, error) {
-	body, err := p.Open(ctx, letter)
+	event, body, err := p.OpenMessage(ctx, letter)
 	if err != nil {
 		return events.Connected{}, err
 	}
 	defer clear(body)
-	return p.decode(ctx, body)
+	return p.decode(ctx, event, body)
 }
 
 // decode reads the body of a connect, sealed by its publisher or not.
-func (p *DeadLetters) decode(ctx context.Context, body []byte) (events.Connected, error) {
-	return decodeConnected(ctx, p.Keys, config.Connect{MaxBytes: len(body)}, body, &delivery{})
+func (p *DeadLetters) decode(ctx context.Context, event events.Headers, body []byte) (events.Connected, error) {
+	return decodeConnected(ctx, p.Keys, config.Connect{MaxBytes: len(body)}, body, &delivery{Event: event})
 }

@@ -16,11 +16,11 @@ import (
 // Disconnected handles integration.disconnected.
 func Disconnected(c *Connector) Handler {
 	return func(ctx context.Context, msg *message.Message) error {
-		in, err := events.DecodeDisconnected(msg.Payload)
+		d := deliveryOf(msg)
+		in, err := events.DecodeDisconnectedMessage(d.Event, msg.Payload)
 		if err != nil {
 			return err
 		}
-		d := deliveryOf(msg)
 		d.User = in.UserID
 		at := notAfter(in.DisconnectedAt, d.Stored)
 		return c.Disconnect(ctx, store.Scope{User: in.UserID, Broker: in.BrokerType, Account: in.AccountID}, at)

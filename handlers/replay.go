@@ -49,7 +49,7 @@ func (p *DeadLetters) replay(ctx context.Context, letter Parked, change func(bod
 	if !ok {
 		return fmt.Errorf("replaying dead letter %s: %w", letter.ID, ErrOrigin)
 	}
-	body, err := p.Open(ctx, letter.DeadLetter)
+	event, body, err := p.OpenMessage(ctx, letter.DeadLetter)
 	if err != nil {
 		return err
 	}
@@ -59,6 +59,9 @@ func (p *DeadLetters) replay(ctx context.Context, letter Parked, change func(bod
 	}
 	msg := nats.NewMsg(letter.Subject)
 	msg.Data = body
+	for name, values := range event {
+		msg.Header[name] = values
+	}
 	if !letter.StoredAt.IsZero() {
 		msg.Header.Set(parts.HeaderStored, letter.StoredAt.UTC().Format(time.RFC3339Nano))
 	}
@@ -66,10 +69,10 @@ func (p *DeadLetters) replay(ctx context.Context, letter Parked, change func(bod
 	// a message under an id that it has seen without storing it.
 	_, err = p.JS.PublishMsg(ctx, msg, jetstream.WithExpectStream(stream))
 	if parts.TooLarge(err) {
-		if !datesItself(letter.DeadLetter, body) {
+		if !datesItself(letter.DeadLetter, event, body) {
 			return fmt.Errorf("replaying dead letter %s: %w", letter.ID, ErrNoRoom)
 		}
-		_, err = p.JS.PublishMsg(ctx, &nats.Msg{Subject: letter.Subject, Data: body})
+		_, err = p.JS.PublishMsg(ctx, &nats.Msg{Subject: letter.Subject, Header: nats.Header(event), Data: body})
 	}
 	if err != nil {
 		return fmt.Errorf("replaying dead letter %s: %w", letter.ID, err)
@@ -89,17 +92,17 @@ func firstStored(header nats.Header, stored time.Time) time.Time {
 }
 
 // datesItself reports whether it makes no difference to a message when it came.
-func datesItself(d DeadLetter, body []byte) bool {
+func datesItself(d DeadLetter, event events.Headers, body []byte) bool {
 	switch d.Message {
 	case events.IntegrationConnected:
-		sealed, err := events.DecodeSealedConnected(body)
+		sealed, err := events.DecodeSealedConnectedMessage(event, body)
 		if sealed != nil || err != nil {
 			return sealed == nil
 		}
-		in, err := events.DecodeConnected(body)
+		in, err := events.DecodeConnectedMessage(event, body)
 		return err != nil || !in.ConnectedAt.IsZero()
 	case events.IntegrationDisconnected:
-		in, err := events.DecodeDisconnected(body)
+		in, err := events.DecodeDisconnectedMessage(event, body)
 		return err != nil || !in.DisconnectedAt.IsZero()
 	}
 	return true

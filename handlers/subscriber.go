@@ -15,6 +15,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/zap"
 
+	"github.com/latchkey/latchkey/events"
 	"github.com/latchkey/latchkey/events/tracing"
 )
 
@@ -61,6 +62,8 @@ type delivery struct {
 	Taken, Stored time.Time
 	// Behind is how many messages waited behind it.
 	Behind uint64
+	// Event has the CloudEvents attributes in its headers; nil: none are there.
+	Event events.Headers
 	// User is whose the message is, if it decoded.
 	User string
 	// Users are whom the body of a sealed message names; Opened: it was opened, or
@@ -198,7 +201,7 @@ func (s *Subscriber) fetch(ctx context.Context, f *feed, n int, messages func() 
 func (s *Subscriber) handle(ctx context.Context, m jetstream.Msg, f *feed) {
 	defer s.inFlight.Done()
 
-	d := &delivery{Subject: m.Subject(), Attempt: 1, Trace: tracing.FromHeader(m.Headers()), slot: sync.OnceFunc(func() { f.slots.free(1) })}
+	d := &delivery{Subject: m.Subject(), Attempt: 1, Event: events.HeadersOf(m.Headers()), Trace: tracing.FromHeader(m.Headers()), slot: sync.OnceFunc(func() { f.slots.free(1) })}
 	defer d.freeSlot()
 	if meta, err := m.Metadata(); err == nil {
 		d.Attempt, d.Taken, d.Stored = int(meta.NumDelivered), meta.Timestamp, firstStored(m.Headers(), meta.Timestamp)

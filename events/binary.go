@@ -1,0 +1,112 @@
+package events
+
+import (
+	"encoding/hex"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Headers are the CloudEvents attributes that a message in binary mode carries in
+// NATS headers (CloudEvents NATS protocol binding), by header names in lower case.
+// Nil: it carries none, and is plain JSON or in structured mode.
+type Headers map[string][]string
+
+var attributeHeaders = []string{"ce-id", "ce-source", "ce-specversion", "ce-time", "ce-type"}
+
+// HeadersOf picks those that are read from the headers of a message. NATS tells
+// upper from lower case, and gateways from HTTP write them in either.
+func HeadersOf(header map[string][]string) Headers {
+	var out Headers
+	for name, values := range header {
+		name = strings.ToLower(name)
+		if !slices.Contains(attributeHeaders, name) {
+			continue
+		}
+		if out == nil {
+			out = Headers{}
+		}
+		out[name] = append(out[name], values...)
+	}
+	return out
+}
+
+// values returns the different values of an attribute.
+func (h Headers) values(name string) []string {
+	var out []string
+	for _, value := range h["ce-"+name] {
+		value = strings.TrimSpace(fromPercent(value))
+		if value != "" && !slices.Contains(out, value) {
+			out = append(out, value)
+		}
+	}
+	return out
+}
+
+// ID returns the id of the event; empty: it has none.
+func (h Headers) ID() string {
+	if ids := h.values("id"); len(ids) == 1 {
+		return ids[0]
+	}
+	return ""
+}
+
+// check refuses what is not an event of the kind. Whoever forwards a message as a
+// whole may forward headers that a structured message inside does without.
+func (h Headers) check(message string) error {
+	for _, version := range h.values("specversion") {
+		if version != cloudEventsVersion {
+			return invalid(message, "ce-specversion: must be %q", cloudEventsVersion)
+		}
+	}
+	for _, kind := range h.values("type") {
+		if !isType(message, kind) {
+			return invalid(message, "ce-type: must be %q or end in %q", message, "."+message)
+		}
+	}
+	return nil
+}
+
+// time returns when the event occurred; zero: it does not say so, or the problem
+// tells why that can't be used.
+func (h Headers) time() (at time.Time, problem string) {
+	given := h.values("time")
+	switch {
+	case len(given) == 0:
+		return time.Time{}, ""
+	case len(given) > 1:
+		return time.Time{}, problemTwice
+	}
+	return parseTime(given[0])
+}
+
+// parseTime reads a time in the form of RFC 3339; zero, or the problem with it.
+func parseTime(text string) (at time.Time, problem string) {
+	switch err := at.UnmarshalText([]byte(text)); {
+	case err != nil:
+		return time.Time{}, "not a time in the form of RFC 3339"
+	case !at.IsZero() && !validTime(at):
+		return time.Time{}, problemYears
+	}
+	return at, ""
+}
+
+// fromPercent undoes the percent-encoding of the protocol binding. The SDK for Go
+// does not encode, so what is no escape stands for itself.
+func fromPercent(value string) string {
+	if !strings.Contains(value, "%") {
+		return value
+	}
+	var out []byte
+	for i := 0; i < len(value); i++ {
+		if value[i] == '%' && i+2 < len(value) {
+			if b, err := hex.DecodeString(value[i+1 : i+3]); err == nil {
+				out = append(out, b[0])
+				i += 2
+				continue
+			}
+		}
+		out = append(out, value[i])
+	}
+	return string(out)
+}
