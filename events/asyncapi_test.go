@@ -48,7 +48,7 @@ func readAsyncAPI(t *testing.T) (text string, doc asyncAPI) {
 func TestAsyncAPIHasTheSubjects(t *testing.T) {
 	_, doc := readAsyncAPI(t)
 	var s events.Subjects
-	want := []string{s.Connected(), s.Disconnected(), s.TokenGetAll(), s.TokenMFAAll(), s.TokenKeys()}
+	want := []string{s.Connected(), s.Disconnected(), s.RejectedAll(), s.TokenGetAll(), s.TokenMFAAll(), s.TokenKeys()}
 	for _, kind := range events.LifecycleKinds {
 		want = append(want, s.LifecycleAll(kind))
 	}
@@ -79,7 +79,7 @@ func TestAsyncAPIHasTheMessages(t *testing.T) {
 		names = append(names, message.Name)
 	}
 	slices.Sort(names)
-	want := append([]string{events.IntegrationConnected, events.IntegrationDisconnected, events.TokenGetName, events.TokenGetName + " reply", events.TokenGetName + " refusal", "token.keys", "token.keys reply", events.TokenMFAName, events.TokenMFAName + " reply", events.TokenMFAName + " refusal"}, events.LifecycleKinds...)
+	want := append([]string{events.IntegrationConnected, events.IntegrationDisconnected, events.IntegrationRejected, events.TokenGetName, events.TokenGetName + " reply", events.TokenGetName + " refusal", "token.keys", "token.keys reply", events.TokenMFAName, events.TokenMFAName + " reply", events.TokenMFAName + " refusal"}, events.LifecycleKinds...)
 	require.ElementsMatch(t, want, slices.Compact(names))
 
 	require.ElementsMatch(t, events.LifecycleKinds, doc.Components.Schemas["lifecycleEvent"].AllOf[1].Properties["type"].Enum)

@@ -74,6 +74,8 @@ type Lifecycle struct {
 	// RefreshTokenExpiresAt is the refresh token's end, likewise.
 	RefreshTokenExpiresAt *time.Time `json:"refreshTokenExpiresAt,omitempty"`
 	Reason                Reason     `json:"reason,omitempty"`
+	// Labels are those that the newest connect with some brought.
+	Labels map[string]string `json:"labels,omitempty"`
 }
 
 // Account names an account in an event.

@@ -12,6 +12,7 @@ var schemaFiles embed.FS
 const (
 	SchemaConnected    = "integration.connected.json"
 	SchemaDisconnected = "integration.disconnected.json"
+	SchemaRejected     = "integration.rejected.json"
 	SchemaLifecycle    = "token.lifecycle.json"
 	SchemaTokenRequest = "token.get.request.json"
 	SchemaTokenReply   = "token.get.reply.json"

@@ -23,7 +23,7 @@ func schemas(t testing.TB) map[string]*jsonschema.Schema {
 	names, err := fs.Glob(events.Schemas(), "*")
 	require.NoError(t, err)
 	require.ElementsMatch(t, []string{
-		events.SchemaConnected, events.SchemaDisconnected, events.SchemaLifecycle, events.SchemaTokenRequest, events.SchemaTokenReply, events.SchemaTokenKeys, events.SchemaMFARequest, events.SchemaMFAReply,
+		events.SchemaConnected, events.SchemaDisconnected, events.SchemaRejected, events.SchemaLifecycle, events.SchemaTokenRequest, events.SchemaTokenReply, events.SchemaTokenKeys, events.SchemaMFARequest, events.SchemaMFAReply,
 	}, names)
 	compiler := jsonschema.NewCompiler()
 	compiler.AssertFormat()

@@ -64,6 +64,15 @@ func (s Subjects) Connected() string { return s.subject(IntegrationConnected) }
 // Disconnected is where publishers announce that a user disconnected.
 func (s Subjects) Disconnected() string { return s.subject(IntegrationDisconnected) }
 
+// Rejected is where the publishers of one user's connects hear which of them
+// changed nothing.
+func (s Subjects) Rejected(userID string) string {
+	return s.subject(IntegrationRejected + "." + EncodeUserID(userID))
+}
+
+// RejectedAll matches those of every user.
+func (s Subjects) RejectedAll() string { return s.subject(IntegrationRejected + ".*") }
+
 // Lifecycle is the subject of a lifecycle event about one user; it ends in the
 // user, so that NATS permissions can restrict who may see whom.
 func (s Subjects) Lifecycle(kind, userID string) string {

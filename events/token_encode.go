@@ -2,6 +2,8 @@ package events
 
 import (
 	"errors"
+	"maps"
+	"slices"
 	"strconv"
 	"time"
 
@@ -27,6 +29,9 @@ func (r TokenReply) Encode() ([]byte, error) {
 		e.text(`,"accessToken":`, t.AccessToken.Reveal())
 		e.text(`,"brokerType":`, t.BrokerType)
 		e.text(`,"brokerName":`, t.BrokerName)
+		if !t.TokenID.Empty() {
+			e.text(`,"tokenId":`, t.TokenID.Reveal())
+		}
 		e.raw(`}`)
 	}
 	e.raw(`],"expiries":[`)
@@ -34,6 +39,7 @@ func (r TokenReply) Encode() ([]byte, error) {
 		e.comma(i)
 		e.text(`{"accountId":`, t.AccountID)
 		e.text(`,"grantId":`, t.GrantID)
+		e.labels(t.Labels)
 		e.time(`,"expiresAt":`, t.ExpiresAt)
 		e.time(`,"refreshTokenExpiresAt":`, t.RefreshTokenExpiresAt)
 		e.raw(`}`)
@@ -90,6 +96,20 @@ func (e *encoder) comma(i int) {
 func (e *encoder) text(name, s string) {
 	e.raw(name)
 	e.b, _ = jsontext.AppendQuote(e.b, s)
+}
+
+// labels appends labels, if there are any.
+func (e *encoder) labels(labels map[string]string) {
+	if len(labels) == 0 {
+		return
+	}
+	e.raw(`,"labels":{`)
+	for i, name := range slices.Sorted(maps.Keys(labels)) {
+		e.comma(i)
+		e.b, _ = jsontext.AppendQuote(e.b, name)
+		e.text(`:`, labels[name])
+	}
+	e.raw(`}`)
 }
 
 // time appends a time after its name, if there is one.

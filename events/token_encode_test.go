@@ -22,12 +22,12 @@ func TestRepliesAreEncodedAsEncodingJSONDoes(t *testing.T) {
 		var r TokenReply
 		want := wireReply{AccessTokens: []wireToken{}, Expiries: []TokenExpiry{}}
 		for range rapid.IntRange(0, 3).Draw(t, "tokens") {
-			w := wireToken{text.Draw(t, "account"), text.Draw(t, "name"), text.Draw(t, "token"), text.Draw(t, "type"), text.Draw(t, "broker")}
+			w := wireToken{text.Draw(t, "account"), text.Draw(t, "name"), text.Draw(t, "token"), text.Draw(t, "type"), text.Draw(t, "broker"), text.Draw(t, "token id")}
 			want.AccessTokens = append(want.AccessTokens, w)
-			r.AccessTokens = append(r.AccessTokens, IntegrationAccessToken{w.AccountID, w.AccountName, secret.New(w.AccessToken), w.BrokerType, w.BrokerName})
+			r.AccessTokens = append(r.AccessTokens, IntegrationAccessToken{w.AccountID, w.AccountName, secret.New(w.AccessToken), w.BrokerType, w.BrokerName, secret.New(w.TokenID)})
 		}
 		for range rapid.IntRange(0, 3).Draw(t, "expiries") {
-			want.Expiries = append(want.Expiries, TokenExpiry{text.Draw(t, "account"), text.Draw(t, "grant"), end.Draw(t, "access"), end.Draw(t, "refresh")})
+			want.Expiries = append(want.Expiries, TokenExpiry{text.Draw(t, "account"), text.Draw(t, "grant"), rapid.MapOfN(rapid.OneOf(rapid.Just("a"), rapid.String()), text, 0, 3).Draw(t, "labels"), end.Draw(t, "access"), end.Draw(t, "refresh")})
 		}
 		for range rapid.IntRange(0, 3).Draw(t, "unavailable") {
 			want.Unavailable = append(want.Unavailable, UnavailableAccount{

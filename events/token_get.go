@@ -81,6 +81,9 @@ type IntegrationAccessToken struct {
 	AccessToken secret.Text
 	BrokerType  string
 	BrokerName  string
+	// TokenID is the handle of a token that Mesh keeps alive itself (Mesh Managed
+	// Tokens). Empty: there is none.
+	TokenID secret.Text
 }
 
 // TokenReply answers a TokenRequest. AccessTokens can be handed to the Link
@@ -98,6 +101,8 @@ type TokenReply struct {
 type TokenExpiry struct {
 	AccountID string `json:"accountId"`
 	GrantID   string `json:"grantId"`
+	// Labels are those of the grant.
+	Labels map[string]string `json:"labels,omitempty"`
 	// ExpiresAt is absent when the token has no end, or none is known.
 	ExpiresAt             *time.Time `json:"expiresAt,omitempty"`
 	RefreshTokenExpiresAt *time.Time `json:"refreshTokenExpiresAt,omitempty"`
@@ -147,6 +152,7 @@ type wireToken struct {
 	AccessToken string `json:"accessToken"`
 	BrokerType  string `json:"brokerType"`
 	BrokerName  string `json:"brokerName"`
+	TokenID     string `json:"tokenId,omitempty"`
 }
 
 type wireReply struct {
@@ -169,7 +175,7 @@ func DecodeTokenReply(body []byte) (TokenReply, error) {
 	}
 	r := TokenReply{AccessTokens: make([]IntegrationAccessToken, len(in.AccessTokens)), Expiries: in.Expiries, Unavailable: in.Unavailable}
 	for i, t := range in.AccessTokens {
-		r.AccessTokens[i] = IntegrationAccessToken{t.AccountID, t.AccountName, secret.New(t.AccessToken), t.BrokerType, t.BrokerName}
+		r.AccessTokens[i] = IntegrationAccessToken{t.AccountID, t.AccountName, secret.New(t.AccessToken), t.BrokerType, t.BrokerName, secret.New(t.TokenID)}
 	}
 	return r, nil
 }

@@ -21,26 +21,39 @@ func Connected(c *Connector, keys *ConnectKeys, cfg config.Connect) Handler {
 			return err
 		}
 		d.User = in.UserID
+		reason := events.RejectedNothing
 		if !in.Empty() {
-			if err := c.Connect(ctx, in, notAfter(in.ConnectedAt, d.Stored)); err != nil {
+			at := notAfter(in.ConnectedAt, d.Stored)
+			within, passed := passing(ctx)
+			if err := c.Connect(within, in, at); err != nil {
 				return err
 			}
+			reason = ""
+			if len(*passed) > 0 {
+				reason = passedOver(*passed, len(grantsOf(in, at)))
+			}
 		}
-		c.tell(ctx, in)
+		c.tell(ctx, d, in, reason)
 		return nil
 	}
 }
 
-// tell logs and counts what became of a connect.
-func (c *Connector) tell(ctx context.Context, in events.Connected) {
+// tell logs, counts and announces what became of a connect. reason says why it
+// changed nothing; "": it did.
+func (c *Connector) tell(ctx context.Context, d *delivery, in events.Connected, reason events.RejectedReason) {
 	outcome := "kept"
 	switch log := tracing.Log(ctx, c.Log); {
+	case reason == events.RejectedOlder, reason == events.RejectedRepeated:
+		outcome = string(reason)
 	case in.Empty():
 		outcome = "nothing_to_keep"
 		log.Info("a connect brings no token: there is nothing to keep", zap.Strings("leftOut", in.LeftOut))
 	case len(in.LeftOut) > 0:
 		outcome = "kept_in_part"
 		log.Warn("what is unusable in a connect is left out", zap.Strings("leftOut", in.LeftOut))
+	}
+	if reason != "" && (reason != events.RejectedRepeated || d.Attempt == 1) { // delivered again, it repeats itself
+		c.Rejections.tell(ctx, d, in.UserID, events.Rejected{Reason: reason})
 	}
 	if c.Outcomes != nil {
 		c.Outcomes.WithLabelValues(outcome).Inc()

@@ -43,6 +43,8 @@ type Connector struct {
 	// Audit may be nil.
 	Audit *audit.Log
 	Log   *zap.Logger
+	// Rejections tell of connects that changed nothing; nil: nobody is told.
+	Rejections *Rejections
 	// Outcomes counts connects by what became of them; it may be nil.
 	Outcomes *prometheus.CounterVec
 }
@@ -135,6 +137,7 @@ func grantsOf(in events.Connected, at time.Time) []candidate {
 	}
 	for i := range out {
 		out[i].grant.ConnectedAt = at
+		out[i].grant.Labels = in.Labels
 		out[i].tokens.Origin = store.OriginOf(out[i].tokens.RefreshToken)
 	}
 	return out

@@ -2,6 +2,7 @@ package handlers
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"time"
 
@@ -23,6 +24,9 @@ func (c *Connector) joined(g *store.Grant, tokens *store.TokenSet, in *store.Gra
 		if in.BrokerName != "" && in.BrokerName != g.BrokerName {
 			next.BrokerName, told = in.BrokerName, true
 		}
+	}
+	if len(in.Labels) > 0 && (newer && !spent || len(g.Labels) == 0) && !maps.Equal(in.Labels, g.Labels) {
+		next.Labels, told = in.Labels, true
 	}
 	given := map[string]time.Time{}
 	for _, a := range g.Accounts {

@@ -36,11 +36,13 @@ func (c *Connector) put(ctx context.Context, in candidate, with store.TokenSeale
 			return nil, err
 		}
 		if superseded(in.grant, known, revoked) {
+			pass(ctx, passedFor(in, known))
 			return nil, nil
 		}
 		stored := slices.DeleteFunc(slices.Clone(known), func(g *store.Grant) bool { return !in.is(g) })
 		if slices.ContainsFunc(stored, func(g *store.Grant) bool { return !in.grant.ConnectedAt.After(g.ConnectedAt) }) {
-			return nil, nil // the same again, or older
+			pass(ctx, passedFor(in, stored)) // the same again, or older
+			return nil, nil
 		}
 		var after *seen
 		done, err := c.repeated(ctx, in, stored, with)
@@ -56,6 +58,15 @@ func (c *Connector) put(ctx context.Context, in candidate, with store.TokenSeale
 		}
 		return after, err
 	}
+}
+
+// passedFor says why a candidate is passed over for what is stored: it is the same
+// again, or older.
+func passedFor(in candidate, stored []*store.Grant) events.RejectedReason {
+	if slices.ContainsFunc(stored, func(g *store.Grant) bool { return in.is(g) && g.ConnectedAt.Equal(in.grant.ConnectedAt) }) {
+		return events.RejectedRepeated
+	}
+	return events.RejectedOlder
 }
 
 // repeated handles a connect that claims to be newer than what is stored, but
@@ -83,6 +94,7 @@ func (c *Connector) repeated(ctx context.Context, in candidate, stored []*store.
 		switch {
 		case chain.Spent(token) != nil:
 			c.Log.Warn("a connect was published again after its refresh token was replaced, and is passed over", zap.String("grant", g.ID))
+			pass(ctx, events.RejectedRepeated)
 			return true, nil
 		case chain.Head() == token && g.State == store.Active:
 			next, told := c.joined(g, &tokens, in.grant, in.tokens, false)
@@ -99,6 +111,9 @@ func (c *Connector) takeOver(ctx context.Context, in candidate, before *store.Gr
 	next := *in.grant
 	next.ID = before.ID
 	next.Version, next.Rev, next.Epoch, next.Applied, next.Outbox = before.Version, before.Rev, before.Epoch, before.Epoch, before.Outbox
+	if len(next.Labels) == 0 {
+		next.Labels = before.Labels
+	}
 	next.Chain = before.Chain
 	if next.Chain == nil || next.Chain.Key != with.Key.ID {
 		next.Chain = nil
@@ -159,8 +174,12 @@ func (c *Connector) replaceDelayed(ctx context.Context, grants []*store.Grant) e
 // the caller knows.
 func (c *Connector) insert(ctx context.Context, in candidate, with store.TokenSealer, replaced []*store.Grant) (*seen, error) {
 	revoked, err := c.revoked(ctx, in.grant)
-	if err != nil || superseded(in.grant, nil, revoked) {
+	if err != nil {
 		return nil, err
+	}
+	if superseded(in.grant, nil, revoked) {
+		pass(ctx, events.RejectedOlder)
+		return nil, nil
 	}
 	next := *in.grant
 	if err := c.prepare(&next, in.tokens, with); err != nil {
@@ -183,6 +202,9 @@ func (c *Connector) insert(ctx context.Context, in candidate, with store.TokenSe
 		}
 		if err == nil && overlooked {
 			err = fmt.Errorf("inserting grant %s beside that of an earlier release: %w", next.ID, store.ErrConflict)
+		}
+		if err == nil {
+			pass(ctx, events.RejectedOlder)
 		}
 		return nil, err
 	}

@@ -113,6 +113,7 @@ func (p *DeadLetters) Park(ctx context.Context, message string, d *delivery, bod
 		defer clear(plain)
 	}
 	letter.Sealed = sealer.Seal(plain, letter.Binding())
+	d.named, d.letter = users, letter.ID
 	return p.store(ctx, letter, p.tag(&letter, users, body))
 }
 
@@ -120,7 +121,8 @@ func (p *DeadLetters) Park(ctx context.Context, message string, d *delivery, bod
 func (p *DeadLetters) ParkWithoutBody(ctx context.Context, message string, d *delivery, body []byte, reason string) error {
 	letter := p.letter(message, d, reason)
 	letter.BodyRemoved = true
-	return p.store(ctx, letter, p.tag(&letter, events.PeekUsers(body), body))
+	d.named, d.letter = events.PeekUsers(body), letter.ID
+	return p.store(ctx, letter, p.tag(&letter, d.named, body))
 }
 
 func (p *DeadLetters) letter(message string, d *delivery, reason string) DeadLetter {

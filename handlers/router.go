@@ -39,6 +39,9 @@ type Router struct {
 	failures *failures
 	// Tracer is set before Run.
 	Tracer tracing.Tracer
+	// Rejections, set before Run, tell of connects that became dead letters; nil:
+	// nobody is told.
+	Rejections *Rejections
 }
 
 // Handler handles one message. nil means done; an error is sorted by the
@@ -124,6 +127,9 @@ func (r *Router) decide(route Route) message.NoPublishHandlerFunc {
 		reason, failed, poison := r.poison(err, d)
 		if poison {
 			if parkErr := r.park(ctx, route.Name, msg, err, reason); parkErr == nil {
+				if route.Name == events.IntegrationConnected {
+					r.Rejections.parked(ctx, d, err)
+				}
 				r.failures.forget(d)
 				end(outcomeParked, err)
 				r.handled.WithLabelValues(route.Name, outcomeParked).Inc()

@@ -240,6 +240,7 @@ func (s *Streams) others() []jetstream.StreamConfig {
 	for _, kind := range events.LifecycleKinds {
 		lifecycle.Subjects = append(lifecycle.Subjects, s.subjects.LifecycleAll(kind))
 	}
+	lifecycle.Subjects = append(lifecycle.Subjects, s.subjects.RejectedAll())
 	lifecycle.MaxAge = s.retention.Events
 	lifecycle.Duplicates = 10 * time.Minute
 

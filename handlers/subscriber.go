@@ -64,12 +64,18 @@ type delivery struct {
 	Behind uint64
 	// Event has the CloudEvents attributes in its headers; nil: none are there.
 	Event events.Headers
+	// EventID is the id under which its publisher knows it.
+	EventID func() string
 	// User is whose the message is, if it decoded.
 	User string
 	// Users are whom the body of a sealed message names; Opened: it was opened, or
 	// no key ever will.
 	Users  []string
 	Opened bool
+	// named are whom a parked message names, and letter is the dead letter that it
+	// became.
+	named  []string
+	letter string
 	// place is where the message lies; zero: not known.
 	place place
 	// Trace is the trace in which the message was sent.
@@ -201,7 +207,7 @@ func (s *Subscriber) fetch(ctx context.Context, f *feed, n int, messages func() 
 func (s *Subscriber) handle(ctx context.Context, m jetstream.Msg, f *feed) {
 	defer s.inFlight.Done()
 
-	d := &delivery{Subject: m.Subject(), Attempt: 1, Event: events.HeadersOf(m.Headers()), Trace: tracing.FromHeader(m.Headers()), slot: sync.OnceFunc(func() { f.slots.free(1) })}
+	d := &delivery{Subject: m.Subject(), Attempt: 1, Event: events.HeadersOf(m.Headers()), EventID: func() string { return events.EventID(m.Headers(), m.Data()) }, Trace: tracing.FromHeader(m.Headers()), slot: sync.OnceFunc(func() { f.slots.free(1) })}
 	defer d.freeSlot()
 	if meta, err := m.Metadata(); err == nil {
 		d.Attempt, d.Taken, d.Stored = int(meta.NumDelivered), meta.Timestamp, firstStored(m.Headers(), meta.Timestamp)

@@ -343,9 +343,9 @@ func (t *TokenService) reply(ctx context.Context, in events.TokenRequest, grants
 			}
 			given(record, g, "", a.ID)
 			out.AccessTokens = append(out.AccessTokens, events.IntegrationAccessToken{
-				AccountID: a.ID, AccountName: a.Name, AccessToken: token.AccessToken, BrokerType: g.BrokerType, BrokerName: g.BrokerName,
+				AccountID: a.ID, AccountName: a.Name, AccessToken: token.AccessToken, BrokerType: g.BrokerType, BrokerName: g.BrokerName, TokenID: token.TokenID,
 			})
-			expiry := events.TokenExpiry{AccountID: a.ID, GrantID: g.ID, ExpiresAt: a.ExpiresAt}
+			expiry := events.TokenExpiry{AccountID: a.ID, GrantID: g.ID, Labels: g.Labels, ExpiresAt: a.ExpiresAt}
 			if g.Refresh != nil {
 				expiry.RefreshTokenExpiresAt = g.Refresh.ExpiresAt
 			}

@@ -47,6 +47,9 @@ type Grant struct {
 	State      State         `bson:"state"`
 	Reason     events.Reason `bson:"reason,omitempty"`
 
+	// Labels are the publisher's own. They are replaced as a whole.
+	Labels map[string]string `bson:"labels,omitempty"`
+
 	// ConnectedAt is when the user gave this grant. The newest connect wins.
 	ConnectedAt time.Time `bson:"connectedAt"`
 	// Version grows by one with every token set.
@@ -228,7 +231,7 @@ func (g *Grant) Binding() envelope.Binding {
 func (g *Grant) Lifecycle(reason events.Reason) events.Lifecycle {
 	data := events.Lifecycle{
 		UserID: g.UserID, GrantID: g.ID, BrokerType: g.BrokerType, BrokerName: g.BrokerName,
-		Accounts: make([]events.Account, len(g.Accounts)), Version: g.Version, Reason: reason,
+		Accounts: make([]events.Account, len(g.Accounts)), Version: g.Version, Reason: reason, Labels: g.Labels,
 	}
 	for i, a := range g.Accounts {
 		data.Accounts[i] = events.Account{AccountID: a.ID, AccountName: a.Name}

@@ -28,6 +28,8 @@ type Connected struct {
 	// ConnectedAt is when the tokens were obtained. It must not change when the
 	// event is published again.
 	ConnectedAt time.Time
+	// Labels come back in events, replies and lists; see events.Connected.
+	Labels map[string]string
 }
 
 // PublishConnected announces a connected integration. Without an error
@@ -41,10 +43,11 @@ func (c *Client) PublishConnected(ctx context.Context, in Connected) error {
 		return &events.InvalidError{Message: events.IntegrationConnected, Problem: "payload: not well-formed JSON"}
 	}
 	body, err := json.Marshal(struct {
-		UserID      string          `json:"userId"`
-		ConnectedAt time.Time       `json:"connectedAt"`
-		Payload     json.RawMessage `json:"payload"`
-	}{in.UserID, in.ConnectedAt, json.RawMessage(in.Payload.Reveal())})
+		UserID      string            `json:"userId"`
+		ConnectedAt time.Time         `json:"connectedAt"`
+		Payload     json.RawMessage   `json:"payload"`
+		Labels      map[string]string `json:"labels,omitempty"`
+	}{in.UserID, in.ConnectedAt, json.RawMessage(in.Payload.Reveal()), in.Labels})
 	if err != nil { // it may quote a value
 		return &events.InvalidError{Message: events.IntegrationConnected, Problem: "can't be encoded"}
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -124,9 +125,17 @@ func (f grantFilter) page(ctx context.Context, db *store.Store, due bool, now ti
 	return grants, next, err
 }
 
+func labelsText(labels map[string]string) string {
+	var out []string
+	for _, name := range slices.Sorted(maps.Keys(labels)) {
+		out = append(out, name+"="+labels[name])
+	}
+	return strings.Join(out, ",")
+}
+
 func showGrants(cmd *cobra.Command, output format, grants []*store.Grant) error {
 	views := make([]view.Grant, len(grants))
-	rows := [][]string{{"ID", "USER", "BROKER", "STATE", "REASON", "VERSION", "ACCESS ENDS", "REFRESH ENDS", "DUE", "TRIES", "ACCOUNTS"}}
+	rows := [][]string{{"ID", "USER", "BROKER", "STATE", "REASON", "VERSION", "ACCESS ENDS", "REFRESH ENDS", "DUE", "TRIES", "ACCOUNTS", "LABELS"}}
 	for i, g := range grants {
 		v := view.OfGrant(g)
 		views[i] = v
@@ -136,7 +145,7 @@ func showGrants(cmd *cobra.Command, output format, grants []*store.Grant) error 
 		}
 		rows = append(rows, []string{
 			v.ID, v.User, v.Broker, string(v.State), cmp.Or(string(v.Reason), "-"), strconv.FormatInt(v.Version, 10),
-			lifeText(v.Access), lifeText(v.Refresh), dueText(v.Due), strconv.Itoa(v.Tries), cmp.Or(strings.Join(ids, ","), "-"),
+			lifeText(v.Access), lifeText(v.Refresh), dueText(v.Due), strconv.Itoa(v.Tries), cmp.Or(strings.Join(ids, ","), "-"), cmp.Or(labelsText(v.Labels), "-"),
 		})
 	}
 	if output == asJSON {

@@ -243,6 +243,9 @@ func (e *eraser) purgeEvents(ctx context.Context) error {
 			err = stream.Purge(ctx, jetstream.WithPurgeSubject(e.letters.Subjects.Lifecycle(kind, e.user)))
 		}
 	}
+	if err == nil {
+		err = stream.Purge(ctx, jetstream.WithPurgeSubject(e.letters.Subjects.Rejected(e.user)))
+	}
 	if err != nil {
 		return fmt.Errorf("erasing lifecycle events: %w", err)
 	}

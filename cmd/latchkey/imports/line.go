@@ -58,6 +58,8 @@ type flat struct {
 	RefreshToken secret.Text `json:"refreshToken"`
 	TradeToken   secret.Text `json:"tradeToken"`
 	TokenID      secret.Text `json:"tokenId"`
+	// Labels are kept with the grant.
+	Labels map[string]string `json:"labels"`
 	// ObtainedAt is when the tokens were obtained; the lifetimes count from it.
 	ObtainedAt                   time.Time      `json:"obtainedAt"`
 	ExpiresAt                    time.Time      `json:"expiresAt"`
@@ -67,7 +69,7 @@ type flat struct {
 }
 
 var flatFields = []string{
-	"userId", "brokerType", "brokerName", "accountId", "accountName", "accessToken", "refreshToken", "tradeToken", "tokenId",
+	"userId", "brokerType", "brokerName", "accountId", "accountName", "accessToken", "refreshToken", "tradeToken", "tokenId", "labels",
 	"obtainedAt", "expiresAt", "expiresInSeconds", "refreshTokenExpiresAt", "refreshTokenExpiresInSeconds",
 }
 
@@ -98,7 +100,7 @@ func flatBody(line []byte, start time.Time) ([]byte, error) {
 			"brokerType": row.BrokerType, "brokerName": row.BrokerName, "refreshToken": row.RefreshToken.Reveal(), "refreshTokenExpiresInSeconds": refresh,
 		}}
 	}
-	body, err := json.Marshal(object{"userId": row.UserID, "connectedAt": at, "payload": payload})
+	body, err := json.Marshal(object{"userId": row.UserID, "connectedAt": at, "payload": payload, "labels": row.Labels})
 	if err != nil { // it may quote a value
 		return nil, errors.New("can't be encoded")
 	}

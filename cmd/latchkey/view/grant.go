@@ -19,6 +19,9 @@ type Grant struct {
 	Reason   events.Reason `json:"reason,omitempty"`
 	Version  int64         `json:"version"`
 
+	// Labels are the publisher's own.
+	Labels map[string]string `json:"labels,omitempty"`
+
 	ConnectedAt time.Time `json:"connectedAt"`
 	Access      *Life     `json:"accessToken,omitempty"`
 	Refresh     *Life     `json:"refreshToken,omitempty"`
@@ -70,7 +73,7 @@ type Lease struct {
 func OfGrant(g *store.Grant) Grant {
 	v := Grant{
 		ID: g.ID, User: g.UserID, Broker: g.BrokerType, Accounts: make([]Account, len(g.Accounts)),
-		State: g.State, Reason: g.Reason, Version: g.Version, ConnectedAt: g.ConnectedAt,
+		State: g.State, Reason: g.Reason, Version: g.Version, Labels: g.Labels, ConnectedAt: g.ConnectedAt,
 		Access: ofLife(g.Access), Refresh: ofLife(g.Refresh), Due: OfDue(g.Due), Tries: g.Tries, UnknownSince: g.Unknown,
 	}
 	for i, account := range g.Accounts {

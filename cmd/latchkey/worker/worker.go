@@ -224,9 +224,10 @@ func (w *worker) assemble(ctx context.Context) error {
 	w.mesh = refresher.NewMesh(refresher.MeshOptions{URL: cfg.Mesh.URL, ClientID: cfg.Mesh.ClientID, ClientSecret: cfg.Mesh.ClientSecret, Timeout: cfg.Mesh.Timeout, Now: w.now})
 	dead := &handlers.DeadLetters{JS: w.js, Envelope: env, Keys: w.keys, Subjects: w.subj, Now: w.now, NewID: newID, Log: w.log}
 	w.audit = AuditLog(cfg, w.js, cfg.Worker.ID, w.now, w.db, w.log, w.reg)
+	rejections := &handlers.Rejections{Conn: w.js.Conn(), Subjects: w.subj, Now: w.now, NewID: newID, Limit: handlers.RejectionLimit(), Log: w.log}
 	connector := &handlers.Connector{
 		Store: w.db, Envelope: env, Fingerprints: prints, Settler: settler, Dispatcher: dispatcher, EraseCopies: dead.Erase, Audit: w.audit,
-		Remember: cfg.Retention.Revocations, RemoveAtMesh: cfg.Mesh.RemoveOnDisconnect, Log: w.log, Outcomes: connects,
+		Remember: cfg.Retention.Revocations, RemoveAtMesh: cfg.Mesh.RemoveOnDisconnect, Log: w.log, Outcomes: connects, Rejections: rejections,
 	}
 	r := refresher.New(refresher.Deps{
 		Store: w.db, Envelope: env, Fingerprints: prints, JetStream: w.js, Mesh: w.mesh, Settler: settler, Dispatcher: dispatcher, Subjects: w.subj,
@@ -264,7 +265,7 @@ func (w *worker) assemble(ctx context.Context) error {
 	subscriber := handlers.NewSubscriber(w.streams, cfg.Messages.AckWait, sources, w.log)
 	w.router, err = handlers.NewRouter(routes, subscriber, cfg.Messages, dead, cfg.Worker.Grace, w.log, w.reg)
 	if err == nil {
-		w.router.Tracer = w.traces.tracer
+		w.router.Tracer, w.router.Rejections = w.traces.tracer, rejections
 	}
 	return err
 }
