@@ -20,6 +20,8 @@ import (
 
 	"github.com/latchkey/latchkey/events"
 	"github.com/latchkey/latchkey/events/tracing"
+	"github.com/latchkey/latchkey/refresher"
+	"github.com/latchkey/latchkey/store"
 	"github.com/latchkey/latchkey/store/envelope"
 	"github.com/latchkey/latchkey/store/parts"
 )
@@ -115,6 +117,22 @@ func (p *DeadLetters) Park(ctx context.Context, message string, d *delivery, bod
 	letter.Sealed = sealer.Seal(plain, letter.Binding())
 	d.named, d.letter = users, letter.ID
 	return p.store(ctx, letter, p.tag(&letter, users, body))
+}
+
+// AnswerName names answers of Mesh in dead letters.
+const AnswerName = "answer"
+
+// ParkAnswer stores what an answer of Mesh about a grant left, under an id that is
+// new. An erasure finds it by the grant.
+func (p *DeadLetters) ParkAnswer(ctx context.Context, g *store.Grant, id string, body []byte) error {
+	sealer, err := p.Envelope.Sealer(ctx, g.UserID)
+	if err != nil {
+		return fmt.Errorf("parking an answer: %w", err)
+	}
+	now := p.Now().UTC()
+	letter := DeadLetter{ID: id, Message: AnswerName, Subject: "POST /api/v1/token/refresh", Reason: refresher.LeftoverReason, Attempts: 1, StoredAt: now, ParkedAt: now, Format: formatPlain}
+	letter.Sealed = sealer.Seal(body, letter.Binding())
+	return p.store(ctx, letter, g.ID)
 }
 
 // ParkWithoutBody tells of a message whose body may not be kept.

@@ -23,7 +23,12 @@ type Answer struct {
 	// ExpiresIn and RefreshExpiresIn are the stated lifetimes; 0: not stated.
 	ExpiresIn        time.Duration
 	RefreshExpiresIn time.Duration
-	// Contradicts is what the statuses say, if they say that there are no tokens.
+	// Rest is the answer itself, if there may be tokens in it that could not be read.
+	Rest secret.Text
+	// Partial: the answer was cut off or is damaged. It may have brought more.
+	Partial bool
+	// Contradicts is what the statuses say, if they say that there are no
+	// tokens, or that the answer is no proper one.
 	Contradicts *Failure
 }
 
@@ -135,6 +140,10 @@ type Failure struct {
 	InterimFor time.Duration
 	// RefreshToken, with MustAct, is a new one that came beside.
 	RefreshToken secret.Text
+	// Nothing: no token was found in Answer.
+	Nothing bool
+	// Answer is what came that the grant has no use for, and may hold tokens.
+	Answer Answer
 	// Detail names the statuses that led here.
 	Detail string
 	// Err is the transport's error, if it came to that.

@@ -37,6 +37,10 @@ func (r *Refresher) apply(ctx context.Context, g *store.Grant, p pending, with s
 			with.Sealer = sealer
 		}
 		current, err := store.OpenTokens(ctx, r.envelope, g.Sealed, g.Binding())
+		if p.beside && errors.Is(err, envelope.ErrSealed) {
+			_, err := r.park(ctx, g, p.answer.Rest)
+			return g, err
+		}
 		if errors.Is(err, envelope.ErrSealed) {
 			// What is stored is lost, the answer is not: it goes on from the token
 			// that was presented.
@@ -44,6 +48,20 @@ func (r *Refresher) apply(ctx context.Context, g *store.Grant, p pending, with s
 		}
 		if err != nil {
 			return nil, err
+		}
+		if p.beside {
+			next := g.Clone()
+			if err := r.leaveIn(ctx, next, &current, p); err != nil {
+				return nil, err
+			}
+			with.SealTo(next, current, r.now(), false)
+			if err := r.store.Save(ctx, next); !errors.Is(err, store.ErrConflict) {
+				return next, err
+			}
+			if g, err = r.store.Get(ctx, p.grantID); err != nil {
+				return nil, err
+			}
+			continue
 		}
 		if g.ID == p.grantID && p.isIn(g, current.RefreshToken) {
 			return g, nil // an earlier attempt succeeded after all
@@ -60,6 +78,9 @@ func (r *Refresher) apply(ctx context.Context, g *store.Grant, p pending, with s
 		next := g.Clone()
 		tokens, err := r.settler.Answered(next, cloneTokens(current), p.answer, p.renewed, epoch, p.sent)
 		if err != nil {
+			return nil, err
+		}
+		if err := r.leaveIn(ctx, next, &tokens, p); err != nil {
 			return nil, err
 		}
 		with.SealTo(next, tokens, r.now(), false)

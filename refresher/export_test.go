@@ -2,8 +2,14 @@ package refresher
 
 import (
 	"crypto/x509"
+	"io"
 	"net/http"
+	"strings"
+	"testing/iotest"
 	"time"
+
+	"github.com/latchkey/latchkey/events/secret"
+	"github.com/latchkey/latchkey/store"
 )
 
 // Uncalled is for tests of what a refresh that made no call does to the limits.
@@ -18,4 +24,29 @@ func (r *Reconciler) Pause() time.Duration { return r.pause() }
 // Trust has a client take the certificates of a test's server.
 func (m *Mesh) Trust(roots *x509.CertPool) {
 	m.http.Transport.(*http.Transport).TLSClientConfig.RootCAs = roots
+}
+
+// Leftover returns the tokens of an answer that are not in a set.
+func Leftover(a Answer, set store.TokenSet) (refresh, other []secret.Text) { return leftover(a, set) }
+
+// Answer has a client get one answer to whatever it asks, without a network.
+func (m *Mesh) Answer(status int, body string, cut bool) {
+	m.http.Transport = fixed{status, body, cut}
+}
+
+type fixed struct {
+	status int
+	body   string
+	cut    bool
+}
+
+func (f fixed) RoundTrip(r *http.Request) (*http.Response, error) {
+	if _, err := io.Copy(io.Discard, r.Body); err != nil {
+		return nil, err
+	}
+	var body io.Reader = strings.NewReader(f.body)
+	if f.cut {
+		body = io.MultiReader(body, iotest.ErrReader(io.ErrUnexpectedEOF))
+	}
+	return &http.Response{StatusCode: f.status, Header: http.Header{}, Body: io.NopCloser(body), Request: r}, nil
 }

@@ -63,6 +63,8 @@ type RefreshRequest struct {
 	// Held are tokens that the grant has: an answer that repeats one of them, or one
 	// that goes out, brings nothing new. They are not sent.
 	Held []secret.Text
+	// Known are tokens that came before and that the grant has no use for.
+	Known []secret.Text
 	// NotAfter is until when, by the wall clock, the request may be sent. Zero:
 	// whenever.
 	NotAfter time.Time
@@ -90,7 +92,7 @@ type refreshBody struct {
 func (m *Mesh) Refresh(ctx context.Context, r RefreshRequest) (answer Answer, err error) {
 	ctx, span := m.startSpan(ctx, http.MethodPost, "/api/v1/token/refresh")
 	defer func() { endRefresh(span, err) }()
-	reply, sent, err := m.call(ctx, http.MethodPost, "/api/v1/token/refresh", refreshBody{
+	reply, sent, err := m.exchange(ctx, http.MethodPost, "/api/v1/token/refresh", refreshBody{
 		Type: r.BrokerType, RefreshToken: r.RefreshToken.Reveal(), CreateNewRefreshToken: r.CreateNewRefreshToken,
 		AccessToken: r.AccessToken.Reveal(), TradeToken: r.TradeToken.Reveal(), MFACode: r.MFACode.Reveal(),
 	}, r.NotAfter)
@@ -100,15 +102,36 @@ func (m *Mesh) Refresh(ctx context.Context, r RefreshRequest) (answer Answer, er
 	if err != nil {
 		return Answer{}, &Failure{Class: Transient, Ambiguous: sent, Detail: "no answer", Err: err}
 	}
-	in := readAnswer(reply.status, reply.body)
-	clear(reply.body)
+	in := readAnswer(reply)
+	defer clear(reply.body)
 	in.forget(r.RefreshToken)
 	in.useLoose(r.held)
 	f := classify(in.statuses, in.hasAccessToken())
+	if reply.cut != nil {
+		f = &Failure{Class: Transient, Ambiguous: true, Detail: in.detail(), Err: reply.cut}
+	}
 	if f != nil && (f.Class == RateLimited || f.Class == Transient) {
 		f.RetryAfter = retryAfter(reply.header, m.now())
 	}
-	return in.outcome(r, f)
+	a, err := in.outcome(r, f)
+	whole, binary := secret.Text{}, false
+	if len(reply.body) > 0 && (in.unread || err != nil) {
+		whole, binary = rest(reply.body)
+	}
+	if err == nil {
+		if in.unread {
+			a.Rest = whole
+		}
+		return a, nil
+	}
+	f = AsFailure(err)
+	f.Answer = in.useless(r, f)
+	refresh, other := f.Answer.all()
+	f.Nothing = len(refresh)+len(other) == 0
+	if !f.Nothing || in.unread || binary && reply.status < 300 {
+		f.Answer.Rest = whole
+	}
+	return Answer{}, f
 }
 
 // outcome says what a transcript brings, given what its statuses say: tokens count
@@ -116,19 +139,42 @@ func (m *Mesh) Refresh(ctx context.Context, r RefreshRequest) (answer Answer, er
 // is judged by its statuses.
 func (t *transcript) outcome(r RefreshRequest, f *Failure) (Answer, error) {
 	a := t.Answer
+	fresh := a.carries(func(token secret.Text) bool { return !r.held(token) })
 	switch {
+	case fresh && t.content == "mfaRequired":
+		// The access token finishes nothing, whatever the other statuses are.
+		f = &Failure{Class: MustAct, Reason: events.ReasonMFARequired, Detail: t.detail(), RefreshToken: a.NewRefreshToken()}
+		f.Interim, f.InterimFor = a.interim(r.AccessToken)
+		return Answer{}, f
 	case f == nil:
 		return a, nil
-	case !a.carries(func(token secret.Text) bool { return !r.held(token) }):
+	case !fresh:
 		return Answer{}, f
-	case f.Class == MustAct:
-		f.Interim, f.InterimFor = a.interim(r.AccessToken)
-		f.RefreshToken = a.NewRefreshToken()
-		return Answer{}, f
-	case t.contradict():
+	case t.contradict() || a.Partial:
 		a.Contradicts = f
 	}
 	return a, nil
+}
+
+// useless returns what an answer that brought no tokens has of them: those that are
+// not known.
+func (t *transcript) useless(r RefreshRequest, f *Failure) Answer {
+	known := func(token secret.Text) bool {
+		return token.Empty() || token == f.Interim || token == f.RefreshToken || r.held(token) || slices.Contains(r.Known, token)
+	}
+	var a Answer
+	refresh, other := t.all()
+	for _, token := range refresh {
+		if !known(token) {
+			a.Loose = append(a.Loose, LooseToken{Token: token, Refresh: true})
+		}
+	}
+	for _, token := range other {
+		if !known(token) {
+			a.Loose = append(a.Loose, LooseToken{Token: token})
+		}
+	}
+	return a
 }
 
 // classify reads both the HTTP status and the status in the body, which can

@@ -62,10 +62,16 @@ type LooseToken struct {
 }
 
 // readAnswer transcribes the body of an answer. It keeps no part of the body.
-func readAnswer(status int, body []byte) transcript {
+func readAnswer(r reply) transcript {
+	status := r.status
 	t := transcript{statuses: statuses{http: status}}
-	t.read(body, atRoot, nil, 0)
-	t.readable = t.documents == 1 && !t.broken
+	text, fresh := unpacked(r.body, r.header.Get("Content-Encoding"))
+	t.read(text, atRoot, nil, 0)
+	if fresh {
+		clear(text)
+	}
+	t.readable = t.documents == 1 && !t.broken && r.cut == nil
+	t.Partial = r.cut != nil || t.documents == 0 || t.broken
 	t.hasContent = t.withContent
 	// Beside an error, what stands outside of "content" may be our own request.
 	if status < 300 {
@@ -256,7 +262,7 @@ func (r *answerReader) value(p place, entry *AnsweredAccount) {
 func (r *answerReader) inner(p place, text string, entry *AnsweredAccount) {
 	text = strings.TrimSpace(text)
 	switch {
-	case strings.HasPrefix(text, "{") || strings.HasPrefix(text, "["):
+	case strings.HasPrefix(text, "{") || strings.HasPrefix(text, "[") || p == atRoot && strings.HasPrefix(text, `"`):
 		if r.nesting >= maxNesting {
 			r.t.unread = r.t.unread || likeToken.MatchString(text)
 			return

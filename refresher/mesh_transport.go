@@ -83,12 +83,26 @@ type reply struct {
 	status int
 	header http.Header
 	body   []byte
+	// cut is why the body is not whole; nil: it is.
+	cut error
 }
 
-// call sends one request, unless that would be after notAfter by the wall clock
+// errTooLarge: an answer is larger than what is read of one.
+var errTooLarge = errors.New("the answer is larger than any that Mesh gives")
+
+// call is exchange for those to whom an answer that is not whole is none.
+func (m *Mesh) call(ctx context.Context, method, path string, content any, notAfter time.Time) (r reply, sent bool, err error) {
+	r, sent, err = m.exchange(ctx, method, path, content, notAfter)
+	if err == nil && r.cut != nil {
+		return reply{}, sent, r.cut
+	}
+	return r, sent, err
+}
+
+// exchange sends one request, unless that would be after notAfter by the wall clock
 // (zero: whenever). sent reports whether any of its body may have reached the
 // far side.
-func (m *Mesh) call(ctx context.Context, method, path string, content any, notAfter time.Time) (r reply, sent bool, err error) {
+func (m *Mesh) exchange(ctx context.Context, method, path string, content any, notAfter time.Time) (r reply, sent bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, m.timeout)
 	defer cancel()
 	encoded, err := json.Marshal(content)
@@ -139,8 +153,10 @@ func (m *Mesh) call(ctx context.Context, method, path string, content any, notAf
 	}
 	linger(conn, -1)
 	r = reply{status: res.StatusCode, header: res.Header}
-	if r.body, err = io.ReadAll(io.LimitReader(res.Body, maxAnswer)); err != nil {
-		return reply{}, true, fmt.Errorf("reading the answer: %w", untainted(err))
+	if r.body, err = io.ReadAll(io.LimitReader(res.Body, maxAnswer+1)); err != nil {
+		r.cut = fmt.Errorf("reading the answer: %w", untainted(err))
+	} else if len(r.body) > maxAnswer {
+		r.cut = errTooLarge
 	}
 	return r, true, nil
 }

@@ -28,6 +28,7 @@ type metrics struct {
 	rescued      prometheus.Counter
 	recovered    prometheus.Counter
 	discarded    prometheus.Counter
+	leftover     *prometheus.CounterVec
 	contradicted *prometheus.CounterVec
 	breaker      *prometheus.GaugeVec
 	repaired     *prometheus.CounterVec
@@ -62,6 +63,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		rescued:      counter("answers_rescued_total", "Answers of Mesh written to the recovery stream because the database refused them."),
 		recovered:    counter("answers_recovered_total", "Entries of the recovery stream that were processed."),
 		discarded:    counter("answers_discarded_total", "Answers of Mesh that were older than what was stored."),
+		leftover:     counters("answers_left_over_total", "Dead letters made of what answers of Mesh brought and could not be used, by broker type.", "broker"),
 		contradicted: counters("answers_contradictory_total", "Answers of Mesh with tokens whose statuses say that there are none, by broker type and the class that the statuses give.", "broker", "class"),
 		breaker: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Namespace: "latchkey", Name: "broker_breaker_open", Help: "1 while refreshes at the broker are suspended after failures.",
@@ -87,7 +89,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		m.passes.WithLabelValues(outcome)
 	}
 	reg.MustRegister(m.refreshes, m.duration, m.lateness, m.ended, m.takenOver, m.rescued, m.recovered,
-		m.discarded, m.contradicted, m.breaker, m.repaired, m.passes, m.unopened, m.outdated, m.removals)
+		m.discarded, m.contradicted, m.leftover, m.breaker, m.repaired, m.passes, m.unopened, m.outdated, m.removals)
 	return m
 }
 

@@ -50,6 +50,8 @@ type pending struct {
 	epoch       int64
 	renewed     bool
 	sent        time.Time
+	// beside: the answer brought nothing that the grant uses.
+	beside bool
 }
 
 // plainPending exists only between (un)marshalling and sealing.
@@ -63,6 +65,15 @@ type plainPending struct {
 	ConnectedAt      time.Time       `json:"connectedAt"`
 	Renewed          bool            `json:"renewed"`
 	Sent             time.Time       `json:"sent"`
+	Partial          bool            `json:"partial,omitempty"`
+	Loose            []plainLoose    `json:"loose,omitempty"`
+	Rest             string          `json:"rest,omitempty"`
+	Beside           bool            `json:"beside,omitempty"`
+}
+
+type plainLoose struct {
+	Token   string
+	Refresh bool
 }
 
 type plainAnswered struct{ ID, Name, Access, Refresh, Token string }
@@ -77,7 +88,11 @@ func (p pending) entry(s envelope.Sealer, g *store.Grant) (recoveryEntry, error)
 	plain := plainPending{
 		AccessToken: p.answer.AccessToken.Reveal(), RefreshToken: p.answer.RefreshToken.Reveal(),
 		ExpiresIn: p.answer.ExpiresIn, RefreshExpiresIn: p.answer.RefreshExpiresIn,
-		Presented: p.presented.Reveal(), ConnectedAt: p.connectedAt, Renewed: p.renewed, Sent: p.sent,
+		Presented: p.presented.Reveal(), ConnectedAt: p.connectedAt, Renewed: p.renewed, Sent: p.sent, Partial: p.answer.Partial,
+		Rest: p.answer.Rest.Reveal(), Beside: p.beside,
+	}
+	for _, l := range p.answer.Loose {
+		plain.Loose = append(plain.Loose, plainLoose{l.Token.Reveal(), l.Refresh})
 	}
 	for _, a := range p.answer.Accounts {
 		plain.Accounts = append(plain.Accounts, plainAnswered{a.ID, a.Name, a.AccessToken.Reveal(), a.RefreshToken.Reveal(), a.TokenID.Reveal()})
@@ -112,12 +127,17 @@ func openEntry(ctx context.Context, e *envelope.Envelope, entry recoveryEntry, g
 		grantID: g.ID,
 		answer: Answer{
 			AccessToken: secret.New(plain.AccessToken), RefreshToken: secret.New(plain.RefreshToken),
-			ExpiresIn: plain.ExpiresIn, RefreshExpiresIn: plain.RefreshExpiresIn,
+			ExpiresIn: plain.ExpiresIn, RefreshExpiresIn: plain.RefreshExpiresIn, Partial: plain.Partial,
+			Rest: secret.New(plain.Rest),
 		},
+		beside:    plain.Beside,
 		presented: secret.New(plain.Presented), connectedAt: plain.ConnectedAt, epoch: entry.Epoch, renewed: plain.Renewed, sent: plain.Sent,
 	}
 	for _, a := range plain.Accounts {
 		p.answer.Accounts = append(p.answer.Accounts, AnsweredAccount{a.ID, a.Name, secret.New(a.Access), secret.New(a.Refresh), secret.New(a.Token)})
+	}
+	for _, l := range plain.Loose {
+		p.answer.Loose = append(p.answer.Loose, LooseToken{Token: secret.New(l.Token), Refresh: l.Refresh})
 	}
 	p.answer.forget(p.presented) // earlier releases left echoes in it
 	return p, nil
@@ -178,7 +198,7 @@ func (r *Refresher) recover(ctx context.Context, body []byte) (entry recoveryEnt
 		return entry, err
 	}
 	r.metrics.recovered.Inc()
-	r.dispatcher.Send(ctx, g)
+	r.dispatcher.Send(ctx, r.leave(ctx, g))
 	return entry, nil
 }
 

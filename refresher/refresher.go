@@ -51,6 +51,9 @@ type Deps struct {
 	SendAccess []string
 	// Changed is told of a grant whose accounts a refresh has changed.
 	Changed func(ctx context.Context, userID string) error
+	// ParkAnswer makes a dead letter of what an answer about a grant left. It returns
+	// nil when NATS has it.
+	ParkAnswer func(ctx context.Context, g *store.Grant, id string, body []byte) error
 	// Audit may be nil.
 	Audit   *audit.Log
 	Log     *zap.Logger
@@ -76,6 +79,7 @@ type Refresher struct {
 	skew       time.Duration
 	sendAccess map[string]bool
 	changed    func(ctx context.Context, userID string) error
+	parkAnswer func(ctx context.Context, g *store.Grant, id string, body []byte) error
 	audit      *audit.Log
 	log        *zap.Logger
 	metrics    *metrics
@@ -89,7 +93,7 @@ func New(d Deps) *Refresher {
 	r := &Refresher{
 		store: d.Store, envelope: d.Envelope, prints: d.Fingerprints, js: d.JetStream, mesh: d.Mesh, settler: d.Settler,
 		dispatcher: d.Dispatcher, subjects: d.Subjects, workerID: d.WorkerID, newID: d.NewID, now: d.Now,
-		lease: d.Lease, reserve: d.CallAndSave, skew: d.ClockSkew, sendAccess: map[string]bool{}, changed: d.Changed, audit: d.Audit, log: d.Log,
+		lease: d.Lease, reserve: d.CallAndSave, skew: d.ClockSkew, sendAccess: map[string]bool{}, changed: d.Changed, parkAnswer: d.ParkAnswer, audit: d.Audit, log: d.Log,
 		metrics: newMetrics(d.Metrics),
 	}
 	r.queue = NewQueue(NewLimits(d.Limits, d.Credentials, d.Now, r.metrics.onBreaker), d.Concurrency, 3*d.Concurrency, d.Now)
@@ -287,6 +291,7 @@ func (r *Refresher) call(ctx context.Context, g *store.Grant, tokens store.Token
 	for _, account := range tokens.Accounts {
 		request.Held = append(request.Held, account.AccessToken)
 	}
+	request.Known = tokens.Spare
 	r.record(audit.Opened, audit.OutcomeRefresh, g)
 	answer, err := r.mesh.Refresh(ctx, request)
 	if err != nil {
@@ -297,6 +302,12 @@ func (r *Refresher) call(ctx context.Context, g *store.Grant, tokens store.Token
 			return nil, r.tooLate(ctx, g)
 		}
 		r.metrics.call(g.BrokerType, r.now().Sub(sent), f)
+		if !f.Answer.Rest.Empty() && (!f.Nothing || g.Tries < mostUnreadable) {
+			g = r.keepRest(ctx, g, pending{id: r.newID(), grantID: g.ID, answer: f.Answer, presented: tokens.RefreshToken, connectedAt: g.ConnectedAt, epoch: g.Epoch, sent: sent}, with)
+			if kept, err := r.Tokens(ctx, g); err == nil {
+				tokens = kept
+			}
+		}
 		switch {
 		case !f.Interim.Empty():
 			return r.awaitCode(ctx, g, tokens, f, !code.Empty(), with)
@@ -316,8 +327,10 @@ func (r *Refresher) call(ctx context.Context, g *store.Grant, tokens store.Token
 		return nil, err
 	}
 	tracing.Log(ctx, r.log).Info("refreshed", zap.String("grant", g.ID), zap.String("broker", g.BrokerType), zap.Int64("version", saved.Version))
+	rev := saved.Rev
+	saved = r.leave(ctx, saved)
 	r.dispatcher.Send(ctx, saved)
-	if len(saved.Accounts) != len(g.Accounts) || saved.Rev != g.Rev+1 {
+	if len(saved.Accounts) != len(g.Accounts) || rev != g.Rev+1 {
 		if err := r.changed(ctx, g.UserID); err != nil {
 			r.log.Warn("sorting out accounts after a refresh failed; the next connect or refresh does it", zap.String("grant", g.ID), zap.Error(err))
 		}
@@ -325,14 +338,14 @@ func (r *Refresher) call(ctx context.Context, g *store.Grant, tokens store.Token
 	return saved, nil
 }
 
-// contradicted tells of an answer whose statuses say that it has no tokens, though
-// it has. It returns what counts of them: that we ask too often.
+// contradicted tells of an answer whose statuses or form say that it has no tokens,
+// though it has. It returns what counts of them: that we ask too often.
 func (r *Refresher) contradicted(ctx context.Context, g *store.Grant, said *Failure) *Failure {
 	if said == nil {
 		return nil
 	}
 	r.metrics.contradicted.WithLabelValues(r.metrics.broker(g.BrokerType), string(said.Class)).Inc()
-	tracing.Log(ctx, r.log).Warn("an answer brings tokens though its statuses say that there are none; the tokens count",
+	tracing.Log(ctx, r.log).Warn("an answer brings tokens though its statuses or its form speak against it; the tokens count",
 		zap.String("grant", g.ID), zap.String("broker", g.BrokerType), zap.String("class", string(said.Class)), zap.String("detail", said.Detail))
 	if said.Class == RateLimited {
 		return said

@@ -161,6 +161,8 @@ func (r *rig) worker(id string, change ...func(*refresher.Deps)) *worker {
 		Lease: d.Refresh.Lease, CallAndSave: d.CallAndSave(), ClockSkew: d.Worker.ClockSkew, SendAccess: d.Mesh.AccessTokenBrokers,
 		Changed: func(context.Context, string) error { return nil }, Log: r.log, Metrics: reg,
 	}
+	letters := &handlers.DeadLetters{JS: r.js, Envelope: w.envelope, Subjects: r.subjects, Now: r.clock.Now, NewID: newID, Log: r.log}
+	deps.ParkAnswer = letters.ParkAnswer
 	for _, f := range change {
 		f(&deps)
 	}

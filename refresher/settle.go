@@ -86,7 +86,14 @@ func (s Settler) Answered(g *store.Grant, tokens store.TokenSet, a Answer, renew
 	if err := s.Announce(g, events.TokenRefreshed, ""); err != nil {
 		return tokens, err
 	}
-	return tokens, s.warnOfRefreshToken(g, store.Milli(s.Now()))
+	now := store.Milli(s.Now())
+	if a.Partial && !rotated {
+		// The refresh token that replaced the one presented may have been in what was
+		// lost. An institution may take the one before for a while.
+		g.Unknown, g.Tries = &now, 1
+		return tokens, s.again(g, now, delay(s.Backoff, 0, s.Rand()), s.Backoff.Min)
+	}
+	return tokens, s.warnOfRefreshToken(g, now)
 }
 
 // withoutAccessToken is for an answer that brought a new refresh token alone. The
@@ -224,7 +231,7 @@ func (s Settler) again(g *store.Grant, now time.Time, wait, least time.Duration)
 	if done, err := s.WithoutRefresh(g); done || err != nil {
 		return err
 	}
-	at := now.Add(wait)
+	at := store.Milli(now.Add(wait)) // as it is scheduled
 	if last := s.Policy.LastTry(g); last != nil && at.After(*last) {
 		if room := last.Sub(now.Add(least)); room >= 0 {
 			// Grants whose tokens end together don't all come at once.

@@ -62,6 +62,8 @@ type Grant struct {
 	// Chain names the refresh tokens that the grant has had. Nil: an earlier
 	// release wrote the document.
 	Chain *Chain `bson:"chain,omitempty"`
+	// Left: the token set holds what is to become a dead letter.
+	Left bool `bson:"left,omitempty"`
 	// Access and Refresh tell the lives of the two tokens; nil where the grant
 	// has no such token.
 	Access  *Life `bson:"access,omitempty"`

@@ -23,6 +23,10 @@ type TokenSet struct {
 	// Interim is the access token with which the user's code completes a refresh. It
 	// is handed out to nobody.
 	Interim secret.Text
+	// Spare are tokens of the last answer that are nobody's in the grant.
+	Spare []secret.Text
+	// Left are texts that may hold tokens and wait to become dead letters.
+	Left []secret.Text
 	// Origin is the hash of the refresh token with which the grant was
 	// connected: a connect that brings it again is a repetition.
 	Origin string
@@ -67,6 +71,8 @@ type plainSet struct {
 	TradeToken   string         `json:"t,omitempty"`
 	Origin       string         `json:"o,omitempty"`
 	Interim      string         `json:"n,omitempty"`
+	Spare        []string       `json:"s,omitempty"`
+	Left         []string       `json:"l,omitempty"`
 }
 
 type plainAccount struct {
@@ -79,6 +85,12 @@ func (t TokenSet) plain() plainSet {
 	p := plainSet{Accounts: make([]plainAccount, len(t.Accounts)), RefreshToken: t.RefreshToken.Reveal(), TradeToken: t.TradeToken.Reveal(), Origin: t.Origin, Interim: t.Interim.Reveal()}
 	for i, a := range t.Accounts {
 		p.Accounts[i] = plainAccount{a.AccountID, a.AccessToken.Reveal(), a.TokenID.Reveal()}
+	}
+	for _, token := range t.Spare {
+		p.Spare = append(p.Spare, token.Reveal())
+	}
+	for _, text := range t.Left {
+		p.Left = append(p.Left, text.Reveal())
 	}
 	return p
 }

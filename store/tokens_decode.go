@@ -29,6 +29,10 @@ func decodeTokens(plain []byte) (t TokenSet, ok bool) {
 			t.TradeToken = secret.New(r.text())
 		case "n":
 			t.Interim = secret.New(r.text())
+		case "s":
+			t.Spare = r.texts()
+		case "l":
+			t.Left = r.texts()
 		case "o":
 			t.Origin = r.text()
 		default:
@@ -85,6 +89,14 @@ func (r *tokenReader) array(element func()) {
 		element()
 	}
 	r.expect(']')
+}
+
+func (r *tokenReader) texts() (all []secret.Text) {
+	for r.expect('['); !r.failed && r.json.PeekKind() == '"'; {
+		all = append(all, secret.New(r.text()))
+	}
+	r.expect(']')
+	return all
 }
 
 func (r *tokenReader) text() string { return r.expect('"') }

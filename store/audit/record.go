@@ -20,7 +20,7 @@ const (
 	// about: connect, refresh, trim, recovery, reseal.
 	Sealed Action = "sealed"
 	// Opened: tokens were opened to be used. Outcome tells for what: refresh,
-	// remove, replay.
+	// remove, replay, show.
 	Opened Action = "opened"
 	// Erased: stored tokens are gone. Outcome tells why: a reason of
 	// token.revoked, or retention, or drop.
@@ -50,6 +50,7 @@ const (
 	OutcomeReseal    = "reseal"
 	OutcomeRemove    = "remove"
 	OutcomeReplay    = "replay"
+	OutcomeShow      = "show"
 	OutcomeDrop      = "drop"
 	OutcomeRetention = "retention"
 )

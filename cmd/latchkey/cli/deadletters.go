@@ -84,23 +84,34 @@ func (a *app) listDeadLetters() *cobra.Command {
 }
 
 func (a *app) showDeadLetter() *cobra.Command {
+	var body bool
 	cmd := &cobra.Command{
-		Use:     "show ID",
-		Short:   "Show a dead letter, without its body",
-		Example: `  latchkey deadletters show 0198c2f4-6d3e-7a51-9c55-3f0e9f3f7a10`,
-		Args:    cobra.ExactArgs(1),
+		Use:   "show ID",
+		Short: "Show a dead letter, without its body",
+		Long: `Shows what is known of a dead letter. Its body stays sealed.
+
+--body opens it and prints nothing else: tokens in the clear, for what neither
+a worker nor a replay can use, such as an answer of Mesh that could not be
+read. It needs MongoDB and KMS as a worker does, and stands in the audit log.`,
+		Example: `  latchkey deadletters show 0198c2f4-6d3e-7a51-9c55-3f0e9f3f7a10
+  latchkey deadletters show --body 0198c2f4-6d3e-7a51-9c55-3f0e9f3f7a10`,
+		Args: cobra.ExactArgs(1),
 	}
+	cmd.Flags().BoolVar(&body, "body", false, "open the body and print it, with the tokens in it")
 	output := outputFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		cfg, err := a.load()
 		if err != nil {
 			return err
 		}
-		_, found, done, err := findDeadLetters(cmd.Context(), cfg, args)
+		letters, found, done, err := findDeadLetters(cmd.Context(), cfg, args)
 		if err != nil {
 			return err
 		}
 		defer done()
+		if body {
+			return a.printBody(cmd, letters, found[0])
+		}
 		v := viewLetter(found[0])
 		if *output == asJSON {
 			return printJSON(cmd.OutOrStdout(), v)
@@ -116,6 +127,42 @@ func (a *app) showDeadLetter() *cobra.Command {
 		return printTable(cmd.OutOrStdout(), rows...)
 	}
 	return cmd
+}
+
+// printBody prints the opened body of a dead letter.
+func (a *app) printBody(cmd *cobra.Command, letters *handlers.DeadLetters, letter handlers.Parked) error {
+	if letter.BodyRemoved {
+		return handlers.ErrBodyRemoved
+	}
+	cfg, err := a.loadGuarded()
+	if err != nil {
+		return err
+	}
+	db, err := worker.OpenStore(cmd.Context(), cfg.MongoDB)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = db.Close(context.WithoutCancel(cmd.Context())) }()
+	if err := checkInstallation(cmd.Context(), cfg, letters.JS, db); err != nil {
+		return err
+	}
+	if letters.Envelope, err = worker.Envelope(cmd.Context(), cfg, db, time.Now, nil); err != nil {
+		return err
+	}
+	log, err := auditing(cmd, cfg, letters.JS, db)
+	if err != nil {
+		return err
+	}
+	defer log.end()
+	return log.before(audit.Opened, audit.OutcomeShow, func(ctx context.Context, letter handlers.Parked) error {
+		opened, err := letters.Open(ctx, letter.DeadLetter)
+		if err != nil {
+			return err
+		}
+		defer clear(opened)
+		_, err = cmd.OutOrStdout().Write(opened)
+		return err
+	})(cmd.Context(), letter)
 }
 
 func (a *app) replayDeadLetters() *cobra.Command {

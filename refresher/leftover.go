@@ -1,0 +1,235 @@
+package refresher
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/zap"
+
+	"github.com/latchkey/latchkey/events/secret"
+	"github.com/latchkey/latchkey/events/tracing"
+	"github.com/latchkey/latchkey/store"
+	"github.com/latchkey/latchkey/store/parts"
+)
+
+// What an answer brings and a grant can't use is not dropped. Tokens that are
+// nobody's in the grant lie in its sealed set until the next answer. A refresh token
+// among them, and an answer that may hold tokens which could not be read, become a
+// dead letter. Until NATS has that it lies in the sealed set, too.
+
+// LeftoverReason is what such a dead letter says of itself.
+const LeftoverReason = "an answer of Mesh brought what could not be used; it may hold tokens"
+
+const (
+	// maxLeft bounds what waits in a token set for the dead letters, and maxSpare the
+	// tokens there that are nobody's. What is larger goes to the dead letters at once.
+	maxLeft, maxSpare = 1 << 20, 256 << 10
+	// mostUnreadable bounds for how many tries in a row answers are kept in which
+	// nothing was found: a gateway may answer all of them.
+	mostUnreadable = 3
+)
+
+// all returns the tokens of an answer, refresh tokens apart from the others.
+func (a Answer) all() (refresh, other []secret.Text) {
+	add := func(to *[]secret.Text, token secret.Text) {
+		if !token.Empty() && !slices.Contains(*to, token) {
+			*to = append(*to, token)
+		}
+	}
+	add(&refresh, a.RefreshToken)
+	add(&other, a.AccessToken)
+	for _, in := range a.Accounts {
+		add(&refresh, in.RefreshToken)
+		add(&other, in.AccessToken)
+		add(&other, in.TokenID)
+	}
+	for _, l := range a.Loose {
+		if l.Refresh {
+			add(&refresh, l.Token)
+		} else {
+			add(&other, l.Token)
+		}
+	}
+	return refresh, other
+}
+
+// leftover returns the tokens of an answer that are not in a set.
+func leftover(a Answer, set store.TokenSet) (refresh, other []secret.Text) {
+	used := map[secret.Text]bool{set.RefreshToken: true, set.Interim: true, set.TradeToken: true}
+	for _, account := range set.Accounts {
+		used[account.AccessToken], used[account.TokenID] = true, true
+	}
+	unused := func(tokens []secret.Text) []secret.Text {
+		return slices.DeleteFunc(tokens, func(token secret.Text) bool { return used[token] })
+	}
+	refresh, other = a.all()
+	return unused(refresh), unused(other)
+}
+
+// rest returns the body of an answer that is to be kept whole, as text. binary:
+// nothing was found in it, and it is no text.
+func rest(body []byte) (whole secret.Text, binary bool) {
+	text, fresh := unpacked(body, "")
+	if fresh {
+		defer clear(text)
+	}
+	binary = !utf8.Valid(text) && slices.ContainsFunc(text, func(b byte) bool { return b < ' ' && !strings.ContainsRune("\t\r\n", rune(b)) })
+	if !utf8.Valid(text) {
+		return secret.New("base64: " + base64.StdEncoding.EncodeToString(body)), binary
+	}
+	return secret.New(string(text)), false
+}
+
+// keepRest has an answer that brought no tokens to the grant stand in what is kept of
+// it, before its outcome is settled. It returns the grant as it then is.
+func (r *Refresher) keepRest(ctx context.Context, g *store.Grant, p pending, with store.TokenSealer) *store.Grant {
+	p.beside = true
+	saved, err := r.keep(ctx, g, p, with)
+	if err != nil || saved == nil {
+		return g
+	}
+	saved = r.leave(ctx, saved)
+	if saved.Lease == nil || g.Lease == nil || saved.Lease.Owner != g.Lease.Owner || saved.Version != g.Version {
+		return g // it is another's by now, as who saves it will find
+	}
+	return saved
+}
+
+// leaveIn puts into a token set what an answer brings beside what the set has of it.
+// What is too large for it goes to the dead letters now.
+func (r *Refresher) leaveIn(ctx context.Context, g *store.Grant, set *store.TokenSet, p pending) error {
+	refresh, other := leftover(p.answer, *set)
+	untold := slices.DeleteFunc(slices.Clone(refresh), func(token secret.Text) bool { return slices.Contains(set.Spare, token) })
+	spare := append(refresh, other...)
+	if p.beside { // the answer before is still the newest that brought something
+		for _, token := range set.Spare {
+			if !slices.Contains(spare, token) {
+				spare = append(spare, token)
+			}
+		}
+	}
+	var size int
+	set.Spare = nil
+	var heavy []secret.Text
+	for _, token := range spare {
+		if size += textSize(token.Reveal()); size <= maxSpare {
+			set.Spare = append(set.Spare, token)
+		} else if !slices.Contains(untold, token) {
+			heavy = append(heavy, token)
+		}
+	}
+	var bodies []secret.Text
+	if !p.answer.Rest.Empty() {
+		bodies = append(bodies, p.answer.Rest)
+	}
+	if !p.beside && len(untold)+len(heavy) > 0 {
+		bodies = append(bodies, letterOf(untold, heavy))
+	}
+	size = 0
+	for _, body := range set.Left {
+		size += textSize(body.Reveal())
+	}
+	for _, body := range bodies {
+		if slices.Contains(set.Left, body) {
+			continue
+		}
+		r.metrics.leftover.WithLabelValues(r.metrics.broker(g.BrokerType)).Inc()
+		if size += textSize(body.Reveal()); size > maxLeft {
+			if _, err := r.park(ctx, g, body); err != nil {
+				return err
+			}
+			continue
+		}
+		set.Left = append(set.Left, body)
+	}
+	g.Left = len(set.Left) > 0
+	return nil
+}
+
+// letterOf is the body of a dead letter that holds tokens.
+func letterOf(refresh, other []secret.Text) secret.Text {
+	reveal := func(tokens []secret.Text) (out []string) {
+		for _, token := range tokens {
+			out = append(out, token.Reveal())
+		}
+		return out
+	}
+	encoded, err := json.Marshal(struct {
+		RefreshTokens []string `json:"refreshTokens,omitempty"`
+		Others        []string `json:"others,omitempty"`
+	}{reveal(refresh), reveal(other)})
+	if err != nil {
+		panic("a struct of strings does not marshal")
+	}
+	defer clear(encoded)
+	return secret.New(string(encoded))
+}
+
+// park makes a dead letter, and returns its id.
+func (r *Refresher) park(ctx context.Context, g *store.Grant, body secret.Text) (id string, err error) {
+	if r.parkAnswer == nil {
+		return "", errors.New("there is nowhere to park what an answer left")
+	}
+	id = r.newID()
+	plain := []byte(body.Reveal())
+	defer clear(plain)
+	ctx, cancel := context.WithTimeout(ctx, sendTimeout)
+	defer cancel()
+	return id, r.parkAnswer(ctx, g, id, plain)
+}
+
+// leave makes dead letters of what waits for that in a grant's token set. What NATS
+// does not take now stays there for the next refresh.
+func (r *Refresher) leave(ctx context.Context, g *store.Grant) *store.Grant {
+	if !g.Left {
+		return g
+	}
+	var letters []string
+	next, err := r.leaveAll(ctx, g, &letters)
+	if err == nil {
+		return next
+	}
+	tracing.Log(ctx, r.log).Warn("what an answer left is no dead letter yet; it stays sealed with the grant", zap.String("grant", g.ID), zap.Error(err))
+	fresh, err := r.store.Get(ctx, g.ID)
+	if errors.Is(err, store.ErrNotFound) || err == nil && fresh.State == store.Revoked {
+		// Erased meanwhile: its letters would outlive it.
+		_, err := Shred(ctx, r.js, r.subjects.DeadLetterStream(), r.subjects.DeadLettersOf(g.ID), func(msg *jetstream.RawStreamMsg) (bool, error) {
+			return slices.Contains(letters, msg.Header.Get(jetstream.MsgIDHeader)) || slices.Contains(letters, parts.Of(msg)), nil
+		})
+		if err != nil {
+			r.log.Error("a dead letter of an erased grant can't be erased", zap.String("grant", g.ID), zap.Error(err))
+		}
+	}
+	if fresh == nil {
+		return g
+	}
+	return fresh
+}
+
+func (r *Refresher) leaveAll(ctx context.Context, g *store.Grant, letters *[]string) (*store.Grant, error) {
+	tokens, err := r.Tokens(ctx, g)
+	if err != nil {
+		return nil, err
+	}
+	for _, body := range tokens.Left {
+		id, err := r.park(ctx, g, body)
+		if err != nil {
+			return nil, err
+		}
+		*letters = append(*letters, id)
+	}
+	with, err := r.prints.Sealer(ctx, g.UserID)
+	if err != nil {
+		return nil, err
+	}
+	next := g.Clone()
+	next.Left, tokens.Left = false, nil
+	with.SealTo(next, tokens, r.now(), false)
+	return next, r.store.Save(ctx, next)
+}

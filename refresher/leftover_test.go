@@ -1,0 +1,143 @@
+package refresher_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/latchkey/latchkey/cmd/sandbox/meshsim"
+	"github.com/latchkey/latchkey/handlers"
+	"github.com/latchkey/latchkey/refresher"
+	"github.com/latchkey/latchkey/store"
+)
+
+// cutInToken is an answer that ends within its refresh token.
+const cutInToken = `{"status":"ok","content":{"status":"succeeded","brokerAccountTokens":[{"refreshToken":"cut-off-tok`
+
+// leftovers returns the opened bodies of the dead letters of a grant.
+func (r *rig) leftovers(w *worker, g *store.Grant) (bodies []string) {
+	r.t.Helper()
+	letters := &handlers.DeadLetters{JS: r.js, Envelope: w.envelope, Subjects: r.subjects}
+	for letter, err := range letters.All(r.t.Context()) {
+		require.NoError(r.t, err)
+		if letter.Tag == g.ID {
+			body, err := letters.Open(r.t.Context(), letter.DeadLetter)
+			require.NoError(r.t, err)
+			bodies = append(bodies, string(body))
+		}
+	}
+	return bodies
+}
+
+// TestWhatCanNotBeReadBecomesADeadLetter, by way of the database or of the recovery
+// stream, and where neither NATS took it at first.
+func TestWhatCanNotBeReadBecomesADeadLetter(t *testing.T) {
+	r := newRig(t)
+	server := newAnswering(t)
+	r.meshURL = server.url
+	refuse := false
+	w := r.worker("a", func(d *refresher.Deps) {
+		park := d.ParkAnswer
+		d.ParkAnswer = func(ctx context.Context, g *store.Grant, id string, body []byte) error {
+			if refuse {
+				return errors.New("NATS is away")
+			}
+			return park(ctx, g, id, body)
+		}
+	})
+	connect := func(broker string) *store.Grant {
+		server.set(written{status: 200, body: cutInToken, declared: len(cutInToken) + 9})
+		return r.connect(w, meshsim.ConnectSpec{BrokerType: broker}, func(g *store.Grant) { g.UserID = broker })
+	}
+
+	t.Run("at once", func(t *testing.T) {
+		g := connect("one")
+		require.NoError(t, w.Due(t.Context(), due(g)))
+		require.Equal(t, []string{cutInToken}, r.leftovers(w, g))
+		g = r.get(w, g.ID)
+		require.False(t, g.Left)
+		require.Equal(t, 1, g.Tries)
+		require.NotNil(t, g.Unknown, "the refresh token may have been replaced")
+		r.clock.advance(g.Due.At.Sub(r.clock.Now()))
+		require.NoError(t, w.Due(t.Context(), due(g)))
+		require.Len(t, r.leftovers(w, g), 2, "another may hold another token")
+	})
+	t.Run("the database away", func(t *testing.T) {
+		g := connect("two")
+		r.failWrites(true)
+		require.Error(t, w.Due(t.Context(), due(g)))
+		r.failWrites(false)
+		entries := r.messages(r.subjects.RecoveryStream(), r.subjects.Recovery(g.ID))
+		require.Len(t, entries, 1)
+		require.NoError(t, w.Recover(t.Context(), entries[0].Data))
+		require.Equal(t, []string{cutInToken}, r.leftovers(w, g))
+	})
+	t.Run("the dead letters away", func(t *testing.T) {
+		g := connect("three")
+		refuse = true
+		require.NoError(t, w.Due(t.Context(), due(g)))
+		refuse = false
+		g = r.get(w, g.ID)
+		require.True(t, g.Left)
+		require.Equal(t, 1, g.Tries, "the outcome is settled nevertheless")
+		set, err := w.Tokens(t.Context(), g)
+		require.NoError(t, err)
+		require.Len(t, set.Left, 1)
+		require.Empty(t, r.leftovers(w, g))
+		server.set(written{status: 200, body: body("ok", tokensContent)})
+		r.clock.advance(g.Due.At.Sub(r.clock.Now()))
+		require.NoError(t, w.Due(t.Context(), due(g)))
+		require.Equal(t, []string{cutInToken}, r.leftovers(w, g))
+		require.False(t, r.get(w, g.ID).Left)
+	})
+	t.Run("an erasure takes it along", func(t *testing.T) {
+		g := connect("four")
+		require.NoError(t, w.Due(t.Context(), due(g)))
+		require.Len(t, r.leftovers(w, g), 1)
+		g = r.get(w, g.ID)
+		next := g.Clone()
+		next.State, next.Outbox = store.Revoked, &store.Outbox{Since: r.clock.Now()}
+		require.NoError(t, w.store.Save(t.Context(), next))
+		require.NoError(t, w.dispatcher.Deliver(t.Context(), next))
+		require.Empty(t, r.leftovers(w, g))
+	})
+}
+
+// TestErrorPagesDoNotFillTheDeadLetters: only what may hold tokens is kept.
+func TestErrorPagesDoNotFillTheDeadLetters(t *testing.T) {
+	for _, given := range []written{
+		{status: 502, body: "<html><head><title>502 Bad Gateway</title></head><body>The access token or refresh token service is away</body></html>"},
+		{status: 200, body: "<html>Log in to the network</html>"},
+		{status: 200, body: `{"status":"ok","content":{"sta`},
+		{status: 502, body: encodings["gzip"]("<html>502</html>")},
+		{status: 400, body: `{"title":"One or more validation errors occurred.","errors":{"type":["The type field is required."]}}`},
+		{status: 400, body: `{"status":"badRequest","message":"Unauthorized token","request":{"type":"coinbase","refreshToken":"canary-refresh","accessToken":"canary-access"}}`},
+		{status: 500, body: ``},
+		{status: 503, body: "\x00\x01\xff\xfe\x80\x81\x82\x83 binary"},
+	} {
+		f := refused(t, meshAnswering(t, given.status, given.body))
+		require.Empty(t, f.Answer.Rest, given.body)
+	}
+}
+
+// TestARefreshTokenThatIsNobodysBecomesOneDeadLetter, not one for each answer that
+// brings it.
+func TestARefreshTokenThatIsNobodysBecomesOneDeadLetter(t *testing.T) {
+	r := newRig(t)
+	server := newAnswering(t)
+	r.meshURL = server.url
+	w := r.worker("a")
+	g := r.connect(w, meshsim.ConnectSpec{})
+	for n := range 3 {
+		server.set(written{status: 200, body: body("ok", `{"status":"succeeded","expiresInSeconds":60,"accessToken":"access-`+string(rune('a'+n))+`","linked":{"refreshToken":"another"}}`)})
+		require.NoError(t, w.Due(t.Context(), due(g)))
+		g = r.get(w, g.ID)
+		set, err := w.Tokens(t.Context(), g)
+		require.NoError(t, err)
+		require.Contains(t, tokensOf(set), text("another"))
+		require.Equal(t, []string{`{"refreshTokens":["another"]}`}, r.leftovers(w, g))
+		r.clock.advance(g.Due.At.Sub(r.clock.Now()))
+	}
+}

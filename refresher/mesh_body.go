@@ -1,0 +1,121 @@
+package refresher
+
+import (
+	"bytes"
+	"compress/flate"
+	"compress/gzip"
+	"compress/zlib"
+	"encoding/base64"
+	"io"
+	"unicode/utf16"
+	"unicode/utf8"
+)
+
+// maxPacked bounds how often a body is packed in itself.
+const maxPacked = 3
+
+// unpacked returns the text of a body that came compressed though nobody asked for
+// it, in an encoding other than UTF-8, or in base64. What can't be unpacked stays
+// as it is, and of what is cut off as much is returned as there is. encoding is
+// the Content-Encoding header. fresh: the text is a copy.
+func unpacked(body []byte, encoding string) (text []byte, fresh bool) {
+	for range maxPacked {
+		body = bytes.TrimPrefix(body, []byte("\xef\xbb\xbf"))
+		text = nil
+		switch trimmed := bytes.TrimSpace(body); {
+		case bytes.HasPrefix(body, []byte{0x1f, 0x8b}):
+			if r, err := gzip.NewReader(bytes.NewReader(body)); err == nil {
+				text = asFarAs(r)
+			}
+		case len(body) > 2 && body[0]&0x0f == 8 && (int(body[0])<<8|int(body[1]))%31 == 0 && !utf8.Valid(body):
+			if r, err := zlib.NewReader(bytes.NewReader(body)); err == nil {
+				text = asFarAs(r)
+			}
+		case encoding == "deflate" && !utf8.Valid(body):
+			text = asFarAs(flate.NewReader(bytes.NewReader(body)))
+		case wide(body):
+			text = narrowed(body)
+		case base64Text(trimmed):
+			text = fromBase64(trimmed)
+		}
+		if len(text) == 0 {
+			break
+		}
+		body, fresh = text, true
+	}
+	return body, fresh
+}
+
+// asFarAs returns what can be read, up to what an answer may have.
+func asFarAs(r io.Reader) []byte {
+	text, _ := io.ReadAll(io.LimitReader(r, maxAnswer)) // what is cut off has a beginning
+	return text
+}
+
+// wide reports whether a body is in UTF-16 or UTF-32: it begins with a byte order
+// mark, or its first character is one of ASCII.
+func wide(body []byte) bool {
+	return len(body) >= 4 && (bytes.HasPrefix(body, []byte{0xff, 0xfe}) || bytes.HasPrefix(body, []byte{0xfe, 0xff}) ||
+		body[0] == 0 && body[1] == 0 && body[2] == 0xfe && body[3] == 0xff ||
+		(body[0] == 0) != (body[1] == 0) || body[0] == 0 && body[1] == 0 && body[2] == 0 && body[3] != 0)
+}
+
+// narrowed returns UTF-16 or UTF-32, of either byte order, as UTF-8.
+func narrowed(body []byte) []byte {
+	size, big := 2, body[0] == 0 || body[0] == 0xfe
+	if body[0] == 0 && body[1] == 0 || body[2] == 0 && body[3] == 0 {
+		size = 4
+	}
+	at := func(i int) (unit rune) {
+		for n := range size {
+			shift := 8 * n
+			if big {
+				shift = 8 * (size - 1 - n)
+			}
+			unit |= rune(body[i+n]) << shift
+		}
+		return unit
+	}
+	var out []byte
+	for i := 0; i+size <= len(body); i += size {
+		r := at(i)
+		if size == 2 && utf16.IsSurrogate(r) && i+2*size <= len(body) {
+			if both := utf16.DecodeRune(r, at(i+size)); both != utf8.RuneError {
+				r, i = both, i+size
+			}
+		}
+		if i > 0 || r != '\ufeff' {
+			out = utf8.AppendRune(out, r)
+		}
+	}
+	return out
+}
+
+// base64Text reports whether a body is nothing but base64, with line breaks or not.
+func base64Text(body []byte) bool {
+	const least = 16 // "e30=" is also a word
+	return len(body) >= least && len(bytes.Trim(body, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_=\r\n")) == 0
+}
+
+// fromBase64 returns what base64 of either alphabet stands for, if that is JSON or
+// compressed.
+func fromBase64(body []byte) []byte {
+	plain := bytes.Map(func(r rune) rune {
+		switch r {
+		case '-':
+			return '+'
+		case '_':
+			return '/'
+		case '\r', '\n', '=':
+			return -1
+		}
+		return r
+	}, body)
+	text := make([]byte, base64.RawStdEncoding.DecodedLen(len(plain)))
+	n, _ := base64.RawStdEncoding.Decode(text, plain) // what is cut off has a beginning
+	text = text[:n]
+	if first := bytes.TrimSpace(text); len(first) > 0 && (first[0] == '{' || first[0] == '[' || first[0] == '"' || first[0] >= 0x80 || first[0] == 0x1f) || wide(text) {
+		return text
+	}
+	return nil
+}
