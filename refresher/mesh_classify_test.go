@@ -135,13 +135,15 @@ func TestClassification(t *testing.T) {
 // brings is kept.
 func TestTokensCountForMoreThanStatuses(t *testing.T) {
 	const access, refresh, both = `"accessToken":"new-access"`, `"refreshToken":"new-refresh"`, `"accessToken":"new-access","refreshToken":"new-refresh"`
+	m := newMesh(t, "http://mesh")
 	for _, status := range []int{200, 201, 302, 400, 401, 403, 404, 408, 409, 429, 451, 500, 502, 599} {
 		for _, envelope := range []string{`"status":"ok",`, `"status":"tooManyRequest",`, `"status":"serverFailure",`, `"status":"badRequest",`, `"status":"somethingNew",`, `"status":null,`, `"status":7,`, ``} {
 			for _, content := range []string{`"status":"succeeded",`, `"status":"failed",`, `"status":"somethingNew",`, `"status":null,`, ``} {
 				for _, tokens := range []string{access, refresh, both} {
 					for _, where := range []string{`"brokerAccountTokens":[{%s}]`, `%s`} {
 						sent := `{` + envelope + `"content":{` + content + fmt.Sprintf(where, tokens) + `}}`
-						a, err := meshAnswering(t, status, sent).Refresh(t.Context(), request)
+						m.Answer(status, sent, false)
+						a, err := m.Refresh(t.Context(), request)
 						require.NoError(t, err, "%d %s", status, sent)
 						require.Equal(t, tokens != access, !a.NewRefreshToken().Empty(), "%d %s", status, sent)
 						plain := status < 300 && (!strings.Contains(envelope, `:"`) || strings.Contains(envelope, "ok")) && (!strings.Contains(content, `:"`) || strings.Contains(content, "succeeded"))

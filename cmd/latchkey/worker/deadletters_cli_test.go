@@ -105,6 +105,7 @@ func TestDeadLettersOnTheCommandLine(t *testing.T) {
 	shown := o.ok("deadletters", "show", letters[2].ID) + o.ok("deadletters", "show", letters[2].ID, "-o", "json")
 	require.Contains(t, shown, letters[2].Reason)
 	require.NotContains(t, shown, "sealed")
+	require.Equal(t, secrets[0], (&onCall{harness: h}).ok("deadletters", "show", "--body", letters[2].ID), "on demand only")
 
 	// With an id that is not there nothing at all is done.
 	for _, command := range [][]string{{"show"}, {"replay", letters[0].ID}, {"drop", "--yes", letters[0].ID}} {
