@@ -107,7 +107,8 @@ type Messages struct {
 
 // Tokens governs the answers to requests for tokens.
 type Tokens struct {
-	// Least life left of a token that is handed out, when the request does not name one.
+	// Least life that a token that is handed out should have left, when the request does not name
+	// one. A token with more than half of its life left is given as it is.
 	MinTTL time.Duration `yaml:"min_ttl"`
 	// How long a request may wait for a refresh.
 	Timeout time.Duration `yaml:"timeout"`

@@ -17,8 +17,8 @@ type TokenRequest struct {
 	BrokerType string `json:"brokerType,omitempty"`
 	// AccountID narrows it to one account. Empty: all.
 	AccountID string `json:"accountId,omitempty"`
-	// MinTTLSeconds is the least life that a token must have left; with less,
-	// it is refreshed first. Nil: the worker's configured default.
+	// MinTTLSeconds is the least life that a token should have left; with less,
+	// it is refreshed first, but not before half of its life is over. Nil: the worker's configured default.
 	MinTTLSeconds *int64 `json:"minTTLSeconds,omitempty"`
 	// SealTo has the reply sealed to this key, so that nobody else can read it.
 	// Refusals are not sealed: they hold no token.

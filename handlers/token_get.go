@@ -240,13 +240,6 @@ func (t *TokenService) kept(in events.TokenRequest) (wanted []*store.Grant, ok b
 	return wanted, len(t.waiting(in, wanted)) == 0 && !slices.ContainsFunc(wanted, func(g *store.Grant) bool { return t.valid(g) && !t.refresher.Opens(g) })
 }
 
-func (t *TokenService) minTTL(in events.TokenRequest) time.Duration {
-	if in.MinTTLSeconds != nil {
-		return time.Duration(*in.MinTTLSeconds) * time.Second
-	}
-	return t.cfg.MinTTL
-}
-
 // asked returns those of a user's grants that a request asks for.
 func asked(in events.TokenRequest, all []*store.Grant) (wanted []*store.Grant) {
 	for _, g := range all {
@@ -292,22 +285,6 @@ func matching(g *store.Grant, in events.TokenRequest, all []*store.Grant) []stor
 		return accounts
 	}
 	return slices.DeleteFunc(slices.Clone(accounts), passed)
-}
-
-// fresh reports whether nothing would be gained by a refresh: enough life is
-// left, or none can be had.
-func (t *TokenService) fresh(g *store.Grant, minTTL time.Duration) bool {
-	now := t.now()
-	if g.State != store.Active || refresher.RefreshTokenOver(g, now) {
-		return true
-	}
-	return !g.Access.Over(now.Add(minTTL)) && !t.over(g.Access)
-}
-
-// over reports whether a token may have ended by the clock of somebody else.
-func (t *TokenService) over(l *store.Life) bool {
-	until := l.ServedUntil(t.skew)
-	return l == nil || until != nil && !t.now().Before(*until)
 }
 
 // reply builds the answer from the grants as they now are.

@@ -1,0 +1,43 @@
+package handlers
+
+import (
+	"time"
+
+	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/refresher"
+	"github.com/latchkey/latchkey/store"
+)
+
+func (t *TokenService) minTTL(in events.TokenRequest) time.Duration {
+	if in.MinTTLSeconds != nil {
+		return time.Duration(*in.MinTTLSeconds) * time.Second
+	}
+	return t.cfg.MinTTL
+}
+
+// attainable bounds a wish for life left by half of the life that a token had when
+// it was obtained: the next one has about as much. So a token is refreshed for a
+// request only if it has less left than its successor would bring, and no two
+// requests with a large wish replace each other's token within half of its life.
+func attainable(minTTL time.Duration, l *store.Life) time.Duration {
+	if l == nil || l.ExpiresAt == nil {
+		return minTTL
+	}
+	return min(minTTL, max(l.ExpiresAt.Sub(l.Since), 0)/2)
+}
+
+// fresh reports whether nothing would be gained by a refresh: enough life is
+// left, or none can be had.
+func (t *TokenService) fresh(g *store.Grant, minTTL time.Duration) bool {
+	now := t.now()
+	if g.State != store.Active || refresher.RefreshTokenOver(g, now) {
+		return true
+	}
+	return !g.Access.Over(now.Add(attainable(minTTL, g.Access))) && !t.over(g.Access)
+}
+
+// over reports whether a token may have ended by the clock of somebody else.
+func (t *TokenService) over(l *store.Life) bool {
+	until := l.ServedUntil(t.skew)
+	return l == nil || until != nil && !t.now().Before(*until)
+}
