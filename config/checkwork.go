@@ -32,6 +32,9 @@ func (c Config) checkRefresh(f *faults) {
 		if m := r.Brokers[broker].RefreshToken; m != nil {
 			f.margin(brokerKey(broker)+".refresh_token", *m)
 		}
+		if alive := r.Brokers[broker].KeepAlive; alive != 0 {
+			f.duration(brokerKey(broker)+".keep_alive", alive, time.Second)
+		}
 	}
 	f.backoff("refresh.backoff", r.Backoff)
 	f.backoff("refresh.rate_limited", r.RateLimited)
@@ -73,6 +76,7 @@ func (c Config) checkFlow(f *faults) {
 	f.backoff("messages.backoff", c.Messages.Backoff)
 
 	f.duration("tokens.min_ttl", c.Tokens.MinTTL, 0)
+	f.duration("tokens.refused_pause", c.Tokens.RefusedPause, time.Millisecond)
 	f.duration("tokens.timeout", c.Tokens.Timeout, time.Millisecond)
 	f.count("tokens.concurrency", c.Tokens.Concurrency, 1, 10_000)
 	f.duration("tokens.cache_age", c.Tokens.CacheAge, 0)

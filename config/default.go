@@ -64,7 +64,7 @@ func Default() Config {
 			Backoff:    Backoff{Min: time.Second, Max: time.Minute},
 		},
 		Tokens: Tokens{
-			MinTTL: time.Minute, Timeout: 25 * time.Second, Concurrency: 256, CacheAge: 5 * time.Second, CacheUsers: 10_000,
+			MinTTL: time.Minute, RefusedPause: 5 * time.Minute, Timeout: 25 * time.Second, Concurrency: 256, CacheAge: 5 * time.Second, CacheUsers: 10_000,
 			InboxPrefixes: []string{"_INBOX", "_INBOX_*"},
 		},
 		Reconcile: Reconcile{Interval: 30 * time.Second, Batch: 500, Slack: 15 * time.Second},

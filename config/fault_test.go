@@ -243,6 +243,17 @@ func TestFaultsOfValues(t *testing.T) {
 		"refresh.brokers.….refresh_token.max": {func(c *config.Config) {
 			c.Refresh.Brokers = map[string]config.BrokerPolicy{"a-1": {RefreshToken: &config.Margin{}}}
 		}},
+		"refresh.brokers.a.keep_alive": {
+			func(c *config.Config) {
+				c.Refresh.Brokers = map[string]config.BrokerPolicy{"a": {KeepAlive: time.Millisecond}}
+			},
+			func(c *config.Config) {
+				c.Refresh.Brokers = map[string]config.BrokerPolicy{"a": {KeepAlive: -time.Hour}}
+			},
+			func(c *config.Config) {
+				c.Refresh.Brokers = map[string]config.BrokerPolicy{"a": {KeepAlive: tooLong}}
+			},
+		},
 		"refresh.backoff.min":       {func(c *config.Config) { c.Refresh.Backoff.Min = 0 }},
 		"refresh.rate_limited.max":  {func(c *config.Config) { c.Refresh.RateLimited.Max = time.Second }},
 		"refresh.credentials.max":   {func(c *config.Config) { c.Refresh.Credentials.Max = 0 }},
@@ -264,6 +275,7 @@ func TestFaultsOfValues(t *testing.T) {
 		"messages.max_deliver":      {func(c *config.Config) { c.Messages.MaxDeliver = 0 }},
 		"messages.backoff.max":      {func(c *config.Config) { c.Messages.Backoff.Max = time.Millisecond }},
 		"tokens.min_ttl":            {func(c *config.Config) { c.Tokens.MinTTL = -1 }},
+		"tokens.refused_pause":      {func(c *config.Config) { c.Tokens.RefusedPause = 0 }},
 		"tokens.timeout":            {func(c *config.Config) { c.Tokens.Timeout = 0 }},
 		"tokens.concurrency":        {func(c *config.Config) { c.Tokens.Concurrency = 0 }},
 		"tokens.inbox_prefixes": {

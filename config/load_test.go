@@ -127,6 +127,8 @@ refresh:
       access_token: {share: 0.5}
     other-1:
       refresh_token: {max: 48h}
+    unused:
+      keep_alive: 168h
     none:
   access_token: {min: 3m}
 `
@@ -137,6 +139,7 @@ refresh:
 	require.Equal(t, config.BrokerPolicy{
 		RefreshToken: &config.Margin{Share: 0.2, Min: time.Hour, Max: 48 * time.Hour, Jitter: 0.2},
 	}, c.Refresh.Brokers["other-1"])
+	require.Equal(t, config.BrokerPolicy{KeepAlive: 168 * time.Hour}, c.Refresh.Brokers["unused"])
 	require.Equal(t, config.BrokerPolicy{}, c.Refresh.Brokers["none"])
 }
 

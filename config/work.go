@@ -14,8 +14,10 @@ type Refresh struct {
 	AccessToken Margin `yaml:"access_token"`
 	// How early refresh tokens are renewed.
 	RefreshToken Margin `yaml:"refresh_token"`
-	// Margins by broker type, in any case, each with access_token, refresh_token or both. What a margin here
-	// leaves out it takes from refresh.access_token or refresh.refresh_token.
+	// Policies by broker type, in any case, each with any of access_token, refresh_token and keep_alive. What a
+	// margin here leaves out it takes from refresh.access_token or refresh.refresh_token. keep_alive is a duration, at least 1s:
+	// grants are refreshed at least so often, however long their access tokens live, so that a refresh token that
+	// dies from disuse doesn't. Without it: never for its own sake.
 	Brokers map[string]BrokerPolicy `yaml:"brokers"`
 	// Pause between attempts while refreshes of a grant fail.
 	Backoff Backoff `yaml:"backoff"`
@@ -47,6 +49,8 @@ type Margin struct {
 type BrokerPolicy struct {
 	AccessToken  *Margin `yaml:"access_token,omitempty"`
 	RefreshToken *Margin `yaml:"refresh_token,omitempty"`
+	// KeepAlive is the longest time between two refreshes; 0: no bound.
+	KeepAlive time.Duration `yaml:"keep_alive"`
 }
 
 // Backoff is a pause that grows from Min to Max.
@@ -110,6 +114,8 @@ type Tokens struct {
 	// Least life that a token that is handed out should have left, when the request does not name
 	// one. A token with more than half of its life left is given as it is.
 	MinTTL time.Duration `yaml:"min_ttl"`
+	// How long after a report of a refused access token the next one of the same grant counts.
+	RefusedPause time.Duration `yaml:"refused_pause"`
 	// How long a request may wait for a refresh.
 	Timeout time.Duration `yaml:"timeout"`
 	// Number of reads for requests at once, and of requests of one client that may wait for

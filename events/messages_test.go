@@ -69,12 +69,15 @@ const (
 	refreshDueBody   = `{"grantId": "g1", "brokerType": "coinbase", "version": 3, "dueAt": "2031-05-06T07:08:09.25Z"}`
 	tokenRequestBody = `{"userId": "user-1", "brokerType": "coinbase", "accountId": "acc-1", "minTTLSeconds": 60}`
 	mfaRequestBody   = `{"userId": "user-1", "grantId": "g1", "code": "246810", "version": 3}`
+	refusedBody      = `{"userId": "user-1", "refused": [{"grantId": "g1", "version": 3}]}`
 	sealToBody       = `{"userId": "user-1", "sealTo": {"kty": "EC", "crv": "P-256", "x": "` + keyX + `", "y": "` + keyY + `", "kid": "k", "use": "enc", "alg": "ECDH-ES+A256KW"}}`
 	tokenKeysBody    = `{"keys": [{"kty": "EC", "crv": "P-256", "x": "` + keyX + `", "y": "` + keyY + `", "kid": "` + keyID + `", "use": "enc", "alg": "ECDH-ES+A256KW"}]}`
 	sealedBody       = `{"sealed": "rt-1"}`
 	tokenReplyBody   = `{
 		"accessTokens": [{"accountId": "acc-1", "accountName": "Main", "accessToken": "at-1", "brokerType": "coinbase", "brokerName": "Coinbase"}],
-		"expiries": [{"accountId": "acc-1", "grantId": "g1", "expiresAt": "2031-05-06T07:08:09Z"}],
+		"expiries": [{"accountId": "acc-1", "grantId": "g1", "version": 3, "obtainedAt": "2031-05-06T06:08:09Z", "expiresAt": "2031-05-06T07:08:09Z",
+			"refreshFailing": {"since": "2031-05-06T07:00:09Z", "reason": "transient"}}],
+		"refused": [{"grantId": "g1", "version": 2, "outcome": "replaced"}],
 		"unavailable": [{"accountId": "acc-2", "brokerType": "coinbase", "grantId": "g2", "code": "must_act", "reason": "mfa_required"}]
 	}`
 	lifecycleBody = `{
@@ -99,7 +102,7 @@ func validBodies(t testing.TB) map[string][]string {
 		},
 		"mfa request":   {mfaRequestBody},
 		"refresh due":   {refreshDueBody},
-		"token request": {tokenRequestBody, sealToBody},
+		"token request": {tokenRequestBody, refusedBody, sealToBody},
 		"token keys":    {tokenKeysBody},
 		"sealed":        {sealedBody, cloudEvent(t, events.IntegrationConnected, sealedBody, nil), cloudEvent64(t, events.IntegrationConnected, sealedBody)},
 		"token reply":   {tokenReplyBody},

@@ -142,7 +142,7 @@ func TestSchemasAndDecodersAgree(t *testing.T) {
 	for schema, bodies := range map[string][]string{
 		events.SchemaConnected:    {accessTokenForm, delayedAuthForm, bare(t, accessTokenForm), bare(t, delayedAuthForm)},
 		events.SchemaDisconnected: {disconnectedBody, everythingBody},
-		events.SchemaTokenRequest: {tokenRequestBody, sealToBody},
+		events.SchemaTokenRequest: {tokenRequestBody, refusedBody, sealToBody},
 		events.SchemaMFARequest:   {mfaRequestBody},
 	} {
 		for _, body := range bodies {
@@ -213,6 +213,8 @@ func TestSchemasRefuse(t *testing.T) {
 		{events.SchemaTokenReply, edited(t, tokenReplyBody, object{"expiries": nil})},
 		{events.SchemaTokenReply, edited(t, tokenReplyBody, object{"code": "maybe"}, "unavailable", 0)},
 		{events.SchemaTokenReply, edited(t, tokenReplyBody, object{"expiresAt": "soon"}, "expiries", 0)},
+		{events.SchemaTokenReply, edited(t, tokenReplyBody, object{"version": "3"}, "expiries", 0)},
+		{events.SchemaTokenReply, edited(t, tokenReplyBody, object{"outcome": "maybe"}, "refused", 0)},
 
 		{events.SchemaConnected, edited(t, accessTokenForm, object{"expiresInSeconds": -1}, "payload", "accessToken")},
 		{events.SchemaConnected, edited(t, accessTokenForm, object{"accountTokens": []any{}}, "payload", "accessToken")},

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"maps"
 	"slices"
-	"strconv"
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -40,8 +39,13 @@ func (r TokenReply) Encode() ([]byte, error) {
 		e.text(`{"accountId":`, t.AccountID)
 		e.text(`,"grantId":`, t.GrantID)
 		e.labels(t.Labels)
+		if t.Version != 0 {
+			e.int(`,"version":`, t.Version)
+		}
+		e.time(`,"obtainedAt":`, t.ObtainedAt)
 		e.time(`,"expiresAt":`, t.ExpiresAt)
 		e.time(`,"refreshTokenExpiresAt":`, t.RefreshTokenExpiresAt)
+		e.failing(`,"refreshFailing":`, t.RefreshFailing)
 		e.raw(`}`)
 	}
 	e.raw(`]`)
@@ -62,14 +66,14 @@ func (r TokenReply) Encode() ([]byte, error) {
 			e.text(`,"reason":`, string(u.Reason))
 		}
 		if u.RetryAfterSeconds != 0 {
-			e.raw(`,"retryAfterSeconds":`)
-			e.raw(strconv.FormatInt(u.RetryAfterSeconds, 10))
+			e.int(`,"retryAfterSeconds":`, u.RetryAfterSeconds)
 		}
 		e.raw(`}`)
 	}
 	if len(r.Unavailable) > 0 {
 		e.raw(`]`)
 	}
+	e.refused(r.Refused)
 	e.raw(`}`)
 	if e.failed {
 		clear(e.b)

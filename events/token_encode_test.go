@@ -27,7 +27,16 @@ func TestRepliesAreEncodedAsEncodingJSONDoes(t *testing.T) {
 			r.AccessTokens = append(r.AccessTokens, IntegrationAccessToken{w.AccountID, w.AccountName, secret.New(w.AccessToken), w.BrokerType, w.BrokerName, secret.New(w.TokenID)})
 		}
 		for range rapid.IntRange(0, 3).Draw(t, "expiries") {
-			want.Expiries = append(want.Expiries, TokenExpiry{text.Draw(t, "account"), text.Draw(t, "grant"), rapid.MapOfN(rapid.OneOf(rapid.Just("a"), rapid.String()), text, 0, 3).Draw(t, "labels"), end.Draw(t, "access"), end.Draw(t, "refresh")})
+			failing := rapid.SampledFrom([]*RefreshFailing{nil, {end.Draw(t, "since"), text.Draw(t, "why")}}).Draw(t, "failing")
+			want.Expiries = append(want.Expiries, TokenExpiry{
+				text.Draw(t, "account"), text.Draw(t, "grant"), rapid.MapOfN(rapid.OneOf(rapid.Just("a"), rapid.String()), text, 0, 3).Draw(t, "labels"),
+				rapid.Int64().Draw(t, "version"), end.Draw(t, "obtained"), end.Draw(t, "access"), end.Draw(t, "refresh"), failing,
+			})
+		}
+		for range rapid.IntRange(0, 3).Draw(t, "refused") {
+			want.Refused = append(want.Refused, RefusedResult{
+				text.Draw(t, "grant"), rapid.Int64().Draw(t, "version"), text.Draw(t, "outcome"), rapid.Int64Range(0, 100).Draw(t, "retryAfter"),
+			})
 		}
 		for range rapid.IntRange(0, 3).Draw(t, "unavailable") {
 			want.Unavailable = append(want.Unavailable, UnavailableAccount{
@@ -35,7 +44,7 @@ func TestRepliesAreEncodedAsEncodingJSONDoes(t *testing.T) {
 				rapid.Int64Range(0, 100).Draw(t, "retryAfter"),
 			})
 		}
-		r.Expiries, r.Unavailable = want.Expiries, want.Unavailable
+		r.Expiries, r.Unavailable, r.Refused = want.Expiries, want.Unavailable, want.Refused
 		plain, err := json.Marshal(want)
 		got, mine := r.Encode()
 		require.Equal(t, err == nil, mine == nil, "%v, %v", err, mine)

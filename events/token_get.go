@@ -20,6 +20,9 @@ type TokenRequest struct {
 	// MinTTLSeconds is the least life that a token should have left; with less,
 	// it is refreshed first, but not before half of its life is over. Nil: the worker's configured default.
 	MinTTLSeconds *int64 `json:"minTTLSeconds,omitempty"`
+	// Refused names tokens, of earlier replies, that were refused where they were
+	// used. What is still the grant's version is refreshed first. At most MaxRefused.
+	Refused []RefusedToken `json:"refused,omitempty"`
 	// SealTo has the reply sealed to this key, so that nobody else can read it.
 	// Refusals are not sealed: they hold no token.
 	SealTo *JWK `json:"sealTo,omitempty"`
@@ -46,6 +49,9 @@ func DecodeTokenRequest(body []byte) (TokenRequest, error) {
 	}
 	if r.MinTTLSeconds != nil && (*r.MinTTLSeconds < 0 || *r.MinTTLSeconds > maxMinTTL) {
 		return TokenRequest{}, invalid(TokenGetName, "minTTLSeconds: must lie between 0 and %d", maxMinTTL)
+	}
+	if err := checkRefused(r.Refused); err != nil {
+		return TokenRequest{}, err
 	}
 	if r.SealTo != nil {
 		if err := checkSealTo(body, *r.SealTo); err != nil {
@@ -90,22 +96,33 @@ type IntegrationAccessToken struct {
 // SDK as it is.
 type TokenReply struct {
 	AccessTokens []IntegrationAccessToken
-	// Expiries tells, for each of AccessTokens in the same order, its end.
+	// Expiries tells, for each of AccessTokens in the same order, its age and end.
 	Expiries []TokenExpiry
 	// Unavailable names accounts that were asked for but have no token that
 	// could be given.
 	Unavailable []UnavailableAccount
+	// Refused tells, for each of TokenRequest.Refused in the same order, what became
+	// of it.
+	Refused []RefusedResult
 }
 
-// TokenExpiry tells when a handed out token ends.
+// TokenExpiry tells how old and how sure a handed out token is, and when it ends.
 type TokenExpiry struct {
 	AccountID string `json:"accountId"`
 	GrantID   string `json:"grantId"`
 	// Labels are those of the grant.
 	Labels map[string]string `json:"labels,omitempty"`
+	// Version is that of the grant: it grows with every token set. 0: a worker of an
+	// earlier release answered.
+	Version int64 `json:"version,omitempty"`
+	// ObtainedAt is when the token was obtained. Nil: not known.
+	ObtainedAt *time.Time `json:"obtainedAt,omitempty"`
 	// ExpiresAt is absent when the token has no end, or none is known.
 	ExpiresAt             *time.Time `json:"expiresAt,omitempty"`
 	RefreshTokenExpiresAt *time.Time `json:"refreshTokenExpiresAt,omitempty"`
+	// RefreshFailing is set while refreshes of the grant fail: this token may be the
+	// last.
+	RefreshFailing *RefreshFailing `json:"refreshFailing,omitempty"`
 }
 
 // UnavailableAccount tells why an account has no token in a reply.
@@ -159,6 +176,7 @@ type wireReply struct {
 	AccessTokens []wireToken          `json:"accessTokens"`
 	Expiries     []TokenExpiry        `json:"expiries"`
 	Unavailable  []UnavailableAccount `json:"unavailable,omitempty"`
+	Refused      []RefusedResult      `json:"refused,omitempty"`
 }
 
 // DecodeTokenReply reads what Encode wrote. A reply that is sealed is refused;
@@ -173,7 +191,7 @@ func DecodeTokenReply(body []byte) (TokenReply, error) {
 	if err := decodeStrict(TokenGetName+" reply", body, &in); err != nil {
 		return TokenReply{}, err
 	}
-	r := TokenReply{AccessTokens: make([]IntegrationAccessToken, len(in.AccessTokens)), Expiries: in.Expiries, Unavailable: in.Unavailable}
+	r := TokenReply{AccessTokens: make([]IntegrationAccessToken, len(in.AccessTokens)), Expiries: in.Expiries, Unavailable: in.Unavailable, Refused: in.Refused}
 	for i, t := range in.AccessTokens {
 		r.AccessTokens[i] = IntegrationAccessToken{t.AccountID, t.AccountName, secret.New(t.AccessToken), t.BrokerType, t.BrokerName, secret.New(t.TokenID)}
 	}

@@ -3,6 +3,7 @@ package events_test
 import (
 	"encoding/json"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -31,9 +32,38 @@ func TestTokenRequest(t *testing.T) {
 	}
 }
 
+func TestRefusedTokensInARequest(t *testing.T) {
+	named := func(n int) string {
+		return `{"userId":"u","refused":[` + strings.TrimSuffix(strings.Repeat(`{"grantId":"g","version":3},`, n), ",") + `]}`
+	}
+	r, err := events.DecodeTokenRequest([]byte(named(events.MaxRefused)))
+	require.NoError(t, err)
+	require.Len(t, r.Refused, events.MaxRefused)
+	require.Equal(t, events.RefusedToken{GrantID: "g", Version: 3}, r.Refused[0])
+	for _, none := range []string{`{"userId":"u","refused":null}`, `{"userId":"u","refused":[]}`} {
+		r, err := events.DecodeTokenRequest([]byte(none))
+		require.NoError(t, err)
+		require.Empty(t, r.Refused)
+	}
+	for name, body := range map[string]string{
+		"too many": named(events.MaxRefused + 1), "no list": `{"userId":"u","refused":{"grantId":"g","version":1}}`, "no object": `{"userId":"u","refused":["g"]}`,
+		"null": `{"userId":"u","refused":[null]}`, "no grant": `{"userId":"u","refused":[{"version":1}]}`, "no version": `{"userId":"u","refused":[{"grantId":"g"}]}`,
+		"version 0": `{"userId":"u","refused":[{"grantId":"g","version":0}]}`, "a text": `{"userId":"u","refused":[{"grantId":"g","version":"1"}]}`,
+		"a fraction": `{"userId":"u","refused":[{"grantId":"g","version":1.5}]}`, "long": `{"userId":"u","refused":[{"grantId":"` + strings.Repeat("g", 129) + `","version":1}]}`,
+	} {
+		_, err := events.DecodeTokenRequest([]byte(body))
+		var invalid *events.InvalidError
+		require.ErrorAs(t, err, &invalid, name)
+	}
+}
+
+func TestAReplyNamesWhatToReport(t *testing.T) {
+	require.Equal(t, events.RefusedToken{GrantID: "g", Version: 7}, events.TokenExpiry{AccountID: "a", GrantID: "g", Version: 7}.Refused())
+}
+
 func TestWhatGoEncodesIsATokenRequest(t *testing.T) {
 	zero := int64(0)
-	want := events.TokenRequest{UserID: "ü.*", BrokerType: "b", MinTTLSeconds: &zero}
+	want := events.TokenRequest{UserID: "ü.*", BrokerType: "b", MinTTLSeconds: &zero, Refused: []events.RefusedToken{{GrantID: "g", Version: 1}}}
 	b, err := json.Marshal(want)
 	require.NoError(t, err)
 	got, err := events.DecodeTokenRequest(b)
@@ -60,12 +90,20 @@ var tokenReplies = rapid.Custom(func(t *rapid.T) events.TokenReply {
 		})
 		r.Expiries = append(r.Expiries, events.TokenExpiry{
 			AccountID: id, GrantID: text.Draw(t, "grant"), ExpiresAt: end.Draw(t, "access"), RefreshTokenExpiresAt: end.Draw(t, "refresh"),
+			Version: rapid.Int64Range(0, 1<<53).Draw(t, "version"), ObtainedAt: end.Draw(t, "obtained"),
+			RefreshFailing: rapid.SampledFrom([]*events.RefreshFailing{nil, {Reason: text.Draw(t, "reason")}, {Since: end.Draw(t, "since"), Reason: "transient"}}).Draw(t, "failing"),
 		})
 	}
 	for range rapid.IntRange(0, 2).Draw(t, "unavailable") {
 		r.Unavailable = append(r.Unavailable, events.UnavailableAccount{
 			AccountID: text.Draw(t, "account"), BrokerType: text.Draw(t, "type"), GrantID: text.Draw(t, "grant"),
 			Code: rapid.SampledFrom(codes).Draw(t, "code"), Reason: rapid.SampledFrom(append(reasons, "")).Draw(t, "reason"),
+		})
+	}
+	for range rapid.IntRange(0, 2).Draw(t, "refused") {
+		r.Refused = append(r.Refused, events.RefusedResult{
+			GrantID: text.Draw(t, "grant"), Version: rapid.Int64().Draw(t, "version"), Outcome: rapid.SampledFrom(events.RefusedOutcomes).Draw(t, "outcome"),
+			RetryAfterSeconds: rapid.Int64Range(0, 1000).Draw(t, "retry after"),
 		})
 	}
 	return r

@@ -62,6 +62,11 @@ func (c *grantCache) byUser(ctx context.Context, userID string) ([]*store.Grant,
 	if grants, ok := c.kept(userID); ok {
 		return grants, nil
 	}
+	return c.anew(ctx, userID)
+}
+
+// anew returns a user's grants as they are.
+func (c *grantCache) anew(ctx context.Context, userID string) ([]*store.Grant, error) {
 	if c.users == nil {
 		return c.load(ctx, userID)
 	}

@@ -234,7 +234,8 @@ func (t *TokenService) refuse(req micro.Request, refusal *refusal) error {
 	body, _ := json.Marshal(refusal) // strings and numbers only
 	if int64(len(body)) > t.conn.MaxPayload()-refusalHeaders {
 		short := *refusal
-		short.Message, short.Unavailable = "no token can be given, for too many accounts to name them; narrow the request by brokerType or accountId", nil
+		short.Message = "no token can be given, for too many accounts to name them; narrow the request by brokerType or accountId"
+		short.Unavailable, short.Refused = nil, nil
 		body, _ = json.Marshal(&short)
 	}
 	return t.respond(req, body, nats.Header{micro.ErrorHeader: {refusal.Code}, micro.ErrorCodeHeader: {cmp.Or(events.CodeNumber[refusal.Code], events.MFACodeNumber[refusal.Code])}})
@@ -247,6 +248,7 @@ type refusal struct {
 	// RetryAfterSeconds is set with events.CodeBusy.
 	RetryAfterSeconds int64                       `json:"retryAfterSeconds,omitempty"`
 	Unavailable       []events.UnavailableAccount `json:"unavailable,omitempty"`
+	Refused           []events.RefusedResult      `json:"refused,omitempty"`
 }
 
 func (r *refusal) Error() string { return r.Code + ": " + r.Message }

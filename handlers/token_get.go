@@ -2,6 +2,7 @@ package handlers
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -76,7 +77,7 @@ func NewTokenService(s *store.Store, r *refresher.Refresher, subjects events.Sub
 }
 
 // ServiceVersion is that of the request and reply, in $SRV discovery.
-const ServiceVersion = "1.1.0"
+const ServiceVersion = "1.2.0"
 
 // flushTimeout bounds the wait until the NATS server has read what we told it.
 const flushTimeout = 5 * time.Second
@@ -189,40 +190,54 @@ type asker struct {
 
 func (t *TokenService) get(ctx context.Context, in events.TokenRequest, record *audit.Record, who asker) (events.TokenReply, error) {
 	who.decide()
-	all, err := t.read(ctx, in.UserID, who.caller)
+	all, err := t.read(ctx, in, who.caller)
 	if err != nil {
 		return events.TokenReply{}, err
 	}
-	wanted := asked(in, all)
-	if waiting := t.waiting(in, wanted); len(waiting) > 0 {
+	wanted, reports := asked(in, all), reportsOf(in, all)
+	refused, grants := t.counting(reports, wanted)
+	if waiting := t.waiting(in, grants, refused); len(waiting) > 0 {
 		who.hold("")
-		t.refreshAll(ctx, wanted, waiting, who.caller)
+		t.refreshAll(ctx, grants, waiting, refused, who.caller)
 		who.decide()
+		wanted = grants[:len(wanted)]
 	}
+	results := t.results(reports, grants)
 	if slices.ContainsFunc(wanted, func(g *store.Grant) bool { return t.valid(g) && !t.refresher.Opens(g) }) && !who.hold(forKeys) {
 		return events.TokenReply{}, refuse(events.CodeBusy, "too many requests wait for a data key; ask again")
 	}
-	return t.reply(ctx, in, wanted, record)
+	out, err := t.reply(ctx, in, wanted, record)
+	if refusal := (*refusal)(nil); errors.As(err, &refusal) {
+		refusal.Refused = results
+	}
+	out.Refused = results
+	return out, err
 }
 
-// read returns a user's grants. Callers take turns where they have to be read.
-func (t *TokenService) read(ctx context.Context, userID, caller string) ([]*store.Grant, error) {
-	if all, ok := t.grants.kept(userID); ok {
+// read returns the grants of a request's user. Callers take turns where they have to
+// be read, as they always have for reports of refused tokens: these go by what is
+// stored now.
+func (t *TokenService) read(ctx context.Context, in events.TokenRequest, caller string) ([]*store.Grant, error) {
+	anew := len(in.Refused) > 0
+	if all, ok := t.grants.kept(in.UserID); ok && !anew {
 		return all, nil
 	}
 	if err := t.turns.enter(ctx, caller); err != nil {
 		return nil, err
 	}
 	defer t.turns.leave()
-	return t.grants.byUser(ctx, userID) // somebody may have read them meanwhile
+	if anew {
+		return t.grants.anew(ctx, in.UserID)
+	}
+	return t.grants.byUser(ctx, in.UserID) // somebody may have read them meanwhile
 }
 
-// waiting returns those of the wanted grants, by their place, whose refresh is
-// worth waiting for.
-func (t *TokenService) waiting(in events.TokenRequest, wanted []*store.Grant) (at []int) {
-	minTTL, toGive := t.minTTL(in), slices.ContainsFunc(wanted, t.valid)
-	for i, g := range wanted {
-		if !t.fresh(g, minTTL) && !t.inVain(g, toGive) {
+// waiting returns those of some grants, by their place, whose refresh is worth
+// waiting for: there is too little life left, or they were reported as refused.
+func (t *TokenService) waiting(in events.TokenRequest, grants []*store.Grant, refused map[string]bool) (at []int) {
+	minTTL, toGive := t.minTTL(in), slices.ContainsFunc(grants, t.valid)
+	for i, g := range grants {
+		if (refused[g.ID] || !t.fresh(g, minTTL)) && !t.inVain(g, toGive && !refused[g.ID]) {
 			at = append(at, i)
 		}
 	}
@@ -233,11 +248,11 @@ func (t *TokenService) waiting(in events.TokenRequest, wanted []*store.Grant) (a
 // not much work to answer it from them.
 func (t *TokenService) kept(in events.TokenRequest) (wanted []*store.Grant, ok bool) {
 	all, ok := t.grants.kept(in.UserID)
-	if !ok || in.SealTo != nil {
+	if !ok || in.SealTo != nil || len(in.Refused) > 0 {
 		return nil, false
 	}
 	wanted = asked(in, all)
-	return wanted, len(t.waiting(in, wanted)) == 0 && !slices.ContainsFunc(wanted, func(g *store.Grant) bool { return t.valid(g) && !t.refresher.Opens(g) })
+	return wanted, len(t.waiting(in, wanted, nil)) == 0 && !slices.ContainsFunc(wanted, func(g *store.Grant) bool { return t.valid(g) && !t.refresher.Opens(g) })
 }
 
 // asked returns those of a user's grants that a request asks for.
@@ -251,13 +266,13 @@ func asked(in events.TokenRequest, all []*store.Grant) (wanted []*store.Grant) {
 }
 
 // refreshAll puts what a refresh yields in the place of each grant that needs
-// one.
-func (t *TokenService) refreshAll(ctx context.Context, grants []*store.Grant, at []int, caller string) {
+// one. Whoever was refused with a token waits as if it was none.
+func (t *TokenService) refreshAll(ctx context.Context, grants []*store.Grant, at []int, refused map[string]bool, caller string) {
 	toGive := slices.ContainsFunc(grants, t.valid)
 	var wg sync.WaitGroup
 	for _, i := range at {
 		g := grants[i]
-		wg.Go(func() { grants[i] = t.await(ctx, g, toGive, caller) })
+		wg.Go(func() { grants[i] = t.await(ctx, g, toGive && !refused[g.ID], refused[g.ID], caller) })
 	}
 	wg.Wait()
 }
@@ -322,7 +337,9 @@ func (t *TokenService) reply(ctx context.Context, in events.TokenRequest, grants
 			out.AccessTokens = append(out.AccessTokens, events.IntegrationAccessToken{
 				AccountID: a.ID, AccountName: a.Name, AccessToken: token.AccessToken, BrokerType: g.BrokerType, BrokerName: g.BrokerName, TokenID: token.TokenID,
 			})
-			expiry := events.TokenExpiry{AccountID: a.ID, GrantID: g.ID, Labels: g.Labels, ExpiresAt: a.ExpiresAt}
+			expiry := events.TokenExpiry{
+				AccountID: a.ID, GrantID: g.ID, Labels: g.Labels, Version: g.Version, ObtainedAt: obtained(g, a), ExpiresAt: a.ExpiresAt, RefreshFailing: refresher.RefreshFailing(g),
+			}
 			if g.Refresh != nil {
 				expiry.RefreshTokenExpiresAt = g.Refresh.ExpiresAt
 			}

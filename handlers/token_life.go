@@ -41,3 +41,12 @@ func (t *TokenService) over(l *store.Life) bool {
 	until := l.ServedUntil(t.skew)
 	return l == nil || until != nil && !t.now().Before(*until)
 }
+
+// obtained is when an account's token was obtained; nil: that is not known, since
+// it is older than the grant's newest.
+func obtained(g *store.Grant, a store.Account) *time.Time {
+	if g.Access == nil || a.ExpiresAt != nil && (g.Access.ExpiresAt == nil || !a.ExpiresAt.Equal(*g.Access.ExpiresAt)) {
+		return nil
+	}
+	return &g.Access.Since
+}

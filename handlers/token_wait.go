@@ -80,14 +80,15 @@ func (t *TokenService) retryAfter(g *store.Grant) int64 {
 }
 
 // await returns a grant as it is after a refresh, or as it was if that takes too
-// long: while ctx lasts, or only a moment if there is a token to give.
-func (t *TokenService) await(ctx context.Context, g *store.Grant, toGive bool, caller string) *store.Grant {
+// long: while ctx lasts, or only a moment if there is a token to give. reported:
+// its tokens were reported as refused.
+func (t *TokenService) await(ctx context.Context, g *store.Grant, toGive, reported bool, caller string) *store.Grant {
 	what := forBroker(g.BrokerType)
 	if t.inVain(g, toGive) || !t.places.take(what, caller, 2*t.cfg.Concurrency) {
 		return g
 	}
 	defer t.places.free(what, caller)
-	f := t.fly(ctx, g, caller)
+	f := t.fly(ctx, g, reported, caller)
 	if f == nil {
 		return g
 	}
@@ -108,7 +109,7 @@ func (t *TokenService) await(ctx context.Context, g *store.Grant, toGive bool, c
 
 // fly joins the refresh of a grant or begins it, which goes on when nobody waits
 // any more. It holds a place of its own; nil: there is none.
-func (t *TokenService) fly(ctx context.Context, g *store.Grant, caller string) *flight {
+func (t *TokenService) fly(ctx context.Context, g *store.Grant, reported bool, caller string) *flight {
 	key, what := flightOf(g), forBroker(g.BrokerType)
 	t.flights.mu.Lock()
 	defer t.flights.mu.Unlock()
@@ -138,25 +139,33 @@ func (t *TokenService) fly(ctx context.Context, g *store.Grant, caller string) *
 			t.places.free(what, caller)
 			close(f.ended)
 		}()
-		f.grant = t.refresh(ctx, g)
+		f.grant = t.refresh(ctx, g, reported)
 	}()
 	return f
 }
 
 // refresh refreshes a grant, or waits for whoever is at it, until it is
 // refreshed or can't be for now, or ctx ends. It returns the grant as last seen.
-func (t *TokenService) refresh(ctx context.Context, g *store.Grant) *store.Grant {
+// Where it is for a report, that has to count.
+func (t *TokenService) refresh(ctx context.Context, g *store.Grant, reported bool) *store.Grant {
 	version := g.Version
 	for pause := 20 * time.Millisecond; ctx.Err() == nil; pause = min(pause*2, time.Second) {
 		// A token newly got may be shorter than what was asked for.
 		if g.Version != version || g.State != store.Active || refresher.RefreshTokenOver(g, t.now()) || t.heldBack(g) > 0 {
 			return g
 		}
-		next, err := t.refresher.Now(ctx, g)
+		now := t.refresher.Now
+		if reported {
+			if !t.counts(g) {
+				return g
+			}
+			now = t.refresher.Refused
+		}
+		next, err := now(ctx, g)
 		t.grants.changed(g.UserID) // its event may be on the way still
 		switch later := (*refresher.LaterError)(nil); {
 		case err == nil && next != nil:
-			g = next
+			g, reported = next, false // it has counted
 			continue
 		case errors.As(err, &later), errors.Is(err, refresher.ErrStopping):
 			return g

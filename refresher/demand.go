@@ -28,16 +28,23 @@ func WhyNot(g *store.Grant, now time.Time) string {
 		return "the outcome of the last refresh is unknown; tries after it have their own times"
 	case g.Lease.Live(now):
 		return "a worker is refreshing the grant"
-	case g.Due == nil:
-		return "nothing is due for the grant"
 	}
 	return ""
 }
 
 // Hasten has whichever worker is free take up a grant's next action now, by
 // bringing its schedule forward. The grant stays as it is: what comes of the
-// message is decided by the lease, as for any other.
+// message is decided by the lease, as for any other. Where nothing is due by
+// itself, since no token of the grant has a known end, a refresh becomes due now,
+// which is stored; store.ErrConflict: the grant has changed since it was read.
 func (d *Dispatcher) Hasten(ctx context.Context, g *store.Grant) error {
+	if g.Due == nil {
+		g = g.Clone()
+		g.Due = due(d.now(), store.Refresh)
+		if err := d.store.Save(ctx, g); err != nil {
+			return err
+		}
+	}
 	return d.Later(ctx, dueMessage(g), d.now())
 }
 

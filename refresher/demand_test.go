@@ -22,11 +22,12 @@ func TestWhyAGrantIsNotRefreshedOnDemand(t *testing.T) {
 		"the grant has no refresh token":   func(g *store.Grant) { g.Refresh = nil },
 		"the refresh token has ended":      func(g *store.Grant) { g.Refresh.ExpiresAt = &past },
 		"a worker is refreshing the grant": func(g *store.Grant) { g.Lease = &store.Lease{Until: future} },
-		"nothing is due for the grant":     func(g *store.Grant) { g.Due = nil },
 		"the outcome of the last refresh is unknown; tries after it have their own times": func(g *store.Grant) { g.Unknown = &past },
 	} {
 		g := &store.Grant{State: store.Active, Refresh: &store.Life{}, Due: &store.Due{At: future, Action: store.Refresh}}
 		change(g)
+		require.Equal(t, want, refresher.WhyNot(g, now))
+		g.Due = nil // nothing is due by itself: no reason why not
 		require.Equal(t, want, refresher.WhyNot(g, now))
 	}
 }

@@ -66,6 +66,9 @@ func (r *Refresher) giveBack(ctx context.Context, g *store.Grant) error {
 	ctx = context.WithoutCancel(ctx)
 	for next := g.Clone(); ; {
 		next.Lease, next.Unknown = nil, g.Unknown
+		if next.Refused != nil && next.Refused.Version == next.Version {
+			next.Refused = nil // nothing was presented for it: it may count again
+		}
 		err := r.store.Save(ctx, next)
 		if !errors.Is(err, store.ErrConflict) {
 			return err

@@ -1,6 +1,9 @@
 package refresher
 
 import (
+	"cmp"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -36,9 +39,12 @@ type metrics struct {
 	unopened     prometheus.Counter
 	outdated     prometheus.Counter
 	removals     *prometheus.CounterVec
+	refused      *prometheus.CounterVec
 
 	mu      sync.Mutex
 	brokers map[string]bool
+	// reports are those of refused access tokens by the broker label.
+	reports map[string]BrokerReports
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -73,7 +79,9 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		unopened: counter("token_sets_unreadable_total", "Stored token sets that did not open."),
 		outdated: counter("grants_outdated_total", "Stored grants that were older than a schedule made for them: the database went back in time."),
 		removals: counters("removals_total", "Removals at Mesh of what users disconnected, by what became of them.", "outcome"),
+		refused:  counters("access_tokens_refused_total", "Reports of callers that an access token was refused where it was used, by broker type and what came of them.", "broker", "outcome"),
 		brokers:  map[string]bool{},
+		reports:  map[string]BrokerReports{},
 	}
 	// From zero on: an alert sees only what a counter grew by, not where it began.
 	for _, reason := range []events.Reason{
@@ -89,7 +97,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		m.passes.WithLabelValues(outcome)
 	}
 	reg.MustRegister(m.refreshes, m.duration, m.lateness, m.ended, m.takenOver, m.rescued, m.recovered,
-		m.discarded, m.contradicted, m.leftover, m.breaker, m.repaired, m.passes, m.unopened, m.outdated, m.removals)
+		m.discarded, m.contradicted, m.leftover, m.breaker, m.repaired, m.passes, m.unopened, m.outdated, m.removals, m.refused)
 	return m
 }
 
@@ -124,4 +132,25 @@ func (m *metrics) call(broker string, took time.Duration, f *Failure) {
 	label := m.broker(broker)
 	m.refreshes.WithLabelValues(label, outcome).Inc()
 	m.duration.WithLabelValues(label).Observe(took.Seconds())
+}
+
+// report counts a report of a refused access token.
+func (m *metrics) report(label, outcome string) {
+	m.refused.WithLabelValues(label, outcome).Inc()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	r := m.reports[label]
+	r.Broker = label
+	r.Reports++
+	if outcome == events.RefusedRefreshed {
+		r.Refreshed++
+	}
+	m.reports[label] = r
+}
+
+// reported returns what report has counted, by broker.
+func (m *metrics) reported() []BrokerReports {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.SortedFunc(maps.Values(m.reports), func(a, b BrokerReports) int { return cmp.Compare(a.Broker, b.Broker) })
 }

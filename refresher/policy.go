@@ -15,7 +15,7 @@ import (
 type Policy struct {
 	AccessToken  config.Margin
 	RefreshToken config.Margin
-	// Brokers are the margins of single broker types, in any case.
+	// Brokers are the policies of single broker types, in any case.
 	Brokers map[string]config.BrokerPolicy
 	// ClockSkew is by how much clocks may differ, Lead how long a try may take
 	// from its beginning until what it brought is stored.
@@ -58,6 +58,9 @@ func (p Policy) Next(g *store.Grant) *store.Due {
 		return p.untilTheEnd(g)
 	case g.State == store.Active:
 		refresh, renew := p.refreshAt(g), p.RenewAt(g)
+		if alive := p.keepAliveAt(g); alive != nil && (refresh == nil || alive.Before(*refresh)) {
+			refresh = alive
+		}
 		if renew != nil && (refresh == nil || renew.Before(*refresh)) {
 			return due(*renew, store.Renew)
 		}
@@ -99,6 +102,30 @@ func (p Policy) refreshAt(g *store.Grant) *time.Time {
 		return &g.Refresh.Since // nothing to hand out yet: at once
 	}
 	return p.before(g, g.Access, p.margins(g).AccessToken, p.reserve(g.Access))
+}
+
+// keepAliveAt is when a grant is refreshed for the sake of its refresh token, which
+// would die from disuse; nil: never. Moments are spread over the last tenth of the
+// time that may pass between two refreshes.
+func (p Policy) keepAliveAt(g *store.Grant) *time.Time {
+	alive := p.margins(g).KeepAlive
+	if alive == 0 || g.Access == nil || g.Refresh == nil || g.State != store.Active {
+		return nil
+	}
+	early := time.Duration(float64(alive) / 10 * spread(g.ID, g.Version))
+	at := g.Access.Since.Add(alive - early)
+	return &at
+}
+
+// keepsAlive reports whether grants of some broker are refreshed for the sake of
+// their refresh tokens, and how often those that are so most often.
+func (p Policy) keepsAlive() (least time.Duration, any bool) {
+	for _, b := range p.Brokers {
+		if b.KeepAlive > 0 && (!any || b.KeepAlive < least) {
+			least, any = b.KeepAlive, true
+		}
+	}
+	return least, any
 }
 
 // reserve is how long before the end of an access token its successor is fetched
@@ -151,10 +178,13 @@ func (p Policy) WarnOfRefreshToken(g *store.Grant) *time.Time {
 	return &half
 }
 
-type margins struct{ AccessToken, RefreshToken config.Margin }
+type margins struct {
+	AccessToken, RefreshToken config.Margin
+	KeepAlive                 time.Duration
+}
 
 func (p Policy) margins(g *store.Grant) margins {
-	m := margins{p.AccessToken, p.RefreshToken}
+	m := margins{AccessToken: p.AccessToken, RefreshToken: p.RefreshToken}
 	for name, b := range p.Brokers {
 		if !events.SameBroker(name, g.BrokerType) {
 			continue
@@ -165,6 +195,7 @@ func (p Policy) margins(g *store.Grant) margins {
 		if b.RefreshToken != nil {
 			m.RefreshToken = *b.RefreshToken
 		}
+		m.KeepAlive = b.KeepAlive
 	}
 	return m
 }

@@ -82,6 +82,51 @@ func TestBrokerMarginsReplaceTheGeneralOnes(t *testing.T) {
 	require.Equal(t, store.Due{At: t0.Add(50 * day), Action: store.Renew}, *p.Next(renewer), "never more than half of the life")
 }
 
+func TestGrantsOfABrokerAreKeptAlive(t *testing.T) {
+	p := policy()
+	p.Brokers = map[string]config.BrokerPolicy{"idle": {KeepAlive: 10 * day}}
+	for name, c := range map[string]struct {
+		change        func(*store.Grant)
+		action        store.Action
+		after, before time.Duration
+	}{
+		"nothing ends": {func(g *store.Grant) { g.Access, g.Refresh = endless(t0), endless(t0) }, store.Refresh, 9 * day, 10 * day},
+		"a long access token": {
+			func(g *store.Grant) { g.Access, g.Refresh = lasting(t0, 60*day), endless(t0) }, store.Refresh, 9 * day, 10 * day},
+		"only the refresh token ends": {func(g *store.Grant) { g.Access = endless(t0) }, store.Refresh, 9 * day, 10 * day},
+		"its refresh token is older": {
+			func(g *store.Grant) { g.Access, g.Refresh = endless(t0), endless(t0.Add(-365*day)) }, store.Refresh, 9 * day, 10 * day},
+		"a renewal comes first":            {func(g *store.Grant) { g.Access, g.Refresh = endless(t0), lasting(t0, 5*day) }, store.Renew, 0, 5 * day},
+		"the access token ends first":      {func(*store.Grant) {}, store.Refresh, 0, hour},
+		"written in another case":          {func(g *store.Grant) { g.BrokerType, g.Access, g.Refresh = "Idle", endless(t0), endless(t0) }, store.Refresh, 9 * day, 10 * day},
+		"another broker":                   {func(g *store.Grant) { g.BrokerType, g.Access, g.Refresh = "other", endless(t0), endless(t0) }, "", 0, 0},
+		"no refresh token to keep":         {func(g *store.Grant) { g.Access, g.Refresh = endless(t0), nil }, "", 0, 0},
+		"its user must act":                {func(g *store.Grant) { g.State, g.Access = store.MustAct, endless(t0) }, "", 0, 0},
+		"expired":                          {func(g *store.Grant) { g.State, g.Access = store.Expired, endless(t0) }, "", 0, 0},
+		"nothing to hand out yet: at once": {func(g *store.Grant) { g.Access, g.Refresh = nil, endless(t0) }, store.Refresh, 0, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			moments := map[time.Time]bool{}
+			for version := range int64(10) {
+				g := newGrant(func(g *store.Grant) { g.BrokerType, g.Version = "idle", version }, c.change)
+				next := p.Next(g)
+				require.Equal(t, next, p.Next(g.Clone()), "every worker derives the same")
+				if c.action == "" {
+					require.Nil(t, next)
+					return
+				}
+				require.Equal(t, c.action, next.Action)
+				require.False(t, next.At.Before(t0.Add(c.after)), next.At)
+				require.False(t, next.At.After(t0.Add(c.before)), next.At)
+				moments[next.At] = true
+			}
+			if c.before == 10*day {
+				require.Len(t, moments, 10, "what was connected together spreads")
+			}
+		})
+	}
+}
+
 func TestRenewalIsSoughtNoHotterThanOnceAMinute(t *testing.T) {
 	p := policy()
 	for name, assumed := range map[string]bool{"stated end": false, "assumed end": true} {

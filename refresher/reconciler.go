@@ -31,7 +31,7 @@ type Reconciler struct {
 	Queues func(ctx context.Context) ([]DueQueue, error)
 
 	// Where the walks through the lists stand.
-	unsentWalk, overdueWalk, purgeWalk, endingWalk, removalWalk walk
+	unsentWalk, overdueWalk, purgeWalk, endingWalk, removalWalk, undueWalk, dueLateWalk walk
 
 	scheduleWalks map[string]*walk // by stream
 	chainWalks    map[string]*walk // by fingerprint key
@@ -93,7 +93,7 @@ func (r *Reconciler) Pass(ctx context.Context) error {
 		return err // without streams nothing can be sent
 	}
 	var failed error
-	for _, step := range []func(context.Context) error{r.ending, r.unsent, r.unscheduled, r.overdue, r.purge, r.chains} {
+	for _, step := range []func(context.Context) error{r.ending, r.unsent, r.unscheduled, r.overdue, r.keepAlive, r.purge, r.chains} {
 		failed = errors.Join(failed, r.bounded(ctx, step))
 	}
 	return failed

@@ -47,6 +47,9 @@ type Deps struct {
 	// its answer may take, for which it must last; ClockSkew what clocks may
 	// differ by.
 	Lease, CallAndSave, ClockSkew time.Duration
+	// RefusedPause is how long after a report of a refused access token the next one
+	// of the same grant counts.
+	RefusedPause time.Duration
 	// SendAccess lists the broker types whose refresh needs the access token.
 	SendAccess []string
 	// Changed is told of a grant whose accounts a refresh has changed.
@@ -78,11 +81,13 @@ type Refresher struct {
 	reserve    time.Duration
 	skew       time.Duration
 	sendAccess map[string]bool
-	changed    func(ctx context.Context, userID string) error
-	parkAnswer func(ctx context.Context, g *store.Grant, id string, body []byte) error
-	audit      *audit.Log
-	log        *zap.Logger
-	metrics    *metrics
+	// refusedPause is Deps.RefusedPause.
+	refusedPause time.Duration
+	changed      func(ctx context.Context, userID string) error
+	parkAnswer   func(ctx context.Context, g *store.Grant, id string, body []byte) error
+	audit        *audit.Log
+	log          *zap.Logger
+	metrics      *metrics
 	// underWay counts refreshes from before they wait for their turn until
 	// their answers are kept.
 	underWay sync.WaitGroup
@@ -93,7 +98,7 @@ func New(d Deps) *Refresher {
 	r := &Refresher{
 		store: d.Store, envelope: d.Envelope, prints: d.Fingerprints, js: d.JetStream, mesh: d.Mesh, settler: d.Settler,
 		dispatcher: d.Dispatcher, subjects: d.Subjects, workerID: d.WorkerID, newID: d.NewID, now: d.Now,
-		lease: d.Lease, reserve: d.CallAndSave, skew: d.ClockSkew, sendAccess: map[string]bool{}, changed: d.Changed, parkAnswer: d.ParkAnswer, audit: d.Audit, log: d.Log,
+		lease: d.Lease, reserve: d.CallAndSave, skew: d.ClockSkew, sendAccess: map[string]bool{}, refusedPause: d.RefusedPause, changed: d.Changed, parkAnswer: d.ParkAnswer, audit: d.Audit, log: d.Log,
 		metrics: newMetrics(d.Metrics),
 	}
 	r.queue = NewQueue(NewLimits(d.Limits, d.Credentials, d.Now, r.metrics.onBreaker), d.Concurrency, 3*d.Concurrency, d.Now)
@@ -132,7 +137,7 @@ func (r *Refresher) due(ctx context.Context, m events.RefreshDue) error {
 	done, ok := r.queue.Try(m.BrokerType, urgency)
 	var refused error
 	if ok {
-		if _, refused = r.refresh(ctx, m, "", &m.DueAt, done); !errors.Is(refused, envelope.ErrKMS) {
+		if _, refused = r.refresh(ctx, m, "", demand{dueAt: &m.DueAt}, done); !errors.Is(refused, envelope.ErrKMS) {
 			return refused
 		}
 		done = nil
@@ -154,7 +159,7 @@ func (r *Refresher) due(ctx context.Context, m events.RefreshDue) error {
 			return r.inTime(g, err)
 		}
 	}
-	_, err = r.refresh(ctx, m, "", &m.DueAt, done)
+	_, err = r.refresh(ctx, m, "", demand{dueAt: &m.DueAt}, done)
 	return err
 }
 
@@ -173,6 +178,18 @@ func (r *Refresher) inTime(g *store.Grant, err error) error {
 // as it then is, refreshed or not. The errors are those of Due, and those of
 // store.Acquire.
 func (r *Refresher) Now(ctx context.Context, g *store.Grant) (*store.Grant, error) {
+	return r.onDemand(ctx, g, demand{})
+}
+
+// demand is why a grant is to be refreshed.
+type demand struct {
+	// dueAt is the due time that has come; nil: somebody wants it before.
+	dueAt *time.Time
+	// refused is the report of a refused access token that wants it.
+	refused *store.Refused
+}
+
+func (r *Refresher) onDemand(ctx context.Context, g *store.Grant, d demand) (*store.Grant, error) {
 	r.underWay.Add(1)
 	defer r.underWay.Done()
 	var done func(*Failure)
@@ -183,13 +200,13 @@ func (r *Refresher) Now(ctx context.Context, g *store.Grant) (*store.Grant, erro
 			return nil, err
 		}
 	}
-	return r.refresh(ctx, events.RefreshDue{GrantID: g.ID, BrokerType: g.BrokerType, Version: g.Version}, g.UserID, nil, done)
+	return r.refresh(ctx, events.RefreshDue{GrantID: g.ID, BrokerType: g.BrokerType, Version: g.Version}, g.UserID, d, done)
 }
 
 // refresh does everything between the permission and the event. The user may be
 // empty: messages don't name users. Without done there is no permission to call:
 // what is due needed none when it was looked at.
-func (r *Refresher) refresh(ctx context.Context, m events.RefreshDue, user string, dueAt *time.Time, done func(*Failure)) (out *store.Grant, err error) {
+func (r *Refresher) refresh(ctx context.Context, m events.RefreshDue, user string, d demand, done func(*Failure)) (out *store.Grant, err error) {
 	ctx, span := tracing.Start(ctx, "refresh", trace.SpanKindInternal, tracing.Grant(m.GrantID, m.BrokerType, m.Version)...)
 	defer func() { endStep(span, err) }()
 	// What can fail without harm comes first: from the call on, the answer
@@ -208,15 +225,15 @@ func (r *Refresher) refresh(ctx context.Context, m events.RefreshDue, user strin
 	}
 	now := r.now()
 	g, takenOver, err := r.store.Acquire(ctx, store.LeaseRequest{
-		GrantID: m.GrantID, Version: m.Version, DueAt: dueAt,
+		GrantID: m.GrantID, Version: m.Version, DueAt: d.dueAt, Refused: d.refused, RefusedSince: now.Add(-r.refusedPause),
 		Owner: r.workerID + "/" + r.newID(), Now: now.Add(-r.skew), Until: now.Add(r.lease),
 	})
 	if err != nil {
 		done(idle)
 		return nil, err
 	}
-	if dueAt != nil {
-		r.metrics.lateness.Observe(max(now.Sub(*dueAt), 0).Seconds())
+	if d.dueAt != nil {
+		r.metrics.lateness.Observe(max(now.Sub(*d.dueAt), 0).Seconds())
 	}
 	if takenOver {
 		r.metrics.takenOver.Inc()

@@ -158,7 +158,7 @@ func (r *rig) worker(id string, change ...func(*refresher.Deps)) *worker {
 	deps := refresher.Deps{
 		Store: db, Envelope: w.envelope, Fingerprints: w.prints, JetStream: r.js, Mesh: mesh, Limits: d.Limits, Credentials: d.Refresh.Credentials, Concurrency: d.Refresh.Concurrency,
 		Settler: w.settler, Dispatcher: w.dispatcher, Subjects: r.subjects, WorkerID: id, NewID: newID, Now: r.clock.Now,
-		Lease: d.Refresh.Lease, CallAndSave: d.CallAndSave(), ClockSkew: d.Worker.ClockSkew, SendAccess: d.Mesh.AccessTokenBrokers,
+		Lease: d.Refresh.Lease, CallAndSave: d.CallAndSave(), ClockSkew: d.Worker.ClockSkew, SendAccess: d.Mesh.AccessTokenBrokers, RefusedPause: d.Tokens.RefusedPause,
 		Changed: func(context.Context, string) error { return nil }, Log: r.log, Metrics: reg,
 	}
 	letters := &handlers.DeadLetters{JS: r.js, Envelope: w.envelope, Subjects: r.subjects, Now: r.clock.Now, NewID: newID, Log: r.log}

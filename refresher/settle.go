@@ -81,7 +81,7 @@ func (s Settler) Answered(g *store.Grant, tokens store.TokenSet, a Answer, renew
 		}
 		return tokens, s.withoutAccessToken(g)
 	}
-	g.Tries, g.Warned = 0, ""
+	g.Tries, g.Failing, g.Warned = 0, nil, ""
 	s.Schedule(g, s.Policy.Next(g))
 	if err := s.Announce(g, events.TokenRefreshed, ""); err != nil {
 		return tokens, err
@@ -177,6 +177,7 @@ func spreadOver(g *store.Grant, a Answer) []AnsweredAccount {
 func (s Settler) Failed(g *store.Grant, f *Failure) error {
 	now := store.Milli(s.Now())
 	g.Lease = nil
+	failing(g, f, now)
 	if f.Ambiguous && g.Unknown == nil {
 		g.Unknown = &now
 	}

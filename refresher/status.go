@@ -19,6 +19,17 @@ type Status struct {
 	Rate, FullRate float64
 	// Brokers lists those that were refreshed at since the worker started.
 	Brokers []BrokerStatus
+	// Refused counts, since the worker started, the reports of access tokens that
+	// were refused where they were used, by broker.
+	Refused []BrokerReports
+}
+
+// BrokerReports counts the reports of refused access tokens of one broker.
+type BrokerReports struct {
+	// Broker is the key of the broker type.
+	Broker string
+	// Reports are all of them, Refreshed those for which a grant was refreshed.
+	Reports, Refreshed int
 }
 
 // BrokerStatus is a Status of one broker.
@@ -33,7 +44,11 @@ type BrokerStatus struct {
 }
 
 // Status returns what holds now.
-func (r *Refresher) Status() Status { return r.queue.status() }
+func (r *Refresher) Status() Status {
+	s := r.queue.status()
+	s.Refused = r.metrics.reported()
+	return s
+}
 
 func (q *Queue) status() Status {
 	q.mu.Lock()

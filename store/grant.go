@@ -83,6 +83,11 @@ type Grant struct {
 	SendAccess bool `bson:"sendAccess,omitempty"`
 	// MFA is set while a refresh waits for a code of the user.
 	MFA *MFA `bson:"mfa,omitempty"`
+	// Failing tells of the failures since the last refresh that succeeded; nil: there
+	// were none, or an earlier release counted them.
+	Failing *Failing `bson:"failing,omitempty"`
+	// Refused is the last report of a refused access token that has counted.
+	Refused *Refused `bson:"refused,omitempty"`
 	// Warned is the reason of the last token.expiring of this version.
 	Warned events.Reason `bson:"warned,omitempty"`
 
@@ -218,6 +223,21 @@ type OutboxEvent struct {
 	Trace tracing.Carried `bson:"trace,omitempty"`
 }
 
+// Failing is a series of refreshes that failed.
+type Failing struct {
+	// Since is when the first of them did.
+	Since time.Time `bson:"since"`
+	// Why is the class of the last failure.
+	Why string `bson:"why"`
+}
+
+// Refused is a caller's report that the access tokens of a version were refused
+// where they were used, for which the grant was refreshed.
+type Refused struct {
+	Version int64     `bson:"version"`
+	At      time.Time `bson:"at"`
+}
+
 // Live reports whether somebody else may hold the lease at now.
 func (l *Lease) Live(now time.Time) bool { return l != nil && now.Before(l.Until) }
 
@@ -284,6 +304,7 @@ func (g *Grant) Clone() *Grant {
 	c.Accounts = slices.Clone(g.Accounts)
 	c.Access, c.Refresh = clonePtr(g.Access), clonePtr(g.Refresh)
 	c.Due, c.Lease, c.Removal, c.MFA = clonePtr(g.Due), clonePtr(g.Lease), clonePtr(g.Removal), clonePtr(g.MFA)
+	c.Failing, c.Refused = clonePtr(g.Failing), clonePtr(g.Refused)
 	if g.Outbox != nil {
 		c.Outbox = clonePtr(g.Outbox)
 		c.Outbox.Events = slices.Clone(g.Outbox.Events)

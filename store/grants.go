@@ -216,6 +216,10 @@ type LeaseRequest struct {
 	Owner string
 	// Now and Until are by the caller's clock.
 	Now, Until time.Time
+	// Refused, if set, is the report for which the grant is to be refreshed. It is
+	// stored with the lease, and counts only if none has since RefusedSince.
+	Refused      *Refused
+	RefusedSince time.Time
 }
 
 // Acquire takes the lease of a grant and returns the grant as it then is,
@@ -237,8 +241,16 @@ func (s *Store) Acquire(ctx context.Context, r LeaseRequest) (g *Grant, takenOve
 	if r.DueAt != nil {
 		filter = append(filter, bson.E{Key: "due.at", Value: *r.DueAt})
 	}
+	set := bson.D{{Key: "lease", Value: lease}}
+	if r.Refused != nil {
+		filter = append(filter, bson.E{Key: "$and", Value: bson.A{bson.D{{Key: "$or", Value: bson.A{
+			bson.D{{Key: "refused", Value: nil}},
+			bson.D{{Key: "refused.at", Value: bson.D{{Key: "$lte", Value: Milli(r.RefusedSince)}}}},
+		}}}}})
+		set = append(set, bson.E{Key: "refused", Value: *r.Refused})
+	}
 	update := bson.D{
-		{Key: "$set", Value: bson.D{{Key: "lease", Value: lease}}},
+		{Key: "$set", Value: set},
 		{Key: "$inc", Value: bson.D{{Key: "rev", Value: int64(1)}, {Key: "epoch", Value: int64(1)}}},
 	}
 	ctx, span := startSpan(ctx, "findAndModify", &Grant{ID: r.GrantID, Version: r.Version})
@@ -253,6 +265,9 @@ func (s *Store) Acquire(ctx context.Context, r LeaseRequest) (g *Grant, takenOve
 	}
 	takenOver = before.Lease != nil
 	before.Lease = &lease
+	if r.Refused != nil {
+		before.Refused = r.Refused
+	}
 	before.Rev++
 	before.Epoch++
 	return &before, takenOver, nil

@@ -36,6 +36,32 @@ func TestAcquireAFreeLease(t *testing.T) {
 	require.NoError(t, s.Save(t.Context(), g), "the holder can")
 }
 
+func TestOneReportOfARefusedTokenCountsInAPause(t *testing.T) {
+	s := open(t)
+	g := active("g")
+	insert(t, s, g)
+	const pause = 10 * time.Minute
+	report := func(at time.Time) error {
+		r := request("w")
+		r.Now, r.Until, r.Refused, r.RefusedSince = at, at.Add(time.Second), &store.Refused{Version: 1, At: at}, at.Add(-pause)
+		g, _, err := s.Acquire(t.Context(), r)
+		if err == nil {
+			require.Equal(t, &store.Refused{Version: 1, At: at}, g.Refused)
+			require.Equal(t, g, get(t, s, "g"), "what is returned is what is stored")
+			g.Lease = nil
+			require.NoError(t, s.Save(t.Context(), g)) // and stays with what is saved
+		}
+		return err
+	}
+	require.NoError(t, report(now))
+	for _, early := range []time.Duration{0, time.Second, pause - time.Millisecond} {
+		require.ErrorIs(t, report(now.Add(early)), store.ErrStale, early)
+	}
+	_, _, err := s.Acquire(t.Context(), request("another")) // for no report
+	require.NoError(t, err)
+	require.NoError(t, report(now.Add(pause)))
+}
+
 func TestAcquireAHeldLease(t *testing.T) {
 	s := open(t)
 	insert(t, s, active("g"))

@@ -40,7 +40,7 @@ var walks = map[string]string{
 // _id. All others reach one.
 var everywhere = []string{
 	"ByUser", "Holders", // requests that miss the cache, connects, disconnects
-	"OtherStreams", "ScheduledIn", "Overdue", "Unsent", "Purgeable", "Ending", "Removals", "OtherChainKeys", "ChainedBy", // reconciliation
+	"OtherStreams", "ScheduledIn", "Overdue", "Unsent", "Purgeable", "Ending", "Removals", "Undue", "DueAfter", "OtherChainKeys", "ChainedBy", // reconciliation
 	"CountDue", "DueBefore", "KeyUses", "List", "SealedUnder", "Tallies", "TokenSets", // operators
 }
 
@@ -90,6 +90,8 @@ func calls(s *store.Store) map[string]func(context.Context) error {
 			}
 			return nil
 		},
+		"Undue":            func(ctx context.Context) error { return drop(s.Undue(ctx, place, 1)) },
+		"DueAfter":         func(ctx context.Context) error { return drop(s.DueAfter(ctx, now, place, 1)) },
 		"Ending":           func(ctx context.Context) error { return drop(s.Ending(ctx, now, place, 1)) },
 		"OtherChainKeys":   func(ctx context.Context) error { return drop(s.OtherChainKeys(ctx, "k")) },
 		"OtherStreams":     func(ctx context.Context) error { return drop(s.OtherStreams(ctx, []string{"s"})) },

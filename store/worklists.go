@@ -124,6 +124,24 @@ func (s *Store) Ending(ctx context.Context, before time.Time, after Place, limit
 		bson.D{{Key: "state", Value: Active}, {Key: "warned", Value: nil}})
 }
 
+// Undue returns active grants for which nothing is due, in the order of their ids.
+func (s *Store) Undue(ctx context.Context, after Place, limit int) (Page, error) {
+	filter := bson.D{{Key: "due.at", Value: nil}, {Key: "_id", Value: bson.D{{Key: "$gt", Value: after.ID}}}, {Key: "state", Value: Active}}
+	cursor, err := s.grants.Find(ctx, filter, options.Find().SetSort(bson.D{{Key: "_id", Value: 1}}).SetLimit(int64(limit)))
+	return readPage(ctx, cursor, err, "listing grants for which nothing is due", "due.at", limit)
+}
+
+// DueAfter returns active grants that are due after a time, nearest first.
+func (s *Store) DueAfter(ctx context.Context, from time.Time, after Place, limit int) (Page, error) {
+	if after.At.Before(from) {
+		after = Place{At: Milli(from)}
+	}
+	return s.list(ctx, "listing grants that are due late", "due.at", never, after, limit, bson.D{{Key: "state", Value: Active}})
+}
+
+// never is a time before which all lies.
+var never = time.Date(9999, 12, 31, 0, 0, 0, 0, time.UTC)
+
 // list returns a page of the grants that a filter selects and whose time in a
 // field lies before another, in the order of these times and of their ids.
 func (s *Store) list(ctx context.Context, doing, field string, before time.Time, after Place, limit int, filter bson.D, more ...options.Lister[options.FindOptions]) (Page, error) {

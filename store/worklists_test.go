@@ -42,6 +42,30 @@ func TestUnscheduled(t *testing.T) {
 	require.Empty(t, list("old", 2, 10))
 }
 
+func TestUndueAndDueLate(t *testing.T) {
+	s := open(t)
+	undue := func(id string, state store.State) *store.Grant {
+		g := active(id)
+		g.Due, g.State = nil, state
+		return g
+	}
+	insert(t, s, undue("c", store.Active), undue("a", store.Active), undue("b", store.Active), undue("dead", store.Expired),
+		dueIn("soon", time.Hour, "s"), dueIn("later", 5*time.Hour, "s"), dueIn("latest", 400*24*time.Hour, ""))
+	list := func(page store.Page, err error) []string {
+		require.NoError(t, err)
+		return ids(page.Grants)
+	}
+	require.Equal(t, []string{"a", "b", "c"}, list(s.Undue(t.Context(), store.Place{}, 10)))
+	page, err := s.Undue(t.Context(), store.Place{}, 2)
+	require.Equal(t, []string{"a", "b"}, list(page, err))
+	require.True(t, page.More)
+	require.Equal(t, []string{"c"}, list(s.Undue(t.Context(), page.Next, 2)))
+	require.Equal(t, []string{"later", "latest"}, list(s.DueAfter(t.Context(), now.Add(2*time.Hour), store.Place{}, 10)))
+	page, err = s.DueAfter(t.Context(), now.Add(2*time.Hour), store.Place{}, 1)
+	require.NoError(t, err)
+	require.Equal(t, []string{"latest"}, list(s.DueAfter(t.Context(), now.Add(2*time.Hour), page.Next, 1)))
+}
+
 func TestOverdue(t *testing.T) {
 	s := open(t)
 	idle := active("idle")

@@ -25,6 +25,8 @@ type RefusedError struct {
 	// Unavailable names the accounts that were asked for and why each has no
 	// token.
 	Unavailable []events.UnavailableAccount
+	// Refused tells what became of each of TokenRequest.Refused.
+	Refused []events.RefusedResult
 }
 
 func (e *RefusedError) Error() string { return "refused: " + e.Code + ": " + e.Message }
@@ -112,9 +114,10 @@ func refusalIn(msg *nats.Msg) error {
 		Message           string
 		RetryAfterSeconds int64
 		Unavailable       []events.UnavailableAccount
+		Refused           []events.RefusedResult
 	}
 	_ = json.Unmarshal(msg.Data, &said) // the code alone will do
-	return &RefusedError{Code: code, Message: said.Message, RetryAfter: time.Duration(min(max(said.RetryAfterSeconds, 0), maxRetryAfter)) * time.Second, Unavailable: said.Unavailable}
+	return &RefusedError{Code: code, Message: said.Message, RetryAfter: time.Duration(min(max(said.RetryAfterSeconds, 0), maxRetryAfter)) * time.Second, Unavailable: said.Unavailable, Refused: said.Refused}
 }
 
 // maxRetryAfter bounds what a worker says, in seconds.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/latchkey/latchkey/cmd/latchkey/view"
 	"github.com/latchkey/latchkey/cmd/latchkey/worker"
+	"github.com/latchkey/latchkey/events"
 	"github.com/latchkey/latchkey/handlers"
 	"github.com/latchkey/latchkey/store"
 )
@@ -44,7 +45,7 @@ func (a *app) showGrant() *cobra.Command {
 				{"id", v.ID}, {"user", v.User}, {"broker", v.Broker}, {"state", string(v.State)}, {"reason", cmp.Or(string(v.Reason), "-")},
 				{"version", strconv.FormatInt(v.Version, 10)}, {"connected at", stamp(&v.ConnectedAt)},
 				{"access token ends", lifeText(v.Access)}, {"refresh token ends", lifeText(v.Refresh)}, {"due", dueText(v.Due)},
-				{"tries", strconv.Itoa(v.Tries)}, {"outcome unknown since", stamp(v.UnknownSince)}, {"lease", leaseText(v.Lease)}, {"removal at Mesh", removalText(v.Removal)},
+				{"tries", strconv.Itoa(v.Tries)}, {"refreshes fail", failingText(v.Failing)}, {"reported as refused", refusedText(v.Refused)}, {"outcome unknown since", stamp(v.UnknownSince)}, {"lease", leaseText(v.Lease)}, {"removal at Mesh", removalText(v.Removal)},
 			}
 			for _, account := range v.Accounts {
 				rows = append(rows, []string{"account", fmt.Sprintf("%s (%s), ends %s", account.ID, account.Name, stamp(account.ExpiresAt))})
@@ -66,6 +67,23 @@ func lifeText(l *view.Life) string {
 		return stamp(l.ExpiresAt) + " (assumed)"
 	}
 	return stamp(l.ExpiresAt)
+}
+
+func failingText(f *events.RefreshFailing) string {
+	switch {
+	case f == nil:
+		return "-"
+	case f.Since == nil:
+		return f.Reason
+	}
+	return f.Reason + " since " + stamp(f.Since)
+}
+
+func refusedText(r *view.Refused) string {
+	if r == nil {
+		return "-"
+	}
+	return fmt.Sprintf("version %d at %s", r.Version, stamp(&r.At))
 }
 
 func dueText(d *view.Due) string {

@@ -138,7 +138,9 @@ func (a *app) refreshGrant() *cobra.Command {
 		Short: "Have a grant refreshed before it is due",
 		Long: `Has a running worker refresh a grant now, by bringing its schedule forward, and
 waits for what comes of it. The worker goes by its limits and by the lease as
-ever: a refresh that is under way is left alone, and no token is spent twice.`,
+ever: a refresh that is under way is left alone, and no token is spent twice.
+A grant for which nothing is due, since no end of its tokens is known, is
+refreshed too.`,
 		Example: `  latchkey grants refresh mzxw6ytboi4tcmrtgq2tmnzyheydcmrt`,
 		Args:    cobra.ExactArgs(1),
 	}

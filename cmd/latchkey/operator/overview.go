@@ -153,14 +153,15 @@ type queue struct {
 
 // own is what only this worker knows.
 type own struct {
-	PausedUntil *time.Time  `json:"pausedUntil,omitempty"`
-	Running     int         `json:"running"`
-	Waiting     int         `json:"waiting"`
-	Rate        float64     `json:"rate"`
-	FullRate    float64     `json:"fullRate"`
-	Brokers     []ownBroker `json:"brokers"`
-	Lateness    Lateness    `json:"lateness"`
-	Work        Work        `json:"work"`
+	PausedUntil *time.Time   `json:"pausedUntil,omitempty"`
+	Running     int          `json:"running"`
+	Waiting     int          `json:"waiting"`
+	Rate        float64      `json:"rate"`
+	FullRate    float64      `json:"fullRate"`
+	Brokers     []ownBroker  `json:"brokers"`
+	Refused     []ownReports `json:"refused"`
+	Lateness    Lateness     `json:"lateness"`
+	Work        Work         `json:"work"`
 }
 
 type ownBroker struct {
@@ -172,11 +173,18 @@ type ownBroker struct {
 	FullRate float64 `json:"fullRate"`
 }
 
+// ownReports counts reports of access tokens that were refused where they were used.
+type ownReports struct {
+	Broker    string `json:"broker"`
+	Reports   int    `json:"reports"`
+	Refreshed int    `json:"refreshed"`
+}
+
 func (p *Page) own() own {
 	s := p.Refresher.Status()
 	o := own{
 		Running: s.Running, Waiting: s.Waiting, Rate: s.Rate, FullRate: s.FullRate,
-		Brokers: []ownBroker{}, Lateness: p.history.lateness(), Work: p.history.work(),
+		Brokers: []ownBroker{}, Refused: []ownReports{}, Lateness: p.history.lateness(), Work: p.history.work(),
 	}
 	if !s.PausedUntil.IsZero() {
 		o.PausedUntil = &s.PausedUntil
@@ -185,6 +193,10 @@ func (p *Page) own() own {
 	slices.SortStableFunc(s.Brokers, func(a, b refresher.BrokerStatus) int { return cmp.Compare(trouble(b), trouble(a)) })
 	for _, b := range s.Brokers[:min(maxBrokers, len(s.Brokers))] {
 		o.Brokers = append(o.Brokers, ownBroker(b))
+	}
+	slices.SortStableFunc(s.Refused, func(a, b refresher.BrokerReports) int { return cmp.Compare(b.Reports, a.Reports) })
+	for _, b := range s.Refused[:min(maxBrokers, len(s.Refused))] {
+		o.Refused = append(o.Refused, ownReports(b))
 	}
 	return o
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/refresher"
 	"github.com/latchkey/latchkey/store"
 )
 
@@ -28,6 +29,10 @@ type Grant struct {
 	Due         *Due      `json:"due,omitempty"`
 	// Tries counts failed refreshes since the last that succeeded.
 	Tries int `json:"tries"`
+	// Failing tells of these failures.
+	Failing *events.RefreshFailing `json:"refreshFailing,omitempty"`
+	// Refused is the last report of a refused access token that has counted.
+	Refused *Refused `json:"refused,omitempty"`
 	// UnknownSince is since when the outcome of a refresh is unknown.
 	UnknownSince *time.Time `json:"unknownSince,omitempty"`
 	Lease        *Lease     `json:"lease,omitempty"`
@@ -63,6 +68,13 @@ type Due struct {
 	Action store.Action `json:"action"`
 }
 
+// Refused is a caller's report that the access tokens of a version were refused
+// where they were used.
+type Refused struct {
+	Version int64     `json:"version"`
+	At      time.Time `json:"at"`
+}
+
 // Lease is who refreshes a grant.
 type Lease struct {
 	Owner string    `json:"owner"`
@@ -81,6 +93,10 @@ func OfGrant(g *store.Grant) Grant {
 	}
 	if r := g.Removal; r != nil {
 		v.Removal = &Removal{Since: r.Since, Due: r.Due, Tries: r.Tries}
+	}
+	v.Failing = refresher.RefreshFailing(g)
+	if g.Refused != nil {
+		v.Refused = &Refused{Version: g.Refused.Version, At: g.Refused.At}
 	}
 	if g.Lease != nil {
 		v.Lease = &Lease{Owner: g.Lease.Owner, Until: g.Lease.Until}

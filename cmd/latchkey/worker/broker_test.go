@@ -191,7 +191,7 @@ func TestAGrantOfAnEarlierReleaseIsTheSameHoweverConnectsWriteTheBroker(t *testi
 					h, user := h.in(t), t.Name()
 					c := h.issue(stored, "a"+user)
 					former := h.former(user, c, stored, at, false)
-					refreshed := h.get(events.TokenRequest{UserID: user, MinTTLSeconds: seconds(2 * life)}).AccessTokens[0].AccessToken
+					refreshed := h.get(h.refusing(events.TokenRequest{UserID: user})).AccessTokens[0].AccessToken
 					h.publishConnected(user, inCase(c, stored, comes), again)
 					require.Equal(t, former.ID, h.settled(user, 1)[0].ID)
 					require.Empty(t, h.eventsOf(events.TokenStored, user))

@@ -83,7 +83,7 @@ func TestSecretsAreNowhereInTheClear(t *testing.T) {
 			refusals.Write(body)
 		}
 	}
-	refresh := func(user string) { ask(events.TokenRequest{UserID: user, MinTTLSeconds: seconds(2 * life)}) }
+	refresh := func(user string) { ask(h.refusing(events.TokenRequest{UserID: user})) }
 
 	// A life in which everything happens.
 	note(h.connectAged("user-to-find", due, spec("b1"), "a", meshsim.HTTPStatus(503), meshsim.Garbage(), meshsim.MappedEnvelope("locked")))

@@ -33,7 +33,7 @@ func TestAccountsAreGroupedByRefreshToken(t *testing.T) {
 		require.Len(t, h.eventsOf("", user), want, user)
 	}
 	for _, user := range []string{"shared", "separate"} {
-		require.Len(t, h.get(events.TokenRequest{UserID: user, MinTTLSeconds: seconds(2 * life)}).AccessTokens, 3)
+		require.Len(t, h.get(h.refusing(events.TokenRequest{UserID: user})).AccessTokens, 3)
 	}
 	require.Len(t, h.requests("a"), 1)
 	require.Len(t, h.requests("d"), 1)
@@ -131,7 +131,7 @@ func TestUnknownFieldsAndBrokersAreTaken(t *testing.T) {
 	require.True(t, json.Valid([]byte(payload)))
 	h.publish(h.subjects.Connected(), fmt.Sprintf(`{"userId":"u","payload":%s,"tenant":"t","tags":[]}`, payload))
 	require.Equal(t, "brand-new_broker.2031", h.event(events.TokenStored, "u").Data.BrokerType)
-	h.get(events.TokenRequest{UserID: "u", MinTTLSeconds: seconds(2 * life)})
+	h.get(h.refusing(events.TokenRequest{UserID: "u"}))
 	require.Len(t, h.requests("a"), 1)
 }
 
@@ -153,7 +153,7 @@ func TestLogosAreNotStored(t *testing.T) {
 	require.Greater(t, len(logo), 40000)
 	h.publishConnected("u", c, time.Time{})
 	h.event(events.TokenStored, "u")
-	h.get(events.TokenRequest{UserID: "u", MinTTLSeconds: seconds(2 * life)})
+	h.get(h.refusing(events.TokenRequest{UserID: "u"}))
 	w.stop()
 	h.stack.Stop()
 	files := h.files("mongodb")

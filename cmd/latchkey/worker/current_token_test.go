@@ -110,6 +110,31 @@ func TestTooLittleLifeIsRefreshedFirst(t *testing.T) {
 	require.Len(t, h.requests("a"), 1)
 }
 
+func TestATokenThatWasRefusedIsReported(t *testing.T) {
+	t.Parallel()
+	h := start(t, nil)
+	w := h.worker("LATCHKEY_TOKENS_REFUSED_PAUSE=1h")
+	h.connectAged("u", fresh, spec("coinbase"), "a")
+	h.event(events.TokenStored, "u")
+	first := h.get(events.TokenRequest{UserID: "u"})
+	report := fmt.Sprintf(`{"userId":"u","refused":[{"grantId":%q,"version":%d},{"grantId":"another","version":1}]}`, first.Expiries[0].GrantID, first.Expiries[0].Version)
+	var outcomes []string
+	for range 2 {
+		msg, err := h.nc.Request(h.subjects.TokenGet("u"), []byte(report), patience)
+		require.NoError(t, err)
+		reply, err := events.DecodeTokenReply(msg.Data)
+		require.NoError(t, err)
+		require.EqualValues(t, 2, reply.Expiries[0].Version)
+		require.NotEqual(t, first.AccessTokens[0].AccessToken.Reveal(), reply.AccessTokens[0].AccessToken.Reveal())
+		outcomes = append(outcomes, reply.Refused[0].Outcome, reply.Refused[1].Outcome)
+	}
+	require.Equal(t, []string{events.RefusedRefreshed, events.RefusedUnknown, events.RefusedReplaced, events.RefusedUnknown}, outcomes)
+	require.Equal(t, events.RefusedTooSoon, h.get(h.refusing(events.TokenRequest{UserID: "u"})).Refused[0].Outcome)
+	require.Len(t, h.requests("a"), 1)
+	require.Equal(t, 3.0, w.counter("latchkey_access_tokens_refused_total", "broker", "coinbase"))
+	require.Equal(t, 2.0, w.counter("latchkey_access_tokens_refused_total", "broker", "none"))
+}
+
 func TestManyCallersCostOneRefresh(t *testing.T) {
 	t.Parallel()
 	h := start(t, nil)

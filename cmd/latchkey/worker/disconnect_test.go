@@ -73,7 +73,7 @@ func TestDisconnectOfOneAccountLeavesTheOthersOfItsGrant(t *testing.T) {
 	trimmed := h.nth(events.TokenStored, "u", 2)
 	require.Equal(t, stored.Data.GrantID, trimmed.Data.GrantID)
 	require.Equal(t, []events.Account{{AccountID: "b", AccountName: "Account b"}}, trimmed.Data.Accounts)
-	reply := h.get(events.TokenRequest{UserID: "u", MinTTLSeconds: seconds(2 * life)})
+	reply := h.get(h.refusing(events.TokenRequest{UserID: "u"}))
 	require.Len(t, reply.AccessTokens, 1)
 	require.Equal(t, "b", reply.AccessTokens[0].AccountID)
 	require.Len(t, h.event(events.TokenRefreshed, "u").Data.Accounts, 1, "the refresh does not bring it back")
@@ -166,6 +166,6 @@ func TestConnectAfterDisconnectStartsAnew(t *testing.T) {
 	c := h.connectAged("u", -time.Second, spec("coinbase"), "a")
 	h.nth(events.TokenStored, "u", 2)
 	require.Equal(t, c.Accounts[0].AccessToken.Reveal(), h.get(events.TokenRequest{UserID: "u"}).AccessTokens[0].AccessToken.Reveal())
-	h.get(events.TokenRequest{UserID: "u", MinTTLSeconds: seconds(2 * life)})
+	h.get(h.refusing(events.TokenRequest{UserID: "u"}))
 	h.event(events.TokenRefreshed, "u")
 }

@@ -48,7 +48,7 @@ func TestUsersErase(t *testing.T) {
 		h.connectAged(user, fresh, spec("coinbase"), user)
 		grant[user] = h.event(events.TokenStored, user).Data.GrantID
 		blob(user)
-		h.get(events.TokenRequest{UserID: user, MinTTLSeconds: seconds(2 * life)})
+		h.get(h.refusing(events.TokenRequest{UserID: user}))
 		h.event(events.TokenRefreshed, user)
 		blob(user)
 		big := h.issueSpec(meshsim.ConnectSpec{BrokerType: "kraken", LogoBytes: 8 << 10}, "k-"+user)

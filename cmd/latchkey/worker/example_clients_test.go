@@ -141,7 +141,7 @@ func TestExamplePrograms(t *testing.T) {
 		status, _ = h.call("POST", backend+"/connected", "gone", dead.Payload.Reveal())
 		require.Equal(t, http.StatusNoContent, status)
 		h.event(events.TokenStored, "gone")
-		h.ask(events.TokenRequest{UserID: "gone", MinTTLSeconds: seconds(2 * life)}) // it is refused
+		h.ask(h.refusing(events.TokenRequest{UserID: "gone"})) // it is refused
 		expired := h.event(events.TokenExpired, "gone")
 		require.Equal(t, expired.ID, p.says(`event (\S+): user gone has to connect kraken again: rejected`))
 		status, answer = h.call("GET", backend+"/access-tokens", "gone", "")

@@ -204,6 +204,7 @@ func (h *harness) settings(more ...string) []string {
 		"LATCHKEY_RECONCILE_INTERVAL=1s",
 		"LATCHKEY_RECONCILE_SLACK=1s",
 		"LATCHKEY_TOKENS_MIN_TTL=1s",
+		"LATCHKEY_TOKENS_REFUSED_PAUSE=1ms",
 	}, more...)
 }
 
@@ -331,6 +332,18 @@ func (h *harness) get(r events.TokenRequest) events.TokenReply {
 	reply, code, body := h.ask(r)
 	require.Empty(h.t, code, string(body))
 	return reply
+}
+
+// refusing has a request report the tokens of all grants that it asks for, as they
+// now are, as refused: they are refreshed for it.
+func (h *harness) refusing(r events.TokenRequest) events.TokenRequest {
+	h.t.Helper()
+	for _, g := range h.grants(r.UserID) {
+		if r.AccountID == "" || g.Account(r.AccountID) != nil {
+			r.Refused = append(r.Refused, events.RefusedToken{GrantID: g.ID, Version: g.Version})
+		}
+	}
+	return r
 }
 
 // given asks until tokens are given: "busy" means to ask again.

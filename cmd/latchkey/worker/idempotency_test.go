@@ -26,7 +26,7 @@ func TestDuplicatesChangeNothing(t *testing.T) {
 	}
 	h.handled()
 	stored := h.event(events.TokenStored, "u")
-	h.get(events.TokenRequest{UserID: "u", MinTTLSeconds: seconds(2 * life)})
+	h.get(h.refusing(events.TokenRequest{UserID: "u"}))
 	for range 5 {
 		h.publishConnected("u", c, at) // after the refresh: its tokens are spent
 	}
@@ -38,7 +38,7 @@ func TestDuplicatesChangeNothing(t *testing.T) {
 	require.EqualValues(t, 2, grants[0].Version)
 	token := h.get(events.TokenRequest{UserID: "u"}).AccessTokens[0].AccessToken
 	require.NotEqual(t, c.Accounts[0].AccessToken.Reveal(), token.Reveal())
-	h.get(events.TokenRequest{UserID: "u", MinTTLSeconds: seconds(2 * life)})
+	h.get(h.refusing(events.TokenRequest{UserID: "u"}))
 	require.Empty(t, h.stack.Mesh.Ledger().ReplacedPresented())
 }
 
@@ -99,7 +99,7 @@ func TestEachAccountStandsInOneGrant(t *testing.T) {
 	require.Equal(t, map[string]string{"a": a.Accounts[0].AccessToken.Reveal(), "b": both.Accounts[1].AccessToken.Reveal()}, held())
 	require.Len(t, h.grants("u"), 2)
 	// The refresh of the trimmed grant answers both accounts at the institution.
-	h.get(events.TokenRequest{UserID: "u", AccountID: "b", MinTTLSeconds: seconds(2 * life)})
+	h.get(h.refusing(events.TokenRequest{UserID: "u", AccountID: "b"}))
 	require.Equal(t, a.Accounts[0].AccessToken.Reveal(), held()["a"])
 
 	b := h.issue("coinbase", "b")

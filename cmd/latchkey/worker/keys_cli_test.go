@@ -182,7 +182,7 @@ func TestKeysAreRotatedWhileWorkersRefresh(t *testing.T) {
 			return valid
 		}, "no valid token is given")
 	}
-	h.given(events.TokenRequest{UserID: "leased", MinTTLSeconds: seconds(2 * life)})
+	h.given(h.refusing(events.TokenRequest{UserID: "leased"}))
 	require.NoError(t, h.stack.Mesh.Settle(h.ctx))
 	require.Empty(t, h.stack.Mesh.Ledger().DoubleSpends())
 	require.Empty(t, h.stack.Mesh.Ledger().ReplacedPresented())

@@ -75,7 +75,7 @@ func TestUnusualAnswersAreTaken(t *testing.T) {
 			h.connectAged(name, due, spec("coinbase"), name, action)
 			h.event(events.TokenRefreshed, name)
 			// The refresh token that is now held is the one that is expected.
-			h.get(events.TokenRequest{UserID: name, MinTTLSeconds: new(int64(2 * life / time.Second))})
+			h.get(h.refusing(events.TokenRequest{UserID: name}))
 			requests := h.requests(name)
 			require.Len(t, requests, 2)
 			require.True(t, requests[1].Issued)
@@ -171,7 +171,7 @@ func TestBadRequestIsCuredByTheAccessToken(t *testing.T) {
 	require.Len(t, h.requests("unlisted"), 2)
 	h.event(events.TokenRefreshed, "listed")
 	require.Len(t, h.requests("listed"), 1, "the list says what it needs")
-	h.get(events.TokenRequest{UserID: "unlisted", MinTTLSeconds: new(int64(2 * life / time.Second))})
+	h.get(h.refusing(events.TokenRequest{UserID: "unlisted"}))
 	require.Len(t, h.requests("unlisted"), 3, "what it needs is remembered")
 }
 
@@ -255,7 +255,7 @@ func TestRefreshTokenIsRenewedBeforeItsEnd(t *testing.T) {
 
 	h.connectAged("not yet", fresh, spec("on request"), "not yet")
 	h.event(events.TokenStored, "not yet")
-	h.get(events.TokenRequest{UserID: "not yet", MinTTLSeconds: new(int64(200 * life / time.Second))})
+	h.get(h.refusing(events.TokenRequest{UserID: "not yet"}))
 	require.Len(t, h.requests("not yet"), 1)
 	require.Len(t, h.chain("not yet").Refresh, 1, "its refresh token has long to live")
 }

@@ -82,7 +82,7 @@ func TestStopDuringASlowAnswerKeepsIt(t *testing.T) {
 	h.worker()
 	token := h.get(events.TokenRequest{UserID: "u"}).AccessTokens[0].AccessToken
 	require.Equal(t, meshsim.FingerprintOf(token), h.chain("a").Access[1].Fingerprint)
-	h.get(events.TokenRequest{UserID: "u", MinTTLSeconds: seconds(2 * life)})
+	h.get(h.refusing(events.TokenRequest{UserID: "u"}))
 	require.Empty(t, h.stack.Mesh.Ledger().ReplacedPresented())
 	require.True(t, h.chain("a").Alive())
 }

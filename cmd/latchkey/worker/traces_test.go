@@ -116,7 +116,7 @@ func TestTracesFollowAGrant(t *testing.T) {
 	w = h.worker(tracing...)
 	refreshes := h.traceOf(events.TokenRefreshed, "alice", 1)
 	// A caller wants a token with more life than is left.
-	body, err := json.Marshal(events.TokenRequest{UserID: "bob", MinTTLSeconds: seconds(2 * life)})
+	body, err := json.Marshal(h.refusing(events.TokenRequest{UserID: "bob"}))
 	require.NoError(t, err)
 	reply, err := h.nc.RequestMsg(&nats.Msg{Subject: h.subjects.TokenGet("bob"), Header: parent(callerTrace, callerSpan, "01"), Data: body}, patience)
 	require.NoError(t, err)
@@ -165,7 +165,7 @@ func TestWithoutTracingAContextIsPassedOn(t *testing.T) {
 	h.worker()
 	h.publishTraced("alice", h.issue("coinbase", "a"), fresh, parent(publisherTrace, publisherSpan, "01"))
 	require.Equal(t, publisherTrace, h.traceOf(events.TokenStored, "alice", 1))
-	h.get(events.TokenRequest{UserID: "alice", MinTTLSeconds: seconds(2 * life)})
+	h.get(h.refusing(events.TokenRequest{UserID: "alice"}))
 	require.Empty(t, h.traceOf(events.TokenRefreshed, "alice", 1), "nobody's trace")
 }
 

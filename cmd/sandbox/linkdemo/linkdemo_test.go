@@ -176,15 +176,26 @@ func TestInABrowser(t *testing.T) {
 	require.Positive(t, seen.mustNotBeInFiles(t, b.profile), "no profile was written")
 }
 
-// renew has the tokens of a user at a broker refreshed.
+// renew has the tokens of a user at a broker refreshed, as if they had been refused.
 func renew(t *testing.T, nc *nats.Conn, user, broker string) {
 	t.Helper()
-	longer := int64((2 * meshsim.DefaultAccessLifetime).Seconds()) // than any token lives
-	body, err := json.Marshal(events.TokenRequest{UserID: user, BrokerType: broker, MinTTLSeconds: &longer})
-	require.NoError(t, err)
-	msg, err := nc.Request(events.Subjects{}.TokenGet(user), body, patience)
-	require.NoError(t, err)
-	require.Empty(t, msg.Header.Get("Nats-Service-Error"))
+	ask := func(in events.TokenRequest) events.TokenReply {
+		body, err := json.Marshal(in)
+		require.NoError(t, err)
+		msg, err := nc.Request(events.Subjects{}.TokenGet(user), body, patience)
+		require.NoError(t, err)
+		require.Empty(t, msg.Header.Get("Nats-Service-Error"))
+		reply, err := events.DecodeTokenReply(msg.Data)
+		require.NoError(t, err)
+		return reply
+	}
+	in := events.TokenRequest{UserID: user, BrokerType: broker}
+	for _, e := range ask(in).Expiries {
+		in.Refused = append(in.Refused, e.Refused())
+	}
+	for _, result := range ask(in).Refused {
+		require.Equal(t, events.RefusedRefreshed, result.Outcome)
+	}
 }
 
 func types(list []message) []string {

@@ -78,6 +78,8 @@ function render(g, history) {
       ["Refresh token ends", end(g.refreshToken)],
       ["Next action", g.due ? el("span", {}, `${g.due.action}, `, time(g.due.at), g.due.scheduled ? "" : ", not in the schedule yet") : "none"],
       ["Failed tries in a row", `${g.tries}${g.waits ? `, put off ${g.waits} times` : ""}`],
+      ...(g.refreshFailing ? [["Refreshes fail", el("span", {}, g.refreshFailing.reason, ...(g.refreshFailing.since ? [", since ", time(g.refreshFailing.since)] : []))]] : []),
+      ...(g.refused ? [["Reported as refused", el("span", {}, `version ${g.refused.version}, `, time(g.refused.at))]] : []),
       ...(g.unknownSince ? [["Outcome unknown since", time(g.unknownSince)]] : []),
       ...(g.lease ? [["Lease", el("span", {}, `${g.lease.owner} until `, time(g.lease.until))]] : []),
     ]),

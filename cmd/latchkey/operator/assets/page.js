@@ -165,6 +165,10 @@ function own({ workerId, readiness, own }) {
     ? table("Limits and breakers by broker", [{ title: "Broker" }, { title: "Breaker" }, { title: "Running", number: true }, { title: "Waiting", number: true }, { title: "Rate" }],
       own.brokers.map((b) => [b.broker, el("span", { className: b.breaker === "closed" ? "good" : "bad" }, b.breaker), number(b.running), number(b.waiting), rate(b)]))
     : el("p", { className: "note" }, "It has refreshed at no broker yet."));
+  show($("refused"), own.refused?.length
+    ? table("Access tokens that callers reported as refused, by broker", [{ title: "Broker" }, { title: "Reports", number: true }, { title: "Refreshed for one", number: true }],
+      own.refused.map((b) => [b.broker, number(b.reports), number(b.refreshed)]))
+    : el("p", { className: "note" }, "No caller has reported a refused token to it."));
 }
 
 const rate = (r) => (r.rate < r.fullRate ? `${number(r.rate)} of ${number(r.fullRate)} a second` : `${number(r.fullRate)} a second`);

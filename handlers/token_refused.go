@@ -1,0 +1,107 @@
+package handlers
+
+import (
+	"math"
+	"slices"
+	"time"
+
+	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/refresher"
+	"github.com/latchkey/latchkey/store"
+)
+
+// A report that a token was refused where it was used has its grant refreshed, if
+// the grant still has that version. How often follows from the stored grant alone:
+// the version of the report, the lease, and when the last report counted.
+
+// report is a token that a request names as refused.
+type report struct {
+	events.RefusedToken
+	// grant is as it was found; nil: the user has no such grant, or it never had
+	// that version.
+	grant *store.Grant
+}
+
+// current reports whether the grant still has what was refused.
+func (r report) current() bool { return r.grant != nil && r.grant.Version == r.Version }
+
+// reportsOf finds the grants that a request names, among all of its user's.
+func reportsOf(in events.TokenRequest, all []*store.Grant) (reports []report) {
+	for _, token := range in.Refused {
+		r := report{RefusedToken: token}
+		i := slices.IndexFunc(all, func(g *store.Grant) bool { return g.ID == token.GrantID })
+		if i >= 0 && all[i].State != store.Revoked && token.Version <= all[i].Version {
+			r.grant = all[i]
+		}
+		reports = append(reports, r)
+	}
+	return reports
+}
+
+// counts reports whether a report of a grant's present version has it refreshed now,
+// or waits for a refresh that is under way.
+func (t *TokenService) counts(g *store.Grant) bool {
+	now := t.now()
+	return g.State == store.Active && !refresher.RefreshTokenOver(g, now) && t.heldBack(g) == 0 &&
+		(g.Lease.Live(now) || t.refresher.NextReport(g) == 0)
+}
+
+// counting returns the ids of the grants whose present version is reported, as far as
+// that counts, and the wanted grants with those others behind them.
+func (t *TokenService) counting(reports []report, wanted []*store.Grant) (ids map[string]bool, grants []*store.Grant) {
+	grants = wanted
+	for _, r := range reports {
+		if !r.current() || !t.counts(r.grant) || ids[r.GrantID] {
+			continue
+		}
+		if ids == nil {
+			ids = map[string]bool{}
+		}
+		ids[r.GrantID] = true
+		if !slices.Contains(grants, r.grant) {
+			grants = append(grants, r.grant)
+		}
+	}
+	return ids, grants
+}
+
+// results says what became of reports, by the grants as they now are, and counts it.
+func (t *TokenService) results(reports []report, now []*store.Grant) (results []events.RefusedResult) {
+	for _, r := range reports {
+		after := r.grant
+		if i := slices.IndexFunc(now, func(g *store.Grant) bool { return g.ID == r.GrantID }); after != nil && i >= 0 {
+			after = now[i]
+		}
+		result := events.RefusedResult{GrantID: r.GrantID, Version: r.Version}
+		var wait time.Duration
+		result.Outcome, wait = t.outcome(r, after)
+		if wait > 0 {
+			result.RetryAfterSeconds = int64(math.Ceil(wait.Seconds()))
+		}
+		t.refresher.CountReport(r.grant, result.Outcome)
+		results = append(results, result)
+	}
+	return results
+}
+
+// outcome says what became of a report, and for how long it is of no use to send it
+// again.
+func (t *TokenService) outcome(r report, after *store.Grant) (string, time.Duration) {
+	switch {
+	case r.grant == nil:
+		return events.RefusedUnknown, 0
+	case !r.current():
+		return events.RefusedReplaced, 0
+	case after.Version > r.Version:
+		return events.RefusedRefreshed, 0
+	case after.State != store.Active || refresher.RefreshTokenOver(after, t.now()):
+		return events.RefusedNotRefreshable, 0
+	}
+	if held := t.heldBack(after); held > 0 {
+		return events.RefusedBusy, held
+	}
+	if pause := t.refresher.NextReport(after); pause > 0 && !after.Lease.Live(t.now()) {
+		return events.RefusedTooSoon, pause
+	}
+	return events.RefusedBusy, soon * time.Second
+}

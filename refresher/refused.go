@@ -1,0 +1,63 @@
+package refresher
+
+import (
+	"context"
+	"time"
+
+	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/store"
+)
+
+// Refused refreshes a grant as Now does, since its access tokens of this version were
+// refused where they were used. Of all reports of a grant, on any worker, one counts
+// in the length of the pause: the error of any other wraps store.ErrStale. (So a
+// caller to whom every token looks refused can't spend refreshes.)
+func (r *Refresher) Refused(ctx context.Context, g *store.Grant) (*store.Grant, error) {
+	return r.onDemand(ctx, g, demand{refused: &store.Refused{Version: g.Version, At: store.Milli(r.now())}})
+}
+
+// NextReport is how long no report of a grant counts yet; 0: one does.
+func (r *Refresher) NextReport(g *store.Grant) time.Duration {
+	if g.Refused == nil {
+		return 0
+	}
+	return max(g.Refused.At.Add(r.refusedPause).Sub(r.now()), 0)
+}
+
+// CountReport counts a report of a refused access token by what came of it, one of
+// the outcomes of package events. g is nil where the user has no such grant.
+func (r *Refresher) CountReport(g *store.Grant, outcome string) {
+	broker := noBroker
+	if g != nil {
+		broker = r.metrics.broker(g.BrokerType)
+	}
+	r.metrics.report(broker, outcome)
+}
+
+// noBroker labels reports of grants that a user does not have.
+const noBroker = "none"
+
+// failing notes a failure in the series that it belongs to.
+func failing(g *store.Grant, f *Failure, now time.Time) {
+	if g.Failing == nil {
+		g.Failing = &store.Failing{Since: now}
+	}
+	g.Failing.Why = string(f.Class)
+}
+
+// RefreshFailing is what a reply says about a grant whose refreshes fail; nil: they
+// don't, as far as the stored grant tells.
+func RefreshFailing(g *store.Grant) *events.RefreshFailing {
+	if g.Failing == nil && g.State == store.Active && g.Tries == 0 && g.Waits == 0 {
+		return nil
+	}
+	out := &events.RefreshFailing{Reason: string(Transient)} // an earlier release only counted
+	if g.Failing != nil {
+		since := g.Failing.Since
+		out.Since, out.Reason = &since, g.Failing.Why
+	}
+	if g.State != store.Active && g.Reason != "" { // that tells more
+		out.Reason = string(g.Reason)
+	}
+	return out
+}
