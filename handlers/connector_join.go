@@ -21,6 +21,9 @@ func (c *Connector) joined(g *store.Grant, tokens *store.TokenSet, in *store.Gra
 	newer := in.ConnectedAt.After(g.ConnectedAt)
 	if newer && !spent {
 		next.ConnectedAt = in.ConnectedAt
+		if in.BrokerType != g.BrokerType { // Mesh is asked in the way in which it writes it now
+			next.BrokerType, told = in.BrokerType, true
+		}
 		if in.BrokerName != "" && in.BrokerName != g.BrokerName {
 			next.BrokerName, told = in.BrokerName, true
 		}

@@ -124,7 +124,7 @@ func TestTheAuditLogTellsTheLifeOfTokens(t *testing.T) {
 	handed := o.audited("--user", "bob", "--action", "handed_out")
 	require.Len(t, handed, 1)
 	require.Contains(t, shortly(handed)[0], "kraken v2 s2")
-	require.Contains(t, shortly(handed)[0], "old v1 x expired")
+	require.Contains(t, shortly(handed)[0], "old v2 x expired") // with its interim access token
 	require.Equal(t, &audit.Caller{Inbox: "_INBOX"}, handed[0].Caller)
 	require.Equal(t, h.grants("bob")[0].UserID, handed[0].User)
 	require.NotEmpty(t, handed[0].Grants[0].ID)
