@@ -33,6 +33,9 @@ const (
 	ReasonBadRequest Reason = "bad_request"
 	// ReasonRefreshFailing: refreshes fail for now; they go on being tried.
 	ReasonRefreshFailing Reason = "refresh_failing"
+	// ReasonNotCovered: refreshes succeed and bring nothing for these accounts of the
+	// grant. The others go on.
+	ReasonNotCovered Reason = "not_covered"
 	// ReasonOutcomeLost: the answer of an earlier refresh was lost, and with it
 	// the refresh token that replaced ours.
 	ReasonOutcomeLost Reason = "outcome_lost"
@@ -60,12 +63,13 @@ const (
 
 // Lifecycle is the data of a token.* event. It never holds a token.
 type Lifecycle struct {
-	UserID     string    `json:"userId"`
-	GrantID    string    `json:"grantId"`
-	BrokerType string    `json:"brokerType"`
-	BrokerName string    `json:"brokerName,omitempty"`
-	Accounts   []Account `json:"accounts"`
-	// AccountsOmitted is how many more accounts the grant has than a message holds.
+	UserID     string `json:"userId"`
+	GrantID    string `json:"grantId"`
+	BrokerType string `json:"brokerType"`
+	BrokerName string `json:"brokerName,omitempty"`
+	// Accounts are those of the grant that the event is true of.
+	Accounts []Account `json:"accounts"`
+	// AccountsOmitted is how many more there are than a message holds.
 	AccountsOmitted int `json:"accountsOmitted,omitempty"`
 	// Version is that of the grant's token set; it grows by one with each.
 	Version int64 `json:"version"`

@@ -230,7 +230,7 @@ func lost(g *store.Grant, known []*store.Grant, revoked map[string]time.Time) []
 		at, ok := revoked[a.ID]
 		gone := ok && !g.Given(a.ID).After(at)
 		for _, other := range known {
-			gone = gone || other.ID != g.ID && events.SameBroker(other.BrokerType, g.BrokerType) && other.State != store.Revoked &&
+			gone = gone || a.ID != "" && other.ID != g.ID && events.SameBroker(other.BrokerType, g.BrokerType) && other.State != store.Revoked &&
 				other.Account(a.ID) != nil && newerFor(a.ID, other, g)
 		}
 		if gone {

@@ -285,11 +285,18 @@ func matching(g *store.Grant, in events.TokenRequest, all []*store.Grant) []stor
 	}
 	accounts := g.Accounts
 	if len(accounts) == 0 && in.AccountID == "" {
-		return []store.Account{{}} // accounts not known yet
+		unknown := store.Account{}
+		if g.Access != nil {
+			unknown.ExpiresAt = g.Access.ExpiresAt
+		}
+		return []store.Account{unknown} // not known yet
 	}
 	passed := func(a store.Account) bool {
 		if in.AccountID != "" && in.AccountID != a.ID {
 			return true
+		}
+		if a.ID == "" { // see Grant.Heal
+			return len(accounts) > 1
 		}
 		return slices.ContainsFunc(all, func(other *store.Grant) bool {
 			return other.ID != g.ID && other.State != store.Revoked && events.SameBroker(other.BrokerType, g.BrokerType) &&
@@ -327,10 +334,17 @@ func (t *TokenService) reply(ctx context.Context, in events.TokenRequest, grants
 			continue
 		}
 		t.used(g)
+		if g.Account("") != nil {
+			g = g.Clone()
+			g.Heal(&tokens)
+			accounts = matching(g, in, grants)
+		}
 		for _, a := range accounts {
-			token := tokens.Account(a.ID)
-			if token == nil || a.ExpiresAt != nil && !t.now().Before(*a.ExpiresAt) {
-				withheld(events.CodeExpired, a)
+			token, life := tokens.Account(a.ID), g.AccessOf(a)
+			if token == nil || token.AccessToken.Empty() || t.over(life) {
+				u := t.uncovered(g, a.ID, life)
+				given(record, g, u.Code, a.ID)
+				out.Unavailable = append(out.Unavailable, u)
 				continue
 			}
 			given(record, g, "", a.ID)
@@ -390,6 +404,20 @@ func (t *TokenService) withheld(g *store.Grant, account, code string) events.Una
 	u := events.UnavailableAccount{AccountID: account, BrokerType: g.BrokerType, GrantID: g.ID, Code: code, Reason: g.Reason}
 	if code == events.CodeBusy {
 		u.RetryAfterSeconds = t.retryAfter(g)
+	}
+	return u
+}
+
+// uncovered is withheld for an account that refreshes of its grant do not cover:
+// nothing helps but a new connect, once it was asked for in vain.
+func (t *TokenService) uncovered(g *store.Grant, account string, life *store.Life) events.UnavailableAccount {
+	code := events.CodeExpired
+	if life != nil && life.ExpiresAt != nil && !life.Warned && refresher.NeedsCall(g, t.now()) {
+		code = events.CodeBusy
+	}
+	u := t.withheld(g, account, code)
+	if u.Reason == "" {
+		u.Reason = events.ReasonNotCovered
 	}
 	return u
 }

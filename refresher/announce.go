@@ -2,6 +2,7 @@ package refresher
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/latchkey/latchkey/events"
@@ -17,9 +18,25 @@ type Announcer struct {
 	NewID func() string
 }
 
-// Announce adds a lifecycle event about the grant as it now is.
+// Announce adds a lifecycle event about the grant as it now is. It names the
+// accounts that it is true of.
 func (a Announcer) Announce(g *store.Grant, kind string, reason events.Reason) error {
-	e := events.LifecycleEvent{ID: a.NewID(), Kind: kind, Time: store.Milli(a.Now()), Data: g.Lifecycle(reason)}
+	return a.announce(g, kind, g.LifecycleOf(concerned(g, kind, reason), reason))
+}
+
+// concerned returns the accounts that an event is true of. What is told of the
+// grant's newest access tokens is not true of accounts that have earlier ones.
+func concerned(g *store.Grant, kind string, reason events.Reason) []store.Account {
+	newest := kind == events.TokenRefreshed ||
+		kind == events.TokenExpiring && (reason == events.ReasonRefreshFailing || reason == events.ReasonNoRefreshToken)
+	if !newest || len(g.Earlier) == 0 {
+		return g.Accounts
+	}
+	return slices.DeleteFunc(slices.Clone(g.Accounts), func(account store.Account) bool { return !g.Newest(account) })
+}
+
+func (a Announcer) announce(g *store.Grant, kind string, about events.Lifecycle) error {
+	e := events.LifecycleEvent{ID: a.NewID(), Kind: kind, Time: store.Milli(a.Now()), Data: about}
 	out := a.outbox(g)
 	data, err := e.EncodeWithin(eventRoom(out))
 	if err != nil {

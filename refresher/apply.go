@@ -3,6 +3,7 @@ package refresher
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"go.uber.org/zap"
 
@@ -76,7 +77,7 @@ func (r *Refresher) apply(ctx context.Context, g *store.Grant, p pending, with s
 			epoch = 0 // of another grant
 		}
 		next := g.Clone()
-		tokens, err := r.settler.Answered(next, cloneTokens(current), p.answer, p.renewed, epoch, p.sent)
+		tokens, told, err := r.settler.answered(next, cloneTokens(current), p.answer.withoutEchoes(p.presented), p.renewed, epoch, p.sent)
 		if err != nil {
 			return nil, err
 		}
@@ -87,6 +88,7 @@ func (r *Refresher) apply(ctx context.Context, g *store.Grant, p pending, with s
 		err = r.store.Save(ctx, next)
 		if err == nil {
 			r.record(audit.Sealed, audit.OutcomeRefresh, next)
+			r.tellUnusual(ctx, next, told)
 			return next, nil
 		}
 		if !errors.Is(err, store.ErrConflict) {
@@ -122,7 +124,7 @@ func (r *Refresher) heir(ctx context.Context, p pending, key store.FingerprintKe
 }
 
 func cloneTokens(t store.TokenSet) store.TokenSet {
-	t.Accounts = append([]store.AccountToken(nil), t.Accounts...)
+	t.Accounts = slices.Clone(t.Accounts)
 	return t
 }
 
@@ -133,13 +135,26 @@ func (p pending) isIn(g *store.Grant, current secret.Text) bool {
 	}
 	// Another answer of the same lease there is none; but a connect may have taken
 	// the grant over since, or erased what was there.
-	return !p.rotated() && current.Equal(p.presented) || p.rotated() && current.Equal(p.answer.NewRefreshToken())
+	if current.Equal(p.presented) {
+		return !p.answer.rotates(g, p.presented)
+	}
+	return slices.ContainsFunc(p.replacements(), current.Equal)
 }
 
 // rotated reports whether the answer replaced the refresh token.
 func (p pending) rotated() bool {
-	refresh := p.answer.NewRefreshToken()
-	return !refresh.Empty() && !refresh.Equal(p.presented)
+	return len(p.replacements()) > 0
+}
+
+// replacements are the refresh tokens of the answer other than the one presented.
+func (p pending) replacements() (tokens []secret.Text) {
+	a := p.answer.withoutEchoes(p.presented)
+	for _, in := range append(a.Accounts, AnsweredAccount{RefreshToken: a.RefreshToken}) {
+		if !in.RefreshToken.Empty() {
+			tokens = append(tokens, in.RefreshToken)
+		}
+	}
+	return tokens
 }
 
 func (p pending) supersedes(g *store.Grant, current secret.Text, key store.FingerprintKey) bool {
@@ -159,10 +174,8 @@ func Supersedes(g *store.Grant, ours bool, current, presented secret.Text, a Ans
 	if g.State == store.Revoked {
 		return false
 	}
-	refresh := a.NewRefreshToken()
-	rotated := !refresh.Empty() && !refresh.Equal(presented)
 	if presented.Equal(current) {
-		return rotated || epoch > g.Applied
+		return epoch > g.Applied || a.rotates(g, presented)
 	}
 	return ours && epoch > g.Applied
 }

@@ -42,9 +42,35 @@ func (r *Reconciler) ending(ctx context.Context) error {
 	defer r.endingMu.Unlock()
 	w := r.Refresher
 	policy := w.settler.Policy
-	return r.through(ctx, &r.endingWalk, "ending", func(ctx context.Context, after store.Place) (store.Page, error) {
+	return errors.Join(r.through(ctx, &r.endingWalk, "ending", func(ctx context.Context, after store.Place) (store.Page, error) {
 		return w.store.Ending(ctx, w.now().Add(policy.ClockSkew+policy.Lead+2*r.look()), after, r.Config.Batch)
-	}, r.announce)
+	}, r.announce), r.through(ctx, &r.accountsWalk, "accounts", func(ctx context.Context, after store.Place) (store.Page, error) {
+		return w.store.AccountsDue(ctx, w.now(), after, r.Config.Batch)
+	}, r.accounts))
+}
+
+// accounts does what is due about single accounts of a grant.
+func (r *Reconciler) accounts(ctx context.Context, g *store.Grant) (done bool, err error) {
+	w := r.Refresher
+	next := g.Clone()
+	if g.State == store.Active || g.State == store.MustAct {
+		err = w.settler.TellAccounts(next, w.now())
+	} else {
+		next.AccountsDue = nil // all of the grant has ended
+	}
+	if err != nil {
+		return false, err
+	}
+	err = w.store.Save(ctx, next)
+	if errors.Is(err, store.ErrConflict) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	w.dispatcher.Send(ctx, next)
+	w.metrics.repaired.WithLabelValues("accounts").Inc()
+	return true, nil
 }
 
 // late reports whether a grant's access token ends before its next try can bring

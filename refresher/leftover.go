@@ -63,7 +63,7 @@ func (a Answer) all() (refresh, other []secret.Text) {
 func leftover(a Answer, set store.TokenSet) (refresh, other []secret.Text) {
 	used := map[secret.Text]bool{set.RefreshToken: true, set.Interim: true, set.TradeToken: true}
 	for _, account := range set.Accounts {
-		used[account.AccessToken], used[account.TokenID] = true, true
+		used[account.AccessToken], used[account.TokenID], used[account.RefreshToken] = true, true, true
 	}
 	unused := func(tokens []secret.Text) []secret.Text {
 		return slices.DeleteFunc(tokens, func(token secret.Text) bool { return used[token] })

@@ -260,13 +260,14 @@ func keptOf(m *refresher.Mesh, given written) (kept map[string]bool, left string
 func tokensOf(set store.TokenSet) []secret.Text {
 	all := append([]secret.Text{set.RefreshToken, set.Interim, set.TradeToken}, set.Spare...)
 	for _, account := range set.Accounts {
-		all = append(all, account.AccessToken, account.TokenID)
+		all = append(all, account.AccessToken, account.TokenID, account.RefreshToken)
 	}
 	return all
 }
 
 // TestNoTokenOfAnAnswerIsLostByARefresh: likewise, from the due message to the
-// database and the dead letters.
+// database and the dead letters, for grants with accounts that answers name, or do not,
+// and for those whose accounts are not known.
 func TestNoTokenOfAnAnswerIsLostByARefresh(t *testing.T) {
 	r := newRig(t)
 	server := newAnswering(t)
@@ -276,7 +277,15 @@ func TestNoTokenOfAnAnswerIsLostByARefresh(t *testing.T) {
 	generator := rapid.Custom(anyAnswer)
 	for n := range 40 {
 		// What one answer does to its broker, and to all, is no matter here.
-		g := r.connect(w, meshsim.ConnectSpec{BrokerType: fmt.Sprint("broker-", n)}, func(g *store.Grant) { g.UserID = fmt.Sprint("user-", n) })
+		g := r.connect(w, meshsim.ConnectSpec{BrokerType: fmt.Sprint("broker-", n)}, func(g *store.Grant) {
+			g.UserID = fmt.Sprint("user-", n)
+			for _, id := range [][]string{{}, {"one"}, {"one", "two"}}[n%3] {
+				g.Accounts = append(g.Accounts, store.Account{ID: id, ExpiresAt: g.Access.ExpiresAt})
+			}
+			if n%5 == 0 {
+				g.Accounts = nil
+			}
+		})
 		given := generator.Example(n)
 		if given.status == 401 || given.status == 403 || given.status == 429 {
 			given.status = 500

@@ -33,6 +33,7 @@ type metrics struct {
 	discarded    prometheus.Counter
 	leftover     *prometheus.CounterVec
 	contradicted *prometheus.CounterVec
+	unusual      *prometheus.CounterVec
 	breaker      *prometheus.GaugeVec
 	repaired     *prometheus.CounterVec
 	passes       *prometheus.CounterVec
@@ -71,6 +72,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		discarded:    counter("answers_discarded_total", "Answers of Mesh that were older than what was stored."),
 		leftover:     counters("answers_left_over_total", "Dead letters made of what answers of Mesh brought and could not be used, by broker type.", "broker"),
 		contradicted: counters("answers_contradictory_total", "Answers of Mesh with tokens whose statuses say that there are none, by broker type and the class that the statuses give.", "broker", "class"),
+		unusual:      counters("answers_unusual_total", "Answers of Mesh whose tokens could not simply be given to the accounts that they name, by kind.", "kind"),
 		breaker: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Namespace: "latchkey", Name: "broker_breaker_open", Help: "1 while refreshes at the broker are suspended after failures.",
 		}, []string{"broker"}),
@@ -93,11 +95,14 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	for _, reason := range removalReasons {
 		m.removals.WithLabelValues(string(reason))
 	}
+	for _, kind := range []string{unusualByPosition, unusualUnplaced, unusualNotCovered, unusualSplit} {
+		m.unusual.WithLabelValues(kind)
+	}
 	for _, outcome := range []string{passOK, passFailed} {
 		m.passes.WithLabelValues(outcome)
 	}
 	reg.MustRegister(m.refreshes, m.duration, m.lateness, m.ended, m.takenOver, m.rescued, m.recovered,
-		m.discarded, m.contradicted, m.leftover, m.breaker, m.repaired, m.passes, m.unopened, m.outdated, m.removals, m.refused)
+		m.discarded, m.contradicted, m.unusual, m.leftover, m.breaker, m.repaired, m.passes, m.unopened, m.outdated, m.removals, m.refused)
 	return m
 }
 

@@ -34,11 +34,15 @@ func NewPolicy(c config.Config) Policy {
 // is there before the present one is no longer handed out. Nil: any time will do,
 // since no end is known or there is no access token.
 func (p Policy) LastTry(g *store.Grant) *time.Time {
-	until := g.Access.ServedUntil(p.ClockSkew)
+	return p.lastTry(g.Access)
+}
+
+func (p Policy) lastTry(access *store.Life) *time.Time {
+	until := access.ServedUntil(p.ClockSkew)
 	if until == nil {
 		return nil
 	}
-	at := until.Add(-g.Access.Tenth(p.Lead))
+	at := until.Add(-access.Tenth(p.Lead))
 	return &at
 }
 
@@ -101,7 +105,13 @@ func (p Policy) refreshAt(g *store.Grant) *time.Time {
 	if g.Access == nil {
 		return &g.Refresh.Since // nothing to hand out yet: at once
 	}
-	return p.before(g, g.Access, p.margins(g).AccessToken, p.reserve(g.Access))
+	at := p.before(g, g.Access, p.margins(g).AccessToken, p.reserve(g.Access))
+	for i := range g.Earlier {
+		if ask := p.askAt(g, &g.Earlier[i]); ask != nil && (at == nil || ask.Before(*at)) {
+			at = ask
+		}
+	}
+	return at
 }
 
 // keepAliveAt is when a grant is refreshed for the sake of its refresh token, which

@@ -31,7 +31,7 @@ type Reconciler struct {
 	Queues func(ctx context.Context) ([]DueQueue, error)
 
 	// Where the walks through the lists stand.
-	unsentWalk, overdueWalk, purgeWalk, endingWalk, removalWalk, undueWalk, dueLateWalk walk
+	unsentWalk, overdueWalk, purgeWalk, endingWalk, accountsWalk, removalWalk, undueWalk, dueLateWalk walk
 
 	scheduleWalks map[string]*walk // by stream
 	chainWalks    map[string]*walk // by fingerprint key

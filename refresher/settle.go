@@ -2,6 +2,8 @@ package refresher
 
 import (
 	"errors"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/latchkey/latchkey/config"
@@ -34,30 +36,21 @@ type Settler struct {
 // names first, then accounts, never the refresh token. sent is when the request went out, from which stated
 // lifetimes count (the institution's clock started no earlier).
 func (s Settler) Answered(g *store.Grant, tokens store.TokenSet, a Answer, renewed bool, epoch int64, sent time.Time) (store.TokenSet, error) {
+	tokens, _, err := s.answered(g, tokens, a, renewed, epoch, sent)
+	return tokens, err
+}
+
+func (s Settler) answered(g *store.Grant, tokens store.TokenSet, a Answer, renewed bool, epoch int64, sent time.Time) (store.TokenSet, unusual, error) {
 	sent = store.Milli(sent)
+	g.Heal(&tokens)
 	a = bounded(a)
-	refresh := a.NewRefreshToken()
-	rotated := !refresh.Empty() && !refresh.Equal(tokens.RefreshToken)
+	share, before := whose(g, &tokens, a), *g
+	told := unusual{byPosition: share.byPosition, unplaced: share.unplaced, apart: len(share.own)}
+	rotated := !share.refreshToken.Empty()
 	if rotated {
-		tokens.RefreshToken = refresh
+		tokens.RefreshToken = share.refreshToken
 	}
-	var brought []AnsweredAccount
-	access := g.Access
-	if a.hasAccessToken() {
-		access = nextLife(g.Access, sent, a.ExpiresIn)
-		g.Access, brought = access, spreadOver(g, a)
-	}
-	m := newMerger(g, &tokens)
-	m.makeRoom(brought)
-	left := 0
-	for _, in := range brought {
-		if !m.add(in, access) {
-			left++
-		}
-	}
-	if left > 0 && s.LeftOut != nil {
-		s.LeftOut(g, left)
-	}
+	covered := s.spread(g, &tokens, share, nextLife(g.Access, sent, a.ExpiresIn))
 	if rotated || a.RefreshExpiresIn > 0 {
 		next := nextLife(g.Refresh, sent, a.RefreshExpiresIn)
 		if !rotated && restates(next, g.Refresh) {
@@ -68,32 +61,69 @@ func (s Settler) Answered(g *store.Grant, tokens store.TokenSet, a Answer, renew
 	if renewed && !rotated && g.Refresh != nil {
 		g.Refresh.Asked = &sent
 	}
+	behind := s.leaveBehind(g, &before, tokens, covered, sent)
+	told.uncovered = behind.accounts
 
+	now := store.Milli(s.Now())
 	g.Version++
 	g.Applied = max(g.Applied, epoch)
 	active := g.State == store.Active
 	g.State, g.Reason, g.PurgeAt = store.Active, "", nil
 	g.Waits, g.Unknown, g.Lease = 0, nil, nil
 	g.MFA, tokens.Interim = nil, secret.Text{}
-	if len(brought) == 0 {
+	if len(covered) == 0 {
 		if !active {
 			g.Warned = ""
 		}
-		return tokens, s.withoutAccessToken(g)
+		return tokens, told, s.withoutAccessToken(g)
 	}
 	g.Tries, g.Failing, g.Warned = 0, nil, ""
 	s.Schedule(g, s.Policy.Next(g))
 	if err := s.Announce(g, events.TokenRefreshed, ""); err != nil {
-		return tokens, err
+		return tokens, told, err
 	}
-	now := store.Milli(s.Now())
+	for _, end := range behind.warn {
+		if err := s.announceEarlier(g, events.TokenExpiring, end); err != nil {
+			return tokens, told, err
+		}
+	}
 	if a.Partial && !rotated {
 		// The refresh token that replaced the one presented may have been in what was
 		// lost. An institution may take the one before for a while.
 		g.Unknown, g.Tries = &now, 1
-		return tokens, s.again(g, now, delay(s.Backoff, 0, s.Rand()), s.Backoff.Min)
+		return tokens, told, s.again(g, now, delay(s.Backoff, 0, s.Rand()), s.Backoff.Min)
 	}
-	return tokens, s.warnOfRefreshToken(g, now)
+	return tokens, told, s.warnOfRefreshToken(g, now)
+}
+
+// spread puts the tokens of an answer into the set and returns the ids of the
+// accounts that got an access token, whose life is access.
+func (s Settler) spread(g *store.Grant, tokens *store.TokenSet, share shares, access *store.Life) (covered map[string]bool) {
+	if len(knownIDs(g)) == 0 && len(share.accounts) > 0 {
+		tokens.Accounts = nil // that of accounts which were not known
+	}
+	m := newMerger(g, tokens)
+	m.makeRoom(share.accounts)
+	left, covered := 0, map[string]bool{}
+	for _, in := range share.accounts {
+		if !m.add(in, access) {
+			left++
+			continue
+		}
+		covered[in.ID] = true
+	}
+	if len(covered) > 0 {
+		g.Access = access
+	}
+	for _, id := range slices.Sorted(maps.Keys(share.own)) {
+		if !m.own(id, share.own[id]) {
+			left++
+		}
+	}
+	if left > 0 && s.LeftOut != nil {
+		s.LeftOut(g, left)
+	}
+	return covered
 }
 
 // withoutAccessToken is for an answer that brought a new refresh token alone. The
@@ -130,47 +160,6 @@ func nextLife(before *store.Life, since time.Time, stated time.Duration) *store.
 // known to the length of a call.
 func restates(next, before *store.Life) bool {
 	return before != nil && before.ExpiresAt != nil && !before.Assumed && next.ExpiresAt.Sub(*before.ExpiresAt).Abs() < time.Minute
-}
-
-// spreadOver says which access token each account gets. Answers that fill the
-// deprecated fields only speak of the account they name, or of all. An account
-// that the grant does not have is passed over (it may stand in a newer grant of
-// its user), unless the grant has none yet or the answer speaks of no other.
-func spreadOver(g *store.Grant, a Answer) []AnsweredAccount {
-	var known, all []AnsweredAccount
-	own := make(map[string]bool, len(g.Accounts))
-	for _, account := range g.Accounts {
-		own[account.ID] = true
-	}
-	for _, in := range a.Accounts {
-		if in.AccessToken.Empty() {
-			in.AccessToken = a.AccessToken
-		}
-		if in.ID == "" && len(g.Accounts) == 1 {
-			in.ID = g.Accounts[0].ID
-		}
-		if in.AccessToken.Empty() {
-			continue
-		}
-		all = append(all, in)
-		if own[in.ID] {
-			known = append(known, in)
-		}
-	}
-	if len(known) > 0 {
-		return known
-	}
-	if len(all) > 0 {
-		return all
-	}
-	var out []AnsweredAccount
-	for _, account := range g.Accounts {
-		out = append(out, AnsweredAccount{ID: account.ID, AccessToken: a.AccessToken})
-	}
-	if len(out) == 0 {
-		out = []AnsweredAccount{{AccessToken: a.AccessToken}}
-	}
-	return out
 }
 
 // Failed applies a refresh that brought no tokens.
@@ -295,6 +284,7 @@ func (s Settler) Expire(g *store.Grant, reason events.Reason) error {
 	purge := store.Milli(s.Now().Add(s.Retention))
 	g.State, g.Reason, g.PurgeAt, g.Lease = store.Expired, reason, &purge, nil
 	g.MFA = nil
+	g.Earlier, g.AccountsDue = nil, nil
 	s.Schedule(g, nil)
 	return s.Announce(g, events.TokenExpired, reason)
 }

@@ -201,10 +201,9 @@ func TestWhichAccountGetsWhichToken(t *testing.T) {
 			got := tokens{}
 			for _, a := range set.Accounts {
 				got[a.AccountID] = a.AccessToken.Reveal()
-				require.NotNil(t, g.Account(a.AccountID))
+				require.Equal(t, a.AccountID != "", g.Account(a.AccountID) != nil)
 			}
 			require.Equal(t, c.want, got)
-			require.Len(t, g.Accounts, len(got))
 		})
 	}
 }
@@ -240,11 +239,17 @@ func TestAnsweredLosesNothing(t *testing.T) {
 			require.False(t, account.AccessToken.Empty())
 			if account.AccessToken.Reveal() != fmt.Sprint("access-0-", account.AccountID) {
 				fresh++
+				if account.AccountID == "" { // no account is known
+					require.Empty(t, g.Accounts)
+					continue
+				}
 				require.Equal(t, g.Access.ExpiresAt, g.Account(account.AccountID).ExpiresAt)
 			}
 		}
 		require.Positive(t, fresh)
-		require.Equal(t, g.Access.ExpiresAt == nil && (g.Refresh == nil || g.Refresh.ExpiresAt == nil), g.Due == nil)
+		if len(g.Earlier) == 0 {
+			require.Equal(t, g.Access.ExpiresAt == nil && (g.Refresh == nil || g.Refresh.ExpiresAt == nil), g.Due == nil)
+		}
 	})
 }
 

@@ -50,7 +50,7 @@ func (m *merger) tokenSize(t store.AccountToken) int {
 	if t.AccessToken != m.access {
 		m.access, m.accessSize = t.AccessToken, textSize(t.AccessToken.Reveal())
 	}
-	return textSize(t.AccountID) + m.accessSize + textSize(t.TokenID.Reveal()) + accountOverhead
+	return textSize(t.AccountID) + m.accessSize + textSize(t.RefreshToken.Reveal()) + textSize(t.TokenID.Reveal()) + accountOverhead
 }
 
 func accountSize(id, name string) int { return textSize(id) + textSize(name) + accountOverhead }
@@ -118,7 +118,7 @@ func (m *merger) makeRoom(brought []AnsweredAccount) {
 
 func (m *merger) reserve(brought []AnsweredAccount) {
 	for _, in := range brought {
-		if _, known := m.accounts[in.ID]; !known {
+		if _, known := m.accounts[in.ID]; !known && in.ID != "" {
 			m.reserved += accountSize(in.ID, "")
 		}
 	}
@@ -135,9 +135,10 @@ func (m *merger) add(in AnsweredAccount, access *store.Life) bool {
 		if token.TokenID.Empty() {
 			token.TokenID = before.TokenID
 		}
+		token.RefreshToken = before.RefreshToken
 		size -= m.tokenSize(before)
 	}
-	if size += m.tokenSize(token); size > maxTokens || !m.name(in, access) {
+	if size += m.tokenSize(token); size > maxTokens || in.ID != "" && !m.name(in, access) {
 		return false
 	}
 	m.tokensSize = size
@@ -172,6 +173,24 @@ func (m *merger) name(in AnsweredAccount, access *store.Life) bool {
 		account.Name, m.accountsSize = in.Name, size
 	}
 	return true
+}
+
+// own notes that an account has a refresh token of its own, and reports whether
+// there was room for it.
+func (m *merger) own(id string, refreshToken secret.Text) bool {
+	if _, known := m.accounts[id]; !known && !m.name(AnsweredAccount{ID: id}, &store.Life{}) {
+		return false
+	}
+	at, known := m.kept[id]
+	if !known {
+		at = len(m.tokens.Accounts)
+		m.kept[id] = at
+		m.tokens.Accounts = append(m.tokens.Accounts, store.AccountToken{AccountID: id})
+	}
+	token := &m.tokens.Accounts[at]
+	m.tokensSize += textSize(refreshToken.Reveal()) - textSize(token.RefreshToken.Reveal())
+	token.RefreshToken = refreshToken
+	return m.tokensSize <= maxTokens
 }
 
 // bounded cuts the names and ids of an answer to what connects may have.

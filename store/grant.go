@@ -68,6 +68,13 @@ type Grant struct {
 	// has no such token.
 	Access  *Life `bson:"access,omitempty"`
 	Refresh *Life `bson:"refresh,omitempty"`
+	// Earlier are the lives of the access tokens that accounts have kept since
+	// later answers did not cover them; see AccessOf.
+	Earlier []Life `bson:"earlier,omitempty"`
+	// AccountsDue is when something is to be done about single accounts: the end of
+	// an access token in Earlier to be told, or accounts to be made a grant of their
+	// own. Nil: nothing is.
+	AccountsDue *time.Time `bson:"accountsDue,omitempty"`
 
 	// Due is the next action. Nil: there is none.
 	Due *Due `bson:"due,omitempty"`
@@ -129,11 +136,13 @@ type Life struct {
 	// Assumed: ExpiresAt is not stated but taken from the token before this one.
 	// It serves to act in time, never to declare a token dead.
 	Assumed bool `bson:"assumed,omitempty"`
-	// Asked is when a refresh asked for a new token and got none; refresh
-	// tokens only.
+	// Asked is when a refresh asked for a new token and got none.
 	Asked *time.Time `bson:"asked,omitempty"`
-	// Warned: the end was announced ahead of time; refresh tokens only.
+	// Warned: the end was announced ahead of time; refresh tokens, and access tokens
+	// in Grant.Earlier.
 	Warned bool `bson:"warned,omitempty"`
+	// Told: that it has ended was announced; in Grant.Earlier only.
+	Told bool `bson:"told,omitempty"`
 }
 
 // Over reports whether the token's life has ended at now. A missing token
@@ -251,11 +260,16 @@ func (g *Grant) Binding() envelope.Binding {
 
 // Lifecycle returns the data of an event about the grant as it now is.
 func (g *Grant) Lifecycle(reason events.Reason) events.Lifecycle {
+	return g.LifecycleOf(g.Accounts, reason)
+}
+
+// LifecycleOf is Lifecycle for an event that is true of some accounts only.
+func (g *Grant) LifecycleOf(accounts []Account, reason events.Reason) events.Lifecycle {
 	data := events.Lifecycle{
 		UserID: g.UserID, GrantID: g.ID, BrokerType: g.BrokerType, BrokerName: g.BrokerName,
-		Accounts: make([]events.Account, len(g.Accounts)), Version: g.Version, Reason: reason, Labels: g.Labels,
+		Accounts: make([]events.Account, len(accounts)), Version: g.Version, Reason: reason, Labels: g.Labels,
 	}
-	for i, a := range g.Accounts {
+	for i, a := range accounts {
 		data.Accounts[i] = events.Account{AccountID: a.ID, AccountName: a.Name}
 	}
 	if g.Access != nil {
@@ -301,7 +315,7 @@ func (g *Grant) Account(id string) *Account {
 // Clone returns a copy that shares nothing that callers change in place.
 func (g *Grant) Clone() *Grant {
 	c := *g
-	c.Accounts = slices.Clone(g.Accounts)
+	c.Accounts, c.Earlier = slices.Clone(g.Accounts), slices.Clone(g.Earlier)
 	c.Access, c.Refresh = clonePtr(g.Access), clonePtr(g.Refresh)
 	c.Due, c.Lease, c.Removal, c.MFA = clonePtr(g.Due), clonePtr(g.Lease), clonePtr(g.Removal), clonePtr(g.MFA)
 	c.Failing, c.Refused = clonePtr(g.Failing), clonePtr(g.Refused)

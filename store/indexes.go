@@ -27,6 +27,7 @@ var indexes = []index{
 	{"grants", []string{"purgeAt", "_id"}},                             // records to drop
 	{"grants", []string{"removal.due", "_id"}},                         // removals at Mesh
 	{"grants", []string{"state", "warned", "access.expiresAt", "_id"}}, // access tokens about to end
+	{"grants", []string{"accountsDue", "_id"}},                         // single accounts with something due
 	{"grants", []string{"sealed.key", "_id"}},                          // what a data key has sealed
 	{"grants", []string{"state", "broker"}},                            // how many there are of each
 	{"grants", []string{"chain.links.token"}},                          // grants that hold a refresh token

@@ -40,7 +40,7 @@ var walks = map[string]string{
 // _id. All others reach one.
 var everywhere = []string{
 	"ByUser", "Holders", // requests that miss the cache, connects, disconnects
-	"OtherStreams", "ScheduledIn", "Overdue", "Unsent", "Purgeable", "Ending", "Removals", "Undue", "DueAfter", "OtherChainKeys", "ChainedBy", // reconciliation
+	"OtherStreams", "ScheduledIn", "Overdue", "Unsent", "Purgeable", "Ending", "AccountsDue", "Removals", "Undue", "DueAfter", "OtherChainKeys", "ChainedBy", // reconciliation
 	"CountDue", "DueBefore", "KeyUses", "List", "SealedUnder", "Tallies", "TokenSets", // operators
 }
 
@@ -90,6 +90,7 @@ func calls(s *store.Store) map[string]func(context.Context) error {
 			}
 			return nil
 		},
+		"AccountsDue":      func(ctx context.Context) error { return drop(s.AccountsDue(ctx, now, place, 1)) },
 		"Undue":            func(ctx context.Context) error { return drop(s.Undue(ctx, place, 1)) },
 		"DueAfter":         func(ctx context.Context) error { return drop(s.DueAfter(ctx, now, place, 1)) },
 		"Ending":           func(ctx context.Context) error { return drop(s.Ending(ctx, now, place, 1)) },

@@ -47,11 +47,15 @@ func (t *TokenSet) Repeats(refreshToken secret.Text) bool {
 	return t.Origin != "" && t.Origin == OriginOf(refreshToken) && !t.RefreshToken.Equal(refreshToken)
 }
 
-// AccountToken is the access token of one account.
+// AccountToken is the access token of one account. The id is empty in a grant whose
+// accounts are not known.
 type AccountToken struct {
 	AccountID   string
 	AccessToken secret.Text
 	TokenID     secret.Text
+	// RefreshToken is one that an answer brought for this account alone, until the
+	// account stands in a grant of its own.
+	RefreshToken secret.Text
 }
 
 // Account returns the entry of an account, or nil.
@@ -76,15 +80,16 @@ type plainSet struct {
 }
 
 type plainAccount struct {
-	ID     string `json:"i"`
-	Access string `json:"a"`
-	Token  string `json:"t,omitempty"`
+	ID      string `json:"i"`
+	Access  string `json:"a"`
+	Token   string `json:"t,omitempty"`
+	Refresh string `json:"r,omitempty"`
 }
 
 func (t TokenSet) plain() plainSet {
 	p := plainSet{Accounts: make([]plainAccount, len(t.Accounts)), RefreshToken: t.RefreshToken.Reveal(), TradeToken: t.TradeToken.Reveal(), Origin: t.Origin, Interim: t.Interim.Reveal()}
 	for i, a := range t.Accounts {
-		p.Accounts[i] = plainAccount{a.AccountID, a.AccessToken.Reveal(), a.TokenID.Reveal()}
+		p.Accounts[i] = plainAccount{a.AccountID, a.AccessToken.Reveal(), a.TokenID.Reveal(), a.RefreshToken.Reveal()}
 	}
 	for _, token := range t.Spare {
 		p.Spare = append(p.Spare, token.Reveal())

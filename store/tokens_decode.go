@@ -54,6 +54,8 @@ func (r *tokenReader) account() (a AccountToken) {
 			a.AccessToken = secret.New(r.text())
 		case "t":
 			a.TokenID = secret.New(r.text())
+		case "r":
+			a.RefreshToken = secret.New(r.text())
 		default:
 			r.skip()
 		}

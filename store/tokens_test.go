@@ -41,11 +41,16 @@ func sealing(t testing.TB) *envelope.Envelope {
 var tokenSets = rapid.Custom(func(t *rapid.T) store.TokenSet {
 	text := rapid.Map(rapid.String(), secret.New)
 	set := store.TokenSet{Accounts: []store.AccountToken{}, RefreshToken: text.Draw(t, "refresh"), TradeToken: text.Draw(t, "trade")}
-	for range rapid.IntRange(0, 4).Draw(t, "accounts") {
-		set.Accounts = append(set.Accounts, store.AccountToken{
-			AccountID: rapid.String().Draw(t, "account"), AccessToken: text.Draw(t, "access"), TokenID: text.Draw(t, "token id"),
-		})
+	accounts := func(what string) (all []store.AccountToken) {
+		for range rapid.IntRange(0, 4).Draw(t, what) {
+			all = append(all, store.AccountToken{
+				AccountID: rapid.String().Draw(t, "account"), AccessToken: text.Draw(t, "access"), TokenID: text.Draw(t, "token id"),
+				RefreshToken: text.Draw(t, "own refresh token"),
+			})
+		}
+		return all
 	}
+	set.Accounts = append(set.Accounts, accounts("accounts")...)
 	return set
 })
 

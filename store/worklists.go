@@ -124,6 +124,12 @@ func (s *Store) Ending(ctx context.Context, before time.Time, after Place, limit
 		bson.D{{Key: "state", Value: Active}, {Key: "warned", Value: nil}})
 }
 
+// AccountsDue returns grants with single accounts for which something was due
+// before a time, longest first.
+func (s *Store) AccountsDue(ctx context.Context, before time.Time, after Place, limit int) (Page, error) {
+	return s.list(ctx, "listing grants with accounts due", "accountsDue", before, after, limit, nil)
+}
+
 // Undue returns active grants for which nothing is due, in the order of their ids.
 func (s *Store) Undue(ctx context.Context, after Place, limit int) (Page, error) {
 	filter := bson.D{{Key: "due.at", Value: nil}, {Key: "_id", Value: bson.D{{Key: "$gt", Value: after.ID}}}, {Key: "state", Value: Active}}

@@ -1,0 +1,137 @@
+package refresher
+
+import (
+	"time"
+
+	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/store"
+)
+
+// An answer may cover some accounts of a grant only. The others keep their access
+// tokens, each with its own end: before that end they are asked for once more, then
+// it is announced, and when it has come that too.
+
+// behind are the accounts that an answer left behind.
+type behind struct {
+	accounts int
+	// warn are the ends of access tokens to be announced, since asking again has not
+	// helped.
+	warn []time.Time
+}
+
+// leaveBehind gives the accounts that an answer did not cover the lives of the access
+// tokens that they keep. before is the grant as it was.
+func (s Settler) leaveBehind(g, before *store.Grant, tokens store.TokenSet, covered map[string]bool, sent time.Time) (b behind) {
+	if len(covered) == 0 {
+		return b // nobody's token is newer
+	}
+	had := make(map[string]bool, len(tokens.Accounts))
+	for _, t := range tokens.Accounts {
+		had[t.AccountID] = !t.AccessToken.Empty()
+	}
+	for i := range g.Accounts {
+		a := &g.Accounts[i]
+		if covered[a.ID] {
+			continue
+		}
+		b.accounts++
+		if !had[a.ID] && (a.ExpiresAt == nil || a.ExpiresAt.After(sent)) {
+			a.ExpiresAt = &sent // it has none to keep
+		}
+	}
+	g.KeepEarlier(func(a store.Account) *store.Life {
+		if a.ExpiresAt.Equal(sent) {
+			return &store.Life{Since: sent, ExpiresAt: &sent, Asked: &sent}
+		}
+		life := *before.AccessOf(a)
+		if !life.Warned && s.Policy.inVain(before, &life, sent) {
+			life.Warned = true
+			b.warn = append(b.warn, *life.ExpiresAt)
+		}
+		life.Asked = &sent
+		return &life
+	})
+	g.AccountsDue = s.Policy.AccountsDue(g)
+	return b
+}
+
+// askAt is when an access token that the last answers did not cover is asked for
+// once more: within its margin, and half way from the last answer to the last moment
+// for a try. Nil: that would be too late, or has not helped.
+func (p Policy) askAt(g *store.Grant, life *store.Life) *time.Time {
+	last := p.lastTry(life)
+	if last == nil || life.Warned || life.Asked == nil || !life.Asked.Before(*last) {
+		return nil
+	}
+	at := p.before(g, life, p.margins(g).AccessToken, p.reserve(life))
+	if half := life.Asked.Add(last.Sub(*life.Asked) / 2); half.After(*at) {
+		return &half
+	}
+	return at
+}
+
+// inVain reports whether a refresh that does not cover an access token is the last
+// that was to bring it.
+func (p Policy) inVain(g *store.Grant, life *store.Life, sent time.Time) bool {
+	last := p.lastTry(life)
+	if last == nil {
+		return false
+	}
+	margin := p.before(g, life, p.margins(g).AccessToken, p.reserve(life))
+	return !sent.Before(*last) || life.Asked != nil && !sent.Before(*margin)
+}
+
+// AccountsDue is when something is to be done next about single accounts of a
+// grant; nil: never.
+func (p Policy) AccountsDue(g *store.Grant) (due *time.Time) {
+	for i := range g.Earlier {
+		life := &g.Earlier[i]
+		at := life.ExpiresAt
+		if !life.Warned {
+			at = p.lastTry(life)
+		}
+		if !life.Told && (due == nil || at.Before(*due)) {
+			due = at
+		}
+	}
+	if due == nil {
+		return nil
+	}
+	at := store.Milli(*due)
+	return &at
+}
+
+// TellAccounts announces what is due about the access tokens of single accounts:
+// that they end, or have ended.
+func (s Settler) TellAccounts(g *store.Grant, now time.Time) error {
+	for i := range g.Earlier {
+		life := &g.Earlier[i]
+		kind := ""
+		switch {
+		case life.ExpiresAt == nil || life.Told:
+		case life.Over(now):
+			kind, life.Warned, life.Told = events.TokenExpired, true, true
+		case !life.Warned && !now.Before(*s.Policy.lastTry(life)):
+			kind, life.Warned = events.TokenExpiring, true
+		}
+		if kind == "" {
+			continue
+		}
+		if err := s.announceEarlier(g, kind, *life.ExpiresAt); err != nil {
+			return err
+		}
+	}
+	g.AccountsDue = s.Policy.AccountsDue(g)
+	return nil
+}
+
+// announceEarlier adds an event about the accounts whose access token has this end.
+func (a Announcer) announceEarlier(g *store.Grant, kind string, end time.Time) error {
+	accounts := g.EndingAt(&end)
+	if len(accounts) == 0 {
+		return nil // they have left the grant
+	}
+	about := g.LifecycleOf(accounts, events.ReasonNotCovered)
+	about.ExpiresAt = &end
+	return a.announce(g, kind, about)
+}

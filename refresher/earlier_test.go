@@ -1,0 +1,80 @@
+package refresher_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/refresher"
+	"github.com/latchkey/latchkey/store"
+)
+
+// An account that no answer covers is asked for once more before the end of its own
+// token, then that end is announced, and its coming: each once, and no refresh more.
+func TestAnAccountThatAnswersDoNotCoverIsToldOf(t *testing.T) {
+	c := &clock{now: t0}
+	s, g, set := settler(c, 0), newGrant(withAccounts("one", "two")), newTokens("one", "two")
+	g.Due = s.Policy.Next(g)
+	end, calls := *g.Access.ExpiresAt, 0
+	for c.now.Before(t0.Add(10 * hour)) {
+		if g.AccountsDue != nil && g.AccountsDue.Before(g.Due.At) {
+			c.now = *g.AccountsDue
+			require.NoError(t, s.TellAccounts(g, c.now))
+			continue
+		}
+		c.now = g.Due.At
+		calls++
+		require.Less(t, calls, 20, "a loop")
+		var err error
+		set, err = s.Answered(g, set, refresher.Answer{ExpiresIn: hour, Accounts: []refresher.AnsweredAccount{entry("one", "A", "")}}, false, int64(calls+1), c.now)
+		require.NoError(t, err)
+		require.Equal(t, "access-0-two", set.Account("two").AccessToken.Reveal())
+		require.Equal(t, end, *g.Account("two").ExpiresAt)
+	}
+	var told []string
+	refreshed := 0
+	for _, e := range announced(t, g) {
+		require.Len(t, e.Data.Accounts, 1)
+		if e.Kind == events.TokenRefreshed {
+			require.Equal(t, "one", e.Data.Accounts[0].AccountID)
+			refreshed++
+			continue
+		}
+		require.Equal(t, "two", e.Data.Accounts[0].AccountID)
+		require.Equal(t, end, *e.Data.ExpiresAt)
+		require.Equal(t, e.Kind == events.TokenExpired, !e.Time.Before(end))
+		told = append(told, e.Kind+": "+string(e.Data.Reason))
+	}
+	require.Equal(t, []string{"token.expiring: not_covered", "token.expired: not_covered"}, told)
+	require.Equal(t, calls, refreshed)
+	require.Nil(t, g.AccountsDue)
+
+	// Once an answer covers it, it is as any other.
+	_, err := s.Answered(g, set, answer("one", "two"), false, 99, c.now)
+	require.NoError(t, err)
+	require.Empty(t, g.Earlier)
+	require.Equal(t, g.Access, g.AccessOf(*g.Account("two")))
+}
+
+// Where the refreshes fail that were to ask for it, the end is announced too.
+func TestTheEndOfAnAccountIsToldThoughRefreshesFail(t *testing.T) {
+	c := &clock{now: t0.Add(50 * time.Minute)}
+	s, g := settler(c, 0), newGrant(withAccounts("one", "two"))
+	_, err := s.Answered(g, newTokens("one", "two"), refresher.Answer{ExpiresIn: hour, Accounts: []refresher.AnsweredAccount{entry("one", "A", "")}}, false, 2, c.now)
+	require.NoError(t, err)
+	require.Equal(t, []string{"token.refreshed: "}, reasons(t, g))
+	require.True(t, g.Due.At.Before(t0.Add(hour)), "asked for before its end")
+	require.Equal(t, store.Refresh, g.Due.Action)
+	require.NotNil(t, g.AccountsDue)
+	s.Policy.ClockSkew, s.Policy.Lead = time.Minute, time.Minute // the last try comes ahead of the end
+	g.AccountsDue = s.Policy.AccountsDue(g)
+	for range 2 {
+		c.now = *g.AccountsDue
+		require.NoError(t, s.TellAccounts(g, c.now))
+	}
+	require.Contains(t, reasons(t, g), "token.expiring: not_covered")
+	require.Contains(t, reasons(t, g), "token.expired: not_covered")
+	require.Nil(t, g.AccountsDue)
+}

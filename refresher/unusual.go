@@ -1,0 +1,50 @@
+package refresher
+
+import (
+	"context"
+
+	"go.uber.org/zap"
+
+	"github.com/latchkey/latchkey/events/tracing"
+	"github.com/latchkey/latchkey/store"
+)
+
+// unusual is what else is to be told about an answer.
+type unusual struct {
+	// byPosition: tokens without an account went to accounts by their order.
+	byPosition bool
+	// unplaced is how many entries of tokens could be given to no account, uncovered
+	// how many accounts the answer did not cover, apart how many got refresh tokens
+	// of their own.
+	unplaced, uncovered, apart int
+}
+
+// Kinds of unusual answers, in the metric.
+const (
+	unusualByPosition = "by_position"
+	unusualUnplaced   = "unplaced"
+	unusualNotCovered = "not_covered"
+	unusualSplit      = "split"
+)
+
+// tellUnusual tells an operator what is unusual about an answer that was applied.
+func (r *Refresher) tellUnusual(ctx context.Context, g *store.Grant, u unusual) {
+	log := tracing.Log(ctx, r.log).With(zap.String("grant", g.ID), zap.String("broker", g.BrokerType))
+	count := func(kind string) { r.metrics.unusual.WithLabelValues(kind).Inc() }
+	if u.byPosition {
+		count(unusualByPosition)
+		log.Warn("an answer of Mesh does not name the accounts of its tokens; they are taken in the order of the grant's accounts")
+	}
+	if u.unplaced > 0 {
+		count(unusualUnplaced)
+		log.Error("an answer of Mesh has tokens that can be given to no account of the grant; they are kept sealed with it and handed out to nobody", zap.Int("entries", u.unplaced))
+	}
+	if u.uncovered > 0 {
+		count(unusualNotCovered)
+		log.Warn("an answer of Mesh does not cover all accounts of the grant; the others keep their access tokens", zap.Int("accounts", u.uncovered))
+	}
+	if u.apart > 0 {
+		count(unusualSplit)
+		log.Warn("an answer of Mesh has several refresh tokens for one grant; accounts become grants of their own", zap.Int("accounts", u.apart))
+	}
+}
