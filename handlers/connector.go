@@ -86,6 +86,21 @@ func (in candidate) is(g *store.Grant) bool {
 	return g.ID == in.grant.ID || events.SameBroker(g.BrokerType, in.grant.BrokerType) && g.ID == in.formerID(g.BrokerType)
 }
 
+// partOf reports whether a grant has accounts of which the candidate says nothing.
+// They came to it with its refresh token, and stay with that.
+func (in candidate) partOf(g *store.Grant) bool {
+	return g.State != store.Revoked && len(in.grant.Accounts) > 0 &&
+		slices.ContainsFunc(g.Accounts, func(a store.Account) bool { return in.grant.Account(a.ID) == nil })
+}
+
+// beside returns the candidate with the id that it has where a grant of more accounts
+// has its own.
+func (in candidate) beside() candidate {
+	g := *in.grant
+	g.ID = store.GrantIDBeside(g.ID)
+	return candidate{&g, in.tokens, func(string) string { return g.ID }}
+}
+
 // grantsOf groups the accounts of a payload by refresh token.
 func grantsOf(in events.Connected, at time.Time) []candidate {
 	var out []candidate

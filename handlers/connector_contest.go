@@ -235,7 +235,7 @@ func (c *Connector) move(ctx context.Context, a, b *store.Grant) error {
 	if newer(b, a) {
 		to, from = b, a
 	}
-	if behind(to, from) && to.ConnectedAt.After(*from.Chain.Spent(to.Chain.Head()).Until) {
+	if link := from.Chain.Spent(to.Chain.Head()); behind(to, from) && (link.Abandoned || to.ConnectedAt.After(*link.Until)) {
 		if err := c.busy(to); err != nil {
 			return err
 		}

@@ -40,14 +40,19 @@ func (c *Connector) put(ctx context.Context, in candidate, with store.TokenSeale
 			return nil, nil
 		}
 		stored := slices.DeleteFunc(slices.Clone(known), func(g *store.Grant) bool { return !in.is(g) })
-		if slices.ContainsFunc(stored, func(g *store.Grant) bool { return !in.grant.ConnectedAt.After(g.ConnectedAt) }) {
+		if slices.ContainsFunc(stored, func(g *store.Grant) bool { return !in.grant.ConnectedAt.After(g.ConnectedAt) && !in.partOf(g) }) {
 			pass(ctx, passedFor(in, stored)) // the same again, or older
 			return nil, nil
 		}
 		var after *seen
 		done, err := c.repeated(ctx, in, stored, with)
 		if err == nil && !done {
-			if before := in.place(stored); before != nil {
+			before := in.place(stored)
+			if before != nil && in.partOf(before) {
+				in = in.beside()
+				continue
+			}
+			if before != nil {
 				err = c.takeOver(ctx, in, before, with)
 			} else if err = c.replaceDelayed(ctx, stored); err == nil {
 				after, err = c.insert(ctx, in, with, stored)

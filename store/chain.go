@@ -33,6 +33,9 @@ type Link struct {
 	// Rotated: a refresh replaced it, so that the institution takes it no more. A
 	// connect replaced all others.
 	Rotated bool `bson:"rotated,omitempty"`
+	// Abandoned: a connect replaced what refreshes had made of it. The token at hand
+	// is of another login.
+	Abandoned bool `bson:"abandoned,omitempty"`
 }
 
 // A chain keeps the tokens that connects brought last, since a publisher may
@@ -103,6 +106,8 @@ func (c *Chain) With(fingerprint string, at time.Time, connected bool) *Chain {
 		}
 		if l.Until == nil {
 			l.Until, l.Rotated = &at, !connected
+		} else {
+			l.Abandoned = l.Abandoned || connected
 		}
 		room := fromRefreshes == 0
 		if l.Connected {

@@ -33,6 +33,11 @@ func TestAChainKnowsWhatIsAtHandAndWhatWasReplaced(t *testing.T) {
 	require.Equal(t, now.Add(time.Hour), *gone.Spent("b").Until)
 	require.Equal(t, gone, gone.With("", now.Add(2*time.Hour), false))
 
+	require.False(t, c.Spent("a").Abandoned)
+	other := c.With("of another login", now.Add(time.Hour), true).With("c", now.Add(2*time.Hour), false)
+	require.True(t, other.Spent("a").Abandoned)
+	require.False(t, other.Spent("of another login").Abandoned)
+
 	back := c.With("a", now.Add(time.Hour), true)
 	require.Equal(t, "a", back.Head())
 	require.Equal(t, []string{"a", "b"}, back.Fingerprints())

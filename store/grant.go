@@ -350,6 +350,10 @@ func FormerGrantID(userID, brokerType string, accountIDs ...string) string {
 	return hashID("accounts", append([]string{userID, brokerType}, ids...)...)
 }
 
+// GrantIDBeside derives the id of a grant whose accounts would give an id that another
+// grant has, to which more accounts came later.
+func GrantIDBeside(id string) string { return hashID("beside", id) }
+
 // DelayedGrantID derives the id of a grant whose accounts are not known yet:
 // the same refresh token gives the same grant.
 func DelayedGrantID(userID, brokerType, refreshToken string) string {

@@ -81,6 +81,13 @@ func (s *Server) Script(accountID string, actions ...Action) error {
 	return nil
 }
 
+// Unscript drops what Script said of an account and no request has met yet.
+func (s *Server) Unscript(accountID string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.faults.scripts, accountID)
+}
+
 // next takes what will happen to a request.
 func (f *faults) next(op Operation, brokerType string, c *Chain) plan {
 	p := plan{action: Normal()}
