@@ -322,7 +322,7 @@ func (i *history) check() {
 				require.NotContains(i.rt, owners[account], user, "disconnected")
 			case !i.shared(last.login):
 				require.Contains(i.rt, owners[account], user, "connected last")
-			case !i.disconnected:
+			case !i.disconnected && slices.Contains(i.newest(last.login).accounts, account):
 				shared = append(shared, user)
 			}
 		}
@@ -341,6 +341,16 @@ func (i *history) lastWord(user, account string) (last *published) {
 		}
 	}
 	return last
+}
+
+// newest returns the connect of a login that counts.
+func (i *history) newest(login *meshsim.Connection) (newest *published) {
+	for _, m := range i.messages {
+		if m.login == login && (newest == nil || !m.at.Before(newest.at)) {
+			newest = m
+		}
+	}
+	return newest
 }
 
 // shared reports whether two users connected with a login.

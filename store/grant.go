@@ -62,6 +62,9 @@ type Grant struct {
 	// Chain names the refresh tokens that the grant has had. Nil: an earlier
 	// release wrote the document.
 	Chain *Chain `bson:"chain,omitempty"`
+	// Fingerprints are those of the chain, by which grants are looked for. Every write
+	// derives them.
+	Fingerprints []string `bson:"fingerprints,omitempty"`
 	// Left: the token set holds what is to become a dead letter.
 	Left bool `bson:"left,omitempty"`
 	// Access and Refresh tell the lives of the two tokens; nil where the grant

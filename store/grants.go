@@ -76,7 +76,7 @@ func (s *Store) holders(ctx context.Context, asked [][]string) []outcome[[]*Gran
 	const doing = "looking for the grants of refresh tokens"
 	var found []*Grant
 	for sought := range slices.Chunk(slices.Concat(asked...), maxSought) {
-		cursor, err := s.grants.Find(ctx, anyOf("chain.links.token", sought))
+		cursor, err := s.grants.Find(ctx, anyOf("fingerprints", sought))
 		if err != nil {
 			return failed[[]*Grant](len(asked), fmt.Errorf("%s: %w", doing, err))
 		}
@@ -125,7 +125,7 @@ func anyOf(field string, values []string) bson.D {
 
 // Insert stores a new grant with revision 1. ErrConflict: the id is taken.
 func (s *Store) Insert(ctx context.Context, g *Grant) (err error) {
-	g.Rev = 1
+	g.Rev, g.Fingerprints = 1, g.Chain.Fingerprints()
 	g.traced(ctx)
 	ctx, span := startSpan(ctx, "insert", g)
 	defer func() { tracing.End(span, err) }()
@@ -172,7 +172,7 @@ func bulkOutcomes(n int, err error) []outcome[struct{}] {
 // that revision. ErrConflict: it has not, or is gone. After any other error
 // the write may or may not have happened.
 func (s *Store) Save(ctx context.Context, g *Grant) (err error) {
-	g.Rev++
+	g.Rev, g.Fingerprints = g.Rev+1, g.Chain.Fingerprints()
 	g.traced(ctx)
 	ctx, span := startSpan(ctx, "replace", g)
 	defer func() { tracing.End(span, err) }()

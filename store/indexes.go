@@ -30,7 +30,7 @@ var indexes = []index{
 	{"grants", []string{"accountsDue", "_id"}},                         // single accounts with something due
 	{"grants", []string{"sealed.key", "_id"}},                          // what a data key has sealed
 	{"grants", []string{"state", "broker"}},                            // how many there are of each
-	{"grants", []string{"chain.links.token"}},                          // grants that hold a refresh token
+	{"grants", []string{"fingerprints"}},                               // grants that hold a refresh token
 	{"grants", []string{"chain.key", "_id"}},                           // grants without fingerprints
 	{"revocations", []string{"purgeAt"}},
 	{"data_keys", []string{"createdAt"}},
