@@ -168,6 +168,10 @@ func (c *Connector) unite(ctx context.Context, a, b *store.Grant, known []*store
 	if ok || others {
 		next, told = c.joined(keep, &tokens, in, brought, spent)
 	}
+	if len(brought.Left) > 0 { // on its way to the dead letters
+		tokens.Left = slices.Concat(tokens.Left, brought.Left)
+		next.Left, told = true, true
+	}
 	if err := c.prepareJoined(keep, next, tokens, with, told); err != nil {
 		return err
 	}

@@ -120,10 +120,15 @@ func (c *Connector) takeOver(ctx context.Context, in candidate, before *store.Gr
 		next.Labels = before.Labels
 	}
 	next.Chain = before.Chain
-	if next.Chain == nil || next.Chain.Key != with.Key.ID {
+	if next.Chain == nil || next.Chain.Key != with.Key.ID || before.Left {
 		next.Chain = nil
-		if tokens, err := store.OpenTokens(ctx, c.Envelope, before.Sealed, before.Binding()); err == nil {
+		tokens, ok, err := c.opened(ctx, before)
+		switch {
+		case ok:
 			next.Chain = before.Chained(with.Key, tokens)
+			next.Left, in.tokens.Left = before.Left, tokens.Left // on its way to the dead letters
+		case before.Left && err != nil:
+			return err
 		}
 	}
 	if next.Chain.Head() == with.Key.Of(in.tokens.RefreshToken) {

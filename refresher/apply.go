@@ -15,11 +15,11 @@ import (
 
 // apply merges an answer into the grant and saves it. g is the grant as last
 // seen; when it has changed since, it is read again, and the answer is applied
-// only if it is the newer one. Where the grant has given its refresh token to
-// another, that one gets the answer. The error wraps store.ErrNotFound when there is
-// no grant that the answer belongs to.
+// only if it is the newer one; of an older one the grant keeps what it never had.
+// Where the grant has given its refresh token to another, that one gets the answer.
+// The error wraps store.ErrNotFound when there is no grant that the answer belongs to.
 func (r *Refresher) apply(ctx context.Context, g *store.Grant, p pending, with store.TokenSealer) (*store.Grant, error) {
-	for {
+	for discarded := false; ; {
 		if g.State == store.Revoked {
 			heir, err := r.heir(ctx, p, with.Key)
 			if errors.Is(err, store.ErrNotFound) {
@@ -38,11 +38,11 @@ func (r *Refresher) apply(ctx context.Context, g *store.Grant, p pending, with s
 			with.Sealer = sealer
 		}
 		current, err := store.OpenTokens(ctx, r.envelope, g.Sealed, g.Binding())
-		if p.beside && errors.Is(err, envelope.ErrSealed) {
-			_, err := r.park(ctx, g, p.answer.Rest)
-			return g, err
+		unreadable := errors.Is(err, envelope.ErrSealed)
+		if p.beside && unreadable {
+			return g, r.parkAll(ctx, g, p.answer)
 		}
-		if errors.Is(err, envelope.ErrSealed) {
+		if unreadable {
 			// What is stored is lost, the answer is not: it goes on from the token
 			// that was presented.
 			current, err = store.TokenSet{RefreshToken: p.presented}, nil
@@ -51,12 +51,8 @@ func (r *Refresher) apply(ctx context.Context, g *store.Grant, p pending, with s
 			return nil, err
 		}
 		if p.beside {
-			next := g.Clone()
-			if err := r.leaveIn(ctx, next, &current, p); err != nil {
-				return nil, err
-			}
-			with.SealTo(next, current, r.now(), false)
-			if err := r.store.Save(ctx, next); !errors.Is(err, store.ErrConflict) {
+			next, err := r.leaveBeside(ctx, g, current, p, with)
+			if !errors.Is(err, store.ErrConflict) {
 				return next, err
 			}
 			if g, err = r.store.Get(ctx, p.grantID); err != nil {
@@ -68,9 +64,25 @@ func (r *Refresher) apply(ctx context.Context, g *store.Grant, p pending, with s
 			return g, nil // an earlier attempt succeeded after all
 		}
 		if !p.supersedes(g, current.RefreshToken, with.Key) {
-			r.metrics.discarded.Inc()
-			r.log.Warn("an answer came late and is older than what is stored", zap.String("grant", g.ID))
-			return g, nil
+			if !discarded {
+				discarded = true
+				r.metrics.discarded.Inc()
+				r.log.Warn("an answer came late and is older than what is stored", zap.String("grant", g.ID))
+			}
+			switch {
+			case p.wasIn(g, with.Key):
+				return g, nil
+			case unreadable:
+				return g, r.parkAll(ctx, g, p.answer)
+			}
+			next, err := r.leaveBeside(ctx, g, current, p, with)
+			if !errors.Is(err, store.ErrConflict) {
+				return next, err
+			}
+			if g, err = r.store.Get(ctx, p.grantID); err != nil {
+				return nil, err
+			}
+			continue
 		}
 		epoch := p.epoch
 		if g.ID != p.grantID {
@@ -81,7 +93,7 @@ func (r *Refresher) apply(ctx context.Context, g *store.Grant, p pending, with s
 		if err != nil {
 			return nil, err
 		}
-		if err := r.leaveIn(ctx, next, &tokens, p); err != nil {
+		if err := r.leaveIn(ctx, next, &tokens, p, false); err != nil {
 			return nil, err
 		}
 		with.SealTo(next, tokens, r.now(), false)
@@ -139,6 +151,15 @@ func (p pending) isIn(g *store.Grant, current secret.Text) bool {
 		return !p.answer.rotates(g, p.presented)
 	}
 	return slices.ContainsFunc(p.replacements(), current.Equal)
+}
+
+// wasIn reports whether an answer that is older than the token set at hand was in
+// an earlier one: the grant has, or had, the refresh token that it brought.
+func (p pending) wasIn(g *store.Grant, key store.FingerprintKey) bool {
+	refresh, _ := p.answer.all()
+	return slices.ContainsFunc(refresh, func(token secret.Text) bool {
+		return !token.Equal(p.presented) && g.Chain != nil && g.Chain.Key == key.ID && g.Chain.Has(key.Of(token))
+	})
 }
 
 // rotated reports whether the answer replaced the refresh token.

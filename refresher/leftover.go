@@ -101,13 +101,28 @@ func (r *Refresher) keepRest(ctx context.Context, g *store.Grant, p pending, wit
 	return saved
 }
 
+// leaveBeside keeps what an answer brings that is not the newest: its tokens beside
+// those that lie in the set already. It writes nothing where nothing is new.
+func (r *Refresher) leaveBeside(ctx context.Context, g *store.Grant, tokens store.TokenSet, p pending, with store.TokenSealer) (*store.Grant, error) {
+	next, spare, left := g.Clone(), len(tokens.Spare), len(tokens.Left)
+	if err := r.leaveIn(ctx, next, &tokens, p, true); err != nil {
+		return nil, err
+	}
+	if len(tokens.Spare) == spare && len(tokens.Left) == left {
+		return g, nil
+	}
+	with.SealTo(next, tokens, r.now(), false)
+	return next, r.store.Save(ctx, next)
+}
+
 // leaveIn puts into a token set what an answer brings beside what the set has of it.
-// What is too large for it goes to the dead letters now.
-func (r *Refresher) leaveIn(ctx context.Context, g *store.Grant, set *store.TokenSet, p pending) error {
+// What is too large for it goes to the dead letters now. beside: the answer before is
+// still the newest that brought something.
+func (r *Refresher) leaveIn(ctx context.Context, g *store.Grant, set *store.TokenSet, p pending, beside bool) error {
 	refresh, other := leftover(p.answer, *set)
 	untold := slices.DeleteFunc(slices.Clone(refresh), func(token secret.Text) bool { return slices.Contains(set.Spare, token) })
 	spare := append(refresh, other...)
-	if p.beside { // the answer before is still the newest that brought something
+	if beside {
 		for _, token := range set.Spare {
 			if !slices.Contains(spare, token) {
 				spare = append(spare, token)
@@ -128,7 +143,7 @@ func (r *Refresher) leaveIn(ctx context.Context, g *store.Grant, set *store.Toke
 	if !p.answer.Rest.Empty() {
 		bodies = append(bodies, p.answer.Rest)
 	}
-	if !p.beside && len(untold)+len(heavy) > 0 {
+	if (!p.beside || p.answer.Rest.Empty()) && len(untold)+len(heavy) > 0 {
 		bodies = append(bodies, letterOf(untold, heavy))
 	}
 	size = 0
@@ -182,6 +197,16 @@ func (r *Refresher) park(ctx context.Context, g *store.Grant, body secret.Text) 
 	ctx, cancel := context.WithTimeout(ctx, sendTimeout)
 	defer cancel()
 	return id, r.parkAnswer(ctx, g, id, plain)
+}
+
+// parkAll makes a dead letter of an answer that no token set can hold.
+func (r *Refresher) parkAll(ctx context.Context, g *store.Grant, a Answer) error {
+	body := a.Rest
+	if body.Empty() {
+		body = letterOf(a.all())
+	}
+	_, err := r.park(ctx, g, body)
+	return err
 }
 
 // leave makes dead letters of what waits for that in a grant's token set. What NATS

@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/latchkey/latchkey/cmd/sandbox/meshsim"
+	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/events/secret"
 	"github.com/latchkey/latchkey/handlers"
 	"github.com/latchkey/latchkey/refresher"
 	"github.com/latchkey/latchkey/store"
@@ -140,4 +143,51 @@ func TestARefreshTokenThatIsNobodysBecomesOneDeadLetter(t *testing.T) {
 		require.Equal(t, []string{`{"refreshTokens":["another"]}`}, r.leftovers(w, g))
 		r.clock.advance(g.Due.At.Sub(r.clock.Now()))
 	}
+}
+
+// TestWhatWaitsToBecomeADeadLetterOutlivesTheTokenSet in which it lies: a new login, a
+// grant that is made one with another, and the end of a grant's record.
+func TestWhatWaitsToBecomeADeadLetterOutlivesTheTokenSet(t *testing.T) {
+	r := newRig(t)
+	w := r.worker("a")
+	c := r.connector(w)
+	waits := func(g *store.Grant, what string) {
+		set, err := w.Tokens(t.Context(), g)
+		require.NoError(t, err)
+		with, err := w.prints.Sealer(t.Context(), g.UserID)
+		require.NoError(t, err)
+		g.Left, set.Left = true, []secret.Text{text(what)}
+		with.SealTo(g, set, r.clock.Now(), false)
+		require.NoError(t, w.store.Save(t.Context(), g))
+	}
+	connect := func(in events.Connected) *store.Grant {
+		r.clock.advance(time.Second)
+		require.NoError(t, c.Connect(t.Context(), in, r.clock.Now()))
+		all := r.live(w, in.UserID)
+		require.Len(t, all, 1)
+		return all[0]
+	}
+
+	g := connect(wrapped("again", r.login("one"), 0))
+	waits(g, "before the new login")
+	require.True(t, connect(wrapped("again", r.login("one"), 0)).Left)
+	g = r.refresh(w, r.get(w, g.ID))
+	require.False(t, g.Left)
+	require.Equal(t, []string{"before the new login"}, r.leftovers(w, g))
+
+	login := r.login("two")
+	g = connect(delayed("united", login.Accounts[0].RefreshToken))
+	g.State, g.Due, g.Outbox = store.Expired, nil, nil
+	waits(g, "of the one")
+	g = connect(wrapped("united", login, 0))
+	require.True(t, g.Left)
+	g = r.refresh(w, g)
+	require.Equal(t, []string{"of the one"}, r.leftovers(w, g))
+
+	g = connect(wrapped("over", r.login("three"), 0))
+	at := r.clock.Now().Add(-time.Hour)
+	g.State, g.Due, g.PurgeAt, g.Outbox = store.Expired, nil, &at, nil
+	waits(g, "of the last refresh")
+	require.NoError(t, w.reconciler.Pass(t.Context()))
+	require.Equal(t, []string{"of the last refresh"}, r.leftovers(w, g))
 }

@@ -188,12 +188,17 @@ type answering struct {
 	url  string
 	mu   sync.Mutex
 	next written
+	// during, if set, is called before each answer.
+	during func()
 }
 
 func newAnswering(t *testing.T) *answering {
 	a := &answering{}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
+		if a.during != nil {
+			a.during()
+		}
 		a.mu.Lock()
 		defer a.mu.Unlock()
 		if a.next.declared > len(a.next.body) {

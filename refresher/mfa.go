@@ -54,6 +54,16 @@ func (a Answer) interim(presented secret.Text) (secret.Text, time.Duration) {
 	return secret.Text{}, 0
 }
 
+// demanding is the answer of a failure that demands a code, as far as a grant has use
+// for it when it does not wait for that code.
+func (f *Failure) demanding() Answer {
+	a := Answer{RefreshToken: f.RefreshToken}
+	if !f.Interim.Empty() {
+		a.Loose = []LooseToken{{Token: f.Interim}}
+	}
+	return a
+}
+
 // Complete completes a refresh of a grant with a code of its user. It returns the grant
 // as it then is; nil: the answer is kept, and on its way into the database. The errors are
 // ErrNoStep, ErrCodeLate, ErrCodeRefused, those of Now, and a *Failure that says nothing
@@ -116,45 +126,78 @@ func (r *Refresher) Complete(ctx context.Context, g *store.Grant, code secret.Te
 	return r.call(ctx, leased, tokens, code, sealer, done)
 }
 
-// awaitCode keeps the interim access token of an answer that demands a code, sealed, and
-// announces that the user must act. coded: a code had been presented, which was
-// not taken.
-func (r *Refresher) awaitCode(ctx context.Context, g *store.Grant, tokens store.TokenSet, f *Failure, coded bool, with store.TokenSealer) (*store.Grant, error) {
+// awaitCode keeps the tokens of an answer that demands a code, sealed, and announces that
+// the user must act. p is the answer, where only these are kept. coded: a code had been
+// presented, which was not taken. nil: the tokens are on their way into the database.
+func (r *Refresher) awaitCode(ctx context.Context, g *store.Grant, tokens store.TokenSet, f *Failure, p pending, coded bool, with store.TokenSealer) (*store.Grant, error) {
+	refused := error(nil)
+	if coded {
+		refused = ErrCodeRefused
+	}
+	for {
+		next, err := r.awaiting(g, tokens, f, coded, with)
+		if err != nil {
+			return nil, err
+		}
+		err = r.store.Save(ctx, next)
+		if err == nil {
+			tracing.Log(ctx, r.log).Warn("a refresh waits for a code of the user", zap.String("grant", g.ID), zap.String("broker", g.BrokerType), zap.Int64("version", next.Version))
+			r.sendState(ctx, g, next)
+			return next, refused
+		}
+		if errors.Is(err, store.ErrConflict) {
+			fresh, readErr := r.store.Get(ctx, g.ID)
+			if readErr == nil && fresh.Lease != nil && g.Lease != nil && fresh.Lease.Owner == g.Lease.Owner {
+				if set, openErr := r.Tokens(ctx, fresh); openErr == nil {
+					g, tokens = fresh, set // something else about it has changed
+					continue
+				}
+			}
+		}
+		// The database is away, or the grant is another by now: what the answer brought is
+		// kept like that of any other.
+		kept, err := r.keep(ctx, g, p, with)
+		if err != nil {
+			return nil, err
+		}
+		if kept != nil {
+			kept = r.leave(ctx, kept)
+			r.dispatcher.Send(ctx, kept)
+		}
+		return kept, refused
+	}
+}
+
+// awaiting returns a grant that waits for a code, with the tokens that came with the
+// demand.
+func (r *Refresher) awaiting(g *store.Grant, tokens store.TokenSet, f *Failure, coded bool, with store.TokenSealer) (*store.Grant, error) {
 	next := g.Clone()
 	now := store.Milli(r.now())
-	life := f.InterimFor
-	if life <= 0 {
-		life = interimFor
-	}
-	next.MFA = &store.MFA{Until: now.Add(life)}
-	if coded && g.MFA != nil {
-		next.MFA.Refused = g.MFA.Refused + 1
-	}
-	next.Version++
 	tokens = cloneTokens(tokens)
-	tokens.Interim = f.Interim
+	refused := 0
+	if coded && g.MFA != nil {
+		refused = g.MFA.Refused + 1
+	}
+	if !f.Interim.Empty() {
+		life := f.InterimFor
+		if life <= 0 {
+			life = interimFor
+		}
+		next.MFA, tokens.Interim = &store.MFA{Until: now.Add(life)}, f.Interim
+	}
+	if next.MFA != nil {
+		next.MFA.Refused = refused
+	}
+	if refused >= maxCodes {
+		next.MFA = nil
+	}
 	if !f.RefreshToken.Empty() {
 		tokens.RefreshToken = f.RefreshToken
+		next.Applied = max(next.Applied, next.Epoch)
 	}
+	next.Version++
 	with.SealTo(next, tokens, now, false)
-	if err := r.settler.Failed(next, f); err != nil {
-		return nil, err
-	}
-	err := r.store.Save(ctx, next)
-	if errors.Is(err, store.ErrConflict) { // the grant is another: this answer says no more than that the user must act
-		plain := *f
-		plain.Interim = secret.Text{}
-		return r.failed(ctx, g, &plain)
-	}
-	if err != nil {
-		return nil, err
-	}
-	tracing.Log(ctx, r.log).Warn("a refresh waits for a code of the user", zap.String("grant", g.ID), zap.String("broker", g.BrokerType), zap.Int64("version", next.Version))
-	r.sendState(ctx, g, next)
-	if coded {
-		return next, ErrCodeRefused
-	}
-	return next, nil
+	return next, r.settler.Failed(next, f)
 }
 
 // codeFailed stores what became of a code that brought no tokens. What Mesh says about

@@ -1,6 +1,8 @@
 package refresher_test
 
 import (
+	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -98,4 +100,79 @@ func TestACodeWaitsForTheLease(t *testing.T) {
 	w.Stop()
 	_, err = w.Complete(t.Context(), g, text("246810"))
 	require.ErrorIs(t, err, refresher.ErrStopping)
+}
+
+// TestTokensThatComeWithTheDemandForACodeAreKept, whatever becomes of the grant
+// meanwhile, and where the database is away.
+func TestTokensThatComeWithTheDemandForACodeAreKept(t *testing.T) {
+	r := newRig(t)
+	server := newAnswering(t)
+	r.meshURL = server.url
+	w := r.worker("a")
+	meanwhile := func(*store.Grant) {}
+	var g *store.Grant
+	server.during = func() { meanwhile(r.get(w, g.ID)) }
+	change := func(change func(*store.Grant)) func(*store.Grant) {
+		return func(g *store.Grant) {
+			next := g.Clone()
+			change(next)
+			require.NoError(t, w.store.Save(t.Context(), next))
+		}
+	}
+	relabel := change(func(g *store.Grant) { g.Labels = map[string]string{"is": "new"} })
+	n := 0
+	for brought, answer := range map[string]string{
+		"both":            `"accessToken":"interim","refreshToken":"next"`,
+		"an access token": `"accessToken":"interim"`, "a refresh token": `"refreshToken":"next"`,
+	} {
+		for name, meanwhileIn := range map[string]func(*store.Grant){
+			"nothing happens": func(*store.Grant) {},
+			"it changes":      relabel,
+			"it is connected anew": change(func(g *store.Grant) {
+				with, err := w.prints.Sealer(t.Context(), g.UserID)
+				require.NoError(t, err)
+				g.Lease, g.Applied, g.Chain, g.Version = nil, g.Epoch, nil, g.Version+1
+				with.SealTo(g, store.TokenSet{RefreshToken: text("of another login"), Origin: store.OriginOf(text("of another login"))}, r.clock.Now(), true)
+			}),
+			"the database is away": func(*store.Grant) { r.failWrites(true) },
+		} {
+			t.Run(brought+", "+name, func(t *testing.T) {
+				n++
+				server.set(written{status: 200, body: body("ok", `{"status":"mfaRequired",`+answer+`}`)})
+				g = r.connect(w, meshsim.ConnectSpec{BrokerType: fmt.Sprint("broker", n)}, func(g *store.Grant) { g.UserID = fmt.Sprint("user", n) })
+				meanwhile = meanwhileIn
+				require.NoError(t, w.Due(t.Context(), due(g)))
+				r.failWrites(false)
+				for _, entry := range r.messages(r.subjects.RecoveryStream(), r.subjects.Recovery(g.ID)) {
+					require.NoError(t, w.Recover(t.Context(), entry.Data))
+				}
+				got := r.get(w, g.ID)
+				set, err := w.Tokens(t.Context(), got)
+				require.NoError(t, err)
+				kept := tokensOf(set)
+				if strings.Contains(answer, "interim") {
+					require.Contains(t, kept, text("interim"))
+				}
+				if strings.Contains(answer, "next") {
+					require.Contains(t, kept, text("next"))
+				}
+				switch name {
+				case "nothing happens", "it changes":
+					require.Equal(t, store.MustAct, got.State)
+					require.Equal(t, strings.Contains(answer, "interim"), got.MFA != nil)
+					require.Equal(t, name == "it changes", len(got.Labels) > 0)
+				case "it is connected anew":
+					require.Equal(t, store.Active, got.State)
+					require.Equal(t, text("of another login"), set.RefreshToken)
+					if strings.Contains(answer, "next") {
+						require.Equal(t, []string{`{"refreshTokens":["next"]}`}, r.leftovers(w, got))
+					}
+				case "the database is away":
+					if strings.Contains(answer, "next") {
+						require.Equal(t, text("next"), set.RefreshToken, "which is presented now")
+					}
+				}
+			})
+		}
+	}
 }

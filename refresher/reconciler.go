@@ -13,6 +13,7 @@ import (
 	"github.com/latchkey/latchkey/config"
 	"github.com/latchkey/latchkey/store"
 	"github.com/latchkey/latchkey/store/audit"
+	"github.com/latchkey/latchkey/store/envelope"
 )
 
 // Reconciler brings about what the stored grants say should be: it finishes
@@ -194,6 +195,13 @@ func (r *Reconciler) purge(ctx context.Context) error {
 	}, r.repairing("purge", func(ctx context.Context, g *store.Grant) error {
 		if err := w.dispatcher.Deliver(ctx, g); err != nil { // what is still to be told goes with the record
 			return err
+		}
+		if _, err := w.Tokens(ctx, g); g.Left && errors.Is(err, envelope.ErrKMS) {
+			return err
+		} else if g.Left && err == nil {
+			if g = w.leave(ctx, g); g.Left {
+				return nil // the next pass
+			}
 		}
 		err := w.store.Delete(ctx, g)
 		if errors.Is(err, store.ErrConflict) {

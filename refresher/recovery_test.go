@@ -1,6 +1,7 @@
 package refresher_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -47,6 +48,13 @@ func TestAnAnswerThatTheDatabaseRefusesIsRescued(t *testing.T) {
 	require.NoError(t, b.Recover(t.Context(), entries[0]), "delivered twice")
 	require.Equal(t, int64(2), r.get(b, g.ID).Version)
 	require.Equal(t, []string{"token.refreshed: "}, r.told("user"))
+
+	r.clock.advance(got.Due.At.Sub(r.clock.Now()))
+	require.NoError(t, b.Due(t.Context(), due(got)))
+	again := r.get(b, g.ID)
+	require.NoError(t, b.Recover(t.Context(), entries[0]), "delivered late")
+	require.Equal(t, again, r.get(b, g.ID), "its tokens were in it")
+	require.Empty(t, r.leftovers(b, g))
 }
 
 func TestAWriteWhoseAnswerIsLostIsNotDoneTwice(t *testing.T) {
@@ -150,13 +158,25 @@ func TestALateHolderDoesNotOverwrite(t *testing.T) {
 	won := r.get(b, g.ID)
 	require.Equal(t, int64(2), won.Applied)
 
+	before, err := a.Tokens(t.Context(), won)
+	require.NoError(t, err)
 	r.let <- struct{}{}
 	require.NoError(t, r.result(first))
-	require.Equal(t, won, r.get(a, g.ID))
 	require.Equal(t, 1, r.logs.FilterMessageSnippet("older than what is stored").Len())
 	require.Equal(t, []string{"token.refreshed: "}, r.told("user"))
-	set, err := a.Tokens(t.Context(), won)
+	set, err := a.Tokens(t.Context(), r.get(a, g.ID))
 	require.NoError(t, err)
+	require.Equal(t, before.RefreshToken, set.RefreshToken)
+	require.Equal(t, before.Accounts, set.Accounts)
+	// Nobody can tell what the institution makes of the tokens that came late.
+	late := r.leftovers(a, g)
+	require.Len(t, late, 1)
+	require.Len(t, set.Spare, 2, "a refresh token and an access token")
+	require.Equal(t, fmt.Sprintf(`{"refreshTokens":[%q]}`, set.Spare[0].Reveal()), late[0])
+	for _, token := range set.Spare {
+		_, ok := r.sim.Ledger().ChainOf(token)
+		require.True(t, ok)
+	}
 	valid, why := r.sim.Ledger().RefreshTokenState(set.RefreshToken)
 	require.True(t, valid, why)
 }

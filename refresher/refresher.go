@@ -319,15 +319,17 @@ func (r *Refresher) call(ctx context.Context, g *store.Grant, tokens store.Token
 			return nil, r.tooLate(ctx, g)
 		}
 		r.metrics.call(g.BrokerType, r.now().Sub(sent), f)
+		p := pending{id: r.newID(), grantID: g.ID, answer: f.Answer, presented: tokens.RefreshToken, connectedAt: g.ConnectedAt, epoch: g.Epoch, sent: sent}
 		if !f.Answer.Rest.Empty() && (!f.Nothing || g.Tries < mostUnreadable) {
-			g = r.keepRest(ctx, g, pending{id: r.newID(), grantID: g.ID, answer: f.Answer, presented: tokens.RefreshToken, connectedAt: g.ConnectedAt, epoch: g.Epoch, sent: sent}, with)
+			g = r.keepRest(ctx, g, p, with)
 			if kept, err := r.Tokens(ctx, g); err == nil {
 				tokens = kept
 			}
 		}
 		switch {
-		case !f.Interim.Empty():
-			return r.awaitCode(ctx, g, tokens, f, !code.Empty(), with)
+		case !f.Interim.Empty(), !f.RefreshToken.Empty():
+			p.id, p.answer, p.beside = r.newID(), f.demanding(), f.RefreshToken.Empty()
+			return r.awaitCode(ctx, g, tokens, f, p, !code.Empty(), with)
 		case !code.Empty():
 			return r.codeFailed(ctx, g, f)
 		}
