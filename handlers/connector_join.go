@@ -35,6 +35,10 @@ func (c *Connector) joined(g *store.Grant, tokens *store.TokenSet, in *store.Gra
 	for _, a := range g.Accounts {
 		given[a.ID] = g.Given(a.ID)
 	}
+	comes := in.Clone().Access
+	if comes != nil {
+		comes.Version = 0 // it counts those of the other grant
+	}
 	unnamed := named(next, tokens, in)
 	for _, account := range in.Accounts {
 		own := next.Account(account.ID)
@@ -64,11 +68,11 @@ func (c *Connector) joined(g *store.Grant, tokens *store.TokenSet, in *store.Gra
 			}
 			own.ExpiresAt, told = account.ExpiresAt, true
 			if unnamed == nil {
-				next.Access = sooner(next.Access, in.Access)
+				next.Access = sooner(next.Access, comes)
 			}
 		} else if at := tokens.Account(account.ID); its != nil && at != nil && at.AccessToken.Equal(its.AccessToken) && own.ExpiresAt == nil && account.ExpiresAt != nil {
 			own.ExpiresAt, told = account.ExpiresAt, true
-			next.Access = sooner(next.Access, in.Access)
+			next.Access = sooner(next.Access, comes)
 		}
 	}
 	for i := range next.Accounts {

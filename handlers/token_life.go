@@ -42,11 +42,11 @@ func (t *TokenService) over(l *store.Life) bool {
 	return l == nil || until != nil && !t.now().Before(*until)
 }
 
-// obtained is when an account's token was obtained; nil: that is not known, since
-// it is older than the grant's newest.
+// obtained is when an account's token was obtained; nil: that is not known, since an
+// earlier release kept no more of an older token than its end.
 func obtained(g *store.Grant, a store.Account) *time.Time {
-	if g.Access == nil || a.ExpiresAt != nil && (g.Access.ExpiresAt == nil || !a.ExpiresAt.Equal(*g.Access.ExpiresAt)) {
-		return nil
+	if life := g.AccessOf(a); life != nil && (g.Newest(a) || life.Version != 0) {
+		return &life.Since
 	}
-	return &g.Access.Since
+	return nil
 }

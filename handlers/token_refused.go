@@ -23,7 +23,7 @@ type report struct {
 }
 
 // current reports whether the grant still has what was refused.
-func (r report) current() bool { return r.grant != nil && r.grant.Version == r.Version }
+func (r report) current() bool { return r.grant != nil && r.grant.Current(r.Version) }
 
 // reportsOf finds the grants that a request names, among all of its user's.
 func reportsOf(in events.TokenRequest, all []*store.Grant) (reports []report) {
@@ -92,7 +92,7 @@ func (t *TokenService) outcome(r report, after *store.Grant) (string, time.Durat
 		return events.RefusedUnknown, 0
 	case !r.current():
 		return events.RefusedReplaced, 0
-	case after.Version > r.Version:
+	case !after.Current(r.Version):
 		return events.RefusedRefreshed, 0
 	case after.State != store.Active || refresher.RefreshTokenOver(after, t.now()):
 		return events.RefusedNotRefreshable, 0
@@ -100,7 +100,8 @@ func (t *TokenService) outcome(r report, after *store.Grant) (string, time.Durat
 	if held := t.heldBack(after); held > 0 {
 		return events.RefusedBusy, held
 	}
-	if pause := t.refresher.NextReport(after); pause > 0 && !after.Lease.Live(t.now()) {
+	atWork := after.Lease.Live(t.now()) || after.Tries > 0 || after.Waits > 0 // the next try is due
+	if pause := t.refresher.NextReport(after); pause > 0 && !atWork {
 		return events.RefusedTooSoon, pause
 	}
 	return events.RefusedBusy, soon * time.Second

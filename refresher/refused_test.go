@@ -214,3 +214,46 @@ func TestAReportThatCameToNoCallIsNotUsedUp(t *testing.T) {
 	require.Nil(t, r.get(late.w, g.ID).Refused)
 	require.Equal(t, events.RefusedRefreshed, r.asking(r.worker("in time")).report(token).Refused[0].Outcome)
 }
+
+// A version may bring no access tokens: the labels of a connect, or a refresh token alone. What
+// was refused is there still then.
+func TestAReportIsOfTheTokensNotOfTheVersion(t *testing.T) {
+	r := newRig(t)
+	server := newAnswering(t)
+	r.meshURL = server.url
+	a := r.asking(r.worker("a"))
+	c := r.connector(a.w)
+	in := wrapped("user", r.login("one"), 0)
+	require.NoError(t, c.Connect(t.Context(), in, r.clock.Now()))
+	first := a.report()
+	token := first.Expiries[0].Refused()
+	require.Equal(t, int64(1), token.Version)
+	r.clock.advance(time.Second)
+	in.Labels = map[string]string{"is": "new"}
+	require.NoError(t, c.Connect(t.Context(), in, r.clock.Now()))
+	require.Equal(t, int64(2), r.get(a.w, token.GrantID).Version)
+
+	server.set(written{status: 200, body: body("ok", `{"status":"succeeded","refreshToken":"next"}`)})
+	reply := a.report(token)
+	require.Equal(t, events.RefusedBusy, reply.Refused[0].Outcome, "a new refresh token is none that a caller can use")
+	require.Equal(t, int64(3), reply.Expiries[0].Version)
+	require.Equal(t, first.AccessTokens[0].AccessToken, reply.AccessTokens[0].AccessToken)
+	require.Equal(t, first.Expiries[0].ObtainedAt, reply.Expiries[0].ObtainedAt)
+
+	server.set(written{status: 200, body: body("ok", `{"status":"succeeded","expiresInSeconds":3600,"accessToken":"new"}`)})
+	require.NoError(t, a.w.Due(t.Context(), due(r.get(a.w, token.GrantID))))
+	for _, version := range []int64{1, 2, 3} {
+		reply = a.report(events.RefusedToken{GrantID: token.GrantID, Version: version})
+		require.Equal(t, events.RefusedReplaced, reply.Refused[0].Outcome)
+		require.Equal(t, text("new"), reply.AccessTokens[0].AccessToken)
+		require.Equal(t, int64(4), reply.Expiries[0].Version)
+	}
+	require.Equal(t, events.RefusedTooSoon, a.report(reply.Expiries[0].Refused()).Refused[0].Outcome)
+
+	// A refresh that waits for the user brings none either.
+	r.clock.advance(config.Default().Tokens.RefusedPause)
+	server.set(written{status: 200, body: body("ok", `{"status":"mfaRequired","accessToken":"interim"}`)})
+	reply = a.report(reply.Expiries[0].Refused())
+	require.Equal(t, events.RefusedNotRefreshable, reply.Refused[0].Outcome)
+	require.Equal(t, text("new"), reply.AccessTokens[0].AccessToken)
+}

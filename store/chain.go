@@ -172,10 +172,16 @@ type TokenSealer struct {
 	Key FingerprintKey
 }
 
-// SealTo seals a token set to a grant as it now is, and keeps up the grant's chain.
+// SealTo seals a token set to a grant as it now is, and keeps up the grant's chain
+// and the version of its access tokens.
 // at is when the refresh token came, if it is another than before; connected: with
 // a connect.
 func (s TokenSealer) SealTo(g *Grant, t TokenSet, at time.Time, connected bool) {
 	g.Sealed = SealTokens(s.Sealer, t, g.Binding())
 	g.Chain = g.Chained(s.Key, t).With(s.Key.Of(t.RefreshToken), at, connected)
+	if g.Access != nil && g.Access.Version == 0 {
+		access := *g.Access // which a candidate may share
+		access.Version = g.Version
+		g.Access = &access
+	}
 }

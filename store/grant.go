@@ -134,6 +134,9 @@ type Account struct {
 type Life struct {
 	// Since is when the token was obtained.
 	Since time.Time `bson:"since"`
+	// Version is that of the grant in which an access token came: a version may bring
+	// none. 0: an earlier release wrote it; see Grant.Current.
+	Version int64 `bson:"version,omitempty"`
 	// ExpiresAt is its end. Nil: it has none, or none is known.
 	ExpiresAt *time.Time `bson:"expiresAt,omitempty"`
 	// Assumed: ExpiresAt is not stated but taken from the token before this one.

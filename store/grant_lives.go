@@ -34,6 +34,14 @@ func (g *Grant) Newest(a Account) bool {
 	return sameTime(a.ExpiresAt, g.Access.ExpiresAt)
 }
 
+// Current reports whether the newest access tokens of a version are the newest still.
+func (g *Grant) Current(version int64) bool {
+	if g.Access != nil && g.Access.Version != 0 {
+		return version >= g.Access.Version
+	}
+	return version >= g.Version
+}
+
 func sameTime(a, b *time.Time) bool {
 	return a == nil && b == nil || a != nil && b != nil && a.Equal(*b)
 }

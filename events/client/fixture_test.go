@@ -105,7 +105,16 @@ func (b *bench) answer(answers ...*nats.Msg) {
 	require.NoError(b.t, b.nc.Flush())
 }
 
-func refusal(code string, unavailable ...events.UnavailableAccount) *nats.Msg {
-	body, _ := json.Marshal(map[string]any{"code": code, "message": "words", "unavailable": unavailable})
+func refusal(code string, more ...any) *nats.Msg {
+	said := map[string]any{"code": code, "message": "words"}
+	for _, one := range more {
+		switch one := one.(type) {
+		case events.UnavailableAccount:
+			said["unavailable"] = []events.UnavailableAccount{one}
+		case events.RefusedResult:
+			said["refused"] = []events.RefusedResult{one}
+		}
+	}
+	body, _ := json.Marshal(said)
 	return &nats.Msg{Header: nats.Header{"Nats-Service-Error": {code}, "Nats-Service-Error-Code": {events.CodeNumber[code]}}, Data: body}
 }

@@ -74,10 +74,11 @@ func TestTokenErrorsHaveTypes(t *testing.T) {
 	require.ErrorAs(t, err, &invalid)
 
 	dead := events.UnavailableAccount{AccountID: "a", BrokerType: "coinbase", GrantID: "g", Code: events.CodeExpired, Reason: events.ReasonRejected}
-	b.answer(refusal(events.CodeExpired, dead), refusal(events.CodeInternal), &nats.Msg{Data: []byte("SECRET")}, refusal(events.CodeBusy), refusal(events.CodeBusy), nil)
+	reported := events.RefusedResult{GrantID: "g", Version: 3, Outcome: events.RefusedNotRefreshable}
+	b.answer(refusal(events.CodeExpired, dead, reported), refusal(events.CodeInternal), &nats.Msg{Data: []byte("SECRET")}, refusal(events.CodeBusy), refusal(events.CodeBusy), nil)
 	var refused *client.RefusedError
 	require.ErrorAs(t, ask(b.client()), &refused)
-	require.Equal(t, client.RefusedError{Code: events.CodeExpired, Message: "words", Unavailable: []events.UnavailableAccount{dead}}, *refused)
+	require.Equal(t, client.RefusedError{Code: events.CodeExpired, Message: "words", Unavailable: []events.UnavailableAccount{dead}, Refused: []events.RefusedResult{reported}}, *refused)
 	require.True(t, refused.Reconnect())
 	require.ErrorAs(t, ask(b.client()), &refused)
 	require.Equal(t, events.CodeInternal, refused.Code)

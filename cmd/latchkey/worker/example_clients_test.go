@@ -104,15 +104,26 @@ func (h *harness) page(backend, user, account string) {
 	h.t.Helper()
 	status, answer := h.call("GET", backend+"/access-tokens", user, "")
 	require.Equal(h.t, http.StatusOK, status, string(answer))
-	// It holds nothing but what createLink takes.
-	var out struct{ AccessTokens json.RawMessage }
-	require.NoError(h.t, json.Unmarshal(answer, &out))
 	reply, err := events.DecodeTokenReply(answer)
 	require.NoError(h.t, err)
 	require.Len(h.t, reply.AccessTokens, 1)
 	require.Equal(h.t, account, reply.AccessTokens[0].AccountID)
 	valid, why := h.stack.Mesh.AccessTokenState(reply.AccessTokens[0].AccessToken)
 	require.True(h.t, valid, why)
+
+	// A call with that token is refused.
+	report, err := json.Marshal(map[string]any{"refused": []events.RefusedToken{reply.Expiries[0].Refused()}})
+	require.NoError(h.t, err)
+	status, answer = h.call("POST", backend+"/access-tokens", user, string(report))
+	require.Equal(h.t, http.StatusOK, status, string(answer))
+	again, err := events.DecodeTokenReply(answer)
+	require.NoError(h.t, err)
+	require.False(h.t, again.AccessTokens[0].AccessToken.Equal(reply.AccessTokens[0].AccessToken))
+	require.Greater(h.t, again.Expiries[0].Version, reply.Expiries[0].Version)
+	for _, junk := range []string{`{`, `{"refused":[{"grantId":""}]}`} {
+		status, _ = h.call("POST", backend+"/access-tokens", user, junk)
+		require.Equal(h.t, http.StatusBadRequest, status, junk)
+	}
 }
 
 func TestExamplePrograms(t *testing.T) {

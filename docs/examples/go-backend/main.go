@@ -80,6 +80,7 @@ func (b backend) routes() http.Handler {
 	mux.HandleFunc("POST /connected", forUser(b.connected))
 	mux.HandleFunc("POST /disconnected", forUser(b.disconnected))
 	mux.HandleFunc("GET /access-tokens", forUser(b.accessTokens))
+	mux.HandleFunc("POST /access-tokens", forUser(b.refusedTokens))
 	return mux
 }
 
@@ -126,13 +127,33 @@ func done(w http.ResponseWriter, err error) {
 	}
 }
 
-// accessTokens answers with what createLink({ accessTokens }) takes.
+// accessTokens answers with what createLink({ accessTokens }) takes, and with
+// "expiries": of which version each token is and when it ends.
 func (b backend) accessTokens(w http.ResponseWriter, r *http.Request, user string) {
+	b.tokens(w, r, events.TokenRequest{UserID: user})
+}
+
+// refusedTokens answers likewise, when a call with some of these tokens was answered
+// 401: {"refused": [{"grantId", "version"}]}, as "expiries" named them.
+func (b backend) refusedTokens(w http.ResponseWriter, r *http.Request, user string) {
+	var in struct{ Refused []events.RefusedToken }
+	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxPayload)).Decode(&in); err != nil {
+		http.Error(w, "not understood", http.StatusBadRequest)
+		return
+	}
+	b.tokens(w, r, events.TokenRequest{UserID: user, Refused: in.Refused})
+}
+
+func (b backend) tokens(w http.ResponseWriter, r *http.Request, in events.TokenRequest) {
 	ctx, cancel := context.WithTimeout(r.Context(), 30*time.Second)
 	defer cancel()
-	reply, err := b.latchkey.Tokens(ctx, events.TokenRequest{UserID: user})
+	reply, err := b.latchkey.Tokens(ctx, in)
 	var refused *client.RefusedError
+	var invalid *events.InvalidError
 	switch {
+	case errors.As(err, &invalid): // what the page sent
+		http.Error(w, "not understood", http.StatusBadRequest)
+		return
 	case errors.As(err, &refused) && refused.Reconnect():
 		http.Error(w, refused.Code, http.StatusConflict) // show "connect again"
 		return
@@ -144,6 +165,7 @@ func (b backend) accessTokens(w http.ResponseWriter, r *http.Request, user strin
 	body, err := reply.Encode() // with the tokens in the clear
 	var out struct {
 		AccessTokens json.RawMessage `json:"accessTokens"`
+		Expiries     json.RawMessage `json:"expiries"`
 	}
 	if err == nil {
 		err = json.Unmarshal(body, &out)

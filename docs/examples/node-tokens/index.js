@@ -26,16 +26,32 @@ function userOf(request) {
   return request.headers["x-example-user"];
 }
 
+const maxBody = 64 << 10;
+
+async function refusedBy(request) {
+  const parts = [];
+  let size = 0;
+  for await (const part of request) {
+    size += part.length;
+    if (size > maxBody) throw new SyntaxError("too large");
+    parts.push(part);
+  }
+  return JSON.parse(Buffer.concat(parts)).refused ?? [];
+}
+
 const server = createServer(async (request, response) => {
   const answer = (status, body) =>
     response.writeHead(status, { "Content-Type": "application/json", "Cache-Control": "no-store" }).end(JSON.stringify(body));
   const user = userOf(request);
-  if (request.method !== "GET" || request.url !== "/access-tokens") return answer(404, {});
+  if (request.url !== "/access-tokens" || !["GET", "POST"].includes(request.method)) return answer(404, {});
   if (!user) return answer(401, {});
   try {
-    const { accessTokens } = await currentTokens(nc, user);
-    answer(200, { accessTokens });
+    // A call with a token was answered 401: the page sends {"refused": [{"grantId", "version"}]}, as "expiries" named them.
+    const refused = request.method === "POST" ? await refusedBy(request) : [];
+    const { accessTokens, expiries } = await currentTokens(nc, user, { refused });
+    answer(200, { accessTokens, expiries });
   } catch (err) {
+    if (err instanceof SyntaxError || (err instanceof Refused && err.code === "bad_request")) return answer(400, {}); // what the page sent
     if (err instanceof Refused && err.reconnect) return answer(409, { code: err.code }); // show "connect again"
     console.error(`tokens of a user: ${err.message}`); // the code, never a token
     answer(503, {});

@@ -15,6 +15,11 @@ export class Refused extends Error {
   }
 }
 
+/** The tokens of some accounts in a reply, as currentTokens takes them in refused. */
+export function refusedIn(reply, ...accountIds) {
+  return reply.expiries.filter((e) => accountIds.includes(e.accountId)).map(({ grantId, version }) => ({ grantId, version }));
+}
+
 /** The user as one token of a subject. encodeURIComponent leaves the dot and others alone. */
 export function subjectToken(userId) {
   return Array.from(new TextEncoder().encode(userId), (byte) => {
@@ -24,7 +29,9 @@ export function subjectToken(userId) {
 }
 
 /**
- * The current tokens of a user, as in docs/tokens.md. While workers are busy or
+ * The current tokens of a user, as in docs/tokens.md, perhaps narrowed to a
+ * brokerType or an accountId. Tokens of an earlier reply that were refused where
+ * they were used are named in narrowed.refused, as refusedIn has them. While workers are busy or
  * none is there it asks again, until patience (ms) ends.
  */
 export async function currentTokens(nc, userId, narrowed = {}, patience = 30_000) {
