@@ -43,6 +43,8 @@ func (c Config) checkRefresh(f *faults) {
 	f.unless(r.Horizon > c.Reconcile.Interval, "refresh.horizon",
 		fmt.Sprintf("must be longer than reconcile.interval (%s)", short(c.Reconcile.Interval)))
 	f.duration("refresh.grace", r.Grace, 0)
+	f.count("refresh.hold.grants", r.Hold.Grants, 0, 100)
+	f.duration("refresh.hold.within", r.Hold.Within, time.Second)
 }
 
 // brokerKey is the key of a broker type's margins.

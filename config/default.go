@@ -47,6 +47,7 @@ func Default() Config {
 			Credentials:  Backoff{Min: 10 * time.Second, Max: 10 * time.Minute},
 			Horizon:      day,
 			Grace:        10 * time.Minute,
+			Hold:         Hold{Grants: 3, Within: 6 * time.Hour},
 		},
 		Limits: Limits{
 			Rate:              100,

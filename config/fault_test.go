@@ -258,6 +258,8 @@ func TestFaultsOfValues(t *testing.T) {
 		"refresh.rate_limited.max":  {func(c *config.Config) { c.Refresh.RateLimited.Max = time.Second }},
 		"refresh.credentials.max":   {func(c *config.Config) { c.Refresh.Credentials.Max = 0 }},
 		"refresh.horizon":           {func(c *config.Config) { c.Refresh.Horizon = c.Reconcile.Interval }},
+		"refresh.hold.grants":       {func(c *config.Config) { c.Refresh.Hold.Grants = -1 }},
+		"refresh.hold.within":       {func(c *config.Config) { c.Refresh.Hold.Within = 0 }},
 		"refresh.grace":             {func(c *config.Config) { c.Refresh.Grace = -1 }},
 		"limits.rate":               {func(c *config.Config) { c.Limits.Rate = 0 }, func(c *config.Config) { c.Limits.Rate = nan }},
 		"limits.burst":              {func(c *config.Config) { c.Limits.Burst = 0 }},

@@ -30,6 +30,16 @@ type Refresh struct {
 	Horizon time.Duration `yaml:"horizon"`
 	// How long the old refresh token is tried after an outcome that leaves open whether it was spent.
 	Grace time.Duration `yaml:"grace"`
+	// When no grant of a broker expires for a refusal any more, until a refresh there succeeds or an operator decides.
+	Hold Hold `yaml:"hold"`
+}
+
+// Hold says after what verdicts at a broker are held.
+type Hold struct {
+	// So many grants of the broker refused in a row, and none refreshed between. 0: never.
+	Grants int `yaml:"grants"`
+	// The time within which they were.
+	Within time.Duration `yaml:"within"`
 }
 
 // Margin says how long before its end a token is renewed: a share of its

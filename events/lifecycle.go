@@ -31,6 +31,9 @@ const (
 	ReasonNotFound Reason = "not_found"
 	// ReasonBadRequest: the refresh request can't be made acceptable.
 	ReasonBadRequest Reason = "bad_request"
+	// ReasonLegal: refreshes are refused for legal reasons; they are tried again now
+	// and then.
+	ReasonLegal Reason = "unavailable_for_legal_reasons"
 	// ReasonRefreshFailing: refreshes fail for now; they go on being tried.
 	ReasonRefreshFailing Reason = "refresh_failing"
 	// ReasonNotCovered: refreshes succeed and bring nothing for these accounts of the
@@ -80,6 +83,10 @@ type Lifecycle struct {
 	Reason                Reason     `json:"reason,omitempty"`
 	// Labels are those that the newest connect with some brought.
 	Labels map[string]string `json:"labels,omitempty"`
+	// ErrorType and ErrorHash are words of Mesh's last answer, for a question to its
+	// support: letters, digits, "_" and "-", no more than 64.
+	ErrorType string `json:"errorType,omitempty"`
+	ErrorHash string `json:"errorHash,omitempty"`
 }
 
 // Account names an account in an event.

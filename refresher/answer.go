@@ -3,6 +3,7 @@ package refresher
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/latchkey/latchkey/events"
@@ -114,11 +115,14 @@ const (
 	RateLimited Class = "rate_limited"
 	// MustAct: the user has to authenticate again.
 	MustAct Class = "must_act"
-	// Dead: the refresh token will never be taken again.
+	// Dead: the refresh token was refused.
 	Dead Class = "dead"
-	// BadRequest: the request was refused as malformed. Dead, unless there is
-	// something left to send along.
+	// BadRequest: the request was refused as malformed. As good as Dead, unless there
+	// is something left to send along.
 	BadRequest Class = "bad_request"
+	// Unlawful: it is refused for legal reasons (HTTP 451, unavailableForLegalReasons),
+	// which says nothing about the token.
+	Unlawful Class = "unlawful"
 	// Denied: Mesh refuses our own credentials. No grant is at fault.
 	Denied Class = "denied"
 )
@@ -130,7 +134,8 @@ type Failure struct {
 	// Ambiguous: the request went out and the answer does not prove that the
 	// refresh token is still the one we have.
 	Ambiguous bool
-	// Reason is what a Dead or MustAct grant's event says.
+	// Reason is what the event of a grant says that is Dead, MustAct, BadRequest or
+	// Unlawful.
 	Reason events.Reason
 	// RetryAfter is how long Mesh asks to wait; 0: it did not say.
 	RetryAfter time.Duration
@@ -144,8 +149,15 @@ type Failure struct {
 	Nothing bool
 	// Answer is what came that the grant has no use for, and may hold tokens.
 	Answer Answer
+	// Incomplete: what is refused may be the request, for lack of the access token.
+	Incomplete bool
+	// Held: verdicts at the broker are held, since many grants in a row were refused.
+	Held bool
 	// Detail names the statuses that led here.
 	Detail string
+	// ErrorType and ErrorHash are the words of the answer for programs: letters,
+	// digits, "_" and "-". Empty: it has none that may be kept.
+	ErrorType, ErrorHash string
 	// Err is the transport's error, if it came to that.
 	Err error
 }
@@ -158,3 +170,19 @@ func (f *Failure) Error() string {
 }
 
 func (f *Failure) Unwrap() error { return f.Err }
+
+// Refusal reports whether Mesh refused the token or the request. One refusal is no
+// verdict yet.
+func (f *Failure) Refusal() bool { return f.Class == Dead || f.Class == BadRequest }
+
+// bare takes out the words of an answer that are part of a token which was
+// presented, or hold one.
+func (f *Failure) bare(r RefreshRequest) {
+	for _, word := range []*string{&f.ErrorType, &f.ErrorHash} {
+		for _, t := range append([]secret.Text{r.RefreshToken, r.AccessToken, r.TradeToken, r.MFACode}, r.Held...) {
+			if shown := t.Reveal(); *word != "" && shown != "" && (strings.Contains(shown, *word) || strings.Contains(*word, shown)) {
+				*word = ""
+			}
+		}
+	}
+}

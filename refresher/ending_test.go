@@ -27,18 +27,21 @@ func served(d *refresher.Deps) { d.Settler.Policy = servedPolicy() }
 // for each version and by whichever worker, before the token is no longer handed
 // out; and the next token takes that back.
 func TestTheEndIsAnnouncedWhateverTheWay(t *testing.T) {
+	try := func(t *testing.T, r *rig, w *worker, all []*store.Grant) {
+		for _, g := range all {
+			if err := w.Due(t.Context(), due(g)); err != nil {
+				var later *refresher.LaterError
+				require.ErrorAs(t, err, &later)
+				require.NoError(t, w.dispatcher.Later(t.Context(), due(g), r.clock.Now().Add(later.After)))
+			}
+		}
+	}
 	fail := func(action meshsim.Action) func(*testing.T, *rig, *worker, []*store.Grant) {
 		return func(t *testing.T, r *rig, w *worker, all []*store.Grant) {
 			for _, g := range all {
 				require.NoError(t, r.sim.Script(g.Accounts[0].ID, action))
 			}
-			for _, g := range all {
-				if err := w.Due(t.Context(), due(g)); err != nil {
-					var later *refresher.LaterError
-					require.ErrorAs(t, err, &later)
-					require.NoError(t, w.dispatcher.Later(t.Context(), due(g), r.clock.Now().Add(later.After)))
-				}
-			}
+			try(t, r, w, all)
 		}
 	}
 	limited := meshsim.HTTPStatus(429)
@@ -49,8 +52,11 @@ func TestTheEndIsAnnouncedWhateverTheWay(t *testing.T) {
 	}{
 		"the breaker opens":                       {func(d *refresher.Deps) { d.Limits.BreakerFailures = 1 }, fail(meshsim.HTTPStatus(503))},
 		"too many requests, for longer than that": {func(*refresher.Deps) {}, fail(limited)},
-		"the credentials are refused":             {func(*refresher.Deps) {}, fail(meshsim.HTTPStatus(401))},
-		"no message ever comes":                   {func(*refresher.Deps) {}, func(*testing.T, *rig, *worker, []*store.Grant) {}},
+		"the credentials are refused": {func(*refresher.Deps) {}, func(t *testing.T, r *rig, w *worker, all []*store.Grant) {
+			r.refuseCredentials()
+			try(t, r, w, all)
+		}},
+		"no message ever comes": {func(*refresher.Deps) {}, func(*testing.T, *rig, *worker, []*store.Grant) {}},
 		"every message is put off": {func(*refresher.Deps) {}, func(t *testing.T, r *rig, w *worker, all []*store.Grant) {
 			for _, g := range all {
 				require.NoError(t, w.dispatcher.Later(t.Context(), due(g), r.clock.Now().Add(day)))
@@ -97,6 +103,7 @@ func TestTheEndIsAnnouncedWhateverTheWay(t *testing.T) {
 			}
 
 			r.kms.Faults().Clear()
+			r.sim.ClearFaults()
 			r.clock.advance(2 * day)
 			next := r.worker("c", served)
 			for _, g := range all {
@@ -246,23 +253,26 @@ func TestAGrantOnItsWayToItsFirstRefreshIsNotAnnounced(t *testing.T) {
 // been due for a while, by a worker that was started only then.
 func TestAGrantWhoseFirstRefreshDoesNotComeIsAnnounced(t *testing.T) {
 	for name, c := range map[string]struct {
-		access *store.Life
+		ago    time.Duration // how long before now its access token began, which lasts an hour; 0: it has none
 		leased bool
 		after  time.Duration
 	}{
-		"never given a token":     {nil, false, slack},
-		"over":                    {lasting(time.Now().Add(-2*hour), hour), false, slack},
-		"handed out for a moment": {lasting(time.Now().Add(40*time.Second-hour), hour), false, slack},
-		"never given a token, a try is under way":  {nil, true, slack + servedPolicy().Lead},
-		"over, a try is under way":                 {lasting(time.Now().Add(-2*hour), hour), true, slack + servedPolicy().Lead},
-		"over for long before anybody looks at it": {lasting(time.Now().Add(-2*hour), hour), false, day},
+		"never given a token":     {0, false, slack},
+		"over":                    {2 * hour, false, slack},
+		"handed out for a moment": {hour - 40*time.Second, false, slack},
+		"never given a token, a try is under way":  {0, true, slack + servedPolicy().Lead},
+		"over, a try is under way":                 {2 * hour, true, slack + servedPolicy().Lead},
+		"over for long before anybody looks at it": {2 * hour, false, day},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t)
 			w := r.worker("a", served)
 			g := r.connect(w, meshsim.ConnectSpec{}, func(g *store.Grant) {
-				g.Access = c.access
+				g.Access = nil
+				if c.ago > 0 {
+					g.Access = lasting(r.clock.Now().Add(-c.ago), hour)
+				}
 				if c.leased {
 					g.Lease = &store.Lease{Owner: "at it", Until: r.clock.Now().Add(day)}
 				}

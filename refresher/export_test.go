@@ -15,6 +15,12 @@ import (
 // Uncalled is for tests of what a refresh that made no call does to the limits.
 const Uncalled = uncalled
 
+// Said is what an answer without new tokens says: words of the envelope, the
+// content and the error type.
+func Said(http int, readable bool, status, content, errorType, errorHash string) *Failure {
+	return statuses{http: http, readable: readable, envelope: status, content: content, hasContent: content != "", errorType: errorType, errorHash: errorHash}.failure()
+}
+
 // MaxSending is how many outboxes are delivered in the background at once.
 const MaxSending = maxSending
 

@@ -16,7 +16,7 @@ import (
 // LaterError says that a refresh may not start now, and when to come back.
 type LaterError struct {
 	After time.Duration
-	// Why is one of "rate", "concurrency", "breaker", "credentials", from a Queue
+	// Why is one of "rate", "concurrency", "breaker", "retry_after", "credentials", from a Queue
 	// "queue", and from a Refresher "lease".
 	Why string
 	// LastTry is when a try has to begin at the latest to keep the grant served; the
@@ -37,8 +37,9 @@ func (e *LaterError) Spread(now time.Time, chance float64) time.Duration {
 func (e *LaterError) Error() string { return fmt.Sprintf("not before %s: %s", e.After, e.Why) }
 
 // Limits decides when a refresh may start: by rate and concurrency, overall and
-// per broker type; by a circuit breaker per broker type; and by a pause of
-// everything while Mesh refuses our credentials. It never makes a caller wait:
+// per broker type; by a circuit breaker per broker type, and by what a broker's
+// Retry-After asks for; and by a pause of everything while Mesh refuses our
+// credentials. It never makes a caller wait:
 // what may not start now is told when to come back, so that one broker's queue
 // does not hold up another's.
 type Limits struct {
@@ -59,8 +60,14 @@ type brokerLimits struct {
 	rate    *adaptiveRate
 	breaker *gobreaker.TwoStepCircuitBreaker[struct{}]
 	opened  time.Time // when the breaker opened last
+	// asked is until when its last Retry-After asks to wait.
+	asked   time.Time
 	running int
 }
+
+// maxAsked bounds for how long a Retry-After, which may be about one user, keeps
+// others of the broker waiting.
+const maxAsked = time.Minute
 
 // NewLimits returns limits at their full rates. onBreaker is told when a
 // broker's breaker opens or closes, and gets the broker's key.
@@ -93,6 +100,9 @@ func (l *Limits) Enter(broker string) (done func(*Failure), err error) {
 		return nil, &LaterError{After: l.paused.Sub(now), Why: "credentials"}
 	}
 	b := l.broker(broker)
+	if now.Before(b.asked) {
+		return nil, &LaterError{After: b.asked.Sub(now), Why: "retry_after"}
+	}
 	if b.running >= l.cfg.BrokerConcurrency {
 		return nil, &LaterError{After: time.Second, Why: "concurrency"}
 	}
@@ -121,6 +131,11 @@ func (l *Limits) done(b *brokerLimits, report func(error), f *Failure) {
 	defer l.mu.Unlock()
 	b.running--
 	now := l.now()
+	if f != nil && f.RetryAfter > 0 && f.Class != Unlawful {
+		if until := now.Add(min(f.RetryAfter, maxAsked)); until.After(b.asked) {
+			b.asked = until
+		}
+	}
 	switch {
 	case f == nil:
 		l.refused = 0
@@ -168,7 +183,7 @@ func (l *Limits) Paused() time.Time {
 }
 
 // Suspended returns how long no refresh may start at a broker, because its
-// breaker is open or everything is paused; 0: none of that.
+// breaker is open, it asked for a pause or everything is paused; 0: none of that.
 func (l *Limits) Suspended(broker string) time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -177,10 +192,11 @@ func (l *Limits) Suspended(broker string) time.Duration {
 		return l.paused.Sub(now)
 	}
 	b := l.broker(broker)
+	asked := max(b.asked.Sub(now), 0)
 	if b.breaker.State() != gobreaker.StateOpen {
-		return 0
+		return asked
 	}
-	return max(b.opened.Add(l.cfg.BreakerOpen).Sub(now), time.Second)
+	return max(asked, b.opened.Add(l.cfg.BreakerOpen).Sub(now), time.Second)
 }
 
 func (l *Limits) broker(name string) *brokerLimits {

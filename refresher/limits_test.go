@@ -297,3 +297,28 @@ func TestManyAtOnce(t *testing.T) {
 	}
 	require.Equal(t, "concurrency", later(t, l, "a").Why)
 }
+
+// What a Retry-After asks for holds for its broker and no other, and not for ever.
+func TestRetryAfterSlowsItsBroker(t *testing.T) {
+	for _, class := range []refresher.Class{refresher.RateLimited, refresher.Transient} {
+		for asked, want := range map[time.Duration]time.Duration{time.Second: time.Second, 30 * time.Second: 30 * time.Second, day: time.Minute} {
+			c := &clock{now: t0}
+			l := newLimits(wide(), c)
+			under := enter(t, l, "a")
+			enter(t, l, "A")(&refresher.Failure{Class: class, RetryAfter: asked})
+			under(nil) // a call under way takes nothing back
+			require.Equal(t, refresher.LaterError{After: want, Why: "retry_after"}, later(t, l, "a"))
+			require.Equal(t, want, l.Suspended("a"))
+			enter(t, l, "b")(nil)
+			require.Zero(t, l.Suspended("b"))
+			c.advance(want)
+			require.Zero(t, l.Suspended("a"))
+			enter(t, l, "a")(&refresher.Failure{Class: class})
+			enter(t, l, "a")
+		}
+	}
+	c := &clock{now: t0}
+	l := newLimits(wide(), c)
+	enter(t, l, "a")(&refresher.Failure{Class: refresher.Unlawful, RetryAfter: day})
+	enter(t, l, "a")
+}

@@ -3,10 +3,8 @@ package refresher
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/http"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -92,6 +90,8 @@ type refreshBody struct {
 func (m *Mesh) Refresh(ctx context.Context, r RefreshRequest) (answer Answer, err error) {
 	ctx, span := m.startSpan(ctx, http.MethodPost, "/api/v1/token/refresh")
 	defer func() { endRefresh(span, err) }()
+	ctx, cancel := context.WithTimeout(ctx, m.timeout) // with what is asked after a refusal
+	defer cancel()
 	reply, sent, err := m.exchange(ctx, http.MethodPost, "/api/v1/token/refresh", refreshBody{
 		Type: r.BrokerType, RefreshToken: r.RefreshToken.Reveal(), CreateNewRefreshToken: r.CreateNewRefreshToken,
 		AccessToken: r.AccessToken.Reveal(), TradeToken: r.TradeToken.Reveal(), MFACode: r.MFACode.Reveal(),
@@ -110,9 +110,6 @@ func (m *Mesh) Refresh(ctx context.Context, r RefreshRequest) (answer Answer, er
 	if reply.cut != nil {
 		f = &Failure{Class: Transient, Ambiguous: true, Detail: in.detail(), Err: reply.cut}
 	}
-	if f != nil && (f.Class == RateLimited || f.Class == Transient) {
-		f.RetryAfter = retryAfter(reply.header, m.now())
-	}
 	a, err := in.outcome(r, f)
 	whole, binary := secret.Text{}, false
 	if len(reply.body) > 0 && (in.unread || err != nil) {
@@ -125,6 +122,14 @@ func (m *Mesh) Refresh(ctx context.Context, r RefreshRequest) (answer Answer, er
 		return a, nil
 	}
 	f = AsFailure(err)
+	f.bare(r)
+	if f.Class == Denied {
+		f = m.whoseRefusal(ctx, f)
+	}
+	switch f.Class {
+	case RateLimited, Transient, Unlawful:
+		f.RetryAfter = retryAfter(reply.header, m.now())
+	}
 	f.Answer = in.useless(r, f)
 	refresh, other := f.Answer.all()
 	f.Nothing = len(refresh)+len(other) == 0
@@ -177,97 +182,17 @@ func (t *transcript) useless(r RefreshRequest, f *Failure) Answer {
 	return a
 }
 
-// classify reads both the HTTP status and the status in the body, which can
-// differ. It returns nil for an answer that carries tokens. Where they
-// disagree, the reading that gives up less wins.
-//
-// What it returns is what the statuses alone say. tokens: the answer carries an
-// access token.
+// classify returns what the statuses alone say; nil for a plain success. tokens: the
+// answer carries an access token.
 func classify(in statuses, tokens bool) *Failure {
-	fail := func(class Class, ambiguous bool, reason events.Reason) *Failure {
-		return &Failure{Class: class, Ambiguous: ambiguous, Reason: reason, Detail: in.detail()}
-	}
-	http := in.http
-	switch {
-	case http == 401 || http == 403:
-		return fail(Denied, false, "")
-	case http == 429 || in.envelope == "tooManyRequest":
-		return fail(RateLimited, false, "")
-	case http >= 500 || http == 408:
-		// A gateway's 5xx says nothing about what happened behind it.
-		return fail(Transient, true, "")
-	case !in.readable:
-		return fail(Transient, http < 300, "")
-	}
-	switch in.envelope {
-	case "serverFailure":
-		return fail(Transient, true, "")
-	case "badRequest":
-		return fail(BadRequest, false, events.ReasonBadRequest)
-	case "notFound":
-		return fail(Dead, false, events.ReasonNotFound)
-	case "", "ok":
-		if http >= 300 {
-			return fail(Transient, false, "")
-		}
-	default:
-		// conflict, locked, permissionDenied, unavailableForLegalReasons and
-		// whatever is added later: nothing was decided about the token.
-		return fail(Transient, false, "")
-	}
-	switch {
-	case !in.hasContent:
-		return fail(Transient, true, "")
-	case in.content == "failed":
-		return fail(Dead, false, events.ReasonRejected)
-	case in.content == "mfaRequired":
-		return fail(MustAct, false, events.ReasonMFARequired)
-	case in.content == "succeeded" && tokens:
+	if in.http < 300 && in.readable && (in.envelope == "" || in.envelope == "ok") && in.content == "succeeded" && tokens {
 		return nil
 	}
-	return fail(Transient, true, "")
-}
-
-var knownStatuses = map[string]bool{
-	"ok": true, "serverFailure": true, "permissionDenied": true, "badRequest": true, "notFound": true, "conflict": true,
-	"tooManyRequest": true, "locked": true, "unavailableForLegalReasons": true, "succeeded": true, "failed": true, "mfaRequired": true,
-}
-
-// detail names the statuses, as far as they are known words.
-func (in statuses) detail() string {
-	known := func(status string) string {
-		if knownStatuses[status] {
-			return status
-		}
-		return "other"
-	}
-	text := fmt.Sprintf("HTTP %d", in.http)
-	if !in.readable {
-		return text + ", not the JSON expected"
-	}
-	if in.envelope != "" {
-		text += ", status " + known(in.envelope)
-	}
-	if in.hasContent && in.content != "" {
-		text += ", content " + known(in.content)
-	}
-	return text
+	return in.failure()
 }
 
 // contradict reports whether a status says that there are no tokens. That one is
 // missing says nothing.
 func (in statuses) contradict() bool {
 	return in.http >= 300 || in.envelope != "" && in.envelope != "ok" && in.envelope != "succeeded" || in.content != "" && in.content != "succeeded"
-}
-
-// retryAfter reads a Retry-After header in either of its forms (RFC 9110).
-func retryAfter(h http.Header, now time.Time) time.Duration {
-	value := h.Get("Retry-After")
-	if seconds, err := strconv.Atoi(value); err == nil && seconds > 0 {
-		return min(time.Duration(seconds), 24*60*60) * time.Second
-	}
-	if at, err := http.ParseTime(value); err == nil && at.After(now) {
-		return min(at.Sub(now), 24*time.Hour)
-	}
-	return 0
 }

@@ -5,7 +5,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -69,7 +68,7 @@ func TestClassification(t *testing.T) {
 	}
 	transient, lost, denied, limited := want{refresher.Transient, sure, ""}, want{refresher.Transient, ambiguous, ""},
 		want{refresher.Denied, sure, ""}, want{refresher.RateLimited, sure, ""}
-	bad, gone := want{refresher.BadRequest, sure, events.ReasonBadRequest}, want{refresher.Dead, sure, events.ReasonNotFound}
+	unlawful, gone := want{refresher.Unlawful, sure, events.ReasonLegal}, want{refresher.Dead, sure, events.ReasonNotFound}
 	rejected, mfa := want{refresher.Dead, sure, events.ReasonRejected}, want{refresher.MustAct, sure, events.ReasonMFARequired}
 	for _, c := range []struct {
 		status int
@@ -92,15 +91,17 @@ func TestClassification(t *testing.T) {
 		{204, ``, lost},
 		{200, body("serverFailure", `null`), lost},
 		{200, body("permissionDenied", `null`), transient},
-		{200, body("badRequest", `null`), bad},
+		{200, body("badRequest", `null`), rejected},
 		{200, body("notFound", `null`), gone},
 		{200, body("conflict", `null`), transient},
 		{200, body("locked", `null`), transient},
-		{200, body("unavailableForLegalReasons", `null`), transient},
+		{200, body("unavailableForLegalReasons", `null`), unlawful},
+		{451, `<html>`, unlawful},
+		{451, body("badRequest", `null`), unlawful},
 		{200, body("somethingNew", `null`), transient},
 		{200, body("tooManyRequest", `null`), limited},
 		{302, ``, transient},
-		{400, body("badRequest", `null`), bad},
+		{400, body("badRequest", `null`), rejected},
 		{400, body("notFound", `null`), gone},
 		{400, body("tooManyRequest", `null`), limited},
 		{400, body("serverFailure", `null`), lost},
@@ -109,8 +110,10 @@ func TestClassification(t *testing.T) {
 		{400, ``, transient},
 		{401, ``, denied},
 		{401, body("badRequest", `null`), denied},
-		{401, body("tooManyRequest", `null`), denied},
-		{403, `<html>`, denied},
+		{401, body("tooManyRequest", `null`), limited},
+		{401, body("serverFailure", `null`), lost},
+		{403, `<html>`, transient},
+		{403, body("badRequest", `null`), transient},
 		{404, body("notFound", `null`), gone},
 		{404, `not JSON`, transient},
 		{408, body("badRequest", `null`), lost},
@@ -181,66 +184,6 @@ func TestAnInterimTokenFinishesNothing(t *testing.T) {
 		require.Equal(t, refresher.MustAct, f.Class)
 		require.Equal(t, "interim", f.Interim.Reveal())
 		require.Equal(t, "new", f.RefreshToken.Reveal())
-	}
-}
-
-// TestOnlyAPlainAnswerGivesAGrantUp goes through all combinations of the three
-// statuses: what costs a user his connection must be said without ambiguity.
-func TestOnlyAPlainAnswerGivesAGrantUp(t *testing.T) {
-	envelopes := []string{"ok", "serverFailure", "permissionDenied", "badRequest", "notFound", "conflict", "tooManyRequest",
-		"locked", "unavailableForLegalReasons", "somethingNew", ""}
-	contents := map[string]string{
-		"tokens": tokensContent, "failed": `{"status":"failed"}`, "mfaRequired": `{"status":"mfaRequired"}`,
-		"empty": `{"status":"succeeded"}`, "null": "null",
-	}
-	type given struct {
-		status int
-		body   string
-	}
-	var next atomic.Pointer[given]
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		w.WriteHeader(next.Load().status)
-		_, _ = w.Write([]byte(next.Load().body))
-	}))
-	t.Cleanup(server.Close)
-	m := newMesh(t, server.URL)
-	for _, status := range []int{200, 201, 300, 400, 401, 403, 404, 408, 409, 418, 423, 429, 451, 500, 502, 503, 504, 599} {
-		for _, envelope := range envelopes {
-			for content := range contents {
-				name := fmt.Sprintf("%d %s %s", status, content, envelope)
-				next.Store(&given{status, body(envelope, contents[content])})
-				a, err := m.Refresh(t.Context(), request)
-				plain := status < 300 && (envelope == "ok" || envelope == "")
-				if content == "tokens" {
-					require.NoError(t, err, name)
-					require.Equal(t, "new-refresh", a.NewRefreshToken().Reveal(), name)
-					continue
-				}
-				require.Error(t, err, name)
-				f := refresher.AsFailure(err)
-				aside := status == 401 || status == 403 || status == 408 || status == 429 || status >= 500 || envelope == "tooManyRequest"
-				switch f.Class {
-				case refresher.Denied:
-					require.True(t, status == 401 || status == 403, name)
-				case refresher.Dead:
-					require.True(t, !aside && envelope == "notFound" || plain && content == "failed", name)
-				case refresher.BadRequest:
-					require.True(t, !aside && envelope == "badRequest", name)
-				case refresher.MustAct:
-					require.True(t, plain && content == "mfaRequired", name)
-				case refresher.RateLimited:
-					require.True(t, status == 429 || envelope == "tooManyRequest", name)
-				default:
-					require.Equal(t, refresher.Transient, f.Class, name)
-				}
-				if f.Class != refresher.Transient {
-					require.False(t, f.Ambiguous, name)
-				}
-				if envelope == "somethingNew" && !aside {
-					require.Contains(t, f.Detail, "status other", "unknown words of Mesh are not repeated")
-				}
-			}
-		}
 	}
 }
 

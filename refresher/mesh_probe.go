@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net/http"
 	"time"
+
+	"github.com/latchkey/latchkey/events"
 )
 
 // Probe is what Mesh answers to a refresh without a token, which nothing can be
@@ -24,4 +26,23 @@ func (m *Mesh) Probe(ctx context.Context) (Probe, error) {
 	}
 	date, _ := http.ParseTime(reply.header.Get("Date")) // none: the clock is not known
 	return Probe{Status: reply.status, Date: date}, nil
+}
+
+// whoseRefusal tells whose a 401 is. It is documented as that of the client's
+// credentials, and given as well for a user's token that an institution no longer
+// takes. So the credentials are shown once more, where no token goes along: only a
+// 401 there as well blames them.
+func (m *Mesh) whoseRefusal(ctx context.Context, f *Failure) *Failure {
+	reply, _, err := m.call(ctx, http.MethodGet, "/api/v1/status", nil, time.Time{})
+	clear(reply.body)
+	switch {
+	case err == nil && reply.status == http.StatusUnauthorized:
+		f.Detail += ", and so does GET /api/v1/status"
+		return f
+	case err == nil && reply.status < 300:
+		f.Class, f.Reason, f.Detail = Dead, events.ReasonRejected, f.Detail+", the credentials are accepted"
+		return f
+	}
+	f.Class, f.Detail = Transient, f.Detail+", whether the credentials are accepted is not known"
+	return f
 }

@@ -59,8 +59,8 @@ func (m *Mesh) Remove(ctx context.Context, accessToken secret.Text, brokerType s
 		return nil
 	}
 	failed := &RemoveError{Detail: fmt.Sprintf("HTTP %d", reply.status), RetryAfter: retryAfter(reply.header, m.now())}
-	if knownStatuses[in.Status] {
-		failed.Detail += ", status " + in.Status
+	if knownStatuses[normal(in.Status)] != "" {
+		failed.Detail += ", status " + knownStatuses[normal(in.Status)]
 	}
 	switch {
 	case reply.status >= 500 || reply.status == http.StatusRequestTimeout || reply.status == http.StatusTooManyRequests:

@@ -99,15 +99,17 @@ func (m *Mesh) call(ctx context.Context, method, path string, content any, notAf
 	return r, sent, err
 }
 
-// exchange sends one request, unless that would be after notAfter by the wall clock
+// exchange sends one request, of nil without a body, unless that would be after notAfter by the wall clock
 // (zero: whenever). sent reports whether any of its body may have reached the
 // far side.
 func (m *Mesh) exchange(ctx context.Context, method, path string, content any, notAfter time.Time) (r reply, sent bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, m.timeout)
 	defer cancel()
-	encoded, err := json.Marshal(content)
-	if err != nil {
-		return r, false, errors.New("encoding the request failed")
+	var encoded []byte
+	if content != nil {
+		if encoded, err = json.Marshal(content); err != nil {
+			return r, false, errors.New("encoding the request failed")
+		}
 	}
 	// The monotonic clock stands still while a machine is suspended.
 	late := func() bool { return !notAfter.IsZero() && m.now().Round(0).After(notAfter) }
@@ -129,8 +131,11 @@ func (m *Mesh) exchange(ctx context.Context, method, path string, content any, n
 	if err != nil {
 		return r, false, errors.New("the URL of Mesh is malformed")
 	}
-	req.ContentLength = int64(len(encoded))
-	req.Header.Set("Content-Type", "application/json")
+	if req.ContentLength = int64(len(encoded)); content == nil {
+		req.Body = http.NoBody
+	} else {
+		req.Header.Set("Content-Type", "application/json")
+	}
 	req.Header.Set("Accept", "application/json")
 	req.Header.Set("X-Client-Id", m.clientID)
 	req.Header.Set("X-Client-Secret", m.clientSecret.Reveal())

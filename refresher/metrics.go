@@ -41,6 +41,7 @@ type metrics struct {
 	outdated     prometheus.Counter
 	removals     *prometheus.CounterVec
 	refused      *prometheus.CounterVec
+	held         *prometheus.GaugeVec
 
 	mu      sync.Mutex
 	brokers map[string]bool
@@ -82,8 +83,11 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		outdated: counter("grants_outdated_total", "Stored grants that were older than a schedule made for them: the database went back in time."),
 		removals: counters("removals_total", "Removals at Mesh of what users disconnected, by what became of them.", "outcome"),
 		refused:  counters("access_tokens_refused_total", "Reports of callers that an access token was refused where it was used, by broker type and what came of them.", "broker", "outcome"),
-		brokers:  map[string]bool{},
-		reports:  map[string]BrokerReports{},
+		held: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Namespace: "latchkey", Name: "verdicts_held", Help: "1 while no grant of the broker expires for a refusal, since grants were refused in a row; 0 while some were refused and none is held.",
+		}, []string{"broker"}),
+		brokers: map[string]bool{},
+		reports: map[string]BrokerReports{},
 	}
 	// From zero on: an alert sees only what a counter grew by, not where it began.
 	for _, reason := range []events.Reason{
@@ -102,7 +106,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		m.passes.WithLabelValues(outcome)
 	}
 	reg.MustRegister(m.refreshes, m.duration, m.lateness, m.ended, m.takenOver, m.rescued, m.recovered,
-		m.discarded, m.contradicted, m.unusual, m.leftover, m.breaker, m.repaired, m.passes, m.unopened, m.outdated, m.removals, m.refused)
+		m.discarded, m.contradicted, m.unusual, m.leftover, m.breaker, m.repaired, m.passes, m.unopened, m.outdated, m.removals, m.refused, m.held)
 	return m
 }
 

@@ -29,8 +29,11 @@ func TestWhatMakesNoCallWaitsForNobody(t *testing.T) {
 		block  func(*testing.T, *rig, *worker)
 		why    string // of a refresh; empty: it waits, or fails otherwise
 	}{
-		"the breaker is open":          {func(d *refresher.Deps) { d.Limits.BreakerFailures = 1 }, fail(500), "breaker"},
-		"the credentials are refused":  {func(*refresher.Deps) {}, fail(401), "credentials"},
+		"the breaker is open": {func(d *refresher.Deps) { d.Limits.BreakerFailures = 1 }, fail(500), "breaker"},
+		"the credentials are refused": {func(*refresher.Deps) {}, func(t *testing.T, r *rig, w *worker) {
+			r.refuseCredentials()
+			require.NoError(t, w.Due(t.Context(), due(r.connect(w, meshsim.ConnectSpec{}))))
+		}, "credentials"},
 		"the broker's rate is used up": {func(d *refresher.Deps) { d.Limits.BrokerRate, d.Limits.BrokerBurst, d.Concurrency = 1e-6, 1, 1 }, fail(500), ""},
 		"the rate is used up":          {func(d *refresher.Deps) { d.Limits.Rate, d.Limits.Burst, d.Concurrency = 1e-6, 1, 1 }, fail(500), ""},
 		"every slot is taken": {func(d *refresher.Deps) { d.Concurrency = 1 }, func(t *testing.T, r *rig, w *worker) {

@@ -52,7 +52,7 @@ func TestEveryChangeIsAnnouncedThoughItsWorkerAndTheMessageAreGone(t *testing.T)
 		"a refusal": {func(r *rig, w *worker, g *store.Grant) {
 			require.NoError(r.t, r.sim.Script(g.Accounts[0].ID, meshsim.Killed("gone")))
 			require.NoError(r.t, w.Due(r.t.Context(), due(g)))
-		}, "token.expired: rejected"},
+		}, "token.expiring: rejected"},
 		"a user who must act": {func(r *rig, w *worker, g *store.Grant) {
 			require.NoError(r.t, r.sim.Script(g.Accounts[0].ID, meshsim.MFARequired()))
 			require.NoError(r.t, w.Due(r.t.Context(), due(g)))

@@ -58,7 +58,7 @@ func TestAnOlderRescuedAnswerLeavesTheOutcomeUnknown(t *testing.T) {
 	require.NoError(t, r.sim.Script("one", meshsim.Failed("no")))
 	require.NoError(t, w.Due(t.Context(), due(g)))
 	require.Equal(t, 2, r.calls(), "the token at hand is presented")
-	require.Equal(t, events.ReasonOutcomeLost, r.get(w, g.ID).Reason)
+	require.Equal(t, events.ReasonOutcomeLost, r.get(w, g.ID).Warned)
 }
 
 // Whoever applies an entry removes its parts. Another who is at the same entry

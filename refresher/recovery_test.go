@@ -123,7 +123,7 @@ func TestALeaseTakenOverLeavesTheOutcomeUnknown(t *testing.T) {
 	require.NoError(t, w.Due(t.Context(), due(g)))
 	got := r.get(w, g.ID)
 	require.Equal(t, r.clock.Now(), got.Unknown.UTC())
-	require.Equal(t, []string{"token.expired: outcome_lost"}, r.told("user"))
+	require.Equal(t, []string{"token.expiring: outcome_lost"}, r.told("user"))
 }
 
 func TestARescuedAnswerIsAppliedBeforeTheOldTokenIsPresentedAgain(t *testing.T) {

@@ -153,7 +153,7 @@ func TestFailuresAreStored(t *testing.T) {
 	}{
 		"reset":  {meshsim.Reset(), store.Active, nil},
 		"busy":   {meshsim.HTTPStatus(429), store.Active, nil},
-		"failed": {meshsim.Failed("no"), store.Expired, []string{"token.expired: rejected"}},
+		"failed": {meshsim.Failed("no"), store.Active, []string{"token.expiring: rejected"}},
 		"mfa":    {meshsim.MFARequired(), store.MustAct, []string{"token.expiring: mfa_required"}},
 	} {
 		g := r.connect(w, meshsim.ConnectSpec{Accounts: []meshsim.Account{{ID: name}}}, func(g *store.Grant) { g.UserID = name })
@@ -176,7 +176,7 @@ func TestRefusedCredentialsPutEverythingOff(t *testing.T) {
 	r := newRig(t)
 	w := r.worker("a")
 	g, other := r.connect(w, meshsim.ConnectSpec{Accounts: []meshsim.Account{{ID: "one"}}}), r.connect(w, meshsim.ConnectSpec{BrokerType: "other"})
-	require.NoError(t, r.sim.Script("one", meshsim.HTTPStatus(401)))
+	r.refuseCredentials()
 	require.NoError(t, w.Due(t.Context(), due(g)))
 	var later *refresher.LaterError
 	require.ErrorAs(t, w.Due(t.Context(), due(other)), &later)

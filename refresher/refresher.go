@@ -36,9 +36,11 @@ type Deps struct {
 	Limits      config.Limits
 	Credentials config.Backoff
 	Concurrency int
-	Settler     Settler
-	Dispatcher  *Dispatcher
-	Subjects    events.Subjects
+	// Hold says when verdicts at a broker are held.
+	Hold       config.Hold
+	Settler    Settler
+	Dispatcher *Dispatcher
+	Subjects   events.Subjects
 	// WorkerID begins the owner of every lease; NewID makes the rest.
 	WorkerID string
 	NewID    func() string
@@ -88,6 +90,7 @@ type Refresher struct {
 	audit        *audit.Log
 	log          *zap.Logger
 	metrics      *metrics
+	verdicts     *verdicts
 	// underWay counts refreshes from before they wait for their turn until
 	// their answers are kept.
 	underWay sync.WaitGroup
@@ -101,6 +104,7 @@ func New(d Deps) *Refresher {
 		lease: d.Lease, reserve: d.CallAndSave, skew: d.ClockSkew, sendAccess: map[string]bool{}, refusedPause: d.RefusedPause, changed: d.Changed, parkAnswer: d.ParkAnswer, audit: d.Audit, log: d.Log,
 		metrics: newMetrics(d.Metrics),
 	}
+	r.verdicts = &verdicts{store: d.Store, hold: d.Hold, now: d.Now, log: d.Log, metrics: r.metrics, cleared: map[string]time.Time{}}
 	r.queue = NewQueue(NewLimits(d.Limits, d.Credentials, d.Now, r.metrics.onBreaker), d.Concurrency, 3*d.Concurrency, d.Now)
 	for _, broker := range d.SendAccess {
 		r.sendAccess[events.BrokerKey(broker)] = true
@@ -349,6 +353,7 @@ func (r *Refresher) call(ctx context.Context, g *store.Grant, tokens store.Token
 	rev := saved.Rev
 	saved = r.leave(ctx, saved)
 	r.dispatcher.Send(ctx, saved)
+	r.verdicts.succeeded(ctx, g.BrokerType)
 	if len(saved.Accounts) != len(g.Accounts) || rev != g.Rev+1 {
 		if err := r.changed(ctx, g.UserID); err != nil {
 			r.log.Warn("sorting out accounts after a refresh failed; the next connect or refresh does it", zap.String("grant", g.ID), zap.Error(err))
@@ -376,12 +381,15 @@ func (r *Refresher) contradicted(ctx context.Context, g *store.Grant, said *Fail
 // runs out, and whoever takes it over finds the outcome unknown.
 func (r *Refresher) failed(ctx context.Context, g *store.Grant, f *Failure) (*store.Grant, error) {
 	fields := []zap.Field{zap.String("grant", g.ID), zap.String("broker", g.BrokerType), zap.String("class", string(f.Class)),
-		zap.Bool("ambiguous", f.Ambiguous), zap.String("detail", f.Detail), zap.NamedError("cause", f.Err)}
+		zap.Bool("ambiguous", f.Ambiguous), zap.String("detail", f.Detail), zap.String("errorType", f.ErrorType), zap.String("errorHash", f.ErrorHash), zap.NamedError("cause", f.Err)}
 	log := tracing.Log(ctx, r.log)
 	if f.Class == Denied {
 		log.Error("Mesh refuses the client credentials: all refreshes pause; check mesh.client_id and mesh.client_secret", fields...)
 	} else {
 		log.Warn("refresh failed", fields...)
+	}
+	if f.Refusal() && !curable(g, f) {
+		f.Held = r.verdicts.refused(ctx, g)
 	}
 	for {
 		next := g.Clone()

@@ -42,7 +42,7 @@ func failing(g *store.Grant, f *Failure, now time.Time) {
 	if g.Failing == nil {
 		g.Failing = &store.Failing{Since: now}
 	}
-	g.Failing.Why = string(f.Class)
+	g.Failing.At, g.Failing.Why, g.Failing.Detail, g.Failing.Type, g.Failing.Hash = now, string(f.Class), f.Detail, f.ErrorType, f.ErrorHash
 }
 
 // RefreshFailing is what a reply says about a grant whose refreshes fail; nil: they

@@ -156,7 +156,7 @@ func (r *rig) worker(id string, change ...func(*refresher.Deps)) *worker {
 	w.dispatcher = refresher.NewDispatcher(r.js, db, r.subjects, d.Refresh.Horizon, r.clock.Now, r.log, reg)
 	mesh := refresher.NewMesh(refresher.MeshOptions{URL: r.meshURL, Timeout: patience, Now: r.clock.Now})
 	deps := refresher.Deps{
-		Store: db, Envelope: w.envelope, Fingerprints: w.prints, JetStream: r.js, Mesh: mesh, Limits: d.Limits, Credentials: d.Refresh.Credentials, Concurrency: d.Refresh.Concurrency,
+		Store: db, Envelope: w.envelope, Fingerprints: w.prints, JetStream: r.js, Mesh: mesh, Limits: d.Limits, Credentials: d.Refresh.Credentials, Hold: d.Refresh.Hold, Concurrency: d.Refresh.Concurrency,
 		Settler: w.settler, Dispatcher: w.dispatcher, Subjects: r.subjects, WorkerID: id, NewID: newID, Now: r.clock.Now,
 		Lease: d.Refresh.Lease, CallAndSave: d.CallAndSave(), ClockSkew: d.Worker.ClockSkew, SendAccess: d.Mesh.AccessTokenBrokers, RefusedPause: d.Tokens.RefusedPause,
 		Changed: func(context.Context, string) error { return nil }, Log: r.log, Metrics: reg,
@@ -207,6 +207,14 @@ func (r *rig) connect(w *worker, spec meshsim.ConnectSpec, change ...func(*store
 	sealer.SealTo(g, set, now, true)
 	require.NoError(r.t, w.store.Insert(r.t.Context(), g))
 	return g
+}
+
+// refuseCredentials has Mesh refuse the client's credentials, until its faults are
+// cleared.
+func (r *rig) refuseCredentials() {
+	r.t.Helper()
+	_, err := r.sim.Inject(meshsim.Fault{Action: meshsim.HTTPStatus(401)})
+	require.NoError(r.t, err)
 }
 
 // due is the message that says a grant is due.

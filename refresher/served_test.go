@@ -310,7 +310,7 @@ func TestWhatIsPutOffComesBackForTheLastTry(t *testing.T) {
 				g.Access = lasting(r.clock.Now().Add(c.left+p.ClockSkew+p.Lead-2*hour), 2*hour)
 			})
 			require.Equal(t, r.clock.Now().Add(c.left), *p.LastTry(g))
-			require.NoError(t, r.sim.Script(refused.Accounts[0].ID, meshsim.HTTPStatus(401)))
+			r.refuseCredentials()
 			require.NoError(t, w.Due(t.Context(), due(refused)))
 
 			body, err := json.Marshal(due(g))

@@ -70,6 +70,7 @@ func (s Settler) answered(g *store.Grant, tokens store.TokenSet, a Answer, renew
 	active := g.State == store.Active
 	g.State, g.Reason, g.PurgeAt = store.Active, "", nil
 	g.Waits, g.Unknown, g.Lease = 0, nil, nil
+	g.Refusals = nil
 	g.MFA, tokens.Interim = nil, secret.Text{}
 	if len(covered) == 0 {
 		if !active {
@@ -180,23 +181,20 @@ func (s Settler) Failed(g *store.Grant, f *Failure) error {
 		g.Waits++
 		return s.again(g, now, wait+s.jitter(wait/4), s.Credentials.Min)
 	case MustAct:
-		g.State, g.Reason, g.Warned = store.MustAct, f.Reason, f.Reason
+		g.Warned = f.Reason
 		if err := s.Announce(g, events.TokenExpiring, f.Reason); err != nil {
 			return err
 		}
 		if g.MFA == nil && g.Access == nil && (g.Refresh == nil || g.Refresh.ExpiresAt == nil) {
 			return s.Expire(g, f.Reason) // nothing that could still be served
 		}
+		g.State, g.Reason = store.MustAct, f.Reason
 		s.Schedule(g, s.Policy.Next(g))
 		return nil
-	case BadRequest:
-		if !g.SendAccess && g.Access != nil {
-			g.SendAccess = true
-			return s.again(g, now, 0, 0)
-		}
-		return s.Expire(g, f.Reason)
-	case Dead:
-		return s.Expire(g, f.Reason)
+	case BadRequest, Dead:
+		return s.refused(g, f, now)
+	case Unlawful:
+		return s.unlawful(g, f, now)
 	}
 	g.Tries++
 	wait := max(f.RetryAfter, delay(s.Backoff, g.Tries-1, s.Rand()), s.hold(g, now))
@@ -275,12 +273,7 @@ func RefreshTokenOver(g *store.Grant, now time.Time) bool {
 // Expire declares the grant dead. If an answer was lost before, that is the
 // reason which is told.
 func (s Settler) Expire(g *store.Grant, reason events.Reason) error {
-	switch reason {
-	case events.ReasonRejected, events.ReasonNotFound, events.ReasonBadRequest, events.ReasonRefreshTokenExpired:
-		if g.Unknown != nil {
-			reason = events.ReasonOutcomeLost
-		}
-	}
+	reason = told(g, reason)
 	purge := store.Milli(s.Now().Add(s.Retention))
 	g.State, g.Reason, g.PurgeAt, g.Lease = store.Expired, reason, &purge, nil
 	g.MFA = nil

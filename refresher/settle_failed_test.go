@@ -131,36 +131,6 @@ func TestUserMustAct(t *testing.T) {
 	})
 }
 
-func TestBadRequestIsCuredOnceByTheAccessToken(t *testing.T) {
-	f := &refresher.Failure{Class: refresher.BadRequest, Reason: events.ReasonBadRequest}
-	g := newGrant()
-	failed(t, g, 1, f)
-	require.Equal(t, store.Active, g.State)
-	require.True(t, g.SendAccess)
-	require.Equal(t, store.Due{At: sentAt, Action: store.Refresh}, *g.Due, "at once")
-	require.Zero(t, g.Tries)
-	failed(t, g, 1, f)
-	require.Equal(t, store.Expired, g.State)
-	require.Equal(t, []string{"token.expired: bad_request"}, reasons(t, g))
-
-	delayed := newGrant(func(g *store.Grant) { g.Access = nil })
-	failed(t, delayed, 1, f)
-	require.Equal(t, store.Expired, delayed.State, "there is no access token to send along")
-}
-
-func TestDeadGrantExpires(t *testing.T) {
-	for _, reason := range []events.Reason{events.ReasonRejected, events.ReasonNotFound} {
-		g := newGrant()
-		failed(t, g, 0, &refresher.Failure{Class: refresher.Dead, Reason: reason})
-		require.Equal(t, store.Expired, g.State)
-		require.Equal(t, reason, g.Reason)
-		require.Nil(t, g.Due)
-		require.True(t, g.Outbox.Schedule, "the schedule is to be cancelled")
-		require.Equal(t, sentAt.Add(config.Default().Retention.Expired), *g.PurgeAt)
-		require.Equal(t, []string{"token.expired: " + string(reason)}, reasons(t, g))
-	}
-}
-
 func TestALostAnswerIsTheReasonToldAtTheEnd(t *testing.T) {
 	for reason, want := range map[events.Reason]events.Reason{
 		events.ReasonRejected:            events.ReasonOutcomeLost,

@@ -98,6 +98,9 @@ type Grant struct {
 	Failing *Failing `bson:"failing,omitempty"`
 	// Refused is the last report of a refused access token that has counted.
 	Refused *Refused `bson:"refused,omitempty"`
+	// Refusals is the row of refusals that the refresh token met with since the last
+	// refresh that succeeded; nil: none.
+	Refusals *Refusals `bson:"refusals,omitempty"`
 	// Warned is the reason of the last token.expiring of this version.
 	Warned events.Reason `bson:"warned,omitempty"`
 
@@ -238,12 +241,31 @@ type OutboxEvent struct {
 	Trace tracing.Carried `bson:"trace,omitempty"`
 }
 
-// Failing is a series of refreshes that failed.
+// Failing is a series of refreshes that failed. It holds words for programs only.
 type Failing struct {
-	// Since is when the first of them did.
+	// Since is when the first of them did, At when the last did.
 	Since time.Time `bson:"since"`
-	// Why is the class of the last failure.
+	At    time.Time `bson:"at"`
+	// Why is what was made of the last: transient, rate_limited, must_act, dead,
+	// bad_request, denied or unlawful.
 	Why string `bson:"why"`
+	// Detail names the HTTP status and the statuses in the last answer.
+	Detail string `bson:"detail,omitempty"`
+	// Type and Hash are its errorType and errorHash; empty where they are no words
+	// of up to 64 letters, digits, "_" and "-".
+	Type string `bson:"type,omitempty"`
+	Hash string `bson:"hash,omitempty"`
+}
+
+// Refusals is a row of refusals of a refresh token. They count only with a pause
+// between them.
+type Refusals struct {
+	// At is when the first came.
+	At time.Time `bson:"at"`
+	// Times is how many count.
+	Times int `bson:"times"`
+	// Next is from when on another one counts.
+	Next time.Time `bson:"next"`
 }
 
 // Refused is a caller's report that the access tokens of a version were refused
@@ -278,6 +300,9 @@ func (g *Grant) LifecycleOf(accounts []Account, reason events.Reason) events.Lif
 	for i, a := range accounts {
 		data.Accounts[i] = events.Account{AccountID: a.ID, AccountName: a.Name}
 	}
+	if g.Failing != nil && explained[reason] {
+		data.ErrorType, data.ErrorHash = g.Failing.Type, g.Failing.Hash
+	}
 	if g.Access != nil {
 		data.ExpiresAt = g.Access.ExpiresAt
 	}
@@ -285,6 +310,12 @@ func (g *Grant) LifecycleOf(accounts []Account, reason events.Reason) events.Lif
 		data.RefreshTokenExpiresAt = g.Refresh.ExpiresAt
 	}
 	return data
+}
+
+// explained are the reasons that the last error explains.
+var explained = map[events.Reason]bool{
+	events.ReasonRejected: true, events.ReasonNotFound: true, events.ReasonBadRequest: true, events.ReasonMFARequired: true,
+	events.ReasonOutcomeLost: true, events.ReasonLegal: true, events.ReasonRefreshFailing: true,
 }
 
 // Idle reports whether nobody has asked for the access tokens of the version
@@ -324,7 +355,7 @@ func (g *Grant) Clone() *Grant {
 	c.Accounts, c.Earlier = slices.Clone(g.Accounts), slices.Clone(g.Earlier)
 	c.Access, c.Refresh = clonePtr(g.Access), clonePtr(g.Refresh)
 	c.Due, c.Lease, c.Removal, c.MFA = clonePtr(g.Due), clonePtr(g.Lease), clonePtr(g.Removal), clonePtr(g.MFA)
-	c.Failing, c.Refused = clonePtr(g.Failing), clonePtr(g.Refused)
+	c.Failing, c.Refused, c.Refusals = clonePtr(g.Failing), clonePtr(g.Refused), clonePtr(g.Refusals)
 	if g.Outbox != nil {
 		c.Outbox = clonePtr(g.Outbox)
 		c.Outbox.Events = slices.Clone(g.Outbox.Events)

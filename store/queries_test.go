@@ -31,6 +31,7 @@ var walks = map[string]string{
 	"AuditHeads":  "an operator's: one head for each start of a worker",
 	"Keys":        "an operator's walk over all data keys",
 	"List":        "an operator's pages: by id, passing over what does not match; by due time, sorted",
+	"Verdicts":    "a document for each broker at which grants were refused",
 	"Tallies":     "an operator's page, once in a while: the whole index on state and broker",
 	"TokenSets":   "an operator's count: the whole index on sealed.key and id",
 	"KeyUses":     "an operator's count; the connect keys and the fingerprint key are a handful",
@@ -130,8 +131,16 @@ func calls(s *store.Store) map[string]func(context.Context) error {
 		"Tallies":              func(ctx context.Context) error { return drop(s.Tallies(ctx)) },
 		"TokenSets":            func(ctx context.Context) error { return drop(s.TokenSets(ctx)) },
 		"TryWrite":             func(ctx context.Context) error { return s.TryWrite(ctx) },
-		"Unsent":               func(ctx context.Context) error { return drop(s.Unsent(ctx, now, place, 1)) },
-		"Used":                 func(ctx context.Context) error { return s.Used(ctx, g) },
+		"Decide":               func(ctx context.Context) error { return drop(s.Decide(ctx, "b", store.DecidedHold, now)) },
+		"Refused": func(ctx context.Context) error {
+			_, _, err := s.Refused(ctx, "b", "g", now, 3, time.Hour)
+			return err
+		},
+		"Succeeded":  func(ctx context.Context) error { return drop(s.Succeeded(ctx, "b")) },
+		"Verdicts":   func(ctx context.Context) error { return drop(s.Verdicts(ctx)) },
+		"VerdictsAt": func(ctx context.Context) error { return drop(s.VerdictsAt(ctx, "b")) },
+		"Unsent":     func(ctx context.Context) error { return drop(s.Unsent(ctx, now, place, 1)) },
+		"Used":       func(ctx context.Context) error { return s.Used(ctx, g) },
 	}
 }
 

@@ -63,6 +63,7 @@ type Store struct {
 	connectKeys *mongo.Collection
 	meta        *mongo.Collection
 	auditHeads  *mongo.Collection
+	verdicts    *mongo.Collection
 
 	inserts      gather[bson.Raw, struct{}]
 	clears       gather[mongo.WriteModel, struct{}]
@@ -126,6 +127,7 @@ func newStore(client *mongo.Client, opts *options.ClientOptions, database string
 		connectKeys: db.Collection("connect_keys"),
 		meta:        db.Collection("meta"),
 		auditHeads:  db.Collection("audit_heads"),
+		verdicts:    db.Collection("verdicts"),
 	}
 	s.open, s.close = context.WithCancel(context.Background())
 	s.inserts.doing, s.inserts.run = "storing grants", s.insertAll

@@ -78,7 +78,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 token request re
 		SilenceErrors: true,
 	}
 	root.PersistentFlags().StringVarP(&a.configPath, "config", "c", "", "YAML file with the configuration (default: the file that LATCHKEY_CONFIG names, if any)")
-	root.AddCommand(a.runCommand(), a.configCommand(), a.tokenCommand(), a.deadLettersCommand(), a.grantsCommand(), a.scheduleCommand(), a.usersCommand(),
+	root.AddCommand(a.runCommand(), a.configCommand(), a.tokenCommand(), a.deadLettersCommand(), a.grantsCommand(), a.verdictsCommand(), a.scheduleCommand(), a.usersCommand(),
 		a.eventsCommand(), a.auditCommand(), a.keysCommand(), a.importCommand(), a.benchCommand(), a.doctorCommand(), versionCommand())
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error { return refuseEmptyFlags(cmd.Flags()) }
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &exitError{ExitUsage, err} })

@@ -17,7 +17,7 @@ import (
 )
 
 func (a *app) grantsCommand() *cobra.Command {
-	return group("grants", "Look at what is stored, without the tokens, and refresh it", a.listGrants(), a.showGrant(), a.refreshGrant())
+	return group("grants", "Look at what is stored, without the tokens, and refresh it", a.listGrants(), a.showGrant(), a.refreshGrant(), a.reviveGrant())
 }
 
 func (a *app) showGrant() *cobra.Command {
@@ -45,7 +45,8 @@ func (a *app) showGrant() *cobra.Command {
 				{"id", v.ID}, {"user", v.User}, {"broker", v.Broker}, {"state", string(v.State)}, {"reason", cmp.Or(string(v.Reason), "-")},
 				{"version", strconv.FormatInt(v.Version, 10)}, {"connected at", stamp(&v.ConnectedAt)},
 				{"access token ends", lifeText(v.Access)}, {"refresh token ends", lifeText(v.Refresh)}, {"due", dueText(v.Due)},
-				{"tries", strconv.Itoa(v.Tries)}, {"refreshes fail", failingText(v.Failing)}, {"reported as refused", refusedText(v.Refused)}, {"outcome unknown since", stamp(v.UnknownSince)}, {"lease", leaseText(v.Lease)}, {"removal at Mesh", removalText(v.Removal)},
+				{"tries", strconv.Itoa(v.Tries)}, {"refreshes fail", failingText(v.Failing)}, {"last error", errorText(v.LastError)},
+				{"reported as refused", refusedText(v.Refused)}, {"outcome unknown since", stamp(v.UnknownSince)}, {"lease", leaseText(v.Lease)}, {"removal at Mesh", removalText(v.Removal)},
 			}
 			for _, account := range v.Accounts {
 				rows = append(rows, []string{"account", fmt.Sprintf("%s (%s), ends %s", account.ID, account.Name, stamp(account.ExpiresAt))})
@@ -105,6 +106,20 @@ func leaseText(l *view.Lease) string {
 		return "-"
 	}
 	return l.Owner + " until " + stamp(&l.Until)
+}
+
+func errorText(e *view.LastError) string {
+	if e == nil {
+		return "-"
+	}
+	text := stamp(&e.At) + " " + e.Class + ": " + e.Detail
+	if e.Type != "" {
+		text += ", errorType " + e.Type
+	}
+	if e.Hash != "" {
+		text += ", errorHash " + e.Hash
+	}
+	return text
 }
 
 // withStore opens the database for the length of do.

@@ -133,9 +133,17 @@ func labelsText(labels map[string]string) string {
 	return strings.Join(out, ",")
 }
 
+// shortError is the word for a last error in a list.
+func shortError(e *view.LastError) string {
+	if e == nil {
+		return "-"
+	}
+	return cmp.Or(e.Type, e.Class)
+}
+
 func showGrants(cmd *cobra.Command, output format, grants []*store.Grant) error {
 	views := make([]view.Grant, len(grants))
-	rows := [][]string{{"ID", "USER", "BROKER", "STATE", "REASON", "VERSION", "ACCESS ENDS", "REFRESH ENDS", "DUE", "TRIES", "ACCOUNTS", "LABELS"}}
+	rows := [][]string{{"ID", "USER", "BROKER", "STATE", "REASON", "VERSION", "ACCESS ENDS", "REFRESH ENDS", "DUE", "TRIES", "ERROR", "ACCOUNTS", "LABELS"}}
 	for i, g := range grants {
 		v := view.OfGrant(g)
 		views[i] = v
@@ -145,7 +153,7 @@ func showGrants(cmd *cobra.Command, output format, grants []*store.Grant) error 
 		}
 		rows = append(rows, []string{
 			v.ID, v.User, v.Broker, string(v.State), cmp.Or(string(v.Reason), "-"), strconv.FormatInt(v.Version, 10),
-			lifeText(v.Access), lifeText(v.Refresh), dueText(v.Due), strconv.Itoa(v.Tries), cmp.Or(strings.Join(ids, ","), "-"), cmp.Or(labelsText(v.Labels), "-"),
+			lifeText(v.Access), lifeText(v.Refresh), dueText(v.Due), strconv.Itoa(v.Tries), shortError(v.LastError), cmp.Or(strings.Join(ids, ","), "-"), cmp.Or(labelsText(v.Labels), "-"),
 		})
 	}
 	if output == asJSON {

@@ -104,9 +104,9 @@ func TestEveryCommandHasAnExampleThatParses(t *testing.T) {
 func TestReadingCommandsHaveBothOutputs(t *testing.T) {
 	others := map[string]bool{
 		"latchkey run": true, "latchkey config check": true, "latchkey deadletters replay": true, "latchkey deadletters drop": true,
-		"latchkey grants refresh": true,
-		"latchkey config print":   true, // YAML
-		"latchkey audit heads":    true, // always JSON
+		"latchkey grants refresh": true, "latchkey grants revive": true, "latchkey verdicts hold": true, "latchkey verdicts release": true,
+		"latchkey config print": true, // YAML
+		"latchkey audit heads":  true, // always JSON
 	}
 	for _, cmd := range documented(newRoot(&app{})) {
 		output := cmd.Flags().Lookup("output")

@@ -26,6 +26,8 @@ type grantView struct {
 	Due        *dueView `json:"due,omitempty"`
 	// WhyNot says why the grant can't be refreshed now; empty when it can.
 	WhyNot string `json:"whyNot,omitempty"`
+	// Revivable: the grant has expired, and can be tried once more.
+	Revivable bool `json:"revivable,omitempty"`
 }
 
 type dueView struct {
@@ -34,7 +36,7 @@ type dueView struct {
 }
 
 func (p *Page) view(g *store.Grant) grantView {
-	v := grantView{Grant: view.OfGrant(g), BrokerName: g.BrokerName, Waits: g.Waits, WhyNot: refresher.WhyNot(g, p.Now())}
+	v := grantView{Grant: view.OfGrant(g), BrokerName: g.BrokerName, Waits: g.Waits, WhyNot: refresher.WhyNot(g, p.Now()), Revivable: refresher.WhyNotRevived(g, p.Now()) == ""}
 	if v.Grant.Due != nil {
 		v.Due = &dueView{Due: *v.Grant.Due, Scheduled: g.Due.Stream != ""}
 	}
@@ -115,6 +117,36 @@ func (p *Page) refreshNow(r *http.Request) (any, error) {
 	return answer, nil
 }
 
+// revive tries an expired grant once more.
+func (p *Page) revive(r *http.Request) (any, error) {
+	g, err := p.find(r)
+	if err != nil {
+		return nil, err
+	}
+	if why := refresher.WhyNotRevived(g, p.Now()); why != "" {
+		return nil, refuse(http.StatusConflict, "not revived: "+why)
+	}
+	p.audit(r, "grant.revive", g.UserID, g.ID, "begun")
+	revived, err := p.Refresher.Revive(r.Context(), g)
+	if errors.Is(err, store.ErrConflict) {
+		err = refuse(http.StatusConflict, "not revived: the grant changed meanwhile")
+	}
+	if err != nil {
+		p.audit(r, "grant.revive", g.UserID, g.ID, "failed: "+err.Error())
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), refreshWithin)
+	defer cancel()
+	after, err := p.Refresher.Now(ctx, revived)
+	text, err := outcome(revived, after, err)
+	if err != nil { // it is due: whichever worker is free does it
+		text, err = "the grant is due; "+err.Error(), nil
+	}
+	p.audit(r, "grant.revive", g.UserID, g.ID, text)
+	answer := map[string]any{"text": text, "refreshed": after != nil && after.Version > g.Version}
+	return answer, err
+}
+
 // outcome says what became of a refresh. The error is what kept it from being
 // begun.
 func outcome(before, after *store.Grant, err error) (string, error) {
@@ -124,7 +156,8 @@ func outcome(before, after *store.Grant, err error) (string, error) {
 	case errors.As(err, &later):
 		why := map[string]string{
 			"rate": "the rate limit is reached", "concurrency": "too many refreshes run at the broker", "queue": "too many refreshes wait",
-			"breaker": "the breaker of the broker is open after failures", "credentials": "Mesh refuses the client credentials, and all refreshes pause",
+			"retry_after": "the broker asked for a pause",
+			"breaker":     "the breaker of the broker is open after failures", "credentials": "Mesh refuses the client credentials, and all refreshes pause",
 		}[later.Why]
 		return "", refuse(http.StatusConflict, "not refreshed: "+why)
 	case errors.As(err, &leased):

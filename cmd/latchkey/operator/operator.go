@@ -123,6 +123,7 @@ func (p *Page) Handler(loopback bool) http.Handler {
 		"GET /api/grants/{id}":                     p.grant,
 		"GET /api/grants/{id}/history":             p.grantHistory,
 		"POST /api/grants/{id}/refresh":            p.refreshNow,
+		"POST /api/grants/{id}/revive":             p.revive,
 		"GET /api/dead-letters":                    p.listLetters,
 		"POST /api/dead-letters/{sequence}/replay": p.replayLetter,
 		"POST /api/dead-letters/{sequence}/drop":   p.dropLetter,

@@ -36,6 +36,8 @@ type Grant struct {
 	// UnknownSince is since when the outcome of a refresh is unknown.
 	UnknownSince *time.Time `json:"unknownSince,omitempty"`
 	Lease        *Lease     `json:"lease,omitempty"`
+	// LastError is what the last refresh failed for.
+	LastError *LastError `json:"lastError,omitempty"`
 	// Removal is what is left to be done at Mesh of a revoked grant.
 	Removal *Removal `json:"removal,omitempty"`
 }
@@ -81,6 +83,15 @@ type Lease struct {
 	Until time.Time `json:"until"`
 }
 
+// LastError is a refresh that failed.
+type LastError struct {
+	At     time.Time `json:"at"`
+	Class  string    `json:"class"`
+	Detail string    `json:"detail"`
+	Type   string    `json:"errorType,omitempty"`
+	Hash   string    `json:"errorHash,omitempty"`
+}
+
 // OfGrant returns what is shown of a grant.
 func OfGrant(g *store.Grant) Grant {
 	v := Grant{
@@ -100,6 +111,9 @@ func OfGrant(g *store.Grant) Grant {
 	}
 	if g.Lease != nil {
 		v.Lease = &Lease{Owner: g.Lease.Owner, Until: g.Lease.Until}
+	}
+	if e := g.Failing; e != nil {
+		v.LastError = &LastError{At: e.At, Class: e.Why, Detail: e.Detail, Type: e.Type, Hash: e.Hash}
 	}
 	return v
 }

@@ -104,7 +104,7 @@ func TestSecretsAreNowhereInTheClear(t *testing.T) {
 	note(h.connectAged("mfa", over, spec("b4"), "m", meshsim.MFARequired()))
 	h.event(events.TokenExpired, "mfa")
 	refresh("mfa")
-	note(h.connectAged("dead", due, spec("b5"), "k", meshsim.Killed("no")))
+	note(h.connectAged("dead", over, spec("b5"), "k", meshsim.Killed("no")))
 	h.event(events.TokenExpired, "dead")
 	refresh("dead")
 	note(h.connectAged("picky", due, spec("picky"), "p"))

@@ -230,7 +230,7 @@ func TestPartOfTheAccountsCanBeUnavailable(t *testing.T) {
 	h := start(t, nil)
 	h.worker()
 	h.connectAged("u", due, spec("coinbase"), "good")
-	h.connectAged("u", due, spec("kraken"), "bad", meshsim.Killed("no"))
+	h.connectAged("u", over, spec("kraken"), "bad", meshsim.Killed("no"))
 	expired := h.event(events.TokenExpired, "u")
 	reply := h.get(events.TokenRequest{UserID: "u"})
 	require.Len(t, reply.AccessTokens, 1)

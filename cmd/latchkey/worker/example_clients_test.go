@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -131,7 +132,7 @@ func TestExamplePrograms(t *testing.T) {
 		t.Skip("builds a program and installs Node packages: not in short mode")
 	}
 	t.Parallel()
-	h := start(t, nil)
+	h := start(t, map[string]meshsim.Institution{"kraken": {AccessLifetime: 3 * time.Second, RefreshLifetime: life}})
 	h.worker()
 	dead := h.issue("kraken", "k")
 	require.NoError(t, h.stack.Mesh.Script("k", meshsim.Killed("the user revoked access")))

@@ -67,7 +67,7 @@ func TestReconnectRevivesAnExpiredGrant(t *testing.T) {
 	t.Parallel()
 	h := start(t, nil)
 	h.worker()
-	h.connectAged("u", due, spec("coinbase"), "a", meshsim.Killed("no"))
+	h.connectAged("u", over, spec("coinbase"), "a", meshsim.Killed("no"))
 	h.event(events.TokenExpired, "u")
 	h.connectAged("u", fresh, spec("coinbase"), "a")
 	stored := h.nth(events.TokenStored, "u", 2)
@@ -135,7 +135,7 @@ func TestAConnectThatCameTooLateIsNotTold(t *testing.T) {
 	require.Len(t, h.eventsOf("", "u"), 1)
 	kept, err := h.js.Stream(h.ctx, h.subjects.LifecycleStream())
 	require.NoError(t, err)
-	require.EqualValues(t, 1, kept.CachedInfo().State.Msgs)
+	require.EqualValues(t, 2, kept.CachedInfo().State.Msgs, "that, and what its publisher is told")
 }
 
 // story is what happens to the accounts a and b of a user, step by step: they

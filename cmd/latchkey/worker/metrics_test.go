@@ -56,7 +56,7 @@ func TestMetricsAreThoseOfTheDocumentation(t *testing.T) {
 		h.connectAged(fmt.Sprint("u", i), due, spec(fmt.Sprint("broker-", i)), fmt.Sprint("a", i))
 	}
 	h.connectAged("failing", due, spec("failing"), "f", meshsim.HTTPStatus(503))
-	h.connectAged("dead", due, spec("dead"), "d", meshsim.Killed("no"))
+	h.connectAged("dead", over, spec("dead"), "d", meshsim.Killed("no"))
 	h.event(events.TokenExpired, "dead")
 	for i := range maxBrokerLabels + 4 {
 		h.event(events.TokenRefreshed, fmt.Sprint("u", i))

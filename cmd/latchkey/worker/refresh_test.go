@@ -2,6 +2,7 @@ package worker_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -33,7 +34,6 @@ func TestPassingFailuresAreTriedAgain(t *testing.T) {
 		"reset":                  {"b8", meshsim.Reset()},
 		"garbage":                {"b9", meshsim.Garbage()},
 		"huge":                   {"b10", meshsim.Huge(9 << 20)},
-		"legal":                  {"b11", meshsim.MappedEnvelope("unavailableForLegalReasons")},
 		"too many in a 200":      {"b12", meshsim.Envelope("tooManyRequest")},
 		// The institution did its work, and forgives the old token.
 		"dropped answer": {"graceful", meshsim.Drop()},
@@ -141,21 +141,22 @@ func TestFinalRefusalsExpireTheGrant(t *testing.T) {
 		reason  events.Reason
 	}{
 		"rejected":   {"b1", []meshsim.Action{meshsim.Killed("no")}, events.ReasonRejected},
-		"failed":     {"b2", []meshsim.Action{meshsim.Failed("no")}, events.ReasonRejected},
-		"notFound":   {"b3", []meshsim.Action{meshsim.MappedEnvelope("notFound")}, events.ReasonNotFound},
-		"badRequest": {"b4", []meshsim.Action{meshsim.MappedEnvelope("badRequest"), meshsim.MappedEnvelope("badRequest")}, events.ReasonBadRequest},
+		"failed":     {"b2", slices.Repeat([]meshsim.Action{meshsim.Failed("no")}, 2), events.ReasonRejected},
+		"notFound":   {"b3", slices.Repeat([]meshsim.Action{meshsim.MappedEnvelope("notFound")}, 2), events.ReasonNotFound},
+		"badRequest": {"b4", slices.Repeat([]meshsim.Action{meshsim.Speak("missingField")}, 3), events.ReasonBadRequest},
 		"lost":       {"lost", []meshsim.Action{meshsim.Drop()}, events.ReasonOutcomeLost},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := h.in(t)
-			h.connectAged(name, due, spec(c.broker), name, c.actions...)
+			h.connectAged(name, over, spec(c.broker), name, c.actions...)
 			expired := h.event(events.TokenExpired, name)
 			require.Equal(t, c.reason, expired.Data.Reason)
 			require.False(t, h.scheduled(expired.Data.GrantID))
 			_, code, body := h.ask(events.TokenRequest{UserID: name})
 			require.Equal(t, events.CodeExpired, code)
 			require.Contains(t, string(body), string(c.reason))
-			require.Len(t, h.eventsOf("", name), 2)
+			told := h.eventsOf(events.TokenExpiring, name)
+			require.Equal(t, c.reason, told[len(told)-1].Data.Reason, "told before")
 		})
 	}
 }

@@ -46,8 +46,7 @@ func TestScheduleAndRefreshOnTheCommandLine(t *testing.T) {
 	require.Regexp(t, `^refreshed `+sooner+`: version 2, access token ends `, o.ok("grants", "refresh", sooner))
 	require.Len(t, h.requests("s"), 1)
 	require.Contains(t, o.fails("grants", "refresh", later), "not refreshed: the refresh failed (1 in a row)")
-	h.event(events.TokenExpired, "later")
-	require.Contains(t, o.fails("grants", "refresh", later), "not refreshed: the grant has expired (outcome_lost)")
+	require.Equal(t, events.ReasonOutcomeLost, h.event(events.TokenExpiring, "later").Data.Reason)
 	require.Contains(t, o.fails("grants", "refresh", stuck), "not refreshed: the grant has expired")
 	require.Contains(t, o.fails("grants", "refresh", "none"), "no grant none")
 

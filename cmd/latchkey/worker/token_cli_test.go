@@ -18,7 +18,7 @@ func TestTokensOnTheCommandLine(t *testing.T) {
 	h.worker()
 	token := h.connectAged("u", fresh, spec("coinbase"), "a").Accounts[0].AccessToken
 	h.event(events.TokenStored, "u")
-	h.connectAged("u", due, spec("kraken"), "k", meshsim.Killed("no"))
+	h.connectAged("u", over, spec("kraken"), "k", meshsim.Killed("no"))
 	h.event(events.TokenExpired, "u")
 
 	type view struct{ Broker, Account, ExpiresAt, Token, Code, Reason string }

@@ -231,7 +231,7 @@ func (w *worker) assemble(ctx context.Context) error {
 	}
 	r := refresher.New(refresher.Deps{
 		Store: w.db, Envelope: env, Fingerprints: prints, JetStream: w.js, Mesh: w.mesh, Settler: settler, Dispatcher: dispatcher, Subjects: w.subj,
-		Limits: cfg.Limits, Credentials: cfg.Refresh.Credentials, Concurrency: cfg.Refresh.Concurrency,
+		Limits: cfg.Limits, Credentials: cfg.Refresh.Credentials, Hold: cfg.Refresh.Hold, Concurrency: cfg.Refresh.Concurrency,
 		WorkerID: cfg.Worker.ID, NewID: newID, Now: w.now, Lease: cfg.Refresh.Lease, CallAndSave: cfg.CallAndSave(), ClockSkew: cfg.Worker.ClockSkew,
 		RefusedPause: cfg.Tokens.RefusedPause, SendAccess: cfg.Mesh.AccessTokenBrokers, Changed: connector.Resolve, ParkAnswer: dead.ParkAnswer, Audit: w.audit, Log: w.log, Metrics: w.reg,
 	})

@@ -83,9 +83,20 @@ type health struct {
 }
 
 // serveStatus tells an institution's health: it is down while something in front of
-// it answers refreshes.
+// it answers refreshes. A fault that answers 401 to whatever comes stands for refused
+// credentials, and is answered here too.
 func (s *Server) serveStatus(w http.ResponseWriter, _ *http.Request) {
 	s.mu.Lock()
+	for _, f := range s.faults.active {
+		if f.Action.Kind == KindStatus && f.Action.Status == http.StatusUnauthorized && f.BrokerType == "" && f.AccountID == "" && f.Operation == "" {
+			s.mu.Unlock()
+			a := problem(http.StatusUnauthorized)
+			w.Header().Set("Content-Type", a.contentType)
+			w.WriteHeader(a.status)
+			_, _ = w.Write(a.body)
+			return
+		}
+	}
 	var list []health
 	for _, i := range s.integrations() {
 		down := s.speech(i.Type, s.institution(ConnectSpec{BrokerType: i.Type})).about(InsteadOfRefresh)

@@ -59,6 +59,9 @@ function render(g, history) {
   const result = el("p", { role: "status" });
   const refresh = el("button", { type: "button", className: "main", disabled: Boolean(g.whyNot) }, "Refresh now");
   refresh.addEventListener("click", () => refreshNow(g, refresh, result));
+  const revive = el("button", { type: "button" }, "Try once more");
+  revive.addEventListener("click", () => act(g, revive, result, "revive", "Try this grant once more?",
+    `The grant of ${g.user} at ${g.brokerName || g.broker} has expired. Its refresh token is presented to Mesh once more; if it is refused, the grant expires again.`, "Try once more"));
   const close = el("button", { type: "button" }, "Close");
   close.addEventListener("click", () => {
     details.replaceChildren();
@@ -81,10 +84,12 @@ function render(g, history) {
       ...(g.refreshFailing ? [["Refreshes fail", el("span", {}, g.refreshFailing.reason, ...(g.refreshFailing.since ? [", since ", time(g.refreshFailing.since)] : []))]] : []),
       ...(g.refused ? [["Reported as refused", el("span", {}, `version ${g.refused.version}, `, time(g.refused.at))]] : []),
       ...(g.unknownSince ? [["Outcome unknown since", time(g.unknownSince)]] : []),
+      ...(g.lastError ? [["Last error", el("span", {}, time(g.lastError.at), ` ${g.lastError.class}: ${g.lastError.detail}`,
+        g.lastError.errorType ? `, errorType ${g.lastError.errorType}` : "", g.lastError.errorHash ? `, errorHash ${g.lastError.errorHash}` : "")]] : []),
       ...(g.lease ? [["Lease", el("span", {}, `${g.lease.owner} until `, time(g.lease.until))]] : []),
     ]),
     g.whyNot ? el("p", { className: "note" }, `Can't be refreshed now: ${g.whyNot}.`) : null,
-    el("p", { className: "buttons" }, close, refresh),
+    el("p", { className: "buttons" }, close, g.revivable ? revive : null, refresh),
     result,
     past(history)));
 }
@@ -104,15 +109,20 @@ function past(history) {
     history.more ? el("p", { className: "note" }, "There are more events than are shown.") : null);
 }
 
-async function refreshNow(g, button, result) {
-  const yes = await ask("Refresh this grant now?",
+function refreshNow(g, button, result) {
+  return act(g, button, result, "refresh", "Refresh this grant now?",
     `The refresh token of ${g.user} at ${g.brokerName || g.broker} is presented to Mesh before it is due. A refresh that is under way elsewhere is left alone.`, "Refresh now");
+}
+
+// act has a grant refreshed, by one of the calls that do so.
+async function act(g, button, result, call, title, text, verb) {
+  const yes = await ask(title, text, verb);
   if (!yes) return;
   button.disabled = true;
   result.className = "";
   result.textContent = "Refreshing…";
   try {
-    const answer = await post(`api/grants/${encodeURIComponent(g.id)}/refresh`);
+    const answer = await post(`api/grants/${encodeURIComponent(g.id)}/${call}`);
     const [grant, history] = await Promise.all([get(`api/grants/${encodeURIComponent(g.id)}`), events(g.id)]);
     render(grant, history);
     tell(answer.text, answer.refreshed ? "good" : "bad");

@@ -1,0 +1,157 @@
+package cli
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/latchkey/latchkey/cmd/latchkey/view"
+	"github.com/latchkey/latchkey/config"
+	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/refresher"
+	"github.com/latchkey/latchkey/store"
+)
+
+func (a *app) verdictsCommand() *cobra.Command {
+	return group("verdicts", "Decide whether grants of a broker expire when they are refused",
+		a.listVerdicts(),
+		a.decide(store.DecidedHold, "hold BROKER", "Hold verdicts at a broker until they are released",
+			`From now on no grant of the broker expires because its refresh token is refused:
+grants are tried again slowly, and served as long as their access tokens live.
+Unlike what workers hold by themselves (refresh.hold), this does not end with a
+refresh that succeeds.`),
+		a.decide(store.DecidedRelease, "release BROKER", "Let grants of a broker expire that are refused",
+			`Grants of the broker that are refused expire again, once another try has
+confirmed it: those that were held within refresh.backoff.max. Workers hold
+nothing there by themselves until a refresh at the broker has succeeded.`))
+}
+
+// verdictsView is what is shown of a broker.
+type verdictsView struct {
+	Broker    string         `json:"broker"`
+	HeldSince *time.Time     `json:"heldSince,omitempty"`
+	Decided   store.Decision `json:"decided,omitempty"`
+	// Refused is how many grants were refused in a row, FirstAt and LastAt when.
+	Refused int        `json:"refused"`
+	FirstAt *time.Time `json:"firstAt,omitempty"`
+	LastAt  *time.Time `json:"lastAt,omitempty"`
+}
+
+func viewOfVerdicts(v *store.Verdicts) verdictsView {
+	out := verdictsView{Broker: v.Broker, HeldSince: v.HeldSince, Decided: v.Decided, Refused: len(v.Refused)}
+	if n := len(v.Refused); n > 0 {
+		out.FirstAt, out.LastAt = &v.Refused[0].At, &v.Refused[n-1].At
+	}
+	return out
+}
+
+func (a *app) listVerdicts() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "list",
+		Short: "List brokers at which grants were refused in a row",
+		Long: `Lists the brokers at which grants were refused since the last refresh that
+succeeded, or about which somebody has decided, and since when verdicts are held.`,
+		Example: `  latchkey verdicts list
+  latchkey verdicts list --output json`,
+		Args: cobra.NoArgs,
+	}
+	output := outputFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		return a.withStore(cmd, func(ctx context.Context, db *store.Store) error {
+			all, err := db.Verdicts(ctx)
+			if err != nil {
+				return err
+			}
+			views := make([]verdictsView, len(all))
+			rows := [][]string{{"BROKER", "HELD SINCE", "DECIDED", "REFUSED IN A ROW", "FIRST", "LAST"}}
+			for i, v := range all {
+				views[i] = viewOfVerdicts(v)
+				rows = append(rows, []string{views[i].Broker, stamp(views[i].HeldSince), cmp.Or(string(views[i].Decided), "-"), strconv.Itoa(views[i].Refused), stamp(views[i].FirstAt), stamp(views[i].LastAt)})
+			}
+			if *output == asJSON {
+				return printJSON(cmd.OutOrStdout(), views)
+			}
+			return printTable(cmd.OutOrStdout(), rows...)
+		})
+	}
+	return cmd
+}
+
+func (a *app) decide(d store.Decision, use, short, long string) *cobra.Command {
+	return &cobra.Command{
+		Use: use, Short: short, Long: long, Example: "  latchkey verdicts " + string(d) + " coinbase", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.withStore(cmd, func(ctx context.Context, db *store.Store) error {
+				v, err := db.Decide(ctx, events.BrokerKey(args[0]), d, time.Now())
+				if err != nil {
+					return err
+				}
+				if v.HeldSince != nil {
+					_, err = fmt.Fprintf(cmd.OutOrStdout(), "verdicts at %s are held\n", printable(v.Broker))
+				} else {
+					_, err = fmt.Fprintf(cmd.OutOrStdout(), "verdicts at %s are given\n", printable(v.Broker))
+				}
+				return err
+			})
+		},
+	}
+}
+
+func (a *app) reviveGrant() *cobra.Command {
+	var timeout time.Duration
+	cmd := &cobra.Command{
+		Use:   "revive ID",
+		Short: "Try an expired grant once more",
+		Long: `Has a running worker present the refresh token of an expired grant once more,
+whatever it expired for, and waits for what comes of it. That is possible for
+retention.expired after its end; then its tokens are gone. If the token is
+refused the grant expires again.`,
+		Example: `  latchkey grants revive mzxw6ytboi4tcmrtgq2tmnzyheydcmrt`,
+		Args:    cobra.ExactArgs(1),
+	}
+	cmd.Flags().DurationVar(&timeout, "timeout", time.Minute, "how long to wait for the workers")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		return a.withDispatcher(cmd, func(ctx context.Context, cfg config.Config, db *store.Store, d *refresher.Dispatcher) error {
+			before, err := db.Get(ctx, args[0])
+			if errors.Is(err, store.ErrNotFound) {
+				return fmt.Errorf("no grant %s: if there was one its tokens are gone, and the user must connect again", printable(args[0]))
+			}
+			if err != nil {
+				return err
+			}
+			if why := refresher.WhyNotRevived(before, time.Now()); why != "" {
+				return fmt.Errorf("not revived: %s", why)
+			}
+			revived := before.Clone()
+			refresher.Announcer{Subjects: cfg.NATS.Subjects(), Now: time.Now}.Revive(revived)
+			err = db.Save(ctx, revived)
+			if errors.Is(err, store.ErrConflict) {
+				return errors.New("not revived: the grant changed meanwhile")
+			}
+			if err != nil {
+				return err
+			}
+			if err := d.Deliver(ctx, revived); err != nil {
+				fmt.Fprintln(cmd.ErrOrStderr(), "latchkey: warning: the workers will bring in the schedule:", err)
+			}
+			after, err := awaitRefresh(ctx, db, revived, timeout)
+			if err != nil {
+				return err
+			}
+			switch {
+			case after.Version > revived.Version:
+				_, err = fmt.Fprintf(cmd.OutOrStdout(), "revived %s: version %d, access token ends %s\n", after.ID, after.Version, lifeText(view.OfGrant(after).Access))
+				return err
+			case after.State != store.Active:
+				return fmt.Errorf("not revived: the grant is now %s (%s)", after.State, after.Reason)
+			}
+			return fmt.Errorf("not revived yet: the refresh failed; it is tried again by itself at %s", dueText(view.OfDue(after.Due)))
+		})
+	}
+	return cmd
+}

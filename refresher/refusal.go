@@ -1,0 +1,122 @@
+package refresher
+
+import (
+	"time"
+
+	"github.com/latchkey/latchkey/config"
+	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/store"
+)
+
+// A refusal does not end a grant by itself. The access token at hand is served to
+// its end, with token.expiring at once, and the refresh token is presented again
+// after a pause: one that is refused stays refused, so that costs nothing, and one
+// word may be a slip of the institution's. The verdict comes when no further try
+// fits in before that end.
+
+// Pauses between tries of a refused token: while something is served they begin at
+// refresh.backoff.max and double; where nothing is, one of shortOf has to do.
+const (
+	unlawfulMin = time.Hour
+	unlawfulMax = 24 * time.Hour
+)
+
+// shortOf is the pause before a refusal is confirmed that leaves nothing to serve.
+func shortOf(b config.Backoff) time.Duration { return delay(b, 4, 1) }
+
+// curable reports whether what was refused may be a request that lacked the access
+// token, and there is one to send along.
+func curable(g *store.Grant, f *Failure) bool {
+	return f.Incomplete && !g.SendAccess && g.Access != nil
+}
+
+// refused applies a refusal.
+func (s Settler) refused(g *store.Grant, f *Failure, now time.Time) error {
+	if curable(g, f) {
+		g.SendAccess = true
+		return s.again(g, now, 0, 0)
+	}
+	row := store.Refusals{At: now}
+	if g.Refusals != nil {
+		row = *g.Refusals
+	}
+	g.Refusals = &row
+	g.Tries++
+	if f.Held {
+		row.Times, row.Next = 0, now // what is refused meanwhile counts for nothing
+		g.Refusals = &row
+		return s.again(g, now, s.Backoff.Max+s.jitter(s.Backoff.Max/4), s.Backoff.Min)
+	}
+	if row.Times == 0 || !now.Before(row.Next) {
+		row.Times++
+	}
+	reason := told(g, f.Reason)
+	if g.Warned != reason {
+		g.Warned = reason
+		if err := s.Announce(g, events.TokenExpiring, reason); err != nil {
+			return err
+		}
+	}
+	wait, room := s.untilNext(g, row, now)
+	if row.Times > 1 && !room {
+		return s.serveOut(g, reason, now)
+	}
+	if err := s.again(g, now, wait, shortOf(s.Backoff)); err != nil {
+		return err
+	}
+	if g.Due != nil && g.Due.At.After(now) {
+		row.Next = store.Milli(now.Add(g.Due.At.Sub(now) / 2)) // a try may come early by our clock, or be asked for
+	}
+	g.Refusals = &row
+	return nil
+}
+
+// untilNext is in how long a refused token is presented again, and whether that
+// comes while its access token is served.
+func (s Settler) untilNext(g *store.Grant, row store.Refusals, now time.Time) (wait time.Duration, room bool) {
+	last := s.Policy.LastTry(g)
+	switch {
+	case g.Access == nil || last != nil && last.Before(now.Add(shortOf(s.Backoff))):
+		return shortOf(s.Backoff), false
+	case last == nil: // served without a known end: one confirmation does
+		return s.Backoff.Max, row.Times < 2
+	}
+	return s.Backoff.Max << min(row.Times-1, 16), true
+}
+
+// serveOut gives up refreshing a grant: what there is to serve is served to its
+// end, with which the grant expires.
+func (s Settler) serveOut(g *store.Grant, reason events.Reason, now time.Time) error {
+	if g.Access.Over(now) {
+		return s.Expire(g, reason)
+	}
+	g.State, g.Reason = store.MustAct, reason
+	s.Schedule(g, s.Policy.Next(g))
+	return nil
+}
+
+// unlawful applies a refusal for legal reasons: it is told once, and tried again
+// now and then.
+func (s Settler) unlawful(g *store.Grant, f *Failure, now time.Time) error {
+	if g.Warned != f.Reason {
+		g.Warned = f.Reason
+		if err := s.Announce(g, events.TokenExpiring, f.Reason); err != nil {
+			return err
+		}
+	}
+	wait := max(f.RetryAfter, delay(config.Backoff{Min: unlawfulMin, Max: unlawfulMax}, g.Waits, 1))
+	g.Waits++
+	return s.again(g, now, wait+s.jitter(wait/4), unlawfulMin)
+}
+
+// told is the reason that is told of a grant: if an answer was lost before, that is
+// why its token is refused.
+func told(g *store.Grant, reason events.Reason) events.Reason {
+	switch reason {
+	case events.ReasonRejected, events.ReasonNotFound, events.ReasonBadRequest, events.ReasonRefreshTokenExpired:
+		if g.Unknown != nil {
+			return events.ReasonOutcomeLost
+		}
+	}
+	return reason
+}

@@ -1,0 +1,251 @@
+package refresher_test
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"github.com/latchkey/latchkey/config"
+	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/refresher"
+	"github.com/latchkey/latchkey/store"
+)
+
+var refusals = map[string]refresher.Failure{
+	"rejected":    {Class: refresher.Dead, Reason: events.ReasonRejected},
+	"not_found":   {Class: refresher.Dead, Reason: events.ReasonNotFound},
+	"bad_request": {Class: refresher.BadRequest, Reason: events.ReasonBadRequest},
+}
+
+// play settles the same failure at each time at which a grant comes due, until it
+// is given up or so many tries were made. It returns how many were.
+func play(t require.TestingT, g *store.Grant, c *clock, f refresher.Failure, most int) (tries int) {
+	s := settler(c, 0)
+	s.Policy = servedPolicy()
+	for g.State == store.Active && tries < most {
+		if done, err := s.WithoutRefresh(g); done || err != nil {
+			require.NoError(t, err)
+			continue
+		}
+		again := f
+		require.NoError(t, s.Failed(g, &again))
+		if tries++; g.Due != nil && g.Due.At.After(c.Now()) && g.State == store.Active {
+			c.now = g.Due.At
+		}
+	}
+	return tries
+}
+
+// One refusal is no verdict, and no verdict ends what still works.
+func TestARefusedGrantIsServedToItsEnd(t *testing.T) {
+	for reason, f := range refusals {
+		t.Run(reason, func(t *testing.T) {
+			c := &clock{now: t0.Add(50 * time.Minute)}
+			g := newGrant()
+			require.Equal(t, 1, play(t, g, c, f, 1))
+			require.Equal(t, store.Active, g.State, "one word is no verdict")
+			require.Equal(t, []string{"token.expiring: " + reason}, reasons(t, g), "told at once")
+			require.Equal(t, store.Refresh, g.Due.Action)
+			require.False(t, g.Due.At.After(*servedPolicy().LastTry(g)), "tried again while it is served")
+			require.GreaterOrEqual(t, g.Due.At.Sub(t0.Add(50*time.Minute)), time.Minute, "after a pause")
+			require.Equal(t, 1, g.Tries, "no request for a token hastens it")
+
+			play(t, g, c, f, 10)
+			require.Equal(t, store.MustAct, g.State)
+			require.Equal(t, events.Reason(reason), g.Reason)
+			require.True(t, c.Now().Before(t0.Add(hour)))
+			require.Equal(t, store.Due{At: t0.Add(hour), Action: store.Expire}, *g.Due)
+			require.Equal(t, []string{"token.expiring: " + reason}, reasons(t, g), "told once")
+
+			done, err := settler(&clock{now: t0.Add(hour)}, 0).WithoutRefresh(g)
+			require.NoError(t, err)
+			require.True(t, done)
+			require.Equal(t, store.Expired, g.State)
+			require.Equal(t, []string{"token.expiring: " + reason, "token.expired: " + reason}, reasons(t, g))
+			require.Equal(t, t0.Add(hour).Add(config.Default().Retention.Expired), *g.PurgeAt)
+		})
+	}
+}
+
+// A refusal that another try takes back leaves nothing behind.
+func TestARefusalThatWasASlip(t *testing.T) {
+	c := &clock{now: t0.Add(50 * time.Minute)}
+	g, tokens := newGrant(), newTokens("one")
+	play(t, g, c, refusals["rejected"], 1)
+	s := settler(c, 0)
+	_, err := s.Answered(g, tokens, refresher.Answer{AccessToken: text("new"), ExpiresIn: hour}, false, 2, c.Now())
+	require.NoError(t, err)
+	require.Nil(t, g.Refusals)
+	require.Nil(t, g.Failing)
+	require.Equal(t, store.Active, g.State)
+	require.Equal(t, []string{"token.expiring: rejected", "token.refreshed: "}, reasons(t, g))
+}
+
+// However long tokens live: at least two tries with a pause between them, no more
+// than a few, no end before that of what is served, and an end.
+func TestRefusedGrantsOfAllLives(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		life := time.Duration(rapid.Int64Range(1, int64(30*day)/int64(time.Second)).Draw(t, "life")) * time.Second
+		at := time.Duration(rapid.Float64Range(0, 1.5).Draw(t, "share") * float64(life))
+		name := rapid.SampledFrom([]string{"rejected", "not_found", "bad_request"}).Draw(t, "reason")
+		g := newGrant(func(g *store.Grant) { g.Access = lasting(t0, life) })
+		switch rapid.IntRange(0, 4).Draw(t, "kind") {
+		case 0:
+			g.Access = nil
+		case 1:
+			g.Access = endless(t0)
+		}
+		began := t0.Add(at).Truncate(time.Millisecond)
+		c := &clock{now: began}
+		tries := play(t, g, c, refusals[name], 100)
+		require.GreaterOrEqual(t, tries, 2)
+		require.LessOrEqual(t, tries, 16)
+		require.GreaterOrEqual(t, c.Now().Sub(began), 2*time.Second)
+		if g.State == store.Expired {
+			require.True(t, g.Access.Over(c.Now()), "served to its end")
+		} else {
+			require.Equal(t, store.MustAct, g.State)
+			require.Equal(t, g.Access.ExpiresAt == nil, g.Due == nil)
+		}
+	})
+}
+
+// Whoever has a refused token presented before its time confirms nothing by it.
+func TestARefusalWithoutAPauseConfirmsNothing(t *testing.T) {
+	c := &clock{now: t0.Add(hour)}
+	g := newGrant()
+	s := settler(c, 0)
+	for range 20 {
+		f := refusals["rejected"]
+		require.NoError(t, s.Failed(g, &f))
+		require.Equal(t, store.Active, g.State)
+		require.Equal(t, 1, g.Refusals.Times)
+	}
+	require.Equal(t, []string{"token.expiring: rejected"}, reasons(t, g))
+}
+
+// What the access token may cure is tried with it at once.
+func TestWhatMayLackTheAccessTokenIsTriedWithIt(t *testing.T) {
+	for name, f := range map[string]refresher.Failure{
+		"the request is blamed": {Class: refresher.BadRequest, Reason: events.ReasonBadRequest, Incomplete: true},
+		"nothing is blamed":     {Class: refresher.Dead, Reason: events.ReasonRejected, Incomplete: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := newGrant()
+			failed(t, g, 1, &f)
+			require.True(t, g.SendAccess)
+			require.Equal(t, store.Due{At: sentAt, Action: store.Refresh}, *g.Due, "at once")
+			require.Zero(t, g.Tries)
+			require.Empty(t, reasons(t, g))
+			failed(t, g, 1, &f)
+			require.Equal(t, []string{"token.expiring: " + string(f.Reason)}, reasons(t, g))
+			require.True(t, g.Due.At.After(sentAt))
+		})
+	}
+	g := newGrant()
+	failed(t, g, 1, &refresher.Failure{Class: refresher.Dead, Reason: events.ReasonRejected})
+	require.False(t, g.SendAccess, "the token is blamed: there is nothing to cure")
+}
+
+// While verdicts are held a grant does not end, its user is told no reason, and
+// what was refused meanwhile counts for nothing.
+func TestHeldVerdicts(t *testing.T) {
+	c := &clock{now: t0.Add(50 * time.Minute)}
+	g := newGrant(func(g *store.Grant) { g.Refresh = endless(t0) })
+	held := refusals["rejected"]
+	held.Held = true
+	require.Equal(t, 50, play(t, g, c, held, 50))
+	require.Equal(t, store.Active, g.State)
+	require.Equal(t, []string{"token.expiring: refresh_failing"}, reasons(t, g))
+	require.Greater(t, c.Now().Sub(t0), 10*hour, "slowly")
+	require.Equal(t, 1, play(t, g, c, refusals["rejected"], 1))
+	require.Equal(t, store.Active, g.State)
+	require.Equal(t, []string{"token.expiring: refresh_failing", "token.expiring: rejected"}, reasons(t, g))
+	play(t, g, c, refusals["rejected"], 10)
+	require.Equal(t, store.Expired, g.State)
+}
+
+// A refusal for legal reasons is told once, and tried again no more than once an hour.
+func TestLegalReasons(t *testing.T) {
+	c := &clock{now: t0.Add(10 * time.Minute)}
+	g := newGrant(func(g *store.Grant) { g.Access, g.Refresh = lasting(t0, 3*hour), endless(t0) })
+	require.Equal(t, 30, play(t, g, c, refresher.Failure{Class: refresher.Unlawful, Reason: events.ReasonLegal}, 30))
+	require.Equal(t, store.Active, g.State)
+	require.Zero(t, g.Tries)
+	require.Equal(t, []string{"token.expiring: unavailable_for_legal_reasons"}, reasons(t, g))
+	require.Greater(t, c.Now().Sub(t0), 20*day, "not hammered")
+}
+
+// A grant keeps what its last refresh failed for, and events about failures tell it.
+func TestTheLastErrorIsKept(t *testing.T) {
+	g := newGrant()
+	f := refusals["rejected"]
+	f.Detail, f.ErrorType, f.ErrorHash = "HTTP 400, status badRequest", "badRequest", "5f3a"
+	failed(t, g, 0, &f)
+	require.Equal(t, store.Failing{Since: sentAt, At: sentAt, Why: "dead", Detail: f.Detail, Type: "badRequest", Hash: "5f3a"}, *g.Failing)
+	for reason, want := range map[events.Reason]string{
+		events.ReasonRejected: "badRequest", events.ReasonRefreshFailing: "badRequest", events.ReasonOutcomeLost: "badRequest",
+		events.ReasonDisconnected: "", events.ReasonReplaced: "", events.ReasonRefreshTokenExpiring: "", "": "",
+	} {
+		require.Equal(t, want, g.Lifecycle(reason).ErrorType, "%q", reason)
+	}
+	told := announced(t, g)
+	require.Equal(t, "5f3a", told[0].Data.ErrorHash)
+	failed(t, g, 0, &refresher.Failure{Class: refresher.Transient, Detail: "HTTP 503"})
+	require.Equal(t, "HTTP 503", g.Failing.Detail)
+	require.Empty(t, g.Failing.Type)
+}
+
+func TestReviving(t *testing.T) {
+	expired := func(reason events.Reason, change ...func(*store.Grant)) *store.Grant {
+		return newGrant(append(change, func(g *store.Grant) {
+			g.State, g.Reason, g.PurgeAt, g.Warned = store.Expired, reason, new(t0.Add(7*day)), reason
+			g.Sealed.Data = []byte("sealed")
+		})...)
+	}
+	c := &clock{now: t0.Add(2 * day)}
+	for _, reason := range []events.Reason{
+		events.ReasonRejected, events.ReasonNotFound, events.ReasonBadRequest, events.ReasonOutcomeLost, events.ReasonMFARequired,
+		events.ReasonRefreshTokenExpired, events.ReasonUnreadable,
+	} {
+		for name, refresh := range map[string]*store.Life{"living": lasting(t0, 90*day), "ended": lasting(t0, day), "forgotten": nil, "endless": endless(t0)} {
+			t.Run(fmt.Sprint(reason, ", its refresh token ", name), func(t *testing.T) {
+				g := expired(reason, func(g *store.Grant) { g.Refresh = refresh })
+				require.Empty(t, refresher.WhyNotRevived(g, c.Now()))
+				s := settler(c, 0)
+				s.Policy = servedPolicy()
+				s.Revive(g)
+				require.Equal(t, store.Active, g.State)
+				require.Nil(t, g.PurgeAt)
+				require.Equal(t, store.Due{At: c.Now(), Action: store.Refresh}, *g.Due)
+				require.True(t, g.Outbox.Schedule)
+				require.True(t, refresher.NeedsCall(g, c.Now()), "it is tried")
+				require.Empty(t, refresher.WhyNot(withoutUnknown(g), c.Now()))
+				f := refusals["rejected"]
+				require.NoError(t, s.Failed(g, &f))
+				require.Equal(t, store.Expired, g.State, "once")
+			})
+		}
+	}
+	for want, g := range map[string]*store.Grant{
+		"the grant has not expired: it is active":                                               newGrant(),
+		"the grant is revoked (disconnected): its tokens are gone; the user must connect again": newGrant(func(g *store.Grant) { g.State = store.Revoked }),
+		"its tokens are gone, since retention.expired is over; the user must connect again":     expired(events.ReasonRejected, func(g *store.Grant) {}),
+		"it never had a refresh token; the user must connect again":                             expired(events.ReasonNoRefreshToken, func(g *store.Grant) { g.Refresh = nil }),
+	} {
+		now := t0
+		if g.Reason == events.ReasonRejected {
+			now = *g.PurgeAt
+		}
+		require.Equal(t, want, refresher.WhyNotRevived(g, now))
+	}
+}
+
+func withoutUnknown(g *store.Grant) *store.Grant {
+	g = g.Clone()
+	g.Unknown = nil
+	return g
+}

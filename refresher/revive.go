@@ -1,0 +1,57 @@
+package refresher
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/store"
+)
+
+// WhyNotRevived says why a grant can't be tried again after its end; empty when it
+// can.
+func WhyNotRevived(g *store.Grant, now time.Time) string {
+	switch {
+	case g.State == store.Revoked:
+		return fmt.Sprintf("the grant is revoked (%s): its tokens are gone; the user must connect again", cmp.Or(g.Reason, events.ReasonDisconnected))
+	case g.State != store.Expired:
+		return fmt.Sprintf("the grant has not expired: it is %s", g.State)
+	case len(g.Sealed.Data) == 0 || g.PurgeAt != nil && !now.Before(*g.PurgeAt):
+		return "its tokens are gone, since retention.expired is over; the user must connect again"
+	case g.Refresh == nil && g.Reason == events.ReasonNoRefreshToken:
+		return "it never had a refresh token; the user must connect again"
+	}
+	return ""
+}
+
+// Revive has the refresh token of an expired grant tried once more, at once: if it
+// is refused the grant expires again. A stated end that has passed counts for
+// nothing, since an operator asks.
+func (a Announcer) Revive(g *store.Grant) {
+	now := store.Milli(a.Now())
+	g.State, g.Reason, g.PurgeAt, g.Lease = store.Active, "", nil, nil
+	g.Tries, g.Waits = 0, 0
+	g.Refusals = &store.Refusals{At: now, Times: 1, Next: now} // the next refusal is the last
+	switch {
+	case g.Refresh == nil: // its life was over; the token is kept with the others
+		g.Refresh = &store.Life{Since: g.ConnectedAt}
+	case g.Refresh.Over(now):
+		g.Refresh.Assumed = true
+	}
+	a.Schedule(g, due(now, store.Refresh))
+}
+
+// Revive has an expired grant tried once more. Whichever worker is free does it, and
+// Now does it at once. The error wraps store.ErrConflict where the grant has changed
+// since it was read.
+func (r *Refresher) Revive(ctx context.Context, g *store.Grant) (*store.Grant, error) {
+	next := g.Clone()
+	r.settler.Revive(next)
+	if err := r.store.Save(ctx, next); err != nil {
+		return nil, err
+	}
+	r.dispatcher.Send(ctx, next)
+	return next, nil
+}

@@ -1,0 +1,114 @@
+package refresher
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/latchkey/latchkey/config"
+	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/store"
+)
+
+// Where many grants of one broker are refused in a row and none is refreshed, it is
+// not the users who have left: a wrong mesh.url, a fault at Mesh or at the
+// institution. Then verdicts there are held, until a refresh succeeds or an operator
+// decides. What it follows from is stored, one small document for each broker, so
+// that it is the same for all workers and after any restart.
+
+// verdicts holds the verdicts at brokers.
+type verdicts struct {
+	store   *store.Store
+	hold    config.Hold
+	now     func() time.Time
+	log     *zap.Logger
+	metrics *metrics
+
+	mu sync.Mutex
+	// cleared is when this worker last noted a success at a broker, by its key.
+	cleared map[string]time.Time
+}
+
+// clearedFor is for how long a worker does not note another success at a broker,
+// unless it has seen a refusal there.
+const clearedFor = 10 * time.Second
+
+// refused notes that a grant was refused, and reports whether verdicts are held at
+// its broker. Where that can't be known they are: this gives up less. A grant counts
+// once, when it is refused first: what comes after confirms that, and says nothing
+// more about the broker.
+func (v *verdicts) refused(ctx context.Context, g *store.Grant) (held bool) {
+	if v.hold.Grants == 0 {
+		return false
+	}
+	broker := events.BrokerKey(g.BrokerType)
+	v.mu.Lock()
+	delete(v.cleared, broker)
+	v.mu.Unlock()
+	var seen store.Verdicts
+	var begins bool
+	var err error
+	if g.Refusals == nil || g.Refusals.Times == 0 {
+		seen, begins, err = v.store.Refused(ctx, broker, g.ID, v.now(), v.hold.Grants, v.hold.Within)
+	} else {
+		seen, err = v.store.VerdictsAt(ctx, broker)
+	}
+	if err != nil {
+		v.log.Warn("how refresh tokens fare at a broker can't be stored; nothing is decided by this refusal", zap.String("grant", g.ID), zap.String("broker", broker), zap.Error(err))
+		return true
+	}
+	if begins {
+		v.log.Error("verdicts are held: grants of a broker are refused one after the other and none is refreshed. Look at mesh.url, Mesh and the institution; latchkey verdicts release ends it if the users really have left",
+			zap.String("broker", broker), zap.Int("grants", len(seen.Refused)))
+		v.metrics.held.WithLabelValues(v.metrics.broker(broker)).Set(1)
+	}
+	return seen.HeldSince != nil
+}
+
+// succeeded notes that a refresh succeeded.
+func (v *verdicts) succeeded(ctx context.Context, brokerType string) {
+	if v.hold.Grants == 0 {
+		return
+	}
+	broker, now := events.BrokerKey(brokerType), v.now()
+	v.mu.Lock()
+	recent := now.Before(v.cleared[broker].Add(clearedFor))
+	if !recent {
+		v.cleared[broker] = now
+	}
+	v.mu.Unlock()
+	if recent {
+		return
+	}
+	ended, err := v.store.Succeeded(ctx, broker)
+	if err != nil {
+		v.mu.Lock()
+		delete(v.cleared, broker)
+		v.mu.Unlock()
+		v.log.Warn("a success at a broker can't be noted; the next one will be", zap.String("broker", broker), zap.Error(err))
+		return
+	}
+	if ended {
+		v.log.Info("verdicts are no longer held: a refresh succeeded", zap.String("broker", broker))
+		v.metrics.held.WithLabelValues(v.metrics.broker(broker)).Set(0)
+	}
+}
+
+// look has the metrics show where verdicts are held, by whichever worker.
+func (v *verdicts) look(ctx context.Context) error {
+	all, err := v.store.Verdicts(ctx)
+	if err != nil {
+		return err
+	}
+	v.metrics.held.Reset()
+	for _, at := range all {
+		value := 0.0
+		if at.HeldSince != nil {
+			value = 1
+		}
+		v.metrics.held.WithLabelValues(v.metrics.broker(at.Broker)).Set(value)
+	}
+	return nil
+}
