@@ -307,7 +307,13 @@ func (c *Connector) resolve(ctx context.Context, userID string, seen *seen) erro
 		case len(gone) == 0:
 			continue
 		case len(gone) == max(len(g.Accounts), 1):
-			err = c.revoke(ctx, g, reasonFor(g, revoked))
+			reason := reasonFor(g, revoked)
+			if reason == events.ReasonReplaced {
+				err = c.bequeath(ctx, g, seen.known)
+			}
+			if err == nil {
+				err = c.revoke(ctx, g, reason)
+			}
 		default:
 			err = c.trim(ctx, g, gone, reasonFor(g, revoked))
 		}
@@ -350,6 +356,26 @@ func (c *Connector) revoke(ctx context.Context, g *store.Grant, reason events.Re
 	c.Audit.Add(audit.Record{Action: audit.Erased, Outcome: string(reason), User: g.UserID, Grants: auditGrant(g)})
 	tracing.Log(ctx, c.Log).Info("revoked", zap.String("grant", g.ID), zap.String("broker", g.BrokerType), zap.String("reason", string(reason)))
 	c.Dispatcher.Send(ctx, next)
+	return nil
+}
+
+// bequeath has the grant that replaces another know the other's refresh tokens as spent.
+func (c *Connector) bequeath(ctx context.Context, g *store.Grant, known []*store.Grant) error {
+	for _, other := range known {
+		if len(lost(g, []*store.Grant{other}, nil)) == 0 {
+			continue
+		}
+		next := other.Clone()
+		next.Chain = other.Chain.Inheriting(g.Chain, c.Settler.Now())
+		if slices.Equal(next.Chain.Fingerprints(), other.Chain.Fingerprints()) {
+			return nil
+		}
+		if err := c.Store.Save(ctx, next); err != nil {
+			return err
+		}
+		*other = *next
+		return nil
+	}
 	return nil
 }
 

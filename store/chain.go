@@ -99,7 +99,6 @@ func (c *Chain) With(fingerprint string, at time.Time, connected bool) *Chain {
 		next.Links = append(next.Links, Link{Token: fingerprint, Connected: connected})
 	}
 	at = Milli(at)
-	fromConnects, fromRefreshes := 0, 0
 	for _, l := range c.Links {
 		if l.Token == fingerprint {
 			continue
@@ -109,18 +108,50 @@ func (c *Chain) With(fingerprint string, at time.Time, connected bool) *Chain {
 		} else {
 			l.Abandoned = l.Abandoned || connected
 		}
-		room := fromRefreshes == 0
-		if l.Connected {
-			room = fromConnects < maxConnected
-			fromConnects++
-		} else {
-			fromRefreshes++
-		}
-		if room {
-			next.Links = append(next.Links, l)
-		}
+		next.Links = append(next.Links, l)
 	}
-	return next
+	return next.bounded()
+}
+
+// Inheriting returns the chain with the links of a grant that it replaces at a time,
+// so that their tokens stay known as spent.
+func (c *Chain) Inheriting(from *Chain, at time.Time) *Chain {
+	if from == nil || c != nil && c.Key != from.Key {
+		return c
+	}
+	next := &Chain{Key: from.Key}
+	if c != nil {
+		next.Links = slices.Clone(c.Links)
+	}
+	at = Milli(at)
+	for _, l := range from.Links {
+		if next.linked(l.Token) {
+			continue
+		}
+		if l.Until == nil {
+			l.Until = &at
+		}
+		l.Abandoned = true
+		next.Links = append(next.Links, l)
+	}
+	return next.bounded()
+}
+
+// bounded returns the chain without the links for which there is no room.
+func (c *Chain) bounded() *Chain {
+	fromConnects, fromRefreshes := 0, 0
+	c.Links = slices.DeleteFunc(c.Links, func(l Link) bool {
+		switch {
+		case l.Until == nil:
+			return false
+		case l.Connected:
+			fromConnects++
+			return fromConnects > maxConnected
+		}
+		fromRefreshes++
+		return fromRefreshes > 1
+	})
+	return c
 }
 
 // FingerprintKey makes fingerprints of refresh tokens. They are the same for all
