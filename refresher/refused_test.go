@@ -196,6 +196,8 @@ func TestAReportIsAboutTheGrantsOfItsUser(t *testing.T) {
 	require.Equal(t, int64(1), r.get(a.w, mine.ID).Version)
 	require.Equal(t, int64(2), r.get(a.w, other.ID).Version)
 
+	require.ElementsMatch(t, []refresher.BrokerReports{{Broker: "kraken", Reports: 2, Refreshed: 2}, {Broker: "none", Reports: 3}}, a.w.Status().Refused)
+
 	// Where no token can be given, the refusal says so too.
 	_, err = a.Get(t.Context(), events.TokenRequest{UserID: "nobody", Refused: []events.RefusedToken{{GrantID: mine.ID, Version: 1}}}, &audit.Record{})
 	require.ErrorContains(t, err, events.CodeUnknownUser)

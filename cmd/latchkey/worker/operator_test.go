@@ -189,7 +189,7 @@ func TestTheOperatorsPage(t *testing.T) {
 	require.Equal(t, hostile, found.Grants[0].User)
 	r.read("/api/grants?user=nobody", &found)
 	require.Empty(t, found.Grants)
-	for _, user := range []string{"", "a%00b", "%ff", "a%1Bb", strings.Repeat("x", 300)} {
+	for _, user := range []string{"", "a%00b", "%ff", "a%1Bb", strings.Repeat("x", 301)} {
 		status, body := r.get("/api/grants?user=" + user)
 		require.Equal(t, http.StatusBadRequest, status, user)
 		require.Contains(t, body, "invalid user id")
@@ -247,6 +247,14 @@ func TestTheOperatorsPage(t *testing.T) {
 	}
 	require.Equal(t, 1, refreshed)
 	require.EqualValues(t, 2, r.overview().Own.Lateness.Refreshes+1, "the refresh on demand was not late")
+
+	// Reports of refused tokens.
+	h.get(events.TokenRequest{UserID: "alice", Refused: []events.RefusedToken{{GrantID: id, Version: 1}, {GrantID: "another", Version: 1}}})
+	reports := map[string]int{}
+	for _, b := range r.overview().Own.Refused {
+		reports[b.Broker] = b.Reports
+	}
+	require.Equal(t, map[string]int{"coinbase": 1, "none": 1}, reports)
 
 	// Dead letters.
 	letter := r.letters("").Letters[0]

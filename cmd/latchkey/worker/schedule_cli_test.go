@@ -14,7 +14,7 @@ import (
 
 func TestScheduleAndRefreshOnTheCommandLine(t *testing.T) {
 	t.Parallel()
-	h := start(t, nil)
+	h := start(t, map[string]meshsim.Institution{"endless": {}})
 	o := &onCall{harness: h}
 	w := h.worker("LATCHKEY_REFRESH_HORIZON=6h")
 	type due struct{ Grant, User, Action, Stream string }
@@ -49,6 +49,13 @@ func TestScheduleAndRefreshOnTheCommandLine(t *testing.T) {
 	require.Equal(t, events.ReasonOutcomeLost, h.event(events.TokenExpiring, "later").Data.Reason)
 	require.Contains(t, o.fails("grants", "refresh", stuck), "not refreshed: the grant has expired")
 	require.Contains(t, o.fails("grants", "refresh", "none"), "no grant none")
+
+	h.connectAged("endless", fresh, spec("endless"), "e")
+	endless := h.event(events.TokenStored, "endless").Data.GrantID
+	require.Empty(t, show("--user", "endless"), "nothing is due by itself")
+	require.Regexp(t, `^refreshed `+endless+`: version 2`, o.ok("grants", "refresh", endless))
+	require.Len(t, h.requests("e"), 1)
+	require.Empty(t, show("--user", "endless"))
 
 	// Without workers nothing comes of it, and what is missing shows.
 	h.eventually(func() bool { return inNATS("sooner") == "yes" }, "the new schedule is not there")
