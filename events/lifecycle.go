@@ -14,7 +14,7 @@ const Source = "latchkey"
 // Reason says why a token is expiring or expired, or what made an event.
 type Reason string
 
-// Reasons of token.expiring, token.expired, token.revoked and token.removal.
+// Reasons of token.stored, token.expiring, token.expired, token.revoked and token.removal.
 const (
 	// ReasonNoRefreshToken: the access token ends and nothing can renew it.
 	ReasonNoRefreshToken Reason = "no_refresh_token"
@@ -49,6 +49,9 @@ const (
 	ReasonDisconnected Reason = "disconnected"
 	// ReasonReplaced: every account of the grant was connected anew elsewhere.
 	ReasonReplaced Reason = "replaced"
+	// ReasonSplit: the institution has given accounts of one grant refresh tokens of
+	// their own. Each of these is a grant of its own now.
+	ReasonSplit Reason = "split"
 	// ReasonMoved: another user, or the same one at another broker, connected with
 	// the refresh token of the grant since.
 	ReasonMoved Reason = "moved"

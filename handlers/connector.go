@@ -78,6 +78,8 @@ type candidate struct {
 	// formerID is the id that earlier releases gave the grant where the broker
 	// type was written so.
 	formerID func(brokerType string) string
+	// reason is what the event about the grant says.
+	reason events.Reason
 }
 
 // is reports whether a grant of the user is the candidate's, by the id of today or
@@ -98,7 +100,7 @@ func (in candidate) partOf(g *store.Grant) bool {
 func (in candidate) beside() candidate {
 	g := *in.grant
 	g.ID = store.GrantIDBeside(g.ID)
-	return candidate{&g, in.tokens, func(string) string { return g.ID }}
+	return candidate{grant: &g, tokens: in.tokens, formerID: func(string) string { return g.ID }}
 }
 
 // grantsOf groups the accounts of a payload by refresh token.
@@ -140,7 +142,7 @@ func grantsOf(in events.Connected, at time.Time) []candidate {
 			if !tokens.RefreshToken.Empty() {
 				g.Refresh = lifeOf(at, a.RefreshTokenExpiresInSeconds)
 			}
-			out = append(out, candidate{g, tokens, func(brokerType string) string {
+			out = append(out, candidate{grant: g, tokens: tokens, formerID: func(brokerType string) string {
 				return store.FormerGrantID(in.UserID, brokerType, ids...)
 			}})
 		}
@@ -168,14 +170,14 @@ func managedBy(group []events.AccountToken) bool {
 // delayed is a grant of which only the refresh token is known.
 func delayed(userID string, d events.DelayedAuthPayload, tradeToken secret.Text, at time.Time) candidate {
 	return candidate{
-		&store.Grant{
+		grant: &store.Grant{
 			ID:     store.DelayedGrantID(userID, d.BrokerType, d.RefreshToken.Reveal()),
 			UserID: userID, BrokerType: d.BrokerType, BrokerName: d.BrokerName,
 			Accounts: []store.Account{},
 			Refresh:  lifeOf(at, d.RefreshTokenExpiresInSeconds),
 		},
-		store.TokenSet{RefreshToken: d.RefreshToken, TradeToken: tradeToken},
-		func(brokerType string) string {
+		tokens: store.TokenSet{RefreshToken: d.RefreshToken, TradeToken: tradeToken},
+		formerID: func(brokerType string) string {
 			return store.FormerDelayedGrantID(userID, brokerType, d.RefreshToken.Reveal())
 		},
 	}
@@ -269,6 +271,9 @@ func newerFor(accountID string, a, b *store.Grant) bool {
 	if at, bt := a.Given(accountID), b.Given(accountID); !at.Equal(bt) {
 		return at.After(bt)
 	}
+	if a.Split != b.Split {
+		return a.Split > b.Split
+	}
 	return a.ID > b.ID
 }
 
@@ -285,7 +290,10 @@ func (c *Connector) Resolve(ctx context.Context, userID string) error {
 }
 
 func (c *Connector) resolve(ctx context.Context, userID string, seen *seen) error {
-	changed, err := c.contest(ctx, seen)
+	changed, err := c.splitAll(ctx, seen.known)
+	if err == nil && !changed {
+		changed, err = c.contest(ctx, seen)
+	}
 	var waits *store.LeasedError
 	switch {
 	case changed && err == nil, errors.Is(err, store.ErrConflict), errors.Is(err, store.ErrNotFound):
@@ -394,6 +402,9 @@ func (c *Connector) trim(ctx context.Context, g *store.Grant, gone []string, rea
 		tokens.Accounts = slices.DeleteFunc(tokens.Accounts, func(a store.AccountToken) bool { return slices.Contains(gone, a.AccountID) })
 		next.Version++
 		with.SealTo(next, tokens, c.Settler.Now(), false)
+		if !next.Apart {
+			next.AccountsDue = c.Settler.Policy.AccountsDue(next)
+		}
 	case !errors.Is(err, envelope.ErrSealed): // what opens for nobody can stay as it is
 		return fmt.Errorf("taking accounts out of a grant: %w", err)
 	}

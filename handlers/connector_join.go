@@ -62,7 +62,7 @@ func (c *Connector) joined(g *store.Grant, tokens *store.TokenSet, in *store.Gra
 		}
 		if its != nil && c.takes(g, tokens, in, *its, spent) {
 			if at := tokens.Account(account.ID); at != nil {
-				*at = *its
+				at.AccessToken, at.TokenID = its.AccessToken, its.TokenID
 			} else {
 				tokens.Accounts = append(tokens.Accounts, *its)
 			}
@@ -96,7 +96,7 @@ func (c *Connector) joined(g *store.Grant, tokens *store.TokenSet, in *store.Gra
 // earlier connect brought that one too.
 func (c *Connector) takes(g *store.Grant, tokens *store.TokenSet, in *store.Grant, its store.AccountToken, spent bool) bool {
 	own := tokens.Account(its.AccountID)
-	if own == nil {
+	if own == nil || own.AccessToken.Empty() {
 		return true
 	}
 	now := c.Settler.Now()

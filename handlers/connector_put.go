@@ -131,10 +131,13 @@ func (c *Connector) takeOver(ctx context.Context, in candidate, before *store.Gr
 			return err
 		}
 	}
+	if next.Chain == nil {
+		next.Chain = in.grant.Chain
+	}
 	if next.Chain.Head() == with.Key.Of(in.tokens.RefreshToken) {
 		next.Applied = before.Applied
 	}
-	if err := c.prepare(&next, in.tokens, with); err != nil {
+	if err := c.prepare(&next, in, with); err != nil {
 		return err
 	}
 	if err := c.Store.Save(ctx, &next); err != nil {
@@ -192,7 +195,7 @@ func (c *Connector) insert(ctx context.Context, in candidate, with store.TokenSe
 		return nil, nil
 	}
 	next := *in.grant
-	if err := c.prepare(&next, in.tokens, with); err != nil {
+	if err := c.prepare(&next, in, with); err != nil {
 		return nil, err
 	}
 	if err := c.Store.Insert(ctx, &next); err != nil {
@@ -225,12 +228,12 @@ func (c *Connector) insert(ctx context.Context, in candidate, with store.TokenSe
 }
 
 // prepare makes the grant of a candidate what is to be written and told.
-func (c *Connector) prepare(next *store.Grant, tokens store.TokenSet, with store.TokenSealer) error {
+func (c *Connector) prepare(next *store.Grant, in candidate, with store.TokenSealer) error {
 	next.State = store.Active
 	next.Version++
-	with.SealTo(next, tokens, next.ConnectedAt, true)
+	with.SealTo(next, in.tokens, next.ConnectedAt, true)
 	c.schedule(next)
-	return c.Settler.Announce(next, events.TokenStored, "")
+	return c.Settler.Announce(next, events.TokenStored, in.reason)
 }
 
 // schedule makes a grant due by its tokens.

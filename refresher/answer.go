@@ -143,8 +143,10 @@ type Failure struct {
 	// the refresh, and InterimFor how long that lasts; 0: it is not stated.
 	Interim    secret.Text
 	InterimFor time.Duration
-	// RefreshToken, with MustAct, is a new one that came beside.
+	// RefreshToken, with MustAct, is a new one that came beside, and Brought all that
+	// came.
 	RefreshToken secret.Text
+	Brought      Answer
 	// Nothing: no token was found in Answer.
 	Nothing bool
 	// Answer is what came that the grant has no use for, and may hold tokens.

@@ -52,6 +52,11 @@ func (r *Reconciler) ending(ctx context.Context) error {
 // accounts does what is due about single accounts of a grant.
 func (r *Reconciler) accounts(ctx context.Context, g *store.Grant) (done bool, err error) {
 	w := r.Refresher
+	if g.Apart || len(g.Earlier) == 0 { // to be split off, or just split off
+		if err := w.changed(ctx, g.UserID); err != nil || g.Apart {
+			return err == nil, err
+		}
+	}
 	next := g.Clone()
 	if g.State == store.Active || g.State == store.MustAct {
 		err = w.settler.TellAccounts(next, w.now())

@@ -148,7 +148,7 @@ func (t *transcript) outcome(r RefreshRequest, f *Failure) (Answer, error) {
 	switch {
 	case fresh && t.content == "mfaRequired":
 		// The access token finishes nothing, whatever the other statuses are.
-		f = &Failure{Class: MustAct, Reason: events.ReasonMFARequired, Detail: t.detail(), RefreshToken: a.NewRefreshToken()}
+		f = &Failure{Class: MustAct, Reason: events.ReasonMFARequired, Detail: t.detail(), RefreshToken: a.NewRefreshToken(), Brought: a}
 		f.Interim, f.InterimFor = a.interim(r.AccessToken)
 		return Answer{}, f
 	case f == nil:

@@ -64,6 +64,19 @@ func (f *Failure) demanding() Answer {
 	return a
 }
 
+// choose has the refresh token that came beside a demand for a code be that of the
+// grant. What is another's stays in what is kept of the answer.
+func (f *Failure) choose(g *store.Grant, tokens *store.TokenSet) {
+	if f.RefreshToken.Empty() {
+		return
+	}
+	own := whose(g, tokens, f.Brought).refreshToken
+	if f.Answer.Rest.Empty() && !own.Equal(f.RefreshToken) {
+		f.Answer.Rest, f.Nothing = letterOf([]secret.Text{f.RefreshToken}, nil), false
+	}
+	f.RefreshToken = own
+}
+
 // Complete completes a refresh of a grant with a code of its user. It returns the grant
 // as it then is; nil: the answer is kept, and on its way into the database. The errors are
 // ErrNoStep, ErrCodeLate, ErrCodeRefused, those of Now, and a *Failure that says nothing

@@ -176,3 +176,43 @@ func TestTokensThatComeWithTheDemandForACodeAreKept(t *testing.T) {
 		}
 	}
 }
+
+// The refresh token beside a demand for a code is the grant's if its entry is one of the
+// grant's, or of none; another's becomes a dead letter.
+func TestWhoseTheRefreshTokenBesideADemandForACodeIs(t *testing.T) {
+	r := newRig(t)
+	server := newAnswering(t)
+	r.meshURL = server.url
+	w := r.worker("a")
+	const other = `{"account":{"accountId":"other"},"accessToken":"X","refreshToken":"R-other"}`
+	for broker, c := range map[string]struct {
+		entries, want string
+		letters       int
+	}{
+		"the-grants-behind-anothers": {other + `,{"account":{"accountId":"ACCOUNT"},"accessToken":"I","refreshToken":"R"}`, "R", 1},
+		"a-nameless-behind-anothers": {other + `,{"accessToken":"I","refreshToken":"R"}`, "R", 1},
+		"anothers-alone":             {other + `,{"account":{"accountId":"ACCOUNT"},"accessToken":"I"}`, "", 1},
+		"the-grants":                 {`{"account":{"accountId":"ACCOUNT"},"accessToken":"I","refreshToken":"R"}`, "R", 0},
+	} {
+		g := r.connect(w, meshsim.ConnectSpec{BrokerType: broker}, func(g *store.Grant) { g.UserID = broker })
+		before, err := w.Tokens(t.Context(), g)
+		require.NoError(t, err)
+		entries := strings.ReplaceAll(c.entries, "ACCOUNT", g.Accounts[0].ID)
+		server.set(written{status: 200, body: `{"status":"ok","content":{"status":"mfaRequired","brokerAccountTokens":[` + entries + `]}}`})
+		require.NoError(t, w.Due(t.Context(), due(g)))
+		g = r.get(w, g.ID)
+		require.Equal(t, store.MustAct, g.State, broker)
+		set, err := w.Tokens(t.Context(), g)
+		require.NoError(t, err)
+		want := c.want
+		if want == "" {
+			want = before.RefreshToken.Reveal()
+		}
+		require.Equal(t, want, set.RefreshToken.Reveal(), broker)
+		letters := r.leftovers(w, g)
+		require.Len(t, letters, c.letters, broker)
+		if c.letters > 0 {
+			require.Contains(t, letters[0], "R-other")
+		}
+	}
+}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/zap"
 
 	"github.com/latchkey/latchkey/events"
 	"github.com/latchkey/latchkey/events/secret"
@@ -198,7 +199,13 @@ func (r *Refresher) recover(ctx context.Context, body []byte) (entry recoveryEnt
 		return entry, err
 	}
 	r.metrics.recovered.Inc()
-	r.dispatcher.Send(ctx, r.leave(ctx, g))
+	g = r.leave(ctx, g)
+	r.dispatcher.Send(ctx, g)
+	if g.Apart {
+		if err := r.changed(ctx, g.UserID); err != nil {
+			r.log.Warn("splitting accounts off failed; reconciliation does it", zap.String("grant", g.ID), zap.Error(err))
+		}
+	}
 	return entry, nil
 }
 

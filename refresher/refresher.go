@@ -303,14 +303,14 @@ func (r *Refresher) call(ctx context.Context, g *store.Grant, tokens store.Token
 		NotAfter: g.Lease.Until.Add(-r.reserve),
 	}
 	request.CreateNewRefreshToken = r.settler.Policy.RenewsAt(g, sent)
-	if (r.sendAccess[events.BrokerKey(g.BrokerType)] || g.SendAccess) && len(tokens.Accounts) > 0 {
-		request.AccessToken = tokens.Accounts[0].AccessToken
+	if r.sendAccess[events.BrokerKey(g.BrokerType)] || g.SendAccess {
+		request.AccessToken = newestAccess(g, tokens)
 	}
 	if !code.Empty() {
 		request.MFACode, request.AccessToken = code, tokens.Interim
 	}
 	for _, account := range tokens.Accounts {
-		request.Held = append(request.Held, account.AccessToken)
+		request.Held = append(request.Held, account.AccessToken, account.RefreshToken)
 	}
 	request.Known = tokens.Spare
 	r.record(audit.Opened, audit.OutcomeRefresh, g)
@@ -323,6 +323,7 @@ func (r *Refresher) call(ctx context.Context, g *store.Grant, tokens store.Token
 			return nil, r.tooLate(ctx, g)
 		}
 		r.metrics.call(g.BrokerType, r.now().Sub(sent), f)
+		f.choose(g, &tokens)
 		p := pending{id: r.newID(), grantID: g.ID, answer: f.Answer, presented: tokens.RefreshToken, connectedAt: g.ConnectedAt, epoch: g.Epoch, sent: sent}
 		if !f.Answer.Rest.Empty() && (!f.Nothing || g.Tries < mostUnreadable) {
 			g = r.keepRest(ctx, g, p, with)
@@ -354,12 +355,29 @@ func (r *Refresher) call(ctx context.Context, g *store.Grant, tokens store.Token
 	saved = r.leave(ctx, saved)
 	r.dispatcher.Send(ctx, saved)
 	r.verdicts.succeeded(ctx, g.BrokerType)
-	if len(saved.Accounts) != len(g.Accounts) || rev != g.Rev+1 {
+	if len(saved.Accounts) != len(g.Accounts) || rev != g.Rev+1 || saved.Apart {
 		if err := r.changed(ctx, g.UserID); err != nil {
 			r.log.Warn("sorting out accounts after a refresh failed; the next connect or refresh does it", zap.String("grant", g.ID), zap.Error(err))
 		}
 	}
 	return saved, nil
+}
+
+// newestAccess is the access token that goes along with a refresh: one that the last
+// answers covered, if there is one.
+func newestAccess(g *store.Grant, tokens store.TokenSet) (token secret.Text) {
+	for _, its := range tokens.Accounts {
+		if its.AccessToken.Empty() {
+			continue
+		}
+		if a := g.Account(its.AccountID); a == nil || g.Newest(*a) {
+			return its.AccessToken
+		}
+		if token.Empty() {
+			token = its.AccessToken
+		}
+	}
+	return token
 }
 
 // contradicted tells of an answer whose statuses or form say that it has no tokens,

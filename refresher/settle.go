@@ -277,7 +277,9 @@ func (s Settler) Expire(g *store.Grant, reason events.Reason) error {
 	purge := store.Milli(s.Now().Add(s.Retention))
 	g.State, g.Reason, g.PurgeAt, g.Lease = store.Expired, reason, &purge, nil
 	g.MFA = nil
-	g.Earlier, g.AccountsDue = nil, nil
+	if g.Earlier = nil; !g.Apart {
+		g.AccountsDue = nil
+	}
 	s.Schedule(g, nil)
 	return s.Announce(g, events.TokenExpired, reason)
 }

@@ -84,6 +84,11 @@ func (c *Chain) Fingerprints() []string {
 	return all
 }
 
+// Replaced returns the chain without the refresh token at hand.
+func (c *Chain) Replaced() *Chain {
+	return &Chain{Key: c.Key, Links: slices.DeleteFunc(slices.Clone(c.Links), func(l Link) bool { return l.Until == nil })}
+}
+
 // With returns the chain after a refresh token has come to hand at a time, empty
 // for none. connected: a connect brought it.
 func (c *Chain) With(fingerprint string, at time.Time, connected bool) *Chain {
@@ -203,9 +208,9 @@ type TokenSealer struct {
 	Key FingerprintKey
 }
 
-// SealTo seals a token set to a grant as it now is, and keeps up the grant's chain
-// and the version of its access tokens.
-// at is when the refresh token came, if it is another than before; connected: with
+// SealTo seals a token set to a grant as it now is, and keeps up what the document tells
+// of it: the chain, the version of the access tokens, and whether accounts are to be
+// split off. at is when the refresh token came, if it is another than before; connected: with
 // a connect.
 func (s TokenSealer) SealTo(g *Grant, t TokenSet, at time.Time, connected bool) {
 	g.Sealed = SealTokens(s.Sealer, t, g.Binding())
@@ -214,5 +219,9 @@ func (s TokenSealer) SealTo(g *Grant, t TokenSet, at time.Time, connected bool) 
 		access := *g.Access // which a candidate may share
 		access.Version = g.Version
 		g.Access = &access
+	}
+	if g.Apart = t.apart(); g.Apart {
+		due := Milli(at) // as soon as can be
+		g.AccountsDue = &due
 	}
 }

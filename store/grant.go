@@ -65,6 +65,12 @@ type Grant struct {
 	// Fingerprints are those of the chain, by which grants are looked for. Every write
 	// derives them.
 	Fingerprints []string `bson:"fingerprints,omitempty"`
+	// Split is how often the accounts of the grant were split off from another. Of
+	// grants that have an account since the same time, the one with more has it.
+	Split int `bson:"split,omitempty"`
+	// Apart: the token set holds refresh tokens of single accounts, which are to be
+	// split off.
+	Apart bool `bson:"apart,omitempty"`
 	// Left: the token set holds what is to become a dead letter.
 	Left bool `bson:"left,omitempty"`
 	// Access and Refresh tell the lives of the two tokens; nil where the grant

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 
 	jsonv2 "github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -56,6 +57,11 @@ type AccountToken struct {
 	// RefreshToken is one that an answer brought for this account alone, until the
 	// account stands in a grant of its own.
 	RefreshToken secret.Text
+}
+
+// apart reports whether accounts are to become grants of their own.
+func (t *TokenSet) apart() bool {
+	return slices.ContainsFunc(t.Accounts, func(a AccountToken) bool { return !a.RefreshToken.Empty() })
 }
 
 // Account returns the entry of an account, or nil.

@@ -1,0 +1,154 @@
+package handlers
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"go.uber.org/zap"
+
+	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/events/secret"
+	"github.com/latchkey/latchkey/events/tracing"
+	"github.com/latchkey/latchkey/store"
+)
+
+// An answer may bring several refresh tokens for the accounts of one grant. One of
+// them is the grant's. Each of the others lies in its token set, where nobody
+// presents it, until the accounts that it is for are split off: they become a grant
+// of their own, which is written first. From then on the accounts and the refresh
+// token are that grant's, whatever the other document still says.
+
+// splitAll splits accounts off from grants, and reports whether it has changed
+// anything.
+func (c *Connector) splitAll(ctx context.Context, known []*store.Grant) (changed bool, err error) {
+	ctx = context.WithValue(ctx, passedKey{}, nil) // what is passed over here is no connect
+	for _, g := range known {
+		if !g.Apart || g.State == store.Revoked {
+			continue
+		}
+		done, err := c.split(ctx, g, known)
+		if changed = changed || done; err != nil {
+			return changed, err
+		}
+	}
+	return changed, nil
+}
+
+func (c *Connector) split(ctx context.Context, g *store.Grant, known []*store.Grant) (changed bool, err error) {
+	tokens, ok, err := c.opened(ctx, g)
+	if err != nil || !ok {
+		return false, err
+	}
+	revoked, err := c.revoked(ctx, g)
+	if err != nil {
+		return false, err
+	}
+	gone := lost(g, known, revoked)
+	var moved []string
+	for _, a := range tokens.Accounts {
+		if a.RefreshToken.Empty() || g.Account(a.AccountID) == nil || slices.Contains(moved, a.AccountID) {
+			continue
+		}
+		var off []string
+		for _, id := range sharing(tokens, a.RefreshToken) {
+			switch {
+			case g.Account(id) == nil:
+			case !slices.Contains(gone, id):
+				off = append(off, id)
+			case splitBefore(id, g, known):
+				moved = append(moved, id)
+			}
+		}
+		if len(off) == 0 {
+			continue
+		}
+		if err := c.splitOff(ctx, g, tokens, off, a.RefreshToken); err != nil {
+			return false, err
+		}
+		moved = append(moved, off...)
+	}
+	if len(moved) == 0 {
+		return false, nil
+	}
+	tracing.Log(ctx, c.Log).Warn("accounts have refresh tokens of their own and become grants of their own", zap.String("grant", g.ID), zap.String("broker", g.BrokerType), zap.Int("accounts", len(moved)))
+	if !slices.ContainsFunc(g.Accounts, func(a store.Account) bool { return !slices.Contains(moved, a.ID) }) {
+		return true, c.revoke(ctx, g, events.ReasonSplit)
+	}
+	return true, c.trim(ctx, g, moved, events.ReasonSplit)
+}
+
+// splitBefore reports whether an account was split off already, by whoever could not
+// finish it.
+func splitBefore(accountID string, g *store.Grant, known []*store.Grant) bool {
+	return slices.ContainsFunc(known, func(o *store.Grant) bool {
+		return o.State != store.Revoked && o.Split > g.Split && events.SameBroker(o.BrokerType, g.BrokerType) &&
+			o.Account(accountID) != nil && o.Given(accountID).Equal(g.Given(accountID))
+	})
+}
+
+// sharing returns the accounts with this refresh token of their own.
+func sharing(tokens store.TokenSet, refreshToken secret.Text) (ids []string) {
+	for _, a := range tokens.Accounts {
+		if a.RefreshToken.Equal(refreshToken) {
+			ids = append(ids, a.AccountID)
+		}
+	}
+	return ids
+}
+
+// splitOff stores a grant of accounts that have a refresh token of their own.
+func (c *Connector) splitOff(ctx context.Context, g *store.Grant, tokens store.TokenSet, ids []string, refreshToken secret.Text) error {
+	with, err := c.Fingerprints.Sealer(ctx, g.UserID)
+	if err != nil {
+		return err
+	}
+	in := c.part(g, tokens, ids, refreshToken)
+	in.grant.Chain = g.Chained(with.Key, tokens).Replaced() // who connects with one of these again connects with an old one
+	before, err := c.Store.Get(ctx, in.grant.ID)
+	if errors.Is(err, store.ErrNotFound) {
+		_, err = c.insert(ctx, in, with, nil)
+		return err
+	}
+	if err != nil {
+		return err
+	}
+	return c.takeOver(ctx, in, before, with) // its accounts were given anew since
+}
+
+// part is the grant of accounts that are split off from another.
+func (c *Connector) part(g *store.Grant, tokens store.TokenSet, ids []string, refreshToken secret.Text) candidate {
+	now := store.Milli(c.Settler.Now())
+	next := &store.Grant{
+		// Its id is that of no connect: such a grant could hold other accounts by now.
+		ID: store.GrantID(g.UserID, g.BrokerType, append(slices.Clone(ids), g.ID)...), UserID: g.UserID, BrokerType: g.BrokerType, BrokerName: g.BrokerName, Labels: g.Labels,
+		Split: g.Split + 1, SendAccess: g.SendAccess, Refresh: g.Clone().Refresh,
+		AccountsDue: &now, // a disconnect that comes in between finds all of it then
+	}
+	set := store.TokenSet{RefreshToken: refreshToken, TradeToken: tokens.TradeToken, Origin: store.OriginOf(refreshToken)}
+	for _, id := range ids {
+		account := *g.Account(id)
+		if given := g.Given(id); given.After(next.ConnectedAt) {
+			next.ConnectedAt = given
+		}
+		if its := tokens.Account(id); !its.AccessToken.Empty() {
+			set.Accounts = append(set.Accounts, store.AccountToken{AccountID: id, AccessToken: its.AccessToken, TokenID: its.TokenID})
+			if life := g.AccessOf(account); next.Access == nil || g.Newest(account) {
+				next.Access = &store.Life{Since: life.Since, ExpiresAt: life.ExpiresAt, Assumed: life.Assumed}
+			}
+		} else {
+			account.ExpiresAt = nil
+		}
+		next.Accounts = append(next.Accounts, account)
+	}
+	for i := range next.Accounts {
+		a := &next.Accounts[i]
+		if given := g.Given(a.ID); given.Equal(next.ConnectedAt) {
+			a.ConnectedAt = nil
+		} else {
+			a.ConnectedAt = &given
+		}
+	}
+	next.KeepEarlier(func(a store.Account) *store.Life { return g.AccessOf(a) })
+	return candidate{grant: next, tokens: set, reason: events.ReasonSplit, formerID: func(string) string { return next.ID }}
+}
