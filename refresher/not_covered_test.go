@@ -1,0 +1,159 @@
+package refresher_test
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/require"
+
+	"github.com/latchkey/latchkey/config"
+	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/handlers"
+	"github.com/latchkey/latchkey/refresher"
+	"github.com/latchkey/latchkey/store/audit"
+)
+
+// partial is a rig whose Mesh covers some accounts of a grant only.
+type partial struct {
+	*rig
+	w      *worker
+	server *answering
+	n      int
+}
+
+func newPartial(t *testing.T) *partial {
+	p := &partial{rig: newRig(t), server: newAnswering(t)}
+	p.meshURL = p.server.url
+	p.w = p.worker("a", func(d *refresher.Deps) {
+		d.Settler.Policy.ClockSkew, d.Settler.Policy.Lead = time.Second, time.Minute // the last try comes ahead of the end
+	})
+	return p
+}
+
+// covers has the next answers bring access tokens for these accounts.
+func (p *partial) covers(accounts ...string) {
+	p.n++
+	entries := ""
+	for i, a := range accounts {
+		if i > 0 {
+			entries += ","
+		}
+		entries += fmt.Sprintf(`{"account":{"accountId":%q},"accessToken":"%s-%d"}`, a, a, p.n)
+	}
+	p.server.set(written{status: 200, body: body("ok", `{"status":"succeeded","expiresInSeconds":3600,"brokerAccountTokens":[`+entries+`]}`)})
+}
+
+// ask returns the access tokens that a caller gets, and what is unavailable.
+func (p *partial) ask() (given map[string]string, ends map[string]*time.Time, unavailable map[string]events.UnavailableAccount) {
+	p.t.Helper()
+	tokens := handlers.NewTokenService(p.w.store, p.w.Refresher, p.subjects, config.Default().Tokens, 0, p.clock.Now, p.log, prometheus.NewRegistry()) // it has nothing in memory
+	reply, err := tokens.Get(p.t.Context(), events.TokenRequest{UserID: "u"}, &audit.Record{})
+	require.NoError(p.t, err)
+	given, ends, unavailable = map[string]string{}, map[string]*time.Time{}, map[string]events.UnavailableAccount{}
+	for i, token := range reply.AccessTokens {
+		given[token.AccountID], ends[token.AccountID] = token.AccessToken.Reveal(), reply.Expiries[i].ExpiresAt
+	}
+	for _, u := range reply.Unavailable {
+		unavailable[u.AccountID] = u
+	}
+	return given, ends, unavailable
+}
+
+// toldOf lists the events about a user with the accounts that they name.
+func (p *partial) toldOf(user string) (all []string) {
+	p.t.Helper()
+	for _, m := range p.messages(p.subjects.LifecycleStream(), ">") {
+		e, err := events.DecodeLifecycle(m.Data)
+		require.NoError(p.t, err)
+		if e.Data.UserID != user || e.Kind == events.TokenStored {
+			continue
+		}
+		line := e.Kind + ": " + string(e.Data.Reason)
+		for _, a := range e.Data.Accounts {
+			line += " " + a.AccountID
+		}
+		all = append(all, line)
+	}
+	return all
+}
+
+// An account that answers do not cover is handed out to the end of its own token, asked
+// for once more, told of, and handed out again once an answer covers it.
+func TestWhatACallerGetsOfAnAccountThatAnswersDoNotCover(t *testing.T) {
+	p := newPartial(t)
+	login := p.login("one", "two")
+	began := p.clock.Now()
+	require.NoError(t, p.connector(p.w).Connect(t.Context(), wrapped("u", login, 0, 1), began))
+	g := p.live(p.w, "u")[0]
+	old, end := login.Accounts[1].AccessToken.Reveal(), began.Add(hour)
+
+	calls := 0
+	for p.clock.Now().Before(end.Add(-time.Minute)) {
+		g = p.get(p.w, g.ID)
+		if next := g.Due.At.Sub(p.clock.Now()); next > 0 {
+			if !p.clock.Now().Add(next).Before(end) {
+				break
+			}
+			p.clock.advance(next)
+		}
+		p.covers("one")
+		require.NoError(t, p.w.Due(t.Context(), due(g)))
+		calls++
+		require.Less(t, calls, 4, "a loop")
+		require.NoError(t, p.w.reconciler.Pass(t.Context()))
+		given, ends, unavailable := p.ask()
+		require.Equal(t, map[string]string{"one": fmt.Sprint("one-", p.n), "two": old}, given)
+		require.Equal(t, end, *ends["two"])
+		require.True(t, ends["one"].After(end))
+		require.Empty(t, unavailable)
+	}
+	require.Equal(t, 2, calls, "it is asked for once more")
+	require.Equal(t, []string{"token.refreshed:  one", "token.refreshed:  one", "token.expiring: not_covered two"}, p.toldOf("u"))
+
+	p.clock.advance(end.Sub(p.clock.Now()) + time.Millisecond)
+	given, _, unavailable := p.ask()
+	require.Equal(t, map[string]string{"one": fmt.Sprint("one-", p.n)}, given)
+	require.Equal(t, events.CodeExpired, unavailable["two"].Code)
+	require.Equal(t, events.ReasonNotCovered, unavailable["two"].Reason)
+	for range 2 {
+		require.NoError(t, p.w.reconciler.Pass(t.Context()))
+		require.Equal(t, "token.expired: not_covered two", p.toldOf("u")[3])
+		require.Len(t, p.toldOf("u"), 4, "once")
+	}
+	require.Nil(t, p.get(p.w, g.ID).AccountsDue)
+
+	p.covers("one", "two")
+	p.refresh(p.w, p.get(p.w, g.ID))
+	given, _, unavailable = p.ask()
+	require.Equal(t, map[string]string{"one": fmt.Sprint("one-", p.n), "two": fmt.Sprint("two-", p.n)}, given)
+	require.Empty(t, unavailable)
+	require.Equal(t, "token.refreshed:  one two", p.toldOf("u")[4])
+}
+
+// Where the refresh that was to ask once more fails, reconciliation announces the end of
+// the account's token ahead of it, and that it has come.
+func TestReconciliationAnnouncesTheEndsOfSingleAccounts(t *testing.T) {
+	p := newPartial(t)
+	began := p.clock.Now()
+	require.NoError(t, p.connector(p.w).Connect(t.Context(), wrapped("u", p.login("one", "two"), 0, 1), began))
+	p.clock.advance(40 * time.Minute)
+	p.covers("one")
+	g := p.refresh(p.w, p.live(p.w, "u")[0])
+	require.NotNil(t, g.AccountsDue)
+	require.NoError(t, p.w.reconciler.Pass(t.Context()))
+	require.Equal(t, []string{"token.refreshed:  one"}, p.toldOf("u"), "not ahead of time")
+	p.server.set(written{status: 500})
+	p.clock.advance(g.AccountsDue.Sub(p.clock.Now()) + time.Millisecond)
+	require.True(t, p.clock.Now().Before(began.Add(hour).Add(time.Second)))
+	for range 2 {
+		require.NoError(t, p.w.reconciler.Pass(t.Context()))
+	}
+	require.Contains(t, p.toldOf("u"), "token.expiring: not_covered two")
+	p.clock.advance(time.Hour / 2)
+	for range 2 {
+		require.NoError(t, p.w.reconciler.Pass(t.Context()))
+	}
+	require.Equal(t, []string{"token.refreshed:  one", "token.expiring: not_covered two", "token.expired: not_covered two"}, p.toldOf("u"))
+}
