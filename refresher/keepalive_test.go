@@ -2,6 +2,7 @@ package refresher_test
 
 import (
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -47,6 +48,49 @@ func TestWhatNothingEndsIsRefreshedOnDemand(t *testing.T) {
 	require.NoError(t, w.store.Save(t.Context(), lost))
 	require.NoError(t, w.reconciler.Pass(t.Context()))
 	require.NotNil(t, r.schedule(lost.ID))
+}
+
+// A worker may die while it refreshes a grant on demand. Another takes over then, though
+// nothing of the grant is due, or only later.
+func TestARefreshOnDemandIsTakenOver(t *testing.T) {
+	for name, life := range lifetimes {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			a, b := r.worker("a"), r.worker("b")
+			spec, change := withLife(life)
+			spec.Institution.RevokeOldAccess, spec.Institution.Grace, spec.Institution.GraceMode = false, hour, meshsim.GraceRotate
+			g := r.connect(a, spec, change)
+			r.hold("one")
+			first := make(chan error, 1)
+			go func() {
+				_, err := a.Now(t.Context(), g)
+				first <- err
+			}()
+			r.wait(r.held)
+			r.clock.advance(2 * time.Minute)
+			require.NoError(t, b.reconciler.Pass(t.Context()))
+			r.eventually(func() bool { return len(r.fired(g.ID)) > 0 }, "nobody takes over")
+			require.NoError(t, b.Due(t.Context(), r.fired(g.ID)[0]))
+			after := r.get(b, g.ID)
+			require.Equal(t, int64(2), after.Version)
+			require.Equal(t, 2, r.calls())
+			r.let <- struct{}{}
+			require.NoError(t, r.result(first))
+			require.Equal(t, int64(2), r.get(b, g.ID).Version, "it comes late")
+			require.Equal(t, life == 0, after.Due == nil)
+		})
+	}
+	t.Run("what is given back is due when it was", func(t *testing.T) {
+		r := newRig(t)
+		late := r.worker("late", func(d *refresher.Deps) { d.Lease, d.CallAndSave = time.Minute, time.Hour })
+		spec, change := withLife(hour)
+		g := r.connect(late, spec, change)
+		_, err := late.Now(t.Context(), g)
+		var later *refresher.LaterError
+		require.ErrorAs(t, err, &later)
+		require.Zero(t, r.calls())
+		require.Equal(t, g.Due.At.UTC(), r.get(late, g.ID).Due.At.UTC())
+	})
 }
 
 func TestRefreshTokensOfABrokerAreKeptAlive(t *testing.T) {

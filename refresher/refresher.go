@@ -230,7 +230,7 @@ func (r *Refresher) refresh(ctx context.Context, m events.RefreshDue, user strin
 	now := r.now()
 	g, takenOver, err := r.store.Acquire(ctx, store.LeaseRequest{
 		GrantID: m.GrantID, Version: m.Version, DueAt: d.dueAt, Refused: d.refused, RefusedSince: now.Add(-r.refusedPause),
-		Owner: r.workerID + "/" + r.newID(), Now: now.Add(-r.skew), Until: now.Add(r.lease),
+		Owner: r.workerID + "/" + r.newID(), Now: now.Add(-r.skew), Until: now.Add(r.lease), DueNow: mayCall && d.dueAt == nil,
 	})
 	if err != nil {
 		done(idle)

@@ -216,6 +216,10 @@ type LeaseRequest struct {
 	Owner string
 	// Now and Until are by the caller's clock.
 	Now, Until time.Time
+	// DueNow makes a refresh due with the lease, unless something is due before: should
+	// its holder die, the grant does not wait for what is due much later, or never.
+	// The grant that Acquire returns is still due when it was.
+	DueNow bool
 	// Refused, if set, is the report for which the grant is to be refreshed. It is
 	// stored with the lease, and counts only if none has since RefusedSince.
 	Refused      *Refused
@@ -252,6 +256,10 @@ func (s *Store) Acquire(ctx context.Context, r LeaseRequest) (g *Grant, takenOve
 	update := bson.D{
 		{Key: "$set", Value: set},
 		{Key: "$inc", Value: bson.D{{Key: "rev", Value: int64(1)}, {Key: "epoch", Value: int64(1)}}},
+	}
+	if r.DueNow {
+		update[0].Value = append(set, bson.E{Key: "due.action", Value: Refresh})
+		update = append(update, bson.E{Key: "$min", Value: bson.D{{Key: "due.at", Value: Milli(r.Now)}}})
 	}
 	ctx, span := startSpan(ctx, "findAndModify", &Grant{ID: r.GrantID, Version: r.Version})
 	defer func() { tracing.End(span, err) }()
