@@ -31,25 +31,6 @@ confirmed it: those that were held within refresh.backoff.max. Workers hold
 nothing there by themselves until a refresh at the broker has succeeded.`))
 }
 
-// verdictsView is what is shown of a broker.
-type verdictsView struct {
-	Broker    string         `json:"broker"`
-	HeldSince *time.Time     `json:"heldSince,omitempty"`
-	Decided   store.Decision `json:"decided,omitempty"`
-	// Refused is how many grants were refused in a row, FirstAt and LastAt when.
-	Refused int        `json:"refused"`
-	FirstAt *time.Time `json:"firstAt,omitempty"`
-	LastAt  *time.Time `json:"lastAt,omitempty"`
-}
-
-func viewOfVerdicts(v *store.Verdicts) verdictsView {
-	out := verdictsView{Broker: v.Broker, HeldSince: v.HeldSince, Decided: v.Decided, Refused: len(v.Refused)}
-	if n := len(v.Refused); n > 0 {
-		out.FirstAt, out.LastAt = &v.Refused[0].At, &v.Refused[n-1].At
-	}
-	return out
-}
-
 func (a *app) listVerdicts() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "list",
@@ -67,10 +48,10 @@ succeeded, or about which somebody has decided, and since when verdicts are held
 			if err != nil {
 				return err
 			}
-			views := make([]verdictsView, len(all))
+			views := make([]view.Verdicts, len(all))
 			rows := [][]string{{"BROKER", "HELD SINCE", "DECIDED", "REFUSED IN A ROW", "FIRST", "LAST"}}
 			for i, v := range all {
-				views[i] = viewOfVerdicts(v)
+				views[i] = view.OfVerdicts(v)
 				rows = append(rows, []string{views[i].Broker, stamp(views[i].HeldSince), cmp.Or(string(views[i].Decided), "-"), strconv.Itoa(views[i].Refused), stamp(views[i].FirstAt), stamp(views[i].LastAt)})
 			}
 			if *output == asJSON {

@@ -69,6 +69,13 @@ func (c *cache[T]) get(ctx context.Context, p *Page) part[T] {
 	return shown
 }
 
+// forget has the next caller see what is true from now on.
+func (c *cache[T]) forget() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.next = time.Time{}
+}
+
 func (c *cache[T]) reload(p *Page, done chan struct{}) {
 	ctx, cancel := context.WithTimeout(p.ctx, loadTimeout)
 	defer cancel()

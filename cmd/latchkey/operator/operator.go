@@ -19,6 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
+	"github.com/latchkey/latchkey/cmd/latchkey/view"
 	"github.com/latchkey/latchkey/events"
 	"github.com/latchkey/latchkey/events/secret"
 	"github.com/latchkey/latchkey/handlers"
@@ -64,6 +65,7 @@ type Page struct {
 	overdue  cache[Overdue]
 	queues   cache[[]handlers.Backlog]
 	letters  cache[uint64]
+	verdicts cache[[]view.Verdicts]
 	workers  cache[[]Worker]
 
 	ctx        context.Context
@@ -80,6 +82,7 @@ func New(o Options) *Page {
 	p.overdue = cache[Overdue]{every: 5 * time.Second, load: p.findOverdue, what: "what is overdue"}
 	p.queues = cache[[]handlers.Backlog]{every: 3 * time.Second, load: o.Streams.Backlogs, what: "the queues"}
 	p.letters = cache[uint64]{every: 3 * time.Second, load: o.Letters.Count, what: "the number of dead letters"}
+	p.verdicts = cache[[]view.Verdicts]{every: 3 * time.Second, load: p.findVerdicts, what: "where refresh tokens are refused"}
 	p.workers = cache[[]Worker]{every: 5 * time.Second, load: p.findWorkers, what: "the list of workers", waits: true}
 	p.background.Go(p.remember)
 	return p
@@ -124,6 +127,7 @@ func (p *Page) Handler(loopback bool) http.Handler {
 		"GET /api/grants/{id}/history":             p.grantHistory,
 		"POST /api/grants/{id}/refresh":            p.refreshNow,
 		"POST /api/grants/{id}/revive":             p.revive,
+		"POST /api/verdicts":                       p.decide,
 		"GET /api/dead-letters":                    p.listLetters,
 		"POST /api/dead-letters/{sequence}/replay": p.replayLetter,
 		"POST /api/dead-letters/{sequence}/drop":   p.dropLetter,

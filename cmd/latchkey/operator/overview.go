@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/latchkey/latchkey/cmd/latchkey/view"
 	"github.com/latchkey/latchkey/handlers"
 	"github.com/latchkey/latchkey/refresher"
 	"github.com/latchkey/latchkey/store"
@@ -38,7 +39,10 @@ type Overview struct {
 	Queues   part[[]queue]  `json:"queues"`
 	Letters  part[uint64]   `json:"letters"`
 	Workers  part[[]Worker] `json:"workers"`
-	Work     Work           `json:"work"`
+	// Verdicts are brokers at which refresh tokens were refused in a row, or about
+	// which an operator has decided.
+	Verdicts part[[]view.Verdicts] `json:"verdicts"`
+	Work     Work                  `json:"work"`
 	// Of this worker.
 	Readiness Readiness `json:"readiness"`
 	Own       own       `json:"own"`
@@ -218,6 +222,7 @@ func (p *Page) overview(r *http.Request) (any, error) {
 	o.Schedule = p.schedule.get(ctx, p)
 	o.Overdue = p.overdue.get(ctx, p)
 	o.Letters = p.letters.get(ctx, p)
+	o.Verdicts = p.verdicts.get(ctx, p)
 	o.Workers = p.workers.get(ctx, p)
 	o.Workers.Value = slices.Clone(o.Workers.Value)
 	for i := range o.Workers.Value {

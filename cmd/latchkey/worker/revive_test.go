@@ -2,6 +2,7 @@ package worker_test
 
 import (
 	"encoding/json"
+	"net/http"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -16,7 +17,7 @@ func TestVerdictsAndRevivalsOnTheCommandLine(t *testing.T) {
 	t.Parallel()
 	h := start(t, nil)
 	o := &onCall{harness: h}
-	h.worker()
+	h.worker("LATCHKEY_ADMIN_LISTEN=127.0.0.1:0")
 	require.Contains(t, o.ok("verdicts", "hold", "CoinBase"), "verdicts at coinbase are held")
 	fault, err := h.stack.Mesh.Inject(meshsim.Fault{BrokerType: "coinbase", Action: meshsim.Failed("no")})
 	require.NoError(t, err)
@@ -27,6 +28,20 @@ func TestVerdictsAndRevivalsOnTheCommandLine(t *testing.T) {
 	require.Regexp(t, `last error +.*dead: HTTP 200, status ok, content failed`, o.ok("grants", "show", id))
 	require.Contains(t, o.fails("grants", "revive", id), "not revived: the grant has not expired: it is active")
 
+	// The same on the operator's page.
+	r := h.reader()
+	shown := r.overview().Verdicts.Value
+	require.Len(t, shown, 1)
+	require.NotNil(t, shown[0].HeldSince)
+	require.Equal(t, []any{"coinbase", store.DecidedHold, 1}, []any{shown[0].Broker, shown[0].Decided, shown[0].Refused})
+	for _, body := range []string{`{}`, `{"broker":"coinbase"}`, `{"broker":"coinbase","decision":"kill"}`, `{"decision":"release"}`, `[]`, ``} {
+		status, _ := r.post("/api/verdicts", body)
+		require.Equal(t, http.StatusBadRequest, status, body)
+	}
+	status, answer := r.post("/api/verdicts", `{"broker":"CoinBase","decision":"release"}`)
+	require.Equal(t, http.StatusOK, status, answer)
+	require.NotContains(t, answer, "heldSince")
+	h.eventually(func() bool { return r.overview().Verdicts.Value[0].HeldSince == nil }, "the page still says held")
 	require.Contains(t, o.ok("verdicts", "release", "coinbase"), "verdicts at coinbase are given")
 	require.Equal(t, events.ReasonRejected, h.event(events.TokenExpired, "alice").Data.Reason)
 	var listed []struct {

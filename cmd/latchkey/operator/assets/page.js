@@ -4,6 +4,7 @@ import { bars } from "./charts.js";
 import { $, announce, el, facts, minuteOfDay, number, show, span, states, table, time, timeOfDay } from "./dom.js";
 import "./grants.js";
 import { load as loadLetters } from "./letters.js";
+import { verdicts } from "./verdicts.js";
 
 const every = 4000;
 let paused = false;
@@ -58,6 +59,8 @@ function render(o) {
   stock(o.stock);
   due(o.schedule);
   work(o);
+  note("verdicts-note", o.verdicts);
+  verdicts(o.verdicts, update);
   queues(o.queues);
   workers(o.workers);
   own(o);
@@ -87,6 +90,8 @@ function glance(o) {
   add("overdue", o.overdue.at ? upTo(late.grants, late.most) : "–", late.grants > 0 ? "warn" : "");
   add("longest overdue", o.overdue.at && late.since ? span(Math.max(0, (Date.parse(o.overdue.at) - Date.parse(late.since)) / 1000)) : "–");
   add("dead letters", o.letters.at ? number(o.letters.value) : "–", o.letters.value ? "bad" : "");
+  const held = (o.verdicts.value ?? []).filter((v) => v.heldSince).length;
+  if (held) add("brokers with verdicts held", number(held), "bad");
   add("workers alive", o.workers.at ? number(o.workers.value.length) : "–", o.workers.at && o.workers.value.length === 0 ? "bad" : "");
   show($("glance"), ...facts);
 }
