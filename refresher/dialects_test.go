@@ -1,12 +1,15 @@
 package refresher_test
 
 import (
+	"fmt"
 	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/latchkey/latchkey/cmd/sandbox/meshsim"
+	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/refresher"
 	"github.com/latchkey/latchkey/store"
 )
 
@@ -51,6 +54,66 @@ func TestEveryDialectOfTokensIsUnderstood(t *testing.T) {
 				valid, why := l.AccessTokenState(set.Account(a.ID).AccessToken)
 				require.True(t, valid || name == "deprecatedFields" && a.ID != accounts[0].ID, "%s: %s", a.ID, why)
 			}
+		})
+	}
+}
+
+// In whatever words a refresh token is refused, it is told from what says nothing
+// about it.
+func TestEveryDialectOfRefusalsIsUnderstood(t *testing.T) {
+	const passing = events.Reason("")
+	want := map[string]events.Reason{
+		"unauthorizedToken": events.ReasonRejected, "unauthorized": events.ReasonRejected, "unauthorizedEmpty": events.ReasonRejected,
+		"refusedNotFound": events.ReasonNotFound, "refusedPermissionDenied": passing,
+	}
+	r := newRig(t)
+	for _, name := range meshsim.DialectNames(meshsim.OnRefusal) {
+		t.Run(name, func(t *testing.T) {
+			require.Contains(t, want, name)
+			w := r.worker(name, served)
+			i := meshsim.DefaultInstitution(name)
+			i.Dialects = []string{name}
+			g := r.connect(w, meshsim.ConnectSpec{BrokerType: name, Institution: &i}, func(g *store.Grant) { g.UserID = name })
+			require.NoError(t, r.sim.Kill(g.Accounts[0].ID))
+			r.settleAll([]*store.Grant{g}, 3*hour, w)
+			if want[name] == passing {
+				require.Equal(t, store.Active, r.get(w, g.ID).State)
+				require.Equal(t, []string{"token.expiring: refresh_failing"}, r.told(name))
+				return
+			}
+			require.Equal(t, store.Expired, r.get(w, g.ID).State)
+			require.Equal(t, []string{"token.expiring: " + string(want[name]), "token.expired: " + string(want[name])}, r.told(name))
+		})
+	}
+}
+
+// Whatever answers in place of an institution for some hours costs none of its
+// grants, and holds up no other institution.
+func TestWhateverAnswersInsteadCostsNoGrant(t *testing.T) {
+	r := newRig(t)
+	for _, name := range meshsim.DialectNames(meshsim.InsteadOfRefresh) {
+		t.Run(name, func(t *testing.T) {
+			w := r.worker(name, served, func(d *refresher.Deps) { d.Limits.BreakerOpen = hour })
+			var hidden []*store.Grant
+			for n := range 3 {
+				hidden = append(hidden, r.connect(w, meshsim.ConnectSpec{BrokerType: name}, func(g *store.Grant) { g.UserID = fmt.Sprint(name, n) }))
+			}
+			other := r.connect(w, meshsim.ConnectSpec{BrokerType: name + "-other"}, func(g *store.Grant) { g.UserID = name + "-other" })
+			require.NoError(t, r.sim.Speak(name, name))
+			before := r.calls()
+			r.settleAll(append(hidden, other), 3*hour, w)
+			require.Less(t, r.calls()-before, 3*3*20, "not hammered")
+			require.GreaterOrEqual(t, r.get(w, other.ID).Version, int64(3), "another institution is not held up")
+			require.Equal(t, activeThree, r.states(w, hidden))
+
+			require.NoError(t, r.sim.Speak(name))
+			w = r.worker(name+" later", served) // whose breaker is closed
+			waits := func(g *store.Grant) bool { return r.get(w, g.ID).Version == 1 }
+			for hours := 0; slices.ContainsFunc(hidden, waits); hours++ {
+				require.Less(t, hours, 24)
+				r.settleAll(hidden, hour, w)
+			}
+			require.Equal(t, activeThree, r.states(w, hidden))
 		})
 	}
 }

@@ -1,6 +1,7 @@
 package refresher_test
 
 import (
+	"errors"
 	"testing"
 	"time"
 
@@ -27,22 +28,36 @@ func (r *rig) refusedGrants(w *worker, broker string, users ...string) (all []*s
 // settleAll has grants tried whenever one comes due, for a time, by workers in turn.
 func (r *rig) settleAll(all []*store.Grant, d time.Duration, workers ...*worker) {
 	r.t.Helper()
+	putOff := map[string]time.Time{} // behind a breaker or a pause
 	for n, until := 0, r.clock.Now().Add(d); ; n++ {
 		var next *store.Grant
+		var at time.Time
 		for _, g := range all {
 			g = r.get(workers[0], g.ID)
-			if g.Due != nil && (next == nil || g.Due.At.Before(next.Due.At)) {
-				next = g
+			if g.Due == nil {
+				continue
+			}
+			comes := g.Due.At
+			if putOff[g.ID].After(comes) {
+				comes = putOff[g.ID]
+			}
+			if next == nil || comes.Before(at) {
+				next, at = g, comes
 			}
 		}
-		if next == nil || next.Due.At.After(until) {
+		if next == nil || at.After(until) {
 			r.clock.advance(until.Sub(r.clock.Now()))
 			return
 		}
-		if next.Due.At.After(r.clock.Now()) {
-			r.clock.advance(next.Due.At.Sub(r.clock.Now()))
+		if at.After(r.clock.Now()) {
+			r.clock.advance(at.Sub(r.clock.Now()))
 		}
-		require.NoError(r.t, workers[n%len(workers)].Due(r.t.Context(), due(next)))
+		err := workers[n%len(workers)].Due(r.t.Context(), due(next))
+		if later := (*refresher.LaterError)(nil); errors.As(err, &later) {
+			putOff[next.ID] = r.clock.Now().Add(later.After)
+			continue
+		}
+		require.NoError(r.t, err)
 	}
 }
 
