@@ -194,6 +194,7 @@ func (r *Refresher) recover(ctx context.Context, body []byte) (entry recoveryEnt
 	if err != nil {
 		return entry, err
 	}
+	accounts := len(g.Accounts)
 	g, err = r.apply(ctx, g, p, with)
 	if err != nil {
 		return entry, err
@@ -201,9 +202,9 @@ func (r *Refresher) recover(ctx context.Context, body []byte) (entry recoveryEnt
 	r.metrics.recovered.Inc()
 	g = r.leave(ctx, g)
 	r.dispatcher.Send(ctx, g)
-	if g.Apart {
+	if g.Apart || len(g.Accounts) != accounts {
 		if err := r.changed(ctx, g.UserID); err != nil {
-			r.log.Warn("splitting accounts off failed; reconciliation does it", zap.String("grant", g.ID), zap.Error(err))
+			r.log.Warn("sorting out accounts after an answer was recovered failed; the next connect or refresh does it", zap.String("grant", g.ID), zap.Error(err))
 		}
 	}
 	return entry, nil

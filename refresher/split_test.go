@@ -187,3 +187,23 @@ func TestADisconnectDuringASplit(t *testing.T) {
 	}
 	r.requireSplit(other, "u", "one")
 }
+
+// Accounts that an answer names only when it is recovered are sorted out as well: one
+// that was disconnected stays out.
+func TestAccountsOfARecoveredAnswerAreSortedOut(t *testing.T) {
+	r := newRig(t)
+	w, c := r.resolving("a")
+	login := r.login("one", "two")
+	require.NoError(t, c.Connect(t.Context(), delayed("u", login.Accounts[0].RefreshToken), r.clock.Now()))
+	r.clock.advance(time.Second)
+	require.NoError(t, c.Disconnect(t.Context(), store.Scope{User: "u", Broker: "coinbase", Account: "two"}, r.clock.Now()))
+	g := r.live(w, "u")[0]
+	r.failWrites(true)
+	_, err := w.Now(context.Background(), g)
+	require.NoError(t, err)
+	r.failWrites(false)
+	entries := r.messages(r.subjects.RecoveryStream(), r.subjects.Recovery(g.ID))
+	require.Len(t, entries, 1)
+	require.NoError(t, w.Recover(t.Context(), entries[0].Data))
+	require.Equal(t, []string{"one"}, r.get(w, g.ID).AccountIDs())
+}

@@ -312,11 +312,14 @@ func (s *shares) countUnplaced(a Answer, entries []share, tokens *store.TokenSet
 	for _, token := range s.own {
 		placed[token] = true
 	}
-	entries = append(entries, share{AnsweredAccount: AnsweredAccount{AccessToken: a.AccessToken, RefreshToken: a.RefreshToken}})
-	for _, in := range entries {
+	count := func(in share) {
 		if !placed[in.RefreshToken] || in.owner != another && (!placed[in.AccessToken] || !placed[in.TokenID]) {
 			s.unplaced++
 		}
 		placed[in.AccessToken], placed[in.RefreshToken], placed[in.TokenID] = true, true, true
 	}
+	for _, in := range entries {
+		count(in)
+	}
+	count(share{AnsweredAccount: AnsweredAccount{AccessToken: a.AccessToken, RefreshToken: a.RefreshToken}})
 }
