@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -224,8 +225,16 @@ func (c *Connector) revoked(ctx context.Context, g *store.Grant) (map[string]tim
 	for i, a := range g.Accounts {
 		ids[i] = a.ID
 	}
+	if len(ids) == 0 {
+		ids = []string{itself(g)}
+	}
 	return c.Store.Revoked(ctx, g.UserID, g.BrokerType, ids)
 }
+
+// itself stands for a grant among the accounts that were disconnected: of one whose
+// accounts are not known, nobody could tell by these that a connect is from before
+// that. No account has such an id.
+func itself(g *store.Grant) string { return "\x00" + g.ID }
 
 // superseded reports whether every account of a grant was disconnected since,
 // or stands in a newer grant.
@@ -237,8 +246,10 @@ func superseded(g *store.Grant, known []*store.Grant, revoked map[string]time.Ti
 // whose accounts are not known yet, "" when it was disconnected.
 func lost(g *store.Grant, known []*store.Grant, revoked map[string]time.Time) []string {
 	if len(g.Accounts) == 0 {
-		if at, ok := revoked[""]; ok && !g.ConnectedAt.After(at) {
-			return []string{""}
+		for _, id := range []string{"", itself(g)} {
+			if at, ok := revoked[id]; ok && !g.ConnectedAt.After(at) {
+				return []string{""}
+			}
 		}
 		return nil
 	}
@@ -318,6 +329,9 @@ func (c *Connector) resolve(ctx context.Context, userID string, seen *seen) erro
 			reason := reasonFor(g, revoked)
 			if reason == events.ReasonReplaced {
 				err = c.bequeath(ctx, g, seen.known)
+			} else {
+				last := slices.MaxFunc(slices.Collect(maps.Values(revoked)), time.Time.Compare)
+				err = c.Store.Revoke(ctx, store.Scope{User: g.UserID, Broker: g.BrokerType, Account: itself(g)}, last, c.Settler.Now().Add(c.Remember))
 			}
 			if err == nil {
 				err = c.revoke(ctx, g, reason)
