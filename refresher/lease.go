@@ -18,7 +18,13 @@ import (
 // known. That the stream holds nothing does not say so: somebody may just have
 // applied an entry.
 func (r *Refresher) settleEarlier(ctx context.Context, leased *store.Grant) (g *store.Grant, ours bool, err error) {
-	if err := r.recoverFirst(ctx, leased.ID); err != nil {
+	err = r.recoverFirst(ctx, leased.ID)
+	if err == nil && leased.Outbox != nil {
+		// Whoever wrote it may have been cut off before it was sorted out: another grant
+		// may hold the refresh token.
+		err = r.changed(ctx, leased.UserID)
+	}
+	if err != nil {
 		_ = r.giveBack(ctx, leased) // if it fails the lease runs out
 		return nil, false, fmt.Errorf("before refreshing grant %s: %w", leased.ID, err)
 	}
