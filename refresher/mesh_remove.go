@@ -1,10 +1,12 @@
 package refresher
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/latchkey/latchkey/events/secret"
@@ -14,8 +16,8 @@ import (
 // RemoveError says why Mesh did not remove a connection, as far as is known. Its text
 // is made of protocol constants only.
 type RemoveError struct {
-	// Refused: Mesh has judged the request or its token. Trying again helps only if
-	// the judgement was wrong.
+	// Refused: Mesh has judged the request or its token, and takes our credentials.
+	// Trying again helps only if the judgement was wrong.
 	Refused bool
 	// RetryAfter is how long Mesh asks to wait; 0: it did not say.
 	RetryAfter time.Duration
@@ -48,26 +50,48 @@ func (m *Mesh) Remove(ctx context.Context, accessToken secret.Text, brokerType s
 		return &RemoveError{Detail: "no answer", Err: err}
 	}
 	defer clear(reply.body)
-	var in struct {
-		Status string `json:"status"`
+	text, fresh := unpacked(reply.body, reply.header.Get("Content-Encoding"))
+	if fresh {
+		defer clear(text)
 	}
-	if json.Unmarshal(reply.body, &in) != nil {
-		in.Status = ""
-	}
-	done := reply.status < 300 && (in.Status == "ok" || len(reply.body) == 0)
-	if done || reply.status == http.StatusNotFound || reply.status < 500 && in.Status == "notFound" {
+	in := readAnswer(reply).statuses
+	if in.removed(text) {
 		return nil
 	}
-	failed := &RemoveError{Detail: fmt.Sprintf("HTTP %d", reply.status), RetryAfter: retryAfter(reply.header, m.now())}
-	if knownStatuses[normal(in.Status)] != "" {
-		failed.Detail += ", status " + knownStatuses[normal(in.Status)]
+	f := in.failure()
+	refused := f.Class == Unlawful || f.Refusal() && in.verdict() == "badrequest"
+	if f.Class == Denied {
+		f = m.whoseRefusal(ctx, f)
+		refused = f.Class == Dead
 	}
+	return &RemoveError{Refused: refused, RetryAfter: retryAfter(reply.header, m.now()), Detail: f.Detail}
+}
+
+// removed reports whether an answer to a removal says that there is nothing left to
+// remove. The status is optional: an envelope without one that names no error means
+// what the HTTP status does.
+func (a statuses) removed(text []byte) bool {
 	switch {
-	case reply.status >= 500 || reply.status == http.StatusRequestTimeout || reply.status == http.StatusTooManyRequests:
-	case in.Status == "badRequest" || in.Status == "permissionDenied" || in.Status == "unavailableForLegalReasons":
-		failed.Refused = true
-	case in.Status == "":
-		failed.Refused = reply.status == http.StatusBadRequest || reply.status == http.StatusUnauthorized || reply.status == http.StatusForbidden || reply.status == http.StatusUnavailableForLegalReasons
+	case a.http == http.StatusNotFound || a.http == http.StatusGone || a.http < 500 && a.says("notfound"):
+		return true
+	case a.http >= 300 || a.content != "" && !slices.Contains([]string{"ok", "succeeded"}, normal(a.content)):
+		return false
+	case len(bytes.TrimSpace(text)) == 0:
+		return true
+	case a.envelope == "" && a.errorType == "":
+		return bareEnvelope(text)
 	}
-	return failed
+	return normal(a.envelope) == "ok"
+}
+
+// bareEnvelope reports whether a text is an object with no other members than those
+// that Mesh's envelope has. What a gateway writes has others.
+func bareEnvelope(text []byte) bool {
+	var in *struct {
+		Status, Message, DisplayMessage, ErrorHash, ErrorType *string
+		Content, ErrorData                                    json.RawMessage
+	}
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.DisallowUnknownFields()
+	return d.Decode(&in) == nil && in != nil
 }

@@ -23,8 +23,9 @@ import (
 // it, sealed. A new connect of the same accounts takes the record's place.
 
 const (
-	// removeFor is how long a removal is tried. An answer that refuses it counts as
-	// the last word after refusedFor, or at once if the access token has ended.
+	// removeFor is how long a removal is tried. Answers that refuse it count as the
+	// last word when there were no others for refusedFor, whether the access token has
+	// ended or not: what refuses it may be a bad deploy.
 	removeFor  = 7 * 24 * time.Hour
 	refusedFor = 24 * time.Hour
 	// removeMost is the longest pause between two tries; the shortest is that of
@@ -155,7 +156,7 @@ func (r *Refresher) removeAtMesh(ctx context.Context, listed *store.Grant) error
 	}
 	reason := events.Reason("")
 	switch {
-	case try.refused && (g.Access != nil && g.Access.Over(now) || !now.Before(g.Removal.Refused.Add(refusedFor))):
+	case try.refused && !now.Before(g.Removal.Refused.Add(refusedFor)):
 		reason = events.ReasonRemovalRefused
 	case !now.Before(g.Removal.Since.Add(removeFor)):
 		reason = events.ReasonRemovalTimedOut

@@ -25,9 +25,15 @@ type remover struct {
 	answers []string // "status body"; "" closes the connection
 	asked   []string // access tokens
 	before  func()   // an answer
+	// status is what GET /api/v1/status answers; 0: 200.
+	status int
 }
 
 func (m *remover) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.Method == http.MethodGet && r.URL.Path == "/api/v1/status" {
+		w.WriteHeader(max(m.status, 200))
+		return
+	}
 	var in struct{ AuthToken, Type string }
 	_ = json.NewDecoder(r.Body).Decode(&in)
 	m.mu.Lock()
@@ -41,7 +47,7 @@ func (m *remover) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		m.before()
 	}
 	status, body, _ := strings.Cut(answer, " ")
-	code := map[string]int{"200": 200, "204": 204, "302": 302, "400": 400, "401": 401, "403": 403, "404": 404, "409": 409, "429": 429, "451": 451, "500": 500, "503": 503}[status]
+	code := map[string]int{"200": 200, "204": 204, "302": 302, "400": 400, "401": 401, "403": 403, "404": 404, "409": 409, "410": 410, "429": 429, "451": 451, "500": 500, "503": 503}[status]
 	if r.Method != http.MethodDelete || r.URL.Path != "/api/v1/account" || in.Type != "coinbase" || code == 0 {
 		panic(http.ErrAbortHandler)
 	}
@@ -108,24 +114,31 @@ func TestRemovalsAtMeshEnd(t *testing.T) {
 		calls   int // 0: many
 		least   time.Duration
 		most    time.Duration
+		status  int // of GET /api/v1/status
 	}{
-		"ok":                        {[]string{`200 {"status":"ok"}`}, long, events.ReasonRemoved, 1, 0, 0},
-		"404":                       {[]string{`404 nothing`}, long, events.ReasonRemoved, 1, 0, 0},
-		"no content":                {[]string{`204`}, long, events.ReasonRemoved, 1, 0, 0},
-		"not found":                 {[]string{`200 {"status":"notFound"}`}, long, events.ReasonRemoved, 1, 0, 0},
-		"failures in a 200":         {[]string{`200 {"status":"serverFailure"}`, `200 {"status":"locked"}`, `200 {"status":"what"}`, `200 {}`, `200 <html>`, `200 {"status":"ok"}`}, long, events.ReasonRemoved, 6, time.Second, time.Hour},
-		"failures":                  {[]string{`500 {"status":"ok"}`, `503 {"status":"notFound"}`, `429 {"status":"ok"}`, `302 {"status":"ok"}`, ``, `400 {"status":"badRequest"}`, `404`}, long, events.ReasonRemoved, 7, time.Second, time.Hour},
-		"away for days":             {[]string{``}, long, events.ReasonRemovalTimedOut, 0, 7 * 24 * time.Hour, 8 * 24 * time.Hour},
-		"away, and the token ends":  {[]string{`500`}, ended, events.ReasonRemovalTimedOut, 0, 7 * 24 * time.Hour, 8 * 24 * time.Hour},
-		"refused":                   {[]string{`401`}, long, events.ReasonRemovalRefused, 0, 24 * time.Hour, 36 * time.Hour},
-		"refused in a 200":          {[]string{`200 {"status":"permissionDenied"}`}, long, events.ReasonRemovalRefused, 0, 24 * time.Hour, 36 * time.Hour},
-		"for legal reasons":         {[]string{`451`}, long, events.ReasonRemovalRefused, 0, 24 * time.Hour, 36 * time.Hour},
-		"refused after its end":     {[]string{`401`}, ended, events.ReasonRemovalRefused, 1, 0, 0},
-		"bad request after its end": {[]string{`500`, `400 {"status":"badRequest","message":"Unauthorized token"}`}, ended, events.ReasonRemovalRefused, 2, 0, time.Hour},
+		"ok":                         {[]string{`200 {"status":"ok"}`}, long, events.ReasonRemoved, 1, 0, 0, 0},
+		"404":                        {[]string{`404 nothing`}, long, events.ReasonRemoved, 1, 0, 0, 0},
+		"no content":                 {[]string{`204`}, long, events.ReasonRemoved, 1, 0, 0, 0},
+		"not found":                  {[]string{`200 {"status":"notFound"}`}, long, events.ReasonRemoved, 1, 0, 0, 0},
+		"failures in a 200":          {[]string{`200 {"status":"serverFailure"}`, `200 {"status":"locked"}`, `200 {"status":"what"}`, `200 {"error":"away"}`, `200 <html>`, `200 {"status":"ok"}`}, long, events.ReasonRemoved, 6, time.Second, time.Hour, 0},
+		"failures":                   {[]string{`500 {"status":"ok"}`, `503 {"status":"notFound"}`, `429 {"status":"ok"}`, `302 {"status":"ok"}`, ``, `400 {"status":"badRequest"}`, `404`}, long, events.ReasonRemoved, 7, time.Second, time.Hour, 0},
+		"away for days":              {[]string{``}, long, events.ReasonRemovalTimedOut, 0, 7 * 24 * time.Hour, 8 * 24 * time.Hour, 0},
+		"away, and the token ends":   {[]string{`500`}, ended, events.ReasonRemovalTimedOut, 0, 7 * 24 * time.Hour, 8 * 24 * time.Hour, 0},
+		"refused":                    {[]string{`401`}, long, events.ReasonRemovalRefused, 0, 24 * time.Hour, 36 * time.Hour, 0},
+		"refused in a 200":           {[]string{`200 {"status":"badRequest"}`}, long, events.ReasonRemovalRefused, 0, 24 * time.Hour, 36 * time.Hour, 0},
+		"for legal reasons":          {[]string{`451`}, long, events.ReasonRemovalRefused, 0, 24 * time.Hour, 36 * time.Hour, 0},
+		"refused after its end":      {[]string{`401`}, ended, events.ReasonRemovalRefused, 0, 24 * time.Hour, 36 * time.Hour, 0},
+		"bad request after its end":  {[]string{`500`, `400 {"status":"badRequest","message":"Unauthorized token"}`}, ended, events.ReasonRemovalRefused, 0, 24 * time.Hour, 36 * time.Hour, 0},
+		"refused once":               {[]string{`401`, `200 {"status":"ok"}`}, ended, events.ReasonRemoved, 2, time.Second, time.Hour, 0},
+		"our own credentials":        {[]string{`401`}, ended, events.ReasonRemovalTimedOut, 0, 7 * 24 * time.Hour, 8 * 24 * time.Hour, 401},
+		"whose refusal, nobody says": {[]string{`401`}, ended, events.ReasonRemovalTimedOut, 0, 7 * 24 * time.Hour, 8 * 24 * time.Hour, 503},
+		"a firewall":                 {[]string{`403 <html>`}, ended, events.ReasonRemovalTimedOut, 0, 7 * 24 * time.Hour, 8 * 24 * time.Hour, 0},
+		"a proxy":                    {[]string{`400 <html>`}, ended, events.ReasonRemovalTimedOut, 0, 7 * 24 * time.Hour, 8 * 24 * time.Hour, 0},
+		"denied":                     {[]string{`403 {"status":"permissionDenied"}`, `200 {"status":"permissionDenied"}`}, ended, events.ReasonRemovalTimedOut, 0, 7 * 24 * time.Hour, 8 * 24 * time.Hour, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			mesh := &remover{answers: c.answers}
+			mesh := &remover{answers: c.answers, status: c.status}
 			r, w, _, g := removing(t, mesh, 1, c.change)
 			require.Equal(t, []string{"token.revoked: disconnected"}, r.told("user"), "erased first")
 			require.Empty(t, mesh.calls())
@@ -150,7 +163,7 @@ func TestRemovalsAtMeshEnd(t *testing.T) {
 // TestARemovalNamesTheAccountsThatItIsTrueOf, and asks for none twice.
 func TestARemovalNamesTheAccountsThatItIsTrueOf(t *testing.T) {
 	t.Parallel()
-	mesh := &remover{answers: []string{`200 {"status":"ok"}`, `401`}}
+	mesh := &remover{answers: []string{`200 {"status":"ok"}`, `400 {"status":"bad_request"}`}}
 	r, w, _, g := removing(t, mesh, 2)
 	untilGone(r, w, g.ID)
 	require.Equal(t, []string{"token.revoked: disconnected", "token.removal: removed", "token.removal: removal_refused"}, r.told("user"))
