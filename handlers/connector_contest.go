@@ -116,18 +116,26 @@ func (c *Connector) contest(ctx context.Context, seen *seen) (changed bool, err 
 	return false, nil
 }
 
-// busy returns an error where a grant is being refreshed. A lease that ran out some time
-// ago says nothing any more: what its holder got is in the grant, or in the recovery
-// stream, from where it finds the way to whoever holds the refresh token.
+// busy returns an error where a grant is being refreshed. A lease that ran out says
+// that the outcome is not known: the answer may be in the recovery stream. Whoever
+// takes the lease over, or applies the answer, ends it.
 func (c *Connector) busy(g *store.Grant) error {
-	if g.Lease == nil || hands(g) || !c.Settler.Now().Before(g.Lease.Until.Add(recoverFor)) {
+	if g.Lease == nil || hands(g) {
 		return nil
 	}
-	return fmt.Errorf("grant %s is being refreshed: %w", g.ID, &store.LeasedError{Until: g.Lease.Until.Add(recoverFor)})
+	now := c.Settler.Now()
+	if !now.Before(g.Lease.Until.Add(recoverFor)) && (g.State != store.Active || g.Due == nil) {
+		return nil // nobody takes it over
+	}
+	until := g.Lease.Until
+	if !until.After(now) {
+		until = now.Add(recoverFor)
+	}
+	return fmt.Errorf("grant %s is being refreshed: %w", g.ID, &store.LeasedError{Until: until})
 }
 
-// recoverFor is for how long past the end of a lease its holder's answer is waited for.
-const recoverFor = time.Minute
+// recoverFor is how long the end of a lease that ran out is waited for at a time.
+const recoverFor = 30 * time.Second
 
 // unite makes one grant of two of a user's that hold one refresh token: that
 // which is ahead in the chain, or being refreshed, gets the accounts of the other.

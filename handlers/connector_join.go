@@ -107,12 +107,12 @@ func (c *Connector) takes(g *store.Grant, tokens *store.TokenSet, in *store.Gran
 // named takes out of a grant the account that stands for accounts whose names no
 // answer told, if another grant tells them, and returns its token.
 func named(next *store.Grant, tokens *store.TokenSet, in *store.Grant) *store.AccountToken {
-	if len(in.Accounts) == 0 || in.Account("") != nil || len(next.Accounts) != 1 || next.Accounts[0].ID != "" {
+	token := tokens.Account("")
+	nameless := len(next.Accounts) == 0 && token != nil || len(next.Accounts) == 1 && next.Accounts[0].ID == ""
+	if len(in.Accounts) == 0 || in.Account("") != nil || !nameless {
 		return nil
 	}
-	next.Accounts = nil
-	token := tokens.Account("")
-	tokens.Accounts = nil
+	next.Accounts, tokens.Accounts = nil, nil
 	return token
 }
 

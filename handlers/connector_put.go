@@ -101,7 +101,7 @@ func (c *Connector) repeated(ctx context.Context, in candidate, stored []*store.
 			c.Log.Warn("a connect was published again after its refresh token was replaced, and is passed over", zap.String("grant", g.ID))
 			pass(ctx, events.RejectedRepeated)
 			return true, nil
-		case chain.Head() == token && g.State == store.Active:
+		case chain.Head() == token && (g.State == store.Active || g.MFA != nil || g.Lease != nil):
 			next, told := c.joined(g, &tokens, in.grant, in.tokens, false)
 			return true, c.saveJoined(ctx, g, next, tokens, with, told)
 		}

@@ -177,14 +177,34 @@ func (f *Failure) Unwrap() error { return f.Err }
 // verdict yet.
 func (f *Failure) Refusal() bool { return f.Class == Dead || f.Class == BadRequest }
 
-// bare takes out the words of an answer that are part of a token which was
-// presented, or hold one.
-func (f *Failure) bare(r RefreshRequest) {
+// bare takes out the words of an answer that share a part with a token which was
+// presented, is held or came along.
+func (f *Failure) bare(r RefreshRequest, came []secret.Text) {
+	tokens := slices.Concat([]secret.Text{r.RefreshToken, r.AccessToken, r.TradeToken, r.MFACode}, r.Held, r.Known, came)
 	for _, word := range []*string{&f.ErrorType, &f.ErrorHash} {
-		for _, t := range append([]secret.Text{r.RefreshToken, r.AccessToken, r.TradeToken, r.MFACode}, r.Held...) {
-			if shown := t.Reveal(); *word != "" && shown != "" && (strings.Contains(shown, *word) || strings.Contains(*word, shown)) {
-				*word = ""
-			}
+		if slices.ContainsFunc(tokens, func(t secret.Text) bool { return partOf(*word, t.Reveal()) }) {
+			*word = ""
 		}
 	}
+}
+
+// sharedPart is how long a part of a token must be to be one.
+const sharedPart = 8
+
+// partOf reports whether a word holds a part of a token, in whatever case, or all of
+// a shorter one.
+func partOf(word, token string) bool {
+	word, token = strings.ToLower(word), strings.ToLower(token)
+	if word == "" || token == "" {
+		return false
+	}
+	if strings.Contains(token, word) || strings.Contains(word, token) {
+		return true
+	}
+	for at := 0; at+sharedPart <= len(word); at++ {
+		if strings.Contains(token, word[at:at+sharedPart]) {
+			return true
+		}
+	}
+	return false
 }

@@ -85,8 +85,8 @@ func (r *Refresher) apply(ctx context.Context, g *store.Grant, p pending, with s
 			continue
 		}
 		epoch := p.epoch
-		if g.ID != p.grantID {
-			epoch = 0 // of another grant
+		if g.ID != p.grantID || p.epoch > g.Epoch {
+			epoch = 0 // of another grant, or of one before it with its id
 		}
 		next := g.Clone()
 		tokens, told, err := r.settler.answered(next, cloneTokens(current), p.answer.withoutEchoes(p.presented), p.renewed, epoch, p.sent)

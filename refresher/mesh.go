@@ -119,13 +119,17 @@ func (m *Mesh) Refresh(ctx context.Context, r RefreshRequest) (answer Answer, er
 		if in.unread {
 			a.Rest = whole
 		}
+		if a.Contradicts != nil {
+			a.Contradicts.RetryAfter = retryAfter(reply.header, m.now())
+		}
 		return a, nil
 	}
 	f = AsFailure(err)
-	f.bare(r)
+	f.bare(r, slices.Concat(in.all()))
 	if f.Class == Denied {
 		f = m.whoseRefusal(ctx, f)
 	}
+	f.Incomplete = f.Incomplete && r.AccessToken.Empty() // it did go along
 	switch f.Class {
 	case RateLimited, Transient, Unlawful:
 		f.RetryAfter = retryAfter(reply.header, m.now())
@@ -146,7 +150,7 @@ func (t *transcript) outcome(r RefreshRequest, f *Failure) (Answer, error) {
 	a := t.Answer
 	fresh := a.carries(func(token secret.Text) bool { return !r.held(token) })
 	switch {
-	case fresh && t.content == "mfaRequired":
+	case fresh && t.says("mfarequired") && normal(t.content) != "succeeded":
 		// The access token finishes nothing, whatever the other statuses are.
 		f = &Failure{Class: MustAct, Reason: events.ReasonMFARequired, Detail: t.detail(), RefreshToken: a.NewRefreshToken(), Brought: a}
 		f.Interim, f.InterimFor = a.interim(r.AccessToken)

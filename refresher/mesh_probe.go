@@ -1,6 +1,7 @@
 package refresher
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"net/http"
@@ -31,15 +32,17 @@ func (m *Mesh) Probe(ctx context.Context) (Probe, error) {
 // whoseRefusal tells whose a 401 is. It is documented as that of the client's
 // credentials, and given as well for a user's token that an institution no longer
 // takes. So the credentials are shown once more, where no token goes along: only a
-// 401 there as well blames them.
+// 401 there as well, or a body that says so, blames them.
 func (m *Mesh) whoseRefusal(ctx context.Context, f *Failure) *Failure {
 	reply, _, err := m.call(ctx, http.MethodGet, "/api/v1/status", nil, time.Time{})
-	clear(reply.body)
+	defer clear(reply.body)
+	said := readAnswer(reply)
+	fine := reply.status < 300 && (len(bytes.TrimSpace(reply.body)) == 0 || said.readable && said.errorType == "" && (said.envelope == "" || normal(said.envelope) == "ok"))
 	switch {
-	case err == nil && reply.status == http.StatusUnauthorized:
+	case err == nil && (reply.status == http.StatusUnauthorized || said.says("unauthorized")):
 		f.Detail += ", and so does GET /api/v1/status"
 		return f
-	case err == nil && reply.status < 300:
+	case err == nil && fine:
 		f.Class, f.Reason, f.Detail = Dead, events.ReasonRejected, f.Detail+", the credentials are accepted"
 		return f
 	}

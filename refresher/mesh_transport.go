@@ -49,6 +49,8 @@ func newTransport() *http.Transport {
 		},
 		TLSHandshakeTimeout: 10 * time.Second,
 		DisableKeepAlives:   true,
+		// What can't be unpacked is kept as it came, which net/http would not do.
+		DisableCompression: true,
 	}
 }
 

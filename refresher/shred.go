@@ -10,6 +10,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/latchkey/latchkey/events"
 	"github.com/latchkey/latchkey/store"
 	"github.com/latchkey/latchkey/store/parts"
 )
@@ -65,19 +66,23 @@ func together(failed []error) error {
 }
 
 // shredCopies erases what holds tokens of a revoked grant beside its document:
-// answers on their way into the database, and dead letters. The user may have
-// connected anew since; answers of that stay.
+// answers on their way into the database, and, where the user has disconnected,
+// dead letters. The user may have connected anew since; answers of that stay.
 func (d *Dispatcher) shredCopies(ctx context.Context, g *store.Grant) error {
 	before := func(msg *jetstream.RawStreamMsg) (bool, error) { return !connectedAfter(msg, g), nil }
-	var failed []error
-	for _, from := range []struct {
+	type source struct {
 		stream, subject string
 		pick            func(*jetstream.RawStreamMsg) (bool, error)
-	}{
+	}
+	sources := []source{
 		{d.subjects.RecoveryStream(), d.subjects.Recovery(g.ID), before},
 		{d.subjects.RecoveryStream(), d.subjects.RecoveryPart(g.ID), before},
-		{d.subjects.DeadLetterStream(), d.subjects.DeadLettersOf(g.ID), nil},
-	} {
+	}
+	if g.Reason == events.ReasonDisconnected {
+		sources = append(sources, source{d.subjects.DeadLetterStream(), d.subjects.DeadLettersOf(g.ID), nil})
+	}
+	var failed []error
+	for _, from := range sources {
 		if _, err := Shred(ctx, d.js, from.stream, from.subject, from.pick); err != nil {
 			failed = append(failed, err)
 		}

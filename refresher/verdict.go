@@ -25,7 +25,8 @@ func (a statuses) failure() *Failure {
 
 func (a statuses) reading() *Failure {
 	switch {
-	case a.http == http.StatusTooManyRequests || a.says("toomanyrequest", "toomanyrequests", "ratelimited", "ratelimitexceeded"):
+	case a.http == http.StatusTooManyRequests || a.says("toomanyrequest", "toomanyrequests", "ratelimited", "ratelimitexceeded") ||
+		a.errorHas("ratelimit", "throttl", "toomany", "quota"):
 		return &Failure{Class: RateLimited}
 	case a.http >= 500 || a.http == http.StatusRequestTimeout || a.says("serverfailure", "succeeded"):
 		// A gateway's 5xx says nothing about what happened behind it.
@@ -34,7 +35,7 @@ func (a statuses) reading() *Failure {
 		return &Failure{Class: Unlawful, Reason: events.ReasonLegal}
 	case a.passing():
 		return &Failure{Class: Transient}
-	case a.http == http.StatusUnauthorized:
+	case a.http == http.StatusUnauthorized || a.errorHas("invalidclient", "unauthorizedclient", "clientsecret", "clientid"):
 		return &Failure{Class: Denied} // unless the credentials turn out to be good
 	case !a.readable:
 		return &Failure{Class: Transient, Ambiguous: a.http < 300}
@@ -88,9 +89,15 @@ func (a statuses) passing() bool {
 	if status := normal(a.envelope); a.envelope != "" && !slices.Contains([]string{"ok", "badrequest", "notfound", "unauthorized"}, status) {
 		return true // a word that is not known
 	}
-	kind := normal(a.errorType)
-	return slices.ContainsFunc([]string{"unavailable", "timeout", "timedout", "maintenance", "temporar", "internal", "server"},
-		func(part string) bool { return strings.Contains(kind, part) })
+	return a.errorHas("unavailable", "timeout", "timedout", "maintenance", "temporar", "internal", "server", "network", "gateway", "upstream", "outage",
+		"tryagain", "unexpected", "unknownerror", "connectionerror", "connectionfailed", "institutionerror", "institutiondown", "brokererror", "brokerdown")
+}
+
+// errorHas reports whether the error type has one of these parts.
+func (a statuses) errorHas(parts ...string) bool { return hasPart(normal(a.errorType), parts...) }
+
+func hasPart(word string, parts ...string) bool {
+	return slices.ContainsFunc(parts, func(part string) bool { return strings.Contains(word, part) })
 }
 
 // says reports whether one of the words of the answer is among these.
@@ -104,18 +111,18 @@ func (a statuses) says(words ...string) bool {
 // blames the request, and not the token in it.
 func blamesRequest(errorType string) bool {
 	kind := normal(errorType)
-	contains := func(parts ...string) bool {
-		return slices.ContainsFunc(parts, func(part string) bool { return strings.Contains(kind, part) })
-	}
 	switch {
 	case kind == "badrequest":
 		return false // says no more than the status
+	case hasPart(kind, "consent", "permission", "action", "user"):
+		return false
 	case strings.HasPrefix(kind, "missing"):
 		return true
-	case contains("token", "grant", "credential", "auth", "login", "session", "mfa"):
+	case hasPart(kind, "token", "grant", "credential", "auth", "login", "session", "mfa"):
 		return false
 	}
-	return contains("field", "parameter", "argument", "validation", "malformed", "schema", "format", "request", "body", "required", "unsupported")
+	return hasPart(kind, "field", "parameter", "argument", "validation", "malformed", "schema", "format", "request", "body", "required", "unsupported",
+		"input", "value", "property", "type", "range", "length", "mismatch", "serializ", "parse", "metadata", "incomplete")
 }
 
 // normal returns a word in the form in which words are compared: programs write

@@ -80,13 +80,13 @@ func TestARefusedTokenIsToldFromARefusedRequest(t *testing.T) {
 		`"errorType":"badRequest",`:                      {Class: refresher.Dead, Reason: events.ReasonRejected, ErrorType: "badRequest"},
 		`"errorType":"BadRequest",`:                      {Class: refresher.Dead, Reason: events.ReasonRejected, ErrorType: "BadRequest"},
 		`"errorType":"unauthorized",`:                    {Class: refresher.Dead, Reason: events.ReasonRejected, ErrorType: "unauthorized"},
-		`"errorType":null,`:                              {Class: refresher.Dead, Reason: events.ReasonRejected, Incomplete: true},
-		`"errorType":"",`:                                {Class: refresher.Dead, Reason: events.ReasonRejected, Incomplete: true},
-		`"errorType":7,`:                                 {Class: refresher.Dead, Reason: events.ReasonRejected, Incomplete: true},
-		`"errorType":{"a":["b"]},`:                       {Class: refresher.Dead, Reason: events.ReasonRejected, Incomplete: true},
-		``:                                               {Class: refresher.Dead, Reason: events.ReasonRejected, Incomplete: true},
-		`"errorType":"missingField",`:                    {Class: refresher.BadRequest, Reason: events.ReasonBadRequest, Incomplete: true, ErrorType: "missingField"},
-		`"errorType":"InvalidField",`:                    {Class: refresher.BadRequest, Reason: events.ReasonBadRequest, Incomplete: true, ErrorType: "InvalidField"},
+		`"errorType":null,`:                              {Class: refresher.Dead, Reason: events.ReasonRejected},
+		`"errorType":"",`:                                {Class: refresher.Dead, Reason: events.ReasonRejected},
+		`"errorType":7,`:                                 {Class: refresher.Dead, Reason: events.ReasonRejected},
+		`"errorType":{"a":["b"]},`:                       {Class: refresher.Dead, Reason: events.ReasonRejected},
+		``:                                               {Class: refresher.Dead, Reason: events.ReasonRejected},
+		`"errorType":"missingField",`:                    {Class: refresher.BadRequest, Reason: events.ReasonBadRequest, ErrorType: "missingField"},
+		`"errorType":"InvalidField",`:                    {Class: refresher.BadRequest, Reason: events.ReasonBadRequest, ErrorType: "InvalidField"},
 		`"errorType":"not a word",`:                      {Class: refresher.Dead, Reason: events.ReasonRejected},
 		`"errorType":"canary-refresh",`:                  {Class: refresher.Dead, Reason: events.ReasonRejected},
 		`"errorType":"x-canary-refresh",`:                {Class: refresher.Dead, Reason: events.ReasonRejected},
@@ -98,12 +98,40 @@ func TestARefusedTokenIsToldFromARefusedRequest(t *testing.T) {
 	}
 }
 
+// The words of error types, whoever they blame.
+func TestWhomAnErrorTypeBlames(t *testing.T) {
+	for class, kinds := range map[refresher.Class][]string{
+		refresher.RateLimited: {"rateLimit", "rateLimitError", "throttled", "tooManyAttempts", "tooManyRequestsError", "quotaExceeded"},
+		refresher.Transient: {"institutionDown", "institutionError", "brokerError", "gatewayError", "networkError", "connectionError", "upstreamError", "tryAgain",
+			"outage", "unknownError", "unexpectedError", "serviceUnavailable", "requestTimeout"},
+		refresher.BadRequest: {"missingField", "invalidField", "invalidInput", "invalidValue", "invalidType", "invalidBrokerType", "invalidProperty", "outOfRange",
+			"lengthExceeded", "typeMismatch", "deserializationError", "invalidMetadata", "incompleteData", "missingAccessToken"},
+		refresher.Denied: {"invalidClient", "invalidClientSecret", "unauthorizedClient", "invalid_client"},
+		refresher.Dead: {"badRequest", "invalidToken", "invalidGrant", "tokenExpired", "refreshTokenRevoked", "unauthorized", "userActionRequired",
+			"consentRequired", "missingConsent", "missingPermissions"},
+	} {
+		for _, kind := range kinds {
+			require.Equal(t, class, refresher.Said(400, true, "badRequest", "", kind, "").Class, kind)
+		}
+	}
+}
+
+// What is refused may lack the access token only where that did not go along.
+func TestARequestWithTheAccessTokenLacksNothing(t *testing.T) {
+	mesh := meshAnswering(t, 400, `{"status":"badRequest"}`)
+	require.False(t, refused(t, mesh).Incomplete)
+	without := request
+	without.AccessToken = text("")
+	_, err := mesh.Refresh(t.Context(), without)
+	require.True(t, refresher.AsFailure(err).Incomplete)
+}
+
 // Only words for programs are kept, and no part of a token.
 func TestWhatIsKeptOfAnErrorIsAWord(t *testing.T) {
 	for hash, want := range map[string]string{
 		"0123456789abcdef": "0123456789abcdef", "A_b-9": "A_b-9", strings.Repeat("f", 64): strings.Repeat("f", 64),
 		"": "", strings.Repeat("f", 65): "", "two words": "", "a.b": "", "a=b": "", "é": "", "a\n": "", "{}": "",
-		"canary-refresh": "", "canary-trade": "",
+		"canary-refresh": "", "canary-trade": "", "rejected-canary-r": "", "CANARY-REF": "", "xcanary-refrx": "", "canary-": "", "c": "",
 	} {
 		f := refused(t, meshAnswering(t, 200, fmt.Sprintf(`{"status":"notFound","errorHash":%q}`, hash)))
 		require.Equal(t, want, f.ErrorHash, "%q", hash)
@@ -118,16 +146,23 @@ func TestWhose401ItIs(t *testing.T) {
 		status int // of GET /api/v1/status; 0: it hangs up
 		class  refresher.Class
 		reason events.Reason
+		body   string
 	}{
-		"the credentials are refused too": {401, refresher.Denied, ""},
-		"they are good":                   {200, refresher.Dead, events.ReasonRejected},
-		"good, and nothing to say":        {204, refresher.Dead, events.ReasonRejected},
-		"a firewall stands before it":     {403, refresher.Transient, ""},
-		"there is no such call":           {404, refresher.Transient, ""},
-		"it fails":                        {500, refresher.Transient, ""},
-		"too many requests":               {429, refresher.Transient, ""},
-		"it leads elsewhere":              {302, refresher.Transient, ""},
-		"the connection breaks":           {0, refresher.Transient, ""},
+		"the credentials are refused too": {401, refresher.Denied, "", ""},
+		"they are good":                   {200, refresher.Dead, events.ReasonRejected, ""},
+		"good, and nothing to say":        {204, refresher.Dead, events.ReasonRejected, ""},
+		"a firewall stands before it":     {403, refresher.Transient, "", ""},
+		"there is no such call":           {404, refresher.Transient, "", ""},
+		"it fails":                        {500, refresher.Transient, "", ""},
+		"too many requests":               {429, refresher.Transient, "", ""},
+		"it leads elsewhere":              {302, refresher.Transient, "", ""},
+		"the connection breaks":           {0, refresher.Transient, "", ""},
+		"it says that it is fine":         {200, refresher.Dead, events.ReasonRejected, `{"status":"Ok","message":""}`},
+		"it says that they are refused":   {200, refresher.Denied, "", `{"status":"unauthorized","errorType":"unauthorized"}`},
+		"it says that it fails":           {200, refresher.Transient, "", `{"status":"serverFailure"}`},
+		"it says that it forbids it":      {200, refresher.Transient, "", `{"status":"permissionDenied"}`},
+		"it says that something is wrong": {200, refresher.Transient, "", `{"status":"ok","errorType":"badRequest"}`},
+		"a page in its place":             {200, refresher.Transient, "", "<html>Welcome</html>"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var asked atomic.Int32
@@ -145,6 +180,7 @@ func TestWhose401ItIs(t *testing.T) {
 					panic(http.ErrAbortHandler)
 				}
 				w.WriteHeader(c.status)
+				_, _ = w.Write([]byte(c.body))
 			}))
 			t.Cleanup(server.Close)
 			f := refused(t, newMesh(t, server.URL))

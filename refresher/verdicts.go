@@ -40,9 +40,6 @@ const clearedFor = 10 * time.Second
 // once, when it is refused first: what comes after confirms that, and says nothing
 // more about the broker.
 func (v *verdicts) refused(ctx context.Context, g *store.Grant) (held bool) {
-	if v.hold.Grants == 0 {
-		return false
-	}
 	broker := events.BrokerKey(g.BrokerType)
 	v.mu.Lock()
 	delete(v.cleared, broker)
@@ -64,14 +61,12 @@ func (v *verdicts) refused(ctx context.Context, g *store.Grant) (held bool) {
 			zap.String("broker", broker), zap.Int("grants", len(seen.Refused)))
 		v.metrics.held.WithLabelValues(v.metrics.broker(broker)).Set(1)
 	}
-	return seen.HeldSince != nil
+	// What an earlier configuration held by itself is not held any more.
+	return seen.HeldSince != nil && (v.hold.Grants > 0 || seen.Decided == store.DecidedHold)
 }
 
 // succeeded notes that a refresh succeeded.
 func (v *verdicts) succeeded(ctx context.Context, brokerType string) {
-	if v.hold.Grants == 0 {
-		return
-	}
 	broker, now := events.BrokerKey(brokerType), v.now()
 	v.mu.Lock()
 	recent := now.Before(v.cleared[broker].Add(clearedFor))

@@ -104,6 +104,15 @@ func TestManyRefusedInARowHoldVerdicts(t *testing.T) {
 
 // What an operator decides counts, until a refresh succeeds.
 func TestAnOperatorDecidesAboutVerdicts(t *testing.T) {
+	t.Run("where none are held by themselves", func(t *testing.T) {
+		r := newRig(t)
+		w := r.worker("a", func(d *refresher.Deps) { served(d); d.Hold.Grants = 0 })
+		all := r.refusedGrants(w, "coinbase", "one", "two", "three")
+		_, err := w.store.Decide(t.Context(), "coinbase", store.DecidedHold, r.clock.Now())
+		require.NoError(t, err)
+		r.settleAll(all, 3*hour, w)
+		require.Equal(t, activeThree, r.states(w, all))
+	})
 	r := newRig(t)
 	w := r.worker("a", served)
 	all := r.refusedGrants(w, "coinbase", "one", "two", "three")
