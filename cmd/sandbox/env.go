@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -25,7 +26,8 @@ func envCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "env",
 		Short: "Print what a shell needs for latchkey commands beside a running sandbox",
-		Long: `Prints the variables that latchkey and the AWS SDK read, as a shell exports them:
+		Long: `Prints the variables that latchkey, the examples and the AWS SDK read, as a shell
+exports them, and puts the latchkey that lies beside the sandbox on the PATH:
 
   eval "$(sandbox env)"`,
 		Args: cobra.NoArgs,
@@ -56,18 +58,34 @@ func envLine(program, dir string) string {
 
 // writeEnv leaves the variables in the stack's folder for as long as the stack runs.
 // The worker's own variables go along: a command needs the same prefix as the worker.
-// The admin server gets any free port, so that a second worker can run beside.
+// The admin server gets any free port, so that a second worker can run beside. The
+// examples read NATS_URL.
 func writeEnv(dir string, s *stack.Stack) (file string, err error) {
 	var script strings.Builder
 	for _, v := range slices.Concat(s.Environ(), workerVariables(), []string{"LATCHKEY_ADMIN_LISTEN=127.0.0.1:0"}) {
 		name, value, _ := strings.Cut(v, "=")
 		fmt.Fprintf(&script, "export %s=%s\n", name, quoted(value))
 	}
+	script.WriteString("export NATS_URL=\"$LATCHKEY_NATS_URL\"\n" + pathLine())
 	file = filepath.Join(dir, envFile)
 	if err := os.WriteFile(file, []byte(script.String()), 0o600); err != nil {
 		return "", fmt.Errorf("writing the sandbox's variables: %w", err)
 	}
 	return file, nil
+}
+
+// pathLine has a shell find the latchkey that lies in this program's folder; it is
+// empty where there is none.
+func pathLine() string {
+	program, err := os.Executable()
+	if err != nil {
+		return ""
+	}
+	dir := filepath.Dir(program)
+	if _, err := exec.LookPath(filepath.Join(dir, "latchkey")); err != nil {
+		return ""
+	}
+	return "export PATH=" + quoted(dir) + "\"${PATH:+:$PATH}\"\n"
 }
 
 // quoted is a text as one word of a POSIX shell.

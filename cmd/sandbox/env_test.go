@@ -4,9 +4,12 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -28,6 +31,7 @@ var besideSandbox = []string{"config check", "grants list", "keys status", "audi
 func TestEnv(t *testing.T) {
 	t.Setenv("LATCHKEY_NATS_PREFIX", "")
 	dir := t.TempDir() + "/it's a folder"
+	latchkey := besideThisProgram(t, "latchkey")
 	ctx, stop := context.WithCancel(t.Context())
 	out, in := io.Pipe()
 	done := make(chan error, 1)
@@ -46,12 +50,16 @@ func TestEnv(t *testing.T) {
 	require.Zero(t, run(ctx, []string{"env", "--dir", dir}, &script, io.Discard))
 	// The shell finds this program by its name; a function stands for it.
 	call := strings.Replace(first, quoted(os.Args[0])+" env", "sandbox env", 1)
-	sh := exec.CommandContext(ctx, "sh", "-c", `sandbox() { [ "$3" = "$DIR" ] && cat; }; `+call+"; env -0")
+	sh := exec.CommandContext(ctx, "sh", "-c", `sandbox() { [ "$3" = "$DIR" ] && cat; }; `+call+"; FOUND=$(command -v latchkey) env -0")
 	sh.Env = []string{"PATH=" + os.Getenv("PATH"), "DIR=" + dir}
 	sh.Stdin = &script
 	exported, err := sh.Output()
 	require.NoError(t, err)
 	environ := strings.Split(strings.TrimRight(string(exported), "\x00"), "\x00")
+	require.Contains(t, environ, "FOUND="+latchkey)
+	at := slices.IndexFunc(environ, func(v string) bool { return strings.HasPrefix(v, "LATCHKEY_NATS_URL=") })
+	require.NotEqual(t, -1, at)
+	require.Contains(t, environ, strings.TrimPrefix(environ[at], "LATCHKEY_"), "the examples read it")
 
 	found, err := commands.In("../../README.md", "../../docs/*.md")
 	require.NoError(t, err)
@@ -89,6 +97,22 @@ func TestEnv(t *testing.T) {
 	var stderr bytes.Buffer
 	require.Equal(t, 1, run(t.Context(), []string{"env", "--dir", dir}, io.Discard, &stderr))
 	require.Contains(t, stderr.String(), "no sandbox is running")
+}
+
+// besideThisProgram makes sure that a program of that name lies in this one's folder.
+func besideThisProgram(t *testing.T, name string) (path string) {
+	t.Helper()
+	self, err := os.Executable()
+	require.NoError(t, err)
+	path = filepath.Join(filepath.Dir(self), name)
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o700)
+	if errors.Is(err, fs.ErrExist) {
+		return path
+	}
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = os.Remove(path) })
+	require.NoError(t, file.Close())
+	return path
 }
 
 func TestQuoted(t *testing.T) {
