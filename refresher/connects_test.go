@@ -220,3 +220,84 @@ func TestGrantsOfAnEarlierReleaseThatShareARefreshToken(t *testing.T) {
 	r.refresh(w, all[0])
 	r.soundTokens(w, all[0].ID)
 }
+
+// A refresh that named no account is for those that a connect of the same login names.
+func TestATokenWithoutAnAccountIsForThoseThatAreNamedLater(t *testing.T) {
+	r := newRig(t)
+	server := newAnswering(t)
+	w := r.worker("a", func(d *refresher.Deps) {
+		d.Mesh = refresher.NewMesh(refresher.MeshOptions{URL: server.url, Timeout: patience, Now: r.clock.Now})
+	})
+	c := r.connector(w)
+	login := r.login("one", "two")
+	require.NoError(t, c.Connect(t.Context(), delayed("u", login.Accounts[0].RefreshToken), r.clock.Now()))
+	server.set(written{status: 200, body: body("ok", `{"status":"succeeded","expiresInSeconds":3600,"brokerAccountTokens":[{"accessToken":"new-access","refreshToken":"new-refresh"}]}`)})
+	r.clock.advance(time.Second)
+	r.refresh(w, r.live(w, "u")[0])
+	r.clock.advance(time.Second)
+	require.NoError(t, c.Connect(t.Context(), wrapped("u", login, 0, 1), r.clock.Now()))
+	all := r.live(w, "u")
+	require.Len(t, all, 1)
+	tokens, err := w.Tokens(t.Context(), all[0])
+	require.NoError(t, err)
+	require.Equal(t, "new-refresh", tokens.RefreshToken.Reveal())
+	require.Len(t, tokens.Accounts, 2)
+	for _, id := range []string{"one", "two"} {
+		require.Equal(t, "new-access", tokens.Account(id).AccessToken.Reveal(), id)
+	}
+}
+
+// A connect that is published again while a code is presented drops neither the step
+// nor its lease.
+func TestAConnectPublishedAgainWhileACodeIsAwaited(t *testing.T) {
+	r := newRig(t)
+	w := r.worker("a")
+	c := r.connector(w)
+	in := wrapped("u", r.login("one"), 0)
+	require.NoError(t, c.Connect(t.Context(), in, r.clock.Now()))
+	g := r.live(w, "u")[0]
+	for _, leased := range []bool{false, true} {
+		g = r.get(w, g.ID)
+		g.State, g.Reason, g.MFA = store.MustAct, events.ReasonMFARequired, &store.MFA{Until: r.clock.Now().Add(time.Hour)}
+		if leased {
+			g.Lease = &store.Lease{Owner: "code", Until: r.clock.Now().Add(time.Minute)}
+		}
+		require.NoError(t, w.store.Save(t.Context(), g))
+		r.clock.advance(time.Second)
+		require.NoError(t, c.Connect(t.Context(), in, r.clock.Now()))
+		after := r.get(w, g.ID)
+		require.Equal(t, store.MustAct, after.State)
+		require.NotNil(t, after.MFA)
+		require.Equal(t, leased, after.Lease != nil)
+	}
+}
+
+// An answer that lies in the recovery stream is not lost where another user connects
+// with the token that it replaced, however long the database was away.
+func TestAMoveWaitsForAnAnswerInTheRecoveryStream(t *testing.T) {
+	r := newRig(t)
+	w := r.worker("a")
+	c := r.connector(w)
+	login := r.login("one")
+	require.NoError(t, c.Connect(t.Context(), wrapped("old", login, 0), r.clock.Now()))
+	g := r.live(w, "old")[0]
+	r.failWrites(true)
+	_, err := w.Now(t.Context(), g)
+	require.NoError(t, err)
+	r.failWrites(false)
+	r.clock.advance(30 * time.Minute)
+	var leased *store.LeasedError
+	require.ErrorAs(t, c.Connect(t.Context(), wrapped("new", login, 0), r.clock.Now()), &leased)
+	require.True(t, leased.Until.After(r.clock.Now()))
+	at := r.clock.Now()
+	for _, entry := range r.entries() {
+		require.NoError(t, w.Recover(t.Context(), entry))
+	}
+	require.NoError(t, c.Connect(t.Context(), wrapped("new", login, 0), at))
+	require.Empty(t, r.live(w, "old"))
+	all := r.live(w, "new")
+	require.Len(t, all, 1)
+	r.refresh(w, all[0])
+	r.soundTokens(w, all[0].ID)
+	require.Empty(t, r.sim.Ledger().ReplacedPresented())
+}

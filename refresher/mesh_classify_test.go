@@ -1,6 +1,8 @@
 package refresher_test
 
 import (
+	"bytes"
+	"compress/gzip"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -185,6 +187,36 @@ func TestAnInterimTokenFinishesNothing(t *testing.T) {
 		require.Equal(t, "interim", f.Interim.Reveal())
 		require.Equal(t, "new", f.RefreshToken.Reveal())
 	}
+	const entries = `"brokerAccountTokens":[{"accessToken":"interim","refreshToken":"new"}]`
+	for _, said := range []string{
+		`{"status":"ok","content":{"status":"MfaRequired",` + entries + `}}`, `{"status":"ok","content":{"status":"mfa_required",` + entries + `}}`,
+		`{"status":"mfaRequired","content":{` + entries + `}}`, `{"status":"badRequest","errorType":"mfaRequired","content":{` + entries + `}}`,
+	} {
+		for _, status := range []int{200, 400} {
+			f := refused(t, meshAnswering(t, status, said))
+			require.Equal(t, refresher.MustAct, f.Class, "%d %s", status, said)
+			require.Equal(t, "interim", f.Interim.Reveal())
+		}
+	}
+}
+
+// What claims to be packed and is not is read as it came; what is cut off is kept.
+func TestAnAnswerThatCannotBeUnpackedIsKept(t *testing.T) {
+	a, err := meshAnswering(t, 200, body("ok", tokensContent), "Content-Encoding", "gzip").Refresh(t.Context(), request)
+	require.NoError(t, err)
+	require.Equal(t, "new-refresh", a.NewRefreshToken().Reveal())
+
+	var packed bytes.Buffer
+	w := gzip.NewWriter(&packed)
+	_, err = w.Write([]byte(body("ok", tokensContent)))
+	require.NoError(t, err)
+	require.NoError(t, w.Close())
+	whole := packed.String()
+	a, err = meshAnswering(t, 200, whole, "Content-Encoding", "gzip").Refresh(t.Context(), request)
+	require.NoError(t, err)
+	require.Equal(t, "new-refresh", a.NewRefreshToken().Reveal())
+	f := refused(t, meshAnswering(t, 200, whole[:len(whole)/4], "Content-Encoding", "gzip"))
+	require.False(t, f.Answer.Rest.Empty(), "kept for an operator")
 }
 
 func TestRetryAfter(t *testing.T) {

@@ -24,7 +24,7 @@ func TestARevokedGrantTakesItsCopiesAlong(t *testing.T) {
 			require.NoError(t, err)
 		}
 	}
-	g.State = store.Revoked
+	g.State, g.Reason = store.Revoked, events.ReasonDisconnected
 	w.settler.Schedule(g, nil)
 	require.NoError(t, w.settler.Announce(g, events.TokenRevoked, events.ReasonDisconnected))
 	require.NoError(t, w.store.Save(t.Context(), g))
@@ -47,7 +47,7 @@ func TestARevokedGrantTakesTheCopiesAlongThatCanBeErased(t *testing.T) {
 	_, err := r.js.Publish(t.Context(), r.subjects.DeadLetter(g.ID, "recovery"), []byte("sealed"))
 	require.NoError(t, err)
 	require.NoError(t, r.js.DeleteStream(t.Context(), r.subjects.RecoveryStream()))
-	g.State = store.Revoked
+	g.State, g.Reason = store.Revoked, events.ReasonDisconnected
 	w.settler.Schedule(g, nil)
 	require.NoError(t, w.settler.Announce(g, events.TokenRevoked, events.ReasonDisconnected))
 	require.NoError(t, w.store.Save(t.Context(), g))
