@@ -105,6 +105,9 @@ type AnsweredAccount struct {
 	TokenID      secret.Text
 }
 
+// blank reports whether an entry says nothing.
+func (in AnsweredAccount) blank() bool { return in == AnsweredAccount{} }
+
 // Class sorts the ways in which a refresh can fail by what is to be done.
 type Class string
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"math"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -75,18 +76,49 @@ func readAnswer(r reply) transcript {
 	t.hasContent = t.withContent
 	// Beside an error, what stands outside of "content" may be our own request.
 	if status < 300 {
-		t.put(&t.AccessToken, t.outer.AccessToken, false)
-		t.put(&t.RefreshToken, t.outer.RefreshToken, true)
+		t.put(&t.AccessToken, t.outer.AccessToken, false, true)
+		t.put(&t.RefreshToken, t.outer.RefreshToken, true, true)
 	} else {
 		t.loose(t.outer.AccessToken, false, false)
 		t.loose(t.outer.RefreshToken, true, false)
 	}
-	if len(t.Accounts) == 0 && t.account.ID != "" {
-		t.account.AccessToken, t.account.RefreshToken = t.AccessToken, t.RefreshToken
-		t.Accounts = []AnsweredAccount{t.account}
-	}
+	t.Accounts = slices.DeleteFunc(t.Accounts, AnsweredAccount.blank)
+	t.nameDeprecated()
 	t.Answer = bounded(t.Answer) // an invalid byte in a name becomes a character of three
 	return t
+}
+
+// nameDeprecated gives the deprecated tokens to the account beside them, as an entry
+// of their own, and with them an entry that repeats them without an account.
+func (t *transcript) nameDeprecated() {
+	own := t.account
+	if own.ID == "" && own.Name == "" {
+		return
+	}
+	listed, refreshes := false, false
+	var nameless []*AnsweredAccount
+	for i := range t.Accounts {
+		in := &t.Accounts[i]
+		listed = listed || in.ID == own.ID && in.Name == own.Name || in.ID != "" && in.ID == own.ID
+		refreshes = refreshes || !in.RefreshToken.Empty()
+		if in.ID == "" && in.Name == "" && !in.AccessToken.Empty() {
+			nameless = append(nameless, in)
+		}
+	}
+	for _, in := range nameless {
+		if in.AccessToken == t.AccessToken || t.AccessToken.Empty() && len(nameless) == 1 && !listed {
+			in.ID, in.Name = own.ID, own.Name
+		}
+	}
+	own.AccessToken = t.AccessToken
+	if !refreshes {
+		own.RefreshToken = t.RefreshToken
+	}
+	if own.AccessToken.Empty() && own.RefreshToken.Empty() {
+		return
+	}
+	// It stands first: of two access tokens of one account the last counts.
+	t.Accounts = append([]AnsweredAccount{own}, t.Accounts...)
 }
 
 // place is where in an answer something stands.
@@ -120,7 +152,7 @@ func (t *transcript) read(text []byte, p place, entry *AnsweredAccount, nesting 
 		if begin == len(text) {
 			return
 		}
-		r := answerReader{t: t, text: text[begin:], nesting: nesting}
+		r := answerReader{t: t, text: text[begin:], nesting: nesting, resumed: start > 0}
 		r.from = *bytes.NewBuffer(r.text)
 		r.json.Reset(&r.from, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
 		for r.json.PeekKind() != 0 && !r.failed {
@@ -179,11 +211,11 @@ func (t *transcript) token(text string) secret.Text {
 
 // put has a token take its place. Of several the last one counts, as with most
 // decoders of JSON.
-func (t *transcript) put(at *secret.Text, token secret.Text, refresh bool) {
+func (t *transcript) put(at *secret.Text, token secret.Text, refresh, meant bool) {
 	if token.Empty() || token == *at {
 		return
 	}
-	t.loose(*at, refresh, true)
+	t.loose(*at, refresh, meant)
 	*at = token
 }
 
@@ -201,6 +233,8 @@ type answerReader struct {
 	json    jsontext.Decoder
 	nesting int
 	failed  bool
+	// resumed: it reads on behind what is no JSON, so that an object may stand anywhere.
+	resumed bool
 }
 
 // next reads a token of JSON.
@@ -225,18 +259,11 @@ func (r *answerReader) value(p place, entry *AnsweredAccount) {
 			r.entry()
 			return
 		}
-		r.next()
-		if p == inContent {
-			r.t.withContent = true
+		if p <= inContent && r.resumed {
+			r.found(p)
+			return
 		}
-		for r.more() {
-			if name := r.next(); !r.failed {
-				r.member(p, fold(name.String()), entry)
-			}
-		}
-		if !r.failed {
-			r.next()
-		}
+		r.object(p, entry)
 	case '[':
 		r.next()
 		for r.more() {
@@ -256,6 +283,41 @@ func (r *answerReader) value(p place, entry *AnsweredAccount) {
 	default:
 		r.next()
 	}
+}
+
+func (r *answerReader) object(p place, entry *AnsweredAccount) {
+	r.next()
+	if p == inContent {
+		r.t.withContent = true
+	}
+	for r.more() {
+		if name := r.next(); !r.failed {
+			r.member(p, fold(name.String()), entry)
+		}
+	}
+	if !r.failed {
+		r.next()
+	}
+}
+
+// found reads an object that stands behind damage. One that names an account is an
+// entry of "brokerAccountTokens", or the account of one.
+func (r *answerReader) found(p place) {
+	var in AnsweredAccount
+	r.resumed = false // for what stands in it
+	r.object(p, &in)
+	r.resumed = true
+	if in.ID != "" || in.Name != "" {
+		r.t.Accounts = append(r.t.Accounts, in)
+		return
+	}
+	access, refresh := &r.t.outer.AccessToken, &r.t.outer.RefreshToken
+	if p == inContent {
+		access, refresh = &r.t.AccessToken, &r.t.RefreshToken
+	}
+	r.t.put(access, in.AccessToken, false, true)
+	r.t.put(refresh, in.RefreshToken, true, true)
+	r.t.loose(in.TokenID, false, false)
 }
 
 // inner reads a string where something else is expected: JSON in it counts.
@@ -278,8 +340,25 @@ func (r *answerReader) inner(p place, text string, entry *AnsweredAccount) {
 // entry reads one entry of "brokerAccountTokens".
 func (r *answerReader) entry() {
 	var entry AnsweredAccount
+	t, loose := r.t, len(r.t.Loose)
 	r.value(inEntry, &entry)
-	r.t.Accounts = append(r.t.Accounts, entry)
+	switch {
+	case entry.ID != "":
+		// Of several access tokens each is this account's.
+		for _, l := range t.Loose[loose:] {
+			if l.Meant && !l.Refresh {
+				t.Accounts = append(t.Accounts, AnsweredAccount{ID: entry.ID, Name: entry.Name, AccessToken: l.Token})
+			}
+		}
+		t.Loose = append(t.Loose[:loose], slices.DeleteFunc(t.Loose[loose:], func(l LooseToken) bool { return l.Meant && !l.Refresh })...)
+	case r.failed && entry.Name == "":
+		// It may have named its account behind the damage.
+		t.loose(entry.AccessToken, false, true)
+		t.loose(entry.RefreshToken, true, true)
+		t.loose(entry.TokenID, false, false)
+		return
+	}
+	t.Accounts = append(t.Accounts, entry)
 }
 
 // member reads the value of a member of an object.
@@ -296,10 +375,10 @@ func (r *answerReader) member(p place, name string, entry *AnsweredAccount) {
 		r.value(inContent, nil)
 		return
 	case "account":
-		switch p {
-		case inEntry:
+		switch {
+		case p == inEntry || p <= inContent && entry != nil:
 			r.value(inAccount, entry)
-		case inContent, atRoot:
+		case p <= inContent:
 			r.value(inAccount, &t.account)
 		default:
 			r.value(aside, nil)
@@ -321,9 +400,9 @@ func (r *answerReader) member(p place, name string, entry *AnsweredAccount) {
 			t.errorHash = text
 		case p == inContent && name == "status":
 			t.statuses.content = text
-		case p == inAccount && name == "accountid" && entry != nil:
+		case (p == inAccount || p <= inContent) && name == "accountid" && entry != nil:
 			entry.ID = text
-		case p == inAccount && name == "accountname" && entry != nil:
+		case (p == inAccount || p <= inContent) && name == "accountname" && entry != nil:
 			entry.Name = text
 		case p <= inContent && name == "expiresinseconds":
 			t.lifetime(&t.ExpiresIn, text)
@@ -363,7 +442,7 @@ func (r *answerReader) tokens(p place, name string, entry *AnsweredAccount) {
 	token := t.token(value.String())
 	var access, refreshed, id *secret.Text
 	switch {
-	case p == inEntry && entry != nil:
+	case (p == inEntry || p <= inContent) && entry != nil:
 		access, refreshed, id = &entry.AccessToken, &entry.RefreshToken, &entry.TokenID
 	case p == inContent:
 		access, refreshed = &t.AccessToken, &t.RefreshToken
@@ -375,7 +454,7 @@ func (r *answerReader) tokens(p place, name string, entry *AnsweredAccount) {
 		t.loose(token, refresh, false)
 		return
 	}
-	t.put(at, token, refresh)
+	t.put(at, token, refresh, name != "tokenid")
 }
 
 // mistyped reads what is no string where a token is expected: strings in it are

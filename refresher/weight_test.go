@@ -124,9 +124,9 @@ func TestAsManyAccountsAsAnAnswerHolds(t *testing.T) {
 func TestALargeRefreshTokenTakesTheRoomOfAccessTokens(t *testing.T) {
 	s := settler(&clock{now: sentAt}, 0)
 	g := newGrant(withAccounts())
-	first := refresher.Answer{RefreshToken: text("refresh-1"), AccessToken: text(strings.Repeat("a", 530))}
+	first, access := refresher.Answer{RefreshToken: text("refresh-1")}, text(strings.Repeat("a", 530))
 	for n := range 15_000 {
-		first.Accounts = append(first.Accounts, refresher.AnsweredAccount{ID: fmt.Sprint(n)})
+		first.Accounts = append(first.Accounts, refresher.AnsweredAccount{ID: fmt.Sprint(n), AccessToken: access})
 	}
 	tokens, err := s.Answered(g, newTokens(), first, false, 1, sentAt)
 	require.NoError(t, err)

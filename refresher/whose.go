@@ -25,6 +25,8 @@ type shares struct {
 	// none. Those of accounts that the grant does not have are no such, unless they
 	// are refresh tokens.
 	unplaced int
+	// hidden: one of them has an access token that is new.
+	hidden bool
 }
 
 // share is an entry of an answer with what is known about its owner.
@@ -44,12 +46,34 @@ const (
 
 // whose finds out whose the tokens of an answer are. tokens is the set at hand.
 func whose(g *store.Grant, tokens *store.TokenSet, a Answer) shares {
+	s := sharesIn(g, tokens, a)
+	if s.hidden {
+		// What repeats an access token at hand does not stand for the new one.
+		a.Accounts = slices.Clone(a.Accounts)
+		for i, in := range a.Accounts {
+			if holds(tokens, in.AccessToken) {
+				a.Accounts[i].AccessToken = secret.Text{}
+			}
+		}
+		a.Accounts = slices.DeleteFunc(a.Accounts, AnsweredAccount.blank)
+		if holds(tokens, a.AccessToken) {
+			a.AccessToken = secret.Text{}
+		}
+		s = sharesIn(g, tokens, a)
+	}
+	return s
+}
+
+func sharesIn(g *store.Grant, tokens *store.TokenSet, a Answer) shares {
 	entries := sharesOf(a, tokens.RefreshToken)
 	known := knownIDs(g)
 	matchNames(g, entries)
 	known = claim(entries, known)
 	s := shares{}
-	s.byPosition = placeNameless(entries, known, tokens)
+	if !a.Partial || len(known) < 2 { // else what named their accounts may be lost
+		s.byPosition = placeNameless(entries, known, tokens)
+	}
+	entries = placeDeprecated(entries, known, a.AccessToken, a.Partial)
 	s.chooseRefreshTokens(entries, known, echoless(a.RefreshToken, tokens.RefreshToken))
 	s.chooseAccessTokens(entries, known, tokens)
 	s.countUnplaced(a, entries, tokens)
@@ -78,21 +102,45 @@ func echoless(token, presented secret.Text) secret.Text {
 }
 
 // sharesOf returns the entries of an answer. The deprecated access token is that of
-// the entries if none has one; else it repeats the first, as a rule.
+// the entries if none has one or names an account; else it repeats the first, as a rule.
 func sharesOf(a Answer, presented secret.Text) []share {
 	a = a.withoutEchoes(presented)
-	bare := !slices.ContainsFunc(a.Accounts, func(in AnsweredAccount) bool { return !in.AccessToken.Empty() })
+	a.Accounts = slices.DeleteFunc(a.Accounts, func(in AnsweredAccount) bool { return in.blank() && a.AccessToken.Empty() })
 	if len(a.Accounts) == 0 && !a.AccessToken.Empty() {
 		a.Accounts = []AnsweredAccount{{}}
 	}
+	pours := !slices.ContainsFunc(a.Accounts, func(in AnsweredAccount) bool { return !in.AccessToken.Empty() || in.ID != "" || in.Name != "" })
 	entries := make([]share, len(a.Accounts))
 	for i, in := range a.Accounts {
 		entries[i].AnsweredAccount = in
-		if bare {
+		if pours {
 			entries[i].AccessToken = a.AccessToken
 		}
 	}
 	return entries
+}
+
+// placeDeprecated adds the deprecated access token as an entry where no other has one
+// and it can be that of one account only: the one that the entries name, or the only
+// one. damaged: what named another may be lost.
+func placeDeprecated(entries []share, known []string, deprecated secret.Text, damaged bool) []share {
+	in := share{AnsweredAccount: AnsweredAccount{AccessToken: deprecated}, owner: everyone}
+	if deprecated.Empty() || damaged && len(known) > 1 {
+		return entries
+	}
+	named := map[string]bool{}
+	for _, other := range entries {
+		if !other.AccessToken.Empty() || other.owner == another {
+			return entries
+		}
+		if other.ID != "" {
+			named[other.ID], in.ID, in.owner = true, other.ID, theOwn
+		}
+	}
+	if len(known) > 1 && len(named) != 1 || len(named) > 1 {
+		return entries
+	}
+	return append(entries, in)
 }
 
 // knownIDs are the ids of a grant's accounts. An earlier release could give one an
@@ -165,7 +213,7 @@ func placeNameless(entries []share, known []string, tokens *store.TokenSet) (byP
 	named := map[string]bool{}
 	repeated := map[string]bool{}
 	for _, in := range entries {
-		if in.ID != "" {
+		if in.ID != "" && (len(known) > 1 || !in.AccessToken.Empty()) {
 			named[in.ID], repeated[in.AccessToken.Reveal()] = true, true
 		}
 	}
@@ -176,6 +224,9 @@ func placeNameless(entries []share, known []string, tokens *store.TokenSet) (byP
 		}
 	}
 	left := slices.DeleteFunc(slices.Clone(known), func(id string) bool { return named[id] })
+	if bearers := slices.DeleteFunc(slices.Clone(nameless), func(in *share) bool { return in.AccessToken.Empty() }); len(nameless) != len(left) && len(bearers) > 0 {
+		nameless = bearers
+	}
 	toAll := func(entries []*share) {
 		for _, in := range entries {
 			in.owner = everyone
@@ -313,6 +364,7 @@ func (s *shares) countUnplaced(a Answer, entries []share, tokens *store.TokenSet
 		placed[token] = true
 	}
 	count := func(in share) {
+		s.hidden = s.hidden || in.owner != another && !placed[in.AccessToken]
 		if !placed[in.RefreshToken] || in.owner != another && (!placed[in.AccessToken] || !placed[in.TokenID]) {
 			s.unplaced++
 		}
