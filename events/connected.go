@@ -42,7 +42,7 @@ type Connected struct {
 	// Zero when neither the body nor the CloudEvents envelope said so.
 	ConnectedAt time.Time `json:"connectedAt"`
 	// Labels are the publisher's own, to be found again with the grants: at most 8,
-	// with names of up to 64 letters, digits, dots, hyphens and underscores, and
+	// with names of up to 64 letters, digits, hyphens and underscores, and
 	// values of up to 256 bytes.
 	Labels map[string]string `json:"labels"`
 	// LeftOut tells of what was not usable, by the names of fields and rules and

@@ -13,7 +13,8 @@ const (
 	maxLabelValueBytes = 256
 )
 
-var labelName = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,64}$`)
+// A dot in the name of a field is a path for some engines.
+var labelName = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
 
 // labels reads what a publisher wants to find again with a grant. A bad label is
 // left out; its name is not told, since it may be anything.
@@ -36,7 +37,7 @@ func (r *connectReader) labels(v jsontext.Value) map[string]string {
 		case value.Kind() == 'n':
 			return
 		case !labelName.Match(raw):
-			problem = "a name is not 1 to 64 letters, digits, dots, hyphens and underscores"
+			problem = "a name is not 1 to 64 letters, digits, hyphens and underscores"
 		case problem != "":
 		case len(text) > maxLabelValueBytes:
 			problem = fmt.Sprintf("a value has %d bytes, at most %d", len(text), maxLabelValueBytes)

@@ -58,7 +58,7 @@ func TestLabels(t *testing.T) {
 	long := strings.Repeat("x", 65)
 	for labels, want := range map[string]map[string]string{
 		`null`: nil, `{}`: nil, `"` + canary + `"`: nil, `[1]`: nil,
-		`{"integrationId":"i-1","a.b_c-D9":""}`:                                {"integrationId": "i-1", "a.b_c-D9": ""},
+		`{"integrationId":"i-1","b_c-D9":"","app.id":"x",".":"x"}`:             {"integrationId": "i-1", "b_c-D9": ""},
 		`{"a":"1","a":"1","b":null}`:                                           {"a": "1"},
 		`{"a":"1","a":"2","b":"3","a":"1"}`:                                    {"b": "3"},
 		`{"a":1,"b":{},"c":"` + canary + `"}`:                                  {"c": canary},

@@ -55,7 +55,7 @@ func TestWhatAConnectBringsComesBack(t *testing.T) {
 	require.Equal(t, events.RejectedOlder, reason())
 	connect(at.Add(time.Minute), "handle-2", `null`)
 	require.Equal(t, map[string]string{"integrationId": "i-1"}, h.nth(events.TokenStored, user, 2).Data.Labels, "a connect without labels leaves them")
-	connect(at.Add(2*time.Minute), "handle-3", `{"b":"c"}`)
+	connect(at.Add(2*time.Minute), "handle-3", `{"b":"c","app.id":"x"}`)
 	require.Equal(t, map[string]string{"b": "c"}, h.nth(events.TokenStored, user, 3).Data.Labels)
 	require.Empty(t, rejected)
 	require.Nil(t, h.grants(user)[0].Due, "nothing is to be done")
