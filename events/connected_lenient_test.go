@@ -213,6 +213,20 @@ func TestNothingToKeep(t *testing.T) {
 	}
 }
 
+// TestALifetimeInText: white space around a number does not make a token that never
+// ends, and what is no number is told.
+func TestALifetimeInText(t *testing.T) {
+	for life, want := range map[string]events.Seconds{
+		`" 3600 "`: 3600, `"3600\n"`: 3600, `"\t\r3600.5"`: 3600.5, `"\u00a03600"`: 3600, `"1e3 "`: 1000,
+		`" "`: 0, `"36 00"`: 0, `"+3600"`: 0, `"3600s"`: 0, `"3_600"`: 0, `"0x10"`: 0,
+	} {
+		c, err := events.DecodeConnected([]byte(`{"userId":"u","payload":{"brokerType":"b","refreshToken":"r","refreshTokenExpiresInSeconds":` + life + `}}`))
+		require.NoError(t, err, life)
+		require.Equal(t, want, c.Payload.DelayedAuth.RefreshTokenExpiresInSeconds, life)
+		require.Equal(t, want == 0, len(c.LeftOut) == 1, life)
+	}
+}
+
 // TestTwoReadingsAreRefused: of two different values where it matters nobody can
 // say which one counts.
 func TestTwoReadingsAreRefused(t *testing.T) {

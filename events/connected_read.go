@@ -2,6 +2,7 @@ package events
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"strconv"
@@ -122,6 +123,7 @@ func (r *connectReader) seconds(v jsontext.Value, at location) Seconds {
 	switch v.Kind() {
 	case '"':
 		number, _ = textOf(v)
+		number = strings.TrimSpace(number)
 		if !jsontext.Value(number).IsValid() || jsontext.Value(number).Kind() != '0' {
 			r.leave(at, "not a number of seconds")
 			return 0
@@ -133,7 +135,11 @@ func (r *connectReader) seconds(v jsontext.Value, at location) Seconds {
 		}
 		return 0
 	}
-	f, _ := strconv.ParseFloat(number, 64) // what is too large is infinite
+	f, err := strconv.ParseFloat(number, 64)
+	if err != nil && !errors.Is(err, strconv.ErrRange) { // what is too large is infinite
+		r.leave(at, "not a number of seconds")
+		return 0
+	}
 	if f < 0 || math.IsNaN(f) {
 		r.leave(at, "negative")
 		return 0
