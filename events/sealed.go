@@ -30,11 +30,16 @@ func DecodeSealedConnected(body []byte) (*SealedConnected, error) {
 }
 
 // DecodeSealedConnectedMessage is DecodeSealedConnected for a message that may be a
-// CloudEvents message in binary mode.
+// CloudEvents message in binary mode. Beside an error it returns the JWE of a message
+// whose data is sealed and nothing else, if only what is around it is wrong: such a
+// message shows no token.
 func DecodeSealedConnectedMessage(h Headers, body []byte) (*SealedConnected, error) {
 	var r connectReader
 	data, at, err := r.unwrap(h, body)
 	if err != nil {
+		if jwe := sealedIn(body); jwe != "" {
+			return &SealedConnected{JWE: jwe}, err
+		}
 		return nil, err
 	}
 	jwe, err := r.sealed(data)
@@ -42,6 +47,44 @@ func DecodeSealedConnectedMessage(h Headers, body []byte) (*SealedConnected, err
 		return nil, err
 	}
 	return &SealedConnected{JWE: jwe, at: at, leftOut: r.leftOut}, nil
+}
+
+// sealedIn returns the JWE of a message whose envelope may be wrong; "": its data is
+// not sealed, or something beside it may hold tokens. The attributes of an envelope
+// are no objects.
+func sealedIn(body []byte) (jwe string) {
+	data, err := object(IntegrationConnected, body)
+	if err != nil {
+		return ""
+	}
+	var r connectReader
+	var m [3]jsontext.Value
+	r.members(data, location{}, []member{{"specversion", false}, {"data", true}, {"data_base64", true}}, m[:])
+	if inner, encoded := m[1], m[2]; inner != nil || encoded != nil {
+		objects := 0
+		eachMember(data, func(name []byte, v jsontext.Value) {
+			if (v.Kind() == '{' || v.Kind() == '[') && string(name) != "data" {
+				objects++
+			}
+		})
+		if m[0] == nil || inner != nil && encoded != nil || objects > 0 {
+			return ""
+		}
+		if data = inner; data == nil {
+			text, _ := textOf(encoded)
+			if data, err = object(IntegrationConnected, fromBase64(text)); err != nil {
+				return ""
+			}
+		}
+	}
+	if data.Kind() != '{' || r.err() != nil {
+		return ""
+	}
+	jwe, err = r.sealed(data)
+	if err != nil {
+		return ""
+	}
+	return jwe
 }
 
 // Decode reads what was sealed: the data of an integration.connected message,

@@ -71,6 +71,46 @@ func TestSealedConnect(t *testing.T) {
 	}
 }
 
+// TestASealedConnectInAWrongEnvelope is seen to be sealed: nothing has to be removed.
+func TestASealedConnectInAWrongEnvelope(t *testing.T) {
+	const sealed, tokens = `{"sealed":"a.b"}`, `{"accessToken":"x"}`
+	event := func(data string, change map[string]any) string {
+		return cloudEvent(t, events.IntegrationConnected, data, change)
+	}
+	type object = map[string]any
+	foreign := events.HeadersOf(map[string][]string{"ce-type": {"foreign"}, "ce-specversion": {"1.0"}})
+	old := events.HeadersOf(map[string][]string{"Ce-Specversion": {"0.3"}})
+	for _, c := range []struct {
+		h      events.Headers
+		body   string
+		sealed bool
+	}{
+		{foreign, sealed, true},
+		{old, sealed, true},
+		{foreign, event(sealed, nil), true},
+		{nil, event(sealed, object{"specversion": "1.1"}), true},
+		{nil, event(sealed, object{"specversion": 1}), true},
+		{nil, event(sealed, object{"type": "foreign"}), true},
+		{nil, event(sealed, object{"type": 5}), true},
+		{nil, strings.Replace(cloudEvent64(t, events.IntegrationConnected, sealed), `"1.0"`, `"1.1"`, 1), true},
+		{foreign, accessTokenForm, false},
+		{foreign, `{"sealed":"a.b","userId":"u"}`, false},
+		{foreign, `{"sealed":"a.b"`, false},
+		{foreign, `{"payload":` + tokens + `,"data":` + sealed + `}`, false},
+		{nil, event(sealed, object{"specversion": "1.1", "payload": json.RawMessage(tokens)}), false},
+		{nil, event(sealed, object{"data_base64": "e30="}), false},
+		{nil, event(accessTokenForm, object{"specversion": "1.1"}), false},
+		{nil, `{"specversion":"1.1","data":` + sealed + `,"data":` + tokens + `}`, false},
+	} {
+		got, err := events.DecodeSealedConnectedMessage(c.h, []byte(c.body))
+		require.Error(t, err, c.body)
+		require.Equal(t, c.sealed, got != nil, c.body)
+		if got != nil {
+			require.Equal(t, "a.b", got.JWE)
+		}
+	}
+}
+
 func TestSealedReplyIsNotTakenForAnEmptyOne(t *testing.T) {
 	_, err := events.DecodeTokenReply([]byte(`{"sealed":"x"}`))
 	require.ErrorContains(t, err, "must be opened first")

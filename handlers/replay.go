@@ -97,7 +97,7 @@ func datesItself(d DeadLetter, event events.Headers, body []byte) bool {
 	case events.IntegrationConnected:
 		sealed, err := events.DecodeSealedConnectedMessage(event, body)
 		if sealed != nil || err != nil {
-			return sealed == nil
+			return err != nil
 		}
 		in, err := events.DecodeConnectedMessage(event, body)
 		return err != nil || !in.ConnectedAt.IsZero()
