@@ -2,12 +2,10 @@ package meshsim
 
 import (
 	"bytes"
-	"cmp"
 	"fmt"
 	"net/http"
 	"slices"
 	"strconv"
-	"time"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -46,46 +44,6 @@ type accountCommand struct {
 	Institution Institution `json:"institution,omitzero"`
 }
 
-// connectCommand is a [ConnectSpec] that may use the names of Mesh's payloads.
-type connectCommand struct {
-	ConnectSpec
-	Accounts []struct {
-		Account
-		AccountID   string `json:"accountId"`
-		AccountName string `json:"accountName"`
-	} `json:"accounts"`
-	ExpiresInSeconds             *int64   `json:"expiresInSeconds"`
-	RefreshTokenExpiresInSeconds *int64   `json:"refreshTokenExpiresInSeconds"`
-	Dialects                     []string `json:"dialects"`
-}
-
-func (c connectCommand) spec() ConnectSpec {
-	spec := c.ConnectSpec
-	for _, a := range c.Accounts {
-		a.ID, a.Name = cmp.Or(a.AccountID, a.ID), cmp.Or(a.AccountName, a.Name)
-		spec.Accounts = append(spec.Accounts, a.Account)
-	}
-	return spec
-}
-
-// changes tells whether the command says more about the institution than
-// ConnectSpec.Institution.
-func (c connectCommand) changes() bool {
-	return c.ExpiresInSeconds != nil || c.RefreshTokenExpiresInSeconds != nil || len(c.Dialects) > 0
-}
-
-func (c connectCommand) change(i *Institution) {
-	if c.ExpiresInSeconds != nil {
-		i.AccessLifetime = time.Duration(*c.ExpiresInSeconds) * time.Second
-	}
-	if c.RefreshTokenExpiresInSeconds != nil {
-		i.RefreshLifetime = time.Duration(*c.RefreshTokenExpiresInSeconds) * time.Second
-	}
-	if len(c.Dialects) > 0 {
-		i.Dialects = slices.Concat(i.Dialects, c.Dialects)
-	}
-}
-
 // speakCommand is the body of [Server.Speak].
 type speakCommand struct {
 	BrokerType string   `json:"brokerType"` // "": all
@@ -109,13 +67,16 @@ func (s *Server) adminConnect(w http.ResponseWriter, r *http.Request) {
 	if !read(w, r, &command) {
 		return
 	}
+	command = command.unwrapped()
 	spec := command.spec()
 	if spec.Institution == nil && command.changes() {
 		s.mu.Lock()
 		spec.Institution = new(s.institution(spec))
 		s.mu.Unlock()
 	}
-	command.change(spec.Institution)
+	if refused(w, command.change(spec.Institution)) {
+		return
+	}
 	c, err := s.Connect(spec)
 	if refused(w, err) {
 		return
@@ -185,7 +146,8 @@ func (s *Server) command(w http.ResponseWriter, r *http.Request, do func(account
 }
 
 func read(w http.ResponseWriter, r *http.Request, into any) bool {
-	err := decode(http.MaxBytesReader(w, r.Body, maxRequestBytes), into, json.RejectUnknownMembers(true))
+	err := json.UnmarshalRead(http.MaxBytesReader(w, r.Body, maxRequestBytes), into,
+		json.RejectUnknownMembers(true), json.WithUnmarshalers(json.JoinUnmarshalers(durationIn, numbersAsTexts)))
 	return !refused(w, err)
 }
 

@@ -120,6 +120,48 @@ func TestConnectTakesMeshsNames(t *testing.T) {
 	require.NotContains(t, string(b.renew(p.AccountTokens[0].RefreshToken).raw), "accountId")
 	require.Equal(t, http.StatusBadRequest, b.do(http.MethodPost, "/sim/connect", body{"brokerType": "coinbase", "acounts": 1}).code)
 
+	account := body{
+		"accountId": "y", "accountName": "Why", "meshAccountId": "5f8a", "frontAccountId": "5f8a", "fund": "12.5", "cash": nil, "isReconnected": nil,
+		"balances": []body{{"symbol": "USD"}},
+	}
+	tokens := body{
+		"accountTokens":   []body{{"account": account, "accessToken": "a", "refreshToken": "r", "tokenId": "i"}},
+		"brokerBrandInfo": body{"brokerLogo": "aGk="}, "expiresInSeconds": "120", "refreshTokenExpiresInSeconds": 600.0, "brokerType": "coinbase", "brokerName": "Coinbase",
+	}
+	delayed := body{"delayedAuth": body{"refreshToken": "r", "brokerType": "coinbase", "brokerName": "Coinbase", "refreshTokenExpiresInSeconds": "600", "brokerBrandInfo": body{}}}
+	for name, spec := range map[string]body{
+		"account":       {"type": "coinbase", "userId": "alice", "expiresInSeconds": "120", "logoBytes": "9", "accounts": []body{account}},
+		"bare form":     tokens,
+		"wrapped form":  {"accessToken": tokens, "userId": "alice"},
+		"answer":        {"type": "coinbase", "status": "succeeded", "expiresInSeconds": 120, "brokerAccountTokens": []body{{"account": account}}, "accessToken": nil},
+		"delayed":       delayed,
+		"without names": {"brokerType": "coinbase", "expiresInSeconds": 120, "accountTokens": []body{{"account": nil, "accessToken": "a"}, {}}},
+	} {
+		r := b.do(http.MethodPost, "/sim/connect", spec)
+		require.Equal(t, http.StatusOK, r.code, "%s: %s", name, r.raw)
+		var out struct{ Payload linkPayload }
+		require.NoError(t, json.Unmarshal(r.raw, &out), name)
+		if name == "delayed" {
+			require.Contains(t, string(r.raw), `"delayedAuth":{"refreshToken":"sim-`)
+			continue
+		}
+		p := out.Payload.AccessToken
+		require.Equal(t, int32(120), *p.ExpiresInSeconds, name)
+		require.Equal(t, name == "without names", p.AccountTokens[0].Account.AccountID != "y", name)
+		require.NotEmpty(t, p.AccountTokens[0].Account.AccountID, name)
+	}
+	for _, wrong := range []body{
+		{"brokerType": "coinbase", "expiresInSeconds": "soon"},
+		{"brokerType": "coinbase", "expiresInSeconds": "NaN"},
+		{"brokerType": "coinbase", "expiresInSeconds": "1e300"},
+		{"brokerType": "coinbase", "expiresInSecond": 1},
+		{"brokerType": "coinbase", "accounts": []body{{"acountId": "x"}}},
+		{"brokerType": "coinbase", "accountTokens": []body{{"acount": body{}}}},
+		{"accessToken": body{"brokerTyp": "coinbase"}},
+	} {
+		require.Equal(t, http.StatusBadRequest, b.do(http.MethodPost, "/sim/connect", wrong).code, wrong)
+	}
+
 	for _, name := range meshsim.DialectNames(meshsim.OnConnect, meshsim.OnLifetimes) {
 		r := b.do(http.MethodPost, "/sim/connect", body{"brokerType": "coinbase", "dialects": []string{name}})
 		require.Equal(t, http.StatusOK, r.code, name)

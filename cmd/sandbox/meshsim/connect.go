@@ -1,6 +1,7 @@
 package meshsim
 
 import (
+	"cmp"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -83,6 +84,7 @@ func (s *Server) Connect(spec ConnectSpec) (Connection, error) {
 		accounts = []Account{{ID: fmt.Sprintf("account-%d", first), Name: "Account"}}
 	}
 	for i := range accounts {
+		accounts[i].ID = cmp.Or(accounts[i].ID, fmt.Sprintf("account-%d-%d", first, i+1))
 		if _, known := s.book.byAccount[accounts[i].ID]; known && accounts[i].IsReconnected == nil {
 			accounts[i].IsReconnected = new(true)
 		}
