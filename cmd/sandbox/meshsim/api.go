@@ -9,8 +9,6 @@ import (
 	"slices"
 	"strings"
 	"unicode/utf8"
-
-	"github.com/latchkey/latchkey/events/secret"
 )
 
 // routeAPI serves what a backend asks Mesh for beside the tokens
@@ -19,8 +17,7 @@ func (s *Server) routeAPI() {
 	s.mux.HandleFunc("POST /api/v1/linktoken", s.guarded(s.serveLinkToken))
 	s.mux.HandleFunc("GET /api/v1/status", s.guarded(s.serveStatus))
 	s.mux.HandleFunc("GET /api/v1/integrations", s.guarded(s.serveIntegrations))
-	s.mux.HandleFunc("POST /api/v1/holdings/get", s.guarded(s.serveHoldings))
-	s.mux.HandleFunc("POST /api/v1/holdings/value", s.guarded(s.serveHoldingsValue))
+	s.routeHoldings()
 }
 
 // maxUserID is how long Mesh lets a user id be, in characters.
@@ -152,80 +149,6 @@ func integrationID(brokerType string) string {
 	sum := sha256.Sum256([]byte("integration/" + brokerType))
 	sum[6], sum[8] = sum[6]&0x0f|0x80, sum[8]&0x3f|0x80
 	return fmt.Sprintf("%x-%x-%x-%x-%x", sum[:4], sum[4:6], sum[6:8], sum[8:10], sum[10:16])
-}
-
-type holdingsRequest struct {
-	AuthToken secret.Text `json:"authToken"`
-	Type      string      `json:"type"`
-}
-
-type holdings struct {
-	Status                  string     `json:"status"`
-	Type                    string     `json:"type"`
-	AccountID               string     `json:"accountId"`
-	AccountName             string     `json:"accountName"`
-	InstitutionName         string     `json:"institutionName"`
-	CryptocurrencyPositions []position `json:"cryptocurrencyPositions"`
-}
-
-type position struct {
-	Name   string  `json:"name"`
-	Symbol string  `json:"symbol"`
-	Amount float64 `json:"amount"`
-}
-
-type holdingsValue struct {
-	TotalValue float64 `json:"totalValue"`
-}
-
-func (s *Server) serveHoldings(w http.ResponseWriter, r *http.Request) {
-	c, acc, given := s.opened(w, r)
-	if !given {
-		return
-	}
-	tell(w, ok(holdings{
-		Status: contentSucceeded, Type: c.BrokerType, AccountID: acc.ID, AccountName: acc.Name, InstitutionName: c.BrokerName,
-		CryptocurrencyPositions: []position{{"Bitcoin", "BTC", 0.5}},
-	}))
-}
-
-func (s *Server) serveHoldingsValue(w http.ResponseWriter, r *http.Request) {
-	if _, _, given := s.opened(w, r); given {
-		tell(w, ok(holdingsValue{31000}))
-	}
-}
-
-// opened returns the account that a request's access token or tokenId opens, or
-// answers that it opens none: 401, as Mesh's guide has it.
-func (s *Server) opened(w http.ResponseWriter, r *http.Request) (c Chain, acc Account, given bool) {
-	var q holdingsRequest
-	if readJSON(w, r, &q) != nil || q.AuthToken.Empty() || q.Type == "" {
-		tell(w, badRequest("authToken and type are required"))
-		return Chain{}, Account{}, false
-	}
-	if c, acc, given = s.open(q); !given {
-		tell(w, problem(http.StatusUnauthorized))
-	}
-	return c, acc, given
-}
-
-func (s *Server) open(q holdingsRequest) (c Chain, acc Account, given bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	at, known := s.book.access[FingerprintOf(q.AuthToken)]
-	if !known {
-		return Chain{}, Account{}, false
-	}
-	c = *s.book.chains[at.chain-1]
-	token := c.Access[at.index]
-	n := slices.IndexFunc(c.Accounts, func(a Account) bool { return a.ID == token.AccountID || token.AccountID == "" })
-	if n < 0 || c.BrokerType != q.Type {
-		return Chain{}, Account{}, false
-	}
-	acc = c.Accounts[n]
-	valid, _ := token.state(s.cfg.Clock())
-	handle := s.tokenID(&c, acc)
-	return c, acc, valid || c.Alive() && handle != nil && handle.Equal(q.AuthToken)
 }
 
 // result is the envelope of the answers that are no refresh.

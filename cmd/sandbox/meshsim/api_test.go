@@ -79,6 +79,8 @@ func TestHoldings(t *testing.T) {
 		_ = json.Unmarshal(r.raw, &out)
 		value := b.do(http.MethodPost, "/api/v1/holdings/value", body{"authToken": token.Reveal(), "type": brokerType})
 		require.Equal(t, r.code, value.code)
+		balance := b.do(http.MethodPost, "/api/v1/balance/get", body{"authToken": token.Reveal(), "type": brokerType})
+		require.Equal(t, r.code, balance.code)
 		return r.code, out.Content.AccountID
 	}
 	code, account := get(c.Accounts[1].AccessToken, "coinbase")
@@ -99,6 +101,22 @@ func TestHoldings(t *testing.T) {
 	require.NoError(t, b.Kill("a1"))
 	code, _ = get(c.Accounts[0].AccessToken, "coinbase")
 	require.Equal(t, http.StatusUnauthorized, code)
+}
+
+// What an account was connected with is its balance, and a portfolio needs a user.
+func TestBalancesAndPortfolios(t *testing.T) {
+	b := newBench(t)
+	c := must(b.Connect(meshsim.ConnectSpec{BrokerType: "coinbase", Accounts: []meshsim.Account{{ID: "a1", Cash: new(3.0), Fund: new(4.0)}}}))
+	r := b.do(http.MethodPost, "/api/v1/balance/get", body{"authToken": c.Accounts[0].AccessToken.Reveal(), "type": "coinbase"})
+	require.Equal(t, http.StatusOK, r.code)
+	require.Contains(t, string(r.raw), `"balances":[{"cash":3,"buyingPower":4,"currencyCode":"USD"}]`)
+	for path, code := range map[string]int{
+		"holdings/portfolio": http.StatusBadRequest, "holdings/portfolio?UserId=" + strings.Repeat("u", 301): http.StatusBadRequest,
+		"holdings/portfolio?UserId=alice&TimezoneOffset=3600": http.StatusOK, "holdings/portfolio?userId=alice": http.StatusOK,
+		"balance/portfolio": http.StatusOK, "balance/portfolio?UserId=alice": http.StatusOK,
+	} {
+		require.Equal(t, code, b.do(http.MethodGet, "/api/v1/"+path, nil).code, path)
+	}
 }
 
 // POST /sim/connect takes the names that Mesh's payloads have, and hands over what a
