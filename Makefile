@@ -43,12 +43,13 @@ deps: ## Install Debian's PostgreSQL and Chromium for the tests that use them, w
 
 # What starts engines and processes has the machine to itself.
 HEAVY = ./cmd/latchkey/worker ./cmd/sandbox
-# The embedded database is not ours to watch, and would take most of the time.
+# The embedded database is not ours to watch, and would take most of the time. Tests wait more than they compute, so more
+# of them run at once than there are cores.
 RACE = LATCHKEY_TEST_FERRETDB=$(CURDIR)/bin/ferretdb $(GO) test -race -timeout 20m
 race: ## All tests with the race detector
 	$(GO) build -o bin/ ./cmd/sandbox/engines/ferretdb
-	$(RACE) $$($(GO) list ./... | grep -v -x -F "$$($(GO) list $(HEAVY))")
-	for pkg in $(HEAVY); do $(RACE) $$pkg || exit 1; done
+	$(RACE) -p 3 $$($(GO) list ./... | grep -v -x -F "$$($(GO) list $(HEAVY))")
+	for pkg in $(HEAVY); do $(RACE) -parallel 4 $$pkg || exit 1; done
 
 scale: ## Two workers, 2,000 grants, large answers, much junk; the race detector would make the embedded engines too slow
 	$(GO) test -count=1 -timeout 15m -run 'ManyGrants|ManyCallers|HeavyAnswers|JunkDoesNotHoldUp' ./cmd/latchkey/worker ./cmd/sandbox/engines ./refresher ./handlers

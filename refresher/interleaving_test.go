@@ -48,7 +48,7 @@ func TestAnyInterleavingKeepsTheChain(t *testing.T) {
 // histories is how many histories are played. Each is the same in every run; more of
 // them explore further.
 func histories(t *testing.T) uint64 {
-	n, err := strconv.ParseUint(cmp.Or(os.Getenv("LATCHKEY_TEST_HISTORIES"), "60"), 10, 32)
+	n, err := strconv.ParseUint(cmp.Or(os.Getenv("LATCHKEY_TEST_HISTORIES"), "30"), 10, 32)
 	require.NoError(t, err)
 	return n
 }
