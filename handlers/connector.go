@@ -301,18 +301,24 @@ func (c *Connector) Resolve(ctx context.Context, userID string) error {
 }
 
 func (c *Connector) resolve(ctx context.Context, userID string, seen *seen) error {
-	changed, err := c.splitAll(ctx, seen.known)
+	changed, err := false, seen.unread
+	if err == nil {
+		changed, err = c.splitAll(ctx, seen.known)
+	}
 	if err == nil && !changed {
 		changed, err = c.contest(ctx, seen)
 	}
 	var waits *store.LeasedError
+	erasing := errors.Is(err, envelope.ErrKMS) // no erasure waits for KMS, all else does
 	switch {
 	case changed && err == nil, errors.Is(err, store.ErrConflict), errors.Is(err, store.ErrNotFound):
 		return c.Resolve(ctx, userID)
+	case erasing:
+		err = &unsortedError{err}
 	case err != nil && !errors.As(err, &waits):
 		return err
 	}
-	contested := err
+	unsorted := err
 	for _, g := range seen.known {
 		if g.State == store.Revoked {
 			continue
@@ -323,7 +329,7 @@ func (c *Connector) resolve(ctx context.Context, userID string, seen *seen) erro
 		}
 		gone := lost(g, seen.known, revoked)
 		switch {
-		case len(gone) == 0:
+		case len(gone) == 0, erasing && reasonFor(g, revoked) != events.ReasonDisconnected:
 			continue
 		case len(gone) == max(len(g.Accounts), 1):
 			reason := reasonFor(g, revoked)
@@ -343,12 +349,22 @@ func (c *Connector) resolve(ctx context.Context, userID string, seen *seen) erro
 			// Refreshed or changed in between: look again.
 			return c.Resolve(ctx, userID)
 		}
+		if errors.Is(err, envelope.ErrKMS) {
+			erasing, unsorted = true, err // what only takes tokens away goes on
+			continue
+		}
 		if err != nil {
 			return err
 		}
 	}
-	return contested
+	return unsorted
 }
+
+// unsortedError says why it is not known which grants hold one refresh token. What was
+// disconnected is gone all the same.
+type unsortedError struct{ error }
+
+func (e *unsortedError) Unwrap() error { return e.error }
 
 func reasonFor(g *store.Grant, revoked map[string]time.Time) events.Reason {
 	for account, at := range revoked {
@@ -446,7 +462,8 @@ func (c *Connector) Disconnect(ctx context.Context, scope store.Scope, at time.T
 		return err
 	}
 	var leased *store.LeasedError // of another matter, which a connect waits for
-	if err := c.Resolve(ctx, scope.User); err != nil && !errors.As(err, &leased) {
+	var unsorted *unsortedError   // likewise
+	if err := c.Resolve(ctx, scope.User); err != nil && !errors.As(err, &leased) && !errors.As(err, &unsorted) {
 		return err
 	}
 	if scope.Broker == "" && scope.Account == "" {

@@ -23,20 +23,32 @@ import (
 
 // seen is what a look into the database has shown: a user's grants, and those of
 // all users that hold, or held, a refresh token of theirs.
-type seen struct{ known, holders []*store.Grant }
+type seen struct {
+	known, holders []*store.Grant
+	// unread is why not all of them have their chain; nil: they have.
+	unread error
+}
 
+// look reads what there is about a user. It does not wait for KMS: while that is away, a
+// grant that an earlier release wrote has no chain, and whoever needs it looks at unread.
 func (c *Connector) look(ctx context.Context, userID string) (*seen, error) {
 	known, err := c.Store.ByUser(ctx, userID)
 	if err != nil {
 		return nil, err
 	}
 	var fingerprints []string
+	var unread error
 	for i, g := range known {
 		if g.State == store.Revoked {
 			continue
 		}
-		if known[i], err = c.chained(ctx, g); err != nil {
+		switch with, err := c.chained(ctx, g); {
+		case errors.Is(err, envelope.ErrKMS):
+			unread = err
+		case err != nil:
 			return nil, err
+		default:
+			known[i] = with
 		}
 		fingerprints = append(fingerprints, known[i].Chain.Fingerprints()...)
 	}
@@ -49,7 +61,7 @@ func (c *Connector) look(ctx context.Context, userID string) (*seen, error) {
 			holders = append(holders, g)
 		}
 	}
-	return &seen{known, holders}, nil
+	return &seen{known, holders, unread}, nil
 }
 
 // chained returns a grant with its chain, which an earlier release did not write.

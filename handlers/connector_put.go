@@ -147,6 +147,9 @@ func (c *Connector) takeOver(ctx context.Context, in candidate, before *store.Gr
 		tracing.Log(ctx, c.Log).Info("a removal at Mesh is dropped: the user has connected again", zap.String("grant", next.ID), zap.String("broker", next.BrokerType))
 	}
 	seen, err := c.look(ctx, next.UserID)
+	if err == nil {
+		err = seen.unread
+	}
 	if err == nil && !seen.contested(&next) { // else Resolve tells what comes of it
 		c.stored(ctx, &next)
 	}
@@ -202,6 +205,9 @@ func (c *Connector) insert(ctx context.Context, in candidate, with store.TokenSe
 		return nil, err
 	}
 	seen, err := c.look(ctx, next.UserID)
+	if err == nil {
+		err = seen.unread
+	}
 	if err != nil {
 		return nil, err
 	}

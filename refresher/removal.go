@@ -111,6 +111,7 @@ func (r *Reconciler) Removals(ctx context.Context) error {
 // removal is one try.
 type removal struct {
 	removed, givenUp []string // accounts
+	without          []string // accounts that have no access token
 	left             []store.AccountToken
 	back             bool // an account stands in a grant again
 	refused          bool // every answer was a refusal
@@ -177,6 +178,9 @@ func (r *Refresher) removeAtMesh(ctx context.Context, listed *store.Grant) error
 	if err := r.tellRemoval(g, try.removed, events.ReasonRemoved); err != nil {
 		return err
 	}
+	if err := r.tellWithout(g, try); err != nil {
+		return err
+	}
 	g.Accounts = slices.DeleteFunc(g.Accounts, func(a store.Account) bool {
 		return !slices.ContainsFunc(try.left, func(left store.AccountToken) bool { return left.AccountID == a.ID })
 	})
@@ -194,6 +198,18 @@ func (r *Refresher) removeAtMesh(ctx context.Context, listed *store.Grant) error
 // none of an account that the user has connected again.
 func (r *Refresher) tryRemoval(ctx context.Context, g *store.Grant, tokens store.TokenSet) (try removal, err error) {
 	try.refused = true
+	for _, a := range g.Accounts {
+		if has := tokens.Account(a.ID); has != nil && !has.AccessToken.Empty() {
+			continue
+		}
+		back, err := r.connectedAgain(ctx, g, []store.AccountToken{{AccountID: a.ID}})
+		if err != nil {
+			return try, err
+		}
+		if !back {
+			try.without = append(try.without, a.ID)
+		}
+	}
 	for _, sharing := range byToken(tokens.Accounts) {
 		back, err := r.connectedAgain(ctx, g, sharing)
 		if err != nil {
@@ -270,6 +286,15 @@ func (r *Refresher) tellRemoval(g *store.Grant, accounts []string, reason events
 	return nil
 }
 
+// tellWithout announces which accounts can't be removed for lack of an access token,
+// while others of their grant can.
+func (r *Refresher) tellWithout(g *store.Grant, try removal) error {
+	if len(try.without) == 0 {
+		return nil
+	}
+	return r.tellRemoval(g, try.without, events.ReasonNoAccessToken)
+}
+
 // endRemoval tells what became of a removal that is not tried again, and lets go of
 // the record. reason is why the accounts that were given up were.
 func (r *Refresher) endRemoval(ctx context.Context, g *store.Grant, try removal, reason events.Reason) error {
@@ -279,6 +304,9 @@ func (r *Refresher) endRemoval(ctx context.Context, g *store.Grant, try removal,
 			return err
 		}
 		log.Info("removed at Mesh")
+	}
+	if err := r.tellWithout(g, try); err != nil {
+		return err
 	}
 	if reason != "" {
 		if err := r.tellRemoval(g, try.givenUp, reason); err != nil {

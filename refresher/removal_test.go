@@ -16,6 +16,7 @@ import (
 	"github.com/latchkey/latchkey/handlers"
 	"github.com/latchkey/latchkey/refresher"
 	"github.com/latchkey/latchkey/store"
+	"github.com/latchkey/latchkey/store/envelope"
 )
 
 // remover is Mesh as far as removals go: it answers one after the other, and the last
@@ -179,6 +180,30 @@ func TestARemovalNamesTheAccountsThatItIsTrueOf(t *testing.T) {
 	require.NotContains(t, calls[1:], calls[0])
 }
 
+// TestAnAccountWithoutAnAccessTokenIsToldOf once, beside one that has one.
+func TestAnAccountWithoutAnAccessTokenIsToldOf(t *testing.T) {
+	t.Parallel()
+	for name, answers := range map[string][]string{"at once": {`204`}, "after a failure": {`500`, `204`}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r, w, _, g := removing(t, &remover{answers: answers}, 1, func(g *store.Grant) {
+				g.Accounts = append(g.Accounts, store.Account{ID: "without"})
+			})
+			untilGone(r, w, g.ID)
+			told := r.told("user")
+			require.ElementsMatch(t, []string{"token.revoked: disconnected", "token.removal: removed", "token.removal: no_access_token"}, told)
+			for i, m := range r.messages(r.subjects.LifecycleStream(), ">") {
+				e, err := events.DecodeLifecycle(m.Data)
+				require.NoError(t, err)
+				if told[i] == "token.removal: no_access_token" {
+					require.Len(t, e.Data.Accounts, 1)
+					require.Equal(t, "without", e.Data.Accounts[0].AccountID)
+				}
+			}
+		})
+	}
+}
+
 // TestWhatIsConnectedAgainIsNotRemoved: neither before the first try nor between two,
 // by the same grant or by another one of the user.
 func TestWhatIsConnectedAgainIsNotRemoved(t *testing.T) {
@@ -235,4 +260,38 @@ func TestARemovalOutlivesKMS(t *testing.T) {
 	_, err = first.store.Get(t.Context(), g.ID)
 	require.ErrorIs(t, err, store.ErrNotFound)
 	require.Equal(t, []string{"token.revoked: disconnected", "token.removal: removed"}, r.told("user"))
+}
+
+// TestAnErasureWaitsForNoKMS, whatever else there is to be sorted out among the user's
+// grants: an earlier release wrote some without a chain, and accounts may wait to be split
+// off. A connect waits.
+func TestAnErasureWaitsForNoKMS(t *testing.T) {
+	t.Parallel()
+	for name, change := range map[string]func(*store.Grant){
+		"without a chain": func(g *store.Grant) { g.Chain = nil },
+		"to be split":     func(g *store.Grant) { g.Apart = true },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t)
+			first := r.worker("first")
+			g, other := r.connect(first, meshsim.ConnectSpec{}), r.connect(first, meshsim.ConnectSpec{BrokerType: "kraken"})
+			for _, id := range []string{g.ID, other.ID} {
+				before := r.get(first, id)
+				change(before)
+				require.NoError(t, first.store.Save(t.Context(), before))
+			}
+			r.kmsURL = "http://127.0.0.1:1"
+			cut := r.worker("cut")
+			c := &handlers.Connector{Store: cut.store, Envelope: cut.envelope, Fingerprints: cut.prints, Settler: cut.settler, Dispatcher: cut.dispatcher, Remember: time.Hour, Log: r.log}
+			require.ErrorIs(t, c.Resolve(t.Context(), "user"), envelope.ErrKMS)
+			require.NoError(t, c.Disconnect(t.Context(), store.Scope{User: "user", Broker: "coinbase"}, r.clock.Now()))
+			_, err := cut.store.Get(t.Context(), g.ID)
+			if err == nil {
+				require.Equal(t, store.Revoked, r.get(cut, g.ID).State)
+			}
+			require.Equal(t, store.Active, r.get(cut, other.ID).State)
+			require.Equal(t, []string{"token.revoked: disconnected"}, r.told("user"))
+		})
+	}
 }
