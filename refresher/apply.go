@@ -89,7 +89,7 @@ func (r *Refresher) apply(ctx context.Context, g *store.Grant, p pending, with s
 			epoch = 0 // of another grant, or of one before it with its id
 		}
 		next := g.Clone()
-		tokens, told, err := r.settler.answered(next, cloneTokens(current), p.answer.withoutEchoes(p.presented), p.renewed, epoch, p.sent)
+		tokens, told, err := r.settler.answered(next, cloneTokens(current), p.answer.unspent(g, p.presented, with.Key), p.renewed, epoch, p.sent)
 		if err != nil {
 			return nil, err
 		}
@@ -183,7 +183,23 @@ func (p pending) supersedes(g *store.Grant, current secret.Text, key store.Finge
 	if g.Chain != nil && g.Chain.Key == key.ID {
 		ours = g.Chain.Has(key.Of(p.presented))
 	}
-	return Supersedes(g, ours, current, p.presented, p.answer, p.epoch)
+	return Supersedes(g, ours, current, p.presented, p.answer.unspent(g, p.presented, key), p.epoch)
+}
+
+// unspent returns the answer without the refresh tokens that a refresh has replaced, the
+// one that was presented included: none of them becomes the grant's again.
+func (a Answer) unspent(g *store.Grant, presented secret.Text, key store.FingerprintKey) Answer {
+	a = a.withoutEchoes(presented)
+	if g.Chain == nil || g.Chain.Key != key.ID {
+		return a
+	}
+	refresh, _ := a.all()
+	for _, token := range refresh {
+		if link := g.Chain.Spent(key.Of(token)); link != nil && link.Rotated {
+			a.forget(token)
+		}
+	}
+	return a
 }
 
 // Supersedes reports whether an answer is newer than the token set at hand, by

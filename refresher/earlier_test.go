@@ -78,3 +78,20 @@ func TestTheEndOfAnAccountIsToldThoughRefreshesFail(t *testing.T) {
 	require.Contains(t, reasons(t, g), "token.expired: not_covered")
 	require.Nil(t, g.AccountsDue)
 }
+
+// An access token without a stated end lasts on, but an answer that does not cover its
+// account has not refreshed it.
+func TestAnAccountWithoutAnEndIsNotCalledRefreshed(t *testing.T) {
+	for _, stated := range []time.Duration{0, hour} {
+		g := newGrant(func(g *store.Grant) { g.Access = endless(t0) }, withAccounts("one", "two"))
+		a := refresher.Answer{ExpiresIn: stated, Accounts: []refresher.AnsweredAccount{entry("one", "A", "R")}}
+		set, err := settler(&clock{now: sentAt}, 0).Answered(g, newTokens("one", "two"), a, false, 2, sentAt)
+		require.NoError(t, err)
+		require.Equal(t, map[string]string{"one": "A", "two": "access-0-two"}, given(set))
+		told := announced(t, g)
+		require.Len(t, told, 1)
+		require.Equal(t, events.TokenRefreshed, told[0].Kind)
+		require.Len(t, told[0].Data.Accounts, 1)
+		require.Equal(t, "one", told[0].Data.Accounts[0].AccountID)
+	}
+}

@@ -66,11 +66,11 @@ func (f *Failure) demanding() Answer {
 
 // choose has the refresh token that came beside a demand for a code be that of the
 // grant. What is another's stays in what is kept of the answer.
-func (f *Failure) choose(g *store.Grant, tokens *store.TokenSet) {
+func (f *Failure) choose(g *store.Grant, tokens *store.TokenSet, key store.FingerprintKey) {
 	if f.RefreshToken.Empty() {
 		return
 	}
-	own := whose(g, tokens, f.Brought).refreshToken
+	own := whose(g, tokens, f.Brought.unspent(g, tokens.RefreshToken, key)).refreshToken
 	if f.Answer.Rest.Empty() && !own.Equal(f.RefreshToken) {
 		f.Answer.Rest, f.Nothing = letterOf([]secret.Text{f.RefreshToken}, nil), false
 	}

@@ -323,7 +323,7 @@ func (r *Refresher) call(ctx context.Context, g *store.Grant, tokens store.Token
 			return nil, r.tooLate(ctx, g)
 		}
 		r.metrics.call(g.BrokerType, r.now().Sub(sent), f)
-		f.choose(g, &tokens)
+		f.choose(g, &tokens, with.Key)
 		p := pending{id: r.newID(), grantID: g.ID, answer: f.Answer, presented: tokens.RefreshToken, connectedAt: g.ConnectedAt, epoch: g.Epoch, sent: sent}
 		if !f.Answer.Rest.Empty() && (!f.Nothing || g.Tries < mostUnreadable) {
 			g = r.keepRest(ctx, g, p, with)

@@ -80,7 +80,8 @@ func (s Settler) answered(g *store.Grant, tokens store.TokenSet, a Answer, renew
 	}
 	g.Tries, g.Failing, g.Warned = 0, nil, ""
 	s.Schedule(g, s.Policy.Next(g))
-	if err := s.Announce(g, events.TokenRefreshed, ""); err != nil {
+	renewedOf := slices.DeleteFunc(slices.Clone(g.Accounts), func(account store.Account) bool { return !covered[account.ID] })
+	if err := s.announce(g, events.TokenRefreshed, g.LifecycleOf(renewedOf, "")); err != nil {
 		return tokens, told, err
 	}
 	for _, end := range behind.warn {
