@@ -237,8 +237,9 @@ func TestTwoReadingsAreRefused(t *testing.T) {
 		"payload.refreshToken":                `{"userId":"u","payload":{"refreshToken":"r","refreshToken":"s","brokerType":"b"}}`,
 		"payload.brokerType":                  `{"userId":"u","payload":{"refreshToken":"r","brokerType":"b","brokerType":"c"}}`,
 		"payload.accountTokens.0.accessToken": `{"userId":"u","payload":{"brokerType":"b","accountTokens":[{` + entry + `,"accessToken":"y"}]}}`,
-		"payload.accountTokens.0.account":     `{"userId":"u","payload":{"brokerType":"b","accountTokens":[{` + entry + `,"account":{}}]}}`,
-		"specversion":                         `{"specversion":"1.0","specversion":"1","userId":"u"}`,
+		"payload.accountTokens.0.account.accountId": `{"userId":"u","payload":{"brokerType":"b","accountTokens":[{"account":{"accountId":"a","accountId":"b"},"accessToken":"x"}]}}`,
+		"payload.accountTokens.0.account":           `{"userId":"u","payload":{"brokerType":"b","accountTokens":[{` + entry + `,"account":{}}]}}`,
+		"specversion":                               `{"specversion":"1.0","specversion":"1","userId":"u"}`,
 	} {
 		_, err := events.DecodeConnected([]byte(body))
 		require.EqualError(t, err, "invalid integration.connected: "+name+": stands twice, with different values")
@@ -249,6 +250,57 @@ func TestTwoReadingsAreRefused(t *testing.T) {
 	} {
 		_, err := events.DecodeConnected([]byte(body))
 		require.NoError(t, err, "the same twice is once")
+	}
+}
+
+// TestAnAmbiguousEntryCostsNoOther: the good account beside it is kept, and the
+// ambiguous one is told.
+func TestAnAmbiguousEntryCostsNoOther(t *testing.T) {
+	const good = `{"account":{"accountId":"good"},"accessToken":"A","refreshToken":"R"}`
+	for _, bad := range []string{
+		`{"account":{"accountId":"x"},"accessToken":"1","accessToken":"2"}`,
+		`{"account":{"accountId":"x"},"refreshToken":"1","refreshToken":"2"}`,
+		`{"account":{"accountId":"x","accountId":"y"},"accessToken":"1"}`,
+		`{"account":{"accountId":"x"},"account":{"accountId":"y"},"accessToken":"1"}`,
+		`{"account":{"accountId":"x"},"accessToken":"1","tradeToken":"1","tradeToken":"2"}`,
+		`{"account":{"accountId":"x"},"accessToken":"1","tokenId":"1","tokenId":2}`,
+	} {
+		for _, entries := range []string{good + "," + bad, bad + "," + good} {
+			c, err := events.DecodeConnected([]byte(`{"userId":"u","payload":{"brokerType":"b","accountTokens":[` + entries + `]}}`))
+			require.NoError(t, err, entries)
+			require.Len(t, c.Payload.AccessToken.AccountTokens, 1, entries)
+			require.Equal(t, "good", c.Payload.AccessToken.AccountTokens[0].Account.AccountID)
+			require.Len(t, c.LeftOut, 1, entries)
+		}
+	}
+}
+
+// TestNoTokenIsNoDeadLetter: whatever else is missing, where there is no token
+// there is nothing to keep.
+func TestNoTokenIsNoDeadLetter(t *testing.T) {
+	for _, payload := range []string{
+		`{"accessToken":{"brokerType":"b","accountTokens":null}}`,
+		`{"accessToken":{"brokerType":"b"}}`,
+		`{"accessToken":{"accountTokens":[{"account":{"accountId":"0x"},"accessToken":""}]}}`,
+		`{"delayedAuth":{"brokerType":"b","refreshToken":""}}`,
+		`{"delayedAuth":{"brokerType":"b","refreshToken":null}}`,
+		`{"delayedAuth":{"brokerType":"b"}}`,
+		`{"delayedAuth":{"refreshToken":""}}`,
+		`{"brokerType":"b","refreshToken":""}`,
+	} {
+		c, err := events.DecodeConnected([]byte(`{"userId":"u","payload":` + payload + `}`))
+		require.NoError(t, err, payload)
+		require.True(t, c.Empty(), payload)
+		require.NotEmpty(t, c.LeftOut, payload)
+	}
+	for _, payload := range []string{
+		`{"accessToken":{"accountTokens":[{"account":{"accountId":"a"},"accessToken":"x"}]}}`,
+		`{"delayedAuth":{"refreshToken":"r"}}`,
+		`{"delayedAuth":{"brokerType":"b","refreshToken":7}}`,
+		`{"accessToken":{"brokerType":"b","accountTokens":"x"}}`,
+	} {
+		_, err := events.DecodeConnected([]byte(`{"userId":"u","payload":` + payload + `}`))
+		require.Error(t, err, payload)
 	}
 }
 

@@ -64,16 +64,15 @@ func (r *connectReader) accessTokens(v jsontext.Value, at location) *AccessToken
 	r.members(v, at, accessTokenMembers[:], m[:])
 	switch {
 	case m[0] == nil:
-		r.lose(at.at("accountTokens"), problemEmpty)
+		r.leave(at.at("accountTokens"), problemEmpty)
 	case m[0].Kind() != '[':
 		r.lose(at.at("accountTokens"), misfit(m[0]))
 	}
-	broker := r.broker(m[1], at)
 	if m[0].Kind() != '[' {
 		return nil
 	}
 	out := &AccessTokenPayload{
-		BrokerType: broker, BrokerName: r.display(m[2], at.at("brokerName")),
+		BrokerName:                   r.display(m[2], at.at("brokerName")),
 		ExpiresInSeconds:             r.seconds(m[3], at.at("expiresInSeconds")),
 		RefreshTokenExpiresInSeconds: r.seconds(m[4], at.at("refreshTokenExpiresInSeconds")),
 	}
@@ -85,7 +84,10 @@ func (r *connectReader) accessTokens(v jsontext.Value, at location) *AccessToken
 		}
 	})
 	out.AccountTokens = r.nameless(out.AccountTokens, at)
-	if broker == "" || len(out.AccountTokens) == 0 {
+	if len(out.AccountTokens) == 0 {
+		return nil
+	}
+	if out.BrokerType = r.broker(m[1], at); out.BrokerType == "" {
 		return nil
 	}
 	return out
@@ -103,8 +105,13 @@ func (r *connectReader) accountToken(v jsontext.Value, at location) (AccountToke
 		}
 		return AccountToken{}, false
 	}
+	r.inEntry, r.ambiguous = true, false
+	defer func() { r.inEntry = false }()
 	var m [len(accountTokenMembers)]jsontext.Value
 	r.members(v, at, accountTokenMembers[:], m[:])
+	if r.ambiguous {
+		return AccountToken{}, false
+	}
 	t := AccountToken{
 		AccessToken: r.secret(m[1], at.at("accessToken")), RefreshToken: r.secret(m[2], at.at("refreshToken")),
 		TradeToken: r.secret(m[3], at.at("tradeToken")), TokenID: r.handle(m[4], at.at("tokenId")),
@@ -117,7 +124,7 @@ func (r *connectReader) accountToken(v jsontext.Value, at location) (AccountToke
 		return t, false
 	}
 	t.Account = r.account(m[0], at)
-	return t, true
+	return t, !r.ambiguous
 }
 
 var accountMembers = [...]member{{"accountId", true}, {"accountName", false}}
@@ -176,15 +183,17 @@ var delayedAuthMembers = [...]member{{"refreshToken", true}, {"brokerType", true
 func (r *connectReader) delayedAuth(v jsontext.Value, at location) *DelayedAuthPayload {
 	var m [len(delayedAuthMembers)]jsontext.Value
 	r.members(v, at, delayedAuthMembers[:], m[:])
-	broker := r.broker(m[1], at)
 	out := &DelayedAuthPayload{
-		RefreshToken: r.secret(m[0], at.at("refreshToken")), BrokerType: broker, BrokerName: r.display(m[2], at.at("brokerName")),
+		RefreshToken: r.secret(m[0], at.at("refreshToken")), BrokerName: r.display(m[2], at.at("brokerName")),
 		RefreshTokenExpiresInSeconds: r.seconds(m[3], at.at("refreshTokenExpiresInSeconds")),
 	}
 	if m[0] == nil || out.RefreshToken.Empty() && m[0].Kind() == '"' && len(m[0]) == 2 {
-		r.lose(at.at("refreshToken"), problemEmpty)
+		r.leave(at.at("refreshToken"), problemEmpty)
 	}
-	if broker == "" || out.RefreshToken.Empty() {
+	if out.RefreshToken.Empty() {
+		return nil
+	}
+	if out.BrokerType = r.broker(m[1], at); out.BrokerType == "" {
 		return nil
 	}
 	return out

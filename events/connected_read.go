@@ -28,6 +28,8 @@ type connectReader struct {
 	// lost is the first problem of something that may have been a token, or that
 	// a token can't be kept without.
 	lost string
+	// inEntry: an entry of accountTokens is read; ambiguous: in two ways.
+	inEntry, ambiguous bool
 }
 
 // location is where something stands in a message.

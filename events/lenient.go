@@ -38,6 +38,9 @@ func (r *connectReader) members(object jsontext.Value, at location, names []memb
 		case value.Kind() == 'n' || sameValue(values[i], value):
 		case values[i] == nil:
 			values[i] = value
+		case names[i].dear && r.inEntry: // it costs no other entry
+			r.ambiguous = true
+			r.lose(at.at(names[i].name), problemTwice)
 		case names[i].dear:
 			r.refuse(at.at(names[i].name), problemTwice)
 		default:
