@@ -188,6 +188,7 @@ func (c *Connector) unite(ctx context.Context, a, b *store.Grant, known []*store
 	if ok || others {
 		next, told = c.joined(keep, &tokens, in, brought, spent)
 	}
+	next.Chain = keep.Chain.Sharing(lose.Chain)
 	if len(brought.Left) > 0 { // on its way to the dead letters
 		tokens.Left = slices.Concat(tokens.Left, brought.Left)
 		next.Left, told = true, true
@@ -252,14 +253,14 @@ const (
 )
 
 // move gives a refresh token that two users connected with to the one who did so
-// last. Where a refresh replaced it before that, the connect was an old one, published
-// again, and the token stays where it is.
+// last. Where a refresh replaced it, and that user had it before the other, the connect
+// was an old one, published again, and the token stays where it is.
 func (c *Connector) move(ctx context.Context, a, b *store.Grant) error {
 	to, from := a, b
 	if newer(b, a) {
 		to, from = b, a
 	}
-	if link := from.Chain.Spent(to.Chain.Head()); behind(to, from) && (link.Abandoned || to.ConnectedAt.After(*link.Until)) {
+	if link := from.Chain.Spent(to.Chain.Head()); behind(to, from) && (link.Abandoned || slices.Contains(link.By, store.Owner(to.UserID, to.BrokerType))) {
 		if err := c.busy(to); err != nil {
 			return err
 		}
@@ -306,6 +307,7 @@ func hands(g *store.Grant) bool { return g.Lease != nil && g.Lease.Owner == hand
 // the other's refreshes have made of the refresh token, unless one is under way.
 func (c *Connector) heir(ctx context.Context, to, from *store.Grant, underWay bool) (*store.Grant, error) {
 	next := to.Clone()
+	next.Chain = to.Chain.Sharing(from.Chain)
 	if underWay || !behind(to, from) {
 		return next, nil
 	}

@@ -147,14 +147,19 @@ func TestAConnectPublishedAgainDuringARefresh(t *testing.T) {
 
 // Another user's connect has the refresh token, also what a refresh under way makes of it.
 func TestARefreshTokenGoesToTheUserWhoConnectedLast(t *testing.T) {
-	for _, underWay := range []bool{false, true} {
-		t.Run(fmt.Sprint("during a refresh: ", underWay), func(t *testing.T) {
+	for _, when := range []string{"never refreshed", "refreshed before", "during a refresh"} {
+		t.Run(when, func(t *testing.T) {
+			underWay := when == "during a refresh"
 			r := newRig(t)
 			w := r.worker("a")
 			c := r.connector(w)
 			login := r.login("one")
 			require.NoError(t, c.Connect(t.Context(), wrapped("old", login, 0), r.clock.Now()))
 			g := r.live(w, "old")[0]
+			if when == "refreshed before" {
+				r.clock.advance(time.Second)
+				g = r.refresh(w, g)
+			}
 			done := make(chan error, 1)
 			if underWay {
 				r.hold("one")
@@ -178,6 +183,7 @@ func TestARefreshTokenGoesToTheUserWhoConnectedLast(t *testing.T) {
 			require.Len(t, all, 1)
 			require.Nil(t, all[0].Lease)
 			require.Contains(t, r.told("old"), "token.revoked: moved")
+			r.soundTokens(w, all[0].ID)
 			r.refresh(w, all[0])
 			r.soundTokens(w, all[0].ID)
 
@@ -186,6 +192,22 @@ func TestARefreshTokenGoesToTheUserWhoConnectedLast(t *testing.T) {
 			require.NoError(t, c.Connect(t.Context(), wrapped("old", login, 0), r.clock.Now()))
 			require.Empty(t, r.live(w, "old"))
 			require.Len(t, r.live(w, "new"), 1)
+
+			// Under a third name it goes there, and under those before it changes nothing.
+			r.clock.advance(time.Second)
+			require.NoError(t, c.Connect(t.Context(), wrapped("third", login, 0), r.clock.Now()))
+			all = r.live(w, "old", "new", "third")
+			require.Len(t, all, 1)
+			require.Equal(t, "third", all[0].UserID)
+			r.refresh(w, all[0])
+			for _, user := range []string{"old", "new"} {
+				r.clock.advance(time.Second)
+				require.NoError(t, c.Connect(t.Context(), wrapped(user, login, 0), r.clock.Now()))
+			}
+			all = r.live(w, "old", "new", "third")
+			require.Len(t, all, 1)
+			require.Equal(t, "third", all[0].UserID)
+			r.soundTokens(w, all[0].ID)
 			require.Empty(t, r.sim.Ledger().ReplacedPresented())
 		})
 	}

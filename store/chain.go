@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/latchkey/latchkey/events"
 	"github.com/latchkey/latchkey/events/secret"
 	"github.com/latchkey/latchkey/store/envelope"
 )
@@ -36,6 +37,29 @@ type Link struct {
 	// Abandoned: a connect replaced what refreshes had made of it. The token at hand
 	// is of another login.
 	Abandoned bool `bson:"abandoned,omitempty"`
+	// By are the owners who connected with it, by Owner, the first one first. Earlier
+	// releases did not write them.
+	By []string `bson:"by,omitempty"`
+}
+
+// Owner stands for a user at a broker. It is a hash, and names nobody.
+func Owner(userID, brokerType string) string {
+	return hashID("owner", userID, events.BrokerKey(brokerType))
+}
+
+// maxOwners bounds the owners of whom a link tells: the last ones.
+const maxOwners = 8
+
+// by returns the link with owners who connected with it.
+func (l Link) by(owners []string) Link {
+	own := slices.Clone(l.By)
+	for _, o := range owners {
+		if !slices.Contains(own, o) {
+			own = append(own, o)
+		}
+	}
+	l.By = own[max(0, len(own)-maxOwners):]
+	return l
 }
 
 // A chain keeps the tokens that connects brought last, since a publisher may
@@ -101,7 +125,11 @@ func (c *Chain) With(fingerprint string, at time.Time, connected bool) *Chain {
 	}
 	next := &Chain{Key: c.Key}
 	if fingerprint != "" {
-		next.Links = append(next.Links, Link{Token: fingerprint, Connected: connected})
+		head := Link{Token: fingerprint, Connected: connected}
+		if before := c.Spent(fingerprint); before != nil {
+			head.By = before.By
+		}
+		next.Links = append(next.Links, head)
 	}
 	at = Milli(at)
 	for _, l := range c.Links {
@@ -126,7 +154,7 @@ func (c *Chain) Inheriting(from *Chain, at time.Time) *Chain {
 	}
 	next := &Chain{Key: from.Key}
 	if c != nil {
-		next.Links = slices.Clone(c.Links)
+		next.Links = c.Sharing(from).Links
 	}
 	at = Milli(at)
 	for _, l := range from.Links {
@@ -140,6 +168,33 @@ func (c *Chain) Inheriting(from *Chain, at time.Time) *Chain {
 		next.Links = append(next.Links, l)
 	}
 	return next.bounded()
+}
+
+// Sharing returns the chain with the owners who connected with its tokens as another
+// chain knows them.
+func (c *Chain) Sharing(with *Chain) *Chain {
+	if c == nil || with == nil || c.Key != with.Key {
+		return c
+	}
+	next := &Chain{Key: c.Key, Links: slices.Clone(c.Links)}
+	for i, l := range next.Links {
+		for _, other := range with.Links {
+			if other.Token == l.Token && len(other.By) > 0 {
+				next.Links[i] = l.by(other.By)
+			}
+		}
+	}
+	return next
+}
+
+// connectedBy returns the chain where an owner connected with the token at hand.
+func (c *Chain) connectedBy(g *Grant) *Chain {
+	if c.Head() == "" {
+		return c
+	}
+	next := &Chain{Key: c.Key, Links: slices.Clone(c.Links)}
+	next.Links[0] = next.Links[0].by([]string{Owner(g.UserID, g.BrokerType)})
+	return next
 }
 
 // bounded returns the chain without the links for which there is no room.
@@ -197,7 +252,7 @@ func (g *Grant) Chained(k FingerprintKey, t TokenSet) *Chain {
 		since = g.Refresh.Since
 	}
 	origin := k.ofOrigin(t.Origin)
-	c := (&Chain{Key: k.ID}).With(origin, g.ConnectedAt, true)
+	c := (&Chain{Key: k.ID}).With(origin, g.ConnectedAt, true).connectedBy(g)
 	return c.With(k.Of(t.RefreshToken), since, origin == k.Of(t.RefreshToken))
 }
 
@@ -215,6 +270,9 @@ type TokenSealer struct {
 func (s TokenSealer) SealTo(g *Grant, t TokenSet, at time.Time, connected bool) {
 	g.Sealed = SealTokens(s.Sealer, t, g.Binding())
 	g.Chain = g.Chained(s.Key, t).With(s.Key.Of(t.RefreshToken), at, connected)
+	if connected {
+		g.Chain = g.Chain.connectedBy(g)
+	}
 	if g.Access != nil && g.Access.Version == 0 {
 		access := *g.Access // which a candidate may share
 		access.Version = g.Version

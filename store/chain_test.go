@@ -78,11 +78,45 @@ func TestTheChainOfAnEarlierReleaseIsMadeOfItsTokens(t *testing.T) {
 	require.True(t, c.Spent(key.Of(origin)).Connected)
 
 	c = g.Chained(key, store.TokenSet{RefreshToken: origin, Origin: store.OriginOf(origin)})
-	require.Equal(t, []store.Link{{Token: key.Of(origin), Connected: true}}, c.Links)
+	require.Equal(t, []store.Link{{Token: key.Of(origin), Connected: true, By: []string{store.Owner(g.UserID, g.BrokerType)}}}, c.Links)
 	require.Empty(t, g.Chained(key, store.TokenSet{}).Links)
 
 	g.Chain = c
 	require.Same(t, c, g.Chained(key, store.TokenSet{RefreshToken: current}), "what is stored counts")
 	g.Chain.Key = "of another key"
 	require.Equal(t, key.Of(current), g.Chained(key, store.TokenSet{RefreshToken: current}).Head())
+}
+
+// Whoever connected with a token is known for as long as the token is, whatever
+// becomes of the grant.
+func TestAChainKnowsWhoConnectedWithAToken(t *testing.T) {
+	prints := fingerprints(t, open(t))
+	connected := func(user string) *store.Grant {
+		g := active(user)
+		g.UserID = user
+		with, err := prints.Sealer(t.Context(), user)
+		require.NoError(t, err)
+		with.SealTo(g, store.TokenSet{RefreshToken: secret.New("first")}, now, true)
+		return g
+	}
+	old, other := connected("old"), connected("new")
+	first, both := old.Chain.Head(), []string{store.Owner("new", other.BrokerType), store.Owner("old", old.BrokerType)}
+	require.Equal(t, both[1:], old.Chain.Links[0].By)
+
+	refreshed := old.Chain.With("second", now, false)
+	shared := other.Chain.Sharing(refreshed)
+	require.Equal(t, both, shared.Links[0].By)
+	require.Equal(t, both[:1], other.Chain.Links[0].By, "another's chain changed")
+	require.Equal(t, both, shared.With("second", now, false).Spent(first).By)
+	require.Equal(t, both, shared.With("second", now, false).With(first, now, false).Links[0].By)
+	require.Equal(t, both, other.Chain.Inheriting(refreshed, now).Links[0].By)
+	require.Equal(t, both[1:], (&store.Chain{Key: refreshed.Key}).Inheriting(refreshed, now).Spent(first).By)
+	for i := range 20 {
+		old.Chain.Links[0].By = []string{fmt.Sprint(i)}
+		shared = shared.Sharing(old.Chain)
+	}
+	require.Len(t, shared.Links[0].By, 8)
+	require.Equal(t, "19", shared.Links[0].By[7])
+	require.Equal(t, store.Owner("u", "Coinbase"), store.Owner("u", "coinbase"))
+	require.NotEqual(t, store.Owner("u", "coinbase"), store.Owner("u", "kraken"))
 }
