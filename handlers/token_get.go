@@ -198,7 +198,7 @@ func (t *TokenService) get(ctx context.Context, in events.TokenRequest, record *
 	refused, grants := t.counting(reports, wanted)
 	if waiting := t.waiting(in, grants, refused); len(waiting) > 0 {
 		who.hold("")
-		t.refreshAll(ctx, grants, waiting, refused, who.caller)
+		t.refreshAll(ctx, in, grants, waiting, refused, who.caller)
 		who.decide()
 		wanted = grants[:len(wanted)]
 	}
@@ -235,7 +235,7 @@ func (t *TokenService) read(ctx context.Context, in events.TokenRequest, caller 
 // waiting returns those of some grants, by their place, whose refresh is worth
 // waiting for: there is too little life left, or they were reported as refused.
 func (t *TokenService) waiting(in events.TokenRequest, grants []*store.Grant, refused map[string]bool) (at []int) {
-	minTTL, toGive := t.minTTL(in), slices.ContainsFunc(grants, t.valid)
+	minTTL, toGive := t.minTTL(in), t.toGive(in, grants)
 	for i, g := range grants {
 		if (refused[g.ID] || !t.fresh(g, minTTL)) && !t.inVain(g, toGive && !refused[g.ID]) {
 			at = append(at, i)
@@ -267,8 +267,8 @@ func asked(in events.TokenRequest, all []*store.Grant) (wanted []*store.Grant) {
 
 // refreshAll puts what a refresh yields in the place of each grant that needs
 // one. Whoever was refused with a token waits as if it was none.
-func (t *TokenService) refreshAll(ctx context.Context, grants []*store.Grant, at []int, refused map[string]bool, caller string) {
-	toGive := slices.ContainsFunc(grants, t.valid)
+func (t *TokenService) refreshAll(ctx context.Context, in events.TokenRequest, grants []*store.Grant, at []int, refused map[string]bool, caller string) {
+	toGive := t.toGive(in, grants)
 	var wg sync.WaitGroup
 	for _, i := range at {
 		g := grants[i]
@@ -342,7 +342,7 @@ func (t *TokenService) reply(ctx context.Context, in events.TokenRequest, grants
 		for _, a := range accounts {
 			token, life := tokens.Account(a.ID), g.AccessOf(a)
 			if token == nil || token.AccessToken.Empty() || t.over(life) {
-				u := t.uncovered(g, a.ID, life)
+				u := t.uncovered(g, a, life)
 				given(record, g, u.Code, a.ID)
 				out.Unavailable = append(out.Unavailable, u)
 				continue
@@ -385,8 +385,12 @@ func (t *TokenService) used(g *store.Grant) {
 }
 
 // unavailable is the code of a grant that has no token to give, "" if it has.
-func (t *TokenService) unavailable(g *store.Grant) string {
-	over := t.over(g.Access)
+func (t *TokenService) unavailable(g *store.Grant) string { return t.without(g, g.LastAccess()) }
+
+// without is the code for an access token of a grant that can't be given by its life,
+// "" if it can.
+func (t *TokenService) without(g *store.Grant, life *store.Life) string {
+	over := t.over(life)
 	switch {
 	case g.State == store.Expired || g.State == store.Revoked:
 		return events.CodeExpired
@@ -408,14 +412,18 @@ func (t *TokenService) withheld(g *store.Grant, account, code string) events.Una
 	return u
 }
 
-// uncovered is withheld for an account that refreshes of its grant do not cover:
+// uncovered is withheld for an account whose grant has tokens to give to others. If it
+// had one of the newest, the next refresh brings another. If refreshes do not cover it
 // nothing helps but a new connect, once it was asked for in vain.
-func (t *TokenService) uncovered(g *store.Grant, account string, life *store.Life) events.UnavailableAccount {
+func (t *TokenService) uncovered(g *store.Grant, account store.Account, life *store.Life) events.UnavailableAccount {
+	if code := t.without(g, life); code != "" && g.Newest(account) {
+		return t.withheld(g, account.ID, code)
+	}
 	code := events.CodeExpired
 	if life != nil && life.ExpiresAt != nil && !life.Warned && refresher.NeedsCall(g, t.now()) {
 		code = events.CodeBusy
 	}
-	u := t.withheld(g, account, code)
+	u := t.withheld(g, account.ID, code)
 	if u.Reason == "" {
 		u.Reason = events.ReasonNotCovered
 	}

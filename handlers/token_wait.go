@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"sync"
 	"time"
 
 	"go.uber.org/zap"
 
+	"github.com/latchkey/latchkey/events"
 	"github.com/latchkey/latchkey/refresher"
 	"github.com/latchkey/latchkey/store"
 )
@@ -43,6 +45,15 @@ func (t *TokenService) patience() time.Duration { return t.cfg.Timeout / 10 }
 
 // valid reports whether there is a token to give without a refresh.
 func (t *TokenService) valid(g *store.Grant) bool { return t.unavailable(g) == "" }
+
+// toGive reports whether one of some grants has a token to give for a request without
+// a refresh.
+func (t *TokenService) toGive(in events.TokenRequest, grants []*store.Grant) bool {
+	return slices.ContainsFunc(grants, func(g *store.Grant) bool {
+		its := g.Account(in.AccountID)
+		return t.valid(g) && (in.AccountID == "" || its == nil || !t.over(g.AccessOf(*its)))
+	})
+}
 
 // inVain reports whether waiting for a refresh of a grant is of no use: none may
 // start for now, or there is a token to give and one is under way for longer

@@ -25,14 +25,26 @@ func (a Announcer) Announce(g *store.Grant, kind string, reason events.Reason) e
 }
 
 // concerned returns the accounts that an event is true of. What is told of the
-// grant's newest access tokens is not true of accounts that have earlier ones.
+// grant's newest access tokens is not true of accounts that have earlier ones. The end
+// of a grant is not told again of accounts whose own end was, if there are others.
 func concerned(g *store.Grant, kind string, reason events.Reason) []store.Account {
+	if kind == events.TokenExpired {
+		if left := slices.DeleteFunc(slices.Clone(g.Accounts), func(account store.Account) bool { return endTold(g, account) }); len(left) > 0 {
+			return left
+		}
+		return g.Accounts
+	}
 	newest := kind == events.TokenRefreshed ||
 		kind == events.TokenExpiring && (reason == events.ReasonRefreshFailing || reason == events.ReasonNoRefreshToken)
 	if !newest || len(g.Earlier) == 0 {
 		return g.Accounts
 	}
 	return slices.DeleteFunc(slices.Clone(g.Accounts), func(account store.Account) bool { return !g.Newest(account) })
+}
+
+func endTold(g *store.Grant, account store.Account) bool {
+	life := g.AccessOf(account)
+	return life != nil && life.Told
 }
 
 func (a Announcer) announce(g *store.Grant, kind string, about events.Lifecycle) error {

@@ -95,3 +95,82 @@ func TestAnAccountWithoutAnEndIsNotCalledRefreshed(t *testing.T) {
 		require.Equal(t, "one", told[0].Data.Accounts[0].AccountID)
 	}
 }
+
+// A grant that nothing renews any more ends with the access token that lives longest,
+// whoever's it is: the end of another is that of its accounts.
+func TestAGrantEndsWithTheAccessTokenThatLivesLongest(t *testing.T) {
+	covers := refresher.Answer{ExpiresIn: time.Minute, Accounts: []refresher.AnsweredAccount{entry("one", "A", "")}}
+	forever := func(g *store.Grant) {
+		g.Access = endless(t0)
+		for i := range g.Accounts {
+			g.Accounts[i].ExpiresAt = nil
+		}
+	}
+	for name, c := range map[string]struct {
+		grant  func(*store.Grant)
+		then   func(s refresher.Settler, g *store.Grant) // an end that Mesh or time has brought
+		reason events.Reason
+		lives  bool // it has no known end
+	}{
+		"refused":                               {func(*store.Grant) {}, nil, events.ReasonRejected, false},
+		"refused, and a token has no known end": {forever, nil, events.ReasonRejected, true},
+		"its user must act": {func(*store.Grant) {}, func(s refresher.Settler, g *store.Grant) {
+			require.NoError(t, s.Failed(g, &refresher.Failure{Class: refresher.MustAct, Reason: events.ReasonMFARequired}))
+		}, events.ReasonMFARequired, false},
+		"its refresh token ends": {func(*store.Grant) {}, func(_ refresher.Settler, g *store.Grant) { g.Refresh = lasting(t0, time.Minute) }, events.ReasonRefreshTokenExpired, false},
+		"it has no refresh token": {func(*store.Grant) {}, func(s refresher.Settler, g *store.Grant) {
+			g.Refresh = nil
+			s.Schedule(g, s.Policy.Next(g))
+		}, events.ReasonNoRefreshToken, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			at := &clock{now: t0.Add(4 * time.Minute)}
+			s, g := settler(at, 0), newGrant(withAccounts("one", "two"), c.grant)
+			s.Policy = servedPolicy()
+			_, err := s.Answered(g, newTokens("one", "two"), covers, false, 2, at.now)
+			require.NoError(t, err)
+			first := *g.Access.ExpiresAt
+			require.Equal(t, t0.Add(5*time.Minute), first)
+			if c.then != nil {
+				c.then(s, g)
+			}
+			for range 30 {
+				done, err := s.WithoutRefresh(g)
+				require.NoError(t, err)
+				if !done {
+					f := refusals["rejected"]
+					require.NoError(t, s.Failed(g, &f))
+				}
+				if g.Due == nil {
+					break
+				}
+				if g.Due.At.After(at.now) {
+					at.now = g.Due.At
+				}
+			}
+			var ends []string
+			for _, e := range announced(t, g) {
+				if e.Kind != events.TokenExpired {
+					continue
+				}
+				require.Equal(t, c.reason, e.Data.Reason)
+				for _, a := range e.Data.Accounts {
+					ends = append(ends, a.AccountID)
+				}
+				if len(ends) == 1 {
+					require.False(t, e.Time.Before(first))
+				} else {
+					require.Equal(t, t0.Add(hour), e.Time)
+				}
+			}
+			if c.lives {
+				require.Equal(t, []string{"one"}, ends)
+				require.Equal(t, store.MustAct, g.State)
+				return
+			}
+			require.Equal(t, []string{"one", "two"}, ends, "each at its end, and once")
+			require.Equal(t, store.Expired, g.State)
+			require.False(t, g.Access.Told)
+		})
+	}
+}

@@ -2,6 +2,7 @@ package refresher_test
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 	"github.com/latchkey/latchkey/events"
 	"github.com/latchkey/latchkey/handlers"
 	"github.com/latchkey/latchkey/refresher"
+	"github.com/latchkey/latchkey/store"
 	"github.com/latchkey/latchkey/store/audit"
 )
 
@@ -155,4 +157,51 @@ func TestReconciliationAnnouncesTheEndsOfSingleAccounts(t *testing.T) {
 		require.NoError(t, p.w.reconciler.Pass(t.Context()))
 	}
 	require.Equal(t, []string{"token.refreshed:  one", "token.expiring: not_covered two", "token.expired: not_covered two"}, p.toldOf("u"))
+}
+
+// The access token of an account that an answer did not cover is handed out to its end
+// though that of the others ends before, while refreshes fail and after they are refused.
+func TestALivingTokenIsHandedOutThoughTheNewestHasEnded(t *testing.T) {
+	for name, failure := range map[string]written{
+		"503": {status: 503}, "refused": {status: 200, body: body("ok", `{"status":"failed"}`)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newPartial(t)
+			login := p.login("one", "two")
+			began := p.clock.Now()
+			require.NoError(t, p.connector(p.w).Connect(t.Context(), wrapped("u", login, 0, 1), began))
+			p.clock.advance(4 * time.Minute)
+			p.server.set(written{status: 200, body: body("ok", `{"status":"succeeded","expiresInSeconds":60,"brokerAccountTokens":[{"account":{"accountId":"one"},"accessToken":"short"}]}`)})
+			g := p.refresh(p.w, p.live(p.w, "u")[0])
+			require.Equal(t, p.clock.Now().Add(time.Minute), g.Access.ExpiresAt.UTC())
+			p.server.set(failure)
+			for p.clock.Now().Before(began.Add(50 * time.Minute)) {
+				p.clock.advance(min(max(g.Due.At.Sub(p.clock.Now()), 0), began.Add(50*time.Minute).Sub(p.clock.Now())))
+				if !g.Due.At.After(p.clock.Now()) {
+					require.NoError(t, p.w.Due(t.Context(), due(g)))
+				}
+				g = p.get(p.w, g.ID)
+				given, ends, unavailable := p.ask()
+				require.Equal(t, login.Accounts[1].AccessToken.Reveal(), given["two"])
+				require.Equal(t, began.Add(hour), ends["two"].UTC())
+				if !p.clock.Now().Before(*g.Access.ExpiresAt) {
+					want := map[store.State]string{store.Active: events.CodeBusy, store.MustAct: events.CodeMustAct}[g.State]
+					require.Equal(t, want, unavailable["one"].Code)
+				}
+			}
+			if name == "503" {
+				require.Equal(t, store.Active, g.State)
+				require.NotContains(t, strings.Join(p.toldOf("u"), "\n"), events.TokenExpired)
+				return
+			}
+			require.Equal(t, store.MustAct, g.State)
+			require.Contains(t, p.toldOf("u"), "token.expired: rejected one")
+			p.clock.advance(g.Due.At.Sub(p.clock.Now()))
+			require.Equal(t, began.Add(hour), p.clock.Now())
+			require.NoError(t, p.w.Due(t.Context(), due(g)))
+			require.Equal(t, store.Expired, p.get(p.w, g.ID).State)
+			told := p.toldOf("u")
+			require.Equal(t, "token.expired: rejected two", told[len(told)-1])
+		})
+	}
 }

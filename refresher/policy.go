@@ -80,9 +80,13 @@ func due(at time.Time, action store.Action) *store.Due {
 }
 
 // untilTheEnd is for a grant that nothing will renew: a warning ahead of the
-// end, unless its user was told already, then the end.
+// end, unless its user was told already, then the end. That of its newest access
+// tokens comes first; where accounts have others that live longer, it ends with these.
 func (p Policy) untilTheEnd(g *store.Grant) *store.Due {
 	end := g.Access
+	if end == nil || end.Told {
+		end = g.LastAccess()
+	}
 	if end == nil {
 		end = g.Refresh
 	}

@@ -87,7 +87,7 @@ func (s Settler) untilNext(g *store.Grant, row store.Refusals, now time.Time) (w
 // serveOut gives up refreshing a grant: what there is to serve is served to its
 // end, with which the grant expires.
 func (s Settler) serveOut(g *store.Grant, reason events.Reason, now time.Time) error {
-	if g.Access.Over(now) {
+	if g.LastAccess().Over(now) {
 		return s.Expire(g, reason)
 	}
 	g.State, g.Reason = store.MustAct, reason

@@ -278,11 +278,28 @@ func (s Settler) Expire(g *store.Grant, reason events.Reason) error {
 	purge := store.Milli(s.Now().Add(s.Retention))
 	g.State, g.Reason, g.PurgeAt, g.Lease = store.Expired, reason, &purge, nil
 	g.MFA = nil
+	err := s.Announce(g, events.TokenExpired, reason) // it goes by what was told of accounts
+	if g.Access != nil {
+		g.Access.Told = false // an operator may revive it
+	}
 	if g.Earlier = nil; !g.Apart {
 		g.AccountsDue = nil
 	}
 	s.Schedule(g, nil)
-	return s.Announce(g, events.TokenExpired, reason)
+	return err
+}
+
+// endNewest announces the end of a grant's newest access tokens, while accounts have
+// others that still live.
+func (s Settler) endNewest(g *store.Grant, reason events.Reason) error {
+	g.Access.Warned, g.Access.Told = true, true
+	if accounts := g.EndingAt(g.Access.ExpiresAt); len(accounts) > 0 {
+		if err := s.announce(g, events.TokenExpired, g.LifecycleOf(accounts, told(g, reason))); err != nil {
+			return err
+		}
+	}
+	s.Schedule(g, s.Policy.Next(g))
+	return nil
 }
 
 // WithoutRefresh does what is due for a grant that is not to be refreshed (any
@@ -295,7 +312,7 @@ func (s Settler) WithoutRefresh(g *store.Grant) (done bool, err error) {
 		return false, nil
 	}
 	if g.State == store.Active && g.Refresh != nil {
-		if g.Access.Over(now) {
+		if g.LastAccess().Over(now) {
 			return true, s.Expire(g, events.ReasonRefreshTokenExpired)
 		}
 		g.Refresh, g.Reason = nil, events.ReasonRefreshTokenExpired
@@ -314,6 +331,8 @@ func (s Settler) WithoutRefresh(g *store.Grant) (done bool, err error) {
 			return true, err
 		}
 		s.Schedule(g, s.Policy.Next(g))
+	case !now.Before(ends.At) && g.Access != nil && !g.LastAccess().Over(now):
+		return true, s.endNewest(g, reason)
 	case !now.Before(ends.At):
 		return true, s.Expire(g, reason)
 	default:

@@ -154,9 +154,10 @@ type Life struct {
 	// Asked is when a refresh asked for a new token and got none.
 	Asked *time.Time `bson:"asked,omitempty"`
 	// Warned: the end was announced ahead of time; refresh tokens, and access tokens
-	// in Grant.Earlier.
+	// in Grant.Earlier or to be told of like these.
 	Warned bool `bson:"warned,omitempty"`
-	// Told: that it has ended was announced; in Grant.Earlier only.
+	// Told: that it has ended was announced, though the grant has not ended; access
+	// tokens only.
 	Told bool `bson:"told,omitempty"`
 }
 

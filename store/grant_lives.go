@@ -26,6 +26,29 @@ func (g *Grant) AccessOf(a Account) *Life {
 	return life
 }
 
+// LastAccess returns the life of that access token of the accounts which ends last:
+// for so long the grant has one to give. Nil: it has none.
+func (g *Grant) LastAccess() *Life {
+	last := g.Access
+	if last == nil {
+		return nil
+	}
+	for _, a := range g.Accounts {
+		kept := !g.Newest(a) && (a.ExpiresAt == nil && g.endless(a) || a.ExpiresAt != nil && g.earlier(a.ExpiresAt) >= 0)
+		if kept && (a.ExpiresAt == nil || last.ExpiresAt != nil && a.ExpiresAt.After(*last.ExpiresAt)) {
+			last = g.AccessOf(a)
+		}
+	}
+	return last
+}
+
+// endless reports whether an account without an end that has none of the newest access
+// tokens has one without a known end. An account that was connected without a token
+// has no end either, until the first answer that passes it over gives it one.
+func (g *Grant) endless(a Account) bool {
+	return g.Applied > 0 && g.Access.Since.After(g.Given(a.ID))
+}
+
 // Newest reports whether an account has an access token of the grant's newest.
 func (g *Grant) Newest(a Account) bool {
 	if g.Access == nil {
