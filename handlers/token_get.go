@@ -191,6 +191,10 @@ type asker struct {
 func (t *TokenService) get(ctx context.Context, in events.TokenRequest, record *audit.Record, who asker) (events.TokenReply, error) {
 	who.decide()
 	all, err := t.read(ctx, in, who.caller)
+	if err == nil && len(in.Refused) > 0 {
+		all, err = t.endReported(ctx, in, all)
+		who.decide()
+	}
 	if err != nil {
 		return events.TokenReply{}, err
 	}

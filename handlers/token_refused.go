@@ -1,6 +1,8 @@
 package handlers
 
 import (
+	"context"
+	"errors"
 	"math"
 	"slices"
 	"time"
@@ -36,6 +38,29 @@ func reportsOf(in events.TokenRequest, all []*store.Grant) (reports []report) {
 		reports = append(reports, r)
 	}
 	return reports
+}
+
+// endReported ends access tokens for which a report is the only end that they have. It
+// returns the grants as they then are.
+func (t *TokenService) endReported(ctx context.Context, in events.TokenRequest, all []*store.Grant) ([]*store.Grant, error) {
+	for _, r := range reportsOf(in, all) {
+		i := slices.Index(all, r.grant)
+		if !r.current() || i < 0 || !refresher.EndsWithReport(r.grant, t.now()) {
+			continue
+		}
+		ended, err := t.refresher.End(ctx, r.grant)
+		t.grants.changed(in.UserID)
+		if errors.Is(err, store.ErrNotFound) { // it was erased meanwhile
+			ended, err = r.grant.Clone(), nil
+			ended.State = store.Revoked
+		}
+		if err != nil {
+			return nil, err
+		}
+		all = slices.Clone(all)
+		all[i] = ended
+	}
+	return all, nil
 }
 
 // counts reports whether a report of a grant's present version has it refreshed now,

@@ -13,6 +13,8 @@ import (
 // empty when he may.
 func WhyNot(g *store.Grant, now time.Time) string {
 	switch {
+	case GivenUp(g):
+		return fmt.Sprintf("its refresh token was refused (%s); it can be revived, which presents the token once more", g.Reason)
 	case g.State == store.MustAct:
 		return fmt.Sprintf("the user must act first (%s)", g.Reason)
 	case g.State == store.Expired:

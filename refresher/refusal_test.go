@@ -244,6 +244,44 @@ func TestReviving(t *testing.T) {
 	}
 }
 
+// A grant that was refused and has no known end is not stuck: an operator can have it
+// tried, and a report of its token is its end.
+func TestARefusedGrantWithoutAKnownEnd(t *testing.T) {
+	for reason, f := range refusals {
+		t.Run(reason, func(t *testing.T) {
+			c := &clock{now: t0.Add(10 * time.Minute)}
+			g := newGrant(func(g *store.Grant) {
+				g.Access, g.Accounts[0].ExpiresAt, g.Sealed.Data = endless(t0), nil, []byte("sealed")
+			})
+			require.False(t, refresher.EndsWithReport(g, c.now), "it can be refreshed")
+			play(t, g, c, f, 10)
+			require.Equal(t, store.MustAct, g.State)
+			require.Nil(t, g.Due)
+			require.Contains(t, refresher.WhyNot(g, c.now), "it can be revived")
+
+			s := settler(c, 0)
+			require.Empty(t, refresher.WhyNotRevived(g, c.now))
+			s.Revive(g)
+			require.Equal(t, store.Due{At: c.now, Action: store.Refresh}, *g.Due)
+			require.True(t, refresher.NeedsCall(g, c.now))
+			again := f
+			require.NoError(t, s.Failed(g, &again))
+			require.Equal(t, store.MustAct, g.State, "served as before")
+
+			require.True(t, refresher.EndsWithReport(g, c.now))
+			require.NoError(t, s.Reported(g))
+			require.Equal(t, store.Expired, g.State)
+			require.Equal(t, []string{"token.expiring: " + reason, "token.expired: " + reason}, reasons(t, g))
+			require.Empty(t, refresher.WhyNotRevived(g, c.now))
+		})
+	}
+	waiting := newGrant(func(g *store.Grant) {
+		g.State, g.Access, g.Refusals, g.MFA = store.MustAct, endless(t0), &store.Refusals{}, &store.MFA{Until: t0.Add(hour)}
+	})
+	require.NotEmpty(t, refresher.WhyNotRevived(waiting, t0), "a code of its user completes it")
+	require.False(t, refresher.EndsWithReport(waiting, t0))
+}
+
 func withoutUnknown(g *store.Grant) *store.Grant {
 	g = g.Clone()
 	g.Unknown = nil

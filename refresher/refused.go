@@ -16,6 +16,39 @@ func (r *Refresher) Refused(ctx context.Context, g *store.Grant) (*store.Grant, 
 	return r.onDemand(ctx, g, demand{refused: &store.Refused{Version: g.Version, At: store.Milli(r.now())}})
 }
 
+// EndsWithReport reports whether a report that the newest access tokens of a grant were
+// refused is their end: its refresh token was refused before, and they have no other
+// known end.
+func EndsWithReport(g *store.Grant, now time.Time) bool {
+	last := g.LastAccess()
+	return GivenUp(g) && last != nil && last.ExpiresAt == nil && (g.Access.ExpiresAt == nil || g.Access.Over(now))
+}
+
+// Reported ends such access tokens, and with the last of them the grant.
+func (s Settler) Reported(g *store.Grant) error {
+	now := store.Milli(s.Now())
+	for i := range g.Accounts {
+		if a := &g.Accounts[i]; a.ExpiresAt == nil {
+			a.ExpiresAt = &now
+		}
+	}
+	if g.Access.ExpiresAt == nil {
+		g.Access.ExpiresAt = &now
+	}
+	_, err := s.WithoutRefresh(g)
+	return err
+}
+
+// End ends the access tokens of a grant for which EndsWithReport holds. It returns the
+// grant as it then is.
+func (r *Refresher) End(ctx context.Context, g *store.Grant) (*store.Grant, error) {
+	next := g.Clone()
+	if err := r.settler.Reported(next); err != nil {
+		return nil, err
+	}
+	return r.commitState(ctx, g, next)
+}
+
 // NextReport is how long no report of a grant counts yet; 0: one does.
 func (r *Refresher) NextReport(g *store.Grant) time.Duration {
 	if g.Refused == nil {

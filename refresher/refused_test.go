@@ -173,6 +173,26 @@ func TestWhatCanNotBeRefreshedForAReport(t *testing.T) {
 	require.Zero(t, r.calls())
 }
 
+// A token without a stated life whose refresh token is refused ends with a report.
+func TestAReportIsTheEndOfATokenThatHasNoOther(t *testing.T) {
+	r := newRig(t)
+	a, b := r.asking(r.worker("a")), r.asking(r.worker("b"))
+	spec, change := withLife(0)
+	g := r.connect(a.w, spec, func(g *store.Grant) {
+		change(g)
+		g.State, g.Reason, g.Refusals = store.MustAct, events.ReasonRejected, &store.Refusals{At: g.ConnectedAt, Times: 2, Next: g.ConnectedAt}
+	})
+	require.Len(t, b.report(events.RefusedToken{GrantID: g.ID, Version: 9}).AccessTokens, 1, "not its version")
+	for _, at := range []asking{a, b} {
+		_, err := at.Get(t.Context(), events.TokenRequest{UserID: "user", Refused: []events.RefusedToken{{GrantID: g.ID, Version: 1}}}, &audit.Record{})
+		require.ErrorContains(t, err, events.CodeExpired)
+	}
+	ended := r.get(a.w, g.ID)
+	require.Equal(t, store.Expired, ended.State)
+	require.Equal(t, events.ReasonRejected, ended.Reason)
+	require.Zero(t, r.calls())
+}
+
 func TestAReportIsAboutTheGrantsOfItsUser(t *testing.T) {
 	r := newRig(t)
 	a := r.asking(r.worker("a"))

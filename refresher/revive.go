@@ -10,13 +10,19 @@ import (
 	"github.com/latchkey/latchkey/store"
 )
 
-// WhyNotRevived says why a grant can't be tried again after its end; empty when it
-// can.
+// GivenUp reports whether a grant is not refreshed any more since its refresh token was
+// refused, and is served to the end of its access tokens.
+func GivenUp(g *store.Grant) bool {
+	return g.State == store.MustAct && g.Refusals != nil && g.MFA == nil
+}
+
+// WhyNotRevived says why a grant that has expired, or was given up, can't be tried
+// again; empty when it can.
 func WhyNotRevived(g *store.Grant, now time.Time) string {
 	switch {
 	case g.State == store.Revoked:
 		return fmt.Sprintf("the grant is revoked (%s): its tokens are gone; the user must connect again", cmp.Or(g.Reason, events.ReasonDisconnected))
-	case g.State != store.Expired:
+	case g.State != store.Expired && !GivenUp(g):
 		return fmt.Sprintf("the grant has not expired: it is %s", g.State)
 	case len(g.Sealed.Data) == 0 || g.PurgeAt != nil && !now.Before(*g.PurgeAt):
 		return "its tokens are gone, since retention.expired is over; the user must connect again"
@@ -26,8 +32,8 @@ func WhyNotRevived(g *store.Grant, now time.Time) string {
 	return ""
 }
 
-// Revive has the refresh token of an expired grant tried once more, at once: if it
-// is refused the grant expires again. A stated end that has passed counts for
+// Revive has the refresh token of such a grant tried once more, at once: if it
+// is refused the grant is what it was again. A stated end that has passed counts for
 // nothing, since an operator asks.
 func (a Announcer) Revive(g *store.Grant) {
 	now := store.Milli(a.Now())
@@ -43,7 +49,7 @@ func (a Announcer) Revive(g *store.Grant) {
 	a.Schedule(g, due(now, store.Refresh))
 }
 
-// Revive has an expired grant tried once more. Whichever worker is free does it, and
+// Revive has a grant that has expired or was given up tried once more. Whichever worker is free does it, and
 // Now does it at once. The error wraps store.ErrConflict where the grant has changed
 // since it was read.
 func (r *Refresher) Revive(ctx context.Context, g *store.Grant) (*store.Grant, error) {

@@ -91,7 +91,8 @@ func (a *app) reviveGrant() *cobra.Command {
 		Long: `Has a running worker present the refresh token of an expired grant once more,
 whatever it expired for, and waits for what comes of it. That is possible for
 retention.expired after its end; then its tokens are gone. If the token is
-refused the grant expires again.`,
+refused the grant expires again. A grant whose refresh token was refused, and
+whose access token is still served (must_act), can be tried likewise.`,
 		Example: `  latchkey grants revive mzxw6ytboi4tcmrtgq2tmnzyheydcmrt`,
 		Args:    cobra.ExactArgs(1),
 	}
