@@ -279,12 +279,8 @@ func TestAnAmbiguousEntryCostsNoOther(t *testing.T) {
 // there is nothing to keep.
 func TestNoTokenIsNoDeadLetter(t *testing.T) {
 	for _, payload := range []string{
-		`{"accessToken":{"brokerType":"b","accountTokens":null}}`,
-		`{"accessToken":{"brokerType":"b"}}`,
 		`{"accessToken":{"accountTokens":[{"account":{"accountId":"0x"},"accessToken":""}]}}`,
 		`{"delayedAuth":{"brokerType":"b","refreshToken":""}}`,
-		`{"delayedAuth":{"brokerType":"b","refreshToken":null}}`,
-		`{"delayedAuth":{"brokerType":"b"}}`,
 		`{"delayedAuth":{"refreshToken":""}}`,
 		`{"brokerType":"b","refreshToken":""}`,
 	} {
@@ -298,6 +294,9 @@ func TestNoTokenIsNoDeadLetter(t *testing.T) {
 		`{"delayedAuth":{"refreshToken":"r"}}`,
 		`{"delayedAuth":{"brokerType":"b","refreshToken":7}}`,
 		`{"accessToken":{"brokerType":"b","accountTokens":"x"}}`,
+		`{"accessToken":{"brokerType":"b","accountTokens":null}}`,
+		`{"accessToken":{"brokerType":"b","tokens":[{"accessToken":"t"}]}}`,
+		`{"delayedAuth":{"brokerType":"b","refresh":"t"}}`,
 	} {
 		_, err := events.DecodeConnected([]byte(`{"userId":"u","payload":` + payload + `}`))
 		require.Error(t, err, payload)

@@ -64,7 +64,7 @@ func (r *connectReader) accessTokens(v jsontext.Value, at location) *AccessToken
 	r.members(v, at, accessTokenMembers[:], m[:])
 	switch {
 	case m[0] == nil:
-		r.leave(at.at("accountTokens"), problemEmpty)
+		r.lose(at.at("accountTokens"), problemEmpty) // it may stand under another name
 	case m[0].Kind() != '[':
 		r.lose(at.at("accountTokens"), misfit(m[0]))
 	}
@@ -187,7 +187,10 @@ func (r *connectReader) delayedAuth(v jsontext.Value, at location) *DelayedAuthP
 		RefreshToken: r.secret(m[0], at.at("refreshToken")), BrokerName: r.display(m[2], at.at("brokerName")),
 		RefreshTokenExpiresInSeconds: r.seconds(m[3], at.at("refreshTokenExpiresInSeconds")),
 	}
-	if m[0] == nil || out.RefreshToken.Empty() && m[0].Kind() == '"' && len(m[0]) == 2 {
+	switch {
+	case m[0] == nil:
+		r.lose(at.at("refreshToken"), problemEmpty) // it may stand under another name
+	case out.RefreshToken.Empty() && m[0].Kind() == '"' && len(m[0]) == 2:
 		r.leave(at.at("refreshToken"), problemEmpty)
 	}
 	if out.RefreshToken.Empty() {

@@ -41,6 +41,7 @@ func TestRefusalsSayWhatIsWrong(t *testing.T) {
 		{"connected", connected(object{"payload": "x"}), "payload: a JSON string does not fit there"},
 		{"connected", connected(object{"brokerType": nil}, "payload", "accessToken"), "payload.accessToken.brokerType: empty"},
 		{"connected", connected(object{"brokerType": long}, "payload", "accessToken"), "payload.accessToken.brokerType: 513 bytes, at most 512"},
+		{"connected", connected(object{"accountTokens": nil}, "payload", "accessToken"), "payload.accessToken.accountTokens: empty"},
 		{"connected", only(object{"accessToken": object{"x": 1}, "account": object{"accountId": "a"}}), "payload.accessToken.accountTokens.0.accessToken: a JSON object does not fit there"},
 		{"connected", only(object{"refreshToken": true, "account": object{"accountId": "a"}}), "payload.accessToken.accountTokens.0.refreshToken: a JSON boolean does not fit there"},
 		{"connected", only(object{"accessToken": "x"}), "payload.accessToken.accountTokens: an account without accountId, and without a refresh token that would name it"},
@@ -48,6 +49,7 @@ func TestRefusalsSayWhatIsWrong(t *testing.T) {
 		{"connected", connected(object{"accountTokens": object{}}, "payload", "accessToken"), "payload.accessToken.accountTokens: a JSON object does not fit there"},
 		{"connected", `{"userId":"u","payload":{},"payload":{"delayedAuth":{}}}`, "payload: stands twice, with different values"},
 		{"connected", delayed(object{"refreshToken": 7}), "payload.delayedAuth.refreshToken: a JSON number does not fit there"},
+		{"connected", delayed(object{"refreshToken": nil}), "payload.delayedAuth.refreshToken: empty"},
 		{"connected", delayed(object{"brokerType": ""}), "payload.delayedAuth.brokerType: empty"},
 
 		{"connected", event(object{"specversion": "0.3"}), `specversion: must be "1.0"`},
