@@ -101,7 +101,7 @@ func TestWhatCanNotBeReadBecomesADeadLetter(t *testing.T) {
 		require.Len(t, r.leftovers(w, g), 1)
 		g = r.get(w, g.ID)
 		next := g.Clone()
-		next.State, next.Outbox = store.Revoked, &store.Outbox{Since: r.clock.Now()}
+		next.State, next.Reason, next.Outbox = store.Revoked, events.ReasonDisconnected, &store.Outbox{Since: r.clock.Now()}
 		require.NoError(t, w.store.Save(t.Context(), next))
 		require.NoError(t, w.dispatcher.Deliver(t.Context(), next))
 		require.Empty(t, r.leftovers(w, g))

@@ -120,9 +120,9 @@ func sharesOf(a Answer, presented secret.Text) []share {
 	return entries
 }
 
-// placeDeprecated adds the deprecated access token as an entry where no other has one
-// and it can be that of one account only: the one that the entries name, or the only
-// one. damaged: what named another may be lost.
+// placeDeprecated adds the deprecated access token where no entry has one: it is for
+// the accounts that the entries name, or for the only one. damaged: what named another
+// may be lost.
 func placeDeprecated(entries []share, known []string, deprecated secret.Text, damaged bool) []share {
 	in := share{AnsweredAccount: AnsweredAccount{AccessToken: deprecated}, owner: everyone}
 	if deprecated.Empty() || damaged && len(known) > 1 {
@@ -137,7 +137,15 @@ func placeDeprecated(entries []share, known []string, deprecated secret.Text, da
 			named[other.ID], in.ID, in.owner = true, other.ID, theOwn
 		}
 	}
-	if len(known) > 1 && len(named) != 1 || len(named) > 1 {
+	if len(named) > 1 { // it is for each of them
+		for i := range entries {
+			if entries[i].ID != "" {
+				entries[i].AccessToken = deprecated
+			}
+		}
+		return entries
+	}
+	if len(known) > 1 && len(named) != 1 {
 		return entries
 	}
 	return append(entries, in)

@@ -35,7 +35,7 @@ func TestNobodyGetsATokenOfAnotherWhateverTheAnswer(t *testing.T) {
 		"a deprecated account of an entry":           {both, list + `{"accessToken":"A2","refreshToken":"R"}],"account":{"accountId":"two"}}`, tokens{"one": old1, "two": "A2"}, "R"},
 		"a deprecated account of an entry, repeated": {both, list + `{"accessToken":"A2","refreshToken":"R"}],"account":{"accountId":"two"},"accessToken":"A2"}`, tokens{"one": old1, "two": "A2"}, "R"},
 		"a deprecated account that is listed":        {both, list + `{"account":{"accountId":"one"},"accessToken":"A1","refreshToken":"R"},{"accessToken":"A2"}],"account":{"accountId":"one"}}`, tokens{"one": "A1", "two": "A2"}, "R"},
-		"a deprecated token of nobody":               {both, list + `{"account":{"accountId":"one"},"refreshToken":"R"},{"account":{"accountId":"two"}}],"accessToken":"A2"}`, tokens{"one": old1, "two": old2}, "R"},
+		"a deprecated token of all that are named":   {both, list + `{"account":{"accountId":"one"},"refreshToken":"R"},{"account":{"accountId":"two"}}],"accessToken":"A2"}`, tokens{"one": "A2", "two": "A2"}, "R"},
 
 		"an echo before the deprecated":           {[]string{"one"}, list + `{"account":{"accountId":"one"},"accessToken":"access-0-one"}],"accessToken":"A1","refreshToken":"R"}`, tokens{"one": "A1"}, "R"},
 		"an echo before the deprecated account's": {both, list + `{"account":{"accountId":"one"},"accessToken":"access-0-one"}],"account":{"accountId":"one"},"accessToken":"A1","refreshToken":"R"}`, tokens{"one": "A1", "two": old2}, "R"},
