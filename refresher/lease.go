@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"go.uber.org/zap"
 
+	"github.com/latchkey/latchkey/events"
 	"github.com/latchkey/latchkey/events/tracing"
 	"github.com/latchkey/latchkey/store"
 )
@@ -19,9 +21,7 @@ import (
 // applied an entry.
 func (r *Refresher) settleEarlier(ctx context.Context, leased *store.Grant) (g *store.Grant, ours bool, err error) {
 	err = r.recoverFirst(ctx, leased.ID)
-	if err == nil && leased.Outbox != nil {
-		// Whoever wrote it may have been cut off before it was sorted out: another grant
-		// may hold the refresh token.
+	if err == nil && r.unsorted(leased) {
 		err = r.changed(ctx, leased.UserID)
 	}
 	if err != nil {
@@ -40,6 +40,14 @@ func (r *Refresher) settleEarlier(ctx context.Context, leased *store.Grant) (g *
 		return nil, false, r.putOff(ctx, g)
 	}
 	return g, true, nil
+}
+
+// unsorted reports whether the connect that wrote a grant may have been cut off before
+// the user's grants were sorted out: another may hold its refresh token.
+func (r *Refresher) unsorted(g *store.Grant) bool {
+	return g.State == store.Active && g.Outbox != nil && slices.ContainsFunc(g.Outbox.Events, func(e store.OutboxEvent) bool {
+		return e.Subject == r.subjects.Lifecycle(events.TokenStored, g.UserID)
+	})
 }
 
 // tooLate ends a refresh whose process was held up between lease and call: too

@@ -135,8 +135,10 @@ func (r *Reconciler) unsent(ctx context.Context) error {
 	return r.through(ctx, &r.unsentWalk, "outbox", func(ctx context.Context, after store.Place) (store.Page, error) {
 		return w.store.Unsent(ctx, w.now().Add(-r.Config.Slack), after, r.Config.Batch)
 	}, r.repairing("outbox", func(ctx context.Context, g *store.Grant) error {
-		// Whoever wrote it may have been cut off before it was sorted out. Nobody is
-		// told of what is no grant of its own.
+		if !w.unsorted(g) {
+			return w.dispatcher.Deliver(ctx, g)
+		}
+		// Nobody is told of what is no grant of its own.
 		var leased *store.LeasedError
 		if err := w.changed(ctx, g.UserID); err != nil && !errors.As(err, &leased) {
 			return err

@@ -253,7 +253,7 @@ func (r *Refresher) refresh(ctx context.Context, m events.RefreshDue, user strin
 	if mayCall {
 		tokens, opened = store.OpenTokens(ctx, r.envelope, g.Sealed, g.Binding())
 	}
-	if takenOver || g.Unknown != nil || g.Applied < g.Epoch-1 || g.Outbox != nil {
+	if takenOver || g.Unknown != nil || g.Applied < g.Epoch-1 || r.unsorted(g) {
 		current, ours, err := r.settleEarlier(ctx, g)
 		if err != nil || !ours {
 			done(idle)
