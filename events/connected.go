@@ -80,8 +80,9 @@ type AccountToken struct {
 	TokenID      secret.Text    `json:"tokenId"`
 }
 
-// PayloadAccount names an account at the institution. Without an id only the
-// refresh token beside it is kept; the first refresh names the account.
+// PayloadAccount names an account at the institution. Without an id the tokens beside
+// it are those of the accounts with the same refresh token, or of accounts that are not
+// known until a refresh names them.
 type PayloadAccount struct {
 	AccountID   string `json:"accountId"`
 	AccountName string `json:"accountName"`

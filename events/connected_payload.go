@@ -5,6 +5,8 @@ import (
 	"slices"
 
 	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/latchkey/latchkey/events/secret"
 )
 
 // What the bare objects of some SDKs have beside what stands in a wrapped form.
@@ -26,20 +28,28 @@ func (r *connectReader) payload(v jsontext.Value) *LinkPayload {
 	var m [len(payloadMembers)]jsontext.Value
 	r.members(v, at, payloadMembers[:], m[:])
 	out, forms := &LinkPayload{}, 0
-	for i, read := range []func(jsontext.Value, location){
-		func(v jsontext.Value, at location) { out.AccessToken = r.accessTokens(v, at) },
-		func(v jsontext.Value, at location) { out.DelayedAuth = r.delayedAuth(v, at) },
+	for i, read := range []func(jsontext.Value, location) bool{
+		func(v jsontext.Value, at location) bool {
+			out.AccessToken = r.accessTokens(v, at)
+			return out.AccessToken != nil
+		},
+		func(v jsontext.Value, at location) bool {
+			out.DelayedAuth = r.delayedAuth(v, at)
+			return out.DelayedAuth != nil
+		},
 	} {
-		wrapped, bare := m[i], m[2+i]
-		switch name := payloadMembers[i].name; {
+		wrapped, bare, name := m[i], m[2+i], payloadMembers[i].name
+		kept := false
+		switch {
 		case wrapped.Kind() == '{':
 			forms++
-			read(wrapped, location{object: "payload." + name})
-		case bare != nil:
-			forms++
-			read(v, at)
+			kept = read(wrapped, location{object: "payload." + name})
 		case wrapped != nil:
 			r.lose(at.at(name), misfit(wrapped))
+		}
+		if bare != nil && !kept {
+			forms++
+			read(v, at)
 		}
 	}
 	if out.AccessToken != nil || out.DelayedAuth != nil {
@@ -50,6 +60,8 @@ func (r *connectReader) payload(v jsontext.Value) *LinkPayload {
 		if r.refused == "" {
 			r.refused = r.lost
 		}
+	case forms == 0 && slices.ContainsFunc(payloadMembers[:], func(m member) bool { return states(v, m.name) }):
+		r.leave(location{name: "payload"}, "no token") // what there is is null
 	case forms == 0:
 		r.refuse(location{name: "payload"}, needs)
 	}
@@ -64,7 +76,7 @@ func (r *connectReader) accessTokens(v jsontext.Value, at location) *AccessToken
 	r.members(v, at, accessTokenMembers[:], m[:])
 	switch {
 	case m[0] == nil:
-		r.lose(at.at("accountTokens"), problemEmpty) // it may stand under another name
+		r.without(v, at.at("accountTokens"))
 	case m[0].Kind() != '[':
 		r.lose(at.at("accountTokens"), misfit(m[0]))
 	}
@@ -155,26 +167,70 @@ func (r *connectReader) account(v jsontext.Value, at location) PayloadAccount {
 	return PayloadAccount{AccountID: BoundedID(id), AccountName: r.display(m[1], at.at("account.accountName"))}
 }
 
-// nameless keeps of the entries without an account what can be kept: the refresh
-// token, if no other entry has it. The first refresh names the accounts.
-func (r *connectReader) nameless(entries []AccountToken, at location) []AccountToken {
-	kept := entries[:0]
+// nameless keeps what the entries without an account bring. It is that of the accounts
+// of their login, as far as these have nothing of their own; where the connect names
+// no account of it, the entry stays without one.
+func (r *connectReader) nameless(entries []AccountToken, at location) (kept []AccountToken) {
 	named := func(t AccountToken) bool { return t.Account.AccountID != "" }
 	for i, t := range entries {
-		same := func(o AccountToken) bool { return o.RefreshToken == t.RefreshToken }
-		switch {
-		case named(t):
-		case t.RefreshToken.Empty():
-			r.lose(at.at("accountTokens"), "an account without accountId, and without a refresh token that would name it")
+		if named(t) {
 			continue
-		case slices.ContainsFunc(entries, func(o AccountToken) bool { return named(o) && same(o) }), slices.ContainsFunc(entries[:i], same):
-			continue
-		default:
-			t = AccountToken{RefreshToken: t.RefreshToken, TradeToken: t.TradeToken}
 		}
-		kept = append(kept, t)
+		entries[i].Account = PayloadAccount{}
+		switch login := loginOf(t, entries); {
+		case len(login) > 0:
+			if !t.givenTo(login, entries) {
+				r.lose(at.at("accountTokens"), "tokens of an account without accountId, beside accounts that have their own")
+			}
+		case t.RefreshToken.Empty() && slices.ContainsFunc(entries, named):
+			r.lose(at.at("accountTokens"), "an account without accountId beside others, and without a refresh token that would name it")
+		case !slices.Contains(entries[:i], entries[i]):
+			kept = append(kept, entries[i])
+		}
 	}
-	return kept
+	return append(kept, slices.DeleteFunc(entries, func(t AccountToken) bool { return !named(t) })...)
+}
+
+// loginOf returns the entries of accounts of the login that an entry without an account is
+// of: they share its refresh token, or it has none and there is no other login.
+func loginOf(t AccountToken, entries []AccountToken) (login []*AccountToken) {
+	for i := range entries {
+		o := &entries[i]
+		switch {
+		case o.Account.AccountID == "" || !t.RefreshToken.Empty() && o.RefreshToken != t.RefreshToken:
+		case len(login) > 0 && o.Account.AccountID != login[0].Account.AccountID && (o.RefreshToken.Empty() || o.RefreshToken != login[0].RefreshToken):
+			return nil
+		default:
+			login = append(login, o)
+		}
+	}
+	return login
+}
+
+// givenTo gives what an entry without an account brings to those of its login, and reports
+// whether all of it has a place. An access token is for all of them if it is the only one
+// of the login, a token id for one account alone.
+func (t AccountToken) givenTo(login []*AccountToken, entries []AccountToken) bool {
+	one := !slices.ContainsFunc(login, func(o *AccountToken) bool { return o.Account.AccountID != login[0].Account.AccountID })
+	rival := slices.ContainsFunc(entries, func(o AccountToken) bool {
+		return o.RefreshToken == t.RefreshToken && !o.AccessToken.Empty() && o.AccessToken != t.AccessToken
+	})
+	give := func(token secret.Text, at func(*AccountToken) *secret.Text, may bool) (placed bool) {
+		if token.Empty() || slices.ContainsFunc(login, func(o *AccountToken) bool { return *at(o) == token }) {
+			return true
+		}
+		if !may || slices.ContainsFunc(login, func(o *AccountToken) bool { return !at(o).Empty() }) {
+			return false
+		}
+		for _, o := range login {
+			*at(o) = token
+		}
+		return true
+	}
+	access := give(t.AccessToken, func(o *AccountToken) *secret.Text { return &o.AccessToken }, !rival)
+	id := give(t.TokenID, func(o *AccountToken) *secret.Text { return &o.TokenID }, one && access)
+	trade := give(t.TradeToken, func(o *AccountToken) *secret.Text { return &o.TradeToken }, true)
+	return access && id && trade
 }
 
 var delayedAuthMembers = [...]member{{"refreshToken", true}, {"brokerType", true}, {"brokerName", false}, {"refreshTokenExpiresInSeconds", false}}
@@ -189,7 +245,7 @@ func (r *connectReader) delayedAuth(v jsontext.Value, at location) *DelayedAuthP
 	}
 	switch {
 	case m[0] == nil:
-		r.lose(at.at("refreshToken"), problemEmpty) // it may stand under another name
+		r.without(v, at.at("refreshToken"))
 	case out.RefreshToken.Empty() && m[0].Kind() == '"' && len(m[0]) == 2:
 		r.leave(at.at("refreshToken"), problemEmpty)
 	}
@@ -200,6 +256,16 @@ func (r *connectReader) delayedAuth(v jsontext.Value, at location) *DelayedAuthP
 		return nil
 	}
 	return out
+}
+
+// without notes that an object has no value of a member that is to hold tokens. If the
+// member is absent, they may stand under another name.
+func (r *connectReader) without(object jsontext.Value, at location) {
+	if states(object, at.name) {
+		r.leave(at, problemEmpty)
+	} else {
+		r.lose(at, problemEmpty)
+	}
 }
 
 // broker reads a broker type, without which a token serves nobody.

@@ -44,7 +44,6 @@ func TestRefusalsSayWhatIsWrong(t *testing.T) {
 		{"connected", connected(object{"accountTokens": nil}, "payload", "accessToken"), "payload.accessToken.accountTokens: empty"},
 		{"connected", only(object{"accessToken": object{"x": 1}, "account": object{"accountId": "a"}}), "payload.accessToken.accountTokens.0.accessToken: a JSON object does not fit there"},
 		{"connected", only(object{"refreshToken": true, "account": object{"accountId": "a"}}), "payload.accessToken.accountTokens.0.refreshToken: a JSON boolean does not fit there"},
-		{"connected", only(object{"accessToken": "x"}), "payload.accessToken.accountTokens: an account without accountId, and without a refresh token that would name it"},
 		{"connected", only("x"), "payload.accessToken.accountTokens.0: a JSON string does not fit there"},
 		{"connected", connected(object{"accountTokens": object{}}, "payload", "accessToken"), "payload.accessToken.accountTokens: a JSON object does not fit there"},
 		{"connected", `{"userId":"u","payload":{},"payload":{"delayedAuth":{}}}`, "payload: stands twice, with different values"},

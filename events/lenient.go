@@ -86,6 +86,12 @@ func eachMember(object jsontext.Value, each func(name []byte, value jsontext.Val
 	}
 }
 
+// states reports whether a well-formed JSON object has a member, be it null.
+func states(object jsontext.Value, name string) (found bool) {
+	eachMember(object, func(n []byte, _ jsontext.Value) { found = found || string(n) == name })
+	return found
+}
+
 // eachElement goes through the elements of a well-formed JSON array in place.
 func eachElement(array jsontext.Value, each func(i int, value jsontext.Value)) {
 	w := walk(array)

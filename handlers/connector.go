@@ -12,7 +12,6 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/latchkey/latchkey/events"
-	"github.com/latchkey/latchkey/events/secret"
 	"github.com/latchkey/latchkey/events/tracing"
 	"github.com/latchkey/latchkey/refresher"
 	"github.com/latchkey/latchkey/store"
@@ -81,6 +80,8 @@ type candidate struct {
 	formerID func(brokerType string) string
 	// reason is what the event about the grant says.
 	reason events.Reason
+	// stated: the publisher said when the tokens were obtained.
+	stated bool
 }
 
 // is reports whether a grant of the user is the candidate's, by the id of today or
@@ -96,6 +97,25 @@ func (in candidate) partOf(g *store.Grant) bool {
 		slices.ContainsFunc(g.Accounts, func(a store.Account) bool { return in.grant.Account(a.ID) == nil })
 }
 
+// sharing returns those of a user's grants that are the candidate's, or have its account.
+func (in candidate) sharing(known []*store.Grant) (all []*store.Grant) {
+	for _, g := range known {
+		if in.is(g) || events.SameBroker(g.BrokerType, in.grant.BrokerType) && slices.ContainsFunc(in.grant.Accounts, func(a store.Account) bool { return g.Account(a.ID) != nil }) {
+			all = append(all, g)
+		}
+	}
+	return all
+}
+
+// repeats reports whether a candidate without a refresh token brings nothing but tokens
+// that a grant has. A token id without a refresh token takes the place of one.
+func (in candidate) repeats(g *store.Grant, tokens store.TokenSet) bool {
+	return !slices.ContainsFunc(in.tokens.Accounts, func(its store.AccountToken) bool {
+		own := tokens.Account(its.AccountID)
+		return own == nil || !own.AccessToken.Equal(its.AccessToken) || !its.TokenID.Empty() && (g.Refresh != nil || !own.TokenID.Equal(its.TokenID))
+	})
+}
+
 // beside returns the candidate with the id that it has where a grant of more accounts
 // has its own.
 func (in candidate) beside() candidate {
@@ -109,56 +129,66 @@ func grantsOf(in events.Connected, at time.Time) []candidate {
 	var out []candidate
 	if a := in.Payload.AccessToken; a != nil {
 		for _, group := range grouped(a.AccountTokens) {
-			if group[0].Account.AccountID == "" { // the first refresh names it
-				out = append(out, delayed(in.UserID, events.DelayedAuthPayload{
-					RefreshToken: group[0].RefreshToken, RefreshTokenExpiresInSeconds: a.RefreshTokenExpiresInSeconds, BrokerType: a.BrokerType, BrokerName: a.BrokerName,
-				}, group[0].TradeToken, at))
-				continue
-			}
-			var ids []string
-			tokens := store.TokenSet{RefreshToken: group[0].RefreshToken}
-			access := lifeOf(at, a.ExpiresInSeconds)
-			managed := managedBy(group)
-			if managed {
-				access = lifeOf(at, 0)
-			}
-			g := &store.Grant{UserID: in.UserID, BrokerType: a.BrokerType, BrokerName: a.BrokerName}
-			for _, t := range group {
-				if tokens.TradeToken.Empty() {
-					tokens.TradeToken = t.TradeToken
-				}
-				ids = append(ids, t.Account.AccountID)
-				if managed {
-					t.AccessToken = t.TokenID
-				}
-				account := store.Account{ID: t.Account.AccountID, Name: t.Account.AccountName}
-				if !t.AccessToken.Empty() {
-					account.ExpiresAt = access.ExpiresAt
-					g.Access = access
-					tokens.Accounts = append(tokens.Accounts, store.AccountToken{AccountID: t.Account.AccountID, AccessToken: t.AccessToken, TokenID: t.TokenID})
-				}
-				g.Accounts = append(g.Accounts, account)
-			}
-			g.ID = store.GrantID(in.UserID, a.BrokerType, ids...)
-			if !tokens.RefreshToken.Empty() {
-				g.Refresh = lifeOf(at, a.RefreshTokenExpiresInSeconds)
-			}
-			out = append(out, candidate{grant: g, tokens: tokens, formerID: func(brokerType string) string {
-				return store.FormerGrantID(in.UserID, brokerType, ids...)
-			}})
+			out = append(out, granted(in.UserID, a, group, at))
 		}
 	}
 	if d := in.Payload.DelayedAuth; d != nil && !slices.ContainsFunc(out, func(c candidate) bool {
 		return events.SameBroker(c.grant.BrokerType, d.BrokerType) && c.tokens.RefreshToken.Equal(d.RefreshToken)
 	}) {
-		out = append(out, delayed(in.UserID, *d, secret.Text{}, at))
+		out = append(out, delayed(in.UserID, *d, at))
 	}
 	for i := range out {
 		out[i].grant.ConnectedAt = at
 		out[i].grant.Labels = in.Labels
+		out[i].stated = !in.ConnectedAt.IsZero()
 		out[i].tokens.Origin = store.OriginOf(out[i].tokens.RefreshToken)
 	}
 	return out
+}
+
+// granted is the grant of accounts that share a refresh token, or of one that has none.
+// An account without an id is not known before a refresh names it; its tokens are those
+// of the grant until then.
+func granted(userID string, a *events.AccessTokenPayload, group []events.AccountToken, at time.Time) candidate {
+	access, managed := lifeOf(at, a.ExpiresInSeconds), managedBy(group)
+	if managed {
+		access = lifeOf(at, 0)
+	}
+	tokens := store.TokenSet{RefreshToken: group[0].RefreshToken}
+	g := &store.Grant{UserID: userID, BrokerType: a.BrokerType, BrokerName: a.BrokerName, Accounts: []store.Account{}}
+	var ids []string
+	for _, t := range group {
+		if tokens.TradeToken.Empty() {
+			tokens.TradeToken = t.TradeToken
+		}
+		if managed {
+			t.AccessToken = t.TokenID
+		}
+		account := store.Account{ID: t.Account.AccountID, Name: t.Account.AccountName}
+		if !t.AccessToken.Empty() {
+			account.ExpiresAt, g.Access = access.ExpiresAt, access
+		}
+		if !t.AccessToken.Empty() || !t.TokenID.Empty() {
+			tokens.Accounts = append(tokens.Accounts, store.AccountToken{AccountID: account.ID, AccessToken: t.AccessToken, TokenID: t.TokenID})
+		}
+		if account.ID != "" {
+			ids, g.Accounts = append(ids, account.ID), append(g.Accounts, account)
+		}
+	}
+	if !tokens.RefreshToken.Empty() {
+		g.Refresh = lifeOf(at, a.RefreshTokenExpiresInSeconds)
+	}
+	if len(ids) > 0 {
+		g.ID = store.GrantID(userID, a.BrokerType, ids...)
+		return candidate{grant: g, tokens: tokens, formerID: func(brokerType string) string { return store.FormerGrantID(userID, brokerType, ids...) }}
+	}
+	// The refresh token stands for the accounts, or else the only token that there is.
+	known := tokens.RefreshToken
+	if known.Empty() {
+		known = tokens.Accounts[0].AccessToken
+	}
+	g.ID = store.DelayedGrantID(userID, a.BrokerType, known.Reveal())
+	return candidate{grant: g, tokens: tokens, formerID: func(brokerType string) string { return store.FormerDelayedGrantID(userID, brokerType, known.Reveal()) }}
 }
 
 // managedBy reports whether Mesh keeps the token of a group alive: an account with
@@ -169,7 +199,7 @@ func managedBy(group []events.AccountToken) bool {
 }
 
 // delayed is a grant of which only the refresh token is known.
-func delayed(userID string, d events.DelayedAuthPayload, tradeToken secret.Text, at time.Time) candidate {
+func delayed(userID string, d events.DelayedAuthPayload, at time.Time) candidate {
 	return candidate{
 		grant: &store.Grant{
 			ID:     store.DelayedGrantID(userID, d.BrokerType, d.RefreshToken.Reveal()),
@@ -177,7 +207,7 @@ func delayed(userID string, d events.DelayedAuthPayload, tradeToken secret.Text,
 			Accounts: []store.Account{},
 			Refresh:  lifeOf(at, d.RefreshTokenExpiresInSeconds),
 		},
-		tokens: store.TokenSet{RefreshToken: d.RefreshToken, TradeToken: tradeToken},
+		tokens: store.TokenSet{RefreshToken: d.RefreshToken},
 		formerID: func(brokerType string) string {
 			return store.FormerDelayedGrantID(userID, brokerType, d.RefreshToken.Reveal())
 		},

@@ -40,9 +40,11 @@ func TestAManagedTokenHasNoEnd(t *testing.T) {
 	require.Equal(t, "id", refreshed.tokens.Accounts[0].TokenID.Reveal())
 }
 
-func TestAnAccountWithoutAnIDKeepsItsRefreshToken(t *testing.T) {
-	got := decoded(t, `{"brokerType":"b","refreshTokenExpiresInSeconds":60,"accountTokens":[
-		{"account":{"accountId":null},"accessToken":"x","refreshToken":"one"}, {"refreshToken":"two","tradeToken":"trade"},
+// TestAnAccountWithoutAnIDKeepsItsTokens, in a grant whose accounts are not known. What
+// has no refresh token is a grant of its own, the same for the same token.
+func TestAnAccountWithoutAnIDKeepsItsTokens(t *testing.T) {
+	got := decoded(t, `{"brokerType":"b","expiresInSeconds":30,"refreshTokenExpiresInSeconds":60,"accountTokens":[
+		{"account":{"accountId":null},"accessToken":"x","refreshToken":"one","tokenId":"id"}, {"refreshToken":"two","tradeToken":"trade"},
 		{"account":{"accountId":"a"},"accessToken":"y","refreshToken":"three"}, {"refreshToken":"three"}]}`)
 	var refresh []string
 	for _, c := range got {
@@ -52,7 +54,30 @@ func TestAnAccountWithoutAnIDKeepsItsRefreshToken(t *testing.T) {
 	}
 	require.Equal(t, []string{"one", "two", "three"}, refresh)
 	require.Equal(t, store.DelayedGrantID("u", "b", "one"), got[0].grant.ID)
+	require.Equal(t, "x", got[0].tokens.Access("").Reveal())
+	require.Equal(t, "id", got[0].tokens.Account("").TokenID.Reveal())
+	require.NotNil(t, got[0].grant.Access.ExpiresAt)
+	require.Nil(t, got[1].grant.Access)
 	require.Equal(t, "trade", got[1].tokens.TradeToken.Reveal())
+
+	const unnamed = `{"brokerType":"b","expiresInSeconds":30,"accountTokens":[{"accessToken":"x"},{"accessToken":"y"},{"accessToken":"z","tokenId":"id"}]}`
+	got = decoded(t, unnamed)
+	require.Len(t, got, 3)
+	for i, c := range got {
+		require.Nil(t, c.grant.Refresh)
+		require.Empty(t, c.grant.Accounts)
+		require.Equal(t, []string{"x", "y", "id"}[i], c.tokens.Access("").Reveal())
+		require.Equal(t, i == 2, c.grant.Access.ExpiresAt == nil, "a managed token has no end")
+		require.Equal(t, decoded(t, unnamed)[i].grant.ID, c.grant.ID)
+		require.NotEqual(t, got[(i+1)%3].grant.ID, c.grant.ID)
+	}
+}
+
+// TestATokenIDWithoutAnAccessTokenIsKept beside a refresh token.
+func TestATokenIDWithoutAnAccessTokenIsKept(t *testing.T) {
+	got := decoded(t, `{"brokerType":"b","accountTokens":[{"account":{"accountId":"a"},"refreshToken":"r","tokenId":"id"}]}`)[0]
+	require.Equal(t, "id", got.tokens.Account("a").TokenID.Reveal())
+	require.Nil(t, got.grant.Access)
 }
 
 // TestAConnectWithoutATokenIsDone: no dead letter, and no grant.

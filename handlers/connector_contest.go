@@ -343,6 +343,6 @@ func (c *Connector) heir(ctx context.Context, to, from *store.Grant, underWay bo
 	next.Tries, next.Waits, next.Warned = 0, 0, ""
 	next.Version++
 	with.SealTo(next, tokens, c.Settler.Now(), false)
-	c.schedule(next)
+	c.schedule(next, false)
 	return next, c.Settler.Announce(next, events.TokenStored, "")
 }

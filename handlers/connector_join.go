@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/refresher"
 	"github.com/latchkey/latchkey/store"
 )
 
@@ -35,11 +36,15 @@ func (c *Connector) joined(g *store.Grant, tokens *store.TokenSet, in *store.Gra
 	for _, a := range g.Accounts {
 		given[a.ID] = g.Given(a.ID)
 	}
+	lives := livesOf(g, tokens)
 	comes := in.Clone().Access
-	if comes != nil {
-		comes.Version = 0 // it counts those of the other grant
-	}
 	unnamed := named(next, tokens, in)
+	if unnamed != nil && g.Applied == 0 && (newer || len(in.Accounts) > 1) && slices.ContainsFunc(in.Accounts, func(a store.Account) bool { return has(&brought, a.ID) }) {
+		unnamed = nil // a connect brought it, and it is one of those
+	}
+	if len(in.Accounts) == 0 {
+		told = c.joinUnnamed(g, next, tokens, in, brought, spent, &lives) || told
+	}
 	for _, account := range in.Accounts {
 		own := next.Account(account.ID)
 		if own == nil {
@@ -52,29 +57,34 @@ func (c *Connector) joined(g *store.Grant, tokens *store.TokenSet, in *store.Gra
 		if at := in.Given(account.ID); !spent && at.After(given[account.ID]) {
 			given[account.ID] = at
 		}
-		its := brought.Account(account.ID)
+		its, life := brought.Account(account.ID), comes
+		if comes != nil && !in.Newest(account) {
+			life = in.AccessOf(account)
+		}
 		if unnamed != nil { // what a refresh brought is newer
-			its = &store.AccountToken{AccountID: account.ID, AccessToken: unnamed.AccessToken, TokenID: unnamed.TokenID}
+			its, life = &store.AccountToken{AccountID: account.ID, AccessToken: unnamed.AccessToken, TokenID: unnamed.TokenID}, g.Access
 			account.ExpiresAt = nil
 			if g.Access != nil {
 				account.ExpiresAt = g.Access.ExpiresAt
 			}
 		}
-		if its != nil && c.takes(g, tokens, in, *its, spent) {
-			if at := tokens.Account(account.ID); at != nil {
-				at.AccessToken, at.TokenID = its.AccessToken, its.TokenID
-			} else {
-				tokens.Accounts = append(tokens.Accounts, *its)
+		switch at := tokens.Account(account.ID); {
+		case its == nil:
+		case its.AccessToken.Empty():
+			if at == nil || at.TokenID.Empty() {
+				put(tokens, store.AccountToken{AccountID: account.ID, AccessToken: tokens.Access(account.ID), TokenID: its.TokenID})
+				told = true
 			}
+		case c.takes(g, tokens, in, *its, spent):
+			put(tokens, *its)
 			own.ExpiresAt, told = account.ExpiresAt, true
-			if unnamed == nil {
-				next.Access = sooner(next.Access, comes)
-			}
-		} else if at := tokens.Account(account.ID); its != nil && at != nil && at.AccessToken.Equal(its.AccessToken) && own.ExpiresAt == nil && account.ExpiresAt != nil {
+			lives.take(account.ID, life)
+		case at.AccessToken.Equal(its.AccessToken) && own.ExpiresAt == nil && account.ExpiresAt != nil:
 			own.ExpiresAt, told = account.ExpiresAt, true
-			next.Access = sooner(next.Access, comes)
+			lives.take(account.ID, life)
 		}
 	}
+	lives.set(next, c.Settler.Policy)
 	for i := range next.Accounts {
 		at := given[next.Accounts[i].ID]
 		if next.Accounts[i].ConnectedAt = &at; at.Equal(next.ConnectedAt) {
@@ -116,16 +126,103 @@ func named(next *store.Grant, tokens *store.TokenSet, in *store.Grant) *store.Ac
 	return token
 }
 
-// sooner returns the life that ends first. A grant is refreshed for that of its
-// access tokens which ends first.
-func sooner(a, b *store.Life) *store.Life {
-	switch {
-	case a == nil || a.ExpiresAt == nil && b != nil:
-		return b
-	case b == nil || b.ExpiresAt == nil || !b.ExpiresAt.Before(*a.ExpiresAt):
-		return a
+// joinUnnamed is joined for what another grant brings that knows no accounts. Its access
+// token is that of the grant's accounts, if it is the only one of the login.
+func (c *Connector) joinUnnamed(g, next *store.Grant, tokens *store.TokenSet, in *store.Grant, brought store.TokenSet, spent bool, lives *lives) (told bool) {
+	its := brought.Account("")
+	if its == nil || its.AccessToken.Empty() || len(next.Accounts) > 1 && len(lives.of) > 0 {
+		return false
 	}
-	return b
+	take := func(token store.AccountToken) bool {
+		takes := c.takes(g, tokens, in, token, spent)
+		if takes {
+			put(tokens, token)
+			lives.take(token.AccountID, in.Clone().Access)
+		}
+		return takes
+	}
+	for i := range next.Accounts {
+		token := store.AccountToken{AccountID: next.Accounts[i].ID, AccessToken: its.AccessToken}
+		if len(next.Accounts) == 1 {
+			token.TokenID = its.TokenID
+		}
+		if take(token) {
+			next.Accounts[i].ExpiresAt, told = in.Access.ExpiresAt, true
+		}
+	}
+	return told || len(next.Accounts) == 0 && take(*its)
+}
+
+// put puts an account's tokens into a set.
+func put(tokens *store.TokenSet, its store.AccountToken) {
+	if at := tokens.Account(its.AccountID); at != nil {
+		if at.AccessToken = its.AccessToken; !its.TokenID.Empty() {
+			at.TokenID = its.TokenID
+		}
+		return
+	}
+	tokens.Accounts = append(tokens.Accounts, its)
+}
+
+func has(tokens *store.TokenSet, accountID string) bool {
+	return !tokens.Access(accountID).Empty()
+}
+
+// lives are those of the access tokens of a grant that another joins.
+type lives struct {
+	before *store.Life            // of the newest before
+	of     map[string]*store.Life // by account
+	taken  []*store.Life
+}
+
+func livesOf(g *store.Grant, tokens *store.TokenSet) lives {
+	l := lives{before: g.Access, of: map[string]*store.Life{}}
+	for _, a := range g.Accounts {
+		if has(tokens, a.ID) {
+			l.of[a.ID] = g.AccessOf(a)
+		}
+	}
+	return l
+}
+
+func (l *lives) take(accountID string, life *store.Life) {
+	if life != nil {
+		l.of[accountID] = life
+		l.taken = append(l.taken, life)
+	}
+}
+
+// set gives them to the grant. Of those that came and the one of before, it is refreshed
+// for that which ends first; accounts with another are served to its end.
+func (l *lives) set(next *store.Grant, policy refresher.Policy) {
+	if len(l.taken) == 0 {
+		return
+	}
+	var first *store.Life
+	for _, life := range l.of {
+		if life == l.before {
+			first = l.before // somebody still has it
+		}
+	}
+	for _, life := range l.taken {
+		if first == nil || life.ExpiresAt != nil && (first.ExpiresAt == nil || life.ExpiresAt.Before(*first.ExpiresAt)) {
+			first = life
+		}
+	}
+	if first != l.before {
+		own := *first
+		own.Version = 0 // it counts those of the other grant
+		next.Access = &own
+	}
+	next.KeepEarlier(func(a store.Account) *store.Life {
+		if life := l.of[a.ID]; life != nil {
+			return life
+		}
+		return next.AccessOf(a)
+	})
+	if !next.Apart {
+		next.AccountsDue = policy.AccountsDue(next)
+	}
 }
 
 // saveJoined saves what joined returned, and tells of it. It writes nothing where
@@ -154,7 +251,7 @@ func (c *Connector) prepareJoined(g, next *store.Grant, tokens store.TokenSet, w
 	next.Version++
 	with.SealTo(next, tokens, c.Settler.Now(), false)
 	if next.State == store.Active && g.Lease == nil && g.Tries == 0 && g.Waits == 0 {
-		c.schedule(next)
+		c.schedule(next, g.Applied == 0)
 	} else { // a refresh that failed is tried again when it was to be
 		c.Settler.Schedule(next, next.Due)
 	}

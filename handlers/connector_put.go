@@ -19,8 +19,9 @@ import (
 // seen of the user's grants after that.
 func (c *Connector) put(ctx context.Context, in candidate, with store.TokenSealer) (*seen, error) {
 	// Most connects bring what is new. Where an earlier release may have the grant
-	// under an id of its own, look first.
-	if in.formerID(in.grant.BrokerType) == in.grant.ID {
+	// under an id of its own, or nothing but the access token tells that it is a
+	// repetition, look first.
+	if in.formerID(in.grant.BrokerType) == in.grant.ID && !in.tokens.RefreshToken.Empty() {
 		seen, err := c.insert(ctx, in, with, nil)
 		if !errors.Is(err, store.ErrConflict) {
 			return seen, err
@@ -45,7 +46,11 @@ func (c *Connector) put(ctx context.Context, in candidate, with store.TokenSeale
 			return nil, nil
 		}
 		var after *seen
-		done, err := c.repeated(ctx, in, stored, with)
+		may := stored
+		if in.tokens.RefreshToken.Empty() {
+			may = in.sharing(known)
+		}
+		done, err := c.repeated(ctx, in, may, with)
 		if err == nil && !done {
 			before := in.place(stored)
 			if before != nil && in.partOf(before) {
@@ -77,13 +82,11 @@ func passedFor(in candidate, stored []*store.Grant) events.RejectedReason {
 // repeated handles a connect that claims to be newer than what is stored, but
 // whose refresh token a grant of the same accounts has at hand, or had: the event
 // was published again without its connectedAt, or the institution gives the
-// same token at each login. A token that was replaced must not come back. false: it is
-// another token, or the grant is no longer refreshed.
+// same token at each login. A token that was replaced must not come back. Of a connect
+// without a refresh token that goes by its access token. false: it is another token, or
+// the grant is no longer refreshed.
 func (c *Connector) repeated(ctx context.Context, in candidate, stored []*store.Grant, with store.TokenSealer) (done bool, err error) {
 	token := with.Key.Of(in.tokens.RefreshToken)
-	if token == "" {
-		return false, nil
-	}
 	for _, g := range stored {
 		if g.State == store.Revoked {
 			continue
@@ -97,6 +100,17 @@ func (c *Connector) repeated(ctx context.Context, in candidate, stored []*store.
 		}
 		chain := g.Chained(with.Key, tokens)
 		switch {
+		case token == "" && !in.repeats(g, tokens):
+		case token == "" && g.State == store.Expired:
+			// Unless the publisher says when the tokens were obtained, they ended when they did.
+			if in.stated || g.Access == nil || g.Access.ExpiresAt == nil || g.Access.Assumed {
+				continue
+			}
+			pass(ctx, events.RejectedRepeated)
+			return true, nil
+		case token == "":
+			next, told := c.joined(g, &tokens, in.grant, in.tokens, false)
+			return true, c.saveJoined(ctx, g, next, tokens, with, told)
 		case chain.Spent(token) != nil:
 			c.Log.Warn("a connect was published again after its refresh token was replaced, and is passed over", zap.String("grant", g.ID))
 			pass(ctx, events.RejectedRepeated)
@@ -238,14 +252,19 @@ func (c *Connector) prepare(next *store.Grant, in candidate, with store.TokenSea
 	next.State = store.Active
 	next.Version++
 	with.SealTo(next, in.tokens, next.ConnectedAt, true)
-	c.schedule(next)
+	c.schedule(next, true)
 	return c.Settler.Announce(next, events.TokenStored, in.reason)
 }
 
-// schedule makes a grant due by its tokens.
-func (c *Connector) schedule(next *store.Grant) {
+// schedule makes a grant due by its tokens, or at once where only a refresh can name its
+// accounts and it brings tokens that were not refreshed yet.
+func (c *Connector) schedule(next *store.Grant, fresh bool) {
 	due := c.Settler.Policy.Next(next)
-	if now := store.Milli(c.Settler.Now()); due != nil && due.At.Before(now) {
+	now := store.Milli(c.Settler.Now())
+	if fresh && len(next.Accounts) == 0 && next.Refresh != nil {
+		due = &store.Due{At: now, Action: store.Refresh}
+	}
+	if due != nil && due.At.Before(now) {
 		due.At = now // nobody could do it earlier, so it is not late
 	}
 	c.Settler.Schedule(next, due)

@@ -190,17 +190,20 @@ type answering struct {
 	next written
 	// during, if set, is called before each answer.
 	during func()
+	// asked is the body of the last request.
+	asked string
 }
 
 func newAnswering(t *testing.T) *answering {
 	a := &answering{}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		_, _ = io.Copy(io.Discard, r.Body)
+		asked, _ := io.ReadAll(r.Body)
 		if a.during != nil {
 			a.during()
 		}
 		a.mu.Lock()
 		defer a.mu.Unlock()
+		a.asked = string(asked)
 		if a.next.declared > len(a.next.body) {
 			w.Header().Set("Content-Length", fmt.Sprint(a.next.declared))
 		}

@@ -102,7 +102,10 @@ func (s Settler) answered(g *store.Grant, tokens store.TokenSet, a Answer, renew
 // accounts that got an access token, whose life is access.
 func (s Settler) spread(g *store.Grant, tokens *store.TokenSet, share shares, access *store.Life) (covered map[string]bool) {
 	if len(knownIDs(g)) == 0 && len(share.accounts) > 0 {
-		tokens.Accounts = nil // that of accounts which were not known
+		if own := tokens.Account(""); own != nil && len(share.accounts) == 1 && share.accounts[0].TokenID.Empty() {
+			share.accounts[0].TokenID = own.TokenID
+		}
+		tokens.Accounts = nil // those of accounts which were not known
 	}
 	m := newMerger(g, tokens)
 	m.makeRoom(share.accounts)

@@ -74,6 +74,14 @@ func (t *TokenSet) Account(id string) *AccountToken {
 	return nil
 }
 
+// Access returns the access token of an account; empty: it has none.
+func (t *TokenSet) Access(id string) secret.Text {
+	if its := t.Account(id); its != nil {
+		return its.AccessToken
+	}
+	return secret.Text{}
+}
+
 // The plain forms exist only between marshalling and sealing.
 type plainSet struct {
 	Accounts     []plainAccount `json:"a"`

@@ -1,0 +1,221 @@
+package refresher_test
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/require"
+
+	"github.com/latchkey/latchkey/config"
+	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/handlers"
+	"github.com/latchkey/latchkey/store"
+	"github.com/latchkey/latchkey/store/audit"
+)
+
+// published is a connect of "u" as a worker reads it.
+func (p *partial) published(broker, entries string, more ...string) events.Connected {
+	p.t.Helper()
+	extra := ""
+	for _, m := range more {
+		extra += "," + m
+	}
+	in, err := events.DecodeConnected([]byte(`{"userId":"u"` + extra + `,"payload":{"brokerType":"` + broker + `","expiresInSeconds":3600,"accountTokens":[` + entries + `]}}`))
+	require.NoError(p.t, err)
+	return in
+}
+
+func (p *partial) connects(in events.Connected) {
+	p.t.Helper()
+	at := p.clock.Now()
+	if !in.ConnectedAt.IsZero() {
+		at = in.ConnectedAt
+	}
+	require.NoError(p.t, p.connector(p.w).Connect(p.t.Context(), in, at))
+}
+
+// A connect that names no account is handed out, refreshed at once with its access token,
+// and has the account's id from then on.
+func TestAConnectThatNamesNoAccountIsHandedOut(t *testing.T) {
+	p := newPartial(t)
+	p.connects(p.published("weBull", `{"accessToken":"A","refreshToken":"R","tokenId":"T","tradeToken":"W"}`))
+	tokens := handlers.NewTokenService(p.w.store, p.w.Refresher, p.subjects, config.Default().Tokens, 0, p.clock.Now, p.log, prometheus.NewRegistry())
+	reply, err := tokens.Get(t.Context(), events.TokenRequest{UserID: "u"}, &audit.Record{})
+	require.NoError(t, err)
+	shape, err := reply.Encode()
+	require.NoError(t, err)
+	require.Contains(t, string(shape), `{"accountId":"","accountName":"","accessToken":"A","brokerType":"weBull","brokerName":"","tokenId":"T"}`)
+
+	g := p.live(p.w, "u")[0]
+	require.Empty(t, g.Accounts, "an account with an empty id")
+	require.Equal(t, p.clock.Now(), g.Due.At)
+	p.covers("one")
+	require.NoError(t, p.w.Due(t.Context(), due(g)))
+	require.Contains(t, p.server.asked, `"accessToken":"A","tradeToken":"W"`)
+	given, _, unavailable := p.ask()
+	require.Equal(t, map[string]string{"one": "one-1"}, given)
+	require.Empty(t, unavailable)
+	set, err := p.w.Tokens(t.Context(), p.get(p.w, g.ID))
+	require.NoError(t, err)
+	require.Equal(t, "T", set.Account("one").TokenID.Reveal())
+}
+
+// What names an account of a login, and what names none, are one grant in any order.
+func TestAConnectThatNamesNoAccountJoinsItsLogin(t *testing.T) {
+	const one, two, bare, unnamed = `{"account":{"accountId":"one"},"accessToken":"B","refreshToken":"R"}`, `{"account":{"accountId":"two"},"accessToken":"C","refreshToken":"R"}`,
+		`{"account":{"accountId":"one"},"refreshToken":"R"}`, `{"accessToken":"A","refreshToken":"R"}`
+	for name, c := range map[string]struct {
+		connects []string
+		want     map[string]string
+	}{
+		"a newer token for the account":      {[]string{unnamed, one}, map[string]string{"one": "B"}},
+		"the token of the account":           {[]string{unnamed, bare}, map[string]string{"one": "A"}},
+		"the token of the account, later":    {[]string{bare, unnamed}, map[string]string{"one": "A"}},
+		"a newer one of the account, later":  {[]string{one, unnamed}, map[string]string{"one": "A"}},
+		"one of several that have their own": {[]string{unnamed, one + "," + two}, map[string]string{"one": "B", "two": "C"}},
+		"the same, later":                    {[]string{one + "," + two, unnamed}, map[string]string{"one": "B", "two": "C"}},
+		"twice":                              {[]string{unnamed, unnamed}, map[string]string{"": "A"}},
+		"a newer one, without a name again":  {[]string{unnamed, `{"accessToken":"B","refreshToken":"R"}`}, map[string]string{"": "B"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newPartial(t)
+			for _, entries := range c.connects {
+				p.connects(p.published("coinbase", entries))
+				p.clock.advance(time.Second)
+			}
+			all := p.live(p.w, "u")
+			require.Len(t, all, 1)
+			require.Nil(t, all[0].Account(""))
+			given, _, unavailable := p.ask()
+			require.Equal(t, c.want, given)
+			require.Empty(t, unavailable)
+		})
+	}
+}
+
+// A connect without a refresh token that comes again changes nothing but what it newly
+// tells: neither the end of its tokens, nor a refresh token that the grant has.
+func TestAccessTokensPublishedAgainChangeNothing(t *testing.T) {
+	const named = `{"account":{"accountId":"one"},"accessToken":"A"}`
+	for name, c := range map[string]struct{ first, again, changed string }{
+		"of an account":           {named, named, `{"account":{"accountId":"one"},"accessToken":"B"}`},
+		"without an account":      {`{"accessToken":"A"}`, `{"accessToken":"A"}`, ""},
+		"managed":                 {`{"account":{"accountId":"one"},"accessToken":"X","tokenId":"A"}`, `{"account":{"accountId":"one"},"accessToken":"X","tokenId":"A"}`, `{"account":{"accountId":"one"},"accessToken":"X","tokenId":"B"}`},
+		"with a refresh token":    {`{"account":{"accountId":"one"},"accessToken":"A","refreshToken":"R"}`, named, `{"account":{"accountId":"one"},"accessToken":"B"}`},
+		"of one account of a few": {`{"account":{"accountId":"one"},"accessToken":"A","refreshToken":"R"},{"account":{"accountId":"two"},"accessToken":"C","refreshToken":"R"}`, named, `{"account":{"accountId":"one"},"accessToken":"B"}`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newPartial(t)
+			p.connects(p.published("coinbase", c.first))
+			before := p.live(p.w, "u")
+			require.Len(t, before, 1)
+			told := p.told("u")
+			p.clock.advance(10 * time.Minute)
+			p.connects(p.published("coinbase", c.again))
+			after := p.live(p.w, "u")
+			require.Len(t, after, 1)
+			require.Equal(t, before[0].Version, after[0].Version)
+			require.Equal(t, before[0].Access.ExpiresAt, after[0].Access.ExpiresAt)
+			require.Equal(t, before[0].Refresh, after[0].Refresh)
+			require.Equal(t, before[0].Accounts, ends(after[0].Accounts, before[0].Accounts))
+			require.Equal(t, told, p.told("u"))
+
+			p.connects(p.published("coinbase", c.again, `"labels":{"k":"v"}`, `"connectedAt":"`+p.clock.Now().Add(time.Minute).Format(time.RFC3339Nano)+`"`))
+			after = p.live(p.w, "u")
+			require.Len(t, after, 1)
+			require.Equal(t, map[string]string{"k": "v"}, after[0].Labels)
+			require.Equal(t, before[0].Access.ExpiresAt, after[0].Access.ExpiresAt)
+			require.Equal(t, before[0].Refresh, after[0].Refresh)
+			if c.changed == "" {
+				return
+			}
+			p.clock.advance(10 * time.Minute)
+			p.connects(p.published("coinbase", c.changed))
+			given, _, _ := p.ask()
+			require.Equal(t, "B", given["one"], "another token")
+		})
+	}
+}
+
+// ends returns accounts without the times at which they were given.
+func ends(accounts, like []store.Account) []store.Account {
+	all := []store.Account{}
+	for i, a := range accounts {
+		a.ConnectedAt = like[i].ConnectedAt
+		all = append(all, a)
+	}
+	return all
+}
+
+// Once the access token has ended, the same again does not revive it, unless the publisher
+// says that it was obtained since.
+func TestAnEndedAccessTokenPublishedAgainStaysEnded(t *testing.T) {
+	for _, entry := range []string{`{"account":{"accountId":"one"},"accessToken":"A"}`, `{"accessToken":"A"}`} {
+		p := newPartial(t)
+		p.connects(p.published("coinbase", entry))
+		g := p.live(p.w, "u")[0]
+		for g.Due != nil {
+			p.clock.advance(max(g.Due.At.Sub(p.clock.Now()), 0))
+			require.NoError(t, p.w.Due(t.Context(), due(g)))
+			g = p.get(p.w, g.ID)
+		}
+		require.Equal(t, store.Expired, g.State)
+		p.clock.advance(time.Minute)
+		p.connects(p.published("coinbase", entry))
+		require.Equal(t, store.Expired, p.get(p.w, g.ID).State)
+		p.connects(p.published("coinbase", entry, `"connectedAt":"`+p.clock.Now().Format(time.RFC3339Nano)+`"`))
+		require.Equal(t, store.Active, p.get(p.w, g.ID).State)
+		given, _, _ := p.ask()
+		require.Len(t, given, 1)
+	}
+}
+
+// Access tokens that connects of one login bring are served each to its own end, and the
+// grant is refreshed for the one that ends first of those that accounts still have.
+func TestAccessTokensOfSeveralConnectsHaveTheirOwnEnds(t *testing.T) {
+	entry := func(account, access string) string {
+		return fmt.Sprintf(`{"account":{"accountId":%q},"accessToken":%q,"refreshToken":"R"}`, account, access)
+	}
+	for _, laterFirst := range []bool{false, true} {
+		t.Run(fmt.Sprint("the one that ends later comes first: ", laterFirst), func(t *testing.T) {
+			p := newPartial(t)
+			began := p.clock.Now()
+			short, long := p.published("coinbase", entry("one", "A")), p.published("coinbase", entry("two", "B"))
+			short.Payload.AccessToken.ExpiresInSeconds = 600
+			both := []events.Connected{short, long}
+			if laterFirst {
+				both = []events.Connected{long, short}
+			}
+			for _, in := range both {
+				require.NoError(t, p.connector(p.w).Connect(t.Context(), in, began))
+				began = began.Add(time.Millisecond)
+			}
+			g := p.live(p.w, "u")[0]
+			require.Len(t, g.Earlier, 1)
+			require.WithinDuration(t, began.Add(10*time.Minute), *g.Access.ExpiresAt, time.Second)
+			require.WithinDuration(t, began.Add(time.Hour), *g.LastAccess().ExpiresAt, time.Second)
+			require.NotNil(t, g.AccountsDue)
+			p.server.set(written{status: 503})
+			p.clock.advance(11 * time.Minute)
+			given, ends, unavailable := p.ask()
+			require.Equal(t, map[string]string{"two": "B"}, given)
+			require.WithinDuration(t, began.Add(time.Hour), *ends["two"], time.Second)
+			require.Equal(t, events.CodeBusy, unavailable["one"].Code)
+		})
+	}
+	t.Run("an ended one is replaced", func(t *testing.T) {
+		p := newPartial(t)
+		p.server.set(written{status: 503})
+		in := p.published("coinbase", entry("one", "A"))
+		in.Payload.AccessToken.ExpiresInSeconds = 60
+		p.connects(in)
+		p.clock.advance(time.Hour)
+		p.connects(p.published("coinbase", entry("one", "B")))
+		g := p.live(p.w, "u")[0]
+		require.Equal(t, p.clock.Now().Add(time.Hour), g.Access.ExpiresAt.UTC())
+		given, _, _ := p.ask()
+		require.Equal(t, map[string]string{"one": "B"}, given)
+	})
+}
