@@ -25,7 +25,7 @@ func (a Announcer) Announce(g *store.Grant, kind string, reason events.Reason) e
 }
 
 // concerned returns the accounts that an event is true of. What is told of the
-// grant's newest access tokens is not true of accounts that have earlier ones. The end
+// grant's newest access tokens is not true of accounts that have others, or none. The end
 // of a grant is not told again of accounts whose own end was, if there are others.
 func concerned(g *store.Grant, kind string, reason events.Reason) []store.Account {
 	if kind == events.TokenExpired {
@@ -36,10 +36,11 @@ func concerned(g *store.Grant, kind string, reason events.Reason) []store.Accoun
 	}
 	newest := kind == events.TokenRefreshed ||
 		kind == events.TokenExpiring && (reason == events.ReasonRefreshFailing || reason == events.ReasonNoRefreshToken)
-	if !newest || len(g.Earlier) == 0 {
+	left := slices.DeleteFunc(slices.Clone(g.Accounts), func(account store.Account) bool { return newest && !g.Newest(account) })
+	if len(left) == 0 { // an earlier release did not write the ends of single accounts
 		return g.Accounts
 	}
-	return slices.DeleteFunc(slices.Clone(g.Accounts), func(account store.Account) bool { return !g.Newest(account) })
+	return left
 }
 
 func endTold(g *store.Grant, account store.Account) bool {

@@ -97,6 +97,21 @@ func (a *Answer) useLoose(held func(secret.Text) bool) {
 	})
 }
 
+// onlyLoose returns the refresh token that stands beside the entries, behind damage that
+// hides whose it is; empty: there is none, or more than one.
+func (a Answer) onlyLoose(presented secret.Text) (only secret.Text) {
+	for _, l := range a.Loose {
+		switch {
+		case !l.Refresh || !l.Meant || l.Token.Equal(presented) || l.Token.Equal(only):
+		case !only.Empty():
+			return secret.Text{}
+		default:
+			only = l.Token
+		}
+	}
+	return only
+}
+
 // AnsweredAccount is one account of an Answer.
 type AnsweredAccount struct {
 	ID, Name     string

@@ -75,6 +75,9 @@ func sharesIn(g *store.Grant, tokens *store.TokenSet, a Answer) shares {
 	}
 	entries = placeDeprecated(entries, known, a.AccessToken, a.Partial)
 	s.chooseRefreshTokens(entries, known, echoless(a.RefreshToken, tokens.RefreshToken))
+	if s.refreshToken.Empty() {
+		s.refreshToken = a.onlyLoose(tokens.RefreshToken)
+	}
 	s.chooseAccessTokens(entries, known, tokens)
 	s.countUnplaced(a, entries, tokens)
 	return s
