@@ -89,11 +89,12 @@ const (
 	CodeOtherVersion = "other_version" // 412: the grant has changed since the code was asked for
 	CodeLate         = "code_late"     // 410: the time for the code is over; the user has to connect again
 	CodeRefused      = "code_refused"  // 422: the institution did not take the code; the user may try another
+	CodeOutdated     = "code_expired"  // 419: the institution did not take the code, since it has expired; the user may try a newer one
 )
 
 // MFACodeNumber maps the codes of refused requests with a code to the number in
 // Nats-Service-Error-Code.
 var MFACodeNumber = map[string]string{
 	CodeBadRequest: "400", CodeForbidden: "403", CodeUnknownUser: "404", CodeNotPending: "409", CodeLate: "410",
-	CodeOtherVersion: "412", CodeRefused: "422", CodeInternal: "500", CodeBusy: "503",
+	CodeOtherVersion: "412", CodeRefused: "422", CodeOutdated: "419", CodeInternal: "500", CodeBusy: "503",
 }

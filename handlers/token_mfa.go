@@ -102,6 +102,8 @@ func mfaRefusal(err error) error {
 		return refuse(events.CodeNotPending, "no refresh of the grant waits for a code")
 	case errors.Is(err, refresher.ErrCodeLate):
 		return refuse(events.CodeLate, "the code comes too late; the user has to connect again")
+	case errors.Is(err, refresher.ErrCodeExpired):
+		return refuse(events.CodeOutdated, "the institution says that the code has expired; see whether the grant still waits for one")
 	case errors.Is(err, refresher.ErrCodeRefused):
 		return refuse(events.CodeRefused, "the institution does not take the code; see whether the grant still waits for one")
 	case errors.Is(err, store.ErrStale), errors.Is(err, store.ErrNotFound):

@@ -152,7 +152,7 @@ func (t *transcript) outcome(r RefreshRequest, f *Failure) (Answer, error) {
 	switch {
 	case fresh && t.says("mfarequired") && normal(t.content) != "succeeded":
 		// The access token finishes nothing, whatever the other statuses are.
-		f = &Failure{Class: MustAct, Reason: events.ReasonMFARequired, Detail: t.detail(), RefreshToken: a.NewRefreshToken(), Brought: a}
+		f = &Failure{Class: MustAct, Reason: events.ReasonMFARequired, Detail: t.detail(), ErrorType: token(t.errorType), ErrorHash: token(t.errorHash), RefreshToken: a.NewRefreshToken(), Brought: a}
 		f.Interim, f.InterimFor = a.interim(r.AccessToken)
 		return Answer{}, f
 	case f == nil:

@@ -3,6 +3,8 @@ package refresher
 import (
 	"context"
 	"errors"
+	"fmt"
+	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -37,7 +39,18 @@ var (
 	// ErrCodeRefused: the institution did not take the code. Unless too many were
 	// refused, another may be presented.
 	ErrCodeRefused = errors.New("the institution does not take the code")
+	// ErrCodeExpired is an ErrCodeRefused for which Mesh says that the code has expired.
+	ErrCodeExpired = fmt.Errorf("%w: it has expired", ErrCodeRefused)
 )
+
+// refusedCode says why a code was refused. Mesh has no list of words for that, but one
+// that is meant for programs (errorType) may name it.
+func refusedCode(f *Failure) error {
+	if strings.Contains(strings.ToLower(f.ErrorType), "expired") {
+		return ErrCodeExpired
+	}
+	return ErrCodeRefused
+}
 
 // interim returns the access token of an answer that demands a code, and how long it
 // lasts. presented is none.
@@ -79,7 +92,7 @@ func (f *Failure) choose(g *store.Grant, tokens *store.TokenSet, key store.Finge
 
 // Complete completes a refresh of a grant with a code of its user. It returns the grant
 // as it then is; nil: the answer is kept, and on its way into the database. The errors are
-// ErrNoStep, ErrCodeLate, ErrCodeRefused, those of Now, and a *Failure that says nothing
+// ErrNoStep, ErrCodeLate, ErrCodeRefused, ErrCodeExpired, those of Now, and a *Failure that says nothing
 // about the code.
 func (r *Refresher) Complete(ctx context.Context, g *store.Grant, code secret.Text) (*store.Grant, error) {
 	r.underWay.Add(1)
@@ -145,7 +158,7 @@ func (r *Refresher) Complete(ctx context.Context, g *store.Grant, code secret.Te
 func (r *Refresher) awaitCode(ctx context.Context, g *store.Grant, tokens store.TokenSet, f *Failure, p pending, coded bool, with store.TokenSealer) (*store.Grant, error) {
 	refused := error(nil)
 	if coded {
-		refused = ErrCodeRefused
+		refused = refusedCode(f)
 	}
 	for {
 		next, err := r.awaiting(g, tokens, f, coded, with)
@@ -235,7 +248,7 @@ func (r *Refresher) codeFailed(ctx context.Context, g *store.Grant, f *Failure) 
 		return nil, err
 	}
 	if refused {
-		return saved, ErrCodeRefused
+		return saved, refusedCode(f)
 	}
 	return saved, f
 }

@@ -1,6 +1,7 @@
 package refresher_test
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -86,6 +87,37 @@ func TestCodesThatAreNotPresented(t *testing.T) {
 	_, err = w.Complete(t.Context(), g, text("246810"))
 	require.ErrorIs(t, err, refresher.ErrCodeLate)
 	require.Equal(t, calls, r.calls())
+}
+
+// TestWhyACodeIsRefused: an expired code is told from a wrong one where Mesh's words do,
+// whichever form the refusal has.
+func TestWhyACodeIsRefused(t *testing.T) {
+	r := newRig(t)
+	server := newAnswering(t)
+	r.meshURL = server.url
+	w := r.worker("a")
+	again := body("ok", `{"status":"mfaRequired","accessToken":"interim-2"}`)
+	for i, c := range []struct {
+		answer  written
+		expired bool
+	}{
+		{written{status: 400, body: `{"status":"badRequest","errorType":"mfaCodeExpired"}`}, true},
+		{written{status: 400, body: `{"status":"badRequest","errorType":"expired"}`}, true},
+		{written{status: 200, body: `{"status":"ok","errorType":"mfa_code_EXPIRED","content":{"status":"failed"}}`}, true},
+		{written{status: 200, body: strings.Replace(again, `{`, `{"errorType":"codeExpired",`, 1)}, true},
+		{written{status: 400, body: `{"status":"badRequest","errorType":"invalidField"}`}, false},
+		{written{status: 200, body: `{"status":"ok","content":{"status":"failed"}}`}, false},
+		{written{status: 200, body: again}, false},
+	} {
+		server.set(written{status: 200, body: body("ok", `{"status":"mfaRequired","accessToken":"interim"}`)})
+		g := r.connect(w, meshsim.ConnectSpec{BrokerType: fmt.Sprint("broker", i)}, func(g *store.Grant) { g.UserID = fmt.Sprint("user", i) })
+		require.NoError(t, w.Due(t.Context(), due(g)))
+		server.set(c.answer)
+		_, err := w.Complete(t.Context(), r.get(w, g.ID), text("246810"))
+		require.ErrorIs(t, err, refresher.ErrCodeRefused, c.answer.body)
+		require.Equal(t, c.expired, errors.Is(err, refresher.ErrCodeExpired), c.answer.body)
+		require.NotNil(t, r.get(w, g.ID).MFA, "another code may be presented")
+	}
 }
 
 // TestACodeWaitsForTheLeaseAndTheLimits: it is as much a refresh as any other.
