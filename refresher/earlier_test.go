@@ -96,6 +96,32 @@ func TestAnAccountWithoutAnEndIsNotCalledRefreshed(t *testing.T) {
 	}
 }
 
+// That refreshes fail before the newest access tokens end is not true of an account whose
+// token has no known end, or another one.
+func TestRefreshFailingNamesTheAccountsWhoseTokensEnd(t *testing.T) {
+	for name, c := range map[string]struct {
+		end  func(g *store.Grant) *time.Time // of the second account
+		want []string
+	}{
+		"no end":        {func(*store.Grant) *time.Time { return nil }, []string{"one"}},
+		"another end":   {func(g *store.Grant) *time.Time { end := g.Access.ExpiresAt.Add(hour); return &end }, []string{"one"}},
+		"the same end":  {func(g *store.Grant) *time.Time { return g.Access.ExpiresAt }, []string{"one", "two"}},
+		"of none known": {func(g *store.Grant) *time.Time { g.Account("one").ExpiresAt = nil; return nil }, []string{"one", "two"}},
+	} {
+		g := newGrant(withAccounts("one", "two"))
+		g.Account("two").ExpiresAt = c.end(g)
+		require.NoError(t, settler(&clock{now: t0}, 0).AnnounceEnds(g, t0, true), name)
+		told := announced(t, g)
+		require.Len(t, told, 1, name)
+		require.Equal(t, events.ReasonRefreshFailing, told[0].Data.Reason)
+		var named []string
+		for _, a := range told[0].Data.Accounts {
+			named = append(named, a.AccountID)
+		}
+		require.Equal(t, c.want, named, name)
+	}
+}
+
 // A grant that nothing renews any more ends with the access token that lives longest,
 // whoever's it is: the end of another is that of its accounts.
 func TestAGrantEndsWithTheAccessTokenThatLivesLongest(t *testing.T) {
