@@ -45,6 +45,11 @@ type Connected struct {
 	// with names of up to 64 letters, digits, hyphens and underscores, and
 	// values of up to 256 bytes.
 	Labels map[string]string `json:"labels"`
+	// Metadata goes along with each refresh of the grants (@meshconnect/node-api 2.0.28,
+	// RefreshTokenRequest.metadata), where Mesh has told the publisher that an
+	// institution needs some: at most 16, with names as of labels and values of up to
+	// 1,024 bytes. It is sealed with the tokens.
+	Metadata map[string]secret.Text `json:"metadata"`
 	// LeftOut tells of what was not usable, by the names of fields and rules and
 	// without a value.
 	LeftOut []string `json:"-"`

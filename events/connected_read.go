@@ -282,7 +282,7 @@ func (r *connectReader) sealed(data jsontext.Value) (jwe string, err error) {
 	return jwe, r.err()
 }
 
-var connectMembers = [...]member{{"userId", true}, {"payload", true}, {"connectedAt", false}, {"labels", false}}
+var connectMembers = [...]member{{"userId", true}, {"payload", true}, {"connectedAt", false}, {"labels", false}, {"metadata", false}}
 
 // connect reads the data of a message; at is the time of its envelope.
 func (r *connectReader) connect(data jsontext.Value, at time.Time) (Connected, error) {
@@ -300,7 +300,7 @@ func (r *connectReader) connect(data jsontext.Value, at time.Time) (Connected, e
 		c.ConnectedAt = at
 	}
 	c.Payload = r.payload(m[1])
-	c.Labels = r.labels(m[3])
+	c.Labels, c.Metadata = r.labels(m[3]), r.metadata(m[4])
 	if err := r.err(); err != nil {
 		return Connected{}, err
 	}

@@ -5,12 +5,15 @@ import (
 	"regexp"
 
 	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/latchkey/latchkey/events/secret"
 )
 
-// Bounds of labels, so that they fit into every event and reply.
+// Bounds of labels, so that they fit into every event and reply, and of metadata, which
+// lie with the tokens.
 const (
-	maxLabels          = 8
-	maxLabelValueBytes = 256
+	maxLabels, maxLabelValueBytes      = 8, 256
+	maxMetadata, maxMetadataValueBytes = 16, 1024
 )
 
 // A dot in the name of a field is a path for some engines.
@@ -19,7 +22,23 @@ var labelName = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
 // labels reads what a publisher wants to find again with a grant. A bad label is
 // left out; its name is not told, since it may be anything.
 func (r *connectReader) labels(v jsontext.Value) map[string]string {
-	at := location{name: "labels"}
+	return r.texts(v, location{name: "labels"}, maxLabels, maxLabelValueBytes)
+}
+
+// metadata reads what is to go along with each refresh.
+func (r *connectReader) metadata(v jsontext.Value) map[string]secret.Text {
+	var out map[string]secret.Text
+	for name, value := range r.texts(v, location{name: "metadata"}, maxMetadata, maxMetadataValueBytes) {
+		if out == nil {
+			out = map[string]secret.Text{}
+		}
+		out[name] = secret.New(value)
+	}
+	return out
+}
+
+// texts reads an object of short strings. A bad one is left out, likewise.
+func (r *connectReader) texts(v jsontext.Value, at location, most, bytes int) map[string]string {
 	if v == nil {
 		return nil
 	}
@@ -39,14 +58,14 @@ func (r *connectReader) labels(v jsontext.Value) map[string]string {
 		case !labelName.Match(raw):
 			problem = "a name is not 1 to 64 letters, digits, hyphens and underscores"
 		case problem != "":
-		case len(text) > maxLabelValueBytes:
-			problem = fmt.Sprintf("a value has %d bytes, at most %d", len(text), maxLabelValueBytes)
+		case len(text) > bytes:
+			problem = fmt.Sprintf("a value has %d bytes, at most %d", len(text), bytes)
 		case twice[name], known && before != text:
 			problem = "a name " + problemTwice
 			delete(out, name)
 			twice[name] = true
-		case !known && len(out) == maxLabels:
-			problem = fmt.Sprintf("more than %d", maxLabels)
+		case !known && len(out) == most:
+			problem = fmt.Sprintf("more than %d", most)
 		default:
 			if c, found := unseen(text); found {
 				problem = fmt.Sprintf("a value contains the control or formatting character %U", c)

@@ -139,7 +139,7 @@ func grantsOf(in events.Connected, at time.Time) []candidate {
 	}
 	for i := range out {
 		out[i].grant.ConnectedAt = at
-		out[i].grant.Labels = in.Labels
+		out[i].grant.Labels, out[i].tokens.Metadata = in.Labels, in.Metadata
 		out[i].stated = !in.ConnectedAt.IsZero()
 		out[i].tokens.Origin = store.OriginOf(out[i].tokens.RefreshToken)
 	}

@@ -91,6 +91,9 @@ func (c *Connector) joined(g *store.Grant, tokens *store.TokenSet, in *store.Gra
 			next.Accounts[i].ConnectedAt = nil
 		}
 	}
+	if len(brought.Metadata) > 0 && (newer && !spent || len(tokens.Metadata) == 0) && !maps.Equal(brought.Metadata, tokens.Metadata) {
+		tokens.Metadata, told = brought.Metadata, true
+	}
 	if tokens.TradeToken.Empty() && !brought.TradeToken.Empty() {
 		tokens.TradeToken, told = brought.TradeToken, true
 	}

@@ -125,7 +125,7 @@ func (c *Connector) part(g *store.Grant, tokens store.TokenSet, ids []string, re
 		Split: g.Split + 1, SendAccess: g.SendAccess, Refresh: g.Clone().Refresh,
 		AccountsDue: &now, // a disconnect that comes in between finds all of it then
 	}
-	set := store.TokenSet{RefreshToken: refreshToken, TradeToken: tokens.TradeToken, Origin: store.OriginOf(refreshToken)}
+	set := store.TokenSet{RefreshToken: refreshToken, TradeToken: tokens.TradeToken, Metadata: tokens.Metadata, Origin: store.OriginOf(refreshToken)}
 	for _, id := range ids {
 		account := *g.Account(id)
 		if given := g.Given(id); given.After(next.ConnectedAt) {

@@ -199,6 +199,11 @@ func (f *Failure) Refusal() bool { return f.Class == Dead || f.Class == BadReque
 // presented, is held or came along.
 func (f *Failure) bare(r RefreshRequest, came []secret.Text) {
 	tokens := slices.Concat([]secret.Text{r.RefreshToken, r.AccessToken, r.TradeToken, r.MFACode}, r.Held, r.Known, came)
+	for _, value := range r.Metadata {
+		if len(value.Reveal()) >= sharedPart {
+			tokens = append(tokens, value)
+		}
+	}
 	for _, word := range []*string{&f.ErrorType, &f.ErrorHash} {
 		if slices.ContainsFunc(tokens, func(t secret.Text) bool { return partOf(*word, t.Reveal()) }) {
 			*word = ""

@@ -56,6 +56,7 @@ type RefreshRequest struct {
 	// AccessToken goes along for brokers that need it.
 	AccessToken secret.Text
 	TradeToken  secret.Text
+	Metadata    map[string]secret.Text
 	// MFACode is the user's, which completes a refresh that was answered mfaRequired.
 	MFACode secret.Text
 	// Held are tokens that the grant has: an answer that repeats one of them, or one
@@ -74,12 +75,13 @@ func (r RefreshRequest) held(token secret.Text) bool {
 }
 
 type refreshBody struct {
-	Type                  string `json:"type"`
-	RefreshToken          string `json:"refreshToken"`
-	CreateNewRefreshToken bool   `json:"createNewRefreshToken,omitempty"`
-	AccessToken           string `json:"accessToken,omitempty"`
-	TradeToken            string `json:"tradeToken,omitempty"`
-	MFACode               string `json:"mfaCode,omitempty"`
+	Type                  string            `json:"type"`
+	RefreshToken          string            `json:"refreshToken"`
+	CreateNewRefreshToken bool              `json:"createNewRefreshToken,omitempty"`
+	AccessToken           string            `json:"accessToken,omitempty"`
+	TradeToken            string            `json:"tradeToken,omitempty"`
+	MFACode               string            `json:"mfaCode,omitempty"`
+	Metadata              map[string]string `json:"metadata,omitempty"`
 }
 
 // Refresh presents a refresh token at most once. An answer that carries a new
@@ -92,9 +94,16 @@ func (m *Mesh) Refresh(ctx context.Context, r RefreshRequest) (answer Answer, er
 	defer func() { endRefresh(span, err) }()
 	ctx, cancel := context.WithTimeout(ctx, m.timeout) // with what is asked after a refusal
 	defer cancel()
+	var metadata map[string]string
+	for name, value := range r.Metadata {
+		if metadata == nil {
+			metadata = map[string]string{}
+		}
+		metadata[name] = value.Reveal()
+	}
 	reply, sent, err := m.exchange(ctx, http.MethodPost, "/api/v1/token/refresh", refreshBody{
 		Type: r.BrokerType, RefreshToken: r.RefreshToken.Reveal(), CreateNewRefreshToken: r.CreateNewRefreshToken,
-		AccessToken: r.AccessToken.Reveal(), TradeToken: r.TradeToken.Reveal(), MFACode: r.MFACode.Reveal(),
+		AccessToken: r.AccessToken.Reveal(), TradeToken: r.TradeToken.Reveal(), MFACode: r.MFACode.Reveal(), Metadata: metadata,
 	}, r.NotAfter)
 	if errors.Is(err, errTooLate) {
 		return Answer{}, &Failure{Class: uncalled, Detail: "not sent", Err: err}

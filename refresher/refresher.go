@@ -299,7 +299,7 @@ func (r *Refresher) call(ctx context.Context, g *store.Grant, tokens store.Token
 	ctx = context.WithoutCancel(ctx)
 	sent := r.now()
 	request := RefreshRequest{
-		BrokerType: g.BrokerType, RefreshToken: tokens.RefreshToken, TradeToken: tokens.TradeToken,
+		BrokerType: g.BrokerType, RefreshToken: tokens.RefreshToken, TradeToken: tokens.TradeToken, Metadata: tokens.Metadata,
 		NotAfter: g.Lease.Until.Add(-r.reserve),
 	}
 	request.CreateNewRefreshToken = r.settler.Policy.RenewsAt(g, sent)

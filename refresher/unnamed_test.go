@@ -139,6 +139,31 @@ func TestAccessTokensPublishedAgainChangeNothing(t *testing.T) {
 	}
 }
 
+// TestMetadataGoesAlongWithEachRefresh, and is changed by connects that bring some.
+func TestMetadataGoesAlongWithEachRefresh(t *testing.T) {
+	const one = `{"account":{"accountId":"one"},"accessToken":"A","refreshToken":"R"}`
+	p := newPartial(t)
+	p.covers("one")
+	p.connects(p.published("coinbase", one, `"metadata":{"region":"metadata-eu"}`))
+	for i, c := range []struct{ entries, more, want string }{
+		{"", "", `"metadata":{"region":"metadata-eu"}}`},
+		{"", "", `"metadata":{"region":"metadata-eu"}}`}, // what a refresh has stored has it
+		{one, `"labels":{"a":"b"}`, `"metadata":{"region":"metadata-eu"}}`},
+		{one, `"metadata":{"region":"metadata-us"}`, `"metadata":{"region":"metadata-us"}}`},
+		{`{"account":{"accountId":"one"},"accessToken":"B","refreshToken":"S"}`, `"metadata":null`, `"refreshToken":"S"}`},
+	} {
+		p.clock.advance(time.Second)
+		if c.entries != "" {
+			p.connects(p.published("coinbase", c.entries, c.more))
+		}
+		p.refresh(p.w, p.live(p.w, "u")[0])
+		require.Contains(t, p.server.asked, c.want, i)
+	}
+	for _, e := range p.logs.All() {
+		require.NotContains(t, fmt.Sprint(e.Message, e.ContextMap()), "metadata-")
+	}
+}
+
 // ends returns accounts without the times at which they were given.
 func ends(accounts, like []store.Account) []store.Account {
 	all := []store.Account{}

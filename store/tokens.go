@@ -21,6 +21,8 @@ type TokenSet struct {
 	// RefreshToken is the one the accounts share. Empty: there is none.
 	RefreshToken secret.Text
 	TradeToken   secret.Text
+	// Metadata goes along with each refresh.
+	Metadata map[string]secret.Text
 	// Interim is the access token with which the user's code completes a refresh. It
 	// is handed out to nobody.
 	Interim secret.Text
@@ -84,13 +86,14 @@ func (t *TokenSet) Access(id string) secret.Text {
 
 // The plain forms exist only between marshalling and sealing.
 type plainSet struct {
-	Accounts     []plainAccount `json:"a"`
-	RefreshToken string         `json:"r,omitempty"`
-	TradeToken   string         `json:"t,omitempty"`
-	Origin       string         `json:"o,omitempty"`
-	Interim      string         `json:"n,omitempty"`
-	Spare        []string       `json:"s,omitempty"`
-	Left         []string       `json:"l,omitempty"`
+	Accounts     []plainAccount    `json:"a"`
+	RefreshToken string            `json:"r,omitempty"`
+	TradeToken   string            `json:"t,omitempty"`
+	Metadata     map[string]string `json:"m,omitempty"`
+	Origin       string            `json:"o,omitempty"`
+	Interim      string            `json:"n,omitempty"`
+	Spare        []string          `json:"s,omitempty"`
+	Left         []string          `json:"l,omitempty"`
 }
 
 type plainAccount struct {
@@ -104,6 +107,12 @@ func (t TokenSet) plain() plainSet {
 	p := plainSet{Accounts: make([]plainAccount, len(t.Accounts)), RefreshToken: t.RefreshToken.Reveal(), TradeToken: t.TradeToken.Reveal(), Origin: t.Origin, Interim: t.Interim.Reveal()}
 	for i, a := range t.Accounts {
 		p.Accounts[i] = plainAccount{a.AccountID, a.AccessToken.Reveal(), a.TokenID.Reveal(), a.RefreshToken.Reveal()}
+	}
+	for name, value := range t.Metadata {
+		if p.Metadata == nil {
+			p.Metadata = map[string]string{}
+		}
+		p.Metadata[name] = value.Reveal()
 	}
 	for _, token := range t.Spare {
 		p.Spare = append(p.Spare, token.Reveal())

@@ -27,6 +27,9 @@ func decodeTokens(plain []byte) (t TokenSet, ok bool) {
 			t.RefreshToken = secret.New(r.text())
 		case "t":
 			t.TradeToken = secret.New(r.text())
+		case "m":
+			t.Metadata = map[string]secret.Text{}
+			r.object(func(name string) { t.Metadata[name] = secret.New(r.text()) })
 		case "n":
 			t.Interim = secret.New(r.text())
 		case "s":

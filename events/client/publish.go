@@ -30,6 +30,8 @@ type Connected struct {
 	ConnectedAt time.Time
 	// Labels come back in events, replies and lists; see events.Connected.
 	Labels map[string]string
+	// Metadata goes along with each refresh; see events.Connected.
+	Metadata map[string]secret.Text
 }
 
 // PublishConnected announces a connected integration. Without an error
@@ -42,12 +44,20 @@ func (c *Client) PublishConnected(ctx context.Context, in Connected) error {
 	if !json.Valid([]byte(in.Payload.Reveal())) {
 		return &events.InvalidError{Message: events.IntegrationConnected, Problem: "payload: not well-formed JSON"}
 	}
+	var metadata map[string]string
+	for name, value := range in.Metadata {
+		if metadata == nil {
+			metadata = map[string]string{}
+		}
+		metadata[name] = value.Reveal()
+	}
 	body, err := json.Marshal(struct {
 		UserID      string            `json:"userId"`
 		ConnectedAt time.Time         `json:"connectedAt"`
 		Payload     json.RawMessage   `json:"payload"`
 		Labels      map[string]string `json:"labels,omitempty"`
-	}{in.UserID, in.ConnectedAt, json.RawMessage(in.Payload.Reveal()), in.Labels})
+		Metadata    map[string]string `json:"metadata,omitempty"`
+	}{in.UserID, in.ConnectedAt, json.RawMessage(in.Payload.Reveal()), in.Labels, metadata})
 	if err != nil { // it may quote a value
 		return &events.InvalidError{Message: events.IntegrationConnected, Problem: "can't be encoded"}
 	}
