@@ -42,9 +42,12 @@ type (
 		Request int         `json:"request"`
 		Chain   int         `json:"chain"`
 		Token   AccessToken `json:"token"`
+		// EndsOld ends the earlier access tokens of the account.
+		EndsOld bool `json:"endsOld,omitzero"`
 	}
 	resent struct {
-		Request int `json:"request"`
+		Request int  `json:"request"`
+		Alone   bool `json:"alone,omitzero"` // the refresh token without access tokens
 	}
 	// split moves the accounts of a new chain out of the one that it came from.
 	split struct {
@@ -120,7 +123,8 @@ func (b *book) apply(e event) error {
 	case e.Issued != nil:
 		b.issue(e.At, *e.Issued)
 	case e.Resent != nil:
-		b.requests[e.Resent.Request-1].Issued = true
+		q := b.requests[e.Resent.Request-1]
+		q.Resent, q.Issued = true, !e.Resent.Alone
 	case e.Split != nil:
 		c := e.Split.Chain
 		from := b.chains[c.SplitFrom-1]
@@ -175,7 +179,7 @@ func (b *book) issue(at time.Time, i issued) {
 		case i.Token.Interim:
 		case t.Interim:
 			t.kill(at, "used")
-		case c.Institution.RevokeOldAccess && (t.AccountID == i.Token.AccountID || i.Token.AccountID == ""):
+		case (i.EndsOld || c.Institution.RevokeOldAccess) && (t.AccountID == i.Token.AccountID || i.Token.AccountID == ""):
 			t.kill(at, "replaced")
 		}
 	}

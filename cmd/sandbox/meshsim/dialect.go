@@ -147,7 +147,7 @@ func (s speech) say(a answer, presented string) answer {
 	for _, dialect := range spoken {
 		names = append(names, dialect.Name)
 	}
-	a.outcome = strings.TrimPrefix(a.outcome+", in "+strings.Join(names, ", "), ", in ")
+	a.outcome = strings.TrimPrefix(a.outcome+spokenIn+strings.Join(names, ", "), spokenIn)
 	a.status, a.body, a.missing, a.unending = d.status, d.body, d.missing, d.unending
 	a.contentType, a.header = cmp.Or(d.header.Get("Content-Type"), "application/json; charset=utf-8"), d.header
 	return a

@@ -25,9 +25,7 @@ func TestOneAccountAtATime(t *testing.T) {
 
 func TestOneTokenForAll(t *testing.T) {
 	b := newBench(t)
-	i := speaking("oneTokenForAll", "oldAccessTokenEnds")
-	i.RevokeOldAccess = true
-	c := b.connectTwo(i)
+	c := b.connectTwo(speaking("oneTokenForAll", "oldAccessTokenEnds"))
 	r := b.renew(c.Accounts[0].RefreshToken.Reveal())
 	require.Len(t, r.Content.BrokerAccountTokens, 1)
 	require.Empty(t, r.Content.BrokerAccountTokens[0].Account.AccountID)
@@ -58,15 +56,53 @@ func TestARefreshTokenForEachAccount(t *testing.T) {
 	require.Len(t, r.Content.BrokerAccountTokens, 1)
 	require.Equal(t, "a2", r.Content.BrokerAccountTokens[0].Account.AccountID)
 	l := b.Ledger()
+	require.True(t, l.Requests[1].Resent)
 	require.Len(t, l.ReplacedPresented(), 1)
 	require.NoError(t, b.Close())
 	sameLedger(t, l, newBench(t, inDir(dir, b.clock)).Ledger())
 }
 
+// One lifetime is told of all tokens of an answer, so none of them may have ended.
+func TestRefreshTokensForEachAccountAreAnsweredAgainWithLivingAccessTokens(t *testing.T) {
+	b := newBench(t)
+	i := speaking("refreshTokenEach")
+	i.Grace = 3 * time.Hour
+	token := b.connectTwo(i).Accounts[0].RefreshToken.Reveal()
+	first := b.renew(token)
+	b.clock.Advance(2 * time.Hour)
+	b.requireAccess(first.access(1), "expired")
+	again := b.renew(token)
+	require.Len(t, again.Content.BrokerAccountTokens, 2)
+	for n := range 2 {
+		b.requireAccess(again.access(n), "")
+	}
+	require.Equal(t, first.refresh(), again.refresh())
+}
+
+func TestTheLedgerKnowsInWhichDialectsAnAnswerWasTold(t *testing.T) {
+	b := newBench(t)
+	_, token, _ := b.connect(speaking("junkAfter", "noAccount", "oldAccessTokenEnds"))
+	b.ask(token)
+	require.NoError(t, b.Speak("coinbase", "firewall"))
+	b.ask(token)
+	told, hidden := b.Ledger().Requests[0], b.Ledger().Requests[1]
+	require.True(t, told.Spoke("junkAfter") && told.Spoke("noAccount"), told.Outcome)
+	require.False(t, told.Spoke("oldAccessTokenEnds") || told.Spoke("firewall"), told.Outcome)
+	require.True(t, hidden.Spoke("firewall") && !hidden.Spoke("noAccount"), hidden.Outcome)
+}
+
 func TestARefreshTokenAlone(t *testing.T) {
 	b := newBench(t)
-	id, token, access := b.connect(speaking("refreshTokenAlone"))
+	i := speaking("refreshTokenAlone")
+	i.Grace = time.Hour
+	id, token, access := b.connect(i)
+	b.script(id, meshsim.Drop())
+	_, err := b.try(http.MethodPost, refreshPath, renewal(token))
+	require.Error(t, err)
 	r := b.renew(token)
+	for _, q := range b.Ledger().Requests {
+		require.False(t, q.Issued, "it holds no access token")
+	}
 	require.Nil(t, r.Content.BrokerAccountTokens[0].AccessToken)
 	require.NotEqual(t, token, r.refresh())
 	b.requireAccess(access, "")

@@ -2,6 +2,7 @@ package meshsim
 
 import (
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/latchkey/latchkey/events/secret"
@@ -109,6 +110,8 @@ type Request struct {
 	// replaced the refresh token.
 	Issued  bool `json:"issued,omitzero"`
 	Rotated bool `json:"rotated,omitzero"`
+	// Resent tells that the answer holds once more what the one before it held.
+	Resent bool `json:"resent,omitzero"`
 
 	presented secret.Text // the refresh token, for a dialect that repeats it
 
@@ -169,7 +172,7 @@ func (l Ledger) ReplacedPresented() []Reuse {
 // client its successor.
 func (l Ledger) deliveredBefore(q Request) bool {
 	return slices.ContainsFunc(l.Requests[:q.ID-1], func(p Request) bool {
-		return p.Token == q.Token && (p.Rotated || p.Replaced && p.Issued) && p.Delivered
+		return p.Token == q.Token && (p.Rotated || p.Resent || p.Replaced && p.Issued) && p.Delivered
 	})
 }
 
@@ -196,6 +199,19 @@ func (l Ledger) UndeliveredAnswers() []Request {
 	}
 	return out
 }
+
+// Spoke tells whether an answer was told in a dialect. Those of behaviour and of
+// connects are no part of an answer.
+func (q Request) Spoke(dialect string) bool {
+	names := q.Outcome
+	if at := strings.LastIndex(names, spokenIn); at >= 0 {
+		names = names[at+len(spokenIn):]
+	}
+	return slices.Contains(strings.Split(names, ", "), dialect)
+}
+
+// spokenIn stands in an outcome before the names of dialects.
+const spokenIn = ", in "
 
 // Chain returns the newest chain of an account.
 func (l Ledger) Chain(accountID string) (Chain, bool) {

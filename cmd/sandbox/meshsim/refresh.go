@@ -147,12 +147,12 @@ func (c *Chain) coveredLast(i Institution, a Action) []Account {
 
 // newAccess makes new access tokens of some accounts of a chain.
 func (s *Server) newAccess(id int, c *Chain, accounts []Account, now time.Time) (events []event) {
-	lifetime := s.of(c).AccessLifetime
+	lifetime, endsOld := s.of(c).AccessLifetime, s.of(c).RevokeOldAccess
 	for i, acc := range accounts {
 		events = append(events, event{At: now, Issued: &issued{Request: id, Chain: c.ID, Token: AccessToken{
 			Fingerprint: FingerprintOf(s.mint.access(c.ID, len(c.Access)+i)), AccountID: acc.ID,
 			IssuedAt: now, IssuedIn: id, ExpiresAt: end(now, lifetime),
-		}}})
+		}, EndsOld: endsOld}})
 	}
 	return events
 }
@@ -165,17 +165,35 @@ func (s *Server) resend(id int, c *Chain, a Action, now time.Time) (answer, erro
 	if i.RefreshTokenAlone && len(c.Refresh)%2 == 0 {
 		accounts = nil
 	}
-	events := []event{{At: now, Resent: &resent{Request: id}}}
-	if slices.ContainsFunc(accounts, func(acc Account) bool {
-		n := newestAccess(c, acc)
-		return n >= 0 && expired(c.Access[n].ExpiresAt, now.Add(leastTold))
-	}) {
+	events := []event{{At: now, Resent: &resent{Request: id, Alone: len(accounts) == 0}}}
+	// One lifetime is told of all tokens of an answer.
+	left := s.leftWith(c)
+	if ending(c, accounts, now) || slices.ContainsFunc(left, func(own *Chain) bool { return ending(own, own.Accounts, now) }) {
 		events = append(events, s.newAccess(id, c, accounts, now)...)
+		for _, own := range left {
+			events = append(events, s.newAccess(id, own, own.Accounts, now)...)
+		}
 	}
 	if err := s.record(events...); err != nil {
 		return answer{}, err
 	}
 	return succeeded(s.newest(c, accounts, now, i.DeprecatedAnswer || a.Kind == KindDeprecated, false)), nil
+}
+
+// ending tells whether the newest access token of one of some accounts has ended.
+func ending(c *Chain, accounts []Account, now time.Time) bool {
+	return slices.ContainsFunc(accounts, func(acc Account) bool {
+		n := newestAccess(c, acc)
+		return n >= 0 && expired(c.Access[n].ExpiresAt, now.Add(leastTold))
+	})
+}
+
+// leftWith are the chains that left a chain in the refresh that made its current
+// refresh token: their tokens belong to the same answer.
+func (s *Server) leftWith(c *Chain) []*Chain {
+	return slices.DeleteFunc(slices.Clone(s.book.chains), func(own *Chain) bool {
+		return own.SplitFrom != c.ID || own.Refresh[0].IssuedIn != c.Current().IssuedIn
+	})
 }
 
 // leastTold is the shortest lifetime that an answer can tell: 0 tells nothing.
@@ -261,12 +279,8 @@ func (s *Server) newest(c *Chain, accounts []Account, now time.Time, deprecatedO
 			Account: a, AccessToken: access, RefreshToken: refresh, TokenID: s.tokenID(c, acc),
 		})
 	}
-	// What left the chain in the refresh that made its current token belongs to the
-	// same answer.
-	for _, own := range s.book.chains {
-		if own.SplitFrom == c.ID && own.Refresh[0].IssuedIn == c.Current().IssuedIn {
-			body.BrokerAccountTokens = append(body.BrokerAccountTokens, s.newest(own, own.Accounts, now, false, false).BrokerAccountTokens...)
-		}
+	for _, own := range s.leftWith(c) {
+		body.BrokerAccountTokens = append(body.BrokerAccountTokens, s.newest(own, own.Accounts, now, false, false).BrokerAccountTokens...)
 	}
 	return body
 }
