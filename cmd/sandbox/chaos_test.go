@@ -48,7 +48,7 @@ func TestChaos(t *testing.T) {
 				"workers suspended", "broker refuses credentials", "KMS away", "KMS refuses", "STS away", "STS refuses",
 			}},
 			"of what they read": {"--seed 3 --duration 0 --grants 40", []string{
-				"HTTP/2 streams reset", "junk on every subject", "a page of stuck grants",
+				"HTTP/2 streams reset", "junk on every subject", "a page of stuck grants", "users leave", "everybody is refused",
 			}},
 			"of a cluster": {"--seed 4 --duration 0 --grants 40 --cluster", []string{
 				"worker killed", "broker node killed", "broker's leaders step down", "answers lost after rotation",

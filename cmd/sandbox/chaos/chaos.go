@@ -78,7 +78,9 @@ type run struct {
 	// repeats are presentations of refresh tokens beyond the workers' calls.
 	repeats []repeat
 	junk    junk
-	mongo   *mongo.Database
+	// left are the grants whose users have left.
+	left  map[int]bool
+	mongo *mongo.Database
 	// early has the HTTP/2 peers turn requests away before their bodies come.
 	early atomic.Bool
 }
@@ -95,7 +97,7 @@ func Run(ctx context.Context, exe string, o Options) (err error) {
 	if o.Lifetime < leastLifetime {
 		return fmt.Errorf("chaos: access tokens must live %s at least: workers hand a token out until a tenth of its life before its end, and their clocks differ by %s", leastLifetime, clockSkew)
 	}
-	r := &run{Options: o, rng: rand.New(rand.NewPCG(o.Seed, 1)), junk: junk{sent: map[string]int{}, letters: map[string]map[time.Time]bool{}, next: 1}, start: time.Now()}
+	r := &run{Options: o, rng: rand.New(rand.NewPCG(o.Seed, 1)), junk: junk{sent: map[string]int{}, letters: map[string]map[time.Time]bool{}, next: 1}, left: map[int]bool{}, start: time.Now()}
 	if r.dir, err = os.MkdirTemp("", "latchkey-chaos-"); err != nil {
 		return fmt.Errorf("making a folder: %w", err)
 	}
@@ -218,16 +220,16 @@ func (r *run) connectAll(ctx context.Context) error {
 	if err := until(ctx, settleWithin, "the collections", func() error { return r.stack.Ready(ctx) }); err != nil {
 		return err
 	}
-	for i := range r.Grants {
-		institution := r.institution()
-		institution.Dialects = mannerOf(i)
-		c, err := r.stack.Mesh.Connect(meshsim.ConnectSpec{
-			BrokerType: brokers[i%len(brokers)], Accounts: []meshsim.Account{{ID: account(i), Name: "Account"}}, Institution: &institution,
-		})
+	for i := range r.Grants + wallets {
+		id, spec := user(i), r.connectOf(i)
+		if n := i - r.Grants; n >= 0 {
+			id, spec.Delayed, spec.Institution.Dialects = wallet(n), false, []string{"wallet"}
+		}
+		c, err := r.stack.Mesh.Connect(spec)
 		if err != nil {
 			return err
 		}
-		body := fmt.Sprintf(`{"userId":%q,"payload":%s}`, user(i), c.Payload.Reveal())
+		body := fmt.Sprintf(`{"userId":%q,"payload":%s}`, id, c.Payload.Reveal())
 		if _, err := r.js.PublishAsync(subjects.Connected(), []byte(body)); err != nil {
 			return fmt.Errorf("publishing a connect: %w", err)
 		}
@@ -249,9 +251,6 @@ func (r *run) connectAll(ctx context.Context) error {
 	return err
 }
 
-func user(i int) string    { return fmt.Sprintf("user-%d", i) }
-func account(i int) string { return fmt.Sprintf("account-%d", i) }
-
 // settle waits until every grant has been refreshed once more and is as it should
 // be, with all engines up.
 func (r *run) settle(ctx context.Context) error {
@@ -263,14 +262,17 @@ func (r *run) settle(ctx context.Context) error {
 		if err := r.heard.drain(ctx); err != nil {
 			return err
 		}
-		now := time.Now()
+		ledger, now := answers{r.stack.Mesh.Ledger()}, time.Now()
 		unsettled := 0
 		for i := range r.Grants {
 			grants, err := r.db.ByUser(ctx, user(i))
 			if err != nil {
 				return err
 			}
-			if len(grants) != 1 || grants[0].Outbox != nil || grants[0].State == store.Active && !refreshed(grants[0], began, now) {
+			switch over, ok := settled(ledger.family(accountsOf(i)), grants, began, now); {
+			case !ok && over:
+				return fmt.Errorf("the grants of %s, who has left, go on", user(i))
+			case !ok:
 				unsettled++
 			}
 		}
@@ -288,10 +290,26 @@ func (r *run) settle(ctx context.Context) error {
 	})
 }
 
-// refreshed reports whether a grant has tokens newer than a moment, and nothing
-// under way. A worker's clock may be behind.
+// settled reports whether the grants of a user have tokens newer than a moment, and
+// nothing under way; over: whether the user has left.
+func settled(family []meshsim.Chain, grants []*store.Grant, since, now time.Time) (over, ok bool) {
+	ok = len(grants) >= len(family)
+	for _, chain := range family {
+		over = over || !chain.Alive()
+		g := grantOf(grants, chain)
+		ok = ok && g != nil && g.State == stateOf(chain) && g.Outbox == nil && !g.Apart && (!chain.Alive() || refreshed(g, since, now))
+	}
+	return over, ok
+}
+
+// refreshed reports whether a grant has tokens newer than a moment, if it knows when
+// they end, and nothing under way. A worker's clock may be behind.
 func refreshed(g *store.Grant, since, now time.Time) bool {
-	return g.Access != nil && g.Access.Since.After(since.Add(-clockSkew)) && !g.Access.Over(now) && !g.Lease.Live(now)
+	if g.Access == nil || g.Lease.Live(now) {
+		return false
+	}
+	const long = 24 * time.Hour // an answer that said so is believed, until somebody reports
+	return g.Access.ExpiresAt == nil || g.Access.ExpiresAt.After(now.Add(long)) || g.Access.Since.After(since.Add(-clockSkew)) && !g.Access.Over(now)
 }
 
 func (r *run) recoveries(ctx context.Context) (uint64, error) {

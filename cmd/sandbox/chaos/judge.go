@@ -8,8 +8,6 @@ import (
 	"time"
 
 	"github.com/latchkey/latchkey/cmd/sandbox/meshsim"
-	"github.com/latchkey/latchkey/events"
-	"github.com/latchkey/latchkey/store"
 )
 
 // late is how long after its change an event may be published and be no figure.
@@ -31,8 +29,17 @@ func (r *run) judge(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		chain, _ := ledger.Chain(account(i))
-		r.judgeGrant(grants, chain, ledger, v)
+		r.judgeUser(i, grants, answers{ledger}, v)
+	}
+	for i := range wallets {
+		grants, err := r.db.ByUser(ctx, wallet(i))
+		if err != nil {
+			return err
+		}
+		if len(grants) > 0 {
+			v.count(contradicting, ledger.At)
+			v.say("%s has %d grants, and connected without a token", wallet(i), len(grants))
+		}
 	}
 	for _, q := range ledger.Requests {
 		if q.Operation == meshsim.OpRefresh {
@@ -60,7 +67,7 @@ func (r *run) judge(ctx context.Context) error {
 
 func (r *run) judgeReaders(ledger meshsim.Ledger, v *verdict) {
 	for _, t := range r.asked.bad {
-		if !withinTenth(t, ledger) {
+		if !excused(t, answers{ledger}) {
 			v.count(badTokens, t.at)
 			v.say("a token handed out at %s was not valid: %s", r.since(t.at), t.why)
 		}
@@ -77,24 +84,52 @@ func (r *run) judgeReaders(ledger meshsim.Ledger, v *verdict) {
 	}
 }
 
+// replaced is why the ledger says an access token ended that a newer one has replaced.
+const replaced = "replaced"
+
+// excused tells whether a worker could not know that a token was not valid.
+func excused(t badToken, a answers) bool {
+	chain, _ := a.ChainOf(t.token)
+	i := slices.IndexFunc(chain.Access, func(x meshsim.AccessToken) bool { return x.Fingerprint == meshsim.FingerprintOf(t.token) })
+	if i < 0 || chain.Access[i].Interim {
+		return false
+	}
+	token := chain.Access[i]
+	switch {
+	case t.reported: // its successor was stored, if an answer brings one for each account
+		return speaks(chain, "oneAccountAtATime", "deprecatedFields")
+	case token.KilledWhy == meshsim.DeadByFault: // until its end, or a report
+		return token.ExpiresAt.IsZero() || t.sent.Before(token.ExpiresAt) || !a.knew(chain, token, t.sent)
+	case !token.KilledAt.IsZero() && token.KilledWhy != replaced:
+		return false
+	case !token.KilledAt.IsZero():
+		return !a.heardOf(chain, token.KilledAt, t.sent)
+	}
+	return !a.knew(chain, token, t.sent) || withinTenth(chain, token, t.sent, a)
+}
+
+// heardOf tells whether what ended a chain's earlier access tokens was known to workers
+// for as long as the others may answer from memory.
+func (a answers) heardOf(c meshsim.Chain, killed, sent time.Time) bool {
+	return slices.ContainsFunc(c.Access, func(t meshsim.AccessToken) bool {
+		return !t.IssuedAt.Before(killed) && slices.ContainsFunc(a.brought(c, t), func(q meshsim.Request) bool {
+			return q.Delivered && !ownerless(c, q) && q.AnsweredAt.Before(sent.Add(-fromMemory))
+		})
+	})
+}
+
 // withinTenth reports whether a token was over for no longer than workers know.
 // They stop to hand it out ahead of its end by what clocks may differ, but by no
 // more than a tenth of the life that they were told. Where an answer was lost,
 // and the next one held the same token again, that life is short.
-func withinTenth(t badToken, ledger meshsim.Ledger) bool {
-	chain, _ := ledger.ChainOf(t.token)
-	i := slices.IndexFunc(chain.Access, func(a meshsim.AccessToken) bool { return a.Fingerprint == meshsim.FingerprintOf(t.token) })
-	if i < 0 || !chain.Access[i].KilledAt.IsZero() || chain.Access[i].Interim {
-		return false
-	}
-	a := chain.Access[i]
-	told := a.ExpiresAt.Sub(a.IssuedAt)
-	for _, q := range ledger.Requests {
-		if q.Chain == chain.ID && q.ID >= a.IssuedIn && q.Issued && q.Delivered && q.At.Before(t.sent) && q.At.Before(a.ExpiresAt) {
-			told = a.ExpiresAt.Sub(q.At)
+func withinTenth(chain meshsim.Chain, token meshsim.AccessToken, sent time.Time, a answers) bool {
+	told := token.ExpiresAt.Sub(token.IssuedAt)
+	for _, q := range a.brought(chain, token) {
+		if q.Delivered && q.At.Before(sent) && q.At.Before(token.ExpiresAt) {
+			told = token.ExpiresAt.Sub(q.At)
 		}
 	}
-	return t.sent.Sub(a.ExpiresAt) < clockSkew-min(clockSkew, told/10)
+	return sent.Sub(token.ExpiresAt) < clockSkew-min(clockSkew, told/10)
 }
 
 // judgeReuse sorts the refresh tokens that were presented after they were
@@ -118,66 +153,5 @@ func (r *run) judgeReuse(ledger meshsim.Ledger, v *verdict) {
 func (r *run) heldAlone(q meshsim.Request) bool {
 	return slices.ContainsFunc(r.losses, func(l loss) bool {
 		return l.worker.reached(q) && q.At.Before(l.to) && q.AnsweredAt.After(l.from)
-	})
-}
-
-// judgeGrant compares a grant at the end with its chain and its events.
-func (r *run) judgeGrant(grants []*store.Grant, chain meshsim.Chain, ledger meshsim.Ledger, v *verdict) {
-	wrong := func(f figure, at time.Time, format string, args ...any) {
-		v.count(f, at)
-		v.say("chain %d: "+format, append([]any{chain.ID}, args...)...)
-	}
-	if !chain.Alive() {
-		if chain.DiedIn > 0 && r.chainHeldAlone(chain, ledger) {
-			v.count(lostInLoss, chain.DiedAt)
-		} else {
-			wrong(lost, chain.DiedAt, "%s", chain.DeadBecause)
-		}
-		return
-	}
-	if len(grants) != 1 {
-		wrong(lost, ledger.At, "%d records", len(grants))
-		return
-	}
-	g := grants[0]
-	heard := r.heard.byGrant[g.ID]
-	if g.State != store.Active {
-		at := ledger.At
-		if len(heard) > 0 {
-			at = heard[len(heard)-1].Time
-		}
-		wrong(lost, at, "state %s, reason %s, though alive at the institution", g.State, g.Reason)
-		return
-	}
-	// A grant's versions must all have been told, each once, without a gap.
-	told := map[int64]time.Time{}
-	for _, e := range heard {
-		switch e.Kind {
-		case events.TokenStored, events.TokenRefreshed:
-			if _, twice := told[e.Data.Version]; twice {
-				wrong(contradicting, e.Time, "version %d told twice", e.Data.Version)
-			}
-			told[e.Data.Version] = e.Time
-		case events.TokenExpired, events.TokenRevoked:
-			wrong(contradicting, e.Time, "%s told, though alive", e.Kind)
-		}
-	}
-	at := chain.ConnectedAt
-	for version := int64(1); version <= g.Version; version++ {
-		if told[version].IsZero() {
-			wrong(missing, at, "version %d of %d not told", version, g.Version)
-		} else {
-			at = told[version]
-		}
-	}
-	if len(told) > int(g.Version) {
-		wrong(contradicting, ledger.At, "%d versions told, %d stored", len(told), g.Version)
-	}
-	r.judgeGaps(g, chain, ledger, heard, v)
-}
-
-func (r *run) chainHeldAlone(chain meshsim.Chain, ledger meshsim.Ledger) bool {
-	return slices.ContainsFunc(ledger.Requests, func(q meshsim.Request) bool {
-		return q.Chain == chain.ID && q.Rotated && r.heldAlone(q)
 	})
 }

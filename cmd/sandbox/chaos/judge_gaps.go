@@ -6,7 +6,6 @@ import (
 
 	"github.com/latchkey/latchkey/cmd/sandbox/meshsim"
 	"github.com/latchkey/latchkey/events"
-	"github.com/latchkey/latchkey/store"
 )
 
 // gap is a time in which a grant had no valid access token, as far as answers
@@ -22,68 +21,48 @@ const announceWithin = clockSkew + meshTimeout + reconcileInterval
 // institution's: by the worker's clock, and by the time of the call.
 const sameEnd = clockSkew + meshTimeout
 
-// judgeGaps finds the times in which a grant had no valid access token, and
-// whether that was announced: by an event that names the end of the token that
+// judgeGaps finds the times in which an account had no valid access token, and
+// whether that was announced: by an event about it that names the end of the token that
 // ended.
-func (r *run) judgeGaps(g *store.Grant, chain meshsim.Chain, ledger meshsim.Ledger, heard []heardEvent, v *verdict) {
-	for _, gap := range gaps(chain, ledger) {
+func (r *run) judgeGaps(accountID string, family []meshsim.Chain, heard []heardEvent, ledger answers, v *verdict) {
+	for _, gap := range gaps(ledger.lives(family, accountID), ledger.At) {
 		v.longest(gap.from, gap.to.Sub(gap.from))
 		by, judged := r.timeline.ableBy(gap.from, announceWithin, gap.to)
 		if !judged {
 			continue // a token came, or the run ended, before it had to be announced
 		}
 		announced := slices.ContainsFunc(heard, func(e heardEvent) bool {
-			return (e.Kind == events.TokenExpiring || e.Kind == events.TokenExpired) && !e.published.After(by) &&
+			return (e.Kind == events.TokenExpiring || e.Kind == events.TokenExpired) && !e.published.After(by) && names(e.Data, accountID) &&
 				e.Data.ExpiresAt != nil && e.Data.ExpiresAt.Sub(gap.from).Abs() <= sameEnd
 		})
 		if !announced {
 			v.count(unannounced, gap.from)
-			v.say("chain %d (%s, grant %s): no valid access token from %s for %s, and no event by %s", chain.ID, chain.BrokerType, g.ID,
-				r.since(gap.from), gap.to.Sub(gap.from).Round(100*time.Millisecond), r.since(by))
+			v.say("account %s (chain %d, %s, %v): no valid access token from %s for %s, and no event by %s", accountID, family[0].ID, family[0].BrokerType,
+				family[0].Institution.Dialects, r.since(gap.from), gap.to.Sub(gap.from).Round(100*time.Millisecond), r.since(by))
 		}
 	}
 }
 
-// gaps returns the times in which no access token of a chain was valid that a
-// worker had.
-func gaps(chain meshsim.Chain, ledger meshsim.Ledger) []gap {
-	type life struct{ from, to time.Time }
-	var lives []life
-	for _, t := range chain.Access {
-		if from, ok := heldFrom(chain, t, ledger); ok && !t.Interim {
-			lives = append(lives, life{from, t.ExpiresAt})
-		}
-	}
-	slices.SortFunc(lives, func(a, b life) int { return a.from.Compare(b.from) })
-	var out []gap
+// names tells whether an event is about an account. One without accounts is about all.
+func names(about events.Lifecycle, accountID string) bool {
+	return len(about.Accounts) == 0 || slices.ContainsFunc(about.Accounts, func(a events.Account) bool { return a.AccountID == accountID })
+}
+
+// gaps returns the times, until end, in which none of some lives was: those that began
+// when a worker knew that one ended.
+func gaps(lives []life, end time.Time) (out []gap) {
 	var until time.Time
-	for _, l := range lives {
-		if !until.IsZero() && l.from.After(until) {
+	sure := false
+	for _, l := range append(slices.Clone(lives), life{from: end}) {
+		if !until.IsZero() && l.from.After(until) && sure {
 			out = append(out, gap{until, l.from})
 		}
-		if l.to.After(until) {
-			until = l.to
+		switch {
+		case l.to.After(until):
+			until, sure = l.to, l.sure
+		case l.to.Equal(until):
+			sure = sure && l.sure
 		}
-	}
-	if ledger.At.After(until) {
-		out = append(out, gap{until, ledger.At})
 	}
 	return out
-}
-
-// heldFrom is when a worker received an access token: with the answer that first
-// held it, or a later one of the chain that held it again.
-func heldFrom(chain meshsim.Chain, t meshsim.AccessToken, ledger meshsim.Ledger) (time.Time, bool) {
-	if t.IssuedIn == 0 {
-		return t.IssuedAt, true
-	}
-	for _, q := range ledger.Requests[t.IssuedIn-1:] {
-		if q.AnsweredAt.After(t.ExpiresAt) {
-			break
-		}
-		if q.Chain == chain.ID && q.Issued && q.Delivered {
-			return q.AnsweredAt, true
-		}
-	}
-	return time.Time{}, false
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -22,7 +23,7 @@ type readers struct {
 	wg            sync.WaitGroup
 
 	mu                  sync.Mutex
-	given               int
+	given, reports      int
 	refused, unanswered []time.Time
 	bad                 []badToken
 }
@@ -33,6 +34,8 @@ type badToken struct {
 	at, sent time.Time
 	token    secret.Text
 	why      string
+	// reported: it came in answer to a report that it was refused.
+	reported bool
 }
 
 const (
@@ -41,6 +44,9 @@ const (
 	// onTheWay is how long an answer may be on its way from a worker on a busy
 	// machine. A token has to be valid when the worker sends it.
 	onTheWay = time.Second
+	// fromMemory is how long a worker may give the older of two access tokens after
+	// another worker has stored the newer one (tokens.cache_age), and that took.
+	fromMemory = 5*time.Second + onTheWay
 )
 
 func startReaders(r *run) (*readers, error) {
@@ -58,7 +64,7 @@ func startReaders(r *run) (*readers, error) {
 		a.wg.Go(func() {
 			rng := rand.New(rand.NewPCG(r.Seed, uint64(i)+100))
 			for ctx.Err() == nil {
-				_ = a.ask(ctx, r, once, events.TokenRequest{UserID: user(rng.IntN(r.Grants))})
+				a.use(ctx, r, once, events.TokenRequest{UserID: user(rng.IntN(r.Grants))})
 				time.Sleep(50 * time.Millisecond)
 			}
 		})
@@ -66,8 +72,36 @@ func startReaders(r *run) (*readers, error) {
 	return a, nil
 }
 
+// use asks for tokens, and reports those that turn out to be refused.
+func (a *readers) use(ctx context.Context, r *run, with *client.Client, request events.TokenRequest) {
+	refused, err := a.request(ctx, r, with, request, nil)
+	if err != nil || len(refused) == 0 {
+		return
+	}
+	for _, t := range refused {
+		if of := (events.RefusedToken{GrantID: t.GrantID, Version: t.Version}); !slices.Contains(request.Refused, of) {
+			request.Refused = append(request.Refused, of)
+		}
+	}
+	_, _ = a.request(ctx, r, with, request, refused) // it is counted
+}
+
 // ask asks with a client, counts the answer and returns why there were no tokens.
 func (a *readers) ask(ctx context.Context, r *run, with *client.Client, request events.TokenRequest) error {
+	_, err := a.request(ctx, r, with, request, nil)
+	return err
+}
+
+// refusedToken is a token that was refused where it was used.
+type refusedToken struct {
+	token   secret.Text
+	GrantID string
+	Version int64
+}
+
+// request asks once, counts the answer, and returns the tokens in it that are refused
+// where they are used. reported are those that the request reports.
+func (a *readers) request(ctx context.Context, r *run, with *client.Client, request events.TokenRequest, reported []refusedToken) (bad []refusedToken, err error) {
 	ctx, cancel := context.WithTimeout(ctx, askWithin)
 	defer cancel()
 	asked := time.Now()
@@ -85,15 +119,26 @@ func (a *readers) ask(ctx context.Context, r *run, with *client.Client, request 
 	case err != nil:
 		a.unanswered = append(a.unanswered, asked) // nobody there to answer
 	}
+	a.reports += len(request.Refused)
 	sent := now.Add(-min(now.Sub(asked), onTheWay))
-	for _, t := range reply.AccessTokens {
+	for i, t := range reply.AccessTokens {
 		a.given++
 		if ok, why := r.stack.Mesh.AccessTokenStateAt(t.AccessToken, sent); !ok {
+			of := reply.Expiries[i]
+			again := slices.ContainsFunc(reported, func(x refusedToken) bool { return x.token.Equal(t.AccessToken) }) && renewed(reply, of.GrantID)
 			a.bad = append(a.bad, badToken{asked, sent, t.AccessToken, fmt.Sprintf("%s's for %s, %s after it was asked for: %s",
-				t.BrokerType, request.UserID, now.Sub(asked).Round(time.Millisecond), why)})
+				t.BrokerType, request.UserID, now.Sub(asked).Round(time.Millisecond), why), again})
+			bad = append(bad, refusedToken{t.AccessToken, of.GrantID, of.Version})
 		}
 	}
-	return err
+	return bad, err
+}
+
+// renewed tells whether a grant was refreshed for a report.
+func renewed(reply events.TokenReply, grantID string) bool {
+	return slices.ContainsFunc(reply.Refused, func(of events.RefusedResult) bool {
+		return of.GrantID == grantID && of.Outcome == events.RefusedRefreshed
+	})
 }
 
 func (a *readers) stop() {

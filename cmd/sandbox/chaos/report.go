@@ -117,6 +117,7 @@ func (r *run) report(v *verdict) error {
 	}
 	fmt.Fprintf(w, "events heard twice (same id)\t%d\t\n", r.heard.repeats)
 	fmt.Fprintf(w, "access tokens handed out\t%d\t\n", r.asked.given)
+	fmt.Fprintf(w, "reports of access tokens that were refused\t%d\t\n", r.asked.reports)
 	fmt.Fprintf(w, "longest time of a grant without a valid access token\t%s\t\n", total.gap.Round(100*time.Millisecond))
 	fmt.Fprintln(w)
 	if err := w.Flush(); err != nil {

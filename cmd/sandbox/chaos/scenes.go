@@ -44,6 +44,8 @@ var scenes = []scene{
 	{name: "too many requests", play: wave(0.5, meshsim.HTTPStatus(429).WithRetryAfter(time.Second), meshsim.Envelope("tooManyRequest"))},
 	{name: "one institution down", play: (*run).institutionDown},
 	{name: "institutions speak dialects", play: (*run).speakDialects},
+	{name: "users leave", play: (*run).usersLeave},
+	{name: "everybody is refused", play: (*run).refuseEverybody},
 	{name: "HTTP/2 streams reset", play: (*run).resetStreams},
 	{name: "junk on every subject", play: (*run).publishJunk},
 	{name: "a page of stuck grants", play: (*run).fillPage},

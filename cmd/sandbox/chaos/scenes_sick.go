@@ -63,6 +63,9 @@ func (r *run) sicken(ctx context.Context, action meshsim.Action) error {
 	broker := r.rng.IntN(len(brokers))
 	var healthy, ill []string
 	for i := range r.Grants {
+		if r.left[i] {
+			continue
+		}
 		if i%len(brokers) == broker {
 			ill = append(ill, user(i))
 		} else {

@@ -39,7 +39,7 @@ func (r *run) fillPage(ctx context.Context) (err error) {
 		id := fmt.Sprintf("stuck-%d", i)
 		g := r.made(id, past)
 		switch {
-		case i < 3:
+		case i == 0: // each look at the embedded database reads all of it
 			g.Outbox.Events[0].Data = make([]byte, r.nc.MaxPayload()+1)
 		case i%3 == 0:
 			add(id, bson.M{"_id": id, "user": i, "state": "active", "due": bson.M{"at": past, "stream": ""}, "outbox": bson.M{"since": past}})

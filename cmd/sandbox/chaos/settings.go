@@ -69,6 +69,7 @@ func settings() []string {
 		"LATCHKEY_RECONCILE_SLACK=2s",
 		fmt.Sprintf("LATCHKEY_RECONCILE_BATCH=%d", reconcileBatch),
 		"LATCHKEY_TOKENS_MIN_TTL=3s",
+		"LATCHKEY_TOKENS_REFUSED_PAUSE=1s",
 		"LATCHKEY_TOKENS_TIMEOUT=" + tokensTimeout.String(),
 		fmt.Sprintf("LATCHKEY_TOKENS_CONCURRENCY=%d", tokensConcurrency),
 	}
