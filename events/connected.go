@@ -53,6 +53,9 @@ type Connected struct {
 	// LeftOut tells of what was not usable, by the names of fields and rules and
 	// without a value.
 	LeftOut []string `json:"-"`
+	// Published is when NATS took the message in, which no message says itself. Zero:
+	// not known.
+	Published time.Time `json:"-"`
 }
 
 // Empty reports whether a message brings no token: there is nothing to keep.

@@ -24,6 +24,7 @@ func Connected(c *Connector, keys *ConnectKeys, cfg config.Connect) Handler {
 		reason := events.RejectedNothing
 		if !in.Empty() {
 			at := notAfter(in.ConnectedAt, d.Stored)
+			in.Published = d.Stored
 			within, passed := passing(ctx)
 			if err := c.Connect(within, in, at); err != nil {
 				return err

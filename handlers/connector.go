@@ -1,6 +1,7 @@
 package handlers
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -140,6 +141,9 @@ func grantsOf(in events.Connected, at time.Time) []candidate {
 	for i := range out {
 		out[i].grant.ConnectedAt = at
 		out[i].grant.Labels, out[i].tokens.Metadata = in.Labels, in.Metadata
+		if !in.Published.IsZero() {
+			out[i].grant.Published = in.Published.UnixNano()
+		}
 		out[i].stated = !in.ConnectedAt.IsZero()
 		out[i].tokens.Origin = store.OriginOf(out[i].tokens.RefreshToken)
 	}
@@ -298,13 +302,15 @@ func lost(g *store.Grant, known []*store.Grant, revoked map[string]time.Time) []
 	return out
 }
 
-// newer orders the grants of a user: by the time they were connected, then by
-// id, so that no two are equal.
+// byConnect compares grants by the time they were connected, then by the time when
+// that was published.
+func byConnect(a, b *store.Grant) int {
+	return cmp.Or(a.ConnectedAt.Compare(b.ConnectedAt), cmp.Compare(a.Published, b.Published))
+}
+
+// newer orders the grants of a user: byConnect, then by id, so that no two are equal.
 func newer(a, b *store.Grant) bool {
-	if !a.ConnectedAt.Equal(b.ConnectedAt) {
-		return a.ConnectedAt.After(b.ConnectedAt)
-	}
-	return a.ID > b.ID
+	return cmp.Or(byConnect(a, b), cmp.Compare(a.ID, b.ID)) > 0
 }
 
 // newerFor orders the grants that have an account by the time when the user gave it.
@@ -312,10 +318,7 @@ func newerFor(accountID string, a, b *store.Grant) bool {
 	if at, bt := a.Given(accountID), b.Given(accountID); !at.Equal(bt) {
 		return at.After(bt)
 	}
-	if a.Split != b.Split {
-		return a.Split > b.Split
-	}
-	return a.ID > b.ID
+	return cmp.Or(cmp.Compare(a.Split, b.Split), cmp.Compare(a.Published, b.Published), cmp.Compare(a.ID, b.ID)) > 0
 }
 
 // Resolve makes one of grants that hold one refresh token, and takes from each

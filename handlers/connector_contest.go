@@ -94,7 +94,7 @@ func contend(a, b *store.Grant) bool {
 	}
 	if a.Chain.Head() != "" && a.Chain.Head() == b.Chain.Head() {
 		// A grant that is refreshed no more is in nobody's way, but for a newer one.
-		return sameOwner(a, b) || a.State == store.Active && b.State == store.Active || a.State == store.Active && newer(a, b) || b.State == store.Active && newer(b, a)
+		return sameOwner(a, b) || a.State == store.Active && b.State == store.Active || a.State == store.Active && later(a, b) || b.State == store.Active && later(b, a)
 	}
 	return behind(a, b) || behind(b, a)
 }
@@ -257,7 +257,7 @@ const (
 // was an old one, published again, and the token stays where it is.
 func (c *Connector) move(ctx context.Context, a, b *store.Grant) error {
 	to, from := a, b
-	if newer(b, a) {
+	if later(b, a) {
 		to, from = b, a
 	}
 	if link := from.Chain.Spent(to.Chain.Head()); behind(to, from) && (link.Abandoned || slices.Contains(link.By, store.Owner(to.UserID, to.BrokerType))) {
@@ -299,6 +299,25 @@ func (c *Connector) move(ctx context.Context, a, b *store.Grant) error {
 	}
 	c.stored(ctx, next)
 	return nil
+}
+
+// later orders grants of two users that hold one refresh token, by the time they were
+// connected. Of the same time the one is later that has the token from the other: the
+// other's connect is an old one if it comes again. Else the one is that was published
+// later. All of that is in the two documents, so that every worker finds the same.
+func later(a, b *store.Grant) bool {
+	if after, before := knows(a, b), knows(b, a); after != before && a.ConnectedAt.Equal(b.ConnectedAt) {
+		return after
+	}
+	return newer(a, b)
+}
+
+// knows reports whether a grant's chain tells that the owner of another grant connected
+// with a refresh token of both.
+func knows(g, other *store.Grant) bool {
+	return g.Chain != nil && slices.ContainsFunc(g.Chain.Links, func(l store.Link) bool {
+		return other.Chain.Has(l.Token) && slices.Contains(l.By, store.Owner(other.UserID, other.BrokerType))
+	})
 }
 
 func hands(g *store.Grant) bool { return g.Lease != nil && g.Lease.Owner == handOver }

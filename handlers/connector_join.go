@@ -19,9 +19,9 @@ import (
 func (c *Connector) joined(g *store.Grant, tokens *store.TokenSet, in *store.Grant, brought store.TokenSet, spent bool) (next *store.Grant, told bool) {
 	next = g.Clone()
 	tokens.Accounts = slices.Clone(tokens.Accounts)
-	newer := in.ConnectedAt.After(g.ConnectedAt)
+	newer := byConnect(in, g) > 0
 	if newer && !spent {
-		next.ConnectedAt = in.ConnectedAt
+		next.ConnectedAt, next.Published = in.ConnectedAt, in.Published
 		if in.BrokerType != g.BrokerType { // Mesh is asked in the way in which it writes it now
 			next.BrokerType, told = in.BrokerType, true
 		}
@@ -231,7 +231,7 @@ func (l *lives) set(next *store.Grant, policy refresher.Policy) {
 // saveJoined saves what joined returned, and tells of it. It writes nothing where
 // nothing has changed.
 func (c *Connector) saveJoined(ctx context.Context, g, next *store.Grant, tokens store.TokenSet, with store.TokenSealer, told bool) error {
-	if !told && next.ConnectedAt.Equal(g.ConnectedAt) {
+	if !told && byConnect(next, g) == 0 {
 		return nil
 	}
 	if err := c.prepareJoined(g, next, tokens, with, told); err != nil {

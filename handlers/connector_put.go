@@ -41,7 +41,7 @@ func (c *Connector) put(ctx context.Context, in candidate, with store.TokenSeale
 			return nil, nil
 		}
 		stored := slices.DeleteFunc(slices.Clone(known), func(g *store.Grant) bool { return !in.is(g) })
-		if slices.ContainsFunc(stored, func(g *store.Grant) bool { return !in.grant.ConnectedAt.After(g.ConnectedAt) && !in.partOf(g) }) {
+		if slices.ContainsFunc(stored, func(g *store.Grant) bool { return !in.after(g, with.Key) && !in.partOf(g) }) {
 			pass(ctx, passedFor(in, stored)) // the same again, or older
 			return nil, nil
 		}
@@ -68,6 +68,16 @@ func (c *Connector) put(ctx context.Context, in candidate, with store.TokenSeale
 		}
 		return after, err
 	}
+}
+
+// after reports whether a candidate is newer than a grant with its id. A login of the
+// same time that was published later is, if it brings another refresh token.
+func (in candidate) after(g *store.Grant, key store.FingerprintKey) bool {
+	if !in.grant.ConnectedAt.Equal(g.ConnectedAt) {
+		return in.grant.ConnectedAt.After(g.ConnectedAt)
+	}
+	token := key.Of(in.tokens.RefreshToken)
+	return in.grant.Published > g.Published && token != "" && g.Chain != nil && g.Chain.Key == key.ID && !g.Chain.Has(token)
 }
 
 // passedFor says why a candidate is passed over for what is stored: it is the same

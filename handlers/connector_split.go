@@ -122,7 +122,7 @@ func (c *Connector) part(g *store.Grant, tokens store.TokenSet, ids []string, re
 	next := &store.Grant{
 		// Its id is that of no connect: such a grant could hold other accounts by now.
 		ID: store.GrantID(g.UserID, g.BrokerType, append(slices.Clone(ids), g.ID)...), UserID: g.UserID, BrokerType: g.BrokerType, BrokerName: g.BrokerName, Labels: g.Labels,
-		Split: g.Split + 1, SendAccess: g.SendAccess, Refresh: g.Clone().Refresh,
+		Published: g.Published, Split: g.Split + 1, SendAccess: g.SendAccess, Refresh: g.Clone().Refresh,
 		AccountsDue: &now, // a disconnect that comes in between finds all of it then
 	}
 	set := store.TokenSet{RefreshToken: refreshToken, TradeToken: tokens.TradeToken, Metadata: tokens.Metadata, Origin: store.OriginOf(refreshToken)}

@@ -213,6 +213,72 @@ func TestARefreshTokenGoesToTheUserWhoConnectedLast(t *testing.T) {
 	}
 }
 
+// Of connects of the same time the one that was published last counts, whichever is
+// handled first and whatever the ids of the grants are. One that comes again does not.
+func TestOfConnectsOfTheSameTimeTheOnePublishedLastCounts(t *testing.T) {
+	r := newRig(t)
+	w := r.worker("a")
+	c := r.connector(w)
+	at := r.clock.Now()
+	connect := func(published int, in events.Connected) {
+		in.Published = at.Add(time.Duration(published))
+		require.NoError(t, c.Connect(t.Context(), in, at))
+	}
+	for i := range 6 { // the ids are hashes
+		for _, order := range [][]int{{1, 2}, {2, 1}} {
+			name := func(s string) string { return fmt.Sprint(s, i, order[0]) }
+
+			old, renamed, login := name("old"), name("new"), r.login(name("moved"))
+			move := map[int]events.Connected{1: wrapped(old, login, 0), 2: wrapped(renamed, login, 0)}
+			for _, published := range append(order, 1, 2, 1) {
+				connect(published, move[published])
+			}
+			require.Empty(t, r.live(w, old))
+			require.Len(t, r.live(w, renamed), 1)
+			connect(3, move[1]) // published again
+			require.Empty(t, r.live(w, old))
+			r.refresh(w, r.live(w, renamed)[0])
+			connect(1, move[1])
+			require.Len(t, r.live(w, old, renamed), 1)
+
+			logins := map[int]*meshsim.Connection{1: r.login(name("one")), 2: r.login(name("one"))}
+			for _, published := range append(order, 1, 2, 1) {
+				connect(published, wrapped(name("same"), logins[published], 0))
+			}
+			if order[0] == 1 { // else nobody knows that it was published before
+				connect(3, wrapped(name("same"), logins[1], 0))
+			}
+			all := r.live(w, name("same"))
+			require.Len(t, all, 1)
+			tokens, err := w.Tokens(t.Context(), all[0])
+			require.NoError(t, err)
+			require.True(t, logins[2].Accounts[0].RefreshToken.Equal(tokens.RefreshToken))
+
+			several := map[int]events.Connected{1: wrapped(name("several"), r.login(name("two"), name("three")), 0, 1), 2: wrapped(name("several"), r.login(name("two")), 0)}
+			for _, published := range append(order, 1, 2, 1) {
+				connect(published, several[published])
+			}
+			var accounts [][]string
+			for _, g := range r.live(w, name("several")) {
+				accounts = append(accounts, g.AccountIDs())
+			}
+			require.ElementsMatch(t, [][]string{{name("two")}, {name("three")}}, accounts)
+			require.NotEqual(t, store.GrantID(name("several"), "coinbase", name("two"), name("three")), grantOf(r.live(w, name("several")), name("two")))
+		}
+	}
+	require.Empty(t, r.sim.Ledger().ReplacedPresented())
+}
+
+// grantOf is the id of the grant that has an account; empty: none has.
+func grantOf(all []*store.Grant, account string) string {
+	for _, g := range all {
+		if g.Account(account) != nil {
+			return g.ID
+		}
+	}
+	return ""
+}
+
 // Grants that an earlier release stored get their chains, and are united.
 func TestGrantsOfAnEarlierReleaseThatShareARefreshToken(t *testing.T) {
 	r := newRig(t)

@@ -52,6 +52,10 @@ type Grant struct {
 
 	// ConnectedAt is when the user gave this grant. The newest connect wins.
 	ConnectedAt time.Time `bson:"connectedAt"`
+	// Published is when NATS took the connect in, in nanoseconds since 1970: of connects
+	// of one time the one that was published last is the newest. 0: not known, as for
+	// grants of earlier releases.
+	Published int64 `bson:"published,omitempty"`
 	// Version grows by one with every token set.
 	Version int64 `bson:"version"`
 	// Rev grows by one with every write of the document.
