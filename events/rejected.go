@@ -25,7 +25,8 @@ const (
 	// RejectedFailed: it could not be handled, and is a dead letter that an operator
 	// may replay.
 	RejectedFailed RejectedReason = "failed"
-	// RejectedOlder: its accounts were connected or disconnected since.
+	// RejectedOlder: its accounts were connected or disconnected since, or another grant
+	// has its refresh token.
 	RejectedOlder RejectedReason = "older"
 	// RejectedRepeated: it was published before.
 	RejectedRepeated RejectedReason = "repeated"

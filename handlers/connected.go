@@ -25,13 +25,9 @@ func Connected(c *Connector, keys *ConnectKeys, cfg config.Connect) Handler {
 		if !in.Empty() {
 			at := notAfter(in.ConnectedAt, d.Stored)
 			in.Published = d.Stored
-			within, passed := passing(ctx)
-			if err := c.Connect(within, in, at); err != nil {
+			var err error
+			if reason, err = c.connect(ctx, in, at); err != nil {
 				return err
-			}
-			reason = ""
-			if len(*passed) > 0 {
-				reason = passedOver(*passed, len(grantsOf(in, at)))
 			}
 		}
 		c.tell(ctx, d, in, reason)

@@ -54,22 +54,31 @@ type Connector struct {
 // announces them. What is already known, or older than what is known, changes
 // nothing. After an error the message has to come again.
 func (c *Connector) Connect(ctx context.Context, in events.Connected, at time.Time) error {
+	_, err := c.connect(ctx, in, at)
+	return err
+}
+
+// connect is Connect, and returns why a connect changed nothing; "": it did.
+func (c *Connector) connect(ctx context.Context, in events.Connected, at time.Time) (events.RejectedReason, error) {
 	at = store.Milli(at)
 	with, err := c.Fingerprints.Sealer(ctx, in.UserID)
 	if err != nil {
-		return err
+		return "", err
 	}
+	ctx, passes := passing(ctx)
 	candidates := grantsOf(in, at)
+	var last *seen
 	for _, candidate := range candidates {
-		seen, err := c.put(ctx, candidate, with)
-		if err != nil {
-			return err
-		}
-		if seen != nil && len(candidates) == 1 {
-			return c.resolve(ctx, in.UserID, seen)
+		if last, err = c.put(ctx, candidate, with); err != nil {
+			return "", err
 		}
 	}
-	return c.Resolve(ctx, in.UserID)
+	if last != nil && len(candidates) == 1 {
+		err = c.resolve(ctx, in.UserID, last)
+	} else {
+		err = c.Resolve(ctx, in.UserID)
+	}
+	return passes.reason(len(candidates)), err
 }
 
 // candidate is a grant as a payload has it, not yet sealed.
@@ -374,6 +383,9 @@ func (c *Connector) resolve(ctx context.Context, userID string, seen *seen) erro
 			}
 			if err == nil {
 				err = c.revoke(ctx, g, reason)
+			}
+			if err == nil {
+				passesOf(ctx).lose(g)
 			}
 		default:
 			err = c.trim(ctx, g, gone, reasonFor(g, revoked))

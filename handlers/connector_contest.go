@@ -202,6 +202,9 @@ func (c *Connector) unite(ctx context.Context, a, b *store.Grant, known []*store
 	if err := c.remove(ctx, lose, events.ReasonReplaced); err != nil {
 		return err
 	}
+	if spent && !told {
+		passesOf(ctx).lose(lose)
+	}
 	c.stored(ctx, next)
 	return nil
 }
@@ -222,13 +225,15 @@ func prefers(a, b *store.Grant) bool {
 	return newer(a, b)
 }
 
-// untold reports whether a grant was just stored by a connect, and nobody was told
-// of it.
+// untold reports whether a grant was just stored by a connect, and nobody may have been
+// told of it.
 func untold(g *store.Grant) bool { return g.Version == 1 && g.Epoch == 0 && g.Outbox != nil }
 
-// remove ends a grant. Of one of which nobody was told nobody hears.
+// remove ends a grant. Nobody hears of one that the connect at work has just written
+// beside another. Of all others subscribers may have heard, though the outbox is not
+// cleared yet.
 func (c *Connector) remove(ctx context.Context, g *store.Grant, reason events.Reason) error {
-	if untold(g) {
+	if untold(g) && passesOf(ctx).unsent[g.ID] {
 		return c.Store.Delete(ctx, g)
 	}
 	return c.revoke(ctx, g, reason)
@@ -268,7 +273,11 @@ func (c *Connector) move(ctx context.Context, a, b *store.Grant) error {
 		if err := c.Store.Save(ctx, from); err != nil { // so that it stays
 			return err
 		}
-		return c.remove(ctx, to, events.ReasonMoved)
+		if err := c.remove(ctx, to, events.ReasonMoved); err != nil {
+			return err
+		}
+		passesOf(ctx).lose(to)
+		return nil
 	}
 	waits := c.busy(from)
 	next, err := c.heir(ctx, to, from, waits != nil)
@@ -291,6 +300,7 @@ func (c *Connector) move(ctx context.Context, a, b *store.Grant) error {
 	if err := c.remove(ctx, from, events.ReasonMoved); err != nil {
 		return err
 	}
+	passesOf(ctx).lose(from)
 	if hands(next) {
 		next.Lease = nil
 		if err := c.Store.Save(ctx, next); err != nil {

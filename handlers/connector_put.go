@@ -37,12 +37,18 @@ func (c *Connector) put(ctx context.Context, in candidate, with store.TokenSeale
 			return nil, err
 		}
 		if superseded(in.grant, known, revoked) {
-			pass(ctx, passedFor(in, known))
+			passesOf(ctx).pass(in, passedFor(in, known))
 			return nil, nil
 		}
 		stored := slices.DeleteFunc(slices.Clone(known), func(g *store.Grant) bool { return !in.is(g) })
 		if slices.ContainsFunc(stored, func(g *store.Grant) bool { return !in.after(g, with.Key) && !in.partOf(g) }) {
-			pass(ctx, passedFor(in, stored)) // the same again, or older
+			reason := passedFor(in, stored) // the same again, or older
+			passesOf(ctx).pass(in, reason)
+			for _, g := range stored {
+				if reason == events.RejectedRepeated && g.ConnectedAt.Equal(in.grant.ConnectedAt) {
+					passesOf(ctx).stands(in, g.ID, false)
+				}
+			}
 			return nil, nil
 		}
 		var after *seen
@@ -116,14 +122,14 @@ func (c *Connector) repeated(ctx context.Context, in candidate, stored []*store.
 			if in.stated || g.Access == nil || g.Access.ExpiresAt == nil || g.Access.Assumed {
 				continue
 			}
-			pass(ctx, events.RejectedRepeated)
+			passesOf(ctx).pass(in, events.RejectedRepeated)
 			return true, nil
 		case token == "":
 			next, told := c.joined(g, &tokens, in.grant, in.tokens, false)
 			return true, c.saveJoined(ctx, g, next, tokens, with, told)
 		case chain.Spent(token) != nil:
 			c.Log.Warn("a connect was published again after its refresh token was replaced, and is passed over", zap.String("grant", g.ID))
-			pass(ctx, events.RejectedRepeated)
+			passesOf(ctx).pass(in, events.RejectedRepeated)
 			return true, nil
 		case chain.Head() == token && (g.State == store.Active || g.MFA != nil || g.Lease != nil):
 			next, told := c.joined(g, &tokens, in.grant, in.tokens, false)
@@ -174,10 +180,15 @@ func (c *Connector) takeOver(ctx context.Context, in candidate, before *store.Gr
 	if err == nil {
 		err = seen.unread
 	}
-	if err == nil && !seen.contested(&next) { // else Resolve tells what comes of it
+	if err != nil {
+		return err
+	}
+	contested := seen.contested(&next)
+	passesOf(ctx).stands(in, next.ID, contested)
+	if !contested { // else Resolve tells what comes of it
 		c.stored(ctx, &next)
 	}
-	return err
+	return nil
 }
 
 // place returns the grant whose document a candidate takes over, of those that are
@@ -218,7 +229,7 @@ func (c *Connector) insert(ctx context.Context, in candidate, with store.TokenSe
 		return nil, err
 	}
 	if superseded(in.grant, nil, revoked) {
-		pass(ctx, events.RejectedOlder)
+		passesOf(ctx).pass(in, events.RejectedOlder)
 		return nil, nil
 	}
 	next := *in.grant
@@ -247,11 +258,13 @@ func (c *Connector) insert(ctx context.Context, in candidate, with store.TokenSe
 			err = fmt.Errorf("inserting grant %s beside that of an earlier release: %w", next.ID, store.ErrConflict)
 		}
 		if err == nil {
-			pass(ctx, events.RejectedOlder)
+			passesOf(ctx).pass(in, events.RejectedOlder)
 		}
 		return nil, err
 	}
-	if !seen.contested(&next) { // else resolve tells what comes of it
+	contested := seen.contested(&next)
+	passesOf(ctx).stands(in, next.ID, contested)
+	if !contested { // else resolve tells what comes of it
 		c.stored(ctx, &next)
 	}
 	return seen, nil

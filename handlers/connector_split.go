@@ -22,7 +22,7 @@ import (
 // splitAll splits accounts off from grants, and reports whether it has changed
 // anything.
 func (c *Connector) splitAll(ctx context.Context, known []*store.Grant) (changed bool, err error) {
-	ctx = context.WithValue(ctx, passedKey{}, nil) // what is passed over here is no connect
+	ctx, _ = passing(ctx) // what is passed over here is no connect
 	for _, g := range known {
 		if !g.Apart || g.State == store.Revoked {
 			continue

@@ -11,6 +11,7 @@ import (
 
 	"github.com/latchkey/latchkey/events"
 	"github.com/latchkey/latchkey/events/tracing"
+	"github.com/latchkey/latchkey/store"
 )
 
 // Rejections tell publishers of connects that changed nothing. They are told once
@@ -79,32 +80,62 @@ func (r *Rejections) parked(ctx context.Context, d *delivery, err error) {
 	r.tell(ctx, d, d.named[0], told)
 }
 
-// passedKey is where a context holds why candidates of a connect were passed over.
-type passedKey struct{}
+// passes are what became of the candidates of one connect that changed nothing.
+type passes struct {
+	// over says why candidates were passed over, by the ids of their grants.
+	over map[string]events.RejectedReason
+	// own are the candidates whose grants are stored, now or when the connect was
+	// delivered before, by the ids under which they are.
+	own map[string]string
+	// unsent are the ids of the grants of which nobody was told, since another holds
+	// the same refresh token.
+	unsent map[string]bool
+}
+
+// passesKey is where a context holds the passes of the connect at work.
+type passesKey struct{}
 
 // passing has what Connect passes over noted.
-func passing(ctx context.Context) (context.Context, *[]events.RejectedReason) {
-	passed := new([]events.RejectedReason)
-	return context.WithValue(ctx, passedKey{}, passed), passed
+func passing(ctx context.Context) (context.Context, *passes) {
+	p := &passes{map[string]events.RejectedReason{}, map[string]string{}, map[string]bool{}}
+	return context.WithValue(ctx, passesKey{}, p), p
 }
 
-// pass notes that a candidate of the connect at work is passed over.
-func pass(ctx context.Context, reason events.RejectedReason) {
-	if passed, ok := ctx.Value(passedKey{}).(*[]events.RejectedReason); ok {
-		*passed = append(*passed, reason)
+// passesOf are those of the connect at work; of other work nobody is told.
+func passesOf(ctx context.Context) *passes {
+	if p, ok := ctx.Value(passesKey{}).(*passes); ok {
+		return p
+	}
+	_, p := passing(ctx)
+	return p
+}
+
+// pass notes that a candidate is passed over.
+func (p *passes) pass(in candidate, reason events.RejectedReason) { p.over[in.grant.ID] = reason }
+
+// stands notes that a candidate's grant is stored under an id. contested: another holds
+// its refresh token, so that nobody was told of it.
+func (p *passes) stands(in candidate, id string, contested bool) {
+	p.own[id], p.unsent[id] = in.grant.ID, contested
+}
+
+// lose notes that a grant goes, and with it the candidate whose it is, if it is one's.
+func (p *passes) lose(g *store.Grant) {
+	if id, ok := p.own[g.ID]; ok {
+		p.over[id] = events.RejectedOlder
 	}
 }
 
-// passedOver is the reason to tell of a connect of which so many candidates were
-// passed over; "": some were not.
-func passedOver(passed []events.RejectedReason, candidates int) events.RejectedReason {
-	if candidates == 0 || len(passed) < candidates {
+// reason is the reason to tell of a connect of so many candidates; "": some were not
+// passed over.
+func (p *passes) reason(candidates int) events.RejectedReason {
+	if candidates == 0 || len(p.over) < candidates {
 		return ""
 	}
-	for _, reason := range passed {
-		if reason != passed[0] {
+	for _, reason := range p.over {
+		if reason != events.RejectedRepeated {
 			return events.RejectedOlder
 		}
 	}
-	return passed[0]
+	return events.RejectedRepeated
 }

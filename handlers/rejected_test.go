@@ -12,6 +12,7 @@ import (
 
 	"github.com/latchkey/latchkey/config"
 	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/store"
 )
 
 func TestPublishersHearOfWhatChangedNothing(t *testing.T) {
@@ -62,15 +63,30 @@ func TestPublishersHearOfWhatChangedNothing(t *testing.T) {
 
 func TestWhatWasPassedOver(t *testing.T) {
 	const older, repeated = events.RejectedOlder, events.RejectedRepeated
-	for _, c := range []struct {
-		passed     []events.RejectedReason
+	one, two := candidate{grant: &store.Grant{ID: "one"}}, candidate{grant: &store.Grant{ID: "two"}}
+	for name, c := range map[string]struct {
+		happens    func(p *passes)
 		candidates int
 		want       events.RejectedReason
 	}{
-		{nil, 0, ""}, {nil, 1, ""}, {[]events.RejectedReason{older}, 2, ""}, {[]events.RejectedReason{older}, 1, older},
-		{[]events.RejectedReason{repeated, repeated}, 2, repeated}, {[]events.RejectedReason{repeated, older}, 2, older},
+		"nothing to pass over": {func(*passes) {}, 0, ""},
+		"kept":                 {func(p *passes) { p.stands(one, "one", false) }, 1, ""},
+		"one of two":           {func(p *passes) { p.pass(one, older) }, 2, ""},
+		"one twice":            {func(p *passes) { p.pass(one, older); p.pass(one, repeated) }, 2, ""},
+		"older":                {func(p *passes) { p.pass(one, older) }, 1, older},
+		"both repeated":        {func(p *passes) { p.pass(one, repeated); p.pass(two, repeated) }, 2, repeated},
+		"one repeated":         {func(p *passes) { p.pass(one, repeated); p.pass(two, older) }, 2, older},
+		"stored and lost":      {func(p *passes) { p.stands(one, "under another id", true); p.lose(&store.Grant{ID: "under another id"}) }, 1, older},
+		"stored when it was delivered before, and lost": {func(p *passes) {
+			p.pass(one, repeated)
+			p.stands(one, "one", false)
+			p.lose(one.grant)
+		}, 1, older},
+		"another's grant is lost": {func(p *passes) { p.stands(one, "one", false); p.lose(two.grant) }, 1, ""},
 	} {
-		require.Equal(t, c.want, passedOver(c.passed, c.candidates))
+		_, p := passing(t.Context())
+		c.happens(p)
+		require.Equal(t, c.want, p.reason(c.candidates), name)
 	}
-	pass(t.Context(), older) // nobody listens
+	passesOf(t.Context()).pass(one, older) // nobody listens
 }

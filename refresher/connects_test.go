@@ -6,9 +6,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 
 	"github.com/latchkey/latchkey/cmd/sandbox/meshsim"
+	"github.com/latchkey/latchkey/config"
 	"github.com/latchkey/latchkey/events"
 	"github.com/latchkey/latchkey/events/secret"
 	"github.com/latchkey/latchkey/handlers"
@@ -211,6 +214,81 @@ func TestARefreshTokenGoesToTheUserWhoConnectedLast(t *testing.T) {
 			require.Empty(t, r.sim.Ledger().ReplacedPresented())
 		})
 	}
+}
+
+// Whoever loses a refresh token to another grant hears of it: subscribers of a grant of
+// which they may have heard, publishers of a connect that comes to nothing.
+func TestWhoeverLosesARefreshTokenHears(t *testing.T) {
+	r := newRig(t)
+	w := r.worker("a")
+	c := r.connector(w)
+	c.Rejections = &handlers.Rejections{Conn: r.js.Conn(), Subjects: r.subjects, Now: r.clock.Now, NewID: uuid.NewString, Limit: handlers.RejectionLimit(), Log: r.log}
+	heard, err := r.js.Conn().SubscribeSync(r.subjects.RejectedAll())
+	require.NoError(t, err)
+	connected := handlers.Connected(c, nil, config.Default().Connect)
+	rejected := func(user, payload string, at time.Time) (reason events.RejectedReason) {
+		body := fmt.Sprintf(`{"userId":%q,"connectedAt":%q,"payload":%s}`, user, at.Format(time.RFC3339Nano), payload)
+		require.NoError(t, connected(t.Context(), message.NewMessage("", []byte(body))))
+		require.NoError(t, r.js.Conn().Flush())
+		if n, _, err := heard.Pending(); err != nil || n == 0 {
+			return ""
+		}
+		msg, err := heard.NextMsg(patience)
+		require.NoError(t, err)
+		e, err := events.DecodeRejected(msg.Data)
+		require.NoError(t, err)
+		require.Equal(t, user, e.Data.UserID)
+		return e.Data.Reason
+	}
+	whole := func(login *meshsim.Connection) string {
+		a := login.Accounts[0]
+		return fmt.Sprintf(`{"accessToken":{"brokerType":"coinbase","brokerName":"C","expiresInSeconds":3600,"accountTokens":[{"account":{"accountId":%q},"accessToken":%q,"refreshToken":%q}]}}`,
+			a.AccountID, a.AccessToken.Reveal(), a.RefreshToken.Reveal())
+	}
+	delayed := func(login *meshsim.Connection) string {
+		return fmt.Sprintf(`{"delayedAuth":{"brokerType":"coinbase","refreshToken":%q}}`, login.Accounts[0].RefreshToken.Reveal())
+	}
+	// uncleared has a grant look as when its events are published and its outbox is not
+	// cleared yet.
+	uncleared := func(user string) {
+		g := r.live(w, user)[0]
+		require.NoError(t, w.settler.Announce(g, events.TokenStored, ""))
+		require.NoError(t, w.store.Save(t.Context(), g))
+	}
+	now := r.clock.Now()
+
+	login := r.login("one")
+	require.Empty(t, rejected("new", whole(login), now))
+	require.Equal(t, events.RejectedOlder, rejected("old", whole(login), now.Add(-time.Second)), "another has it since")
+	require.Empty(t, r.told("old"), "there was never such a grant")
+	require.Empty(t, rejected("newest", whole(login), now.Add(time.Second)))
+	require.Contains(t, r.told("new"), "token.revoked: moved")
+	r.clock.advance(2 * time.Second)
+	r.refresh(w, r.live(w, "newest")[0])
+	require.Equal(t, events.RejectedOlder, rejected("new", whole(login), r.clock.Now()), "published again")
+	require.Len(t, r.live(w, "new", "newest"), 1)
+
+	login = r.login("two")
+	require.Empty(t, rejected("same", whole(login), r.clock.Now()))
+	r.clock.advance(time.Second)
+	r.refresh(w, r.live(w, "same")[0])
+	r.clock.advance(time.Second)
+	require.Equal(t, events.RejectedOlder, rejected("same", delayed(login), r.clock.Now()), "it brings nothing new")
+	require.Equal(t, []string{"token.stored: ", "token.refreshed: "}, r.told("same"))
+
+	login = r.login("three")
+	require.Empty(t, rejected("uncleared", whole(login), r.clock.Now()))
+	uncleared("uncleared")
+	require.Empty(t, rejected("another", whole(login), r.clock.Now().Add(time.Second)))
+	require.Contains(t, r.told("uncleared"), "token.revoked: moved")
+
+	login = r.login("four")
+	require.Empty(t, rejected("united", delayed(login), r.clock.Now()))
+	uncleared("united")
+	require.Empty(t, rejected("united", whole(login), r.clock.Now().Add(time.Second)))
+	require.Len(t, r.live(w, "united"), 1)
+	require.Equal(t, []string{"four"}, r.live(w, "united")[0].AccountIDs())
+	require.Contains(t, r.told("united"), "token.revoked: replaced")
 }
 
 // Of connects of the same time the one that was published last counts, whichever is

@@ -327,7 +327,7 @@ func (r *rig) messages(stream, subject string) []*jetstream.RawStreamMsg {
 func (r *rig) told(user string) []string {
 	r.t.Helper()
 	var out []string
-	for _, m := range r.messages(r.subjects.LifecycleStream(), ">") {
+	for _, m := range r.messages(r.subjects.LifecycleStream(), r.subjects.LifecycleAll("token.*")) {
 		e, err := events.DecodeLifecycle(m.Data)
 		require.NoError(r.t, err)
 		if e.Data.UserID == user {
