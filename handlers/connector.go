@@ -39,6 +39,10 @@ type Connector struct {
 	// EraseCopies erases what lies elsewhere of what was disconnected; nil:
 	// there is nothing else.
 	EraseCopies func(ctx context.Context, scope store.Scope, at time.Time) error
+	// Leave makes dead letters of what waits for that in the token set of a grant which
+	// is about to go, and returns the grant as it then is; see refresher.Leave. Nil:
+	// nothing waits.
+	Leave func(ctx context.Context, g *store.Grant) *store.Grant
 	// Remember is how long a disconnect is remembered.
 	Remember time.Duration
 	// Audit may be nil.
@@ -423,9 +427,14 @@ func reasonFor(g *store.Grant, revoked map[string]time.Time) events.Reason {
 // revoke takes a grant's tokens away; the record follows when its event is out, and
 // its removal at Mesh has ended.
 func (c *Connector) revoke(ctx context.Context, g *store.Grant, reason events.Reason) error {
+	if reason != events.ReasonDisconnected { // else nothing is to stay of it
+		if err := c.leave(ctx, g); err != nil {
+			return err
+		}
+	}
 	next := g.Clone()
 	next.State, next.Reason = store.Revoked, reason
-	next.Sealed, next.Chain, next.Lease, next.PurgeAt = envelope.Blob{}, nil, nil, nil
+	next.Sealed, next.Chain, next.Lease, next.PurgeAt, next.Left = envelope.Blob{}, nil, nil, nil, false
 	c.Settler.Schedule(next, nil)
 	if err := c.Settler.Announce(next, events.TokenRevoked, reason); err != nil {
 		return err
@@ -440,6 +449,21 @@ func (c *Connector) revoke(ctx context.Context, g *store.Grant, reason events.Re
 	tracing.Log(ctx, c.Log).Info("revoked", zap.String("grant", g.ID), zap.String("broker", g.BrokerType), zap.String("reason", string(reason)))
 	c.Dispatcher.Send(ctx, next)
 	return nil
+}
+
+// leave makes dead letters of what waits for that in the token set of a grant. The error
+// wraps store.ErrConflict where it did: the grant is another by now.
+func (c *Connector) leave(ctx context.Context, g *store.Grant) error {
+	if !g.Left || c.Leave == nil {
+		return nil
+	}
+	if _, ok, err := c.opened(ctx, g); err != nil || !ok {
+		return err
+	}
+	if c.Leave(ctx, g).Left {
+		return fmt.Errorf("grant %s can't go before what it holds is a dead letter", g.ID)
+	}
+	return fmt.Errorf("revoking grant %s after making dead letters: %w", g.ID, store.ErrConflict)
 }
 
 // bequeath has the grant that replaces another know the other's refresh tokens as spent.

@@ -199,6 +199,8 @@ func (c *Connector) unite(ctx context.Context, a, b *store.Grant, known []*store
 	if err := c.Store.Save(ctx, next); err != nil {
 		return err
 	}
+	lose = lose.Clone()
+	lose.Left = false // the other has it now
 	if err := c.remove(ctx, lose, events.ReasonReplaced); err != nil {
 		return err
 	}

@@ -209,6 +209,10 @@ func (r *Refresher) parkAll(ctx context.Context, g *store.Grant, a Answer) error
 	return err
 }
 
+// Leave makes dead letters of what waits for that in the token set of a grant, and
+// returns the grant as it then is. Its Left says whether something still waits.
+func (r *Refresher) Leave(ctx context.Context, g *store.Grant) *store.Grant { return r.leave(ctx, g) }
+
 // leave makes dead letters of what waits for that in a grant's token set. What NATS
 // does not take now stays there for the next refresh.
 func (r *Refresher) leave(ctx context.Context, g *store.Grant) *store.Grant {

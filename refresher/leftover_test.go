@@ -190,4 +190,51 @@ func TestWhatWaitsToBecomeADeadLetterOutlivesTheTokenSet(t *testing.T) {
 	waits(g, "of the last refresh")
 	require.NoError(t, w.reconciler.Pass(t.Context()))
 	require.Equal(t, []string{"of the last refresh"}, r.leftovers(w, g))
+
+	// Whatever takes a grant away, but for its user.
+	for what, ends := range map[string]func(g *store.Grant, login *meshsim.Connection){
+		"replaced": func(g *store.Grant, _ *meshsim.Connection) {
+			connect(wrapped(g.UserID, r.login(g.Accounts[0].ID, "another"), 0, 1))
+		},
+		"moved": func(_ *store.Grant, login *meshsim.Connection) { connect(wrapped("new", login, 0)) },
+		"split": func(g *store.Grant, _ *meshsim.Connection) {
+			set, err := w.Tokens(t.Context(), g)
+			require.NoError(t, err)
+			with, err := w.prints.Sealer(t.Context(), g.UserID)
+			require.NoError(t, err)
+			set.Accounts[0].RefreshToken = text("its own")
+			with.SealTo(g, set, r.clock.Now(), false)
+			require.NoError(t, w.store.Save(t.Context(), g))
+			require.NoError(t, c.Resolve(t.Context(), g.UserID))
+		},
+		"disconnected": func(g *store.Grant, _ *meshsim.Connection) {
+			require.NoError(t, c.Disconnect(t.Context(), store.Scope{User: g.UserID}, r.clock.Now()))
+		},
+	} {
+		login := r.login("of " + what)
+		g := connect(wrapped(what, login, 0))
+		waits(g, what)
+		ends(g, login)
+		require.Contains(t, r.told(what), "token.revoked: "+what)
+		want := []string{what}
+		if what == "disconnected" {
+			want = nil
+		}
+		require.Equal(t, want, r.leftovers(w, g), what)
+	}
+
+	// One that a connect replaces under another id, since an earlier release made its own.
+	login = r.login("of an earlier release")
+	g = connect(delayed("earlier", login.Accounts[0].RefreshToken))
+	require.NoError(t, w.store.Delete(t.Context(), g))
+	g.BrokerType = "Coinbase"
+	g.ID = store.FormerDelayedGrantID(g.UserID, g.BrokerType, login.Accounts[0].RefreshToken.Reveal())
+	with, err := w.prints.Sealer(t.Context(), g.UserID)
+	require.NoError(t, err)
+	g.Left = true
+	with.SealTo(g, store.TokenSet{RefreshToken: login.Accounts[0].RefreshToken, Left: []secret.Text{text("earlier")}}, r.clock.Now(), true)
+	g.State, g.Due = store.Expired, nil
+	require.NoError(t, w.store.Insert(t.Context(), g))
+	connect(delayed("earlier", login.Accounts[0].RefreshToken))
+	require.Equal(t, []string{"earlier"}, r.leftovers(w, g))
 }

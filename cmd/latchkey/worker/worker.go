@@ -235,6 +235,7 @@ func (w *worker) assemble(ctx context.Context) error {
 		WorkerID: cfg.Worker.ID, NewID: newID, Now: w.now, Lease: cfg.Refresh.Lease, CallAndSave: cfg.CallAndSave(), ClockSkew: cfg.Worker.ClockSkew,
 		RefusedPause: cfg.Tokens.RefusedPause, SendAccess: cfg.Mesh.AccessTokenBrokers, Changed: connector.Resolve, ParkAnswer: dead.ParkAnswer, Audit: w.audit, Log: w.log, Metrics: w.reg,
 	})
+	connector.Leave = r.Leave
 	w.refresher, w.dispatcher, w.letters = r, dispatcher, dead
 	w.tokens = handlers.NewTokenService(w.db, r, w.subj, cfg.Tokens, cfg.Worker.ClockSkew, w.now, w.log, w.reg)
 	w.tokens.Audit = handlers.TokenAudit{Log: w.audit, Required: cfg.Audit.Mode == config.AuditRequired, Timeout: cfg.Audit.Timeout, RequestInfo: cfg.Audit.RequestInfo}
