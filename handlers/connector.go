@@ -266,8 +266,14 @@ func lifeOf(since time.Time, lasts events.Seconds) *store.Life {
 	return life
 }
 
-// revoked returns when the accounts of a grant were last disconnected.
-func (c *Connector) revoked(ctx context.Context, g *store.Grant) (map[string]time.Time, error) {
+// spentToken stands among the accounts that were disconnected for a refresh token that was
+// replaced in a grant that is gone. No account has such an id.
+const spentToken = "\x00"
+
+// revoked returns when the accounts of a grant were last disconnected, and spentToken
+// where its refresh token is a spent one, by its fingerprint. until is how long nobody
+// may present that, since somebody else may be at it; zero: anybody may.
+func (c *Connector) revoked(ctx context.Context, g *store.Grant, token string) (revoked map[string]time.Time, until time.Time, err error) {
 	ids := make([]string, len(g.Accounts))
 	for i, a := range g.Accounts {
 		ids[i] = a.ID
@@ -275,7 +281,33 @@ func (c *Connector) revoked(ctx context.Context, g *store.Grant) (map[string]tim
 	if len(ids) == 0 {
 		ids = []string{itself(g)}
 	}
-	return c.Store.Revoked(ctx, g.UserID, g.BrokerType, ids)
+	revoked, fate, err := c.Store.Remembered(ctx, g.UserID, g.BrokerType, ids, token)
+	if err == nil && fate.Spent {
+		revoked[spentToken] = time.Time{} // that is no time of a disconnect
+	}
+	return revoked, fate.Until, err
+}
+
+// remember has the refresh tokens of a grant that is disconnected known as what they are:
+// other connects of the same login may still come.
+func (c *Connector) remember(ctx context.Context, g *store.Grant, seen *seen) error {
+	if g.Chain == nil {
+		return nil
+	}
+	now := c.Settler.Now()
+	for _, l := range g.Chain.Links {
+		if l.Until == nil || !l.Rotated {
+			continue
+		}
+		if err := c.Store.Spend(ctx, l.Token, now, now.Add(c.Remember)); err != nil {
+			return err
+		}
+	}
+	head := g.Chain.Head()
+	if head == "" || g.Lease == nil || hands(g) || seen.contested(g) {
+		return nil // nobody presents it, or another grant awaits the answer
+	}
+	return c.Store.Await(ctx, head, answerUntil(g, now))
 }
 
 // itself stands for a grant among the accounts that were disconnected: of one whose
@@ -290,9 +322,17 @@ func superseded(g *store.Grant, known []*store.Grant, revoked map[string]time.Ti
 }
 
 // lost returns the accounts of a grant that are no longer its own; for a grant
-// whose accounts are not known yet, "" when it was disconnected.
+// whose accounts are not known yet, "" when it was disconnected. All are lost with a
+// refresh token that is spent: the user has disconnected what came of it.
 func lost(g *store.Grant, known []*store.Grant, revoked map[string]time.Time) []string {
+	_, spent := revoked[spentToken]
+	if spent && len(g.Accounts) > 0 {
+		return g.AccountIDs()
+	}
 	if len(g.Accounts) == 0 {
+		if spent {
+			return []string{""}
+		}
 		for _, id := range []string{"", itself(g)} {
 			if at, ok := revoked[id]; ok && !g.ConnectedAt.After(at) {
 				return []string{""}
@@ -369,12 +409,16 @@ func (c *Connector) resolve(ctx context.Context, userID string, seen *seen) erro
 		if g.State == store.Revoked {
 			continue
 		}
-		revoked, err := c.revoked(ctx, g)
+		revoked, until, err := c.revoked(ctx, g, g.Chain.Head())
 		if err != nil {
 			return err
 		}
 		gone := lost(g, seen.known, revoked)
 		switch {
+		case len(gone) == 0 && g.Lease == nil && until.After(c.Settler.Now()):
+			next := g.Clone()
+			next.Lease = awaiting(until)
+			err = c.Store.Save(ctx, next)
 		case len(gone) == 0, erasing && reasonFor(g, revoked) != events.ReasonDisconnected:
 			continue
 		case len(gone) == max(len(g.Accounts), 1):
@@ -384,6 +428,9 @@ func (c *Connector) resolve(ctx context.Context, userID string, seen *seen) erro
 			} else {
 				last := slices.MaxFunc(slices.Collect(maps.Values(revoked)), time.Time.Compare)
 				err = c.Store.Revoke(ctx, store.Scope{User: g.UserID, Broker: g.BrokerType, Account: itself(g)}, last, c.Settler.Now().Add(c.Remember))
+				if err == nil {
+					err = c.remember(ctx, g, seen)
+				}
 			}
 			if err == nil {
 				err = c.revoke(ctx, g, reason)

@@ -287,11 +287,7 @@ func (c *Connector) move(ctx context.Context, a, b *store.Grant) error {
 		return err
 	}
 	if to.Lease == nil || hands(to) {
-		until := c.Settler.Now()
-		if from.Lease != nil && from.Lease.Until.After(until) {
-			until = from.Lease.Until
-		}
-		next.Lease = &store.Lease{Owner: handOver, Until: store.Milli(until.Add(handOverFor))}
+		next.Lease = awaiting(answerUntil(from, c.Settler.Now()))
 	}
 	if err := c.Store.Save(ctx, next); err != nil {
 		return err
@@ -330,6 +326,21 @@ func knows(g, other *store.Grant) bool {
 	return g.Chain != nil && slices.ContainsFunc(g.Chain.Links, func(l store.Link) bool {
 		return other.Chain.Has(l.Token) && slices.Contains(l.By, store.Owner(other.UserID, other.BrokerType))
 	})
+}
+
+// awaiting is the lease of a grant whose refresh token somebody else holds, or may be
+// presenting, until a time.
+func awaiting(until time.Time) *store.Lease {
+	return &store.Lease{Owner: handOver, Until: store.Milli(until)}
+}
+
+// answerUntil is until when the answer to a refresh that is under way is waited for, and
+// then some.
+func answerUntil(g *store.Grant, now time.Time) time.Time {
+	if g.Lease != nil && g.Lease.Until.After(now) {
+		now = g.Lease.Until
+	}
+	return now.Add(handOverFor)
 }
 
 func hands(g *store.Grant) bool { return g.Lease != nil && g.Lease.Owner == handOver }

@@ -32,7 +32,7 @@ func (c *Connector) put(ctx context.Context, in candidate, with store.TokenSeale
 		if err != nil {
 			return nil, err
 		}
-		revoked, err := c.revoked(ctx, in.grant)
+		revoked, _, err := c.revoked(ctx, in.grant, with.Key.Of(in.tokens.RefreshToken))
 		if err != nil {
 			return nil, err
 		}
@@ -224,7 +224,7 @@ func (c *Connector) replaceDelayed(ctx context.Context, grants []*store.Grant) e
 // grant, perhaps under an id of an earlier release; replaced are those of which
 // the caller knows.
 func (c *Connector) insert(ctx context.Context, in candidate, with store.TokenSealer, replaced []*store.Grant) (*seen, error) {
-	revoked, err := c.revoked(ctx, in.grant)
+	revoked, until, err := c.revoked(ctx, in.grant, with.Key.Of(in.tokens.RefreshToken))
 	if err != nil {
 		return nil, err
 	}
@@ -235,6 +235,9 @@ func (c *Connector) insert(ctx context.Context, in candidate, with store.TokenSe
 	next := *in.grant
 	if err := c.prepare(&next, in, with); err != nil {
 		return nil, err
+	}
+	if until.After(c.Settler.Now()) {
+		next.Lease = awaiting(until)
 	}
 	if err := c.Store.Insert(ctx, &next); err != nil {
 		return nil, err

@@ -40,7 +40,7 @@ func (c *Connector) split(ctx context.Context, g *store.Grant, known []*store.Gr
 	if err != nil || !ok {
 		return false, err
 	}
-	revoked, err := c.revoked(ctx, g)
+	revoked, _, err := c.revoked(ctx, g, g.Chain.Head())
 	if err != nil {
 		return false, err
 	}

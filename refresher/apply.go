@@ -123,16 +123,30 @@ func (r *Refresher) heir(ctx context.Context, p pending, key store.FingerprintKe
 	if presented == "" || !p.rotated() {
 		return nil, store.ErrNotFound
 	}
-	holders, err := r.store.Holders(ctx, []string{presented})
-	if err != nil {
-		return nil, err
-	}
-	for _, g := range holders {
-		if g.State != store.Revoked && g.Chain.Head() == presented {
-			return g, nil
+	for remembered := false; ; remembered = true {
+		holders, err := r.store.Holders(ctx, []string{presented})
+		if err != nil {
+			return nil, err
+		}
+		for _, g := range holders {
+			if g.State != store.Revoked && g.Chain.Head() == presented {
+				return g, nil
+			}
+		}
+		if remembered {
+			return nil, store.ErrNotFound
+		}
+		// Who stores a grant with it from now on finds that it is spent; who did before
+		// is found at the second look.
+		if err := r.spend(ctx, presented); err != nil {
+			return nil, err
 		}
 	}
-	return nil, store.ErrNotFound
+}
+
+// spend remembers that a refresh token was replaced whose grant is gone.
+func (r *Refresher) spend(ctx context.Context, fingerprint string) error {
+	return r.store.Spend(ctx, fingerprint, r.now(), r.now().Add(r.remember))
 }
 
 func cloneTokens(t store.TokenSet) store.TokenSet {

@@ -291,6 +291,98 @@ func TestWhoeverLosesARefreshTokenHears(t *testing.T) {
 	require.Contains(t, r.told("united"), "token.revoked: replaced")
 }
 
+// A connect of a login that comes after an account of that login was disconnected brings
+// a refresh token that may be spent: it is presented by nobody once that is known, and
+// meanwhile nobody presents it beside the refresh that is under way.
+func TestAConnectOfALoginThatWasDisconnectedInPart(t *testing.T) {
+	for name, c := range map[string]struct {
+		before, after func(r *rig, w *worker, g *store.Grant) // the disconnect, the connect
+		lost, leased  bool
+	}{
+		"never refreshed":   {},
+		"refreshed before":  {before: func(r *rig, w *worker, g *store.Grant) { r.refresh(w, g) }, lost: true},
+		"refreshed already": {before: func(r *rig, w *worker, g *store.Grant) { r.refresh(w, r.refresh(w, r.refresh(w, g))) }, lost: true},
+		"during the refresh, that ends before": {before: func(r *rig, w *worker, g *store.Grant) {
+			r.hold("one")
+			go func() { _, err := w.Now(context.Background(), g); r.ended <- err }()
+			r.wait(r.held)
+		}, after: func(r *rig, _ *worker, _ *store.Grant) {
+			r.let <- struct{}{}
+			require.NoError(r.t, r.result(r.ended))
+		}, lost: true},
+		"during the refresh, that goes on": {before: func(r *rig, w *worker, g *store.Grant) {
+			r.hold("one")
+			go func() { _, err := w.Now(context.Background(), g); r.ended <- err }()
+			r.wait(r.held)
+		}, leased: true},
+		"the answer in the recovery stream": {before: func(r *rig, w *worker, g *store.Grant) {
+			r.failWrites(true)
+			_, err := w.Now(context.Background(), g)
+			require.NoError(r.t, err)
+			r.failWrites(false)
+		}, lost: true},
+		"the answer in the recovery stream later": {before: func(r *rig, w *worker, g *store.Grant) {
+			r.hold("one")
+			go func() { _, err := w.Now(context.Background(), g); r.ended <- err }()
+			r.wait(r.held)
+		}, after: func(r *rig, w *worker, g *store.Grant) {
+			r.failWrites(true)
+			r.let <- struct{}{}
+			require.NoError(r.t, r.result(r.ended))
+			r.failWrites(false)
+			entries := r.messages(r.subjects.RecoveryStream(), r.subjects.Recovery(g.ID))
+			require.Len(r.t, entries, 1)
+			require.NoError(r.t, w.Recover(r.t.Context(), entries[0].Data))
+		}, lost: true},
+	} {
+		for _, form := range []string{"the other account", "without accounts"} {
+			t.Run(name+", "+form, func(t *testing.T) {
+				r := newRig(t)
+				r.ended = make(chan error, 1)
+				w, connector := r.resolving("a")
+				login, at := r.login("one", "two"), r.clock.Now()
+				require.NoError(t, connector.Connect(t.Context(), wrapped("u", login, 0), at))
+				g := r.live(w, "u")[0]
+				r.clock.advance(time.Second)
+				if c.before != nil {
+					c.before(r, w, g)
+				}
+				r.clock.advance(time.Second)
+				require.NoError(t, connector.Disconnect(t.Context(), store.Scope{User: "u", Broker: "coinbase", Account: "one"}, r.clock.Now()))
+				r.sent()
+				if c.after != nil {
+					c.after(r, w, g)
+				}
+				r.clock.advance(time.Second)
+				in := wrapped("u", login, 1)
+				if form == "without accounts" {
+					in = delayed("u", login.Accounts[1].RefreshToken)
+				}
+				require.NoError(t, connector.Connect(t.Context(), in, at))
+				all := r.live(w, "u")
+				if c.lost {
+					require.Empty(t, all)
+					require.NoError(t, connector.Connect(t.Context(), wrapped("v", login, 1), r.clock.Now()), "under another name")
+					require.Empty(t, r.live(w, "v"))
+				} else {
+					require.Len(t, all, 1)
+					if c.leased {
+						var leased *store.LeasedError
+						_, err := w.Now(t.Context(), all[0])
+						require.ErrorAs(t, err, &leased)
+						r.let <- struct{}{}
+						require.NoError(t, r.result(r.ended))
+					}
+					r.refresh(w, r.live(w, "u")[0])
+					r.clock.advance(time.Second)
+					r.soundTokens(w, all[0].ID)
+				}
+				require.Empty(t, r.sim.Ledger().ReplacedPresented())
+			})
+		}
+	}
+}
+
 // Of connects of the same time the one that was published last counts, whichever is
 // handled first and whatever the ids of the grants are. One that comes again does not.
 func TestOfConnectsOfTheSameTimeTheOnePublishedLastCounts(t *testing.T) {

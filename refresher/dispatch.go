@@ -50,6 +50,9 @@ type Dispatcher struct {
 	// locked by whoever takes all places.
 	sending chan struct{}
 	waiting sync.Mutex
+	// Remember is how long a refresh token is remembered as spent whose grant is gone. It
+	// is set before the first use.
+	Remember time.Duration
 	// Tracer is set before the first use.
 	Tracer tracing.Tracer
 }

@@ -64,6 +64,7 @@ func drawn(seed uint64) []byte {
 
 func (i *history) play(name string) {
 	i.users, i.accounts = []string{"one of " + name, "two of " + name}, []string{"a of " + name, "b of " + name}
+	i.outlived = map[*meshsim.Connection]bool{}
 	i.before = len(i.sim.Ledger().ReplacedPresented())
 	actions := map[string]func(){
 		"log in": i.logIn, "publish again": i.publishAgain, "disconnect": i.disconnect,
@@ -109,11 +110,11 @@ type history struct {
 	workers         []*resolving
 	users, accounts []string
 	messages        []*published
-	// A user has disconnected; a connect was published again as if it was new. One
-	// history does not have both.
+	// A user has disconnected; a connect was published again as if it was new.
 	disconnected, repeated bool
-	underWay               chan error // the refresh that is held; nil: none
-	before                 int        // refresh tokens that earlier runs presented too often
+	outlived               map[*meshsim.Connection]bool // see outlive
+	underWay               chan error                   // the refresh that is held; nil: none
+	before                 int                          // refresh tokens that earlier runs presented too often
 }
 
 func (i *history) any() *resolving { return rapid.SampledFrom(i.workers).Draw(i.rt, "worker") }
@@ -154,20 +155,30 @@ func (i *history) publishAgain() {
 	case "for another":
 		again.user, again.at = i.user(), i.clock.Now()
 	}
-	if i.disconnected && !again.at.Equal(before) {
-		return // what a disconnect erased, nobody knows to be old
-	}
 	i.repeated = i.repeated || !again.at.Equal(before)
+	if i.disconnected && !again.at.Equal(before) {
+		i.outlive()
+	}
 	i.messages = append(i.messages, &again)
 }
 
 func (i *history) disconnect() {
 	if i.repeated || slices.ContainsFunc(i.messages, func(m *published) bool { return !m.delivered }) {
-		return // what a disconnect erased, nobody knows to be old
+		i.outlive()
 	}
 	i.disconnected = true
 	account := rapid.SampledFrom(append([]string{""}, i.accounts...)).Draw(i.rt, "account")
 	i.messages = append(i.messages, &published{user: i.user(), at: i.clock.Now(), account: account})
+}
+
+// outlive notes that connects of the logins of now may come after a disconnect that has
+// erased what refreshes have made of their refresh tokens: nothing can come of them.
+func (i *history) outlive() {
+	for _, m := range i.messages {
+		if m.login != nil {
+			i.outlived[m.login] = true
+		}
+	}
 }
 
 // deliver hands a message to a worker; one that was delivered may come again.
@@ -356,6 +367,7 @@ func (i *history) check() {
 			case last == nil:
 			case last.login == nil:
 				require.NotContains(i.rt, owners[account], user, "disconnected")
+			case i.outlived[last.login]:
 			case !i.shared(last.login):
 				require.Contains(i.rt, owners[account], user, "connected last")
 			case !i.disconnected && slices.Contains(i.newest(last.login).accounts, account):

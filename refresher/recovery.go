@@ -37,6 +37,10 @@ type recoveryEntry struct {
 	// to stand here. They belong to ID.
 	Parts []uint64 `json:"parts,omitempty"`
 	ID    string   `json:"id,omitempty"`
+	// Spent is the fingerprint of the refresh token that the answer replaced, for when
+	// there is no grant any more that could open it. Empty: it replaced none, or an
+	// earlier release wrote the entry.
+	Spent string `json:"spent,omitempty"`
 }
 
 // pending is an answer on its way into the database.
@@ -85,7 +89,7 @@ func recoveryBinding(g *store.Grant, epoch int64) envelope.Binding {
 	return b
 }
 
-func (p pending) entry(s envelope.Sealer, g *store.Grant) (recoveryEntry, error) {
+func (p pending) entry(s store.TokenSealer, g *store.Grant) (recoveryEntry, error) {
 	plain := plainPending{
 		AccessToken: p.answer.AccessToken.Reveal(), RefreshToken: p.answer.RefreshToken.Reveal(),
 		ExpiresIn: p.answer.ExpiresIn, RefreshExpiresIn: p.answer.RefreshExpiresIn,
@@ -107,7 +111,11 @@ func (p pending) entry(s envelope.Sealer, g *store.Grant) (recoveryEntry, error)
 		return recoveryEntry{}, errors.New("encoding a recovery entry failed")
 	}
 	id := fmt.Sprintf("%s.%d.%s", g.ID, p.connectedAt.UnixMilli(), p.id) // connectedAfter reads it
-	return recoveryEntry{GrantID: g.ID, Epoch: p.epoch, Broker: g.BrokerType, ID: id, Sealed: s.Seal(encoded.Bytes(), recoveryBinding(g, p.epoch))}, nil
+	entry := recoveryEntry{GrantID: g.ID, Epoch: p.epoch, Broker: g.BrokerType, ID: id, Sealed: s.Seal(encoded.Bytes(), recoveryBinding(g, p.epoch))}
+	if p.rotated() {
+		entry.Spent = s.Key.Of(p.presented)
+	}
+	return entry, nil
 }
 
 func openEntry(ctx context.Context, e *envelope.Envelope, entry recoveryEntry, g *store.Grant) (pending, error) {
@@ -169,7 +177,7 @@ func (r *Refresher) recover(ctx context.Context, body []byte) (entry recoveryEnt
 	whole, incomplete := r.gathered(ctx, entry)
 	g, err := r.store.Get(ctx, entry.GrantID)
 	if errors.Is(err, store.ErrNotFound) {
-		return entry, nil // erased meanwhile: the tokens must not come back
+		return entry, r.spend(ctx, entry.Spent) // erased meanwhile: the tokens must not come back
 	}
 	if err != nil {
 		return entry, err
@@ -228,8 +236,8 @@ func (r *Refresher) gathered(ctx context.Context, entry recoveryEntry) (recovery
 
 // rescue puts an answer into the recovery stream and waits for the stream's
 // acknowledgement.
-func (r *Refresher) rescue(ctx context.Context, g *store.Grant, p pending, sealer envelope.Sealer) error {
-	entry, err := p.entry(sealer, g)
+func (r *Refresher) rescue(ctx context.Context, g *store.Grant, p pending, with store.TokenSealer) error {
+	entry, err := p.entry(with, g)
 	if err != nil {
 		return err
 	}

@@ -52,6 +52,8 @@ type Deps struct {
 	// RefusedPause is how long after a report of a refused access token the next one
 	// of the same grant counts.
 	RefusedPause time.Duration
+	// Remember is how long a refresh token is remembered as spent whose grant is gone.
+	Remember time.Duration
 	// SendAccess lists the broker types whose refresh needs the access token.
 	SendAccess []string
 	// Changed is told of a grant whose accounts a refresh has changed.
@@ -85,6 +87,7 @@ type Refresher struct {
 	sendAccess map[string]bool
 	// refusedPause is Deps.RefusedPause.
 	refusedPause time.Duration
+	remember     time.Duration
 	changed      func(ctx context.Context, userID string) error
 	parkAnswer   func(ctx context.Context, g *store.Grant, id string, body []byte) error
 	audit        *audit.Log
@@ -101,7 +104,7 @@ func New(d Deps) *Refresher {
 	r := &Refresher{
 		store: d.Store, envelope: d.Envelope, prints: d.Fingerprints, js: d.JetStream, mesh: d.Mesh, settler: d.Settler,
 		dispatcher: d.Dispatcher, subjects: d.Subjects, workerID: d.WorkerID, newID: d.NewID, now: d.Now,
-		lease: d.Lease, reserve: d.CallAndSave, skew: d.ClockSkew, sendAccess: map[string]bool{}, refusedPause: d.RefusedPause, changed: d.Changed, parkAnswer: d.ParkAnswer, audit: d.Audit, log: d.Log,
+		lease: d.Lease, reserve: d.CallAndSave, skew: d.ClockSkew, sendAccess: map[string]bool{}, refusedPause: d.RefusedPause, remember: d.Remember, changed: d.Changed, parkAnswer: d.ParkAnswer, audit: d.Audit, log: d.Log,
 		metrics: newMetrics(d.Metrics),
 	}
 	r.verdicts = &verdicts{store: d.Store, hold: d.Hold, now: d.Now, log: d.Log, metrics: r.metrics, cleared: map[string]time.Time{}}
@@ -493,7 +496,7 @@ func (r *Refresher) keep(ctx context.Context, g *store.Grant, p pending, with st
 			r.log.Info("the grant was erased while it was being refreshed", zap.String("grant", g.ID))
 			return nil, nil
 		}
-		rescueErr := r.rescue(ctx, g, p, with.Sealer)
+		rescueErr := r.rescue(ctx, g, p, with)
 		tracing.Log(ctx, r.log).Error("an answer can't be stored", zap.String("grant", g.ID), zap.Error(err), zap.Bool("rescued", rescueErr == nil), zap.NamedError("rescueError", rescueErr))
 		if rescueErr == nil {
 			return nil, nil

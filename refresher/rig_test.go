@@ -59,6 +59,8 @@ type rig struct {
 
 	// held takes the calls that hold stopped; each goes on when let receives.
 	held, let chan struct{}
+	// ended takes the error of a refresh in the background.
+	ended chan error
 
 	workers []*worker
 }
@@ -154,11 +156,12 @@ func (r *rig) worker(id string, change ...func(*refresher.Deps)) *worker {
 	w.settler.Subjects, w.settler.NewID = r.subjects, newID
 	reg := prometheus.NewRegistry()
 	w.dispatcher = refresher.NewDispatcher(r.js, db, r.subjects, d.Refresh.Horizon, r.clock.Now, r.log, reg)
+	w.dispatcher.Remember = day
 	mesh := refresher.NewMesh(refresher.MeshOptions{URL: r.meshURL, Timeout: patience, Now: r.clock.Now})
 	deps := refresher.Deps{
 		Store: db, Envelope: w.envelope, Fingerprints: w.prints, JetStream: r.js, Mesh: mesh, Limits: d.Limits, Credentials: d.Refresh.Credentials, Hold: d.Refresh.Hold, Concurrency: d.Refresh.Concurrency,
 		Settler: w.settler, Dispatcher: w.dispatcher, Subjects: r.subjects, WorkerID: id, NewID: newID, Now: r.clock.Now,
-		Lease: d.Refresh.Lease, CallAndSave: d.CallAndSave(), ClockSkew: d.Worker.ClockSkew, SendAccess: d.Mesh.AccessTokenBrokers, RefusedPause: d.Tokens.RefusedPause,
+		Lease: d.Refresh.Lease, CallAndSave: d.CallAndSave(), ClockSkew: d.Worker.ClockSkew, SendAccess: d.Mesh.AccessTokenBrokers, RefusedPause: d.Tokens.RefusedPause, Remember: day,
 		Changed: func(context.Context, string) error { return nil }, Log: r.log, Metrics: reg,
 	}
 	letters := &handlers.DeadLetters{JS: r.js, Envelope: w.envelope, Subjects: r.subjects, Now: r.clock.Now, NewID: newID, Log: r.log}

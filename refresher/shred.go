@@ -3,6 +3,7 @@ package refresher
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strconv"
@@ -69,7 +70,16 @@ func together(failed []error) error {
 // answers on their way into the database, and, where the user has disconnected,
 // dead letters. The user may have connected anew since; answers of that stay.
 func (d *Dispatcher) shredCopies(ctx context.Context, g *store.Grant) error {
-	before := func(msg *jetstream.RawStreamMsg) (bool, error) { return !connectedAfter(msg, g), nil }
+	before := func(msg *jetstream.RawStreamMsg) (bool, error) {
+		var entry recoveryEntry
+		if connectedAfter(msg, g) {
+			return false, nil
+		}
+		if json.Unmarshal(msg.Data, &entry) != nil { // a part
+			return true, nil
+		}
+		return true, d.store.Spend(ctx, entry.Spent, d.now(), d.now().Add(d.Remember))
+	}
 	type source struct {
 		stream, subject string
 		pick            func(*jetstream.RawStreamMsg) (bool, error)

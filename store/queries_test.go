@@ -139,8 +139,14 @@ func calls(s *store.Store) map[string]func(context.Context) error {
 		"Succeeded":  func(ctx context.Context) error { return drop(s.Succeeded(ctx, "b")) },
 		"Verdicts":   func(ctx context.Context) error { return drop(s.Verdicts(ctx)) },
 		"VerdictsAt": func(ctx context.Context) error { return drop(s.VerdictsAt(ctx, "b")) },
-		"Unsent":     func(ctx context.Context) error { return drop(s.Unsent(ctx, now, place, 1)) },
-		"Used":       func(ctx context.Context) error { return s.Used(ctx, g) },
+		"Spend":      func(ctx context.Context) error { return s.Spend(ctx, "f", now, now) },
+		"Await":      func(ctx context.Context) error { return s.Await(ctx, "f", now) },
+		"Remembered": func(ctx context.Context) error {
+			_, _, err := s.Remembered(ctx, "u", "b", []string{"a"}, "f")
+			return err
+		},
+		"Unsent": func(ctx context.Context) error { return drop(s.Unsent(ctx, now, place, 1)) },
+		"Used":   func(ctx context.Context) error { return s.Used(ctx, g) },
 	}
 }
 

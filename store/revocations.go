@@ -45,19 +45,61 @@ type revocation struct {
 // that an older connect which arrives late does not bring it back.
 func (s *Store) Revoke(ctx context.Context, scope Scope, at, purgeAt time.Time) error {
 	for _, id := range scope.ids() {
-		_, err := s.revocations.UpdateOne(ctx, bson.D{{Key: "_id", Value: id}},
-			bson.D{{Key: "$max", Value: bson.D{{Key: "at", Value: Milli(at)}, {Key: "purgeAt", Value: Milli(purgeAt)}}}},
-			options.UpdateOne().SetUpsert(true))
-		if err != nil {
-			return fmt.Errorf("recording a disconnect: %w", err)
+		if err := s.remember(ctx, id, at, purgeAt); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
+func (s *Store) remember(ctx context.Context, id string, at, purgeAt time.Time) error {
+	_, err := s.revocations.UpdateOne(ctx, bson.D{{Key: "_id", Value: id}},
+		bson.D{{Key: "$max", Value: bson.D{{Key: "at", Value: Milli(at)}, {Key: "purgeAt", Value: Milli(purgeAt)}}}},
+		options.UpdateOne().SetUpsert(true))
+	if err != nil {
+		return fmt.Errorf("recording a disconnect: %w", err)
+	}
+	return nil
+}
+
+// Fate is what is remembered of a refresh token whose grant is gone. Other grants may
+// get it all the same: what is published of one login may come in several connects.
+type Fate struct {
+	// Spent: a refresh has replaced it.
+	Spent bool
+	// Until is how long a refresh that presents it may be under way; zero: none is.
+	Until time.Time
+}
+
+// The ids are hashes of fingerprints, and name no token.
+func spentID(fingerprint string) string   { return hashID("spent token", fingerprint) }
+func awaitedID(fingerprint string) string { return hashID("awaited token", fingerprint) }
+
+// Spend remembers that a refresh has replaced a refresh token whose grant is gone, by
+// its fingerprint; none: there is nothing to remember.
+func (s *Store) Spend(ctx context.Context, fingerprint string, at, purgeAt time.Time) error {
+	if fingerprint == "" {
+		return nil
+	}
+	return s.remember(ctx, spentID(fingerprint), at, purgeAt)
+}
+
+// Await remembers until when a refresh may be under way that presents a refresh token
+// whose grant is gone, by its fingerprint.
+func (s *Store) Await(ctx context.Context, fingerprint string, until time.Time) error {
+	return s.remember(ctx, awaitedID(fingerprint), until, until)
+}
+
 // Revoked returns, for each account, when it was last disconnected; accounts
 // that never were are absent. The account "" stands for the broker as a whole.
 func (s *Store) Revoked(ctx context.Context, user, broker string, accounts []string) (map[string]time.Time, error) {
+	revoked, _, err := s.Remembered(ctx, user, broker, accounts, "")
+	return revoked, err
+}
+
+// Remembered is Revoked, and also returns what is remembered of a refresh token, by its
+// fingerprint; empty for none.
+func (s *Store) Remembered(ctx context.Context, user, broker string, accounts []string, fingerprint string) (map[string]time.Time, Fate, error) {
 	scopesOf := func(account string) []Scope {
 		return []Scope{{user, "", ""}, {user, broker, ""}, {user, "", account}, {user, broker, account}}
 	}
@@ -67,9 +109,12 @@ func (s *Store) Revoked(ctx context.Context, user, broker string, accounts []str
 			ids = append(ids, scope.ids()...)
 		}
 	}
+	if fingerprint != "" {
+		ids = append(ids, spentID(fingerprint), awaitedID(fingerprint))
+	}
 	at, err := s.revokedReads.do(ctx, ids)
 	if err != nil {
-		return nil, err
+		return nil, Fate{}, err
 	}
 	last := make(map[string]time.Time)
 	for _, account := range append([]string{""}, accounts...) {
@@ -81,7 +126,11 @@ func (s *Store) Revoked(ctx context.Context, user, broker string, accounts []str
 			}
 		}
 	}
-	return last, nil
+	if fingerprint == "" {
+		return last, Fate{}, nil
+	}
+	_, spent := at[spentID(fingerprint)]
+	return last, Fate{Spent: spent, Until: at[awaitedID(fingerprint)]}, nil
 }
 
 // maxSought is how many disconnects one command looks for. A connect asks for

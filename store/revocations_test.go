@@ -74,6 +74,34 @@ func TestRevocationsOfUnknownAccounts(t *testing.T) {
 	require.Equal(t, map[string]time.Time{"": now}, got)
 }
 
+// Of a refresh token whose grant is gone it is known whether it is spent, for every user
+// and under a hash of its fingerprint.
+func TestTheFateOfARefreshTokenIsRemembered(t *testing.T) {
+	s := open(t)
+	fate := func(user, token string) store.Fate {
+		t.Helper()
+		revoked, fate, err := s.Remembered(t.Context(), user, "b", []string{"a"}, token)
+		require.NoError(t, err)
+		require.Empty(t, revoked)
+		return fate
+	}
+	require.NoError(t, s.Spend(t.Context(), "", now, now))
+	require.NoError(t, s.Spend(t.Context(), "spent", now, now.Add(time.Hour)))
+	require.NoError(t, s.Await(t.Context(), "awaited", now.Add(time.Minute)))
+	require.NoError(t, s.Await(t.Context(), "awaited", now))
+	for _, user := range []string{"u", "v"} {
+		require.Equal(t, store.Fate{Spent: true}, fate(user, "spent"))
+		require.Equal(t, store.Fate{Until: now.Add(time.Minute)}, fate(user, "awaited"))
+		require.Zero(t, fate(user, "another"))
+		require.Zero(t, fate(user, ""))
+	}
+	require.NoError(t, s.PurgeRevocations(t.Context(), now.Add(2*time.Minute)))
+	require.Zero(t, fate("u", "awaited"))
+	require.True(t, fate("u", "spent").Spent)
+	require.NoError(t, s.PurgeRevocations(t.Context(), now.Add(2*time.Hour)))
+	require.Zero(t, fate("u", "spent"))
+}
+
 func TestPurgeRevocations(t *testing.T) {
 	s := open(t)
 	require.NoError(t, s.Revoke(t.Context(), store.Scope{User: "old"}, now, now.Add(-time.Millisecond)))

@@ -220,7 +220,7 @@ func (w *worker) assemble(ctx context.Context) error {
 		},
 	}
 	dispatcher := refresher.NewDispatcher(w.js, w.db, w.subj, cfg.Refresh.Horizon, w.now, w.log, w.reg)
-	dispatcher.Tracer = w.traces.tracer
+	dispatcher.Tracer, dispatcher.Remember = w.traces.tracer, cfg.Retention.Revocations
 	w.mesh = refresher.NewMesh(refresher.MeshOptions{URL: cfg.Mesh.URL, ClientID: cfg.Mesh.ClientID, ClientSecret: cfg.Mesh.ClientSecret, Timeout: cfg.Mesh.Timeout, Now: w.now})
 	dead := &handlers.DeadLetters{JS: w.js, Envelope: env, Keys: w.keys, Subjects: w.subj, Now: w.now, NewID: newID, Log: w.log}
 	w.audit = AuditLog(cfg, w.js, cfg.Worker.ID, w.now, w.db, w.log, w.reg)
@@ -233,7 +233,7 @@ func (w *worker) assemble(ctx context.Context) error {
 		Store: w.db, Envelope: env, Fingerprints: prints, JetStream: w.js, Mesh: w.mesh, Settler: settler, Dispatcher: dispatcher, Subjects: w.subj,
 		Limits: cfg.Limits, Credentials: cfg.Refresh.Credentials, Hold: cfg.Refresh.Hold, Concurrency: cfg.Refresh.Concurrency,
 		WorkerID: cfg.Worker.ID, NewID: newID, Now: w.now, Lease: cfg.Refresh.Lease, CallAndSave: cfg.CallAndSave(), ClockSkew: cfg.Worker.ClockSkew,
-		RefusedPause: cfg.Tokens.RefusedPause, SendAccess: cfg.Mesh.AccessTokenBrokers, Changed: connector.Resolve, ParkAnswer: dead.ParkAnswer, Audit: w.audit, Log: w.log, Metrics: w.reg,
+		RefusedPause: cfg.Tokens.RefusedPause, Remember: cfg.Retention.Revocations, SendAccess: cfg.Mesh.AccessTokenBrokers, Changed: connector.Resolve, ParkAnswer: dead.ParkAnswer, Audit: w.audit, Log: w.log, Metrics: w.reg,
 	})
 	connector.Leave = r.Leave
 	w.refresher, w.dispatcher, w.letters = r, dispatcher, dead
