@@ -70,7 +70,7 @@ func (c *Connector) connect(ctx context.Context, in events.Connected, at time.Ti
 		return "", err
 	}
 	ctx, passes := passing(ctx)
-	candidates := grantsOf(in, at)
+	candidates := grantsOf(in, at, with.Key)
 	var last *seen
 	for _, candidate := range candidates {
 		if last, err = c.put(ctx, candidate, with); err != nil {
@@ -101,7 +101,13 @@ type candidate struct {
 // is reports whether a grant of the user is the candidate's, by the id of today or
 // of an earlier release.
 func (in candidate) is(g *store.Grant) bool {
-	return g.ID == in.grant.ID || events.SameBroker(g.BrokerType, in.grant.BrokerType) && g.ID == in.formerID(g.BrokerType)
+	return g.ID == in.grant.ID || events.SameBroker(g.BrokerType, in.grant.BrokerType) && (g.ID == in.formerID(g.BrokerType) || in.byKey(g))
+}
+
+// byKey reports whether a grant has the id that an earlier release made of the broker's
+// key, however the broker type is written.
+func (in candidate) byKey(g *store.Grant) bool {
+	return g.ID == in.formerID(events.BrokerKey(g.BrokerType))
 }
 
 // partOf reports whether a grant has accounts of which the candidate says nothing.
@@ -138,18 +144,19 @@ func (in candidate) beside() candidate {
 	return candidate{grant: &g, tokens: in.tokens, formerID: func(string) string { return g.ID }}
 }
 
-// grantsOf groups the accounts of a payload by refresh token.
-func grantsOf(in events.Connected, at time.Time) []candidate {
+// grantsOf groups the accounts of a payload by refresh token. The key makes the ids of
+// grants whose accounts are not known.
+func grantsOf(in events.Connected, at time.Time, key store.FingerprintKey) []candidate {
 	var out []candidate
 	if a := in.Payload.AccessToken; a != nil {
 		for _, group := range grouped(a.AccountTokens) {
-			out = append(out, granted(in.UserID, a, group, at))
+			out = append(out, granted(in.UserID, a, group, at, key))
 		}
 	}
 	if d := in.Payload.DelayedAuth; d != nil && !slices.ContainsFunc(out, func(c candidate) bool {
 		return events.SameBroker(c.grant.BrokerType, d.BrokerType) && c.tokens.RefreshToken.Equal(d.RefreshToken)
 	}) {
-		out = append(out, delayed(in.UserID, *d, at))
+		out = append(out, delayed(in.UserID, *d, at, key))
 	}
 	for i := range out {
 		out[i].grant.ConnectedAt = at
@@ -166,7 +173,7 @@ func grantsOf(in events.Connected, at time.Time) []candidate {
 // granted is the grant of accounts that share a refresh token, or of one that has none.
 // An account without an id is not known before a refresh names it; its tokens are those
 // of the grant until then.
-func granted(userID string, a *events.AccessTokenPayload, group []events.AccountToken, at time.Time) candidate {
+func granted(userID string, a *events.AccessTokenPayload, group []events.AccountToken, at time.Time, key store.FingerprintKey) candidate {
 	access, managed := lifeOf(at, a.ExpiresInSeconds), managedBy(group)
 	if managed {
 		access = lifeOf(at, 0)
@@ -204,7 +211,7 @@ func granted(userID string, a *events.AccessTokenPayload, group []events.Account
 	if known.Empty() {
 		known = tokens.Accounts[0].AccessToken
 	}
-	g.ID = store.DelayedGrantID(userID, a.BrokerType, known.Reveal())
+	g.ID = store.DelayedGrantID(userID, a.BrokerType, key.Of(known))
 	return candidate{grant: g, tokens: tokens, formerID: func(brokerType string) string { return store.FormerDelayedGrantID(userID, brokerType, known.Reveal()) }}
 }
 
@@ -216,10 +223,10 @@ func managedBy(group []events.AccountToken) bool {
 }
 
 // delayed is a grant of which only the refresh token is known.
-func delayed(userID string, d events.DelayedAuthPayload, at time.Time) candidate {
+func delayed(userID string, d events.DelayedAuthPayload, at time.Time, key store.FingerprintKey) candidate {
 	return candidate{
 		grant: &store.Grant{
-			ID:     store.DelayedGrantID(userID, d.BrokerType, d.RefreshToken.Reveal()),
+			ID:     store.DelayedGrantID(userID, d.BrokerType, key.Of(d.RefreshToken)),
 			UserID: userID, BrokerType: d.BrokerType, BrokerName: d.BrokerName,
 			Accounts: []store.Account{},
 			Refresh:  lifeOf(at, d.RefreshTokenExpiresInSeconds),

@@ -11,6 +11,7 @@ import (
 
 	"github.com/latchkey/latchkey/config"
 	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/events/secret"
 	"github.com/latchkey/latchkey/store"
 )
 
@@ -18,7 +19,7 @@ func decoded(t *testing.T, payload string) []candidate {
 	t.Helper()
 	in, err := events.DecodeConnected([]byte(`{"userId":"u","payload":` + payload + `}`))
 	require.NoError(t, err)
-	return grantsOf(in, time.Unix(1e9, 0))
+	return grantsOf(in, time.Unix(1e9, 0), store.FingerprintKey{})
 }
 
 // TestAManagedTokenHasNoEnd: nothing refreshes it, and the token id is what is
@@ -53,7 +54,7 @@ func TestAnAccountWithoutAnIDKeepsItsTokens(t *testing.T) {
 		require.Nil(t, c.grant.Account(""), "an account without an id")
 	}
 	require.Equal(t, []string{"one", "two", "three"}, refresh)
-	require.Equal(t, store.DelayedGrantID("u", "b", "one"), got[0].grant.ID)
+	require.Equal(t, store.DelayedGrantID("u", "b", store.FingerprintKey{}.Of(secret.New("one"))), got[0].grant.ID)
 	require.Equal(t, "x", got[0].tokens.Access("").Reveal())
 	require.Equal(t, "id", got[0].tokens.Account("").TokenID.Reveal())
 	require.NotNil(t, got[0].grant.Access.ExpiresAt)

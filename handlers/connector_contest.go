@@ -124,8 +124,22 @@ func (c *Connector) contest(ctx context.Context, seen *seen) (changed bool, err 
 			}
 			return true, c.move(ctx, g, o)
 		}
+		if g.Lease != nil && g.Lease.Owner == handOver && g.State != store.Revoked {
+			return true, c.release(ctx, g) // whoever was to do that was cut off
+		}
 	}
 	return false, nil
+}
+
+// release ends the lease of a grant whose refresh token no other holds any more.
+func (c *Connector) release(ctx context.Context, g *store.Grant) error {
+	next := g.Clone()
+	next.Lease = nil
+	if err := c.Store.Save(ctx, next); err != nil {
+		return err
+	}
+	c.stored(ctx, next)
+	return nil
 }
 
 // busy returns an error where a grant is being refreshed. A lease that ran out says
@@ -251,11 +265,13 @@ func (c *Connector) opened(ctx context.Context, g *store.Grant) (tokens store.To
 	return tokens, err == nil, err
 }
 
-// handOver begins the owner of the lease under which a grant gets a refresh token
-// that another still holds: nobody presents it until the other is gone. handOverFor
-// is how long it lasts past what is waited for; a connect that was cut off comes again before.
+// handOver is the owner of the lease under which a grant gets a refresh token that
+// another still holds: nobody presents it until the other is gone. With awaits the owner
+// of one says that it awaits the answer to a refresh of another, which may be gone
+// already. handOverFor is how long both last past what is waited for.
 const (
 	handOver    = "hand-over"
+	awaits      = "hand-over, awaiting an answer"
 	handOverFor = 5 * time.Minute
 )
 
@@ -288,6 +304,9 @@ func (c *Connector) move(ctx context.Context, a, b *store.Grant) error {
 	}
 	if to.Lease == nil || hands(to) {
 		next.Lease = awaiting(answerUntil(from, c.Settler.Now()))
+		if waits == nil {
+			next.Lease.Owner = handOver
+		}
 	}
 	if err := c.Store.Save(ctx, next); err != nil {
 		return err
@@ -300,10 +319,7 @@ func (c *Connector) move(ctx context.Context, a, b *store.Grant) error {
 	}
 	passesOf(ctx).lose(from)
 	if hands(next) {
-		next.Lease = nil
-		if err := c.Store.Save(ctx, next); err != nil {
-			return err
-		}
+		return c.release(ctx, next)
 	}
 	c.stored(ctx, next)
 	return nil
@@ -328,10 +344,10 @@ func knows(g, other *store.Grant) bool {
 	})
 }
 
-// awaiting is the lease of a grant whose refresh token somebody else holds, or may be
-// presenting, until a time.
+// awaiting is the lease of a grant whose refresh token somebody else may be presenting
+// until a time.
 func awaiting(until time.Time) *store.Lease {
-	return &store.Lease{Owner: handOver, Until: store.Milli(until)}
+	return &store.Lease{Owner: awaits, Until: store.Milli(until)}
 }
 
 // answerUntil is until when the answer to a refresh that is under way is waited for, and
@@ -343,7 +359,10 @@ func answerUntil(g *store.Grant, now time.Time) time.Time {
 	return now.Add(handOverFor)
 }
 
-func hands(g *store.Grant) bool { return g.Lease != nil && g.Lease.Owner == handOver }
+// hands reports whether a grant has such a lease, under which nobody refreshes it.
+func hands(g *store.Grant) bool {
+	return g.Lease != nil && (g.Lease.Owner == handOver || g.Lease.Owner == awaits)
+}
 
 // heir returns the grant of the user who connected last as it is to be: with what
 // the other's refreshes have made of the refresh token, unless one is under way.

@@ -192,12 +192,12 @@ func (c *Connector) takeOver(ctx context.Context, in candidate, before *store.Gr
 }
 
 // place returns the grant whose document a candidate takes over, of those that are
-// the candidate's; nil: it gets a document of its own. An id of an earlier release
-// is kept as long as the broker type is written as it was: it can't be derived
-// from any other.
+// the candidate's; nil: it gets a document of its own. An id that an earlier release
+// made of the broker type as written is kept as long as that is written as it was: it
+// can't be derived from any other.
 func (in candidate) place(stored []*store.Grant) (before *store.Grant) {
 	for _, g := range stored {
-		if g.ID == in.grant.ID || before == nil && g.BrokerType == in.grant.BrokerType {
+		if g.ID == in.grant.ID || before == nil && (g.BrokerType == in.grant.BrokerType || in.byKey(g)) {
 			before = g
 		}
 	}

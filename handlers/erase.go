@@ -134,7 +134,7 @@ func (p *DeadLetters) covered(ctx context.Context, letter DeadLetter, scope stor
 		tracing.Log(ctx, p.Log).Warn("a dead letter does not open, and an erasure leaves it", zap.String("deadLetter", letter.ID), zap.Error(err))
 		return false, nil
 	}
-	for _, c := range grantsOf(in, letter.StoredAt) {
+	for _, c := range grantsOf(in, letter.StoredAt, store.FingerprintKey{}) {
 		if len(c.grant.Accounts) == 0 && !scope.Covers(c.grant.BrokerType, "") {
 			return false, nil
 		}

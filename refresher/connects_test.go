@@ -3,6 +3,7 @@ package refresher_test
 import (
 	"context"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -381,6 +382,115 @@ func TestAConnectOfALoginThatWasDisconnectedInPart(t *testing.T) {
 			})
 		}
 	}
+}
+
+// A worker that is cut off once it has handed a refresh token over leaves a lease that
+// whoever looks at the grant next ends.
+func TestALeaseOfAHandOverThatWasCutOffEnds(t *testing.T) {
+	r := newRig(t)
+	w := r.worker("a")
+	c := r.connector(w)
+	login := r.login("one")
+	require.NoError(t, c.Connect(t.Context(), wrapped("old", login, 0), r.clock.Now()))
+	require.Len(t, r.live(w, "old"), 1)
+	r.clock.advance(time.Second)
+	var updates atomic.Int32
+	r.db.Proxy().FailWrites(91, func(command, collection string) bool {
+		return command == "update" && collection == "grants" && updates.Add(1) > 2
+	})
+	require.Error(t, c.Connect(t.Context(), wrapped("new", login, 0), r.clock.Now()))
+	r.sent()
+	r.db.Proxy().FailWrites(0, nil)
+	require.Empty(t, r.live(w, "old"))
+	g := r.live(w, "new")[0]
+	require.NotNil(t, g.Lease)
+	require.NoError(t, r.connector(r.worker("b")).Resolve(t.Context(), "new"))
+	require.Nil(t, r.get(w, g.ID).Lease)
+	require.Equal(t, []string{"token.stored: "}, r.told("new"))
+	after := r.refresh(w, r.get(w, g.ID))
+	require.Equal(t, int64(2), after.Version)
+	require.Nil(t, after.Unknown, "nothing was lost")
+	r.soundTokens(w, g.ID)
+}
+
+// The id of a grant whose accounts are not known tells nothing of its refresh token to
+// who can't make fingerprints, and one that an earlier release made is kept.
+func TestTheIDOfADelayedGrantIsKeyed(t *testing.T) {
+	r := newRig(t)
+	w := r.worker("a")
+	connector := r.connector(w)
+	key, err := w.prints.Key(t.Context())
+	require.NoError(t, err)
+	login := r.login("one")
+	token := login.Accounts[0].RefreshToken
+	require.NoError(t, connector.Connect(t.Context(), delayed("u", token), r.clock.Now()))
+	g := r.live(w, "u")[0]
+	require.Equal(t, store.DelayedGrantID("u", "COINBASE", key.Of(token)), g.ID)
+	require.NotEqual(t, store.DelayedGrantID("u", "coinbase", store.FingerprintKey{}.Of(token)), g.ID)
+
+	for user, c := range map[string]struct{ written, by string }{
+		"as written": {"Coinbase", "Coinbase"}, "by key": {"Coinbase", "coinbase"}, "both": {"coinbase", "coinbase"},
+	} {
+		token := r.login("of " + user).Accounts[0].RefreshToken
+		require.NoError(t, connector.Connect(t.Context(), delayed(user, token), r.clock.Now()))
+		g := r.live(w, user)[0]
+		require.NoError(t, w.store.Delete(t.Context(), g))
+		g.ID, g.BrokerType = store.FormerDelayedGrantID(user, c.by, token.Reveal()), c.written
+		with, err := w.prints.Sealer(t.Context(), user)
+		require.NoError(t, err)
+		with.SealTo(g, store.TokenSet{RefreshToken: token}, r.clock.Now(), true)
+		require.NoError(t, w.store.Insert(t.Context(), g))
+		for _, state := range []store.State{store.Active, store.Expired} {
+			r.clock.advance(time.Second)
+			before := r.get(w, g.ID)
+			before.State = state
+			require.NoError(t, w.store.Save(t.Context(), before))
+			require.NoError(t, connector.Connect(t.Context(), delayed(user, token), r.clock.Now()))
+			all := r.live(w, user)
+			require.Len(t, all, 1, user)
+			require.Equal(t, store.Active, all[0].State)
+			if user == "as written" && state == store.Expired {
+				require.NotEqual(t, g.ID, all[0].ID, "it can't be derived from another spelling")
+			} else {
+				require.Equal(t, g.ID, all[0].ID, user)
+			}
+		}
+	}
+}
+
+// An answer to a grant that has gone meanwhile counts for the one that has come in its
+// place with the same id and refresh token, and no answer after it is taken for an older one.
+func TestAnAnswerToAGrantThatWasConnectedAgainIsNotNewerThanTheNext(t *testing.T) {
+	r := newRig(t)
+	w, c := r.resolving("a")
+	i := meshsim.DefaultInstitution("coinbase")
+	i.Rotation = meshsim.RotateNever
+	login, err := r.sim.Connect(meshsim.ConnectSpec{BrokerType: "coinbase", Institution: &i, Accounts: []meshsim.Account{{ID: "one"}}})
+	require.NoError(t, err)
+	require.NoError(t, c.Connect(t.Context(), wrapped("u", &login, 0), r.clock.Now()))
+	g := r.live(w, "u")[0]
+	for range 3 {
+		r.clock.advance(time.Second)
+		g = r.refresh(w, g)
+	}
+	r.hold("one")
+	done := make(chan error, 1)
+	go func() { _, err := w.Now(context.Background(), g); done <- err }()
+	r.wait(r.held)
+	r.clock.advance(time.Second)
+	require.NoError(t, c.Disconnect(t.Context(), store.Scope{User: "u"}, r.clock.Now()))
+	r.clock.advance(time.Second)
+	require.NoError(t, c.Connect(t.Context(), wrapped("u", &login, 0), r.clock.Now()))
+	r.let <- struct{}{}
+	require.NoError(t, r.result(done))
+	g = r.get(w, g.ID)
+	require.Zero(t, g.Applied, "it is the epoch of a grant that is gone")
+	require.Equal(t, int64(2), g.Version)
+	r.clock.advance(10 * time.Minute)
+	after := r.refresh(w, g)
+	require.Equal(t, int64(3), after.Version)
+	require.Equal(t, after.Epoch, after.Applied)
+	r.soundTokens(w, g.ID)
 }
 
 // Of connects of the same time the one that was published last counts, whichever is

@@ -402,13 +402,15 @@ func FormerGrantID(userID, brokerType string, accountIDs ...string) string {
 // grant has, to which more accounts came later.
 func GrantIDBeside(id string) string { return hashID("beside", id) }
 
-// DelayedGrantID derives the id of a grant whose accounts are not known yet:
-// the same refresh token gives the same grant.
-func DelayedGrantID(userID, brokerType, refreshToken string) string {
-	return FormerDelayedGrantID(userID, events.BrokerKey(brokerType), refreshToken)
+// DelayedGrantID derives the id of a grant whose accounts are not known yet from the
+// fingerprint of its refresh token: the same refresh token gives the same grant, and who
+// knows the id can test no guess.
+func DelayedGrantID(userID, brokerType, fingerprint string) string {
+	return hashID("delayed by fingerprint", userID, events.BrokerKey(brokerType), fingerprint)
 }
 
-// FormerDelayedGrantID is to DelayedGrantID what FormerGrantID is to GrantID.
+// FormerDelayedGrantID derives the id as earlier releases did: by the refresh token, and
+// by the broker type as it was written or, later, by its key.
 func FormerDelayedGrantID(userID, brokerType, refreshToken string) string {
 	return hashID("delayed", userID, brokerType, refreshToken)
 }
