@@ -540,6 +540,16 @@ func (c *Connector) bequeath(ctx context.Context, g *store.Grant, known []*store
 	return nil
 }
 
+// removeLater stores what the removal at Mesh takes of accounts that a grant goes on
+// without.
+func (c *Connector) removeLater(ctx context.Context, g *store.Grant, accounts []string, tokens store.TokenSet, with store.TokenSealer) error {
+	err := c.Store.Insert(ctx, c.Settler.RemovalOf(with.Sealer, g, accounts, tokens))
+	if errors.Is(err, store.ErrConflict) {
+		return nil // whoever did that before was cut off
+	}
+	return err
+}
+
 // trim takes some accounts out of a grant. A refresh under way is not
 // disturbed: its answer is applied to what remains.
 func (c *Connector) trim(ctx context.Context, g *store.Grant, gone []string, reason events.Reason) error {
@@ -552,6 +562,11 @@ func (c *Connector) trim(ctx context.Context, g *store.Grant, gone []string, rea
 	tokens, err := store.OpenTokens(ctx, c.Envelope, g.Sealed, g.Binding())
 	switch {
 	case err == nil:
+		if reason == events.ReasonDisconnected && c.RemoveAtMesh {
+			if err := c.removeLater(ctx, g, gone, tokens, with); err != nil {
+				return err
+			}
+		}
 		tokens.Accounts = slices.DeleteFunc(tokens.Accounts, func(a store.AccountToken) bool { return slices.Contains(gone, a.AccountID) })
 		next.Version++
 		with.SealTo(next, tokens, c.Settler.Now(), false)

@@ -170,10 +170,14 @@ func (c *Connector) takeOver(ctx context.Context, in candidate, before *store.Gr
 	if err := c.prepare(&next, in, with); err != nil {
 		return err
 	}
+	left, err := c.keepRemoval(ctx, in, before, with)
+	if err != nil {
+		return err
+	}
 	if err := c.Store.Save(ctx, &next); err != nil {
 		return err
 	}
-	if before.Removal != nil {
+	if before.Removal != nil && left < len(before.Accounts) {
 		tracing.Log(ctx, c.Log).Info("a removal at Mesh is dropped: the user has connected again", zap.String("grant", next.ID), zap.String("broker", next.BrokerType))
 	}
 	seen, err := c.look(ctx, next.UserID)
@@ -189,6 +193,25 @@ func (c *Connector) takeOver(ctx context.Context, in candidate, before *store.Gr
 		c.stored(ctx, &next)
 	}
 	return nil
+}
+
+// keepRemoval keeps the removal at Mesh of the accounts of a record that a candidate does
+// not bring back. It returns how many there are.
+func (c *Connector) keepRemoval(ctx context.Context, in candidate, before *store.Grant, with store.TokenSealer) (int, error) {
+	var left []string
+	for _, id := range before.AccountIDs() {
+		if before.Removal != nil && id != "" && in.grant.Account(id) == nil {
+			left = append(left, id)
+		}
+	}
+	if len(left) == 0 {
+		return 0, nil
+	}
+	tokens, ok, err := c.opened(ctx, before)
+	if err != nil || !ok {
+		return 0, err
+	}
+	return len(left), c.removeLater(ctx, before, left, tokens, with)
 }
 
 // place returns the grant whose document a candidate takes over, of those that are

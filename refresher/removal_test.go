@@ -234,8 +234,106 @@ func TestWhatIsConnectedAgainIsNotRemoved(t *testing.T) {
 	r.clock.advance(6 * time.Hour)
 	require.NoError(t, w.reconciler.Removals(t.Context()))
 	require.Len(t, mesh.calls(), 4, "it may be that account")
-	_, err = w.store.Get(t.Context(), g.ID)
-	require.ErrorIs(t, err, store.ErrNotFound)
+	untilGone(r, w, g.ID)
+	require.Len(t, mesh.calls(), 4)
+	require.Contains(t, r.told("user"), "token.removal: removal_timed_out", "nobody knows whether it was")
+}
+
+// single is a worker with a grant of some accounts, and a connector that removes what is
+// disconnected.
+func single(t *testing.T, mesh *remover, accounts int, change ...func(*store.Grant)) (r *rig, w *worker, c *handlers.Connector, g *store.Grant) {
+	t.Helper()
+	r = newRig(t)
+	server := httptest.NewServer(mesh)
+	t.Cleanup(server.Close)
+	w = r.worker("w", func(d *refresher.Deps) {
+		d.Mesh = refresher.NewMesh(refresher.MeshOptions{URL: server.URL, Timeout: patience, Now: r.clock.Now})
+	})
+	g = r.connect(w, meshsim.ConnectSpec{Accounts: named(accounts)}, change...)
+	c = r.connector(w)
+	c.RemoveAtMesh = true
+	return r, w, c, g
+}
+
+// removals returns the accounts of token.removal events by reason, which all name a grant.
+func (r *rig) removals(grantID string) map[events.Reason][]string {
+	r.t.Helper()
+	out := map[events.Reason][]string{}
+	for _, m := range r.messages(r.subjects.LifecycleStream(), r.subjects.LifecycleAll(events.TokenRemoval)) {
+		e, err := events.DecodeLifecycle(m.Data)
+		require.NoError(r.t, err)
+		require.Equal(r.t, grantID, e.Data.GrantID)
+		for _, a := range e.Data.Accounts {
+			out[e.Data.Reason] = append(out[e.Data.Reason], a.AccountID)
+		}
+	}
+	return out
+}
+
+// The accounts of a grant may be disconnected one after the other: each is removed.
+func TestEveryAccountThatIsDisconnectedIsRemoved(t *testing.T) {
+	t.Parallel()
+	mesh := &remover{answers: []string{`204`}}
+	r, w, c, g := single(t, mesh, 3)
+	set, err := w.Tokens(t.Context(), g)
+	require.NoError(t, err)
+	for n, id := range g.AccountIDs() {
+		require.NoError(t, c.Disconnect(t.Context(), store.Scope{User: "user", Broker: "coinbase", Account: id}, r.clock.Now()))
+		r.clock.advance(time.Minute)
+		require.NoError(t, w.reconciler.Removals(t.Context()))
+		require.Len(t, mesh.calls(), n+1)
+		require.Equal(t, set.Account(id).AccessToken.Reveal(), mesh.calls()[n])
+	}
+	require.Equal(t, map[events.Reason][]string{events.ReasonRemoved: g.AccountIDs()}, r.removals(g.ID))
+	all, err := w.store.ByUser(t.Context(), "user")
+	require.NoError(t, err)
+	require.Empty(t, all)
+}
+
+// An access token that accounts share stands for all of them: it is removed with the last.
+func TestAnAccessTokenIsNotRemovedBeforeAllItsAccountsAreDisconnected(t *testing.T) {
+	t.Parallel()
+	mesh := &remover{answers: []string{`204`}}
+	r, w, c, g := single(t, mesh, 2)
+	set, err := w.Tokens(t.Context(), g)
+	require.NoError(t, err)
+	with, err := w.prints.Sealer(t.Context(), "user")
+	require.NoError(t, err)
+	set.Accounts[1].AccessToken = set.Accounts[0].AccessToken
+	with.SealTo(g, set, r.clock.Now(), false)
+	require.NoError(t, w.store.Save(t.Context(), g))
+	for _, id := range g.AccountIDs() {
+		require.Empty(t, mesh.calls(), "the other is still connected")
+		require.NoError(t, c.Disconnect(t.Context(), store.Scope{User: "user", Broker: "coinbase", Account: id}, r.clock.Now()))
+		for range 3 {
+			r.clock.advance(time.Hour)
+			require.NoError(t, w.reconciler.Removals(t.Context()))
+		}
+	}
+	require.NotEmpty(t, mesh.calls())
+	removed := r.removals(g.ID)
+	require.Len(t, removed, 1)
+	require.ElementsMatch(t, g.AccountIDs(), removed[events.ReasonRemoved])
+}
+
+// A connect that takes the place of a record brings back the accounts that it names: the
+// others are removed all the same.
+func TestARemovalOutlivesAConnectOfOtherAccounts(t *testing.T) {
+	t.Parallel()
+	mesh := &remover{answers: []string{`204`}}
+	r, w, c, g := single(t, mesh, 2, func(g *store.Grant) { g.ID = store.GrantID(g.UserID, g.BrokerType, g.Accounts[0].ID) })
+	set, err := w.Tokens(t.Context(), g)
+	require.NoError(t, err)
+	require.NoError(t, c.Disconnect(t.Context(), store.Scope{User: "user"}, r.clock.Now()))
+	r.clock.advance(time.Second)
+	require.NoError(t, c.Connect(t.Context(), wrapped("user", r.login(g.Accounts[0].ID), 0), r.clock.Now()))
+	require.Nil(t, r.get(w, g.ID).Removal, "the record has become a grant")
+	for range 3 {
+		r.clock.advance(time.Hour)
+		require.NoError(t, w.reconciler.Removals(t.Context()))
+	}
+	require.Equal(t, []string{set.Account(g.Accounts[1].ID).AccessToken.Reveal()}, mesh.calls())
+	require.Equal(t, map[events.Reason][]string{events.ReasonRemoved: {g.Accounts[1].ID}}, r.removals(g.ID))
 }
 
 // TestARemovalOutlivesKMS: the erasure does not wait for KMS, and no key that a
