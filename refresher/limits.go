@@ -60,14 +60,16 @@ type brokerLimits struct {
 	rate    *adaptiveRate
 	breaker *gobreaker.TwoStepCircuitBreaker[struct{}]
 	opened  time.Time // when the breaker opened last
-	// asked is until when its last Retry-After asks to wait.
-	asked   time.Time
-	running int
+	// asked is until when its last Retry-After asks to wait, as of askedAt, and held
+	// until when nobody is let in for it.
+	askedAt, asked, held time.Time
+	running              int
 }
 
-// maxAsked bounds for how long a Retry-After, which may be about one user, keeps
-// others of the broker waiting.
-const maxAsked = time.Minute
+// heldFor bounds for how long a Retry-After, which may be about one user, keeps all
+// of its broker waiting. For as long as it says one is let in each time, until one
+// succeeds.
+const heldFor = time.Minute
 
 // NewLimits returns limits at their full rates. onBreaker is told when a
 // broker's breaker opens or closes, and gets the broker's key.
@@ -100,8 +102,8 @@ func (l *Limits) Enter(broker string) (done func(*Failure), err error) {
 		return nil, &LaterError{After: l.paused.Sub(now), Why: "credentials"}
 	}
 	b := l.broker(broker)
-	if now.Before(b.asked) {
-		return nil, &LaterError{After: b.asked.Sub(now), Why: "retry_after"}
+	if now.Before(b.held) {
+		return nil, &LaterError{After: b.held.Sub(now), Why: "retry_after"}
 	}
 	if b.running >= l.cfg.BrokerConcurrency {
 		return nil, &LaterError{After: time.Second, Why: "concurrency"}
@@ -123,18 +125,28 @@ func (l *Limits) Enter(broker string) (done func(*Failure), err error) {
 		return nil, &LaterError{After: l.cfg.BreakerOpen / 2, Why: "breaker"}
 	}
 	b.running++
-	return func(f *Failure) { l.done(b, report, f) }, nil
+	if now.Before(b.asked) {
+		b.held = now.Add(min(b.asked.Sub(now), heldFor))
+	}
+	return func(f *Failure) { l.done(b, report, f, now) }, nil
 }
 
-func (l *Limits) done(b *brokerLimits, report func(error), f *Failure) {
+// done takes the outcome of a refresh that was let in at a time.
+func (l *Limits) done(b *brokerLimits, report func(error), f *Failure, began time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	b.running--
 	now := l.now()
 	if f != nil && f.RetryAfter > 0 && f.Class != Unlawful {
-		if until := now.Add(min(f.RetryAfter, maxAsked)); until.After(b.asked) {
-			b.asked = until
+		if until := now.Add(f.RetryAfter); until.After(b.asked) {
+			b.askedAt, b.asked = now, until
 		}
+		if held := now.Add(min(f.RetryAfter, heldFor)); held.After(b.held) {
+			b.held = held
+		}
+	}
+	if f == nil && began.After(b.askedAt) {
+		b.asked, b.held = time.Time{}, time.Time{} // it takes others
 	}
 	switch {
 	case f == nil:
@@ -192,7 +204,7 @@ func (l *Limits) Suspended(broker string) time.Duration {
 		return l.paused.Sub(now)
 	}
 	b := l.broker(broker)
-	asked := max(b.asked.Sub(now), 0)
+	asked := max(b.held.Sub(now), 0)
 	if b.breaker.State() != gobreaker.StateOpen {
 		return asked
 	}

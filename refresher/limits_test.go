@@ -298,10 +298,13 @@ func TestManyAtOnce(t *testing.T) {
 	require.Equal(t, "concurrency", later(t, l, "a").Why)
 }
 
-// What a Retry-After asks for holds for its broker and no other, and not for ever.
+// What a Retry-After asks for holds for its broker and no other. Beyond a minute one
+// refresh a minute is let in, for as long as it says or until one succeeds.
 func TestRetryAfterSlowsItsBroker(t *testing.T) {
 	for _, class := range []refresher.Class{refresher.RateLimited, refresher.Transient} {
-		for asked, want := range map[time.Duration]time.Duration{time.Second: time.Second, 30 * time.Second: 30 * time.Second, day: time.Minute} {
+		for asked, want := range map[time.Duration]time.Duration{
+			time.Second: time.Second, 30 * time.Second: 30 * time.Second, 61 * time.Second: time.Minute, hour: time.Minute, day: time.Minute,
+		} {
 			c := &clock{now: t0}
 			l := newLimits(wide(), c)
 			under := enter(t, l, "a")
@@ -312,9 +315,24 @@ func TestRetryAfterSlowsItsBroker(t *testing.T) {
 			enter(t, l, "b")(nil)
 			require.Zero(t, l.Suspended("b"))
 			c.advance(want)
+			let := 0
+			for ; c.Now().Before(t0.Add(asked)); c.advance(time.Second) {
+				if l.Suspended("a") > 0 {
+					require.Equal(t, "retry_after", later(t, l, "a").Why)
+					continue
+				}
+				enter(t, l, "a")(&refresher.Failure{Class: refresher.Dead})
+				let++
+			}
+			require.Equal(t, max(int((asked-time.Second)/time.Minute), 0), let, asked)
 			require.Zero(t, l.Suspended("a"))
-			enter(t, l, "a")(&refresher.Failure{Class: class})
+			enter(t, l, "a")(&refresher.Failure{Class: refresher.Dead})
 			enter(t, l, "a")
+
+			enter(t, l, "b")(&refresher.Failure{Class: class, RetryAfter: day})
+			c.advance(time.Minute)
+			enter(t, l, "b")(nil)
+			enter(t, l, "b")
 		}
 	}
 	c := &clock{now: t0}
