@@ -76,7 +76,7 @@ func (s Settler) answered(g *store.Grant, tokens store.TokenSet, a Answer, renew
 		if !active {
 			g.Warned = ""
 		}
-		return tokens, told, s.withoutAccessToken(g)
+		return tokens, told, s.withoutAccessToken(g, rotated && !cameAlone(&before))
 	}
 	g.Tries, g.Failing, g.Warned = 0, nil, ""
 	s.Schedule(g, s.Policy.Next(g))
@@ -131,18 +131,33 @@ func (s Settler) spread(g *store.Grant, tokens *store.TokenSet, share shares, ac
 	return covered
 }
 
-// withoutAccessToken is for an answer that brought a new refresh token alone. The
-// access tokens of before are served for as long as they live. New ones are asked
-// for at once, or after a pause if that has just been done: a try that costs a
-// refresh token counts as one.
-func (s Settler) withoutAccessToken(g *store.Grant) error {
+// withoutAccessToken is for an answer that brought no access token, but a new refresh
+// token at most. The access tokens of before are served for as long as they live. New
+// ones are asked for at once, whatever failed before, or after a pause if that has just
+// been done: a try that costs a refresh token counts as one.
+func (s Settler) withoutAccessToken(g *store.Grant, first bool) error {
 	now := store.Milli(s.Now())
+	if first {
+		g.Tries = 0
+	}
 	g.Tries++
 	if g.Tries > 1 {
 		return s.again(g, now, delay(s.Backoff, g.Tries-2, s.Rand()), s.Backoff.Min)
 	}
 	s.Schedule(g, due(now, store.Refresh))
 	return s.AnnounceEnds(g, now, false)
+}
+
+// cameAlone reports whether a grant has its refresh token from an answer without
+// access tokens.
+func cameAlone(g *store.Grant) bool {
+	switch {
+	case g.Refresh == nil:
+		return false
+	case g.Access == nil:
+		return !g.Refresh.Since.Equal(g.ConnectedAt)
+	}
+	return !g.Refresh.Since.Equal(g.Access.Since) && g.Access.Version != g.Version
 }
 
 // nextLife is the life of a token obtained at since. Where the answer states

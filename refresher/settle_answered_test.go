@@ -293,3 +293,30 @@ func TestANewRefreshTokenAlone(t *testing.T) {
 		require.Equal(t, events.TokenRefreshed, announced(t, g)[len(announced(t, g))-1].Kind, name)
 	}
 }
+
+// However often refreshes have failed before: what an answer brings is used at once. Only
+// a refresh token that was presented for that, and brought the next one alone, is
+// followed by a pause.
+func TestANewRefreshTokenAloneAfterFailures(t *testing.T) {
+	for name, change := range map[string]func(*store.Grant){
+		"served":              func(*store.Grant) {},
+		"over":                func(g *store.Grant) { g.Access = lasting(t0.Add(-2*hour), hour); g.Refresh.Since = g.Access.Since },
+		"no access token yet": func(g *store.Grant) { g.Access = nil },
+		"the same refresh token": func(g *store.Grant) {
+			g.Version, g.Access = 3, lasting(t0.Add(time.Minute), hour)
+			g.Access.Version = 3
+		},
+	} {
+		c := &clock{now: sentAt.Add(time.Second)}
+		g := newGrant(change, func(g *store.Grant) { g.Tries, g.Unknown = 9, new(t0) })
+		tokens, err := settler(c, 1).Answered(g, newTokens("one"), refresher.Answer{RefreshToken: text("refresh-1")}, false, 7, sentAt)
+		require.NoError(t, err, name)
+		require.Equal(t, &store.Due{At: store.Milli(c.Now()), Action: store.Refresh}, g.Due, name)
+
+		failed(t, g, 1, &refresher.Failure{Class: refresher.Transient})
+		require.True(t, g.Due.At.After(store.Milli(c.Now())), name)
+		_, err = settler(c, 1).Answered(g, tokens, refresher.Answer{RefreshToken: text("refresh-2")}, false, 8, sentAt.Add(time.Second))
+		require.NoError(t, err, name)
+		require.True(t, g.Due.At.After(store.Milli(c.Now())), "%s: no loop", name)
+	}
+}
