@@ -26,6 +26,8 @@ type Answer struct {
 	RefreshExpiresIn time.Duration
 	// Rest is the answer itself, if there may be tokens in it that could not be read.
 	Rest secret.Text
+	// Doubtful: what speaks for tokens in Rest may as well be a page of a gateway.
+	Doubtful bool
 	// Partial: the answer was cut off or is damaged. It may have brought more.
 	Partial bool
 	// Contradicts is what the statuses say, if they say that there are no
@@ -165,8 +167,6 @@ type Failure struct {
 	// came.
 	RefreshToken secret.Text
 	Brought      Answer
-	// Nothing: no token was found in Answer.
-	Nothing bool
 	// Answer is what came that the grant has no use for, and may hold tokens.
 	Answer Answer
 	// Incomplete: what is refused may be the request, for lack of the access token.
@@ -197,13 +197,7 @@ func (f *Failure) Refusal() bool { return f.Class == Dead || f.Class == BadReque
 
 // bare takes out the words of an answer that share a part with a token which was
 // presented, is held or came along.
-func (f *Failure) bare(r RefreshRequest, came []secret.Text) {
-	tokens := slices.Concat([]secret.Text{r.RefreshToken, r.AccessToken, r.TradeToken, r.MFACode}, r.Held, r.Known, came)
-	for _, value := range r.Metadata {
-		if len(value.Reveal()) >= sharedPart {
-			tokens = append(tokens, value)
-		}
-	}
+func (f *Failure) bare(tokens []secret.Text) {
 	for _, word := range []*string{&f.ErrorType, &f.ErrorHash} {
 		if slices.ContainsFunc(tokens, func(t secret.Text) bool { return partOf(*word, t.Reveal()) }) {
 			*word = ""

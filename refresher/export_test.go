@@ -29,7 +29,7 @@ func (r *Reconciler) Pause() time.Duration { return r.pause() }
 
 // Trust has a client take the certificates of a test's server.
 func (m *Mesh) Trust(roots *x509.CertPool) {
-	m.http.Transport.(*http.Transport).TLSClientConfig.RootCAs = roots
+	m.transport.(*http.Transport).TLSClientConfig.RootCAs = roots
 }
 
 // Leftover returns the tokens of an answer that are not in a set.
@@ -37,7 +37,7 @@ func Leftover(a Answer, set store.TokenSet) (refresh, other []secret.Text) { ret
 
 // Answer has a client get one answer to whatever it asks, without a network.
 func (m *Mesh) Answer(status int, body string, cut bool) {
-	m.http.Transport = fixed{status, body, cut}
+	m.transport = fixed{status, body, cut}
 }
 
 type fixed struct {

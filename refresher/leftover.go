@@ -30,10 +30,17 @@ const (
 	// maxLeft bounds what waits in a token set for the dead letters, and maxSpare the
 	// tokens there that are nobody's. What is larger goes to the dead letters at once.
 	maxLeft, maxSpare = 1 << 20, 256 << 10
-	// mostUnreadable bounds for how many tries in a row answers are kept in which
-	// nothing was found: a gateway may answer all of them.
-	mostUnreadable = 3
+	// mostDoubtful bounds how many doubtful answers of a grant in a row are kept: a
+	// gateway may give all of them.
+	mostDoubtful = 3
 )
+
+// enough drops what is doubtful of an answer if a grant has left that much of late.
+func (a *Answer) enough(g *store.Grant) {
+	if a.Doubtful && g.Doubtful >= mostDoubtful {
+		a.Rest = secret.Text{}
+	}
+}
 
 // all returns the tokens of an answer, refresh tokens apart from the others.
 func (a Answer) all() (refresh, other []secret.Text) {
@@ -108,7 +115,7 @@ func (r *Refresher) leaveBeside(ctx context.Context, g *store.Grant, tokens stor
 	if err := r.leaveIn(ctx, next, &tokens, p, true); err != nil {
 		return nil, err
 	}
-	if len(tokens.Spare) == spare && len(tokens.Left) == left {
+	if len(tokens.Spare) == spare && len(tokens.Left) == left && next.Doubtful == g.Doubtful {
 		return g, nil
 	}
 	with.SealTo(next, tokens, r.now(), false)
@@ -142,6 +149,12 @@ func (r *Refresher) leaveIn(ctx context.Context, g *store.Grant, set *store.Toke
 	var bodies []secret.Text
 	if !p.answer.Rest.Empty() {
 		bodies = append(bodies, p.answer.Rest)
+	}
+	switch {
+	case p.answer.Doubtful && !p.answer.Rest.Empty() && !slices.Contains(set.Left, p.answer.Rest):
+		g.Doubtful++
+	case !p.answer.Doubtful && !beside:
+		g.Doubtful = 0
 	}
 	if (!p.beside || p.answer.Rest.Empty()) && len(untold)+len(heavy) > 0 {
 		bodies = append(bodies, letterOf(untold, heavy))

@@ -118,11 +118,64 @@ func TestErrorPagesDoNotFillTheDeadLetters(t *testing.T) {
 		{status: 400, body: `{"title":"One or more validation errors occurred.","errors":{"type":["The type field is required."]}}`},
 		{status: 400, body: `{"status":"badRequest","message":"Unauthorized token","request":{"type":"coinbase","refreshToken":"canary-refresh","accessToken":"canary-access"}}`},
 		{status: 500, body: ``},
-		{status: 503, body: "\x00\x01\xff\xfe\x80\x81\x82\x83 binary"},
+		{status: 502, body: "<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n<body>\r\n<center><h1>502 Bad Gateway</h1></center>\r\n<hr><center>nginx/1.18.0 (Ubuntu)</center>\r\n</body>\r\n</html>"},
+		{status: 503, body: `<!DOCTYPE html PUBLIC "-//W3C//DTD XHTML 1.0 Transitional//EN" "http://www.w3.org/TR/xhtml1/DTD/xhtml1-transitional.dtd">
+			<html xmlns="http://www.w3.org/1999/xhtml"><head><meta http-equiv="Content-Type" content="text/html; charset=windows-1252"/>
+			<meta name="viewport" content="width=device-width, initial-scale=1.0"><title>503 - Service is unavailable.</title></head>
+			<body><h2>503 - The refresh_token service at https://api.mesh.example/v1/tokens/refresh is away.</h2> Ray 8a1b2c3d4e5f6789, 2026-11-28T15:55:35Z</body></html>`},
+		{status: 500, body: `{"status":"serverFailure","message":"Something went wrong, id 4f1c9a52-57d1-4b0c-9a3e-0d2f6f6c1a11","displayMessage":"[none] {0}","errorHash":"5f3a9c0db1e24c7788aa90bbccdd1122","traceId":"00-84c1fd4063c38d9f3900d06e56542d48-85d1d4-00"}`},
+		{status: 400, body: `{"status":"badRequest","errorType":"badRequest","message":"Unauthorized token, accessToken: expired","requestToken":"none","expiresAt":"2026-11-28T15:55:35.1234567Z"}`},
+		{status: 400, body: "grant_type=refresh_token&refresh_token=canary-refresh%20&access_token=%22canary-access%22"},
 	} {
 		f := refused(t, meshAnswering(t, given.status, given.body))
 		require.Empty(t, f.Answer.Rest, given.body)
 	}
+	for _, given := range []written{
+		{status: 503, body: "\x00\x01\xff\xfe\x80\x81\x82\x83 binary"},
+		{status: 200, body: "eyJlbmMiOiJBMjU2R0NNIiwiYWxnIjoiUlNBLU9BRVAifQ.QR1Owv2ug2WyPBnbQrRARTeEk9kDO2w8"},
+		{status: 200, body: body("ok", `"QR1Owv2ug2WyPBnbQrRARTeEk9kDO2w8"`)},
+		{status: 200, body: body("ok", `{"status":"succeeded","credentials":{"refresh":"QR1Owv2ug2WyPBnbQrRARTeEk9kDO2w8"}}`)},
+		{status: 502, body: "<p>Reference QR1Owv2ug2WyPBnbQrRARTeEk9kDO2w8</p>"},
+		{status: 200, body: "QR1Owv2ug2WyPBnbQrRARTeEk9kDO2w8"},
+	} {
+		f := refused(t, meshAnswering(t, given.status, given.body))
+		require.False(t, f.Answer.Rest.Empty(), given.body)
+		require.True(t, f.Answer.Doubtful, given.body)
+	}
+}
+
+// TestDoubtfulAnswersAreBounded, and nothing else: failures of other kinds don't count,
+// what surely holds a token is always kept, and a good answer begins anew.
+func TestDoubtfulAnswersAreBounded(t *testing.T) {
+	r := newRig(t)
+	server := newAnswering(t)
+	r.meshURL = server.url
+	w := r.worker("a", func(d *refresher.Deps) { d.Limits.BreakerFailures = 1000 })
+	g := r.connect(w, meshsim.ConnectSpec{})
+	try := func(given written) int {
+		server.set(given)
+		before := len(r.leftovers(w, g))
+		g = r.get(w, g.ID)
+		r.clock.advance(max(g.Due.At.Sub(r.clock.Now()), time.Minute))
+		require.NoError(t, w.Due(t.Context(), due(g)))
+		g = r.get(w, g.ID)
+		return len(r.leftovers(w, g)) - before
+	}
+	plain, page := written{status: 503}, written{status: 502, body: "<p>Reference QR1Owv2ug2WyPBnbQrRARTeEk9kDO2w8</p>"}
+	sure := written{status: 502, body: "refresh_token=QR1Owv2ug2WyPBnbQrRARTeEk9kDO2w8"}
+	for range 5 {
+		require.Zero(t, try(plain))
+	}
+	require.Equal(t, 1, try(page), "other failures count for nothing")
+	require.Zero(t, try(plain))
+	require.Equal(t, 1, try(page))
+	require.Equal(t, 1, try(sure))
+	require.Equal(t, 1, try(page))
+	require.Zero(t, try(page))
+	require.Zero(t, try(page))
+	require.Equal(t, 1, try(sure))
+	require.Zero(t, try(written{status: 200, body: body("ok", `{"status":"succeeded","accessToken":"new-access","expiresInSeconds":3600}`)}))
+	require.Equal(t, 1, try(page), "anew")
 }
 
 // TestARefreshTokenThatIsNobodysBecomesOneDeadLetter, not one for each answer that

@@ -17,7 +17,7 @@ type Mesh struct {
 	url          string
 	clientID     string
 	clientSecret secret.Text
-	http         *http.Client
+	transport    http.RoundTripper
 	timeout      time.Duration
 	now          func() time.Time
 }
@@ -37,12 +37,7 @@ type MeshOptions struct {
 func NewMesh(o MeshOptions) *Mesh {
 	return &Mesh{
 		url: strings.TrimRight(o.URL, "/"), clientID: o.ClientID, clientSecret: o.ClientSecret,
-		timeout: o.Timeout, now: o.Now,
-		http: &http.Client{
-			Transport: newTransport(),
-			// A redirect would post the tokens elsewhere.
-			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		},
+		timeout: o.Timeout, now: o.Now, transport: newTransport(),
 	}
 }
 
@@ -120,21 +115,22 @@ func (m *Mesh) Refresh(ctx context.Context, r RefreshRequest) (answer Answer, er
 		f = &Failure{Class: Transient, Ambiguous: true, Detail: in.detail(), Err: reply.cut}
 	}
 	a, err := in.outcome(r, f)
-	whole, binary := secret.Text{}, false
-	if len(reply.body) > 0 && (in.unread || err != nil) {
-		whole, binary = rest(reply.body)
+	refresh, other := in.all()
+	known := slices.Concat([]secret.Text{r.RefreshToken, r.AccessToken, r.TradeToken, r.MFACode}, r.Held, r.Known, refresh, other)
+	for _, value := range r.Metadata {
+		if len(value.Reveal()) >= sharedPart {
+			known = append(known, value)
+		}
 	}
 	if err == nil {
-		if in.unread {
-			a.Rest = whole
-		}
+		a.Rest, a.Doubtful = kept(reply.body, in.unread.doubt(known, false), true)
 		if a.Contradicts != nil {
 			a.Contradicts.RetryAfter = retryAfter(reply.header, m.now())
 		}
 		return a, nil
 	}
 	f = AsFailure(err)
-	f.bare(r, slices.Concat(in.all()))
+	f.bare(known)
 	if f.Class == Denied {
 		f = m.whoseRefusal(ctx, f)
 	}
@@ -144,11 +140,11 @@ func (m *Mesh) Refresh(ctx context.Context, r RefreshRequest) (answer Answer, er
 		f.RetryAfter = retryAfter(reply.header, m.now())
 	}
 	f.Answer = in.useless(r, f)
-	refresh, other := f.Answer.all()
-	f.Nothing = len(refresh)+len(other) == 0
-	if !f.Nothing || in.unread || binary && reply.status < 300 {
-		f.Answer.Rest = whole
+	doubt := in.unread.doubt(known, f.Ambiguous)
+	if len(f.Answer.Loose) > 0 {
+		doubt = named
 	}
+	f.Answer.Rest, f.Answer.Doubtful = kept(reply.body, doubt, false)
 	return Answer{}, f
 }
 

@@ -35,8 +35,7 @@ type transcript struct {
 	// documents counts the JSON values, broken: there was something else, too.
 	documents int
 	broken    bool
-	// unread: something may be a token that could not be read.
-	unread bool
+	unread    unread
 }
 
 // statuses are the words by which an answer says how it went. They come from
@@ -166,12 +165,8 @@ func (t *transcript) read(text []byte, p place, entry *AnsweredAccount, nesting 
 	}
 }
 
-var (
-	// namedToken finds a member that holds a token in what is no JSON as a whole.
-	namedToken = regexp.MustCompile(`(?i)"(access_?token|refresh_?token|token_?id)"\s*:\s*("(?:[^"\\]|\\.)*")`)
-	// likeToken finds what may be a token, or the beginning of one.
-	likeToken = regexp.MustCompile(`(?i)(?:access[_-]?token|refresh[_-]?token|token[_-]?id)\W{1,16}[\w.~+/=-]{6}`)
-)
+// namedToken finds a member that holds a token in what is no JSON as a whole.
+var namedToken = regexp.MustCompile(`(?i)"(access_?token|refresh_?token|token_?id)"\s*:\s*("(?:[^"\\]|\\.)*")`)
 
 // sweep looks for tokens in what is no JSON.
 func (t *transcript) sweep(text []byte) {
@@ -180,21 +175,14 @@ func (t *transcript) sweep(text []byte) {
 	}
 	t.broken = true
 	for _, found := range namedToken.FindAllSubmatch(text, -1) {
-		name := fold(string(found[1]))
+		name := normal(string(found[1]))
 		value, err := jsontext.AppendUnquote(nil, found[2])
-		t.unread = t.unread || err != nil
+		t.unread.named = t.unread.named || err != nil
 		t.loose(t.token(string(value)), name == "refreshtoken", name != "tokenid")
 	}
 	rest := namedToken.ReplaceAll(text, nil)
 	defer clear(rest)
-	t.unread = t.unread || likeToken.Match(rest)
-}
-
-var joined = strings.NewReplacer("_", "", "-", "")
-
-// fold returns a name as it is compared.
-func fold(name string) string {
-	return joined.Replace(strings.ToLower(name))
+	note(&t.unread.odd, string(rest))
 }
 
 // token returns a text as a token; empty if it can't be one.
@@ -203,7 +191,7 @@ func (t *transcript) token(text string) secret.Text {
 	case strings.TrimSpace(text) == "":
 		return secret.Text{}
 	case strings.ContainsRune(text, utf8.RuneError): // not what Mesh has
-		t.unread = true
+		t.unread.named = true
 		return secret.Text{}
 	}
 	return secret.New(text)
@@ -278,7 +266,7 @@ func (r *answerReader) value(p place, entry *AnsweredAccount) {
 		}
 	case '"':
 		if text := r.next(); !r.failed {
-			r.inner(p, text.String(), entry)
+			r.inner(p, "", text.String(), entry)
 		}
 	default:
 		r.next()
@@ -292,7 +280,7 @@ func (r *answerReader) object(p place, entry *AnsweredAccount) {
 	}
 	for r.more() {
 		if name := r.next(); !r.failed {
-			r.member(p, fold(name.String()), entry)
+			r.member(p, normal(name.String()), entry)
 		}
 	}
 	if !r.failed {
@@ -320,20 +308,33 @@ func (r *answerReader) found(p place) {
 	r.t.loose(in.TokenID, false, false)
 }
 
-// inner reads a string where something else is expected: JSON in it counts.
-func (r *answerReader) inner(p place, text string, entry *AnsweredAccount) {
+// inner reads a string where something else is expected: JSON in it counts. name is
+// that of the member whose value it is, if it is one.
+func (r *answerReader) inner(p place, name, text string, entry *AnsweredAccount) {
+	t := r.t
 	text = strings.TrimSpace(text)
 	switch {
 	case strings.HasPrefix(text, "{") || strings.HasPrefix(text, "[") || p == atRoot && strings.HasPrefix(text, `"`):
 		if r.nesting >= maxNesting {
-			r.t.unread = r.t.unread || likeToken.MatchString(text)
+			note(&t.unread.odd, text)
 			return
 		}
-		inner := []byte(text)
+		inner, broken := []byte(text), t.broken
 		defer clear(inner)
-		r.t.read(inner, p, entry, r.nesting+1)
+		t.read(inner, p, entry, r.nesting+1)
+		if p == aside {
+			t.broken = broken // "[none]" is no damage
+		}
 	case p == inEntries || p == inEntry:
-		r.t.loose(r.t.token(text), false, false)
+		t.loose(t.token(text), false, false)
+	case p != aside:
+		note(&t.unread.odd, text)
+	case strings.Contains(name, "token") && likeToken(text):
+		t.loose(t.token(text), strings.Contains(name, "refresh"), false)
+	case forPeople(name):
+		note(&t.unread.said, text)
+	default:
+		note(&t.unread.aside, text)
 	}
 }
 
@@ -409,7 +410,7 @@ func (r *answerReader) member(p place, name string, entry *AnsweredAccount) {
 		case p <= inContent && name == "refreshtokenexpiresinseconds":
 			t.lifetime(&t.RefreshExpiresIn, text)
 		default:
-			r.inner(aside, text, nil)
+			r.inner(aside, name, text, nil)
 		}
 		return
 	}
@@ -435,11 +436,12 @@ func (r *answerReader) tokens(p place, name string, entry *AnsweredAccount) {
 		return
 	}
 	value := r.next()
-	if r.failed { // it is cut off; what is left of it is no token
-		t.unread = t.unread || len(bytes.Trim(r.text[r.json.InputOffset():], ": \t\r\n\"")) > 0
+	if r.failed { // what is left of it is no token
+		r.spoiled()
 		return
 	}
 	token := t.token(value.String())
+	r.ends()
 	var access, refreshed, id *secret.Text
 	switch {
 	case (p == inEntry || p <= inContent) && entry != nil:
@@ -457,17 +459,35 @@ func (r *answerReader) tokens(p place, name string, entry *AnsweredAccount) {
 	t.put(at, token, refresh, name != "tokenid")
 }
 
+// spoiled notes that the value of a token can't be read, if there is any of it.
+func (r *answerReader) spoiled() {
+	left := bytes.TrimLeft(r.text[r.json.InputOffset():], ": \t\r\n\"")
+	r.t.unread.named = r.t.unread.named || len(left) > 0 && bytes.IndexByte([]byte(",}]"), left[0]) < 0
+}
+
+// ends notes that more follows the value of a token than may: it may be part of it.
+func (r *answerReader) ends() {
+	left := r.text[r.json.InputOffset():]
+	r.t.unread.named = r.t.unread.named || len(left) > 0 && bytes.IndexByte([]byte(",}] \t\r\n"), left[0]) < 0
+}
+
 // mistyped reads what is no string where a token is expected: strings in it are
 // kept.
 func (r *answerReader) mistyped(refresh bool) {
 	kind := r.json.PeekKind()
 	r.next()
+	if r.failed {
+		r.spoiled()
+		return
+	}
 	if kind != '{' && kind != '[' {
+		r.ends()
 		return
 	}
 	for depth := 1; depth > 0 && !r.failed; {
 		token := r.next()
 		if r.failed {
+			r.spoiled()
 			return
 		}
 		switch token.Kind() {
@@ -485,7 +505,7 @@ func (r *answerReader) mistyped(refresh bool) {
 
 // knownName reports whether a text is no token but a name that answers have.
 func knownName(text string) bool {
-	switch fold(text) {
+	switch normal(text) {
 	case "accesstoken", "refreshtoken", "tokenid", "value", "token", "type", "account", "accountid":
 		return true
 	}

@@ -27,7 +27,7 @@ func unpacked(body []byte, encoding string) (text []byte, fresh bool) {
 			if r, err := gzip.NewReader(bytes.NewReader(body)); err == nil {
 				text = asFarAs(r)
 			}
-		case len(body) > 2 && body[0]&0x0f == 8 && (int(body[0])<<8|int(body[1]))%31 == 0 && !utf8.Valid(body):
+		case zlibbed(body):
 			if r, err := zlib.NewReader(bytes.NewReader(body)); err == nil {
 				text = asFarAs(r)
 			}
@@ -46,18 +46,43 @@ func unpacked(body []byte, encoding string) (text []byte, fresh bool) {
 	return body, fresh
 }
 
+// zlibbed reports whether a body begins as zlib's format does.
+func zlibbed(body []byte) bool {
+	return len(body) > 2 && body[0]&0x0f == 8 && (int(body[0])<<8|int(body[1]))%31 == 0 && !utf8.Valid(body)
+}
+
 // asFarAs returns what can be read, up to what an answer may have.
 func asFarAs(r io.Reader) []byte {
 	text, _ := io.ReadAll(io.LimitReader(r, maxAnswer)) // what is cut off has a beginning
 	return text
 }
 
-// wide reports whether a body is in UTF-16 or UTF-32: it begins with a byte order
-// mark, or its first character is one of ASCII.
+// wide reports whether a body is in UTF-16 or UTF-32: its first two characters are
+// of ASCII, or the first one behind a byte order mark. A NUL before text of another
+// encoding makes no such pair.
 func wide(body []byte) bool {
-	return len(body) >= 4 && (bytes.HasPrefix(body, []byte{0xff, 0xfe}) || bytes.HasPrefix(body, []byte{0xfe, 0xff}) ||
-		body[0] == 0 && body[1] == 0 && body[2] == 0xfe && body[3] == 0xff ||
-		(body[0] == 0) != (body[1] == 0) || body[0] == 0 && body[1] == 0 && body[2] == 0 && body[3] != 0)
+	zeros := func(from, to int) (pattern string) {
+		for _, b := range body[from:min(to, len(body))] {
+			if b == 0 {
+				pattern += "0"
+			} else {
+				pattern += "x"
+			}
+		}
+		return pattern
+	}
+	if bytes.HasPrefix(body, []byte{0xff, 0xfe}) || bytes.HasPrefix(body, []byte{0xfe, 0xff}) {
+		first := zeros(2, 4)
+		return first == "0x" || first == "x0" || zeros(2, 8) == "00x000"
+	}
+	if bytes.HasPrefix(body, []byte{0, 0, 0xfe, 0xff}) {
+		return zeros(4, 8) == "000x"
+	}
+	switch zeros(0, 8) {
+	case "000x000x", "x000x000":
+		return true
+	}
+	return zeros(0, 4) == "0x0x" || zeros(0, 4) == "x0x0"
 }
 
 // narrowed returns UTF-16 or UTF-32, of either byte order, as UTF-8.
@@ -94,12 +119,23 @@ func narrowed(body []byte) []byte {
 // base64Text reports whether a body is nothing but base64, with line breaks or not.
 func base64Text(body []byte) bool {
 	const least = 16 // "e30=" is also a word
-	return len(body) >= least && len(bytes.Trim(body, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_=\r\n")) == 0
+	body = bytes.TrimRight(body, "=\r\n")
+	return len(body) >= least && len(bytes.Trim(body, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_\r\n")) == 0
 }
 
 // fromBase64 returns what base64 of either alphabet stands for, if that is JSON or
 // compressed.
 func fromBase64(body []byte) []byte {
+	text := decoded64(body)
+	first := bytes.TrimSpace(bytes.TrimPrefix(text, []byte("\xef\xbb\xbf")))
+	if len(first) > 0 && bytes.IndexByte([]byte(`{["`), first[0]) >= 0 || bytes.HasPrefix(text, []byte{0x1f, 0x8b}) || zlibbed(text) || wide(text) {
+		return text
+	}
+	return nil
+}
+
+// decoded64 returns what base64 of either alphabet stands for.
+func decoded64(body []byte) []byte {
 	plain := bytes.Map(func(r rune) rune {
 		switch r {
 		case '-':
@@ -113,9 +149,5 @@ func fromBase64(body []byte) []byte {
 	}, body)
 	text := make([]byte, base64.RawStdEncoding.DecodedLen(len(plain)))
 	n, _ := base64.RawStdEncoding.Decode(text, plain) // what is cut off has a beginning
-	text = text[:n]
-	if first := bytes.TrimSpace(text); len(first) > 0 && (first[0] == '{' || first[0] == '[' || first[0] == '"' || first[0] >= 0x80 || first[0] == 0x1f) || wide(text) {
-		return text
-	}
-	return nil
+	return text[:n]
 }

@@ -6,8 +6,11 @@ import (
 	"compress/zlib"
 	"encoding/base64"
 	"encoding/binary"
+	"encoding/hex"
 	"encoding/json"
+	"html"
 	"io"
+	"net/url"
 	"strings"
 	"testing"
 	"unicode/utf16"
@@ -35,6 +38,47 @@ var encodings = map[string]func(string) string{
 	"HTML after":  func(s string) string { return s + "<!-- served by 10.0.0.1 {} -->" },
 	"two":         func(s string) string { return `{"status":"ok"}` + "\n" + s },
 	"spaces":      func(s string) string { return "\r\n\t " + s + "\n\n" },
+	"NUL":         func(s string) string { return "\x00" + s },
+	"NULs":        func(s string) string { return "\x00\x00\x00" + s + "\x00" },
+	"other mark":  func(s string) string { return "\xff\xfe" + s },
+	"wide mark":   func(s string) string { return "\x00\x00\xfe\xff" + s },
+}
+
+// escapes are ways in which the text of an answer may come that are not read.
+var escapes = map[string]func(string) string{
+	"URL":         url.QueryEscape,
+	"URL twice":   func(s string) string { return url.PathEscape(url.PathEscape(s)) },
+	"form":        func(s string) string { return "status=ok&content=" + url.QueryEscape(s) },
+	"HTML":        func(s string) string { return "<pre>" + html.EscapeString(s) + "</pre>" },
+	"numbered":    func(s string) string { return strings.NewReplacer(`"`, "&#x22;", ":", "&#58;").Replace(s) },
+	"quotes":      func(s string) string { return strings.ReplaceAll(s, `"`, "'") },
+	"slashes":     func(s string) string { return strings.ReplaceAll(s, `"`, `\"`) },
+	"code points": func(s string) string { return strings.NewReplacer(`"`, `\u0022`, ":", `\u003a`).Replace(s) },
+	"base64 in": func(s string) string {
+		return "data:application/json;base64," + base64.StdEncoding.EncodeToString([]byte(s))
+	},
+	"base64 lines": func(s string) string { return "body: " + lines(base64.StdEncoding.EncodeToString([]byte(s))) },
+	"gzip base64": func(s string) string {
+		return `{"gzip":"` + base64.StdEncoding.EncodeToString([]byte(encodings["gzip"](s))) + `"}`
+	},
+	"a message":    func(s string) string { return `{"status":"ok","message":` + quoted("got "+s) + `}` },
+	"content":      func(s string) string { return body("ok", quoted(base64.StdEncoding.EncodeToString([]byte(s)))) },
+	"content text": func(s string) string { return body("ok", quoted("content: "+quoted(s))) },
+	"nested": func(s string) string {
+		for range 5 {
+			s = quoted(s)
+		}
+		return body("ok", s)
+	},
+	"hexadecimal": func(s string) string { return hex.EncodeToString([]byte(s)) },
+}
+
+func lines(s string) string {
+	var out strings.Builder
+	for ; len(s) > 64; s = s[64:] {
+		out.WriteString(s[:64] + "\r\n")
+	}
+	return out.String() + s
 }
 
 func quoted(s string) string {

@@ -141,7 +141,9 @@ func (m *Mesh) exchange(ctx context.Context, method, path string, content any, n
 	req.Header.Set("Accept", "application/json")
 	req.Header.Set("X-Client-Id", m.clientID)
 	req.Header.Set("X-Client-Secret", m.clientSecret.Reveal())
-	res, err := m.http.Do(req)
+	// No http.Client: a redirect would post the tokens elsewhere, and one whose
+	// Location is no URL comes as an error without the body.
+	res, err := m.transport.RoundTrip(req)
 	if err == nil {
 		defer res.Body.Close()
 	}

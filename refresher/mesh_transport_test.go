@@ -110,6 +110,17 @@ func TestRedirectIsNotFollowed(t *testing.T) {
 	require.Zero(t, elsewhere.Load(), "tokens were posted to where Mesh pointed")
 }
 
+// Where a redirect points to makes no difference to the tokens that it carries.
+func TestARedirectLosesNoBody(t *testing.T) {
+	for _, status := range []int{300, 301, 302, 303, 305, 307, 308, 399} {
+		for _, location := range []string{"", "/", "http://%zz", "://", "http://[::1", "http://a b/", "mailto:x"} {
+			a, err := meshAnswering(t, status, body("ok", tokensContent), "Location", location).Refresh(t.Context(), request)
+			require.NoError(t, err, "%d %q", status, location)
+			require.Equal(t, "new-refresh", a.NewRefreshToken().Reveal(), "%d %q", status, location)
+		}
+	}
+}
+
 // TestNoSecretInAnyError has a hostile or confused server echo the request in
 // every place that net/http quotes in its errors.
 func TestNoSecretInAnyError(t *testing.T) {

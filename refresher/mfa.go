@@ -85,7 +85,7 @@ func (f *Failure) choose(g *store.Grant, tokens *store.TokenSet, key store.Finge
 	}
 	own := whose(g, tokens, f.Brought.unspent(g, tokens.RefreshToken, key)).refreshToken
 	if f.Answer.Rest.Empty() && !own.Equal(f.RefreshToken) {
-		f.Answer.Rest, f.Nothing = letterOf([]secret.Text{f.RefreshToken}, nil), false
+		f.Answer.Rest, f.Answer.Doubtful = letterOf([]secret.Text{f.RefreshToken}, nil), false
 	}
 	f.RefreshToken = own
 }

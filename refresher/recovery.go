@@ -73,6 +73,7 @@ type plainPending struct {
 	Partial          bool            `json:"partial,omitempty"`
 	Loose            []plainLoose    `json:"loose,omitempty"`
 	Rest             string          `json:"rest,omitempty"`
+	Doubtful         bool            `json:"doubtful,omitempty"`
 	Beside           bool            `json:"beside,omitempty"`
 }
 
@@ -94,7 +95,7 @@ func (p pending) entry(s store.TokenSealer, g *store.Grant) (recoveryEntry, erro
 		AccessToken: p.answer.AccessToken.Reveal(), RefreshToken: p.answer.RefreshToken.Reveal(),
 		ExpiresIn: p.answer.ExpiresIn, RefreshExpiresIn: p.answer.RefreshExpiresIn,
 		Presented: p.presented.Reveal(), ConnectedAt: p.connectedAt, Renewed: p.renewed, Sent: p.sent, Partial: p.answer.Partial,
-		Rest: p.answer.Rest.Reveal(), Beside: p.beside,
+		Rest: p.answer.Rest.Reveal(), Doubtful: p.answer.Doubtful, Beside: p.beside,
 	}
 	for _, l := range p.answer.Loose {
 		plain.Loose = append(plain.Loose, plainLoose{l.Token.Reveal(), l.Refresh})
@@ -137,7 +138,7 @@ func openEntry(ctx context.Context, e *envelope.Envelope, entry recoveryEntry, g
 		answer: Answer{
 			AccessToken: secret.New(plain.AccessToken), RefreshToken: secret.New(plain.RefreshToken),
 			ExpiresIn: plain.ExpiresIn, RefreshExpiresIn: plain.RefreshExpiresIn, Partial: plain.Partial,
-			Rest: secret.New(plain.Rest),
+			Rest: secret.New(plain.Rest), Doubtful: plain.Doubtful,
 		},
 		beside:    plain.Beside,
 		presented: secret.New(plain.Presented), connectedAt: plain.ConnectedAt, epoch: entry.Epoch, renewed: plain.Renewed, sent: plain.Sent,

@@ -328,7 +328,7 @@ func (r *Refresher) call(ctx context.Context, g *store.Grant, tokens store.Token
 		r.metrics.call(g.BrokerType, r.now().Sub(sent), f)
 		f.choose(g, &tokens, with.Key)
 		p := pending{id: r.newID(), grantID: g.ID, answer: f.Answer, presented: tokens.RefreshToken, connectedAt: g.ConnectedAt, epoch: g.Epoch, sent: sent}
-		if !f.Answer.Rest.Empty() && (!f.Nothing || g.Tries < mostUnreadable) {
+		if f.Answer.enough(g); !f.Answer.Rest.Empty() {
 			g = r.keepRest(ctx, g, p, with)
 			if kept, err := r.Tokens(ctx, g); err == nil {
 				tokens = kept
@@ -344,6 +344,7 @@ func (r *Refresher) call(ctx context.Context, g *store.Grant, tokens store.Token
 		return r.failed(ctx, g, f)
 	}
 	done(r.contradicted(ctx, g, answer.Contradicts))
+	answer.enough(g)
 	tracing.Set(ctx, tracing.Outcome(refreshed))
 	r.metrics.call(g.BrokerType, r.now().Sub(sent), nil)
 	saved, err := r.keep(ctx, g, pending{

@@ -93,7 +93,7 @@ func TestARefusedTokenIsToldFromARefusedRequest(t *testing.T) {
 		`"errorType":"anary-acces",`:                     {Class: refresher.Dead, Reason: events.ReasonRejected},
 		`"errorType":"` + strings.Repeat("x", 65) + `",`: {Class: refresher.Dead, Reason: events.ReasonRejected},
 	} {
-		want.Detail, want.ErrorHash, want.Nothing = "HTTP 400, status badRequest", "5f3a-B_9", true
+		want.Detail, want.ErrorHash = "HTTP 400, status badRequest", "5f3a-B_9"
 		require.Equal(t, want, *refused(t, meshAnswering(t, 400, answer(given))), given)
 	}
 }

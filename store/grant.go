@@ -77,6 +77,9 @@ type Grant struct {
 	Apart bool `bson:"apart,omitempty"`
 	// Left: the token set holds what is to become a dead letter.
 	Left bool `bson:"left,omitempty"`
+	// Doubtful counts the answers since the last good one that were kept though they
+	// may be pages of a gateway.
+	Doubtful int `bson:"doubtful,omitempty"`
 	// Access and Refresh tell the lives of the two tokens; nil where the grant
 	// has no such token.
 	Access  *Life `bson:"access,omitempty"`

@@ -1,0 +1,203 @@
+package refresher
+
+import (
+	"bytes"
+	"cmp"
+	"html"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/latchkey/latchkey/events/secret"
+)
+
+// Not all text of an answer is read: it stands outside of JSON, or where the contract
+// has something else. What of it may hold tokens is kept with the whole answer. To
+// that end it need not be understood: a long run of the characters of tokens is enough,
+// and the name of a token is more than that, in whatever way the text is escaped.
+
+// unread is the text of an answer that was not read.
+type unread struct {
+	// named: a member with the name of a token has a value that can't be read.
+	named bool
+	// odd stands outside of JSON, or where the contract has an object. aside are the
+	// strings of members that the contract does not have, said those for people and
+	// ids. A line for each.
+	odd, aside, said []byte
+}
+
+// doubt tells what speaks for tokens in a text that was not read.
+type doubt int
+
+const (
+	// noDoubt: nothing does.
+	noDoubt doubt = iota
+	// doubtful: there are runs of characters as tokens are. Pages of a gateway have
+	// some, too.
+	doubtful
+	// named: there is the name of a token, with such a run as its value.
+	named
+)
+
+func note(to *[]byte, text string) {
+	if strings.TrimSpace(text) != "" {
+		*to = append(append(*to, text...), '\n')
+	}
+}
+
+// doubt looks through all that was not read. known are tokens that are kept, or went
+// out. lost: the answer does not prove that the refresh token which went out is still
+// good, so that a token may stand anywhere in it.
+func (u *unread) doubt(known []secret.Text, lost bool) doubt {
+	defer func() {
+		clear(u.odd)
+		clear(u.aside)
+		clear(u.said)
+	}()
+	if u.named {
+		return named
+	}
+	var without *strings.Replacer
+	look := func(text []byte) doubt {
+		if doubtOf(string(text), nil, 0) == noDoubt {
+			return noDoubt // as a rule, and there may be many tokens
+		}
+		if without == nil {
+			without = replacing(known)
+		}
+		return doubtOf(string(text), without, 0)
+	}
+	found, aside := look(u.odd), look(u.aside)
+	if aside == named || look(u.said) == named {
+		return named
+	}
+	if lost {
+		found = max(found, aside)
+	}
+	return found
+}
+
+// replacing takes tokens out of a text: those of which more than a few characters can
+// be told from words.
+func replacing(tokens []secret.Text) *strings.Replacer {
+	var texts []string
+	for _, token := range tokens {
+		if text := token.Reveal(); len(text) >= leastNamed {
+			texts = append(texts, text)
+		}
+	}
+	slices.SortFunc(texts, func(a, b string) int { return cmp.Or(cmp.Compare(len(b), len(a)), cmp.Compare(a, b)) }) // one may begin with another
+	var pairs []string
+	for _, text := range slices.Compact(texts) {
+		pairs = append(pairs, text, " ")
+	}
+	return strings.NewReplacer(pairs...)
+}
+
+const (
+	// leastNamed is how long a run is beside the name of a token to count, and leastSure
+	// to count as more than a word.
+	leastNamed, leastSure = 6, 16
+	// maxEscaped bounds how often a text is escaped.
+	maxEscaped = 4
+)
+
+var (
+	tokenName = regexp.MustCompile(`(?i)(?:access|refresh)[_-]?token|token[_-]?id`)
+	besideIt  = regexp.MustCompile(`^((?:\W|value|token){1,24})([\w.~+/=-]+)`)
+	sureRun   = regexp.MustCompile(`[\w.~+/=-]{16,}`)
+	// bareRun has no name beside it, and none of the characters between the names of
+	// hosts, files and attributes.
+	bareRun = regexp.MustCompile(`[\w~+-]{20,}`)
+	escape  = regexp.MustCompile(`%[0-9A-Fa-f]{2}|\\u[0-9A-Fa-f]{4}|\\.`)
+	// packedRun is base64 in lines of any length.
+	packedRun = regexp.MustCompile(`[A-Za-z0-9+/_-][A-Za-z0-9+/_\r\n-]{22,}[A-Za-z0-9+/_-]`)
+)
+
+// doubtOf looks through a text, without what is to be replaced in it. escaped is how
+// often it was escaped.
+func doubtOf(text string, without *strings.Replacer, escaped int) (found doubt) {
+	text = strings.ReplaceAll(text, "\x00", "") // as in UTF-16
+	if without != nil {
+		text = without.Replace(text)
+	}
+	for _, at := range tokenName.FindAllStringIndex(text, -1) {
+		beside := besideIt.FindStringSubmatch(text[at[1]:])
+		if beside == nil || tokenName.MatchString(beside[2]) { // that one comes next
+			continue
+		}
+		between, run := beside[1], beside[2]
+		switch {
+		case len(run) >= leastSure && mixed(run):
+			return named
+		case len(run) >= leastNamed && strings.TrimSpace(between) != "": // a word of a sentence else
+			found = doubtful
+		}
+	}
+	if found == noDoubt && slices.ContainsFunc(bareRun.FindAllString(text, -1), mixed) {
+		found = doubtful
+	}
+	if escaped == maxEscaped {
+		return found
+	}
+	if plain := unescaped(text); plain != text {
+		found = max(found, doubtOf(plain, without, escaped+1))
+	}
+	for _, run := range packedRun.FindAllString(text, -1) {
+		if found == named {
+			break
+		}
+		packed := decoded64([]byte(run))
+		inner, _ := unpacked(packed, "")
+		found = max(found, doubtOf(string(inner), without, escaped+1))
+	}
+	return found
+}
+
+// mixed reports whether a run has letters and digits, as few words have.
+func mixed(run string) bool {
+	return strings.ContainsAny(run, "0123456789") && strings.ContainsFunc(run, func(r rune) bool { return r|0x20 >= 'a' && r|0x20 <= 'z' })
+}
+
+// likeToken reports whether a text has a run as a token is.
+func likeToken(text string) bool {
+	return slices.ContainsFunc(sureRun.FindAllString(text, -1), mixed)
+}
+
+// unescaped undoes, once, what URLs, HTML and JSON do to a text.
+func unescaped(text string) string {
+	return html.UnescapeString(escape.ReplaceAllStringFunc(text, func(found string) string {
+		switch {
+		case found[0] == '%':
+			value, _ := strconv.ParseUint(found[1:], 16, 8) // the pattern has two digits
+			return string([]byte{byte(value)})
+		case strings.HasPrefix(found, `\u`):
+			value, _ := strconv.ParseUint(found[2:], 16, 32) // four
+			return string(rune(value))
+		case strings.ContainsAny(found[1:], "nrtbf"):
+			return " "
+		}
+		return found[1:]
+	}))
+}
+
+// forPeople reports whether a member is one of which each answer may have another,
+// and no token: texts for people, and ids.
+func forPeople(name string) bool {
+	return slices.ContainsFunc([]string{"message", "title", "detail", "details", "description", "instance", "url", "logo", "hash", "id", "name", "path", "time", "timestamp"},
+		func(end string) bool { return strings.HasSuffix(name, end) })
+}
+
+// kept returns the body of an answer as it is to be kept, given what speaks for that.
+// What is no text speaks for itself, unless tokens were found in it. doubtful: nothing more does.
+func kept(body []byte, d doubt, found bool) (whole secret.Text, uncertain bool) {
+	if len(bytes.TrimSpace(body)) == 0 || d == noDoubt && found {
+		return secret.Text{}, false
+	}
+	whole, binary := rest(body)
+	if d == noDoubt && !binary {
+		return secret.Text{}, false
+	}
+	return whole, d != named
+}
