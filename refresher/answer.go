@@ -169,8 +169,11 @@ type Failure struct {
 	Brought      Answer
 	// Answer is what came that the grant has no use for, and may hold tokens.
 	Answer Answer
-	// Incomplete: what is refused may be the request, for lack of the access token.
-	Incomplete bool
+	// Incomplete: what is refused may be the request, for lack of the access token;
+	// Overfull: since that went along.
+	Incomplete, Overfull bool
+	// Renewing: what is refused asked for a new refresh token, too.
+	Renewing bool
 	// Held: verdicts at the broker are held, since many grants in a row were refused.
 	Held bool
 	// Detail names the statuses that led here.

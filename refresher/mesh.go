@@ -134,7 +134,9 @@ func (m *Mesh) Refresh(ctx context.Context, r RefreshRequest) (answer Answer, er
 	if f.Class == Denied {
 		f = m.whoseRefusal(ctx, f)
 	}
-	f.Incomplete = f.Incomplete && r.AccessToken.Empty() // it did go along
+	f.Overfull = f.Incomplete && !r.AccessToken.Empty()
+	f.Incomplete = f.Incomplete && r.AccessToken.Empty()
+	f.Renewing = f.Refusal() && r.CreateNewRefreshToken
 	switch f.Class {
 	case RateLimited, Transient, Unlawful:
 		f.RetryAfter = retryAfter(reply.header, m.now())

@@ -24,16 +24,33 @@ const (
 // shortOf is the pause before a refusal is confirmed that leaves nothing to serve.
 func shortOf(b config.Backoff) time.Duration { return delay(b, 4, 1) }
 
-// curable reports whether what was refused may be a request that lacked the access
-// token, and there is one to send along.
-func curable(g *store.Grant, f *Failure) bool {
-	return f.Incomplete && !g.SendAccess && g.Access != nil
+// cure changes what goes along with the next request if that may be what was refused,
+// and reports whether it did: the wish for a new refresh token, which few institutions
+// know, is left out; the access token goes along if it did not, and if it does since
+// another request was refused it is left out. Nothing is tried twice in a row of refusals.
+func cure(g *store.Grant, f *Failure, now time.Time) bool {
+	row := store.Refusals{At: now, Next: now}
+	if g.Refusals != nil {
+		row = *g.Refusals
+	}
+	switch {
+	case f.Renewing && g.Refresh != nil:
+		g.Refresh.Asked = &now
+		return true
+	case row.Changed || !(f.Incomplete && !g.SendAccess && g.Access != nil || f.Overfull && g.SendAccess):
+		return false
+	}
+	g.SendAccess, row.Changed = !g.SendAccess, true
+	g.Refusals = &row
+	return true
 }
+
+// curable reports whether cure would change something.
+func curable(g *store.Grant, f *Failure) bool { return cure(g.Clone(), f, time.Time{}) }
 
 // refused applies a refusal.
 func (s Settler) refused(g *store.Grant, f *Failure, now time.Time) error {
-	if curable(g, f) {
-		g.SendAccess = true
+	if cure(g, f, now) {
 		return s.again(g, now, 0, 0)
 	}
 	row := store.Refusals{At: now}

@@ -287,3 +287,35 @@ func withoutUnknown(g *store.Grant) *store.Grant {
 	g.Unknown = nil
 	return g
 }
+
+// What went along without need may be what is refused, too: it is left out before the
+// refusal counts. Neither is tried for ever.
+func TestWhatWentAlongWithoutNeedIsLeftOut(t *testing.T) {
+	for reason, f := range refusals {
+		g := newGrant(func(g *store.Grant) { g.Refresh = lasting(t0.Add(-89*day), 89*day+time.Hour) })
+		require.True(t, policy().RenewsAt(g, sentAt))
+		asked := f
+		asked.Renewing = true
+		failed(t, g, 1, &asked)
+		require.Equal(t, store.Due{At: sentAt, Action: store.Refresh}, *g.Due, reason)
+		require.False(t, policy().RenewsAt(g, sentAt), reason)
+		require.Nil(t, g.Refusals, reason)
+		require.Zero(t, g.Tries, reason)
+		require.NotContains(t, reasons(t, g), "token.expiring: "+reason)
+		failed(t, g, 1, &f)
+		require.Equal(t, 1, g.Refusals.Times, reason)
+		require.Contains(t, reasons(t, g), "token.expiring: "+reason)
+	}
+
+	g := newGrant(func(g *store.Grant) { g.SendAccess = true })
+	with := refresher.Failure{Class: refresher.BadRequest, Reason: events.ReasonBadRequest, Overfull: true}
+	without := refresher.Failure{Class: refresher.BadRequest, Reason: events.ReasonBadRequest, Incomplete: true}
+	failed(t, g, 1, &with)
+	require.False(t, g.SendAccess)
+	require.Equal(t, store.Due{At: sentAt, Action: store.Refresh}, *g.Due)
+	require.Empty(t, reasons(t, g))
+	failed(t, g, 1, &without)
+	require.False(t, g.SendAccess)
+	require.Equal(t, 1, g.Refusals.Times)
+	require.Equal(t, []string{"token.expiring: bad_request"}, reasons(t, g))
+}

@@ -94,7 +94,9 @@ func TestARefusedTokenIsToldFromARefusedRequest(t *testing.T) {
 		`"errorType":"` + strings.Repeat("x", 65) + `",`: {Class: refresher.Dead, Reason: events.ReasonRejected},
 	} {
 		want.Detail, want.ErrorHash = "HTTP 400, status badRequest", "5f3a-B_9"
-		require.Equal(t, want, *refused(t, meshAnswering(t, 400, answer(given))), given)
+		got := *refused(t, meshAnswering(t, 400, answer(given)))
+		got.Overfull = false // TestARequestWithTheAccessTokenLacksNothing
+		require.Equal(t, want, got, given)
 	}
 }
 
@@ -124,6 +126,15 @@ func TestARequestWithTheAccessTokenLacksNothing(t *testing.T) {
 	without.AccessToken = text("")
 	_, err := mesh.Refresh(t.Context(), without)
 	require.True(t, refresher.AsFailure(err).Incomplete)
+	require.False(t, refresher.AsFailure(err).Overfull)
+	require.True(t, refused(t, mesh).Overfull)
+	require.False(t, refused(t, mesh).Renewing)
+	for answer, want := range map[string]bool{`{"status":"badRequest","errorType":"badRequest"}`: true, `{"status":"badRequest","errorType":"invalidField"}`: true, `{"status":"locked"}`: false} {
+		renewing := request
+		renewing.CreateNewRefreshToken = true
+		_, err := meshAnswering(t, 400, answer).Refresh(t.Context(), renewing)
+		require.Equal(t, want, refresher.AsFailure(err).Renewing, answer)
+	}
 }
 
 // Only words for programs are kept, and no part of a token.

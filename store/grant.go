@@ -102,7 +102,7 @@ type Grant struct {
 	// refresh token at hand may have been replaced by one that we never got.
 	Unknown *time.Time `bson:"unknown,omitempty"`
 	// SendAccess: a refresh without the access token was refused as a bad
-	// request, so the access token goes along from now on.
+	// request, so the access token goes along until one with it is refused so.
 	SendAccess bool `bson:"sendAccess,omitempty"`
 	// MFA is set while a refresh waits for a code of the user.
 	MFA *MFA `bson:"mfa,omitempty"`
@@ -280,6 +280,8 @@ type Refusals struct {
 	Times int `bson:"times"`
 	// Next is from when on another one counts.
 	Next time.Time `bson:"next"`
+	// Changed: SendAccess was changed in it.
+	Changed bool `bson:"changed,omitempty"`
 }
 
 // Refused is a caller's report that the access tokens of a version were refused
