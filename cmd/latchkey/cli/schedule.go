@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/cenkalti/backoff/v5"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
@@ -179,25 +180,23 @@ refreshed too.`,
 
 // awaitRefresh waits until a worker has done something with a grant.
 func awaitRefresh(ctx context.Context, db *store.Store, before *store.Grant, timeout time.Duration) (*store.Grant, error) {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
-	for {
+	return poll(ctx, timeout, func() (*store.Grant, error) {
 		g, err := db.Get(ctx, before.ID)
-		if errors.Is(err, store.ErrNotFound) {
-			return nil, errors.New("the grant was erased meanwhile")
-		}
-		if err == nil && g.Lease == nil && (g.Version != before.Version || g.Epoch != before.Epoch || g.State != before.State) {
-			return g, nil
-		}
-		if err != nil && ctx.Err() == nil {
-			return nil, err
-		}
-		select {
-		case <-time.After(100 * time.Millisecond):
-		case <-ctx.Done():
+		switch {
+		case errors.Is(err, store.ErrNotFound):
+			return nil, backoff.Permanent(errors.New("the grant was erased meanwhile"))
+		case err != nil:
+			return nil, backoff.Permanent(err)
+		case g.Lease != nil || g.Version == before.Version && g.Epoch == before.Epoch && g.State == before.State:
 			return nil, errors.New("nothing has come of it yet: does a worker run, and does latchkey_refreshes_postponed_total grow? The schedule is brought forward and stays so")
 		}
-	}
+		return g, nil
+	})
+}
+
+// poll looks ten times a second until there is no error, the error is permanent, or time is up.
+func poll[T any](ctx context.Context, timeout time.Duration, look func() (T, error)) (T, error) {
+	return backoff.Retry(ctx, look, backoff.WithBackOff(backoff.NewConstantBackOff(100*time.Millisecond)), backoff.WithMaxElapsedTime(max(timeout, 1)))
 }
 
 // withDispatcher opens the database and the schedules for the length of do.

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/cenkalti/backoff/v5"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/spf13/cobra"
 
@@ -155,29 +156,23 @@ func (e *eraser) erase(ctx context.Context, timeout time.Duration, eventsToo boo
 }
 
 // await waits until the disconnect has been handled and the documents are gone.
-func (e *eraser) await(ctx context.Context, report *erasure, sequence uint64, timeout time.Duration) error {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
-	for {
+func (e *eraser) await(ctx context.Context, report *erasure, sequence uint64, timeout time.Duration) (err error) {
+	report.Removals, err = poll(ctx, timeout, func() (removals int, err error) {
 		handled, err := e.handled(ctx, sequence)
+		var left []*store.Grant
 		if err == nil && handled {
-			var left []*store.Grant
 			left, err = e.db.ByUser(ctx, e.user)
-			// What is not revoked was connected since.
-			if err == nil && !slices.ContainsFunc(left, func(g *store.Grant) bool { return g.State == store.Revoked && (g.Removal == nil || g.Outbox != nil) }) {
-				report.Removals = len(slices.DeleteFunc(left, func(g *store.Grant) bool { return g.Removal == nil }))
-				return nil
-			}
 		}
-		if err != nil && ctx.Err() == nil {
-			return fmt.Errorf("waiting for the workers: %w", err)
+		if err != nil {
+			return 0, backoff.Permanent(fmt.Errorf("waiting for the workers: %w", err))
 		}
-		select {
-		case <-time.After(100 * time.Millisecond):
-		case <-ctx.Done():
-			return errors.New("not all is erased yet; does a worker run? The disconnect is stored, and will be carried out")
+		// What is not revoked was connected since.
+		if !handled || slices.ContainsFunc(left, func(g *store.Grant) bool { return g.State == store.Revoked && (g.Removal == nil || g.Outbox != nil) }) {
+			return 0, errors.New("not all is erased yet; does a worker run? The disconnect is stored, and will be carried out")
 		}
-	}
+		return len(slices.DeleteFunc(left, func(g *store.Grant) bool { return g.Removal == nil })), nil
+	})
+	return err
 }
 
 // handled reports whether the workers have handled a disconnect. The message

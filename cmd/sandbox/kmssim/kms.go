@@ -129,13 +129,11 @@ func (k *KMS) Faults() *Faults { return k.faults }
 func (k *KMS) Calls(operation string) int { return k.faults.count(operation) }
 
 func sleep(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
 	select {
+	case <-time.After(d):
+		return nil
 	case <-ctx.Done():
 		return ctx.Err()
-	case <-timer.C:
-		return nil
 	}
 }
 
