@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.mongodb.org/mongo-driver/v2/mongo"
 	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/latchkey/latchkey/cmd/latchkey/bench"
 	"github.com/latchkey/latchkey/cmd/latchkey/worker"
@@ -233,24 +235,12 @@ func (s *site) schedule(ctx context.Context, grants []made) error {
 // each does something with every number below n, several at a time, until one
 // fails or ctx ends.
 func each(ctx context.Context, callers, n int, do func(i int) error) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	var next atomic.Int64
-	done := make(chan struct{})
-	for range callers {
-		go func() {
-			defer func() { done <- struct{}{} }()
-			for i := int(next.Add(1)) - 1; i < n && ctx.Err() == nil; i = int(next.Add(1)) - 1 {
-				if err := do(i); err != nil {
-					cancel(err)
-				}
-			}
-		}()
+	group, going := errgroup.WithContext(ctx)
+	group.SetLimit(callers)
+	for i := 0; i < n && going.Err() == nil; i++ {
+		group.Go(func() error { return do(i) })
 	}
-	for range callers {
-		<-done
-	}
-	return context.Cause(ctx)
+	return cmp.Or(group.Wait(), ctx.Err())
 }
 
 // stalled is how long nothing may happen before a measure is given up.
