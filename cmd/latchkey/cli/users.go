@@ -14,8 +14,6 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/spf13/cobra"
 
-	"github.com/latchkey/latchkey/cmd/latchkey/worker"
-	"github.com/latchkey/latchkey/config"
 	"github.com/latchkey/latchkey/events"
 	"github.com/latchkey/latchkey/handlers"
 	"github.com/latchkey/latchkey/store"
@@ -75,31 +73,24 @@ token.revoked, which subscribers may still have to learn.`,
 		if err := events.CheckUserID(user); err != nil {
 			return &exitError{ExitUsage, err}
 		}
-		cfg, err := a.load()
-		if err != nil {
-			return err
-		}
-		if !yes {
-			if err := confirm(cmd, fmt.Sprintf("Erase all that is stored of user %s?", printable(user))); err != nil {
-				return err
+		return a.with(cmd, func(s *session) error {
+			if !yes {
+				if err := confirm(cmd, fmt.Sprintf("Erase all that is stored of user %s?", printable(user))); err != nil {
+					return err
+				}
 			}
-		}
-		return a.withStore(cmd, func(ctx context.Context, db *store.Store) error {
-			letters, done, err := connectDeadLetters(cfg)
+			db, _, err := s.installation()
 			if err != nil {
 				return err
 			}
-			defer done()
-			if err := checkInstallation(ctx, cfg, letters.JS, db); err != nil {
-				return err
-			}
-			e := eraser{cfg: cfg, db: db, letters: letters, user: user}
-			report, err := e.erase(ctx, timeout, eventsToo)
+			letters, err := s.deadLetters()
 			if err != nil {
 				return err
 			}
-			if *output == asJSON {
-				return printJSON(cmd.OutOrStdout(), report)
+			e := eraser{s: s, db: db, letters: letters, user: user}
+			report, err := e.erase(s.ctx, timeout, eventsToo)
+			if err != nil {
+				return err
 			}
 			rows := [][]string{
 				{"user", report.User}, {"grants erased", strconv.Itoa(report.Grants)}, {"dead letters erased", strconv.Itoa(report.DeadLetters)},
@@ -111,7 +102,7 @@ token.revoked, which subscribers may still have to learn.`,
 			for _, id := range report.Unopened {
 				rows = append(rows, []string{"dead letter that does not open", id})
 			}
-			return printTable(cmd.OutOrStdout(), rows...)
+			return output.show(s.out, report, rows...)
 		})
 	}
 	return cmd
@@ -119,7 +110,7 @@ token.revoked, which subscribers may still have to learn.`,
 
 // eraser has the workers erase a user.
 type eraser struct {
-	cfg     config.Config
+	s       *session
 	db      *store.Store
 	letters *handlers.DeadLetters
 	user    string
@@ -217,10 +208,8 @@ func (e *eraser) mentioned(ctx context.Context, letter handlers.DeadLetter) (boo
 	if err != nil {
 		return false, fmt.Errorf("encoding the user: %w", err)
 	}
-	if e.letters.Envelope == nil {
-		if e.letters.Envelope, err = worker.Envelope(ctx, e.cfg, e.db, time.Now, nil); err != nil {
-			return false, err
-		}
+	if e.letters.Envelope, err = e.s.envelope(); err != nil {
+		return false, err
 	}
 	body, err := e.letters.Open(ctx, letter)
 	if err != nil {
