@@ -22,7 +22,7 @@ func (a *app) benchCommand() *cobra.Command {
 		Long: `Runs a worker in this process under a NATS prefix and in a database of its own
 (bench-…, latchkey_bench_…), connects users that don't exist, asks for their tokens,
 and does the same without Latchkey: bulk upserts, FindOne and an echo. Then it
-removes streams and database, also after ctrl-C. KMS is asked for a few data keys;
+removes streams and database, also after ctrl-C. It calls KMS for a few data keys;
 Mesh is not called.
 
 It takes the configuration of a worker. The NATS user needs the rights of one

@@ -81,7 +81,7 @@ func (a *app) showDeadLetter() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "show ID",
 		Short: "Show a dead letter, without its body",
-		Long: `Shows what is known of a dead letter. Its body stays sealed.
+		Long: `Shows a dead letter without its body, which stays sealed.
 
 --body opens it and prints nothing else: tokens in the clear, for what neither
 a worker nor a replay can use, such as an answer of Mesh that could not be
@@ -160,7 +160,7 @@ func (a *app) replayDeadLetters() *cobra.Command {
 drops the dead letter once the message is stored, oldest first. Needs MongoDB
 and KMS as a worker does. The message is never shown.
 
-A connect or disconnect that states no time of its own goes on counting from
+A connect or disconnect that states no time of its own continues to count from
 when it first arrived. A message that fails again becomes a new dead letter.
 A connect that had to be sealed and was not has no body left to replay.
 

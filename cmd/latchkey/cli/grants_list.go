@@ -60,9 +60,9 @@ first; with --due-within those whose next action is due by then (or overdue),
 nearest first; else all, in the order of their ids.
 
 --user and --due-within are answered by indexes. --state and --broker are not:
-grants that don't match are read and passed over, so a filter that few match may
+grants that don't match are read and skipped, so a filter that few match may
 read the whole collection, for up to mongodb.timeout. Where there is more than
---limit, the last line on standard error says how to go on.`,
+--limit, the last line on standard error says how to continue.`,
 		Example: `  latchkey grants list --user alice
   latchkey grants list --state must_act --broker coinbase
   latchkey grants list --due-within 10m --limit 20 --output json`,
@@ -74,7 +74,7 @@ read the whole collection, for up to mongodb.timeout. Where there is more than
 	flags.StringVar(&f.broker, "broker", "", "only at this broker type, in any case")
 	flags.DurationVar(&f.dueWithin, "due-within", 0, "only what is due within this time")
 	flags.IntVar(&f.limit, "limit", 100, "at most so many")
-	flags.StringVar(&f.after, "after", "", "go on where a page ended")
+	flags.StringVar(&f.after, "after", "", "continue where a page ended")
 	complete(cmd, "state", grantStates...)
 	output := outputFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {

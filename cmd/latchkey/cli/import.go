@@ -41,7 +41,7 @@ event for each; docs/importing.md has the two forms of a line. Lines that break
 their contract are rejected and the others imported. Nothing that is printed or
 written holds anything of a line but its number.
 
-With --state an import that was interrupted goes on where it was. A line that
+With --state an import that was interrupted resumes where it stopped. A line that
 is published twice for that reason changes nothing.
 
 Exit code 1: something was rejected, or not all could be published.`,

@@ -21,7 +21,7 @@ every token set that is under one of those under a fresh one. Workers go on
 meanwhile: grants in their hands are left alone and come back to. No version
 changes and no event is sent. It takes two reconcile.interval at least.
 
-Cut short, or with grants left that were busy, it goes on where it was when run
+Cut short, or with grants left that were busy, it resumes where it stopped when run
 again. Token sets that don't open are left as they are, and listed. Dead letters
 and recovery entries are not resealed; they go in their time.
 
@@ -35,7 +35,7 @@ Exit code 1 if token sets are left.`,
 	output := outputFlag(cmd)
 	perSecond := rateFlag(cmd, 100, "token sets")
 	patience := cmd.Flags().Duration("patience", 5*time.Minute, "how long to come back to grants that are busy")
-	restart := cmd.Flags().Bool("restart", false, "begin anew where one before was not finished")
+	restart := cmd.Flags().Bool("restart", false, "start over although an earlier run was not finished")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		limit, err := limiter(*perSecond)
 		if err != nil {

@@ -16,7 +16,7 @@ func (a *app) keysRewrap() *cobra.Command {
 		Short: "Have KMS wrap all data keys under another KMS key",
 		Long: `Has KMS re-encrypt every data key that is not yet under the KMS key. The data
 keys themselves stay what they are and never leave KMS; no token set changes.
-Workers may go on meanwhile. Cut short, it goes on with the rest when run again.
+Workers may run meanwhile. If interrupted, it continues with the rest when run again.
 
 Needs MongoDB, and the permissions kms:ReEncryptFrom on the old KMS key and
 kms:ReEncryptTo on the new; for an alias or a key id also kms:DescribeKey.
