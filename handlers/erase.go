@@ -63,11 +63,11 @@ func (p *DeadLetters) users(ctx context.Context, message string, d *delivery, bo
 	case d.Opened:
 		return d.Users, nil
 	}
-	sealed, _ := events.DecodeSealedConnected(body) // whatever is wrong with its envelope
-	if message != events.IntegrationConnected || sealed == nil || p.Keys == nil {
+	connect, _ := events.UnwrapConnected(nil, body) // whatever is wrong with its envelope
+	if message != events.IntegrationConnected || connect.JWE == "" || p.Keys == nil {
 		return events.PeekUsers(body), nil
 	}
-	plaintext, err := p.Keys.Open(ctx, sealed.JWE, d.Taken)
+	plaintext, err := p.Keys.Open(ctx, connect.JWE, d.Taken)
 	if err != nil {
 		if outage(err) && !envelope.Refused(err) {
 			return nil, err
