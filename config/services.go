@@ -88,7 +88,7 @@ type KMS struct {
 // made as soon as the one in use reaches any of its three bounds.
 type DataKeys struct {
 	// Give each user data keys of their own, so that deleting them makes even backups of that
-	// user's tokens unreadable. It costs calls to KMS for each user; see operations.
+	// user's tokens unreadable. It costs calls to KMS for each user; see keys.
 	PerUser bool `yaml:"per_user"`
 	// How long a data key seals.
 	MaxAge time.Duration `yaml:"max_age"`
