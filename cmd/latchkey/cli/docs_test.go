@@ -15,7 +15,7 @@ import (
 const top = "../../../"
 
 // documents are where commands are looked for.
-var documents = []string{top + "README.md", top + "docs/*.md", top + "deploy/*.md", top + "deploy/*/*.md"}
+var documents = []string{top + "README.md", top + "CONTRIBUTING.md", top + "docs/*.md", top + "deploy/*.md", top + "deploy/*/*.md"}
 
 // strangers are programs of others that the documents call. Whoever adds one
 // makes sure that the line works.
