@@ -17,6 +17,7 @@ import (
 	"github.com/latchkey/latchkey/handlers"
 	"github.com/latchkey/latchkey/store"
 	"github.com/latchkey/latchkey/store/envelope"
+	"github.com/latchkey/latchkey/store/streams"
 )
 
 // session is what a command works with: the configuration, and connections that
@@ -99,7 +100,7 @@ func (s *session) store() (*store.Store, error) {
 	if s.db, err = worker.OpenStore(s.ctx, s.cfg.MongoDB); err != nil {
 		return nil, err
 	}
-	return s.db, handlers.CheckPrefix(s.ctx, s.db, s.cfg.NATS.Prefix)
+	return s.db, streams.CheckPrefix(s.ctx, s.db, s.cfg.NATS.Prefix)
 }
 
 // installation opens database and streams, which must belong together.
@@ -112,7 +113,7 @@ func (s *session) installation() (*store.Store, jetstream.JetStream, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	_, err = handlers.NewStreams(js, db, s.cfg, zap.NewNop()).CheckInstallation(s.ctx)
+	_, err = streams.New(js, db, s.cfg, zap.NewNop()).CheckInstallation(s.ctx)
 	return db, js, err
 }
 

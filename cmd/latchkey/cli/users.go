@@ -17,6 +17,7 @@ import (
 	"github.com/latchkey/latchkey/events"
 	"github.com/latchkey/latchkey/handlers"
 	"github.com/latchkey/latchkey/store"
+	"github.com/latchkey/latchkey/store/streams"
 )
 
 func (a *app) usersCommand() *cobra.Command {
@@ -170,7 +171,7 @@ func (e *eraser) await(ctx context.Context, report *erasure, sequence uint64, ti
 // itself is not looked for: who may look there sees connects with their tokens.
 func (e *eraser) handled(ctx context.Context, sequence uint64) (bool, error) {
 	subjects := e.letters.Subjects
-	consumer, err := e.letters.JS.Consumer(ctx, subjects.IntegrationStream(), handlers.Durable(subjects.Disconnected()))
+	consumer, err := e.letters.JS.Consumer(ctx, subjects.IntegrationStream(), streams.Durable(subjects.Disconnected()))
 	if err != nil {
 		return false, err
 	}

@@ -25,6 +25,7 @@ import (
 	"github.com/latchkey/latchkey/handlers"
 	"github.com/latchkey/latchkey/refresher"
 	"github.com/latchkey/latchkey/store"
+	"github.com/latchkey/latchkey/store/streams"
 )
 
 //go:embed assets
@@ -34,7 +35,7 @@ var embedded embed.FS
 type Options struct {
 	Store     *store.Store
 	Refresher *refresher.Refresher
-	Streams   *handlers.Streams
+	Streams   *streams.Topology
 	Letters   *handlers.DeadLetters
 	NATS      *nats.Conn
 	JetStream jetstream.JetStream
@@ -62,7 +63,7 @@ type Page struct {
 	stock    cache[Stock]
 	schedule cache[Schedule]
 	overdue  cache[Overdue]
-	queues   cache[[]handlers.Backlog]
+	queues   cache[[]streams.Backlog]
 	letters  cache[uint64]
 	verdicts cache[[]view.Verdicts]
 	workers  cache[[]Worker]
@@ -79,7 +80,7 @@ func New(o Options) *Page {
 	p.stock = cache[Stock]{every: time.Minute, load: p.countStock, what: "the number of grants"}
 	p.schedule = cache[Schedule]{every: time.Minute, load: p.countDue, what: "what is due"}
 	p.overdue = cache[Overdue]{every: 5 * time.Second, load: p.findOverdue, what: "what is overdue"}
-	p.queues = cache[[]handlers.Backlog]{every: 3 * time.Second, load: o.Streams.Backlogs, what: "the queues"}
+	p.queues = cache[[]streams.Backlog]{every: 3 * time.Second, load: o.Streams.Backlogs, what: "the queues"}
 	p.letters = cache[uint64]{every: 3 * time.Second, load: o.Letters.Count, what: "the number of dead letters"}
 	p.verdicts = cache[[]view.Verdicts]{every: 3 * time.Second, load: p.findVerdicts, what: "where refresh tokens are refused"}
 	p.workers = cache[[]Worker]{every: 5 * time.Second, load: p.findWorkers, what: "the list of workers", waits: true}

@@ -8,9 +8,9 @@ import (
 	"time"
 
 	"github.com/latchkey/latchkey/cmd/latchkey/view"
-	"github.com/latchkey/latchkey/handlers"
 	"github.com/latchkey/latchkey/refresher"
 	"github.com/latchkey/latchkey/store"
+	"github.com/latchkey/latchkey/store/streams"
 )
 
 // Readiness is whether this worker can work.
@@ -232,7 +232,7 @@ func (p *Page) overview(r *http.Request) (any, error) {
 	return o, nil
 }
 
-func viewQueues(all []handlers.Backlog) []queue {
+func viewQueues(all []streams.Backlog) []queue {
 	out := make([]queue, len(all))
 	for i, b := range all {
 		out[i] = queue(b)

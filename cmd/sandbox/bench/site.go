@@ -24,10 +24,10 @@ import (
 	"github.com/latchkey/latchkey/cmd/sandbox/meshsim"
 	"github.com/latchkey/latchkey/config"
 	"github.com/latchkey/latchkey/events"
-	"github.com/latchkey/latchkey/handlers"
 	"github.com/latchkey/latchkey/refresher"
 	"github.com/latchkey/latchkey/store"
 	"github.com/latchkey/latchkey/store/envelope"
+	"github.com/latchkey/latchkey/store/streams"
 )
 
 // settings are those of all worker processes: limits that do not bind, and
@@ -300,7 +300,7 @@ func (h *heard) await(ctx context.Context, n int) (time.Time, error) {
 // when workers may begin until the last event of a kind. put brings the messages
 // about.
 func (s *site) backlog(ctx context.Context, stream, subject, kind string, n int, put func() error) (rate float64, err error) {
-	durable := handlers.Durable(subject)
+	durable := streams.Durable(subject)
 	if _, err := s.js.PauseConsumer(ctx, stream, durable, time.Now().Add(24*time.Hour)); err != nil {
 		return 0, fmt.Errorf("pausing %s: %w", durable, err)
 	}

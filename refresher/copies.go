@@ -1,0 +1,50 @@
+package refresher
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"strconv"
+	"strings"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/store"
+	"github.com/latchkey/latchkey/store/parts"
+	"github.com/latchkey/latchkey/store/streams"
+)
+
+// shredCopies erases what holds tokens of a revoked grant beside its document:
+// answers on their way into the database, and, where the user has disconnected,
+// dead letters. The user may have connected anew since; answers of that stay.
+func (d *Dispatcher) shredCopies(ctx context.Context, g *store.Grant) error {
+	before := func(msg *jetstream.RawStreamMsg) (bool, error) { return !connectedAfter(msg, g), nil }
+	type source struct {
+		stream, subject string
+		pick            func(*jetstream.RawStreamMsg) (bool, error)
+	}
+	sources := []source{
+		{d.subjects.RecoveryStream(), d.subjects.Recovery(g.ID), before},
+		{d.subjects.RecoveryStream(), d.subjects.RecoveryPart(g.ID), before},
+	}
+	if g.Reason == events.ReasonDisconnected {
+		sources = append(sources, source{d.subjects.DeadLetterStream(), d.subjects.DeadLettersOf(g.ID), nil})
+	}
+	var failed []error
+	for _, from := range sources {
+		if _, err := streams.SecureDelete(ctx, d.js, from.stream, from.subject, from.pick); err != nil {
+			failed = append(failed, err)
+		}
+	}
+	return errors.Join(failed...)
+}
+
+// connectedAfter reports whether a message of the recovery stream holds an answer
+// to a grant that was connected anew since.
+func connectedAfter(msg *jetstream.RawStreamMsg, g *store.Grant) bool {
+	rest, ok := strings.CutPrefix(cmp.Or(parts.Of(msg), msg.Header.Get(jetstream.MsgIDHeader)), g.ID+".")
+	at, _, _ := strings.Cut(rest, ".")
+	connected, err := strconv.ParseInt(at, 10, 64)
+	return ok && err == nil && connected > g.ConnectedAt.UnixMilli()
+}
