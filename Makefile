@@ -2,10 +2,14 @@
 
 GO ?= go
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
+GOTESTSUM = gotest.tools/gotestsum@v1.13.0
 CYCLONEDX = github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.10.0
-GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
-.PHONY: help deps scale guard build page demo sandbox test lint vuln race fuzz generate chaos bench check-deploy sbom
+# go test with its usual output, but for what failed and what was skipped, which it
+# lists at the end.
+TEST = $(GO) run $(GOTESTSUM) --format standard-quiet --
+
+.PHONY: help deps scale guard build page demo sandbox quick fast test lint vuln race fuzz generate chaos bench check-deploy sbom
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -27,36 +31,35 @@ bin/page/page.js: $(wildcard $(WEB)/package*.json $(WEB)/page/*.js)
 	elif ! npm --prefix $(WEB) ci --prefer-offline --loglevel=error; then echo "npm could not install the page's packages; the sandbox runs without its page"; \
 	else npm --prefix $(WEB) run --silent build -- --outdir=$(CURDIR)/bin/page; fi
 
-test: deps lint vuln race guard scale check-deploy ## Everything: lint, vulnerabilities, all tests with the race detector, 2,000 grants, large answers and much junk without it, what lies in deploy
+quick: ## While you work, in under two minutes: lint and the fast tests
+	.ci/parts lint fast
 
-# Debian's packages for tests: $(1) is a file of the package $(2), $(3) what goes without it.
-define debian
-	@if ls $(1) >/dev/null 2>&1; then :; \
-	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-		{ apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $(2); } >/dev/null 2>&1 || echo "$(2) could not be installed; $(3)"; \
-	else echo "$(2) is not installed; $(3)"; fi
-endef
+test: ## Everything: lint, vulnerabilities, all tests with the race detector, 2,000 grants, large answers and much junk without it, what lies in deploy
+	.ci/parts deps lint vuln race guard scale check-deploy
 
 deps: ## Install Debian's PostgreSQL and Chromium for the tests that use them, where that can be done
-	$(call debian,/usr/lib/postgresql/*/bin/postgres,postgresql,the tests of size are smaller)
-	$(call debian,/usr/bin/chromium,chromium,the sandbox's page is not tested in a browser)
+	@.ci/debian '/usr/lib/postgresql/*/bin/postgres' postgresql 'tests of size are smaller'
+	@.ci/debian /usr/bin/chromium chromium "the sandbox's page is not tested in a browser"
+
+fast: ## The fast tests, without the race detector
+	$(TEST) -short ./events/... ./config ./store/... ./refresher ./handlers
 
 # What starts engines and processes has the machine to itself.
 HEAVY = ./cmd/latchkey/worker ./cmd/sandbox
 # The embedded database is not ours to watch, and would take most of the time. Tests wait more than they compute, so more
 # of them run at once than there are cores.
-RACE = LATCHKEY_TEST_FERRETDB=$(CURDIR)/bin/ferretdb $(GO) test -race -timeout 20m
+RACE = LATCHKEY_TEST_FERRETDB=$(CURDIR)/bin/ferretdb $(TEST) -race -timeout 20m
 race: ## All tests with the race detector
 	$(GO) build -o bin/ ./cmd/sandbox/engines/ferretdb
 	$(RACE) -p 3 $$($(GO) list ./... | grep -v -x -F "$$($(GO) list $(HEAVY))")
 	for pkg in $(HEAVY); do $(RACE) -parallel 4 $$pkg || exit 1; done
 
 scale: ## Two workers, 2,000 grants, large answers, much junk; the race detector would make the embedded engines too slow
-	$(GO) test -count=1 -timeout 15m -run 'ManyGrants|ManyCallers|HeavyAnswers|JunkDoesNotHoldUp' ./cmd/latchkey/worker ./cmd/sandbox/engines ./refresher ./handlers
+	$(TEST) -count=1 -timeout 15m -run 'ManyGrants|ManyCallers|HeavyAnswers|JunkDoesNotHoldUp' ./cmd/latchkey/worker ./cmd/sandbox/engines ./refresher ./handlers
 
 GUARDED = ./events ./store/... ./refresher ./handlers
 guard: ## How many allocations the busiest paths take, without the race detector, which makes more
-	$(GO) test -count=1 -run '^TestGuard' $(GUARDED)
+	$(TEST) -count=1 -run '^TestGuard' $(GUARDED)
 
 lint: ## Formatting, module files, vet and staticcheck
 	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then echo "not formatted: $$unformatted"; exit 1; fi
@@ -65,26 +68,15 @@ lint: ## Formatting, module files, vet and staticcheck
 	$(GO) run $(STATICCHECK) ./...
 
 vuln: ## Known vulnerabilities in what is linked (passed over when the database can't be reached)
-	@out=$$($(GO) run $(GOVULNCHECK) ./... 2>&1); code=$$?; echo "$$out" | tail -n 60; \
-	if [ $$code -ne 0 ] && echo "$$out" | grep -q 'fetching vulnerabilities'; then \
-		echo "govulncheck: the vulnerability database can't be reached from here; not checked"; exit 0; fi; exit $$code
+	@GO=$(GO) .ci/vulnerabilities
 
 # The files that deploy/check reads lie outside of its module, so that go test would
 # not see them change.
-check-deploy: bin/promtool ## What lies in deploy: image, compose file, Kubernetes, alerts
-	$(GO) test ./deploy
+check-deploy: ## What lies in deploy: image, compose file, Kubernetes, alerts
+	$(TEST) ./deploy
 	$(GO) -C deploy/check vet ./...
 	$(GO) -C deploy/check test -count=1 ./...
-	@if [ -s bin/promtool ]; then bin/promtool check rules deploy/prometheus/alerts.yaml && bin/promtool test rules deploy/prometheus/alerts_test.yaml \
-		&& bin/promtool check config --syntax-only deploy/compose/prometheus.yml; \
-	else echo "promtool can't be had here; the alert rules are not tried"; fi
-
-# Unpacked and not installed: the package would start a Prometheus.
-bin/promtool:
-	@mkdir -p bin; if command -v promtool >/dev/null; then ln -sf "$$(command -v promtool)" $@; \
-	elif command -v apt-get >/dev/null; then \
-		dir=$$(mktemp -d); { [ "$$(id -u)" != 0 ] || apt-get update -q; (cd "$$dir" && apt-get download prometheus && dpkg-deb -x prometheus_*.deb .); } >/dev/null 2>&1; \
-		cp "$$dir/usr/bin/promtool" $@ 2>/dev/null || true; rm -r "$$dir"; fi
+	@.ci/alerts
 
 sbom: build ## List what is linked into the worker, as CycloneDX: bin/latchkey.cdx.json
 	$(GO) run $(CYCLONEDX) bin -json -output bin/latchkey.cdx.json bin/latchkey

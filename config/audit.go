@@ -9,15 +9,14 @@ const (
 	AuditOff        = "off"
 )
 
-// Audit governs the log of who was given tokens, and of what was done with
-// them.
+// Audit configures the log of who received tokens, and of what workers did with them.
 type Audit struct {
 	// required: no token is handed out before its record is stored; a request whose record can't
 	// be stored is answered busy. best_effort: tokens are handed out all the same. off: there is no audit log.
 	Mode string `yaml:"mode"`
 	// How long a request waits for its record in mode required.
 	Timeout time.Duration `yaml:"timeout"`
-	// Record what NATS tells of who asked (header Nats-Request-Info). Set it where clients are in other
+	// Record what NATS says about the requester (header Nats-Request-Info). Set it where clients are in other
 	// NATS accounts than the workers and import the service with share: true.
 	RequestInfo bool `yaml:"request_info"`
 }

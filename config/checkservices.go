@@ -71,8 +71,6 @@ func (c Config) checkStorage(f *faults) {
 	f.unless(c.KMS.Endpoint == "" || carriesSecretsSafely(c.KMS.Endpoint), "kms.endpoint", secureForm+", or empty")
 	f.duration("kms.timeout", c.KMS.Timeout, time.Millisecond)
 
-	f.count("data_keys.shards", c.DataKeys.Shards, 1, 256)
-	f.unless(!c.DataKeys.PerUser || c.DataKeys.Shards == 1, "data_keys.shards", "must be 1 with data_keys.per_user")
 	f.duration("data_keys.max_age", c.DataKeys.MaxAge, time.Second)
 	sets := int64(1 << 32) // AES-GCM's bound for random nonces
 	if c.DataKeys.PerUser {

@@ -8,6 +8,14 @@
 // file and the variable LATCHKEY_MESH_CLIENT_SECRET.
 //
 // The comments on the fields are the text of docs/configuration.md.
+//
+// All faults are reported at once, each with its key, line and the nearest known
+// name, and none repeats a value. No library does that, so the file's syntax tree
+// is walked here: strict decoding by goccy/go-yaml stops at the first fault and
+// quotes the file; yaml.v3 with KnownFields collects faults, but as texts that quote
+// values and name Go types in place of keys; mapstructure (and koanf, which uses it)
+// names keys and no values, but knows no lines, forgets unknown keys where the section has another
+// fault, takes 010 for 8, and reads a secret of digits only after YAML has made a number of it.
 package config
 
 //go:generate go test . -run TestReference -update

@@ -24,7 +24,6 @@ func Default() Config {
 		},
 		KMS: KMS{Timeout: 5 * time.Second},
 		DataKeys: DataKeys{
-			Shards:    1,
 			MaxAge:    day,
 			MaxSets:   1 << 20,
 			MaxBytes:  1 << 33,

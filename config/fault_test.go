@@ -203,7 +203,6 @@ func TestFaultsOfValues(t *testing.T) {
 			func(c *config.Config) { c.KMS.Endpoint = "https://a,b" },
 		},
 		"kms.timeout":          {func(c *config.Config) { c.KMS.Timeout = 0 }},
-		"data_keys.shards":     {func(c *config.Config) { c.DataKeys.Shards = 257 }, func(c *config.Config) { c.DataKeys.PerUser, c.DataKeys.Shards = true, 2 }},
 		"data_keys.outage":     {func(c *config.Config) { c.DataKeys.Outage = -1 }},
 		"data_keys.max_age":    {func(c *config.Config) { c.DataKeys.MaxAge = 0 }},
 		"data_keys.max_sets":   {func(c *config.Config) { c.DataKeys.MaxSets = 1<<32 + 1 }, func(c *config.Config) { c.DataKeys.PerUser, c.DataKeys.MaxSets = true, 1<<24+1 }},

@@ -2,10 +2,9 @@ package config
 
 import (
 	"reflect"
+	"strconv"
 	"strings"
 	"time"
-
-	"github.com/caarlos0/env/v11"
 
 	"github.com/latchkey/latchkey/events/secret"
 )
@@ -15,10 +14,9 @@ const tagName = "yaml"
 
 // field is one settable value of a section.
 type field struct {
-	key     string // whole key, such as mesh.timeout
-	tag     string // its last part
-	section reflect.Value
-	value   reflect.Value
+	key   string // whole key, such as mesh.timeout
+	tag   string // its last part
+	value reflect.Value
 }
 
 var secretType = reflect.TypeFor[secret.Text]()
@@ -43,7 +41,7 @@ func children(key string, section reflect.Value) []field {
 	var all []field
 	for i := range section.NumField() {
 		tag, _, _ := strings.Cut(section.Type().Field(i).Tag.Get(tagName), ",")
-		all = append(all, field{key: join(key, tag), tag: tag, section: section, value: section.Field(i)})
+		all = append(all, field{key: join(key, tag), tag: tag, value: section.Field(i)})
 	}
 	return all
 }
@@ -62,25 +60,38 @@ func (f field) isSecret() bool { return f.value.Type() == secretType }
 // set reads the text into the field, as the same text in the file and in the
 // environment means the same. It reports whether the text has the field's form.
 func (f field) set(text string) bool {
-	isList := f.value.Kind() == reflect.Slice
-	if text == "" {
-		// The library skips empty variables, but "" is how an operator clears a default.
-		if f.isSecret() || isList || f.value.Kind() == reflect.String {
-			f.value.SetZero()
-			return true
+	switch v := f.value.Addr().Interface().(type) {
+	case *string:
+		*v = text
+	case *secret.Text:
+		*v = secret.New(text)
+	case *[]string:
+		*v = nil
+		if text != "" {
+			*v = strings.Split(text, ",")
 		}
-		return false
+		for i, item := range *v {
+			(*v)[i] = strings.TrimSpace(item)
+		}
+	case *bool:
+		return parsed(v, text, strconv.ParseBool)
+	case *int:
+		return parsed(v, text, strconv.Atoi)
+	case *int64:
+		return parsed(v, text, func(s string) (int64, error) { return strconv.ParseInt(s, 10, 64) })
+	case *float64:
+		return parsed(v, text, func(s string) (float64, error) { return strconv.ParseFloat(s, 64) })
+	case *time.Duration:
+		return parsed(v, text, time.ParseDuration)
 	}
-	err := env.ParseWithOptions(f.section.Addr().Interface(), env.Options{
-		TagName:       tagName,
-		PrefixTagName: tagName,
-		Environment:   map[string]string{f.tag: text},
-	})
-	if isList && err == nil {
-		for i := range f.value.Len() {
-			item := f.value.Index(i)
-			item.SetString(strings.TrimSpace(item.String()))
-		}
+	return true
+}
+
+// parsed sets a value from a text that can be parsed.
+func parsed[T any](into *T, text string, parse func(string) (T, error)) bool {
+	v, err := parse(text)
+	if err == nil {
+		*into = v
 	}
 	return err == nil
 }

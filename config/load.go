@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/caarlos0/env/v11"
 	"github.com/goccy/go-yaml/ast"
 
 	"github.com/latchkey/latchkey/events/secret"
@@ -28,7 +27,12 @@ const configVariable = prefix + "CONFIG"
 // could be read: good for printing, not for use.
 func Load(path string, environ []string) (Config, error) {
 	l := loader{config: Default()}
-	variables := env.ToMap(environ)
+	variables := make(map[string]string, len(environ))
+	for _, entry := range environ {
+		if name, value, ok := strings.Cut(entry, "="); ok {
+			variables[name] = value
+		}
+	}
 	if path == "" {
 		path = variables[configVariable]
 	}

@@ -37,7 +37,12 @@ func (l *loader) readValue(node ast.Node, f field) {
 	switch {
 	case f.key == brokersKey:
 		l.brokers = node
-	case f.value.Kind() == reflect.Pointer: // a margin of a broker, already complete
+	case f.value.Kind() == reflect.Pointer: // a margin of a broker, which completes itself from the general one
+		margin := l.config.Refresh.AccessToken
+		if f.tag == "refresh_token" {
+			margin = l.config.Refresh.RefreshToken
+		}
+		f.value.Set(reflect.ValueOf(&margin))
 		l.readSection(node, f.key, f.value.Elem())
 	case isSection(f.value.Type()):
 		l.readSection(node, f.key, f.value)
@@ -68,8 +73,7 @@ func readLeaf(node ast.Node, f field) bool {
 	return true
 }
 
-// readBrokers takes the margins of single broker types. Each starts as the
-// general one, which the environment may have changed.
+// readBrokers takes the margins of single broker types.
 func (l *loader) readBrokers() {
 	if l.brokers == nil {
 		return
@@ -91,26 +95,10 @@ func (l *loader) readBrokers() {
 			l.faults.add(brokerKey(broker), "must be given only once%s", line(value))
 			continue
 		}
-		refresh.Brokers[broker] = l.readPolicy(value.Value, broker)
+		var policy BrokerPolicy
+		l.readSection(value.Value, brokerKey(broker), reflect.ValueOf(&policy).Elem())
+		refresh.Brokers[broker] = policy
 	}
-}
-
-func (l *loader) readPolicy(node ast.Node, broker string) BrokerPolicy {
-	access, renewal := l.config.Refresh.AccessToken, l.config.Refresh.RefreshToken
-	policy := BrokerPolicy{AccessToken: &access, RefreshToken: &renewal}
-	l.readSection(node, brokerKey(broker), reflect.ValueOf(&policy).Elem())
-
-	named, _ := entries(node)
-	names := func(tag string) bool {
-		return slices.ContainsFunc(named, func(v *ast.MappingValueNode) bool { return keyName(v) == tag })
-	}
-	if !names("access_token") {
-		policy.AccessToken = nil
-	}
-	if !names("refresh_token") {
-		policy.RefreshToken = nil
-	}
-	return policy
 }
 
 func (l *loader) unknownKey(value *ast.MappingValueNode, section string, members []field) {

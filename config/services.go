@@ -87,11 +87,8 @@ type KMS struct {
 // DataKeys bounds the use of the keys that seal token sets. A new data key is
 // made as soon as the one in use reaches any of its three bounds.
 type DataKeys struct {
-	// Number of data keys over which a worker spreads its users, 1 to 256. The more, the less
-	// one data key opens, and the more calls to KMS.
-	Shards int `yaml:"shards"`
 	// Give each user data keys of their own, so that deleting them makes even backups of that
-	// user's tokens unreadable. It costs calls to KMS for each user; see operations.
+	// user's tokens unreadable. It costs calls to KMS for each user; see keys.
 	PerUser bool `yaml:"per_user"`
 	// How long a data key seals.
 	MaxAge time.Duration `yaml:"max_age"`

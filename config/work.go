@@ -121,8 +121,8 @@ type Messages struct {
 
 // Tokens governs the answers to requests for tokens.
 type Tokens struct {
-	// Least life that a token that is handed out should have left, when the request does not name
-	// one. A token with more than half of its life left is given as it is.
+	// Least lifetime that a token should have left when it is handed out, if the request does not
+	// state one. A token with more than half of its lifetime left is handed out as it is.
 	MinTTL time.Duration `yaml:"min_ttl"`
 	// How long after a report of a refused access token the next one of the same grant counts.
 	RefusedPause time.Duration `yaml:"refused_pause"`
@@ -131,11 +131,11 @@ type Tokens struct {
 	// Number of reads for requests at once, and of requests of one client that may wait for
 	// refreshes at one broker. What can be answered from memory is not counted.
 	Concurrency int `yaml:"concurrency"`
-	// How long a worker may answer from the sealed documents that it has read, without reading
-	// them again, when it is not told of a change. Changes are told by events, within
-	// milliseconds; this bounds what a lost event can do. 0: every request reads.
+	// How long a worker may answer from the sealed documents that it has read, without reading them
+	// again, unless an event announces a change. Such events arrive within milliseconds; this
+	// bounds the effect of a lost one. 0: every request reads.
 	CacheAge time.Duration `yaml:"cache_age"`
-	// Number of users of whom documents are kept.
+	// Number of users whose documents are kept.
 	CacheUsers int `yaml:"cache_users"`
 	// Inbox prefixes of the clients: a request is answered only if its reply subject begins with
 	// one of these, in whole subject tokens, or crosses accounts. A * at the end stands for the
@@ -154,7 +154,7 @@ type Reconcile struct {
 	Slack time.Duration `yaml:"slack"`
 }
 
-// Retention says how long what is no longer needed stays.
+// Retention sets how long records stay that are no longer needed.
 type Retention struct {
 	// How long the record of an expired grant stays.
 	Expired time.Duration `yaml:"expired"`

@@ -50,8 +50,8 @@ func TestBinaryMode(t *testing.T) {
 		"another version":         {change: map[string][]string{"ce-specversion": {"0.3"}}, refused: "ce-specversion"},
 	} {
 		h := binary(connected, c.change)
-		in, err := events.DecodeConnectedMessage(h, []byte(delayedAuthForm))
-		sealed, sealedErr := events.DecodeSealedConnectedMessage(h, []byte(sealedBody))
+		in, err := decodeConnected(h, []byte(delayedAuthForm))
+		sealed, sealedErr := events.UnwrapConnected(h, []byte(sealedBody))
 		require.Equal(t, err == nil, sealedErr == nil, name)
 		if c.refused != "" {
 			require.ErrorContains(t, err, c.refused, name)
@@ -61,16 +61,16 @@ func TestBinaryMode(t *testing.T) {
 		require.NoError(t, err, name)
 		require.True(t, c.at.Equal(in.ConnectedAt), name)
 		require.Equal(t, c.told, len(in.LeftOut) > 0, name)
-		opened, err := sealed.Decode([]byte(delayedAuthForm))
+		opened, err := sealed.DecodeOpened([]byte(delayedAuthForm))
 		require.NoError(t, err, name)
 		require.True(t, c.at.Equal(opened.ConnectedAt), name)
 		require.Equal(t, c.told, len(opened.LeftOut) > 0, name)
 
 		// What a body says itself goes before the headers.
-		in, err = events.DecodeConnectedMessage(h, []byte(accessTokenForm))
+		in, err = decodeConnected(h, []byte(accessTokenForm))
 		require.NoError(t, err, name)
 		require.Equal(t, 2031, in.ConnectedAt.Year(), name)
-		in, err = events.DecodeConnectedMessage(h, []byte(cloudEvent(t, connected, delayedAuthForm, map[string]any{"time": "2029-01-01T00:00:00Z"})))
+		in, err = decodeConnected(h, []byte(cloudEvent(t, connected, delayedAuthForm, map[string]any{"time": "2029-01-01T00:00:00Z"})))
 		require.NoError(t, err, name)
 		require.Equal(t, 2029, in.ConnectedAt.Year(), name)
 	}
@@ -86,4 +86,12 @@ func TestBinaryMode(t *testing.T) {
 		require.Error(t, err)
 		requireClean(t, err, body)
 	}
+}
+
+func decodeConnected(h events.Headers, body []byte) (events.Connected, error) {
+	m, err := events.UnwrapConnected(h, body)
+	if err != nil {
+		return events.Connected{}, err
+	}
+	return m.Decode()
 }

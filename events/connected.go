@@ -105,28 +105,15 @@ type DelayedAuthPayload struct {
 	BrokerName                   string      `json:"brokerName"`
 }
 
-// DecodeConnected reads an integration.connected message, plain JSON or a
-// CloudEvents 1.0 structured message. One that is sealed is refused; see
-// DecodeSealedConnected. What is unusable and not needed is left out. Every error
-// is an *InvalidError.
-func DecodeConnected(body []byte) (Connected, error) { return DecodeConnectedMessage(nil, body) }
-
-// DecodeConnectedMessage is DecodeConnected for a message that may be a CloudEvents
-// message in binary mode.
-func DecodeConnectedMessage(h Headers, body []byte) (Connected, error) {
-	var r connectReader
-	data, at, err := r.unwrap(h, body)
+// DecodeConnected reads an integration.connected message that is not sealed, plain
+// JSON or a CloudEvents 1.0 structured message; see UnwrapConnected. Every error is
+// an *InvalidError.
+func DecodeConnected(body []byte) (Connected, error) {
+	m, err := UnwrapConnected(nil, body)
 	if err != nil {
 		return Connected{}, err
 	}
-	jwe, err := r.sealed(data)
-	if err != nil {
-		return Connected{}, err
-	}
-	if jwe != "" {
-		return Connected{}, invalid(IntegrationConnected, "sealed: it must be opened first")
-	}
-	return r.connect(data, at)
+	return m.Decode()
 }
 
 // checkTime keeps times, and what a lifetime makes of them, within what every

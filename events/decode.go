@@ -123,32 +123,27 @@ func foreignType(message string) error {
 // here. The CloudEvents SDK is not used for reading: it panics over a
 // data_base64 that is not a string, and takes escapes in one for a fault.
 type cloudEvent struct {
-	ID         string         `json:"id"`
-	Source     string         `json:"source"`
-	Type       string         `json:"type"`
-	Time       time.Time      `json:"time"`
-	Data       jsontext.Value `json:"data"`
-	DataBase64 []byte         `json:"data_base64"`
+	SpecVersion *string        `json:"specversion"`
+	ID          string         `json:"id"`
+	Source      string         `json:"source"`
+	Type        string         `json:"type"`
+	Time        time.Time      `json:"time"`
+	Data        jsontext.Value `json:"data"`
+	DataBase64  []byte         `json:"data_base64"`
 }
 
 // decodeCloudEvent reads a CloudEvents 1.0 structured message; nil means that
 // body is well-formed JSON but no CloudEvent.
 func decodeCloudEvent(message string, body []byte) (*cloudEvent, error) {
-	var probe struct {
-		SpecVersion *string `json:"specversion"`
-	}
-	if err := decodeStrict(message, body, &probe); err != nil {
-		return nil, err
-	}
-	if probe.SpecVersion == nil {
-		return nil, nil
-	}
-	if *probe.SpecVersion != cloudEventsVersion {
-		return nil, invalid(message, "specversion: must be %q", cloudEventsVersion)
-	}
 	var event cloudEvent
-	if err := decodeStrict(message, body, &event); err != nil {
+	err := decodeStrict(message, body, &event)
+	switch {
+	case event.SpecVersion != nil && *event.SpecVersion != cloudEventsVersion:
+		return nil, invalid(message, "specversion: must be %q", cloudEventsVersion)
+	case err != nil:
 		return nil, err
+	case event.SpecVersion == nil:
+		return nil, nil
 	}
 	for _, required := range []struct{ name, value string }{{"id", event.ID}, {"source", event.Source}, {"type", event.Type}} {
 		if strings.TrimSpace(required.value) == "" {

@@ -21,8 +21,8 @@ var decoders = map[string]func([]byte) error{
 	"token reply":   func(b []byte) error { _, err := events.DecodeTokenReply(b); return err },
 	"token keys":    func(b []byte) error { _, err := events.DecodeTokenKeys(b); return err },
 	"sealed": func(b []byte) error {
-		s, err := events.DecodeSealedConnected(b)
-		if err == nil && s == nil {
+		m, err := events.UnwrapConnected(nil, b)
+		if err == nil && m.JWE == "" {
 			return &events.InvalidError{Message: events.IntegrationConnected, Problem: "not sealed"}
 		}
 		return err

@@ -122,10 +122,11 @@ func complaint(schema string, body []byte) error {
 	if schema != events.SchemaConnected {
 		return decoders[decoderOf[schema]](body)
 	}
-	if sealed, err := events.DecodeSealedConnected(body); err != nil || sealed != nil {
+	m, err := events.UnwrapConnected(nil, body)
+	if err != nil || m.JWE != "" {
 		return err
 	}
-	c, err := events.DecodeConnected(body)
+	c, err := m.Decode()
 	switch {
 	case err != nil:
 		return err

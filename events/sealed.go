@@ -13,40 +13,43 @@ import (
 // one member "sealed", a JWE in compact serialization (RFC 7516) around what
 // would otherwise be the data. Package events/sealing seals and opens.
 
-// SealedConnected is an integration.connected message whose data is sealed.
-// Nothing in it can be believed before it is opened.
-type SealedConnected struct {
-	// JWE is to be opened into what Decode takes.
+// ConnectedMessage is an integration.connected message that was taken out of its
+// envelope.
+type ConnectedMessage struct {
+	// JWE holds the data of a sealed message. Nothing in it can be believed before
+	// it is opened into what DecodeOpened takes. Empty: the message is not sealed.
 	JWE     string
+	data    jsontext.Value
 	at      time.Time
 	leftOut []string
 }
 
-// DecodeSealedConnected reads the outside of a sealed integration.connected
-// message, plain or as a CloudEvents 1.0 structured message. It returns nil for
-// a message that is not sealed. Every error is an *InvalidError.
-func DecodeSealedConnected(body []byte) (*SealedConnected, error) {
-	return DecodeSealedConnectedMessage(nil, body)
-}
-
-// DecodeSealedConnectedMessage is DecodeSealedConnected for a message that may be a
-// CloudEvents message in binary mode. Beside an error it returns the JWE of a message
-// whose data is sealed and nothing else, if only what is around it is wrong: such a
-// message shows no token.
-func DecodeSealedConnectedMessage(h Headers, body []byte) (*SealedConnected, error) {
+// UnwrapConnected reads the outside of an integration.connected message: plain
+// JSON, or a CloudEvents 1.0 message in structured or binary mode. Every error is
+// an *InvalidError. Beside an error it returns the JWE of a message whose data is
+// sealed and nothing else, if only what is around it is wrong: such a message shows
+// no token.
+func UnwrapConnected(h Headers, body []byte) (ConnectedMessage, error) {
 	var r connectReader
 	data, at, err := r.unwrap(h, body)
 	if err != nil {
-		if jwe := sealedIn(body); jwe != "" {
-			return &SealedConnected{JWE: jwe}, err
-		}
-		return nil, err
+		return ConnectedMessage{JWE: sealedIn(body)}, err
 	}
 	jwe, err := r.sealed(data)
-	if err != nil || jwe == "" {
-		return nil, err
+	if err != nil {
+		return ConnectedMessage{}, err
 	}
-	return &SealedConnected{JWE: jwe, at: at, leftOut: r.leftOut}, nil
+	return ConnectedMessage{JWE: jwe, data: data, at: at, leftOut: r.leftOut}, nil
+}
+
+// Decode reads a message that is not sealed. What is unusable and not needed is left
+// out. Every error is an *InvalidError.
+func (m ConnectedMessage) Decode() (Connected, error) {
+	if m.JWE != "" {
+		return Connected{}, invalid(IntegrationConnected, "sealed: it must be opened first")
+	}
+	r := connectReader{leftOut: slices.Clone(m.leftOut)}
+	return r.connect(m.data, m.at)
 }
 
 // sealedIn returns the JWE of a message whose envelope may be wrong; "": its data is
@@ -87,15 +90,15 @@ func sealedIn(body []byte) (jwe string) {
 	return jwe
 }
 
-// Decode reads what was sealed: the data of an integration.connected message,
+// DecodeOpened reads what was sealed: the data of an integration.connected message,
 // neither in a CloudEvents message nor sealed again. Every error is an
 // *InvalidError.
-func (s *SealedConnected) Decode(plaintext []byte) (Connected, error) {
+func (m ConnectedMessage) DecodeOpened(plaintext []byte) (Connected, error) {
 	data, err := object(IntegrationConnected, plaintext)
 	if err != nil {
 		return Connected{}, err
 	}
-	r := connectReader{leftOut: slices.Clone(s.leftOut)}
+	r := connectReader{leftOut: slices.Clone(m.leftOut)}
 	jwe, err := r.sealed(data)
 	if err != nil {
 		return Connected{}, err
@@ -103,7 +106,7 @@ func (s *SealedConnected) Decode(plaintext []byte) (Connected, error) {
 	if jwe != "" {
 		return Connected{}, invalid(IntegrationConnected, "sealed twice")
 	}
-	return r.connect(data, s.at)
+	return r.connect(data, m.at)
 }
 
 // EncodeSealed is the form in which a JWE takes the place of what it seals.

@@ -22,15 +22,15 @@ func TestSealedConnect(t *testing.T) {
 		"in CloudEvents": {cloudEvent(t, events.IntegrationConnected, `{"sealed":"a.b"}`, nil), enveloped},
 		"in base64":      {cloudEvent64(t, events.IntegrationConnected, `{"sealed":"a.b"}`), enveloped},
 	} {
-		sealed, err := events.DecodeSealedConnected([]byte(c.body))
+		sealed, err := events.UnwrapConnected(nil, []byte(c.body))
 		require.NoError(t, err, name)
 		require.Equal(t, "a.b", sealed.JWE, name)
 		plain, err := events.DecodeConnected([]byte(accessTokenForm))
 		require.NoError(t, err)
-		opened, err := sealed.Decode([]byte(accessTokenForm))
+		opened, err := sealed.DecodeOpened([]byte(accessTokenForm))
 		require.NoError(t, err, name)
 		require.Equal(t, plain, opened, name)
-		opened, err = sealed.Decode([]byte(delayedAuthForm))
+		opened, err = sealed.DecodeOpened([]byte(delayedAuthForm))
 		require.NoError(t, err, name)
 		require.Equal(t, c.at, opened.ConnectedAt, name)
 
@@ -38,15 +38,15 @@ func TestSealedConnect(t *testing.T) {
 		_, err = events.DecodeConnected([]byte(c.body))
 		require.ErrorContains(t, err, "sealed: it must be opened first", name)
 
-		_, err = sealed.Decode([]byte(c.body))
+		_, err = sealed.DecodeOpened([]byte(c.body))
 		require.Error(t, err, "%s: sealed twice, or enveloped within", name)
-		_, err = sealed.Decode([]byte(cloudEvent(t, events.IntegrationConnected, accessTokenForm, nil)))
+		_, err = sealed.DecodeOpened([]byte(cloudEvent(t, events.IntegrationConnected, accessTokenForm, nil)))
 		require.Error(t, err, "%s: enveloped within", name)
 	}
 	for _, body := range []string{accessTokenForm, `{}`, `{"Sealed":"x"}`, `{"payload":{"sealed":"x"}}`} {
-		sealed, err := events.DecodeSealedConnected([]byte(body))
+		sealed, err := events.UnwrapConnected(nil, []byte(body))
 		require.NoError(t, err, body)
-		require.Nil(t, sealed, body)
+		require.Empty(t, sealed.JWE, body)
 	}
 	for body, problem := range map[string]string{
 		`{"sealed":"x","payload":{}}`:       "nothing may stand beside it",
@@ -62,7 +62,7 @@ func TestSealedConnect(t *testing.T) {
 		"null":                              "a JSON null does not fit there",
 		`{"specversion":"0.3","sealed":""}`: "specversion",
 	} {
-		_, err := events.DecodeSealedConnected([]byte(body))
+		_, err := events.UnwrapConnected(nil, []byte(body))
 		if problem == "not UTF-8" && err != nil {
 			requireClean(t, err, body)
 			continue
@@ -102,10 +102,10 @@ func TestASealedConnectInAWrongEnvelope(t *testing.T) {
 		{nil, event(accessTokenForm, object{"specversion": "1.1"}), false},
 		{nil, `{"specversion":"1.1","data":` + sealed + `,"data":` + tokens + `}`, false},
 	} {
-		got, err := events.DecodeSealedConnectedMessage(c.h, []byte(c.body))
+		got, err := events.UnwrapConnected(c.h, []byte(c.body))
 		require.Error(t, err, c.body)
-		require.Equal(t, c.sealed, got != nil, c.body)
-		if got != nil {
+		require.Equal(t, c.sealed, got.JWE != "", c.body)
+		if c.sealed {
 			require.Equal(t, "a.b", got.JWE)
 		}
 	}

@@ -58,19 +58,19 @@ func (c *Connector) tell(ctx context.Context, d *delivery, in events.Connected, 
 }
 
 func decodeConnected(ctx context.Context, keys *ConnectKeys, cfg config.Connect, body []byte, d *delivery) (events.Connected, error) {
-	sealed, err := events.DecodeSealedConnectedMessage(d.Event, body)
+	m, err := events.UnwrapConnected(d.Event, body)
 	switch {
-	case sealed == nil && cfg.RequireSealed:
+	case m.JWE == "" && cfg.RequireSealed:
 		// Even what is no message at all may hold tokens.
 		return events.Connected{}, &unsealedError{err}
 	case len(body) > cfg.MaxBytes:
 		return events.Connected{}, &events.InvalidError{Message: events.IntegrationConnected, Problem: "larger than connect.max_bytes"}
 	case err != nil:
 		return events.Connected{}, err
-	case sealed == nil:
-		return events.DecodeConnectedMessage(d.Event, body)
+	case m.JWE == "":
+		return m.Decode()
 	}
-	plaintext, err := keys.Open(ctx, sealed.JWE, d.Taken)
+	plaintext, err := keys.Open(ctx, m.JWE, d.Taken)
 	var invalid *events.InvalidError
 	d.Opened = err == nil || errors.As(err, &invalid)
 	if err != nil {
@@ -78,7 +78,7 @@ func decodeConnected(ctx context.Context, keys *ConnectKeys, cfg config.Connect,
 	}
 	defer clear(plaintext)
 	d.Users = events.PeekUsers(plaintext)
-	return sealed.Decode(plaintext)
+	return m.DecodeOpened(plaintext)
 }
 
 // unsealedError refuses a message that had to be sealed. Its body must not be

@@ -24,6 +24,7 @@ import (
 	"github.com/latchkey/latchkey/store"
 	"github.com/latchkey/latchkey/store/envelope"
 	"github.com/latchkey/latchkey/store/parts"
+	"github.com/latchkey/latchkey/store/streams"
 )
 
 // RecoveryName names entries of the recovery stream in metrics and dead letters.
@@ -201,19 +202,14 @@ func (p *DeadLetters) From(ctx context.Context, sequence uint64) iter.Seq2[Parke
 			yield(Parked{}, err)
 			return
 		}
-		for next := sequence; ; {
-			msg, err := stream.GetMsg(ctx, next, jetstream.WithGetMsgSubject(p.Subjects.DeadLetterAll()))
-			if errors.Is(err, jetstream.ErrMsgNotFound) {
-				return
-			}
+		for msg, err := range streams.Messages(ctx, stream, p.Subjects.DeadLetterAll(), sequence) {
 			if err != nil {
-				yield(Parked{}, fmt.Errorf("reading the dead letters: %w", err))
+				yield(Parked{}, err)
 				return
 			}
 			if !p.isPart(msg) && !yield(p.parked(msg), nil) {
 				return
 			}
-			next = msg.Sequence + 1
 		}
 	}
 }

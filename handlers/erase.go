@@ -14,10 +14,10 @@ import (
 	"github.com/latchkey/latchkey/config"
 	"github.com/latchkey/latchkey/events"
 	"github.com/latchkey/latchkey/events/tracing"
-	"github.com/latchkey/latchkey/refresher"
 	"github.com/latchkey/latchkey/store"
 	"github.com/latchkey/latchkey/store/envelope"
 	"github.com/latchkey/latchkey/store/parts"
+	"github.com/latchkey/latchkey/store/streams"
 )
 
 // maxTag bounds a grant id that a message or its subject states. NATS closes the
@@ -63,11 +63,11 @@ func (p *DeadLetters) users(ctx context.Context, message string, d *delivery, bo
 	case d.Opened:
 		return d.Users, nil
 	}
-	sealed, _ := events.DecodeSealedConnected(body) // whatever is wrong with its envelope
-	if message != events.IntegrationConnected || sealed == nil || p.Keys == nil {
+	connect, _ := events.UnwrapConnected(nil, body) // whatever is wrong with its envelope
+	if message != events.IntegrationConnected || connect.JWE == "" || p.Keys == nil {
 		return events.PeekUsers(body), nil
 	}
-	plaintext, err := p.Keys.Open(ctx, sealed.JWE, d.Taken)
+	plaintext, err := p.Keys.Open(ctx, connect.JWE, d.Taken)
 	if err != nil {
 		if outage(err) && !envelope.Refused(err) {
 			return nil, err
@@ -86,7 +86,7 @@ func (p *DeadLetters) users(ctx context.Context, message string, d *delivery, bo
 func (p *DeadLetters) Erase(ctx context.Context, scope store.Scope, at time.Time) error {
 	tag := store.UserTag(scope.User)
 	whole := scope.Broker == "" && scope.Account == ""
-	_, err := refresher.Shred(ctx, p.JS, p.Subjects.DeadLetterStream(), p.Subjects.DeadLettersOf(tag), func(msg *jetstream.RawStreamMsg) (bool, error) {
+	_, err := streams.SecureDelete(ctx, p.JS, p.Subjects.DeadLetterStream(), p.Subjects.DeadLettersOf(tag), func(msg *jetstream.RawStreamMsg) (bool, error) {
 		if p.isPart(msg) { // also one that no letter names, since a worker died over it
 			return whole && !parts.Stored(msg).After(at), nil
 		}
@@ -104,7 +104,7 @@ func (p *DeadLetters) Erase(ctx context.Context, scope store.Scope, at time.Time
 		return false, err
 	})
 	if whole { // what names several users is no message, so that none of it is lost to the others
-		_, severalErr := refresher.Shred(ctx, p.JS, p.Subjects.DeadLetterStream(), p.Subjects.DeadLettersOf(events.SeveralTag), func(msg *jetstream.RawStreamMsg) (bool, error) {
+		_, severalErr := streams.SecureDelete(ctx, p.JS, p.Subjects.DeadLetterStream(), p.Subjects.DeadLettersOf(events.SeveralTag), func(msg *jetstream.RawStreamMsg) (bool, error) {
 			letter := p.parked(msg)
 			if p.isPart(msg) || letter.StoredAt.After(at) || !slices.Contains(letter.Users, tag) {
 				return false, nil

@@ -23,8 +23,9 @@ import (
 	"github.com/latchkey/latchkey/config"
 	"github.com/latchkey/latchkey/events"
 	"github.com/latchkey/latchkey/events/secret"
-	"github.com/latchkey/latchkey/store"
 	"github.com/latchkey/latchkey/store/envelope"
+	"github.com/latchkey/latchkey/store/streams"
+	"github.com/latchkey/latchkey/store/streams/streamstest"
 )
 
 // patience bounds every wait, which ends as soon as what it waits for is there.
@@ -36,7 +37,7 @@ type fixture struct {
 	js       jetstream.JetStream
 	subjects events.Subjects
 	messages config.Messages
-	streams  *Streams
+	streams  *streams.Topology
 	kms      *kmssim.KMS
 	sealing  envelope.Options
 	dead     *DeadLetters
@@ -60,38 +61,19 @@ func newFixtureOn(t testing.TB, broker *enginestest.Broker) *fixture {
 	f.subjects.Prefix = strings.ReplaceAll(enginestest.Name(t), "_", "-")
 	f.messages = config.Messages{AckWait: time.Second, MaxDeliver: 3, Backoff: config.Backoff{Min: 10 * time.Millisecond, Max: 50 * time.Millisecond}}
 	f.log = zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()), f.logs, zap.DebugLevel))
-	cfg := config.Default()
-	cfg.NATS.Prefix, cfg.Messages = f.subjects.Prefix, f.messages
-	f.streams = NewStreams(js, forgetful{}, cfg, f.log)
 	f.ensure()
 	f.dead = &DeadLetters{JS: js, Envelope: f.envelope(), Subjects: f.subjects, Now: time.Now, NewID: nats.NewInbox, Log: f.log}
 	return f
 }
 
+// ensure makes the streams for the partitions and bounds of messages that are set.
 func (f *fixture) ensure() {
 	f.t.Helper()
+	cfg := config.Default()
+	cfg.NATS.Prefix, cfg.NATS.Partitions, cfg.Messages = f.subjects.Prefix, max(f.subjects.Partitions, 1), f.messages
+	f.streams = streamstest.New(f.js, cfg, f.log)
 	_, err := f.streams.Ensure(f.t.Context())
 	require.NoError(f.t, err)
-}
-
-// forgetful remembers no streams.
-type forgetful struct{}
-
-func (forgetful) StreamIdentity(context.Context) (string, error) { return "", nil }
-func (forgetful) RememberStream(context.Context, string) error   { return nil }
-func (forgetful) SuspectStreams(context.Context) (bool, error)   { return true, nil }
-
-func (forgetful) StreamsSeen(context.Context) (time.Time, error)      { return time.Time{}, nil }
-func (forgetful) SeeStreams(context.Context, string, time.Time) error { return nil }
-func (forgetful) Rename(context.Context, string) error                { return nil }
-
-func (forgetful) Installation(context.Context) (store.Installation, error) {
-	return store.Installation{}, store.ErrNotFound
-}
-
-func (forgetful) Settle(_ context.Context, i store.Installation) (store.Installation, error) {
-	i.ID = "test"
-	return i, nil
 }
 
 func (f *fixture) envelope() *envelope.Envelope {

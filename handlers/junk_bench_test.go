@@ -25,7 +25,7 @@ func BenchmarkJunk(b *testing.B) {
 	const atOnce, turn = 64, 20_000
 	f := newFixture(b)
 	f.messages.AckWait, f.messages.Backoff = 30*time.Second, config.Default().Messages.Backoff
-	f.streams.messages = f.messages
+	f.ensure()
 	backlog := func(n int) {
 		stream, err := f.js.Stream(b.Context(), f.subjects.IntegrationStream())
 		require.NoError(b, err)

@@ -20,6 +20,7 @@ import (
 	"github.com/latchkey/latchkey/events"
 	"github.com/latchkey/latchkey/events/sealing"
 	"github.com/latchkey/latchkey/store/envelope"
+	"github.com/latchkey/latchkey/store/streams"
 )
 
 // ofEveryKind returns the n-th of many connects that nobody can handle, of at
@@ -137,7 +138,7 @@ func TestJunkDoesNotHoldUpWhatIsBehindIt(t *testing.T) {
 				f.messages.AckWait = patience // none comes twice
 				pause := f.messages.Backoff
 				f.messages.Backoff = config.Backoff{Min: time.Hour, Max: time.Hour} // what came back would go before
-				f.streams.messages = f.messages
+				f.ensure()
 				keys := &ConnectKeys{Now: time.Now, asOf: time.Now().Add(time.Hour)} // as if just read
 				f.dead.Keys = keys
 				cfg := config.Default().Connect
@@ -164,7 +165,7 @@ func TestJunkDoesNotHoldUpWhatIsBehindIt(t *testing.T) {
 					return f.left(f.subjects.IntegrationStream()) == flood.messages-int(letters)
 				}, "not all that was parked is acknowledged")
 				// A new consumer has the others come at once.
-				require.NoError(t, f.js.DeleteConsumer(t.Context(), f.subjects.IntegrationStream(), Durable(f.subjects.Connected())))
+				require.NoError(t, f.js.DeleteConsumer(t.Context(), f.subjects.IntegrationStream(), streams.Durable(f.subjects.Connected())))
 				f.messages.Backoff = pause
 				f.run(2, junk)
 				f.eventually(func() bool { return f.left(f.subjects.IntegrationStream()) == 0 }, "not all parked")

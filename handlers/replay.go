@@ -95,11 +95,11 @@ func firstStored(header nats.Header, stored time.Time) time.Time {
 func datesItself(d DeadLetter, event events.Headers, body []byte) bool {
 	switch d.Message {
 	case events.IntegrationConnected:
-		sealed, err := events.DecodeSealedConnectedMessage(event, body)
-		if sealed != nil || err != nil {
+		m, err := events.UnwrapConnected(event, body)
+		if err != nil || m.JWE != "" {
 			return err != nil
 		}
-		in, err := events.DecodeConnectedMessage(event, body)
+		in, err := m.Decode()
 		return err != nil || !in.ConnectedAt.IsZero()
 	case events.IntegrationDisconnected:
 		in, err := events.DecodeDisconnectedMessage(event, body)

@@ -10,8 +10,6 @@ import (
 
 	"github.com/ThreeDotsLabs/watermill"
 	"github.com/ThreeDotsLabs/watermill/message"
-	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
@@ -22,6 +20,7 @@ import (
 	"github.com/latchkey/latchkey/refresher"
 	"github.com/latchkey/latchkey/store"
 	"github.com/latchkey/latchkey/store/envelope"
+	"github.com/latchkey/latchkey/store/streams"
 )
 
 // Router runs the message handlers on Watermill and decides what becomes of a
@@ -203,22 +202,7 @@ func outage(err error) bool {
 	return errors.As(err, &leased) ||
 		errors.Is(err, envelope.ErrKMS) ||
 		store.Unavailable(err) ||
-		errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) ||
-		errors.Is(err, nats.ErrTimeout) || errors.Is(err, nats.ErrConnectionClosed) || errors.Is(err, nats.ErrDisconnected) ||
-		errors.Is(err, nats.ErrReconnectBufExceeded) || errors.Is(err, nats.ErrConnectionReconnecting) || errors.Is(err, nats.ErrConnectionDraining) ||
-		errors.Is(err, nats.ErrNoResponders) || errors.Is(err, jetstream.ErrNoStreamResponse) || errors.Is(err, jetstream.ErrStreamNotFound) ||
-		errors.Is(err, jetstream.ErrAsyncPublishTimeout) || errors.Is(err, jetstream.ErrTooManyStalledMsgs) || errors.Is(err, jetstream.ErrJetStreamPublisherClosed) ||
-		jetStreamAway(err)
-}
-
-// accountResources is the code of JetStream for an account that has used up what
-// it may, which is a refusal of the request by its status.
-const accountResources jetstream.ErrorCode = 10002
-
-// jetStreamAway: JetStream refuses for lack of a leader, space or resources.
-func jetStreamAway(err error) bool {
-	var api *jetstream.APIError
-	return errors.As(err, &api) && (api.Code >= 500 || api.ErrorCode == accountResources)
+		streams.Unavailable(err)
 }
 
 // What comes back goes before what is new. So what could not be parked comes back

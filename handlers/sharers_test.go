@@ -12,7 +12,8 @@ import (
 // take each other's places.
 func TestEachWorkerHasItsFullNumberOfMessages(t *testing.T) {
 	f := newFixture(t)
-	f.messages.AckWait, f.streams.messages.AckWait = patience, patience // none comes twice
+	f.messages.AckWait = patience // none comes twice
+	f.ensure()
 	const workers, concurrency = 3, 2
 	begun, release := make(chan struct{}, workers*concurrency), make(chan struct{})
 	for range workers {

@@ -10,7 +10,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 
-	"github.com/latchkey/latchkey/config"
 	"github.com/latchkey/latchkey/events"
 )
 
@@ -20,7 +19,6 @@ func TestSourcesShareOneBound(t *testing.T) {
 	f := newFixture(t)
 	const bound, partitions = 8, 5
 	f.subjects.Partitions = partitions
-	f.streams = NewStreams(f.js, forgetful{}, config.Config{NATS: config.NATS{Prefix: f.subjects.Prefix, Partitions: partitions, Replicas: 1}, Messages: f.messages, Retention: config.Default().Retention}, f.log)
 	f.ensure()
 
 	var running, peak atomic.Int32

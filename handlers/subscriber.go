@@ -17,6 +17,7 @@ import (
 
 	"github.com/latchkey/latchkey/events"
 	"github.com/latchkey/latchkey/events/tracing"
+	"github.com/latchkey/latchkey/store/streams"
 )
 
 // Subscriber is a Watermill subscriber over JetStream pull consumers. It
@@ -25,7 +26,7 @@ import (
 // comes back. (watermill-nats has no way to do the last two, and closes the
 // connection that it is given.)
 type Subscriber struct {
-	streams  *Streams
+	streams  *streams.Topology
 	ackWait  time.Duration
 	sources  map[string]Source
 	slots    map[string]slots // by subject
@@ -47,7 +48,7 @@ type Source struct {
 }
 
 // NewSubscriber returns a subscriber for the given subjects.
-func NewSubscriber(streams *Streams, ackWait time.Duration, sources map[string]Source, log *zap.Logger) *Subscriber {
+func NewSubscriber(streams *streams.Topology, ackWait time.Duration, sources map[string]Source, log *zap.Logger) *Subscriber {
 	ctx, cancel := context.WithCancel(context.Background())
 	return &Subscriber{streams: streams, ackWait: ackWait, sources: sources, slots: slotsOf(sources), log: log, closing: ctx, close: cancel}
 }

@@ -11,6 +11,8 @@ import (
 
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/stretchr/testify/require"
+
+	"github.com/latchkey/latchkey/store/streams"
 )
 
 func TestFailedMessageComesBackAfterItsDelay(t *testing.T) {
@@ -129,7 +131,7 @@ func TestConsumerThatIsGoneIsMadeAgain(t *testing.T) {
 	f.publish("before")
 	require.Equal(t, "before", receive(t, got))
 	f.eventually(func() bool { return f.left(f.subjects.IntegrationStream()) == 0 }, "not acknowledged")
-	require.NoError(t, f.js.DeleteConsumer(t.Context(), f.subjects.IntegrationStream(), Durable(f.subjects.Connected())))
+	require.NoError(t, f.js.DeleteConsumer(t.Context(), f.subjects.IntegrationStream(), streams.Durable(f.subjects.Connected())))
 	f.publish("after")
 	require.Equal(t, "after", receive(t, got))
 

@@ -12,8 +12,8 @@ import (
 
 	"github.com/latchkey/latchkey/cmd/sandbox/meshsim"
 	"github.com/latchkey/latchkey/events"
-	"github.com/latchkey/latchkey/refresher"
 	"github.com/latchkey/latchkey/store"
+	"github.com/latchkey/latchkey/store/streams"
 )
 
 // However long a backlog lasts and however many workers look at it, its messages
@@ -37,7 +37,7 @@ func backlogIsNotMadeLonger(t *testing.T, late time.Duration) {
 	var workers []*worker
 	for _, id := range []string{"a", "b", "c"} {
 		w := r.worker(id)
-		w.reconciler.Queues = r.streams.DueQueues
+		w.topology.queues = r.streams.DueQueues
 		w.reconciler.Config.Slack = 5 * time.Second
 		workers = append(workers, w)
 	}
@@ -108,7 +108,7 @@ func TestWhereAQueueStands(t *testing.T) {
 	r := newRig(t)
 	w := r.worker("a")
 	p := r.subjects.RefreshPartitions()[0]
-	stand := func() refresher.DueQueue {
+	stand := func() streams.DueQueue {
 		t.Helper()
 		all, err := r.streams.DueQueues(t.Context())
 		require.NoError(t, err)

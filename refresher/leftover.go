@@ -16,6 +16,7 @@ import (
 	"github.com/latchkey/latchkey/events/tracing"
 	"github.com/latchkey/latchkey/store"
 	"github.com/latchkey/latchkey/store/parts"
+	"github.com/latchkey/latchkey/store/streams"
 )
 
 // What an answer brings and a grant can't use is not dropped. Tokens that are
@@ -241,7 +242,7 @@ func (r *Refresher) leave(ctx context.Context, g *store.Grant) *store.Grant {
 	fresh, err := r.store.Get(ctx, g.ID)
 	if errors.Is(err, store.ErrNotFound) || err == nil && fresh.State == store.Revoked {
 		// Erased meanwhile: its letters would outlive it.
-		_, err := Shred(ctx, r.js, r.subjects.DeadLetterStream(), r.subjects.DeadLettersOf(g.ID), func(msg *jetstream.RawStreamMsg) (bool, error) {
+		_, err := streams.SecureDelete(ctx, r.js, r.subjects.DeadLetterStream(), r.subjects.DeadLettersOf(g.ID), func(msg *jetstream.RawStreamMsg) (bool, error) {
 			return slices.Contains(letters, msg.Header.Get(jetstream.MsgIDHeader)) || slices.Contains(letters, parts.Of(msg)), nil
 		})
 		if err != nil {

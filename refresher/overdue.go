@@ -9,29 +9,14 @@ import (
 
 	"github.com/latchkey/latchkey/events"
 	"github.com/latchkey/latchkey/store"
+	"github.com/latchkey/latchkey/store/streams"
 )
 
-// DueQueue is where the queue of a partition's due messages stands, by NATS's
-// clock. Messages lie in it in the order in which they came, which is that in which
-// they were due unless they came late: since NATS was away, or after they were put
-// off.
-type DueQueue struct {
-	// Unseen: it could not be looked at, so that anything may lie in it.
-	Unseen bool
-	// Now is when it stood there.
-	Now time.Time
-	// Undelivered is when the first message came that no worker was given yet,
-	// Unhandled the first that no worker is done with. Zero: there is none.
-	Undelivered, Unhandled time.Time
-	// UndeliveredLate and UnhandledLate are how long before that these were due.
-	UndeliveredLate, UnhandledLate time.Duration
-}
-
-// holds reports whether the message of a grant that was last scheduled for a time
+// mayHold reports whether the message of a grant that was last scheduled for a time
 // may lie in the queue still, so that another would only make it longer. Of those
 // that workers were given there are few, and one may be stuck there for long: what
 // came after it is left alone for as long as patience only.
-func (q DueQueue) holds(at time.Time, slack, patience time.Duration, now time.Time) bool {
+func mayHold(q streams.DueQueue, at time.Time, slack, patience time.Duration, now time.Time) bool {
 	notBehind := func(head time.Time, late time.Duration) bool {
 		return !head.IsZero() && (late > slack || !head.After(at.Add(slack)))
 	}
@@ -42,10 +27,10 @@ func (q DueQueue) holds(at time.Time, slack, patience time.Duration, now time.Ti
 	return q.Unseen || notBehind(q.Undelivered, q.UndeliveredLate) || notBehind(q.Unhandled, q.UnhandledLate) && now.Before(given.Add(patience))
 }
 
-// back is when a schedule made again comes due: at its time, which is past, where
+// comesBack is when a schedule made again comes due: at its time, which is past, where
 // nothing waits; else when whatever waits has had its turn. If the message was not
 // lost after all, the grant's next schedule has taken the place of this one by then.
-func (q DueQueue) back(at time.Time, slack time.Duration) time.Time {
+func comesBack(q streams.DueQueue, at time.Time, slack time.Duration) time.Time {
 	for _, head := range []time.Time{q.Undelivered, q.Unhandled} {
 		if then := q.Now.Add(q.Now.Sub(head) + slack); !head.IsZero() && then.After(at) {
 			at = then
@@ -60,7 +45,7 @@ func (q DueQueue) back(at time.Time, slack time.Duration) time.Time {
 // the time until the next.
 func (r *Reconciler) overdue(ctx context.Context) error {
 	w := r.Refresher
-	queues, err := r.Queues(ctx) // one that can't be seen is no reason to leave the others
+	queues, err := r.Streams.DueQueues(ctx) // one that can't be seen is no reason to leave the others
 	r.overdueWalk.inOrder = true
 	return errors.Join(err, r.through(ctx, &r.overdueWalk, "overdue", func(ctx context.Context, after store.Place) (store.Page, error) {
 		return w.store.Overdue(ctx, w.now().Add(-r.Config.Slack), after, r.Config.Batch)
@@ -70,7 +55,7 @@ func (r *Reconciler) overdue(ctx context.Context) error {
 		if told || err != nil {
 			return told, err // the grant has changed by that: its schedule is for the next pass
 		}
-		queue := DueQueue{Unseen: true}
+		queue := streams.DueQueue{Unseen: true}
 		if n := w.subjects.PartitionOf(g.ID); n < len(queues) {
 			queue = queues[n]
 		}
@@ -79,7 +64,7 @@ func (r *Reconciler) overdue(ctx context.Context) error {
 }
 
 // poke makes the schedule of one overdue grant again, if it was lost.
-func (r *Reconciler) poke(ctx context.Context, g *store.Grant, queue DueQueue) (bool, error) {
+func (r *Reconciler) poke(ctx context.Context, g *store.Grant, queue streams.DueQueue) (bool, error) {
 	w := r.Refresher
 	now, slack := w.now(), r.Config.Slack
 	wait := slack << min(g.Due.Pokes, 8)
@@ -87,7 +72,7 @@ func (r *Reconciler) poke(ctx context.Context, g *store.Grant, queue DueQueue) (
 	if g.Due.PokedAt.After(last) {
 		last = g.Due.PokedAt
 	}
-	if g.Lease.Live(now) || now.Before(g.Due.PokedAt.Add(wait)) || queue.holds(last, slack, 8*wait, now) {
+	if g.Lease.Live(now) || now.Before(g.Due.PokedAt.Add(wait)) || mayHold(queue, last, slack, 8*wait, now) {
 		return false, nil
 	}
 	scheduled, putOff, err := r.scheduled(ctx, g)
@@ -108,7 +93,7 @@ func (r *Reconciler) poke(ctx context.Context, g *store.Grant, queue DueQueue) (
 	}
 	w.checkAge(g, scheduled) // which is about to be replaced, and may know better
 	// It belongs to the trace in which the action was decided on.
-	if err := w.dispatcher.Later(g.Due.Trace.Continue(ctx), dueMessage(g), queue.back(g.Due.At, slack)); err != nil {
+	if err := w.dispatcher.Later(g.Due.Trace.Continue(ctx), dueMessage(g), comesBack(queue, g.Due.At, slack)); err != nil {
 		return false, err
 	}
 	w.metrics.repaired.WithLabelValues("overdue").Inc()

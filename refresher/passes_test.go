@@ -37,7 +37,7 @@ func TestPassesAreCountedByOutcome(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	begun := 0
 	w.reconciler.Config.Interval = time.Millisecond
-	w.reconciler.Identities = func(context.Context) ([]string, error) {
+	w.topology.identities = func(context.Context) ([]string, error) {
 		switch begun++; begun {
 		case 1:
 			return nil, errors.New("away")

@@ -14,7 +14,19 @@ import (
 	"github.com/latchkey/latchkey/store"
 	"github.com/latchkey/latchkey/store/audit"
 	"github.com/latchkey/latchkey/store/envelope"
+	"github.com/latchkey/latchkey/store/streams"
 )
+
+// Streams is the topology of JetStream as reconciliation needs it:
+// *streams.Topology.
+type Streams interface {
+	// Identities makes sure that the streams exist and returns the identities of
+	// the schedule streams, in the order of the partitions.
+	Identities(ctx context.Context) ([]string, error)
+	// DueQueues returns where the queues of due messages stand, in the order of
+	// the partitions.
+	DueQueues(ctx context.Context) ([]streams.DueQueue, error)
+}
 
 // Reconciler brings about what the stored grants say should be: it finishes
 // what a crash, a lost message or a wiped broker left undone. Every worker runs
@@ -24,12 +36,7 @@ type Reconciler struct {
 	Config    config.Reconcile
 	// Horizon is how far ahead schedules are put into the stream.
 	Horizon time.Duration
-	// Identities makes sure that the streams exist and returns the identities of
-	// the schedule streams, in the order of the partitions.
-	Identities func(ctx context.Context) ([]string, error)
-	// Queues tells where the queues of due messages stand, in the order of the
-	// partitions.
-	Queues func(ctx context.Context) ([]DueQueue, error)
+	Streams Streams
 
 	// Where the walks through the lists stand.
 	unsentWalk, overdueWalk, purgeWalk, endingWalk, accountsWalk, removalWalk, undueWalk, dueLateWalk walk
@@ -49,7 +56,7 @@ const (
 
 // Start learns in which stream schedules lie. It must come before any other
 // work.
-func (r *Reconciler) Start(ctx context.Context) error { return r.streams(ctx) }
+func (r *Reconciler) Start(ctx context.Context) error { return r.findStreams(ctx) }
 
 // Run reconciles at once and then at intervals until ctx ends. Intervals vary
 // by a quarter, so that workers started together spread. Grants whose access token
@@ -90,7 +97,7 @@ func (r *Reconciler) pause() time.Duration {
 // does not keep the others from running.
 func (r *Reconciler) Pass(ctx context.Context) error {
 	r.more.Store(false)
-	if err := r.bounded(ctx, r.streams); err != nil {
+	if err := r.bounded(ctx, r.findStreams); err != nil {
 		return err // without streams nothing can be sent
 	}
 	var failed error
@@ -119,11 +126,11 @@ func (r *Reconciler) bounded(ctx context.Context, step func(context.Context) err
 	return err
 }
 
-// streams tells the dispatcher in which streams schedules lie now. Schedules in
+// findStreams tells the dispatcher in which streams schedules lie now. Schedules in
 // any other are made again. One that lies in another grant's partition, since
 // how many there are has changed, is read like all of them and may stay.
-func (r *Reconciler) streams(ctx context.Context) error {
-	identities, err := r.Identities(ctx)
+func (r *Reconciler) findStreams(ctx context.Context) error {
+	identities, err := r.Streams.Identities(ctx)
 	if err == nil {
 		r.Refresher.dispatcher.SetStreams(identities)
 	}
@@ -156,20 +163,20 @@ func (r *Reconciler) unsent(ctx context.Context) error {
 // those that are due first.
 func (r *Reconciler) unscheduled(ctx context.Context) error {
 	w := r.Refresher
-	streams, err := w.store.OtherStreams(ctx, w.dispatcher.Streams())
+	identities, err := w.store.OtherStreams(ctx, w.dispatcher.Streams())
 	if err != nil {
 		return err
 	}
-	walks := make(map[string]*walk, len(streams))
-	for _, stream := range streams {
+	walks := make(map[string]*walk, len(identities))
+	for _, stream := range identities {
 		if walks[stream] = r.scheduleWalks[stream]; walks[stream] == nil {
 			walks[stream] = &walk{spread: true}
 		}
 	}
 	r.scheduleWalks = walks
-	rand.Shuffle(len(streams), func(i, j int) { streams[i], streams[j] = streams[j], streams[i] })
+	rand.Shuffle(len(identities), func(i, j int) { identities[i], identities[j] = identities[j], identities[i] })
 	left := maxPages
-	for _, stream := range streams {
+	for _, stream := range identities {
 		at := walks[stream]
 		at.left = &left
 		err = errors.Join(err, r.through(ctx, at, "schedule", func(ctx context.Context, after store.Place) (store.Page, error) {

@@ -19,6 +19,7 @@ import (
 	"github.com/latchkey/latchkey/events"
 	"github.com/latchkey/latchkey/refresher"
 	"github.com/latchkey/latchkey/store"
+	"github.com/latchkey/latchkey/store/streams"
 )
 
 // slack is when a grant counts as overdue, horizon how far schedules reach.
@@ -114,7 +115,7 @@ func TestPassLeavesAloneWhatIsOnlyLate(t *testing.T) {
 	leased := r.connect(w, meshsim.ConnectSpec{}, func(g *store.Grant) { g.Lease = &store.Lease{Owner: "b", Until: r.clock.Now().Add(hour)} })
 	queued := r.connect(w, meshsim.ConnectSpec{})
 	r.clock.advance(2 * slack)
-	w.queue = refresher.DueQueue{Now: r.clock.Now(), Unhandled: queued.Due.At, Undelivered: queued.Due.At}
+	w.queue = streams.DueQueue{Now: r.clock.Now(), Unhandled: queued.Due.At, Undelivered: queued.Due.At}
 	pokes := func(want int) {
 		t.Helper()
 		require.NoError(t, w.reconciler.Pass(t.Context()))
@@ -146,8 +147,8 @@ func TestAQueueThatCannotBeSeenHoldsEverything(t *testing.T) {
 	g := r.connect(w, meshsim.ConnectSpec{}, func(g *store.Grant) { g.Access = nil })
 	r.clock.advance(hour)
 	away := errors.New("away")
-	for _, queues := range [][]refresher.DueQueue{nil, {{Unseen: true}}} {
-		w.reconciler.Queues = func(context.Context) ([]refresher.DueQueue, error) { return queues, away }
+	for _, queues := range [][]streams.DueQueue{nil, {{Unseen: true}}} {
+		w.topology.queues = func(context.Context) ([]streams.DueQueue, error) { return queues, away }
 		require.ErrorIs(t, w.reconciler.Pass(t.Context()), away)
 		require.Zero(t, r.get(w, g.ID).Due.Pokes)
 		require.NotEmpty(t, r.get(w, g.ID).Warned, "that it has no token is announced all the same")
@@ -246,7 +247,7 @@ func TestStepsAreIndependent(t *testing.T) {
 	r := newRig(t)
 	w := r.worker("a")
 	g := r.changed(w, hour)
-	w.reconciler.Queues = func(context.Context) ([]refresher.DueQueue, error) { return nil, context.DeadlineExceeded }
+	w.topology.queues = func(context.Context) ([]streams.DueQueue, error) { return nil, context.DeadlineExceeded }
 	r.clock.advance(slack + time.Second)
 	require.ErrorIs(t, w.reconciler.Pass(t.Context()), context.DeadlineExceeded)
 	require.Nil(t, r.get(w, g.ID).Outbox)
@@ -299,7 +300,7 @@ func TestAStepThatHangsKeepsNoOtherFromRunning(t *testing.T) {
 	r := newRig(t)
 	w := r.worker("w")
 	w.reconciler.Config.Interval = time.Millisecond
-	w.reconciler.Queues = func(ctx context.Context) ([]refresher.DueQueue, error) {
+	w.topology.queues = func(ctx context.Context) ([]streams.DueQueue, error) {
 		_, bounded := ctx.Deadline()
 		require.False(t, bounded, "calls keep their own bounds")
 		<-ctx.Done()

@@ -20,6 +20,7 @@ import (
 	"github.com/latchkey/latchkey/store/audit"
 	"github.com/latchkey/latchkey/store/envelope"
 	"github.com/latchkey/latchkey/store/parts"
+	"github.com/latchkey/latchkey/store/streams"
 )
 
 // An answer that can't be written to the database goes to the recovery stream,
@@ -275,18 +276,14 @@ func (r *Refresher) recoverFirst(ctx context.Context, grantID string) error {
 	if err != nil {
 		return fmt.Errorf("looking into the recovery stream: %w", err)
 	}
-	for next := uint64(1); ; {
-		msg, err := stream.GetMsg(ctx, next, jetstream.WithGetMsgSubject(r.subjects.Recovery(grantID)))
-		if errors.Is(err, jetstream.ErrMsgNotFound) {
-			return nil
-		}
+	for msg, err := range streams.Messages(ctx, stream, r.subjects.Recovery(grantID), 1) {
 		if err != nil {
-			return fmt.Errorf("looking into the recovery stream: %w", err)
+			return err
 		}
 		// The entry stays for its consumer, and its parts with it.
 		if _, err := r.recover(ctx, msg.Data); err != nil {
 			return err
 		}
-		next = msg.Sequence + 1
 	}
+	return nil
 }

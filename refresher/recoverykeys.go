@@ -3,12 +3,12 @@ package refresher
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/store/streams"
 )
 
 // RecoveryKeys returns how many entries of the recovery stream are sealed under
@@ -19,18 +19,14 @@ func RecoveryKeys(ctx context.Context, js jetstream.JetStream, subjects events.S
 		return nil, fmt.Errorf("looking for the recovery stream: %w", err)
 	}
 	keys := map[string]int{}
-	for next := uint64(1); ; {
-		msg, err := stream.GetMsg(ctx, next, jetstream.WithGetMsgSubject(subjects.RecoveryAll()))
-		if errors.Is(err, jetstream.ErrMsgNotFound) {
-			return keys, nil
-		}
+	for msg, err := range streams.Messages(ctx, stream, subjects.RecoveryAll(), 1) {
 		if err != nil {
-			return nil, fmt.Errorf("reading the recovery stream: %w", err)
+			return nil, err
 		}
 		var entry recoveryEntry
 		if json.Unmarshal(msg.Data, &entry) == nil && entry.Sealed.KeyID != "" { // all else no worker can apply
 			keys[entry.Sealed.KeyID]++
 		}
-		next = msg.Sequence + 1
 	}
+	return keys, nil
 }

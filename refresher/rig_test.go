@@ -32,6 +32,7 @@ import (
 	"github.com/latchkey/latchkey/refresher"
 	"github.com/latchkey/latchkey/store"
 	"github.com/latchkey/latchkey/store/envelope"
+	"github.com/latchkey/latchkey/store/streams"
 )
 
 // patience bounds every wait. It is no expectation of speed.
@@ -47,7 +48,7 @@ type rig struct {
 	database string
 	raw      *mongo.Database
 	js       jetstream.JetStream
-	streams  *handlers.Streams
+	streams  *streams.Topology
 	kms      *kmssim.KMS
 	kmsURL   string
 	sim      *meshsim.Server
@@ -91,7 +92,7 @@ func newRig(t *testing.T) *rig {
 		defer cancel()
 		_ = memory.Close(ctx)
 	})
-	r.streams = handlers.NewStreams(r.js, memory, d, r.log)
+	r.streams = streams.New(r.js, memory, d, r.log)
 	_, err = r.streams.Ensure(t.Context())
 	require.NoError(t, err)
 
@@ -135,8 +136,18 @@ type worker struct {
 	store      *store.Store
 	envelope   *envelope.Envelope
 	prints     *store.Fingerprints
-	queue      refresher.DueQueue // as reconciliation sees it
+	queue      streams.DueQueue // as reconciliation sees it
+	topology   *topology
 }
+
+// topology is what reconciliation knows of the streams; tests answer in their place.
+type topology struct {
+	identities func(ctx context.Context) ([]string, error)
+	queues     func(ctx context.Context) ([]streams.DueQueue, error)
+}
+
+func (t *topology) Identities(ctx context.Context) ([]string, error)          { return t.identities(ctx) }
+func (t *topology) DueQueues(ctx context.Context) ([]streams.DueQueue, error) { return t.queues(ctx) }
 
 func (r *rig) worker(id string, change ...func(*refresher.Deps)) *worker {
 	r.t.Helper()
@@ -170,10 +181,8 @@ func (r *rig) worker(id string, change ...func(*refresher.Deps)) *worker {
 		f(&deps)
 	}
 	w.Refresher = refresher.New(deps)
-	w.reconciler = &refresher.Reconciler{
-		Refresher: w.Refresher, Config: d.Reconcile, Horizon: d.Refresh.Horizon, Identities: r.streams.Identities,
-		Queues: func(context.Context) ([]refresher.DueQueue, error) { return []refresher.DueQueue{w.queue}, nil },
-	}
+	w.topology = &topology{r.streams.Identities, func(context.Context) ([]streams.DueQueue, error) { return []streams.DueQueue{w.queue}, nil }}
+	w.reconciler = &refresher.Reconciler{Refresher: w.Refresher, Config: d.Reconcile, Horizon: d.Refresh.Horizon, Streams: w.topology}
 	require.NoError(r.t, w.reconciler.Start(ctx))
 	return w
 }

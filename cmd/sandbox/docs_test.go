@@ -14,7 +14,7 @@ import (
 // sandbox, directly or by make chaos or make bench, parses.
 func TestEveryDocumentedCommandExists(t *testing.T) {
 	const top = "../../"
-	found, err := commands.In(top+"README.md", top+"docs/*.md", top+"deploy/*.md", top+"deploy/*/*.md")
+	found, err := commands.In(top+"README.md", top+"CONTRIBUTING.md", top+"docs/*.md", top+"deploy/*.md", top+"deploy/*/*.md")
 	require.NoError(t, err)
 	seen := 0
 	for _, c := range found {

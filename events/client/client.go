@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/cenkalti/backoff/v5"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -29,7 +30,6 @@ type Client struct {
 	attempt  time.Duration
 	once     bool
 	onError  func(error)
-	backoff  backoff
 }
 
 // Option changes what New returns.
@@ -63,26 +63,21 @@ func New(nc *nats.Conn, options ...Option) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("setting up JetStream: %w", err)
 	}
-	c := &Client{nc: nc, js: js, timeout: DefaultTimeout, onError: func(error) {}, backoff: backoff{100 * time.Millisecond, 5 * time.Second}}
+	c := &Client{nc: nc, js: js, timeout: DefaultTimeout, onError: func(error) {}}
 	for _, option := range options {
 		option(c)
 	}
 	return c, nil
 }
 
-// backoff is the range of the pauses between attempts, which double.
-type backoff struct{ min, max time.Duration }
-
-func (b backoff) after(attempt int) time.Duration {
-	if attempt > 30 {
-		return b.max
-	}
-	return min(b.min<<max(attempt-1, 0), b.max)
+// pauses are those between attempts: they double, and differ from one client to the next.
+func pauses() *backoff.ExponentialBackOff {
+	return &backoff.ExponentialBackOff{InitialInterval: 100 * time.Millisecond, MaxInterval: 5 * time.Second, Multiplier: 2, RandomizationFactor: 0.2}
 }
 
-// retry has attempt made, each bounded by limit, until it succeeds, fails for
-// good, or the deadline of ctx comes before the next. It returns the last
-// attempt's error, which says more than that time ran out.
+// retry makes attempts, each bounded by limit, until one succeeds or fails for
+// good, or the deadline of ctx comes before the next. It returns the error of the last
+// attempt, unless that says no more than that time ran out.
 func (c *Client) retry(ctx context.Context, limit time.Duration, passing func(error) bool, attempt func(context.Context) error) error {
 	if _, ok := ctx.Deadline(); !ok {
 		var cancel context.CancelFunc
@@ -93,37 +88,25 @@ func (c *Client) retry(ctx context.Context, limit time.Duration, passing func(er
 		limit = c.attempt
 	}
 	var last error
-	for n := 1; ; n++ {
+	deadline, _ := ctx.Deadline()
+	_, err := backoff.Retry(ctx, func() (struct{}, error) {
 		try, cancel := context.WithTimeout(ctx, limit)
+		defer cancel()
 		err := attempt(try)
-		cancel()
-		if errors.Is(ctx.Err(), context.DeadlineExceeded) && errors.Is(err, context.DeadlineExceeded) && last != nil {
-			return last
+		if last == nil || !errors.Is(ctx.Err(), context.DeadlineExceeded) || !errors.Is(err, context.DeadlineExceeded) {
+			last = err
 		}
-		if err == nil || c.once || !passing(err) || ctx.Err() != nil {
-			return err
+		var refused *RefusedError
+		switch {
+		case err != nil && (c.once || !passing(err)):
+			err = backoff.Permanent(err)
+		case errors.As(err, &refused) && refused.RetryAfter > 0:
+			err = &backoff.RetryAfterError{Duration: refused.RetryAfter}
 		}
-		last = err
-		pause := c.backoff.after(n)
-		if refused := (*RefusedError)(nil); errors.As(err, &refused) {
-			pause = max(pause, refused.RetryAfter)
-		}
-		if deadline, _ := ctx.Deadline(); time.Until(deadline) <= pause {
-			return err
-		}
-		if err := sleep(ctx, pause); err != nil {
-			return err
-		}
+		return struct{}{}, err
+	}, backoff.WithBackOff(pauses()), backoff.WithMaxElapsedTime(time.Until(deadline)))
+	if err == nil || errors.Is(ctx.Err(), context.Canceled) {
+		return err
 	}
-}
-
-func sleep(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	return last
 }

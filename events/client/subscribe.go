@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/cenkalti/backoff/v5"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/latchkey/latchkey/events"
@@ -68,22 +69,24 @@ func (c *Client) Subscribe(ctx context.Context, s Subscription, handle Handler) 
 	if s.Durable == "" {
 		receive = c.receiveOrdered
 	}
-	for began, n := false, 1; ; n++ {
-		err := receive(ctx, s, filters, handle, func() { began, n = true, 1 })
+	began, pauses := false, pauses()
+	_, err = backoff.Retry(ctx, func() (struct{}, error) {
+		err := receive(ctx, s, filters, handle, func() { began = true; pauses.Reset() })
 		var failed *handlerError
 		switch {
-		case ctx.Err() != nil:
-			return nil
 		case errors.As(err, &failed):
-			return failed.error
+			err = backoff.Permanent(failed.error)
 		case !began || s.Durable == "":
-			return fmt.Errorf("subscribing to lifecycle events: %w", err)
+			err = backoff.Permanent(fmt.Errorf("subscribing to lifecycle events: %w", err))
 		}
+		return struct{}{}, err
+	}, backoff.WithBackOff(pauses), backoff.WithMaxElapsedTime(0), backoff.WithNotify(func(err error, _ time.Duration) {
 		c.onError(fmt.Errorf("the subscription is made anew: %w", err))
-		if sleep(ctx, c.backoff.after(n)) != nil {
-			return nil
-		}
+	}))
+	if ctx.Err() != nil {
+		return nil
 	}
+	return err
 }
 
 // filters returns the subjects of a subscription.
@@ -153,7 +156,7 @@ func (c *Client) deliver(ctx context.Context, s Subscription, msg jetstream.Msg,
 	e, err := c.event(msg)
 	if err != nil {
 		err = msg.TermWithReason("not a lifecycle event")
-	} else if err = alive(ctx, s.AckWait, msg, func() error { return handle(ctx, e) }); err != nil {
+	} else if err = alive(s.AckWait, msg, func() error { return handle(ctx, e) }); err != nil {
 		c.onError(fmt.Errorf("handling %s %s: %w", e.Kind, e.ID, err))
 		err = msg.NakWithDelay(again(msg))
 	} else {
@@ -179,24 +182,29 @@ func (c *Client) event(msg jetstream.Msg) (events.LifecycleEvent, error) {
 
 // again is the pause before an event that was not handled comes again.
 func again(msg jetstream.Msg) time.Duration {
-	pauses := backoff{time.Second, time.Minute}
-	if meta, err := msg.Metadata(); err == nil {
-		return pauses.after(int(meta.NumDelivered))
+	meta, err := msg.Metadata()
+	if err != nil || meta.NumDelivered > 6 {
+		return time.Minute
 	}
-	return pauses.max
+	return time.Second << (max(meta.NumDelivered, 1) - 1)
 }
 
 // alive tells NATS while do runs that the message is being handled.
-func alive(ctx context.Context, wait time.Duration, msg jetstream.Msg, do func() error) error {
-	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	ended := make(chan struct{})
+func alive(wait time.Duration, msg jetstream.Msg, do func() error) error {
+	signs := time.NewTicker(max(wait/3, 1))
+	done, ended := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(ended)
-		for sleep(ctx, wait/3) == nil {
-			_ = msg.InProgress() // if it does not arrive, the event comes again
+		for {
+			select {
+			case <-signs.C:
+				_ = msg.InProgress() // if it does not arrive, the event comes again
+			case <-done:
+				return
+			}
 		}
 	}()
-	defer func() { cancel(); <-ended }()
+	defer func() { signs.Stop(); close(done); <-ended }()
 	return do()
 }
 

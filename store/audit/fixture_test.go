@@ -16,9 +16,8 @@ import (
 	"github.com/latchkey/latchkey/cmd/sandbox/engines/enginestest"
 	"github.com/latchkey/latchkey/config"
 	"github.com/latchkey/latchkey/events"
-	"github.com/latchkey/latchkey/handlers"
-	"github.com/latchkey/latchkey/store"
 	"github.com/latchkey/latchkey/store/audit"
+	"github.com/latchkey/latchkey/store/streams/streamstest"
 )
 
 // patience bounds every wait, which ends as soon as what it waits for is there.
@@ -55,28 +54,8 @@ func (f *fixture) ensure() {
 	f.t.Helper()
 	cfg := config.Default()
 	cfg.NATS.Prefix, cfg.Retention.Audit = f.subjects.Prefix, retention
-	_, err := handlers.NewStreams(f.js, forgetful{}, cfg, zap.NewNop()).Ensure(f.t.Context())
+	_, err := streamstest.New(f.js, cfg, zap.NewNop()).Ensure(f.t.Context())
 	require.NoError(f.t, err)
-}
-
-// forgetful remembers no streams.
-type forgetful struct{}
-
-func (forgetful) StreamIdentity(context.Context) (string, error) { return "", nil }
-func (forgetful) RememberStream(context.Context, string) error   { return nil }
-func (forgetful) SuspectStreams(context.Context) (bool, error)   { return true, nil }
-
-func (forgetful) StreamsSeen(context.Context) (time.Time, error)      { return time.Time{}, nil }
-func (forgetful) SeeStreams(context.Context, string, time.Time) error { return nil }
-func (forgetful) Rename(context.Context, string) error                { return nil }
-
-func (forgetful) Installation(context.Context) (store.Installation, error) {
-	return store.Installation{}, store.ErrNotFound
-}
-
-func (forgetful) Settle(_ context.Context, i store.Installation) (store.Installation, error) {
-	i.ID = "test"
-	return i, nil
 }
 
 func (f *fixture) PutAuditHead(_ context.Context, h audit.Head) error {

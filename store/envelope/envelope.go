@@ -25,9 +25,8 @@ type Options struct {
 	Region string
 	// Timeout bounds one KMS call with its retries (5 s).
 	Timeout time.Duration
-	// Shards is over how many data keys users are spread at a time (1). PerUser
-	// gives each user data keys of their own instead.
-	Shards  int
+	// PerUser gives each user data keys of their own. Else all users share one at
+	// a time.
 	PerUser bool
 	// MaxAge is how long a data key seals (24 h).
 	MaxAge time.Duration
@@ -35,7 +34,7 @@ type Options struct {
 	// bytes), far below the 2^32 blobs that random nonces allow.
 	MaxSets, MaxBytes int64
 	// CacheSize and CacheAge bound the keys kept for opening (1000, 1 h). As
-	// many keys for sealing are kept, or one for each shard if there are more.
+	// many keys for sealing are kept.
 	CacheSize int
 	CacheAge  time.Duration
 	// Outage is how much longer keys seal past MaxAge and open past CacheAge
@@ -52,8 +51,7 @@ type Options struct {
 // Envelope seals and opens under cached data keys. It is safe for concurrent
 // use.
 type Envelope struct {
-	opts   Options
-	shards []string
+	opts Options
 
 	renew  singleflight.Group
 	active *lru.Cache[string, *sealingKey] // by scope
@@ -75,9 +73,6 @@ type Envelope struct {
 func New(o Options) *Envelope {
 	if o.Timeout == 0 {
 		o.Timeout = 5 * time.Second
-	}
-	if o.Shards <= 0 {
-		o.Shards = 1
 	}
 	if o.MaxAge == 0 {
 		o.MaxAge = 24 * time.Hour
@@ -104,8 +99,8 @@ func New(o Options) *Envelope {
 		o.OnKMS = func(string, error) {}
 	}
 	return &Envelope{
-		opts: o, shards: shardNames(o.Shards), gates: map[string]*gate{},
-		active: must(lru.New[string, *sealingKey](max(o.CacheSize, o.Shards))),
+		opts: o, gates: map[string]*gate{},
+		active: must(lru.New[string, *sealingKey](o.CacheSize)),
 		cache:  must(lru.NewWithEvict(o.CacheSize, func(_ string, key *openingKey) { key.material.release() })),
 	}
 }

@@ -59,24 +59,24 @@ func (s Sealer) Over(now time.Time) bool { return !now.Before(s.key.until) }
 // replaced first when it has reached a limit. The user is empty for what
 // belongs to none. The error wraps ErrKMS or is the store's.
 func (e *Envelope) Sealer(ctx context.Context, user string) (Sealer, error) {
-	s := e.scopeOf(user)
-	key, ok := e.active.Get(s.name)
-	if ok && s.stored != "" && !e.seals(ctx, key) {
-		e.active.Remove(s.name)
+	scope := e.scopeOf(user)
+	key, ok := e.active.Get(scope)
+	if ok && scope != "" && !e.seals(ctx, key) {
+		e.active.Remove(scope)
 		ok = false
 	}
 	if ok && e.within(key, e.opts.MaxAge) {
 		return Sealer{key}, nil
 	}
 	bridges := ok && e.within(key, e.opts.MaxAge+e.opts.Outage)
-	renew := func(ctx context.Context) (*sealingKey, error) { return e.renewed(ctx, s) }
+	renew := func(ctx context.Context) (*sealingKey, error) { return e.renewed(ctx, scope) }
 	if away, due := e.gate(e.opts.KeyID).away(e.opts.Now()); bridges && away {
 		if due {
-			begin(ctx, e, &e.renew, s.name, renew) // nobody waits for it
+			begin(ctx, e, &e.renew, scope, renew) // nobody waits for it
 		}
 		return Sealer{key}, nil
 	}
-	fresh, err := await[*sealingKey](ctx, begin(ctx, e, &e.renew, s.name, renew))
+	fresh, err := await[*sealingKey](ctx, begin(ctx, e, &e.renew, scope, renew))
 	switch {
 	case err == nil:
 		return Sealer{fresh}, nil
@@ -129,22 +129,22 @@ func (e *Envelope) RetireBefore(t time.Time) {
 
 // renewed makes a data key of a scope the active one: a stored one of the same
 // user, or a new one.
-func (e *Envelope) renewed(ctx context.Context, s scope) (*sealingKey, error) {
-	key, ok := e.active.Peek(s.name)
+func (e *Envelope) renewed(ctx context.Context, scope string) (*sealingKey, error) {
+	key, ok := e.active.Peek(scope)
 	if ok && e.within(key, e.opts.MaxAge) {
 		return key, nil // a caller before us has just renewed it
 	}
-	fresh, err := e.stored(ctx, s, key)
+	fresh, err := e.stored(ctx, scope, key)
 	if fresh == nil && err == nil {
-		fresh, err = e.made(ctx, s)
+		fresh, err = e.made(ctx, scope)
 	}
 	if err != nil {
-		if Refused(err) && e.active.Remove(s.name) {
+		if Refused(err) && e.active.Remove(scope) {
 			go runtime.GC() // the sooner it is wiped
 		}
 		return nil, err
 	}
-	e.active.Add(s.name, fresh)
+	e.active.Add(scope, fresh)
 	if e.closed.Load() {
 		e.active.Purge()
 	}
@@ -153,15 +153,15 @@ func (e *Envelope) renewed(ctx context.Context, s scope) (*sealingKey, error) {
 
 // stored returns the key that another worker, or this one before, has made for
 // a user, unless it is the one that is used up; nil where there is none.
-func (e *Envelope) stored(ctx context.Context, s scope, usedUp *sealingKey) (*sealingKey, error) {
-	if s.stored == "" {
+func (e *Envelope) stored(ctx context.Context, scope string, usedUp *sealingKey) (*sealingKey, error) {
+	if scope == "" {
 		return nil, nil
 	}
 	since := e.opts.Now().Add(time.Millisecond - e.opts.MaxAge)
 	if retired := time.UnixMilli(e.retired.Load()); retired.After(since) {
 		since = retired
 	}
-	wrapped, err := e.opts.Store.SealingKey(ctx, s.stored, since, e.opts.Now())
+	wrapped, err := e.opts.Store.SealingKey(ctx, scope, since, e.opts.Now())
 	if errors.Is(err, ErrUnknownKey) || err == nil && usedUp != nil && wrapped.ID == usedUp.id {
 		return nil, nil
 	}
@@ -179,7 +179,7 @@ func (e *Envelope) stored(ctx context.Context, s scope, usedUp *sealingKey) (*se
 }
 
 // made has KMS make a data key, and stores it.
-func (e *Envelope) made(ctx context.Context, s scope) (*sealingKey, error) {
+func (e *Envelope) made(ctx context.Context, scope string) (*sealingKey, error) {
 	var raw [16]byte
 	if _, err := io.ReadFull(e.opts.Rand, raw[:]); err != nil {
 		return nil, fmt.Errorf("naming a data key: %w", err)
@@ -203,7 +203,7 @@ func (e *Envelope) made(ctx context.Context, s scope) (*sealingKey, error) {
 	}
 	wrapped := WrappedKey{
 		ID: id, Wrapped: out.CiphertextBlob, KEK: aws.ToString(out.KeyId), CreatedAt: made,
-		SealsUntil: made.Add(e.opts.MaxAge + e.opts.Outage), Scope: s.stored,
+		SealsUntil: made.Add(e.opts.MaxAge + e.opts.Outage), Scope: scope,
 	}
 	if err := e.opts.Store.PutKey(ctx, wrapped); err != nil {
 		return nil, fmt.Errorf("storing a new data key: %w", err)
@@ -213,6 +213,6 @@ func (e *Envelope) made(ctx context.Context, s scope) (*sealingKey, error) {
 		return nil, err
 	}
 	m.hold() // one for opening, one for sealing
-	e.remember(&openingKey{id: id, kek: wrapped.KEK, scope: s.stored, since: now, material: m})
+	e.remember(&openingKey{id: id, kek: wrapped.KEK, scope: scope, since: now, material: m})
 	return e.sealing(wrapped, m), nil
 }

@@ -41,7 +41,7 @@ type Options struct {
 	// as a worker that they are asked of reads them: for a database that shares the
 	// machine, and takes much of it for that.
 	SameReads bool
-	// Longest, if set, is how long a backlog of connects may take: there are fewer
+	// Longest, if set, is how long a round of connects may take: there are fewer
 	// users where a first, small one says that it would take longer.
 	Longest time.Duration
 	// Prepare, if set, is called once the worker has made its collections, and
@@ -74,25 +74,16 @@ func Run(ctx context.Context, cfg config.Config, o Options) (figures []Figure, e
 		ctx := context.WithoutCancel(ctx)
 		err = errors.Join(err, Remove(ctx, b.js, b.db, b.subjects, o.Progress), client.Disconnect(ctx))
 	}()
-	if err := b.prepare(ctx); err != nil {
-		return nil, err
-	}
-	if err := b.warmUp(ctx); err != nil {
-		return nil, err
-	}
 	connects, err := b.connects(ctx)
 	if err != nil {
 		return nil, err
 	}
-	// Of those users this worker keeps nothing yet.
+	// Of those users a new worker keeps nothing yet.
 	stop, err := b.start(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, stop()) }()
-	if err := b.reconciled(ctx); err != nil {
-		return nil, err
-	}
 	cold, err := b.cold(ctx)
 	if err != nil {
 		return nil, err
@@ -143,17 +134,9 @@ func apart(cfg config.Config, name string) config.Config {
 	return cfg
 }
 
-// prepare has a worker make streams and collections, and makes the collection
-// of the bare engine, with the same indexes.
+// prepare makes the collection of the bare engine, like that which the worker has made.
 func (b *run) prepare(ctx context.Context) error {
-	stop, err := b.start(ctx)
-	if err != nil {
-		return err
-	}
-	if err := stop(); err != nil {
-		return err
-	}
-	if err := Twin(ctx, b.db.Collection(grants), b.db.Collection(bare)); err != nil {
+	if err := twin(ctx, b.db.Collection(grants), b.db.Collection(bare)); err != nil {
 		return err
 	}
 	if b.Prepare == nil {
@@ -162,8 +145,8 @@ func (b *run) prepare(ctx context.Context) error {
 	return b.Prepare(ctx)
 }
 
-// Twin makes a collection that has the indexes of another.
-func Twin(ctx context.Context, of, twin *mongo.Collection) error {
+// twin makes a collection that has the indexes of another.
+func twin(ctx context.Context, of, twin *mongo.Collection) error {
 	specs, err := of.Indexes().ListSpecifications(ctx)
 	if err != nil {
 		return fmt.Errorf("listing the indexes: %w", err)
@@ -179,7 +162,7 @@ func Twin(ctx context.Context, of, twin *mongo.Collection) error {
 	return nil
 }
 
-// start runs a worker, unchanged, until stop is called.
+// start runs a worker, unchanged, until stop is called, and returns once it has reconciled.
 func (b *run) start(ctx context.Context) (stop func() error, err error) {
 	running, cancel := context.WithCancel(ctx)
 	b.metrics = prometheus.NewRegistry()
@@ -190,6 +173,9 @@ func (b *run) start(ctx context.Context) (stop func() error, err error) {
 	stop = func() error { cancel(); return <-done }
 	select {
 	case <-ready:
+		if err := b.reconciled(ctx); err != nil {
+			return nil, errors.Join(err, stop())
+		}
 		return stop, nil
 	case err := <-done:
 		cancel()

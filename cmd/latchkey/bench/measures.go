@@ -56,14 +56,25 @@ func Alternately(round int, a, b func() error) error {
 	return b()
 }
 
-// connects measures how fast a backlog of connects is stored, scheduled and
-// announced, and leaves the users there. Each round has users of its own, and
-// a worker that starts when all connects lie there.
-func (b *run) connects(ctx context.Context) (Figure, error) {
-	f := Figure{Name: "connects stored, scheduled and announced", Unit: "connects/s", Users: b.Users, Against: "bulk upserts of the same documents"}
+// connects measures how fast connects are stored, scheduled and announced that
+// are published as fast as NATS takes them, and leaves the users there. Each round
+// has users of its own.
+func (b *run) connects(ctx context.Context) (f Figure, err error) {
+	stop, err := b.start(ctx)
+	if err != nil {
+		return f, err
+	}
+	defer func() { err = errors.Join(err, stop()) }()
+	if err := b.prepare(ctx); err != nil {
+		return f, err
+	}
+	if err := b.warmUp(ctx); err != nil {
+		return f, err
+	}
+	f = Figure{Name: "connects stored, scheduled and announced", Unit: "connects/s", Users: b.Users, Against: "bulk upserts of the same documents"}
 	for round := range b.Rounds {
 		b.Progress(fmt.Sprintf("connecting %d users, round %d of %d", b.Users, round+1, b.Rounds))
-		rate, err := b.backlog(ctx, round, b.Users)
+		rate, err := b.connect(ctx, round, b.Users)
 		if err != nil {
 			return f, err
 		}
@@ -76,12 +87,12 @@ func (b *run) connects(ctx context.Context) (Figure, error) {
 	return f, nil
 }
 
-// warmUp has a worker, and the bare engine, do a little of everything, and
+// warmUp has the worker, and the bare engine, do a little of everything, and
 // makes sure that there are not more users than there is time for.
 func (b *run) warmUp(ctx context.Context) error {
 	b.Progress("warming up")
 	few := max(b.Users/20, 1)
-	rate, err := b.backlog(ctx, warmUpRound, few)
+	rate, err := b.connect(ctx, warmUpRound, few)
 	if err != nil {
 		return err
 	}
@@ -98,8 +109,9 @@ func (b *run) warmUp(ctx context.Context) error {
 // warmUpRound is the round of users that are not measured.
 const warmUpRound = -1
 
-// backlog has a worker handle the connects of one round.
-func (b *run) backlog(ctx context.Context, round, users int) (rate float64, err error) {
+// connect has the worker handle the connects of one round, and returns how many
+// it stored a second.
+func (b *run) connect(ctx context.Context, round, users int) (rate float64, err error) {
 	var told atomic.Int64
 	all, some := make(chan struct{}), make(chan struct{}, 1)
 	sub, err := b.nc.Subscribe(b.subjects.LifecycleAll(events.TokenStored), func(*nats.Msg) {
@@ -115,23 +127,13 @@ func (b *run) backlog(ctx context.Context, round, users int) (rate float64, err 
 		return 0, fmt.Errorf("listening to events: %w", err)
 	}
 	defer func() { _ = sub.Unsubscribe() }() // fails on a closed connection only
+	begun := time.Now()
 	for i := range users {
 		user := user(round, i)
 		if _, err := b.js.PublishAsync(b.subjects.Connected(), ConnectOf(user), jetstream.WithMsgID(user), jetstream.WithStallWait(time.Minute)); err != nil {
 			return 0, fmt.Errorf("publishing connects: %w", err)
 		}
 	}
-	select {
-	case <-b.js.PublishAsyncComplete():
-	case <-ctx.Done():
-		return 0, ctx.Err()
-	}
-	stop, err := b.start(ctx)
-	if err != nil {
-		return 0, err
-	}
-	defer func() { err = errors.Join(err, stop()) }()
-	begun := time.Now()
 	for {
 		select {
 		case <-all:
@@ -158,7 +160,8 @@ func ConnectOf(user string) []byte {
 	return body
 }
 
-// upserts has the bare driver write the documents of a round elsewhere.
+// upserts has the bare driver write the documents of a round elsewhere, in bulk, and
+// returns how many a second.
 func (b *run) upserts(ctx context.Context, round int) (float64, error) {
 	ctx, cancel := context.WithTimeout(ctx, long)
 	defer cancel()
@@ -170,19 +173,13 @@ func (b *run) upserts(ctx context.Context, round int) (float64, error) {
 	if err := cursor.All(ctx, &docs); err != nil {
 		return 0, fmt.Errorf("reading the documents: %w", err)
 	}
-	return Upserts(ctx, b.db.Collection(bare), docs)
-}
-
-// Upserts has the bare driver write documents in bulk, and returns how many a
-// second. Their first field is _id.
-func Upserts(ctx context.Context, c *mongo.Collection, docs []bson.D) (rate float64, err error) {
 	var writes []mongo.WriteModel
 	for _, doc := range docs {
 		writes = append(writes, mongo.NewReplaceOneModel().SetFilter(bson.D{{Key: "_id", Value: doc[0].Value}}).SetReplacement(doc).SetUpsert(true))
 	}
 	begun := time.Now()
 	for part := range slices.Chunk(writes, batch) {
-		if _, err := c.BulkWrite(ctx, part, options.BulkWrite().SetOrdered(false)); err != nil {
+		if _, err := b.db.Collection(bare).BulkWrite(ctx, part, options.BulkWrite().SetOrdered(false)); err != nil {
 			return 0, fmt.Errorf("writing the documents: %w", err)
 		}
 	}

@@ -5,18 +5,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 	"time"
 
 	"github.com/mattn/go-isatty"
-	"github.com/nats-io/nats.go/jetstream"
 	"github.com/spf13/cobra"
-	"go.uber.org/zap"
 
-	"github.com/latchkey/latchkey/cmd/latchkey/worker"
-	"github.com/latchkey/latchkey/config"
-	"github.com/latchkey/latchkey/events"
 	"github.com/latchkey/latchkey/store/audit"
 )
 
@@ -67,33 +63,34 @@ every line is one record.`,
 	complete(cmd, "action", string(audit.HandedOut), string(audit.Refused), string(audit.Sealed), string(audit.Opened), string(audit.Erased), string(audit.Operated), string(audit.Begin), string(audit.End), string(audit.Lost))
 	cmd.Flags().Var(&from, "since", "only what was recorded since then")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		_, js, done, err := a.connectJetStream()
-		if err != nil {
-			return err
-		}
-		defer done()
-		out := bufio.NewWriter(cmd.OutOrStdout())
-		lines := json.NewEncoder(out)
-		lines.SetEscapeHTML(false)
-		row := func(cells ...any) error {
-			_, err := fmt.Fprintf(out, "%-24s  %-10s  %-12s  %-20s  %-20s  %s\n", cells...)
-			return err
-		}
-		if *output == asTable {
-			if err := row("AT", "ACTION", "OUTCOME", "USER", "CALLER", "WHAT"); err != nil {
+		return a.with(cmd, func(s *session) error {
+			js, err := s.streams()
+			if err != nil {
 				return err
 			}
-		}
-		err = audit.All(cmd.Context(), js.js, js.subjects, from.Time, func(e audit.Entry) error {
-			if user != "" && e.User != user || action != "" && string(e.Action) != action {
-				return nil
+			out := bufio.NewWriter(s.out)
+			lines := json.NewEncoder(out)
+			lines.SetEscapeHTML(false)
+			row := func(cells ...any) error {
+				_, err := fmt.Fprintf(out, "%-24s  %-10s  %-12s  %-20s  %-20s  %s\n", cells...)
+				return err
 			}
-			if *output == asJSON {
-				return lines.Encode(e)
+			if *output == asTable {
+				if err := row("AT", "ACTION", "OUTCOME", "USER", "CALLER", "WHAT"); err != nil {
+					return err
+				}
 			}
-			return row(e.At.UTC().Format("2006-01-02T15:04:05.000Z"), printable(string(e.Action)), printable(e.Outcome), printable(e.User), printable(callerText(e.Caller)), printable(whatText(e)))
+			err = audit.All(s.ctx, js, s.cfg.NATS.Subjects(), from.Time, func(e audit.Entry) error {
+				if user != "" && e.User != user || action != "" && string(e.Action) != action {
+					return nil
+				}
+				if *output == asJSON {
+					return lines.Encode(e)
+				}
+				return row(e.At.UTC().Format("2006-01-02T15:04:05.000Z"), printable(string(e.Action)), printable(e.Outcome), printable(e.User), printable(callerText(e.Caller)), printable(whatText(e)))
+			})
+			return errors.Join(err, out.Flush())
 		})
-		return errors.Join(err, out.Flush())
 	}
 	return cmd
 }
@@ -151,53 +148,54 @@ be read.`,
 	output := outputFlag(cmd)
 	cmd.Flags().Var(&from, "since", "check only what was stored since then")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		cfg, js, done, err := a.connectJetStream()
-		if err != nil {
-			return err
-		}
-		defer done()
-		heads, err := readHeads(cmd, cfg)
-		if err != nil {
-			return err
-		}
-		lines := json.NewEncoder(cmd.OutOrStdout())
-		lines.SetEscapeHTML(false)
-		check := audit.Check{Heads: heads, Since: from.Time, Retention: cfg.Retention.Audit, Now: time.Now(), Found: func(f audit.Finding) {
-			if *output == asJSON {
-				_ = lines.Encode(f) // the summary fails too
-			} else {
-				printFinding(cmd, f)
+		return a.with(cmd, func(s *session) error {
+			js, err := s.streams()
+			if err != nil {
+				return err
 			}
-		}}
-		if f, ok := cmd.ErrOrStderr().(*os.File); ok && isatty.IsTerminal(f.Fd()) {
-			var shown time.Time
-			check.Progress = func(read, all uint64) {
-				if now := time.Now(); read == all || now.Sub(shown) > 200*time.Millisecond {
-					shown = now
-					fmt.Fprintf(f, "\r%d of %d messages", read, all)
+			heads, err := s.heads()
+			if err != nil {
+				return err
+			}
+			lines := json.NewEncoder(s.out)
+			lines.SetEscapeHTML(false)
+			check := audit.Check{Heads: heads, Since: from.Time, Retention: s.cfg.Retention.Audit, Now: time.Now(), Found: func(f audit.Finding) {
+				if *output == asJSON {
+					_ = lines.Encode(f) // the summary fails too
+				} else {
+					printFinding(s.out, f)
 				}
+			}}
+			if f, ok := cmd.ErrOrStderr().(*os.File); ok && isatty.IsTerminal(f.Fd()) {
+				var shown time.Time
+				check.Progress = func(read, all uint64) {
+					if now := time.Now(); read == all || now.Sub(shown) > 200*time.Millisecond {
+						shown = now
+						fmt.Fprintf(f, "\r%d of %d messages", read, all)
+					}
+				}
+				defer fmt.Fprintln(f)
 			}
-			defer fmt.Fprintln(f)
-		}
-		report, err := audit.Verify(cmd.Context(), js.js, js.subjects, check)
-		if err != nil {
+			report, err := audit.Verify(s.ctx, js, s.cfg.NATS.Subjects(), check)
+			if err != nil {
+				return err
+			}
+			if *output == asJSON {
+				err = lines.Encode(report)
+			} else {
+				_, err = fmt.Fprintf(s.out, "%d messages with %d records in %d chains, from %s to %s: %d faults, %d notes\n",
+					report.Messages, report.Records, report.Chains, stamp(&report.From), stamp(&report.To), report.Faults, report.Notes)
+			}
+			if err == nil && report.Faults > 0 {
+				err = errFaults
+			}
 			return err
-		}
-		if *output == asJSON {
-			err = lines.Encode(report)
-		} else {
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%d messages with %d records in %d chains, from %s to %s: %d faults, %d notes\n",
-				report.Messages, report.Records, report.Chains, stamp(&report.From), stamp(&report.To), report.Faults, report.Notes)
-		}
-		if err == nil && report.Faults > 0 {
-			err = errFaults
-		}
-		return err
+		})
 	}
 	return cmd
 }
 
-func printFinding(cmd *cobra.Command, f audit.Finding) {
+func printFinding(out io.Writer, f audit.Finding) {
 	kind := "note "
 	if f.Fault {
 		kind = "FAULT"
@@ -209,7 +207,7 @@ func printFinding(cmd *cobra.Command, f audit.Finding) {
 	if f.Chain != "" {
 		where += " in " + f.Chain
 	}
-	fmt.Fprintf(cmd.OutOrStdout(), "%s%s: %s\n", kind, printable(where), f.Text)
+	fmt.Fprintf(out, "%s%s: %s\n", kind, printable(where), f.Text)
 }
 
 func (a *app) auditHeads() *cobra.Command {
@@ -222,54 +220,23 @@ both were changed.`,
 		Example: `  latchkey audit heads | aws s3 cp - s3://audit/heads-$(date +%F).ndjson`,
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg, err := a.load()
-			if err != nil {
-				return err
-			}
-			heads, err := readHeads(cmd, cfg)
-			if err != nil {
-				return err
-			}
-			lines := json.NewEncoder(cmd.OutOrStdout())
-			for _, h := range heads {
-				if err := lines.Encode(h); err != nil {
-					return err
+			return a.with(cmd, func(s *session) error {
+				heads, err := s.heads()
+				lines := json.NewEncoder(s.out)
+				for _, h := range heads {
+					err = errors.Join(err, lines.Encode(h))
 				}
-			}
-			return nil
+				return err
+			})
 		},
 	}
 }
 
-func readHeads(cmd *cobra.Command, cfg config.Config) ([]*audit.Head, error) {
-	db, err := worker.OpenStore(cmd.Context(), cfg.MongoDB)
+// heads are those of all chains, as MongoDB has them.
+func (s *session) heads() ([]*audit.Head, error) {
+	db, err := s.store()
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = db.Close(cmd.Context()) }()
-	return db.AuditHeads(cmd.Context())
-}
-
-// streams is where an installation's streams are.
-type streams struct {
-	js       jetstream.JetStream
-	subjects events.Subjects
-}
-
-// connectJetStream connects as the configuration says. The caller must call done.
-func (a *app) connectJetStream() (config.Config, streams, func(), error) {
-	cfg, err := a.load()
-	if err != nil {
-		return cfg, streams{}, nil, err
-	}
-	nc, err := worker.Connect(cfg.NATS, "cli", zap.NewNop())
-	if err != nil {
-		return cfg, streams{}, nil, err
-	}
-	js, err := worker.JetStream(nc)
-	if err != nil {
-		nc.Close()
-		return cfg, streams{}, nil, err
-	}
-	return cfg, streams{js, cfg.NATS.Subjects()}, nc.Close, nil
+	return db.AuditHeads(s.ctx)
 }

@@ -8,9 +8,6 @@ import (
 	"os/user"
 	"time"
 
-	"github.com/nats-io/nats.go/jetstream"
-	"github.com/spf13/cobra"
-
 	"github.com/latchkey/latchkey/cmd/latchkey/worker"
 	"github.com/latchkey/latchkey/config"
 	"github.com/latchkey/latchkey/handlers"
@@ -25,15 +22,19 @@ type commandLog struct {
 	stderr io.Writer
 }
 
-// auditing begins the chain of a command. heads may be nil.
-func auditing(cmd *cobra.Command, cfg config.Config, js jetstream.JetStream, heads audit.Heads) (*commandLog, error) {
+// auditing begins the chain of the command, which ends with it. heads may be nil.
+func (s *session) auditing(heads audit.Heads) (*commandLog, error) {
 	host, err := os.Hostname()
 	if err != nil {
 		return nil, fmt.Errorf("naming the audit chain: %w", err)
 	}
-	l := &commandLog{cmd.Context(), cfg.Audit, worker.AuditLog(cfg, js, "cli-"+host, time.Now, heads, nil, nil), cmd.ErrOrStderr()}
-	l.log.Start()
-	return l, nil
+	js, err := s.streams()
+	if err != nil {
+		return nil, err
+	}
+	s.audit = &commandLog{s.ctx, s.cfg.Audit, worker.AuditLog(s.cfg, js, "cli-"+host, time.Now, heads, nil, nil), s.cmd.ErrOrStderr()}
+	s.audit.log.Start()
+	return s.audit, nil
 }
 
 // before has what is done to a dead letter recorded first. Where audit.mode is

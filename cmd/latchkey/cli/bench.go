@@ -22,7 +22,7 @@ func (a *app) benchCommand() *cobra.Command {
 		Long: `Runs a worker in this process under a NATS prefix and in a database of its own
 (bench-…, latchkey_bench_…), connects users that don't exist, asks for their tokens,
 and does the same without Latchkey: bulk upserts, FindOne and an echo. Then it
-removes streams and database, also after ctrl-C. KMS is asked for a few data keys;
+removes streams and database, also after ctrl-C. It calls KMS for a few data keys;
 Mesh is not called.
 
 It takes the configuration of a worker. The NATS user needs the rights of one
@@ -41,32 +41,30 @@ seconds don't.`,
 		if o.Users < 1 || o.Callers < 1 || o.Rounds < 1 || o.Duration <= 0 {
 			return &exitError{ExitUsage, fmt.Errorf("--users, --callers, --rounds and --duration must be above 0")}
 		}
-		cfg, err := a.loadGuarded()
-		if err != nil {
-			return err
-		}
-		log, err := worker.NewLogger(cfg.Log, a.stderr)
-		if err != nil {
-			return &exitError{ExitUsage, err}
-		}
-		o.Log = log.WithOptions(zap.IncreaseLevel(zapcore.WarnLevel)) // the worker's own lines would drown the rest
-		o.Name = newName()
-		o.Progress = func(what string) { fmt.Fprintln(cmd.ErrOrStderr(), what) }
-		figures, err := bench.Run(cmd.Context(), cfg, o)
-		if err != nil {
-			return err
-		}
-		if *output == asJSON {
-			return printJSON(cmd.OutOrStdout(), figures)
-		}
-		rows := [][]string{{"FIGURE", "LATCHKEY", "BARE", "RATIO", "SPREAD", "P99", "BARE P99", "BARE IS"}}
-		for _, f := range figures {
-			rows = append(rows, []string{
-				f.Name, fmt.Sprintf("%.0f %s", bench.Median(f.Latchkey), f.Unit), fmt.Sprintf("%.0f", bench.Median(f.Bare)), fmt.Sprintf("%.2f", f.Ratio()), bench.Spread("%.2f", f.Ratios()),
-				millis(f.LatchkeyP99), millis(f.BareP99), f.Against,
-			})
-		}
-		return printTable(cmd.OutOrStdout(), rows...)
+		return a.with(cmd, func(s *session) error {
+			if err := s.guard(); err != nil {
+				return err
+			}
+			log, err := worker.NewLogger(s.cfg.Log, a.stderr)
+			if err != nil {
+				return &exitError{ExitUsage, err}
+			}
+			o.Log = log.WithOptions(zap.IncreaseLevel(zapcore.WarnLevel)) // the worker's own lines would drown the rest
+			o.Name = newName()
+			o.Progress = func(what string) { fmt.Fprintln(cmd.ErrOrStderr(), what) }
+			figures, err := bench.Run(s.ctx, s.cfg, o)
+			if err != nil {
+				return err
+			}
+			rows := [][]string{{"FIGURE", "LATCHKEY", "BARE", "RATIO", "SPREAD", "P99", "BARE P99", "BARE IS"}}
+			for _, f := range figures {
+				rows = append(rows, []string{
+					f.Name, fmt.Sprintf("%.0f %s", bench.Median(f.Latchkey), f.Unit), fmt.Sprintf("%.0f", bench.Median(f.Bare)), fmt.Sprintf("%.2f", f.Ratio()), bench.Spread("%.2f", f.Ratios()),
+					millis(f.LatchkeyP99), millis(f.BareP99), f.Against,
+				})
+			}
+			return output.show(s.out, figures, rows...)
+		})
 	}
 	return cmd
 }

@@ -13,7 +13,6 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"github.com/latchkey/latchkey/cmd/latchkey/memory"
 	"github.com/latchkey/latchkey/config"
 )
 
@@ -113,18 +112,6 @@ func (a *app) load() (config.Config, error) {
 	cfg, err := config.Load(a.configPath, a.environ)
 	if err != nil {
 		return cfg, &exitError{ExitUsage, err}
-	}
-	return cfg, nil
-}
-
-// loadGuarded is load for commands that have tokens in their memory.
-func (a *app) loadGuarded() (config.Config, error) {
-	cfg, err := a.load()
-	if err != nil {
-		return cfg, err
-	}
-	if _, err := memory.Guard(memory.Mode(cfg.Worker.LockMemory)); err != nil {
-		return cfg, fmt.Errorf("worker.lock_memory: %w", err)
 	}
 	return cfg, nil
 }

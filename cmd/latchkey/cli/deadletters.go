@@ -12,14 +12,9 @@ import (
 	"time"
 
 	"github.com/mattn/go-isatty"
-	"github.com/nats-io/nats.go/jetstream"
 	"github.com/spf13/cobra"
-	"go.uber.org/zap"
 
-	"github.com/latchkey/latchkey/cmd/latchkey/worker"
-	"github.com/latchkey/latchkey/config"
 	"github.com/latchkey/latchkey/handlers"
-	"github.com/latchkey/latchkey/store"
 	"github.com/latchkey/latchkey/store/audit"
 )
 
@@ -61,24 +56,22 @@ func (a *app) listDeadLetters() *cobra.Command {
 	}
 	output := outputFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		letters, done, err := a.deadLetters()
-		if err != nil {
-			return err
-		}
-		defer done()
-		views := []letterView{}
-		rows := [][]string{{"ID", "MESSAGE", "ATTEMPTS", "PARKED", "REASON"}}
-		for letter, err := range letters.All(cmd.Context()) {
+		return a.with(cmd, func(s *session) error {
+			letters, err := s.deadLetters()
 			if err != nil {
 				return err
 			}
-			views = append(views, viewLetter(letter))
-			rows = append(rows, []string{letter.ID, letter.Message, strconv.Itoa(letter.Attempts), stamp(&letter.ParkedAt), letter.Reason})
-		}
-		if *output == asJSON {
-			return printJSON(cmd.OutOrStdout(), views)
-		}
-		return printTable(cmd.OutOrStdout(), rows...)
+			views := []letterView{}
+			rows := [][]string{{"ID", "MESSAGE", "ATTEMPTS", "PARKED", "REASON"}}
+			for letter, err := range letters.All(s.ctx) {
+				if err != nil {
+					return err
+				}
+				views = append(views, viewLetter(letter))
+				rows = append(rows, []string{letter.ID, letter.Message, strconv.Itoa(letter.Attempts), stamp(&letter.ParkedAt), letter.Reason})
+			}
+			return output.show(s.out, views, rows...)
+		})
 	}
 	return cmd
 }
@@ -88,7 +81,7 @@ func (a *app) showDeadLetter() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "show ID",
 		Short: "Show a dead letter, without its body",
-		Long: `Shows what is known of a dead letter. Its body stays sealed.
+		Long: `Shows a dead letter without its body, which stays sealed.
 
 --body opens it and prints nothing else: tokens in the clear, for what neither
 a worker nor a replay can use, such as an answer of Mesh that could not be
@@ -100,69 +93,62 @@ read. It needs MongoDB and KMS as a worker does, and stands in the audit log.`,
 	cmd.Flags().BoolVar(&body, "body", false, "open the body and print it, with the tokens in it")
 	output := outputFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		cfg, err := a.load()
-		if err != nil {
-			return err
-		}
-		letters, found, done, err := findDeadLetters(cmd.Context(), cfg, args)
-		if err != nil {
-			return err
-		}
-		defer done()
-		if body {
-			return a.printBody(cmd, letters, found[0])
-		}
-		v := viewLetter(found[0])
-		if *output == asJSON {
-			return printJSON(cmd.OutOrStdout(), v)
-		}
-		rows := [][]string{
-			{"id", v.ID}, {"message", v.Message}, {"subject", v.Subject}, {"reason", v.Reason},
-			{"attempts", strconv.Itoa(v.Attempts)}, {"stored at", stamp(&v.StoredAt)}, {"parked at", stamp(&v.ParkedAt)},
-			{"data key", v.DataKey}, {"sequence", strconv.FormatUint(v.Sequence, 10)},
-		}
-		if v.BodyRemoved {
-			rows = append(rows, []string{"body", "removed; there is nothing to replay"})
-		}
-		return printTable(cmd.OutOrStdout(), rows...)
+		return a.with(cmd, func(s *session) error {
+			letters, found, err := s.findDeadLetters(args)
+			if err != nil {
+				return err
+			}
+			if body {
+				return s.printBody(letters, found[0])
+			}
+			v := viewLetter(found[0])
+			rows := [][]string{
+				{"id", v.ID}, {"message", v.Message}, {"subject", v.Subject}, {"reason", v.Reason},
+				{"attempts", strconv.Itoa(v.Attempts)}, {"stored at", stamp(&v.StoredAt)}, {"parked at", stamp(&v.ParkedAt)},
+				{"data key", v.DataKey}, {"sequence", strconv.FormatUint(v.Sequence, 10)},
+			}
+			if v.BodyRemoved {
+				rows = append(rows, []string{"body", "removed; there is nothing to replay"})
+			}
+			return output.show(s.out, v, rows...)
+		})
 	}
 	return cmd
 }
 
 // printBody prints the opened body of a dead letter.
-func (a *app) printBody(cmd *cobra.Command, letters *handlers.DeadLetters, letter handlers.Parked) error {
+func (s *session) printBody(letters *handlers.DeadLetters, letter handlers.Parked) error {
 	if letter.BodyRemoved {
 		return handlers.ErrBodyRemoved
 	}
-	cfg, err := a.loadGuarded()
+	log, err := s.opening(letters)
 	if err != nil {
 		return err
 	}
-	db, err := worker.OpenStore(cmd.Context(), cfg.MongoDB)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = db.Close(context.WithoutCancel(cmd.Context())) }()
-	if err := checkInstallation(cmd.Context(), cfg, letters.JS, db); err != nil {
-		return err
-	}
-	if letters.Envelope, err = worker.Envelope(cmd.Context(), cfg, db, time.Now, nil); err != nil {
-		return err
-	}
-	log, err := auditing(cmd, cfg, letters.JS, db)
-	if err != nil {
-		return err
-	}
-	defer log.end()
 	return log.before(audit.Opened, audit.OutcomeShow, func(ctx context.Context, letter handlers.Parked) error {
 		opened, err := letters.Open(ctx, letter.DeadLetter)
 		if err != nil {
 			return err
 		}
 		defer clear(opened)
-		_, err = cmd.OutOrStdout().Write(opened)
+		_, err = s.out.Write(opened)
 		return err
-	})(cmd.Context(), letter)
+	})(s.ctx, letter)
+}
+
+// opening makes ready to open dead letters, and to record that.
+func (s *session) opening(letters *handlers.DeadLetters) (*commandLog, error) {
+	if err := s.guard(); err != nil {
+		return nil, err
+	}
+	db, _, err := s.installation()
+	if err != nil {
+		return nil, err
+	}
+	if letters.Envelope, err = s.envelope(); err != nil {
+		return nil, err
+	}
+	return s.auditing(db)
 }
 
 func (a *app) replayDeadLetters() *cobra.Command {
@@ -174,7 +160,7 @@ func (a *app) replayDeadLetters() *cobra.Command {
 drops the dead letter once the message is stored, oldest first. Needs MongoDB
 and KMS as a worker does. The message is never shown.
 
-A connect or disconnect that states no time of its own goes on counting from
+A connect or disconnect that states no time of its own continues to count from
 when it first arrived. A message that fails again becomes a new dead letter.
 A connect that had to be sealed and was not has no body left to replay.
 
@@ -185,38 +171,22 @@ the user is erased that was connected until then. Others are left.`,
   latchkey deadletters list -o json | jq -r '.[].id' | xargs latchkey deadletters replay`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			cfg, err := a.loadGuarded()
-			if err != nil {
-				return err
-			}
-			letters, found, done, err := findDeadLetters(cmd.Context(), cfg, args)
-			if err != nil {
-				return err
-			}
-			defer done()
-			db, err := worker.OpenStore(cmd.Context(), cfg.MongoDB)
-			if err != nil {
-				return err
-			}
-			defer func() { _ = db.Close(context.WithoutCancel(cmd.Context())) }()
-			if err := checkInstallation(cmd.Context(), cfg, letters.JS, db); err != nil {
-				return err
-			}
-			letters.Envelope, err = worker.Envelope(cmd.Context(), cfg, db, time.Now, nil)
-			if err != nil {
-				return err
-			}
-			log, err := auditing(cmd, cfg, letters.JS, db)
-			if err != nil {
-				return err
-			}
-			defer log.end()
-			return each(cmd, found, "replayed", log.before(audit.Opened, audit.OutcomeReplay, func(ctx context.Context, letter handlers.Parked) error {
-				if everything {
-					return letters.ReplayEverything(ctx, letter)
+			return a.with(cmd, func(s *session) error {
+				letters, found, err := s.findDeadLetters(args)
+				if err != nil {
+					return err
 				}
-				return letters.Replay(ctx, letter)
-			}))
+				log, err := s.opening(letters)
+				if err != nil {
+					return err
+				}
+				return s.each(found, "replayed", log.before(audit.Opened, audit.OutcomeReplay, func(ctx context.Context, letter handlers.Parked) error {
+					if everything {
+						return letters.ReplayEverything(ctx, letter)
+					}
+					return letters.Replay(ctx, letter)
+				}))
+			})
 		},
 	}
 	cmd.Flags().BoolVar(&everything, "everything", false, "disconnects that nothing narrows mean all of their user")
@@ -239,21 +209,17 @@ standard input is no terminal, --yes is needed.`,
 					return err
 				}
 			}
-			cfg, err := a.load()
-			if err != nil {
-				return err
-			}
-			letters, found, done, err := findDeadLetters(cmd.Context(), cfg, args)
-			if err != nil {
-				return err
-			}
-			defer done()
-			log, err := auditing(cmd, cfg, letters.JS, nil)
-			if err != nil {
-				return err
-			}
-			defer log.end()
-			return each(cmd, found, "dropped", log.before(audit.Erased, audit.OutcomeDrop, letters.Drop))
+			return a.with(cmd, func(s *session) error {
+				letters, found, err := s.findDeadLetters(args)
+				if err != nil {
+					return err
+				}
+				log, err := s.auditing(nil)
+				if err != nil {
+					return err
+				}
+				return s.each(found, "dropped", log.before(audit.Erased, audit.OutcomeDrop, letters.Drop))
+			})
 		},
 	}
 	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "don't ask")
@@ -274,77 +240,38 @@ func confirm(cmd *cobra.Command, question string) error {
 	return errors.New("not confirmed; nothing was done")
 }
 
-// deadLetters connects to where the dead letters lie. The caller must call done.
-func (a *app) deadLetters() (letters *handlers.DeadLetters, done func(), err error) {
-	cfg, err := a.load()
-	if err != nil {
+// findDeadLetters returns the dead letters with these ids, oldest first; all of
+// them must be there.
+func (s *session) findDeadLetters(ids []string) (letters *handlers.DeadLetters, found []handlers.Parked, err error) {
+	if letters, err = s.deadLetters(); err != nil {
 		return nil, nil, err
 	}
-	return connectDeadLetters(cfg)
-}
-
-// checkInstallation makes sure that NATS and the database belong together.
-func checkInstallation(ctx context.Context, cfg config.Config, js jetstream.JetStream, db *store.Store) error {
-	_, err := handlers.NewStreams(js, db, cfg, zap.NewNop()).CheckInstallation(ctx)
-	return err
-}
-
-func connectDeadLetters(cfg config.Config) (letters *handlers.DeadLetters, done func(), err error) {
-	nc, err := worker.Connect(cfg.NATS, "cli", zap.NewNop())
-	if err != nil {
-		return nil, nil, err
-	}
-	js, err := worker.JetStream(nc)
-	if err != nil {
-		nc.Close()
-		return nil, nil, err
-	}
-	return &handlers.DeadLetters{JS: js, Subjects: cfg.NATS.Subjects()}, nc.Close, nil
-}
-
-// findDeadLetters connects to where the dead letters lie and finds those with
-// these ids, oldest first; all of them must be there. The caller must call done.
-func findDeadLetters(ctx context.Context, cfg config.Config, ids []string) (letters *handlers.DeadLetters, found []handlers.Parked, done func(), err error) {
-	if letters, done, err = connectDeadLetters(cfg); err != nil {
-		return nil, nil, nil, err
-	}
-	if found, err = find(ctx, letters, ids); err != nil {
-		done()
-		return nil, nil, nil, err
-	}
-	return letters, found, done, nil
-}
-
-// find returns the dead letters with these ids, oldest first; all of them must
-// be there.
-func find(ctx context.Context, letters *handlers.DeadLetters, ids []string) ([]handlers.Parked, error) {
 	missing := slices.Clone(ids)
-	var found []handlers.Parked
-	for letter, err := range letters.All(ctx) {
+	for letter, err := range letters.All(s.ctx) {
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		if slices.Contains(missing, letter.ID) {
 			found = append(found, letter)
 			missing = slices.DeleteFunc(missing, func(id string) bool { return id == letter.ID })
 		}
 		if len(missing) == 0 {
-			return found, nil
+			return letters, found, nil
 		}
 	}
-	return nil, fmt.Errorf("no dead letter %s; nothing was done", printable(strings.Join(missing, ", ")))
+	return nil, nil, fmt.Errorf("no dead letter %s; nothing was done", printable(strings.Join(missing, ", ")))
 }
 
 // each does one thing to each dead letter and tells what was done; those that
 // fail don't keep it from the others.
-func each(cmd *cobra.Command, found []handlers.Parked, did string, do func(context.Context, handlers.Parked) error) error {
+func (s *session) each(found []handlers.Parked, did string, do func(context.Context, handlers.Parked) error) error {
 	var failed []error
 	for _, letter := range found {
-		if err := do(cmd.Context(), letter); err != nil {
+		if err := do(s.ctx, letter); err != nil {
 			failed = append(failed, err)
 			continue
 		}
-		fmt.Fprintf(cmd.OutOrStdout(), "%s %s (%s)\n", did, printable(letter.ID), printable(letter.Message))
+		fmt.Fprintf(s.out, "%s %s (%s)\n", did, printable(letter.ID), printable(letter.Message))
 	}
 	return errors.Join(failed...)
 }

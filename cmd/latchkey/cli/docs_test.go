@@ -15,12 +15,12 @@ import (
 const top = "../../../"
 
 // documents are where commands are looked for.
-var documents = []string{top + "README.md", top + "docs/*.md", top + "deploy/*.md", top + "deploy/*/*.md"}
+var documents = []string{top + "README.md", top + "CONTRIBUTING.md", top + "docs/*.md", top + "deploy/*.md", top + "deploy/*/*.md"}
 
 // strangers are programs of others that the documents call. Whoever adds one
 // makes sure that the line works.
 var strangers = map[string]bool{
-	"aws": true, "cp": true, "curl": true, "date": true, "docker": true, "echo": true, "export-tokens": true, "go": true, "jq": true, "kubectl": true, "nats": true,
+	"aws": true, "cat": true, "cp": true, "curl": true, "date": true, "docker": true, "echo": true, "export-tokens": true, "go": true, "jq": true, "kubectl": true, "nats": true,
 	"eval": true, "nats-server": true, "nk": true, "printf": true, "sort": true, "source": true, "tr": true, "uniq": true,
 }
 

@@ -64,9 +64,6 @@ Exit code 0: nothing failed (there may be warnings); 1: something failed;
 }
 
 func showResults(cmd *cobra.Command, output format, results []doctor.Result) error {
-	if output == asJSON {
-		return printJSON(cmd.OutOrStdout(), results)
-	}
 	rows := [][]string{{"CHECK", "STATUS", "DETAIL"}}
 	for _, r := range results {
 		rows = append(rows, []string{r.Check, string(r.Status), r.Detail})
@@ -74,5 +71,5 @@ func showResults(cmd *cobra.Command, output format, results []doctor.Result) err
 			rows = append(rows, []string{"", "do", r.Do})
 		}
 	}
-	return printTable(cmd.OutOrStdout(), rows...)
+	return output.show(cmd.OutOrStdout(), results, rows...)
 }

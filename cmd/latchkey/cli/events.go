@@ -12,9 +12,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/spf13/cobra"
-	"go.uber.org/zap"
 
-	"github.com/latchkey/latchkey/cmd/latchkey/worker"
 	"github.com/latchkey/latchkey/events"
 )
 
@@ -68,20 +66,13 @@ until ctrl-C. Takes nothing away from subscribers. Events hold no tokens.`,
 		if f.kind != "" && !slices.Contains(events.LifecycleKinds, f.kind) {
 			return &exitError{ExitUsage, fmt.Errorf("--kind: must be one of %v", events.LifecycleKinds)}
 		}
-		cfg, err := a.load()
-		if err != nil {
-			return err
-		}
-		nc, err := worker.Connect(cfg.NATS, "cli", zap.NewNop())
-		if err != nil {
-			return err
-		}
-		defer nc.Close()
-		js, err := worker.JetStream(nc)
-		if err != nil {
-			return err
-		}
-		return tail(cmd.Context(), js, cfg.NATS.Subjects(), f, *output, cmd.OutOrStdout())
+		return a.with(cmd, func(s *session) error {
+			js, err := s.streams()
+			if err != nil {
+				return err
+			}
+			return tail(s.ctx, js, s.cfg.NATS.Subjects(), f, *output, s.out)
+		})
 	}
 	return cmd
 }

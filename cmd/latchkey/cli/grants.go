@@ -2,7 +2,6 @@ package cli
 
 import (
 	"cmp"
-	"context"
 	"errors"
 	"fmt"
 	"strconv"
@@ -10,9 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/latchkey/latchkey/cmd/latchkey/view"
-	"github.com/latchkey/latchkey/cmd/latchkey/worker"
 	"github.com/latchkey/latchkey/events"
-	"github.com/latchkey/latchkey/handlers"
 	"github.com/latchkey/latchkey/store"
 )
 
@@ -29,8 +26,8 @@ func (a *app) showGrant() *cobra.Command {
 	}
 	output := outputFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		return a.withStore(cmd, func(ctx context.Context, db *store.Store) error {
-			g, err := db.Get(ctx, args[0])
+		return a.withStore(cmd, func(s *session) error {
+			g, err := s.db.Get(s.ctx, args[0])
 			if errors.Is(err, store.ErrNotFound) {
 				return fmt.Errorf("no grant %s", printable(args[0]))
 			}
@@ -38,9 +35,6 @@ func (a *app) showGrant() *cobra.Command {
 				return err
 			}
 			v := view.OfGrant(g)
-			if *output == asJSON {
-				return printJSON(cmd.OutOrStdout(), v)
-			}
 			rows := [][]string{
 				{"id", v.ID}, {"user", v.User}, {"broker", v.Broker}, {"state", string(v.State)}, {"reason", cmp.Or(string(v.Reason), "-")},
 				{"version", strconv.FormatInt(v.Version, 10)}, {"connected at", stamp(&v.ConnectedAt)},
@@ -51,7 +45,7 @@ func (a *app) showGrant() *cobra.Command {
 			for _, account := range v.Accounts {
 				rows = append(rows, []string{"account", fmt.Sprintf("%s (%s), ends %s", account.ID, account.Name, stamp(account.ExpiresAt))})
 			}
-			return printTable(cmd.OutOrStdout(), rows...)
+			return output.show(s.out, v, rows...)
 		})
 	}
 	return cmd
@@ -123,18 +117,11 @@ func errorText(e *view.LastError) string {
 }
 
 // withStore opens the database for the length of do.
-func (a *app) withStore(cmd *cobra.Command, do func(context.Context, *store.Store) error) error {
-	cfg, err := a.load()
-	if err != nil {
-		return err
-	}
-	db, err := worker.OpenStore(cmd.Context(), cfg.MongoDB)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = db.Close(context.WithoutCancel(cmd.Context())) }()
-	if err := handlers.CheckPrefix(cmd.Context(), db, cfg.NATS.Prefix); err != nil {
-		return err
-	}
-	return do(cmd.Context(), db)
+func (a *app) withStore(cmd *cobra.Command, do func(*session) error) error {
+	return a.with(cmd, func(s *session) error {
+		if _, err := s.store(); err != nil {
+			return err
+		}
+		return do(s)
+	})
 }

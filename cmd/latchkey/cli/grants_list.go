@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"slices"
 	"strconv"
@@ -59,9 +60,9 @@ first; with --due-within those whose next action is due by then (or overdue),
 nearest first; else all, in the order of their ids.
 
 --user and --due-within are answered by indexes. --state and --broker are not:
-grants that don't match are read and passed over, so a filter that few match may
+grants that don't match are read and skipped, so a filter that few match may
 read the whole collection, for up to mongodb.timeout. Where there is more than
---limit, the last line on standard error says how to go on.`,
+--limit, the last line on standard error says how to continue.`,
 		Example: `  latchkey grants list --user alice
   latchkey grants list --state must_act --broker coinbase
   latchkey grants list --due-within 10m --limit 20 --output json`,
@@ -73,22 +74,22 @@ read the whole collection, for up to mongodb.timeout. Where there is more than
 	flags.StringVar(&f.broker, "broker", "", "only at this broker type, in any case")
 	flags.DurationVar(&f.dueWithin, "due-within", 0, "only what is due within this time")
 	flags.IntVar(&f.limit, "limit", 100, "at most so many")
-	flags.StringVar(&f.after, "after", "", "go on where a page ended")
+	flags.StringVar(&f.after, "after", "", "continue where a page ended")
 	complete(cmd, "state", grantStates...)
 	output := outputFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if err := f.check(cmd); err != nil {
 			return &exitError{ExitUsage, err}
 		}
-		return a.withStore(cmd, func(ctx context.Context, db *store.Store) error {
-			grants, next, err := f.page(ctx, db, cmd.Flags().Changed("due-within"), time.Now())
+		return a.withStore(cmd, func(s *session) error {
+			grants, next, err := f.page(s.ctx, s.db, cmd.Flags().Changed("due-within"), time.Now())
 			if errors.Is(err, store.ErrCursor) {
 				return &exitError{ExitUsage, fmt.Errorf("--after: %w", err)}
 			}
 			if err != nil {
 				return err
 			}
-			if err := showGrants(cmd, *output, grants); err != nil {
+			if err := showGrants(s.out, *output, grants); err != nil {
 				return err
 			}
 			if next != "" {
@@ -141,7 +142,7 @@ func shortError(e *view.LastError) string {
 	return cmp.Or(e.Type, e.Class)
 }
 
-func showGrants(cmd *cobra.Command, output format, grants []*store.Grant) error {
+func showGrants(out io.Writer, output format, grants []*store.Grant) error {
 	views := make([]view.Grant, len(grants))
 	rows := [][]string{{"ID", "USER", "BROKER", "STATE", "REASON", "VERSION", "ACCESS ENDS", "REFRESH ENDS", "DUE", "TRIES", "ERROR", "ACCOUNTS", "LABELS"}}
 	for i, g := range grants {
@@ -156,8 +157,5 @@ func showGrants(cmd *cobra.Command, output format, grants []*store.Grant) error 
 			lifeText(v.Access), lifeText(v.Refresh), dueText(v.Due), strconv.Itoa(v.Tries), shortError(v.LastError), cmp.Or(strings.Join(ids, ","), "-"), cmp.Or(labelsText(v.Labels), "-"),
 		})
 	}
-	if output == asJSON {
-		return printJSON(cmd.OutOrStdout(), views)
-	}
-	return printTable(cmd.OutOrStdout(), rows...)
+	return output.show(out, views, rows...)
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strconv"
 	"time"
 
 	"github.com/mattn/go-isatty"
@@ -42,7 +41,7 @@ event for each; docs/importing.md has the two forms of a line. Lines that break
 their contract are rejected and the others imported. Nothing that is printed or
 written holds anything of a line but its number.
 
-With --state an import that was interrupted goes on where it was. A line that
+With --state an import that was interrupted resumes where it stopped. A line that
 is published twice for that reason changes nothing.
 
 Exit code 1: something was rejected, or not all could be published.`,
@@ -142,24 +141,17 @@ func (a *app) showProgress(o *imports.Options, size int64) (done func()) {
 }
 
 func printImported(cmd *cobra.Command, as format, report imported) error {
-	if as == asJSON {
-		return printJSON(cmd.OutOrStdout(), report)
-	}
 	accepted := "published"
 	if report.DryRun {
 		accepted = "valid"
 	}
-	rows := [][]string{}
-	for _, row := range []struct {
-		name  string
-		count int64
-	}{{"lines", report.Lines}, {accepted, report.Accepted}, {"repeated", report.Repeated}, {"rejected", report.Rejected}} {
-		rows = append(rows, []string{row.name, strconv.FormatInt(row.count, 10)})
+	rows := [][]string{
+		{"lines", fmt.Sprint(report.Lines)}, {accepted, fmt.Sprint(report.Accepted)}, {"repeated", fmt.Sprint(report.Repeated)}, {"rejected", fmt.Sprint(report.Rejected)},
 	}
 	for _, r := range report.FirstRejects {
 		rows = append(rows, []string{fmt.Sprint("line ", r.Line), r.Reason})
 	}
-	return printTable(cmd.OutOrStdout(), rows...)
+	return as.show(cmd.OutOrStdout(), report, rows...)
 }
 
 // rejected is the error of an import that rejected something.

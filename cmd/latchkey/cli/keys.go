@@ -1,9 +1,11 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strconv"
 	"time"
@@ -12,11 +14,8 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/latchkey/latchkey/cmd/latchkey/keys"
-	"github.com/latchkey/latchkey/cmd/latchkey/worker"
 	"github.com/latchkey/latchkey/config"
-	"github.com/latchkey/latchkey/handlers"
 	"github.com/latchkey/latchkey/refresher"
-	"github.com/latchkey/latchkey/store"
 )
 
 func (a *app) keysCommand() *cobra.Command {
@@ -62,29 +61,33 @@ A line "not stored" counts token sets whose data key is missing: they don't open
 	output := outputFlag(cmd)
 	each := cmd.Flags().Bool("keys", false, "list each data key")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		return a.withKeys(cmd, func(ctx context.Context, cfg config.Config, db *store.Store) error {
-			census, err := keys.TakeCensus(ctx, db)
+		return a.with(cmd, func(s *session) error {
+			db, err := s.store()
+			if err != nil {
+				return err
+			}
+			census, err := keys.TakeCensus(s.ctx, db)
 			if err != nil {
 				return err
 			}
 			if !*each {
-				return showKEKs(cmd, *output, census)
+				return showKEKs(s.out, *output, census)
 			}
-			streams, err := readStreams(ctx, cfg, db)
+			streams, err := s.readStreams()
 			if err != nil {
 				return err
 			}
-			retirement, err := db.Retirement(ctx)
+			retirement, err := db.Retirement(s.ctx)
 			if err != nil {
 				return err
 			}
-			return showDataKeys(cmd, *output, viewKeys(census, streams, bounds(cfg), retirement.Before, time.Now()))
+			return showDataKeys(s.out, *output, viewKeys(census, streams, bounds(s.cfg), retirement.Before, time.Now()))
 		})
 	}
 	return cmd
 }
 
-func showKEKs(cmd *cobra.Command, output format, census keys.Census) error {
+func showKEKs(out io.Writer, output format, census keys.Census) error {
 	views := []kekView{}
 	view := func(kek string) *kekView {
 		i := slices.IndexFunc(views, func(v kekView) bool { return v.KEK == kek })
@@ -102,17 +105,11 @@ func showKEKs(cmd *cobra.Command, output format, census keys.Census) error {
 	for _, sets := range census.Missing {
 		view("").Sets += sets
 	}
-	if output == asJSON {
-		return printJSON(cmd.OutOrStdout(), views)
-	}
 	rows := [][]string{{"KMS KEY", "DATA KEYS", "TOKEN SETS"}}
 	for _, v := range views {
-		if v.KEK == "" {
-			v.KEK = "not stored"
-		}
-		rows = append(rows, []string{v.KEK, strconv.Itoa(v.DataKeys), strconv.Itoa(v.Sets)})
+		rows = append(rows, []string{cmp.Or(v.KEK, "not stored"), strconv.Itoa(v.DataKeys), strconv.Itoa(v.Sets)})
 	}
-	return printTable(cmd.OutOrStdout(), rows...)
+	return output.show(out, views, rows...)
 }
 
 func viewKeys(census keys.Census, streams keys.Streams, bounds keys.Bounds, retired, now time.Time) []dataKeyView {
@@ -131,10 +128,7 @@ func viewKeys(census keys.Census, streams keys.Streams, bounds keys.Bounds, reti
 	return views
 }
 
-func showDataKeys(cmd *cobra.Command, output format, views []dataKeyView) error {
-	if output == asJSON {
-		return printJSON(cmd.OutOrStdout(), views)
-	}
+func showDataKeys(out io.Writer, output format, views []dataKeyView) error {
 	rows := [][]string{{"DATA KEY", "CREATED", "SEALS", "TOKEN SETS", "DEAD LETTERS", "RECOVERY", "KMS KEY"}}
 	for _, v := range views {
 		seals := "no"
@@ -146,7 +140,7 @@ func showDataKeys(cmd *cobra.Command, output format, views []dataKeyView) error 
 		}
 		rows = append(rows, []string{v.ID, stamp(&v.CreatedAt), seals, strconv.Itoa(v.Sets), strconv.Itoa(v.DeadLetters), strconv.Itoa(v.Recovery), v.KEK})
 	}
-	return printTable(cmd.OutOrStdout(), rows...)
+	return output.show(out, views, rows...)
 }
 
 // bounds are those that workers with this configuration keep to.
@@ -154,35 +148,16 @@ func bounds(cfg config.Config) keys.Bounds {
 	return keys.Bounds{MaxAge: cfg.DataKeys.MaxAge, CacheAge: cfg.DataKeys.CacheAge, Outage: cfg.DataKeys.Outage}
 }
 
-// withKeys loads the configuration and opens the database for the length of do.
-func (a *app) withKeys(cmd *cobra.Command, do func(context.Context, config.Config, *store.Store) error) error {
-	cfg, err := a.load()
-	if err != nil {
-		return err
+// readStreams counts what is sealed in NATS under the data keys of the database.
+func (s *session) readStreams() (keys.Streams, error) {
+	if _, _, err := s.installation(); err != nil {
+		return keys.Streams{}, err
 	}
-	db, err := worker.OpenStore(cmd.Context(), cfg.MongoDB)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = db.Close(context.WithoutCancel(cmd.Context())) }()
-	if err := handlers.CheckPrefix(cmd.Context(), db, cfg.NATS.Prefix); err != nil {
-		return err
-	}
-	return do(cmd.Context(), cfg, db)
-}
-
-// readStreams connects to NATS and counts what is sealed there under the data keys
-// of a database.
-func readStreams(ctx context.Context, cfg config.Config, db *store.Store) (keys.Streams, error) {
-	letters, done, err := connectDeadLetters(cfg)
+	letters, err := s.deadLetters()
 	if err != nil {
 		return keys.Streams{}, err
 	}
-	defer done()
-	if err := checkInstallation(ctx, cfg, letters.JS, db); err != nil {
-		return keys.Streams{}, err
-	}
-	return keys.ReadStreams(ctx, letters, func(ctx context.Context) (map[string]int, error) {
+	return keys.ReadStreams(s.ctx, letters, func(ctx context.Context) (map[string]int, error) {
 		return refresher.RecoveryKeys(ctx, letters.JS, letters.Subjects)
 	})
 }
@@ -204,8 +179,8 @@ func limiter(n int) (*rate.Limiter, error) {
 }
 
 // faults prints data keys or grants with what is wrong with them.
-func faults(cmd *cobra.Command, what string, all []keys.Fault) {
+func faults(out io.Writer, what string, all []keys.Fault) {
 	for _, f := range all {
-		fmt.Fprintf(cmd.OutOrStdout(), "%s %s: %s\n", what, printable(f.ID), printable(f.Error))
+		fmt.Fprintf(out, "%s %s: %s\n", what, printable(f.ID), printable(f.Error))
 	}
 }

@@ -1,15 +1,13 @@
 package cli
 
 import (
-	"context"
+	"cmp"
 	"fmt"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/latchkey/latchkey/cmd/latchkey/keys"
-	"github.com/latchkey/latchkey/config"
-	"github.com/latchkey/latchkey/store"
 )
 
 func (a *app) keysPrune() *cobra.Command {
@@ -28,31 +26,32 @@ A backup of MongoDB holds its own data keys, so it stays readable.`,
 	output := outputFlag(cmd)
 	dryRun := cmd.Flags().Bool("dry-run", false, "only say what would be deleted")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		return a.withKeys(cmd, func(ctx context.Context, cfg config.Config, db *store.Store) error {
+		return a.with(cmd, func(s *session) error {
 			now := time.Now()
-			streams, err := readStreams(ctx, cfg, db)
+			db, err := s.store()
+			if err != nil {
+				return err
+			}
+			streams, err := s.readStreams()
 			if err != nil {
 				return fmt.Errorf("nothing was deleted: %w", err)
 			}
-			prune := keys.Prune{Store: db, Streams: streams, Bounds: bounds(cfg), Now: now, DryRun: *dryRun}
-			report, err := prune.Run(ctx)
+			prune := keys.Prune{Store: db, Streams: streams, Bounds: bounds(s.cfg), Now: now, DryRun: *dryRun}
+			report, err := prune.Run(s.ctx)
 			if *output == asJSON {
-				if printErr := printJSON(cmd.OutOrStdout(), report); printErr != nil {
-					return printErr
-				}
-				return err
+				return cmp.Or(printJSON(s.out, report), err)
 			}
 			did := "deleted"
 			if *dryRun {
 				did = "would delete"
 			}
 			for _, id := range report.Deleted {
-				fmt.Fprintf(cmd.OutOrStdout(), "%s %s\n", did, printable(id))
+				fmt.Fprintf(s.out, "%s %s\n", did, printable(id))
 			}
 			for _, k := range report.Kept {
-				fmt.Fprintf(cmd.OutOrStdout(), "kept %s: %s\n", printable(k.ID), k.Why)
+				fmt.Fprintf(s.out, "kept %s: %s\n", printable(k.ID), k.Why)
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "%s %d data keys, kept %d\n", did, len(report.Deleted), len(report.Kept))
+			fmt.Fprintf(s.out, "%s %d data keys, kept %d\n", did, len(report.Deleted), len(report.Kept))
 			return err
 		})
 	}

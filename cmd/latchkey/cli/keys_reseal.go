@@ -1,18 +1,15 @@
 package cli
 
 import (
-	"context"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/latchkey/latchkey/cmd/latchkey/keys"
-	"github.com/latchkey/latchkey/cmd/latchkey/worker"
-	"github.com/latchkey/latchkey/config"
-	"github.com/latchkey/latchkey/store"
 )
 
 func (a *app) keysReseal() *cobra.Command {
@@ -24,7 +21,7 @@ every token set that is under one of those under a fresh one. Workers go on
 meanwhile: grants in their hands are left alone and come back to. No version
 changes and no event is sent. It takes two reconcile.interval at least.
 
-Cut short, or with grants left that were busy, it goes on where it was when run
+Cut short, or with grants left that were busy, it resumes where it stopped when run
 again. Token sets that don't open are left as they are, and listed. Dead letters
 and recovery entries are not resealed; they go in their time.
 
@@ -38,7 +35,7 @@ Exit code 1 if token sets are left.`,
 	output := outputFlag(cmd)
 	perSecond := rateFlag(cmd, 100, "token sets")
 	patience := cmd.Flags().Duration("patience", 5*time.Minute, "how long to come back to grants that are busy")
-	restart := cmd.Flags().Bool("restart", false, "begin anew where one before was not finished")
+	restart := cmd.Flags().Bool("restart", false, "start over although an earlier run was not finished")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		limit, err := limiter(*perSecond)
 		if err != nil {
@@ -47,38 +44,32 @@ Exit code 1 if token sets are left.`,
 		if *patience < 0 {
 			return &exitError{ExitUsage, errors.New("--patience must not be negative")}
 		}
-		return a.withKeys(cmd, func(ctx context.Context, cfg config.Config, db *store.Store) error {
-			env, err := worker.Envelope(ctx, cfg, db, time.Now, nil)
+		return a.with(cmd, func(s *session) error {
+			db, _, err := s.installation()
 			if err != nil {
 				return err
 			}
-			defer env.Close()
-			letters, done, err := connectDeadLetters(cfg)
+			env, err := s.envelope()
 			if err != nil {
 				return err
 			}
-			defer done()
-			if err := checkInstallation(ctx, cfg, letters.JS, db); err != nil {
-				return err
-			}
-			chain, err := auditing(cmd, cfg, letters.JS, db)
+			chain, err := s.auditing(db)
 			if err != nil {
 				return err
 			}
-			defer chain.end()
 			shown := newProgress("resealing", cmd.ErrOrStderr())
 			reseal := keys.Reseal{
-				Store: db, Envelope: env, Now: time.Now, ClockSkew: cfg.Worker.ClockSkew, Settle: 2 * cfg.Reconcile.Interval,
-				Patience: *patience, Pause: min(cfg.Reconcile.Interval, 2*time.Second), Restart: *restart, Limit: limit, Progress: shown, Audit: chain.log,
+				Store: db, Envelope: env, Now: time.Now, ClockSkew: s.cfg.Worker.ClockSkew, Settle: 2 * s.cfg.Reconcile.Interval,
+				Patience: *patience, Pause: min(s.cfg.Reconcile.Interval, 2*time.Second), Restart: *restart, Limit: limit, Progress: shown, Audit: chain.log,
 			}
-			report, err := reseal.Run(ctx)
+			report, err := reseal.Run(s.ctx)
 			shown.done()
 			if *output == asJSON {
-				if printErr := printJSON(cmd.OutOrStdout(), report); printErr != nil {
+				if printErr := printJSON(s.out, report); printErr != nil {
 					return printErr
 				}
 			} else {
-				showReseal(cmd, report)
+				showReseal(s.out, report)
 			}
 			switch {
 			case err != nil:
@@ -92,8 +83,7 @@ Exit code 1 if token sets are left.`,
 	return cmd
 }
 
-func showReseal(cmd *cobra.Command, report keys.ResealReport) {
-	out := cmd.OutOrStdout()
+func showReseal(out io.Writer, report keys.ResealReport) {
 	continued := ""
 	if report.Continued {
 		continued = " (going on with a reseal begun then)"
@@ -103,5 +93,5 @@ func showReseal(cmd *cobra.Command, report keys.ResealReport) {
 	if len(report.Busy) > 0 {
 		fmt.Fprintf(out, "busy %s\n", printable(strings.Join(report.Busy, " ")))
 	}
-	faults(cmd, "unreadable", report.Unreadable)
+	faults(out, "unreadable", report.Unreadable)
 }

@@ -2,15 +2,12 @@ package cli
 
 import (
 	"cmp"
-	"context"
 	"fmt"
 
 	"github.com/spf13/cobra"
 
 	"github.com/latchkey/latchkey/cmd/latchkey/keys"
 	"github.com/latchkey/latchkey/cmd/latchkey/worker"
-	"github.com/latchkey/latchkey/config"
-	"github.com/latchkey/latchkey/store"
 )
 
 func (a *app) keysRewrap() *cobra.Command {
@@ -19,7 +16,7 @@ func (a *app) keysRewrap() *cobra.Command {
 		Short: "Have KMS wrap all data keys under another KMS key",
 		Long: `Has KMS re-encrypt every data key that is not yet under the KMS key. The data
 keys themselves stay what they are and never leave KMS; no token set changes.
-Workers may go on meanwhile. Cut short, it goes on with the rest when run again.
+Workers may run meanwhile. If interrupted, it continues with the rest when run again.
 
 Needs MongoDB, and the permissions kms:ReEncryptFrom on the old KMS key and
 kms:ReEncryptTo on the new; for an alias or a key id also kms:DescribeKey.
@@ -38,25 +35,29 @@ Exit code 1 if data keys are left.`,
 		if err != nil {
 			return err
 		}
-		return a.withKeys(cmd, func(ctx context.Context, cfg config.Config, db *store.Store) error {
-			client, err := worker.KMS(ctx, cfg.KMS)
+		return a.with(cmd, func(s *session) error {
+			db, err := s.store()
+			if err != nil {
+				return err
+			}
+			client, err := worker.KMS(s.ctx, s.cfg.KMS)
 			if err != nil {
 				return err
 			}
 			shown := newProgress("rewrapping", cmd.ErrOrStderr())
 			rewrap := keys.Rewrap{
-				Store: db, KMS: client, Region: client.Options().Region, To: cmp.Or(*to, cfg.KMS.KeyID), All: *all, Limit: limit, Progress: shown,
+				Store: db, KMS: client, Region: client.Options().Region, To: cmp.Or(*to, s.cfg.KMS.KeyID), All: *all, Limit: limit, Progress: shown,
 			}
-			report, err := rewrap.Run(ctx)
+			report, err := rewrap.Run(s.ctx)
 			shown.done()
 			if *output == asJSON {
-				if printErr := printJSON(cmd.OutOrStdout(), report); printErr != nil {
+				if printErr := printJSON(s.out, report); printErr != nil {
 					return printErr
 				}
 			} else {
-				fmt.Fprintf(cmd.OutOrStdout(), "rewrapped %d data keys to %s; %d were under it already, %d changed or went meanwhile, %d failed\n",
+				fmt.Fprintf(s.out, "rewrapped %d data keys to %s; %d were under it already, %d changed or went meanwhile, %d failed\n",
 					report.Rewrapped, cmp.Or(report.To, "-"), report.Already, report.Changed, len(report.Failed))
-				faults(cmd, "failed", report.Failed)
+				faults(s.out, "failed", report.Failed)
 			}
 			switch {
 			case err != nil:

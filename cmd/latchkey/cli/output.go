@@ -62,6 +62,14 @@ func printJSON(w io.Writer, v any) error {
 	return err
 }
 
+// show writes v as JSON, or as a table.
+func (f format) show(w io.Writer, v any, rows ...[]string) error {
+	if f == asJSON {
+		return printJSON(w, v)
+	}
+	return printTable(w, rows...)
+}
+
 // escaped writes what could break a terminal as JSON's own escapes. Such
 // characters stand within strings only.
 func escaped(encoded string) string {

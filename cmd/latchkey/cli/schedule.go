@@ -9,13 +9,12 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/cenkalti/backoff/v5"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
 
 	"github.com/latchkey/latchkey/cmd/latchkey/view"
-	"github.com/latchkey/latchkey/cmd/latchkey/worker"
-	"github.com/latchkey/latchkey/config"
 	"github.com/latchkey/latchkey/events"
 	"github.com/latchkey/latchkey/refresher"
 	"github.com/latchkey/latchkey/store"
@@ -76,15 +75,15 @@ whether NATS holds the schedule. One that it lacks is put back by the workers.`,
 		if limit < 1 || limit > 10_000 {
 			return &exitError{ExitUsage, errors.New("--limit must be from 1 to 10000")}
 		}
-		return a.withDispatcher(cmd, func(ctx context.Context, cfg config.Config, db *store.Store, d *refresher.Dispatcher) error {
-			grants, err := due(ctx, db, user, within, limit)
+		return a.withDispatcher(cmd, func(s *session, d *refresher.Dispatcher) error {
+			grants, err := due(s.ctx, s.db, user, within, limit)
 			if err != nil {
 				return err
 			}
 			views := []scheduleView{}
 			rows := [][]string{{"DUE", "ACTION", "IN NATS", "GRANT", "BROKER", "STATE", "VERSION"}}
 			for _, g := range grants {
-				held, err := scheduled(ctx, d, g, time.Now().Add(cfg.Refresh.Horizon))
+				held, err := scheduled(s.ctx, d, g, time.Now().Add(s.cfg.Refresh.Horizon))
 				if err != nil {
 					return err
 				}
@@ -92,10 +91,7 @@ whether NATS holds the schedule. One that it lacks is put back by the workers.`,
 				views = append(views, v)
 				rows = append(rows, []string{stamp(&v.At), string(v.Action), v.Stream, v.Grant, v.Broker, string(v.State), strconv.FormatInt(v.Version, 10)})
 			}
-			if *output == asJSON {
-				return printJSON(cmd.OutOrStdout(), views)
-			}
-			return printTable(cmd.OutOrStdout(), rows...)
+			return output.show(s.out, views, rows...)
 		})
 	}
 	return cmd
@@ -146,8 +142,8 @@ refreshed too.`,
 	}
 	cmd.Flags().DurationVar(&timeout, "timeout", time.Minute, "how long to wait for the workers")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		return a.withDispatcher(cmd, func(ctx context.Context, _ config.Config, db *store.Store, d *refresher.Dispatcher) error {
-			before, err := db.Get(ctx, args[0])
+		return a.withDispatcher(cmd, func(s *session, d *refresher.Dispatcher) error {
+			before, err := s.db.Get(s.ctx, args[0])
 			if errors.Is(err, store.ErrNotFound) {
 				return fmt.Errorf("no grant %s", printable(args[0]))
 			}
@@ -157,16 +153,16 @@ refreshed too.`,
 			if why := refresher.WhyNot(before, time.Now()); why != "" {
 				return fmt.Errorf("not refreshed: %s", why)
 			}
-			if err := d.Hasten(ctx, before); err != nil {
+			if err := d.Hasten(s.ctx, before); err != nil {
 				return err
 			}
-			after, err := awaitRefresh(ctx, db, before, timeout)
+			after, err := awaitRefresh(s.ctx, s.db, before, timeout)
 			if err != nil {
 				return err
 			}
 			switch {
 			case after.Version > before.Version:
-				_, err = fmt.Fprintf(cmd.OutOrStdout(), "refreshed %s: version %d, access token ends %s\n", after.ID, after.Version, lifeText(view.OfGrant(after).Access))
+				_, err = fmt.Fprintf(s.out, "refreshed %s: version %d, access token ends %s\n", after.ID, after.Version, lifeText(view.OfGrant(after).Access))
 				return err
 			case after.State != before.State:
 				return fmt.Errorf("not refreshed: the grant is now %s (%s)", after.State, after.Reason)
@@ -179,47 +175,32 @@ refreshed too.`,
 
 // awaitRefresh waits until a worker has done something with a grant.
 func awaitRefresh(ctx context.Context, db *store.Store, before *store.Grant, timeout time.Duration) (*store.Grant, error) {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
-	for {
+	return poll(ctx, timeout, func() (*store.Grant, error) {
 		g, err := db.Get(ctx, before.ID)
-		if errors.Is(err, store.ErrNotFound) {
-			return nil, errors.New("the grant was erased meanwhile")
-		}
-		if err == nil && g.Lease == nil && (g.Version != before.Version || g.Epoch != before.Epoch || g.State != before.State) {
-			return g, nil
-		}
-		if err != nil && ctx.Err() == nil {
-			return nil, err
-		}
-		select {
-		case <-time.After(100 * time.Millisecond):
-		case <-ctx.Done():
+		switch {
+		case errors.Is(err, store.ErrNotFound):
+			return nil, backoff.Permanent(errors.New("the grant was erased meanwhile"))
+		case err != nil:
+			return nil, backoff.Permanent(err)
+		case g.Lease != nil || g.Version == before.Version && g.Epoch == before.Epoch && g.State == before.State:
 			return nil, errors.New("nothing has come of it yet: does a worker run, and does latchkey_refreshes_postponed_total grow? The schedule is brought forward and stays so")
 		}
-	}
+		return g, nil
+	})
+}
+
+// poll looks ten times a second until there is no error, the error is permanent, or time is up.
+func poll[T any](ctx context.Context, timeout time.Duration, look func() (T, error)) (T, error) {
+	return backoff.Retry(ctx, look, backoff.WithBackOff(backoff.NewConstantBackOff(100*time.Millisecond)), backoff.WithMaxElapsedTime(max(timeout, 1)))
 }
 
 // withDispatcher opens the database and the schedules for the length of do.
-func (a *app) withDispatcher(cmd *cobra.Command, do func(context.Context, config.Config, *store.Store, *refresher.Dispatcher) error) error {
-	cfg, err := a.load()
-	if err != nil {
-		return err
-	}
-	nc, err := worker.Connect(cfg.NATS, "cli", zap.NewNop())
-	if err != nil {
-		return err
-	}
-	defer nc.Close()
-	js, err := worker.JetStream(nc)
-	if err != nil {
-		return err
-	}
-	return a.withStore(cmd, func(ctx context.Context, db *store.Store) error {
-		subjects := cfg.NATS.Subjects()
-		if err := checkInstallation(ctx, cfg, js, db); err != nil {
+func (a *app) withDispatcher(cmd *cobra.Command, do func(*session, *refresher.Dispatcher) error) error {
+	return a.with(cmd, func(s *session) error {
+		db, js, err := s.installation()
+		if err != nil {
 			return err
 		}
-		return do(ctx, cfg, db, refresher.NewDispatcher(js, db, subjects, cfg.Refresh.Horizon, time.Now, zap.NewNop(), prometheus.NewRegistry()))
+		return do(s, refresher.NewDispatcher(js, db, s.cfg.NATS.Subjects(), s.cfg.Refresh.Horizon, time.Now, zap.NewNop(), prometheus.NewRegistry()))
 	})
 }

@@ -4,12 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"time"
 
 	"github.com/spf13/cobra"
-	"go.uber.org/zap"
 
-	"github.com/latchkey/latchkey/cmd/latchkey/worker"
 	"github.com/latchkey/latchkey/events"
 	"github.com/latchkey/latchkey/events/client"
 )
@@ -27,10 +26,6 @@ func (a *app) tokenCommand() *cobra.Command {
 	}
 	output := outputFlag(get)
 	get.RunE = func(cmd *cobra.Command, args []string) error {
-		cfg, err := a.loadGuarded()
-		if err != nil {
-			return err
-		}
 		in.UserID = args[0]
 		if err := events.CheckUserID(in.UserID); err != nil {
 			return &exitError{ExitUsage, err}
@@ -39,57 +34,38 @@ func (a *app) tokenCommand() *cobra.Command {
 			seconds := int64(minTTL / time.Second)
 			in.MinTTLSeconds = &seconds
 		}
-		nc, err := worker.Connect(cfg.NATS, "cli", zap.NewNop())
-		if err != nil {
-			return err
-		}
-		defer nc.Close()
-		latchkey, err := client.New(nc, client.Prefix(cfg.NATS.Prefix), client.Once())
-		if err != nil {
-			return err
-		}
-		ctx, cancel := context.WithTimeout(cmd.Context(), cfg.Tokens.Timeout+5*time.Second)
-		defer cancel()
-		reply, err := latchkey.Tokens(ctx, in)
-		var refused *client.RefusedError
-		if errors.As(err, &refused) {
-			return &exitError{ExitRefused, fmt.Errorf("refused: %s", printable(refused.Code))}
-		}
-		if errors.Is(err, client.ErrNoWorker) {
-			return errors.New("no worker answers token requests here; is one running, with the same nats.url and nats.prefix?")
-		}
-		if err != nil {
-			return err
-		}
-		if *output == asJSON {
-			return printReplyJSON(cmd, reply, reveal)
-		}
-		return printReply(cmd, reply, reveal)
+		return a.with(cmd, func(s *session) error {
+			if err := s.guard(); err != nil {
+				return err
+			}
+			nc, err := s.connect()
+			if err != nil {
+				return err
+			}
+			latchkey, err := client.New(nc, client.Prefix(s.cfg.NATS.Prefix), client.Once())
+			if err != nil {
+				return err
+			}
+			ctx, cancel := context.WithTimeout(s.ctx, s.cfg.Tokens.Timeout+5*time.Second)
+			defer cancel()
+			reply, err := latchkey.Tokens(ctx, in)
+			var refused *client.RefusedError
+			switch {
+			case errors.As(err, &refused):
+				return &exitError{ExitRefused, fmt.Errorf("refused: %s", printable(refused.Code))}
+			case errors.Is(err, client.ErrNoWorker):
+				return errors.New("no worker answers token requests here; is one running, with the same nats.url and nats.prefix?")
+			case err != nil:
+				return err
+			}
+			return showReply(s.out, *output, reply, reveal)
+		})
 	}
 	get.Flags().StringVar(&in.BrokerType, "broker", "", "only this broker type, in any case")
 	get.Flags().StringVar(&in.AccountID, "account", "", "only this account id")
 	get.Flags().DurationVar(&minTTL, "min-ttl", 0, "refresh first when less life than this is left (default: the worker's tokens.min_ttl)")
 	get.Flags().BoolVar(&reveal, "reveal", false, "print the tokens themselves, not only their last characters")
 	return group("token", "Ask for tokens", get)
-}
-
-func printReply(cmd *cobra.Command, reply events.TokenReply, reveal bool) error {
-	rows := [][]string{{"BROKER", "ACCOUNT", "NAME", "EXPIRES", "TOKEN"}}
-	for i, t := range reply.AccessTokens {
-		expires := "never"
-		if i < len(reply.Expiries) && reply.Expiries[i].ExpiresAt != nil {
-			expires = reply.Expiries[i].ExpiresAt.Format(time.RFC3339)
-		}
-		token := t.AccessToken.Masked()
-		if reveal {
-			token = t.AccessToken.Reveal()
-		}
-		rows = append(rows, []string{t.BrokerType, t.AccountID, t.AccountName, expires, token})
-	}
-	for _, u := range reply.Unavailable {
-		rows = append(rows, []string{u.BrokerType, u.AccountID, "", u.Code, string(u.Reason)})
-	}
-	return printTable(cmd.OutOrStdout(), rows...)
 }
 
 // tokenView is what is shown of one account's token.
@@ -106,20 +82,25 @@ type tokenView struct {
 	Reason events.Reason `json:"reason,omitempty"`
 }
 
-func printReplyJSON(cmd *cobra.Command, reply events.TokenReply, reveal bool) error {
+func showReply(out io.Writer, output format, reply events.TokenReply, reveal bool) error {
 	views := []tokenView{}
+	rows := [][]string{{"BROKER", "ACCOUNT", "NAME", "EXPIRES", "TOKEN"}}
 	for i, t := range reply.AccessTokens {
 		v := tokenView{Broker: t.BrokerType, Account: t.AccountID, Name: t.AccountName, Token: t.AccessToken.Masked()}
 		if reveal {
 			v.Token = t.AccessToken.Reveal()
 		}
-		if i < len(reply.Expiries) {
+		expires := "never"
+		if i < len(reply.Expiries) && reply.Expiries[i].ExpiresAt != nil {
 			v.ExpiresAt = reply.Expiries[i].ExpiresAt
+			expires = v.ExpiresAt.Format(time.RFC3339)
 		}
 		views = append(views, v)
+		rows = append(rows, []string{v.Broker, v.Account, v.Name, expires, v.Token})
 	}
 	for _, u := range reply.Unavailable {
 		views = append(views, tokenView{Broker: u.BrokerType, Account: u.AccountID, Code: u.Code, Reason: u.Reason})
+		rows = append(rows, []string{u.BrokerType, u.AccountID, "", u.Code, string(u.Reason)})
 	}
-	return printJSON(cmd.OutOrStdout(), views)
+	return output.show(out, views, rows...)
 }

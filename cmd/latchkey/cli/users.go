@@ -10,14 +10,14 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/cenkalti/backoff/v5"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/spf13/cobra"
 
-	"github.com/latchkey/latchkey/cmd/latchkey/worker"
-	"github.com/latchkey/latchkey/config"
 	"github.com/latchkey/latchkey/events"
 	"github.com/latchkey/latchkey/handlers"
 	"github.com/latchkey/latchkey/store"
+	"github.com/latchkey/latchkey/store/streams"
 )
 
 func (a *app) usersCommand() *cobra.Command {
@@ -74,31 +74,24 @@ token.revoked, which subscribers may still have to learn.`,
 		if err := events.CheckUserID(user); err != nil {
 			return &exitError{ExitUsage, err}
 		}
-		cfg, err := a.load()
-		if err != nil {
-			return err
-		}
-		if !yes {
-			if err := confirm(cmd, fmt.Sprintf("Erase all that is stored of user %s?", printable(user))); err != nil {
-				return err
+		return a.with(cmd, func(s *session) error {
+			if !yes {
+				if err := confirm(cmd, fmt.Sprintf("Erase all that is stored of user %s?", printable(user))); err != nil {
+					return err
+				}
 			}
-		}
-		return a.withStore(cmd, func(ctx context.Context, db *store.Store) error {
-			letters, done, err := connectDeadLetters(cfg)
+			db, _, err := s.installation()
 			if err != nil {
 				return err
 			}
-			defer done()
-			if err := checkInstallation(ctx, cfg, letters.JS, db); err != nil {
-				return err
-			}
-			e := eraser{cfg: cfg, db: db, letters: letters, user: user}
-			report, err := e.erase(ctx, timeout, eventsToo)
+			letters, err := s.deadLetters()
 			if err != nil {
 				return err
 			}
-			if *output == asJSON {
-				return printJSON(cmd.OutOrStdout(), report)
+			e := eraser{s: s, db: db, letters: letters, user: user}
+			report, err := e.erase(s.ctx, timeout, eventsToo)
+			if err != nil {
+				return err
 			}
 			rows := [][]string{
 				{"user", report.User}, {"grants erased", strconv.Itoa(report.Grants)}, {"dead letters erased", strconv.Itoa(report.DeadLetters)},
@@ -110,7 +103,7 @@ token.revoked, which subscribers may still have to learn.`,
 			for _, id := range report.Unopened {
 				rows = append(rows, []string{"dead letter that does not open", id})
 			}
-			return printTable(cmd.OutOrStdout(), rows...)
+			return output.show(s.out, report, rows...)
 		})
 	}
 	return cmd
@@ -118,7 +111,7 @@ token.revoked, which subscribers may still have to learn.`,
 
 // eraser has the workers erase a user.
 type eraser struct {
-	cfg     config.Config
+	s       *session
 	db      *store.Store
 	letters *handlers.DeadLetters
 	user    string
@@ -155,36 +148,30 @@ func (e *eraser) erase(ctx context.Context, timeout time.Duration, eventsToo boo
 }
 
 // await waits until the disconnect has been handled and the documents are gone.
-func (e *eraser) await(ctx context.Context, report *erasure, sequence uint64, timeout time.Duration) error {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
-	for {
+func (e *eraser) await(ctx context.Context, report *erasure, sequence uint64, timeout time.Duration) (err error) {
+	report.Removals, err = poll(ctx, timeout, func() (removals int, err error) {
 		handled, err := e.handled(ctx, sequence)
+		var left []*store.Grant
 		if err == nil && handled {
-			var left []*store.Grant
 			left, err = e.db.ByUser(ctx, e.user)
-			// What is not revoked was connected since.
-			if err == nil && !slices.ContainsFunc(left, func(g *store.Grant) bool { return g.State == store.Revoked && (g.Removal == nil || g.Outbox != nil) }) {
-				report.Removals = len(slices.DeleteFunc(left, func(g *store.Grant) bool { return g.Removal == nil }))
-				return nil
-			}
 		}
-		if err != nil && ctx.Err() == nil {
-			return fmt.Errorf("waiting for the workers: %w", err)
+		if err != nil {
+			return 0, backoff.Permanent(fmt.Errorf("waiting for the workers: %w", err))
 		}
-		select {
-		case <-time.After(100 * time.Millisecond):
-		case <-ctx.Done():
-			return errors.New("not all is erased yet; does a worker run? The disconnect is stored, and will be carried out")
+		// What is not revoked was connected since.
+		if !handled || slices.ContainsFunc(left, func(g *store.Grant) bool { return g.State == store.Revoked && (g.Removal == nil || g.Outbox != nil) }) {
+			return 0, errors.New("not all is erased yet; does a worker run? The disconnect is stored, and will be carried out")
 		}
-	}
+		return len(slices.DeleteFunc(left, func(g *store.Grant) bool { return g.Removal == nil })), nil
+	})
+	return err
 }
 
 // handled reports whether the workers have handled a disconnect. The message
 // itself is not looked for: who may look there sees connects with their tokens.
 func (e *eraser) handled(ctx context.Context, sequence uint64) (bool, error) {
 	subjects := e.letters.Subjects
-	consumer, err := e.letters.JS.Consumer(ctx, subjects.IntegrationStream(), handlers.Durable(subjects.Disconnected()))
+	consumer, err := e.letters.JS.Consumer(ctx, subjects.IntegrationStream(), streams.Durable(subjects.Disconnected()))
 	if err != nil {
 		return false, err
 	}
@@ -222,10 +209,8 @@ func (e *eraser) mentioned(ctx context.Context, letter handlers.DeadLetter) (boo
 	if err != nil {
 		return false, fmt.Errorf("encoding the user: %w", err)
 	}
-	if e.letters.Envelope == nil {
-		if e.letters.Envelope, err = worker.Envelope(ctx, e.cfg, e.db, time.Now, nil); err != nil {
-			return false, err
-		}
+	if e.letters.Envelope, err = e.s.envelope(); err != nil {
+		return false, err
 	}
 	body, err := e.letters.Open(ctx, letter)
 	if err != nil {

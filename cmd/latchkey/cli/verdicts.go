@@ -2,7 +2,6 @@ package cli
 
 import (
 	"cmp"
-	"context"
 	"errors"
 	"fmt"
 	"strconv"
@@ -11,7 +10,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/latchkey/latchkey/cmd/latchkey/view"
-	"github.com/latchkey/latchkey/config"
 	"github.com/latchkey/latchkey/events"
 	"github.com/latchkey/latchkey/refresher"
 	"github.com/latchkey/latchkey/store"
@@ -43,8 +41,8 @@ succeeded, or about which somebody has decided, and since when verdicts are held
 	}
 	output := outputFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		return a.withStore(cmd, func(ctx context.Context, db *store.Store) error {
-			all, err := db.Verdicts(ctx)
+		return a.withStore(cmd, func(s *session) error {
+			all, err := s.db.Verdicts(s.ctx)
 			if err != nil {
 				return err
 			}
@@ -54,10 +52,7 @@ succeeded, or about which somebody has decided, and since when verdicts are held
 				views[i] = view.OfVerdicts(v)
 				rows = append(rows, []string{views[i].Broker, stamp(views[i].HeldSince), cmp.Or(string(views[i].Decided), "-"), strconv.Itoa(views[i].Refused), stamp(views[i].FirstAt), stamp(views[i].LastAt)})
 			}
-			if *output == asJSON {
-				return printJSON(cmd.OutOrStdout(), views)
-			}
-			return printTable(cmd.OutOrStdout(), rows...)
+			return output.show(s.out, views, rows...)
 		})
 	}
 	return cmd
@@ -67,16 +62,16 @@ func (a *app) decide(d store.Decision, use, short, long string) *cobra.Command {
 	return &cobra.Command{
 		Use: use, Short: short, Long: long, Example: "  latchkey verdicts " + string(d) + " coinbase", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.withStore(cmd, func(ctx context.Context, db *store.Store) error {
-				v, err := db.Decide(ctx, events.BrokerKey(args[0]), d, time.Now())
+			return a.withStore(cmd, func(s *session) error {
+				v, err := s.db.Decide(s.ctx, events.BrokerKey(args[0]), d, time.Now())
 				if err != nil {
 					return err
 				}
+				are := "given"
 				if v.HeldSince != nil {
-					_, err = fmt.Fprintf(cmd.OutOrStdout(), "verdicts at %s are held\n", printable(v.Broker))
-				} else {
-					_, err = fmt.Fprintf(cmd.OutOrStdout(), "verdicts at %s are given\n", printable(v.Broker))
+					are = "held"
 				}
+				_, err = fmt.Fprintf(s.out, "verdicts at %s are %s\n", printable(v.Broker), are)
 				return err
 			})
 		},
@@ -98,8 +93,8 @@ whose access token is still served (must_act), can be tried likewise.`,
 	}
 	cmd.Flags().DurationVar(&timeout, "timeout", time.Minute, "how long to wait for the workers")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		return a.withDispatcher(cmd, func(ctx context.Context, cfg config.Config, db *store.Store, d *refresher.Dispatcher) error {
-			before, err := db.Get(ctx, args[0])
+		return a.withDispatcher(cmd, func(s *session, d *refresher.Dispatcher) error {
+			before, err := s.db.Get(s.ctx, args[0])
 			if errors.Is(err, store.ErrNotFound) {
 				return fmt.Errorf("no grant %s: if there was one its tokens are gone, and the user must connect again", printable(args[0]))
 			}
@@ -110,24 +105,24 @@ whose access token is still served (must_act), can be tried likewise.`,
 				return fmt.Errorf("not revived: %s", why)
 			}
 			revived := before.Clone()
-			refresher.Announcer{Subjects: cfg.NATS.Subjects(), Now: time.Now}.Revive(revived)
-			err = db.Save(ctx, revived)
+			refresher.Announcer{Subjects: s.cfg.NATS.Subjects(), Now: time.Now}.Revive(revived)
+			err = s.db.Save(s.ctx, revived)
 			if errors.Is(err, store.ErrConflict) {
 				return errors.New("not revived: the grant changed meanwhile")
 			}
 			if err != nil {
 				return err
 			}
-			if err := d.Deliver(ctx, revived); err != nil {
+			if err := d.Deliver(s.ctx, revived); err != nil {
 				fmt.Fprintln(cmd.ErrOrStderr(), "latchkey: warning: the workers will bring in the schedule:", err)
 			}
-			after, err := awaitRefresh(ctx, db, revived, timeout)
+			after, err := awaitRefresh(s.ctx, s.db, revived, timeout)
 			if err != nil {
 				return err
 			}
 			switch {
 			case after.Version > revived.Version:
-				_, err = fmt.Fprintf(cmd.OutOrStdout(), "revived %s: version %d, access token ends %s\n", after.ID, after.Version, lifeText(view.OfGrant(after).Access))
+				_, err = fmt.Fprintf(s.out, "revived %s: version %d, access token ends %s\n", after.ID, after.Version, lifeText(view.OfGrant(after).Access))
 				return err
 			case after.State != store.Active:
 				return fmt.Errorf("not revived: the grant is now %s (%s)", after.State, after.Reason)

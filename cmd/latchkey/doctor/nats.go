@@ -13,7 +13,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/latchkey/latchkey/cmd/latchkey/worker"
-	"github.com/latchkey/latchkey/handlers"
+	"github.com/latchkey/latchkey/store/streams"
 )
 
 // natsLink is a connection to NATS.
@@ -57,7 +57,7 @@ func (d *doctor) natsServer(ctx context.Context) Result {
 	if err != nil {
 		return failed("see how the server is", "asking NATS for a sign of life: %v", err)
 	}
-	if err := handlers.CheckVersion(link.nc.ConnectedServerVersion()); err != nil {
+	if err := streams.CheckVersion(link.nc.ConnectedServerVersion()); err != nil {
 		return failed("upgrade nats-server", "%v", err)
 	}
 	return ok("server %s (%s), %v away", link.nc.ConnectedServerName(), link.nc.ConnectedServerVersion(), rtt.Round(time.Microsecond))
@@ -90,7 +90,7 @@ func (d *doctor) jetStream(ctx context.Context) Result {
 	if err != nil {
 		return noNATS()
 	}
-	if err := handlers.CheckJetStream(ctx, link.js); err != nil {
+	if err := streams.CheckJetStream(ctx, link.js); err != nil {
 		return failed("start nats-server with -js, and enable JetStream for the account", "%v", link.refusal(err))
 	}
 	info, err := link.js.AccountInfo(ctx)
@@ -113,7 +113,7 @@ func (d *doctor) jetStream(ctx context.Context) Result {
 
 // room says whether what a worker has yet to make fits into the account.
 func (d *doctor) room(ctx context.Context, link *natsLink, tier jetstream.Tier) error {
-	streams, err := d.inspector(link, nil).InspectStreams(ctx)
+	streams, err := d.inspector(link, nil).Inspect(ctx)
 	if err != nil {
 		return nil // the check of the streams tells
 	}
@@ -141,7 +141,7 @@ func (d *doctor) installation(ctx context.Context) Result {
 	}
 	is, err := d.inspector(link, db).CheckInstallation(ctx)
 	switch {
-	case errors.Is(err, handlers.ErrOtherInstallation):
+	case errors.Is(err, streams.ErrOtherInstallation):
 		return failed("see docs/runbook.md, Another installation", "%v", err)
 	case err != nil:
 		return failed("look at the checks nats and mongodb", "%v", link.refusal(err))
@@ -158,6 +158,6 @@ func limit(n int) string {
 	return fmt.Sprint(n)
 }
 
-func (d *doctor) inspector(link *natsLink, memory handlers.StreamMemory) *handlers.Streams {
-	return handlers.NewStreams(link.js, memory, d.cfg, zap.NewNop())
+func (d *doctor) inspector(link *natsLink, memory streams.Memory) *streams.Topology {
+	return streams.New(link.js, memory, d.cfg, zap.NewNop())
 }

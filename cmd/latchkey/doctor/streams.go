@@ -11,6 +11,7 @@ import (
 	"github.com/latchkey/latchkey/events"
 	"github.com/latchkey/latchkey/handlers"
 	"github.com/latchkey/latchkey/store/parts"
+	"github.com/latchkey/latchkey/store/streams"
 )
 
 const (
@@ -24,7 +25,7 @@ func (d *doctor) streams(ctx context.Context) Result {
 		return noNATS()
 	}
 	d.timeNATS(ctx, link)
-	all, err := d.inspector(link, nil).InspectStreams(ctx)
+	all, err := d.inspector(link, nil).Inspect(ctx)
 	if err != nil {
 		return failed("permit the role what deploy/nats/roles/worker.conf lists", "%v", link.refusal(err))
 	}
@@ -58,7 +59,7 @@ func (d *doctor) noStreams(ctx context.Context) Result {
 }
 
 // replicas looks at the copies of the streams.
-func (d *doctor) replicas(all []handlers.Found) Result {
+func (d *doctor) replicas(all []streams.Found) Result {
 	var behind []string
 	cluster := ""
 	for _, s := range all {
@@ -112,7 +113,7 @@ func (d *doctor) consumers(ctx context.Context) Result {
 }
 
 // sorted names what is missing and what is not as it should be.
-func sorted(all []handlers.Found) (missing, differ []string) {
+func sorted(all []streams.Found) (missing, differ []string) {
 	for _, f := range all {
 		switch {
 		case f.Missing:

@@ -89,8 +89,10 @@ func (r *Reseal) Run(ctx context.Context) (ResealReport, error) {
 		if last && !r.Now().Before(start.Add(r.Patience)) {
 			return report, nil
 		}
-		if err := pause(ctx, r.Pause); err != nil {
-			return report, err
+		select {
+		case <-time.After(r.Pause):
+		case <-ctx.Done():
+			return report, ctx.Err()
 		}
 	}
 }
@@ -197,15 +199,4 @@ func (r *Reseal) reseal(ctx context.Context, g *store.Grant) error {
 	}
 	r.Audit.Add(audit.Record{Action: audit.Sealed, Outcome: audit.OutcomeReseal, User: g.UserID, Grants: []audit.Grant{{ID: g.ID, Broker: g.BrokerType, Version: g.Version}}})
 	return nil
-}
-
-func pause(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }

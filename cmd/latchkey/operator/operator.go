@@ -25,6 +25,7 @@ import (
 	"github.com/latchkey/latchkey/handlers"
 	"github.com/latchkey/latchkey/refresher"
 	"github.com/latchkey/latchkey/store"
+	"github.com/latchkey/latchkey/store/streams"
 )
 
 //go:embed assets
@@ -34,7 +35,7 @@ var embedded embed.FS
 type Options struct {
 	Store     *store.Store
 	Refresher *refresher.Refresher
-	Streams   *handlers.Streams
+	Streams   *streams.Topology
 	Letters   *handlers.DeadLetters
 	NATS      *nats.Conn
 	JetStream jetstream.JetStream
@@ -57,13 +58,12 @@ type Options struct {
 // Page is the operator's page. It is safe for concurrent use.
 type Page struct {
 	Options
-	history  history
 	attempts *attempts
 
 	stock    cache[Stock]
 	schedule cache[Schedule]
 	overdue  cache[Overdue]
-	queues   cache[[]handlers.Backlog]
+	queues   cache[[]streams.Backlog]
 	letters  cache[uint64]
 	verdicts cache[[]view.Verdicts]
 	workers  cache[[]Worker]
@@ -73,18 +73,17 @@ type Page struct {
 	background sync.WaitGroup
 }
 
-// New returns a page, which remembers this worker's work until Close.
+// New returns a page, to be closed.
 func New(o Options) *Page {
-	p := &Page{Options: o, history: history{gather: o.Metrics, now: o.Now}, attempts: newAttempts(o.Now)}
+	p := &Page{Options: o, attempts: newAttempts(o.Now)}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	p.stock = cache[Stock]{every: time.Minute, load: p.countStock, what: "the number of grants"}
 	p.schedule = cache[Schedule]{every: time.Minute, load: p.countDue, what: "what is due"}
 	p.overdue = cache[Overdue]{every: 5 * time.Second, load: p.findOverdue, what: "what is overdue"}
-	p.queues = cache[[]handlers.Backlog]{every: 3 * time.Second, load: o.Streams.Backlogs, what: "the queues"}
+	p.queues = cache[[]streams.Backlog]{every: 3 * time.Second, load: o.Streams.Backlogs, what: "the queues"}
 	p.letters = cache[uint64]{every: 3 * time.Second, load: o.Letters.Count, what: "the number of dead letters"}
 	p.verdicts = cache[[]view.Verdicts]{every: 3 * time.Second, load: p.findVerdicts, what: "where refresh tokens are refused"}
 	p.workers = cache[[]Worker]{every: 5 * time.Second, load: p.findWorkers, what: "the list of workers", waits: true}
-	p.background.Go(p.remember)
 	return p
 }
 
@@ -94,21 +93,11 @@ func (p *Page) Close() {
 	p.background.Wait()
 }
 
-func (p *Page) remember() {
-	ticker := time.NewTicker(sampleEvery)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ticker.C:
-			p.history.sample()
-		case <-p.ctx.Done():
-			return
-		}
-	}
+// Work returns this worker's [Work].
+func (p *Page) Work() any {
+	w, _ := count(p.Metrics)
+	return w
 }
-
-// Work returns what this worker did lately.
-func (p *Page) Work() any { return p.history.work() }
 
 // Handler serves the page. loopback says that it is reached from this machine
 // only.

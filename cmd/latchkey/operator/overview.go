@@ -8,9 +8,9 @@ import (
 	"time"
 
 	"github.com/latchkey/latchkey/cmd/latchkey/view"
-	"github.com/latchkey/latchkey/handlers"
 	"github.com/latchkey/latchkey/refresher"
 	"github.com/latchkey/latchkey/store"
+	"github.com/latchkey/latchkey/store/streams"
 )
 
 // Readiness is whether this worker can work.
@@ -42,7 +42,6 @@ type Overview struct {
 	// Verdicts are brokers at which refresh tokens were refused in a row, or about
 	// which an operator has decided.
 	Verdicts part[[]view.Verdicts] `json:"verdicts"`
-	Work     Work                  `json:"work"`
 	// Of this worker.
 	Readiness Readiness `json:"readiness"`
 	Own       own       `json:"own"`
@@ -186,10 +185,8 @@ type ownReports struct {
 
 func (p *Page) own() own {
 	s := p.Refresher.Status()
-	o := own{
-		Running: s.Running, Waiting: s.Waiting, Rate: s.Rate, FullRate: s.FullRate,
-		Brokers: []ownBroker{}, Refused: []ownReports{}, Lateness: p.history.lateness(), Work: p.history.work(),
-	}
+	o := own{Running: s.Running, Waiting: s.Waiting, Rate: s.Rate, FullRate: s.FullRate, Brokers: []ownBroker{}, Refused: []ownReports{}}
+	o.Work, o.Lateness = count(p.Metrics)
 	if !s.PausedUntil.IsZero() {
 		o.PausedUntil = &s.PausedUntil
 	}
@@ -227,19 +224,15 @@ func (p *Page) overview(r *http.Request) (any, error) {
 	o.Workers.Value = slices.Clone(o.Workers.Value)
 	for i := range o.Workers.Value {
 		if w := &o.Workers.Value[i]; w.Self { // this one is known to the moment
-			w.did(o.Own.Work, p.Now())
+			w.Work = o.Own.Work
 		}
-	}
-	o.Work = sum(o.Workers.Value, p.Now())
-	if o.Workers.At.IsZero() {
-		o.Work = o.Own.Work
 	}
 	queues := p.queues.get(ctx, p)
 	o.Queues = part[[]queue]{At: queues.At, Problem: queues.Problem, Value: viewQueues(queues.Value)}
 	return o, nil
 }
 
-func viewQueues(all []handlers.Backlog) []queue {
+func viewQueues(all []streams.Backlog) []queue {
 	out := make([]queue, len(all))
 	for i, b := range all {
 		out[i] = queue(b)

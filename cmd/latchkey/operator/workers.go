@@ -24,12 +24,9 @@ type Worker struct {
 	Started time.Time `json:"started"`
 	// Requests for tokens that it was sent, since it started.
 	Requests int `json:"requests"`
-	// Refreshed and Failed are those of the last hour.
-	Refreshed int `json:"refreshed"`
-	Failed    int `json:"failed"`
+	Work
 	// Self: it is the one that serves the page.
 	Self bool `json:"self"`
-	work Work
 }
 
 const (
@@ -98,46 +95,9 @@ func (p *Page) worker(s micro.Stats) Worker {
 	for _, e := range s.Endpoints {
 		w.Requests += e.NumRequests
 		var work Work
-		if json.Unmarshal(e.Data, &work) == nil {
-			w.did(work, p.Now())
+		if json.Unmarshal(e.Data, &work) == nil { // else it has none, or is of a release that tells something else
+			w.Work = work
 		}
 	}
 	return w
-}
-
-// did takes in what a worker says about its work.
-func (w *Worker) did(work Work, now time.Time) {
-	w.work, w.Refreshed, w.Failed = work, 0, 0
-	hour := now.Add(-time.Hour).Truncate(slotWidth)
-	each(work, func(start time.Time, refreshed, failed int) {
-		if !start.Before(hour) {
-			w.Refreshed += refreshed
-			w.Failed += failed
-		}
-	})
-}
-
-// each calls do for every slot of sane width.
-func each(w Work, do func(start time.Time, refreshed, failed int)) {
-	if w.Seconds != int(slotWidth/time.Second) {
-		return // a release with other slots
-	}
-	for i := range min(len(w.Refreshed), len(w.Failed), slots) {
-		do(w.From.Add(time.Duration(i)*slotWidth), w.Refreshed[i], w.Failed[i])
-	}
-}
-
-// sum adds up what all workers did, in the slots of now.
-func sum(workers []Worker, now time.Time) Work {
-	from := now.Truncate(slotWidth).Add(-(slots - 1) * slotWidth)
-	total := Work{From: from.UTC(), Seconds: int(slotWidth / time.Second), Refreshed: make([]int, slots), Failed: make([]int, slots)}
-	for _, w := range workers {
-		each(w.work, func(start time.Time, refreshed, failed int) {
-			if i := int(start.Sub(from) / slotWidth); !start.Before(from) && i < slots {
-				total.Refreshed[i] += refreshed
-				total.Failed[i] += failed
-			}
-		})
-	}
-	return total
 }

@@ -241,7 +241,7 @@ const killedProcess = "LATCHKEY_TEST_WORKER_PROCESS"
 
 func TestWorkerProcess(t *testing.T) {
 	if os.Getenv(killedProcess) == "" {
-		t.Skip("a worker for another test")
+		t.Skip("is a process that other tests start")
 	}
 	cfg, err := config.Load("", os.Environ())
 	require.NoError(t, err)

@@ -165,7 +165,7 @@ func Envelope(ctx context.Context, cfg config.Config, keys envelope.KeyStore, no
 	}
 	return envelope.New(envelope.Options{
 		KMS: tracedKMS{client}, Store: keys, KeyID: cfg.KMS.KeyID, Region: client.Options().Region, Timeout: cfg.KMS.Timeout,
-		Shards: cfg.DataKeys.Shards, PerUser: cfg.DataKeys.PerUser, Outage: cfg.DataKeys.Outage,
+		PerUser: cfg.DataKeys.PerUser, Outage: cfg.DataKeys.Outage,
 		MaxAge: cfg.DataKeys.MaxAge, MaxSets: cfg.DataKeys.MaxSets, MaxBytes: cfg.DataKeys.MaxBytes,
 		CacheSize: cfg.DataKeys.CacheSize, CacheAge: cfg.DataKeys.CacheAge, Now: now, OnKMS: onKMS,
 	}), nil

@@ -27,7 +27,7 @@ const commandVariable = "LATCHKEY_TEST_COMMAND"
 func TestCommandProcess(t *testing.T) {
 	command := os.Getenv(commandVariable)
 	if command == "" {
-		t.Skip("for other tests")
+		t.Skip("is a process that other tests start")
 	}
 	ctx, stop := signal.NotifyContext(t.Context(), os.Interrupt)
 	defer stop()

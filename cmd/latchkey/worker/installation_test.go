@@ -17,7 +17,7 @@ import (
 	"github.com/latchkey/latchkey/cmd/sandbox/engines"
 	"github.com/latchkey/latchkey/cmd/sandbox/engines/enginestest"
 	"github.com/latchkey/latchkey/events"
-	"github.com/latchkey/latchkey/handlers"
+	"github.com/latchkey/latchkey/store/streams"
 )
 
 // owner is the identity that the streams say.
@@ -69,7 +69,7 @@ func TestAWorkerRefusesWhatIsAnothers(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			h := h.in(t)
 			_, err := h.tryWorker(append(settings, slow)...)
-			require.ErrorIs(t, err, handlers.ErrOtherInstallation)
+			require.ErrorIs(t, err, streams.ErrOtherInstallation)
 			require.ErrorContains(t, err, "nats.adopt_streams")
 			require.Equal(t, id, h.identity())
 			require.Equal(t, id, h.owner(h.js))
@@ -90,7 +90,7 @@ func TestStreamsAndDatabaseCanBeAdopted(t *testing.T) {
 	id := h.owner(h.js)
 	h.database = enginestest.Name(t)
 	_, err := h.tryWorker()
-	require.ErrorIs(t, err, handlers.ErrOtherInstallation)
+	require.ErrorIs(t, err, streams.ErrOtherInstallation)
 	h.worker("LATCHKEY_NATS_ADOPT_STREAMS=true").stop()
 	require.NotEqual(t, id, h.owner(h.js))
 	require.Equal(t, h.identity(), h.owner(h.js))
@@ -98,7 +98,7 @@ func TestStreamsAndDatabaseCanBeAdopted(t *testing.T) {
 
 	h.subjects.Prefix += "other"
 	_, err = h.tryWorker()
-	require.ErrorIs(t, err, handlers.ErrOtherInstallation)
+	require.ErrorIs(t, err, streams.ErrOtherInstallation)
 	h.worker("LATCHKEY_NATS_ADOPT_STREAMS=true").stop()
 	h.worker()
 	require.Equal(t, h.identity(), h.owner(h.js))
@@ -135,7 +135,7 @@ func TestARunningWorkerStopsAtAnothersInstallation(t *testing.T) {
 			change(h)
 			select {
 			case err := <-w.done:
-				require.ErrorIs(t, err, handlers.ErrOtherInstallation)
+				require.ErrorIs(t, err, streams.ErrOtherInstallation)
 			case <-time.After(patience):
 				t.Fatal("it goes on")
 			}
@@ -216,7 +216,7 @@ func TestCommandsRefuseWhatIsAnothers(t *testing.T) {
 			t.Run(name+"/"+strings.Join(args, " "), func(t *testing.T) {
 				code, stderr := command(c.setting, args...)
 				require.Equal(t, cli.ExitFailed, code)
-				require.Contains(t, stderr, handlers.ErrOtherInstallation.Error())
+				require.Contains(t, stderr, streams.ErrOtherInstallation.Error())
 			})
 		}
 	}

@@ -64,7 +64,7 @@ func TestKeysAreRotatedWhileWorkersRefresh(t *testing.T) {
 	t.Parallel()
 	h := start(t, map[string]meshsim.Institution{"quick": {AccessLifetime: 3 * time.Second, RefreshLifetime: life}})
 	o := &onCall{harness: h}
-	settings := []string{"LATCHKEY_DATA_KEYS_SHARDS=4", "LATCHKEY_DATA_KEYS_CACHE_AGE=1s", "LATCHKEY_REFRESH_ACCESS_TOKEN_SHARE=0.3"}
+	settings := []string{"LATCHKEY_DATA_KEYS_CACHE_AGE=1s", "LATCHKEY_REFRESH_ACCESS_TOKEN_SHARE=0.3"}
 	h.worker(settings...)
 	h.worker(settings...)
 	var users []string

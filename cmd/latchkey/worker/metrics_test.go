@@ -18,10 +18,10 @@ import (
 	"github.com/latchkey/latchkey/events"
 )
 
-// section returns what docs/operations.md says under a heading.
+// section returns what docs/monitoring.md says under a heading.
 func section(t *testing.T, heading string) string {
 	t.Helper()
-	text, err := os.ReadFile("../../../docs/operations.md")
+	text, err := os.ReadFile("../../../docs/monitoring.md")
 	require.NoError(t, err)
 	_, rest, found := strings.Cut(string(text), "\n## "+heading+"\n")
 	require.True(t, found, heading)

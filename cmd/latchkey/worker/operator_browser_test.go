@@ -195,7 +195,7 @@ func TestTheOperatorsPageInABrowser(t *testing.T) {
 	b.shows("#workers-table", "one (this one)")
 	b.shows("#letters-list", "integration.connected")
 	require.Contains(t, b.text("#checks"), "MongoDB")
-	require.Equal(t, 2, inPage[int](b, `document.querySelectorAll(".chart[role=img] canvas").length`))
+	require.Equal(t, 1, inPage[int](b, `document.querySelectorAll(".chart[role=img] canvas").length`))
 
 	// By the keyboard alone: find a user, open a grant, refresh it.
 	b.press(kb.Tab)

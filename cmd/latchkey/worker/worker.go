@@ -27,6 +27,7 @@ import (
 	"github.com/latchkey/latchkey/store"
 	"github.com/latchkey/latchkey/store/audit"
 	"github.com/latchkey/latchkey/store/envelope"
+	"github.com/latchkey/latchkey/store/streams"
 )
 
 // Options of a worker beside its configuration.
@@ -54,7 +55,7 @@ type worker struct {
 	// requestTimeout bounds one request to JetStream.
 	requestTimeout time.Duration
 
-	streams    *handlers.Streams
+	streams    *streams.Topology
 	router     *handlers.Router
 	tokens     *handlers.TokenService
 	keys       *handlers.ConnectKeys
@@ -122,7 +123,7 @@ func (w *worker) connect(ctx context.Context) error {
 	if w.js, err = jetStream(nc, w.requestTimeout); err != nil {
 		return err
 	}
-	if err := handlers.CheckServer(ctx, w.js); err != nil {
+	if err := streams.CheckServer(ctx, w.js); err != nil {
 		return err
 	}
 	if w.db, err = OpenStore(ctx, w.cfg.MongoDB); err != nil {
@@ -131,7 +132,7 @@ func (w *worker) connect(ctx context.Context) error {
 	if options := w.db.Overridden(); len(options) > 0 {
 		w.log.Warn("options in mongodb.uri have no effect: reads go to the primary, reads and writes to a majority, within mongodb.timeout", zap.Strings("options", options))
 	}
-	w.streams = handlers.NewStreams(w.js, w.db, w.cfg, w.log)
+	w.streams = streams.New(w.js, w.db, w.cfg, w.log)
 	if _, err = w.streams.Ensure(ctx); err != nil {
 		return err
 	}
@@ -241,7 +242,7 @@ func (w *worker) assemble(ctx context.Context) error {
 	w.tokens.Audit = handlers.TokenAudit{Log: w.audit, Required: cfg.Audit.Mode == config.AuditRequired, Timeout: cfg.Audit.Timeout, RequestInfo: cfg.Audit.RequestInfo}
 	w.tokens.Tracer = w.traces.tracer
 	w.tokens.ServeKeys(w.keys)
-	w.reconciler = &refresher.Reconciler{Refresher: r, Config: cfg.Reconcile, Horizon: cfg.Refresh.Horizon, Identities: w.identities, Queues: w.streams.DueQueues}
+	w.reconciler = &refresher.Reconciler{Refresher: r, Config: cfg.Reconcile, Horizon: cfg.Refresh.Horizon, Streams: watched{w.streams, w.foreign}}
 
 	sources := map[string]handlers.Source{
 		w.subj.Connected():    {Stream: w.subj.IntegrationStream(), Concurrency: cfg.Connect.Concurrency},
@@ -325,14 +326,19 @@ func (w *worker) run(ctx context.Context, ready func()) error {
 	return err
 }
 
-// identities looks at the streams for reconciliation. It ends the worker where
-// these, or the database, turn out to be another installation's.
-func (w *worker) identities(ctx context.Context) ([]string, error) {
-	identities, err := w.streams.Identities(ctx)
-	if errors.Is(err, handlers.ErrOtherInstallation) {
+// watched is the topology for reconciliation. It ends the worker where the streams
+// or the database turn out to belong to another installation.
+type watched struct {
+	*streams.Topology
+	foreign chan<- error
+}
+
+func (w watched) Identities(ctx context.Context) ([]string, error) {
+	identities, err := w.Topology.Identities(ctx)
+	if errors.Is(err, streams.ErrOtherInstallation) {
 		select {
 		case w.foreign <- err:
-		default: // it has been said
+		default: // the worker ends already
 		}
 	}
 	return identities, err

@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,16 +17,17 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.mongodb.org/mongo-driver/v2/mongo"
 	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/latchkey/latchkey/cmd/latchkey/bench"
 	"github.com/latchkey/latchkey/cmd/latchkey/worker"
 	"github.com/latchkey/latchkey/cmd/sandbox/meshsim"
 	"github.com/latchkey/latchkey/config"
 	"github.com/latchkey/latchkey/events"
-	"github.com/latchkey/latchkey/handlers"
 	"github.com/latchkey/latchkey/refresher"
 	"github.com/latchkey/latchkey/store"
 	"github.com/latchkey/latchkey/store/envelope"
+	"github.com/latchkey/latchkey/store/streams"
 )
 
 // settings are those of all worker processes: limits that do not bind, and
@@ -233,24 +235,12 @@ func (s *site) schedule(ctx context.Context, grants []made) error {
 // each does something with every number below n, several at a time, until one
 // fails or ctx ends.
 func each(ctx context.Context, callers, n int, do func(i int) error) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	var next atomic.Int64
-	done := make(chan struct{})
-	for range callers {
-		go func() {
-			defer func() { done <- struct{}{} }()
-			for i := int(next.Add(1)) - 1; i < n && ctx.Err() == nil; i = int(next.Add(1)) - 1 {
-				if err := do(i); err != nil {
-					cancel(err)
-				}
-			}
-		}()
+	group, going := errgroup.WithContext(ctx)
+	group.SetLimit(callers)
+	for i := 0; i < n && going.Err() == nil; i++ {
+		group.Go(func() error { return do(i) })
 	}
-	for range callers {
-		<-done
-	}
-	return context.Cause(ctx)
+	return cmp.Or(group.Wait(), ctx.Err())
 }
 
 // stalled is how long nothing may happen before a measure is given up.
@@ -310,7 +300,7 @@ func (h *heard) await(ctx context.Context, n int) (time.Time, error) {
 // when workers may begin until the last event of a kind. put brings the messages
 // about.
 func (s *site) backlog(ctx context.Context, stream, subject, kind string, n int, put func() error) (rate float64, err error) {
-	durable := handlers.Durable(subject)
+	durable := streams.Durable(subject)
 	if _, err := s.js.PauseConsumer(ctx, stream, durable, time.Now().Add(24*time.Hour)); err != nil {
 		return 0, fmt.Errorf("pausing %s: %w", durable, err)
 	}

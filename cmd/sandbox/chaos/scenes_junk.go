@@ -13,6 +13,7 @@ import (
 
 	"github.com/latchkey/latchkey/events"
 	"github.com/latchkey/latchkey/handlers"
+	"github.com/latchkey/latchkey/store/streams"
 )
 
 // junk is what was published that no handler can read, and what became of it.
@@ -125,7 +126,7 @@ func (r *run) idle(ctx context.Context) error {
 	for _, queue := range []struct{ stream, subject string }{
 		{s.IntegrationStream(), s.Connected()}, {s.IntegrationStream(), s.Disconnected()}, {s.RecoveryStream(), s.RecoveryAll()},
 	} {
-		c, err := r.js.Consumer(ctx, queue.stream, handlers.Durable(queue.subject))
+		c, err := r.js.Consumer(ctx, queue.stream, streams.Durable(queue.subject))
 		if err != nil {
 			return fmt.Errorf("looking at the consumer of %s: %w", queue.subject, err)
 		}

@@ -8,15 +8,13 @@
 // The protocol is AWS JSON 1.1. Requests must carry a Signature Version 4 made
 // with the configured access key over method, path, signed headers and body.
 //
-// GenerateDataKey, GenerateDataKeyWithoutPlaintext, Encrypt, Decrypt and
-// ReEncrypt work on symmetric encryption keys (SYMMETRIC_DEFAULT) with the size
-// limits of AWS, and take DryRun and DryRunModifiers. CreateKey, DescribeKey,
-// EnableKey, DisableKey, CreateAlias, UpdateAlias and ListAliases serve to manage
+// GenerateDataKey, Decrypt and ReEncrypt work on symmetric encryption keys.
+// CreateKey, DescribeKey, EnableKey, DisableKey and UpdateAlias serve to manage
 // them, and [KMS.Replicate] puts a replica of a multi-Region key into another
-// Region. Key
-// ids (of multi-Region keys, mrk-..., too), key ARNs, alias names and alias ARNs
-// all name a key where AWS accepts them. The encryption context is authenticated
-// with the ciphertext and may hold 8,192 bytes of names and values together.
+// Region. Key ids (of multi-Region keys, mrk-..., too), key ARNs, alias names and
+// alias ARNs all name a key where AWS accepts them. The encryption context is
+// authenticated with the ciphertext and may hold 8,192 bytes of names and values
+// together.
 //
 // Errors carry the names AWS gives them, so that errors.As finds the SDK's types:
 //
@@ -24,8 +22,7 @@
 //   - KeyId or SourceKeyId names another key than the blob: IncorrectKeyException
 //   - disabled key: DisabledException
 //   - unknown key, or an ARN of another Region or account: NotFoundException
-//   - lengths, ranges and combinations of parameters: ValidationException
-//   - DryRun of a call that would have succeeded: DryRunOperationException
+//   - lengths and missing or unknown parameters: ValidationException
 //   - an operation not named above: UnknownOperationException
 //
 // Errors the client made have status 400 and errors of the service 500; what is
@@ -36,11 +33,8 @@
 //
 // # What is not simulated
 //
-// Policies, grants (grant tokens are ignored), tags, rotation, deletion, the
-// operation ReplicateKey and what a primary key tells of its replicas, imported
-// material, custom key stores,
-// asymmetric and HMAC keys, attestation, request quotas other than through
-// Faults, eventual consistency, and the expiry of signatures: a signature stays
-// good for ever, so that a test's clock need not agree with the client's.
-// Ciphertext blobs have a format of their own, which AWS cannot read.
+// All else. A request with a parameter that is not simulated gets a
+// ValidationException. A signature stays good for ever, so that a test's clock
+// need not agree with the client's. Ciphertext blobs have a format of their own,
+// which AWS cannot read.
 package kmssim

@@ -1,9 +1,6 @@
 package kmssim
 
 import (
-	"encoding/binary"
-	"fmt"
-	"io"
 	"net/http"
 	"slices"
 	"sync"
@@ -41,32 +38,18 @@ const (
 	InvalidToken
 )
 
-// err is what the fault answers.
-func (f Fault) err() error {
-	switch f {
-	case Throttling:
-		return clientError("ThrottlingException",
-			"You have exceeded the rate at which you may call KMS. Reduce the frequency of your calls.")
-	case Internal:
-		return &apiError{http.StatusInternalServerError, "KMSInternalException", "Simulated internal failure."}
-	case KeyUnavailable:
-		return &apiError{http.StatusInternalServerError, "KeyUnavailableException", "Simulated unavailability of the key."}
-	case DependencyTimeout:
-		return &apiError{http.StatusInternalServerError, "DependencyTimeoutException", "Simulated timeout of a dependency."}
-	case ServiceUnavailable:
-		return &apiError{http.StatusServiceUnavailable, "ServiceUnavailableException", "Simulated unavailability of the service."}
-	case Disconnect:
-		return errDisconnect
-	case AccessDenied:
-		return clientError("AccessDeniedException", "The caller is not authorized to perform this operation on this key.")
-	case IDPCommunication:
-		return clientError("IDPCommunicationError", "The identity provider can't be reached.")
-	case ExpiredToken:
-		return clientError("ExpiredTokenException", "The identity token has expired.")
-	case InvalidToken:
-		return clientError("InvalidIdentityToken", "The identity token is not valid.")
-	}
-	return fmt.Errorf("unknown fault %d", f)
+var answers = map[Fault]error{
+	Throttling: clientError("ThrottlingException",
+		"You have exceeded the rate at which you may call KMS. Reduce the frequency of your calls."),
+	Internal:           &apiError{http.StatusInternalServerError, "KMSInternalException", "Simulated internal failure."},
+	KeyUnavailable:     &apiError{http.StatusInternalServerError, "KeyUnavailableException", "Simulated unavailability of the key."},
+	DependencyTimeout:  &apiError{http.StatusInternalServerError, "DependencyTimeoutException", "Simulated timeout of a dependency."},
+	ServiceUnavailable: &apiError{http.StatusServiceUnavailable, "ServiceUnavailableException", "Simulated unavailability of the service."},
+	Disconnect:         errDisconnect,
+	AccessDenied:       clientError("AccessDeniedException", "The caller is not authorized to perform this operation on this key."),
+	IDPCommunication:   clientError("IDPCommunicationError", "The identity provider can't be reached."),
+	ExpiredToken:       clientError("ExpiredTokenException", "The identity token has expired."),
+	InvalidToken:       clientError("InvalidIdentityToken", "The identity token is not valid."),
 }
 
 // Faults says which requests go wrong and how. Its methods add to one another
@@ -74,8 +57,6 @@ func (f Fault) err() error {
 // while delays add up. Where operations ("Decrypt") are given, only they are
 // hit, otherwise all.
 type Faults struct {
-	rand io.Reader
-
 	mu    sync.Mutex
 	rules []*rule
 	calls map[string]int
@@ -84,29 +65,25 @@ type Faults struct {
 type rule struct {
 	operations []string
 	fault      Fault
-	left       int     // requests still to be hit; negative for no limit
-	share      float64 // chance of a request to be hit
+	left       int // requests still to be hit; negative for no limit
 	delay      time.Duration
 }
 
+func newFaults() *Faults { return &Faults{calls: map[string]int{}} }
+
 // Next makes the next n requests fail.
 func (f *Faults) Next(n int, fault Fault, operations ...string) {
-	f.add(&rule{operations: operations, fault: fault, left: max(n, 0), share: 1})
-}
-
-// Share makes every request fail with a chance of share, from 0 to 1.
-func (f *Faults) Share(share float64, fault Fault, operations ...string) {
-	f.add(&rule{operations: operations, fault: fault, left: -1, share: share})
+	f.add(&rule{operations: operations, fault: fault, left: max(n, 0)})
 }
 
 // Always makes every request fail.
 func (f *Faults) Always(fault Fault, operations ...string) {
-	f.Share(1, fault, operations...)
+	f.add(&rule{operations: operations, fault: fault, left: -1})
 }
 
 // Delay makes every request wait for d before anything else happens to it.
 func (f *Faults) Delay(d time.Duration, operations ...string) {
-	f.add(&rule{operations: operations, left: -1, share: 1, delay: d})
+	f.add(&rule{operations: operations, left: -1, delay: d})
 }
 
 // Clear ends all faults and delays.
@@ -133,31 +110,12 @@ func (f *Faults) arrive(operation string) (delay time.Duration, failure error) {
 			continue
 		}
 		delay += r.delay
-		if r.fault == 0 || failure != nil || r.left == 0 {
-			continue
-		}
-		hit, err := f.chance(r.share)
-		if err != nil {
-			return delay, err
-		}
-		if hit {
+		if r.fault != 0 && failure == nil && r.left != 0 {
 			r.left--
-			failure = r.fault.err()
+			failure = answers[r.fault]
 		}
 	}
 	return delay, failure
-}
-
-func (f *Faults) chance(share float64) (bool, error) {
-	if share >= 1 {
-		return true, nil
-	}
-	var b [8]byte
-	if _, err := io.ReadFull(f.rand, b[:]); err != nil {
-		return false, fmt.Errorf("drawing the chance of a fault: %w", err)
-	}
-	const mantissa = 53
-	return float64(binary.BigEndian.Uint64(b[:])>>(64-mantissa))/(1<<mantissa) < share, nil
 }
 
 func (f *Faults) count(operation string) int {

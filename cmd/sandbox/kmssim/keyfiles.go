@@ -4,25 +4,15 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
-	"time"
 )
 
 const keyFileSuffix = ".json"
 
 // openKeyring reads the key files of dir.
-func openKeyring(dir, region, account string, clock func() time.Time, random io.Reader) (*keyring, error) {
-	r := &keyring{
-		dir:     dir,
-		region:  region,
-		account: account,
-		clock:   clock,
-		rand:    random,
-		keys:    map[string]*key{},
-		aliases: map[string]string{},
-	}
+func openKeyring(dir, region string) (*keyring, error) {
+	r := &keyring{dir: dir, region: region, keys: map[string]*key{}, aliases: map[string]string{}}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("making the folder of the keys: %w", err)
 	}
@@ -59,7 +49,7 @@ func (r *keyring) load(name string) (*key, error) {
 		return nil, fmt.Errorf("key material has %d bytes instead of %d", len(k.Material), materialLength)
 	case k.ARN != r.arn("key/"+k.ID):
 		// Whoever stored the ARN would no longer find the key.
-		return nil, fmt.Errorf("%s is not a key of account %s in %s", k.ARN, r.account, r.region)
+		return nil, fmt.Errorf("%s is not a key of account %s in %s", k.ARN, account, r.region)
 	}
 	for _, a := range k.Aliases {
 		if other, ok := r.aliases[a.Name]; ok {

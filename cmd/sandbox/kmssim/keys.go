@@ -3,16 +3,13 @@ package kmssim
 import (
 	"crypto/aes"
 	"crypto/cipher"
-	"crypto/hmac"
-	"crypto/sha256"
+	"crypto/rand"
 	"encoding/hex"
 	"fmt"
-	"io"
 	"regexp"
 	"slices"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws/arn"
 	"github.com/google/uuid"
@@ -31,20 +28,16 @@ var (
 // key is one KMS key as its file holds it. A key in the keyring never changes:
 // an operation that alters one puts an altered copy in its place.
 type key struct {
-	ID          string    `json:"id"`
-	ARN         string    `json:"arn"`
-	Description string    `json:"description,omitempty"`
-	MultiRegion bool      `json:"multi_region,omitempty"`
-	Primary     string    `json:"primary,omitempty"` // of a replica: the Region of its primary key
-	Disabled    bool      `json:"disabled,omitempty"`
-	Created     time.Time `json:"created"`
-	Aliases     []alias   `json:"aliases,omitempty"`
-	Material    []byte    `json:"material"`
+	ID          string  `json:"id"`
+	ARN         string  `json:"arn"`
+	MultiRegion bool    `json:"multi_region,omitempty"`
+	Disabled    bool    `json:"disabled,omitempty"`
+	Aliases     []alias `json:"aliases,omitempty"`
+	Material    []byte  `json:"material"`
 }
 
 type alias struct {
-	Name    string    `json:"name"`
-	Created time.Time `json:"created"`
+	Name string `json:"name"`
 }
 
 func (k *key) aead() (cipher.AEAD, error) {
@@ -53,13 +46,6 @@ func (k *key) aead() (cipher.AEAD, error) {
 		return nil, err
 	}
 	return cipher.NewGCM(block)
-}
-
-// materialID names the key's material, as KMS does, without telling it.
-func (k *key) materialID() string {
-	mac := hmac.New(sha256.New, k.Material)
-	mac.Write([]byte("key material id"))
-	return hex.EncodeToString(mac.Sum(nil))
 }
 
 // usable is nil if the key may take part in a cryptographic operation.
@@ -73,10 +59,7 @@ func (k *key) usable() error {
 // keyring holds the keys, each in a file of its own, and finds them by every
 // name they have.
 type keyring struct {
-	dir             string
-	region, account string
-	clock           func() time.Time
-	rand            io.Reader
+	dir, region string
 
 	mu      sync.RWMutex
 	keys    map[string]*key   // by key id
@@ -98,13 +81,25 @@ func (r *keyring) resolve(ref string) (*key, error) {
 	return r.lookup(ref, true)
 }
 
+// usable is resolve for a key that is to take part in a cryptographic operation.
+func (r *keyring) usable(ref string) (*key, error) {
+	k, err := r.resolve(ref)
+	if err != nil {
+		return nil, err
+	}
+	return k, k.usable()
+}
+
 // lookup does the work of resolve under the caller's lock. Operations that
 // manage a key set aliasAllowed to false: AWS wants an id or key ARN there.
 func (r *keyring) lookup(ref string, aliasAllowed bool) (*key, error) {
+	if err := checkLength("keyId", len(ref), maxKeyRef); err != nil {
+		return nil, err
+	}
 	name := ref
 	if strings.HasPrefix(ref, "arn:") {
 		a, err := arn.Parse(ref)
-		if err != nil || a.Service != "kms" || a.Region != r.region || a.AccountID != r.account {
+		if err != nil || a.Service != "kms" || a.Region != r.region || a.AccountID != account {
 			return nil, notFound("Invalid arn " + ref)
 		}
 		name = a.Resource
@@ -131,15 +126,14 @@ func (r *keyring) lookup(ref string, aliasAllowed bool) (*key, error) {
 	return k, nil
 }
 
-// create makes a key with new material.
-func (r *keyring) create(description string, multiRegion bool) (*key, error) {
-	k, err := r.generate(description, multiRegion)
-	if err != nil {
-		return nil, err
-	}
+// add stores a new key.
+func (r *keyring) add(k *key) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return k, r.put(k)
+	if _, ok := r.keys[k.ID]; ok {
+		return fmt.Errorf("%s exists", k.ARN)
+	}
+	return r.put(k)
 }
 
 // ensure returns the key that the alias names, after making both if need be.
@@ -152,32 +146,9 @@ func (r *keyring) ensure(name string) (*key, error) {
 	if id, ok := r.aliases[name]; ok {
 		return r.keys[id], nil
 	}
-	k, err := r.generate("", false)
-	if err != nil {
-		return nil, err
-	}
-	k.Aliases = []alias{{Name: name, Created: k.Created}}
+	k := r.generate(false)
+	k.Aliases = []alias{{name}}
 	return k, r.put(k)
-}
-
-// addAlias gives the key that ref names one more alias.
-func (r *keyring) addAlias(ref, name string) error {
-	if err := checkAliasName(name); err != nil {
-		return err
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if _, ok := r.aliases[name]; ok {
-		return clientError("AlreadyExistsException",
-			"An alias with the name "+r.arn(name)+" already exists")
-	}
-	k, err := r.lookup(ref, false)
-	if err != nil {
-		return err
-	}
-	changed := *k
-	changed.Aliases = append(slices.Clone(k.Aliases), alias{Name: name, Created: r.clock().UTC()})
-	return r.put(&changed)
 }
 
 // moveAlias has an alias name the key that ref names, and no other.
@@ -196,13 +167,12 @@ func (r *keyring) moveAlias(ref, name string) error {
 		return err
 	}
 	from := *r.keys[id]
-	moved := from.Aliases[slices.IndexFunc(from.Aliases, func(a alias) bool { return a.Name == name })]
 	from.Aliases = slices.DeleteFunc(slices.Clone(from.Aliases), func(a alias) bool { return a.Name == name })
 	if err := r.put(&from); err != nil {
 		return err
 	}
 	changed := *to
-	changed.Aliases = append(slices.Clone(to.Aliases), moved)
+	changed.Aliases = append(slices.Clone(to.Aliases), alias{name})
 	return r.put(&changed)
 }
 
@@ -236,27 +206,16 @@ func (r *keyring) index(k *key) {
 	}
 }
 
-func (r *keyring) generate(description string, multiRegion bool) (*key, error) {
-	u, err := uuid.NewRandomFromReader(r.rand)
-	if err != nil {
-		return nil, fmt.Errorf("drawing a key id: %w", err)
-	}
+// generate makes a key with new material, which is not stored yet.
+func (r *keyring) generate(multiRegion bool) *key {
+	u := uuid.New()
 	id := u.String()
 	if multiRegion {
 		id = "mrk-" + hex.EncodeToString(u[:])
 	}
-	material := make([]byte, materialLength)
-	if _, err := io.ReadFull(r.rand, material); err != nil {
-		return nil, fmt.Errorf("drawing key material: %w", err)
-	}
-	return &key{
-		ID:          id,
-		ARN:         r.arn("key/" + id),
-		Description: description,
-		MultiRegion: multiRegion,
-		Created:     r.clock().UTC(),
-		Material:    material,
-	}, nil
+	k := &key{ID: id, ARN: r.arn("key/" + id), MultiRegion: multiRegion, Material: make([]byte, materialLength)}
+	_, _ = rand.Read(k.Material) // never fails
+	return k
 }
 
 func (r *keyring) arn(resource string) string {
@@ -264,13 +223,13 @@ func (r *keyring) arn(resource string) string {
 		Partition: "aws",
 		Service:   "kms",
 		Region:    r.region,
-		AccountID: r.account,
+		AccountID: account,
 		Resource:  resource,
 	}.String()
 }
 
 func checkAliasName(name string) error {
-	if err := checkLength("aliasName", len(name), 1, 256); err != nil {
+	if err := checkLength("aliasName", len(name), 256); err != nil {
 		return err
 	}
 	if !aliasPattern.MatchString(name) {

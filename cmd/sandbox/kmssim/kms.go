@@ -2,12 +2,8 @@ package kmssim
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
-	"io"
-	"regexp"
-	"sync"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -16,27 +12,22 @@ import (
 	"github.com/latchkey/latchkey/events/secret"
 )
 
+// account is part of every ARN.
+const account = "111122223333"
+
 // Options says what service to simulate. Dir, AccessKeyID and SecretAccessKey
 // are required.
 type Options struct {
 	// Dir is the folder of the key files; it is created if it is missing. One
 	// KMS at a time may use it.
 	Dir string
-	// Region and Account are part of every ARN; "us-east-1" and
-	// "111122223333" if empty. A folder of keys belongs to one pair for good.
-	Region, Account string
+	// Region is part of every ARN; "us-east-1" if empty. A folder of keys belongs
+	// to one for good.
+	Region string
 	// AccessKeyID and SecretAccessKey are the credentials requests must be
 	// signed with.
 	AccessKeyID     string
 	SecretAccessKey secret.Text
-	// Clock dates keys and aliases; time.Now if nil.
-	Clock func() time.Time
-	// Sleep waits out a latency fault, or less if the request ends first; a
-	// timer if nil.
-	Sleep func(context.Context, time.Duration) error
-	// Rand is the source of key material, nonces, ids and of the chance in
-	// Faults.Share; crypto/rand if nil. It need not be safe for concurrent use.
-	Rand io.Reader
 }
 
 // KMS is the simulated service of one account in one Region. It serves HTTP
@@ -44,18 +35,14 @@ type Options struct {
 type KMS struct {
 	region      string
 	credentials aws.Credentials
-	sleep       func(context.Context, time.Duration) error
-	rand        io.Reader
 	keys        *keyring
 	faults      *Faults
 	sessions    sessions
 }
 
-var accountPattern = regexp.MustCompile(`^[0-9]{12}$`)
-
 // Open starts the service with the keys found in opts.Dir. It fails if options
 // are missing, if the folder cannot be read or made, or if a key file is damaged
-// or belongs to another Region or account.
+// or belongs to another Region.
 func Open(opts Options) (*KMS, error) {
 	if opts.Dir == "" {
 		return nil, errors.New("simulated KMS: no folder for the keys")
@@ -66,24 +53,7 @@ func Open(opts Options) (*KMS, error) {
 	if opts.Region == "" {
 		opts.Region = "us-east-1"
 	}
-	if opts.Account == "" {
-		opts.Account = "111122223333"
-	}
-	if !accountPattern.MatchString(opts.Account) {
-		return nil, fmt.Errorf("simulated KMS: account %q is not twelve digits", opts.Account)
-	}
-	if opts.Clock == nil {
-		opts.Clock = time.Now
-	}
-	if opts.Sleep == nil {
-		opts.Sleep = sleep
-	}
-	if opts.Rand == nil {
-		opts.Rand = rand.Reader
-	}
-	random := &lockedReader{r: opts.Rand}
-
-	keys, err := openKeyring(opts.Dir, opts.Region, opts.Account, opts.Clock, random)
+	keys, err := openKeyring(opts.Dir, opts.Region)
 	if err != nil {
 		return nil, fmt.Errorf("simulated KMS: %w", err)
 	}
@@ -93,10 +63,8 @@ func Open(opts Options) (*KMS, error) {
 			AccessKeyID:     opts.AccessKeyID,
 			SecretAccessKey: opts.SecretAccessKey.Reveal(),
 		},
-		sleep:  opts.Sleep,
-		rand:   random,
 		keys:   keys,
-		faults: &Faults{rand: random, calls: map[string]int{}},
+		faults: newFaults(),
 	}, nil
 }
 
@@ -108,6 +76,25 @@ func (k *KMS) CreateKey(alias string) (arn string, err error) {
 		return "", fmt.Errorf("simulated KMS: creating the key of %q: %w", alias, err)
 	}
 	return key.ARN, nil
+}
+
+// Replicate puts a replica of the multi-Region key that ref names into the
+// service of another Region: a key with the same id and material, of which each
+// opens what the other has sealed. It returns the replica's ARN.
+func (k *KMS) Replicate(ref string, to *KMS) (string, error) {
+	key, err := k.keys.resolve(ref)
+	if err != nil {
+		return "", fmt.Errorf("simulated KMS: replicating a key: %w", err)
+	}
+	if !key.MultiRegion || to.region == k.region {
+		return "", fmt.Errorf("simulated KMS: %s can't be replicated to %s", key.ARN, to.region)
+	}
+	replica := *key
+	replica.ARN, replica.Aliases = to.keys.arn("key/"+key.ID), nil
+	if err := to.keys.add(&replica); err != nil {
+		return "", fmt.Errorf("simulated KMS: replicating %s: %w", key.ARN, err)
+	}
+	return replica.ARN, nil
 }
 
 // Config is what an SDK client needs to reach the service at endpoint, the URL
@@ -129,23 +116,10 @@ func (k *KMS) Faults() *Faults { return k.faults }
 func (k *KMS) Calls(operation string) int { return k.faults.count(operation) }
 
 func sleep(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
 	select {
+	case <-time.After(d):
+		return nil
 	case <-ctx.Done():
 		return ctx.Err()
-	case <-timer.C:
-		return nil
 	}
-}
-
-type lockedReader struct {
-	mu sync.Mutex
-	r  io.Reader
-}
-
-func (l *lockedReader) Read(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.r.Read(p)
 }

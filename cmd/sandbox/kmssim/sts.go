@@ -45,7 +45,7 @@ func NewSTS(k *KMS, o STSOptions) *STS {
 	if o.Clock == nil {
 		o.Clock = time.Now
 	}
-	return &STS{kms: k, token: o.Token, lifetime: o.Lifetime, clock: o.Clock, faults: &Faults{rand: k.rand, calls: map[string]int{}}}
+	return &STS{kms: k, token: o.Token, lifetime: o.Lifetime, clock: o.Clock, faults: newFaults()}
 }
 
 // AssumeRole names the operation in [Faults].
@@ -130,12 +130,7 @@ func (s *STS) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *STS) handle(w http.ResponseWriter, r *http.Request) (out assumed, err error) {
-	id := func() string {
-		u, idErr := uuid.NewRandomFromReader(s.kms.rand)
-		err = errors.Join(err, idErr)
-		return u.String()
-	}
-	out.RequestID = id()
+	out.RequestID = uuid.NewString()
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxRequest))
 	if err != nil {
 		return out, errDisconnect
@@ -145,7 +140,7 @@ func (s *STS) handle(w http.ResponseWriter, r *http.Request) (out assumed, err e
 		return out, clientError("InvalidAction", "The operation is not simulated.")
 	}
 	delay, failure := s.faults.arrive(AssumeRole)
-	if delay > 0 && s.kms.sleep(r.Context(), delay) != nil {
+	if delay > 0 && sleep(r.Context(), delay) != nil {
 		return out, errDisconnect
 	}
 	if failure != nil {
@@ -158,11 +153,8 @@ func (s *STS) handle(w http.ResponseWriter, r *http.Request) (out assumed, err e
 		return out, clientError("InvalidIdentityToken", "The identity token is not one that this service knows.")
 	}
 	c := aws.Credentials{
-		AccessKeyID: "ASIA" + id(), SecretAccessKey: id(), SessionToken: id(),
+		AccessKeyID: "ASIA" + uuid.NewString(), SecretAccessKey: uuid.NewString(), SessionToken: uuid.NewString(),
 		CanExpire: true, Expires: s.clock().Add(s.lifetime),
-	}
-	if err != nil {
-		return out, err
 	}
 	s.kms.sessions.add(session{credentials: c, now: s.clock})
 	out.Credentials.AccessKeyID, out.Credentials.SecretAccessKey, out.Credentials.SessionToken = c.AccessKeyID, c.SecretAccessKey, c.SessionToken

@@ -6,12 +6,9 @@ const charts = new Map();
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
-// bars draws series [{label, colour, values}], stacked, over times in seconds.
-export function bars(id, label, times, series) {
-  const width = times[1] - times[0];
-  const stacked = series.map((_, i) => times.map((_, t) => series.slice(0, i + 1).reduce((sum, s) => sum + s.values[t], 0)));
-  // The highest is drawn first, and the lower ones before it.
-  const data = [times, ...stacked.toReversed()];
+// bars draws values over times in seconds.
+export function bars(id, label, times, values) {
+  const data = [times, values];
   const host = $(id);
   let chart = charts.get(id);
   if (!chart) {
@@ -23,10 +20,9 @@ export function bars(id, label, times, series) {
   host.setAttribute("aria-label", label);
   chart.draw = () => {
     chart.plot?.destroy();
-    chart.plot = new window.uPlot(options(host, series.toReversed(), width), data, host);
+    chart.plot = new window.uPlot(options(host, times[1] - times[0]), data, host);
   };
-  const same = chart.plot && chart.plot.series.length === data.length;
-  if (same) chart.plot.setData(data);
+  if (chart.plot) chart.plot.setData(data);
   else chart.draw();
 }
 
@@ -34,7 +30,7 @@ dark.addEventListener("change", () => charts.forEach((c) => c.draw()));
 
 const size = (host) => ({ width: Math.max(host.clientWidth, 200), height: 190 });
 
-function options(host, series, width) {
+function options(host, width) {
   const axis = { stroke: colour("--faint"), grid: { stroke: colour("--line"), width: 1 }, ticks: { stroke: colour("--line"), width: 1 } };
   return {
     ...size(host),
@@ -45,10 +41,10 @@ function options(host, series, width) {
       { ...axis, grid: { show: false }, values: (_, ticks) => ticks.map((t) => minuteOfDay(t * 1000)) },
       { ...axis, size: 55, values: (_, ticks) => ticks.map((n) => (Number.isInteger(n) ? short(n) : "")) },
     ],
-    series: [{}, ...series.map((s) => ({
-      label: s.label, fill: colour(s.colour), stroke: colour(s.colour), width: 0, points: { show: false },
+    series: [{}, {
+      fill: colour("--bar"), stroke: colour("--bar"), width: 0, points: { show: false },
       paths: window.uPlot.paths.bars({ size: [0.8, 40], align: 1 }),
-    }))],
+    }],
   };
 }
 

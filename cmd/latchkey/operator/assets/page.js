@@ -58,7 +58,6 @@ function render(o) {
   glance(o);
   stock(o.stock);
   due(o.schedule);
-  work(o);
   note("verdicts-note", o.verdicts);
   verdicts(o.verdicts, update);
   queues(o.queues);
@@ -116,26 +115,9 @@ function due(part) {
   const s = part.value;
   const start = (i) => Date.parse(s.from) + i * s.seconds * 1000;
   bars("due-chart", `Grants due in the next 6 hours: ${number(total(s.due))}. The numbers are in the table that follows.`,
-    s.due.map((_, i) => start(i) / 1000), [{ label: "due", colour: "--bar", values: s.due }]);
+    s.due.map((_, i) => start(i) / 1000), s.due);
   show($("due-table"), table("Grants due, by quarters of an hour", [{ title: "From" }, { title: "Due", number: true }],
     s.due.map((n, i) => [minuteOfDay(start(i)), upTo(n, s.most)])));
-}
-
-function work(o) {
-  const w = o.work;
-  const note = `${number(total(w.refreshed))} refreshed, ${number(total(w.failed))} failed, by five minutes. Work of workers that have ended is not counted.`;
-  if ($("work-note").textContent !== note) $("work-note").textContent = note;
-  const start = (i) => Date.parse(w.from) + i * w.seconds * 1000;
-  bars("work-chart", `Refreshes in the last 6 hours: ${note} The numbers are in the table that follows.`,
-    w.refreshed.map((_, i) => start(i) / 1000), [
-      { label: "failed", colour: "--bar-bad", values: w.failed },
-      { label: "refreshed", colour: "--bar", values: w.refreshed },
-    ]);
-  const rows = w.refreshed.map((n, i) => [i, n, w.failed[i]]).filter(([, n, f]) => n || f).reverse();
-  show($("work-table"), rows.length
-    ? table("Refreshes, by five minutes, newest first", [{ title: "From" }, { title: "Refreshed", number: true }, { title: "Failed", number: true }],
-      rows.map(([i, n, f]) => [minuteOfDay(start(i)), number(n), number(f)]))
-    : el("p", { className: "note" }, "None."));
 }
 
 function queues(part) {
@@ -147,10 +129,10 @@ function queues(part) {
 }
 
 function workers(part) {
-  note("workers-note", part, () => "Those that answered.");
+  note("workers-note", part, () => "Those that answered, with what each has done since it started.");
   if (!part.at) return;
   show($("workers-table"), table("Workers that answered",
-    [{ title: "Worker" }, { title: "Started" }, { title: "Refreshed (1 h)", number: true }, { title: "Failed (1 h)", number: true }, { title: "Token requests", number: true }],
+    [{ title: "Worker" }, { title: "Started" }, { title: "Refreshed", number: true }, { title: "Failed", number: true }, { title: "Token requests", number: true }],
     part.value.map((w) => [w.self ? `${w.id} (this one)` : w.id, time(w.started), number(w.refreshed), number(w.failed), number(w.requests)])));
 }
 
@@ -164,7 +146,8 @@ function own({ workerId, readiness, own }) {
     ["Refreshes", `${number(own.running)} running, ${number(own.waiting)} waiting`],
     ["Rate", rate(own)],
     ...(own.pausedUntil ? [["Paused", el("span", { className: "bad" }, "Mesh refuses the client credentials; until ", time(own.pausedUntil))]] : []),
-    ["Lateness in the last hour", late.refreshes ? `half began ${within(late.within50)}, 99 of 100 ${within(late.within99)}` : "nothing was refreshed"],
+    ["Refreshed since it started", `${number(own.work.refreshed)}, and ${number(own.work.failed)} failed`],
+    ["Lateness since it started", late.refreshes ? `half began ${within(late.within50)}, 99 of 100 ${within(late.within99)}` : "nothing was refreshed"],
   ]));
   show($("brokers"), own.brokers.length
     ? table("Limits and breakers by broker", [{ title: "Broker" }, { title: "Breaker" }, { title: "Running", number: true }, { title: "Waiting", number: true }, { title: "Rate" }],

@@ -10,8 +10,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/latchkey/latchkey/cmd/sandbox/engines"
 	"github.com/stretchr/testify/require"
+
+	"github.com/latchkey/latchkey/cmd/sandbox/engines"
 )
 
 // The environment variables that name real servers to test with.

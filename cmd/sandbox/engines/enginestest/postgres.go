@@ -5,8 +5,9 @@ import (
 	"os"
 	"testing"
 
-	"github.com/latchkey/latchkey/cmd/sandbox/engines"
 	"github.com/stretchr/testify/require"
+
+	"github.com/latchkey/latchkey/cmd/sandbox/engines"
 )
 
 // Postgres starts a PostgreSQL server that is stopped when the test ends, for [engines.FerretDBOptions]. The test is

@@ -1,4 +1,4 @@
-package handlers
+package streams
 
 import (
 	"context"
@@ -9,16 +9,31 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/latchkey/latchkey/events"
-	"github.com/latchkey/latchkey/refresher"
 )
+
+// DueQueue is where the queue of a partition's due messages stands, by NATS's
+// clock. Messages lie in it in the order in which they came, which is that in which
+// they were due unless they came late: since NATS was away, or after they were put
+// off.
+type DueQueue struct {
+	// Unseen: it could not be looked at, so that anything may lie in it.
+	Unseen bool
+	// Now is when it stood there.
+	Now time.Time
+	// Undelivered is when the first message came that no worker was given yet,
+	// Unhandled the first that no worker is done with. Zero: there is none.
+	Undelivered, Unhandled time.Time
+	// UndeliveredLate and UnhandledLate are how long before that these were due.
+	UndeliveredLate, UnhandledLate time.Duration
+}
 
 // DueQueues tells where the queues of due refreshes stand, in the order of the
 // partitions. Those that it could not look at, which the error tells, are Unseen.
-func (s *Streams) DueQueues(ctx context.Context) ([]refresher.DueQueue, error) {
-	var all []refresher.DueQueue
+func (s *Topology) DueQueues(ctx context.Context) ([]DueQueue, error) {
+	var all []DueQueue
 	var failed error
 	for _, p := range s.subjects.RefreshPartitions() {
-		var q refresher.DueQueue
+		var q DueQueue
 		for _, subject := range []string{p.Due, p.Urgent} {
 			if err := s.lookAtQueue(ctx, p.Stream, subject, &q); err != nil {
 				q.Unseen = true
@@ -32,7 +47,7 @@ func (s *Streams) DueQueues(ctx context.Context) ([]refresher.DueQueue, error) {
 }
 
 // lookAtQueue adds one subject to where the queue of a partition stands.
-func (s *Streams) lookAtQueue(ctx context.Context, name, subject string, q *refresher.DueQueue) error {
+func (s *Topology) lookAtQueue(ctx context.Context, name, subject string, q *DueQueue) error {
 	consumer, err := s.js.Consumer(ctx, name, Durable(subject))
 	if err != nil {
 		return err

@@ -1,4 +1,4 @@
-package handlers
+package streams
 
 import (
 	"context"
@@ -20,8 +20,8 @@ type Found struct {
 	Stream *jetstream.StreamInfo
 }
 
-// InspectStreams looks at the streams and changes nothing.
-func (s *Streams) InspectStreams(ctx context.Context) ([]Found, error) {
+// Inspect looks at the streams and changes nothing.
+func (s *Topology) Inspect(ctx context.Context) ([]Found, error) {
 	var all []Found
 	for _, want := range s.configs() {
 		stream, err := s.js.Stream(ctx, want.Name)
@@ -65,7 +65,7 @@ func (d *differences) add(setting string, same bool) {
 
 // InspectConsumers looks at the durable consumers and changes nothing. How many
 // messages each may have under way is not compared: that is up to each worker.
-func (s *Streams) InspectConsumers(ctx context.Context) ([]Found, error) {
+func (s *Topology) InspectConsumers(ctx context.Context) ([]Found, error) {
 	var all []Found
 	for _, c := range s.queues() {
 		consumer, err := s.js.Consumer(ctx, c.stream, Durable(c.subject))

@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"strconv"
 	"strings"
 
@@ -14,57 +13,8 @@ import (
 	"github.com/latchkey/latchkey/events"
 	"github.com/latchkey/latchkey/store"
 	"github.com/latchkey/latchkey/store/parts"
+	"github.com/latchkey/latchkey/store/streams"
 )
-
-// Shred deletes the messages of a stream that match a subject and that pick
-// wants gone (nil: all), and has the server overwrite their bytes on disk. It
-// returns how many. A message that pick fails on, or that can't be deleted, keeps
-// no other: the error is told at the end.
-func Shred(ctx context.Context, js jetstream.JetStream, stream, subject string, pick func(*jetstream.RawStreamMsg) (bool, error)) (int, error) {
-	s, err := js.Stream(ctx, stream)
-	if err != nil {
-		return 0, fmt.Errorf("erasing from %s: %w", stream, err)
-	}
-	gone := 0
-	var failed []error
-	for next := uint64(1); ; {
-		msg, err := s.GetMsg(ctx, next, jetstream.WithGetMsgSubject(subject))
-		if errors.Is(err, jetstream.ErrMsgNotFound) {
-			return gone, together(failed)
-		}
-		if err != nil {
-			return gone, errors.Join(fmt.Errorf("erasing from %s: %w", stream, err), together(failed))
-		}
-		next = msg.Sequence + 1
-		wanted := true
-		if pick != nil {
-			wanted, err = pick(msg)
-		}
-		if wanted && err == nil {
-			if err = s.SecureDeleteMsg(ctx, msg.Sequence); err == nil {
-				gone++
-			} else if _, getErr := s.GetMsg(ctx, msg.Sequence); errors.Is(getErr, jetstream.ErrMsgNotFound) {
-				err = nil // one that was handled or erased meanwhile need not be deleted
-			} else {
-				err = fmt.Errorf("erasing from %s: %w", stream, err)
-			}
-		}
-		if err != nil {
-			failed = append(failed, err)
-		}
-	}
-}
-
-// maxTold is how many errors of one kind of work are told.
-const maxTold = 5
-
-// together joins errors, of which the first few tell what is wrong.
-func together(failed []error) error {
-	if more := len(failed) - maxTold; more > 0 {
-		failed = append(failed[:maxTold:maxTold], fmt.Errorf("and %d more", more))
-	}
-	return errors.Join(failed...)
-}
 
 // shredCopies erases what holds tokens of a revoked grant beside its document:
 // answers on their way into the database, and, where the user has disconnected,
@@ -93,7 +43,7 @@ func (d *Dispatcher) shredCopies(ctx context.Context, g *store.Grant) error {
 	}
 	var failed []error
 	for _, from := range sources {
-		if _, err := Shred(ctx, d.js, from.stream, from.subject, from.pick); err != nil {
+		if _, err := streams.SecureDelete(ctx, d.js, from.stream, from.subject, from.pick); err != nil {
 			failed = append(failed, err)
 		}
 	}

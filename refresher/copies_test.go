@@ -1,7 +1,6 @@
 package refresher_test
 
 import (
-	"errors"
 	"testing"
 	"time"
 
@@ -10,7 +9,6 @@ import (
 
 	"github.com/latchkey/latchkey/cmd/sandbox/meshsim"
 	"github.com/latchkey/latchkey/events"
-	"github.com/latchkey/latchkey/refresher"
 	"github.com/latchkey/latchkey/store"
 )
 
@@ -86,49 +84,4 @@ func TestARevokedGrantLeavesTheAnswersOfTheNextConnect(t *testing.T) {
 	require.NoError(t, w.Recover(t.Context(), r.entries()[0]))
 	require.Equal(t, int64(2), r.get(w, next.ID).Version)
 	r.soundTokens(w, next.ID)
-}
-
-func TestShredTellsWhatWentWrong(t *testing.T) {
-	r := newRig(t)
-	stream, subject := r.subjects.RecoveryStream(), r.subjects.Recovery("g")
-	_, err := refresher.Shred(t.Context(), r.js, "nowhere", subject, nil)
-	require.ErrorIs(t, err, jetstream.ErrStreamNotFound)
-	for range 3 {
-		_, err := r.js.Publish(t.Context(), subject, nil)
-		require.NoError(t, err)
-	}
-	// The audit log's messages can't be deleted.
-	_, err = r.js.Publish(t.Context(), r.subjects.Audit("chain"), nil)
-	require.NoError(t, err)
-	_, err = refresher.Shred(t.Context(), r.js, r.subjects.AuditStream(), r.subjects.AuditAll(), nil)
-	require.ErrorContains(t, err, "erasing from "+r.subjects.AuditStream())
-	cause := errors.New("cause")
-	_, err = refresher.Shred(t.Context(), r.js, stream, subject, func(*jetstream.RawStreamMsg) (bool, error) { return false, cause })
-	require.ErrorIs(t, err, cause)
-	_, err = r.js.Publish(t.Context(), r.subjects.Recovery("h"), nil)
-	require.NoError(t, err)
-	_, err = r.js.Publish(t.Context(), r.subjects.Recovery("h"), nil)
-	require.NoError(t, err)
-	first := true
-	gone, err := refresher.Shred(t.Context(), r.js, stream, r.subjects.Recovery("h"), func(*jetstream.RawStreamMsg) (bool, error) {
-		defer func() { first = false }()
-		if first {
-			return false, cause
-		}
-		return true, nil
-	})
-	require.ErrorIs(t, err, cause)
-	require.Equal(t, 1, gone, "one that fails keeps no other")
-
-	s, err := r.js.Stream(t.Context(), stream)
-	require.NoError(t, err)
-	gone, err = refresher.Shred(t.Context(), r.js, stream, subject, func(m *jetstream.RawStreamMsg) (bool, error) {
-		if m.Sequence == 2 { // handled by another meanwhile
-			return true, s.DeleteMsg(t.Context(), m.Sequence)
-		}
-		return m.Sequence == 1, nil
-	})
-	require.NoError(t, err)
-	require.Equal(t, 1, gone)
-	require.Len(t, r.messages(stream, subject), 1)
 }

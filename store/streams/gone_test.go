@@ -1,4 +1,4 @@
-package handlers_test
+package streams_test
 
 import (
 	"context"
@@ -14,11 +14,11 @@ import (
 	"github.com/latchkey/latchkey/cmd/sandbox/engines"
 	"github.com/latchkey/latchkey/config"
 	"github.com/latchkey/latchkey/events"
-	"github.com/latchkey/latchkey/handlers"
 	"github.com/latchkey/latchkey/store"
+	"github.com/latchkey/latchkey/store/streams"
 )
 
-// memory is a StreamMemory that outlives brokers.
+// memory is a Memory that outlives brokers.
 type memory struct {
 	mu       sync.Mutex
 	identity string
@@ -59,7 +59,7 @@ func (m *memory) SuspectStreams(context.Context) (bool, error) {
 }
 
 // streamsOn starts a broker on a folder and returns streams on it.
-func streamsOn(t *testing.T, dir, key string, m *memory, recreate bool) (*engines.NATS, jetstream.JetStream, *handlers.Streams) {
+func streamsOn(t *testing.T, dir, key string, m *memory, recreate bool) (*engines.NATS, jetstream.JetStream, *streams.Topology) {
 	t.Helper()
 	broker, err := engines.StartNATS(engines.NATSOptions{Dir: dir, Key: key})
 	require.NoError(t, err)
@@ -71,32 +71,32 @@ func streamsOn(t *testing.T, dir, key string, m *memory, recreate bool) (*engine
 	require.NoError(t, err)
 	cfg := config.Default()
 	cfg.NATS.RecreateStreams = recreate
-	return broker, js, handlers.NewStreams(js, m, cfg, zap.NewNop())
+	return broker, js, streams.New(js, m, cfg, zap.NewNop())
 }
 
 func TestAWrongEncryptionKeyDestroysNothing(t *testing.T) {
 	dir, m, subjects := t.TempDir(), &memory{}, events.Subjects{}
-	broker, js, streams := streamsOn(t, dir, "right", m, false)
-	first, err := streams.Ensure(t.Context())
+	broker, js, topology := streamsOn(t, dir, "right", m, false)
+	first, err := topology.Ensure(t.Context())
 	require.NoError(t, err)
 	_, err = js.Publish(t.Context(), subjects.Recovery("grant"), []byte("an answer"))
 	require.NoError(t, err)
 	broker.Stop()
 
-	broker, _, streams = streamsOn(t, dir, "wrong", m, false)
-	_, err = streams.Ensure(t.Context())
-	require.ErrorIs(t, err, handlers.ErrStreamsGone)
+	broker, _, topology = streamsOn(t, dir, "wrong", m, false)
+	_, err = topology.Ensure(t.Context())
+	require.ErrorIs(t, err, streams.ErrGone)
 	require.ErrorContains(t, err, "another encryption key")
 	for range 2 { // nor does anybody else who tries, nor trying again
-		_, err = streams.Ensure(t.Context())
-		require.ErrorIs(t, err, handlers.ErrStreamsGone)
-		_, err = streams.Identities(t.Context())
-		require.ErrorIs(t, err, handlers.ErrStreamsGone)
+		_, err = topology.Ensure(t.Context())
+		require.ErrorIs(t, err, streams.ErrGone)
+		_, err = topology.Identities(t.Context())
+		require.ErrorIs(t, err, streams.ErrGone)
 	}
 	broker.Stop()
 
-	_, js, streams = streamsOn(t, dir, "right", m, false)
-	again, err := streams.Ensure(t.Context())
+	_, js, topology = streamsOn(t, dir, "right", m, false)
+	again, err := topology.Ensure(t.Context())
 	require.NoError(t, err)
 	require.Equal(t, first, again)
 	recovery, err := js.Stream(t.Context(), subjects.RecoveryStream())
@@ -106,14 +106,14 @@ func TestAWrongEncryptionKeyDestroysNothing(t *testing.T) {
 
 func TestAWipedBrokerGetsItsStreamsAgain(t *testing.T) {
 	m := &memory{}
-	broker, _, streams := streamsOn(t, t.TempDir(), "key", m, false)
-	first, err := streams.Ensure(t.Context())
+	broker, _, topology := streamsOn(t, t.TempDir(), "key", m, false)
+	first, err := topology.Ensure(t.Context())
 	require.NoError(t, err)
 	require.NoError(t, broker.Wipe())
 	require.NoError(t, broker.Restart())
 	var second []string
 	require.Eventually(t, func() bool {
-		second, err = streams.Identities(t.Context())
+		second, err = topology.Identities(t.Context())
 		return err == nil
 	}, time.Minute, 20*time.Millisecond)
 	require.NotEqual(t, first, second)
@@ -121,12 +121,12 @@ func TestAWipedBrokerGetsItsStreamsAgain(t *testing.T) {
 
 func TestStreamsAreRecreatedOnDemand(t *testing.T) {
 	m := &memory{identity: "remembered", suspect: true}
-	_, _, streams := streamsOn(t, t.TempDir(), "key", m, false)
-	_, err := streams.Ensure(t.Context())
-	require.ErrorIs(t, err, handlers.ErrStreamsGone)
+	_, _, topology := streamsOn(t, t.TempDir(), "key", m, false)
+	_, err := topology.Ensure(t.Context())
+	require.ErrorIs(t, err, streams.ErrGone)
 	require.ErrorContains(t, err, "nats.recreate_streams")
 
-	_, _, streams = streamsOn(t, t.TempDir(), "key", m, true)
-	_, err = streams.Ensure(t.Context())
+	_, _, topology = streamsOn(t, t.TempDir(), "key", m, true)
+	_, err = topology.Ensure(t.Context())
 	require.NoError(t, err)
 }

@@ -1,4 +1,4 @@
-package handlers_test
+package streams_test
 
 import (
 	"context"
@@ -12,7 +12,7 @@ import (
 
 	"github.com/latchkey/latchkey/cmd/sandbox/engines"
 	"github.com/latchkey/latchkey/config"
-	"github.com/latchkey/latchkey/handlers"
+	"github.com/latchkey/latchkey/store/streams"
 )
 
 // without is JetStream of which one stream has no leader.
@@ -48,7 +48,7 @@ func TestAPartitionThatIsAwayHidesNoOther(t *testing.T) {
 	js := &without{JetStream: inner}
 	cfg := config.Default()
 	cfg.NATS.Partitions = 3
-	s := handlers.NewStreams(js, &memory{}, cfg, zap.NewNop())
+	s := streams.New(js, &memory{}, cfg, zap.NewNop())
 	all, err := s.Ensure(t.Context())
 	require.NoError(t, err)
 	for _, p := range cfg.NATS.Subjects().RefreshPartitions() {
@@ -72,7 +72,7 @@ func TestAPartitionThatIsAwayHidesNoOther(t *testing.T) {
 	_, err = s.Identities(t.Context())
 	require.ErrorIs(t, err, context.DeadlineExceeded, "nothing is known where none is there")
 	js.stream = "LATCHKEY_REFRESH_1"
-	_, err = handlers.NewStreams(js, &memory{}, cfg, zap.NewNop()).Identities(t.Context())
+	_, err = streams.New(js, &memory{}, cfg, zap.NewNop()).Identities(t.Context())
 	require.ErrorIs(t, err, context.DeadlineExceeded, "nor before they were seen")
 }
 
@@ -87,10 +87,10 @@ func TestIdentitiesOfPartitions(t *testing.T) {
 	require.NoError(t, err)
 	core, logs := observer.New(zap.ErrorLevel)
 	m := &memory{}
-	with := func(partitions int) *handlers.Streams {
+	with := func(partitions int) *streams.Topology {
 		cfg := config.Default()
 		cfg.NATS.Partitions = partitions
-		return handlers.NewStreams(js, m, cfg, zap.New(core))
+		return streams.New(js, m, cfg, zap.New(core))
 	}
 	ensure := func(partitions int) []string {
 		t.Helper()
@@ -134,5 +134,5 @@ func TestIdentitiesOfPartitions(t *testing.T) {
 	require.NoError(t, js.DeleteStream(t.Context(), "LATCHKEY_CANARY"))
 	m.suspect = true
 	_, err = with(4).Identities(t.Context())
-	require.ErrorIs(t, err, handlers.ErrStreamsGone)
+	require.ErrorIs(t, err, streams.ErrGone)
 }

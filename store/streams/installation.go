@@ -1,4 +1,4 @@
-package handlers
+package streams
 
 import (
 	"cmp"
@@ -34,7 +34,7 @@ type Installations interface {
 
 // settle makes sure that the database is this installation's, and remembers the
 // identity that its streams have.
-func (s *Streams) settle(ctx context.Context) error {
+func (s *Topology) settle(ctx context.Context) error {
 	is, err := s.memory.Installation(ctx)
 	if errors.Is(err, store.ErrNotFound) {
 		is, err = s.memory.Settle(ctx, store.Installation{ID: uuid.NewString(), Prefix: s.nats.Prefix})
@@ -57,7 +57,7 @@ func (s *Streams) settle(ctx context.Context) error {
 // CheckInstallation says whether the database, and the streams where there are
 // some, belong to the installation that the configuration names. It changes
 // nothing. Before a worker's first start neither says anything.
-func (s *Streams) CheckInstallation(ctx context.Context) (store.Installation, error) {
+func (s *Topology) CheckInstallation(ctx context.Context) (store.Installation, error) {
 	is, err := s.memory.Installation(ctx)
 	switch {
 	case errors.Is(err, store.ErrNotFound): // the streams may have an owner all the same
@@ -94,7 +94,7 @@ func otherPrefix(is store.Installation, prefix string) error {
 
 // owned says whether a stream belongs to this installation. One that says nothing
 // is of a time before streams said so.
-func (s *Streams) owned(stream jetstream.Stream) error {
+func (s *Topology) owned(stream jetstream.Stream) error {
 	id := s.installation.Load()
 	if id == nil {
 		return nil
@@ -122,7 +122,7 @@ const (
 // here: then they are in another NATS, and this one is the wrong one. Where a
 // worker saw them lately, it waits until that worker would have seen them again.
 // A worker that has seen them itself knows which NATS is the right one.
-func (s *Streams) nobodyElse(ctx context.Context) error {
+func (s *Topology) nobodyElse(ctx context.Context) error {
 	last, err := s.memory.StreamsSeen(ctx)
 	wait := min(seenFor*s.interval, maxSeenFor)
 	if err != nil || s.nats.AdoptStreams || s.seen.Load() || time.Since(last) > 2*wait {

@@ -1,4 +1,4 @@
-package handlers
+package streams
 
 import (
 	"context"
@@ -16,7 +16,7 @@ import (
 // does. Where a schedule stream is missing it is Ensure itself, with its care;
 // where all of these are seen NATS has its encryption key, so that nothing hidden
 // is lost by making another. One that can't be made keeps nobody from the rest.
-func (s *Streams) Identities(ctx context.Context) ([]string, error) {
+func (s *Topology) Identities(ctx context.Context) ([]string, error) {
 	if err := s.settle(ctx); err != nil {
 		return nil, err
 	}
@@ -40,7 +40,7 @@ func (s *Streams) Identities(ctx context.Context) ([]string, error) {
 
 // restore makes a stream again that was removed while workers run. Its consumers
 // are made again by those who read from them.
-func (s *Streams) restore(ctx context.Context, c jetstream.StreamConfig) error {
+func (s *Topology) restore(ctx context.Context, c jetstream.StreamConfig) error {
 	_, err := s.js.Stream(ctx, c.Name)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		s.log.Error("a stream was removed; it is made again, empty", zap.String("stream", c.Name))
@@ -56,7 +56,7 @@ func (s *Streams) restore(ctx context.Context, c jetstream.StreamConfig) error {
 // say to which installation it belongs: a worker of an older version takes that
 // out. A stream that is away counts as the one that was seen last, as long as
 // others are there: it keeps nobody from these.
-func (s *Streams) look(ctx context.Context) (identities []string, unmarked bool, err error) {
+func (s *Topology) look(ctx context.Context) (identities []string, unmarked bool, err error) {
 	var away error
 	var last []string
 	if p := s.looked.Load(); p != nil {
@@ -71,7 +71,7 @@ func (s *Streams) look(ctx context.Context) (identities []string, unmarked bool,
 		if err != nil {
 			err = fmt.Errorf("looking at the stream of schedules %s: %w", p.Stream, err)
 		}
-		if n < len(last) && outage(err) && !errors.Is(err, jetstream.ErrStreamNotFound) && ctx.Err() == nil {
+		if n < len(last) && Unavailable(err) && !errors.Is(err, jetstream.ErrStreamNotFound) && ctx.Err() == nil {
 			away, identities = errors.Join(away, err), append(identities, last[n])
 			continue
 		}
@@ -105,7 +105,7 @@ func identityOf(partition int, stream jetstream.Stream) string {
 
 // remember stores which streams there are, outside of NATS. How many there are
 // may have changed; any of before that is another now was lost.
-func (s *Streams) remember(ctx context.Context, identities []string) error {
+func (s *Topology) remember(ctx context.Context, identities []string) error {
 	now := strings.Join(identities, ",")
 	known, err := s.memory.StreamIdentity(ctx)
 	if err != nil {
@@ -125,19 +125,4 @@ func (s *Streams) remember(ctx context.Context, identities []string) error {
 			zap.Strings("streams", lost))
 	}
 	return s.memory.RememberStream(ctx, now)
-}
-
-// queue is a subject that workers read, and its stream.
-type queue struct{ stream, subject string }
-
-// queues lists every subject that workers read.
-func (s *Streams) queues() []queue {
-	all := []queue{
-		{s.subjects.IntegrationStream(), s.subjects.Connected()},
-		{s.subjects.IntegrationStream(), s.subjects.Disconnected()},
-	}
-	for _, p := range s.subjects.RefreshPartitions() {
-		all = append(all, queue{p.Stream, p.Due}, queue{p.Stream, p.Urgent})
-	}
-	return append(all, queue{s.subjects.RecoveryStream(), s.subjects.RecoveryAll()})
 }

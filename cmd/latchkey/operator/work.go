@@ -1,0 +1,59 @@
+package operator
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
+)
+
+// Work counts a worker's refreshes since it started. Every worker tells its own in $SRV.STATS.
+type Work struct {
+	// Refreshed counts refreshes that brought tokens, Failed all others that
+	// were called for.
+	Refreshed uint64 `json:"refreshed"`
+	Failed    uint64 `json:"failed"`
+}
+
+// Lateness is how late a worker's refreshes began since it started.
+type Lateness struct {
+	Refreshes uint64 `json:"refreshes"`
+	// Within50 and Within99 are the seconds within which half and 99 of 100
+	// began, rounded up to a bound of the histogram; -1: later than all bounds.
+	Within50 float64 `json:"within50"`
+	Within99 float64 `json:"within99"`
+}
+
+// count reads a worker's metrics. What can't be read counts as 0.
+func count(metrics prometheus.Gatherer) (w Work, l Lateness) {
+	families, _ := metrics.Gather() // all that could be read, also beside an error
+	for _, family := range families {
+		for _, m := range family.Metric {
+			switch family.GetName() {
+			case "latchkey_refreshes_total":
+				for _, label := range m.Label {
+					switch n := uint64(m.GetCounter().GetValue()); {
+					case label.GetName() != "outcome":
+					case label.GetValue() == "refreshed":
+						w.Refreshed += n
+					default:
+						w.Failed += n
+					}
+				}
+			case "latchkey_refresh_lateness_seconds":
+				if h := m.GetHistogram(); h.GetSampleCount() > 0 {
+					l = Lateness{Refreshes: h.GetSampleCount(), Within50: within(h, 0.5), Within99: within(h, 0.99)}
+				}
+			}
+		}
+	}
+	return w, l
+}
+
+// within returns the least bound of a histogram under which a share of its samples lies, or -1.
+func within(h *dto.Histogram, share float64) float64 {
+	for _, b := range h.GetBucket() {
+		if float64(b.GetCumulativeCount()) >= share*float64(h.GetSampleCount()) {
+			return b.GetUpperBound()
+		}
+	}
+	return -1
+}

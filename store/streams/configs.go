@@ -1,0 +1,94 @@
+package streams
+
+import (
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/latchkey/latchkey/events"
+)
+
+// configs are all streams, the canary first.
+func (s *Topology) configs() []jetstream.StreamConfig { return append(s.others(), s.schedules()...) }
+
+// queueConfig is common to the work queues. A work queue forgets a message once
+// it is handled: a connected event, with its tokens, lies there no longer than it
+// must.
+func (s *Topology) queueConfig() jetstream.StreamConfig {
+	return jetstream.StreamConfig{Storage: jetstream.FileStorage, Replicas: s.nats.Replicas, Retention: jetstream.WorkQueuePolicy}
+}
+
+// schedules are the streams in which refreshes wait.
+func (s *Topology) schedules() []jetstream.StreamConfig {
+	refreshes := make([]jetstream.StreamConfig, 0, s.nats.Partitions)
+	for _, p := range s.subjects.RefreshPartitions() {
+		refresh := s.queueConfig()
+		refresh.Name = p.Stream
+		refresh.Description = "Schedules of refreshes, and those that have come due"
+		refresh.Subjects = []string{p.Schedules, p.Due, p.Urgent}
+		refresh.AllowMsgSchedules = true
+		refresh.AllowDirect = true
+		if id := s.installation.Load(); id != nil {
+			refresh.Metadata = map[string]string{installationKey: *id}
+		}
+		refreshes = append(refreshes, refresh)
+	}
+	return refreshes
+}
+
+// others are all other streams, the canary first.
+func (s *Topology) others() []jetstream.StreamConfig {
+	base := jetstream.StreamConfig{Storage: jetstream.FileStorage, Replicas: s.nats.Replicas}
+
+	integration := s.queueConfig()
+	integration.Name = s.subjects.IntegrationStream()
+	integration.Description = "Connects and disconnects that wait to be handled"
+	integration.Subjects = []string{s.subjects.Connected(), s.subjects.Disconnected()}
+
+	recovery := s.queueConfig()
+	recovery.Name = s.subjects.RecoveryStream()
+	recovery.Description = "Sealed answers of Mesh that wait for the database"
+	recovery.Subjects = []string{s.subjects.RecoveryAll(), s.subjects.RecoveryParts()}
+	recovery.Duplicates = 10 * time.Minute
+
+	lifecycle := base
+	lifecycle.Name = s.subjects.LifecycleStream()
+	lifecycle.Description = "What happened to grants, for subscribers"
+	for _, kind := range events.LifecycleKinds {
+		lifecycle.Subjects = append(lifecycle.Subjects, s.subjects.LifecycleAll(kind))
+	}
+	lifecycle.Subjects = append(lifecycle.Subjects, s.subjects.RejectedAll())
+	lifecycle.MaxAge = s.retention.Events
+	lifecycle.Duplicates = 10 * time.Minute
+
+	dead := base
+	dead.Name = s.subjects.DeadLetterStream()
+	dead.Description = "Messages that could not be handled, sealed"
+	dead.Subjects = []string{s.subjects.DeadLetterAll()}
+	dead.MaxAge = s.retention.DeadLetters
+	dead.Duplicates = 10 * time.Minute
+
+	all := []jetstream.StreamConfig{s.canary(), integration, recovery, lifecycle, dead}
+	if s.audit {
+		all = append(all, s.auditLog())
+	}
+	return all
+}
+
+// auditLog is the stream of the audit log. What lies there leaves by age only.
+func (s *Topology) auditLog() jetstream.StreamConfig {
+	return jetstream.StreamConfig{
+		Name: s.subjects.AuditStream(), Subjects: []string{s.subjects.AuditAll()}, Replicas: s.nats.Replicas,
+		Description: "Who was given tokens, and what was done with them, in chains of hashes",
+		Storage:     jetstream.FileStorage, MaxAge: s.retention.Audit, Duplicates: min(10*time.Minute, s.retention.Audit),
+		DenyDelete: true, DenyPurge: true,
+	}
+}
+
+// canary is the stream that is risked: nothing is ever published to it.
+func (s *Topology) canary() jetstream.StreamConfig {
+	return jetstream.StreamConfig{
+		Name: s.subjects.CanaryStream(), Subjects: []string{s.subjects.Canary()}, Replicas: s.nats.Replicas, MaxMsgs: 1,
+		Description: "Holds nothing; shows whether NATS has its old encryption key",
+	}
+}

@@ -1,0 +1,31 @@
+package streams
+
+import (
+	"context"
+	"errors"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// accountResources is JetStream's error code for an account that has used up its
+// limits. Its HTTP-like status alone would make it a refusal of the request.
+const accountResources jetstream.ErrorCode = 10002
+
+// Unavailable reports whether NATS or JetStream could not answer a call, so that
+// the same call may succeed later.
+func Unavailable(err error) bool {
+	for _, known := range []error{
+		context.DeadlineExceeded, context.Canceled,
+		nats.ErrTimeout, nats.ErrConnectionClosed, nats.ErrDisconnected, nats.ErrReconnectBufExceeded,
+		nats.ErrConnectionReconnecting, nats.ErrConnectionDraining, nats.ErrNoResponders,
+		jetstream.ErrNoStreamResponse, jetstream.ErrStreamNotFound,
+		jetstream.ErrAsyncPublishTimeout, jetstream.ErrTooManyStalledMsgs, jetstream.ErrJetStreamPublisherClosed,
+	} {
+		if errors.Is(err, known) {
+			return true
+		}
+	}
+	var api *jetstream.APIError
+	return errors.As(err, &api) && (api.Code >= 500 || api.ErrorCode == accountResources)
+}

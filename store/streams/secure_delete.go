@@ -1,0 +1,56 @@
+package streams
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// SecureDelete deletes the messages of a stream that match a subject and that pick
+// selects (nil: all of them), and has the server overwrite their bytes on disk. It
+// returns how many it deleted. A message that pick fails on, or that NATS does not
+// delete, does not keep the others from being deleted; the error at the end names
+// the first few of these.
+func SecureDelete(ctx context.Context, js jetstream.JetStream, name, subject string, pick func(*jetstream.RawStreamMsg) (bool, error)) (int, error) {
+	stream, err := js.Stream(ctx, name)
+	if err != nil {
+		return 0, fmt.Errorf("erasing from %s: %w", name, err)
+	}
+	deleted := 0
+	var failed []error
+	for msg, err := range Messages(ctx, stream, subject, 1) {
+		if err != nil {
+			return deleted, errors.Join(fmt.Errorf("erasing from %s: %w", name, err), firstErrors(failed))
+		}
+		wanted := true
+		if pick != nil {
+			wanted, err = pick(msg)
+		}
+		if wanted && err == nil {
+			if err = stream.SecureDeleteMsg(ctx, msg.Sequence); err == nil {
+				deleted++
+			} else if _, getErr := stream.GetMsg(ctx, msg.Sequence); errors.Is(getErr, jetstream.ErrMsgNotFound) {
+				err = nil // handled or erased by another meanwhile
+			} else {
+				err = fmt.Errorf("erasing from %s: %w", name, err)
+			}
+		}
+		if err != nil {
+			failed = append(failed, err)
+		}
+	}
+	return deleted, firstErrors(failed)
+}
+
+// maxErrors is how many errors of one deletion are returned.
+const maxErrors = 5
+
+// firstErrors joins errors: the first few say what is wrong.
+func firstErrors(failed []error) error {
+	if more := len(failed) - maxErrors; more > 0 {
+		failed = append(failed[:maxErrors:maxErrors], fmt.Errorf("and %d more", more))
+	}
+	return errors.Join(failed...)
+}

@@ -1,0 +1,140 @@
+// Package streams is the topology of JetStream: the streams and durable consumers
+// of an installation, whose they are, what waits in them, and how messages are read
+// and securely deleted.
+package streams
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/zap"
+
+	"github.com/latchkey/latchkey/config"
+	"github.com/latchkey/latchkey/events"
+)
+
+// Memory remembers, outside of NATS, that there were streams, and whose.
+type Memory interface {
+	Installations
+	// StreamsSeen returns when a worker last saw the streams that are remembered.
+	StreamsSeen(ctx context.Context) (time.Time, error)
+	// SeeStreams records that a worker sees the streams of this identity.
+	SeeStreams(ctx context.Context, identity string, at time.Time) error
+	StreamIdentity(ctx context.Context) (string, error)
+	RememberStream(ctx context.Context, identity string) error
+	SuspectStreams(ctx context.Context) (first bool, err error)
+}
+
+// Topology creates and checks the streams and durable consumers of an installation.
+type Topology struct {
+	js        jetstream.JetStream
+	memory    Memory
+	subjects  events.Subjects
+	nats      config.NATS
+	retention config.Retention
+	messages  config.Messages
+	audit     bool          // there is an audit log
+	interval  time.Duration // at which workers look at the streams
+	log       *zap.Logger
+	// installation is whose streams these are, once that is known; seen: this
+	// process has seen them.
+	installation atomic.Pointer[string]
+	seen         atomic.Bool
+	// looked are the identities of the schedule streams as they were seen last.
+	looked atomic.Pointer[[]string]
+}
+
+// New returns the topology of an installation.
+func New(js jetstream.JetStream, memory Memory, cfg config.Config, log *zap.Logger) *Topology {
+	return &Topology{
+		js: js, memory: memory, subjects: cfg.NATS.Subjects(), nats: cfg.NATS,
+		retention: cfg.Retention, messages: cfg.Messages, audit: cfg.Audit.Mode != config.AuditOff,
+		interval: cfg.Reconcile.Interval, log: log,
+	}
+}
+
+// ErrGone: the streams that there were are missing, and to create them
+// could destroy what is left of them.
+var ErrGone = errors.New("the streams are gone from NATS")
+
+// Ensure creates the streams that are missing, brings the others up to the
+// configuration, and returns what tells each schedule stream, in the order of
+// the partitions, from one made later under the same name. It may run on many
+// workers at once.
+//
+// Streams that were there before and are gone were wiped, or are hidden because
+// NATS runs with another encryption key. In the second case creating a stream
+// destroys the hidden one. A stream that holds nothing is risked first.
+func (s *Topology) Ensure(ctx context.Context) (identities []string, err error) {
+	if err := s.settle(ctx); err != nil {
+		return nil, err
+	}
+	stream, err := s.js.Stream(ctx, s.subjects.RefreshStream())
+	switch {
+	case errors.Is(err, jetstream.ErrStreamNotFound):
+		err = s.mayCreate(ctx)
+	case err == nil && !s.nats.AdoptStreams:
+		err = s.owned(stream)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("ensuring the streams: %w", err)
+	}
+	for _, c := range s.configs() {
+		if _, err := s.js.CreateOrUpdateStream(ctx, c); err != nil {
+			return nil, fmt.Errorf("ensuring stream %s: %w", c.Name, err)
+		}
+	}
+	if identities, _, err = s.look(ctx); err != nil {
+		return nil, err
+	}
+	return identities, s.remember(ctx, identities)
+}
+
+// mayCreate decides whether missing streams may be created.
+func (s *Topology) mayCreate(ctx context.Context) error {
+	known, err := s.memory.StreamIdentity(ctx)
+	if err != nil || known == "" || s.nats.RecreateStreams {
+		return err
+	}
+	if seen, err := s.canarySeen(ctx); err != nil || seen {
+		return err
+	}
+	if err := s.nobodyElse(ctx); err != nil {
+		return err
+	}
+	first, err := s.memory.SuspectStreams(ctx)
+	if err != nil {
+		return err
+	}
+	if !first {
+		return fmt.Errorf("%w: another worker is finding out why, or has found that NATS runs with another encryption key; "+
+			"if this lasts, restore the key, or set nats.recreate_streams if NATS was really wiped", ErrGone)
+	}
+	_, err = s.js.CreateStream(ctx, s.canary())
+	if refusal := jetstream.JetStreamError(nil); err != nil && !errors.As(err, &refusal) {
+		// Only a refusal says something of the key. Where the answer was lost, what
+		// there is now does.
+		if seen, lookErr := s.canarySeen(ctx); lookErr != nil || !seen {
+			return fmt.Errorf("%w, and whether NATS can create one in their place is not known: %w", ErrGone, errors.Join(err, lookErr))
+		}
+		err = nil
+	}
+	if err != nil {
+		return fmt.Errorf("%w, and NATS can't create one in their place: it runs with another encryption key than before; restore the key: %w", ErrGone, err)
+	}
+	return nil
+}
+
+// canarySeen reports whether NATS shows the canary. It does so only where it has
+// the key with which the canary was made: before, or as the test of it.
+func (s *Topology) canarySeen(ctx context.Context) (bool, error) {
+	_, err := s.js.Stream(ctx, s.subjects.CanaryStream())
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		return false, nil
+	}
+	return err == nil, err
+}

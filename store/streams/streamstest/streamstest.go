@@ -1,0 +1,40 @@
+// Package streamstest gives tests the topology of JetStream without a database.
+package streamstest
+
+import (
+	"context"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/zap"
+
+	"github.com/latchkey/latchkey/config"
+	"github.com/latchkey/latchkey/store"
+	"github.com/latchkey/latchkey/store/streams"
+)
+
+// New returns the topology of an installation without a database that remembers
+// its streams.
+func New(js jetstream.JetStream, cfg config.Config, log *zap.Logger) *streams.Topology {
+	return streams.New(js, forgetful{}, cfg, log)
+}
+
+// forgetful remembers no streams.
+type forgetful struct{}
+
+func (forgetful) StreamIdentity(context.Context) (string, error) { return "", nil }
+func (forgetful) RememberStream(context.Context, string) error   { return nil }
+func (forgetful) SuspectStreams(context.Context) (bool, error)   { return true, nil }
+
+func (forgetful) StreamsSeen(context.Context) (time.Time, error)      { return time.Time{}, nil }
+func (forgetful) SeeStreams(context.Context, string, time.Time) error { return nil }
+func (forgetful) Rename(context.Context, string) error                { return nil }
+
+func (forgetful) Installation(context.Context) (store.Installation, error) {
+	return store.Installation{}, store.ErrNotFound
+}
+
+func (forgetful) Settle(_ context.Context, i store.Installation) (store.Installation, error) {
+	i.ID = "test"
+	return i, nil
+}
