@@ -68,7 +68,7 @@ func (r *run) sicken(ctx context.Context, action meshsim.Action) error {
 		}
 		if i%len(brokers) == broker {
 			ill = append(ill, user(i))
-		} else {
+		} else if len(mannerOf(i).dialects) == 0 { // some manners make a request wait for a refresh of their own
 			healthy = append(healthy, user(i))
 		}
 	}
