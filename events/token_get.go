@@ -1,7 +1,12 @@
 package events
 
 import (
+	"bytes"
+	"errors"
 	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/latchkey/latchkey/events/secret"
 )
@@ -114,7 +119,7 @@ type TokenExpiry struct {
 	Labels map[string]string `json:"labels,omitempty"`
 	// Version is that of the grant: it grows with every token set. 0: a worker of an
 	// earlier release answered.
-	Version int64 `json:"version,omitempty"`
+	Version int64 `json:"version,omitzero"`
 	// ObtainedAt is when the token was obtained. Nil: not known.
 	ObtainedAt *time.Time `json:"obtainedAt,omitempty"`
 	// ExpiresAt is absent when the token has no end, or none is known.
@@ -135,7 +140,7 @@ type UnavailableAccount struct {
 	// Reason is that of the grant's token.expired or token.expiring event.
 	Reason Reason `json:"reason,omitempty"`
 	// RetryAfterSeconds, with CodeBusy: asking earlier does not help. 0: not known.
-	RetryAfterSeconds int64 `json:"retryAfterSeconds,omitempty"`
+	RetryAfterSeconds int64 `json:"retryAfterSeconds,omitzero"`
 }
 
 // Codes of a refused token request, in the Nats-Service-Error header (with the
@@ -161,8 +166,7 @@ var CodeNumber = map[string]string{
 	CodeBusy:        "503",
 }
 
-// wireToken is the only shape in which an access token leaves a process, as it
-// is read.
+// wireToken is the only shape in which an access token leaves a process.
 type wireToken struct {
 	AccountID   string `json:"accountId"`
 	AccountName string `json:"accountName"`
@@ -177,6 +181,23 @@ type wireReply struct {
 	Expiries     []TokenExpiry        `json:"expiries"`
 	Unavailable  []UnavailableAccount `json:"unavailable,omitempty"`
 	Refused      []RefusedResult      `json:"refused,omitempty"`
+}
+
+// Encode returns the reply as JSON with the tokens in the clear. It is meant
+// for the requester and for nobody else.
+func (r TokenReply) Encode() ([]byte, error) {
+	out := wireReply{AccessTokens: make([]wireToken, len(r.AccessTokens)), Expiries: r.Expiries, Unavailable: r.Unavailable, Refused: r.Refused}
+	size := 64
+	for i, t := range r.AccessTokens {
+		out.AccessTokens[i] = wireToken{t.AccountID, t.AccountName, t.AccessToken.Reveal(), t.BrokerType, t.BrokerName, t.TokenID.Reveal()}
+		size += 512 + len(out.AccessTokens[i].AccessToken) // enough as a rule: no copy of a token stays in an outgrown buffer
+	}
+	body := bytes.NewBuffer(make([]byte, 0, size))
+	if json.MarshalWrite(body, out, jsontext.AllowInvalidUTF8(true), json.Deterministic(true)) != nil { // its error could quote a value
+		clear(body.Bytes())
+		return nil, errors.New("encoding a token reply failed")
+	}
+	return body.Bytes(), nil
 }
 
 // DecodeTokenReply reads what Encode wrote. A reply that is sealed is refused;

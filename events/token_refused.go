@@ -1,7 +1,6 @@
 package events
 
 import (
-	"strconv"
 	"time"
 	"unicode/utf8"
 )
@@ -63,7 +62,7 @@ type RefusedResult struct {
 	Outcome string `json:"outcome"`
 	// RetryAfterSeconds, with RefusedTooSoon and RefusedBusy: reporting it again
 	// earlier does not help.
-	RetryAfterSeconds int64 `json:"retryAfterSeconds,omitempty"`
+	RetryAfterSeconds int64 `json:"retryAfterSeconds,omitzero"`
 }
 
 // RefreshFailing tells that the last tries to refresh a grant have failed.
@@ -77,42 +76,3 @@ type RefreshFailing struct {
 
 // Refused returns what to report where the token was refused.
 func (e TokenExpiry) Refused() RefusedToken { return RefusedToken{e.GrantID, e.Version} }
-
-func (e *encoder) int(name string, n int64) {
-	e.raw(name)
-	e.b = strconv.AppendInt(e.b, n, 10)
-}
-
-func (e *encoder) failing(name string, f *RefreshFailing) {
-	if f == nil {
-		return
-	}
-	e.raw(name)
-	e.raw(`{`)
-	if f.Since != nil {
-		e.time(`"since":`, f.Since)
-		e.raw(`,`)
-	}
-	e.text(`"reason":`, f.Reason)
-	e.raw(`}`)
-}
-
-func (e *encoder) refused(all []RefusedResult) {
-	for i, r := range all {
-		if i == 0 {
-			e.raw(`,"refused":[{`)
-		} else {
-			e.raw(`,{`)
-		}
-		e.text(`"grantId":`, r.GrantID)
-		e.int(`,"version":`, r.Version)
-		e.text(`,"outcome":`, r.Outcome)
-		if r.RetryAfterSeconds != 0 {
-			e.int(`,"retryAfterSeconds":`, r.RetryAfterSeconds)
-		}
-		e.raw(`}`)
-	}
-	if len(all) > 0 {
-		e.raw(`]`)
-	}
-}

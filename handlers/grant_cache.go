@@ -36,21 +36,17 @@ type grantCache struct {
 	// heard are events that were not taken in yet.
 	heard   chan *nats.Msg
 	hearing sync.Mutex
-
-	ahead *ahead
 }
 
 type cached struct {
 	grants []*store.Grant
 	read   time.Time
-	// again is set once somebody has the entry read again.
-	again *atomic.Bool
 }
 
 // newGrantCache returns a cache of so many users; with an age or a size of 0
 // it keeps nothing.
 func newGrantCache(size int, age time.Duration, now func() time.Time, load func(context.Context, string) ([]*store.Grant, error)) *grantCache {
-	c := &grantCache{load: load, age: age, now: now, seed: maphash.MakeSeed(), heard: make(chan *nats.Msg, maxHeard), ahead: newAhead()}
+	c := &grantCache{load: load, age: age, now: now, seed: maphash.MakeSeed(), heard: make(chan *nats.Msg, maxHeard)}
 	if size > 0 && age > 0 {
 		c.users, _ = lru.New[string, cached](size) // fails for a size below 1 only
 	}
@@ -81,16 +77,8 @@ func (c *grantCache) kept(userID string) ([]*store.Grant, bool) {
 	}
 	c.catchUp()
 	entry, ok := c.users.Get(userID)
-	if !ok {
+	if !ok || c.now().Sub(entry.read) >= c.age {
 		return nil, false
-	}
-	old := c.now().Sub(entry.read)
-	if old >= c.age {
-		return nil, false
-	}
-	if old >= c.age-c.age/4 && !entry.again.Swap(true) {
-		// Who asks for the user next need not wait for it.
-		c.ahead.do(func(ctx context.Context) { _, _ = c.read(ctx, userID) }) // after an error the next request reads
 	}
 	return entry.grants, true
 }
@@ -107,7 +95,7 @@ func (c *grantCache) read(ctx context.Context, userID string) ([]*store.Grant, e
 		c.users.Remove(userID)
 		return nil, nil
 	}
-	c.users.Add(userID, cached{grants, read, new(atomic.Bool)})
+	c.users.Add(userID, cached{grants, read})
 	if change.Load() != before {
 		c.users.Remove(userID)
 	}
@@ -200,7 +188,7 @@ func (c *grantCache) follow(nc *nats.Conn, subjects events.Subjects) (stop func(
 			}
 		}
 	}()
-	return func() { unsubscribe(); nc.RemoveStatusListener(breaks); close(ended); c.ahead.stop() }, nil
+	return func() { unsubscribe(); nc.RemoveStatusListener(breaks); close(ended) }, nil
 }
 
 const (

@@ -17,10 +17,9 @@ import (
 // shelf is a cache before a store that counts how often it is read.
 type shelf struct {
 	*grantCache
-	t *testing.T
-	// reads for which somebody waited, and those ahead of a request
-	reads, ahead int
-	now          time.Time
+	t     *testing.T
+	reads int
+	now   time.Time
 	// meanwhile, if set, happens during the next read.
 	meanwhile func()
 	err       error
@@ -29,12 +28,8 @@ type shelf struct {
 
 func newShelf(t *testing.T, size int, age time.Duration) *shelf {
 	s := &shelf{t: t, now: time.Now()}
-	s.grantCache = newGrantCache(size, age, func() time.Time { return s.now }, func(ctx context.Context, user string) ([]*store.Grant, error) {
-		if _, beside := ctx.Deadline(); beside {
-			s.ahead++
-		} else {
-			s.reads++
-		}
+	s.grantCache = newGrantCache(size, age, func() time.Time { return s.now }, func(_ context.Context, user string) ([]*store.Grant, error) {
+		s.reads++
 		if s.meanwhile != nil {
 			s.meanwhile()
 		}
@@ -51,7 +46,6 @@ func (s *shelf) get(user string) (read bool) {
 	s.t.Helper()
 	before := s.reads
 	grants, err := s.byUser(s.t.Context(), user)
-	s.grantCache.ahead.atWork.Wait()
 	require.NoError(s.t, err)
 	if user != "unknown" {
 		require.Equal(s.t, user, grants[0].ID)
@@ -79,11 +73,9 @@ func TestAnUnheardChangeIsSeenAfterTheAge(t *testing.T) {
 	s.meanwhile = func() { s.now = s.now.Add(time.Second / 2) } // the age counts from before the read
 	require.True(t, s.get("a"))
 	s.meanwhile = nil
-	s.now = s.now.Add(time.Second/4 - 1)
+	s.now = s.now.Add(time.Second/2 - 1)
 	require.False(t, s.get("a"))
-	s.err = errors.New("away") // what is read ahead fails
-	s.now = s.now.Add(time.Second / 4)
-	require.False(t, s.get("a"))
+	s.err = errors.New("away")
 	s.now = s.now.Add(1)
 	_, err := s.byUser(t.Context(), "a")
 	require.ErrorIs(t, err, s.err)
@@ -91,43 +83,15 @@ func TestAnUnheardChangeIsSeenAfterTheAge(t *testing.T) {
 	require.True(t, s.get("a"))
 }
 
-func TestWhoIsAskedForIsReadBeforeTheAgeIsOver(t *testing.T) {
+func TestAUserWhoIsGoneIsNotKept(t *testing.T) {
 	s := newShelf(t, 2, time.Second)
-	later := func(d time.Duration, ahead int) {
-		t.Helper()
-		s.now = s.now.Add(d)
-		require.False(t, s.get("a"), "nobody waits")
-		require.Equal(t, ahead, s.ahead)
-	}
 	require.True(t, s.get("a"))
-	later(time.Second*3/4-1, 0)
-	later(1, 1)
-	later(time.Second*3/4-1, 1)
-	s.meanwhile = func() { panic("of one read") }
-	later(1, 2)
-	later(1, 2) // it is not tried again
-	s.meanwhile = nil
-	s.now = s.now.Add(time.Second / 4)
-	require.True(t, s.get("a"))
-
-	s.meanwhile = func() { s.gone = true }
-	later(time.Second*3/4, 3)
+	s.now, s.gone = s.now.Add(time.Second), true
+	grants, err := s.byUser(t.Context(), "a")
+	require.NoError(t, err)
+	require.Empty(t, grants)
 	_, ok := s.users.Peek("a")
-	require.False(t, ok, "a user who is gone is not kept")
-}
-
-func TestReadingAheadIsBounded(t *testing.T) {
-	a := newAhead()
-	ended := make(chan error, maxAhead+1)
-	for range maxAhead + 1 {
-		a.do(func(ctx context.Context) {
-			<-ctx.Done()
-			ended <- ctx.Err()
-		})
-	}
-	a.stop()
-	require.Len(t, ended, maxAhead)
-	require.ErrorIs(t, <-ended, context.Canceled, "stopping ends what is under way")
+	require.False(t, ok)
 }
 
 func TestWhatChangedDuringTheReadIsNotKept(t *testing.T) {

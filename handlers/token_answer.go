@@ -25,9 +25,10 @@ import (
 func (t *TokenService) receive(req micro.Request) {
 	t.atWork.Add(1)
 	a := &answer{TokenService: t, req: req}
-	a.limit.begin(t.cfg.Timeout)
+	ctx, cancel := context.WithTimeout(context.Background(), t.cfg.Timeout)
+	a.cancel = cancel
 	defer a.caught()
-	a.ctx, a.end = t.startSpan(&a.limit, req, events.TokenGetName, t.subjects.TokenGetAll())
+	a.ctx, a.end = t.startSpan(ctx, req, events.TokenGetName, t.subjects.TokenGetAll())
 	a.record.Caller = t.callerOf(req)
 	if !t.inboxes.Take(req.Reply()) {
 		a.unanswerable()
@@ -58,7 +59,7 @@ type answer struct {
 	*TokenService
 	req      micro.Request
 	ctx      context.Context
-	limit    timeLimit
+	cancel   context.CancelFunc
 	end      func(code string) // of the span
 	in       events.TokenRequest
 	wanted   []*store.Grant // if atHand
@@ -214,7 +215,7 @@ func (a *answer) done(code string) {
 	if a.end != nil {
 		a.end(code)
 	}
-	a.limit.stop()
+	a.cancel()
 	a.hold("")
 	a.atWork.Done()
 }

@@ -56,14 +56,14 @@ func warmRequest(t testing.TB) func() {
 	s := f.tokenService(e, func(context.Context, string) ([]*store.Grant, error) { return []*store.Grant{g}, nil })
 	request := []byte(`{"userId":"user"}`)
 	return func() {
-		limit := timeLimitOf(time.Minute)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		in, err := events.DecodeTokenRequest(request)
 		require.NoError(t, err)
-		reply, err := s.Get(limit, in, &audit.Record{})
+		reply, err := s.Get(ctx, in, &audit.Record{})
 		require.NoError(t, err)
 		_, err = encodeReply(reply, in.SealTo)
 		require.NoError(t, err)
-		limit.stop()
+		cancel()
 	}
 }
 

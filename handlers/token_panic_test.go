@@ -2,7 +2,6 @@ package handlers
 
 import (
 	"context"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -40,7 +39,7 @@ func TestAPanicBesideARequestEndsNothing(t *testing.T) {
 func TestAPanicOverWhatIsKeptIsAnswered(t *testing.T) {
 	f := newFixture(t)
 	s := f.tokenService(f.envelope(), func(context.Context, string) ([]*store.Grant, error) { return nil, nil })
-	s.grants.users.Add("user", cached{grants: []*store.Grant{nil}, read: time.Now(), again: new(atomic.Bool)})
+	s.grants.users.Add("user", cached{grants: []*store.Grant{nil}, read: time.Now()})
 	nc := f.js.Conn()
 	require.NoError(t, s.Start(nc))
 	reply, err := nc.Request(f.subjects.TokenGet("user"), []byte(`{"userId":"user"}`), patience)

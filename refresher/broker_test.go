@@ -26,7 +26,8 @@ func TestLimitsAndBreakerAreOneHoweverTheBrokerIsWritten(t *testing.T) {
 				l := newLimits(wide(func(l *config.Limits) { l.BrokerConcurrency = 1 }), c)
 				done := enter(t, l, first)
 				require.Equal(t, "concurrency", later(t, l, second).Why)
-				require.True(t, l.HoldUp(second))
+				_, held := l.HoldUp(second)
+				require.True(t, held)
 				enter(t, l, "other")(nil)
 				done(nil)
 

@@ -175,12 +175,13 @@ func (l *Limits) done(b *brokerLimits, report func(error), f *Failure, began tim
 }
 
 // HoldUp reports whether it is a broker's own rate or concurrency that lets
-// nobody in there now.
-func (l *Limits) HoldUp(broker string) bool {
+// nobody in there now, and how long that rate takes for each refresh.
+func (l *Limits) HoldUp(broker string) (each time.Duration, held bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	b := l.broker(broker)
-	return b.running >= l.cfg.BrokerConcurrency || b.rate.limiter.TokensAt(l.now()) < 1
+	each = time.Duration(float64(time.Second) / float64(b.rate.limiter.Limit()))
+	return each, b.running >= l.cfg.BrokerConcurrency || b.rate.limiter.TokensAt(l.now()) < 1
 }
 
 // Paused reports until when everything is paused because Mesh refuses our

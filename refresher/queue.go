@@ -62,7 +62,6 @@ type line struct {
 	notBefore time.Time
 	// back is when the last that was sent away comes back.
 	back time.Time
-	pace pace
 }
 
 type waiter struct {
@@ -140,9 +139,6 @@ func (q *Queue) join(broker string, w *waiter) *line {
 		l = &line{}
 		q.brokers[broker] = l
 	}
-	if l.waiters.Len() == 0 && l.running == 0 { // what was before tells nothing
-		l.pace = pace{since: q.now()}
-	}
 	heap.Push(&l.waiters, w)
 	q.waiting++
 	q.pump()
@@ -218,16 +214,12 @@ func (q *Queue) next() (name string, best *line) {
 func (q *Queue) admit(l *line, release func(*Failure)) {
 	q.running++
 	l.running++
-	l.pace.count(q.now())
 	q.take(l, admission{done: func(f *Failure) {
 		release(f)
 		q.mu.Lock()
 		defer q.mu.Unlock()
 		q.running--
 		l.running--
-		if f != nil && f.Class == uncalled {
-			l.pace.uncount()
-		}
 		l.notBefore = time.Time{}
 		q.pump()
 	}})
@@ -242,12 +234,17 @@ func (q *Queue) take(l *line, a admission) {
 
 // sendAway makes room, if it can: the least urgent waiter of the longest line
 // that limits of its own hold up comes back later, behind those that were sent
-// away before it.
+// away before it. Without, the waiters of one slow broker would take all the room,
+// and the refreshes of every other broker would wait until its backlog is done.
 func (q *Queue) sendAway() {
 	var longest *line
+	var each time.Duration
 	for broker, l := range q.brokers {
-		if l.waiters.Len() > 0 && (longest == nil || l.waiters.Len() > longest.waiters.Len()) && q.limits.HoldUp(broker) {
-			longest = l
+		if l.waiters.Len() == 0 || longest != nil && l.waiters.Len() <= longest.waiters.Len() {
+			continue
+		}
+		if every, held := q.limits.HoldUp(broker); held {
+			longest, each = l, every
 		}
 	}
 	if longest == nil {
@@ -261,7 +258,7 @@ func (q *Queue) sendAway() {
 	}
 	heap.Remove(&longest.waiters, last.index)
 	q.waiting--
-	last.result <- admission{err: &LaterError{After: longest.comeBack(q.now()), Why: "queue"}}
+	last.result <- admission{err: &LaterError{After: longest.comeBack(q.now(), each), Why: "queue"}}
 }
 
 // Bounds of when a refresh comes back that found the queue full. The upper one
@@ -272,10 +269,10 @@ const (
 )
 
 // comeBack is in how long the next that is sent away comes back: as long after
-// the one before it as the line takes for one. (All at once would be sent away
-// again, nearly all of them.)
-func (l *line) comeBack(now time.Time) time.Duration {
-	l.back = l.back.Add(l.pace.each(now))
+// the one before it as the broker's rate takes for one. (All at once would be sent
+// away again, nearly all of them.)
+func (l *line) comeBack(now time.Time, each time.Duration) time.Duration {
+	l.back = l.back.Add(each)
 	if soonest := now.Add(queueFullMin); l.back.Before(soonest) {
 		l.back = soonest
 	}
@@ -283,31 +280,6 @@ func (l *line) comeBack(now time.Time) time.Duration {
 		l.back = latest
 	}
 	return l.back.Sub(now)
-}
-
-// pace measures how quickly a line moves.
-type pace struct {
-	since time.Time
-	letIn float64
-}
-
-// paceMemory is after how long half of what a pace has seen is forgotten.
-const paceMemory = 10 * time.Second
-
-// count notes that one more was let in.
-func (p *pace) count(now time.Time) {
-	p.letIn++
-	if seen := now.Sub(p.since); seen > paceMemory {
-		p.since, p.letIn = now.Add(-seen/2), p.letIn/2
-	}
-}
-
-// uncount takes back one that was let in for nothing.
-func (p *pace) uncount() { p.letIn = max(p.letIn-1, 0) }
-
-// each is how long the line took for one.
-func (p *pace) each(now time.Time) time.Duration {
-	return time.Duration(float64(now.Sub(p.since)) / max(p.letIn, 1))
 }
 
 // wake pumps again when the first of the lines that wait for time may go on.

@@ -15,24 +15,24 @@ import (
 	"github.com/latchkey/latchkey/store/envelope"
 )
 
-// TokenSet is a grant's secrets.
+// TokenSet is a grant's secrets. It is decoded from what plainSet encodes.
 type TokenSet struct {
-	Accounts []AccountToken
+	Accounts []AccountToken `json:"a"`
 	// RefreshToken is the one the accounts share. Empty: there is none.
-	RefreshToken secret.Text
-	TradeToken   secret.Text
+	RefreshToken secret.Text `json:"r"`
+	TradeToken   secret.Text `json:"t"`
 	// Metadata goes along with each refresh.
-	Metadata map[string]secret.Text
+	Metadata map[string]secret.Text `json:"m"`
 	// Interim is the access token with which the user's code completes a refresh. It
 	// is handed out to nobody.
-	Interim secret.Text
+	Interim secret.Text `json:"n"`
 	// Spare are tokens of the last answer that are nobody's in the grant.
-	Spare []secret.Text
+	Spare []secret.Text `json:"s"`
 	// Left are texts that may hold tokens and wait to become dead letters.
-	Left []secret.Text
+	Left []secret.Text `json:"l"`
 	// Origin is the hash of the refresh token with which the grant was
 	// connected: a connect that brings it again is a repetition.
-	Origin string
+	Origin string `json:"o"`
 }
 
 // OriginOf returns what Origin is for a refresh token; empty for none.
@@ -53,12 +53,12 @@ func (t *TokenSet) Repeats(refreshToken secret.Text) bool {
 // AccountToken is the access token of one account. The id is empty in a grant whose
 // accounts are not known.
 type AccountToken struct {
-	AccountID   string
-	AccessToken secret.Text
-	TokenID     secret.Text
+	AccountID   string      `json:"i"`
+	AccessToken secret.Text `json:"a"`
+	TokenID     secret.Text `json:"t"`
 	// RefreshToken is one that an answer brought for this account alone, until the
 	// account stands in a grant of its own.
-	RefreshToken secret.Text
+	RefreshToken secret.Text `json:"r"`
 }
 
 // apart reports whether accounts are to become grants of their own.
@@ -142,9 +142,9 @@ func OpenTokens(ctx context.Context, e *envelope.Envelope, blob envelope.Blob, b
 		return TokenSet{}, fmt.Errorf("opening the tokens of grant %s: %w", b.Grant, err)
 	}
 	defer clear(plain)
-	tokens, ok := decodeTokens(plain)
-	if !ok {
+	tokens := &TokenSet{Accounts: []AccountToken{}}
+	if jsonv2.Unmarshal(plain, &tokens) != nil || tokens == nil { // without its error: it could quote a value
 		return TokenSet{}, fmt.Errorf("decoding the tokens of grant %s: %w", b.Grant, errors.New("unexpected form"))
 	}
-	return tokens, nil
+	return *tokens, nil
 }

@@ -290,9 +290,9 @@ func (b *run) warm(ctx context.Context) (Figure, error) {
 }
 
 // reads reads users as a worker does who are asked for all the time: each once
-// three quarters of the time are over for which it is kept.
+// the time is over for which it is kept.
 func (b *run) reads(ctx context.Context, read func(user string) error) error {
-	often := time.NewTicker(max(b.cfg.Tokens.CacheAge*3/4, time.Millisecond))
+	often := time.NewTicker(max(b.cfg.Tokens.CacheAge, time.Millisecond))
 	defer often.Stop()
 	for {
 		var all errgroup.Group

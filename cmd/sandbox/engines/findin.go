@@ -24,8 +24,6 @@ type findIn struct {
 const (
 	// maxFindInBatch is the most documents with one value for which it is worth asking by value.
 	maxFindInBatch = 1_000
-	// smallCollection is of how many documents a collection is better read as a whole than searched for many.
-	smallCollection = 100
 	// maxFindInBytes bounds the answer. One of MongoDB's holds 16 MiB at most.
 	maxFindInBytes = 4 << 20
 )
@@ -117,47 +115,8 @@ func (f findIn) part(value string) (message, error) {
 	return newMessage(wiremessage.NextRequestID(), 0, body), nil
 }
 
-// fewer makes the request that tells whether the collection has fewer documents than smallCollection.
-func (f findIn) fewer() (message, error) {
-	body, err := bson.Marshal(bson.D{
-		{Key: "find", Value: f.collection}, {Key: "projection", Value: bson.D{{Key: "_id", Value: 1}}},
-		{Key: "limit", Value: smallCollection}, {Key: "batchSize", Value: smallCollection}, {Key: "singleBatch", Value: true},
-		{Key: "$db", Value: f.db},
-	})
-	if err != nil {
-		return nil, fmt.Errorf("asking for the size of a collection: %w", err)
-	}
-	return newMessage(wiremessage.NextRequestID(), 0, body), nil
-}
-
-// small reports whether reading the whole collection is less work than asking for each value. A collection that was large
-// once counts as large: FerretDB reads all of it to find that out.
-func (s *session) small(f findIn) (bool, error) {
-	name := namespace{f.db, f.collection}
-	if _, large := s.proxy.large.Load(name); large || len(f.values) < smallCollection/10 {
-		return false, nil
-	}
-	request, err := f.fewer()
-	if err != nil {
-		return false, err
-	}
-	answer, err := s.exchange(request)
-	if err != nil {
-		return false, err
-	}
-	batch, ok := answer.firstBatch()
-	if ok && len(batch) < smallCollection {
-		return true, nil
-	}
-	s.proxy.large.Store(name, nil)
-	return false, nil
-}
-
 // findIn does a find value by value. It returns nil if that does not work out, and the find is to be done as it is.
 func (s *session) findIn(requestID int32, f findIn) (message, error) {
-	if small, err := s.small(f); small || err != nil {
-		return nil, err
-	}
 	seen := make(map[string]bool)
 	size := 0
 	var found bson.A

@@ -20,8 +20,6 @@ type Proxy struct {
 	writing writeLocks
 	// running has room for the commands that FerretDB does at once. Taken after writing.
 	running chan struct{}
-	// large are the collections, by namespace, that are not worth reading as a whole.
-	large sync.Map
 
 	mu       sync.Mutex
 	port     int

@@ -8,11 +8,10 @@ import (
 	"strconv"
 
 	"github.com/go-json-experiment/json"
-	"github.com/go-json-experiment/json/jsontext"
 )
 
 // The simulator's own paths, for a test in another process. They ask for the same
-// credentials as the API. [Remote] is their client.
+// credentials as the API.
 func (s *Server) routeAdmin() {
 	s.mux.HandleFunc("POST /sim/connect", s.guarded(s.adminConnect))
 	s.mux.HandleFunc("GET /sim/ledger", s.guarded(s.adminLedger))
@@ -24,13 +23,6 @@ func (s *Server) routeAdmin() {
 	s.mux.HandleFunc("POST /sim/alter", s.guarded(s.adminAlter))
 	s.mux.HandleFunc("GET /sim/dialects", s.guarded(func(w http.ResponseWriter, _ *http.Request) { reply(w, spokenDialects{Dialects(), s.Spoken()}) }))
 	s.mux.HandleFunc("POST /sim/dialects", s.guarded(s.adminSpeak))
-}
-
-// wireConnection is a [Connection] with its payload as JSON inside JSON, as [Remote]
-// reads it.
-type wireConnection struct {
-	Payload  jsontext.Value     `json:"payload"`
-	Accounts []ConnectedAccount `json:"accounts"`
 }
 
 type injected struct {

@@ -14,13 +14,19 @@ import (
 	"github.com/latchkey/latchkey/events/secret"
 )
 
-// Remote steers a simulator that runs in another process. Its methods are those of
+// Remote steers a simulator over HTTP, as a program in another process would. Its methods are those of
 // [Server].
 type Remote struct {
 	URL          string // where the simulator listens, without a path
 	ClientID     string
 	ClientSecret secret.Text
 	HTTP         *http.Client // http.DefaultClient unless set
+}
+
+// wireConnection is a [Connection] with its payload as JSON inside JSON.
+type wireConnection struct {
+	Payload  jsontext.Value     `json:"payload"`
+	Accounts []ConnectedAccount `json:"accounts"`
 }
 
 // Connect is [Server.Connect].
