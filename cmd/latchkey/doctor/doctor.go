@@ -10,8 +10,10 @@ import (
 	"sync"
 	"time"
 
+	"github.com/latchkey/latchkey/cmd/latchkey/worker"
 	"github.com/latchkey/latchkey/config"
 	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/store"
 )
 
 // Status is the outcome of a check.
@@ -48,7 +50,7 @@ type doctor struct {
 	subjects events.Subjects
 	now      func() time.Time
 	nats     lazy[*natsLink]
-	mongo    lazy[*database]
+	mongo    lazy[*store.Store]
 
 	mu       sync.Mutex
 	readings map[string]reading
@@ -68,30 +70,30 @@ func Run(ctx context.Context, cfg config.Config, o Options) []Result {
 		d.now = time.Now
 	}
 	d.nats.open = d.connectNATS
-	d.mongo.open = d.openMongoDB
+	d.mongo.open = func(ctx context.Context) (*store.Store, error) { return worker.OpenStore(ctx, cfg.MongoDB) }
 	defer d.close()
 
 	checks := []check{
 		{"memory", d.memory},
 		{"nats", d.natsServer},
-		{"nats tls", d.natsTLS},
-		{"nats jetstream", d.jetStream},
-		{"nats streams", d.streams},
-		{"nats consumers", d.consumers},
+		{"nats tls", d.withNATS(d.natsTLS)},
+		{"nats jetstream", d.withNATS(d.jetStream)},
+		{"nats streams", d.withNATS(d.streams)},
+		{"nats consumers", d.withNATS(d.consumers)},
 		{"nats permissions", d.permissions},
-		{"nats inboxes", d.inboxes},
+		{"nats inboxes", d.withNATS(d.inboxes)},
 		{"mongodb", d.mongoServer},
-		{"mongodb tls", d.mongoTLS},
-		{"installation", d.installation},
-		{"mongodb writes", d.mongoWrites},
-		{"mongodb indexes", d.indexes},
+		{"mongodb tls", d.withMongoDB(d.mongoTLS)},
+		{"installation", d.withNATS(d.installation)},
+		{"mongodb writes", d.withMongoDB(d.mongoWrites)},
+		{"mongodb indexes", d.withMongoDB(d.indexes)},
 		{"kms", d.kms},
-		{"kms data keys", d.dataKeys},
+		{"kms data keys", d.withMongoDB(d.dataKeys)},
 		{"mesh", d.mesh},
-		{"messages that come back", d.comeBack},
-		{"dead letters", d.deadLetters},
-		{"answers to recover", d.recovery},
-		{"overdue grants", d.overdue},
+		{"messages that come back", d.withNATS(d.comeBack)},
+		{"dead letters", d.withNATS(d.deadLetters)},
+		{"answers to recover", d.withNATS(d.recovery)},
+		{"overdue grants", d.withMongoDB(d.overdue)},
 	}
 	results := make([]Result, len(checks))
 	var all sync.WaitGroup

@@ -14,6 +14,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/latchkey/latchkey/cmd/latchkey/worker"
+	"github.com/latchkey/latchkey/store"
 	"github.com/latchkey/latchkey/store/envelope"
 )
 
@@ -69,11 +70,7 @@ func kmsCure(err error) string {
 const sample = 3
 
 // dataKeys has KMS open a few of the stored data keys.
-func (d *doctor) dataKeys(ctx context.Context) Result {
-	db, err := d.mongo.get(ctx)
-	if err != nil {
-		return noMongoDB()
-	}
+func (d *doctor) dataKeys(ctx context.Context, db *store.Store) Result {
 	client, err := worker.KMS(ctx, d.cfg.KMS)
 	if err != nil {
 		return failed("check the AWS credentials and kms.region", "%v", err)

@@ -6,19 +6,18 @@ import (
 	"strings"
 	"time"
 
-	"github.com/latchkey/latchkey/cmd/latchkey/worker"
 	"github.com/latchkey/latchkey/store"
 )
 
-// database is the connection to MongoDB.
-type database struct{ *store.Store }
-
-func (d *doctor) openMongoDB(ctx context.Context) (*database, error) {
-	db, err := worker.OpenStore(ctx, d.cfg.MongoDB)
-	if err != nil {
-		return nil, err
+// withMongoDB makes a check that needs the connection.
+func (d *doctor) withMongoDB(run func(context.Context, *store.Store) Result) func(context.Context) Result {
+	return func(ctx context.Context) Result {
+		db, err := d.mongo.get(ctx)
+		if err != nil {
+			return noMongoDB()
+		}
+		return run(ctx, db)
 	}
-	return &database{db}, nil
 }
 
 func noMongoDB() Result {
@@ -57,11 +56,7 @@ func (d *doctor) mongoServer(ctx context.Context) Result {
 	return ok("version %s, replica set %s, %v away", version, server.ReplicaSet, took.Round(time.Microsecond))
 }
 
-func (d *doctor) mongoTLS(ctx context.Context) Result {
-	db, err := d.mongo.get(ctx)
-	if err != nil {
-		return noMongoDB()
-	}
+func (d *doctor) mongoTLS(ctx context.Context, db *store.Store) Result {
 	server, err := db.Server(ctx)
 	switch {
 	case err != nil:
@@ -76,11 +71,7 @@ func (d *doctor) mongoTLS(ctx context.Context) Result {
 	return warning("turn TLS on in MongoDB and put tls=true into mongodb.uri", "the connection is not encrypted: who has which accounts passes in the clear (tokens are sealed)")
 }
 
-func (d *doctor) mongoWrites(ctx context.Context) Result {
-	db, err := d.mongo.get(ctx)
-	if err != nil {
-		return noMongoDB()
-	}
+func (d *doctor) mongoWrites(ctx context.Context, db *store.Store) Result {
 	began := d.now()
 	if err := db.TryWrite(ctx); err != nil {
 		return failed("give the user readWrite on the database, and see whether a majority of the replica set is up", "%v", err)
@@ -88,11 +79,7 @@ func (d *doctor) mongoWrites(ctx context.Context) Result {
 	return ok("a majority acknowledged a write of nothing within %v", d.now().Sub(began).Round(time.Microsecond))
 }
 
-func (d *doctor) indexes(ctx context.Context) Result {
-	db, err := d.mongo.get(ctx)
-	if err != nil {
-		return noMongoDB()
-	}
+func (d *doctor) indexes(ctx context.Context, db *store.Store) Result {
 	missing, err := db.MissingIndexes(ctx)
 	if err != nil {
 		return failed("give the user readWrite on the database", "%v", err)
@@ -110,11 +97,7 @@ func (d *doctor) indexes(ctx context.Context) Result {
 // overdueBatch is how many overdue grants are counted at most.
 const overdueBatch = 100
 
-func (d *doctor) overdue(ctx context.Context) Result {
-	db, err := d.mongo.get(ctx)
-	if err != nil {
-		return noMongoDB()
-	}
+func (d *doctor) overdue(ctx context.Context, db *store.Store) Result {
 	// The reconciler acts on what is overdue by its slack, and looks once in its
 	// interval; what is later than that is not in anybody's hands.
 	late := d.cfg.Reconcile.Slack + 2*d.cfg.Reconcile.Interval + d.cfg.Refresh.Lease

@@ -44,6 +44,17 @@ func (l *natsLink) refusal(err error) error {
 	return err
 }
 
+// withNATS makes a check that needs the connection.
+func (d *doctor) withNATS(run func(context.Context, *natsLink) Result) func(context.Context) Result {
+	return func(ctx context.Context) Result {
+		link, err := d.nats.get(ctx)
+		if err != nil {
+			return noNATS()
+		}
+		return run(ctx, link)
+	}
+}
+
 func noNATS() Result {
 	return failed("look at the check nats", "not checked: no connection to NATS")
 }
@@ -63,11 +74,7 @@ func (d *doctor) natsServer(ctx context.Context) Result {
 	return ok("server %s (%s), %v away", link.nc.ConnectedServerName(), link.nc.ConnectedServerVersion(), rtt.Round(time.Microsecond))
 }
 
-func (d *doctor) natsTLS(ctx context.Context) Result {
-	link, err := d.nats.get(ctx)
-	if err != nil {
-		return noNATS()
-	}
+func (d *doctor) natsTLS(ctx context.Context, link *natsLink) Result {
 	if link.nc.TLSRequired() || strings.HasPrefix(link.nc.ConnectedUrl(), "tls://") || strings.HasPrefix(link.nc.ConnectedUrl(), "wss://") {
 		return ok("the connection is encrypted")
 	}
@@ -85,11 +92,7 @@ func loopback(host string) bool {
 // full is the share of a limit from which on it is worth a warning.
 const full = 0.8
 
-func (d *doctor) jetStream(ctx context.Context) Result {
-	link, err := d.nats.get(ctx)
-	if err != nil {
-		return noNATS()
-	}
+func (d *doctor) jetStream(ctx context.Context, link *natsLink) Result {
 	if err := streams.CheckJetStream(ctx, link.js); err != nil {
 		return failed("start nats-server with -js, and enable JetStream for the account", "%v", link.refusal(err))
 	}
@@ -130,14 +133,10 @@ func (d *doctor) room(ctx context.Context, link *natsLink, tier jetstream.Tier) 
 }
 
 // installation says whether NATS and the database belong together.
-func (d *doctor) installation(ctx context.Context) Result {
-	link, err := d.nats.get(ctx)
-	if err != nil {
-		return noNATS()
-	}
+func (d *doctor) installation(ctx context.Context, link *natsLink) Result {
 	db, err := d.mongo.get(ctx)
 	if err != nil {
-		return failed("look at the check mongodb", "not checked: no connection to MongoDB")
+		return noMongoDB()
 	}
 	is, err := d.inspector(link, db).CheckInstallation(ctx)
 	switch {

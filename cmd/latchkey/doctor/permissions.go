@@ -39,21 +39,20 @@ func (d *doctor) permissions(ctx context.Context) Result {
 	for _, subject := range publish {
 		msg := nats.NewMsg(subject)
 		msg.Header.Set("Nats-Expected-Stream", "NONE")
-		if err := tried(ctx, nc, func() error { return nc.PublishMsg(msg) }); err != nil {
+		switch err := tried(ctx, nc, func() error { return nc.PublishMsg(msg) }); {
+		case errors.Is(err, nats.ErrPermissionViolation):
 			refused = append(refused, "publish "+subject)
-			if !errors.Is(err, nats.ErrPermissionViolation) {
-				return failed("see how the server is", "%v", err)
-			}
+		case err != nil:
+			return failed("see how the server is", "%v", err)
 		}
 	}
-	for _, subject := range []string{d.subjects.TokenGet(nobody)} {
-		err := tried(ctx, nc, func() error { _, err := nc.SubscribeSync(subject); return err })
-		if err != nil {
-			refused = append(refused, "subscribe "+subject)
-			if !errors.Is(err, nats.ErrPermissionViolation) {
-				return failed("see how the server is", "%v", err)
-			}
-		}
+	subject := d.subjects.TokenGet(nobody)
+	err = tried(ctx, nc, func() error { _, err := nc.SubscribeSync(subject); return err })
+	switch {
+	case errors.Is(err, nats.ErrPermissionViolation):
+		refused = append(refused, "subscribe "+subject)
+	case err != nil:
+		return failed("see how the server is", "%v", err)
 	}
 	if len(refused) > 0 {
 		return failed("permit the worker's role what deploy/nats/roles/worker.conf lists", "NATS refuses: %s", strings.Join(refused, "; "))

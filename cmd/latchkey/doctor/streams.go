@@ -19,11 +19,7 @@ const (
 	doFirst   = "start a worker: it makes them"
 )
 
-func (d *doctor) streams(ctx context.Context) Result {
-	link, err := d.nats.get(ctx)
-	if err != nil {
-		return noNATS()
-	}
+func (d *doctor) streams(ctx context.Context, link *natsLink) Result {
 	d.timeNATS(ctx, link)
 	all, err := d.inspector(link, nil).Inspect(ctx)
 	if err != nil {
@@ -91,11 +87,7 @@ func (d *doctor) timeNATS(ctx context.Context, link *natsLink) {
 	}
 }
 
-func (d *doctor) consumers(ctx context.Context) Result {
-	link, err := d.nats.get(ctx)
-	if err != nil {
-		return noNATS()
-	}
+func (d *doctor) consumers(ctx context.Context, link *natsLink) Result {
 	all, err := d.inspector(link, nil).InspectConsumers(ctx)
 	if err != nil {
 		return failed("permit the role what deploy/nats/roles/worker.conf lists", "%v", link.refusal(err))
@@ -126,11 +118,7 @@ func sorted(all []streams.Found) (missing, differ []string) {
 }
 
 // inboxes looks for streams that would store replies with tokens.
-func (d *doctor) inboxes(ctx context.Context) Result {
-	link, err := d.nats.get(ctx)
-	if err != nil {
-		return noNATS()
-	}
+func (d *doctor) inboxes(ctx context.Context, link *natsLink) Result {
 	in, err := events.NewInboxes(d.subjects, d.cfg.Tokens.InboxPrefixes...)
 	if err != nil {
 		return failed("see tokens.inbox_prefixes", "%v", err)
@@ -147,11 +135,7 @@ func (d *doctor) inboxes(ctx context.Context) Result {
 
 // comeBack looks for messages that were delivered more than once and still wait.
 // None do for long in an installation that is well.
-func (d *doctor) comeBack(ctx context.Context) Result {
-	link, err := d.nats.get(ctx)
-	if err != nil {
-		return noNATS()
-	}
+func (d *doctor) comeBack(ctx context.Context, link *natsLink) Result {
 	all, err := d.inspector(link, nil).Backlogs(ctx)
 	if errors.Is(err, jetstream.ErrConsumerNotFound) || errors.Is(err, jetstream.ErrStreamNotFound) {
 		return ok("no consumers yet")
@@ -172,22 +156,18 @@ func (d *doctor) comeBack(ctx context.Context) Result {
 	return ok("none")
 }
 
-func (d *doctor) deadLetters(ctx context.Context) Result {
-	return d.waiting(ctx, d.subjects.DeadLetterStream(), d.subjects.DeadLetterParts(), "dead letters", "latchkey deadletters list; cure the cause, then replay or drop them")
+func (d *doctor) deadLetters(ctx context.Context, link *natsLink) Result {
+	return d.waiting(ctx, link, d.subjects.DeadLetterStream(), d.subjects.DeadLetterParts(), "dead letters", "latchkey deadletters list; cure the cause, then replay or drop them")
 }
 
-func (d *doctor) recovery(ctx context.Context) Result {
-	return d.waiting(ctx, d.subjects.RecoveryStream(), d.subjects.RecoveryParts(), "answers of Mesh that MongoDB did not take",
+func (d *doctor) recovery(ctx context.Context, link *natsLink) Result {
+	return d.waiting(ctx, link, d.subjects.RecoveryStream(), d.subjects.RecoveryParts(), "answers of Mesh that MongoDB did not take",
 		"keep NATS up and workers running until they are applied; if that takes longer than minutes, see the workers' logs")
 }
 
 // waiting counts the messages of a stream that is best empty. Parts of messages
 // are not counted.
-func (d *doctor) waiting(ctx context.Context, name, partSubjects, what, do string) Result {
-	link, err := d.nats.get(ctx)
-	if err != nil {
-		return noNATS()
-	}
+func (d *doctor) waiting(ctx context.Context, link *natsLink, name, partSubjects, what, do string) Result {
 	stream, err := link.js.Stream(ctx, name)
 	switch {
 	case errors.Is(err, jetstream.ErrStreamNotFound):

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/events/client"
+	"github.com/latchkey/latchkey/events/secret"
 )
 
 const (
@@ -120,7 +122,7 @@ func (b *backend) connected(w http.ResponseWriter, r *http.Request, user string)
 	}
 	at := time.Now().Add(-time.Duration(in.AgeMilliseconds) * time.Millisecond).UTC()
 	var invalid *events.InvalidError
-	switch err = b.latchkey.connected(r.Context(), user, in.Payload, at); {
+	switch err = b.latchkey.PublishConnected(r.Context(), client.Connected{UserID: user, Payload: secret.New(string(in.Payload)), ConnectedAt: at}); {
 	case errors.As(err, &invalid):
 		refuse(w, http.StatusBadRequest, events.CodeBadRequest)
 	case err != nil:
@@ -132,7 +134,7 @@ func (b *backend) connected(w http.ResponseWriter, r *http.Request, user string)
 
 // tokens gives the page what createLink takes.
 func (b *backend) tokens(w http.ResponseWriter, r *http.Request, user string) {
-	reply, err := b.latchkey.tokens(r.Context(), user, nil)
+	reply, err := b.latchkey.Tokens(r.Context(), events.TokenRequest{UserID: user})
 	if err != nil {
 		refuseTokens(w, err)
 		return
@@ -156,8 +158,8 @@ type shownAccount struct {
 
 // accounts tells what is connected. Nothing is refreshed for that.
 func (b *backend) accounts(w http.ResponseWriter, r *http.Request, user string) {
-	reply, err := b.latchkey.tokens(r.Context(), user, new(int64))
-	var none *refused
+	reply, err := b.latchkey.Tokens(r.Context(), events.TokenRequest{UserID: user, MinTTLSeconds: new(int64)})
+	var none *client.RefusedError
 	if errors.As(err, &none) && (none.Code == events.CodeUnknownUser || len(none.Unavailable) > 0) {
 		reply, err = events.TokenReply{Unavailable: none.Unavailable}, nil
 	}
@@ -215,10 +217,14 @@ func (b *backend) events(w http.ResponseWriter, r *http.Request, user string) {
 
 // refuseTokens answers with the code and the number that Latchkey gave.
 func refuseTokens(w http.ResponseWriter, err error) {
-	code := events.CodeInternal
-	var r *refused
-	if errors.As(err, &r) {
-		code = r.Code
+	code := events.CodeBusy // no worker is there, or none answered in time
+	var refused *client.RefusedError
+	var invalid *events.InvalidError
+	switch {
+	case errors.As(err, &refused):
+		code = refused.Code
+	case errors.As(err, &invalid):
+		code = events.CodeInternal
 	}
 	status, err := strconv.Atoi(events.CodeNumber[code])
 	if err != nil {
