@@ -67,8 +67,12 @@ func TestWhatWasPassedOver(t *testing.T) {
 		candidates int
 		want       events.RejectedReason
 	}{
-		{nil, 0, ""}, {nil, 1, ""}, {[]events.RejectedReason{older}, 2, ""}, {[]events.RejectedReason{older}, 1, older},
-		{[]events.RejectedReason{repeated, repeated}, 2, repeated}, {[]events.RejectedReason{repeated, older}, 2, older},
+		{nil, 0, ""},
+		{nil, 1, ""},
+		{[]events.RejectedReason{older}, 2, ""},
+		{[]events.RejectedReason{older}, 1, older},
+		{[]events.RejectedReason{repeated, repeated}, 2, repeated},
+		{[]events.RejectedReason{repeated, older}, 2, older},
 	} {
 		require.Equal(t, c.want, passedOver(c.passed, c.candidates))
 	}
