@@ -159,8 +159,10 @@ func TestSecretsFromFiles(t *testing.T) {
 	for content, want := range map[string]string{
 		"s3cret": "s3cret", "s3cret\n": "s3cret", "s3cret\r\n": "s3cret", " s3cret ": " s3cret ",
 	} {
-		c, err := config.Load("", []string{required[0], required[1],
-			"LATCHKEY_MESH_CLIENT_SECRET_FILE=" + write(t, content)})
+		c, err := config.Load("", []string{
+			required[0], required[1],
+			"LATCHKEY_MESH_CLIENT_SECRET_FILE=" + write(t, content),
+		})
 		require.NoError(t, err)
 		require.Equal(t, want, c.Mesh.ClientSecret.Reveal())
 	}

@@ -42,7 +42,7 @@ func strewn(t *rapid.T, at string, m members) string {
 		name := rapid.SampledFrom([]string{"brokerBrandInfo", "x", "x", "USERID", `\ud800`, "\xff", "meshAccountId", canary, "id"}).Draw(t, at+" name")
 		m = append(m, [2]string{name, unread.Draw(t, at+" value")})
 	}
-	return members(rapid.Permutation(m).Draw(t, at+" order")).String()
+	return rapid.Permutation(m).Draw(t, at+" order").String()
 }
 
 // twice repeats some members as they are.
@@ -114,8 +114,11 @@ func TestWhatDoesNotMatterDoesNotKill(t *testing.T) {
 		}
 		entries = rapid.Permutation(entries).Draw(t, "entries")
 		form := strewn(t, "form", twice(t, "form", members{
-			{"accountTokens", "[" + strings.Join(entries, ",") + "]"}, {"brokerType", `"coinbase"`}, {"brokerName", rapid.OneOf(odd, rapid.Just(`"Coinbase"`)).Draw(t, "broker")},
-			{"expiresInSeconds", oddLifetimes.Draw(t, "life")}, {"refreshTokenExpiresInSeconds", oddLifetimes.Draw(t, "refresh life")},
+			{"accountTokens", "[" + strings.Join(entries, ",") + "]"},
+			{"brokerType", `"coinbase"`},
+			{"brokerName", rapid.OneOf(odd, rapid.Just(`"Coinbase"`)).Draw(t, "broker")},
+			{"expiresInSeconds", oddLifetimes.Draw(t, "life")},
+			{"refreshTokenExpiresInSeconds", oddLifetimes.Draw(t, "refresh life")},
 		}))
 		if rapid.Bool().Draw(t, "wrapped") {
 			form = strewn(t, "payload", members{{"accessToken", form}, {"delayedAuth", rapid.SampledFrom([]string{`null`, `{}`, `[]`, `""`}).Draw(t, "other form")}})

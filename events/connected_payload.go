@@ -61,7 +61,7 @@ func (r *connectReader) payload(v jsontext.Value) *LinkPayload {
 			r.refused = r.lost
 		}
 	case forms == 0 && slices.ContainsFunc(payloadMembers[:], func(m member) bool { return states(v, m.name) }):
-		r.leave(location{name: "payload"}, "no token") // what there is is null
+		r.leave(location{name: "payload"}, "no token") // all of it is null
 	case forms == 0:
 		r.refuse(location{name: "payload"}, needs)
 	}

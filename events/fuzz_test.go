@@ -3,7 +3,6 @@ package events_test
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"strings"
 	"testing"
 
@@ -93,7 +92,7 @@ func FuzzDecodeUserID(f *testing.F) {
 	f.Fuzz(func(t *testing.T, token string) {
 		id, err := events.DecodeUserID(token)
 		if err != nil {
-			require.True(t, errors.Is(err, events.ErrUserID))
+			require.ErrorIs(t, err, events.ErrUserID)
 			return
 		}
 		require.NoError(t, events.CheckUserID(id))

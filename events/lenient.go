@@ -2,6 +2,7 @@ package events
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"slices"
 	"sync"
@@ -27,14 +28,13 @@ type member struct {
 
 // members reads a JSON object that is known to be well-formed. It puts the
 // values of the members with these names into values, nil for what is absent or
-// null, and returns how many other names there are.
-func (r *connectReader) members(object jsontext.Value, at location, names []member, values []jsontext.Value) (others int) {
+// null.
+func (r *connectReader) members(object jsontext.Value, at location, names []member, values []jsontext.Value) {
 	twice := false
 	eachMember(object, func(name []byte, value jsontext.Value) {
 		i := slices.IndexFunc(names, func(m member) bool { return m.name == string(name) })
 		switch {
 		case i < 0:
-			others++
 		case value.Kind() == 'n' || sameValue(values[i], value):
 		case values[i] == nil:
 			values[i] = value
@@ -54,7 +54,6 @@ func (r *connectReader) members(object jsontext.Value, at location, names []memb
 			values[i] = nil
 		}
 	}
-	return others
 }
 
 // ambiguous stands for a member that has several values.
@@ -164,11 +163,11 @@ func wellFormed(message string, body []byte) error {
 	defer w.end()
 	err := w.json.SkipValue()
 	if err == nil {
-		if _, err = w.json.ReadToken(); err == io.EOF {
+		if _, err = w.json.ReadToken(); errors.Is(err, io.EOF) {
 			return nil
 		}
 	}
-	if err == nil || err == io.EOF {
+	if err == nil || errors.Is(err, io.EOF) {
 		return invalid(message, "not well-formed JSON (at byte %d)", max(w.json.InputOffset()-1, 0))
 	}
 	return syntaxProblem(message, err)

@@ -36,7 +36,11 @@ func TestTheIDUnderWhichAPublisherKnowsAMessage(t *testing.T) {
 		body   string
 		want   string
 	}{
-		{nil, `{}`, ""}, {msgID, `{}`, "m"}, {msgID, `junk`, "m"}, {msgID, structured, "ce-1"}, {nil, structured, "ce-1"},
+		{nil, `{}`, ""},
+		{msgID, `{}`, "m"},
+		{msgID, `junk`, "m"},
+		{msgID, structured, "ce-1"},
+		{nil, structured, "ce-1"},
 		{map[string][]string{"ce-id": {"b"}, "Nats-Msg-Id": {"m"}}, `junk`, "b"},
 		{map[string][]string{"ce-id": {"b"}}, structured, "ce-1"},
 		{map[string][]string{"ce-id": {"b", "c"}}, `{}`, ""},

@@ -109,7 +109,9 @@ func message(t *rapid.T, at string, template any) any {
 	}
 	return rapid.SampledFrom([]any{
 		nil, "", "x", "a\u202eb", strings.Repeat("x", 301), strings.Repeat("x", 513), "3600", 0, 1, -1, 0.5, true,
-		[]any{}, map[string]any{}, "2031-05-06T07:08:09Z", "2031-05-06", "2031-13-06T07:08:09Z",
+		[]any{},
+		map[string]any{},
+		"2031-05-06T07:08:09Z", "2031-05-06", "2031-13-06T07:08:09Z",
 	}).Draw(t, at)
 }
 

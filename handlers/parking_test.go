@@ -200,7 +200,7 @@ func TestParkingIsBounded(t *testing.T) {
 				}()
 			}
 			// Those for whom there is no room are refused, those without a turn too.
-			for range cap(refused) - int(min(parkedAtOnce, max(1, parkingBytes/max(size, parkingBytes/mostParked)))) {
+			for range cap(refused) - min(parkedAtOnce, max(1, parkingBytes/max(size, parkingBytes/mostParked))) {
 				require.ErrorIs(t, receive(t, refused), errParkingFull)
 			}
 			entered := inside.Load()

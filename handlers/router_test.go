@@ -102,7 +102,8 @@ func TestOutagesNeverPark(t *testing.T) {
 	}
 	for _, err := range []error{
 		errors.New("a fault"), errPanic, store.ErrConflict, refresher.ErrRecoveryEntry, envelope.ErrSealed,
-		mongo.CommandError{Code: 13, Name: "Unauthorized"}, &jetstream.APIError{Code: 400},
+		mongo.CommandError{Code: 13, Name: "Unauthorized"},
+		&jetstream.APIError{Code: 400},
 	} {
 		require.False(t, outage(err), "%v", err)
 	}

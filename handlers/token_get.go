@@ -45,7 +45,7 @@ type TokenService struct {
 	closing  context.Context
 	close    context.CancelFunc
 	atWork   sync.WaitGroup
-	uses     *uses
+	noting   sync.Mutex // held while no use of a grant may be written
 	inboxes  inboxes
 	conn     *nats.Conn
 	service  micro.Service
@@ -67,7 +67,6 @@ func NewTokenService(s *store.Store, r *refresher.Refresher, subjects events.Sub
 	t.closing, t.close = context.WithCancel(context.Background())
 	t.inboxes.Inboxes, _ = events.NewInboxes(subjects, cfg.InboxPrefixes...) // checked with the configuration; else it takes none
 	t.inboxes.complaints.Interval = time.Minute
-	t.uses = newUses(s.Used, log)
 	t.handed = t.requests.WithLabelValues(codeOK)
 	t.codes = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Namespace: "latchkey", Name: "mfa_codes_total", Help: "Codes of users for refreshes that wait for one, by the code of the answer.",
@@ -135,7 +134,6 @@ func (t *TokenService) Start(nc *nats.Conn) error {
 		t.unfollow()
 		return fmt.Errorf("registering the token service: %w", err)
 	}
-	go t.uses.run()
 	return nil
 }
 
@@ -151,7 +149,6 @@ func (t *TokenService) Stop() error {
 	}
 	t.atWork.Wait()
 	t.close()
-	t.uses.stop()
 	t.unfollow()
 	return err
 }
@@ -378,14 +375,32 @@ func (t *TokenService) reply(ctx context.Context, in events.TokenRequest, grants
 	return events.TokenReply{}, r
 }
 
-// used notes, once for each version of a grant, that it is in use.
+const (
+	// usesTimeout bounds the write of the use of a grant.
+	usesTimeout = 5 * time.Second
+	// usesShare is the part of the time in which uses are written. Writes without
+	// a pause cost a seventh of the first requests for users.
+	usesShare = 5
+)
+
+// used records in the database, once for each version of a grant, that it is in
+// use: of two refreshes that wait, the one in use goes first. It is a hint: while
+// another use is written, and for a pause after that, this one is left to the next
+// request.
 func (t *TokenService) used(g *store.Grant) {
-	if g.UsedIn == g.Version {
+	if g.UsedIn == g.Version || !t.noting.TryLock() {
 		return
 	}
-	if t.uses.note(g) {
-		t.grants.used(g)
-	}
+	t.grants.used(g)
+	t.atWork.Go(func() {
+		begun := time.Now()
+		defer func() { time.AfterFunc((usesShare-1)*time.Since(begun), t.noting.Unlock) }()
+		ctx, cancel := context.WithTimeout(context.Background(), usesTimeout)
+		defer cancel()
+		if err := t.store.Used(ctx, g); err != nil {
+			t.log.Debug("the use of a grant could not be noted", zap.String("grant", g.ID), zap.Error(err))
+		}
+	})
 }
 
 // unavailable is the code of a grant that has no token to give, "" if it has.

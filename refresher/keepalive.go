@@ -12,8 +12,8 @@ import (
 // later. All others have theirs from what was stored with their last refresh.
 func (r *Reconciler) keepAlive(ctx context.Context) error {
 	w := r.Refresher
-	least, any := w.settler.Policy.keepsAlive()
-	if !any {
+	least, some := w.settler.Policy.keepsAlive()
+	if !some {
 		return nil
 	}
 	return errors.Join(

@@ -98,8 +98,8 @@ func rest(body []byte) (whole secret.Text, binary bool) {
 // it, before its outcome is settled. It returns the grant as it then is.
 func (r *Refresher) keepRest(ctx context.Context, g *store.Grant, p pending, with store.TokenSealer) *store.Grant {
 	p.beside = true
-	saved, err := r.keep(ctx, g, p, with)
-	if err != nil || saved == nil {
+	saved := r.keep(ctx, g, p, with)
+	if saved == nil {
 		return g
 	}
 	saved = r.leave(ctx, saved)

@@ -194,8 +194,7 @@ func TestRefusedCredentialsPauseEverything(t *testing.T) {
 	c := &clock{now: t0}
 	l := newLimits(wide(), c)
 	require.Zero(t, l.Paused())
-	for _, wait := range []time.Duration{10, 20, 40, 80, 80} {
-		wait *= time.Second
+	for _, wait := range []time.Duration{10 * time.Second, 20 * time.Second, 40 * time.Second, 80 * time.Second, 80 * time.Second} {
 		underWay := []func(*refresher.Failure){enter(t, l, "a"), enter(t, l, "b"), enter(t, l, "a")}
 		for _, done := range underWay { // refusals of one moment count once
 			done(denied)

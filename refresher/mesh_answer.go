@@ -142,7 +142,7 @@ func (t *transcript) read(text []byte, p place, entry *AnsweredAccount, nesting 
 	first := len(text) - len(bytes.TrimLeft(text, " \t\r\n"))
 	for start := 0; start < len(text); {
 		begin := len(text)
-		if start == 0 && first < len(text) && bytes.IndexByte([]byte(`"ntf-0123456789`), text[first]) >= 0 {
+		if start == 0 && first < len(text) && strings.IndexByte(`"ntf-0123456789`, text[first]) >= 0 {
 			begin = first // one value that is neither object nor array
 		} else if i := bytes.IndexAny(text[start:], "{["); i >= 0 {
 			begin = start + i

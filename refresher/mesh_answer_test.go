@@ -19,7 +19,8 @@ func TestRequestOnTheWire(t *testing.T) {
 	for want, r := range map[string]refresher.RefreshRequest{
 		`{"type":"coinbase","refreshToken":"r"}`: {BrokerType: "coinbase", RefreshToken: text("r")},
 		`{"type":"weBull","refreshToken":"r","createNewRefreshToken":true,"accessToken":"a","tradeToken":"t"}`: {
-			BrokerType: "weBull", RefreshToken: text("r"), CreateNewRefreshToken: true, AccessToken: text("a"), TradeToken: text("t")},
+			BrokerType: "weBull", RefreshToken: text("r"), CreateNewRefreshToken: true, AccessToken: text("a"), TradeToken: text("t"),
+		},
 	} {
 		var got *http.Request
 		var sent []byte
@@ -46,37 +47,57 @@ func TestAnswersRead(t *testing.T) {
 		content string
 		want    refresher.Answer
 	}{
-		"in full": {`{"status":"succeeded","brokerAccountTokens":[
+		"in full": {
+			`{"status":"succeeded","brokerAccountTokens":[
 			{"account":{"accountId":"one","accountName":"One","cash":1},"accessToken":"a1","refreshToken":"r1","tokenId":"t1"},
 			{"account":{"accountId":"two"},"accessToken":"a2","refreshToken":"r1"}],
 			"expiresInSeconds":3600,"refreshTokenExpiresInSeconds":7200}`,
 			refresher.Answer{ExpiresIn: hour, RefreshExpiresIn: 2 * hour, Accounts: []refresher.AnsweredAccount{
 				{ID: "one", Name: "One", AccessToken: text("a1"), RefreshToken: text("r1"), TokenID: text("t1")},
 				{ID: "two", AccessToken: text("a2"), RefreshToken: text("r1")},
-			}}},
-		"nothing but an access token": {`{"status":"succeeded","brokerAccountTokens":[{"account":{"accountId":"one"},"accessToken":"a1"}],
+			}},
+		},
+		"nothing but an access token": {
+			`{"status":"succeeded","brokerAccountTokens":[{"account":{"accountId":"one"},"accessToken":"a1"}],
 			"expiresInSeconds":null,"refreshTokenExpiresInSeconds":0}`,
-			refresher.Answer{Accounts: []refresher.AnsweredAccount{account("one", "a1")}}},
-		"an echo of the refresh token": {`{"status":"succeeded","brokerAccountTokens":[{"account":{"accountId":"one"},"accessToken":"a1","refreshToken":null}],
+			refresher.Answer{Accounts: []refresher.AnsweredAccount{account("one", "a1")}},
+		},
+		"an echo of the refresh token": {
+			`{"status":"succeeded","brokerAccountTokens":[{"account":{"accountId":"one"},"accessToken":"a1","refreshToken":null}],
 			"refreshToken":"canary-refresh"}`,
-			refresher.Answer{Accounts: []refresher.AnsweredAccount{account("one", "a1")}}},
-		"deprecated fields only": {`{"status":"succeeded","accessToken":"a","refreshToken":"r","brokerAccountTokens":null}`,
-			refresher.Answer{AccessToken: text("a"), RefreshToken: text("r")}},
-		"deprecated fields with the account": {`{"status":"succeeded","accessToken":"a","refreshToken":"r","account":{"accountId":"one","accountName":"One"}}`,
+			refresher.Answer{Accounts: []refresher.AnsweredAccount{account("one", "a1")}},
+		},
+		"deprecated fields only": {
+			`{"status":"succeeded","accessToken":"a","refreshToken":"r","brokerAccountTokens":null}`,
+			refresher.Answer{AccessToken: text("a"), RefreshToken: text("r")},
+		},
+		"deprecated fields with the account": {
+			`{"status":"succeeded","accessToken":"a","refreshToken":"r","account":{"accountId":"one","accountName":"One"}}`,
 			refresher.Answer{AccessToken: text("a"), RefreshToken: text("r"), Accounts: []refresher.AnsweredAccount{
-				{ID: "one", Name: "One", AccessToken: text("a"), RefreshToken: text("r")}}}},
-		"both: the deprecated fields are what one falls back to": {`{"status":"succeeded","accessToken":"old","refreshToken":"old",
+				{ID: "one", Name: "One", AccessToken: text("a"), RefreshToken: text("r")},
+			}},
+		},
+		"both: the deprecated fields are what one falls back to": {
+			`{"status":"succeeded","accessToken":"old","refreshToken":"old",
 			"brokerAccountTokens":[{"account":{"accountId":"one"},"accessToken":"a1","refreshToken":"r1"}]}`,
 			refresher.Answer{AccessToken: text("old"), RefreshToken: text("old"), Accounts: []refresher.AnsweredAccount{
-				{ID: "one", AccessToken: text("a1"), RefreshToken: text("r1")}}}},
-		"the second account has the refresh token": {`{"status":"succeeded","brokerAccountTokens":[{"account":{"accountId":"one"},"accessToken":"a1"},
+				{ID: "one", AccessToken: text("a1"), RefreshToken: text("r1")},
+			}},
+		},
+		"the second account has the refresh token": {
+			`{"status":"succeeded","brokerAccountTokens":[{"account":{"accountId":"one"},"accessToken":"a1"},
 			{"account":{"accountId":"two"},"accessToken":"a2","refreshToken":"r2"}]}`,
 			refresher.Answer{Accounts: []refresher.AnsweredAccount{
-				account("one", "a1"), {ID: "two", AccessToken: text("a2"), RefreshToken: text("r2")}}}},
-		"fields of an unexpected type cost no token": {`{"status":"succeeded","expiresInSeconds":"3600","refreshTokenExpiresInSeconds":-1,
+				account("one", "a1"), {ID: "two", AccessToken: text("a2"), RefreshToken: text("r2")},
+			}},
+		},
+		"fields of an unexpected type cost no token": {
+			`{"status":"succeeded","expiresInSeconds":"3600","refreshTokenExpiresInSeconds":-1,
 			"brokerAccountTokens":[{"account":{"accountId":7,"accountName":"One"},"accessToken":"a1","refreshToken":"r1","tokenId":[1]}],"new":{}}`,
 			refresher.Answer{ExpiresIn: hour, Accounts: []refresher.AnsweredAccount{
-				{Name: "One", AccessToken: text("a1"), RefreshToken: text("r1")}}}},
+				{Name: "One", AccessToken: text("a1"), RefreshToken: text("r1")},
+			}},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := meshAnswering(t, 200, body("ok", c.content)).Refresh(t.Context(), request)

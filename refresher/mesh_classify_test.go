@@ -165,8 +165,10 @@ func TestTokensCountForMoreThanStatuses(t *testing.T) {
 func TestEchoesAreNoTokens(t *testing.T) {
 	asked := request
 	asked.Held = []secret.Text{text("canary-held")}
-	for _, tokens := range []string{`"refreshToken":"canary-refresh"`, `"accessToken":"canary-access"`, `"accessToken":"canary-held"`,
-		`"accessToken":"canary-access","refreshToken":"canary-refresh"`} {
+	for _, tokens := range []string{
+		`"refreshToken":"canary-refresh"`, `"accessToken":"canary-access"`, `"accessToken":"canary-held"`,
+		`"accessToken":"canary-access","refreshToken":"canary-refresh"`,
+	} {
 		sent := body("ok", `{"status":"failed","brokerAccountTokens":[{`+tokens+`}],`+tokens+`}`)
 		a, err := meshAnswering(t, 200, sent).Refresh(t.Context(), asked)
 		require.Error(t, err, sent)
@@ -180,8 +182,10 @@ func TestEchoesAreNoTokens(t *testing.T) {
 
 // TestAnInterimTokenFinishesNothing: it serves for the request with the user's code.
 func TestAnInterimTokenFinishesNothing(t *testing.T) {
-	for _, content := range []string{`{"status":"mfaRequired","brokerAccountTokens":[{"accessToken":"interim","refreshToken":"new"}]}`,
-		`{"status":"mfaRequired","accessToken":"interim","refreshToken":"new"}`} {
+	for _, content := range []string{
+		`{"status":"mfaRequired","brokerAccountTokens":[{"accessToken":"interim","refreshToken":"new"}]}`,
+		`{"status":"mfaRequired","accessToken":"interim","refreshToken":"new"}`,
+	} {
 		f := refused(t, meshAnswering(t, 200, body("ok", content)))
 		require.Equal(t, refresher.MustAct, f.Class)
 		require.Equal(t, "interim", f.Interim.Reveal())

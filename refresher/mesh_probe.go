@@ -21,7 +21,7 @@ type Probe struct {
 // Probe asks Mesh to refresh nothing. Status 401 or 403 says that it refuses the
 // credentials.
 func (m *Mesh) Probe(ctx context.Context) (Probe, error) {
-	reply, _, err := m.call(ctx, http.MethodPost, "/api/v1/token/refresh", refreshBody{}, time.Time{})
+	reply, err := m.call(ctx, http.MethodPost, "/api/v1/token/refresh", refreshBody{}, time.Time{})
 	if err != nil {
 		return Probe{}, fmt.Errorf("calling Mesh: %w", err)
 	}
@@ -34,7 +34,7 @@ func (m *Mesh) Probe(ctx context.Context) (Probe, error) {
 // takes. So the credentials are shown once more, where no token goes along: only a
 // 401 there as well, or a body that says so, blames them.
 func (m *Mesh) whoseRefusal(ctx context.Context, f *Failure) *Failure {
-	reply, _, err := m.call(ctx, http.MethodGet, "/api/v1/status", nil, time.Time{})
+	reply, err := m.call(ctx, http.MethodGet, "/api/v1/status", nil, time.Time{})
 	defer clear(reply.body)
 	said := readAnswer(reply)
 	fine := reply.status < 300 && (len(bytes.TrimSpace(reply.body)) == 0 || said.readable && said.errorType == "" && (said.envelope == "" || normal(said.envelope) == "ok"))

@@ -42,7 +42,7 @@ func (e *RemoveError) Unwrap() error { return e.Err }
 func (m *Mesh) Remove(ctx context.Context, accessToken secret.Text, brokerType string) (err error) {
 	ctx, span := m.startSpan(ctx, http.MethodDelete, "/api/v1/account")
 	defer func() { tracing.End(span, err) }()
-	reply, _, err := m.call(ctx, http.MethodDelete, "/api/v1/account", struct {
+	reply, err := m.call(ctx, http.MethodDelete, "/api/v1/account", struct {
 		AuthToken string `json:"authToken"`
 		Type      string `json:"type"`
 	}{accessToken.Reveal(), brokerType}, time.Time{})

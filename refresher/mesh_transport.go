@@ -93,12 +93,12 @@ type reply struct {
 var errTooLarge = errors.New("the answer is larger than any that Mesh gives")
 
 // call is exchange for those to whom an answer that is not whole is none.
-func (m *Mesh) call(ctx context.Context, method, path string, content any, notAfter time.Time) (r reply, sent bool, err error) {
-	r, sent, err = m.exchange(ctx, method, path, content, notAfter)
+func (m *Mesh) call(ctx context.Context, method, path string, content any, notAfter time.Time) (reply, error) {
+	r, _, err := m.exchange(ctx, method, path, content, notAfter)
 	if err == nil && r.cut != nil {
-		return reply{}, sent, r.cut
+		return reply{}, r.cut
 	}
-	return r, sent, err
+	return r, err
 }
 
 // exchange sends one request, of nil without a body, unless that would be after notAfter by the wall clock

@@ -182,10 +182,7 @@ func (r *Refresher) awaitCode(ctx context.Context, g *store.Grant, tokens store.
 		}
 		// The database is away, or the grant is another by now: what the answer brought is
 		// kept like that of any other.
-		kept, err := r.keep(ctx, g, p, with)
-		if err != nil {
-			return nil, err
-		}
+		kept := r.keep(ctx, g, p, with)
 		if kept != nil {
 			kept = r.leave(ctx, kept)
 			r.dispatcher.Send(ctx, kept)

@@ -133,13 +133,13 @@ func (p Policy) keepAliveAt(g *store.Grant) *time.Time {
 
 // keepsAlive reports whether grants of some broker are refreshed for the sake of
 // their refresh tokens, and how often those that are so most often.
-func (p Policy) keepsAlive() (least time.Duration, any bool) {
+func (p Policy) keepsAlive() (least time.Duration, some bool) {
 	for _, b := range p.Brokers {
-		if b.KeepAlive > 0 && (!any || b.KeepAlive < least) {
-			least, any = b.KeepAlive, true
+		if b.KeepAlive > 0 && (!some || b.KeepAlive < least) {
+			least, some = b.KeepAlive, true
 		}
 	}
-	return least, any
+	return least, some
 }
 
 // reserve is how long before the end of an access token its successor is fetched

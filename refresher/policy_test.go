@@ -27,33 +27,47 @@ func TestNextAction(t *testing.T) {
 	}{
 		"both tokens: a fifth before the access token ends": {func(*store.Grant) {}, store.Refresh, 48 * time.Minute},
 		"a long access token: the largest margin before": {
-			func(g *store.Grant) { g.Access = lasting(t0, 10*day) }, store.Refresh, 10*day - 30*time.Minute},
+			func(g *store.Grant) { g.Access = lasting(t0, 10*day) }, store.Refresh, 10*day - 30*time.Minute,
+		},
 		"a short access token: the least margin before": {
-			func(g *store.Grant) { g.Access = lasting(t0, 4*time.Minute) }, store.Refresh, 3 * time.Minute},
+			func(g *store.Grant) { g.Access = lasting(t0, 4*time.Minute) }, store.Refresh, 3 * time.Minute,
+		},
 		"an access token of seconds: half of its life before": {
-			func(g *store.Grant) { g.Access = lasting(t0, 10*time.Second) }, store.Refresh, 5 * time.Second},
+			func(g *store.Grant) { g.Access = lasting(t0, 10*time.Second) }, store.Refresh, 5 * time.Second,
+		},
 		"the refresh token ends first": {
-			func(g *store.Grant) { g.Access, g.Refresh = lasting(t0, 100*day), lasting(t0, 10*day) }, store.Renew, 8 * day},
+			func(g *store.Grant) { g.Access, g.Refresh = lasting(t0, 100*day), lasting(t0, 10*day) }, store.Renew, 8 * day,
+		},
 		"an access token without end": {
-			func(g *store.Grant) { g.Access = endless(t0) }, store.Renew, 83 * day},
+			func(g *store.Grant) { g.Access = endless(t0) }, store.Renew, 83 * day,
+		},
 		"a renewal that brought nothing": {
-			func(g *store.Grant) { g.Access, g.Refresh.Asked = endless(t0), &asked }, store.Renew, 85 * day},
+			func(g *store.Grant) { g.Access, g.Refresh.Asked = endless(t0), &asked }, store.Renew, 85 * day,
+		},
 		"nothing ends": {
-			func(g *store.Grant) { g.Access, g.Refresh = endless(t0), endless(t0) }, "", 0},
+			func(g *store.Grant) { g.Access, g.Refresh = endless(t0), endless(t0) }, "", 0,
+		},
 		"delayed: no access token yet": {
-			func(g *store.Grant) { g.Access = nil }, store.Refresh, 0},
+			func(g *store.Grant) { g.Access = nil }, store.Refresh, 0,
+		},
 		"delayed, and the refresh token has no end": {
-			func(g *store.Grant) { g.Access, g.Refresh = nil, endless(t0) }, store.Refresh, 0},
+			func(g *store.Grant) { g.Access, g.Refresh = nil, endless(t0) }, store.Refresh, 0,
+		},
 		"access token only: a warning": {
-			func(g *store.Grant) { g.Refresh = nil }, store.Warn, 48 * time.Minute},
+			func(g *store.Grant) { g.Refresh = nil }, store.Warn, 48 * time.Minute,
+		},
 		"access token only, warned: the end": {
-			func(g *store.Grant) { g.Refresh, g.Warned = nil, "no_refresh_token" }, store.Expire, hour},
+			func(g *store.Grant) { g.Refresh, g.Warned = nil, "no_refresh_token" }, store.Expire, hour,
+		},
 		"access token only, without end": {
-			func(g *store.Grant) { g.Refresh, g.Access = nil, endless(t0) }, "", 0},
+			func(g *store.Grant) { g.Refresh, g.Access = nil, endless(t0) }, "", 0,
+		},
 		"the user must act: the access token's end": {
-			func(g *store.Grant) { g.State, g.Warned = store.MustAct, "mfa_required" }, store.Expire, hour},
+			func(g *store.Grant) { g.State, g.Warned = store.MustAct, "mfa_required" }, store.Expire, hour,
+		},
 		"the user must act and was never given a token": {
-			func(g *store.Grant) { g.State, g.Access = store.MustAct, nil }, store.Expire, 90 * day},
+			func(g *store.Grant) { g.State, g.Access = store.MustAct, nil }, store.Expire, 90 * day,
+		},
 		"expired": {func(g *store.Grant) { g.State = store.Expired }, "", 0},
 		"revoked": {func(g *store.Grant) { g.State = store.Revoked }, "", 0},
 	} {
@@ -92,10 +106,12 @@ func TestGrantsOfABrokerAreKeptAlive(t *testing.T) {
 	}{
 		"nothing ends": {func(g *store.Grant) { g.Access, g.Refresh = endless(t0), endless(t0) }, store.Refresh, 9 * day, 10 * day},
 		"a long access token": {
-			func(g *store.Grant) { g.Access, g.Refresh = lasting(t0, 60*day), endless(t0) }, store.Refresh, 9 * day, 10 * day},
+			func(g *store.Grant) { g.Access, g.Refresh = lasting(t0, 60*day), endless(t0) }, store.Refresh, 9 * day, 10 * day,
+		},
 		"only the refresh token ends": {func(g *store.Grant) { g.Access = endless(t0) }, store.Refresh, 9 * day, 10 * day},
 		"its refresh token is older": {
-			func(g *store.Grant) { g.Access, g.Refresh = endless(t0), endless(t0.Add(-365*day)) }, store.Refresh, 9 * day, 10 * day},
+			func(g *store.Grant) { g.Access, g.Refresh = endless(t0), endless(t0.Add(-365*day)) }, store.Refresh, 9 * day, 10 * day,
+		},
 		"a renewal comes first":            {func(g *store.Grant) { g.Access, g.Refresh = endless(t0), lasting(t0, 5*day) }, store.Renew, 0, 5 * day},
 		"the access token ends first":      {func(*store.Grant) {}, store.Refresh, 0, hour},
 		"written in another case":          {func(g *store.Grant) { g.BrokerType, g.Access, g.Refresh = "Idle", endless(t0), endless(t0) }, store.Refresh, 9 * day, 10 * day},

@@ -347,12 +347,12 @@ func (r *Refresher) call(ctx context.Context, g *store.Grant, tokens store.Token
 	answer.enough(g)
 	tracing.Set(ctx, tracing.Outcome(refreshed))
 	r.metrics.call(g.BrokerType, r.now().Sub(sent), nil)
-	saved, err := r.keep(ctx, g, pending{
+	saved := r.keep(ctx, g, pending{
 		id: r.newID(), grantID: g.ID, answer: answer, presented: tokens.RefreshToken, connectedAt: g.ConnectedAt, epoch: g.Epoch,
 		renewed: request.CreateNewRefreshToken, sent: sent,
 	}, with)
-	if err != nil || saved == nil {
-		return nil, err
+	if saved == nil {
+		return nil, nil
 	}
 	tracing.Log(ctx, r.log).Info("refreshed", zap.String("grant", g.ID), zap.String("broker", g.BrokerType), zap.Int64("version", saved.Version))
 	rev := saved.Rev
@@ -402,8 +402,10 @@ func (r *Refresher) contradicted(ctx context.Context, g *store.Grant, said *Fail
 // failed stores what a failure means. If that can't be stored now the lease
 // runs out, and whoever takes it over finds the outcome unknown.
 func (r *Refresher) failed(ctx context.Context, g *store.Grant, f *Failure) (*store.Grant, error) {
-	fields := []zap.Field{zap.String("grant", g.ID), zap.String("broker", g.BrokerType), zap.String("class", string(f.Class)),
-		zap.Bool("ambiguous", f.Ambiguous), zap.String("detail", f.Detail), zap.String("errorType", f.ErrorType), zap.String("errorHash", f.ErrorHash), zap.NamedError("cause", f.Err)}
+	fields := []zap.Field{
+		zap.String("grant", g.ID), zap.String("broker", g.BrokerType), zap.String("class", string(f.Class)),
+		zap.Bool("ambiguous", f.Ambiguous), zap.String("detail", f.Detail), zap.String("errorType", f.ErrorType), zap.String("errorHash", f.ErrorHash), zap.NamedError("cause", f.Err),
+	}
 	log := tracing.Log(ctx, r.log)
 	if f.Class == Denied {
 		log.Error("Mesh refuses the client credentials: all refreshes pause; check mesh.client_id and mesh.client_secret", fields...)
@@ -482,7 +484,7 @@ const (
 // It tries both in turn until one has it: there is nothing better to do with a
 // refresh token that exists nowhere else. The grant is nil when the answer
 // went into the recovery stream.
-func (r *Refresher) keep(ctx context.Context, g *store.Grant, p pending, with store.TokenSealer) (*store.Grant, error) {
+func (r *Refresher) keep(ctx context.Context, g *store.Grant, p pending, with store.TokenSealer) *store.Grant {
 	for pause := keepPauseMin; ; pause = min(pause*2, keepPauseMax) {
 		if with.Over(r.now()) {
 			// The process was held up for long. What nothing is sealed under yet is
@@ -491,16 +493,16 @@ func (r *Refresher) keep(ctx context.Context, g *store.Grant, p pending, with st
 		}
 		saved, err := r.apply(ctx, g, p, with)
 		if err == nil {
-			return saved, nil
+			return saved
 		}
 		if errors.Is(err, store.ErrNotFound) {
 			r.log.Info("the grant was erased while it was being refreshed", zap.String("grant", g.ID))
-			return nil, nil
+			return nil
 		}
 		rescueErr := r.rescue(ctx, g, p, with)
 		tracing.Log(ctx, r.log).Error("an answer can't be stored", zap.String("grant", g.ID), zap.Error(err), zap.Bool("rescued", rescueErr == nil), zap.NamedError("rescueError", rescueErr))
 		if rescueErr == nil {
-			return nil, nil
+			return nil
 		}
 		time.Sleep(pause)
 		with = r.renewed(ctx, g, with)

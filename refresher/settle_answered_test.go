@@ -107,26 +107,46 @@ func TestLifetimesOfAnAnswer(t *testing.T) {
 		access, refresh *store.Life
 	}{
 		"stated": {nil, nil, false, lasting(sentAt, 2*hour), lasting(sentAt, 30*day)},
-		"not stated: as long as before": {nil, func(a *refresher.Answer) { a.ExpiresIn, a.RefreshExpiresIn = 0, 0 }, false,
-			assumed(sentAt, hour), assumed(sentAt, 90*day)},
-		"never stated": {func(g *store.Grant) { g.Access, g.Refresh = endless(t0), endless(t0) },
-			func(a *refresher.Answer) { a.ExpiresIn, a.RefreshExpiresIn = 0, 0 }, false, endless(sentAt), endless(sentAt)},
-		"the first access token of a delayed grant": {func(g *store.Grant) { g.Access = nil },
-			func(a *refresher.Answer) { a.ExpiresIn = 0 }, false, endless(sentAt), lasting(sentAt, 30*day)},
-		"a life before of nothing": {func(g *store.Grant) { g.Access = lasting(t0, 0) },
-			func(a *refresher.Answer) { a.ExpiresIn = 0 }, false, assumed(sentAt, time.Second), lasting(sentAt, 30*day)},
-		"refresh token kept": {nil, func(a *refresher.Answer) { a.RefreshToken, a.RefreshExpiresIn = text(""), 0 }, false,
-			lasting(sentAt, 2*hour), lasting(t0, 90*day)},
-		"refresh token echoed": {nil, func(a *refresher.Answer) { a.RefreshToken, a.RefreshExpiresIn = text("refresh-0"), 0 }, false,
-			lasting(sentAt, 2*hour), lasting(t0, 90*day)},
-		"refresh token kept, its life stated anew": {nil, func(a *refresher.Answer) { a.RefreshToken = text("") }, false,
-			lasting(sentAt, 2*hour), lasting(sentAt, 30*day)},
-		"asked for a refresh token and got none": {nil, func(a *refresher.Answer) { a.RefreshToken, a.RefreshExpiresIn = text(""), 0 }, true,
-			lasting(sentAt, 2*hour), &store.Life{Since: t0, ExpiresAt: new(t0.Add(90 * day)), Asked: &sentAt}},
-		"asked for a refresh token and got a life": {nil, func(a *refresher.Answer) { a.RefreshToken = text("") }, true,
-			lasting(sentAt, 2*hour), &store.Life{Since: sentAt, ExpiresAt: new(sentAt.Add(30 * day)), Asked: &sentAt}},
-		"asked for a refresh token and got one": {func(g *store.Grant) { g.Refresh.Asked = &t0 }, nil, true,
-			lasting(sentAt, 2*hour), lasting(sentAt, 30*day)},
+		"not stated: as long as before": {
+			nil, func(a *refresher.Answer) { a.ExpiresIn, a.RefreshExpiresIn = 0, 0 }, false,
+			assumed(sentAt, hour), assumed(sentAt, 90*day),
+		},
+		"never stated": {
+			func(g *store.Grant) { g.Access, g.Refresh = endless(t0), endless(t0) },
+			func(a *refresher.Answer) { a.ExpiresIn, a.RefreshExpiresIn = 0, 0 }, false, endless(sentAt), endless(sentAt),
+		},
+		"the first access token of a delayed grant": {
+			func(g *store.Grant) { g.Access = nil },
+			func(a *refresher.Answer) { a.ExpiresIn = 0 }, false, endless(sentAt), lasting(sentAt, 30*day),
+		},
+		"a life before of nothing": {
+			func(g *store.Grant) { g.Access = lasting(t0, 0) },
+			func(a *refresher.Answer) { a.ExpiresIn = 0 }, false, assumed(sentAt, time.Second), lasting(sentAt, 30*day),
+		},
+		"refresh token kept": {
+			nil, func(a *refresher.Answer) { a.RefreshToken, a.RefreshExpiresIn = text(""), 0 }, false,
+			lasting(sentAt, 2*hour), lasting(t0, 90*day),
+		},
+		"refresh token echoed": {
+			nil, func(a *refresher.Answer) { a.RefreshToken, a.RefreshExpiresIn = text("refresh-0"), 0 }, false,
+			lasting(sentAt, 2*hour), lasting(t0, 90*day),
+		},
+		"refresh token kept, its life stated anew": {
+			nil, func(a *refresher.Answer) { a.RefreshToken = text("") }, false,
+			lasting(sentAt, 2*hour), lasting(sentAt, 30*day),
+		},
+		"asked for a refresh token and got none": {
+			nil, func(a *refresher.Answer) { a.RefreshToken, a.RefreshExpiresIn = text(""), 0 }, true,
+			lasting(sentAt, 2*hour), &store.Life{Since: t0, ExpiresAt: new(t0.Add(90 * day)), Asked: &sentAt},
+		},
+		"asked for a refresh token and got a life": {
+			nil, func(a *refresher.Answer) { a.RefreshToken = text("") }, true,
+			lasting(sentAt, 2*hour), &store.Life{Since: sentAt, ExpiresAt: new(sentAt.Add(30 * day)), Asked: &sentAt},
+		},
+		"asked for a refresh token and got one": {
+			func(g *store.Grant) { g.Refresh.Asked = &t0 }, nil, true,
+			lasting(sentAt, 2*hour), lasting(sentAt, 30*day),
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			g, a := newGrant(), answer("one")
@@ -178,20 +198,30 @@ func TestWhichAccountGetsWhichToken(t *testing.T) {
 		want   tokens
 	}{
 		"each its own": {[]string{"one", "two"}, answer("two", "one"), tokens{"one": "access-1-one", "two": "access-1-two"}},
-		"an account that is missing keeps its own": {[]string{"one", "two"}, answer("two"),
-			tokens{"one": "access-0-one", "two": "access-1-two"}},
+		"an account that is missing keeps its own": {
+			[]string{"one", "two"},
+			answer("two"),
+			tokens{"one": "access-0-one", "two": "access-1-two"},
+		},
 		"an account that is unknown is passed over": {[]string{"one"}, answer("one", "other"), tokens{"one": "access-1-one"}},
 		"a grant without accounts takes all":        {nil, answer("one", "two"), tokens{"one": "access-1-one", "two": "access-1-two"}},
 		"an answer about unknown ones only":         {[]string{"one"}, answer("other"), tokens{"one": "access-0-one", "other": "access-1-other"}},
 		"an account without id, of a grant of one":  {[]string{"one"}, answer(""), tokens{"one": "access-1-"}},
-		"the deprecated token is everybody's": {[]string{"one", "two"}, refresher.Answer{AccessToken: text("shared")},
-			tokens{"one": "shared", "two": "shared"}},
-		"the deprecated token is the named account's": {[]string{"one", "two"},
+		"the deprecated token is everybody's": {
+			[]string{"one", "two"},
+			refresher.Answer{AccessToken: text("shared")},
+			tokens{"one": "shared", "two": "shared"},
+		},
+		"the deprecated token is the named account's": {
+			[]string{"one", "two"},
 			refresher.Answer{AccessToken: text("shared"), Accounts: []refresher.AnsweredAccount{{ID: "two"}}},
-			tokens{"one": "access-0-one", "two": "shared"}},
-		"an account without token does not lose its own": {[]string{"one", "two"},
+			tokens{"one": "access-0-one", "two": "shared"},
+		},
+		"an account without token does not lose its own": {
+			[]string{"one", "two"},
 			refresher.Answer{Accounts: []refresher.AnsweredAccount{{ID: "one"}, {ID: "two", AccessToken: text("new")}}},
-			tokens{"one": "access-0-one", "two": "new"}},
+			tokens{"one": "access-0-one", "two": "new"},
+		},
 		"the deprecated token of a grant that knows no account": {nil, refresher.Answer{AccessToken: text("shared")}, tokens{"": "shared"}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -26,21 +26,39 @@ func TestWithoutRefresh(t *testing.T) {
 		"an assumed end of the refresh token declares nothing dead": {func(g *store.Grant) {
 			g.Refresh = &store.Life{Since: t0, ExpiresAt: new(t0.Add(time.Minute)), Assumed: true}
 		}, sentAt.Add(hour), false, store.Active, nil, nil},
-		"not yet time to warn": {func(g *store.Grant) { g.Refresh = nil }, warnAt.Add(-time.Second), true, store.Active, nil,
-			&store.Due{At: warnAt, Action: store.Warn}},
-		"time to warn": {func(g *store.Grant) { g.Refresh = nil }, warnAt, true, store.Active,
-			[]string{"token.expiring: no_refresh_token"}, &store.Due{At: t0.Add(hour), Action: store.Expire}},
-		"warned, not yet the end": {func(g *store.Grant) { g.Refresh, g.Warned = nil, events.ReasonNoRefreshToken }, sentAt, true, store.Active, nil,
-			&store.Due{At: t0.Add(hour), Action: store.Expire}},
-		"warned, and the end": {func(g *store.Grant) { g.Refresh, g.Warned = nil, events.ReasonNoRefreshToken }, t0.Add(hour), true, store.Expired,
-			[]string{"token.expired: no_refresh_token"}, nil},
+		"not yet time to warn": {
+			func(g *store.Grant) { g.Refresh = nil }, warnAt.Add(-time.Second), true, store.Active, nil,
+			&store.Due{At: warnAt, Action: store.Warn},
+		},
+		"time to warn": {
+			func(g *store.Grant) { g.Refresh = nil }, warnAt, true, store.Active,
+			[]string{"token.expiring: no_refresh_token"},
+			&store.Due{At: t0.Add(hour), Action: store.Expire},
+		},
+		"warned, not yet the end": {
+			func(g *store.Grant) { g.Refresh, g.Warned = nil, events.ReasonNoRefreshToken }, sentAt, true, store.Active, nil,
+			&store.Due{At: t0.Add(hour), Action: store.Expire},
+		},
+		"warned, and the end": {
+			func(g *store.Grant) { g.Refresh, g.Warned = nil, events.ReasonNoRefreshToken }, t0.Add(hour), true, store.Expired,
+			[]string{"token.expired: no_refresh_token"},
+			nil,
+		},
 		"nothing ever ends": {func(g *store.Grant) { g.Refresh, g.Access = nil, endless(t0) }, sentAt, true, store.Active, nil, nil},
-		"only the refresh token is over": {func(g *store.Grant) { g.Refresh = lasting(t0, time.Minute) }, warnAt.Add(-time.Minute), true, store.Active, nil,
-			&store.Due{At: warnAt, Action: store.Warn}},
-		"both are over": {func(g *store.Grant) { g.Refresh = lasting(t0, time.Minute) }, t0.Add(hour), true, store.Expired,
-			[]string{"token.expired: refresh_token_expired"}, nil},
-		"over without ever an access token": {func(g *store.Grant) { g.Access, g.Refresh = nil, lasting(t0, time.Minute) }, sentAt, true, store.Expired,
-			[]string{"token.expired: refresh_token_expired"}, nil},
+		"only the refresh token is over": {
+			func(g *store.Grant) { g.Refresh = lasting(t0, time.Minute) }, warnAt.Add(-time.Minute), true, store.Active, nil,
+			&store.Due{At: warnAt, Action: store.Warn},
+		},
+		"both are over": {
+			func(g *store.Grant) { g.Refresh = lasting(t0, time.Minute) }, t0.Add(hour), true, store.Expired,
+			[]string{"token.expired: refresh_token_expired"},
+			nil,
+		},
+		"over without ever an access token": {
+			func(g *store.Grant) { g.Access, g.Refresh = nil, lasting(t0, time.Minute) }, sentAt, true, store.Expired,
+			[]string{"token.expired: refresh_token_expired"},
+			nil,
+		},
 		"the user must act and the end is not there": {func(g *store.Grant) {
 			g.State, g.Reason, g.Warned = store.MustAct, events.ReasonMFARequired, events.ReasonMFARequired
 		}, sentAt, true, store.MustAct, nil, &store.Due{At: t0.Add(hour), Action: store.Expire}},

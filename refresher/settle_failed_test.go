@@ -24,10 +24,10 @@ func failed(t require.TestingT, g *store.Grant, chance float64, f *refresher.Fai
 
 func TestTransientFailuresBackOffExponentially(t *testing.T) {
 	g := newGrant(func(g *store.Grant) { g.Access = endless(t0) })
-	for tries, want := range []time.Duration{2, 4, 8, 16, 32, 64, 128, 256, 512, 900, 900} {
+	for tries, want := range []int{2, 4, 8, 16, 32, 64, 128, 256, 512, 900, 900} {
 		failed(t, g, 1, &refresher.Failure{Class: refresher.Transient})
 		require.Equal(t, tries+1, g.Tries)
-		require.Equal(t, store.Due{At: sentAt.Add(want * time.Second), Action: store.Refresh}, *g.Due)
+		require.Equal(t, store.Due{At: sentAt.Add(time.Duration(want) * time.Second), Action: store.Refresh}, *g.Due)
 	}
 	require.Equal(t, store.Active, g.State, "goes on as long as the refresh token lives")
 	require.Empty(t, announced(t, g))

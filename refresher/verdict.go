@@ -157,8 +157,10 @@ func token(word string) string {
 var knownStatuses = map[string]string{}
 
 func init() {
-	for _, status := range []string{"ok", "serverFailure", "permissionDenied", "badRequest", "notFound", "conflict", "tooManyRequest",
-		"locked", "unavailableForLegalReasons", "succeeded", "failed", "mfaRequired"} {
+	for _, status := range []string{
+		"ok", "serverFailure", "permissionDenied", "badRequest", "notFound", "conflict", "tooManyRequest",
+		"locked", "unavailableForLegalReasons", "succeeded", "failed", "mfaRequired",
+	} {
 		knownStatuses[normal(status)] = status
 	}
 }
@@ -189,7 +191,7 @@ func (a statuses) detail() string {
 func retryAfter(h http.Header, now time.Time) time.Duration {
 	value := h.Get("Retry-After")
 	if seconds, err := strconv.Atoi(value); err == nil && seconds > 0 {
-		return min(time.Duration(seconds), 24*60*60) * time.Second
+		return time.Duration(min(seconds, 24*60*60)) * time.Second
 	}
 	if at, err := http.ParseTime(value); err == nil && at.After(now) {
 		return min(at.Sub(now), 24*time.Hour)

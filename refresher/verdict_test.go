@@ -16,8 +16,10 @@ import (
 )
 
 var (
-	envelopeWords = []string{"", "ok", "serverFailure", "permissionDenied", "badRequest", "notFound", "conflict", "tooManyRequest",
-		"locked", "unavailableForLegalReasons", "unauthorized", "somethingNew"}
+	envelopeWords = []string{
+		"", "ok", "serverFailure", "permissionDenied", "badRequest", "notFound", "conflict", "tooManyRequest",
+		"locked", "unavailableForLegalReasons", "unauthorized", "somethingNew",
+	}
 	contentWords = []string{"", "succeeded", "failed", "mfaRequired", "somethingNew"}
 	// errorTypes by what they blame.
 	errorTypes = map[string][]string{
@@ -104,13 +106,19 @@ func TestARefusedTokenIsToldFromARefusedRequest(t *testing.T) {
 func TestWhomAnErrorTypeBlames(t *testing.T) {
 	for class, kinds := range map[refresher.Class][]string{
 		refresher.RateLimited: {"rateLimit", "rateLimitError", "throttled", "tooManyAttempts", "tooManyRequestsError", "quotaExceeded"},
-		refresher.Transient: {"institutionDown", "institutionError", "brokerError", "gatewayError", "networkError", "connectionError", "upstreamError", "tryAgain",
-			"outage", "unknownError", "unexpectedError", "serviceUnavailable", "requestTimeout"},
-		refresher.BadRequest: {"missingField", "invalidField", "invalidInput", "invalidValue", "invalidType", "invalidBrokerType", "invalidProperty", "outOfRange",
-			"lengthExceeded", "typeMismatch", "deserializationError", "invalidMetadata", "incompleteData", "missingAccessToken"},
+		refresher.Transient: {
+			"institutionDown", "institutionError", "brokerError", "gatewayError", "networkError", "connectionError", "upstreamError", "tryAgain",
+			"outage", "unknownError", "unexpectedError", "serviceUnavailable", "requestTimeout",
+		},
+		refresher.BadRequest: {
+			"missingField", "invalidField", "invalidInput", "invalidValue", "invalidType", "invalidBrokerType", "invalidProperty", "outOfRange",
+			"lengthExceeded", "typeMismatch", "deserializationError", "invalidMetadata", "incompleteData", "missingAccessToken",
+		},
 		refresher.Denied: {"invalidClient", "invalidClientSecret", "unauthorizedClient", "invalid_client"},
-		refresher.Dead: {"badRequest", "invalidToken", "invalidGrant", "tokenExpired", "refreshTokenRevoked", "unauthorized", "userActionRequired",
-			"consentRequired", "missingConsent", "missingPermissions"},
+		refresher.Dead: {
+			"badRequest", "invalidToken", "invalidGrant", "tokenExpired", "refreshTokenRevoked", "unauthorized", "userActionRequired",
+			"consentRequired", "missingConsent", "missingPermissions",
+		},
 	} {
 		for _, kind := range kinds {
 			require.Equal(t, class, refresher.Said(400, true, "badRequest", "", kind, "").Class, kind)
@@ -179,7 +187,7 @@ func TestWhose401ItIs(t *testing.T) {
 			var asked atomic.Int32
 			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				if r.Method == http.MethodPost {
-					w.WriteHeader(401)
+					w.WriteHeader(http.StatusUnauthorized)
 					return
 				}
 				asked.Add(1)
@@ -205,7 +213,7 @@ func TestWhose401ItIs(t *testing.T) {
 		release := make(chan struct{})
 		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if r.Method == http.MethodPost {
-				w.WriteHeader(401)
+				w.WriteHeader(http.StatusUnauthorized)
 				return
 			}
 			<-release

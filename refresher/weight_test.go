@@ -164,7 +164,7 @@ func TestWhatAnAnswerBringsComesFirst(t *testing.T) {
 	g = newGrant(withAccounts())
 	tokens, err = s.Answered(g, newTokens(), named, false, 1, sentAt)
 	require.NoError(t, err)
-	require.Equal(t, many, len(g.Accounts))
+	require.Len(t, g.Accounts, many)
 	require.NotEmpty(t, g.Accounts[0].Name)
 	require.Empty(t, g.Accounts[many-1].Name)
 	weighs(t, g, tokens)

@@ -22,8 +22,12 @@ func TestNobodyGetsATokenOfAnotherWhateverTheAnswer(t *testing.T) {
 	}{
 		"a control character in a name": {both, list + `{"account":{"accountId":"one","accountName":"a` + "\x01" + `b"},"accessToken":"A1","refreshToken":"R"},` + second + `]}`, tokens{"one": old1, "two": "A2"}, "R"},
 		"a number that is none":         {both, list + `{"account":{"accountId":"one","fund":NaN},"accessToken":"A1","refreshToken":"R"},` + second + `]}`, tokens{"one": old1, "two": "A2"}, "R"},
-		"two behind the damage": {[]string{"one", "two", "three"}, list + `{"account":{"accountId":"one","fund":NaN},"accessToken":"A1","refreshToken":"R"},` + second + `,{"account":{"accountId":"three"},"accessToken":"A3","refreshToken":"R"}]}`,
-			tokens{"one": old1, "two": "A2", "three": "A3"}, "R"},
+		"two behind the damage": {
+			[]string{"one", "two", "three"},
+			list + `{"account":{"accountId":"one","fund":NaN},"accessToken":"A1","refreshToken":"R"},` + second + `,{"account":{"accountId":"three"},"accessToken":"A3","refreshToken":"R"}]}`,
+			tokens{"one": old1, "two": "A2", "three": "A3"},
+			"R",
+		},
 		"another's entry behind the damage":          {[]string{"one"}, list + `{"account":{"accountId":"one","fund":NaN},"accessToken":"A1","refreshToken":"R"},` + second + `]}`, tokens{"one": old1}, "R"},
 		"another's with another refresh token":       {[]string{"one"}, list + `{"account":{"accountId":"one","fund":NaN},"accessToken":"A1","refreshToken":"R"},{"account":{"accountId":"two"},"accessToken":"A2","refreshToken":"R2"}]}`, tokens{"one": old1}, "R"},
 		"damage that names nobody, another's whole":  {[]string{"one"}, list + `{"x":NaN,"account":{"accountId":"one"},"accessToken":"A1","refreshToken":"R"},{"account":{"accountId":"one"}},` + second + `]}`, tokens{"one": old1}, "R"},

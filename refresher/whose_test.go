@@ -60,13 +60,27 @@ func TestTokensWithoutAnAccount(t *testing.T) {
 		left    []string
 	}{
 		"Mesh's own example": {[]string{"one", "two"}, entries(entry("", "A", "R")), tokens{"one": "A", "two": "A"}, "R", nil},
-		"the same token twice, for three": {[]string{"one", "two", "three"}, entries(entry("", "A", ""), entry("", "A", "R")),
-			tokens{"one": "A", "two": "A", "three": "A"}, "R", nil},
+		"the same token twice, for three": {
+			[]string{"one", "two", "three"},
+			entries(entry("", "A", ""), entry("", "A", "R")),
+			tokens{"one": "A", "two": "A", "three": "A"},
+			"R", nil,
+		},
 		"as many as accounts": {[]string{"one", "two"}, entries(entry("", "A", "R"), entry("", "B", "R")), tokens{"one": "A", "two": "B"}, "R", nil},
-		"fewer than accounts": {[]string{"one", "two", "three"}, entries(entry("", "A", "R"), entry("", "B", "R")),
-			tokens{"one": "access-0-one", "two": "access-0-two", "three": "access-0-three"}, "R", []string{"A", "B"}},
-		"more than accounts": {[]string{"one", "two"}, entries(entry("", "A", "R"), entry("", "B", ""), entry("", "C", "")),
-			tokens{"one": "access-0-one", "two": "access-0-two"}, "R", []string{"A", "B", "C"}},
+		"fewer than accounts": {
+			[]string{"one", "two", "three"},
+			entries(entry("", "A", "R"), entry("", "B", "R")),
+			tokens{"one": "access-0-one", "two": "access-0-two", "three": "access-0-three"},
+			"R",
+			[]string{"A", "B"},
+		},
+		"more than accounts": {
+			[]string{"one", "two"},
+			entries(entry("", "A", "R"), entry("", "B", ""), entry("", "C", "")),
+			tokens{"one": "access-0-one", "two": "access-0-two"},
+			"R",
+			[]string{"A", "B", "C"},
+		},
 		"two for one account":                   {[]string{"one"}, entries(entry("", "A", "R"), entry("", "B", "")), tokens{"one": "access-0-one"}, "R", []string{"A", "B"}},
 		"two for one account, one of them old":  {[]string{"one"}, entries(entry("", "A", "R"), entry("", "access-0-one", "")), tokens{"one": "A"}, "R", nil},
 		"the one that is left":                  {[]string{"one", "two"}, entries(entry("", "A", "R"), entry("one", "B", "R")), tokens{"one": "B", "two": "A"}, "R", nil},

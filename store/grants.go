@@ -315,16 +315,13 @@ func (s *Store) clearAll(ctx context.Context, updates []mongo.WriteModel) []outc
 	return bulkOutcomes(len(updates), err)
 }
 
-// Used records that the tokens of the present version of grants were asked for.
+// Used records that the tokens of the present version of a grant were asked for.
 // It is a hint, which a write of the whole grant at the same time may lose.
-func (s *Store) Used(ctx context.Context, grants ...*Grant) error {
-	updates := make([]mongo.WriteModel, len(grants))
-	for i, g := range grants {
-		updates[i] = mongo.NewUpdateOneModel().SetFilter(bson.D{{Key: "_id", Value: g.ID}, {Key: "version", Value: g.Version}}).
-			SetUpdate(bson.D{{Key: "$set", Value: bson.D{{Key: "usedIn", Value: g.Version}}}})
-	}
-	if _, err := s.grants.BulkWrite(ctx, updates, options.BulkWrite().SetOrdered(false)); err != nil {
-		return fmt.Errorf("recording the use of grants: %w", err)
+func (s *Store) Used(ctx context.Context, g *Grant) error {
+	_, err := s.grants.UpdateOne(ctx, bson.D{{Key: "_id", Value: g.ID}, {Key: "version", Value: g.Version}},
+		bson.D{{Key: "$set", Value: bson.D{{Key: "usedIn", Value: g.Version}}}})
+	if err != nil {
+		return fmt.Errorf("recording the use of grant %s: %w", g.ID, err)
 	}
 	return nil
 }

@@ -109,7 +109,7 @@ func TestIndexesThatFailAreTriedAgain(t *testing.T) {
 	member.answerWith(wellAnswered)
 	for {
 		select {
-		case <-failures: // of a try that had begun
+		case <-failures: //nolint:errcheck // of a try that had begun
 			continue
 		case <-done:
 		}

@@ -1,7 +1,6 @@
 package store_test
 
 import (
-	"errors"
 	"fmt"
 	"sync"
 	"testing"
@@ -138,7 +137,7 @@ func TestAcquireForAnotherState(t *testing.T) {
 		_, _, err := s.Acquire(t.Context(), r)
 		require.ErrorIs(t, err, store.ErrStale, name)
 		var leased *store.LeasedError
-		require.False(t, errors.As(err, &leased), name)
+		require.NotErrorAs(t, err, &leased, name)
 		require.Equal(t, g, get(t, s, g.ID), name)
 	}
 }

@@ -111,7 +111,7 @@ func TestErrorsOfAnAbsentServerSayWhatWasBeingDone(t *testing.T) {
 		"listing the indexes of collection g": func() error { return s.Ensure(ctx) },
 	} {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(t.Context(), 50*time.Millisecond)
+		ctx, cancel = context.WithTimeout(t.Context(), 50*time.Millisecond) //nolint:fatcontext // each begins with the test's
 		err := call()
 		cancel()
 		require.ErrorContains(t, err, doing)

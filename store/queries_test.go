@@ -83,7 +83,8 @@ func calls(s *store.Store) map[string]func(context.Context) error {
 		"List": func(ctx context.Context) error {
 			for _, l := range []store.Listing{
 				{State: store.Active, Broker: "b", After: "a", Limit: 1},
-				{DueBefore: now, Limit: 1}, {DueBefore: now, After: now.Format(time.RFC3339Nano) + ",g", Limit: 1},
+				{DueBefore: now, Limit: 1},
+				{DueBefore: now, After: now.Format(time.RFC3339Nano) + ",g", Limit: 1},
 			} {
 				if _, err := s.List(ctx, l); err != nil {
 					return err

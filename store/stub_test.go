@@ -69,10 +69,20 @@ func replicaSet(t testing.TB, members int) []*stub {
 	}
 	for i, s := range all {
 		s.hello = bson.D{
-			{Key: "ok", Value: 1}, {Key: "isWritablePrimary", Value: i == 0}, {Key: "ismaster", Value: i == 0}, {Key: "secondary", Value: i > 0},
-			{Key: "setName", Value: "rs"}, {Key: "hosts", Value: hosts}, {Key: "me", Value: s.addr}, {Key: "primary", Value: all[0].addr},
-			{Key: "minWireVersion", Value: 0}, {Key: "maxWireVersion", Value: 21}, {Key: "logicalSessionTimeoutMinutes", Value: 30},
-			{Key: "maxBsonObjectSize", Value: 16 << 20}, {Key: "maxMessageSizeBytes", Value: 48_000_000}, {Key: "maxWriteBatchSize", Value: 100_000},
+			{Key: "ok", Value: 1},
+			{Key: "isWritablePrimary", Value: i == 0},
+			{Key: "ismaster", Value: i == 0},
+			{Key: "secondary", Value: i > 0},
+			{Key: "setName", Value: "rs"},
+			{Key: "hosts", Value: hosts},
+			{Key: "me", Value: s.addr},
+			{Key: "primary", Value: all[0].addr},
+			{Key: "minWireVersion", Value: 0},
+			{Key: "maxWireVersion", Value: 21},
+			{Key: "logicalSessionTimeoutMinutes", Value: 30},
+			{Key: "maxBsonObjectSize", Value: 16 << 20},
+			{Key: "maxMessageSizeBytes", Value: 48_000_000},
+			{Key: "maxWriteBatchSize", Value: 100_000},
 		}
 	}
 	return all

@@ -90,7 +90,9 @@ func TestGatheredInsertsAreToldApart(t *testing.T) {
 	member := replicaSet(t, 1)[0]
 	s := connect(t, store.Options{URI: secret.New("mongodb://" + member.addr), Database: "d", Timeout: time.Minute})
 	member.answerWith(func(string) bson.D {
-		return bson.D{{Key: "ok", Value: 1}, {Key: "n", Value: 1},
+		return bson.D{
+			{Key: "ok", Value: 1},
+			{Key: "n", Value: 1},
 			{Key: "writeErrors", Value: bson.A{
 				bson.D{{Key: "index", Value: 0}, {Key: "code", Value: 11000}, {Key: "errmsg", Value: "duplicate"}},
 				bson.D{{Key: "index", Value: 1}, {Key: "code", Value: 121}, {Key: "errmsg", Value: "not valid"}},
@@ -124,8 +126,10 @@ func TestErrorsThatAreNotOfTheDatabase(t *testing.T) {
 	}
 	for _, err := range []error{
 		mongo.ErrClientDisconnected, context.DeadlineExceeded,
-		mongo.CommandError{Labels: []string{"NetworkError"}}, mongo.CommandError{Labels: []string{"RetryableWriteError"}, Code: 1},
-		mongo.WriteException{WriteConcernError: &mongo.WriteConcernError{Code: 64}}, mongo.BulkWriteException{WriteConcernError: &mongo.WriteConcernError{Code: 100}},
+		mongo.CommandError{Labels: []string{"NetworkError"}},
+		mongo.CommandError{Labels: []string{"RetryableWriteError"}, Code: 1},
+		mongo.WriteException{WriteConcernError: &mongo.WriteConcernError{Code: 64}},
+		mongo.BulkWriteException{WriteConcernError: &mongo.WriteConcernError{Code: 100}},
 	} {
 		require.True(t, store.Unavailable(fmt.Errorf("wrapped: %w", err)), "%v", err)
 	}

@@ -63,7 +63,7 @@ func TestReadsAreThePrimarysAndWritesAMajoritys(t *testing.T) {
 				commands := members[0].take()
 				require.NotEmpty(t, commands, name)
 				for _, command := range commands {
-					require.Equal(t, "", mode(command.body), "%s: %v", name, command.body)
+					require.Empty(t, mode(command.body), "%s: %v", name, command.body)
 					switch command.name {
 					case "find", "aggregate":
 						require.Equal(t, bson.D{{Key: "level", Value: "majority"}}, field(t, command.body, "readConcern"), "%s: %v", name, command.body)

@@ -73,9 +73,7 @@ func TestBench(t *testing.T) {
 // what tells which files are left there.
 func benchProcess(t *testing.T, exe string, args ...string) (cmd *exec.Cmd, left func() []string) {
 	t.Helper()
-	// The directories of t.TempDir are closed to the user that PostgreSQL may have to
-	// run as.
-	dir, err := os.MkdirTemp("", "latchkey-bench-test-")
+	dir, err := os.MkdirTemp("", "latchkey-bench-test-") //nolint:usetesting // PostgreSQL may run as a user to whom t.TempDir is closed
 	require.NoError(t, err)
 	require.NoError(t, os.Chmod(dir, 0o755))
 	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })

@@ -36,8 +36,10 @@ type demoUser struct {
 func demoUsers() []demoUser {
 	account := func(id, name string) []meshsim.Account { return []meshsim.Account{{ID: id, Name: name}} }
 	return []demoUser{
-		{"alice", "two accounts that share a refresh token", meshsim.ConnectSpec{BrokerType: "coinbase", BrokerName: "Coinbase", LogoBytes: meshsim.TypicalLogoBytes,
-			Accounts: []meshsim.Account{{ID: "cb-1", Name: "Alice's savings"}, {ID: "cb-2", Name: "Alice's trading"}}}, ""},
+		{"alice", "two accounts that share a refresh token", meshsim.ConnectSpec{
+			BrokerType: "coinbase", BrokerName: "Coinbase", LogoBytes: meshsim.TypicalLogoBytes,
+			Accounts: []meshsim.Account{{ID: "cb-1", Name: "Alice's savings"}, {ID: "cb-2", Name: "Alice's trading"}},
+		}, ""},
 		{"bob", "delayed authentication: a refresh token only", meshsim.ConnectSpec{BrokerType: "binance", BrokerName: "Binance", Delayed: true, Accounts: account("bn-1", "Bob")}, ""},
 		{"carol", "an access token that nothing can renew", meshsim.ConnectSpec{BrokerType: "oldBank", BrokerName: "Old Bank", NoRefreshToken: true, Accounts: account("ob-1", "Carol")}, events.CodeExpired},
 		{"dave", "a broker that wants the access token along", meshsim.ConnectSpec{BrokerType: "weBull", BrokerName: "Webull", Accounts: account("wb-1", "Dave")}, ""},
@@ -54,7 +56,7 @@ func demo(ctx context.Context, stdout io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("making a folder: %w", err)
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	institution := meshsim.Institution{AccessLifetime: demoLife, RefreshLifetime: time.Hour}
 	institutions := map[string]meshsim.Institution{}
 	for _, u := range demoUsers() {

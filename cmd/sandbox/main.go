@@ -90,7 +90,7 @@ func serve(ctx context.Context, o stack.Options, page pageOptions, stdout io.Wri
 		if err != nil {
 			return err
 		}
-		defer os.Remove(file)
+		defer func() { _ = os.Remove(file) }()
 		fmt.Fprintln(stdout, envLine(os.Args[0], o.Dir))
 		fmt.Fprintln(stdout, "has every latchkey command in that shell use this sandbox. Its parts, for your own tools:")
 		fmt.Fprintf(stdout, "  NATS      %s      nats --server %s sub '>'\n", cfg.NATS.URL, cfg.NATS.URL)
@@ -131,7 +131,7 @@ func withWorker(ctx context.Context, s *stack.Stack, cfg config.Config, logPath 
 	if err != nil {
 		return fmt.Errorf("opening the worker's log: %w", err)
 	}
-	defer logFile.Close()
+	defer func() { _ = logFile.Close() }()
 	log, err := worker.NewLogger(cfg.Log, logFile)
 	if err != nil {
 		return err

@@ -24,8 +24,13 @@ func TestCommandsAreFound(t *testing.T) {
 		words = append(words, c.Words)
 	}
 	require.Equal(t, [][]string{
-		{"latchkey", "run", "-c", "x.yaml"}, {"bin/sandbox", "chaos", "--only", "a b,c"}, {"latchkey", "token", "get", "x"}, {"jq", "-r", ".[]"},
-		{"make", "chaos"}, {"go", "run", "x"}, {"make", "target"},
+		{"latchkey", "run", "-c", "x.yaml"},
+		{"bin/sandbox", "chaos", "--only", "a b,c"},
+		{"latchkey", "token", "get", "x"},
+		{"jq", "-r", ".[]"},
+		{"make", "chaos"},
+		{"go", "run", "x"},
+		{"make", "target"},
 	}, words)
 	require.Equal(t, map[string]string{"A": "1"}, found[1].Assigned)
 	require.Equal(t, map[string]string{"C": "--seed 1", "D": "2"}, found[4].Assigned)

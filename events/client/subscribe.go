@@ -84,7 +84,7 @@ func (c *Client) Subscribe(ctx context.Context, s Subscription, handle Handler) 
 		c.onError(fmt.Errorf("the subscription is made anew: %w", err))
 	}))
 	if ctx.Err() != nil {
-		return nil
+		return nil //nolint:nilerr // the caller ended it
 	}
 	return err
 }

@@ -204,13 +204,13 @@ func TestComparisonIsByCharacters(t *testing.T) {
 	for i, text := range kept {
 		s := fmt.Sprint(canary, i)
 		require.Equal(t, s, text.Reveal())
-		require.True(t, text == secret.New(s))
+		require.True(t, text == secret.New(s)) //nolint:testifylint // the operator is meant
 		require.True(t, reflect.DeepEqual(text, secret.New(s)))
 		require.Equal(t, i, byText[text])
 	}
-	require.False(t, kept[0] == kept[1])
+	require.False(t, kept[0] == kept[1]) //nolint:testifylint // likewise
 	require.False(t, reflect.DeepEqual(kept[0], kept[1]))
-	require.True(t, secret.New("") == secret.Text{})
+	require.True(t, secret.New("") == secret.Text{}) //nolint:testifylint // likewise
 }
 
 func TestMaskedShowsFourCharactersAtMost(t *testing.T) {

@@ -23,8 +23,15 @@ func TestHeadersAreReadWhateverTheirCaseAndWrittenAgain(t *testing.T) {
 
 func TestWhatIsMalformedIsNoContext(t *testing.T) {
 	for _, values := range [][]string{
-		nil, {""}, {"x"}, {parent, parent}, {parent[:len(parent)-1]}, {strings.ToUpper(parent)},
-		{"00-00000000000000000000000000000000-b7ad6b7169203331-01"}, {"ff" + parent[2:]}, {strings.Repeat("0", 1<<20)},
+		nil,
+		{""},
+		{"x"},
+		{parent, parent},
+		{parent[:len(parent)-1]},
+		{strings.ToUpper(parent)},
+		{"00-00000000000000000000000000000000-b7ad6b7169203331-01"},
+		{"ff" + parent[2:]},
+		{strings.Repeat("0", 1<<20)},
 	} {
 		in := tracing.FromHeader(map[string][]string{"traceparent": values})
 		require.False(t, trace.SpanContextFromContext(in.Continue(t.Context())).IsValid(), values)
@@ -52,7 +59,7 @@ func FuzzFromHeader(f *testing.F) {
 		}
 		require.Len(t, out["traceparent"], len(parent))
 		require.LessOrEqual(t, len(out["tracestate"]), 512)
-		again := tracing.Carry(tracing.Carried(out).Continue(t.Context()))
+		again := tracing.Carry(out.Continue(t.Context()))
 		require.Equal(t, out, again, "what is passed on is read alike")
 	})
 }

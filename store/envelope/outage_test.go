@@ -129,9 +129,9 @@ func TestWhileKMSIsAwayItIsAskedSeldom(t *testing.T) {
 	f.sim.Faults().Always(kmssim.ServiceUnavailable)
 	requireOpens(t, e, stale, "x")
 	require.Equal(t, 1, f.decrypted())
-	for _, length := range []time.Duration{1, 2, 4, 8, 16, 30, 30} {
+	for _, length := range []int{1, 2, 4, 8, 16, 30, 30} {
 		before := f.decrypted()
-		f.clock.advance(length*time.Second - 1)
+		f.clock.advance(time.Duration(length)*time.Second - 1)
 		for range 10 {
 			requireOpens(t, e, stale, "x")
 			_, err := e.Open(t.Context(), other, binding)

@@ -289,7 +289,7 @@ func (b *run) warm(ctx context.Context) (Figure, error) {
 	return f, nil
 }
 
-// reads reads users as a worker does who are asked for all the time: each once
+// reads looks users up as a worker does who are asked for all the time: each once
 // the time is over for which it is kept.
 func (b *run) reads(ctx context.Context, read func(user string) error) error {
 	often := time.NewTicker(max(b.cfg.Tokens.CacheAge, time.Millisecond))

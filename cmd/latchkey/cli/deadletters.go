@@ -103,9 +103,15 @@ read. It needs MongoDB and KMS as a worker does, and stands in the audit log.`,
 			}
 			v := viewLetter(found[0])
 			rows := [][]string{
-				{"id", v.ID}, {"message", v.Message}, {"subject", v.Subject}, {"reason", v.Reason},
-				{"attempts", strconv.Itoa(v.Attempts)}, {"stored at", stamp(&v.StoredAt)}, {"parked at", stamp(&v.ParkedAt)},
-				{"data key", v.DataKey}, {"sequence", strconv.FormatUint(v.Sequence, 10)},
+				{"id", v.ID},
+				{"message", v.Message},
+				{"subject", v.Subject},
+				{"reason", v.Reason},
+				{"attempts", strconv.Itoa(v.Attempts)},
+				{"stored at", stamp(&v.StoredAt)},
+				{"parked at", stamp(&v.ParkedAt)},
+				{"data key", v.DataKey},
+				{"sequence", strconv.FormatUint(v.Sequence, 10)},
 			}
 			if v.BodyRemoved {
 				rows = append(rows, []string{"body", "removed; there is nothing to replay"})

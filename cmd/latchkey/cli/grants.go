@@ -36,11 +36,23 @@ func (a *app) showGrant() *cobra.Command {
 			}
 			v := view.OfGrant(g)
 			rows := [][]string{
-				{"id", v.ID}, {"user", v.User}, {"broker", v.Broker}, {"state", string(v.State)}, {"reason", cmp.Or(string(v.Reason), "-")},
-				{"version", strconv.FormatInt(v.Version, 10)}, {"connected at", stamp(&v.ConnectedAt)},
-				{"access token ends", lifeText(v.Access)}, {"refresh token ends", lifeText(v.Refresh)}, {"due", dueText(v.Due)},
-				{"tries", strconv.Itoa(v.Tries)}, {"refreshes fail", failingText(v.Failing)}, {"last error", errorText(v.LastError)},
-				{"reported as refused", refusedText(v.Refused)}, {"outcome unknown since", stamp(v.UnknownSince)}, {"lease", leaseText(v.Lease)}, {"removal at Mesh", removalText(v.Removal)},
+				{"id", v.ID},
+				{"user", v.User},
+				{"broker", v.Broker},
+				{"state", string(v.State)},
+				{"reason", cmp.Or(string(v.Reason), "-")},
+				{"version", strconv.FormatInt(v.Version, 10)},
+				{"connected at", stamp(&v.ConnectedAt)},
+				{"access token ends", lifeText(v.Access)},
+				{"refresh token ends", lifeText(v.Refresh)},
+				{"due", dueText(v.Due)},
+				{"tries", strconv.Itoa(v.Tries)},
+				{"refreshes fail", failingText(v.Failing)},
+				{"last error", errorText(v.LastError)},
+				{"reported as refused", refusedText(v.Refused)},
+				{"outcome unknown since", stamp(v.UnknownSince)},
+				{"lease", leaseText(v.Lease)},
+				{"removal at Mesh", removalText(v.Removal)},
 			}
 			for _, account := range v.Accounts {
 				rows = append(rows, []string{"account", fmt.Sprintf("%s (%s), ends %s", account.ID, account.Name, stamp(account.ExpiresAt))})

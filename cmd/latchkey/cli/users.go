@@ -94,8 +94,11 @@ token.revoked, which subscribers may still have to learn.`,
 				return err
 			}
 			rows := [][]string{
-				{"user", report.User}, {"grants erased", strconv.Itoa(report.Grants)}, {"dead letters erased", strconv.Itoa(report.DeadLetters)},
-				{"removals at Mesh under way", strconv.Itoa(report.Removals)}, {"lifecycle events erased", strconv.FormatBool(report.Events)},
+				{"user", report.User},
+				{"grants erased", strconv.Itoa(report.Grants)},
+				{"dead letters erased", strconv.Itoa(report.DeadLetters)},
+				{"removals at Mesh under way", strconv.Itoa(report.Removals)},
+				{"lifecycle events erased", strconv.FormatBool(report.Events)},
 			}
 			for _, id := range report.Suspects {
 				rows = append(rows, []string{"mentioned in dead letter", id})

@@ -95,7 +95,7 @@ func Run(ctx context.Context, cfg config.Config, o Options) []Result {
 		{"answers to recover", d.withNATS(d.recovery)},
 		{"overdue grants", d.withMongoDB(d.overdue)},
 	}
-	results := make([]Result, len(checks))
+	results := make([]Result, len(checks)+len(clockNames))
 	var all sync.WaitGroup
 	for i, c := range checks {
 		all.Go(func() {
@@ -104,8 +104,8 @@ func Run(ctx context.Context, cfg config.Config, o Options) []Result {
 		})
 	}
 	all.Wait()
-	for _, name := range clockNames {
-		results = append(results, d.clock(name))
+	for i, name := range clockNames {
+		results[len(checks)+i] = d.clock(name)
 	}
 	return results
 }

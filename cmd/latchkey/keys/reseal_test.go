@@ -193,7 +193,7 @@ func TestResealWaitsUntilAllWorkersHaveHeard(t *testing.T) {
 	report, err := reseal.Run(t.Context())
 	require.NoError(t, err)
 	require.Equal(t, 2, report.Resealed)
-	require.NotEqual(t, f.requireToken("late").Sealed.KeyID, "")
+	require.NotEmpty(t, f.requireToken("late").Sealed.KeyID)
 	old, err := f.db.TokenSets(t.Context())
 	require.NoError(t, err)
 	require.Len(t, old, 1)

@@ -58,7 +58,7 @@ func TestBenchMeasuresAndLeavesNothing(t *testing.T) {
 	done := make(chan int, 1)
 	go func() {
 		done <- cli.Run(ctx, []string{"bench", "--users", "20", "--duration", "1h"}, append(h.stack.Environ(), h.settings()...), io.Discard, write)
-		write.Close()
+		_ = write.Close()
 	}()
 	said := make([]byte, 4096)
 	var all strings.Builder

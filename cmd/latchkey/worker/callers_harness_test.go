@@ -121,7 +121,7 @@ func serveNATS(t *testing.T, file string, env map[string]string) string {
 	t.Helper()
 	configuring.Lock()
 	for name, value := range env {
-		require.NoError(t, os.Setenv(name, value))
+		require.NoError(t, os.Setenv(name, value)) //nolint:usetesting // for as long as the file is read only
 	}
 	o, err := server.ProcessConfigFile(file)
 	for name := range env {

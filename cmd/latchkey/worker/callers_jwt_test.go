@@ -135,8 +135,10 @@ func TestTheScriptGivesNSCThePermissionsOfTheRoles(t *testing.T) {
 	require.NoError(t, err)
 	for _, role := range roles {
 		may := permissionsOf(t, role)
-		want := []string{"edit", "signing-key", "--account", "LATCHKEY", "--sk", "generate", "--role", role,
-			"--allow-pub", strings.Join(may.Publish, ","), "--allow-sub", strings.Join(may.Subscribe, ",")}
+		want := []string{
+			"edit", "signing-key", "--account", "LATCHKEY", "--sk", "generate", "--role", role,
+			"--allow-pub", strings.Join(may.Publish, ","), "--allow-sub", strings.Join(may.Subscribe, ","),
+		}
 		if may.Responses {
 			want = append(want, "--allow-pub-response=1", "--response-ttl", "1m")
 		}

@@ -210,10 +210,12 @@ func (c *callers) nobodyDoesWhatTheyMayNot() {
 		"publisher": {"integration.connected", "integration.disconnected", "token.keys"},
 		"reader":    {"token.get.alice", "token.get.bob%2E1", "token.mfa.alice"},
 		"observer":  {},
-		"operator": {"integration.connected", "integration.disconnected", "refresh.due", "refresh.urgent", "latchkey.recovery.g", "token.get.alice",
+		"operator": {
+			"integration.connected", "integration.disconnected", "refresh.due", "refresh.urgent", "latchkey.recovery.g", "token.get.alice",
 			"token.get.bob%2E1", "token.get.carol", "token.get.Alice", "latchkey.audit.x",
 			"$JS.API.STREAM.MSG.GET.LATCHKEY_RECOVERY", "$JS.API.STREAM.MSG.GET.LATCHKEY_DEADLETTER",
-			"$JS.API.CONSUMER.CREATE.LATCHKEY_LIFECYCLE.other", "$JS.API.CONSUMER.DELETE.LATCHKEY_LIFECYCLE.observer"},
+			"$JS.API.CONSUMER.CREATE.LATCHKEY_LIFECYCLE.other", "$JS.API.CONSUMER.DELETE.LATCHKEY_LIFECYCLE.observer",
+		},
 	}
 	for role, wanted := range only {
 		may := slices.DeleteFunc(slices.Clone(temptingToPublish), func(s string) bool {

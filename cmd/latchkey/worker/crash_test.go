@@ -82,7 +82,7 @@ func (h *harness) process(exe, flag string, more ...string) *victim {
 	p := &victim{harness: h, dir: h.t.TempDir(), done: make(chan struct{})}
 	log, err := os.Create(filepath.Join(p.dir, "stderr"))
 	require.NoError(h.t, err)
-	defer log.Close()
+	defer func() { _ = log.Close() }()
 	p.cmd = exec.Command(exe, "worker", flag)
 	// Nothing but handlers and requests looks at the time after the start.
 	p.cmd.Env = append(append(p.stack.Environ(), h.settings("LATCHKEY_RECONCILE_INTERVAL=1h", "LATCHKEY_MESSAGES_ACK_WAIT=1s", "LATCHKEY_AUDIT_MODE=off")...), more...)

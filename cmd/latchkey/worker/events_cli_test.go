@@ -57,7 +57,7 @@ func TestEventsOnTheCommandLine(t *testing.T) {
 	done := make(chan int, 1)
 	go func() {
 		done <- cli.Run(ctx, []string{"events", "tail", "--since", "1h", "--user", "w"}, append(h.stack.Environ(), h.settings()...), write, io.Discard)
-		write.Close()
+		_ = write.Close()
 	}()
 	h.connectAged("w", fresh, spec("coinbase"), "w")
 	shown, err := bufio.NewReader(read).ReadString('\n')

@@ -71,8 +71,10 @@ func newImportFile(good int) importFile {
 	bad := []struct{ line, reason string }{
 		{`{"userId":"x","broker":"` + importCanary + `"}`, `a field that is not known; names are case-sensitive`},
 		{importCanary, `not well-formed JSON in UTF-8`},
-		{`{"userId":"x","connectedAt":"2026-01-01T00:00:00Z","payload":{"accessToken":{"brokerType":"` + importCanary + `","accountTokens":[]}}}`,
-			`no token: there is nothing to keep`},
+		{
+			`{"userId":"x","connectedAt":"2026-01-01T00:00:00Z","payload":{"accessToken":{"brokerType":"` + importCanary + `","accountTokens":[]}}}`,
+			`no token: there is nothing to keep`,
+		},
 		{`{"userId":"x","brokerType":"b","accountId":"a","accessToken":"` + importCanary + `","expiresInSeconds":60}`, `expiresInSeconds: counts from obtainedAt, which is missing`},
 	}
 	for i := range good {

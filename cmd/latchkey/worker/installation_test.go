@@ -201,8 +201,12 @@ func TestCommandsRefuseWhatIsAnothers(t *testing.T) {
 		return code, errs.String()
 	}
 	both := [][]string{
-		{"keys", "prune"}, {"keys", "prune", "--dry-run"}, {"keys", "reseal"}, {"keys", "status", "--keys"},
-		{"users", "erase", "--yes", "u"}, {"grants", "refresh", "g"},
+		{"keys", "prune"},
+		{"keys", "prune", "--dry-run"},
+		{"keys", "reseal"},
+		{"keys", "status", "--keys"},
+		{"users", "erase", "--yes", "u"},
+		{"grants", "refresh", "g"},
 	}
 	for name, c := range map[string]struct {
 		setting  string

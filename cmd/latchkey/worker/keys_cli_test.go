@@ -129,7 +129,8 @@ func TestKeysAreRotatedWhileWorkersRefresh(t *testing.T) {
 		Resealed   int
 		Busy       []string
 		Unreadable []struct{ ID string }
-	}) {
+	},
+	) {
 		t.Helper()
 		code, stdout, stderr := o.run(append([]string{"keys", "reseal", "-o", "json"}, args...)...)
 		require.Equal(t, want, code, stderr)

@@ -112,7 +112,8 @@ type letterShown struct {
 func (r *reader) letters(query string) (out struct {
 	Letters []letterShown
 	Next    uint64
-}) {
+},
+) {
 	r.t.Helper()
 	r.read("/api/dead-letters"+query, &out)
 	return out

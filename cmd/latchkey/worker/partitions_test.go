@@ -83,7 +83,7 @@ func TestTheNumberOfPartitionsChanges(t *testing.T) {
 		told += n
 	}
 	require.Equal(t, spent, told)
-	require.Zero(t, len(h.eventsOf(events.TokenExpired, user(0))))
+	require.Empty(t, h.eventsOf(events.TokenExpired, user(0)))
 }
 
 // scheduledIn tells in how many streams the schedules of users lie.

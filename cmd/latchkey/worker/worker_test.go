@@ -15,8 +15,10 @@ func TestConnectedTokenIsStoredRefreshedAndHandedOut(t *testing.T) {
 		"coinbase": {AccessLifetime: 6 * time.Second, RefreshLifetime: time.Hour},
 	})
 	w := h.worker()
-	c := h.connect("user.1", meshsim.ConnectSpec{BrokerType: "coinbase", BrokerName: "Coinbase", LogoBytes: meshsim.TypicalLogoBytes,
-		Accounts: []meshsim.Account{{ID: "a", Name: "Alice"}, {ID: "b", Name: "Bob"}}})
+	c := h.connect("user.1", meshsim.ConnectSpec{
+		BrokerType: "coinbase", BrokerName: "Coinbase", LogoBytes: meshsim.TypicalLogoBytes,
+		Accounts: []meshsim.Account{{ID: "a", Name: "Alice"}, {ID: "b", Name: "Bob"}},
+	})
 
 	stored := h.event(events.TokenStored, "user.1")
 	require.Equal(t, "coinbase", stored.Data.BrokerType)

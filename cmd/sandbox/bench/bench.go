@@ -209,8 +209,10 @@ func (r *run) requests(ctx context.Context) ([]Row, error) {
 	return []Row{
 		rowOf(warm, "current tokens, warm",
 			fmt.Sprintf("%d users asked for again and again by %d callers for %s; every hand-out is in the audit log before it is answered", warm.Users, r.Callers, r.Duration), AtLeast(0.7)),
-		{Figure: "current tokens, warm, 99th percentile", Unit: "ms", Values: warm.LatchkeyP99, Baseline: warm.BareP99, Against: warm.Against,
-			Method: "of the same requests", Target: new(AtMost(2))},
+		{
+			Figure: "current tokens, warm, 99th percentile", Unit: "ms", Values: warm.LatchkeyP99, Baseline: warm.BareP99, Against: warm.Against,
+			Method: "of the same requests", Target: new(AtMost(2)),
+		},
 		rowOf(cold, "current tokens, cold", fmt.Sprintf("%d users a round, each asked for once by %d callers", cold.Users, r.Callers), AtLeast(0.8)),
 	}, nil
 }

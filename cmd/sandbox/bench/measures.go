@@ -231,10 +231,14 @@ func (r *run) pending(ctx context.Context) (rows []Row, err error) {
 	}
 	method := fmt.Sprintf("one worker process, %d grants with a schedule in the stream, to %d in the baseline; after %d refreshes", r.Many, r.Few, r.Sample)
 	return []Row{
-		{Figure: fmt.Sprintf("memory of a worker, %d pending", r.Many), Unit: "MiB", Values: memory[1], Baseline: memory[0],
-			Against: fmt.Sprintf("%d pending", r.Few), Method: method, Target: new(AtMost(1.2))},
-		{Figure: fmt.Sprintf("CPU time of a refresh, %d pending", r.Many), Unit: "ms", Values: cpu[1], Baseline: cpu[0],
-			Against: fmt.Sprintf("%d pending", r.Few), Method: "of the same process, by its own count", Target: new(AtMost(1.3))},
+		{
+			Figure: fmt.Sprintf("memory of a worker, %d pending", r.Many), Unit: "MiB", Values: memory[1], Baseline: memory[0],
+			Against: fmt.Sprintf("%d pending", r.Few), Method: method, Target: new(AtMost(1.2)),
+		},
+		{
+			Figure: fmt.Sprintf("CPU time of a refresh, %d pending", r.Many), Unit: "ms", Values: cpu[1], Baseline: cpu[0],
+			Against: fmt.Sprintf("%d pending", r.Few), Method: "of the same process, by its own count", Target: new(AtMost(1.3)),
+		},
 	}, nil
 }
 

@@ -31,7 +31,7 @@ func startProcess(ctx context.Context, exe, log string, env []string) (*process,
 	if err != nil {
 		return nil, fmt.Errorf("opening a worker's log: %w", err)
 	}
-	defer file.Close()
+	defer func() { _ = file.Close() }() // the process has it open
 	p := &process{cmd: exec.CommandContext(ctx, exe, "worker"), ended: make(chan struct{})}
 	p.cmd.Env, p.cmd.Stdout, p.cmd.Stderr = env, file, file
 	p.cmd.Cancel = func() error { return p.cmd.Process.Signal(syscall.SIGTERM) }

@@ -54,10 +54,14 @@ func (r *run) refreshes(ctx context.Context) (rows []Row, err error) {
 	r.reached = median(rates)
 	method := fmt.Sprintf("a backlog of %s lies in the stream; from when it may be read until the last token.refreshed; %d at once; Mesh answers at once", sized(n, r.Refreshes), s.cfg.Refresh.Concurrency)
 	return []Row{
-		{Figure: "refreshes", Unit: "refreshes/s", Values: rates, Baseline: bareRates, Method: method,
-			Against: "a loop of as many at once: the same call, the same replacement of a document of the same bytes", Target: new(AtLeast(0.8))},
-		{Figure: "refreshes, to a loop with leases", Unit: "refreshes/s", Values: rates, Baseline: leasedRates, Method: "the same refreshes",
-			Against: "the same loop, with a lease taken before (findAndModify): the least that never spends a refresh token twice", Target: new(AtLeast(0.8))},
+		{
+			Figure: "refreshes", Unit: "refreshes/s", Values: rates, Baseline: bareRates, Method: method,
+			Against: "a loop of as many at once: the same call, the same replacement of a document of the same bytes", Target: new(AtLeast(0.8)),
+		},
+		{
+			Figure: "refreshes, to a loop with leases", Unit: "refreshes/s", Values: rates, Baseline: leasedRates, Method: "the same refreshes",
+			Against: "the same loop, with a lease taken before (findAndModify): the least that never spends a refresh token twice", Target: new(AtLeast(0.8)),
+		},
 	}, nil
 }
 

@@ -46,7 +46,7 @@ func (p *process) launch() error {
 	if err != nil {
 		return fmt.Errorf("opening a worker's log: %w", err)
 	}
-	defer log.Close()
+	defer func() { _ = log.Close() }() // the process has it open
 	cmd := exec.Command(p.exe, "worker", "--clock-offset", p.offset.String())
 	cmd.Env, cmd.Stdout, cmd.Stderr = p.env, log, log
 	if err := cmd.Start(); err != nil {

@@ -35,7 +35,7 @@ func RunFerretDB(ctx context.Context, opts FerretDBOptions) (uri string, done <-
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		db.Run(ctx) // returns nil always
+		_ = db.Run(ctx) // returns nil always
 	}()
 	return db.MongoDBURI(), ended, nil
 }

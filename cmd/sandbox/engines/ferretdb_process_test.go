@@ -14,7 +14,7 @@ import (
 
 // The tests of the engines look at the server's log, and at its memory.
 func TestMain(m *testing.M) {
-	os.Unsetenv(engines.ProgramVariable)
+	_ = os.Unsetenv(engines.ProgramVariable)
 	os.Exit(m.Run())
 }
 

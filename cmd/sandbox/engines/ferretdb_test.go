@@ -117,7 +117,7 @@ func ferretDBAlone(t testing.TB) string {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		alone.Run(ctx)
+		_ = alone.Run(ctx) // returns nil always
 	}()
 	t.Cleanup(func() {
 		cancel()

@@ -136,7 +136,7 @@ func (s *session) findIn(requestID int32, f findIn) (message, error) {
 		for _, v := range batch {
 			id, err := v.Document().LookupErr("_id")
 			if err != nil {
-				return nil, nil // projected away, and documents cannot be told apart
+				return nil, nil //nolint:nilerr // projected away, and documents cannot be told apart
 			}
 			if key := string(append([]byte{byte(id.Type)}, id.Data...)); !seen[key] {
 				seen[key] = true

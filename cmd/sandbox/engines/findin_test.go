@@ -55,7 +55,7 @@ func TestFindsByManyValuesAreSplit(t *testing.T) {
 	}
 	_, err := c.InsertMany(t.Context(), docs)
 	require.NoError(t, err)
-	require.Equal(t, 3, len(found(t, c, in("_id", "a", "b", "both"))), "nothing is known of its indexes yet")
+	require.Len(t, found(t, c, in("_id", "a", "b", "both")), 3, "nothing is known of its indexes yet")
 	require.NoError(t, db.Embedded().AddIndexes(t.Context()))
 
 	users := in("user", "u1", "u2", "u1", "nobody")
@@ -138,7 +138,7 @@ func TestFindsByManyIDsAreSplitOnSQLite(t *testing.T) {
 	before := finds(&log)
 	require.Len(t, found(t, c, in("_id", "a", "b", "c")), 2)
 	require.Equal(t, 3, finds(&log)-before)
-	require.Len(t, found(t, c, in("user", "a", "b", "c")), 0)
+	require.Empty(t, found(t, c, in("user", "a", "b", "c")))
 	require.Equal(t, 4, finds(&log)-before, "FerretDB does not find by other fields on SQLite")
 }
 

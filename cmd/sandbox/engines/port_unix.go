@@ -21,7 +21,7 @@ func tryPort(port int) error {
 	if err != nil {
 		return fmt.Errorf("trying port %d: %w", port, os.NewSyscallError("socket", err))
 	}
-	defer syscall.Close(fd)
+	defer func() { _ = syscall.Close(fd) }()
 	if err := syscall.SetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_REUSEADDR, 1); err != nil {
 		return fmt.Errorf("trying port %d: %w", port, os.NewSyscallError("setsockopt", err))
 	}

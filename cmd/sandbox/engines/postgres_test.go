@@ -14,7 +14,7 @@ import (
 func TestPostgresKeepsItsDataAcrossARestart(t *testing.T) {
 	enginestest.Postgres(t) // skips where there is none
 
-	dir, err := os.MkdirTemp("", "latchkey-postgres-")
+	dir, err := os.MkdirTemp("", "latchkey-postgres-") //nolint:usetesting // PostgreSQL may run as a user to whom t.TempDir is closed
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
 	name := enginestest.Name(t)

@@ -237,7 +237,7 @@ func (s *stream) serve() {
 		switch v := recover(); {
 		case v == nil:
 			_ = s.end()
-		case v == http.ErrAbortHandler:
+		case v == http.ErrAbortHandler: //nolint:errorlint // the value of a panic, not an error that may be wrapped
 			s.breakOff()
 		default:
 			panic(v)

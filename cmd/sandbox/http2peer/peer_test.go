@@ -116,7 +116,7 @@ func TestTurnsAway(t *testing.T) {
 	client, url := serve(t, p)
 	q, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url, io.NopCloser(strings.NewReader("body")))
 	require.NoError(t, err)
-	_, err = client.Do(q)
+	_, err = client.Do(q) //nolint:bodyclose // there is no response
 	require.Error(t, err)
 	assert.Positive(t, p.TurnedAway())
 }

@@ -76,7 +76,7 @@ func TestDisconnectGivesNoAnswer(t *testing.T) {
 	s.Faults().Next(1, kmssim.Disconnect)
 	err := s.describe(t)
 	require.Error(t, err)
-	require.False(t, errors.As(err, new(smithy.APIError)), err)
+	require.NotErrorAs(t, err, new(smithy.APIError))
 	require.NoError(t, s.describe(t))
 }
 

@@ -147,8 +147,10 @@ func TestRequestsMustBeSignedWithTheAccessKey(t *testing.T) {
 		})
 	}
 
-	session := once(aws.Config{Region: region, BaseEndpoint: &s.url,
-		Credentials: credentials.NewStaticCredentialsProvider(accessKeyID, accessKey, "session")})
+	session := once(aws.Config{
+		Region: region, BaseEndpoint: &s.url,
+		Credentials: credentials.NewStaticCredentialsProvider(accessKeyID, accessKey, "session"),
+	})
 	_, err := session.DescribeKey(t.Context(), &kms.DescribeKeyInput{KeyId: &s.arn})
 	require.NoError(t, err, "a session token is part of the signature")
 }

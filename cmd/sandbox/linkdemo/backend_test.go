@@ -168,13 +168,17 @@ func TestWhatIsSaidInPlaceOfTokens(t *testing.T) {
 		accounts   string
 	}{
 		{events.CodeUnknownUser, `{"code":"unknown_user"}`, 404, `{"accounts":[],"unavailable":[]}`},
-		{events.CodeExpired, `{"code":"expired","unavailable":[{"accountId":"a","brokerType":"b","grantId":"g","code":"expired"}]}`, 410,
-			`{"accounts":[],"unavailable":[{"accountId":"a","brokerType":"b","grantId":"g","code":"expired"}]}`},
+		{
+			events.CodeExpired, `{"code":"expired","unavailable":[{"accountId":"a","brokerType":"b","grantId":"g","code":"expired"}]}`, 410,
+			`{"accounts":[],"unavailable":[{"accountId":"a","brokerType":"b","grantId":"g","code":"expired"}]}`,
+		},
 		{events.CodeMustAct, `not JSON`, 409, `{"code":"must_act"}`},
 		{"a code from the future", `{}`, 500, `{"code":"a code from the future"}`},
 		{"", `not a reply`, 500, `{"code":"internal"}`},
-		{"", `{"accessTokens":[{"accountId":"a","accountName":"A","accessToken":"the-token","brokerType":"b","brokerName":"B"}],"expiries":[{"accountId":"a","grantId":"g"}]}`, 200,
-			`{"accounts":[{"accountId":"a","accountName":"A","brokerName":"B"}],"unavailable":[]}`},
+		{
+			"", `{"accessTokens":[{"accountId":"a","accountName":"A","accessToken":"the-token","brokerType":"b","brokerName":"B"}],"expiries":[{"accountId":"a","grantId":"g"}]}`, 200,
+			`{"accounts":[{"accountId":"a","accountName":"A","brokerName":"B"}],"unavailable":[]}`,
+		},
 	} {
 		next.Store(&reply{c.code, c.body})
 		status, answer := b.post(b.client, "/api/tokens", `{}`)

@@ -30,12 +30,12 @@ var catalogue = map[string]string{
 	"weBull": "Webull", "vanguard": "Vanguard", "tdAmeritrade": "TD Ameritrade", "sandbox": "Sandbox",
 }
 
-// LinkTokens has POST /api/v1/linktoken hand out what make returns for a user: the
+// LinkTokens has POST /api/v1/linktoken hand out what link returns for a user: the
 // address of a simulated Link, in base64.
-func (s *Server) LinkTokens(make func(userID string) string) {
+func (s *Server) LinkTokens(link func(userID string) string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.linkToken = make
+	s.linkToken = link
 }
 
 type linkTokenRequest struct {
@@ -59,15 +59,15 @@ func (s *Server) serveLinkToken(w http.ResponseWriter, r *http.Request) {
 	}
 	s.mu.Lock()
 	known := q.IntegrationID == "" || slices.ContainsFunc(s.integrations(), func(i integration) bool { return i.ID == strings.ToLower(q.IntegrationID) })
-	make := s.linkToken
+	link := s.linkToken
 	s.mu.Unlock()
 	if !known {
 		tell(w, badRequest("integrationId is unknown"))
 		return
 	}
 	token := base64.StdEncoding.EncodeToString([]byte("http://" + r.Host + "/sim/link"))
-	if make != nil {
-		token = make(q.UserID)
+	if link != nil {
+		token = link(q.UserID)
 	}
 	tell(w, ok(linkTokenModel{token}))
 }

@@ -65,7 +65,7 @@ func TestStatus(t *testing.T) {
 		}
 	}
 	require.Equal(t, 1, down)
-	resp := must(http.Get(b.url + "/api/v1/status"))
+	resp := must(http.Get(b.url + "/api/v1/status")) //nolint:bodyclose // the next line does; the linter does not look into must
 	require.NoError(t, resp.Body.Close())
 	require.Equal(t, http.StatusUnauthorized, resp.StatusCode)
 }

@@ -361,7 +361,9 @@ func TestNonsenseIsRefused(t *testing.T) {
 	b := newBench(t)
 	id, _, _ := b.connect(standard())
 	for _, a := range []meshsim.Action{
-		{}, {Kind: "x"}, meshsim.HTTPStatus(200), meshsim.HTTPStatus(600), meshsim.Envelope("ok"), meshsim.Envelope("x"),
+		{},
+		{Kind: "x"},
+		meshsim.HTTPStatus(200), meshsim.HTTPStatus(600), meshsim.Envelope("ok"), meshsim.Envelope("x"),
 		meshsim.Delay(time.Second, 0), meshsim.Delay(-1, 0),
 	} {
 		require.Error(t, b.Script(id, a))

@@ -17,7 +17,7 @@ func (s *Server) serveRefresh(w http.ResponseWriter, r *http.Request) {
 		func(id int, a Action) (answer, error) {
 			switch {
 			case err != nil:
-				return badRequest("the body is not the JSON object that is expected"), nil
+				return badRequest("the body is not the JSON object that is expected"), nil //nolint:nilerr // the client's fault, not ours
 			case q.Type == "":
 				return badRequest("type is required"), nil
 			case q.RefreshToken.Empty():

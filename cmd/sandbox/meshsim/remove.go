@@ -10,7 +10,7 @@ func (s *Server) serveRemove(w http.ResponseWriter, r *http.Request) {
 		func(id int, _ Action) (answer, error) {
 			switch {
 			case err != nil:
-				return badRequest("the body is not the JSON object that is expected"), nil
+				return badRequest("the body is not the JSON object that is expected"), nil //nolint:nilerr // the client's fault, not ours
 			case q.Type == "":
 				return badRequest("type is required"), nil
 			case q.AuthToken.Empty():

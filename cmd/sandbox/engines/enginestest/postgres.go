@@ -24,8 +24,7 @@ func Postgres(t testing.TB) *engines.Postgres {
 // IfPostgres is Postgres for tests that can do without: it returns nil where none is installed.
 func IfPostgres(t testing.TB) *engines.Postgres {
 	t.Helper()
-	// The directories of t.TempDir are closed to the user that the server may have to run as.
-	dir, err := os.MkdirTemp("", "latchkey-postgres-")
+	dir, err := os.MkdirTemp("", "latchkey-postgres-") //nolint:usetesting // PostgreSQL may run as a user to whom t.TempDir is closed
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
 
