@@ -462,13 +462,13 @@ func (r *answerReader) tokens(p place, name string, entry *AnsweredAccount) {
 // spoiled notes that the value of a token can't be read, if there is any of it.
 func (r *answerReader) spoiled() {
 	left := bytes.TrimLeft(r.text[r.json.InputOffset():], ": \t\r\n\"")
-	r.t.unread.named = r.t.unread.named || len(left) > 0 && bytes.IndexByte([]byte(",}]"), left[0]) < 0
+	r.t.unread.named = r.t.unread.named || len(left) > 0 && strings.IndexByte(",}]", left[0]) < 0
 }
 
 // ends notes that more follows the value of a token than may: it may be part of it.
 func (r *answerReader) ends() {
 	left := r.text[r.json.InputOffset():]
-	r.t.unread.named = r.t.unread.named || len(left) > 0 && bytes.IndexByte([]byte(",}] \t\r\n"), left[0]) < 0
+	r.t.unread.named = r.t.unread.named || len(left) > 0 && strings.IndexByte(",}] \t\r\n", left[0]) < 0
 }
 
 // mistyped reads what is no string where a token is expected: strings in it are

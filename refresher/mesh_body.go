@@ -7,6 +7,7 @@ import (
 	"compress/zlib"
 	"encoding/base64"
 	"io"
+	"strings"
 	"unicode/utf16"
 	"unicode/utf8"
 )
@@ -128,7 +129,7 @@ func base64Text(body []byte) bool {
 func fromBase64(body []byte) []byte {
 	text := decoded64(body)
 	first := bytes.TrimSpace(bytes.TrimPrefix(text, []byte("\xef\xbb\xbf")))
-	if len(first) > 0 && bytes.IndexByte([]byte(`{["`), first[0]) >= 0 || bytes.HasPrefix(text, []byte{0x1f, 0x8b}) || zlibbed(text) || wide(text) {
+	if len(first) > 0 && strings.IndexByte(`{["`, first[0]) >= 0 || bytes.HasPrefix(text, []byte{0x1f, 0x8b}) || zlibbed(text) || wide(text) {
 		return text
 	}
 	return nil

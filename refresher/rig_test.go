@@ -146,7 +146,8 @@ type topology struct {
 	queues     func(ctx context.Context) ([]streams.DueQueue, error)
 }
 
-func (t *topology) Identities(ctx context.Context) ([]string, error)          { return t.identities(ctx) }
+func (t *topology) Identities(ctx context.Context) ([]string, error) { return t.identities(ctx) }
+
 func (t *topology) DueQueues(ctx context.Context) ([]streams.DueQueue, error) { return t.queues(ctx) }
 
 func (r *rig) worker(id string, change ...func(*refresher.Deps)) *worker {

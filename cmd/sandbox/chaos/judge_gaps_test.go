@@ -142,8 +142,10 @@ func TestWhatBecameOfAGrant(t *testing.T) {
 // Accounts that a refresh gave refresh tokens of their own have grants of their own.
 func TestAUserHasAGrantForEachChain(t *testing.T) {
 	parent, ledger := chainOf(true)
-	own := meshsim.Chain{ID: 2, SplitFrom: 1, Accounts: []meshsim.Account{{ID: "b"}}, Institution: institution("refreshTokenEach"),
-		Access: []meshsim.AccessToken{{AccountID: "b", IssuedAt: at(15), IssuedIn: 1, ExpiresAt: at(60)}}}
+	own := meshsim.Chain{
+		ID: 2, SplitFrom: 1, Accounts: []meshsim.Account{{ID: "b"}}, Institution: institution("refreshTokenEach"),
+		Access: []meshsim.AccessToken{{AccountID: "b", IssuedAt: at(15), IssuedIn: 1, ExpiresAt: at(60)}},
+	}
 	parent.Institution = own.Institution
 	ledger.Chains = []meshsim.Chain{parent, own}
 	all := []meshsim.Account{{ID: accountID}, {ID: "b"}}

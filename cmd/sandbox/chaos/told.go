@@ -68,8 +68,8 @@ func (a answers) family(accounts []meshsim.Account) (out []meshsim.Chain) {
 		if !slices.ContainsFunc(accounts, func(acc meshsim.Account) bool { return c.HasAccount(acc.ID) }) {
 			continue
 		}
-		clear := func(q meshsim.Request) bool { return q.Delivered && !ownerless(c, q) }
-		if c.SplitFrom == 0 || slices.ContainsFunc(a.brought(c, c.Access[0]), clear) {
+		plain := func(q meshsim.Request) bool { return q.Delivered && !ownerless(c, q) }
+		if c.SplitFrom == 0 || slices.ContainsFunc(a.brought(c, c.Access[0]), plain) {
 			out = append(out, c)
 		}
 	}
