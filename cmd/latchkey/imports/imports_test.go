@@ -106,7 +106,7 @@ func TestLinesAreRejected(t *testing.T) {
 		row + `,"expiresInSeconds":1}`:      "expiresInSeconds: counts from obtainedAt, which is missing",
 		row + `,"expiresInSeconds":1,"expiresAt":"2026-01-01T00:00:00Z"}`:                            "expiresAt and expiresInSeconds: only one of them may be given",
 		row + `,"obtainedAt":"2026-01-01T00:00:00Z","refreshTokenExpiresAt":"2026-01-01T00:00:00Z"}`: "refreshTokenExpiresAt: not after obtainedAt",
-		`{"userId":"u","brokerType":"b","accessToken":"SECRET"}`:                                     "invalid integration.connected: payload.accessToken.accountTokens: an account without accountId, and without a refresh token that would name it",
+		`{"userId":"u","brokerType":"b","accessToken":"SECRET"}`:                                     "payload.accessToken.accountTokens.0.account.accountId: empty",
 		`{"userId":"u","payload":{"delayedAuth":{"brokerType":"b","refreshToken":"SECRET"}}}`:        "connectedAt: missing; lifetimes count from it",
 		`{"specversion":"1.0","SECRET":1}`:                                                           "invalid integration.connected: the CloudEvents message has neither data nor data_base64",
 		`"` + strings.Repeat("SECRET", 500) + `"`:                                                    "longer than connect.max_bytes",
