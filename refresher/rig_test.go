@@ -66,6 +66,9 @@ type rig struct {
 
 func newRig(t *testing.T) *rig {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("plays against the engines: not in short mode")
+	}
 	r := &rig{
 		t: t, clock: &clock{now: store.Milli(time.Now())}, broker: enginestest.NATS(t), db: enginestest.MongoDB(t),
 		database: enginestest.Name(t), held: make(chan struct{}, 1), let: make(chan struct{}, 1), dbTimeout: 2 * time.Second,
@@ -144,7 +147,8 @@ type topology struct {
 	queues     func(ctx context.Context) ([]streams.DueQueue, error)
 }
 
-func (t *topology) Identities(ctx context.Context) ([]string, error)          { return t.identities(ctx) }
+func (t *topology) Identities(ctx context.Context) ([]string, error) { return t.identities(ctx) }
+
 func (t *topology) DueQueues(ctx context.Context) ([]streams.DueQueue, error) { return t.queues(ctx) }
 
 func (r *rig) worker(id string, change ...func(*refresher.Deps)) *worker {
