@@ -41,10 +41,8 @@ deps: ## Install Debian's PostgreSQL and Chromium for the tests that use them, w
 	@.ci/debian '/usr/lib/postgresql/*/bin/postgres' postgresql 'tests of size are smaller'
 	@.ci/debian /usr/bin/chromium chromium "the sandbox's page is not tested in a browser"
 
-# What plays many cases against the engines takes minutes.
-SLOW = AnyInterleaving|EveryDialect|HeavyAnswers|ManyGrants
 fast: ## The fast tests, without the race detector
-	$(TEST) -short -skip '$(SLOW)' ./events/... ./config ./store/... ./refresher ./handlers
+	$(TEST) -short ./events/... ./config ./store/... ./refresher ./handlers
 
 # What starts engines and processes has the machine to itself.
 HEAVY = ./cmd/latchkey/worker ./cmd/sandbox

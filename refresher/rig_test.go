@@ -68,6 +68,9 @@ type rig struct {
 
 func newRig(t *testing.T) *rig {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("plays against the engines: not in short mode")
+	}
 	r := &rig{
 		t: t, clock: &clock{now: store.Milli(time.Now())}, broker: enginestest.NATS(t), db: enginestest.MongoDB(t),
 		database: enginestest.Name(t), held: make(chan struct{}, 1), let: make(chan struct{}, 1), dbTimeout: 2 * time.Second,
