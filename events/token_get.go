@@ -190,9 +190,11 @@ func (r TokenReply) Encode() ([]byte, error) {
 	size := 64
 	for i, t := range r.AccessTokens {
 		out.AccessTokens[i] = wireToken{t.AccountID, t.AccountName, t.AccessToken.Reveal(), t.BrokerType, t.BrokerName, t.TokenID.Reveal()}
-		size += 512 + len(out.AccessTokens[i].AccessToken) // enough as a rule: no copy of a token stays in an outgrown buffer
+		size += 512 + len(out.AccessTokens[i].AccessToken) + len(out.AccessTokens[i].TokenID)
 	}
-	body := bytes.NewBuffer(make([]byte, 0, size))
+	// Enough as a rule, with the quarter that the encoder keeps free: no copy of a token
+	// stays in an outgrown buffer.
+	body := bytes.NewBuffer(make([]byte, 0, size*3/2))
 	if json.MarshalWrite(body, out, jsontext.AllowInvalidUTF8(true), json.Deterministic(true)) != nil { // its error could quote a value
 		clear(body.Bytes())
 		return nil, errors.New("encoding a token reply failed")

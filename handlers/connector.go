@@ -416,7 +416,11 @@ func (c *Connector) resolve(ctx context.Context, userID string, seen *seen) erro
 		if g.State == store.Revoked {
 			continue
 		}
-		revoked, until, err := c.revoked(ctx, g, g.Chain.Head())
+		head := g.Chain.Head()
+		if hands(g) && g.Lease.Live(c.Settler.Now()) {
+			head = "" // whether it is spent is settled when the answer that is awaited is there
+		}
+		revoked, until, err := c.revoked(ctx, g, head)
 		if err != nil {
 			return err
 		}
@@ -540,16 +544,6 @@ func (c *Connector) bequeath(ctx context.Context, g *store.Grant, known []*store
 	return nil
 }
 
-// removeLater stores what the removal at Mesh takes of accounts that a grant goes on
-// without.
-func (c *Connector) removeLater(ctx context.Context, g *store.Grant, accounts []string, tokens store.TokenSet, with store.TokenSealer) error {
-	err := c.Store.Insert(ctx, c.Settler.RemovalOf(with.Sealer, g, accounts, tokens))
-	if errors.Is(err, store.ErrConflict) {
-		return nil // whoever did that before was cut off
-	}
-	return err
-}
-
 // trim takes some accounts out of a grant. A refresh under way is not
 // disturbed: its answer is applied to what remains.
 func (c *Connector) trim(ctx context.Context, g *store.Grant, gone []string, reason events.Reason) error {
@@ -562,11 +556,6 @@ func (c *Connector) trim(ctx context.Context, g *store.Grant, gone []string, rea
 	tokens, err := store.OpenTokens(ctx, c.Envelope, g.Sealed, g.Binding())
 	switch {
 	case err == nil:
-		if reason == events.ReasonDisconnected && c.RemoveAtMesh {
-			if err := c.removeLater(ctx, g, gone, tokens, with); err != nil {
-				return err
-			}
-		}
 		tokens.Accounts = slices.DeleteFunc(tokens.Accounts, func(a store.AccountToken) bool { return slices.Contains(gone, a.AccountID) })
 		next.Version++
 		with.SealTo(next, tokens, c.Settler.Now(), false)

@@ -118,21 +118,37 @@ func (c *Connector) takes(g *store.Grant, tokens *store.TokenSet, in *store.Gran
 }
 
 // named takes out of a grant the account that stands for accounts whose names no
-// answer told, if another grant tells them, and returns its token.
+// answer told, if another grant tells them, and returns its token, if there is only one.
 func named(next *store.Grant, tokens *store.TokenSet, in *store.Grant) *store.AccountToken {
 	token := tokens.Account("")
 	nameless := len(next.Accounts) == 0 && token != nil || len(next.Accounts) == 1 && next.Accounts[0].ID == ""
 	if len(in.Accounts) == 0 || in.Account("") != nil || !nameless {
 		return nil
 	}
+	token = unnamed(tokens)
 	next.Accounts, tokens.Accounts = nil, nil
 	return token
+}
+
+// unnamed returns the token of the account without a name; nil: there is none, or there
+// are several, of which nobody knows whose they are.
+func unnamed(tokens *store.TokenSet) (sole *store.AccountToken) {
+	for i, t := range tokens.Accounts {
+		switch {
+		case t.AccountID != "" || sole != nil && t.AccessToken.Equal(sole.AccessToken):
+		case sole != nil:
+			return nil
+		default:
+			sole = &tokens.Accounts[i]
+		}
+	}
+	return sole
 }
 
 // joinUnnamed is joined for what another grant brings that knows no accounts. Its access
 // token is that of the grant's accounts, if it is the only one of the login.
 func (c *Connector) joinUnnamed(g, next *store.Grant, tokens *store.TokenSet, in *store.Grant, brought store.TokenSet, spent bool, lives *lives) (told bool) {
-	its := brought.Account("")
+	its := unnamed(&brought)
 	if its == nil || its.AccessToken.Empty() || len(next.Accounts) > 1 && len(lives.of) > 0 {
 		return false
 	}

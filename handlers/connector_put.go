@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -32,7 +33,7 @@ func (c *Connector) put(ctx context.Context, in candidate, with store.TokenSeale
 		if err != nil {
 			return nil, err
 		}
-		revoked, _, err := c.revoked(ctx, in.grant, with.Key.Of(in.tokens.RefreshToken))
+		revoked, until, err := c.revoked(ctx, in.grant, with.Key.Of(in.tokens.RefreshToken))
 		if err != nil {
 			return nil, err
 		}
@@ -64,7 +65,7 @@ func (c *Connector) put(ctx context.Context, in candidate, with store.TokenSeale
 				continue
 			}
 			if before != nil {
-				err = c.takeOver(ctx, in, before, with)
+				err = c.takeOver(ctx, in, before, with, until)
 			} else if err = c.replaceDelayed(ctx, stored); err == nil {
 				after, err = c.insert(ctx, in, with, stored)
 			}
@@ -141,8 +142,8 @@ func (c *Connector) repeated(ctx context.Context, in candidate, stored []*store.
 
 // takeOver replaces a grant by a candidate. An answer to a refresh under way no
 // longer counts, but where it replaces the refresh token that the connect brought
-// too.
-func (c *Connector) takeOver(ctx context.Context, in candidate, before *store.Grant, with store.TokenSealer) error {
+// too. Until until somebody may be presenting that token for a grant that is gone.
+func (c *Connector) takeOver(ctx context.Context, in candidate, before *store.Grant, with store.TokenSealer, until time.Time) error {
 	next := *in.grant
 	next.ID = before.ID
 	next.Version, next.Rev, next.Epoch, next.Applied, next.Outbox = before.Version, before.Rev, before.Epoch, before.Epoch, before.Outbox
@@ -170,14 +171,13 @@ func (c *Connector) takeOver(ctx context.Context, in candidate, before *store.Gr
 	if err := c.prepare(&next, in, with); err != nil {
 		return err
 	}
-	left, err := c.keepRemoval(ctx, in, before, with)
-	if err != nil {
-		return err
+	if until.After(c.Settler.Now()) {
+		next.Lease = awaiting(until)
 	}
 	if err := c.Store.Save(ctx, &next); err != nil {
 		return err
 	}
-	if before.Removal != nil && left < len(before.Accounts) {
+	if before.Removal != nil {
 		tracing.Log(ctx, c.Log).Info("a removal at Mesh is dropped: the user has connected again", zap.String("grant", next.ID), zap.String("broker", next.BrokerType))
 	}
 	seen, err := c.look(ctx, next.UserID)
@@ -193,25 +193,6 @@ func (c *Connector) takeOver(ctx context.Context, in candidate, before *store.Gr
 		c.stored(ctx, &next)
 	}
 	return nil
-}
-
-// keepRemoval keeps the removal at Mesh of the accounts of a record that a candidate does
-// not bring back. It returns how many there are.
-func (c *Connector) keepRemoval(ctx context.Context, in candidate, before *store.Grant, with store.TokenSealer) (int, error) {
-	var left []string
-	for _, id := range before.AccountIDs() {
-		if before.Removal != nil && id != "" && in.grant.Account(id) == nil {
-			left = append(left, id)
-		}
-	}
-	if len(left) == 0 {
-		return 0, nil
-	}
-	tokens, ok, err := c.opened(ctx, before)
-	if err != nil || !ok {
-		return 0, err
-	}
-	return len(left), c.removeLater(ctx, before, left, tokens, with)
 }
 
 // place returns the grant whose document a candidate takes over, of those that are

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -113,7 +114,7 @@ func (c *Connector) splitOff(ctx context.Context, g *store.Grant, tokens store.T
 	if err != nil {
 		return err
 	}
-	return c.takeOver(ctx, in, before, with) // its accounts were given anew since
+	return c.takeOver(ctx, in, before, with, time.Time{}) // its accounts were given anew since
 }
 
 // part is the grant of accounts that are split off from another.

@@ -189,6 +189,9 @@ func (p pending) replacements() (tokens []secret.Text) {
 			tokens = append(tokens, in.RefreshToken)
 		}
 	}
+	if only := a.onlyLoose(p.presented); len(tokens) == 0 && a.Partial && !only.Empty() {
+		tokens = append(tokens, only)
+	}
 	return tokens
 }
 

@@ -18,10 +18,12 @@ import (
 // stream, and returns the grant as it then is. ours: the lease is still there
 // and the token set the same, so that no replacement of its refresh token is
 // known. That the stream holds nothing does not say so: somebody may just have
-// applied an entry.
-func (r *Refresher) settleEarlier(ctx context.Context, leased *store.Grant) (g *store.Grant, ours bool, err error) {
+// applied an entry. A lease that ended without being given back may have waited for
+// the answer to another grant, so that only a look at all grants tells whether the
+// refresh token is spent.
+func (r *Refresher) settleEarlier(ctx context.Context, leased *store.Grant, takenOver bool) (g *store.Grant, ours bool, err error) {
 	err = r.recoverFirst(ctx, leased.ID)
-	if err == nil && r.unsorted(leased) {
+	if err == nil && (takenOver || r.unsorted(leased)) {
 		err = r.changed(ctx, leased.UserID)
 	}
 	if err != nil {

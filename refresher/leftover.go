@@ -40,6 +40,7 @@ const (
 func (a *Answer) enough(g *store.Grant) {
 	if a.Doubtful && g.Doubtful >= mostDoubtful {
 		a.Rest = secret.Text{}
+		a.Loose = slices.DeleteFunc(slices.Clone(a.Loose), func(l LooseToken) bool { return l.Aside })
 	}
 }
 

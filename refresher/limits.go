@@ -125,14 +125,17 @@ func (l *Limits) Enter(broker string) (done func(*Failure), err error) {
 		return nil, &LaterError{After: l.cfg.BreakerOpen / 2, Why: "breaker"}
 	}
 	b.running++
+	var held time.Time
 	if now.Before(b.asked) {
-		b.held = now.Add(min(b.asked.Sub(now), heldFor))
+		held = now.Add(min(b.asked.Sub(now), heldFor))
+		b.held = held
 	}
-	return func(f *Failure) { l.done(b, report, f, now) }, nil
+	return func(f *Failure) { l.done(b, report, f, now, held) }, nil
 }
 
-// done takes the outcome of a refresh that was let in at a time.
-func (l *Limits) done(b *brokerLimits, report func(error), f *Failure, began time.Time) {
+// done takes the outcome of a refresh that was let in at a time, and held its broker
+// for others until another time.
+func (l *Limits) done(b *brokerLimits, report func(error), f *Failure, began, held time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	b.running--
@@ -166,6 +169,9 @@ func (l *Limits) done(b *brokerLimits, report func(error), f *Failure, began tim
 	case f.Class == uncalled: // what was not used is there for others
 		b.rate.giveBack(now)
 		l.overall.giveBack(now)
+		if b.held.Equal(held) {
+			b.held = time.Time{}
+		}
 		report(errNoVerdict)
 	case f.Class == Transient:
 		report(errRefresh)

@@ -143,8 +143,10 @@ func (m *Mesh) Refresh(ctx context.Context, r RefreshRequest) (answer Answer, er
 	}
 	f.Answer = in.useless(r, f)
 	doubt := in.unread.doubt(known, f.Ambiguous)
-	if len(f.Answer.Loose) > 0 {
-		doubt = named
+	for _, l := range f.Answer.Loose {
+		if doubt = max(doubt, doubtful); !l.Aside {
+			doubt = named
+		}
 	}
 	f.Answer.Rest, f.Answer.Doubtful = kept(reply.body, doubt, false)
 	return Answer{}, f

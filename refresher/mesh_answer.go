@@ -59,6 +59,9 @@ type LooseToken struct {
 	// Meant: it stands within what the answer brings, so that it can be used as the
 	// token that its name says, if there is no better one.
 	Meant bool
+	// Aside: its name is of a token, but of none that Mesh's answers have. A gateway
+	// may give one of its own with each page.
+	Aside bool
 }
 
 // readAnswer transcribes the body of an answer. It keeps no part of the body.
@@ -209,7 +212,7 @@ func (t *transcript) put(at *secret.Text, token secret.Text, refresh, meant bool
 
 func (t *transcript) loose(token secret.Text, refresh, meant bool) {
 	if !token.Empty() {
-		t.Loose = append(t.Loose, LooseToken{token, refresh, meant})
+		t.Loose = append(t.Loose, LooseToken{Token: token, Refresh: refresh, Meant: meant})
 	}
 }
 
@@ -330,7 +333,7 @@ func (r *answerReader) inner(p place, name, text string, entry *AnsweredAccount)
 	case p != aside:
 		note(&t.unread.odd, text)
 	case strings.Contains(name, "token") && likeToken(text):
-		t.loose(t.token(text), strings.Contains(name, "refresh"), false)
+		t.Loose = append(t.Loose, LooseToken{Token: t.token(text), Refresh: strings.Contains(name, "refresh"), Aside: !tokenName.MatchString(name)})
 	case forPeople(name):
 		note(&t.unread.said, text)
 	default:

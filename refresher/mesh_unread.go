@@ -58,15 +58,18 @@ func (u *unread) doubt(known []secret.Text, lost bool) doubt {
 	if u.named {
 		return named
 	}
+	s := search{left: mostSearched}
 	var without *strings.Replacer
 	look := func(text []byte) doubt {
-		if doubtOf(string(text), nil, 0) == noDoubt {
+		s.without = nil
+		if s.doubtOf(string(text), 0) == noDoubt {
 			return noDoubt // as a rule, and there may be many tokens
 		}
 		if without == nil {
 			without = replacing(known)
 		}
-		return doubtOf(string(text), without, 0)
+		s.without = without
+		return s.doubtOf(string(text), 0)
 	}
 	found, aside := look(u.odd), look(u.aside)
 	if aside == named || look(u.said) == named {
@@ -101,6 +104,11 @@ const (
 	leastNamed, leastSure = 6, 16
 	// maxEscaped bounds how often a text is escaped.
 	maxEscaped = 4
+	// maxBeside is how much of the text behind a name is looked at.
+	maxBeside = 4 << 10
+	// mostSearched bounds how much text is looked through for one answer, with all that is
+	// packed in it: the answer waits to be kept meanwhile. What is larger is doubtful.
+	mostSearched = 2 * maxAnswer
 )
 
 var (
@@ -115,15 +123,24 @@ var (
 	packedRun = regexp.MustCompile(`[A-Za-z0-9+/_-][A-Za-z0-9+/_\r\n-]{22,}[A-Za-z0-9+/_-]`)
 )
 
-// doubtOf looks through a text, without what is to be replaced in it. escaped is how
-// often it was escaped.
-func doubtOf(text string, without *strings.Replacer, escaped int) (found doubt) {
+// search is a look through the text of one answer, without what is to be replaced in
+// it. left is how much more is looked through.
+type search struct {
+	without *strings.Replacer
+	left    int
+}
+
+// doubtOf looks through a text. escaped is how often it was escaped.
+func (s *search) doubtOf(text string, escaped int) (found doubt) {
+	if s.left -= len(text); s.left < 0 {
+		return doubtful
+	}
 	text = strings.ReplaceAll(text, "\x00", "") // as in UTF-16
-	if without != nil {
-		text = without.Replace(text)
+	if s.without != nil {
+		text = s.without.Replace(text)
 	}
 	for _, at := range tokenName.FindAllStringIndex(text, -1) {
-		beside := besideIt.FindStringSubmatch(text[at[1]:])
+		beside := besideIt.FindStringSubmatch(text[at[1]:min(len(text), at[1]+maxBeside)])
 		if beside == nil || tokenName.MatchString(beside[2]) { // that one comes next
 			continue
 		}
@@ -142,15 +159,15 @@ func doubtOf(text string, without *strings.Replacer, escaped int) (found doubt) 
 		return found
 	}
 	if plain := unescaped(text); plain != text {
-		found = max(found, doubtOf(plain, without, escaped+1))
+		found = max(found, s.doubtOf(plain, escaped+1))
 	}
 	for _, run := range packedRun.FindAllString(text, -1) {
-		if found == named {
+		if found == named || s.left < 0 {
 			break
 		}
 		packed := decoded64([]byte(run))
 		inner, _ := unpacked(packed, "")
-		found = max(found, doubtOf(string(inner), without, escaped+1))
+		found = max(found, s.doubtOf(string(inner), escaped+1))
 	}
 	return found
 }

@@ -127,7 +127,7 @@ func (r *Refresher) Complete(ctx context.Context, g *store.Grant, code secret.Te
 	}
 	tokens, opened := store.OpenTokens(ctx, r.envelope, leased.Sealed, leased.Binding())
 	if takenOver || leased.Unknown != nil || leased.Applied < leased.Epoch-1 {
-		current, ours, err := r.settleEarlier(ctx, leased)
+		current, ours, err := r.settleEarlier(ctx, leased, takenOver)
 		if err != nil || !ours {
 			done(idle)
 			if err == nil {

@@ -79,8 +79,8 @@ type plainPending struct {
 }
 
 type plainLoose struct {
-	Token   string
-	Refresh bool
+	Token          string
+	Refresh, Meant bool
 }
 
 type plainAnswered struct{ ID, Name, Access, Refresh, Token string }
@@ -99,7 +99,7 @@ func (p pending) entry(s store.TokenSealer, g *store.Grant) (recoveryEntry, erro
 		Rest: p.answer.Rest.Reveal(), Doubtful: p.answer.Doubtful, Beside: p.beside,
 	}
 	for _, l := range p.answer.Loose {
-		plain.Loose = append(plain.Loose, plainLoose{l.Token.Reveal(), l.Refresh})
+		plain.Loose = append(plain.Loose, plainLoose{l.Token.Reveal(), l.Refresh, l.Meant})
 	}
 	for _, a := range p.answer.Accounts {
 		plain.Accounts = append(plain.Accounts, plainAnswered{a.ID, a.Name, a.AccessToken.Reveal(), a.RefreshToken.Reveal(), a.TokenID.Reveal()})
@@ -148,7 +148,7 @@ func openEntry(ctx context.Context, e *envelope.Envelope, entry recoveryEntry, g
 		p.answer.Accounts = append(p.answer.Accounts, AnsweredAccount{a.ID, a.Name, secret.New(a.Access), secret.New(a.Refresh), secret.New(a.Token)})
 	}
 	for _, l := range plain.Loose {
-		p.answer.Loose = append(p.answer.Loose, LooseToken{Token: secret.New(l.Token), Refresh: l.Refresh})
+		p.answer.Loose = append(p.answer.Loose, LooseToken{Token: secret.New(l.Token), Refresh: l.Refresh, Meant: l.Meant})
 	}
 	p.answer.forget(p.presented) // earlier releases left echoes in it
 	return p, nil

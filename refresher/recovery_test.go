@@ -280,3 +280,23 @@ func TestARescuedAnswerOfAGrantConnectedAnewIsNoDuplicate(t *testing.T) {
 		r.soundTokens(w, g.ID)
 	}
 }
+
+// A refresh token behind damage is the grant's also when its answer had to wait in the
+// recovery stream.
+func TestADamagedAnswerIsRescuedAsItWasRead(t *testing.T) {
+	p := newPartial(t)
+	p.connects(p.published("coinbase", `{"account":{"accountId":"one"},"accessToken":"A","refreshToken":"R0"}`))
+	g := p.live(p.w, "u")[0]
+	p.server.set(written{status: 200, body: body("ok", `{"status":"succeeded","expiresInSeconds":3600,"brokerAccountTokens":[`+
+		`{"x":NaN,"account":{"accountId":"one"},"accessToken":"A1","refreshToken":"R"},{"account":{"accountId":"two"},"accessToken":"A2","refreshToken":"R2"}]}`)})
+	p.clock.advance(g.Due.At.Sub(p.clock.Now()))
+	p.failWrites(true)
+	require.NoError(t, p.w.Due(t.Context(), due(g)))
+	p.failWrites(false)
+	entries := p.entries()
+	require.Len(t, entries, 1)
+	require.NoError(t, p.w.Recover(t.Context(), entries[0]))
+	set, err := p.w.Tokens(t.Context(), p.get(p.w, g.ID))
+	require.NoError(t, err)
+	require.Equal(t, "R", set.RefreshToken.Reveal())
+}

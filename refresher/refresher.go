@@ -257,7 +257,7 @@ func (r *Refresher) refresh(ctx context.Context, m events.RefreshDue, user strin
 		tokens, opened = store.OpenTokens(ctx, r.envelope, g.Sealed, g.Binding())
 	}
 	if takenOver || g.Unknown != nil || g.Applied < g.Epoch-1 || r.unsorted(g) {
-		current, ours, err := r.settleEarlier(ctx, g)
+		current, ours, err := r.settleEarlier(ctx, g, takenOver)
 		if err != nil || !ours {
 			done(idle)
 			return current, err

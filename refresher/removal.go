@@ -31,8 +31,6 @@ const (
 	// removeMost is the longest pause between two tries; the shortest is that of
 	// refreshes.
 	removeMost = 6 * time.Hour
-	// removeAfter is more than it takes to take accounts out of a grant.
-	removeAfter = 5 * time.Second
 )
 
 // Outcomes of removals in metrics beside the reasons of their events.
@@ -63,35 +61,6 @@ func (s Settler) KeepForRemoval(ctx context.Context, e *envelope.Envelope, befor
 	}
 	next.Version++
 	sealRemoval(sealer, next, tokens)
-}
-
-// RemovalOf returns the record of some accounts that a grant goes on without: what their
-// removal at Mesh takes. It is due a little later, when the grant is without them.
-func (s Settler) RemovalOf(sealer envelope.Sealer, g *store.Grant, accounts []string, tokens store.TokenSet) *store.Grant {
-	now := store.Milli(s.Now())
-	removal := store.Removal{Since: now}
-	if g.Removal != nil {
-		removal = *g.Removal
-	}
-	if removal.Of == "" {
-		removal.Of = g.ID
-	}
-	removal.Due = now.Add(removeAfter)
-	record := &store.Grant{
-		ID: store.RemovalID(g, accounts), UserID: g.UserID, BrokerType: g.BrokerType, Labels: g.Labels, Accounts: []store.Account{},
-		State: store.Revoked, Reason: events.ReasonDisconnected, ConnectedAt: g.ConnectedAt, Version: g.Version, Removal: &removal,
-	}
-	var kept store.TokenSet
-	for _, sharing := range byToken(tokens.Accounts) {
-		if slices.ContainsFunc(sharing, func(a store.AccountToken) bool { return slices.Contains(accounts, a.AccountID) }) {
-			kept.Accounts = append(kept.Accounts, sharing...)
-		}
-	}
-	for _, id := range accounts {
-		record.Accounts = append(record.Accounts, store.Account{ID: id})
-	}
-	sealRemoval(sealer, record, kept)
-	return record
 }
 
 // sealRemoval seals the access tokens of a set, and nothing else of it, as what a
@@ -144,9 +113,8 @@ type removal struct {
 	removed, givenUp []string // accounts
 	without          []string // accounts that have no access token
 	left             []store.AccountToken
-	with             []store.AccountToken // of other accounts that share their access tokens
-	back             bool                 // an account stands in a grant again
-	refused          bool                 // every answer was a refusal
+	back             bool // an account stands in a grant again
+	refused          bool // every answer was a refusal
 	wait             time.Duration
 }
 
@@ -217,7 +185,7 @@ func (r *Refresher) removeAtMesh(ctx context.Context, listed *store.Grant) error
 		return !slices.ContainsFunc(try.left, func(left store.AccountToken) bool { return left.AccountID == a.ID })
 	})
 	g.Version++
-	sealRemoval(sealer, g, store.TokenSet{Accounts: slices.Concat(try.left, try.with)})
+	sealRemoval(sealer, g, store.TokenSet{Accounts: try.left})
 	if err := r.store.Save(ctx, g); err != nil {
 		return err
 	}
@@ -234,38 +202,21 @@ func (r *Refresher) tryRemoval(ctx context.Context, g *store.Grant, tokens store
 		if has := tokens.Account(a.ID); has != nil && !has.AccessToken.Empty() {
 			continue
 		}
-		alone := store.AccountToken{AccountID: a.ID}
-		switch back, unsure, err := r.connectedAgain(ctx, g, alone); {
-		case err != nil:
+		back, err := r.connectedAgain(ctx, g, []store.AccountToken{{AccountID: a.ID}})
+		if err != nil {
 			return try, err
-		case unsure:
-			try.put(alone)
-		case !back:
+		}
+		if !back {
 			try.without = append(try.without, a.ID)
 		}
 	}
 	for _, sharing := range byToken(tokens.Accounts) {
-		var own, others []store.AccountToken // those not to be removed: they never were, or are connected again
-		waits := false
-		for _, a := range sharing {
-			back, unsure, err := r.connectedAgain(ctx, g, a)
-			if err != nil {
-				return try, err
-			}
-			waits = waits || back || unsure
-			if g.Account(a.AccountID) == nil || back {
-				try.back = try.back || back && g.Account(a.AccountID) != nil
-				others = append(others, a)
-			} else {
-				own = append(own, a)
-			}
+		back, err := r.connectedAgain(ctx, g, sharing)
+		if err != nil {
+			return try, err
 		}
-		if len(own) == 0 {
-			continue
-		}
-		if waits { // for the accounts that share the token, or until it is known whose a grant is
-			try.put(own...)
-			try.with = append(try.with, others...)
+		if back {
+			try.back = true
 			continue
 		}
 		var failed *RemoveError
@@ -275,12 +226,12 @@ func (r *Refresher) tryRemoval(ctx context.Context, g *store.Grant, tokens store
 		if failed != nil {
 			tracing.Log(ctx, r.log).Warn("a connection could not be removed at Mesh", zap.String("grant", g.ID), zap.String("broker", g.BrokerType),
 				zap.Int("attempt", g.Removal.Tries), zap.Bool("refused", failed.Refused), zap.Error(failed))
-			try.left, try.with = append(try.left, own...), append(try.with, others...)
+			try.left = append(try.left, sharing...)
 			try.refused = try.refused && failed.Refused
 			try.wait = max(try.wait, failed.RetryAfter)
 			continue
 		}
-		for _, a := range own {
+		for _, a := range sharing {
 			try.removed = append(try.removed, a.AccountID)
 		}
 	}
@@ -302,27 +253,22 @@ func byToken(accounts []store.AccountToken) (groups [][]store.AccountToken) {
 	return groups
 }
 
-// put leaves accounts to a later try.
-func (t *removal) put(accounts ...store.AccountToken) {
-	t.left, t.refused = append(t.left, accounts...), false
-}
-
-// connectedAgain reports whether an account stands in a grant of the user at the same
-// broker. unsure: it may, since the accounts of such a grant are not known. It is asked
-// right before every call: what the user has connected again must not be removed.
-func (r *Refresher) connectedAgain(ctx context.Context, g *store.Grant, a store.AccountToken) (back, unsure bool, err error) {
+// connectedAgain reports whether one of some accounts, or one that is not known yet,
+// stands in a grant of the user at the same broker. It is asked right before every
+// call: what the user has connected again must not be removed.
+func (r *Refresher) connectedAgain(ctx context.Context, g *store.Grant, accounts []store.AccountToken) (bool, error) {
 	all, err := r.store.ByUser(ctx, g.UserID)
 	if err != nil {
-		return false, false, err
+		return false, err
 	}
-	for _, other := range all {
+	return slices.ContainsFunc(all, func(other *store.Grant) bool {
 		if other.State == store.Revoked || !events.SameBroker(other.BrokerType, g.BrokerType) {
-			continue
+			return false
 		}
-		back = back || a.AccountID == "" || other.Account(a.AccountID) != nil
-		unsure = unsure || len(other.Accounts) == 0
-	}
-	return back, unsure && !back, nil
+		return len(other.Accounts) == 0 || slices.ContainsFunc(accounts, func(a store.AccountToken) bool {
+			return a.AccountID == "" || other.Account(a.AccountID) != nil
+		})
+	}), nil
 }
 
 // tellRemoval announces what became of the removal of some accounts.
@@ -331,9 +277,6 @@ func (r *Refresher) tellRemoval(g *store.Grant, accounts []string, reason events
 		return nil
 	}
 	about := g.Clone()
-	if g.Removal != nil && g.Removal.Of != "" {
-		about.ID = g.Removal.Of
-	}
 	about.Accounts = slices.DeleteFunc(about.Accounts, func(a store.Account) bool { return !slices.Contains(accounts, a.ID) })
 	if err := r.settler.Announce(about, events.TokenRemoval, reason); err != nil {
 		return err

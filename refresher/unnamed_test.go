@@ -76,6 +76,7 @@ func TestAConnectThatNamesNoAccountJoinsItsLogin(t *testing.T) {
 		"a newer one of the account, later":  {[]string{one, unnamed}, map[string]string{"one": "A"}},
 		"one of several that have their own": {[]string{unnamed, one + "," + two}, map[string]string{"one": "B", "two": "C"}},
 		"the same, later":                    {[]string{one + "," + two, unnamed}, map[string]string{"one": "B", "two": "C"}},
+		"several without a name, later":      {[]string{one, `{"accessToken":"A1","refreshToken":"R"},{"accessToken":"A2","refreshToken":"R"}`}, map[string]string{"one": "B"}},
 		"twice":                              {[]string{unnamed, unnamed}, map[string]string{"": "A"}},
 		"a newer one, without a name again":  {[]string{unnamed, `{"accessToken":"B","refreshToken":"R"}`}, map[string]string{"": "B"}},
 	} {

@@ -75,7 +75,7 @@ func sharesIn(g *store.Grant, tokens *store.TokenSet, a Answer) shares {
 	}
 	entries = placeDeprecated(entries, known, a.AccessToken, a.Partial)
 	s.chooseRefreshTokens(entries, known, echoless(a.RefreshToken, tokens.RefreshToken))
-	if s.refreshToken.Empty() {
+	if s.refreshToken.Empty() && a.Partial {
 		s.refreshToken = a.onlyLoose(tokens.RefreshToken)
 	}
 	s.chooseAccessTokens(entries, known, tokens)

@@ -52,6 +52,8 @@ func TestNobodyGetsATokenOfAnotherWhateverTheAnswer(t *testing.T) {
 		"two new ones of one account: the last":   {both, list + `{"account":{"accountId":"one"},"refreshToken":"R","accessToken":"A1","accessToken":"A1b"}]}`, tokens{"one": "A1b", "two": old2}, "R"},
 		"an echo beside several of nobody":        {both, list + `{"account":{"accountId":"one"},"accessToken":"access-0-one"},{"account":{"accountId":"two"},"accessToken":"access-0-two"},{"accessToken":"A1"}],"refreshToken":"R"}`, tokens{"one": old1, "two": old2}, "R"},
 
+		"another's, twice, of a whole answer": {[]string{"one"}, list + `{"account":{"accountId":"one"},"accessToken":"A1"},{"account":{"accountId":"two"},"refreshToken":"R1","refreshToken":"R2"}]}`, tokens{"one": "A1"}, "refresh-0"},
+
 		"an entry that says nothing":         {both, list + `{"accessToken":"A1","refreshToken":"R"},{"accessToken":"A2","refreshToken":"R"},null]}`, tokens{"one": "A1", "two": "A2"}, "R"},
 		"an empty entry first":               {both, list + `{},{"accessToken":"A1","refreshToken":"R"},{"accessToken":"A2","refreshToken":"R"}]}`, tokens{"one": "A1", "two": "A2"}, "R"},
 		"an entry with a refresh token":      {both, list + `{"accessToken":"A1"},{"accessToken":"A2"},{"refreshToken":"R"}]}`, tokens{"one": "A1", "two": "A2"}, "R"},

@@ -2,8 +2,6 @@ package store
 
 import (
 	"context"
-	"slices"
-	"strconv"
 	"time"
 )
 
@@ -19,19 +17,6 @@ type Removal struct {
 	Tries int `bson:"tries,omitempty"`
 	// Refused is since when every answer was a refusal.
 	Refused *time.Time `bson:"refused,omitempty"`
-	// Of is the id of the grant that the accounts were taken from, where the record is
-	// not that grant's own.
-	Of string `bson:"of,omitempty"`
-}
-
-// RemovalID derives the id of the record of accounts that were taken from a grant, as
-// they were given.
-func RemovalID(g *Grant, accounts []string) string {
-	parts := []string{g.ID}
-	for _, id := range slices.Sorted(slices.Values(accounts)) {
-		parts = append(parts, id, strconv.FormatInt(g.Given(id).UnixMilli(), 10))
-	}
-	return hashID("removal", parts...)
 }
 
 // Removals returns revoked grants with a removal that was due before a time, longest
