@@ -384,6 +384,46 @@ func TestAConnectOfALoginThatWasDisconnectedInPart(t *testing.T) {
 	}
 }
 
+// A grant waits for the answer to the refresh of one that was disconnected. If all that
+// comes of it is that the refresh token is spent, nobody presents it when the wait ends.
+func TestAGrantWhoseAnswerIsErasedPresentsNothing(t *testing.T) {
+	r := newRig(t)
+	r.ended = make(chan error, 1)
+	w, connector := r.resolving("a")
+	login, at := r.login("one", "two"), r.clock.Now()
+	require.NoError(t, connector.Connect(t.Context(), wrapped("u", login, 0), at))
+	g := r.live(w, "u")[0]
+	r.clock.advance(time.Second)
+	r.hold("one")
+	go func() { _, err := w.Now(context.Background(), g); r.ended <- err }()
+	r.wait(r.held)
+	r.clock.advance(time.Second)
+	require.NoError(t, connector.Disconnect(t.Context(), store.Scope{User: "u", Broker: "coinbase", Account: "one"}, r.clock.Now()))
+	r.sent()
+	r.clock.advance(time.Second)
+	require.NoError(t, connector.Connect(t.Context(), wrapped("u", login, 1), at))
+	waits := r.live(w, "u")[0]
+	require.NotNil(t, waits.Lease)
+
+	r.failWrites(true)
+	r.let <- struct{}{}
+	require.NoError(t, r.result(r.ended))
+	r.failWrites(false)
+	entries := r.messages(r.subjects.RecoveryStream(), r.subjects.Recovery(g.ID))
+	require.Len(t, entries, 1)
+	require.NoError(t, w.Recover(t.Context(), entries[0].Data))
+	require.NoError(t, r.js.DeleteStream(t.Context(), r.subjects.RecoveryStream()), "acknowledged")
+	_, err := r.streams.Ensure(t.Context())
+	require.NoError(t, err)
+
+	r.clock.advance(waits.Lease.Until.Sub(r.clock.Now()) + time.Minute)
+	asked := len(r.sim.Ledger().Requests)
+	_, _ = w.Now(t.Context(), waits)
+	require.Len(t, r.sim.Ledger().Requests, asked)
+	require.Empty(t, r.sim.Ledger().ReplacedPresented())
+	require.Empty(t, r.live(w, "u"))
+}
+
 // A worker that is cut off once it has handed a refresh token over leaves a lease that
 // whoever looks at the grant next ends.
 func TestALeaseOfAHandOverThatWasCutOffEnds(t *testing.T) {
