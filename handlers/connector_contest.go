@@ -210,6 +210,7 @@ func (c *Connector) unite(ctx context.Context, a, b *store.Grant, known []*store
 	if err := c.prepareJoined(keep, next, tokens, with, told); err != nil {
 		return err
 	}
+	next.Chain = next.Chain.Remembering(lose.Chain)
 	if err := c.Store.Save(ctx, next); err != nil {
 		return err
 	}
@@ -369,7 +370,11 @@ func hands(g *store.Grant) bool {
 func (c *Connector) heir(ctx context.Context, to, from *store.Grant, underWay bool) (*store.Grant, error) {
 	next := to.Clone()
 	next.Chain = to.Chain.Sharing(from.Chain)
-	if underWay || !behind(to, from) {
+	if underWay {
+		return next, nil
+	}
+	if !behind(to, from) {
+		next.Chain = next.Chain.Remembering(from.Chain)
 		return next, nil
 	}
 	if err := c.busy(to); err != nil {
@@ -404,6 +409,7 @@ func (c *Connector) heir(ctx context.Context, to, from *store.Grant, underWay bo
 	next.Tries, next.Waits, next.Warned = 0, 0, ""
 	next.Version++
 	with.SealTo(next, tokens, c.Settler.Now(), false)
+	next.Chain = next.Chain.Remembering(from.Chain)
 	c.schedule(next, false)
 	return next, c.Settler.Announce(next, events.TokenStored, "")
 }

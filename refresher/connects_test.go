@@ -384,6 +384,35 @@ func TestAConnectOfALoginThatWasDisconnectedInPart(t *testing.T) {
 	}
 }
 
+// What was spent stays known as spent when a grant moves to another user, and when two
+// become one.
+func TestTokensStaySpentWhenTheirGrantGoes(t *testing.T) {
+	for _, to := range []string{"v", "u"} {
+		t.Run(to, func(t *testing.T) {
+			r := newRig(t)
+			w, connector := r.resolving("a")
+			first := r.login("one")
+			require.NoError(t, connector.Connect(t.Context(), wrapped("u", first, 0), r.clock.Now()))
+			r.clock.advance(time.Second)
+			r.refresh(w, r.live(w, "u")[0])
+			r.clock.advance(time.Second)
+			second := r.login("one")
+			require.NoError(t, connector.Connect(t.Context(), wrapped("u", second, 0), r.clock.Now()))
+			r.clock.advance(time.Second)
+			require.NoError(t, connector.Connect(t.Context(), wrapped(to, second, 0), r.clock.Now()))
+			r.clock.advance(time.Second)
+			g := r.live(w, to)[0]
+			require.NoError(t, connector.Connect(t.Context(), wrapped(to, first, 0), r.clock.Now()), "an old one, published again without its time")
+			all := r.live(w, to)
+			require.Len(t, all, 1)
+			require.Equal(t, g.Chain.Head(), all[0].Chain.Head())
+			r.refresh(w, all[0])
+			require.Empty(t, r.sim.Ledger().ReplacedPresented())
+			r.soundTokens(w, all[0].ID)
+		})
+	}
+}
+
 // A grant waits for the answer to the refresh of one that was disconnected. If all that
 // comes of it is that the refresh token is spent, nobody presents it when the wait ends.
 func TestAGrantWhoseAnswerIsErasedPresentsNothing(t *testing.T) {

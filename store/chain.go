@@ -170,6 +170,15 @@ func (c *Chain) Inheriting(from *Chain, at time.Time) *Chain {
 	return next.bounded()
 }
 
+// Remembering returns the chain with the tokens that were replaced in another chain, of
+// a grant that goes.
+func (c *Chain) Remembering(from *Chain) *Chain {
+	if from == nil {
+		return c
+	}
+	return c.Inheriting(from.Replaced(), time.Time{}) // each has its time
+}
+
 // Sharing returns the chain with the owners who connected with its tokens as another
 // chain knows them.
 func (c *Chain) Sharing(with *Chain) *Chain {
