@@ -108,7 +108,7 @@ const (
 	maxBeside = 4 << 10
 	// mostSearched bounds how much text is looked through for one answer, with all that is
 	// packed in it: the answer waits to be kept meanwhile. What is larger is doubtful.
-	mostSearched = 2 * maxAnswer
+	mostSearched = 256 << 10
 )
 
 var (
@@ -132,9 +132,11 @@ type search struct {
 
 // doubtOf looks through a text. escaped is how often it was escaped.
 func (s *search) doubtOf(text string, escaped int) (found doubt) {
-	if s.left -= len(text); s.left < 0 {
-		return doubtful
+	if len(text) > s.left {
+		defer func() { found = max(found, doubtful) }()
+		text = text[:s.left]
 	}
+	s.left -= len(text)
 	text = strings.ReplaceAll(text, "\x00", "") // as in UTF-16
 	if s.without != nil {
 		text = s.without.Replace(text)
@@ -162,7 +164,7 @@ func (s *search) doubtOf(text string, escaped int) (found doubt) {
 		found = max(found, s.doubtOf(plain, escaped+1))
 	}
 	for _, run := range packedRun.FindAllString(text, -1) {
-		if found == named || s.left < 0 {
+		if found == named || s.left == 0 {
 			break
 		}
 		packed := decoded64([]byte(run))
