@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"strconv"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -18,6 +19,12 @@ const (
 )
 
 const loopback = "127.0.0.1"
+
+// ports counts the ports that were tried, from a number of each process on: whoever claims several gets different
+// ones, though none of them is listened on yet.
+var ports atomic.Uint32
+
+func init() { ports.Store(rand.Uint32()) }
 
 // portWait bounds the wait for a port to come free. A child process holds a copy of a listener that was just closed
 // until it has become the other program.
@@ -44,7 +51,7 @@ func onPort[T any](port int, take func(int) (T, error)) (T, error) {
 		}
 	}
 	for range 100 {
-		taken, err := take(firstPort + rand.IntN(lastPort-firstPort+1))
+		taken, err := take(firstPort + int(ports.Add(1)%(lastPort-firstPort+1)))
 		if !errors.Is(err, syscall.EADDRINUSE) {
 			return taken, err
 		}

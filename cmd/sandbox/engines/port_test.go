@@ -39,6 +39,17 @@ func TestAPortIsTakenWhileProcessesStart(t *testing.T) {
 	}
 }
 
+// Whoever claims several ports listens on none of them yet.
+func TestPortsThatAreClaimedDiffer(t *testing.T) {
+	claimed := map[int]bool{}
+	for range 1000 {
+		port, err := claimPort(0)
+		require.NoError(t, err)
+		require.False(t, claimed[port], port)
+		claimed[port] = true
+	}
+}
+
 func TestATakenPortIsReported(t *testing.T) {
 	ln, err := listen(0)
 	require.NoError(t, err)
