@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"regexp"
 	"unicode/utf16"
+	"unicode/utf8"
 )
 
 // bodyDialects are the ways in which an answer becomes bytes and is sent. No token in
@@ -64,10 +65,14 @@ func cut(d *draft) (left int) {
 	return left
 }
 
+// asUTF16 encodes a body, unless it is encoded already.
 func asUTF16(d *draft, order interface {
 	binary.ByteOrder
 	binary.AppendByteOrder
 }) {
+	if !utf8.Valid(d.body) {
+		return
+	}
 	out := make([]byte, 2)
 	order.PutUint16(out, 0xfeff)
 	for _, unit := range utf16.Encode([]rune(string(d.body))) {

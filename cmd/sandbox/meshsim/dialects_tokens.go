@@ -78,6 +78,9 @@ func echoFirst(d *draft) {
 	if len(list) == 0 || list[0]["refreshToken"] == nil {
 		return
 	}
+	if other := d.content()["refreshToken"]; other != nil && other != list[0]["refreshToken"] {
+		return // there is no room for both
+	}
 	if len(list) == 1 || list[1]["refreshToken"] != list[0]["refreshToken"] {
 		d.content()["refreshToken"] = list[0]["refreshToken"]
 	}
