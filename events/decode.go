@@ -176,3 +176,22 @@ func unwrap(message string, body []byte) (data []byte, at time.Time, err error) 
 	}
 	return event.Data, event.Time, nil
 }
+
+// encodeCloudEvent returns an event as CloudEvents 1.0 JSON (structured mode). subject is
+// what the event is about; empty: it has none.
+func encodeCloudEvent(id, kind, subject string, at time.Time, data any) ([]byte, error) {
+	out := ce.New(ce.CloudEventsVersionV1)
+	out.SetID(id)
+	out.SetSource(Source)
+	out.SetType(kind)
+	out.SetSubject(subject)
+	out.SetTime(at)
+	if err := out.SetData(ce.ApplicationJSON, data); err != nil {
+		return nil, fmt.Errorf("encoding the data of %s: %w", kind, err)
+	}
+	b, err := out.MarshalJSON()
+	if err != nil {
+		return nil, fmt.Errorf("encoding %s: %w", kind, err)
+	}
+	return b, nil
+}

@@ -4,8 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"time"
-
-	ce "github.com/cloudevents/sdk-go/v2/event"
 )
 
 // Source is the CloudEvents source of every lifecycle event.
@@ -111,20 +109,7 @@ type LifecycleEvent struct {
 
 // Encode returns the event as CloudEvents 1.0 JSON (structured mode).
 func (e LifecycleEvent) Encode() ([]byte, error) {
-	out := ce.New(ce.CloudEventsVersionV1)
-	out.SetID(e.ID)
-	out.SetSource(Source)
-	out.SetType(e.Kind)
-	out.SetSubject(e.Data.GrantID)
-	out.SetTime(e.Time)
-	if err := out.SetData(ce.ApplicationJSON, e.Data); err != nil {
-		return nil, fmt.Errorf("encoding the data of %s: %w", e.Kind, err)
-	}
-	b, err := out.MarshalJSON()
-	if err != nil {
-		return nil, fmt.Errorf("encoding %s: %w", e.Kind, err)
-	}
-	return b, nil
+	return encodeCloudEvent(e.ID, e.Kind, e.Data.GrantID, e.Time, e.Data)
 }
 
 // EncodeWithin is Encode for a message that may have no more than limit bytes:

@@ -1,11 +1,9 @@
 package events
 
 import (
-	"fmt"
 	"time"
 	"unicode/utf8"
 
-	ce "github.com/cloudevents/sdk-go/v2/event"
 	"github.com/go-json-experiment/json/jsontext"
 )
 
@@ -64,19 +62,7 @@ type RejectedEvent struct {
 
 // Encode returns the event as CloudEvents 1.0 JSON (structured mode).
 func (e RejectedEvent) Encode() ([]byte, error) {
-	out := ce.New(ce.CloudEventsVersionV1)
-	out.SetID(e.ID)
-	out.SetSource(Source)
-	out.SetType(IntegrationRejected)
-	out.SetTime(e.Time)
-	if err := out.SetData(ce.ApplicationJSON, e.Data); err != nil {
-		return nil, fmt.Errorf("encoding the data of %s: %w", IntegrationRejected, err)
-	}
-	b, err := out.MarshalJSON()
-	if err != nil {
-		return nil, fmt.Errorf("encoding %s: %w", IntegrationRejected, err)
-	}
-	return b, nil
+	return encodeCloudEvent(e.ID, IntegrationRejected, "", e.Time, e.Data)
 }
 
 // DecodeRejected reads what Encode wrote. Every error is an *InvalidError.

@@ -50,20 +50,11 @@ func (r *Refresher) apply(ctx context.Context, g *store.Grant, p pending, with s
 		if err != nil {
 			return nil, err
 		}
-		if p.beside {
-			next, err := r.leaveBeside(ctx, g, current, p, with)
-			if !errors.Is(err, store.ErrConflict) {
-				return next, err
-			}
-			if g, err = r.store.Get(ctx, p.grantID); err != nil {
-				return nil, err
-			}
-			continue
-		}
-		if g.ID == p.grantID && p.isIn(g, current.RefreshToken) {
+		beside := p.beside
+		if !beside && g.ID == p.grantID && p.isIn(g, current.RefreshToken) {
 			return g, nil // an earlier attempt succeeded after all
 		}
-		if !p.supersedes(g, current.RefreshToken, with.Key) {
+		if !beside && !p.supersedes(g, current.RefreshToken, with.Key) {
 			if !discarded {
 				discarded = true
 				r.metrics.discarded.Inc()
@@ -75,6 +66,9 @@ func (r *Refresher) apply(ctx context.Context, g *store.Grant, p pending, with s
 			case unreadable:
 				return g, r.parkAll(ctx, g, p.answer)
 			}
+			beside = true
+		}
+		if beside {
 			next, err := r.leaveBeside(ctx, g, current, p, with)
 			if !errors.Is(err, store.ErrConflict) {
 				return next, err

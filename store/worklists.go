@@ -20,46 +20,43 @@ import (
 // none of these. There are few: "" where no schedule was made, and streams of
 // before.
 func (s *Store) OtherStreams(ctx context.Context, streams []string) ([]string, error) {
-	var all []string
-	// From one to the next, each by a single look into the index: there may be
-	// millions of grants of each.
-	for from := (bson.E{Key: "$gte", Value: ""}); ; from = (bson.E{Key: "$gt", Value: all[len(all)-1]}) {
-		var g struct {
-			Due struct {
-				Stream string `bson:"stream"`
-			} `bson:"due"`
-		}
-		err := s.grants.FindOne(ctx,
-			bson.D{{Key: "due.stream", Value: bson.D{from, {Key: "$nin", Value: streams}}}},
-			options.FindOne().SetSort(bson.D{{Key: "due.stream", Value: 1}}).SetProjection(bson.D{{Key: "due.stream", Value: 1}, {Key: "_id", Value: 0}}),
-		).Decode(&g)
-		if errors.Is(err, mongo.ErrNoDocuments) {
-			return all, nil
-		}
-		if err != nil {
-			return nil, fmt.Errorf("listing the streams of schedules: %w", err)
-		}
-		all = append(all, g.Due.Stream)
+	all, err := s.others(ctx, "due.stream", streams)
+	if err != nil {
+		return nil, fmt.Errorf("listing the streams of schedules: %w", err)
 	}
+	return all, nil
 }
 
 // OtherChainKeys returns the ids of the fingerprint keys that chains of grants
 // name, other than one: such keys are lost.
 func (s *Store) OtherChainKeys(ctx context.Context, key string) ([]string, error) {
-	var all []string
+	all, err := s.others(ctx, "chain.key", []string{key})
+	if err != nil {
+		return nil, fmt.Errorf("listing the fingerprint keys of grants: %w", err)
+	}
+	return all, nil
+}
+
+// others returns the texts that grants have in an indexed field, other than these: from
+// one to the next, each by a single look into the index, since there may be millions of
+// grants of each.
+func (s *Store) others(ctx context.Context, field string, than []string) (all []string, err error) {
 	for from := (bson.E{Key: "$gte", Value: ""}); ; from = (bson.E{Key: "$gt", Value: all[len(all)-1]}) {
-		var g Grant
-		err := s.grants.FindOne(ctx,
-			bson.D{{Key: "chain.key", Value: bson.D{from, {Key: "$ne", Value: key}}}},
-			options.FindOne().SetSort(bson.D{{Key: "chain.key", Value: 1}}).SetProjection(bson.D{{Key: "chain.key", Value: 1}, {Key: "_id", Value: 0}}),
-		).Decode(&g)
+		found, err := s.grants.FindOne(ctx,
+			bson.D{{Key: field, Value: bson.D{from, {Key: "$nin", Value: than}}}},
+			options.FindOne().SetSort(bson.D{{Key: field, Value: 1}}).SetProjection(bson.D{{Key: field, Value: 1}, {Key: "_id", Value: 0}}),
+		).Raw()
 		if errors.Is(err, mongo.ErrNoDocuments) {
 			return all, nil
 		}
 		if err != nil {
-			return nil, fmt.Errorf("listing the fingerprint keys of grants: %w", err)
+			return nil, err
 		}
-		all = append(all, g.Chain.Key)
+		value, ok := found.Lookup(strings.Split(field, ".")...).StringValueOK()
+		if !ok {
+			return nil, fmt.Errorf("%s of a grant is no text", field)
+		}
+		all = append(all, value)
 	}
 }
 
