@@ -37,6 +37,7 @@ func chaosCommand() *cobra.Command {
 	flags.IntVar(&o.Grants, "grants", 60, "number of grants")
 	flags.IntVar(&o.Workers, "workers", 2, "number of worker processes")
 	flags.DurationVar(&o.Lifetime, "lifetime", chaos.DefaultLifetime, "lifetime of an access token; thousands of grants need minutes on a small machine")
+	flags.IntVar(&o.Patience, "patience", 1, "multiplies the times within which workers must have announced, answered or made good, for a busy machine")
 	flags.BoolVar(&o.Postgres, "postgres", false, "keep the database's data in an installed PostgreSQL: for thousands of grants")
 	flags.BoolVar(&o.Cluster, "cluster", false, "three NATS servers with replicated streams")
 	flags.StringSliceVar(&o.Only, "only", nil, "names of the scenes to play (default: all)")

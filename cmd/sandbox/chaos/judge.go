@@ -103,17 +103,17 @@ func excused(t badToken, a answers) bool {
 	case !token.KilledAt.IsZero() && token.KilledWhy != replaced:
 		return false
 	case !token.KilledAt.IsZero():
-		return !a.heardOf(chain, token.KilledAt, t.sent)
+		return !a.heardOf(chain, token.KilledAt, t.known)
 	}
 	return !a.knew(chain, token, t.sent) || withinTenth(chain, token, t.sent, a)
 }
 
-// heardOf tells whether what ended a chain's earlier access tokens was known to workers
-// for as long as the others may answer from memory.
-func (a answers) heardOf(c meshsim.Chain, killed, sent time.Time) bool {
+// heardOf tells whether what ended a chain's earlier access tokens reached a worker
+// before a moment.
+func (a answers) heardOf(c meshsim.Chain, killed, before time.Time) bool {
 	return slices.ContainsFunc(c.Access, func(t meshsim.AccessToken) bool {
 		return !t.IssuedAt.Before(killed) && slices.ContainsFunc(a.brought(c, t), func(q meshsim.Request) bool {
-			return q.Delivered && !ownerless(c, q) && q.AnsweredAt.Before(sent.Add(-fromMemory))
+			return q.Delivered && !ownerless(c, q) && q.AnsweredAt.Before(before)
 		})
 	})
 }

@@ -27,7 +27,7 @@ const sameEnd = clockSkew + meshTimeout
 func (r *run) judgeGaps(accountID string, family []meshsim.Chain, heard []heardEvent, ledger answers, v *verdict) {
 	for _, gap := range gaps(ledger.lives(family, accountID), ledger.At) {
 		v.longest(gap.from, gap.to.Sub(gap.from))
-		by, judged := r.timeline.ableBy(gap.from, announceWithin, gap.to)
+		by, judged := r.timeline.ableBy(gap.from, r.patient(announceWithin), gap.to)
 		if !judged {
 			continue // a token came, or the run ended, before it had to be announced
 		}

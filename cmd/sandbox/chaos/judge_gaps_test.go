@@ -178,7 +178,7 @@ func TestUnannouncedGaps(t *testing.T) {
 		"a token comes in time":     {again: []float64{15.5}},
 		"announced ahead":           {again: []float64{40}, heard: []heardEvent{event(events.TokenExpiring, &end, 5)}},
 		"expired":                   {again: []float64{40}, heard: []heardEvent{event(events.TokenExpired, &end, 12)}},
-		"announced too late":        {again: []float64{40}, heard: []heardEvent{event(events.TokenExpiring, &end, 17)}, want: 1},
+		"announced too late":        {again: []float64{40}, heard: []heardEvent{event(events.TokenExpiring, &end, 20)}, want: 1},
 		"another token's":           {again: []float64{40}, heard: []heardEvent{event(events.TokenExpiring, &other, 5)}, want: 1},
 		"another account's":         {again: []float64{40}, heard: []heardEvent{another}, want: 1},
 		"of no end":                 {again: []float64{40}, heard: []heardEvent{event(events.TokenExpiring, nil, 5)}, want: 1},
@@ -247,7 +247,7 @@ func TestTokensThatWereNotValid(t *testing.T) {
 				chain.Access = append(chain.Access, meshsim.AccessToken{IssuedAt: at(c.newer), IssuedIn: len(requests), ExpiresAt: at(90)})
 			}
 			ledger := answers{meshsim.Ledger{Chains: []meshsim.Chain{chain}, Requests: requests}}
-			assert.Equal(t, c.excused, excused(badToken{sent: at(c.sent), token: token, reported: c.reported}, ledger))
+			assert.Equal(t, c.excused, excused(badToken{sent: at(c.sent), known: at(c.sent - 6), token: token, reported: c.reported}, ledger))
 		})
 	}
 	assert.False(t, excused(badToken{token: secret.New("unknown")}, answers{}))

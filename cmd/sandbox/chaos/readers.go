@@ -30,10 +30,11 @@ type readers struct {
 
 // badToken is a token that was handed out though it was not valid.
 type badToken struct {
-	// at is when it was asked for, sent when the worker sent it at the earliest.
-	at, sent time.Time
-	token    secret.Text
-	why      string
+	// at is when it was asked for, sent when the worker sent it at the earliest. What
+	// reached any worker before known, all of them know.
+	at, sent, known time.Time
+	token           secret.Text
+	why             string
 	// reported: it came in answer to a report that it was refused.
 	reported bool
 }
@@ -45,8 +46,8 @@ const (
 	// machine. A token has to be valid when the worker sends it.
 	onTheWay = time.Second
 	// fromMemory is how long a worker may give the older of two access tokens after
-	// another worker has stored the newer one (tokens.cache_age), and that took.
-	fromMemory = 5*time.Second + onTheWay
+	// another worker has stored the newer one (tokens.cache_age). Storing it takes time, too.
+	fromMemory = 5 * time.Second
 )
 
 func startReaders(r *run) (*readers, error) {
@@ -120,13 +121,13 @@ func (a *readers) request(ctx context.Context, r *run, with *client.Client, requ
 		a.unanswered = append(a.unanswered, asked) // nobody there to answer
 	}
 	a.reports += len(request.Refused)
-	sent := now.Add(-min(now.Sub(asked), onTheWay))
+	sent := now.Add(-min(now.Sub(asked), r.patient(onTheWay)))
 	for i, t := range reply.AccessTokens {
 		a.given++
 		if ok, why := r.stack.Mesh.AccessTokenStateAt(t.AccessToken, sent); !ok {
 			of := reply.Expiries[i]
 			again := slices.ContainsFunc(reported, func(x refusedToken) bool { return x.token.Equal(t.AccessToken) }) && renewed(reply, of.GrantID)
-			a.bad = append(a.bad, badToken{asked, sent, t.AccessToken, fmt.Sprintf("%s's for %s, %s after it was asked for: %s",
+			a.bad = append(a.bad, badToken{asked, sent, sent.Add(-fromMemory - r.patient(onTheWay)), t.AccessToken, fmt.Sprintf("%s's for %s, %s after it was asked for: %s",
 				t.BrokerType, request.UserID, now.Sub(asked).Round(time.Millisecond), why), again})
 			bad = append(bad, refusedToken{t.AccessToken, of.GrantID, of.Version})
 		}

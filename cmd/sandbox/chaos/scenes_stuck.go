@@ -63,7 +63,7 @@ func (r *run) fillPage(ctx context.Context) (err error) {
 	if _, err := grants.InsertMany(ctx, docs); err != nil {
 		return fmt.Errorf("storing stuck grants: %w", err)
 	}
-	return until(ctx, behindWithin, "grants behind a page of stuck ones", func() error {
+	return until(ctx, r.patient(behindWithin), "grants behind a page of stuck ones", func() error {
 		if err := r.heard.drain(ctx); err != nil {
 			return err
 		}

@@ -20,7 +20,7 @@ const (
 	tokensTimeout     = 8 * time.Second
 	credentialsLife   = 3 * time.Second
 	ackWait           = 3 * time.Second
-	reconcileInterval = 2 * time.Second
+	reconcileInterval = 5 * time.Second // each look reads the whole collection of the embedded database
 	settleWithin      = 6 * time.Minute
 )
 
@@ -51,7 +51,7 @@ func settings() []string {
 		"LATCHKEY_REFRESH_ACCESS_TOKEN_SHARE=0.5",
 		"LATCHKEY_REFRESH_ACCESS_TOKEN_MIN=1s",
 		"LATCHKEY_REFRESH_BACKOFF_MIN=200ms",
-		"LATCHKEY_REFRESH_BACKOFF_MAX=4s",
+		"LATCHKEY_REFRESH_BACKOFF_MAX=8s",
 		"LATCHKEY_REFRESH_RATE_LIMITED_MIN=200ms",
 		"LATCHKEY_REFRESH_RATE_LIMITED_MAX=4s",
 		"LATCHKEY_LIMITS_RATE=500",
