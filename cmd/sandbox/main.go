@@ -1,7 +1,3 @@
-// Command sandbox runs the whole of Latchkey in one process, with nothing to
-// install: embedded NATS and MongoDB, a simulated KMS and a simulated Mesh, and
-// the worker itself, unchanged, which is told their addresses by its normal
-// configuration.
 package main
 
 import (

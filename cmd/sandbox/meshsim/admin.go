@@ -18,11 +18,11 @@ func (s *Server) routeAdmin() {
 	s.mux.HandleFunc("GET /sim/faults", s.guarded(func(w http.ResponseWriter, _ *http.Request) { reply(w, s.Faults()) }))
 	s.mux.HandleFunc("POST /sim/faults", s.guarded(s.adminInject))
 	s.mux.HandleFunc("DELETE /sim/faults", s.guarded(s.adminClear))
-	s.mux.HandleFunc("POST /sim/script", s.guarded(s.adminScript))
-	s.mux.HandleFunc("POST /sim/kill", s.guarded(s.adminKill))
-	s.mux.HandleFunc("POST /sim/alter", s.guarded(s.adminAlter))
+	s.mux.HandleFunc("POST /sim/script", s.guarded(command(func(c accountCommand) error { return s.Script(c.AccountID, c.Actions...) })))
+	s.mux.HandleFunc("POST /sim/kill", s.guarded(command(func(c accountCommand) error { return s.Kill(c.AccountID) })))
+	s.mux.HandleFunc("POST /sim/alter", s.guarded(command(func(c accountCommand) error { return s.Alter(c.AccountID, c.Institution) })))
 	s.mux.HandleFunc("GET /sim/dialects", s.guarded(func(w http.ResponseWriter, _ *http.Request) { reply(w, spokenDialects{Dialects(), s.Spoken()}) }))
-	s.mux.HandleFunc("POST /sim/dialects", s.guarded(s.adminSpeak))
+	s.mux.HandleFunc("POST /sim/dialects", s.guarded(command(func(c speakCommand) error { return s.Speak(c.BrokerType, c.Dialects...) })))
 }
 
 type injected struct {
@@ -47,26 +47,17 @@ type spokenDialects struct {
 	Spoken   map[string][]string `json:"spoken"`
 }
 
-func (s *Server) adminSpeak(w http.ResponseWriter, r *http.Request) {
-	var c speakCommand
-	if read(w, r, &c) && !refused(w, s.Speak(c.BrokerType, c.Dialects...)) {
-		w.WriteHeader(http.StatusNoContent)
-	}
-}
-
 func (s *Server) adminConnect(w http.ResponseWriter, r *http.Request) {
-	var command connectCommand
-	if !read(w, r, &command) {
+	var in connectCommand
+	if !read(w, r, &in) {
 		return
 	}
-	command = command.unwrapped()
-	spec := command.spec()
-	if spec.Institution == nil && command.changes() {
-		s.mu.Lock()
+	in = in.unwrapped()
+	spec := in.spec()
+	if spec.Institution == nil && in.changes() {
 		spec.Institution = new(s.institution(spec))
-		s.mu.Unlock()
 	}
-	if refused(w, command.change(spec.Institution)) {
+	if refused(w, in.change(spec.Institution)) {
 		return
 	}
 	c, err := s.Connect(spec)
@@ -77,16 +68,14 @@ func (s *Server) adminConnect(w http.ResponseWriter, r *http.Request) {
 	if refused(w, err) {
 		return
 	}
-	// As it is: some dialects say what an encoder refuses.
+	// The payload as it is: some dialects say what an encoder refuses.
 	write(w, slices.Concat([]byte(`{"payload":`), []byte(c.Payload.Reveal()), []byte(`,"accounts":`), accounts, []byte("}")))
 }
 
 // adminLedger answers the ledger, with ?settle=true once no request is under way.
 func (s *Server) adminLedger(w http.ResponseWriter, r *http.Request) {
-	if r.URL.Query().Get("settle") == "true" {
-		if refused(w, s.Settle(r.Context())) {
-			return
-		}
+	if r.URL.Query().Get("settle") == "true" && refused(w, s.Settle(r.Context())) {
+		return
 	}
 	reply(w, s.Ledger())
 }
@@ -96,11 +85,9 @@ func (s *Server) adminInject(w http.ResponseWriter, r *http.Request) {
 	if !read(w, r, &list) {
 		return
 	}
-	ids, err := s.Inject(list...)
-	if refused(w, err) {
-		return
+	if ids, err := s.Inject(list...); !refused(w, err) {
+		reply(w, injected{ids})
 	}
-	reply(w, injected{ids})
 }
 
 // adminClear removes the faults named by ?id=, or everything.
@@ -118,22 +105,13 @@ func (s *Server) adminClear(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusNoContent)
 }
 
-func (s *Server) adminScript(w http.ResponseWriter, r *http.Request) {
-	s.command(w, r, func(c accountCommand) error { return s.Script(c.AccountID, c.Actions...) })
-}
-
-func (s *Server) adminKill(w http.ResponseWriter, r *http.Request) {
-	s.command(w, r, func(c accountCommand) error { return s.Kill(c.AccountID) })
-}
-
-func (s *Server) adminAlter(w http.ResponseWriter, r *http.Request) {
-	s.command(w, r, func(c accountCommand) error { return s.Alter(c.AccountID, c.Institution) })
-}
-
-func (s *Server) command(w http.ResponseWriter, r *http.Request, do func(accountCommand) error) {
-	var c accountCommand
-	if read(w, r, &c) && !refused(w, do(c)) {
-		w.WriteHeader(http.StatusNoContent)
+// command carries out the body of a request, and has nothing to answer.
+func command[T any](do func(T) error) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		var c T
+		if read(w, r, &c) && !refused(w, do(c)) {
+			w.WriteHeader(http.StatusNoContent)
+		}
 	}
 }
 
@@ -160,6 +138,5 @@ func reply(w http.ResponseWriter, v any) {
 }
 
 func write(w http.ResponseWriter, body []byte) {
-	w.Header().Set("Content-Type", "application/json; charset=utf-8")
-	_, _ = w.Write(body)
+	tell(w, answer{status: http.StatusOK, contentType: typeJSON, body: body})
 }

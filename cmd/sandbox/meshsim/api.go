@@ -5,14 +5,15 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
 	"unicode/utf8"
 )
 
-// routeAPI serves what a backend asks Mesh for beside the tokens
-// (@meshconnect/node-api 2.0.28). Nothing of it is in the ledger.
+// routeAPI serves what a backend asks Mesh for besides tokens (@meshconnect/node-api
+// 2.0.28). The ledger does not record it.
 func (s *Server) routeAPI() {
 	s.mux.HandleFunc("POST /api/v1/linktoken", s.guarded(s.serveLinkToken))
 	s.mux.HandleFunc("GET /api/v1/status", s.guarded(s.serveStatus))
@@ -23,14 +24,14 @@ func (s *Server) routeAPI() {
 // maxUserID is how long Mesh lets a user id be, in characters.
 const maxUserID = 300
 
-// catalogue is what integrations lists beside the configured institutions and those
-// that somebody connected.
+// catalogue is what integrations lists in addition to the configured institutions and
+// those that somebody connected.
 var catalogue = map[string]string{
 	"coinbase": "Coinbase", "binanceOAuth": "Binance", "kraken": "Kraken", "gemini": "Gemini", "robinhood": "Robinhood",
 	"weBull": "Webull", "vanguard": "Vanguard", "tdAmeritrade": "TD Ameritrade", "sandbox": "Sandbox",
 }
 
-// LinkTokens has POST /api/v1/linktoken hand out what link returns for a user: the
+// LinkTokens makes POST /api/v1/linktoken answer what link returns for a user: the
 // address of a simulated Link, in base64.
 func (s *Server) LinkTokens(link func(userID string) string) {
 	s.mu.Lock()
@@ -41,10 +42,6 @@ func (s *Server) LinkTokens(link func(userID string) string) {
 type linkTokenRequest struct {
 	UserID        string `json:"userId"`
 	IntegrationID string `json:"integrationId"`
-}
-
-type linkTokenModel struct {
-	LinkToken string `json:"linkToken"`
 }
 
 func (s *Server) serveLinkToken(w http.ResponseWriter, r *http.Request) {
@@ -69,7 +66,7 @@ func (s *Server) serveLinkToken(w http.ResponseWriter, r *http.Request) {
 	if link != nil {
 		token = link(q.UserID)
 	}
-	tell(w, ok(linkTokenModel{token}))
+	tell(w, ok(map[string]string{"linkToken": token}))
 }
 
 type health struct {
@@ -79,19 +76,17 @@ type health struct {
 	Description string `json:"description"`
 }
 
-// serveStatus tells an institution's health: it is down while something in front of
-// it answers refreshes. A fault that answers 401 to whatever comes stands for refused
+// serveStatus answers the health of institutions: one is down while something in front
+// of it answers refreshes. A fault that answers 401 to every request stands for refused
 // credentials, and is answered here too.
-func (s *Server) serveStatus(w http.ResponseWriter, _ *http.Request) {
+func (s *Server) serveStatus(w http.ResponseWriter, _ *http.Request) { tell(w, s.status()) }
+
+func (s *Server) status() answer {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	for _, f := range s.faults.active {
 		if f.Action.Kind == KindStatus && f.Action.Status == http.StatusUnauthorized && f.BrokerType == "" && f.AccountID == "" && f.Operation == "" {
-			s.mu.Unlock()
-			a := problem(http.StatusUnauthorized)
-			w.Header().Set("Content-Type", a.contentType)
-			w.WriteHeader(a.status)
-			_, _ = w.Write(a.body)
-			return
+			return problem(http.StatusUnauthorized)
 		}
 	}
 	var list []health
@@ -103,8 +98,7 @@ func (s *Server) serveStatus(w http.ResponseWriter, _ *http.Request) {
 		}
 		list = append(list, h)
 	}
-	s.mu.Unlock()
-	tell(w, ok(list))
+	return ok(list)
 }
 
 type integration struct {
@@ -114,33 +108,25 @@ type integration struct {
 	Categories []string `json:"categories"`
 }
 
-type integrationList struct {
-	Items []integration `json:"items"`
-}
-
 func (s *Server) serveIntegrations(w http.ResponseWriter, _ *http.Request) {
 	s.mu.Lock()
 	list := s.integrations()
 	s.mu.Unlock()
-	tell(w, ok(integrationList{list}))
+	tell(w, ok(map[string]any{"items": list}))
 }
 
 // integrations lists the institutions by their types. The caller holds the lock.
 func (s *Server) integrations() (list []integration) {
-	names := map[string]string{}
-	for brokerType, name := range catalogue {
-		names[brokerType] = name
-	}
+	names := maps.Clone(catalogue)
 	for brokerType := range s.cfg.Institutions {
 		names[brokerType] = cmp.Or(names[brokerType], brokerType)
 	}
 	for _, c := range s.book.chains {
 		names[c.BrokerType] = cmp.Or(names[c.BrokerType], c.BrokerName)
 	}
-	for brokerType, name := range names {
-		list = append(list, integration{ID: integrationID(brokerType), Name: name, Type: brokerType, Categories: []string{"exchange"}})
+	for _, brokerType := range slices.Sorted(maps.Keys(names)) {
+		list = append(list, integration{ID: integrationID(brokerType), Name: names[brokerType], Type: brokerType, Categories: []string{"exchange"}})
 	}
-	slices.SortFunc(list, func(a, b integration) int { return cmp.Compare(a.Type, b.Type) })
 	return list
 }
 
@@ -151,19 +137,15 @@ func integrationID(brokerType string) string {
 	return fmt.Sprintf("%x-%x-%x-%x-%x", sum[:4], sum[4:6], sum[6:8], sum[8:10], sum[10:16])
 }
 
-// result is the envelope of the answers that are no refresh.
-type result struct {
-	Status  string `json:"status"`
-	Content any    `json:"content"`
-}
-
 func ok(content any) answer {
-	body, err := onTheWire(result{StatusOK, content})
+	body, err := onTheWire(map[string]any{"status": StatusOK, "content": content})
 	if err != nil {
 		return problem(http.StatusInternalServerError)
 	}
-	return answer{status: http.StatusOK, contentType: "application/json; charset=utf-8", body: body}
+	return answer{status: http.StatusOK, contentType: typeJSON, body: body}
 }
+
+const typeJSON = "application/json; charset=utf-8"
 
 // tell sends an answer that no fault and no dialect changes.
 func tell(w http.ResponseWriter, a answer) {

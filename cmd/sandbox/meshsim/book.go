@@ -1,13 +1,15 @@
 package meshsim
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
 )
 
-// event is one change of the book. Exactly one of the pointers is set. The journal
-// is a sequence of events, and the book is what they add up to.
+// event is one change of the book. Exactly one of the pointers is set. The journal is a
+// sequence of events, and the book is their sum.
 type event struct {
 	At        time.Time  `json:"at"`
 	Opened    *opened    `json:"opened,omitzero"`
@@ -42,8 +44,7 @@ type (
 		Request int         `json:"request"`
 		Chain   int         `json:"chain"`
 		Token   AccessToken `json:"token"`
-		// EndsOld ends the earlier access tokens of the account.
-		EndsOld bool `json:"endsOld,omitzero"`
+		EndsOld bool        `json:"endsOld,omitzero"` // ends the earlier access tokens of the account
 	}
 	resent struct {
 		Request int  `json:"request"`
@@ -73,7 +74,7 @@ type (
 	restarted struct{}
 )
 
-// place says where in the book a token stands.
+// place is where in the book a token stands.
 type place struct{ chain, index int }
 
 // book is the state of all chains. It is not safe for concurrent use.
@@ -87,15 +88,19 @@ type book struct {
 }
 
 func newBook() *book {
-	return &book{
-		refresh:   map[Fingerprint]place{},
-		access:    map[Fingerprint]place{},
-		byAccount: map[string]*Chain{},
-		open:      map[int]struct{}{},
-	}
+	return &book{refresh: map[Fingerprint]place{}, access: map[Fingerprint]place{}, byAccount: map[string]*Chain{}, open: map[int]struct{}{}}
 }
 
-// apply makes one event part of the book.
+// newest returns the newest chain of an account.
+func (b *book) newest(accountID string) (*Chain, error) {
+	c, ok := b.byAccount[accountID]
+	if !ok {
+		return nil, fmt.Errorf("no account %q at the simulator", accountID)
+	}
+	return c, nil
+}
+
+// apply enters one event into the book.
 func (b *book) apply(e event) error {
 	switch {
 	case e.Opened != nil:
@@ -154,7 +159,7 @@ func (b *book) apply(e event) error {
 		}
 		clear(b.open)
 	default:
-		return fmt.Errorf("an event of unknown kind")
+		return errors.New("an event of unknown kind")
 	}
 	return nil
 }
@@ -198,10 +203,8 @@ func (a *AccessToken) kill(at time.Time, why string) {
 
 // chainOf returns the chain of a token, nil when it is unknown.
 func (b *book) chainOf(fp Fingerprint) *Chain {
-	for _, m := range []map[Fingerprint]place{b.refresh, b.access} {
-		if at, ok := m[fp]; ok {
-			return b.chains[at.chain-1]
-		}
+	if at := cmp.Or(b.refresh[fp], b.access[fp]); at.chain > 0 {
+		return b.chains[at.chain-1]
 	}
 	return nil
 }

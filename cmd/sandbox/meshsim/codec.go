@@ -23,7 +23,7 @@ var (
 		*d, err = time.ParseDuration(t.String())
 		return err
 	})
-	// secretOut lets tokens out of their wrapper. An empty token is null.
+	// secretOut reveals tokens. An empty token is null.
 	secretOut = json.MarshalToFunc(func(enc *jsontext.Encoder, t secret.Text) error {
 		if t.Empty() {
 			return enc.WriteToken(jsontext.Null)
@@ -32,7 +32,7 @@ var (
 	})
 )
 
-// encode writes what is safe to keep: a secret in it would come out redacted.
+// encode writes what is safe to keep: secrets are redacted.
 func encode(w io.Writer, v any) error {
 	return json.MarshalWrite(w, v, json.WithMarshalers(durationOut))
 }
@@ -41,7 +41,7 @@ func decode(r io.Reader, into any, more ...json.Options) error {
 	return json.UnmarshalRead(r, into, append(more, json.WithUnmarshalers(durationIn))...)
 }
 
-// onTheWire encodes what a client is told, tokens and all.
+// onTheWire encodes an answer to a client, with its tokens.
 func onTheWire(v any) ([]byte, error) {
 	return json.Marshal(v, json.WithMarshalers(json.JoinMarshalers(secretOut, durationOut)), json.FormatNilSliceAsNull(true))
 }

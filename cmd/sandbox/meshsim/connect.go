@@ -11,30 +11,25 @@ import (
 	"github.com/latchkey/latchkey/events/secret"
 )
 
-// TypicalLogoBytes is the size of a brand logo as Mesh sends them.
+// TypicalLogoBytes is the size of a brand logo from Mesh.
 const TypicalLogoBytes = 32 << 10
 
-// ConnectSpec says what a user connects.
+// ConnectSpec is what a user connects.
 type ConnectSpec struct {
 	BrokerType string    `json:"brokerType"`
 	BrokerName string    `json:"brokerName,omitzero"` // BrokerType unless set
 	Accounts   []Account `json:"accounts,omitzero"`   // one invented account when empty
-	// SeparateRefreshTokens gives each account a refresh token of its own, and so a
-	// chain of its own; otherwise all share one.
+	// SeparateRefreshTokens gives each account a refresh token, and so a chain, of its
+	// own; otherwise all share one.
 	SeparateRefreshTokens bool `json:"separateRefreshTokens,omitzero"`
-	// Delayed hands over the delayedAuth form: a refresh token and nothing else.
-	Delayed bool `json:"delayed,omitzero"`
-	// NoRefreshToken hands over access tokens only.
-	NoRefreshToken bool `json:"noRefreshToken,omitzero"`
-	// WithTokenIDs adds a tokenId to each account: the same as its access token.
-	WithTokenIDs bool `json:"withTokenIds,omitzero"`
-	// LogoBytes is the size of the base64 brand logo; see [TypicalLogoBytes].
-	LogoBytes int `json:"logoBytes,omitzero"`
+	Delayed               bool `json:"delayed,omitzero"`        // the delayedAuth form: a refresh token and nothing else
+	NoRefreshToken        bool `json:"noRefreshToken,omitzero"` // access tokens only
+	WithTokenIDs          bool `json:"withTokenIds,omitzero"`   // a tokenId for each account: the same as its access token
+	LogoBytes             int  `json:"logoBytes,omitzero"`      // size of the base64 brand logo; see [TypicalLogoBytes]
 	// Again hands over the newest tokens of connected accounts once more, as when two
-	// payloads tell of one login.
-	Again bool `json:"again,omitzero"`
-	// Institution overrides how the chain behaves.
-	Institution *Institution `json:"institution,omitzero"`
+	// payloads come of one login.
+	Again       bool         `json:"again,omitzero"`
+	Institution *Institution `json:"institution,omitzero"` // overrides how the chain behaves
 }
 
 // Connection is what [Server.Connect] issued.
@@ -52,8 +47,8 @@ type ConnectedAccount struct {
 	RefreshToken secret.Text `json:"refreshToken"`
 }
 
-// Connect issues tokens for a new connection. Accounts that were connected before
-// get a new chain; the old one lives on.
+// Connect issues tokens for a new connection. Accounts that were connected before get a
+// new chain; the old one lives on.
 func (s *Server) Connect(spec ConnectSpec) (Connection, error) {
 	if spec.BrokerType == "" {
 		return Connection{}, errors.New("a connection needs a broker type")
@@ -61,9 +56,7 @@ func (s *Server) Connect(spec ConnectSpec) (Connection, error) {
 	if spec.Delayed && (spec.SeparateRefreshTokens || spec.NoRefreshToken) {
 		return Connection{}, errors.New("the delayed form holds exactly one refresh token")
 	}
-	if spec.BrokerName == "" {
-		spec.BrokerName = spec.BrokerType
-	}
+	spec.BrokerName = cmp.Or(spec.BrokerName, spec.BrokerType)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	own := s.institution(spec)
@@ -121,19 +114,15 @@ func (s *Server) Connect(spec ConnectSpec) (Connection, error) {
 	return out, nil
 }
 
-// connectAgain hands over what the accounts have. The caller holds the lock.
+// connectAgain hands over the tokens that accounts have. The caller holds the lock.
 func (s *Server) connectAgain(spec ConnectSpec) (out Connection, err error) {
 	if len(spec.Accounts) == 0 {
 		return Connection{}, errors.New("a connection that is handed over again needs its accounts")
 	}
-	var first *Chain
 	for _, a := range spec.Accounts {
 		c, ok := s.book.byAccount[a.ID]
 		if !ok || c.BrokerType != spec.BrokerType {
 			return Connection{}, fmt.Errorf("no account %q at the simulator's %s", a.ID, spec.BrokerType)
-		}
-		if first == nil {
-			first = c
 		}
 		issued := ConnectedAccount{AccountID: a.ID, Chain: c.ID}
 		if !spec.NoRefreshToken {
@@ -144,7 +133,8 @@ func (s *Server) connectAgain(spec ConnectSpec) (out Connection, err error) {
 		}
 		out.Accounts = append(out.Accounts, issued)
 	}
-	out.Payload, err = s.payload(spec, spec.Accounts, out.Accounts, *first, s.cfg.Clock())
+	first := *s.book.byAccount[spec.Accounts[0].ID]
+	out.Payload, err = s.payload(spec, spec.Accounts, out.Accounts, first, s.cfg.Clock())
 	return out, err
 }
 
@@ -180,14 +170,13 @@ func (s *Server) newChain(id int, spec ConnectSpec, accounts []Account, now time
 }
 
 // payload makes the browser's payload of a connection whose first chain is c, in the
-// words of the dialects that are spoken.
+// dialects that are spoken.
 func (s *Server) payload(spec ConnectSpec, accounts []Account, tokens []ConnectedAccount, c Chain, now time.Time) (secret.Text, error) {
 	body, err := onTheWire(s.linkPayload(spec, accounts, tokens, c, now))
 	if err != nil {
 		return secret.Text{}, fmt.Errorf("encode a connection: %w", err)
 	}
-	spoken := s.speech(spec.BrokerType, s.institution(spec))
-	said := spoken.say(answer{occasion: OnConnect, body: body}, "")
+	said := s.speech(spec.BrokerType, s.institution(spec)).say(answer{occasion: OnConnect, body: body}, "")
 	return secret.New(string(said.body)), nil
 }
 
@@ -223,7 +212,7 @@ func (s *Server) linkPayload(spec ConnectSpec, accounts []Account, tokens []Conn
 	return linkPayload{AccessToken: p}
 }
 
-// logo returns noise of the wanted size, the same for the same broker.
+// logo returns noise of the given size, the same for the same broker.
 func (s *Server) logo(spec ConnectSpec) string {
 	raw := make([]byte, 0, spec.LogoBytes)
 	for n := 0; len(raw) < spec.LogoBytes*3/4; n++ {
@@ -236,7 +225,7 @@ func wireAccount(a Account) account {
 	return account{AccountID: a.ID, AccountName: a.Name, Fund: a.Fund, Cash: a.Cash, IsReconnected: a.IsReconnected}
 }
 
-// end returns when something ends that lives so long; for ever is the zero time.
+// end returns when a lifetime ends; one of 0 never does, which is the zero time.
 func end(now time.Time, lifetime time.Duration) time.Time {
 	if lifetime == 0 {
 		return time.Time{}

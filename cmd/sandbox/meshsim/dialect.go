@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -12,18 +13,27 @@ import (
 // Dialect is one way in which Mesh, an institution or a gateway between the two says
 // or does something that its contract allows, or that happens all the same. An
 // [Institution] speaks any number of them at once; where two contradict each other,
-// the later one of [Dialects] has its way.
+// the later one of [Dialects] wins.
 type Dialect struct {
 	Name string   `json:"name"`
 	On   Occasion `json:"on"`
 	Says string   `json:"says"` // one sentence
 
-	// behave changes what the institution does.
-	behave func(*Institution)
-	// shape changes an answer or a payload as a JSON object.
-	shape func(*draft)
-	// wire changes the bytes of an answer and how they are sent.
-	wire func(*draft)
+	behave func(*Institution) // changes what the institution does
+	shape  func(*draft)       // changes an answer or a payload as a JSON object
+	wire   func(*draft)       // changes the bytes of an answer and how they are sent
+}
+
+func behaves(name, says string, behave func(*Institution)) Dialect {
+	return Dialect{Name: name, On: OnBehaviour, Says: says, behave: behave}
+}
+
+func shapes(on Occasion, name, says string, shape func(*draft)) Dialect {
+	return Dialect{Name: name, On: on, Says: says, shape: shape}
+}
+
+func sends(on Occasion, name, says string, wire func(*draft)) Dialect {
+	return Dialect{Name: name, On: on, Says: says, wire: wire}
 }
 
 // Occasion is what a dialect is about.
@@ -46,17 +56,14 @@ const (
 
 // draft is an answer or a payload while dialects change it.
 type draft struct {
-	tree   map[string]any
-	status int
-	header http.Header
-	// presented is the refresh token that the request brought.
-	presented string
+	tree      map[string]any
+	status    int
+	header    http.Header
+	presented string // the refresh token of the request
 
-	body []byte
-	// missing is how many more bytes Content-Length promises than are sent.
-	missing int
-	// unending has the body sent in chunks of which the last one never comes.
-	unending bool
+	body     []byte
+	missing  int  // how many more bytes Content-Length promises than are sent
+	unending bool // the body comes in chunks of which the last one never comes
 }
 
 // Dialects returns the table of all dialects, in the order in which they are applied.
@@ -64,7 +71,7 @@ func Dialects() []Dialect {
 	return slices.Concat(behaviourDialects, tokenDialects, refusalDialects, insteadDialects, connectDialects, bodyDialects)
 }
 
-// DialectNames returns the names of the dialects of some occasions.
+// DialectNames returns the names of all dialects of the given occasions.
 func DialectNames(on ...Occasion) (names []string) {
 	for _, d := range Dialects() {
 		if slices.Contains(on, d.On) {
@@ -88,21 +95,16 @@ func speechOf(names ...string) (speech, error) {
 	return out, nil
 }
 
-// named looks dialects up by their names, and passes over what it does not know, as
-// from the journal of another release.
-func named(names []string) (out speech) {
+// named looks dialects up by their names, and ignores unknown ones, as from the
+// journal of another release.
+func named(names []string) speech {
 	if len(names) == 0 {
 		return nil
 	}
-	for _, d := range Dialects() {
-		if slices.Contains(names, d.Name) {
-			out = append(out, d)
-		}
-	}
-	return out
+	return slices.DeleteFunc(speech(Dialects()), func(d Dialect) bool { return !slices.Contains(names, d.Name) })
 }
 
-// behaviour is an institution that also does what its dialects say.
+// behaviour returns how an institution behaves that speaks these dialects.
 func (s speech) behaviour(i Institution) Institution {
 	for _, d := range s {
 		if d.behave != nil {
@@ -112,27 +114,23 @@ func (s speech) behaviour(i Institution) Institution {
 	return i
 }
 
-// about returns the dialects of an occasion, and those that go with it.
+// about returns the dialects of an occasion, and the more general ones that apply to it.
 func (s speech) about(on Occasion) (out speech) {
-	with := map[Occasion][]Occasion{
-		OnTokens:         {OnTokens, OnLifetimes, OnRefresh},
-		OnRefusal:        {OnRefusal, OnRefresh},
-		OnWrongCode:      {OnWrongCode, OnRefresh},
-		OnConnect:        {OnConnect, OnLifetimes},
-		InsteadOfRefresh: {InsteadOfRefresh},
+	general := map[Occasion][]Occasion{
+		OnTokens:    {OnLifetimes, OnRefresh},
+		OnRefusal:   {OnRefresh},
+		OnWrongCode: {OnRefresh},
+		OnConnect:   {OnLifetimes},
 	}[on]
-	if with == nil {
-		with = []Occasion{on}
-	}
 	for _, d := range s {
-		if slices.Contains(with, d.On) {
+		if d.On == on || slices.Contains(general, d.On) {
 			out = append(out, d)
 		}
 	}
 	return out
 }
 
-// say puts an answer into the words of the dialects.
+// say puts an answer into the dialects.
 func (s speech) say(a answer, presented string) answer {
 	spoken := s.about(a.occasion)
 	if len(spoken) == 0 {
@@ -190,12 +188,15 @@ func (d *draft) content() map[string]any {
 	return c
 }
 
-// entries are the tokens of accounts in an envelope or a payload.
-func (d *draft) entries() (out []map[string]any) {
-	list, _ := d.content()["brokerAccountTokens"].([]any)
+// entries are the tokens of accounts in an envelope.
+func (d *draft) entries() []map[string]any { return objects(d.content()["brokerAccountTokens"]) }
+
+// objects returns the objects of a JSON array.
+func objects(array any) (out []map[string]any) {
+	list, _ := array.([]any)
 	for _, e := range list {
-		if entry, ok := e.(map[string]any); ok {
-			out = append(out, entry)
+		if object, ok := e.(map[string]any); ok {
+			out = append(out, object)
 		}
 	}
 	return out
@@ -215,11 +216,7 @@ func eachAccount(change func(entry, account map[string]any)) func(*draft) {
 // envelopeOf makes the whole answer an envelope without content.
 func envelopeOf(httpStatus int, members map[string]any) func(*draft) {
 	return func(d *draft) {
-		d.status = httpStatus
-		d.tree = map[string]any{}
-		for name, value := range members {
-			d.tree[name] = value
-		}
+		d.status, d.tree = httpStatus, maps.Clone(members)
 	}
 }
 

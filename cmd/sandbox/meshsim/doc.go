@@ -1,6 +1,6 @@
-// Package meshsim plays Mesh and the institutions behind it: the part of Mesh's
-// API that renews, removes and uses tokens, over HTTP, with a ledger of every token's
-// life, so that a test can say what a client did with them.
+// Package meshsim simulates Mesh and the institutions behind it: the part of Mesh's API
+// that renews, removes and uses tokens, over HTTP, with a ledger of every token's life, so
+// that a test knows what a client did with them.
 //
 // # The institution
 //
@@ -11,23 +11,21 @@
 //
 // # The ledger
 //
-// [Server.Ledger] is a snapshot of what happened. A refresh token presented after
-// it was replaced is a [Reuse]; whether the client is to blame depends on whether
-// the answer that replaced it reached the client. The ledger, the journal on disk
-// and every error hold fingerprints (SHA-256), never tokens: tokens are derived
-// from the seed, so that nobody needs to store one.
+// [Server.Ledger] is a snapshot of what happened. A refresh token presented after it was
+// replaced is a [Reuse]; the client is to blame if the answer that replaced it reached the
+// client. The ledger, the journal on disk and every error hold fingerprints (SHA-256),
+// never tokens, which derive from the seed.
 //
 // # Faults
 //
-// [Server.Inject] makes requests go wrong with a count or a probability,
-// [Server.Script] says what the next refreshes of one account will meet. An
-// [Action] happens before the institution is asked, or after it: a client cannot
-// see the difference in the answer, and that is the point.
+// [Server.Inject] makes requests go wrong with a count or a probability, [Server.Script]
+// sets what the next refreshes of one account meet. An [Action] happens before the
+// institution is asked or after it, which a client cannot see in the answer.
 //
 // # Dialects
 //
-// What Mesh says can be said in many ways. [Dialects] is the table of those that the
-// simulator speaks; an [Institution] names the ones it uses, [Server.Speak] has a
+// Mesh's contract allows many forms of an answer. [Dialects] is the table of those that
+// the simulator speaks; an [Institution] names the ones it uses, [Server.Speak] makes a
 // broker type use some for a while.
 package meshsim
 

@@ -14,7 +14,7 @@ import (
 	"github.com/go-json-experiment/json"
 )
 
-// answer is what a client is to be told.
+// answer is what is sent to a client.
 type answer struct {
 	outcome     string
 	status      int
@@ -22,7 +22,7 @@ type answer struct {
 	body        []byte
 	action      *Action // set when it comes from a fault and not from the institution
 
-	occasion Occasion    // which dialects speak of it; "" for none
+	occasion Occasion    // which dialects apply; "": none
 	header   http.Header // beside Content-Type
 	missing  int         // bytes that Content-Length promises beyond the body
 	unending bool        // the body comes in chunks of which the last one never comes
@@ -33,10 +33,10 @@ func answerOf(outcome string, status int, e envelope) answer {
 	if err != nil {
 		return answer{outcome: "unencodable", status: http.StatusInternalServerError, body: []byte("{}")}
 	}
-	return answer{outcome: outcome, status: status, contentType: "application/json; charset=utf-8", body: body}
+	return answer{outcome: outcome, status: status, contentType: typeJSON, body: body}
 }
 
-// problem is a bare HTTP failure, with the kind of body that a gateway gives.
+// problem is a bare HTTP failure with the body of a gateway.
 func problem(status int) answer {
 	body, _ := json.Marshal(struct {
 		Type   string `json:"type"`
@@ -52,8 +52,8 @@ func readJSON(w http.ResponseWriter, r *http.Request, into any) error {
 	return decode(http.MaxBytesReader(w, r.Body, maxRequestBytes), into)
 }
 
-// exchange takes a request from its arrival to its answer: what was planned for it
-// happens before or after work, which runs under the lock.
+// exchange handles a request: what was planned for it happens before or after work,
+// which runs under the lock.
 func (s *Server) exchange(w http.ResponseWriter, r *http.Request, q Request, work func(id int, a Action) (answer, error)) {
 	id, p, err := s.begin(q, r)
 	if err != nil {
@@ -62,23 +62,21 @@ func (s *Server) exchange(w http.ResponseWriter, r *http.Request, q Request, wor
 	}
 	s.pause(r.Context(), id, p.before)
 	a, err := s.locked(func() (answer, error) { return s.answer(id, q, p.action, work) })
+	if err == nil {
+		s.pause(r.Context(), id, p.after)
+		if p.action.After && p.action.speaks() {
+			a, err = s.locked(func() (answer, error) { return s.pretend(id, q, p.action) })
+		}
+	}
 	if err != nil {
 		s.broken(w, id, err)
 		return
 	}
-	s.pause(r.Context(), id, p.after)
-	if p.action.After && p.action.speaks() {
-		a, err = s.locked(func() (answer, error) { return s.pretend(id, q, p.action) })
-		if err != nil {
-			s.broken(w, id, err)
-			return
-		}
-	}
 	s.deliver(w, r, id, a, p.action)
 }
 
-// answer makes the answer to a request, in the words of the dialects that are spoken.
-// The caller holds the lock.
+// answer makes the answer to a request, in the dialects that are spoken. The caller
+// holds the lock.
 func (s *Server) answer(id int, q Request, act Action, work func(id int, a Action) (answer, error)) (answer, error) {
 	if act.instead() {
 		return s.pretend(id, q, act)
@@ -94,7 +92,7 @@ func (s *Server) answer(id int, q Request, act Action, work func(id int, a Actio
 	return spoken.say(a, q.presented.Reveal()), nil
 }
 
-// begin enters a request into the book and takes what is planned for it.
+// begin enters a request into the book and takes the plan for it.
 func (s *Server) begin(q Request, r *http.Request) (id int, p plan, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -125,7 +123,7 @@ func (s *Server) pause(ctx context.Context, id int, d time.Duration) {
 	}
 }
 
-// instead tells whether an action takes the place of the institution's work.
+// instead reports whether an action takes the place of the institution's work.
 func (a Action) instead() bool {
 	if a.After {
 		return false
@@ -137,7 +135,7 @@ func (a Action) instead() bool {
 	return true
 }
 
-// speaks tells whether an action has an answer of its own.
+// speaks reports whether an action has an answer of its own.
 func (a Action) speaks() bool {
 	switch a.Kind {
 	case KindStatus, KindEnvelope, KindFailed, KindMFARequired, KindGarbage, KindHuge:
@@ -176,13 +174,14 @@ func (s *Server) pretence(id int, q Request, a Action) (answer, error) {
 	case KindGarbage:
 		return answer{status: http.StatusOK, contentType: "text/html", body: []byte("<html><body>Down for maintenance</body></html>")}, nil
 	case KindHuge:
-		return answer{status: http.StatusOK, contentType: "application/json; charset=utf-8"}, nil
+		return answer{status: http.StatusOK, contentType: typeJSON}, nil
 	}
 	return answer{}, nil
 }
 
 func (s *Server) chain(q Request) *Chain { return s.book.chainOf(q.Token) }
 
+// text returns nil for none.
 func text(s string) *string {
 	if s == "" {
 		return nil
@@ -190,7 +189,7 @@ func text(s string) *string {
 	return &s
 }
 
-// deliver sends an answer, or breaks it as planned, and enters which it was.
+// deliver sends an answer, or breaks it as planned, and enters that into the book.
 func (s *Server) deliver(w http.ResponseWriter, r *http.Request, id int, a answer, act Action) {
 	switch act.Kind {
 	case KindReset:
@@ -234,8 +233,8 @@ func (s *Server) deliver(w http.ResponseWriter, r *http.Request, id int, a answe
 		_ = http.NewResponseController(w).Flush()
 		s.abort(id, a.outcome, a.status, "half of the answer was sent")
 	}
-	// The last byte is held back until the book says "delivered", so that no client
-	// can have the whole answer before the ledger knows.
+	// The last byte waits until the book says "delivered", so that no client has the
+	// whole answer before the ledger knows.
 	if err := send(w, a.body[:whole-1]); err != nil {
 		s.abort(id, a.outcome, a.status, "the client was gone")
 	}
@@ -284,8 +283,7 @@ func send(w http.ResponseWriter, b []byte) error {
 func (s *Server) finish(id int, outcome string, status int, undelivered string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	// The book of a closed simulator stays as it is: its next start finds the
-	// request without an answer.
+	// Fails in a closed simulator, whose next start finds the request without an answer.
 	_ = s.record(event{At: s.cfg.Clock(), Answered: &answered{Request: id, Outcome: outcome, HTTPStatus: status, Undelivered: undelivered}})
 }
 
@@ -322,8 +320,6 @@ func reset(w http.ResponseWriter) {
 
 // withUnknownFields adds fields of several types, at two depths.
 func withUnknownFields(body []byte) []byte {
-	added := []byte(`"xNew":{"nested":[1,2.5,null,true,"x"]},"xFlag":false,`)
-	out := append([]byte("{"), added...)
-	out = append(out, body[1:]...)
-	return bytes.Replace(out, []byte(`"content":{`), append([]byte(`"content":{`), added...), 1)
+	const added = `"xNew":{"nested":[1,2.5,null,true,"x"]},"xFlag":false,`
+	return replaced(append([]byte("{"+added), body[1:]...), `"content":{`, `"content":{`+added)
 }

@@ -3,7 +3,6 @@ package meshsim
 import (
 	"fmt"
 	"net/http"
-	"slices"
 	"strings"
 	"time"
 )
@@ -13,50 +12,31 @@ type Kind string
 
 // The kinds of action.
 const (
-	// KindNormal lets the request be.
-	KindNormal Kind = "normal"
-	// KindStatus answers a bare HTTP status: 401, 403, 429, 500, 502, 503…
-	KindStatus Kind = "status"
-	// KindReset resets the connection (TCP RST) with no answer.
-	KindReset Kind = "reset"
-	// KindDrop closes the connection with no answer.
-	KindDrop Kind = "drop"
-	// KindCut sends half of the answer and closes the connection.
-	KindCut Kind = "cut"
-	// KindHang never answers: it waits until the client is gone or the simulator
-	// closes.
-	KindHang Kind = "hang"
-	// KindDelay waits between Min and Max and goes on.
-	KindDelay Kind = "delay"
-	// KindEnvelope answers an envelope status other than "ok".
-	KindEnvelope Kind = "envelope"
-	// KindFailed answers content.status "failed"; with Kill the chain dies of it.
-	KindFailed Kind = "failed"
-	// KindMFARequired answers content.status "mfaRequired" with an interim access
-	// token.
-	KindMFARequired Kind = "mfaRequired"
-	// KindGarbage answers 200 with something that is not JSON.
-	KindGarbage Kind = "garbage"
-	// KindHuge answers 200 with well-formed JSON of Size bytes or more.
-	KindHuge Kind = "huge"
-	// KindUnknownFields adds fields that no contract knows to the true answer.
-	KindUnknownFields Kind = "unknownFields"
-	// KindOmitRefreshToken answers new access tokens and no refresh token, and the
-	// institution keeps the old one. It does nothing to a replaced refresh token.
+	KindNormal           Kind = "normal"
+	KindStatus           Kind = "status" // a bare HTTP status: 401, 403, 429, 500, 502, 503…
+	KindReset            Kind = "reset"  // TCP RST, with no answer
+	KindDrop             Kind = "drop"   // the connection closes with no answer
+	KindCut              Kind = "cut"    // half of the answer, then the connection closes
+	KindHang             Kind = "hang"   // no answer until the client is gone or the simulator closes
+	KindDelay            Kind = "delay"  // from Min to Max
+	KindEnvelope         Kind = "envelope"
+	KindFailed           Kind = "failed"        // content.status "failed"; with Kill the chain dies of it
+	KindMFARequired      Kind = "mfaRequired"   // content.status "mfaRequired" with an interim access token
+	KindGarbage          Kind = "garbage"       // 200 with something that is not JSON
+	KindHuge             Kind = "huge"          // 200 with well-formed JSON of Size bytes or more
+	KindUnknownFields    Kind = "unknownFields" // the true answer, with fields that no contract knows
 	KindOmitRefreshToken Kind = "omitRefreshToken"
-	// KindDeprecated fills only the deprecated fields of the answer.
-	KindDeprecated Kind = "deprecated"
-	// KindSpeak answers in some more dialects.
-	KindSpeak Kind = "speak"
+	KindDeprecated       Kind = "deprecated" // only the deprecated fields of the answer
+	KindSpeak            Kind = "speak"
 )
 
 // Action is what happens to one request instead of, or in addition to, what the
 // institution would do. The functions below make them.
 type Action struct {
 	Kind Kind `json:"kind"`
-	// After lets the institution do its work first, so that what it issued is lost
-	// or late: the refresh token has been replaced all the same. Without it the
-	// institution is never asked. KindCut always happens after.
+	// After lets the institution do its work first: the refresh token is replaced, though
+	// what was issued is lost or late. Without it the institution is not asked. KindCut
+	// always happens after.
 	After bool `json:"after,omitzero"`
 
 	Status         int           `json:"status,omitzero"` // HTTP status of KindStatus and KindEnvelope
@@ -69,12 +49,12 @@ type Action struct {
 	Min            time.Duration `json:"min,omitzero"`
 	Max            time.Duration `json:"max,omitzero"`
 	Size           int64         `json:"size,omitzero"` // bytes of KindHuge
-	// Dialects are the names, with commas between them, of what KindSpeak speaks. Those
-	// of behaviour and of connects do not change a single request.
+	// Dialects are what KindSpeak speaks, separated by commas. Those of behaviour and of
+	// connects do not change a single request.
 	Dialects string `json:"dialects,omitzero"`
 }
 
-// Normal lets a request be; it makes room in a script.
+// Normal leaves a request alone, in a script.
 func Normal() Action { return Action{Kind: KindNormal} }
 
 // HTTPStatus answers a bare HTTP status.
@@ -89,22 +69,20 @@ func Drop() Action { return Action{Kind: KindDrop, After: true} }
 // Cut sends half of the answer, after the institution did its work.
 func Cut() Action { return Action{Kind: KindCut, After: true} }
 
-// Hang never answers, after the institution did its work: the client's timeout
-// decides.
+// Hang never answers, after the institution did its work.
 func Hang() Action { return Action{Kind: KindHang, After: true} }
 
 // Delay waits at least low and at most high before the institution is asked.
 func Delay(low, high time.Duration) Action { return Action{Kind: KindDelay, Min: low, Max: high} }
 
-// Envelope answers an envelope status under HTTP 200, as Mesh does when only the
-// envelope tells of the failure.
+// Envelope answers an envelope status under HTTP 200.
 func Envelope(status string) Action {
 	return Action{Kind: KindEnvelope, Envelope: status, Status: http.StatusOK}
 }
 
 // MappedEnvelope answers an envelope status under the HTTP status that goes with it.
 func MappedEnvelope(status string) Action {
-	return Action{Kind: KindEnvelope, Envelope: status, Status: httpStatusOf(status)}
+	return Action{Kind: KindEnvelope, Envelope: status, Status: failures[status]}
 }
 
 // Failed answers content.status "failed" and leaves the chain alive.
@@ -115,7 +93,7 @@ func Killed(message string) Action {
 	return Action{Kind: KindFailed, Message: message, Kill: true}
 }
 
-// MFARequired answers content.status "mfaRequired".
+// MFARequired answers content.status "mfaRequired" with an interim access token.
 func MFARequired() Action { return Action{Kind: KindMFARequired} }
 
 // Garbage answers something that is not JSON.
@@ -127,13 +105,14 @@ func Huge(size int64) Action { return Action{Kind: KindHuge, Size: size} }
 // UnknownFields adds unknown fields to the true answer.
 func UnknownFields() Action { return Action{Kind: KindUnknownFields, After: true} }
 
-// OmitRefreshToken answers without a refresh token; the old one stays good.
+// OmitRefreshToken answers without a refresh token, and the old one stays valid. It does
+// nothing to a replaced refresh token.
 func OmitRefreshToken() Action { return Action{Kind: KindOmitRefreshToken, After: true} }
 
 // DeprecatedOnly fills only the deprecated fields of the answer.
 func DeprecatedOnly() Action { return Action{Kind: KindDeprecated, After: true} }
 
-// Speak answers in some more dialects.
+// Speak answers in more dialects.
 func Speak(dialects ...string) Action {
 	return Action{Kind: KindSpeak, Dialects: strings.Join(dialects, ",")}
 }
@@ -166,7 +145,7 @@ func (a Action) validate() error {
 			return fmt.Errorf("HTTP status %d is none of 400 to 599", a.Status)
 		}
 	case KindEnvelope:
-		if !slices.Contains(envelopeStatuses, a.Envelope) || a.Envelope == StatusOK {
+		if failures[a.Envelope] == 0 {
 			return fmt.Errorf("envelope status %q is not one of Mesh's failures", a.Envelope)
 		}
 	case KindSpeak:
@@ -191,15 +170,13 @@ func (a Action) validate() error {
 
 // Fault is an action for whatever requests match.
 type Fault struct {
-	ID         int       `json:"id,omitzero"`         // given by [Server.Inject]
-	BrokerType string    `json:"brokerType,omitzero"` // "": any
-	AccountID  string    `json:"accountId,omitzero"`  // "": any
-	Operation  Operation `json:"operation,omitzero"`  // "": any
-	// Count is how many requests are hit before the fault is spent; 0 is no limit.
-	Count int `json:"count,omitzero"`
-	// Probability, in (0, 1], is the chance of a matching request to be hit; 0 is 1.
-	Probability float64 `json:"probability,omitzero"`
-	Action      Action  `json:"action"`
+	ID          int       `json:"id,omitzero"`          // given by [Server.Inject]
+	BrokerType  string    `json:"brokerType,omitzero"`  // "": any
+	AccountID   string    `json:"accountId,omitzero"`   // "": any
+	Operation   Operation `json:"operation,omitzero"`   // "": any
+	Count       int       `json:"count,omitzero"`       // how many requests it hits; 0: no limit
+	Probability float64   `json:"probability,omitzero"` // of a matching request to be hit; 0 is 1
+	Action      Action    `json:"action"`
 }
 
 func (f Fault) validate() error {
@@ -218,29 +195,14 @@ func (f Fault) matches(op Operation, brokerType string, c *Chain) bool {
 		(f.AccountID == "" || c != nil && c.HasAccount(f.AccountID))
 }
 
-var envelopeStatuses = []string{
-	StatusOK, StatusServerFailure, StatusPermissionDenied, StatusBadRequest, StatusNotFound, StatusConflict,
-	StatusTooManyRequest, StatusLocked, StatusUnavailableForLegalReasons,
-}
-
-func httpStatusOf(envelope string) int {
-	switch envelope {
-	case StatusOK:
-		return http.StatusOK
-	case StatusPermissionDenied:
-		return http.StatusForbidden
-	case StatusBadRequest:
-		return http.StatusBadRequest
-	case StatusNotFound:
-		return http.StatusNotFound
-	case StatusConflict:
-		return http.StatusConflict
-	case StatusTooManyRequest:
-		return http.StatusTooManyRequests
-	case StatusLocked:
-		return http.StatusLocked
-	case StatusUnavailableForLegalReasons:
-		return http.StatusUnavailableForLegalReasons
-	}
-	return http.StatusInternalServerError
+// failures are the envelope statuses of failures, and the HTTP statuses that go with them.
+var failures = map[string]int{
+	StatusServerFailure:              http.StatusInternalServerError,
+	StatusPermissionDenied:           http.StatusForbidden,
+	StatusBadRequest:                 http.StatusBadRequest,
+	StatusNotFound:                   http.StatusNotFound,
+	StatusConflict:                   http.StatusConflict,
+	StatusTooManyRequest:             http.StatusTooManyRequests,
+	StatusLocked:                     http.StatusLocked,
+	StatusUnavailableForLegalReasons: http.StatusUnavailableForLegalReasons,
 }

@@ -9,14 +9,10 @@ import (
 	"github.com/latchkey/latchkey/events/secret"
 )
 
-// What every account holds, and its price in US dollars.
 const (
-	bitcoins     = 0.5
+	bitcoins     = 0.5 // of every account
 	bitcoinPrice = 62000
-)
-
-// What an account has in US dollars unless its connection says something else.
-const (
+	// In US dollars, unless a connection says something else.
 	usualCash = 1000
 	usualFund = 1500
 )
@@ -49,10 +45,6 @@ type position struct {
 	Amount float64 `json:"amount"`
 }
 
-type holdingsValue struct {
-	TotalValue float64 `json:"totalValue"`
-}
-
 func (s *Server) serveHoldings(w http.ResponseWriter, r *http.Request) {
 	c, acc, given := s.opened(w, r)
 	if !given {
@@ -66,12 +58,12 @@ func (s *Server) serveHoldings(w http.ResponseWriter, r *http.Request) {
 
 func (s *Server) serveHoldingsValue(w http.ResponseWriter, r *http.Request) {
 	if _, _, given := s.opened(w, r); given {
-		tell(w, ok(holdingsValue{bitcoins * bitcoinPrice}))
+		tell(w, ok(map[string]float64{"totalValue": bitcoins * bitcoinPrice}))
 	}
 }
 
-// opened returns the account that a request's access token or tokenId opens, or
-// answers that it opens none: 401, as Mesh's guide has it.
+// opened returns the account that a request's access token or tokenId opens, or answers
+// 401, as Mesh's guide says.
 func (s *Server) opened(w http.ResponseWriter, r *http.Request) (c Chain, acc Account, given bool) {
 	var q holdingsRequest
 	if readJSON(w, r, &q) != nil || q.AuthToken.Empty() || q.Type == "" {
@@ -119,10 +111,12 @@ type portfolioPosition struct {
 	PortfolioPercentage float64 `json:"portfolioPercentage"`
 }
 
-// servePortfolio answers any user with what one account holds: the simulator does not
+// servePortfolio answers what one account holds, for any user: the simulator does not
 // know whose its accounts are.
 func (s *Server) servePortfolio(w http.ResponseWriter, r *http.Request) {
-	if user := queriedUser(r); user == "" || utf8.RuneCountInString(user) > maxUserID {
+	// Mesh's servers ignore the case of UserId.
+	user := cmp.Or(r.URL.Query().Get("UserId"), r.URL.Query().Get("userId"))
+	if user == "" || utf8.RuneCountInString(user) > maxUserID {
 		tell(w, badRequest("UserId is required, with 300 characters at most"))
 		return
 	}
@@ -131,11 +125,6 @@ func (s *Server) servePortfolio(w http.ResponseWriter, r *http.Request) {
 		CryptocurrenciesValue:   value,
 		CryptocurrencyPositions: []portfolioPosition{{position{"Bitcoin", "BTC", bitcoins}, value, bitcoinPrice, 100}},
 	}))
-}
-
-// queriedUser is the UserId of a query; Mesh's servers don't care for its case.
-func queriedUser(r *http.Request) string {
-	return cmp.Or(r.URL.Query().Get("UserId"), r.URL.Query().Get("userId"))
 }
 
 // balances is B2BBrokerAccountBalanceModel.
@@ -151,8 +140,7 @@ type balance struct {
 	CurrencyCode string  `json:"currencyCode"`
 }
 
-// serveBalance answers the cash and the buying power that the account was connected
-// with.
+// serveBalance answers the cash and the buying power of the connection.
 func (s *Server) serveBalance(w http.ResponseWriter, r *http.Request) {
 	_, acc, given := s.opened(w, r)
 	if !given {
@@ -179,7 +167,7 @@ type fiatBalance struct {
 	BuyingPower float64 `json:"buyingPower"`
 }
 
-// serveFiatPortfolio answers any user, or none, with what one account has.
+// serveFiatPortfolio answers what one account has, with or without a user.
 func (s *Server) serveFiatPortfolio(w http.ResponseWriter, _ *http.Request) {
 	tell(w, ok(fiatPortfolio{[]fiatBalance{{"USD", usualCash, usualFund}}}))
 }

@@ -12,20 +12,19 @@ import (
 	"github.com/latchkey/latchkey/events/secret"
 )
 
-// JournalName is the file in [Config.Dir] that holds the simulator's memory: one
-// event a line, with fingerprints in place of tokens. It survives the end of the
-// process, not a loss of power.
+// JournalName is the file in [Config.Dir] with one event a line, and fingerprints in
+// place of tokens. It survives the end of the process, not a loss of power.
 const JournalName = "meshsim.jsonl"
 
-// ErrForeignJournal is returned by [New] when a folder was filled with another
-// seed, so that its tokens could not be derived again.
+// ErrForeignJournal is returned by [New] for a folder of another seed, whose tokens
+// could not be derived again.
 var ErrForeignJournal = errors.New("the journal belongs to another seed")
 
 // journal appends events to a file; one without a file keeps nothing.
 type journal struct{ f *os.File }
 
-// openJournal opens the journal of a folder, replays it into b, and drops a last
-// line that was cut short.
+// openJournal opens the journal of a folder, replays it into b, and drops an incomplete
+// last line.
 func openJournal(dir string, seed secret.Text, b *book) (*journal, error) {
 	if dir == "" {
 		return &journal{}, nil
@@ -76,7 +75,7 @@ func replay(r io.Reader, seed secret.Text, b *book) (end int64, err error) {
 	}
 }
 
-// append writes events in one piece.
+// append writes events at once.
 func (j *journal) append(events ...event) error {
 	if j.f == nil {
 		return nil

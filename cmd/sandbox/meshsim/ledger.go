@@ -8,8 +8,8 @@ import (
 	"github.com/latchkey/latchkey/events/secret"
 )
 
-// Ledger is what the simulator knew at one moment. It holds no tokens, only
-// fingerprints, and can be marshalled to JSON and back.
+// Ledger is what the simulator knew at one moment, with fingerprints in place of tokens.
+// It can be marshalled to JSON and back.
 type Ledger struct {
 	At       time.Time `json:"at"`
 	Chains   []Chain   `json:"chains"`   // in order of connection; Chains[i].ID is i+1
@@ -28,14 +28,13 @@ type Chain struct {
 	DiedAt      time.Time   `json:"diedAt,omitzero"`
 	DeadBecause string      `json:"deadBecause,omitzero"` // "" while alive
 	DiedIn      int         `json:"diedIn,omitzero"`      // the request that killed it
-	// SplitFrom is the chain that an account left when a refresh gave it a refresh
-	// token of its own; 0: none.
-	SplitFrom int `json:"splitFrom,omitzero"`
-	// TokenIDs tells that the connect brought tokenIds.
-	TokenIDs bool           `json:"tokenIds,omitzero"`
-	UsedAt   time.Time      `json:"usedAt,omitzero"` // when the refresh token was last presented
-	Refresh  []RefreshToken `json:"refresh"`         // the last one is current
-	Access   []AccessToken  `json:"access"`
+	// SplitFrom is the chain that an account left when a refresh gave it a refresh token
+	// of its own; 0: none.
+	SplitFrom int            `json:"splitFrom,omitzero"`
+	TokenIDs  bool           `json:"tokenIds,omitzero"` // the connect brought tokenIds
+	UsedAt    time.Time      `json:"usedAt,omitzero"`   // when the refresh token was last presented
+	Refresh   []RefreshToken `json:"refresh"`           // the last one is current
+	Access    []AccessToken  `json:"access"`
 }
 
 // Account is one account at an institution.
@@ -64,8 +63,7 @@ type RefreshToken struct {
 	ExpiresAt   time.Time   `json:"expiresAt,omitzero"`
 	ReplacedAt  time.Time   `json:"replacedAt,omitzero"`
 	ReplacedIn  int         `json:"replacedIn,omitzero"` // request
-	// Presented are the requests that reached the institution with this token.
-	Presented []int `json:"presented,omitzero"`
+	Presented   []int       `json:"presented,omitzero"`  // requests that reached the institution with this token
 }
 
 // AccessToken is the life of one access token.
@@ -77,7 +75,7 @@ type AccessToken struct {
 	ExpiresAt   time.Time   `json:"expiresAt,omitzero"`
 	KilledAt    time.Time   `json:"killedAt,omitzero"`
 	KilledWhy   string      `json:"killedWhy,omitzero"`
-	Interim     bool        `json:"interim,omitzero"` // only good for the second request of the MFA flow
+	Interim     bool        `json:"interim,omitzero"` // only for the second request of the MFA flow
 }
 
 // Operation is what a request asks for.
@@ -100,50 +98,39 @@ type Request struct {
 	Token      Fingerprint `json:"token,omitzero"` // the refresh token, or the access token of a removal
 	Chain      int         `json:"chain,omitzero"` // 0: the token is unknown
 
-	// Reached tells that the institution was asked; a fault can come before that.
-	Reached bool `json:"reached,omitzero"`
-	// Replaced tells that the presented token had been replaced before.
-	Replaced bool `json:"replaced,omitzero"`
-	// WithinGrace tells that a replaced token was still accepted.
-	WithinGrace bool `json:"withinGrace,omitzero"`
-	// Issued tells that the answer holds access tokens, Rotated that this request
-	// replaced the refresh token.
-	Issued  bool `json:"issued,omitzero"`
-	Rotated bool `json:"rotated,omitzero"`
-	// Resent tells that the answer holds once more what the one before it held.
-	Resent bool `json:"resent,omitzero"`
+	Reached     bool `json:"reached,omitzero"`     // the institution was asked; a fault can come before that
+	Replaced    bool `json:"replaced,omitzero"`    // the token had been replaced before
+	WithinGrace bool `json:"withinGrace,omitzero"` // a replaced token was still accepted
+	Issued      bool `json:"issued,omitzero"`      // the answer holds access tokens
+	Rotated     bool `json:"rotated,omitzero"`     // this request replaced the refresh token
+	Resent      bool `json:"resent,omitzero"`      // the answer holds the same tokens as the one before it
 
 	presented secret.Text // the refresh token, for a dialect that repeats it
 
-	Outcome     string    `json:"outcome,omitzero"`    // what the client was told
+	Outcome     string    `json:"outcome,omitzero"`    // of the answer
 	HTTPStatus  int       `json:"httpStatus,omitzero"` // 0: nothing was sent
 	AnsweredAt  time.Time `json:"answeredAt,omitzero"` // zero: not yet
 	Delivered   bool      `json:"delivered,omitzero"`  // the whole true answer was written to a client that was there
 	Undelivered string    `json:"undelivered,omitzero"`
 }
 
-// Reuse is a refresh token that reached the institution after it had been
-// replaced.
+// Reuse is a refresh token that reached the institution after it had been replaced.
 //
-// The ledger takes a client for informed once the last byte of an answer was
-// written. A test that kills its client compares ReplacedIn.AnsweredAt with the
-// moment of the kill before it blames anyone.
+// For the ledger a client has an answer once its last byte was written. A test that
+// kills its client must compare ReplacedIn.AnsweredAt with the moment of the kill.
 type Reuse struct {
 	Token       Fingerprint `json:"token"`
 	Chain       int         `json:"chain"`
 	Request     Request     `json:"request"`
 	ReplacedIn  Request     `json:"replacedIn"`
 	WithinGrace bool        `json:"withinGrace"`
-	// Ambiguous tells that the answer which replaced the token never reached the
-	// client, nor did a later one to the same token, so that the client could not
-	// know.
-	Ambiguous bool `json:"ambiguous"`
-	// Overlapped tells that both requests were under way at the same time.
-	Overlapped bool `json:"overlapped"`
+	// Ambiguous: neither the answer that replaced the token nor a later one to the same
+	// token reached the client, which could not know.
+	Ambiguous  bool `json:"ambiguous"`
+	Overlapped bool `json:"overlapped"` // both requests were under way at the same time
 }
 
-// Violation tells whether nothing excuses the client: neither grace nor a lost
-// answer.
+// Violation reports whether neither grace nor a lost answer excuses the client.
 func (r Reuse) Violation() bool { return !r.WithinGrace && !r.Ambiguous }
 
 // ReplacedPresented returns every reuse, in order of arrival.
@@ -168,7 +155,7 @@ func (l Ledger) ReplacedPresented() []Reuse {
 	return out
 }
 
-// deliveredBefore tells whether an earlier request with the same token brought the
+// deliveredBefore reports whether an earlier request with the same token brought the
 // client its successor.
 func (l Ledger) deliveredBefore(q Request) bool {
 	return slices.ContainsFunc(l.Requests[:q.ID-1], func(p Request) bool {
@@ -181,15 +168,13 @@ func (l Ledger) Violations() []Reuse {
 	return slices.DeleteFunc(l.ReplacedPresented(), func(r Reuse) bool { return !r.Violation() })
 }
 
-// DoubleSpends returns the reuses of tokens whose replacement the client did
-// receive, whether or not a grace window forgave them: stricter than
-// [Ledger.Violations].
+// DoubleSpends returns the reuses of tokens whose replacement the client did receive,
+// also those within a grace window, which [Ledger.Violations] excuses.
 func (l Ledger) DoubleSpends() []Reuse {
 	return slices.DeleteFunc(l.ReplacedPresented(), func(r Reuse) bool { return r.Ambiguous })
 }
 
-// UndeliveredAnswers returns the requests in which the institution issued tokens
-// that did not reach the client.
+// UndeliveredAnswers returns the requests whose tokens did not reach the client.
 func (l Ledger) UndeliveredAnswers() []Request {
 	var out []Request
 	for _, q := range l.Requests {
@@ -200,14 +185,11 @@ func (l Ledger) UndeliveredAnswers() []Request {
 	return out
 }
 
-// Spoke tells whether an answer was told in a dialect. Those of behaviour and of
-// connects are no part of an answer.
+// Spoke reports whether the answer was in a dialect. Those of behaviour and of connects
+// are no part of an answer.
 func (q Request) Spoke(dialect string) bool {
-	names := q.Outcome
-	if at := strings.LastIndex(names, spokenIn); at >= 0 {
-		names = names[at+len(spokenIn):]
-	}
-	return slices.Contains(strings.Split(names, ", "), dialect)
+	names := q.Outcome[max(0, strings.LastIndex(q.Outcome, spokenIn)):]
+	return slices.Contains(strings.Split(strings.TrimPrefix(names, spokenIn), ", "), dialect)
 }
 
 // spokenIn stands in an outcome before the names of dialects.
@@ -237,8 +219,8 @@ func (l Ledger) ChainOf(token secret.Text) (Chain, bool) {
 	return Chain{}, false
 }
 
-// AccessTokenState tells whether an access token opens the account at the moment
-// of the snapshot, and if not, why.
+// AccessTokenState reports whether an access token opened the account at the moment of
+// the snapshot, and if not, why.
 func (l Ledger) AccessTokenState(token secret.Text) (valid bool, why string) {
 	fp := FingerprintOf(token)
 	for _, c := range l.Chains {
@@ -249,7 +231,7 @@ func (l Ledger) AccessTokenState(token secret.Text) (valid bool, why string) {
 	return false, "unknown"
 }
 
-// RefreshTokenState tells whether a refresh token is its chain's current one and
+// RefreshTokenState reports whether a refresh token was its chain's current one and
 // usable at the moment of the snapshot, and if not, why.
 func (l Ledger) RefreshTokenState(token secret.Text) (valid bool, why string) {
 	fp := FingerprintOf(token)
@@ -270,10 +252,10 @@ func (l Ledger) RefreshTokenState(token secret.Text) (valid bool, why string) {
 	return false, "unknown"
 }
 
-// Alive tells whether the chain can still be refreshed.
+// Alive reports whether the chain can still be refreshed.
 func (c Chain) Alive() bool { return c.DeadBecause == "" }
 
-// HasAccount tells whether the chain holds an account.
+// HasAccount reports whether the chain holds an account.
 func (c Chain) HasAccount(accountID string) bool {
 	return slices.ContainsFunc(c.Accounts, func(a Account) bool { return a.ID == accountID })
 }
@@ -313,11 +295,7 @@ func expired(end, now time.Time) bool { return !end.IsZero() && !now.Before(end)
 
 // idleEnd is when the refresh token dies from disuse; zero: never.
 func (c Chain) idleEnd(i Institution) time.Time {
-	used := c.Current().IssuedAt
-	if c.UsedAt.After(used) {
-		used = c.UsedAt
-	}
-	return end(used, i.RefreshIdle)
+	return end(slices.MaxFunc([]time.Time{c.Current().IssuedAt, c.UsedAt}, time.Time.Compare), i.RefreshIdle)
 }
 
 // refreshEnd is when the refresh token ends; zero: never.
@@ -329,7 +307,7 @@ func (c Chain) refreshEnd(i Institution) time.Time {
 	return at
 }
 
-// over tells why the refresh token has ended by itself, "" if it has not.
+// over returns why the refresh token has ended by itself, "" if it has not.
 func (c Chain) over(i Institution, now time.Time) string {
 	switch {
 	case expired(c.Current().ExpiresAt, now):

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// faults is what can happen to requests. It is not safe for concurrent use.
+// faults are what can happen to requests. They are not safe for concurrent use.
 type faults struct {
 	chance  *rand.Rand
 	lastID  int
@@ -21,10 +21,9 @@ type plan struct {
 	action        Action
 }
 
-// Inject adds faults and returns their ids. They last until they are spent or
-// [Server.ClearFaults] is called; a restart forgets them. Of several that match a
-// request the delays add up, and the first other one, in order of injection,
-// decides.
+// Inject adds faults and returns their ids. They last until they are spent, cleared, or
+// the simulator restarts. Of several that match a request the delays add up, and the
+// first other one, in order of injection, decides.
 func (s *Server) Inject(list ...Fault) ([]int, error) {
 	for _, f := range list {
 		if err := f.validate(); err != nil {
@@ -43,15 +42,14 @@ func (s *Server) Inject(list ...Fault) ([]int, error) {
 	return ids, nil
 }
 
-// Faults returns the faults that are not spent, with the counts that are left.
+// Faults returns the faults that are not spent, with their remaining counts.
 func (s *Server) Faults() []Fault {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Clone(s.faults.active)
 }
 
-// ClearFaults removes the faults with the given ids, or all faults and scripts
-// when none is given.
+// ClearFaults removes the faults with the given ids; without ids all faults and scripts.
 func (s *Server) ClearFaults(ids ...int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -63,9 +61,9 @@ func (s *Server) ClearFaults(ids ...int) {
 	s.faults.active = slices.DeleteFunc(s.faults.active, func(f Fault) bool { return slices.Contains(ids, f.ID) })
 }
 
-// Script says what the next refreshes of an account will meet, one action each,
-// after those of earlier calls. A scripted request meets no injected fault. A
-// restart forgets the script.
+// Script sets what the next refreshes of an account meet, one action each, after those
+// of earlier calls. A scripted request meets no injected fault. A restart forgets the
+// script.
 func (s *Server) Script(accountID string, actions ...Action) error {
 	for _, a := range actions {
 		if err := a.validate(); err != nil {
@@ -74,21 +72,21 @@ func (s *Server) Script(accountID string, actions ...Action) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if _, ok := s.book.byAccount[accountID]; !ok {
-		return fmt.Errorf("no account %q at the simulator", accountID)
+	if _, err := s.book.newest(accountID); err != nil {
+		return err
 	}
 	s.faults.scripts[accountID] = append(s.faults.scripts[accountID], actions...)
 	return nil
 }
 
-// Unscript drops what Script said of an account and no request has met yet.
+// Unscript drops the rest of an account's script.
 func (s *Server) Unscript(accountID string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.faults.scripts, accountID)
 }
 
-// next takes what will happen to a request.
+// next takes the plan for a request.
 func (f *faults) next(op Operation, brokerType string, c *Chain) plan {
 	p := plan{action: Normal()}
 	if a, ok := f.scripted(op, c); ok {
@@ -104,10 +102,10 @@ func (f *faults) next(op Operation, brokerType string, c *Chain) plan {
 		if a.Probability > 0 && f.chance.Float64() >= a.Probability {
 			continue
 		}
-		if a.Count > 0 {
-			if a.Count--; a.Count == 0 {
-				a.Count = spent
-			}
+		if a.Count == 1 {
+			a.Count = spent
+		} else if a.Count > 0 {
+			a.Count--
 		}
 		p.take(a.Action, f.chance)
 	}

@@ -65,8 +65,11 @@ func (s *Server) renew(id int, q refreshRequest, a Action) (answer, error) {
 		if q.MFACode == nil || q.MFACode.Empty() {
 			return s.challenge(id, c, now)
 		}
-		if why := s.wrongCode(c, i, q, now); why != "" {
-			return s.refuseCode(id, c, i, why, now)
+		switch why := s.wrongCode(c, i, q, now); {
+		case why != "" && i.MFAAskedAgain:
+			return s.challenge(id, c, now)
+		case why != "":
+			return failed(why).on(OnWrongCode), nil
 		}
 	}
 	if replaced && a.Kind == KindOmitRefreshToken {
@@ -79,7 +82,7 @@ func (s *Server) renew(id int, q refreshRequest, a Action) (answer, error) {
 }
 
 // issue makes new access tokens and, where due, a new refresh token. A client that
-// presented a replaced one is always told the current one.
+// presented a replaced one always gets the current one.
 func (s *Server) issue(id int, c *Chain, q refreshRequest, a Action, replaced bool, now time.Time) (answer, error) {
 	i := s.of(c)
 	rotate := (i.Rotation == RotateAlways ||
@@ -122,7 +125,7 @@ func (s *Server) splitUp(id int, c *Chain, now time.Time) (events []event) {
 	return events
 }
 
-// covered are the accounts that the next answer brings access tokens for.
+// covered are the accounts for which the next answer brings access tokens.
 func (c *Chain) covered(i Institution, a Action) []Account {
 	switch {
 	case i.DeprecatedAnswer || a.Kind == KindDeprecated:
@@ -136,7 +139,7 @@ func (c *Chain) covered(i Institution, a Action) []Account {
 	return c.Accounts
 }
 
-// coveredLast are the accounts that the last answer brought access tokens for.
+// coveredLast are the accounts for which the last answer brought access tokens.
 func (c *Chain) coveredLast(i Institution, a Action) []Account {
 	last := lastIndex(c.Access, func(t AccessToken) bool { return !t.Interim })
 	if last < 0 || !i.OneAccountAtATime || i.DeprecatedAnswer || i.OneTokenForAll {
@@ -157,8 +160,8 @@ func (s *Server) newAccess(id int, c *Chain, accounts []Account, now time.Time) 
 	return events
 }
 
-// resend answers the chain's newest tokens once more, but no access token that has
-// ended: a new one takes its place.
+// resend answers the chain's newest tokens once more. A new access token takes the place
+// of one that has ended.
 func (s *Server) resend(id int, c *Chain, a Action, now time.Time) (answer, error) {
 	i := s.of(c)
 	accounts := c.coveredLast(i, a)
@@ -166,7 +169,7 @@ func (s *Server) resend(id int, c *Chain, a Action, now time.Time) (answer, erro
 		accounts = nil
 	}
 	events := []event{{At: now, Resent: &resent{Request: id, Alone: len(accounts) == 0}}}
-	// One lifetime is told of all tokens of an answer.
+	// An answer has one lifetime for all its tokens.
 	left := s.leftWith(c)
 	if ending(c, accounts, now) || slices.ContainsFunc(left, func(own *Chain) bool { return ending(own, own.Accounts, now) }) {
 		events = append(events, s.newAccess(id, c, accounts, now)...)
@@ -180,15 +183,16 @@ func (s *Server) resend(id int, c *Chain, a Action, now time.Time) (answer, erro
 	return succeeded(s.newest(c, accounts, now, i.DeprecatedAnswer || a.Kind == KindDeprecated, false)), nil
 }
 
-// ending tells whether the newest access token of one of some accounts has ended.
+// ending reports whether the newest access token of one of the accounts has ended.
 func ending(c *Chain, accounts []Account, now time.Time) bool {
 	return slices.ContainsFunc(accounts, func(acc Account) bool {
 		n := newestAccess(c, acc)
-		return n >= 0 && expired(c.Access[n].ExpiresAt, now.Add(leastTold))
+		// Less than a second would be written as 0, which means unknown.
+		return n >= 0 && expired(c.Access[n].ExpiresAt, now.Add(time.Second))
 	})
 }
 
-// leftWith are the chains that left a chain in the refresh that made its current
+// leftWith are the chains that were split off in the refresh that made a chain's current
 // refresh token: their tokens belong to the same answer.
 func (s *Server) leftWith(c *Chain) []*Chain {
 	return slices.DeleteFunc(slices.Clone(s.book.chains), func(own *Chain) bool {
@@ -196,11 +200,8 @@ func (s *Server) leftWith(c *Chain) []*Chain {
 	})
 }
 
-// leastTold is the shortest lifetime that an answer can tell: 0 tells nothing.
-const leastTold = time.Second
-
-// challenge asks for an MFA code and issues the interim access token that the
-// second request must bring. The refresh token stays unspent.
+// challenge asks for an MFA code and issues the interim access token that the second
+// request must bring. The refresh token stays unspent.
 func (s *Server) challenge(id int, c *Chain, now time.Time) (answer, error) {
 	interim := s.mint.access(c.ID, len(c.Access))
 	err := s.record(event{At: now, Issued: &issued{Request: id, Chain: c.ID, Token: AccessToken{
@@ -219,7 +220,7 @@ func (s *Server) challenge(id int, c *Chain, now time.Time) (answer, error) {
 	return answerOf(contentMFARequired, http.StatusOK, envelope{Status: StatusOK, Content: &body}).on(OnRefresh), nil
 }
 
-// wrongCode tells why the second request of the MFA flow is refused, "" if it is not.
+// wrongCode returns why the second request of the MFA flow is refused, "" if it is not.
 func (s *Server) wrongCode(c *Chain, i Institution, q refreshRequest, now time.Time) string {
 	interim, ok := s.interim(c, q.AccessToken)
 	switch {
@@ -231,14 +232,6 @@ func (s *Server) wrongCode(c *Chain, i Institution, q refreshRequest, now time.T
 		return "the MFA code is wrong"
 	}
 	return ""
-}
-
-// refuseCode answers a wrong or late code. The refresh token stays unspent.
-func (s *Server) refuseCode(id int, c *Chain, i Institution, why string, now time.Time) (answer, error) {
-	if i.MFAAskedAgain {
-		return s.challenge(id, c, now)
-	}
-	return failed(why).on(OnWrongCode), nil
 }
 
 // die ends a chain and says so.
@@ -295,7 +288,7 @@ func (s *Server) tokenID(c *Chain, acc Account) *secret.Text {
 	return new(s.mint.access(c.ID, first))
 }
 
-// holds tells whether an access token is one of the chain's, living or not.
+// holds reports whether an access token is one of the chain's, alive or not.
 func (s *Server) holds(c *Chain, token *secret.Text) bool {
 	if token == nil {
 		return false
@@ -313,7 +306,7 @@ func (s *Server) interim(c *Chain, token *secret.Text) (AccessToken, bool) {
 	return t, t.Interim && t.KilledAt.IsZero()
 }
 
-// newestAccess is the place of an account's newest access token; -1: it has none.
+// newestAccess is the index of an account's newest access token; -1: it has none.
 func newestAccess(c *Chain, acc Account) int {
 	return lastIndex(c.Access, func(t AccessToken) bool { return (t.AccountID == acc.ID || t.AccountID == "") && !t.Interim })
 }
@@ -341,7 +334,7 @@ func badRequest(why string) answer {
 		envelope{Status: StatusBadRequest, Message: &why, DisplayMessage: new("Something is wrong with the request."), ErrorType: new("invalidField")})
 }
 
-// on says which dialects speak of an answer.
+// on sets which dialects apply to an answer.
 func (a answer) on(o Occasion) answer {
 	a.occasion = o
 	return a

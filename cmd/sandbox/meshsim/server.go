@@ -15,26 +15,21 @@ import (
 	"github.com/latchkey/latchkey/events/secret"
 )
 
-// Config says what a [Server] is. Only Seed is required.
+// Config configures a [Server]. Only Seed is required.
 type Config struct {
-	// Seed is what all tokens and all chances derive from. A folder belongs to one.
+	// Seed is what all tokens and all random choices derive from. A folder belongs to one.
 	Seed secret.Text
-	// ClientID and ClientSecret are the credentials that every request must bring;
-	// with both empty none are asked for.
+	// ClientID and ClientSecret are the credentials that every request must bring; with
+	// both empty none are needed.
 	ClientID     string
 	ClientSecret secret.Text
-	// Dir is where the journal lives; "" keeps everything in memory.
-	Dir string
-	// Institutions overrides [DefaultInstitution] by broker type.
-	Institutions map[string]Institution
-	// Clock is time.Now unless set. Tokens expire by it.
-	Clock func() time.Time
-	// Sleep waits for d or until ctx ends, whose error it returns; a timer unless
-	// set. Delays go through it.
-	Sleep func(ctx context.Context, d time.Duration) error
+	Dir          string                                           // of the journal; "": everything is in memory
+	Institutions map[string]Institution                           // override [DefaultInstitution] by broker type
+	Clock        func() time.Time                                 // time.Now unless set; tokens expire by it
+	Sleep        func(ctx context.Context, d time.Duration) error // waits for a delay, or returns the error of ctx
 }
 
-// Server is the simulator. It is an [http.Handler] and safe for concurrent use.
+// Server is the simulator, an [http.Handler]. It is safe for concurrent use.
 type Server struct {
 	cfg  Config
 	mint mint
@@ -51,7 +46,7 @@ type Server struct {
 	closed    bool
 }
 
-// New opens a simulator, with the memory of its folder if it has one.
+// New opens a simulator with what its folder holds.
 func New(cfg Config) (*Server, error) {
 	if cfg.Seed.Empty() {
 		return nil, errors.New("the simulator needs a seed")
@@ -106,21 +101,20 @@ func (s *Server) Close() error {
 	return s.journal.close()
 }
 
-// Ledger returns a snapshot of all that happened.
+// Ledger returns a snapshot of everything that has happened.
 func (s *Server) Ledger() Ledger {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.book.snapshot(s.cfg.Clock())
 }
 
-// AccessTokenState tells whether an access token opens its account now, and if
-// not, why.
+// AccessTokenState reports whether an access token opens its account now, and if not, why.
 func (s *Server) AccessTokenState(token secret.Text) (valid bool, why string) {
 	return s.AccessTokenStateAt(token, s.cfg.Clock())
 }
 
-// AccessTokenStateAt tells whether an access token had ended by a time of the
-// simulator's clock, or was killed or is unknown as of now, and if so, why.
+// AccessTokenStateAt reports whether an access token was valid at a time of the
+// simulator's clock, and if not, why. One that was killed since then was not.
 func (s *Server) AccessTokenStateAt(token secret.Text, when time.Time) (valid bool, why string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -131,8 +125,8 @@ func (s *Server) AccessTokenStateAt(token secret.Text, when time.Time) (valid bo
 	return s.book.chains[at.chain-1].Access[at.index].state(when)
 }
 
-// Settle waits until no request is under way, so that a ledger taken then knows
-// what became of each answer. It returns the error of ctx.
+// Settle waits until no request is under way: from then on the ledger knows what became
+// of each answer.
 func (s *Server) Settle(ctx context.Context) error {
 	s.mu.Lock()
 	settled := s.settled
@@ -149,35 +143,32 @@ func (s *Server) Settle(ctx context.Context) error {
 }
 
 // Kill ends the newest chain of an account, as an institution does when its user
-// withdraws the consent: refreshes fail and access tokens are void.
+// withdraws consent: refreshes fail and access tokens are void.
 func (s *Server) Kill(accountID string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	c, ok := s.book.byAccount[accountID]
-	if !ok {
-		return fmt.Errorf("no account %q at the simulator", accountID)
-	}
-	if !c.Alive() {
-		return nil
+	c, err := s.book.newest(accountID)
+	if err != nil || !c.Alive() {
+		return err
 	}
 	return s.record(event{At: s.cfg.Clock(), Died: &died{Chain: c.ID, Why: DeadByFault}})
 }
 
-// Alter changes how the newest chain of an account behaves from now on.
+// Alter changes how the newest chain of an account behaves.
 func (s *Server) Alter(accountID string, i Institution) error {
 	if _, err := speechOf(i.Dialects...); err != nil {
 		return fmt.Errorf("alter account %q: %w", accountID, err)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	c, ok := s.book.byAccount[accountID]
-	if !ok {
-		return fmt.Errorf("no account %q at the simulator", accountID)
+	c, err := s.book.newest(accountID)
+	if err != nil {
+		return err
 	}
 	return s.record(event{At: s.cfg.Clock(), Altered: &altered{Chain: c.ID, Institution: i}})
 }
 
-// record makes events last and part of the book. The caller holds the lock.
+// record writes events into journal and book. The caller holds the lock.
 func (s *Server) record(events ...event) error {
 	if s.closed {
 		return errors.New("the simulator is closed")
@@ -200,7 +191,7 @@ func (s *Server) record(events ...event) error {
 	return nil
 }
 
-// guarded lets a request through that brings the credentials.
+// guarded passes on requests that bring the credentials.
 func (s *Server) guarded(next http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		id, key := r.Header.Get("X-Client-Id"), secret.New(r.Header.Get("X-Client-Secret"))
@@ -209,10 +200,7 @@ func (s *Server) guarded(next http.HandlerFunc) http.HandlerFunc {
 			next(w, r)
 			return
 		}
-		a := problem(http.StatusUnauthorized)
-		w.Header().Set("Content-Type", a.contentType)
-		w.WriteHeader(a.status)
-		_, _ = w.Write(a.body)
+		tell(w, problem(http.StatusUnauthorized))
 	}
 }
 

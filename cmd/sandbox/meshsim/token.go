@@ -10,8 +10,7 @@ import (
 	"github.com/latchkey/latchkey/events/secret"
 )
 
-// Fingerprint names a token without holding it: the SHA-256 of its characters, in
-// hexadecimal.
+// Fingerprint identifies a token: its SHA-256, in hexadecimal.
 type Fingerprint string
 
 // FingerprintOf returns the fingerprint of a token, "" for none.
@@ -23,8 +22,8 @@ func FingerprintOf(token secret.Text) Fingerprint {
 	return Fingerprint(hex.EncodeToString(sum[:]))
 }
 
-// mint derives tokens from a seed: the same place in the same chain always yields
-// the same token.
+// mint derives tokens from a seed: the same place in the same chain always yields the
+// same token.
 type mint struct{ seed secret.Text }
 
 // refresh returns the nth refresh token of a chain.

@@ -126,8 +126,8 @@ type brandInfo struct {
 // lifetime is a JSON value: a whole number of seconds, null, or nothing.
 type lifetime = jsontext.Value
 
-// lifetimeUntil puts the time left to end into the given form; a zero end is
-// never told.
+// lifetimeUntil writes the time left until end in the given form, and nothing for a zero
+// end.
 func lifetimeUntil(end, now time.Time, form LifetimeForm) lifetime {
 	switch {
 	case form == LifetimeNull:

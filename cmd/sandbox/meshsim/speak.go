@@ -5,9 +5,9 @@ import (
 	"slices"
 )
 
-// Speak has a broker type speak some dialects beside those of its institutions, in
-// place of those that it was told before; with no names it goes back to its own. The
-// broker type "" stands for all. A restart forgets it.
+// Speak makes a broker type speak dialects in addition to those of its institutions, in
+// place of those of an earlier call; without names only its own. The broker type ""
+// stands for all. A restart forgets it.
 func (s *Server) Speak(brokerType string, dialects ...string) error {
 	if _, err := speechOf(dialects...); err != nil {
 		return fmt.Errorf("have %q speak: %w", brokerType, err)
@@ -33,13 +33,13 @@ func (s *Server) Spoken() map[string][]string {
 	return out
 }
 
-// speech is what an institution speaks at the moment. The caller holds the lock.
+// speech is what an institution speaks now. The caller holds the lock.
 func (s *Server) speech(brokerType string, i Institution, more ...string) speech {
 	return named(slices.Concat(i.Dialects, s.spoken[""], s.spoken[brokerType], more))
 }
 
-// speechTo is what answers a request: that of the chain, or where the token is
-// unknown that of the broker type. The caller holds the lock.
+// speechTo is what the answer to a request speaks: the chain's dialects, or for an
+// unknown token those of the broker type. The caller holds the lock.
 func (s *Server) speechTo(q Request, a Action) speech {
 	i := s.institution(ConnectSpec{BrokerType: q.BrokerType})
 	if c := s.chain(q); c != nil {
@@ -48,7 +48,7 @@ func (s *Server) speechTo(q Request, a Action) speech {
 	return s.speech(q.BrokerType, i, a.dialects()...)
 }
 
-// of is how a chain behaves at the moment. The caller holds the lock.
+// of is how a chain behaves now. The caller holds the lock.
 func (s *Server) of(c *Chain) Institution {
 	return s.speech(c.BrokerType, c.Institution).behaviour(c.Institution)
 }

@@ -10,11 +10,10 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// connectCommand is the body of POST /sim/connect: a [ConnectSpec] that may use the
-// names of Mesh's payloads, with a form of Link's payload as a whole or without its
-// wrapper, and of its answers (@meshconnect/node-api 2.0.28 and
-// @meshconnect/web-link-sdk 3.13.0). The simulator issues its own tokens, so it
-// ignores those that come along.
+// connectCommand is the body of POST /sim/connect: a [ConnectSpec], also in the names of
+// Link's payloads, with or without their wrapper, and of Mesh's answers
+// (@meshconnect/node-api 2.0.28 and @meshconnect/web-link-sdk 3.13.0). The simulator
+// issues its own tokens and ignores those in the body.
 type connectCommand struct {
 	ConnectSpec
 	Type          string           `json:"type"`
@@ -60,8 +59,7 @@ type connectTokens struct {
 	TokenID      jsontext.Value `json:"tokenId"`
 }
 
-// accessTokenForm is a form of Link's payload, or an access token, which means nothing
-// here.
+// accessTokenForm is a form of Link's payload, or an access token, which is ignored.
 type accessTokenForm struct{ *connectCommand }
 
 func (f *accessTokenForm) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
@@ -71,7 +69,7 @@ func (f *accessTokenForm) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
 	return json.UnmarshalDecode(dec, &f.connectCommand)
 }
 
-// unwrapped is the command with what the forms of Link's payload in it say.
+// unwrapped merges the forms of Link's payload into the command.
 func (c connectCommand) unwrapped() connectCommand {
 	for _, form := range []*connectCommand{c.AccessToken.connectCommand, c.DelayedAuth} {
 		if form == nil {
@@ -103,8 +101,7 @@ func (c connectCommand) spec() ConnectSpec {
 	return spec
 }
 
-// changes tells whether the command says more about the institution than
-// ConnectSpec.Institution.
+// changes reports whether the command changes an institution besides naming it.
 func (c connectCommand) changes() bool {
 	return c.ExpiresInSeconds != nil || c.RefreshTokenExpiresInSeconds != nil || len(c.Dialects) > 0
 }
@@ -136,7 +133,7 @@ func seconds(n float64) (time.Duration, error) {
 	return time.Duration(n * float64(time.Second)), nil
 }
 
-// textNumber reads a number that may be written as a text.
+// textNumber reads a number that may be a JSON string.
 func textNumber[T int | int64 | float64]() *json.Unmarshalers {
 	return json.UnmarshalFromFunc(func(dec *jsontext.Decoder, into *T) error {
 		value, err := dec.ReadValue()
@@ -156,5 +153,4 @@ func textNumber[T int | int64 | float64]() *json.Unmarshalers {
 	})
 }
 
-// numbersAsTexts reads numbers that are written as texts.
 var numbersAsTexts = json.JoinUnmarshalers(textNumber[int](), textNumber[int64](), textNumber[float64]())
