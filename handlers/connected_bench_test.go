@@ -55,7 +55,9 @@ func (f *fixture) connected() Handler {
 	require.NoError(f.t, db.Embedded().AddIndexes(f.t.Context()))
 
 	cfg := config.Default()
-	dispatcher := refresher.NewDispatcher(f.js, s, f.subjects, cfg.Refresh.Horizon, time.Now, zap.NewNop(), prometheus.NewRegistry())
+	dispatcher := refresher.NewDispatcher(refresher.DispatcherOptions{
+		JetStream: f.js, Store: s, Subjects: f.subjects, Horizon: cfg.Refresh.Horizon, Now: time.Now, Log: zap.NewNop(), Metrics: prometheus.NewRegistry(),
+	})
 	identities, err := f.streams.Ensure(f.t.Context())
 	require.NoError(f.t, err)
 	dispatcher.SetStreams(identities)

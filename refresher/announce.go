@@ -29,7 +29,7 @@ func (a Announcer) Announce(g *store.Grant, kind string, reason events.Reason) e
 // of a grant is not told again of accounts whose own end was, if there are others.
 func concerned(g *store.Grant, kind string, reason events.Reason) []store.Account {
 	if kind == events.TokenExpired {
-		if left := slices.DeleteFunc(slices.Clone(g.Accounts), func(account store.Account) bool { return endTold(g, account) }); len(left) > 0 {
+		if left := slices.DeleteFunc(slices.Clone(g.Accounts), func(account store.Account) bool { return endAnnounced(g, account) }); len(left) > 0 {
 			return left
 		}
 		return g.Accounts
@@ -43,7 +43,7 @@ func concerned(g *store.Grant, kind string, reason events.Reason) []store.Accoun
 	return left
 }
 
-func endTold(g *store.Grant, account store.Account) bool {
+func endAnnounced(g *store.Grant, account store.Account) bool {
 	life := g.AccessOf(account)
 	return life != nil && life.Told
 }

@@ -200,7 +200,7 @@ func (f *Failure) Refusal() bool { return f.Class == Dead || f.Class == BadReque
 
 // bare takes out the words of an answer that share a part with a token which was
 // presented, is held or came along.
-func (f *Failure) bare(tokens []secret.Text) {
+func (f *Failure) stripTokens(tokens []secret.Text) {
 	for _, word := range []*string{&f.ErrorType, &f.ErrorHash} {
 		if slices.ContainsFunc(tokens, func(t secret.Text) bool { return partOf(*word, t.Reveal()) }) {
 			*word = ""

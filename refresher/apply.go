@@ -30,14 +30,14 @@ func (r *Refresher) apply(ctx context.Context, g *store.Grant, p pending, with s
 			}
 			g = heir
 		}
-		if g.ID != p.grantID && r.envelope.ByUser() {
-			sealer, err := r.envelope.Sealer(ctx, g.UserID)
+		if g.ID != p.grantID && r.deps.Envelope.ByUser() {
+			sealer, err := r.deps.Envelope.Sealer(ctx, g.UserID)
 			if err != nil {
 				return nil, err
 			}
 			with.Sealer = sealer
 		}
-		current, err := store.OpenTokens(ctx, r.envelope, g.Sealed, g.Binding())
+		current, err := store.OpenTokens(ctx, r.deps.Envelope, g.Sealed, g.Binding())
 		unreadable := errors.Is(err, envelope.ErrSealed)
 		if p.beside && unreadable {
 			return g, r.parkAll(ctx, g, p.answer)
@@ -58,7 +58,7 @@ func (r *Refresher) apply(ctx context.Context, g *store.Grant, p pending, with s
 			if !discarded {
 				discarded = true
 				r.metrics.discarded.Inc()
-				r.log.Warn("an answer came late and is older than what is stored", zap.String("grant", g.ID))
+				r.deps.Log.Warn("an answer came late and is older than what is stored", zap.String("grant", g.ID))
 			}
 			switch {
 			case p.wasIn(g, with.Key):
@@ -73,7 +73,7 @@ func (r *Refresher) apply(ctx context.Context, g *store.Grant, p pending, with s
 			if !errors.Is(err, store.ErrConflict) {
 				return next, err
 			}
-			if g, err = r.store.Get(ctx, p.grantID); err != nil {
+			if g, err = r.deps.Store.Get(ctx, p.grantID); err != nil {
 				return nil, err
 			}
 			continue
@@ -83,24 +83,24 @@ func (r *Refresher) apply(ctx context.Context, g *store.Grant, p pending, with s
 			epoch = 0 // of another grant, or of one before it with its id
 		}
 		next := g.Clone()
-		tokens, told, err := r.settler.answered(next, cloneTokens(current), p.answer.unspent(g, p.presented, with.Key), p.renewed, epoch, p.sent)
+		tokens, told, err := r.deps.Settler.answered(next, cloneTokens(current), p.answer.unspent(g, p.presented, with.Key), p.renewed, epoch, p.sent)
 		if err != nil {
 			return nil, err
 		}
 		if err := r.leaveIn(ctx, next, &tokens, p, false); err != nil {
 			return nil, err
 		}
-		with.SealTo(next, tokens, r.now(), false)
-		err = r.store.Save(ctx, next)
+		with.SealTo(next, tokens, r.deps.Now(), false)
+		err = r.deps.Store.Save(ctx, next)
 		if err == nil {
 			r.record(audit.Sealed, audit.OutcomeRefresh, next)
-			r.tellUnusual(ctx, next, told)
+			r.reportUnusual(ctx, next, told)
 			return next, nil
 		}
 		if !errors.Is(err, store.ErrConflict) {
 			return nil, err
 		}
-		g, err = r.store.Get(ctx, p.grantID)
+		g, err = r.deps.Store.Get(ctx, p.grantID)
 		if errors.Is(err, store.ErrNotFound) {
 			g, err = r.heir(ctx, p, with.Key)
 		}
@@ -118,7 +118,7 @@ func (r *Refresher) heir(ctx context.Context, p pending, key store.FingerprintKe
 		return nil, store.ErrNotFound
 	}
 	for remembered := false; ; remembered = true {
-		holders, err := r.store.Holders(ctx, []string{presented})
+		holders, err := r.deps.Store.Holders(ctx, []string{presented})
 		if err != nil {
 			return nil, err
 		}
@@ -140,7 +140,7 @@ func (r *Refresher) heir(ctx context.Context, p pending, key store.FingerprintKe
 
 // spend remembers that a refresh token was replaced whose grant is gone.
 func (r *Refresher) spend(ctx context.Context, fingerprint string) error {
-	return r.store.Spend(ctx, fingerprint, r.now(), r.now().Add(r.remember))
+	return r.deps.Store.Spend(ctx, fingerprint, r.deps.Now(), r.deps.Now().Add(r.deps.Remember))
 }
 
 func cloneTokens(t store.TokenSet) store.TokenSet {

@@ -8,7 +8,7 @@ import (
 // record leaves an audit record of what was done with a grant's tokens. It
 // never waits: an answer of Mesh is not held up.
 func (r *Refresher) record(action audit.Action, outcome string, g *store.Grant) {
-	r.audit.Add(audit.Record{Action: action, Outcome: outcome, User: g.UserID, Grants: []audit.Grant{
+	r.deps.Audit.Add(audit.Record{Action: action, Outcome: outcome, User: g.UserID, Grants: []audit.Grant{
 		{ID: g.ID, Broker: g.BrokerType, Version: g.Version, Accounts: g.AccountIDs()},
 	}})
 }

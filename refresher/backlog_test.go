@@ -38,7 +38,7 @@ func backlogIsNotMadeLonger(t *testing.T, late time.Duration) {
 	for _, id := range []string{"a", "b", "c"} {
 		w := r.worker(id)
 		w.topology.queues = r.streams.DueQueues
-		w.reconciler.Config.Slack = 5 * time.Second
+		w.reconciler.Settings().Slack = 5 * time.Second
 		workers = append(workers, w)
 	}
 	a := workers[0]

@@ -12,13 +12,13 @@ import (
 // chains makes the chains of grants that earlier releases wrote without one, or
 // whose fingerprints are of a key that is lost.
 func (r *Reconciler) chains(ctx context.Context) error {
-	w := r.Refresher
+	w := r.refresher
 	// The key itself is needed only where there is something to do.
-	key, err := w.store.SealedFingerprintKey(ctx)
+	key, err := w.deps.Store.SealedFingerprintKey(ctx)
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
 		return err
 	}
-	others, err := w.store.OtherChainKeys(ctx, key.ID)
+	others, err := w.deps.Store.OtherChainKeys(ctx, key.ID)
 	if err != nil {
 		return err
 	}
@@ -28,7 +28,7 @@ func (r *Reconciler) chains(ctx context.Context) error {
 			walks[other] = &walk{}
 		}
 		err = errors.Join(err, r.through(ctx, walks[other], "chain", func(ctx context.Context, after store.Place) (store.Page, error) {
-			return w.store.ChainedBy(ctx, other, after.ID, r.Config.Batch)
+			return w.deps.Store.ChainedBy(ctx, other, after.ID, r.config.Batch)
 		}, r.repairing("chain", w.chain)))
 	}
 	r.chainWalks = walks
@@ -38,29 +38,29 @@ func (r *Reconciler) chains(ctx context.Context) error {
 // chain makes the chain of a grant. Where another grant holds its refresh token, one is
 // made of both.
 func (r *Refresher) chain(ctx context.Context, g *store.Grant) error {
-	if g.State == store.Revoked || g.Busy(r.now()) {
+	if g.State == store.Revoked || g.Busy(r.deps.Now()) {
 		return nil // it goes, or gets a chain with what is under way, or has its turn later
 	}
-	key, err := r.prints.Key(ctx)
+	key, err := r.deps.Fingerprints.Key(ctx)
 	if err != nil {
 		return err
 	}
-	tokens, err := store.OpenTokens(ctx, r.envelope, g.Sealed, g.Binding())
+	tokens, err := store.OpenTokens(ctx, r.deps.Envelope, g.Sealed, g.Binding())
 	if err != nil && !errors.Is(err, envelope.ErrSealed) {
 		return err
 	}
 	next := g.Clone()
 	next.Chain = next.Chained(key, tokens)
-	err = r.store.Save(ctx, next)
+	err = r.deps.Store.Save(ctx, next)
 	if errors.Is(err, store.ErrConflict) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	holders, err := r.store.Holders(ctx, next.Chain.Fingerprints())
+	holders, err := r.deps.Store.Holders(ctx, next.Chain.Fingerprints())
 	if err == nil && slices.ContainsFunc(holders, func(o *store.Grant) bool { return o.ID != g.ID }) {
-		err = r.changed(ctx, g.UserID)
+		err = r.deps.Changed(ctx, g.UserID)
 	}
 	return err
 }

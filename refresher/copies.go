@@ -16,36 +16,36 @@ import (
 	"github.com/latchkey/latchkey/store/streams"
 )
 
-// shredCopies erases what holds tokens of a revoked grant beside its document:
+// deleteCopies erases what holds tokens of a revoked grant beside its document:
 // answers on their way into the database, and, where the user has disconnected,
 // dead letters. The user may have connected anew since; answers of that stay.
-func (d *Dispatcher) shredCopies(ctx context.Context, g *store.Grant) error {
+func (d *Dispatcher) deleteCopies(ctx context.Context, g *store.Grant) error {
 	before := func(msg *jetstream.RawStreamMsg) (bool, error) {
 		if connectedAfter(msg, g) {
 			return false, nil
 		}
 		var entry recoveryEntry
 		_ = json.Unmarshal(msg.Data, &entry) // a part names no token that was spent
-		return true, d.store.Spend(ctx, entry.Spent, d.now(), d.now().Add(d.Remember))
+		return true, d.options.Store.Spend(ctx, entry.Spent, d.options.Now(), d.options.Now().Add(d.options.Remember))
 	}
 	type source struct {
 		stream, subject string
 		pick            func(*jetstream.RawStreamMsg) (bool, error)
 	}
 	sources := []source{
-		{d.subjects.RecoveryStream(), d.subjects.Recovery(g.ID), before},
-		{d.subjects.RecoveryStream(), d.subjects.RecoveryPart(g.ID), before},
+		{d.options.Subjects.RecoveryStream(), d.options.Subjects.Recovery(g.ID), before},
+		{d.options.Subjects.RecoveryStream(), d.options.Subjects.RecoveryPart(g.ID), before},
 	}
 	if g.Reason == events.ReasonDisconnected {
-		sources = append(sources, source{d.subjects.DeadLetterStream(), d.subjects.DeadLettersOf(g.ID), nil})
+		sources = append(sources, source{d.options.Subjects.DeadLetterStream(), d.options.Subjects.DeadLettersOf(g.ID), nil})
 	}
-	var failed []error
+	var failed error
 	for _, from := range sources {
-		if _, err := streams.SecureDelete(ctx, d.js, from.stream, from.subject, from.pick); err != nil {
-			failed = append(failed, err)
+		if _, err := streams.SecureDelete(ctx, d.options.JetStream, from.stream, from.subject, from.pick); err != nil {
+			failed = errors.Join(failed, err)
 		}
 	}
-	return errors.Join(failed...)
+	return failed
 }
 
 // connectedAfter reports whether a message of the recovery stream holds an answer

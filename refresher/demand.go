@@ -42,12 +42,12 @@ func WhyNot(g *store.Grant, now time.Time) string {
 func (d *Dispatcher) Hasten(ctx context.Context, g *store.Grant) error {
 	if g.Due == nil {
 		g = g.Clone()
-		g.Due = due(d.now(), store.Refresh)
-		if err := d.store.Save(ctx, g); err != nil {
+		g.Due = due(d.options.Now(), store.Refresh)
+		if err := d.options.Store.Save(ctx, g); err != nil {
 			return err
 		}
 	}
-	return d.Later(ctx, dueMessage(g), d.now())
+	return d.Later(ctx, dueMessage(g), d.options.Now())
 }
 
 // dueMessage is the message of a grant's next action.

@@ -31,38 +31,42 @@ const (
 	scheduleTime = "2006-01-02T15:04:05.000Z07:00"
 )
 
+// DispatcherOptions for NewDispatcher.
+type DispatcherOptions struct {
+	JetStream jetstream.JetStream
+	Store     *store.Store
+	Subjects  events.Subjects
+	// Horizon is how far ahead schedules are put into the stream; reconciliation brings
+	// in what is due later.
+	Horizon time.Duration
+	// Remember is how long the refresh token of a deleted grant is remembered as spent.
+	Remember time.Duration
+	Now      func() time.Time
+	Log      *zap.Logger
+	Metrics  prometheus.Registerer
+	Tracer   tracing.Tracer // the zero value starts no spans
+}
+
 // Dispatcher sends the outbox of grants to JetStream: their events, and the
 // schedule of their next action.
 type Dispatcher struct {
-	js       jetstream.JetStream
-	store    *store.Store
-	subjects events.Subjects
-	// horizon is how far ahead schedules are put into the stream; what is due
-	// later is brought in by reconciliation.
-	horizon time.Duration
-	now     func() time.Time
-	log     *zap.Logger
+	options DispatcherOptions
 	failed  prometheus.Counter
 	// streams are the identities of the schedule streams, by partition.
 	streams atomic.Pointer[[]string]
 	clock   serverClock
-	// sending holds a place for each outbox that Send has begun with. Waiting is
-	// locked by whoever takes all places.
+	// sending holds a place for each outbox that Send has begun with. Wait takes all of
+	// them, under waiting.
 	sending chan struct{}
 	waiting sync.Mutex
-	// Remember is how long a refresh token is remembered as spent whose grant is gone. It
-	// is set before the first use.
-	Remember time.Duration
-	// Tracer is set before the first use.
-	Tracer tracing.Tracer
 }
 
 // NewDispatcher returns a dispatcher that needs SetStreams before it is used.
-func NewDispatcher(js jetstream.JetStream, s *store.Store, subjects events.Subjects, horizon time.Duration, now func() time.Time, log *zap.Logger, reg prometheus.Registerer) *Dispatcher {
-	d := &Dispatcher{js: js, store: s, subjects: subjects, horizon: horizon, now: now, log: log, sending: make(chan struct{}, maxSending), failed: prometheus.NewCounter(prometheus.CounterOpts{
+func NewDispatcher(o DispatcherOptions) *Dispatcher {
+	d := &Dispatcher{options: o, sending: make(chan struct{}, maxSending), failed: prometheus.NewCounter(prometheus.CounterOpts{
 		Namespace: "latchkey", Name: "outbox_failures_total", Help: "Outboxes that could not be delivered at once; reconciliation delivers them.",
 	})}
-	reg.MustRegister(d.failed)
+	o.Metrics.MustRegister(d.failed)
 	d.streams.Store(&[]string{})
 	return d
 }
@@ -77,7 +81,7 @@ func (d *Dispatcher) Streams() []string { return *d.streams.Load() }
 // Stream returns the identity of the stream in which a grant is scheduled;
 // empty where none was set.
 func (d *Dispatcher) Stream(grantID string) string {
-	if n, all := d.subjects.PartitionOf(grantID), d.Streams(); n < len(all) {
+	if n, all := d.options.Subjects.PartitionOf(grantID), d.Streams(); n < len(all) {
 		return all[n]
 	}
 	return ""
@@ -114,7 +118,7 @@ func (d *Dispatcher) Send(ctx context.Context, g *store.Grant) {
 		}
 		if err != nil {
 			d.failed.Inc()
-			tracing.Log(ctx, d.log).Warn("an outbox could not be delivered; reconciliation will", zap.String("grant", g.ID), zap.Error(err))
+			tracing.Log(ctx, d.options.Log).Warn("an outbox could not be delivered; reconciliation will", zap.String("grant", g.ID), zap.Error(err))
 		}
 	}
 	if g.State == store.Revoked {
@@ -172,7 +176,7 @@ func (d *Dispatcher) publishOutbox(ctx context.Context, g *store.Grant) (out pub
 	}
 	for _, e := range g.Outbox.Events {
 		msg := nats.NewMsg(e.Subject)
-		if msg.Data, err = events.FitLifecycle(e.Data, int(d.js.Conn().MaxPayload())-headerRoom); err != nil {
+		if msg.Data, err = events.FitLifecycle(e.Data, int(d.options.JetStream.Conn().MaxPayload())-headerRoom); err != nil {
 			return out, fmt.Errorf("publishing an event of grant %s: %w", g.ID, err)
 		}
 		msg.Header.Set("Content-Type", "application/cloudevents+json")
@@ -195,15 +199,15 @@ func (d *Dispatcher) finish(ctx context.Context, g *store.Grant, sent published)
 		}
 	}
 	if g.State != store.Revoked {
-		return d.store.ClearOutbox(ctx, g, sent.stream)
+		return d.options.Store.ClearOutbox(ctx, g, sent.stream)
 	}
-	if err := d.shredCopies(ctx, g); err != nil {
+	if err := d.deleteCopies(ctx, g); err != nil {
 		return err
 	}
 	if g.Removal != nil { // it is needed for that
-		return d.store.ClearOutbox(ctx, g, "")
+		return d.options.Store.ClearOutbox(ctx, g, "")
 	}
-	err := d.store.Delete(ctx, g)
+	err := d.options.Store.Delete(ctx, g)
 	if errors.Is(err, store.ErrConflict) {
 		return nil // connected anew meanwhile, or already gone
 	}
@@ -224,7 +228,9 @@ func (d *Dispatcher) schedule(ctx context.Context, g *store.Grant) (jetstream.Pu
 
 // beyond reports whether an action is due so late that its schedule need not
 // lie in the stream yet.
-func (d *Dispatcher) beyond(due *store.Due) bool { return due.At.After(d.now().Add(d.horizon)) }
+func (d *Dispatcher) beyond(due *store.Due) bool {
+	return due.At.After(d.options.Now().Add(d.options.Horizon))
+}
 
 // Later puts the message of a due action off to another time without touching
 // the grant: the action is as due as before.
@@ -243,10 +249,10 @@ func (d *Dispatcher) publishSchedule(ctx context.Context, m events.RefreshDue, a
 	if err != nil {
 		return nil, fmt.Errorf("encoding the schedule of grant %s: %w", m.GrantID, err)
 	}
-	partition := d.subjects.RefreshPartition(m.GrantID)
+	partition := d.options.Subjects.RefreshPartition(m.GrantID)
 	msg := nats.NewMsg(partition.Schedule(m.GrantID))
 	msg.Data = body
-	msg.Header.Set(headerSchedule, scheduleAt+at.Add(d.clock.ahead(d.now())).UTC().Format(scheduleTime))
+	msg.Header.Set(headerSchedule, scheduleAt+at.Add(d.clock.ahead(d.options.Now())).UTC().Format(scheduleTime))
 	target := partition.Due
 	if m.Unknown {
 		target = partition.Urgent
@@ -263,8 +269,8 @@ func (d *Dispatcher) publishSchedule(ctx context.Context, m events.RefreshDue, a
 // message comes (zero: it does not say); false: there is none. The error of one
 // that can't be read is an *events.InvalidError.
 func (d *Dispatcher) Scheduled(ctx context.Context, grantID string) (m events.RefreshDue, at time.Time, found bool, err error) {
-	partition := d.subjects.RefreshPartition(grantID)
-	stream, err := d.js.Stream(ctx, partition.Stream)
+	partition := d.options.Subjects.RefreshPartition(grantID)
+	stream, err := d.options.JetStream.Stream(ctx, partition.Stream)
 	if err != nil {
 		return m, at, false, fmt.Errorf("looking for the schedule of grant %s: %w", grantID, err)
 	}
@@ -284,8 +290,8 @@ func (d *Dispatcher) Scheduled(ctx context.Context, grantID string) (m events.Re
 
 // Unschedule cancels a grant's schedule.
 func (d *Dispatcher) Unschedule(ctx context.Context, grantID string) error {
-	partition := d.subjects.RefreshPartition(grantID)
-	stream, err := d.js.Stream(ctx, partition.Stream)
+	partition := d.options.Subjects.RefreshPartition(grantID)
+	stream, err := d.options.JetStream.Stream(ctx, partition.Stream)
 	if err == nil {
 		err = stream.Purge(ctx, jetstream.WithPurgeSubject(partition.Schedule(grantID)))
 	}

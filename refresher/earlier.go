@@ -44,7 +44,7 @@ func (s Settler) leaveBehind(g, before *store.Grant, tokens store.TokenSet, cove
 			return &store.Life{Since: sent, ExpiresAt: &sent, Asked: &sent}
 		}
 		life := *before.AccessOf(a)
-		if !life.Warned && s.Policy.inVain(before, &life, sent) {
+		if !life.Warned && s.Policy.lastAttempt(before, &life, sent) {
 			life.Warned = true
 			b.warn = append(b.warn, *life.ExpiresAt)
 		}
@@ -72,7 +72,7 @@ func (p Policy) askAt(g *store.Grant, life *store.Life) *time.Time {
 
 // inVain reports whether a refresh that does not cover an access token is the last
 // that was to bring it.
-func (p Policy) inVain(g *store.Grant, life *store.Life, sent time.Time) bool {
+func (p Policy) lastAttempt(g *store.Grant, life *store.Life, sent time.Time) bool {
 	last := p.lastTry(life)
 	if last == nil {
 		return false
@@ -97,13 +97,12 @@ func (p Policy) AccountsDue(g *store.Grant) (due *time.Time) {
 	if due == nil {
 		return nil
 	}
-	at := store.Milli(*due)
-	return &at
+	return new(store.Milli(*due))
 }
 
-// TellAccounts announces what is due about the access tokens of single accounts:
+// AnnounceAccounts announces what is due about the access tokens of single accounts:
 // that they end, or have ended.
-func (s Settler) TellAccounts(g *store.Grant, now time.Time) error {
+func (s Settler) AnnounceAccounts(g *store.Grant, now time.Time) error {
 	for i := range g.Earlier {
 		life := &g.Earlier[i]
 		kind := ""

@@ -21,7 +21,7 @@ func TestAnAccountThatAnswersDoNotCoverIsToldOf(t *testing.T) {
 	for c.now.Before(t0.Add(10 * hour)) {
 		if g.AccountsDue != nil && g.AccountsDue.Before(g.Due.At) {
 			c.now = *g.AccountsDue
-			require.NoError(t, s.TellAccounts(g, c.now))
+			require.NoError(t, s.AnnounceAccounts(g, c.now))
 			continue
 		}
 		c.now = g.Due.At
@@ -72,7 +72,7 @@ func TestTheEndOfAnAccountIsToldThoughRefreshesFail(t *testing.T) {
 	g.AccountsDue = s.Policy.AccountsDue(g)
 	for range 2 {
 		c.now = *g.AccountsDue
-		require.NoError(t, s.TellAccounts(g, c.now))
+		require.NoError(t, s.AnnounceAccounts(g, c.now))
 	}
 	require.Contains(t, reasons(t, g), "token.expiring: not_covered")
 	require.Contains(t, reasons(t, g), "token.expired: not_covered")

@@ -18,21 +18,25 @@ import (
 // whose access token ends.
 const looks = 6
 
-// watchEnds looks for such grants until ctx ends.
-func (r *Reconciler) watchEnds(ctx context.Context) {
-	for {
-		if err := r.bounded(ctx, r.ending); err != nil && ctx.Err() == nil {
-			r.Refresher.log.Error("announcing what ends failed; the next look goes on", zap.Error(err))
+// watch runs a step several times in an interval, apart from passes, until ctx ends.
+func (r *Reconciler) watch(ctx context.Context, step func(context.Context) error, failed string) {
+	for ctx.Err() == nil {
+		if err := r.bounded(ctx, step); err != nil && ctx.Err() == nil {
+			r.refresher.deps.Log.Error(failed+"; the next look goes on", zap.Error(err))
 		}
-		select {
-		case <-time.After(r.look()):
-		case <-ctx.Done():
-			return
-		}
+		pause(ctx, r.look())
 	}
 }
 
-func (r *Reconciler) look() time.Duration { return r.Config.Interval / looks }
+// pause waits for a time, or until ctx ends.
+func pause(ctx context.Context, d time.Duration) {
+	select {
+	case <-time.After(d):
+	case <-ctx.Done():
+	}
+}
+
+func (r *Reconciler) look() time.Duration { return r.config.Interval / looks }
 
 // ending announces the end of access tokens that no try will replace in time.
 func (r *Reconciler) ending(ctx context.Context) error {
@@ -40,41 +44,47 @@ func (r *Reconciler) ending(ctx context.Context) error {
 		return nil // it is being done
 	}
 	defer r.endingMu.Unlock()
-	w := r.Refresher
-	policy := w.settler.Policy
+	w := r.refresher
+	policy := w.deps.Settler.Policy
 	return errors.Join(r.through(ctx, &r.endingWalk, "ending", func(ctx context.Context, after store.Place) (store.Page, error) {
-		return w.store.Ending(ctx, w.now().Add(policy.ClockSkew+policy.Lead+2*r.look()), after, r.Config.Batch)
+		return w.deps.Store.Ending(ctx, w.deps.Now().Add(policy.ClockSkew+policy.Lead+2*r.look()), after, r.config.Batch)
 	}, r.announce), r.through(ctx, &r.accountsWalk, "accounts", func(ctx context.Context, after store.Place) (store.Page, error) {
-		return w.store.AccountsDue(ctx, w.now(), after, r.Config.Batch)
+		return w.deps.Store.AccountsDue(ctx, w.deps.Now(), after, r.config.Batch)
 	}, r.accounts))
 }
 
 // accounts does what is due about single accounts of a grant.
 func (r *Reconciler) accounts(ctx context.Context, g *store.Grant) (done bool, err error) {
-	w := r.Refresher
+	w := r.refresher
 	if g.Apart || len(g.Earlier) == 0 { // to be split off, or just split off
-		if err := w.changed(ctx, g.UserID); err != nil || g.Apart {
+		if err := w.deps.Changed(ctx, g.UserID); err != nil || g.Apart {
 			return err == nil, err
 		}
 	}
 	next := g.Clone()
 	if g.State == store.Active || g.State == store.MustAct {
-		err = w.settler.TellAccounts(next, w.now())
+		err = w.deps.Settler.AnnounceAccounts(next, w.deps.Now())
 	} else {
 		next.AccountsDue = nil // all of the grant has ended
 	}
 	if err != nil {
 		return false, err
 	}
-	err = w.store.Save(ctx, next)
+	return r.save(ctx, "accounts", g, next)
+}
+
+// save saves a change of a grant and announces it. False: the grant has changed since it
+// was listed, and whoever changed it knew better, or the next look does.
+func (r *Reconciler) save(ctx context.Context, kind string, g, next *store.Grant) (bool, error) {
+	err := r.refresher.deps.Store.Save(ctx, next)
 	if errors.Is(err, store.ErrConflict) {
 		return false, nil
 	}
 	if err != nil {
 		return false, err
 	}
-	w.dispatcher.Send(ctx, next)
-	w.metrics.repaired.WithLabelValues("accounts").Inc()
+	r.refresher.sendState(ctx, g, next)
+	r.refresher.metrics.repaired.WithLabelValues(kind).Inc()
 	return true, nil
 }
 
@@ -83,7 +93,7 @@ func (r *Reconciler) accounts(ctx context.Context, g *store.Grant) (done bool, e
 // nobody has begun it in time. (A grant may come due with little time left, or with
 // no token to give: the while is there for what is on its way to its first refresh.)
 func (r *Reconciler) late(g *store.Grant, now time.Time) bool {
-	policy := r.Refresher.settler.Policy
+	policy := r.refresher.deps.Settler.Policy
 	until, leased := g.Access.ServedUntil(policy.ClockSkew), g.Lease.Live(now)
 	switch {
 	case g.Due == nil || g.Access != nil && until == nil:
@@ -91,12 +101,12 @@ func (r *Reconciler) late(g *store.Grant, now time.Time) bool {
 	case g.Due.At.After(now.Add(policy.ClockSkew)):
 		return policy.EndsBefore(g, g.Due.At)
 	case until == nil || !until.After(g.Due.At):
-		while := r.Config.Slack
+		while := r.config.Slack
 		if leased { // a try is under way
 			while += policy.Lead
 		}
 		return !now.Before(g.Due.At.Add(while))
-	case now.Before(g.Due.At.Add(min(r.Config.Slack, until.Sub(g.Due.At)/2))):
+	case now.Before(g.Due.At.Add(min(r.config.Slack, until.Sub(g.Due.At)/2))):
 		return false
 	}
 	last := *policy.LastTry(g)
@@ -109,8 +119,8 @@ func (r *Reconciler) late(g *store.Grant, now time.Time) bool {
 // announce announces what a grant is about to be without, if nobody has and it
 // can't wait for another look.
 func (r *Reconciler) announce(ctx context.Context, g *store.Grant) (told bool, err error) {
-	w := r.Refresher
-	now := w.now()
+	w := r.refresher
+	now := w.deps.Now()
 	next := g.Clone()
 	before := 0
 	if next.Outbox != nil {
@@ -118,21 +128,12 @@ func (r *Reconciler) announce(ctx context.Context, g *store.Grant) (told bool, e
 	}
 	switch {
 	case NeedsCall(g, now):
-		err = w.settler.AnnounceEnds(next, now, r.late(g, now))
+		err = w.deps.Settler.AnnounceEnds(next, now, r.late(g, now))
 	case g.State == store.Active && g.Lease == nil && g.Unknown == nil:
-		_, err = w.settler.WithoutRefresh(next)
+		_, err = w.deps.Settler.WithoutRefresh(next)
 	}
 	if err != nil || next.Outbox == nil || len(next.Outbox.Events) == before {
 		return false, err
 	}
-	err = w.store.Save(ctx, next)
-	if errors.Is(err, store.ErrConflict) {
-		return false, nil // whoever changed it knew better, or the next look does
-	}
-	if err != nil {
-		return false, err
-	}
-	w.sendState(ctx, g, next)
-	w.metrics.repaired.WithLabelValues("ending").Inc()
-	return true, nil
+	return r.save(ctx, "ending", g, next)
 }

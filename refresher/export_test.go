@@ -8,7 +8,9 @@ import (
 	"testing/iotest"
 	"time"
 
+	"github.com/latchkey/latchkey/config"
 	"github.com/latchkey/latchkey/events/secret"
+	"github.com/latchkey/latchkey/events/tracing"
 	"github.com/latchkey/latchkey/store"
 )
 
@@ -23,6 +25,12 @@ func Said(http int, readable bool, status, content, errorType, errorHash string)
 
 // MaxSending is how many outboxes are delivered in the background at once.
 const MaxSending = maxSending
+
+// Settings is how often and how much is reconciled; tests change it.
+func (r *Reconciler) Settings() *config.Reconcile { return &r.config }
+
+// SetTracer has a dispatcher trace what it sends from now on.
+func (d *Dispatcher) SetTracer(t tracing.Tracer) { d.options.Tracer = t }
 
 // Pause is the time until the next pass.
 func (r *Reconciler) Pause() time.Duration { return r.pause() }
@@ -55,4 +63,22 @@ func (f fixed) RoundTrip(r *http.Request) (*http.Response, error) {
 		body = io.MultiReader(body, iotest.ErrReader(io.ErrUnexpectedEOF))
 	}
 	return &http.Response{StatusCode: f.status, Header: http.Header{}, Body: io.NopCloser(body), Request: r}, nil
+}
+
+// Paused reports until when everything is paused because Mesh refuses our
+// credentials; the zero time when it is not.
+func (l *Limits) Paused() time.Time {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.now().Before(l.paused) {
+		return l.paused
+	}
+	return time.Time{}
+}
+
+// Waiting returns how many refreshes wait.
+func (q *Queue) Waiting() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.waiting
 }

@@ -1,6 +1,7 @@
 package refresher
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,32 +15,34 @@ import (
 	"github.com/latchkey/latchkey/store"
 )
 
-// settleEarlier applies what earlier leases of a grant left in the recovery
-// stream, and returns the grant as it then is. ours: the lease is still there
-// and the token set the same, so that no replacement of its refresh token is
-// known. That the stream holds nothing does not say so: somebody may just have
-// applied an entry. A lease that ended without being given back may have waited for
-// the answer to another grant, so that only a look at all grants tells whether the
-// refresh token is spent.
+// settleEarlier applies what earlier leases of a grant left in the recovery stream, if
+// they may have, and returns the grant as stored then. ours: it is still leased by us
+// with the same token set, so no replacement of its refresh token is known. An empty
+// stream does not prove that: another worker may just have applied an entry. A lease
+// that ran out may have waited for the answer to another grant, so only a look at all
+// of the user's grants tells whether the refresh token is spent.
 func (r *Refresher) settleEarlier(ctx context.Context, leased *store.Grant, takenOver bool) (g *store.Grant, ours bool, err error) {
+	if !takenOver && leased.Unknown == nil && leased.Applied >= leased.Epoch-1 && !r.unsorted(leased) {
+		return leased, true, nil
+	}
 	err = r.recoverFirst(ctx, leased.ID)
 	if err == nil && (takenOver || r.unsorted(leased)) {
-		err = r.changed(ctx, leased.UserID)
+		err = r.deps.Changed(ctx, leased.UserID)
 	}
 	if err != nil {
 		_ = r.giveBack(ctx, leased) // if it fails the lease runs out
 		return nil, false, fmt.Errorf("before refreshing grant %s: %w", leased.ID, err)
 	}
-	g, err = r.store.Get(ctx, leased.ID)
+	g, err = r.deps.Store.Get(ctx, leased.ID)
 	if err != nil {
 		return nil, false, err
 	}
-	if g.Lease == nil || g.Lease.Owner != leased.Lease.Owner {
+	if !sameLease(g, leased) {
 		return g, false, nil
 	}
 	g.Unknown = leased.Unknown
 	if g.Version != leased.Version { // accounts were taken out of it
-		return nil, false, r.putOff(ctx, g)
+		return nil, false, r.postpone(ctx, g)
 	}
 	return g, true, nil
 }
@@ -48,21 +51,20 @@ func (r *Refresher) settleEarlier(ctx context.Context, leased *store.Grant, take
 // the user's grants were sorted out: another may hold its refresh token.
 func (r *Refresher) unsorted(g *store.Grant) bool {
 	return g.State == store.Active && g.Outbox != nil && slices.ContainsFunc(g.Outbox.Events, func(e store.OutboxEvent) bool {
-		return e.Subject == r.subjects.Lifecycle(events.TokenStored, g.UserID)
+		return e.Subject == r.deps.Subjects.Lifecycle(events.TokenStored, g.UserID)
 	})
 }
 
-// tooLate ends a refresh whose process was held up between lease and call: too
-// little is left of the lease to call Mesh and save the answer.
+// tooLate ends a refresh whose process was held up: too little is left of the lease to
+// call Mesh and save the answer.
 func (r *Refresher) tooLate(ctx context.Context, g *store.Grant) error {
-	tracing.Log(ctx, r.log).Warn("a refresh was held up until its lease was nearly over; it is put off", zap.String("grant", g.ID), zap.String("broker", g.BrokerType))
-	return r.putOff(ctx, g)
+	tracing.Log(ctx, r.deps.Log).Warn("a refresh was held up until its lease was nearly over; it is put off", zap.String("grant", g.ID), zap.String("broker", g.BrokerType))
+	return r.postpone(ctx, g)
 }
 
-// putOff gives a lease back under which nothing was presented, and has the
-// action come again: it is as due as before. Where somebody else has changed the
-// grant the error wraps store.ErrStale.
-func (r *Refresher) putOff(ctx context.Context, g *store.Grant) error {
+// putOff gives back a lease under which no token was presented; the action is as due as
+// before. The error wraps store.ErrStale where somebody else has changed the grant.
+func (r *Refresher) postpone(ctx context.Context, g *store.Grant) error {
 	err := r.giveBack(ctx, g)
 	if errors.Is(err, store.ErrConflict) {
 		return fmt.Errorf("putting off the refresh of grant %s: %w", g.ID, store.ErrStale)
@@ -70,29 +72,47 @@ func (r *Refresher) putOff(ctx context.Context, g *store.Grant) error {
 	if err != nil {
 		return err
 	}
-	return &LaterError{After: putOffFor, Why: "lease"}
+	return &LaterError{After: postponeFor, Why: "lease"}
 }
 
-// putOffFor is how long a refresh waits whose lease was given back unused.
-const putOffFor = time.Second
+const postponeFor = time.Second // how long a refresh waits whose lease was given back unused
 
-// giveBack saves a grant without its lease, also where something else about it has
-// changed under the lease. It is not cut short by the end of ctx.
+// giveBack saves a grant without its lease. The end of ctx does not stop it.
 func (r *Refresher) giveBack(ctx context.Context, g *store.Grant) error {
-	ctx = context.WithoutCancel(ctx)
-	for next := g.Clone(); ; {
+	_, err := r.underLease(context.WithoutCancel(ctx), g, func(next *store.Grant) error {
+		if next.Version != g.Version {
+			return store.ErrConflict
+		}
 		next.Lease, next.Unknown = nil, g.Unknown
 		if next.Refused != nil && next.Refused.Version == next.Version {
 			next.Refused = nil // nothing was presented for it: it may count again
 		}
-		err := r.store.Save(ctx, next)
-		if !errors.Is(err, store.ErrConflict) {
-			return err
+		return nil
+	})
+	return err
+}
+
+// underLease changes a leased grant and saves it, again and again where something else
+// about it has changed meanwhile. When the lease is no longer there the error wraps
+// store.ErrConflict, and the grant is as stored.
+func (r *Refresher) underLease(ctx context.Context, g *store.Grant, change func(next *store.Grant) error) (*store.Grant, error) {
+	for next := g.Clone(); ; {
+		if err := change(next); err != nil {
+			return nil, err
 		}
-		fresh, readErr := r.store.Get(ctx, g.ID)
-		if readErr != nil || fresh.Lease == nil || fresh.Lease.Owner != g.Lease.Owner || fresh.Version != g.Version {
-			return err
+		err := r.deps.Store.Save(ctx, next)
+		if !errors.Is(err, store.ErrConflict) {
+			return next, err
+		}
+		fresh, readErr := r.deps.Store.Get(ctx, g.ID)
+		if readErr != nil || !sameLease(fresh, g) {
+			return fresh, cmp.Or(readErr, err)
 		}
 		next = fresh
 	}
+}
+
+// sameLease reports whether two states of a grant are of the same lease.
+func sameLease(a, b *store.Grant) bool {
+	return a.Lease != nil && b.Lease != nil && a.Lease.Owner == b.Lease.Owner
 }

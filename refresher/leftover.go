@@ -37,7 +37,7 @@ const (
 )
 
 // enough drops what is doubtful of an answer if a grant has left that much of late.
-func (a *Answer) enough(g *store.Grant) {
+func (a *Answer) dropDoubtful(g *store.Grant) {
 	if a.Doubtful && g.Doubtful >= mostDoubtful {
 		a.Rest = secret.Text{}
 		a.Loose = slices.DeleteFunc(slices.Clone(a.Loose), func(l LooseToken) bool { return l.Aside })
@@ -103,8 +103,8 @@ func (r *Refresher) keepRest(ctx context.Context, g *store.Grant, p pending, wit
 	if saved == nil {
 		return g
 	}
-	saved = r.leave(ctx, saved)
-	if saved.Lease == nil || g.Lease == nil || saved.Lease.Owner != g.Lease.Owner || saved.Version != g.Version {
+	saved = r.Leave(ctx, saved)
+	if !sameLease(saved, g) || saved.Version != g.Version {
 		return g // it is another's by now, as who saves it will find
 	}
 	return saved
@@ -120,8 +120,8 @@ func (r *Refresher) leaveBeside(ctx context.Context, g *store.Grant, tokens stor
 	if len(tokens.Spare) == spare && len(tokens.Left) == left && next.Doubtful == g.Doubtful {
 		return g, nil
 	}
-	with.SealTo(next, tokens, r.now(), false)
-	return next, r.store.Save(ctx, next)
+	with.SealTo(next, tokens, r.deps.Now(), false)
+	return next, r.deps.Store.Save(ctx, next)
 }
 
 // leaveIn puts into a token set what an answer brings beside what the set has of it.
@@ -203,15 +203,12 @@ func letterOf(refresh, other []secret.Text) secret.Text {
 
 // park makes a dead letter, and returns its id.
 func (r *Refresher) park(ctx context.Context, g *store.Grant, body secret.Text) (id string, err error) {
-	if r.parkAnswer == nil {
-		return "", errors.New("there is nowhere to park what an answer left")
-	}
-	id = r.newID()
+	id = r.deps.NewID()
 	plain := []byte(body.Reveal())
 	defer clear(plain)
 	ctx, cancel := context.WithTimeout(ctx, sendTimeout)
 	defer cancel()
-	return id, r.parkAnswer(ctx, g, id, plain)
+	return id, r.deps.ParkAnswer(ctx, g, id, plain)
 }
 
 // parkAll makes a dead letter of an answer that no token set can hold.
@@ -224,13 +221,10 @@ func (r *Refresher) parkAll(ctx context.Context, g *store.Grant, a Answer) error
 	return err
 }
 
-// Leave makes dead letters of what waits for that in the token set of a grant, and
-// returns the grant as it then is. Its Left says whether something still waits.
-func (r *Refresher) Leave(ctx context.Context, g *store.Grant) *store.Grant { return r.leave(ctx, g) }
-
-// leave makes dead letters of what waits for that in a grant's token set. What NATS
-// does not take now stays there for the next refresh.
-func (r *Refresher) leave(ctx context.Context, g *store.Grant) *store.Grant {
+// Leave makes dead letters of what waits for that in a grant's token set, and returns
+// the grant as stored then. What NATS does not take now stays in the set (Left) for the
+// next refresh.
+func (r *Refresher) Leave(ctx context.Context, g *store.Grant) *store.Grant {
 	if !g.Left {
 		return g
 	}
@@ -239,15 +233,15 @@ func (r *Refresher) leave(ctx context.Context, g *store.Grant) *store.Grant {
 	if err == nil {
 		return next
 	}
-	tracing.Log(ctx, r.log).Warn("what an answer left is no dead letter yet; it stays sealed with the grant", zap.String("grant", g.ID), zap.Error(err))
-	fresh, err := r.store.Get(ctx, g.ID)
+	tracing.Log(ctx, r.deps.Log).Warn("what an answer left is no dead letter yet; it stays sealed with the grant", zap.String("grant", g.ID), zap.Error(err))
+	fresh, err := r.deps.Store.Get(ctx, g.ID)
 	if errors.Is(err, store.ErrNotFound) || err == nil && fresh.State == store.Revoked {
 		// Erased meanwhile: its letters would outlive it.
-		_, err := streams.SecureDelete(ctx, r.js, r.subjects.DeadLetterStream(), r.subjects.DeadLettersOf(g.ID), func(msg *jetstream.RawStreamMsg) (bool, error) {
+		_, err := streams.SecureDelete(ctx, r.deps.JetStream, r.deps.Subjects.DeadLetterStream(), r.deps.Subjects.DeadLettersOf(g.ID), func(msg *jetstream.RawStreamMsg) (bool, error) {
 			return slices.Contains(letters, msg.Header.Get(jetstream.MsgIDHeader)) || slices.Contains(letters, parts.Of(msg)), nil
 		})
 		if err != nil {
-			r.log.Error("a dead letter of an erased grant can't be erased", zap.String("grant", g.ID), zap.Error(err))
+			r.deps.Log.Error("a dead letter of an erased grant can't be erased", zap.String("grant", g.ID), zap.Error(err))
 		}
 	}
 	if fresh == nil {
@@ -268,12 +262,12 @@ func (r *Refresher) leaveAll(ctx context.Context, g *store.Grant, letters *[]str
 		}
 		*letters = append(*letters, id)
 	}
-	with, err := r.prints.Sealer(ctx, g.UserID)
+	with, err := r.deps.Fingerprints.Sealer(ctx, g.UserID)
 	if err != nil {
 		return nil, err
 	}
 	next := g.Clone()
 	next.Left, tokens.Left = false, nil
-	with.SealTo(next, tokens, r.now(), false)
-	return next, r.store.Save(ctx, next)
+	with.SealTo(next, tokens, r.deps.Now(), false)
+	return next, r.deps.Store.Save(ctx, next)
 }

@@ -190,17 +190,6 @@ func (l *Limits) HoldUp(broker string) (each time.Duration, held bool) {
 	return each, b.running >= l.cfg.BrokerConcurrency || b.rate.limiter.TokensAt(l.now()) < 1
 }
 
-// Paused reports until when everything is paused because Mesh refuses our
-// credentials; the zero time when it is not.
-func (l *Limits) Paused() time.Time {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.now().Before(l.paused) {
-		return l.paused
-	}
-	return time.Time{}
-}
-
 // Suspended returns how long no refresh may start at a broker, because its
 // breaker is open, it asked for a pause or everything is paused; 0: none of that.
 func (l *Limits) Suspended(broker string) time.Duration {

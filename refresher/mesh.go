@@ -130,7 +130,7 @@ func (m *Mesh) Refresh(ctx context.Context, r RefreshRequest) (answer Answer, er
 		return a, nil
 	}
 	f = AsFailure(err)
-	f.bare(known)
+	f.stripTokens(known)
 	if f.Class == Denied {
 		f = m.whoseRefusal(ctx, f)
 	}

@@ -389,46 +389,37 @@ func (r *answerReader) member(p place, name string, entry *AnsweredAccount) {
 		}
 		return
 	}
-	if r.json.PeekKind() == '"' {
-		value := r.next()
-		if r.failed {
-			return
-		}
-		text := value.String()
-		switch {
-		case p == atRoot && name == "status":
-			t.envelope = text
-		case p == atRoot && name == "errortype":
-			t.errorType = text
-		case p == atRoot && name == "errorhash":
-			t.errorHash = text
-		case p == inContent && name == "status":
-			t.statuses.content = text
-		case (p == inAccount || p <= inContent) && name == "accountid" && entry != nil:
-			entry.ID = text
-		case (p == inAccount || p <= inContent) && name == "accountname" && entry != nil:
-			entry.Name = text
-		case p <= inContent && name == "expiresinseconds":
-			t.lifetime(&t.ExpiresIn, text)
-		case p <= inContent && name == "refreshtokenexpiresinseconds":
-			t.lifetime(&t.RefreshExpiresIn, text)
-		default:
-			r.inner(aside, name, text, nil)
-		}
+	kind := r.json.PeekKind()
+	if kind != '"' && kind != '0' {
+		r.value(aside, nil)
 		return
 	}
-	if r.json.PeekKind() == '0' {
-		value := r.next()
-		switch {
-		case r.failed:
-		case p <= inContent && name == "expiresinseconds":
-			t.lifetime(&t.ExpiresIn, value.String())
-		case p <= inContent && name == "refreshtokenexpiresinseconds":
-			t.lifetime(&t.RefreshExpiresIn, value.String())
-		}
+	value := r.next()
+	if r.failed {
 		return
 	}
-	r.value(aside, nil)
+	text := value.String()
+	switch {
+	case p <= inContent && name == "expiresinseconds":
+		t.lifetime(&t.ExpiresIn, text)
+	case p <= inContent && name == "refreshtokenexpiresinseconds":
+		t.lifetime(&t.RefreshExpiresIn, text)
+	case kind == '0': // no other number counts
+	case p == atRoot && name == "status":
+		t.envelope = text
+	case p == atRoot && name == "errortype":
+		t.errorType = text
+	case p == atRoot && name == "errorhash":
+		t.errorHash = text
+	case p == inContent && name == "status":
+		t.statuses.content = text
+	case (p == inAccount || p <= inContent) && name == "accountid" && entry != nil:
+		entry.ID = text
+	case (p == inAccount || p <= inContent) && name == "accountname" && entry != nil:
+		entry.Name = text
+	default:
+		r.inner(aside, name, text, nil)
+	}
 }
 
 // tokens reads the value of a member whose name is that of a token.

@@ -126,11 +126,14 @@ func (m *metrics) broker(name string) string {
 }
 
 func (m *metrics) onBreaker(broker string, open bool) {
-	value := 0.0
-	if open {
-		value = 1
+	m.breaker.WithLabelValues(m.broker(broker)).Set(oneIf(open))
+}
+
+func oneIf(condition bool) float64 {
+	if condition {
+		return 1
 	}
-	m.breaker.WithLabelValues(m.broker(broker)).Set(value)
+	return 0
 }
 
 func (m *metrics) call(broker string, took time.Duration, f *Failure) {

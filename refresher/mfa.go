@@ -1,6 +1,7 @@
 package refresher
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -79,7 +80,7 @@ func (f *Failure) demanding() Answer {
 
 // choose has the refresh token that came beside a demand for a code be that of the
 // grant. What is another's stays in what is kept of the answer.
-func (f *Failure) choose(g *store.Grant, tokens *store.TokenSet, key store.FingerprintKey) {
+func (f *Failure) chooseRefreshToken(g *store.Grant, tokens *store.TokenSet, key store.FingerprintKey) {
 	if f.RefreshToken.Empty() {
 		return
 	}
@@ -100,48 +101,35 @@ func (r *Refresher) Complete(ctx context.Context, g *store.Grant, code secret.Te
 	if g.State != store.MustAct || g.MFA == nil {
 		return nil, ErrNoStep
 	}
-	if !r.now().Before(g.MFA.Until) {
+	if !r.deps.Now().Before(g.MFA.Until) {
 		return nil, ErrCodeLate
 	}
 	done, err := r.queue.Enter(ctx, g.BrokerType, Urgency{}) // a person is waiting
 	if err != nil {
 		return nil, err
 	}
-	idle := &Failure{Class: uncalled, Detail: "no call was made"}
+	turn := &permit{done}
+	defer turn.unused()
 	sealer, err := r.sealer(ctx, g.ID, g.UserID)
 	if err != nil {
-		done(idle)
 		return nil, err
 	}
-	now := r.now()
-	leased, takenOver, err := r.store.Acquire(ctx, store.LeaseRequest{
-		GrantID: g.ID, Version: g.Version, Owner: r.workerID + "/" + r.newID(), Now: now.Add(-r.skew), Until: now.Add(r.lease),
-	})
+	leased, takenOver, err := r.acquire(ctx, store.LeaseRequest{GrantID: g.ID, Version: g.Version})
 	if err != nil {
-		done(idle)
 		return nil, err
 	}
-	if takenOver && leased.Unknown == nil {
-		at := store.Milli(now)
-		leased.Unknown = &at
+	tokens, opened := r.Tokens(ctx, leased)
+	leased, ours, err := r.settleEarlier(ctx, leased, takenOver)
+	if err == nil && !ours {
+		err = store.ErrStale
 	}
-	tokens, opened := store.OpenTokens(ctx, r.envelope, leased.Sealed, leased.Binding())
-	if takenOver || leased.Unknown != nil || leased.Applied < leased.Epoch-1 {
-		current, ours, err := r.settleEarlier(ctx, leased, takenOver)
-		if err != nil || !ours {
-			done(idle)
-			if err == nil {
-				err = store.ErrStale
-			}
-			return nil, err
-		}
-		leased = current
+	if err != nil {
+		return nil, err
 	}
 	if opened == nil && tokens.Interim.Empty() {
 		opened = ErrNoStep
 	}
 	if opened != nil {
-		done(idle)
 		next := leased.Clone()
 		next.Lease = nil
 		if _, err := r.commitState(ctx, leased, next); err != nil {
@@ -149,7 +137,7 @@ func (r *Refresher) Complete(ctx context.Context, g *store.Grant, code secret.Te
 		}
 		return nil, opened
 	}
-	return r.call(ctx, leased, tokens, code, sealer, done)
+	return r.call(ctx, leased, tokens, code, sealer, turn)
 }
 
 // awaitCode keeps the tokens of an answer that demands a code, sealed, and announces that
@@ -160,80 +148,66 @@ func (r *Refresher) awaitCode(ctx context.Context, g *store.Grant, tokens store.
 	if coded {
 		refused = refusedCode(f)
 	}
-	for {
-		next, err := r.awaiting(g, tokens, f, coded, with)
-		if err != nil {
-			return nil, err
-		}
-		err = r.store.Save(ctx, next)
-		if err == nil {
-			tracing.Log(ctx, r.log).Warn("a refresh waits for a code of the user", zap.String("grant", g.ID), zap.String("broker", g.BrokerType), zap.Int64("version", next.Version))
-			r.sendState(ctx, g, next)
-			return next, refused
-		}
-		if errors.Is(err, store.ErrConflict) {
-			fresh, readErr := r.store.Get(ctx, g.ID)
-			if readErr == nil && fresh.Lease != nil && g.Lease != nil && fresh.Lease.Owner == g.Lease.Owner {
-				if set, openErr := r.Tokens(ctx, fresh); openErr == nil {
-					g, tokens = fresh, set // something else about it has changed
-					continue
-				}
+	rev := g.Rev
+	next, err := r.underLease(ctx, g, func(next *store.Grant) (err error) {
+		if next.Rev != rev { // something else about it has changed
+			if tokens, err = r.Tokens(ctx, next); err != nil {
+				return err
 			}
 		}
-		// The database is away, or the grant is another by now: what the answer brought is
-		// kept like that of any other.
-		kept := r.keep(ctx, g, p, with)
-		if kept != nil {
-			kept = r.leave(ctx, kept)
-			r.dispatcher.Send(ctx, kept)
-		}
-		return kept, refused
+		return r.await(next, tokens, f, coded, with)
+	})
+	if err == nil {
+		tracing.Log(ctx, r.deps.Log).Warn("a refresh waits for a code of the user", zap.String("grant", g.ID), zap.String("broker", g.BrokerType), zap.Int64("version", next.Version))
+		r.sendState(ctx, g, next)
+		return next, refused
 	}
+	// The database is away, or the grant is another by now: the answer is kept like any
+	// other.
+	kept := r.keep(ctx, g, p, with)
+	if kept != nil {
+		kept = r.Leave(ctx, kept)
+		r.deps.Dispatcher.Send(ctx, kept)
+	}
+	return kept, refused
 }
 
-// awaiting returns a grant that waits for a code, with the tokens that came with the
-// demand.
-func (r *Refresher) awaiting(g *store.Grant, tokens store.TokenSet, f *Failure, coded bool, with store.TokenSealer) (*store.Grant, error) {
-	next := g.Clone()
-	now := store.Milli(r.now())
+// await has a grant wait for a code, with the tokens that came with the demand.
+func (r *Refresher) await(g *store.Grant, tokens store.TokenSet, f *Failure, coded bool, with store.TokenSealer) error {
+	now := store.Milli(r.deps.Now())
 	tokens = cloneTokens(tokens)
 	refused := 0
 	if coded && g.MFA != nil {
 		refused = g.MFA.Refused + 1
 	}
 	if !f.Interim.Empty() {
-		life := f.InterimFor
-		if life <= 0 {
-			life = interimFor
-		}
-		next.MFA, tokens.Interim = &store.MFA{Until: now.Add(life)}, f.Interim
+		g.MFA, tokens.Interim = &store.MFA{Until: now.Add(cmp.Or(f.InterimFor, interimFor))}, f.Interim
 	}
-	if next.MFA != nil {
-		next.MFA.Refused = refused
+	if g.MFA != nil {
+		g.MFA.Refused = refused
 	}
 	if refused >= maxCodes {
-		next.MFA = nil
+		g.MFA = nil
 	}
 	if !f.RefreshToken.Empty() {
 		tokens.RefreshToken = f.RefreshToken
-		next.Applied = max(next.Applied, next.Epoch)
+		g.Applied = max(g.Applied, g.Epoch)
 	}
-	next.Version++
-	with.SealTo(next, tokens, now, false)
-	return next, r.settler.Failed(next, f)
+	g.Version++
+	with.SealTo(g, tokens, now, false)
+	return r.deps.Settler.Failed(g, f)
 }
 
 // codeFailed stores what became of a code that brought no tokens. What Mesh says about
 // the token then is said about the code: the grant stays as it is.
 func (r *Refresher) codeFailed(ctx context.Context, g *store.Grant, f *Failure) (*store.Grant, error) {
-	tracing.Log(ctx, r.log).Warn("a code did not complete a refresh", zap.String("grant", g.ID), zap.String("broker", g.BrokerType), zap.String("class", string(f.Class)),
+	tracing.Log(ctx, r.deps.Log).Warn("a code did not complete a refresh", zap.String("grant", g.ID), zap.String("broker", g.BrokerType), zap.String("class", string(f.Class)),
 		zap.Bool("ambiguous", f.Ambiguous), zap.String("detail", f.Detail), zap.NamedError("cause", f.Err))
 	refused := f.Class == MustAct || f.Class == Dead || f.Class == BadRequest
 	next := g.Clone()
 	next.Lease = nil
 	if f.Ambiguous && next.Unknown == nil {
-		now := store.Milli(r.now())
-		next.Unknown = &now
+		next.Unknown = new(store.Milli(r.deps.Now()))
 	}
 	if refused && next.MFA != nil {
 		if next.MFA.Refused++; next.MFA.Refused >= maxCodes {

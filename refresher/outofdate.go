@@ -14,7 +14,7 @@ import (
 // reschedule makes good what an out of date message may hide: it can have
 // replaced the schedule that is current.
 func (r *Refresher) reschedule(ctx context.Context, m events.RefreshDue) error {
-	g, err := r.store.Get(ctx, m.GrantID)
+	g, err := r.deps.Store.Get(ctx, m.GrantID)
 	if errors.Is(err, store.ErrNotFound) {
 		return nil
 	}
@@ -22,11 +22,11 @@ func (r *Refresher) reschedule(ctx context.Context, m events.RefreshDue) error {
 		return err
 	}
 	r.checkAge(g, m)
-	if !awaits(g, r.now()) {
+	if !awaits(g, r.deps.Now()) {
 		return nil
 	}
-	r.settler.Schedule(g, g.Due)
-	r.dispatcher.Send(ctx, g)
+	r.deps.Settler.Schedule(g, g.Due)
+	r.deps.Dispatcher.Send(ctx, g)
 	return nil
 }
 
@@ -47,6 +47,6 @@ func (r *Refresher) checkAge(g *store.Grant, scheduled events.RefreshDue) {
 		return
 	}
 	r.metrics.outdated.Inc()
-	r.log.Error("a schedule is newer than the grant it was made for: the database was restored from an older copy, and refresh tokens in it may have been replaced since",
+	r.deps.Log.Error("a schedule is newer than the grant it was made for: the database was restored from an older copy, and refresh tokens in it may have been replaced since",
 		zap.String("grant", g.ID), zap.Int64("scheduled", scheduled.Version), zap.Int64("stored", g.Version))
 }

@@ -30,7 +30,7 @@ func mayHold(q streams.DueQueue, at time.Time, slack, patience time.Duration, no
 // comesBack is when a schedule made again comes due: at its time, which is past, where
 // nothing waits; else when whatever waits has had its turn. If the message was not
 // lost after all, the grant's next schedule has taken the place of this one by then.
-func comesBack(q streams.DueQueue, at time.Time, slack time.Duration) time.Time {
+func dueAgain(q streams.DueQueue, at time.Time, slack time.Duration) time.Time {
 	for _, head := range []time.Time{q.Undelivered, q.Unhandled} {
 		if then := q.Now.Add(q.Now.Sub(head) + slack); !head.IsZero() && then.After(at) {
 			at = then
@@ -44,11 +44,10 @@ func comesBack(q streams.DueQueue, at time.Time, slack time.Duration) time.Time 
 // handled, or are put off, they are late, not lost; and each repetition doubles
 // the time until the next.
 func (r *Reconciler) overdue(ctx context.Context) error {
-	w := r.Refresher
-	queues, err := r.Streams.DueQueues(ctx) // one that can't be seen is no reason to leave the others
-	r.overdueWalk.inOrder = true
+	w := r.refresher
+	queues, err := r.streams.DueQueues(ctx) // one that can't be seen is no reason to leave the others
 	return errors.Join(err, r.through(ctx, &r.overdueWalk, "overdue", func(ctx context.Context, after store.Place) (store.Page, error) {
-		return w.store.Overdue(ctx, w.now().Add(-r.Config.Slack), after, r.Config.Batch)
+		return w.deps.Store.Overdue(ctx, w.deps.Now().Add(-r.config.Slack), after, r.config.Batch)
 	}, func(ctx context.Context, g *store.Grant) (bool, error) {
 		// Without an access token a grant is in no list of those that end.
 		told, err := r.announce(ctx, g)
@@ -56,17 +55,17 @@ func (r *Reconciler) overdue(ctx context.Context) error {
 			return told, err // the grant has changed by that: its schedule is for the next pass
 		}
 		queue := streams.DueQueue{Unseen: true}
-		if n := w.subjects.PartitionOf(g.ID); n < len(queues) {
+		if n := w.deps.Subjects.PartitionOf(g.ID); n < len(queues) {
 			queue = queues[n]
 		}
-		return r.poke(ctx, g, queue)
+		return r.scheduleAgain(ctx, g, queue)
 	}))
 }
 
-// poke makes the schedule of one overdue grant again, if it was lost.
-func (r *Reconciler) poke(ctx context.Context, g *store.Grant, queue streams.DueQueue) (bool, error) {
-	w := r.Refresher
-	now, slack := w.now(), r.Config.Slack
+// scheduleAgain makes the schedule of one overdue grant again, if it was lost.
+func (r *Reconciler) scheduleAgain(ctx context.Context, g *store.Grant, queue streams.DueQueue) (bool, error) {
+	w := r.refresher
+	now, slack := w.deps.Now(), r.config.Slack
 	wait := slack << min(g.Due.Pokes, 8)
 	last := g.Due.At
 	if g.Due.PokedAt.After(last) {
@@ -84,7 +83,7 @@ func (r *Reconciler) poke(ctx context.Context, g *store.Grant, queue streams.Due
 		return false, err
 	}
 	// Of all workers that see the same, the first to record it does it.
-	err = w.store.Poked(ctx, g, now)
+	err = w.deps.Store.Poked(ctx, g, now)
 	if errors.Is(err, store.ErrConflict) {
 		return false, nil
 	}
@@ -93,11 +92,11 @@ func (r *Reconciler) poke(ctx context.Context, g *store.Grant, queue streams.Due
 	}
 	w.checkAge(g, scheduled) // which is about to be replaced, and may know better
 	// It belongs to the trace in which the action was decided on.
-	if err := w.dispatcher.Later(g.Due.Trace.Continue(ctx), dueMessage(g), comesBack(queue, g.Due.At, slack)); err != nil {
+	if err := w.deps.Dispatcher.Later(g.Due.Trace.Continue(ctx), dueMessage(g), dueAgain(queue, g.Due.At, slack)); err != nil {
 		return false, err
 	}
 	w.metrics.repaired.WithLabelValues("overdue").Inc()
-	w.log.Warn("a grant was overdue without a lease; its schedule is made again", zap.String("grant", g.ID), zap.Time("due", g.Due.At))
+	w.deps.Log.Warn("a grant was overdue without a lease; its schedule is made again", zap.String("grant", g.ID), zap.Time("due", g.Due.At))
 	return true, nil
 }
 
@@ -105,7 +104,7 @@ func (r *Reconciler) poke(ctx context.Context, g *store.Grant, queue streams.Due
 // if none does that can be read, and whether it says that the action at hand was
 // put off and will come.
 func (r *Reconciler) scheduled(ctx context.Context, g *store.Grant) (m events.RefreshDue, putOff bool, err error) {
-	m, at, found, err := r.Refresher.dispatcher.Scheduled(ctx, g.ID)
+	m, at, found, err := r.refresher.deps.Dispatcher.Scheduled(ctx, g.ID)
 	var invalid *events.InvalidError
 	if errors.As(err, &invalid) {
 		return events.RefreshDue{}, false, nil
@@ -113,5 +112,5 @@ func (r *Reconciler) scheduled(ctx context.Context, g *store.Grant) (m events.Re
 	if err != nil || !found {
 		return events.RefreshDue{}, false, err
 	}
-	return m, at.After(r.Refresher.now()) && m.Version == g.Version && m.DueAt.Equal(g.Due.At), nil
+	return m, at.After(r.refresher.deps.Now()) && m.Version == g.Version && m.DueAt.Equal(g.Due.At), nil
 }

@@ -36,7 +36,7 @@ func TestPassesAreCountedByOutcome(t *testing.T) {
 
 	ctx, cancel := context.WithCancel(t.Context())
 	begun := 0
-	w.reconciler.Config.Interval = time.Millisecond
+	w.reconciler.Settings().Interval = time.Millisecond
 	w.topology.identities = func(context.Context) ([]string, error) {
 		switch begun++; begun {
 		case 1:

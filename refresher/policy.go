@@ -42,8 +42,7 @@ func (p Policy) lastTry(access *store.Life) *time.Time {
 	if until == nil {
 		return nil
 	}
-	at := until.Add(-access.Tenth(p.Lead))
-	return &at
+	return new(until.Add(-access.Tenth(p.Lead)))
 }
 
 // EndsBefore reports whether a grant may be without a valid access token before
@@ -127,8 +126,7 @@ func (p Policy) keepAliveAt(g *store.Grant) *time.Time {
 		return nil
 	}
 	early := time.Duration(float64(alive) / 10 * spread(g.ID, g.Version))
-	at := g.Access.Since.Add(alive - early)
-	return &at
+	return new(g.Access.Since.Add(alive - early))
 }
 
 // keepsAlive reports whether grants of some broker are refreshed for the sake of
@@ -188,8 +186,7 @@ func (p Policy) WarnOfRefreshToken(g *store.Grant) *time.Time {
 	if asked := g.Refresh.Asked; asked != nil && !asked.Before(at.Add(-ahead)) {
 		return asked
 	}
-	half := at.Add(ahead / 2)
-	return &half
+	return new(at.Add(ahead / 2))
 }
 
 type margins struct {
@@ -226,8 +223,7 @@ func (p Policy) before(g *store.Grant, life *store.Life, m config.Margin, least 
 	margin := time.Duration(float64(whole) * m.Share)
 	margin = min(max(margin, m.Min), m.Max, whole/2)
 	early := margin + time.Duration(float64(margin)*m.Jitter*spread(g.ID, g.Version))
-	at := life.ExpiresAt.Add(-min(max(early, least), whole))
-	return &at
+	return new(life.ExpiresAt.Add(-min(max(early, least), whole)))
 }
 
 // spread is a number in [0, 1) that is as good as random over grants and

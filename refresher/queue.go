@@ -93,7 +93,7 @@ func (q *Queue) Enter(ctx context.Context, broker string, u Urgency) (done func(
 	}
 	l := q.join(broker, w)
 	if q.waiting > q.room {
-		q.sendAway()
+		q.rejectOne()
 	}
 	q.mu.Unlock()
 
@@ -167,7 +167,7 @@ func (q *Queue) Close() {
 	}
 	for _, l := range q.brokers {
 		for l.waiters.Len() > 0 {
-			q.take(l, admission{err: ErrStopping})
+			q.answer(l, l.waiters[0], admission{err: ErrStopping})
 		}
 	}
 }
@@ -188,7 +188,7 @@ func (q *Queue) pump() {
 			l.notBefore = q.now().Add(later.After)
 		default: // it will take long, for all that wait there
 			for l.waiters.Len() > 0 {
-				q.take(l, admission{err: err})
+				q.answer(l, l.waiters[0], admission{err: err})
 			}
 		}
 	}
@@ -214,7 +214,7 @@ func (q *Queue) next() (name string, best *line) {
 func (q *Queue) admit(l *line, release func(*Failure)) {
 	q.running++
 	l.running++
-	q.take(l, admission{done: func(f *Failure) {
+	q.answer(l, l.waiters[0], admission{done: func(f *Failure) {
 		release(f)
 		q.mu.Lock()
 		defer q.mu.Unlock()
@@ -225,18 +225,17 @@ func (q *Queue) admit(l *line, release func(*Failure)) {
 	}})
 }
 
-// take removes the most urgent waiter of a line and tells it the outcome.
-func (q *Queue) take(l *line, a admission) {
-	w := heap.Pop(&l.waiters).(*waiter)
-	q.waiting--
+// answer takes a waiter out of its line with the outcome of waiting.
+func (q *Queue) answer(l *line, w *waiter, a admission) {
+	q.leave(l, w)
 	w.result <- a
 }
 
-// sendAway makes room, if it can: the least urgent waiter of the longest line
+// rejectOne makes room, if it can: the least urgent waiter of the longest line
 // that limits of its own hold up comes back later, behind those that were sent
 // away before it. Without, the waiters of one slow broker would take all the room,
 // and the refreshes of every other broker would wait until its backlog is done.
-func (q *Queue) sendAway() {
+func (q *Queue) rejectOne() {
 	var longest *line
 	var each time.Duration
 	for broker, l := range q.brokers {
@@ -256,9 +255,7 @@ func (q *Queue) sendAway() {
 			last = w
 		}
 	}
-	heap.Remove(&longest.waiters, last.index)
-	q.waiting--
-	last.result <- admission{err: &LaterError{After: longest.comeBack(q.now(), each), Why: "queue"}}
+	q.answer(longest, last, admission{err: &LaterError{After: longest.comeBack(q.now(), each), Why: "queue"}})
 }
 
 // Bounds of when a refresh comes back that found the queue full. The upper one
@@ -327,11 +324,4 @@ func (w *waiters) Pop() any {
 	*w = old[:len(old)-1]
 	last.index = -1
 	return last
-}
-
-// Waiting returns how many refreshes wait.
-func (q *Queue) Waiting() int {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	return q.waiting
 }

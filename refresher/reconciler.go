@@ -32,11 +32,10 @@ type Streams interface {
 // what a crash, a lost message or a wiped broker left undone. Every worker runs
 // one; none leads, since each step may be done twice.
 type Reconciler struct {
-	Refresher *Refresher
-	Config    config.Reconcile
-	// Horizon is how far ahead schedules are put into the stream.
-	Horizon time.Duration
-	Streams Streams
+	refresher *Refresher
+	config    config.Reconcile
+	horizon   time.Duration
+	streams   Streams
 
 	// Where the walks through the lists stand.
 	unsentWalk, overdueWalk, purgeWalk, endingWalk, accountsWalk, removalWalk, undueWalk, dueLateWalk walk
@@ -54,8 +53,13 @@ const (
 	minInterval   = time.Second
 )
 
-// Start learns in which stream schedules lie. It must come before any other
-// work.
+// NewReconciler returns a Reconciler, which needs Start before any other work. horizon
+// is how far ahead schedules are put into the stream.
+func NewReconciler(w *Refresher, c config.Reconcile, horizon time.Duration, s Streams) *Reconciler {
+	return &Reconciler{refresher: w, config: c, horizon: horizon, streams: s, overdueWalk: walk{inOrder: true}}
+}
+
+// Start finds the streams in which schedules lie.
 func (r *Reconciler) Start(ctx context.Context) error { return r.findStreams(ctx) }
 
 // Run reconciles at once and then at intervals until ctx ends. Intervals vary
@@ -64,29 +68,25 @@ func (r *Reconciler) Start(ctx context.Context) error { return r.findStreams(ctx
 func (r *Reconciler) Run(ctx context.Context) {
 	var watch sync.WaitGroup
 	defer watch.Wait()
-	watch.Go(func() { r.watchEnds(ctx) })
-	watch.Go(func() { r.watchRemovals(ctx) })
-	for {
-		start := r.Refresher.now()
+	watch.Go(func() { r.watch(ctx, r.ending, "announcing what ends failed") })
+	watch.Go(func() { r.watch(ctx, r.Removals, "removals at Mesh failed") }) // they wait for Mesh
+	for ctx.Err() == nil {
+		start := r.refresher.deps.Now()
 		switch err := r.Pass(ctx); {
 		case err == nil:
-			r.Refresher.metrics.passes.WithLabelValues(passOK).Inc()
+			r.refresher.metrics.passes.WithLabelValues(passOK).Inc()
 		case ctx.Err() == nil:
-			r.Refresher.metrics.passes.WithLabelValues(passFailed).Inc()
-			r.Refresher.log.Error("reconciliation failed; the next pass goes on", zap.Error(err))
+			r.refresher.metrics.passes.WithLabelValues(passFailed).Inc()
+			r.refresher.deps.Log.Error("reconciliation failed; the next pass goes on", zap.Error(err))
 		}
-		r.Refresher.log.Debug("reconciled", zap.Duration("took", r.Refresher.now().Sub(start)))
-		select {
-		case <-time.After(r.pause()):
-		case <-ctx.Done():
-			return
-		}
+		r.refresher.deps.Log.Debug("reconciled", zap.Duration("took", r.refresher.deps.Now().Sub(start)))
+		pause(ctx, r.pause())
 	}
 }
 
 // pause is the time until the next pass: short where the last left much undone.
 func (r *Reconciler) pause() time.Duration {
-	pause := time.Duration(float64(r.Config.Interval) * (0.75 + rand.Float64()/2))
+	pause := time.Duration(float64(r.config.Interval) * (0.75 + rand.Float64()/2))
 	if r.more.Load() {
 		return pause / 10
 	}
@@ -101,7 +101,7 @@ func (r *Reconciler) Pass(ctx context.Context) error {
 		return err // without streams nothing can be sent
 	}
 	var failed error
-	for _, step := range []func(context.Context) error{r.ending, r.unsent, r.unscheduled, r.overdue, r.keepAlive, r.purge, r.chains, r.Refresher.verdicts.look} {
+	for _, step := range []func(context.Context) error{r.ending, r.unsent, r.unscheduled, r.overdue, r.keepAlive, r.purge, r.chains, r.refresher.verdicts.look} {
 		failed = errors.Join(failed, r.bounded(ctx, step))
 	}
 	return failed
@@ -117,7 +117,7 @@ var errBound = errors.New("a step took too long; the next pass goes on")
 func (r *Reconciler) bounded(ctx context.Context, step func(context.Context) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	timer := time.AfterFunc(max(r.Config.Interval, minInterval)*stepIntervals, func() { cancel(errBound) })
+	timer := time.AfterFunc(max(r.config.Interval, minInterval)*stepIntervals, func() { cancel(errBound) })
 	defer timer.Stop()
 	err := step(ctx)
 	if err != nil && errors.Is(context.Cause(ctx), errBound) {
@@ -130,30 +130,30 @@ func (r *Reconciler) bounded(ctx context.Context, step func(context.Context) err
 // any other are made again. One that lies in another grant's partition, since
 // how many there are has changed, is read like all of them and may stay.
 func (r *Reconciler) findStreams(ctx context.Context) error {
-	identities, err := r.Streams.Identities(ctx)
+	identities, err := r.streams.Identities(ctx)
 	if err == nil {
-		r.Refresher.dispatcher.SetStreams(identities)
+		r.refresher.deps.Dispatcher.SetStreams(identities)
 	}
 	return err
 }
 
 func (r *Reconciler) unsent(ctx context.Context) error {
-	w := r.Refresher
+	w := r.refresher
 	return r.through(ctx, &r.unsentWalk, "outbox", func(ctx context.Context, after store.Place) (store.Page, error) {
-		return w.store.Unsent(ctx, w.now().Add(-r.Config.Slack), after, r.Config.Batch)
+		return w.deps.Store.Unsent(ctx, w.deps.Now().Add(-r.config.Slack), after, r.config.Batch)
 	}, r.repairing("outbox", func(ctx context.Context, g *store.Grant) error {
 		if !w.unsorted(g) {
-			return w.dispatcher.Deliver(ctx, g)
+			return w.deps.Dispatcher.Deliver(ctx, g)
 		}
 		// Nobody is told of what is no grant of its own.
 		var leased *store.LeasedError
-		if err := w.changed(ctx, g.UserID); err != nil && !errors.As(err, &leased) {
+		if err := w.deps.Changed(ctx, g.UserID); err != nil && !errors.As(err, &leased) {
 			return err
 		}
 		if same, err := r.unchanged(ctx, g); err != nil || !same {
 			return err
 		}
-		return w.dispatcher.Deliver(ctx, g)
+		return w.deps.Dispatcher.Deliver(ctx, g)
 	}))
 }
 
@@ -162,8 +162,8 @@ func (r *Reconciler) unsent(ctx context.Context) error {
 // every worker makes some of them: each takes pages from here and there, among
 // those that are due first.
 func (r *Reconciler) unscheduled(ctx context.Context) error {
-	w := r.Refresher
-	identities, err := w.store.OtherStreams(ctx, w.dispatcher.Streams())
+	w := r.refresher
+	identities, err := w.deps.Store.OtherStreams(ctx, w.deps.Dispatcher.Streams())
 	if err != nil {
 		return err
 	}
@@ -180,13 +180,13 @@ func (r *Reconciler) unscheduled(ctx context.Context) error {
 		at := walks[stream]
 		at.left = &left
 		err = errors.Join(err, r.through(ctx, at, "schedule", func(ctx context.Context, after store.Place) (store.Page, error) {
-			return w.store.ScheduledIn(ctx, stream, w.now().Add(r.Horizon), after, at.skip*r.Config.Batch, r.Config.Batch)
+			return w.deps.Store.ScheduledIn(ctx, stream, w.deps.Now().Add(r.horizon), after, at.skip*r.config.Batch, r.config.Batch)
 		}, r.repairing("schedule", func(ctx context.Context, g *store.Grant) error {
 			if g.Outbox != nil && g.Outbox.Schedule {
 				return nil // changed just now; if nobody publishes it, unsent does
 			}
-			w.settler.Schedule(g, g.Due)
-			return w.dispatcher.Deliver(ctx, g)
+			w.deps.Settler.Schedule(g, g.Due)
+			return w.deps.Dispatcher.Deliver(ctx, g)
 		})))
 	}
 	return err
@@ -196,7 +196,7 @@ func (r *Reconciler) unscheduled(ctx context.Context) error {
 // while to work through, and what was true of a grant at its beginning must
 // not replace what is true by now.
 func (r *Reconciler) unchanged(ctx context.Context, listed *store.Grant) (bool, error) {
-	g, err := r.Refresher.store.Get(ctx, listed.ID)
+	g, err := r.refresher.deps.Store.Get(ctx, listed.ID)
 	if errors.Is(err, store.ErrNotFound) {
 		return false, nil
 	}
@@ -209,21 +209,21 @@ func (r *Reconciler) unchanged(ctx context.Context, listed *store.Grant) (bool, 
 }
 
 func (r *Reconciler) purge(ctx context.Context) error {
-	w := r.Refresher
+	w := r.refresher
 	err := r.through(ctx, &r.purgeWalk, "purge", func(ctx context.Context, after store.Place) (store.Page, error) {
-		return w.store.Purgeable(ctx, w.now(), after, r.Config.Batch)
+		return w.deps.Store.Purgeable(ctx, w.deps.Now(), after, r.config.Batch)
 	}, r.repairing("purge", func(ctx context.Context, g *store.Grant) error {
-		if err := w.dispatcher.Deliver(ctx, g); err != nil { // what is still to be told goes with the record
+		if err := w.deps.Dispatcher.Deliver(ctx, g); err != nil { // what is still to be told goes with the record
 			return err
 		}
 		if _, err := w.Tokens(ctx, g); g.Left && errors.Is(err, envelope.ErrKMS) {
 			return err
 		} else if g.Left && err == nil {
-			if g = w.leave(ctx, g); g.Left {
+			if g = w.Leave(ctx, g); g.Left {
 				return nil // the next pass
 			}
 		}
-		err := w.store.Delete(ctx, g)
+		err := w.deps.Store.Delete(ctx, g)
 		if errors.Is(err, store.ErrConflict) {
 			return nil
 		}
@@ -232,5 +232,5 @@ func (r *Reconciler) purge(ctx context.Context) error {
 		}
 		return err
 	}))
-	return errors.Join(err, w.store.PurgeRevocations(ctx, w.now()), w.store.PurgeAuditHeads(ctx, w.now()))
+	return errors.Join(err, w.deps.Store.PurgeRevocations(ctx, w.deps.Now()), w.deps.Store.PurgeAuditHeads(ctx, w.deps.Now()))
 }

@@ -24,12 +24,12 @@ func TestManySchedulesAreMadeAgainByAllWorkers(t *testing.T) {
 		})
 		ids = append(ids, g.ID)
 	}
-	interval := a.reconciler.Config.Interval
-	a.reconciler.Config.Batch, b.reconciler.Config.Batch = 2, 2
+	interval := a.reconciler.Settings().Interval
+	a.reconciler.Settings().Batch, b.reconciler.Settings().Batch = 2, 2
 	require.NoError(t, a.reconciler.Pass(t.Context()))
 	require.Less(t, a.reconciler.Pause(), interval/2, "there is more to do")
 	for _, w := range []*worker{a, b} {
-		w.reconciler.Config.Batch = 20
+		w.reconciler.Settings().Batch = 20
 	}
 	var both sync.WaitGroup
 	for _, w := range []*worker{a, b} {

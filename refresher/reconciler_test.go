@@ -70,7 +70,7 @@ func TestPassSchedulesWhatIsDueWithinTheHorizon(t *testing.T) {
 func TestPassWorksInPages(t *testing.T) {
 	r := newRig(t)
 	w := r.worker("a")
-	w.reconciler.Config.Batch = 2
+	w.reconciler.Settings().Batch = 2
 	var ids []string
 	for i := range 7 {
 		g := r.connect(w, meshsim.ConnectSpec{}, func(g *store.Grant) {
@@ -184,7 +184,7 @@ func TestPassLeavesAloneWhatIsPutOff(t *testing.T) {
 func TestAPageOfStuckGrantsDoesNotHideTheRest(t *testing.T) {
 	r := newRig(t)
 	w := r.worker("a")
-	w.reconciler.Config.Batch = 1
+	w.reconciler.Settings().Batch = 1
 	for i := range 25 { // more than one pass walks through
 		r.connect(w, meshsim.ConnectSpec{}, func(g *store.Grant) {
 			g.Due.At = g.Due.At.Add(time.Duration(i-100) * time.Second)
@@ -281,7 +281,7 @@ func TestAWipedBrokerGetsAllSchedulesAgain(t *testing.T) {
 func TestRunReconcilesUntilTold(t *testing.T) {
 	r := newRig(t)
 	w := r.worker("a")
-	w.reconciler.Config.Interval = time.Millisecond
+	w.reconciler.Settings().Interval = time.Millisecond
 	g := r.connect(w, meshsim.ConnectSpec{}, func(g *store.Grant) { g.Due = &store.Due{At: r.clock.Now().Add(hour), Action: store.Refresh} })
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan struct{})
@@ -299,7 +299,7 @@ func TestRunReconcilesUntilTold(t *testing.T) {
 func TestAStepThatHangsKeepsNoOtherFromRunning(t *testing.T) {
 	r := newRig(t)
 	w := r.worker("w")
-	w.reconciler.Config.Interval = time.Millisecond
+	w.reconciler.Settings().Interval = time.Millisecond
 	w.topology.queues = func(ctx context.Context) ([]streams.DueQueue, error) {
 		_, bounded := ctx.Deadline()
 		require.False(t, bounded, "calls keep their own bounds")

@@ -164,7 +164,7 @@ var ErrRecoveryEntry = errors.New("recovery entry can't be applied")
 func (r *Refresher) Recover(ctx context.Context, body []byte) error {
 	entry, err := r.recover(ctx, body)
 	if err == nil && len(entry.Parts) > 0 {
-		parts.Tidy(ctx, r.js, r.subjects.RecoveryStream(), entry.ID, entry.Parts)
+		parts.Tidy(ctx, r.deps.JetStream, r.deps.Subjects.RecoveryStream(), entry.ID, entry.Parts)
 	}
 	return err
 }
@@ -176,8 +176,8 @@ func (r *Refresher) recover(ctx context.Context, body []byte) (entry recoveryEnt
 	}
 	// The parts are read before the grant: if somebody has applied the entry and
 	// removed them, the grant says so.
-	whole, incomplete := r.gathered(ctx, entry)
-	g, err := r.store.Get(ctx, entry.GrantID)
+	whole, incomplete := r.withParts(ctx, entry)
+	g, err := r.deps.Store.Get(ctx, entry.GrantID)
 	if errors.Is(err, store.ErrNotFound) {
 		return entry, r.spend(ctx, entry.Spent) // erased meanwhile: the tokens must not come back
 	}
@@ -193,14 +193,14 @@ func (r *Refresher) recover(ctx context.Context, body []byte) (entry recoveryEnt
 	if incomplete != nil {
 		return entry, incomplete
 	}
-	p, err := openEntry(ctx, r.envelope, whole, g)
+	p, err := openEntry(ctx, r.deps.Envelope, whole, g)
 	if errors.Is(err, envelope.ErrSealed) || errors.Is(err, envelope.ErrUnknownKey) {
 		return entry, fmt.Errorf("%w: %w", ErrRecoveryEntry, err)
 	}
 	if err != nil {
 		return entry, err
 	}
-	with, err := r.prints.Sealer(ctx, g.UserID)
+	with, err := r.deps.Fingerprints.Sealer(ctx, g.UserID)
 	if err != nil {
 		return entry, err
 	}
@@ -210,11 +210,11 @@ func (r *Refresher) recover(ctx context.Context, body []byte) (entry recoveryEnt
 		return entry, err
 	}
 	r.metrics.recovered.Inc()
-	g = r.leave(ctx, g)
-	r.dispatcher.Send(ctx, g)
+	g = r.Leave(ctx, g)
+	r.deps.Dispatcher.Send(ctx, g)
 	if g.Apart || len(g.Accounts) != accounts {
-		if err := r.changed(ctx, g.UserID); err != nil {
-			r.log.Warn("sorting out accounts after an answer was recovered failed; the next connect or refresh does it", zap.String("grant", g.ID), zap.Error(err))
+		if err := r.deps.Changed(ctx, g.UserID); err != nil {
+			r.deps.Log.Warn("sorting out accounts after an answer was recovered failed; the next connect or refresh does it", zap.String("grant", g.ID), zap.Error(err))
 		}
 	}
 	return entry, nil
@@ -222,11 +222,11 @@ func (r *Refresher) recover(ctx context.Context, body []byte) (entry recoveryEnt
 
 // gathered returns an entry with its sealed part, wherever that lies. The error
 // wraps parts.ErrMissing if it is not all there.
-func (r *Refresher) gathered(ctx context.Context, entry recoveryEntry) (recoveryEntry, error) {
+func (r *Refresher) withParts(ctx context.Context, entry recoveryEntry) (recoveryEntry, error) {
 	if len(entry.Parts) == 0 {
 		return entry, nil
 	}
-	stream, err := r.js.Stream(ctx, r.subjects.RecoveryStream())
+	stream, err := r.deps.JetStream.Stream(ctx, r.deps.Subjects.RecoveryStream())
 	if err == nil {
 		entry.Sealed.Data, err = parts.Read(ctx, stream, entry.ID, entry.Parts)
 	}
@@ -243,9 +243,9 @@ func (r *Refresher) rescue(ctx context.Context, g *store.Grant, p pending, with 
 	if err != nil {
 		return err
 	}
-	if sealed := entry.Sealed.Data; !parts.Fits(r.js, base64.StdEncoding.EncodedLen(len(sealed))) {
+	if sealed := entry.Sealed.Data; !parts.Fits(r.deps.JetStream, base64.StdEncoding.EncodedLen(len(sealed))) {
 		entry.Sealed.Data = nil
-		if entry.Parts, err = parts.Write(ctx, r.js, r.subjects.RecoveryPart(g.ID), entry.ID, p.sent, sealed); err != nil {
+		if entry.Parts, err = parts.Write(ctx, r.deps.JetStream, r.deps.Subjects.RecoveryPart(g.ID), entry.ID, p.sent, sealed); err != nil {
 			return fmt.Errorf("writing to the recovery stream: %w", err)
 		}
 	}
@@ -253,12 +253,12 @@ func (r *Refresher) rescue(ctx context.Context, g *store.Grant, p pending, with 
 	if err != nil {
 		return fmt.Errorf("encoding a recovery entry: %w", err)
 	}
-	msg := nats.NewMsg(r.subjects.Recovery(g.ID))
+	msg := nats.NewMsg(r.deps.Subjects.Recovery(g.ID))
 	msg.Data = body
 	tracing.Carry(ctx).Into(msg.Header)
-	ack, err := r.js.PublishMsg(ctx, msg, jetstream.WithMsgID(entry.ID))
+	ack, err := r.deps.JetStream.PublishMsg(ctx, msg, jetstream.WithMsgID(entry.ID))
 	if len(entry.Parts) > 0 && (err == nil && ack.Duplicate || parts.Refused(err)) {
-		parts.Tidy(ctx, r.js, r.subjects.RecoveryStream(), entry.ID, entry.Parts)
+		parts.Tidy(ctx, r.deps.JetStream, r.deps.Subjects.RecoveryStream(), entry.ID, entry.Parts)
 	}
 	if err != nil {
 		return fmt.Errorf("writing to the recovery stream: %w", err)
@@ -272,11 +272,11 @@ func (r *Refresher) rescue(ctx context.Context, g *store.Grant, p pending, with 
 // refresh token is presented again. What is older than the token set changes
 // nothing.
 func (r *Refresher) recoverFirst(ctx context.Context, grantID string) error {
-	stream, err := r.js.Stream(ctx, r.subjects.RecoveryStream())
+	stream, err := r.deps.JetStream.Stream(ctx, r.deps.Subjects.RecoveryStream())
 	if err != nil {
 		return fmt.Errorf("looking into the recovery stream: %w", err)
 	}
-	for msg, err := range streams.Messages(ctx, stream, r.subjects.Recovery(grantID), 1) {
+	for msg, err := range streams.Messages(ctx, stream, r.deps.Subjects.Recovery(grantID), 1) {
 		if err != nil {
 			return err
 		}

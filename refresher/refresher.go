@@ -69,31 +69,11 @@ type Deps struct {
 
 // Refresher refreshes grants. It is safe for concurrent use.
 type Refresher struct {
-	store      *store.Store
-	envelope   *envelope.Envelope
-	prints     *store.Fingerprints
-	js         jetstream.JetStream
-	mesh       *Mesh
+	deps       Deps
 	queue      *Queue
-	settler    Settler
-	dispatcher *Dispatcher
-	subjects   events.Subjects
-	workerID   string
-	newID      func() string
-	now        func() time.Time
-	lease      time.Duration
-	reserve    time.Duration
-	skew       time.Duration
-	sendAccess map[string]bool
-	// refusedPause is Deps.RefusedPause.
-	refusedPause time.Duration
-	remember     time.Duration
-	changed      func(ctx context.Context, userID string) error
-	parkAnswer   func(ctx context.Context, g *store.Grant, id string, body []byte) error
-	audit        *audit.Log
-	log          *zap.Logger
-	metrics      *metrics
-	verdicts     *verdicts
+	sendAccess map[string]bool // by the key of a broker type
+	metrics    *metrics
+	verdicts   *verdicts
 	// underWay counts refreshes from before they wait for their turn until
 	// their answers are kept.
 	underWay sync.WaitGroup
@@ -101,12 +81,7 @@ type Refresher struct {
 
 // New returns a Refresher.
 func New(d Deps) *Refresher {
-	r := &Refresher{
-		store: d.Store, envelope: d.Envelope, prints: d.Fingerprints, js: d.JetStream, mesh: d.Mesh, settler: d.Settler,
-		dispatcher: d.Dispatcher, subjects: d.Subjects, workerID: d.WorkerID, newID: d.NewID, now: d.Now,
-		lease: d.Lease, reserve: d.CallAndSave, skew: d.ClockSkew, sendAccess: map[string]bool{}, refusedPause: d.RefusedPause, remember: d.Remember, changed: d.Changed, parkAnswer: d.ParkAnswer, audit: d.Audit, log: d.Log,
-		metrics: newMetrics(d.Metrics),
-	}
+	r := &Refresher{deps: d, sendAccess: map[string]bool{}, metrics: newMetrics(d.Metrics)}
 	r.verdicts = &verdicts{store: d.Store, hold: d.Hold, now: d.Now, log: d.Log, metrics: r.metrics, cleared: map[string]time.Time{}}
 	r.queue = NewQueue(NewLimits(d.Limits, d.Credentials, d.Now, r.metrics.onBreaker), d.Concurrency, 3*d.Concurrency, d.Now)
 	for _, broker := range d.SendAccess {
@@ -115,17 +90,17 @@ func New(d Deps) *Refresher {
 	return r
 }
 
-// Stop sends away the refreshes that wait for their turn, now and from now on.
-// Those that have begun are finished; Wait waits for them.
+// Stop rejects the refreshes that wait for their turn, and all that come later.
+// Refreshes that have begun continue; Wait waits for them.
 func (r *Refresher) Stop() { r.queue.Close() }
 
 // Wait returns when, after Stop, the answer of every call is kept.
 func (r *Refresher) Wait() { r.underWay.Wait() }
 
-// Due handles a refresh.due message, which the caller acknowledges when it
-// returns nil: all is done, or the message is out of date. A *LaterError or
-// *store.LeasedError tells when to come back; after any other error nothing was
-// spent, or the answer is on its way into the database.
+// Due handles a refresh.due message. After nil the caller acknowledges it: all is
+// done, or the message is out of date. A *LaterError or *store.LeasedError says when
+// to retry. After any other error no token was spent, or the answer is on its way into
+// the database.
 func (r *Refresher) Due(ctx context.Context, m events.RefreshDue) error {
 	r.underWay.Add(1)
 	defer r.underWay.Done()
@@ -149,16 +124,16 @@ func (r *Refresher) due(ctx context.Context, m events.RefreshDue) error {
 		}
 		done = nil
 	}
-	// Only a call has to wait: for its turn, or for KMS. The message does not tell
-	// what has become of the grant since.
-	g, err := r.store.Get(ctx, m.GrantID)
+	// Only a call has to wait: for its turn, or for KMS. The grant may have changed
+	// since the message was written.
+	g, err := r.deps.Store.Get(ctx, m.GrantID)
 	if err != nil {
 		return err
 	}
 	if !matches(g, m) {
 		return store.ErrStale
 	}
-	if NeedsCall(g, r.now()) {
+	if NeedsCall(g, r.deps.Now()) {
 		if refused != nil {
 			return refused
 		}
@@ -170,45 +145,56 @@ func (r *Refresher) due(ctx context.Context, m events.RefreshDue) error {
 	return err
 }
 
-// inTime adds a grant's last try to an error that tells when to come back. Others
-// may have got the same error.
+// inTime adds a grant's last try to a *LaterError, in a copy: several callers may
+// share the error.
 func (r *Refresher) inTime(g *store.Grant, err error) error {
 	var later *LaterError
-	last := r.settler.Policy.LastTry(g)
+	last := r.deps.Settler.Policy.LastTry(g)
 	if last == nil || !errors.As(err, &later) {
 		return err
 	}
 	return &LaterError{After: later.After, Why: later.Why, LastTry: *last}
 }
 
-// Now refreshes a grant of this version before it is due. It returns the grant
-// as it then is, refreshed or not. The errors are those of Due, and those of
-// store.Acquire.
+// Now refreshes a grant of this version before it is due. It returns the grant as
+// stored afterwards, refreshed or not. The errors are those of Due and store.Acquire.
 func (r *Refresher) Now(ctx context.Context, g *store.Grant) (*store.Grant, error) {
 	return r.onDemand(ctx, g, demand{})
 }
 
 // demand is why a grant is to be refreshed.
 type demand struct {
-	// dueAt is the due time that has come; nil: somebody wants it before.
-	dueAt *time.Time
-	// refused is the report of a refused access token that wants it.
-	refused *store.Refused
+	dueAt   *time.Time     // the due time that has come; nil: on request
+	refused *store.Refused // the report of a refused access token that requests it
 }
 
 func (r *Refresher) onDemand(ctx context.Context, g *store.Grant, d demand) (*store.Grant, error) {
 	r.underWay.Add(1)
 	defer r.underWay.Done()
 	var done func(*Failure)
-	if NeedsCall(g, r.now()) {
+	if NeedsCall(g, r.deps.Now()) {
 		var err error
-		// Somebody is waiting for it: nothing is more urgent.
-		if done, err = r.queue.Enter(ctx, g.BrokerType, Urgency{}); err != nil {
+		if done, err = r.queue.Enter(ctx, g.BrokerType, Urgency{}); err != nil { // a caller waits: the most urgent
 			return nil, err
 		}
 	}
 	return r.refresh(ctx, events.RefreshDue{GrantID: g.ID, BrokerType: g.BrokerType, Version: g.Version}, g.UserID, d, done)
 }
+
+// permit is the permission to make one call, from Queue.Enter.
+type permit struct{ done func(*Failure) }
+
+// end gives the permission back with the outcome of the call. Later outcomes count
+// for nothing.
+func (p *permit) end(f *Failure) {
+	if p.done != nil {
+		p.done(f)
+		p.done = nil
+	}
+}
+
+// unused gives the permission back if no call was made.
+func (p *permit) unused() { p.end(&Failure{Class: uncalled, Detail: "no call was made"}) }
 
 // refresh does everything between the permission and the event. The user may be
 // empty: messages don't name users. Without done there is no permission to call:
@@ -216,96 +202,107 @@ func (r *Refresher) onDemand(ctx context.Context, g *store.Grant, d demand) (*st
 func (r *Refresher) refresh(ctx context.Context, m events.RefreshDue, user string, d demand, done func(*Failure)) (out *store.Grant, err error) {
 	ctx, span := tracing.Start(ctx, "refresh", trace.SpanKindInternal, tracing.Grant(m.GrantID, m.BrokerType, m.Version)...)
 	defer func() { endStep(span, err) }()
-	// What can fail without harm comes first: from the call on, the answer
-	// must be kept.
-	idle := &Failure{Class: uncalled, Detail: "no call was made"}
-	mayCall := done != nil
-	if !mayCall {
-		done = func(*Failure) {}
-	}
+	mayCall, turn := done != nil, &permit{done}
+	defer turn.unused()
+	// What can fail without harm comes first: after the call the answer must be kept.
 	var with store.TokenSealer
 	if mayCall {
 		if with, err = r.sealer(ctx, m.GrantID, user); err != nil {
-			done(idle)
 			return nil, err
 		}
 	}
-	now := r.now()
-	g, takenOver, err := r.store.Acquire(ctx, store.LeaseRequest{
-		GrantID: m.GrantID, Version: m.Version, DueAt: d.dueAt, Refused: d.refused, RefusedSince: now.Add(-r.refusedPause),
-		Owner: r.workerID + "/" + r.newID(), Now: now.Add(-r.skew), Until: now.Add(r.lease), DueNow: mayCall && d.dueAt == nil,
+	now := r.deps.Now()
+	g, takenOver, err := r.acquire(ctx, store.LeaseRequest{
+		GrantID: m.GrantID, Version: m.Version, DueAt: d.dueAt, DueNow: mayCall && d.dueAt == nil,
+		Refused: d.refused, RefusedSince: now.Add(-r.deps.RefusedPause),
 	})
 	if err != nil {
-		done(idle)
 		return nil, err
 	}
 	if d.dueAt != nil {
 		r.metrics.lateness.Observe(max(now.Sub(*d.dueAt), 0).Seconds())
-	}
-	if takenOver {
-		r.metrics.takenOver.Inc()
-		if g.Unknown == nil {
-			at := store.Milli(now)
-			g.Unknown = &at
-		}
 	}
 	// Opening may have to wait for KMS; nothing may lie between the look at what
 	// earlier leases brought and the call.
 	var tokens store.TokenSet
 	var opened error
 	if mayCall {
-		tokens, opened = store.OpenTokens(ctx, r.envelope, g.Sealed, g.Binding())
+		tokens, opened = r.Tokens(ctx, g)
 	}
-	if takenOver || g.Unknown != nil || g.Applied < g.Epoch-1 || r.unsorted(g) {
-		current, ours, err := r.settleEarlier(ctx, g, takenOver)
-		if err != nil || !ours {
-			done(idle)
-			return current, err
-		}
-		g = current
+	current, ours, err := r.settleEarlier(ctx, g, takenOver)
+	if err != nil || !ours {
+		return current, err
 	}
+	g = current
 	next := g.Clone()
-	if ended, err := r.settler.WithoutRefresh(next); ended || err != nil {
-		done(idle)
-		if err != nil {
-			return nil, err
-		}
+	if ended, err := r.withoutRefresh(ctx, next); err != nil {
+		return nil, err
+	} else if ended {
 		next.Lease = nil
 		return r.commitState(ctx, g, next)
 	}
 	if !mayCall {
-		return nil, r.putOff(ctx, g)
+		return nil, r.postpone(ctx, g)
 	}
 	if opened != nil {
-		done(idle)
-		return r.unopened(ctx, g, opened)
+		return r.unreadable(ctx, g, opened)
 	}
-	return r.call(ctx, g, tokens, secret.Text{}, with, done)
+	return r.call(ctx, g, tokens, secret.Text{}, with, turn)
+}
+
+// withoutRefresh is Settler.WithoutRefresh, except that no grant expires for a refusal
+// while verdicts are held at its broker: one that was given up before is tried again.
+func (r *Refresher) withoutRefresh(ctx context.Context, next *store.Grant) (done bool, err error) {
+	if !GivenUp(next) || RefreshTokenOver(next, r.deps.Now()) {
+		return r.deps.Settler.WithoutRefresh(next)
+	}
+	before := next.Clone()
+	done, err = r.deps.Settler.WithoutRefresh(next)
+	if err == nil && next.State == store.Expired && r.verdicts.heldAt(ctx, next.BrokerType) {
+		*next = *before
+		r.deps.Settler.Revive(next)
+	}
+	return done, err
+}
+
+// acquire takes the lease of a grant. Where an earlier lease ran out (takenOver) the
+// outcome of its refresh is unknown.
+func (r *Refresher) acquire(ctx context.Context, l store.LeaseRequest) (g *store.Grant, takenOver bool, err error) {
+	now := r.deps.Now()
+	l.Owner, l.Now, l.Until = r.deps.WorkerID+"/"+r.deps.NewID(), now.Add(-r.deps.ClockSkew), now.Add(r.deps.Lease)
+	g, takenOver, err = r.deps.Store.Acquire(ctx, l)
+	if err == nil && takenOver {
+		r.metrics.takenOver.Inc()
+		if g.Unknown == nil {
+			g.Unknown = new(store.Milli(now))
+		}
+	}
+	return g, takenOver, err
 }
 
 // sealer returns what a grant's answer will be sealed with. The user may be empty.
 func (r *Refresher) sealer(ctx context.Context, grantID, user string) (store.TokenSealer, error) {
-	if user == "" && r.envelope.ByUser() {
-		g, err := r.store.Get(ctx, grantID)
+	if user == "" && r.deps.Envelope.ByUser() {
+		g, err := r.deps.Store.Get(ctx, grantID)
 		if err != nil {
 			return store.TokenSealer{}, err
 		}
 		user = g.UserID
 	}
-	return r.prints.Sealer(ctx, user)
+	return r.deps.Fingerprints.Sealer(ctx, user)
 }
 
-// call spends the refresh token. From here on nothing is given up for the
-// sake of ctx: the answer is kept even while the process shuts down. A code completes
-// a refresh that waits for it.
-func (r *Refresher) call(ctx context.Context, g *store.Grant, tokens store.TokenSet, code secret.Text, with store.TokenSealer, done func(*Failure)) (*store.Grant, error) {
+// call spends the refresh token. From here on the end of ctx stops nothing: the answer
+// is kept even while the process shuts down. A code completes a refresh that waits for
+// it.
+func (r *Refresher) call(ctx context.Context, g *store.Grant, tokens store.TokenSet, code secret.Text, with store.TokenSealer, turn *permit) (*store.Grant, error) {
 	ctx = context.WithoutCancel(ctx)
-	sent := r.now()
+	sent := r.deps.Now()
 	request := RefreshRequest{
 		BrokerType: g.BrokerType, RefreshToken: tokens.RefreshToken, TradeToken: tokens.TradeToken, Metadata: tokens.Metadata,
-		NotAfter: g.Lease.Until.Add(-r.reserve),
+		NotAfter: g.Lease.Until.Add(-r.deps.CallAndSave),
 	}
-	request.CreateNewRefreshToken = r.settler.Policy.RenewsAt(g, sent)
+	request.CreateNewRefreshToken = r.deps.Settler.Policy.RenewsAt(g, sent)
 	if r.sendAccess[events.BrokerKey(g.BrokerType)] || g.SendAccess {
 		request.AccessToken = newestAccess(g, tokens)
 	}
@@ -317,18 +314,18 @@ func (r *Refresher) call(ctx context.Context, g *store.Grant, tokens store.Token
 	}
 	request.Known = tokens.Spare
 	r.record(audit.Opened, audit.OutcomeRefresh, g)
-	answer, err := r.mesh.Refresh(ctx, request)
+	answer, err := r.deps.Mesh.Refresh(ctx, request)
 	if err != nil {
 		f := AsFailure(err)
-		done(f)
+		turn.end(f)
 		tracing.Set(ctx, tracing.Outcome(string(f.Class)))
 		if f.Class == uncalled {
 			return nil, r.tooLate(ctx, g)
 		}
-		r.metrics.call(g.BrokerType, r.now().Sub(sent), f)
-		f.choose(g, &tokens, with.Key)
-		p := pending{id: r.newID(), grantID: g.ID, answer: f.Answer, presented: tokens.RefreshToken, connectedAt: g.ConnectedAt, epoch: g.Epoch, sent: sent}
-		if f.Answer.enough(g); !f.Answer.Rest.Empty() {
+		r.metrics.call(g.BrokerType, r.deps.Now().Sub(sent), f)
+		f.chooseRefreshToken(g, &tokens, with.Key)
+		p := pending{id: r.deps.NewID(), grantID: g.ID, answer: f.Answer, presented: tokens.RefreshToken, connectedAt: g.ConnectedAt, epoch: g.Epoch, sent: sent}
+		if f.Answer.dropDoubtful(g); !f.Answer.Rest.Empty() {
 			g = r.keepRest(ctx, g, p, with)
 			if kept, err := r.Tokens(ctx, g); err == nil {
 				tokens = kept
@@ -336,39 +333,39 @@ func (r *Refresher) call(ctx context.Context, g *store.Grant, tokens store.Token
 		}
 		switch {
 		case !f.Interim.Empty(), !f.RefreshToken.Empty():
-			p.id, p.answer, p.beside = r.newID(), f.demanding(), f.RefreshToken.Empty()
+			p.id, p.answer, p.beside = r.deps.NewID(), f.demanding(), f.RefreshToken.Empty()
 			return r.awaitCode(ctx, g, tokens, f, p, !code.Empty(), with)
 		case !code.Empty():
 			return r.codeFailed(ctx, g, f)
 		}
 		return r.failed(ctx, g, f)
 	}
-	done(r.contradicted(ctx, g, answer.Contradicts))
-	answer.enough(g)
+	turn.end(r.reportContradiction(ctx, g, answer.Contradicts))
+	answer.dropDoubtful(g)
 	tracing.Set(ctx, tracing.Outcome(refreshed))
-	r.metrics.call(g.BrokerType, r.now().Sub(sent), nil)
+	r.metrics.call(g.BrokerType, r.deps.Now().Sub(sent), nil)
 	saved := r.keep(ctx, g, pending{
-		id: r.newID(), grantID: g.ID, answer: answer, presented: tokens.RefreshToken, connectedAt: g.ConnectedAt, epoch: g.Epoch,
+		id: r.deps.NewID(), grantID: g.ID, answer: answer, presented: tokens.RefreshToken, connectedAt: g.ConnectedAt, epoch: g.Epoch,
 		renewed: request.CreateNewRefreshToken, sent: sent,
 	}, with)
 	if saved == nil {
 		return nil, nil
 	}
-	tracing.Log(ctx, r.log).Info("refreshed", zap.String("grant", g.ID), zap.String("broker", g.BrokerType), zap.Int64("version", saved.Version))
+	tracing.Log(ctx, r.deps.Log).Info("refreshed", zap.String("grant", g.ID), zap.String("broker", g.BrokerType), zap.Int64("version", saved.Version))
 	rev := saved.Rev
-	saved = r.leave(ctx, saved)
-	r.dispatcher.Send(ctx, saved)
+	saved = r.Leave(ctx, saved)
+	r.deps.Dispatcher.Send(ctx, saved)
 	r.verdicts.succeeded(ctx, g.BrokerType)
 	if len(saved.Accounts) != len(g.Accounts) || rev != g.Rev+1 || saved.Apart {
-		if err := r.changed(ctx, g.UserID); err != nil {
-			r.log.Warn("sorting out accounts after a refresh failed; the next connect or refresh does it", zap.String("grant", g.ID), zap.Error(err))
+		if err := r.deps.Changed(ctx, g.UserID); err != nil {
+			r.deps.Log.Warn("sorting out accounts after a refresh failed; the next connect or refresh does it", zap.String("grant", g.ID), zap.Error(err))
 		}
 	}
 	return saved, nil
 }
 
-// newestAccess is the access token that goes along with a refresh: one that the last
-// answers covered, if there is one.
+// newestAccess is the access token to send along with a refresh, if possible one that
+// the last answers covered.
 func newestAccess(g *store.Grant, tokens store.TokenSet) (token secret.Text) {
 	for _, its := range tokens.Accounts {
 		if its.AccessToken.Empty() {
@@ -384,14 +381,14 @@ func newestAccess(g *store.Grant, tokens store.TokenSet) (token secret.Text) {
 	return token
 }
 
-// contradicted tells of an answer whose statuses or form say that it has no tokens,
-// though it has. It returns what counts of them: that we ask too often.
-func (r *Refresher) contradicted(ctx context.Context, g *store.Grant, said *Failure) *Failure {
+// contradicted reports an answer with tokens whose statuses or form say that it has
+// none. Of what they say it returns only a rate limit.
+func (r *Refresher) reportContradiction(ctx context.Context, g *store.Grant, said *Failure) *Failure {
 	if said == nil {
 		return nil
 	}
 	r.metrics.contradicted.WithLabelValues(r.metrics.broker(g.BrokerType), string(said.Class)).Inc()
-	tracing.Log(ctx, r.log).Warn("an answer brings tokens though its statuses or its form speak against it; the tokens count",
+	tracing.Log(ctx, r.deps.Log).Warn("an answer brings tokens though its statuses or its form speak against it; the tokens count",
 		zap.String("grant", g.ID), zap.String("broker", g.BrokerType), zap.String("class", string(said.Class)), zap.String("detail", said.Detail))
 	if said.Class == RateLimited {
 		return said
@@ -399,14 +396,14 @@ func (r *Refresher) contradicted(ctx context.Context, g *store.Grant, said *Fail
 	return nil
 }
 
-// failed stores what a failure means. If that can't be stored now the lease
-// runs out, and whoever takes it over finds the outcome unknown.
+// failed stores what a failure means. If that fails the lease runs out, and the next
+// worker finds the outcome unknown.
 func (r *Refresher) failed(ctx context.Context, g *store.Grant, f *Failure) (*store.Grant, error) {
 	fields := []zap.Field{
 		zap.String("grant", g.ID), zap.String("broker", g.BrokerType), zap.String("class", string(f.Class)),
 		zap.Bool("ambiguous", f.Ambiguous), zap.String("detail", f.Detail), zap.String("errorType", f.ErrorType), zap.String("errorHash", f.ErrorHash), zap.NamedError("cause", f.Err),
 	}
-	log := tracing.Log(ctx, r.log)
+	log := tracing.Log(ctx, r.deps.Log)
 	if f.Class == Denied {
 		log.Error("Mesh refuses the client credentials: all refreshes pause; check mesh.client_id and mesh.client_secret", fields...)
 	} else {
@@ -415,47 +412,42 @@ func (r *Refresher) failed(ctx context.Context, g *store.Grant, f *Failure) (*st
 	if f.Refusal() && !curable(g, f) {
 		f.Held = r.verdicts.refused(ctx, g)
 	}
-	for {
-		next := g.Clone()
-		if err := r.settler.Failed(next, f); err != nil {
-			return nil, err
-		}
-		saved, err := r.commitState(ctx, g, next)
-		if err != nil || saved == next || saved.Lease == nil || g.Lease == nil || saved.Lease.Owner != g.Lease.Owner {
-			return saved, err
-		}
-		// Something else about the grant has changed meanwhile; the failure is as
-		// much of it as before.
-		g = saved
+	next, err := r.underLease(ctx, g, func(next *store.Grant) error { return r.deps.Settler.Failed(next, f) })
+	if err == nil {
+		r.sendState(ctx, g, next)
 	}
+	if errors.Is(err, store.ErrConflict) {
+		return next, nil // whoever changed it knew better
+	}
+	return next, err
 }
 
-// unopened handles a token set that can't be read.
-func (r *Refresher) unopened(ctx context.Context, g *store.Grant, err error) (*store.Grant, error) {
+// unopened handles a token set that does not open.
+func (r *Refresher) unreadable(ctx context.Context, g *store.Grant, err error) (*store.Grant, error) {
 	next := g.Clone()
 	next.Lease = nil
 	if !errors.Is(err, envelope.ErrSealed) {
 		// For now, or until somebody restores a key: no token was spent.
-		if saveErr := r.settler.Failed(next, &Failure{Class: Transient, Detail: "no key"}); saveErr != nil {
+		if saveErr := r.deps.Settler.Failed(next, &Failure{Class: Transient, Detail: "no key"}); saveErr != nil {
 			return nil, saveErr
 		}
-		r.log.Error("a token set can't be opened now", zap.String("grant", g.ID), zap.Error(err))
+		r.deps.Log.Error("a token set can't be opened now", zap.String("grant", g.ID), zap.Error(err))
 		return r.commitState(ctx, g, next)
 	}
 	r.metrics.unopened.Inc()
-	r.log.Error("a stored token set does not open: it was changed from outside, or the database is an older copy", zap.String("grant", g.ID), zap.Error(err))
-	if err := r.settler.Expire(next, events.ReasonUnreadable); err != nil {
+	r.deps.Log.Error("a stored token set does not open: it was changed from outside, or the database is an older copy", zap.String("grant", g.ID), zap.Error(err))
+	if err := r.deps.Settler.Expire(next, events.ReasonUnreadable); err != nil {
 		return nil, err
 	}
 	return r.commitState(ctx, g, next)
 }
 
-// commitState saves a change that holds no new tokens. Where the grant has
-// changed meanwhile, whoever changed it knew better.
+// commitState saves a change without new tokens. If the grant has changed meanwhile it
+// returns that one: whoever changed it knew better.
 func (r *Refresher) commitState(ctx context.Context, g, next *store.Grant) (*store.Grant, error) {
-	err := r.store.Save(ctx, next)
+	err := r.deps.Store.Save(ctx, next)
 	if errors.Is(err, store.ErrConflict) {
-		return r.store.Get(ctx, g.ID)
+		return r.deps.Store.Get(ctx, g.ID)
 	}
 	if err != nil {
 		return nil, err
@@ -464,13 +456,13 @@ func (r *Refresher) commitState(ctx context.Context, g, next *store.Grant) (*sto
 	return next, nil
 }
 
-// sendState tells of a change that was saved.
+// sendState announces a saved change.
 func (r *Refresher) sendState(ctx context.Context, g, next *store.Grant) {
 	if next.State == store.Expired && g.State != store.Expired {
 		r.metrics.ended.WithLabelValues(string(next.Reason)).Inc()
-		tracing.Log(ctx, r.log).Warn("grant expired", zap.String("grant", g.ID), zap.String("broker", g.BrokerType), zap.String("reason", string(next.Reason)))
+		tracing.Log(ctx, r.deps.Log).Warn("grant expired", zap.String("grant", g.ID), zap.String("broker", g.BrokerType), zap.String("reason", string(next.Reason)))
 	}
-	r.dispatcher.Send(ctx, next)
+	r.deps.Dispatcher.Send(ctx, next)
 }
 
 // Pauses between attempts to bring an answer into the database or the
@@ -480,15 +472,13 @@ const (
 	keepPauseMax = 5 * time.Second
 )
 
-// keep brings an answer into the database, or else into the recovery stream.
-// It tries both in turn until one has it: there is nothing better to do with a
-// refresh token that exists nowhere else. The grant is nil when the answer
-// went into the recovery stream.
+// keep stores an answer in the database, or else in the recovery stream. It tries
+// both in turn until one has it: the refresh token exists nowhere else. The grant is
+// nil when the answer is in the recovery stream, or the grant was erased.
 func (r *Refresher) keep(ctx context.Context, g *store.Grant, p pending, with store.TokenSealer) *store.Grant {
 	for pause := keepPauseMin; ; pause = min(pause*2, keepPauseMax) {
-		if with.Over(r.now()) {
-			// The process was held up for long. What nothing is sealed under yet is
-			// pruned before long.
+		if with.Over(r.deps.Now()) {
+			// The process was held up for so long that the data key may be pruned.
 			with = r.renewed(ctx, g, with)
 		}
 		saved, err := r.apply(ctx, g, p, with)
@@ -496,11 +486,11 @@ func (r *Refresher) keep(ctx context.Context, g *store.Grant, p pending, with st
 			return saved
 		}
 		if errors.Is(err, store.ErrNotFound) {
-			r.log.Info("the grant was erased while it was being refreshed", zap.String("grant", g.ID))
+			r.deps.Log.Info("the grant was erased while it was being refreshed", zap.String("grant", g.ID))
 			return nil
 		}
 		rescueErr := r.rescue(ctx, g, p, with)
-		tracing.Log(ctx, r.log).Error("an answer can't be stored", zap.String("grant", g.ID), zap.Error(err), zap.Bool("rescued", rescueErr == nil), zap.NamedError("rescueError", rescueErr))
+		tracing.Log(ctx, r.deps.Log).Error("an answer can't be stored", zap.String("grant", g.ID), zap.Error(err), zap.Bool("rescued", rescueErr == nil), zap.NamedError("rescueError", rescueErr))
 		if rescueErr == nil {
 			return nil
 		}
@@ -509,10 +499,10 @@ func (r *Refresher) keep(ctx context.Context, g *store.Grant, p pending, with st
 	}
 }
 
-// renewed returns a sealer under the data key that is active now, or the one at
-// hand if that can't be had.
+// renewed returns a sealer under the active data key, or the one at hand if there is
+// none to get.
 func (r *Refresher) renewed(ctx context.Context, g *store.Grant, with store.TokenSealer) store.TokenSealer {
-	if fresh, err := r.envelope.Sealer(ctx, g.UserID); err == nil {
+	if fresh, err := r.deps.Envelope.Sealer(ctx, g.UserID); err == nil {
 		with.Sealer = fresh
 	}
 	return with
@@ -520,7 +510,7 @@ func (r *Refresher) renewed(ctx context.Context, g *store.Grant, with store.Toke
 
 // Tokens opens a grant's token set.
 func (r *Refresher) Tokens(ctx context.Context, g *store.Grant) (store.TokenSet, error) {
-	return store.OpenTokens(ctx, r.envelope, g.Sealed, g.Binding())
+	return store.OpenTokens(ctx, r.deps.Envelope, g.Sealed, g.Binding())
 }
 
 // Suspended returns how long no refresh may start at a broker, whatever the
@@ -528,4 +518,4 @@ func (r *Refresher) Tokens(ctx context.Context, g *store.Grant) (store.TokenSet,
 func (r *Refresher) Suspended(broker string) time.Duration { return r.queue.limits.Suspended(broker) }
 
 // Opens reports whether Tokens would not have to wait for anything.
-func (r *Refresher) Opens(g *store.Grant) bool { return r.envelope.Holds(g.Sealed.KeyID) }
+func (r *Refresher) Opens(g *store.Grant) bool { return r.deps.Envelope.Holds(g.Sealed.KeyID) }

@@ -67,16 +67,13 @@ func (s Settler) refused(g *store.Grant, f *Failure, now time.Time) error {
 	if row.Times == 0 || !now.Before(row.Next) {
 		row.Times++
 	}
-	reason := told(g, f.Reason)
-	if g.Warned != reason {
-		g.Warned = reason
-		if err := s.Announce(g, events.TokenExpiring, reason); err != nil {
-			return err
-		}
+	reason := announcedReason(g, f.Reason)
+	if err := s.warn(g, reason); err != nil {
+		return err
 	}
 	wait, room := s.untilNext(g, row, now)
 	if row.Times > 1 && !room {
-		return s.serveOut(g, reason, now)
+		return s.giveUp(g, reason, now)
 	}
 	if err := s.again(g, now, wait, shortOf(s.Backoff)); err != nil {
 		return err
@@ -103,7 +100,7 @@ func (s Settler) untilNext(g *store.Grant, row store.Refusals, now time.Time) (w
 
 // serveOut gives up refreshing a grant: what there is to serve is served to its
 // end, with which the grant expires.
-func (s Settler) serveOut(g *store.Grant, reason events.Reason, now time.Time) error {
+func (s Settler) giveUp(g *store.Grant, reason events.Reason, now time.Time) error {
 	if g.LastAccess().Over(now) {
 		return s.Expire(g, reason)
 	}
@@ -115,11 +112,8 @@ func (s Settler) serveOut(g *store.Grant, reason events.Reason, now time.Time) e
 // unlawful applies a refusal for legal reasons: it is told once, and tried again
 // now and then.
 func (s Settler) unlawful(g *store.Grant, f *Failure, now time.Time) error {
-	if g.Warned != f.Reason {
-		g.Warned = f.Reason
-		if err := s.Announce(g, events.TokenExpiring, f.Reason); err != nil {
-			return err
-		}
+	if err := s.warn(g, f.Reason); err != nil {
+		return err
 	}
 	wait := max(f.RetryAfter, delay(config.Backoff{Min: unlawfulMin, Max: unlawfulMax}, g.Waits, 1))
 	g.Waits++
@@ -128,7 +122,7 @@ func (s Settler) unlawful(g *store.Grant, f *Failure, now time.Time) error {
 
 // told is the reason that is told of a grant: if an answer was lost before, that is
 // why its token is refused.
-func told(g *store.Grant, reason events.Reason) events.Reason {
+func announcedReason(g *store.Grant, reason events.Reason) events.Reason {
 	switch reason {
 	case events.ReasonRejected, events.ReasonNotFound, events.ReasonBadRequest, events.ReasonRefreshTokenExpired:
 		if g.Unknown != nil {

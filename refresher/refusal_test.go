@@ -269,7 +269,9 @@ func TestARefusedGrantWithoutAKnownEnd(t *testing.T) {
 			require.Equal(t, store.MustAct, g.State, "served as before")
 
 			require.True(t, refresher.EndsWithReport(g, c.now))
-			require.NoError(t, s.Reported(g))
+			s.EndAccess(g)
+			_, err := s.WithoutRefresh(g)
+			require.NoError(t, err)
 			require.Equal(t, store.Expired, g.State)
 			require.Equal(t, []string{"token.expiring: " + reason, "token.expired: " + reason}, reasons(t, g))
 			require.Empty(t, refresher.WhyNotRevived(g, c.now))

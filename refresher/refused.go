@@ -13,7 +13,7 @@ import (
 // in the length of the pause: the error of any other wraps store.ErrStale. (So a
 // caller to whom every token looks refused can't spend refreshes.)
 func (r *Refresher) Refused(ctx context.Context, g *store.Grant) (*store.Grant, error) {
-	return r.onDemand(ctx, g, demand{refused: &store.Refused{Version: g.Version, At: store.Milli(r.now())}})
+	return r.onDemand(ctx, g, demand{refused: &store.Refused{Version: g.Version, At: store.Milli(r.deps.Now())}})
 }
 
 // EndsWithReport reports whether a report that the newest access tokens of a grant were
@@ -24,8 +24,9 @@ func EndsWithReport(g *store.Grant, now time.Time) bool {
 	return GivenUp(g) && last != nil && last.ExpiresAt == nil && (g.Access.ExpiresAt == nil || g.Access.Over(now))
 }
 
-// Reported ends such access tokens, and with the last of them the grant.
-func (s Settler) Reported(g *store.Grant) error {
+// EndAccess ends the access tokens without a known end. WithoutRefresh then ends the
+// grant, if they were the last.
+func (s Settler) EndAccess(g *store.Grant) {
 	now := store.Milli(s.Now())
 	for i := range g.Accounts {
 		if a := &g.Accounts[i]; a.ExpiresAt == nil {
@@ -35,15 +36,14 @@ func (s Settler) Reported(g *store.Grant) error {
 	if g.Access.ExpiresAt == nil {
 		g.Access.ExpiresAt = &now
 	}
-	_, err := s.WithoutRefresh(g)
-	return err
 }
 
 // End ends the access tokens of a grant for which EndsWithReport holds. It returns the
-// grant as it then is.
+// grant as stored then.
 func (r *Refresher) End(ctx context.Context, g *store.Grant) (*store.Grant, error) {
 	next := g.Clone()
-	if err := r.settler.Reported(next); err != nil {
+	r.deps.Settler.EndAccess(next)
+	if _, err := r.withoutRefresh(ctx, next); err != nil {
 		return nil, err
 	}
 	return r.commitState(ctx, g, next)
@@ -54,7 +54,7 @@ func (r *Refresher) NextReport(g *store.Grant) time.Duration {
 	if g.Refused == nil {
 		return 0
 	}
-	return max(g.Refused.At.Add(r.refusedPause).Sub(r.now()), 0)
+	return max(g.Refused.At.Add(r.deps.RefusedPause).Sub(r.deps.Now()), 0)
 }
 
 // CountReport counts a report of a refused access token by what came of it, one of

@@ -17,20 +17,17 @@ import (
 	"github.com/latchkey/latchkey/store/envelope"
 )
 
-// What a user has disconnected is removed at Mesh too, where that is configured.
-// The grant is revoked first, and with that its tokens are gone for everybody; what
-// its record keeps until the removal is done or given up are the access tokens for
-// it, sealed. A new connect of the same accounts takes the record's place.
+// Where that is configured, what a user has disconnected is removed at Mesh too. The
+// grant is revoked first. Its record then keeps only the access tokens for the removal,
+// sealed, until that is done or given up. A new connect of the same accounts replaces
+// the record.
 
 const (
-	// removeFor is how long a removal is tried. Answers that refuse it count as the
-	// last word when there were no others for refusedFor, whether the access token has
-	// ended or not: what refuses it may be a bad deploy.
+	// removeFor is how long a removal is tried, refusedFor how long every answer has to
+	// be a refusal before that is final: a bad deploy may refuse for a while.
 	removeFor  = 7 * 24 * time.Hour
 	refusedFor = 24 * time.Hour
-	// removeMost is the longest pause between two tries; the shortest is that of
-	// refreshes.
-	removeMost = 6 * time.Hour
+	removeMost = 6 * time.Hour // the longest pause between two tries
 )
 
 // Outcomes of removals in metrics beside the reasons of their events.
@@ -44,9 +41,9 @@ var removalReasons = []events.Reason{
 	events.ReasonRemoved, events.ReasonRemovalRefused, events.ReasonRemovalTimedOut, events.ReasonNoAccessToken, events.ReasonUnreadable,
 }
 
-// KeepForRemoval makes a grant that is being revoked keep what its removal at Mesh
-// takes: its access tokens. While they can't be opened the whole set stays as it is,
-// sealed, until the first try; the erasure does not wait for KMS.
+// KeepForRemoval has a grant that is being revoked keep its access tokens for the
+// removal at Mesh. If the set can't be opened now it stays as it is, sealed, until the
+// first try: the erasure does not wait for KMS.
 func (s Settler) KeepForRemoval(ctx context.Context, e *envelope.Envelope, before, next *store.Grant) {
 	now := store.Milli(s.Now())
 	next.Removal = &store.Removal{Since: now, Due: now}
@@ -63,8 +60,7 @@ func (s Settler) KeepForRemoval(ctx context.Context, e *envelope.Envelope, befor
 	sealRemoval(sealer, next, tokens)
 }
 
-// sealRemoval seals the access tokens of a set, and nothing else of it, as what a
-// revoked grant keeps.
+// sealRemoval has a revoked grant keep the access tokens of a set, sealed.
 func sealRemoval(sealer envelope.Sealer, g *store.Grant, tokens store.TokenSet) {
 	kept := store.TokenSet{Accounts: []store.AccountToken{}}
 	for _, a := range tokens.Accounts {
@@ -79,26 +75,11 @@ func sealRemoval(sealer envelope.Sealer, g *store.Grant, tokens store.TokenSet) 
 	}
 }
 
-// watchRemovals tries the removals that are due until ctx ends. It runs apart from
-// passes: it waits for Mesh.
-func (r *Reconciler) watchRemovals(ctx context.Context) {
-	for {
-		if err := r.bounded(ctx, r.Removals); err != nil && ctx.Err() == nil {
-			r.Refresher.log.Error("removals at Mesh failed; the next look goes on", zap.Error(err))
-		}
-		select {
-		case <-time.After(r.look()):
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
 // Removals tries the removals that are due.
 func (r *Reconciler) Removals(ctx context.Context) error {
-	w := r.Refresher
+	w := r.refresher
 	return r.through(ctx, &r.removalWalk, "removal", func(ctx context.Context, after store.Place) (store.Page, error) {
-		return w.store.Removals(ctx, w.now().Add(time.Millisecond), after, r.Config.Batch)
+		return w.deps.Store.Removals(ctx, w.deps.Now().Add(time.Millisecond), after, r.config.Batch)
 	}, func(ctx context.Context, g *store.Grant) (bool, error) {
 		err := w.removeAtMesh(ctx, g)
 		if errors.Is(err, store.ErrConflict) || errors.Is(err, store.ErrNotFound) {
@@ -123,16 +104,17 @@ func (r *Refresher) removeAtMesh(ctx context.Context, listed *store.Grant) error
 	if listed.Removal == nil || listed.State != store.Revoked {
 		return nil
 	}
-	now := store.Milli(r.now())
+	now := store.Milli(r.deps.Now())
 	g := listed.Clone()
-	// The next try is due whatever becomes of this one. Who writes it has this one.
-	wait := delay(config.Backoff{Min: r.settler.Backoff.Min, Max: removeMost}, g.Removal.Tries, 1)
+	// The next try is due whatever becomes of this one. The worker whose write succeeds
+	// makes this one.
+	wait := delay(config.Backoff{Min: r.deps.Settler.Backoff.Min, Max: removeMost}, g.Removal.Tries, 1)
 	g.Removal.Tries++
-	g.Removal.Due = now.Add(wait/2 + r.settler.jitter(wait/2))
-	if err := r.store.Save(ctx, g); err != nil {
+	g.Removal.Due = now.Add(wait/2 + r.deps.Settler.jitter(wait/2))
+	if err := r.deps.Store.Save(ctx, g); err != nil {
 		return err
 	}
-	tokens, err := store.OpenTokens(ctx, r.envelope, g.Sealed, g.Binding())
+	tokens, err := store.OpenTokens(ctx, r.deps.Envelope, g.Sealed, g.Binding())
 	if errors.Is(err, envelope.ErrSealed) {
 		return r.endRemoval(ctx, g, removal{givenUp: g.AccountIDs()}, events.ReasonUnreadable)
 	}
@@ -168,17 +150,14 @@ func (r *Refresher) removeAtMesh(ctx context.Context, listed *store.Grant) error
 		}
 		return r.endRemoval(ctx, g, try, reason)
 	}
-	sealer, err := r.envelope.Sealer(ctx, g.UserID)
+	sealer, err := r.deps.Envelope.Sealer(ctx, g.UserID)
 	if err != nil {
 		return err
 	}
 	if asked := now.Add(min(try.wait, removeMost)); asked.After(g.Removal.Due) {
 		g.Removal.Due = asked
 	}
-	if err := r.tellRemoval(g, try.removed, events.ReasonRemoved); err != nil {
-		return err
-	}
-	if err := r.tellWithout(g, try); err != nil {
+	if err := r.announceTry(g, try); err != nil {
 		return err
 	}
 	g.Accounts = slices.DeleteFunc(g.Accounts, func(a store.Account) bool {
@@ -186,16 +165,16 @@ func (r *Refresher) removeAtMesh(ctx context.Context, listed *store.Grant) error
 	})
 	g.Version++
 	sealRemoval(sealer, g, store.TokenSet{Accounts: try.left})
-	if err := r.store.Save(ctx, g); err != nil {
+	if err := r.deps.Store.Save(ctx, g); err != nil {
 		return err
 	}
 	r.metrics.removals.WithLabelValues(removeAgain).Inc()
-	r.dispatcher.Send(ctx, g)
+	r.deps.Dispatcher.Send(ctx, g)
 	return nil
 }
 
-// tryRemoval asks Mesh to remove what the access tokens stand for, each once, and
-// none of an account that the user has connected again.
+// tryRemoval has Mesh remove the connection of each access token, except of accounts
+// that the user has connected again.
 func (r *Refresher) tryRemoval(ctx context.Context, g *store.Grant, tokens store.TokenSet) (try removal, err error) {
 	try.refused = true
 	for _, a := range g.Accounts {
@@ -220,11 +199,11 @@ func (r *Refresher) tryRemoval(ctx context.Context, g *store.Grant, tokens store
 			continue
 		}
 		var failed *RemoveError
-		if err := r.mesh.Remove(ctx, sharing[0].AccessToken, g.BrokerType); err != nil && !errors.As(err, &failed) {
+		if err := r.deps.Mesh.Remove(ctx, sharing[0].AccessToken, g.BrokerType); err != nil && !errors.As(err, &failed) {
 			return try, err
 		}
 		if failed != nil {
-			tracing.Log(ctx, r.log).Warn("a connection could not be removed at Mesh", zap.String("grant", g.ID), zap.String("broker", g.BrokerType),
+			tracing.Log(ctx, r.deps.Log).Warn("a connection could not be removed at Mesh", zap.String("grant", g.ID), zap.String("broker", g.BrokerType),
 				zap.Int("attempt", g.Removal.Tries), zap.Bool("refused", failed.Refused), zap.Error(failed))
 			try.left = append(try.left, sharing...)
 			try.refused = try.refused && failed.Refused
@@ -253,11 +232,11 @@ func byToken(accounts []store.AccountToken) (groups [][]store.AccountToken) {
 	return groups
 }
 
-// connectedAgain reports whether one of some accounts, or one that is not known yet,
-// stands in a grant of the user at the same broker. It is asked right before every
-// call: what the user has connected again must not be removed.
+// connectedAgain reports whether the user has connected one of these accounts again, or
+// has a grant at the same broker whose accounts are not known yet. It comes right before
+// every call: what is connected again must not be removed.
 func (r *Refresher) connectedAgain(ctx context.Context, g *store.Grant, accounts []store.AccountToken) (bool, error) {
-	all, err := r.store.ByUser(ctx, g.UserID)
+	all, err := r.deps.Store.ByUser(ctx, g.UserID)
 	if err != nil {
 		return false, err
 	}
@@ -271,14 +250,14 @@ func (r *Refresher) connectedAgain(ctx context.Context, g *store.Grant, accounts
 	}), nil
 }
 
-// tellRemoval announces what became of the removal of some accounts.
-func (r *Refresher) tellRemoval(g *store.Grant, accounts []string, reason events.Reason) error {
+// announceRemoval announces what became of the removal of some accounts.
+func (r *Refresher) announceRemoval(g *store.Grant, accounts []string, reason events.Reason) error {
 	if len(accounts) == 0 && len(g.Accounts) > 0 {
 		return nil
 	}
 	about := g.Clone()
 	about.Accounts = slices.DeleteFunc(about.Accounts, func(a store.Account) bool { return !slices.Contains(accounts, a.ID) })
-	if err := r.settler.Announce(about, events.TokenRemoval, reason); err != nil {
+	if err := r.deps.Settler.Announce(about, events.TokenRemoval, reason); err != nil {
 		return err
 	}
 	g.Outbox = about.Outbox
@@ -286,30 +265,30 @@ func (r *Refresher) tellRemoval(g *store.Grant, accounts []string, reason events
 	return nil
 }
 
-// tellWithout announces which accounts can't be removed for lack of an access token,
-// while others of their grant can.
-func (r *Refresher) tellWithout(g *store.Grant, try removal) error {
-	if len(try.without) == 0 {
-		return nil
+// announceTry announces what a try has removed, and which accounts it can't remove for
+// lack of an access token.
+func (r *Refresher) announceTry(g *store.Grant, try removal) (err error) {
+	if len(try.removed) > 0 {
+		err = r.announceRemoval(g, try.removed, events.ReasonRemoved)
 	}
-	return r.tellRemoval(g, try.without, events.ReasonNoAccessToken)
+	if len(try.without) > 0 {
+		err = errors.Join(err, r.announceRemoval(g, try.without, events.ReasonNoAccessToken))
+	}
+	return err
 }
 
-// endRemoval tells what became of a removal that is not tried again, and lets go of
-// the record. reason is why the accounts that were given up were.
+// endRemoval announces what became of a removal that is not tried again, and drops the
+// record. reason says why accounts were given up.
 func (r *Refresher) endRemoval(ctx context.Context, g *store.Grant, try removal, reason events.Reason) error {
-	log := tracing.Log(ctx, r.log).With(zap.String("grant", g.ID), zap.String("broker", g.BrokerType), zap.Int("attempt", g.Removal.Tries))
-	if len(try.removed) > 0 {
-		if err := r.tellRemoval(g, try.removed, events.ReasonRemoved); err != nil {
-			return err
-		}
-		log.Info("removed at Mesh")
-	}
-	if err := r.tellWithout(g, try); err != nil {
+	log := tracing.Log(ctx, r.deps.Log).With(zap.String("grant", g.ID), zap.String("broker", g.BrokerType), zap.Int("attempt", g.Removal.Tries))
+	if err := r.announceTry(g, try); err != nil {
 		return err
 	}
+	if len(try.removed) > 0 {
+		log.Info("removed at Mesh")
+	}
 	if reason != "" {
-		if err := r.tellRemoval(g, try.givenUp, reason); err != nil {
+		if err := r.announceRemoval(g, try.givenUp, reason); err != nil {
 			return err
 		}
 		log.Error("a removal at Mesh is given up: what the user disconnected may still be there", zap.String("reason", string(reason)))
@@ -318,12 +297,12 @@ func (r *Refresher) endRemoval(ctx context.Context, g *store.Grant, try removal,
 		r.metrics.removals.WithLabelValues(removeConnected).Inc()
 		log.Info("a removal at Mesh is dropped: the user has connected again")
 	}
-	r.settler.Schedule(g, nil) // an outbox, even with nothing to tell: with it the record goes
+	r.deps.Settler.Schedule(g, nil) // an outbox, even with nothing to tell: with it the record goes
 	g.Removal, g.Sealed = nil, envelope.Blob{}
-	if err := r.store.Save(ctx, g); err != nil {
+	if err := r.deps.Store.Save(ctx, g); err != nil {
 		return err
 	}
 	r.record(audit.Erased, audit.OutcomeRemove, g)
-	r.dispatcher.Send(ctx, g)
+	r.deps.Dispatcher.Send(ctx, g)
 	return nil
 }

@@ -54,10 +54,10 @@ func (a Announcer) Revive(g *store.Grant) {
 // since it was read.
 func (r *Refresher) Revive(ctx context.Context, g *store.Grant) (*store.Grant, error) {
 	next := g.Clone()
-	r.settler.Revive(next)
-	if err := r.store.Save(ctx, next); err != nil {
+	r.deps.Settler.Revive(next)
+	if err := r.deps.Store.Save(ctx, next); err != nil {
 		return nil, err
 	}
-	r.dispatcher.Send(ctx, next)
+	r.deps.Dispatcher.Send(ctx, next)
 	return next, nil
 }

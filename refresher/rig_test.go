@@ -170,8 +170,9 @@ func (r *rig) worker(id string, change ...func(*refresher.Deps)) *worker {
 	w.settler = settler(r.clock, 0.5)
 	w.settler.Subjects, w.settler.NewID = r.subjects, newID
 	reg := prometheus.NewRegistry()
-	w.dispatcher = refresher.NewDispatcher(r.js, db, r.subjects, d.Refresh.Horizon, r.clock.Now, r.log, reg)
-	w.dispatcher.Remember = day
+	w.dispatcher = refresher.NewDispatcher(refresher.DispatcherOptions{
+		JetStream: r.js, Store: db, Subjects: r.subjects, Horizon: d.Refresh.Horizon, Remember: day, Now: r.clock.Now, Log: r.log, Metrics: reg,
+	})
 	mesh := refresher.NewMesh(refresher.MeshOptions{URL: r.meshURL, Timeout: patience, Now: r.clock.Now})
 	deps := refresher.Deps{
 		Store: db, Envelope: w.envelope, Fingerprints: w.prints, JetStream: r.js, Mesh: mesh, Limits: d.Limits, Credentials: d.Refresh.Credentials, Hold: d.Refresh.Hold, Concurrency: d.Refresh.Concurrency,
@@ -186,7 +187,7 @@ func (r *rig) worker(id string, change ...func(*refresher.Deps)) *worker {
 	}
 	w.Refresher = refresher.New(deps)
 	w.topology = &topology{r.streams.Identities, func(context.Context) ([]streams.DueQueue, error) { return []streams.DueQueue{w.queue}, nil }}
-	w.reconciler = &refresher.Reconciler{Refresher: w.Refresher, Config: d.Reconcile, Horizon: d.Refresh.Horizon, Streams: w.topology}
+	w.reconciler = refresher.NewReconciler(w.Refresher, d.Reconcile, d.Refresh.Horizon, w.topology)
 	require.NoError(r.t, w.reconciler.Start(ctx))
 	return w
 }

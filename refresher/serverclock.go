@@ -49,4 +49,4 @@ func (c *serverClock) ahead(now time.Time) time.Duration {
 
 // Heard has the dispatcher learn from a message when the NATS server stored it, by
 // the server's clock: schedules come due by that clock, and not by ours.
-func (d *Dispatcher) Heard(stored time.Time) { d.clock.heard(stored, d.now()) }
+func (d *Dispatcher) Heard(stored time.Time) { d.clock.heard(stored, d.options.Now()) }

@@ -1,6 +1,7 @@
 package refresher
 
 import (
+	"cmp"
 	"errors"
 	"maps"
 	"slices"
@@ -31,10 +32,10 @@ type Settler struct {
 	LeftOut func(g *store.Grant, accounts int)
 }
 
-// Answered applies the tokens of an answer: the caller seals the returned set
-// for g's new version. What one grant can't hold of it is left out: display
-// names first, then accounts, never the refresh token. sent is when the request went out, from which stated
-// lifetimes count (the institution's clock started no earlier).
+// Answered applies the tokens of an answer: the caller seals the returned set for g's
+// new version. What does not fit into one grant is left out: display names first, then
+// accounts, never the refresh token. sent is when the request went out, from which
+// stated lifetimes count (the institution's clock started no earlier).
 func (s Settler) Answered(g *store.Grant, tokens store.TokenSet, a Answer, renewed bool, epoch int64, sent time.Time) (store.TokenSet, error) {
 	tokens, _, err := s.answered(g, tokens, a, renewed, epoch, sent)
 	return tokens, err
@@ -53,7 +54,7 @@ func (s Settler) answered(g *store.Grant, tokens store.TokenSet, a Answer, renew
 	covered := s.spread(g, &tokens, share, nextLife(g.Access, sent, a.ExpiresIn))
 	if rotated || a.RefreshExpiresIn > 0 {
 		next := nextLife(g.Refresh, sent, a.RefreshExpiresIn)
-		if !rotated && restates(next, g.Refresh) {
+		if !rotated && sameEnd(next, g.Refresh) {
 			next.Since, next.Asked, next.Warned = g.Refresh.Since, g.Refresh.Asked, g.Refresh.Warned
 		}
 		g.Refresh = next
@@ -166,11 +167,9 @@ func nextLife(before *store.Life, since time.Time, stated time.Duration) *store.
 	life := &store.Life{Since: since}
 	switch {
 	case stated > 0:
-		end := since.Add(stated)
-		life.ExpiresAt = &end
+		life.ExpiresAt = new(since.Add(stated))
 	case before != nil && before.ExpiresAt != nil:
-		end := since.Add(max(before.ExpiresAt.Sub(before.Since), time.Second))
-		life.ExpiresAt, life.Assumed = &end, true
+		life.ExpiresAt, life.Assumed = new(since.Add(max(before.ExpiresAt.Sub(before.Since), time.Second))), true
 	}
 	return life
 }
@@ -178,7 +177,7 @@ func nextLife(before *store.Life, since time.Time, stated time.Duration) *store.
 // restates reports whether an answer tells the end of the refresh token at hand
 // once more: its remaining life is counted in whole seconds, from a moment that is
 // known to the length of a call.
-func restates(next, before *store.Life) bool {
+func sameEnd(next, before *store.Life) bool {
 	return before != nil && before.ExpiresAt != nil && !before.Assumed && next.ExpiresAt.Sub(*before.ExpiresAt).Abs() < time.Minute
 }
 
@@ -216,14 +215,14 @@ func (s Settler) Failed(g *store.Grant, f *Failure) error {
 		return s.unlawful(g, f, now)
 	}
 	g.Tries++
-	wait := max(f.RetryAfter, delay(s.Backoff, g.Tries-1, s.Rand()), s.hold(g, now))
+	wait := max(f.RetryAfter, delay(s.Backoff, g.Tries-1, s.Rand()), s.untilLastTry(g, now))
 	return s.again(g, now, wait, max(f.RetryAfter, s.Backoff.Min))
 }
 
 // hold: once the institution may no longer take a refresh token whose
 // replacement was lost, presenting it could only hasten the end; so the access
 // token is served for as long as it can be before the last tries.
-func (s Settler) hold(g *store.Grant, now time.Time) time.Duration {
+func (s Settler) untilLastTry(g *store.Grant, now time.Time) time.Duration {
 	last := s.Policy.LastTry(g)
 	if g.Unknown == nil || now.Before(g.Unknown.Add(s.Grace)) || last == nil {
 		return 0
@@ -261,12 +260,20 @@ func (s Settler) AnnounceEnds(g *store.Grant, now time.Time, late bool) error {
 		return nil
 	}
 	if g.Warned == "" && late {
-		g.Warned = events.ReasonRefreshFailing
-		if err := s.Announce(g, events.TokenExpiring, g.Warned); err != nil {
+		if err := s.warn(g, events.ReasonRefreshFailing); err != nil {
 			return err
 		}
 	}
 	return s.warnOfRefreshToken(g, now)
+}
+
+// warn announces once that a grant is about to be without an access token.
+func (s Settler) warn(g *store.Grant, reason events.Reason) error {
+	if g.Warned == reason {
+		return nil
+	}
+	g.Warned = reason
+	return s.Announce(g, events.TokenExpiring, reason)
 }
 
 func (s Settler) warnOfRefreshToken(g *store.Grant, now time.Time) error {
@@ -292,15 +299,15 @@ func RefreshTokenOver(g *store.Grant, now time.Time) bool {
 // Expire declares the grant dead. If an answer was lost before, that is the
 // reason which is told.
 func (s Settler) Expire(g *store.Grant, reason events.Reason) error {
-	reason = told(g, reason)
-	purge := store.Milli(s.Now().Add(s.Retention))
-	g.State, g.Reason, g.PurgeAt, g.Lease = store.Expired, reason, &purge, nil
-	g.MFA = nil
+	reason = announcedReason(g, reason)
+	g.State, g.Reason, g.PurgeAt = store.Expired, reason, new(store.Milli(s.Now().Add(s.Retention)))
+	g.Lease, g.MFA = nil, nil
 	err := s.Announce(g, events.TokenExpired, reason) // it goes by what was told of accounts
 	if g.Access != nil {
 		g.Access.Told = false // an operator may revive it
 	}
-	if g.Earlier = nil; !g.Apart {
+	g.Earlier = nil
+	if !g.Apart {
 		g.AccountsDue = nil
 	}
 	s.Schedule(g, nil)
@@ -312,7 +319,7 @@ func (s Settler) Expire(g *store.Grant, reason events.Reason) error {
 func (s Settler) endNewest(g *store.Grant, reason events.Reason) error {
 	g.Access.Warned, g.Access.Told = true, true
 	if accounts := g.EndingAt(g.Access.ExpiresAt); len(accounts) > 0 {
-		if err := s.announce(g, events.TokenExpired, g.LifecycleOf(accounts, told(g, reason))); err != nil {
+		if err := s.announce(g, events.TokenExpired, g.LifecycleOf(accounts, announcedReason(g, reason))); err != nil {
 			return err
 		}
 	}
@@ -335,17 +342,13 @@ func (s Settler) WithoutRefresh(g *store.Grant) (done bool, err error) {
 		}
 		g.Refresh, g.Reason = nil, events.ReasonRefreshTokenExpired
 	}
-	reason := g.Reason
-	if reason == "" {
-		reason = events.ReasonNoRefreshToken
-	}
+	reason := cmp.Or(g.Reason, events.ReasonNoRefreshToken)
 	ends := s.Policy.untilTheEnd(g)
 	switch {
 	case ends == nil:
 		s.Schedule(g, nil)
 	case ends.Action == store.Warn && !now.Before(ends.At):
-		g.Warned = reason
-		if err := s.Announce(g, events.TokenExpiring, reason); err != nil {
+		if err := s.warn(g, reason); err != nil {
 			return true, err
 		}
 		s.Schedule(g, s.Policy.Next(g))

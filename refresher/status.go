@@ -4,8 +4,6 @@ import (
 	"cmp"
 	"slices"
 	"time"
-
-	"github.com/sony/gobreaker/v2"
 )
 
 // Status is what this worker's refreshes are held to at the moment.
@@ -70,10 +68,9 @@ func (l *Limits) status() Status {
 	if l.now().Before(l.paused) {
 		s.PausedUntil = l.paused
 	}
-	names := map[gobreaker.State]string{gobreaker.StateClosed: "closed", gobreaker.StateOpen: "open", gobreaker.StateHalfOpen: "half-open"}
 	for name, b := range l.brokers {
 		s.Brokers = append(s.Brokers, BrokerStatus{
-			Broker: name, Breaker: names[b.breaker.State()], Running: b.running,
+			Broker: name, Breaker: b.breaker.State().String(), Running: b.running,
 			Rate: float64(b.rate.limiter.Limit()), FullRate: float64(b.rate.full),
 		})
 	}

@@ -83,7 +83,7 @@ func TestStuckGrantsHideNothing(t *testing.T) {
 			t.Run(name+": "+why, func(t *testing.T) {
 				r := newRig(t)
 				w := r.worker("a")
-				w.reconciler.Config.Batch = 2
+				w.reconciler.Settings().Batch = 2
 				connect := func(id string, spoil func(r *rig, w *worker, g *store.Grant)) *store.Grant {
 					g := r.connect(w, meshsim.ConnectSpec{}, func(g *store.Grant) {
 						list.grant(r, w, g)
@@ -122,7 +122,7 @@ func TestStuckGrantsHideNothing(t *testing.T) {
 func TestAMassRepairGoesOnBesideFailures(t *testing.T) {
 	r := newRig(t)
 	w := r.worker("a")
-	w.reconciler.Config.Batch = 2
+	w.reconciler.Settings().Batch = 2
 	for n := range 120 {
 		g := r.connect(w, meshsim.ConnectSpec{}, func(g *store.Grant) {
 			g.ID = fmt.Sprintf("g%03d", n)
@@ -133,5 +133,5 @@ func TestAMassRepairGoesOnBesideFailures(t *testing.T) {
 		}
 	}
 	require.Error(t, w.reconciler.Pass(t.Context()))
-	require.Less(t, w.reconciler.Pause(), w.reconciler.Config.Interval/2, "there is more to do")
+	require.Less(t, w.reconciler.Pause(), w.reconciler.Settings().Interval/2, "there is more to do")
 }

@@ -20,11 +20,11 @@ import (
 // to reconciliation belongs to it no less. name is the subject without what
 // tells users apart.
 func (d *Dispatcher) publish(ctx context.Context, msg *nats.Msg, name string, in tracing.Carried, about []attribute.KeyValue, opts ...jetstream.PublishOpt) (ack jetstream.PubAckFuture, err error) {
-	ctx, span := d.Tracer.Start(in.Continue(ctx), "send "+name, trace.SpanKindProducer,
+	ctx, span := d.options.Tracer.Start(in.Continue(ctx), "send "+name, trace.SpanKindProducer,
 		trace.WithAttributes(tracing.Messaging("send", name)...), trace.WithAttributes(about...))
 	defer func() { tracing.End(span, err) }()
 	tracing.Carry(ctx).Into(msg.Header)
-	return d.js.PublishMsgAsync(msg, opts...)
+	return d.options.JetStream.PublishMsgAsync(msg, opts...)
 }
 
 // kindOf returns the kind of the event that is published on a subject.

@@ -68,7 +68,7 @@ func TestTracesGoOnThroughDetours(t *testing.T) {
 	g := r.connect(w, meshsim.ConnectSpec{Accounts: []meshsim.Account{{ID: "one"}}})
 	exported := tracetest.NewInMemoryExporter()
 	provider := sdktrace.NewTracerProvider(sdktrace.WithSyncer(exported))
-	w.dispatcher.Tracer = tracing.NewTracer(provider)
+	w.dispatcher.SetTracer(tracing.NewTracer(provider))
 	ctx, span := provider.Tracer("test").Start(t.Context(), "process")
 	r.failWrites(true)
 	require.NoError(t, w.Due(ctx, due(g)))

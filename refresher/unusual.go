@@ -27,9 +27,9 @@ const (
 	unusualSplit      = "split"
 )
 
-// tellUnusual tells an operator what is unusual about an answer that was applied.
-func (r *Refresher) tellUnusual(ctx context.Context, g *store.Grant, u unusual) {
-	log := tracing.Log(ctx, r.log).With(zap.String("grant", g.ID), zap.String("broker", g.BrokerType))
+// reportUnusual tells an operator what is unusual about an answer that was applied.
+func (r *Refresher) reportUnusual(ctx context.Context, g *store.Grant, u unusual) {
+	log := tracing.Log(ctx, r.deps.Log).With(zap.String("grant", g.ID), zap.String("broker", g.BrokerType))
 	count := func(kind string) { r.metrics.unusual.WithLabelValues(kind).Inc() }
 	if u.byPosition {
 		count(unusualByPosition)

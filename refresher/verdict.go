@@ -154,23 +154,19 @@ func token(word string) string {
 	return word
 }
 
-var knownStatuses = map[string]string{}
-
-func init() {
-	for _, status := range []string{
-		"ok", "serverFailure", "permissionDenied", "badRequest", "notFound", "conflict", "tooManyRequest",
-		"locked", "unavailableForLegalReasons", "succeeded", "failed", "mfaRequired",
-	} {
-		knownStatuses[normal(status)] = status
-	}
+var knownStatuses = []string{
+	"ok", "serverFailure", "permissionDenied", "badRequest", "notFound", "conflict", "tooManyRequest",
+	"locked", "unavailableForLegalReasons", "succeeded", "failed", "mfaRequired",
 }
 
-// detail names the HTTP status and the statuses of the body; words that are not
-// known are not repeated.
+// detail names the HTTP status and the statuses of the body. It does not repeat unknown
+// words.
 func (a statuses) detail() string {
 	known := func(status string) string {
-		if name := knownStatuses[normal(status)]; name != "" {
-			return name
+		for _, name := range knownStatuses {
+			if normal(name) == normal(status) {
+				return name
+			}
 		}
 		return "other"
 	}

@@ -35,10 +35,9 @@ type verdicts struct {
 // unless it has seen a refusal there.
 const clearedFor = 10 * time.Second
 
-// refused notes that a grant was refused, and reports whether verdicts are held at
-// its broker. Where that can't be known they are: this gives up less. A grant counts
-// once, when it is refused first: what comes after confirms that, and says nothing
-// more about the broker.
+// refused notes that a grant was refused, and reports whether verdicts are held at its
+// broker. If that can't be read they are: this gives up less. A grant counts once, when
+// it is first refused.
 func (v *verdicts) refused(ctx context.Context, g *store.Grant) (held bool) {
 	broker := events.BrokerKey(g.BrokerType)
 	v.mu.Lock()
@@ -61,8 +60,19 @@ func (v *verdicts) refused(ctx context.Context, g *store.Grant) (held bool) {
 			zap.String("broker", broker), zap.Int("grants", len(seen.Refused)))
 		v.metrics.held.WithLabelValues(v.metrics.broker(broker)).Set(1)
 	}
-	// What an earlier configuration held by itself is not held any more.
+	return v.held(seen)
+}
+
+// held reports whether verdicts are held. Those that an earlier configuration held by
+// itself are not.
+func (v *verdicts) held(seen store.Verdicts) bool {
 	return seen.HeldSince != nil && (v.hold.Grants > 0 || seen.Decided == store.DecidedHold)
+}
+
+// heldAt reports whether verdicts are held at a broker. If that can't be read they are.
+func (v *verdicts) heldAt(ctx context.Context, brokerType string) bool {
+	seen, err := v.store.VerdictsAt(ctx, events.BrokerKey(brokerType))
+	return err != nil || v.held(seen)
 }
 
 // succeeded notes that a refresh succeeded.
@@ -99,11 +109,7 @@ func (v *verdicts) look(ctx context.Context) error {
 	}
 	v.metrics.held.Reset()
 	for _, at := range all {
-		value := 0.0
-		if at.HeldSince != nil {
-			value = 1
-		}
-		v.metrics.held.WithLabelValues(v.metrics.broker(at.Broker)).Set(value)
+		v.metrics.held.WithLabelValues(v.metrics.broker(at.Broker)).Set(oneIf(at.HeldSince != nil))
 	}
 	return nil
 }

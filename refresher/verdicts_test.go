@@ -2,6 +2,7 @@ package refresher_test
 
 import (
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -169,5 +170,53 @@ func TestUsersWhoLeaveOneByOneHoldNothing(t *testing.T) {
 			}
 			require.Empty(t, r.logs.FilterMessageSnippet("verdicts are held").All())
 		})
+	}
+}
+
+// A grant that was given up before verdicts were held does not expire while they are: it
+// is tried again, and refreshed once Mesh takes its token.
+func TestAGrantThatWasGivenUpDoesNotExpireWhileVerdictsAreHeld(t *testing.T) {
+	for name, life := range map[string]func(time.Time) *store.Life{
+		"its access token expires":                    func(now time.Time) *store.Life { return lasting(now, 2*hour) },
+		"its access token is reported and has no end": endless,
+	} {
+		for _, held := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s, held %v", name, held), func(t *testing.T) {
+				r := newRig(t)
+				w := r.worker("a", served)
+				g := r.connect(w, meshsim.ConnectSpec{BrokerType: "coinbase"}, func(g *store.Grant) {
+					g.Access, g.Refresh = life(g.ConnectedAt), endless(g.ConnectedAt)
+					g.Accounts[0].ExpiresAt = g.Access.ExpiresAt
+				})
+				_, err := r.sim.Inject(meshsim.Fault{AccountID: g.Accounts[0].ID, Action: meshsim.MappedEnvelope("notFound")})
+				require.NoError(t, err)
+				for g.State == store.Active {
+					r.clock.advance(max(g.Due.At.Sub(r.clock.Now()), 0))
+					require.NoError(t, w.Due(t.Context(), due(g)))
+					g = r.get(w, g.ID)
+				}
+				require.True(t, refresher.GivenUp(g))
+				if held {
+					_, err = w.store.Decide(t.Context(), "coinbase", store.DecidedHold, r.clock.Now())
+					require.NoError(t, err)
+				}
+				if g.Access.ExpiresAt == nil {
+					g, err = w.End(t.Context(), g)
+					require.NoError(t, err)
+				}
+				r.settleAll([]*store.Grant{g}, 3*hour, w)
+				if !held {
+					require.Equal(t, store.Expired, r.get(w, g.ID).State)
+					return
+				}
+				require.Equal(t, store.Active, r.get(w, g.ID).State)
+				require.NotContains(t, r.told("user"), "token.expired: not_found")
+				r.sim.ClearFaults()
+				r.settleAll([]*store.Grant{g}, hour, w)
+				require.Zero(t, r.get(w, g.ID).Tries)
+				require.Nil(t, r.get(w, g.ID).Refusals)
+				r.soundTokens(w, g.ID)
+			})
+		}
 	}
 }

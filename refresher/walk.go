@@ -44,10 +44,10 @@ const spreadPages = 64
 // through works through a list from where the walk stands, on behind what fails.
 func (r *Reconciler) through(ctx context.Context, w *walk, kind string, list func(ctx context.Context, after store.Place) (store.Page, error), do repair) error {
 	failures := failures{kind: kind}
-	mended, ended, jumped := 0, false, false
+	repaired, ended, jumped := 0, false, false
 	defer func() {
 		// Where nothing at all can be done there is no hurry to try again.
-		if (!ended || jumped) && mended > 0 {
+		if (!ended || jumped) && repaired > 0 {
 			r.more.Store(true)
 		}
 	}()
@@ -67,7 +67,7 @@ func (r *Reconciler) through(ctx context.Context, w *walk, kind string, list fun
 		*left--
 		failures.unreadable(page.Unreadable)
 		done := r.page(ctx, w, page.Grants, do, &failures)
-		mended += done
+		repaired += done
 		// Before a page in which nothing can be done lies as little to do as in it;
 		// before any other lie the pages that were skipped.
 		if w.skip == 0 || done == 0 {
@@ -122,7 +122,7 @@ func (r *Reconciler) repairing(kind string, do func(ctx context.Context, g *stor
 		if err := do(ctx, g); err != nil {
 			return false, err
 		}
-		r.Refresher.metrics.repaired.WithLabelValues(kind).Inc()
+		r.refresher.metrics.repaired.WithLabelValues(kind).Inc()
 		return true, nil
 	}
 }

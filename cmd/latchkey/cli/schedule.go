@@ -201,6 +201,8 @@ func (a *app) withDispatcher(cmd *cobra.Command, do func(*session, *refresher.Di
 		if err != nil {
 			return err
 		}
-		return do(s, refresher.NewDispatcher(js, db, s.cfg.NATS.Subjects(), s.cfg.Refresh.Horizon, time.Now, zap.NewNop(), prometheus.NewRegistry()))
+		return do(s, refresher.NewDispatcher(refresher.DispatcherOptions{
+			JetStream: js, Store: db, Subjects: s.cfg.NATS.Subjects(), Horizon: s.cfg.Refresh.Horizon, Now: time.Now, Log: zap.NewNop(), Metrics: prometheus.NewRegistry(),
+		}))
 	})
 }

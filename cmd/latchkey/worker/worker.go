@@ -220,8 +220,10 @@ func (w *worker) assemble(ctx context.Context) error {
 			w.log.Error("an answer of Mesh is larger than a grant can hold; the last accounts are left out", zap.String("grant", g.ID), zap.String("broker", g.BrokerType), zap.Int("accounts", accounts))
 		},
 	}
-	dispatcher := refresher.NewDispatcher(w.js, w.db, w.subj, cfg.Refresh.Horizon, w.now, w.log, w.reg)
-	dispatcher.Tracer, dispatcher.Remember = w.traces.tracer, cfg.Retention.Revocations
+	dispatcher := refresher.NewDispatcher(refresher.DispatcherOptions{
+		JetStream: w.js, Store: w.db, Subjects: w.subj, Horizon: cfg.Refresh.Horizon, Remember: cfg.Retention.Revocations,
+		Now: w.now, Log: w.log, Metrics: w.reg, Tracer: w.traces.tracer,
+	})
 	w.mesh = refresher.NewMesh(refresher.MeshOptions{URL: cfg.Mesh.URL, ClientID: cfg.Mesh.ClientID, ClientSecret: cfg.Mesh.ClientSecret, Timeout: cfg.Mesh.Timeout, Now: w.now})
 	dead := &handlers.DeadLetters{JS: w.js, Envelope: env, Keys: w.keys, Subjects: w.subj, Now: w.now, NewID: newID, Log: w.log}
 	w.audit = AuditLog(cfg, w.js, cfg.Worker.ID, w.now, w.db, w.log, w.reg)
@@ -242,7 +244,7 @@ func (w *worker) assemble(ctx context.Context) error {
 	w.tokens.Audit = handlers.TokenAudit{Log: w.audit, Required: cfg.Audit.Mode == config.AuditRequired, Timeout: cfg.Audit.Timeout, RequestInfo: cfg.Audit.RequestInfo}
 	w.tokens.Tracer = w.traces.tracer
 	w.tokens.ServeKeys(w.keys)
-	w.reconciler = &refresher.Reconciler{Refresher: r, Config: cfg.Reconcile, Horizon: cfg.Refresh.Horizon, Streams: watched{w.streams, w.foreign}}
+	w.reconciler = refresher.NewReconciler(r, cfg.Reconcile, cfg.Refresh.Horizon, watched{w.streams, w.foreign})
 
 	sources := map[string]handlers.Source{
 		w.subj.Connected():    {Stream: w.subj.IntegrationStream(), Concurrency: cfg.Connect.Concurrency},

@@ -104,7 +104,9 @@ func (r *run) site(ctx context.Context, name string) (s *site, err error) {
 		Policy:    refresher.NewPolicy(s.cfg),
 	}
 	s.mesh = refresher.NewMesh(refresher.MeshOptions{URL: s.cfg.Mesh.URL, ClientID: s.cfg.Mesh.ClientID, ClientSecret: s.cfg.Mesh.ClientSecret, Timeout: s.cfg.Mesh.Timeout, Now: time.Now})
-	s.dispatcher = refresher.NewDispatcher(s.js, s.store, s.subjects, s.cfg.Refresh.Horizon, time.Now, zap.NewNop(), prometheus.NewRegistry())
+	s.dispatcher = refresher.NewDispatcher(refresher.DispatcherOptions{
+		JetStream: s.js, Store: s.store, Subjects: s.subjects, Horizon: s.cfg.Refresh.Horizon, Now: time.Now, Log: zap.NewNop(), Metrics: prometheus.NewRegistry(),
+	})
 	stream, err := s.store.StreamIdentity(ctx)
 	s.dispatcher.SetStreams([]string{stream})
 	return s, err
