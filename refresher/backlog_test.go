@@ -20,6 +20,7 @@ import (
 // are handled once, and nothing is added to it; and a message that was really lost
 // in its midst is made again once the queue has got past where it was.
 func TestABacklogIsNotMadeLonger(t *testing.T) {
+	t.Parallel()
 	t.Run("of messages that came when they were due", func(t *testing.T) { backlogIsNotMadeLonger(t, 0) })
 	// As after NATS was away, or once they were put off.
 	t.Run("of messages that came late", func(t *testing.T) { backlogIsNotMadeLonger(t, hour) })

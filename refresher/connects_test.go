@@ -565,6 +565,7 @@ func TestAnAnswerToAGrantThatWasConnectedAgainIsNotNewerThanTheNext(t *testing.T
 // Of connects of the same time the one that was published last counts, whichever is
 // handled first and whatever the ids of the grants are. One that comes again does not.
 func TestOfConnectsOfTheSameTimeTheOnePublishedLastCounts(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	w := r.worker("a")
 	c := r.connector(w)

@@ -20,6 +20,7 @@ var otherwise = []string{"mfa", "mfaAskedAgain", "tradeTokenRequired", "managedT
 // Whatever the words in which new tokens are told, a grant keeps its accounts, holds
 // the institution's current tokens, and presents none twice.
 func TestEveryDialectOfTokensIsUnderstood(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	for _, name := range meshsim.DialectNames(meshsim.OnTokens, meshsim.OnRefresh, meshsim.OnBehaviour) {
 		if slices.Contains(otherwise, name) {
@@ -90,6 +91,7 @@ func TestEveryDialectOfRefusalsIsUnderstood(t *testing.T) {
 // Whatever answers in place of an institution for some hours costs none of its
 // grants, and holds up no other institution.
 func TestWhateverAnswersInsteadCostsNoGrant(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	for _, name := range meshsim.DialectNames(meshsim.InsteadOfRefresh) {
 		t.Run(name, func(t *testing.T) {

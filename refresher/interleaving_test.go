@@ -28,6 +28,7 @@ import (
 // work, by whichever worker: no refresh token is presented once its replacement is
 // known, no answer is lost, and whoever connected last has a token that works.
 func TestAnyInterleavingKeepsTheChain(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	var workers []*resolving
 	for _, id := range []string{"a", "b"} {

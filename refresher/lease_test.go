@@ -204,6 +204,7 @@ const (
 // replaced is not presented. What becomes known after the second holder has
 // looked can't be waited for: then all is well afterwards.
 func TestAReplacedTokenIsNotPresented(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	for _, taken := range []string{"taken over", "given back, outcome unknown"} {
 		for known := range moments {

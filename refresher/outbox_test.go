@@ -156,6 +156,7 @@ func TestARecordIsNotDroppedBeforeItsEventsAreTold(t *testing.T) {
 // Where outboxes can't be delivered, whoever makes changes waits before there are
 // too many on their way.
 func TestOutboxesOnTheirWayAreBounded(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	w := r.worker("a")
 	g := r.changed(w, hour)

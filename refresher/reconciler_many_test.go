@@ -14,6 +14,7 @@ import (
 // What is too much for one pass goes on soon, and workers who do it at the same
 // time do each other no harm.
 func TestManySchedulesAreMadeAgainByAllWorkers(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	a, b := r.worker("a"), r.worker("b")
 	var ids []string

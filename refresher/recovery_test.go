@@ -75,6 +75,7 @@ func TestAWriteWhoseAnswerIsLostIsNotDoneTwice(t *testing.T) {
 }
 
 func TestBothStoresAwayTheAnswerIsHeldUntilOneIsBack(t *testing.T) {
+	t.Parallel()
 	for name, back := range map[string]func(r *rig){
 		"database": func(r *rig) { r.failWrites(false) },
 		"NATS":     func(r *rig) { r.broker.Restart() },

@@ -113,6 +113,7 @@ func TestAccountsWithRefreshTokensOfTheirOwnAreSplitOff(t *testing.T) {
 // A worker may die after any write of a split: the accounts and their refresh tokens
 // stay, and no two grants present one.
 func TestASplitMayEndAnywhere(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	w := r.worker("a") // its refreshes sort out nothing
 	c := r.connector(w)

@@ -17,6 +17,7 @@ import (
 // For each list of reconciliation: pages full of grants for which nothing can be
 // done stand ahead of some for which it can, and don't hide them.
 func TestStuckGrantsHideNothing(t *testing.T) {
+	t.Parallel()
 	const stuck, good = 9, 4 // in pages of 2
 	notDecodable := func(r *rig, w *worker, g *store.Grant) { r.alter(g.ID, bson.D{{Key: "accounts", Value: "nonsense"}}) }
 	for name, list := range map[string]struct {
@@ -120,6 +121,7 @@ func TestStuckGrantsHideNothing(t *testing.T) {
 
 // A mass repair goes on at its full pace though some of it fails.
 func TestAMassRepairGoesOnBesideFailures(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	w := r.worker("a")
 	w.reconciler.Settings().Batch = 2

@@ -33,6 +33,7 @@ var (
 // Whatever the four readings of an answer are: a grant is given up only if none of
 // them leaves it a chance.
 func TestTheReadingThatGivesUpLeastWins(t *testing.T) {
+	t.Parallel()
 	refusing := map[int]bool{400: true, 401: true, 404: true, 410: true, 422: true}
 	for status := 200; status < 600; status++ {
 		for _, envelope := range envelopeWords {

@@ -74,6 +74,7 @@ var activeThree = []store.State{store.Active, store.Active, store.Active}
 // One broker with three grants, all of them refused: whichever workers see it, and
 // also after a restart, none is given up until one is refreshed.
 func TestManyRefusedInARowHoldVerdicts(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	a, b := r.worker("a", served), r.worker("b", served)
 	all := append(r.refusedGrants(a, "coinbase", "one", "two"), r.refusedGrants(a, "Coinbase", "three")...)

@@ -249,6 +249,7 @@ func heavyBody(t *testing.T, a refresher.Answer) []byte {
 
 // TestHeavyAnswersAreStoredAndTold, through the database or the recovery stream.
 func TestHeavyAnswersAreStoredAndTold(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.dbTimeout = patience // for documents of many megabytes
 	var next []byte
