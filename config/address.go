@@ -9,15 +9,14 @@ import (
 	"github.com/latchkey/latchkey/events/secret"
 )
 
-// address is a URL that may name several hosts, as MongoDB's do, which net/url
-// does not read. All parts are as written, still percent-encoded.
+// address is a URL with one or more hosts; net/url does not read the several hosts of
+// a MongoDB URL. All parts are still percent-encoded.
 type address struct{ scheme, userinfo, hosts, path, query string }
 
 const hostPattern = `(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._%-]+)(?::[0-9]{1,5})?`
 
-// The pattern leaves no room for an @ that does not end the user info: where a
-// password is not encoded properly the address does not match, and is not
-// printed at all.
+// The pattern allows no @ except at the end of the user info. An address with a password
+// that is not encoded properly does not match, so nothing of it is printed.
 var addressPattern = regexp.MustCompile(
 	`^([a-z][a-z+]*)://(?:([^@/?#\s]+)@)?(` + hostPattern + `(?:,` + hostPattern + `)*)(/[^@?#\s]*)?(\?[^@#\s]*)?$`)
 
@@ -31,7 +30,6 @@ func parseAddress(s string) (address, bool) {
 	return a, ok
 }
 
-// parseAddresses reads a comma-separated list of addresses.
 func parseAddresses(s string) ([]address, bool) {
 	var all []address
 	for _, part := range strings.Split(s, ",") {
@@ -60,15 +58,14 @@ func (a address) String() string {
 	return s + a.hosts + a.path + a.query
 }
 
-// shownOptions are the options of a connection string that tell operators
-// something and never hold a secret.
+// shownOptions are the options of a connection string that never hold a secret.
 var shownOptions = map[string]bool{
 	"appname": true, "authmechanism": true, "authsource": true, "directconnection": true,
 	"readpreference": true, "replicaset": true, "retrywrites": true, "ssl": true, "tls": true, "w": true,
 }
 
-// redacted replaces the password, a user without one (in NATS that is a token),
-// and every option not known to be harmless.
+// redacted replaces the password, a user without a password (in NATS that is a token),
+// and every option that is not one of shownOptions.
 func (a address) redacted() string {
 	if user, _, hasPassword := strings.Cut(a.userinfo, ":"); hasPassword {
 		a.userinfo = user + ":" + secret.Redacted
@@ -87,7 +84,7 @@ func (a address) redacted() string {
 	return a.String()
 }
 
-// redactAddress redacts one address; what is not one is replaced altogether.
+// redactAddress redacts one address. A text that is no address is replaced as a whole.
 func redactAddress(s string) string {
 	a, ok := parseAddress(s)
 	switch {
@@ -99,7 +96,7 @@ func redactAddress(s string) string {
 	return a.redacted()
 }
 
-// redactAddresses redacts a comma-separated list of addresses likewise.
+// redactAddresses redacts a comma-separated list of addresses.
 func redactAddresses(s string) string {
 	all, ok := parseAddresses(s)
 	if !ok {
@@ -112,8 +109,8 @@ func redactAddresses(s string) string {
 	return strings.Join(parts, ",")
 }
 
-// carriesSecretsSafely reports whether an HTTP client may send secrets there:
-// over TLS, or without leaving the machine.
+// carriesSecretsSafely reports whether an HTTP client may send secrets to the address:
+// over TLS or within the machine.
 func carriesSecretsSafely(s string) bool {
 	a, ok := parseAddress(s)
 	if !ok || a.userinfo != "" || a.query != "" || strings.Contains(a.hosts, ",") {

@@ -14,11 +14,10 @@ import (
 	"github.com/latchkey/latchkey/events/secret"
 )
 
-// Validate reports everything that is wrong with the values, as an [*Error].
-// [Load] has done so already.
+// Validate returns an [*Error] with all faults of the values. [Load] validates too.
 func (c Config) Validate() error { return c.check().err() }
 
-// longest bounds every duration, so that sums of them cannot overflow.
+// longest limits every duration, so that sums of them can't overflow.
 const longest = 10 * 365 * day
 
 var (
@@ -28,7 +27,6 @@ var (
 	brokerTypeForm = "must consist of broker types of up to 64 letters, digits, dots, dashes and underscores"
 )
 
-// check returns the faults in the order of the sections.
 func (c Config) check() faults {
 	var f faults
 	c.checkProcess(&f)
@@ -68,10 +66,6 @@ func isListenAddress(s string) bool {
 	return err == nil
 }
 
-func all[T any](items []T, holds func(T) bool) bool {
-	return !slices.ContainsFunc(items, func(item T) bool { return !holds(item) })
-}
-
 func (c Config) checkSecrets(f *faults) {
 	for _, leaf := range leaves("", reflect.ValueOf(&c).Elem()) {
 		if leaf.isSecret() {
@@ -82,7 +76,7 @@ func (c Config) checkSecrets(f *faults) {
 	}
 }
 
-// unless records a fault if the condition does not hold.
+// unless adds a fault if the condition is false and the key has no fault yet.
 func (fs *faults) unless(ok bool, key, problem string) {
 	if !ok && !fs.about(key) {
 		fs.add(key, "%s", problem)

@@ -8,9 +8,8 @@ import (
 
 const day = 24 * time.Hour
 
-// Default returns the configuration that holds where nothing else is said. It
-// lacks what has no sensible default: the KMS key and the Mesh credentials, and
-// Worker.ID, which [Load] makes up.
+// Default returns the default configuration. It is not valid: the KMS key and the Mesh
+// credentials have no default, and [Load] generates Worker.ID.
 func Default() Config {
 	return Config{
 		Worker: Worker{Grace: 30 * time.Second, ClockSkew: 10 * time.Second, LockMemory: "auto"},

@@ -20,14 +20,12 @@ const (
 	maxSecretSize = 64 << 10
 )
 
-// Kubernetes sets such variables in every pod for every service of the
-// namespace; a service named latchkey makes them look like ours.
+// Kubernetes sets these variables in every pod if there is a service named latchkey.
 var serviceLink = regexp.MustCompile(`^` + prefix + `([^=]*_)?` +
 	`(SERVICE_HOST|SERVICE_PORT(_[^=]+)?|PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?|PORT=(tcp|udp|sctp)://[^=]*)(=|$)`)
 
 var variableName = regexp.MustCompile(`^[A-Z0-9_]{1,64}$`)
 
-// readEnvironment takes the values of the worker's variables.
 func (l *loader) readEnvironment(variables map[string]string) {
 	known := []string{configVariable}
 	for _, f := range leaves("", reflect.ValueOf(&l.config).Elem()) {
@@ -66,21 +64,17 @@ func (l *loader) unknownVariable(name string, known []string) {
 	l.faults = append(l.faults, f)
 }
 
-// readSecret takes a secret from the file at path. No fault names the path: it
-// may be the secret itself, put into the wrong variable.
 func (l *loader) readSecret(f field, path string) {
-	problem := func(text string) {
-		l.faults = append(l.faults, Fault{Key: f.key, Variable: variable(f.key) + fileSuffix, Problem: text})
-	}
 	text, err := readSecretFile(path)
 	if err != nil {
-		problem(err.Error())
+		l.faults = append(l.faults, Fault{Key: f.key, Variable: variable(f.key) + fileSuffix, Problem: err.Error()})
 		return
 	}
 	f.value.Set(reflect.ValueOf(text))
 }
 
-// readSecretFile reads a secret. The error does not name the path.
+// readSecretFile reads a secret. The error does not name the path, which may be the
+// secret itself in the wrong variable.
 func readSecretFile(path string) (secret.Text, error) {
 	content, err := readUpTo(path, maxSecretSize)
 	if err != nil {
@@ -93,12 +87,11 @@ func readSecretFile(path string) (secret.Text, error) {
 	return secret.New(text), nil
 }
 
-// ErrNoFile: a secret does not come from a file.
+// ErrNoFile: the environment names no file for the secret.
 var ErrNoFile = errors.New("the secret has no file")
 
-// SecretFile reads a secret, named by its key such as nats.password, anew from
-// the file that the environment names for it. It returns [ErrNoFile] where the
-// environment names none.
+// SecretFile reads a secret again, given its key such as nats.password, from the file
+// that the environment names. If it names none, the error is [ErrNoFile].
 func SecretFile(key string, environ []string) (secret.Text, error) {
 	name := variable(key) + fileSuffix
 	for _, entry := range slices.Backward(environ) { // the last of several counts
@@ -113,7 +106,7 @@ func SecretFile(key string, environ []string) (secret.Text, error) {
 	return secret.Text{}, ErrNoFile
 }
 
-// readUpTo reads a file, refusing more than limit bytes.
+// readUpTo reads a file of at most limit bytes.
 func readUpTo(path string, limit int64) ([]byte, error) {
 	file, err := os.Open(path)
 	if err != nil {

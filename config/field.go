@@ -12,17 +12,17 @@ import (
 // tagName is the tag that names a field in the file and in the environment.
 const tagName = "yaml"
 
-// field is one settable value of a section.
+// field is a field of a section.
 type field struct {
-	key   string // whole key, such as mesh.timeout
-	tag   string // its last part
+	key   string // such as mesh.timeout
+	tag   string // such as timeout
 	value reflect.Value
 }
 
 var secretType = reflect.TypeFor[secret.Text]()
 
-// leaves returns the values below a section in the order of declaration. The
-// margins of brokers are not among them: their keys are not known beforehand.
+// leaves returns the fields below a section in the order of declaration, without those
+// of brokers, whose keys are not known in advance.
 func leaves(key string, section reflect.Value) []field {
 	var all []field
 	for _, f := range children(key, section) {
@@ -36,7 +36,7 @@ func leaves(key string, section reflect.Value) []field {
 	return all
 }
 
-// children returns a section's direct members.
+// children returns the direct members of a section.
 func children(key string, section reflect.Value) []field {
 	var all []field
 	for i := range section.NumField() {
@@ -57,8 +57,8 @@ func isSection(t reflect.Type) bool { return t.Kind() == reflect.Struct && t != 
 
 func (f field) isSecret() bool { return f.value.Type() == secretType }
 
-// set reads the text into the field, as the same text in the file and in the
-// environment means the same. It reports whether the text has the field's form.
+// set parses a value of the file or the environment into the field, and reports
+// whether it has the right form.
 func (f field) set(text string) bool {
 	switch v := f.value.Addr().Interface().(type) {
 	case *string:
@@ -87,7 +87,6 @@ func (f field) set(text string) bool {
 	return true
 }
 
-// parsed sets a value from a text that can be parsed.
 func parsed[T any](into *T, text string, parse func(string) (T, error)) bool {
 	v, err := parse(text)
 	if err == nil {
@@ -96,7 +95,7 @@ func parsed[T any](into *T, text string, parse func(string) (T, error)) bool {
 	return err == nil
 }
 
-// form says what a type's text must look like.
+// form says which form a value of the type must have.
 func form(t reflect.Type) string {
 	switch {
 	case t == reflect.TypeFor[time.Duration]():

@@ -15,7 +15,7 @@ const maxFileSize = 1 << 20
 
 var errTooLarge = errors.New("file too large")
 
-// cause returns why a file could not be read, without its path.
+// cause returns why a file could not be read, without the path.
 func cause(err error) string {
 	if pathErr, ok := errors.AsType[*fs.PathError](err); ok {
 		return pathErr.Err.Error()
@@ -23,9 +23,6 @@ func cause(err error) string {
 	return err.Error()
 }
 
-// readFile takes the values of the YAML file. It walks the syntax tree instead
-// of decoding in one go, for decoding stops at the first fault and its errors
-// quote the file, secrets included.
 func (l *loader) readFile(path string) {
 	problem := func(text string) {
 		l.faults = append(l.faults, Fault{Problem: fmt.Sprintf("configuration file %q %s", path, text)})
@@ -40,21 +37,24 @@ func (l *loader) readFile(path string) {
 		problem("is not YAML: " + syntaxProblem(err))
 		return
 	}
-	switch {
-	case len(file.Docs) > 1:
+	if len(file.Docs) > 1 {
 		problem("must be a single YAML document")
-	case len(file.Docs) == 1 && file.Docs[0].Body != nil:
-		body := file.Docs[0].Body
-		if _, ok := entries(body); !ok {
+		return
+	}
+	for _, doc := range file.Docs {
+		if doc.Body == nil {
+			continue
+		}
+		if _, ok := entries(doc.Body); !ok {
 			problem("must be a mapping of sections")
 			return
 		}
-		l.readSection(body, "", reflect.ValueOf(&l.config).Elem())
+		l.readSection(doc.Body, "", reflect.ValueOf(&l.config).Elem())
 	}
 }
 
-// syntaxProblem says what and where, up to the first quotation of more than one
-// character from the file.
+// syntaxProblem returns the error's message and line, up to the first quotation from
+// the file of more than one character.
 func syntaxProblem(err error) string {
 	syntax, ok := errors.AsType[*yaml.SyntaxError](err)
 	if !ok || syntax.Token == nil {

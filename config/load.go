@@ -13,18 +13,16 @@ import (
 	"github.com/latchkey/latchkey/events/secret"
 )
 
-// configVariable names the file when the caller of [Load] does not.
+// configVariable names the file if the caller of [Load] does not.
 const configVariable = prefix + "CONFIG"
 
-// Load returns the configuration made of the defaults, the YAML file at path and
-// the environment, given in the form of os.Environ; later ones win. With an empty
-// path LATCHKEY_CONFIG names the file; without that there is none.
+// Load reads the YAML file at path over the defaults, and the environment, in the form
+// of os.Environ, over both. If path is empty, LATCHKEY_CONFIG may name the file.
 //
-// A secret may also be read from the file that its variable with the suffix _FILE names.
+// The variable of a secret with the suffix _FILE names a file that contains the secret.
 //
-// Everything wrong with the file, the environment and the values together is
-// reported at once, as an [*Error]. The configuration returned with it is what
-// could be read: good for printing, not for use.
+// The error is an [*Error] with all faults. The configuration beside it holds what
+// could be read: print it, but do not use it.
 func Load(path string, environ []string) (Config, error) {
 	l := loader{config: Default()}
 	variables := make(map[string]string, len(environ))
@@ -58,7 +56,7 @@ func Load(path string, environ []string) (Config, error) {
 type loader struct {
 	config  Config
 	faults  faults
-	brokers ast.Node // of the file; read last, because margins there complete themselves from the rest
+	brokers ast.Node // refresh.brokers in the file; read last, because margins there default to those of refresh
 }
 
 var notInID = regexp.MustCompile(`[^A-Za-z0-9._-]`)
@@ -71,13 +69,13 @@ func newWorkerID() string {
 	}
 	host = notInID.ReplaceAllString(host, "-")
 	random := make([]byte, 4)
-	_, _ = rand.Read(random) // never fails, by its contract
+	_, _ = rand.Read(random) // it never fails
 	return host[:min(len(host), 64)] + "-" + hex.EncodeToString(random)
 }
 
-// takeCredentials moves user and password, or the token, from the addresses of
-// the servers into their own fields, so that the addresses may be logged. Where
-// that is not clear they stay, which is a fault.
+// takeCredentials moves the user and password, or the token, from the URLs into their
+// own fields, so that the URLs may be logged. Credentials that differ, or that are set
+// elsewhere too, stay where they are, and check reports them.
 func (n *NATS) takeCredentials() {
 	servers, ok := parseAddresses(n.URL)
 	if !ok || servers[0].userinfo == "" || n.Username != "" || !n.Password.Empty() || !n.Token.Empty() {

@@ -11,9 +11,8 @@ import (
 	"github.com/latchkey/latchkey/events/secret"
 )
 
-// Redacted returns a copy that holds no secret: even Reveal yields a
-// placeholder. Of the MongoDB connection string, and of all other addresses, only what is
-// secret in them is replaced.
+// Redacted returns a copy without secrets: even Reveal returns a placeholder. In
+// addresses and the MongoDB connection string only the secret parts are replaced.
 func (c Config) Redacted() Config {
 	uri := c.MongoDB.URI.Reveal()
 	for _, f := range leaves("", reflect.ValueOf(&c).Elem()) {
@@ -29,7 +28,7 @@ func (c Config) Redacted() Config {
 	return c
 }
 
-// WriteYAML writes the redacted configuration in the form of the file.
+// WriteYAML writes the redacted configuration as a configuration file.
 func (c Config) WriteYAML(w io.Writer) error {
 	return yaml.NewEncoder(w,
 		yaml.CustomMarshaler(func(d time.Duration) ([]byte, error) { return []byte(short(d)), nil }),

@@ -8,11 +8,11 @@ import (
 	"github.com/goccy/go-yaml/ast"
 )
 
-// readSection takes the values of a mapping into the fields of a section.
+// readSection reads a mapping into the fields of a section. Decision 45 says why it
+// walks the syntax tree.
 func (l *loader) readSection(node ast.Node, key string, section reflect.Value) {
 	values, ok := entries(node)
 	if !ok {
-		// A section has no variable of its own.
 		l.faults = append(l.faults, Fault{Key: key, Problem: form(section.Type()) + line(node)})
 		return
 	}
@@ -37,7 +37,7 @@ func (l *loader) readValue(node ast.Node, f field) {
 	switch {
 	case f.key == brokersKey:
 		l.brokers = node
-	case f.value.Kind() == reflect.Pointer: // a margin of a broker, which completes itself from the general one
+	case f.value.Kind() == reflect.Pointer: // a broker's margin
 		margin := l.config.Refresh.AccessToken
 		if f.tag == "refresh_token" {
 			margin = l.config.Refresh.RefreshToken
@@ -46,14 +46,12 @@ func (l *loader) readValue(node ast.Node, f field) {
 		l.readSection(node, f.key, f.value.Elem())
 	case isSection(f.value.Type()):
 		l.readSection(node, f.key, f.value)
-	default:
-		if !readLeaf(node, f) {
-			l.faults.add(f.key, "%s%s", form(f.value.Type()), line(node))
-		}
+	case !readLeaf(node, f):
+		l.faults.add(f.key, "%s%s", form(f.value.Type()), line(node))
 	}
 }
 
-// readLeaf sets a field from a scalar or, if it is a list, from a sequence of scalars.
+// readLeaf sets a field from a scalar, or a list from a sequence of scalars.
 func readLeaf(node ast.Node, f field) bool {
 	if f.value.Kind() != reflect.Slice {
 		text, ok := scalar(node)
@@ -73,7 +71,7 @@ func readLeaf(node ast.Node, f field) bool {
 	return true
 }
 
-// readBrokers takes the margins of single broker types.
+// readBrokers reads the policies of the broker types.
 func (l *loader) readBrokers() {
 	if l.brokers == nil {
 		return
@@ -113,7 +111,7 @@ func (l *loader) unknownKey(value *ast.MappingValueNode, section string, members
 	})
 }
 
-// entries returns the members of a mapping; a section without any is empty.
+// entries returns the members of a mapping; null is an empty one.
 func entries(node ast.Node) ([]*ast.MappingValueNode, bool) {
 	switch n := node.(type) {
 	case *ast.MappingNode:
@@ -131,8 +129,7 @@ func keyName(value *ast.MappingValueNode) string {
 	return name
 }
 
-// scalar returns the characters of a scalar as they stand in the file, so that
-// a secret of digits stays the same digits.
+// scalar returns a scalar as written, so that a secret of digits keeps its digits.
 func scalar(node ast.Node) (string, bool) {
 	switch n := node.(type) {
 	case *ast.StringNode:

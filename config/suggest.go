@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// suggestion returns ", did you mean …?" for the known name closest to an unknown
-// one, or nothing when none is close.
+// suggestion returns ", did you mean …?" with the known name closest to an unknown
+// one, or "" if none is close.
 func suggestion(unknown string, known []string) string {
 	const far = 3
 	best, least := "", far
@@ -21,7 +21,7 @@ func suggestion(unknown string, known []string) string {
 	return fmt.Sprintf(", did you mean %s?", best)
 }
 
-// plain drops what only style decides: case and separators.
+// plain drops case and separators.
 func plain(s string) string {
 	return strings.ToLower(strings.NewReplacer("_", "", "-", "").Replace(s))
 }

@@ -9,18 +9,18 @@ import (
 
 // Tracing sends OpenTelemetry traces to a collector.
 type Tracing struct {
-	// Where spans go: the address of an OTLP/HTTP receiver, https:// (http:// on the loopback interface
-	// only), as https://otel.example.net/v1/traces. Without a path /v1/traces is meant. Empty: no spans are made.
+	// Address of an OTLP/HTTP receiver, https:// (http:// on the loopback interface only), such as
+	// https://otel.example.net/v1/traces. Without a path it is /v1/traces. When empty: tracing is off.
 	Endpoint string `yaml:"endpoint"`
-	// Headers of every request to it, such as keys: name=value, comma separated.
+	// Headers of every request to the receiver, such as API keys: name=value, comma separated.
 	Headers secret.Text `yaml:"headers"`
-	// Share of the traces begun here that are recorded, 0 to 1. For a trace that comes with a message its sender has decided.
+	// Share of the traces started here that are recorded, 0 to 1. If a trace comes with a message, its sender has decided.
 	Sample float64 `yaml:"sample"`
-	// Name of the service in the traces.
+	// Service name in the traces.
 	ServiceName string `yaml:"service_name"`
 }
 
-// HeaderFields returns the headers by name; false when they are malformed.
+// HeaderFields returns the headers by name, or false if they are malformed.
 func (t Tracing) HeaderFields() (map[string]secret.Text, bool) {
 	fields := map[string]secret.Text{}
 	if t.Headers.Empty() {

@@ -9,7 +9,7 @@ import (
 	"github.com/latchkey/latchkey/events"
 )
 
-// CallAndSave is what a call to Mesh and the save of its answer may take.
+// CallAndSave is the time limit for a call to Mesh and for storing its answer.
 func (c Config) CallAndSave() time.Duration { return c.Mesh.Timeout + c.MongoDB.Timeout }
 
 func (c Config) checkRefresh(f *faults) {
@@ -26,14 +26,15 @@ func (c Config) checkRefresh(f *faults) {
 		f.unless(!known[events.BrokerKey(broker)], brokerKey(broker), "must be given only once; case makes no difference")
 		known[events.BrokerKey(broker)] = true
 		f.unless(brokerType.MatchString(broker), brokersKey, brokerTypeForm)
-		if m := r.Brokers[broker].AccessToken; m != nil {
-			f.margin(brokerKey(broker)+".access_token", *m)
+		policy := r.Brokers[broker]
+		if policy.AccessToken != nil {
+			f.margin(brokerKey(broker)+".access_token", *policy.AccessToken)
 		}
-		if m := r.Brokers[broker].RefreshToken; m != nil {
-			f.margin(brokerKey(broker)+".refresh_token", *m)
+		if policy.RefreshToken != nil {
+			f.margin(brokerKey(broker)+".refresh_token", *policy.RefreshToken)
 		}
-		if alive := r.Brokers[broker].KeepAlive; alive != 0 {
-			f.duration(brokerKey(broker)+".keep_alive", alive, time.Second)
+		if policy.KeepAlive != 0 {
+			f.duration(brokerKey(broker)+".keep_alive", policy.KeepAlive, time.Second)
 		}
 	}
 	f.backoff("refresh.backoff", r.Backoff)
@@ -47,7 +48,7 @@ func (c Config) checkRefresh(f *faults) {
 	f.duration("refresh.hold.within", r.Hold.Within, time.Second)
 }
 
-// brokerKey is the key of a broker type's margins.
+// brokerKey is the key of a broker type's policy.
 func brokerKey(broker string) string {
 	if !word.MatchString(broker) {
 		broker = "…"
@@ -98,7 +99,7 @@ func (c Config) checkFlow(f *faults) {
 }
 
 func (fs *faults) margin(key string, m Margin) {
-	// Written so that NaN, of which no comparison holds, is a fault.
+	// NaN must be a fault too: it fails every comparison.
 	fs.unless(m.Share >= 0 && m.Share < 1, key+".share", "must be from 0 up to but not including 1")
 	fs.duration(key+".min", m.Min, 0)
 	fs.duration(key+".max", m.Max, time.Millisecond)

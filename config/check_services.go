@@ -28,16 +28,18 @@ func (c Config) checkNATS(f *faults) {
 	f.unless(ok, "nats.url", "must be servers such as nats://host:4222 (or tls, ws, wss), comma separated; "+
 		"credentials in them must be percent-encoded, the same in all, and not set elsewhere too")
 	f.unless((n.Username == "") == n.Password.Empty(), "nats.username", "must be set together with nats.password")
-	ways := map[string]bool{
-		"nats.username":   n.Username != "" || !n.Password.Empty(),
-		"nats.token":      !n.Token.Empty(),
-		"nats.nkey_seed":  !n.NKeySeed.Empty(),
-		"nats.creds_file": n.CredsFile != "",
-	}
 	var used []string
-	for _, key := range []string{"nats.username", "nats.token", "nats.nkey_seed", "nats.creds_file"} {
-		if ways[key] {
-			used = append(used, key)
+	for _, way := range []struct {
+		key string
+		set bool
+	}{
+		{"nats.username", n.Username != "" || !n.Password.Empty()},
+		{"nats.token", !n.Token.Empty()},
+		{"nats.nkey_seed", !n.NKeySeed.Empty()},
+		{"nats.creds_file", n.CredsFile != ""},
+	} {
+		if way.set {
+			used = append(used, way.key)
 		}
 	}
 	if len(used) > 1 {
@@ -72,9 +74,9 @@ func (c Config) checkStorage(f *faults) {
 	f.duration("kms.timeout", c.KMS.Timeout, time.Millisecond)
 
 	f.duration("data_keys.max_age", c.DataKeys.MaxAge, time.Second)
-	sets := int64(1 << 32) // AES-GCM's bound for random nonces
+	sets := int64(1 << 32) // AES-GCM's limit with random nonces
 	if c.DataKeys.PerUser {
-		sets >>= 8 // each of up to 256 workers counts for itself
+		sets >>= 8 // each of up to 256 workers counts only its own
 	}
 	f.amount("data_keys.max_sets", c.DataKeys.MaxSets, 1, sets)
 	f.amount("data_keys.max_bytes", c.DataKeys.MaxBytes, 1, 1<<50)
@@ -90,6 +92,7 @@ func (c Config) checkMesh(f *faults) {
 	f.unless(visible.MatchString(c.Mesh.ClientID), "mesh.client_id", "is required: up to 256 ASCII characters without spaces")
 	f.unless(!c.Mesh.ClientSecret.Empty(), "mesh.client_secret", "is required")
 	f.duration("mesh.timeout", c.Mesh.Timeout, time.Millisecond)
-	isBroker := func(s string) bool { return brokerType.MatchString(s) }
-	f.unless(all(c.Mesh.AccessTokenBrokers, isBroker), "mesh.access_token_brokers", brokerTypeForm)
+	for _, broker := range c.Mesh.AccessTokenBrokers {
+		f.unless(brokerType.MatchString(broker), "mesh.access_token_brokers", brokerTypeForm)
+	}
 }
