@@ -7,15 +7,15 @@ import (
 	"time"
 )
 
-// Headers are the CloudEvents attributes that a message in binary mode carries in
-// NATS headers (CloudEvents NATS protocol binding), by header names in lower case.
-// Nil: it carries none, and is plain JSON or in structured mode.
+// Headers are the CloudEvents attributes in the NATS headers of a message in binary
+// mode (CloudEvents NATS protocol binding), by header name in lower case. Nil: the
+// message is plain JSON or in structured mode.
 type Headers map[string][]string
 
 var attributeHeaders = []string{"ce-id", "ce-source", "ce-specversion", "ce-time", "ce-type"}
 
-// HeadersOf picks those that are read from the headers of a message. NATS tells
-// upper from lower case, and gateways from HTTP write them in either.
+// HeadersOf returns the attributes that Latchkey reads. Case makes no difference: header
+// names in NATS are case-sensitive, and HTTP gateways write them in either case.
 func HeadersOf(header map[string][]string) Headers {
 	var out Headers
 	for name, values := range header {
@@ -31,7 +31,7 @@ func HeadersOf(header map[string][]string) Headers {
 	return out
 }
 
-// values returns the different values of an attribute.
+// values returns the distinct values of an attribute.
 func (h Headers) values(name string) []string {
 	var out []string
 	for _, value := range h["ce-"+name] {
@@ -43,7 +43,7 @@ func (h Headers) values(name string) []string {
 	return out
 }
 
-// ID returns the id of the event; empty: it has none.
+// ID returns the id of the event, or "" if it has none.
 func (h Headers) ID() string {
 	if ids := h.values("id"); len(ids) == 1 {
 		return ids[0]
@@ -51,8 +51,8 @@ func (h Headers) ID() string {
 	return ""
 }
 
-// check refuses what is not an event of the kind. Whoever forwards a message as a
-// whole may forward headers that a structured message inside does without.
+// check refuses an event of another type or version. The other attributes may be absent:
+// a structured message may be forwarded with some of these headers.
 func (h Headers) check(message string) error {
 	for _, version := range h.values("specversion") {
 		if version != cloudEventsVersion {
@@ -67,8 +67,8 @@ func (h Headers) check(message string) error {
 	return nil
 }
 
-// time returns when the event occurred; zero: it does not say so, or the problem
-// tells why that can't be used.
+// time returns the time of the event. It is zero if there is none, or if there is a
+// problem with it.
 func (h Headers) time() (at time.Time, problem string) {
 	given := h.values("time")
 	switch {
@@ -80,7 +80,7 @@ func (h Headers) time() (at time.Time, problem string) {
 	return parseTime(given[0])
 }
 
-// parseTime reads a time in the form of RFC 3339; zero, or the problem with it.
+// parseTime reads a time in the form of RFC 3339, or returns the problem with it.
 func parseTime(text string) (at time.Time, problem string) {
 	switch err := at.UnmarshalText([]byte(text)); {
 	case err != nil:
@@ -91,8 +91,8 @@ func parseTime(text string) (at time.Time, problem string) {
 	return at, ""
 }
 
-// fromPercent undoes the percent-encoding of the protocol binding. The SDK for Go
-// does not encode, so what is no escape stands for itself.
+// fromPercent decodes the percent-encoding of the protocol binding. The Go SDK does not
+// encode, so a "%" that begins no escape stands for itself.
 func fromPercent(value string) string {
 	if !strings.Contains(value, "%") {
 		return value

@@ -5,18 +5,16 @@ import (
 	"unicode"
 )
 
-// SameBroker reports whether two broker types name one broker: case makes no
-// difference (Unicode simple case folding), everything else does, white space
-// included.
+// SameBroker reports whether two broker types name the same broker. Only case (Unicode
+// simple case folding) makes no difference.
 func SameBroker(a, b string) bool { return strings.EqualFold(a, b) }
 
-// BrokerKey returns the form of a broker type to hash it by or to use as the key
-// of a map: two broker types have the same key exactly if they are the
-// [SameBroker]. It only compares: Mesh and subscribers get the broker type as
-// Mesh wrote it. The key of an ASCII name is its lower case.
+// BrokerKey returns the form of a broker type for hashes and map keys: two broker types
+// have the same key exactly if they are the [SameBroker]. For an ASCII name it is the
+// lower case. Mesh and subscribers get the broker type as Mesh wrote it.
 func BrokerKey(brokerType string) string { return strings.Map(foldRune, brokerType) }
 
-// foldRune picks one of the characters that differ from r in nothing but case.
+// foldRune returns one character for all that differ from r in case only.
 func foldRune(r rune) rune {
 	if unicode.SimpleFold(r) == r {
 		return r

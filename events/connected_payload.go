@@ -9,16 +9,16 @@ import (
 	"github.com/latchkey/latchkey/events/secret"
 )
 
-// What the bare objects of some SDKs have beside what stands in a wrapped form.
+// payloadMembers are those of the wrapped forms, and the members by which to recognise
+// the bare object of each form.
 var payloadMembers = [...]member{{"accessToken", true}, {"delayedAuth", true}, {"accountTokens", true}, {"refreshToken", true}}
 
-// payload reads Mesh's LinkPayload: either form in its wrapper, or one of the
-// bare objects that the iOS, Android and Flutter SDKs hand over.
+// payload reads Mesh's LinkPayload.
 func (r *connectReader) payload(v jsontext.Value) *LinkPayload {
 	const needs = "needs accessToken or delayedAuth"
 	at := location{name: "payload"}
 	if v != nil && v.Kind() != '{' {
-		r.refuse(at, misfit(v))
+		r.refuse(at, wrongKind(v))
 	}
 	if v == nil || v.Kind() != '{' {
 		r.refuse(at, needs)
@@ -45,7 +45,7 @@ func (r *connectReader) payload(v jsontext.Value) *LinkPayload {
 			forms++
 			kept = read(wrapped, location{object: "payload." + name})
 		case wrapped != nil:
-			r.lose(at.at(name), misfit(wrapped))
+			r.loseToken(at.at(name), wrongKind(wrapped))
 		}
 		if bare != nil && !kept {
 			forms++
@@ -60,8 +60,8 @@ func (r *connectReader) payload(v jsontext.Value) *LinkPayload {
 		if r.refused == "" {
 			r.refused = r.lost
 		}
-	case forms == 0 && slices.ContainsFunc(payloadMembers[:], func(m member) bool { return states(v, m.name) }):
-		r.leave(location{name: "payload"}, "no token") // all of it is null
+	case forms == 0 && slices.ContainsFunc(payloadMembers[:], func(m member) bool { return hasMember(v, m.name) }):
+		r.leaveOut(location{name: "payload"}, "no token") // all of it is null
 	case forms == 0:
 		r.refuse(location{name: "payload"}, needs)
 	}
@@ -70,15 +70,15 @@ func (r *connectReader) payload(v jsontext.Value) *LinkPayload {
 
 var accessTokenMembers = [...]member{{"accountTokens", true}, {"brokerType", true}, {"brokerName", false}, {"expiresInSeconds", false}, {"refreshTokenExpiresInSeconds", false}}
 
-// accessTokens reads the form with access tokens; nil: nothing of it can be kept.
+// accessTokens reads the form with access tokens. Nil: nothing of it is usable.
 func (r *connectReader) accessTokens(v jsontext.Value, at location) *AccessTokenPayload {
 	var m [len(accessTokenMembers)]jsontext.Value
 	r.members(v, at, accessTokenMembers[:], m[:])
 	switch {
 	case m[0] == nil:
-		r.without(v, at.at("accountTokens"))
+		r.missing(v, at.at("accountTokens"))
 	case m[0].Kind() != '[':
-		r.lose(at.at("accountTokens"), misfit(m[0]))
+		r.loseToken(at.at("accountTokens"), wrongKind(m[0]))
 	}
 	if m[0].Kind() != '[' {
 		return nil
@@ -95,7 +95,7 @@ func (r *connectReader) accessTokens(v jsontext.Value, at location) *AccessToken
 			out.AccountTokens = append(out.AccountTokens, t)
 		}
 	})
-	out.AccountTokens = r.nameless(out.AccountTokens, at)
+	out.AccountTokens = r.assignUnnamed(out.AccountTokens, at)
 	if len(out.AccountTokens) == 0 {
 		return nil
 	}
@@ -107,13 +107,13 @@ func (r *connectReader) accessTokens(v jsontext.Value, at location) *AccessToken
 
 var accountTokenMembers = [...]member{{"account", true}, {"accessToken", true}, {"refreshToken", true}, {"tradeToken", true}, {"tokenId", true}}
 
-// accountToken reads one entry; false: nothing of it can be kept.
+// accountToken reads one entry. False: nothing of it is usable.
 func (r *connectReader) accountToken(v jsontext.Value, at location) (AccountToken, bool) {
 	if v.Kind() != '{' {
 		if v.Kind() != 'n' {
-			r.lose(at, misfit(v))
+			r.loseToken(at, wrongKind(v))
 		} else {
-			r.leave(at, problemEmpty)
+			r.leaveOut(at, problemEmpty)
 		}
 		return AccountToken{}, false
 	}
@@ -129,9 +129,9 @@ func (r *connectReader) accountToken(v jsontext.Value, at location) (AccountToke
 		TradeToken: r.secret(m[3], at.at("tradeToken")), TokenID: r.handle(m[4], at.at("tokenId")),
 	}
 	if t.AccessToken.Empty() && t.RefreshToken.Empty() && t.TokenID.Empty() {
-		r.leave(at, "no token")
+		r.leaveOut(at, "no token")
 		if !t.TradeToken.Empty() {
-			r.lose(at, "neither accessToken nor refreshToken")
+			r.loseToken(at, "neither accessToken nor refreshToken")
 		}
 		return t, false
 	}
@@ -150,7 +150,7 @@ func (r *connectReader) account(v jsontext.Value, at location) PayloadAccount {
 		r.members(v, inner, accountMembers[:], m[:])
 	default:
 		if v != nil {
-			r.leave(at.at("account"), misfit(v))
+			r.leaveOut(at.at("account"), wrongKind(v))
 		}
 	}
 	id, problem := textOf(m[0])
@@ -159,18 +159,17 @@ func (r *connectReader) account(v jsontext.Value, at location) PayloadAccount {
 	}
 	switch {
 	case problem != "":
-		r.leave(at.at("account.accountId"), problem)
+		r.leaveOut(at.at("account.accountId"), problem)
 		id = ""
 	case len(id) > maxNameBytes:
-		r.leave(at.at("account.accountId"), tooLong(id)+"; a hash stands for it")
+		r.leaveOut(at.at("account.accountId"), tooLong(id)+"; a hash stands for it")
 	}
 	return PayloadAccount{AccountID: BoundedID(id), AccountName: r.display(m[1], at.at("account.accountName"))}
 }
 
-// nameless keeps what the entries without an account bring. It is that of the accounts
-// of their login, as far as these have nothing of their own; where the connect names
-// no account of it, the entry stays without one.
-func (r *connectReader) nameless(entries []AccountToken, at location) (kept []AccountToken) {
+// assignUnnamed gives the tokens of entries without an account to the accounts of the
+// same login that have none. If the connect names no such account, the entry stays.
+func (r *connectReader) assignUnnamed(entries []AccountToken, at location) (kept []AccountToken) {
 	named := func(t AccountToken) bool { return t.Account.AccountID != "" }
 	for i, t := range entries {
 		if named(t) {
@@ -179,11 +178,11 @@ func (r *connectReader) nameless(entries []AccountToken, at location) (kept []Ac
 		entries[i].Account = PayloadAccount{}
 		switch login := loginOf(t, entries); {
 		case len(login) > 0:
-			if !t.givenTo(login, entries) {
-				r.lose(at.at("accountTokens"), "tokens of an account without accountId, beside accounts that have their own")
+			if !t.assignTo(login, entries) {
+				r.loseToken(at.at("accountTokens"), "tokens of an account without accountId, beside accounts that have their own")
 			}
 		case t.RefreshToken.Empty() && slices.ContainsFunc(entries, named):
-			r.lose(at.at("accountTokens"), "an account without accountId beside others, and without a refresh token that would name it")
+			r.loseToken(at.at("accountTokens"), "an account without accountId beside others, and without a refresh token that would name it")
 		case !slices.Contains(entries[:i], entries[i]):
 			kept = append(kept, entries[i])
 		}
@@ -191,8 +190,8 @@ func (r *connectReader) nameless(entries []AccountToken, at location) (kept []Ac
 	return append(kept, slices.DeleteFunc(entries, func(t AccountToken) bool { return !named(t) })...)
 }
 
-// loginOf returns the entries of accounts of the login that an entry without an account is
-// of: they share its refresh token, or it has none and there is no other login.
+// loginOf returns the named entries of the login of an entry without an account: those
+// with its refresh token or, if it has none, all entries if they are one login.
 func loginOf(t AccountToken, entries []AccountToken) (login []*AccountToken) {
 	for i := range entries {
 		o := &entries[i]
@@ -207,10 +206,10 @@ func loginOf(t AccountToken, entries []AccountToken) (login []*AccountToken) {
 	return login
 }
 
-// givenTo gives what an entry without an account brings to those of its login, and reports
-// whether all of it has a place. An access token is for all of them if it is the only one
-// of the login, a token id for one account alone.
-func (t AccountToken) givenTo(login []*AccountToken, entries []AccountToken) bool {
+// assignTo gives the tokens of an entry without an account to the entries of its login,
+// and reports whether every token found a place. An access token goes to all of them if
+// the login has no other, a token id only to a single account.
+func (t AccountToken) assignTo(login []*AccountToken, entries []AccountToken) bool {
 	one := !slices.ContainsFunc(login, func(o *AccountToken) bool { return o.Account.AccountID != login[0].Account.AccountID })
 	rival := slices.ContainsFunc(entries, func(o AccountToken) bool {
 		return o.RefreshToken == t.RefreshToken && !o.AccessToken.Empty() && o.AccessToken != t.AccessToken
@@ -235,7 +234,7 @@ func (t AccountToken) givenTo(login []*AccountToken, entries []AccountToken) boo
 
 var delayedAuthMembers = [...]member{{"refreshToken", true}, {"brokerType", true}, {"brokerName", false}, {"refreshTokenExpiresInSeconds", false}}
 
-// delayedAuth reads the form with a refresh token only; nil: it has none.
+// delayedAuth reads the form with a refresh token only. Nil: nothing of it is usable.
 func (r *connectReader) delayedAuth(v jsontext.Value, at location) *DelayedAuthPayload {
 	var m [len(delayedAuthMembers)]jsontext.Value
 	r.members(v, at, delayedAuthMembers[:], m[:])
@@ -245,9 +244,9 @@ func (r *connectReader) delayedAuth(v jsontext.Value, at location) *DelayedAuthP
 	}
 	switch {
 	case m[0] == nil:
-		r.without(v, at.at("refreshToken"))
+		r.missing(v, at.at("refreshToken"))
 	case out.RefreshToken.Empty() && m[0].Kind() == '"' && len(m[0]) == 2:
-		r.leave(at.at("refreshToken"), problemEmpty)
+		r.leaveOut(at.at("refreshToken"), problemEmpty)
 	}
 	if out.RefreshToken.Empty() {
 		return nil
@@ -258,17 +257,17 @@ func (r *connectReader) delayedAuth(v jsontext.Value, at location) *DelayedAuthP
 	return out
 }
 
-// without notes that an object has no value of a member that is to hold tokens. If the
-// member is absent, they may stand under another name.
-func (r *connectReader) without(object jsontext.Value, at location) {
-	if states(object, at.name) {
-		r.leave(at, problemEmpty)
+// missing notes that a member that should hold tokens has no value. If the member is
+// absent, the tokens may be under another name.
+func (r *connectReader) missing(object jsontext.Value, at location) {
+	if hasMember(object, at.name) {
+		r.leaveOut(at, problemEmpty)
 	} else {
-		r.lose(at, problemEmpty)
+		r.loseToken(at, problemEmpty)
 	}
 }
 
-// broker reads a broker type, without which a token serves nobody.
+// broker reads a broker type. Tokens without one can't be used.
 func (r *connectReader) broker(v jsontext.Value, at location) string {
 	broker, problem := textOf(v)
 	if problem == "" {
@@ -278,18 +277,18 @@ func (r *connectReader) broker(v jsontext.Value, at location) string {
 		problem = tooLong(broker)
 	}
 	if problem != "" {
-		r.lose(at.at("brokerType"), problem)
+		r.loseToken(at.at("brokerType"), problem)
 		return ""
 	}
 	return broker
 }
 
-// problemOf says what is wrong with the name of a broker or an account.
+// problemOf returns what is wrong with a broker type or an account id.
 func problemOf(value string) string {
 	if value == "" {
 		return problemEmpty
 	}
-	if r, found := unseen(value); found {
+	if r, found := invisible(value); found {
 		return fmt.Sprintf("contains the control or formatting character %U", r)
 	}
 	return ""

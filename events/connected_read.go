@@ -14,25 +14,24 @@ import (
 	"github.com/latchkey/latchkey/events/secret"
 )
 
-// maxLeftOut bounds how much of what is left out of one message is told.
+// maxLeftOut limits the entries of Connected.LeftOut.
 const maxLeftOut = 10
 
-// connectReader reads an integration.connected message. What it can't use it
-// leaves out, and tells where; it refuses only what leaves nothing to keep, or
-// what could be read in two ways where that matters.
+// connectReader reads an integration.connected message. It leaves out what is unusable
+// and notes where. It refuses a message only if nothing usable remains, or if something
+// that matters can be read in two ways.
 type connectReader struct {
 	leftOut []string
 	more    int
-	// refused says why the message can't be read at all.
+	// refused is why the message is refused; "": it is not.
 	refused string
-	// lost is the first problem of something that may have been a token, or that
-	// a token can't be kept without.
-	lost string
-	// inEntry: an entry of accountTokens is read; ambiguous: in two ways.
-	inEntry, ambiguous bool
+	// lost is the first problem that may have cost a token.
+	lost      string
+	inEntry   bool // reading an entry of accountTokens
+	ambiguous bool // the entry can be read in two ways
 }
 
-// location is where something stands in a message.
+// location is a place in a message.
 type location struct {
 	object string
 	entry  int // of accountTokens, from 1; 0: none
@@ -55,8 +54,7 @@ func (p location) at(name string) location {
 	return p
 }
 
-// leave notes what is left out.
-func (r *connectReader) leave(at location, problem string) {
+func (r *connectReader) leaveOut(at location, problem string) {
 	if len(r.leftOut) == maxLeftOut {
 		r.more++
 		return
@@ -64,12 +62,12 @@ func (r *connectReader) leave(at location, problem string) {
 	r.leftOut = append(r.leftOut, at.String()+": "+problem)
 }
 
-// lose is leave for what a token may be lost with.
-func (r *connectReader) lose(at location, problem string) {
+// loseToken is leaveOut for a problem that may cost a token.
+func (r *connectReader) loseToken(at location, problem string) {
 	if r.lost == "" {
 		r.lost = at.String() + ": " + problem
 	}
-	r.leave(at, problem)
+	r.leaveOut(at, problem)
 }
 
 func (r *connectReader) refuse(at location, problem string) {
@@ -78,14 +76,13 @@ func (r *connectReader) refuse(at location, problem string) {
 	}
 }
 
-func (r *connectReader) told() []string {
+func (r *connectReader) report() []string {
 	if r.more > 0 {
 		return append(r.leftOut, fmt.Sprintf("and %d more", r.more))
 	}
 	return r.leftOut
 }
 
-// err is why the message is refused; nil: it is not.
 func (r *connectReader) err() error {
 	if r.refused == "" {
 		return nil
@@ -93,16 +90,16 @@ func (r *connectReader) err() error {
 	return invalid(IntegrationConnected, "%s", r.refused)
 }
 
-// secret reads a token. An absent one is empty.
+// secret reads a token; an absent one is empty.
 func (r *connectReader) secret(v jsontext.Value, at location) secret.Text {
 	text, problem := textOf(v)
 	if problem != "" {
-		r.lose(at, problem)
+		r.loseToken(at, problem)
 	}
 	return secret.New(text)
 }
 
-// handle reads a token id, which only names a token: a number is as good.
+// handle reads a token id, which may be a number.
 func (r *connectReader) handle(v jsontext.Value, at location) secret.Text {
 	if v.Kind() == '0' {
 		return secret.New(string(v))
@@ -110,16 +107,15 @@ func (r *connectReader) handle(v jsontext.Value, at location) secret.Text {
 	return r.secret(v, at)
 }
 
-// display reads what only a human reads.
+// display reads a display name.
 func (r *connectReader) display(v jsontext.Value, at location) string {
 	text, problem := textOf(v)
 	if problem != "" {
-		r.leave(at, problem)
+		r.leaveOut(at, problem)
 	}
 	return CutName(text)
 }
 
-// seconds reads a lifetime.
 func (r *connectReader) seconds(v jsontext.Value, at location) Seconds {
 	number := string(v)
 	switch v.Kind() {
@@ -127,29 +123,29 @@ func (r *connectReader) seconds(v jsontext.Value, at location) Seconds {
 		number, _ = textOf(v)
 		number = strings.TrimSpace(number)
 		if !jsontext.Value(number).IsValid() || jsontext.Value(number).Kind() != '0' {
-			r.leave(at, "not a number of seconds")
+			r.leaveOut(at, "not a number of seconds")
 			return 0
 		}
 	case '0':
 	default:
 		if v != nil {
-			r.leave(at, misfit(v))
+			r.leaveOut(at, wrongKind(v))
 		}
 		return 0
 	}
 	f, err := strconv.ParseFloat(number, 64)
 	if err != nil && !errors.Is(err, strconv.ErrRange) { // what is too large is infinite
-		r.leave(at, "not a number of seconds")
+		r.leaveOut(at, "not a number of seconds")
 		return 0
 	}
 	if f < 0 || math.IsNaN(f) {
-		r.leave(at, "negative")
+		r.leaveOut(at, "negative")
 		return 0
 	}
 	return Seconds(min(f, maxLifetime.Seconds()))
 }
 
-// time reads a time; zero: there is none, or none that can be used.
+// time reads a time; zero: there is none, or it is unusable.
 func (r *connectReader) time(v jsontext.Value, at location) time.Time {
 	text, problem := textOf(v)
 	var out time.Time
@@ -157,13 +153,12 @@ func (r *connectReader) time(v jsontext.Value, at location) time.Time {
 		out, problem = parseTime(text)
 	}
 	if problem != "" {
-		r.leave(at, problem)
+		r.leaveOut(at, problem)
 	}
 	return out
 }
 
-// unwrap returns the data of a CloudEvents 1.0 message with its time, or the body
-// itself if it is plain JSON.
+// unwrap returns the data and time of a CloudEvents 1.0 message, or a plain JSON body.
 func (r *connectReader) unwrap(h Headers, body []byte) (data jsontext.Value, at time.Time, err error) {
 	if err := h.check(IntegrationConnected); err != nil {
 		return nil, time.Time{}, err
@@ -173,19 +168,18 @@ func (r *connectReader) unwrap(h Headers, body []byte) (data jsontext.Value, at 
 	}
 	at, problem := h.time()
 	if problem != "" {
-		r.leave(location{name: "ce-time"}, problem)
+		r.leaveOut(location{name: "ce-time"}, problem)
 	}
 	return data, at, nil
 }
 
-// structured unwraps a message in structured mode.
 func (r *connectReader) structured(body []byte) (data jsontext.Value, at time.Time, err error) {
 	whole, err := object(IntegrationConnected, body)
 	if err != nil {
 		return nil, time.Time{}, err
 	}
 	var m [len(envelopeMembers)]jsontext.Value
-	var envelope connectReader // whatever it finds matters only if this is one
+	var envelope connectReader // its findings matter only if there is an envelope
 	envelope.members(whole, location{}, envelopeMembers[:], m[:])
 	if m[0] == nil {
 		return whole, time.Time{}, nil
@@ -197,8 +191,8 @@ func (r *connectReader) structured(body []byte) (data jsontext.Value, at time.Ti
 
 var envelopeMembers = [...]member{{"specversion", true}, {"type", true}, {"id", false}, {"source", false}, {"time", false}, {"data", true}, {"data_base64", true}}
 
-// event reads the attributes of a CloudEvents message. What kind of message it
-// is matters; without its id and source a connect is as good.
+// event reads the attributes of a CloudEvents message. A wrong version or type is
+// refused; a missing id or source is not.
 func (r *connectReader) event(m []jsontext.Value) (data jsontext.Value, at time.Time, err error) {
 	version, problem := textOf(m[0])
 	switch {
@@ -212,7 +206,7 @@ func (r *connectReader) event(m []jsontext.Value) (data jsontext.Value, at time.
 	case problem != "":
 		r.refuse(location{name: "type"}, problem)
 	case strings.TrimSpace(kind) == "":
-		r.leave(location{name: "type"}, problemEmpty)
+		r.leaveOut(location{name: "type"}, problemEmpty)
 	case !isType(IntegrationConnected, kind):
 		return nil, at, foreignType(IntegrationConnected)
 	}
@@ -222,7 +216,7 @@ func (r *connectReader) event(m []jsontext.Value) (data jsontext.Value, at time.
 			problem = problemEmpty
 		}
 		if problem != "" {
-			r.leave(location{name: name}, problem)
+			r.leaveOut(location{name: name}, problem)
 		}
 	}
 	if err := r.err(); err != nil {
@@ -238,21 +232,20 @@ func (r *connectReader) event(m []jsontext.Value) (data jsontext.Value, at time.
 	case data == nil:
 		text, problem := textOf(encoded)
 		if data = fromBase64(text); problem != "" || data == nil {
-			return nil, at, invalid(IntegrationConnected, "data_base64: %s", misfit(encoded))
+			return nil, at, invalid(IntegrationConnected, "data_base64: %s", wrongKind(encoded))
 		}
 		if data, err = object(IntegrationConnected, data); err != nil {
 			return nil, at, err
 		}
 	}
 	if data.Kind() != '{' {
-		return nil, at, invalid(IntegrationConnected, "the body: %s", misfit(data))
+		return nil, at, invalid(IntegrationConnected, "the body: %s", wrongKind(data))
 	}
 	return data, at, nil
 }
 
-// sealed returns the JWE of data that is sealed, or "". Whatever else stands
-// beside a sealed member could be tokens in the clear, or an answer to whose they
-// are that nobody vouches for, so nothing may.
+// sealed returns the JWE of sealed data, or "" if it is not sealed. It refuses other
+// members: they could be tokens in the clear, or a user id that is not authenticated.
 func (r *connectReader) sealed(data jsontext.Value) (jwe string, err error) {
 	found := false
 	var value jsontext.Value
@@ -284,7 +277,7 @@ func (r *connectReader) sealed(data jsontext.Value) (jwe string, err error) {
 
 var connectMembers = [...]member{{"userId", true}, {"payload", true}, {"connectedAt", false}, {"labels", false}, {"metadata", false}}
 
-// connect reads the data of a message; at is the time of its envelope.
+// connect reads the data of a message; at is the time of the envelope.
 func (r *connectReader) connect(data jsontext.Value, at time.Time) (Connected, error) {
 	var m [len(connectMembers)]jsontext.Value
 	r.members(data, location{}, connectMembers[:], m[:])
@@ -309,17 +302,15 @@ func (r *connectReader) connect(data jsontext.Value, at time.Time) (Connected, e
 			return Connected{}, err
 		}
 	}
-	c.LeftOut = r.told()
+	c.LeftOut = r.report()
 	return c, nil
 }
 
-// maxAccountsBytes bounds what an event says of the accounts of a grant, so that
-// with all else it fits into a NATS message of 1 MB. A grant whose events can't be
-// published would be tried again for ever.
+// maxAccountsBytes limits the accounts of a grant in an event, so that the event fits
+// into a NATS message of 1 MB. Otherwise workers would retry to publish it for ever.
 const maxAccountsBytes = 512 << 10
 
-// checkSize holds the accounts of a payload against maxAccountsBytes, in the form
-// in which an event holds them.
+// checkSize refuses accounts that take more than maxAccountsBytes in an event.
 func checkSize(tokens []AccountToken) error {
 	size := 0
 	for _, t := range tokens {

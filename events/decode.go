@@ -12,8 +12,8 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// InvalidError says why a message violates its contract. Its text names
-// fields and rules, never a value of the message, which may be a token.
+// InvalidError says why a message violates its contract. It names fields and rules,
+// never a value, which may be a token.
 type InvalidError struct {
 	// Message is the name of the message, such as integration.connected.
 	Message string
@@ -27,9 +27,9 @@ func invalid(message, format string, args ...any) error {
 	return &InvalidError{Message: message, Problem: fmt.Sprintf(format, args...)}
 }
 
-// decodeStrict decodes body into v: UTF-8 only, no name twice in an object,
-// exact case of names; unknown names are passed over. The errors of the JSON
-// library quote values, so only the kind of the fault and the place are kept.
+// decodeStrict decodes body into v: UTF-8 only, no duplicate names, names in exact case;
+// unknown names are ignored. The errors of the JSON library quote values, so only the
+// kind and place of the fault are kept.
 func decodeStrict(message string, body []byte, v any) error {
 	err := json.Unmarshal(body, v)
 	if err == nil {
@@ -42,7 +42,7 @@ func decodeStrict(message string, body []byte, v any) error {
 	return syntaxProblem(message, err)
 }
 
-// syntaxProblem makes a refusal of an error of the JSON library.
+// syntaxProblem returns an error of the JSON library without values.
 func syntaxProblem(message string, err error) error {
 	var syn *jsontext.SyntacticError
 	if errors.As(err, &syn) {
@@ -78,8 +78,8 @@ func kindName(k jsontext.Kind) string {
 	return "value"
 }
 
-// place renders a JSON pointer with only those names that the type knows: any
-// other name came from the sender.
+// place renders a JSON pointer, with "?" for names that the type does not know: these
+// are the sender's.
 func place(pointer string, t reflect.Type) string {
 	if pointer == "" {
 		return "the body"
@@ -110,7 +110,6 @@ func place(pointer string, t reflect.Type) string {
 
 const cloudEventsVersion = ce.CloudEventsVersionV1
 
-// isType reports whether a CloudEvents type is that of a message.
 func isType(message, kind string) bool {
 	return kind == message || strings.HasSuffix(kind, "."+message)
 }
@@ -119,9 +118,9 @@ func foreignType(message string) error {
 	return invalid(message, "the CloudEvents type must be %q or end in %q", message, "."+message)
 }
 
-// cloudEvent is a CloudEvents 1.0 structured message, as far as it matters
-// here. The CloudEvents SDK is not used for reading: it panics over a
-// data_base64 that is not a string, and takes escapes in one for a fault.
+// cloudEvent is the part of a CloudEvents 1.0 structured message that Latchkey reads.
+// The CloudEvents SDK does not read it: it panics if data_base64 is not a string, and
+// refuses JSON escapes in it.
 type cloudEvent struct {
 	SpecVersion *string        `json:"specversion"`
 	ID          string         `json:"id"`
@@ -132,8 +131,8 @@ type cloudEvent struct {
 	DataBase64  []byte         `json:"data_base64"`
 }
 
-// decodeCloudEvent reads a CloudEvents 1.0 structured message; nil means that
-// body is well-formed JSON but no CloudEvent.
+// decodeCloudEvent reads a CloudEvents 1.0 structured message. Nil: body is JSON but no
+// CloudEvent.
 func decodeCloudEvent(message string, body []byte) (*cloudEvent, error) {
 	var event cloudEvent
 	err := decodeStrict(message, body, &event)
@@ -161,8 +160,8 @@ func decodeCloudEvent(message string, body []byte) (*cloudEvent, error) {
 	return &event, nil
 }
 
-// unwrap returns the data of a CloudEvents 1.0 structured message with its
-// time, or body itself when it is plain JSON.
+// unwrap returns the data and time of a CloudEvents 1.0 structured message, or body if
+// it is plain JSON.
 func unwrap(message string, body []byte) (data []byte, at time.Time, err error) {
 	event, err := decodeCloudEvent(message, body)
 	if err != nil {
@@ -177,8 +176,8 @@ func unwrap(message string, body []byte) (data []byte, at time.Time, err error) 
 	return event.Data, event.Time, nil
 }
 
-// encodeCloudEvent returns an event as CloudEvents 1.0 JSON (structured mode). subject is
-// what the event is about; empty: it has none.
+// encodeCloudEvent returns an event as CloudEvents 1.0 JSON (structured mode). subject
+// may be empty.
 func encodeCloudEvent(id, kind, subject string, at time.Time, data any) ([]byte, error) {
 	out := ce.New(ce.CloudEventsVersionV1)
 	out.SetID(id)

@@ -7,36 +7,35 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// Disconnected is the integration.disconnected message: one broker or account
-// of a user, or everything of the user, is to be forgotten.
+// Disconnected is the integration.disconnected message: forget one broker or account of
+// a user, or everything of the user.
 type Disconnected struct {
 	UserID string `json:"userId"`
 	// BrokerType narrows the disconnect to one broker. Empty: all.
 	BrokerType string `json:"brokerType,omitempty"`
 	// AccountID narrows it to one account. Empty: all.
 	AccountID string `json:"accountId,omitempty"`
-	// Everything says that nothing narrows it: all of the user is meant. Without
-	// it one of BrokerType and AccountID is needed.
+	// Everything is required if neither BrokerType nor AccountID is set, and means all of
+	// the user.
 	Everything bool `json:"everything,omitempty"`
-	// DisconnectedAt is when the user disconnected: what was connected later
-	// stays. Zero when neither the body nor the CloudEvents envelope said so.
+	// DisconnectedAt is when the user disconnected: later connects stay. Zero: neither
+	// the body nor the CloudEvents envelope has a time.
 	DisconnectedAt time.Time `json:"disconnectedAt,omitzero"`
 }
 
 var disconnectedMembers = membersOf[Disconnected]()
 
-// DecodeDisconnected reads an integration.disconnected message, plain JSON or
-// a CloudEvents 1.0 structured message. Nothing that is written wrongly makes it
-// cover more than it says: members that are unknown, null or empty are refused,
-// and so is a message that neither narrows nor says everything. Every error is an
-// *InvalidError.
+// DecodeDisconnected reads an integration.disconnected message: plain JSON or a
+// CloudEvents 1.0 structured message. Members that are unknown, null or empty are
+// refused, so that no mistake makes the message cover more than its sender meant. Every
+// error is an *InvalidError.
 func DecodeDisconnected(body []byte) (Disconnected, error) {
 	return DecodeDisconnectedMessage(nil, body)
 }
 
-// DecodeDisconnectedMessage is DecodeDisconnected for a message that may be a
-// CloudEvents message in binary mode. A time that can't be read is refused: without
-// it what was connected since would be erased too.
+// DecodeDisconnectedMessage is DecodeDisconnected for a message that may be in the
+// binary mode of CloudEvents. It refuses a time that it can't read: without the time,
+// later connects would be erased too.
 func DecodeDisconnectedMessage(h Headers, body []byte) (Disconnected, error) {
 	const name = IntegrationDisconnected
 	if err := h.check(name); err != nil {
@@ -66,11 +65,7 @@ func DecodeDisconnectedMessage(h Headers, body []byte) (Disconnected, error) {
 		return Disconnected{}, err
 	}
 	if d.DisconnectedAt.IsZero() {
-		var given map[string]jsontext.Value
-		if err := decodeStrict(name, data, &given); err != nil {
-			return Disconnected{}, err
-		}
-		if given["disconnectedAt"] != nil { // Go's zero time, of a program that never set it
+		if hasMember(data, "disconnectedAt") { // a Go program that never set it
 			return Disconnected{}, invalid(name, "disconnectedAt: the zero time; leave the member out or give it a value")
 		}
 		d.DisconnectedAt = at
@@ -91,17 +86,16 @@ func (d Disconnected) checkScope() error {
 		if len(value) > maxNameBytes {
 			return invalid(name, "%s: %d bytes, at most %d", field, len(value), maxNameBytes)
 		}
-		if r, found := unseen(value); found {
+		if r, found := invisible(value); found {
 			return invalid(name, "%s: contains the control or formatting character %U", field, r)
 		}
 	}
 	return nil
 }
 
-// SayEverything returns a disconnect that nothing narrows, as earlier releases took
-// it for all of the user, in the form that says so. It is for somebody who knows
-// that everything was meant. The error is an *InvalidError: the body is no such
-// disconnect.
+// SayEverything adds "everything" to a disconnect without brokerType and accountId,
+// which earlier releases applied to all of the user. Use it only if the sender meant
+// that. If the body is no such disconnect, the error is an *InvalidError.
 func SayEverything(body []byte) ([]byte, error) {
 	const name = IntegrationDisconnected
 	data, at, err := unwrap(name, body)

@@ -6,20 +6,17 @@ import (
 	"strings"
 )
 
-// Inboxes says which reply subjects lead to a client and to nobody else.
-// Whoever answers with more rights than the caller has must not answer
-// elsewhere: the caller could name a subject that only the answerer may publish
-// to.
+// Inboxes says which reply subjects belong to clients. A service with more permissions
+// than its callers must reply nowhere else: a caller could name a subject to which only
+// the service may publish.
 type Inboxes struct{ prefixes [][]string }
 
 const (
-	// ImportedReply is the first token of the reply subject that a NATS server
-	// gives to a request which crosses accounts. Servers refuse a request from a
-	// client that names such a subject itself.
+	// ImportedReply is the first token of the reply subject that a NATS server gives a
+	// request across accounts. Servers refuse it from clients.
 	ImportedReply = "_R_"
-	// routedReply is the first of three tokens that a NATS server puts before the
-	// reply subject of a request which crosses a gateway. Servers refuse it from
-	// clients too.
+	// routedReply is the first of three tokens that a NATS server puts before the reply
+	// subject of a request across a gateway. Servers refuse it from clients.
 	routedReply  = "_GR_"
 	routedTokens = 3
 )
@@ -27,11 +24,10 @@ const (
 // ErrInboxPrefix is wrapped by every refusal of an inbox prefix.
 var ErrInboxPrefix = errors.New("invalid inbox prefix")
 
-// NewInboxes returns the inboxes of clients with these inbox prefixes. A prefix
-// is one or more whole subject tokens; a * at its end stands for the rest of the
-// last token, so that "_INBOX_*" covers _INBOX_portfolio. The error wraps
-// ErrInboxPrefix: a prefix is no subject, or covers what NATS or the
-// installation uses itself.
+// NewInboxes returns the inboxes with the given prefixes: whole subject tokens, the last
+// of which may end in a * for the rest of the token ("_INBOX_*" covers
+// _INBOX_portfolio). The error wraps ErrInboxPrefix: a prefix is no subject, or covers
+// subjects of NATS or the installation.
 func NewInboxes(subjects Subjects, prefixes ...string) (Inboxes, error) {
 	var in Inboxes
 	for _, prefix := range prefixes {
@@ -78,8 +74,7 @@ func (in Inboxes) Overlap(filter string) bool {
 	return false
 }
 
-// Collects reports whether a stream with a subject filter stores what is
-// published to a subject.
+// Collects reports whether a stream with a subject filter stores messages on a subject.
 func Collects(filter, subject string) bool {
 	f, tokens := strings.Split(filter, "."), strings.Split(subject, ".")
 	if f[len(f)-1] == ">" {
@@ -88,8 +83,7 @@ func Collects(filter, subject string) bool {
 	return len(tokens) == len(f) && collide(f, tokens)
 }
 
-// CallersReply returns the reply subject of a request as its caller named it,
-// without what gateways put before it.
+// CallersReply returns the caller's reply subject, without the tokens of gateways.
 func CallersReply(reply string) string {
 	if !strings.HasPrefix(reply, routedReply+".") {
 		return reply
@@ -100,7 +94,6 @@ func CallersReply(reply string) string {
 	return ""
 }
 
-// begins reports whether a subject begins with a prefix.
 func begins(tokens, prefix []string) bool {
 	for i, p := range prefix {
 		if stem, open := strings.CutSuffix(p, "*"); open && !strings.HasPrefix(tokens[i], stem) || !open && tokens[i] != p {
@@ -110,8 +103,8 @@ func begins(tokens, prefix []string) bool {
 	return true
 }
 
-// collide reports whether a subject may begin with both: each is the beginning
-// of a subject or filter, whose tokens may end in a wildcard.
+// collide reports whether one subject can begin with both a and b, whose tokens may end
+// in wildcards.
 func collide(a, b []string) bool {
 	for i := range min(len(a), len(b)) {
 		x, xOpen := strings.CutSuffix(strings.TrimSuffix(a[i], ">"), "*")
@@ -130,8 +123,7 @@ func collide(a, b []string) bool {
 	return true
 }
 
-// literal reports whether the tokens are those of a subject that one may publish
-// to.
+// literal reports whether the tokens are a subject without wildcards.
 func literal(tokens []string) bool {
 	for _, token := range tokens {
 		if token == "" || strings.ContainsAny(token, "*> \t\r\n\f\x00") {
@@ -141,7 +133,7 @@ func literal(tokens []string) bool {
 	return true
 }
 
-// roots are the beginnings of all subjects of the installation.
+// roots are the first tokens of all subjects of the installation.
 func (s Subjects) roots() [][]string {
 	if s.Prefix != "" {
 		return [][]string{{s.Prefix}}

@@ -7,11 +7,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-
-	"github.com/go-json-experiment/json/jsontext"
 )
 
-// What a JWK is in this protocol: a public key on P-256 for ECDH.
+// All JWKs in this protocol are public keys on P-256 for ECDH.
 const (
 	jwkKeyType   = "EC"
 	jwkCurve     = "P-256"
@@ -30,20 +28,19 @@ type JWK struct {
 	Algorithm string `json:"alg,omitempty"`
 }
 
-// NewJWK is the JWK of a point on P-256, named by its thumbprint.
+// NewJWK returns the JWK of a key on P-256, with its thumbprint as key id.
 func NewJWK(key *ecdh.PublicKey) (JWK, error) {
 	if key.Curve() != ecdh.P256() {
 		return JWK{}, errors.New("a public key on another curve than P-256")
 	}
-	point := key.Bytes()[1:] // after the mark of the uncompressed form
+	point := key.Bytes()[1:] // after the byte for the uncompressed form
 	encode := base64.RawURLEncoding.EncodeToString
 	jwk := JWK{KeyType: jwkKeyType, Curve: jwkCurve, X: encode(point[:32]), Y: encode(point[32:]), Use: jwkUse, Algorithm: JWKAlgorithm}
 	jwk.KeyID = jwk.Thumbprint()
 	return jwk, nil
 }
 
-// PublicKey returns the key. The error says what is wrong with the JWK and
-// quotes nothing of it.
+// PublicKey returns the key. The error quotes no value.
 func (k JWK) PublicKey() (*ecdh.PublicKey, error) {
 	switch {
 	case k.KeyType != jwkKeyType:
@@ -70,7 +67,7 @@ func (k JWK) PublicKey() (*ecdh.PublicKey, error) {
 	return key, nil
 }
 
-// Thumbprint names the key by what it is (RFC 7638, SHA-256, base64url).
+// Thumbprint returns the key's thumbprint (RFC 7638, SHA-256, base64url).
 func (k JWK) Thumbprint() string {
 	canonical, _ := json.Marshal(struct { // strings only; the order is that of RFC 7638
 		Curve   string `json:"crv"`
@@ -82,23 +79,5 @@ func (k JWK) Thumbprint() string {
 	return base64.RawURLEncoding.EncodeToString(sum[:])
 }
 
-// privateMembers are what a JWK holds of a private or secret key.
-type privateMembers struct {
-	D   jsontext.Value `json:"d"`
-	P   jsontext.Value `json:"p"`
-	Q   jsontext.Value `json:"q"`
-	DP  jsontext.Value `json:"dp"`
-	DQ  jsontext.Value `json:"dq"`
-	QI  jsontext.Value `json:"qi"`
-	Oth jsontext.Value `json:"oth"`
-	K   jsontext.Value `json:"k"`
-}
-
-func (m *privateMembers) any() bool {
-	for _, v := range []jsontext.Value{m.D, m.P, m.Q, m.DP, m.DQ, m.QI, m.Oth, m.K} {
-		if v != nil {
-			return true
-		}
-	}
-	return false
-}
+// privateMembers are the members of a JWK that hold a private or secret key (RFC 7518).
+var privateMembers = []string{"d", "p", "q", "dp", "dq", "qi", "oth", "k"}

@@ -9,23 +9,19 @@ import (
 	"github.com/latchkey/latchkey/events/secret"
 )
 
-// Bounds of labels, so that they fit into every event and reply, and of metadata, which
-// lie with the tokens.
+// Labels are in every event and reply. Metadata is stored with the tokens.
 const (
 	maxLabels, maxLabelValueBytes      = 8, 256
 	maxMetadata, maxMetadataValueBytes = 16, 1024
 )
 
-// A dot in the name of a field is a path for some engines.
+// No dots: some databases take a dot in a field name for a path.
 var labelName = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
 
-// labels reads what a publisher wants to find again with a grant. A bad label is
-// left out; its name is not told, since it may be anything.
 func (r *connectReader) labels(v jsontext.Value) map[string]string {
 	return r.texts(v, location{name: "labels"}, maxLabels, maxLabelValueBytes)
 }
 
-// metadata reads what is to go along with each refresh.
 func (r *connectReader) metadata(v jsontext.Value) map[string]secret.Text {
 	var out map[string]secret.Text
 	for name, value := range r.texts(v, location{name: "metadata"}, maxMetadata, maxMetadataValueBytes) {
@@ -37,13 +33,14 @@ func (r *connectReader) metadata(v jsontext.Value) map[string]secret.Text {
 	return out
 }
 
-// texts reads an object of short strings. A bad one is left out, likewise.
+// texts reads an object of short strings and leaves out invalid ones. It does not report
+// their names, which may be anything.
 func (r *connectReader) texts(v jsontext.Value, at location, most, bytes int) map[string]string {
 	if v == nil {
 		return nil
 	}
 	if v.Kind() != '{' {
-		r.leave(at, misfit(v))
+		r.leaveOut(at, wrongKind(v))
 		return nil
 	}
 	out := map[string]string{}
@@ -67,12 +64,12 @@ func (r *connectReader) texts(v jsontext.Value, at location, most, bytes int) ma
 		case !known && len(out) == most:
 			problem = fmt.Sprintf("more than %d", most)
 		default:
-			if c, found := unseen(text); found {
+			if c, found := invisible(text); found {
 				problem = fmt.Sprintf("a value contains the control or formatting character %U", c)
 			}
 		}
 		if problem != "" {
-			r.leave(at, problem)
+			r.leaveOut(at, problem)
 			return
 		}
 		out[name] = text

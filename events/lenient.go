@@ -17,18 +17,19 @@ const (
 	problemEmpty = "empty"
 )
 
-func misfit(v jsontext.Value) string { return "a JSON " + kindName(v.Kind()) + " does not fit there" }
-
-// member is a member of an object that is read.
-type member struct {
-	name string
-	// dear: of two different values none can be left out.
-	dear bool
+func wrongKind(v jsontext.Value) string {
+	return "a JSON " + kindName(v.Kind()) + " does not fit there"
 }
 
-// members reads a JSON object that is known to be well-formed. It puts the
-// values of the members with these names into values, nil for what is absent or
-// null.
+// member describes a member of an object.
+type member struct {
+	name string
+	// essential: a message with two different values is refused.
+	essential bool
+}
+
+// members reads the members with the given names of a well-formed JSON object into
+// values, nil for those that are absent or null.
 func (r *connectReader) members(object jsontext.Value, at location, names []member, values []jsontext.Value) {
 	twice := false
 	eachMember(object, func(name []byte, value jsontext.Value) {
@@ -38,14 +39,14 @@ func (r *connectReader) members(object jsontext.Value, at location, names []memb
 		case value.Kind() == 'n' || sameValue(values[i], value):
 		case values[i] == nil:
 			values[i] = value
-		case names[i].dear && r.inEntry: // it costs no other entry
+		case names[i].essential && r.inEntry: // only this entry is left out
 			r.ambiguous = true
-			r.lose(at.at(names[i].name), problemTwice)
-		case names[i].dear:
+			r.loseToken(at.at(names[i].name), problemTwice)
+		case names[i].essential:
 			r.refuse(at.at(names[i].name), problemTwice)
 		default:
 			twice = true
-			r.leave(at.at(names[i].name), problemTwice)
+			r.leaveOut(at.at(names[i].name), problemTwice)
 			values[i] = ambiguous
 		}
 	})
@@ -56,7 +57,7 @@ func (r *connectReader) members(object jsontext.Value, at location, names []memb
 	}
 }
 
-// ambiguous stands for a member that has several values.
+// ambiguous marks a member with several values.
 var ambiguous = jsontext.Value("?")
 
 func sameValue(a, b jsontext.Value) bool {
@@ -71,7 +72,7 @@ func sameValue(a, b jsontext.Value) bool {
 	return s == t && problemOfA == "" && problemOfB == ""
 }
 
-// eachMember goes through the members of a well-formed JSON object in place.
+// eachMember calls each for the members of a well-formed JSON object, in place.
 func eachMember(object jsontext.Value, each func(name []byte, value jsontext.Value)) {
 	w := walk(object)
 	defer w.end()
@@ -79,19 +80,19 @@ func eachMember(object jsontext.Value, each func(name []byte, value jsontext.Val
 		name := w.next()
 		text := []byte(name[1 : len(name)-1])
 		if bytes.IndexByte(text, '\\') >= 0 {
-			text, _ = jsontext.AppendUnquote(nil, name) // what is no text is no name that is read
+			text, _ = jsontext.AppendUnquote(nil, name) // invalid UTF-8 is no known name
 		}
 		each(text, w.next())
 	}
 }
 
-// states reports whether a well-formed JSON object has a member, be it null.
-func states(object jsontext.Value, name string) (found bool) {
+// hasMember reports whether a well-formed JSON object has a member, which may be null.
+func hasMember(object jsontext.Value, name string) (found bool) {
 	eachMember(object, func(n []byte, _ jsontext.Value) { found = found || string(n) == name })
 	return found
 }
 
-// eachElement goes through the elements of a well-formed JSON array in place.
+// eachElement calls each for the elements of a well-formed JSON array, in place.
 func eachElement(array jsontext.Value, each func(i int, value jsontext.Value)) {
 	w := walk(array)
 	defer w.end()
@@ -100,7 +101,8 @@ func eachElement(array jsontext.Value, each func(i int, value jsontext.Value)) {
 	}
 }
 
-// walker goes through what is in an object or array.
+// walker reads the values in an object or array in place, without copies of tokens. A
+// tree of a whole message would be far larger than the message.
 type walker struct {
 	whole  jsontext.Value
 	from   bytes.Buffer
@@ -110,7 +112,7 @@ type walker struct {
 
 var walkers = sync.Pool{New: func() any { return &walker{} }}
 
-// walk begins in an object or array.
+// walk returns a walker for an object or array.
 func walk(whole jsontext.Value) *walker {
 	w := begin(whole)
 	_, err := w.json.ReadToken()
@@ -125,17 +127,17 @@ func begin(whole []byte) *walker {
 	return w
 }
 
-// end gives the walker back without what it has read.
+// end returns the walker to the pool, without references to the message.
 func (w *walker) end() {
 	w.whole, w.from = nil, bytes.Buffer{}
 	w.json.Reset(&w.from)
 	walkers.Put(w)
 }
 
-// next returns the next value as a part of the whole.
+// next returns the next value, a slice of the whole.
 func (w *walker) next() jsontext.Value {
 	v, err := w.json.ReadValue()
-	if err != nil { // it was found to be well-formed
+	if err != nil { // not in a well-formed value
 		w.failed = true
 		return jsontext.Value("null")
 	}
@@ -143,7 +145,6 @@ func (w *walker) next() jsontext.Value {
 	return w.whole[end-int64(len(v)) : end]
 }
 
-// object returns a body as a JSON object.
 func object(message string, body []byte) (jsontext.Value, error) {
 	body = trimBOM(body)
 	if err := wellFormed(message, body); err != nil {
@@ -151,13 +152,13 @@ func object(message string, body []byte) (jsontext.Value, error) {
 	}
 	whole := jsontext.Value(bytes.TrimSpace(body))
 	if whole.Kind() != '{' {
-		return nil, invalid(message, "the body: %s", misfit(whole))
+		return nil, invalid(message, "the body: %s", wrongKind(whole))
 	}
 	return whole, nil
 }
 
-// wellFormed checks that a body is one JSON value. What it says in places that
-// nobody reads may be no text and stand twice.
+// wellFormed checks that a body is one JSON value. It allows invalid UTF-8 and duplicate
+// names, which matter only in members that are read.
 func wellFormed(message string, body []byte) error {
 	w := begin(body)
 	defer w.end()
@@ -173,13 +174,13 @@ func wellFormed(message string, body []byte) error {
 	return syntaxProblem(message, err)
 }
 
-// textOf returns the text of a string, or why it is none; absent is empty.
+// textOf returns the text of a JSON string, or the problem with it. Absent is empty.
 func textOf(v jsontext.Value) (text, problem string) {
 	switch {
 	case v == nil:
 		return "", ""
 	case v.Kind() != '"':
-		return "", misfit(v)
+		return "", wrongKind(v)
 	case bytes.IndexByte(v, '\\') < 0 && utf8.Valid(v):
 		return string(v[1 : len(v)-1]), ""
 	}

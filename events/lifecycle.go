@@ -9,59 +9,57 @@ import (
 // Source is the CloudEvents source of every lifecycle event.
 const Source = "latchkey"
 
-// Reason says why a token is expiring or expired, or what made an event.
+// Reason is the reason for an event.
 type Reason string
 
 // Reasons of token.stored, token.expiring, token.expired, token.revoked and token.removal.
 const (
-	// ReasonNoRefreshToken: the access token ends and nothing can renew it.
+	// ReasonNoRefreshToken: the access token ends and there is no refresh token.
 	ReasonNoRefreshToken Reason = "no_refresh_token"
-	// ReasonRefreshTokenExpired: the refresh token's own life is over.
+	// ReasonRefreshTokenExpired: the refresh token has expired.
 	ReasonRefreshTokenExpired Reason = "refresh_token_expired"
-	// ReasonRefreshTokenExpiring: the refresh token itself is about to end, and no
-	// refresh has brought another.
+	// ReasonRefreshTokenExpiring: the refresh token is about to expire, and no refresh
+	// has brought a new one.
 	ReasonRefreshTokenExpiring Reason = "refresh_token_expiring"
-	// ReasonMFARequired: the institution wants the user to authenticate again.
+	// ReasonMFARequired: the user must authenticate with the institution again.
 	ReasonMFARequired Reason = "mfa_required"
 	// ReasonRejected: the institution refused the refresh token for good.
 	ReasonRejected Reason = "rejected"
 	// ReasonNotFound: Mesh or the institution no longer knows the account.
 	ReasonNotFound Reason = "not_found"
-	// ReasonBadRequest: the refresh request can't be made acceptable.
+	// ReasonBadRequest: Mesh refuses the refresh request as invalid.
 	ReasonBadRequest Reason = "bad_request"
-	// ReasonLegal: refreshes are refused for legal reasons; they are tried again now
-	// and then.
+	// ReasonLegal: refreshes are refused for legal reasons. Workers retry now and then.
 	ReasonLegal Reason = "unavailable_for_legal_reasons"
-	// ReasonRefreshFailing: refreshes fail for now; they go on being tried.
+	// ReasonRefreshFailing: refreshes fail. Workers continue to retry.
 	ReasonRefreshFailing Reason = "refresh_failing"
-	// ReasonNotCovered: refreshes succeed and bring nothing for these accounts of the
-	// grant. The others go on.
+	// ReasonNotCovered: refreshes succeed, but bring no tokens for these accounts of the
+	// grant.
 	ReasonNotCovered Reason = "not_covered"
-	// ReasonOutcomeLost: the answer of an earlier refresh was lost, and with it
-	// the refresh token that replaced ours.
+	// ReasonOutcomeLost: the answer of an earlier refresh was lost, with the new refresh
+	// token in it.
 	ReasonOutcomeLost Reason = "outcome_lost"
-	// ReasonUnreadable: the stored tokens don't open (changed from outside,
-	// or their key is gone for good).
+	// ReasonUnreadable: the stored tokens can't be decrypted: they were changed, or their
+	// key was deleted.
 	ReasonUnreadable Reason = "unreadable"
-	// ReasonDisconnected: the user, or somebody for him, disconnected.
+	// ReasonDisconnected: the user disconnected.
 	ReasonDisconnected Reason = "disconnected"
-	// ReasonReplaced: every account of the grant was connected anew elsewhere.
+	// ReasonReplaced: every account of the grant was connected again and is in another.
 	ReasonReplaced Reason = "replaced"
-	// ReasonSplit: the institution has given accounts of one grant refresh tokens of
-	// their own. Each of these is a grant of its own now.
+	// ReasonSplit: accounts of one grant received different refresh tokens. There is now
+	// a grant for each refresh token.
 	ReasonSplit Reason = "split"
-	// ReasonMoved: another user, or the same one at another broker, connected with
-	// the refresh token of the grant since.
+	// ReasonMoved: a later connect of another user or broker had the refresh token of the
+	// grant.
 	ReasonMoved Reason = "moved"
-	// ReasonRemoved: Mesh has removed what was disconnected, or does not know it.
+	// ReasonRemoved: Mesh has removed the disconnected account, or does not know it.
 	ReasonRemoved Reason = "removed"
-	// ReasonRemovalRefused: Mesh refuses to remove what was disconnected, as a rule
-	// because the access token has ended. It may still be there.
+	// ReasonRemovalRefused: Mesh refuses to remove the disconnected account, usually
+	// because the access token has expired. The account may still be there.
 	ReasonRemovalRefused Reason = "removal_refused"
-	// ReasonRemovalTimedOut: Mesh could not be had to remove it in days of trying.
+	// ReasonRemovalTimedOut: every attempt to remove it failed, for days.
 	ReasonRemovalTimedOut Reason = "removal_timed_out"
-	// ReasonNoAccessToken: nothing can be removed without an access token, and there
-	// was none.
+	// ReasonNoAccessToken: a removal needs an access token, and there was none.
 	ReasonNoAccessToken Reason = "no_access_token"
 )
 
@@ -71,21 +69,20 @@ type Lifecycle struct {
 	GrantID    string `json:"grantId"`
 	BrokerType string `json:"brokerType"`
 	BrokerName string `json:"brokerName,omitempty"`
-	// Accounts are those of the grant that the event is true of.
+	// Accounts are the accounts of the grant that the event is about.
 	Accounts []Account `json:"accounts"`
-	// AccountsOmitted is how many more there are than a message holds.
+	// AccountsOmitted is the number of accounts that did not fit into the message.
 	AccountsOmitted int `json:"accountsOmitted,omitempty"`
-	// Version is that of the grant's token set; it grows by one with each.
+	// Version counts the token sets of the grant.
 	Version int64 `json:"version"`
-	// ExpiresAt is the access token's end. Absent: it has none, or none is known.
-	ExpiresAt *time.Time `json:"expiresAt,omitempty"`
-	// RefreshTokenExpiresAt is the refresh token's end, likewise.
+	// Absent ends: the token does not expire, or it is not known when.
+	ExpiresAt             *time.Time `json:"expiresAt,omitempty"`
 	RefreshTokenExpiresAt *time.Time `json:"refreshTokenExpiresAt,omitempty"`
 	Reason                Reason     `json:"reason,omitempty"`
-	// Labels are those that the newest connect with some brought.
+	// Labels are those of the newest connect that had any.
 	Labels map[string]string `json:"labels,omitempty"`
-	// ErrorType and ErrorHash are words of Mesh's last answer, for a question to its
-	// support: letters, digits, "_" and "-", no more than 64.
+	// ErrorType and ErrorHash are from Mesh's last answer, for a question to its support:
+	// at most 64 letters, digits, "_" and "-".
 	ErrorType string `json:"errorType,omitempty"`
 	ErrorHash string `json:"errorHash,omitempty"`
 }
@@ -98,8 +95,7 @@ type Account struct {
 
 // LifecycleEvent is a lifecycle event with its CloudEvents attributes.
 type LifecycleEvent struct {
-	// ID is stable over redeliveries: a subscriber that has seen it may pass
-	// over the event. It is the message's Nats-Msg-Id too.
+	// ID is the same in all copies of the event, and also the message's Nats-Msg-Id.
 	ID string
 	// Kind is one of LifecycleKinds.
 	Kind string
@@ -112,9 +108,9 @@ func (e LifecycleEvent) Encode() ([]byte, error) {
 	return encodeCloudEvent(e.ID, e.Kind, e.Data.GrantID, e.Time, e.Data)
 }
 
-// EncodeWithin is Encode for a message that may have no more than limit bytes:
-// display names are cut, and the last accounts are left out and counted, as far
-// as it takes. A limit that is too low even without accounts is exceeded.
+// EncodeWithin is Encode for a message of at most limit bytes. It cuts display names and,
+// if necessary, omits the last accounts. If the event is too large even without
+// accounts, it exceeds limit.
 func (e LifecycleEvent) EncodeWithin(limit int) ([]byte, error) {
 	e.Data.BrokerName = CutName(e.Data.BrokerName)
 	accounts := make([]Account, len(e.Data.Accounts))
@@ -145,8 +141,8 @@ func (e LifecycleEvent) EncodeWithin(limit int) ([]byte, error) {
 	return e.Encode()
 }
 
-// FitLifecycle returns an encoded event in a form of no more than limit bytes:
-// as it is if it fits, else as EncodeWithin would have it.
+// FitLifecycle returns an encoded event unchanged if it has at most limit bytes, or else
+// as EncodeWithin encodes it.
 func FitLifecycle(body []byte, limit int) ([]byte, error) {
 	if len(body) <= limit {
 		return body, nil

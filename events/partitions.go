@@ -5,31 +5,28 @@ import (
 	"strconv"
 )
 
-// MaxPartitions bounds Subjects.Partitions. Each partition costs every worker
-// two requests for messages that are always open.
+// MaxPartitions limits Subjects.Partitions. Every worker keeps two pull requests open
+// for each partition.
 const MaxPartitions = 256
 
-// Partition is one of the streams over which the refreshes of an installation
-// are spread by grant, so that no single stream has to bear all of them. The
-// first has the names of an installation that has only one; those of another
-// depend on nothing but its number, so that changing how many there are renames
-// none.
+// Partition is one of the streams that share the refreshes of an installation. Its names
+// depend only on its number, and those of the first have no number, so that a change of
+// Subjects.Partitions renames no stream.
 type Partition struct {
-	// Stream holds the schedules and what has come due.
+	// Stream holds the schedules and the refreshes that are due.
 	Stream string
 	// Schedules matches every schedule in it.
 	Schedules string
-	// Due is where JetStream delivers a schedule at its time, and Urgent where it
-	// delivers one that must not wait behind a backlog.
+	// Due is where JetStream publishes a schedule at its time; Urgent is the same for
+	// schedules that must not wait behind a backlog.
 	Due, Urgent string
 
 	schedule string
 }
 
-// Schedule holds the pending schedule of one grant.
+// Schedule is the subject of the pending schedule of one grant.
 func (p Partition) Schedule(grantID string) string { return p.schedule + grantID }
 
-// partition returns the partition of a number, from 0.
 func (s Subjects) partition(n int) Partition {
 	stream, part := "REFRESH", ""
 	if n > 0 {
@@ -43,7 +40,7 @@ func (s Subjects) partition(n int) Partition {
 	return p
 }
 
-// RefreshPartitions returns all partitions, in the order of their numbers.
+// RefreshPartitions returns all partitions in order.
 func (s Subjects) RefreshPartitions() []Partition {
 	all := make([]Partition, max(s.Partitions, 1))
 	for n := range all {
@@ -52,8 +49,8 @@ func (s Subjects) RefreshPartitions() []Partition {
 	return all
 }
 
-// PartitionOf returns the number of the partition of a grant: FNV-1a of its id,
-// modulo how many there are.
+// PartitionOf returns the number of a grant's partition, from 0: FNV-1a of the id, modulo
+// Partitions.
 func (s Subjects) PartitionOf(grantID string) int {
 	h := fnv.New32a()
 	_, _ = h.Write([]byte(grantID)) // it never fails

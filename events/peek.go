@@ -10,12 +10,11 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// PeekUsers returns the users whom a body names where a decoder would look,
-// whatever is wrong with it, so that an erasure finds it. Of a body that decodes
-// it is the one that the decoder says; a body that names several does not decode.
-// It serves no other purpose: a body that does not decode is nobody's.
+// PeekUsers returns the users that a body names, even if it is malformed, so that an
+// erasure finds its dead letter. If the body decodes, the result is the decoder's user.
+// Use it for nothing else: a body that does not decode belongs to nobody.
 func PeekUsers(body []byte) []string {
-	var p peeked
+	var p foundUsers
 	body = trimBOM(body)
 	end := p.read(body, true)
 	found, other := p.plain, p.wrapped
@@ -28,27 +27,27 @@ func PeekUsers(body []byte) []string {
 	return valid(append(found, scan(body[end:])...))
 }
 
-// maxPeeked bounds how many users one body is found by.
-const maxPeeked = 16
+// maxUsers limits the users of one body.
+const maxUsers = 16
 
-// valid returns those that could be users, each once.
+// valid returns the distinct valid user ids.
 func valid(ids []string) []string {
 	var out []string
 	for _, id := range ids {
-		if CheckUserID(id) == nil && !slices.Contains(out, id) && len(out) < maxPeeked {
+		if CheckUserID(id) == nil && !slices.Contains(out, id) && len(out) < maxUsers {
 			out = append(out, id)
 		}
 	}
 	return out
 }
 
-// userMember is a userId in what is no JSON.
+// userMember matches a userId in text that is not JSON.
 var userMember = regexp.MustCompile(`"userId"\s*:\s*("(?:[^"\\]|\\.)*")`)
 
-// scan looks for users in what could not be read.
+// scan finds users in text that is not JSON.
 func scan(body []byte) []string {
 	var out []string
-	for _, found := range userMember.FindAllSubmatch(body, maxPeeked) {
+	for _, found := range userMember.FindAllSubmatch(body, maxUsers) {
 		if id, err := jsontext.AppendUnquote(nil, found[1]); err == nil {
 			out = append(out, string(id))
 		}
@@ -58,15 +57,14 @@ func scan(body []byte) []string {
 
 func trimBOM(body []byte) []byte { return bytes.TrimPrefix(body, []byte("\xef\xbb\xbf")) }
 
-// peeked is what was found in a body.
-type peeked struct {
+// foundUsers are the users in a body.
+type foundUsers struct {
 	plain, wrapped []string // userId of the body, and of its data
 	event          bool     // the body is a CloudEvents message
 }
 
-// read reads JSON objects, one after the other, and returns where it could go no
-// further. What came before counts.
-func (p *peeked) read(body []byte, outer bool) (end int64) {
+// read reads consecutive JSON objects and returns the offset of the first error.
+func (p *foundUsers) read(body []byte, outer bool) (end int64) {
 	d := jsontext.NewDecoder(bytes.NewReader(body), jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
 	for p.object(d, outer) {
 	}
@@ -74,7 +72,7 @@ func (p *peeked) read(body []byte, outer bool) (end int64) {
 }
 
 // object reads an object to its end or the first error.
-func (p *peeked) object(d *jsontext.Decoder, outer bool) (ok bool) {
+func (p *foundUsers) object(d *jsontext.Decoder, outer bool) (ok bool) {
 	if open, err := d.ReadToken(); err != nil || open.Kind() != '{' {
 		return false
 	}
@@ -116,7 +114,7 @@ func (p *peeked) object(d *jsontext.Decoder, outer bool) (ok bool) {
 	return err == nil
 }
 
-// fromBase64 decodes any of the usual forms; what is none of them gives nothing.
+// fromBase64 decodes base64 in any of its usual forms, or returns nil.
 func fromBase64(text string) []byte {
 	text = strings.TrimRight(strings.NewReplacer("-", "+", "_", "/", "\r", "", "\n", "").Replace(text), "=")
 	out, err := base64.RawStdEncoding.DecodeString(text)

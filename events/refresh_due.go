@@ -2,34 +2,30 @@ package events
 
 import "time"
 
-// RefreshDue is the body of a schedule and of the refresh.due message that it
-// becomes. It names what was due, so that a late or duplicate message about an
-// older state of the grant is recognised; it holds nothing about the user.
+// RefreshDue is the body of a schedule and of the refresh.due message that it becomes.
+// Version and DueAt show whether it is out of date. It contains nothing about the user.
 type RefreshDue struct {
 	GrantID string `json:"grantId"`
-	// BrokerType lets a consumer apply the limits of the broker before it reads
-	// the grant.
+	// BrokerType lets workers apply the broker's limits before they read the grant.
 	BrokerType string `json:"brokerType"`
-	// Version is that of the token set for which the schedule was made.
+	// Version is that of the token set to refresh.
 	Version int64 `json:"version"`
-	// DueAt is the grant's due time for which the schedule was made. It equals
-	// the stored due time to the millisecond, or the message is out of date.
+	// DueAt is the grant's due time. If the stored one differs by a millisecond or more,
+	// the message is out of date.
 	DueAt time.Time `json:"dueAt"`
-	// ExpiresAt is the end of the access token at hand, zero for none, and Idle
-	// says that nobody asked for it lately: where refreshes have to wait, these
-	// two decide who goes first.
+	// ExpiresAt is the end of the access token, zero for none. Idle: nobody has requested
+	// the token recently. Both set the order of refreshes that must wait.
 	ExpiresAt time.Time `json:"expiresAt,omitzero"`
 	Idle      bool      `json:"idle,omitempty"`
-	// Unknown says that the outcome of the last call is not known: until it is
-	// tried again, the refresh token may have been replaced by a lost one.
+	// Unknown: the outcome of the last refresh is not known. Its answer may have replaced
+	// the refresh token.
 	Unknown bool `json:"unknown,omitempty"`
 }
 
 // RefreshDueName is the name of the message in errors and dead letters.
 const RefreshDueName = "refresh.due"
 
-// DecodeRefreshDue reads a refresh.due message. Every error is an
-// *InvalidError.
+// DecodeRefreshDue reads a refresh.due message. Every error is an *InvalidError.
 func DecodeRefreshDue(body []byte) (RefreshDue, error) {
 	var d RefreshDue
 	if err := decodeStrict(RefreshDueName, body, &d); err != nil {

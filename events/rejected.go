@@ -7,8 +7,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// IntegrationRejected tells the publishers of a user's connects that one of them
-// changed nothing.
+// IntegrationRejected is the message that a connect of a user changed nothing.
 const IntegrationRejected = "integration.rejected"
 
 // RejectedReason says why a connect changed nothing.
@@ -16,45 +15,45 @@ type RejectedReason string
 
 // Reasons of integration.rejected.
 const (
-	// RejectedInvalid: it breaks its contract, and is a dead letter.
+	// RejectedInvalid: it violates its contract, and is now a dead letter.
 	RejectedInvalid RejectedReason = "invalid"
-	// RejectedUnsealed: it had to be sealed. Its body is gone.
+	// RejectedUnsealed: it should have been sealed. Its body was deleted.
 	RejectedUnsealed RejectedReason = "unsealed"
-	// RejectedFailed: it could not be handled, and is a dead letter that an operator
-	// may replay.
+	// RejectedFailed: it could not be processed, and is now a dead letter that an operator
+	// can replay.
 	RejectedFailed RejectedReason = "failed"
-	// RejectedOlder: its accounts were connected or disconnected since, or another grant
+	// RejectedOlder: its accounts were connected or disconnected later, or another grant
 	// has its refresh token.
 	RejectedOlder RejectedReason = "older"
 	// RejectedRepeated: it was published before.
 	RejectedRepeated RejectedReason = "repeated"
-	// RejectedNothing: it brings no token, so there is nothing to keep.
+	// RejectedNothing: it contains no token.
 	RejectedNothing RejectedReason = "nothing_to_keep"
 )
 
-// RejectedReasons lists them all.
+// RejectedReasons are all reasons.
 var RejectedReasons = []RejectedReason{RejectedInvalid, RejectedUnsealed, RejectedFailed, RejectedOlder, RejectedRepeated, RejectedNothing}
 
-// Rejected is the data of an integration.rejected event. It holds nothing of the
+// Rejected is the data of an integration.rejected event. It contains nothing of the
 // payload.
 type Rejected struct {
 	UserID string         `json:"userId"`
 	Reason RejectedReason `json:"reason"`
 	// Problem, with RejectedInvalid, names fields and rules.
 	Problem string `json:"problem,omitempty"`
-	// EventID is the id of the CloudEvents message that this answers, or else its
+	// EventID is the id of the rejected message: its CloudEvents id or else its
 	// Nats-Msg-Id. Empty: it had neither.
 	EventID string `json:"eventId,omitempty"`
-	// Stream and Sequence are what JetStream acknowledged the message with.
+	// Stream and Sequence are those in JetStream's acknowledgement of the message.
 	Stream   string `json:"stream,omitempty"`
 	Sequence uint64 `json:"sequence,omitempty"`
-	// DeadLetterID names the dead letter, for an operator. Empty: there is none.
+	// DeadLetterID is the id of the dead letter. Empty: there is none.
 	DeadLetterID string `json:"deadLetterId,omitempty"`
 }
 
 // RejectedEvent is an integration.rejected event with its CloudEvents attributes.
 type RejectedEvent struct {
-	// ID is the message's Nats-Msg-Id too.
+	// ID is also the message's Nats-Msg-Id.
 	ID   string
 	Time time.Time
 	Data Rejected
@@ -78,12 +77,11 @@ func DecodeRejected(body []byte) (RejectedEvent, error) {
 	return e, decodeStrict(IntegrationRejected, in.Data, &e.Data)
 }
 
-// maxEventID bounds the id of an event that is repeated in another.
+// maxEventID limits Rejected.EventID.
 const maxEventID = 256
 
-// EventID returns the id under which a publisher knows a message: that of a
-// CloudEvents message in either mode, or else its Nats-Msg-Id. Empty: it has none
-// that can be repeated.
+// EventID returns the publisher's id of a message: the CloudEvents id, in either mode,
+// or else the Nats-Msg-Id. Empty: it has none, or none that may be repeated.
 func EventID(header map[string][]string, body []byte) string {
 	id := HeadersOf(header).ID()
 	if whole, err := object("", body); err == nil {
@@ -97,7 +95,7 @@ func EventID(header map[string][]string, body []byte) string {
 	if given := header["Nats-Msg-Id"]; id == "" && len(given) == 1 {
 		id = given[0]
 	}
-	if _, found := unseen(id); found || len(id) > maxEventID || !utf8.ValidString(id) {
+	if _, found := invisible(id); found || len(id) > maxEventID || !utf8.ValidString(id) {
 		return ""
 	}
 	return id

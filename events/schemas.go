@@ -21,17 +21,16 @@ const (
 	SchemaMFAReply     = "token.mfa.reply.json"
 )
 
-// Schemas holds the JSON Schemas (draft 2020-12) of the messages that cross
-// the border of Latchkey. Where a message may be a CloudEvent, the schema is
-// that of its data.
+// Schemas returns the JSON Schemas (draft 2020-12) of the public messages. For a message
+// that may be a CloudEvent, the schema describes the data.
 //
-// The decoders are the stricter: they count bytes where a schema counts
-// characters, bound the years of a time, and refuse 60.0 for an integer, numbers that no
-// float64 holds and points that lie on no curve. In all else the two agree.
+// The decoders are stricter: they count bytes where a schema counts characters, limit
+// the years of a time, and refuse 60.0 for an integer, numbers outside float64 and
+// points that are not on the curve.
 func Schemas() fs.FS {
 	sub, err := fs.Sub(schemaFiles, "schemas")
 	if err != nil {
-		panic(err) // only for a malformed path
+		panic(err) // only if the path is malformed
 	}
 	return sub
 }

@@ -9,26 +9,24 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// A message with tokens may travel sealed: its data is then an object with the
-// one member "sealed", a JWE in compact serialization (RFC 7516) around what
-// would otherwise be the data. Package events/sealing seals and opens.
+// A message with tokens may be sealed: its data is then an object with the one member
+// "sealed", a JWE in compact serialization (RFC 7516) with the data in it. Package
+// events/sealing seals and opens.
 
-// ConnectedMessage is an integration.connected message that was taken out of its
-// envelope.
+// ConnectedMessage is an integration.connected message without its envelope.
 type ConnectedMessage struct {
-	// JWE holds the data of a sealed message. Nothing in it can be believed before
-	// it is opened into what DecodeOpened takes. Empty: the message is not sealed.
+	// JWE contains the data of a sealed message, for DecodeOpened. Empty: the message is
+	// not sealed.
 	JWE     string
 	data    jsontext.Value
 	at      time.Time
 	leftOut []string
 }
 
-// UnwrapConnected reads the outside of an integration.connected message: plain
-// JSON, or a CloudEvents 1.0 message in structured or binary mode. Every error is
-// an *InvalidError. Beside an error it returns the JWE of a message whose data is
-// sealed and nothing else, if only what is around it is wrong: such a message shows
-// no token.
+// UnwrapConnected reads the envelope of an integration.connected message: plain JSON, or
+// a CloudEvents 1.0 message in structured or binary mode. Every error is an
+// *InvalidError. If only the envelope of a sealed message is wrong, the JWE is returned
+// with the error: the message shows no token.
 func UnwrapConnected(h Headers, body []byte) (ConnectedMessage, error) {
 	var r connectReader
 	data, at, err := r.unwrap(h, body)
@@ -42,7 +40,7 @@ func UnwrapConnected(h Headers, body []byte) (ConnectedMessage, error) {
 	return ConnectedMessage{JWE: jwe, data: data, at: at, leftOut: r.leftOut}, nil
 }
 
-// Decode reads a message that is not sealed. What is unusable and not needed is left
+// Decode reads a message that is not sealed. Unusable parts that are not needed are left
 // out. Every error is an *InvalidError.
 func (m ConnectedMessage) Decode() (Connected, error) {
 	if m.JWE != "" {
@@ -52,9 +50,9 @@ func (m ConnectedMessage) Decode() (Connected, error) {
 	return r.connect(m.data, m.at)
 }
 
-// sealedIn returns the JWE of a message whose envelope may be wrong; "": its data is
-// not sealed, or something beside it may hold tokens. The attributes of an envelope
-// are no objects.
+// sealedIn returns the JWE of a message with a wrong envelope, or "" if the data is not
+// sealed or the envelope itself may contain tokens. Attributes of an envelope are no
+// objects.
 func sealedIn(body []byte) (jwe string) {
 	data, err := object(IntegrationConnected, body)
 	if err != nil {
@@ -90,9 +88,8 @@ func sealedIn(body []byte) (jwe string) {
 	return jwe
 }
 
-// DecodeOpened reads what was sealed: the data of an integration.connected message,
-// neither in a CloudEvents message nor sealed again. Every error is an
-// *InvalidError.
+// DecodeOpened reads the plaintext of JWE: the data of the message, without an envelope
+// and not sealed again. Every error is an *InvalidError.
 func (m ConnectedMessage) DecodeOpened(plaintext []byte) (Connected, error) {
 	data, err := object(IntegrationConnected, plaintext)
 	if err != nil {
@@ -109,7 +106,7 @@ func (m ConnectedMessage) DecodeOpened(plaintext []byte) (Connected, error) {
 	return r.connect(data, m.at)
 }
 
-// EncodeSealed is the form in which a JWE takes the place of what it seals.
+// EncodeSealed returns the body that contains a JWE.
 func EncodeSealed(jwe string) ([]byte, error) {
 	b, err := json.Marshal(struct {
 		Sealed string `json:"sealed"`
@@ -120,8 +117,8 @@ func EncodeSealed(jwe string) ([]byte, error) {
 	return b, nil
 }
 
-// SealedReply returns the JWE of a token reply that is sealed, "" for one that
-// is not. Every error is an *InvalidError.
+// SealedReply returns the JWE of a sealed token reply, or "" for one that is not sealed.
+// Every error is an *InvalidError.
 func SealedReply(body []byte) (jwe string, err error) {
 	const message = TokenGetName + " reply"
 	var members map[string]jsontext.Value

@@ -1,6 +1,3 @@
-// Package events is the language that Latchkey speaks on NATS: subjects,
-// message bodies and their codecs. It depends on nothing else of the project,
-// so that publishers and subscribers can import it alone.
 package events
 
 import (
@@ -11,13 +8,13 @@ import (
 	"unicode/utf8"
 )
 
-// MaxUserIDChars bounds a user id, in characters, as Mesh does
-// (@meshconnect/node-api 2.0.28, GetLinkTokenRequest). Encoded into a NATS subject
-// such an id has up to 3,600 bytes; NATS takes subjects of about 4,000.
+// MaxUserIDChars is Mesh's limit for a user id, in characters (@meshconnect/node-api
+// 2.0.28, GetLinkTokenRequest). In a NATS subject such an id has up to 3,600 bytes; NATS
+// allows subjects of about 4,000.
 const MaxUserIDChars = 300
 
-// Names of the messages, which are at the same time the last part of a
-// CloudEvents type and the first part of a subject.
+// Names of the messages: the end of their CloudEvents types and the first part of their
+// subjects.
 const (
 	IntegrationConnected    = "integration.connected"
 	IntegrationDisconnected = "integration.disconnected"
@@ -30,17 +27,16 @@ const (
 	TokenRemoval   = "token.removal"
 )
 
-// LifecycleKinds lists the events about a grant that subscribers may see.
+// LifecycleKinds are the events about grants.
 var LifecycleKinds = []string{TokenStored, TokenRefreshed, TokenExpiring, TokenExpired, TokenRevoked, TokenRemoval}
 
-// Subjects builds every subject and stream name of one installation. The zero
-// value is an installation without a prefix; a prefix keeps several apart in
-// one NATS account.
+// Subjects builds the subjects and stream names of an installation. Several installations
+// in one NATS account need different prefixes.
 type Subjects struct {
 	// Prefix is empty or one subject token.
 	Prefix string
-	// Partitions is over how many streams the refreshes are spread; 0 means 1.
-	// Who does not deal with refreshes need not know it.
+	// Partitions is the number of streams that share the refreshes; 0 means 1. Only
+	// refreshes need it.
 	Partitions int
 }
 
@@ -64,8 +60,7 @@ func (s Subjects) Connected() string { return s.subject(IntegrationConnected) }
 // Disconnected is where publishers announce that a user disconnected.
 func (s Subjects) Disconnected() string { return s.subject(IntegrationDisconnected) }
 
-// Rejected is where the publishers of one user's connects hear which of them
-// changed nothing.
+// Rejected is where workers announce which connects of a user changed nothing.
 func (s Subjects) Rejected(userID string) string {
 	return s.subject(IntegrationRejected + "." + EncodeUserID(userID))
 }
@@ -73,8 +68,8 @@ func (s Subjects) Rejected(userID string) string {
 // RejectedAll matches those of every user.
 func (s Subjects) RejectedAll() string { return s.subject(IntegrationRejected + ".*") }
 
-// Lifecycle is the subject of a lifecycle event about one user; it ends in the
-// user, so that NATS permissions can restrict who may see whom.
+// Lifecycle is the subject of a lifecycle event. It ends in the user, so that NATS
+// permissions can restrict which users a subscriber sees.
 func (s Subjects) Lifecycle(kind, userID string) string {
 	return s.subject(kind + "." + EncodeUserID(userID))
 }
@@ -82,7 +77,7 @@ func (s Subjects) Lifecycle(kind, userID string) string {
 // LifecycleAll matches the events of one kind for every user.
 func (s Subjects) LifecycleAll(kind string) string { return s.subject(kind + ".*") }
 
-// TokenGet is the subject on which the current tokens of a user are asked for.
+// TokenGet is where clients request the current tokens of a user.
 func (s Subjects) TokenGet(userID string) string {
 	return s.subject("token.get." + EncodeUserID(userID))
 }
@@ -90,7 +85,7 @@ func (s Subjects) TokenGet(userID string) string {
 // TokenGetAll matches the requests for every user.
 func (s Subjects) TokenGetAll() string { return s.subject("token.get.*") }
 
-// TokenMFA is the subject that takes a code of a user.
+// TokenMFA is where clients send a code of a user.
 func (s Subjects) TokenMFA(userID string) string {
 	return s.subject("token.mfa." + EncodeUserID(userID))
 }
@@ -98,55 +93,48 @@ func (s Subjects) TokenMFA(userID string) string {
 // TokenMFAAll matches the codes of every user.
 func (s Subjects) TokenMFAAll() string { return s.subject("token.mfa.*") }
 
-// TokenKeys is where the keys that publishers seal to are asked for.
+// TokenKeys is where publishers request the keys to seal to.
 func (s Subjects) TokenKeys() string { return s.subject("token.keys") }
 
-// RefreshSchedule holds the pending schedule of one grant: a message there
-// replaces the one before it, and purging the subject cancels it.
+// RefreshSchedule is the subject of the pending schedule of a grant. A new message
+// replaces the last one; to cancel it, purge the subject.
 func (s Subjects) RefreshSchedule(grantID string) string {
 	return s.RefreshPartition(grantID).Schedule(grantID)
 }
 
-// What follows belongs to the first partition, which is the only one unless
-// Partitions says otherwise.
-
-// RefreshScheduleAll matches every grant's schedule.
+// RefreshScheduleAll matches every schedule of the first partition.
 func (s Subjects) RefreshScheduleAll() string { return s.subject("refresh.schedule.*") }
 
-// RefreshDue is where JetStream delivers a schedule at its time.
+// RefreshDue is where JetStream publishes a schedule of the first partition at its time.
 func (s Subjects) RefreshDue() string { return s.subject("refresh.due") }
 
-// RefreshUrgent is where a schedule is delivered that must not wait behind a
-// backlog: the grant's refresh token may soon be refused.
+// RefreshUrgent is RefreshDue for schedules that must not wait behind a backlog, because
+// the institution may soon refuse the grant's refresh token.
 func (s Subjects) RefreshUrgent() string { return s.subject("refresh.urgent") }
 
-// Recovery holds a sealed answer of Mesh that could not be written to the
+// Recovery is where an encrypted answer of Mesh waits that could not be written to the
 // database at once.
 func (s Subjects) Recovery(grantID string) string { return s.subject("latchkey.recovery." + grantID) }
 
-// RecoveryPart holds parts of a sealed answer that one message can't hold.
+// RecoveryPart is where the parts of an answer go that is too large for one message.
 func (s Subjects) RecoveryPart(grantID string) string { return s.Recovery(grantID) + partSuffix }
 
 // RecoveryParts matches every grant's parts.
 func (s Subjects) RecoveryParts() string { return s.RecoveryPart("*") }
 
-// partSuffix ends the subjects of parts.
 const partSuffix = ".part"
 
 // RecoveryAll matches every grant's recovery entries.
 func (s Subjects) RecoveryAll() string { return s.subject("latchkey.recovery.*") }
 
-// UnknownTag stands in the subject of a dead letter of which it is not known
-// whom it concerns.
+// UnknownTag is the tag of a dead letter whose user is not known.
 const UnknownTag = "unknown"
 
-// SeveralTag stands in the subject of a dead letter that names several users. It
-// lists their tags itself.
+// SeveralTag is the tag of a dead letter that names several users. It lists their tags.
 const SeveralTag = "several"
 
-// DeadLetter is where a message that can't be handled is parked, by a tag of
-// whom it concerns, so that an erasure finds it, and the name of the message it
-// was.
+// DeadLetter is the subject of a dead letter: the tag of its user, by which an erasure
+// finds it, and the name of the message.
 func (s Subjects) DeadLetter(tag, name string) string {
 	return s.subject("latchkey.deadletter." + tag + "." + name)
 }
@@ -156,19 +144,19 @@ func (s Subjects) DeadLettersOf(tag string) string {
 	return s.subject("latchkey.deadletter." + tag + ".>")
 }
 
-// DeadLetterPart holds parts of the body of dead letters with a tag that one
-// message can't hold.
+// DeadLetterPart is where the parts of dead letters go that are too large for one
+// message.
 func (s Subjects) DeadLetterPart(tag string) string {
 	return s.subject("latchkey.deadletter." + tag + partSuffix)
 }
 
-// DeadLetterParts matches the parts of every dead letter.
+// DeadLetterParts matches the parts of all dead letters.
 func (s Subjects) DeadLetterParts() string { return s.DeadLetterPart("*") }
 
 // DeadLetterAll matches every dead letter.
 func (s Subjects) DeadLetterAll() string { return s.subject("latchkey.deadletter.>") }
 
-// Audit is where one chain of the audit log is written.
+// Audit is the subject of one chain of the audit log.
 func (s Subjects) Audit(chain string) string { return s.subject("latchkey.audit." + chain) }
 
 // AuditAll matches every chain.
@@ -189,29 +177,25 @@ func (s Subjects) AuditStream() string       { return s.stream("AUDIT") }
 // ErrUserID is wrapped by every refusal of a user id.
 var ErrUserID = errors.New("invalid user id")
 
-// CheckUserID says whether id may name a user. Any UTF-8 text is allowed but
-// for control and formatting characters, which serve only to make two ids look
-// alike or to break a terminal.
+// CheckUserID returns why id is no valid user id. Any UTF-8 text is valid without control
+// and formatting characters, which can make two ids look alike or break a terminal.
 func CheckUserID(id string) error {
-	switch {
-	case id == "":
+	switch n := utf8.RuneCountInString(id); {
+	case n == 0:
 		return fmt.Errorf("%w: empty", ErrUserID)
 	case !utf8.ValidString(id):
 		return fmt.Errorf("%w: not UTF-8", ErrUserID)
+	case n > MaxUserIDChars:
+		return fmt.Errorf("%w: %d characters, at most %d", ErrUserID, n, MaxUserIDChars)
 	}
-	if len(id) > MaxUserIDChars { // so that most need not be counted
-		if n := utf8.RuneCountInString(id); n > MaxUserIDChars {
-			return fmt.Errorf("%w: %d characters, at most %d", ErrUserID, n, MaxUserIDChars)
-		}
-	}
-	if r, found := unseen(id); found {
+	if r, found := invisible(id); found {
 		return fmt.Errorf("%w: contains the control or formatting character %U", ErrUserID, r)
 	}
 	return nil
 }
 
-// unseen finds a control or formatting character.
-func unseen(s string) (r rune, found bool) {
+// invisible finds a control or formatting character.
+func invisible(s string) (r rune, found bool) {
 	for _, r := range s {
 		if unicode.In(r, unicode.Cc, unicode.Cf, unicode.Zl, unicode.Zp) {
 			return r, true
@@ -222,9 +206,8 @@ func unseen(s string) (r rune, found bool) {
 
 const hexDigits = "0123456789ABCDEF"
 
-// EncodeUserID turns a user id into one valid subject token: letters, digits,
-// '-' and '_' stay, every other byte becomes %XX. Different ids never share a
-// token.
+// EncodeUserID encodes a user id as a subject token: every byte but letters, digits, '-'
+// and '_' becomes %XX. Different ids have different tokens.
 func EncodeUserID(id string) string {
 	var b strings.Builder
 	for i := range len(id) {
@@ -240,8 +223,8 @@ func EncodeUserID(id string) string {
 	return b.String()
 }
 
-// DecodeUserID is the inverse of EncodeUserID. It accepts the canonical form
-// only, so that one user has one token.
+// DecodeUserID is the inverse of EncodeUserID. It accepts no other encoding, so that a
+// user has one token.
 func DecodeUserID(token string) (string, error) {
 	if n := len(token); 0 < n && n <= MaxUserIDChars && allPlain(token) {
 		return token, nil
@@ -267,7 +250,6 @@ func DecodeUserID(token string) (string, error) {
 	return id, CheckUserID(id)
 }
 
-// allPlain reports whether a user id stands for itself in subjects.
 func allPlain(id string) bool {
 	for i := range len(id) {
 		if !plainInSubject(id[i]) {

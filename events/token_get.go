@@ -3,6 +3,7 @@ package events
 import (
 	"bytes"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -11,25 +12,25 @@ import (
 	"github.com/latchkey/latchkey/events/secret"
 )
 
-// TokenGetName is the name of the token request in errors and statistics.
+// TokenGetName is the token request's name in errors and statistics.
 const TokenGetName = "token.get"
 
-// TokenRequest asks for the current tokens of one user. It is sent to
-// Subjects.TokenGet of the same user.
+// TokenRequest requests the current tokens of one user, on Subjects.TokenGet of the same
+// user.
 type TokenRequest struct {
 	UserID string `json:"userId"`
 	// BrokerType narrows the request to one broker. Empty: all.
 	BrokerType string `json:"brokerType,omitempty"`
 	// AccountID narrows it to one account. Empty: all.
 	AccountID string `json:"accountId,omitempty"`
-	// MinTTLSeconds is the least life that a token should have left; with less,
-	// it is refreshed first, but not before half of its life is over. Nil: the worker's configured default.
+	// MinTTLSeconds is the shortest remaining lifetime of a token. One with less is
+	// refreshed first, unless half of its lifetime is left. Nil: the worker's tokens.min_ttl.
 	MinTTLSeconds *int64 `json:"minTTLSeconds,omitempty"`
-	// Refused names tokens, of earlier replies, that were refused where they were
-	// used. What is still the grant's version is refreshed first. At most MaxRefused.
+	// Refused reports tokens of earlier replies that did not work, at most MaxRefused. If
+	// the grant still has the reported version, it is refreshed first.
 	Refused []RefusedToken `json:"refused,omitempty"`
-	// SealTo has the reply sealed to this key, so that nobody else can read it.
-	// Refusals are not sealed: they hold no token.
+	// SealTo is the key to seal the reply to, so that nobody else can read it. Refusals
+	// contain no token and are not sealed.
 	SealTo *JWK `json:"sealTo,omitempty"`
 }
 
@@ -38,9 +39,9 @@ const maxMinTTL = int64(maxLifetime / time.Second)
 
 var tokenRequestMembers = membersOf[TokenRequest]()
 
-// DecodeTokenRequest reads a token request. What is written
-// wrongly does not make it ask for more: unknown members are refused, and so are
-// those that narrow it if they are null or empty. Every error is an *InvalidError.
+// DecodeTokenRequest reads a token request. It refuses unknown members and narrowing
+// members that are null or empty, so that no mistake makes a request cover more than its
+// sender meant. Every error is an *InvalidError.
 func DecodeTokenRequest(body []byte) (TokenRequest, error) {
 	var r TokenRequest
 	if err := decodeStrict(TokenGetName, body, &r); err != nil {
@@ -66,16 +67,18 @@ func DecodeTokenRequest(body []byte) (TokenRequest, error) {
 	return r, nil
 }
 
-// checkSealTo refuses what is no public key for sealing. A private part shows
-// that the sender gave away what it opens replies with.
+// checkSealTo refuses keys that can't be sealed to, and private keys: their owner has
+// given away the key that opens the replies.
 func checkSealTo(body []byte, key JWK) error {
-	var probe struct {
-		SealTo privateMembers `json:"sealTo"`
-	}
-	if err := decodeStrict(TokenGetName, body, &probe); err != nil {
-		return err
-	}
-	if probe.SealTo.any() {
+	private := false
+	eachMember(body, func(name []byte, jwk jsontext.Value) {
+		if string(name) == "sealTo" {
+			eachMember(jwk, func(name []byte, _ jsontext.Value) {
+				private = private || slices.Contains(privateMembers, string(name))
+			})
+		}
+	})
+	if private {
 		return invalid(TokenGetName, "sealTo: has a private part; send the public key only, and replace this one")
 	}
 	if _, err := key.PublicKey(); err != nil {
@@ -84,62 +87,58 @@ func checkSealTo(body []byte, key JWK) error {
 	return nil
 }
 
-// IntegrationAccessToken is one element of what the Link SDK's createLink
-// takes as accessTokens (@meshconnect/web-link-sdk 3.13.0).
+// IntegrationAccessToken is an element of the accessTokens of createLink in the Link SDK
+// (@meshconnect/web-link-sdk 3.13.0).
 type IntegrationAccessToken struct {
 	AccountID   string
 	AccountName string
 	AccessToken secret.Text
 	BrokerType  string
 	BrokerName  string
-	// TokenID is the handle of a token that Mesh keeps alive itself (Mesh Managed
-	// Tokens). Empty: there is none.
+	// TokenID is the id of a token that Mesh refreshes itself (Mesh Managed Tokens). Empty:
+	// there is none.
 	TokenID secret.Text
 }
 
-// TokenReply answers a TokenRequest. AccessTokens can be handed to the Link
-// SDK as it is.
+// TokenReply answers a TokenRequest. The Link SDK takes AccessTokens as they are.
 type TokenReply struct {
 	AccessTokens []IntegrationAccessToken
-	// Expiries tells, for each of AccessTokens in the same order, its age and end.
+	// Expiries describes each of AccessTokens, in the same order.
 	Expiries []TokenExpiry
-	// Unavailable names accounts that were asked for but have no token that
-	// could be given.
+	// Unavailable lists the requested accounts for which there is no token.
 	Unavailable []UnavailableAccount
-	// Refused tells, for each of TokenRequest.Refused in the same order, what became
-	// of it.
+	// Refused has the result for each of TokenRequest.Refused, in the same order.
 	Refused []RefusedResult
 }
 
-// TokenExpiry tells how old and how sure a handed out token is, and when it ends.
+// TokenExpiry describes the age, end and reliability of a token.
 type TokenExpiry struct {
 	AccountID string `json:"accountId"`
 	GrantID   string `json:"grantId"`
 	// Labels are those of the grant.
 	Labels map[string]string `json:"labels,omitempty"`
-	// Version is that of the grant: it grows with every token set. 0: a worker of an
-	// earlier release answered.
+	// Version counts the token sets of the grant. 0: a worker of an earlier release
+	// answered.
 	Version int64 `json:"version,omitzero"`
 	// ObtainedAt is when the token was obtained. Nil: not known.
 	ObtainedAt *time.Time `json:"obtainedAt,omitempty"`
-	// ExpiresAt is absent when the token has no end, or none is known.
+	// Absent ends: the token does not expire, or it is not known when.
 	ExpiresAt             *time.Time `json:"expiresAt,omitempty"`
 	RefreshTokenExpiresAt *time.Time `json:"refreshTokenExpiresAt,omitempty"`
-	// RefreshFailing is set while refreshes of the grant fail: this token may be the
-	// last.
+	// RefreshFailing is set while refreshes of the grant fail: this may be the last token.
 	RefreshFailing *RefreshFailing `json:"refreshFailing,omitempty"`
 }
 
-// UnavailableAccount tells why an account has no token in a reply.
+// UnavailableAccount says why an account has no token in a reply.
 type UnavailableAccount struct {
 	AccountID  string `json:"accountId,omitempty"`
 	BrokerType string `json:"brokerType"`
 	GrantID    string `json:"grantId"`
 	// Code is one of the Code constants.
 	Code string `json:"code"`
-	// Reason is that of the grant's token.expired or token.expiring event.
+	// Reason is the reason in the grant's token.expired or token.expiring event.
 	Reason Reason `json:"reason,omitempty"`
-	// RetryAfterSeconds, with CodeBusy: asking earlier does not help. 0: not known.
+	// RetryAfterSeconds, with CodeBusy: an earlier request would fail too. 0: not known.
 	RetryAfterSeconds int64 `json:"retryAfterSeconds,omitzero"`
 }
 
@@ -148,11 +147,11 @@ type UnavailableAccount struct {
 const (
 	CodeBadRequest  = "bad_request"  // 400: the request violates its contract
 	CodeForbidden   = "forbidden"    // 403: the subject and the body name different users
-	CodeUnknownUser = "unknown_user" // 404: nothing is stored that matches the request
-	CodeMustAct     = "must_act"     // 409: the user has to authenticate again
-	CodeExpired     = "expired"      // 410: the tokens are dead; the user has to connect again
-	CodeInternal    = "internal"     // 500: a fault of the worker; see its log
-	CodeBusy        = "busy"         // 503: a token could not be had in time; ask again
+	CodeUnknownUser = "unknown_user" // 404: no stored grant matches the request
+	CodeMustAct     = "must_act"     // 409: the user must authenticate again
+	CodeExpired     = "expired"      // 410: the tokens have expired; the user must connect again
+	CodeInternal    = "internal"     // 500: an error of the worker; see its log
+	CodeBusy        = "busy"         // 503: no token was available in time; request again
 )
 
 // CodeNumber maps a code to the number in Nats-Service-Error-Code.
@@ -166,7 +165,7 @@ var CodeNumber = map[string]string{
 	CodeBusy:        "503",
 }
 
-// wireToken is the only shape in which an access token leaves a process.
+// wireToken is the only type in which an access token leaves a process.
 type wireToken struct {
 	AccountID   string `json:"accountId"`
 	AccountName string `json:"accountName"`
@@ -181,10 +180,11 @@ type wireReply struct {
 	Expiries     []TokenExpiry        `json:"expiries"`
 	Unavailable  []UnavailableAccount `json:"unavailable,omitempty"`
 	Refused      []RefusedResult      `json:"refused,omitempty"`
+	// Sealed is set in a reply that is sealed, which has no other member.
+	Sealed jsontext.Value `json:"sealed,omitzero"`
 }
 
-// Encode returns the reply as JSON with the tokens in the clear. It is meant
-// for the requester and for nobody else.
+// Encode returns the reply as JSON with the tokens in plain text, for the requester only.
 func (r TokenReply) Encode() ([]byte, error) {
 	out := wireReply{AccessTokens: make([]wireToken, len(r.AccessTokens)), Expiries: r.Expiries, Unavailable: r.Unavailable, Refused: r.Refused}
 	size := 64
@@ -192,27 +192,28 @@ func (r TokenReply) Encode() ([]byte, error) {
 		out.AccessTokens[i] = wireToken{t.AccountID, t.AccountName, t.AccessToken.Reveal(), t.BrokerType, t.BrokerName, t.TokenID.Reveal()}
 		size += 512 + len(out.AccessTokens[i].AccessToken) + len(out.AccessTokens[i].TokenID)
 	}
-	// Enough as a rule, with the quarter that the encoder keeps free: no copy of a token
-	// stays in an outgrown buffer.
+	// The buffer should never grow: that would leave a copy of the tokens in memory. The
+	// encoder keeps a quarter of it free.
 	body := bytes.NewBuffer(make([]byte, 0, size*3/2))
-	if json.MarshalWrite(body, out, jsontext.AllowInvalidUTF8(true), json.Deterministic(true)) != nil { // its error could quote a value
+	if json.MarshalWrite(body, out, jsontext.AllowInvalidUTF8(true), json.Deterministic(true)) != nil { // the error may quote a value
 		clear(body.Bytes())
 		return nil, errors.New("encoding a token reply failed")
 	}
 	return body.Bytes(), nil
 }
 
-// DecodeTokenReply reads what Encode wrote. A reply that is sealed is refused;
-// see events/sealing.OpenReply. Every error is an *InvalidError.
+// DecodeTokenReply reads what Encode wrote. It refuses a sealed reply; see
+// events/sealing.OpenReply. Every error is an *InvalidError.
 func DecodeTokenReply(body []byte) (TokenReply, error) {
-	if jwe, err := SealedReply(body); err != nil {
-		return TokenReply{}, err
-	} else if jwe != "" {
-		return TokenReply{}, invalid(TokenGetName+" reply", "sealed: it must be opened first")
-	}
 	var in wireReply
 	if err := decodeStrict(TokenGetName+" reply", body, &in); err != nil {
 		return TokenReply{}, err
+	}
+	if in.Sealed != nil {
+		if _, err := SealedReply(body); err != nil {
+			return TokenReply{}, err
+		}
+		return TokenReply{}, invalid(TokenGetName+" reply", "sealed: it must be opened first")
 	}
 	r := TokenReply{AccessTokens: make([]IntegrationAccessToken, len(in.AccessTokens)), Expiries: in.Expiries, Unavailable: in.Unavailable, Refused: in.Refused}
 	for i, t := range in.AccessTokens {

@@ -1,18 +1,17 @@
 package events
 
-// TokenKeysName is the name of the answer with the workers' keys in errors.
+// TokenKeysName is the key set's name in errors.
 const TokenKeysName = "token.keys"
 
-// TokenKeys answers a request on Subjects.TokenKeys: the public keys that
-// publishers seal to, as a JSON Web Key Set (RFC 7517).
+// TokenKeys answers a request on Subjects.TokenKeys: the public keys to seal to, as a
+// JSON Web Key Set (RFC 7517).
 type TokenKeys struct {
-	// Keys has the key to use first. Those after it are still opened, and are
-	// on their way out.
+	// Keys begins with the key to use. The others are being replaced, and still open.
 	Keys []JWK `json:"keys"`
 }
 
-// DecodeTokenKeys reads a key set. Keys of a kind that is not used here are
-// left out. Every error is an *InvalidError.
+// DecodeTokenKeys reads a key set, without keys of other types. Every error is an
+// *InvalidError.
 func DecodeTokenKeys(body []byte) (TokenKeys, error) {
 	var in TokenKeys
 	if err := decodeStrict(TokenKeysName, body, &in); err != nil {

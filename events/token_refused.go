@@ -5,17 +5,14 @@ import (
 	"unicode/utf8"
 )
 
-// A caller whose call with an access token was refused can say so, and gets the
-// token that replaces it.
-
-// RefusedToken names the access tokens of one version of a grant, as a reply
-// names them, that were refused where they were used (with a 401, as a rule).
+// RefusedToken reports the access tokens of one version of a grant as not working
+// (usually a 401), so that workers refresh the grant.
 type RefusedToken struct {
 	GrantID string `json:"grantId"`
 	Version int64  `json:"version"`
 }
 
-// MaxRefused is how many tokens one request may name as refused.
+// MaxRefused limits TokenRequest.Refused.
 const MaxRefused = 64
 
 func checkRefused(all []RefusedToken) error {
@@ -33,46 +30,46 @@ func checkRefused(all []RefusedToken) error {
 	return nil
 }
 
-// What became of a report that a token was refused, in RefusedResult.Outcome.
+// Values of RefusedResult.Outcome.
 const (
-	// RefusedRefreshed: the grant was refreshed for it.
+	// RefusedRefreshed: the grant was refreshed.
 	RefusedRefreshed = "refreshed"
-	// RefusedReplaced: the grant had a newer version already, which is the answer.
+	// RefusedReplaced: the grant already had a newer version, which the reply contains.
 	RefusedReplaced = "replaced"
-	// RefusedTooSoon: an earlier report of the grant has counted just now. Its
-	// tokens are still those that were reported.
+	// RefusedTooSoon: the last report about the grant was a short time ago. The tokens are
+	// still the reported ones.
 	RefusedTooSoon = "too_soon"
-	// RefusedBusy: no refresh has brought new tokens in time, or none may start now.
+	// RefusedBusy: no refresh brought new tokens in time, or none may start now.
 	RefusedBusy = "busy"
-	// RefusedNotRefreshable: the grant is not refreshed, since it has no refresh
-	// token, waits for its user or has ended.
+	// RefusedNotRefreshable: the grant has no refresh token, waits for its user or has
+	// ended.
 	RefusedNotRefreshable = "not_refreshable"
-	// RefusedUnknown: the user has no such grant, or it never had that version.
+	// RefusedUnknown: the user has no such grant, or it never had the version.
 	RefusedUnknown = "unknown"
 )
 
-// RefusedOutcomes are all of them.
+// RefusedOutcomes are all outcomes.
 var RefusedOutcomes = []string{RefusedRefreshed, RefusedReplaced, RefusedTooSoon, RefusedBusy, RefusedNotRefreshable, RefusedUnknown}
 
-// RefusedResult tells what became of one of TokenRequest.Refused.
+// RefusedResult is the result for one of TokenRequest.Refused.
 type RefusedResult struct {
 	GrantID string `json:"grantId"`
 	Version int64  `json:"version"`
 	// Outcome is one of the Refused constants.
 	Outcome string `json:"outcome"`
-	// RetryAfterSeconds, with RefusedTooSoon and RefusedBusy: reporting it again
-	// earlier does not help.
+	// RetryAfterSeconds, with RefusedTooSoon and RefusedBusy: an earlier report would have
+	// no effect.
 	RetryAfterSeconds int64 `json:"retryAfterSeconds,omitzero"`
 }
 
-// RefreshFailing tells that the last tries to refresh a grant have failed.
+// RefreshFailing says that the last attempts to refresh a grant have failed.
 type RefreshFailing struct {
-	// Since is when the first of them failed. Nil: not known.
+	// Since is the time of the first failure. Nil: not known.
 	Since *time.Time `json:"since,omitempty"`
-	// Reason is why the last of them failed: the class of the failure as in the
-	// metric latchkey_refreshes_total, or the Reason of a grant that waits for its user.
+	// Reason is the class of the last failure, as in the metric latchkey_refreshes_total,
+	// or the Reason of a grant that waits for its user.
 	Reason string `json:"reason"`
 }
 
-// Refused returns what to report where the token was refused.
+// Refused returns the report that the token does not work.
 func (e TokenExpiry) Refused() RefusedToken { return RefusedToken{e.GrantID, e.Version} }

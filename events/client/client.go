@@ -1,7 +1,6 @@
-// Package client speaks to Latchkey over NATS: it announces connected and
-// disconnected users, subscribes to what happens to grants, and asks for the
-// current tokens of a user. The messages themselves are those of package
-// events.
+// Package client is a client of Latchkey over NATS. It publishes connects and
+// disconnects, subscribes to lifecycle events, and requests tokens. The messages are
+// those of package events.
 package client
 
 import (
@@ -17,11 +16,10 @@ import (
 	"github.com/latchkey/latchkey/events"
 )
 
-// DefaultTimeout bounds a call whose context has no deadline.
+// DefaultTimeout is the time limit for a call whose context has no deadline.
 const DefaultTimeout = 30 * time.Second
 
-// Client talks to one installation of Latchkey. It may be used by many
-// goroutines at once.
+// Client is a client of one installation. It is safe for concurrent use.
 type Client struct {
 	nc       *nats.Conn
 	js       jetstream.JetStream
@@ -38,26 +36,24 @@ type Option func(*Client)
 // Prefix is the installation's nats.prefix.
 func Prefix(prefix string) Option { return func(c *Client) { c.subjects.Prefix = prefix } }
 
-// Timeout bounds a publish or a token request whose context has no deadline, in
-// place of DefaultTimeout.
+// Timeout replaces DefaultTimeout.
 func Timeout(d time.Duration) Option { return func(c *Client) { c.timeout = d } }
 
-// AttemptTimeout bounds each single attempt of a publish (5 seconds) or a token
-// request (DefaultTimeout), so that a lost answer leaves time for another. For
+// AttemptTimeout is the time limit for each attempt of a publish (default 5 seconds) or a
+// token request (DefaultTimeout), so that there is time to retry after a lost answer. For
 // token requests it should be longer than the workers' tokens.timeout.
 func AttemptTimeout(d time.Duration) Option { return func(c *Client) { c.attempt = d } }
 
-// Once has publishes and token requests tried a single time.
+// Once turns off retries.
 func Once() Option { return func(c *Client) { c.once = true } }
 
-// OnError is told of what a running subscription gets over by itself: an event
-// that was not handled and will come again, a message that is no event, or a
-// consumer that is being made anew. It may be called by many goroutines at once.
+// OnError sets a function that receives the errors from which a subscription recovers by
+// itself: a handler's error, after which the event comes again, a message that is no
+// event, a consumer that is created again. Several goroutines may call it at once.
 func OnError(f func(error)) Option { return func(c *Client) { c.onError = f } }
 
-// New returns a client that uses a connection; the connection stays the
-// caller's to close. Give the connection an inbox prefix of its own
-// (nats.CustomInboxPrefix): replies to token requests hold tokens.
+// New returns a client on a connection, which the caller closes. Give the connection its
+// own inbox prefix (nats.CustomInboxPrefix): token replies contain tokens.
 func New(nc *nats.Conn, options ...Option) (*Client, error) {
 	js, err := jetstream.New(nc)
 	if err != nil {
@@ -70,15 +66,14 @@ func New(nc *nats.Conn, options ...Option) (*Client, error) {
 	return c, nil
 }
 
-// pauses are those between attempts: they double, and differ from one client to the next.
 func pauses() *backoff.ExponentialBackOff {
 	return &backoff.ExponentialBackOff{InitialInterval: 100 * time.Millisecond, MaxInterval: 5 * time.Second, Multiplier: 2, RandomizationFactor: 0.2}
 }
 
-// retry makes attempts, each bounded by limit, until one succeeds or fails for
-// good, or the deadline of ctx comes before the next. It returns the error of the last
-// attempt, unless that says no more than that time ran out.
-func (c *Client) retry(ctx context.Context, limit time.Duration, passing func(error) bool, attempt func(context.Context) error) error {
+// retry repeats attempt, each time with the time limit, until it succeeds, fails with an
+// error that is not transient, or ctx would end before the next attempt. It returns the
+// last error that is not just the end of ctx.
+func (c *Client) retry(ctx context.Context, limit time.Duration, transient func(error) bool, attempt func(context.Context) error) error {
 	if _, ok := ctx.Deadline(); !ok {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, c.timeout)
@@ -98,7 +93,7 @@ func (c *Client) retry(ctx context.Context, limit time.Duration, passing func(er
 		}
 		var refused *RefusedError
 		switch {
-		case err != nil && (c.once || !passing(err)):
+		case err != nil && (c.once || !transient(err)):
 			err = backoff.Permanent(err)
 		case errors.As(err, &refused) && refused.RetryAfter > 0:
 			err = &backoff.RetryAfterError{Duration: refused.RetryAfter}

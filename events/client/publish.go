@@ -15,28 +15,27 @@ import (
 	"github.com/latchkey/latchkey/events/secret"
 )
 
-// publishAttempt bounds the wait for one acknowledgement.
+// publishAttempt is the time limit for one acknowledgement.
 const publishAttempt = 5 * time.Second
 
-// Connected is what a backend knows when Mesh Link called
-// onIntegrationConnected.
+// Connected is a connect, as a backend knows it from Mesh Link's onIntegrationConnected.
 type Connected struct {
 	// UserID is your own id of the user.
 	UserID string
 	// Payload is Mesh Link's LinkPayload, verbatim JSON.
 	Payload secret.Text
-	// ConnectedAt is when the tokens were obtained. It must not change when the
-	// event is published again.
+	// ConnectedAt is when the tokens were obtained. Use the same value if you publish the
+	// event again.
 	ConnectedAt time.Time
-	// Labels come back in events, replies and lists; see events.Connected.
+	// Labels are in events, replies and lists; see events.Connected.
 	Labels map[string]string
-	// Metadata goes along with each refresh; see events.Connected.
+	// Metadata is sent with each refresh; see events.Connected.
 	Metadata map[string]secret.Text
 }
 
-// PublishConnected announces a connected integration. Without an error
-// JetStream has stored the event, and it is Latchkey's responsibility. What
-// would be refused is not published: the error is an *events.InvalidError.
+// PublishConnected publishes a connect. If there is no error, JetStream has stored it. A
+// connect that workers would refuse is not published: the error is an
+// *events.InvalidError.
 func (c *Client) PublishConnected(ctx context.Context, in Connected) error {
 	if in.ConnectedAt.IsZero() {
 		return &events.InvalidError{Message: events.IntegrationConnected, Problem: "connectedAt: missing; lifetimes count from it"}
@@ -58,7 +57,7 @@ func (c *Client) PublishConnected(ctx context.Context, in Connected) error {
 		Labels      map[string]string `json:"labels,omitempty"`
 		Metadata    map[string]string `json:"metadata,omitempty"`
 	}{in.UserID, in.ConnectedAt, json.RawMessage(in.Payload.Reveal()), in.Labels, metadata})
-	if err != nil { // it may quote a value
+	if err != nil { // the error may quote a value
 		return &events.InvalidError{Message: events.IntegrationConnected, Problem: "can't be encoded"}
 	}
 	if _, err := events.DecodeConnected(body); err != nil {
@@ -67,16 +66,14 @@ func (c *Client) PublishConnected(ctx context.Context, in Connected) error {
 	return c.PublishConnectedBody(ctx, body)
 }
 
-// PublishConnectedBody announces a connected integration with a body that is
-// encoded already. It is not looked into.
+// PublishConnectedBody publishes an encoded connect without checking it.
 func (c *Client) PublishConnectedBody(ctx context.Context, body []byte) error {
 	return c.publish(ctx, events.IntegrationConnected, c.subjects.Connected(), body)
 }
 
-// PublishDisconnected announces that one broker or account of a user, or
-// everything of the user, is to be forgotten. DisconnectedAt is required, and so is
-// Everything where neither BrokerType nor AccountID is set. The errors are those of
-// PublishConnected.
+// PublishDisconnected publishes a disconnect of one broker or account of a user, or of
+// everything. DisconnectedAt is required, and so is Everything if neither BrokerType nor
+// AccountID is set. The errors are those of PublishConnected.
 func (c *Client) PublishDisconnected(ctx context.Context, in events.Disconnected) error {
 	if in.DisconnectedAt.IsZero() {
 		return &events.InvalidError{Message: events.IntegrationDisconnected, Problem: "disconnectedAt: missing; what was connected later stays"}
@@ -91,19 +88,18 @@ func (c *Client) PublishDisconnected(ctx context.Context, in events.Disconnected
 	return c.publish(ctx, events.IntegrationDisconnected, c.subjects.Disconnected(), body)
 }
 
-// ErrTooLarge: the message is larger than NATS, or the stream, takes.
+// ErrTooLarge: the message is too large for NATS or the stream.
 var ErrTooLarge = errors.New("larger than NATS takes")
 
-// publish publishes until there is an acknowledgement. Every attempt has the
-// same id, so that one whose acknowledgement was lost is not stored twice.
+// publish retries until there is an acknowledgement. All attempts have the same message
+// id, so that the message is stored once even if acknowledgements are lost.
 //
-// The id is random. JetStream drops a message with the id of another and
-// acknowledges it all the same: whoever else may publish here and guesses an id
-// could have a connect lost. Nor may the id be made of the body: the body holds
-// tokens.
+// The id is random: JetStream acknowledges a message with a known id without storing it,
+// so another publisher who guesses an id could suppress a connect. It must not be a hash
+// of the body, which contains tokens.
 func (c *Client) publish(ctx context.Context, name, subject string, body []byte) error {
 	id := rand.Text()
-	err := c.retry(ctx, publishAttempt, passingOnPublish, func(ctx context.Context) error {
+	err := c.retry(ctx, publishAttempt, transientOnPublish, func(ctx context.Context) error {
 		_, err := c.js.PublishMsg(ctx, &nats.Msg{Subject: subject, Data: body}, jetstream.WithMsgID(id))
 		return err
 	})
@@ -116,12 +112,8 @@ func (c *Client) publish(ctx context.Context, name, subject string, body []byte)
 	return nil
 }
 
-// passingOnPublish reports whether a publish may succeed when tried again:
-// unless the connection is closed for good or the message itself is refused.
-func passingOnPublish(err error) bool {
-	switch {
-	case errors.Is(err, nats.ErrConnectionClosed), errors.Is(err, nats.ErrConnectionDraining), errors.Is(err, nats.ErrMaxPayload), errors.Is(err, jetstream.ErrStreamMessageExceedsMaximum):
-		return false
-	}
-	return true
+// transientOnPublish reports whether a retry of a publish may succeed.
+func transientOnPublish(err error) bool {
+	return !errors.Is(err, nats.ErrConnectionClosed) && !errors.Is(err, nats.ErrConnectionDraining) &&
+		!errors.Is(err, nats.ErrMaxPayload) && !errors.Is(err, jetstream.ErrStreamMessageExceedsMaximum)
 }

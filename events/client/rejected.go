@@ -10,11 +10,10 @@ import (
 	"github.com/latchkey/latchkey/events"
 )
 
-// Rejections hands over, until ctx ends, which connects of some users changed
-// nothing, as it is told; no users means all. What is told while nobody listens
-// lies in the stream of lifecycle events. A message that is no such event is
-// passed over, and reported to OnError. handle is called by several goroutines
-// at once if there are several users.
+// Rejections calls handle for every connect of the users that changed nothing, until ctx
+// ends; no users means all. It receives no earlier events; these are in the stream of
+// lifecycle events. Messages that are no such event go to OnError. With several users
+// several goroutines call handle at once.
 func (c *Client) Rejections(ctx context.Context, users []string, handle func(events.RejectedEvent)) (err error) {
 	subjects := []string{c.subjects.RejectedAll()}
 	if len(users) > 0 {

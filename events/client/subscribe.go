@@ -13,50 +13,44 @@ import (
 	"github.com/latchkey/latchkey/events"
 )
 
-// Subscription says which lifecycle events to receive, and how.
+// Subscription selects lifecycle events.
 type Subscription struct {
-	// Durable names a consumer that NATS keeps, with its place in the stream:
-	// subscribers of one name share its events, and one that comes back goes on
-	// where it was. Empty: an ordered consumer of this subscriber alone, that is
-	// gone when the subscription ends.
+	// Durable names a durable consumer: subscribers with the same name share its events
+	// and continue where it was. Empty: an ordered consumer for this subscription.
 	Durable string
 	// Kinds are some of events.LifecycleKinds. Empty: all.
 	Kinds []string
 	// Users narrows the subscription to some users. Empty: all.
 	Users []string
-	// NewOnly begins a subscription without a place at what is published from
-	// now on, not at the oldest event that the stream still has.
+	// NewOnly makes a new consumer start with the next event, not with the oldest in the
+	// stream.
 	NewOnly bool
-	// AckWait is how long NATS waits for a sign of life before it gives an
-	// event to another subscriber (30 seconds). A handler may take longer: the
-	// signs are given for it.
+	// AckWait is the time without a sign of progress after which NATS delivers an event
+	// again (default 30 seconds). A handler may take longer: the client signals progress.
 	AckWait time.Duration
 }
 
-// Handler handles one event. Events come at least once, so that one whose ID
-// was seen may come again.
+// Handler handles one event. An event may come more than once, with the same ID.
 type Handler func(ctx context.Context, e events.LifecycleEvent) error
 
-// ErrSubscription: the subscription can't be as it is described.
+// ErrSubscription: the subscription names an unknown kind or an invalid user.
 var ErrSubscription = errors.New("invalid subscription")
 
 const (
 	ackWait = 30 * time.Second
-	// heartbeat is how often NATS shows that the consumer is still there; it is
-	// looked for after two that did not come.
+	// heartbeat is the interval of heartbeats from NATS. After two without one the client
+	// checks whether the consumer still exists.
 	heartbeat = 3 * time.Second
 )
 
-// Subscribe hands lifecycle events to handle, one after the other, until ctx
-// ends; then it returns nil. Call it several times for more at once.
+// Subscribe calls handle for lifecycle events, one at a time, until ctx ends; then it
+// returns nil. Call it several times for concurrency.
 //
-// With a Durable, an event is acknowledged once it was handled; after an error
-// it comes again, later each time (1 second to 1 minute). A consumer that gets
-// lost is made anew. Without a Durable nothing comes again, and an error of
-// handle ends the subscription.
+// With a Durable, an event is acknowledged when handle returns nil. After an error it
+// comes again, with growing delays (1 second to 1 minute). A lost consumer is created
+// again. Without a Durable an error of handle ends the subscription.
 //
-// A message that is no lifecycle event of its subject is passed over, and
-// reported to OnError.
+// Messages that are no lifecycle event of their subject go to OnError.
 func (c *Client) Subscribe(ctx context.Context, s Subscription, handle Handler) error {
 	filters, err := c.filters(s)
 	if err != nil {
@@ -84,12 +78,11 @@ func (c *Client) Subscribe(ctx context.Context, s Subscription, handle Handler) 
 		c.onError(fmt.Errorf("the subscription is made anew: %w", err))
 	}))
 	if ctx.Err() != nil {
-		return nil //nolint:nilerr // the caller ended it
+		return nil //nolint:nilerr // the caller ended the subscription
 	}
 	return err
 }
 
-// filters returns the subjects of a subscription.
 func (c *Client) filters(s Subscription) ([]string, error) {
 	kinds, users := slices.Compact(slices.Sorted(slices.Values(s.Kinds))), slices.Compact(slices.Sorted(slices.Values(s.Users)))
 	if len(kinds) == 0 {
@@ -120,7 +113,7 @@ func (s Subscription) deliverPolicy() jetstream.DeliverPolicy {
 	return jetstream.DeliverAllPolicy
 }
 
-// receiveDurable hands out events until the consumer or ctx is gone.
+// receiveDurable handles events until the consumer is lost or ctx ends.
 func (c *Client) receiveDurable(ctx context.Context, s Subscription, filters []string, handle Handler, begun func()) error {
 	consumer, err := c.js.CreateOrUpdateConsumer(ctx, c.subjects.LifecycleStream(), jetstream.ConsumerConfig{
 		Durable: s.Durable, FilterSubjects: filters, DeliverPolicy: s.deliverPolicy(),
@@ -129,7 +122,7 @@ func (c *Client) receiveDurable(ctx context.Context, s Subscription, filters []s
 	if err != nil {
 		return err
 	}
-	// One at a time, or those that wait here would be given to others.
+	// One at a time, because the ack wait of messages in a local buffer would run out.
 	messages, err := consumer.Messages(jetstream.PullMaxMessages(1), jetstream.PullHeartbeat(heartbeat), jetstream.WithMessagesErrOnMissingHeartbeat(true))
 	if err != nil {
 		return err
@@ -150,15 +143,14 @@ func (c *Client) receiveDurable(ctx context.Context, s Subscription, filters []s
 	}
 }
 
-// deliver handles a message and tells NATS how that went. When ctx ends, what
-// is being handled is still finished.
+// deliver handles a message and acknowledges it, even if ctx ends meanwhile.
 func (c *Client) deliver(ctx context.Context, s Subscription, msg jetstream.Msg, handle Handler) {
 	e, err := c.event(msg)
 	if err != nil {
 		err = msg.TermWithReason("not a lifecycle event")
-	} else if err = alive(s.AckWait, msg, func() error { return handle(ctx, e) }); err != nil {
+	} else if err = signalProgress(s.AckWait, msg, func() error { return handle(ctx, e) }); err != nil {
 		c.onError(fmt.Errorf("handling %s %s: %w", e.Kind, e.ID, err))
-		err = msg.NakWithDelay(again(msg))
+		err = msg.NakWithDelay(redeliveryDelay(msg))
 	} else {
 		err = msg.Ack()
 	}
@@ -167,8 +159,7 @@ func (c *Client) deliver(ctx context.Context, s Subscription, msg jetstream.Msg,
 	}
 }
 
-// event decodes a message, or reports that it is passed over: somebody else than
-// a worker wrote it.
+// event decodes a message. An error goes to OnError too: no worker wrote the message.
 func (c *Client) event(msg jetstream.Msg) (events.LifecycleEvent, error) {
 	e, err := events.DecodeLifecycle(msg.Data())
 	if err == nil && msg.Subject() != c.subjects.Lifecycle(e.Kind, e.Data.UserID) {
@@ -180,8 +171,7 @@ func (c *Client) event(msg jetstream.Msg) (events.LifecycleEvent, error) {
 	return e, err
 }
 
-// again is the pause before an event that was not handled comes again.
-func again(msg jetstream.Msg) time.Duration {
+func redeliveryDelay(msg jetstream.Msg) time.Duration {
 	meta, err := msg.Metadata()
 	if err != nil || meta.NumDelivered > 6 {
 		return time.Minute
@@ -189,8 +179,8 @@ func again(msg jetstream.Msg) time.Duration {
 	return time.Second << (max(meta.NumDelivered, 1) - 1)
 }
 
-// alive tells NATS while do runs that the message is being handled.
-func alive(wait time.Duration, msg jetstream.Msg, do func() error) error {
+// signalProgress tells NATS, while do runs, that the message is being handled.
+func signalProgress(wait time.Duration, msg jetstream.Msg, do func() error) error {
 	signs := time.NewTicker(max(wait/3, 1))
 	done, ended := make(chan struct{}), make(chan struct{})
 	go func() {
@@ -198,7 +188,7 @@ func alive(wait time.Duration, msg jetstream.Msg, do func() error) error {
 		for {
 			select {
 			case <-signs.C:
-				_ = msg.InProgress() // if it does not arrive, the event comes again
+				_ = msg.InProgress() // if it is lost, the event comes again
 			case <-done:
 				return
 			}
@@ -208,10 +198,10 @@ func alive(wait time.Duration, msg jetstream.Msg, do func() error) error {
 	return do()
 }
 
-// handlerError is an error of a handler that ends a subscription.
+// handlerError is a handler's error that ends a subscription.
 type handlerError struct{ error }
 
-// receiveOrdered hands out events in order until ctx ends or handle fails.
+// receiveOrdered handles events in order until ctx ends or handle fails.
 func (c *Client) receiveOrdered(ctx context.Context, s Subscription, filters []string, handle Handler, begun func()) error {
 	consumer, err := c.js.OrderedConsumer(ctx, c.subjects.LifecycleStream(), jetstream.OrderedConsumerConfig{FilterSubjects: filters, DeliverPolicy: s.deliverPolicy()})
 	if err != nil {

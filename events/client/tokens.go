@@ -13,38 +13,35 @@ import (
 	"github.com/latchkey/latchkey/events"
 )
 
-// RefusedError is a token request that a worker refused.
+// RefusedError is a worker's refusal of a request.
 type RefusedError struct {
-	// Code is one of the Code constants of package events. It decides what to
-	// do; see docs/tokens.md.
+	// Code is one of the Code constants of package events; see docs/tokens.md for what to
+	// do.
 	Code string
 	// Message is for a human.
 	Message string
-	// RetryAfter, with events.CodeBusy: asking earlier does not help. 0: not known.
+	// RetryAfter, with events.CodeBusy: an earlier request would fail too. 0: not known.
 	RetryAfter time.Duration
-	// Unavailable names the accounts that were asked for and why each has no
-	// token.
+	// Unavailable lists the requested accounts and why each has no token.
 	Unavailable []events.UnavailableAccount
-	// Refused tells what became of each of TokenRequest.Refused.
+	// Refused has the result for each of TokenRequest.Refused.
 	Refused []events.RefusedResult
 }
 
 func (e *RefusedError) Error() string { return "refused: " + e.Code + ": " + e.Message }
 
-// Reconnect reports whether the user has to connect, or to authenticate, again.
+// Reconnect reports whether the user must connect or authenticate again.
 func (e *RefusedError) Reconnect() bool {
 	return e.Code == events.CodeUnknownUser || e.Code == events.CodeMustAct || e.Code == events.CodeExpired
 }
 
-// ErrNoWorker: no worker is there to answer token requests.
+// ErrNoWorker: no worker answers token requests.
 var ErrNoWorker = errors.New("no worker answers token requests; is one running, with the same prefix?")
 
-// Tokens asks for the current tokens of a user. While workers are busy or
-// none is there it asks again, with growing pauses and not before a worker said
-// that it helps, until the deadline of ctx
-// (or the client's timeout). A refusal is a *RefusedError; ErrNoWorker says
-// that nobody was there; a request that breaks its contract is an
-// *events.InvalidError and is not sent.
+// Tokens requests the current tokens of a user. It retries while workers are busy or
+// there is none, with growing pauses and not before the time that a worker asked for,
+// until the deadline of ctx or the client's timeout. A refusal is a *RefusedError. A
+// request that violates its contract is not sent: the error is an *events.InvalidError.
 func (c *Client) Tokens(ctx context.Context, in events.TokenRequest) (events.TokenReply, error) {
 	body, err := json.Marshal(in)
 	if err != nil {
@@ -54,12 +51,12 @@ func (c *Client) Tokens(ctx context.Context, in events.TokenRequest) (events.Tok
 		return events.TokenReply{}, err
 	}
 	var reply events.TokenReply
-	err = c.retry(ctx, DefaultTimeout, passingOnRequest, func(ctx context.Context) error {
+	err = c.retry(ctx, DefaultTimeout, transientOnRequest, func(ctx context.Context) error {
 		msg, err := c.nc.RequestWithContext(ctx, c.subjects.TokenGet(in.UserID), body)
 		if err != nil {
 			return err
 		}
-		if err := refusalIn(msg); err != nil {
+		if err := refusal(msg); err != nil {
 			return err
 		}
 		reply, err = events.DecodeTokenReply(msg.Data)
@@ -74,9 +71,9 @@ func (c *Client) Tokens(ctx context.Context, in events.TokenRequest) (events.Tok
 	return reply, nil
 }
 
-// CompleteMFA brings the code for which a grant's refresh waits. It is asked once: a
-// code that may have been presented is not presented again. A refusal is a *RefusedError;
-// after events.CodeBusy ask for tokens before another try.
+// CompleteMFA sends the code that a grant's refresh waits for. It does not retry, because
+// the institution may have received the code. A refusal is a *RefusedError; after
+// events.CodeBusy request tokens before you try again.
 func (c *Client) CompleteMFA(ctx context.Context, in events.MFARequest) (events.MFAReply, error) {
 	body, err := in.Encode()
 	if err != nil {
@@ -90,7 +87,7 @@ func (c *Client) CompleteMFA(ctx context.Context, in events.MFARequest) (events.
 	var reply events.MFAReply
 	msg, err := c.nc.RequestWithContext(ctx, c.subjects.TokenMFA(in.UserID), body)
 	if err == nil {
-		err = refusalIn(msg)
+		err = refusal(msg)
 	}
 	if err == nil {
 		err = json.Unmarshal(msg.Data, &reply)
@@ -104,8 +101,8 @@ func (c *Client) CompleteMFA(ctx context.Context, in events.MFARequest) (events.
 	return reply, nil
 }
 
-// refusalIn returns the *RefusedError that a reply is, if it is one.
-func refusalIn(msg *nats.Msg) error {
+// refusal returns the *RefusedError in a reply, if there is one.
+func refusal(msg *nats.Msg) error {
 	code := msg.Header.Get(micro.ErrorHeader)
 	if code == "" {
 		return nil
@@ -116,15 +113,15 @@ func refusalIn(msg *nats.Msg) error {
 		Unavailable       []events.UnavailableAccount
 		Refused           []events.RefusedResult
 	}
-	_ = json.Unmarshal(msg.Data, &said) // the code alone will do
+	_ = json.Unmarshal(msg.Data, &said) // the code alone is enough
 	return &RefusedError{Code: code, Message: said.Message, RetryAfter: time.Duration(min(max(said.RetryAfterSeconds, 0), maxRetryAfter)) * time.Second, Unavailable: said.Unavailable, Refused: said.Refused}
 }
 
-// maxRetryAfter bounds what a worker says, in seconds.
+// maxRetryAfter limits RetryAfterSeconds.
 const maxRetryAfter = 24 * 60 * 60
 
-// passingOnRequest reports whether a token request may succeed when repeated.
-func passingOnRequest(err error) bool {
+// transientOnRequest reports whether a retry of a token request may succeed.
+func transientOnRequest(err error) bool {
 	var refused *RefusedError
 	if errors.As(err, &refused) {
 		return refused.Code == events.CodeBusy

@@ -10,16 +10,16 @@ import (
 	"github.com/latchkey/latchkey/events"
 )
 
-// OpenError says why a JWE does not open. It quotes nothing of it.
+// OpenError says why a JWE does not open. It quotes no value.
 type OpenError struct{ Problem string }
 
 func (e *OpenError) Error() string { return "sealed: " + e.Problem }
 
-// maxHeader bounds the protected header; ours has some 250 bytes.
+// maxHeader limits the protected header, which has about 250 bytes.
 const maxHeader = 2048
 
-// header is all that a protected header may say. Whoever sends more relies on
-// something that is not done here, such as compression.
+// header has all members that a protected header may have. Others would ask for something
+// that this package does not do, such as compression.
 type header struct {
 	Algorithm string `json:"alg"`
 	Content   string `json:"enc"`
@@ -36,7 +36,7 @@ type header struct {
 	ContentType string `json:"cty"`
 }
 
-// Sealed is a JWE that is to be opened.
+// Sealed is a JWE.
 type Sealed struct {
 	jwe   *jose.JSONWebEncryption
 	keyID string
@@ -51,8 +51,8 @@ func Parse(jwe string) (*Sealed, error) {
 	if len(parts[0]) > maxHeader {
 		return nil, &OpenError{"the protected header is too large"}
 	}
-	// The library lets line breaks pass, and bits at the end that stand for
-	// nothing. What was sealed once is to open in one form only.
+	// The library accepts line breaks and stray bits at the end. Only one form of a JWE
+	// should open.
 	for _, part := range parts {
 		if _, err := base64.RawURLEncoding.Strict().DecodeString(part); err != nil || strings.ContainsAny(part, "\r\n") {
 			return nil, &OpenError{"not in base64url"}
@@ -85,10 +85,10 @@ func Parse(jwe string) (*Sealed, error) {
 	return &Sealed{jwe: parsed, keyID: h.KeyID}, nil
 }
 
-// KeyID names the key that opens it.
+// KeyID is the id of the key that opens it.
 func (s *Sealed) KeyID() string { return s.keyID }
 
-// Open returns what was sealed. The error is an *OpenError.
+// Open returns the plaintext. The error is an *OpenError.
 func (s *Sealed) Open(key PrivateKey) ([]byte, error) {
 	if key.key == nil || key.public.ID() != s.keyID {
 		return nil, &OpenError{"kid: names another key"}
@@ -100,9 +100,8 @@ func (s *Sealed) Open(key PrivateKey) ([]byte, error) {
 	return plaintext, nil
 }
 
-// OpenReply reads the reply to a request whose SealTo was key's public part. A
-// reply in the clear is refused: whoever asks for a sealed one would not learn
-// that it was read on its way, or written by another. The error is an
+// OpenReply reads the reply to a request whose SealTo was key's public part. It refuses
+// a reply that is not sealed: others may have read or written it. The error is an
 // *OpenError or an *events.InvalidError.
 func OpenReply(body []byte, key PrivateKey) (events.TokenReply, error) {
 	jwe, err := events.SealedReply(body)

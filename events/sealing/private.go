@@ -11,13 +11,12 @@ import (
 	"github.com/latchkey/latchkey/events/secret"
 )
 
-// PrivateKey opens what was sealed to its public part. It does not print.
+// PrivateKey opens what was sealed to its public part. It can't be printed.
 type PrivateKey struct {
 	key    *ecdsa.PrivateKey
 	public PublicKey
 }
 
-// GenerateKey makes a key.
 func GenerateKey() (PrivateKey, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -26,7 +25,7 @@ func GenerateKey() (PrivateKey, error) {
 	return newPrivateKey(key)
 }
 
-// ParsePrivateKey reads what Bytes wrote. The error quotes nothing of it.
+// ParsePrivateKey reads what Bytes wrote. The error quotes no value.
 func ParsePrivateKey(b []byte) (PrivateKey, error) {
 	key, err := ecdsa.ParseRawPrivateKey(elliptic.P256(), b)
 	if err != nil {
@@ -48,8 +47,7 @@ func newPrivateKey(key *ecdsa.PrivateKey) (PrivateKey, error) {
 	return PrivateKey{key: key, public: public}, err
 }
 
-// Bytes is the key itself, 32 bytes. The caller must not log or store them in
-// the clear.
+// Bytes returns the key, 32 bytes. The caller must not log it or store it unencrypted.
 func (k PrivateKey) Bytes() ([]byte, error) {
 	b, err := k.key.Bytes()
 	if err != nil {
@@ -58,10 +56,10 @@ func (k PrivateKey) Bytes() ([]byte, error) {
 	return b, nil
 }
 
-// Public is the part to give away.
+// Public returns the public part.
 func (k PrivateKey) Public() PublicKey { return k.public }
 
-// Format implements fmt.Formatter, so that no verb reaches the key.
+// Format implements fmt.Formatter, so that no verb prints the key.
 func (k PrivateKey) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(secret.Redacted)) }
 
 // MarshalText implements encoding.TextMarshaler; JSON and YAML encoders use it.

@@ -1,12 +1,11 @@
-// Package sealing seals messages with tokens to one reader, and opens them: a
-// connect to the workers, a token reply to whoever asked.
+// Package sealing seals messages with tokens to one reader, and opens them: connects to
+// the workers, token replies to the requester.
 //
-// A sealed body is {"sealed":"<JWE>"} around what would otherwise be the body.
-// The JWE (RFC 7516) is in compact serialization with ECDH-ES+A256KW and
-// A256GCM, to a key on P-256; its protected header names the key by thumbprint
-// (RFC 7638). Nothing else is sealed or opened.
+// A sealed body is {"sealed":"<JWE>"}. The JWE (RFC 7516) contains the original body, in
+// compact serialization with ECDH-ES+A256KW and A256GCM to a key on P-256. The kid in
+// its protected header is the key's thumbprint (RFC 7638).
 //
-// Sealing hides a body; it does not tell who wrote it.
+// Sealing hides a body; it does not authenticate its author.
 package sealing
 
 import (
@@ -20,19 +19,19 @@ import (
 	"github.com/latchkey/latchkey/events"
 )
 
-// PublicKey is what is sealed to.
+// PublicKey is a key to seal to.
 type PublicKey struct {
 	jwk events.JWK
 	key *ecdsa.PublicKey
 }
 
-// NewPublicKey returns the key that a JWK holds. The error quotes nothing of it.
+// NewPublicKey returns the key in a JWK. The error quotes no value.
 func NewPublicKey(jwk events.JWK) (PublicKey, error) {
 	point, err := jwk.PublicKey()
 	if err != nil {
 		return PublicKey{}, err
 	}
-	if jwk, err = events.NewJWK(point); err != nil { // named by what it is
+	if jwk, err = events.NewJWK(point); err != nil { // with the thumbprint as its id
 		return PublicKey{}, err
 	}
 	key, err := ecdsa.ParseUncompressedPublicKey(elliptic.P256(), point.Bytes())
@@ -42,8 +41,8 @@ func NewPublicKey(jwk events.JWK) (PublicKey, error) {
 	return PublicKey{jwk: jwk, key: key}, nil
 }
 
-// ParseKeys reads the answer to a request on events.Subjects.TokenKeys and
-// returns the key to seal to. Every error is an *events.InvalidError.
+// ParseKeys returns the key to seal to from the reply to a request on
+// events.Subjects.TokenKeys. Every error is an *events.InvalidError.
 func ParseKeys(jwks []byte) (PublicKey, error) {
 	keys, err := events.DecodeTokenKeys(jwks)
 	if err != nil {
@@ -52,14 +51,13 @@ func ParseKeys(jwks []byte) (PublicKey, error) {
 	return NewPublicKey(keys.Keys[0])
 }
 
-// ID names the key: its thumbprint, the kid of what is sealed to it.
+// ID returns the key's thumbprint, the kid of a JWE to it.
 func (k PublicKey) ID() string { return k.jwk.KeyID }
 
-// JWK is the key as others are given it.
 func (k PublicKey) JWK() events.JWK { return k.jwk }
 
-// Seal seals a body. The result takes its place, as the body of a message or
-// as the data of a CloudEvents message.
+// Seal seals a body. The result replaces it as the body of a message or the data of a
+// CloudEvents message.
 func (k PublicKey) Seal(body []byte) ([]byte, error) {
 	if k.key == nil {
 		return nil, errors.New("sealing: no key")

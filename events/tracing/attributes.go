@@ -2,8 +2,8 @@ package tracing
 
 import "go.opentelemetry.io/otel/attribute"
 
-// Messaging describes the message that a span is about, in OpenTelemetry's
-// terms. The subject must not be one that names a user.
+// Messaging describes a message in OpenTelemetry's terms. The subject must not name a
+// user.
 func Messaging(operation, subject string) []attribute.KeyValue {
 	return []attribute.KeyValue{
 		attribute.String("messaging.system", "nats"),
@@ -13,7 +13,7 @@ func Messaging(operation, subject string) []attribute.KeyValue {
 	}
 }
 
-// Grant names a grant and the version of its token set.
+// Grant describes a grant and the version of its token set.
 func Grant(id, broker string, version int64) []attribute.KeyValue {
 	return []attribute.KeyValue{
 		attribute.String("latchkey.grant", id),
@@ -22,8 +22,8 @@ func Grant(id, broker string, version int64) []attribute.KeyValue {
 	}
 }
 
-// Outcome tells what became of the work.
+// Outcome is the outcome of the work.
 func Outcome(outcome string) attribute.KeyValue { return attribute.String("latchkey.outcome", outcome) }
 
-// Attempt counts the deliveries of a message, from 1.
+// Attempt is the number of a message's delivery, from 1.
 func Attempt(n int) attribute.KeyValue { return attribute.Int("latchkey.attempt", n) }

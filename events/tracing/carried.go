@@ -8,15 +8,14 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// Carried is a trace context on its way from one process to another: the
-// headers traceparent and tracestate of W3C Trace Context. nil: none.
+// Carried is a trace context between processes: the headers traceparent and tracestate of
+// W3C Trace Context. Nil: none.
 type Carried map[string]string
 
 const (
 	parentHeader = "traceparent"
 	stateHeader  = "tracestate"
-	// maxState bounds what is passed on of other vendors' state; the standard
-	// asks for no less.
+	// maxState limits the tracestate; the standard requires at least this much.
 	maxState = 512
 )
 
@@ -33,8 +32,8 @@ func Carry(ctx context.Context) Carried {
 	return c
 }
 
-// FromHeader returns the trace context in a message's headers, whatever the
-// case of their names. What came twice is no context.
+// FromHeader returns the trace context in a message's headers, whose names may be in any
+// case. With two traceparent headers there is none.
 func FromHeader(header map[string][]string) Carried {
 	var parents, states []string
 	for name, values := range header {
@@ -55,15 +54,14 @@ func FromHeader(header map[string][]string) Carried {
 	return c
 }
 
-// Into puts the context into a message's headers.
+// Into sets the headers of a message.
 func (c Carried) Into(header map[string][]string) {
 	for name, value := range c {
 		header[name] = []string{value}
 	}
 }
 
-// Continue returns ctx within the trace that is carried, or ctx where nothing
-// well-formed is.
+// Continue returns ctx within the trace, or ctx if c is empty or malformed.
 func (c Carried) Continue(ctx context.Context) context.Context {
 	if len(c) == 0 {
 		return ctx
@@ -71,8 +69,7 @@ func (c Carried) Continue(ctx context.Context) context.Context {
 	return propagation.TraceContext{}.Extract(ctx, propagation.MapCarrier(c))
 }
 
-// Links returns a link to the span that is carried, for work that it set off
-// and that is a trace of its own.
+// Links returns a link to the span, for a trace that it caused.
 func (c Carried) Links() trace.SpanStartOption {
 	span := trace.SpanContextFromContext(c.Continue(context.Background()))
 	if !span.IsValid() {

@@ -1,6 +1,6 @@
-// Package tracing makes OpenTelemetry spans. What a span says is for the eyes
-// of whoever runs the tracing backend: grants, broker types, versions and
-// outcomes, never a user, an account, a token or the text of an error.
+// Package tracing creates OpenTelemetry spans. The operator of the tracing backend may
+// see grants, broker types, versions and outcomes, but never a user, an account, a token
+// or the text of an error.
 package tracing
 
 import (
@@ -14,17 +14,15 @@ import (
 	"go.uber.org/zap"
 )
 
-// scope names the spans' origin to OpenTelemetry.
+// scope is the name of the instrumentation.
 const scope = "github.com/latchkey/latchkey"
 
-// Tracer begins spans where work comes in. The zero value begins none.
+// Tracer starts spans for incoming work. The zero value starts none.
 type Tracer struct{ tracer trace.Tracer }
 
-// NewTracer returns a tracer whose spans go to p.
 func NewTracer(p trace.TracerProvider) Tracer { return Tracer{p.Tracer(scope)} }
 
-// Start begins a span in the trace that ctx carries, or in one of its own. With
-// a zero Tracer what ctx carries is passed on as it is.
+// Start starts a span in the trace of ctx, or in a new trace.
 func (t Tracer) Start(ctx context.Context, name string, kind trace.SpanKind, opts ...trace.SpanStartOption) (context.Context, trace.Span) {
 	if t.tracer == nil {
 		return ctx, trace.SpanFromContext(ctx)
@@ -32,11 +30,10 @@ func (t Tracer) Start(ctx context.Context, name string, kind trace.SpanKind, opt
 	return t.tracer.Start(ctx, name, append(opts, trace.WithSpanKind(kind))...)
 }
 
-// On reports whether the tracer begins any spans.
+// On reports whether the tracer starts spans.
 func (t Tracer) On() bool { return t.tracer != nil }
 
-// Start begins a span below the one in ctx. Without one that is recorded there
-// is nothing to begin.
+// Start starts a child of the span in ctx, if that is recorded.
 func Start(ctx context.Context, name string, kind trace.SpanKind, attributes ...attribute.KeyValue) (context.Context, trace.Span) {
 	parent := trace.SpanFromContext(ctx)
 	if !parent.IsRecording() {
@@ -50,7 +47,7 @@ func Set(ctx context.Context, attributes ...attribute.KeyValue) {
 	trace.SpanFromContext(ctx).SetAttributes(attributes...)
 }
 
-// Fail marks a span as failed. Of the error only the type is told.
+// Fail marks a span as failed, with only the type of the error.
 func Fail(span trace.Span, err error) {
 	if !span.IsRecording() {
 		return
@@ -62,7 +59,7 @@ func Fail(span trace.Span, err error) {
 	span.SetAttributes(attribute.String("error.type", fmt.Sprintf("%T", err)))
 }
 
-// End ends a span, as failed if there is an error.
+// End ends a span, failed if there is an error.
 func End(span trace.Span, err error) {
 	if err != nil {
 		Fail(span, err)
@@ -70,8 +67,7 @@ func End(span trace.Span, err error) {
 	span.End()
 }
 
-// Log returns a logger whose lines name the trace and span in ctx, if there are
-// any.
+// Log returns a logger that adds the ids of the trace and span in ctx, if there are any.
 func Log(ctx context.Context, log *zap.Logger) *zap.Logger {
 	span := trace.SpanContextFromContext(ctx)
 	if !span.IsValid() {
