@@ -1,12 +1,14 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"slices"
+	"unicode/utf8"
 
 	jsonv2 "github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -15,7 +17,7 @@ import (
 	"github.com/latchkey/latchkey/store/envelope"
 )
 
-// TokenSet is a grant's secrets. It is decoded from what plainSet encodes.
+// TokenSet is a grant's secrets. It is decoded from the JSON of a plainSet.
 type TokenSet struct {
 	Accounts []AccountToken `json:"a"`
 	// RefreshToken is the one the accounts share. Empty: there is none.
@@ -23,15 +25,15 @@ type TokenSet struct {
 	TradeToken   secret.Text `json:"t"`
 	// Metadata goes along with each refresh.
 	Metadata map[string]secret.Text `json:"m"`
-	// Interim is the access token with which the user's code completes a refresh. It
-	// is handed out to nobody.
+	// Interim is the access token with which the user's code completes a refresh. It is
+	// never handed out.
 	Interim secret.Text `json:"n"`
-	// Spare are tokens of the last answer that are nobody's in the grant.
+	// Spare are tokens of the last answer that belong to no account of the grant.
 	Spare []secret.Text `json:"s"`
-	// Left are texts that may hold tokens and wait to become dead letters.
+	// Left are texts that may contain tokens and are to become dead letters.
 	Left []secret.Text `json:"l"`
-	// Origin is the hash of the refresh token with which the grant was
-	// connected: a connect that brings it again is a repetition.
+	// Origin is the hash of the refresh token that the connect brought: a connect
+	// with the same one is a repetition.
 	Origin string `json:"o"`
 }
 
@@ -44,12 +46,6 @@ func OriginOf(refreshToken secret.Text) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// Repeats reports whether a refresh token is the one with which the grant was
-// connected, though it has been replaced since.
-func (t *TokenSet) Repeats(refreshToken secret.Text) bool {
-	return t.Origin != "" && t.Origin == OriginOf(refreshToken) && !t.RefreshToken.Equal(refreshToken)
-}
-
 // AccountToken is the access token of one account. The id is empty in a grant whose
 // accounts are not known.
 type AccountToken struct {
@@ -57,7 +53,7 @@ type AccountToken struct {
 	AccessToken secret.Text `json:"a"`
 	TokenID     secret.Text `json:"t"`
 	// RefreshToken is one that an answer brought for this account alone, until the
-	// account stands in a grant of its own.
+	// account has a grant of its own.
 	RefreshToken secret.Text `json:"r"`
 }
 
@@ -103,35 +99,58 @@ type plainAccount struct {
 	Refresh string `json:"r,omitempty"`
 }
 
-func (t TokenSet) plain() plainSet {
-	p := plainSet{Accounts: make([]plainAccount, len(t.Accounts)), RefreshToken: t.RefreshToken.Reveal(), TradeToken: t.TradeToken.Reveal(), Origin: t.Origin, Interim: t.Interim.Reveal()}
+// plain also returns a bound on the size of the set's JSON.
+func (t TokenSet) plain() (p plainSet, size int) {
+	size = 64 // what surrounds the texts
+	text := func(s string) string {
+		size += len(s) + len(`,"x":""`) + 1
+		for i := range len(s) {
+			if c := s[i]; c < ' ' || c == '"' || c == '\\' || c >= utf8.RuneSelf {
+				size += len(`\u0000`) - 1
+			}
+		}
+		return s
+	}
+	p = plainSet{
+		Accounts: make([]plainAccount, len(t.Accounts)), RefreshToken: text(t.RefreshToken.Reveal()), TradeToken: text(t.TradeToken.Reveal()),
+		Origin: text(t.Origin), Interim: text(t.Interim.Reveal()),
+	}
 	for i, a := range t.Accounts {
-		p.Accounts[i] = plainAccount{a.AccountID, a.AccessToken.Reveal(), a.TokenID.Reveal(), a.RefreshToken.Reveal()}
+		p.Accounts[i] = plainAccount{text(a.AccountID), text(a.AccessToken.Reveal()), text(a.TokenID.Reveal()), text(a.RefreshToken.Reveal())}
+	}
+	if len(t.Metadata) > 0 {
+		p.Metadata = make(map[string]string, len(t.Metadata))
 	}
 	for name, value := range t.Metadata {
-		if p.Metadata == nil {
-			p.Metadata = map[string]string{}
-		}
-		p.Metadata[name] = value.Reveal()
+		p.Metadata[text(name)] = text(value.Reveal())
 	}
 	for _, token := range t.Spare {
-		p.Spare = append(p.Spare, token.Reveal())
+		p.Spare = append(p.Spare, text(token.Reveal()))
 	}
-	for _, text := range t.Left {
-		p.Left = append(p.Left, text.Reveal())
+	for _, left := range t.Left {
+		p.Left = append(p.Left, text(left.Reveal()))
 	}
-	return p
+	return p, size
+}
+
+// marshal returns the set as JSON, for the caller to wipe. No copy of it stays in the
+// pooled buffers of the JSON package: that encodes into the memory of a bytes.Buffer,
+// which never has to grow since a quarter of it is spare.
+func (t TokenSet) marshal() []byte {
+	plain, size := t.plain()
+	buf := bytes.NewBuffer(make([]byte, 0, size+size/3+1))
+	// Version 2 of the package escapes no more than it must: the sealed set is no
+	// larger than the answer that it comes from.
+	if jsonv2.MarshalWrite(buf, plain, jsontext.AllowInvalidUTF8(true)) != nil {
+		panic("a struct of strings does not marshal") // without the error: it could quote a value
+	}
+	return buf.Bytes()
 }
 
 // SealTokens seals a token set to a binding. It can't fail.
 func SealTokens(s envelope.Sealer, t TokenSet, b envelope.Binding) envelope.Blob {
-	// Version 2 of the package escapes no more than it must: the sealed set is no
-	// larger than the answer that it comes from.
-	plain, err := jsonv2.Marshal(t.plain(), jsontext.AllowInvalidUTF8(true))
-	if err != nil {
-		panic("a struct of strings does not marshal") // without err: it could quote a value
-	}
-	defer clear(plain)
+	plain := t.marshal()
+	defer clear(plain[:cap(plain)])
 	return s.Seal(plain, b)
 }
 
