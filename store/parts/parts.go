@@ -1,11 +1,9 @@
-// Package parts keeps in NATS what one message can't hold: sealed bytes go into
-// as many messages as they take, and the message that describes them names the
-// parts by their places in the stream. The parts are written first, so that
-// whoever sees the description finds all of them.
+// Package parts stores in NATS what is too large for one message. It splits sealed bytes
+// into several messages, the parts. Another message, the description, lists the parts by
+// their sequence numbers, and is published after them, so that its readers find them all.
 package parts
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -16,45 +14,42 @@ import (
 )
 
 const (
-	// headerOf names what a part belongs to.
+	// headerOf is the id of the description.
 	headerOf = "Latchkey-Part-Of"
-	// HeaderStored is when NATS first took in what a message holds.
+	// HeaderStored is when NATS first stored the contents of a message.
 	HeaderStored = "Latchkey-Stored-At"
 	// minSize is the smallest part that is tried.
-	minSize = 1 << 10
-	// tidyTimeout bounds the removal of parts that nothing will ever name.
+	minSize     = 1 << 10
 	tidyTimeout = 20 * time.Second
 )
 
-// ErrMissing: a part is not, or no longer, there.
+// ErrMissing: a part is not there.
 var ErrMissing = errors.New("a part is missing in NATS")
 
 // codeTooLarge is JetStream's error for a message above a stream's max_msg_size.
 const codeTooLarge jetstream.ErrorCode = 10054
 
-// TooLarge reports whether NATS refused a message for its size.
+// TooLarge reports whether NATS rejected a message for its size.
 func TooLarge(err error) bool {
 	var api *jetstream.APIError
 	return errors.Is(err, nats.ErrMaxPayload) || errors.As(err, &api) && api.ErrorCode == codeTooLarge
 }
 
-// Refused reports whether NATS did not store a message, as opposed to an outcome
-// that is not known.
+// Refused reports whether NATS rejected a message. After other errors it may have stored
+// it.
 func Refused(err error) bool {
 	var api *jetstream.APIError
 	return errors.Is(err, nats.ErrMaxPayload) || errors.As(err, &api)
 }
 
-// Fits reports whether a body of this many bytes goes into one message with
-// room to spare for its headers.
+// Fits reports whether a body of this many bytes and its headers fit into one message.
 func Fits(js jetstream.JetStream, size int) bool { return size <= partSize(js) }
 
 func partSize(js jetstream.JetStream) int { return max(int(js.Conn().MaxPayload()/2), minSize) }
 
-// Write publishes data in parts to a subject and returns their places in its
-// stream. of is what they belong to, stored when the message that they come from
-// was taken in. After an error what was written is removed again, as far as NATS
-// can be reached; otherwise no description names it.
+// Write publishes data in parts to a subject and returns their sequence numbers. of is
+// the id of the description, stored is when NATS stored the original message. After an
+// error it removes what it wrote, if NATS can be reached.
 func Write(ctx context.Context, js jetstream.JetStream, subject, of string, stored time.Time, data []byte) (sequences []uint64, err error) {
 	stream := ""
 	defer func() {
@@ -69,7 +64,7 @@ func Write(ctx context.Context, js jetstream.JetStream, subject, of string, stor
 		msg.Header.Set(headerOf, of)
 		msg.Header.Set(HeaderStored, stored.UTC().Format(time.RFC3339Nano))
 		ack, err := js.PublishMsg(ctx, msg)
-		if TooLarge(err) && size > minSize { // the limit was lowered, or the stream has its own
+		if TooLarge(err) && size > minSize { // the stream has a lower limit
 			size = max(size/2, minSize)
 			continue
 		}
@@ -81,31 +76,30 @@ func Write(ctx context.Context, js jetstream.JetStream, subject, of string, stor
 	return sequences, nil
 }
 
-// Tidy removes parts that nothing will ever name, if NATS can be reached.
+// Tidy removes parts without a description, if NATS can be reached.
 func Tidy(ctx context.Context, js jetstream.JetStream, stream, of string, sequences []uint64) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), tidyTimeout)
 	defer cancel()
 	if s, err := js.Stream(ctx, stream); err == nil {
-		_ = Delete(ctx, s, of, sequences) // nobody misses what is left
+		_ = Delete(ctx, s, of, sequences) // leftovers do no harm
 	}
 }
 
-// Read returns the bytes that Write took. The error wraps ErrMissing if not all
-// of them are there.
+// Read returns the bytes that Write stored. The error wraps ErrMissing if a part is gone.
 func Read(ctx context.Context, stream jetstream.Stream, of string, sequences []uint64) ([]byte, error) {
-	var out bytes.Buffer
+	var out []byte
 	for _, sequence := range sequences {
 		msg, err := part(ctx, stream, of, sequence)
 		if err != nil {
 			return nil, err
 		}
-		out.Write(msg.Data)
+		out = append(out, msg.Data...)
 	}
-	return out.Bytes(), nil
+	return out, nil
 }
 
-// Delete deletes parts, and has the server overwrite their bytes on disk. One
-// that is gone already is no error, and one that can't be deleted keeps no other.
+// Delete deletes parts, and makes the server overwrite their bytes on disk. A part that
+// is gone is no error. After a failure Delete continues with the next part.
 func Delete(ctx context.Context, stream jetstream.Stream, of string, sequences []uint64) error {
 	var failed []error
 	for _, sequence := range sequences {
@@ -120,9 +114,9 @@ func Delete(ctx context.Context, stream jetstream.Stream, of string, sequences [
 	return errors.Join(failed...)
 }
 
-// part reads one message, and sees that it is a part of what is asked for.
+// part reads a message that must be a part of of.
 func part(ctx context.Context, stream jetstream.Stream, of string, sequence uint64) (*jetstream.RawStreamMsg, error) {
-	if sequence == 0 { // which NATS takes for the first message there is
+	if sequence == 0 { // for NATS the first message in the stream
 		return nil, ErrMissing
 	}
 	msg, err := stream.GetMsg(ctx, sequence)
@@ -138,10 +132,10 @@ func part(ctx context.Context, stream jetstream.Stream, of string, sequence uint
 	return msg, nil
 }
 
-// Of returns what a message is a part of; empty: it is no part.
+// Of returns the id of the description to which a part belongs; empty: msg is no part.
 func Of(msg *jetstream.RawStreamMsg) string { return msg.Header.Get(headerOf) }
 
-// Stored returns when the message was taken in that a part comes from.
+// Stored returns when NATS stored the original message of a part.
 func Stored(msg *jetstream.RawStreamMsg) time.Time {
 	at, err := time.Parse(time.RFC3339Nano, msg.Header.Get(HeaderStored))
 	if err != nil {
@@ -150,8 +144,7 @@ func Stored(msg *jetstream.RawStreamMsg) time.Time {
 	return at
 }
 
-// Whole returns how many messages a stream holds beside the parts, which lie on
-// the subjects that a filter matches.
+// Whole returns how many messages of a stream are not on the subjects of parts.
 func Whole(ctx context.Context, stream jetstream.Stream, partSubjects string) (uint64, error) {
 	info, err := stream.Info(ctx, jetstream.WithSubjectFilter(partSubjects))
 	if err != nil {

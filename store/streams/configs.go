@@ -8,19 +8,17 @@ import (
 	"github.com/latchkey/latchkey/events"
 )
 
-// configs are all streams, the canary first.
+// configs returns all streams, the canary first.
 func (s *Topology) configs() []jetstream.StreamConfig { return append(s.others(), s.schedules()...) }
 
-// queueConfig is common to the work queues. A work queue forgets a message once
-// it is handled: a connected event, with its tokens, lies there no longer than it
-// must.
+// queueConfig is common to the work queues. A work queue deletes a message once it is
+// handled, so that the tokens of a connect stay no longer than they must.
 func (s *Topology) queueConfig() jetstream.StreamConfig {
 	return jetstream.StreamConfig{Storage: jetstream.FileStorage, Replicas: s.nats.Replicas, Retention: jetstream.WorkQueuePolicy}
 }
 
-// schedules are the streams in which refreshes wait.
-func (s *Topology) schedules() []jetstream.StreamConfig {
-	refreshes := make([]jetstream.StreamConfig, 0, s.nats.Partitions)
+// schedules returns the streams in which refreshes wait.
+func (s *Topology) schedules() (refreshes []jetstream.StreamConfig) {
 	for _, p := range s.subjects.RefreshPartitions() {
 		refresh := s.queueConfig()
 		refresh.Name = p.Stream
@@ -36,7 +34,7 @@ func (s *Topology) schedules() []jetstream.StreamConfig {
 	return refreshes
 }
 
-// others are all other streams, the canary first.
+// others returns the streams that hold no schedules, the canary first.
 func (s *Topology) others() []jetstream.StreamConfig {
 	base := jetstream.StreamConfig{Storage: jetstream.FileStorage, Replicas: s.nats.Replicas}
 
@@ -75,7 +73,7 @@ func (s *Topology) others() []jetstream.StreamConfig {
 	return all
 }
 
-// auditLog is the stream of the audit log. What lies there leaves by age only.
+// auditLog is the stream of the audit log, from which only age removes messages.
 func (s *Topology) auditLog() jetstream.StreamConfig {
 	return jetstream.StreamConfig{
 		Name: s.subjects.AuditStream(), Subjects: []string{s.subjects.AuditAll()}, Replicas: s.nats.Replicas,
@@ -85,7 +83,7 @@ func (s *Topology) auditLog() jetstream.StreamConfig {
 	}
 }
 
-// canary is the stream that is risked: nothing is ever published to it.
+// canary is the stream that mayCreate risks: nothing is ever published to it.
 func (s *Topology) canary() jetstream.StreamConfig {
 	return jetstream.StreamConfig{
 		Name: s.subjects.CanaryStream(), Subjects: []string{s.subjects.Canary()}, Replicas: s.nats.Replicas, MaxMsgs: 1,

@@ -8,18 +8,18 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// Consumer ensures the durable consumer of one subject.
+// Consumer creates or updates the durable consumer of a subject.
 func (s *Topology) Consumer(ctx context.Context, stream, subject string) (jetstream.Consumer, error) {
 	c, err := s.js.CreateOrUpdateConsumer(ctx, stream, jetstream.ConsumerConfig{
 		Durable:       Durable(subject),
 		FilterSubject: subject,
 		AckPolicy:     jetstream.AckExplicitPolicy,
 		AckWait:       s.messages.AckWait,
-		// The bound on tries is the handlers' (a message past it becomes a dead
-		// letter); the server's would drop it without a word.
+		// The handlers bound the attempts, and make dead letters; the server would
+		// drop the message silently.
 		MaxDeliver: -1,
-		// So is the bound on messages under way. The server's counts those that
-		// wait to come back, too: enough of them would hold up all others.
+		// The handlers bound the messages in hand too. The server's bound counts
+		// those that wait for redelivery: enough of them would hold up all others.
 		MaxAckPending: -1,
 	})
 	if err != nil {
@@ -33,10 +33,9 @@ func Durable(subject string) string {
 	return "latchkey-" + strings.NewReplacer(".", "-", "*", "all").Replace(subject)
 }
 
-// queue is a subject that workers read, and its stream.
+// queue is a subject that workers read.
 type queue struct{ stream, subject string }
 
-// queues lists every subject that workers read.
 func (s *Topology) queues() []queue {
 	all := []queue{
 		{s.subjects.IntegrationStream(), s.subjects.Connected()},
@@ -46,4 +45,26 @@ func (s *Topology) queues() []queue {
 		all = append(all, queue{p.Stream, p.Due}, queue{p.Stream, p.Urgent})
 	}
 	return append(all, queue{s.subjects.RecoveryStream(), s.subjects.RecoveryAll()})
+}
+
+// Backlog counts the messages on one subject for all workers together.
+type Backlog struct {
+	Subject string
+	// Waiting messages are not delivered yet, InHand ones are with a worker. Redelivered
+	// counts those of the latter that were delivered before.
+	Waiting, InHand, Redelivered int
+}
+
+// Backlogs returns the backlog of every subject that workers read.
+func (s *Topology) Backlogs(ctx context.Context) ([]Backlog, error) {
+	var out []Backlog
+	for _, q := range s.queues() {
+		consumer, err := s.js.Consumer(ctx, q.stream, Durable(q.subject))
+		if err != nil {
+			return nil, fmt.Errorf("looking at what waits on %s: %w", q.subject, err)
+		}
+		info := consumer.CachedInfo()
+		out = append(out, Backlog{Subject: q.subject, Waiting: int(info.NumPending), InHand: info.NumAckPending, Redelivered: info.NumRedelivered})
+	}
+	return out, nil
 }

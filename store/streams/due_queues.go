@@ -11,31 +11,30 @@ import (
 	"github.com/latchkey/latchkey/events"
 )
 
-// DueQueue is where the queue of a partition's due messages stands, by NATS's
-// clock. Messages lie in it in the order in which they came, which is that in which
-// they were due unless they came late: since NATS was away, or after they were put
-// off.
+// DueQueue is the progress of a partition's queue of due messages, by NATS's clock. The
+// queue is in the order of arrival. That is the order of due times except for messages
+// that arrived late, since NATS was away or a worker put them off.
 type DueQueue struct {
-	// Unseen: it could not be looked at, so that anything may lie in it.
+	// Unseen: the queue can't be read, and may contain anything.
 	Unseen bool
-	// Now is when it stood there.
+	// Now is when it was read.
 	Now time.Time
-	// Undelivered is when the first message came that no worker was given yet,
-	// Unhandled the first that no worker is done with. Zero: there is none.
+	// Undelivered is when the first message arrived that was not delivered yet,
+	// Unhandled the first that was not acknowledged yet. Zero: there is none.
 	Undelivered, Unhandled time.Time
-	// UndeliveredLate and UnhandledLate are how long before that these were due.
+	// UndeliveredLate and UnhandledLate are how late these arrived.
 	UndeliveredLate, UnhandledLate time.Duration
 }
 
-// DueQueues tells where the queues of due refreshes stand, in the order of the
-// partitions. Those that it could not look at, which the error tells, are Unseen.
+// DueQueues returns the queues of due refreshes in the order of the partitions. The
+// error covers those that are Unseen.
 func (s *Topology) DueQueues(ctx context.Context) ([]DueQueue, error) {
 	var all []DueQueue
 	var failed error
 	for _, p := range s.subjects.RefreshPartitions() {
 		var q DueQueue
 		for _, subject := range []string{p.Due, p.Urgent} {
-			if err := s.lookAtQueue(ctx, p.Stream, subject, &q); err != nil {
+			if err := s.readQueue(ctx, p.Stream, subject, &q); err != nil {
 				q.Unseen = true
 				failed = errors.Join(failed, fmt.Errorf("looking at the queue of %s: %w", subject, err))
 				break
@@ -46,8 +45,8 @@ func (s *Topology) DueQueues(ctx context.Context) ([]DueQueue, error) {
 	return all, failed
 }
 
-// lookAtQueue adds one subject to where the queue of a partition stands.
-func (s *Topology) lookAtQueue(ctx context.Context, name, subject string, q *DueQueue) error {
+// readQueue adds one subject to the queue of a partition.
+func (s *Topology) readQueue(ctx context.Context, name, subject string, q *DueQueue) error {
 	consumer, err := s.js.Consumer(ctx, name, Durable(subject))
 	if err != nil {
 		return err
@@ -61,16 +60,15 @@ func (s *Topology) lookAtQueue(ctx context.Context, name, subject string, q *Due
 	if err != nil {
 		return err
 	}
-	// The stream is a work queue: it holds what is not done with.
+	// The stream is a work queue: its messages are not acknowledged yet.
 	if err := bringForward(ctx, stream, subject, 1, &q.Unhandled, &q.UnhandledLate); err != nil || info.NumPending == 0 {
 		return err
 	}
 	return bringForward(ctx, stream, subject, info.Delivered.Stream+1, &q.Undelivered, &q.UndeliveredLate)
 }
 
-// bringForward moves at to when the first message of a subject from a sequence
-// on was stored, if that was earlier, and raises late to how long before that it
-// was due.
+// bringForward moves at to the arrival of the first message of a subject from a sequence
+// on, if that was earlier, and raises late to how late that message arrived.
 func bringForward(ctx context.Context, stream jetstream.Stream, subject string, from uint64, at *time.Time, late *time.Duration) error {
 	msg, err := stream.GetMsg(ctx, from, jetstream.WithGetMsgSubject(subject))
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
@@ -82,7 +80,7 @@ func bringForward(ctx context.Context, stream jetstream.Stream, subject string, 
 	if at.IsZero() || msg.Time.Before(*at) {
 		*at = msg.Time
 	}
-	if m, err := events.DecodeRefreshDue(msg.Data); err == nil { // else it tells nothing, and is parked
+	if m, err := events.DecodeRefreshDue(msg.Data); err == nil { // else it becomes a dead letter
 		*late = max(*late, msg.Time.Sub(m.DueAt))
 	}
 	return nil

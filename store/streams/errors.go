@@ -8,12 +8,11 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// accountResources is JetStream's error code for an account that has used up its
-// limits. Its HTTP-like status alone would make it a refusal of the request.
+// accountResources is JetStream's error code for an account that has used up its limits,
+// which has the status of a bad request.
 const accountResources jetstream.ErrorCode = 10002
 
-// Unavailable reports whether NATS or JetStream could not answer a call, so that
-// the same call may succeed later.
+// Unavailable reports whether the same call to NATS may succeed later.
 func Unavailable(err error) bool {
 	for _, known := range []error{
 		context.DeadlineExceeded, context.Canceled,

@@ -9,18 +9,18 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// Found is a stream or a durable consumer as it should be and as it is.
+// Found compares a stream or a durable consumer with the configuration.
 type Found struct {
 	// Name of the stream, or of the consumer.
 	Name    string
 	Missing bool
-	// Differs names the settings that are not as configured.
+	// Differs lists the settings that are not as configured.
 	Differs []string
-	// Stream is what NATS says of the stream; nil for consumers.
+	// Stream is nil for consumers.
 	Stream *jetstream.StreamInfo
 }
 
-// Inspect looks at the streams and changes nothing.
+// Inspect compares the streams with the configuration and changes nothing.
 func (s *Topology) Inspect(ctx context.Context) ([]Found, error) {
 	var all []Found
 	for _, want := range s.configs() {
@@ -63,8 +63,7 @@ func (d *differences) add(setting string, same bool) {
 	}
 }
 
-// InspectConsumers looks at the durable consumers and changes nothing. How many
-// messages each may have under way is not compared: that is up to each worker.
+// InspectConsumers compares the durable consumers and changes nothing.
 func (s *Topology) InspectConsumers(ctx context.Context) ([]Found, error) {
 	var all []Found
 	for _, c := range s.queues() {

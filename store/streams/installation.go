@@ -18,22 +18,21 @@ import (
 // its installation stands.
 const installationKey = "latchkey-installation"
 
-// ErrOtherInstallation: database and streams belong to different installations,
-// or to one with another prefix. To go on would mix up their grants.
+// ErrOtherInstallation: database and streams belong to different installations, or to
+// one with another prefix. Their grants must not be mixed.
 var ErrOtherInstallation = errors.New("another installation's")
 
 const adoptAdvice = "check mongodb.uri, mongodb.database, nats.url and nats.prefix; " +
 	"if they are right, because the database or NATS was replaced on purpose, set nats.adopt_streams for one start (docs/runbook.md, Another installation)"
 
-// Installations keeps whose database this is.
+// Installations stores to which installation the database belongs.
 type Installations interface {
 	Installation(ctx context.Context) (store.Installation, error)
 	Settle(ctx context.Context, i store.Installation) (store.Installation, error)
 	Rename(ctx context.Context, prefix string) error
 }
 
-// settle makes sure that the database is this installation's, and remembers the
-// identity that its streams have.
+// settle claims the database for this installation, and keeps its identity.
 func (s *Topology) settle(ctx context.Context) error {
 	is, err := s.memory.Installation(ctx)
 	if errors.Is(err, store.ErrNotFound) {
@@ -54,16 +53,11 @@ func (s *Topology) settle(ctx context.Context) error {
 	return nil
 }
 
-// CheckInstallation says whether the database, and the streams where there are
-// some, belong to the installation that the configuration names. It changes
-// nothing. Before a worker's first start neither says anything.
+// CheckInstallation returns an error if the database, or the streams if there are any,
+// belong to another installation than that of the configuration. It changes nothing.
 func (s *Topology) CheckInstallation(ctx context.Context) (store.Installation, error) {
-	is, err := s.memory.Installation(ctx)
-	switch {
-	case errors.Is(err, store.ErrNotFound): // the streams may have an owner all the same
-	case err == nil && is.Prefix != s.nats.Prefix:
-		return is, otherPrefix(is, s.nats.Prefix)
-	case err != nil:
+	is, err := installationOf(ctx, s.memory, s.nats.Prefix)
+	if err != nil {
 		return is, err
 	}
 	stream, err := s.js.Stream(ctx, s.subjects.RefreshStream())
@@ -73,36 +67,43 @@ func (s *Topology) CheckInstallation(ctx context.Context) (store.Installation, e
 	if err != nil {
 		return is, fmt.Errorf("looking at stream %s: %w", s.subjects.RefreshStream(), err)
 	}
-	return is, owned(stream, is.ID)
+	return is, checkOwner(stream, is.ID)
 }
 
 // CheckPrefix is CheckInstallation without NATS.
 func CheckPrefix(ctx context.Context, memory Installations, prefix string) error {
+	_, err := installationOf(ctx, memory, prefix)
+	return err
+}
+
+// installationOf returns the installation that owns the database; zero: there is none
+// before a worker's first start.
+func installationOf(ctx context.Context, memory Installations, prefix string) (store.Installation, error) {
 	is, err := memory.Installation(ctx)
-	if errors.Is(err, store.ErrNotFound) || err == nil && is.Prefix == prefix {
-		return nil
-	}
-	if err == nil {
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		err = nil
+	case err == nil && is.Prefix != prefix:
 		err = otherPrefix(is, prefix)
 	}
-	return err
+	return is, err
 }
 
 func otherPrefix(is store.Installation, prefix string) error {
 	return fmt.Errorf("the database is %w: its nats.prefix is %q, that of the configuration %q; %s", ErrOtherInstallation, is.Prefix, prefix, adoptAdvice)
 }
 
-// owned says whether a stream belongs to this installation. One that says nothing
-// is of a time before streams said so.
-func (s *Topology) owned(stream jetstream.Stream) error {
+// checkOwner returns an error if a stream belongs to another installation. Streams of
+// early releases name none.
+func (s *Topology) checkOwner(stream jetstream.Stream) error {
 	id := s.installation.Load()
 	if id == nil {
 		return nil
 	}
-	return owned(stream, *id)
+	return checkOwner(stream, *id)
 }
 
-func owned(stream jetstream.Stream, id string) error {
+func checkOwner(stream jetstream.Stream, id string) error {
 	info := stream.CachedInfo()
 	if owner := info.Config.Metadata[installationKey]; owner != "" && owner != id {
 		return fmt.Errorf("stream %s in NATS is %w: it belongs to %s, the database to %s; %s", info.Config.Name, ErrOtherInstallation, owner, cmp.Or(id, "none"), adoptAdvice)
@@ -110,18 +111,17 @@ func owned(stream jetstream.Stream, id string) error {
 	return nil
 }
 
-// seenFor is for how many intervals of reconciliation a worker that has seen the
-// streams may be alive without having seen them again. No start waits longer than
-// maxSeenFor.
+// seenFor is how many intervals of reconciliation may pass until a running worker sees
+// the streams again. No start waits longer than maxSeenFor.
 const (
 	seenFor    = 2
 	maxSeenFor = 2 * time.Minute
 )
 
-// nobodyElse makes sure that no other worker sees the streams that are missing
-// here: then they are in another NATS, and this one is the wrong one. Where a
-// worker saw them lately, it waits until that worker would have seen them again.
-// A worker that has seen them itself knows which NATS is the right one.
+// nobodyElse returns an error if another worker sees the streams that are missing here:
+// then they are in another NATS, and this one is the wrong one. If a worker saw them
+// lately, nobodyElse waits until it would have seen them again. A worker that has seen
+// them itself knows that its NATS is the right one.
 func (s *Topology) nobodyElse(ctx context.Context) error {
 	last, err := s.memory.StreamsSeen(ctx)
 	wait := min(seenFor*s.interval, maxSeenFor)

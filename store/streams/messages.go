@@ -9,9 +9,9 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// Messages returns the messages of a stream that match a subject, from a sequence
-// on and in the order of the stream. Each is read when its turn comes, so the
-// caller may delete messages as it goes. The sequence ends after an error.
+// Messages returns the messages of a stream that match a subject, from a sequence on. It
+// reads one at a time, so the caller may delete messages meanwhile. It ends after an
+// error.
 func Messages(ctx context.Context, stream jetstream.Stream, subject string, from uint64) iter.Seq2[*jetstream.RawStreamMsg, error] {
 	return func(yield func(*jetstream.RawStreamMsg, error) bool) {
 		for next := max(from, 1); ; {

@@ -12,10 +12,9 @@ import (
 	"go.uber.org/zap"
 )
 
-// Identities makes again whatever stream is missing, and returns what Ensure
-// does. Where a schedule stream is missing it is Ensure itself, with its care;
-// where all of these are seen NATS has its encryption key, so that nothing hidden
-// is lost by making another. One that can't be made keeps nobody from the rest.
+// Identities restores missing streams, and returns what Ensure returns. If a schedule
+// stream is missing, it calls Ensure. If NATS shows all of these, it has its encryption
+// key, so that other streams can be created without destroying hidden ones.
 func (s *Topology) Identities(ctx context.Context) ([]string, error) {
 	if err := s.settle(ctx); err != nil {
 		return nil, err
@@ -38,8 +37,8 @@ func (s *Topology) Identities(ctx context.Context) ([]string, error) {
 	return identities, nil
 }
 
-// restore makes a stream again that was removed while workers run. Its consumers
-// are made again by those who read from them.
+// restore creates a stream that was removed while workers run. Its readers create its
+// consumers.
 func (s *Topology) restore(ctx context.Context, c jetstream.StreamConfig) error {
 	_, err := s.js.Stream(ctx, c.Name)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
@@ -52,21 +51,17 @@ func (s *Topology) restore(ctx context.Context, c jetstream.StreamConfig) error 
 	return nil
 }
 
-// look returns the identities of the schedule streams, and whether one does not
-// say to which installation it belongs: a worker of an older version takes that
-// out. A stream that is away counts as the one that was seen last, as long as
-// others are there: it keeps nobody from these.
+// look returns the identities of the schedule streams. unmarked: one does not name its
+// installation, since a worker of an older version has updated it. A stream that is
+// unavailable counts as the one seen last, as long as others are available.
 func (s *Topology) look(ctx context.Context) (identities []string, unmarked bool, err error) {
 	var away error
-	var last []string
-	if p := s.looked.Load(); p != nil {
-		last = *p
-	}
+	last := *s.looked.Load()
 	found := 0
 	for n, p := range s.subjects.RefreshPartitions() {
 		stream, err := s.js.Stream(ctx, p.Stream)
 		if err == nil {
-			err = s.owned(stream)
+			err = s.checkOwner(stream)
 		}
 		if err != nil {
 			err = fmt.Errorf("looking at the stream of schedules %s: %w", p.Stream, err)
@@ -93,8 +88,7 @@ func (s *Topology) look(ctx context.Context) (identities []string, unmarked bool
 	return identities, unmarked, nil
 }
 
-// identityOf names a stream by the time when it was made. The number of its
-// partition sets it apart from others made at the same time.
+// identityOf identifies a stream by its partition and the time of its creation.
 func identityOf(partition int, stream jetstream.Stream) string {
 	made := stream.CachedInfo().Created.UTC().Format(time.RFC3339Nano)
 	if partition == 0 {
@@ -103,8 +97,8 @@ func identityOf(partition int, stream jetstream.Stream) string {
 	return strconv.Itoa(partition) + "/" + made
 }
 
-// remember stores which streams there are, outside of NATS. How many there are
-// may have changed; any of before that is another now was lost.
+// remember stores the identities of the streams outside of NATS. A stream whose identity
+// has changed was lost; their number may have changed too.
 func (s *Topology) remember(ctx context.Context, identities []string) error {
 	now := strings.Join(identities, ",")
 	known, err := s.memory.StreamIdentity(ctx)

@@ -9,10 +9,9 @@ import (
 )
 
 // SecureDelete deletes the messages of a stream that match a subject and that pick
-// selects (nil: all of them), and has the server overwrite their bytes on disk. It
-// returns how many it deleted. A message that pick fails on, or that NATS does not
-// delete, does not keep the others from being deleted; the error at the end names
-// the first few of these.
+// selects (nil: all), and makes the server overwrite their bytes on disk. It returns how
+// many it deleted. After a failure it continues with the next message, and returns the
+// first few errors at the end.
 func SecureDelete(ctx context.Context, js jetstream.JetStream, name, subject string, pick func(*jetstream.RawStreamMsg) (bool, error)) (int, error) {
 	stream, err := js.Stream(ctx, name)
 	if err != nil {
@@ -32,7 +31,7 @@ func SecureDelete(ctx context.Context, js jetstream.JetStream, name, subject str
 			if err = stream.SecureDeleteMsg(ctx, msg.Sequence); err == nil {
 				deleted++
 			} else if _, getErr := stream.GetMsg(ctx, msg.Sequence); errors.Is(getErr, jetstream.ErrMsgNotFound) {
-				err = nil // handled or erased by another meanwhile
+				err = nil // another was quicker
 			} else {
 				err = fmt.Errorf("erasing from %s: %w", name, err)
 			}
@@ -44,10 +43,9 @@ func SecureDelete(ctx context.Context, js jetstream.JetStream, name, subject str
 	return deleted, firstErrors(failed)
 }
 
-// maxErrors is how many errors of one deletion are returned.
 const maxErrors = 5
 
-// firstErrors joins errors: the first few say what is wrong.
+// firstErrors joins the first few errors.
 func firstErrors(failed []error) error {
 	if more := len(failed) - maxErrors; more > 0 {
 		failed = append(failed[:maxErrors:maxErrors], fmt.Errorf("and %d more", more))

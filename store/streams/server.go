@@ -4,19 +4,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
 	"strings"
 
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// Message schedules came with this version of nats-server.
+// The first version of nats-server with message schedules.
 const minServerMajor, minServerMinor = 2, 12
 
-// ErrNATS: the NATS server can't do what the worker needs.
+// ErrNATS: the NATS server lacks what the worker needs.
 var ErrNATS = errors.New("NATS is not usable")
 
-// CheckServer says in plain words what a server lacks.
+// CheckServer returns an error if the server lacks message schedules or JetStream.
 func CheckServer(ctx context.Context, js jetstream.JetStream) error {
 	if err := CheckVersion(js.Conn().ConnectedServerVersion()); err != nil {
 		return err
@@ -24,7 +23,7 @@ func CheckServer(ctx context.Context, js jetstream.JetStream) error {
 	return CheckJetStream(ctx, js)
 }
 
-// CheckVersion says whether a server of this version has message schedules.
+// CheckVersion returns an error if a server of this version lacks message schedules.
 func CheckVersion(version string) error {
 	major, minor, ok := parseVersion(version)
 	if !ok || major < minServerMajor || major == minServerMajor && minor < minServerMinor {
@@ -33,7 +32,7 @@ func CheckVersion(version string) error {
 	return nil
 }
 
-// CheckJetStream says whether the account can use JetStream.
+// CheckJetStream returns an error if the account can't use JetStream.
 func CheckJetStream(ctx context.Context, js jetstream.JetStream) error {
 	_, err := js.AccountInfo(ctx)
 	if errors.Is(err, jetstream.ErrJetStreamNotEnabled) || errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount) {
@@ -46,11 +45,6 @@ func CheckJetStream(ctx context.Context, js jetstream.JetStream) error {
 }
 
 func parseVersion(v string) (major, minor int, ok bool) {
-	parts := strings.SplitN(strings.TrimPrefix(v, "v"), ".", 3)
-	if len(parts) < 3 {
-		return 0, 0, false
-	}
-	major, err1 := strconv.Atoi(parts[0])
-	minor, err2 := strconv.Atoi(parts[1])
-	return major, minor, err1 == nil && err2 == nil
+	_, err := fmt.Sscanf(strings.TrimPrefix(v, "v"), "%d.%d.", &major, &minor)
+	return major, minor, err == nil
 }

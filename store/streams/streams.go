@@ -1,6 +1,5 @@
-// Package streams is the topology of JetStream: the streams and durable consumers
-// of an installation, whose they are, what waits in them, and how messages are read
-// and securely deleted.
+// Package streams is the JetStream topology of an installation: its streams and durable
+// consumers, their owner and backlog, and how to read and securely delete messages.
 package streams
 
 import (
@@ -17,12 +16,12 @@ import (
 	"github.com/latchkey/latchkey/events"
 )
 
-// Memory remembers, outside of NATS, that there were streams, and whose.
+// Memory remembers the streams and their owner outside of NATS.
 type Memory interface {
 	Installations
-	// StreamsSeen returns when a worker last saw the streams that are remembered.
+	// StreamsSeen returns when a worker last saw the remembered streams.
 	StreamsSeen(ctx context.Context) (time.Time, error)
-	// SeeStreams records that a worker sees the streams of this identity.
+	// SeeStreams records that a worker sees the streams with this identity.
 	SeeStreams(ctx context.Context, identity string, at time.Time) error
 	StreamIdentity(ctx context.Context) (string, error)
 	RememberStream(ctx context.Context, identity string) error
@@ -40,35 +39,36 @@ type Topology struct {
 	audit     bool          // there is an audit log
 	interval  time.Duration // at which workers look at the streams
 	log       *zap.Logger
-	// installation is whose streams these are, once that is known; seen: this
-	// process has seen them.
+	// installation owns the streams, once it is known; seen: this process has seen
+	// them.
 	installation atomic.Pointer[string]
 	seen         atomic.Bool
-	// looked are the identities of the schedule streams as they were seen last.
+	// looked are the identities of the schedule streams when they were last seen.
 	looked atomic.Pointer[[]string]
 }
 
 // New returns the topology of an installation.
 func New(js jetstream.JetStream, memory Memory, cfg config.Config, log *zap.Logger) *Topology {
-	return &Topology{
+	s := &Topology{
 		js: js, memory: memory, subjects: cfg.NATS.Subjects(), nats: cfg.NATS,
 		retention: cfg.Retention, messages: cfg.Messages, audit: cfg.Audit.Mode != config.AuditOff,
 		interval: cfg.Reconcile.Interval, log: log,
 	}
+	s.looked.Store(new([]string))
+	return s
 }
 
-// ErrGone: the streams that there were are missing, and to create them
-// could destroy what is left of them.
+// ErrGone: the former streams are missing, and creating them could destroy what is left
+// of them.
 var ErrGone = errors.New("the streams are gone from NATS")
 
-// Ensure creates the streams that are missing, brings the others up to the
-// configuration, and returns what tells each schedule stream, in the order of
-// the partitions, from one made later under the same name. It may run on many
-// workers at once.
+// Ensure creates the missing streams, updates the others, and returns the identities of
+// the schedule streams in the order of the partitions: a stream created later under the
+// same name has another. Many workers may call it at once.
 //
-// Streams that were there before and are gone were wiped, or are hidden because
-// NATS runs with another encryption key. In the second case creating a stream
-// destroys the hidden one. A stream that holds nothing is risked first.
+// Streams that are gone were wiped, or NATS hides them since it runs with another
+// encryption key, and creating a stream destroys the hidden one. So Ensure first creates
+// the canary, which holds nothing.
 func (s *Topology) Ensure(ctx context.Context) (identities []string, err error) {
 	if err := s.settle(ctx); err != nil {
 		return nil, err
@@ -78,7 +78,7 @@ func (s *Topology) Ensure(ctx context.Context) (identities []string, err error) 
 	case errors.Is(err, jetstream.ErrStreamNotFound):
 		err = s.mayCreate(ctx)
 	case err == nil && !s.nats.AdoptStreams:
-		err = s.owned(stream)
+		err = s.checkOwner(stream)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("ensuring the streams: %w", err)
@@ -116,8 +116,7 @@ func (s *Topology) mayCreate(ctx context.Context) error {
 	}
 	_, err = s.js.CreateStream(ctx, s.canary())
 	if refusal := jetstream.JetStreamError(nil); err != nil && !errors.As(err, &refusal) {
-		// Only a refusal says something of the key. Where the answer was lost, what
-		// there is now does.
+		// Only a refusal says something about the key. If the answer was lost, look.
 		if seen, lookErr := s.canarySeen(ctx); lookErr != nil || !seen {
 			return fmt.Errorf("%w, and whether NATS can create one in their place is not known: %w", ErrGone, errors.Join(err, lookErr))
 		}
@@ -129,8 +128,8 @@ func (s *Topology) mayCreate(ctx context.Context) error {
 	return nil
 }
 
-// canarySeen reports whether NATS shows the canary. It does so only where it has
-// the key with which the canary was made: before, or as the test of it.
+// canarySeen reports whether NATS shows the canary, which it can with the encryption key
+// under which the canary was created.
 func (s *Topology) canarySeen(ctx context.Context) (bool, error) {
 	_, err := s.js.Stream(ctx, s.subjects.CanaryStream())
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
