@@ -1,14 +1,3 @@
-// Package envelope seals and opens secrets by envelope encryption.
-//
-// A key encryption key (KEK) lives in KMS and never leaves it. Under it KMS
-// makes data keys: AES-256 keys of which we keep the wrapped form for good and
-// the plain form in memory for a while. A data key seals many blobs with
-// AES-256-GCM, each under a fresh random nonce.
-//
-// What a blob belongs to is not stored in it. The caller states it as a
-// [Binding] on both sides, and a blob that was copied to another user, broker
-// or grant, rolled back to an older version, or moved under another data key
-// does not open. A data key is bound to its id by the KMS encryption context.
 package envelope
 
 import (
@@ -25,9 +14,9 @@ type Blob struct {
 	Data []byte `bson:"data"`
 }
 
-// Binding is what a blob belongs to. It goes into the additional data.
+// Binding is what a blob belongs to: the additional data of the AEAD.
 type Binding struct {
-	// Purpose separates blobs of different kinds, such as PurposeTokenSet.
+	// Purpose separates kinds of blobs.
 	Purpose string
 	User    string
 	Broker  string
@@ -45,8 +34,7 @@ const (
 	PurposeFingerprintKey = "fingerprint-key"
 )
 
-// ErrSealed is returned for a blob that does not open: it was changed, cut, or
-// belongs to something else than stated.
+// ErrSealed: a blob does not open, since it was changed or has another binding.
 var ErrSealed = errors.New("the sealed blob does not open under its binding")
 
 const (
@@ -57,8 +45,8 @@ const (
 	overhead  = 1 + nonceSize + tagSize
 )
 
-// additionalData encodes format, key id and binding so that no two different
-// bindings give the same bytes: each text is preceded by its length.
+// additionalData encodes format, key id and binding. Each text is preceded by its length,
+// so that different bindings give different bytes.
 func additionalData(keyID string, b Binding) []byte {
 	texts := [...]string{keyID, b.Purpose, b.User, b.Broker, b.Grant}
 	size := 1 + 8

@@ -1,6 +1,17 @@
+// Package envelope seals and opens secrets by envelope encryption.
+//
+// A key encryption key (KEK) never leaves KMS. Under it KMS makes data keys: AES-256
+// keys whose wrapped form is stored, and whose plain form is in memory for a while. A
+// data key seals many blobs with AES-256-GCM, each under a fresh random nonce.
+//
+// A blob does not contain what it belongs to. The caller states it as a [Binding] on both
+// sides. A blob that was copied to another user, broker or grant, rolled back to an older
+// version, or moved under another data key does not open. The KMS encryption context
+// binds a data key to its id.
 package envelope
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"fmt"
@@ -20,21 +31,20 @@ type Options struct {
 	Store KeyStore
 	// KeyID names the KEK: a key id, key ARN, alias name or alias ARN.
 	KeyID string
-	// Region is that of the KMS client. Data keys under a multi-Region key are
-	// unwrapped by its replica there. Empty: by the key that wrapped them.
+	// Region is the Region of the KMS client. The replica there unwraps the data keys
+	// of a multi-Region key. Empty: the key that wrapped them does.
 	Region string
 	// Timeout bounds one KMS call with its retries (5 s).
 	Timeout time.Duration
-	// PerUser gives each user data keys of their own. Else all users share one at
-	// a time.
+	// PerUser gives each user data keys of their own. Else all users share them.
 	PerUser bool
 	// MaxAge is how long a data key seals (24 h).
 	MaxAge time.Duration
 	// MaxSets and MaxBytes bound what one data key seals (2^20 blobs, 2^33
 	// bytes), far below the 2^32 blobs that random nonces allow.
 	MaxSets, MaxBytes int64
-	// CacheSize and CacheAge bound the keys kept for opening (1000, 1 h). As
-	// many keys for sealing are kept.
+	// CacheSize and CacheAge bound the keys that are cached for opening (1000, 1 h).
+	// CacheSize also bounds those for sealing.
 	CacheSize int
 	CacheAge  time.Duration
 	// Outage is how much longer keys seal past MaxAge and open past CacheAge
@@ -44,12 +54,11 @@ type Options struct {
 	Now func() time.Time
 	// Rand names new keys (crypto/rand).
 	Rand io.Reader
-	// OnKMS is told of every KMS call, for counting.
+	// OnKMS observes every KMS call.
 	OnKMS func(operation string, err error)
 }
 
-// Envelope seals and opens under cached data keys. It is safe for concurrent
-// use.
+// Envelope seals and opens under cached data keys. It is safe for concurrent use.
 type Envelope struct {
 	opts Options
 
@@ -58,36 +67,28 @@ type Envelope struct {
 	open   singleflight.Group
 	cache  *lru.Cache[string, *openingKey] // by id
 
-	gatesMu sync.Mutex
-	gates   map[string]*gate
+	gates sync.Map // of *gate, by the KMS key as calls name it
 
-	// retired is the time, in Unix milliseconds, before which data keys were
-	// made that seal no more.
+	// retired is a time in Unix milliseconds: data keys made before it do not seal.
 	retired atomic.Int64
-	// inMemory counts the data keys that are not wiped.
+	// inMemory counts the data keys in memory.
 	inMemory atomic.Int64
 	closed   atomic.Bool
 }
 
-// New returns an Envelope; it calls KMS only when first used.
+// New returns an Envelope, which calls KMS only when it is used. It panics without a KMS
+// client, a store or a KEK.
 func New(o Options) *Envelope {
-	if o.Timeout == 0 {
-		o.Timeout = 5 * time.Second
+	if o.KMS == nil || o.Store == nil || o.KeyID == "" {
+		panic("envelope: KMS, Store and KeyID are required")
 	}
-	if o.MaxAge == 0 {
-		o.MaxAge = 24 * time.Hour
-	}
-	if o.MaxSets == 0 {
-		o.MaxSets = 1 << 20
-	}
-	if o.MaxBytes == 0 {
-		o.MaxBytes = 1 << 33
-	}
+	o.Timeout = cmp.Or(o.Timeout, 5*time.Second)
+	o.MaxAge = cmp.Or(o.MaxAge, 24*time.Hour)
+	o.MaxSets = cmp.Or(o.MaxSets, 1<<20)
+	o.MaxBytes = cmp.Or(o.MaxBytes, 1<<33)
+	o.CacheAge = cmp.Or(o.CacheAge, time.Hour)
 	if o.CacheSize <= 0 {
 		o.CacheSize = 1000
-	}
-	if o.CacheAge == 0 {
-		o.CacheAge = time.Hour
 	}
 	if o.Now == nil {
 		o.Now = time.Now
@@ -99,7 +100,7 @@ func New(o Options) *Envelope {
 		o.OnKMS = func(string, error) {}
 	}
 	return &Envelope{
-		opts: o, gates: map[string]*gate{},
+		opts:   o,
 		active: must(lru.New[string, *sealingKey](o.CacheSize)),
 		cache:  must(lru.NewWithEvict(o.CacheSize, func(_ string, key *openingKey) { key.material.release() })),
 	}
@@ -112,20 +113,18 @@ func must[T any](v T, err error) T {
 	return v
 }
 
-// Close lets go of all data keys and wipes them, those for sealing as soon as
-// their last sealer is done. Work that is still under way can be finished, but
-// no key is kept any more.
+// Close releases all data keys and wipes them, those for sealing once their last sealer
+// is unreachable. Calls under way and later ones still work, but no key is cached.
 func (e *Envelope) Close() {
 	e.closed.Store(true)
 	e.active.Purge()
 	e.cache.Purge()
-	runtime.GC() // finds the keys for sealing that nobody can reach
+	runtime.GC() // finds the keys for sealing that are unreachable
 }
 
-// DropAged lets go of the keys for opening that are past their age and what an
-// outage adds to it, and of the keys for sealing that seal no more. It happens
-// by itself only when another key comes in, so a caller with a clock should
-// call it from time to time.
+// DropAged releases the keys that are past their age and what an outage adds to it. The
+// Envelope itself calls it only when it caches a key, so callers should call it from time
+// to time.
 func (e *Envelope) DropAged() {
 	for _, key := range e.cache.Values() {
 		if !e.young(key, e.opts.CacheAge+e.opts.Outage) {
@@ -139,8 +138,8 @@ func (e *Envelope) DropAged() {
 	}
 }
 
-// Forget lets go of the data keys that belong to a user, if each has their own.
-// It does not stop work of that user that is under way from getting new ones.
+// Forget releases the data keys of a user, if each has their own. Calls for that user
+// that are under way may still cache new ones.
 func (e *Envelope) Forget(user string) {
 	own := ScopeOf(user)
 	if own == "" {
@@ -156,25 +155,17 @@ func (e *Envelope) Forget(user string) {
 	}
 }
 
-// drop lets go of one data key at once, wherever it is: it is gone, or KMS has
-// refused it.
+// drop releases a data key that is gone or that KMS has refused.
 func (e *Envelope) drop(id string) {
 	e.cache.Remove(id)
 	for _, name := range e.active.Keys() {
 		if key, ok := e.active.Peek(name); ok && key.id == id {
 			e.active.Remove(name)
-			go runtime.GC() // the sooner it is wiped
+			go runtime.GC() // to wipe it soon
 		}
 	}
 }
 
-// CachedKeys returns how many keys for opening are in memory.
-func (e *Envelope) CachedKeys() int { return e.cache.Len() }
-
-// KeysInMemory returns how many data keys are in memory and not wiped.
-func (e *Envelope) KeysInMemory() int { return int(e.inMemory.Load()) }
-
-// newMaterial makes counted material of a plain data key.
 func (e *Envelope) newMaterial(key []byte) (*material, error) {
 	m, err := newMaterial(key, func() { e.inMemory.Add(-1) })
 	if err == nil {
@@ -183,9 +174,8 @@ func (e *Envelope) newMaterial(key []byte) (*material, error) {
 	return m, err
 }
 
-// begin starts a call, or joins the one that is under way: concurrent callers
-// share one. The call has its own time limit, so that one caller's end does not
-// fail the others.
+// begin starts a call, or joins the one under way. The call has a timeout of its own, so
+// that it does not fail when one of its callers gives up.
 func begin[T any](ctx context.Context, e *Envelope, group *singleflight.Group, id string, call func(context.Context) (T, error)) <-chan singleflight.Result {
 	return group.DoChan(id, func() (any, error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), e.opts.Timeout)
@@ -194,7 +184,6 @@ func begin[T any](ctx context.Context, e *Envelope, group *singleflight.Group, i
 	})
 }
 
-// await waits for a call that begin returned.
 func await[T any](ctx context.Context, result <-chan singleflight.Result) (out T, err error) {
 	select {
 	case r := <-result:

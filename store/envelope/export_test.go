@@ -12,3 +12,9 @@ func (e *Envelope) Memory() map[string][][]byte {
 	}
 	return found
 }
+
+// CachedKeys returns how many keys for opening are cached.
+func (e *Envelope) CachedKeys() int { return e.cache.Len() }
+
+// KeysInMemory returns how many data keys are in memory.
+func (e *Envelope) KeysInMemory() int { return int(e.inMemory.Load()) }

@@ -16,21 +16,21 @@ type WrappedKey struct {
 	// KEK is the ARN of the KMS key that wraps it.
 	KEK       string    `bson:"kek"`
 	CreatedAt time.Time `bson:"createdAt"`
-	// SealsUntil is when the last sealer under the key is given out. Zero in
-	// keys of before this was recorded.
+	// SealsUntil is until when Sealer returns sealers with the key. Zero: an early
+	// release wrote it.
 	SealsUntil time.Time `bson:"sealsUntil,omitempty"`
-	// Scope is ScopeOf the user to whom the key belongs. Empty: users share it.
+	// Scope is ScopeOf the user who has the key alone. Empty: users share it.
 	Scope string `bson:"scope,omitempty"`
 }
 
 // KeyStore keeps wrapped data keys.
 type KeyStore interface {
-	// PutKey stores a new key durably; it is used for sealing only after that.
+	// PutKey stores a new key durably, before it seals anything.
 	PutKey(ctx context.Context, key WrappedKey) error
 	// Key returns a stored key, or an error that wraps ErrUnknownKey.
 	Key(ctx context.Context, id string) (WrappedKey, error)
-	// SealingKey returns the newest key of a scope that was created at since or
-	// later and seals until after now, or an error that wraps ErrUnknownKey.
+	// SealingKey returns the newest key of a scope that was created at since or later
+	// and still seals at now, or an error that wraps ErrUnknownKey.
 	SealingKey(ctx context.Context, scope string, since, now time.Time) (WrappedKey, error)
 }
 
@@ -41,21 +41,18 @@ type KMS interface {
 }
 
 var (
-	// ErrUnknownKey: the data key of a blob is not stored. It does not pass by
-	// itself: keys were deleted, or the database is another one.
+	// ErrUnknownKey: the data key of a blob is not stored. Retrying does not help:
+	// the key was deleted, or this is another database.
 	ErrUnknownKey = errors.New("unknown data key")
-	// ErrWrappedKey: the data key of a blob is stored, but KMS does not unwrap
-	// it. It does not pass by itself, yet says nothing about the blob, which
-	// opens again once the right KMS key or the true wrapped key is back.
+	// ErrWrappedKey: KMS does not unwrap the stored data key of a blob. Retrying does
+	// not help, but the blob opens once the KMS key or the wrapped key is restored.
 	ErrWrappedKey = errors.New("the stored data key does not unwrap: another KMS key, or changed from outside")
-	// ErrKMS: a data key could not be had from KMS now. The caller keeps its
-	// message and tries again.
+	// ErrKMS: KMS does not provide a data key now. Retry later.
 	ErrKMS = errors.New("data key not available from KMS")
 )
 
-// KMSContext is the encryption context under which KMS wraps the data key with
-// this id. A policy can demand the "app" pair; the id keeps one wrapped key
-// from being passed off as another.
+// KMSContext is the encryption context under which KMS wraps a data key. A key policy can
+// demand the "app" pair; the id keeps one wrapped key from posing as another.
 func KMSContext(id string) map[string]string {
 	return map[string]string{"app": "latchkey", "data-key": id}
 }

@@ -9,20 +9,18 @@ import (
 	"unsafe"
 )
 
-// material is a data key itself, ready for use. The cache of keys for opening,
-// the key for sealing with its sealers, and every use under way hold it; when
-// the last of them lets go it is overwritten, so that nobody ever works with a
-// key that is being wiped.
+// material is a plain data key. The cache of keys for opening, the sealing key and every
+// use under way hold it. The last release wipes it, so that no key is wiped in use.
 type material struct {
-	// block is kept because its memory holds the key too.
+	// block contains the key too.
 	block cipher.Block
 	aead  cipher.AEAD
 	holds atomic.Int64
 	wiped func()
 }
 
-// newMaterial makes material with one hold, the caller's. wiped is called when
-// it has been overwritten. The key is copied.
+// newMaterial copies the key into material that the caller holds. It calls wiped once
+// the material is wiped.
 func newMaterial(key []byte, wiped func()) (*material, error) {
 	if len(key) != keySize {
 		return nil, fmt.Errorf("a data key of %d bytes, not %d", len(key), keySize)
@@ -50,7 +48,6 @@ func (m *material) hold() bool {
 	return false
 }
 
-// release gives back a hold.
 func (m *material) release() {
 	if m.holds.Add(-1) > 0 {
 		return
@@ -61,15 +58,15 @@ func (m *material) release() {
 	m.wiped()
 }
 
-// memory returns the memory in which the key lies: the AES round keys and the
-// tables that GCM makes of them.
+// memory returns the memory that contains the key: the AES round keys and the tables that
+// GCM derives from them.
 func (m *material) memory() [][]byte {
 	return numbers(reflect.ValueOf(m.aead), numbers(reflect.ValueOf(m.block), nil))
 }
 
-// numbers appends the memory of every array and slice of integers that a value
-// reaches. The standard library has no way to wipe a cipher; this one does not
-// depend on how ciphers are built, only on that they keep keys in such arrays.
+// numbers appends the memory of every array and slice of integers that a value reaches.
+// The standard library can't wipe a cipher. This works as long as ciphers keep keys in
+// such arrays.
 func numbers(v reflect.Value, found [][]byte) [][]byte {
 	switch v.Kind() {
 	case reflect.Interface, reflect.Pointer:

@@ -11,8 +11,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 )
 
-// openingKey is a data key in memory that opens. Being in the cache is one hold
-// of its material.
+// openingKey is a cached data key for opening. The cache holds its material.
 type openingKey struct {
 	id    string
 	kek   string
@@ -25,9 +24,8 @@ func (e *Envelope) young(key *openingKey, age time.Duration) bool {
 	return e.opts.Now().Sub(key.since) < age
 }
 
-// Open opens a blob. The error wraps ErrSealed (for good), ErrUnknownKey or
-// ErrWrappedKey (until somebody restores the key), ErrKMS (for now) or is the
-// store's.
+// Open opens a blob. The error wraps ErrSealed (for good), ErrUnknownKey or ErrWrappedKey
+// (until somebody restores the key), ErrKMS (for now) or an error of the store.
 func (e *Envelope) Open(ctx context.Context, blob Blob, b Binding) ([]byte, error) {
 	m, err := e.opening(ctx, blob.KeyID)
 	if err != nil {
@@ -37,13 +35,13 @@ func (e *Envelope) Open(ctx context.Context, blob Blob, b Binding) ([]byte, erro
 	return openWith(m.aead, blob, b)
 }
 
-// Holds reports whether a data key is in memory and young enough to open.
+// Holds reports whether a data key is cached for opening.
 func (e *Envelope) Holds(id string) bool {
 	key, ok := e.cache.Get(id)
 	return ok && e.young(key, e.opts.CacheAge)
 }
 
-// opening returns a data key with a hold, which the caller must release.
+// opening returns the material of a data key, which the caller must release.
 func (e *Envelope) opening(ctx context.Context, id string) (*material, error) {
 	for {
 		key, ok := e.cache.Get(id)
@@ -51,7 +49,7 @@ func (e *Envelope) opening(ctx context.Context, id string) (*material, error) {
 			if key.hold() {
 				return key.material, nil
 			}
-			continue // it has just left the cache
+			continue // evicted just now
 		}
 		bridges := ok && e.young(key, e.opts.CacheAge+e.opts.Outage)
 		unwrap := func(ctx context.Context) (*openingKey, error) { return e.unwrap(ctx, id) }
@@ -67,7 +65,7 @@ func (e *Envelope) opening(ctx context.Context, id string) (*material, error) {
 		switch {
 		case err == nil && fresh.hold():
 			return fresh.material, nil
-		case err == nil: // pushed out of the cache again already
+		case err == nil: // evicted already
 			continue
 		case bridges && errors.Is(err, ErrKMS) && !Refused(err) && key.hold():
 			return key.material, nil
@@ -76,8 +74,8 @@ func (e *Envelope) opening(ctx context.Context, id string) (*material, error) {
 	}
 }
 
-// unwrap has KMS decrypt a stored data key, and caches it. A key that is gone,
-// or that KMS refuses, leaves memory.
+// unwrap makes KMS decrypt a stored data key, and caches it. It drops a key that is gone
+// or refused.
 func (e *Envelope) unwrap(ctx context.Context, id string) (*openingKey, error) {
 	wrapped, err := e.opts.Store.Key(ctx, id)
 	if errors.Is(err, ErrUnknownKey) {
@@ -117,14 +115,14 @@ func (e *Envelope) unwrap(ctx context.Context, id string) (*openingKey, error) {
 	return e.remember(&openingKey{id: id, kek: kek, scope: wrapped.Scope, since: e.opts.Now(), material: m}), nil
 }
 
-// remember caches a key, which brings its hold along.
+// remember caches a key, and takes over the caller's hold.
 func (e *Envelope) remember(key *openingKey) *openingKey {
-	if e.closed.Load() { // work that outlives the worker's patience still gets done
+	if e.closed.Load() {
 		runtime.AddCleanup(key, (*material).release, key.material)
 		return key
 	}
 	e.DropAged()
-	e.cache.Remove(key.id) // replaced in place, the old one would not be wiped
+	e.cache.Remove(key.id) // Add evicts no key that it replaces
 	e.cache.Add(key.id, key)
 	if e.closed.Load() {
 		e.cache.Purge()

@@ -6,47 +6,37 @@ import (
 	"time"
 )
 
-// KMS can be away, or refuse. While it is away the keys at hand go on for a
-// while; a refusal is how an operator turns off a key, so it holds at once.
+// During an outage of KMS cached keys stay in use for a while. A refusal takes effect at
+// once, since it is how an operator disables a key.
 
-// Pauses between calls while KMS is away.
+// Pauses between calls during an outage.
 const (
 	pauseMin = time.Second
 	pauseMax = 30 * time.Second
 )
 
-// gate keeps calls from a KMS key that failed a moment ago, so that not every
-// request waits for the same timeout. After each pause it lets one call try.
+// gate is a circuit breaker for one KMS key, so that not every call waits for the same
+// timeout. After each pause it lets one call through.
 type gate struct {
 	mu    sync.Mutex
-	pause time.Duration // 0: open
+	pause time.Duration // 0: all calls pass
 	until time.Time
-	last  error // why it is closed
+	last  error // that of the last call, if it failed
 }
 
-// gate returns the gate of a KMS key, named as calls name it. One key that is
-// away does not stand in for another.
 func (e *Envelope) gate(key string) *gate {
-	e.gatesMu.Lock()
-	defer e.gatesMu.Unlock()
-	g, ok := e.gates[key]
-	if !ok {
-		g = &gate{}
-		e.gates[key] = g
-	}
-	return g
+	g, _ := e.gates.LoadOrStore(key, &gate{})
+	return g.(*gate)
 }
 
-// away reports whether KMS could not be reached when last called, and whether
-// it is time to try again.
+// away reports whether there is an outage, and whether the next call is due.
 func (g *gate) away(now time.Time) (away, due bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.pause > 0 && !Refused(g.last), !now.Before(g.until)
 }
 
-// enter returns nil if a call may be made now; try tells whether it is the one
-// that finds out how KMS is.
+// enter returns nil if a call may be made now. try: it is the one after a pause.
 func (g *gate) enter(now time.Time) (try bool, err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -60,7 +50,7 @@ func (g *gate) enter(now time.Time) (try bool, err error) {
 	return true, nil
 }
 
-// left records how a call went.
+// left records the result of a call.
 func (g *gate) left(now time.Time, try bool, err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -75,8 +65,8 @@ func (g *gate) left(now time.Time, try bool, err error) {
 	}
 }
 
-// ask makes a call to KMS through the gate of a key. What is about one
-// ciphertext alone (own) is no news of KMS. The error wraps ErrKMS unless own.
+// ask makes a call to KMS through the gate of a key. An error about one ciphertext alone
+// (own) does not concern the gate. All others wrap ErrKMS.
 func ask[T any](e *Envelope, key, operation string, own func(error) bool, call func() (T, error)) (T, error) {
 	g := e.gate(key)
 	try, err := g.enter(e.opts.Now())

@@ -9,11 +9,11 @@ import (
 	"github.com/aws/smithy-go"
 )
 
-// refusals are the codes by which KMS itself says no for as long as nobody
-// changes the key or the permission. Codes about the caller's credentials
-// (ExpiredTokenException, UnrecognizedClientException, InvalidSignatureException
-// and the like) are not among them: KMS has then not looked at the key, and the
-// same comes of a wrong clock, or of STS or a credential endpoint being away.
+// refusals are the codes by which KMS refuses until somebody changes the key or the
+// permission. Codes about the caller's credentials (ExpiredTokenException,
+// UnrecognizedClientException, InvalidSignatureException and the like) are not among them:
+// KMS has not looked at the key then, and a wrong clock or an outage of STS or of a
+// credential endpoint causes them too.
 var refusals = map[string]bool{
 	"AccessDeniedException":    true,
 	"DisabledException":        true,
@@ -23,34 +23,31 @@ var refusals = map[string]bool{
 	"NotFoundException":        true,
 }
 
-// ciphertextCodes are those by which KMS says that one ciphertext is not good.
+// ciphertextCodes are the codes by which KMS rejects one ciphertext.
 var ciphertextCodes = map[string]bool{
 	"IncorrectKeyException":      true,
 	"InvalidCiphertextException": true,
 	"ValidationException":        true, // its length
 }
 
-// Refused reports whether KMS itself has definitely refused: access denied, a
-// key that is disabled, deleted or unknown. All else is an outage, also what
-// kept the SDK from asking KMS, or is not of KMS.
+// Refused reports whether KMS itself has refused: access is denied, or the key is
+// disabled, deleted or unknown. Any other failure of a call is an outage.
 func Refused(err error) bool { return refusals[answerOf(err)] }
 
-// AboutCiphertext reports whether KMS itself calls one wrapped key not good,
-// which says nothing about KMS or other keys.
+// AboutCiphertext reports whether KMS itself rejects one wrapped key.
 func AboutCiphertext(err error) bool { return ciphertextCodes[answerOf(err)] }
 
-// answerOf returns the error code in KMS's own response, or "" where there was
-// none. The error of a call to KMS also wraps what failed before, with errors of
-// STS, SSO or a credential endpoint that have codes too. So only the response
-// that the operation on KMS itself met counts: nothing but the SDK's note on
-// retries may stand between the two.
+// answerOf returns the error code in KMS's own response, or "". The error of a call may
+// also wrap errors of STS, SSO or a credential endpoint, which have codes too. So the
+// response counts only if nothing but the SDK's note on retries is between it and the
+// operation on KMS.
 func answerOf(err error) string {
 	var operation *smithy.OperationError
 	if !errors.As(err, &operation) || operation.ServiceID != kms.ServiceID {
 		return ""
 	}
 	err = operation.Err
-	if attempts, ok := err.(*retry.MaxAttemptsError); ok { //nolint:errorlint // what it wraps must not be looked through
+	if attempts, ok := err.(*retry.MaxAttemptsError); ok { //nolint:errorlint // what it wraps does not count
 		err = attempts.Err
 	}
 	response, ok := err.(*awshttp.ResponseError) //nolint:errorlint // likewise

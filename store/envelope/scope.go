@@ -5,8 +5,7 @@ import (
 	"encoding/hex"
 )
 
-// ScopeOf returns what the data keys of a user carry where each user has their
-// own: a hash, which does not tell the user. It is empty for no user.
+// ScopeOf returns the hash that marks the data keys of one user. It is empty for no user.
 func ScopeOf(user string) string {
 	if user == "" {
 		return ""
@@ -15,11 +14,10 @@ func ScopeOf(user string) string {
 	return hex.EncodeToString(sum[:16])
 }
 
-// ByUser reports whether it depends on the user which data key seals.
+// ByUser reports whether each user has data keys of their own.
 func (e *Envelope) ByUser() bool { return e.opts.PerUser }
 
-// scopeOf returns whose secrets the data key of a user seals: that user's, or
-// ("") everybody's.
+// scopeOf returns the scope of a user's data keys; empty: all users share them.
 func (e *Envelope) scopeOf(user string) string {
 	if e.opts.PerUser {
 		return ScopeOf(user)

@@ -15,21 +15,20 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 )
 
-// sealingKey is a data key in memory that seals. It holds its material for as
-// long as anybody can reach it: its sealers are promised that sealing can't
-// fail, and nobody tells when they are done but the garbage collector.
+// sealingKey is a data key for sealing. It holds its material for as long as it is
+// reachable, since only the garbage collector knows when the last Sealer is done.
 type sealingKey struct {
 	id string
-	// since is when the key was made, until when it seals no more.
+	// since is when the key was made, until the end of sealing.
 	since, until time.Time
 	sets, octets atomic.Int64
-	// checked is when it was last seen that nobody has retired the key, in Unix
-	// milliseconds; of keys of one user only.
+	// checked is when the store last said, in Unix milliseconds, that a user's key was
+	// not retired.
 	checked  atomic.Int64
 	material *material
 }
 
-// sealing returns a key that takes over one hold of the material.
+// sealing returns a key that takes over the caller's hold.
 func (e *Envelope) sealing(key WrappedKey, m *material) *sealingKey {
 	k := &sealingKey{id: key.ID, since: key.CreatedAt, until: key.SealsUntil, material: m}
 	k.checked.Store(e.opts.Now().UnixMilli())
@@ -37,9 +36,9 @@ func (e *Envelope) sealing(key WrappedKey, m *material) *sealingKey {
 	return k
 }
 
-// Sealer seals under a data key that is already at hand, so that sealing can
-// no longer fail. Get one before doing what can't be repeated, and don't keep
-// it for later: the data key is in memory for as long as the Sealer is.
+// Sealer seals under a data key in memory, so that sealing can't fail. Get one before
+// doing what can't be repeated, and don't keep it: the data key stays in memory as long
+// as the Sealer.
 type Sealer struct{ key *sealingKey }
 
 // Seal seals plaintext to its binding.
@@ -51,13 +50,13 @@ func (s Sealer) Seal(plaintext []byte, b Binding) Blob {
 	return blob
 }
 
-// Over reports whether the data key seals no more at now. It may then be pruned
-// before long, and what is sealed under it too late never opens.
+// Over reports whether sealing has ended for the data key at now. It may be pruned soon,
+// and what it seals afterwards never opens.
 func (s Sealer) Over(now time.Time) bool { return !now.Before(s.key.until) }
 
-// Sealer returns a sealer under the active data key of a user, which is
-// replaced first when it has reached a limit. The user is empty for what
-// belongs to none. The error wraps ErrKMS or is the store's.
+// Sealer returns a sealer under the active data key of a user (empty: for what belongs to
+// none), and replaces a key that has reached a limit. The error wraps ErrKMS or is the
+// store's.
 func (e *Envelope) Sealer(ctx context.Context, user string) (Sealer, error) {
 	scope := e.scopeOf(user)
 	key, ok := e.active.Get(scope)
@@ -86,24 +85,23 @@ func (e *Envelope) Sealer(ctx context.Context, user string) (Sealer, error) {
 	return Sealer{}, err
 }
 
-// within reports whether a key still seals, being below an age.
+// within reports whether a key is below an age and all limits.
 func (e *Envelope) within(key *sealingKey, age time.Duration) bool {
 	return e.current(key, age) && key.sets.Load() < e.opts.MaxSets && key.octets.Load() < e.opts.MaxBytes
 }
 
-// current reports whether a key still seals, going by its age alone.
+// current reports whether a key is below an age and not retired.
 func (e *Envelope) current(key *sealingKey, age time.Duration) bool {
 	now := e.opts.Now()
 	return now.Sub(key.since) < age && now.Before(key.until) && key.since.UnixMilli() >= e.retired.Load()
 }
 
-// userKeyCheck is how long a user's key goes on sealing after it was retired in
-// the store, which the user's erasure does. What prunes keys waits longer.
+// userKeyCheck is how long a user's key may seal after the user's erasure has retired it
+// in the store. Pruning waits longer.
 const userKeyCheck = time.Minute
 
-// seals reports whether a user's key was not retired, asking the store from
-// time to time. While the store can't tell, the key goes on: what is sealed now
-// can't be stored either.
+// seals reports whether a user's key is not retired in the store, which it asks from time
+// to time. If the store fails, the key still seals: nothing can be stored now anyway.
 func (e *Envelope) seals(ctx context.Context, key *sealingKey) bool {
 	now := e.opts.Now()
 	if now.Sub(time.UnixMilli(key.checked.Load())) < userKeyCheck {
@@ -116,8 +114,7 @@ func (e *Envelope) seals(ctx context.Context, key *sealingKey) bool {
 	return err == nil && now.Before(wrapped.SealsUntil) || err != nil && !errors.Is(err, ErrUnknownKey)
 }
 
-// RetireBefore has data keys that were made before t seal no more, now and
-// later. Sealers that were given out stay.
+// RetireBefore ends sealing for the data keys made before t. Present sealers still work.
 func (e *Envelope) RetireBefore(t time.Time) {
 	for before := e.retired.Load(); before < t.UnixMilli(); before = e.retired.Load() {
 		if e.retired.CompareAndSwap(before, t.UnixMilli()) {
@@ -127,8 +124,8 @@ func (e *Envelope) RetireBefore(t time.Time) {
 	}
 }
 
-// renewed makes a data key of a scope the active one: a stored one of the same
-// user, or a new one.
+// renewed makes a stored data key of the same user, or a new one, the active key of a
+// scope.
 func (e *Envelope) renewed(ctx context.Context, scope string) (*sealingKey, error) {
 	key, ok := e.active.Peek(scope)
 	if ok && e.within(key, e.opts.MaxAge) {
@@ -140,7 +137,7 @@ func (e *Envelope) renewed(ctx context.Context, scope string) (*sealingKey, erro
 	}
 	if err != nil {
 		if Refused(err) && e.active.Remove(scope) {
-			go runtime.GC() // the sooner it is wiped
+			go runtime.GC() // to wipe it soon
 		}
 		return nil, err
 	}
@@ -151,8 +148,8 @@ func (e *Envelope) renewed(ctx context.Context, scope string) (*sealingKey, erro
 	return fresh, nil
 }
 
-// stored returns the key that another worker, or this one before, has made for
-// a user, unless it is the one that is used up; nil where there is none.
+// stored returns a user's key from the store, unless it is the one that is used up; nil:
+// there is none.
 func (e *Envelope) stored(ctx context.Context, scope string, usedUp *sealingKey) (*sealingKey, error) {
 	if scope == "" {
 		return nil, nil
@@ -170,7 +167,7 @@ func (e *Envelope) stored(ctx context.Context, scope string, usedUp *sealingKey)
 	}
 	m, err := e.opening(ctx, wrapped.ID)
 	if errors.Is(err, ErrWrappedKey) || errors.Is(err, ErrUnknownKey) {
-		return nil, nil // what does not open must not seal
+		return nil, nil // a key that can't open must not seal
 	}
 	if err != nil {
 		return nil, err
@@ -178,7 +175,7 @@ func (e *Envelope) stored(ctx context.Context, scope string, usedUp *sealingKey)
 	return e.sealing(wrapped, m), nil
 }
 
-// made has KMS make a data key, and stores it.
+// made makes KMS generate a data key, and stores it.
 func (e *Envelope) made(ctx context.Context, scope string) (*sealingKey, error) {
 	var raw [16]byte
 	if _, err := io.ReadFull(e.opts.Rand, raw[:]); err != nil {
@@ -199,7 +196,7 @@ func (e *Envelope) made(ctx context.Context, scope string) (*sealingKey, error) 
 	now := e.opts.Now()
 	made := now.UTC().Truncate(time.Millisecond)
 	if retired := time.UnixMilli(e.retired.Load()).UTC(); made.Before(retired) {
-		made = retired // by a clock that is ahead of ours: a new key is none of the old
+		made = retired // by a clock ahead of ours
 	}
 	wrapped := WrappedKey{
 		ID: id, Wrapped: out.CiphertextBlob, KEK: aws.ToString(out.KeyId), CreatedAt: made,
