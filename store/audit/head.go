@@ -8,8 +8,8 @@ import (
 	"go.uber.org/zap"
 )
 
-// Head is the last message of a chain. It is kept outside of NATS, so that a
-// chain that was cut or removed is missed.
+// Head is the last message of a chain. It is stored outside of NATS, so that the loss of
+// a chain or of its end shows.
 type Head struct {
 	Chain    string `bson:"_id" json:"chain"`
 	Worker   string `bson:"worker" json:"worker"`
@@ -25,12 +25,12 @@ type Head struct {
 	PurgeAt time.Time `bson:"purgeAt" json:"purgeAt"`
 }
 
-// Heads keeps the heads of all chains.
+// Heads stores the heads of all chains.
 type Heads interface {
 	PutAuditHead(ctx context.Context, h Head) error
 }
 
-// anchor writes the head at once, and then now and then.
+// anchor stores the first head at once, and later ones from time to time.
 func (l *Log) anchor(ctx context.Context) {
 	ticker := time.NewTicker(l.every)
 	defer ticker.Stop()

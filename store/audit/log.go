@@ -1,6 +1,12 @@
+// Package audit is the log of what was done with tokens: who got them, and when they were
+// sealed, opened and erased. It contains no token.
+//
+// Each run of a worker writes a chain of its own: numbered messages, each with the hash
+// of the one before, so that removed or changed messages show.
 package audit
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,11 +22,11 @@ import (
 )
 
 var (
-	// ErrFull: too many records wait to be written.
+	// ErrFull: too many records are waiting.
 	ErrFull = errors.New("the audit log can't keep up, or its stream is away")
 	// ErrUnwritten: a record could not be written in time.
 	ErrUnwritten = errors.New("the audit log did not take a record in time")
-	// ErrClosed: the log has written its end.
+	// ErrClosed: the log has been stopped.
 	ErrClosed = errors.New("the audit log is closed")
 )
 
@@ -28,12 +34,11 @@ var (
 type Options struct {
 	JetStream jetstream.JetStream
 	Subjects  events.Subjects
-	// Worker is who writes; NewID makes its chain's name unique.
+	// Worker is the name of the writer; NewID makes the name of its chain unique.
 	Worker string
 	NewID  func() string
 	Now    func() time.Time
-	// Heads is where the heads of chains are kept, for Retention, and how often
-	// the own one is written there; 0: every 15 seconds.
+	// Heads stores the head of the chain for Retention, once every Anchor (15 s).
 	Heads     Heads
 	Retention time.Duration
 	Anchor    time.Duration
@@ -41,17 +46,15 @@ type Options struct {
 	Metrics   prometheus.Registerer
 }
 
-// maxQueue bounds the bytes of records that wait.
+// maxQueue bounds the bytes of waiting records.
 const maxQueue = 32 << 20
 
-// maxBatch bounds the bytes of one message, where NATS takes as many.
+// maxBatch bounds the bytes of one message, if NATS allows as many.
 const maxBatch = 128 << 10
 
-// Log writes one chain. A nil Log keeps no record. It is safe for concurrent
-// use.
+// Log writes one chain. A nil Log records nothing. It is safe for concurrent use.
 //
-// One message is on its way at a time; records that come meanwhile make up the
-// next, so that under load many share a round trip.
+// It publishes one message at a time. Records that come meanwhile share the next one.
 type Log struct {
 	js       jetstream.JetStream
 	stream   string
@@ -69,42 +72,42 @@ type Log struct {
 	mu        sync.Mutex
 	queue     []*entry
 	size      int // bytes in queue
-	withdrawn int // entries in queue that are void
+	withdrawn int // withdrawn entries in queue
 	lost      int // records dropped since the last message
 	onWay     []*entry
-	alarm     time.Time // when expire comes next; zero: it does not
+	alarm     time.Time // of the next expire; zero: none
 	closed    bool
 	head      Head
 
 	wake   chan struct{} // there is something to write
-	first  chan struct{} // the chain has a head
+	first  chan struct{} // the chain has its first message
 	cancel context.CancelFunc
 	atWork sync.WaitGroup
 }
 
-// entry is an encoded record on its way.
+// entry is an encoded record.
 type entry struct {
 	data   []byte // nil: withdrawn
 	action Action
-	taken  bool // it is part of a message
-	// told is called once, without the lock; nil: nobody waits, or not any more.
-	told func(error)
-	// until is for how long somebody waits; zero: no bound is known here.
+	taken  bool // part of a message
+	// done is called once, without the lock; nil: nobody waits.
+	done func(error)
+	// until is when expire calls done; zero: never.
 	until time.Time
 }
 
-// New returns a log that writes once Start was called.
+// New returns a log, which writes after Start. It panics without a required option.
 func New(o Options) *Log {
+	if o.JetStream == nil || o.NewID == nil || o.Now == nil {
+		panic("audit: JetStream, NewID and Now are required")
+	}
+	if o.Log == nil {
+		o.Log = zap.NewNop()
+	}
 	l := &Log{
 		js: o.JetStream, stream: o.Subjects.AuditStream(), worker: plain(o.Worker, "."), chain: plain(o.Worker+"-"+o.NewID(), ""), now: o.Now,
-		heads: o.Heads, keep: o.Retention, every: o.Anchor, log: o.Log,
+		heads: o.Heads, keep: o.Retention, every: cmp.Or(o.Anchor, 15*time.Second), log: o.Log,
 		maxBatch: maxBatch, wake: make(chan struct{}, 1), first: make(chan struct{}, 1), cancel: func() {},
-	}
-	if l.every == 0 {
-		l.every = 15 * time.Second
-	}
-	if l.log == nil {
-		l.log = zap.NewNop()
 	}
 	if most := int(o.JetStream.Conn().MaxPayload()); most > 0 {
 		l.maxBatch = min(l.maxBatch, most/2)
@@ -133,8 +136,8 @@ func (l *Log) Start() {
 	}
 }
 
-// Stop writes what waits and the end of the chain. When ctx ends before that,
-// the rest is lost and the error says so.
+// Stop writes the waiting records and the end of the chain. If ctx ends first, the rest is
+// lost, and Stop returns an error.
 func (l *Log) Stop(ctx context.Context) error {
 	if l == nil {
 		return nil
@@ -162,9 +165,8 @@ func (l *Log) Stop(ctx context.Context) error {
 	return l.putHead(ctx)
 }
 
-// Write returns once JetStream holds the record. When ctx ends first, or no more
-// can wait, the error wraps ErrUnwritten or ErrFull, and the record is withdrawn
-// unless it is on its way already.
+// Write returns once JetStream has stored the record. If ctx ends first, the error wraps
+// ErrUnwritten, and the record is withdrawn unless it is being published.
 func (l *Log) Write(ctx context.Context, r Record) error {
 	if l == nil {
 		return nil
@@ -186,21 +188,20 @@ func (l *Log) Write(ctx context.Context, r Record) error {
 	return fmt.Errorf("%w: %w", ErrUnwritten, ctx.Err())
 }
 
-// Put is Write for callers who don't wait: told is called once, with what Write
-// would return when a context ended so much later. It holds up the records that
-// come after, so it must not wait for anything.
-func (l *Log) Put(r Record, within time.Duration, told func(error)) {
+// Put is Write for callers that don't wait: done is called once, with what Write would
+// return with that timeout. It holds up later records, so it must not block.
+func (l *Log) Put(r Record, within time.Duration, done func(error)) {
 	if l == nil {
-		told(nil)
+		done(nil)
 		return
 	}
-	if _, err := l.enqueue(r, time.Now().Add(within), told, false); err != nil {
-		told(err)
+	if _, err := l.enqueue(r, time.Now().Add(within), done, false); err != nil {
+		done(err)
 	}
 }
 
-// Add has a record written soon. It does not wait: when no more can wait the
-// record is lost, which the log then tells.
+// Add writes a record without waiting. If the queue is full, the record is lost, and the
+// log counts it as such.
 func (l *Log) Add(r Record) {
 	if l == nil {
 		return
@@ -219,9 +220,8 @@ func (l *Log) Add(r Record) {
 	}
 }
 
-// enqueue encodes a record outside of the lock. The last one of a chain finds
-// room always.
-func (l *Log) enqueue(r Record, until time.Time, told func(error), last bool) (*entry, error) {
+// enqueue encodes a record outside of the lock. The last one of a chain always has room.
+func (l *Log) enqueue(r Record, until time.Time, done func(error), last bool) (*entry, error) {
 	if r.At.IsZero() {
 		r.At = l.now()
 	}
@@ -230,7 +230,7 @@ func (l *Log) enqueue(r Record, until time.Time, told func(error), last bool) (*
 	if err != nil {
 		return nil, err
 	}
-	e := &entry{data: data, action: r.Action, told: told, until: until}
+	e := &entry{data: data, action: r.Action, done: done, until: until}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {
@@ -249,7 +249,7 @@ func (l *Log) enqueue(r Record, until time.Time, told func(error), last bool) (*
 	return e, nil
 }
 
-// withdraw takes a record back that is not on its way yet.
+// withdraw takes back a record that is not being published yet.
 func (l *Log) withdraw(e *entry) {
 	if e.taken {
 		return
@@ -259,7 +259,7 @@ func (l *Log) withdraw(e *entry) {
 	l.withdrawn++
 }
 
-// compact shortens a queue that is void for the most part.
+// compact shortens a queue of mostly withdrawn entries.
 func (l *Log) compact() {
 	if 2*l.withdrawn > len(l.queue) {
 		l.queue = slices.DeleteFunc(l.queue, func(e *entry) bool { return e.data == nil })
@@ -267,8 +267,8 @@ func (l *Log) compact() {
 	}
 }
 
-// wakeAt has expire come at a time, if it would come later. One timer serves all
-// who wait: they come with much the same patience, and few wait in vain.
+// wakeAt makes expire run at a time, unless it runs earlier. One timer is enough: the
+// callers have similar timeouts, and few of them run out.
 func (l *Log) wakeAt(at time.Time) {
 	if l.alarm.IsZero() || at.Before(l.alarm) {
 		l.alarm = at
@@ -276,7 +276,7 @@ func (l *Log) wakeAt(at time.Time) {
 	}
 }
 
-// expire tells those who have waited long enough.
+// expire ends the wait of the callers whose time is over.
 func (l *Log) expire() {
 	var late []func(error)
 	l.mu.Lock()
@@ -285,14 +285,14 @@ func (l *Log) expire() {
 	for _, part := range [][]*entry{l.onWay, l.queue} {
 		for _, e := range part {
 			switch {
-			case e.told == nil || e.until.IsZero():
+			case e.done == nil || e.until.IsZero():
 			case now.Before(e.until):
 				if next.IsZero() || e.until.Before(next) {
 					next = e.until
 				}
 			default:
-				late = append(late, e.told)
-				e.told = nil
+				late = append(late, e.done)
+				e.done = nil
 				l.withdraw(e)
 			}
 		}
@@ -302,8 +302,8 @@ func (l *Log) expire() {
 		l.wakeAt(next)
 	}
 	l.mu.Unlock()
-	for _, told := range late {
-		told(fmt.Errorf("%w: %w", ErrUnwritten, context.DeadlineExceeded))
+	for _, done := range late {
+		done(fmt.Errorf("%w: %w", ErrUnwritten, context.DeadlineExceeded))
 	}
 }
 
@@ -314,7 +314,7 @@ func (l *Log) awake() {
 	}
 }
 
-// waiting returns how many records wait.
+// waiting returns the number of waiting records.
 func (l *Log) waiting() float64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()

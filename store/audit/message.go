@@ -6,13 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
-	"strconv"
 	"strings"
 
 	jsonv2 "github.com/go-json-experiment/json"
 )
 
-// Hash is the SHA-256 of a message's bytes as they were published.
+// Hash is the SHA-256 of the body of a message.
 type Hash [sha256.Size]byte
 
 func (h Hash) String() string { return hex.EncodeToString(h[:]) }
@@ -22,22 +21,22 @@ type Message struct {
 	Chain string `json:"chain"`
 	// Number counts from 1 without a gap.
 	Number uint64 `json:"n"`
-	// Previous is the hash of the message before; of the first, one made from
-	// the chain's name.
+	// Previous is the hash of the message before; in the first, that of the chain's
+	// name.
 	Previous string `json:"prev"`
-	// After is where the message before lies in the stream; 0 for the first.
+	// After is the sequence number of the message before; 0 in the first.
 	After   uint64   `json:"after"`
 	Worker  string   `json:"worker"`
 	Records []Record `json:"records"`
 }
 
-// hashOf returns the hash that the next message of a chain must carry.
 func hashOf(body []byte) Hash { return sha256.Sum256(body) }
 
-// origin is what the first message of a chain carries.
+// origin is the Previous of the first message of a chain.
 func origin(chain string) Hash { return hashOf([]byte("latchkey audit chain " + chain)) }
 
-// plain replaces what is no letter, digit, dash or underscore, nor in also.
+// plain replaces characters other than letters, digits, dashes, underscores and those in
+// also.
 func plain(s, also string) string {
 	return strings.Map(func(r rune) rune {
 		if 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || strings.ContainsRune("-_"+also, r) {
@@ -47,20 +46,10 @@ func plain(s, also string) string {
 	}, s)
 }
 
-// appendMessage appends a message whose records are already encoded. Names of
-// chains and workers need no escapes.
+// appendMessage appends a message with encoded records. The names of chains and workers
+// need no escapes.
 func appendMessage(b []byte, chain, worker string, number uint64, previous Hash, after uint64, records []*entry) []byte {
-	b = append(b, `{"chain":"`...)
-	b = append(b, chain...)
-	b = append(b, `","n":`...)
-	b = strconv.AppendUint(b, number, 10)
-	b = append(b, `,"prev":"`...)
-	b = hex.AppendEncode(b, previous[:])
-	b = append(b, `","after":`...)
-	b = strconv.AppendUint(b, after, 10)
-	b = append(b, `,"worker":"`...)
-	b = append(b, worker...)
-	b = append(b, `","records":[`...)
+	b = fmt.Appendf(b, `{"chain":"%s","n":%d,"prev":"%s","after":%d,"worker":"%s","records":[`, chain, number, previous, after, worker)
 	for i, e := range records {
 		if i > 0 {
 			b = append(b, ',')
@@ -78,7 +67,6 @@ var (
 	hashForm  = regexp.MustCompile(`^[0-9a-f]{64}$`)
 )
 
-// decode reads a message of the audit log.
 func decode(body []byte) (Message, error) {
 	var m Message
 	if err := jsonv2.Unmarshal(body, &m); err != nil {

@@ -3,10 +3,9 @@ package audit
 import "github.com/prometheus/client_golang/prometheus"
 
 type metrics struct {
-	records   *prometheus.CounterVec
-	handedOut prometheus.Counter
-	failures  prometheus.Counter
-	lost      prometheus.Counter
+	records  *prometheus.CounterVec
+	failures prometheus.Counter
+	lost     prometheus.Counter
 }
 
 // newMetrics registers the metrics with reg, unless that is nil.
@@ -20,15 +19,7 @@ func newMetrics(reg prometheus.Registerer, waiting func() float64) *metrics {
 	if reg != nil {
 		reg.MustRegister(m.records, m.failures, m.lost, queue)
 	}
-	m.handedOut = m.records.WithLabelValues(string(HandedOut))
 	return m
 }
 
-// recorded counts a record. Almost all are of one action, whose counter is at hand.
-func (m *metrics) recorded(action Action) {
-	if action == HandedOut {
-		m.handedOut.Inc()
-		return
-	}
-	m.records.WithLabelValues(string(action)).Inc()
-}
+func (m *metrics) recorded(action Action) { m.records.WithLabelValues(string(action)).Inc() }

@@ -14,7 +14,7 @@ import (
 // ErrNoLog: there is no audit log to read.
 var ErrNoLog = errors.New("there is no audit log here")
 
-// stored is a message as it lies in the stream.
+// stored is a message in the stream.
 type stored struct {
 	sequence uint64
 	at       time.Time
@@ -34,12 +34,12 @@ func open(ctx context.Context, js jetstream.JetStream, subjects events.Subjects)
 	return stream, stream.CachedInfo(), nil
 }
 
-// readTimeout bounds the wait for one message of those that are there. It leaves
-// the client time to ask again where an answer was lost.
+// readTimeout bounds the wait for one message. It leaves the client time to pull again
+// after an answer was lost.
 const readTimeout = 30 * time.Second
 
-// read passes what was stored since a time (zero: all) to each, in order, up to
-// what the stream held when info was taken.
+// read passes the messages stored since a time (zero: all) to each, up to the last one in
+// info.
 func read(ctx context.Context, stream jetstream.Stream, info *jetstream.StreamInfo, since time.Time, each func(stored) error) error {
 	if info.State.Msgs == 0 || info.State.LastTime.Before(since) {
 		return nil
@@ -85,7 +85,7 @@ func read(ctx context.Context, stream jetstream.Stream, info *jetstream.StreamIn
 	}
 }
 
-// Entry is a record with its place.
+// Entry is a record with its place in the log.
 type Entry struct {
 	Record
 	Worker   string `json:"worker"`
@@ -94,8 +94,8 @@ type Entry struct {
 	Sequence uint64 `json:"sequence"`
 }
 
-// All passes all records since a time (zero: all) to each, in the order in which
-// they were stored. What is no audit message is passed over: Verify tells of it.
+// All passes the records since a time (zero: all) to each, in the order of the stream. It
+// skips what is no audit message, which Verify reports.
 func All(ctx context.Context, js jetstream.JetStream, subjects events.Subjects, since time.Time, each func(Entry) error) error {
 	stream, info, err := open(ctx, js, subjects)
 	if err != nil {
@@ -104,7 +104,7 @@ func All(ctx context.Context, js jetstream.JetStream, subjects events.Subjects, 
 	return read(ctx, stream, info, since, func(s stored) error {
 		m, err := decode(s.body)
 		if err != nil {
-			return nil //nolint:nilerr // Verify tells of it
+			return nil //nolint:nilerr // Verify reports it
 		}
 		for _, r := range m.Records {
 			if r.At.Before(since) {

@@ -1,8 +1,3 @@
-// Package audit is the log of what was done with tokens: who was given them,
-// and when they were sealed, opened and erased. It never holds a token.
-//
-// Every worker run writes a chain of its own: numbered messages, each with the
-// hash of the one before. What was taken out or changed later shows.
 package audit
 
 import "time"
@@ -11,30 +6,29 @@ import "time"
 type Action string
 
 const (
-	// HandedOut: tokens were given to whoever asked. Grants tell which, and
-	// which of those asked for were not.
+	// HandedOut: a caller got tokens. Grants lists them, and those that it did not get.
 	HandedOut Action = "handed_out"
 	// Refused: a request was answered without a token. Outcome is the code.
 	Refused Action = "refused"
-	// Sealed: tokens were sealed and stored. Outcome tells what brought them
-	// about: connect, refresh, trim, recovery, reseal.
+	// Sealed: tokens were sealed and stored. Outcome is the cause: connect, refresh,
+	// trim, recovery, reseal.
 	Sealed Action = "sealed"
-	// Opened: tokens were opened to be used. Outcome tells for what: refresh,
-	// remove, replay, show.
+	// Opened: tokens were opened. Outcome is the purpose: refresh, remove, replay,
+	// show.
 	Opened Action = "opened"
-	// Erased: stored tokens are gone. Outcome tells why: a reason of
-	// token.revoked, or retention, or drop.
+	// Erased: stored tokens are gone. Outcome is the reason: one of token.revoked, or
+	// retention, or drop.
 	Erased Action = "erased"
 
-	// Presented: a user's code was brought for a refresh that waits for one. Outcome is
-	// the code of the answer.
+	// Presented: a caller presented a user's code for a refresh. Outcome is the code of
+	// the answer.
 	Presented Action = "presented"
-	// Operated: somebody acted on the operator's page. Outcome tells what was
-	// done and what became of it.
+	// Operated: somebody acted on the operator's page. Outcome is the action with its
+	// result.
 	Operated Action = "operated"
 
-	// Begin and End are the first and the last record of a chain. Lost stands
-	// for records that found no room.
+	// Begin and End are the first and the last record of a chain. Lost stands for
+	// records for which the queue had no room.
 	Begin Action = "begin"
 	End   Action = "end"
 	Lost  Action = "lost"
@@ -57,19 +51,19 @@ const (
 
 // Record is one thing that was done.
 type Record struct {
-	// At is set by the Log where it is zero.
+	// At defaults to now.
 	At      time.Time `json:"at"`
 	Action  Action    `json:"action"`
 	Outcome string    `json:"outcome,omitempty"`
 	User    string    `json:"user,omitempty"`
 	Grants  []Grant   `json:"grants,omitempty"`
-	// Caller is who asked; only of requests.
+	// Caller sent the request; nil: there was none.
 	Caller *Caller `json:"caller,omitempty"`
 	// DeadLetter is the id of the dead letter that was opened or erased.
 	DeadLetter string `json:"deadLetter,omitempty"`
 	// Count is how many records were lost; only of Lost.
 	Count int `json:"count,omitempty"`
-	// Truncated: the record was too long, and its account ids are left out.
+	// Truncated: the record was too long, and lacks its account ids.
 	Truncated bool `json:"truncated,omitempty"`
 }
 
@@ -78,20 +72,19 @@ type Grant struct {
 	ID      string `json:"id"`
 	Broker  string `json:"broker,omitempty"`
 	Version int64  `json:"version,omitempty"`
-	// Accounts are the ids of the accounts concerned; empty while a grant's
-	// accounts are not known.
+	// Accounts are the ids of the accounts concerned; empty while the accounts of the
+	// grant are unknown.
 	Accounts []string `json:"accounts,omitempty"`
-	// Code says why these accounts were not given; empty: they were.
+	// Code is why the tokens of these accounts were not handed out; empty: they were.
 	Code string `json:"code,omitempty"`
 }
 
-// Caller is what NATS tells of who asked.
+// Caller is what NATS says about the sender of a request.
 type Caller struct {
-	// Inbox is the prefix of the subject that the answer went to: permissions
-	// decide who may receive there.
+	// Inbox is the prefix of the reply subject: permissions decide who may subscribe.
 	Inbox string `json:"inbox,omitempty"`
-	// Account, User and Name are from the server's own word on requests that
-	// cross accounts. Name is what the client calls itself.
+	// Account, User and Name are what the server states for requests that cross
+	// accounts. Name is the client's own.
 	Account string `json:"account,omitempty"`
 	User    string `json:"user,omitempty"`
 	Name    string `json:"name,omitempty"`

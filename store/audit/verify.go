@@ -12,31 +12,32 @@ import (
 	"github.com/latchkey/latchkey/events"
 )
 
-// Check says what Verify is to check, and against what.
+// Check holds the parameters of Verify.
 type Check struct {
-	// Heads are those of all chains, read before Verify is called.
+	// Heads of all chains, read before Verify is called.
 	Heads []*Head
-	// Since passes over what is older; zero: nothing.
+	// Since skips older messages.
 	Since time.Time
 	// Retention is how long messages stay in the stream.
 	Retention time.Duration
 	Now       time.Time
-	// Found is told of every finding, Progress of messages read and of all.
+	// Found gets every finding; Progress, if set, the numbers of messages read and of
+	// all.
 	Found    func(Finding)
 	Progress func(read, all uint64)
 }
 
-// Finding is something that Verify has to tell.
+// Finding is a result of Verify.
 type Finding struct {
-	// Fault: the log is not as it was written. Else it is only worth knowing.
+	// Fault: the log was changed. Else the finding is a note.
 	Fault bool `json:"fault"`
-	// Sequence is the place in the stream, 0: none. Chain may be empty.
+	// Sequence number in the stream; 0: none. Chain may be empty.
 	Sequence uint64 `json:"sequence,omitempty"`
 	Chain    string `json:"chain,omitempty"`
 	Text     string `json:"text"`
 }
 
-// Report sums up what Verify has read.
+// Report is the summary of Verify.
 type Report struct {
 	Messages uint64    `json:"messages"`
 	Records  uint64    `json:"records"`
@@ -49,8 +50,8 @@ type Report struct {
 	Notes    int       `json:"notes"`
 }
 
-// Verify reads the audit log and tells every gap and every change. An error
-// means that it could not be read to its end.
+// Verify reads the audit log and reports every gap and every change. It returns an error
+// if it could not read all of it.
 func Verify(ctx context.Context, js jetstream.JetStream, subjects events.Subjects, c Check) (Report, error) {
 	stream, info, err := open(ctx, js, subjects)
 	if err != nil {
@@ -74,18 +75,17 @@ func Verify(ctx context.Context, js jetstream.JetStream, subjects events.Subject
 	return v.report, nil
 }
 
-// verifier checks message after message.
 type verifier struct {
 	subjects events.Subjects
 	check    Check
 	heads    map[string]*Head
-	oldest   uint64 // what lay before it is gone by age
+	oldest   uint64 // age has removed the messages before
 	last     uint64
 	chains   map[string]*chain
 	report   Report
 }
 
-// chain is what was seen of a chain.
+// chain is what the verifier has seen of a chain.
 type chain struct {
 	first    uint64 // the number of its first message
 	number   uint64
@@ -112,7 +112,6 @@ func (v *verifier) note(sequence uint64, chain, text string, args ...any) {
 	v.check.Found(Finding{false, sequence, chain, fmt.Sprintf(text, args...)})
 }
 
-// message checks the next message of the stream.
 func (v *verifier) message(s stored) {
 	if v.last > 0 && s.sequence != v.last+1 {
 		v.missing(v.last+1, s.sequence-1)
@@ -156,7 +155,7 @@ func (v *verifier) missing(from, to uint64) {
 	v.fault(from, "", "the messages from here to %d are missing from the stream", to)
 }
 
-// begins checks the first message that is seen of a chain.
+// begins checks the first message seen of a chain.
 func (v *verifier) begins(s stored, m Message) {
 	switch {
 	case m.Number == 1:
@@ -164,7 +163,7 @@ func (v *verifier) begins(s stored, m Message) {
 			v.fault(s.sequence, m.Chain, "the chain does not begin as chains do")
 		}
 	case !v.check.Since.IsZero():
-		// What came before was not asked for.
+		// earlier messages are skipped
 	case m.After == 0 || m.After >= v.oldest:
 		v.fault(s.sequence, m.Chain, "the chain begins with message %d: those before are missing", m.Number)
 	case v.heads[m.Chain] != nil && v.kept(v.heads[m.Chain], v.heads[m.Chain].Begun):
@@ -176,7 +175,7 @@ func (v *verifier) begins(s stored, m Message) {
 func (v *verifier) follows(s stored, m Message, c *chain, hash Hash) {
 	switch {
 	case m.Number == c.number && hash == c.hash:
-		// Its acknowledgement was lost for longer than the stream knows ids.
+		// The acknowledgement was lost for longer than the window for duplicates.
 		v.note(s.sequence, m.Chain, "message %d was stored twice", m.Number)
 		return
 	case m.Number <= c.number:
@@ -193,14 +192,14 @@ func (v *verifier) follows(s stored, m Message, c *chain, hash Hash) {
 	}
 }
 
-// kept reports whether what was stored at a time must still be there. A margin
-// covers clocks, and the moment that removal by age takes.
+// kept reports whether a message stored at a time must still be there, with a margin for
+// clocks and for the delay of removal by age.
 func (v *verifier) kept(h *Head, at time.Time) bool {
 	until := at.Add(min(v.check.Retention, h.PurgeAt.Sub(h.At)))
 	return !at.Before(v.check.Since) && v.check.Now.Add(min(time.Hour, v.check.Retention/10)).Before(until)
 }
 
-// finish checks the ends. last is where the stream ends by its own word.
+// finish checks the ends of the chains and of the stream, whose last message is last.
 func (v *verifier) finish(last uint64) {
 	v.report.Chains = len(v.chains)
 	// A stream that is empty begins after its end.

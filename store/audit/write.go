@@ -20,7 +20,7 @@ const (
 	pauseMax       = 2 * time.Second
 )
 
-// write brings message after message into the stream until ctx ends.
+// write publishes message after message until ctx ends.
 func (l *Log) write(ctx context.Context) {
 	var batch []*entry
 	var body []byte
@@ -50,31 +50,30 @@ func (l *Log) write(ctx context.Context) {
 	}
 }
 
-// stored tells those who wait that JetStream holds their records.
+// stored ends the wait of the callers whose records JetStream has stored.
 func (l *Log) stored(batch []*entry, number, sequence uint64, hash Hash) {
 	l.mu.Lock()
 	l.head.Number, l.head.Sequence, l.head.Hash = number, sequence, hash.String()
 	l.head.At, l.head.Ended = l.now().UTC(), batch[len(batch)-1].action == End
-	l.onWay = nil // whoever is told below is told by nobody else
+	l.onWay = nil // expire must not call done too
 	l.mu.Unlock()
 	for _, e := range batch {
 		l.metrics.recorded(e.action)
-		if e.told != nil {
-			e.told(nil)
+		if e.done != nil {
+			e.done(nil)
 		}
 	}
 }
 
-// gather lets others go first as long as they add records: the more share a
-// message, the less each costs. On a machine with nothing else to do it is over
-// at once.
+// gather yields to other goroutines as long as they add records: the more share a
+// message, the less each costs. On an idle machine it returns at once.
 func (l *Log) gather() {
 	for had, has := -1, l.queued(); had < has && has < l.maxBatch; had, has = has, l.queued() {
 		runtime.Gosched()
 	}
 }
 
-// take moves records from the queue into a batch, as many as fit into a message.
+// take moves as many records as fit into a message from the queue into a batch.
 func (l *Log) take(batch []*entry) []*entry {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -104,15 +103,15 @@ func (l *Log) take(batch []*entry) []*entry {
 	return batch
 }
 
-// giveBack counts what could not be written among what waits.
+// giveBack returns records that could not be published to the queue.
 func (l *Log) giveBack(batch []*entry) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.queue, l.onWay = append(slices.Clone(batch), l.queue...), nil
 }
 
-// publish has a message stored, however often that takes: the same bytes under
-// the same id, which the stream keeps once. It fails only when ctx ends.
+// publish retries until the message is stored or ctx ends. The id keeps the stream from
+// storing it twice.
 func (l *Log) publish(ctx context.Context, number uint64, body []byte) (sequence uint64, err error) {
 	id := l.chain + "." + strconv.FormatUint(number, 10)
 	pause := pauseMin
@@ -147,7 +146,7 @@ func (l *Log) attempt(ctx context.Context, id string, body []byte) (*jetstream.P
 	return l.js.PublishMsg(ctx, msg, jetstream.WithMsgID(id), jetstream.WithExpectStream(l.stream))
 }
 
-// queued returns how many bytes wait.
+// queued returns the number of waiting bytes.
 func (l *Log) queued() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
