@@ -165,7 +165,7 @@ func (r *rig) worker(id string, change ...func(*refresher.Deps)) *worker {
 	w.envelope = envelope.New(envelope.Options{
 		KMS: kms.NewFromConfig(r.kms.Config(r.kmsURL), func(o *kms.Options) { o.Retryer = aws.NopRetryer{} }), Store: db, KeyID: "alias/test", Now: r.clock.Now,
 	})
-	w.prints = &store.Fingerprints{Store: db, Envelope: w.envelope, Log: r.log}
+	w.prints = store.NewFingerprints(store.FingerprintOptions{Store: db, Envelope: w.envelope, Log: r.log})
 	newID := func() string { return uuid.NewString() }
 	w.settler = settler(r.clock, 0.5)
 	w.settler.Subjects, w.settler.NewID = r.subjects, newID

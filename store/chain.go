@@ -12,14 +12,13 @@ import (
 	"github.com/latchkey/latchkey/store/envelope"
 )
 
-// Chain names the refresh tokens that a grant has had, by their fingerprints:
-// each was replaced by the one before it in Links, or by a connect.
+// Chain lists the refresh tokens of a grant by their fingerprints. Each was replaced by
+// the one before it in Links, or by a connect.
 type Chain struct {
-	// Key is the id of the FingerprintKey. Fingerprints of another key say
-	// nothing.
+	// Key is the id of the FingerprintKey.
 	Key string `bson:"key"`
-	// Links begin with the token at hand, if there is one. The others are the
-	// newest first.
+	// Links begin with the current token, if there is one, and are sorted newest
+	// first.
 	Links []Link `bson:"links"`
 }
 
@@ -27,30 +26,29 @@ type Chain struct {
 type Link struct {
 	// Token is the fingerprint.
 	Token string `bson:"token"`
-	// Until is when the token was replaced. Nil: it is at hand.
+	// Until is when the token was replaced. Nil: it is current.
 	Until *time.Time `bson:"until,omitempty"`
-	// Connected: a connect brought it. A refresh brought all others.
+	// Connected: a connect brought the token; else a refresh.
 	Connected bool `bson:"connected,omitempty"`
-	// Rotated: a refresh replaced it, so that the institution takes it no more. A
-	// connect replaced all others.
+	// Rotated: a refresh replaced the token, so that the institution no longer
+	// accepts it; else a connect.
 	Rotated bool `bson:"rotated,omitempty"`
-	// Abandoned: a connect replaced what refreshes had made of it. The token at hand
-	// is of another login.
+	// Abandoned: a connect replaced a successor of the token. The current token is of
+	// another login.
 	Abandoned bool `bson:"abandoned,omitempty"`
-	// By are the owners who connected with it, by Owner, the first one first. Earlier
-	// releases did not write them.
+	// By are the owners who connected with the token, as Owner returns them, oldest
+	// first. Earlier releases did not write them.
 	By []string `bson:"by,omitempty"`
 }
 
-// Owner stands for a user at a broker. It is a hash, and names nobody.
+// Owner is a hash that stands for a user at a broker.
 func Owner(userID, brokerType string) string {
 	return hashID("owner", userID, events.BrokerKey(brokerType))
 }
 
-// maxOwners bounds the owners of whom a link tells: the last ones.
+// maxOwners bounds the owners of a link; the last ones stay.
 const maxOwners = 8
 
-// by returns the link with owners who connected with it.
 func (l Link) by(owners []string) Link {
 	own := slices.Clone(l.By)
 	for _, o := range owners {
@@ -62,11 +60,11 @@ func (l Link) by(owners []string) Link {
 	return l
 }
 
-// A chain keeps the tokens that connects brought last, since a publisher may
-// publish each of them again, and of the others the last one that was replaced.
+// maxConnected bounds the replaced tokens that connects brought: a publisher may publish
+// each of them again. Of those that refreshes brought one stays.
 const maxConnected = 8
 
-// Head returns the fingerprint of the refresh token at hand; empty for none.
+// Head returns the fingerprint of the current refresh token; empty: there is none.
 func (c *Chain) Head() string {
 	if c == nil || len(c.Links) == 0 || c.Links[0].Until != nil {
 		return ""
@@ -79,24 +77,23 @@ func (c *Chain) Spent(fingerprint string) *Link {
 	if c == nil || fingerprint == "" {
 		return nil
 	}
-	for i, l := range c.Links {
-		if l.Until != nil && l.Token == fingerprint {
-			return &c.Links[i]
-		}
+	i := slices.IndexFunc(c.Links, func(l Link) bool { return l.Until != nil && l.Token == fingerprint })
+	if i < 0 {
+		return nil
 	}
-	return nil
+	return &c.Links[i]
 }
 
 func (c *Chain) linked(fingerprint string) bool {
 	return c != nil && slices.ContainsFunc(c.Links, func(l Link) bool { return l.Token == fingerprint })
 }
 
-// Has reports whether a refresh token is or was the grant's.
+// Has reports whether the grant has or had a refresh token.
 func (c *Chain) Has(fingerprint string) bool {
 	return fingerprint != "" && c.linked(fingerprint)
 }
 
-// Fingerprints returns those of all links.
+// Fingerprints returns the fingerprints of all links.
 func (c *Chain) Fingerprints() []string {
 	if c == nil {
 		return nil
@@ -108,13 +105,13 @@ func (c *Chain) Fingerprints() []string {
 	return all
 }
 
-// Replaced returns the chain without the refresh token at hand.
+// Replaced returns the chain without the current refresh token.
 func (c *Chain) Replaced() *Chain {
 	return &Chain{Key: c.Key, Links: slices.DeleteFunc(slices.Clone(c.Links), func(l Link) bool { return l.Until == nil })}
 }
 
-// With returns the chain after a refresh token has come to hand at a time, empty
-// for none. connected: a connect brought it.
+// With returns the chain with a refresh token that is current since a time; empty: none
+// is. connected: a connect brought it.
 func (c *Chain) With(fingerprint string, at time.Time, connected bool) *Chain {
 	if c.Head() == fingerprint {
 		next := &Chain{Key: c.Key, Links: slices.Clone(c.Links)}
@@ -146,8 +143,8 @@ func (c *Chain) With(fingerprint string, at time.Time, connected bool) *Chain {
 	return next.bounded()
 }
 
-// Inheriting returns the chain with the links of a grant that it replaces at a time,
-// so that their tokens stay known as spent.
+// Inheriting returns the chain with the links of a grant that it replaces at a time, so
+// that their tokens stay known as spent.
 func (c *Chain) Inheriting(from *Chain, at time.Time) *Chain {
 	if from == nil || c != nil && c.Key != from.Key {
 		return c
@@ -170,8 +167,7 @@ func (c *Chain) Inheriting(from *Chain, at time.Time) *Chain {
 	return next.bounded()
 }
 
-// Remembering returns the chain with the tokens that were replaced in another chain, of
-// a grant that goes.
+// Remembering returns the chain with the replaced tokens of a grant that is deleted.
 func (c *Chain) Remembering(from *Chain) *Chain {
 	if from == nil {
 		return c
@@ -179,8 +175,7 @@ func (c *Chain) Remembering(from *Chain) *Chain {
 	return c.Inheriting(from.Replaced(), time.Time{}) // each has its time
 }
 
-// Sharing returns the chain with the owners who connected with its tokens as another
-// chain knows them.
+// Sharing returns the chain with the owners that another chain has for its tokens.
 func (c *Chain) Sharing(with *Chain) *Chain {
 	if c == nil || with == nil || c.Key != with.Key {
 		return c
@@ -196,7 +191,8 @@ func (c *Chain) Sharing(with *Chain) *Chain {
 	return next
 }
 
-// connectedBy returns the chain where an owner connected with the token at hand.
+// connectedBy returns the chain with the grant's owner as one who connected with the
+// current token.
 func (c *Chain) connectedBy(g *Grant) *Chain {
 	if c.Head() == "" {
 		return c
@@ -206,7 +202,6 @@ func (c *Chain) connectedBy(g *Grant) *Chain {
 	return next
 }
 
-// bounded returns the chain without the links for which there is no room.
 func (c *Chain) bounded() *Chain {
 	fromConnects, fromRefreshes := 0, 0
 	c.Links = slices.DeleteFunc(c.Links, func(l Link) bool {
@@ -223,20 +218,19 @@ func (c *Chain) bounded() *Chain {
 	return c
 }
 
-// FingerprintKey makes fingerprints of refresh tokens. They are the same for all
-// grants, and without the key nobody can tell whether a guess is right.
+// FingerprintKey makes fingerprints of refresh tokens, the same for all grants. Nobody
+// can test a guess without the key.
 type FingerprintKey struct {
 	ID  string
 	key secret.Text
 }
 
-// Of returns the fingerprint of a refresh token; empty for none.
+// Of returns the fingerprint of a refresh token; empty: there is no token.
 func (k FingerprintKey) Of(refreshToken secret.Text) string {
 	return k.ofOrigin(OriginOf(refreshToken))
 }
 
-// ofOrigin makes a fingerprint of what is known of a token that is not known any
-// more.
+// ofOrigin makes the fingerprint of a token of which only OriginOf is known.
 func (k FingerprintKey) ofOrigin(origin string) string {
 	if origin == "" {
 		return ""
@@ -246,12 +240,12 @@ func (k FingerprintKey) ofOrigin(origin string) string {
 	return base64.RawURLEncoding.EncodeToString(mac.Sum(nil)[:fingerprintSize])
 }
 
-// fingerprintSize makes fingerprints of two tokens differ for all practical
-// purposes, however many there are.
+// fingerprintSize is large enough to rule out collisions.
 const fingerprintSize = 16
 
-// Chained returns the chain of a grant by a key. Where the document has none, as
-// earlier releases wrote it, or one of another key, it is made of what the token set tells.
+// Chained returns the chain of a grant with a key's fingerprints. If the document has
+// none, since an earlier release wrote it, or one of another key, Chained derives it from
+// the token set.
 func (g *Grant) Chained(k FingerprintKey, t TokenSet) *Chain {
 	if g.Chain != nil && g.Chain.Key == k.ID {
 		return g.Chain
@@ -265,17 +259,16 @@ func (g *Grant) Chained(k FingerprintKey, t TokenSet) *Chain {
 	return c.With(k.Of(t.RefreshToken), since, origin == k.Of(t.RefreshToken))
 }
 
-// TokenSealer seals token sets, and makes the fingerprints that go with them. It
-// can't fail.
+// TokenSealer seals token sets and makes their fingerprints. It can't fail.
 type TokenSealer struct {
 	envelope.Sealer
 	Key FingerprintKey
 }
 
-// SealTo seals a token set to a grant as it now is, and keeps up what the document tells
-// of it: the chain, the version of the access tokens, and whether accounts are to be
-// split off. at is when the refresh token came, if it is another than before; connected: with
-// a connect.
+// SealTo seals a token set to a grant of the present version, and updates what the
+// document says of the set: the chain, the version of the access tokens, and whether
+// accounts are to be split off. at is when a new refresh token came; connected: with a
+// connect.
 func (s TokenSealer) SealTo(g *Grant, t TokenSet, at time.Time, connected bool) {
 	g.Sealed = SealTokens(s.Sealer, t, g.Binding())
 	g.Chain = g.Chained(s.Key, t).With(s.Key.Of(t.RefreshToken), at, connected)

@@ -6,7 +6,6 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
-	"go.uber.org/zap"
 
 	"github.com/latchkey/latchkey/events/secret"
 	"github.com/latchkey/latchkey/store"
@@ -18,7 +17,7 @@ func fingerprints(t testing.TB, s *store.Store) *store.Fingerprints { return wor
 func workers(t testing.TB, s *store.Store) func() *store.Fingerprints {
 	started := envelopes(t, s)
 	return func() *store.Fingerprints {
-		return &store.Fingerprints{Store: s, Envelope: started(), Log: zap.NewNop()}
+		return store.NewFingerprints(store.FingerprintOptions{Store: s, Envelope: started()})
 	}
 }
 

@@ -7,19 +7,23 @@ import (
 	"sync"
 )
 
-// gather makes one command of calls that come while another command is under
-// way. A call that comes alone waits for nothing. Without it a worker stores
-// connects at half the rate (docs/decisions/0044).
+// gather makes one command of the calls that come while other commands run. A call
+// that comes alone waits for nothing. Without it a worker stores connects at half the
+// rate (docs/decisions/0044).
 type gather[In, Out any] struct {
 	// doing says what a caller waits for.
 	doing string
-	// run does what was gathered, and returns an outcome for each. It is not
-	// ended by the end of any caller's context.
+	// run carries out calls and returns an outcome for each. No caller's context
+	// ends it.
 	run func(ctx context.Context, in []In) []outcome[Out]
 
 	mu      sync.Mutex
 	waiting []*gathered[In, Out]
 	running int
+}
+
+func newGather[In, Out any](doing string, run func(context.Context, []In) []outcome[Out]) *gather[In, Out] {
+	return &gather[In, Out]{doing: doing, run: run}
 }
 
 type outcome[Out any] struct {
@@ -31,18 +35,17 @@ type gathered[In, Out any] struct {
 	ctx     context.Context // of the caller
 	in      In
 	outcome outcome[Out]
-	// panicked is what a command panicked with: each caller goes on with it, who
-	// may know what to do then.
+	// panicked is the panic of the command; each caller panics with it.
 	panicked any
 	done     chan struct{}
 }
 
-// Two commands at once keep the database busy while an answer is on its way;
-// the bound keeps them well below the size of a message.
+// Two commands at once keep the database busy while an answer is on its way. The
+// bound keeps a command well below the size of a message.
 const gatheredCommands, maxGathered = 2, 100
 
-// do returns the outcome of one call. When ctx ends first, what was asked for
-// may or may not happen.
+// do returns the outcome of one call. If ctx ends first, the call may still be carried
+// out.
 func (g *gather[In, Out]) do(ctx context.Context, in In) (Out, error) {
 	call := &gathered[In, Out]{ctx: ctx, in: in, done: make(chan struct{})}
 	g.mu.Lock()
@@ -64,11 +67,10 @@ func (g *gather[In, Out]) do(ctx context.Context, in In) (Out, error) {
 	}
 }
 
-// work runs what waits until nothing does.
+// work carries out calls until none waits.
 func (g *gather[In, Out]) work(ctx context.Context) {
 	for {
 		g.mu.Lock()
-		// What nobody waits for any more would only keep the others waiting.
 		g.waiting = slices.DeleteFunc(g.waiting, func(call *gathered[In, Out]) bool { return call.ctx.Err() != nil })
 		n := min(len(g.waiting), maxGathered)
 		if n == 0 {
@@ -80,12 +82,11 @@ func (g *gather[In, Out]) work(ctx context.Context) {
 		g.waiting = g.waiting[n:]
 		g.mu.Unlock()
 
-		g.settle(ctx, batch)
+		g.carryOut(ctx, batch)
 	}
 }
 
-// settle runs one command and gives each caller its outcome.
-func (g *gather[In, Out]) settle(ctx context.Context, batch []*gathered[In, Out]) {
+func (g *gather[In, Out]) carryOut(ctx context.Context, batch []*gathered[In, Out]) {
 	defer func() {
 		v := recover()
 		for _, call := range batch {
@@ -102,11 +103,7 @@ func (g *gather[In, Out]) settle(ctx context.Context, batch []*gathered[In, Out]
 	}
 }
 
-// failed is the outcome of n calls that failed alike.
-func failed[Out any](n int, err error) []outcome[Out] {
-	all := make([]outcome[Out], n)
-	for i := range all {
-		all[i].err = err
-	}
-	return all
+// outcomes returns the same outcome for n calls.
+func outcomes[Out any](n int, out Out, err error) []outcome[Out] {
+	return slices.Repeat([]outcome[Out]{{out, err}}, n)
 }

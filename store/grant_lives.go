@@ -5,11 +5,11 @@ import (
 	"time"
 )
 
-// One access token life is not always that of all accounts: an answer may cover
-// some of them only. The others keep their tokens, and these their own ends.
+// An answer may cover only some accounts of a grant. The others keep their access tokens
+// with their own ends.
 
-// AccessOf returns the life of an account's access token: that of the grant, or an
-// earlier one of an account that later answers did not cover.
+// AccessOf returns the life of an account's access token: Access, or one of Earlier if
+// later answers did not cover the account.
 func (g *Grant) AccessOf(a Account) *Life {
 	if g.Newest(a) {
 		return g.Access
@@ -17,8 +17,8 @@ func (g *Grant) AccessOf(a Account) *Life {
 	if i := g.earlier(a.ExpiresAt); i >= 0 {
 		return &g.Earlier[i]
 	}
-	// An earlier release did not write more than the end, and nothing for an account
-	// that was connected without an access token.
+	// Earlier releases wrote the end only, and nothing for an account that was connected
+	// without an access token.
 	life := &Life{Since: g.ConnectedAt, ExpiresAt: a.ExpiresAt}
 	if a.ExpiresAt != nil && life.Since.After(*a.ExpiresAt) {
 		life.Since = *a.ExpiresAt
@@ -26,8 +26,8 @@ func (g *Grant) AccessOf(a Account) *Life {
 	return life
 }
 
-// LastAccess returns the life of that access token of the accounts which ends last:
-// for so long the grant has one to give. Nil: it has none.
+// LastAccess returns the life of the access token that ends last of all accounts'. Nil:
+// the grant has no access token.
 func (g *Grant) LastAccess() *Life {
 	last := g.Access
 	if last == nil {
@@ -42,14 +42,14 @@ func (g *Grant) LastAccess() *Life {
 	return last
 }
 
-// endless reports whether an account without an end that has none of the newest access
-// tokens has one without a known end. An account that was connected without a token
-// has no end either, until the first answer that passes it over gives it one.
+// endless reports whether an account without an end has an access token that may never
+// end, though none of the newest. Else it was connected without a token, and has no end
+// until the first answer that does not cover it.
 func (g *Grant) endless(a Account) bool {
 	return g.Applied > 0 && g.Access.Since.After(g.Given(a.ID))
 }
 
-// Newest reports whether an account has an access token of the grant's newest.
+// Newest reports whether an account has one of the newest access tokens.
 func (g *Grant) Newest(a Account) bool {
 	if g.Access == nil {
 		return a.ExpiresAt == nil
@@ -57,7 +57,7 @@ func (g *Grant) Newest(a Account) bool {
 	return sameTime(a.ExpiresAt, g.Access.ExpiresAt)
 }
 
-// Current reports whether the newest access tokens of a version are the newest still.
+// Current reports whether no later version than this one brought access tokens.
 func (g *Grant) Current(version int64) bool {
 	if g.Access != nil && g.Access.Version != 0 {
 		return version >= g.Access.Version
@@ -73,9 +73,9 @@ func (g *Grant) earlier(end *time.Time) int {
 	return slices.IndexFunc(g.Earlier, func(l Life) bool { return sameTime(l.ExpiresAt, end) })
 }
 
-// KeepEarlier has Earlier hold the lives, by their ends, of the accounts that have
-// none of the newest access tokens, each as life returns it, and no others. Accounts
-// without an end need none.
+// KeepEarlier sets Earlier to the lives of the accounts that have none of the newest
+// access tokens, as life returns them, one for each end. Accounts without an end need
+// none.
 func (g *Grant) KeepEarlier(life func(Account) *Life) {
 	var kept []Life
 	for _, a := range g.Accounts {
@@ -87,7 +87,7 @@ func (g *Grant) KeepEarlier(life func(Account) *Life) {
 	g.Earlier = kept
 }
 
-// EndingAt returns the accounts whose access token has this end.
+// EndingAt returns the accounts whose access token ends at end.
 func (g *Grant) EndingAt(end *time.Time) (accounts []Account) {
 	for _, a := range g.Accounts {
 		if sameTime(a.ExpiresAt, end) {
@@ -97,9 +97,9 @@ func (g *Grant) EndingAt(end *time.Time) (accounts []Account) {
 	return accounts
 }
 
-// Heal takes out an account with an empty id, which earlier releases made of an
-// access token that an answer gave to no account: it is that of all accounts, as
-// long as these have none that ends later.
+// Heal removes the account with an empty id, which earlier releases made for an access
+// token that an answer gave to no account. The token becomes that of all accounts,
+// except for those with a token that ends later.
 func (g *Grant) Heal(tokens *TokenSet) {
 	phantom, token := g.Account(""), tokens.Account("")
 	if phantom == nil {
@@ -115,7 +115,7 @@ func (g *Grant) Heal(tokens *TokenSet) {
 			own.AccessToken = token.AccessToken
 		} else {
 			tokens.Accounts = append(tokens.Accounts, AccountToken{AccountID: a.ID, AccessToken: token.AccessToken})
-			token = tokens.Account("") // the list may lie elsewhere now
+			token = tokens.Account("") // append may have moved the list
 		}
 	}
 	g.Accounts = slices.DeleteFunc(g.Accounts, func(a Account) bool { return a.ID == "" })

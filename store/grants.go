@@ -16,13 +16,12 @@ import (
 
 // Get returns a grant, or ErrNotFound.
 func (s *Store) Get(ctx context.Context, id string) (*Grant, error) {
-	var g Grant
-	err := s.grants.FindOne(ctx, bson.D{{Key: "_id", Value: id}}).Decode(&g)
-	if errors.Is(err, mongo.ErrNoDocuments) {
-		return nil, fmt.Errorf("grant %s: %w", id, ErrNotFound)
+	g, err := decodeOne[Grant](s.grants.FindOne(ctx, byID(id)), ErrNotFound, "reading grant %s", id)
+	if errors.Is(err, ErrNotFound) {
+		err = fmt.Errorf("grant %s: %w", id, ErrNotFound)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("reading grant %s: %w", id, err)
+		return nil, err
 	}
 	return &g, nil
 }
@@ -33,38 +32,48 @@ func (s *Store) ByUser(ctx context.Context, userID string) ([]*Grant, error) {
 }
 
 func (s *Store) byUsers(ctx context.Context, users []string) []outcome[[]*Grant] {
-	cursor, err := s.grants.Find(ctx, anyOf("user", users))
-	if err != nil {
-		return failed[[]*Grant](len(users), fmt.Errorf("reading users' grants: %w", err))
-	}
-	defer cursor.Close(context.WithoutCancel(ctx))
+	const doing = "reading users' grants"
 	grants := make(map[string][]*Grant, len(users))
-	faults := map[string]error{} // of one user, and of nobody who asked at the same time
-	for cursor.Next(ctx) {
-		var g Grant
-		if err := cursor.Decode(&g); err != nil {
-			user, _ := cursor.Current.Lookup("user").StringValueOK()
-			faults[user] = fmt.Errorf("reading users' grants: %w", err)
-			continue
+	faults := map[string]error{} // of one user only
+	err := s.each(ctx, anyOf("user", users), func(doc bson.Raw, g *Grant, err error) {
+		if err != nil {
+			user, _ := doc.Lookup("user").StringValueOK()
+			faults[user] = fmt.Errorf("%s: %w", doing, err)
+			return
 		}
-		grants[g.UserID] = append(grants[g.UserID], &g)
-	}
-	if err := cursor.Err(); err != nil {
-		return failed[[]*Grant](len(users), fmt.Errorf("reading users' grants: %w", err))
+		grants[g.UserID] = append(grants[g.UserID], g)
+	})
+	if err != nil {
+		return outcomes[[]*Grant](len(users), nil, fmt.Errorf("%s: %w", doing, err))
 	}
 	all := make([]outcome[[]*Grant], len(users))
 	for i, user := range users {
-		all[i].out, all[i].err = grants[user], faults[user]
-		// Who asked for the same user shares nothing with the others.
-		if slices.Contains(users[i+1:], user) {
+		all[i] = outcome[[]*Grant]{grants[user], faults[user]}
+		if slices.Contains(users[i+1:], user) { // callers share no grant
 			all[i].out = cloneAll(grants[user])
 		}
 	}
 	return all
 }
 
-// Holders returns the grants of all users that have or had one of some refresh
-// tokens, by their fingerprints.
+// each passes each document that a filter selects to do, with the grant or why it does
+// not decode.
+func (s *Store) each(ctx context.Context, filter bson.D, do func(doc bson.Raw, g *Grant, err error)) error {
+	cursor, err := s.grants.Find(ctx, filter)
+	if err != nil {
+		return err
+	}
+	defer cursor.Close(context.WithoutCancel(ctx))
+	for cursor.Next(ctx) {
+		var g Grant
+		err := cursor.Decode(&g)
+		do(cursor.Current, &g, err)
+	}
+	return cursor.Err()
+}
+
+// Holders returns the grants, of all users, that have or had one of some refresh tokens,
+// by the tokens' fingerprints.
 func (s *Store) Holders(ctx context.Context, fingerprints []string) ([]*Grant, error) {
 	if len(fingerprints) == 0 {
 		return nil, nil
@@ -73,23 +82,15 @@ func (s *Store) Holders(ctx context.Context, fingerprints []string) ([]*Grant, e
 }
 
 func (s *Store) holders(ctx context.Context, asked [][]string) []outcome[[]*Grant] {
-	const doing = "looking for the grants of refresh tokens"
 	var found []*Grant
 	for sought := range slices.Chunk(slices.Concat(asked...), maxSought) {
-		cursor, err := s.grants.Find(ctx, anyOf("fingerprints", sought))
-		if err != nil {
-			return failed[[]*Grant](len(asked), fmt.Errorf("%s: %w", doing, err))
-		}
-		for cursor.Next(ctx) {
-			var g Grant
-			if cursor.Decode(&g) == nil { // of what can't be read nobody refreshes the tokens
-				found = append(found, &g)
+		err := s.each(ctx, anyOf("fingerprints", sought), func(_ bson.Raw, g *Grant, err error) {
+			if err == nil { // a grant that does not decode is never refreshed
+				found = append(found, g)
 			}
-		}
-		err = cursor.Err()
-		_ = cursor.Close(context.WithoutCancel(ctx))
+		})
 		if err != nil {
-			return failed[[]*Grant](len(asked), fmt.Errorf("%s: %w", doing, err))
+			return outcomes[[]*Grant](len(asked), nil, fmt.Errorf("looking for the grants of refresh tokens: %w", err))
 		}
 	}
 	all := make([]outcome[[]*Grant], len(asked))
@@ -113,8 +114,8 @@ func cloneAll(grants []*Grant) []*Grant {
 	return clones
 }
 
-// anyOf selects documents by a field that has one of some values. Many who ask
-// at once ask for the same.
+// anyOf selects the documents in which a field has one of some values, which may
+// repeat.
 func anyOf(field string, values []string) bson.D {
 	values = slices.Compact(slices.Sorted(slices.Values(values)))
 	if len(values) == 1 {
@@ -134,12 +135,9 @@ func (s *Store) Insert(ctx context.Context, g *Grant) (err error) {
 		_, err = s.inserts.do(ctx, doc)
 	}
 	if duplicate(err) {
-		return fmt.Errorf("inserting grant %s: %w", g.ID, ErrConflict)
+		err = ErrConflict
 	}
-	if err != nil {
-		return fmt.Errorf("inserting grant %s: %w", g.ID, err)
-	}
-	return nil
+	return wrap(err, "inserting grant %s", g.ID)
 }
 
 func (s *Store) insertAll(ctx context.Context, docs []bson.Raw) []outcome[struct{}] {
@@ -147,65 +145,90 @@ func (s *Store) insertAll(ctx context.Context, docs []bson.Raw) []outcome[struct
 	return bulkOutcomes(len(docs), err)
 }
 
-// bulkOutcomes tells the outcome of each of the n statements of an unordered
-// bulk from its error, as the driver tells that of a statement by itself. After
-// a write concern error a statement was done, and may be taken back.
+// bulkOutcomes returns the outcome of each of the n statements of an unordered bulk,
+// with the error that the driver returns for a single statement. After a write concern
+// error a statement was carried out, and may be rolled back.
 func bulkOutcomes(n int, err error) []outcome[struct{}] {
 	var bulk mongo.BulkWriteException
 	if !errors.As(err, &bulk) {
-		return failed[struct{}](n, err) // of none it is known
+		return outcomes(n, struct{}{}, err) // the same for all
 	}
-	all := make([]outcome[struct{}], n)
+	var concern error
 	if bulk.WriteConcernError != nil {
-		all = failed[struct{}](n, mongo.WriteException{WriteConcernError: bulk.WriteConcernError, Labels: bulk.Labels})
+		concern = mongo.WriteException{WriteConcernError: bulk.WriteConcernError, Labels: bulk.Labels}
 	}
+	all := outcomes(n, struct{}{}, concern)
 	for _, e := range bulk.WriteErrors {
-		if e.Index < 0 || e.Index >= n {
-			continue // of no statement of ours
+		if e.Index >= 0 && e.Index < n {
+			all[e.Index].err = mongo.WriteException{WriteErrors: mongo.WriteErrors{e.WriteError}, WriteConcernError: bulk.WriteConcernError}
 		}
-		all[e.Index].err = mongo.WriteException{WriteErrors: mongo.WriteErrors{e.WriteError}, WriteConcernError: bulk.WriteConcernError}
 	}
 	return all
 }
 
-// Save replaces the document if it still has the revision of g, and raises
-// that revision. ErrConflict: it has not, or is gone. After any other error
-// the write may or may not have happened.
+// Save replaces the document if it still has the revision of g, and raises that
+// revision. ErrConflict: the document has changed or is gone. After any other error
+// the write may have happened.
 func (s *Store) Save(ctx context.Context, g *Grant) (err error) {
 	g.Rev, g.Fingerprints = g.Rev+1, g.Chain.Fingerprints()
 	g.traced(ctx)
 	ctx, span := startSpan(ctx, "replace", g)
 	defer func() { tracing.End(span, err) }()
-	res, err := s.grants.ReplaceOne(ctx, revision(g.ID, g.Rev-1), g)
-	switch {
-	case err != nil:
-		err = fmt.Errorf("saving grant %s: %w", g.ID, err)
-	case res.MatchedCount == 0:
-		err = fmt.Errorf("saving grant %s: %w", g.ID, ErrConflict)
-	}
+	err = wrap(matched(s.grants.ReplaceOne(ctx, revision(g.ID, g.Rev-1), g)), "saving grant %s", g.ID)
 	if err != nil {
 		g.Rev--
 	}
 	return err
 }
 
+// Change saves what change makes of a grant. If the grant has changed since it was
+// read, change decides again about the grant as it is stored. When change returns nil,
+// nothing is saved. Change returns the grant that it saved.
+func (s *Store) Change(ctx context.Context, g *Grant, change func(*Grant) (*Grant, error)) (next *Grant, err error) {
+	read := g
+	err = untilSaved(func() error {
+		if read == nil {
+			if read, err = s.Get(ctx, g.ID); err != nil {
+				return err
+			}
+		}
+		next, err = change(read)
+		read = nil
+		if next == nil || err != nil {
+			return err
+		}
+		return s.Save(ctx, next)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return next, nil
+}
+
+// untilSaved reads, changes and saves a document again until no other writer comes
+// between.
+func untilSaved(readAndSave func() error) error {
+	for {
+		if err := readAndSave(); !errors.Is(err, ErrConflict) {
+			return err
+		}
+	}
+}
+
 // Delete removes the document if it still has the revision of g.
 func (s *Store) Delete(ctx context.Context, g *Grant) error {
 	res, err := s.grants.DeleteOne(ctx, revision(g.ID, g.Rev))
-	if err != nil {
-		return fmt.Errorf("deleting grant %s: %w", g.ID, err)
+	if err == nil && res.DeletedCount == 0 {
+		err = ErrConflict
 	}
-	if res.DeletedCount == 0 {
-		return fmt.Errorf("deleting grant %s: %w", g.ID, ErrConflict)
-	}
-	return nil
+	return wrap(err, "deleting grant %s", g.ID)
 }
 
 func revision(id string, rev int64) bson.D {
 	return bson.D{{Key: "_id", Value: id}, {Key: "rev", Value: rev}}
 }
 
-// LeaseRequest says which lease is wanted.
+// LeaseRequest is what Acquire takes.
 type LeaseRequest struct {
 	GrantID string
 	// Version is that of the token set to refresh.
@@ -216,41 +239,35 @@ type LeaseRequest struct {
 	Owner string
 	// Now and Until are by the caller's clock.
 	Now, Until time.Time
-	// DueNow makes a refresh due with the lease, unless something is due before: should
-	// its holder die, the grant does not wait for what is due much later, or never.
-	// The grant that Acquire returns is still due when it was.
+	// DueNow makes a refresh due with the lease, unless something is due earlier, so
+	// that the grant does not wait if its holder dies. The grant that Acquire returns
+	// keeps its due time.
 	DueNow bool
-	// Refused, if set, is the report for which the grant is to be refreshed. It is
-	// stored with the lease, and counts only if none has since RefusedSince.
+	// Refused, if set, is the report that causes the refresh. It is stored with the
+	// lease, and there is no lease if another has been stored since RefusedSince.
 	Refused      *Refused
 	RefusedSince time.Time
 }
 
-// Acquire takes the lease of a grant and returns the grant as it then is,
-// with a new epoch. takenOver: the lease before was never given back, so its
-// holder died or was cut off, and what it did at Mesh is not known.
+// Acquire takes the lease of a grant and returns the leased grant, with a new epoch.
+// takenOver: the holder of the former lease died or was cut off, so what it did at Mesh
+// is unknown.
 //
-// The error wraps ErrNotFound, ErrStale or is a *LeasedError.
+// The error wraps ErrNotFound, ErrStale or a *LeasedError.
 func (s *Store) Acquire(ctx context.Context, r LeaseRequest) (g *Grant, takenOver bool, err error) {
 	lease := Lease{Owner: r.Owner, Until: Milli(r.Until)}
 	filter := bson.D{
 		{Key: "_id", Value: r.GrantID},
 		{Key: "version", Value: r.Version},
 		{Key: "state", Value: bson.D{{Key: "$in", Value: bson.A{Active, MustAct}}}},
-		{Key: "$or", Value: bson.A{
-			bson.D{{Key: "lease", Value: nil}},
-			bson.D{{Key: "lease.until", Value: bson.D{{Key: "$lte", Value: Milli(r.Now)}}}},
-		}},
+		{Key: "$or", Value: notLeased(r.Now)},
 	}
 	if r.DueAt != nil {
 		filter = append(filter, bson.E{Key: "due.at", Value: *r.DueAt})
 	}
 	set := bson.D{{Key: "lease", Value: lease}}
 	if r.Refused != nil {
-		filter = append(filter, bson.E{Key: "$and", Value: bson.A{bson.D{{Key: "$or", Value: bson.A{
-			bson.D{{Key: "refused", Value: nil}},
-			bson.D{{Key: "refused.at", Value: bson.D{{Key: "$lte", Value: Milli(r.RefusedSince)}}}},
-		}}}}})
+		filter = append(filter, bson.E{Key: "$and", Value: bson.A{bson.D{{Key: "$or", Value: noneAfter("refused", "refused.at", r.RefusedSince)}}}})
 		set = append(set, bson.E{Key: "refused", Value: *r.Refused})
 	}
 	update := bson.D{
@@ -263,13 +280,13 @@ func (s *Store) Acquire(ctx context.Context, r LeaseRequest) (g *Grant, takenOve
 	}
 	ctx, span := startSpan(ctx, "findAndModify", &Grant{ID: r.GrantID, Version: r.Version})
 	defer func() { tracing.End(span, err) }()
-	var before Grant
-	err = s.grants.FindOneAndUpdate(ctx, filter, update, options.FindOneAndUpdate().SetReturnDocument(options.Before)).Decode(&before)
-	if errors.Is(err, mongo.ErrNoDocuments) {
+	before, err := decodeOne[Grant](s.grants.FindOneAndUpdate(ctx, filter, update, options.FindOneAndUpdate().SetReturnDocument(options.Before)),
+		ErrNotFound, "leasing grant %s", r.GrantID)
+	if errors.Is(err, ErrNotFound) {
 		return nil, false, s.whyNoLease(ctx, r)
 	}
 	if err != nil {
-		return nil, false, fmt.Errorf("leasing grant %s: %w", r.GrantID, err)
+		return nil, false, err
 	}
 	takenOver = before.Lease != nil
 	before.Lease = &lease
@@ -279,6 +296,15 @@ func (s *Store) Acquire(ctx context.Context, r LeaseRequest) (g *Grant, takenOve
 	before.Rev++
 	before.Epoch++
 	return &before, takenOver, nil
+}
+
+func notLeased(now time.Time) bson.A { return noneAfter("lease", "lease.until", now) }
+
+func noneAfter(field, timeField string, t time.Time) bson.A {
+	return bson.A{
+		bson.D{{Key: field, Value: nil}},
+		bson.D{{Key: timeField, Value: bson.D{{Key: "$lte", Value: Milli(t)}}}},
+	}
 }
 
 func (s *Store) whyNoLease(ctx context.Context, r LeaseRequest) error {
@@ -294,20 +320,16 @@ func (s *Store) whyNoLease(ctx context.Context, r LeaseRequest) error {
 	return fmt.Errorf("leasing grant %s: %w", r.GrantID, ErrStale)
 }
 
-// ClearOutbox removes the outbox of a grant if the document still has the
-// revision of g, and records which stream holds the schedule, empty for none. A
-// conflict is no error: whoever changed the grant sends what remains. Calls that
-// come while another is under way share one command.
+// ClearOutbox removes the outbox of a grant if the document still has the revision of
+// g, and records which stream holds the schedule (empty: none). A conflict is no error:
+// the writer of the newer revision sends what remains.
 func (s *Store) ClearOutbox(ctx context.Context, g *Grant, stream string) error {
 	update := bson.D{{Key: "$unset", Value: bson.D{{Key: "outbox", Value: ""}}}}
 	if g.Due != nil && stream != "" {
 		update = append(update, bson.E{Key: "$set", Value: bson.D{{Key: "due.stream", Value: stream}}})
 	}
 	_, err := s.clears.do(ctx, mongo.NewUpdateOneModel().SetFilter(revision(g.ID, g.Rev)).SetUpdate(update))
-	if err != nil {
-		return fmt.Errorf("clearing the outbox of grant %s: %w", g.ID, err)
-	}
-	return nil
+	return wrap(err, "clearing the outbox of grant %s", g.ID)
 }
 
 func (s *Store) clearAll(ctx context.Context, updates []mongo.WriteModel) []outcome[struct{}] {
@@ -315,24 +337,10 @@ func (s *Store) clearAll(ctx context.Context, updates []mongo.WriteModel) []outc
 	return bulkOutcomes(len(updates), err)
 }
 
-// Used records that the tokens of the present version of a grant were asked for.
-// It is a hint, which a write of the whole grant at the same time may lose.
+// Used records that somebody requested the tokens of the present version of a grant.
+// It is a hint: a write of the whole grant at the same time may undo it.
 func (s *Store) Used(ctx context.Context, g *Grant) error {
 	_, err := s.grants.UpdateOne(ctx, bson.D{{Key: "_id", Value: g.ID}, {Key: "version", Value: g.Version}},
 		bson.D{{Key: "$set", Value: bson.D{{Key: "usedIn", Value: g.Version}}}})
-	if err != nil {
-		return fmt.Errorf("recording the use of grant %s: %w", g.ID, err)
-	}
-	return nil
-}
-
-func collect[T any](ctx context.Context, cursor *mongo.Cursor, err error, doing string) ([]*T, error) {
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", doing, err)
-	}
-	var all []*T
-	if err := cursor.All(ctx, &all); err != nil {
-		return nil, fmt.Errorf("%s: %w", doing, err)
-	}
-	return all, nil
+	return wrap(err, "recording the use of grant %s", g.ID)
 }

@@ -138,3 +138,36 @@ func TestPoked(t *testing.T) {
 	require.ErrorIs(t, s.Poked(t.Context(), stale, now), store.ErrConflict)
 	require.Equal(t, g, get(t, s, "g"))
 }
+
+func TestChange(t *testing.T) {
+	s := open(t)
+	insert(t, s, active("g"))
+	read := get(t, s, "g")
+	other := read.Clone()
+	other.Tries = 5
+	require.NoError(t, s.Save(t.Context(), other))
+
+	calls := 0
+	raise := func(g *store.Grant) (*store.Grant, error) {
+		calls++
+		next := g.Clone()
+		next.Tries++
+		return next, nil
+	}
+	saved, err := s.Change(t.Context(), read, raise)
+	require.NoError(t, err)
+	require.Equal(t, 2, calls)
+	require.Equal(t, 6, saved.Tries)
+	require.Equal(t, get(t, s, "g"), saved)
+
+	saved, err = s.Change(t.Context(), saved, func(*store.Grant) (*store.Grant, error) { return nil, nil })
+	require.NoError(t, err)
+	require.Nil(t, saved)
+	_, err = s.Change(t.Context(), read, func(*store.Grant) (*store.Grant, error) { return nil, store.ErrStale })
+	require.ErrorIs(t, err, store.ErrStale)
+	require.Equal(t, 6, get(t, s, "g").Tries)
+
+	require.NoError(t, s.Delete(t.Context(), get(t, s, "g")))
+	_, err = s.Change(t.Context(), read, raise)
+	require.ErrorIs(t, err, store.ErrNotFound)
+}

@@ -17,8 +17,7 @@ type index struct {
 	keys       []string
 }
 
-// What is read in an order is ordered by its id last, so that a list goes on
-// where it was.
+// Indexes of lists end with the id, so that a list can continue at a place.
 var indexes = []index{
 	{"grants", []string{"user"}},                                       // a user's grants
 	{"grants", []string{"due.at", "_id"}},                              // overdue grants
@@ -48,14 +47,14 @@ func (i index) document() bson.D {
 
 func (i index) String() string { return i.collection + "(" + strings.Join(i.keys, ", ") + ")" }
 
-// indexDeadline is how long the server may take for one index. It aborts a build
-// that takes longer, and the next one would begin anew.
+// indexDeadline bounds the build of one index. The server aborts a longer build, and
+// the next one begins anew.
 const indexDeadline = 24 * time.Hour
 
-// Ensure creates the indexes that are missing, and with them collections. On
-// large collections that takes minutes to hours, for which Options.Timeout does
-// not count. All work goes on meanwhile, and without an index too, only slower:
-// none is needed for correctness. It may run on many workers at once.
+// Ensure creates the missing indexes, and with them the collections. On large
+// collections that takes minutes to hours, whatever Options.Timeout says. Meanwhile
+// all work continues, only slower: no index is needed for correctness. Many workers may
+// call it at once.
 func (s *Store) Ensure(ctx context.Context) error {
 	missing, err := s.missingIndexes(ctx)
 	if err != nil {
@@ -80,9 +79,9 @@ func (s *Store) createIndex(ctx context.Context, i index) error {
 // indexPause is how long EnsureBeside waits after a failure.
 const indexPause = time.Minute
 
-// EnsureBeside runs Ensure in the background, again and again until it
-// succeeds or the store is closed. failed is told of each failure. The returned
-// channel is closed when all indexes are there.
+// EnsureBeside runs Ensure in the background until it succeeds or the store is closed,
+// and calls failed after each failure. It closes the returned channel when all indexes
+// are there.
 func (s *Store) EnsureBeside(failed func(error)) (done <-chan struct{}) {
 	return s.ensureBeside(indexPause, failed)
 }

@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
@@ -10,32 +9,24 @@ import (
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
 )
 
-// Installation says whose database this is. There is one for each database.
+// Installation identifies the workers to which a database belongs.
 type Installation struct {
-	// ID is random. NATS has it too, with the streams.
+	// ID is random. The streams in NATS carry it too.
 	ID string `bson:"id"`
-	// Prefix is the nats.prefix of its workers.
+	// Prefix is the nats.prefix of the workers.
 	Prefix string `bson:"prefix"`
 }
 
-var installationDoc = bson.D{{Key: "_id", Value: "installation"}}
+var installationDoc = byID("installation")
 
-// Installation returns whose database this is; ErrNotFound: no worker has said so
-// yet.
+// Installation returns the installation that owns the database. ErrNotFound: no
+// worker has claimed it yet.
 func (s *Store) Installation(ctx context.Context) (Installation, error) {
-	var i Installation
-	err := s.meta.FindOne(ctx, installationDoc).Decode(&i)
-	if errors.Is(err, mongo.ErrNoDocuments) {
-		return Installation{}, ErrNotFound
-	}
-	if err != nil {
-		return Installation{}, fmt.Errorf("reading the identity of the installation: %w", err)
-	}
-	return i, nil
+	return decodeOne[Installation](s.meta.FindOne(ctx, installationDoc), ErrNotFound, "reading the identity of the installation")
 }
 
-// Settle records whose database this is, unless that is known already, and
-// returns what holds. It may be called by many workers at once.
+// Settle claims the database for an installation, unless it has an owner, and
+// returns the owner. Many workers may call it at once.
 func (s *Store) Settle(ctx context.Context, i Installation) (Installation, error) {
 	_, err := s.meta.UpdateOne(ctx, installationDoc, bson.D{{Key: "$setOnInsert", Value: i}}, options.UpdateOne().SetUpsert(true))
 	if err != nil && !mongo.IsDuplicateKeyError(err) { // another was first
@@ -44,10 +35,8 @@ func (s *Store) Settle(ctx context.Context, i Installation) (Installation, error
 	return s.Installation(ctx)
 }
 
-// Rename changes the prefix of the installation whose database this is.
+// Rename changes the prefix of the installation that owns the database.
 func (s *Store) Rename(ctx context.Context, prefix string) error {
-	if _, err := s.meta.UpdateOne(ctx, installationDoc, bson.D{{Key: "$set", Value: bson.D{{Key: "prefix", Value: prefix}}}}); err != nil {
-		return fmt.Errorf("changing the prefix of the installation: %w", err)
-	}
-	return nil
+	_, err := s.meta.UpdateOne(ctx, installationDoc, bson.D{{Key: "$set", Value: bson.D{{Key: "prefix", Value: prefix}}}})
+	return wrap(err, "changing the prefix of the installation")
 }

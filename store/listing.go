@@ -12,24 +12,24 @@ import (
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
 )
 
-// Listing says which grants are listed. Zero fields don't narrow it.
+// Listing selects grants. Zero fields select all.
 type Listing struct {
 	State State
 	// Broker is a broker type, in any case.
 	Broker string
-	// DueBefore lists what is due before a time, nearest first, by an index.
-	// Without it grants come in the order of their ids, and what the other fields
-	// leave out is read and passed over.
+	// DueBefore lists what is due before a time in the order of due times, by an
+	// index. Without it grants come in the order of their ids, and the server reads
+	// the grants that the other fields exclude.
 	DueBefore time.Time
-	// After goes on after the last grant of a page: CursorOf it.
+	// After is the CursorOf the last grant of the page before.
 	After string
 	Limit int
 }
 
-// ErrCursor: After is not what CursorOf returns for such a listing.
+// ErrCursor: Listing.After is not a cursor of this listing.
 var ErrCursor = errors.New("not a place in this list")
 
-// CursorOf returns where a listing goes on after a grant.
+// CursorOf returns the cursor behind a grant.
 func (l Listing) CursorOf(g *Grant) string {
 	if l.DueBefore.IsZero() {
 		return g.ID
@@ -60,12 +60,11 @@ func (s *Store) List(ctx context.Context, l Listing) ([]*Grant, error) {
 		filter = append(filter, due...)
 	}
 	cursor, err := s.grants.Find(ctx, filter, options.Find().SetSort(sort).SetLimit(int64(l.Limit)).SetProjection(bson.D{{Key: "sealed", Value: 0}, {Key: "chain", Value: 0}}))
-	return collect[Grant](ctx, cursor, err, "listing grants")
+	return decodeAll[*Grant](ctx, cursor, err, "listing grants")
 }
 
-// inAnyCase returns a regular expression for a broker type however its case is
-// written. It names each character's forms: what an engine takes for the same
-// without regard to case may differ from what we do.
+// inAnyCase returns a regular expression for a broker type in any case. It lists
+// each character's forms, since engines disagree about case folding.
 func inAnyCase(brokerType string) string {
 	var b strings.Builder
 	b.WriteByte('^')
@@ -80,7 +79,6 @@ func inAnyCase(brokerType string) string {
 	return b.String()
 }
 
-// due narrows a listing to what is due and comes after the cursor.
 func (l Listing) due() (bson.D, error) {
 	before := bson.E{Key: "$lt", Value: Milli(l.DueBefore)}
 	if l.After == "" {

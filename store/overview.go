@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
@@ -19,18 +18,18 @@ type Tally struct {
 	Grants int64
 }
 
-// Tallies counts the grants by state and broker. It walks a whole index, so it
-// is for once in a while.
+// Tallies counts the grants by state and broker. It walks a whole index: call it
+// rarely.
 func (s *Store) Tallies(ctx context.Context) ([]Tally, error) {
 	cursor, err := s.grants.Aggregate(ctx, bson.A{
-		// All there are; naming them has the counts come from the index alone.
+		// All states, named so that the index alone answers.
 		bson.D{{Key: "$match", Value: bson.D{{Key: "state", Value: bson.D{{Key: "$in", Value: bson.A{Active, MustAct, Expired, Revoked}}}}}}},
 		bson.D{{Key: "$group", Value: bson.D{
 			{Key: "_id", Value: bson.D{{Key: "state", Value: "$state"}, {Key: "broker", Value: "$broker"}}},
 			{Key: "grants", Value: bson.D{{Key: "$sum", Value: int64(1)}}},
 		}}},
 	})
-	rows, err := collect[struct {
+	rows, err := decodeAll[struct {
 		ID struct {
 			State  State  `bson:"state"`
 			Broker string `bson:"broker"`
@@ -40,31 +39,24 @@ func (s *Store) Tallies(ctx context.Context) ([]Tally, error) {
 	if err != nil {
 		return nil, err
 	}
-	var out []Tally
-	place := map[Tally]int{} // of a tally without its number
+	counts := map[Tally]int64{}
 	for _, row := range rows {
-		t := Tally{State: row.ID.State, Broker: events.BrokerKey(row.ID.Broker)}
-		i, known := place[t]
-		if !known {
-			i = len(out)
-			place[t] = i
-			out = append(out, t)
-		}
-		out[i].Grants += row.Grants
+		counts[Tally{State: row.ID.State, Broker: events.BrokerKey(row.ID.Broker)}] += row.Grants
 	}
-	return out, nil
+	tallies := make([]Tally, 0, len(counts))
+	for t, n := range counts {
+		t.Grants = n
+		tallies = append(tallies, t)
+	}
+	return tallies, nil
 }
 
-// CountDue counts the grants that are due from one time on and before another,
-// up to a limit.
+// CountDue counts the grants that are due in [from, before), up to a limit.
 func (s *Store) CountDue(ctx context.Context, from, before time.Time, limit int64) (int64, error) {
 	n, err := s.grants.CountDocuments(ctx, bson.D{
 		{Key: "due.at", Value: bson.D{{Key: "$gte", Value: Milli(from)}, {Key: "$lt", Value: Milli(before)}}},
 	}, options.Count().SetLimit(limit))
-	if err != nil {
-		return 0, fmt.Errorf("counting grants that are due: %w", err)
-	}
-	return n, nil
+	return n, wrap(err, "counting grants that are due")
 }
 
 // DueBefore returns grants that are due before a time, nearest first.

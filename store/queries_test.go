@@ -57,9 +57,12 @@ func calls(s *store.Store) map[string]func(context.Context) error {
 			_, _, err := s.Acquire(ctx, store.LeaseRequest{GrantID: "g", Version: 1, DueAt: &now, Now: now, Until: now})
 			return err
 		},
-		"AddConnectKey":    func(ctx context.Context) error { return s.AddConnectKey(ctx, store.ConnectKey{Sequence: 1}) },
-		"AuditHeads":       func(ctx context.Context) error { return drop(s.AuditHeads(ctx)) },
-		"ByUser":           func(ctx context.Context) error { return drop(s.ByUser(ctx, "u")) },
+		"AddConnectKey": func(ctx context.Context) error { return s.AddConnectKey(ctx, store.ConnectKey{Sequence: 1}) },
+		"AuditHeads":    func(ctx context.Context) error { return drop(s.AuditHeads(ctx)) },
+		"ByUser":        func(ctx context.Context) error { return drop(s.ByUser(ctx, "u")) },
+		"Change": func(ctx context.Context) error {
+			return drop(s.Change(ctx, g.Clone(), func(g *store.Grant) (*store.Grant, error) { return g, nil }))
+		},
 		"ChainedBy":        func(ctx context.Context) error { return drop(s.ChainedBy(ctx, "k", "a", 1)) },
 		"ClearOutbox":      func(ctx context.Context) error { return s.ClearOutbox(ctx, g, "s") },
 		"ConnectKeys":      func(ctx context.Context) error { return drop(s.ConnectKeys(ctx)) },

@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"time"
 
@@ -12,17 +11,17 @@ import (
 	"github.com/latchkey/latchkey/events"
 )
 
-// Scope is what a disconnect covers. An empty broker or account covers all.
+// Scope is what a disconnect covers. Empty: all brokers, or all accounts.
 type Scope struct{ User, Broker, Account string }
 
-// Covers reports whether an account of a broker falls under the scope.
+// Covers reports whether an account at a broker is in the scope.
 func (s Scope) Covers(broker, account string) bool {
 	return (s.Broker == "" || events.SameBroker(s.Broker, broker)) && (s.Account == "" || s.Account == account)
 }
 
-// ids are hashes, so that what remains after an erasure names nobody. The first
-// is by the broker's key. The other, where there is one, is by the broker type as
-// written, which is the only one that earlier releases write and look for.
+// ids are hashes, so that what remains after an erasure names nobody. The first is
+// derived from the broker's key, the second from the broker type as written if that
+// differs: earlier releases know no other.
 func (s Scope) ids() []string {
 	ids := []string{hashID("revocation", s.User, events.BrokerKey(s.Broker), s.Account)}
 	if as := hashID("revocation", s.User, s.Broker, s.Account); as != ids[0] {
@@ -31,8 +30,7 @@ func (s Scope) ids() []string {
 	return ids
 }
 
-// UserTag stands for a user in the subjects of dead letters. It is a hash, so
-// that it is a subject token of one length and names nobody.
+// UserTag is a hash that stands for a user in the subjects of dead letters.
 func UserTag(userID string) string { return hashID("user", userID) }
 
 type revocation struct {
@@ -41,8 +39,8 @@ type revocation struct {
 	PurgeAt time.Time `bson:"purgeAt"`
 }
 
-// Revoke remembers that what lies in the scope was disconnected at a time, so
-// that an older connect which arrives late does not bring it back.
+// Revoke records that a scope was disconnected at a time, so that an older connect
+// that arrives late does not bring it back.
 func (s *Store) Revoke(ctx context.Context, scope Scope, at, purgeAt time.Time) error {
 	for _, id := range scope.ids() {
 		if err := s.remember(ctx, id, at, purgeAt); err != nil {
@@ -53,21 +51,18 @@ func (s *Store) Revoke(ctx context.Context, scope Scope, at, purgeAt time.Time) 
 }
 
 func (s *Store) remember(ctx context.Context, id string, at, purgeAt time.Time) error {
-	_, err := s.revocations.UpdateOne(ctx, bson.D{{Key: "_id", Value: id}},
+	_, err := s.revocations.UpdateOne(ctx, byID(id),
 		bson.D{{Key: "$max", Value: bson.D{{Key: "at", Value: Milli(at)}, {Key: "purgeAt", Value: Milli(purgeAt)}}}},
 		options.UpdateOne().SetUpsert(true))
-	if err != nil {
-		return fmt.Errorf("recording a disconnect: %w", err)
-	}
-	return nil
+	return wrap(err, "recording a disconnect")
 }
 
-// Fate is what is remembered of a refresh token whose grant is gone. Other grants may
-// get it all the same: what is published of one login may come in several connects.
+// Fate is what is recorded of a refresh token whose grant is gone. Other grants may
+// still bring it: one login may be published in several connects.
 type Fate struct {
-	// Spent: a refresh has replaced it.
+	// Spent: a refresh has replaced the token.
 	Spent bool
-	// Until is how long a refresh that presents it may be under way; zero: none is.
+	// Until is how long a refresh may still present it; zero: none does.
 	Until time.Time
 }
 
@@ -75,8 +70,8 @@ type Fate struct {
 func spentID(fingerprint string) string   { return hashID("spent token", fingerprint) }
 func awaitedID(fingerprint string) string { return hashID("awaited token", fingerprint) }
 
-// Spend remembers that a refresh has replaced a refresh token whose grant is gone, by
-// its fingerprint; none: there is nothing to remember.
+// Spend records that a refresh has replaced a refresh token whose grant is gone. It
+// does nothing without a fingerprint.
 func (s *Store) Spend(ctx context.Context, fingerprint string, at, purgeAt time.Time) error {
 	if fingerprint == "" {
 		return nil
@@ -84,30 +79,32 @@ func (s *Store) Spend(ctx context.Context, fingerprint string, at, purgeAt time.
 	return s.remember(ctx, spentID(fingerprint), at, purgeAt)
 }
 
-// Await remembers until when a refresh may be under way that presents a refresh token
-// whose grant is gone, by its fingerprint.
+// Await records how long a refresh may still present a refresh token whose grant is
+// gone.
 func (s *Store) Await(ctx context.Context, fingerprint string, until time.Time) error {
 	return s.remember(ctx, awaitedID(fingerprint), until, until)
 }
 
-// Revoked returns, for each account, when it was last disconnected; accounts
-// that never were are absent. The account "" stands for the broker as a whole.
+// Revoked returns when each account was last disconnected, if it was. The account ""
+// stands for the broker as a whole.
 func (s *Store) Revoked(ctx context.Context, user, broker string, accounts []string) (map[string]time.Time, error) {
 	revoked, _, err := s.Remembered(ctx, user, broker, accounts, "")
 	return revoked, err
 }
 
-// Remembered is Revoked, and also returns what is remembered of a refresh token, by its
-// fingerprint; empty for none.
+// Remembered is Revoked together with the fate of a refresh token, by its fingerprint
+// (empty: none).
 func (s *Store) Remembered(ctx context.Context, user, broker string, accounts []string, fingerprint string) (map[string]time.Time, Fate, error) {
-	scopesOf := func(account string) []Scope {
-		return []Scope{{user, "", ""}, {user, broker, ""}, {user, "", account}, {user, broker, account}}
-	}
-	var ids []string
-	for _, account := range append([]string{""}, accounts...) {
-		for _, scope := range scopesOf(account) {
+	accounts = append([]string{""}, accounts...)
+	idsOf := func(account string) (ids []string) {
+		for _, scope := range []Scope{{user, "", ""}, {user, broker, ""}, {user, "", account}, {user, broker, account}} {
 			ids = append(ids, scope.ids()...)
 		}
+		return ids
+	}
+	var ids []string
+	for _, account := range accounts {
+		ids = append(ids, idsOf(account)...)
 	}
 	if fingerprint != "" {
 		ids = append(ids, spentID(fingerprint), awaitedID(fingerprint))
@@ -117,12 +114,10 @@ func (s *Store) Remembered(ctx context.Context, user, broker string, accounts []
 		return nil, Fate{}, err
 	}
 	last := make(map[string]time.Time)
-	for _, account := range append([]string{""}, accounts...) {
-		for _, scope := range scopesOf(account) {
-			for _, id := range scope.ids() {
-				if t, ok := at[id]; ok && t.After(last[account]) {
-					last[account] = t
-				}
+	for _, account := range accounts {
+		for _, id := range idsOf(account) {
+			if t, ok := at[id]; ok && t.After(last[account]) {
+				last[account] = t
 			}
 		}
 	}
@@ -133,34 +128,28 @@ func (s *Store) Remembered(ctx context.Context, user, broker string, accounts []
 	return last, Fate{Spent: spent, Until: at[awaitedID(fingerprint)]}, nil
 }
 
-// maxSought is how many disconnects one command looks for. A connect asks for
-// several of each of its accounts, and MongoDB takes commands of 16 MiB.
+// maxSought is how many values one command looks for: MongoDB takes commands of up to
+// 16 MiB.
 const maxSought = 10_000
 
-// revokedAt reads the times of revocations for all who ask, who share the map.
+// revokedAt reads the times of revocations for several callers, who share the map.
 func (s *Store) revokedAt(ctx context.Context, ids [][]string) []outcome[map[string]time.Time] {
 	at := map[string]time.Time{}
 	for sought := range slices.Chunk(slices.Concat(ids...), maxSought) {
 		cursor, err := s.revocations.Find(ctx, anyOf("_id", sought))
-		found, err := collect[revocation](ctx, cursor, err, "reading disconnects")
+		found, err := decodeAll[revocation](ctx, cursor, err, "reading disconnects")
 		if err != nil {
-			return failed[map[string]time.Time](len(ids), err)
+			return outcomes(len(ids), at, err)
 		}
 		for _, r := range found {
 			at[r.ID] = r.At
 		}
 	}
-	all := make([]outcome[map[string]time.Time], len(ids))
-	for i := range all {
-		all[i].out = at
-	}
-	return all
+	return outcomes(len(ids), at, nil)
 }
 
-// PurgeRevocations drops what need not be remembered any more.
+// PurgeRevocations deletes the records that have served their time.
 func (s *Store) PurgeRevocations(ctx context.Context, now time.Time) error {
-	if _, err := s.revocations.DeleteMany(ctx, bson.D{{Key: "purgeAt", Value: bson.D{{Key: "$lt", Value: Milli(now)}}}}); err != nil {
-		return fmt.Errorf("dropping old disconnects: %w", err)
-	}
-	return nil
+	_, err := s.revocations.DeleteMany(ctx, bson.D{{Key: "purgeAt", Value: bson.D{{Key: "$lt", Value: Milli(now)}}}})
+	return wrap(err, "dropping old disconnects")
 }

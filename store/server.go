@@ -11,26 +11,26 @@ import (
 	"go.mongodb.org/mongo-driver/v2/bson"
 )
 
-// Server is what the database server says of itself.
+// Server describes the database server.
 type Server struct {
 	WireVersion int
-	// ReplicaSet is its name; empty for a server that stands alone or a router.
+	// ReplicaSet is its name; empty for a standalone server or a router.
 	ReplicaSet string
-	// Members is how many members of the replica set hold data and can be read.
+	// Members counts the members of the replica set that can be read.
 	Members int
-	// Router: it is the router (mongos) of a sharded cluster.
+	// Router: the server is the router (mongos) of a sharded cluster.
 	Router bool
 	// LocalTime is the server's clock.
 	LocalTime time.Time
 	// TLS: the connection is encrypted.
 	TLS bool
-	// Verified: and the server's certificate is checked.
+	// Verified: the server's certificate is checked.
 	Verified bool
-	// Local: all servers are named by addresses of this machine alone.
+	// Local: all addresses of servers are this machine's.
 	Local bool
 }
 
-// Server asks the server what it is.
+// Server asks the server for its description.
 func (s *Store) Server(ctx context.Context) (Server, error) {
 	var hello struct {
 		MaxWireVersion int       `bson:"maxWireVersion"`
@@ -60,19 +60,15 @@ func (s *Store) Version(ctx context.Context) (string, error) {
 	var info struct {
 		Version string `bson:"version"`
 	}
-	if err := s.database().RunCommand(ctx, bson.D{{Key: "buildInfo", Value: 1}}).Decode(&info); err != nil {
-		return "", fmt.Errorf("asking MongoDB for its version: %w", err)
-	}
-	return info.Version, nil
+	err := s.database().RunCommand(ctx, bson.D{{Key: "buildInfo", Value: 1}}).Decode(&info)
+	return info.Version, wrap(err, "asking MongoDB for its version")
 }
 
-// TryWrite makes a write that changes nothing, so that a missing permission or
-// majority shows.
+// TryWrite makes a write that changes nothing. It fails without a permission or a
+// majority.
 func (s *Store) TryWrite(ctx context.Context) error {
-	if _, err := s.meta.DeleteOne(ctx, bson.D{{Key: "_id", Value: "never-stored"}}); err != nil {
-		return fmt.Errorf("writing to MongoDB: %w", err)
-	}
-	return nil
+	_, err := s.meta.DeleteOne(ctx, byID("never-stored"))
+	return wrap(err, "writing to MongoDB")
 }
 
 // elsewhere reports whether an address may be another machine's.

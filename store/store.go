@@ -1,3 +1,9 @@
+// Package store keeps grants in MongoDB, the source of truth: schedules and events are
+// derived from it and can be made again.
+//
+// One grant is one document. Every change replaces the whole document if its revision
+// is still the one that was read, so that no writer overwrites what it has not seen. No
+// change needs more than one document to be atomic.
 package store
 
 import (
@@ -18,10 +24,10 @@ import (
 var (
 	// ErrNotFound: there is no such document.
 	ErrNotFound = errors.New("not found")
-	// ErrConflict: the document is no longer the one that was read. Read it
-	// again and decide anew.
+	// ErrConflict: the document has changed since it was read. Read it again and
+	// decide anew; see Change.
 	ErrConflict = errors.New("changed meanwhile")
-	// ErrStale: a lease was asked for on a state of the grant that is past.
+	// ErrStale: a lease was requested on a former state of the grant.
 	ErrStale = errors.New("out of date")
 )
 
@@ -39,9 +45,9 @@ type Options struct {
 	Database string
 	// Timeout bounds each operation with its retries.
 	Timeout time.Duration
-	// AppName shows in the server's logs and statistics.
+	// AppName appears in the server's logs and statistics.
 	AppName string
-	// Monitor, if set, is told of every command.
+	// Monitor, if set, observes every command.
 	Monitor *event.CommandMonitor
 }
 
@@ -52,7 +58,7 @@ type Store struct {
 	tls        bool
 	verified   bool
 	overridden []string
-	// open ends when the store is closed; beside is what goes on until then.
+	// open ends when the store is closed; beside is what runs until then.
 	open   context.Context
 	close  context.CancelFunc
 	beside sync.WaitGroup
@@ -65,17 +71,17 @@ type Store struct {
 	auditHeads  *mongo.Collection
 	verdicts    *mongo.Collection
 
-	inserts      gather[bson.Raw, struct{}]
-	clears       gather[mongo.WriteModel, struct{}]
-	userReads    gather[string, []*Grant]
-	holderReads  gather[[]string, []*Grant]
-	revokedReads gather[[]string, map[string]time.Time]
+	inserts      *gather[bson.Raw, struct{}]
+	clears       *gather[mongo.WriteModel, struct{}]
+	userReads    *gather[string, []*Grant]
+	holderReads  *gather[[]string, []*Grant]
+	revokedReads *gather[[]string, map[string]time.Time]
 }
 
-// Open connects and checks that the server answers. Whatever the connection
-// string says, reads go to the primary and see what a majority has, and writes
-// are acknowledged by a majority, so that a failover takes back nothing that was
-// reported done. See Overridden.
+// Open connects and checks that the server answers. Whatever the connection string
+// says, reads go to the primary with read concern majority, and writes have write
+// concern majority, so that a failover rolls back nothing that was reported done. See
+// Overridden.
 func Open(ctx context.Context, o Options) (*Store, error) {
 	opts, overridden, err := clientOptions(o)
 	if err != nil {
@@ -94,7 +100,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	return s, nil
 }
 
-// reach checks that the server answers and can be relied on for its reads.
+// reach checks that the server answers, and that it is the primary.
 func (s *Store) reach(ctx context.Context, direct bool) error {
 	if err := s.Ping(ctx); err != nil {
 		return fmt.Errorf("reaching MongoDB: %w", err)
@@ -102,7 +108,7 @@ func (s *Store) reach(ctx context.Context, direct bool) error {
 	if !direct {
 		return nil
 	}
-	// The driver lets such a connection read from a member that is no primary.
+	// A direct connection reads from any member.
 	server, err := s.Server(ctx)
 	if err == nil && server.Members > 1 {
 		err = fmt.Errorf("mongodb.uri connects to one member of replica set %s, which may not be its primary: leave out directConnection and connect", server.ReplicaSet)
@@ -110,8 +116,8 @@ func (s *Store) reach(ctx context.Context, direct bool) error {
 	return err
 }
 
-// Overridden names the options of the connection string that ask for less than
-// the store guarantees, or for other timeouts than it has, and so have no effect.
+// Overridden names the options of the connection string that have no effect, since they
+// ask for less than the store guarantees or for other timeouts.
 func (s *Store) Overridden() []string { return s.overridden }
 
 func newStore(client *mongo.Client, opts *options.ClientOptions, database string) *Store {
@@ -130,19 +136,17 @@ func newStore(client *mongo.Client, opts *options.ClientOptions, database string
 		verdicts:    db.Collection("verdicts"),
 	}
 	s.open, s.close = context.WithCancel(context.Background())
-	s.inserts.doing, s.inserts.run = "storing grants", s.insertAll
-	s.clears.doing, s.clears.run = "clearing outboxes", s.clearAll
-	s.userReads.doing, s.userReads.run = "reading users' grants", s.byUsers
-	s.holderReads.doing, s.holderReads.run = "looking for the grants of refresh tokens", s.holders
-	s.revokedReads.doing, s.revokedReads.run = "reading disconnects", s.revokedAt
+	s.inserts = newGather("storing grants", s.insertAll)
+	s.clears = newGather("clearing outboxes", s.clearAll)
+	s.userReads = newGather("reading users' grants", s.byUsers)
+	s.holderReads = newGather("looking for the grants of refresh tokens", s.holders)
+	s.revokedReads = newGather("reading disconnects", s.revokedAt)
 	return s
 }
 
-// closeTimeout bounds Close.
 const closeTimeout = 5 * time.Second
 
-// Close ends what goes on in the background, and the connections. It does not
-// wait for ever for those in use.
+// Close ends the work in the background and the connections.
 func (s *Store) Close(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, closeTimeout)
 	defer cancel()

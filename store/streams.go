@@ -2,69 +2,53 @@ package store
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
-	"go.mongodb.org/mongo-driver/v2/mongo"
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
 )
 
-// The database remembers the streams of NATS, so that a broker that has lost
-// them is noticed.
+// The database remembers the streams of NATS, so that workers notice when NATS has
+// lost them.
 
-var streamsDoc = bson.D{{Key: "_id", Value: "refresh-stream"}}
+var streamsDoc = byID("refresh-stream")
 
-// StreamIdentity returns the identity of the schedule stream that was last
-// remembered, or "".
+// StreamIdentity returns the remembered identity of the schedule streams, or "".
 func (s *Store) StreamIdentity(ctx context.Context) (string, error) {
-	var doc struct {
+	doc, err := decodeOne[struct {
 		Identity string `bson:"identity"`
-	}
-	err := s.meta.FindOne(ctx, streamsDoc).Decode(&doc)
-	if err != nil && !errors.Is(err, mongo.ErrNoDocuments) {
-		return "", fmt.Errorf("reading the stream's identity: %w", err)
-	}
-	return doc.Identity, nil
+	}](s.meta.FindOne(ctx, streamsDoc), nil, "reading the stream's identity")
+	return doc.Identity, err
 }
 
-// RememberStream stores the identity of the schedule stream. It clears the
-// suspicion of SuspectStreams: what exists is not gone.
+// RememberStream stores the identity of the schedule streams, and clears the suspicion
+// of SuspectStreams.
 func (s *Store) RememberStream(ctx context.Context, identity string) error {
 	_, err := s.meta.UpdateOne(ctx, streamsDoc,
 		bson.D{{Key: "$set", Value: bson.D{{Key: "identity", Value: identity}, {Key: "suspect", Value: false}}}}, options.UpdateOne().SetUpsert(true))
-	if err != nil {
-		return fmt.Errorf("storing the stream's identity: %w", err)
-	}
-	return nil
+	return wrap(err, "storing the stream's identity")
 }
 
-// SeeStreams records that a worker sees the schedule stream that is remembered. It
-// does nothing where another is.
+// SeeStreams records that a worker sees the schedule streams with this identity. It
+// does nothing if others are remembered.
 func (s *Store) SeeStreams(ctx context.Context, identity string, at time.Time) error {
 	filter := append(bson.D{{Key: "identity", Value: identity}}, streamsDoc...)
-	if _, err := s.meta.UpdateOne(ctx, filter, bson.D{{Key: "$max", Value: bson.D{{Key: "seen", Value: at}}}}); err != nil {
-		return fmt.Errorf("recording that the streams are there: %w", err)
-	}
-	return nil
+	_, err := s.meta.UpdateOne(ctx, filter, bson.D{{Key: "$max", Value: bson.D{{Key: "seen", Value: at}}}})
+	return wrap(err, "recording that the streams are there")
 }
 
-// StreamsSeen returns when a worker last saw the schedule stream that is
-// remembered, by its own clock; zero: never.
+// StreamsSeen returns when a worker last saw the remembered streams, by its own clock;
+// zero: never.
 func (s *Store) StreamsSeen(ctx context.Context) (time.Time, error) {
-	var doc struct {
+	doc, err := decodeOne[struct {
 		Seen time.Time `bson:"seen"`
-	}
-	err := s.meta.FindOne(ctx, streamsDoc).Decode(&doc)
-	if err != nil && !errors.Is(err, mongo.ErrNoDocuments) {
-		return time.Time{}, fmt.Errorf("reading when the streams were seen: %w", err)
-	}
-	return doc.Seen, nil
+	}](s.meta.FindOne(ctx, streamsDoc), nil, "reading when the streams were seen")
+	return doc.Seen, err
 }
 
-// SuspectStreams records that the streams are gone and why is not known. It
-// reports whether this caller was the first to say so, and so may find out.
+// SuspectStreams records that the streams are gone for an unknown reason. first: this
+// caller is the first to say so, and may find out the reason.
 func (s *Store) SuspectStreams(ctx context.Context) (first bool, err error) {
 	filter := append(bson.D{{Key: "suspect", Value: bson.D{{Key: "$ne", Value: true}}}}, streamsDoc...)
 	res, err := s.meta.UpdateOne(ctx, filter, bson.D{{Key: "$set", Value: bson.D{{Key: "suspect", Value: true}}}})

@@ -9,8 +9,8 @@ import (
 	"github.com/latchkey/latchkey/events/tracing"
 )
 
-// traced notes the trace in ctx in what this write promises to tell, so that it
-// is told in that trace whoever does it, and whenever.
+// traced adds the trace in ctx to the schedule and the events in the outbox, so that
+// they belong to it whichever worker sends them.
 func (g *Grant) traced(ctx context.Context) {
 	in := tracing.Carry(ctx)
 	if in == nil || g.Outbox == nil {

@@ -7,9 +7,9 @@ import (
 	"go.mongodb.org/mongo-driver/v2/mongo"
 )
 
-// unavailable are MongoDB's codes for what passes without anybody changing the
-// command: those on which drivers retry or look for another primary, and those
-// of a server that had no time, no majority or no room.
+// unavailable are MongoDB's codes for failures after which the same command may succeed:
+// those on which drivers retry or look for another primary, and those of a server that
+// had no time, no majority or no space.
 var unavailable = map[int]bool{
 	6: true, 7: true, 89: true, 9001: true, 384: true, // other servers not reached
 	18: true,            // the credentials are not accepted: it concerns every command
@@ -22,16 +22,15 @@ var unavailable = map[int]bool{
 	14031: true, // OutOfDiskSpace
 }
 
-// passing are the labels by which servers and the driver say the same.
+// passing are the labels for such failures.
 var passing = []string{
 	"NetworkError", "RetryableWriteError", "RetryableError", "TransientTransactionError", "SystemOverloadedError",
 }
 
-// Unavailable reports whether an error of the store means that the database
-// can't do now what was asked, and will do it once it is well: it can't be
-// reached, has no primary or no majority, or ran out of time. A write may or may
-// not have happened. False for what the command itself, or a missing permission,
-// is to blame for.
+// Unavailable reports whether an error of the store means that the same call may succeed
+// later: the database can't be reached, has no primary or no majority, or ran out of
+// time. A write may have happened. It is false for errors of the command itself and for
+// missing permissions.
 func Unavailable(err error) bool {
 	if mongo.IsNetworkError(err) || mongo.IsTimeout(err) || errors.Is(err, mongo.ErrClientDisconnected) {
 		return true
@@ -45,27 +44,25 @@ func Unavailable(err error) bool {
 	case errors.As(err, &bulk):
 		return writeUnavailable(bulk, bulk.WriteConcernError, codesOf(bulk.WriteErrors))
 	case errors.As(err, &server):
-		return labelled(server) || all(server.ErrorCodes())
+		return labelled(server) || passes(server.ErrorCodes())
 	}
 	return false
 }
 
-// writeUnavailable tells the errors of a write. A statement that failed for good
-// fails again, whatever else passes. A write concern error says that the write
-// was done but no majority has acknowledged it; as the store asks for nothing
-// else than a majority, time mends that whatever the code. A duplicate key without
-// a majority is of a document that reads don't see yet, and may never see.
+// writeUnavailable judges the errors of a write. A statement that failed for good fails
+// again. A write concern error, whatever its code, says that no majority has
+// acknowledged the write yet. A duplicate key without a majority is that of a document
+// that reads don't see yet, and may never see.
 func writeUnavailable(labels mongo.LabeledError, concern *mongo.WriteConcernError, codes []int) bool {
 	if len(codes) > 0 {
-		return all(codes) || concern != nil && !slices.ContainsFunc(codes, func(code int) bool { return code != duplicateKey })
+		return passes(codes) || concern != nil && !slices.ContainsFunc(codes, func(code int) bool { return code != duplicateKey })
 	}
 	return concern != nil || labelled(labels)
 }
 
 const duplicateKey = 11000
 
-// duplicate reports whether a write failed because its id is taken, by a
-// document that reads see.
+// duplicate reports whether a document that reads see has the id of a failed write.
 func duplicate(err error) bool { return mongo.IsDuplicateKeyError(err) && !Unavailable(err) }
 
 func codesOf[E interface{ ErrorCodes() []int }](errs []E) (codes []int) {
@@ -75,20 +72,8 @@ func codesOf[E interface{ ErrorCodes() []int }](errs []E) (codes []int) {
 	return codes
 }
 
-func all(codes []int) bool {
-	for _, code := range codes {
-		if !unavailable[code] {
-			return false
-		}
-	}
-	return len(codes) > 0
+func passes(codes []int) bool {
+	return len(codes) > 0 && !slices.ContainsFunc(codes, func(code int) bool { return !unavailable[code] })
 }
 
-func labelled(err mongo.LabeledError) bool {
-	for _, label := range passing {
-		if err.HasErrorLabel(label) {
-			return true
-		}
-	}
-	return false
-}
+func labelled(err mongo.LabeledError) bool { return slices.ContainsFunc(passing, err.HasErrorLabel) }

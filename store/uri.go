@@ -9,17 +9,16 @@ import (
 	"go.mongodb.org/mongo-driver/v2/mongo/writeconcern"
 )
 
-// majority has a write survive a failover, and a restart of all members also
-// where the replica set is configured not to journal for a majority.
+// majority makes a write survive a failover, and a restart of all members even if the
+// replica set does not journal majority writes by default.
 func majority() *writeconcern.WriteConcern {
 	journal := true
 	return &writeconcern.WriteConcern{W: writeconcern.WCMajority, Journal: &journal}
 }
 
-// clientOptions are what the connection string asks for, with what correctness
-// depends on put in its place: the worker decides by what it reads, so it reads
-// what a majority has from the primary, and a write is done when a majority has
-// it. overridden names the options of the string that asked for something else.
+// clientOptions returns the options of the connection string, except for those on which
+// correctness depends: the worker decides by what it reads, so it reads from the
+// primary what a majority has. overridden names the options that it replaces.
 func clientOptions(o Options) (opts *options.ClientOptions, overridden []string, err error) {
 	opts = options.Client().ApplyURI(o.URI.Reveal())
 	if err := opts.Validate(); err != nil {

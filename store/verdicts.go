@@ -2,8 +2,6 @@ package store
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"slices"
 	"time"
 
@@ -12,18 +10,17 @@ import (
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
 )
 
-// Verdicts is how refresh tokens fare at one broker: which grants were refused since
-// the last refresh there that succeeded, and whether verdicts are held for it. The
-// zero value, and a broker without a document, have nothing to tell.
+// Verdicts is the state of refusals at one broker: which grants were refused since the
+// last successful refresh there, and whether refusals may expire grants.
 type Verdicts struct {
 	// Broker is the key of the broker type.
 	Broker string `bson:"_id"`
-	// Refused are grants that were refused in a row, oldest first, each once. No more
-	// than maxRefused are kept.
+	// Refused are the grants that were refused in a row, oldest first, at most
+	// maxRefused.
 	Refused []RefusedGrant `bson:"refused"`
-	// HeldSince is since when no grant expires there for a refusal. Nil: they do.
+	// HeldSince is since when no refusal there expires a grant. Nil: refusals do.
 	HeldSince *time.Time `bson:"heldSince,omitempty"`
-	// Decided is what an operator has decided; empty: nothing.
+	// Decided is an operator's decision; empty: none.
 	Decided Decision `bson:"decided,omitempty"`
 	Rev     int64    `bson:"rev"`
 }
@@ -38,16 +35,16 @@ type RefusedGrant struct {
 type Decision string
 
 const (
-	// DecidedHold: they are held until he releases them.
+	// DecidedHold holds verdicts until the operator releases them.
 	DecidedHold Decision = "hold"
-	// DecidedRelease: they are not held, until a refresh there has succeeded.
+	// DecidedRelease does not hold verdicts until a refresh there has succeeded.
 	DecidedRelease Decision = "release"
 )
 
 const maxRefused = 100
 
-// refuse notes a refusal, and holds verdicts if as many grants were refused within a
-// time as it takes; 0: it never does. It reports whether it begins to hold them.
+// refuse adds a refusal, and holds verdicts if that many grants (0: no number) were
+// refused within a time. begins: they were not held before.
 func (v *Verdicts) refuse(grant string, now time.Time, grants int, within time.Duration) (begins bool) {
 	v.Refused = slices.DeleteFunc(v.Refused, func(r RefusedGrant) bool { return r.Grant == grant || now.Sub(r.At) > within })
 	v.Refused = append(v.Refused, RefusedGrant{grant, Milli(now)})
@@ -60,47 +57,36 @@ func (v *Verdicts) refuse(grant string, now time.Time, grants int, within time.D
 	return true
 }
 
-// Refused notes that a grant was refused at a broker, and returns how things are
-// there then. begins: verdicts are held from now on, since so many grants were
-// refused in a row within a time (0 grants: they never are).
+// Refused records that a broker refused a grant, and returns the verdicts there. It
+// holds them once that many grants (0: no number) were refused in a row within a time.
+// begins: they were not held before.
 func (s *Store) Refused(ctx context.Context, broker, grant string, now time.Time, grants int, within time.Duration) (v Verdicts, begins bool, err error) {
 	v, err = s.changeVerdicts(ctx, broker, func(v *Verdicts) { begins = v.refuse(grant, now, grants, within) })
 	return v, begins, err
 }
 
-// VerdictsAt returns how things are at a broker.
-func (s *Store) VerdictsAt(ctx context.Context, broker string) (v Verdicts, err error) {
-	err = s.verdicts.FindOne(ctx, bson.D{{Key: "_id", Value: broker}}).Decode(&v)
-	if err != nil && !errors.Is(err, mongo.ErrNoDocuments) {
-		return v, fmt.Errorf("reading how refresh tokens fare at a broker: %w", err)
-	}
+// VerdictsAt returns the verdicts at a broker.
+func (s *Store) VerdictsAt(ctx context.Context, broker string) (Verdicts, error) {
+	v, err := decodeOne[Verdicts](s.verdicts.FindOne(ctx, byID(broker)), nil, "reading how refresh tokens fare at a broker")
 	v.Broker = broker
-	return v, nil
+	return v, err
 }
 
-// Succeeded notes that a refresh succeeded at a broker: whoever was refused before
-// is on his own. It changes nothing, at the price of one look by id, where nothing
-// was refused. ended: verdicts are no longer held for it.
+// Succeeded records that a refresh succeeded at a broker, so that earlier refusals
+// were the grants' own. Where nothing was refused it costs one look by id. ended:
+// verdicts are no longer held.
 func (s *Store) Succeeded(ctx context.Context, broker string) (ended bool, err error) {
-	var before Verdicts
-	err = s.verdicts.FindOneAndUpdate(ctx,
+	before, err := decodeOne[Verdicts](s.verdicts.FindOneAndUpdate(ctx,
 		bson.D{{Key: "_id", Value: broker}, {Key: "decided", Value: bson.D{{Key: "$ne", Value: DecidedHold}}}},
 		bson.D{
 			{Key: "$set", Value: bson.D{{Key: "refused", Value: bson.A{}}}},
 			{Key: "$unset", Value: bson.D{{Key: "heldSince", Value: ""}, {Key: "decided", Value: ""}}},
 			{Key: "$inc", Value: bson.D{{Key: "rev", Value: int64(1)}}},
-		}, options.FindOneAndUpdate().SetReturnDocument(options.Before)).Decode(&before)
-	if errors.Is(err, mongo.ErrNoDocuments) {
-		return false, nil
-	}
-	if err != nil {
-		return false, fmt.Errorf("noting a refresh that succeeded at a broker: %w", err)
-	}
-	return before.HeldSince != nil, nil
+		}, options.FindOneAndUpdate().SetReturnDocument(options.Before)), nil, "noting a refresh that succeeded at a broker")
+	return err == nil && before.HeldSince != nil, err
 }
 
-// Decide records what an operator decides about the verdicts at a broker, and returns
-// how things are then.
+// Decide records an operator's decision, and returns the verdicts at the broker.
 func (s *Store) Decide(ctx context.Context, broker string, d Decision, now time.Time) (Verdicts, error) {
 	return s.changeVerdicts(ctx, broker, func(v *Verdicts) {
 		switch v.Decided = d; {
@@ -113,38 +99,30 @@ func (s *Store) Decide(ctx context.Context, broker string, d Decision, now time.
 	})
 }
 
-// Verdicts returns the brokers at which grants were refused, or an operator has
-// decided something, by their keys.
+// Verdicts returns the brokers at which grants were refused or an operator has
+// decided, in the order of their keys.
 func (s *Store) Verdicts(ctx context.Context) ([]*Verdicts, error) {
 	cursor, err := s.verdicts.Find(ctx, bson.D{}, options.Find().SetSort(bson.D{{Key: "_id", Value: 1}}))
-	all, err := collect[Verdicts](ctx, cursor, err, "reading how refresh tokens fare")
+	all, err := decodeAll[*Verdicts](ctx, cursor, err, "reading how refresh tokens fare")
 	return slices.DeleteFunc(all, func(v *Verdicts) bool { return len(v.Refused) == 0 && v.HeldSince == nil && v.Decided == "" }), err
 }
 
-// changeVerdicts changes the document of a broker, as often as somebody else is quicker.
+// changeVerdicts saves a change to the document of a broker.
 func (s *Store) changeVerdicts(ctx context.Context, broker string, change func(*Verdicts)) (v Verdicts, err error) {
-	for {
+	err = untilSaved(func() error {
 		if v, err = s.VerdictsAt(ctx, broker); err != nil {
-			return v, err
+			return err
 		}
-		rev := v.Rev
 		change(&v)
 		v.Rev++
-		if rev == 0 {
-			_, err = s.verdicts.InsertOne(ctx, v)
-			if mongo.IsDuplicateKeyError(err) {
-				continue
-			}
-		} else {
-			var res *mongo.UpdateResult
-			res, err = s.verdicts.ReplaceOne(ctx, bson.D{{Key: "_id", Value: broker}, {Key: "rev", Value: rev}}, v)
-			if err == nil && res.MatchedCount == 0 {
-				continue
-			}
+		if v.Rev > 1 {
+			return matched(s.verdicts.ReplaceOne(ctx, revision(broker, v.Rev-1), v))
 		}
-		if err != nil {
-			return v, fmt.Errorf("noting how refresh tokens fare at a broker: %w", err)
+		_, err := s.verdicts.InsertOne(ctx, v)
+		if mongo.IsDuplicateKeyError(err) {
+			return ErrConflict
 		}
-		return v, nil
-	}
+		return err
+	})
+	return v, wrap(err, "noting how refresh tokens fare at a broker")
 }

@@ -12,34 +12,25 @@ import (
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
 )
 
-// The lists below are what reconciliation works through. Each is bounded and
-// has an index, and is walked through by place: what stays in a list hides
-// nothing behind it.
+// Reconciliation works through the lists below. Each is bounded, has an index, and
+// is read page by page: a grant that stays in a list hides none behind it.
 
-// OtherStreams returns what grants name as the streams of their schedules and is
-// none of these. There are few: "" where no schedule was made, and streams of
-// before.
+// OtherStreams returns the streams that grants name for their schedules, other than
+// these: "" for schedules that were never made, and former streams.
 func (s *Store) OtherStreams(ctx context.Context, streams []string) ([]string, error) {
 	all, err := s.others(ctx, "due.stream", streams)
-	if err != nil {
-		return nil, fmt.Errorf("listing the streams of schedules: %w", err)
-	}
-	return all, nil
+	return all, wrap(err, "listing the streams of schedules")
 }
 
-// OtherChainKeys returns the ids of the fingerprint keys that chains of grants
-// name, other than one: such keys are lost.
+// OtherChainKeys returns the ids of the fingerprint keys that chains of grants name,
+// other than one: these keys are lost.
 func (s *Store) OtherChainKeys(ctx context.Context, key string) ([]string, error) {
 	all, err := s.others(ctx, "chain.key", []string{key})
-	if err != nil {
-		return nil, fmt.Errorf("listing the fingerprint keys of grants: %w", err)
-	}
-	return all, nil
+	return all, wrap(err, "listing the fingerprint keys of grants")
 }
 
-// others returns the texts that grants have in an indexed field, other than these: from
-// one to the next, each by a single look into the index, since there may be millions of
-// grants of each.
+// others returns the texts that grants have in an indexed field, other than these. It
+// finds each by a single look into the index, since millions of grants may share it.
 func (s *Store) others(ctx context.Context, field string, than []string) (all []string, err error) {
 	for from := (bson.E{Key: "$gte", Value: ""}); ; from = (bson.E{Key: "$gt", Value: all[len(all)-1]}) {
 		found, err := s.grants.FindOne(ctx,
@@ -60,22 +51,18 @@ func (s *Store) others(ctx context.Context, field string, than []string) (all []
 	}
 }
 
-// ChainedBy returns grants whose chain names a fingerprint key, by id; empty: those
-// without a chain, as earlier releases wrote them.
+// ChainedBy returns the grants whose chain names a fingerprint key, in the order of
+// their ids; empty: those without a chain, which earlier releases wrote.
 func (s *Store) ChainedBy(ctx context.Context, key, after string, limit int) (Page, error) {
 	named := any(key)
 	if key == "" {
 		named = nil
 	}
-	cursor, err := s.grants.Find(ctx, bson.D{
-		{Key: "chain.key", Value: named},
-		{Key: "_id", Value: bson.D{{Key: "$gt", Value: after}}},
-	}, options.Find().SetSort(bson.D{{Key: "_id", Value: 1}}).SetLimit(int64(limit)))
-	return readPage(ctx, cursor, err, "listing grants without fingerprints", "_id", limit)
+	return s.listByID(ctx, "listing grants without fingerprints", after, limit, bson.D{{Key: "chain.key", Value: named}})
 }
 
-// Place is where a walk through a list goes on: behind a grant, by the time that
-// the list is sorted by and by its id. The zero Place is the beginning.
+// Place is a place in a list: behind a grant, given by the time that sorts the list
+// and its id. The zero Place is the beginning.
 type Place struct {
 	At time.Time
 	ID string
@@ -86,13 +73,13 @@ type Page struct {
 	Grants []*Grant
 	// Unreadable are the ids of documents that don't decode as grants.
 	Unreadable []string
-	// Next is where the list goes on; More: something may follow there.
+	// Next is the place behind the page; More: something may follow there.
 	Next Place
 	More bool
 }
 
-// ScheduledIn returns grants due before the horizon that name a stream for their
-// schedule, nearest first, without the first skip of them.
+// ScheduledIn returns the grants due before the horizon that name a stream for their
+// schedule, nearest first, without the first skip.
 func (s *Store) ScheduledIn(ctx context.Context, stream string, horizon time.Time, after Place, skip, limit int) (Page, error) {
 	return s.list(ctx, "listing grants without a schedule", "due.at", horizon, after, limit,
 		bson.D{{Key: "due.stream", Value: stream}}, options.Find().SetSkip(int64(skip)))
@@ -103,35 +90,33 @@ func (s *Store) Overdue(ctx context.Context, before time.Time, after Place, limi
 	return s.list(ctx, "listing overdue grants", "due.at", before, after, limit, nil)
 }
 
-// Unsent returns grants whose outbox has waited since before a time, longest
-// first.
+// Unsent returns grants whose outbox has waited since before a time, longest first.
 func (s *Store) Unsent(ctx context.Context, before time.Time, after Place, limit int) (Page, error) {
 	return s.list(ctx, "listing unsent events", "outbox.since", before, after, limit, nil)
 }
 
-// Purgeable returns grants whose record may go.
+// Purgeable returns grants whose record may be deleted.
 func (s *Store) Purgeable(ctx context.Context, now time.Time, after Place, limit int) (Page, error) {
 	return s.list(ctx, "listing records to drop", "purgeAt", now, after, limit, nil)
 }
 
-// Ending returns active grants whose access token ends before a time, unless that
-// was announced already.
+// Ending returns active grants whose access token ends before a time, if that was not
+// announced.
 func (s *Store) Ending(ctx context.Context, before time.Time, after Place, limit int) (Page, error) {
 	return s.list(ctx, "listing grants whose access token ends", "access.expiresAt", before, after, limit,
 		bson.D{{Key: "state", Value: Active}, {Key: "warned", Value: nil}})
 }
 
-// AccountsDue returns grants with single accounts for which something was due
-// before a time, longest first.
+// AccountsDue returns grants with single accounts that were due before a time, longest
+// due first.
 func (s *Store) AccountsDue(ctx context.Context, before time.Time, after Place, limit int) (Page, error) {
 	return s.list(ctx, "listing grants with accounts due", "accountsDue", before, after, limit, nil)
 }
 
 // Undue returns active grants for which nothing is due, in the order of their ids.
 func (s *Store) Undue(ctx context.Context, after Place, limit int) (Page, error) {
-	filter := bson.D{{Key: "due.at", Value: nil}, {Key: "_id", Value: bson.D{{Key: "$gt", Value: after.ID}}}, {Key: "state", Value: Active}}
-	cursor, err := s.grants.Find(ctx, filter, options.Find().SetSort(bson.D{{Key: "_id", Value: 1}}).SetLimit(int64(limit)))
-	return readPage(ctx, cursor, err, "listing grants for which nothing is due", "due.at", limit)
+	return s.listByID(ctx, "listing grants for which nothing is due", after.ID, limit,
+		bson.D{{Key: "due.at", Value: nil}, {Key: "state", Value: Active}})
 }
 
 // DueAfter returns active grants that are due after a time, nearest first.
@@ -142,11 +127,10 @@ func (s *Store) DueAfter(ctx context.Context, from time.Time, after Place, limit
 	return s.list(ctx, "listing grants that are due late", "due.at", never, after, limit, bson.D{{Key: "state", Value: Active}})
 }
 
-// never is a time before which all lies.
 var never = time.Date(9999, 12, 31, 0, 0, 0, 0, time.UTC)
 
-// list returns a page of the grants that a filter selects and whose time in a
-// field lies before another, in the order of these times and of their ids.
+// list returns a page of the grants that a filter selects and whose time in a field is
+// before another, sorted by that time and by id.
 func (s *Store) list(ctx context.Context, doing, field string, before time.Time, after Place, limit int, filter bson.D, more ...options.Lister[options.FindOptions]) (Page, error) {
 	times := bson.D{{Key: "$lt", Value: Milli(before)}}
 	if after != (Place{}) {
@@ -162,8 +146,15 @@ func (s *Store) list(ctx context.Context, doing, field string, before time.Time,
 	return readPage(ctx, cursor, err, doing, field, limit)
 }
 
-// readPage reads a page that is sorted by a field and by id, one document after the
-// other: one that does not decode keeps none of the others back.
+// listByID returns a page of the grants that a filter selects, sorted by id.
+func (s *Store) listByID(ctx context.Context, doing, after string, limit int, filter bson.D) (Page, error) {
+	filter = append(filter, bson.E{Key: "_id", Value: bson.D{{Key: "$gt", Value: after}}})
+	cursor, err := s.grants.Find(ctx, filter, options.Find().SetSort(bson.D{{Key: "_id", Value: 1}}).SetLimit(int64(limit)))
+	return readPage(ctx, cursor, err, doing, "_id", limit)
+}
+
+// readPage reads a page that is sorted by a field and by id. A document that does not
+// decode does not hide the others.
 func readPage(ctx context.Context, cursor *mongo.Cursor, err error, doing, field string, limit int) (page Page, _ error) {
 	if err != nil {
 		return Page{}, fmt.Errorf("%s: %w", doing, err)
@@ -186,14 +177,14 @@ func readPage(ctx context.Context, cursor *mongo.Cursor, err error, doing, field
 	return page, nil
 }
 
-// placeOf is the place behind a document, whatever else is in it.
+// placeOf returns the place behind a document, readable or not.
 func placeOf(doc bson.Raw, field string) (p Place) {
 	p.At, _ = doc.Lookup(strings.Split(field, ".")...).TimeOK()
 	switch id := doc.Lookup("_id"); {
 	case id.Type == bson.TypeString:
 		p.ID = id.StringValue()
 	case !id.IsNumber():
-		p.ID = lastID // such ids are sorted behind all strings
+		p.ID = lastID // such ids sort behind all strings
 	}
 	p.At = p.At.UTC()
 	return p
@@ -202,22 +193,15 @@ func placeOf(doc bson.Raw, field string) (p Place) {
 // lastID is behind every id of a grant.
 const lastID = "\U0010ffff"
 
-// Poked records that an overdue schedule is made again, if nobody has done so
-// since g was read. ErrConflict: somebody has, or the grant has changed.
+// Poked records that an overdue schedule is made again. ErrConflict: another worker has
+// done so since g was read, or the grant has changed.
 func (s *Store) Poked(ctx context.Context, g *Grant, now time.Time) error {
 	before := any(g.Due.Pokes)
 	if g.Due.Pokes == 0 {
-		before = nil // it is not written then
+		before = nil // the field is absent
 	}
-	res, err := s.grants.UpdateOne(ctx, append(revision(g.ID, g.Rev), bson.E{Key: "due.pokes", Value: before}), bson.D{
+	return wrap(matched(s.grants.UpdateOne(ctx, append(revision(g.ID, g.Rev), bson.E{Key: "due.pokes", Value: before}), bson.D{
 		{Key: "$inc", Value: bson.D{{Key: "due.pokes", Value: 1}}},
 		{Key: "$set", Value: bson.D{{Key: "due.pokedAt", Value: Milli(now)}}},
-	})
-	if err == nil && res.MatchedCount == 0 {
-		err = ErrConflict
-	}
-	if err != nil {
-		return fmt.Errorf("recording a schedule made again for grant %s: %w", g.ID, err)
-	}
-	return nil
+	})), "recording a schedule made again for grant %s", g.ID)
 }

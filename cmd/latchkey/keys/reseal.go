@@ -72,7 +72,7 @@ func (r *Reseal) Run(ctx context.Context) (ResealReport, error) {
 	}
 	for {
 		began := r.Now()
-		prints := store.Fingerprints{Store: r.Store, Envelope: r.Envelope}
+		prints := store.NewFingerprints(store.FingerprintOptions{Store: r.Store, Envelope: r.Envelope})
 		if err := prints.Reseal(ctx, func(key string) bool { return slices.Contains(old, key) }); err != nil {
 			return report, err
 		}

@@ -206,7 +206,7 @@ func (w *worker) assemble(ctx context.Context) error {
 		return err
 	}
 
-	prints := &store.Fingerprints{Store: w.db, Envelope: env, Log: w.log}
+	prints := store.NewFingerprints(store.FingerprintOptions{Store: w.db, Envelope: env, Log: w.log})
 	settler := refresher.Settler{
 		Announcer:   refresher.Announcer{Subjects: w.subj, Now: w.now, NewID: newID},
 		Policy:      refresher.NewPolicy(cfg),

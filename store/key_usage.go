@@ -7,12 +7,10 @@ import (
 	"go.mongodb.org/mongo-driver/v2/bson"
 )
 
-// sealedIn lists the collections whose documents hold something sealed, in a
-// field "sealed". A new one must be added here, or its data keys are pruned
-// from under it.
+// sealedIn lists the collections whose documents have a field "sealed". A
+// collection that is missing here loses its data keys to pruning.
 var sealedIn = []string{"grants", "connect_keys", "meta"}
 
-// sealedKey is where such a document names its data key.
 const sealedKey = "sealed.key"
 
 // TokenSets returns how many token sets are sealed under each data key.
@@ -25,7 +23,7 @@ func (s *Store) TokenSets(ctx context.Context) (map[string]int, error) {
 		Key  string `bson:"_id"`
 		Sets int    `bson:"sets"`
 	}
-	groups, err := collect[group](ctx, cursor, err, "counting token sets by data key")
+	groups, err := decodeAll[group](ctx, cursor, err, "counting token sets by data key")
 	if err != nil {
 		return nil, err
 	}
@@ -36,12 +34,12 @@ func (s *Store) TokenSets(ctx context.Context) (map[string]int, error) {
 	return sets, nil
 }
 
-// KeyUses returns, by collection, how many documents are sealed under a data
-// key. Collections without any are left out.
+// KeyUses returns how many documents of each collection are sealed under a data
+// key, without the collections that have none.
 func (s *Store) KeyUses(ctx context.Context, id string) (map[string]int, error) {
 	uses := map[string]int{}
 	for _, name := range sealedIn {
-		n, err := s.grants.Database().Collection(name).CountDocuments(ctx, bson.D{{Key: sealedKey, Value: id}})
+		n, err := s.database().Collection(name).CountDocuments(ctx, bson.D{{Key: sealedKey, Value: id}})
 		if err != nil {
 			return nil, fmt.Errorf("looking in %s for what data key %s has sealed: %w", name, id, err)
 		}

@@ -2,13 +2,11 @@ package store
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"iter"
 	"time"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
-	"go.mongodb.org/mongo-driver/v2/mongo"
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
 
 	"github.com/latchkey/latchkey/store/envelope"
@@ -16,45 +14,27 @@ import (
 
 // PutKey implements envelope.KeyStore.
 func (s *Store) PutKey(ctx context.Context, key envelope.WrappedKey) error {
-	if _, err := s.dataKeys.InsertOne(ctx, key); err != nil {
-		return fmt.Errorf("storing data key %s: %w", key.ID, err)
-	}
-	return nil
+	_, err := s.dataKeys.InsertOne(ctx, key)
+	return wrap(err, "storing data key %s", key.ID)
 }
 
 // Key implements envelope.KeyStore.
 func (s *Store) Key(ctx context.Context, id string) (envelope.WrappedKey, error) {
-	var key envelope.WrappedKey
-	err := s.dataKeys.FindOne(ctx, bson.D{{Key: "_id", Value: id}}).Decode(&key)
-	if errors.Is(err, mongo.ErrNoDocuments) {
-		return key, envelope.ErrUnknownKey
-	}
-	if err != nil {
-		return key, fmt.Errorf("reading data key %s: %w", id, err)
-	}
-	return key, nil
+	return decodeOne[envelope.WrappedKey](s.dataKeys.FindOne(ctx, byID(id)), envelope.ErrUnknownKey, "reading data key %s", id)
 }
 
 // SealingKey implements envelope.KeyStore.
 func (s *Store) SealingKey(ctx context.Context, scope string, since, now time.Time) (envelope.WrappedKey, error) {
-	var key envelope.WrappedKey
-	err := s.dataKeys.FindOne(ctx, bson.D{
+	return decodeOne[envelope.WrappedKey](s.dataKeys.FindOne(ctx, bson.D{
 		{Key: "scope", Value: scope},
 		{Key: "createdAt", Value: bson.D{{Key: "$gte", Value: Milli(since)}}},
 		{Key: "sealsUntil", Value: bson.D{{Key: "$gt", Value: Milli(now)}}},
-	}, options.FindOne().SetSort(bson.D{{Key: "createdAt", Value: -1}})).Decode(&key)
-	if errors.Is(err, mongo.ErrNoDocuments) {
-		return key, envelope.ErrUnknownKey
-	}
-	if err != nil {
-		return key, fmt.Errorf("looking for the data key of a scope: %w", err)
-	}
-	return key, nil
+	}, options.FindOne().SetSort(bson.D{{Key: "createdAt", Value: -1}})), envelope.ErrUnknownKey, "looking for the data key of a scope")
 }
 
-// RetireUserKeys has the data keys that belong to a user alone seal no more, and
-// returns how many there were. Once nothing refers to them, pruning deletes
-// them; nothing sealed under them opens any more then, wherever a copy lies.
+// RetireUserKeys stops the data keys of one user from sealing, and returns how many
+// there were. Pruning deletes them once nothing refers to them, and then no copy of
+// anything sealed under them opens.
 func (s *Store) RetireUserKeys(ctx context.Context, user string, now time.Time) (int, error) {
 	scope := envelope.ScopeOf(user)
 	if scope == "" {
@@ -70,8 +50,7 @@ func (s *Store) RetireUserKeys(ctx context.Context, user string, now time.Time) 
 	return int(res.ModifiedCount), nil
 }
 
-// Keys returns all data keys that were created before a time, oldest first. A
-// zero time means all.
+// Keys returns the data keys created before a time (zero: all), oldest first.
 func (s *Store) Keys(ctx context.Context, before time.Time) iter.Seq2[envelope.WrappedKey, error] {
 	filter := bson.D{}
 	if !before.IsZero() {
@@ -100,27 +79,19 @@ func (s *Store) Keys(ctx context.Context, before time.Time) iter.Seq2[envelope.W
 	}
 }
 
-// Rewrap replaces the wrapped form of a data key, if it still is the one of
-// key. ErrConflict: it is not, or the key is gone.
+// Rewrap replaces the wrapped form of a data key. ErrConflict: it is no longer the
+// one in key, or the key is gone.
 func (s *Store) Rewrap(ctx context.Context, key envelope.WrappedKey, wrapped []byte, kek string) error {
-	res, err := s.dataKeys.UpdateOne(ctx,
+	return wrap(matched(s.dataKeys.UpdateOne(ctx,
 		bson.D{{Key: "_id", Value: key.ID}, {Key: "wrapped", Value: key.Wrapped}},
-		bson.D{{Key: "$set", Value: bson.D{{Key: "wrapped", Value: wrapped}, {Key: "kek", Value: kek}}}})
-	if err != nil {
-		return fmt.Errorf("storing data key %s rewrapped: %w", key.ID, err)
-	}
-	if res.MatchedCount == 0 {
-		return fmt.Errorf("storing data key %s rewrapped: %w", key.ID, ErrConflict)
-	}
-	return nil
+		bson.D{{Key: "$set", Value: bson.D{{Key: "wrapped", Value: wrapped}, {Key: "kek", Value: kek}}}},
+	)), "storing data key %s rewrapped", key.ID)
 }
 
 // DeleteKey deletes a data key. What it sealed never opens again.
 func (s *Store) DeleteKey(ctx context.Context, id string) error {
-	if _, err := s.dataKeys.DeleteOne(ctx, bson.D{{Key: "_id", Value: id}}); err != nil {
-		return fmt.Errorf("deleting data key %s: %w", id, err)
-	}
-	return nil
+	_, err := s.dataKeys.DeleteOne(ctx, byID(id))
+	return wrap(err, "deleting data key %s", id)
 }
 
 // SampleKeys returns up to n of the oldest data keys and up to n of the newest.
@@ -129,7 +100,7 @@ func (s *Store) SampleKeys(ctx context.Context, n int) ([]*envelope.WrappedKey, 
 	seen := map[string]bool{}
 	for _, order := range []int{1, -1} {
 		cursor, err := s.dataKeys.Find(ctx, bson.D{}, options.Find().SetSort(bson.D{{Key: "createdAt", Value: order}}).SetLimit(int64(n)))
-		keys, err := collect[envelope.WrappedKey](ctx, cursor, err, "listing the data keys")
+		keys, err := decodeAll[*envelope.WrappedKey](ctx, cursor, err, "listing the data keys")
 		if err != nil {
 			return nil, err
 		}
