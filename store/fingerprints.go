@@ -7,7 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
@@ -34,9 +34,7 @@ type FingerprintOptions struct {
 // it too. Opening calls KMS only if the data key is not cached.
 type Fingerprints struct {
 	opts FingerprintOptions
-
-	mu   sync.Mutex
-	last *SealedFingerprintKey
+	last atomic.Pointer[SealedFingerprintKey]
 }
 
 // NewFingerprints returns the fingerprints of an installation. It panics without a store
@@ -96,7 +94,7 @@ const (
 // Key returns the key, which the first worker makes. If its data key is gone for good,
 // Key makes another, and reconciliation derives the fingerprints of all grants again.
 func (f *Fingerprints) Key(ctx context.Context) (FingerprintKey, error) {
-	sealed := f.known()
+	sealed := f.last.Load()
 	for range maxFingerprintTries {
 		if sealed != nil {
 			key, err := f.open(ctx, *sealed)
@@ -112,7 +110,7 @@ func (f *Fingerprints) Key(ctx context.Context) (FingerprintKey, error) {
 			f.opts.Log.Error("the fingerprint key does not open; a new one is made, and the fingerprints of all grants are derived again")
 			err = f.make(ctx, &stored)
 		case err == nil:
-			f.remember(stored)
+			f.last.Store(&stored)
 			sealed = &stored
 		}
 		if errors.Is(err, ErrConflict) {
@@ -143,18 +141,6 @@ func (f *Fingerprints) Sealer(ctx context.Context, user string) (s TokenSealer, 
 // lostForGood reports whether a blob opens only after somebody restores a data key.
 func lostForGood(err error) bool {
 	return errors.Is(err, envelope.ErrSealed) || errors.Is(err, envelope.ErrUnknownKey) || errors.Is(err, envelope.ErrWrappedKey)
-}
-
-func (f *Fingerprints) known() *SealedFingerprintKey {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.last
-}
-
-func (f *Fingerprints) remember(key SealedFingerprintKey) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.last = &key
 }
 
 func (f *Fingerprints) open(ctx context.Context, sealed SealedFingerprintKey) (FingerprintKey, error) {
