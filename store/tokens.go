@@ -17,24 +17,24 @@ import (
 	"github.com/latchkey/latchkey/store/envelope"
 )
 
-// TokenSet is a grant's secrets. It is decoded from the JSON of a plainSet.
+// TokenSet is a grant's secrets.
 type TokenSet struct {
 	Accounts []AccountToken `json:"a"`
 	// RefreshToken is the one the accounts share. Empty: there is none.
-	RefreshToken secret.Text `json:"r"`
-	TradeToken   secret.Text `json:"t"`
+	RefreshToken secret.Text `json:"r,omitzero"`
+	TradeToken   secret.Text `json:"t,omitzero"`
 	// Metadata goes along with each refresh.
-	Metadata map[string]secret.Text `json:"m"`
+	Metadata map[string]secret.Text `json:"m,omitempty"`
 	// Interim is the access token with which the user's code completes a refresh. It is
 	// never handed out.
-	Interim secret.Text `json:"n"`
+	Interim secret.Text `json:"n,omitzero"`
 	// Spare are tokens of the last answer that belong to no account of the grant.
-	Spare []secret.Text `json:"s"`
+	Spare []secret.Text `json:"s,omitempty"`
 	// Left are texts that may contain tokens and are to become dead letters.
-	Left []secret.Text `json:"l"`
+	Left []secret.Text `json:"l,omitempty"`
 	// Origin is the hash of the refresh token that the connect brought: a connect
 	// with the same one is a repetition.
-	Origin string `json:"o"`
+	Origin string `json:"o,omitempty"`
 }
 
 // OriginOf returns what Origin is for a refresh token; empty for none.
@@ -51,10 +51,10 @@ func OriginOf(refreshToken secret.Text) string {
 type AccountToken struct {
 	AccountID   string      `json:"i"`
 	AccessToken secret.Text `json:"a"`
-	TokenID     secret.Text `json:"t"`
+	TokenID     secret.Text `json:"t,omitzero"`
 	// RefreshToken is one that an answer brought for this account alone, until the
 	// account has a grant of its own.
-	RefreshToken secret.Text `json:"r"`
+	RefreshToken secret.Text `json:"r,omitzero"`
 }
 
 // apart reports whether accounts are to become grants of their own.
@@ -80,69 +80,48 @@ func (t *TokenSet) Access(id string) secret.Text {
 	return secret.Text{}
 }
 
-// The plain forms exist only between marshalling and sealing.
-type plainSet struct {
-	Accounts     []plainAccount    `json:"a"`
-	RefreshToken string            `json:"r,omitempty"`
-	TradeToken   string            `json:"t,omitempty"`
-	Metadata     map[string]string `json:"m,omitempty"`
-	Origin       string            `json:"o,omitempty"`
-	Interim      string            `json:"n,omitempty"`
-	Spare        []string          `json:"s,omitempty"`
-	Left         []string          `json:"l,omitempty"`
-}
+// revealing encodes secrets in the clear, which only a set to be sealed may be.
+var revealing = jsonv2.WithMarshalers(jsonv2.MarshalToFunc(func(enc *jsontext.Encoder, t secret.Text) error {
+	return enc.WriteToken(jsontext.String(t.Reveal()))
+}))
 
-type plainAccount struct {
-	ID      string `json:"i"`
-	Access  string `json:"a"`
-	Token   string `json:"t,omitempty"`
-	Refresh string `json:"r,omitempty"`
-}
-
-// plain also returns a bound on the size of the set's JSON.
-func (t TokenSet) plain() (p plainSet, size int) {
-	size = 64 // what surrounds the texts
-	text := func(s string) string {
+// jsonSize returns a bound on the size of the set's JSON.
+func (t *TokenSet) jsonSize() int {
+	size := 64 // what surrounds the texts
+	add := func(s string) {
 		size += len(s) + len(`,"x":""`) + 1
 		for i := range len(s) {
 			if c := s[i]; c < ' ' || c == '"' || c == '\\' || c >= utf8.RuneSelf {
 				size += len(`\u0000`) - 1
 			}
 		}
-		return s
 	}
-	p = plainSet{
-		Accounts: make([]plainAccount, len(t.Accounts)), RefreshToken: text(t.RefreshToken.Reveal()), TradeToken: text(t.TradeToken.Reveal()),
-		Origin: text(t.Origin), Interim: text(t.Interim.Reveal()),
-	}
-	for i, a := range t.Accounts {
-		p.Accounts[i] = plainAccount{text(a.AccountID), text(a.AccessToken.Reveal()), text(a.TokenID.Reveal()), text(a.RefreshToken.Reveal())}
-	}
-	if len(t.Metadata) > 0 {
-		p.Metadata = make(map[string]string, len(t.Metadata))
+	add(t.Origin)
+	secrets := slices.Concat([]secret.Text{t.RefreshToken, t.TradeToken, t.Interim}, t.Spare, t.Left)
+	for _, a := range t.Accounts {
+		add(a.AccountID)
+		secrets = append(secrets, a.AccessToken, a.TokenID, a.RefreshToken)
 	}
 	for name, value := range t.Metadata {
-		p.Metadata[text(name)] = text(value.Reveal())
+		add(name)
+		secrets = append(secrets, value)
 	}
-	for _, token := range t.Spare {
-		p.Spare = append(p.Spare, text(token.Reveal()))
+	for _, s := range secrets {
+		add(s.Reveal())
 	}
-	for _, left := range t.Left {
-		p.Left = append(p.Left, text(left.Reveal()))
-	}
-	return p, size
+	return size
 }
 
 // marshal returns the set as JSON, for the caller to wipe. No copy of it stays in the
 // pooled buffers of the JSON package: that encodes into the memory of a bytes.Buffer,
 // which never has to grow since a quarter of it is spare.
-func (t TokenSet) marshal() []byte {
-	plain, size := t.plain()
+func (t *TokenSet) marshal() []byte {
+	size := t.jsonSize()
 	buf := bytes.NewBuffer(make([]byte, 0, size+size/3+1))
 	// Version 2 of the package escapes no more than it must: the sealed set is no
 	// larger than the answer that it comes from.
-	if jsonv2.MarshalWrite(buf, plain, jsontext.AllowInvalidUTF8(true)) != nil {
-		panic("a struct of strings does not marshal") // without the error: it could quote a value
+	if jsonv2.MarshalWrite(buf, t, jsontext.AllowInvalidUTF8(true), revealing) != nil {
+		panic("a token set does not marshal") // without the error: it could quote a value
 	}
 	return buf.Bytes()
 }
