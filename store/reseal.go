@@ -22,7 +22,7 @@ var retirementDoc = byID("data-keys")
 
 // Retirement returns the last retirement.
 func (s *Store) Retirement(ctx context.Context) (Retirement, error) {
-	return decodeOne[Retirement](s.meta.FindOne(ctx, retirementDoc), nil, "reading which data keys seal no more")
+	return decodeOne[Retirement](s.meta.FindOne(ctx, retirementDoc), nil, "reading which data keys no longer seal")
 }
 
 // Retire records a retirement. The time never goes back.
@@ -31,7 +31,7 @@ func (s *Store) Retire(ctx context.Context, r Retirement) error {
 		{Key: "$max", Value: bson.D{{Key: "before", Value: Milli(r.Before)}}},
 		{Key: "$set", Value: bson.D{{Key: "done", Value: r.Done}}},
 	}, options.UpdateOne().SetUpsert(true))
-	return wrap(err, "recording which data keys seal no more")
+	return wrap(err, "recording which data keys no longer seal")
 }
 
 // SealedUnder returns the grants whose token set is sealed under a data key, in the

@@ -67,7 +67,7 @@ func (s *Store) Refused(ctx context.Context, broker, grant string, now time.Time
 
 // VerdictsAt returns the verdicts at a broker.
 func (s *Store) VerdictsAt(ctx context.Context, broker string) (Verdicts, error) {
-	v, err := decodeOne[Verdicts](s.verdicts.FindOne(ctx, byID(broker)), nil, "reading how refresh tokens fare at a broker")
+	v, err := decodeOne[Verdicts](s.verdicts.FindOne(ctx, byID(broker)), nil, "reading the verdicts at a broker")
 	v.Broker = broker
 	return v, err
 }
@@ -82,7 +82,7 @@ func (s *Store) Succeeded(ctx context.Context, broker string) (ended bool, err e
 			{Key: "$set", Value: bson.D{{Key: "refused", Value: bson.A{}}}},
 			{Key: "$unset", Value: bson.D{{Key: "heldSince", Value: ""}, {Key: "decided", Value: ""}}},
 			{Key: "$inc", Value: bson.D{{Key: "rev", Value: int64(1)}}},
-		}, options.FindOneAndUpdate().SetReturnDocument(options.Before)), nil, "noting a refresh that succeeded at a broker")
+		}, options.FindOneAndUpdate().SetReturnDocument(options.Before)), nil, "recording a successful refresh at a broker")
 	return err == nil && before.HeldSince != nil, err
 }
 
@@ -103,7 +103,7 @@ func (s *Store) Decide(ctx context.Context, broker string, d Decision, now time.
 // decided, in the order of their keys.
 func (s *Store) Verdicts(ctx context.Context) ([]*Verdicts, error) {
 	cursor, err := s.verdicts.Find(ctx, bson.D{}, options.Find().SetSort(bson.D{{Key: "_id", Value: 1}}))
-	all, err := decodeAll[*Verdicts](ctx, cursor, err, "reading how refresh tokens fare")
+	all, err := decodeAll[*Verdicts](ctx, cursor, err, "reading the verdicts")
 	return slices.DeleteFunc(all, func(v *Verdicts) bool { return len(v.Refused) == 0 && v.HeldSince == nil && v.Decided == "" }), err
 }
 
@@ -124,5 +124,5 @@ func (s *Store) changeVerdicts(ctx context.Context, broker string, change func(*
 		}
 		return err
 	})
-	return v, wrap(err, "noting how refresh tokens fare at a broker")
+	return v, wrap(err, "storing the verdicts at a broker")
 }

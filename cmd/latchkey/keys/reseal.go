@@ -197,6 +197,6 @@ func (r *Reseal) reseal(ctx context.Context, g *store.Grant) error {
 	if err := r.Store.Reseal(ctx, g, sealer.Seal(plain, g.Binding()), now); err != nil {
 		return err
 	}
-	r.Audit.Add(audit.Record{Action: audit.Sealed, Outcome: audit.OutcomeReseal, User: g.UserID, Grants: []audit.Grant{{ID: g.ID, Broker: g.BrokerType, Version: g.Version}}})
+	r.Audit.Add(g.AuditRecord(audit.Sealed, audit.OutcomeReseal, nil))
 	return nil
 }
