@@ -2,6 +2,7 @@ package events
 
 import (
 	"encoding/hex"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -91,22 +92,13 @@ func parseTime(text string) (at time.Time, problem string) {
 	return at, ""
 }
 
+var escape = regexp.MustCompile(`%[0-9A-Fa-f]{2}`)
+
 // fromPercent decodes the percent-encoding of the protocol binding. The Go SDK does not
 // encode, so a "%" that begins no escape stands for itself.
 func fromPercent(value string) string {
-	if !strings.Contains(value, "%") {
-		return value
-	}
-	var out []byte
-	for i := 0; i < len(value); i++ {
-		if value[i] == '%' && i+2 < len(value) {
-			if b, err := hex.DecodeString(value[i+1 : i+3]); err == nil {
-				out = append(out, b[0])
-				i += 2
-				continue
-			}
-		}
-		out = append(out, value[i])
-	}
-	return string(out)
+	return escape.ReplaceAllStringFunc(value, func(e string) string {
+		b, _ := hex.DecodeString(e[1:])
+		return string(b)
+	})
 }

@@ -1,6 +1,7 @@
 package events
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 
@@ -11,69 +12,58 @@ import (
 
 // payloadMembers are those of the wrapped forms, and the members by which to recognise
 // the bare object of each form.
-var payloadMembers = [...]member{{"accessToken", true}, {"delayedAuth", true}, {"accountTokens", true}, {"refreshToken", true}}
+var payloadMembers = []member{{"accessToken", true}, {"delayedAuth", true}, {"accountTokens", true}, {"refreshToken", true}}
 
 // payload reads Mesh's LinkPayload.
 func (r *connectReader) payload(v jsontext.Value) *LinkPayload {
 	const needs = "needs accessToken or delayedAuth"
 	at := location{name: "payload"}
-	if v != nil && v.Kind() != '{' {
-		r.refuse(at, wrongKind(v))
-	}
-	if v == nil || v.Kind() != '{' {
+	if v.Kind() != '{' {
+		if v != nil {
+			r.refuse(at, wrongKind(v))
+		}
 		r.refuse(at, needs)
 		return nil
 	}
-	at = location{object: "payload"}
-	var m [len(payloadMembers)]jsontext.Value
-	r.members(v, at, payloadMembers[:], m[:])
-	out, forms := &LinkPayload{}, 0
-	for i, read := range []func(jsontext.Value, location) bool{
-		func(v jsontext.Value, at location) bool {
-			out.AccessToken = r.accessTokens(v, at)
-			return out.AccessToken != nil
-		},
-		func(v jsontext.Value, at location) bool {
-			out.DelayedAuth = r.delayedAuth(v, at)
-			return out.DelayedAuth != nil
-		},
-	} {
-		wrapped, bare, name := m[i], m[2+i], payloadMembers[i].name
-		kept := false
-		switch {
-		case wrapped.Kind() == '{':
-			forms++
-			kept = read(wrapped, location{object: "payload." + name})
-		case wrapped != nil:
-			r.loseToken(at.at(name), wrongKind(wrapped))
-		}
-		if bare != nil && !kept {
-			forms++
-			read(v, at)
-		}
-	}
-	if out.AccessToken != nil || out.DelayedAuth != nil {
-		return out
-	}
+	m := r.members(v, location{object: "payload"}, payloadMembers)
+	out := &LinkPayload{}
+	var access, delayed bool
+	out.AccessToken, access = readForm(r, "accessToken", m[0], m[2], v, r.accessTokens)
+	out.DelayedAuth, delayed = readForm(r, "delayedAuth", m[1], m[3], v, r.delayedAuth)
 	switch {
+	case out.AccessToken != nil || out.DelayedAuth != nil:
 	case r.lost != "":
-		if r.refused == "" {
-			r.refused = r.lost
-		}
-	case forms == 0 && slices.ContainsFunc(payloadMembers[:], func(m member) bool { return hasMember(v, m.name) }):
-		r.leaveOut(location{name: "payload"}, "no token") // all of it is null
-	case forms == 0:
-		r.refuse(location{name: "payload"}, needs)
+		r.refused = cmp.Or(r.refused, r.lost)
+	case access || delayed:
+	case slices.ContainsFunc(payloadMembers, func(m member) bool { return hasMember(v, m.name) }):
+		r.leaveOut(at, "no token") // all members are null
+	default:
+		r.refuse(at, needs)
 	}
 	return out
 }
 
-var accessTokenMembers = [...]member{{"accountTokens", true}, {"brokerType", true}, {"brokerName", false}, {"expiresInSeconds", false}, {"refreshTokenExpiresInSeconds", false}}
+// readForm reads one form from its wrapper or, if nothing there is usable and the payload
+// has the bare object's member, from the payload. found: the payload has the form.
+func readForm[T any](r *connectReader, name string, wrapped, bare, payload jsontext.Value, read func(jsontext.Value, location) *T) (form *T, found bool) {
+	at := location{object: "payload"}
+	switch {
+	case wrapped.Kind() == '{':
+		form, found = read(wrapped, location{object: "payload." + name}), true
+	case wrapped != nil:
+		r.loseToken(at.at(name), wrongKind(wrapped))
+	}
+	if bare != nil && form == nil {
+		return read(payload, at), true
+	}
+	return form, found
+}
+
+var accessTokenMembers = []member{{"accountTokens", true}, {"brokerType", true}, {"brokerName", false}, {"expiresInSeconds", false}, {"refreshTokenExpiresInSeconds", false}}
 
 // accessTokens reads the form with access tokens. Nil: nothing of it is usable.
 func (r *connectReader) accessTokens(v jsontext.Value, at location) *AccessTokenPayload {
-	var m [len(accessTokenMembers)]jsontext.Value
-	r.members(v, at, accessTokenMembers[:], m[:])
+	m := r.members(v, at, accessTokenMembers)
 	switch {
 	case m[0] == nil:
 		r.missing(v, at.at("accountTokens"))
@@ -105,7 +95,7 @@ func (r *connectReader) accessTokens(v jsontext.Value, at location) *AccessToken
 	return out
 }
 
-var accountTokenMembers = [...]member{{"account", true}, {"accessToken", true}, {"refreshToken", true}, {"tradeToken", true}, {"tokenId", true}}
+var accountTokenMembers = []member{{"account", true}, {"accessToken", true}, {"refreshToken", true}, {"tradeToken", true}, {"tokenId", true}}
 
 // accountToken reads one entry. False: nothing of it is usable.
 func (r *connectReader) accountToken(v jsontext.Value, at location) (AccountToken, bool) {
@@ -119,8 +109,7 @@ func (r *connectReader) accountToken(v jsontext.Value, at location) (AccountToke
 	}
 	r.inEntry, r.ambiguous = true, false
 	defer func() { r.inEntry = false }()
-	var m [len(accountTokenMembers)]jsontext.Value
-	r.members(v, at, accountTokenMembers[:], m[:])
+	m := r.members(v, at, accountTokenMembers)
 	if r.ambiguous {
 		return AccountToken{}, false
 	}
@@ -139,19 +128,14 @@ func (r *connectReader) accountToken(v jsontext.Value, at location) (AccountToke
 	return t, !r.ambiguous
 }
 
-var accountMembers = [...]member{{"accountId", true}, {"accountName", false}}
+var accountMembers = []member{{"accountId", true}, {"accountName", false}}
 
 func (r *connectReader) account(v jsontext.Value, at location) PayloadAccount {
-	var m [len(accountMembers)]jsontext.Value
-	switch v.Kind() {
-	case '{':
-		at.name = "account"
-		inner := location{object: at.String()}
-		r.members(v, inner, accountMembers[:], m[:])
-	default:
-		if v != nil {
-			r.leaveOut(at.at("account"), wrongKind(v))
-		}
+	m := make([]jsontext.Value, len(accountMembers))
+	if v.Kind() == '{' {
+		m = r.members(v, location{object: at.at("account").String()}, accountMembers)
+	} else if v != nil {
+		r.leaveOut(at.at("account"), wrongKind(v))
 	}
 	id, problem := textOf(m[0])
 	if problem == "" {
@@ -232,12 +216,11 @@ func (t AccountToken) assignTo(login []*AccountToken, entries []AccountToken) bo
 	return access && id && trade
 }
 
-var delayedAuthMembers = [...]member{{"refreshToken", true}, {"brokerType", true}, {"brokerName", false}, {"refreshTokenExpiresInSeconds", false}}
+var delayedAuthMembers = []member{{"refreshToken", true}, {"brokerType", true}, {"brokerName", false}, {"refreshTokenExpiresInSeconds", false}}
 
 // delayedAuth reads the form with a refresh token only. Nil: nothing of it is usable.
 func (r *connectReader) delayedAuth(v jsontext.Value, at location) *DelayedAuthPayload {
-	var m [len(delayedAuthMembers)]jsontext.Value
-	r.members(v, at, delayedAuthMembers[:], m[:])
+	m := r.members(v, at, delayedAuthMembers)
 	out := &DelayedAuthPayload{
 		RefreshToken: r.secret(m[0], at.at("refreshToken")), BrokerName: r.display(m[2], at.at("brokerName")),
 		RefreshTokenExpiresInSeconds: r.seconds(m[3], at.at("refreshTokenExpiresInSeconds")),

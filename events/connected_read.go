@@ -1,6 +1,7 @@
 package events
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -64,16 +65,12 @@ func (r *connectReader) leaveOut(at location, problem string) {
 
 // loseToken is leaveOut for a problem that may cost a token.
 func (r *connectReader) loseToken(at location, problem string) {
-	if r.lost == "" {
-		r.lost = at.String() + ": " + problem
-	}
+	r.lost = cmp.Or(r.lost, at.String()+": "+problem)
 	r.leaveOut(at, problem)
 }
 
 func (r *connectReader) refuse(at location, problem string) {
-	if r.refused == "" {
-		r.refused = at.String() + ": " + problem
-	}
+	r.refused = cmp.Or(r.refused, at.String()+": "+problem)
 }
 
 func (r *connectReader) report() []string {
@@ -122,9 +119,8 @@ func (r *connectReader) seconds(v jsontext.Value, at location) Seconds {
 	case '"':
 		number, _ = textOf(v)
 		number = strings.TrimSpace(number)
-		if !jsontext.Value(number).IsValid() || jsontext.Value(number).Kind() != '0' {
-			r.leaveOut(at, "not a number of seconds")
-			return 0
+		if !jsontext.Value(number).IsValid() { // ParseFloat takes more, such as 0x1p4
+			number = ""
 		}
 	case '0':
 	default:
@@ -178,18 +174,17 @@ func (r *connectReader) structured(body []byte) (data jsontext.Value, at time.Ti
 	if err != nil {
 		return nil, time.Time{}, err
 	}
-	var m [len(envelopeMembers)]jsontext.Value
 	var envelope connectReader // its findings matter only if there is an envelope
-	envelope.members(whole, location{}, envelopeMembers[:], m[:])
+	m := envelope.members(whole, location{}, envelopeMembers)
 	if m[0] == nil {
 		return whole, time.Time{}, nil
 	}
-	data, at, err = envelope.event(m[:])
+	data, at, err = envelope.event(m)
 	r.leftOut = append(r.leftOut, envelope.leftOut...)
 	return data, at, err
 }
 
-var envelopeMembers = [...]member{{"specversion", true}, {"type", true}, {"id", false}, {"source", false}, {"time", false}, {"data", true}, {"data_base64", true}}
+var envelopeMembers = []member{{"specversion", true}, {"type", true}, {"id", false}, {"source", false}, {"time", false}, {"data", true}, {"data_base64", true}}
 
 // event reads the attributes of a CloudEvents message. A wrong version or type is
 // refused; a missing id or source is not.
@@ -275,12 +270,11 @@ func (r *connectReader) sealed(data jsontext.Value) (jwe string, err error) {
 	return jwe, r.err()
 }
 
-var connectMembers = [...]member{{"userId", true}, {"payload", true}, {"connectedAt", false}, {"labels", false}, {"metadata", false}}
+var connectMembers = []member{{"userId", true}, {"payload", true}, {"connectedAt", false}, {"labels", false}, {"metadata", false}}
 
 // connect reads the data of a message; at is the time of the envelope.
 func (r *connectReader) connect(data jsontext.Value, at time.Time) (Connected, error) {
-	var m [len(connectMembers)]jsontext.Value
-	r.members(data, location{}, connectMembers[:], m[:])
+	m := r.members(data, location{}, connectMembers)
 	user, problem := textOf(m[0])
 	switch err := CheckUserID(user); {
 	case problem != "":

@@ -1,6 +1,7 @@
 package events
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"reflect"
@@ -60,23 +61,11 @@ func syntaxProblem(message string, err error) error {
 	return invalid(message, "not well-formed JSON")
 }
 
-func kindName(k jsontext.Kind) string {
-	switch k {
-	case 'n':
-		return "null"
-	case 't', 'f':
-		return "boolean"
-	case '"':
-		return "string"
-	case '0':
-		return "number"
-	case '{':
-		return "object"
-	case '[':
-		return "array"
-	}
-	return "value"
+var kindNames = map[jsontext.Kind]string{
+	'n': "null", 't': "boolean", 'f': "boolean", '"': "string", '0': "number", '{': "object", '[': "array",
 }
+
+func kindName(k jsontext.Kind) string { return cmp.Or(kindNames[k], "value") }
 
 // place renders a JSON pointer, with "?" for names that the type does not know: these
 // are the sender's.

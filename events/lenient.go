@@ -28,15 +28,16 @@ type member struct {
 	essential bool
 }
 
-// members reads the members with the given names of a well-formed JSON object into
-// values, nil for those that are absent or null.
-func (r *connectReader) members(object jsontext.Value, at location, names []member, values []jsontext.Value) {
-	twice := false
+// members returns the values of the members with the given names in a well-formed JSON
+// object, nil for those that are absent or null.
+func (r *connectReader) members(object jsontext.Value, at location, names []member) []jsontext.Value {
+	values := make([]jsontext.Value, len(names))
+	twice := make([]bool, len(names))
 	eachMember(object, func(name []byte, value jsontext.Value) {
 		i := slices.IndexFunc(names, func(m member) bool { return m.name == string(name) })
 		switch {
 		case i < 0:
-		case value.Kind() == 'n' || sameValue(values[i], value):
+		case value.Kind() == 'n' || !twice[i] && sameValue(values[i], value):
 		case values[i] == nil:
 			values[i] = value
 		case names[i].essential && r.inEntry: // only this entry is left out
@@ -45,20 +46,17 @@ func (r *connectReader) members(object jsontext.Value, at location, names []memb
 		case names[i].essential:
 			r.refuse(at.at(names[i].name), problemTwice)
 		default:
-			twice = true
+			twice[i] = true
 			r.leaveOut(at.at(names[i].name), problemTwice)
-			values[i] = ambiguous
 		}
 	})
 	for i := range values {
-		if twice && values[i] != nil && &values[i][0] == &ambiguous[0] {
+		if twice[i] {
 			values[i] = nil
 		}
 	}
+	return values
 }
-
-// ambiguous marks a member with several values.
-var ambiguous = jsontext.Value("?")
 
 func sameValue(a, b jsontext.Value) bool {
 	if bytes.Equal(a, b) {

@@ -3,8 +3,6 @@ package events
 import (
 	"time"
 	"unicode/utf8"
-
-	"github.com/go-json-experiment/json/jsontext"
 )
 
 // IntegrationRejected is the message that a connect of a user changed nothing.
@@ -85,9 +83,7 @@ const maxEventID = 256
 func EventID(header map[string][]string, body []byte) string {
 	id := HeadersOf(header).ID()
 	if whole, err := object("", body); err == nil {
-		var m [len(envelopeMembers)]jsontext.Value
-		var r connectReader
-		r.members(whole, location{}, envelopeMembers[:], m[:])
+		m := new(connectReader).members(whole, location{}, envelopeMembers)
 		if inside, problem := textOf(m[2]); m[0] != nil && problem == "" && inside != "" {
 			id = inside
 		}

@@ -59,8 +59,7 @@ func sealedIn(body []byte) (jwe string) {
 		return ""
 	}
 	var r connectReader
-	var m [3]jsontext.Value
-	r.members(data, location{}, []member{{"specversion", false}, {"data", true}, {"data_base64", true}}, m[:])
+	m := r.members(data, location{}, []member{{"specversion", false}, {"data", true}, {"data_base64", true}})
 	if inner, encoded := m[1], m[2]; inner != nil || encoded != nil {
 		objects := 0
 		eachMember(data, func(name []byte, v jsontext.Value) {

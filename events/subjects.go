@@ -226,7 +226,8 @@ func EncodeUserID(id string) string {
 // DecodeUserID is the inverse of EncodeUserID. It accepts no other encoding, so that a
 // user has one token.
 func DecodeUserID(token string) (string, error) {
-	if n := len(token); 0 < n && n <= MaxUserIDChars && allPlain(token) {
+	encoded := func(r rune) bool { return r >= utf8.RuneSelf || !plainInSubject(byte(r)) }
+	if n := len(token); 0 < n && n <= MaxUserIDChars && !strings.ContainsFunc(token, encoded) {
 		return token, nil
 	}
 	var b strings.Builder
@@ -248,15 +249,6 @@ func DecodeUserID(token string) (string, error) {
 	}
 	id := b.String()
 	return id, CheckUserID(id)
-}
-
-func allPlain(id string) bool {
-	for i := range len(id) {
-		if !plainInSubject(id[i]) {
-			return false
-		}
-	}
-	return true
 }
 
 func plainInSubject(c byte) bool {

@@ -43,11 +43,8 @@ func (c *Client) PublishConnected(ctx context.Context, in Connected) error {
 	if !json.Valid([]byte(in.Payload.Reveal())) {
 		return &events.InvalidError{Message: events.IntegrationConnected, Problem: "payload: not well-formed JSON"}
 	}
-	var metadata map[string]string
+	metadata := make(map[string]string, len(in.Metadata))
 	for name, value := range in.Metadata {
-		if metadata == nil {
-			metadata = map[string]string{}
-		}
 		metadata[name] = value.Reveal()
 	}
 	body, err := json.Marshal(struct {

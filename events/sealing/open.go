@@ -53,17 +53,18 @@ func Parse(jwe string) (*Sealed, error) {
 	}
 	// The library accepts line breaks and stray bits at the end. Only one form of a JWE
 	// should open.
-	for _, part := range parts {
-		if _, err := base64.RawURLEncoding.Strict().DecodeString(part); err != nil || strings.ContainsAny(part, "\r\n") {
+	var protected []byte
+	for i, part := range parts {
+		decoded, err := base64.RawURLEncoding.Strict().DecodeString(part)
+		if err != nil || strings.ContainsAny(part, "\r\n") {
 			return nil, &OpenError{"not in base64url"}
 		}
-	}
-	decoded, err := base64.RawURLEncoding.DecodeString(parts[0])
-	if err != nil {
-		return nil, &OpenError{"not in base64url"}
+		if i == 0 {
+			protected = decoded
+		}
 	}
 	var h header
-	if err := json.Unmarshal(decoded, &h, json.RejectUnknownMembers(true)); err != nil {
+	if err := json.Unmarshal(protected, &h, json.RejectUnknownMembers(true)); err != nil {
 		return nil, &OpenError{"the protected header is not well-formed, or says more than alg, enc, kid, epk, apu, apv, typ and cty"}
 	}
 	switch {

@@ -47,22 +47,15 @@ func Set(ctx context.Context, attributes ...attribute.KeyValue) {
 	trace.SpanFromContext(ctx).SetAttributes(attributes...)
 }
 
-// Fail marks a span as failed, with only the type of the error.
-func Fail(span trace.Span, err error) {
-	if !span.IsRecording() {
-		return
-	}
-	for inner := errors.Unwrap(err); inner != nil; inner = errors.Unwrap(inner) {
-		err = inner
-	}
-	span.SetStatus(codes.Error, "")
-	span.SetAttributes(attribute.String("error.type", fmt.Sprintf("%T", err)))
-}
-
-// End ends a span, failed if there is an error.
+// End ends a span. If there is an error it marks the span as failed, with only the type
+// of the innermost error.
 func End(span trace.Span, err error) {
-	if err != nil {
-		Fail(span, err)
+	if err != nil && span.IsRecording() {
+		for inner := errors.Unwrap(err); inner != nil; inner = errors.Unwrap(inner) {
+			err = inner
+		}
+		span.SetStatus(codes.Error, "")
+		span.SetAttributes(attribute.String("error.type", fmt.Sprintf("%T", err)))
 	}
 	span.End()
 }
