@@ -3,6 +3,7 @@ package events
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -35,10 +36,8 @@ func NewInboxes(subjects Subjects, prefixes ...string) (Inboxes, error) {
 		if stem := strings.TrimSuffix(prefix, "*"); stem == "" || strings.HasPrefix(stem, "$") || strings.HasSuffix(stem, ".") || !literal(strings.Split(stem, ".")) {
 			return Inboxes{}, fmt.Errorf("%w: %q is not one or more subject tokens, the last of which may end in *", ErrInboxPrefix, prefix)
 		}
-		for _, own := range subjects.roots() {
-			if collide(tokens, own) {
-				return Inboxes{}, fmt.Errorf("%w: %q covers subjects of Latchkey's own", ErrInboxPrefix, prefix)
-			}
+		if slices.ContainsFunc(subjects.roots(), func(own []string) bool { return collide(tokens, own) }) {
+			return Inboxes{}, fmt.Errorf("%w: %q covers subjects of Latchkey's own", ErrInboxPrefix, prefix)
 		}
 		in.prefixes = append(in.prefixes, tokens)
 	}
@@ -54,24 +53,18 @@ func (in Inboxes) Take(reply string) bool {
 	if tokens[0] == ImportedReply {
 		return len(tokens) > 1
 	}
-	for _, prefix := range in.prefixes {
-		if len(tokens) > len(prefix) && begins(tokens, prefix) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(in.prefixes, func(prefix []string) bool {
+		return len(tokens) > len(prefix) && begins(tokens, prefix)
+	})
 }
 
 // Overlap reports whether a subject filter matches some inbox.
 func (in Inboxes) Overlap(filter string) bool {
 	tokens := strings.Split(filter, ".")
-	for _, prefix := range append([][]string{{ImportedReply}}, in.prefixes...) {
-		more := len(tokens) > len(prefix) || tokens[len(tokens)-1] == ">"
-		if more && collide(tokens, prefix) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(append([][]string{{ImportedReply}}, in.prefixes...), func(prefix []string) bool {
+		longer := len(tokens) > len(prefix) || tokens[len(tokens)-1] == ">"
+		return longer && collide(tokens, prefix)
+	})
 }
 
 // Collects reports whether a stream with a subject filter stores messages on a subject.
@@ -125,12 +118,9 @@ func collide(a, b []string) bool {
 
 // literal reports whether the tokens are a subject without wildcards.
 func literal(tokens []string) bool {
-	for _, token := range tokens {
-		if token == "" || strings.ContainsAny(token, "*> \t\r\n\f\x00") {
-			return false
-		}
-	}
-	return true
+	return !slices.ContainsFunc(tokens, func(token string) bool {
+		return token == "" || strings.ContainsAny(token, "*> \t\r\n\f\x00")
+	})
 }
 
 // roots are the first tokens of all subjects of the installation.

@@ -75,7 +75,7 @@ type Lifecycle struct {
 	AccountsOmitted int `json:"accountsOmitted,omitempty"`
 	// Version counts the token sets of the grant.
 	Version int64 `json:"version"`
-	// Absent ends: the token does not expire, or it is not known when.
+	// An end is absent if the token does not expire, or if the end is not known.
 	ExpiresAt             *time.Time `json:"expiresAt,omitempty"`
 	RefreshTokenExpiresAt *time.Time `json:"refreshTokenExpiresAt,omitempty"`
 	Reason                Reason     `json:"reason,omitempty"`

@@ -122,7 +122,7 @@ type TokenExpiry struct {
 	Version int64 `json:"version,omitzero"`
 	// ObtainedAt is when the token was obtained. Nil: not known.
 	ObtainedAt *time.Time `json:"obtainedAt,omitempty"`
-	// Absent ends: the token does not expire, or it is not known when.
+	// An end is absent if the token does not expire, or if the end is not known.
 	ExpiresAt             *time.Time `json:"expiresAt,omitempty"`
 	RefreshTokenExpiresAt *time.Time `json:"refreshTokenExpiresAt,omitempty"`
 	// RefreshFailing is set while refreshes of the grant fail: this may be the last token.
