@@ -10,11 +10,11 @@ import (
 )
 
 // A command may hold many statements: a bulk. On PostgreSQL, FerretDB keeps a connection for each statement of an update
-// until the last is done, and waits for ever when it has no more; and it gives up at the first that fails, where MongoDB
-// goes on if told to. So the proxy makes a command of every statement, and one answer of theirs. Between two statements
-// other writes may come, as on MongoDB, but for SQLite, where one writes at a time.
+// until the last is done, and waits for ever when it has no more; and it stops at the first that fails, even if a bulk is
+// unordered. So the proxy makes a command of every statement, and one answer of theirs. Other writes may come between two
+// statements, as on MongoDB, except on SQLite, where one writes at a time.
 
-// bulk returns the statements of a command that has several, each as a command, or nil for all other commands.
+// bulk returns the statements of a command that has several, each as a command; nil for all other commands.
 func (c command) bulk() []command {
 	list := statementLists[c.name]
 	statements := c.sequences[list]
@@ -29,7 +29,7 @@ func (c command) bulk() []command {
 	return parts
 }
 
-// bulkAnswer is the answer to a bulk, or to one statement.
+// bulkAnswer is the answer to a bulk or to one statement.
 type bulkAnswer struct {
 	N           int32        `bson:"n"`
 	NModified   int32        `bson:"nModified"`
@@ -49,14 +49,14 @@ type writeError struct {
 	ErrMsg string `bson:"errmsg"`
 }
 
-// The codes of errors that are no statement's own: FerretDB cannot go on, or knows no such database.
+// The codes of errors that concern the server, not one statement.
 const (
 	codeInternalError    = 1
 	codeInvalidNamespace = 73
 )
 
-// add adds the answer to the i-th statement. It returns false if that is the answer to the whole bulk, being a failure of
-// the server and not of the statement.
+// add adds the answer to the i-th statement. It returns false if that is a failure of the server, and so the answer to
+// the whole bulk.
 func (a *bulkAnswer) add(i int, part command) (bool, error) {
 	var answer bulkAnswer
 	var refusal writeError // as a command
@@ -92,16 +92,13 @@ func (a *bulkAnswer) message(responseTo int32) (message, error) {
 	return newMessage(wiremessage.NextRequestID(), responseTo, body), nil
 }
 
-// writeBulk does the statements of a bulk one after another, and stops at the first that fails unless the client wants
-// none left out.
+// writeBulk passes on the statements of a bulk one by one, and stops at the first that fails unless the bulk is unordered.
 func (s *session) writeBulk(requestID int32, parts []command) (message, error) {
 	ordered, given := parts[0].body.Lookup("ordered").BooleanOK()
 	write := s.write
 	if s.proxy.writing.oneByOne {
-		// A bulk that waited anew for each statement would be the last to be done
-		// where many write.
-		unlock := s.proxy.writing.lock(parts[0])
-		defer unlock()
+		// A bulk that waited for each statement would come last where many write.
+		defer s.proxy.writing.lock(parts[0])()
 		write = s.writeAlone
 	}
 	var total bulkAnswer

@@ -13,13 +13,11 @@ import (
 )
 
 // Cluster is several embedded NATS servers that replicate their streams among each other.
-type Cluster struct {
-	nodes []*NATS
-}
+type Cluster struct{ nodes []*NATS }
 
-// StartCluster starts n servers, odd and at least 3, and returns when every one accepts clients and they have agreed on
-// a leader that knows them all, so that streams can be made. Each has a directory of its own below opts.Dir. The other options hold for
-// every server, but the ports are always free ones.
+// StartCluster starts n servers, odd and at least 3, and returns when every one accepts clients and they have a leader
+// that knows them all, so that streams can be made. Each has a directory of its own below opts.Dir and free ports; the
+// other options hold for every server.
 func StartCluster(n int, opts NATSOptions) (*Cluster, error) {
 	if n < 3 || n%2 == 0 {
 		return nil, fmt.Errorf("starting a NATS cluster: %d servers cannot outvote each other", n)
@@ -69,7 +67,7 @@ func clusterNode(opts NATSOptions, i, routePort int, routes []*url.URL) NATSOpti
 	return opts
 }
 
-// start starts all servers before it waits for any, because each is ready only when a majority is there.
+// start starts all servers before it waits for any: each is ready only when a majority is there.
 func (c *Cluster) start() error {
 	for _, n := range c.nodes {
 		if err := n.launch(); err != nil {
@@ -94,7 +92,7 @@ func (c *Cluster) led() bool {
 	return slices.ContainsFunc(c.nodes, func(n *NATS) bool { return len(n.Server().JetStreamClusterPeers()) == len(c.nodes) })
 }
 
-// Reload has every server take on what Configure says now.
+// Reload reloads the options of every server: see [NATS.Reload].
 func (c *Cluster) Reload() error {
 	var err error
 	for _, n := range c.nodes {
@@ -103,7 +101,7 @@ func (c *Cluster) Reload() error {
 	return err
 }
 
-// Node returns the i-th server, from 0, to stop and to restart it.
+// Node returns the i-th server, from 0.
 func (c *Cluster) Node(i int) *NATS { return c.nodes[i] }
 
 // URL returns the addresses of all servers as clients take them, separated by commas.

@@ -9,11 +9,10 @@ import (
 	"go.mongodb.org/mongo-driver/v2/x/mongo/driver/wiremessage"
 )
 
-// On SQLite, FerretDB uses an index for a query of nothing but an id, and reads the whole collection for one with
-// further conditions, as compare-and-set has them: most of a second for 20,000 documents of 2 KB. The proxy splits such
-// a write: it asks whether the document with the id meets the conditions, which is quick, and then has FerretDB do the
-// write to the document with the id, or to none. Nothing changes in between, because writes run alone. Queries that only
-// read are left as they are.
+// On SQLite, FerretDB uses an index for a query by nothing but an id, and reads the whole collection if there are
+// further conditions, as in a compare-and-set: most of a second for 20,000 documents of 2 KB. The proxy splits such a
+// write: it asks whether the document with the id meets the conditions, which is quick, and then writes to the document
+// with the id, or to none. Nothing changes in between, because writes run alone.
 
 // conditional is a write to the one document with an id, if it meets conditions.
 type conditional struct {
@@ -22,10 +21,10 @@ type conditional struct {
 	conditions bson.Raw
 }
 
-// statementLists name, by command, the lists in which statements come, and their queries.
+// statementLists name the lists of statements by command.
 var statementLists = map[string]string{"update": "updates", "delete": "deletes"}
 
-// conditional returns the conditional write that a command is, or false for all else, also for anything unusual.
+// conditional parses a command that is a conditional write, without anything unusual.
 func (c command) conditional() (conditional, bool) {
 	statement, key, ok := c.statement()
 	if !ok || !usual(c.body) || !usual(statement) {
@@ -59,15 +58,15 @@ func (c command) statement() (statement bsoncore.Document, key string, ok bool) 
 	return list[0], "q", true
 }
 
-// usualFields are those with which a write means the same after it has been split.
+// usualFields are those with which a write means the same after it is split.
 var usualFields = []string{
 	"findAndModify", "query", "update", "remove", "new", "sort",
 	"updates", "q", "u", "multi", "upsert", "delete", "deletes", "limit", "ordered",
 	"$db", "lsid", "$clusterTime", "$readPreference", "writeConcern", "comment", "maxTimeMS", "bypassDocumentValidation",
 }
 
-// usual reports whether a command or statement has usual fields only. An upsert is not usual: it makes a document of
-// the conditions when none meets them.
+// usual reports whether a command or statement has usual fields only. An upsert, which makes a document of the
+// conditions, is not usual.
 func usual(doc bsoncore.Document) bool {
 	elements, err := doc.Elements()
 	return err == nil && !slices.ContainsFunc(elements, func(e bsoncore.Element) bool {
@@ -77,7 +76,7 @@ func usual(doc bsoncore.Document) bool {
 }
 
 // probe makes the request that finds the document if it meets the conditions. FerretDB takes the first stage to the
-// index and sifts what comes from there.
+// index and filters what comes from there.
 func (w conditional) probe() (message, error) {
 	body, err := bson.Marshal(bson.D{
 		{Key: "aggregate", Value: w.collection},
@@ -95,13 +94,7 @@ func (w conditional) probe() (message, error) {
 	return newMessage(wiremessage.NextRequestID(), 0, body), nil
 }
 
-// probed reads the answer to a probe; ok is false if there is none, as when FerretDB does not know a condition.
-func probed(answer message) (found, ok bool) {
-	batch, ok := answer.firstBatch()
-	return len(batch) > 0, ok
-}
-
-// split makes the request that does the write to the document with the id, or, unless it was found, to none.
+// split makes the request that writes to the document with the id, or to none if it was not found.
 func (w conditional) split(requestID int32, found bool) (message, error) {
 	id := w.id
 	if !found {

@@ -13,25 +13,21 @@ import (
 	"github.com/FerretDB/FerretDB/ferretdb"
 )
 
-// FerretDBOptions says how to run an embedded FerretDB.
+// FerretDBOptions configure an embedded FerretDB.
 type FerretDBOptions struct {
-	// Dir holds the SQLite files, one a database. It is created when missing. Required unless PostgresURL is given.
-	Dir string
-	// PostgresURL, if given, stores in that PostgreSQL database instead, for more documents than SQLite is fit for.
-	PostgresURL string
-	// Port to listen on, on loopback. 0 takes a free one, which the server keeps across restarts.
-	Port int
-	// Logger takes the server's log. Nil means no log.
-	Logger *slog.Logger
+	Dir         string       // of the SQLite files, one a database; created when missing
+	PostgresURL string       // a database to store in instead, for more documents than SQLite is fit for
+	Port        int          // on loopback; 0 takes a free one, which the server keeps across restarts
+	Logger      *slog.Logger // nil: no log
 }
 
 // ProgramVariable is the environment variable that names cmd/sandbox/engines/ferretdb, built. Servers then run in
-// processes of that program, which drop their logs: with the race detector a server in this process takes most of the
-// time of a test, and its races are not ours.
+// processes of that program, without logs: under the race detector a server in this process takes most of a test's time,
+// and its races are not ours.
 const ProgramVariable = "LATCHKEY_TEST_FERRETDB"
 
-// FerretDB is an embedded server that speaks MongoDB's wire protocol, reached through a [Proxy] that gives it what it
-// lacks of MongoDB: updates of a document that are atomic. Its methods may be called from several goroutines.
+// FerretDB is an embedded server that speaks MongoDB's wire protocol, behind a [Proxy] that makes updates of a document
+// atomic, as MongoDB's are. It is safe for concurrent use.
 type FerretDB struct {
 	opts  FerretDBOptions
 	proxy *Proxy
@@ -53,8 +49,8 @@ func StartFerretDB(opts FerretDBOptions) (*FerretDB, error) {
 	return f, nil
 }
 
-// URI returns the address for clients, the same while stopped and after a restart. It asks for a direct connection
-// and for no retries of writes, since FerretDB has neither a replica set nor transaction numbers.
+// URI returns the address for clients, the same while stopped and after a restart: a direct connection without retries of
+// writes, since FerretDB has neither a replica set nor transaction numbers.
 func (f *FerretDB) URI() string {
 	q := url.Values{"directConnection": {"true"}, "retryWrites": {"false"}}
 	return (&url.URL{Scheme: "mongodb", Host: f.proxy.Addr(), Path: "/", RawQuery: q.Encode()}).String()
@@ -63,11 +59,10 @@ func (f *FerretDB) URI() string {
 // Port returns the port that clients connect to.
 func (f *FerretDB) Port() int { return f.proxy.Port() }
 
-// Proxy returns what stands between clients and the server, to make it fail.
+// Proxy returns the proxy in front of the server, to make it fail.
 func (f *FerretDB) Proxy() *Proxy { return f.proxy }
 
-// Stop disconnects the clients, lets running commands finish and closes the database. Stopping a stopped server does
-// nothing.
+// Stop disconnects the clients, lets running commands finish and closes the database.
 func (f *FerretDB) Stop() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -78,15 +73,14 @@ func (f *FerretDB) stop() {
 	if f.cancel == nil {
 		return
 	}
-	// FerretDB waits seconds for its clients to leave by themselves, so the proxy goes first.
+	// FerretDB waits seconds for its clients to leave, so the proxy goes first.
 	f.proxy.stop()
 	f.cancel()
 	<-f.done
 	f.cancel = nil
 }
 
-// Restart stops the server if it runs and starts it again on the same port with what it stored. Faults set on the
-// proxy stay.
+// Restart stops the server if it runs and starts it on the same port with what it stored. Faults of the proxy stay.
 func (f *FerretDB) Restart() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -118,7 +112,7 @@ func (f *FerretDB) start() error {
 	return nil
 }
 
-// open lets clients in to the FerretDB that runs at uri.
+// open admits clients to the FerretDB that runs at uri.
 func (f *FerretDB) open(ctx context.Context, uri string) error {
 	u, err := url.Parse(uri)
 	if err != nil {
@@ -131,10 +125,7 @@ func (f *FerretDB) open(ctx context.Context, uri string) error {
 }
 
 func (o FerretDBOptions) config() (*ferretdb.Config, error) {
-	c := &ferretdb.Config{
-		Listener: ferretdb.ListenerConfig{TCP: address(0)},
-		Logger:   o.Logger,
-	}
+	c := &ferretdb.Config{Listener: ferretdb.ListenerConfig{TCP: address(0)}, Logger: o.Logger}
 	if o.PostgresURL != "" {
 		c.Handler, c.PostgreSQLURL = "postgresql", o.PostgresURL
 		return c, nil
@@ -151,7 +142,7 @@ func (o FerretDBOptions) config() (*ferretdb.Config, error) {
 }
 
 // sqliteURL names the directory of the databases. In write-ahead mode without a flush at every commit a killed process
-// loses nothing; a power loss may take the last commits but leaves a sound database.
+// loses nothing, and a power loss at most the last commits.
 func sqliteURL(dir string) string {
 	q := url.Values{"_pragma": {"busy_timeout(10000)", "journal_mode(wal)", "synchronous(normal)"}}
 	return (&url.URL{Scheme: "file", Path: dir + "/", RawQuery: q.Encode(), OmitHost: true}).String()

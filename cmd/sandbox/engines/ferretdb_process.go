@@ -16,8 +16,7 @@ import (
 // newFerretDB guards ferretdb.New, which writes a variable of its package.
 var newFerretDB sync.Mutex
 
-// RunFerretDB runs a bare server in this process until ctx ends, and returns where it listens; done is closed when it has
-// ended.
+// RunFerretDB runs a server without a proxy in this process until ctx ends; done is closed when it has ended.
 func RunFerretDB(ctx context.Context, opts FerretDBOptions) (uri string, done <-chan struct{}, err error) {
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)

@@ -10,11 +10,11 @@ import (
 	"go.mongodb.org/mongo-driver/v2/x/mongo/driver/wiremessage"
 )
 
-// FerretDB reads the whole collection to find the documents that have one of several values in a field, though it finds
-// those of one value through an index. The proxy asks for each value by itself and answers with all documents at once,
-// in a cursor that is at its end. As on MongoDB, what is written meanwhile may or may not be seen.
+// FerretDB uses an index to find documents by one value of a field, but not by one of several values ($in). The proxy asks
+// for each value by itself and answers with all documents at once, in a cursor that is at its end. As on MongoDB, what is
+// written meanwhile may or may not be seen.
 
-// findIn is a find of nothing but the documents with one of several strings in a field.
+// findIn is a find by nothing but one of several strings in a field.
 type findIn struct {
 	command
 	field  string
@@ -22,18 +22,16 @@ type findIn struct {
 }
 
 const (
-	// maxFindInBatch is the most documents with one value for which it is worth asking by value.
-	maxFindInBatch = 1_000
-	// maxFindInBytes bounds the answer. One of MongoDB's holds 16 MiB at most.
-	maxFindInBytes = 4 << 20
+	maxFindInBatch = 1_000   // documents with one value
+	maxFindInBytes = 4 << 20 // of the answer
 )
 
-// findInFields are those with which a find means the same after it has been split.
+// findInFields are those with which a find means the same after it is split.
 var findInFields = []string{
 	"find", "filter", "projection", "$db", "lsid", "$clusterTime", "$readPreference", "readConcern", "comment", "maxTimeMS",
 }
 
-// findIn returns the find by several values that a command is, or false for all else, also for anything unusual.
+// findIn parses a command that is a find by several values, without anything unusual.
 func (c command) findIn() (findIn, bool) {
 	f := findIn{command: c}
 	elements, err := c.body.Elements()
@@ -71,7 +69,7 @@ func (c command) findIn() (findIn, bool) {
 	return f, err == nil
 }
 
-// only returns the one element of a document that has one.
+// only returns the element of a document that has just one.
 func only(v bsoncore.Value) (bsoncore.Element, bool) {
 	doc, ok := v.DocumentOK()
 	if !ok {
@@ -84,7 +82,7 @@ func only(v bsoncore.Value) (bsoncore.Element, bool) {
 	return elements[0], true
 }
 
-// plain reports whether a projection does nothing but take or leave fields.
+// plain reports whether a projection only includes or excludes fields.
 func plain(projection bsoncore.Value) bool {
 	doc, ok := projection.DocumentOK()
 	if !ok {
@@ -106,7 +104,7 @@ func (f findIn) part(value string) (message, error) {
 	if err != nil {
 		return nil, err
 	}
-	// One more than are welcome tells that there are too many, and a single batch leaves no cursor open then.
+	// One more than wanted shows that there are too many; a single batch leaves no cursor open then.
 	body = bsoncore.AppendInt32Element(body[:len(body)-1], "batchSize", maxFindInBatch+1)
 	body = bsoncore.AppendBooleanElement(body, "singleBatch", true)
 	if body, err = bsoncore.AppendDocumentEnd(body, 0); err != nil {
@@ -115,11 +113,9 @@ func (f findIn) part(value string) (message, error) {
 	return newMessage(wiremessage.NextRequestID(), 0, body), nil
 }
 
-// findIn does a find value by value. It returns nil if that does not work out, and the find is to be done as it is.
+// findIn carries out a find value by value. It returns nil if the find has to be passed on as it is.
 func (s *session) findIn(requestID int32, f findIn) (message, error) {
-	seen := make(map[string]bool)
-	size := 0
-	var found bson.A
+	seen, size, found := make(map[string]bool), 0, bson.A{}
 	for _, value := range f.values {
 		request, err := f.part(value)
 		if err != nil {
@@ -147,9 +143,6 @@ func (s *session) findIn(requestID int32, f findIn) (message, error) {
 		if size > maxFindInBytes {
 			return nil, nil
 		}
-	}
-	if found == nil {
-		found = bson.A{}
 	}
 	body, err := bson.Marshal(bson.D{
 		{Key: "cursor", Value: bson.D{

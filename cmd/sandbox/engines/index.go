@@ -15,13 +15,13 @@ import (
 // namespace names a collection.
 type namespace struct{ db, collection string }
 
-// lookups are the fields, by collection, by which FerretDB finds a document through an index.
+// lookups are the fields by which FerretDB finds a document through an index.
 type lookups map[namespace][]string
 
-// AddIndexes gives every collection that exists the SQL indexes by which FerretDB finds documents: by their id, and on
-// PostgreSQL also by the fields for which the collection has indexes. Those that FerretDB makes itself are not what it asks
-// for, so it reads the whole collection for every document that it updates. Collections that exist at a start get theirs
-// then; call AddIndexes for those made since, where their size matters.
+// AddIndexes gives every existing collection the SQL indexes by which FerretDB finds documents: by id, and on PostgreSQL
+// also by the fields for which the collection has indexes. With those that it makes itself FerretDB reads the whole
+// collection for every update. A start indexes the collections that exist; call AddIndexes for later ones, where their
+// size matters.
 func (f *FerretDB) AddIndexes(ctx context.Context) error {
 	f.proxy.writing.all.Lock()
 	defer f.proxy.writing.all.Unlock()

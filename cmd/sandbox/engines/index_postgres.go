@@ -10,15 +10,14 @@ import (
 )
 
 // FerretDB asks PostgreSQL for documents by containment (@>), which a GIN index answers. The indexes that it makes itself
-// are b-trees, which it never uses but to keep ids and what else is declared unique, and which every write has to keep up.
-// Those of one field at the top level are exchanged for GIN indexes, all others for indexes of nothing. They keep their
-// names, so that FerretDB can measure and drop them. What a query asks of a field below another is not passed on to
-// PostgreSQL by a find, so an index would not help.
+// are b-trees, of which it only uses those of ids and unique fields, while every write has to maintain all of them. Those
+// of one field at the top level are exchanged for GIN indexes, all others for empty indexes: FerretDB does not pass
+// conditions on nested fields on to PostgreSQL. They keep their names, so that FerretDB can measure and drop them.
 
 // Without fastupdate, or lookups also read the list of entries that wait to be merged.
 const ginIndex = `CREATE INDEX %s ON %s USING gin ((_jsonb->%s) jsonb_path_ops) WITH (fastupdate = off)`
 
-// postgresCollection is what FerretDB keeps of a collection.
+// postgresCollection is FerretDB's metadata of a collection.
 type postgresCollection struct {
 	schema  string
 	Name    string          `json:"_id"`
@@ -42,13 +41,13 @@ func (i postgresIndex) field() (string, bool) {
 
 func (c postgresCollection) table() string { return pgx.Identifier{c.schema, c.Table}.Sanitize() }
 
-// indexPostgres makes useful indexes for the collections of all databases, and tells by which fields they serve.
+// indexPostgres makes useful indexes for the collections of all databases, and returns the fields that they serve.
 func indexPostgres(ctx context.Context, url string) (lookups, error) {
 	config, err := pgxpool.ParseConfig(url)
 	if err != nil {
 		return nil, err
 	}
-	// An index cannot be exchanged while a cursor reads its collection, which may be for ever.
+	// An index cannot be exchanged while a cursor is open on its collection, which may be for ever.
 	config.ConnConfig.RuntimeParams["lock_timeout"] = "20s"
 	conn, err := pgx.ConnectConfig(ctx, config.ConnConfig)
 	if err != nil {

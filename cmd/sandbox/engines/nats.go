@@ -11,35 +11,28 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 )
 
-// natsSyncInterval is how much of the last writes a power loss may take. JetStream writes to the file before it
-// acknowledges, so a killed process loses nothing; what the interval bounds is the time until the file is on the disk.
-// The server's default of two minutes is too long for schedules and events that nobody repeats, and syncing every
-// message costs each publisher a disk flush. A production broker answers the question with replicas instead.
+// natsSyncInterval is how much of the last writes a power loss may take; a killed process loses nothing. The server's
+// default of two minutes is too long for schedules and events that nobody repeats, and syncing every message costs each
+// publisher a disk flush. A production broker has replicas instead.
 const natsSyncInterval = time.Second
 
 // natsStartTimeout bounds the wait for a server to recover its streams and accept clients.
 const natsStartTimeout = 30 * time.Second
 
-// NATSOptions says how to run an embedded NATS server.
+// NATSOptions configure an embedded NATS server.
 type NATSOptions struct {
-	// Dir holds JetStream's files. It is created when missing. Required.
-	Dir string
-	// Port to listen on, on loopback. 0 takes a free one, which the server keeps across restarts.
-	Port int
-	// Key encrypts what JetStream stores, with ChaCha20-Poly1305. Empty stores in the clear. A server started with
-	// another key than its files were written with comes up ready and without its streams.
-	Key string
-	// MaxStore bounds the bytes that JetStream may store, to play a full disk. 0 means what the disk has.
-	MaxStore int64
-	// Logger takes the server's log. Nil and no LogFile means no log.
-	Logger server.Logger
-	// LogFile takes the server's log when Logger is nil.
-	LogFile string
-	// Configure, if set, changes the server's options last, at every start: accounts, users, limits, TLS.
-	Configure func(*server.Options)
+	Dir  string // of JetStream's files; created when missing; required
+	Port int    // on loopback; 0 takes a free one, which the server keeps across restarts
+	// Key encrypts what JetStream stores, with ChaCha20-Poly1305; "" stores in the clear. With another key than the
+	// one that wrote its files a server starts without its streams.
+	Key       string
+	MaxStore  int64                 // bound of what JetStream stores, in bytes, to simulate a full disk; 0: none
+	Logger    server.Logger         // takes the server's log
+	LogFile   string                // takes the log when Logger is nil; "": no log
+	Configure func(*server.Options) // changes the server's options last, at every start
 }
 
-// NATS is an embedded NATS server with JetStream. Its methods may be called from several goroutines.
+// NATS is an embedded NATS server with JetStream. It is safe for concurrent use.
 type NATS struct {
 	opts NATSOptions
 
@@ -78,15 +71,14 @@ func (n *NATS) URL() string { return "nats://" + address(n.opts.Port) }
 // Port returns the port that clients connect to.
 func (n *NATS) Port() int { return n.opts.Port }
 
-// Server returns the running server, for what only it can tell, or nil while stopped.
+// Server returns the running server, nil while stopped.
 func (n *NATS) Server() *server.Server {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.server
 }
 
-// Stop disconnects the clients, closes the stores and returns when all is written. Stopping a stopped server does
-// nothing.
+// Stop disconnects the clients, closes the stores and returns when all is written.
 func (n *NATS) Stop() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -102,7 +94,7 @@ func (n *NATS) stop() {
 	n.server = nil
 }
 
-// Restart stops the server if it runs and starts it again on the same port with what it stored.
+// Restart stops the server if it runs and starts it on the same port with what it stored.
 func (n *NATS) Restart() error {
 	if err := n.launch(); err != nil {
 		return err
@@ -110,7 +102,7 @@ func (n *NATS) Restart() error {
 	return n.await()
 }
 
-// launch starts the server anew without waiting until it is ready.
+// launch restarts the server without waiting until it is ready.
 func (n *NATS) launch() error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -132,14 +124,11 @@ func (n *NATS) Wipe() error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.stop()
-	if err := os.RemoveAll(n.storeDir()); err != nil {
+	if err := os.RemoveAll(filepath.Join(n.opts.Dir, server.JetStreamStoreDir)); err != nil {
 		return fmt.Errorf("wiping NATS: %w", err)
 	}
 	return nil
 }
-
-// storeDir is the directory that the server makes for itself below the one that it is given.
-func (n *NATS) storeDir() string { return filepath.Join(n.opts.Dir, server.JetStreamStoreDir) }
 
 func (n *NATS) start() error {
 	// The server gives up a taken port by calling its logger's Fatalf, which may end the process.
@@ -184,8 +173,7 @@ func (n *NATS) options() *server.Options {
 	return o
 }
 
-// Reload has the running server take the options as Configure makes them now, as it does when its configuration file
-// has changed.
+// Reload reloads the options of the running server, as Configure makes them now.
 func (n *NATS) Reload() error {
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -4,14 +4,16 @@ import (
 	"bufio"
 	"fmt"
 	"io"
+	"maps"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 )
 
-// NATSProxy stands between clients and a NATS server. It can keep single messages from the clients, and say something
-// in the server's place. Its methods may be called from several goroutines.
+// NATSProxy stands between clients and a NATS server. It can withhold single messages from the clients, and say something
+// in the server's place. It is safe for concurrent use.
 type NATSProxy struct {
 	upstream string
 	listener net.Listener
@@ -44,16 +46,14 @@ func StartNATSProxy(upstream *NATS) (*NATSProxy, error) {
 // URL returns the address for clients.
 func (p *NATSProxy) URL() string { return "nats://" + p.listener.Addr().String() }
 
-// Swallow asks match about every message that the server sends to a client, and keeps those from the client for which it
-// says true, until called with nil. asked is the subject of the request that the message answers, empty for any other
-// message; subject is that of the message itself.
+// Swallow withholds from the clients the messages that match accepts, until called with nil. asked is the subject of the
+// request that a message answers, empty for any other message; subject is that of the message itself.
 func (p *NATSProxy) Swallow(match func(asked, subject string) bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.swallow = match
 }
 
-// swallows reports whether a message is kept from the client.
 func (p *NATSProxy) swallows(subject string) bool {
 	p.mu.Lock()
 	match, asked := p.swallow, p.asked[subject]
@@ -61,23 +61,20 @@ func (p *NATSProxy) swallows(subject string) bool {
 	return match != nil && match(asked, subject)
 }
 
-// asks notes what is asked with which subject for the reply.
+// asks notes the subject of a request and that of its reply.
 func (p *NATSProxy) asks(subject, reply string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if len(p.asked) > maxAsked {
+	if len(p.asked) > 1<<16 {
 		clear(p.asked)
 	}
 	p.asked[reply] = subject
 }
 
-// maxAsked bounds how many requests are remembered.
-const maxAsked = 1 << 16
-
 // Say sends a line of the protocol, such as -ERR 'Stale Connection', to every client as if the server did.
 func (p *NATSProxy) Say(line string) {
 	for _, c := range p.all() {
-		_ = c.write([]byte(line + "\r\n")) // a client that is gone hears nothing
+		_ = c.write([]byte(line + "\r\n")) // fails when the client is gone
 	}
 }
 
@@ -96,11 +93,7 @@ func (p *NATSProxy) Stop() {
 func (p *NATSProxy) all() []*natsClient {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	all := make([]*natsClient, 0, len(p.clients))
-	for c := range p.clients {
-		all = append(all, c)
-	}
-	return all
+	return slices.Collect(maps.Keys(p.clients))
 }
 
 func (p *NATSProxy) accept() {
@@ -137,7 +130,7 @@ func (p *NATSProxy) accept() {
 	}
 }
 
-// questions passes on what the client sends, frame by frame.
+// questions passes on the client's frames.
 func (p *NATSProxy) questions(c *natsClient) {
 	from := bufio.NewReaderSize(c.client, 64<<10)
 	for {
@@ -154,7 +147,7 @@ func (p *NATSProxy) questions(c *natsClient) {
 	}
 }
 
-// answers passes on what the server sends, frame by frame.
+// answers passes on the server's frames.
 func (p *NATSProxy) answers(c *natsClient) {
 	from := bufio.NewReaderSize(c.server, 64<<10)
 	for {
@@ -171,12 +164,11 @@ func (p *NATSProxy) answers(c *natsClient) {
 	}
 }
 
-// natsMessage is what the proxy reads of a message. Without a subject it is no message.
+// natsMessage is what the proxy needs to know of a message. Without a subject it is no message.
 type natsMessage struct{ subject, reply string }
 
-// readFrame reads a line of the protocol, and what belongs to it where it begins with the name of a message without or
-// with headers: PUB subject [reply] size, HPUB subject [reply] headers size, and from the server the same with an id
-// after the subject.
+// readFrame reads a line of the protocol, and the body of a message: PUB subject [reply] size, or with headers HPUB
+// subject [reply] headers size, and from the server the same with an id after the subject.
 func readFrame(from *bufio.Reader, plain, headed string) (frame []byte, m natsMessage, err error) {
 	if frame, err = from.ReadBytes('\n'); err != nil {
 		return nil, m, err

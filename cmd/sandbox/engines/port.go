@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// Ports below the range from which operating systems take the ports of outgoing connections and of listeners that ask
-// for any port. A stopped engine must get its own port back; from here nobody is handed it meanwhile by chance.
+// Ports below the range from which operating systems take ports for outgoing connections and for listeners without a port
+// of their own: nothing takes the port of a stopped engine by chance.
 const (
 	firstPort = 20000
 	lastPort  = 29999
@@ -20,22 +20,21 @@ const (
 
 const loopback = "127.0.0.1"
 
-// ports counts the ports that were tried, from a number of each process on: whoever claims several gets different
-// ones, though none of them is listened on yet.
+// ports counts the ports that were tried, from a random number: claims get different ports, also before they listen.
 var ports atomic.Uint32
 
 func init() { ports.Store(rand.Uint32()) }
 
-// portWait bounds the wait for a port to come free. A child process holds a copy of a listener that was just closed
-// until it has become the other program.
+// portWait bounds the wait for a port. A child process holds a copy of a listener that was just closed until it has
+// become the other program.
 const portWait = time.Second
 
-// listen listens on the given loopback port, or on a free one that stays available across a restart when port is 0.
+// listen listens on the given loopback port, or for 0 on a free one that stays available across a restart.
 func listen(port int) (net.Listener, error) {
 	return onPort(port, func(port int) (net.Listener, error) { return net.Listen("tcp", address(port)) })
 }
 
-// claimPort returns port, or a free one when it is 0, having made sure that it can be listened on.
+// claimPort returns port, or a free one when it is 0, after it checked that it can be listened on.
 func claimPort(port int) (int, error) {
 	return onPort(port, func(port int) (int, error) { return port, tryPort(port) })
 }

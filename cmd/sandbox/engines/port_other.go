@@ -4,7 +4,7 @@ package engines
 
 import "net"
 
-// tryPort says whether a loopback port can be listened on.
+// tryPort checks that a loopback port can be listened on.
 func tryPort(port int) error {
 	ln, err := net.Listen("tcp", address(port))
 	if err != nil {

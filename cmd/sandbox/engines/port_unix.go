@@ -9,7 +9,7 @@ import (
 	"syscall"
 )
 
-// tryPort says whether a loopback port can be listened on. It binds and does not listen: a child process that starts
+// tryPort checks that a loopback port can be listened on. It binds and does not listen: a child process that starts
 // meanwhile inherits the socket, and a copy that listens would hold the port after this one is closed.
 func tryPort(port int) error {
 	syscall.ForkLock.RLock()

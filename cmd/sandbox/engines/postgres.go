@@ -25,23 +25,16 @@ var ErrNoPostgres = errors.New("no PostgreSQL server installed")
 const (
 	postgresUser         = "postgres"
 	postgresStartTimeout = 60 * time.Second
-	// postgresConnections is how many FerretDB may have: those of the commands that it does at once (maxRunning) and those
-	// of cursors.
+	// postgresConnections are enough for the commands that FerretDB runs at once (maxRunning) and for cursors.
 	postgresConnections = 200
 )
 
-// postgresSettings are for speed and for plans that do not change with what ran before. Without fsync a killed process
-// loses nothing, and a power loss may ruin the files: they hold test data.
+// postgresSettings are for speed and for plans that do not depend on what ran before. Without fsync a power loss may ruin
+// the files, which hold test data; a killed process loses nothing.
 var postgresSettings = []string{
-	"fsync=off",
-	"full_page_writes=off",
-	"synchronous_commit=off",
-	"wal_level=minimal", "max_wal_senders=0", "max_wal_size=4GB",
-	"shared_buffers=256MB",
-	"jit=off",
-	"max_connections=" + strconv.Itoa(postgresConnections+10),
-	"listen_addresses=" + loopback,
-	"unix_socket_directories=",
+	"fsync=off", "full_page_writes=off", "synchronous_commit=off",
+	"wal_level=minimal", "max_wal_senders=0", "max_wal_size=4GB", "shared_buffers=256MB", "jit=off",
+	"max_connections=" + strconv.Itoa(postgresConnections+10), "listen_addresses=" + loopback, "unix_socket_directories=",
 	// FerretDB passes the names of fields as parameters. Only a plan made for their values can use an index on one.
 	"plan_cache_mode=force_custom_plan",
 }
@@ -57,8 +50,8 @@ type Postgres struct {
 }
 
 // StartPostgres starts a server on a free loopback port, with its files in dir, and returns when it accepts
-// connections from anyone on this machine. It returns ErrNoPostgres when none is installed. Started as root it runs the
-// server as the user postgres, as PostgreSQL demands, who then owns dir and must be able to reach it.
+// connections from anyone on this machine. It returns ErrNoPostgres when none is installed. Root runs the server as the
+// user postgres, as PostgreSQL demands, who then owns dir and must be able to reach it.
 func StartPostgres(ctx context.Context, dir string) (*Postgres, error) {
 	bin, err := findPostgres()
 	if err != nil {
@@ -104,7 +97,7 @@ func startPostgres(ctx context.Context, bin, dir string) (*Postgres, error) {
 	return p, nil
 }
 
-// initPostgres makes the files of an empty server, unless dir has them.
+// initPostgres makes the files of an empty server, unless dir holds some.
 func initPostgres(ctx context.Context, bin, dir string) error {
 	if _, err := os.Stat(filepath.Join(dir, "PG_VERSION")); err == nil {
 		return nil
@@ -157,7 +150,7 @@ func (p *Postgres) Stop() {
 	<-p.exited
 }
 
-// findPostgres returns the directory of the server's programs, of the newest version if Debian's packages brought several.
+// findPostgres returns the directory of the server's programs, of the newest version if Debian installed several.
 func findPostgres() (string, error) {
 	if path, err := exec.LookPath("initdb"); err == nil {
 		return filepath.Dir(path), nil

@@ -10,7 +10,7 @@ import (
 	"syscall"
 )
 
-// runAsPostgres has root run a command as the user postgres and gives that user dir. Others run it as themselves.
+// runAsPostgres makes root run a command as the user postgres, who gets dir.
 func runAsPostgres(cmd *exec.Cmd, dir string) error {
 	if os.Geteuid() != 0 {
 		return nil

@@ -18,7 +18,7 @@ const (
 // message is one message of MongoDB's wire protocol with its header.
 type message []byte
 
-// readMessage reads one message. It returns io.EOF when the peer closed the connection between two of them.
+// readMessage reads one message. It returns io.EOF if the connection ends between two of them.
 func readMessage(r io.Reader) (message, error) {
 	header := make([]byte, wireHeaderLen)
 	if _, err := io.ReadFull(r, header); err != nil {
@@ -46,7 +46,7 @@ func (m message) opCode() wiremessage.OpCode {
 	return code
 }
 
-// isMsg reports whether the message is an OP_MSG, the one kind that carries commands to a modern server.
+// isMsg reports whether the message is an OP_MSG, which carries all commands to a modern server.
 func (m message) isMsg() bool { return m.opCode() == wiremessage.OpMsg && len(m) >= wireHeaderLen+4 }
 
 func (m message) flags() wiremessage.MsgFlag {
@@ -54,7 +54,7 @@ func (m message) flags() wiremessage.MsgFlag {
 	return flags
 }
 
-// moreToCome reports, of a request, that the client waits for no answer, and of an answer, that another follows unasked.
+// moreToCome means, in a request, that the client waits for no answer, and in an answer that another follows.
 func (m message) moreToCome() bool { return m.isMsg() && m.flags()&wiremessage.MoreToCome != 0 }
 
 // wantAnswer clears moreToCome. It spoils the checksum, which no driver sends.
@@ -68,7 +68,7 @@ type command struct {
 	db         string
 	collection string // empty when the command is not about one
 	body       bsoncore.Document
-	// sequences are the lists of documents sent beside the body: the statements of insert, update and delete.
+	// sequences are the document sequences: the statements of insert, update and delete.
 	sequences map[string][]bsoncore.Document
 }
 

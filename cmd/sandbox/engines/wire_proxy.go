@@ -10,30 +10,26 @@ import (
 )
 
 // Proxy stands between clients and FerretDB. It runs the writes to a document one at a time, because FerretDB reads,
-// changes and writes a document without a lock, so that of two conditional updates both can succeed; on MongoDB one
-// does. Commands that read run side by side. The proxy can also be told to fail. Its methods may be called from
-// several goroutines.
+// changes and writes a document without a lock, so that two conflicting updates can both succeed. Reads run concurrently.
+// The proxy can also be made to fail. It is safe for concurrent use.
 type Proxy struct {
 	splits bool // conditional writes
 
-	// writing is held from the request of a write until FerretDB has answered, even when the client is gone by then.
-	writing writeLocks
-	// running has room for the commands that FerretDB does at once. Taken after writing.
-	running chan struct{}
+	writing writeLocks    // held until FerretDB has answered, even when the client is gone by then
+	running chan struct{} // a slot for each command that FerretDB runs at once; taken after writing
 
 	mu       sync.Mutex
 	port     int
 	upstream string       // FerretDB's address
 	listener net.Listener // nil while stopped
 	clients  map[net.Conn]struct{}
-	leave    chan struct{} // closed, and replaced, when the clients at hand are disconnected
+	leave    chan struct{} // closed, and replaced, when the present clients are disconnected
 	cut      bool
 	faults   faults
 	lookups  lookups
 	wg       sync.WaitGroup
 }
 
-// faults are the failures asked for.
 type faults struct {
 	delay    time.Duration
 	failCode int32
@@ -42,12 +38,12 @@ type faults struct {
 	swallow  func(command, collection string) bool
 }
 
-// maxRunning is how many commands FerretDB may do at once. One takes up to two connections to PostgreSQL, and a cursor
-// that is not read to its end keeps one; when there are no more, those that wait for their second wait for ever.
+// maxRunning is how many commands FerretDB may run at once. One takes up to two connections to PostgreSQL, and an open
+// cursor keeps one; without a free one, those that wait for their second wait for ever.
 const maxRunning = 24
 
-// newProxy prepares a proxy that does not run yet. It listens on port, or a free one if that is 0. FerretDB on SQLite
-// gets its conditional writes split, and its writes one at a time, which is how SQLite does them anyway.
+// newProxy prepares a proxy that will listen on port, or a free one if that is 0. FerretDB on SQLite gets its conditional
+// writes split, and one write at a time, since SQLite does no more anyway.
 func newProxy(port int, sqlite bool) *Proxy {
 	return &Proxy{
 		splits:  sqlite,
@@ -57,7 +53,7 @@ func newProxy(port int, sqlite bool) *Proxy {
 	}
 }
 
-// enter waits until FerretDB may do one more command, and returns what is to be called when that is done.
+// enter waits until FerretDB may run one more command. The caller calls leave when it is done.
 func (p *Proxy) enter() (leave func()) {
 	p.running <- struct{}{}
 	return func() { <-p.running }
@@ -73,8 +69,8 @@ func (p *Proxy) Port() int {
 	return p.port
 }
 
-// Cut closes every client's connection and every new one at once, until Restore. A command that is running ends on the
-// server, but its client never hears of it.
+// Cut closes all connections of clients, and new ones at once, until Restore. Running commands end on the server, without
+// an answer to the client.
 func (p *Proxy) Cut() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -98,29 +94,26 @@ func (p *Proxy) disconnect() {
 	}
 }
 
-// FailWrites answers every write that match accepts with a MongoDB error of that code (91 is a server that shuts down,
-// 13 one that forbids) without doing it, until called with a nil match. The command's name is the protocol's:
-// findAndModify, update, insert, delete.
+// FailWrites answers every write that match accepts with a MongoDB error (91: the server shuts down, 13: unauthorized) in
+// place of doing it, until called with a nil match. command is findAndModify, update, insert or delete.
 func (p *Proxy) FailWrites(code int32, match func(command, collection string) bool) {
 	p.setFaults(func(f *faults) { f.failCode, f.fail = code, match })
 }
 
-// LoseAnswers does every write that match accepts and then closes the client's connection in place of an answer, until
+// LoseAnswers carries out the writes that match accepts and closes the client's connection in place of an answer, until
 // called with a nil match.
 func (p *Proxy) LoseAnswers(match func(command, collection string) bool) {
 	p.setFaults(func(f *faults) { f.lose = match })
 }
 
-// Swallow does every command that match accepts, and keeps the answer from the client, whose connection stays, until
-// called with a nil match.
+// Swallow carries out the commands that match accepts and withholds the answer from the client, whose connection stays,
+// until called with a nil match.
 func (p *Proxy) Swallow(match func(command, collection string) bool) {
 	p.setFaults(func(f *faults) { f.swallow = match })
 }
 
-// Delay holds back every command by d before it is done, until called with 0.
-func (p *Proxy) Delay(d time.Duration) {
-	p.setFaults(func(f *faults) { f.delay = d })
-}
+// Delay delays every command by d, until called with 0.
+func (p *Proxy) Delay(d time.Duration) { p.setFaults(func(f *faults) { f.delay = d }) }
 
 func (p *Proxy) setFaults(set func(*faults)) {
 	p.mu.Lock()
@@ -198,16 +191,12 @@ func (p *Proxy) admit(client net.Conn) {
 	p.clients[client] = struct{}{}
 	s := session{proxy: p, client: client, upstream: p.upstream, leave: p.leave}
 	p.wg.Go(func() {
-		defer p.dismiss(client)
 		s.serve()
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		delete(p.clients, client)
+		client.Close()
 	})
-}
-
-func (p *Proxy) dismiss(client net.Conn) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	delete(p.clients, client)
-	client.Close()
 }
 
 // abort closes a connection so that its peer sees it reset, as with a server that died.

@@ -73,7 +73,7 @@ func (s *session) answer(request message) error {
 	}
 }
 
-// do has FerretDB do a request, and plays the faults if it may write.
+// do passes a request on to FerretDB, and plays the faults if it may write.
 func (s *session) do(request message, faults faults) (message, error) {
 	cmd, _ := request.command()
 	if readsOnly(request, cmd) {
@@ -82,14 +82,20 @@ func (s *session) do(request message, faults faults) (message, error) {
 	if faults.fail != nil && faults.fail(cmd.name, cmd.collection) {
 		return errorMessage(request.requestID(), faults.failCode, fmt.Sprintf("%s made to fail", cmd.name)), nil
 	}
-	response, err := s.writeAll(request, cmd)
+	var response message
+	var err error
+	if parts := cmd.bulk(); parts != nil {
+		response, err = s.writeBulk(request.requestID(), parts)
+	} else {
+		response, err = s.write(request, cmd)
+	}
 	if err == nil && faults.lose != nil && faults.lose(cmd.name, cmd.collection) {
 		return nil, errLost
 	}
 	return response, err
 }
 
-// read has FerretDB do a request that changes nothing.
+// read passes on a request that changes nothing.
 func (s *session) read(request message, cmd command) (message, error) {
 	if queries[cmd.name] {
 		defer s.proxy.enter()()
@@ -102,22 +108,13 @@ func (s *session) read(request message, cmd command) (message, error) {
 	return s.exchange(request)
 }
 
-// writeAll has FerretDB do a request that may write.
-func (s *session) writeAll(request message, cmd command) (message, error) {
-	if parts := cmd.bulk(); parts != nil {
-		return s.writeBulk(request.requestID(), parts)
-	}
-	return s.write(request, cmd)
-}
-
-// write has FerretDB do a request of one statement, or of inserts, while nothing else writes to the same documents.
+// write passes on a request of one statement, or of inserts, while nothing else writes to the same documents.
 func (s *session) write(request message, cmd command) (message, error) {
-	unlock := s.proxy.writing.lock(cmd)
-	defer unlock()
+	defer s.proxy.writing.lock(cmd)()
 	return s.writeAlone(request, cmd)
 }
 
-// writeAlone is write for a caller who holds the locks.
+// writeAlone is write for a caller that holds the locks.
 func (s *session) writeAlone(request message, cmd command) (message, error) {
 	defer s.proxy.enter()()
 	if w, ok := cmd.conditional(); ok && s.proxy.splits {
@@ -126,7 +123,7 @@ func (s *session) writeAlone(request message, cmd command) (message, error) {
 	return s.exchange(request)
 }
 
-// writeConditional does a request in the two steps that conditional describes, or as it is if they do not fit it.
+// writeConditional carries out a request in two steps (see conditional), or as it is if they do not fit.
 func (s *session) writeConditional(request message, w conditional) (message, error) {
 	probe, err := w.probe()
 	if err != nil {
@@ -136,11 +133,11 @@ func (s *session) writeConditional(request message, w conditional) (message, err
 	if err != nil {
 		return nil, err
 	}
-	found, ok := probed(answer)
-	if !ok {
+	found, ok := answer.firstBatch()
+	if !ok { // as when FerretDB does not know a condition
 		return s.exchange(request)
 	}
-	if request, err = w.split(request.requestID(), found); err != nil {
+	if request, err = w.split(request.requestID(), len(found) > 0); err != nil {
 		return nil, err
 	}
 	return s.exchange(request)
@@ -163,11 +160,11 @@ var readers = map[string]bool{
 	"collStats": true, "dbStats": true, "serverStatus": true, "getParameter": true,
 }
 
-// queries are the readers for which FerretDB takes a connection to its store. A cursor that is read on has one already,
-// which others may wait for.
+// queries are the readers for which FerretDB takes a connection to its store. An open cursor has one already, for which
+// others may wait.
 var queries = map[string]bool{"find": true, "count": true, "distinct": true, "aggregate": true, "explain": true}
 
-// readsOnly reports whether a request changes nothing. A message that is no OP_MSG is the first hello of a driver.
+// readsOnly reports whether a request changes nothing. A message other than OP_MSG is the first hello of a driver.
 func readsOnly(request message, cmd command) bool {
 	return readers[cmd.name] || !request.isMsg()
 }

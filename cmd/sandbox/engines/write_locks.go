@@ -8,20 +8,16 @@ import (
 	"go.mongodb.org/mongo-driver/v2/x/bsonx/bsoncore"
 )
 
-// writeLocks keep apart what FerretDB must not do at the same time, because it reads, changes and writes a document
-// without a lock: writes to the same document, and a write of which one cannot tell the documents from any other. Writes
-// to documents with different ids run side by side.
+// writeLocks keep apart writes to the same document, which FerretDB reads, changes and writes without a lock. Writes to
+// documents with different ids run concurrently; one whose documents are not known runs alone.
 type writeLocks struct {
-	// all is shared by the writes that name their documents and taken whole by the others.
-	all sync.RWMutex
-	// stripes are for ids, each for many. Whoever takes several takes them in their order.
-	stripes [256]sync.Mutex
-	seed    maphash.Seed
-	// oneByOne has every write take the whole lock.
-	oneByOne bool
+	all      sync.RWMutex    // shared by the writes that name their documents, exclusive for the others
+	stripes  [256]sync.Mutex // each for many ids; several are taken in ascending order
+	seed     maphash.Seed
+	oneByOne bool // every write takes all
 }
 
-// lock waits until a write may run, and returns what is to be called when it has ended.
+// lock waits until a write may run. The caller calls unlock when it has ended.
 func (l *writeLocks) lock(c command) (unlock func()) {
 	ids, ok := c.ids()
 	if !ok || l.oneByOne {
@@ -41,7 +37,7 @@ func (l *writeLocks) lock(c command) (unlock func()) {
 	}
 }
 
-// stripesOf returns the stripes of documents in a command's collection, in their order.
+// stripesOf returns the stripes of documents in a command's collection, ascending.
 func (l *writeLocks) stripesOf(c command, ids []string) []int {
 	stripes := make([]int, len(ids))
 	for i, id := range ids {
@@ -52,8 +48,8 @@ func (l *writeLocks) stripesOf(c command, ids []string) []int {
 	return slices.Compact(stripes)
 }
 
-// ids returns the ids of the documents that a write can touch, or false if it may touch others. Those that an insert
-// brings are left out if they are no strings: a write to such a document names none, and so runs alone.
+// ids returns the ids of the documents that a write can touch, or false if it may touch others. Inserted ids other than
+// strings are left out: a later write to such a document runs alone.
 func (c command) ids() ([]string, bool) {
 	if docs := c.sequences["documents"]; c.name == "insert" && len(c.sequences) == 1 {
 		var ids []string

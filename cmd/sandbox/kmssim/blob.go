@@ -55,8 +55,8 @@ func unseal(k *key, context map[string]string, blob []byte) ([]byte, error) {
 	return plaintext, nil
 }
 
-// additionalData is header and encryption context in one unambiguous string:
-// lengths keep {"a": "bc"} and {"ab": "c"} apart, and the order is by name.
+// additionalData joins header and encryption context, sorted by name. Lengths keep
+// {"a": "bc"} and {"ab": "c"} apart.
 func additionalData(header []byte, context map[string]string) []byte {
 	data := slices.Clone(header)
 	for _, name := range slices.Sorted(maps.Keys(context)) {

@@ -1,6 +1,5 @@
-// Package kmssim is a simulated AWS Key Management Service: an http.Handler
-// that the AWS SDK's own KMS client talks to by way of a base endpoint. It is
-// for the sandbox and for tests. It is no vault: key material lies in the clear
+// Package kmssim simulates AWS KMS: an http.Handler that the AWS SDK's KMS client reaches
+// by a base endpoint. It is for the sandbox and for tests: key material lies in the clear
 // in files that only their owner may read.
 //
 // # What is simulated
@@ -8,13 +7,11 @@
 // The protocol is AWS JSON 1.1. Requests must carry a Signature Version 4 made
 // with the configured access key over method, path, signed headers and body.
 //
-// GenerateDataKey, Decrypt and ReEncrypt work on symmetric encryption keys.
-// CreateKey, DescribeKey, EnableKey, DisableKey and UpdateAlias serve to manage
-// them, and [KMS.Replicate] puts a replica of a multi-Region key into another
-// Region. Key ids (of multi-Region keys, mrk-..., too), key ARNs, alias names and
-// alias ARNs all name a key where AWS accepts them. The encryption context is
-// authenticated with the ciphertext and may hold 8,192 bytes of names and values
-// together.
+// GenerateDataKey, Decrypt and ReEncrypt work on symmetric encryption keys. CreateKey,
+// DescribeKey, EnableKey, DisableKey and UpdateAlias manage them, and [KMS.Replicate] puts
+// a replica of a multi-Region key into another Region. Key ids, key ARNs, alias names and
+// alias ARNs name a key where AWS accepts them. The encryption context is authenticated
+// with the ciphertext and holds at most 8,192 bytes of names and values.
 //
 // Errors carry the names AWS gives them, so that errors.As finds the SDK's types:
 //
@@ -25,16 +22,15 @@
 //   - lengths and missing or unknown parameters: ValidationException
 //   - an operation not named above: UnknownOperationException
 //
-// Errors the client made have status 400 and errors of the service 500; what is
-// no AWS JSON 1.1 request to KMS at all gets 404.
+// Errors of the client have status 400, those of the service 500; other requests than AWS
+// JSON 1.1 to KMS get 404.
 //
 // [Faults] makes the service throttle, fail, hang up or answer late, and
 // [KMS.Calls] counts requests by operation.
 //
 // # What is not simulated
 //
-// All else. A request with a parameter that is not simulated gets a
-// ValidationException. A signature stays good for ever, so that a test's clock
-// need not agree with the client's. Ciphertext blobs have a format of their own,
-// which AWS cannot read.
+// Everything else. A request with a parameter that is not simulated gets a
+// ValidationException. Signatures do not expire, so that a test's clock need not agree with
+// the client's. AWS cannot read the ciphertext blobs.
 package kmssim

@@ -11,31 +11,16 @@ import (
 type Fault int
 
 const (
-	// Throttling answers ThrottlingException (status 400), what AWS answers
-	// beyond the request quota.
-	Throttling Fault = iota + 1
-	// Internal answers KMSInternalException (500).
-	Internal
-	// KeyUnavailable answers KeyUnavailableException (500).
-	KeyUnavailable
-	// DependencyTimeout answers DependencyTimeoutException (500).
-	DependencyTimeout
-	// ServiceUnavailable answers ServiceUnavailableException (503).
-	ServiceUnavailable
-	// Disconnect closes the connection without an answer.
-	Disconnect
-	// AccessDenied answers AccessDeniedException (400), as when a policy takes
-	// the permission away.
-	AccessDenied
-	// IDPCommunication answers IDPCommunicationError (400), as STS does when it
-	// can't reach the provider of the identity token.
-	IDPCommunication
-	// ExpiredToken answers ExpiredTokenException (400), as STS does to an identity
-	// token that has ended.
-	ExpiredToken
-	// InvalidToken answers InvalidIdentityToken (400), as STS does to an identity
-	// token that it does not accept.
-	InvalidToken
+	Throttling         Fault = iota + 1 // ThrottlingException (status 400): beyond the request quota
+	Internal                            // KMSInternalException (500)
+	KeyUnavailable                      // KeyUnavailableException (500)
+	DependencyTimeout                   // DependencyTimeoutException (500)
+	ServiceUnavailable                  // ServiceUnavailableException (503)
+	Disconnect                          // closes the connection without an answer
+	AccessDenied                        // AccessDeniedException (400): a policy denies it
+	IDPCommunication                    // IDPCommunicationError (400): STS can't reach the identity provider
+	ExpiredToken                        // ExpiredTokenException (400): the identity token has expired
+	InvalidToken                        // InvalidIdentityToken (400): STS does not accept the identity token
 )
 
 var answers = map[Fault]error{
@@ -52,10 +37,8 @@ var answers = map[Fault]error{
 	InvalidToken:       clientError("InvalidIdentityToken", "The identity token is not valid."),
 }
 
-// Faults says which requests go wrong and how. Its methods add to one another
-// until Clear; of several faults that hit one request, the one added first wins,
-// while delays add up. Where operations ("Decrypt") are given, only they are
-// hit, otherwise all.
+// Faults make requests go wrong until Clear. Of several that hit a request the first one
+// added wins; delays add up. With operations ("Decrypt") only these are hit.
 type Faults struct {
 	mu    sync.Mutex
 	rules []*rule
@@ -65,7 +48,7 @@ type Faults struct {
 type rule struct {
 	operations []string
 	fault      Fault
-	left       int // requests still to be hit; negative for no limit
+	left       int // requests still to be hit; negative: no limit
 	delay      time.Duration
 }
 
@@ -99,8 +82,8 @@ func (f *Faults) add(r *rule) {
 	f.rules = append(f.rules, r)
 }
 
-// arrive counts a request and tells what is to become of it: how long it waits,
-// and the error it then fails with, if any.
+// arrive counts a request and returns how long it waits, and the error it then fails with,
+// if any.
 func (f *Faults) arrive(operation string) (delay time.Duration, failure error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

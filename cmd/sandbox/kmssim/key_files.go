@@ -48,7 +48,6 @@ func (r *keyring) load(name string) (*key, error) {
 	case len(k.Material) != materialLength:
 		return nil, fmt.Errorf("key material has %d bytes instead of %d", len(k.Material), materialLength)
 	case k.ARN != r.arn("key/"+k.ID):
-		// Whoever stored the ARN would no longer find the key.
 		return nil, fmt.Errorf("%s is not a key of account %s in %s", k.ARN, account, r.region)
 	}
 	for _, a := range k.Aliases {
@@ -59,8 +58,8 @@ func (r *keyring) load(name string) (*key, error) {
 	return &k, nil
 }
 
-// save replaces the key's file as a whole: after a crash there is the old file
-// or the new one, and losing neither is what makes a ciphertext readable.
+// save replaces the key's file as a whole: after a crash there is the old file or the new
+// one.
 func (r *keyring) save(k *key) (err error) {
 	defer func() {
 		if err != nil {
@@ -91,14 +90,9 @@ func (r *keyring) save(k *key) (err error) {
 	if err = os.Rename(tmp.Name(), filepath.Join(r.dir, k.ID+keyFileSuffix)); err != nil {
 		return err
 	}
-	return syncDir(r.dir)
-}
-
-// syncDir makes a rename in dir survive a power failure.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
+	dir, err := os.Open(r.dir) // the rename must survive a power failure
 	if err != nil {
 		return err
 	}
-	return errors.Join(d.Sync(), d.Close())
+	return errors.Join(dir.Sync(), dir.Close())
 }

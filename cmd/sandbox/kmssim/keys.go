@@ -25,8 +25,8 @@ var (
 	aliasPattern = regexp.MustCompile(`^alias/[a-zA-Z0-9/_-]+$`)
 )
 
-// key is one KMS key as its file holds it. A key in the keyring never changes:
-// an operation that alters one puts an altered copy in its place.
+// key is one KMS key as its file holds it. A key in the keyring never changes: an operation
+// replaces it by an altered copy.
 type key struct {
 	ID          string  `json:"id"`
 	ARN         string  `json:"arn"`
@@ -48,7 +48,7 @@ func (k *key) aead() (cipher.AEAD, error) {
 	return cipher.NewGCM(block)
 }
 
-// usable is nil if the key may take part in a cryptographic operation.
+// usable returns nil if the key may be used in a cryptographic operation.
 func (k *key) usable() error {
 	if k.Disabled {
 		return clientError("DisabledException", k.ARN+" is disabled.")
@@ -56,8 +56,7 @@ func (k *key) usable() error {
 	return nil
 }
 
-// keyring holds the keys, each in a file of its own, and finds them by every
-// name they have.
+// keyring holds the keys, each in a file of its own, and finds them by all their names.
 type keyring struct {
 	dir, region string
 
@@ -81,7 +80,7 @@ func (r *keyring) resolve(ref string) (*key, error) {
 	return r.lookup(ref, true)
 }
 
-// usable is resolve for a key that is to take part in a cryptographic operation.
+// usable is resolve for a key that will be used in a cryptographic operation.
 func (r *keyring) usable(ref string) (*key, error) {
 	k, err := r.resolve(ref)
 	if err != nil {
@@ -90,8 +89,8 @@ func (r *keyring) usable(ref string) (*key, error) {
 	return k, k.usable()
 }
 
-// lookup does the work of resolve under the caller's lock. Operations that
-// manage a key set aliasAllowed to false: AWS wants an id or key ARN there.
+// lookup is resolve under the caller's lock. Operations that manage a key allow no alias:
+// AWS wants an id or key ARN there.
 func (r *keyring) lookup(ref string, aliasAllowed bool) (*key, error) {
 	if err := checkLength("keyId", len(ref), maxKeyRef); err != nil {
 		return nil, err
@@ -136,7 +135,7 @@ func (r *keyring) add(k *key) error {
 	return r.put(k)
 }
 
-// ensure returns the key that the alias names, after making both if need be.
+// ensure returns the key that the alias names, and makes both if they don't exist.
 func (r *keyring) ensure(name string) (*key, error) {
 	if err := checkAliasName(name); err != nil {
 		return nil, err
@@ -151,7 +150,7 @@ func (r *keyring) ensure(name string) (*key, error) {
 	return k, r.put(k)
 }
 
-// moveAlias has an alias name the key that ref names, and no other.
+// moveAlias points an alias to the key that ref names.
 func (r *keyring) moveAlias(ref, name string) error {
 	if err := checkAliasName(name); err != nil {
 		return err
@@ -189,8 +188,7 @@ func (r *keyring) setDisabled(ref string, disabled bool) error {
 	return r.put(&changed)
 }
 
-// put writes the key to its file, and only then lets others see it. The caller
-// holds the lock.
+// put writes the key to its file, and then into the keyring. The caller holds the lock.
 func (r *keyring) put(k *key) error {
 	if err := r.save(k); err != nil {
 		return err
@@ -206,7 +204,7 @@ func (r *keyring) index(k *key) {
 	}
 }
 
-// generate makes a key with new material, which is not stored yet.
+// generate makes a key with new material, and does not store it.
 func (r *keyring) generate(multiRegion bool) *key {
 	u := uuid.New()
 	id := u.String()
@@ -219,13 +217,7 @@ func (r *keyring) generate(multiRegion bool) *key {
 }
 
 func (r *keyring) arn(resource string) string {
-	return arn.ARN{
-		Partition: "aws",
-		Service:   "kms",
-		Region:    r.region,
-		AccountID: account,
-		Resource:  resource,
-	}.String()
+	return arn.ARN{Partition: "aws", Service: "kms", Region: r.region, AccountID: account, Resource: resource}.String()
 }
 
 func checkAliasName(name string) error {
@@ -233,8 +225,7 @@ func checkAliasName(name string) error {
 		return err
 	}
 	if !aliasPattern.MatchString(name) {
-		return clientError("InvalidAliasNameException",
-			"An alias is alias/ and then letters, digits, /, _ and -")
+		return clientError("InvalidAliasNameException", "An alias is alias/ and then letters, digits, /, _ and -")
 	}
 	if strings.HasPrefix(name, "alias/aws/") {
 		return clientError("InvalidAliasNameException", "alias/aws/ is reserved")

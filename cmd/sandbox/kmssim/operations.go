@@ -10,8 +10,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 )
 
-// An operation takes the body of a request and returns what the body of the
-// answer is to hold.
+// An operation takes the body of a request and returns the value of the answer's.
 type operation func(*KMS, []byte) (any, error)
 
 var operations = map[string]operation{
@@ -25,7 +24,7 @@ var operations = map[string]operation{
 	"UpdateAlias":     operationOf((*KMS).updateAlias),
 }
 
-// operationOf decodes requests, whose parameters are the fields of In.
+// operationOf decodes the parameters of a request, which are the fields of In.
 func operationOf[In, Out any](run func(*KMS, In) (Out, error)) operation {
 	return func(k *KMS, body []byte) (any, error) {
 		var in In
@@ -51,8 +50,8 @@ func invalid(format string, args ...any) error {
 	return clientError("ValidationException", fmt.Sprintf(format, args...))
 }
 
-// checkLength says, without repeating the value, that the length of a parameter
-// is not from 1 to most.
+// checkLength checks that the length of a parameter is from 1 to most. Its error does not
+// repeat the value.
 func checkLength(parameter string, length, most int) error {
 	if length < 1 || length > most {
 		return invalid("1 validation error detected: Value at '%s' failed to satisfy constraint: "+
@@ -161,7 +160,7 @@ func (k *KMS) generateDataKey(in generateDataKeyInput) (out generateDataKeyOutpu
 }
 
 type decryptInput struct {
-	KeyId             string // empty: whichever key the blob names
+	KeyId             string // empty: the key that the blob names
 	CiphertextBlob    []byte
 	EncryptionContext map[string]string
 }
@@ -184,7 +183,7 @@ func (k *KMS) decrypt(in decryptInput) (out decryptOutput, err error) {
 
 type reEncryptInput struct {
 	CiphertextBlob               []byte
-	SourceKeyId                  string // empty: whichever key the blob names
+	SourceKeyId                  string // empty: the key that the blob names
 	SourceEncryptionContext      map[string]string
 	DestinationKeyId             string
 	DestinationEncryptionContext map[string]string
@@ -215,7 +214,7 @@ func (k *KMS) reEncrypt(in reEncryptInput) (out reEncryptOutput, err error) {
 	return reEncryptOutput{CiphertextBlob: blob, KeyId: to.ARN, SourceKeyId: from.ARN}, err
 }
 
-// open decrypts a blob. ref names the key that it must be of; empty: any.
+// open decrypts a blob of the key that ref names; empty: of any.
 func (k *KMS) open(ref string, blob []byte, context map[string]string) (*key, []byte, error) {
 	if err := checkLength("ciphertextBlob", len(blob), maxBlob); err != nil {
 		return nil, nil, err

@@ -14,9 +14,7 @@ import (
 const (
 	contentType  = "application/x-amz-json-1.1"
 	targetPrefix = "TrentService."
-	// maxRequest is far above the largest valid request: two encryption
-	// contexts and a ciphertext blob in base64.
-	maxRequest = 128 << 10
+	maxRequest   = 128 << 10 // far above the largest valid request
 )
 
 // errDisconnect hangs up instead of answering.
@@ -80,8 +78,8 @@ func (k *KMS) handle(w http.ResponseWriter, r *http.Request) (any, error) {
 		return nil, clientError("UnknownOperationException", "The operation is not simulated.")
 	}
 
-	// The body is read before waiting: only then does the server notice a
-	// client that hangs up.
+	// The body is read before waiting: only then does the server notice a client that hangs
+	// up.
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxRequest))
 	if tooLarge := new(http.MaxBytesError); errors.As(err, &tooLarge) {
 		return nil, &apiError{http.StatusRequestEntityTooLarge, "RequestEntityTooLargeException", "The request is too large."}

@@ -20,8 +20,7 @@ const (
 	dateFormat  = "20060102T150405Z"
 )
 
-// authenticate checks that the request is signed with the access key of the
-// service, by signing it anew and comparing.
+// authenticate signs the request with the service's access key and compares the signatures.
 func (k *KMS) authenticate(r *http.Request, body []byte) error {
 	header := r.Header.Get("Authorization")
 	if header == "" {

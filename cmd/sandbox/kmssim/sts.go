@@ -1,6 +1,7 @@
 package kmssim
 
 import (
+	"cmp"
 	"encoding/xml"
 	"errors"
 	"io"
@@ -15,10 +16,9 @@ import (
 	"github.com/latchkey/latchkey/events/secret"
 )
 
-// STS simulates the one operation of the Security Token Service that a worker in
-// a pod needs: AssumeRoleWithWebIdentity, which exchanges an identity token for
-// credentials that end soon. The KMS it belongs to accepts these. It serves HTTP
-// and is safe for concurrent use.
+// STS simulates the operation of the Security Token Service that a worker in a pod needs:
+// AssumeRoleWithWebIdentity, which exchanges an identity token for short-lived credentials.
+// Its KMS accepts these. It serves HTTP and is safe for concurrent use.
 type STS struct {
 	kms      *KMS
 	token    secret.Text
@@ -27,34 +27,28 @@ type STS struct {
 	faults   *Faults
 }
 
-// STSOptions for NewSTS. Token is required.
+// STSOptions configure an STS. Token is required.
 type STSOptions struct {
-	// Token is the identity token that is accepted.
-	Token secret.Text
-	// Lifetime of the credentials; an hour if 0, and whatever was asked for.
-	Lifetime time.Duration
-	// Clock dates the credentials; time.Now if nil.
-	Clock func() time.Time
+	Token    secret.Text      // the identity token that is accepted
+	Lifetime time.Duration    // of the credentials, whatever a request says; an hour if 0
+	Clock    func() time.Time // dates the credentials; time.Now if nil
 }
 
 // NewSTS returns a service whose credentials k accepts.
 func NewSTS(k *KMS, o STSOptions) *STS {
-	if o.Lifetime == 0 {
-		o.Lifetime = time.Hour
-	}
 	if o.Clock == nil {
 		o.Clock = time.Now
 	}
-	return &STS{kms: k, token: o.Token, lifetime: o.Lifetime, clock: o.Clock, faults: newFaults()}
+	return &STS{kms: k, token: o.Token, lifetime: cmp.Or(o.Lifetime, time.Hour), clock: o.Clock, faults: newFaults()}
 }
 
 // AssumeRole names the operation in [Faults].
 const AssumeRole = "AssumeRoleWithWebIdentity"
 
-// Faults controls how the service misbehaves.
+// Faults returns the service's faults.
 func (s *STS) Faults() *Faults { return s.faults }
 
-// Calls tells how many requests have arrived, whatever became of them.
+// Calls returns how many requests have come.
 func (s *STS) Calls() int { return s.faults.count(AssumeRole) }
 
 // session is a set of credentials that STS handed out.
@@ -63,7 +57,7 @@ type session struct {
 	now         func() time.Time
 }
 
-// sessions are the credentials that KMS accepts besides its own.
+// sessions are the credentials that KMS accepts in addition to its own.
 type sessions struct {
 	mu   sync.Mutex
 	byID map[string]session
@@ -72,9 +66,6 @@ type sessions struct {
 func (s *sessions) add(c session) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.byID == nil {
-		s.byID = map[string]session{}
-	}
 	s.byID[c.credentials.AccessKeyID] = c
 }
 

@@ -1,7 +1,5 @@
-// Package enginestest gives tests a broker and a database: embedded ones of their own, or, where the environment names
-// real servers in LATCHKEY_TEST_NATS_URL and LATCHKEY_TEST_MONGODB_URI, those.
-//
-// Tests that share a server must keep apart: see Name.
+// Package enginestest gives tests a broker and a database: embedded ones of their own, or the real servers that
+// LATCHKEY_TEST_NATS_URL and LATCHKEY_TEST_MONGODB_URI name. Tests that share a server keep apart by [Name].
 package enginestest
 
 import (
@@ -37,7 +35,7 @@ func NATS(t testing.TB) *Broker {
 	return NATSWith(t, engines.NATSOptions{})
 }
 
-// NATSWith starts an embedded server whatever the environment says. It gets a directory of its own when opts name none.
+// NATSWith starts an embedded server whatever the environment says.
 func NATSWith(t testing.TB, opts engines.NATSOptions) *Broker {
 	t.Helper()
 	if opts.Dir == "" {
@@ -95,8 +93,7 @@ func MongoDB(t testing.TB) *Database {
 	return MongoDBWith(t, engines.FerretDBOptions{})
 }
 
-// MongoDBWith starts an embedded server whatever the environment says. It gets a directory of its own when opts name
-// no place for its data.
+// MongoDBWith starts an embedded server whatever the environment says.
 func MongoDBWith(t testing.TB, opts engines.FerretDBOptions) *Database {
 	t.Helper()
 	if opts.Dir == "" && opts.PostgresURL == "" {
@@ -141,8 +138,8 @@ func (d *Database) Restart() {
 // maxName leaves room for a prefix in the 63 bytes of a MongoDB database's name.
 const maxName = 40
 
-// Name returns a name that no other test and no other run has, made from the test's: letters, digits and underscores,
-// at most 40 bytes, fit for a database, a stream, or a token of a subject.
+// Name returns a unique name made from the test's: at most 40 letters, digits and underscores, fit for a database, a
+// stream, or a token of a subject.
 func Name(t testing.TB) string {
 	suffix := "_" + strings.ToLower(rand.Text()[:10])
 	name := strings.Map(func(r rune) rune {

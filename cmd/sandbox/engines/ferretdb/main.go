@@ -1,6 +1,5 @@
-// Command ferretdb runs FerretDB alone, until its standard input ends. Tests with
-// the race detector use it: a database that the detector watches takes most of
-// their time, and its races are not ours.
+// Command ferretdb runs FerretDB alone, until its standard input ends, for tests under the
+// race detector: see engines.ProgramVariable.
 package main
 
 import (
