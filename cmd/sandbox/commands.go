@@ -45,8 +45,7 @@ func chaosCommand() *cobra.Command {
 	return cmd
 }
 
-// workerCommand runs the worker alone in this process, with a clock that may
-// be wrong. Everything else is as in the latchkey command.
+// workerCommand runs the worker alone in this process, with a clock that may be wrong.
 func workerCommand(stderr io.Writer) *cobra.Command {
 	var offset time.Duration
 	var crashes, stops bool

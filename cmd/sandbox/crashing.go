@@ -10,9 +10,8 @@ import (
 	"time"
 )
 
-// crashing returns a clock that panics from SIGUSR1 on, in whatever part of the
-// worker looks at it, and has SIGUSR2 end the process by a panic that nothing
-// catches.
+// crashing returns a clock that panics after SIGUSR1, in whatever part of the worker reads
+// it. SIGUSR2 ends the process by a panic that nothing recovers.
 func crashing(now func() time.Time) func() time.Time {
 	var broken atomic.Bool
 	signals := make(chan os.Signal, 2)

@@ -28,9 +28,7 @@ const demoLife = 8 * time.Second
 type demoUser struct {
 	name, story string
 	spec        meshsim.ConnectSpec
-	// wantCode is what a request for tokens must say at the end; "" means a
-	// token that the institution takes.
-	wantCode string
+	wantCode    string // of a request for tokens at the end; "": tokens that the institution takes
 }
 
 func demoUsers() []demoUser {
@@ -49,8 +47,8 @@ func demoUsers() []demoUser {
 	}
 }
 
-// demo plays the scenes on a stack of its own and compares at the end what
-// subscribers heard with what the simulated institutions saw.
+// demo plays the scenes on a stack of its own and compares at the end what subscribers heard
+// with what the simulated institutions saw.
 func demo(ctx context.Context, stdout io.Writer) error {
 	dir, err := os.MkdirTemp("", "latchkey-demo-")
 	if err != nil {
@@ -102,19 +100,17 @@ func demo(ctx context.Context, stdout io.Writer) error {
 
 // demoShow prints what happens while it happens, and counts.
 type demoShow struct {
-	out   io.Writer
-	start time.Time
-	nc    *nats.Conn
-	js    jetstream.JetStream
-	stack *stack.Stack
-	// latchkey is what a backend has of the workers.
+	out      io.Writer
+	start    time.Time
+	nc       *nats.Conn
+	js       jetstream.JetStream
+	stack    *stack.Stack
 	latchkey *client.Client
 
-	mu sync.Mutex
-	// heard counts events by user and kind; seen holds the ids of those counted.
-	heard map[string]map[string]int
-	seen  map[string]bool
-	users sync.Map // grant id -> user
+	mu    sync.Mutex
+	heard map[string]map[string]int // events by user and kind
+	seen  map[string]bool           // ids of the events that were counted
+	users sync.Map                  // grant id -> user
 	dead  int
 }
 
@@ -246,8 +242,8 @@ func (d *demoShow) deadLetter(m *nats.Msg) {
 	d.say("-", "dead letter: %s", letter.Reason)
 }
 
-// ask requests a user's tokens, shows them masked, and returns the code of the
-// answer and how many tokens the institutions would take.
+// ask requests a user's tokens, shows them masked, and returns the code of the answer and
+// how many of the tokens institutions would take.
 func (d *demoShow) ask(ctx context.Context, user string) (code string, valid, given int) {
 	reply, err := d.latchkey.Tokens(ctx, events.TokenRequest{UserID: user})
 	var refused *client.RefusedError

@@ -4,17 +4,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"text/tabwriter"
 
-	"github.com/latchkey/latchkey/cmd/sandbox/meshsim"
 	"github.com/latchkey/latchkey/events"
 )
 
-// errAmiss: the summary of the demo shows something that must not be.
+// errAmiss: the summary of the demo shows a fault.
 var errAmiss = errors.New("the demo found something amiss; see the summary")
 
-// judge asks for everybody's tokens once more, compares what subscribers heard
-// with the simulator's ledger, and prints the summary.
+// judge requests all users' tokens once more, compares what subscribers heard with the
+// simulator's ledger, and prints the summary.
 func (d *demoShow) judge(ctx context.Context) error {
 	fmt.Fprintln(d.out)
 	results := map[string]string{}
@@ -44,12 +44,13 @@ func (d *demoShow) judge(ctx context.Context) error {
 	fmt.Fprintln(w, "USER\tBROKER\tREFRESHED (LEDGER)\tREFRESHED\tSTORED\tEXPIRING\tEXPIRED\tREVOKED\tTOKENS AT THE END")
 	for _, u := range demoUsers() {
 		heard := d.heard[u.name]
-		renewals := rotations(ledger, u.spec.Accounts[0].ID)
+		chain, _ := ledger.Chain(u.spec.Accounts[0].ID)
+		renewals := max(0, len(chain.Refresh)-1)
 		result := results[u.name]
 		if heard[events.TokenRefreshed] != renewals {
 			result = fmt.Sprintf("AMISS: %d refreshes, %d events", renewals, heard[events.TokenRefreshed])
 		}
-		amiss = amiss || len(result) > 5 && result[:5] == "AMISS"
+		amiss = amiss || strings.HasPrefix(result, "AMISS")
 		fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%d\t%d\t%d\t%d\t%s\n", u.name, u.spec.BrokerName, renewals,
 			heard[events.TokenRefreshed], heard[events.TokenStored], heard[events.TokenExpiring], heard[events.TokenExpired], heard[events.TokenRevoked], result)
 	}
@@ -62,13 +63,4 @@ func (d *demoShow) judge(ctx context.Context) error {
 		return errAmiss
 	}
 	return nil
-}
-
-// rotations is how often the refresh token of an account was replaced.
-func rotations(l meshsim.Ledger, account string) int {
-	chain, ok := l.Chain(account)
-	if !ok || len(chain.Refresh) == 0 {
-		return 0
-	}
-	return len(chain.Refresh) - 1
 }

@@ -47,7 +47,7 @@ exports them, and puts the latchkey that lies beside the sandbox on the PATH:
 	return cmd
 }
 
-// envLine is the line that has a shell use the sandbox on a folder.
+// envLine is the line with which a shell uses the sandbox of a folder.
 func envLine(program, dir string) string {
 	command := quoted(program) + " env"
 	if dir != defaultDir {
@@ -56,10 +56,9 @@ func envLine(program, dir string) string {
 	return `eval "$(` + command + `)"`
 }
 
-// writeEnv leaves the variables in the stack's folder for as long as the stack runs.
-// The worker's own variables go along: a command needs the same prefix as the worker.
-// The admin server gets any free port, so that a second worker can run beside. The
-// examples read NATS_URL.
+// writeEnv writes the variables into the stack's folder. They include the worker's: a command
+// needs the same prefix as the worker. The admin server gets any free port, for a second
+// worker. The examples read NATS_URL.
 func writeEnv(dir string, s *stack.Stack) (file string, err error) {
 	var script strings.Builder
 	for _, v := range slices.Concat(s.Environ(), workerVariables(), []string{"LATCHKEY_ADMIN_LISTEN=127.0.0.1:0"}) {
@@ -74,8 +73,8 @@ func writeEnv(dir string, s *stack.Stack) (file string, err error) {
 	return file, nil
 }
 
-// pathLine has a shell find the latchkey that lies in this program's folder; it is
-// empty where there is none.
+// pathLine puts the latchkey in this program's folder on the PATH; it is empty where there
+// is none.
 func pathLine() string {
 	program, err := os.Executable()
 	if err != nil {

@@ -8,6 +8,8 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
+	"strings"
 	"syscall"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -109,16 +111,9 @@ func serve(ctx context.Context, o stack.Options, page pageOptions, stdout io.Wri
 	})
 }
 
-// workerVariables are the LATCHKEY_ variables of this process: they reach the
-// worker as they would if it ran alone.
+// workerVariables are the LATCHKEY_ variables of this process.
 func workerVariables() []string {
-	var out []string
-	for _, v := range os.Environ() {
-		if len(v) > 9 && v[:9] == "LATCHKEY_" {
-			out = append(out, v)
-		}
-	}
-	return out
+	return slices.DeleteFunc(os.Environ(), func(v string) bool { return !strings.HasPrefix(v, "LATCHKEY_") })
 }
 
 // withWorker runs do while a worker runs, and stops the worker cleanly.
@@ -146,7 +141,7 @@ func withWorker(ctx context.Context, s *stack.Stack, cfg config.Config, logPath 
 		return fmt.Errorf("starting the worker: %w", err)
 	}
 	ended := make(chan error, 1)
-	go func() { // a worker that ends by itself ends what is done with it
+	go func() { // do must not outlive the worker
 		ended <- <-done
 		cancel()
 	}()

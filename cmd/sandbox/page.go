@@ -14,16 +14,15 @@ import (
 	"github.com/latchkey/latchkey/config"
 )
 
-// defaultPagePort is where the page is served.
 const defaultPagePort = 4601
 
-// pageOptions says where the page for a browser is and is served.
+// pageOptions say where the page's script is, and where to serve the page.
 type pageOptions struct {
 	scriptDir          string
 	pagePort, linkPort int
 }
 
-// pageInstitutions has access tokens of the page end soon enough to watch.
+// pageInstitutions let access tokens of the page expire soon enough to watch.
 func pageInstitutions() map[string]meshsim.Institution {
 	short := meshsim.Institution{AccessLifetime: 3 * time.Minute, RefreshLifetime: time.Hour}
 	return map[string]meshsim.Institution{"coinbase": short, "binance": short, "oldBank": {AccessLifetime: time.Minute}}

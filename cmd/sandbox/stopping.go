@@ -12,10 +12,9 @@ import (
 	"time"
 )
 
-// stopping returns a clock that stops the process, as SIGSTOP does, when a
-// refresh that has its lease first looks at the time before it calls Mesh. It
-// returns when the process goes on: the signal may reach another thread first, and
-// this one would call meanwhile.
+// stopping returns a clock that stops the process when a refresh that has its lease first
+// reads the time before it calls Mesh. It returns after SIGCONT: SIGSTOP may reach another
+// thread first, and this one would call meanwhile.
 func stopping(now func() time.Time) func() time.Time {
 	var done atomic.Bool
 	return func() time.Time {
@@ -29,8 +28,7 @@ func stopping(now func() time.Time) func() time.Time {
 	}
 }
 
-// calls reports whether the caller's caller is the part of a refresh that calls
-// Mesh.
+// calls reports whether the caller's caller is the part of a refresh that calls Mesh.
 func calls() bool {
 	var pc [1]uintptr
 	runtime.Callers(3, pc[:])

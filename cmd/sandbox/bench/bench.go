@@ -1,6 +1,5 @@
-// Package bench measures workers against the bare engines, on the same servers
-// and in the same run, so that what it tells are ratios that hold on other
-// machines too.
+// Package bench measures workers against the bare engines, on the same servers and in the
+// same run, so that its ratios hold on other machines too.
 package bench
 
 import (
@@ -18,48 +17,33 @@ import (
 	"github.com/latchkey/latchkey/cmd/latchkey/bench"
 )
 
-// Options of a run. The zero value of a size is none.
+// Options of a run. All sizes are required.
 type Options struct {
-	// Exe is the program whose "worker" command runs one worker.
-	Exe string
-	// NATSURL and MongoDBURI name outside servers to use in place of embedded
-	// ones.
-	NATSURL, MongoDBURI string
-	// SQLite has the embedded database keep its data in SQLite even where
-	// PostgreSQL is installed.
-	SQLite bool
-	// Rounds is how many there are of what is measured several times.
-	Rounds int
-	// Users is the backlog of connects of a round, and how many are asked for
-	// once; Warm how many are asked for again and again for Duration, Callers
-	// how many ask at once.
+	Exe                 string // the program whose "worker" command runs one worker
+	NATSURL, MongoDBURI string // outside servers, in place of embedded ones
+	SQLite              bool   // keep the embedded database's data in SQLite even where PostgreSQL is installed
+	Rounds              int    // of what is measured several times
+	// Users is the backlog of connects of a round, and of users requested once; Warm users
+	// are requested again and again for Duration, by Callers at once.
 	Users, Warm, Callers int
 	Duration             time.Duration
-	// Longest is how long a backlog may take: it is smaller where the warm-up says
-	// that it would take longer. 0: there is no bound.
-	Longest time.Duration
-	// Refreshes is the backlog of a round of refreshes.
-	Refreshes int
-	// Sealed is how many token sets are sealed while calls to KMS are counted.
-	Sealed int
-	// Few and Many are numbers of pending grants at which memory and CPU time are
-	// compared, by Sample refreshes in each round.
+	Longest              time.Duration // a backlog that would take longer is smaller; 0: no bound
+	Refreshes            int           // the backlog of a round of refreshes
+	Sealed               int           // token sets sealed while calls to KMS are counted
+	// Few and Many are numbers of pending grants at which memory and CPU time are compared,
+	// by Sample refreshes in each round.
 	Few, Many, Sample int
-	// DueRate is how many grants come due in a second, DueFor how long.
-	DueRate float64
-	DueFor  time.Duration
-	// Workers are the numbers of worker processes that share a backlog of Shared
-	// connects and as many refreshes; the first is what others are compared to.
-	Workers []int
-	Shared  int
-	// Only, if not empty, names the measures to take.
-	Only []string
-	// Progress is told of what begins.
+	DueRate           float64 // how many grants come due in a second
+	DueFor            time.Duration
+	// Workers are the numbers of worker processes that share a backlog of Shared connects
+	// and as many refreshes; the others are compared to the first.
+	Workers  []int
+	Shared   int
+	Only     []string // the measures to take, if not empty
 	Progress io.Writer
 }
 
-// Small is for databases that read whole collections where MongoDB uses an
-// index.
+// small is for databases that read whole collections where MongoDB uses an index.
 func (o Options) small() Options {
 	o.Users, o.Refreshes, o.Shared = min(o.Users, 500), min(o.Refreshes, 500), min(o.Shared, 300)
 	o.Few, o.Many, o.Sample = min(o.Few, 100), min(o.Many, 2000), min(o.Sample, 100)
@@ -81,15 +65,14 @@ type Report struct {
 type run struct {
 	Options
 	*servers
-	begun time.Time
-	name  string // of this run, in all that it makes
-	log   *zap.Logger
-	// reached is how many refreshes a second one worker made of a backlog.
-	reached float64
+	begun   time.Time
+	name    string // part of the name of everything that the run makes
+	log     *zap.Logger
+	reached float64        // refreshes a second of one worker, by a backlog
 	figures []bench.Figure // of [bench.Run], once it has run
 }
 
-// measures are what there is to take, in this order.
+// measures in the order in which they are taken.
 var measures = []struct {
 	name string
 	take func(*run, context.Context) ([]Row, error)
@@ -112,8 +95,8 @@ func Names() []string {
 	return names
 }
 
-// Run measures. The report holds what could be measured, also beside an error.
-// What was made is removed before Run returns.
+// Run measures. With an error the report holds what could be measured. Run removes all that
+// it made.
 func Run(ctx context.Context, o Options) (report Report, err error) {
 	for _, name := range o.Only {
 		if !slices.Contains(Names(), name) {
@@ -126,11 +109,9 @@ func Run(ctx context.Context, o Options) (report Report, err error) {
 		return report, err
 	}
 	defer func() { err = errors.Join(err, r.servers.stop()) }()
-	log, err := r.servers.logger()
-	if err != nil {
+	if r.log, err = r.servers.logger(); err != nil {
 		return report, err
 	}
-	r.log = log
 	if r.lite {
 		r.say("no PostgreSQL: the database is FerretDB on SQLite, which reads whole collections; sizes are smaller")
 		r.Options = o.small()
@@ -163,7 +144,7 @@ func (r *run) say(format string, args ...any) {
 	}
 }
 
-// sized says how large something is, and that it should have been larger.
+// sized writes a size, and the one that was wanted if that is larger.
 func sized(n, wanted int) string {
 	if n < wanted {
 		return fmt.Sprintf("%d (%d would take this machine too long)", n, wanted)
@@ -171,7 +152,7 @@ func sized(n, wanted int) string {
 	return fmt.Sprint(n)
 }
 
-// fits returns how much of n can be done in a time at a rate a second.
+// fits returns how many of n can be done in a time at a rate a second.
 func fits(n int, rate float64, within time.Duration) int {
 	if within > 0 {
 		n = min(n, max(int(rate*within.Seconds()), 1))
@@ -179,7 +160,7 @@ func fits(n int, rate float64, within time.Duration) int {
 	return n
 }
 
-// measure has connects and requests measured as latchkey bench does.
+// measure measures connects and requests as latchkey bench does, once.
 func (r *run) measure(ctx context.Context) (connects, cold, warm bench.Figure, err error) {
 	if r.figures == nil {
 		cfg, err := r.stack.Config("LATCHKEY_WORKER_LOCK_MEMORY=off", "LATCHKEY_RECONCILE_INTERVAL=12h")

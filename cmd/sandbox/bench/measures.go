@@ -16,8 +16,7 @@ import (
 
 var median = bench.Median
 
-// lateness measures how long after it is due a grant is refreshed, at a rate
-// that is kept up.
+// lateness measures how long after it is due a grant is refreshed, at a steady rate.
 func (r *run) lateness(ctx context.Context) (rows []Row, err error) {
 	rate, note := r.DueRate, ""
 	if half := r.reached / 2; half > 0 && half < rate {
@@ -79,7 +78,7 @@ func (r *run) lateness(ctx context.Context) (rows []Row, err error) {
 	}}, nil
 }
 
-// quantile reads a quantile off a histogram as Prometheus does: evenly spread
+// quantile computes a quantile of a histogram as Prometheus does: values are evenly spread
 // within a bucket.
 func quantile(q float64, bounds, counts []float64) float64 {
 	if len(counts) == 0 || counts[len(counts)-1] == 0 {
@@ -94,7 +93,7 @@ func quantile(q float64, bounds, counts []float64) float64 {
 	return lower + (bounds[i]-lower)*(rank-below)/(counts[i]-below)
 }
 
-// keys counts what KMS is asked for while token sets are sealed and opened.
+// keys counts the calls to KMS while token sets are sealed and opened.
 func (r *run) keys(ctx context.Context) (rows []Row, err error) {
 	s, err := r.site(ctx, "keys")
 	if err != nil {
@@ -131,7 +130,7 @@ func (r *run) keys(ctx context.Context) (rows []Row, err error) {
 	}}, nil
 }
 
-// sharing measures what several worker processes make of one backlog.
+// sharing measures how fast several worker processes handle one backlog.
 func (r *run) sharing(ctx context.Context) (rows []Row, err error) {
 	connects, refreshes := make([][]float64, len(r.Workers)), make([][]float64, len(r.Workers))
 	size := r.Shared
@@ -154,8 +153,8 @@ func (r *run) sharing(ctx context.Context) (rows []Row, err error) {
 	return rows, nil
 }
 
-// share is one round of sharing. It begins with the most workers: one that starts
-// reconciles, for which FerretDB reads all that there is by then.
+// share is one round of sharing. It begins with the most workers: one that starts reconciles,
+// for which FerretDB reads all grants.
 func (r *run) share(ctx context.Context, round, size int, connects, refreshes [][]float64) (_ int, err error) {
 	s, err := r.site(ctx, fmt.Sprint("workers-", round))
 	if err != nil {
@@ -192,8 +191,7 @@ func (r *run) share(ctx context.Context, round, size int, connects, refreshes []
 	return size, nil
 }
 
-// pending compares a worker's memory and CPU time at a few and at many grants
-// whose refresh is pending.
+// pending compares a worker's memory and CPU time at few and at many pending grants.
 func (r *run) pending(ctx context.Context) (rows []Row, err error) {
 	s, err := r.site(ctx, "pending")
 	if err != nil {
@@ -242,8 +240,8 @@ func (r *run) pending(ctx context.Context) (rows []Row, err error) {
 	}, nil
 }
 
-// fill adds n grants that are pending. They are copies of one under other
-// names, so their tokens open for nobody; none of them comes due.
+// fill adds n pending grants that do not come due: copies of one under other names, whose
+// tokens cannot be opened.
 func (s *site) fill(ctx context.Context, n int) error {
 	model, err := s.grants(ctx, 1, func(int) time.Time { return time.Now().Add(lifetime) })
 	if err != nil {

@@ -25,7 +25,7 @@ type process struct {
 	url   string
 }
 
-// startProcess starts a worker and returns when it is ready. It ends with ctx.
+// startProcess starts a worker, which ends with ctx, and returns when it is ready.
 func startProcess(ctx context.Context, exe, log string, env []string) (*process, error) {
 	file, err := os.OpenFile(log, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -74,8 +74,7 @@ func (p *process) await(ctx context.Context, log string) error {
 	}
 }
 
-// listener returns where a worker's log says that it listens; empty while it
-// does not say.
+// listener returns the address at which a worker listens, by its log; "" while it does not.
 func listener(log string) string {
 	all, err := os.ReadFile(log)
 	if err != nil {
@@ -100,7 +99,6 @@ func (p *process) stop() error {
 	return nil
 }
 
-// metrics are what a worker tells of itself.
 type metrics map[string]*dto.MetricFamily
 
 func (p *process) metrics(ctx context.Context) (metrics, error) {
@@ -130,8 +128,7 @@ func (m metrics) value(name string) float64 {
 	return sum
 }
 
-// buckets returns the upper bounds and cumulative counts of a histogram without
-// labels.
+// buckets returns the upper bounds and cumulative counts of a histogram without labels.
 func (m metrics) buckets(name string) (bounds, counts []float64) {
 	for _, one := range m[name].GetMetric() {
 		for _, b := range one.GetHistogram().GetBucket() {

@@ -11,8 +11,7 @@ import (
 	"github.com/latchkey/latchkey/store"
 )
 
-// refreshes compares a worker with bare loops that do the least that a refresh
-// can be.
+// refreshes compares a worker with bare loops that do the minimum of a refresh.
 func (r *run) refreshes(ctx context.Context) (rows []Row, err error) {
 	s, err := r.site(ctx, "refreshes")
 	if err != nil {
@@ -65,8 +64,8 @@ func (r *run) refreshes(ctx context.Context) (rows []Row, err error) {
 	}, nil
 }
 
-// loops are the bare loops: they share client and settings with the worker, and
-// have a database of their own, with the same indexes.
+// loops are the bare loops. They have the worker's client and settings, and a database of
+// their own with the same indexes.
 type loops struct {
 	*site
 	store *store.Store
@@ -81,10 +80,10 @@ func (s *site) loops(ctx context.Context) (*loops, error) {
 		return nil, err
 	}
 	l := &loops{site: s, store: db, name: cfg.Database}
-	if err := db.Ensure(ctx); err != nil {
-		return nil, errors.Join(err, l.close(ctx))
+	if err = db.Ensure(ctx); err == nil {
+		err = s.stack.Ready(ctx)
 	}
-	if err := s.stack.Ready(ctx); err != nil {
+	if err != nil {
 		return nil, errors.Join(err, l.close(ctx))
 	}
 	return l, nil
@@ -95,8 +94,8 @@ func (l *loops) close(ctx context.Context) error {
 	return errors.Join(l.client.Database(l.name).Drop(ctx), l.store.Close(ctx))
 }
 
-// refresh does n refreshes and returns how many a second. What is written is
-// ready before the clock starts.
+// refresh does n refreshes and returns how many a second. The documents to write are made
+// before.
 func (l *loops) refresh(ctx context.Context, n int, leased bool) (rate float64, err error) {
 	grants, err := l.grants(ctx, n, func(int) time.Time { return time.Now() })
 	if err != nil {
@@ -130,7 +129,7 @@ func (l *loops) refresh(ctx context.Context, n int, leased bool) (rate float64, 
 	return float64(n) / time.Since(begun).Seconds(), err
 }
 
-// after is the document that a worker writes for an answer, of the same bytes.
+// after is the document that a worker would write for an answer.
 func (l *loops) after(ctx context.Context, g made, leased bool) (*store.Grant, error) {
 	next := g.Clone()
 	answer := refresher.Answer{

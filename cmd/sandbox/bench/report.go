@@ -25,7 +25,7 @@ func (r Report) where() string {
 		r.At.Format("2006-01-02"), r.Cores, r.System, r.NATS, r.Database)
 }
 
-// What Document writes stands between these.
+// Markers around what Document writes.
 const (
 	documentBegin = "<!-- figures: written by make bench -->\n"
 	documentEnd   = "<!-- end of figures -->\n"

@@ -8,26 +8,21 @@ import (
 
 // Row is one figure.
 type Row struct {
-	Figure string `json:"figure"`
-	Unit   string `json:"unit"`
-	// Values holds one value a round, Baseline, if there is one, likewise.
-	Values   []float64 `json:"values"`
-	Baseline []float64 `json:"baseline,omitempty"`
-	// Against says what the baseline is, Method how it was measured.
-	Against string `json:"against,omitempty"`
-	Method  string `json:"method"`
-	// Target is for Ratio, or without a baseline for the value; nil: there is none.
-	Target *Target `json:"target,omitempty"`
-	// Ratio is the median of values to that of the baseline; 0 without one.
-	Ratio float64 `json:"ratio,omitempty"`
-	Met   *bool   `json:"met,omitempty"`
+	Figure   string    `json:"figure"`
+	Unit     string    `json:"unit"`
+	Values   []float64 `json:"values"`             // one a round
+	Baseline []float64 `json:"baseline,omitempty"` // likewise, if there is one
+	Against  string    `json:"against,omitempty"`  // what the baseline is
+	Method   string    `json:"method"`
+	Target   *Target   `json:"target,omitempty"` // of Ratio, or without a baseline of the value
+	Ratio    float64   `json:"ratio,omitempty"`  // the median of values to that of the baseline; 0 without one
+	Met      *bool     `json:"met,omitempty"`
 }
 
-// Target is a bound.
+// Target is a lower bound, or an upper one.
 type Target struct {
 	Bound float64 `json:"bound"`
-	// Upper: what is measured may not be above it; else not below.
-	Upper bool `json:"upper,omitempty"`
+	Upper bool    `json:"upper,omitempty"`
 }
 
 // AtLeast is a lower bound.
@@ -43,8 +38,8 @@ func (t Target) met(measured float64) bool {
 	return measured >= t.Bound
 }
 
-// Within reports whether a row misses its target by no more than a factor; one
-// without a target does.
+// Within reports whether a row misses its target by no more than a factor; one without a
+// target does not miss it.
 func (r Row) Within(factor float64) bool {
 	if r.Target == nil {
 		return true

@@ -23,19 +23,16 @@ import (
 // broker is the broker of all grants that are refreshed.
 const broker = "bench"
 
-// lifetime is that of an access token: long enough that none comes due again
-// while it is measured.
+// lifetime of an access token: none comes due again during a measurement.
 const lifetime = 12 * time.Hour
 
-// servers are what is measured on.
 type servers struct {
-	stack    *stack.Stack
-	postgres *engines.Postgres
-	dirs     []string
-	logs     []*os.File
-	// nats and database say what stands behind; lite: a database for small sizes.
-	nats, database string
-	lite           bool
+	stack          *stack.Stack
+	postgres       *engines.Postgres
+	dirs           []string
+	log            *os.File
+	nats, database string // name and version
+	lite           bool   // the database is for small sizes
 }
 
 func startServers(ctx context.Context, o Options) (s *servers, err error) {
@@ -52,11 +49,9 @@ func startServers(ctx context.Context, o Options) (s *servers, err error) {
 	options := stack.Options{Dir: dir, NATSURL: o.NATSURL, MongoDBURI: o.MongoDBURI, Institutions: map[string]meshsim.Institution{
 		broker: {AccessLifetime: lifetime, RefreshLifetime: 90 * 24 * time.Hour},
 	}}
-	if o.MongoDBURI == "" {
-		s.lite = true
-	}
-	if o.MongoDBURI == "" && !o.SQLite {
-		// A folder of its own, which another user than this one may have to own.
+	s.lite = o.MongoDBURI == ""
+	if s.lite && !o.SQLite {
+		// Another user may have to own this folder.
 		data, err := s.folder("latchkey-bench-postgres-")
 		if err != nil {
 			return s, err
@@ -122,23 +117,15 @@ func (s *servers) describe(ctx context.Context, cfg config.Config) error {
 	return nil
 }
 
-// logger writes what workers in this process log where those in processes of
-// their own do, at the level that is the default.
+// logger is for workers in this process: it logs where those in other processes do, at the
+// default level.
 func (s *servers) logger() (*zap.Logger, error) {
-	file, err := s.logFile("worker.log")
-	if err != nil {
-		return nil, err
-	}
-	return worker.NewLogger(config.Default().Log, file)
-}
-
-func (s *servers) logFile(name string) (*os.File, error) {
-	file, err := os.OpenFile(filepath.Join(s.dirs[0], name), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	file, err := os.OpenFile(filepath.Join(s.dirs[0], "worker.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("opening a log: %w", err)
 	}
-	s.logs = append(s.logs, file)
-	return file, nil
+	s.log = file
+	return worker.NewLogger(config.Default().Log, file)
 }
 
 // stop ends the servers and removes their data.
@@ -150,8 +137,8 @@ func (s *servers) stop() error {
 		s.postgres.Stop()
 	}
 	var failed error
-	for _, log := range s.logs {
-		failed = errors.Join(failed, log.Close())
+	if s.log != nil {
+		failed = s.log.Close()
 	}
 	for _, dir := range s.dirs {
 		failed = errors.Join(failed, os.RemoveAll(dir))

@@ -30,9 +30,9 @@ import (
 	"github.com/latchkey/latchkey/store/streams"
 )
 
-// settings are those of all worker processes: limits that do not bind, and
-// reconciliation once, at the start, while there is little to read. The
-// embedded database reads whole collections for what MongoDB has an index.
+// settings of all worker processes: limits that do not bind, and one reconciliation, at the
+// start, when there is little to read: the embedded database reads whole collections where
+// MongoDB uses an index.
 func settings() []string {
 	return []string{
 		"LATCHKEY_ADMIN_LISTEN=127.0.0.1:0",
@@ -46,8 +46,7 @@ func settings() []string {
 	}
 }
 
-// site is an installation of its own on the servers, with workers in processes
-// of their own.
+// site is an installation of its own on the servers, with workers in processes of their own.
 type site struct {
 	*run
 	cfg        config.Config
@@ -116,7 +115,7 @@ func database(prefix string) string {
 	return bench.DatabaseBegins + strings.TrimPrefix(prefix, bench.PrefixBegins)
 }
 
-// work makes it n workers.
+// work starts or stops workers until there are n.
 func (s *site) work(ctx context.Context, n int) error {
 	for len(s.workers) > n {
 		last := s.workers[len(s.workers)-1]
@@ -136,7 +135,7 @@ func (s *site) work(ctx context.Context, n int) error {
 	return nil
 }
 
-// close ends the workers and removes what was made.
+// close ends the workers and removes all data.
 func (s *site) close(ctx context.Context) error {
 	ctx = context.WithoutCancel(ctx)
 	var failed error
@@ -164,15 +163,14 @@ type made struct {
 	tokens store.TokenSet
 }
 
-// user makes up one more user.
+// user returns a new user.
 func (s *site) user() string {
 	s.users++
 	return fmt.Sprint("user-", s.users)
 }
 
-// grants makes grants as they are once a connect is stored, scheduled and
-// announced: sealed with a key of this installation, with tokens that Mesh
-// knows. They are not stored yet.
+// grants makes grants as they are after a connect was stored, scheduled and announced, with
+// tokens that Mesh knows. It does not store them.
 func (s *site) grants(ctx context.Context, n int, due func(i int) time.Time) ([]made, error) {
 	out := make([]made, n)
 	for i := range out {
@@ -234,8 +232,7 @@ func (s *site) schedule(ctx context.Context, grants []made) error {
 	})
 }
 
-// each does something with every number below n, several at a time, until one
-// fails or ctx ends.
+// each calls do with every number below n, several at a time, until one fails or ctx ends.
 func each(ctx context.Context, callers, n int, do func(i int) error) error {
 	group, going := errgroup.WithContext(ctx)
 	group.SetLimit(callers)
@@ -245,10 +242,10 @@ func each(ctx context.Context, callers, n int, do func(i int) error) error {
 	return cmp.Or(group.Wait(), ctx.Err())
 }
 
-// stalled is how long nothing may happen before a measure is given up.
+// stalled is how long nothing may happen before a measurement is given up.
 const stalled = 2 * time.Minute
 
-// heard counts events of a kind from now on.
+// heard counts events of a kind.
 type heard struct {
 	sub  *nats.Subscription
 	n    atomic.Int64
@@ -274,7 +271,7 @@ func (s *site) listen(kind string) (*heard, error) {
 	return h, nil
 }
 
-// await waits for n events and returns when the last of them came.
+// await waits for n events and returns the time of the last one.
 func (h *heard) await(ctx context.Context, n int) (time.Time, error) {
 	defer func() { _ = h.sub.Unsubscribe() }() // fails on a closed connection only
 	before, since := int64(0), time.Now()
@@ -297,10 +294,9 @@ func (h *heard) await(ctx context.Context, n int) (time.Time, error) {
 	}
 }
 
-// backlog has the workers handle n messages of a subject that all lie there
-// before the first is handled, and returns how many a second they made: from
-// when workers may begin until the last event of a kind. put brings the messages
-// about.
+// backlog lets the workers handle n messages of a subject that all wait before the first is
+// handled, and returns how many a second they handled, until the last event of a kind. put
+// publishes the messages.
 func (s *site) backlog(ctx context.Context, stream, subject, kind string, n int, put func() error) (rate float64, err error) {
 	durable := streams.Durable(subject)
 	if _, err := s.js.PauseConsumer(ctx, stream, durable, time.Now().Add(24*time.Hour)); err != nil {
@@ -316,8 +312,8 @@ func (s *site) backlog(ctx context.Context, stream, subject, kind string, n int,
 	if err := s.lies(ctx, stream, durable, n); err != nil {
 		return 0, err
 	}
-	// At the end of a pause NATS answers what workers asked for during it; when a
-	// pause is ended by hand it waits until they ask again.
+	// At the end of a pause NATS answers the pull requests of workers; when a pause is ended
+	// early it waits for new ones.
 	begun := time.Now().Add(300 * time.Millisecond)
 	if _, err := s.js.PauseConsumer(ctx, stream, durable, begun); err != nil {
 		return 0, fmt.Errorf("ending the pause of %s: %w", durable, err)
@@ -326,7 +322,7 @@ func (s *site) backlog(ctx context.Context, stream, subject, kind string, n int,
 	return float64(n) / max(last.Sub(begun), time.Millisecond).Seconds(), err
 }
 
-// lies waits until n messages lie in a stream for a consumer.
+// lies waits until n messages of a stream are pending for a consumer.
 func (s *site) lies(ctx context.Context, stream, durable string, n int) error {
 	for since := time.Now(); ; {
 		consumer, err := s.js.Consumer(ctx, stream, durable)
@@ -348,7 +344,7 @@ func (s *site) lies(ctx context.Context, stream, durable string, n int) error {
 	}
 }
 
-// refresh has the workers refresh n grants that are due.
+// refresh lets the workers refresh n grants that are due.
 func (s *site) refresh(ctx context.Context, n int) (rate float64, err error) {
 	grants, err := s.grants(ctx, n, func(int) time.Time { return time.Now() })
 	if err != nil {
@@ -360,7 +356,7 @@ func (s *site) refresh(ctx context.Context, n int) (rate float64, err error) {
 	return s.backlog(ctx, s.subjects.RefreshStream(), s.subjects.RefreshDue(), events.TokenRefreshed, n, func() error { return s.schedule(ctx, grants) })
 }
 
-// connect has the workers store n connects.
+// connect lets the workers store n connects.
 func (s *site) connect(ctx context.Context, n int) (rate float64, err error) {
 	return s.backlog(ctx, s.subjects.IntegrationStream(), s.subjects.Connected(), events.TokenStored, n, func() error {
 		for range n {

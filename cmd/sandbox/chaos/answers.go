@@ -7,62 +7,58 @@ import (
 	"github.com/latchkey/latchkey/cmd/sandbox/meshsim"
 )
 
-// What an answer told a worker: the institution's tokens are in each, but not always
-// whose they are, and how long they live.
-
-// answers is the ledger as a worker was told of it.
+// answers is the ledger as workers can know it: an answer always holds the institution's
+// tokens, but not always whose they are and how long they live.
 type answers struct{ meshsim.Ledger }
 
-// speaks tells whether the institution of a chain has a dialect all the time.
+// speaks reports whether the institution of a chain always speaks one of some dialects.
 func speaks(c meshsim.Chain, dialects ...string) bool {
 	return slices.ContainsFunc(dialects, func(d string) bool { return slices.Contains(c.Institution.Dialects, d) })
 }
 
 func spoke(q meshsim.Request, dialects ...string) bool { return slices.ContainsFunc(dialects, q.Spoke) }
 
-// inPart tells whether something may be missing from an answer, as far as a worker can
-// tell: it ended early, or there is more than JSON. A worker uses what it finds.
+// inPart reports whether for a worker something may be missing from an answer: it ended early,
+// or contains more than JSON. A worker uses what it finds.
 func inPart(q meshsim.Request) bool {
 	return spoke(q, "cutBody", "cutConnection", "cutChunks", "junkBefore", "junkAfter") || !q.Delivered && q.HTTPStatus != 0
 }
 
-// nameless tells whether an answer names no accounts by which a worker could tell whose
-// its tokens are.
+// nameless reports whether an answer does not say for which accounts its tokens are.
 func nameless(c meshsim.Chain, q meshsim.Request) bool {
 	return spoke(q, "noAccount", "accountNull") || speaks(c, "oneTokenForAll") ||
 		spoke(q, "accountIdNull", "accountIdEmpty") && (spoke(q, "mistyped") || speaks(c, "nameMistyped"))
 }
 
-// ownerless tells whether an answer leaves open whose its tokens are: what named the
-// accounts of several may be in the part that is missing.
+// ownerless reports whether an answer leaves open for which of several accounts its tokens
+// are: that may be in the missing part.
 func ownerless(c meshsim.Chain, q meshsim.Request) bool {
 	several := len(c.Accounts) > 1 || speaks(c, "refreshTokenEach") // before that it was one grant
 	return several && inPart(q) && (nameless(c, q) || speaks(c, "deprecatedFields"))
 }
 
-// withoutAccess tells whether a worker may have found a new refresh token alone in an answer.
+// withoutAccess reports whether a worker may have found only a new refresh token in an answer.
 func withoutAccess(c meshsim.Chain, q meshsim.Request) bool {
 	alone := (q.Rotated || q.Resent) && !q.Issued
 	return alone || (q.Rotated || q.Issued) && ownerless(c, q)
 }
 
-// untold are the dialects that tell no lifetime of an access token, or another one.
+// untold are the dialects with no lifetime of an access token, or a wrong one.
 var untold = []string{"noLifetimes", "nullLifetimes", "zeroLifetimes", "negativeLifetimes", "hugeLifetimes"}
 
-// endless tells whether workers never know how long the access tokens of a chain live.
+// endless reports whether workers never know how long the access tokens of a chain live.
 func endless(c meshsim.Chain) bool {
 	return speaks(c, untold...) || c.Institution.AccessLifetime == 0 || speaks(c, "managedTokens")
 }
 
-// truthful tells whether an answer told how long its access tokens live. What ends early
-// may not.
+// truthful reports whether an answer said how long its access tokens live.
 func truthful(c meshsim.Chain, q meshsim.Request) bool {
 	return !endless(c) && !inPart(q) && !spoke(q, "mistyped") && !spoke(q, untold...)
 }
 
-// family are the chains of a user's accounts: those that were connected, and those that
-// left them in an answer from which a worker could tell. (Else what the answer brought is
-// lost, or kept for an operator.)
+// family are the chains of a user's accounts: those that were connected, and those that were
+// split off in an answer that a worker could attribute. (Other tokens are lost, or kept for an
+// operator.)
 func (a answers) family(accounts []meshsim.Account) (out []meshsim.Chain) {
 	for _, c := range a.Chains {
 		if !slices.ContainsFunc(accounts, func(acc meshsim.Account) bool { return c.HasAccount(acc.ID) }) {
@@ -98,13 +94,13 @@ func (a answers) brought(c meshsim.Chain, t meshsim.AccessToken) (out []meshsim.
 	return out
 }
 
-// issuedIn tells whether an answer held a new access token of an account.
+// issuedIn reports whether an answer held a new access token of an account.
 func (a answers) issuedIn(c meshsim.Chain, accountID string, q meshsim.Request) bool {
 	return slices.ContainsFunc(c.Access, func(t meshsim.AccessToken) bool { return t.AccountID == accountID && t.IssuedIn == q.ID })
 }
 
-// opens tells whether a worker takes an access token in an answer for an account's: a
-// single one that names no account is for all of the grant.
+// opens reports whether a worker takes an access token in an answer for an account's: a single
+// one without an account is for all of the grant.
 func opens(c meshsim.Chain, t meshsim.AccessToken, accountID string, q meshsim.Request) bool {
 	return t.AccountID == accountID || t.AccountID == "" && c.HasAccount(accountID) ||
 		speaks(c, "oneAccountAtATime") && nameless(c, q) && c.HasAccount(accountID)
@@ -113,11 +109,10 @@ func opens(c meshsim.Chain, t meshsim.AccessToken, accountID string, q meshsim.R
 // life is a time in which a worker had an access token of an account.
 type life struct {
 	from, to time.Time
-	// sure: the worker had it, and knew when it ends.
-	sure bool
+	sure     bool // the worker had it, and knew when it ends
 }
 
-// lives are those of an account's access tokens, by their beginnings.
+// lives are those of an account's access tokens, in the order of their beginnings.
 func (a answers) lives(family []meshsim.Chain, accountID string) (out []life) {
 	for _, c := range family {
 		for _, t := range c.Access {
@@ -141,9 +136,8 @@ func (a answers) lives(family []meshsim.Chain, accountID string) (out []life) {
 				if !opens(c, t, accountID, q) || q.HTTPStatus == 0 || q.Delivered && ownerless(c, q) {
 					continue
 				}
-				held := q.Delivered
-				out = append(out, life{q.AnsweredAt, to, held && truthful(c, q)})
-				if held {
+				out = append(out, life{q.AnsweredAt, to, q.Delivered && truthful(c, q)})
+				if q.Delivered {
 					break
 				}
 			}
@@ -169,8 +163,7 @@ func (a answers) told(family []meshsim.Chain, accountID string) (n int) {
 	return n
 }
 
-// knew tells whether a worker was told when an access token ends, by the last answer
-// before a moment that held it.
+// knew reports whether the last answer with an access token before a moment said when it ends.
 func (a answers) knew(c meshsim.Chain, t meshsim.AccessToken, before time.Time) bool {
 	knew := t.IssuedIn == 0 && !endless(c)
 	for _, q := range a.brought(c, t) {

@@ -1,9 +1,9 @@
-// Package chaos puts worker processes through failures of everything around
-// them and of themselves, and lets the simulated institutions' ledger judge
-// what became of the grants.
+// Package chaos puts worker processes through failures of their own and of everything around
+// them, and judges what became of the grants by the simulated institutions' ledger.
 package chaos
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -27,76 +27,60 @@ import (
 
 // Options of a run.
 type Options struct {
-	// Seed decides what happens when. Two runs with one seed play the same
-	// scenes; how the processes interleave differs.
-	Seed uint64
-	// Duration of the scenes; 0 plays each once.
-	Duration time.Duration
+	// Seed decides what happens when. Two runs with one seed play the same scenes; how the
+	// processes interleave differs.
+	Seed     uint64
+	Duration time.Duration // of the scenes; 0 plays each once
 	Grants   int
 	Workers  int
-	// Lifetime is that of an access token (DefaultLifetime).
-	Lifetime time.Duration
-	// Patience multiplies the times within which workers must have announced, answered
-	// or made good (1). A machine that does much else needs more.
+	Lifetime time.Duration // of an access token; DefaultLifetime if 0
+	// Patience multiplies the times within which workers must announce, answer or repair; 1 if
+	// 0. A busy machine needs more.
 	Patience int
-	// Cluster runs three NATS servers with replicated streams.
-	Cluster bool
-	// Postgres has the database keep its data in PostgreSQL, which must be
-	// installed: for thousands of grants.
-	Postgres bool
-	// Only, if not empty, names the scenes to play.
-	Only []string
-	// Keep leaves the folder with data and logs in place.
-	Keep bool
-	Out  io.Writer
+	Cluster  bool     // three NATS servers with replicated streams
+	Postgres bool     // keep the database's data in an installed PostgreSQL: for thousands of grants
+	Only     []string // the scenes to play, if not empty
+	Keep     bool     // leave the folder with data and logs in place
+	Out      io.Writer
 }
 
-// ErrJudged: the judge found something that must not be.
+// ErrJudged: the judge found a fault.
 var ErrJudged = errors.New("chaos: the judge found what must not be; see the table")
 
 // run is one run of the suite.
 type run struct {
 	Options
-	dir     string
-	rng     *rand.Rand
-	stack   *stack.Stack
-	cluster *engines.Cluster
-	// postgres and its folder, which another user than this one owns.
+	dir         string
+	rng         *rand.Rand
+	stack       *stack.Stack
+	cluster     *engines.Cluster
 	postgres    *engines.Postgres
-	postgresDir string
+	postgresDir string // belongs to another user
 	workers     []*process
 	nc          *nats.Conn
 	js          jetstream.JetStream
 	db          *store.Store
+	mongo       *mongo.Database
 	start       time.Time
-	// losses are the times in which an answer may have been lost with a worker.
-	losses   []loss
-	timeline timeline
-	// refused has NATS refuse the workers' password.
-	refused atomic.Bool
-	heard   *listener
-	asked   *readers
-	// waits are requests for healthy grants that waited for a sick broker.
-	waits []asked
-	// repeats are presentations of refresh tokens beyond the workers' calls.
-	repeats []repeat
-	junk    junk
-	// left are the grants whose users have left.
-	left  map[int]bool
-	mongo *mongo.Database
-	// early has the HTTP/2 peers turn requests away before their bodies come.
-	early atomic.Bool
+	losses      []loss // when an answer may have been lost with a worker
+	timeline    timeline
+	refused     atomic.Bool // NATS refuses the workers' password
+	heard       *listener
+	asked       *readers
+	waits       []asked  // requests for healthy grants that waited for a sick broker
+	repeats     []repeat // presentations of refresh tokens beyond the workers' calls
+	junk        junk
+	left        map[int]bool // grants whose users have left
+	early       atomic.Bool  // the HTTP/2 peers break off requests before their bodies
 }
 
-// Run plays scenes until the time is over, lets everything settle, and judges.
-// exe is the program whose "worker" command runs one worker.
+// Run plays scenes until the time is over, lets everything settle, and judges. exe is the
+// program whose "worker" command runs one worker.
 func Run(ctx context.Context, exe string, o Options) (err error) {
 	if err := known(o.Only); err != nil {
 		return err
 	}
-	if o.Lifetime == 0 {
-		o.Lifetime = DefaultLifetime
-	}
+	o.Lifetime = cmp.Or(o.Lifetime, DefaultLifetime)
 	if o.Lifetime < leastLifetime {
 		return fmt.Errorf("chaos: access tokens must live %s at least: workers hand a token out until a tenth of its life before its end, and their clocks differ by %s", leastLifetime, clockSkew)
 	}
@@ -131,7 +115,7 @@ func Run(ctx context.Context, exe string, o Options) (err error) {
 	return errors.Join(r.judge(ctx), settleErr, stopErr)
 }
 
-// scenes says how long scenes are played.
+// scenes describes how long scenes are played.
 func (o Options) scenes() string {
 	if o.Duration == 0 {
 		return "each scene once"
@@ -139,7 +123,7 @@ func (o Options) scenes() string {
 	return o.Duration.String() + " of scenes"
 }
 
-// patient returns how long a worker may take for what it must do within d.
+// patient returns how long a worker may really take for what it must do within d.
 func (o Options) patient(d time.Duration) time.Duration { return d * time.Duration(max(o.Patience, 1)) }
 
 func (r *run) say(format string, args ...any) {
@@ -208,13 +192,12 @@ func (r *run) setUp(ctx context.Context, exe string) error {
 	return nil
 }
 
-// institution is how all of them behave.
+// institution is how all institutions behave.
 func (r *run) institution() meshsim.Institution {
 	return meshsim.Institution{AccessLifetime: r.Lifetime, RefreshLifetime: time.Hour, Grace: refreshGrace}
 }
 
-// connectAll publishes all connects in one burst and waits until every grant
-// is stored.
+// connectAll publishes all connects at once and waits until every grant is stored.
 func (r *run) connectAll(ctx context.Context) error {
 	subjects := events.Subjects{}
 	if err := until(ctx, settleWithin, "the streams", func() error {
@@ -257,8 +240,8 @@ func (r *run) connectAll(ctx context.Context) error {
 	return err
 }
 
-// settle waits until every grant has been seen refreshed once more and as it should
-// be, with all engines up. Not all at one moment: some are always being refreshed.
+// settle waits, with all engines up, until every grant was once refreshed again and in its
+// proper state. Not all at one moment: some are always being refreshed.
 func (r *run) settle(ctx context.Context) error {
 	r.say("letting everything settle")
 	r.timeline.begin("settling", false)
@@ -299,8 +282,8 @@ func (r *run) settle(ctx context.Context) error {
 	})
 }
 
-// settled reports whether the grants of a user have tokens newer than a moment, and
-// nothing under way; over: whether the user has left.
+// settled reports whether the grants of a user have tokens newer than since, and nothing
+// under way; over: whether the user has left.
 func settled(family []meshsim.Chain, grants []*store.Grant, since, now time.Time) (over, ok bool) {
 	ok = len(grants) >= len(family)
 	for _, chain := range family {
@@ -311,13 +294,13 @@ func settled(family []meshsim.Chain, grants []*store.Grant, since, now time.Time
 	return over, ok
 }
 
-// refreshed reports whether a grant has tokens newer than a moment, if it knows when
-// they end, and nothing under way. A worker's clock may be behind.
+// refreshed reports whether a grant has tokens newer than since, if it knows when they end,
+// and nothing under way. A worker's clock may be behind.
 func refreshed(g *store.Grant, since, now time.Time) bool {
 	if g.Access == nil || g.Lease.Live(now) {
 		return false
 	}
-	const long = 24 * time.Hour // an answer that said so is believed, until somebody reports
+	const long = 24 * time.Hour // a worker believes such an answer until a caller reports the token
 	return g.Access.ExpiresAt == nil || g.Access.ExpiresAt.After(now.Add(long)) || g.Access.Since.After(since.Add(-clockSkew)) && !g.Access.Over(now)
 }
 
@@ -329,8 +312,7 @@ func (r *run) recoveries(ctx context.Context) (uint64, error) {
 	return s.CachedInfo().State.Msgs, nil
 }
 
-// stopWorkers ends the workers as an orchestrator would and expects them to
-// end cleanly.
+// stopWorkers ends the workers as an orchestrator would. They must end cleanly.
 func (r *run) stopWorkers() error {
 	var err error
 	for _, w := range r.workers {
@@ -368,7 +350,7 @@ func (r *run) shutdown() {
 	}
 }
 
-// until tries until do succeeds, and returns its last error when time is over.
+// until repeats do until it succeeds, and returns its last error after a time.
 func until(ctx context.Context, within time.Duration, what string, do func() error) error {
 	deadline := time.Now().Add(within)
 	for {

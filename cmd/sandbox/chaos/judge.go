@@ -10,10 +10,10 @@ import (
 	"github.com/latchkey/latchkey/cmd/sandbox/meshsim"
 )
 
-// late is how long after its change an event may be published and be no figure.
+// late is how long after its change an event may be published without being counted.
 const late = 5 * time.Second
 
-// judge counts what became of the grants, each thing at its moment.
+// judge counts faults and other figures, each at its moment.
 func (r *run) judge(ctx context.Context) error {
 	if err := r.stack.Mesh.Settle(ctx); err != nil {
 		return fmt.Errorf("waiting for the simulator: %w", err)
@@ -84,10 +84,10 @@ func (r *run) judgeReaders(ledger meshsim.Ledger, v *verdict) {
 	}
 }
 
-// replaced is why the ledger says an access token ended that a newer one has replaced.
+// replaced is the ledger's reason for the end of an access token that a newer one replaced.
 const replaced = "replaced"
 
-// excused tells whether a worker could not know that a token was not valid.
+// excused reports whether a worker could not know that a token was not valid.
 func excused(t badToken, a answers) bool {
 	chain, _ := a.ChainOf(t.token)
 	i := slices.IndexFunc(chain.Access, func(x meshsim.AccessToken) bool { return x.Fingerprint == meshsim.FingerprintOf(t.token) })
@@ -108,8 +108,8 @@ func excused(t badToken, a answers) bool {
 	return !a.knew(chain, token, t.sent) || withinTenth(chain, token, t.sent, a)
 }
 
-// heardOf tells whether what ended a chain's earlier access tokens reached a worker
-// before a moment.
+// heardOf reports whether the answer that ended a chain's earlier access tokens reached a
+// worker before a moment.
 func (a answers) heardOf(c meshsim.Chain, killed, before time.Time) bool {
 	return slices.ContainsFunc(c.Access, func(t meshsim.AccessToken) bool {
 		return !t.IssuedAt.Before(killed) && slices.ContainsFunc(a.brought(c, t), func(q meshsim.Request) bool {
@@ -118,10 +118,10 @@ func (a answers) heardOf(c meshsim.Chain, killed, before time.Time) bool {
 	})
 }
 
-// withinTenth reports whether a token was over for no longer than workers know.
-// They stop to hand it out ahead of its end by what clocks may differ, but by no
-// more than a tenth of the life that they were told. Where an answer was lost,
-// and the next one held the same token again, that life is short.
+// withinTenth reports whether a token had expired for so short a time that a worker may still
+// hand it out. Workers stop before its end by what clocks may differ, but by no more than a
+// tenth of the lifetime in the answer. That is short where an answer was lost and the next
+// one held the same token.
 func withinTenth(chain meshsim.Chain, token meshsim.AccessToken, sent time.Time, a answers) bool {
 	told := token.ExpiresAt.Sub(token.IssuedAt)
 	for _, q := range a.brought(chain, token) {
@@ -132,8 +132,7 @@ func withinTenth(chain meshsim.Chain, token meshsim.AccessToken, sent time.Time,
 	return sent.Sub(token.ExpiresAt) < clockSkew-min(clockSkew, told/10)
 }
 
-// judgeReuse sorts the refresh tokens that were presented after they were
-// replaced.
+// judgeReuse classifies refresh tokens that were presented after they were replaced.
 func (r *run) judgeReuse(ledger meshsim.Ledger, v *verdict) {
 	for _, use := range ledger.ReplacedPresented() {
 		switch {
@@ -148,8 +147,8 @@ func (r *run) judgeReuse(ledger meshsim.Ledger, v *verdict) {
 	}
 }
 
-// heldAlone: the worker that received an answer was killed so soon after, or
-// suspended so long, that nobody else could know of it.
+// heldAlone reports whether the worker that received an answer was killed so soon after, or
+// suspended for so long, that no other worker could know of it.
 func (r *run) heldAlone(q meshsim.Request) bool {
 	return slices.ContainsFunc(r.losses, func(l loss) bool {
 		return l.worker.reached(q) && q.At.Before(l.to) && q.AnsweredAt.After(l.from)

@@ -8,22 +8,20 @@ import (
 	"github.com/latchkey/latchkey/events"
 )
 
-// gap is a time in which a grant had no valid access token, as far as answers
-// reached a worker.
+// gap is a time in which a grant had no valid access token that reached a worker.
 type gap struct{ from, to time.Time }
 
-// announceWithin is how long after the end of its access token a grant may stay
-// unannounced: the worker's clock may be behind, a call may be under way, and the
-// reconciler may have to come round.
+// announceWithin is how long after the end of its access token a grant may stay unannounced:
+// the worker's clock may be behind, a call may be under way, and the reconciler may have to
+// find it.
 const announceWithin = clockSkew + meshTimeout + reconcileInterval
 
-// sameEnd is how much the end of a token that a worker tells may differ from the
-// institution's: by the worker's clock, and by the time of the call.
+// sameEnd is how much a worker's and the institution's end of a token may differ: by the
+// worker's clock and the time of the call.
 const sameEnd = clockSkew + meshTimeout
 
-// judgeGaps finds the times in which an account had no valid access token, and
-// whether that was announced: by an event about it that names the end of the token that
-// ended.
+// judgeGaps finds the times in which an account had no valid access token, and whether an
+// event announced that with the end of that token.
 func (r *run) judgeGaps(accountID string, family []meshsim.Chain, heard []heardEvent, ledger answers, v *verdict) {
 	for _, gap := range gaps(ledger.lives(family, accountID), ledger.At) {
 		v.longest(gap.from, gap.to.Sub(gap.from))
@@ -43,13 +41,13 @@ func (r *run) judgeGaps(accountID string, family []meshsim.Chain, heard []heardE
 	}
 }
 
-// names tells whether an event is about an account. One without accounts is about all.
+// names reports whether an event is about an account. One without accounts is about all.
 func names(about events.Lifecycle, accountID string) bool {
 	return len(about.Accounts) == 0 || slices.ContainsFunc(about.Accounts, func(a events.Account) bool { return a.AccountID == accountID })
 }
 
-// gaps returns the times, until end, in which none of some lives was: those that began
-// when a worker knew that one ended.
+// gaps returns the times until end without any of the lives, if a worker knew when the last
+// one ended.
 func gaps(lives []life, end time.Time) (out []gap) {
 	var until time.Time
 	sure := false

@@ -9,8 +9,8 @@ import (
 	"github.com/latchkey/latchkey/store"
 )
 
-// judgeUser compares a user's grants at the end with the chains of their accounts and
-// with their events.
+// judgeUser compares a user's grants at the end with the chains of their accounts and with
+// their events.
 func (r *run) judgeUser(i int, grants []*store.Grant, ledger answers, v *verdict) {
 	family := ledger.family(accountsOf(i))
 	heard := r.heardOf(grants)
@@ -23,8 +23,8 @@ func (r *run) judgeUser(i int, grants []*store.Grant, ledger answers, v *verdict
 	}
 }
 
-// grantOf is the grant of a chain, nil if there is none. One that knows no accounts
-// stands alone.
+// grantOf is the grant of a chain, nil if there is none. One without accounts is a user's
+// only grant.
 func grantOf(grants []*store.Grant, chain meshsim.Chain) *store.Grant {
 	i := slices.IndexFunc(grants, func(g *store.Grant) bool {
 		return g.State != store.Revoked && (g.Account(chain.Accounts[0].ID) != nil || len(grants) == 1 && len(g.Accounts) == 0)
@@ -72,7 +72,7 @@ func (r *run) judgeChain(g *store.Grant, chain meshsim.Chain, ledger answers, v 
 		return
 	}
 	ended := 0
-	// A grant's versions must all have been told, each once, without a gap.
+	// Each version of a grant must be announced once.
 	told := map[int64]time.Time{}
 	for _, e := range heard {
 		switch e.Kind {
@@ -96,7 +96,7 @@ func (r *run) judgeChain(g *store.Grant, chain meshsim.Chain, ledger answers, v 
 	silent := 0
 	for _, q := range ledger.Requests {
 		if q.Chain == chain.ID && withoutAccess(chain, q) {
-			silent++ // a new refresh token alone is told to nobody
+			silent++ // a new refresh token alone is not announced
 		}
 	}
 	at := chain.ConnectedAt
@@ -115,17 +115,17 @@ func (r *run) judgeChain(g *store.Grant, chain meshsim.Chain, ledger answers, v 
 	}
 }
 
-// stateOf is how a grant must end up.
+// stateOf is the state in which a grant must end.
 func stateOf(chain meshsim.Chain) store.State {
-	// Of a consent that was withdrawn Mesh may say so for a while and change its mind.
+	// Workers don't take this refusal as final.
 	if chain.Alive() || speaks(chain, "refusedPermissionDenied") {
 		return store.Active
 	}
 	return store.Expired
 }
 
-// judgeRefreshed: an account is called refreshed no more often than an answer brought it
-// an access token.
+// judgeRefreshed checks that events announce no more refreshes of an account than answers
+// brought it access tokens.
 func (r *run) judgeRefreshed(acc meshsim.Account, family []meshsim.Chain, heard []heardEvent, ledger answers, v *verdict) {
 	called, last := 0, ledger.At
 	for _, e := range heard {

@@ -14,7 +14,7 @@ import (
 	"github.com/latchkey/latchkey/events"
 )
 
-// listener hears every lifecycle event, as a durable subscriber would.
+// listener is a durable subscriber to all lifecycle events.
 type listener struct {
 	js       jetstream.JetStream
 	consumer jetstream.Consumer
@@ -35,8 +35,7 @@ func newListener(js jetstream.JetStream) *listener {
 	return &listener{js: js, seen: map[string]bool{}, byGrant: map[string][]heardEvent{}}
 }
 
-// drain takes in everything that is there. It fails when there is no broker to
-// ask.
+// drain receives all pending events.
 func (l *listener) drain(ctx context.Context) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -86,7 +85,7 @@ func (l *listener) drain(ctx context.Context) error {
 	}
 }
 
-// forget makes the listener subscribe anew; the stream will be another one.
+// forget makes the listener subscribe again, to another stream.
 func (l *listener) forget() {
 	l.mu.Lock()
 	defer l.mu.Unlock()

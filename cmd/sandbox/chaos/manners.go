@@ -9,17 +9,13 @@ import (
 	"github.com/latchkey/latchkey/cmd/sandbox/meshsim"
 )
 
-// manner is how the institution of some grants behaves all the time, and in which form
-// their users connect.
+// manner is how the institution of some grants behaves throughout, and in which form their
+// users connect.
 type manner struct {
-	// dialects of behaviour, of lifetimes and of connects.
-	dialects []string
-	// accounts is how many a grant has; 0: one, two or three.
-	accounts int
-	// delayed connects with a refresh token and nothing else.
-	delayed bool
-	// change is what else the institution does.
-	change func(*meshsim.Institution)
+	dialects []string // of behaviour, of lifetimes and of connects
+	accounts int      // of a grant; 0: one, two or three
+	delayed  bool     // connects with a refresh token and nothing else
+	change   func(*meshsim.Institution)
 }
 
 // behaviours are the manners of every other grant.
@@ -42,7 +38,7 @@ var behaviours = []manner{
 	{dialects: []string{"zeroLifetimes"}, accounts: 2},
 }
 
-// forms are those in which every fourth user connects.
+// forms are the manners of every fourth grant.
 var forms = []manner{
 	{delayed: true, accounts: 1},
 	{dialects: []string{"bare"}},
@@ -65,7 +61,7 @@ func mannerOf(grant int) manner {
 	return manner{}
 }
 
-// refusalOf is in which words a grant's refresh token is refused once its user has left.
+// refusalOf is the dialect in which a grant's refresh token is refused after its user left.
 func refusalOf(grant int) string {
 	words := meshsim.DialectNames(meshsim.OnRefusal)
 	return words[grant%len(words)]
@@ -84,7 +80,7 @@ func (r *run) connectOf(grant int) meshsim.ConnectSpec {
 func user(i int) string    { return fmt.Sprintf("user-%d", i) }
 func account(i int) string { return fmt.Sprintf("account-%d", i) }
 
-// accountsOf are the accounts of a grant as it is connected.
+// accountsOf are the accounts of a grant at its connect.
 func accountsOf(i int) []meshsim.Account {
 	list := []meshsim.Account{{ID: account(i), Name: "Account"}}
 	for n := 2; n <= cmp.Or(mannerOf(i).accounts, i/2%3+1); n++ {

@@ -12,21 +12,20 @@ import (
 	"github.com/latchkey/latchkey/cmd/sandbox/http2peer"
 )
 
-// restartPause is how long a worker that ended by itself stays down, as under
-// an orchestrator.
+// restartPause is how long a worker that ended by itself stays down, as under an
+// orchestrator.
 const restartPause = 500 * time.Millisecond
 
-// process is a worker in a process of its own, started again and again: by the
-// scenes, and by itself when it ends because something it needs is away.
+// process is a worker in a process of its own. It is restarted when it ends by itself, as
+// when a server is away.
 type process struct {
 	exe    string
 	env    []string
 	log    string
-	offset time.Duration // of its clock
-	mesh   string        // URL at which it reaches Mesh
-	admin  string        // address of its metrics
-	// peer is the far side when it reaches Mesh over TLS; else nil.
-	peer *http2peer.Peer
+	offset time.Duration   // of its clock
+	mesh   string          // URL at which it reaches Mesh
+	admin  string          // address of its metrics
+	peer   *http2peer.Peer // serves it when it reaches Mesh over TLS; else nil
 
 	mu   sync.Mutex
 	cmd  *exec.Cmd // nil while it is meant to be down
@@ -58,8 +57,7 @@ func (p *process) launch() error {
 	return nil
 }
 
-// supervise waits for the end of a process, and starts another if that end was
-// nobody's wish.
+// supervise waits for the end of a process, and starts another if that was not intended.
 func (p *process) supervise(cmd *exec.Cmd, done chan struct{}) {
 	err := cmd.Wait()
 	p.mu.Lock()
@@ -74,7 +72,7 @@ func (p *process) supervise(cmd *exec.Cmd, done chan struct{}) {
 	}
 }
 
-// end signals the process and waits for its end; nil when it is down already.
+// end signals the process and waits for its end.
 func (p *process) end(signal syscall.Signal, within time.Duration) error {
 	p.mu.Lock()
 	cmd, done := p.cmd, p.done
@@ -85,7 +83,7 @@ func (p *process) end(signal syscall.Signal, within time.Duration) error {
 	}
 	if err := cmd.Process.Signal(signal); err != nil {
 		<-done
-		return nil // it had ended by itself, and waited to be started again
+		return nil // it had ended by itself
 	}
 	select {
 	case <-done:
@@ -113,8 +111,8 @@ func (p *process) signal(signal syscall.Signal) error {
 // kill ends the process as a power cut would.
 func (p *process) kill() { _ = p.end(syscall.SIGKILL, time.Minute) }
 
-// terminate ends the process by SIGTERM and expects a clean exit in time, or
-// none at all from a process so young that it does not listen yet.
+// terminate ends the process by SIGTERM. It must exit cleanly in time, unless it is so young
+// that it does not handle the signal yet.
 func (p *process) terminate() error {
 	err := p.end(syscall.SIGTERM, time.Minute)
 	var exit *exec.ExitError

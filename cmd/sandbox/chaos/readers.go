@@ -14,11 +14,9 @@ import (
 	"github.com/latchkey/latchkey/events/secret"
 )
 
-// readers ask for tokens of random users all the time and check what they get.
+// readers request tokens of random users all the time and check them.
 type readers struct {
-	// once is a client that asks a single time, patient one that asks again when
-	// it is told to.
-	once, patient *client.Client
+	once, patient *client.Client // patient repeats a request that is refused for the moment
 	cancel        context.CancelFunc
 	wg            sync.WaitGroup
 
@@ -30,23 +28,22 @@ type readers struct {
 
 // badToken is a token that was handed out though it was not valid.
 type badToken struct {
-	// at is when it was asked for, sent when the worker sent it at the earliest. What
-	// reached any worker before known, all of them know.
+	// at is when it was requested, sent when the worker sent it at the earliest. All workers
+	// know what reached any of them before known.
 	at, sent, known time.Time
 	token           secret.Text
 	why             string
-	// reported: it came in answer to a report that it was refused.
-	reported bool
+	reported        bool // it is the answer to a report that it was refused
 }
 
 const (
 	readerCount = 4
 	askWithin   = tokensTimeout + 2*time.Second
-	// onTheWay is how long an answer may be on its way from a worker on a busy
-	// machine. A token has to be valid when the worker sends it.
+	// onTheWay is how long an answer of a worker may travel on a busy machine. A token has to
+	// be valid when the worker sends it.
 	onTheWay = time.Second
-	// fromMemory is how long a worker may give the older of two access tokens after
-	// another worker has stored the newer one (tokens.cache_age). Storing it takes time, too.
+	// fromMemory is how long a worker may give an older access token after another worker
+	// received the newer one (tokens.cache_age).
 	fromMemory = 5 * time.Second
 )
 
@@ -73,7 +70,7 @@ func startReaders(r *run) (*readers, error) {
 	return a, nil
 }
 
-// use asks for tokens, and reports those that turn out to be refused.
+// use requests tokens, and reports those that institutions refuse.
 func (a *readers) use(ctx context.Context, r *run, with *client.Client, request events.TokenRequest) {
 	refused, err := a.request(ctx, r, with, request, nil)
 	if err != nil || len(refused) == 0 {
@@ -87,21 +84,21 @@ func (a *readers) use(ctx context.Context, r *run, with *client.Client, request 
 	_, _ = a.request(ctx, r, with, request, refused) // it is counted
 }
 
-// ask asks with a client, counts the answer and returns why there were no tokens.
+// ask requests tokens, counts the answer and returns why there were none.
 func (a *readers) ask(ctx context.Context, r *run, with *client.Client, request events.TokenRequest) error {
 	_, err := a.request(ctx, r, with, request, nil)
 	return err
 }
 
-// refusedToken is a token that was refused where it was used.
+// refusedToken is a token that an institution refused.
 type refusedToken struct {
 	token   secret.Text
 	GrantID string
 	Version int64
 }
 
-// request asks once, counts the answer, and returns the tokens in it that are refused
-// where they are used. reported are those that the request reports.
+// request requests tokens, counts the answer, and returns the tokens in it that institutions
+// refuse. reported are those that the request reports.
 func (a *readers) request(ctx context.Context, r *run, with *client.Client, request events.TokenRequest, reported []refusedToken) (bad []refusedToken, err error) {
 	ctx, cancel := context.WithTimeout(ctx, askWithin)
 	defer cancel()
@@ -135,7 +132,7 @@ func (a *readers) request(ctx context.Context, r *run, with *client.Client, requ
 	return bad, err
 }
 
-// renewed tells whether a grant was refreshed for a report.
+// renewed reports whether a grant was refreshed because of a report.
 func renewed(reply events.TokenReply, grantID string) bool {
 	return slices.ContainsFunc(reply.Refused, func(of events.RefusedResult) bool {
 		return of.GrantID == grantID && of.Outcome == events.RefusedRefreshed

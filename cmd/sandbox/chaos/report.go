@@ -7,7 +7,6 @@ import (
 	"time"
 )
 
-// figure is something that the judge counts.
 type figure int
 
 const (
@@ -33,8 +32,7 @@ const (
 	figures
 )
 
-// titles of the figures: a row of the table of the run, a column of the table of
-// the scenes.
+// titles of the figures in the table of the run and in that of the scenes.
 var titles = [figures]struct{ row, column string }{
 	lost:          {"grants lost", "LOST"},
 	reused:        {"replaced refresh tokens presented without a lost answer", "REUSED"},
@@ -55,7 +53,7 @@ var titles = [figures]struct{ row, column string }{
 	lateEvents:    {"events published more than " + late.String() + " after their change", "LATE"},
 }
 
-// effects is what was counted from the beginning of a scene to that of the next.
+// effects are the counts from the beginning of a scene to that of the next.
 type effects struct {
 	counts [figures]int
 	gap    time.Duration // the longest that began then
@@ -68,7 +66,7 @@ func (e *effects) add(more effects) {
 	e.gap = max(e.gap, more.gap)
 }
 
-// verdict is what the judge counts, by episode.
+// verdict holds the judge's counts by episode.
 type verdict struct {
 	timeline *timeline
 	effects  []effects
@@ -138,8 +136,7 @@ func (r *run) report(v *verdict) error {
 	return nil
 }
 
-// reportScenes prints what each scene did to the figures: what was counted from
-// its beginning to that of the next, all times it was played together.
+// reportScenes prints the effects of each scene, summed over all times it was played.
 func (r *run) reportScenes(v *verdict) error {
 	type sum struct {
 		effects

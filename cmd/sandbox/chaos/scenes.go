@@ -13,15 +13,13 @@ import (
 	"github.com/latchkey/latchkey/events"
 )
 
-// scene is something that goes wrong for a while. It ends with everything
-// repaired, though its effects go on.
+// scene is something that goes wrong for a while. Its end repairs everything, though its
+// effects may last.
 type scene struct {
-	name string
-	play func(*run, context.Context) error
-	// single: for a single NATS server only; clustered: for a cluster only.
-	single, clustered bool
-	// silent: workers may be unable to publish events while it lasts.
-	silent bool
+	name              string
+	play              func(*run, context.Context) error
+	single, clustered bool // for a single NATS server only; for a cluster only
+	silent            bool // workers may be unable to publish events
 }
 
 var scenes = []scene{
@@ -68,16 +66,11 @@ func known(names []string) error {
 	return nil
 }
 
-// play plays scenes one after the other until the time is over, or each once if
-// there is no time given.
+// play plays scenes one by one until the time is over, or each once if none is given.
 func (r *run) play(ctx context.Context) error {
-	var pool []scene
-	for _, s := range scenes {
-		if s.single && r.Cluster || s.clustered && !r.Cluster || len(r.Only) > 0 && !slices.Contains(r.Only, s.name) {
-			continue
-		}
-		pool = append(pool, s)
-	}
+	pool := slices.DeleteFunc(slices.Clone(scenes), func(s scene) bool {
+		return s.single && r.Cluster || s.clustered && !r.Cluster || len(r.Only) > 0 && !slices.Contains(r.Only, s.name)
+	})
 	if len(pool) == 0 {
 		return errors.New("chaos: none of these scenes can be played on such a broker")
 	}
@@ -107,7 +100,7 @@ func (r *run) playOne(ctx context.Context, s scene) error {
 	return r.pause(ctx, 500*time.Millisecond, 2*time.Second)
 }
 
-// pause waits for a time between two bounds that the seed decides.
+// pause waits for a random time between two bounds.
 func (r *run) pause(ctx context.Context, low, high time.Duration) error {
 	return pause(ctx, r.rng, low, high)
 }

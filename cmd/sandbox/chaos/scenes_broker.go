@@ -15,8 +15,7 @@ import (
 // maxStore is the broker's disk; the scene "disk full" fills it.
 const maxStore = 256 << 20
 
-// natsUsers has NATS know the workers, this process, and one that may command
-// the servers.
+// natsUsers sets NATS's users: the workers, this process, and one of the system account.
 func (r *run) natsUsers(o *server.Options) {
 	system := server.NewAccount(server.DEFAULT_SYSTEM_ACCOUNT)
 	o.Accounts, o.SystemAccount = []*server.Account{system}, system.Name
@@ -37,8 +36,8 @@ func (r *run) restartBroker(ctx context.Context) error {
 	return errors.Join(err, r.stack.NATS.Restart())
 }
 
-// wipeBroker loses everything that NATS holds while the workers are down. What
-// had been published by then is taken note of first.
+// wipeBroker deletes everything that NATS holds while the workers are down, after it has
+// received all events.
 func (r *run) wipeBroker(ctx context.Context) error {
 	if err := until(ctx, settleWithin, "recoveries applied before the wipe", func() error {
 		if n, err := r.recoveries(ctx); err != nil || n > 0 {
@@ -77,7 +76,7 @@ func (r *run) fillDisk(ctx context.Context) error {
 			break
 		}
 	}
-	// The last gap is filled with small ones.
+	// Small messages fill the last gap.
 	for range 1000 {
 		if _, err := r.js.Publish(ctx, "junk", body[:4<<10]); err != nil {
 			break
@@ -97,9 +96,9 @@ func (r *run) killNode(ctx context.Context) error {
 	return errors.Join(err, node.Restart())
 }
 
-// refuseCredentials has NATS take another password than the workers', as after a
-// rotation that came to the servers first. Workers are disconnected, and refused
-// more often than a client library bears by default.
+// refuseCredentials changes the workers' password at NATS, as in a rotation that reaches the
+// servers first. Workers are disconnected, and refused more often than a client library
+// bears by default.
 func (r *run) refuseCredentials(ctx context.Context) error {
 	if err := r.reloadNATS(true); err != nil {
 		return err
@@ -116,9 +115,8 @@ func (r *run) reloadNATS(refused bool) error {
 	return r.stack.NATS.Reload()
 }
 
-// stepDown has the leaders of all streams and consumers, and that of the cluster,
-// step down again and again. A request whose answer such a change takes along is
-// not answered at all.
+// stepDown makes the leaders of all streams and consumers, and that of the cluster, step down
+// again and again. Some requests get no answer then.
 func (r *run) stepDown(ctx context.Context) error {
 	system, err := nats.Connect(r.cluster.URL(), nats.UserInfo(systemUser, chaosPassword))
 	if err != nil {
@@ -126,10 +124,10 @@ func (r *run) stepDown(ctx context.Context) error {
 	}
 	defer system.Close()
 	end := time.Now().Add(6*time.Second + time.Duration(r.rng.Int64N(int64(4*time.Second))))
-	// How often there is time for it is no matter of the seed.
+	// The number of turns depends on the machine, and must not change the seed's sequence.
 	rng := rand.New(rand.NewPCG(r.rng.Uint64(), 1))
 	for time.Now().Before(end) {
-		// Errors say that there is no leader at the moment, which is the point.
+		// Errors say that there is no leader now, which is intended.
 		for name := range r.js.StreamNames(ctx).Name() {
 			_ = r.nc.Publish("$JS.API.STREAM.LEADER.STEPDOWN."+name, nil)
 			if stream, err := r.js.Stream(ctx, name); err == nil {

@@ -18,9 +18,8 @@ func (r *run) restartDatabase(ctx context.Context) error {
 	return errors.Join(err, r.stack.MongoDB.Restart())
 }
 
-// cutAndKill kills a worker that may hold answers which only the recovery
-// stream has. It waits until they are there: before that the worker is their
-// only holder.
+// cutAndKill kills a worker whose answers may be in the recovery stream alone. It waits until
+// they are there: before that only the worker has them.
 func (r *run) cutAndKill(ctx context.Context) error {
 	r.stack.MongoDB.Proxy().Cut()
 	defer r.stack.MongoDB.Proxy().Restore()

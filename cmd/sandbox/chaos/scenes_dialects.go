@@ -8,11 +8,11 @@ import (
 	"github.com/latchkey/latchkey/cmd/sandbox/meshsim"
 )
 
-// fronts are what stands in front of an institution for a while.
+// fronts are dialects in place of an institution.
 var fronts = []string{"slowDown", "tooManyRequestUnder200", "maintenance", "firewall"}
 
-// speakDialects has most answers come in dialects, mixed at random, while one
-// institution after the other is hidden behind something else.
+// speakDialects puts most answers into random mixtures of dialects, while one institution
+// after the other is hidden behind something else.
 func (r *run) speakDialects(ctx context.Context) error {
 	before := r.refreshCalls()
 	names := meshsim.DialectNames(meshsim.OnTokens, meshsim.OnLifetimes, meshsim.OnRefresh)
@@ -46,5 +46,5 @@ func (r *run) speakDialects(ctx context.Context) error {
 	return r.untilCalls(ctx, before+dialectCalls) // with nothing in front
 }
 
-// dialectCalls is how many answers are wanted in dialects.
+// dialectCalls is how many answers in dialects the scene waits for.
 const dialectCalls = 80

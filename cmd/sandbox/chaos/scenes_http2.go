@@ -13,11 +13,9 @@ import (
 	"github.com/latchkey/latchkey/cmd/sandbox/meshsim"
 )
 
-// resetStreams has the far side of HTTP/2 break off exchanges in every way there
-// is, before the institution was asked and after, and compares how often tokens
-// were presented with the number of calls that the workers made: only a worker
-// may decide to present a token again. The workers that speak HTTP/1.1 have their
-// connections broken.
+// resetStreams breaks off HTTP/2 exchanges in every way, before and after the institution was
+// asked, and HTTP/1.1 connections. It compares how often tokens were presented with the calls
+// of the workers: only a worker may decide to present a token again, not its HTTP client.
 func (r *run) resetStreams(ctx context.Context) error {
 	before := make([]presentations, len(r.workers))
 	for i, w := range r.workers {
@@ -44,21 +42,20 @@ func (r *run) resetStreams(ctx context.Context) error {
 	return err
 }
 
-// repeat is how often tokens were presented beyond the calls of a worker.
+// repeat is how often tokens were presented beyond a worker's calls.
 type repeat struct {
 	at time.Time
 	n  int
 }
 
-// presentations of refresh tokens at the address of one worker, beyond the calls
-// that its process has counted.
+// presentations of refresh tokens at the address of one worker, beyond the calls that its
+// process counted.
 type presentations struct {
 	pid, extra int
 }
 
-// settledPresentations compares the ledger with the process's own count until no
-// call is under way: until there are no more presentations beyond the calls than
-// before, or a while has passed.
+// settledPresentations compares the ledger with the process's own count until no call is
+// under way: until there are no more extra presentations than before, or some time has passed.
 func (r *run) settledPresentations(ctx context.Context, w *process, before presentations) (presentations, error) {
 	var least presentations
 	tries := 0
@@ -74,7 +71,7 @@ func (r *run) settledPresentations(ctx context.Context, w *process, before prese
 		}
 		enough := 15
 		if before.pid != 0 {
-			enough = 100 // so that none is counted that was only slow
+			enough = 100 // a slow call must not be counted
 		}
 		if tries < enough && (before.pid == 0 || least.extra > before.extra) {
 			return errors.New("calls may be under way")

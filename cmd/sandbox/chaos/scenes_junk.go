@@ -18,21 +18,16 @@ import (
 
 // junk is what was published that no handler can read, and what became of it.
 type junk struct {
-	// sent by subject; each of them must be among the dead letters in the end.
-	sent map[string]int
-	// letters by subject and the time at which NATS took the message in: parked
-	// twice is parked.
-	letters map[string]map[time.Time]bool
-	// next is the place in the stream of dead letters up to which they were read.
-	next uint64
+	sent    map[string]int                // by subject; each must become a dead letter
+	letters map[string]map[time.Time]bool // by subject and the time at which NATS stored the message
+	next    uint64                        // sequence of the next dead letter to read
 }
 
-// sizes of junk messages, in bytes. The largest that NATS takes comes on top.
+// junkSizes of messages, in bytes. The largest that NATS takes is added.
 var junkSizes = []int{0, 1, 100, 10_000, 300_000, 900_000}
 
-// publishJunk publishes random bytes of every size, with headers of every kind,
-// on every subject that a worker reads or writes but the audit log, which nothing
-// can be taken out of again.
+// publishJunk publishes random bytes with all kinds of headers on every subject that a worker
+// reads or writes, except for the audit log, from which nothing can be deleted.
 func (r *run) publishJunk(ctx context.Context) error {
 	s := events.Subjects{}
 	foreign := uuid.NewString()
@@ -82,8 +77,8 @@ func (r *run) junkMessage(subject string, size int, foreign string) *nats.Msg {
 	return m
 }
 
-// publishOne publishes a message that must come to be a dead letter, unless NATS
-// drops it as one that came before.
+// publishOne publishes a message that must become a dead letter, unless NATS drops it as a
+// duplicate.
 func (r *run) publishOne(ctx context.Context, m *nats.Msg) error {
 	return until(ctx, settleWithin, "junk published", func() error {
 		ack, err := r.js.PublishMsg(ctx, m)
@@ -97,7 +92,7 @@ func (r *run) publishOne(ctx context.Context, m *nats.Msg) error {
 	})
 }
 
-// parked reads the dead letters, and says whether any junk is not among them.
+// parked reads the dead letters, and returns an error if any junk is not among them.
 func (r *run) parked(ctx context.Context) error {
 	dead := &handlers.DeadLetters{JS: r.js, Subjects: events.Subjects{}}
 	for letter, err := range dead.From(ctx, r.junk.next) {
@@ -119,7 +114,7 @@ func (r *run) parked(ctx context.Context) error {
 	return missing
 }
 
-// idle says whether any message of a work queue goes round.
+// idle returns an error if any message of a work queue is left.
 func (r *run) idle(ctx context.Context) error {
 	s := events.Subjects{}
 	var busy error
@@ -158,7 +153,7 @@ func (r *run) judgeJunk(v *verdict, at time.Time) {
 	}
 }
 
-// workedSubjects are those that workers take messages from.
+// workedSubjects are those from which workers take messages.
 func workedSubjects(recovery string) []string {
 	s := events.Subjects{}
 	return []string{s.Connected(), s.Disconnected(), s.RefreshDue(), s.RefreshUrgent(), s.Recovery(recovery)}

@@ -7,8 +7,8 @@ import (
 	"github.com/latchkey/latchkey/cmd/sandbox/kmssim"
 )
 
-// faulty has all calls to a service of AWS go wrong for a while, in one of several
-// ways. Data keys and credentials are so short-lived that it is asked all the time.
+// faulty makes all calls to a service of AWS go wrong for a while, in one of several ways.
+// Data keys and credentials are so short-lived that it is called all the time.
 func faulty(service func(*run) *kmssim.Faults, ways ...func(*kmssim.Faults)) func(*run, context.Context) error {
 	return func(r *run, ctx context.Context) error {
 		faults := service(r)
@@ -25,5 +25,5 @@ func always(fault kmssim.Fault) func(*kmssim.Faults) {
 	return func(f *kmssim.Faults) { f.Always(fault) }
 }
 
-// hanging lets every call wait for longer than anybody does.
+// hanging delays every call for longer than any client waits.
 func hanging(f *kmssim.Faults) { f.Delay(time.Hour) }

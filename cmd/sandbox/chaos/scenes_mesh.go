@@ -8,8 +8,8 @@ import (
 	"github.com/latchkey/latchkey/cmd/sandbox/meshsim"
 )
 
-// wave has a share of the calls to Mesh go wrong for a while, and until some were
-// made: with few grants seconds pass without any.
+// wave makes a share of the calls to Mesh go wrong for a while, and until some were made:
+// with few grants seconds pass without any.
 func wave(share float64, actions ...meshsim.Action) func(*run, context.Context) error {
 	return func(r *run, ctx context.Context) error {
 		var faults []meshsim.Fault
@@ -28,8 +28,8 @@ func (r *run) institutionDown(ctx context.Context) error {
 // waveCalls is how many calls a wave of faults waits for.
 const waveCalls = 10
 
-// withFaults has calls go wrong for a time between two bounds, and for as long as
-// there were fewer calls than wanted, but not for longer than an access token lives.
+// withFaults makes calls go wrong for a time between two bounds, and until as many calls as
+// wanted were made, but no longer than the lifetime of an access token.
 func (r *run) withFaults(ctx context.Context, faults []meshsim.Fault, low, high time.Duration, wanted int) error {
 	before := r.refreshCalls()
 	ids, err := r.stack.Mesh.Inject(faults...)
@@ -43,8 +43,8 @@ func (r *run) withFaults(ctx context.Context, faults []meshsim.Fault, low, high 
 	return r.untilCalls(ctx, before+wanted)
 }
 
-// untilCalls waits until so many calls were made in all, but not for longer than an
-// access token lives.
+// untilCalls waits until so many calls were made in all, but no longer than the lifetime of
+// an access token.
 func (r *run) untilCalls(ctx context.Context, wanted int) error {
 	for end := time.Now().Add(r.Lifetime); r.refreshCalls() < wanted && time.Now().Before(end) && ctx.Err() == nil; {
 		time.Sleep(100 * time.Millisecond)

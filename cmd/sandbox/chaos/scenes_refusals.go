@@ -12,13 +12,13 @@ import (
 	"github.com/latchkey/latchkey/store"
 )
 
-// usersLeave has one user of each institution withdraw the consent: that grant ends, and
-// its refresh token is refused, in the words of its institution.
+// usersLeave lets one user of each institution withdraw consent: that grant ends, and its
+// refresh token is refused.
 func (r *run) usersLeave(ctx context.Context) error {
 	for broker := range brokers {
 		var there []int
 		for i := broker; i < r.Grants; i += len(brokers) {
-			// Who never knows how long a token lives hears of its end by reports only.
+			// Without a lifetime a worker learns of the end by reports only.
 			if !r.left[i] && !slices.ContainsFunc(mannerOf(i).dialects, func(d string) bool { return d == "managedTokens" || slices.Contains(untold, d) }) {
 				there = append(there, i)
 			}
@@ -37,16 +37,16 @@ func (r *run) usersLeave(ctx context.Context) error {
 	return r.pause(ctx, 3*time.Second, 6*time.Second)
 }
 
-// deluges are what refuses everybody while the institution would take their tokens.
+// deluges are dialects that refuse everybody while the institution would take their tokens.
 var deluges = []string{"refuseEverything", "failEverything", "wrongURL", "missingField", "invalidField"}
 
-// leastRefused is how many grants of a broker are refused before their verdicts are held
+// leastRefused is how many refused grants of a broker make workers hold their verdicts
 // (refresh.hold).
 const leastRefused = 3
 
-// refuseEverybody has something refuse every refresh at every institution. Nobody's
-// grant may end of it, so it begins when no access token is about to end, and at once with
-// as many grants as it takes for a hold: fewer count as single users.
+// refuseEverybody refuses every refresh at every institution. No grant may end of it, so it
+// begins when no access token is about to expire, and at once with as many grants as it takes
+// for a hold: fewer count as single users.
 func (r *run) refuseEverybody(ctx context.Context) (err error) {
 	first, err := r.fresh(ctx)
 	if err != nil {
@@ -71,8 +71,7 @@ func (r *run) refuseEverybody(ctx context.Context) (err error) {
 	return r.untilCalls(ctx, before+waveCalls)
 }
 
-// fresh waits until no grant is about to be without an access token, and returns some of
-// each broker.
+// fresh waits until no access token is about to expire, and returns some grants of each broker.
 func (r *run) fresh(ctx context.Context) (some []*store.Grant, err error) {
 	err = until(ctx, settleWithin, "quiet before everybody is refused", func() error {
 		some = nil

@@ -15,9 +15,9 @@ import (
 	"github.com/latchkey/latchkey/events/client"
 )
 
-// Readers of a scene with a sick broker: watchers ask for grants of the others,
-// the crowd for those of the sick one. The crowd is larger than the number of
-// requests that a worker lets wait for one broker.
+// Readers of a scene with a sick broker: watchers request grants of the others, the crowd
+// those of the sick one. The crowd is larger than the number of requests that a worker lets
+// wait for one broker.
 const (
 	watcherCount = 4
 	crowdCount   = 3 * tokensConcurrency
@@ -25,18 +25,16 @@ const (
 	quietFor     = 4 * time.Second
 )
 
-// A request for a healthy grant has waited for the sick broker if it took
-// waitedTimes as long as the median of the same requests while nobody was sick,
-// twice as long as the slowest of them, and waitedLeast, which is a quarter of
-// what a request may wait. A busy machine makes requests slow, but both alike.
+// A request for a healthy grant waited for the sick broker if it took waitedTimes as long as
+// the median of the same requests while no broker was sick, waitedSlowest as long as the
+// slowest of them, and waitedLeast. A busy machine slows both alike.
 const (
 	waitedTimes   = 20
 	waitedSlowest = 2
 	waitedLeast   = tokensTimeout / 4
 )
 
-// asked is how long it took until a healthy grant's tokens were there. A client
-// that is refused for the moment asks again, as it is told.
+// asked is how long a request for a healthy grant took, including its repetitions.
 type asked struct {
 	user string
 	at   time.Time
@@ -44,16 +42,15 @@ type asked struct {
 	err  error
 }
 
-// sick has all calls for one broker go wrong under a crowd of readers, long
-// enough for access tokens to end, while others ask for grants of the other
-// brokers. The crowd is there before the broker is sick, so that nothing but the
-// sickness differs.
+// sick makes all calls for one broker go wrong under a crowd of readers, until access tokens
+// have expired, while others request grants of the other brokers. The crowd is there before
+// the broker is sick, so that only the sickness differs.
 func sick(action meshsim.Action) func(*run, context.Context) error {
 	return func(r *run, ctx context.Context) error { return r.sicken(ctx, action) }
 }
 
-// limitRate has one broker answer that there are too many requests, and when to
-// come again: when the access tokens at hand will have ended.
+// limitRate makes one broker answer 429 with a Retry-After beyond the end of the present
+// access tokens.
 func (r *run) limitRate(ctx context.Context) error {
 	after := (r.Lifetime * 6 / 10).Round(time.Second)
 	return r.sicken(ctx, meshsim.HTTPStatus(429).WithRetryAfter(after))
@@ -90,8 +87,7 @@ func (r *run) sicken(ctx context.Context, action meshsim.Action) error {
 	return r.compare(quiet, during)
 }
 
-// compare finds the requests that waited for the sick broker, or were refused
-// because of it.
+// compare finds the requests that waited for the sick broker, or were refused because of it.
 func (r *run) compare(quiet, during []asked) error {
 	if len(quiet) == 0 || len(during) == 0 {
 		return errors.New("nobody asked for healthy grants")
@@ -121,8 +117,7 @@ func median(all []asked) time.Duration {
 	return took[len(took)/2]
 }
 
-// calm waits until everybody gets tokens at once, so that what the scenes before
-// did is no fault of the sick broker.
+// calm waits until all users get tokens at once, after the effects of earlier scenes.
 func (r *run) calm(ctx context.Context, users []string) error {
 	const inARow = 50
 	good := 0
@@ -139,7 +134,7 @@ func (r *run) calm(ctx context.Context, users []string) error {
 	})
 }
 
-// watchers ask for tokens of healthy grants and note how long it takes.
+// watchers request tokens of healthy grants and note how long it takes.
 type watchers struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
@@ -170,7 +165,7 @@ func (w *watchers) note(a asked) {
 	w.all = append(w.all, a)
 }
 
-// next returns what was noted, and begins anew.
+// next returns and removes the notes.
 func (w *watchers) next() []asked {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -179,16 +174,15 @@ func (w *watchers) next() []asked {
 	return all
 }
 
-// stop returns what was noted since. Requests that are under way go on, as long
-// as they may, and are noted too.
+// stop lets running requests finish and returns the notes.
 func (w *watchers) stop() []asked {
 	w.cancel()
 	w.wg.Wait()
 	return w.next()
 }
 
-// crowd asks for tokens of one broker's grants until leave is called, and wants
-// each to have more than half of its life before it.
+// crowd requests tokens of one broker's grants, with more than half of their lifetime left,
+// until leave is called.
 func (r *run) crowd(ctx context.Context, users []string) (leave func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
@@ -209,7 +203,7 @@ func (r *run) crowd(ctx context.Context, users []string) (leave func()) {
 	return func() { cancel(); wg.Wait() }
 }
 
-// said is an error for a line of the report.
+// said describes a request in the report.
 func (a asked) said() string {
 	took := a.took.Round(time.Millisecond)
 	refused := (*client.RefusedError)(nil)

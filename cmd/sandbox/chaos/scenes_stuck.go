@@ -14,19 +14,17 @@ import (
 	"github.com/latchkey/latchkey/store"
 )
 
-// Stuck grants stand before everything else that waits to be made good, and are
-// more than the reconciler reads at once.
+// Stuck grants come before all others that the reconciler has to repair, and are more than it
+// reads at once.
 const (
 	stuckGrants  = reconcileBatch + 10
 	behindGrants = 5
-	// behindWithin is how long the grants behind them may wait: for many passes.
-	behindWithin = time.Minute
+	behindWithin = time.Minute // how long the grants behind them may wait: many passes
 )
 
-// fillPage puts grants into the database that the reconciler can't make good:
-// their events go to a subject that no stream has or are larger than NATS takes,
-// or the documents are not those of grants at all. Those that wait behind them
-// must be made good all the same.
+// fillPage puts grants into the database that the reconciler can't repair: their events go to
+// a subject that no stream has or are larger than NATS takes, or the documents are no grants.
+// It must repair those behind them all the same.
 func (r *run) fillPage(ctx context.Context) (err error) {
 	grants := r.mongo.Collection("grants")
 	var docs []any
@@ -79,7 +77,7 @@ func (r *run) fillPage(ctx context.Context) (err error) {
 	})
 }
 
-// made makes up a grant that is over, with an event that it still owes.
+// made makes an expired grant with an event in its outbox.
 func (r *run) made(id string, since time.Time) *store.Grant {
 	since = store.Milli(since)
 	purge := since.Add(24 * time.Hour)

@@ -7,20 +7,17 @@ import (
 	"time"
 )
 
-// loss is a time in which answers that arrived at a worker may have had no other
-// holder.
+// loss is a time in which a worker may have been the only holder of its answers.
 type loss struct {
 	worker   *process
 	from, to time.Time
 }
 
-// heldBefore is how long before a kill an answer may have arrived that the
-// killed process alone held: the time until the database or the recovery
-// stream has it.
+// heldBefore is how long a worker may be the only holder of an answer, until the database or
+// the recovery stream has it.
 const heldBefore = 5 * time.Second
 
-// kill notes the time at which the worker is dead: until then it can receive
-// answers.
+// kill notes when the worker was dead: until then it can receive answers.
 func (r *run) kill(w *process) {
 	w.kill()
 	now := time.Now()
@@ -59,9 +56,9 @@ func (r *run) stopWorker(context.Context) error {
 	return errors.Join(w.terminate(), w.start())
 }
 
-// suspendWorkers stops one worker, or all of them, for longer than a lease, as a
-// suspended virtual machine would be, and lets them go on. An answer that comes
-// meanwhile is late for its call, and another worker presents the same token.
+// suspendWorkers suspends one worker, or all of them, for longer than a lease, like a virtual
+// machine. An answer that comes meanwhile is late for its call, and another worker presents
+// the same token.
 func (r *run) suspendWorkers(ctx context.Context) error {
 	suspended := r.workers
 	if r.rng.IntN(2) == 0 {

@@ -5,11 +5,10 @@ import (
 	"time"
 )
 
-// Times of a run. The institutions take a replaced refresh token for grace
-// longer, which covers a lease that has to run out; leases and calls are short
-// so that a run is.
+// Times of a run. The institutions' grace covers a lease that has to expire; leases and calls
+// are short so that a run is.
 const (
-	// DefaultLifetime is how long access tokens live unless told otherwise.
+	// DefaultLifetime of access tokens.
 	DefaultLifetime = 24 * time.Second
 
 	refreshGrace      = 45 * time.Second
@@ -33,7 +32,7 @@ const (
 	systemUser                 = "system"
 )
 
-// settings make a worker quick to notice and to try again.
+// settings of a worker, which must notice failures and retry quickly.
 func settings() []string {
 	return []string{
 		"LATCHKEY_LOG_LEVEL=info",
@@ -75,7 +74,7 @@ func settings() []string {
 	}
 }
 
-// Bounds that a scene can reach with what a small machine bears.
+// Bounds that a scene can reach on a small machine.
 const (
 	tokensConcurrency = 16
 	reconcileBatch    = 50

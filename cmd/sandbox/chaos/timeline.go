@@ -7,16 +7,15 @@ import (
 	"time"
 )
 
-// episode is one scene of a run, or a part of it that is no scene. What happens
-// from its beginning to that of the next counts as its effect.
+// episode is one scene of a run, or another part of it. What happens from its beginning to
+// that of the next counts as its effect.
 type episode struct {
 	scene    string
 	from, to time.Time
-	// silent: workers may have been unable to publish events.
-	silent bool
+	silent   bool // workers may have been unable to publish events
 }
 
-// timeline says what was played when.
+// timeline is what was played when.
 type timeline struct {
 	mu       sync.Mutex
 	episodes []episode
@@ -38,7 +37,7 @@ func (t *timeline) end() {
 	t.episodes[len(t.episodes)-1].to = time.Now()
 }
 
-// at is the place of the episode that a moment belongs to.
+// at is the index of the episode of a moment.
 func (t *timeline) at(moment time.Time) int {
 	i, found := slices.BinarySearchFunc(t.episodes, moment, func(e episode, m time.Time) int { return e.from.Compare(m) })
 	if !found {
@@ -47,13 +46,12 @@ func (t *timeline) at(moment time.Time) int {
 	return max(i, 0)
 }
 
-// recovery is how long after a silent episode workers may still be busy getting
-// over it: a lease has to run out, and the reconciler has to come round.
+// recovery is how long after a silent episode workers may be busy with its effects: a lease
+// has to expire, and the reconciler has to run.
 const recovery = lease + clockSkew + 3*reconcileInterval
 
-// ableBy returns the moment by which workers have been able to publish events
-// for the given time, counted from a moment on; false if they were not until the
-// end.
+// ableBy returns the moment by which workers were able to publish events for the needed time,
+// counted from a moment; false if there is none before the end.
 func (t *timeline) ableBy(from time.Time, needed time.Duration, end time.Time) (time.Time, bool) {
 	for _, e := range t.episodes {
 		if !e.silent {

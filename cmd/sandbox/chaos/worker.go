@@ -11,18 +11,18 @@ import (
 	"github.com/latchkey/latchkey/cmd/sandbox/http2peer"
 )
 
-// startWorker starts the worker of a number. Those of even numbers reach Mesh
-// over TLS, with HTTP/2 on offer, the others in the clear.
+// startWorker starts the i-th worker. Every other one reaches Mesh over TLS and HTTP/2, the
+// others in the clear.
 func (r *run) startWorker(exe string, i int, more []string) (err error) {
 	w := &process{exe: exe, log: filepath.Join(r.dir, fmt.Sprintf("worker-%d.log", i))}
-	// Clocks differ by up to the tolerated skew from the first to the last.
+	// The clocks of the first and the last differ by the tolerated skew.
 	if r.Workers > 1 {
 		w.offset = clockSkew*time.Duration(i)/time.Duration(r.Workers-1) - clockSkew/2
 	}
 	if w.admin, err = engines.FreeAddress(); err != nil {
 		return err
 	}
-	// An address of its own tells the ledger which worker called.
+	// By this address the ledger knows which worker called.
 	certificate := filepath.Join(r.dir, fmt.Sprintf("mesh-%d.pem", i))
 	if i%2 == 0 {
 		w.peer = &http2peer.Peer{Early: func() bool { return r.early.Load() && rand.IntN(10) == 0 }}

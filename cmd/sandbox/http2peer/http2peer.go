@@ -1,5 +1,5 @@
-// Package http2peer is the far side of an HTTP/2 connection that can break off an
-// exchange in every way the protocol knows: net/http's own server can't choose.
+// Package http2peer is an HTTP/2 server that breaks off exchanges in every way the protocol
+// has. net/http's server can't choose one.
 package http2peer
 
 import (
@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -22,37 +23,33 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
-// Peer serves HTTP/2 connections. A handler that panics with
-// [http.ErrAbortHandler] has its exchange broken off, each time in the next of
-// all ways. Answers must fit into the window that the client grants at once.
+// Peer serves HTTP/2 connections. An exchange whose handler panics with
+// [http.ErrAbortHandler] is broken off, each time in the next of all ways. Answers must fit
+// into the client's first window.
 type Peer struct {
-	// Handler answers requests, which it gets once their bodies are complete.
-	Handler http.Handler
-	// Early, if set, says whether to break off a request whose headers have come,
-	// before its body has.
-	Early func() bool
+	Handler http.Handler // gets requests once their bodies are complete
+	Early   func() bool  // if set, whether to break off a request between its headers and its body
 
 	turn, early atomic.Int64
 }
 
-// TurnedAway is how many requests were broken off before their bodies had come.
+// TurnedAway returns how many requests were broken off before their bodies.
 func (p *Peer) TurnedAway() int { return int(p.early.Load()) }
 
-// codes of RST_STREAM. The other ways to break off are a GOAWAY that disclaims the
-// stream, and the end of the connection.
+// codes of RST_STREAM. The other ways to break off are a GOAWAY that disclaims the stream,
+// and the end of the connection.
 var codes = []http2.ErrCode{
 	http2.ErrCodeRefusedStream, http2.ErrCodeProtocol, http2.ErrCodeNo, http2.ErrCodeInternal, http2.ErrCodeFlowControl,
 	http2.ErrCodeStreamClosed, http2.ErrCodeCancel, http2.ErrCodeEnhanceYourCalm, http2.ErrCodeHTTP11Required,
 }
 
-// Serve serves one connection until it ends. It fits into
-// [http.Server.TLSNextProto].
+// Serve serves one connection until it ends, for [http.Server.TLSNextProto].
 func (p *Peer) Serve(_ *http.Server, conn *tls.Conn, _ http.Handler) {
 	c := &connection{peer: p, conn: conn, framer: http2.NewFramer(conn, conn), streams: map[uint32]*stream{}}
 	c.framer.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
 	c.encoder = hpack.NewEncoder(&c.block)
 	c.ctx, c.cancel = context.WithCancel(context.WithValue(context.Background(), http.LocalAddrContextKey, conn.LocalAddr()))
-	_ = c.read() // whatever ends a connection, it has ended
+	_ = c.read() // the connection has ended, whatever the error
 	c.close()
 }
 
@@ -112,7 +109,7 @@ func (c *connection) take(frame http2.Frame) error {
 		}
 		c.streams[f.StreamID] = s
 		if f.StreamEnded() {
-			c.complete(s)
+			go s.serve()
 		}
 	case *http2.DataFrame:
 		return c.takeData(f)
@@ -136,14 +133,11 @@ func (c *connection) takeData(f *http2.DataFrame) error {
 	if s := c.streams[f.StreamID]; s != nil {
 		s.body.Write(f.Data())
 		if f.StreamEnded() {
-			c.complete(s)
+			go s.serve()
 		}
 	}
 	return nil
 }
-
-// complete hands a request to the handler.
-func (c *connection) complete(s *stream) { go s.serve() }
 
 func (c *connection) write(do func() error) error {
 	c.mu.Lock()
@@ -154,20 +148,19 @@ func (c *connection) write(do func() error) error {
 	return do()
 }
 
-// abandon ends the connection so that the client reads what was written before:
-// a socket closed with unread data would reset the connection. Nothing is
-// written from now on.
+// abandon ends the connection so that the client reads what was written before: a socket
+// closed with unread data would reset the connection.
 func (c *connection) abandon(last func() error) {
-	c.mu.Lock()
-	if c.broken {
-		c.mu.Unlock()
+	err := c.write(func() error {
+		if last != nil {
+			_ = last()
+		}
+		c.broken = true
+		return nil
+	})
+	if err != nil {
 		return
 	}
-	if last != nil {
-		_ = last()
-	}
-	c.broken = true
-	c.mu.Unlock()
 	_ = c.conn.CloseWrite()
 	if t, ok := c.conn.NetConn().(*net.TCPConn); ok {
 		_ = t.CloseWrite()
@@ -274,15 +267,13 @@ func (s *stream) start(status int) error {
 
 const maxFrame = 16 << 10
 
-// Write implements [http.ResponseWriter]. The frame with the last byte of the
-// stated length ends the stream.
+// Write implements [http.ResponseWriter]. The last byte of Content-Length ends the stream.
 func (s *stream) Write(b []byte) (int, error) {
 	if err := s.start(http.StatusOK); err != nil {
 		return 0, err
 	}
 	written := 0
-	for written < len(b) {
-		chunk := b[written:min(len(b), written+maxFrame)]
+	for chunk := range slices.Chunk(b, maxFrame) {
 		if s.ctx.Err() != nil {
 			return written, s.ctx.Err()
 		}
@@ -298,7 +289,7 @@ func (s *stream) Write(b []byte) (int, error) {
 	return written, nil
 }
 
-// Flush implements [http.Flusher]; nothing is ever held back.
+// Flush implements [http.Flusher]; nothing is buffered.
 func (s *stream) Flush() {}
 
 func (s *stream) end() error {

@@ -14,10 +14,8 @@ import (
 )
 
 const (
-	// maxPayload is what NATS takes at most, less some room for the envelope.
-	maxPayload = 1<<20 - 4<<10
-	// maxAge is how long a page may go on trying to hand over a connection.
-	maxAge = 24 * time.Hour
+	maxPayload = 1<<20 - 4<<10  // what NATS takes at most, less some room for the envelope
+	maxAge     = 24 * time.Hour // how long a page may retry to hand over a connection
 )
 
 // Codes of refusals of the backend's own.
@@ -26,8 +24,7 @@ const (
 	codeUnavailable = "unavailable"
 )
 
-// backend is a company's backend: it serves the page, and stands between the
-// page and Latchkey.
+// backend is a company's backend, between its page and Latchkey.
 type backend struct {
 	latchkey latchkey
 	link     *link
@@ -57,8 +54,8 @@ func (b *backend) handler() http.Handler {
 	return guarded(policy, http.NewCrossOriginProtection().Handler(mux))
 }
 
-// guarded sets what every answer needs: no copy is kept anywhere, and the page
-// loads, shows and talks to nothing but what it must.
+// guarded forbids to cache answers, and the page to load, show or reach anything but what it
+// needs.
 func guarded(policy string, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
@@ -83,8 +80,7 @@ func (b *backend) leave(w http.ResponseWriter, r *http.Request) {
 	answer(w, http.StatusOK, struct{}{})
 }
 
-// forUser calls next with the user of the session: the only place where a user
-// id comes from.
+// forUser calls next with the user of the session, the only source of a user id.
 func (b *backend) forUser(next func(w http.ResponseWriter, r *http.Request, user string)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		user := b.sessions.user(r)
@@ -96,18 +92,18 @@ func (b *backend) forUser(next func(w http.ResponseWriter, r *http.Request, user
 	}
 }
 
-// linkToken has Link prepared for the user. At the real Mesh that is a request
-// to POST /api/v1/linktoken with the company's credentials.
+// linkToken prepares Link for the user. At the real Mesh that is a request to POST
+// /api/v1/linktoken with the company's credentials.
 func (b *backend) linkToken(w http.ResponseWriter, _ *http.Request, user string) {
 	answer(w, http.StatusOK, map[string]string{"linkToken": b.link.token(user)})
 }
 
-// connected takes what Link handed to the page, for Latchkey and nobody else.
+// connected passes what Link handed to the page on to Latchkey, and to nobody else.
 func (b *backend) connected(w http.ResponseWriter, r *http.Request, user string) {
 	var in struct {
 		Payload json.RawMessage `json:"payload"`
-		// AgeMilliseconds is how long the page has had the payload. A duration, since
-		// the clock of a browser may be wrong by any amount.
+		// AgeMilliseconds is how long the page has had the payload: the clock of a browser
+		// may be wrong by any amount.
 		AgeMilliseconds int64 `json:"ageMilliseconds"`
 	}
 	err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxPayload)).Decode(&in)
@@ -156,7 +152,7 @@ type shownAccount struct {
 	ExpiresAt   *time.Time `json:"expiresAt,omitempty"`
 }
 
-// accounts tells what is connected. Nothing is refreshed for that.
+// accounts answers what is connected, without a refresh.
 func (b *backend) accounts(w http.ResponseWriter, r *http.Request, user string) {
 	reply, err := b.latchkey.Tokens(r.Context(), events.TokenRequest{UserID: user, MinTTLSeconds: new(int64)})
 	var none *client.RefusedError
@@ -177,8 +173,7 @@ func (b *backend) accounts(w http.ResponseWriter, r *http.Request, user string) 
 	answer(w, http.StatusOK, out)
 }
 
-// events sends what Latchkey says about the user, for as long as the page
-// listens, as server-sent events.
+// events sends Latchkey's events about the user as server-sent events.
 func (b *backend) events(w http.ResponseWriter, r *http.Request, user string) {
 	heard := make(chan events.LifecycleEvent, 64)
 	stop, err := b.latchkey.follow(user, func(e events.LifecycleEvent) {

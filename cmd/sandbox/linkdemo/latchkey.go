@@ -29,8 +29,8 @@ func dial(url string, subjects events.Subjects) (latchkey, error) {
 	return latchkey{c, nc, subjects}, nil
 }
 
-// follow delivers the lifecycle events of one user until the returned function
-// is called. It returns when nothing that follows can be missed.
+// follow delivers the lifecycle events of one user until stop is called. None is missed
+// after it returns.
 func (l latchkey) follow(userID string, deliver func(events.LifecycleEvent)) (stop func(), err error) {
 	var subs []*nats.Subscription
 	stop = func() {

@@ -21,7 +21,7 @@ type broker struct {
 	spec              meshsim.ConnectSpec
 }
 
-// brokers makes the catalogue for one user, to whom the accounts belong.
+// brokers makes the catalogue with the accounts of one user.
 func brokers(user string) []broker {
 	account := func(broker, name string) meshsim.Account {
 		return meshsim.Account{ID: broker + "-" + user, Name: name}
@@ -53,8 +53,8 @@ func newLink(mesh *meshsim.Server, institutions map[string]meshsim.Institution, 
 	return &link{mesh: mesh, institutions: institutions, pageOrigin: pageOrigin, origin: origin, sessions: map[string]string{}}
 }
 
-// token returns a link token for a user: as at Mesh, the address of a Link
-// session in base64.
+// token returns a link token for a user: as at Mesh, the address of a Link session in
+// base64.
 func (l *link) token(user string) string {
 	id := rand.Text()
 	l.mu.Lock()

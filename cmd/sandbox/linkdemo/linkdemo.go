@@ -1,10 +1,9 @@
-// Package linkdemo is the sandbox's page: what a company's own page and backend
-// look like that use Mesh's Link SDK and Latchkey. The SDK is the real one; the
-// Link that it opens is simulated, from an origin of its own as Mesh's is, with
-// tokens of the simulated Mesh.
+// Package linkdemo is the sandbox's page: an example of a company's page and backend that
+// use Mesh's Link SDK and Latchkey. The SDK is the real one; the Link that it opens is
+// simulated, from an origin of its own as Mesh's is, with tokens of the simulated Mesh.
 //
-// The pages are in web/. Their one script with the SDK in it is built by npm,
-// before the sandbox runs and not by it.
+// The pages are in web/. npm builds the script that contains the SDK, before the sandbox
+// runs.
 package linkdemo
 
 import (
@@ -31,7 +30,7 @@ var web embed.FS
 
 var samplePage = template.Must(template.ParseFS(web, "web/page/index.html"))
 
-// ErrNotBuilt says that the folder for the page's script does not hold it.
+// ErrNotBuilt: the folder for the page's script does not hold it.
 var ErrNotBuilt = errors.New("the page's script is not built")
 
 // Options for Start.
@@ -39,19 +38,16 @@ type Options struct {
 	NATSURL  string
 	Subjects events.Subjects
 	Mesh     *meshsim.Server
-	// ScriptDir is the folder that holds page.js as npm has built it.
-	ScriptDir string
-	// Ports to listen on, 0 for any free one.
-	PagePort, LinkPort int
-	// Institutions says how brokers behave that users connect on the page; the
-	// others behave as Mesh's simulator has them.
+	// ScriptDir is the folder of page.js as npm has built it.
+	ScriptDir          string
+	PagePort, LinkPort int // 0: any free one
+	// Institutions overrides how brokers behave that users connect on the page.
 	Institutions map[string]meshsim.Institution
 }
 
 // Demo is a running page with its backend, and the simulated Link.
 type Demo struct {
-	// URL is the page's address.
-	URL string
+	URL string // of the page
 
 	nc      *nats.Conn
 	servers []*http.Server
@@ -88,8 +84,8 @@ func Start(o Options) (d *Demo, err error) {
 	if err != nil {
 		return d, errors.Join(err, page.Close())
 	}
-	// Two names of this machine, so that a browser takes the page and Link for two
-	// sites, as it would outside, and shares no cookie between them.
+	// Two names of this machine: for a browser the page and Link are two sites, as in
+	// production, and share no cookie.
 	d.URL = fmt.Sprintf("http://localhost:%d", page.Addr().(*net.TCPAddr).Port)
 	link := newLink(o.Mesh, o.Institutions, d.URL, "http://"+linkListener.Addr().String())
 	o.Mesh.LinkTokens(link.token)
@@ -106,7 +102,7 @@ func listen(port int) (net.Listener, error) {
 	return l, nil
 }
 
-// serve answers requests until Stop; ctx ends those that would wait for longer.
+// serve answers requests until Stop; ctx ends those that wait.
 func (d *Demo) serve(ctx context.Context, l net.Listener, handler http.Handler) {
 	server := &http.Server{
 		Handler: handler, ReadHeaderTimeout: 10 * time.Second,

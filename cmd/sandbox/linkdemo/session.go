@@ -9,10 +9,9 @@ import (
 
 const sessionCookie = "linkdemo"
 
-// sessions says who is asking. A cookie that no script can read names the
-// session, and only the server knows its user. A real backend has a sign-in in
-// its place; this one makes a user of every newcomer, and forgets all of them
-// when it ends.
+// sessions identify users. A cookie that no script can read names the session, and only the
+// server knows its user. A real backend has a sign-in in its place; this one makes a user of
+// every new visitor, and keeps them in memory.
 type sessions struct {
 	mu    sync.Mutex
 	users map[string]string // session id -> user id
@@ -41,7 +40,7 @@ func (s *sessions) begin(w http.ResponseWriter) (user string) {
 	return user
 }
 
-// end forgets the session of a request, and has the browser forget it.
+// end deletes the session of a request, here and in the browser.
 func (s *sessions) end(w http.ResponseWriter, r *http.Request) {
 	if cookie, err := r.Cookie(sessionCookie); err == nil {
 		s.mu.Lock()

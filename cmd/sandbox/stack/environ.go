@@ -9,12 +9,11 @@ import (
 	"github.com/latchkey/latchkey/config"
 )
 
-// identityToken is what the simulated STS exchanges for credentials.
+// identityToken is the token that the simulated STS exchanges for credentials.
 const identityToken = "sandbox-identity-token"
 
-// Environ is the environment that a worker needs to reach the stack: the whole
-// of its configuration that has no default, and the credentials that the AWS
-// SDK looks for.
+// Environ is the environment that a worker needs to reach the stack: all of its
+// configuration without a default, and credentials for the AWS SDK.
 func (s *Stack) Environ() []string {
 	return []string{
 		"LATCHKEY_NATS_URL=" + s.natsURL,
@@ -30,9 +29,9 @@ func (s *Stack) Environ() []string {
 	}
 }
 
-// WebIdentity writes an identity token into a folder and returns the environment,
-// to go after Environ, that has the AWS SDK exchange it for credentials at the
-// simulated STS, as in a pod.
+// WebIdentity writes an identity token into a folder and returns the environment, to be
+// added to Environ, with which the AWS SDK exchanges it for credentials at the simulated
+// STS, as in a pod.
 func (s *Stack) WebIdentity(dir string) ([]string, error) {
 	file := filepath.Join(dir, "identity-token")
 	if err := os.WriteFile(file, []byte(identityToken), 0o600); err != nil {
@@ -46,8 +45,8 @@ func (s *Stack) WebIdentity(dir string) ([]string, error) {
 	}, nil
 }
 
-// Config loads the configuration of a worker from Environ and some more
-// variables, and puts the AWS credentials into this process's environment.
+// Config loads the configuration of a worker from Environ and more variables, and sets the
+// AWS credentials in this process's environment.
 func (s *Stack) Config(more ...string) (config.Config, error) {
 	err := errors.Join(os.Setenv("AWS_ACCESS_KEY_ID", AccessKeyID), os.Setenv("AWS_SECRET_ACCESS_KEY", SecretAccessKey))
 	if err != nil {

@@ -12,8 +12,7 @@ import (
 	"syscall"
 )
 
-// lock takes a folder for this process alone, until the file is closed. The kernel
-// gives it back when the process ends, however it does.
+// lock takes a folder for this process alone, until the file is closed or the process ends.
 func lock(path string) (*os.File, error) {
 	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {

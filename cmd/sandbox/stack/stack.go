@@ -1,6 +1,6 @@
-// Package stack starts what a worker talks to, all in one process and over the
-// real protocols: NATS with JetStream, MongoDB, KMS and Mesh. The sandbox and
-// the tests run the worker against it by nothing but its normal configuration.
+// Package stack starts what a worker talks to, in one process and over the real protocols:
+// NATS with JetStream, MongoDB, KMS and Mesh. A worker reaches it by its normal
+// configuration.
 package stack
 
 import (
@@ -22,7 +22,7 @@ import (
 	"github.com/latchkey/latchkey/events/secret"
 )
 
-// What the simulated services are asked with. They guard nothing.
+// Credentials and names of the simulated services. They protect nothing.
 const (
 	AccessKeyID     = "AKIASANDBOXSANDBOX00"
 	SecretAccessKey = "sandbox-secret-access-key"
@@ -34,33 +34,20 @@ const (
 
 // Options for Start.
 type Options struct {
-	// Dir holds all data; a stack started on the same folder goes on where the
-	// last one ended.
-	Dir string
-	// NATSURL and MongoDBURI name outside servers to use in place of embedded
-	// ones.
-	NATSURL    string
-	MongoDBURI string
-	// NATSMaxStore bounds the bytes that the embedded NATS stores; 0: no bound.
-	NATSMaxStore int64
-	// NATSInTheClear has the embedded NATS write its files without encryption.
-	NATSInTheClear bool
-	// NATSConfigure, if set, changes the options of the embedded NATS at every start and
-	// reload.
-	NATSConfigure func(*server.Options)
-	// PostgresURL has the embedded MongoDB keep its data in PostgreSQL.
-	PostgresURL string
-	// Ports to listen on, 0 for any free one.
-	NATSPort, MongoDBPort, KMSPort, MeshPort int
-	// CredentialsLifetime is how long credentials from the simulated STS live; 0: an
-	// hour.
-	CredentialsLifetime time.Duration
-	// Institutions says how simulated brokers behave.
-	Institutions map[string]meshsim.Institution
-	// Clock of the simulated services (time.Now).
-	Clock func() time.Time
-	// KMSFault and MeshFault, if set, are asked about every request to the simulated
-	// service. Where one says true the request is never answered.
+	Dir                 string                // of all data; a stack on the same folder continues with it
+	NATSURL, MongoDBURI string                // outside servers, in place of embedded ones
+	NATSMaxStore        int64                 // bound of what the embedded NATS stores, in bytes; 0: none
+	NATSInTheClear      bool                  // the embedded NATS does not encrypt its files
+	NATSConfigure       func(*server.Options) // changes the options of the embedded NATS at every start and reload
+	PostgresURL         string                // where the embedded MongoDB keeps its data, in place of SQLite
+
+	NATSPort, MongoDBPort, KMSPort, MeshPort int // 0: any free one
+
+	CredentialsLifetime time.Duration                  // of credentials from the simulated STS; 0: an hour
+	Institutions        map[string]meshsim.Institution // by broker type
+	Clock               func() time.Time               // of the simulated Mesh; time.Now unless set
+	// KMSFault and MeshFault, if set, report whether a request to the service is carried
+	// out and never answered.
 	KMSFault, MeshFault func(*http.Request) bool
 }
 
@@ -75,11 +62,10 @@ type Stack struct {
 
 	natsURL, mongoURI, kmsURL, stsURL string
 	servers                           []*http.Server
-	logs                              []*os.File
-	lock                              *os.File // nil: there is none
+	log, lock                         *os.File // nil: there is none
 }
 
-// ErrInUse: the folder is another running stack's, which two at once would break.
+// ErrInUse: another running stack uses the folder.
 var ErrInUse = errors.New("the folder is in use")
 
 // Start starts the engines. The caller must Stop them.
@@ -112,19 +98,13 @@ func Start(o Options) (s *Stack, err error) {
 		s.natsURL = s.NATS.URL()
 	}
 	if s.mongoURI == "" {
-		dir := filepath.Join(o.Dir, "mongodb")
-		if err := os.MkdirAll(dir, 0o700); err != nil {
-			return s, fmt.Errorf("making the database's folder: %w", err)
-		}
-		log, err := os.OpenFile(filepath.Join(o.Dir, "mongodb.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-		if err != nil {
+		if s.log, err = os.OpenFile(filepath.Join(o.Dir, "mongodb.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600); err != nil {
 			return s, fmt.Errorf("opening the database's log: %w", err)
 		}
-		s.logs = append(s.logs, log)
 		s.MongoDB, err = engines.StartFerretDB(engines.FerretDBOptions{
-			Dir: dir, PostgresURL: o.PostgresURL, Port: o.MongoDBPort,
+			Dir: filepath.Join(o.Dir, "mongodb"), PostgresURL: o.PostgresURL, Port: o.MongoDBPort,
 			// At lower levels FerretDB writes whole documents.
-			Logger: slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelError})),
+			Logger: slog.New(slog.NewTextHandler(s.log, &slog.HandlerOptions{Level: slog.LevelError})),
 		})
 		if err != nil {
 			return s, err
@@ -158,8 +138,7 @@ func Start(o Options) (s *Stack, err error) {
 	return s, err
 }
 
-// hanging leaves requests without an answer that fault says yes to, after they
-// were carried out.
+// hanging carries out the requests that fault accepts, and leaves them without an answer.
 func hanging(handler http.Handler, fault func(*http.Request) bool) http.Handler {
 	if fault == nil {
 		return handler
@@ -174,15 +153,14 @@ func hanging(handler http.Handler, fault func(*http.Request) bool) http.Handler 
 	})
 }
 
-// nowhere takes an answer that nobody gets.
 type nowhere struct{}
 
 func (nowhere) Header() http.Header         { return http.Header{} }
 func (nowhere) Write(p []byte) (int, error) { return len(p), nil }
 func (nowhere) WriteHeader(int)             {}
 
-// ServeMesh serves the simulated Mesh at one more address, so that the ledger can
-// tell callers apart.
+// ServeMesh serves the simulated Mesh at one more address, by which the ledger can
+// distinguish callers.
 func (s *Stack) ServeMesh() (url string, err error) { return s.serve(0, s.Mesh) }
 
 func (s *Stack) serve(port int, handler http.Handler) (url string, err error) {
@@ -210,16 +188,11 @@ func (s *Stack) Stop() {
 	if s.NATS != nil {
 		s.NATS.Stop()
 	}
-	for _, log := range s.logs {
-		_ = log.Close()
-	}
-	if s.lock != nil {
-		_ = s.lock.Close() // which gives the folder back
-	}
+	_ = s.log.Close()  // fails where there is none
+	_ = s.lock.Close() // which releases the folder
 }
 
-// Ready speeds up the embedded database once the worker has made its
-// collections.
+// Ready speeds up the embedded database once the worker has made its collections.
 func (s *Stack) Ready(ctx context.Context) error {
 	if s.MongoDB == nil {
 		return nil

@@ -20,9 +20,8 @@ import (
 	"github.com/latchkey/latchkey/cmd/sandbox/http2peer"
 )
 
-// ServeMeshTLS serves the simulated Mesh at one more address, over TLS. Clients
-// that speak HTTP/2 have the peer, which gets the simulator as its handler, at the
-// far side. It writes the certificate to a file, which goes into SSL_CERT_FILE.
+// ServeMeshTLS serves the simulated Mesh at one more address, over TLS; the peer serves
+// clients that speak HTTP/2. It writes the certificate to a file, for SSL_CERT_FILE.
 func (s *Stack) ServeMeshTLS(peer *http2peer.Peer, certFile string) (url string, err error) {
 	certificate, err := selfSigned(certFile)
 	if err != nil {
@@ -37,15 +36,14 @@ func (s *Stack) ServeMeshTLS(peer *http2peer.Peer, certFile string) (url string,
 		Handler: s.Mesh, ReadHeaderTimeout: 10 * time.Second,
 		TLSConfig:    &tls.Config{Certificates: []tls.Certificate{certificate}, NextProtos: []string{"h2", "http/1.1"}},
 		TLSNextProto: map[string]func(*http.Server, *tls.Conn, http.Handler){"h2": peer.Serve},
-		// It would write a line for each client that goes away within a handshake.
-		ErrorLog: log.New(io.Discard, "", 0),
+		ErrorLog:     log.New(io.Discard, "", 0), // it has a line for each client that leaves within a handshake
 	}
 	s.servers = append(s.servers, httpServer)
 	go func() { _ = httpServer.ServeTLS(listener, "", "") }() // ends with Close
 	return "https://" + listener.Addr().String(), nil
 }
 
-// selfSigned makes a certificate of the loopback address and writes it to a file.
+// selfSigned makes a certificate for the loopback address and writes it to a file.
 func selfSigned(file string) (tls.Certificate, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
