@@ -41,16 +41,9 @@ func children(key string, section reflect.Value) []field {
 	var all []field
 	for i := range section.NumField() {
 		tag, _, _ := strings.Cut(section.Type().Field(i).Tag.Get(tagName), ",")
-		all = append(all, field{key: join(key, tag), tag: tag, value: section.Field(i)})
+		all = append(all, field{key: strings.TrimPrefix(key+"."+tag, "."), tag: tag, value: section.Field(i)})
 	}
 	return all
-}
-
-func join(key, tag string) string {
-	if key == "" {
-		return tag
-	}
-	return key + "." + tag
 }
 
 func isSection(t reflect.Type) bool { return t.Kind() == reflect.Struct && t != secretType }

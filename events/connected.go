@@ -110,17 +110,10 @@ func DecodeConnected(body []byte) (Connected, error) {
 	return m.Decode()
 }
 
-// checkTime keeps times, and the sum of a time and a lifetime, within what databases and
-// RFC 3339 can hold (years 1970 to 9999).
-func checkTime(message, field string, t time.Time) error {
-	if !t.IsZero() && !validTime(t) {
-		return invalid(message, "%s: %s", field, problemYears)
-	}
-	return nil
-}
-
 const problemYears = "outside the years 1970 to 9899"
 
+// validTime keeps times, and the sum of a time and a lifetime, within what databases and
+// RFC 3339 can hold (years 1970 to 9999).
 func validTime(t time.Time) bool {
 	year := t.UTC().Year()
 	return 1970 <= year && year <= 9899

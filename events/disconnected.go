@@ -70,7 +70,10 @@ func DecodeDisconnectedMessage(h Headers, body []byte) (Disconnected, error) {
 		}
 		d.DisconnectedAt = at
 	}
-	return d, checkTime(name, "disconnectedAt", d.DisconnectedAt)
+	if !d.DisconnectedAt.IsZero() && !validTime(d.DisconnectedAt) {
+		return Disconnected{}, invalid(name, "disconnectedAt: %s", problemYears)
+	}
+	return d, nil
 }
 
 func (d Disconnected) checkScope() error {

@@ -75,7 +75,7 @@ func (c *Client) Subscribe(ctx context.Context, s Subscription, handle Handler) 
 		}
 		return struct{}{}, err
 	}, backoff.WithBackOff(pauses), backoff.WithMaxElapsedTime(0), backoff.WithNotify(func(err error, _ time.Duration) {
-		c.onError(fmt.Errorf("the subscription is made anew: %w", err))
+		c.onError(fmt.Errorf("subscribing again: %w", err))
 	}))
 	if ctx.Err() != nil {
 		return nil //nolint:nilerr // the caller ended the subscription
@@ -166,7 +166,7 @@ func (c *Client) event(msg jetstream.Msg) (events.LifecycleEvent, error) {
 		err = &events.InvalidError{Message: e.Kind, Problem: "its subject is that of another kind or user"}
 	}
 	if err != nil {
-		c.onError(fmt.Errorf("an event is passed over: %w", err))
+		c.onError(fmt.Errorf("ignoring an event: %w", err))
 	}
 	return e, err
 }
