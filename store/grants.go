@@ -181,36 +181,23 @@ func (s *Store) Save(ctx context.Context, g *Grant) (err error) {
 	return err
 }
 
-// Change saves what change makes of a grant. If the grant has changed since it was
-// read, change decides again about the grant as it is stored. When change returns nil,
-// nothing is saved. Change returns the grant that it saved.
-func (s *Store) Change(ctx context.Context, g *Grant, change func(*Grant) (*Grant, error)) (next *Grant, err error) {
-	read := g
-	err = untilSaved(func() error {
-		if read == nil {
-			if read, err = s.Get(ctx, g.ID); err != nil {
-				return err
-			}
-		}
-		next, err = change(read)
-		read = nil
+// Change saves what change makes of a grant, and returns it. If the grant has changed
+// since it was read, change decides again about the grant as it is stored. When change
+// returns nil or an error, nothing is saved.
+func (s *Store) Change(ctx context.Context, g *Grant, change func(*Grant) (*Grant, error)) (*Grant, error) {
+	for read := g; ; {
+		next, err := change(read)
 		if next == nil || err != nil {
-			return err
+			return nil, err
 		}
-		return s.Save(ctx, next)
-	})
-	if err != nil {
-		return nil, err
-	}
-	return next, nil
-}
-
-// untilSaved reads, changes and saves a document again until no other writer comes
-// between.
-func untilSaved(readAndSave func() error) error {
-	for {
-		if err := readAndSave(); !errors.Is(err, ErrConflict) {
-			return err
+		if err = s.Save(ctx, next); err == nil {
+			return next, nil
+		}
+		if !errors.Is(err, ErrConflict) {
+			return nil, err
+		}
+		if read, err = s.Get(ctx, g.ID); err != nil {
+			return nil, err
 		}
 	}
 }

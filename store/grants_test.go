@@ -163,8 +163,10 @@ func TestChange(t *testing.T) {
 	saved, err = s.Change(t.Context(), saved, func(*store.Grant) (*store.Grant, error) { return nil, nil })
 	require.NoError(t, err)
 	require.Nil(t, saved)
-	_, err = s.Change(t.Context(), read, func(*store.Grant) (*store.Grant, error) { return nil, store.ErrStale })
-	require.ErrorIs(t, err, store.ErrStale)
+	for _, refusal := range []error{store.ErrStale, store.ErrConflict} {
+		_, err = s.Change(t.Context(), read, func(*store.Grant) (*store.Grant, error) { return nil, refusal })
+		require.ErrorIs(t, err, refusal)
+	}
 	require.Equal(t, 6, get(t, s, "g").Tries)
 
 	require.NoError(t, s.Delete(t.Context(), get(t, s, "g")))

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -107,22 +108,22 @@ func (s *Store) Verdicts(ctx context.Context) ([]*Verdicts, error) {
 	return slices.DeleteFunc(all, func(v *Verdicts) bool { return len(v.Refused) == 0 && v.HeldSince == nil && v.Decided == "" }), err
 }
 
-// changeVerdicts saves a change to the document of a broker.
+// changeVerdicts saves a change to the document of a broker. If another worker comes
+// between, it changes the document as it is stored then.
 func (s *Store) changeVerdicts(ctx context.Context, broker string, change func(*Verdicts)) (v Verdicts, err error) {
-	err = untilSaved(func() error {
+	for {
 		if v, err = s.VerdictsAt(ctx, broker); err != nil {
-			return err
+			return v, err
 		}
 		change(&v)
 		v.Rev++
 		if v.Rev > 1 {
-			return matched(s.verdicts.ReplaceOne(ctx, revision(broker, v.Rev-1), v))
+			err = matched(s.verdicts.ReplaceOne(ctx, revision(broker, v.Rev-1), v))
+		} else if _, err = s.verdicts.InsertOne(ctx, v); mongo.IsDuplicateKeyError(err) {
+			err = ErrConflict
 		}
-		_, err := s.verdicts.InsertOne(ctx, v)
-		if mongo.IsDuplicateKeyError(err) {
-			return ErrConflict
+		if !errors.Is(err, ErrConflict) {
+			return v, wrap(err, "storing the verdicts at a broker")
 		}
-		return err
-	})
-	return v, wrap(err, "storing the verdicts at a broker")
+	}
 }
