@@ -9,13 +9,12 @@ import (
 	"github.com/latchkey/latchkey/store"
 )
 
-// Announcer writes what is to be told about a grant into the grant itself, so
-// that one write makes both the change and the promise to tell it.
+// Announcer writes the events about a grant into its outbox, so that one write stores
+// both the change and the promise to announce it.
 type Announcer struct {
 	Subjects events.Subjects
-	// Now is the clock, NewID makes the ids of events.
-	Now   func() time.Time
-	NewID func() string
+	Now      func() time.Time
+	NewID    func() string // makes the ids of events
 }
 
 // Announce adds a lifecycle event about the grant as it now is. It names the
@@ -24,9 +23,9 @@ func (a Announcer) Announce(g *store.Grant, kind string, reason events.Reason) e
 	return a.announce(g, kind, g.LifecycleOf(concerned(g, kind, reason), reason))
 }
 
-// concerned returns the accounts that an event is true of. What is told of the
-// grant's newest access tokens is not true of accounts that have others, or none. The end
-// of a grant is not told again of accounts whose own end was, if there are others.
+// concerned returns the accounts that an event is true of. An event about the newest
+// access tokens leaves out accounts that have older ones, or none; the end of a grant
+// leaves out accounts whose own end was announced before, if there are others.
 func concerned(g *store.Grant, kind string, reason events.Reason) []store.Account {
 	if kind == events.TokenExpired {
 		if left := slices.DeleteFunc(slices.Clone(g.Accounts), func(account store.Account) bool { return endAnnounced(g, account) }); len(left) > 0 {

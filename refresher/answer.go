@@ -10,14 +10,13 @@ import (
 	"github.com/latchkey/latchkey/events/secret"
 )
 
-// Answer is what a refresh brought, as Mesh wrote it. Whose the tokens are, the
-// grant decides to which they are applied.
+// Answer is what a refresh brought, as Mesh wrote it.
 type Answer struct {
 	// Accounts are the entries of "brokerAccountTokens" in their order, with or
 	// without the name of an account.
 	Accounts []AnsweredAccount
-	// AccessToken and RefreshToken are the deprecated fields outside of Accounts;
-	// some answers fill only these.
+	// AccessToken and RefreshToken are the deprecated fields beside Accounts; some
+	// answers fill only these.
 	AccessToken, RefreshToken secret.Text
 	// Loose are tokens that stand elsewhere.
 	Loose []LooseToken
@@ -30,12 +29,11 @@ type Answer struct {
 	Doubtful bool
 	// Partial: the answer was cut off or is damaged. It may have brought more.
 	Partial bool
-	// Contradicts is what the statuses say, if they say that there are no
-	// tokens, or that the answer is no proper one.
+	// Contradicts is what the statuses say, if that speaks against tokens.
 	Contradicts *Failure
 }
 
-// carries reports whether a token of an answer fulfils a condition.
+// carries reports whether a condition holds for a token of an answer.
 func (a Answer) carries(condition func(secret.Text) bool) bool {
 	is := func(token secret.Text) bool { return !token.Empty() && condition(token) }
 	for _, in := range a.Accounts {
@@ -51,8 +49,7 @@ func (a Answer) hasAccessToken() bool {
 	return !a.AccessToken.Empty() || slices.ContainsFunc(a.Accounts, func(in AnsweredAccount) bool { return !in.AccessToken.Empty() })
 }
 
-// NewRefreshToken returns the refresh token that an answer without echoes brings;
-// empty: the old one stays.
+// NewRefreshToken returns the refresh token in an answer without echoes; empty: none.
 func (a Answer) NewRefreshToken() secret.Text {
 	for _, in := range a.Accounts {
 		if !in.RefreshToken.Empty() {
@@ -62,8 +59,7 @@ func (a Answer) NewRefreshToken() secret.Text {
 	return a.RefreshToken
 }
 
-// forget removes the echoes of a refresh token that was presented: they replace
-// nothing, and would stand before what does.
+// forget removes the echoes of the presented refresh token: they replace nothing.
 func (a *Answer) forget(presented secret.Text) {
 	drop := func(at *secret.Text) {
 		if at.Equal(presented) {
@@ -77,8 +73,8 @@ func (a *Answer) forget(presented secret.Text) {
 	a.Loose = slices.DeleteFunc(a.Loose, func(l LooseToken) bool { return l.Token.Equal(presented) })
 }
 
-// useLoose has a loose token that is meant stand in the deprecated fields, if no other
-// of its kind is new.
+// useLoose moves a loose token that can be used to the deprecated fields, if no other of
+// its kind is new.
 func (a *Answer) useLoose(held func(secret.Text) bool) {
 	refresh, access := a.NewRefreshToken(), false
 	for _, in := range append([]AnsweredAccount{{AccessToken: a.AccessToken}}, a.Accounts...) {
@@ -99,8 +95,8 @@ func (a *Answer) useLoose(held func(secret.Text) bool) {
 	})
 }
 
-// onlyLoose returns the refresh token that stands beside the entries, behind damage that
-// hides whose it is; empty: there is none, or more than one.
+// onlyLoose returns the one refresh token beside the entries, where damage hides whose it
+// is; empty: there is none, or more than one.
 func (a Answer) onlyLoose(presented secret.Text) (only secret.Text) {
 	for _, l := range a.Loose {
 		switch {
@@ -125,7 +121,7 @@ type AnsweredAccount struct {
 // blank reports whether an entry says nothing.
 func (in AnsweredAccount) blank() bool { return in == AnsweredAccount{} }
 
-// Class sorts the ways in which a refresh can fail by what is to be done.
+// Class sorts failures by what has to be done.
 type Class string
 
 const (
@@ -137,52 +133,46 @@ const (
 	MustAct Class = "must_act"
 	// Dead: the refresh token was refused.
 	Dead Class = "dead"
-	// BadRequest: the request was refused as malformed. As good as Dead, unless there
-	// is something left to send along.
+	// BadRequest: the request was refused as malformed. It means Dead, unless another
+	// request can be tried.
 	BadRequest Class = "bad_request"
-	// Unlawful: it is refused for legal reasons (HTTP 451, unavailableForLegalReasons),
-	// which says nothing about the token.
+	// Unlawful: refused for legal reasons (HTTP 451, unavailableForLegalReasons), which
+	// says nothing about the token.
 	Unlawful Class = "unlawful"
 	// Denied: Mesh refuses our own credentials. No grant is at fault.
 	Denied Class = "denied"
 )
 
-// Failure is a refresh that brought no tokens. Its text is made of protocol
-// constants only, never of what Mesh wrote.
+// Failure is a refresh that brought no tokens. Its text consists of protocol constants,
+// never of what Mesh wrote.
 type Failure struct {
 	Class Class
-	// Ambiguous: the request went out and the answer does not prove that the
-	// refresh token is still the one we have.
+	// Ambiguous: the request went out, and the refresh token may have been replaced.
 	Ambiguous bool
-	// Reason is what the event of a grant says that is Dead, MustAct, BadRequest or
-	// Unlawful.
+	// Reason is for the events of a grant that is Dead, MustAct, BadRequest or Unlawful.
 	Reason events.Reason
 	// RetryAfter is how long Mesh asks to wait; 0: it did not say.
 	RetryAfter time.Duration
-	// Interim, with MustAct, is the access token with which the user's code completes
-	// the refresh, and InterimFor how long that lasts; 0: it is not stated.
+	// Interim, with MustAct, is the access token that completes the refresh together with
+	// the user's code, and InterimFor its lifetime; 0: not stated.
 	Interim    secret.Text
 	InterimFor time.Duration
 	// RefreshToken, with MustAct, is a new one that came beside, and Brought all that
 	// came.
 	RefreshToken secret.Text
 	Brought      Answer
-	// Answer is what came that the grant has no use for, and may hold tokens.
+	// Answer is the rest of what came that may hold tokens.
 	Answer Answer
-	// Incomplete: what is refused may be the request, for lack of the access token;
-	// Overfull: since that went along.
+	// Incomplete: the request may have been refused for lack of the access token;
+	// Overfull: because of it.
 	Incomplete, Overfull bool
-	// Renewing: what is refused asked for a new refresh token, too.
-	Renewing bool
-	// Held: verdicts at the broker are held, since many grants in a row were refused.
-	Held bool
-	// Detail names the statuses that led here.
-	Detail string
-	// ErrorType and ErrorHash are the words of the answer for programs: letters,
-	// digits, "_" and "-". Empty: it has none that may be kept.
+	Renewing             bool   // the refused request asked for a new refresh token, too
+	Held                 bool   // verdicts at the broker are held
+	Detail               string // names the statuses
+	// ErrorType and ErrorHash are words of the answer: letters, digits, "_" and "-".
+	// Empty: there is none that may be kept.
 	ErrorType, ErrorHash string
-	// Err is the transport's error, if it came to that.
-	Err error
+	Err                  error // the transport's error
 }
 
 func (f *Failure) Error() string {
@@ -194,12 +184,11 @@ func (f *Failure) Error() string {
 
 func (f *Failure) Unwrap() error { return f.Err }
 
-// Refusal reports whether Mesh refused the token or the request. One refusal is no
-// verdict yet.
+// Refusal reports whether Mesh refused the token or the request. A single refusal is no
+// verdict.
 func (f *Failure) Refusal() bool { return f.Class == Dead || f.Class == BadRequest }
 
-// bare takes out the words of an answer that share a part with a token which was
-// presented, is held or came along.
+// stripTokens drops the words of an answer that share a part with one of these tokens.
 func (f *Failure) stripTokens(tokens []secret.Text) {
 	for _, word := range []*string{&f.ErrorType, &f.ErrorHash} {
 		if slices.ContainsFunc(tokens, func(t secret.Text) bool { return partOf(*word, t.Reveal()) }) {
@@ -211,7 +200,7 @@ func (f *Failure) stripTokens(tokens []secret.Text) {
 // sharedPart is how long a part of a token must be to be one.
 const sharedPart = 8
 
-// partOf reports whether a word holds a part of a token, in whatever case, or all of
+// partOf reports whether a word shares a part with a token, in any case, or holds all of
 // a shorter one.
 func partOf(word, token string) bool {
 	word, token = strings.ToLower(word), strings.ToLower(token)

@@ -13,11 +13,10 @@ import (
 	"github.com/latchkey/latchkey/store/envelope"
 )
 
-// apply merges an answer into the grant and saves it. g is the grant as last
-// seen; when it has changed since, it is read again, and the answer is applied
-// only if it is the newer one; of an older one the grant keeps what it never had.
-// Where the grant has given its refresh token to another, that one gets the answer.
-// The error wraps store.ErrNotFound when there is no grant that the answer belongs to.
+// apply merges an answer into the grant and saves it, on conflicts again with the grant
+// as stored. Of an answer that is older than the stored tokens the grant keeps what it
+// never had. Where another grant has its refresh token by now, that one gets the answer.
+// The error wraps store.ErrNotFound when the answer belongs to no grant.
 func (r *Refresher) apply(ctx context.Context, g *store.Grant, p pending, with store.TokenSealer) (*store.Grant, error) {
 	for discarded := false; ; {
 		if g.State == store.Revoked {
@@ -43,8 +42,7 @@ func (r *Refresher) apply(ctx context.Context, g *store.Grant, p pending, with s
 			return g, r.parkAll(ctx, g, p.answer)
 		}
 		if unreadable {
-			// What is stored is lost, the answer is not: it goes on from the token
-			// that was presented.
+			// The stored set is lost, the answer is not: it follows the presented token.
 			current, err = store.TokenSet{RefreshToken: p.presented}, nil
 		}
 		if err != nil {
@@ -80,7 +78,7 @@ func (r *Refresher) apply(ctx context.Context, g *store.Grant, p pending, with s
 		}
 		epoch := p.epoch
 		if g.ID != p.grantID || p.epoch > g.Epoch {
-			epoch = 0 // of another grant, or of one before it with its id
+			epoch = 0 // of another grant, or of an earlier one with the same id
 		}
 		next := g.Clone()
 		tokens, told, err := r.deps.Settler.answered(next, cloneTokens(current), p.answer.unspent(g, p.presented, with.Key), p.renewed, epoch, p.sent)
@@ -110,8 +108,8 @@ func (r *Refresher) apply(ctx context.Context, g *store.Grant, p pending, with s
 	}
 }
 
-// heir returns the grant that holds the refresh token which was presented, though
-// it is not the one for which it was; store.ErrNotFound: there is none.
+// heir returns the other grant that holds the presented refresh token by now;
+// store.ErrNotFound: there is none.
 func (r *Refresher) heir(ctx context.Context, p pending, key store.FingerprintKey) (*store.Grant, error) {
 	presented := key.Of(p.presented)
 	if presented == "" || !p.rotated() {
@@ -130,15 +128,15 @@ func (r *Refresher) heir(ctx context.Context, p pending, key store.FingerprintKe
 		if remembered {
 			return nil, store.ErrNotFound
 		}
-		// Who stores a grant with it from now on finds that it is spent; who did before
-		// is found at the second look.
+		// Whoever stores a grant with it from now on finds it spent; the second look finds
+		// whoever did before.
 		if err := r.spend(ctx, presented); err != nil {
 			return nil, err
 		}
 	}
 }
 
-// spend remembers that a refresh token was replaced whose grant is gone.
+// spend remembers that the refresh token of a deleted grant was replaced.
 func (r *Refresher) spend(ctx context.Context, fingerprint string) error {
 	return r.deps.Store.Spend(ctx, fingerprint, r.deps.Now(), r.deps.Now().Add(r.deps.Remember))
 }
@@ -153,16 +151,15 @@ func (p pending) isIn(g *store.Grant, current secret.Text) bool {
 	if g.Applied != p.epoch || p.epoch == 0 {
 		return false
 	}
-	// Another answer of the same lease there is none; but a connect may have taken
-	// the grant over since, or erased what was there.
+	// A lease has one answer, but a connect may have replaced the tokens since.
 	if current.Equal(p.presented) {
 		return !p.answer.rotates(g, p.presented)
 	}
 	return slices.ContainsFunc(p.replacements(), current.Equal)
 }
 
-// wasIn reports whether an answer that is older than the token set at hand was in
-// an earlier one: the grant has, or had, the refresh token that it brought.
+// wasIn reports whether an older answer was in an earlier token set: the grant has, or
+// had, its refresh token.
 func (p pending) wasIn(g *store.Grant, key store.FingerprintKey) bool {
 	refresh, _ := p.answer.all()
 	return slices.ContainsFunc(refresh, func(token secret.Text) bool {
@@ -197,8 +194,8 @@ func (p pending) supersedes(g *store.Grant, current secret.Text, key store.Finge
 	return Supersedes(g, ours, current, p.presented, p.answer.unspent(g, p.presented, key), p.epoch)
 }
 
-// unspent returns the answer without the refresh tokens that a refresh has replaced, the
-// one that was presented included: none of them becomes the grant's again.
+// unspent returns the answer without refresh tokens that a refresh has replaced, the
+// presented one included: none of them becomes the grant's again.
 func (a Answer) unspent(g *store.Grant, presented secret.Text, key store.FingerprintKey) Answer {
 	a = a.withoutEchoes(presented)
 	if g.Chain == nil || g.Chain.Key != key.ID {
@@ -213,11 +210,9 @@ func (a Answer) unspent(g *store.Grant, presented secret.Text, key store.Fingerp
 	return a
 }
 
-// Supersedes reports whether an answer is newer than the token set at hand, by
-// the chain of refresh tokens: it is the next link if the token that was
-// presented is the one at hand and the answer replaced it; else the later
-// lease presented its token later. ours: the token that was presented is or was
-// one of this grant.
+// Supersedes reports whether an answer is newer than the token set at hand: it replaced
+// the refresh token at hand, or else its lease is the later one. ours: the presented
+// token is or was one of this grant.
 func Supersedes(g *store.Grant, ours bool, current, presented secret.Text, a Answer, epoch int64) bool {
 	if g.State == store.Revoked {
 		return false

@@ -9,8 +9,8 @@ import (
 	"github.com/latchkey/latchkey/store/envelope"
 )
 
-// chains makes the chains of grants that earlier releases wrote without one, or
-// whose fingerprints are of a key that is lost.
+// chains makes the chains of grants that an earlier release wrote without one, or with
+// fingerprints of a lost key.
 func (r *Reconciler) chains(ctx context.Context) error {
 	w := r.refresher
 	// The key itself is needed only where there is something to do.
@@ -35,8 +35,8 @@ func (r *Reconciler) chains(ctx context.Context) error {
 	return err
 }
 
-// chain makes the chain of a grant. Where another grant holds its refresh token, one is
-// made of both.
+// chain makes the chain of a grant, and merges it with a grant that holds the same
+// refresh token.
 func (r *Refresher) chain(ctx context.Context, g *store.Grant) error {
 	if g.State == store.Revoked || g.Busy(r.deps.Now()) {
 		return nil // it goes, or gets a chain with what is under way, or has its turn later

@@ -16,9 +16,9 @@ import (
 	"github.com/latchkey/latchkey/store/streams"
 )
 
-// deleteCopies erases what holds tokens of a revoked grant beside its document:
-// answers on their way into the database, and, where the user has disconnected,
-// dead letters. The user may have connected anew since; answers of that stay.
+// deleteCopies securely deletes the tokens of a revoked grant outside of its document:
+// answers on their way into the database, and, if the user has disconnected, dead
+// letters. Answers to a newer connect of the same grant stay.
 func (d *Dispatcher) deleteCopies(ctx context.Context, g *store.Grant) error {
 	before := func(msg *jetstream.RawStreamMsg) (bool, error) {
 		if connectedAfter(msg, g) {
@@ -48,8 +48,8 @@ func (d *Dispatcher) deleteCopies(ctx context.Context, g *store.Grant) error {
 	return failed
 }
 
-// connectedAfter reports whether a message of the recovery stream holds an answer
-// to a grant that was connected anew since.
+// connectedAfter reports whether a message of the recovery stream belongs to a newer
+// connect of the grant.
 func connectedAfter(msg *jetstream.RawStreamMsg, g *store.Grant) bool {
 	rest, ok := strings.CutPrefix(cmp.Or(parts.Of(msg), msg.Header.Get(jetstream.MsgIDHeader)), g.ID+".")
 	at, _, _ := strings.Cut(rest, ".")

@@ -9,8 +9,7 @@ import (
 	"github.com/latchkey/latchkey/store"
 )
 
-// WhyNot says why somebody may not have a grant refreshed before it is due;
-// empty when he may.
+// WhyNot says why a grant can't be refreshed before it is due; empty when it can.
 func WhyNot(g *store.Grant, now time.Time) string {
 	switch {
 	case GivenUp(g):
@@ -34,11 +33,9 @@ func WhyNot(g *store.Grant, now time.Time) string {
 	return ""
 }
 
-// Hasten has whichever worker is free take up a grant's next action now, by
-// bringing its schedule forward. The grant stays as it is: what comes of the
-// message is decided by the lease, as for any other. Where nothing is due by
-// itself, since no token of the grant has a known end, a refresh becomes due now,
-// which is stored; store.ErrConflict: the grant has changed since it was read.
+// Hasten has any free worker do a grant's next action now, by bringing its schedule
+// forward. Where nothing is due, since no token has a known end, it stores a refresh
+// that is due now; store.ErrConflict: the grant has changed since it was read.
 func (d *Dispatcher) Hasten(ctx context.Context, g *store.Grant) error {
 	if g.Due == nil {
 		g = g.Clone()

@@ -71,15 +71,15 @@ func NewDispatcher(o DispatcherOptions) *Dispatcher {
 	return d
 }
 
-// SetStreams tells the identities of the schedule streams as they now exist, in
-// the order of the partitions.
+// SetStreams sets the identities of the present schedule streams, in the order of the
+// partitions.
 func (d *Dispatcher) SetStreams(identities []string) { d.streams.Store(&identities) }
 
 // Streams returns the identities last set.
 func (d *Dispatcher) Streams() []string { return *d.streams.Load() }
 
-// Stream returns the identity of the stream in which a grant is scheduled;
-// empty where none was set.
+// Stream returns the identity of the stream in which a grant is scheduled; empty: none
+// was set.
 func (d *Dispatcher) Stream(grantID string) string {
 	if n, all := d.options.Subjects.PartitionOf(grantID), d.Streams(); n < len(all) {
 		return all[n]
@@ -88,20 +88,16 @@ func (d *Dispatcher) Stream(grantID string) string {
 }
 
 const (
-	// sendTimeout bounds how long one delivery of an outbox waits for NATS.
-	sendTimeout = 10 * time.Second
-	// maxSending is how many outboxes are delivered in the background at once, a
-	// little more than are cleared together. Where NATS or MongoDB can't keep up
-	// with more, whoever makes changes waits.
+	sendTimeout = 10 * time.Second // for the delivery of one outbox
+	// maxSending is how many outboxes are delivered in the background at once. Where NATS
+	// or MongoDB can't keep up with more, the refreshes wait.
 	maxSending = 128
 )
 
-// Send publishes the outbox of a grant that was just saved. What JetStream does
-// not acknowledge, reconciliation publishes later. So Send does not wait for it
-// unless too many wait already, but for the last event of a revoked grant, with
-// which its record goes. The end of
-// ctx cuts nothing short: the change is made, and subscribers hear of it while
-// there is time.
+// Send publishes the outbox of a grant that was just saved. It waits for JetStream's
+// acknowledgements only for a revoked grant, whose record is then deleted, or if too many
+// are outstanding: reconciliation publishes what is not acknowledged. The end of ctx
+// stops nothing.
 func (d *Dispatcher) Send(ctx context.Context, g *store.Grant) {
 	if g.Outbox == nil {
 		return
@@ -140,9 +136,8 @@ func (d *Dispatcher) Wait() {
 	}
 }
 
-// Deliver publishes the outbox of a grant and clears it. After an error the
-// outbox stays and may be delivered again: events carry a stable id, and a
-// schedule replaces the one before it.
+// Deliver publishes the outbox of a grant and clears it. After an error the outbox stays
+// and may be delivered again: events have stable ids, and a schedule replaces the last.
 func (d *Dispatcher) Deliver(ctx context.Context, g *store.Grant) error {
 	if g.Outbox == nil {
 		return nil
@@ -158,10 +153,8 @@ func (d *Dispatcher) Deliver(ctx context.Context, g *store.Grant) error {
 
 // published is an outbox on its way to JetStream.
 type published struct {
-	acks []jetstream.PubAckFuture
-	// stream is the identity of the stream that will hold the schedule; empty
-	// where the outbox has none.
-	stream string
+	acks   []jetstream.PubAckFuture
+	stream string // the identity of the schedule's stream; empty: the outbox has none
 }
 
 func (d *Dispatcher) publishOutbox(ctx context.Context, g *store.Grant) (out published, err error) {
@@ -189,9 +182,8 @@ func (d *Dispatcher) publishOutbox(ctx context.Context, g *store.Grant) (out pub
 	return out, nil
 }
 
-// finish waits until JetStream has acknowledged what was published, and then
-// clears the outbox. The record of a revoked grant has served its purpose with
-// that: it is deleted.
+// finish waits until JetStream has acknowledged everything, and then clears the outbox,
+// or deletes the record of a revoked grant.
 func (d *Dispatcher) finish(ctx context.Context, g *store.Grant, sent published) error {
 	for _, ack := range sent.acks {
 		if err := await(ctx, ack); err != nil {
@@ -214,8 +206,8 @@ func (d *Dispatcher) finish(ctx context.Context, g *store.Grant, sent published)
 	return err
 }
 
-// schedule publishes the schedule of the grant's next action, or removes it
-// where there is none. The future is nil when nothing was published.
+// schedule publishes the schedule of the grant's next action, or removes it where there
+// is none. The future is nil when nothing was published.
 func (d *Dispatcher) schedule(ctx context.Context, g *store.Grant) (jetstream.PubAckFuture, error) {
 	if g.Due == nil {
 		return nil, d.Unschedule(ctx, g.ID)
@@ -226,14 +218,13 @@ func (d *Dispatcher) schedule(ctx context.Context, g *store.Grant) (jetstream.Pu
 	return d.publishSchedule(ctx, dueMessage(g), g.Due.At, g.Due.Trace)
 }
 
-// beyond reports whether an action is due so late that its schedule need not
-// lie in the stream yet.
+// beyond reports whether an action is due too late for a schedule in the stream now.
 func (d *Dispatcher) beyond(due *store.Due) bool {
 	return due.At.After(d.options.Now().Add(d.options.Horizon))
 }
 
-// Later puts the message of a due action off to another time without touching
-// the grant: the action is as due as before.
+// Later postpones the message of a due action. The grant stays as it is, and the action
+// as due as before.
 func (d *Dispatcher) Later(ctx context.Context, m events.RefreshDue, at time.Time) error {
 	ctx, cancel := context.WithTimeout(ctx, sendTimeout)
 	defer cancel()
@@ -265,9 +256,8 @@ func (d *Dispatcher) publishSchedule(ctx context.Context, m events.RefreshDue, a
 	return ack, nil
 }
 
-// Scheduled returns the schedule that the stream holds of a grant, and when its
-// message comes (zero: it does not say); false: there is none. The error of one
-// that can't be read is an *events.InvalidError.
+// Scheduled returns the schedule of a grant in the stream, and when its message comes
+// (zero: not known). The error of an unreadable one is an *events.InvalidError.
 func (d *Dispatcher) Scheduled(ctx context.Context, grantID string) (m events.RefreshDue, at time.Time, found bool, err error) {
 	partition := d.options.Subjects.RefreshPartition(grantID)
 	stream, err := d.options.JetStream.Stream(ctx, partition.Stream)

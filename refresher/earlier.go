@@ -7,9 +7,9 @@ import (
 	"github.com/latchkey/latchkey/store"
 )
 
-// An answer may cover some accounts of a grant only. The others keep their access
-// tokens, each with its own end: before that end they are asked for once more, then
-// it is announced, and when it has come that too.
+// An answer may cover only some accounts of a grant. The others keep their access
+// tokens, each with its own end: before that they are requested once more, then the
+// coming end is announced, and then the end.
 
 // behind are the accounts that an answer left behind.
 type behind struct {
@@ -19,8 +19,8 @@ type behind struct {
 	warn []time.Time
 }
 
-// leaveBehind gives the accounts that an answer did not cover the lives of the access
-// tokens that they keep. before is the grant as it was.
+// leaveBehind keeps the lives of the access tokens of accounts that an answer did not
+// cover. before is the grant before the answer.
 func (s Settler) leaveBehind(g, before *store.Grant, tokens store.TokenSet, covered map[string]bool, sent time.Time) (b behind) {
 	if len(covered) == 0 {
 		return b // nobody's token is newer
@@ -55,9 +55,9 @@ func (s Settler) leaveBehind(g, before *store.Grant, tokens store.TokenSet, cove
 	return b
 }
 
-// askAt is when an access token that the last answers did not cover is asked for
-// once more: within its margin, and half way from the last answer to the last moment
-// for a try. Nil: that would be too late, or has not helped.
+// askAt is when an access token that the last answers did not cover is requested once
+// more: within its margin, and half way from the last answer to the last moment for a
+// try. Nil: that would be too late, or has not helped.
 func (p Policy) askAt(g *store.Grant, life *store.Life) *time.Time {
 	last := p.lastTry(life)
 	if last == nil || life.Warned || life.Asked == nil || !life.Asked.Before(*last) {
@@ -70,8 +70,8 @@ func (p Policy) askAt(g *store.Grant, life *store.Life) *time.Time {
 	return at
 }
 
-// inVain reports whether a refresh that does not cover an access token is the last
-// that was to bring it.
+// lastAttempt reports whether no later refresh is to bring an access token that this one
+// did not cover.
 func (p Policy) lastAttempt(g *store.Grant, life *store.Life, sent time.Time) bool {
 	last := p.lastTry(life)
 	if last == nil {
@@ -81,8 +81,7 @@ func (p Policy) lastAttempt(g *store.Grant, life *store.Life, sent time.Time) bo
 	return !sent.Before(*last) || life.Asked != nil && !sent.Before(*margin)
 }
 
-// AccountsDue is when something is to be done next about single accounts of a
-// grant; nil: never.
+// AccountsDue is when single accounts of a grant are next to be announced; nil: never.
 func (p Policy) AccountsDue(g *store.Grant) (due *time.Time) {
 	for i := range g.Earlier {
 		life := &g.Earlier[i]
@@ -100,8 +99,8 @@ func (p Policy) AccountsDue(g *store.Grant) (due *time.Time) {
 	return new(store.Milli(*due))
 }
 
-// AnnounceAccounts announces what is due about the access tokens of single accounts:
-// that they end, or have ended.
+// AnnounceAccounts announces what is due: that access tokens of single accounts are about
+// to end, or have ended.
 func (s Settler) AnnounceAccounts(g *store.Grant, now time.Time) error {
 	for i := range g.Earlier {
 		life := &g.Earlier[i]

@@ -14,8 +14,7 @@ import (
 // grant, whatever became of its messages: they may wait behind a breaker, a rate,
 // a pause or a backlog, or be lost.
 
-// looks is how many times in an interval of reconciliation grants are looked for
-// whose access token ends.
+// looks is how many times in an interval of reconciliation ends are looked for.
 const looks = 6
 
 // watch runs a step several times in an interval, apart from passes, until ctx ends.
@@ -41,7 +40,7 @@ func (r *Reconciler) look() time.Duration { return r.config.Interval / looks }
 // ending announces the end of access tokens that no try will replace in time.
 func (r *Reconciler) ending(ctx context.Context) error {
 	if !r.endingMu.TryLock() {
-		return nil // it is being done
+		return nil // another goroutine is at it
 	}
 	defer r.endingMu.Unlock()
 	w := r.refresher
@@ -88,10 +87,9 @@ func (r *Reconciler) save(ctx context.Context, kind string, g, next *store.Grant
 	return true, nil
 }
 
-// late reports whether a grant's access token ends before its next try can bring
-// another, as far as the stored grant tells: that try has been due for a while, and
-// nobody has begun it in time. (A grant may come due with little time left, or with
-// no token to give: the while is there for what is on its way to its first refresh.)
+// late reports whether, by the stored grant, its access token ends before the next try
+// can bring another: that try has been due for a while, and no worker has begun it. (The
+// while is for grants that come due with little time left, or without a token.)
 func (r *Reconciler) late(g *store.Grant, now time.Time) bool {
 	policy := r.refresher.deps.Settler.Policy
 	until, leased := g.Access.ServedUntil(policy.ClockSkew), g.Lease.Live(now)
@@ -116,8 +114,8 @@ func (r *Reconciler) late(g *store.Grant, now time.Time) bool {
 	return now.Add(2 * g.Access.Tenth(r.look())).After(last) // at the next look but one it would be too late
 }
 
-// announce announces what a grant is about to be without, if nobody has and it
-// can't wait for another look.
+// announce announces what a grant is about to be without, unless that is done or can
+// wait for another look.
 func (r *Reconciler) announce(ctx context.Context, g *store.Grant) (told bool, err error) {
 	w := r.refresher
 	now := w.deps.Now()

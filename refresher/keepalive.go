@@ -7,9 +7,9 @@ import (
 	"github.com/latchkey/latchkey/store"
 )
 
-// keepAlive brings in refreshes that keep refresh tokens alive, for grants that were
-// stored before their broker was configured so: nothing is due for them, or only
-// later. All others have theirs from what was stored with their last refresh.
+// keepAlive schedules refreshes that keep refresh tokens alive, for grants that were
+// stored before their broker was configured so. All others were scheduled with their
+// last refresh.
 func (r *Reconciler) keepAlive(ctx context.Context) error {
 	w := r.refresher
 	least, some := w.deps.Settler.Policy.keepsAlive()
@@ -25,7 +25,7 @@ func (r *Reconciler) keepAlive(ctx context.Context) error {
 		}, r.refreshEarlier))
 }
 
-// refreshEarlier makes the refresh due that keeps a grant's refresh token alive, unless
+// refreshEarlier schedules the refresh that keeps a grant's refresh token alive, unless
 // something is due before it.
 func (r *Reconciler) refreshEarlier(ctx context.Context, g *store.Grant) (bool, error) {
 	w := r.refresher

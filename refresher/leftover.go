@@ -19,20 +19,20 @@ import (
 	"github.com/latchkey/latchkey/store/streams"
 )
 
-// What an answer brings and a grant can't use is not dropped. Tokens that are
-// nobody's in the grant lie in its sealed set until the next answer. A refresh token
-// among them, and an answer that may hold tokens which could not be read, become a
-// dead letter. Until NATS has that it lies in the sealed set, too.
+// What an answer brings and a grant can't use is not dropped. Tokens that belong to no
+// account of the grant lie in its sealed set until the next answer. A refresh token
+// among them, and an answer that may hold unreadable tokens, become a dead letter; until
+// NATS has that it lies in the sealed set, too.
 
 // LeftoverReason is what such a dead letter says of itself.
 const LeftoverReason = "an answer of Mesh brought what could not be used; it may hold tokens"
 
 const (
-	// maxLeft bounds what waits in a token set for the dead letters, and maxSpare the
-	// tokens there that are nobody's. What is larger goes to the dead letters at once.
+	// maxLeft bounds what waits in a token set for the dead letters, maxSpare the tokens
+	// there without an account. What is larger goes to the dead letters at once.
 	maxLeft, maxSpare = 1 << 20, 256 << 10
-	// mostDoubtful bounds how many doubtful answers of a grant in a row are kept: a
-	// gateway may give all of them.
+	// mostDoubtful bounds how many doubtful answers of a grant in a row are kept: all may
+	// come from a gateway.
 	mostDoubtful = 3
 )
 
@@ -81,8 +81,7 @@ func leftover(a Answer, set store.TokenSet) (refresh, other []secret.Text) {
 	return unused(refresh), unused(other)
 }
 
-// rest returns the body of an answer that is to be kept whole, as text. binary:
-// nothing was found in it, and it is no text.
+// rest returns the whole body of an answer as text. binary: it is no text.
 func rest(body []byte) (whole secret.Text, binary bool) {
 	text, fresh := unpacked(body, "")
 	if fresh {
@@ -95,8 +94,8 @@ func rest(body []byte) (whole secret.Text, binary bool) {
 	return secret.New(string(text)), false
 }
 
-// keepRest has an answer that brought no tokens to the grant stand in what is kept of
-// it, before its outcome is settled. It returns the grant as it then is.
+// keepRest keeps the rest of an answer without tokens for the grant, before its outcome
+// is settled. It returns the grant as stored then.
 func (r *Refresher) keepRest(ctx context.Context, g *store.Grant, p pending, with store.TokenSealer) *store.Grant {
 	p.beside = true
 	saved := r.keep(ctx, g, p, with)
@@ -105,13 +104,13 @@ func (r *Refresher) keepRest(ctx context.Context, g *store.Grant, p pending, wit
 	}
 	saved = r.Leave(ctx, saved)
 	if !sameLease(saved, g) || saved.Version != g.Version {
-		return g // it is another's by now, as who saves it will find
+		return g // somebody else's by now, as saving it will show
 	}
 	return saved
 }
 
-// leaveBeside keeps what an answer brings that is not the newest: its tokens beside
-// those that lie in the set already. It writes nothing where nothing is new.
+// leaveBeside keeps what an older answer brings, beside the tokens in the set. It writes
+// nothing where nothing is new.
 func (r *Refresher) leaveBeside(ctx context.Context, g *store.Grant, tokens store.TokenSet, p pending, with store.TokenSealer) (*store.Grant, error) {
 	next, spare, left := g.Clone(), len(tokens.Spare), len(tokens.Left)
 	if err := r.leaveIn(ctx, next, &tokens, p, true); err != nil {
@@ -124,9 +123,8 @@ func (r *Refresher) leaveBeside(ctx context.Context, g *store.Grant, tokens stor
 	return next, r.deps.Store.Save(ctx, next)
 }
 
-// leaveIn puts into a token set what an answer brings beside what the set has of it.
-// What is too large for it goes to the dead letters now. beside: the answer before is
-// still the newest that brought something.
+// leaveIn puts into a token set what it does not have yet of an answer. What is too large
+// for it goes to the dead letters now. beside: an earlier answer is still the newest.
 func (r *Refresher) leaveIn(ctx context.Context, g *store.Grant, set *store.TokenSet, p pending, beside bool) error {
 	refresh, other := leftover(p.answer, *set)
 	untold := slices.DeleteFunc(slices.Clone(refresh), func(token secret.Text) bool { return slices.Contains(set.Spare, token) })

@@ -16,11 +16,11 @@ import (
 // LaterError says that a refresh may not start now, and when to come back.
 type LaterError struct {
 	After time.Duration
-	// Why is one of "rate", "concurrency", "breaker", "retry_after", "credentials", from a Queue
-	// "queue", and from a Refresher "lease".
+	// Why is one of "rate", "concurrency", "breaker", "retry_after", "credentials", from a
+	// Queue "queue", and from a Refresher "lease".
 	Why string
-	// LastTry is when a try has to begin at the latest to keep the grant served; the
-	// zero time where any will do, or it is not known.
+	// LastTry is when a try has to begin at the latest to keep the grant served; zero: not
+	// known, or at any time.
 	LastTry time.Time
 }
 
@@ -36,12 +36,10 @@ func (e *LaterError) Spread(now time.Time, chance float64) time.Duration {
 
 func (e *LaterError) Error() string { return fmt.Sprintf("not before %s: %s", e.After, e.Why) }
 
-// Limits decides when a refresh may start: by rate and concurrency, overall and
-// per broker type; by a circuit breaker per broker type, and by what a broker's
-// Retry-After asks for; and by a pause of everything while Mesh refuses our
-// credentials. It never makes a caller wait:
-// what may not start now is told when to come back, so that one broker's queue
-// does not hold up another's.
+// Limits decides when a refresh may start: by rate and concurrency, overall and per
+// broker type; by a circuit breaker and Retry-After per broker type; and by a pause of
+// everything while Mesh refuses our credentials. It never makes a caller wait: what may
+// not start now gets the time to come back.
 type Limits struct {
 	cfg         config.Limits
 	credentials config.Backoff
@@ -60,8 +58,8 @@ type brokerLimits struct {
 	rate    *adaptiveRate
 	breaker *gobreaker.TwoStepCircuitBreaker[struct{}]
 	opened  time.Time // when the breaker opened last
-	// asked is until when its last Retry-After asks to wait, as of askedAt, and held
-	// until when nobody is let in for it.
+	// asked is the end of its last Retry-After, which came at askedAt; held is until when
+	// no refresh may start for it.
 	askedAt, asked, held time.Time
 	running              int
 }
@@ -81,11 +79,10 @@ func NewLimits(cfg config.Limits, credentials config.Backoff, now func() time.Ti
 	}
 }
 
-// What the breaker is told.
+// Outcomes for the breaker.
 var (
-	errRefresh = errors.New("refresh failed")
-	// errNoVerdict: the outcome says nothing about the broker.
-	errNoVerdict = errors.New("no verdict")
+	errRefresh   = errors.New("refresh failed")
+	errNoVerdict = errors.New("no verdict") // it says nothing about the broker
 )
 
 // uncalled is the outcome of a refresh that ended before any call.
@@ -133,8 +130,8 @@ func (l *Limits) Enter(broker string) (done func(*Failure), err error) {
 	return func(f *Failure) { l.done(b, report, f, now, held) }, nil
 }
 
-// done takes the outcome of a refresh that was let in at a time, and held its broker
-// for others until another time.
+// done takes the outcome of a refresh that began at a time, and held its broker for
+// others until another time.
 func (l *Limits) done(b *brokerLimits, report func(error), f *Failure, began, held time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -180,8 +177,8 @@ func (l *Limits) done(b *brokerLimits, report func(error), f *Failure, began, he
 	}
 }
 
-// HoldUp reports whether it is a broker's own rate or concurrency that lets
-// nobody in there now, and how long that rate takes for each refresh.
+// HoldUp reports whether a broker's own rate or concurrency keeps refreshes from
+// starting now, and the time between two refreshes at that rate.
 func (l *Limits) HoldUp(broker string) (each time.Duration, held bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -190,8 +187,8 @@ func (l *Limits) HoldUp(broker string) (each time.Duration, held bool) {
 	return each, b.running >= l.cfg.BrokerConcurrency || b.rate.limiter.TokensAt(l.now()) < 1
 }
 
-// Suspended returns how long no refresh may start at a broker, because its
-// breaker is open, it asked for a pause or everything is paused; 0: none of that.
+// Suspended returns how long no refresh may start at a broker, because of its breaker,
+// its Retry-After or a pause of everything; 0: one may start.
 func (l *Limits) Suspended(broker string) time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -230,8 +227,8 @@ func (l *Limits) broker(name string) *brokerLimits {
 	return b
 }
 
-// adaptiveRate is a token bucket whose rate is halved when the far side says
-// "too many" and comes back by a twentieth of the full rate a second.
+// adaptiveRate is a token bucket. "Too many" halves its rate, which comes back by a
+// twentieth of the full rate a second.
 type adaptiveRate struct {
 	full    rate.Limit
 	limiter *rate.Limiter
@@ -242,7 +239,7 @@ func newAdaptiveRate(perSecond float64, burst int) *adaptiveRate {
 	return &adaptiveRate{full: rate.Limit(perSecond), limiter: rate.NewLimiter(rate.Limit(perSecond), burst)}
 }
 
-// take takes a token, or tells how long there will be none.
+// take takes a token, or returns how long there will be none.
 func (a *adaptiveRate) take(now time.Time) time.Duration {
 	r := a.limiter.ReserveN(now, 1)
 	wait := r.DelayFrom(now)
@@ -252,7 +249,7 @@ func (a *adaptiveRate) take(now time.Time) time.Duration {
 	return wait
 }
 
-// giveBack returns a token that was taken for nothing.
+// giveBack returns an unused token.
 func (a *adaptiveRate) giveBack(now time.Time) { a.limiter.AllowN(now, -1) }
 
 func (a *adaptiveRate) lower(now time.Time) {

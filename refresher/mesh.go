@@ -54,17 +54,17 @@ type RefreshRequest struct {
 	Metadata    map[string]secret.Text
 	// MFACode is the user's, which completes a refresh that was answered mfaRequired.
 	MFACode secret.Text
-	// Held are tokens that the grant has: an answer that repeats one of them, or one
-	// that goes out, brings nothing new. They are not sent.
+	// Held are tokens that the grant has, and that are not sent: an answer that repeats
+	// only these, or those that are sent, brings nothing new.
 	Held []secret.Text
 	// Known are tokens that came before and that the grant has no use for.
 	Known []secret.Text
-	// NotAfter is until when, by the wall clock, the request may be sent. Zero:
-	// whenever.
+	// NotAfter is the end of the time, by the wall clock, in which the request may be
+	// sent. Zero: none.
 	NotAfter time.Time
 }
 
-// held reports whether a token is none that an answer could bring.
+// held reports whether the grant has a token, or sends it.
 func (r RefreshRequest) held(token secret.Text) bool {
 	return token == r.RefreshToken || token == r.AccessToken || slices.Contains(r.Held, token)
 }
@@ -79,11 +79,9 @@ type refreshBody struct {
 	Metadata              map[string]string `json:"metadata,omitempty"`
 }
 
-// Refresh presents a refresh token at most once. An answer that carries a new
-// token is returned whatever its statuses say, without the echoes of the refresh
-// token that went out; they are read where there is none. Every error is a
-// *Failure; one of a request that came too late to be sent has the class of a call
-// that was not made.
+// Refresh presents a refresh token at most once. An answer with a new token is returned
+// whatever its statuses say, without echoes of the presented token. Every error is a
+// *Failure; a request that came too late to be sent has the class uncalled.
 func (m *Mesh) Refresh(ctx context.Context, r RefreshRequest) (answer Answer, err error) {
 	ctx, span := m.startSpan(ctx, http.MethodPost, "/api/v1/token/refresh")
 	defer func() { endRefresh(span, err) }()
@@ -152,9 +150,8 @@ func (m *Mesh) Refresh(ctx context.Context, r RefreshRequest) (answer Answer, er
 	return Answer{}, f
 }
 
-// outcome says what a transcript brings, given what its statuses say: tokens count
-// for more than words. Only what carries none but those that went out or are held
-// is judged by its statuses.
+// outcome returns what a transcript brings. f is what its statuses say, which counts
+// only where the answer has no new tokens.
 func (t *transcript) outcome(r RefreshRequest, f *Failure) (Answer, error) {
 	a := t.Answer
 	fresh := a.carries(func(token secret.Text) bool { return !r.held(token) })
@@ -174,8 +171,7 @@ func (t *transcript) outcome(r RefreshRequest, f *Failure) (Answer, error) {
 	return a, nil
 }
 
-// useless returns what an answer that brought no tokens has of them: those that are
-// not known.
+// useless returns the unknown tokens in an answer that brought the grant none.
 func (t *transcript) useless(r RefreshRequest, f *Failure) Answer {
 	known := func(token secret.Text) bool {
 		return token.Empty() || token == f.Interim || token == f.RefreshToken || r.held(token) || slices.Contains(r.Known, token)
@@ -195,8 +191,8 @@ func (t *transcript) useless(r RefreshRequest, f *Failure) Answer {
 	return a
 }
 
-// classify returns what the statuses alone say; nil for a plain success. tokens: the
-// answer carries an access token.
+// classify returns what the statuses alone say; nil: a plain success. tokens: the answer
+// has an access token.
 func classify(in statuses, tokens bool) *Failure {
 	if in.http < 300 && in.readable && (in.envelope == "" || in.envelope == "ok") && in.content == "succeeded" && tokens {
 		return nil
@@ -204,8 +200,8 @@ func classify(in statuses, tokens bool) *Failure {
 	return in.failure()
 }
 
-// contradict reports whether a status says that there are no tokens. That one is
-// missing says nothing.
+// contradict reports whether a status says that there are no tokens. A missing one says
+// nothing.
 func (in statuses) contradict() bool {
 	return in.http >= 300 || in.envelope != "" && in.envelope != "ok" && in.envelope != "succeeded" || in.content != "" && in.content != "succeeded"
 }

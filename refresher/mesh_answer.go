@@ -16,10 +16,9 @@ import (
 	"github.com/latchkey/latchkey/events/secret"
 )
 
-// An answer of Mesh is read as it comes, not as it should be: the tokens in it may
-// exist nowhere else. What is missing, null, of the wrong type or repeated costs no
-// token that stands beside it. Names count in any case, as "accessToken" or
-// "access_token".
+// An answer of Mesh is read as it comes, not as it should be: its tokens may exist
+// nowhere else. What is missing, null, of the wrong type or repeated costs no token
+// beside it. Names count in any case, as "accessToken" or "access_token".
 
 // transcript is what one answer says (@meshconnect/node-api 2.0.28, the envelope
 // of BrokerRefreshTokenResponse), token by token.
@@ -29,17 +28,15 @@ type transcript struct {
 	// outer holds the tokens that stand outside of "content".
 	outer AnsweredAccount
 	// account is the deprecated account in "content".
-	account AnsweredAccount
-	// withContent: there is a "content" that is not null.
-	withContent bool
-	// documents counts the JSON values, broken: there was something else, too.
-	documents int
-	broken    bool
-	unread    unread
+	account     AnsweredAccount
+	withContent bool // there is a "content" that is not null
+	documents   int  // JSON values
+	broken      bool // there was something else, too
+	unread      unread
 }
 
-// statuses are the words by which an answer says how it went. They come from
-// outside: whoever shows one shows a word that is known.
+// statuses are the words by which an answer says how it went. They come from outside:
+// show only known ones.
 type statuses struct {
 	http int
 	// readable: the answer is one JSON value.
@@ -50,17 +47,16 @@ type statuses struct {
 	errorHash         string
 }
 
-// LooseToken is a token that stands where the contract has none, or where another
-// stands already.
+// LooseToken is a token in a place where the contract has none, or one too many.
 type LooseToken struct {
 	Token secret.Text
 	// Refresh: its name is that of a refresh token.
 	Refresh bool
-	// Meant: it stands within what the answer brings, so that it can be used as the
-	// token that its name says, if there is no better one.
+	// Meant: by its place it can be used as the token that its name says, if there is no
+	// better one.
 	Meant bool
-	// Aside: its name is of a token, but of none that Mesh's answers have. A gateway
-	// may give one of its own with each page.
+	// Aside: its name is that of a token, but of none in Mesh's answers. A gateway may put
+	// one into each page.
 	Aside bool
 }
 
@@ -90,8 +86,8 @@ func readAnswer(r reply) transcript {
 	return t
 }
 
-// nameDeprecated gives the deprecated tokens to the account beside them, as an entry
-// of their own, and with them an entry that repeats them without an account.
+// nameDeprecated gives the deprecated tokens, and an entry that repeats them without an
+// account, to the account beside them.
 func (t *transcript) nameDeprecated() {
 	own := t.account
 	if own.ID == "" && own.Name == "" {
@@ -139,8 +135,7 @@ const (
 // maxNesting bounds how often JSON stands in a string of JSON.
 const maxNesting = 3
 
-// read reads all JSON that there is in a text, from the first character on that
-// begins some. nesting is how many strings the text stands in.
+// read reads all JSON in a text. nesting is how many strings the text stands in.
 func (t *transcript) read(text []byte, p place, entry *AnsweredAccount, nesting int) {
 	first := len(text) - len(bytes.TrimLeft(text, " \t\r\n"))
 	for start := 0; start < len(text); {
@@ -200,8 +195,8 @@ func (t *transcript) token(text string) secret.Text {
 	return secret.New(text)
 }
 
-// put has a token take its place. Of several the last one counts, as with most
-// decoders of JSON.
+// put stores a token in its place. Of several the last one counts, as with most JSON
+// decoders.
 func (t *transcript) put(at *secret.Text, token secret.Text, refresh, meant bool) {
 	if token.Empty() || token == *at {
 		return
@@ -228,21 +223,19 @@ type answerReader struct {
 	resumed bool
 }
 
-// next reads a token of JSON.
 func (r *answerReader) next() jsontext.Token {
 	token, err := r.json.ReadToken()
 	r.failed = err != nil
 	return token
 }
 
-// more reports whether another value follows before the end of what it stands in.
+// more reports whether another value follows in the array or object.
 func (r *answerReader) more() bool {
 	kind := r.json.PeekKind()
 	return !r.failed && kind != '}' && kind != ']' && kind != 0
 }
 
-// value reads one value, whatever it is. entry is the one that it belongs to, if
-// it stands in one.
+// value reads one value of any kind. entry is the one that it stands in, if any.
 func (r *answerReader) value(p place, entry *AnsweredAccount) {
 	switch r.json.PeekKind() {
 	case '{':
@@ -291,8 +284,8 @@ func (r *answerReader) object(p place, entry *AnsweredAccount) {
 	}
 }
 
-// found reads an object that stands behind damage. One that names an account is an
-// entry of "brokerAccountTokens", or the account of one.
+// found reads an object behind damage. One that names an account is an entry of
+// "brokerAccountTokens", or the account of one.
 func (r *answerReader) found(p place) {
 	var in AnsweredAccount
 	r.resumed = false // for what stands in it
@@ -311,8 +304,8 @@ func (r *answerReader) found(p place) {
 	r.t.loose(in.TokenID, false, false)
 }
 
-// inner reads a string where something else is expected: JSON in it counts. name is
-// that of the member whose value it is, if it is one.
+// inner reads a string where something else is expected: JSON in it counts. name is that
+// of its member, if any.
 func (r *answerReader) inner(p place, name, text string, entry *AnsweredAccount) {
 	t := r.t
 	text = strings.TrimSpace(text)
@@ -365,7 +358,6 @@ func (r *answerReader) entry() {
 	t.Accounts = append(t.Accounts, entry)
 }
 
-// member reads the value of a member of an object.
 func (r *answerReader) member(p place, name string, entry *AnsweredAccount) {
 	t := r.t
 	switch name {
@@ -422,7 +414,7 @@ func (r *answerReader) member(p place, name string, entry *AnsweredAccount) {
 	}
 }
 
-// tokens reads the value of a member whose name is that of a token.
+// tokens reads the value of a member with the name of a token.
 func (r *answerReader) tokens(p place, name string, entry *AnsweredAccount) {
 	t, refresh := r.t, name == "refreshtoken"
 	if r.json.PeekKind() != '"' {
@@ -453,20 +445,19 @@ func (r *answerReader) tokens(p place, name string, entry *AnsweredAccount) {
 	t.put(at, token, refresh, name != "tokenid")
 }
 
-// spoiled notes that the value of a token can't be read, if there is any of it.
+// spoiled notes a value of a token that can't be read.
 func (r *answerReader) spoiled() {
 	left := bytes.TrimLeft(r.text[r.json.InputOffset():], ": \t\r\n\"")
 	r.t.unread.named = r.t.unread.named || len(left) > 0 && strings.IndexByte(",}]", left[0]) < 0
 }
 
-// ends notes that more follows the value of a token than may: it may be part of it.
+// ends notes what follows the value of a token and may be part of it.
 func (r *answerReader) ends() {
 	left := r.text[r.json.InputOffset():]
 	r.t.unread.named = r.t.unread.named || len(left) > 0 && strings.IndexByte(",}] \t\r\n", left[0]) < 0
 }
 
-// mistyped reads what is no string where a token is expected: strings in it are
-// kept.
+// mistyped reads a value that should be a token and is no string; strings in it are kept.
 func (r *answerReader) mistyped(refresh bool) {
 	kind := r.json.PeekKind()
 	r.next()
@@ -497,7 +488,7 @@ func (r *answerReader) mistyped(refresh bool) {
 	}
 }
 
-// knownName reports whether a text is no token but a name that answers have.
+// knownName reports whether a text is a name in answers, and so no token.
 func knownName(text string) bool {
 	switch normal(text) {
 	case "accesstoken", "refreshtoken", "tokenid", "value", "token", "type", "account", "accountid":

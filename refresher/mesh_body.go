@@ -15,10 +15,9 @@ import (
 // maxPacked bounds how often a body is packed in itself.
 const maxPacked = 3
 
-// unpacked returns the text of a body that came compressed though nobody asked for
-// it, in an encoding other than UTF-8, or in base64. What can't be unpacked stays
-// as it is, and of what is cut off as much is returned as there is. encoding is
-// the Content-Encoding header. fresh: the text is a copy.
+// unpacked returns the text of a body that is compressed (though nobody asked for it), in
+// another encoding than UTF-8, or in base64. What can't be unpacked stays as it is.
+// encoding is the Content-Encoding header. fresh: the text is a copy.
 func unpacked(body []byte, encoding string) (text []byte, fresh bool) {
 	for range maxPacked {
 		body = bytes.TrimPrefix(body, []byte("\xef\xbb\xbf"))
@@ -52,7 +51,7 @@ func zlibbed(body []byte) bool {
 	return len(body) > 2 && body[0]&0x0f == 8 && (int(body[0])<<8|int(body[1]))%31 == 0 && !utf8.Valid(body)
 }
 
-// asFarAs returns what can be read, up to what an answer may have.
+// asFarAs returns what can be read, up to maxAnswer.
 func asFarAs(r io.Reader) []byte {
 	text, _ := io.ReadAll(io.LimitReader(r, maxAnswer)) // what is cut off has a beginning
 	return text

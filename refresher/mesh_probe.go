@@ -10,8 +10,7 @@ import (
 	"github.com/latchkey/latchkey/events"
 )
 
-// Probe is what Mesh answers to a refresh without a token, which nothing can be
-// spent by.
+// Probe is what Mesh answers to a refresh without a token, which spends nothing.
 type Probe struct {
 	Status int
 	// Date is Mesh's clock, to the second; zero if it does not tell.
@@ -29,10 +28,10 @@ func (m *Mesh) Probe(ctx context.Context) (Probe, error) {
 	return Probe{Status: reply.status, Date: date}, nil
 }
 
-// whoseRefusal tells whose a 401 is. It is documented as that of the client's
-// credentials, and given as well for a user's token that an institution no longer
-// takes. So the credentials are shown once more, where no token goes along: only a
-// 401 there as well, or a body that says so, blames them.
+// whoseRefusal finds out what a 401 refuses. Documented for the client's credentials, it
+// also comes for a user's token that an institution no longer takes. So the credentials
+// are sent once more without a token: only another 401, or a body that says so, blames
+// them.
 func (m *Mesh) whoseRefusal(ctx context.Context, f *Failure) *Failure {
 	reply, err := m.call(ctx, http.MethodGet, "/api/v1/status", nil, time.Time{})
 	defer clear(reply.body)

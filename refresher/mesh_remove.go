@@ -13,17 +13,13 @@ import (
 	"github.com/latchkey/latchkey/events/tracing"
 )
 
-// RemoveError says why Mesh did not remove a connection, as far as is known. Its text
-// is made of protocol constants only.
+// RemoveError says why Mesh did not remove a connection. Its text consists of protocol
+// constants.
 type RemoveError struct {
-	// Refused: Mesh has judged the request or its token, and takes our credentials.
-	// Trying again helps only if the judgement was wrong.
-	Refused bool
-	// RetryAfter is how long Mesh asks to wait; 0: it did not say.
-	RetryAfter time.Duration
+	Refused    bool          // Mesh refuses the request or its token, not our credentials
+	RetryAfter time.Duration // how long Mesh asks to wait; 0: it did not say
 	Detail     string
-	// Err is the transport's error, if it came to that.
-	Err error
+	Err        error // the transport's error
 }
 
 func (e *RemoveError) Error() string {
@@ -35,10 +31,9 @@ func (e *RemoveError) Error() string {
 
 func (e *RemoveError) Unwrap() error { return e.Err }
 
-// Remove has Mesh remove the connection that an access token stands for
-// (DELETE /api/v1/account). Without an error it is removed, or Mesh does not know
-// it (any more). Every error is a *RemoveError. What is in doubt is an error: a try
-// too many finds nothing to remove.
+// Remove has Mesh remove the connection of an access token (DELETE /api/v1/account).
+// Without an error it is removed, or Mesh does not know it. Every error is a
+// *RemoveError. In doubt it returns one: a try too many finds nothing to remove.
 func (m *Mesh) Remove(ctx context.Context, accessToken secret.Text, brokerType string) (err error) {
 	ctx, span := m.startSpan(ctx, http.MethodDelete, "/api/v1/account")
 	defer func() { tracing.End(span, err) }()

@@ -57,9 +57,9 @@ func newTransport() *http.Transport {
 // errTooLate: a request was not sent, because its time was over.
 var errTooLate = errors.New("it is too late to send the request")
 
-// onceBody is the body of a request: it is read once, and not after its time.
-// The transport reads it when the connection is there, so that whatever took
-// long before (name resolution, handshakes, a process that was stopped) counts.
+// onceBody is the body of a request: it is read once, and not after its time. The
+// transport reads it once it is connected, so a slow name resolution or handshake, or a
+// process that was stopped, counts.
 type onceBody struct {
 	rest bytes.Reader
 	// late reports whether the request may not be sent any more.
@@ -92,7 +92,7 @@ type reply struct {
 // errTooLarge: an answer is larger than what is read of one.
 var errTooLarge = errors.New("the answer is larger than any that Mesh gives")
 
-// call is exchange for those to whom an answer that is not whole is none.
+// call is exchange, with an error for an answer that is not whole.
 func (m *Mesh) call(ctx context.Context, method, path string, content any, notAfter time.Time) (reply, error) {
 	r, _, err := m.exchange(ctx, method, path, content, notAfter)
 	if err == nil && r.cut != nil {
@@ -101,9 +101,9 @@ func (m *Mesh) call(ctx context.Context, method, path string, content any, notAf
 	return r, err
 }
 
-// exchange sends one request, of nil without a body, unless that would be after notAfter by the wall clock
-// (zero: whenever). sent reports whether any of its body may have reached the
-// far side.
+// exchange sends one request (content nil: without a body), unless it is after notAfter
+// by the wall clock (zero: at any time). sent reports whether any of the body may have
+// reached the peer.
 func (m *Mesh) exchange(ctx context.Context, method, path string, content any, notAfter time.Time) (r reply, sent bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, m.timeout)
 	defer cancel()
@@ -186,9 +186,8 @@ func linger(conn net.Conn, seconds int) {
 	}
 }
 
-// untainted returns of a transport's error what holds nothing that the far side
-// wrote: net/http quotes an answer that it does not understand, and that could
-// be an echo of the request with its tokens.
+// untainted returns what of a transport's error the peer did not write: net/http quotes
+// an answer that it does not understand, which could echo the request with its tokens.
 func untainted(err error) error {
 	for _, known := range []error{context.DeadlineExceeded, context.Canceled, io.ErrUnexpectedEOF, io.EOF} {
 		if errors.Is(err, known) {

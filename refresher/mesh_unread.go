@@ -12,10 +12,10 @@ import (
 	"github.com/latchkey/latchkey/events/secret"
 )
 
-// Not all text of an answer is read: it stands outside of JSON, or where the contract
-// has something else. What of it may hold tokens is kept with the whole answer. To
-// that end it need not be understood: a long run of the characters of tokens is enough,
-// and the name of a token is more than that, in whatever way the text is escaped.
+// Not all text of an answer is read: some stands outside of JSON, or where the contract
+// has something else. If it may hold tokens the whole answer is kept. A long run of the
+// characters of tokens is enough for that, however the text is escaped, and the name of
+// a token counts for more.
 
 // unread is the text of an answer that was not read.
 type unread struct {
@@ -27,17 +27,13 @@ type unread struct {
 	odd, aside, said []byte
 }
 
-// doubt tells what speaks for tokens in a text that was not read.
+// doubt is what speaks for tokens in a text that was not read.
 type doubt int
 
 const (
-	// noDoubt: nothing does.
-	noDoubt doubt = iota
-	// doubtful: there are runs of characters as tokens are. Pages of a gateway have
-	// some, too.
-	doubtful
-	// named: there is the name of a token, with such a run as its value.
-	named
+	noDoubt  doubt = iota
+	doubtful       // runs of characters like those of tokens, which a gateway's pages have, too
+	named          // the name of a token, with such a run as its value
 )
 
 func note(to *[]byte, text string) {
@@ -46,9 +42,8 @@ func note(to *[]byte, text string) {
 	}
 }
 
-// doubt looks through all that was not read. known are tokens that are kept, or went
-// out. lost: the answer does not prove that the refresh token which went out is still
-// good, so that a token may stand anywhere in it.
+// doubt looks through all that was not read. known are tokens that are kept or were sent.
+// lost: the refresh token may have been replaced, so its successor may stand anywhere.
 func (u *unread) doubt(known []secret.Text, lost bool) doubt {
 	defer func() {
 		clear(u.odd)
@@ -81,8 +76,7 @@ func (u *unread) doubt(known []secret.Text, lost bool) doubt {
 	return found
 }
 
-// replacing takes tokens out of a text: those of which more than a few characters can
-// be told from words.
+// replacing takes tokens out of a text, except those as short as words.
 func replacing(tokens []secret.Text) *strings.Replacer {
 	var texts []string
 	for _, token := range tokens {
@@ -99,15 +93,13 @@ func replacing(tokens []secret.Text) *strings.Replacer {
 }
 
 const (
-	// leastNamed is how long a run is beside the name of a token to count, and leastSure
-	// to count as more than a word.
+	// leastNamed is how long a run beside the name of a token has to be to count, and
+	// leastSure to count as more than a word.
 	leastNamed, leastSure = 6, 16
-	// maxEscaped bounds how often a text is escaped.
-	maxEscaped = 4
-	// maxBeside is how much of the text behind a name is looked at.
-	maxBeside = 4 << 10
-	// mostSearched bounds how much text is looked through for one answer, with all that is
-	// packed in it: the answer waits to be kept meanwhile. What is larger is doubtful.
+	maxEscaped            = 4       // how often a text may be escaped
+	maxBeside             = 4 << 10 // how much text behind a name is searched
+	// mostSearched bounds the text that is searched for one answer, which waits to be kept
+	// meanwhile. What is larger is doubtful.
 	mostSearched = 256 << 10
 )
 
@@ -123,14 +115,14 @@ var (
 	packedRun = regexp.MustCompile(`[A-Za-z0-9+/_-][A-Za-z0-9+/_\r\n-]{22,}[A-Za-z0-9+/_-]`)
 )
 
-// search is a look through the text of one answer, without what is to be replaced in
-// it. left is how much more is looked through.
+// search goes through the text of one answer, after the replacements. left is how much
+// more it may read.
 type search struct {
 	without *strings.Replacer
 	left    int
 }
 
-// doubtOf looks through a text. escaped is how often it was escaped.
+// doubtOf searches a text that was escaped so many times.
 func (s *search) doubtOf(text string, escaped int) (found doubt) {
 	if len(text) > s.left {
 		defer func() { found = max(found, doubtful) }()
@@ -201,15 +193,15 @@ func unescaped(text string) string {
 	}))
 }
 
-// forPeople reports whether a member is one of which each answer may have another,
-// and no token: texts for people, and ids.
+// forPeople reports whether a member holds text for people or an id, which differ from
+// answer to answer.
 func forPeople(name string) bool {
 	return slices.ContainsFunc([]string{"message", "title", "detail", "details", "description", "instance", "url", "logo", "hash", "id", "name", "path", "time", "timestamp"},
 		func(end string) bool { return strings.HasSuffix(name, end) })
 }
 
-// kept returns the body of an answer as it is to be kept, given what speaks for that.
-// What is no text speaks for itself, unless tokens were found in it. doubtful: nothing more does.
+// kept returns the body of an answer if it has to be kept: because of d, or because it is
+// no text and no tokens were found in it.
 func kept(body []byte, d doubt, found bool) (whole secret.Text, uncertain bool) {
 	if len(bytes.TrimSpace(body)) == 0 || d == noDoubt && found {
 		return secret.Text{}, false

@@ -15,18 +15,17 @@ import (
 	"github.com/latchkey/latchkey/store"
 )
 
-// An institution may answer a refresh with a demand for a code that it sends to the
-// user, and with an interim access token (@meshconnect/node-api 2.0.28:
-// BrokerRefreshTokenResponse with status mfaRequired). The refresh is completed by a
-// second request with both. The code comes by a request of whoever knows the user; it
+// An institution may answer a refresh with an interim access token and a demand for a
+// code that it sends to the user (@meshconnect/node-api 2.0.28:
+// BrokerRefreshTokenResponse with status mfaRequired). A second request with both
+// completes the refresh. The code comes in a request of a caller who knows the user; it
 // is neither stored nor logged.
 
 const (
-	// interimFor is for how long a code is taken where Mesh does not state the life of
-	// the interim access token. Mesh decides; this is when nobody asks it any more.
+	// interimFor is how long a code is accepted where Mesh does not state the life of the
+	// interim access token.
 	interimFor = time.Hour
-	// maxCodes bounds how many codes an institution refuses before no more are
-	// presented: it locks those out who guess.
+	// maxCodes bounds the refused codes: institutions lock out users who guess.
 	maxCodes = 5
 	// maxInterim bounds an interim access token, which is stored beside the others.
 	maxInterim = 64 << 10
@@ -44,8 +43,7 @@ var (
 	ErrCodeExpired = fmt.Errorf("%w: it has expired", ErrCodeRefused)
 )
 
-// refusedCode says why a code was refused. Mesh has no list of words for that, but one
-// that is meant for programs (errorType) may name it.
+// refusedCode says why a code was refused, as far as errorType names it.
 func refusedCode(f *Failure) error {
 	if strings.Contains(strings.ToLower(f.ErrorType), "expired") {
 		return ErrCodeExpired
@@ -53,8 +51,8 @@ func refusedCode(f *Failure) error {
 	return ErrCodeRefused
 }
 
-// interim returns the access token of an answer that demands a code, and how long it
-// lasts. presented is none.
+// interim returns the new access token of an answer that demands a code, and its
+// lifetime.
 func (a Answer) interim(presented secret.Text) (secret.Text, time.Duration) {
 	found := []secret.Text{}
 	for _, in := range a.Accounts {
@@ -68,8 +66,8 @@ func (a Answer) interim(presented secret.Text) (secret.Text, time.Duration) {
 	return secret.Text{}, 0
 }
 
-// demanding is the answer of a failure that demands a code, as far as a grant has use
-// for it when it does not wait for that code.
+// demanding is the answer of a failure that demands a code, for a grant that does not
+// wait for that code.
 func (f *Failure) demanding() Answer {
 	a := Answer{RefreshToken: f.RefreshToken}
 	if !f.Interim.Empty() {
@@ -78,8 +76,8 @@ func (f *Failure) demanding() Answer {
 	return a
 }
 
-// choose has the refresh token that came beside a demand for a code be that of the
-// grant. What is another's stays in what is kept of the answer.
+// chooseRefreshToken picks the grant's own refresh token of those that came with a
+// demand for a code. One of another grant stays in the rest of the answer.
 func (f *Failure) chooseRefreshToken(g *store.Grant, tokens *store.TokenSet, key store.FingerprintKey) {
 	if f.RefreshToken.Empty() {
 		return
@@ -92,9 +90,9 @@ func (f *Failure) chooseRefreshToken(g *store.Grant, tokens *store.TokenSet, key
 }
 
 // Complete completes a refresh of a grant with a code of its user. It returns the grant
-// as it then is; nil: the answer is kept, and on its way into the database. The errors are
-// ErrNoStep, ErrCodeLate, ErrCodeRefused, ErrCodeExpired, those of Now, and a *Failure that says nothing
-// about the code.
+// as stored then; nil: the answer is on its way into the database. The errors are
+// ErrNoStep, ErrCodeLate, ErrCodeRefused, ErrCodeExpired, those of Now, and a *Failure
+// that says nothing about the code.
 func (r *Refresher) Complete(ctx context.Context, g *store.Grant, code secret.Text) (*store.Grant, error) {
 	r.underWay.Add(1)
 	defer r.underWay.Done()
@@ -140,9 +138,9 @@ func (r *Refresher) Complete(ctx context.Context, g *store.Grant, code secret.Te
 	return r.call(ctx, leased, tokens, code, sealer, turn)
 }
 
-// awaitCode keeps the tokens of an answer that demands a code, sealed, and announces that
-// the user must act. p is the answer, where only these are kept. coded: a code had been
-// presented, which was not taken. nil: the tokens are on their way into the database.
+// awaitCode stores the tokens of an answer that demands a code, and announces that the
+// user must act. p is that answer, to be kept if it can't be stored so. coded: a code had
+// been presented, and was refused. nil: the tokens are on their way into the database.
 func (r *Refresher) awaitCode(ctx context.Context, g *store.Grant, tokens store.TokenSet, f *Failure, p pending, coded bool, with store.TokenSealer) (*store.Grant, error) {
 	refused := error(nil)
 	if coded {
@@ -166,8 +164,7 @@ func (r *Refresher) awaitCode(ctx context.Context, g *store.Grant, tokens store.
 	// other.
 	kept := r.keep(ctx, g, p, with)
 	if kept != nil {
-		kept = r.Leave(ctx, kept)
-		r.deps.Dispatcher.Send(ctx, kept)
+		kept = r.finish(ctx, kept, false)
 	}
 	return kept, refused
 }
@@ -198,8 +195,8 @@ func (r *Refresher) await(g *store.Grant, tokens store.TokenSet, f *Failure, cod
 	return r.deps.Settler.Failed(g, f)
 }
 
-// codeFailed stores what became of a code that brought no tokens. What Mesh says about
-// the token then is said about the code: the grant stays as it is.
+// codeFailed stores the outcome of a code that brought no tokens. What Mesh then says
+// about the token is said about the code: the grant stays as it is.
 func (r *Refresher) codeFailed(ctx context.Context, g *store.Grant, f *Failure) (*store.Grant, error) {
 	tracing.Log(ctx, r.deps.Log).Warn("a code did not complete a refresh", zap.String("grant", g.ID), zap.String("broker", g.BrokerType), zap.String("class", string(f.Class)),
 		zap.Bool("ambiguous", f.Ambiguous), zap.String("detail", f.Detail), zap.NamedError("cause", f.Err))

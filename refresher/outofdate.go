@@ -11,8 +11,8 @@ import (
 	"github.com/latchkey/latchkey/store"
 )
 
-// reschedule makes good what an out of date message may hide: it can have
-// replaced the schedule that is current.
+// reschedule makes the schedule of a grant again, which an out of date message may have
+// replaced.
 func (r *Refresher) reschedule(ctx context.Context, m events.RefreshDue) error {
 	g, err := r.deps.Store.Get(ctx, m.GrantID)
 	if errors.Is(err, store.ErrNotFound) {
@@ -35,13 +35,13 @@ func matches(g *store.Grant, m events.RefreshDue) bool {
 	return g.Version == m.Version && (g.State == store.Active || g.State == store.MustAct) && g.Due != nil && g.Due.At.Equal(m.DueAt)
 }
 
-// awaits reports whether a grant's next action is still to come, and nobody is at
-// it: its schedule can be made again without harm.
+// awaits reports whether a grant's next action is still to come and no worker is at it,
+// so that its schedule can be made again without harm.
 func awaits(g *store.Grant, now time.Time) bool {
 	return g.Due != nil && g.Due.At.After(now) && !g.Lease.Live(now)
 }
 
-// checkAge says loudly when a grant is older than a schedule made for it.
+// checkAge logs a grant that is older than a schedule made for it.
 func (r *Refresher) checkAge(g *store.Grant, scheduled events.RefreshDue) {
 	if scheduled.Version <= g.Version {
 		return

@@ -12,10 +12,10 @@ import (
 	"github.com/latchkey/latchkey/store/streams"
 )
 
-// mayHold reports whether the message of a grant that was last scheduled for a time
-// may lie in the queue still, so that another would only make it longer. Of those
-// that workers were given there are few, and one may be stuck there for long: what
-// came after it is left alone for as long as patience only.
+// mayHold reports whether the message of a grant that was last scheduled for a time may
+// still lie in the queue, so that another would only make that longer. Few messages are
+// delivered and not handled yet, but one may be stuck: those behind it are left alone no
+// longer than patience.
 func mayHold(q streams.DueQueue, at time.Time, slack, patience time.Duration, now time.Time) bool {
 	notBehind := func(head time.Time, late time.Duration) bool {
 		return !head.IsZero() && (late > slack || !head.After(at.Add(slack)))
@@ -27,9 +27,9 @@ func mayHold(q streams.DueQueue, at time.Time, slack, patience time.Duration, no
 	return q.Unseen || notBehind(q.Undelivered, q.UndeliveredLate) || notBehind(q.Unhandled, q.UnhandledLate) && now.Before(given.Add(patience))
 }
 
-// comesBack is when a schedule made again comes due: at its time, which is past, where
-// nothing waits; else when whatever waits has had its turn. If the message was not
-// lost after all, the grant's next schedule has taken the place of this one by then.
+// dueAgain is when a schedule made again comes due: at once where nothing waits, else
+// after everything that waits. If the message was not lost after all, the grant's next
+// schedule has replaced this one by then.
 func dueAgain(q streams.DueQueue, at time.Time, slack time.Duration) time.Time {
 	for _, head := range []time.Time{q.Undelivered, q.Unhandled} {
 		if then := q.Now.Add(q.Now.Sub(head) + slack); !head.IsZero() && then.After(at) {
@@ -39,10 +39,9 @@ func dueAgain(q streams.DueQueue, at time.Time, slack time.Duration) time.Time {
 	return at
 }
 
-// overdue makes the schedule of grants again whose time has passed without
-// anybody taking a lease: a message was lost. Where messages still wait to be
-// handled, or are put off, they are late, not lost; and each repetition doubles
-// the time until the next.
+// overdue makes the schedules of grants again that are due and that no worker has
+// leased: a message was lost. Messages that still wait, or were postponed, are late, not
+// lost. Each repetition doubles the time until the next.
 func (r *Reconciler) overdue(ctx context.Context) error {
 	w := r.refresher
 	queues, err := r.streams.DueQueues(ctx) // one that can't be seen is no reason to leave the others
@@ -82,7 +81,7 @@ func (r *Reconciler) scheduleAgain(ctx context.Context, g *store.Grant, queue st
 	if err != nil || !same {
 		return false, err
 	}
-	// Of all workers that see the same, the first to record it does it.
+	// The first worker to record it does it.
 	err = w.deps.Store.Poked(ctx, g, now)
 	if errors.Is(err, store.ErrConflict) {
 		return false, nil
@@ -100,9 +99,8 @@ func (r *Reconciler) scheduleAgain(ctx context.Context, g *store.Grant, queue st
 	return true, nil
 }
 
-// scheduled returns the schedule that lies in the stream of a grant, the zero one
-// if none does that can be read, and whether it says that the action at hand was
-// put off and will come.
+// scheduled returns the schedule of a grant in the stream, zero if there is none that can
+// be read, and whether it postpones the action at hand.
 func (r *Reconciler) scheduled(ctx context.Context, g *store.Grant) (m events.RefreshDue, putOff bool, err error) {
 	m, at, found, err := r.refresher.deps.Dispatcher.Scheduled(ctx, g.ID)
 	var invalid *events.InvalidError

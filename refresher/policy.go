@@ -10,15 +10,14 @@ import (
 	"github.com/latchkey/latchkey/store"
 )
 
-// Policy says when a grant's next action is due. It is a pure function of the
-// grant; the loop that obeys it stands elsewhere.
+// Policy says when a grant's next action is due. It is a pure function of the grant.
 type Policy struct {
 	AccessToken  config.Margin
 	RefreshToken config.Margin
 	// Brokers are the policies of single broker types, in any case.
 	Brokers map[string]config.BrokerPolicy
-	// ClockSkew is by how much clocks may differ, Lead how long a try may take
-	// from its beginning until what it brought is stored.
+	// ClockSkew is by how much clocks may differ, Lead how long a try may take until its
+	// answer is stored.
 	ClockSkew, Lead time.Duration
 }
 
@@ -30,9 +29,9 @@ func NewPolicy(c config.Config) Policy {
 	}
 }
 
-// LastTry is when a try has to begin at the latest, so that the next access token
-// is there before the present one is no longer handed out. Nil: any time will do,
-// since no end is known or there is no access token.
+// LastTry is when a try has to begin at the latest to bring the next access token before
+// the present one is no longer handed out. Nil: at any time, since there is no access
+// token or its end is not known.
 func (p Policy) LastTry(g *store.Grant) *time.Time {
 	return p.lastTry(g.Access)
 }
@@ -45,16 +44,15 @@ func (p Policy) lastTry(access *store.Life) *time.Time {
 	return new(until.Add(-access.Tenth(p.Lead)))
 }
 
-// EndsBefore reports whether a grant may be without a valid access token before
-// a try that begins at a time has brought the next one.
+// EndsBefore reports whether the access token may end before a try that begins at a time
+// has brought the next one.
 func (p Policy) EndsBefore(g *store.Grant, try time.Time) bool {
 	last := p.LastTry(g)
 	return g.Access == nil || last != nil && try.After(*last)
 }
 
-// Next returns the next action of a grant that is not in the middle of
-// retries, or nil when nothing will ever be due. The result depends on nothing
-// but the grant, so that every worker, at any time, derives the same.
+// Next returns the next action of a grant that is not being retried, or nil when nothing
+// will ever be due. Every worker, at any time, derives the same from the same grant.
 func (p Policy) Next(g *store.Grant) *store.Due {
 	switch {
 	case g.State == store.MustAct, g.State == store.Active && g.Refresh == nil:
@@ -78,9 +76,9 @@ func due(at time.Time, action store.Action) *store.Due {
 	return &store.Due{At: store.Milli(at), Action: action}
 }
 
-// untilTheEnd is for a grant that nothing will renew: a warning ahead of the
-// end, unless its user was told already, then the end. That of its newest access
-// tokens comes first; where accounts have others that live longer, it ends with these.
+// untilTheEnd is for a grant that nothing will renew: a warning ahead of the end, unless
+// that was announced, then the end of its newest access tokens, and of those of other
+// accounts if they live longer.
 func (p Policy) untilTheEnd(g *store.Grant) *store.Due {
 	end := g.Access
 	if end == nil || end.Told {
@@ -117,9 +115,8 @@ func (p Policy) refreshAt(g *store.Grant) *time.Time {
 	return at
 }
 
-// keepAliveAt is when a grant is refreshed for the sake of its refresh token, which
-// would die from disuse; nil: never. Moments are spread over the last tenth of the
-// time that may pass between two refreshes.
+// keepAliveAt is when a grant is refreshed so that its refresh token does not die from
+// disuse; nil: never. It is spread over the last tenth of the time between two refreshes.
 func (p Policy) keepAliveAt(g *store.Grant) *time.Time {
 	alive := p.margins(g).KeepAlive
 	if alive == 0 || g.Access == nil || g.Refresh == nil || g.State != store.Active {
@@ -129,8 +126,8 @@ func (p Policy) keepAliveAt(g *store.Grant) *time.Time {
 	return new(g.Access.Since.Add(alive - early))
 }
 
-// keepsAlive reports whether grants of some broker are refreshed for the sake of
-// their refresh tokens, and how often those that are so most often.
+// keepsAlive reports whether refresh tokens of some broker are kept alive, and the
+// shortest time for that.
 func (p Policy) keepsAlive() (least time.Duration, some bool) {
 	for _, b := range p.Brokers {
 		if b.KeepAlive > 0 && (!some || b.KeepAlive < least) {
@@ -140,16 +137,14 @@ func (p Policy) keepsAlive() (least time.Duration, some bool) {
 	return least, some
 }
 
-// reserve is how long before the end of an access token its successor is fetched
-// at the latest.
+// reserve is how long before its end an access token is refreshed at the latest.
 func (p Policy) reserve(life *store.Life) time.Duration {
 	return life.Tenth(p.ClockSkew) + life.Tenth(p.Lead)
 }
 
-// RenewAt is when the refresh token itself is to be renewed; nil: never. After
-// a request that brought none, half of the remaining life passes before the
-// next, at least a minute. Past an end that was only assumed the gaps grow
-// again in the same way.
+// RenewAt is when the refresh token itself is to be renewed; nil: never. After a request
+// that brought none, half of the remaining life passes before the next, at least a
+// minute. Past an assumed end the gaps grow again in the same way.
 func (p Policy) RenewAt(g *store.Grant) *time.Time {
 	if g.Refresh == nil || g.Refresh.ExpiresAt == nil {
 		return nil
@@ -171,10 +166,9 @@ func (p Policy) RenewsAt(g *store.Grant, now time.Time) bool {
 	return at != nil && !now.Add(p.ClockSkew).Before(*at) && (!now.Before(*at) || g.Due != nil && g.Due.Action == store.Renew)
 }
 
-// WarnOfRefreshToken is when the end of a refresh token is announced ahead of
-// time: once a renewal was asked for within its margin and not given, or when
-// half of that margin has passed without a chance to ask. Nil: never, since no
-// end is stated.
+// WarnOfRefreshToken is when the coming end of a refresh token is announced: once a
+// renewal was requested within its margin and not given, or half of that margin has
+// passed without a request. Nil: never, since no end is stated.
 func (p Policy) WarnOfRefreshToken(g *store.Grant) *time.Time {
 	if g.Refresh == nil || g.Refresh.ExpiresAt == nil || g.Refresh.Assumed {
 		return nil
@@ -211,10 +205,9 @@ func (p Policy) margins(g *store.Grant) margins {
 	return m
 }
 
-// before is a moment ahead of the end of a life: the margin is a share of the
-// life within bounds, but never more than half of it; jitter makes it up to
-// that share of the margin longer. It is no shorter than least. The moment lies
-// within the life.
+// before is a moment ahead of the end of a life, within the life: the margin is a share
+// of the life within bounds, at most half of it, longer by up to the jitter's share of
+// the margin, and no shorter than least.
 func (p Policy) before(g *store.Grant, life *store.Life, m config.Margin, least time.Duration) *time.Time {
 	if life.ExpiresAt == nil {
 		return nil
@@ -226,8 +219,8 @@ func (p Policy) before(g *store.Grant, life *store.Life, m config.Margin, least 
 	return new(life.ExpiresAt.Add(-min(max(early, least), whole)))
 }
 
-// spread is a number in [0, 1) that is as good as random over grants and
-// versions, and always the same for one.
+// spread is a number in [0, 1), as good as random over grants and versions, and always
+// the same for one.
 func spread(grantID string, version int64) float64 {
 	h := fnv.New64a()
 	h.Write([]byte(grantID))

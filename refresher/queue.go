@@ -13,14 +13,14 @@ import (
 
 // Urgency orders refreshes that wait for the same limits.
 type Urgency struct {
-	// Unknown: the outcome of the last call is not known. The institution may
-	// take the refresh token for a moment longer, so these go first.
+	// Unknown: the outcome of the last call is not known. These go first: the institution
+	// may take the refresh token for a moment longer.
 	Unknown bool
-	// Idle: nobody has asked for the grant's access token since its last
-	// refresh. Idle grants wait behind those in use.
+	// Idle: nobody has requested the grant's access token since its last refresh. These
+	// wait behind those in use.
 	Idle bool
-	// ExpiresAt is the end of the access token at hand: the nearest goes first.
-	// Zero: there is none, which is the most urgent.
+	// ExpiresAt is the end of the access token: the nearest goes first. Zero: there is
+	// none, which is the most urgent.
 	ExpiresAt time.Time
 }
 
@@ -34,12 +34,10 @@ func (u Urgency) before(o Urgency) bool {
 	return u.ExpiresAt.Before(o.ExpiresAt)
 }
 
-// Queue lets refreshes wait for Limits, the most urgent first, and no broker's
-// in front of another's. Who waits for something that will take long is sent
-// away with a *LaterError; and so is who waits for limits of his broker where
-// there is no more room, so that others can come in. Where nothing but the
-// number of slots holds them up there is no sending away: it would only make
-// more work.
+// Queue lets refreshes wait for Limits, the most urgent first, and none of one broker
+// for those of another. It rejects with a *LaterError what would wait for long, and,
+// when it is full, what waits for limits of its own broker. It rejects none that wait
+// for a slot only: that would only make more work.
 type Queue struct {
 	limits *Limits
 	now    func() time.Time
@@ -60,8 +58,7 @@ type line struct {
 	running int
 	// notBefore is when the broker's limits may let the next one in.
 	notBefore time.Time
-	// back is when the last that was sent away comes back.
-	back time.Time
+	back      time.Time // when the last that was rejected comes back
 }
 
 type waiter struct {
@@ -113,7 +110,7 @@ func (q *Queue) Enter(ctx context.Context, broker string, u Urgency) (done func(
 	}
 }
 
-// Try is Enter without waiting: not ok where Enter would wait, or send away.
+// Try is Enter without waiting: not ok where Enter would wait, or reject.
 func (q *Queue) Try(broker string, u Urgency) (done func(*Failure), ok bool) {
 	w := &waiter{urgency: u, result: make(chan admission, 1)}
 	q.mu.Lock()
@@ -130,8 +127,7 @@ func (q *Queue) Try(broker string, u Urgency) (done func(*Failure), ok bool) {
 	}
 }
 
-// join puts a waiter in its line, and lets in whoever may. The caller holds the
-// lock.
+// join puts a waiter in its line, and admits what it can. The caller holds the lock.
 func (q *Queue) join(broker string, w *waiter) *line {
 	broker = events.BrokerKey(broker)
 	l := q.brokers[broker]
@@ -157,7 +153,7 @@ func (q *Queue) leave(l *line, w *waiter) {
 // ErrStopping: this worker takes on no more refreshes; another will.
 var ErrStopping = fmt.Errorf("the worker is stopping: %w", context.Canceled)
 
-// Close sends everybody away who waits, and whoever comes after.
+// Close rejects all that wait, and all that come later.
 func (q *Queue) Close() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -172,7 +168,7 @@ func (q *Queue) Close() {
 	}
 }
 
-// pump lets in whoever may. The caller holds the lock.
+// pump admits what it can. The caller holds the lock.
 func (q *Queue) pump() {
 	for q.running < q.slots {
 		name, l := q.next()
@@ -195,8 +191,8 @@ func (q *Queue) pump() {
 	q.wake()
 }
 
-// next picks the broker that has the fewest refreshes running, so that none is
-// starved, and among equals the one with the most urgent waiter.
+// next picks the broker with the fewest running refreshes, so that none starves, and
+// among equals the one with the most urgent waiter.
 func (q *Queue) next() (name string, best *line) {
 	now := q.now()
 	for broker, l := range q.brokers {
@@ -231,10 +227,9 @@ func (q *Queue) answer(l *line, w *waiter, a admission) {
 	w.result <- a
 }
 
-// rejectOne makes room, if it can: the least urgent waiter of the longest line
-// that limits of its own hold up comes back later, behind those that were sent
-// away before it. Without, the waiters of one slow broker would take all the room,
-// and the refreshes of every other broker would wait until its backlog is done.
+// rejectOne makes room, if it can: the least urgent waiter of the longest line that waits
+// for limits of its broker comes back later, behind those rejected before it. Else the
+// backlog of one slow broker would take all the room from every other broker.
 func (q *Queue) rejectOne() {
 	var longest *line
 	var each time.Duration
@@ -258,16 +253,15 @@ func (q *Queue) rejectOne() {
 	q.answer(longest, last, admission{err: &LaterError{After: longest.comeBack(q.now(), each), Why: "queue"}})
 }
 
-// Bounds of when a refresh comes back that found the queue full. The upper one
-// is for how long a broker that has become quick again may be left idle.
+// Bounds of when a refresh comes back that found the queue full. The upper one bounds
+// how long a broker that is quick again may stay idle.
 const (
 	queueFullMin = 2 * time.Second
 	queueFullMax = time.Minute
 )
 
-// comeBack is in how long the next that is sent away comes back: as long after
-// the one before it as the broker's rate takes for one. (All at once would be sent
-// away again, nearly all of them.)
+// comeBack is in how long the next that is rejected comes back: one by one at the
+// broker's rate, since all at once would be rejected again.
 func (l *line) comeBack(now time.Time, each time.Duration) time.Duration {
 	l.back = l.back.Add(each)
 	if soonest := now.Add(queueFullMin); l.back.Before(soonest) {
@@ -279,7 +273,7 @@ func (l *line) comeBack(now time.Time, each time.Duration) time.Duration {
 	return l.back.Sub(now)
 }
 
-// wake pumps again when the first of the lines that wait for time may go on.
+// wake pumps again when the first line that waits for time may continue.
 func (q *Queue) wake() {
 	var soonest time.Time
 	for _, l := range q.brokers {

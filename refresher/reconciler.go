@@ -28,9 +28,8 @@ type Streams interface {
 	DueQueues(ctx context.Context) ([]streams.DueQueue, error)
 }
 
-// Reconciler brings about what the stored grants say should be: it finishes
-// what a crash, a lost message or a wiped broker left undone. Every worker runs
-// one; none leads, since each step may be done twice.
+// Reconciler finishes what a crash, a lost message or a wiped broker left undone, by the
+// stored grants. Every worker runs one; none leads, since each step may be done twice.
 type Reconciler struct {
 	refresher *Refresher
 	config    config.Reconcile
@@ -42,12 +41,11 @@ type Reconciler struct {
 
 	scheduleWalks map[string]*walk // by stream
 	chainWalks    map[string]*walk // by fingerprint key
-	endingMu      sync.Mutex       // held by whoever walks there
-	// more: the last pass left something undone for being too much.
-	more atomic.Bool
+	endingMu      sync.Mutex       // for endingWalk and accountsWalk
+	more          atomic.Bool      // there was too much for the last pass
 }
 
-// A step may take so many intervals, of which each counts as long as minInterval.
+// A step may take so many intervals, of which each counts at least minInterval.
 const (
 	stepIntervals = 10
 	minInterval   = time.Second
@@ -62,9 +60,9 @@ func NewReconciler(w *Refresher, c config.Reconcile, horizon time.Duration, s St
 // Start finds the streams in which schedules lie.
 func (r *Reconciler) Start(ctx context.Context) error { return r.findStreams(ctx) }
 
-// Run reconciles at once and then at intervals until ctx ends. Intervals vary
-// by a quarter, so that workers started together spread. Grants whose access token
-// ends are looked for more often, whatever a pass is at.
+// Run reconciles at once and then at intervals until ctx ends. Intervals vary by a
+// quarter, so that workers started together spread. Ends and removals are looked for
+// more often, beside the passes.
 func (r *Reconciler) Run(ctx context.Context) {
 	var watch sync.WaitGroup
 	defer watch.Wait()
@@ -84,7 +82,7 @@ func (r *Reconciler) Run(ctx context.Context) {
 	}
 }
 
-// pause is the time until the next pass: short where the last left much undone.
+// pause is the time until the next pass, short where there was too much for the last.
 func (r *Reconciler) pause() time.Duration {
 	pause := time.Duration(float64(r.config.Interval) * (0.75 + rand.Float64()/2))
 	if r.more.Load() {
@@ -93,8 +91,7 @@ func (r *Reconciler) pause() time.Duration {
 	return pause
 }
 
-// Pass does one round of every step. Steps are independent: one that fails
-// does not keep the others from running.
+// Pass runs every step once, also after one has failed.
 func (r *Reconciler) Pass(ctx context.Context) error {
 	r.more.Store(false)
 	if err := r.bounded(ctx, r.findStreams); err != nil {
@@ -110,9 +107,8 @@ func (r *Reconciler) Pass(ctx context.Context) error {
 // errBound: a step was cut short.
 var errBound = errors.New("a step took too long; the next pass goes on")
 
-// bounded runs a step, and cuts it short where it takes many times the interval:
-// whatever hangs there must not keep the other steps from running. The step's
-// context has no deadline, so that its calls keep their own bounds, which are
+// bounded runs a step and cuts it short after many intervals, so that the other steps
+// run. The step's context has no deadline: its calls keep their own bounds, which are
 // shorter.
 func (r *Reconciler) bounded(ctx context.Context, step func(context.Context) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -126,9 +122,8 @@ func (r *Reconciler) bounded(ctx context.Context, step func(context.Context) err
 	return err
 }
 
-// findStreams tells the dispatcher in which streams schedules lie now. Schedules in
-// any other are made again. One that lies in another grant's partition, since
-// how many there are has changed, is read like all of them and may stay.
+// findStreams finds the streams in which schedules lie now. Schedules in any other are
+// made again. One in the wrong partition, since their number has changed, may stay.
 func (r *Reconciler) findStreams(ctx context.Context) error {
 	identities, err := r.streams.Identities(ctx)
 	if err == nil {
@@ -145,7 +140,7 @@ func (r *Reconciler) unsent(ctx context.Context) error {
 		if !w.unsorted(g) {
 			return w.deps.Dispatcher.Deliver(ctx, g)
 		}
-		// Nobody is told of what is no grant of its own.
+		// No event is published about what turns out to be no grant of its own.
 		var leased *store.LeasedError
 		if err := w.deps.Changed(ctx, g.UserID); err != nil && !errors.As(err, &leased) {
 			return err
@@ -157,10 +152,9 @@ func (r *Reconciler) unsent(ctx context.Context) error {
 	}))
 }
 
-// unscheduled makes schedules that lie in no stream of now: those of one stream
-// after the other, in any order of these. After a loss there may be millions, and
-// every worker makes some of them: each takes pages from here and there, among
-// those that are due first.
+// unscheduled makes the schedules that lie in none of the present streams, stream by
+// stream in random order. After a loss there may be millions, and every worker makes
+// some: each takes pages from here and there, among those that are due first.
 func (r *Reconciler) unscheduled(ctx context.Context) error {
 	w := r.refresher
 	identities, err := w.deps.Store.OtherStreams(ctx, w.deps.Dispatcher.Streams())
@@ -192,9 +186,8 @@ func (r *Reconciler) unscheduled(ctx context.Context) error {
 	return err
 }
 
-// unchanged reports whether a grant is still as it was listed. A page takes a
-// while to work through, and what was true of a grant at its beginning must
-// not replace what is true by now.
+// unchanged reports whether a grant is still as it was listed: a page takes a while, and
+// what was true at its beginning must not replace what is true by now.
 func (r *Reconciler) unchanged(ctx context.Context, listed *store.Grant) (bool, error) {
 	g, err := r.refresher.deps.Store.Get(ctx, listed.ID)
 	if errors.Is(err, store.ErrNotFound) {
@@ -203,7 +196,7 @@ func (r *Reconciler) unchanged(ctx context.Context, listed *store.Grant) (bool, 
 	if err != nil {
 		return false, err
 	}
-	// Another worker that has told all of it leaves the revision as it is.
+	// Another worker that has sent the outbox leaves the revision as it is.
 	told := (g.Outbox == nil) != (listed.Outbox == nil) || g.Due != nil && listed.Due != nil && g.Due.Stream != listed.Due.Stream
 	return g.Rev == listed.Rev && !told, nil
 }

@@ -11,7 +11,6 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
-	"go.uber.org/zap"
 
 	"github.com/latchkey/latchkey/events"
 	"github.com/latchkey/latchkey/events/secret"
@@ -23,31 +22,30 @@ import (
 	"github.com/latchkey/latchkey/store/streams"
 )
 
-// An answer that can't be written to the database goes to the recovery stream,
-// sealed. It is applied from there, by any worker, when the database is back.
+// An answer that can't be written to the database goes to the recovery stream, sealed.
+// Any worker applies it from there when the database is back.
 
-// recoveryEntry is the message. What it holds of the user is in the sealed part.
+// recoveryEntry is the message. The user's data is in the sealed part.
 type recoveryEntry struct {
 	GrantID string `json:"grantId"`
 	Epoch   int64  `json:"epoch"`
-	// Broker is the broker type as it was written when the entry was sealed to
-	// it: a newer connect may write it in another case. Empty: as in the grant.
+	// Broker is the broker type to which the entry is sealed: a newer connect may write
+	// it in another case. Empty: as in the grant.
 	Broker string        `json:"broker,omitempty"`
 	Sealed envelope.Blob `json:"sealed"`
-	// Parts are the places in the stream where Sealed.Data lies if it is too large
-	// to stand here. They belong to ID.
+	// Parts are the places in the stream of a Sealed.Data that is too large for one
+	// message. They belong to ID.
 	Parts []uint64 `json:"parts,omitempty"`
 	ID    string   `json:"id,omitempty"`
-	// Spent is the fingerprint of the refresh token that the answer replaced, for when
-	// there is no grant any more that could open it. Empty: it replaced none, or an
-	// earlier release wrote the entry.
+	// Spent is the fingerprint of the refresh token that the answer replaced, in case the
+	// grant is gone and nobody can open the entry. Empty: none, or not known.
 	Spent string `json:"spent,omitempty"`
 }
 
 // pending is an answer on its way into the database.
 type pending struct {
-	// id makes one of what is published several times. It is random: JetStream drops
-	// an entry whose id it has seen, so nobody may know it ahead.
+	// id lets JetStream drop repetitions. It is random, since JetStream drops every
+	// message whose id it has seen.
 	id          string
 	grantID     string
 	answer      Answer
@@ -56,8 +54,7 @@ type pending struct {
 	epoch       int64
 	renewed     bool
 	sent        time.Time
-	// beside: the answer brought nothing that the grant uses.
-	beside bool
+	beside      bool // the answer brought nothing that the grant uses
 }
 
 // plainPending exists only between (un)marshalling and sealing.
@@ -157,10 +154,10 @@ func openEntry(ctx context.Context, e *envelope.Envelope, entry recoveryEntry, g
 // ErrRecoveryEntry: an entry can never be applied. It is a dead letter.
 var ErrRecoveryEntry = errors.New("recovery entry can't be applied")
 
-// Recover applies an entry of the recovery stream. It may run again, late, and
-// in any order: an answer that is not newer than what is stored changes
-// nothing. The error wraps ErrRecoveryEntry when trying again is useless. After
-// nil the caller acknowledges the entry, whose parts are gone then.
+// Recover applies an entry of the recovery stream. It may run again, late, and in any
+// order: an answer that is not newer than what is stored changes nothing. The error
+// wraps ErrRecoveryEntry when another try is useless. After nil the parts of the entry
+// are deleted and the caller acknowledges it.
 func (r *Refresher) Recover(ctx context.Context, body []byte) error {
 	entry, err := r.recover(ctx, body)
 	if err == nil && len(entry.Parts) > 0 {
@@ -169,13 +166,13 @@ func (r *Refresher) Recover(ctx context.Context, body []byte) error {
 	return err
 }
 
-// recover is Recover for those who leave the entry where it is.
+// recover is Recover without deleting the parts.
 func (r *Refresher) recover(ctx context.Context, body []byte) (entry recoveryEntry, err error) {
 	if json.Unmarshal(body, &entry) != nil || entry.GrantID == "" {
 		return entry, fmt.Errorf("%w: not the JSON expected", ErrRecoveryEntry)
 	}
-	// The parts are read before the grant: if somebody has applied the entry and
-	// removed them, the grant says so.
+	// The parts are read before the grant: if somebody has applied the entry and deleted
+	// them, the grant shows it.
 	whole, incomplete := r.withParts(ctx, entry)
 	g, err := r.deps.Store.Get(ctx, entry.GrantID)
 	if errors.Is(err, store.ErrNotFound) {
@@ -210,18 +207,12 @@ func (r *Refresher) recover(ctx context.Context, body []byte) (entry recoveryEnt
 		return entry, err
 	}
 	r.metrics.recovered.Inc()
-	g = r.Leave(ctx, g)
-	r.deps.Dispatcher.Send(ctx, g)
-	if g.Apart || len(g.Accounts) != accounts {
-		if err := r.deps.Changed(ctx, g.UserID); err != nil {
-			r.deps.Log.Warn("sorting out accounts after an answer was recovered failed; the next connect or refresh does it", zap.String("grant", g.ID), zap.Error(err))
-		}
-	}
+	r.finish(ctx, g, len(g.Accounts) != accounts)
 	return entry, nil
 }
 
-// gathered returns an entry with its sealed part, wherever that lies. The error
-// wraps parts.ErrMissing if it is not all there.
+// withParts returns an entry with its whole sealed data. The error wraps
+// parts.ErrMissing if some is gone.
 func (r *Refresher) withParts(ctx context.Context, entry recoveryEntry) (recoveryEntry, error) {
 	if len(entry.Parts) == 0 {
 		return entry, nil
@@ -236,8 +227,7 @@ func (r *Refresher) withParts(ctx context.Context, entry recoveryEntry) (recover
 	return entry, nil
 }
 
-// rescue puts an answer into the recovery stream and waits for the stream's
-// acknowledgement.
+// rescue puts an answer into the recovery stream.
 func (r *Refresher) rescue(ctx context.Context, g *store.Grant, p pending, with store.TokenSealer) error {
 	entry, err := p.entry(with, g)
 	if err != nil {
@@ -268,9 +258,8 @@ func (r *Refresher) rescue(ctx context.Context, g *store.Grant, p pending, with 
 	return nil
 }
 
-// recoverFirst applies all that the recovery stream holds of a grant, before its
-// refresh token is presented again. What is older than the token set changes
-// nothing.
+// recoverFirst applies everything that the recovery stream holds of a grant, before its
+// refresh token is presented again.
 func (r *Refresher) recoverFirst(ctx context.Context, grantID string) error {
 	stream, err := r.deps.JetStream.Stream(ctx, r.deps.Subjects.RecoveryStream())
 	if err != nil {

@@ -1,6 +1,6 @@
-// Package refresher renews grants: one refresh from the lease to the event,
-// when it is due, how outcomes are sorted, and the reconciliation that makes
-// good whatever was left undone.
+// Package refresher renews grants: a refresh from the lease to the event, when it is
+// due, what its outcome means, and the reconciliation that repairs whatever was left
+// undone.
 package refresher
 
 import (
@@ -23,11 +23,10 @@ import (
 	"github.com/latchkey/latchkey/store/envelope"
 )
 
-// Deps is what a Refresher works with.
+// Deps is what a Refresher works with. All but Audit is required.
 type Deps struct {
-	Store    *store.Store
-	Envelope *envelope.Envelope
-	// Fingerprints keep up the chains of grants.
+	Store        *store.Store
+	Envelope     *envelope.Envelope
 	Fingerprints *store.Fingerprints
 	JetStream    jetstream.JetStream
 	Mesh         *Mesh
@@ -36,11 +35,10 @@ type Deps struct {
 	Limits      config.Limits
 	Credentials config.Backoff
 	Concurrency int
-	// Hold says when verdicts at a broker are held.
-	Hold       config.Hold
-	Settler    Settler
-	Dispatcher *Dispatcher
-	Subjects   events.Subjects
+	Hold        config.Hold // when verdicts at a broker are held
+	Settler     Settler
+	Dispatcher  *Dispatcher
+	Subjects    events.Subjects
 	// WorkerID begins the owner of every lease; NewID makes the rest.
 	WorkerID string
 	NewID    func() string
@@ -52,19 +50,18 @@ type Deps struct {
 	// RefusedPause is how long after a report of a refused access token the next one
 	// of the same grant counts.
 	RefusedPause time.Duration
-	// Remember is how long a refresh token is remembered as spent whose grant is gone.
+	// Remember is how long the refresh token of a deleted grant is remembered as spent.
 	Remember time.Duration
 	// SendAccess lists the broker types whose refresh needs the access token.
 	SendAccess []string
-	// Changed is told of a grant whose accounts a refresh has changed.
+	// Changed sorts out the grants of a user after a refresh has changed accounts.
 	Changed func(ctx context.Context, userID string) error
 	// ParkAnswer makes a dead letter of what an answer about a grant left. It returns
 	// nil when NATS has it.
 	ParkAnswer func(ctx context.Context, g *store.Grant, id string, body []byte) error
-	// Audit may be nil.
-	Audit   *audit.Log
-	Log     *zap.Logger
-	Metrics prometheus.Registerer
+	Audit      *audit.Log // nil: no audit log
+	Log        *zap.Logger
+	Metrics    prometheus.Registerer
 }
 
 // Refresher refreshes grants. It is safe for concurrent use.
@@ -352,16 +349,21 @@ func (r *Refresher) call(ctx context.Context, g *store.Grant, tokens store.Token
 		return nil, nil
 	}
 	tracing.Log(ctx, r.deps.Log).Info("refreshed", zap.String("grant", g.ID), zap.String("broker", g.BrokerType), zap.Int64("version", saved.Version))
-	rev := saved.Rev
+	r.verdicts.succeeded(ctx, g.BrokerType)
+	return r.finish(ctx, saved, len(saved.Accounts) != len(g.Accounts) || saved.Rev != g.Rev+1), nil
+}
+
+// finish does what follows once an answer is stored: dead letters, events, and, where
+// the answer may concern other grants of the user, sorting out who has which account.
+func (r *Refresher) finish(ctx context.Context, saved *store.Grant, others bool) *store.Grant {
 	saved = r.Leave(ctx, saved)
 	r.deps.Dispatcher.Send(ctx, saved)
-	r.verdicts.succeeded(ctx, g.BrokerType)
-	if len(saved.Accounts) != len(g.Accounts) || rev != g.Rev+1 || saved.Apart {
-		if err := r.deps.Changed(ctx, g.UserID); err != nil {
-			r.deps.Log.Warn("sorting out accounts after a refresh failed; the next connect or refresh does it", zap.String("grant", g.ID), zap.Error(err))
+	if others || saved.Apart {
+		if err := r.deps.Changed(ctx, saved.UserID); err != nil {
+			r.deps.Log.Warn("sorting out accounts after an answer failed; the next connect or refresh does it", zap.String("grant", saved.ID), zap.Error(err))
 		}
 	}
-	return saved, nil
+	return saved
 }
 
 // newestAccess is the access token to send along with a refresh, if possible one that

@@ -8,11 +8,11 @@ import (
 	"github.com/latchkey/latchkey/store"
 )
 
-// A refusal does not end a grant by itself. The access token at hand is served to
-// its end, with token.expiring at once, and the refresh token is presented again
-// after a pause: one that is refused stays refused, so that costs nothing, and one
-// word may be a slip of the institution's. The verdict comes when no further try
-// fits in before that end.
+// A refusal does not end a grant by itself. token.expiring is announced at once, the
+// access token is served to its end, and the refresh token is presented again after a
+// pause: that costs nothing, since a refused token stays refused, and one refusal may be
+// a slip of the institution's. The verdict comes when no further try fits in before that
+// end.
 
 // Pauses between tries of a refused token: while something is served they begin at
 // refresh.backoff.max and double; where nothing is, one of shortOf has to do.
@@ -21,13 +21,12 @@ const (
 	unlawfulMax = 24 * time.Hour
 )
 
-// shortOf is the pause before a refusal is confirmed that leaves nothing to serve.
+// shortOf is the pause before confirming a refusal that leaves nothing to serve.
 func shortOf(b config.Backoff) time.Duration { return delay(b, 4, 1) }
 
-// cure changes what goes along with the next request if that may be what was refused,
-// and reports whether it did: the wish for a new refresh token, which few institutions
-// know, is left out; the access token goes along if it did not, and if it does since
-// another request was refused it is left out. Nothing is tried twice in a row of refusals.
+// cure changes the next request if that may be what was refused, and reports whether it
+// did: it no longer asks for a new refresh token, which few institutions know; or the
+// access token goes along, or no longer. Each is tried once in a row of refusals.
 func cure(g *store.Grant, f *Failure, now time.Time) bool {
 	row := store.Refusals{At: now, Next: now}
 	if g.Refusals != nil {
@@ -48,7 +47,6 @@ func cure(g *store.Grant, f *Failure, now time.Time) bool {
 // curable reports whether cure would change something.
 func curable(g *store.Grant, f *Failure) bool { return cure(g.Clone(), f, time.Time{}) }
 
-// refused applies a refusal.
 func (s Settler) refused(g *store.Grant, f *Failure, now time.Time) error {
 	if cure(g, f, now) {
 		return s.again(g, now, 0, 0)
@@ -60,7 +58,7 @@ func (s Settler) refused(g *store.Grant, f *Failure, now time.Time) error {
 	g.Refusals = &row
 	g.Tries++
 	if f.Held {
-		row.Times, row.Next = 0, now // what is refused meanwhile counts for nothing
+		row.Times, row.Next = 0, now // refusals meanwhile count for nothing
 		g.Refusals = &row
 		return s.again(g, now, s.Backoff.Max+s.jitter(s.Backoff.Max/4), s.Backoff.Min)
 	}
@@ -85,8 +83,8 @@ func (s Settler) refused(g *store.Grant, f *Failure, now time.Time) error {
 	return nil
 }
 
-// untilNext is in how long a refused token is presented again, and whether that
-// comes while its access token is served.
+// untilNext is in how long a refused token is presented again, and whether its access
+// token is still served then.
 func (s Settler) untilNext(g *store.Grant, row store.Refusals, now time.Time) (wait time.Duration, room bool) {
 	last := s.Policy.LastTry(g)
 	switch {
@@ -98,8 +96,7 @@ func (s Settler) untilNext(g *store.Grant, row store.Refusals, now time.Time) (w
 	return s.Backoff.Max << min(row.Times-1, 16), true
 }
 
-// serveOut gives up refreshing a grant: what there is to serve is served to its
-// end, with which the grant expires.
+// giveUp stops refreshing a grant: it expires with its last access token.
 func (s Settler) giveUp(g *store.Grant, reason events.Reason, now time.Time) error {
 	if g.LastAccess().Over(now) {
 		return s.Expire(g, reason)
@@ -109,8 +106,8 @@ func (s Settler) giveUp(g *store.Grant, reason events.Reason, now time.Time) err
 	return nil
 }
 
-// unlawful applies a refusal for legal reasons: it is told once, and tried again
-// now and then.
+// unlawful applies a refusal for legal reasons: announced once, and tried again now and
+// then.
 func (s Settler) unlawful(g *store.Grant, f *Failure, now time.Time) error {
 	if err := s.warn(g, f.Reason); err != nil {
 		return err
@@ -120,8 +117,8 @@ func (s Settler) unlawful(g *store.Grant, f *Failure, now time.Time) error {
 	return s.again(g, now, wait+s.jitter(wait/4), unlawfulMin)
 }
 
-// told is the reason that is told of a grant: if an answer was lost before, that is
-// why its token is refused.
+// announcedReason is the reason in a grant's events: if an answer was lost before, that
+// is why its token is refused.
 func announcedReason(g *store.Grant, reason events.Reason) events.Reason {
 	switch reason {
 	case events.ReasonRejected, events.ReasonNotFound, events.ReasonBadRequest, events.ReasonRefreshTokenExpired:

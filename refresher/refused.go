@@ -8,17 +8,16 @@ import (
 	"github.com/latchkey/latchkey/store"
 )
 
-// Refused refreshes a grant as Now does, since its access tokens of this version were
-// refused where they were used. Of all reports of a grant, on any worker, one counts
-// in the length of the pause: the error of any other wraps store.ErrStale. (So a
-// caller to whom every token looks refused can't spend refreshes.)
+// Refused refreshes a grant as Now does, since a caller reports its access tokens of this
+// version as refused. Within RefusedPause only one report of a grant counts, on any
+// worker, so that a broken caller can't spend refreshes: the error of any other wraps
+// store.ErrStale.
 func (r *Refresher) Refused(ctx context.Context, g *store.Grant) (*store.Grant, error) {
 	return r.onDemand(ctx, g, demand{refused: &store.Refused{Version: g.Version, At: store.Milli(r.deps.Now())}})
 }
 
-// EndsWithReport reports whether a report that the newest access tokens of a grant were
-// refused is their end: its refresh token was refused before, and they have no other
-// known end.
+// EndsWithReport reports whether a report ends the newest access tokens of a grant: its
+// refresh token was refused before, and they have no other known end.
 func EndsWithReport(g *store.Grant, now time.Time) bool {
 	last := g.LastAccess()
 	return GivenUp(g) && last != nil && last.ExpiresAt == nil && (g.Access.ExpiresAt == nil || g.Access.Over(now))
@@ -49,7 +48,7 @@ func (r *Refresher) End(ctx context.Context, g *store.Grant) (*store.Grant, erro
 	return r.commitState(ctx, g, next)
 }
 
-// NextReport is how long no report of a grant counts yet; 0: one does.
+// NextReport is in how long the next report of a grant counts.
 func (r *Refresher) NextReport(g *store.Grant) time.Duration {
 	if g.Refused == nil {
 		return 0
@@ -57,8 +56,8 @@ func (r *Refresher) NextReport(g *store.Grant) time.Duration {
 	return max(g.Refused.At.Add(r.deps.RefusedPause).Sub(r.deps.Now()), 0)
 }
 
-// CountReport counts a report of a refused access token by what came of it, one of
-// the outcomes of package events. g is nil where the user has no such grant.
+// CountReport counts a report of a refused access token by its outcome, one of package
+// events. g is nil where the user has no such grant.
 func (r *Refresher) CountReport(g *store.Grant, outcome string) {
 	broker := noBroker
 	if g != nil {
@@ -70,7 +69,7 @@ func (r *Refresher) CountReport(g *store.Grant, outcome string) {
 // noBroker labels reports of grants that a user does not have.
 const noBroker = "none"
 
-// failing notes a failure in the series that it belongs to.
+// failing notes a failure in its series.
 func failing(g *store.Grant, f *Failure, now time.Time) {
 	if g.Failing == nil {
 		g.Failing = &store.Failing{Since: now}
@@ -78,8 +77,7 @@ func failing(g *store.Grant, f *Failure, now time.Time) {
 	g.Failing.At, g.Failing.Why, g.Failing.Detail, g.Failing.Type, g.Failing.Hash = now, string(f.Class), f.Detail, f.ErrorType, f.ErrorHash
 }
 
-// RefreshFailing is what a reply says about a grant whose refreshes fail; nil: they
-// don't, as far as the stored grant tells.
+// RefreshFailing is what a reply says about a grant whose refreshes fail; nil: they don't.
 func RefreshFailing(g *store.Grant) *events.RefreshFailing {
 	if g.Failing == nil && g.State == store.Active && g.Tries == 0 && g.Waits == 0 {
 		return nil

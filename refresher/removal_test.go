@@ -161,6 +161,16 @@ func TestRemovalsAtMeshEnd(t *testing.T) {
 	}
 }
 
+// A try that failed announces nothing of a grant whose accounts are not known.
+func TestAFailedRemovalOfUnknownAccountsIsNotAnnounced(t *testing.T) {
+	mesh := &remover{answers: []string{`503`, `200 {"status":"ok"}`}}
+	r, w, _, g := removing(t, mesh, 1, func(g *store.Grant) { g.Access, g.Accounts = nil, nil })
+	require.NoError(t, w.reconciler.Removals(t.Context()))
+	require.Equal(t, []string{"token.revoked: disconnected"}, r.told("user"))
+	untilGone(r, w, g.ID)
+	require.Equal(t, []string{"token.revoked: disconnected", "token.removal: removed"}, r.told("user"))
+}
+
 // TestARemovalNamesTheAccountsThatItIsTrueOf, and asks for none twice.
 func TestARemovalNamesTheAccountsThatItIsTrueOf(t *testing.T) {
 	t.Parallel()

@@ -10,14 +10,14 @@ import (
 	"github.com/latchkey/latchkey/store"
 )
 
-// GivenUp reports whether a grant is not refreshed any more since its refresh token was
-// refused, and is served to the end of its access tokens.
+// GivenUp reports whether a grant is no longer refreshed since its refresh token was
+// refused, but served to the end of its access tokens.
 func GivenUp(g *store.Grant) bool {
 	return g.State == store.MustAct && g.Refusals != nil && g.MFA == nil
 }
 
-// WhyNotRevived says why a grant that has expired, or was given up, can't be tried
-// again; empty when it can.
+// WhyNotRevived says why a grant can't be tried again after it has expired or was given
+// up; empty when it can.
 func WhyNotRevived(g *store.Grant, now time.Time) string {
 	switch {
 	case g.State == store.Revoked:
@@ -32,9 +32,8 @@ func WhyNotRevived(g *store.Grant, now time.Time) string {
 	return ""
 }
 
-// Revive has the refresh token of such a grant tried once more, at once: if it
-// is refused the grant is what it was again. A stated end that has passed counts for
-// nothing, since an operator asks.
+// Revive has such a grant tried once more, at once: if its token is refused, the grant is
+// what it was. A stated end of the refresh token counts for nothing.
 func (a Announcer) Revive(g *store.Grant) {
 	now := store.Milli(a.Now())
 	g.State, g.Reason, g.PurgeAt, g.Lease = store.Active, "", nil, nil
@@ -49,9 +48,9 @@ func (a Announcer) Revive(g *store.Grant) {
 	a.Schedule(g, due(now, store.Refresh))
 }
 
-// Revive has a grant that has expired or was given up tried once more. Whichever worker is free does it, and
-// Now does it at once. The error wraps store.ErrConflict where the grant has changed
-// since it was read.
+// Revive has a grant that has expired or was given up tried once more, by any free
+// worker. The error wraps store.ErrConflict where the grant has changed since it was
+// read.
 func (r *Refresher) Revive(ctx context.Context, g *store.Grant) (*store.Grant, error) {
 	next := g.Clone()
 	r.deps.Settler.Revive(next)

@@ -5,26 +5,26 @@ import (
 	"time"
 )
 
-// serverClock is how far the clock of the NATS server is ahead of ours. Schedules
-// fire by that clock: one for a moment that is past there and to come here fires
-// at once, and a message that is put off to it comes back again and again.
+// serverClock is how far the clock of the NATS server, by which schedules fire, is ahead
+// of ours. Without it a message that is postponed to a moment between the two clocks
+// would come back again and again.
 type serverClock struct {
 	mu    sync.Mutex
 	by    time.Duration
 	until time.Time
 }
 
-// maxAhead bounds what is believed of the server's clock, forgetAhead how long.
-// onItsWay is what a message may have taken from there to us.
+// maxAhead bounds how far the server's clock is believed to be ahead, forgetAhead how
+// long. onItsWay is the time that a message may have taken to us.
 const (
 	maxAhead    = time.Hour
 	onItsWay    = time.Second
 	forgetAhead = time.Minute
 )
 
-// heard notes that the server had stored a message at a time by its clock, at now
-// by ours. That the message lay there for a while makes its clock seem less far
-// ahead, never more.
+// heard notes that the server stored a message at a time by its clock, no later than now
+// by ours. A message that lay there for a while makes the clock seem less far ahead,
+// never more.
 func (c *serverClock) heard(stored, now time.Time) {
 	if !stored.After(now) {
 		return
@@ -37,7 +37,7 @@ func (c *serverClock) heard(stored, now time.Time) {
 	}
 }
 
-// ahead is by how much the server's clock is ahead as far as is known.
+// ahead is by how much the server's clock is ahead, as far as known.
 func (c *serverClock) ahead(now time.Time) time.Duration {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -47,6 +47,6 @@ func (c *serverClock) ahead(now time.Time) time.Duration {
 	return c.by
 }
 
-// Heard has the dispatcher learn from a message when the NATS server stored it, by
-// the server's clock: schedules come due by that clock, and not by ours.
+// Heard notes when the NATS server stored a message by its clock: schedules fire by that
+// clock, not by ours.
 func (d *Dispatcher) Heard(stored time.Time) { d.clock.heard(stored, d.options.Now()) }

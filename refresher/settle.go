@@ -13,22 +13,20 @@ import (
 	"github.com/latchkey/latchkey/store"
 )
 
-// Settler turns the outcome of a refresh into the grant's next state. It is
-// pure: clock and chance come from its fields, and nothing is stored or sent.
+// Settler turns the outcome of a refresh into the grant's next state. It stores and
+// sends nothing; clock and chance come from its fields.
 type Settler struct {
 	Announcer
 	Policy Policy
-	// Backoff spaces transient failures, RateLimited and Credentials the waits
-	// that are nobody's failure.
+	// Backoff spaces the tries after transient failures, RateLimited and Credentials those
+	// after failures of no single grant.
 	Backoff, RateLimited, Credentials config.Backoff
-	// Grace is how long after a lost answer the institution is assumed to still
-	// take the refresh token before it.
-	Grace time.Duration
-	// Retention is how long the record of an expired grant stays.
-	Retention time.Duration
-	// Rand yields numbers in [0, 1).
-	Rand func() float64
-	// LeftOut, if set, is told how many accounts of an answer a grant can't hold.
+	// Grace is how long the institution is assumed to still take a refresh token after the
+	// answer with the next one was lost.
+	Grace     time.Duration
+	Retention time.Duration  // of the record of an expired grant
+	Rand      func() float64 // numbers in [0, 1)
+	// LeftOut, if set, gets the number of accounts of an answer that a grant can't hold.
 	LeftOut func(g *store.Grant, accounts int)
 }
 
@@ -91,22 +89,22 @@ func (s Settler) answered(g *store.Grant, tokens store.TokenSet, a Answer, renew
 		}
 	}
 	if a.Partial && !rotated {
-		// The refresh token that replaced the one presented may have been in what was
-		// lost. An institution may take the one before for a while.
+		// The next refresh token may have been in the part that was lost. The institution may
+		// take the presented one for a while.
 		g.Unknown, g.Tries = &now, 1
 		return tokens, told, s.again(g, now, delay(s.Backoff, 0, s.Rand()), s.Backoff.Min)
 	}
 	return tokens, told, s.warnOfRefreshToken(g, now)
 }
 
-// spread puts the tokens of an answer into the set and returns the ids of the
-// accounts that got an access token, whose life is access.
+// spread puts the tokens of an answer into the set and returns the ids of the accounts
+// that got an access token, with the life access.
 func (s Settler) spread(g *store.Grant, tokens *store.TokenSet, share shares, access *store.Life) (covered map[string]bool) {
 	if len(knownIDs(g)) == 0 && len(share.accounts) > 0 {
 		if own := tokens.Account(""); own != nil && len(share.accounts) == 1 && share.accounts[0].TokenID.Empty() {
 			share.accounts[0].TokenID = own.TokenID
 		}
-		tokens.Accounts = nil // those of accounts which were not known
+		tokens.Accounts = nil // of accounts that were not known
 	}
 	m := newMerger(g, tokens)
 	m.makeRoom(share.accounts)
@@ -132,10 +130,9 @@ func (s Settler) spread(g *store.Grant, tokens *store.TokenSet, share shares, ac
 	return covered
 }
 
-// withoutAccessToken is for an answer that brought no access token, but a new refresh
-// token at most. The access tokens of before are served for as long as they live. New
-// ones are asked for at once, whatever failed before, or after a pause if that has just
-// been done: a try that costs a refresh token counts as one.
+// withoutAccessToken is for an answer without access tokens, which may have brought a new
+// refresh token. The access tokens at hand are served as long as they live. New ones are
+// requested at once (first), or after a pause if that was just done.
 func (s Settler) withoutAccessToken(g *store.Grant, first bool) error {
 	now := store.Milli(s.Now())
 	if first {
@@ -161,8 +158,8 @@ func cameAlone(g *store.Grant) bool {
 	return !g.Refresh.Since.Equal(g.Access.Since) && g.Access.Version != g.Version
 }
 
-// nextLife is the life of a token obtained at since. Where the answer states
-// no length, that of the token before is assumed.
+// nextLife is the life of a token obtained at since. Where the answer states no lifetime,
+// that of the last token is assumed.
 func nextLife(before *store.Life, since time.Time, stated time.Duration) *store.Life {
 	life := &store.Life{Since: since}
 	switch {
@@ -174,9 +171,8 @@ func nextLife(before *store.Life, since time.Time, stated time.Duration) *store.
 	return life
 }
 
-// restates reports whether an answer tells the end of the refresh token at hand
-// once more: its remaining life is counted in whole seconds, from a moment that is
-// known to the length of a call.
+// sameEnd reports whether an answer repeats the end of the refresh token at hand, within
+// the precision of a remaining life in seconds and the duration of a call.
 func sameEnd(next, before *store.Life) bool {
 	return before != nil && before.ExpiresAt != nil && !before.Assumed && next.ExpiresAt.Sub(*before.ExpiresAt).Abs() < time.Minute
 }
@@ -219,9 +215,9 @@ func (s Settler) Failed(g *store.Grant, f *Failure) error {
 	return s.again(g, now, wait, max(f.RetryAfter, s.Backoff.Min))
 }
 
-// hold: once the institution may no longer take a refresh token whose
-// replacement was lost, presenting it could only hasten the end; so the access
-// token is served for as long as it can be before the last tries.
+// untilLastTry is the wait once the institution may no longer take a refresh token whose
+// replacement was lost: presenting it could only bring the end nearer, so the access
+// token is served for as long as possible before the last tries.
 func (s Settler) untilLastTry(g *store.Grant, now time.Time) time.Duration {
 	last := s.Policy.LastTry(g)
 	if g.Unknown == nil || now.Before(g.Unknown.Add(s.Grace)) || last == nil {
@@ -230,9 +226,8 @@ func (s Settler) untilLastTry(g *store.Grant, now time.Time) time.Duration {
 	return last.Sub(now)
 }
 
-// again makes the next try due after a wait, unless no try can bring anything any
-// more. A wait past the last moment for a try that keeps the grant served is cut
-// short, to no less than least, so that there is a try before it.
+// again makes the next try due after a wait, unless no try can help any more. A wait past
+// the last try that keeps the grant served is cut short, to no less than least.
 func (s Settler) again(g *store.Grant, now time.Time, wait, least time.Duration) error {
 	if done, err := s.WithoutRefresh(g); done || err != nil {
 		return err
@@ -251,10 +246,9 @@ func (s Settler) again(g *store.Grant, now time.Time, wait, least time.Duration)
 	return nil
 }
 
-// AnnounceEnds announces what a grant that is refreshed is about to be without,
-// derived from nothing but the grant and whether its next try comes too late: an
-// access token (once a version) and a refresh token (once for each end that was
-// stated).
+// AnnounceEnds announces what a grant that is refreshed is about to be without: an access
+// token, if the next try comes too late (once a version), and a refresh token (once for
+// each stated end).
 func (s Settler) AnnounceEnds(g *store.Grant, now time.Time, late bool) error {
 	if !NeedsCall(g, now) {
 		return nil
@@ -284,25 +278,23 @@ func (s Settler) warnOfRefreshToken(g *store.Grant, now time.Time) error {
 	return s.Announce(g, events.TokenExpiring, events.ReasonRefreshTokenExpiring)
 }
 
-// NeedsCall reports whether the next action of a grant is one that calls Mesh.
-// Whatever else is due is a matter of the stored grant alone.
+// NeedsCall reports whether the next action of a grant calls Mesh. Anything else follows
+// from the stored grant alone.
 func NeedsCall(g *store.Grant, now time.Time) bool {
 	return g.State == store.Active && g.Refresh != nil && !RefreshTokenOver(g, now)
 }
 
-// RefreshTokenOver reports whether the refresh token can't be used any more by
-// its stated life.
+// RefreshTokenOver reports whether the stated life of the refresh token is over.
 func RefreshTokenOver(g *store.Grant, now time.Time) bool {
 	return g.Refresh == nil || g.Refresh.Over(now) && !g.Refresh.Assumed
 }
 
-// Expire declares the grant dead. If an answer was lost before, that is the
-// reason which is told.
+// Expire ends the grant. If an answer was lost before, that is the reason.
 func (s Settler) Expire(g *store.Grant, reason events.Reason) error {
 	reason = announcedReason(g, reason)
 	g.State, g.Reason, g.PurgeAt = store.Expired, reason, new(store.Milli(s.Now().Add(s.Retention)))
 	g.Lease, g.MFA = nil, nil
-	err := s.Announce(g, events.TokenExpired, reason) // it goes by what was told of accounts
+	err := s.Announce(g, events.TokenExpired, reason) // depends on what was announced of accounts
 	if g.Access != nil {
 		g.Access.Told = false // an operator may revive it
 	}
@@ -327,10 +319,9 @@ func (s Settler) endNewest(g *store.Grant, reason events.Reason) error {
 	return nil
 }
 
-// WithoutRefresh does what is due for a grant that is not to be refreshed (any
-// more): it warns or expires it, or, when only the refresh token has ended,
-// lets the access token be served to its end. It reports false when a refresh
-// is what is due.
+// WithoutRefresh does what is due for a grant that is not refreshed (any more): it warns
+// or expires it, or, when only the refresh token has ended, has the access token served
+// to its end. It reports false when a refresh is due.
 func (s Settler) WithoutRefresh(g *store.Grant) (done bool, err error) {
 	now := store.Milli(s.Now())
 	if NeedsCall(g, now) {
@@ -362,8 +353,8 @@ func (s Settler) WithoutRefresh(g *store.Grant) (done bool, err error) {
 	return true, nil
 }
 
-// delay grows exponentially from b.Min to b.Max with the number of tries
-// before; chance in [0, 1] scales it (full jitter).
+// delay grows exponentially from b.Min to b.Max with the number of earlier tries; chance
+// in [0, 1] scales it (full jitter).
 func delay(b config.Backoff, tries int, chance float64) time.Duration {
 	d := b.Max
 	if tries < 32 {

@@ -6,34 +6,29 @@ import (
 	"time"
 )
 
-// Status is what this worker's refreshes are held to at the moment.
+// Status is the present state of this worker's limits.
 type Status struct {
-	// PausedUntil is when refreshes go on that pause because Mesh refuses the
-	// credentials; zero while they don't pause.
-	PausedUntil time.Time
-	// Running and Waiting count refreshes of all brokers.
-	Running, Waiting int
+	// PausedUntil is the end of the pause while Mesh refuses the credentials; zero: none.
+	PausedUntil      time.Time
+	Running, Waiting int // refreshes of all brokers
 	// Rate is how many may start a second, FullRate what is configured.
 	Rate, FullRate float64
-	// Brokers lists those that were refreshed at since the worker started.
+	// Brokers lists those with refreshes since the worker started.
 	Brokers []BrokerStatus
-	// Refused counts, since the worker started, the reports of access tokens that
-	// were refused where they were used, by broker.
+	// Refused counts the reports of refused access tokens since the worker started.
 	Refused []BrokerReports
 }
 
 // BrokerReports counts the reports of refused access tokens of one broker.
 type BrokerReports struct {
-	// Broker is the key of the broker type.
-	Broker string
+	Broker string // the key of the broker type
 	// Reports are all of them, Refreshed those for which a grant was refreshed.
 	Reports, Refreshed int
 }
 
 // BrokerStatus is a Status of one broker.
 type BrokerStatus struct {
-	// Broker is the key of the broker type.
-	Broker string
+	Broker string // the key of the broker type
 	// Breaker is one of "closed" (refreshes pass), "open" (they are suspended)
 	// and "half-open" (one is tried).
 	Breaker          string
@@ -41,7 +36,7 @@ type BrokerStatus struct {
 	Rate, FullRate   float64
 }
 
-// Status returns what holds now.
+// Status returns the present state.
 func (r *Refresher) Status() Status {
 	s := r.queue.status()
 	s.Refused = r.metrics.reported()

@@ -16,9 +16,8 @@ import (
 	"github.com/latchkey/latchkey/store"
 )
 
-// publish sends a message in the trace that it came about in: what a crash left
-// to reconciliation belongs to it no less. name is the subject without what
-// tells users apart.
+// publish sends a message in the trace of its cause, also when reconciliation does it
+// after a crash. name is the subject without users.
 func (d *Dispatcher) publish(ctx context.Context, msg *nats.Msg, name string, in tracing.Carried, about []attribute.KeyValue, opts ...jetstream.PublishOpt) (ack jetstream.PubAckFuture, err error) {
 	ctx, span := d.options.Tracer.Start(in.Continue(ctx), "send "+name, trace.SpanKindProducer,
 		trace.WithAttributes(tracing.Messaging("send", name)...), trace.WithAttributes(about...))
@@ -37,8 +36,7 @@ func kindOf(subject string) string {
 	return "token"
 }
 
-// endStep ends the span of a refresh. That nothing was to be done any more is
-// no failure.
+// endStep ends the span of a refresh. One that was out of date is no failure.
 func endStep(span trace.Span, err error) {
 	if errors.Is(err, store.ErrStale) || errors.Is(err, store.ErrNotFound) {
 		span.SetAttributes(tracing.Outcome("stale"))
@@ -47,8 +45,7 @@ func endStep(span trace.Span, err error) {
 	tracing.End(span, err)
 }
 
-// startSpan begins the span of a call to Mesh. Headers of the trace don't go
-// there.
+// startSpan begins the span of a call to Mesh, which gets no headers of the trace.
 func (m *Mesh) startSpan(ctx context.Context, method, path string) (context.Context, trace.Span) {
 	address := ""
 	if u, err := url.Parse(m.url); err == nil {
@@ -60,7 +57,7 @@ func (m *Mesh) startSpan(ctx context.Context, method, path string) (context.Cont
 		attribute.String("server.address", address))
 }
 
-// endRefresh ends the span of a call with how its answer was sorted.
+// endRefresh ends the span of a call with its outcome.
 func endRefresh(span trace.Span, err error) {
 	outcome := refreshed
 	if err != nil {

@@ -9,14 +9,12 @@ import (
 	"github.com/latchkey/latchkey/store"
 )
 
-// unusual is what else is to be told about an answer.
+// unusual is what an operator should know about an answer.
 type unusual struct {
-	// byPosition: tokens without an account went to accounts by their order.
-	byPosition bool
-	// unplaced is how many entries of tokens could be given to no account, uncovered
-	// how many accounts the answer did not cover, apart how many got refresh tokens
-	// of their own.
-	unplaced, uncovered, apart int
+	byPosition bool // tokens without an account went to accounts by their order
+	unplaced   int  // entries whose tokens could be given to no account
+	uncovered  int  // accounts that the answer did not cover
+	apart      int  // accounts with refresh tokens of their own
 }
 
 // Kinds of unusual answers, in the metric.
@@ -27,7 +25,7 @@ const (
 	unusualSplit      = "split"
 )
 
-// reportUnusual tells an operator what is unusual about an answer that was applied.
+// reportUnusual logs and counts what is unusual about an applied answer.
 func (r *Refresher) reportUnusual(ctx context.Context, g *store.Grant, u unusual) {
 	log := tracing.Log(ctx, r.deps.Log).With(zap.String("grant", g.ID), zap.String("broker", g.BrokerType))
 	count := func(kind string) { r.metrics.unusual.WithLabelValues(kind).Inc() }

@@ -12,10 +12,10 @@ import (
 	"github.com/latchkey/latchkey/events"
 )
 
-// failure says what an answer without new tokens means for the grant (@meshconnect/node-api
-// 2.0.28, BrokerRefreshTokenResponseApiResult). The HTTP status, the status
-// of the envelope, that of the content and the error type can differ; then the one
-// that gives up least counts.
+// failure says what an answer without new tokens means for the grant
+// (@meshconnect/node-api 2.0.28, BrokerRefreshTokenResponseApiResult). Where the HTTP
+// status, the statuses of envelope and content and the error type differ, the one counts
+// that gives up least.
 func (a statuses) failure() *Failure {
 	f := a.reading()
 	f.Detail = a.detail()
@@ -73,8 +73,8 @@ func (a statuses) verdict() string {
 	return "ok"
 }
 
-// passing reports whether a word or the HTTP status says that nothing was decided
-// about the token.
+// passing reports whether a word or the HTTP status means a passing failure, which says
+// nothing about the token.
 func (a statuses) passing() bool {
 	switch a.http {
 	case http.StatusBadRequest, http.StatusUnauthorized, http.StatusNotFound, http.StatusGone, http.StatusUnprocessableEntity:
@@ -125,8 +125,8 @@ func blamesRequest(errorType string) bool {
 		"input", "value", "property", "type", "range", "length", "mismatch", "serializ", "parse", "metadata", "incomplete")
 }
 
-// normal returns a word in the form in which words are compared: programs write
-// badRequest, BadRequest and bad_request.
+// normal returns a word for comparison: programs write badRequest, BadRequest and
+// bad_request.
 func normal(word string) string {
 	if len(word) > maxWord {
 		return "toolong"
@@ -142,9 +142,8 @@ func normal(word string) string {
 // maxWord bounds the words of an answer that are kept.
 const maxWord = 64
 
-// token returns a word for programs as it may be kept and shown: letters, digits,
-// "_" and "-", no more than maxWord. Anything else may be text for people, which
-// may quote what was presented.
+// token returns a word if it may be kept and shown: letters, digits, "_" and "-", no more
+// than maxWord. Anything else may be text that quotes what was presented.
 func token(word string) string {
 	if len(word) > maxWord || strings.ContainsFunc(word, func(r rune) bool {
 		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '_' && r != '-'

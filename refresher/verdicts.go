@@ -12,13 +12,12 @@ import (
 	"github.com/latchkey/latchkey/store"
 )
 
-// Where many grants of one broker are refused in a row and none is refreshed, it is
-// not the users who have left: a wrong mesh.url, a fault at Mesh or at the
-// institution. Then verdicts there are held, until a refresh succeeds or an operator
-// decides. What it follows from is stored, one small document for each broker, so
-// that it is the same for all workers and after any restart.
+// Where many grants of one broker are refused in a row and none is refreshed, the cause
+// is not the users: a wrong mesh.url, a fault at Mesh or at the institution. Then
+// verdicts there are held until a refresh succeeds or an operator decides. One small
+// document for each broker makes that the same for all workers and after any restart.
 
-// verdicts holds the verdicts at brokers.
+// verdicts decides where verdicts are held.
 type verdicts struct {
 	store   *store.Store
 	hold    config.Hold
@@ -27,12 +26,12 @@ type verdicts struct {
 	metrics *metrics
 
 	mu sync.Mutex
-	// cleared is when this worker last noted a success at a broker, by its key.
+	// cleared is when this worker last stored a success at a broker, by its key.
 	cleared map[string]time.Time
 }
 
-// clearedFor is for how long a worker does not note another success at a broker,
-// unless it has seen a refusal there.
+// clearedFor is how long a worker does not store another success at a broker, unless it
+// has seen a refusal there.
 const clearedFor = 10 * time.Second
 
 // refused notes that a grant was refused, and reports whether verdicts are held at its
@@ -101,7 +100,7 @@ func (v *verdicts) succeeded(ctx context.Context, brokerType string) {
 	}
 }
 
-// look has the metrics show where verdicts are held, by whichever worker.
+// look updates the metrics by what all workers have stored.
 func (v *verdicts) look(ctx context.Context) error {
 	all, err := v.store.Verdicts(ctx)
 	if err != nil {

@@ -12,36 +12,33 @@ import (
 	"github.com/latchkey/latchkey/store"
 )
 
-// walk is how far a step of reconciliation has come through its list. Whatever
-// stays in the list, since nothing can be done about it, is passed by: the rest is
-// reached in the same pass, or in the next, which goes on where this one ended.
+// walk is how far a step of reconciliation has come through its list. The next pass
+// continues there, past what stays in the list since nothing can be done about it.
 type walk struct {
 	place store.Place
-	// spread has workers that walk at the same time take pages from here and
-	// there, skip pages from the place on.
-	spread bool
-	skip   int
-	// left is how many pages may be worked on yet; nil: maxPages.
-	left *int
-	// inOrder has one grant done after the other, as they are listed.
-	inOrder bool
+	// spread has workers that walk at the same time take pages from here and there, skip
+	// pages after the place.
+	spread  bool
+	skip    int
+	left    *int // how many more pages may be worked on; nil: maxPages
+	inOrder bool // one grant after the other, as they are listed
 }
 
-// repair does one grant of a page. done: something was changed.
+// repair repairs one grant of a page. done: something was changed.
 type repair func(ctx context.Context, g *store.Grant) (done bool, err error)
 
-// maxPages bounds the work of one step in one pass, atOnce how many grants of a
-// page are worked on at once: most of the time is waiting for answers.
+// maxPages bounds the work of one step in one pass, atOnce how many grants of a page are
+// repaired concurrently.
 const (
 	maxPages = 20
 	atOnce   = 8
 )
 
-// spreadPages is over how many pages the workers spread. Passing over a page
-// costs the database a walk over as many entries of an index.
+// spreadPages is over how many pages the workers spread. Skipping a page costs the
+// database a walk over as many index entries.
 const spreadPages = 64
 
-// through works through a list from where the walk stands, on behind what fails.
+// through works through a list from where the walk stands, past what fails.
 func (r *Reconciler) through(ctx context.Context, w *walk, kind string, list func(ctx context.Context, after store.Place) (store.Page, error), do repair) error {
 	failures := failures{kind: kind}
 	repaired, ended, jumped := 0, false, false
@@ -84,7 +81,7 @@ func (r *Reconciler) through(ctx context.Context, w *walk, kind string, list fun
 	return failures.err()
 }
 
-// page works on the grants of a page, and returns for how many something was done.
+// page repairs the grants of a page, and returns for how many something was done.
 func (r *Reconciler) page(ctx context.Context, w *walk, grants []*store.Grant, do repair, failures *failures) (done int) {
 	var group errgroup.Group
 	if group.SetLimit(1); !w.inOrder {
@@ -112,7 +109,7 @@ func (r *Reconciler) page(ctx context.Context, w *walk, grants []*store.Grant, d
 	return done
 }
 
-// repairing has a grant repaired unless it has changed since it was listed.
+// repairing repairs a grant unless it has changed since it was listed.
 func (r *Reconciler) repairing(kind string, do func(ctx context.Context, g *store.Grant) error) repair {
 	return func(ctx context.Context, g *store.Grant) (bool, error) {
 		same, err := r.unchanged(ctx, g)
@@ -127,8 +124,7 @@ func (r *Reconciler) repairing(kind string, do func(ctx context.Context, g *stor
 	}
 }
 
-// failures counts what failed in a step, and keeps the first few errors: there may
-// be as many as there are grants.
+// failures counts the errors of a step, and keeps the first few.
 type failures struct {
 	kind  string
 	first []error

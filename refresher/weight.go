@@ -8,20 +8,17 @@ import (
 	"github.com/latchkey/latchkey/store"
 )
 
-// Bounds of what one grant holds, in bytes. MongoDB takes documents of 16 MiB, of
-// which the sealed token set, the accounts and the outbox are all that can be
-// large.
+// Bounds of what one grant holds, in bytes. MongoDB takes documents of 16 MiB; only the
+// sealed token set, the accounts and the outbox can be large.
 const (
 	maxTokens   = 9 << 20
 	maxAccounts = 3 << 20
 	maxOutbox   = 2 << 20
-	// maxEvent is what one event takes, while the outbox has room: as much as the
-	// accounts of a connect may, with all else.
-	maxEvent = 576 << 10
-	// accountOverhead is what MongoDB and JSON add to the texts of an account.
-	accountOverhead = 64
-	// headerRoom is left for the headers of an event in a NATS message.
-	headerRoom = 4 << 10
+	// maxEvent bounds one event, while the outbox has room: as much as the accounts of a
+	// connect may take, with everything else.
+	maxEvent        = 576 << 10
+	accountOverhead = 64      // what MongoDB and JSON add to the texts of an account
+	headerRoom      = 4 << 10 // for the headers of an event in a NATS message
 )
 
 // eventRoom is how large the next event may be. An outbox that NATS has not taken
@@ -55,8 +52,8 @@ func (m *merger) tokenSize(t store.AccountToken) int {
 
 func accountSize(id, name string) int { return textSize(id) + textSize(name) + accountOverhead }
 
-// merger puts the accounts of an answer into a grant and its token set, as far
-// as there is room.
+// merger puts the accounts of an answer into a grant and its token set, as far as there
+// is room.
 type merger struct {
 	g      *store.Grant
 	tokens *store.TokenSet
@@ -64,15 +61,13 @@ type merger struct {
 	accounts, kept map[string]int
 	// What these take.
 	accountsSize, tokensSize int
-	// access is the access token that was weighed last.
-	access     secret.Text
-	accessSize int
-	// reserved is what the accounts that are still to come take without their names.
-	reserved int
+	access                   secret.Text // the access token that was measured last
+	accessSize               int
+	reserved                 int // for the accounts still to come, without their names
 }
 
-// newMerger counts what is there. The refresh token, without which all else is
-// worth nothing for long, has its room first.
+// newMerger measures what is there. The refresh token, without which the rest is soon
+// worthless, has its room first.
 func newMerger(g *store.Grant, tokens *store.TokenSet) *merger {
 	m := &merger{g: g, tokens: tokens, accounts: map[string]int{}, kept: map[string]int{}}
 	for i, a := range g.Accounts {
@@ -87,9 +82,9 @@ func newMerger(g *store.Grant, tokens *store.TokenSet) *merger {
 	return m
 }
 
-// makeRoom drops the access tokens of accounts that an answer does not bring if
-// what it brings does not fit beside them: those end soon, and come again.
-// Accounts come before the names of others.
+// makeRoom drops the access tokens of accounts that an answer does not cover if its own
+// do not fit beside them: those end soon, and come again. Accounts come before the names
+// of others.
 func (m *merger) makeRoom(brought []AnsweredAccount) {
 	defer m.reserve(brought)
 	size, fresh := m.tokensSize, make(map[string]bool, len(brought))
@@ -124,8 +119,7 @@ func (m *merger) reserve(brought []AnsweredAccount) {
 	}
 }
 
-// add takes an account with its access token in, and reports whether there was
-// room for it.
+// add adds an account with its access token, and reports whether there was room for it.
 func (m *merger) add(in AnsweredAccount, access *store.Life) bool {
 	token := store.AccountToken{AccountID: in.ID, AccessToken: in.AccessToken, TokenID: in.TokenID}
 	at, kept := m.kept[in.ID]
@@ -151,7 +145,7 @@ func (m *merger) add(in AnsweredAccount, access *store.Life) bool {
 	return true
 }
 
-// name has an account stand in the grant, with its name if there is room for it.
+// name adds an account to the grant, with its name if there is room for it.
 func (m *merger) name(in AnsweredAccount, access *store.Life) bool {
 	at, known := m.accounts[in.ID]
 	if !known {
@@ -175,8 +169,7 @@ func (m *merger) name(in AnsweredAccount, access *store.Life) bool {
 	return true
 }
 
-// own notes that an account has a refresh token of its own, and reports whether
-// there was room for it.
+// own adds an account's own refresh token, and reports whether there was room for it.
 func (m *merger) own(id string, refreshToken secret.Text) bool {
 	if _, known := m.accounts[id]; !known && !m.name(AnsweredAccount{ID: id}, &store.Life{}) {
 		return false

@@ -7,26 +7,22 @@ import (
 	"github.com/latchkey/latchkey/store"
 )
 
-// shares says whose the tokens of an answer are. Entries may come without an
-// account (Mesh's own example of an answer has one), twice, or for accounts that
-// the grant does not have; a refresh token may be an echo of the one presented.
+// shares says whose the tokens of an answer are. Entries may come without an account
+// (Mesh's own example has one), twice, or for accounts that the grant does not have; a
+// refresh token may echo the presented one.
 type shares struct {
-	// refreshToken is the grant's next one. Empty: the one at hand stays.
-	refreshToken secret.Text
-	// own are refresh tokens of single accounts, by id, where these got others
-	// than the grant: from now on they are grants of their own.
+	refreshToken secret.Text // the grant's next one; empty: the one at hand stays
+	// own are the refresh tokens of single accounts, by id, that differ from the grant's:
+	// they become grants of their own.
 	own map[string]secret.Text
 	// accounts are those with a new access token, each once. The id is empty only
 	// where no id is known.
-	accounts []AnsweredAccount
-	// byPosition: tokens without an account went to accounts by their order.
-	byPosition bool
-	// unplaced is how many entries have tokens that should have had an owner and have
-	// none. Those of accounts that the grant does not have are no such, unless they
-	// are refresh tokens.
+	accounts   []AnsweredAccount
+	byPosition bool // tokens without an account went to accounts by their order
+	// unplaced is how many entries have tokens without an owner. Access tokens of accounts
+	// that the grant does not have don't count.
 	unplaced int
-	// hidden: one of them has an access token that is new.
-	hidden bool
+	hidden   bool // one of them has a new access token
 }
 
 // share is an entry of an answer with what is known about its owner.
@@ -83,14 +79,13 @@ func sharesIn(g *store.Grant, tokens *store.TokenSet, a Answer) shares {
 	return s
 }
 
-// rotates reports whether an answer replaces the refresh token that was presented
-// for a grant.
+// rotates reports whether an answer replaces the presented refresh token of a grant.
 func (a Answer) rotates(g *store.Grant, presented secret.Text) bool {
 	return !whose(g, &store.TokenSet{RefreshToken: presented}, a).refreshToken.Empty()
 }
 
-// withoutEchoes returns the answer without the refresh token that was presented: an
-// echo replaces nothing, and hides nothing that stands behind it.
+// withoutEchoes returns the answer without the presented refresh token: an echo replaces
+// nothing.
 func (a Answer) withoutEchoes(presented secret.Text) Answer {
 	a.Accounts, a.Loose = slices.Clone(a.Accounts), slices.Clone(a.Loose)
 	a.forget(presented)
@@ -104,8 +99,8 @@ func echoless(token, presented secret.Text) secret.Text {
 	return token
 }
 
-// sharesOf returns the entries of an answer. The deprecated access token is that of
-// the entries if none has one or names an account; else it repeats the first, as a rule.
+// sharesOf returns the entries of an answer. They get the deprecated access token if none
+// has one or names an account; else it usually repeats the first.
 func sharesOf(a Answer, presented secret.Text) []share {
 	a = a.withoutEchoes(presented)
 	a.Accounts = slices.DeleteFunc(a.Accounts, func(in AnsweredAccount) bool { return in.blank() && a.AccessToken.Empty() })
@@ -187,10 +182,9 @@ func matchNames(g *store.Grant, entries []share) {
 	}
 }
 
-// claim tells the entries of the grant's accounts from others. Accounts that the
-// grant does not have may stand in a newer grant of its user; they become the
-// grant's if it knows none yet, or if the answer speaks of no other. It returns the
-// ids that are the grant's then.
+// claim marks the entries of the grant's accounts. Other accounts may belong to a newer
+// grant of the user; they become this grant's if it knows none yet, or if the answer
+// names only such. It returns the ids that are the grant's then.
 func claim(entries []share, known []string) []string {
 	own := make(map[string]bool, len(known))
 	for _, id := range known {
@@ -214,8 +208,8 @@ func claim(entries []share, known []string) []string {
 	return known
 }
 
-// placeNameless finds owners for the entries that name none: one access token is for all
-// accounts, as many entries as there are accounts without one go by their order. It
+// placeNameless finds owners for the entries that name none: a single access token is for
+// all accounts; as many entries as there are accounts without one go by their order. It
 // reports whether the order decided.
 func placeNameless(entries []share, known []string, tokens *store.TokenSet) (byPosition bool) {
 	if !slices.ContainsFunc(entries, func(in share) bool { return in.ID == "" }) {
@@ -361,8 +355,7 @@ func (s *shares) chooseAccessTokens(entries []share, known []string, tokens *sto
 	}
 }
 
-// countUnplaced counts the entries with tokens that have no place. These stay in the
-// answer, and what is left of an answer is kept (see leaveIn).
+// countUnplaced counts the entries with tokens that have no place, which leaveIn keeps.
 func (s *shares) countUnplaced(a Answer, entries []share, tokens *store.TokenSet) {
 	placed := map[secret.Text]bool{{}: true, tokens.RefreshToken: true, s.refreshToken: true}
 	for _, t := range tokens.Accounts {
