@@ -8,7 +8,5 @@ import (
 // record adds an audit record of what was done with a grant's tokens. It never waits: an
 // answer of Mesh must not be held up.
 func (r *Refresher) record(action audit.Action, outcome string, g *store.Grant) {
-	r.deps.Audit.Add(audit.Record{Action: action, Outcome: outcome, User: g.UserID, Grants: []audit.Grant{
-		{ID: g.ID, Broker: g.BrokerType, Version: g.Version, Accounts: g.AccountIDs()},
-	}})
+	r.deps.Audit.Add(g.AuditRecord(action, outcome, g.AccountIDs()))
 }

@@ -1,7 +1,6 @@
 package refresher
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -58,16 +57,16 @@ func (r *Refresher) unsorted(g *store.Grant) bool {
 // tooLate ends a refresh whose process was held up: too little is left of the lease to
 // call Mesh and save the answer.
 func (r *Refresher) tooLate(ctx context.Context, g *store.Grant) error {
-	tracing.Log(ctx, r.deps.Log).Warn("a refresh was held up until its lease was nearly over; it is put off", zap.String("grant", g.ID), zap.String("broker", g.BrokerType))
+	tracing.Log(ctx, r.deps.Log).Warn("a refresh was held up until its lease was nearly over; it is postponed", zap.String("grant", g.ID), zap.String("broker", g.BrokerType))
 	return r.postpone(ctx, g)
 }
 
-// putOff gives back a lease under which no token was presented; the action is as due as
+// postpone gives back a lease under which no token was presented; the action is as due as
 // before. The error wraps store.ErrStale where somebody else has changed the grant.
 func (r *Refresher) postpone(ctx context.Context, g *store.Grant) error {
 	err := r.giveBack(ctx, g)
 	if errors.Is(err, store.ErrConflict) {
-		return fmt.Errorf("putting off the refresh of grant %s: %w", g.ID, store.ErrStale)
+		return fmt.Errorf("postponing the refresh of grant %s: %w", g.ID, store.ErrStale)
 	}
 	if err != nil {
 		return err
@@ -81,7 +80,7 @@ const postponeFor = time.Second // how long a refresh waits whose lease was give
 func (r *Refresher) giveBack(ctx context.Context, g *store.Grant) error {
 	_, err := r.underLease(context.WithoutCancel(ctx), g, func(next *store.Grant) error {
 		if next.Version != g.Version {
-			return store.ErrConflict
+			return store.ErrStale
 		}
 		next.Lease, next.Unknown = nil, g.Unknown
 		if next.Refused != nil && next.Refused.Version == next.Version {
@@ -92,24 +91,21 @@ func (r *Refresher) giveBack(ctx context.Context, g *store.Grant) error {
 	return err
 }
 
-// underLease changes a leased grant and saves it, again and again where something else
-// about it has changed meanwhile. When the lease is no longer there the error wraps
-// store.ErrConflict, and the grant is as stored.
+// underLease is Store.Change for as long as a grant has the same lease. When that is lost
+// the error wraps store.ErrConflict, and the grant is as stored.
 func (r *Refresher) underLease(ctx context.Context, g *store.Grant, change func(next *store.Grant) error) (*store.Grant, error) {
-	for next := g.Clone(); ; {
-		if err := change(next); err != nil {
-			return nil, err
+	var stored *store.Grant
+	next, err := r.deps.Store.Change(ctx, g, func(read *store.Grant) (*store.Grant, error) {
+		if stored = read; read != g && !sameLease(read, g) {
+			return nil, nil
 		}
-		err := r.deps.Store.Save(ctx, next)
-		if !errors.Is(err, store.ErrConflict) {
-			return next, err
-		}
-		fresh, readErr := r.deps.Store.Get(ctx, g.ID)
-		if readErr != nil || !sameLease(fresh, g) {
-			return fresh, cmp.Or(readErr, err)
-		}
-		next = fresh
+		next := read.Clone()
+		return next, change(next)
+	})
+	if err == nil && next == nil {
+		return stored, fmt.Errorf("the lease of grant %s is lost: %w", g.ID, store.ErrConflict)
 	}
+	return next, err
 }
 
 // sameLease reports whether two states of a grant are of the same lease.

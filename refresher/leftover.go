@@ -36,7 +36,7 @@ const (
 	mostDoubtful = 3
 )
 
-// enough drops what is doubtful of an answer if a grant has left that much of late.
+// dropDoubtful drops what is doubtful of an answer if a grant has left that much of late.
 func (a *Answer) dropDoubtful(g *store.Grant) {
 	if a.Doubtful && g.Doubtful >= mostDoubtful {
 		a.Rest = secret.Text{}

@@ -196,9 +196,7 @@ func (r *Reconciler) unchanged(ctx context.Context, listed *store.Grant) (bool, 
 	if err != nil {
 		return false, err
 	}
-	// Another worker that has sent the outbox leaves the revision as it is.
-	told := (g.Outbox == nil) != (listed.Outbox == nil) || g.Due != nil && listed.Due != nil && g.Due.Stream != listed.Due.Stream
-	return g.Rev == listed.Rev && !told, nil
+	return g.Unchanged(listed), nil
 }
 
 func (r *Reconciler) purge(ctx context.Context) error {

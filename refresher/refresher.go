@@ -383,7 +383,7 @@ func newestAccess(g *store.Grant, tokens store.TokenSet) (token secret.Text) {
 	return token
 }
 
-// contradicted reports an answer with tokens whose statuses or form say that it has
+// reportContradiction reports an answer with tokens whose statuses or form say that it has
 // none. Of what they say it returns only a rate limit.
 func (r *Refresher) reportContradiction(ctx context.Context, g *store.Grant, said *Failure) *Failure {
 	if said == nil {
@@ -424,7 +424,7 @@ func (r *Refresher) failed(ctx context.Context, g *store.Grant, f *Failure) (*st
 	return next, err
 }
 
-// unopened handles a token set that does not open.
+// unreadable handles a token set that does not open.
 func (r *Refresher) unreadable(ctx context.Context, g *store.Grant, err error) (*store.Grant, error) {
 	next := g.Clone()
 	next.Lease = nil
