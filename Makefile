@@ -42,7 +42,7 @@ deps: ## Install Debian's PostgreSQL and Chromium for the tests that use them, w
 	@.ci/debian /usr/bin/chromium chromium "the sandbox's page is not tested in a browser"
 
 fast: ## The fast tests, without the race detector
-	$(TEST) -short ./events/... ./config ./store/... ./refresher ./handlers
+	$(TEST) -short ./events/... ./config ./store/... ./refresher ./handlers/...
 
 # What starts engines and processes has the machine to itself.
 HEAVY = ./cmd/latchkey/worker ./cmd/sandbox
@@ -55,9 +55,9 @@ race: ## All tests with the race detector
 	for pkg in $(HEAVY); do $(RACE) -parallel 4 $$pkg || exit 1; done
 
 scale: ## Two workers, 2,000 grants, large answers, much junk; the race detector would make the embedded engines too slow
-	$(TEST) -count=1 -timeout 15m -run 'ManyGrants|ManyCallers|HeavyAnswers|JunkDoesNotHoldUp' ./cmd/latchkey/worker ./cmd/sandbox/engines ./refresher ./handlers
+	$(TEST) -count=1 -timeout 15m -run 'ManyGrants|ManyCallers|HeavyAnswers|JunkDoesNotHoldUp' ./cmd/latchkey/worker ./cmd/sandbox/engines ./refresher ./handlers/...
 
-GUARDED = ./events ./store/... ./refresher ./handlers
+GUARDED = ./events ./store/... ./refresher ./handlers/...
 guard: ## How many allocations the busiest paths take, without the race detector, which makes more
 	$(TEST) -count=1 -run '^TestGuard' $(GUARDED)
 

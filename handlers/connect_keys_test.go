@@ -17,6 +17,7 @@ import (
 	"github.com/latchkey/latchkey/events"
 	"github.com/latchkey/latchkey/events/sealing"
 	"github.com/latchkey/latchkey/events/secret"
+	"github.com/latchkey/latchkey/refresher"
 	"github.com/latchkey/latchkey/store"
 )
 
@@ -250,9 +251,9 @@ func TestConnectsWaitWhileKeysCannotBeRead(t *testing.T) {
 	fresh.Envelope = k.reopened()
 	k.kms.Faults().Always(kmssim.ServiceUnavailable)
 	_, err := fresh.Open(t.Context(), jwe, time.Time{})
-	require.True(t, outage(err), "%v", err)
+	require.True(t, refresher.Outage(err), "%v", err)
 	_, err = fresh.Public(t.Context())
-	require.True(t, outage(err), "%v", err)
+	require.True(t, refresher.Outage(err), "%v", err)
 	k.opens(a, jwe) // has it in memory
 	k.kms.Faults().Clear()
 	fresh.Envelope = k.reopened() // the other one asks KMS again only after a pause
@@ -264,10 +265,10 @@ func TestConnectsWaitWhileKeysCannotBeRead(t *testing.T) {
 	late := k.worker()
 	late.Store = impatient
 	_, err = late.Open(t.Context(), jwe, time.Time{})
-	require.True(t, outage(err), "%v", err)
-	require.True(t, outage(late.Maintain(t.Context())))
+	require.True(t, refresher.Outage(err), "%v", err)
+	require.True(t, refresher.Outage(late.Maintain(t.Context())))
 	_, err = late.Public(t.Context())
-	require.True(t, outage(err), "%v", err)
+	require.True(t, refresher.Outage(err), "%v", err)
 	require.Equal(t, keys, k.public(a), "publishers go on with what is known")
 	k.opens(a, jwe)
 	k.pass(2 * time.Hour)

@@ -351,11 +351,7 @@ func lost(g *store.Grant, known []*store.Grant, revoked map[string]time.Time) []
 	for _, a := range g.Accounts {
 		at, ok := revoked[a.ID]
 		gone := ok && !g.Given(a.ID).After(at)
-		for _, other := range known {
-			gone = gone || a.ID != "" && other.ID != g.ID && events.SameBroker(other.BrokerType, g.BrokerType) && other.State != store.Revoked &&
-				other.Account(a.ID) != nil && newerFor(a.ID, other, g)
-		}
-		if gone {
+		if gone || g.InNewer(a.ID, known) {
 			out = append(out, a.ID)
 		}
 	}
@@ -371,14 +367,6 @@ func byConnect(a, b *store.Grant) int {
 // newer orders the grants of a user: byConnect, then by id, so that no two are equal.
 func newer(a, b *store.Grant) bool {
 	return cmp.Or(byConnect(a, b), cmp.Compare(a.ID, b.ID)) > 0
-}
-
-// newerFor orders the grants that have an account by the time when the user gave it.
-func newerFor(accountID string, a, b *store.Grant) bool {
-	if at, bt := a.Given(accountID), b.Given(accountID); !at.Equal(bt) {
-		return at.After(bt)
-	}
-	return cmp.Or(cmp.Compare(a.Split, b.Split), cmp.Compare(a.Published, b.Published), cmp.Compare(a.ID, b.ID)) > 0
 }
 
 // Resolve makes one of grants that hold one refresh token, and takes from each
@@ -503,7 +491,7 @@ func (c *Connector) revoke(ctx context.Context, g *store.Grant, reason events.Re
 	if err := c.Store.Save(ctx, next); err != nil {
 		return err
 	}
-	c.Audit.Add(audit.Record{Action: audit.Erased, Outcome: string(reason), User: g.UserID, Grants: auditGrant(g)})
+	c.Audit.Add(g.AuditRecord(audit.Erased, string(reason), g.AccountIDs()))
 	tracing.Log(ctx, c.Log).Info("revoked", zap.String("grant", g.ID), zap.String("broker", g.BrokerType), zap.String("reason", string(reason)))
 	c.Dispatcher.Send(ctx, next)
 	return nil
@@ -572,10 +560,9 @@ func (c *Connector) trim(ctx context.Context, g *store.Grant, gone []string, rea
 	if err := c.Store.Save(ctx, next); err != nil {
 		return err
 	}
-	trimmed := audit.Grant{ID: g.ID, Broker: g.BrokerType, Version: g.Version, Accounts: gone}
-	c.Audit.Add(audit.Record{Action: audit.Erased, Outcome: string(reason), User: g.UserID, Grants: []audit.Grant{trimmed}})
+	c.Audit.Add(g.AuditRecord(audit.Erased, string(reason), gone))
 	if next.Version != g.Version {
-		c.Audit.Add(audit.Record{Action: audit.Sealed, Outcome: audit.OutcomeTrim, User: g.UserID, Grants: auditGrant(next)})
+		c.Audit.Add(next.AuditRecord(audit.Sealed, audit.OutcomeTrim, next.AccountIDs()))
 	}
 	c.Dispatcher.Send(ctx, next)
 	return nil

@@ -302,7 +302,7 @@ func (c *Connector) schedule(next *store.Grant, fresh bool) {
 
 // stored records a grant that was written, and announces it.
 func (c *Connector) stored(ctx context.Context, g *store.Grant) {
-	c.Audit.Add(audit.Record{Action: audit.Sealed, Outcome: audit.OutcomeConnect, User: g.UserID, Grants: auditGrant(g)})
+	c.Audit.Add(g.AuditRecord(audit.Sealed, audit.OutcomeConnect, g.AccountIDs()))
 	tracing.Log(ctx, c.Log).Info("stored", zap.String("grant", g.ID), zap.String("broker", g.BrokerType), zap.Int64("version", g.Version))
 	c.Dispatcher.Send(ctx, g)
 }

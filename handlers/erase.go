@@ -14,6 +14,7 @@ import (
 	"github.com/latchkey/latchkey/config"
 	"github.com/latchkey/latchkey/events"
 	"github.com/latchkey/latchkey/events/tracing"
+	"github.com/latchkey/latchkey/refresher"
 	"github.com/latchkey/latchkey/store"
 	"github.com/latchkey/latchkey/store/envelope"
 	"github.com/latchkey/latchkey/store/parts"
@@ -69,7 +70,7 @@ func (p *DeadLetters) users(ctx context.Context, message string, d *delivery, bo
 	}
 	plaintext, err := p.Keys.Open(ctx, connect.JWE, d.Taken)
 	if err != nil {
-		if outage(err) && !envelope.Refused(err) {
+		if refresher.Outage(err) && !envelope.Refused(err) {
 			return nil, err
 		}
 		return nil, nil
@@ -128,7 +129,7 @@ func (p *DeadLetters) covered(ctx context.Context, letter DeadLetter, scope stor
 	}
 	in, err := p.connected(ctx, letter)
 	if err != nil {
-		if outage(err) && !envelope.Refused(err) {
+		if refresher.Outage(err) && !envelope.Refused(err) {
 			return false, err
 		}
 		tracing.Log(ctx, p.Log).Warn("a dead letter does not open, and an erasure leaves it", zap.String("deadLetter", letter.ID), zap.Error(err))

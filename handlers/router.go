@@ -19,8 +19,6 @@ import (
 	"github.com/latchkey/latchkey/events/tracing"
 	"github.com/latchkey/latchkey/refresher"
 	"github.com/latchkey/latchkey/store"
-	"github.com/latchkey/latchkey/store/envelope"
-	"github.com/latchkey/latchkey/store/streams"
 )
 
 // Router runs the message handlers on Watermill and decides what becomes of a
@@ -188,21 +186,11 @@ func (r *Router) poison(err error, d *delivery) (reason string, failed int, pois
 		return invalid.Error(), d.Attempt, true
 	case errors.Is(err, refresher.ErrRecoveryEntry):
 		return err.Error(), d.Attempt, true
-	case outage(err):
+	case refresher.Outage(err): // a message waits for its end, however long
 		return "", d.Attempt, false
 	}
 	failed = r.failures.add(d)
 	return fmt.Sprintf("gave up after %d failures, %d attempts in all: %v", failed, d.Attempt, err), failed, failed >= r.messages.MaxDeliver
-}
-
-// outage tells errors that pass when an engine is back. A message that meets
-// one waits as long as it takes.
-func outage(err error) bool {
-	var leased *store.LeasedError
-	return errors.As(err, &leased) ||
-		errors.Is(err, envelope.ErrKMS) ||
-		store.Unavailable(err) ||
-		streams.Unavailable(err)
 }
 
 // What comes back goes before what is new. So what could not be parked comes back

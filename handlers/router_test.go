@@ -98,14 +98,14 @@ func TestOutagesNeverPark(t *testing.T) {
 		jetstream.ErrTooManyStalledMsgs,
 		jetstream.ErrJetStreamPublisherClosed,
 	} {
-		require.True(t, outage(fmt.Errorf("wrapped: %w", err)), "%v", err)
+		require.True(t, refresher.Outage(fmt.Errorf("wrapped: %w", err)), "%v", err)
 	}
 	for _, err := range []error{
 		errors.New("a fault"), errPanic, store.ErrConflict, refresher.ErrRecoveryEntry, envelope.ErrSealed,
 		mongo.CommandError{Code: 13, Name: "Unauthorized"},
 		&jetstream.APIError{Code: 400},
 	} {
-		require.False(t, outage(err), "%v", err)
+		require.False(t, refresher.Outage(err), "%v", err)
 	}
 
 	f := newFixture(t)

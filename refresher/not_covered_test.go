@@ -6,12 +6,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 
-	"github.com/latchkey/latchkey/config"
 	"github.com/latchkey/latchkey/events"
-	"github.com/latchkey/latchkey/handlers"
 	"github.com/latchkey/latchkey/refresher"
 	"github.com/latchkey/latchkey/store"
 	"github.com/latchkey/latchkey/store/audit"
@@ -50,7 +47,7 @@ func (p *partial) covers(accounts ...string) {
 // ask returns the access tokens that a caller gets, and what is unavailable.
 func (p *partial) ask() (given map[string]string, ends map[string]*time.Time, unavailable map[string]events.UnavailableAccount) {
 	p.t.Helper()
-	tokens := handlers.NewTokenService(p.w.store, p.w.Refresher, p.subjects, config.Default().Tokens, 0, p.clock.Now, p.log, prometheus.NewRegistry()) // it has nothing in memory
+	tokens := p.tokenService(p.w, 0) // it has nothing in memory
 	reply, err := tokens.Get(p.t.Context(), events.TokenRequest{UserID: "u"}, &audit.Record{})
 	require.NoError(p.t, err)
 	given, ends, unavailable = map[string]string{}, map[string]*time.Time{}, map[string]events.UnavailableAccount{}

@@ -11,7 +11,7 @@ import (
 	"github.com/latchkey/latchkey/cmd/sandbox/meshsim"
 	"github.com/latchkey/latchkey/config"
 	"github.com/latchkey/latchkey/events"
-	"github.com/latchkey/latchkey/handlers"
+	"github.com/latchkey/latchkey/handlers/tokens"
 	"github.com/latchkey/latchkey/refresher"
 	"github.com/latchkey/latchkey/store"
 	"github.com/latchkey/latchkey/store/audit"
@@ -21,12 +21,21 @@ import (
 type asking struct {
 	r *rig
 	w *worker
-	*handlers.TokenService
+	*tokens.Service
 }
 
 func (r *rig) asking(w *worker) asking {
-	cfg := config.Default()
-	return asking{r, w, handlers.NewTokenService(w.store, w.Refresher, r.subjects, cfg.Tokens, cfg.Worker.ClockSkew, r.clock.Now, r.log, prometheus.NewRegistry())}
+	return asking{r, w, r.tokenService(w, config.Default().Worker.ClockSkew)}
+}
+
+func (r *rig) tokenService(w *worker, skew time.Duration) *tokens.Service {
+	r.t.Helper()
+	s, err := tokens.New(tokens.Options{
+		Store: w.store, Refresher: w.Refresher, Subjects: r.subjects, Config: config.Default().Tokens, ClockSkew: skew,
+		Now: r.clock.Now, Log: r.log, Metrics: prometheus.NewRegistry(),
+	})
+	require.NoError(r.t, err)
+	return s
 }
 
 // report asks for the user's tokens, and names some as refused.

@@ -5,12 +5,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 
-	"github.com/latchkey/latchkey/config"
 	"github.com/latchkey/latchkey/events"
-	"github.com/latchkey/latchkey/handlers"
 	"github.com/latchkey/latchkey/store"
 	"github.com/latchkey/latchkey/store/audit"
 )
@@ -41,7 +38,7 @@ func (p *partial) connects(in events.Connected) {
 func TestAConnectThatNamesNoAccountIsHandedOut(t *testing.T) {
 	p := newPartial(t)
 	p.connects(p.published("weBull", `{"accessToken":"A","refreshToken":"R","tokenId":"T","tradeToken":"W"}`))
-	tokens := handlers.NewTokenService(p.w.store, p.w.Refresher, p.subjects, config.Default().Tokens, 0, p.clock.Now, p.log, prometheus.NewRegistry())
+	tokens := p.tokenService(p.w, 0)
 	reply, err := tokens.Get(t.Context(), events.TokenRequest{UserID: "u"}, &audit.Record{})
 	require.NoError(t, err)
 	shape, err := reply.Encode()

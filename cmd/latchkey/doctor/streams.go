@@ -9,7 +9,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/latchkey/latchkey/events"
-	"github.com/latchkey/latchkey/handlers"
+	"github.com/latchkey/latchkey/handlers/tokens"
 	"github.com/latchkey/latchkey/store/parts"
 	"github.com/latchkey/latchkey/store/streams"
 )
@@ -123,7 +123,7 @@ func (d *doctor) inboxes(ctx context.Context, link *natsLink) Result {
 	if err != nil {
 		return failed("see tokens.inbox_prefixes", "%v", err)
 	}
-	found, err := handlers.InboxCollectors(ctx, link.js, in)
+	found, err := tokens.InboxCollectors(ctx, link.js, in)
 	switch {
 	case err != nil:
 		return failed("permit $JS.API.STREAM.LIST", "%v", link.refusal(err))

@@ -15,6 +15,7 @@ import (
 
 	"github.com/latchkey/latchkey/cmd/latchkey/operator"
 	"github.com/latchkey/latchkey/config"
+	"github.com/latchkey/latchkey/handlers/tokens"
 	"github.com/latchkey/latchkey/store/audit"
 )
 
@@ -94,7 +95,7 @@ func (a *admin) stop() error {
 func (w *worker) newPage() *operator.Page {
 	return operator.New(operator.Options{
 		Store: w.db, Refresher: w.refresher, Streams: w.streams, Letters: w.letters, NATS: w.nc, JetStream: w.js,
-		Subjects: w.subj, Metrics: w.reg, Service: w.tokens.Name(), WorkerID: w.cfg.Worker.ID, Ready: w.readiness,
+		Subjects: w.subj, Metrics: w.reg, Service: tokens.ServiceName(w.subj), WorkerID: w.cfg.Worker.ID, Ready: w.readiness,
 		Token: w.cfg.Admin.Token, Now: w.now, Log: w.log, Audit: w.operated,
 	})
 }

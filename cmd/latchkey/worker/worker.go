@@ -23,6 +23,7 @@ import (
 	"github.com/latchkey/latchkey/config"
 	"github.com/latchkey/latchkey/events"
 	"github.com/latchkey/latchkey/handlers"
+	"github.com/latchkey/latchkey/handlers/tokens"
 	"github.com/latchkey/latchkey/refresher"
 	"github.com/latchkey/latchkey/store"
 	"github.com/latchkey/latchkey/store/audit"
@@ -57,7 +58,7 @@ type worker struct {
 
 	streams    *streams.Topology
 	router     *handlers.Router
-	tokens     *handlers.TokenService
+	tokens     *tokens.Service
 	keys       *handlers.ConnectKeys
 	envelope   *envelope.Envelope
 	refresher  *refresher.Refresher
@@ -240,10 +241,15 @@ func (w *worker) assemble(ctx context.Context) error {
 	})
 	connector.Leave = r.Leave
 	w.refresher, w.dispatcher, w.letters = r, dispatcher, dead
-	w.tokens = handlers.NewTokenService(w.db, r, w.subj, cfg.Tokens, cfg.Worker.ClockSkew, w.now, w.log, w.reg)
-	w.tokens.Audit = handlers.TokenAudit{Log: w.audit, Required: cfg.Audit.Mode == config.AuditRequired, Timeout: cfg.Audit.Timeout, RequestInfo: cfg.Audit.RequestInfo}
-	w.tokens.Tracer = w.traces.tracer
-	w.tokens.ServeKeys(w.keys)
+	w.tokens, err = tokens.New(tokens.Options{
+		Store: w.db, Refresher: r, Subjects: w.subj, Config: cfg.Tokens, ClockSkew: cfg.Worker.ClockSkew, Keys: w.keys,
+		Audit:    tokens.Audit{Log: w.audit, Required: cfg.Audit.Mode == config.AuditRequired, Timeout: cfg.Audit.Timeout, RequestInfo: cfg.Audit.RequestInfo},
+		Metadata: operator.Metadata(cfg.Worker.ID), Stats: func() any { return w.page.Work() }, // the page is there before the service starts
+		Tracer: w.traces.tracer, Now: w.now, Log: w.log, Metrics: w.reg,
+	})
+	if err != nil {
+		return err
+	}
 	w.reconciler = refresher.NewReconciler(r, cfg.Reconcile, cfg.Refresh.Horizon, watched{w.streams, w.foreign})
 
 	sources := map[string]handlers.Source{
@@ -290,7 +296,6 @@ func (w *worker) run(ctx context.Context, ready func()) error {
 	}
 	w.page = w.newPage()
 	defer w.page.Close()
-	w.tokens.Describe(operator.Metadata(w.cfg.Worker.ID), w.page.Work)
 	if err := w.tokens.Start(w.nc); err != nil {
 		return errors.Join(err, w.router.Close())
 	}

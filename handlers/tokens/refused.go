@@ -1,4 +1,4 @@
-package handlers
+package tokens
 
 import (
 	"context"
@@ -12,15 +12,15 @@ import (
 	"github.com/latchkey/latchkey/store"
 )
 
-// A report that a token was refused where it was used has its grant refreshed, if
-// the grant still has that version. How often follows from the stored grant alone:
-// the version of the report, the lease, and when the last report counted.
+// A report that a token was refused where it was used causes a refresh, if the grant
+// still has that version. How often follows from the stored grant alone: the version of
+// the report, the lease, and when the last report counted.
 
 // report is a token that a request names as refused.
 type report struct {
 	events.RefusedToken
-	// grant is as it was found; nil: the user has no such grant, or it never had
-	// that version.
+	// grant is the reported one; nil: the user has no such grant, or it never had that
+	// version.
 	grant *store.Grant
 }
 
@@ -40,9 +40,9 @@ func reportsOf(in events.TokenRequest, all []*store.Grant) (reports []report) {
 	return reports
 }
 
-// endReported ends access tokens for which a report is the only end that they have. It
-// returns the grants as they then are.
-func (t *TokenService) endReported(ctx context.Context, in events.TokenRequest, all []*store.Grant) ([]*store.Grant, error) {
+// endReported ends access tokens whose only known end is a report, and returns the
+// grants after that.
+func (t *Service) endReported(ctx context.Context, in events.TokenRequest, all []*store.Grant) ([]*store.Grant, error) {
 	for _, r := range reportsOf(in, all) {
 		i := slices.Index(all, r.grant)
 		if !r.current() || i < 0 || !refresher.EndsWithReport(r.grant, t.now()) {
@@ -50,7 +50,7 @@ func (t *TokenService) endReported(ctx context.Context, in events.TokenRequest, 
 		}
 		ended, err := t.refresher.End(ctx, r.grant)
 		t.grants.changed(in.UserID)
-		if errors.Is(err, store.ErrNotFound) { // it was erased meanwhile
+		if errors.Is(err, store.ErrNotFound) { // erased meanwhile
 			ended, err = r.grant.Clone(), nil
 			ended.State = store.Revoked
 		}
@@ -63,17 +63,17 @@ func (t *TokenService) endReported(ctx context.Context, in events.TokenRequest, 
 	return all, nil
 }
 
-// counts reports whether a report of a grant's present version has it refreshed now,
-// or waits for a refresh that is under way.
-func (t *TokenService) counts(g *store.Grant) bool {
+// counts reports whether a report of a grant's current version starts a refresh now, or
+// waits for the current one.
+func (t *Service) counts(g *store.Grant) bool {
 	now := t.now()
 	return g.State == store.Active && !refresher.RefreshTokenOver(g, now) && t.heldBack(g) == 0 &&
 		(g.Lease.Live(now) || t.refresher.NextReport(g) == 0)
 }
 
-// counting returns the ids of the grants whose present version is reported, as far as
-// that counts, and the wanted grants with those others behind them.
-func (t *TokenService) counting(reports []report, wanted []*store.Grant) (ids map[string]bool, grants []*store.Grant) {
+// counting returns the ids of the grants whose current version is reported, if that
+// counts, and appends those that are not wanted to the wanted grants.
+func (t *Service) counting(reports []report, wanted []*store.Grant) (ids map[string]bool, grants []*store.Grant) {
 	grants = wanted
 	for _, r := range reports {
 		if !r.current() || !t.counts(r.grant) || ids[r.GrantID] {
@@ -90,8 +90,8 @@ func (t *TokenService) counting(reports []report, wanted []*store.Grant) (ids ma
 	return ids, grants
 }
 
-// results says what became of reports, by the grants as they now are, and counts it.
-func (t *TokenService) results(reports []report, now []*store.Grant) (results []events.RefusedResult) {
+// results says what became of reports, by the current grants, and counts it.
+func (t *Service) results(reports []report, now []*store.Grant) (results []events.RefusedResult) {
 	for _, r := range reports {
 		after := r.grant
 		if i := slices.IndexFunc(now, func(g *store.Grant) bool { return g.ID == r.GrantID }); after != nil && i >= 0 {
@@ -109,9 +109,8 @@ func (t *TokenService) results(reports []report, now []*store.Grant) (results []
 	return results
 }
 
-// outcome says what became of a report, and for how long it is of no use to send it
-// again.
-func (t *TokenService) outcome(r report, after *store.Grant) (string, time.Duration) {
+// outcome says what became of a report, and for how long a repetition would be useless.
+func (t *Service) outcome(r report, after *store.Grant) (string, time.Duration) {
 	switch {
 	case r.grant == nil:
 		return events.RefusedUnknown, 0
@@ -125,7 +124,7 @@ func (t *TokenService) outcome(r report, after *store.Grant) (string, time.Durat
 	if held := t.heldBack(after); held > 0 {
 		return events.RefusedBusy, held
 	}
-	atWork := after.Lease.Live(t.now()) || after.Tries > 0 || after.Waits > 0 // the next try is due
+	atWork := after.Lease.Live(t.now()) || after.Tries > 0 || after.Waits > 0 // the next attempt is scheduled
 	if pause := t.refresher.NextReport(after); pause > 0 && !atWork {
 		return events.RefusedTooSoon, pause
 	}

@@ -1,4 +1,4 @@
-package handlers
+package tokens
 
 import (
 	"context"
@@ -6,9 +6,12 @@ import (
 	"fmt"
 	"testing"
 
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go/micro"
 	"github.com/stretchr/testify/require"
 
+	"github.com/latchkey/latchkey/cmd/sandbox/engines"
+	"github.com/latchkey/latchkey/cmd/sandbox/engines/enginestest"
 	"github.com/latchkey/latchkey/events"
 	"github.com/latchkey/latchkey/store"
 )
@@ -17,7 +20,7 @@ import (
 // message holds is sent without them.
 func TestARefusalOfManyAccountsArrives(t *testing.T) {
 	maxPayload := int32(16 << 10)
-	f := newFixtureOn(t, small(t, &maxPayload))
+	f := newFixtureOn(t, enginestest.NATSWith(t, engines.NATSOptions{Configure: func(o *server.Options) { o.MaxPayload = maxPayload }}))
 	e := f.envelope()
 	s := f.tokenService(e, func(_ context.Context, user string) ([]*store.Grant, error) {
 		g := grantOf(t, e, user)

@@ -1,4 +1,4 @@
-package handlers
+package tokens
 
 import (
 	"context"
@@ -17,11 +17,11 @@ import (
 	"github.com/latchkey/latchkey/store"
 )
 
-// grantCache keeps the documents of users who were asked for lately, sealed as
-// they are stored. The lifecycle events tell when one has changed; should an
-// event be lost, an entry is used for no longer than its age allows.
+// grantCache keeps the sealed grants of users whose tokens were requested lately.
+// Lifecycle events remove what has changed; should an event be lost, an entry still
+// expires at the maximum age.
 //
-// The documents in it are shared and must not be changed.
+// Its grants are shared and must not be changed.
 type grantCache struct {
 	load func(ctx context.Context, userID string) ([]*store.Grant, error)
 	age  time.Duration
@@ -29,13 +29,13 @@ type grantCache struct {
 
 	users *lru.Cache[string, cached]
 	seed  maphash.Seed
-	// changes counts, for a share of the users, what was told of them: what was
-	// read before a change must not be kept after it.
+	// changes counts the changes of users, who are spread over the counters by hash:
+	// what was read before a change must not be kept after it.
 	changes [256]atomic.Uint64
 
-	// heard are events that were not taken in yet.
-	heard   chan *nats.Msg
-	hearing sync.Mutex
+	// received are lifecycle events that were not processed yet.
+	received   chan *nats.Msg
+	processing sync.Mutex
 }
 
 type cached struct {
@@ -43,34 +43,25 @@ type cached struct {
 	read   time.Time
 }
 
-// newGrantCache returns a cache of so many users; with an age or a size of 0
-// it keeps nothing.
+// newGrantCache returns a cache for size users. With an age or a size of 0 it keeps
+// nothing.
 func newGrantCache(size int, age time.Duration, now func() time.Time, load func(context.Context, string) ([]*store.Grant, error)) *grantCache {
-	c := &grantCache{load: load, age: age, now: now, seed: maphash.MakeSeed(), heard: make(chan *nats.Msg, maxHeard)}
+	c := &grantCache{load: load, age: age, now: now, seed: maphash.MakeSeed(), received: make(chan *nats.Msg, maxReceived)}
 	if size > 0 && age > 0 {
 		c.users, _ = lru.New[string, cached](size) // fails for a size below 1 only
 	}
 	return c
 }
 
-// byUser returns a user's grants as they are, or were at most an age ago.
+// byUser returns a user's grants, at most as old as the maximum age.
 func (c *grantCache) byUser(ctx context.Context, userID string) ([]*store.Grant, error) {
 	if grants, ok := c.kept(userID); ok {
 		return grants, nil
 	}
-	return c.anew(ctx, userID)
+	return c.reread(ctx, userID)
 }
 
-// anew returns a user's grants as they are.
-func (c *grantCache) anew(ctx context.Context, userID string) ([]*store.Grant, error) {
-	if c.users == nil {
-		return c.load(ctx, userID)
-	}
-	return c.read(ctx, userID)
-}
-
-// kept returns what byUser would without reading anything; false: it would have
-// to.
+// kept returns a user's grants if byUser need not read them.
 func (c *grantCache) kept(userID string) ([]*store.Grant, bool) {
 	if c.users == nil {
 		return nil, false
@@ -83,8 +74,11 @@ func (c *grantCache) kept(userID string) ([]*store.Grant, bool) {
 	return entry.grants, true
 }
 
-// read reads a user's grants, and keeps them unless they change meanwhile.
-func (c *grantCache) read(ctx context.Context, userID string) ([]*store.Grant, error) {
+// reread reads a user's grants, and keeps them unless they change meanwhile.
+func (c *grantCache) reread(ctx context.Context, userID string) ([]*store.Grant, error) {
+	if c.users == nil {
+		return c.load(ctx, userID)
+	}
 	change := c.change(userID)
 	before, read := change.Load(), c.now()
 	grants, err := c.load(ctx, userID)
@@ -102,7 +96,7 @@ func (c *grantCache) read(ctx context.Context, userID string) ([]*store.Grant, e
 	return grants, nil
 }
 
-// changed forgets what is kept of a user.
+// changed drops a user's grants.
 func (c *grantCache) changed(userID string) {
 	if c.users == nil {
 		return
@@ -111,8 +105,7 @@ func (c *grantCache) changed(userID string) {
 	c.users.Remove(userID)
 }
 
-// used notes, in what is kept, that the present version of a grant was asked
-// for: that is no change to be told.
+// used marks the current version of a cached grant as in use, of which no event comes.
 func (c *grantCache) used(g *store.Grant) {
 	if c.users == nil {
 		return
@@ -134,7 +127,7 @@ func (c *grantCache) used(g *store.Grant) {
 	}
 }
 
-// clear forgets everything: changes may have been missed.
+// clear drops everything, since changes may have been missed.
 func (c *grantCache) clear() {
 	if c.users == nil {
 		return
@@ -149,8 +142,8 @@ func (c *grantCache) change(userID string) *atomic.Uint64 {
 	return &c.changes[maphash.String(c.seed, userID)%uint64(len(c.changes))]
 }
 
-// follow has the lifecycle events that a connection hears, and its breaks,
-// forget what they make out of date, until stop is called.
+// follow drops what lifecycle events and interruptions of the connection make out of
+// date, until stop is called.
 func (c *grantCache) follow(nc *nats.Conn, subjects events.Subjects) (stop func(), err error) {
 	if c.users == nil {
 		return func() {}, nil
@@ -162,7 +155,7 @@ func (c *grantCache) follow(nc *nats.Conn, subjects events.Subjects) (stop func(
 		}
 	}
 	for _, kind := range events.LifecycleKinds {
-		sub, err := nc.ChanSubscribe(subjects.LifecycleAll(kind), c.heard)
+		sub, err := nc.ChanSubscribe(subjects.LifecycleAll(kind), c.received)
 		if err != nil {
 			unsubscribe()
 			return nil, fmt.Errorf("listening for changes of grants: %w", err)
@@ -192,25 +185,24 @@ func (c *grantCache) follow(nc *nats.Conn, subjects events.Subjects) (stop func(
 }
 
 const (
-	// catchUpEvery is how often events are taken in while nobody asks.
+	// catchUpEvery is how often events are processed while there are no requests.
 	catchUpEvery = 100 * time.Millisecond
-	// maxHeard is how many may wait until then.
-	maxHeard = 1 << 16
+	// maxReceived bounds the events that wait until then.
+	maxReceived = 1 << 16
 )
 
-// catchUp takes in all events that the connection has received so far. Every
-// request does so first: whoever has heard of a change and asks then gets what
-// is new, since NATS told this connection of the change before it passed the
-// request on.
+// catchUp processes all events that the connection has received so far. Every request
+// does so first. So a caller that asks after it received an event gets what is new: NATS
+// delivered the event to this connection before the request.
 func (c *grantCache) catchUp() {
-	c.hearing.Lock()
-	defer c.hearing.Unlock()
-	if len(c.heard) == maxHeard {
+	c.processing.Lock()
+	defer c.processing.Unlock()
+	if len(c.received) == maxReceived {
 		c.clear() // there may have been more
 	}
 	for {
 		select {
-		case m := <-c.heard:
+		case m := <-c.received:
 			user, err := events.DecodeUserID(m.Subject[strings.LastIndexByte(m.Subject, '.')+1:])
 			if err == nil {
 				c.changed(user)

@@ -1,4 +1,4 @@
-package handlers
+package tokens
 
 import (
 	"context"
@@ -11,12 +11,12 @@ import (
 	"github.com/latchkey/latchkey/events"
 )
 
-// places bound how many requests wait, for each thing apart that they wait for:
-// those that wait for one broker, or that one caller sends, take no place from
-// the others. Whoever finds no place is told to ask again.
+// places bound how many requests wait for each thing: a broker, a turn, the audit log.
+// So those that wait for one broker, or that come from one caller, take no place from
+// the others. A request without a place is refused as busy.
 type places struct {
 	mu    sync.Mutex
-	rooms map[string]*room // by what is waited for; an empty one is dropped
+	rooms map[string]*room // by what requests wait for; an empty one is deleted
 }
 
 type room struct {
@@ -24,9 +24,8 @@ type room struct {
 	callers map[string]int
 }
 
-// take takes a place of those that wait for something, of which there are size.
-// A caller may have as many as it leaves free for others, so that one alone gets
-// half of them and never the last.
+// take takes one of the size places of those that wait for something. A caller may have
+// as many as are left free, so that one alone gets half of them and never the last.
 func (p *places) take(what, caller string, size int) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -60,32 +59,32 @@ func (p *places) free(what, caller string) {
 	}
 }
 
-// What requests wait for beside brokers.
+// What requests wait for, apart from brokers.
 const (
 	forWork  = "work"  // their turn to read, and what follows
 	forKeys  = "keys"  // a data key, of KMS or the database
 	forAudit = "audit" // the audit log
 
 	forConnectKeys = "connect keys"
+	forCodes       = "codes" // a refresh completed with a user's code
 )
 
-// forBroker is what requests wait for whose tokens are being refreshed.
+// forBroker is what requests wait for while their tokens are refreshed.
 func forBroker(broker string) string { return "broker " + events.BrokerKey(broker) }
 
-// maxWaiting is how many requests may wait that hold hardly more than their
-// memory.
+// maxWaiting bounds the requests that wait and hold hardly more than memory.
 const maxWaiting = 4096
 
-// turns has callers take turns at reading: the next is the caller who has waited
-// longest since its last turn, not the request.
+// turns lets callers take turns at reading: next is the caller that has waited longest
+// since its last turn, not the request that has waited longest.
 type turns struct {
 	mu      sync.Mutex
 	free    int
-	waiting map[string][]chan struct{} // by caller; a closed one has its turn
-	order   []string                   // the callers in it, the next first
+	waiting map[string][]chan struct{} // by caller; closed when its turn comes
+	order   []string                   // the callers that wait, next first
 }
 
-// enter waits for a turn. Without an error the caller must leave.
+// enter waits for a turn. Unless it returns an error the caller must leave.
 func (t *turns) enter(ctx context.Context, caller string) error {
 	t.mu.Lock()
 	if t.free > 0 {
@@ -114,13 +113,13 @@ func (t *turns) enter(ctx context.Context, caller string) error {
 		t.drop(caller)
 	}
 	t.mu.Unlock()
-	if i < 0 { // it had its turn at the last moment
+	if i < 0 { // its turn came at the last moment
 		t.leave()
 	}
 	return ctx.Err()
 }
 
-// drop forgets a caller that waits no more. The caller of drop holds the lock.
+// drop removes a caller that no longer waits. The lock must be held.
 func (t *turns) drop(caller string) {
 	if len(t.waiting[caller]) == 0 {
 		delete(t.waiting, caller)
@@ -144,9 +143,9 @@ func (t *turns) leave() {
 	close(turn)
 }
 
-// askerOf names who sent a request, to keep callers apart: by the connection's
-// inbox, or across accounts by what the server says. That it may be made up does
-// not matter much: places are bounded over all callers too.
+// askerOf tells callers apart by their connection's inbox, or across accounts by what
+// the server says. A forged inbox gains little, since places are bounded over all callers
+// too.
 func askerOf(req micro.Request) string {
 	reply := events.CallersReply(req.Reply())
 	if strings.HasPrefix(reply, events.ImportedReply+".") {

@@ -1,4 +1,4 @@
-package handlers
+package tokens
 
 import (
 	"context"
@@ -13,20 +13,8 @@ import (
 	"github.com/latchkey/latchkey/events/sealing"
 )
 
-// ServeKeys has the service give out keys too. Call it before Start.
-func (t *TokenService) ServeKeys(keys *ConnectKeys) { t.keys = keys }
-
-// addKeys registers the endpoint for the keys.
-func (t *TokenService) addKeys(service micro.Service) error {
-	if t.keys == nil {
-		return nil
-	}
-	return service.AddEndpoint("keys", micro.HandlerFunc(t.receiveKeys), micro.WithEndpointSubject(t.subjects.TokenKeys()),
-		micro.WithEndpointMetadata(map[string]string{"reply": "events.TokenKeys"}))
-}
-
-// receiveKeys answers with the keys. What the request says is not read.
-func (t *TokenService) receiveKeys(req micro.Request) {
+// receiveKeys answers with the keys, whatever the body of the request.
+func (t *Service) receiveKeys(req micro.Request) {
 	if !t.inboxes.Take(req.Reply()) {
 		t.noInbox("token.keys")
 		return
@@ -59,7 +47,7 @@ func (t *TokenService) receiveKeys(req micro.Request) {
 	})
 }
 
-// encodeReply is the body of an answer, sealed where the request asks for it.
+// encodeReply returns the body of an answer, sealed if the request asks for that.
 func encodeReply(reply events.TokenReply, sealTo *events.JWK) ([]byte, error) {
 	body, err := reply.Encode()
 	if err != nil || sealTo == nil {

@@ -1,4 +1,4 @@
-package handlers
+package tokens
 
 import (
 	"context"
@@ -19,37 +19,29 @@ import (
 	"github.com/latchkey/latchkey/events"
 )
 
-// codeBadReply stands for requests that get no answer, because they name no
-// inbox to answer to.
+// codeBadReply is the outcome of requests that get no answer, since their reply subject
+// is no inbox.
 const codeBadReply = "bad_reply"
 
-// inboxes are where answers go: a caller names the reply subject, and the
-// worker may publish to more subjects than the caller.
+// inboxes are the only subjects that answers go to. A caller names the reply subject,
+// and the worker may publish to subjects that the caller may not.
 type inboxes struct {
 	events.Inboxes
-	// stored are the subject filters of streams that collect inboxes. Nil: it is
-	// not known that there are any.
+	// stored are the subject filters of streams that collect inboxes; nil: none are
+	// known.
 	stored atomic.Pointer[[]string]
-	// complaints bounds how often the log tells of requests without an inbox.
+	// complaints limits log lines about requests without an inbox.
 	complaints rate.Sometimes
 }
 
 // collected reports whether a stream would store an answer.
 func (in *inboxes) collected(reply string) bool {
 	stored := in.stored.Load()
-	if stored == nil {
-		return false
-	}
-	for _, filter := range *stored {
-		if events.Collects(filter, reply) {
-			return true
-		}
-	}
-	return false
+	return stored != nil && slices.ContainsFunc(*stored, func(filter string) bool { return events.Collects(filter, reply) })
 }
 
-// InboxCollectors returns the streams of the account that collect what is sent
-// to inboxes, each with the subject filters that do.
+// InboxCollectors returns the streams of the account that store what is sent to inboxes,
+// with the subject filters that do so.
 func InboxCollectors(ctx context.Context, js jetstream.JetStream, in events.Inboxes) (map[string][]string, error) {
 	found := map[string][]string{}
 	list := js.ListStreams(ctx)
@@ -66,12 +58,12 @@ func InboxCollectors(ctx context.Context, js jetstream.JetStream, in events.Inbo
 	return found, nil
 }
 
-// watchInboxesEvery is how often streams that collect inboxes are looked for.
+// watchInboxesEvery is the interval between searches for streams that collect inboxes.
 const watchInboxesEvery = time.Minute
 
-// watchInboxes looks for streams that collect inboxes, at once and again until
-// stop is called. No token is sent to an inbox that is collected.
-func (t *TokenService) watchInboxes(nc *nats.Conn) (stop func(), err error) {
+// watchInboxes searches for streams that collect inboxes, now and regularly until stop
+// is called. No token is sent to an inbox that a stream collects.
+func (t *Service) watchInboxes(nc *nats.Conn) (stop func(), err error) {
 	js, err := jetstream.New(nc)
 	if err != nil {
 		return nil, fmt.Errorf("setting up JetStream: %w", err)
@@ -93,16 +85,16 @@ func (t *TokenService) watchInboxes(nc *nats.Conn) (stop func(), err error) {
 	return cancel, nil
 }
 
-// lookForCollectors looks once, logs a finding that differs from the last, and
+// lookForCollectors searches once, logs a finding that differs from the last, and
 // returns it.
-func (t *TokenService) lookForCollectors(ctx context.Context, js jetstream.JetStream, last string) string {
+func (t *Service) lookForCollectors(ctx context.Context, js jetstream.JetStream, last string) string {
 	limit, cancel := context.WithTimeout(ctx, flushTimeout)
 	defer cancel()
 	found, err := InboxCollectors(limit, js, t.inboxes.Inboxes)
 	switch {
 	case ctx.Err() != nil:
 		return last
-	case err != nil: // what was found before still holds
+	case err != nil: // the last finding still holds
 		if last != err.Error() {
 			t.log.Warn("it is not known whether a stream stores replies to token requests; permit $JS.API.STREAM.LIST", zap.Error(err))
 		}
@@ -121,20 +113,20 @@ func (t *TokenService) lookForCollectors(ctx context.Context, js jetstream.JetSt
 	return finding
 }
 
-// noInbox leaves a request unanswered. Its reply subject is whatever the caller
-// wanted, and is not logged.
-func (t *TokenService) noInbox(endpoint string) {
+// noInbox leaves a request unanswered. The reply subject could be anything and is not
+// logged.
+func (t *Service) noInbox(endpoint string) {
 	t.requests.WithLabelValues(codeBadReply).Inc()
 	t.inboxes.complaints.Do(func() {
 		t.log.Warn("requests that name no inbox as reply subject get no answer; tokens.inbox_prefixes says what an inbox is", zap.String("endpoint", endpoint))
 	})
 }
 
-// respond answers a request past micro, which reads a request's state when its
-// handler has returned; ours answer later.
-func (t *TokenService) respond(req micro.Request, body []byte, header nats.Header) error {
+// respond bypasses micro, which reads a request's state when its handler has returned:
+// these handlers answer later.
+func (t *Service) respond(req micro.Request, body []byte, header nats.Header) error {
 	if !t.inboxes.Take(req.Reply()) {
-		return errors.New("the reply subject is no inbox") // it was looked at before
+		return errors.New("the reply subject is no inbox") // it was checked before
 	}
 	return t.conn.PublishMsg(&nats.Msg{Subject: req.Reply(), Header: header, Data: body})
 }

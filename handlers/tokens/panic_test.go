@@ -1,4 +1,4 @@
-package handlers
+package tokens
 
 import (
 	"context"
@@ -24,7 +24,7 @@ func (brokenRequest) Subject() string        { panic("a value that is not kept")
 
 func TestAPanicBesideARequestEndsNothing(t *testing.T) {
 	core, logs := observer.New(zap.ErrorLevel)
-	s := &TokenService{cfg: config.Tokens{Timeout: time.Minute}, log: zap.New(core)}
+	s := &Service{cfg: config.Tokens{Timeout: time.Minute}, log: zap.New(core)}
 	for range 3 {
 		s.receive(brokenRequest{})
 	}

@@ -1,4 +1,4 @@
-package handlers
+package tokens
 
 import (
 	"context"
@@ -17,17 +17,14 @@ import (
 	"github.com/latchkey/latchkey/store/audit"
 )
 
-// forCodes is what requests wait for that bring a user's code.
-const forCodes = "codes"
-
-// receiveMFA takes a user's code for a refresh that waits for it. Only that a code was
-// presented, and what came of it, is recorded anywhere.
-func (t *TokenService) receiveMFA(req micro.Request) {
+// receiveMFA accepts a user's code for a refresh that waits for one. The code itself is
+// recorded nowhere.
+func (t *Service) receiveMFA(req micro.Request) {
 	record := audit.Record{Action: audit.Presented, Caller: t.callerOf(req)}
 	if !t.inboxes.Take(req.Reply()) {
 		clear(req.Data())
 		record.Outcome = codeBadReply
-		t.Audit.Log.Add(record)
+		t.audit.Log.Add(record)
 		t.noInbox(events.TokenMFAName)
 		return
 	}
@@ -48,7 +45,7 @@ func (t *TokenService) receiveMFA(req micro.Request) {
 }
 
 // completeMFA presents the code in a request.
-func (t *TokenService) completeMFA(ctx context.Context, req micro.Request, record *audit.Record) (body []byte, err error) {
+func (t *Service) completeMFA(ctx context.Context, req micro.Request, record *audit.Record) (body []byte, err error) {
 	defer panicked(&err)
 	defer clear(req.Data())
 	user, err := events.DecodeUserID(userIn(req.Subject()))
@@ -70,7 +67,7 @@ func (t *TokenService) completeMFA(ctx context.Context, req micro.Request, recor
 	if err != nil {
 		return nil, err
 	}
-	record.Grants = auditGrant(g)
+	record.Grants = []audit.Grant{g.AuditView(g.AccountIDs())}
 	if in.Version != 0 && in.Version != g.Version {
 		return nil, refuse(events.CodeOtherVersion, "the grant has changed since the code was asked for")
 	}
@@ -93,7 +90,7 @@ func (t *TokenService) completeMFA(ctx context.Context, req micro.Request, recor
 	return body, nil
 }
 
-// mfaRefusal says what an error means for the user.
+// mfaRefusal turns an error into what it means for the user.
 func mfaRefusal(err error) error {
 	var later *refresher.LaterError
 	var failed *refresher.Failure
@@ -118,14 +115,14 @@ func mfaRefusal(err error) error {
 	return err
 }
 
-// answerMFA answers a request with a code, and returns what its span says.
-func (t *TokenService) answerMFA(req micro.Request, record audit.Record, body []byte, err error) string {
+// answerMFA answers a request with a code, and returns the outcome for its span.
+func (t *Service) answerMFA(req micro.Request, record audit.Record, body []byte, err error) string {
 	code := codeOK
 	if err != nil {
 		var refusal *refusal
 		switch {
 		case errors.As(err, &refusal):
-		case outage(err) || errors.Is(err, refresher.ErrStopping):
+		case refresher.Outage(err) || errors.Is(err, refresher.ErrStopping):
 			refusal = refuse(events.CodeBusy, "what the worker depends on is away; the code was not presented")
 		default:
 			t.log.Error("a request with a code failed", zap.Error(err))
@@ -137,7 +134,7 @@ func (t *TokenService) answerMFA(req micro.Request, record audit.Record, body []
 		err = t.respond(req, body, nil)
 	}
 	record.Outcome = code
-	t.Audit.Log.Add(record)
+	t.audit.Log.Add(record)
 	t.codes.WithLabelValues(code).Inc()
 	if err != nil {
 		tracing.Log(context.Background(), t.log).Warn("a reply to a request with a code could not be sent", zap.Error(err))

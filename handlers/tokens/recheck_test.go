@@ -1,4 +1,4 @@
-package handlers
+package tokens
 
 import (
 	"context"
@@ -17,7 +17,7 @@ func TestAnAnswerThatWaitedIsLookedAtAgain(t *testing.T) {
 	f := newFixture(t)
 	e := f.envelope()
 	type state struct {
-		*TokenService
+		*Service
 		now    time.Time
 		stored []*store.Grant
 	}
@@ -51,10 +51,10 @@ func TestAnAnswerThatWaitedIsLookedAtAgain(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := &state{now: time.Now(), stored: []*store.Grant{grantOf(t, e, "alice")}}
-			s.TokenService = f.tokenService(e, func(context.Context, string) ([]*store.Grant, error) { return s.stored, nil })
+			s.Service = f.tokenService(e, func(context.Context, string) ([]*store.Grant, error) { return s.stored, nil })
 			s.conn = f.js.Conn()
-			s.TokenService.now = func() time.Time { return s.now }
-			a := &answer{TokenService: s.TokenService, ctx: t.Context(), in: events.TokenRequest{UserID: "alice"}, record: audit.Record{User: "alice"}}
+			s.Service.now = func() time.Time { return s.now }
+			a := &answer{Service: s.Service, ctx: t.Context(), in: events.TokenRequest{UserID: "alice"}, record: audit.Record{User: "alice"}}
 			a.decide()
 			body, err := a.encode(func() (events.TokenReply, error) { return s.Get(t.Context(), a.in, &a.record) })
 			require.NoError(t, err)

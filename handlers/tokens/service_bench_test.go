@@ -1,4 +1,4 @@
-package handlers
+package tokens
 
 import (
 	"context"
@@ -6,13 +6,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 
-	"github.com/latchkey/latchkey/config"
 	"github.com/latchkey/latchkey/events"
 	"github.com/latchkey/latchkey/events/secret"
-	"github.com/latchkey/latchkey/refresher"
 	"github.com/latchkey/latchkey/store"
 	"github.com/latchkey/latchkey/store/audit"
 	"github.com/latchkey/latchkey/store/envelope"
@@ -35,16 +32,6 @@ func grantOf(t testing.TB, e *envelope.Envelope, user string) *store.Grant {
 		RefreshToken: secret.New(strings.Repeat("r", 100)),
 	}, g.Binding())
 	return g
-}
-
-// tokenService is a service that is not started, over an envelope and what load
-// says is stored.
-func (f *fixture) tokenService(e *envelope.Envelope, load func(ctx context.Context, userID string) ([]*store.Grant, error)) *TokenService {
-	cfg := config.Default()
-	r := refresher.New(refresher.Deps{Envelope: e, Limits: cfg.Limits, Concurrency: 1, Now: time.Now, Metrics: prometheus.NewRegistry()})
-	s := NewTokenService(nil, r, f.subjects, cfg.Tokens, cfg.Worker.ClockSkew, time.Now, f.log, prometheus.NewRegistry())
-	s.grants = newGrantCache(100, time.Hour, time.Now, load)
-	return s
 }
 
 // warmRequest returns what is done for a token request about a user who was

@@ -1,4 +1,4 @@
-package handlers
+package tokens
 
 import (
 	"context"
@@ -13,8 +13,8 @@ import (
 
 	"github.com/latchkey/latchkey/cmd/sandbox/engines/enginestest"
 	"github.com/latchkey/latchkey/config"
-	"github.com/latchkey/latchkey/events"
 	"github.com/latchkey/latchkey/events/secret"
+	"github.com/latchkey/latchkey/refresher"
 	"github.com/latchkey/latchkey/store"
 )
 
@@ -25,7 +25,10 @@ func TestTheUseOfAGrantIsRecordedOnceForEachVersion(t *testing.T) {
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = s.Close(context.Background()) })
 	core, logs := observer.New(zapcore.DebugLevel)
-	service := NewTokenService(s, nil, events.Subjects{}, config.Default().Tokens, 0, time.Now, zap.New(core), prometheus.NewRegistry())
+	service, err := New(Options{
+		Store: s, Refresher: &refresher.Refresher{}, Config: config.Default().Tokens, Now: time.Now, Log: zap.New(core), Metrics: prometheus.NewRegistry(),
+	})
+	require.NoError(t, err)
 	g := &store.Grant{ID: "g", UserID: "user", BrokerType: "bench", State: store.Active, Version: 2}
 	require.NoError(t, s.Insert(t.Context(), g))
 	used := func(g *store.Grant) int64 {

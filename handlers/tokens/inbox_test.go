@@ -1,4 +1,4 @@
-package handlers
+package tokens
 
 import (
 	"context"
@@ -17,7 +17,7 @@ import (
 )
 
 // startedService answers for any user with tokens.
-func (f *fixture) startedService() *TokenService {
+func (f *fixture) startedService() *Service {
 	e := f.envelope()
 	s := f.tokenService(e, func(_ context.Context, user string) ([]*store.Grant, error) {
 		return []*store.Grant{grantOf(f.t, e, user)}, nil

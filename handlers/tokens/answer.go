@@ -1,4 +1,4 @@
-package handlers
+package tokens
 
 import (
 	"cmp"
@@ -11,20 +11,22 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/micro"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
 
 	"github.com/latchkey/latchkey/events"
 	"github.com/latchkey/latchkey/events/tracing"
+	"github.com/latchkey/latchkey/refresher"
 	"github.com/latchkey/latchkey/store"
 	"github.com/latchkey/latchkey/store/audit"
 )
 
-// receive runs on the subscription's goroutine, and waits for nothing. What can
-// be answered at once is answered there: handing it on would cost nearly as much
-// as the answer.
-func (t *TokenService) receive(req micro.Request) {
+// receive runs on the subscription's goroutine and must not wait. It answers there what
+// it can answer at once: another goroutine would cost nearly as much as the answer.
+func (t *Service) receive(req micro.Request) {
 	t.atWork.Add(1)
-	a := &answer{TokenService: t, req: req}
+	a := &answer{Service: t, req: req}
 	ctx, cancel := context.WithTimeout(context.Background(), t.cfg.Timeout)
 	a.cancel = cancel
 	defer a.caught()
@@ -54,9 +56,9 @@ func (t *TokenService) receive(req micro.Request) {
 	}()
 }
 
-// answer is one on its way.
+// answer is a request and what becomes of it.
 type answer struct {
-	*TokenService
+	*Service
 	req      micro.Request
 	ctx      context.Context
 	cancel   context.CancelFunc
@@ -67,18 +69,18 @@ type answer struct {
 	record   audit.Record
 	body     []byte
 	answered atomic.Bool
-	// caller, and what it has a place to wait for.
+	// caller has a place among those that wait for held.
 	caller, held string
 
-	// decided is when, by the clock on the wall, and at which count of changes
-	// the answer was made. The first token in it ends at ends, if ends is set.
+	// decided is when the answer was made, by the wall clock, and change the count of
+	// changes then. The first token in it expires at ends; zero: none does.
 	decided time.Time
 	change  uint64
 	ends    time.Time
 }
 
-// hold exchanges the place that the answer has for one among those that wait for
-// something else, or for none (""). If there is none it keeps the one it has.
+// hold exchanges the answer's place for one among those that wait for something else,
+// or for none (""). If no place is free it keeps the one it has.
 func (a *answer) hold(what string) bool {
 	if what != "" && !a.places.take(what, a.caller, maxWaiting) {
 		return false
@@ -90,7 +92,7 @@ func (a *answer) hold(what string) bool {
 	return true
 }
 
-// read reads the request, and looks for what is at hand to answer it.
+// read decodes the request and checks whether it can be answered at once.
 func (a *answer) read() (err error) {
 	defer panicked(&err)
 	user, err := events.DecodeUserID(userIn(a.req.Subject()))
@@ -116,15 +118,15 @@ func (a *answer) read() (err error) {
 // unanswerable ends a request that gets no answer.
 func (a *answer) unanswerable() {
 	a.record.User, _ = events.DecodeUserID(userIn(a.req.Subject()))
-	a.refused(a.record, codeBadReply)
+	a.recordRefusal(a.record, codeBadReply)
 	a.noInbox("token.get")
 	a.done(codeBadReply)
 }
 
-// give answers with a reply, or has the audit log do so.
+// give answers with a reply once the audit log permits it.
 func (a *answer) give(reply func() (events.TokenReply, error)) {
 	var err error
-	if a.body, err = a.encode(reply); err == nil && a.Audit.Required && !a.hold(forAudit) {
+	if a.body, err = a.encode(reply); err == nil && a.audit.Required && !a.hold(forAudit) {
 		clear(a.body)
 		err = refuse(events.CodeBusy, "too many requests wait for the audit log; ask again")
 	}
@@ -132,7 +134,7 @@ func (a *answer) give(reply func() (events.TokenReply, error)) {
 		a.fail(err)
 		return
 	}
-	a.handedOut(a.record, a.recorded)
+	a.recordHandOut(a.record, a.recorded)
 }
 
 func (a *answer) encode(reply func() (events.TokenReply, error)) (body []byte, err error) {
@@ -153,15 +155,18 @@ func (a *answer) encode(reply func() (events.TokenReply, error)) (body []byte, e
 	return body, err
 }
 
-// panicked, deferred, makes an error of a panic; its value is not kept.
+// panicError describes a panic by its type: the value could be anything, even a token.
+func panicError(v any) error { return fmt.Errorf("panic in a handler of token requests (%T)", v) }
+
+// panicked, deferred, turns a panic into an error.
 func panicked(err *error) {
 	if v := recover(); v != nil {
-		*err = fmt.Errorf("%w of token requests (%T)", errPanic, v)
+		*err = panicError(v)
 	}
 }
 
-// recorded gives the tokens that the audit log tells of. It runs on the log's
-// goroutine as a rule, which must not wait.
+// recorded sends the tokens whose record was written. It usually runs on the audit
+// log's goroutine, which must not wait.
 func (a *answer) recorded(err error) {
 	defer a.caught()
 	if err == nil && !a.holds() {
@@ -180,7 +185,7 @@ func (a *answer) send(err error) {
 		a.fail(err)
 		return
 	}
-	a.handed.Inc()
+	a.handedOut.Inc()
 	if err := a.respond(a.req, a.body, nil); err != nil {
 		a.log.Warn("a token reply could not be sent", zap.Error(err))
 	}
@@ -192,14 +197,14 @@ func (a *answer) fail(err error) {
 	var refusal *refusal
 	switch {
 	case errors.As(err, &refusal):
-	case outage(err):
+	case refresher.Outage(err):
 		tracing.Log(a.ctx, a.log).Warn("a token request can't be answered now", zap.Error(err))
 		refusal = refuse(events.CodeBusy, "what the worker depends on is away; ask again")
 	default:
 		tracing.Log(a.ctx, a.log).Error("a token request failed", zap.Error(err))
 		refusal = refuse(events.CodeInternal, "see the worker's log")
 	}
-	a.refused(a.record, refusal.Code)
+	a.recordRefusal(a.record, refusal.Code)
 	a.requests.WithLabelValues(refusal.Code).Inc()
 	if err := a.refuse(a.req, refusal); err != nil {
 		a.log.Warn("a refusal could not be sent", zap.Error(err))
@@ -207,7 +212,7 @@ func (a *answer) fail(err error) {
 	a.done(refusal.Code)
 }
 
-// done ends what is held for a request.
+// done releases what a request holds.
 func (a *answer) done(code string) {
 	if a.answered.Swap(true) {
 		return
@@ -220,18 +225,18 @@ func (a *answer) done(code string) {
 	a.atWork.Done()
 }
 
-// caught keeps a fault beside the request itself from ending the process.
+// caught, deferred, keeps a panic from ending the process.
 func (a *answer) caught() {
 	if v := recover(); v != nil {
-		a.log.Error("a token request was not answered", zap.Error(fmt.Errorf("%w of token requests (%T)", errPanic, v)))
+		a.log.Error("a token request was not answered", zap.Error(panicError(v)))
 		a.done(events.CodeInternal)
 	}
 }
 
-// refusalHeaders is the room for the headers of a refusal in a NATS message.
+// refusalHeaders is the size reserved for the headers of a refusal in a NATS message.
 const refusalHeaders = 256
 
-func (t *TokenService) refuse(req micro.Request, refusal *refusal) error {
+func (t *Service) refuse(req micro.Request, refusal *refusal) error {
 	body, _ := json.Marshal(refusal) // strings and numbers only
 	if int64(len(body)) > t.conn.MaxPayload()-refusalHeaders {
 		short := *refusal
@@ -260,4 +265,21 @@ func refuse(code, message string) *refusal {
 		r.RetryAfterSeconds = soon
 	}
 	return r
+}
+
+// startSpan starts the span of a request. The subject names a user and stays out of it.
+func (t *Service) startSpan(ctx context.Context, req micro.Request, name, subject string) (_ context.Context, end func(code string)) {
+	ctx = tracing.FromHeader(req.Headers()).Continue(ctx)
+	if !t.tracer.On() {
+		return ctx, func(string) {}
+	}
+	ctx, span := t.tracer.Start(ctx, name, trace.SpanKindServer,
+		trace.WithAttributes(tracing.Messaging("process", subject)...))
+	return ctx, func(code string) {
+		span.SetAttributes(tracing.Outcome(code))
+		if code == events.CodeBusy || code == events.CodeInternal {
+			span.SetStatus(codes.Error, "")
+		}
+		span.End()
+	}
 }

@@ -1,7 +1,8 @@
-package handlers
+package tokens
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/latchkey/latchkey/events"
@@ -9,26 +10,24 @@ import (
 	"github.com/latchkey/latchkey/store/audit"
 )
 
-// An answer may leave long after it was made: it waits for the audit log, and
-// the process may be stopped meanwhile. So it is looked at again before it
-// leaves.
+// An answer may leave long after it was made: it waits for the audit log, and the
+// process may be suspended meanwhile. So it is checked again before it leaves.
 
-// decide notes when an answer is made, before anything is read for it.
+// decide records when an answer is made, before anything is read for it.
 func (a *answer) decide() {
 	a.grants.catchUp()
 	a.decided, a.change = a.now().Round(0), a.grants.change(a.record.User).Load()
 }
 
-// holds reports whether an answer may leave as it is, as far as that can be told
-// without reading anything.
+// holds reports whether an answer may leave as it is, without reading anything.
 func (a *answer) holds() bool {
-	now := a.now().Round(0) // the other clock may stand still with the machine
+	now := a.now().Round(0) // the monotonic clock may stop with the machine
 	return (a.ends.IsZero() || now.Before(a.ends)) && now.Sub(a.decided) < max(a.cfg.CacheAge, time.Second) &&
 		a.grants.change(a.record.User).Load() == a.change
 }
 
-// look reads the user's grants again. The error is a refusal if what would be
-// given is not what is stored now.
+// look reads the user's grants again. The error is a refusal if they differ from what is
+// about to be handed out.
 func (a *answer) look() error {
 	changed := refuse(events.CodeBusy, "the tokens changed while the answer waited; ask again")
 	if !a.ends.IsZero() && !a.now().Before(a.ends) {
@@ -46,19 +45,10 @@ func (a *answer) look() error {
 	return nil
 }
 
-// stands reports whether tokens that are about to be given are those of a grant
-// as it is stored.
+// stands reports whether tokens that are about to be handed out are those stored now.
 func (a *answer) stands(given audit.Grant, all []*store.Grant) bool {
-	for _, g := range all {
-		if g.ID != given.ID {
-			continue
-		}
-		for _, account := range given.Accounts {
-			if g.Account(account) == nil {
-				return false
-			}
-		}
-		return g.Version == given.Version && a.valid(g)
-	}
-	return false
+	return slices.ContainsFunc(all, func(g *store.Grant) bool {
+		return g.ID == given.ID && g.Version == given.Version && a.valid(g) &&
+			!slices.ContainsFunc(given.Accounts, func(id string) bool { return g.Account(id) == nil })
+	})
 }

@@ -1,4 +1,4 @@
-package handlers
+package tokens
 
 import (
 	"context"
@@ -142,11 +142,11 @@ func TestNothingIsKeptOfFailuresAndUnknownUsers(t *testing.T) {
 func TestMoreEventsThanFitForgetEverything(t *testing.T) {
 	s := newShelf(t, 10, time.Hour)
 	s.get("a")
-	for range maxHeard {
-		s.heard <- &nats.Msg{Subject: "token.stored.b"}
+	for range maxReceived {
+		s.received <- &nats.Msg{Subject: "token.stored.b"}
 	}
 	require.True(t, s.get("a"))
-	require.Empty(t, s.heard)
+	require.Empty(t, s.received)
 }
 
 func TestWithoutAgeOrSizeNothingIsKept(t *testing.T) {

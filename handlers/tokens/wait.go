@@ -1,4 +1,4 @@
-package handlers
+package tokens
 
 import (
 	"context"
@@ -16,8 +16,8 @@ import (
 	"github.com/latchkey/latchkey/store"
 )
 
-// flights are the refreshes that requests wait for: one of a grant, for all that
-// want it.
+// flights are the refreshes that requests wait for: one for each grant, however many
+// requests wait for it.
 type flights struct {
 	mu      sync.Mutex
 	byGrant map[string]*flight
@@ -25,40 +25,39 @@ type flights struct {
 
 type flight struct {
 	begun time.Time
-	// ended is closed when grant is what became of it.
+	// ended is closed once grant is the refreshed grant.
 	ended chan struct{}
 	grant *store.Grant
 }
 
 func flightOf(g *store.Grant) string { return fmt.Sprintf("%s.%d", g.ID, g.Version) }
 
-// underWay returns the refresh of a grant that is under way; nil: none is.
+// underWay returns the current refresh of a grant; nil: there is none.
 func (f *flights) underWay(g *store.Grant) *flight {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.byGrant[flightOf(g)]
 }
 
-// patience is how long a request waits for a refresh though it has a token to
-// give that is valid still, be it another broker's.
-func (t *TokenService) patience() time.Duration { return t.cfg.Timeout / 10 }
+// patience is how long a request waits for a refresh though a token is still valid, even
+// one of another broker.
+func (t *Service) patience() time.Duration { return t.cfg.Timeout / 10 }
 
-// valid reports whether there is a token to give without a refresh.
-func (t *TokenService) valid(g *store.Grant) bool { return t.unavailable(g) == "" }
+// valid reports whether there is a token to hand out without a refresh.
+func (t *Service) valid(g *store.Grant) bool { return t.unavailable(g) == "" }
 
-// toGive reports whether one of some grants has a token to give for a request without
-// a refresh.
-func (t *TokenService) toGive(in events.TokenRequest, grants []*store.Grant) bool {
+// toGive reports whether one of the grants has a token for a request without a refresh.
+func (t *Service) toGive(in events.TokenRequest, grants []*store.Grant) bool {
 	return slices.ContainsFunc(grants, func(g *store.Grant) bool {
 		its := g.Account(in.AccountID)
 		return t.valid(g) && (in.AccountID == "" || its == nil || !t.over(g.AccessOf(*its)))
 	})
 }
 
-// inVain reports whether waiting for a refresh of a grant is of no use: none may
-// start for now, or there is a token to give and one is under way for longer
-// than it takes as a rule.
-func (t *TokenService) inVain(g *store.Grant, toGive bool) bool {
+// inVain reports whether waiting for a refresh of a grant is of no use: none may start
+// now, or there is a token to hand out and the current refresh already takes longer than
+// usual.
+func (t *Service) inVain(g *store.Grant, toGive bool) bool {
 	if t.heldBack(g) > 0 {
 		return true
 	}
@@ -69,10 +68,10 @@ func (t *TokenService) inVain(g *store.Grant, toGive bool) bool {
 	return f != nil && time.Since(f.begun) >= t.patience()
 }
 
-// heldBack is how long a refresh of a grant may not start: its broker's breaker
-// is open, all refreshes pause, or its own refreshes fail and the next try has
-// its time. 0: one may.
-func (t *TokenService) heldBack(g *store.Grant) time.Duration {
+// heldBack is how long no refresh of a grant may start: its broker's circuit breaker is
+// open, all refreshes pause, or its own refreshes fail and the next attempt is scheduled.
+// 0: one may.
+func (t *Service) heldBack(g *store.Grant) time.Duration {
 	if after := t.refresher.Suspended(g.BrokerType); after > 0 {
 		return after
 	}
@@ -82,18 +81,18 @@ func (t *TokenService) heldBack(g *store.Grant) time.Duration {
 	return 0
 }
 
-// soon is when to ask again where nothing tells when it helps.
+// soon is when to ask again if it is not known when that helps.
 const soon = 1 // second
 
 // retryAfter is in how many seconds it helps to ask again for a grant's tokens.
-func (t *TokenService) retryAfter(g *store.Grant) int64 {
+func (t *Service) retryAfter(g *store.Grant) int64 {
 	return max(int64(math.Ceil(t.heldBack(g).Seconds())), soon)
 }
 
-// await returns a grant as it is after a refresh, or as it was if that takes too
-// long: while ctx lasts, or only a moment if there is a token to give. reported:
-// its tokens were reported as refused.
-func (t *TokenService) await(ctx context.Context, g *store.Grant, toGive, reported bool, caller string) *store.Grant {
+// await returns a grant after a refresh, or as it was if that takes longer than ctx, or
+// than patience if there is a token to hand out. reported: its tokens were reported as
+// refused.
+func (t *Service) await(ctx context.Context, g *store.Grant, toGive, reported bool, caller string) *store.Grant {
 	what := forBroker(g.BrokerType)
 	if t.inVain(g, toGive) || !t.places.take(what, caller, 2*t.cfg.Concurrency) {
 		return g
@@ -118,9 +117,9 @@ func (t *TokenService) await(ctx context.Context, g *store.Grant, toGive, report
 	return g
 }
 
-// fly joins the refresh of a grant or begins it, which goes on when nobody waits
-// any more. It holds a place of its own; nil: there is none.
-func (t *TokenService) fly(ctx context.Context, g *store.Grant, reported bool, caller string) *flight {
+// fly joins the refresh of a grant or starts one, which continues when no request waits
+// for it any more. A refresh has a place of its own; nil: none is free.
+func (t *Service) fly(ctx context.Context, g *store.Grant, reported bool, caller string) *flight {
 	key, what := flightOf(g), forBroker(g.BrokerType)
 	t.flights.mu.Lock()
 	defer t.flights.mu.Unlock()
@@ -136,11 +135,11 @@ func (t *TokenService) fly(ctx context.Context, g *store.Grant, reported bool, c
 	f := &flight{begun: time.Now(), ended: make(chan struct{}), grant: g}
 	t.flights.byGrant[key] = f
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), t.cfg.Timeout)
-	stop := context.AfterFunc(t.closing, cancel)
+	stop := context.AfterFunc(t.lifetime, cancel)
 	go func() {
 		defer func() {
 			if v := recover(); v != nil {
-				t.log.Error("a refresh on request failed", zap.String("grant", g.ID), zap.Error(fmt.Errorf("%w of token requests (%T)", errPanic, v)))
+				t.log.Error("a refresh on request failed", zap.String("grant", g.ID), zap.Error(panicError(v)))
 			}
 			stop()
 			cancel()
@@ -155,13 +154,13 @@ func (t *TokenService) fly(ctx context.Context, g *store.Grant, reported bool, c
 	return f
 }
 
-// refresh refreshes a grant, or waits for whoever is at it, until it is
-// refreshed or can't be for now, or ctx ends. It returns the grant as last seen.
-// Where it is for a report, that has to count.
-func (t *TokenService) refresh(ctx context.Context, g *store.Grant, reported bool) *store.Grant {
+// refresh refreshes a grant, or waits for another worker to do so, until it is refreshed,
+// can't be for now, or ctx ends. It returns the grant as last seen. A reported grant is
+// refreshed only if the report counts.
+func (t *Service) refresh(ctx context.Context, g *store.Grant, reported bool) *store.Grant {
 	version := g.Version
 	for pause := 20 * time.Millisecond; ctx.Err() == nil; pause = min(pause*2, time.Second) {
-		// A token newly got may be shorter than what was asked for.
+		// A new token may live shorter than requested.
 		if g.Version != version || g.State != store.Active || refresher.RefreshTokenOver(g, t.now()) || t.heldBack(g) > 0 {
 			return g
 		}
@@ -176,11 +175,11 @@ func (t *TokenService) refresh(ctx context.Context, g *store.Grant, reported boo
 		t.grants.changed(g.UserID) // its event may be on the way still
 		switch later := (*refresher.LaterError)(nil); {
 		case err == nil && next != nil:
-			g, reported = next, false // it has counted
+			g, reported = next, false // the report has counted
 			continue
 		case errors.As(err, &later), errors.Is(err, refresher.ErrStopping):
 			return g
-		case err != nil && !errors.Is(err, store.ErrStale) && !outage(err):
+		case err != nil && !errors.Is(err, store.ErrStale) && !refresher.Outage(err):
 			t.log.Error("a refresh on request failed", zap.String("grant", g.ID), zap.Error(err))
 			return g
 		}

@@ -1,0 +1,170 @@
+package tokens
+
+import (
+	"bytes"
+	"context"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/kms"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"github.com/latchkey/latchkey/cmd/sandbox/engines/enginestest"
+	"github.com/latchkey/latchkey/cmd/sandbox/kmssim"
+	"github.com/latchkey/latchkey/config"
+	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/events/secret"
+	"github.com/latchkey/latchkey/refresher"
+	"github.com/latchkey/latchkey/store"
+	"github.com/latchkey/latchkey/store/envelope"
+	"github.com/latchkey/latchkey/store/streams/streamstest"
+)
+
+// patience bounds every wait, which ends as soon as what it waits for is there.
+const patience = 60 * time.Second
+
+// fixture is a broker with the streams, and what services need.
+type fixture struct {
+	t        testing.TB
+	js       jetstream.JetStream
+	subjects events.Subjects
+	sealing  envelope.Options
+	log      *zap.Logger
+	logs     *logBuffer
+}
+
+func newFixture(t testing.TB) *fixture {
+	t.Helper()
+	return newFixtureOn(t, enginestest.NATS(t))
+}
+
+func newFixtureOn(t testing.TB, broker *enginestest.Broker) *fixture {
+	t.Helper()
+	nc, err := nats.Connect(broker.URL())
+	require.NoError(t, err)
+	t.Cleanup(nc.Close)
+	js, err := jetstream.New(nc)
+	require.NoError(t, err)
+	f := &fixture{t: t, js: js, logs: &logBuffer{}}
+	f.subjects.Prefix = strings.ReplaceAll(enginestest.Name(t), "_", "-")
+	f.log = zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()), f.logs, zap.DebugLevel))
+	cfg := config.Default()
+	cfg.NATS.Prefix, cfg.NATS.Partitions = f.subjects.Prefix, 1
+	_, err = streamstest.New(f.js, cfg, f.log).Ensure(t.Context())
+	require.NoError(t, err)
+	return f
+}
+
+func (f *fixture) envelope() *envelope.Envelope {
+	f.t.Helper()
+	sim, err := kmssim.Open(kmssim.Options{Dir: f.t.TempDir(), AccessKeyID: "id", SecretAccessKey: secret.New("key")})
+	require.NoError(f.t, err)
+	_, err = sim.CreateKey("alias/test")
+	require.NoError(f.t, err)
+	server := httptest.NewServer(sim)
+	f.t.Cleanup(server.Close)
+	f.sealing = envelope.Options{KMS: kms.NewFromConfig(sim.Config(server.URL)), Store: &keys{known: map[string]envelope.WrappedKey{}}, KeyID: "alias/test"}
+	return f.reopened()
+}
+
+// reopened is the envelope of a process that has just started.
+func (f *fixture) reopened() *envelope.Envelope { return envelope.New(f.sealing) }
+
+// keys keeps wrapped keys in memory.
+type keys struct {
+	mu    sync.Mutex
+	known map[string]envelope.WrappedKey
+}
+
+func (k *keys) PutKey(_ context.Context, key envelope.WrappedKey) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.known[key.ID] = key
+	return nil
+}
+
+func (k *keys) SealingKey(context.Context, string, time.Time, time.Time) (envelope.WrappedKey, error) {
+	return envelope.WrappedKey{}, envelope.ErrUnknownKey
+}
+
+func (k *keys) Key(_ context.Context, id string) (envelope.WrappedKey, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if key, ok := k.known[id]; ok {
+		return key, nil
+	}
+	return envelope.WrappedKey{}, envelope.ErrUnknownKey
+}
+
+// unread is a store that nobody reads.
+type unread struct{ Store }
+
+// tokenService is a service that is not started, over an envelope and what load
+// says is stored.
+func (f *fixture) tokenService(e *envelope.Envelope, load func(ctx context.Context, userID string) ([]*store.Grant, error)) *Service {
+	f.t.Helper()
+	cfg := config.Default()
+	r := refresher.New(refresher.Deps{Envelope: e, Limits: cfg.Limits, Concurrency: 1, Now: time.Now, Metrics: prometheus.NewRegistry()})
+	log := f.log
+	if log == nil {
+		log = zap.NewNop()
+	}
+	s, err := New(Options{
+		Store: unread{}, Refresher: r, Subjects: f.subjects, Config: cfg.Tokens, ClockSkew: cfg.Worker.ClockSkew,
+		Now: time.Now, Log: log, Metrics: prometheus.NewRegistry(),
+	})
+	require.NoError(f.t, err)
+	s.grants = newGrantCache(100, time.Hour, time.Now, load)
+	return s
+}
+
+// left returns how many messages a stream holds.
+func (f *fixture) left(stream string) int {
+	f.t.Helper()
+	s, err := f.js.Stream(f.t.Context(), stream)
+	require.NoError(f.t, err)
+	return int(s.CachedInfo().State.Msgs)
+}
+
+func (f *fixture) eventually(condition func() bool, what string) {
+	f.t.Helper()
+	require.Eventually(f.t, condition, patience, 10*time.Millisecond, what)
+}
+
+func receive[T any](t *testing.T, from <-chan T) T {
+	t.Helper()
+	select {
+	case v := <-from:
+		return v
+	case <-time.After(patience):
+		t.Fatal("nothing came")
+		panic("unreachable")
+	}
+}
+
+type logBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (l *logBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.Write(p)
+}
+
+func (l *logBuffer) Sync() error { return nil }
+
+func (l *logBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.String()
+}

@@ -1,0 +1,151 @@
+package tokens
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+
+	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/store"
+	"github.com/latchkey/latchkey/store/audit"
+)
+
+// Get returns the current tokens that a request asks for. Grants with too
+// little life left are refreshed first, in parallel. The error is a refusal or
+// a fault of the worker. Get adds the grants to record.
+func (t *Service) Get(ctx context.Context, in events.TokenRequest, record *audit.Record) (events.TokenReply, error) {
+	return t.get(ctx, in, record, asker{hold: func(string) bool { return true }, decide: func() {}})
+}
+
+// asker is the request that get works for.
+type asker struct {
+	caller string
+	// hold exchanges the asker's place for one among those that wait for something
+	// else; "": for none.
+	hold func(what string) bool
+	// decide is called before the grants are read, and when they are current again.
+	decide func()
+}
+
+func (t *Service) get(ctx context.Context, in events.TokenRequest, record *audit.Record, who asker) (events.TokenReply, error) {
+	who.decide()
+	all, err := t.read(ctx, in, who.caller)
+	if err == nil && len(in.Refused) > 0 {
+		all, err = t.endReported(ctx, in, all)
+		who.decide()
+	}
+	if err != nil {
+		return events.TokenReply{}, err
+	}
+	wanted, reports := asked(in, all), reportsOf(in, all)
+	refused, grants := t.counting(reports, wanted)
+	if waiting := t.waiting(in, grants, refused); len(waiting) > 0 {
+		who.hold("")
+		t.refreshAll(ctx, in, grants, waiting, refused, who.caller)
+		who.decide()
+		wanted = grants[:len(wanted)]
+	}
+	results := t.results(reports, grants)
+	if slices.ContainsFunc(wanted, func(g *store.Grant) bool { return t.valid(g) && !t.refresher.Opens(g) }) && !who.hold(forKeys) {
+		return events.TokenReply{}, refuse(events.CodeBusy, "too many requests wait for a data key; ask again")
+	}
+	out, err := t.reply(ctx, in, wanted, record)
+	if refusal := (*refusal)(nil); errors.As(err, &refusal) {
+		refusal.Refused = results
+	}
+	out.Refused = results
+	return out, err
+}
+
+// read returns the grants of a request's user. Callers take turns at reading the
+// database. Reports of refused tokens always read it, since they depend on what is
+// stored now.
+func (t *Service) read(ctx context.Context, in events.TokenRequest, caller string) ([]*store.Grant, error) {
+	reread := len(in.Refused) > 0
+	if all, ok := t.grants.kept(in.UserID); ok && !reread {
+		return all, nil
+	}
+	if err := t.turns.enter(ctx, caller); err != nil {
+		return nil, err
+	}
+	defer t.turns.leave()
+	if reread {
+		return t.grants.reread(ctx, in.UserID)
+	}
+	return t.grants.byUser(ctx, in.UserID) // another request may have read them meanwhile
+}
+
+// waiting returns the indexes of the grants whose refresh is worth waiting for: there is
+// too little life left, or their tokens were reported as refused.
+func (t *Service) waiting(in events.TokenRequest, grants []*store.Grant, refused map[string]bool) (at []int) {
+	minTTL, toGive := t.minTTL(in), t.toGive(in, grants)
+	for i, g := range grants {
+		if (refused[g.ID] || !t.fresh(g, minTTL)) && !t.inVain(g, toGive && !refused[g.ID]) {
+			at = append(at, i)
+		}
+	}
+	return at
+}
+
+// kept returns the grants that a request asks for, if it can be answered from memory,
+// without waiting and with little work.
+func (t *Service) kept(in events.TokenRequest) (wanted []*store.Grant, ok bool) {
+	all, ok := t.grants.kept(in.UserID)
+	if !ok || in.SealTo != nil || len(in.Refused) > 0 {
+		return nil, false
+	}
+	wanted = asked(in, all)
+	return wanted, len(t.waiting(in, wanted, nil)) == 0 && !slices.ContainsFunc(wanted, func(g *store.Grant) bool { return t.valid(g) && !t.refresher.Opens(g) })
+}
+
+// asked returns those of a user's grants that a request asks for.
+func asked(in events.TokenRequest, all []*store.Grant) (wanted []*store.Grant) {
+	for _, g := range all {
+		if g.State != store.Revoked && len(matching(g, in, all)) > 0 {
+			wanted = append(wanted, g)
+		}
+	}
+	return wanted
+}
+
+// refreshAll replaces the grants at some indexes by what their refreshes yield. A token
+// that was refused counts as none while waiting.
+func (t *Service) refreshAll(ctx context.Context, in events.TokenRequest, grants []*store.Grant, at []int, refused map[string]bool, caller string) {
+	toGive := t.toGive(in, grants)
+	var wg sync.WaitGroup
+	for _, i := range at {
+		g := grants[i]
+		wg.Go(func() { grants[i] = t.await(ctx, g, toGive && !refused[g.ID], refused[g.ID], caller) })
+	}
+	wg.Wait()
+}
+
+// matching returns the accounts of a grant that a request asks for, except those that
+// are in a newer grant.
+func matching(g *store.Grant, in events.TokenRequest, all []*store.Grant) []store.Account {
+	if in.BrokerType != "" && !events.SameBroker(in.BrokerType, g.BrokerType) {
+		return nil
+	}
+	accounts := g.Accounts
+	if len(accounts) == 0 && in.AccountID == "" {
+		unknown := store.Account{}
+		if g.Access != nil {
+			unknown.ExpiresAt = g.Access.ExpiresAt
+		}
+		return []store.Account{unknown} // not known yet
+	}
+	excluded := func(a store.Account) bool {
+		if in.AccountID != "" && in.AccountID != a.ID {
+			return true
+		}
+		if a.ID == "" { // see Grant.Heal
+			return len(accounts) > 1
+		}
+		return g.InNewer(a.ID, all)
+	}
+	if !slices.ContainsFunc(accounts, excluded) { // nearly always: no copy is needed
+		return accounts
+	}
+	return slices.DeleteFunc(slices.Clone(accounts), excluded)
+}

@@ -1,0 +1,163 @@
+package tokens
+
+import (
+	"context"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/refresher"
+	"github.com/latchkey/latchkey/store"
+	"github.com/latchkey/latchkey/store/audit"
+)
+
+// reply builds the answer from the current grants.
+func (t *Service) reply(ctx context.Context, in events.TokenRequest, grants []*store.Grant, record *audit.Record) (events.TokenReply, error) {
+	if len(grants) == 0 {
+		return events.TokenReply{}, refuse(events.CodeUnknownUser, "nothing is stored that matches")
+	}
+	out := events.TokenReply{Expiries: []events.TokenExpiry{}}
+	for _, g := range grants {
+		accounts := matching(g, in, grants)
+		withheld := func(code string, accounts ...store.Account) {
+			for _, a := range accounts {
+				addAccount(record, g, code, a.ID)
+				out.Unavailable = append(out.Unavailable, t.withheld(g, a.ID, code))
+			}
+		}
+		if code := t.unavailable(g); code != "" {
+			withheld(code, accounts...)
+			continue
+		}
+		tokens, err := t.refresher.Tokens(ctx, g)
+		if err != nil {
+			t.log.Error("tokens that were asked for can't be opened", zap.String("grant", g.ID), zap.Error(err))
+			withheld(events.CodeBusy, accounts...)
+			continue
+		}
+		t.used(g)
+		if g.Account("") != nil {
+			g = g.Clone()
+			g.Heal(&tokens)
+			accounts = matching(g, in, grants)
+		}
+		for _, a := range accounts {
+			token, life := tokens.Account(a.ID), g.AccessOf(a)
+			if token == nil || token.AccessToken.Empty() || t.over(life) {
+				u := t.uncovered(g, a, life)
+				addAccount(record, g, u.Code, a.ID)
+				out.Unavailable = append(out.Unavailable, u)
+				continue
+			}
+			addAccount(record, g, "", a.ID)
+			out.AccessTokens = append(out.AccessTokens, events.IntegrationAccessToken{
+				AccountID: a.ID, AccountName: a.Name, AccessToken: token.AccessToken, BrokerType: g.BrokerType, BrokerName: g.BrokerName, TokenID: token.TokenID,
+			})
+			expiry := events.TokenExpiry{
+				AccountID: a.ID, GrantID: g.ID, Labels: g.Labels, Version: g.Version, ObtainedAt: obtained(g, a), ExpiresAt: a.ExpiresAt, RefreshFailing: refresher.RefreshFailing(g),
+			}
+			if g.Refresh != nil {
+				expiry.RefreshTokenExpiresAt = g.Refresh.ExpiresAt
+			}
+			out.Expiries = append(out.Expiries, expiry)
+		}
+	}
+	if len(out.AccessTokens) > 0 {
+		return out, nil
+	}
+	r := refuse(worst(out.Unavailable), "no token can be given; see unavailable")
+	r.RetryAfterSeconds = 0 // the accounts say when
+	r.Unavailable = out.Unavailable
+	for _, u := range out.Unavailable {
+		if u.Code == events.CodeBusy && (r.RetryAfterSeconds == 0 || u.RetryAfterSeconds < r.RetryAfterSeconds) {
+			r.RetryAfterSeconds = u.RetryAfterSeconds
+		}
+	}
+	return events.TokenReply{}, r
+}
+
+const (
+	// usesTimeout bounds the write of the use of a grant.
+	usesTimeout = 5 * time.Second
+	// usesShare: uses are written during a fifth of the time. Writing without a pause
+	// slowed first requests for users by a seventh.
+	usesShare = 5
+)
+
+// used records once for each version of a grant that it is in use, so that its refresh
+// goes before those of grants that are not. It is a hint: while another use is written,
+// and for a pause after that, this one is left to the next request.
+func (t *Service) used(g *store.Grant) {
+	if g.UsedIn == g.Version || !t.noting.TryLock() {
+		return
+	}
+	t.grants.used(g)
+	t.atWork.Go(func() {
+		begun := time.Now()
+		defer func() { time.AfterFunc((usesShare-1)*time.Since(begun), t.noting.Unlock) }()
+		ctx, cancel := context.WithTimeout(context.Background(), usesTimeout)
+		defer cancel()
+		if err := t.store.Used(ctx, g); err != nil {
+			t.log.Debug("the use of a grant could not be noted", zap.String("grant", g.ID), zap.Error(err))
+		}
+	})
+}
+
+// unavailable is the code of a grant without a token to hand out; "": it has one.
+func (t *Service) unavailable(g *store.Grant) string { return t.without(g, g.LastAccess()) }
+
+// without is the code for an access token that can't be handed out; "": it can.
+func (t *Service) without(g *store.Grant, life *store.Life) string {
+	over := t.over(life)
+	switch {
+	case g.State == store.Expired || g.State == store.Revoked:
+		return events.CodeExpired
+	case over && g.State == store.MustAct:
+		return events.CodeMustAct
+	case over && refresher.RefreshTokenOver(g, t.now()):
+		return events.CodeExpired
+	case over:
+		return events.CodeBusy
+	}
+	return ""
+}
+
+func (t *Service) withheld(g *store.Grant, account, code string) events.UnavailableAccount {
+	u := events.UnavailableAccount{AccountID: account, BrokerType: g.BrokerType, GrantID: g.ID, Code: code, Reason: g.Reason}
+	if code == events.CodeBusy {
+		u.RetryAfterSeconds = t.retryAfter(g)
+	}
+	return u
+}
+
+// uncovered is withheld for an account without a token in a grant whose other accounts
+// have some. If it had one of the newest, the next refresh brings another. If refreshes
+// do not cover it, only a new connect helps, once a refresh was tried in vain.
+func (t *Service) uncovered(g *store.Grant, account store.Account, life *store.Life) events.UnavailableAccount {
+	if code := t.without(g, life); code != "" && g.Newest(account) {
+		return t.withheld(g, account.ID, code)
+	}
+	code := events.CodeExpired
+	if life != nil && life.ExpiresAt != nil && !life.Warned && refresher.NeedsCall(g, t.now()) {
+		code = events.CodeBusy
+	}
+	u := t.withheld(g, account.ID, code)
+	if u.Reason == "" {
+		u.Reason = events.ReasonNotCovered
+	}
+	return u
+}
+
+// worst picks the code that says what to do first: ask again, then have the user act,
+// then connect anew.
+func worst(all []events.UnavailableAccount) string {
+	code := events.CodeUnknownUser
+	rank := map[string]int{events.CodeExpired: 1, events.CodeMustAct: 2, events.CodeBusy: 3}
+	for _, u := range all {
+		if rank[u.Code] > rank[code] {
+			code = u.Code
+		}
+	}
+	return code
+}

@@ -1,0 +1,226 @@
+// Package tokens answers requests for the current access tokens of a user, over NATS
+// request and reply. It keeps sealed grants in memory, refreshes those whose tokens are
+// about to expire, and records who received which tokens before the reply leaves.
+package tokens
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/micro"
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+
+	"github.com/latchkey/latchkey/config"
+	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/events/secret"
+	"github.com/latchkey/latchkey/events/tracing"
+	"github.com/latchkey/latchkey/store"
+)
+
+// Refresher is what the service needs of a [refresher.Refresher], which documents the
+// methods.
+type Refresher interface {
+	Opens(g *store.Grant) bool
+	Tokens(ctx context.Context, g *store.Grant) (store.TokenSet, error)
+	Suspended(broker string) time.Duration
+	Now(ctx context.Context, g *store.Grant) (*store.Grant, error)
+	Complete(ctx context.Context, g *store.Grant, code secret.Text) (*store.Grant, error)
+
+	// Reports of access tokens that were refused where they were used.
+	Refused(ctx context.Context, g *store.Grant) (*store.Grant, error)
+	End(ctx context.Context, g *store.Grant) (*store.Grant, error)
+	NextReport(g *store.Grant) time.Duration
+	CountReport(g *store.Grant, outcome string)
+}
+
+// Store is what the service needs of a [store.Store], which documents the methods.
+type Store interface {
+	ByUser(ctx context.Context, userID string) ([]*store.Grant, error)
+	Get(ctx context.Context, id string) (*store.Grant, error)
+	Used(ctx context.Context, g *store.Grant) error
+}
+
+// Keys are the public keys to which publishers seal connects.
+type Keys interface {
+	Public(ctx context.Context) (events.TokenKeys, error)
+}
+
+// Options of a Service. Subjects, ClockSkew, Audit, Keys, Metadata, Stats and Tracer
+// may be zero.
+type Options struct {
+	Store     Store
+	Refresher Refresher
+	Subjects  events.Subjects
+	Config    config.Tokens
+	// ClockSkew is by how much the clocks of callers may differ from Now.
+	ClockSkew time.Duration
+	// Audit says how answers are recorded; zero: not at all.
+	Audit Audit
+	// Keys are handed out on request; nil: there are none.
+	Keys Keys
+	// Metadata describes this worker in $SRV discovery, with INFO and STATS, and what
+	// Stats returns with STATS. Anyone who may ask $SRV sees both.
+	Metadata map[string]string
+	Stats    func() any
+	Tracer   tracing.Tracer
+	Now      func() time.Time
+	Log      *zap.Logger
+	Metrics  prometheus.Registerer
+}
+
+// Service answers requests for the current tokens of a user.
+type Service struct {
+	store     Store
+	grants    *grantCache
+	refresher Refresher
+	subjects  events.Subjects
+	cfg       config.Tokens
+	skew      time.Duration
+	audit     Audit
+	keys      Keys
+	metadata  map[string]string
+	stats     micro.StatsHandler
+	tracer    tracing.Tracer
+	now       func() time.Time
+	log       *zap.Logger
+	requests  *prometheus.CounterVec
+	handedOut prometheus.Counter // the requests that were answered with tokens
+	codes     *prometheus.CounterVec
+
+	places   places          // of requests that wait
+	turns    turns           // at reading
+	flights  flights         // refreshes that requests wait for
+	lifetime context.Context // ends with the service
+	end      context.CancelFunc
+	atWork   sync.WaitGroup
+	noting   sync.Mutex // held while the use of a grant is recorded, and for a pause after that
+	inboxes  inboxes
+	conn     *nats.Conn
+	service  micro.Service
+	unfollow func()
+}
+
+// New returns a service that answers once Start has returned.
+func New(o Options) (*Service, error) {
+	if o.Store == nil || o.Refresher == nil || o.Now == nil || o.Log == nil || o.Metrics == nil {
+		return nil, errors.New("the token service needs a store, a refresher, a clock, a log and metrics")
+	}
+	known, err := events.NewInboxes(o.Subjects, o.Config.InboxPrefixes...)
+	if err != nil {
+		return nil, fmt.Errorf("the inboxes of the token service: %w", err)
+	}
+	t := &Service{
+		store: o.Store, grants: newGrantCache(o.Config.CacheUsers, o.Config.CacheAge, o.Now, o.Store.ByUser), refresher: o.Refresher,
+		subjects: o.Subjects, cfg: o.Config, skew: o.ClockSkew, audit: o.Audit, keys: o.Keys, metadata: o.Metadata, tracer: o.Tracer, now: o.Now, log: o.Log,
+		turns: turns{free: o.Config.Concurrency},
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Namespace: "latchkey", Name: "token_requests_total", Help: "Requests for tokens by the code of the answer.",
+		}, []string{"code"}),
+		codes: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Namespace: "latchkey", Name: "mfa_codes_total", Help: "Codes of users for refreshes that wait for one, by the code of the answer.",
+		}, []string{"code"}),
+	}
+	if o.Stats != nil {
+		t.stats = func(*micro.Endpoint) any { return o.Stats() }
+	}
+	t.lifetime, t.end = context.WithCancel(context.Background())
+	t.inboxes.Inboxes, t.inboxes.complaints.Interval = known, time.Minute
+	t.handedOut = t.requests.WithLabelValues(codeOK)
+	o.Metrics.MustRegister(t.requests, t.codes)
+	return t, nil
+}
+
+// codeOK is the outcome of a request that was answered with tokens; all others are codes
+// of package events.
+const codeOK = "ok"
+
+// ServiceVersion is the version of the requests and replies in $SRV discovery.
+const ServiceVersion = "1.2.0"
+
+// flushTimeout bounds the wait until the NATS server has read what was sent to it.
+const flushTimeout = 5 * time.Second
+
+// ServiceName is the name of the service in $SRV discovery.
+func ServiceName(subjects events.Subjects) string {
+	if subjects.Prefix != "" {
+		return subjects.Prefix + "-latchkey-tokens"
+	}
+	return "latchkey-tokens"
+}
+
+// Start registers the service with NATS.
+func (t *Service) Start(nc *nats.Conn) error {
+	unfollow, err := t.grants.follow(nc, t.subjects)
+	if err != nil {
+		return err
+	}
+	unwatch, err := t.watchInboxes(nc)
+	if err != nil {
+		unfollow()
+		return err
+	}
+	t.unfollow = func() { unfollow(); unwatch() }
+	name := ServiceName(t.subjects)
+	service, err := micro.AddService(nc, micro.Config{
+		Name: name, Version: ServiceVersion,
+		Description: "Current access tokens of a user, in the shape of the Link SDK's accessTokens",
+		QueueGroup:  name,
+		Metadata:    t.metadata, StatsHandler: t.stats,
+	})
+	if err == nil {
+		t.conn, t.service = nc, service
+		err = service.AddEndpoint("get", micro.HandlerFunc(t.receive), micro.WithEndpointSubject(t.subjects.TokenGetAll()),
+			micro.WithEndpointMetadata(map[string]string{"request": "events.TokenRequest", "reply": "events.TokenReply"}))
+	}
+	if err == nil && t.keys != nil {
+		err = service.AddEndpoint("keys", micro.HandlerFunc(t.receiveKeys), micro.WithEndpointSubject(t.subjects.TokenKeys()),
+			micro.WithEndpointMetadata(map[string]string{"reply": "events.TokenKeys"}))
+	}
+	if err == nil {
+		err = service.AddEndpoint("mfa", micro.HandlerFunc(t.receiveMFA), micro.WithEndpointSubject(t.subjects.TokenMFAAll()),
+			micro.WithEndpointMetadata(map[string]string{"request": "events.MFARequest", "reply": "events.MFAReply"}))
+	}
+	if err == nil {
+		err = nc.FlushTimeout(flushTimeout) // then the server routes requests here
+	}
+	if err != nil {
+		t.unfollow()
+		return fmt.Errorf("registering the token service: %w", err)
+	}
+	return nil
+}
+
+// Stop accepts no more requests and waits for those being answered. Call it once.
+func (t *Service) Stop() error {
+	if t.service == nil {
+		return nil
+	}
+	err := t.service.Stop()
+	if err == nil {
+		t.received()
+	}
+	t.atWork.Wait()
+	t.end()
+	t.unfollow()
+	return err
+}
+
+// received waits until all requests that NATS sent before it processed the
+// unsubscription are being answered. Without a connection there are none.
+func (t *Service) received() {
+	begun := make(chan struct{})
+	err := t.conn.FlushTimeout(flushTimeout)
+	if err == nil {
+		err = t.conn.Barrier(func() { close(begun) })
+	}
+	if err != nil {
+		t.log.Warn("ending the token service without NATS", zap.Error(err))
+		return
+	}
+	<-begun
+}
