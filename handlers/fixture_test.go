@@ -132,8 +132,13 @@ func (f *fixture) subscriber(concurrency int) *Subscriber {
 
 func (f *fixture) runOn(sub message.Subscriber, handle Handler) (stop func()) {
 	f.t.Helper()
-	router, err := NewRouter([]Route{{Name: events.IntegrationConnected, Subject: f.subjects.Connected(), Handle: handle}},
-		sub, f.messages, f.dead, patience, f.log, prometheus.NewRegistry())
+	return f.runRoutes(RouterOptions{Routes: []Route{{Name: events.IntegrationConnected, Subject: f.subjects.Connected(), Handle: handle}}, Subscriber: sub})
+}
+
+func (f *fixture) runRoutes(o RouterOptions) (stop func()) {
+	f.t.Helper()
+	o.Messages, o.DeadLetters, o.Grace, o.Log, o.Metrics = f.messages, f.dead, patience, f.log, prometheus.NewRegistry()
+	router, err := NewRouter(o)
 	require.NoError(f.t, err)
 	done := make(chan error, 1)
 	go func() { done <- router.Run(context.Background()) }()

@@ -1,12 +1,10 @@
 package handlers
 
 import (
-	"context"
 	"testing"
 	"time"
 
 	"github.com/nats-io/nats.go"
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/time/rate"
 
@@ -21,14 +19,10 @@ func TestPublishersHearOfWhatChangedNothing(t *testing.T) {
 	_, err := f.js.Conn().ChanSubscribe(f.subjects.RejectedAll(), heard)
 	require.NoError(t, err)
 	tell := &Rejections{Conn: f.js.Conn(), Subjects: f.subjects, Now: time.Now, NewID: func() string { return time.Now().String() }, Limit: rate.NewLimiter(1, 3), Log: f.log}
-	router, err := NewRouter([]Route{{
+	f.runRoutes(RouterOptions{Subscriber: f.subscriber(1), Rejections: tell, Routes: []Route{{
 		Name: events.IntegrationConnected, Subject: f.subjects.Connected(),
 		Handle: Connected(&Connector{Rejections: tell, Log: f.log}, nil, config.Default().Connect),
-	}}, f.subscriber(1), f.messages, f.dead, patience, f.log, prometheus.NewRegistry())
-	require.NoError(t, err)
-	router.Rejections = tell
-	go func() { _ = router.Run(context.WithoutCancel(t.Context())) }()
-	t.Cleanup(func() { _ = router.Close() })
+	}}})
 
 	const token = "the-token"
 	next := func() events.Rejected {

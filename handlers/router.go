@@ -21,8 +21,8 @@ import (
 	"github.com/latchkey/latchkey/store"
 )
 
-// Router runs the message handlers on Watermill and decides what becomes of a
-// message whose handler failed.
+// Router runs the message handlers on Watermill, and retries or parks a message whose
+// handler fails.
 type Router struct {
 	router      *message.Router
 	subscriber  message.Subscriber
@@ -30,19 +30,30 @@ type Router struct {
 	deadLetters *DeadLetters
 	parking     parking
 	log         *zap.Logger
-	// crowded says at most once a second that there is no room to park.
-	crowded  *zap.Logger
-	handled  *prometheus.CounterVec
-	failures *failures
-	// Tracer is set before Run.
-	Tracer tracing.Tracer
-	// Rejections, set before Run, tell of connects that became dead letters; nil:
-	// nobody is told.
-	Rejections *Rejections
+	// crowded logs at most once a second that there is no room to park.
+	crowded    *zap.Logger
+	handled    *prometheus.CounterVec
+	failures   *failures
+	tracer     tracing.Tracer
+	rejections *Rejections
 }
 
-// Handler handles one message. nil means done; an error is sorted by the
-// router.
+// RouterOptions are the parts of a Router. Tracer and Rejections may be zero.
+type RouterOptions struct {
+	Routes      []Route
+	Subscriber  message.Subscriber
+	Messages    config.Messages
+	DeadLetters *DeadLetters
+	// Rejections announce connects that became dead letters.
+	Rejections *Rejections
+	// Grace bounds how long Close waits for handlers.
+	Grace   time.Duration
+	Tracer  tracing.Tracer
+	Log     *zap.Logger
+	Metrics prometheus.Registerer
+}
+
+// Handler handles one message. The router decides what an error means.
 type Handler func(ctx context.Context, msg *message.Message) error
 
 // Route binds a handler to a subject.
@@ -51,33 +62,36 @@ type Route struct {
 	Name    string
 	Subject string
 	Handle  Handler
-	// Delayed: messages come hours after they were sent. Their handling is a
-	// trace of its own, with a link to the one in which they were.
+	// Delayed: messages arrive hours after they were sent. Handling one is a trace of
+	// its own, with a link to the sender's.
 	Delayed bool
 }
 
-// NewRouter returns a router that runs the routes once Run is called. grace
-// bounds how long Close waits for handlers.
-func NewRouter(routes []Route, sub message.Subscriber, messages config.Messages, dead *DeadLetters, grace time.Duration, log *zap.Logger, reg prometheus.Registerer) (*Router, error) {
-	wm, err := message.NewRouter(message.RouterConfig{CloseTimeout: grace}, quietLogger{log})
+// NewRouter returns a router that handles messages once Run is called.
+func NewRouter(o RouterOptions) (*Router, error) {
+	if o.Subscriber == nil || o.DeadLetters == nil || o.Log == nil || o.Metrics == nil {
+		return nil, errors.New("the message router needs a subscriber, dead letters, a log and metrics")
+	}
+	wm, err := message.NewRouter(message.RouterConfig{CloseTimeout: o.Grace}, quietLogger{o.Log})
 	if err != nil {
 		return nil, fmt.Errorf("making the message router: %w", err)
 	}
 	r := &Router{
-		router: wm, subscriber: sub, messages: messages, deadLetters: dead, parking: newParking(), log: log, crowded: log.WithOptions(zap.WrapCore(seldom)), failures: newFailures(),
+		router: wm, subscriber: o.Subscriber, messages: o.Messages, deadLetters: o.DeadLetters, rejections: o.Rejections, parking: newParking(), failures: newFailures(),
+		tracer: o.Tracer, log: o.Log, crowded: o.Log.WithOptions(zap.WrapCore(seldom)),
 		handled: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Namespace: "latchkey", Name: "messages_total", Help: "Messages by name and what became of them.",
 		}, []string{"message", "outcome"}),
 	}
-	reg.MustRegister(r.handled)
-	for _, route := range routes {
-		r.handled.WithLabelValues(route.Name, outcomeParked) // from zero on, so that an alert sees the first
-		wm.AddConsumerHandler(route.Subject, route.Subject, sub, r.decide(route))
+	o.Metrics.MustRegister(r.handled)
+	for _, route := range o.Routes {
+		r.handled.WithLabelValues(route.Name, outcomeParked) // starts at zero, so that an alert sees the first
+		wm.AddConsumerHandler(route.Subject, route.Subject, o.Subscriber, r.decide(route))
 	}
 	return r, nil
 }
 
-// seldom has one line a second at most.
+// seldom logs at most one line a second.
 func seldom(core zapcore.Core) zapcore.Core {
 	return zapcore.NewSamplerWithOptions(core, time.Second, 1, 0)
 }
@@ -93,7 +107,7 @@ func (r *Router) Close() error {
 	if err := r.router.Close(); err != nil {
 		return err
 	}
-	// Watermill does not wait for a handler that begins while it closes.
+	// Watermill does not wait for a handler that starts while it closes.
 	return r.subscriber.Close()
 }
 
@@ -104,12 +118,11 @@ const (
 	outcomeParked = "parked"
 )
 
-// errPanic stands for a panic in a handler. The value of the panic is not kept:
-// it could be anything.
+// errPanic stands for a panic in a handler. It omits the value of the panic, which could
+// be anything.
 var errPanic = errors.New("panic in a handler")
 
-// decide wraps a handler: one place sorts its errors into done, again later,
-// and dead letter.
+// decide wraps a handler. It alone sorts errors into retries and dead letters.
 func (r *Router) decide(route Route) message.NoPublishHandlerFunc {
 	return func(msg *message.Message) error {
 		d := deliveryOf(msg)
@@ -125,7 +138,7 @@ func (r *Router) decide(route Route) message.NoPublishHandlerFunc {
 		if poison {
 			if parkErr := r.park(ctx, route.Name, msg, err, reason); parkErr == nil {
 				if route.Name == events.IntegrationConnected {
-					r.Rejections.parked(ctx, d, err)
+					r.rejections.parked(ctx, d, err)
 				}
 				r.failures.forget(d)
 				end(outcomeParked, err)
@@ -158,10 +171,11 @@ func (r *Router) park(ctx context.Context, name string, msg *message.Message, er
 	})
 }
 
-// errNotParked stands for a dead letter that could not be stored.
+// errNotParked: a dead letter could not be stored.
 var errNotParked = errors.New("the message is to become a dead letter")
 
-// errRetry makes Watermill refuse the message; the subscriber knows the delay.
+// errRetry makes Watermill negatively acknowledge the message. The delay stands in its
+// delivery.
 var errRetry = errors.New("message comes back later")
 
 func (r *Router) guard(ctx context.Context, route Route, msg *message.Message) (err error) {
@@ -174,8 +188,8 @@ func (r *Router) guard(ctx context.Context, route Route, msg *message.Message) (
 	return route.Handle(ctx, msg)
 }
 
-// poison tells whether trying a message again is useless. failed is how often it
-// failed by its own fault, or, in an outage, how often it was tried at all.
+// poison reports whether retrying a message is useless. failed is how often it failed by
+// its own fault, or, in an outage, how often it was tried at all.
 func (r *Router) poison(err error, d *delivery) (reason string, failed int, poison bool) {
 	var invalid *events.InvalidError
 	var unsealed *unsealedError
@@ -193,21 +207,21 @@ func (r *Router) poison(err error, d *delivery) (reason string, failed int, pois
 	return fmt.Sprintf("gave up after %d failures, %d attempts in all: %v", failed, d.Attempt, err), failed, failed >= r.messages.MaxDeliver
 }
 
-// What comes back goes before what is new. So what could not be parked comes back
-// when those behind it have been looked at, as far as that can be told.
+// NATS delivers retries before new messages. So what could not be parked comes back once
+// those behind it are likely to have been handled.
 const (
 	lookedAtIn = time.Millisecond
 	maxBehind  = 1_000_000
 )
 
-// retryIn grows with the failures; a lease tells by itself when it ends.
+// retryIn grows with the failures. A lease says itself when it ends.
 func (r *Router) retryIn(err error, failed int, behind uint64) time.Duration {
 	var leased *store.LeasedError
 	if errors.As(err, &leased) {
 		return min(max(time.Until(leased.Until), r.messages.Backoff.Min), r.messages.Backoff.Max)
 	}
 	d := r.messages.Backoff.Max
-	if errors.Is(err, errNotParked) { // nobody waits for a dead letter, but perhaps for what is behind it
+	if errors.Is(err, errNotParked) { // what is behind it may be urgent, a dead letter is not
 		d += time.Duration(min(behind, maxBehind)) * lookedAtIn
 	} else if shift := failed - 1; shift < 32 {
 		d = min(r.messages.Backoff.Min<<max(shift, 0), r.messages.Backoff.Max)
@@ -215,9 +229,8 @@ func (r *Router) retryIn(err error, failed int, behind uint64) time.Duration {
 	return d/2 + time.Duration(rand.Float64()*float64(d)/2)
 }
 
-// quietLogger passes on what Watermill says at warning level and above; it
-// reports every message at info. Of errors only the fact is kept: handlers log
-// their own.
+// quietLogger drops Watermill's log below errors, which has a line for each message, and
+// of errors logs only the fact: handlers log their own.
 type quietLogger struct{ log *zap.Logger }
 
 func (q quietLogger) Error(msg string, err error, _ watermill.LogFields) {

@@ -37,7 +37,10 @@ func TestSourcesShareOneBound(t *testing.T) {
 		sources[p.Due] = Source{Stream: p.Stream, Concurrency: bound, Shared: "due"}
 		routes = append(routes, Route{Name: events.RefreshDueName, Subject: p.Due, Handle: handle})
 	}
-	router, err := NewRouter(routes, NewSubscriber(f.streams, f.messages.AckWait, sources, f.log), f.messages, f.dead, patience, f.log, prometheus.NewRegistry())
+	router, err := NewRouter(RouterOptions{
+		Routes: routes, Subscriber: NewSubscriber(f.streams, f.messages.AckWait, sources, f.log), Messages: f.messages, DeadLetters: f.dead,
+		Grace: patience, Log: f.log, Metrics: prometheus.NewRegistry(),
+	})
 	require.NoError(t, err)
 	done := make(chan error, 1)
 	go func() { done <- router.Run(context.Background()) }()

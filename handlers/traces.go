@@ -20,7 +20,7 @@ func (r *Router) startSpan(ctx context.Context, route Route, d *delivery) (_ con
 	} else {
 		ctx = d.Trace.Continue(ctx)
 	}
-	ctx, span := r.Tracer.Start(ctx, "process "+route.Name, trace.SpanKindConsumer, opts...)
+	ctx, span := r.tracer.Start(ctx, "process "+route.Name, trace.SpanKindConsumer, opts...)
 	return ctx, func(outcome string, err error) {
 		span.SetAttributes(tracing.Outcome(outcome))
 		tracing.End(span, err)

@@ -229,17 +229,18 @@ func (w *worker) assemble(ctx context.Context) error {
 	dead := &handlers.DeadLetters{JS: w.js, Envelope: env, Keys: w.keys, Subjects: w.subj, Now: w.now, NewID: newID, Log: w.log}
 	w.audit = AuditLog(cfg, w.js, cfg.Worker.ID, w.now, w.db, w.log, w.reg)
 	rejections := &handlers.Rejections{Conn: w.js.Conn(), Subjects: w.subj, Now: w.now, NewID: newID, Limit: handlers.RejectionLimit(), Log: w.log}
+	var r *refresher.Refresher // which needs the connector
 	connector := &handlers.Connector{
+		Leave: func(ctx context.Context, g *store.Grant) *store.Grant { return r.Leave(ctx, g) },
 		Store: w.db, Envelope: env, Fingerprints: prints, Settler: settler, Dispatcher: dispatcher, EraseCopies: dead.Erase, Audit: w.audit,
 		Remember: cfg.Retention.Revocations, RemoveAtMesh: cfg.Mesh.RemoveOnDisconnect, Log: w.log, Outcomes: connects, Rejections: rejections,
 	}
-	r := refresher.New(refresher.Deps{
+	r = refresher.New(refresher.Deps{
 		Store: w.db, Envelope: env, Fingerprints: prints, JetStream: w.js, Mesh: w.mesh, Settler: settler, Dispatcher: dispatcher, Subjects: w.subj,
 		Limits: cfg.Limits, Credentials: cfg.Refresh.Credentials, Hold: cfg.Refresh.Hold, Concurrency: cfg.Refresh.Concurrency,
 		WorkerID: cfg.Worker.ID, NewID: newID, Now: w.now, Lease: cfg.Refresh.Lease, CallAndSave: cfg.CallAndSave(), ClockSkew: cfg.Worker.ClockSkew,
 		RefusedPause: cfg.Tokens.RefusedPause, Remember: cfg.Retention.Revocations, SendAccess: cfg.Mesh.AccessTokenBrokers, Changed: connector.Resolve, ParkAnswer: dead.ParkAnswer, Audit: w.audit, Log: w.log, Metrics: w.reg,
 	})
-	connector.Leave = r.Leave
 	w.refresher, w.dispatcher, w.letters = r, dispatcher, dead
 	w.tokens, err = tokens.New(tokens.Options{
 		Store: w.db, Refresher: r, Subjects: w.subj, Config: cfg.Tokens, ClockSkew: cfg.Worker.ClockSkew, Keys: w.keys,
@@ -273,10 +274,10 @@ func (w *worker) assemble(ctx context.Context) error {
 		}
 	}
 	subscriber := handlers.NewSubscriber(w.streams, cfg.Messages.AckWait, sources, w.log)
-	w.router, err = handlers.NewRouter(routes, subscriber, cfg.Messages, dead, cfg.Worker.Grace, w.log, w.reg)
-	if err == nil {
-		w.router.Tracer, w.router.Rejections = w.traces.tracer, rejections
-	}
+	w.router, err = handlers.NewRouter(handlers.RouterOptions{
+		Routes: routes, Subscriber: subscriber, Messages: cfg.Messages, DeadLetters: dead, Rejections: rejections, Grace: cfg.Worker.Grace,
+		Tracer: w.traces.tracer, Log: w.log, Metrics: w.reg,
+	})
 	return err
 }
 
