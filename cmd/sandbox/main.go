@@ -39,7 +39,6 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	return 0
 }
 
-// newRoot returns the command with all its commands.
 func newRoot(stderr io.Writer) *cobra.Command {
 	var o stack.Options
 	var page pageOptions
@@ -111,7 +110,6 @@ func serve(ctx context.Context, o stack.Options, page pageOptions, stdout io.Wri
 	})
 }
 
-// workerVariables are the LATCHKEY_ variables of this process.
 func workerVariables() []string {
 	return slices.DeleteFunc(os.Environ(), func(v string) bool { return !strings.HasPrefix(v, "LATCHKEY_") })
 }

@@ -86,7 +86,6 @@ var measures = []struct {
 	{"pending", (*run).pending},
 }
 
-// Names lists the measures.
 func Names() []string {
 	var names []string
 	for _, m := range measures {

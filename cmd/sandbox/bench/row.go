@@ -25,10 +25,8 @@ type Target struct {
 	Upper bool    `json:"upper,omitempty"`
 }
 
-// AtLeast is a lower bound.
 func AtLeast(bound float64) Target { return Target{Bound: bound} }
 
-// AtMost is an upper bound.
 func AtMost(bound float64) Target { return Target{Bound: bound, Upper: true} }
 
 func (t Target) met(measured float64) bool {
@@ -60,7 +58,6 @@ func (r Row) measured() float64 {
 	return bench.Median(r.Values)
 }
 
-// judge fills in what follows from the values.
 func (r *Row) judge() {
 	if len(r.Baseline) > 0 {
 		r.Ratio = r.measured()
@@ -70,7 +67,6 @@ func (r *Row) judge() {
 	}
 }
 
-// cells are the row in a table.
 func (r Row) cells() []string {
 	cells := []string{r.Figure, number(bench.Median(r.Values)) + " " + r.Unit, "", "", "", "", ""}
 	if len(r.Baseline) > 0 {

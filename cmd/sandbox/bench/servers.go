@@ -128,7 +128,6 @@ func (s *servers) logger() (*zap.Logger, error) {
 	return worker.NewLogger(config.Default().Log, file)
 }
 
-// stop ends the servers and removes their data.
 func (s *servers) stop() error {
 	if s.stack != nil {
 		s.stack.Stop()

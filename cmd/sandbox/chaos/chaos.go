@@ -47,7 +47,6 @@ type Options struct {
 // ErrJudged: the judge found a fault.
 var ErrJudged = errors.New("chaos: the judge found what must not be; see the table")
 
-// run is one run of the suite.
 type run struct {
 	Options
 	dir         string

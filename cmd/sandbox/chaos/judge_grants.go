@@ -35,7 +35,6 @@ func grantOf(grants []*store.Grant, chain meshsim.Chain) *store.Grant {
 	return grants[i]
 }
 
-// heardOf are the events of some grants.
 func (r *run) heardOf(grants []*store.Grant) (all []heardEvent) {
 	for _, g := range grants {
 		all = append(all, r.heard.byGrant[g.ID]...)

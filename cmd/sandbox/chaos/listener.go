@@ -92,7 +92,6 @@ func (l *listener) forget() {
 	l.consumer = nil
 }
 
-// has reports whether an event of this id was heard.
 func (l *listener) has(id string) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -67,7 +67,6 @@ func refusalOf(grant int) string {
 	return words[grant%len(words)]
 }
 
-// connectOf is how the user of a grant connects.
 func (r *run) connectOf(grant int) meshsim.ConnectSpec {
 	m, i := mannerOf(grant), r.institution()
 	i.Dialects = append(slices.Clone(m.dialects), refusalOf(grant))
@@ -80,7 +79,6 @@ func (r *run) connectOf(grant int) meshsim.ConnectSpec {
 func user(i int) string    { return fmt.Sprintf("user-%d", i) }
 func account(i int) string { return fmt.Sprintf("account-%d", i) }
 
-// accountsOf are the accounts of a grant at its connect.
 func accountsOf(i int) []meshsim.Account {
 	list := []meshsim.Account{{ID: account(i), Name: "Account"}}
 	for n := 2; n <= cmp.Or(mannerOf(i).accounts, i/2%3+1); n++ {

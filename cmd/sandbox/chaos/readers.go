@@ -90,7 +90,6 @@ func (a *readers) ask(ctx context.Context, r *run, with *client.Client, request 
 	return err
 }
 
-// refusedToken is a token that an institution refused.
 type refusedToken struct {
 	token   secret.Text
 	GrantID string

@@ -100,7 +100,6 @@ func (r *run) playOne(ctx context.Context, s scene) error {
 	return r.pause(ctx, 500*time.Millisecond, 2*time.Second)
 }
 
-// pause waits for a random time between two bounds.
 func (r *run) pause(ctx context.Context, low, high time.Duration) error {
 	return pause(ctx, r.rng, low, high)
 }

@@ -42,7 +42,6 @@ func (r *run) resetStreams(ctx context.Context) error {
 	return err
 }
 
-// repeat is how often tokens were presented beyond a worker's calls.
 type repeat struct {
 	at time.Time
 	n  int

@@ -153,7 +153,6 @@ func (r *run) judgeJunk(v *verdict, at time.Time) {
 	}
 }
 
-// workedSubjects are those from which workers take messages.
 func workedSubjects(recovery string) []string {
 	s := events.Subjects{}
 	return []string{s.Connected(), s.Disconnected(), s.RefreshDue(), s.RefreshUrgent(), s.Recovery(recovery)}

@@ -52,7 +52,6 @@ func (r *run) untilCalls(ctx context.Context, wanted int) error {
 	return ctx.Err()
 }
 
-// refreshCalls is how many calls were made so far.
 func (r *run) refreshCalls() int {
 	n := 0
 	for _, q := range r.stack.Mesh.Ledger().Requests {

@@ -29,7 +29,6 @@ func (c command) bulk() []command {
 	return parts
 }
 
-// bulkAnswer is the answer to a bulk or to one statement.
 type bulkAnswer struct {
 	N           int32        `bson:"n"`
 	NModified   int32        `bson:"nModified"`
@@ -82,7 +81,6 @@ func (a *bulkAnswer) add(i int, part command) (bool, error) {
 	return true, nil
 }
 
-// message makes the answer to the client's request.
 func (a *bulkAnswer) message(responseTo int32) (message, error) {
 	a.OK = 1
 	body, err := bson.Marshal(a)

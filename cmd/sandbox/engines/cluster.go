@@ -101,7 +101,6 @@ func (c *Cluster) Reload() error {
 	return err
 }
 
-// Node returns the i-th server, from 0.
 func (c *Cluster) Node(i int) *NATS { return c.nodes[i] }
 
 // URL returns the addresses of all servers as clients take them, separated by commas.
@@ -113,7 +112,6 @@ func (c *Cluster) URL() string {
 	return strings.Join(urls, ",")
 }
 
-// Stop stops all servers.
 func (c *Cluster) Stop() {
 	for _, n := range c.nodes {
 		n.Stop()

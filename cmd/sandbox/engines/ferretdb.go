@@ -56,7 +56,6 @@ func (f *FerretDB) URI() string {
 	return (&url.URL{Scheme: "mongodb", Host: f.proxy.Addr(), Path: "/", RawQuery: q.Encode()}).String()
 }
 
-// Port returns the port that clients connect to.
 func (f *FerretDB) Port() int { return f.proxy.Port() }
 
 // Proxy returns the proxy in front of the server, to make it fail.

@@ -76,7 +76,6 @@ func indexSQLite(ctx context.Context, file string) ([]string, error) {
 	return slices.Collect(maps.Keys(tables)), nil
 }
 
-// sqliteTables returns the tables of a database's collections by their names.
 func sqliteTables(ctx context.Context, db *sql.DB) (map[string]string, error) {
 	rows, err := db.QueryContext(ctx, `SELECT name, table_name FROM _ferretdb_collections`)
 	if err != nil {

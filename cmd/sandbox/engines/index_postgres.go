@@ -134,7 +134,6 @@ func indexPostgresCollection(ctx context.Context, conn *pgx.Conn, c postgresColl
 	return served, nil
 }
 
-// postgresIndexes returns the definitions of a collection's indexes by their names.
 func postgresIndexes(ctx context.Context, conn *pgx.Conn, c postgresCollection) (map[string]string, error) {
 	rows, err := conn.Query(ctx, `SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = $1 AND tablename = $2`, c.schema, c.Table)
 	if err != nil {

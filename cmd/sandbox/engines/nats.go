@@ -68,7 +68,6 @@ func newNATS(opts NATSOptions) (*NATS, error) {
 // URL returns the address for clients, the same while stopped and after a restart.
 func (n *NATS) URL() string { return "nats://" + address(n.opts.Port) }
 
-// Port returns the port that clients connect to.
 func (n *NATS) Port() int { return n.opts.Port }
 
 // Server returns the running server, nil while stopped.
@@ -110,7 +109,6 @@ func (n *NATS) launch() error {
 	return n.start()
 }
 
-// await waits until the server accepts clients.
 func (n *NATS) await() error {
 	if s := n.Server(); s == nil || !s.ReadyForConnections(natsStartTimeout) {
 		n.Stop()

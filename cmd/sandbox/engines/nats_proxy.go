@@ -26,7 +26,6 @@ type NATSProxy struct {
 	stopped bool
 }
 
-// natsClient is one connection through the proxy.
 type natsClient struct {
 	client, server net.Conn
 	writing        sync.Mutex // of whole frames to the client

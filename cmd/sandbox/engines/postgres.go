@@ -116,7 +116,6 @@ func initPostgres(ctx context.Context, bin, dir string) error {
 	return nil
 }
 
-// await waits until the server accepts connections.
 func (p *Postgres) await(ctx context.Context) error {
 	for {
 		conn, err := pgx.Connect(ctx, p.url(nil).String())

@@ -11,8 +11,7 @@ import (
 
 const (
 	wireHeaderLen = 16
-	// maxWireLen is the longest message that MongoDB takes, in bytes.
-	maxWireLen = 48_000_000
+	maxWireLen    = 48_000_000
 )
 
 // message is one message of MongoDB's wire protocol with its header.
@@ -118,7 +117,6 @@ func (m message) command() (command, bool) {
 	return c, true
 }
 
-// newMessage makes an OP_MSG of one document.
 func newMessage(requestID, responseTo int32, doc bsoncore.Document) message {
 	i, m := wiremessage.AppendHeaderStart(nil, requestID, responseTo, wiremessage.OpMsg)
 	m = wiremessage.AppendMsgFlags(m, 0)
@@ -136,7 +134,6 @@ func errorMessage(responseTo, code int32, text string) message {
 		Build())
 }
 
-// message makes the OP_MSG of a command.
 func (c command) message(requestID int32) message {
 	m := newMessage(requestID, 0, c.body)
 	for name, docs := range c.sequences {

@@ -180,7 +180,6 @@ func (p *Proxy) accept(ln net.Listener) {
 	}
 }
 
-// admit serves a new client, or turns it away.
 func (p *Proxy) admit(client net.Conn) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

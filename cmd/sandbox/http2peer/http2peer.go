@@ -239,10 +239,8 @@ func (s *stream) serve() {
 	s.c.peer.Handler.ServeHTTP(s, s.request())
 }
 
-// Header implements [http.ResponseWriter].
 func (s *stream) Header() http.Header { return s.header }
 
-// WriteHeader implements [http.ResponseWriter].
 func (s *stream) WriteHeader(status int) { _ = s.start(status) }
 
 func (s *stream) start(status int) error {

@@ -54,12 +54,10 @@ type rule struct {
 
 func newFaults() *Faults { return &Faults{calls: map[string]int{}} }
 
-// Next makes the next n requests fail.
 func (f *Faults) Next(n int, fault Fault, operations ...string) {
 	f.add(&rule{operations: operations, fault: fault, left: max(n, 0)})
 }
 
-// Always makes every request fail.
 func (f *Faults) Always(fault Fault, operations ...string) {
 	f.add(&rule{operations: operations, fault: fault, left: -1})
 }
@@ -69,7 +67,6 @@ func (f *Faults) Delay(d time.Duration, operations ...string) {
 	f.add(&rule{operations: operations, left: -1, delay: d})
 }
 
-// Clear ends all faults and delays.
 func (f *Faults) Clear() {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -10,7 +10,6 @@ import (
 
 const keyFileSuffix = ".json"
 
-// openKeyring reads the key files of dir.
 func openKeyring(dir, region string) (*keyring, error) {
 	r := &keyring{dir: dir, region: region, keys: map[string]*key{}, aliases: map[string]string{}}
 	if err := os.MkdirAll(dir, 0o700); err != nil {

@@ -65,7 +65,6 @@ type keyring struct {
 	aliases map[string]string // key id by alias name
 }
 
-// byID finds a key by its plain id.
 func (r *keyring) byID(id string) (*key, bool) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()

@@ -13,7 +13,6 @@ import (
 	"github.com/latchkey/latchkey/events/secret"
 )
 
-// account is part of every ARN.
 const account = "111122223333"
 
 // Options configure a KMS. Dir, AccessKeyID and SecretAccessKey are required.
@@ -90,7 +89,6 @@ func (k *KMS) Config(endpoint string) aws.Config {
 	}
 }
 
-// Faults returns the service's faults.
 func (k *KMS) Faults() *Faults { return k.faults }
 
 // Calls returns how many requests for operation ("GenerateDataKey") have come; a client's

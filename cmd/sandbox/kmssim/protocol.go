@@ -39,7 +39,6 @@ func invalidCiphertext() error {
 	return clientError("InvalidCiphertextException", "The ciphertext or its encryption context is not valid.")
 }
 
-// ServeHTTP implements http.Handler.
 func (k *KMS) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	answer, err := k.handle(w, r)
 	status := http.StatusOK

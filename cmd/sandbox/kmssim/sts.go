@@ -45,13 +45,11 @@ func NewSTS(k *KMS, o STSOptions) *STS {
 // AssumeRole names the operation in [Faults].
 const AssumeRole = "AssumeRoleWithWebIdentity"
 
-// Faults returns the service's faults.
 func (s *STS) Faults() *Faults { return s.faults }
 
 // Calls returns how many requests have come.
 func (s *STS) Calls() int { return s.faults.count(AssumeRole) }
 
-// session is a set of credentials that STS handed out.
 type session struct {
 	credentials aws.Credentials
 	now         func() time.Time
@@ -95,7 +93,6 @@ type stsError struct {
 	RequestID string   `xml:"RequestId"`
 }
 
-// ServeHTTP implements http.Handler.
 func (s *STS) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	out, err := s.handle(w, r)
 	status := http.StatusOK

@@ -15,7 +15,6 @@ import (
 
 var linkPage = template.Must(template.ParseFS(web, "web/link/index.html"))
 
-// broker is an institution that Link offers.
 type broker struct {
 	Type, Name, Story string
 	spec              meshsim.ConnectSpec

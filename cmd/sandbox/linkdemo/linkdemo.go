@@ -33,7 +33,6 @@ var samplePage = template.Must(template.ParseFS(web, "web/page/index.html"))
 // ErrNotBuilt: the folder for the page's script does not hold it.
 var ErrNotBuilt = errors.New("the page's script is not built")
 
-// Options for Start.
 type Options struct {
 	NATSURL  string
 	Subjects events.Subjects
@@ -112,7 +111,6 @@ func (d *Demo) serve(ctx context.Context, l net.Listener, handler http.Handler) 
 	go func() { _ = server.Serve(l) }() // ends with Close
 }
 
-// Stop ends everything.
 func (d *Demo) Stop() {
 	d.end()
 	for _, server := range d.servers {

@@ -6,7 +6,6 @@ import (
 	"net/http"
 )
 
-// read returns an embedded file.
 func read(name string) []byte {
 	content, err := web.ReadFile(name)
 	if err != nil {
@@ -15,7 +14,6 @@ func read(name string) []byte {
 	return content
 }
 
-// file serves one file.
 func file(contentType string, content []byte) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", contentType)
@@ -23,7 +21,6 @@ func file(contentType string, content []byte) http.Handler {
 	})
 }
 
-// render serves a page.
 func render(w http.ResponseWriter, page *template.Template, data any) {
 	var out bytes.Buffer
 	if err := page.Execute(&out, data); err != nil {

@@ -29,14 +29,12 @@ type injected struct {
 	IDs []int `json:"ids"`
 }
 
-// accountCommand is the body of the commands about one account.
 type accountCommand struct {
 	AccountID   string      `json:"accountId"`
 	Actions     []Action    `json:"actions,omitzero"`
 	Institution Institution `json:"institution,omitzero"`
 }
 
-// speakCommand is the body of [Server.Speak].
 type speakCommand struct {
 	BrokerType string   `json:"brokerType"` // "": all
 	Dialects   []string `json:"dialects"`

@@ -91,7 +91,6 @@ func newBook() *book {
 	return &book{refresh: map[Fingerprint]place{}, access: map[Fingerprint]place{}, byAccount: map[string]*Chain{}, open: map[int]struct{}{}}
 }
 
-// newest returns the newest chain of an account.
 func (b *book) newest(accountID string) (*Chain, error) {
 	c, ok := b.byAccount[accountID]
 	if !ok {

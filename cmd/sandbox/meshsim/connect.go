@@ -32,7 +32,6 @@ type ConnectSpec struct {
 	Institution *Institution `json:"institution,omitzero"` // overrides how the chain behaves
 }
 
-// Connection is what [Server.Connect] issued.
 type Connection struct {
 	// Payload is the JSON text that the browser hands over, tokens and all.
 	Payload  secret.Text

@@ -36,10 +36,8 @@ func sends(on Occasion, name, says string, wire func(*draft)) Dialect {
 	return Dialect{Name: name, On: on, Says: says, wire: wire}
 }
 
-// Occasion is what a dialect is about.
 type Occasion string
 
-// The occasions.
 const (
 	OnBehaviour Occasion = "behaviour" // what the institution does
 	OnTokens    Occasion = "tokens"    // an answer that brings tokens

@@ -60,7 +60,6 @@ var insteadDialects = []Dialect{
 	sends(InsteadOfRefresh, "wrongURL", "Another service answers: a page under HTTP 404.", pageOf(http.StatusNotFound, "Not found")),
 }
 
-// requestRefused is a dialect that blames the request, not the token.
 func requestRefused(errorType string) Dialect {
 	return shapes(InsteadOfRefresh, errorType, "HTTP 400, badRequest, and errorType "+errorType+", which blames the request and not the token.",
 		envelopeOf(http.StatusBadRequest, map[string]any{"status": StatusBadRequest, "message": "The request is not valid", "errorType": errorType, "errorHash": "77aa06"}))

@@ -10,7 +10,6 @@ import (
 // Kind is what an [Action] does to a request.
 type Kind string
 
-// The kinds of action.
 const (
 	KindNormal           Kind = "normal"
 	KindStatus           Kind = "status" // a bare HTTP status: 401, 403, 429, 500, 502, 503…
@@ -54,13 +53,10 @@ type Action struct {
 	Dialects string `json:"dialects,omitzero"`
 }
 
-// Normal leaves a request alone, in a script.
 func Normal() Action { return Action{Kind: KindNormal} }
 
-// HTTPStatus answers a bare HTTP status.
 func HTTPStatus(code int) Action { return Action{Kind: KindStatus, Status: code} }
 
-// Reset resets the connection.
 func Reset() Action { return Action{Kind: KindReset} }
 
 // Drop closes the connection with no answer, after the institution did its work.
@@ -93,26 +89,20 @@ func Killed(message string) Action {
 	return Action{Kind: KindFailed, Message: message, Kill: true}
 }
 
-// MFARequired answers content.status "mfaRequired" with an interim access token.
 func MFARequired() Action { return Action{Kind: KindMFARequired} }
 
-// Garbage answers something that is not JSON.
 func Garbage() Action { return Action{Kind: KindGarbage} }
 
-// Huge answers JSON of at least size bytes.
 func Huge(size int64) Action { return Action{Kind: KindHuge, Size: size} }
 
-// UnknownFields adds unknown fields to the true answer.
 func UnknownFields() Action { return Action{Kind: KindUnknownFields, After: true} }
 
 // OmitRefreshToken answers without a refresh token, and the old one stays valid. It does
 // nothing to a replaced refresh token.
 func OmitRefreshToken() Action { return Action{Kind: KindOmitRefreshToken, After: true} }
 
-// DeprecatedOnly fills only the deprecated fields of the answer.
 func DeprecatedOnly() Action { return Action{Kind: KindDeprecated, After: true} }
 
-// Speak answers in more dialects.
 func Speak(dialects ...string) Action {
 	return Action{Kind: KindSpeak, Dialects: strings.Join(dialects, ",")}
 }

@@ -5,7 +5,6 @@ import "time"
 // Rotation is when a refresh replaces the refresh token.
 type Rotation string
 
-// The rotations. The zero value is [RotateAlways].
 const (
 	RotateAlways    Rotation = ""          // every refresh replaces it
 	RotateOnRequest Rotation = "onRequest" // only with createNewRefreshToken
@@ -15,7 +14,6 @@ const (
 // GraceMode is the answer to a refresh token that was replaced a moment ago.
 type GraceMode string
 
-// The grace modes. The zero value is [GraceNewest].
 const (
 	// GraceNewest answers the chain's newest tokens once more and replaces nothing.
 	GraceNewest GraceMode = ""
@@ -28,7 +26,6 @@ const (
 // "unknown"; tokens expire all the same.
 type LifetimeForm string
 
-// The lifetime forms. The zero value is [LifetimeSeconds].
 const (
 	LifetimeSeconds LifetimeForm = ""
 	LifetimeAbsent  LifetimeForm = "absent"

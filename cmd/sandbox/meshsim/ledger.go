@@ -37,7 +37,6 @@ type Chain struct {
 	Access    []AccessToken  `json:"access"`
 }
 
-// Account is one account at an institution.
 type Account struct {
 	ID            string   `json:"id"`
 	Name          string   `json:"name"`
@@ -55,7 +54,6 @@ const (
 	DeadByFault   = "the institution ended it"
 )
 
-// RefreshToken is the life of one refresh token.
 type RefreshToken struct {
 	Fingerprint Fingerprint `json:"fingerprint"`
 	IssuedAt    time.Time   `json:"issuedAt"`
@@ -66,7 +64,6 @@ type RefreshToken struct {
 	Presented   []int       `json:"presented,omitzero"`  // requests that reached the institution with this token
 }
 
-// AccessToken is the life of one access token.
 type AccessToken struct {
 	Fingerprint Fingerprint `json:"fingerprint"`
 	AccountID   string      `json:"accountId"` // "": all accounts of the chain
@@ -78,10 +75,8 @@ type AccessToken struct {
 	Interim     bool        `json:"interim,omitzero"` // only for the second request of the MFA flow
 }
 
-// Operation is what a request asks for.
 type Operation string
 
-// The operations.
 const (
 	OpRefresh Operation = "refresh"
 	OpRemove  Operation = "remove"
@@ -133,7 +128,6 @@ type Reuse struct {
 // Violation reports whether neither grace nor a lost answer excuses the client.
 func (r Reuse) Violation() bool { return !r.WithinGrace && !r.Ambiguous }
 
-// ReplacedPresented returns every reuse, in order of arrival.
 func (l Ledger) ReplacedPresented() []Reuse {
 	var out []Reuse
 	for _, q := range l.Requests {
@@ -163,7 +157,6 @@ func (l Ledger) deliveredBefore(q Request) bool {
 	})
 }
 
-// Violations returns the reuses that nothing excuses.
 func (l Ledger) Violations() []Reuse {
 	return slices.DeleteFunc(l.ReplacedPresented(), func(r Reuse) bool { return !r.Violation() })
 }
@@ -255,7 +248,6 @@ func (l Ledger) RefreshTokenState(token secret.Text) (valid bool, why string) {
 // Alive reports whether the chain can still be refreshed.
 func (c Chain) Alive() bool { return c.DeadBecause == "" }
 
-// HasAccount reports whether the chain holds an account.
 func (c Chain) HasAccount(accountID string) bool {
 	return slices.ContainsFunc(c.Accounts, func(a Account) bool { return a.ID == accountID })
 }

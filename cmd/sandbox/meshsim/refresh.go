@@ -148,7 +148,6 @@ func (c *Chain) coveredLast(i Institution, a Action) []Account {
 	return slices.DeleteFunc(slices.Clone(c.Accounts), func(acc Account) bool { return acc.ID != c.Access[last].AccountID })
 }
 
-// newAccess makes new access tokens of some accounts of a chain.
 func (s *Server) newAccess(id int, c *Chain, accounts []Account, now time.Time) (events []event) {
 	lifetime, endsOld := s.of(c).AccessLifetime, s.of(c).RevokeOldAccess
 	for i, acc := range accounts {
@@ -242,7 +241,6 @@ func (s *Server) die(id int, c *Chain, why string, now time.Time) (answer, error
 	return failed(why), nil
 }
 
-// newest makes the content that holds a chain's newest tokens.
 func (s *Server) newest(c *Chain, accounts []Account, now time.Time, deprecatedOnly, omitRefresh bool) content {
 	form := s.of(c).LifetimeForm
 	refresh := s.mint.refresh(c.ID, len(c.Refresh)-1)
@@ -297,7 +295,6 @@ func (s *Server) holds(c *Chain, token *secret.Text) bool {
 	return ok && at.chain == c.ID
 }
 
-// interim returns an unused interim access token of the chain.
 func (s *Server) interim(c *Chain, token *secret.Text) (AccessToken, bool) {
 	if !s.holds(c, token) {
 		return AccessToken{}, false

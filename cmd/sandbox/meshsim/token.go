@@ -26,7 +26,6 @@ func FingerprintOf(token secret.Text) Fingerprint {
 // same token.
 type mint struct{ seed secret.Text }
 
-// refresh returns the nth refresh token of a chain.
 func (m mint) refresh(chain, n int) secret.Text {
 	return m.derive("refresh", fmt.Sprintf("%d/%d", chain, n))
 }
@@ -36,7 +35,6 @@ func (m mint) access(chain, n int) secret.Text {
 	return m.derive("access", fmt.Sprintf("%d/%d", chain, n))
 }
 
-// trade returns the trade token of a chain.
 func (m mint) trade(chain int) secret.Text { return m.derive("trade", fmt.Sprint(chain)) }
 
 func (m mint) derive(kind, place string) secret.Text {

@@ -22,7 +22,6 @@ const (
 	StatusUnavailableForLegalReasons = "unavailableForLegalReasons"
 )
 
-// The content statuses of a refresh.
 const (
 	contentSucceeded   = "succeeded"
 	contentFailed      = "failed"

@@ -32,7 +32,6 @@ const (
 	KeyAlias        = "alias/latchkey"
 )
 
-// Options for Start.
 type Options struct {
 	Dir                 string                // of all data; a stack on the same folder continues with it
 	NATSURL, MongoDBURI string                // outside servers, in place of embedded ones
