@@ -75,9 +75,3 @@ func TestBenchMeasuresAndLeavesNothing(t *testing.T) {
 	_, err = h.js.Stream(h.ctx, "nothing")
 	require.ErrorIs(t, err, jetstream.ErrStreamNotFound, "the broker answers")
 }
-
-func TestMedian(t *testing.T) {
-	require.Equal(t, 2.0, bench.Median([]float64{3, 1, 2}))
-	require.Equal(t, 2.5, bench.Median([]float64{4, 1, 3, 2}))
-	require.Zero(t, bench.Median(nil))
-}

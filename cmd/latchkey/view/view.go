@@ -1,5 +1,5 @@
-// Package view is what operators are shown of a grant, at the command line and
-// on the page: all but its tokens.
+// Package view holds what the command line and the page show of a grant: everything
+// but its tokens.
 package view
 
 import (
@@ -10,7 +10,7 @@ import (
 	"github.com/latchkey/latchkey/store"
 )
 
-// Grant is what is shown of a grant.
+// Grant is a grant without its tokens.
 type Grant struct {
 	ID       string        `json:"id"`
 	User     string        `json:"user"`
@@ -20,7 +20,7 @@ type Grant struct {
 	Reason   events.Reason `json:"reason,omitempty"`
 	Version  int64         `json:"version"`
 
-	// Labels are the publisher's own.
+	// Labels are the publisher's.
 	Labels map[string]string `json:"labels,omitempty"`
 
 	ConnectedAt time.Time `json:"connectedAt"`
@@ -29,20 +29,18 @@ type Grant struct {
 	Due         *Due      `json:"due,omitempty"`
 	// Tries counts failed refreshes since the last that succeeded.
 	Tries int `json:"tries"`
-	// Failing tells of these failures.
+	// Failing describes these failures, as answers to token requests do.
 	Failing *events.RefreshFailing `json:"refreshFailing,omitempty"`
-	// Refused is the last report of a refused access token that has counted.
+	// Refused is the last report of a refused access token that counted.
 	Refused *Refused `json:"refused,omitempty"`
 	// UnknownSince is since when the outcome of a refresh is unknown.
 	UnknownSince *time.Time `json:"unknownSince,omitempty"`
 	Lease        *Lease     `json:"lease,omitempty"`
-	// LastError is what the last refresh failed for.
-	LastError *LastError `json:"lastError,omitempty"`
-	// Removal is what is left to be done at Mesh of a revoked grant.
-	Removal *Removal `json:"removal,omitempty"`
+	LastError    *LastError `json:"lastError,omitempty"`
+	Removal      *Removal   `json:"removal,omitempty"`
 }
 
-// Removal is a removal at Mesh that has not ended.
+// Removal is the pending removal of a revoked grant at Mesh.
 type Removal struct {
 	Since time.Time `json:"since"`
 	Due   time.Time `json:"due"`
@@ -60,7 +58,7 @@ type Account struct {
 type Life struct {
 	Since     time.Time  `json:"since"`
 	ExpiresAt *time.Time `json:"expiresAt,omitempty"`
-	// Assumed: nobody stated the end.
+	// Assumed: the end is derived, not stated by Mesh.
 	Assumed bool `json:"assumed,omitempty"`
 }
 
@@ -70,20 +68,20 @@ type Due struct {
 	Action store.Action `json:"action"`
 }
 
-// Refused is a caller's report that the access tokens of a version were refused
-// where they were used.
+// Refused is a caller's report that an institution refused the access tokens of a
+// version.
 type Refused struct {
 	Version int64     `json:"version"`
 	At      time.Time `json:"at"`
 }
 
-// Lease is who refreshes a grant.
+// Lease is the right of one worker to refresh a grant.
 type Lease struct {
 	Owner string    `json:"owner"`
 	Until time.Time `json:"until"`
 }
 
-// LastError is a refresh that failed.
+// LastError describes the last failed refresh.
 type LastError struct {
 	At     time.Time `json:"at"`
 	Class  string    `json:"class"`
@@ -92,7 +90,7 @@ type LastError struct {
 	Hash   string    `json:"errorHash,omitempty"`
 }
 
-// OfGrant returns what is shown of a grant.
+// OfGrant returns the view of a grant.
 func OfGrant(g *store.Grant) Grant {
 	v := Grant{
 		ID: g.ID, User: g.UserID, Broker: g.BrokerType, Accounts: make([]Account, len(g.Accounts)),
@@ -125,7 +123,7 @@ func ofLife(l *store.Life) *Life {
 	return &Life{Since: l.Since, ExpiresAt: l.ExpiresAt, Assumed: l.Assumed}
 }
 
-// OfDue returns what is shown of a grant's next action; nil where there is none.
+// OfDue returns the view of a grant's next action; nil if there is none.
 func OfDue(d *store.Due) *Due {
 	if d == nil {
 		return nil
