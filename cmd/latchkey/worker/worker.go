@@ -252,7 +252,12 @@ func (w *worker) assemble(ctx context.Context) error {
 		return err
 	}
 	w.reconciler = refresher.NewReconciler(r, cfg.Reconcile, cfg.Refresh.Horizon, watched{w.streams, w.foreign})
+	return w.route(connector, rejections, postponed)
+}
 
+// route builds the router: which messages the worker receives and what handles each.
+func (w *worker) route(connector *handlers.Connector, rejections *handlers.Rejections, postponed *prometheus.CounterVec) (err error) {
+	cfg := w.cfg
 	sources := map[string]handlers.Source{
 		w.subj.Connected():    {Stream: w.subj.IntegrationStream(), Concurrency: cfg.Connect.Concurrency},
 		w.subj.Disconnected(): {Stream: w.subj.IntegrationStream(), Concurrency: cfg.Connect.Concurrency},
@@ -261,9 +266,9 @@ func (w *worker) assemble(ctx context.Context) error {
 	routes := []handlers.Route{
 		{Name: events.IntegrationConnected, Subject: w.subj.Connected(), Handle: handlers.Connected(connector, w.keys, cfg.Connect)},
 		{Name: events.IntegrationDisconnected, Subject: w.subj.Disconnected(), Handle: handlers.Disconnected(connector)},
-		{Name: handlers.RecoveryName, Subject: w.subj.RecoveryAll(), Handle: handlers.Recovery(r)},
+		{Name: handlers.RecoveryName, Subject: w.subj.RecoveryAll(), Handle: handlers.Recovery(w.refresher)},
 	}
-	refreshDue := handlers.RefreshDue(r, dispatcher, w.now, rand.Float64, postponed)
+	refreshDue := handlers.RefreshDue(w.refresher, w.dispatcher, w.now, rand.Float64, postponed)
 	for _, p := range w.subj.RefreshPartitions() {
 		// More than run and wait at once, so that there is always one to look at
 		// what comes next.
@@ -275,7 +280,7 @@ func (w *worker) assemble(ctx context.Context) error {
 	}
 	subscriber := handlers.NewSubscriber(w.streams, cfg.Messages.AckWait, sources, w.log)
 	w.router, err = handlers.NewRouter(handlers.RouterOptions{
-		Routes: routes, Subscriber: subscriber, Messages: cfg.Messages, DeadLetters: dead, Rejections: rejections, Grace: cfg.Worker.Grace,
+		Routes: routes, Subscriber: subscriber, Messages: cfg.Messages, DeadLetters: w.letters, Rejections: rejections, Grace: cfg.Worker.Grace,
 		Tracer: w.traces.tracer, Log: w.log, Metrics: w.reg,
 	})
 	return err
