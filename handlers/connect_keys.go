@@ -18,11 +18,10 @@ import (
 	"github.com/latchkey/latchkey/store/envelope"
 )
 
-// ConnectKeys are the keys that publishers seal connects to. All workers share
-// them by way of the database, where private parts lie under the envelope; no
-// worker leads. The public part that is given out is always that of a private
-// part which opened, so that nobody who writes to the database can have
-// connects sealed to a key of his own.
+// ConnectKeys are the keys that publishers seal connects to. All workers share them
+// through the database, which stores private keys encrypted by the envelope. A public key
+// is handed out only if its private key opened, so that write access to the database does
+// not suffice to have connects sealed to another key.
 type ConnectKeys struct {
 	Store    *store.Store
 	Envelope *envelope.Envelope
@@ -32,7 +31,7 @@ type ConnectKeys struct {
 	Now      func() time.Time
 	Log      *zap.Logger
 
-	// ClockSkew is how far clocks may be apart.
+	// ClockSkew is by how much clocks may differ.
 	ClockSkew time.Duration
 
 	reading singleflight.Group
@@ -47,7 +46,7 @@ type cachedKey struct {
 	since time.Time
 }
 
-// maxAddTries bounds how often one worker finds that another was first.
+// maxAddTries bounds how often another worker may be first.
 const (
 	maxAddTries = 10
 	addPause    = 50 * time.Millisecond
@@ -71,7 +70,7 @@ func (c *ConnectKeys) Maintain(ctx context.Context) error {
 		}
 		err = c.add(ctx, next)
 		if errors.Is(err, store.ErrConflict) {
-			// Somebody else was first. Until a majority has his, it is not read.
+			// Another worker was first. Its key is not read before a majority has it.
 			select {
 			case <-time.After(addPause):
 			case <-ctx.Done():
@@ -113,8 +112,8 @@ func (c *ConnectKeys) read(ctx context.Context) ([]store.ConnectKey, error) {
 	return keys, nil
 }
 
-// readSince returns the stored keys as they were at a time or later. It reads only
-// if none did since, and once for all who ask at once.
+// readSince returns the stored keys as they were at a time or later. It reads only if
+// there was no read since, and once for all concurrent callers.
 func (c *ConnectKeys) readSince(ctx context.Context, at time.Time) ([]store.ConnectKey, error) {
 	now := c.Now()
 	if at.IsZero() || at.After(now) {
@@ -183,7 +182,7 @@ func (c *ConnectKeys) deleteOld(ctx context.Context, keys []store.ConnectKey) er
 }
 
 // Public returns the keys to give out: the one to use, and those that it
-// replaced not long ago. While the database is away they are those of before.
+// replaced not long ago. During an outage of the database they are the last known.
 func (c *ConnectKeys) Public(ctx context.Context) (events.TokenKeys, error) {
 	keys, err := c.read(ctx)
 	if err != nil {
@@ -297,7 +296,7 @@ func (c *ConnectKeys) forget(id string) {
 	delete(c.cache, id)
 }
 
-// dropAged lets go of private keys that are past their age.
+// dropAged removes private keys that were cached for longer than CacheAge.
 func (c *ConnectKeys) dropAged() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -12,13 +12,12 @@ type place struct {
 	sequence uint64
 }
 
-// maxFailing bounds of how many messages the failures are counted at once. The
-// message that failed longest ago is forgotten first, and begins anew.
+// maxFailing bounds the messages whose failures are counted. The count of the message
+// that failed longest ago is dropped first.
 const maxFailing = 1 << 16
 
-// failures counts how often messages failed by their own fault. The number of
-// deliveries does not tell: it grows with every outage, every stop of a worker
-// and every wait for a lease.
+// failures counts how often messages failed by their own fault. The number of deliveries
+// also grows with outages, stops of workers and waits for leases.
 type failures struct {
 	mu   sync.Mutex
 	seen *lru.Cache[place, int]
@@ -32,7 +31,7 @@ func newFailures() *failures {
 	return &failures{seen: seen}
 }
 
-// add counts one failure more, and returns how many there were.
+// add counts a failure, and returns how many there were.
 func (f *failures) add(d *delivery) int {
 	if d.place == (place{}) {
 		return d.Attempt
@@ -44,5 +43,5 @@ func (f *failures) add(d *delivery) int {
 	return n + 1
 }
 
-// forget is for a message that will not come again.
+// forget drops the count of a message that will not be delivered again.
 func (f *failures) forget(d *delivery) { f.seen.Remove(d.place) }

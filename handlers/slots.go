@@ -37,10 +37,9 @@ func slotsOf(sources map[string]Source) map[string]slots {
 // claimWait is how long a claim waits for more slots than one.
 const claimWait = 5 * time.Millisecond
 
-// claim takes free slots: one, which is waited for, where others wait for them
-// too; else all there are, and where most are taken, a moment is waited for
-// some more. (A pull for each message that was handled would cost as much as
-// the message.) It returns 0 when ctx ends.
+// claim waits for a free slot. If other sources share the slots it takes that one only,
+// else all that are free, and if most are taken it waits a moment for more: a pull for
+// each message would cost as much as the message. It returns 0 when ctx ends.
 func (s slots) claim(ctx context.Context) (n int) {
 	select {
 	case s.taken <- struct{}{}:
@@ -64,7 +63,7 @@ func (s slots) claim(ctx context.Context) (n int) {
 	return n
 }
 
-// more takes all slots that are free just now and returns how many.
+// more takes all slots that are free now and returns how many.
 func (s slots) more() (n int) {
 	for {
 		select {

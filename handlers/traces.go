@@ -8,8 +8,7 @@ import (
 	"github.com/latchkey/latchkey/events/tracing"
 )
 
-// startSpan begins the span of one delivery of a message. end takes what became
-// of it.
+// startSpan starts the span of one delivery of a message. end takes its outcome.
 func (r *Router) startSpan(ctx context.Context, route Route, d *delivery) (_ context.Context, end func(outcome string, err error)) {
 	opts := []trace.SpanStartOption{
 		trace.WithAttributes(tracing.Messaging("process", route.Subject)...),
