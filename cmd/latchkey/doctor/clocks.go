@@ -1,10 +1,8 @@
 package doctor
 
-import (
-	"time"
-)
+import "time"
 
-// reading is a look at another machine's clock.
+// reading compares another machine's clock with this one.
 type reading struct {
 	// ahead is how far that clock is ahead of this one; unsure bounds the error.
 	ahead, unsure time.Duration
@@ -12,8 +10,8 @@ type reading struct {
 
 var clockNames = []string{"nats", "mongodb", "kms", "mesh"}
 
-// timed notes what a clock said in an answer to a call that began at a time and
-// has just ended. The clock counts in steps of grain.
+// timed notes the time in an answer to a call that began at a time and has just ended.
+// grain is the resolution of that clock.
 func (d *doctor) timed(name string, began, said time.Time, grain time.Duration) {
 	if said.IsZero() {
 		return

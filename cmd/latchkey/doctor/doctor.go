@@ -1,7 +1,6 @@
-// Package doctor checks what a worker needs: that NATS, MongoDB, KMS and Mesh can
-// be reached and used as configured, and that nothing there is out of order. It
-// changes nothing but by a write of nothing to MongoDB, and messages that NATS
-// has to refuse.
+// Package doctor checks what a worker needs: that it can reach NATS, MongoDB, KMS and
+// Mesh and use them as configured, and that nothing there is out of order. It changes
+// nothing: it makes an empty write to MongoDB, and sends messages that NATS refuses.
 package doctor
 
 import (
@@ -21,9 +20,9 @@ type Status string
 
 const (
 	OK Status = "ok"
-	// Warning: it works, and somebody should look.
+	// Warning: a worker can work, but somebody should look.
 	Warning Status = "warning"
-	// Failed: a worker can't do its work, or it can't be told whether it can.
+	// Failed: a worker can't work, or the check could not find out.
 	Failed Status = "failed"
 )
 
@@ -56,7 +55,6 @@ type doctor struct {
 	readings map[string]reading
 }
 
-// check is one thing that is looked at.
 type check struct {
 	name string
 	run  func(context.Context) Result
@@ -110,10 +108,10 @@ func Run(ctx context.Context, cfg config.Config, o Options) []Result {
 	return results
 }
 
-// graceful is how long a check whose time is over may still take to say so itself.
+// graceful is how long a check may still take, after its timeout, to report itself.
 const graceful = time.Second
 
-// within runs a check, and waits no longer for it than it may take.
+// within runs a check and gives it up soon after the timeout.
 func within(ctx context.Context, timeout time.Duration, run func(context.Context) Result) Result {
 	bounded, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
