@@ -96,10 +96,10 @@ func (d Disconnected) checkScope() error {
 	return nil
 }
 
-// SayEverything adds "everything" to a disconnect without brokerType and accountId,
+// AddEverything adds "everything" to a disconnect without brokerType and accountId,
 // which earlier releases applied to all of the user. Use it only if the sender meant
 // that. If the body is no such disconnect, the error is an *InvalidError.
-func SayEverything(body []byte) ([]byte, error) {
+func AddEverything(body []byte) ([]byte, error) {
 	const name = IntegrationDisconnected
 	data, at, err := unwrap(name, body)
 	if err != nil {

@@ -75,7 +75,7 @@ func TestNothingWidensByMistake(t *testing.T) {
 	require.ErrorContains(t, err, `say "everything": true`)
 }
 
-func TestSayEverything(t *testing.T) {
+func TestAddEverything(t *testing.T) {
 	at := time.Date(2031, 5, 6, 7, 8, 9, 0, time.UTC)
 	envelope := time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC)
 	for body, want := range map[string]events.Disconnected{
@@ -83,7 +83,7 @@ func TestSayEverything(t *testing.T) {
 		`{"userId":"u","brokerType":"","accountId":null,"disconnectedAt":"2031-05-06T07:08:09Z"}`: {UserID: "u", DisconnectedAt: at},
 		cloudEvent(t, events.IntegrationDisconnected, `{"userId":"u"}`, nil):                      {UserID: "u", DisconnectedAt: envelope},
 	} {
-		said, err := events.SayEverything([]byte(body))
+		said, err := events.AddEverything([]byte(body))
 		require.NoError(t, err, body)
 		want.Everything = true
 		got, err := events.DecodeDisconnected(said)
@@ -91,7 +91,7 @@ func TestSayEverything(t *testing.T) {
 		require.Equal(t, want, got, body)
 	}
 	for _, body := range []string{`{"userId":"u","brokerType":"kraken"}`, `{"userId":"u","broker_type":"kraken"}`, `{"userId":"u","accountId":5}`, `{"everything":true}`, `null`, `[]`, `{`} {
-		_, err := events.SayEverything([]byte(body))
+		_, err := events.AddEverything([]byte(body))
 		require.Error(t, err, body)
 	}
 }

@@ -41,7 +41,7 @@ func FuzzDecodeConnected(f *testing.F) {
 			require.Less(t, len(told), 200, "what is told grows with the body")
 		}
 		require.LessOrEqual(t, len(c.LeftOut), 11)
-		require.Equal(t, []string{c.UserID}, events.PeekUsers(body), "an erasure would not find it")
+		require.Equal(t, []string{c.UserID}, events.FindUsers(body), "an erasure would not find it")
 		if c.Empty() {
 			return
 		}

@@ -44,9 +44,9 @@ func NewInboxes(subjects Subjects, prefixes ...string) (Inboxes, error) {
 	return in, nil
 }
 
-// Take reports whether a reply subject is an inbox.
-func (in Inboxes) Take(reply string) bool {
-	tokens := strings.Split(CallersReply(reply), ".")
+// Contains reports whether a reply subject is an inbox.
+func (in Inboxes) Contains(reply string) bool {
+	tokens := strings.Split(ReplyInbox(reply), ".")
 	if !literal(tokens) {
 		return false
 	}
@@ -58,8 +58,8 @@ func (in Inboxes) Take(reply string) bool {
 	})
 }
 
-// Overlap reports whether a subject filter matches some inbox.
-func (in Inboxes) Overlap(filter string) bool {
+// Overlaps reports whether a subject filter matches some inbox.
+func (in Inboxes) Overlaps(filter string) bool {
 	tokens := strings.Split(filter, ".")
 	return slices.ContainsFunc(append([][]string{{ImportedReply}}, in.prefixes...), func(prefix []string) bool {
 		longer := len(tokens) > len(prefix) || tokens[len(tokens)-1] == ">"
@@ -67,8 +67,8 @@ func (in Inboxes) Overlap(filter string) bool {
 	})
 }
 
-// Collects reports whether a stream with a subject filter stores messages on a subject.
-func Collects(filter, subject string) bool {
+// FilterMatches reports whether a stream with a subject filter stores messages on a subject.
+func FilterMatches(filter, subject string) bool {
 	f, tokens := strings.Split(filter, "."), strings.Split(subject, ".")
 	if f[len(f)-1] == ">" {
 		return len(tokens) >= len(f) && collide(f, tokens)
@@ -76,8 +76,8 @@ func Collects(filter, subject string) bool {
 	return len(tokens) == len(f) && collide(f, tokens)
 }
 
-// CallersReply returns the caller's reply subject, without the tokens of gateways.
-func CallersReply(reply string) string {
+// ReplyInbox returns the caller's reply subject, without the tokens of gateways.
+func ReplyInbox(reply string) string {
 	if !strings.HasPrefix(reply, routedReply+".") {
 		return reply
 	}

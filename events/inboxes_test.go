@@ -27,7 +27,7 @@ func TestOnlyInboxesTakeAnswers(t *testing.T) {
 		"_INBOX.a", "_INBOX.a.b", "_INBOX_portfolio.a", "_INBOX_.a", "inbox.portfolio.a", "inbox.team-1.a", "_R_.a", "_R_.a.b",
 		"_GR_.abcdef.ghijkl._INBOX.a", "_GR_.abcdef.ghijkl._R_.a.b",
 	} {
-		require.True(t, in.Take(reply), reply)
+		require.True(t, in.Contains(reply), reply)
 	}
 	for _, reply := range append(everySubject(Subjects{}),
 		"", ".", "_INBOX", "_INBOX.", "_INBOX..a", "_INBOXa.b", "_inbox.a", "x_INBOX.a", "x._INBOX.a", "._INBOX.a", "_INBOX.*", "_INBOX.>", "_INBOX.a.>",
@@ -35,12 +35,12 @@ func TestOnlyInboxesTakeAnswers(t *testing.T) {
 		"_GR_.a._INBOX.a", "_GR_.a.b.token.stored.alice", "_GR_.a.b._GR_.a.b._INBOX.a", "_GR_.a.b.", "_GR_.a.b",
 		"$JS.API.STREAM.DELETE.LATCHKEY_AUDIT", "$JS.ACK.s.c.1.1.1.1.1", "$SYS.REQ.SERVER.PING", "$SRV.PING", "$SRV.STATS.latchkey-tokens", "$GR.a._INBOX.a", "other",
 	) {
-		require.False(t, in.Take(reply), reply)
+		require.False(t, in.Contains(reply), reply)
 	}
 	none, err := NewInboxes(Subjects{})
 	require.NoError(t, err)
-	require.False(t, none.Take("_INBOX.a"))
-	require.True(t, none.Take("_R_.a"))
+	require.False(t, none.Contains("_INBOX.a"))
+	require.True(t, none.Contains("_R_.a"))
 }
 
 func TestInboxPrefixesCoverNothingElse(t *testing.T) {
@@ -63,7 +63,7 @@ func TestInboxPrefixesCoverNothingElse(t *testing.T) {
 			for n := range len(subject) + 1 {
 				for _, prefix := range []string{subject[:n], subject[:n] + "*"} {
 					if in, err := NewInboxes(subjects, prefix); err == nil {
-						require.False(t, in.Take(subject), "%s takes %s", prefix, subject)
+						require.False(t, in.Contains(subject), "%s takes %s", prefix, subject)
 					}
 				}
 			}
@@ -75,13 +75,13 @@ func TestFiltersThatCollectInboxes(t *testing.T) {
 	in, err := NewInboxes(Subjects{}, "_INBOX", "_INBOX_*", "inbox.portfolio")
 	require.NoError(t, err)
 	for _, filter := range []string{">", "*.>", "*.*", "_INBOX.>", "_INBOX.a", "_INBOX.*", "_INBOX_b.>", "*.a.b", "inbox.>", "inbox.*.a", "inbox.portfolio.*", "_R_.>"} {
-		require.True(t, in.Overlap(filter), filter)
+		require.True(t, in.Overlaps(filter), filter)
 	}
 	for _, filter := range append(everySubject(Subjects{}), "*", "_INBOX", "_INBOXx.>", "inbox.portfolio", "inbox.other.>", "orders.>", "inbox.*") {
-		require.False(t, in.Overlap(filter), filter)
+		require.False(t, in.Overlaps(filter), filter)
 	}
 	for filter, subject := range map[string]string{"*": "a.b", "_INBOX.>": "_INBOX", "_INBOX.*": "_INBOX.a.b", "*.b.>": "a.b", "_INBOX.a": "_INBOX.b", "_INBOX": "_INBOX.a"} {
-		require.False(t, Collects(filter, subject), "%s %s", filter, subject)
+		require.False(t, FilterMatches(filter, subject), "%s %s", filter, subject)
 	}
 	// A filter that collects an inbox overlaps.
 	for _, reply := range []string{"_INBOX.a", "_INBOX_b.c.d", "inbox.portfolio.a.b"} {
@@ -90,8 +90,8 @@ func TestFiltersThatCollectInboxes(t *testing.T) {
 			wild := slices.Clone(parts)
 			wild[i] = "*"
 			for _, filter := range []string{reply, strings.Join(wild, "."), strings.Join(append(slices.Clone(parts[:i]), ">"), ".")} {
-				require.True(t, Collects(filter, reply), filter)
-				require.True(t, in.Overlap(filter), filter)
+				require.True(t, FilterMatches(filter, reply), filter)
+				require.True(t, in.Overlaps(filter), filter)
 			}
 		}
 	}

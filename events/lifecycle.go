@@ -141,9 +141,9 @@ func (e LifecycleEvent) EncodeWithin(limit int) ([]byte, error) {
 	return e.Encode()
 }
 
-// FitLifecycle returns an encoded event unchanged if it has at most limit bytes, or else
+// ShrinkLifecycle returns an encoded event unchanged if it has at most limit bytes, or else
 // as EncodeWithin encodes it.
-func FitLifecycle(body []byte, limit int) ([]byte, error) {
+func ShrinkLifecycle(body []byte, limit int) ([]byte, error) {
 	if len(body) <= limit {
 		return body, nil
 	}

@@ -10,10 +10,10 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// PeekUsers returns the users that a body names, even if it is malformed, so that an
+// FindUsers returns the users that a body names, even if it is malformed, so that an
 // erasure finds its dead letter. If the body decodes, the result is the decoder's user.
 // Use it for nothing else: a body that does not decode belongs to nobody.
-func PeekUsers(body []byte) []string {
+func FindUsers(body []byte) []string {
 	var p foundUsers
 	body = trimBOM(body)
 	end := p.read(body, true)

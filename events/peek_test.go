@@ -9,7 +9,7 @@ import (
 	"github.com/latchkey/latchkey/events"
 )
 
-func TestPeekUsersFindsWhomABrokenBodyConcerns(t *testing.T) {
+func TestFindUsersFindsWhomABrokenBodyConcerns(t *testing.T) {
 	for body, want := range map[string]string{
 		`{"userId":"u","payload":{}}`:                                                      "u",
 		`{"payload":{"userId":"x"},"userId":"u"`:                                           "u",
@@ -46,16 +46,16 @@ func TestPeekUsersFindsWhomABrokenBodyConcerns(t *testing.T) {
 		``: "",
 		`{"payload":` + strings.Repeat("[", 20000): "",
 	} {
-		require.Equal(t, want, strings.Join(events.PeekUsers([]byte(body)), " "), body)
+		require.Equal(t, want, strings.Join(events.FindUsers([]byte(body)), " "), body)
 	}
 }
 
-func FuzzPeekUsers(f *testing.F) {
+func FuzzFindUsers(f *testing.F) {
 	f.Add([]byte(`{"userId":"u"}`))
 	f.Add([]byte(`{"data":{"userId":"u"}}`))
 	f.Add([]byte(`{"specversion":"1.0","id":"1","source":"s","type":"integration.disconnected","data_base64":"eyJ1c2VySWQiOiJ1In0="}`))
 	f.Fuzz(func(t *testing.T, body []byte) {
-		users := events.PeekUsers(body)
+		users := events.FindUsers(body)
 		for _, user := range users {
 			require.NoError(t, events.CheckUserID(user))
 		}

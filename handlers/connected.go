@@ -77,7 +77,7 @@ func decodeConnected(ctx context.Context, keys *ConnectKeys, cfg config.Connect,
 		return events.Connected{}, err
 	}
 	defer clear(plaintext)
-	d.Users = events.PeekUsers(plaintext)
+	d.Users = events.FindUsers(plaintext)
 	return m.DecodeOpened(plaintext)
 }
 

@@ -288,7 +288,7 @@ func (c *Connector) revoked(ctx context.Context, g *store.Grant, token string) (
 	if len(ids) == 0 {
 		ids = []string{itself(g)}
 	}
-	revoked, fate, err := c.Store.Remembered(ctx, g.UserID, g.BrokerType, ids, token)
+	revoked, fate, err := c.Store.RevocationsAndFate(ctx, g.UserID, g.BrokerType, ids, token)
 	if err == nil && fate.Spent {
 		revoked[spentToken] = time.Time{} // that is no time of a disconnect
 	}
@@ -350,7 +350,7 @@ func lost(g *store.Grant, known []*store.Grant, revoked map[string]time.Time) []
 	var out []string
 	for _, a := range g.Accounts {
 		at, ok := revoked[a.ID]
-		gone := ok && !g.Given(a.ID).After(at)
+		gone := ok && !g.ConnectedSince(a.ID).After(at)
 		if gone || g.InNewer(a.ID, known) {
 			out = append(out, a.ID)
 		}
@@ -405,7 +405,7 @@ func (c *Connector) resolve(ctx context.Context, userID string, seen *seen) erro
 			continue
 		}
 		head := g.Chain.Head()
-		if hands(g) && g.Lease.Live(c.Settler.Now()) {
+		if hands(g) && g.Lease.Held(c.Settler.Now()) {
 			head = "" // whether it is spent is settled when the answer that is awaited is there
 		}
 		revoked, until, err := c.revoked(ctx, g, head)
@@ -463,7 +463,7 @@ func (e *unsortedError) Unwrap() error { return e.error }
 
 func reasonFor(g *store.Grant, revoked map[string]time.Time) events.Reason {
 	for account, at := range revoked {
-		if !g.Given(account).After(at) {
+		if !g.ConnectedSince(account).After(at) {
 			return events.ReasonDisconnected
 		}
 	}

@@ -78,7 +78,7 @@ func (c *Connector) chained(ctx context.Context, g *store.Grant) (*store.Grant, 
 		return g, err
 	}
 	with := g.Clone()
-	with.Chain = g.Chained(key, tokens)
+	with.Chain = g.ChainFor(key, tokens)
 	return with, nil
 }
 
@@ -406,7 +406,7 @@ func (c *Connector) heir(ctx context.Context, to, from *store.Grant, underWay bo
 	}
 	next.Refresh, next.Unknown = from.Clone().Refresh, from.Unknown
 	next.State, next.Reason, next.PurgeAt = store.Active, "", nil
-	next.Tries, next.Waits, next.Warned = 0, 0, ""
+	next.Attempts, next.Deferrals, next.Warned = 0, 0, ""
 	next.Version++
 	with.SealTo(next, tokens, c.Settler.Now(), false)
 	next.Chain = next.Chain.Remembering(from.Chain)

@@ -34,7 +34,7 @@ func (c *Connector) joined(g *store.Grant, tokens *store.TokenSet, in *store.Gra
 	}
 	given := map[string]time.Time{}
 	for _, a := range g.Accounts {
-		given[a.ID] = g.Given(a.ID)
+		given[a.ID] = g.ConnectedSince(a.ID)
 	}
 	lives := livesOf(g, tokens)
 	comes := in.Clone().Access
@@ -48,13 +48,13 @@ func (c *Connector) joined(g *store.Grant, tokens *store.TokenSet, in *store.Gra
 	for _, account := range in.Accounts {
 		own := next.Account(account.ID)
 		if own == nil {
-			given[account.ID] = in.Given(account.ID)
+			given[account.ID] = in.ConnectedSince(account.ID)
 			next.Accounts = append(next.Accounts, account)
 			own, told = &next.Accounts[len(next.Accounts)-1], true
 		} else if account.Name != "" && account.Name != own.Name && (newer && !spent || own.Name == "") {
 			own.Name, told = account.Name, true
 		}
-		if at := in.Given(account.ID); !spent && at.After(given[account.ID]) {
+		if at := in.ConnectedSince(account.ID); !spent && at.After(given[account.ID]) {
 			given[account.ID] = at
 		}
 		its, life := brought.Account(account.ID), comes
@@ -113,8 +113,8 @@ func (c *Connector) takes(g *store.Grant, tokens *store.TokenSet, in *store.Gran
 		return true
 	}
 	now := c.Settler.Now()
-	return !spent && in.ConnectedAt.After(g.ConnectedAt) && !in.Access.Over(now) && !own.AccessToken.Equal(its.AccessToken) &&
-		(g.Access.Over(now) || g.Access.Since.Equal(g.Given(its.AccountID)))
+	return !spent && in.ConnectedAt.After(g.ConnectedAt) && !in.Access.Expired(now) && !own.AccessToken.Equal(its.AccessToken) &&
+		(g.Access.Expired(now) || g.Access.Since.Equal(g.ConnectedSince(its.AccountID)))
 }
 
 // named takes out of a grant the account that stands for accounts whose names no
@@ -269,7 +269,7 @@ func (c *Connector) prepareJoined(g, next *store.Grant, tokens store.TokenSet, w
 	}
 	next.Version++
 	with.SealTo(next, tokens, c.Settler.Now(), false)
-	if next.State == store.Active && g.Lease == nil && g.Tries == 0 && g.Waits == 0 {
+	if next.State == store.Active && g.Lease == nil && g.Attempts == 0 && g.Deferrals == 0 {
 		c.schedule(next, g.Applied == 0)
 	} else { // a refresh that failed is tried again when it was to be
 		c.Settler.Schedule(next, next.Due)

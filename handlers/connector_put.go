@@ -115,7 +115,7 @@ func (c *Connector) repeated(ctx context.Context, in candidate, stored []*store.
 		if err != nil {
 			return false, err
 		}
-		chain := g.Chained(with.Key, tokens)
+		chain := g.ChainFor(with.Key, tokens)
 		switch {
 		case token == "" && !in.repeats(g, tokens):
 		case token == "" && g.State == store.Expired:
@@ -156,7 +156,7 @@ func (c *Connector) takeOver(ctx context.Context, in candidate, before *store.Gr
 		tokens, ok, err := c.opened(ctx, before)
 		switch {
 		case ok:
-			next.Chain = before.Chained(with.Key, tokens)
+			next.Chain = before.ChainFor(with.Key, tokens)
 			next.Left, in.tokens.Left = before.Left, tokens.Left // on its way to the dead letters
 		case before.Left && err != nil:
 			return err

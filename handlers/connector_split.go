@@ -84,7 +84,7 @@ func (c *Connector) split(ctx context.Context, g *store.Grant, known []*store.Gr
 func splitBefore(accountID string, g *store.Grant, known []*store.Grant) bool {
 	return slices.ContainsFunc(known, func(o *store.Grant) bool {
 		return o.State != store.Revoked && o.Split > g.Split && events.SameBroker(o.BrokerType, g.BrokerType) &&
-			o.Account(accountID) != nil && o.Given(accountID).Equal(g.Given(accountID))
+			o.Account(accountID) != nil && o.ConnectedSince(accountID).Equal(g.ConnectedSince(accountID))
 	})
 }
 
@@ -105,7 +105,7 @@ func (c *Connector) splitOff(ctx context.Context, g *store.Grant, tokens store.T
 		return err
 	}
 	in := c.part(g, tokens, ids, refreshToken)
-	in.grant.Chain = g.Chained(with.Key, tokens).Replaced() // who connects with one of these again connects with an old one
+	in.grant.Chain = g.ChainFor(with.Key, tokens).Replaced() // who connects with one of these again connects with an old one
 	before, err := c.Store.Get(ctx, in.grant.ID)
 	if errors.Is(err, store.ErrNotFound) {
 		_, err = c.insert(ctx, in, with, nil)
@@ -129,7 +129,7 @@ func (c *Connector) part(g *store.Grant, tokens store.TokenSet, ids []string, re
 	set := store.TokenSet{RefreshToken: refreshToken, TradeToken: tokens.TradeToken, Metadata: tokens.Metadata, Origin: store.OriginOf(refreshToken)}
 	for _, id := range ids {
 		account := *g.Account(id)
-		if given := g.Given(id); given.After(next.ConnectedAt) {
+		if given := g.ConnectedSince(id); given.After(next.ConnectedAt) {
 			next.ConnectedAt = given
 		}
 		if its := tokens.Account(id); !its.AccessToken.Empty() {
@@ -144,7 +144,7 @@ func (c *Connector) part(g *store.Grant, tokens store.TokenSet, ids []string, re
 	}
 	for i := range next.Accounts {
 		a := &next.Accounts[i]
-		if given := g.Given(a.ID); given.Equal(next.ConnectedAt) {
+		if given := g.ConnectedSince(a.ID); given.Equal(next.ConnectedAt) {
 			a.ConnectedAt = nil
 		} else {
 			a.ConnectedAt = &given

@@ -140,7 +140,7 @@ func (p *DeadLetters) ParkAnswer(ctx context.Context, g *store.Grant, id string,
 func (p *DeadLetters) ParkWithoutBody(ctx context.Context, message string, d *delivery, body []byte, reason string) error {
 	letter := p.letter(message, d, reason)
 	letter.BodyRemoved = true
-	d.named, d.letter = events.PeekUsers(body), letter.ID
+	d.named, d.letter = events.FindUsers(body), letter.ID
 	return p.store(ctx, letter, p.tag(&letter, d.named, body))
 }
 

@@ -66,7 +66,7 @@ func (p *DeadLetters) users(ctx context.Context, message string, d *delivery, bo
 	}
 	connect, _ := events.UnwrapConnected(nil, body) // whatever is wrong with its envelope
 	if message != events.IntegrationConnected || connect.JWE == "" || p.Keys == nil {
-		return events.PeekUsers(body), nil
+		return events.FindUsers(body), nil
 	}
 	plaintext, err := p.Keys.Open(ctx, connect.JWE, d.Taken)
 	if err != nil {
@@ -76,7 +76,7 @@ func (p *DeadLetters) users(ctx context.Context, message string, d *delivery, bo
 		return nil, nil
 	}
 	defer clear(plaintext)
-	return events.PeekUsers(plaintext), nil
+	return events.FindUsers(plaintext), nil
 }
 
 // Erase drops the dead letters that hold what a disconnect covers and that

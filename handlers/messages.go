@@ -45,13 +45,13 @@ func RefreshDue(r *refresher.Refresher, d *refresher.Dispatcher, now func() time
 		if err != nil {
 			return err
 		}
-		d.Heard(deliveryOf(msg).Stored)
+		d.NoteServerTime(deliveryOf(msg).Stored)
 		err = r.Due(ctx, in)
 		var later *refresher.LaterError
 		if errors.As(err, &later) {
 			postponed.WithLabelValues(later.Why).Inc()
 			at := now()
-			return d.Later(ctx, in, at.Add(later.Spread(at, spread())))
+			return d.Postpone(ctx, in, at.Add(later.Spread(at, spread())))
 		}
 		return err
 	}

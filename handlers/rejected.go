@@ -55,7 +55,7 @@ func (r *Rejections) tell(ctx context.Context, d *delivery, user string, told ev
 		msg.Data = body
 		msg.Header.Set("Content-Type", "application/cloudevents+json")
 		msg.Header.Set(nats.MsgIdHdr, e.ID)
-		d.Trace.Into(msg.Header)
+		d.Trace.Inject(msg.Header)
 		err = r.Conn.PublishMsg(msg)
 	}
 	if err != nil {

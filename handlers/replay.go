@@ -36,7 +36,7 @@ func (p *DeadLetters) ReplayEverything(ctx context.Context, letter Parked) error
 	if letter.Message != events.IntegrationDisconnected {
 		return fmt.Errorf("replaying dead letter %s: %w", letter.ID, errNoDisconnect)
 	}
-	return p.replay(ctx, letter, events.SayEverything)
+	return p.replay(ctx, letter, events.AddEverything)
 }
 
 var errNoDisconnect = errors.New("only a disconnect can mean everything of a user")

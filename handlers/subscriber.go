@@ -80,7 +80,7 @@ type delivery struct {
 	// place is where the message lies; zero: not known.
 	place place
 	// Trace is the trace in which the message was sent.
-	Trace tracing.Carried
+	Trace tracing.TraceContext
 	// RetryIn is when a message that is not acknowledged comes back.
 	RetryIn time.Duration
 	// slot, if set, gives back the slot that the message holds.

@@ -44,7 +44,7 @@ func concerned(g *store.Grant, kind string, reason events.Reason) []store.Accoun
 
 func endAnnounced(g *store.Grant, account store.Account) bool {
 	life := g.AccessOf(account)
-	return life != nil && life.Told
+	return life != nil && life.EndAnnounced
 }
 
 func (a Announcer) announce(g *store.Grant, kind string, about events.Lifecycle) error {

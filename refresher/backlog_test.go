@@ -51,7 +51,7 @@ func backlogIsNotMadeLonger(t *testing.T, late time.Duration) {
 		})
 		all = append(all, g)
 		if n%9 != 4 {
-			require.NoError(t, a.dispatcher.Later(t.Context(), due(g), g.Due.At.Add(late)))
+			require.NoError(t, a.dispatcher.Postpone(t.Context(), due(g), g.Due.At.Add(late)))
 		}
 	}
 	r.eventually(func() bool {
@@ -81,7 +81,7 @@ func backlogIsNotMadeLonger(t *testing.T, late time.Duration) {
 				require.NoError(t, w.reconciler.Pass(t.Context()))
 			}
 			for n, g := range all {
-				require.True(t, n%9 == 4 || r.get(a, g.ID).Due.Pokes == 0, "it only waits")
+				require.True(t, n%9 == 4 || r.get(a, g.ID).Due.Reschedules == 0, "it only waits")
 			}
 		}
 		require.True(t, handle(patience))

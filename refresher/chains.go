@@ -50,7 +50,7 @@ func (r *Refresher) chain(ctx context.Context, g *store.Grant) error {
 		return err
 	}
 	next := g.Clone()
-	next.Chain = next.Chained(key, tokens)
+	next.Chain = next.ChainFor(key, tokens)
 	err = r.deps.Store.Save(ctx, next)
 	if errors.Is(err, store.ErrConflict) {
 		return nil

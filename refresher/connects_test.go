@@ -24,7 +24,7 @@ import (
 // resolving, so that its refreshes sort out accounts by it.
 func (r *rig) connector(w *worker) *handlers.Connector {
 	return &handlers.Connector{
-		Store: w.store, Envelope: w.envelope, Fingerprints: w.prints, Settler: w.settler, Dispatcher: w.dispatcher, Leave: w.Leave, Remember: day, Log: r.log,
+		Store: w.store, Envelope: w.envelope, Fingerprints: w.prints, Settler: w.settler, Dispatcher: w.dispatcher, Leave: w.ParkLeftovers, Remember: day, Log: r.log,
 	}
 }
 

@@ -51,7 +51,7 @@ func (d *Dispatcher) deleteCopies(ctx context.Context, g *store.Grant) error {
 // connectedAfter reports whether a message of the recovery stream belongs to a newer
 // connect of the grant.
 func connectedAfter(msg *jetstream.RawStreamMsg, g *store.Grant) bool {
-	rest, ok := strings.CutPrefix(cmp.Or(parts.Of(msg), msg.Header.Get(jetstream.MsgIDHeader)), g.ID+".")
+	rest, ok := strings.CutPrefix(cmp.Or(parts.DescriptionOf(msg), msg.Header.Get(jetstream.MsgIDHeader)), g.ID+".")
 	at, _, _ := strings.Cut(rest, ".")
 	connected, err := strconv.ParseInt(at, 10, 64)
 	return ok && err == nil && connected > g.ConnectedAt.UnixMilli()

@@ -9,8 +9,8 @@ import (
 	"github.com/latchkey/latchkey/store"
 )
 
-// WhyNot says why a grant can't be refreshed before it is due; empty when it can.
-func WhyNot(g *store.Grant, now time.Time) string {
+// RefreshBlocked says why a grant can't be refreshed before it is due; empty when it can.
+func RefreshBlocked(g *store.Grant, now time.Time) string {
 	switch {
 	case GivenUp(g):
 		return fmt.Sprintf("its refresh token was refused (%s); it can be revived, which presents the token once more", g.Reason)
@@ -22,21 +22,21 @@ func WhyNot(g *store.Grant, now time.Time) string {
 		return "the grant is revoked"
 	case g.Refresh == nil:
 		return "the grant has no refresh token"
-	case RefreshTokenOver(g, now):
+	case RefreshTokenExpired(g, now):
 		return "the refresh token has ended"
 	case g.Unknown != nil:
 		// Presented at the wrong time it would only hasten the end.
 		return "the outcome of the last refresh is unknown; tries after it have their own times"
-	case g.Lease.Live(now):
+	case g.Lease.Held(now):
 		return "a worker is refreshing the grant"
 	}
 	return ""
 }
 
-// Hasten has any free worker do a grant's next action now, by bringing its schedule
+// RefreshNow has any free worker do a grant's next action now, by bringing its schedule
 // forward. Where nothing is due, since no token has a known end, it stores a refresh
 // that is due now; store.ErrConflict: the grant has changed since it was read.
-func (d *Dispatcher) Hasten(ctx context.Context, g *store.Grant) error {
+func (d *Dispatcher) RefreshNow(ctx context.Context, g *store.Grant) error {
 	if g.Due == nil {
 		g = g.Clone()
 		g.Due = due(d.options.Now(), store.Refresh)
@@ -44,7 +44,7 @@ func (d *Dispatcher) Hasten(ctx context.Context, g *store.Grant) error {
 			return err
 		}
 	}
-	return d.Later(ctx, dueMessage(g), d.options.Now())
+	return d.Postpone(ctx, dueMessage(g), d.options.Now())
 }
 
 // dueMessage is the message of a grant's next action.

@@ -26,8 +26,8 @@ func TestWhyAGrantIsNotRefreshedOnDemand(t *testing.T) {
 	} {
 		g := &store.Grant{State: store.Active, Refresh: &store.Life{}, Due: &store.Due{At: future, Action: store.Refresh}}
 		change(g)
-		require.Equal(t, want, refresher.WhyNot(g, now))
+		require.Equal(t, want, refresher.RefreshBlocked(g, now))
 		g.Due = nil // nothing is due by itself: no reason why not
-		require.Equal(t, want, refresher.WhyNot(g, now))
+		require.Equal(t, want, refresher.RefreshBlocked(g, now))
 	}
 }

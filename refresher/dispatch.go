@@ -169,7 +169,7 @@ func (d *Dispatcher) publishOutbox(ctx context.Context, g *store.Grant) (out pub
 	}
 	for _, e := range g.Outbox.Events {
 		msg := nats.NewMsg(e.Subject)
-		if msg.Data, err = events.FitLifecycle(e.Data, int(d.options.JetStream.Conn().MaxPayload())-headerRoom); err != nil {
+		if msg.Data, err = events.ShrinkLifecycle(e.Data, int(d.options.JetStream.Conn().MaxPayload())-headerRoom); err != nil {
 			return out, fmt.Errorf("publishing an event of grant %s: %w", g.ID, err)
 		}
 		msg.Header.Set("Content-Type", "application/cloudevents+json")
@@ -223,19 +223,19 @@ func (d *Dispatcher) beyond(due *store.Due) bool {
 	return due.At.After(d.options.Now().Add(d.options.Horizon))
 }
 
-// Later postpones the message of a due action. The grant stays as it is, and the action
+// Postpone postpones the message of a due action. The grant stays as it is, and the action
 // as due as before.
-func (d *Dispatcher) Later(ctx context.Context, m events.RefreshDue, at time.Time) error {
+func (d *Dispatcher) Postpone(ctx context.Context, m events.RefreshDue, at time.Time) error {
 	ctx, cancel := context.WithTimeout(ctx, sendTimeout)
 	defer cancel()
-	ack, err := d.publishSchedule(ctx, m, at, tracing.Carry(ctx))
+	ack, err := d.publishSchedule(ctx, m, at, tracing.FromContext(ctx))
 	if err != nil {
 		return err
 	}
 	return await(ctx, ack)
 }
 
-func (d *Dispatcher) publishSchedule(ctx context.Context, m events.RefreshDue, at time.Time, in tracing.Carried) (jetstream.PubAckFuture, error) {
+func (d *Dispatcher) publishSchedule(ctx context.Context, m events.RefreshDue, at time.Time, in tracing.TraceContext) (jetstream.PubAckFuture, error) {
 	body, err := json.Marshal(m)
 	if err != nil {
 		return nil, fmt.Errorf("encoding the schedule of grant %s: %w", m.GrantID, err)

@@ -41,14 +41,14 @@ func (s Settler) leaveBehind(g, before *store.Grant, tokens store.TokenSet, cove
 	}
 	g.KeepEarlier(func(a store.Account) *store.Life {
 		if a.ExpiresAt.Equal(sent) {
-			return &store.Life{Since: sent, ExpiresAt: &sent, Asked: &sent}
+			return &store.Life{Since: sent, ExpiresAt: &sent, RequestedAt: &sent}
 		}
 		life := *before.AccessOf(a)
 		if !life.Warned && s.Policy.lastAttempt(before, &life, sent) {
 			life.Warned = true
 			b.warn = append(b.warn, *life.ExpiresAt)
 		}
-		life.Asked = &sent
+		life.RequestedAt = &sent
 		return &life
 	})
 	g.AccountsDue = s.Policy.AccountsDue(g)
@@ -60,11 +60,11 @@ func (s Settler) leaveBehind(g, before *store.Grant, tokens store.TokenSet, cove
 // try. Nil: that would be too late, or has not helped.
 func (p Policy) askAt(g *store.Grant, life *store.Life) *time.Time {
 	last := p.lastTry(life)
-	if last == nil || life.Warned || life.Asked == nil || !life.Asked.Before(*last) {
+	if last == nil || life.Warned || life.RequestedAt == nil || !life.RequestedAt.Before(*last) {
 		return nil
 	}
 	at := p.before(g, life, p.margins(g).AccessToken, p.reserve(life))
-	if half := life.Asked.Add(last.Sub(*life.Asked) / 2); half.After(*at) {
+	if half := life.RequestedAt.Add(last.Sub(*life.RequestedAt) / 2); half.After(*at) {
 		return &half
 	}
 	return at
@@ -78,7 +78,7 @@ func (p Policy) lastAttempt(g *store.Grant, life *store.Life, sent time.Time) bo
 		return false
 	}
 	margin := p.before(g, life, p.margins(g).AccessToken, p.reserve(life))
-	return !sent.Before(*last) || life.Asked != nil && !sent.Before(*margin)
+	return !sent.Before(*last) || life.RequestedAt != nil && !sent.Before(*margin)
 }
 
 // AccountsDue is when single accounts of a grant are next to be announced; nil: never.
@@ -89,7 +89,7 @@ func (p Policy) AccountsDue(g *store.Grant) (due *time.Time) {
 		if !life.Warned {
 			at = p.lastTry(life)
 		}
-		if !life.Told && (due == nil || at.Before(*due)) {
+		if !life.EndAnnounced && (due == nil || at.Before(*due)) {
 			due = at
 		}
 	}
@@ -106,9 +106,9 @@ func (s Settler) AnnounceAccounts(g *store.Grant, now time.Time) error {
 		life := &g.Earlier[i]
 		kind := ""
 		switch {
-		case life.ExpiresAt == nil || life.Told:
-		case life.Over(now):
-			kind, life.Warned, life.Told = events.TokenExpired, true, true
+		case life.ExpiresAt == nil || life.EndAnnounced:
+		case life.Expired(now):
+			kind, life.Warned, life.EndAnnounced = events.TokenExpired, true, true
 		case !life.Warned && !now.Before(*s.Policy.lastTry(life)):
 			kind, life.Warned = events.TokenExpiring, true
 		}

@@ -196,7 +196,7 @@ func TestAGrantEndsWithTheAccessTokenThatLivesLongest(t *testing.T) {
 			}
 			require.Equal(t, []string{"one", "two"}, ends, "each at its end, and once")
 			require.Equal(t, store.Expired, g.State)
-			require.False(t, g.Access.Told)
+			require.False(t, g.Access.EndAnnounced)
 		})
 	}
 }

@@ -92,7 +92,7 @@ func (r *Reconciler) save(ctx context.Context, kind string, g, next *store.Grant
 // while is for grants that come due with little time left, or without a token.)
 func (r *Reconciler) late(g *store.Grant, now time.Time) bool {
 	policy := r.refresher.deps.Settler.Policy
-	until, leased := g.Access.ServedUntil(policy.ClockSkew), g.Lease.Live(now)
+	until, leased := g.Access.ServedUntil(policy.ClockSkew), g.Lease.Held(now)
 	switch {
 	case g.Due == nil || g.Access != nil && until == nil:
 		return false
@@ -111,7 +111,7 @@ func (r *Reconciler) late(g *store.Grant, now time.Time) bool {
 	if leased { // what is under way counts until the token is no longer handed out
 		last = *until
 	}
-	return now.Add(2 * g.Access.Tenth(r.look())).After(last) // at the next look but one it would be too late
+	return now.Add(2 * g.Access.AtMostTenth(r.look())).After(last) // at the next look but one it would be too late
 }
 
 // announce announces what a grant is about to be without, unless that is done or can

@@ -32,7 +32,7 @@ func TestTheEndIsAnnouncedWhateverTheWay(t *testing.T) {
 			if err := w.Due(t.Context(), due(g)); err != nil {
 				var later *refresher.LaterError
 				require.ErrorAs(t, err, &later)
-				require.NoError(t, w.dispatcher.Later(t.Context(), due(g), r.clock.Now().Add(later.After)))
+				require.NoError(t, w.dispatcher.Postpone(t.Context(), due(g), r.clock.Now().Add(later.After)))
 			}
 		}
 	}
@@ -59,7 +59,7 @@ func TestTheEndIsAnnouncedWhateverTheWay(t *testing.T) {
 		"no message ever comes": {func(*refresher.Deps) {}, func(*testing.T, *rig, *worker, []*store.Grant) {}},
 		"every message is put off": {func(*refresher.Deps) {}, func(t *testing.T, r *rig, w *worker, all []*store.Grant) {
 			for _, g := range all {
-				require.NoError(t, w.dispatcher.Later(t.Context(), due(g), r.clock.Now().Add(day)))
+				require.NoError(t, w.dispatcher.Postpone(t.Context(), due(g), r.clock.Now().Add(day)))
 			}
 		}},
 		"KMS is away": {func(*refresher.Deps) {}, func(t *testing.T, r *rig, w *worker, all []*store.Grant) {
@@ -157,7 +157,7 @@ func TestAGrantThatWasNeverGivenATokenIsAnnounced(t *testing.T) {
 		r.clock.advance(look)
 	}
 	require.Equal(t, []string{"token.expiring: refresh_failing"}, r.told("user"))
-	require.Equal(t, 1, r.get(w, g.ID).Due.Pokes, "and its message is made again")
+	require.Equal(t, 1, r.get(w, g.ID).Due.Reschedules, "and its message is made again")
 }
 
 // A grant may be announced while it is being refreshed: neither takes anything from
@@ -209,7 +209,7 @@ func TestAnAnnouncementTakesNothingFromARefresh(t *testing.T) {
 		w.dispatcher.Wait()
 		got := r.get(w, g.ID)
 		require.Nil(t, got.Lease, "the failure is noted all the same")
-		require.Equal(t, 1, got.Tries)
+		require.Equal(t, 1, got.Attempts)
 		require.Equal(t, []string{"token.expiring: refresh_failing"}, r.told("user"))
 	})
 }

@@ -30,7 +30,7 @@ func (r *Reconciler) keepAlive(ctx context.Context) error {
 func (r *Reconciler) refreshEarlier(ctx context.Context, g *store.Grant) (bool, error) {
 	w := r.refresher
 	at := w.deps.Settler.Policy.keepAliveAt(g)
-	if at == nil || g.Lease != nil || g.Due != nil && !at.Before(g.Due.At) || g.Tries > 0 || g.Waits > 0 {
+	if at == nil || g.Lease != nil || g.Due != nil && !at.Before(g.Due.At) || g.Attempts > 0 || g.Deferrals > 0 {
 		return false, nil
 	}
 	next := g.Clone()

@@ -78,7 +78,7 @@ func TestNothingIsPresentedUnderALeaseThatIsNearlyOver(t *testing.T) {
 			got := r.get(w, g.ID)
 			require.Nil(t, got.Lease)
 			require.Nil(t, got.Unknown, "nothing was presented")
-			require.Zero(t, got.Tries)
+			require.Zero(t, got.Attempts)
 			require.Equal(t, g.Due.At.UTC(), got.Due.At.UTC())
 			require.NoError(t, w.Due(t.Context(), due(g)), "the message comes again")
 		}

@@ -102,7 +102,7 @@ func (r *Refresher) keepRest(ctx context.Context, g *store.Grant, p pending, wit
 	if saved == nil {
 		return g
 	}
-	saved = r.Leave(ctx, saved)
+	saved = r.ParkLeftovers(ctx, saved)
 	if !sameLease(saved, g) || saved.Version != g.Version {
 		return g // somebody else's by now, as saving it will show
 	}
@@ -219,10 +219,10 @@ func (r *Refresher) parkAll(ctx context.Context, g *store.Grant, a Answer) error
 	return err
 }
 
-// Leave makes dead letters of what waits for that in a grant's token set, and returns
+// ParkLeftovers makes dead letters of what waits for that in a grant's token set, and returns
 // the grant as stored then. What NATS does not take now stays in the set (Left) for the
 // next refresh.
-func (r *Refresher) Leave(ctx context.Context, g *store.Grant) *store.Grant {
+func (r *Refresher) ParkLeftovers(ctx context.Context, g *store.Grant) *store.Grant {
 	if !g.Left {
 		return g
 	}
@@ -236,7 +236,7 @@ func (r *Refresher) Leave(ctx context.Context, g *store.Grant) *store.Grant {
 	if errors.Is(err, store.ErrNotFound) || err == nil && fresh.State == store.Revoked {
 		// Erased meanwhile: its letters would outlive it.
 		_, err := streams.SecureDelete(ctx, r.deps.JetStream, r.deps.Subjects.DeadLetterStream(), r.deps.Subjects.DeadLettersOf(g.ID), func(msg *jetstream.RawStreamMsg) (bool, error) {
-			return slices.Contains(letters, msg.Header.Get(jetstream.MsgIDHeader)) || slices.Contains(letters, parts.Of(msg)), nil
+			return slices.Contains(letters, msg.Header.Get(jetstream.MsgIDHeader)) || slices.Contains(letters, parts.DescriptionOf(msg)), nil
 		})
 		if err != nil {
 			r.deps.Log.Error("a dead letter of an erased grant can't be erased", zap.String("grant", g.ID), zap.Error(err))

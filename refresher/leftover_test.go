@@ -61,7 +61,7 @@ func TestWhatCanNotBeReadBecomesADeadLetter(t *testing.T) {
 		require.Equal(t, []string{cutInToken}, r.leftovers(w, g))
 		g = r.get(w, g.ID)
 		require.False(t, g.Left)
-		require.Equal(t, 1, g.Tries)
+		require.Equal(t, 1, g.Attempts)
 		require.NotNil(t, g.Unknown, "the refresh token may have been replaced")
 		r.clock.advance(g.Due.At.Sub(r.clock.Now()))
 		require.NoError(t, w.Due(t.Context(), due(g)))
@@ -84,7 +84,7 @@ func TestWhatCanNotBeReadBecomesADeadLetter(t *testing.T) {
 		refuse = false
 		g = r.get(w, g.ID)
 		require.True(t, g.Left)
-		require.Equal(t, 1, g.Tries, "the outcome is settled nevertheless")
+		require.Equal(t, 1, g.Attempts, "the outcome is settled nevertheless")
 		set, err := w.Tokens(t.Context(), g)
 		require.NoError(t, err)
 		require.Len(t, set.Left, 1)

@@ -38,7 +38,7 @@ func matches(g *store.Grant, m events.RefreshDue) bool {
 // awaits reports whether a grant's next action is still to come and no worker is at it,
 // so that its schedule can be made again without harm.
 func awaits(g *store.Grant, now time.Time) bool {
-	return g.Due != nil && g.Due.At.After(now) && !g.Lease.Live(now)
+	return g.Due != nil && g.Due.At.After(now) && !g.Lease.Held(now)
 }
 
 // checkAge logs a grant that is older than a schedule made for it.

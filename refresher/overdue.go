@@ -24,7 +24,7 @@ func mayHold(q streams.DueQueue, at time.Time, slack, patience time.Duration, no
 	if q.Unhandled.After(at) {
 		given = q.Unhandled
 	}
-	return q.Unseen || notBehind(q.Undelivered, q.UndeliveredLate) || notBehind(q.Unhandled, q.UnhandledLate) && now.Before(given.Add(patience))
+	return q.Unreadable || notBehind(q.Undelivered, q.UndeliveredLate) || notBehind(q.Unhandled, q.UnhandledLate) && now.Before(given.Add(patience))
 }
 
 // dueAgain is when a schedule made again comes due: at once where nothing waits, else
@@ -53,7 +53,7 @@ func (r *Reconciler) overdue(ctx context.Context) error {
 		if told || err != nil {
 			return told, err // the grant has changed by that: its schedule is for the next pass
 		}
-		queue := streams.DueQueue{Unseen: true}
+		queue := streams.DueQueue{Unreadable: true}
 		if n := w.deps.Subjects.PartitionOf(g.ID); n < len(queues) {
 			queue = queues[n]
 		}
@@ -65,12 +65,12 @@ func (r *Reconciler) overdue(ctx context.Context) error {
 func (r *Reconciler) scheduleAgain(ctx context.Context, g *store.Grant, queue streams.DueQueue) (bool, error) {
 	w := r.refresher
 	now, slack := w.deps.Now(), r.config.Slack
-	wait := slack << min(g.Due.Pokes, 8)
+	wait := slack << min(g.Due.Reschedules, 8)
 	last := g.Due.At
-	if g.Due.PokedAt.After(last) {
-		last = g.Due.PokedAt
+	if g.Due.RescheduledAt.After(last) {
+		last = g.Due.RescheduledAt
 	}
-	if g.Lease.Live(now) || now.Before(g.Due.PokedAt.Add(wait)) || mayHold(queue, last, slack, 8*wait, now) {
+	if g.Lease.Held(now) || now.Before(g.Due.RescheduledAt.Add(wait)) || mayHold(queue, last, slack, 8*wait, now) {
 		return false, nil
 	}
 	scheduled, putOff, err := r.scheduled(ctx, g)
@@ -82,7 +82,7 @@ func (r *Reconciler) scheduleAgain(ctx context.Context, g *store.Grant, queue st
 		return false, err
 	}
 	// The first worker to record it does it.
-	err = w.deps.Store.Poked(ctx, g, now)
+	err = w.deps.Store.RecordReschedule(ctx, g, now)
 	if errors.Is(err, store.ErrConflict) {
 		return false, nil
 	}
@@ -91,7 +91,7 @@ func (r *Reconciler) scheduleAgain(ctx context.Context, g *store.Grant, queue st
 	}
 	w.checkAge(g, scheduled) // which is about to be replaced, and may know better
 	// It belongs to the trace in which the action was decided on.
-	if err := w.deps.Dispatcher.Later(g.Due.Trace.Continue(ctx), dueMessage(g), dueAgain(queue, g.Due.At, slack)); err != nil {
+	if err := w.deps.Dispatcher.Postpone(g.Due.Trace.Continue(ctx), dueMessage(g), dueAgain(queue, g.Due.At, slack)); err != nil {
 		return false, err
 	}
 	w.metrics.repaired.WithLabelValues("overdue").Inc()

@@ -41,7 +41,7 @@ func (p Policy) lastTry(access *store.Life) *time.Time {
 	if until == nil {
 		return nil
 	}
-	return new(until.Add(-access.Tenth(p.Lead)))
+	return new(until.Add(-access.AtMostTenth(p.Lead)))
 }
 
 // EndsBefore reports whether the access token may end before a try that begins at a time
@@ -81,7 +81,7 @@ func due(at time.Time, action store.Action) *store.Due {
 // accounts if they live longer.
 func (p Policy) untilTheEnd(g *store.Grant) *store.Due {
 	end := g.Access
-	if end == nil || end.Told {
+	if end == nil || end.EndAnnounced {
 		end = g.LastAccess()
 	}
 	if end == nil {
@@ -139,7 +139,7 @@ func (p Policy) keepsAlive() (least time.Duration, some bool) {
 
 // reserve is how long before its end an access token is refreshed at the latest.
 func (p Policy) reserve(life *store.Life) time.Duration {
-	return life.Tenth(p.ClockSkew) + life.Tenth(p.Lead)
+	return life.AtMostTenth(p.ClockSkew) + life.AtMostTenth(p.Lead)
 }
 
 // RenewAt is when the refresh token itself is to be renewed; nil: never. After a request
@@ -150,7 +150,7 @@ func (p Policy) RenewAt(g *store.Grant) *time.Time {
 		return nil
 	}
 	at := p.before(g, g.Refresh, p.margins(g).RefreshToken, 0)
-	if asked := g.Refresh.Asked; asked != nil {
+	if asked := g.Refresh.RequestedAt; asked != nil {
 		wait := max(g.Refresh.ExpiresAt.Sub(*asked).Abs()/2, time.Minute)
 		*at = asked.Add(wait)
 	}
@@ -177,7 +177,7 @@ func (p Policy) WarnOfRefreshToken(g *store.Grant) *time.Time {
 	margin.Jitter = 0 // it differs from version to version, and at most doubles the margin
 	at := p.before(g, g.Refresh, margin, 0)
 	ahead := g.Refresh.ExpiresAt.Sub(*at)
-	if asked := g.Refresh.Asked; asked != nil && !asked.Before(at.Add(-ahead)) {
+	if asked := g.Refresh.RequestedAt; asked != nil && !asked.Before(at.Add(-ahead)) {
 		return asked
 	}
 	return new(at.Add(ahead / 2))

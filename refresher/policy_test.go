@@ -42,7 +42,7 @@ func TestNextAction(t *testing.T) {
 			func(g *store.Grant) { g.Access = endless(t0) }, store.Renew, 83 * day,
 		},
 		"a renewal that brought nothing": {
-			func(g *store.Grant) { g.Access, g.Refresh.Asked = endless(t0), &asked }, store.Renew, 85 * day,
+			func(g *store.Grant) { g.Access, g.Refresh.RequestedAt = endless(t0), &asked }, store.Renew, 85 * day,
 		},
 		"nothing ends": {
 			func(g *store.Grant) { g.Access, g.Refresh = endless(t0), endless(t0) }, "", 0,
@@ -156,14 +156,14 @@ func TestRenewalIsSoughtNoHotterThanOnceAMinute(t *testing.T) {
 			for at := *p.RenewAt(g); at.Before(until); at = *p.RenewAt(g) {
 				asks++
 				require.Less(t, asks, 60, "looping at %s", at)
-				if g.Refresh.Asked != nil {
-					require.GreaterOrEqual(t, at.Sub(*g.Refresh.Asked), time.Minute)
+				if g.Refresh.RequestedAt != nil {
+					require.GreaterOrEqual(t, at.Sub(*g.Refresh.RequestedAt), time.Minute)
 				}
-				g.Refresh.Asked = &at
+				g.Refresh.RequestedAt = &at
 			}
 			require.Greater(t, asks, 5, "the last days see several tries")
 			if !assumed {
-				require.Less(t, end.Sub(*g.Refresh.Asked), 3*time.Minute, "tries go on to the end")
+				require.Less(t, end.Sub(*g.Refresh.RequestedAt), 3*time.Minute, "tries go on to the end")
 			}
 		})
 	}

@@ -210,7 +210,7 @@ func (r *Reconciler) purge(ctx context.Context) error {
 		if _, err := w.Tokens(ctx, g); g.Left && errors.Is(err, envelope.ErrKMS) {
 			return err
 		} else if g.Left && err == nil {
-			if g = w.Leave(ctx, g); g.Left {
+			if g = w.ParkLeftovers(ctx, g); g.Left {
 				return nil // the next pass
 			}
 		}

@@ -105,7 +105,7 @@ func TestPassMakesALostMessageGoodEverMoreRarely(t *testing.T) {
 		pass(n)
 		r.clock.advance(time.Millisecond)
 		pass(n + 1)
-		require.Equal(t, n+1, r.get(w, g.ID).Due.Pokes)
+		require.Equal(t, n+1, r.get(w, g.ID).Due.Reschedules)
 	}
 }
 
@@ -119,8 +119,8 @@ func TestPassLeavesAloneWhatIsOnlyLate(t *testing.T) {
 	pokes := func(want int) {
 		t.Helper()
 		require.NoError(t, w.reconciler.Pass(t.Context()))
-		require.Zero(t, r.get(w, leased.ID).Due.Pokes)
-		require.Equal(t, want, r.get(w, queued.ID).Due.Pokes)
+		require.Zero(t, r.get(w, leased.ID).Due.Reschedules)
+		require.Equal(t, want, r.get(w, queued.ID).Due.Reschedules)
 	}
 	pokes(0)
 	r.clock.advance(hour / 2) // however long the queue takes to get there
@@ -133,10 +133,10 @@ func TestPassLeavesAloneWhatIsOnlyLate(t *testing.T) {
 	r.clock.advance(2 * slack)
 	w.queue.Now, w.queue.Unhandled = r.clock.Now(), other.Due.At
 	require.NoError(t, w.reconciler.Pass(t.Context()))
-	require.Zero(t, r.get(w, other.ID).Due.Pokes, "a worker may be at it")
+	require.Zero(t, r.get(w, other.ID).Due.Reschedules, "a worker may be at it")
 	r.clock.advance(8 * slack)
 	require.NoError(t, w.reconciler.Pass(t.Context()))
-	require.Equal(t, 1, r.get(w, other.ID).Due.Pokes, "what is stuck with a worker is no excuse for ever")
+	require.Equal(t, 1, r.get(w, other.ID).Due.Reschedules, "what is stuck with a worker is no excuse for ever")
 }
 
 // Where a queue can't be looked at nothing of it is taken for lost; what else there
@@ -147,10 +147,10 @@ func TestAQueueThatCannotBeSeenHoldsEverything(t *testing.T) {
 	g := r.connect(w, meshsim.ConnectSpec{}, func(g *store.Grant) { g.Access = nil })
 	r.clock.advance(hour)
 	away := errors.New("away")
-	for _, queues := range [][]streams.DueQueue{nil, {{Unseen: true}}} {
+	for _, queues := range [][]streams.DueQueue{nil, {{Unreadable: true}}} {
 		w.topology.queues = func(context.Context) ([]streams.DueQueue, error) { return queues, away }
 		require.ErrorIs(t, w.reconciler.Pass(t.Context()), away)
-		require.Zero(t, r.get(w, g.ID).Due.Pokes)
+		require.Zero(t, r.get(w, g.ID).Due.Reschedules)
 		require.NotEmpty(t, r.get(w, g.ID).Warned, "that it has no token is announced all the same")
 	}
 }
@@ -161,24 +161,24 @@ func TestPassLeavesAloneWhatIsPutOff(t *testing.T) {
 	served := func(g *store.Grant) { g.Access.ExpiresAt = nil }
 	putOff, changed, spoilt := r.connect(w, meshsim.ConnectSpec{}, served), r.connect(w, meshsim.ConnectSpec{}, served), r.connect(w, meshsim.ConnectSpec{}, served)
 	back := r.clock.Now().Add(hour)
-	require.NoError(t, w.dispatcher.Later(t.Context(), due(putOff), back))
+	require.NoError(t, w.dispatcher.Postpone(t.Context(), due(putOff), back))
 	old := due(changed)
 	old.DueAt = old.DueAt.Add(-time.Second) // of another action than is due now
-	require.NoError(t, w.dispatcher.Later(t.Context(), old, back))
-	require.NoError(t, w.dispatcher.Later(t.Context(), due(spoilt), back))
+	require.NoError(t, w.dispatcher.Postpone(t.Context(), old, back))
+	require.NoError(t, w.dispatcher.Postpone(t.Context(), due(spoilt), back))
 	kept := r.schedule(spoilt.ID)
 	_, err := r.js.PublishMsg(t.Context(), &nats.Msg{Subject: kept.Subject, Header: kept.Header, Data: []byte("no schedule")})
 	require.NoError(t, err)
 	r.clock.advance(hour - time.Second)
 	require.NoError(t, w.reconciler.Pass(t.Context()))
-	require.Zero(t, r.get(w, putOff.ID).Due.Pokes)
+	require.Zero(t, r.get(w, putOff.ID).Due.Reschedules)
 	require.NotNil(t, r.schedule(putOff.ID))
-	require.Equal(t, 1, r.get(w, changed.ID).Due.Pokes)
-	require.Equal(t, 1, r.get(w, spoilt.ID).Due.Pokes)
+	require.Equal(t, 1, r.get(w, changed.ID).Due.Reschedules)
+	require.Equal(t, 1, r.get(w, spoilt.ID).Due.Reschedules)
 
 	r.clock.advance(2 * time.Second) // and now it should have come
 	require.NoError(t, w.reconciler.Pass(t.Context()))
-	require.Equal(t, 1, r.get(w, putOff.ID).Due.Pokes)
+	require.Equal(t, 1, r.get(w, putOff.ID).Due.Reschedules)
 }
 
 func TestAPageOfStuckGrantsDoesNotHideTheRest(t *testing.T) {
@@ -195,7 +195,7 @@ func TestAPageOfStuckGrantsDoesNotHideTheRest(t *testing.T) {
 	r.clock.advance(2 * slack)
 	require.NoError(t, w.reconciler.Pass(t.Context()))
 	require.NoError(t, w.reconciler.Pass(t.Context()))
-	require.Equal(t, 1, r.get(w, last.ID).Due.Pokes)
+	require.Equal(t, 1, r.get(w, last.ID).Due.Reschedules)
 }
 
 func TestWhatChangedSinceItWasListedIsLeftAlone(t *testing.T) {
@@ -217,8 +217,8 @@ func TestWhatChangedSinceItWasListedIsLeftAlone(t *testing.T) {
 	r.clock.advance(slack + time.Second)
 	require.NoError(t, w.reconciler.Pass(t.Context()))
 	require.Len(t, listed, 1)
-	require.Equal(t, 1, r.get(w, first.ID).Due.Pokes)
-	require.Zero(t, r.get(w, second.ID).Due.Pokes)
+	require.Equal(t, 1, r.get(w, first.ID).Due.Reschedules)
+	require.Zero(t, r.get(w, second.ID).Due.Reschedules)
 	require.Nil(t, r.schedule(second.ID))
 	require.Empty(t, r.fired(second.ID))
 }
@@ -238,7 +238,7 @@ func TestPassDropsWhatNeedNotBeKept(t *testing.T) {
 	_, err := w.store.Get(t.Context(), g.ID)
 	require.ErrorIs(t, err, store.ErrNotFound)
 	r.get(w, kept.ID)
-	remembered, err := w.store.Revoked(t.Context(), "user", "coinbase", nil)
+	remembered, err := w.store.Revocations(t.Context(), "user", "coinbase", nil)
 	require.NoError(t, err)
 	require.Empty(t, remembered)
 }
@@ -309,7 +309,7 @@ func TestAStepThatHangsKeepsNoOtherFromRunning(t *testing.T) {
 	require.NoError(t, w.store.Revoke(t.Context(), store.Scope{User: "u", Broker: "b"}, r.clock.Now(), r.clock.Now().Add(-time.Minute)))
 	err := w.reconciler.Pass(t.Context())
 	require.ErrorContains(t, err, "too long")
-	disconnects, err := w.store.Revoked(t.Context(), "u", "b", nil)
+	disconnects, err := w.store.Revocations(t.Context(), "u", "b", nil)
 	require.NoError(t, err)
 	require.Empty(t, disconnects, "the step after it has not run")
 }

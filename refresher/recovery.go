@@ -245,7 +245,7 @@ func (r *Refresher) rescue(ctx context.Context, g *store.Grant, p pending, with 
 	}
 	msg := nats.NewMsg(r.deps.Subjects.Recovery(g.ID))
 	msg.Data = body
-	tracing.Carry(ctx).Into(msg.Header)
+	tracing.FromContext(ctx).Inject(msg.Header)
 	ack, err := r.deps.JetStream.PublishMsg(ctx, msg, jetstream.WithMsgID(entry.ID))
 	if len(entry.Parts) > 0 && (err == nil && ack.Duplicate || parts.Refused(err)) {
 		parts.Tidy(ctx, r.deps.JetStream, r.deps.Subjects.RecoveryStream(), entry.ID, entry.Parts)

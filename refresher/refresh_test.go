@@ -53,7 +53,7 @@ func TestDuplicateAndStaleMessagesCallNobody(t *testing.T) {
 	require.Equal(t, 1, r.calls())
 
 	// A stale message may have replaced the current schedule, which is made again.
-	require.NoError(t, w.dispatcher.Later(t.Context(), old, r.clock.Now().Add(hour)))
+	require.NoError(t, w.dispatcher.Postpone(t.Context(), old, r.clock.Now().Add(hour)))
 	require.NoError(t, w.Due(t.Context(), old))
 	require.Equal(t, scheduled.Data, r.schedule(g.ID).Data)
 	require.Equal(t, 1, r.calls())
@@ -226,7 +226,7 @@ func TestWithoutKMSNothingIsSpent(t *testing.T) {
 	require.Zero(t, r.calls())
 	got := r.get(w, g.ID)
 	require.Equal(t, store.Active, got.State)
-	require.Equal(t, 1, got.Tries)
+	require.Equal(t, 1, got.Attempts)
 	require.Nil(t, got.Lease)
 
 	r.kms.Faults().Clear()

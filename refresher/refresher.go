@@ -250,7 +250,7 @@ func (r *Refresher) refresh(ctx context.Context, m events.RefreshDue, user strin
 // withoutRefresh is Settler.WithoutRefresh, except that no grant expires for a refusal
 // while verdicts are held at its broker: one that was given up before is tried again.
 func (r *Refresher) withoutRefresh(ctx context.Context, next *store.Grant) (done bool, err error) {
-	if !GivenUp(next) || RefreshTokenOver(next, r.deps.Now()) {
+	if !GivenUp(next) || RefreshTokenExpired(next, r.deps.Now()) {
 		return r.deps.Settler.WithoutRefresh(next)
 	}
 	before := next.Clone()
@@ -356,7 +356,7 @@ func (r *Refresher) call(ctx context.Context, g *store.Grant, tokens store.Token
 // finish does what follows once an answer is stored: dead letters, events, and, where
 // the answer may concern other grants of the user, sorting out who has which account.
 func (r *Refresher) finish(ctx context.Context, saved *store.Grant, others bool) *store.Grant {
-	saved = r.Leave(ctx, saved)
+	saved = r.ParkLeftovers(ctx, saved)
 	r.deps.Dispatcher.Send(ctx, saved)
 	if others || saved.Apart {
 		if err := r.deps.Changed(ctx, saved.UserID); err != nil {
@@ -479,7 +479,7 @@ const (
 // nil when the answer is in the recovery stream, or the grant was erased.
 func (r *Refresher) keep(ctx context.Context, g *store.Grant, p pending, with store.TokenSealer) *store.Grant {
 	for pause := keepPauseMin; ; pause = min(pause*2, keepPauseMax) {
-		if with.Over(r.deps.Now()) {
+		if with.Expired(r.deps.Now()) {
 			// The process was held up for so long that the data key may be pruned.
 			with = r.renewed(ctx, g, with)
 		}
@@ -519,5 +519,5 @@ func (r *Refresher) Tokens(ctx context.Context, g *store.Grant) (store.TokenSet,
 // grant; 0: one may start, or wait for its turn.
 func (r *Refresher) Suspended(broker string) time.Duration { return r.queue.limits.Suspended(broker) }
 
-// Opens reports whether Tokens would not have to wait for anything.
-func (r *Refresher) Opens(g *store.Grant) bool { return r.deps.Envelope.Holds(g.Sealed.KeyID) }
+// HasDataKey reports whether Tokens would not have to wait for anything.
+func (r *Refresher) HasDataKey(g *store.Grant) bool { return r.deps.Envelope.Cached(g.Sealed.KeyID) }

@@ -34,7 +34,7 @@ func cure(g *store.Grant, f *Failure, now time.Time) bool {
 	}
 	switch {
 	case f.Renewing && g.Refresh != nil:
-		g.Refresh.Asked = &now
+		g.Refresh.RequestedAt = &now
 		return true
 	case row.Changed || !(f.Incomplete && !g.SendAccess && g.Access != nil || f.Overfull && g.SendAccess):
 		return false
@@ -56,7 +56,7 @@ func (s Settler) refused(g *store.Grant, f *Failure, now time.Time) error {
 		row = *g.Refusals
 	}
 	g.Refusals = &row
-	g.Tries++
+	g.Attempts++
 	if f.Held {
 		row.Times, row.Next = 0, now // refusals meanwhile count for nothing
 		g.Refusals = &row
@@ -98,7 +98,7 @@ func (s Settler) untilNext(g *store.Grant, row store.Refusals, now time.Time) (w
 
 // giveUp stops refreshing a grant: it expires with its last access token.
 func (s Settler) giveUp(g *store.Grant, reason events.Reason, now time.Time) error {
-	if g.LastAccess().Over(now) {
+	if g.LastAccess().Expired(now) {
 		return s.Expire(g, reason)
 	}
 	g.State, g.Reason = store.MustAct, reason
@@ -112,8 +112,8 @@ func (s Settler) unlawful(g *store.Grant, f *Failure, now time.Time) error {
 	if err := s.warn(g, f.Reason); err != nil {
 		return err
 	}
-	wait := max(f.RetryAfter, delay(config.Backoff{Min: unlawfulMin, Max: unlawfulMax}, g.Waits, 1))
-	g.Waits++
+	wait := max(f.RetryAfter, delay(config.Backoff{Min: unlawfulMin, Max: unlawfulMax}, g.Deferrals, 1))
+	g.Deferrals++
 	return s.again(g, now, wait+s.jitter(wait/4), unlawfulMin)
 }
 

@@ -51,7 +51,7 @@ func TestARefusedGrantIsServedToItsEnd(t *testing.T) {
 			require.Equal(t, store.Refresh, g.Due.Action)
 			require.False(t, g.Due.At.After(*servedPolicy().LastTry(g)), "tried again while it is served")
 			require.GreaterOrEqual(t, g.Due.At.Sub(t0.Add(50*time.Minute)), time.Minute, "after a pause")
-			require.Equal(t, 1, g.Tries, "no request for a token hastens it")
+			require.Equal(t, 1, g.Attempts, "no request for a token hastens it")
 
 			play(t, g, c, f, 10)
 			require.Equal(t, store.MustAct, g.State)
@@ -105,7 +105,7 @@ func TestRefusedGrantsOfAllLives(t *testing.T) {
 		require.LessOrEqual(t, tries, 16)
 		require.GreaterOrEqual(t, c.Now().Sub(began), 2*time.Second)
 		if g.State == store.Expired {
-			require.True(t, g.Access.Over(c.Now()), "served to its end")
+			require.True(t, g.Access.Expired(c.Now()), "served to its end")
 		} else {
 			require.Equal(t, store.MustAct, g.State)
 			require.Equal(t, g.Access.ExpiresAt == nil, g.Due == nil)
@@ -138,7 +138,7 @@ func TestWhatMayLackTheAccessTokenIsTriedWithIt(t *testing.T) {
 			failed(t, g, 1, &f)
 			require.True(t, g.SendAccess)
 			require.Equal(t, store.Due{At: sentAt, Action: store.Refresh}, *g.Due, "at once")
-			require.Zero(t, g.Tries)
+			require.Zero(t, g.Attempts)
 			require.Empty(t, reasons(t, g))
 			failed(t, g, 1, &f)
 			require.Equal(t, []string{"token.expiring: " + string(f.Reason)}, reasons(t, g))
@@ -174,7 +174,7 @@ func TestLegalReasons(t *testing.T) {
 	g := newGrant(func(g *store.Grant) { g.Access, g.Refresh = lasting(t0, 3*hour), endless(t0) })
 	require.Equal(t, 30, play(t, g, c, refresher.Failure{Class: refresher.Unlawful, Reason: events.ReasonLegal}, 30))
 	require.Equal(t, store.Active, g.State)
-	require.Zero(t, g.Tries)
+	require.Zero(t, g.Attempts)
 	require.Equal(t, []string{"token.expiring: unavailable_for_legal_reasons"}, reasons(t, g))
 	require.Greater(t, c.Now().Sub(t0), 20*day, "not hammered")
 }
@@ -214,7 +214,7 @@ func TestReviving(t *testing.T) {
 		for name, refresh := range map[string]*store.Life{"living": lasting(t0, 90*day), "ended": lasting(t0, day), "forgotten": nil, "endless": endless(t0)} {
 			t.Run(fmt.Sprint(reason, ", its refresh token ", name), func(t *testing.T) {
 				g := expired(reason, func(g *store.Grant) { g.Refresh = refresh })
-				require.Empty(t, refresher.WhyNotRevived(g, c.Now()))
+				require.Empty(t, refresher.ReviveBlocked(g, c.Now()))
 				s := settler(c, 0)
 				s.Policy = servedPolicy()
 				s.Revive(g)
@@ -223,7 +223,7 @@ func TestReviving(t *testing.T) {
 				require.Equal(t, store.Due{At: c.Now(), Action: store.Refresh}, *g.Due)
 				require.True(t, g.Outbox.Schedule)
 				require.True(t, refresher.NeedsCall(g, c.Now()), "it is tried")
-				require.Empty(t, refresher.WhyNot(withoutUnknown(g), c.Now()))
+				require.Empty(t, refresher.RefreshBlocked(withoutUnknown(g), c.Now()))
 				f := refusals["rejected"]
 				require.NoError(t, s.Failed(g, &f))
 				require.Equal(t, store.Expired, g.State, "once")
@@ -240,7 +240,7 @@ func TestReviving(t *testing.T) {
 		if g.Reason == events.ReasonRejected {
 			now = *g.PurgeAt
 		}
-		require.Equal(t, want, refresher.WhyNotRevived(g, now))
+		require.Equal(t, want, refresher.ReviveBlocked(g, now))
 	}
 }
 
@@ -257,10 +257,10 @@ func TestARefusedGrantWithoutAKnownEnd(t *testing.T) {
 			play(t, g, c, f, 10)
 			require.Equal(t, store.MustAct, g.State)
 			require.Nil(t, g.Due)
-			require.Contains(t, refresher.WhyNot(g, c.now), "it can be revived")
+			require.Contains(t, refresher.RefreshBlocked(g, c.now), "it can be revived")
 
 			s := settler(c, 0)
-			require.Empty(t, refresher.WhyNotRevived(g, c.now))
+			require.Empty(t, refresher.ReviveBlocked(g, c.now))
 			s.Revive(g)
 			require.Equal(t, store.Due{At: c.now, Action: store.Refresh}, *g.Due)
 			require.True(t, refresher.NeedsCall(g, c.now))
@@ -274,13 +274,13 @@ func TestARefusedGrantWithoutAKnownEnd(t *testing.T) {
 			require.NoError(t, err)
 			require.Equal(t, store.Expired, g.State)
 			require.Equal(t, []string{"token.expiring: " + reason, "token.expired: " + reason}, reasons(t, g))
-			require.Empty(t, refresher.WhyNotRevived(g, c.now))
+			require.Empty(t, refresher.ReviveBlocked(g, c.now))
 		})
 	}
 	waiting := newGrant(func(g *store.Grant) {
 		g.State, g.Access, g.Refusals, g.MFA = store.MustAct, endless(t0), &store.Refusals{}, &store.MFA{Until: t0.Add(hour)}
 	})
-	require.NotEmpty(t, refresher.WhyNotRevived(waiting, t0), "a code of its user completes it")
+	require.NotEmpty(t, refresher.ReviveBlocked(waiting, t0), "a code of its user completes it")
 	require.False(t, refresher.EndsWithReport(waiting, t0))
 }
 
@@ -302,7 +302,7 @@ func TestWhatWentAlongWithoutNeedIsLeftOut(t *testing.T) {
 		require.Equal(t, store.Due{At: sentAt, Action: store.Refresh}, *g.Due, reason)
 		require.False(t, policy().RenewsAt(g, sentAt), reason)
 		require.Nil(t, g.Refusals, reason)
-		require.Zero(t, g.Tries, reason)
+		require.Zero(t, g.Attempts, reason)
 		require.NotContains(t, reasons(t, g), "token.expiring: "+reason)
 		failed(t, g, 1, &f)
 		require.Equal(t, 1, g.Refusals.Times, reason)

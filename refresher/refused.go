@@ -20,7 +20,7 @@ func (r *Refresher) Refused(ctx context.Context, g *store.Grant) (*store.Grant, 
 // refresh token was refused before, and they have no other known end.
 func EndsWithReport(g *store.Grant, now time.Time) bool {
 	last := g.LastAccess()
-	return GivenUp(g) && last != nil && last.ExpiresAt == nil && (g.Access.ExpiresAt == nil || g.Access.Over(now))
+	return GivenUp(g) && last != nil && last.ExpiresAt == nil && (g.Access.ExpiresAt == nil || g.Access.Expired(now))
 }
 
 // EndAccess ends the access tokens without a known end. WithoutRefresh then ends the
@@ -37,9 +37,9 @@ func (s Settler) EndAccess(g *store.Grant) {
 	}
 }
 
-// End ends the access tokens of a grant for which EndsWithReport holds. It returns the
+// EndReported ends the access tokens of a grant for which EndsWithReport holds. It returns the
 // grant as stored then.
-func (r *Refresher) End(ctx context.Context, g *store.Grant) (*store.Grant, error) {
+func (r *Refresher) EndReported(ctx context.Context, g *store.Grant) (*store.Grant, error) {
 	next := g.Clone()
 	r.deps.Settler.EndAccess(next)
 	if _, err := r.withoutRefresh(ctx, next); err != nil {
@@ -79,7 +79,7 @@ func failing(g *store.Grant, f *Failure, now time.Time) {
 
 // RefreshFailing is what a reply says about a grant whose refreshes fail; nil: they don't.
 func RefreshFailing(g *store.Grant) *events.RefreshFailing {
-	if g.Failing == nil && g.State == store.Active && g.Tries == 0 && g.Waits == 0 {
+	if g.Failing == nil && g.State == store.Active && g.Attempts == 0 && g.Deferrals == 0 {
 		return nil
 	}
 	out := &events.RefreshFailing{Reason: string(Transient)} // an earlier release only counted

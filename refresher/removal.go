@@ -108,8 +108,8 @@ func (r *Refresher) removeAtMesh(ctx context.Context, listed *store.Grant) error
 	g := listed.Clone()
 	// The next try is due whatever becomes of this one. The worker whose write succeeds
 	// makes this one.
-	wait := delay(config.Backoff{Min: r.deps.Settler.Backoff.Min, Max: removeMost}, g.Removal.Tries, 1)
-	g.Removal.Tries++
+	wait := delay(config.Backoff{Min: r.deps.Settler.Backoff.Min, Max: removeMost}, g.Removal.Attempts, 1)
+	g.Removal.Attempts++
 	g.Removal.Due = now.Add(wait/2 + r.deps.Settler.jitter(wait/2))
 	if err := r.deps.Store.Save(ctx, g); err != nil {
 		return err
@@ -204,7 +204,7 @@ func (r *Refresher) tryRemoval(ctx context.Context, g *store.Grant, tokens store
 		}
 		if failed != nil {
 			tracing.Log(ctx, r.deps.Log).Warn("a connection could not be removed at Mesh", zap.String("grant", g.ID), zap.String("broker", g.BrokerType),
-				zap.Int("attempt", g.Removal.Tries), zap.Bool("refused", failed.Refused), zap.Error(failed))
+				zap.Int("attempt", g.Removal.Attempts), zap.Bool("refused", failed.Refused), zap.Error(failed))
 			try.left = append(try.left, sharing...)
 			try.refused = try.refused && failed.Refused
 			try.wait = max(try.wait, failed.RetryAfter)
@@ -280,7 +280,7 @@ func (r *Refresher) announceTry(g *store.Grant, try removal) (err error) {
 // endRemoval announces what became of a removal that is not tried again, and drops the
 // record. reason says why accounts were given up.
 func (r *Refresher) endRemoval(ctx context.Context, g *store.Grant, try removal, reason events.Reason) error {
-	log := tracing.Log(ctx, r.deps.Log).With(zap.String("grant", g.ID), zap.String("broker", g.BrokerType), zap.Int("attempt", g.Removal.Tries))
+	log := tracing.Log(ctx, r.deps.Log).With(zap.String("grant", g.ID), zap.String("broker", g.BrokerType), zap.Int("attempt", g.Removal.Attempts))
 	if err := r.announceTry(g, try); err != nil {
 		return err
 	}

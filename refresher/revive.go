@@ -16,9 +16,9 @@ func GivenUp(g *store.Grant) bool {
 	return g.State == store.MustAct && g.Refusals != nil && g.MFA == nil
 }
 
-// WhyNotRevived says why a grant can't be tried again after it has expired or was given
+// ReviveBlocked says why a grant can't be tried again after it has expired or was given
 // up; empty when it can.
-func WhyNotRevived(g *store.Grant, now time.Time) string {
+func ReviveBlocked(g *store.Grant, now time.Time) string {
 	switch {
 	case g.State == store.Revoked:
 		return fmt.Sprintf("the grant is revoked (%s): its tokens are gone; the user must connect again", cmp.Or(g.Reason, events.ReasonDisconnected))
@@ -37,12 +37,12 @@ func WhyNotRevived(g *store.Grant, now time.Time) string {
 func (a Announcer) Revive(g *store.Grant) {
 	now := store.Milli(a.Now())
 	g.State, g.Reason, g.PurgeAt, g.Lease = store.Active, "", nil, nil
-	g.Tries, g.Waits = 0, 0
+	g.Attempts, g.Deferrals = 0, 0
 	g.Refusals = &store.Refusals{At: now, Times: 1, Next: now} // the next refusal is the last
 	switch {
 	case g.Refresh == nil: // its life was over; the token is kept with the others
 		g.Refresh = &store.Life{Since: g.ConnectedAt}
-	case g.Refresh.Over(now):
+	case g.Refresh.Expired(now):
 		g.Refresh.Assumed = true
 	}
 	a.Schedule(g, due(now, store.Refresh))

@@ -90,7 +90,7 @@ func TestAGrantIsTriedInTimeOrAnnounced(t *testing.T) {
 		last, served := *s.Policy.LastTry(g), *g.Access.ServedUntil(s.Policy.ClockSkew)
 		warned := false
 		for range 60 {
-			c.now = store.Milli(g.Due.At.Add(time.Duration(rapid.Int64Range(0, int64(g.Access.Tenth(s.Policy.Lead))).Draw(t, "took"))))
+			c.now = store.Milli(g.Due.At.Add(time.Duration(rapid.Int64Range(0, int64(g.Access.AtMostTenth(s.Policy.Lead))).Draw(t, "took"))))
 			if !refresher.NeedsCall(g, c.now) {
 				return // what is due for it waits for no try
 			}

@@ -47,6 +47,6 @@ func (c *serverClock) ahead(now time.Time) time.Duration {
 	return c.by
 }
 
-// Heard notes when the NATS server stored a message by its clock: schedules fire by that
+// NoteServerTime notes when the NATS server stored a message by its clock: schedules fire by that
 // clock, not by ours.
-func (d *Dispatcher) Heard(stored time.Time) { d.clock.heard(stored, d.options.Now()) }
+func (d *Dispatcher) NoteServerTime(stored time.Time) { d.clock.heard(stored, d.options.Now()) }

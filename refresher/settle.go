@@ -53,12 +53,12 @@ func (s Settler) answered(g *store.Grant, tokens store.TokenSet, a Answer, renew
 	if rotated || a.RefreshExpiresIn > 0 {
 		next := nextLife(g.Refresh, sent, a.RefreshExpiresIn)
 		if !rotated && sameEnd(next, g.Refresh) {
-			next.Since, next.Asked, next.Warned = g.Refresh.Since, g.Refresh.Asked, g.Refresh.Warned
+			next.Since, next.RequestedAt, next.Warned = g.Refresh.Since, g.Refresh.RequestedAt, g.Refresh.Warned
 		}
 		g.Refresh = next
 	}
 	if renewed && !rotated && g.Refresh != nil {
-		g.Refresh.Asked = &sent
+		g.Refresh.RequestedAt = &sent
 	}
 	behind := s.leaveBehind(g, &before, tokens, covered, sent)
 	told.uncovered = behind.accounts
@@ -68,7 +68,7 @@ func (s Settler) answered(g *store.Grant, tokens store.TokenSet, a Answer, renew
 	g.Applied = max(g.Applied, epoch)
 	active := g.State == store.Active
 	g.State, g.Reason, g.PurgeAt = store.Active, "", nil
-	g.Waits, g.Unknown, g.Lease = 0, nil, nil
+	g.Deferrals, g.Unknown, g.Lease = 0, nil, nil
 	g.Refusals = nil
 	g.MFA, tokens.Interim = nil, secret.Text{}
 	if len(covered) == 0 {
@@ -77,7 +77,7 @@ func (s Settler) answered(g *store.Grant, tokens store.TokenSet, a Answer, renew
 		}
 		return tokens, told, s.withoutAccessToken(g, rotated && !cameAlone(&before))
 	}
-	g.Tries, g.Failing, g.Warned = 0, nil, ""
+	g.Attempts, g.Failing, g.Warned = 0, nil, ""
 	s.Schedule(g, s.Policy.Next(g))
 	renewedOf := slices.DeleteFunc(slices.Clone(g.Accounts), func(account store.Account) bool { return !covered[account.ID] })
 	if err := s.announce(g, events.TokenRefreshed, g.LifecycleOf(renewedOf, "")); err != nil {
@@ -91,7 +91,7 @@ func (s Settler) answered(g *store.Grant, tokens store.TokenSet, a Answer, renew
 	if a.Partial && !rotated {
 		// The next refresh token may have been in the part that was lost. The institution may
 		// take the presented one for a while.
-		g.Unknown, g.Tries = &now, 1
+		g.Unknown, g.Attempts = &now, 1
 		return tokens, told, s.again(g, now, delay(s.Backoff, 0, s.Rand()), s.Backoff.Min)
 	}
 	return tokens, told, s.warnOfRefreshToken(g, now)
@@ -136,11 +136,11 @@ func (s Settler) spread(g *store.Grant, tokens *store.TokenSet, share shares, ac
 func (s Settler) withoutAccessToken(g *store.Grant, first bool) error {
 	now := store.Milli(s.Now())
 	if first {
-		g.Tries = 0
+		g.Attempts = 0
 	}
-	g.Tries++
-	if g.Tries > 1 {
-		return s.again(g, now, delay(s.Backoff, g.Tries-2, s.Rand()), s.Backoff.Min)
+	g.Attempts++
+	if g.Attempts > 1 {
+		return s.again(g, now, delay(s.Backoff, g.Attempts-2, s.Rand()), s.Backoff.Min)
 	}
 	s.Schedule(g, due(now, store.Refresh))
 	return s.AnnounceEnds(g, now, false)
@@ -187,12 +187,12 @@ func (s Settler) Failed(g *store.Grant, f *Failure) error {
 	}
 	switch f.Class {
 	case RateLimited:
-		wait := max(f.RetryAfter, delay(s.RateLimited, g.Waits, 1))
-		g.Waits++
+		wait := max(f.RetryAfter, delay(s.RateLimited, g.Deferrals, 1))
+		g.Deferrals++
 		return s.again(g, now, wait+s.jitter(wait/4), max(f.RetryAfter, s.RateLimited.Min))
 	case Denied:
-		wait := delay(s.Credentials, g.Waits, 1)
-		g.Waits++
+		wait := delay(s.Credentials, g.Deferrals, 1)
+		g.Deferrals++
 		return s.again(g, now, wait+s.jitter(wait/4), s.Credentials.Min)
 	case MustAct:
 		g.Warned = f.Reason
@@ -210,8 +210,8 @@ func (s Settler) Failed(g *store.Grant, f *Failure) error {
 	case Unlawful:
 		return s.unlawful(g, f, now)
 	}
-	g.Tries++
-	wait := max(f.RetryAfter, delay(s.Backoff, g.Tries-1, s.Rand()), s.untilLastTry(g, now))
+	g.Attempts++
+	wait := max(f.RetryAfter, delay(s.Backoff, g.Attempts-1, s.Rand()), s.untilLastTry(g, now))
 	return s.again(g, now, wait, max(f.RetryAfter, s.Backoff.Min))
 }
 
@@ -236,7 +236,7 @@ func (s Settler) again(g *store.Grant, now time.Time, wait, least time.Duration)
 	if last := s.Policy.LastTry(g); last != nil && at.After(*last) {
 		if room := last.Sub(now.Add(least)); room >= 0 {
 			// Grants whose tokens end together don't all come at once.
-			at = last.Add(-s.jitter(min(room, g.Access.Tenth(s.Policy.Lead))))
+			at = last.Add(-s.jitter(min(room, g.Access.AtMostTenth(s.Policy.Lead))))
 		}
 	}
 	if err := s.AnnounceEnds(g, now, s.Policy.EndsBefore(g, at)); err != nil {
@@ -281,12 +281,12 @@ func (s Settler) warnOfRefreshToken(g *store.Grant, now time.Time) error {
 // NeedsCall reports whether the next action of a grant calls Mesh. Anything else follows
 // from the stored grant alone.
 func NeedsCall(g *store.Grant, now time.Time) bool {
-	return g.State == store.Active && g.Refresh != nil && !RefreshTokenOver(g, now)
+	return g.State == store.Active && g.Refresh != nil && !RefreshTokenExpired(g, now)
 }
 
-// RefreshTokenOver reports whether the stated life of the refresh token is over.
-func RefreshTokenOver(g *store.Grant, now time.Time) bool {
-	return g.Refresh == nil || g.Refresh.Over(now) && !g.Refresh.Assumed
+// RefreshTokenExpired reports whether the stated life of the refresh token is over.
+func RefreshTokenExpired(g *store.Grant, now time.Time) bool {
+	return g.Refresh == nil || g.Refresh.Expired(now) && !g.Refresh.Assumed
 }
 
 // Expire ends the grant. If an answer was lost before, that is the reason.
@@ -296,7 +296,7 @@ func (s Settler) Expire(g *store.Grant, reason events.Reason) error {
 	g.Lease, g.MFA = nil, nil
 	err := s.Announce(g, events.TokenExpired, reason) // depends on what was announced of accounts
 	if g.Access != nil {
-		g.Access.Told = false // an operator may revive it
+		g.Access.EndAnnounced = false // an operator may revive it
 	}
 	g.Earlier = nil
 	if !g.Apart {
@@ -309,7 +309,7 @@ func (s Settler) Expire(g *store.Grant, reason events.Reason) error {
 // endNewest announces the end of a grant's newest access tokens, while accounts have
 // others that still live.
 func (s Settler) endNewest(g *store.Grant, reason events.Reason) error {
-	g.Access.Warned, g.Access.Told = true, true
+	g.Access.Warned, g.Access.EndAnnounced = true, true
 	if accounts := g.EndingAt(g.Access.ExpiresAt); len(accounts) > 0 {
 		if err := s.announce(g, events.TokenExpired, g.LifecycleOf(accounts, announcedReason(g, reason))); err != nil {
 			return err
@@ -328,7 +328,7 @@ func (s Settler) WithoutRefresh(g *store.Grant) (done bool, err error) {
 		return false, nil
 	}
 	if g.State == store.Active && g.Refresh != nil {
-		if g.LastAccess().Over(now) {
+		if g.LastAccess().Expired(now) {
 			return true, s.Expire(g, events.ReasonRefreshTokenExpired)
 		}
 		g.Refresh, g.Reason = nil, events.ReasonRefreshTokenExpired
@@ -343,7 +343,7 @@ func (s Settler) WithoutRefresh(g *store.Grant) (done bool, err error) {
 			return true, err
 		}
 		s.Schedule(g, s.Policy.Next(g))
-	case !now.Before(ends.At) && g.Access != nil && !g.LastAccess().Over(now):
+	case !now.Before(ends.At) && g.Access != nil && !g.LastAccess().Expired(now):
 		return true, s.endNewest(g, reason)
 	case !now.Before(ends.At):
 		return true, s.Expire(g, reason)

@@ -45,7 +45,7 @@ func TestAnsweredRenewsTheGrant(t *testing.T) {
 	c := &clock{now: sentAt.Add(time.Second)}
 	unknown := t0
 	g := newGrant(func(g *store.Grant) {
-		g.Tries, g.Waits, g.Warned, g.Unknown = 3, 2, events.ReasonRefreshFailing, &unknown
+		g.Attempts, g.Deferrals, g.Warned, g.Unknown = 3, 2, events.ReasonRefreshFailing, &unknown
 		g.Lease, g.Epoch = &store.Lease{Owner: "me", Until: t0.Add(day)}, 7
 	})
 	tokens, err := settler(c, 0).Answered(g, newTokens("one"), answer("one"), false, 7, sentAt)
@@ -60,8 +60,8 @@ func TestAnsweredRenewsTheGrant(t *testing.T) {
 	require.Equal(t, lasting(sentAt, 2*hour), g.Access, "counts from when the request went out")
 	require.Equal(t, lasting(sentAt, 30*day), g.Refresh)
 	require.Equal(t, []store.Account{{ID: "one", Name: "New one", ExpiresAt: g.Access.ExpiresAt}}, g.Accounts)
-	require.Zero(t, g.Tries)
-	require.Zero(t, g.Waits)
+	require.Zero(t, g.Attempts)
+	require.Zero(t, g.Deferrals)
 	require.Empty(t, g.Warned)
 	require.Nil(t, g.Unknown)
 	require.Nil(t, g.Lease)
@@ -137,14 +137,14 @@ func TestLifetimesOfAnAnswer(t *testing.T) {
 		},
 		"asked for a refresh token and got none": {
 			nil, func(a *refresher.Answer) { a.RefreshToken, a.RefreshExpiresIn = text(""), 0 }, true,
-			lasting(sentAt, 2*hour), &store.Life{Since: t0, ExpiresAt: new(t0.Add(90 * day)), Asked: &sentAt},
+			lasting(sentAt, 2*hour), &store.Life{Since: t0, ExpiresAt: new(t0.Add(90 * day)), RequestedAt: &sentAt},
 		},
 		"asked for a refresh token and got a life": {
 			nil, func(a *refresher.Answer) { a.RefreshToken = text("") }, true,
-			lasting(sentAt, 2*hour), &store.Life{Since: sentAt, ExpiresAt: new(sentAt.Add(30 * day)), Asked: &sentAt},
+			lasting(sentAt, 2*hour), &store.Life{Since: sentAt, ExpiresAt: new(sentAt.Add(30 * day)), RequestedAt: &sentAt},
 		},
 		"asked for a refresh token and got one": {
-			func(g *store.Grant) { g.Refresh.Asked = &t0 }, nil, true,
+			func(g *store.Grant) { g.Refresh.RequestedAt = &t0 }, nil, true,
 			lasting(sentAt, 2*hour), lasting(sentAt, 30*day),
 		},
 	} {
@@ -319,7 +319,7 @@ func TestANewRefreshTokenAlone(t *testing.T) {
 
 		_, err = settler(c, 0).Answered(g, tokens, answer("one"), false, 20, sentAt)
 		require.NoError(t, err, name)
-		require.Zero(t, g.Tries, name)
+		require.Zero(t, g.Attempts, name)
 		require.Equal(t, events.TokenRefreshed, announced(t, g)[len(announced(t, g))-1].Kind, name)
 	}
 }
@@ -338,7 +338,7 @@ func TestANewRefreshTokenAloneAfterFailures(t *testing.T) {
 		},
 	} {
 		c := &clock{now: sentAt.Add(time.Second)}
-		g := newGrant(change, func(g *store.Grant) { g.Tries, g.Unknown = 9, new(t0) })
+		g := newGrant(change, func(g *store.Grant) { g.Attempts, g.Unknown = 9, new(t0) })
 		tokens, err := settler(c, 1).Answered(g, newTokens("one"), refresher.Answer{RefreshToken: text("refresh-1")}, false, 7, sentAt)
 		require.NoError(t, err, name)
 		require.Equal(t, &store.Due{At: store.Milli(c.Now()), Action: store.Refresh}, g.Due, name)

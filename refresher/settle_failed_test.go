@@ -26,7 +26,7 @@ func TestTransientFailuresBackOffExponentially(t *testing.T) {
 	g := newGrant(func(g *store.Grant) { g.Access = endless(t0) })
 	for tries, want := range []int{2, 4, 8, 16, 32, 64, 128, 256, 512, 900, 900} {
 		failed(t, g, 1, &refresher.Failure{Class: refresher.Transient})
-		require.Equal(t, tries+1, g.Tries)
+		require.Equal(t, tries+1, g.Attempts)
 		require.Equal(t, store.Due{At: sentAt.Add(time.Duration(want) * time.Second), Action: store.Refresh}, *g.Due)
 	}
 	require.Equal(t, store.Active, g.State, "goes on as long as the refresh token lives")
@@ -38,7 +38,7 @@ func TestTransientDelayHasFullJitter(t *testing.T) {
 		tries := rapid.IntRange(0, 100).Draw(t, "tries")
 		chance := rapid.Float64Range(0, 0.999).Draw(t, "chance")
 		asked := time.Duration(rapid.IntRange(0, 1000).Draw(t, "retry after")) * time.Second
-		g := newGrant(func(g *store.Grant) { g.Access, g.Tries = endless(t0), tries })
+		g := newGrant(func(g *store.Grant) { g.Access, g.Attempts = endless(t0), tries })
 		failed(t, g, chance, &refresher.Failure{Class: refresher.Transient, RetryAfter: asked})
 		whole := 15 * time.Minute
 		if tries < 9 {
@@ -53,12 +53,12 @@ func TestWaitsThatAreNobodysFailure(t *testing.T) {
 	d := config.Default().Refresh
 	for class, backoff := range map[refresher.Class]config.Backoff{refresher.RateLimited: d.RateLimited, refresher.Denied: d.Credentials} {
 		t.Run(string(class), func(t *testing.T) {
-			g := newGrant(func(g *store.Grant) { g.Tries, g.Access = 4, endless(t0) })
+			g := newGrant(func(g *store.Grant) { g.Attempts, g.Access = 4, endless(t0) })
 			wait := backoff.Min
 			for waits := range 12 {
 				failed(t, g, 0, &refresher.Failure{Class: class})
-				require.Equal(t, 4, g.Tries)
-				require.Equal(t, waits+1, g.Waits)
+				require.Equal(t, 4, g.Attempts)
+				require.Equal(t, waits+1, g.Deferrals)
 				require.Equal(t, sentAt.Add(wait), g.Due.At)
 				wait = min(2*wait, backoff.Max)
 			}

@@ -51,7 +51,7 @@ func TestStuckGrantsHideNothing(t *testing.T) {
 		},
 		"overdue grants": {
 			grant: func(r *rig, w *worker, g *store.Grant) { g.Due.At = r.clock.Now().Add(-hour) },
-			done:  func(r *rig, w *worker, g *store.Grant) bool { return r.get(w, g.ID).Due.Pokes == 1 },
+			done:  func(r *rig, w *worker, g *store.Grant) bool { return r.get(w, g.ID).Due.Reschedules == 1 },
 			stuck: map[string]func(r *rig, w *worker, g *store.Grant){
 				"a document that doesn't decode": nil,
 				"a lease": func(r *rig, _ *worker, g *store.Grant) {

@@ -18,11 +18,11 @@ import (
 
 // publish sends a message in the trace of its cause, also when reconciliation does it
 // after a crash. name is the subject without users.
-func (d *Dispatcher) publish(ctx context.Context, msg *nats.Msg, name string, in tracing.Carried, about []attribute.KeyValue, opts ...jetstream.PublishOpt) (ack jetstream.PubAckFuture, err error) {
+func (d *Dispatcher) publish(ctx context.Context, msg *nats.Msg, name string, in tracing.TraceContext, about []attribute.KeyValue, opts ...jetstream.PublishOpt) (ack jetstream.PubAckFuture, err error) {
 	ctx, span := d.options.Tracer.Start(in.Continue(ctx), "send "+name, trace.SpanKindProducer,
 		trace.WithAttributes(tracing.Messaging("send", name)...), trace.WithAttributes(about...))
 	defer func() { tracing.End(span, err) }()
-	tracing.Carry(ctx).Into(msg.Header)
+	tracing.FromContext(ctx).Inject(msg.Header)
 	return d.options.JetStream.PublishMsgAsync(msg, opts...)
 }
 

@@ -24,7 +24,7 @@ var parents = []string{
 }
 
 func traced(t *testing.T, parent string) context.Context {
-	return tracing.Carried{"traceparent": parent}.Continue(t.Context())
+	return tracing.TraceContext{"traceparent": parent}.Continue(t.Context())
 }
 
 // What a crash kept from being sent is sent by another worker in the traces
@@ -89,7 +89,7 @@ func TestTracesGoOnThroughDetours(t *testing.T) {
 	require.Len(t, entries, 1)
 	require.Contains(t, entries[0].Header.Get("traceparent"), span.SpanContext().TraceID().String())
 
-	require.NoError(t, w.dispatcher.Later(traced(t, parents[1]), due(g), r.clock.Now().Add(hour)))
+	require.NoError(t, w.dispatcher.Postpone(traced(t, parents[1]), due(g), r.clock.Now().Add(hour)))
 	require.Contains(t, r.schedule(g.ID).Header.Get("traceparent"), "4bf92f3577b34da6a3ce929d0e0e4736")
 }
 

@@ -46,7 +46,7 @@ func (v *verdicts) refused(ctx context.Context, g *store.Grant) (held bool) {
 	var begins bool
 	var err error
 	if g.Refusals == nil || g.Refusals.Times == 0 {
-		seen, begins, err = v.store.Refused(ctx, broker, g.ID, v.now(), v.hold.Grants, v.hold.Within)
+		seen, begins, err = v.store.RecordRefusal(ctx, broker, g.ID, v.now(), v.hold.Grants, v.hold.Within)
 	} else {
 		seen, err = v.store.VerdictsAt(ctx, broker)
 	}
@@ -86,7 +86,7 @@ func (v *verdicts) succeeded(ctx context.Context, brokerType string) {
 	if recent {
 		return
 	}
-	ended, err := v.store.Succeeded(ctx, broker)
+	ended, err := v.store.RecordSuccess(ctx, broker)
 	if err != nil {
 		v.mu.Lock()
 		delete(v.cleared, broker)

@@ -202,7 +202,7 @@ func TestAGrantThatWasGivenUpDoesNotExpireWhileVerdictsAreHeld(t *testing.T) {
 					require.NoError(t, err)
 				}
 				if g.Access.ExpiresAt == nil {
-					g, err = w.End(t.Context(), g)
+					g, err = w.EndReported(t.Context(), g)
 					require.NoError(t, err)
 				}
 				r.settleAll([]*store.Grant{g}, 3*hour, w)
@@ -214,7 +214,7 @@ func TestAGrantThatWasGivenUpDoesNotExpireWhileVerdictsAreHeld(t *testing.T) {
 				require.NotContains(t, r.told("user"), "token.expired: not_found")
 				r.sim.ClearFaults()
 				r.settleAll([]*store.Grant{g}, hour, w)
-				require.Zero(t, r.get(w, g.ID).Tries)
+				require.Zero(t, r.get(w, g.ID).Attempts)
 				require.Nil(t, r.get(w, g.ID).Refusals)
 				r.soundTokens(w, g.ID)
 			})

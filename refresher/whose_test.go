@@ -276,6 +276,6 @@ func TestARefreshTokenAloneIsUsedAtOnce(t *testing.T) {
 	require.NotContains(t, reasons(t, g), "token.refreshed: ", "nobody got a token")
 	_, err := s.Answered(g, set, entries(entry("one", "A", "")), false, 20, c.now)
 	require.NoError(t, err)
-	require.Zero(t, g.Tries)
+	require.Zero(t, g.Attempts)
 	require.Contains(t, reasons(t, g), "token.refreshed: ")
 }

@@ -13,7 +13,7 @@ import (
 func TestAListOfValuesNamesEachOnce(t *testing.T) {
 	t.Parallel()
 	s, member := stubbed(t)
-	_, err := s.Revoked(t.Context(), "u", "b", []string{"a", "a", ""})
+	_, err := s.Revocations(t.Context(), "u", "b", []string{"a", "a", ""})
 	require.NoError(t, err)
 	begun, release := make(chan struct{}, 100), make(chan struct{})
 	member.answerWith(func(command string) bson.D {
@@ -26,7 +26,7 @@ func TestAListOfValuesNamesEachOnce(t *testing.T) {
 		all.Go(func() {
 			_, err := s.ByUser(t.Context(), "u")
 			require.NoError(t, err)
-			_, err = s.Revoked(t.Context(), "u", "b", []string{"a"})
+			_, err = s.Revocations(t.Context(), "u", "b", []string{"a"})
 			require.NoError(t, err)
 		})
 	}

@@ -67,11 +67,11 @@ func TestADisconnectCountsHoweverTheBrokerIsWritten(t *testing.T) {
 			user := fmt.Sprintf("%d-%s", i, account)
 			require.NoError(t, s.Revoke(t.Context(), Scope{user, said, account}, at, at.Add(time.Hour)))
 			for _, asked := range spellings {
-				got, err := s.Revoked(t.Context(), user, asked, []string{"a"})
+				got, err := s.Revocations(t.Context(), user, asked, []string{"a"})
 				require.NoError(t, err)
 				require.Equal(t, at, got["a"].UTC(), "said of %s, asked about %s", said, asked)
 			}
-			got, err := s.Revoked(t.Context(), user, "weBull2", []string{"a"})
+			got, err := s.Revocations(t.Context(), user, "weBull2", []string{"a"})
 			require.NoError(t, err)
 			require.Empty(t, got)
 		}
@@ -85,7 +85,7 @@ func TestDisconnectsOfEarlierReleasesAndForThem(t *testing.T) {
 	former := func(user string) string { return hashID("revocation", user, "weBull", "a") }
 	_, err := s.revocations.InsertOne(t.Context(), revocation{ID: former("old"), At: at, PurgeAt: at.Add(time.Hour)}, options.InsertOne())
 	require.NoError(t, err)
-	got, err := s.Revoked(t.Context(), "old", "weBull", []string{"a"})
+	got, err := s.Revocations(t.Context(), "old", "weBull", []string{"a"})
 	require.NoError(t, err)
 	require.Equal(t, at, got["a"].UTC())
 

@@ -243,10 +243,10 @@ func (k FingerprintKey) ofOrigin(origin string) string {
 // fingerprintSize is large enough to rule out collisions.
 const fingerprintSize = 16
 
-// Chained returns the chain of a grant with a key's fingerprints. If the document has
-// none, since an earlier release wrote it, or one of another key, Chained derives it from
+// ChainFor returns the chain of a grant with a key's fingerprints. If the document has
+// none, since an earlier release wrote it, or one of another key, ChainFor derives it from
 // the token set.
-func (g *Grant) Chained(k FingerprintKey, t TokenSet) *Chain {
+func (g *Grant) ChainFor(k FingerprintKey, t TokenSet) *Chain {
 	if g.Chain != nil && g.Chain.Key == k.ID {
 		return g.Chain
 	}
@@ -271,7 +271,7 @@ type TokenSealer struct {
 // connect.
 func (s TokenSealer) SealTo(g *Grant, t TokenSet, at time.Time, connected bool) {
 	g.Sealed = SealTokens(s.Sealer, t, g.Binding())
-	g.Chain = g.Chained(s.Key, t).With(s.Key.Of(t.RefreshToken), at, connected)
+	g.Chain = g.ChainFor(s.Key, t).With(s.Key.Of(t.RefreshToken), at, connected)
 	if connected {
 		g.Chain = g.Chain.connectedBy(g)
 	}

@@ -72,19 +72,19 @@ func TestTheChainOfAnEarlierReleaseIsMadeOfItsTokens(t *testing.T) {
 	origin, current := secret.New("first"), secret.New("second")
 	g := active("g")
 	g.Refresh.Since = now.Add(time.Hour)
-	c := g.Chained(key, store.TokenSet{RefreshToken: current, Origin: store.OriginOf(origin)})
+	c := g.ChainFor(key, store.TokenSet{RefreshToken: current, Origin: store.OriginOf(origin)})
 	require.Equal(t, key.Of(current), c.Head())
 	require.Equal(t, now.Add(time.Hour), *c.Spent(key.Of(origin)).Until)
 	require.True(t, c.Spent(key.Of(origin)).Connected)
 
-	c = g.Chained(key, store.TokenSet{RefreshToken: origin, Origin: store.OriginOf(origin)})
+	c = g.ChainFor(key, store.TokenSet{RefreshToken: origin, Origin: store.OriginOf(origin)})
 	require.Equal(t, []store.Link{{Token: key.Of(origin), Connected: true, By: []string{store.Owner(g.UserID, g.BrokerType)}}}, c.Links)
-	require.Empty(t, g.Chained(key, store.TokenSet{}).Links)
+	require.Empty(t, g.ChainFor(key, store.TokenSet{}).Links)
 
 	g.Chain = c
-	require.Same(t, c, g.Chained(key, store.TokenSet{RefreshToken: current}), "what is stored counts")
+	require.Same(t, c, g.ChainFor(key, store.TokenSet{RefreshToken: current}), "what is stored counts")
 	g.Chain.Key = "of another key"
-	require.Equal(t, key.Of(current), g.Chained(key, store.TokenSet{RefreshToken: current}).Head())
+	require.Equal(t, key.Of(current), g.ChainFor(key, store.TokenSet{RefreshToken: current}).Head())
 }
 
 // Whoever connected with a token is known for as long as the token is, whatever

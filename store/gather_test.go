@@ -104,7 +104,7 @@ func TestReadsAtOnceAreAnsweredEachWithItsOwn(t *testing.T) {
 		require.NoError(t, err)
 	}
 	for _, err := range many(60, func(i int) error {
-		at, err := s.Revoked(t.Context(), fmt.Sprint("user-", i%30), "coinbase", []string{"acc-1"})
+		at, err := s.Revocations(t.Context(), fmt.Sprint("user-", i%30), "coinbase", []string{"acc-1"})
 		if err == nil && (len(at) > 0) != (i%30 == 3) {
 			err = fmt.Errorf("%d: %v", i, at)
 		}
@@ -135,7 +135,7 @@ func TestDisconnectsAreLookedForInBoundedCommands(t *testing.T) {
 		require.NoError(t, s.Revoke(t.Context(), store.Scope{User: "user", Account: account}, now, now))
 	}
 	for _, err := range many(3, func(int) error {
-		at, err := s.Revoked(t.Context(), "user", "weBull", accounts)
+		at, err := s.Revocations(t.Context(), "user", "weBull", accounts)
 		if err == nil && len(at) != len(gone) {
 			err = fmt.Errorf("%d are disconnected", len(at))
 		}
@@ -161,7 +161,7 @@ func TestWhatIsGatheredFailsForAll(t *testing.T) {
 	db.Proxy().Cut()
 	for _, err := range many(10, func(i int) error {
 		_, err := s.ByUser(t.Context(), fmt.Sprint(i))
-		_, also := s.Revoked(t.Context(), fmt.Sprint(i), "coinbase", nil)
+		_, also := s.Revocations(t.Context(), fmt.Sprint(i), "coinbase", nil)
 		if err == nil || also == nil {
 			return nil
 		}

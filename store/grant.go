@@ -85,10 +85,10 @@ type Grant struct {
 
 	// Due is the next action; nil: none.
 	Due *Due `bson:"due,omitempty"`
-	// Tries counts failed refreshes since the last that succeeded.
-	Tries int `bson:"tries"`
-	// Waits counts postponements (rate limits, refused credentials) since then.
-	Waits int `bson:"waits"`
+	// Attempts counts failed refreshes since the last that succeeded.
+	Attempts int `bson:"tries"`
+	// Deferrals counts postponements (rate limits, refused credentials) since then.
+	Deferrals int `bson:"waits"`
 	// Unknown is since when the outcome of a refresh call is unknown: Mesh may have
 	// replaced the refresh token by one that never arrived.
 	Unknown *time.Time `bson:"unknown,omitempty"`
@@ -149,18 +149,18 @@ type Life struct {
 	// Assumed: ExpiresAt is derived from the former token. It serves to act in time,
 	// never to declare a token dead.
 	Assumed bool `bson:"assumed,omitempty"`
-	// Asked is when a refresh requested a new token and got none.
-	Asked *time.Time `bson:"asked,omitempty"`
+	// RequestedAt is when a refresh requested a new token and got none.
+	RequestedAt *time.Time `bson:"asked,omitempty"`
 	// Warned: the end was announced ahead of time; only of refresh tokens, and of access
 	// tokens in Grant.Earlier or announced like these.
 	Warned bool `bson:"warned,omitempty"`
-	// Told: the end was announced though the grant has not ended; only of access
+	// EndAnnounced: the end was announced though the grant has not ended; only of access
 	// tokens.
-	Told bool `bson:"told,omitempty"`
+	EndAnnounced bool `bson:"told,omitempty"`
 }
 
-// Over reports whether the life has ended at now. A nil life has.
-func (l *Life) Over(now time.Time) bool {
+// Expired reports whether the life has ended at now. A nil life has.
+func (l *Life) Expired(now time.Time) bool {
 	return l == nil || l.ExpiresAt != nil && !now.Before(*l.ExpiresAt)
 }
 
@@ -170,12 +170,12 @@ func (l *Life) ServedUntil(skew time.Duration) *time.Time {
 	if l == nil || l.ExpiresAt == nil {
 		return nil
 	}
-	at := l.ExpiresAt.Add(-l.Tenth(skew))
+	at := l.ExpiresAt.Add(-l.AtMostTenth(skew))
 	return &at
 }
 
-// Tenth bounds a time ahead of the end of a life by a tenth of that life.
-func (l *Life) Tenth(ahead time.Duration) time.Duration {
+// AtMostTenth bounds a time ahead of the end of a life by a tenth of that life.
+func (l *Life) AtMostTenth(ahead time.Duration) time.Duration {
 	if l == nil || l.ExpiresAt == nil {
 		return 0
 	}
@@ -211,11 +211,11 @@ type Due struct {
 	Action Action    `bson:"action"`
 	// Stream is the identity of the stream that holds the schedule; empty: none does.
 	Stream string `bson:"stream"`
-	// Pokes counts how often the overdue schedule was made again, PokedAt is when last.
-	Pokes   int       `bson:"pokes,omitempty"`
-	PokedAt time.Time `bson:"pokedAt,omitempty"`
+	// Reschedules counts how often the overdue schedule was made again, RescheduledAt is when last.
+	Reschedules   int       `bson:"pokes,omitempty"`
+	RescheduledAt time.Time `bson:"pokedAt,omitempty"`
 	// Trace is the trace of the decision.
-	Trace tracing.Carried `bson:"trace,omitempty"`
+	Trace tracing.TraceContext `bson:"trace,omitempty"`
 }
 
 // Lease is the right of one worker to refresh a grant.
@@ -240,7 +240,7 @@ type OutboxEvent struct {
 	Subject string `bson:"subject"`
 	Data    []byte `bson:"data"`
 	// Trace is the trace of the change.
-	Trace tracing.Carried `bson:"trace,omitempty"`
+	Trace tracing.TraceContext `bson:"trace,omitempty"`
 }
 
 // Failing is a series of failed refreshes. Its texts are for programs.
@@ -279,8 +279,8 @@ type Refused struct {
 	At      time.Time `bson:"at"`
 }
 
-// Live reports whether the lease has not run out at now.
-func (l *Lease) Live(now time.Time) bool { return l != nil && now.Before(l.Until) }
+// Held reports whether the lease has not run out at now.
+func (l *Lease) Held(now time.Time) bool { return l != nil && now.Before(l.Until) }
 
 // Binding is what the token set of the present version is sealed to.
 func (g *Grant) Binding() envelope.Binding {
@@ -335,8 +335,8 @@ func (g *Grant) AccountIDs() []string {
 	return ids
 }
 
-// Given returns when the user gave an account of the grant.
-func (g *Grant) Given(accountID string) time.Time {
+// ConnectedSince returns when the user gave an account of the grant.
+func (g *Grant) ConnectedSince(accountID string) time.Time {
 	if a := g.Account(accountID); a != nil && a.ConnectedAt != nil {
 		return *a.ConnectedAt
 	}

@@ -46,7 +46,7 @@ func (g *Grant) LastAccess() *Life {
 // end, though none of the newest. Else it was connected without a token, and has no end
 // until the first answer that does not cover it.
 func (g *Grant) endless(a Account) bool {
-	return g.Applied > 0 && g.Access.Since.After(g.Given(a.ID))
+	return g.Applied > 0 && g.Access.Since.After(g.ConnectedSince(a.ID))
 }
 
 // Newest reports whether an account has one of the newest access tokens.

@@ -19,7 +19,7 @@ func (g *Grant) InNewer(accountID string, all []*Grant) bool {
 
 // newerFor orders the grants that have an account by the time when the user gave it.
 func (g *Grant) newerFor(accountID string, other *Grant) bool {
-	return cmp.Or(g.Given(accountID).Compare(other.Given(accountID)), cmp.Compare(g.Split, other.Split),
+	return cmp.Or(g.ConnectedSince(accountID).Compare(other.ConnectedSince(accountID)), cmp.Compare(g.Split, other.Split),
 		cmp.Compare(g.Published, other.Published), cmp.Compare(g.ID, other.ID)) > 0
 }
 

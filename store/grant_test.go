@@ -19,7 +19,7 @@ var times = rapid.Map(rapid.Int64Range(0, 253402300799_999), func(ms int64) time
 
 var lives = rapid.Custom(func(t *rapid.T) store.Life {
 	end := rapid.Ptr(times, true)
-	return store.Life{Since: times.Draw(t, "since"), ExpiresAt: end.Draw(t, "end"), Assumed: rapid.Bool().Draw(t, "assumed"), Asked: end.Draw(t, "asked")}
+	return store.Life{Since: times.Draw(t, "since"), ExpiresAt: end.Draw(t, "end"), Assumed: rapid.Bool().Draw(t, "assumed"), RequestedAt: end.Draw(t, "asked")}
 })
 
 // grants generates grants of every shape that can be stored.
@@ -38,14 +38,14 @@ var grants = rapid.Custom(func(t *rapid.T) store.Grant {
 		ConnectedAt: times.Draw(t, "connected"), Version: count.Draw(t, "version"), Rev: count.Draw(t, "rev"),
 		Sealed: envelope.Blob{KeyID: text.Draw(t, "key"), Data: bytes.Draw(t, "sealed")},
 		Access: rapid.Ptr(lives, true).Draw(t, "access"), Refresh: rapid.Ptr(lives, true).Draw(t, "refresh"),
-		Tries: rapid.Int().Draw(t, "tries"), Waits: rapid.Int().Draw(t, "waits"), Unknown: at.Draw(t, "unknown"),
+		Attempts: rapid.Int().Draw(t, "tries"), Deferrals: rapid.Int().Draw(t, "waits"), Unknown: at.Draw(t, "unknown"),
 		SendAccess: rapid.Bool().Draw(t, "send access"), Warned: events.Reason(text.Draw(t, "warned")),
 		Epoch: count.Draw(t, "epoch"), Applied: count.Draw(t, "applied"), PurgeAt: at.Draw(t, "purge"),
 	}
 	if rapid.Bool().Draw(t, "has due") {
-		g.Due = &store.Due{At: times.Draw(t, "due"), Action: store.Renew, Stream: text.Draw(t, "stream"), Pokes: rapid.Int().Draw(t, "pokes")}
-		if g.Due.Pokes > 0 {
-			g.Due.PokedAt = times.Draw(t, "poked")
+		g.Due = &store.Due{At: times.Draw(t, "due"), Action: store.Renew, Stream: text.Draw(t, "stream"), Reschedules: rapid.Int().Draw(t, "pokes")}
+		if g.Due.Reschedules > 0 {
+			g.Due.RescheduledAt = times.Draw(t, "poked")
 		}
 	}
 	if rapid.Bool().Draw(t, "has lease") {
@@ -98,7 +98,7 @@ func TestCloneSharesNothingThatIsChanged(t *testing.T) {
 	end := now.Add(9 * time.Hour)
 	c.Accounts[0].Name, c.Accounts[0].ExpiresAt = "changed", &end
 	c.Accounts = append(c.Accounts, store.Account{ID: "more"})
-	c.Access.ExpiresAt, c.Refresh.Asked = &end, &end
+	c.Access.ExpiresAt, c.Refresh.RequestedAt = &end, &end
 	c.Due.Stream, c.Lease.Owner = "changed", "changed"
 	c.Outbox.Schedule, c.Outbox.Events[0].ID = false, "changed"
 	c.Outbox.Events = append(c.Outbox.Events, store.OutboxEvent{ID: "more"})
@@ -113,11 +113,11 @@ func TestCloneSharesNothingThatIsChanged(t *testing.T) {
 
 func TestLifeOver(t *testing.T) {
 	var none *store.Life
-	require.True(t, none.Over(now))
-	require.False(t, (&store.Life{Since: now}).Over(now.Add(1000*time.Hour)))
+	require.True(t, none.Expired(now))
+	require.False(t, (&store.Life{Since: now}).Expired(now.Add(1000*time.Hour)))
 	l := &store.Life{ExpiresAt: &now}
-	require.False(t, l.Over(now.Add(-1)))
-	require.True(t, l.Over(now))
+	require.False(t, l.Expired(now.Add(-1)))
+	require.True(t, l.Expired(now))
 }
 
 func TestLifecycleOfAGrant(t *testing.T) {

@@ -301,7 +301,7 @@ func (s *Store) whyNoLease(ctx context.Context, r LeaseRequest) error {
 	}
 	current := g.Version == r.Version && (g.State == Active || g.State == MustAct) &&
 		(r.DueAt == nil || g.Due != nil && g.Due.At.Equal(*r.DueAt))
-	if current && g.Lease.Live(r.Now) {
+	if current && g.Lease.Held(r.Now) {
 		return fmt.Errorf("leasing grant %s: %w", r.GrantID, &LeasedError{Until: g.Lease.Until})
 	}
 	return fmt.Errorf("leasing grant %s: %w", r.GrantID, ErrStale)
@@ -324,9 +324,9 @@ func (s *Store) clearAll(ctx context.Context, updates []mongo.WriteModel) []outc
 	return bulkOutcomes(len(updates), err)
 }
 
-// Used records that somebody requested the tokens of the present version of a grant.
+// RecordUse records that somebody requested the tokens of the present version of a grant.
 // It is a hint: a write of the whole grant at the same time may undo it.
-func (s *Store) Used(ctx context.Context, g *Grant) error {
+func (s *Store) RecordUse(ctx context.Context, g *Grant) error {
 	_, err := s.grants.UpdateOne(ctx, bson.D{{Key: "_id", Value: g.ID}, {Key: "version", Value: g.Version}},
 		bson.D{{Key: "$set", Value: bson.D{{Key: "usedIn", Value: g.Version}}}})
 	return wrap(err, "recording the use of grant %s", g.ID)

@@ -121,21 +121,21 @@ func TestSentOfAnOlderRevisionDoesNothing(t *testing.T) {
 	require.Equal(t, g, get(t, s, "g"))
 }
 
-func TestPoked(t *testing.T) {
+func TestRecordReschedule(t *testing.T) {
 	s := open(t)
 	g := active("g")
 	insert(t, s, g)
-	require.NoError(t, s.Poked(t.Context(), g, now))
-	require.ErrorIs(t, s.Poked(t.Context(), g, now), store.ErrConflict, "another worker was first")
-	require.NoError(t, s.Poked(t.Context(), get(t, s, "g"), now.Add(time.Minute)))
+	require.NoError(t, s.RecordReschedule(t.Context(), g, now))
+	require.ErrorIs(t, s.RecordReschedule(t.Context(), g, now), store.ErrConflict, "another worker was first")
+	require.NoError(t, s.RecordReschedule(t.Context(), get(t, s, "g"), now.Add(time.Minute)))
 	due := get(t, s, "g").Due
-	require.Equal(t, 2, due.Pokes)
-	require.Equal(t, now.Add(time.Minute), due.PokedAt)
+	require.Equal(t, 2, due.Reschedules)
+	require.Equal(t, now.Add(time.Minute), due.RescheduledAt)
 	require.Equal(t, g.Due.At, due.At)
 
 	stale := g.Clone()
 	require.NoError(t, s.Save(t.Context(), g))
-	require.ErrorIs(t, s.Poked(t.Context(), stale, now), store.ErrConflict)
+	require.ErrorIs(t, s.RecordReschedule(t.Context(), stale, now), store.ErrConflict)
 	require.Equal(t, g, get(t, s, "g"))
 }
 
@@ -144,20 +144,20 @@ func TestChange(t *testing.T) {
 	insert(t, s, active("g"))
 	read := get(t, s, "g")
 	other := read.Clone()
-	other.Tries = 5
+	other.Attempts = 5
 	require.NoError(t, s.Save(t.Context(), other))
 
 	calls := 0
 	raise := func(g *store.Grant) (*store.Grant, error) {
 		calls++
 		next := g.Clone()
-		next.Tries++
+		next.Attempts++
 		return next, nil
 	}
 	saved, err := s.Change(t.Context(), read, raise)
 	require.NoError(t, err)
 	require.Equal(t, 2, calls)
-	require.Equal(t, 6, saved.Tries)
+	require.Equal(t, 6, saved.Attempts)
 	require.Equal(t, get(t, s, "g"), saved)
 
 	saved, err = s.Change(t.Context(), saved, func(*store.Grant) (*store.Grant, error) { return nil, nil })
@@ -167,7 +167,7 @@ func TestChange(t *testing.T) {
 		_, err = s.Change(t.Context(), read, func(*store.Grant) (*store.Grant, error) { return nil, refusal })
 		require.ErrorIs(t, err, refusal)
 	}
-	require.Equal(t, 6, get(t, s, "g").Tries)
+	require.Equal(t, 6, get(t, s, "g").Attempts)
 
 	require.NoError(t, s.Delete(t.Context(), get(t, s, "g")))
 	_, err = s.Change(t.Context(), read, raise)

@@ -25,9 +25,9 @@ func (s *Store) Installation(ctx context.Context) (Installation, error) {
 	return decodeOne[Installation](s.meta.FindOne(ctx, installationDoc), ErrNotFound, "reading the identity of the installation")
 }
 
-// Settle claims the database for an installation, unless it has an owner, and
+// ClaimInstallation claims the database for an installation, unless it has an owner, and
 // returns the owner. Many workers may call it at once.
-func (s *Store) Settle(ctx context.Context, i Installation) (Installation, error) {
+func (s *Store) ClaimInstallation(ctx context.Context, i Installation) (Installation, error) {
 	_, err := s.meta.UpdateOne(ctx, installationDoc, bson.D{{Key: "$setOnInsert", Value: i}}, options.UpdateOne().SetUpsert(true))
 	if err != nil && !mongo.IsDuplicateKeyError(err) { // another was first
 		return Installation{}, fmt.Errorf("storing the identity of the installation: %w", err)

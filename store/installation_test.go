@@ -21,7 +21,7 @@ func TestTheFirstToSaySoIsTheInstallation(t *testing.T) {
 		s := connect(t, o)
 		all.Go(func() {
 			var err error
-			if got[i], err = s.Settle(t.Context(), store.Installation{ID: fmt.Sprint("id", i), Prefix: fmt.Sprint("p", i)}); err != nil {
+			if got[i], err = s.ClaimInstallation(t.Context(), store.Installation{ID: fmt.Sprint("id", i), Prefix: fmt.Sprint("p", i)}); err != nil {
 				t.Error(err)
 			}
 		})
@@ -43,13 +43,13 @@ func TestStreamsAreSeenWhileTheyAreTheOnesRemembered(t *testing.T) {
 		require.NoError(t, err)
 		return at.Equal(now)
 	}
-	require.NoError(t, s.SeeStreams(t.Context(), "a", now))
+	require.NoError(t, s.RecordStreamsSeen(t.Context(), "a", now))
 	require.False(t, seen())
 	require.NoError(t, s.RememberStream(t.Context(), "a"))
-	require.NoError(t, s.SeeStreams(t.Context(), "b", now))
+	require.NoError(t, s.RecordStreamsSeen(t.Context(), "b", now))
 	require.False(t, seen())
-	require.NoError(t, s.SeeStreams(t.Context(), "a", now))
+	require.NoError(t, s.RecordStreamsSeen(t.Context(), "a", now))
 	require.True(t, seen())
-	require.NoError(t, s.SeeStreams(t.Context(), "a", now.Add(-1)))
+	require.NoError(t, s.RecordStreamsSeen(t.Context(), "a", now.Add(-1)))
 	require.True(t, seen())
 }

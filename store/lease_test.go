@@ -201,8 +201,8 @@ func TestOneOfManyAcquires(t *testing.T) {
 
 func TestLeaseLive(t *testing.T) {
 	var none *store.Lease
-	require.False(t, none.Live(now))
+	require.False(t, none.Held(now))
 	l := &store.Lease{Owner: "w", Until: now}
-	require.True(t, l.Live(now.Add(-1)))
-	require.False(t, l.Live(now))
+	require.True(t, l.Held(now.Add(-1)))
+	require.False(t, l.Held(now))
 }

@@ -102,7 +102,7 @@ func calls(s *store.Store) map[string]func(context.Context) error {
 		"OtherChainKeys":   func(ctx context.Context) error { return drop(s.OtherChainKeys(ctx, "k")) },
 		"OtherStreams":     func(ctx context.Context) error { return drop(s.OtherStreams(ctx, []string{"s"})) },
 		"Overdue":          func(ctx context.Context) error { return drop(s.Overdue(ctx, now, place, 1)) },
-		"Poked":            func(ctx context.Context) error { return s.Poked(ctx, g, now) },
+		"RecordReschedule": func(ctx context.Context) error { return s.RecordReschedule(ctx, g, now) },
 		"PurgeAuditHeads":  func(ctx context.Context) error { return s.PurgeAuditHeads(ctx, now) },
 		"PurgeRevocations": func(ctx context.Context) error { return s.PurgeRevocations(ctx, now) },
 		"Purgeable":        func(ctx context.Context) error { return drop(s.Purgeable(ctx, now, place, 1)) },
@@ -119,7 +119,7 @@ func calls(s *store.Store) map[string]func(context.Context) error {
 		"RetireUserKeys":       func(ctx context.Context) error { return drop(s.RetireUserKeys(ctx, "u", now)) },
 		"Retirement":           func(ctx context.Context) error { return drop(s.Retirement(ctx)) },
 		"Revoke":               func(ctx context.Context) error { return s.Revoke(ctx, store.Scope{User: "u"}, now, now) },
-		"Revoked":              func(ctx context.Context) error { return drop(s.Revoked(ctx, "u", "b", []string{"a"})) },
+		"Revocations":          func(ctx context.Context) error { return drop(s.Revocations(ctx, "u", "b", []string{"a"})) },
 		"Rewrap":               func(ctx context.Context) error { return s.Rewrap(ctx, key, []byte("w"), "kek") },
 		"SampleKeys":           func(ctx context.Context) error { return drop(s.SampleKeys(ctx, 2)) },
 		"Save":                 func(ctx context.Context) error { return s.Save(ctx, g.Clone()) },
@@ -127,8 +127,8 @@ func calls(s *store.Store) map[string]func(context.Context) error {
 		"SealedFingerprintKey": func(ctx context.Context) error { return drop(s.SealedFingerprintKey(ctx)) },
 		"SealedUnder":          func(ctx context.Context) error { return drop(s.SealedUnder(ctx, "k", "a", 1)) },
 		"SealingKey":           func(ctx context.Context) error { return drop(s.SealingKey(ctx, "scope", now, now)) },
-		"SeeStreams":           func(ctx context.Context) error { return s.SeeStreams(ctx, "i", now) },
-		"Settle":               func(ctx context.Context) error { return drop(s.Settle(ctx, store.Installation{ID: "i"})) },
+		"RecordStreamsSeen":    func(ctx context.Context) error { return s.RecordStreamsSeen(ctx, "i", now) },
+		"ClaimInstallation":    func(ctx context.Context) error { return drop(s.ClaimInstallation(ctx, store.Installation{ID: "i"})) },
 		"StreamIdentity":       func(ctx context.Context) error { return drop(s.StreamIdentity(ctx)) },
 		"StreamsSeen":          func(ctx context.Context) error { return drop(s.StreamsSeen(ctx)) },
 		"SuspectStreams":       func(ctx context.Context) error { return drop(s.SuspectStreams(ctx)) },
@@ -136,21 +136,21 @@ func calls(s *store.Store) map[string]func(context.Context) error {
 		"TokenSets":            func(ctx context.Context) error { return drop(s.TokenSets(ctx)) },
 		"TryWrite":             func(ctx context.Context) error { return s.TryWrite(ctx) },
 		"Decide":               func(ctx context.Context) error { return drop(s.Decide(ctx, "b", store.DecidedHold, now)) },
-		"Refused": func(ctx context.Context) error {
-			_, _, err := s.Refused(ctx, "b", "g", now, 3, time.Hour)
+		"RecordRefusal": func(ctx context.Context) error {
+			_, _, err := s.RecordRefusal(ctx, "b", "g", now, 3, time.Hour)
 			return err
 		},
-		"Succeeded":  func(ctx context.Context) error { return drop(s.Succeeded(ctx, "b")) },
-		"Verdicts":   func(ctx context.Context) error { return drop(s.Verdicts(ctx)) },
-		"VerdictsAt": func(ctx context.Context) error { return drop(s.VerdictsAt(ctx, "b")) },
-		"Spend":      func(ctx context.Context) error { return s.Spend(ctx, "f", now, now) },
-		"Await":      func(ctx context.Context) error { return s.Await(ctx, "f", now) },
-		"Remembered": func(ctx context.Context) error {
-			_, _, err := s.Remembered(ctx, "u", "b", []string{"a"}, "f")
+		"RecordSuccess": func(ctx context.Context) error { return drop(s.RecordSuccess(ctx, "b")) },
+		"Verdicts":      func(ctx context.Context) error { return drop(s.Verdicts(ctx)) },
+		"VerdictsAt":    func(ctx context.Context) error { return drop(s.VerdictsAt(ctx, "b")) },
+		"Spend":         func(ctx context.Context) error { return s.Spend(ctx, "f", now, now) },
+		"Await":         func(ctx context.Context) error { return s.Await(ctx, "f", now) },
+		"RevocationsAndFate": func(ctx context.Context) error {
+			_, _, err := s.RevocationsAndFate(ctx, "u", "b", []string{"a"}, "f")
 			return err
 		},
-		"Unsent": func(ctx context.Context) error { return drop(s.Unsent(ctx, now, place, 1)) },
-		"Used":   func(ctx context.Context) error { return s.Used(ctx, g) },
+		"Unsent":    func(ctx context.Context) error { return drop(s.Unsent(ctx, now, place, 1)) },
+		"RecordUse": func(ctx context.Context) error { return s.RecordUse(ctx, g) },
 	}
 }
 

@@ -13,8 +13,8 @@ type Removal struct {
 	Since time.Time `bson:"since"`
 	// Due is when the next attempt may begin. Each attempt first moves it ahead.
 	Due time.Time `bson:"due"`
-	// Tries counts the attempts that have begun.
-	Tries int `bson:"tries,omitempty"`
+	// Attempts counts the attempts that have begun.
+	Attempts int `bson:"tries,omitempty"`
 	// Refused is since when every answer has been a refusal.
 	Refused *time.Time `bson:"refused,omitempty"`
 }

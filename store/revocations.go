@@ -85,16 +85,16 @@ func (s *Store) Await(ctx context.Context, fingerprint string, until time.Time) 
 	return s.remember(ctx, awaitedID(fingerprint), until, until)
 }
 
-// Revoked returns when each account was last disconnected, if it was. The account ""
+// Revocations returns when each account was last disconnected, if it was. The account ""
 // stands for the broker as a whole.
-func (s *Store) Revoked(ctx context.Context, user, broker string, accounts []string) (map[string]time.Time, error) {
-	revoked, _, err := s.Remembered(ctx, user, broker, accounts, "")
+func (s *Store) Revocations(ctx context.Context, user, broker string, accounts []string) (map[string]time.Time, error) {
+	revoked, _, err := s.RevocationsAndFate(ctx, user, broker, accounts, "")
 	return revoked, err
 }
 
-// Remembered is Revoked together with the fate of a refresh token, by its fingerprint
+// RevocationsAndFate is Revoked together with the fate of a refresh token, by its fingerprint
 // (empty: none).
-func (s *Store) Remembered(ctx context.Context, user, broker string, accounts []string, fingerprint string) (map[string]time.Time, Fate, error) {
+func (s *Store) RevocationsAndFate(ctx context.Context, user, broker string, accounts []string, fingerprint string) (map[string]time.Time, Fate, error) {
 	accounts = append([]string{""}, accounts...)
 	idsOf := func(account string) (ids []string) {
 		for _, scope := range []Scope{{user, "", ""}, {user, broker, ""}, {user, "", account}, {user, broker, account}} {

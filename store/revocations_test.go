@@ -43,7 +43,7 @@ func TestRevokedByScope(t *testing.T) {
 			for _, account := range c.want {
 				want[account] = now
 			}
-			got, err := s.Revoked(t.Context(), "u", "b1", accounts)
+			got, err := s.Revocations(t.Context(), "u", "b1", accounts)
 			require.NoError(t, err)
 			require.Equal(t, want, got)
 		})
@@ -61,7 +61,7 @@ func TestTheLastDisconnectCounts(t *testing.T) {
 	revoke(user, time.Hour) // late, and older
 	revoke(account, 3*time.Hour)
 	revoke(store.Scope{User: "u", Broker: "b"}, 0)
-	got, err := s.Revoked(t.Context(), "u", "b", []string{"a", "other"})
+	got, err := s.Revocations(t.Context(), "u", "b", []string{"a", "other"})
 	require.NoError(t, err)
 	require.Equal(t, map[string]time.Time{"": now.Add(2 * time.Hour), "other": now.Add(2 * time.Hour), "a": now.Add(3 * time.Hour)}, got)
 }
@@ -69,7 +69,7 @@ func TestTheLastDisconnectCounts(t *testing.T) {
 func TestRevocationsOfUnknownAccounts(t *testing.T) {
 	s := open(t)
 	require.NoError(t, s.Revoke(t.Context(), store.Scope{User: "u", Broker: "b"}, now, now))
-	got, err := s.Revoked(t.Context(), "u", "b", nil)
+	got, err := s.Revocations(t.Context(), "u", "b", nil)
 	require.NoError(t, err)
 	require.Equal(t, map[string]time.Time{"": now}, got)
 }
@@ -80,7 +80,7 @@ func TestTheFateOfARefreshTokenIsRemembered(t *testing.T) {
 	s := open(t)
 	fate := func(user, token string) store.Fate {
 		t.Helper()
-		revoked, fate, err := s.Remembered(t.Context(), user, "b", []string{"a"}, token)
+		revoked, fate, err := s.RevocationsAndFate(t.Context(), user, "b", []string{"a"}, token)
 		require.NoError(t, err)
 		require.Empty(t, revoked)
 		return fate
@@ -111,7 +111,7 @@ func TestPurgeRevocations(t *testing.T) {
 	require.NoError(t, s.Revoke(t.Context(), extended, now, now.Add(-time.Hour)))
 	require.NoError(t, s.PurgeRevocations(t.Context(), now))
 	for user, want := range map[string]int{"old": 0, "kept": 1, "extended": 1} {
-		got, err := s.Revoked(t.Context(), user, "b", nil)
+		got, err := s.Revocations(t.Context(), user, "b", nil)
 		require.NoError(t, err)
 		require.Len(t, got, want, user)
 	}

@@ -30,9 +30,9 @@ func (s *Store) RememberStream(ctx context.Context, identity string) error {
 	return wrap(err, "storing the stream's identity")
 }
 
-// SeeStreams records that a worker sees the schedule streams with this identity. It
+// RecordStreamsSeen records that a worker sees the schedule streams with this identity. It
 // does nothing if others are remembered.
-func (s *Store) SeeStreams(ctx context.Context, identity string, at time.Time) error {
+func (s *Store) RecordStreamsSeen(ctx context.Context, identity string, at time.Time) error {
 	filter := append(bson.D{{Key: "identity", Value: identity}}, streamsDoc...)
 	_, err := s.meta.UpdateOne(ctx, filter, bson.D{{Key: "$max", Value: bson.D{{Key: "seen", Value: at}}}})
 	return wrap(err, "recording that the streams are there")

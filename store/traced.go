@@ -12,7 +12,7 @@ import (
 // traced adds the trace in ctx to the schedule and the events in the outbox, so that
 // they belong to it whichever worker sends them.
 func (g *Grant) traced(ctx context.Context) {
-	in := tracing.Carry(ctx)
+	in := tracing.FromContext(ctx)
 	if in == nil || g.Outbox == nil {
 		return
 	}

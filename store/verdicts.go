@@ -58,10 +58,10 @@ func (v *Verdicts) refuse(grant string, now time.Time, grants int, within time.D
 	return true
 }
 
-// Refused records that a broker refused a grant, and returns the verdicts there. It
+// RecordRefusal records that a broker refused a grant, and returns the verdicts there. It
 // holds them once that many grants (0: no number) were refused in a row within a time.
 // begins: they were not held before.
-func (s *Store) Refused(ctx context.Context, broker, grant string, now time.Time, grants int, within time.Duration) (v Verdicts, begins bool, err error) {
+func (s *Store) RecordRefusal(ctx context.Context, broker, grant string, now time.Time, grants int, within time.Duration) (v Verdicts, begins bool, err error) {
 	v, err = s.changeVerdicts(ctx, broker, func(v *Verdicts) { begins = v.refuse(grant, now, grants, within) })
 	return v, begins, err
 }
@@ -73,10 +73,10 @@ func (s *Store) VerdictsAt(ctx context.Context, broker string) (Verdicts, error)
 	return v, err
 }
 
-// Succeeded records that a refresh succeeded at a broker, so that earlier refusals
+// RecordSuccess records that a refresh succeeded at a broker, so that earlier refusals
 // were the grants' own. Where nothing was refused it costs one look by id. ended:
 // verdicts are no longer held.
-func (s *Store) Succeeded(ctx context.Context, broker string) (ended bool, err error) {
+func (s *Store) RecordSuccess(ctx context.Context, broker string) (ended bool, err error) {
 	before, err := decodeOne[Verdicts](s.verdicts.FindOneAndUpdate(ctx,
 		bson.D{{Key: "_id", Value: broker}, {Key: "decided", Value: bson.D{{Key: "$ne", Value: DecidedHold}}}},
 		bson.D{

@@ -15,7 +15,7 @@ func TestVerdictsAreHeldAfterRefusalsInARow(t *testing.T) {
 	s := open(t)
 	refused := func(grant string, at time.Duration) (held, begins bool) {
 		t.Helper()
-		v, begins, err := s.Refused(t.Context(), "coinbase", grant, now.Add(at), 3, time.Hour)
+		v, begins, err := s.RecordRefusal(t.Context(), "coinbase", grant, now.Add(at), 3, time.Hour)
 		require.NoError(t, err)
 		return v.HeldSince != nil, begins
 	}
@@ -29,7 +29,7 @@ func TestVerdictsAreHeldAfterRefusalsInARow(t *testing.T) {
 		expect("one", 0, false, false) // however often
 	}
 	expect("two", time.Minute, false, false)
-	ended, err := s.Succeeded(t.Context(), "coinbase")
+	ended, err := s.RecordSuccess(t.Context(), "coinbase")
 	require.NoError(t, err)
 	require.False(t, ended)
 	expect("three", 2*time.Minute, false, false)
@@ -42,13 +42,13 @@ func TestVerdictsAreHeldAfterRefusalsInARow(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, all, 1)
 	require.Equal(t, now.Add(90*time.Minute), all[0].HeldSince.UTC())
-	ended, err = s.Succeeded(t.Context(), "coinbase")
+	ended, err = s.RecordSuccess(t.Context(), "coinbase")
 	require.NoError(t, err)
 	require.True(t, ended)
 	all, err = s.Verdicts(t.Context())
 	require.NoError(t, err)
 	require.Empty(t, all)
-	ended, err = s.Succeeded(t.Context(), "another")
+	ended, err = s.RecordSuccess(t.Context(), "another")
 	require.NoError(t, err)
 	require.False(t, ended)
 }
@@ -61,7 +61,7 @@ func TestOneOfManyBeginsToHoldVerdicts(t *testing.T) {
 	began := 0
 	for n := range 8 {
 		wg.Go(func() {
-			_, begins, err := s.Refused(t.Context(), "coinbase", string(rune('a'+n)), now, 3, time.Hour)
+			_, begins, err := s.RecordRefusal(t.Context(), "coinbase", string(rune('a'+n)), now, 3, time.Hour)
 			assert.NoError(t, err)
 			mu.Lock()
 			defer mu.Unlock()
@@ -83,7 +83,7 @@ func TestTheListOfRefusedGrantsIsBounded(t *testing.T) {
 	var v store.Verdicts
 	for n := range 120 {
 		var err error
-		v, _, err = s.Refused(t.Context(), "coinbase", string(rune(0x4e00+n)), now, 0, time.Hour)
+		v, _, err = s.RecordRefusal(t.Context(), "coinbase", string(rune(0x4e00+n)), now, 0, time.Hour)
 		require.NoError(t, err)
 	}
 	require.Len(t, v.Refused, 100)

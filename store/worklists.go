@@ -193,11 +193,11 @@ func placeOf(doc bson.Raw, field string) (p Place) {
 // lastID is behind every id of a grant.
 const lastID = "\U0010ffff"
 
-// Poked records that an overdue schedule is made again. ErrConflict: another worker has
+// RecordReschedule records that an overdue schedule is made again. ErrConflict: another worker has
 // done so since g was read, or the grant has changed.
-func (s *Store) Poked(ctx context.Context, g *Grant, now time.Time) error {
-	before := any(g.Due.Pokes)
-	if g.Due.Pokes == 0 {
+func (s *Store) RecordReschedule(ctx context.Context, g *Grant, now time.Time) error {
+	before := any(g.Due.Reschedules)
+	if g.Due.Reschedules == 0 {
 		before = nil // the field is absent
 	}
 	return wrap(matched(s.grants.UpdateOne(ctx, append(revision(g.ID, g.Rev), bson.E{Key: "due.pokes", Value: before}), bson.D{

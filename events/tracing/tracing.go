@@ -30,8 +30,8 @@ func (t Tracer) Start(ctx context.Context, name string, kind trace.SpanKind, opt
 	return t.tracer.Start(ctx, name, append(opts, trace.WithSpanKind(kind))...)
 }
 
-// On reports whether the tracer starts spans.
-func (t Tracer) On() bool { return t.tracer != nil }
+// Enabled reports whether the tracer starts spans.
+func (t Tracer) Enabled() bool { return t.tracer != nil }
 
 // Start starts a child of the span in ctx, if that is recorded.
 func Start(ctx context.Context, name string, kind trace.SpanKind, attributes ...attribute.KeyValue) (context.Context, trace.Span) {

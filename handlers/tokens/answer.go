@@ -32,7 +32,7 @@ func (t *Service) receive(req micro.Request) {
 	defer a.caught()
 	a.ctx, a.end = t.startSpan(ctx, req, events.TokenGetName, t.subjects.TokenGetAll())
 	a.record.Caller = t.callerOf(req)
-	if !t.inboxes.Take(req.Reply()) {
+	if !t.inboxes.Contains(req.Reply()) {
 		a.unanswerable()
 		return
 	}
@@ -270,7 +270,7 @@ func refuse(code, message string) *refusal {
 // startSpan starts the span of a request. The subject names a user and stays out of it.
 func (t *Service) startSpan(ctx context.Context, req micro.Request, name, subject string) (_ context.Context, end func(code string)) {
 	ctx = tracing.FromHeader(req.Headers()).Continue(ctx)
-	if !t.tracer.On() {
+	if !t.tracer.Enabled() {
 		return ctx, func(string) {}
 	}
 	ctx, span := t.tracer.Start(ctx, name, trace.SpanKindServer,

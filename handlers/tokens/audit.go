@@ -65,7 +65,7 @@ func addAccount(record *audit.Record, g *store.Grant, code, account string) {
 
 // callerOf returns what a request says about its sender, apart from the body.
 func (t *Service) callerOf(req micro.Request) *audit.Caller {
-	caller := &audit.Caller{Inbox: inboxPrefix(events.CallersReply(req.Reply()))}
+	caller := &audit.Caller{Inbox: inboxPrefix(events.ReplyInbox(req.Reply()))}
 	if t.audit.RequestInfo && caller.Inbox == events.ImportedReply {
 		caller.Account, caller.User, caller.Name = requestInfo(req.Headers())
 	}

@@ -37,7 +37,7 @@ type inboxes struct {
 // collected reports whether a stream would store an answer.
 func (in *inboxes) collected(reply string) bool {
 	stored := in.stored.Load()
-	return stored != nil && slices.ContainsFunc(*stored, func(filter string) bool { return events.Collects(filter, reply) })
+	return stored != nil && slices.ContainsFunc(*stored, func(filter string) bool { return events.FilterMatches(filter, reply) })
 }
 
 // InboxCollectors returns the streams of the account that store what is sent to inboxes,
@@ -47,7 +47,7 @@ func InboxCollectors(ctx context.Context, js jetstream.JetStream, in events.Inbo
 	list := js.ListStreams(ctx)
 	for stream := range list.Info() {
 		for _, filter := range stream.Config.Subjects {
-			if in.Overlap(filter) {
+			if in.Overlaps(filter) {
 				found[stream.Config.Name] = append(found[stream.Config.Name], filter)
 			}
 		}
@@ -125,7 +125,7 @@ func (t *Service) noInbox(endpoint string) {
 // respond bypasses micro, which reads a request's state when its handler has returned:
 // these handlers answer later.
 func (t *Service) respond(req micro.Request, body []byte, header nats.Header) error {
-	if !t.inboxes.Take(req.Reply()) {
+	if !t.inboxes.Contains(req.Reply()) {
 		return errors.New("the reply subject is no inbox") // it was checked before
 	}
 	return t.conn.PublishMsg(&nats.Msg{Subject: req.Reply(), Header: header, Data: body})

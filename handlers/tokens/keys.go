@@ -15,7 +15,7 @@ import (
 
 // receiveKeys answers with the keys, whatever the body of the request.
 func (t *Service) receiveKeys(req micro.Request) {
-	if !t.inboxes.Take(req.Reply()) {
+	if !t.inboxes.Contains(req.Reply()) {
 		t.noInbox("token.keys")
 		return
 	}

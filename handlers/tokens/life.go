@@ -29,10 +29,10 @@ func attainable(minTTL time.Duration, l *store.Life) time.Duration {
 // can't be refreshed.
 func (t *Service) fresh(g *store.Grant, minTTL time.Duration) bool {
 	now := t.now()
-	if g.State != store.Active || refresher.RefreshTokenOver(g, now) {
+	if g.State != store.Active || refresher.RefreshTokenExpired(g, now) {
 		return true
 	}
-	return !g.Access.Over(now.Add(attainable(minTTL, g.Access))) && !t.over(g.Access)
+	return !g.Access.Expired(now.Add(attainable(minTTL, g.Access))) && !t.over(g.Access)
 }
 
 // over reports whether a token may have expired by another machine's clock.

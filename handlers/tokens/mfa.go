@@ -21,7 +21,7 @@ import (
 // recorded nowhere.
 func (t *Service) receiveMFA(req micro.Request) {
 	record := audit.Record{Action: audit.Presented, Caller: t.callerOf(req)}
-	if !t.inboxes.Take(req.Reply()) {
+	if !t.inboxes.Contains(req.Reply()) {
 		clear(req.Data())
 		record.Outcome = codeBadReply
 		t.audit.Log.Add(record)

@@ -147,7 +147,7 @@ func (t *turns) leave() {
 // the server says. A forged inbox gains little, since places are bounded over all callers
 // too.
 func askerOf(req micro.Request) string {
-	reply := events.CallersReply(req.Reply())
+	reply := events.ReplyInbox(req.Reply())
 	if strings.HasPrefix(reply, events.ImportedReply+".") {
 		account, user, name := requestInfo(req.Headers())
 		return strings.Join([]string{events.ImportedReply, account, user, name}, " ")

@@ -48,7 +48,7 @@ func (t *Service) endReported(ctx context.Context, in events.TokenRequest, all [
 		if !r.current() || i < 0 || !refresher.EndsWithReport(r.grant, t.now()) {
 			continue
 		}
-		ended, err := t.refresher.End(ctx, r.grant)
+		ended, err := t.refresher.EndReported(ctx, r.grant)
 		t.grants.changed(in.UserID)
 		if errors.Is(err, store.ErrNotFound) { // erased meanwhile
 			ended, err = r.grant.Clone(), nil
@@ -67,8 +67,8 @@ func (t *Service) endReported(ctx context.Context, in events.TokenRequest, all [
 // waits for the current one.
 func (t *Service) counts(g *store.Grant) bool {
 	now := t.now()
-	return g.State == store.Active && !refresher.RefreshTokenOver(g, now) && t.heldBack(g) == 0 &&
-		(g.Lease.Live(now) || t.refresher.NextReport(g) == 0)
+	return g.State == store.Active && !refresher.RefreshTokenExpired(g, now) && t.heldBack(g) == 0 &&
+		(g.Lease.Held(now) || t.refresher.NextReport(g) == 0)
 }
 
 // counting returns the ids of the grants whose current version is reported, if that
@@ -118,13 +118,13 @@ func (t *Service) outcome(r report, after *store.Grant) (string, time.Duration) 
 		return events.RefusedReplaced, 0
 	case !after.Current(r.Version):
 		return events.RefusedRefreshed, 0
-	case after.State != store.Active || refresher.RefreshTokenOver(after, t.now()):
+	case after.State != store.Active || refresher.RefreshTokenExpired(after, t.now()):
 		return events.RefusedNotRefreshable, 0
 	}
 	if held := t.heldBack(after); held > 0 {
 		return events.RefusedBusy, held
 	}
-	atWork := after.Lease.Live(t.now()) || after.Tries > 0 || after.Waits > 0 // the next attempt is scheduled
+	atWork := after.Lease.Held(t.now()) || after.Attempts > 0 || after.Deferrals > 0 // the next attempt is scheduled
 	if pause := t.refresher.NextReport(after); pause > 0 && !atWork {
 		return events.RefusedTooSoon, pause
 	}

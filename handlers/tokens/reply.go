@@ -98,7 +98,7 @@ func (t *Service) used(g *store.Grant) {
 		defer func() { time.AfterFunc((usesShare-1)*time.Since(begun), t.noting.Unlock) }()
 		ctx, cancel := context.WithTimeout(context.Background(), usesTimeout)
 		defer cancel()
-		if err := t.store.Used(ctx, g); err != nil {
+		if err := t.store.RecordUse(ctx, g); err != nil {
 			t.log.Debug("the use of a grant could not be noted", zap.String("grant", g.ID), zap.Error(err))
 		}
 	})
@@ -115,7 +115,7 @@ func (t *Service) without(g *store.Grant, life *store.Life) string {
 		return events.CodeExpired
 	case over && g.State == store.MustAct:
 		return events.CodeMustAct
-	case over && refresher.RefreshTokenOver(g, t.now()):
+	case over && refresher.RefreshTokenExpired(g, t.now()):
 		return events.CodeExpired
 	case over:
 		return events.CodeBusy

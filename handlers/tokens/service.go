@@ -25,7 +25,7 @@ import (
 // Refresher is what the service needs of a [refresher.Refresher], which documents the
 // methods.
 type Refresher interface {
-	Opens(g *store.Grant) bool
+	HasDataKey(g *store.Grant) bool
 	Tokens(ctx context.Context, g *store.Grant) (store.TokenSet, error)
 	Suspended(broker string) time.Duration
 	Now(ctx context.Context, g *store.Grant) (*store.Grant, error)
@@ -33,7 +33,7 @@ type Refresher interface {
 
 	// Reports of access tokens that were refused where they were used.
 	Refused(ctx context.Context, g *store.Grant) (*store.Grant, error)
-	End(ctx context.Context, g *store.Grant) (*store.Grant, error)
+	EndReported(ctx context.Context, g *store.Grant) (*store.Grant, error)
 	NextReport(g *store.Grant) time.Duration
 	CountReport(g *store.Grant, outcome string)
 }
@@ -42,7 +42,7 @@ type Refresher interface {
 type Store interface {
 	ByUser(ctx context.Context, userID string) ([]*store.Grant, error)
 	Get(ctx context.Context, id string) (*store.Grant, error)
-	Used(ctx context.Context, g *store.Grant) error
+	RecordUse(ctx context.Context, g *store.Grant) error
 }
 
 // Keys are the public keys to which publishers seal connects.

@@ -75,7 +75,7 @@ func (t *Service) heldBack(g *store.Grant) time.Duration {
 	if after := t.refresher.Suspended(g.BrokerType); after > 0 {
 		return after
 	}
-	if (g.Tries > 0 || g.Waits > 0) && g.Due != nil {
+	if (g.Attempts > 0 || g.Deferrals > 0) && g.Due != nil {
 		return max(g.Due.At.Sub(t.now()), 0)
 	}
 	return 0
@@ -161,7 +161,7 @@ func (t *Service) refresh(ctx context.Context, g *store.Grant, reported bool) *s
 	version := g.Version
 	for pause := 20 * time.Millisecond; ctx.Err() == nil; pause = min(pause*2, time.Second) {
 		// A new token may live shorter than requested.
-		if g.Version != version || g.State != store.Active || refresher.RefreshTokenOver(g, t.now()) || t.heldBack(g) > 0 {
+		if g.Version != version || g.State != store.Active || refresher.RefreshTokenExpired(g, t.now()) || t.heldBack(g) > 0 {
 			return g
 		}
 		now := t.refresher.Now

@@ -35,8 +35,8 @@ func (e *Envelope) Open(ctx context.Context, blob Blob, b Binding) ([]byte, erro
 	return openWith(m.aead, blob, b)
 }
 
-// Holds reports whether a data key is cached for opening.
-func (e *Envelope) Holds(id string) bool {
+// Cached reports whether a data key is cached for opening.
+func (e *Envelope) Cached(id string) bool {
 	key, ok := e.cache.Get(id)
 	return ok && e.young(key, e.opts.CacheAge)
 }

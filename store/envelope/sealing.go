@@ -50,9 +50,9 @@ func (s Sealer) Seal(plaintext []byte, b Binding) Blob {
 	return blob
 }
 
-// Over reports whether sealing has ended for the data key at now. It may be pruned soon,
+// Expired reports whether sealing has ended for the data key at now. It may be pruned soon,
 // and what it seals afterwards never opens.
-func (s Sealer) Over(now time.Time) bool { return !now.Before(s.key.until) }
+func (s Sealer) Expired(now time.Time) bool { return !now.Before(s.key.until) }
 
 // Sealer returns a sealer under the active data key of a user (empty: for what belongs to
 // none), and replaces a key that has reached a limit. The error wraps ErrKMS or is the

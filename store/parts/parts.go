@@ -126,14 +126,14 @@ func part(ctx context.Context, stream jetstream.Stream, of string, sequence uint
 	if err != nil {
 		return nil, fmt.Errorf("reading a part: %w", err)
 	}
-	if Of(msg) != of {
+	if DescriptionOf(msg) != of {
 		return nil, ErrMissing
 	}
 	return msg, nil
 }
 
-// Of returns the id of the description to which a part belongs; empty: msg is no part.
-func Of(msg *jetstream.RawStreamMsg) string { return msg.Header.Get(headerOf) }
+// DescriptionOf returns the id of the description to which a part belongs; empty: msg is no part.
+func DescriptionOf(msg *jetstream.RawStreamMsg) string { return msg.Header.Get(headerOf) }
 
 // Stored returns when NATS stored the original message of a part.
 func Stored(msg *jetstream.RawStreamMsg) time.Time {

@@ -15,8 +15,8 @@ import (
 // queue is in the order of arrival. That is the order of due times except for messages
 // that arrived late, since NATS was away or a worker put them off.
 type DueQueue struct {
-	// Unseen: the queue can't be read, and may contain anything.
-	Unseen bool
+	// Unreadable: the queue can't be read, and may contain anything.
+	Unreadable bool
 	// Now is when it was read.
 	Now time.Time
 	// Undelivered is when the first message arrived that was not delivered yet,
@@ -35,7 +35,7 @@ func (s *Topology) DueQueues(ctx context.Context) ([]DueQueue, error) {
 		var q DueQueue
 		for _, subject := range []string{p.Due, p.Urgent} {
 			if err := s.readQueue(ctx, p.Stream, subject, &q); err != nil {
-				q.Unseen = true
+				q.Unreadable = true
 				failed = errors.Join(failed, fmt.Errorf("looking at the queue of %s: %w", subject, err))
 				break
 			}

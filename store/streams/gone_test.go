@@ -25,14 +25,14 @@ type memory struct {
 	suspect  bool
 }
 
-func (m *memory) StreamsSeen(context.Context) (time.Time, error)      { return time.Time{}, nil }
-func (m *memory) SeeStreams(context.Context, string, time.Time) error { return nil }
-func (m *memory) Rename(context.Context, string) error                { return nil }
+func (m *memory) StreamsSeen(context.Context) (time.Time, error)             { return time.Time{}, nil }
+func (m *memory) RecordStreamsSeen(context.Context, string, time.Time) error { return nil }
+func (m *memory) Rename(context.Context, string) error                       { return nil }
 func (m *memory) Installation(context.Context) (store.Installation, error) {
 	return store.Installation{}, store.ErrNotFound
 }
 
-func (m *memory) Settle(_ context.Context, i store.Installation) (store.Installation, error) {
+func (m *memory) ClaimInstallation(_ context.Context, i store.Installation) (store.Installation, error) {
 	i.ID = "test"
 	return i, nil
 }

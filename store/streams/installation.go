@@ -28,7 +28,7 @@ const adoptAdvice = "check mongodb.uri, mongodb.database, nats.url and nats.pref
 // Installations stores to which installation the database belongs.
 type Installations interface {
 	Installation(ctx context.Context) (store.Installation, error)
-	Settle(ctx context.Context, i store.Installation) (store.Installation, error)
+	ClaimInstallation(ctx context.Context, i store.Installation) (store.Installation, error)
 	Rename(ctx context.Context, prefix string) error
 }
 
@@ -36,7 +36,7 @@ type Installations interface {
 func (s *Topology) settle(ctx context.Context) error {
 	is, err := s.memory.Installation(ctx)
 	if errors.Is(err, store.ErrNotFound) {
-		is, err = s.memory.Settle(ctx, store.Installation{ID: uuid.NewString(), Prefix: s.nats.Prefix})
+		is, err = s.memory.ClaimInstallation(ctx, store.Installation{ID: uuid.NewString(), Prefix: s.nats.Prefix})
 	}
 	if err != nil {
 		return err

@@ -106,7 +106,7 @@ func (s *Topology) remember(ctx context.Context, identities []string) error {
 		return err
 	}
 	if known == now {
-		return s.memory.SeeStreams(ctx, now, time.Now())
+		return s.memory.RecordStreamsSeen(ctx, now, time.Now())
 	}
 	var lost []string
 	for n, before := range strings.Split(known, ",") {

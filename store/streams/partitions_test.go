@@ -65,7 +65,7 @@ func TestAPartitionThatIsAwayHidesNoOther(t *testing.T) {
 		queues, err := s.DueQueues(t.Context())
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 		for i, q := range queues {
-			require.Equal(t, i == n, q.Unseen)
+			require.Equal(t, i == n, q.Unreadable)
 		}
 	}
 	js.stream = "*"

@@ -21,8 +21,8 @@ type Memory interface {
 	Installations
 	// StreamsSeen returns when a worker last saw the remembered streams.
 	StreamsSeen(ctx context.Context) (time.Time, error)
-	// SeeStreams records that a worker sees the streams with this identity.
-	SeeStreams(ctx context.Context, identity string, at time.Time) error
+	// RecordStreamsSeen records that a worker sees the streams with this identity.
+	RecordStreamsSeen(ctx context.Context, identity string, at time.Time) error
 	StreamIdentity(ctx context.Context) (string, error)
 	RememberStream(ctx context.Context, identity string) error
 	SuspectStreams(ctx context.Context) (first bool, err error)

@@ -150,10 +150,10 @@ refreshed too.`,
 			if err != nil {
 				return err
 			}
-			if why := refresher.WhyNot(before, time.Now()); why != "" {
+			if why := refresher.RefreshBlocked(before, time.Now()); why != "" {
 				return fmt.Errorf("not refreshed: %s", why)
 			}
-			if err := d.Hasten(s.ctx, before); err != nil {
+			if err := d.RefreshNow(s.ctx, before); err != nil {
 				return err
 			}
 			after, err := awaitRefresh(s.ctx, s.db, before, timeout)
@@ -167,7 +167,7 @@ refreshed too.`,
 			case after.State != before.State:
 				return fmt.Errorf("not refreshed: the grant is now %s (%s)", after.State, after.Reason)
 			}
-			return fmt.Errorf("not refreshed: the refresh failed (%d in a row); it is tried again by itself at %s", after.Tries, dueText(view.OfDue(after.Due)))
+			return fmt.Errorf("not refreshed: the refresh failed (%d in a row); it is tried again by itself at %s", after.Attempts, dueText(view.OfDue(after.Due)))
 		})
 	}
 	return cmd

@@ -220,7 +220,7 @@ func (e *eraser) mentioned(ctx context.Context, letter handlers.DeadLetter) (boo
 		return false, err
 	}
 	defer clear(body)
-	return slices.Contains(events.PeekUsers(body), e.user) || bytes.Contains(body, quoted) || bytes.Contains(body, []byte(`"`+e.user+`"`)), nil
+	return slices.Contains(events.FindUsers(body), e.user) || bytes.Contains(body, quoted) || bytes.Contains(body, []byte(`"`+e.user+`"`)), nil
 }
 
 // purgeEvents erases the user's lifecycle events but for token.revoked.

@@ -101,7 +101,7 @@ whose access token is still served (must_act), can be tried likewise.`,
 			if err != nil {
 				return err
 			}
-			if why := refresher.WhyNotRevived(before, time.Now()); why != "" {
+			if why := refresher.ReviveBlocked(before, time.Now()); why != "" {
 				return fmt.Errorf("not revived: %s", why)
 			}
 			revived := before.Clone()

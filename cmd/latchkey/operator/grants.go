@@ -36,7 +36,7 @@ type dueView struct {
 }
 
 func (p *Page) view(g *store.Grant) grantView {
-	v := grantView{Grant: view.OfGrant(g), BrokerName: g.BrokerName, Waits: g.Waits, WhyNot: refresher.WhyNot(g, p.Now()), Revivable: refresher.WhyNotRevived(g, p.Now()) == ""}
+	v := grantView{Grant: view.OfGrant(g), BrokerName: g.BrokerName, Waits: g.Deferrals, WhyNot: refresher.RefreshBlocked(g, p.Now()), Revivable: refresher.ReviveBlocked(g, p.Now()) == ""}
 	if v.Grant.Due != nil {
 		v.Due = &dueView{Due: *v.Grant.Due, Scheduled: g.Due.Stream != ""}
 	}
@@ -97,7 +97,7 @@ func (p *Page) refreshNow(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if why := refresher.WhyNot(g, p.Now()); why != "" {
+	if why := refresher.RefreshBlocked(g, p.Now()); why != "" {
 		return nil, refuse(http.StatusConflict, "not refreshed: "+why)
 	}
 	p.audit(r, "grant.refresh", g.UserID, g.ID, "begun")
@@ -123,7 +123,7 @@ func (p *Page) revive(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if why := refresher.WhyNotRevived(g, p.Now()); why != "" {
+	if why := refresher.ReviveBlocked(g, p.Now()); why != "" {
 		return nil, refuse(http.StatusConflict, "not revived: "+why)
 	}
 	p.audit(r, "grant.revive", g.UserID, g.ID, "begun")
@@ -179,7 +179,7 @@ func outcome(before, after *store.Grant, err error) (string, error) {
 	case after.State != before.State:
 		return fmt.Sprintf("not refreshed: the grant is now %s (%s)", after.State, after.Reason), nil
 	}
-	return fmt.Sprintf("not refreshed: the refresh failed (%d in a row); it is tried again by itself", after.Tries), nil
+	return fmt.Sprintf("not refreshed: the refresh failed (%d in a row); it is tried again by itself", after.Attempts), nil
 }
 
 // audit records an action, for the log and for whoever else wants to know. The

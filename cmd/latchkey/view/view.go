@@ -95,13 +95,13 @@ func OfGrant(g *store.Grant) Grant {
 	v := Grant{
 		ID: g.ID, User: g.UserID, Broker: g.BrokerType, Accounts: make([]Account, len(g.Accounts)),
 		State: g.State, Reason: g.Reason, Version: g.Version, Labels: g.Labels, ConnectedAt: g.ConnectedAt,
-		Access: ofLife(g.Access), Refresh: ofLife(g.Refresh), Due: OfDue(g.Due), Tries: g.Tries, UnknownSince: g.Unknown,
+		Access: ofLife(g.Access), Refresh: ofLife(g.Refresh), Due: OfDue(g.Due), Tries: g.Attempts, UnknownSince: g.Unknown,
 	}
 	for i, account := range g.Accounts {
 		v.Accounts[i] = Account{ID: account.ID, Name: account.Name, ExpiresAt: account.ExpiresAt}
 	}
 	if r := g.Removal; r != nil {
-		v.Removal = &Removal{Since: r.Since, Due: r.Due, Tries: r.Tries}
+		v.Removal = &Removal{Since: r.Since, Due: r.Due, Tries: r.Attempts}
 	}
 	v.Failing = refresher.RefreshFailing(g)
 	if g.Refused != nil {

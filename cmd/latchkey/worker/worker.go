@@ -231,7 +231,7 @@ func (w *worker) assemble(ctx context.Context) error {
 	rejections := &handlers.Rejections{Conn: w.js.Conn(), Subjects: w.subj, Now: w.now, NewID: newID, Limit: handlers.RejectionLimit(), Log: w.log}
 	var r *refresher.Refresher // which needs the connector
 	connector := &handlers.Connector{
-		Leave: func(ctx context.Context, g *store.Grant) *store.Grant { return r.Leave(ctx, g) },
+		Leave: func(ctx context.Context, g *store.Grant) *store.Grant { return r.ParkLeftovers(ctx, g) },
 		Store: w.db, Envelope: env, Fingerprints: prints, Settler: settler, Dispatcher: dispatcher, EraseCopies: dead.Erase, Audit: w.audit,
 		Remember: cfg.Retention.Revocations, RemoveAtMesh: cfg.Mesh.RemoveOnDisconnect, Log: w.log, Outcomes: connects, Rejections: rejections,
 	}

@@ -226,7 +226,7 @@ func (s *site) insert(ctx context.Context, db string, grants []made) error {
 func (s *site) schedule(ctx context.Context, grants []made) error {
 	return each(ctx, 256, len(grants), func(i int) error {
 		g := grants[i]
-		return s.dispatcher.Later(ctx, events.RefreshDue{
+		return s.dispatcher.Postpone(ctx, events.RefreshDue{
 			GrantID: g.ID, BrokerType: g.BrokerType, Version: g.Version, DueAt: g.Due.At, ExpiresAt: *g.Access.ExpiresAt,
 		}, g.Due.At)
 	})

@@ -296,11 +296,11 @@ func settled(family []meshsim.Chain, grants []*store.Grant, since, now time.Time
 // refreshed reports whether a grant has tokens newer than since, if it knows when they end,
 // and nothing under way. A worker's clock may be behind.
 func refreshed(g *store.Grant, since, now time.Time) bool {
-	if g.Access == nil || g.Lease.Live(now) {
+	if g.Access == nil || g.Lease.Held(now) {
 		return false
 	}
 	const long = 24 * time.Hour // a worker believes such an answer until a caller reports the token
-	return g.Access.ExpiresAt == nil || g.Access.ExpiresAt.After(now.Add(long)) || g.Access.Since.After(since.Add(-clockSkew)) && !g.Access.Over(now)
+	return g.Access.ExpiresAt == nil || g.Access.ExpiresAt.After(now.Add(long)) || g.Access.Since.After(since.Add(-clockSkew)) && !g.Access.Expired(now)
 }
 
 func (r *run) recoveries(ctx context.Context) (uint64, error) {

@@ -88,7 +88,7 @@ func (r *run) fresh(ctx context.Context) (some []*store.Grant, err error) {
 				if g.Refresh == nil || g.Access != nil && g.Access.ExpiresAt == nil {
 					continue // nothing is due
 				}
-				if g.State != store.Active || g.Tries > 0 || g.Waits > 0 || g.Access == nil || g.Access.ExpiresAt.Before(now.Add(r.Lifetime*2/5)) {
+				if g.State != store.Active || g.Attempts > 0 || g.Deferrals > 0 || g.Access == nil || g.Access.ExpiresAt.Before(now.Add(r.Lifetime*2/5)) {
 					return fmt.Errorf("grant %s, of %v, is late", g.ID, mannerOf(i).dialects)
 				}
 				if of[g.BrokerType]++; of[g.BrokerType] <= 2*leastRefused {

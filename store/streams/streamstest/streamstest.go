@@ -26,15 +26,15 @@ func (forgetful) StreamIdentity(context.Context) (string, error) { return "", ni
 func (forgetful) RememberStream(context.Context, string) error   { return nil }
 func (forgetful) SuspectStreams(context.Context) (bool, error)   { return true, nil }
 
-func (forgetful) StreamsSeen(context.Context) (time.Time, error)      { return time.Time{}, nil }
-func (forgetful) SeeStreams(context.Context, string, time.Time) error { return nil }
-func (forgetful) Rename(context.Context, string) error                { return nil }
+func (forgetful) StreamsSeen(context.Context) (time.Time, error)             { return time.Time{}, nil }
+func (forgetful) RecordStreamsSeen(context.Context, string, time.Time) error { return nil }
+func (forgetful) Rename(context.Context, string) error                       { return nil }
 
 func (forgetful) Installation(context.Context) (store.Installation, error) {
 	return store.Installation{}, store.ErrNotFound
 }
 
-func (forgetful) Settle(_ context.Context, i store.Installation) (store.Installation, error) {
+func (forgetful) ClaimInstallation(_ context.Context, i store.Installation) (store.Installation, error) {
 	i.ID = "test"
 	return i, nil
 }

@@ -8,9 +8,9 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// Carried is a trace context between processes: the headers traceparent and tracestate of
+// TraceContext is a trace context between processes: the headers traceparent and tracestate of
 // W3C Trace Context. Nil: none.
-type Carried map[string]string
+type TraceContext map[string]string
 
 const (
 	parentHeader = "traceparent"
@@ -19,12 +19,12 @@ const (
 	maxState = 512
 )
 
-// Carry returns the trace context in ctx.
-func Carry(ctx context.Context) Carried {
+// FromContext returns the trace context in ctx.
+func FromContext(ctx context.Context) TraceContext {
 	if !trace.SpanContextFromContext(ctx).IsValid() {
 		return nil
 	}
-	c := Carried{}
+	c := TraceContext{}
 	propagation.TraceContext{}.Inject(ctx, propagation.MapCarrier(c))
 	if len(c[stateHeader]) > maxState {
 		delete(c, stateHeader)
@@ -34,7 +34,7 @@ func Carry(ctx context.Context) Carried {
 
 // FromHeader returns the trace context in a message's headers, whose names may be in any
 // case. With two traceparent headers there is none.
-func FromHeader(header map[string][]string) Carried {
+func FromHeader(header map[string][]string) TraceContext {
 	var parents, states []string
 	for name, values := range header {
 		switch {
@@ -47,22 +47,22 @@ func FromHeader(header map[string][]string) Carried {
 	if len(parents) != 1 {
 		return nil
 	}
-	c := Carried{parentHeader: parents[0]}
+	c := TraceContext{parentHeader: parents[0]}
 	if state := strings.Join(states, ","); state != "" && len(state) <= maxState {
 		c[stateHeader] = state
 	}
 	return c
 }
 
-// Into sets the headers of a message.
-func (c Carried) Into(header map[string][]string) {
+// Inject sets the headers of a message.
+func (c TraceContext) Inject(header map[string][]string) {
 	for name, value := range c {
 		header[name] = []string{value}
 	}
 }
 
 // Continue returns ctx within the trace, or ctx if c is empty or malformed.
-func (c Carried) Continue(ctx context.Context) context.Context {
+func (c TraceContext) Continue(ctx context.Context) context.Context {
 	if len(c) == 0 {
 		return ctx
 	}
@@ -70,7 +70,7 @@ func (c Carried) Continue(ctx context.Context) context.Context {
 }
 
 // Links returns a link to the span, for a trace that it caused.
-func (c Carried) Links() trace.SpanStartOption {
+func (c TraceContext) Links() trace.SpanStartOption {
 	span := trace.SpanContextFromContext(c.Continue(context.Background()))
 	if !span.IsValid() {
 		return trace.WithLinks()

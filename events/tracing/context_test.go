@@ -16,7 +16,7 @@ func TestHeadersAreReadWhateverTheirCaseAndWrittenAgain(t *testing.T) {
 	for _, name := range []string{"traceparent", "Traceparent", "TRACEPARENT"} {
 		in := tracing.FromHeader(map[string][]string{name: {parent}, "Tracestate": {"a=1", "b=2"}, "other": {"x"}})
 		out := map[string][]string{"kept": {"y"}}
-		tracing.Carry(in.Continue(t.Context())).Into(out)
+		tracing.FromContext(in.Continue(t.Context())).Inject(out)
 		require.Equal(t, map[string][]string{"traceparent": {parent}, "tracestate": {"a=1,b=2"}, "kept": {"y"}}, out)
 	}
 }
@@ -35,17 +35,17 @@ func TestWhatIsMalformedIsNoContext(t *testing.T) {
 	} {
 		in := tracing.FromHeader(map[string][]string{"traceparent": values})
 		require.False(t, trace.SpanContextFromContext(in.Continue(t.Context())).IsValid(), values)
-		require.Nil(t, tracing.Carry(in.Continue(t.Context())))
+		require.Nil(t, tracing.FromContext(in.Continue(t.Context())))
 		config := trace.NewSpanStartConfig(in.Links())
 		require.Empty(t, config.Links())
 	}
-	tracing.Carried(nil).Into(nil) // nothing to put anywhere
+	tracing.TraceContext(nil).Inject(nil) // nothing to put anywhere
 }
 
 func TestLargeStateIsNotPassedOn(t *testing.T) {
 	state := "a=" + strings.Repeat("x", 200)
 	in := tracing.FromHeader(map[string][]string{"traceparent": {parent}, "tracestate": {state, "b" + state, "c" + state}})
-	require.Equal(t, tracing.Carried{"traceparent": parent}, tracing.Carry(in.Continue(t.Context())))
+	require.Equal(t, tracing.TraceContext{"traceparent": parent}, tracing.FromContext(in.Continue(t.Context())))
 }
 
 func FuzzFromHeader(f *testing.F) {
@@ -53,13 +53,13 @@ func FuzzFromHeader(f *testing.F) {
 	f.Add("Traceparent", parent[:20], "traceparent", parent)
 	f.Fuzz(func(t *testing.T, name1, value1, name2, value2 string) {
 		in := tracing.FromHeader(map[string][]string{name1: {value1}, name2: {value2}})
-		out := tracing.Carry(in.Continue(t.Context()))
+		out := tracing.FromContext(in.Continue(t.Context()))
 		if out == nil {
 			return
 		}
 		require.Len(t, out["traceparent"], len(parent))
 		require.LessOrEqual(t, len(out["tracestate"]), 512)
-		again := tracing.Carry(out.Continue(t.Context()))
+		again := tracing.FromContext(out.Continue(t.Context()))
 		require.Equal(t, out, again, "what is passed on is read alike")
 	})
 }
