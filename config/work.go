@@ -20,7 +20,7 @@ type Refresh struct {
 	Brokers map[string]BrokerPolicy `yaml:"brokers"`
 	// Pause between attempts while refreshes of a grant fail.
 	Backoff Backoff `yaml:"backoff"`
-	// Pause while Mesh or the broker answers 429 (too many requests).
+	// Pause while Mesh or the broker limits the rate.
 	RateLimited Backoff `yaml:"rate_limited"`
 	// Pause of all refreshes while Mesh refuses the client id and secret.
 	Credentials Backoff `yaml:"credentials"`

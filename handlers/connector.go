@@ -40,7 +40,7 @@ type Connector struct {
 	// there is nothing else.
 	EraseCopies func(ctx context.Context, scope store.Scope, at time.Time) error
 	// Leave makes dead letters of what waits for that in the token set of a grant which
-	// is about to go, and returns the grant as it then is; see refresher.Leave. Nil:
+	// is about to go, and returns the grant as it then is; see refresher.ParkLeftovers. Nil:
 	// nothing waits.
 	Leave func(ctx context.Context, g *store.Grant) *store.Grant
 	// Remember is how long a disconnect is remembered.

@@ -128,6 +128,7 @@ func (r *Refresher) Complete(ctx context.Context, g *store.Grant, code secret.Te
 		opened = ErrNoStep
 	}
 	if opened != nil {
+		turn.unused()
 		next := leased.Clone()
 		next.Lease = nil
 		if _, err := r.commitState(ctx, leased, next); err != nil {

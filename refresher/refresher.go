@@ -235,6 +235,7 @@ func (r *Refresher) refresh(ctx context.Context, m events.RefreshDue, user strin
 	if ended, err := r.withoutRefresh(ctx, next); err != nil {
 		return nil, err
 	} else if ended {
+		turn.unused()
 		next.Lease = nil
 		return r.commitState(ctx, g, next)
 	}
@@ -242,6 +243,7 @@ func (r *Refresher) refresh(ctx context.Context, m events.RefreshDue, user strin
 		return nil, r.postpone(ctx, g)
 	}
 	if opened != nil {
+		turn.unused()
 		return r.unreadable(ctx, g, opened)
 	}
 	return r.call(ctx, g, tokens, secret.Text{}, with, turn)
@@ -250,7 +252,7 @@ func (r *Refresher) refresh(ctx context.Context, m events.RefreshDue, user strin
 // withoutRefresh is Settler.WithoutRefresh, except that no grant expires for a refusal
 // while verdicts are held at its broker: one that was given up before is tried again.
 func (r *Refresher) withoutRefresh(ctx context.Context, next *store.Grant) (done bool, err error) {
-	if !GivenUp(next) || RefreshTokenExpired(next, r.deps.Now()) {
+	if !GivenUp(next) || !refusal(next.Reason) || RefreshTokenExpired(next, r.deps.Now()) {
 		return r.deps.Settler.WithoutRefresh(next)
 	}
 	before := next.Clone()
@@ -349,8 +351,9 @@ func (r *Refresher) call(ctx context.Context, g *store.Grant, tokens store.Token
 		return nil, nil
 	}
 	tracing.Log(ctx, r.deps.Log).Info("refreshed", zap.String("grant", g.ID), zap.String("broker", g.BrokerType), zap.Int64("version", saved.Version))
+	saved = r.finish(ctx, saved, len(saved.Accounts) != len(g.Accounts) || saved.Rev != g.Rev+1)
 	r.verdicts.succeeded(ctx, g.BrokerType)
-	return r.finish(ctx, saved, len(saved.Accounts) != len(g.Accounts) || saved.Rev != g.Rev+1), nil
+	return saved, nil
 }
 
 // finish does what follows once an answer is stored: dead letters, events, and, where

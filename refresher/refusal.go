@@ -117,6 +117,15 @@ func (s Settler) unlawful(g *store.Grant, f *Failure, now time.Time) error {
 	return s.again(g, now, wait+s.jitter(wait/4), unlawfulMin)
 }
 
+// refusal reports whether a reason is that of a refresh token that was refused.
+func refusal(reason events.Reason) bool {
+	switch reason {
+	case events.ReasonRejected, events.ReasonNotFound, events.ReasonBadRequest, events.ReasonOutcomeLost:
+		return true
+	}
+	return false
+}
+
 // announcedReason is the reason in a grant's events: if an answer was lost before, that
 // is why its token is refused.
 func announcedReason(g *store.Grant, reason events.Reason) events.Reason {

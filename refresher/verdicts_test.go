@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/latchkey/latchkey/cmd/sandbox/meshsim"
+	"github.com/latchkey/latchkey/events"
 	"github.com/latchkey/latchkey/refresher"
 	"github.com/latchkey/latchkey/store"
 )
@@ -172,6 +173,26 @@ func TestUsersWhoLeaveOneByOneHoldNothing(t *testing.T) {
 			require.Empty(t, r.logs.FilterMessageSnippet("verdicts are held").All())
 		})
 	}
+}
+
+// Only refusals are held. A grant whose user must act ends with its access token: if it
+// were tried again it would be at once, and again, and the user would get a code each time.
+func TestAGrantWhoseUserMustActExpiresThoughVerdictsAreHeld(t *testing.T) {
+	r := newRig(t)
+	w := r.worker("a", served)
+	g := r.connect(w, meshsim.ConnectSpec{BrokerType: "coinbase"}, func(g *store.Grant) {
+		// It was refused once; the next answer said that the user must act.
+		g.State, g.Reason, g.Refusals = store.MustAct, events.ReasonMFARequired, &store.Refusals{At: g.ConnectedAt, Times: 1}
+		g.Access, g.Refresh = lasting(g.ConnectedAt, hour), endless(g.ConnectedAt)
+		g.Accounts[0].ExpiresAt = g.Access.ExpiresAt
+	})
+	_, err := w.store.Decide(t.Context(), "coinbase", store.DecidedHold, r.clock.Now())
+	require.NoError(t, err)
+	require.True(t, refresher.GivenUp(g))
+	r.clock.advance(2 * hour)
+	require.NoError(t, w.Due(t.Context(), due(g)))
+	require.Equal(t, store.Expired, r.get(w, g.ID).State)
+	require.Zero(t, r.calls())
 }
 
 // A grant that was given up before verdicts were held does not expire while they are: it

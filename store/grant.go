@@ -133,7 +133,7 @@ type Account struct {
 	// ExpiresAt is the end of this account's access token. Nil: unknown.
 	ExpiresAt *time.Time `bson:"expiresAt,omitempty"`
 	// ConnectedAt is when the user gave this account, if not with the grant; see
-	// Grant.Given.
+	// Grant.ConnectedSince.
 	ConnectedAt *time.Time `bson:"connectedAt,omitempty"`
 }
 

@@ -92,7 +92,7 @@ func (s *Store) Revocations(ctx context.Context, user, broker string, accounts [
 	return revoked, err
 }
 
-// RevocationsAndFate is Revoked together with the fate of a refresh token, by its fingerprint
+// RevocationsAndFate is Revocations together with the fate of a refresh token, by its fingerprint
 // (empty: none).
 func (s *Store) RevocationsAndFate(ctx context.Context, user, broker string, accounts []string, fingerprint string) (map[string]time.Time, Fate, error) {
 	accounts = append([]string{""}, accounts...)

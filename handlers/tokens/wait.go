@@ -179,6 +179,8 @@ func (t *Service) refresh(ctx context.Context, g *store.Grant, reported bool) *s
 			continue
 		case errors.As(err, &later), errors.Is(err, refresher.ErrStopping):
 			return g
+		case errors.Is(err, store.ErrNotFound):
+			return erased(g)
 		case err != nil && !errors.Is(err, store.ErrStale) && !refresher.Outage(err):
 			t.log.Error("a refresh on request failed", zap.String("grant", g.ID), zap.Error(err))
 			return g
@@ -191,10 +193,15 @@ func (t *Service) refresh(ctx context.Context, g *store.Grant, reported bool) *s
 		if seen, err := t.store.Get(ctx, g.ID); err == nil {
 			g = seen
 		} else if errors.Is(err, store.ErrNotFound) {
-			gone := g.Clone()
-			gone.State = store.Revoked
-			return gone
+			return erased(g)
 		}
 	}
 	return g
+}
+
+// erased returns a grant that is no longer stored as one whose tokens nobody may get.
+func erased(g *store.Grant) *store.Grant {
+	gone := g.Clone()
+	gone.State = store.Revoked
+	return gone
 }

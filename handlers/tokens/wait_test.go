@@ -3,6 +3,7 @@ package tokens
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"testing"
 
 	"github.com/nats-io/nats.go"
@@ -81,4 +82,21 @@ func TestARequestThatWaitsHoldsUpNoOther(t *testing.T) {
 	close(held.release)
 	tokens(unopened)
 	require.NoError(t, s.Stop())
+}
+
+// without is a refresher that finds no grant any more.
+type without struct{ Refresher }
+
+func (without) Now(context.Context, *store.Grant) (*store.Grant, error) {
+	return nil, fmt.Errorf("taking the lease: %w", store.ErrNotFound)
+}
+
+// A user who disconnects while a refresh on request begins leaves no grant whose tokens
+// could still be given.
+func TestAGrantThatIsErasedBeforeItsRefreshIsGivenToNobody(t *testing.T) {
+	f := newFixture(t)
+	e := f.envelope()
+	s := f.tokenService(e, nil)
+	s.refresher = without{s.refresher}
+	require.Equal(t, store.Revoked, s.refresh(t.Context(), grantOf(t, e, "alice"), false).State)
 }

@@ -19,6 +19,7 @@ func newMetrics(reg prometheus.Registerer, waiting func() float64) *metrics {
 	if reg != nil {
 		reg.MustRegister(m.records, m.failures, m.lost, queue)
 	}
+	m.records.WithLabelValues(string(HandedOut)) // at zero, so that the first one counts as an increase
 	return m
 }
 

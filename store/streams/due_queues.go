@@ -27,7 +27,7 @@ type DueQueue struct {
 }
 
 // DueQueues returns the queues of due refreshes in the order of the partitions. The
-// error covers those that are Unseen.
+// error covers those that are Unreadable.
 func (s *Topology) DueQueues(ctx context.Context) ([]DueQueue, error) {
 	var all []DueQueue
 	var failed error
