@@ -68,7 +68,7 @@ func demo(ctx context.Context, stdout io.Writer) error {
 	}
 	defer s.Stop()
 	cfg, err := s.Config("LATCHKEY_ADMIN_LISTEN=", "LATCHKEY_REFRESH_ACCESS_TOKEN_MIN=2s", "LATCHKEY_TOKENS_MIN_TTL=1s",
-		"LATCHKEY_RECONCILE_INTERVAL=2s", "LATCHKEY_RECONCILE_SLACK=2s", "LATCHKEY_LOG_LEVEL=debug")
+		"LATCHKEY_RECONCILE_INTERVAL=2s", "LATCHKEY_RECONCILE_SLACK=2s", "LATCHKEY_REFRESH_BACKOFF_MIN=100ms", "LATCHKEY_LOG_LEVEL=debug")
 	if err != nil {
 		return err
 	}
