@@ -10,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/stretchr/testify/require"
 
+	"github.com/latchkey/latchkey/cmd/sandbox/engines/enginestest"
 	"github.com/latchkey/latchkey/config"
 	"github.com/latchkey/latchkey/events"
 )
@@ -48,7 +49,7 @@ func TestADeadLetterKeepsTheAttributesOfItsEvent(t *testing.T) {
 				}
 				return err
 			})
-			require.Equal(t, 2020, receive(t, got).Year())
+			require.Equal(t, 2020, enginestest.Receive(t, got).Year())
 			stop()
 			f.eventually(func() bool { return f.left(f.subjects.IntegrationStream()) == 0 }, "not acknowledged")
 		})

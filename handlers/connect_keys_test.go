@@ -35,7 +35,7 @@ type keyring struct {
 
 func newKeyring(t *testing.T) *keyring {
 	t.Helper()
-	f := &fixture{t: t, logs: &logBuffer{}}
+	f := &fixture{t: t, logs: &enginestest.Text{}}
 	k := &keyring{fixture: f, db: enginestest.MongoDB(t), now: time.Date(2031, 5, 6, 7, 8, 9, 0, time.UTC)}
 	f.dead = &DeadLetters{Envelope: f.envelope()}
 	k.store = k.open(patience)

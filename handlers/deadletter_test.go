@@ -246,7 +246,7 @@ func TestReplayedMessagesKeepTheirTime(t *testing.T) {
 		require.True(t, first.Equal(letter.StoredAt))
 		require.NoError(t, f.dead.Replay(t.Context(), letter))
 		stop := f.run(1, handle)
-		require.True(t, first.Equal(receive(t, stored)))
+		require.True(t, first.Equal(enginestest.Receive(t, stored)))
 		f.only()
 		stop()
 	}

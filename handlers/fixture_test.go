@@ -1,16 +1,13 @@
 package handlers
 
 import (
-	"bytes"
 	"context"
-	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
-	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
@@ -20,10 +17,11 @@ import (
 
 	"github.com/latchkey/latchkey/cmd/sandbox/engines/enginestest"
 	"github.com/latchkey/latchkey/cmd/sandbox/kmssim"
+	"github.com/latchkey/latchkey/cmd/sandbox/kmssim/kmssimtest"
 	"github.com/latchkey/latchkey/config"
 	"github.com/latchkey/latchkey/events"
-	"github.com/latchkey/latchkey/events/secret"
 	"github.com/latchkey/latchkey/store/envelope"
+	"github.com/latchkey/latchkey/store/envelope/envelopetest"
 	"github.com/latchkey/latchkey/store/streams"
 	"github.com/latchkey/latchkey/store/streams/streamstest"
 )
@@ -42,7 +40,7 @@ type fixture struct {
 	sealing  envelope.Options
 	dead     *DeadLetters
 	log      *zap.Logger
-	logs     *logBuffer
+	logs     *enginestest.Text
 }
 
 func newFixture(t testing.TB) *fixture {
@@ -57,7 +55,7 @@ func newFixtureOn(t testing.TB, broker *enginestest.Broker) *fixture {
 	t.Cleanup(nc.Close)
 	js, err := jetstream.New(nc)
 	require.NoError(t, err)
-	f := &fixture{t: t, js: js, logs: &logBuffer{}}
+	f := &fixture{t: t, js: js, logs: &enginestest.Text{}}
 	f.subjects.Prefix = strings.ReplaceAll(enginestest.Name(t), "_", "-")
 	f.messages = config.Messages{AckWait: time.Second, MaxDeliver: 3, Backoff: config.Backoff{Min: 10 * time.Millisecond, Max: 50 * time.Millisecond}}
 	f.log = zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()), f.logs, zap.DebugLevel))
@@ -78,45 +76,14 @@ func (f *fixture) ensure() {
 
 func (f *fixture) envelope() *envelope.Envelope {
 	f.t.Helper()
-	var err error
-	f.kms, err = kmssim.Open(kmssim.Options{Dir: f.t.TempDir(), AccessKeyID: "id", SecretAccessKey: secret.New("key")})
-	require.NoError(f.t, err)
-	_, err = f.kms.CreateKey("alias/test")
-	require.NoError(f.t, err)
-	server := httptest.NewServer(f.kms)
-	f.t.Cleanup(server.Close)
-	f.sealing = envelope.Options{KMS: kms.NewFromConfig(f.kms.Config(server.URL)), Store: &keys{known: map[string]envelope.WrappedKey{}}, KeyID: "alias/test"}
+	server := kmssimtest.Start(f.t, "alias/test")
+	f.kms = server.KMS
+	f.sealing = envelope.Options{KMS: server.Client(), Store: &envelopetest.Keys{}, KeyID: "alias/test"}
 	return f.reopened()
 }
 
 // reopened is the envelope of a process that has just started.
 func (f *fixture) reopened() *envelope.Envelope { return envelope.New(f.sealing) }
-
-// keys keeps wrapped keys in memory.
-type keys struct {
-	mu    sync.Mutex
-	known map[string]envelope.WrappedKey
-}
-
-func (k *keys) PutKey(_ context.Context, key envelope.WrappedKey) error {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.known[key.ID] = key
-	return nil
-}
-
-func (k *keys) SealingKey(context.Context, string, time.Time, time.Time) (envelope.WrappedKey, error) {
-	return envelope.WrappedKey{}, envelope.ErrUnknownKey
-}
-
-func (k *keys) Key(_ context.Context, id string) (envelope.WrappedKey, error) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if key, ok := k.known[id]; ok {
-		return key, nil
-	}
-	return envelope.WrappedKey{}, envelope.ErrUnknownKey
-}
 
 // run routes connects to a handler until the test ends or stop is called.
 func (f *fixture) run(concurrency int, handle Handler) (stop func()) {
@@ -171,34 +138,4 @@ func (f *fixture) left(stream string) int {
 func (f *fixture) eventually(condition func() bool, what string) {
 	f.t.Helper()
 	require.Eventually(f.t, condition, patience, 10*time.Millisecond, what)
-}
-
-func receive[T any](t *testing.T, from <-chan T) T {
-	t.Helper()
-	select {
-	case v := <-from:
-		return v
-	case <-time.After(patience):
-		t.Fatal("nothing came")
-		panic("unreachable")
-	}
-}
-
-type logBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (l *logBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.Write(p)
-}
-
-func (l *logBuffer) Sync() error { return nil }
-
-func (l *logBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.String()
 }

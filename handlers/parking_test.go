@@ -20,6 +20,7 @@ import (
 	"github.com/latchkey/latchkey/events"
 	"github.com/latchkey/latchkey/events/sealing"
 	"github.com/latchkey/latchkey/store/envelope"
+	"github.com/latchkey/latchkey/store/envelope/envelopetest"
 	"github.com/latchkey/latchkey/store/streams"
 )
 
@@ -155,7 +156,7 @@ func TestJunkDoesNotHoldUpWhatIsBehindIt(t *testing.T) {
 					}
 					return junk(ctx, msg)
 				})
-				receive(t, handled)
+				enginestest.Receive(t, handled)
 				require.GreaterOrEqual(t, f.left(f.subjects.IntegrationStream()), flood.messages, "acknowledged before it is stored")
 				again()
 				stop()
@@ -201,7 +202,7 @@ func TestParkingIsBounded(t *testing.T) {
 			}
 			// Those for whom there is no room are refused, those without a turn too.
 			for range cap(refused) - min(parkedAtOnce, max(1, parkingBytes/max(size, parkingBytes/mostParked))) {
-				require.ErrorIs(t, receive(t, refused), errParkingFull)
+				require.ErrorIs(t, enginestest.Receive(t, refused), errParkingFull)
 			}
 			entered := inside.Load()
 			require.LessOrEqual(t, entered, int64(mostParked))
@@ -210,7 +211,7 @@ func TestParkingIsBounded(t *testing.T) {
 			}
 			close(release)
 			for parks.Load() > 0 {
-				require.NoError(t, receive(t, refused))
+				require.NoError(t, enginestest.Receive(t, refused))
 			}
 			require.LessOrEqual(t, most.Load(), int64(parkedAtOnce))
 			f := &fixture{t: t}
@@ -227,7 +228,7 @@ func TestParkingIsBounded(t *testing.T) {
 func TestJunkMakesNoDataKeys(t *testing.T) {
 	f := newFixture(t)
 	f.sealing.PerUser = true
-	known := f.sealing.Store.(*keys)
+	known := f.sealing.Store.(*envelopetest.Keys)
 	f.dead.Envelope = f.reopened()
 	f.dead.Keys = &ConnectKeys{Now: time.Now, asOf: time.Now().Add(time.Hour)} // as if just read
 	const each = 70
@@ -248,13 +249,13 @@ func TestJunkMakesNoDataKeys(t *testing.T) {
 	}
 	require.Greater(t, len(named), each, "an erasure finds them")
 	require.Equal(t, 1, f.kms.Calls("GenerateDataKey"))
-	require.Len(t, known.known, 1)
+	require.Len(t, known.All(), 1)
 
 	d := &delivery{Subject: f.subjects.Connected(), Attempt: 1, User: "alice"}
 	require.NoError(t, f.dead.Park(t.Context(), events.IntegrationConnected, d, []byte("{}"), "failed too often"))
-	require.Len(t, known.known, 2)
+	require.Len(t, known.All(), 2)
 	scopes := map[string]bool{}
-	for _, key := range known.known {
+	for _, key := range known.All() {
 		scopes[key.Scope] = true
 	}
 	require.True(t, scopes[envelope.ScopeOf("alice")])
@@ -276,7 +277,7 @@ func TestMessagesThatComeBackHoldUpNobody(t *testing.T) {
 				close(handled)
 				return nil
 			})
-			receive(t, handled)
+			enginestest.Receive(t, handled)
 		})
 	}
 }

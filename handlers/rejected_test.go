@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/time/rate"
 
+	"github.com/latchkey/latchkey/cmd/sandbox/engines/enginestest"
 	"github.com/latchkey/latchkey/config"
 	"github.com/latchkey/latchkey/events"
 	"github.com/latchkey/latchkey/store"
@@ -26,7 +27,7 @@ func TestPublishersHearOfWhatChangedNothing(t *testing.T) {
 
 	const token = "the-token"
 	next := func() events.Rejected {
-		msg := receive(t, heard)
+		msg := enginestest.Receive(t, heard)
 		require.NotContains(t, string(msg.Data), token)
 		e, err := events.DecodeRejected(msg.Data)
 		require.NoError(t, err)

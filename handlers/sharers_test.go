@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/latchkey/latchkey/cmd/sandbox/engines/enginestest"
 )
 
 // TestEachWorkerHasItsFullNumberOfMessages: those who share a consumer don't
@@ -28,6 +30,6 @@ func TestEachWorkerHasItsFullNumberOfMessages(t *testing.T) {
 		f.publish(fmt.Sprint(n))
 	}
 	for range workers * concurrency {
-		receive(t, begun)
+		enginestest.Receive(t, begun)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 
+	"github.com/latchkey/latchkey/cmd/sandbox/engines/enginestest"
 	"github.com/latchkey/latchkey/events"
 )
 
@@ -54,13 +55,13 @@ func TestSourcesShareOneBound(t *testing.T) {
 	}
 	publish(3)
 	for range bound { // though four others wait for a message
-		receive(t, busy)
+		enginestest.Receive(t, busy)
 	}
 	for n := range partitions {
 		publish(n)
 	}
 	for range partitions - 1 { // the places in which the others wait
-		receive(t, busy)
+		enginestest.Receive(t, busy)
 	}
 	close(release)
 	f.eventually(func() bool {

@@ -12,6 +12,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/stretchr/testify/require"
 
+	"github.com/latchkey/latchkey/cmd/sandbox/engines/enginestest"
 	"github.com/latchkey/latchkey/store/streams"
 )
 
@@ -51,7 +52,7 @@ func TestSlowMessageIsNotDeliveredAgain(t *testing.T) {
 		return nil
 	})
 	f.publish("x")
-	receive(t, done)
+	enginestest.Receive(t, done)
 	f.eventually(func() bool { return f.left(f.subjects.IntegrationStream()) == 0 }, "not acknowledged")
 	require.EqualValues(t, 1, deliveries.Load())
 }
@@ -75,7 +76,7 @@ func TestNoMoreMessagesAreHandledAtOnceThanAllowed(t *testing.T) {
 	for n := range 20 {
 		f.publish(fmt.Sprint(n))
 	}
-	receive(t, full) // as many as allowed, and they hold their places
+	enginestest.Receive(t, full) // as many as allowed, and they hold their places
 	close(release)
 	f.eventually(func() bool { return f.left(f.subjects.IntegrationStream()) == 0 }, "not all handled")
 	require.EqualValues(t, most, peak.Load())
@@ -92,7 +93,7 @@ func TestCloseWaitsForMessagesAtWork(t *testing.T) {
 		return nil
 	})
 	f.publish("x")
-	receive(t, begun)
+	enginestest.Receive(t, begun)
 	closed := make(chan struct{})
 	go func() { stop(); close(closed) }()
 	select {
@@ -101,7 +102,7 @@ func TestCloseWaitsForMessagesAtWork(t *testing.T) {
 	case <-time.After(300 * time.Millisecond):
 	}
 	close(release)
-	receive(t, closed)
+	enginestest.Receive(t, closed)
 	require.True(t, ended.Load())
 	f.eventually(func() bool { return f.left(f.subjects.IntegrationStream()) == 0 }, "not acknowledged")
 	f.publish("too late")
@@ -129,16 +130,16 @@ func TestConsumerThatIsGoneIsMadeAgain(t *testing.T) {
 	got := make(chan string, 10)
 	f.run(4, func(_ context.Context, msg *message.Message) error { got <- string(msg.Payload); return nil })
 	f.publish("before")
-	require.Equal(t, "before", receive(t, got))
+	require.Equal(t, "before", enginestest.Receive(t, got))
 	f.eventually(func() bool { return f.left(f.subjects.IntegrationStream()) == 0 }, "not acknowledged")
 	require.NoError(t, f.js.DeleteConsumer(t.Context(), f.subjects.IntegrationStream(), streams.Durable(f.subjects.Connected())))
 	f.publish("after")
-	require.Equal(t, "after", receive(t, got))
+	require.Equal(t, "after", enginestest.Receive(t, got))
 
 	require.NoError(t, f.js.DeleteStream(t.Context(), f.subjects.IntegrationStream()))
 	f.ensure()
 	f.publish("on a new stream")
-	require.Equal(t, "on a new stream", receive(t, got))
+	require.Equal(t, "on a new stream", enginestest.Receive(t, got))
 }
 
 func TestUnknownSubjectIsRefused(t *testing.T) {
@@ -175,7 +176,7 @@ func TestCloseWaitsForAMessageThatComesWhileItCloses(t *testing.T) {
 	sub := &lastMoment{Subscriber: f.subscriber(1), happen: func() {
 		time.Sleep(50 * time.Millisecond) // the router finds nothing at work: sooner, the test shows nothing
 		f.publish("x")
-		receive(t, begun)
+		enginestest.Receive(t, begun)
 	}}
 	stop := f.runOn(sub, func(context.Context, *message.Message) error {
 		close(begun)

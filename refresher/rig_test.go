@@ -25,6 +25,7 @@ import (
 
 	"github.com/latchkey/latchkey/cmd/sandbox/engines/enginestest"
 	"github.com/latchkey/latchkey/cmd/sandbox/kmssim"
+	"github.com/latchkey/latchkey/cmd/sandbox/kmssim/kmssimtest"
 	"github.com/latchkey/latchkey/cmd/sandbox/meshsim"
 	"github.com/latchkey/latchkey/config"
 	"github.com/latchkey/latchkey/events"
@@ -104,13 +105,8 @@ func newRig(t *testing.T) *rig {
 	t.Cleanup(func() { _ = client.Disconnect(context.Background()) })
 	r.raw = client.Database(r.database)
 
-	r.kms, err = kmssim.Open(kmssim.Options{Dir: t.TempDir(), AccessKeyID: "key", SecretAccessKey: text("secret")})
-	require.NoError(t, err)
-	_, err = r.kms.CreateKey("alias/test")
-	require.NoError(t, err)
-	kmsServer := httptest.NewServer(r.kms)
-	t.Cleanup(kmsServer.Close)
-	r.kmsURL = kmsServer.URL
+	server := kmssimtest.Start(t, "alias/test")
+	r.kms, r.kmsURL = server.KMS, server.URL
 
 	r.sim, err = meshsim.New(meshsim.Config{Seed: text("seed"), Clock: r.clock.Now, Sleep: func(ctx context.Context, _ time.Duration) error {
 		r.held <- struct{}{}

@@ -2,14 +2,12 @@ package store_test
 
 import (
 	"fmt"
-	"net/http/httptest"
 	"testing"
 
-	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
-	"github.com/latchkey/latchkey/cmd/sandbox/kmssim"
+	"github.com/latchkey/latchkey/cmd/sandbox/kmssim/kmssimtest"
 	"github.com/latchkey/latchkey/events/secret"
 	"github.com/latchkey/latchkey/store"
 	"github.com/latchkey/latchkey/store/envelope"
@@ -19,13 +17,7 @@ import (
 // whose data keys lie in a database.
 func envelopes(t testing.TB, keys *store.Store) func() *envelope.Envelope {
 	t.Helper()
-	sim, err := kmssim.Open(kmssim.Options{Dir: t.TempDir(), AccessKeyID: "AKIAEXAMPLE", SecretAccessKey: secret.New("example")})
-	require.NoError(t, err)
-	server := httptest.NewServer(sim)
-	t.Cleanup(server.Close)
-	_, err = sim.CreateKey("alias/tokens")
-	require.NoError(t, err)
-	o := envelope.Options{KMS: kms.NewFromConfig(sim.Config(server.URL)), Store: keys, KeyID: "alias/tokens"}
+	o := envelope.Options{KMS: kmssimtest.Start(t, "alias/tokens").Client(), Store: keys, KeyID: "alias/tokens"}
 	return func() *envelope.Envelope { return envelope.New(o) }
 }
 

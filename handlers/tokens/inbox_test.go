@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/require"
 
+	"github.com/latchkey/latchkey/cmd/sandbox/engines/enginestest"
 	"github.com/latchkey/latchkey/events"
 	"github.com/latchkey/latchkey/store"
 )
@@ -97,7 +98,7 @@ func TestNoTokenIsSentWhereAStreamStoresIt(t *testing.T) {
 		sub, err := nc.ChanSubscribe(inbox, answers)
 		require.NoError(t, err)
 		require.NoError(t, nc.PublishRequest(f.subjects.TokenGet("alice"), inbox, []byte(`{"userId":"alice"}`)))
-		msg := receive(t, answers)
+		msg := enginestest.Receive(t, answers)
 		require.NoError(t, sub.Unsubscribe())
 		return msg.Header.Get(micro.ErrorHeader)
 	}

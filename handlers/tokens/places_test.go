@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go/micro"
 	"github.com/stretchr/testify/require"
 
+	"github.com/latchkey/latchkey/cmd/sandbox/engines/enginestest"
 	"github.com/latchkey/latchkey/events"
 	"github.com/latchkey/latchkey/store"
 )
@@ -75,10 +76,10 @@ func TestCallersTakeTurns(t *testing.T) {
 	wait(t.Context(), "quiet", "quiet 0")
 	wait(t.Context(), "quiet", "quiet 1")
 	cancel()
-	require.Equal(t, "impatient gave up", receive(t, order))
+	require.Equal(t, "impatient gave up", enginestest.Receive(t, order))
 	for _, next := range []string{"flood 0", "quiet 0", "flood 1", "quiet 1", "flood 2", "flood 3"} {
 		turns.leave()
-		require.Equal(t, next, receive(t, order))
+		require.Equal(t, next, enginestest.Receive(t, order))
 	}
 	turns.leave()
 	require.Empty(t, turns.waiting)
@@ -124,17 +125,17 @@ func TestAFloodOfOneCallerIsNotTheAnswerOfAnother(t *testing.T) {
 	ask("_INBOX_healthy."+f.subjects.Prefix, "alice", `{"userId":"alice"}`)
 	// What is cheap to refuse is refused though no read has ended.
 	ask("_INBOX_cheap."+f.subjects.Prefix, "alice", "junk")
-	require.Equal(t, events.CodeBadRequest, receive(t, cheap).Header.Get(micro.ErrorHeader))
+	require.Equal(t, events.CodeBadRequest, enginestest.Receive(t, cheap).Header.Get(micro.ErrorHeader))
 	// So is what finds no place, and is told when to ask again.
 	for range flood - maxWaiting/2 {
-		msg := receive(t, floods)
+		msg := enginestest.Receive(t, floods)
 		require.Equal(t, events.CodeBusy, msg.Header.Get(micro.ErrorHeader))
 		var r refusal
 		require.NoError(t, json.Unmarshal(msg.Data, &r))
 		require.Positive(t, r.RetryAfterSeconds)
 	}
 	for range atOnce { // the reads of the flood that came first
-		require.NotEqual(t, "alice", receive(t, begun))
+		require.NotEqual(t, "alice", enginestest.Receive(t, begun))
 	}
 	f.eventually(func() bool {
 		s.turns.mu.Lock()
@@ -146,11 +147,11 @@ func TestAFloodOfOneCallerIsNotTheAnswerOfAnother(t *testing.T) {
 	reads := 0
 	for found := false; !found; reads++ {
 		release <- struct{}{}
-		found = receive(t, begun) == "alice"
+		found = enginestest.Receive(t, begun) == "alice"
 	}
 	require.LessOrEqual(t, reads, 2, "of all that wait, hers is read first or second")
 	close(release)
-	require.Empty(t, receive(t, healthy).Header.Get(micro.ErrorHeader))
+	require.Empty(t, enginestest.Receive(t, healthy).Header.Get(micro.ErrorHeader))
 	require.NoError(t, s.Stop())
 	require.Empty(t, s.places.rooms)
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go/micro"
 	"github.com/stretchr/testify/require"
 
+	"github.com/latchkey/latchkey/cmd/sandbox/engines/enginestest"
 	"github.com/latchkey/latchkey/events"
 	"github.com/latchkey/latchkey/store"
 	"github.com/latchkey/latchkey/store/envelope"
@@ -60,7 +61,7 @@ func TestARequestThatWaitsHoldsUpNoOther(t *testing.T) {
 	}
 	tokens := func(answers <-chan *nats.Msg) {
 		t.Helper()
-		msg := receive(t, answers)
+		msg := enginestest.Receive(t, answers)
 		require.Empty(t, msg.Header.Get(micro.ErrorHeader))
 		var reply events.TokenReply
 		require.NoError(t, json.Unmarshal(msg.Data, &reply))
@@ -71,9 +72,9 @@ func TestARequestThatWaitsHoldsUpNoOther(t *testing.T) {
 	_, err := s.grants.byUser(t.Context(), "unopened")
 	require.NoError(t, err)
 	unopened := ask("unopened")
-	receive(t, held.begun)
+	enginestest.Receive(t, held.begun)
 	unread := ask("unread")
-	receive(t, reading)
+	enginestest.Receive(t, reading)
 	for range 3 { // read for the first, kept for the others
 		tokens(ask("quick"))
 	}

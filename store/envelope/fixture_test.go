@@ -2,8 +2,6 @@ package envelope_test
 
 import (
 	"context"
-	"maps"
-	"net/http/httptest"
 	"sync"
 	"testing"
 	"time"
@@ -12,8 +10,9 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/latchkey/latchkey/cmd/sandbox/kmssim"
-	"github.com/latchkey/latchkey/events/secret"
+	"github.com/latchkey/latchkey/cmd/sandbox/kmssim/kmssimtest"
 	"github.com/latchkey/latchkey/store/envelope"
+	"github.com/latchkey/latchkey/store/envelope/envelopetest"
 )
 
 const (
@@ -28,23 +27,16 @@ const (
 type fixture struct {
 	sim    *kmssim.KMS
 	client *kms.Client
-	keys   *memoryKeys
+	keys   *envelopetest.Keys
 	clock  *clock
 }
 
 func newFixture(t testing.TB) *fixture {
 	t.Helper()
-	sim, err := kmssim.Open(kmssim.Options{Dir: t.TempDir(), AccessKeyID: "AKIAEXAMPLE", SecretAccessKey: secret.New("example")})
-	require.NoError(t, err)
-	server := httptest.NewServer(sim)
-	t.Cleanup(server.Close)
-	_, err = sim.CreateKey(alias)
-	require.NoError(t, err)
-	// Without the SDK's retries, whose waits only cost the tests time.
-	client := kms.NewFromConfig(sim.Config(server.URL), func(o *kms.Options) { o.RetryMaxAttempts = 1 })
+	sim := kmssimtest.Start(t, alias)
 	return &fixture{
-		sim: sim, client: client,
-		keys:  &memoryKeys{byID: map[string]envelope.WrappedKey{}},
+		sim: sim.KMS, client: sim.Client(kmssimtest.Once),
+		keys:  &envelopetest.Keys{},
 		clock: &clock{now: time.Date(2031, 5, 6, 7, 8, 9, 0, time.UTC)},
 	}
 }
@@ -91,73 +83,6 @@ func (c *clock) advance(d time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.now = c.now.Add(d)
-}
-
-// memoryKeys is a KeyStore that can be made to fail.
-type memoryKeys struct {
-	mu   sync.Mutex
-	byID map[string]envelope.WrappedKey
-	fail error
-}
-
-func (m *memoryKeys) PutKey(_ context.Context, key envelope.WrappedKey) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.fail == nil {
-		m.byID[key.ID] = key
-	}
-	return m.fail
-}
-
-func (m *memoryKeys) Key(_ context.Context, id string) (envelope.WrappedKey, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.fail != nil {
-		return envelope.WrappedKey{}, m.fail
-	}
-	key, ok := m.byID[id]
-	if !ok {
-		return key, envelope.ErrUnknownKey
-	}
-	return key, nil
-}
-
-func (m *memoryKeys) SealingKey(_ context.Context, scope string, since, now time.Time) (found envelope.WrappedKey, err error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	err = envelope.ErrUnknownKey
-	for _, key := range m.byID {
-		if key.Scope == scope && !key.CreatedAt.Before(since) && key.SealsUntil.After(now) && key.CreatedAt.After(found.CreatedAt) {
-			found, err = key, nil
-		}
-	}
-	return found, err
-}
-
-func (m *memoryKeys) failWith(err error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.fail = err
-}
-
-// all returns a copy of what is stored.
-func (m *memoryKeys) all() map[string]envelope.WrappedKey {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return maps.Clone(m.byID)
-}
-
-// put replaces a stored key, as somebody with access to the database could.
-func (m *memoryKeys) put(key envelope.WrappedKey) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.byID[key.ID] = key
-}
-
-func (m *memoryKeys) remove(id string) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	delete(m.byID, id)
 }
 
 // hooked calls before a request and hands on what came back.

@@ -58,10 +58,10 @@ func TestOpeningFailsByKind(t *testing.T) {
 	require.ErrorIs(t, err, envelope.ErrUnknownKey)
 
 	down := errors.New("database down")
-	f.keys.failWith(down)
+	f.keys.FailWith(down)
 	_, err = f.envelope().Open(t.Context(), blob, binding)
 	require.ErrorIs(t, err, down)
-	f.keys.failWith(nil)
+	f.keys.FailWith(nil)
 
 	for _, fault := range []kmssim.Fault{kmssim.Throttling, kmssim.Internal, kmssim.Disconnect} {
 		f.sim.Faults().Next(1, fault)
@@ -88,24 +88,24 @@ func requireKeyFault(t *testing.T, f *fixture, blob envelope.Blob, what string) 
 func TestAChangedWrappedKeyIsTold(t *testing.T) {
 	f := newFixture(t)
 	blob := seal(t, f.envelope(), "x")
-	key := f.keys.all()[blob.KeyID]
+	key := f.keys.All()[blob.KeyID]
 	for i := range key.Wrapped {
 		changed := key
 		changed.Wrapped = bytes.Clone(key.Wrapped)
 		changed.Wrapped[i] ^= 1
-		f.keys.put(changed)
+		f.keys.Put(changed)
 		requireKeyFault(t, f, blob, "changed")
 	}
-	f.keys.put(key)
+	f.keys.Put(key)
 	requireOpens(t, f.envelope(), blob, "x")
 }
 
 func TestAWrappedKeyUnderAnotherIDIsTold(t *testing.T) {
 	f := newFixture(t)
 	first, second := seal(t, f.envelope(), "one"), seal(t, f.envelope(), "two")
-	swapped := f.keys.all()[second.KeyID]
+	swapped := f.keys.All()[second.KeyID]
 	swapped.ID = first.KeyID
-	f.keys.put(swapped)
+	f.keys.Put(swapped)
 	requireKeyFault(t, f, first, "swapped")
 	requireOpens(t, f.envelope(), second, "two")
 }
@@ -113,12 +113,12 @@ func TestAWrappedKeyUnderAnotherIDIsTold(t *testing.T) {
 func TestAWrongKEKOfAStoredKeyIsTold(t *testing.T) {
 	f := newFixture(t)
 	blob := seal(t, f.envelope(), "x")
-	key := f.keys.all()[blob.KeyID]
+	key := f.keys.All()[blob.KeyID]
 	other, err := f.sim.CreateKey("alias/other")
 	require.NoError(t, err)
 	changed := key
 	changed.KEK = other
-	f.keys.put(changed)
+	f.keys.Put(changed)
 	requireKeyFault(t, f, blob, "another KMS key")
 }
 
@@ -129,14 +129,14 @@ func TestADataKeyOfAnotherSizeIsTold(t *testing.T) {
 		KeyId: aws.String(alias), KeySpec: types.DataKeySpecAes128, EncryptionContext: envelope.KMSContext(blob.KeyID),
 	})
 	require.NoError(t, err)
-	f.keys.put(envelope.WrappedKey{ID: blob.KeyID, Wrapped: short.CiphertextBlob, KEK: *short.KeyId})
+	f.keys.Put(envelope.WrappedKey{ID: blob.KeyID, Wrapped: short.CiphertextBlob, KEK: *short.KeyId})
 	requireKeyFault(t, f, blob, "short")
 }
 
 func TestADisabledKEKPasses(t *testing.T) {
 	f := newFixture(t)
 	blob := seal(t, f.envelope(), "x")
-	kek := aws.String(f.keys.all()[blob.KeyID].KEK)
+	kek := aws.String(f.keys.All()[blob.KeyID].KEK)
 	_, err := f.client.DisableKey(t.Context(), &kms.DisableKeyInput{KeyId: kek})
 	require.NoError(t, err)
 	_, err = f.envelope().Open(t.Context(), blob, binding)
@@ -155,7 +155,7 @@ func TestOldBlobsOpenAfterTheKEKWasChanged(t *testing.T) {
 	o.KeyID = "alias/next"
 	e := envelope.New(o)
 	fresh := seal(t, e, "y")
-	require.Equal(t, next, f.keys.all()[fresh.KeyID].KEK)
+	require.Equal(t, next, f.keys.All()[fresh.KeyID].KEK)
 	requireOpens(t, e, blob, "x")
 }
 

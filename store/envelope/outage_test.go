@@ -264,11 +264,11 @@ func TestTheSDKsAdaptiveRetriesDealWithThrottling(t *testing.T) {
 func TestAStoredKeyThatKMSCallsInvalidIsTold(t *testing.T) {
 	f := newFixture(t)
 	blob := seal(t, f.envelope(), "x")
-	key := f.keys.all()[blob.KeyID]
+	key := f.keys.All()[blob.KeyID]
 	for _, wrapped := range [][]byte{nil, make([]byte, 10_000)} {
 		changed := key
 		changed.Wrapped = wrapped
-		f.keys.put(changed)
+		f.keys.Put(changed)
 		requireKeyFault(t, f, blob, "length")
 	}
 }

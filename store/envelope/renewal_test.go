@@ -96,7 +96,7 @@ func TestWithoutKMSNothingIsSealed(t *testing.T) {
 		f.sim.Faults().Always(fault)
 		_, err := e.Sealer(t.Context(), "user")
 		require.ErrorIs(t, err, envelope.ErrKMS, name)
-		require.Empty(t, f.keys.all(), name)
+		require.Empty(t, f.keys.All(), name)
 
 		f.sim.Faults().Clear()
 		f.clock.advance(pause)
@@ -120,14 +120,14 @@ func TestAKeyThatIsNotStoredDoesNotSeal(t *testing.T) {
 	f := newFixture(t)
 	e := f.envelope()
 	down := errors.New("database down")
-	f.keys.failWith(down)
+	f.keys.FailWith(down)
 	_, err := e.Sealer(t.Context(), "user")
 	require.ErrorIs(t, err, down)
 	require.NotErrorIs(t, err, envelope.ErrKMS)
 
-	f.keys.failWith(nil)
+	f.keys.FailWith(nil)
 	blob := seal(t, e, "x")
-	require.Contains(t, f.keys.all(), blob.KeyID)
+	require.Contains(t, f.keys.All(), blob.KeyID)
 	require.Equal(t, 2, f.generated(), "the key that was not stored is not used")
 }
 

@@ -30,7 +30,7 @@ func TestUsersShareADataKey(t *testing.T) {
 		require.Equal(t, shared, sealFor(t, e, user).KeyID)
 	}
 	require.Equal(t, 1, f.generated())
-	for _, key := range f.keys.all() {
+	for _, key := range f.keys.All() {
 		require.Empty(t, key.Scope)
 	}
 }
@@ -45,7 +45,7 @@ func TestWorkersShareTheKeyOfAUser(t *testing.T) {
 	require.NotEqual(t, first.KeyID, sealFor(t, b, "bob").KeyID)
 	require.NotEqual(t, sealFor(t, a, "").KeyID, sealFor(t, b, "").KeyID, "of nobody")
 	require.Equal(t, []int{4, 1}, []int{f.generated(), f.decrypted()})
-	key := f.keys.all()[first.KeyID]
+	key := f.keys.All()[first.KeyID]
 	require.Equal(t, envelope.ScopeOf("alice"), key.Scope)
 	require.NotContains(t, key.Scope, "alice")
 	require.Equal(t, key.CreatedAt.Add(24*time.Hour+outage), key.SealsUntil)
@@ -62,10 +62,10 @@ func TestWorkersShareTheKeyOfAUser(t *testing.T) {
 	f.clock.advance(24 * time.Hour)
 	third := sealFor(t, envelope.New(o), "alice")
 	require.NotContains(t, []string{first.KeyID, second.KeyID}, third.KeyID)
-	broken := f.keys.all()[third.KeyID]
+	broken := f.keys.All()[third.KeyID]
 	broken.Wrapped = append([]byte{}, broken.Wrapped...)
 	broken.Wrapped[len(broken.Wrapped)-1] ^= 1
-	f.keys.put(broken)
+	f.keys.Put(broken)
 	fourth := sealFor(t, envelope.New(o), "alice")
 	require.NotEqual(t, third.KeyID, fourth.KeyID)
 
@@ -84,7 +84,7 @@ func TestAForgottenUser(t *testing.T) {
 	o.PerUser = true
 	e := envelope.New(o)
 	alice, bob := sealFor(t, e, "alice"), sealFor(t, e, "bob")
-	f.keys.remove(alice.KeyID)
+	f.keys.Remove(alice.KeyID)
 	requireOpens(t, e, alice, "x")
 	e.Forget("alice")
 	e.Forget("")
@@ -100,11 +100,11 @@ func TestAForgottenUser(t *testing.T) {
 func TestAUsersKeyThatWasRetiredInTheStore(t *testing.T) {
 	for name, retire := range map[string]func(*fixture, string){
 		"retired": func(f *fixture, id string) {
-			key := f.keys.all()[id]
+			key := f.keys.All()[id]
 			key.SealsUntil = f.clock.Now()
-			f.keys.put(key)
+			f.keys.Put(key)
 		},
-		"deleted": func(f *fixture, id string) { f.keys.remove(id) },
+		"deleted": func(f *fixture, id string) { f.keys.Remove(id) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t)
@@ -133,7 +133,7 @@ func TestAUsersKeyGoesOnWhileTheStoreCantTell(t *testing.T) {
 	e := envelope.New(o)
 	first := sealFor(t, e, "alice").KeyID
 	f.clock.advance(time.Minute)
-	f.keys.failWith(errors.New("away"))
+	f.keys.FailWith(errors.New("away"))
 	require.Equal(t, first, sealFor(t, e, "alice").KeyID)
 }
 
@@ -156,7 +156,7 @@ func TestRetiredKeysSealNoMore(t *testing.T) {
 		e := envelope.New(o)
 		first := seal(t, e, "x")
 		f.clock.advance(time.Minute)
-		e.RetireBefore(f.keys.all()[first.KeyID].CreatedAt)
+		e.RetireBefore(f.keys.All()[first.KeyID].CreatedAt)
 		require.Equal(t, first.KeyID, seal(t, e, "x").KeyID, "it was not made before")
 
 		// By a clock that is ahead: what is made now counts as new all the same.
@@ -165,7 +165,7 @@ func TestRetiredKeysSealNoMore(t *testing.T) {
 		e.RetireBefore(time.Time{})
 		second := seal(t, e, "x")
 		require.NotEqual(t, first.KeyID, second.KeyID)
-		require.Equal(t, at, f.keys.all()[second.KeyID].CreatedAt)
+		require.Equal(t, at, f.keys.All()[second.KeyID].CreatedAt)
 		require.Equal(t, second.KeyID, seal(t, e, "x").KeyID)
 		requireOpens(t, e, first, "x")
 
@@ -198,8 +198,8 @@ func TestAnAliasPointedElsewhere(t *testing.T) {
 	require.NoError(t, err)
 	f.clock.advance(24 * time.Hour)
 	fresh := seal(t, e, "y")
-	require.Equal(t, next, f.keys.all()[fresh.KeyID].KEK)
-	require.NotEqual(t, next, f.keys.all()[old.KeyID].KEK)
+	require.Equal(t, next, f.keys.All()[fresh.KeyID].KEK)
+	require.NotEqual(t, next, f.keys.All()[old.KeyID].KEK)
 	requireOpens(t, e, old, "x")
 	requireOpens(t, f.envelope(), old, "x")
 	requireOpens(t, f.envelope(), fresh, "y")
@@ -230,7 +230,7 @@ func TestAReplicaOpensInItsRegion(t *testing.T) {
 	f.clock.advance(pause)
 	requireOpens(t, there, blob, "x")
 	back := seal(t, there, "y")
-	require.Contains(t, f.keys.all()[back.KeyID].KEK, "eu-central-1")
+	require.Contains(t, f.keys.All()[back.KeyID].KEK, "eu-central-1")
 	o = f.options()
 	o.Region = "us-east-1"
 	requireOpens(t, envelope.New(o), back, "y")

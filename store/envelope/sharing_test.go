@@ -45,7 +45,7 @@ func TestConcurrentFirstUseMakesOneKey(t *testing.T) {
 		require.NoError(t, err)
 	}
 	require.Equal(t, 1, f.generated())
-	require.Len(t, f.keys.all(), 1)
+	require.Len(t, f.keys.All(), 1)
 }
 
 func TestConcurrentOpeningUnwrapsOnce(t *testing.T) {

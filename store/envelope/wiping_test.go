@@ -65,11 +65,11 @@ func TestTheMemoryOfAKeyHoldsItAndIsWiped(t *testing.T) {
 		},
 		"deleted": func(e *envelope.Envelope) {
 			f.clock.advance(time.Hour)
-			key := f.keys.all()[blob.KeyID]
-			f.keys.remove(blob.KeyID)
+			key := f.keys.All()[blob.KeyID]
+			f.keys.Remove(blob.KeyID)
 			_, err := e.Open(t.Context(), blob, binding)
 			require.ErrorIs(t, err, envelope.ErrUnknownKey)
-			f.keys.put(key)
+			f.keys.Put(key)
 		},
 	} {
 		o := f.options()

@@ -2,7 +2,6 @@ package keys_test
 
 import (
 	"context"
-	"net/http/httptest"
 	"testing"
 	"time"
 
@@ -17,6 +16,7 @@ import (
 	"github.com/latchkey/latchkey/cmd/latchkey/keys"
 	"github.com/latchkey/latchkey/cmd/sandbox/engines/enginestest"
 	"github.com/latchkey/latchkey/cmd/sandbox/kmssim"
+	"github.com/latchkey/latchkey/cmd/sandbox/kmssim/kmssimtest"
 	"github.com/latchkey/latchkey/events/secret"
 	"github.com/latchkey/latchkey/store"
 	"github.com/latchkey/latchkey/store/envelope"
@@ -43,15 +43,10 @@ func newFixture(t *testing.T) *fixture {
 	client, err := mongo.Connect(options.Client().ApplyURI(server.URI()))
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = client.Disconnect(context.Background()) })
-	sim, err := kmssim.Open(kmssim.Options{Dir: t.TempDir(), AccessKeyID: "AKIAEXAMPLE", SecretAccessKey: secret.New("example")})
-	require.NoError(t, err)
-	_, err = sim.CreateKey("alias/a")
-	require.NoError(t, err)
-	service := httptest.NewServer(sim)
-	t.Cleanup(service.Close)
+	sim := kmssimtest.Start(t, "alias/a")
 	return &fixture{
-		t: t, db: db, raw: client.Database(name), sim: sim,
-		client: kms.NewFromConfig(sim.Config(service.URL), func(o *kms.Options) { o.RetryMaxAttempts = 1 }),
+		t: t, db: db, raw: client.Database(name), sim: sim.KMS,
+		client: sim.Client(kmssimtest.Once),
 	}
 }
 

@@ -76,7 +76,7 @@ func startCallers(t *testing.T, file string, prove proof) *callers {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	t.Cleanup(cancel)
-	h := &harness{t, &installation{ctx: ctx, dir: t.TempDir(), logs: &logBuffer{}, more: make(chan struct{}), ids: map[string]bool{}, database: enginestest.Name(t)}}
+	h := &harness{t, &installation{ctx: ctx, dir: t.TempDir(), logs: &enginestest.Text{}, more: make(chan struct{}), ids: map[string]bool{}, database: enginestest.Name(t)}}
 	c := &callers{harness: h, observerAPI: "$JS.API", observerRole: "observer", ca: newAuthority(t), certs: map[string][2]string{}, proofs: map[string][]string{}}
 	cert, key := c.ca.issue("server")
 	env := map[string]string{

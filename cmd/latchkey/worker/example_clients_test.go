@@ -14,6 +14,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/latchkey/latchkey/cmd/sandbox/engines/enginestest"
 	"github.com/latchkey/latchkey/cmd/sandbox/meshsim"
 	"github.com/latchkey/latchkey/events"
 )
@@ -24,7 +25,7 @@ const examples = "../../../docs/examples"
 type program struct {
 	h   *harness
 	cmd *exec.Cmd
-	out *logBuffer
+	out *enginestest.Text
 }
 
 // runExample runs a program until the test ends, where it must end cleanly at
@@ -33,7 +34,7 @@ func (h *harness) runExample(cmd *exec.Cmd) *program {
 	h.t.Helper()
 	cfg, err := h.stack.Config()
 	require.NoError(h.t, err)
-	p := &program{h, cmd, &logBuffer{}}
+	p := &program{h, cmd, &enginestest.Text{}}
 	cmd.Env = append(os.Environ(), "NATS_URL="+cfg.NATS.URL, "LATCHKEY_PREFIX="+h.subjects.Prefix, "LISTEN=127.0.0.1:0")
 	cmd.Stdout, cmd.Stderr = p.out, p.out
 	require.NoError(h.t, cmd.Start())

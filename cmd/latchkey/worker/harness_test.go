@@ -1,7 +1,6 @@
 package worker_test
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -48,7 +47,7 @@ type installation struct {
 	database string
 	nc       *nats.Conn
 	js       jetstream.JetStream
-	logs     *logBuffer
+	logs     *enginestest.Text
 	// requestTimeout bounds a worker's requests to JetStream; 0: as usual.
 	requestTimeout time.Duration
 
@@ -77,7 +76,7 @@ func startWith(t *testing.T, o stack.Options) *harness {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	t.Cleanup(cancel)
-	h := &harness{t, &installation{ctx: ctx, dir: t.TempDir(), logs: &logBuffer{}, more: make(chan struct{}), ids: map[string]bool{}, database: enginestest.Name(t)}}
+	h := &harness{t, &installation{ctx: ctx, dir: t.TempDir(), logs: &enginestest.Text{}, more: make(chan struct{}), ids: map[string]bool{}, database: enginestest.Name(t)}}
 	var err error
 	natsURL := os.Getenv(enginestest.NATSVariable)
 	if natsURL != "" {
@@ -364,24 +363,4 @@ func (h *harness) given(r events.TokenRequest) events.TokenReply {
 func (h *harness) eventually(condition func() bool, what string) {
 	h.t.Helper()
 	require.Eventually(h.t, condition, patience, 20*time.Millisecond, what)
-}
-
-// logBuffer collects the log of all workers of a test.
-type logBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (l *logBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.Write(p)
-}
-
-func (l *logBuffer) Sync() error { return nil }
-
-func (l *logBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.String()
 }

@@ -40,12 +40,12 @@ func TestCommandProcess(t *testing.T) {
 type commandProcess struct {
 	*exec.Cmd
 	stdin io.WriteCloser
-	out   *logBuffer
+	out   *enginestest.Text
 }
 
 func (o *onCall) process(args ...string) *commandProcess {
 	o.t.Helper()
-	p := &commandProcess{Cmd: exec.CommandContext(o.ctx, os.Args[0], "-test.run=^TestCommandProcess$"), out: &logBuffer{}}
+	p := &commandProcess{Cmd: exec.CommandContext(o.ctx, os.Args[0], "-test.run=^TestCommandProcess$"), out: &enginestest.Text{}}
 	p.Env = append(append(os.Environ(), o.stack.Environ()...), append(o.settings(), commandVariable+"="+strings.Join(args, "\n"))...)
 	p.Stdout, p.Stderr = p.out, p.out
 	var err error

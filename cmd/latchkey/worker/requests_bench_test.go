@@ -22,6 +22,7 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"github.com/latchkey/latchkey/cmd/latchkey/worker"
+	"github.com/latchkey/latchkey/cmd/sandbox/engines/enginestest"
 	"github.com/latchkey/latchkey/cmd/sandbox/stack"
 	"github.com/latchkey/latchkey/config"
 	"github.com/latchkey/latchkey/events"
@@ -87,7 +88,7 @@ func newRequests(b *testing.B, users int) *requests {
 
 	ctx, cancel := context.WithCancel(context.Background())
 	ready, done := make(chan struct{}), make(chan error, 1)
-	log := zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()), &logBuffer{}, zap.InfoLevel))
+	log := zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()), &enginestest.Text{}, zap.InfoLevel))
 	go func() {
 		done <- worker.Run(ctx, cfg, worker.Options{Log: log, Metrics: prometheus.NewRegistry(), Ready: func() { close(ready) }})
 	}()

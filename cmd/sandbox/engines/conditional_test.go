@@ -128,7 +128,7 @@ func TestConditionalWritesAreAnsweredAsByFerretDBAlone(t *testing.T) {
 }
 
 func TestConditionalWritesAreSplitOnSQLite(t *testing.T) {
-	var log syncedText
+	var log enginestest.Text
 	db := enginestest.MongoDBWith(t, engines.FerretDBOptions{
 		Logger: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	})

@@ -33,14 +33,14 @@ func found(t testing.TB, c *mongo.Collection, filter object, opts ...options.Lis
 }
 
 // finds counts the finds that FerretDB has done, by its log.
-func finds(log *syncedText) int { return strings.Count(log.String(), "Got first batch") }
+func finds(log *enginestest.Text) int { return strings.Count(log.String(), "Got first batch") }
 
-func debugLog(log *syncedText) *slog.Logger {
+func debugLog(log *enginestest.Text) *slog.Logger {
 	return slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 }
 
 func TestFindsByManyValuesAreSplit(t *testing.T) {
-	var log syncedText
+	var log enginestest.Text
 	db := enginestest.MongoDBWith(t, engines.FerretDBOptions{PostgresURL: enginestest.Postgres(t).URL(), Logger: debugLog(&log)})
 	c := grants(t, db)
 	for _, field := range []string{"user", "sealed.key"} {
@@ -128,7 +128,7 @@ func TestFindsByManyValuesWithMuchToFindAreNotSplit(t *testing.T) {
 }
 
 func TestFindsByManyIDsAreSplitOnSQLite(t *testing.T) {
-	var log syncedText
+	var log enginestest.Text
 	db := enginestest.MongoDBWith(t, engines.FerretDBOptions{Logger: debugLog(&log)})
 	c := grants(t, db)
 	insertGrant(t, c, "a")

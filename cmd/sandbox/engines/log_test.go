@@ -2,30 +2,12 @@ package engines_test
 
 import (
 	"fmt"
-	"strings"
-	"sync"
+
+	"github.com/latchkey/latchkey/cmd/sandbox/engines/enginestest"
 )
 
-// syncedText keeps what several goroutines write.
-type syncedText struct {
-	mu sync.Mutex
-	b  strings.Builder
-}
-
-func (s *syncedText) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.Write(p)
-}
-
-func (s *syncedText) String() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.String()
-}
-
 // natsLog is a log of a NATS server kept in memory.
-type natsLog struct{ syncedText }
+type natsLog struct{ enginestest.Text }
 
 func (l *natsLog) add(format string, v ...any) { fmt.Fprintf(l, format+"\n", v...) }
 
