@@ -47,6 +47,15 @@ func demoUsers() []demoUser {
 	}
 }
 
+// demoSettings suit access tokens that live for demoLife.
+func demoSettings() []string {
+	return []string{
+		"LATCHKEY_ADMIN_LISTEN=", "LATCHKEY_LOG_LEVEL=debug", "LATCHKEY_TOKENS_MIN_TTL=1s",
+		"LATCHKEY_REFRESH_ACCESS_TOKEN_MIN=2s", "LATCHKEY_REFRESH_BACKOFF_MIN=100ms",
+		"LATCHKEY_RECONCILE_INTERVAL=2s", "LATCHKEY_RECONCILE_SLACK=2s",
+	}
+}
+
 // demo plays the scenes on a stack of its own and compares at the end what subscribers heard
 // with what the simulated institutions saw.
 func demo(ctx context.Context, stdout io.Writer) error {
@@ -67,8 +76,7 @@ func demo(ctx context.Context, stdout io.Writer) error {
 		return err
 	}
 	defer s.Stop()
-	cfg, err := s.Config("LATCHKEY_ADMIN_LISTEN=", "LATCHKEY_REFRESH_ACCESS_TOKEN_MIN=2s", "LATCHKEY_TOKENS_MIN_TTL=1s",
-		"LATCHKEY_RECONCILE_INTERVAL=2s", "LATCHKEY_RECONCILE_SLACK=2s", "LATCHKEY_REFRESH_BACKOFF_MIN=100ms", "LATCHKEY_LOG_LEVEL=debug")
+	cfg, err := s.Config(demoSettings()...)
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,42 @@
+package main
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/latchkey/latchkey/cmd/sandbox/stack"
+	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/refresher"
+	"github.com/latchkey/latchkey/store"
+)
+
+// The demo shows a grant that ends with its access token since the institution refuses
+// its refresh token. The pause before a refusal is confirmed must fit into that.
+func TestARefusalInTheDemoIsConfirmedBeforeTheAccessTokenEnds(t *testing.T) {
+	s, err := stack.Start(stack.Options{Dir: t.TempDir()})
+	require.NoError(t, err)
+	t.Cleanup(s.Stop)
+	cfg, err := s.Config(demoSettings()...)
+	require.NoError(t, err)
+	now := store.Milli(time.Now())
+	settler := refresher.Settler{
+		Announcer: refresher.Announcer{Now: func() time.Time { return now }, NewID: func() string { return "id" }},
+		Policy:    refresher.NewPolicy(cfg), Backoff: cfg.Refresh.Backoff, Rand: func() float64 { return 1 },
+	}
+	end, later := now.Add(demoLife), now.Add(time.Hour)
+	g := &store.Grant{
+		ID: "id", UserID: "frank", BrokerType: "gemini", State: store.Active, Version: 1, ConnectedAt: now,
+		Access: &store.Life{Since: now, ExpiresAt: &end}, Refresh: &store.Life{Since: now, ExpiresAt: &later},
+	}
+	settler.Schedule(g, settler.Policy.Next(g))
+	for g.State == store.Active {
+		require.Equal(t, store.Refresh, g.Due.Action)
+		now = g.Due.At
+		require.True(t, now.Before(end), "due at %s, the access token ends at %s", now, end)
+		require.NoError(t, settler.Failed(g, &refresher.Failure{Class: refresher.Dead, Reason: events.ReasonRejected}))
+	}
+	require.True(t, refresher.GivenUp(g))
+	require.Equal(t, &store.Due{At: end, Action: store.Expire}, &store.Due{At: g.Due.At, Action: g.Due.Action})
+}
