@@ -1,7 +1,6 @@
 package tokens
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -24,7 +23,7 @@ import (
 
 // receive runs on the subscription's goroutine and must not wait. It answers there what
 // it can answer at once: another goroutine would cost nearly as much as the answer.
-func (t *Service) receive(req micro.Request) {
+func (t *Service) receive(req request) {
 	t.atWork.Add(1)
 	a := &answer{Service: t, req: req}
 	ctx, cancel := context.WithTimeout(context.Background(), t.cfg.Timeout)
@@ -59,7 +58,7 @@ func (t *Service) receive(req micro.Request) {
 // answer is a request and what becomes of it.
 type answer struct {
 	*Service
-	req      micro.Request
+	req      request
 	ctx      context.Context
 	cancel   context.CancelFunc
 	end      func(code string) // of the span
@@ -221,6 +220,7 @@ func (a *answer) done(code string) {
 		a.end(code)
 	}
 	a.cancel()
+	a.req.done(code)
 	a.hold("")
 	a.atWork.Done()
 }
@@ -236,7 +236,7 @@ func (a *answer) caught() {
 // refusalHeaders is the size reserved for the headers of a refusal in a NATS message.
 const refusalHeaders = 256
 
-func (t *Service) refuse(req micro.Request, refusal *refusal) error {
+func (t *Service) refuse(req request, refusal *refusal) error {
 	body, _ := json.Marshal(refusal) // strings and numbers only
 	if int64(len(body)) > t.conn.MaxPayload()-refusalHeaders {
 		short := *refusal
@@ -244,7 +244,7 @@ func (t *Service) refuse(req micro.Request, refusal *refusal) error {
 		short.Unavailable, short.Refused = nil, nil
 		body, _ = json.Marshal(&short)
 	}
-	return t.respond(req, body, nats.Header{micro.ErrorHeader: {refusal.Code}, micro.ErrorCodeHeader: {cmp.Or(events.CodeNumber[refusal.Code], events.MFACodeNumber[refusal.Code])}})
+	return t.respond(req, body, nats.Header{micro.ErrorHeader: {refusal.Code}, micro.ErrorCodeHeader: {numberOf(refusal.Code)}})
 }
 
 // refusal is the body of an error answer.
@@ -268,7 +268,7 @@ func refuse(code, message string) *refusal {
 }
 
 // startSpan starts the span of a request. The subject names a user and stays out of it.
-func (t *Service) startSpan(ctx context.Context, req micro.Request, name, subject string) (_ context.Context, end func(code string)) {
+func (t *Service) startSpan(ctx context.Context, req request, name, subject string) (_ context.Context, end func(code string)) {
 	ctx = tracing.FromHeader(req.Headers()).Continue(ctx)
 	if !t.tracer.Enabled() {
 		return ctx, func(string) {}

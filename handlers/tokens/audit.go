@@ -64,7 +64,7 @@ func addAccount(record *audit.Record, g *store.Grant, code, account string) {
 }
 
 // callerOf returns what a request says about its sender, apart from the body.
-func (t *Service) callerOf(req micro.Request) *audit.Caller {
+func (t *Service) callerOf(req request) *audit.Caller {
 	caller := &audit.Caller{Inbox: inboxPrefix(events.ReplyInbox(req.Reply()))}
 	if t.audit.RequestInfo && caller.Inbox == events.ImportedReply {
 		caller.Account, caller.User, caller.Name = requestInfo(req.Headers())

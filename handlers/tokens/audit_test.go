@@ -9,7 +9,6 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/micro"
 	"github.com/stretchr/testify/require"
 
 	"github.com/latchkey/latchkey/cmd/sandbox/engines"
@@ -60,11 +59,12 @@ func TestTheServersWordOnWhoAsks(t *testing.T) {
 	trusting, doubting := &Service{audit: Audit{RequestInfo: true}}, &Service{}
 	type seen struct{ Trusting, Doubting *audit.Caller }
 	worker := connect("worker", "w")
-	service, err := micro.AddService(worker, micro.Config{Name: "test", Version: ServiceVersion})
+	_, err := worker.Subscribe(subject, func(m *nats.Msg) {
+		req := &received{msg: m}
+		body, _ := json.Marshal(seen{trusting.callerOf(req), doubting.callerOf(req)})
+		_ = m.Respond(body)
+	})
 	require.NoError(t, err)
-	require.NoError(t, service.AddEndpoint("get", micro.HandlerFunc(func(req micro.Request) {
-		_ = req.RespondJSON(seen{trusting.callerOf(req), doubting.callerOf(req)})
-	}), micro.WithEndpointSubject(subject)))
 	require.NoError(t, worker.Flush())
 
 	const forged = `{"acc":"FORGED","user":"forged","name":"forged"}`

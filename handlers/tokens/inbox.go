@@ -12,7 +12,6 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
-	"github.com/nats-io/nats.go/micro"
 	"go.uber.org/zap"
 	"golang.org/x/time/rate"
 
@@ -122,9 +121,8 @@ func (t *Service) noInbox(endpoint string) {
 	})
 }
 
-// respond bypasses micro, which reads a request's state when its handler has returned:
-// these handlers answer later.
-func (t *Service) respond(req micro.Request, body []byte, header nats.Header) error {
+// respond answers a request.
+func (t *Service) respond(req request, body []byte, header nats.Header) error {
 	if !t.inboxes.Contains(req.Reply()) {
 		return errors.New("the reply subject is no inbox") // it was checked before
 	}

@@ -82,11 +82,13 @@ func TestTheKeysGoToInboxesOnly(t *testing.T) {
 
 // requestWith is a request with a reply subject.
 type requestWith struct {
-	micro.Request
+	request
 	reply string
 }
 
 func (r requestWith) Reply() string { return r.reply }
+
+func (requestWith) done(string) {}
 
 func TestNoTokenIsSentWhereAStreamStoresIt(t *testing.T) {
 	f := newFixture(t)

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/nats-io/nats.go/micro"
 	"go.uber.org/zap"
 
 	"github.com/latchkey/latchkey/events"
@@ -14,9 +13,10 @@ import (
 )
 
 // receiveKeys answers with the keys, whatever the body of the request.
-func (t *Service) receiveKeys(req micro.Request) {
+func (t *Service) receiveKeys(req request) {
 	if !t.inboxes.Contains(req.Reply()) {
 		t.noInbox("token.keys")
+		req.done(codeBadReply)
 		return
 	}
 	caller := askerOf(req)
@@ -24,6 +24,7 @@ func (t *Service) receiveKeys(req micro.Request) {
 		if err := t.refuse(req, refuse(events.CodeBusy, "too many requests wait; ask again")); err != nil {
 			t.log.Warn("a reply to a request for keys could not be sent", zap.Error(err))
 		}
+		req.done(events.CodeBusy)
 		return
 	}
 	t.atWork.Go(func() {
@@ -32,18 +33,21 @@ func (t *Service) receiveKeys(req micro.Request) {
 		defer cancel()
 		keys, err := t.keys.Public(ctx)
 		var body []byte
+		code := codeOK
 		if err == nil {
 			body, err = json.Marshal(keys)
 		}
 		if err != nil {
 			t.log.Warn("the connect keys can't be given out now", zap.Error(err))
-			err = t.refuse(req, refuse(events.CodeBusy, "the keys can't be had now; ask again"))
+			code = events.CodeBusy
+			err = t.refuse(req, refuse(code, "the keys can't be had now; ask again"))
 		} else {
 			err = t.respond(req, body, nil)
 		}
 		if err != nil {
 			t.log.Warn("a reply to a request for keys could not be sent", zap.Error(err))
 		}
+		req.done(code)
 	})
 }
 

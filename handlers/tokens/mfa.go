@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"math"
 
-	"github.com/nats-io/nats.go/micro"
 	"go.uber.org/zap"
 
 	"github.com/latchkey/latchkey/events"
@@ -19,13 +18,14 @@ import (
 
 // receiveMFA accepts a user's code for a refresh that waits for one. The code itself is
 // recorded nowhere.
-func (t *Service) receiveMFA(req micro.Request) {
+func (t *Service) receiveMFA(req request) {
 	record := audit.Record{Action: audit.Presented, Caller: t.callerOf(req)}
 	if !t.inboxes.Contains(req.Reply()) {
 		clear(req.Data())
 		record.Outcome = codeBadReply
 		t.audit.Log.Add(record)
 		t.noInbox(events.TokenMFAName)
+		req.done(codeBadReply)
 		return
 	}
 	caller := askerOf(req)
@@ -45,7 +45,7 @@ func (t *Service) receiveMFA(req micro.Request) {
 }
 
 // completeMFA presents the code in a request.
-func (t *Service) completeMFA(ctx context.Context, req micro.Request, record *audit.Record) (body []byte, err error) {
+func (t *Service) completeMFA(ctx context.Context, req request, record *audit.Record) (body []byte, err error) {
 	defer panicked(&err)
 	defer clear(req.Data())
 	user, err := events.DecodeUserID(userIn(req.Subject()))
@@ -116,7 +116,7 @@ func mfaRefusal(err error) error {
 }
 
 // answerMFA answers a request with a code, and returns the outcome for its span.
-func (t *Service) answerMFA(req micro.Request, record audit.Record, body []byte, err error) string {
+func (t *Service) answerMFA(req request, record audit.Record, body []byte, err error) string {
 	code := codeOK
 	if err != nil {
 		var refusal *refusal
@@ -139,5 +139,6 @@ func (t *Service) answerMFA(req micro.Request, record audit.Record, body []byte,
 	if err != nil {
 		tracing.Log(context.Background(), t.log).Warn("a reply to a request with a code could not be sent", zap.Error(err))
 	}
+	req.done(code)
 	return code
 }

@@ -16,8 +16,9 @@ import (
 )
 
 // brokenRequest is a request of which nothing can be read.
-type brokenRequest struct{ micro.Request }
+type brokenRequest struct{ request }
 
+func (brokenRequest) done(string)            {}
 func (brokenRequest) Headers() micro.Headers { panic("a value that is not kept") }
 func (brokenRequest) Reply() string          { panic("a value that is not kept") }
 func (brokenRequest) Subject() string        { panic("a value that is not kept") }

@@ -6,8 +6,6 @@ import (
 	"strings"
 	"sync"
 
-	"github.com/nats-io/nats.go/micro"
-
 	"github.com/latchkey/latchkey/events"
 )
 
@@ -146,7 +144,7 @@ func (t *turns) leave() {
 // askerOf tells callers apart by their connection's inbox, or across accounts by what
 // the server says. A forged inbox gains little, since places are bounded over all callers
 // too.
-func askerOf(req micro.Request) string {
+func askerOf(req request) string {
 	reply := events.ReplyInbox(req.Reply())
 	if strings.HasPrefix(reply, events.ImportedReply+".") {
 		account, user, name := requestInfo(req.Headers())

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/micro"
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
@@ -84,12 +83,13 @@ type Service struct {
 	audit     Audit
 	keys      Keys
 	metadata  map[string]string
-	stats     micro.StatsHandler
+	stats     func() any
 	tracer    tracing.Tracer
 	now       func() time.Time
 	log       *zap.Logger
 	requests  *prometheus.CounterVec
 	handedOut prometheus.Counter // the requests that were answered with tokens
+	durations *prometheus.HistogramVec
 	codes     *prometheus.CounterVec
 
 	places   places          // of requests that wait
@@ -101,7 +101,7 @@ type Service struct {
 	noting   sync.Mutex // held while the use of a grant is recorded, and for a pause after that
 	inboxes  inboxes
 	conn     *nats.Conn
-	service  micro.Service
+	service  *discovery
 	unfollow func()
 }
 
@@ -116,23 +116,29 @@ func New(o Options) (*Service, error) {
 	}
 	t := &Service{
 		store: o.Store, grants: newGrantCache(o.Config.CacheUsers, o.Config.CacheAge, o.Now, o.Store.ByUser), refresher: o.Refresher,
-		subjects: o.Subjects, cfg: o.Config, skew: o.ClockSkew, audit: o.Audit, keys: o.Keys, metadata: o.Metadata, tracer: o.Tracer, now: o.Now, log: o.Log,
+		subjects: o.Subjects, cfg: o.Config, skew: o.ClockSkew, audit: o.Audit, keys: o.Keys, metadata: o.Metadata, stats: o.Stats, tracer: o.Tracer, now: o.Now, log: o.Log,
 		turns: turns{free: o.Config.Concurrency},
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Namespace: "latchkey", Name: "token_requests_total", Help: "Requests for tokens by the code of the answer.",
+		}, []string{"code"}),
+		durations: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Namespace: "latchkey", Name: "token_request_duration_seconds", Help: "Time from the receipt of a request for tokens to its answer, by the code of the answer.",
+			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},
 		}, []string{"code"}),
 		codes: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Namespace: "latchkey", Name: "mfa_codes_total", Help: "Codes of users for refreshes that wait for one, by the code of the answer.",
 		}, []string{"code"}),
 	}
-	if o.Stats != nil {
-		t.stats = func(*micro.Endpoint) any { return o.Stats() }
-	}
 	t.lifetime, t.end = context.WithCancel(context.Background())
 	t.inboxes.Inboxes, t.inboxes.complaints.Interval = known, time.Minute
 	t.handedOut = t.requests.WithLabelValues(codeOK)
-	o.Metrics.MustRegister(t.requests, t.codes)
+	o.Metrics.MustRegister(t.requests, t.durations, t.codes)
 	return t, nil
+}
+
+// took notes how long the answer to a request for tokens took.
+func (t *Service) took(code string, took time.Duration) {
+	t.durations.WithLabelValues(code).Observe(took.Seconds())
 }
 
 // codeOK is the outcome of a request that was answered with tokens; all others are codes
@@ -166,24 +172,17 @@ func (t *Service) Start(nc *nats.Conn) error {
 	}
 	t.unfollow = func() { unfollow(); unwatch() }
 	name := ServiceName(t.subjects)
-	service, err := micro.AddService(nc, micro.Config{
-		Name: name, Version: ServiceVersion,
-		Description: "Current access tokens of a user, in the shape of the Link SDK's accessTokens",
-		QueueGroup:  name,
-		Metadata:    t.metadata, StatsHandler: t.stats,
-	})
-	if err == nil {
-		t.conn, t.service = nc, service
-		err = service.AddEndpoint("get", micro.HandlerFunc(t.receive), micro.WithEndpointSubject(t.subjects.TokenGetAll()),
-			micro.WithEndpointMetadata(map[string]string{"request": "events.TokenRequest", "reply": "events.TokenReply"}))
-	}
+	service := discoverable(nc, name, "Current access tokens of a user, in the shape of the Link SDK's accessTokens", t.metadata, t.stats, t.now, t.inboxes.Contains)
+	t.conn, t.service = nc, service
+	err = service.add("get", t.subjects.TokenGetAll(), t.receive, map[string]string{"request": "events.TokenRequest", "reply": "events.TokenReply"}, t.took)
 	if err == nil && t.keys != nil {
-		err = service.AddEndpoint("keys", micro.HandlerFunc(t.receiveKeys), micro.WithEndpointSubject(t.subjects.TokenKeys()),
-			micro.WithEndpointMetadata(map[string]string{"reply": "events.TokenKeys"}))
+		err = service.add("keys", t.subjects.TokenKeys(), t.receiveKeys, map[string]string{"reply": "events.TokenKeys"}, nil)
 	}
 	if err == nil {
-		err = service.AddEndpoint("mfa", micro.HandlerFunc(t.receiveMFA), micro.WithEndpointSubject(t.subjects.TokenMFAAll()),
-			micro.WithEndpointMetadata(map[string]string{"request": "events.MFARequest", "reply": "events.MFAReply"}))
+		err = service.add("mfa", t.subjects.TokenMFAAll(), t.receiveMFA, map[string]string{"request": "events.MFARequest", "reply": "events.MFAReply"}, nil)
+	}
+	if err == nil {
+		err = service.announce()
 	}
 	if err == nil {
 		err = nc.FlushTimeout(flushTimeout) // then the server routes requests here
@@ -200,7 +199,7 @@ func (t *Service) Stop() error {
 	if t.service == nil {
 		return nil
 	}
-	err := t.service.Stop()
+	err := t.service.stop()
 	if err == nil {
 		t.received()
 	}

@@ -272,7 +272,7 @@ func TestNobodyGetsAnothersTokens(t *testing.T) {
 func TestServiceIsDiscovered(t *testing.T) {
 	t.Parallel()
 	h := start(t, nil)
-	h.worker()
+	w := h.worker()
 	h.ask(events.TokenRequest{UserID: "nobody"})
 	name := strings.TrimPrefix(h.subjects.Prefix+"-latchkey-tokens", "-")
 	discover := func(verb string, into any) {
@@ -293,8 +293,10 @@ func TestServiceIsDiscovered(t *testing.T) {
 	h.eventually(func() bool {
 		var stats micro.Stats
 		discover("STATS", &stats)
-		return len(stats.Endpoints) == 3 && stats.Endpoints[0].NumRequests == 1
-	}, "the request is not counted")
+		return len(stats.Endpoints) == 3 && stats.Endpoints[0].NumRequests == 1 &&
+			stats.Endpoints[0].NumErrors == 1 && stats.Endpoints[0].LastError == "404:unknown_user"
+	}, "the refusal is not counted")
+	require.Equal(t, []string{events.CodeUnknownUser}, w.values("latchkey_token_request_duration_seconds", "code"))
 }
 
 func TestNoRequestIsLostWhileAWorkerStops(t *testing.T) {
