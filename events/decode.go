@@ -166,11 +166,11 @@ func unwrap(message string, body []byte) (data []byte, at time.Time, err error) 
 }
 
 // encodeCloudEvent returns an event as CloudEvents 1.0 JSON (structured mode). subject
-// may be empty.
-func encodeCloudEvent(id, kind, subject string, at time.Time, data any) ([]byte, error) {
+// and source may be empty.
+func encodeCloudEvent(id, source, kind, subject string, at time.Time, data any) ([]byte, error) {
 	out := ce.New(ce.CloudEventsVersionV1)
 	out.SetID(id)
-	out.SetSource(Source)
+	out.SetSource(cmp.Or(source, Source))
 	out.SetType(kind)
 	out.SetSubject(subject)
 	out.SetTime(at)

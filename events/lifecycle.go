@@ -3,11 +3,22 @@ package events
 import (
 	"encoding/json"
 	"fmt"
+	"net/url"
 	"time"
 )
 
-// Source is the CloudEvents source of every lifecycle event.
+// Source is the CloudEvents source of events whose installation is not known, such as
+// those of earlier releases. It begins all others.
 const Source = "latchkey"
+
+// SourceOf returns the CloudEvents source of an installation's events: a relative URI
+// reference that no other installation has, and no event of a former one.
+func SourceOf(installation string) string {
+	if installation == "" {
+		return Source
+	}
+	return Source + "/" + url.PathEscape(installation)
+}
 
 // Reason is the reason for an event.
 type Reason string
@@ -99,13 +110,15 @@ type LifecycleEvent struct {
 	ID string
 	// Kind is one of LifecycleKinds.
 	Kind string
-	Time time.Time
-	Data Lifecycle
+	// Source is that of SourceOf; empty: Source.
+	Source string
+	Time   time.Time
+	Data   Lifecycle
 }
 
 // Encode returns the event as CloudEvents 1.0 JSON (structured mode).
 func (e LifecycleEvent) Encode() ([]byte, error) {
-	return encodeCloudEvent(e.ID, e.Kind, e.Data.GrantID, e.Time, e.Data)
+	return encodeCloudEvent(e.ID, e.Source, e.Kind, e.Data.GrantID, e.Time, e.Data)
 }
 
 // EncodeWithin is Encode for a message of at most limit bytes. It cuts display names and,
@@ -164,6 +177,6 @@ func DecodeLifecycle(body []byte) (LifecycleEvent, error) {
 	if in == nil {
 		return LifecycleEvent{}, invalid(name, "not a CloudEvents 1.0 structured message")
 	}
-	e := LifecycleEvent{ID: in.ID, Kind: in.Type, Time: in.Time}
+	e := LifecycleEvent{ID: in.ID, Kind: in.Type, Source: in.Source, Time: in.Time}
 	return e, decodeStrict(name, in.Data, &e.Data)
 }

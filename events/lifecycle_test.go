@@ -2,6 +2,7 @@ package events_test
 
 import (
 	"encoding/json"
+	"net/url"
 	"testing"
 	"time"
 
@@ -14,8 +15,8 @@ import (
 
 var reasons = []events.Reason{
 	events.ReasonNoRefreshToken, events.ReasonRefreshTokenExpired, events.ReasonMFARequired, events.ReasonRejected,
-	events.ReasonNotFound, events.ReasonBadRequest, events.ReasonRefreshFailing, events.ReasonOutcomeLost,
-	events.ReasonUnreadable, events.ReasonRefreshTokenExpiring, events.ReasonDisconnected, events.ReasonReplaced, events.ReasonMoved,
+	events.ReasonNotFound, events.ReasonBadRequest, events.ReasonLegal, events.ReasonRefreshFailing, events.ReasonNotCovered, events.ReasonOutcomeLost,
+	events.ReasonUnreadable, events.ReasonRefreshTokenExpiring, events.ReasonDisconnected, events.ReasonReplaced, events.ReasonMoved, events.ReasonSplit,
 	events.ReasonRemoved, events.ReasonRemovalRefused, events.ReasonRemovalTimedOut, events.ReasonNoAccessToken,
 }
 
@@ -36,6 +37,7 @@ var lifecycleEvents = rapid.Custom(func(t *rapid.T) events.LifecycleEvent {
 	}
 	return events.LifecycleEvent{
 		ID: rapid.StringMatching(`[a-z0-9.]{1,40}`).Draw(t, "id"), Kind: rapid.SampledFrom(events.LifecycleKinds).Draw(t, "kind"),
+		Source: events.SourceOf(rapid.StringMatching(`[a-z0-9-]{0,36}`).Draw(t, "installation")),
 		Time: at.Draw(t, "time"), Data: data,
 	}
 })
@@ -63,7 +65,7 @@ func TestLifecycleEventsAreCloudEvents(t *testing.T) {
 		require.Equal(t, "1.0", event.SpecVersion())
 		require.Equal(t, want.ID, event.ID())
 		require.Equal(t, want.Kind, event.Type())
-		require.Equal(t, events.Source, event.Source())
+		require.Equal(t, want.Source, event.Source())
 		require.Equal(t, want.Data.GrantID, event.Subject())
 		require.Equal(t, "application/json", event.DataContentType())
 		require.True(t, want.Time.Equal(event.Time()))
@@ -71,6 +73,21 @@ func TestLifecycleEventsAreCloudEvents(t *testing.T) {
 		require.NoError(t, event.DataAs(&data))
 		require.Equal(t, want.Data, data)
 	})
+}
+
+func TestSourcesTellInstallationsApart(t *testing.T) {
+	require.Equal(t, "latchkey", events.SourceOf(""), "as in events of earlier releases")
+	require.Equal(t, "latchkey/5a1b", events.SourceOf("5a1b"))
+	require.NotEqual(t, events.SourceOf("a"), events.SourceOf("b"))
+	reference, err := url.Parse(events.SourceOf("a b/c?d"))
+	require.NoError(t, err)
+	require.Equal(t, "latchkey/a b/c?d", reference.Path)
+
+	b, err := events.LifecycleEvent{ID: "e", Kind: events.TokenStored, Data: events.Lifecycle{GrantID: "g"}}.Encode()
+	require.NoError(t, err)
+	e, err := events.DecodeLifecycle(b)
+	require.NoError(t, err)
+	require.Equal(t, events.Source, e.Source)
 }
 
 func TestAnEventThatCannotBeWrittenIsAnError(t *testing.T) {

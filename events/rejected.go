@@ -52,14 +52,16 @@ type Rejected struct {
 // RejectedEvent is an integration.rejected event with its CloudEvents attributes.
 type RejectedEvent struct {
 	// ID is also the message's Nats-Msg-Id.
-	ID   string
-	Time time.Time
-	Data Rejected
+	ID string
+	// Source is that of SourceOf; empty: Source.
+	Source string
+	Time   time.Time
+	Data   Rejected
 }
 
 // Encode returns the event as CloudEvents 1.0 JSON (structured mode).
 func (e RejectedEvent) Encode() ([]byte, error) {
-	return encodeCloudEvent(e.ID, IntegrationRejected, "", e.Time, e.Data)
+	return encodeCloudEvent(e.ID, e.Source, IntegrationRejected, "", e.Time, e.Data)
 }
 
 // DecodeRejected reads what Encode wrote. Every error is an *InvalidError.
@@ -71,7 +73,7 @@ func DecodeRejected(body []byte) (RejectedEvent, error) {
 	if in == nil || in.Type != IntegrationRejected {
 		return RejectedEvent{}, invalid(IntegrationRejected, "not a CloudEvents 1.0 structured message of this type")
 	}
-	e := RejectedEvent{ID: in.ID, Time: in.Time}
+	e := RejectedEvent{ID: in.ID, Source: in.Source, Time: in.Time}
 	return e, decodeStrict(IntegrationRejected, in.Data, &e.Data)
 }
 

@@ -14,7 +14,7 @@ import (
 func TestRejectedEvents(t *testing.T) {
 	schema := schemas(t)[events.SchemaRejected]
 	for _, reason := range events.RejectedReasons {
-		want := events.RejectedEvent{ID: "e", Time: time.Date(2031, 5, 6, 7, 8, 9, 0, time.UTC), Data: events.Rejected{UserID: "u", Reason: reason, EventID: "x", Sequence: 7, Stream: "S", DeadLetterID: "d", Problem: "p"}}
+		want := events.RejectedEvent{ID: "e", Source: "latchkey/i", Time: time.Date(2031, 5, 6, 7, 8, 9, 0, time.UTC), Data: events.Rejected{UserID: "u", Reason: reason, EventID: "x", Sequence: 7, Stream: "S", DeadLetterID: "d", Problem: "p"}}
 		body, err := want.Encode()
 		require.NoError(t, err)
 		got, err := events.DecodeRejected(body)

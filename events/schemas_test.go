@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
 	"github.com/stretchr/testify/require"
@@ -205,7 +204,7 @@ func TestSchemasRefuse(t *testing.T) {
 	token := func(change object) string { return edited(t, tokenReplyBody, change, "accessTokens", 0) }
 	require.NoError(t, validate(t, all[events.SchemaLifecycle], []byte(data)))
 	for _, c := range []struct{ schema, body string }{
-		{events.SchemaLifecycle, edited(t, data, object{"reason": "because"})},
+		{events.SchemaLifecycle, edited(t, data, object{"reason": 5})},
 		{events.SchemaLifecycle, edited(t, data, object{"version": 0})},
 		{events.SchemaLifecycle, edited(t, data, object{"accounts": nil})},
 		{events.SchemaLifecycle, edited(t, data, object{"expiresAt": "soon"})},
@@ -214,10 +213,10 @@ func TestSchemasRefuse(t *testing.T) {
 		{events.SchemaTokenReply, token(object{"accessToken": ""})},
 		{events.SchemaTokenReply, token(object{"accountName": nil})},
 		{events.SchemaTokenReply, edited(t, tokenReplyBody, object{"expiries": nil})},
-		{events.SchemaTokenReply, edited(t, tokenReplyBody, object{"code": "maybe"}, "unavailable", 0)},
+		{events.SchemaTokenReply, edited(t, tokenReplyBody, object{"code": 5}, "unavailable", 0)},
 		{events.SchemaTokenReply, edited(t, tokenReplyBody, object{"expiresAt": "soon"}, "expiries", 0)},
 		{events.SchemaTokenReply, edited(t, tokenReplyBody, object{"version": "3"}, "expiries", 0)},
-		{events.SchemaTokenReply, edited(t, tokenReplyBody, object{"outcome": "maybe"}, "refused", 0)},
+		{events.SchemaTokenReply, edited(t, tokenReplyBody, object{"outcome": ""}, "refused", 0)},
 
 		{events.SchemaConnected, edited(t, accessTokenForm, object{"expiresInSeconds": -1}, "payload", "accessToken")},
 		{events.SchemaConnected, edited(t, accessTokenForm, object{"accountTokens": []any{}}, "payload", "accessToken")},
@@ -257,18 +256,52 @@ func TestSchemasRefuse(t *testing.T) {
 	}
 }
 
-// Constants that a schema repeats must not drift from the Go code.
-func TestSchemasListEveryConstant(t *testing.T) {
+// enumOf returns the words that a schema lists at a place; another string is taken too.
+func enumOf(t *testing.T, schema string, at ...string) (words []string) {
+	t.Helper()
+	b, err := fs.ReadFile(events.Schemas(), schema)
+	require.NoError(t, err)
+	var node any
+	require.NoError(t, json.Unmarshal(b, &node))
+	for _, name := range append(at, "anyOf") {
+		node = node.(map[string]any)[name]
+		require.NotNil(t, node, "%s of %v", name, at)
+	}
+	choices := node.([]any)
+	require.Len(t, choices, 2)
+	require.Equal(t, "string", choices[1].(map[string]any)["type"])
+	for _, word := range choices[0].(map[string]any)["enum"].([]any) {
+		words = append(words, word.(string))
+	}
+	return words
+}
+
+// TestSchemasListTheWords: those that a schema repeats must not drift from the Go code.
+func TestSchemasListTheWords(t *testing.T) {
+	var all []string
+	for _, r := range reasons {
+		all = append(all, string(r))
+	}
+	unavailable := []string{"else", "properties", "unavailable", "items", "properties"}
+	require.ElementsMatch(t, all, enumOf(t, events.SchemaLifecycle, "properties", "reason"))
+	require.ElementsMatch(t, all, enumOf(t, events.SchemaTokenReply, append(unavailable, "reason")...))
+	require.ElementsMatch(t, slices.Collect(maps.Keys(events.CodeNumber)), enumOf(t, events.SchemaTokenReply, append(unavailable, "code")...))
+	require.ElementsMatch(t, events.RefusedOutcomes, enumOf(t, events.SchemaTokenReply, "else", "properties", "refused", "items", "properties", "outcome"))
+	all = nil
+	for _, r := range events.RejectedReasons {
+		all = append(all, string(r))
+	}
+	require.ElementsMatch(t, all, enumOf(t, events.SchemaRejected, "properties", "reason"))
+}
+
+// TestSchemasTakeWordsThatAreNotListed: the documentation promises that some are added.
+func TestSchemasTakeWordsThatAreNotListed(t *testing.T) {
 	all := schemas(t)
-	for _, reason := range reasons {
-		at := time.Unix(0, 0).UTC()
-		b, err := json.Marshal(events.Lifecycle{UserID: "u", GrantID: "g", BrokerType: "b", Accounts: []events.Account{}, Version: 1, ExpiresAt: &at, Reason: reason})
-		require.NoError(t, err)
-		require.NoError(t, validate(t, all[events.SchemaLifecycle], b), reason)
-	}
-	for code := range events.CodeNumber {
-		b, err := events.TokenReply{Unavailable: []events.UnavailableAccount{{BrokerType: "b", GrantID: "g", Code: code}}}.Encode()
-		require.NoError(t, err)
-		require.NoError(t, validate(t, all[events.SchemaTokenReply], b), code)
-	}
+	type object = map[string]any
+	var lifecycle struct{ Data json.RawMessage }
+	require.NoError(t, json.Unmarshal([]byte(lifecycleBody), &lifecycle))
+	require.NoError(t, validate(t, all[events.SchemaLifecycle], []byte(edited(t, string(lifecycle.Data), object{"reason": "new"}))))
+	require.NoError(t, validate(t, all[events.SchemaRejected], []byte(`{"userId":"u","reason":"new"}`)))
+	require.NoError(t, validate(t, all[events.SchemaTokenReply], []byte(edited(t, tokenReplyBody, object{"code": "new", "reason": "new"}, "unavailable", 0))))
+	require.NoError(t, validate(t, all[events.SchemaTokenReply], []byte(edited(t, tokenReplyBody, object{"outcome": "new"}, "refused", 0))))
 }

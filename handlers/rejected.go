@@ -21,6 +21,7 @@ type Rejections struct {
 	Subjects events.Subjects
 	Now      func() time.Time
 	NewID    func() string
+	Source   string // events.SourceOf the installation
 	Log      *zap.Logger
 	// Limit bounds how many are told; the others are not. Whoever floods a worker
 	// with junk must not push other events out of NATS.
@@ -48,7 +49,7 @@ func (r *Rejections) tell(ctx context.Context, d *delivery, user string, told ev
 		told.EventID = d.EventID()
 	}
 	told.Stream, told.Sequence = d.place.stream, d.place.sequence
-	e := events.RejectedEvent{ID: r.NewID(), Time: r.Now().UTC(), Data: told}
+	e := events.RejectedEvent{ID: r.NewID(), Source: r.Source, Time: r.Now().UTC(), Data: told}
 	body, err := e.Encode()
 	if err == nil {
 		msg := nats.NewMsg(r.Subjects.Rejected(user))

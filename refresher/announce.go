@@ -15,6 +15,7 @@ type Announcer struct {
 	Subjects events.Subjects
 	Now      func() time.Time
 	NewID    func() string // makes the ids of events
+	Source   string        // events.SourceOf the installation
 }
 
 // Announce adds a lifecycle event about the grant as it now is. It names the
@@ -48,7 +49,7 @@ func endAnnounced(g *store.Grant, account store.Account) bool {
 }
 
 func (a Announcer) announce(g *store.Grant, kind string, about events.Lifecycle) error {
-	e := events.LifecycleEvent{ID: a.NewID(), Kind: kind, Time: store.Milli(a.Now()), Data: about}
+	e := events.LifecycleEvent{ID: a.NewID(), Kind: kind, Source: a.Source, Time: store.Milli(a.Now()), Data: about}
 	out := a.outbox(g)
 	data, err := e.EncodeWithin(eventRoom(out))
 	if err != nil {

@@ -19,9 +19,34 @@ for (const name of await readdir(schemas)) {
   console.log(`schema ${name}`);
 }
 
+// The parser knows JSON Schema of draft 7 alone.
+const parser = new Parser();
+parser.registerSchemaParser({
+  getMimeTypes: () => ["application/schema+json;version=draft-2020-12"],
+  validate({ data, path }) {
+    try {
+      // Schemas that several payloads share have an $id each time.
+      const once = new Ajv({ strict: true, strictRequired: false, strictTypes: false, allowUnionTypes: true });
+      once.addVocabulary(["x-parser-schema-id", "x-parser-unique-object-id"]);
+      addFormats(once).compile(data);
+      return [];
+    } catch (err) {
+      return [{ message: err.message, path }];
+    }
+  },
+  parse: ({ data }) => data,
+});
+
 const file = join(folder, "asyncapi.yaml");
-const { document, diagnostics } = await fromFile(new Parser(), file).parse({ source: file });
+const { document, diagnostics } = await fromFile(parser, file).parse({ source: file });
 const faults = diagnostics.filter((d) => !["asyncapi-latest-version", "asyncapi-info-contact"].includes(d.code));
 for (const d of faults) console.error(`${d.code} at ${d.path.join(".")}: ${d.message}`);
 if (!document || faults.length > 0) process.exit(1);
 for (const channel of document.channels().all()) console.log(`channel ${channel.address()}`);
+
+// Every channel is of use, and every payload says which JSON Schema it is.
+const operations = document.operations().all();
+const used = new Set(operations.flatMap((o) => [...o.channels().all(), o.reply()?.channel()]).filter(Boolean).map((c) => c.id()));
+const idle = document.channels().all().map((c) => c.id()).filter((id) => !used.has(id));
+const unsaid = document.messages().all().filter((m) => m.hasPayload() && m.name() !== "token.keys" && !m.schemaFormat()?.includes("2020-12")).map((m) => m.id());
+if (idle.length > 0 || unsaid.length > 0) throw new Error(`channels without an operation: ${idle}; payloads without a schemaFormat: ${unsaid}`);

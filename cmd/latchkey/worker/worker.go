@@ -53,6 +53,8 @@ type worker struct {
 	js   jetstream.JetStream
 	db   *store.Store
 	subj events.Subjects
+	// source is the CloudEvents source of what this installation publishes.
+	source string
 	// requestTimeout bounds one request to JetStream.
 	requestTimeout time.Duration
 
@@ -137,6 +139,11 @@ func (w *worker) connect(ctx context.Context) error {
 	if _, err = w.streams.Ensure(ctx); err != nil {
 		return err
 	}
+	installation, err := w.db.Installation(ctx)
+	if err != nil {
+		return err
+	}
+	w.source = events.SourceOf(installation.ID)
 	w.ensureIndexes(ctx) // by now the database is known to be this installation's
 	return nil
 }
@@ -209,7 +216,7 @@ func (w *worker) assemble(ctx context.Context) error {
 
 	prints := store.NewFingerprints(store.FingerprintOptions{Store: w.db, Envelope: env, Log: w.log})
 	settler := refresher.Settler{
-		Announcer:   refresher.Announcer{Subjects: w.subj, Now: w.now, NewID: newID},
+		Announcer:   refresher.Announcer{Subjects: w.subj, Now: w.now, NewID: newID, Source: w.source},
 		Policy:      refresher.NewPolicy(cfg),
 		Backoff:     cfg.Refresh.Backoff,
 		RateLimited: cfg.Refresh.RateLimited,
@@ -228,7 +235,7 @@ func (w *worker) assemble(ctx context.Context) error {
 	w.mesh = refresher.NewMesh(refresher.MeshOptions{URL: cfg.Mesh.URL, ClientID: cfg.Mesh.ClientID, ClientSecret: cfg.Mesh.ClientSecret, Timeout: cfg.Mesh.Timeout, Now: w.now})
 	dead := &handlers.DeadLetters{JS: w.js, Envelope: env, Keys: w.keys, Subjects: w.subj, Now: w.now, NewID: newID, Log: w.log}
 	w.audit = AuditLog(cfg, w.js, cfg.Worker.ID, w.now, w.db, w.log, w.reg)
-	rejections := &handlers.Rejections{Conn: w.js.Conn(), Subjects: w.subj, Now: w.now, NewID: newID, Limit: handlers.RejectionLimit(), Log: w.log}
+	rejections := &handlers.Rejections{Conn: w.js.Conn(), Subjects: w.subj, Now: w.now, NewID: newID, Source: w.source, Limit: handlers.RejectionLimit(), Log: w.log}
 	var r *refresher.Refresher // which needs the connector
 	connector := &handlers.Connector{
 		Leave: func(ctx context.Context, g *store.Grant) *store.Grant { return r.ParkLeftovers(ctx, g) },
