@@ -6,6 +6,7 @@ package doctor
 import (
 	"context"
 	"fmt"
+	"os"
 	"sync"
 	"time"
 
@@ -47,6 +48,7 @@ type Options struct {
 type doctor struct {
 	cfg      config.Config
 	subjects events.Subjects
+	environ  []string
 	now      func() time.Time
 	nats     lazy[*natsLink]
 	mongo    lazy[*store.Store]
@@ -63,7 +65,7 @@ type check struct {
 // Run makes all checks at the same time, each within the timeout, and returns
 // their results in a fixed order. None keeps another from being made.
 func Run(ctx context.Context, cfg config.Config, o Options) []Result {
-	d := &doctor{cfg: cfg, subjects: cfg.NATS.Subjects(), now: o.Now, readings: map[string]reading{}}
+	d := &doctor{cfg: cfg, subjects: cfg.NATS.Subjects(), environ: os.Environ(), now: o.Now, readings: map[string]reading{}}
 	if d.now == nil {
 		d.now = time.Now
 	}
@@ -73,6 +75,7 @@ func Run(ctx context.Context, cfg config.Config, o Options) []Result {
 
 	checks := []check{
 		{"memory", d.memory},
+		{"credentials", d.credentials},
 		{"nats", d.natsServer},
 		{"nats tls", d.withNATS(d.natsTLS)},
 		{"nats jetstream", d.withNATS(d.jetStream)},

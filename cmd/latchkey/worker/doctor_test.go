@@ -265,6 +265,9 @@ func (c *callers) doctorLooks() {
 	found := c.examine(0, c.settingsOf("worker")...)
 	found.allBut()
 	found.is(doctor.OK, "nats tls", "encrypted")
+	for _, name := range []string{"nats.cert_file", "nats.ca_file", "the certificate of the NATS server"} {
+		found.is(doctor.OK, "credentials", name+" until ")
+	}
 	found = c.examineWithin(3*time.Second, 0, c.settingsOf("reader")...)
 	found.is(doctor.Failed, "nats permissions", "publish latchkey.deadletter.")
 	found.is(doctor.Failed, "nats streams", "permissions violation")

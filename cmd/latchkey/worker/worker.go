@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,6 +20,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
+	"github.com/latchkey/latchkey/cmd/latchkey/credentials"
 	"github.com/latchkey/latchkey/cmd/latchkey/operator"
 	"github.com/latchkey/latchkey/config"
 	"github.com/latchkey/latchkey/events"
@@ -192,7 +194,7 @@ func (w *worker) assemble(ctx context.Context) error {
 	kmsCalls := prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "latchkey", Name: "kms_calls_total", Help: "Calls to KMS by operation and result."}, []string{"operation", "result"})
 	postponed := prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "latchkey", Name: "refreshes_postponed_total", Help: "Refreshes put off before any call, by cause."}, []string{"cause"})
 	connects := prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "latchkey", Name: "connects_total", Help: "Connects that were acknowledged, by what became of them."}, []string{"outcome"})
-	w.reg.MustRegister(kmsCalls, postponed, connects)
+	w.reg.MustRegister(kmsCalls, postponed, connects, credentials.Watch(credentials.Of(cfg, os.Environ())))
 	env, err := Envelope(ctx, cfg, w.db, w.now, func(operation string, err error) {
 		result := "ok"
 		if err != nil {

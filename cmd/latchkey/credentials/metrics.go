@@ -1,0 +1,62 @@
+package credentials
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+var (
+	endsDesc = prometheus.NewDesc("latchkey_credential_ends_seconds",
+		"Unix time at which a certificate or credential ends; 0 when it can't be read.", []string{"credential"}, nil)
+	renewByDesc = prometheus.NewDesc("latchkey_credential_renew_by_seconds",
+		"Unix time by which it should have been renewed; 0 when it can't be read.", []string{"credential"}, nil)
+)
+
+// Collector tells of each file when it ends, as the worker uses it: what is read when
+// a worker starts is not read again.
+type Collector struct{ watched []watched }
+
+type watched struct {
+	name string
+	life func() (Life, error)
+}
+
+// Watch returns a collector. It reads what a worker keeps.
+func Watch(files []File) *Collector {
+	c := &Collector{}
+	for _, f := range files {
+		w := watched{f.Name, f.Life}
+		if f.kept {
+			life, err := f.Life()
+			w.life = func() (Life, error) { return life, err }
+		}
+		c.watched = append(c.watched, w)
+	}
+	return c
+}
+
+// Describe implements prometheus.Collector.
+func (c *Collector) Describe(to chan<- *prometheus.Desc) {
+	to <- endsDesc
+	to <- renewByDesc
+}
+
+// Collect implements prometheus.Collector.
+func (c *Collector) Collect(to chan<- prometheus.Metric) {
+	for _, w := range c.watched {
+		life, err := w.life()
+		if err == nil && life.Ends.IsZero() {
+			continue
+		}
+		tell := func(what *prometheus.Desc, at time.Time) {
+			value := 0.0
+			if err == nil {
+				value = float64(at.Unix())
+			}
+			to <- prometheus.MustNewConstMetric(what, prometheus.GaugeValue, value, w.name)
+		}
+		tell(endsDesc, life.Ends)
+		tell(renewByDesc, life.RenewBy())
+	}
+}
