@@ -95,7 +95,7 @@ func serve(ctx context.Context, o stack.Options, page pageOptions, stdout io.Wri
 		fmt.Fprintf(stdout, "  KMS       %s\n", cfg.KMS.Endpoint)
 		fmt.Fprintf(stdout, "  Mesh      %s      ledger: GET %s/sim/ledger with X-Client-Id %s, X-Client-Secret %s\n", cfg.Mesh.URL, cfg.Mesh.URL, stack.ClientID, stack.ClientSecret)
 		if cfg.Admin.Listen != "" {
-			fmt.Fprintf(stdout, "  worker    http://%s/metrics and /readyz\n", cfg.Admin.Listen)
+			fmt.Fprintf(stdout, "  worker    http://%s/      the operator's page; also /metrics and /readyz\n", cfg.Admin.Listen)
 		}
 		stopPage, err := startPage(s, cfg, page, stdout)
 		if err != nil {

@@ -34,12 +34,12 @@ func startAdmin(cfg config.Admin, reg *prometheus.Registry, health func() error,
 	address := zap.Stringer("address", listener.Addr())
 	scheme := "http"
 	if cfg.CertFile != "" {
-		certificate, err := tls.LoadX509KeyPair(cfg.CertFile, cfg.KeyFile)
+		certificate, err := newPair(cfg.CertFile, cfg.KeyFile, log)
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("reading admin.cert_file and admin.key_file: %w", err), listener.Close())
 		}
 		scheme = "https"
-		listener = tls.NewListener(listener, &tls.Config{Certificates: []tls.Certificate{certificate}, NextProtos: []string{"http/1.1"}})
+		listener = tls.NewListener(listener, &tls.Config{GetCertificate: certificate.current, NextProtos: []string{"http/1.1"}})
 	}
 	reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Namespace: "latchkey", Name: "ready", Help: "1 while the worker can work, as /readyz says; else 0.",
@@ -60,7 +60,8 @@ func startAdmin(cfg config.Admin, reg *prometheus.Registry, health func() error,
 	case local:
 		mux.Handle("/", page.Handler(true))
 	case cfg.Token.Empty():
-		log.Warn("the operator's page is not served: admin.listen is not a loopback address, and admin.token is not set", address)
+		mux.HandleFunc("GET /{$}", noPage)
+		log.Warn(pageAbsent, address)
 	default:
 		mux.Handle("/", page.Handler(false))
 		if scheme == "http" {
@@ -74,7 +75,18 @@ func startAdmin(cfg config.Admin, reg *prometheus.Registry, health func() error,
 		}
 	}()
 	log.Info("admin listener", address, zap.String("scheme", scheme))
+	if local || !cfg.Token.Empty() {
+		log.Info("the operator's page is at / of the admin listener", address)
+	}
 	return &admin{server}, nil
+}
+
+const pageAbsent = "the operator's page is not served: admin.listen is not a loopback address, and admin.token is not set"
+
+// noPage says why the operator's page is not there, and what is.
+func noPage(w http.ResponseWriter, _ *http.Request) {
+	http.Error(w, pageAbsent+"\n\nSet admin.token to have it here (LATCHKEY_ADMIN_TOKEN, or LATCHKEY_ADMIN_TOKEN_FILE for a file that holds it).\n"+
+		"Without a token there are /metrics, /healthz and /readyz.", http.StatusNotFound)
 }
 
 func isLoopback(a net.Addr) bool {

@@ -348,6 +348,11 @@ func TestWhoMaySeeTheOperatorsPage(t *testing.T) {
 		status, _ := r.get(path)
 		require.Equal(t, http.StatusNotFound, status, path)
 	}
+	_, why := r.get("/")
+	require.Contains(t, why, "admin.token is not set")
+	require.Contains(t, why, "LATCHKEY_ADMIN_TOKEN_FILE")
+	const served = "the operator's page is at / of the admin listener"
+	require.NotContains(t, h.logs.String(), served)
 	for _, path := range []string{"/healthz", "/readyz", "/metrics"} {
 		status, _ := r.get(path)
 		require.Equal(t, http.StatusOK, status, path)
@@ -360,6 +365,7 @@ func TestWhoMaySeeTheOperatorsPage(t *testing.T) {
 	h.worker("LATCHKEY_ADMIN_LISTEN=0.0.0.0:0", "LATCHKEY_ADMIN_TOKEN="+token, "LATCHKEY_ADMIN_CERT_FILE="+cert, "LATCHKEY_ADMIN_KEY_FILE="+key)
 	r = h.reader()
 	r.base = strings.Replace(r.base, "http://", "https://", 1)
+	require.Contains(t, h.logs.String(), served)
 	r.client.Transport = &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}}
 	for _, path := range []string{"/healthz", "/readyz", "/metrics"} {
 		status, _ := r.get(path)
