@@ -34,6 +34,8 @@ func given(t *testing.T, variables map[string]string) (environ []string) {
 			switch name {
 			case "LATCHKEY_MONGODB_URI_FILE":
 				content = "mongodb://latchkey:secret@mongodb:27017/latchkey?replicaSet=latchkey"
+			case "LATCHKEY_ADMIN_TOKEN_FILE":
+				content = "a-token-of-enough-letters"
 			case "LATCHKEY_NATS_NKEY_SEED_FILE":
 				content = "SUAGMJH5XLGZKQQWAWKRZJIGMOU4HPFUYLXJMXOO5NLFEO2OOQJ5LPRDPM"
 			}
@@ -69,7 +71,8 @@ func TestComposeConfiguresAWorker(t *testing.T) {
 	require.NoError(t, err)
 	require.GreaterOrEqual(t, grace, cfg.Worker.Grace+15*time.Second)
 	require.Equal(t, "_INBOX_latchkey", cfg.NATS.InboxPrefix, "the role in deploy/nats may hear no other")
-	require.Regexp(t, `^nats:2\.(1[2-9]|[2-9][0-9])\.`, file.Services["nats"].Image, "message schedules came with 2.12")
+	require.False(t, cfg.Admin.Token.Empty(), "else there is no page")
+	require.Regexp(t, `/nats:2\.(1[2-9]|[2-9][0-9])\.`, file.Services["nats"].Image, "message schedules came with 2.12")
 }
 
 func TestKubernetesConfiguresAWorker(t *testing.T) {
@@ -96,6 +99,7 @@ func TestKubernetesConfiguresAWorker(t *testing.T) {
 		require.NoError(t, err, path)
 		require.GreaterOrEqual(t, time.Duration(pod.Grace)*time.Second, cfg.Worker.Grace+15*time.Second)
 		require.Equal(t, "0.0.0.0:9464", cfg.Admin.Listen, "the port of the probes and the policy")
+		require.False(t, cfg.Admin.Token.Empty(), "else there is no page")
 	}
 }
 

@@ -31,6 +31,7 @@ func TestCompose(t *testing.T) {
 	for _, s := range p.Services {
 		tag := s.Image[strings.LastIndex(s.Image, ":")+1:]
 		require.Regexp(t, `^(v?[0-9]|dev$)`, tag, s.Image)
+		full(t, s.Image)
 		require.False(t, s.Privileged, s.Name)
 		for _, port := range s.Ports {
 			require.Equal(t, "127.0.0.1", port.HostIP, "%s publishes %s", s.Name, port.Published)
@@ -38,6 +39,8 @@ func TestCompose(t *testing.T) {
 	}
 
 	worker := p.Services["worker"]
+	require.Equal(t, "9464-9473", worker.Ports[0].Published, "a port for each of up to ten workers")
+	require.LessOrEqual(t, *worker.Deploy.Replicas, 10)
 	require.True(t, worker.ReadOnly)
 	require.Equal(t, []string{"ALL"}, worker.CapDrop)
 	require.Contains(t, worker.SecurityOpt, "no-new-privileges:true")
@@ -63,4 +66,11 @@ func TestCompose(t *testing.T) {
 func TestComposeNeedsItsValues(t *testing.T) {
 	_, err := project(t)
 	require.ErrorContains(t, err, "see .env.example")
+}
+
+// full expects an image's name with its registry: without one, only Docker knows
+// which is meant.
+func full(t *testing.T, image string) {
+	registry, _, _ := strings.Cut(image, "/")
+	require.Regexp(t, `\.|^localhost$`, registry, image)
 }

@@ -31,6 +31,7 @@ func TestDockerfile(t *testing.T) {
 		if !known[s.BaseName] {
 			_, tag, ok := strings.Cut(s.BaseName, ":")
 			require.True(t, ok && tag != "latest", "%s has no tag", s.BaseName)
+			full(t, s.BaseName)
 		}
 		known[s.Name] = true
 		for _, c := range s.Commands {

@@ -64,7 +64,7 @@ func nkeyProof(t *testing.T) proof {
 		require.NoError(t, err)
 		seed, err := pair.Seed()
 		require.NoError(t, err)
-		return map[string]string{"LATCHKEY_" + strings.ToUpper(role) + "_NKEY": public}, []string{"LATCHKEY_NATS_NKEY_SEED=" + string(seed)}
+		return map[string]string{"NATS_SERVER_" + strings.ToUpper(role) + "_NKEY": public}, []string{"LATCHKEY_NATS_NKEY_SEED=" + string(seed)}
 	}
 }
 
@@ -80,8 +80,8 @@ func startCallers(t *testing.T, file string, prove proof) *callers {
 	c := &callers{harness: h, observerAPI: "$JS.API", observerRole: "observer", ca: newAuthority(t), certs: map[string][2]string{}, proofs: map[string][]string{}}
 	cert, key := c.ca.issue("server")
 	env := map[string]string{
-		"LATCHKEY_NATS_LISTEN": "127.0.0.1:-1", "LATCHKEY_NATS_CERT": cert, "LATCHKEY_NATS_KEY": key, "LATCHKEY_NATS_CA": c.ca.ca(),
-		"LATCHKEY_NATS_STORE": filepath.Join(h.dir, "nats"), "LATCHKEY_NATS_STORE_KEY": "store_key_of_a_test",
+		"NATS_SERVER_LISTEN": "127.0.0.1:-1", "NATS_SERVER_CERT": cert, "NATS_SERVER_KEY": key, "NATS_SERVER_CA": c.ca.ca(),
+		"NATS_SERVER_STORE": filepath.Join(h.dir, "nats"), "NATS_SERVER_STORE_KEY": "store_key_of_a_test",
 	}
 	for _, role := range roles {
 		cert, key := c.ca.issue(role)

@@ -159,8 +159,8 @@ func TestTrialCertificates(t *testing.T) {
 	tr := newTrust(t)
 	_, client := tr.prove("reader")
 	url := serveNATS(t, tr.conf(), map[string]string{
-		"LATCHKEY_NATS_LISTEN": "127.0.0.1:-1", "LATCHKEY_NATS_STORE": t.TempDir(), "LATCHKEY_NATS_STORE_KEY": "store_key_of_a_test",
-		"LATCHKEY_NATS_CERT": dir + "/server.pem", "LATCHKEY_NATS_KEY": dir + "/server.key", "LATCHKEY_NATS_CA": dir + "/ca.pem",
+		"NATS_SERVER_LISTEN": "127.0.0.1:-1", "NATS_SERVER_STORE": t.TempDir(), "NATS_SERVER_STORE_KEY": "store_key_of_a_test",
+		"NATS_SERVER_CERT": dir + "/server.pem", "NATS_SERVER_KEY": dir + "/server.key", "NATS_SERVER_CA": dir + "/ca.pem",
 	})
 	connectsWith := func(name string) error {
 		nc, err := connectFrom(append(client, "LATCHKEY_NATS_URL="+url, "LATCHKEY_NATS_CA_FILE="+dir+"/ca.pem",
