@@ -15,7 +15,7 @@ func Default() Config {
 		Worker: Worker{Grace: 30 * time.Second, ClockSkew: 10 * time.Second, LockMemory: "auto"},
 		Log:    Log{Level: "info", Format: "json"},
 		Admin:  Admin{Listen: "127.0.0.1:9464"},
-		NATS:   NATS{URL: "nats://127.0.0.1:4222", InboxPrefix: "_INBOX", Replicas: 1, Partitions: 1, ConnectTimeout: 10 * time.Second},
+		NATS:   NATS{URL: "nats://127.0.0.1:4222", InboxPrefix: "_INBOX", Replicas: 1, Partitions: 1, ManageStreams: true, ConnectTimeout: 10 * time.Second},
 		MongoDB: MongoDB{
 			URI:      secret.New("mongodb://127.0.0.1:27017"),
 			Database: "latchkey",

@@ -36,11 +36,14 @@ type NATS struct {
 	InboxPrefix string `yaml:"inbox_prefix"`
 	// Prefix of all subjects and stream names. Letters, digits and dashes; may be empty.
 	Prefix string `yaml:"prefix"`
-	// Number of replicas of each stream, 1 to 5.
+	// Number of replicas of each stream when it is made, 1 to 5. A stream that is there keeps its own.
 	Replicas int `yaml:"replicas"`
 	// Number of streams that share the refreshes, 1 to 256, the same in all workers. One is enough for
 	// millions of grants; docs/scale.md says when to use more, docs/upgrading.md how to change the number.
 	Partitions int `yaml:"partitions"`
+	// Whether workers make the streams and keep what they need of them. Set it to false where Terraform, NACK or
+	// the like makes them: workers then change no stream, and end with a list of what they lack (docs/streams.md).
+	ManageStreams bool `yaml:"manage_streams"`
 	// Create the streams although the database remembers streams that are gone, and the worker can't tell
 	// whether NATS was wiped or runs with another encryption key. Set it for one start, when you are
 	// certain that NATS was wiped, and remove it again.

@@ -8,19 +8,21 @@ import (
 	"github.com/latchkey/latchkey/events"
 )
 
-// configs returns all streams, the canary first.
+// configs returns all streams, the canary first. own says which of these settings are
+// Latchkey's to keep; the others count when a stream is made.
 func (s *Topology) configs() []jetstream.StreamConfig { return append(s.others(), s.schedules()...) }
 
 // queueConfig is common to the work queues. A work queue deletes a message once it is
 // handled, so that the tokens of a connect stay no longer than they must.
 func (s *Topology) queueConfig() jetstream.StreamConfig {
-	return jetstream.StreamConfig{Storage: jetstream.FileStorage, Replicas: s.nats.Replicas, Retention: jetstream.WorkQueuePolicy}
+	return jetstream.StreamConfig{Storage: jetstream.FileStorage, Replicas: s.nats.Replicas, Retention: jetstream.WorkQueuePolicy, Discard: jetstream.DiscardNew}
 }
 
 // schedules returns the streams in which refreshes wait.
 func (s *Topology) schedules() (refreshes []jetstream.StreamConfig) {
 	for _, p := range s.subjects.RefreshPartitions() {
 		refresh := s.queueConfig()
+		refresh.Discard = jetstream.DiscardOld // NATS has no schedules without; reconciliation makes again what is lost
 		refresh.Name = p.Stream
 		refresh.Description = "Schedules of refreshes, and those that have come due"
 		refresh.Subjects = []string{p.Schedules, p.Due, p.Urgent}
@@ -57,14 +59,16 @@ func (s *Topology) others() []jetstream.StreamConfig {
 	}
 	lifecycle.Subjects = append(lifecycle.Subjects, s.subjects.RejectedAll())
 	lifecycle.MaxAge = s.retention.Events
-	lifecycle.Duplicates = 10 * time.Minute
+	lifecycle.MaxBytes = lifecycleBytes
+	lifecycle.Duplicates = min(10*time.Minute, s.retention.Events)
 
 	dead := base
 	dead.Name = s.subjects.DeadLetterStream()
 	dead.Description = "Messages that could not be handled, sealed"
 	dead.Subjects = []string{s.subjects.DeadLetterAll()}
 	dead.MaxAge = s.retention.DeadLetters
-	dead.Duplicates = 10 * time.Minute
+	dead.Discard = jetstream.DiscardNew
+	dead.Duplicates = min(10*time.Minute, s.retention.DeadLetters)
 
 	all := []jetstream.StreamConfig{s.canary(), integration, recovery, lifecycle, dead}
 	if s.audit {
@@ -79,7 +83,7 @@ func (s *Topology) auditLog() jetstream.StreamConfig {
 		Name: s.subjects.AuditStream(), Subjects: []string{s.subjects.AuditAll()}, Replicas: s.nats.Replicas,
 		Description: "Who was given tokens, and what was done with them, in chains of hashes",
 		Storage:     jetstream.FileStorage, MaxAge: s.retention.Audit, Duplicates: min(10*time.Minute, s.retention.Audit),
-		DenyDelete: true, DenyPurge: true,
+		DenyDelete: true, DenyPurge: true, Discard: jetstream.DiscardNew,
 	}
 }
 

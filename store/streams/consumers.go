@@ -10,7 +10,15 @@ import (
 
 // Consumer creates or updates the durable consumer of a subject.
 func (s *Topology) Consumer(ctx context.Context, stream, subject string) (jetstream.Consumer, error) {
-	c, err := s.js.CreateOrUpdateConsumer(ctx, stream, jetstream.ConsumerConfig{
+	c, err := s.ensureConsumer(ctx, stream, s.consumerConfig(subject))
+	if err != nil {
+		return nil, fmt.Errorf("ensuring the consumer of %s: %w", subject, err)
+	}
+	return c, nil
+}
+
+func (s *Topology) consumerConfig(subject string) jetstream.ConsumerConfig {
+	return jetstream.ConsumerConfig{
 		Durable:       Durable(subject),
 		FilterSubject: subject,
 		AckPolicy:     jetstream.AckExplicitPolicy,
@@ -21,11 +29,7 @@ func (s *Topology) Consumer(ctx context.Context, stream, subject string) (jetstr
 		// The handlers bound the messages in hand too. The server's bound counts
 		// those that wait for redelivery: enough of them would hold up all others.
 		MaxAckPending: -1,
-	})
-	if err != nil {
-		return nil, fmt.Errorf("ensuring the consumer of %s: %w", subject, err)
 	}
-	return c, nil
 }
 
 // Durable names the consumer of a subject.

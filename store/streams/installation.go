@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -42,7 +43,7 @@ func (s *Topology) settle(ctx context.Context) error {
 		return err
 	}
 	if is.Prefix != s.nats.Prefix {
-		if !s.nats.AdoptStreams {
+		if !s.nats.AdoptStreams || strings.EqualFold(is.Prefix, s.nats.Prefix) {
 			return otherPrefix(is, s.nats.Prefix)
 		}
 		if err := s.memory.Rename(ctx, s.nats.Prefix); err != nil {
@@ -67,7 +68,25 @@ func (s *Topology) CheckInstallation(ctx context.Context) (store.Installation, e
 	if err != nil {
 		return is, fmt.Errorf("looking at stream %s: %w", s.subjects.RefreshStream(), err)
 	}
+	if err := s.checkCase(stream); err != nil {
+		return is, err
+	}
 	return is, checkOwner(stream, is.ID)
+}
+
+// checkCase returns an error if a stream belongs to a prefix that differs from that of
+// the configuration in upper and lower case alone: the names of their streams are the same.
+func (s *Topology) checkCase(stream jetstream.Stream) error {
+	for _, subject := range stream.CachedInfo().Config.Subjects {
+		if prefix, _, _ := strings.Cut(subject, "."); s.nats.Prefix != "" && prefix != s.nats.Prefix && strings.EqualFold(prefix, s.nats.Prefix) {
+			return fmt.Errorf("stream %s in NATS is %w: %s", stream.CachedInfo().Config.Name, ErrOtherInstallation, caseAlone(prefix, s.nats.Prefix))
+		}
+	}
+	return nil
+}
+
+func caseAlone(theirs, ours string) string {
+	return fmt.Sprintf("its nats.prefix is %q, that of the configuration %q, and prefixes that differ only in case would share their streams; choose another prefix", theirs, ours)
 }
 
 // CheckPrefix is CheckInstallation without NATS.
@@ -90,6 +109,9 @@ func installationOf(ctx context.Context, memory Installations, prefix string) (s
 }
 
 func otherPrefix(is store.Installation, prefix string) error {
+	if strings.EqualFold(is.Prefix, prefix) {
+		return fmt.Errorf("the database is %w: %s", ErrOtherInstallation, caseAlone(is.Prefix, prefix))
+	}
 	return fmt.Errorf("the database is %w: its nats.prefix is %q, that of the configuration %q; %s", ErrOtherInstallation, is.Prefix, prefix, adoptAdvice)
 }
 

@@ -16,6 +16,9 @@ import (
 // stream is missing, it calls Ensure. If NATS shows all of these, it has its encryption
 // key, so that other streams can be created without destroying hidden ones.
 func (s *Topology) Identities(ctx context.Context) ([]string, error) {
+	if !s.nats.ManageStreams {
+		return s.Ensure(ctx) // which makes nothing
+	}
 	if err := s.settle(ctx); err != nil {
 		return nil, err
 	}
@@ -43,7 +46,7 @@ func (s *Topology) restore(ctx context.Context, c jetstream.StreamConfig) error 
 	_, err := s.js.Stream(ctx, c.Name)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		s.log.Error("a stream was removed; it is made again, empty", zap.String("stream", c.Name))
-		_, err = s.js.CreateOrUpdateStream(ctx, c)
+		return s.ensure(ctx, c)
 	}
 	if err != nil {
 		return fmt.Errorf("ensuring stream %s: %w", c.Name, err)

@@ -62,9 +62,11 @@ func New(js jetstream.JetStream, memory Memory, cfg config.Config, log *zap.Logg
 // of them.
 var ErrGone = errors.New("the streams are gone from NATS")
 
-// Ensure creates the missing streams, updates the others, and returns the identities of
-// the schedule streams in the order of the partitions: a stream created later under the
-// same name has another. Many workers may call it at once.
+// Ensure creates the missing streams, updates what Latchkey owns of the others, and
+// returns the identities of the schedule streams in the order of the partitions: a stream
+// created later under the same name has another. Many workers may call it at once. Where
+// somebody else keeps the streams it changes none, and returns an ErrUnfit if they are not
+// what workers need.
 //
 // Streams that are gone were wiped, or NATS hides them since it runs with another
 // encryption key, and creating a stream destroys the hidden one. So Ensure first creates
@@ -73,25 +75,39 @@ func (s *Topology) Ensure(ctx context.Context) (identities []string, err error) 
 	if err := s.settle(ctx); err != nil {
 		return nil, err
 	}
-	stream, err := s.js.Stream(ctx, s.subjects.RefreshStream())
-	switch {
-	case errors.Is(err, jetstream.ErrStreamNotFound):
-		err = s.mayCreate(ctx)
-	case err == nil && !s.nats.AdoptStreams:
-		err = s.checkOwner(stream)
-	}
-	if err != nil {
+	if err := s.checkFirst(ctx); err != nil {
 		return nil, fmt.Errorf("ensuring the streams: %w", err)
 	}
-	for _, c := range s.configs() {
-		if _, err := s.js.CreateOrUpdateStream(ctx, c); err != nil {
-			return nil, fmt.Errorf("ensuring stream %s: %w", c.Name, err)
+	if s.nats.ManageStreams {
+		for _, c := range s.configs() {
+			if err := s.ensure(ctx, c); err != nil {
+				return nil, err
+			}
 		}
+	} else if err := s.verify(ctx); err != nil && (errors.Is(err, ErrUnfit) || !s.seen.Load()) {
+		return nil, err
 	}
 	if identities, _, err = s.look(ctx); err != nil {
 		return nil, err
 	}
 	return identities, s.remember(ctx, identities)
+}
+
+// checkFirst returns an error if streams must not be touched: they are another's, or gone.
+func (s *Topology) checkFirst(ctx context.Context) error {
+	stream, err := s.js.Stream(ctx, s.subjects.RefreshStream())
+	switch {
+	case errors.Is(err, jetstream.ErrStreamNotFound) && !s.nats.ManageStreams:
+		return nil // verify tells what is missing
+	case errors.Is(err, jetstream.ErrStreamNotFound):
+		return s.mayCreate(ctx)
+	case err != nil:
+		return err
+	}
+	if err := s.checkCase(stream); err != nil || s.nats.AdoptStreams {
+		return err
+	}
+	return s.checkOwner(stream)
 }
 
 // mayCreate decides whether missing streams may be created.

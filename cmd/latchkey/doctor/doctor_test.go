@@ -94,9 +94,15 @@ func TestEveryCheckEnds(t *testing.T) {
 
 func TestStreamsThatAreMissingOrDiffer(t *testing.T) {
 	t.Parallel()
-	missing, differ := sorted([]streams.Found{{Name: "A"}, {Name: "B", Missing: true}, {Name: "C", Differs: []string{"max_age", "storage"}}})
+	wish := streams.Difference{Setting: "max_age", Is: "1h", Want: "2h"}
+	need := streams.Difference{Setting: "storage", Is: "Memory", Want: "File", Needed: true}
+	missing, differ, unfit := sorted([]streams.Found{{Name: "A"}, {Name: "B", Missing: true}, {Name: "C", Differs: []streams.Difference{wish}}})
 	require.Equal(t, []string{"B"}, missing)
-	require.Equal(t, []string{"C (max_age, storage)"}, differ)
+	require.Equal(t, []string{"C (max_age is 1h, not 2h)"}, differ)
+	require.False(t, unfit)
+	_, differ, unfit = sorted([]streams.Found{{Name: "C", Differs: []streams.Difference{wish, need}}})
+	require.Equal(t, []string{"C (max_age is 1h, not 2h, storage is Memory, not File)"}, differ)
+	require.True(t, unfit)
 }
 
 func TestLoopback(t *testing.T) {

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -15,8 +17,9 @@ import (
 )
 
 const (
-	doRestart = "restart a worker: at its start it makes what is missing and brings the rest up to the configuration"
+	doRestart = "restart a worker: at its start it makes what is missing and brings what it owns up to the configuration"
 	doFirst   = "start a worker: it makes them"
+	doKeep    = "nats.manage_streams is false: make them so where you keep them (docs/streams.md)"
 )
 
 func (d *doctor) streams(ctx context.Context, link *natsLink) Result {
@@ -25,16 +28,29 @@ func (d *doctor) streams(ctx context.Context, link *natsLink) Result {
 	if err != nil {
 		return failed("permit the role what deploy/nats/roles/worker.conf lists", "%v", link.refusal(err))
 	}
-	missing, differ := sorted(all)
+	missing, differ, unfit := sorted(all)
+	do := doRestart
+	if !d.cfg.NATS.ManageStreams {
+		do = doKeep
+	}
 	switch {
-	case len(missing) == len(all):
+	case len(missing) == len(all) && d.cfg.NATS.ManageStreams:
 		return d.noStreams(ctx)
-	case len(missing) > 0:
-		return failed(doRestart, "missing: %s", strings.Join(missing, ", "))
+	case len(missing) > 0 || unfit && !d.cfg.NATS.ManageStreams:
+		return failed(do, "%s", strings.Join(slices.DeleteFunc([]string{listed("missing: ", missing), listed("not as needed: ", differ)}, isEmpty), "; "))
 	case len(differ) > 0:
-		return warning(doRestart, "not as configured: %s", strings.Join(differ, "; "))
+		return warning(do, "not as configured: %s", strings.Join(differ, "; "))
 	}
 	return d.replicas(all)
+}
+
+func isEmpty(s string) bool { return s == "" }
+
+func listed(what string, all []string) string {
+	if len(all) == 0 {
+		return ""
+	}
+	return what + strings.Join(all, ", ")
 }
 
 // noStreams tells a first start from streams that are gone.
@@ -56,9 +72,15 @@ func (d *doctor) noStreams(ctx context.Context) Result {
 
 // replicas looks at the copies of the streams.
 func (d *doctor) replicas(all []streams.Found) Result {
-	var behind []string
+	var behind, fewer, kept []string
 	cluster := ""
 	for _, s := range all {
+		if s.Stream.Config.Replicas < d.cfg.NATS.Replicas {
+			fewer = append(fewer, fmt.Sprintf("%s has %d", s.Name, s.Stream.Config.Replicas))
+		}
+		if len(s.Kept) > 0 {
+			kept = append(kept, fmt.Sprintf("%s (%s)", s.Name, strings.Join(s.Kept, ", ")))
+		}
 		if s.Stream.Cluster == nil {
 			continue
 		}
@@ -72,10 +94,31 @@ func (d *doctor) replicas(all []streams.Found) Result {
 	switch {
 	case len(behind) > 0:
 		return warning("see how those servers are", "copies that are away or behind: %s", strings.Join(behind, ", "))
-	case cluster != "" && d.cfg.NATS.Replicas == 1:
-		return warning("set nats.replicas: 3", "%d streams as configured, but each on one server of the cluster %s only", len(all), cluster)
+	case len(fewer) > 0:
+		return warning(fmt.Sprintf("for each of them: nats stream edit STREAM --replicas %d; workers leave the streams that are there as they are", d.cfg.NATS.Replicas),
+			"nats.replicas is %d, but %s", d.cfg.NATS.Replicas, strings.Join(fewer, ", "))
+	case cluster != "" && all[0].Stream.Config.Replicas == 1:
+		return warning("set nats.replicas: 3, and for each stream: nats stream edit STREAM --replicas 3", "%d streams as configured, but each on one server of the cluster %s only", len(all), cluster)
+	}
+	if early := d.lostEarly(all); early != "" {
+		return warning("raise its limit, before subscribers miss events: nats stream edit "+d.subjects.LifecycleStream()+" --max-bytes SIZE", "%s", early)
+	}
+	if len(kept) > 0 {
+		return ok("%d streams as configured; left as somebody set it: %s", len(all), strings.Join(kept, ", "))
 	}
 	return ok("%d streams as configured, %d copies each", len(all), d.cfg.NATS.Replicas)
+}
+
+// lostEarly says whether the stream of events is so full that it gives up events before
+// their time.
+func (d *doctor) lostEarly(all []streams.Found) string {
+	for _, s := range all {
+		most, state := s.Stream.Config.MaxBytes, s.Stream.State
+		if s.Name == d.subjects.LifecycleStream() && most > 0 && float64(state.Bytes) > full*float64(most) && d.now().Sub(state.FirstTime) < s.Stream.Config.MaxAge {
+			return fmt.Sprintf("%s holds %d of at most %d bytes, and its first event is of %s", s.Name, state.Bytes, most, state.FirstTime.UTC().Format(time.RFC3339))
+		}
+	}
+	return ""
 }
 
 // timeNATS looks at the clock of NATS.
@@ -92,29 +135,35 @@ func (d *doctor) consumers(ctx context.Context, link *natsLink) Result {
 	if err != nil {
 		return failed("permit the role what deploy/nats/roles/worker.conf lists", "%v", link.refusal(err))
 	}
-	missing, differ := sorted(all)
+	missing, differ, unfit := sorted(all)
 	switch {
 	case len(missing) == len(all):
 		return warning(doFirst, "there are none yet: no worker has run here, or the streams are gone")
 	case len(missing) > 0:
 		return failed(doRestart, "missing: %s", strings.Join(missing, ", "))
-	case len(differ) > 0:
+	case unfit && !d.cfg.NATS.ManageStreams:
+		return failed(doKeep, "not as needed: %s", strings.Join(differ, "; "))
+	case len(differ) > 0 && d.cfg.NATS.ManageStreams:
 		return warning(doRestart, "not as configured: %s", strings.Join(differ, "; "))
+	case len(differ) > 0:
+		return warning(doKeep, "not as configured: %s", strings.Join(differ, "; "))
 	}
 	return ok("%d consumers as configured", len(all))
 }
 
-// sorted names what is missing and what is not as it should be.
-func sorted(all []streams.Found) (missing, differ []string) {
+// sorted names what is missing and what is not as it should be. unfit: a worker can't do
+// without some of the latter.
+func sorted(all []streams.Found) (missing, differ []string, unfit bool) {
 	for _, f := range all {
 		switch {
 		case f.Missing:
 			missing = append(missing, f.Name)
 		case len(f.Differs) > 0:
-			differ = append(differ, fmt.Sprintf("%s (%s)", f.Name, strings.Join(f.Differs, ", ")))
+			differ = append(differ, fmt.Sprintf("%s (%s)", f.Name, f.Text()))
+			unfit = unfit || f.Unfit()
 		}
 	}
-	return missing, differ
+	return missing, differ, unfit
 }
 
 // inboxes looks for streams that would store replies with tokens.

@@ -187,11 +187,11 @@ func (h *harness) examineStreams() {
 	found.is(doctor.Warning, "answers to recover", "1 answers")
 	found.is(doctor.Warning, "dead letters", "latchkey deadletters list")
 
-	h.examine(0, "LATCHKEY_MESSAGES_ACK_WAIT=77s").is(doctor.Warning, "nats consumers", "(ack_wait)")
+	h.examine(0, "LATCHKEY_MESSAGES_ACK_WAIT=77s").is(doctor.Warning, "nats consumers", "(ack_wait is 30s, not 1m17s)")
 	require.NoError(h.t, h.js.DeleteConsumer(h.ctx, h.subjects.RefreshStream(), "latchkey-"+dashed(h.subjects.RefreshUrgent())))
 	h.examine(0).is(doctor.Failed, "nats consumers", "missing: latchkey-"+dashed(h.subjects.RefreshUrgent()))
 
-	h.examine(0, "LATCHKEY_RETENTION_EVENTS=1h").is(doctor.Warning, "nats streams", h.subjects.LifecycleStream()+" (max_age)")
+	h.examine(0, "LATCHKEY_RETENTION_EVENTS=1h").is(doctor.Warning, "nats streams", h.subjects.LifecycleStream()+" (max_age is 168h0m0s, not 1h0m0s)")
 	require.NoError(h.t, h.js.DeleteStream(h.ctx, h.subjects.AuditStream()))
 	h.examine(0).is(doctor.Failed, "nats streams", "missing: "+h.subjects.AuditStream())
 	require.NotContains(h.t, h.examine(0, "LATCHKEY_AUDIT_MODE=off").byCheck["nats streams"].Detail, "missing")

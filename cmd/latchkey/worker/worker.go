@@ -78,7 +78,7 @@ type worker struct {
 	// reason once the worker can't work any more.
 	closed chan struct{}
 	// foreign takes the error that says that streams or database belong to another
-	// installation.
+	// installation, or are of no use.
 	foreign chan error
 	ended   atomic.Pointer[string]
 	traces  *traces
@@ -349,7 +349,8 @@ func (w *worker) run(ctx context.Context, ready func()) error {
 }
 
 // watched is the topology for reconciliation. It ends the worker where the streams
-// or the database turn out to belong to another installation.
+// or the database turn out to belong to another installation, or where streams that
+// somebody else keeps are not what a worker needs.
 type watched struct {
 	*streams.Topology
 	foreign chan<- error
@@ -357,7 +358,7 @@ type watched struct {
 
 func (w watched) Identities(ctx context.Context) ([]string, error) {
 	identities, err := w.Topology.Identities(ctx)
-	if errors.Is(err, streams.ErrOtherInstallation) {
+	if errors.Is(err, streams.ErrOtherInstallation) || errors.Is(err, streams.ErrUnfit) {
 		select {
 		case w.foreign <- err:
 		default: // the worker ends already

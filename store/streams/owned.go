@@ -1,0 +1,139 @@
+package streams
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// Difference is a setting of a stream or consumer that is not what Latchkey makes of it.
+type Difference struct {
+	Setting, Is, Want string
+	// Needed: workers can't work, or lose something, without it. Else the configuration
+	// wishes it.
+	Needed bool
+}
+
+func (d Difference) String() string { return fmt.Sprintf("%s is %s, not %s", d.Setting, d.Is, d.Want) }
+
+// differences are those of one stream or consumer.
+type differences []Difference
+
+func (d differences) String() string {
+	var all []string
+	for _, one := range d {
+		all = append(all, one.String())
+	}
+	return strings.Join(all, ", ")
+}
+
+// needed returns those that workers can't do without.
+func (d differences) needed() differences {
+	return slices.DeleteFunc(slices.Clone(d), func(one Difference) bool { return !one.Needed })
+}
+
+// need sets a field unless it has the value that workers need.
+func need[T comparable](d *differences, setting string, field *T, want T) {
+	fix(d, setting, field, want, *field == want, true)
+}
+
+// fix sets a field unless it fits.
+func fix[T any](d *differences, setting string, field *T, want T, fits, needed bool) {
+	if !fits {
+		*d = append(*d, Difference{setting, fmt.Sprint(*field), fmt.Sprint(want), needed})
+		*field = want
+	}
+}
+
+// own returns a stream's configuration with what Latchkey owns of it as it wants it, and
+// everything else as it is: limits, placement, replicas, compression and so on are the
+// operator's. differ says what it changed.
+func (s *Topology) own(want, is jetstream.StreamConfig) (owned jetstream.StreamConfig, differ differences) {
+	c := is
+	fix(&differ, "subjects", &c.Subjects, want.Subjects, sameSet(c.Subjects, want.Subjects), true)
+	need(&differ, "retention", &c.Retention, want.Retention)
+	need(&differ, "storage", &c.Storage, want.Storage)
+	need(&differ, "no_ack", &c.NoAck, false)
+	need(&differ, "sealed", &c.Sealed, false)
+	need(&differ, "deny_delete", &c.DenyDelete, want.DenyDelete)
+	need(&differ, "deny_purge", &c.DenyPurge, want.DenyPurge)
+	fix(&differ, "mirror", &c.Mirror, nil, c.Mirror == nil, true)
+	fix(&differ, "subject_transform", &c.SubjectTransform, nil, c.SubjectTransform == nil, true)
+	fix(&differ, "persist_mode", &c.PersistMode, want.PersistMode, c.PersistMode != jetstream.AsyncPersistMode, true)
+	fix(&differ, "allow_msg_schedules", &c.AllowMsgSchedules, true, c.AllowMsgSchedules || !want.AllowMsgSchedules, true)
+	fix(&differ, "allow_direct", &c.AllowDirect, true, c.AllowDirect || !want.AllowDirect, true)
+	// What a stream may not lose it refuses where it is full. Events for subscribers
+	// make room for newer ones, so that they hold up no worker.
+	need(&differ, "discard", &c.Discard, want.Discard)
+	if want.Discard == jetstream.DiscardNew || want.AllowMsgSchedules {
+		fix(&differ, "max_msgs_per_subject", &c.MaxMsgsPerSubject, -1, c.MaxMsgsPerSubject <= 0, true)
+	}
+	fix(&differ, "max_age", &c.MaxAge, want.MaxAge, c.MaxAge == want.MaxAge, want.MaxAge == 0)
+	short, long := c.Duplicates < want.Duplicates, c.MaxAge > 0 && c.Duplicates > c.MaxAge // NATS takes none longer than the age
+	fix(&differ, "duplicate_window", &c.Duplicates, want.Duplicates, !short && !long, short)
+	if want.MaxBytes > 0 {
+		fix(&differ, "max_bytes", &c.MaxBytes, want.MaxBytes, c.MaxBytes > 0, false)
+	}
+	if id := want.Metadata[installationKey]; id != "" && s.nats.ManageStreams && c.Metadata[installationKey] != id {
+		fix(&differ, "metadata", &c.Metadata, with(c.Metadata, installationKey, id), false, false)
+	}
+	return c, differ
+}
+
+func with(m map[string]string, key, value string) map[string]string {
+	m = maps.Clone(m)
+	if m == nil {
+		m = map[string]string{}
+	}
+	m[key] = value
+	return m
+}
+
+func sameSet(a, b []string) bool {
+	return slices.Equal(slices.Sorted(slices.Values(a)), slices.Sorted(slices.Values(b)))
+}
+
+// kept names what others set on a stream, which stays.
+func kept(want, is jetstream.StreamConfig) (all []string) {
+	add := func(setting string, other bool, value any) {
+		if other {
+			all = append(all, fmt.Sprintf("%s %v", setting, value))
+		}
+	}
+	add("replicas", is.Replicas != want.Replicas, is.Replicas)
+	add("max_msgs", is.MaxMsgs > 0 && is.MaxMsgs != want.MaxMsgs, is.MaxMsgs)
+	add("max_bytes", is.MaxBytes > 0 && is.MaxBytes != want.MaxBytes, is.MaxBytes)
+	add("max_msg_size", is.MaxMsgSize > 0, is.MaxMsgSize)
+	add("max_consumers", is.MaxConsumers > 0, is.MaxConsumers)
+	add("compression", is.Compression != jetstream.NoCompression, is.Compression)
+	if p := is.Placement; p != nil {
+		add("placement", p.Cluster != "" || len(p.Tags) > 0, strings.TrimSpace(p.Cluster+" "+strings.Join(p.Tags, " ")))
+	}
+	if is.RePublish != nil {
+		add("republish", true, is.RePublish.Destination)
+	}
+	return all
+}
+
+// ownConsumer is own for a durable consumer.
+func (s *Topology) ownConsumer(want, is jetstream.ConsumerConfig) (owned jetstream.ConsumerConfig, differ differences) {
+	c := is
+	fix(&differ, "filter_subject", &c.FilterSubject, want.FilterSubject, c.FilterSubject == want.FilterSubject && len(c.FilterSubjects) == 0, true)
+	c.FilterSubjects = nil
+	need(&differ, "deliver_subject", &c.DeliverSubject, "")
+	need(&differ, "deliver_policy", &c.DeliverPolicy, want.DeliverPolicy)
+	need(&differ, "replay_policy", &c.ReplayPolicy, want.ReplayPolicy)
+	need(&differ, "ack_policy", &c.AckPolicy, want.AckPolicy)
+	fix(&differ, "ack_wait", &c.AckWait, want.AckWait, c.AckWait == want.AckWait, c.AckWait < want.AckWait)
+	fix(&differ, "backoff", &c.BackOff, nil, len(c.BackOff) == 0, true)
+	need(&differ, "max_deliver", &c.MaxDeliver, want.MaxDeliver)
+	need(&differ, "max_ack_pending", &c.MaxAckPending, want.MaxAckPending)
+	need(&differ, "headers_only", &c.HeadersOnly, false)
+	need(&differ, "max_batch", &c.MaxRequestBatch, 0)
+	need(&differ, "max_expires", &c.MaxRequestExpires, 0)
+	need(&differ, "max_bytes", &c.MaxRequestMaxBytes, 0)
+	return c, differ
+}
