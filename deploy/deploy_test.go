@@ -218,7 +218,7 @@ func TestEveryAlertIsExplainedAndTested(t *testing.T) {
 			alerts++
 			require.Contains(t, []string{"page", "ticket"}, r.Labels["severity"], r.Alert)
 			require.NotEmpty(t, r.Annotations["summary"], r.Alert)
-			require.Equal(t, "docs/runbook.md#"+strings.ToLower(r.Alert), r.Annotations["runbook_url"])
+			require.Equal(t, "https://github.com/latchkey/latchkey/blob/main/docs/runbook.md#"+strings.ToLower(r.Alert), r.Annotations["runbook_url"])
 			for _, part := range []string{"**Means.**", "**Users.**", "**Look.**", "**Do.**", "**Over.**"} {
 				require.Contains(t, entries[r.Alert], part, r.Alert)
 			}

@@ -294,9 +294,6 @@ func (c *Connector) schedule(next *store.Grant, fresh bool) {
 	if fresh && len(next.Accounts) == 0 && next.Refresh != nil {
 		due = &store.Due{At: now, Action: store.Refresh}
 	}
-	if due != nil && due.At.Before(now) {
-		due.At = now // nobody could do it earlier, so it is not late
-	}
 	c.Settler.Schedule(next, due)
 }
 

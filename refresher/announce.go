@@ -59,8 +59,12 @@ func (a Announcer) announce(g *store.Grant, kind string, about events.Lifecycle)
 	return nil
 }
 
-// Schedule sets the grant's next action, nil for none.
+// Schedule sets the grant's next action, nil for none. One that is decided on after its
+// time is due now: nobody could do it earlier, so it is not late.
 func (a Announcer) Schedule(g *store.Grant, due *store.Due) {
+	if now := store.Milli(a.Now()); due != nil && due != g.Due && due.At.Before(now) {
+		due.At = now
+	}
 	g.Due = due
 	a.outbox(g).Schedule = true
 }

@@ -25,7 +25,7 @@ const maxBrokers = 100
 type metrics struct {
 	refreshes    *prometheus.CounterVec
 	duration     *prometheus.HistogramVec
-	lateness     prometheus.Histogram
+	lateness     *prometheus.HistogramVec
 	ended        *prometheus.CounterVec
 	takenOver    prometheus.Counter
 	rescued      prometheus.Counter
@@ -62,10 +62,10 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Namespace: "latchkey", Name: "refresh_duration_seconds", Help: "Duration of refresh calls to Mesh.",
 			Buckets: prometheus.ExponentialBuckets(0.01, 2.5, 10),
 		}, []string{"broker"}),
-		lateness: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Namespace: "latchkey", Name: "refresh_lateness_seconds", Help: "Time between a grant's due time and its handling.",
+		lateness: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Namespace: "latchkey", Name: "refresh_lateness_seconds", Help: "Time between a grant's due time and its handling, by broker type.",
 			Buckets: []float64{.1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300, 1800},
-		}),
+		}, []string{"broker"}),
 		ended:        counters("grants_expired_total", "Grants declared expired, by reason.", "reason"),
 		takenOver:    counter("leases_taken_over_total", "Leases that ran out without being given back."),
 		rescued:      counter("answers_rescued_total", "Answers of Mesh written to the recovery stream because the database refused them."),

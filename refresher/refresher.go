@@ -217,7 +217,7 @@ func (r *Refresher) refresh(ctx context.Context, m events.RefreshDue, user strin
 		return nil, err
 	}
 	if d.dueAt != nil {
-		r.metrics.lateness.Observe(max(now.Sub(*d.dueAt), 0).Seconds())
+		r.metrics.lateness.WithLabelValues(r.metrics.broker(g.BrokerType)).Observe(max(now.Sub(*d.dueAt), 0).Seconds())
 	}
 	// Opening may have to wait for KMS; nothing may lie between the look at what
 	// earlier leases brought and the call.

@@ -41,3 +41,21 @@ func TestOverview(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, []string{"late", "soon"}, ids(first))
 }
+
+func TestOverdueByBroker(t *testing.T) {
+	s := open(t)
+	tallies, err := s.TallyOverdue(t.Context(), now, 10)
+	require.NoError(t, err)
+	require.Empty(t, tallies)
+
+	kraken := dueIn("longest", -time.Hour, "")
+	kraken.BrokerType = "Kraken"
+	insert(t, s, kraken, dueIn("late", -2*time.Minute, ""), dueIn("later", -time.Minute, ""), dueIn("now", 0, ""), dueIn("soon", time.Minute, ""))
+	tallies, err = s.TallyOverdue(t.Context(), now, 10)
+	require.NoError(t, err)
+	require.Equal(t, []store.OverdueTally{{"coinbase", 2, now.Add(-2 * time.Minute)}, {"kraken", 1, now.Add(-time.Hour)}}, tallies)
+
+	tallies, err = s.TallyOverdue(t.Context(), now, 2)
+	require.NoError(t, err)
+	require.Equal(t, []store.OverdueTally{{"coinbase", 1, now.Add(-2 * time.Minute)}, {"kraken", 1, now.Add(-time.Hour)}}, tallies, "the longest overdue count first")
+}

@@ -25,14 +25,14 @@ import (
 // difference, so nothing else would notice one that reads a whole collection.
 
 // walks are the methods that read more than an index leads them to, and why they
-// may. None of them is called by a worker on its own.
+// may. A worker on its own calls none of them but Tallies.
 var walks = map[string]string{
 	"ConnectKeys": "a handful of keys, kept in memory by workers",
 	"AuditHeads":  "an operator's: one head for each start of a worker",
 	"Keys":        "an operator's walk over all data keys",
 	"List":        "an operator's pages: by id, passing over what does not match; by due time, sorted",
 	"Verdicts":    "a document for each broker at which grants were refused",
-	"Tallies":     "an operator's page, once in a while: the whole index on state and broker",
+	"Tallies":     "the operator's page and a worker's metrics, once in a while: the whole index on state and broker",
 	"TokenSets":   "an operator's count: the whole index on sealed.key and id",
 	"KeyUses":     "an operator's count; the connect keys and the fingerprint key are a handful",
 }
@@ -42,7 +42,8 @@ var walks = map[string]string{
 var everywhere = []string{
 	"ByUser", "Holders", // requests that miss the cache, connects, disconnects
 	"OtherStreams", "ScheduledIn", "Overdue", "Unsent", "Purgeable", "Ending", "AccountsDue", "Removals", "Undue", "DueAfter", "OtherChainKeys", "ChainedBy", // reconciliation
-	"CountDue", "DueBefore", "KeyUses", "List", "SealedUnder", "Tallies", "TokenSets", // operators
+	"CountDue", "DueBefore", "KeyUses", "List", "SealedUnder", "TokenSets", // operators
+	"Tallies", "TallyOverdue", // metrics
 }
 
 // calls call every method of the store that makes a query.
@@ -132,6 +133,7 @@ func calls(s *store.Store) map[string]func(context.Context) error {
 		"StreamIdentity":       func(ctx context.Context) error { return drop(s.StreamIdentity(ctx)) },
 		"StreamsSeen":          func(ctx context.Context) error { return drop(s.StreamsSeen(ctx)) },
 		"SuspectStreams":       func(ctx context.Context) error { return drop(s.SuspectStreams(ctx)) },
+		"TallyOverdue":         func(ctx context.Context) error { return drop(s.TallyOverdue(ctx, now, 10)) },
 		"Tallies":              func(ctx context.Context) error { return drop(s.Tallies(ctx)) },
 		"TokenSets":            func(ctx context.Context) error { return drop(s.TokenSets(ctx)) },
 		"TryWrite":             func(ctx context.Context) error { return s.TryWrite(ctx) },

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/latchkey/latchkey/cmd/latchkey/build"
 	"github.com/latchkey/latchkey/config"
 )
 
@@ -72,7 +73,7 @@ func newRoot(a *app) *cobra.Command {
 refreshes them before they end, and hands out the current ones on request.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 token request refused.`,
-		Version:       version(),
+		Version:       build.Version(),
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}

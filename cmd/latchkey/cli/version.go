@@ -3,9 +3,10 @@ package cli
 import (
 	"cmp"
 	"runtime"
-	"runtime/debug"
 
 	"github.com/spf13/cobra"
+
+	"github.com/latchkey/latchkey/cmd/latchkey/build"
 )
 
 // versionView is what is told of this program.
@@ -26,34 +27,8 @@ func versionCommand() *cobra.Command {
 	}
 	output := outputFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		v := versionView{Version: version(), Revision: revision(), Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
+		v := versionView{Version: build.Version(), Revision: build.Revision(), Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
 		return output.show(cmd.OutOrStdout(), v, []string{"version", v.Version}, []string{"revision", cmp.Or(v.Revision, "-")}, []string{"go", v.Go}, []string{"platform", v.Platform})
 	}
 	return cmd
-}
-
-func version() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok || info.Main.Version == "" {
-		return "(unknown)"
-	}
-	return info.Main.Version
-}
-
-// revision is the commit that this was built from; empty if it is not known.
-func revision() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return ""
-	}
-	var found string
-	for _, s := range info.Settings {
-		switch {
-		case s.Key == "vcs.revision":
-			found = s.Value + found
-		case s.Key == "vcs.modified" && s.Value == "true":
-			found += " (modified)"
-		}
-	}
-	return found
 }

@@ -24,6 +24,7 @@ type Lateness struct {
 
 // count reads a worker's metrics. What can't be read counts as 0.
 func count(metrics prometheus.Gatherer) (w Work, l Lateness) {
+	var late *dto.Histogram
 	families, _ := metrics.Gather() // all that could be read, also beside an error
 	for _, family := range families {
 		for _, m := range family.Metric {
@@ -39,13 +40,27 @@ func count(metrics prometheus.Gatherer) (w Work, l Lateness) {
 					}
 				}
 			case "latchkey_refresh_lateness_seconds":
-				if h := m.GetHistogram(); h.GetSampleCount() > 0 {
-					l = Lateness{Refreshes: h.GetSampleCount(), Within50: within(h, 0.5), Within99: within(h, 0.99)}
-				}
+				late = added(late, m.GetHistogram())
 			}
 		}
 	}
+	if late.GetSampleCount() > 0 {
+		l = Lateness{Refreshes: late.GetSampleCount(), Within50: within(late, 0.5), Within99: within(late, 0.99)}
+	}
 	return w, l
+}
+
+// added returns the sum of two histograms with the same bounds; a nil one is empty.
+func added(a, b *dto.Histogram) *dto.Histogram {
+	if a == nil {
+		return b
+	}
+	sum := &dto.Histogram{SampleCount: new(a.GetSampleCount() + b.GetSampleCount())}
+	for i, bucket := range a.GetBucket() {
+		n := bucket.GetCumulativeCount() + b.GetBucket()[i].GetCumulativeCount()
+		sum.Bucket = append(sum.Bucket, &dto.Bucket{UpperBound: new(bucket.GetUpperBound()), CumulativeCount: new(n)})
+	}
+	return sum
 }
 
 // within returns the least bound of a histogram under which a share of its samples lies, or -1.

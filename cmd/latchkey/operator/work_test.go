@@ -12,7 +12,7 @@ import (
 func TestWorkIsWhatTheMetricsCount(t *testing.T) {
 	reg := prometheus.NewRegistry()
 	refreshes := prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "latchkey", Name: "refreshes_total"}, []string{"broker", "outcome"})
-	late := prometheus.NewHistogram(prometheus.HistogramOpts{Namespace: "latchkey", Name: "refresh_lateness_seconds", Buckets: []float64{1, 10}})
+	late := prometheus.NewHistogramVec(prometheus.HistogramOpts{Namespace: "latchkey", Name: "refresh_lateness_seconds", Buckets: []float64{1, 10}}, []string{"broker"})
 	reg.MustRegister(refreshes, late)
 	w, l := count(reg)
 	require.Zero(t, w)
@@ -22,17 +22,17 @@ func TestWorkIsWhatTheMetricsCount(t *testing.T) {
 	refreshes.WithLabelValues("b", "refreshed").Inc()
 	refreshes.WithLabelValues("b", "transient").Add(2)
 	for _, seconds := range []float64{0.5, 0.5, 5, 50} {
-		late.Observe(seconds)
+		late.WithLabelValues("a").Observe(seconds)
 	}
 	w, l = count(reg)
 	require.Equal(t, Work{Refreshed: 4, Failed: 2}, w)
 	require.Equal(t, Lateness{Refreshes: 4, Within50: 1, Within99: -1}, l)
 
-	late.Observe(0.5)
+	late.WithLabelValues("b").Observe(0.5)
 	_, l = count(reg)
 	require.Equal(t, Lateness{Refreshes: 5, Within50: 1, Within99: -1}, l)
 	for range 1000 {
-		late.Observe(5)
+		late.WithLabelValues("b").Observe(5)
 	}
 	_, l = count(reg)
 	require.Equal(t, Lateness{Refreshes: 1005, Within50: 10, Within99: 10}, l)

@@ -68,6 +68,7 @@ type worker struct {
 	refresher  *refresher.Refresher
 	dispatcher *refresher.Dispatcher
 	reconciler *refresher.Reconciler
+	stock      *refresher.Stock
 	mesh       *refresher.Mesh
 	audit      *audit.Log // nil: off
 	letters    *handlers.DeadLetters
@@ -194,7 +195,7 @@ func (w *worker) assemble(ctx context.Context) error {
 	kmsCalls := prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "latchkey", Name: "kms_calls_total", Help: "Calls to KMS by operation and result."}, []string{"operation", "result"})
 	postponed := prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "latchkey", Name: "refreshes_postponed_total", Help: "Refreshes put off before any call, by cause."}, []string{"cause"})
 	connects := prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "latchkey", Name: "connects_total", Help: "Connects that were acknowledged, by what became of them."}, []string{"outcome"})
-	w.reg.MustRegister(kmsCalls, postponed, connects, credentials.Watch(credentials.Of(cfg, os.Environ())))
+	w.reg.MustRegister(kmsCalls, postponed, connects, buildInfo(), credentials.Watch(credentials.Of(cfg, os.Environ())))
 	env, err := Envelope(ctx, cfg, w.db, w.now, func(operation string, err error) {
 		result := "ok"
 		if err != nil {
@@ -260,6 +261,7 @@ func (w *worker) assemble(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	w.stock = refresher.NewStock(r, cfg.Reconcile)
 	w.reconciler = refresher.NewReconciler(r, cfg.Reconcile, cfg.Refresh.Horizon, watched{w.streams, w.foreign})
 	return w.route(connector, rejections, postponed)
 }
@@ -315,6 +317,7 @@ func (w *worker) run(ctx context.Context, ready func()) error {
 		return errors.Join(err, w.router.Close())
 	}
 	background.Go(func() { w.reconciler.Run(stopped) })
+	background.Go(func() { w.stock.Run(stopped) })
 	background.Go(func() { w.tendKeys(stopped) })
 	background.Go(func() { w.keys.Run(stopped) })
 	admin, err := startAdmin(w.cfg.Admin, w.reg, w.health, w.readiness, w.page, w.log)

@@ -130,9 +130,12 @@ func (m metrics) value(name string) float64 {
 
 // buckets returns the upper bounds and cumulative counts of a histogram without labels.
 func (m metrics) buckets(name string) (bounds, counts []float64) {
-	for _, one := range m[name].GetMetric() {
-		for _, b := range one.GetHistogram().GetBucket() {
-			bounds, counts = append(bounds, b.GetUpperBound()), append(counts, float64(b.GetCumulativeCount()))
+	for i, one := range m[name].GetMetric() {
+		for j, b := range one.GetHistogram().GetBucket() {
+			if i == 0 {
+				bounds, counts = append(bounds, b.GetUpperBound()), append(counts, 0)
+			}
+			counts[j] += float64(b.GetCumulativeCount())
 		}
 	}
 	return bounds, counts

@@ -1,0 +1,128 @@
+package refresher
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+
+	"github.com/latchkey/latchkey/config"
+	"github.com/latchkey/latchkey/store"
+)
+
+// Stock measures what the database holds: the grants by state, and what should have been
+// done already. It shows what no worker's own counters can: that work which nobody does
+// grows old.
+type Stock struct {
+	refresher *Refresher
+	config    config.Reconcile
+
+	away map[string]bool // the measurements that fail at present
+
+	mu      sync.Mutex
+	grants  map[stockLabels]int64
+	overdue map[string]store.OverdueTally // by broker label
+}
+
+type stockLabels struct{ state, broker string }
+
+const (
+	// countEvery is the least time between two counts of all grants. A count walks a whole
+	// index, and every worker counts: it takes at most one part in countShare of the time.
+	countEvery = 5 * time.Minute
+	countShare = 500
+	// maxOverdue is up to where overdue grants are counted.
+	maxOverdue = 10_000
+)
+
+var (
+	stockGrants = prometheus.NewDesc("latchkey_grants", "Grants in the database, by state and broker type.", []string{"state", "broker"}, nil)
+	stockLate   = prometheus.NewDesc("latchkey_overdue_grants", "Grants whose next action was due longer ago than reconcile.slack, by broker type.", []string{"broker"}, nil)
+	stockAge    = prometheus.NewDesc("latchkey_overdue_seconds", "How long ago the longest overdue action was due, by broker type.", []string{"broker"}, nil)
+)
+
+// NewStock returns a Stock that is among r's metrics and measures once it runs.
+func NewStock(r *Refresher, c config.Reconcile) *Stock {
+	s := &Stock{refresher: r, config: c, away: map[string]bool{}}
+	r.deps.Metrics.MustRegister(s)
+	return s
+}
+
+// Run measures until ctx ends.
+func (s *Stock) Run(ctx context.Context) {
+	var next time.Time
+	for ctx.Err() == nil {
+		s.findOverdue(ctx)
+		if start := s.refresher.deps.Now(); !start.Before(next) {
+			s.count(ctx)
+			end := s.refresher.deps.Now()
+			next = end.Add(max(countEvery, countShare*end.Sub(start)))
+		}
+		pause(ctx, s.config.Interval)
+	}
+}
+
+// findOverdue looks for what is overdue. What can't be read is not shown: an old answer
+// would say that all is well.
+func (s *Stock) findOverdue(ctx context.Context) {
+	deps := s.refresher.deps
+	tallies, err := deps.Store.TallyOverdue(ctx, deps.Now().Add(-s.config.Slack), maxOverdue)
+	s.told(ctx, "overdue grants", err)
+	overdue := map[string]store.OverdueTally{}
+	for _, t := range tallies {
+		label := s.refresher.metrics.broker(t.Broker)
+		sum, known := overdue[label] // of several where there are too many brokers for a label each
+		if !known || t.Since.Before(sum.Since) {
+			sum.Since = t.Since
+		}
+		sum.Grants += t.Grants
+		overdue[label] = sum
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.overdue = overdue
+}
+
+func (s *Stock) count(ctx context.Context) {
+	tallies, err := s.refresher.deps.Store.Tallies(ctx)
+	s.told(ctx, "grants by state", err)
+	grants := map[stockLabels]int64{}
+	for _, t := range tallies {
+		grants[stockLabels{string(t.State), s.refresher.metrics.broker(t.Broker)}] += t.Grants
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.grants = grants
+}
+
+// told logs a measurement that begins to fail. A database that is too large to be counted
+// in time stays so.
+func (s *Stock) told(ctx context.Context, what string, err error) {
+	if err != nil && ctx.Err() == nil && !s.away[what] {
+		s.refresher.deps.Log.Warn("metrics of what is stored are missing while the database can't be read", zap.String("what", what), zap.Error(err))
+	}
+	s.away[what] = err != nil
+}
+
+// Describe implements prometheus.Collector.
+func (s *Stock) Describe(to chan<- *prometheus.Desc) {
+	to <- stockGrants
+	to <- stockLate
+	to <- stockAge
+}
+
+// Collect implements prometheus.Collector. What is overdue grows older between two looks.
+func (s *Stock) Collect(to chan<- prometheus.Metric) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for labels, n := range s.grants {
+		to <- prometheus.MustNewConstMetric(stockGrants, prometheus.GaugeValue, float64(n), labels.state, labels.broker)
+	}
+	now := s.refresher.deps.Now()
+	for broker, t := range s.overdue {
+		to <- prometheus.MustNewConstMetric(stockLate, prometheus.GaugeValue, float64(t.Grants), broker)
+		to <- prometheus.MustNewConstMetric(stockAge, prometheus.GaugeValue, now.Sub(t.Since).Seconds(), broker)
+	}
+}
