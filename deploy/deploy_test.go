@@ -61,7 +61,10 @@ func TestComposeConfiguresAWorker(t *testing.T) {
 	require.NoError(t, yaml.Unmarshal([]byte(read(t, "compose.yaml")), &file))
 	variables := file.Services["worker"].Environment
 	for name, value := range variables {
-		if strings.Contains(value, "${") {
+		switch {
+		case strings.HasSuffix(value, ":-}"): // which the user may leave out
+			variables[name] = ""
+		case strings.Contains(value, "${"):
 			variables[name] = "value-of-the-user"
 		}
 	}

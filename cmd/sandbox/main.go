@@ -17,6 +17,7 @@ import (
 
 	"github.com/latchkey/latchkey/cmd/latchkey/worker"
 	"github.com/latchkey/latchkey/cmd/sandbox/stack"
+	"github.com/latchkey/latchkey/cmd/sandbox/traceview"
 	"github.com/latchkey/latchkey/config"
 )
 
@@ -61,6 +62,7 @@ Variables that begin with LATCHKEY_ configure the worker, as they do outside.`,
 	root.Flags().StringVar(&page.scriptDir, "page", builtPage(), "folder of the page's script, which make page builds")
 	root.Flags().IntVar(&page.pagePort, "page-port", defaultPagePort, "port of the page")
 	root.Flags().IntVar(&page.linkPort, "link-port", 4602, "port of the simulated Link")
+	root.Flags().IntVar(&page.tracesPort, "traces-port", traceview.Port, "port of the collector for traces and of the page that shows them")
 	root.AddCommand(&cobra.Command{
 		Use:   "demo",
 		Short: "Show the life of a few grants in half a minute, then check it against the ledger",
@@ -78,7 +80,13 @@ func serve(ctx context.Context, o stack.Options, page pageOptions, stdout io.Wri
 		return err
 	}
 	defer s.Stop()
-	cfg, err := s.Config(workerVariables()...)
+	var told strings.Builder // behind the first line
+	variables, stopTraces, err := startTraces(page.tracesPort, workerVariables(), &told)
+	if err != nil {
+		return err
+	}
+	defer stopTraces()
+	cfg, err := s.Config(slices.Concat(variables, workerVariables())...)
 	if err != nil {
 		return err
 	}
@@ -97,6 +105,7 @@ func serve(ctx context.Context, o stack.Options, page pageOptions, stdout io.Wri
 		if cfg.Admin.Listen != "" {
 			fmt.Fprintf(stdout, "  worker    http://%s/      the operator's page; also /metrics and /readyz\n", cfg.Admin.Listen)
 		}
+		fmt.Fprint(stdout, told.String())
 		stopPage, err := startPage(s, cfg, page, stdout)
 		if err != nil {
 			return err
@@ -111,7 +120,7 @@ func serve(ctx context.Context, o stack.Options, page pageOptions, stdout io.Wri
 }
 
 func workerVariables() []string {
-	return slices.DeleteFunc(os.Environ(), func(v string) bool { return !strings.HasPrefix(v, "LATCHKEY_") })
+	return slices.DeleteFunc(os.Environ(), func(v string) bool { return !strings.HasPrefix(v, "LATCHKEY_") && !strings.HasPrefix(v, "OTEL_") })
 }
 
 // withWorker runs do while a worker runs, and stops the worker cleanly.

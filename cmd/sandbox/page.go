@@ -20,6 +20,7 @@ const defaultPagePort = 4601
 type pageOptions struct {
 	scriptDir          string
 	pagePort, linkPort int
+	tracesPort         int
 }
 
 // pageInstitutions let access tokens of the page expire soon enough to watch.

@@ -1,6 +1,7 @@
 package check
 
 import (
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -60,6 +61,29 @@ func TestCompose(t *testing.T) {
 		}
 	}
 	require.Empty(t, given, "given and not read")
+}
+
+// TestComposeShowsTraces: with what .env.example offers there is a collector with a page,
+// and the workers send to it.
+func TestComposeShowsTraces(t *testing.T) {
+	example, err := os.ReadFile("../.env.example")
+	require.NoError(t, err)
+	var environment []string
+	for _, line := range strings.Split(strings.ReplaceAll(string(example), "\n#", "\n"), "\n") {
+		if name, _, set := strings.Cut(line, "="); set && !strings.Contains(name, " ") {
+			environment = append(environment, line)
+		}
+	}
+	p, err := project(t, environment...)
+	require.NoError(t, err)
+	require.NotContains(t, p.Services, "jaeger", "not unless somebody wants it")
+	require.Contains(t, environment, "COMPOSE_PROFILES=traces")
+	p, err = p.WithProfiles([]string{"traces"})
+	require.NoError(t, err)
+	jaeger := p.Services["jaeger"]
+	full(t, jaeger.Image)
+	require.Equal(t, "127.0.0.1", jaeger.Ports[0].HostIP)
+	require.Equal(t, "http://jaeger:4318", *p.Services["worker"].Environment["LATCHKEY_TRACING_ENDPOINT"])
 }
 
 // TestComposeNeedsItsValues: without what only the user knows nothing starts.
