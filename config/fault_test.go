@@ -288,7 +288,12 @@ func TestFaultsOfValues(t *testing.T) {
 		"reconcile.batch":    {func(c *config.Config) { c.Reconcile.Batch = 0 }},
 		"reconcile.slack":    {func(c *config.Config) { c.Reconcile.Slack = -1 }},
 		"tracing.endpoint": {
-			func(c *config.Config) { c.Tracing.Endpoint = "http://otel.example" },
+			func(c *config.Config) {
+				c.Tracing.Endpoint, c.Tracing.Headers = "http://otel.example", secret.New("x-key=a")
+			},
+			func(c *config.Config) { c.Tracing.Endpoint = "http://u:p@otel.example" },
+			func(c *config.Config) { c.Tracing.Endpoint = "http://otel.example?key=a" },
+			func(c *config.Config) { c.Tracing.Endpoint = "grpc://otel.example" },
 			func(c *config.Config) { c.Tracing.Endpoint = "https://u:p@otel.example" },
 			func(c *config.Config) { c.Tracing.Endpoint = "otel.example:4318" },
 		},

@@ -17,7 +17,8 @@ import (
 const configVariable = prefix + "CONFIG"
 
 // Load reads the YAML file at path over the defaults, and the environment, in the form
-// of os.Environ, over both. If path is empty, LATCHKEY_CONFIG may name the file.
+// of os.Environ, over both. If path is empty, LATCHKEY_CONFIG may name the file. The
+// variables of OpenTelemetry are defaults of the section tracing.
 //
 // The variable of a secret with the suffix _FILE names a file that contains the secret.
 //
@@ -31,6 +32,8 @@ func Load(path string, environ []string) (Config, error) {
 			variables[name] = value
 		}
 	}
+	standard := readOpenTelemetry(variables, l.config.Tracing)
+	l.config.Tracing = standard.tracing
 	if path == "" {
 		path = variables[configVariable]
 	}
@@ -40,6 +43,7 @@ func Load(path string, environ []string) (Config, error) {
 	l.readEnvironment(variables)
 	l.readBrokers()
 	l.config.NATS.takeCredentials()
+	standard.settle(&l.config.Tracing, &l.faults)
 	if l.config.Worker.ID == "" {
 		l.config.Worker.ID = newWorkerID()
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"os"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/kms"
@@ -15,6 +16,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
 
+	"github.com/latchkey/latchkey/cmd/latchkey/build"
 	"github.com/latchkey/latchkey/config"
 	"github.com/latchkey/latchkey/events/tracing"
 	"github.com/latchkey/latchkey/store/envelope"
@@ -52,11 +54,15 @@ func startTraces(cfg config.Config, log *zap.Logger) (*traces, error) {
 	for name, value := range fields {
 		headers[name] = value.Reveal()
 	}
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	if transport.TLSClientConfig, err = collectorTLS(os.Getenv); err != nil {
+		return nil, fmt.Errorf("preparing traces: %w", err)
+	}
 	exporter, err := otlptracehttp.New(context.Background(),
 		otlptracehttp.WithEndpointURL(endpoint.String()),
 		otlptracehttp.WithHeaders(headers),
 		otlptracehttp.WithHTTPClient(&http.Client{
-			Transport: silenced{http.DefaultTransport.(*http.Transport).Clone()},
+			Transport: silenced{transport},
 			Timeout:   exportTimeout,
 			// A redirect would send the headers elsewhere.
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
@@ -67,10 +73,21 @@ func startTraces(cfg config.Config, log *zap.Logger) (*traces, error) {
 	provider := sdktrace.NewTracerProvider(
 		sdktrace.WithBatcher(loggingExporter{exporter, log}),
 		sdktrace.WithSampler(sdktrace.ParentBased(sdktrace.TraceIDRatioBased(c.Sample))),
-		sdktrace.WithResource(resource.NewSchemaless(
-			attribute.String("service.name", c.ServiceName),
-			attribute.String("service.instance.id", cfg.Worker.ID))))
+		sdktrace.WithResource(describe(cfg, log)))
 	return &traces{tracing.NewTracer(provider), provider, log}, nil
+}
+
+// describe says whose spans they are: with OTEL_RESOURCE_ATTRIBUTES, of which a malformed
+// part keeps no worker from working.
+func describe(cfg config.Config, log *zap.Logger) *resource.Resource {
+	r, err := resource.New(context.Background(), resource.WithFromEnv(), resource.WithTelemetrySDK(), resource.WithAttributes(
+		attribute.String("service.name", cfg.Tracing.ServiceName),
+		attribute.String("service.version", build.Version()),
+		attribute.String("service.instance.id", cfg.Worker.ID)))
+	if err != nil {
+		log.Warn("OTEL_RESOURCE_ATTRIBUTES is not as it must be; traces have what could be read of it")
+	}
+	return r
 }
 
 // stop sends what waits to be sent.
