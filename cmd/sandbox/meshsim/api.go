@@ -39,13 +39,11 @@ func (s *Server) LinkTokens(link func(userID string) string) {
 	s.linkToken = link
 }
 
-type linkTokenRequest struct {
-	UserID        string `json:"userId"`
-	IntegrationID string `json:"integrationId"`
-}
-
 func (s *Server) serveLinkToken(w http.ResponseWriter, r *http.Request) {
-	var q linkTokenRequest
+	var q struct {
+		UserID        string `json:"userId"`
+		IntegrationID string `json:"integrationId"`
+	}
 	switch err := readJSON(w, r, &q); {
 	case err != nil:
 		tell(w, badRequest("the body is not the JSON object that is expected"))
@@ -69,13 +67,6 @@ func (s *Server) serveLinkToken(w http.ResponseWriter, r *http.Request) {
 	tell(w, ok(map[string]string{"linkToken": token}))
 }
 
-type health struct {
-	Type        string `json:"type"`
-	Name        string `json:"name"`
-	IsUp        bool   `json:"isUp"`
-	Description string `json:"description"`
-}
-
 // serveStatus answers the health of institutions: one is down while something in front
 // of it answers refreshes. A fault that answers 401 to every request stands for refused
 // credentials, and is answered here too.
@@ -89,14 +80,14 @@ func (s *Server) status() answer {
 			return problem(http.StatusUnauthorized)
 		}
 	}
-	var list []health
+	list := []map[string]any{}
 	for _, i := range s.integrations() {
 		down := s.speech(i.Type, s.institution(ConnectSpec{BrokerType: i.Type})).about(InsteadOfRefresh)
-		h := health{Type: i.Type, Name: i.Name, IsUp: len(down) == 0, Description: "Operational"}
-		if !h.IsUp {
-			h.Description = down[len(down)-1].Says
+		says := "Operational"
+		if len(down) > 0 {
+			says = down[len(down)-1].Says
 		}
-		list = append(list, h)
+		list = append(list, map[string]any{"type": i.Type, "name": i.Name, "isUp": len(down) == 0, "description": says})
 	}
 	return ok(list)
 }
@@ -110,9 +101,8 @@ type integration struct {
 
 func (s *Server) serveIntegrations(w http.ResponseWriter, _ *http.Request) {
 	s.mu.Lock()
-	list := s.integrations()
-	s.mu.Unlock()
-	tell(w, ok(map[string]any{"items": list}))
+	defer s.mu.Unlock()
+	tell(w, ok(map[string]any{"items": s.integrations()}))
 }
 
 // integrations lists the institutions by their types. The caller holds the lock.

@@ -129,7 +129,7 @@ func (a Action) instead() bool {
 		return false
 	}
 	switch a.Kind {
-	case KindNormal, KindCut, KindUnknownFields, KindOmitRefreshToken, KindDeprecated, KindSpeak:
+	case KindNormal, KindCut, KindOmitRefreshToken, KindSpeak:
 		return false
 	}
 	return true
@@ -210,9 +210,6 @@ func (s *Server) deliver(w http.ResponseWriter, r *http.Request, id int, a answe
 	lost := ""
 	if a.action != nil && act.After {
 		lost = "another answer took its place"
-	}
-	if act.Kind == KindUnknownFields {
-		a.body = withUnknownFields(a.body)
 	}
 	s.header(w, a, act)
 	if act.Kind == KindHuge {
@@ -316,10 +313,4 @@ func reset(w http.ResponseWriter) {
 	}
 	_ = inner.Close()
 	panic(http.ErrAbortHandler)
-}
-
-// withUnknownFields adds fields of several types, at two depths.
-func withUnknownFields(body []byte) []byte {
-	const added = `"xNew":{"nested":[1,2.5,null,true,"x"]},"xFlag":false,`
-	return replaced(append([]byte("{"+added), body[1:]...), `"content":{`, `"content":{`+added)
 }

@@ -19,13 +19,11 @@ const (
 	KindHang             Kind = "hang"   // no answer until the client is gone or the simulator closes
 	KindDelay            Kind = "delay"  // from Min to Max
 	KindEnvelope         Kind = "envelope"
-	KindFailed           Kind = "failed"        // content.status "failed"; with Kill the chain dies of it
-	KindMFARequired      Kind = "mfaRequired"   // content.status "mfaRequired" with an interim access token
-	KindGarbage          Kind = "garbage"       // 200 with something that is not JSON
-	KindHuge             Kind = "huge"          // 200 with well-formed JSON of Size bytes or more
-	KindUnknownFields    Kind = "unknownFields" // the true answer, with fields that no contract knows
+	KindFailed           Kind = "failed"      // content.status "failed"; with Kill the chain dies of it
+	KindMFARequired      Kind = "mfaRequired" // content.status "mfaRequired" with an interim access token
+	KindGarbage          Kind = "garbage"     // 200 with something that is not JSON
+	KindHuge             Kind = "huge"        // 200 with well-formed JSON of Size bytes or more
 	KindOmitRefreshToken Kind = "omitRefreshToken"
-	KindDeprecated       Kind = "deprecated" // only the deprecated fields of the answer
 	KindSpeak            Kind = "speak"
 )
 
@@ -95,13 +93,9 @@ func Garbage() Action { return Action{Kind: KindGarbage} }
 
 func Huge(size int64) Action { return Action{Kind: KindHuge, Size: size} }
 
-func UnknownFields() Action { return Action{Kind: KindUnknownFields, After: true} }
-
 // OmitRefreshToken answers without a refresh token, and the old one stays valid. It does
 // nothing to a replaced refresh token.
 func OmitRefreshToken() Action { return Action{Kind: KindOmitRefreshToken, After: true} }
-
-func DeprecatedOnly() Action { return Action{Kind: KindDeprecated, After: true} }
 
 func Speak(dialects ...string) Action {
 	return Action{Kind: KindSpeak, Dialects: strings.Join(dialects, ",")}
@@ -129,7 +123,7 @@ func (a Action) WithRetryAfterDate(d time.Duration) Action {
 func (a Action) validate() error {
 	switch a.Kind {
 	case KindNormal, KindReset, KindDrop, KindCut, KindHang, KindFailed, KindMFARequired,
-		KindGarbage, KindHuge, KindUnknownFields, KindOmitRefreshToken, KindDeprecated:
+		KindGarbage, KindHuge, KindOmitRefreshToken:
 	case KindStatus:
 		if a.Status < 400 || a.Status > 599 {
 			return fmt.Errorf("HTTP status %d is none of 400 to 599", a.Status)

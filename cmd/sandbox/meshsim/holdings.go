@@ -30,29 +30,14 @@ type holdingsRequest struct {
 	Type      string      `json:"type"`
 }
 
-type holdings struct {
-	Status                  string     `json:"status"`
-	Type                    string     `json:"type"`
-	AccountID               string     `json:"accountId"`
-	AccountName             string     `json:"accountName"`
-	InstitutionName         string     `json:"institutionName"`
-	CryptocurrencyPositions []position `json:"cryptocurrencyPositions"`
-}
-
-type position struct {
-	Name   string  `json:"name"`
-	Symbol string  `json:"symbol"`
-	Amount float64 `json:"amount"`
-}
-
 func (s *Server) serveHoldings(w http.ResponseWriter, r *http.Request) {
 	c, acc, given := s.opened(w, r)
 	if !given {
 		return
 	}
-	tell(w, ok(holdings{
-		Status: contentSucceeded, Type: c.BrokerType, AccountID: acc.ID, AccountName: acc.Name, InstitutionName: c.BrokerName,
-		CryptocurrencyPositions: []position{{"Bitcoin", "BTC", bitcoins}},
+	tell(w, ok(map[string]any{
+		"status": contentSucceeded, "type": c.BrokerType, "accountId": acc.ID, "accountName": acc.Name, "institutionName": c.BrokerName,
+		"cryptocurrencyPositions": []map[string]any{{"name": "Bitcoin", "symbol": "BTC", "amount": bitcoins}},
 	}))
 }
 
@@ -95,24 +80,8 @@ func (s *Server) open(q holdingsRequest) (c Chain, acc Account, given bool) {
 	return c, acc, valid || c.Alive() && handle != nil && handle.Equal(q.AuthToken)
 }
 
-// portfolio is B2BPortfolioModel.
-type portfolio struct {
-	EquitiesValue           float64             `json:"equitiesValue"`
-	CryptocurrenciesValue   float64             `json:"cryptocurrenciesValue"`
-	NFTsValue               float64             `json:"nftsValue"`
-	CryptocurrencyPositions []portfolioPosition `json:"cryptocurrencyPositions"`
-}
-
-// portfolioPosition is PositionWithReturn.
-type portfolioPosition struct {
-	position
-	MarketValue         float64 `json:"marketValue"`
-	LastPrice           float64 `json:"lastPrice"`
-	PortfolioPercentage float64 `json:"portfolioPercentage"`
-}
-
-// servePortfolio answers what one account holds, for any user: the simulator does not
-// know whose its accounts are.
+// servePortfolio answers what one account holds (B2BPortfolioModel), for any user: the
+// simulator does not know whose its accounts are.
 func (s *Server) servePortfolio(w http.ResponseWriter, r *http.Request) {
 	// Mesh's servers ignore the case of UserId.
 	user := cmp.Or(r.URL.Query().Get("UserId"), r.URL.Query().Get("userId"))
@@ -121,17 +90,12 @@ func (s *Server) servePortfolio(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	const value = bitcoins * bitcoinPrice
-	tell(w, ok(portfolio{
-		CryptocurrenciesValue:   value,
-		CryptocurrencyPositions: []portfolioPosition{{position{"Bitcoin", "BTC", bitcoins}, value, bitcoinPrice, 100}},
+	tell(w, ok(map[string]any{
+		"equitiesValue": 0, "cryptocurrenciesValue": value, "nftsValue": 0,
+		"cryptocurrencyPositions": []map[string]any{{
+			"name": "Bitcoin", "symbol": "BTC", "amount": bitcoins, "marketValue": value, "lastPrice": bitcoinPrice, "portfolioPercentage": 100,
+		}},
 	}))
-}
-
-// balances is B2BBrokerAccountBalanceModel.
-type balances struct {
-	Balances                 []balance `json:"balances"`
-	TotalCashUSDValue        float64   `json:"totalCashUsdValue"`
-	TotalBuyingPowerUSDValue float64   `json:"totalBuyingPowerUsdValue"`
 }
 
 type balance struct {
@@ -140,7 +104,8 @@ type balance struct {
 	CurrencyCode string  `json:"currencyCode"`
 }
 
-// serveBalance answers the cash and the buying power of the connection.
+// serveBalance answers the cash and the buying power of the connection
+// (B2BBrokerAccountBalanceModel).
 func (s *Server) serveBalance(w http.ResponseWriter, r *http.Request) {
 	_, acc, given := s.opened(w, r)
 	if !given {
@@ -153,21 +118,11 @@ func (s *Server) serveBalance(w http.ResponseWriter, r *http.Request) {
 	if acc.Fund != nil {
 		fund = *acc.Fund
 	}
-	tell(w, ok(balances{[]balance{{cash, fund, "USD"}}, cash, fund}))
+	tell(w, ok(map[string]any{"balances": []balance{{cash, fund, "USD"}}, "totalCashUsdValue": cash, "totalBuyingPowerUsdValue": fund}))
 }
 
-// fiatPortfolio is B2BFiatPortfolioModel.
-type fiatPortfolio struct {
-	FiatBalances []fiatBalance `json:"fiatBalances"`
-}
-
-type fiatBalance struct {
-	Symbol      string  `json:"symbol"`
-	Cash        float64 `json:"cash"`
-	BuyingPower float64 `json:"buyingPower"`
-}
-
-// serveFiatPortfolio answers what one account has, with or without a user.
+// serveFiatPortfolio answers what one account has (B2BFiatPortfolioModel), with or
+// without a user.
 func (s *Server) serveFiatPortfolio(w http.ResponseWriter, _ *http.Request) {
-	tell(w, ok(fiatPortfolio{[]fiatBalance{{"USD", usualCash, usualFund}}}))
+	tell(w, ok(map[string]any{"fiatBalances": []map[string]any{{"symbol": "USD", "cash": usualCash, "buyingPower": usualFund}}}))
 }

@@ -76,7 +76,7 @@ func (s *Server) renew(id int, q refreshRequest, a Action) (answer, error) {
 		a = Normal() // the client would keep the replaced token
 	}
 	if grace && i.GraceMode == GraceNewest {
-		return s.resend(id, c, a, now)
+		return s.resend(id, c, now)
 	}
 	return s.issue(id, c, q, a, replaced, now)
 }
@@ -87,7 +87,7 @@ func (s *Server) issue(id int, c *Chain, q refreshRequest, a Action, replaced bo
 	i := s.of(c)
 	rotate := (i.Rotation == RotateAlways ||
 		i.Rotation == RotateOnRequest && q.CreateNewRefreshToken != nil && *q.CreateNewRefreshToken) && a.Kind != KindOmitRefreshToken
-	accounts := c.covered(i, a)
+	accounts := c.covered(i)
 	if rotate && i.RefreshTokenAlone && len(c.Refresh)%2 == 1 {
 		accounts = nil
 	}
@@ -107,7 +107,7 @@ func (s *Server) issue(id int, c *Chain, q refreshRequest, a Action, replaced bo
 		return answer{}, err
 	}
 	omit := !rotate && !replaced && (i.OmitKeptRefreshToken || a.Kind == KindOmitRefreshToken)
-	return succeeded(s.newest(c, accounts, now, i.DeprecatedAnswer || a.Kind == KindDeprecated, omit)), nil
+	return succeeded(s.newest(c, accounts, now, i.DeprecatedAnswer, omit)), nil
 }
 
 // splitUp gives each account but the first a chain of its own.
@@ -126,9 +126,9 @@ func (s *Server) splitUp(id int, c *Chain, now time.Time) (events []event) {
 }
 
 // covered are the accounts for which the next answer brings access tokens.
-func (c *Chain) covered(i Institution, a Action) []Account {
+func (c *Chain) covered(i Institution) []Account {
 	switch {
-	case i.DeprecatedAnswer || a.Kind == KindDeprecated:
+	case i.DeprecatedAnswer:
 		return c.Accounts[:1]
 	case i.OneTokenForAll:
 		return []Account{{}}
@@ -140,10 +140,10 @@ func (c *Chain) covered(i Institution, a Action) []Account {
 }
 
 // coveredLast are the accounts for which the last answer brought access tokens.
-func (c *Chain) coveredLast(i Institution, a Action) []Account {
+func (c *Chain) coveredLast(i Institution) []Account {
 	last := lastIndex(c.Access, func(t AccessToken) bool { return !t.Interim })
 	if last < 0 || !i.OneAccountAtATime || i.DeprecatedAnswer || i.OneTokenForAll {
-		return c.covered(i, a)
+		return c.covered(i)
 	}
 	return slices.DeleteFunc(slices.Clone(c.Accounts), func(acc Account) bool { return acc.ID != c.Access[last].AccountID })
 }
@@ -161,9 +161,9 @@ func (s *Server) newAccess(id int, c *Chain, accounts []Account, now time.Time) 
 
 // resend answers the chain's newest tokens once more. A new access token takes the place
 // of one that has ended.
-func (s *Server) resend(id int, c *Chain, a Action, now time.Time) (answer, error) {
+func (s *Server) resend(id int, c *Chain, now time.Time) (answer, error) {
 	i := s.of(c)
-	accounts := c.coveredLast(i, a)
+	accounts := c.coveredLast(i)
 	if i.RefreshTokenAlone && len(c.Refresh)%2 == 0 {
 		accounts = nil
 	}
@@ -179,7 +179,7 @@ func (s *Server) resend(id int, c *Chain, a Action, now time.Time) (answer, erro
 	if err := s.record(events...); err != nil {
 		return answer{}, err
 	}
-	return succeeded(s.newest(c, accounts, now, i.DeprecatedAnswer || a.Kind == KindDeprecated, false)), nil
+	return succeeded(s.newest(c, accounts, now, i.DeprecatedAnswer, false)), nil
 }
 
 // ending reports whether the newest access token of one of the accounts has ended.
