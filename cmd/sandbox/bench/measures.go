@@ -67,8 +67,8 @@ func (r *run) lateness(ctx context.Context) (rows []Row, err error) {
 		target = new(AtMost(1))
 	}
 	const name = "latchkey_refresh_lateness_seconds"
-	bounds, counts := after.buckets(name)
-	_, earlier := before.buckets(name)
+	bounds, counts := after.Buckets(name)
+	_, earlier := before.Buckets(name)
 	for i := range earlier {
 		counts[i] -= earlier[i]
 	}
@@ -223,8 +223,8 @@ func (r *run) pending(ctx context.Context) (rows []Row, err error) {
 				return nil, err
 			}
 			const seconds = "process_cpu_seconds_total"
-			cpu[i] = append(cpu[i], (after.value(seconds)-before.value(seconds))/float64(r.Sample)*1000)
-			memory[i] = append(memory[i], after.value("process_resident_memory_bytes")/(1<<20))
+			cpu[i] = append(cpu[i], (after.Value(seconds)-before.Value(seconds))/float64(r.Sample)*1000)
+			memory[i] = append(memory[i], after.Value("process_resident_memory_bytes")/(1<<20))
 		}
 	}
 	method := fmt.Sprintf("one worker process, %d grants with a schedule in the stream, to %d in the baseline; after %d refreshes", r.Many, r.Few, r.Sample)

@@ -35,7 +35,6 @@ import (
 // MongoDB uses an index.
 func settings() []string {
 	return []string{
-		"LATCHKEY_ADMIN_LISTEN=127.0.0.1:0",
 		"LATCHKEY_WORKER_LOCK_MEMORY=off",
 		"LATCHKEY_RECONCILE_INTERVAL=12h",
 		"LATCHKEY_LIMITS_RATE=1000000",

@@ -43,17 +43,17 @@ func withoutAccess(c meshsim.Chain, q meshsim.Request) bool {
 	return alone || (q.Rotated || q.Issued) && ownerless(c, q)
 }
 
-// untold are the dialects with no lifetime of an access token, or a wrong one.
-var untold = []string{"noLifetimes", "nullLifetimes", "zeroLifetimes", "negativeLifetimes", "hugeLifetimes"}
+// unclearLifetimes are the dialects with no lifetime of an access token, or a wrong one.
+var unclearLifetimes = []string{"noLifetimes", "nullLifetimes", "zeroLifetimes", "negativeLifetimes", "hugeLifetimes"}
 
 // endless reports whether workers never know how long the access tokens of a chain live.
 func endless(c meshsim.Chain) bool {
-	return speaks(c, untold...) || c.Institution.AccessLifetime == 0 || speaks(c, "managedTokens")
+	return speaks(c, unclearLifetimes...) || c.Institution.AccessLifetime == 0 || speaks(c, "managedTokens")
 }
 
 // truthful reports whether an answer said how long its access tokens live.
 func truthful(c meshsim.Chain, q meshsim.Request) bool {
-	return !endless(c) && !inPart(q) && !spoke(q, "mistyped") && !spoke(q, untold...)
+	return !endless(c) && !inPart(q) && !spoke(q, "mistyped") && !spoke(q, unclearLifetimes...)
 }
 
 // family are the chains of a user's accounts: those that were connected, and those that were
@@ -77,14 +77,14 @@ func (a answers) brought(c meshsim.Chain, t meshsim.AccessToken) (out []meshsim.
 	if t.IssuedIn == 0 {
 		return nil
 	}
-	asked := c.ID
+	requester := c.ID
 	for _, q := range a.Requests[t.IssuedIn-1:] {
 		if q.ID == t.IssuedIn {
-			asked = q.Chain // that of the chain from which this one was split off
+			requester = q.Chain // that of the chain from which this one was split off
 			out = append(out, q)
 			continue
 		}
-		if q.Chain == asked && q.Issued {
+		if q.Chain == requester && q.Issued {
 			if !q.Resent || a.issuedIn(c, t.AccountID, q) {
 				break
 			}
@@ -147,8 +147,8 @@ func (a answers) lives(family []meshsim.Chain, accountID string) (out []life) {
 	return out
 }
 
-// told is how many answers may have brought a worker an access token of an account.
-func (a answers) told(family []meshsim.Chain, accountID string) (n int) {
+// deliveries is how many answers may have brought a worker an access token of an account.
+func (a answers) deliveries(family []meshsim.Chain, accountID string) (n int) {
 	seen := map[int]bool{}
 	for _, c := range family {
 		for _, t := range c.Access {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/latchkey/latchkey/cmd/sandbox/http2peer"
+	"github.com/latchkey/latchkey/cmd/sandbox/workerprocess"
 )
 
 // restartPause is how long a worker that ended by itself stays down, as under an
@@ -41,15 +42,9 @@ func (p *process) start() error {
 
 // launch starts the process; the caller holds the lock.
 func (p *process) launch() error {
-	log, err := os.OpenFile(p.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	if err != nil {
-		return fmt.Errorf("opening a worker's log: %w", err)
-	}
-	defer func() { _ = log.Close() }() // the process has it open
 	cmd := exec.Command(p.exe, "worker", "--clock-offset", p.offset.String())
-	cmd.Env, cmd.Stdout, cmd.Stderr = p.env, log, log
-	if err := cmd.Start(); err != nil {
-		return fmt.Errorf("starting a worker: %w", err)
+	if err := workerprocess.Start(cmd, p.env, p.log); err != nil {
+		return err
 	}
 	done := make(chan struct{})
 	p.cmd, p.done = cmd, done

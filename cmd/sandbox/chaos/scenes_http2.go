@@ -1,16 +1,13 @@
 package chaos
 
 import (
-	"bufio"
 	"context"
 	"errors"
-	"fmt"
-	"net/http"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/latchkey/latchkey/cmd/sandbox/meshsim"
+	"github.com/latchkey/latchkey/cmd/sandbox/workerprocess"
 )
 
 // resetStreams breaks off HTTP/2 exchanges in every way, before and after the institution was
@@ -107,25 +104,6 @@ func (p *process) calls(ctx context.Context) (n, pid int, err error) {
 	p.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	q, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+p.admin+"/metrics", nil)
-	if err != nil {
-		return 0, 0, err
-	}
-	res, err := http.DefaultClient.Do(q)
-	if err != nil {
-		return 0, 0, fmt.Errorf("reading a worker's metrics: %w", err)
-	}
-	defer res.Body.Close()
-	for lines := bufio.NewScanner(res.Body); lines.Scan(); {
-		line := lines.Text()
-		if !strings.HasPrefix(line, "latchkey_refreshes_total{") {
-			continue
-		}
-		value, err := strconv.ParseFloat(line[strings.LastIndexByte(line, ' ')+1:], 64)
-		if err != nil {
-			return 0, 0, fmt.Errorf("reading a worker's metrics: %w", err)
-		}
-		n += int(value)
-	}
-	return n, pid, nil
+	metrics, err := workerprocess.ReadMetrics(ctx, p.admin)
+	return int(metrics.Value("latchkey_refreshes_total")), pid, err
 }

@@ -3,7 +3,6 @@ package chaos
 import (
 	"cmp"
 	"slices"
-	"sync"
 	"time"
 )
 
@@ -16,14 +15,9 @@ type episode struct {
 }
 
 // timeline is what was played when.
-type timeline struct {
-	mu       sync.Mutex
-	episodes []episode
-}
+type timeline struct{ episodes []episode }
 
 func (t *timeline) begin(scene string, silent bool) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
 	now := time.Now()
 	if n := len(t.episodes); n > 0 && t.episodes[n-1].to.IsZero() {
 		t.episodes[n-1].to = now
@@ -31,11 +25,7 @@ func (t *timeline) begin(scene string, silent bool) {
 	t.episodes = append(t.episodes, episode{scene: scene, from: now, silent: silent})
 }
 
-func (t *timeline) end() {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.episodes[len(t.episodes)-1].to = time.Now()
-}
+func (t *timeline) end() { t.episodes[len(t.episodes)-1].to = time.Now() }
 
 // at is the index of the episode of a moment.
 func (t *timeline) at(moment time.Time) int {
