@@ -65,11 +65,11 @@ type Report struct {
 type run struct {
 	Options
 	*servers
-	begun   time.Time
-	name    string // part of the name of everything that the run makes
-	log     *zap.Logger
-	reached float64        // refreshes a second of one worker, by a backlog
-	figures []bench.Figure // of [bench.Run], once it has run
+	begun    time.Time
+	name     string // part of the name of everything that the run makes
+	log      *zap.Logger
+	capacity float64        // refreshes a second of one worker, by a backlog
+	figures  []bench.Figure // of [bench.Run], once it has run
 }
 
 // measures in the order in which they are taken.
@@ -143,8 +143,8 @@ func (r *run) say(format string, args ...any) {
 	}
 }
 
-// sized writes a size, and the one that was wanted if that is larger.
-func sized(n, wanted int) string {
+// sizeText writes a size, and the one that was wanted if that is larger.
+func sizeText(n, wanted int) string {
 	if n < wanted {
 		return fmt.Sprintf("%d (%d would take this machine too long)", n, wanted)
 	}
@@ -203,5 +203,5 @@ func (r *run) connects(ctx context.Context) ([]Row, error) {
 		return nil, err
 	}
 	return []Row{rowOf(f, f.Name,
-		fmt.Sprintf("%s published as fast as NATS takes them; from the first until the last token.stored", sized(f.Users, r.Users)), AtLeast(0.8))}, nil
+		fmt.Sprintf("%s published as fast as NATS takes them; from the first until the last token.stored", sizeText(f.Users, r.Users)), AtLeast(0.8))}, nil
 }

@@ -19,7 +19,7 @@ var median = bench.Median
 // lateness measures how long after it is due a grant is refreshed, at a steady rate.
 func (r *run) lateness(ctx context.Context) (rows []Row, err error) {
 	rate, note := r.DueRate, ""
-	if half := r.reached / 2; half > 0 && half < rate {
+	if half := r.capacity / 2; half > 0 && half < rate {
 		rate, note = half, fmt.Sprintf("; half of what was reached above, since this machine does not do %g", r.DueRate)
 	}
 	n := max(int(rate*r.DueFor.Seconds()), 1)
@@ -41,7 +41,7 @@ func (r *run) lateness(ctx context.Context) (rows []Row, err error) {
 	if err != nil {
 		return nil, err
 	}
-	h, err := s.listen(events.TokenRefreshed)
+	h, err := s.countEvents(events.TokenRefreshed)
 	if err != nil {
 		return nil, err
 	}
@@ -146,7 +146,7 @@ func (r *run) sharing(ctx context.Context) (rows []Row, err error) {
 		for i, n := range r.Workers[1:] {
 			rows = append(rows, Row{
 				Figure: fmt.Sprintf("%s, %d worker processes", kind.name, n), Unit: kind.unit, Values: kind.rates[i+1], Baseline: kind.rates[0],
-				Against: fmt.Sprintf("%d worker process", r.Workers[0]), Method: fmt.Sprintf("a backlog of %s; engines and workers share the machine", sized(size, r.Shared)),
+				Against: fmt.Sprintf("%d worker process", r.Workers[0]), Method: fmt.Sprintf("a backlog of %s; engines and workers share the machine", sizeText(size, r.Shared)),
 			})
 		}
 	}
@@ -250,12 +250,12 @@ func (s *site) fill(ctx context.Context, n int) error {
 	const part = 20 * batch
 	begun := time.Now()
 	for done := 0; done < n; {
-		grants := make([]made, min(part, n-done))
+		grants := make([]testGrant, min(part, n-done))
 		for i := range grants {
 			g := *model[0].Grant
 			g.UserID = s.user()
 			g.ID = store.GrantID(g.UserID, broker)
-			grants[i] = made{Grant: &g}
+			grants[i] = testGrant{Grant: &g}
 		}
 		if err := s.insert(ctx, s.cfg.MongoDB.Database, grants); err != nil {
 			return err

@@ -50,8 +50,8 @@ func (r *run) refreshes(ctx context.Context) (rows []Row, err error) {
 			*m.to = append(*m.to, rate)
 		}
 	}
-	r.reached = median(rates)
-	method := fmt.Sprintf("a backlog of %s lies in the stream; from when it may be read until the last token.refreshed; %d at once; Mesh answers at once", sized(n, r.Refreshes), s.cfg.Refresh.Concurrency)
+	r.capacity = median(rates)
+	method := fmt.Sprintf("a backlog of %s lies in the stream; from when it may be read until the last token.refreshed; %d at once; Mesh answers at once", sizeText(n, r.Refreshes), s.cfg.Refresh.Concurrency)
 	return []Row{
 		{
 			Figure: "refreshes", Unit: "refreshes/s", Values: rates, Baseline: bareRates, Method: method,
@@ -130,7 +130,7 @@ func (l *loops) refresh(ctx context.Context, n int, leased bool) (rate float64, 
 }
 
 // after is the document that a worker would write for an answer.
-func (l *loops) after(ctx context.Context, g made, leased bool) (*store.Grant, error) {
+func (l *loops) after(ctx context.Context, g testGrant, leased bool) (*store.Grant, error) {
 	next := g.Clone()
 	answer := refresher.Answer{
 		RefreshToken: g.tokens.RefreshToken, ExpiresIn: lifetime, RefreshExpiresIn: 90 * 24 * time.Hour,

@@ -1,6 +1,7 @@
 package linkdemo
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -39,8 +40,10 @@ func newBackend(l latchkey, link *link, script []byte) *backend {
 func (b *backend) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", b.page)
-	mux.Handle("GET /page.css", file("text/css; charset=utf-8", read("web/page/page.css")))
-	mux.Handle("GET /page.js", file("text/javascript; charset=utf-8", b.script))
+	mux.HandleFunc("GET /page.css", file("web/page/page.css"))
+	mux.HandleFunc("GET /page.js", func(w http.ResponseWriter, r *http.Request) {
+		http.ServeContent(w, r, "page.js", time.Time{}, bytes.NewReader(b.script))
+	})
 	mux.HandleFunc("POST /api/link-token", b.forUser(b.linkToken))
 	mux.HandleFunc("POST /api/connected", b.forUser(b.connected))
 	mux.HandleFunc("POST /api/accounts", b.forUser(b.accounts))
@@ -175,10 +178,10 @@ func (b *backend) accounts(w http.ResponseWriter, r *http.Request, user string) 
 
 // events sends Latchkey's events about the user as server-sent events.
 func (b *backend) events(w http.ResponseWriter, r *http.Request, user string) {
-	heard := make(chan events.LifecycleEvent, 64)
+	received := make(chan events.LifecycleEvent, 64)
 	stop, err := b.latchkey.follow(user, func(e events.LifecycleEvent) {
 		select {
-		case heard <- e:
+		case received <- e:
 		case <-r.Context().Done():
 		}
 	})
@@ -196,7 +199,7 @@ func (b *backend) events(w http.ResponseWriter, r *http.Request, user string) {
 		select {
 		case <-r.Context().Done():
 			return
-		case e := <-heard:
+		case e := <-received:
 			data, err := json.Marshal(map[string]any{
 				"kind": e.Kind, "time": e.Time, "brokerType": e.Data.BrokerType, "brokerName": e.Data.BrokerName, "reason": e.Data.Reason,
 			})

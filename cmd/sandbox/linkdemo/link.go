@@ -65,8 +65,8 @@ func (l *link) token(user string) string {
 func (l *link) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", l.forUser(l.page))
-	mux.Handle("GET /link.css", file("text/css; charset=utf-8", read("web/link/link.css")))
-	mux.Handle("GET /link.js", file("text/javascript; charset=utf-8", read("web/link/link.js")))
+	mux.HandleFunc("GET /link.css", file("web/link/link.css"))
+	mux.HandleFunc("GET /link.js", file("web/link/link.js"))
 	mux.HandleFunc("POST /connect", l.forUser(l.connect))
 	mux.HandleFunc("POST /transfer", l.forUser(l.transfer))
 	policy := "default-src 'none'; script-src 'self'; style-src 'self'; img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors " + l.pageOrigin
