@@ -79,11 +79,23 @@ var measures = []struct {
 }{
 	{"requests", (*run).requests},
 	{"connects", (*run).connects},
-	{"refreshes", (*run).refreshes},
-	{"lateness", (*run).lateness},
-	{"keys", (*run).keys},
+	{"refreshes", onSite("refreshes", (*site).refreshes)},
+	{"lateness", onSite("lateness", (*site).lateness)},
+	{"keys", onSite("keys", (*site).keys)},
 	{"workers", (*run).sharing},
-	{"pending", (*run).pending},
+	{"pending", onSite("pending", (*site).pending)},
+}
+
+// onSite takes a measure on a site of its own.
+func onSite(name string, take func(*site, context.Context) ([]Row, error)) func(*run, context.Context) ([]Row, error) {
+	return func(r *run, ctx context.Context) (rows []Row, err error) {
+		s, err := r.site(ctx, name)
+		if err != nil {
+			return nil, err
+		}
+		defer func() { err = errors.Join(err, s.close(ctx)) }()
+		return take(s, ctx)
+	}
 }
 
 func Names() []string {

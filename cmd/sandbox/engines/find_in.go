@@ -1,7 +1,6 @@
 package engines
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 
@@ -144,14 +143,10 @@ func (s *session) findIn(requestID int32, f findIn) (message, error) {
 			return nil, nil
 		}
 	}
-	body, err := bson.Marshal(bson.D{
+	return marshalMessage(requestID, bson.D{
 		{Key: "cursor", Value: bson.D{
 			{Key: "firstBatch", Value: found}, {Key: "id", Value: int64(0)}, {Key: "ns", Value: f.db + "." + f.collection},
 		}},
 		{Key: "ok", Value: 1.0},
 	})
-	if err != nil {
-		return nil, fmt.Errorf("answering a find: %w", err)
-	}
-	return newMessage(wiremessage.NextRequestID(), requestID, body), nil
 }

@@ -19,11 +19,11 @@ type NATSProxy struct {
 	listener net.Listener
 	wg       sync.WaitGroup
 
-	mu      sync.Mutex
-	clients map[*natsClient]struct{}
-	swallow func(asked, subject string) bool
-	asked   map[string]string // subjects of requests, by those of their replies
-	stopped bool
+	mu       sync.Mutex
+	clients  map[*natsClient]struct{}
+	swallow  func(request, subject string) bool
+	requests map[string]string // subjects of requests, by those of their replies
+	stopped  bool
 }
 
 type natsClient struct {
@@ -37,7 +37,7 @@ func StartNATSProxy(upstream *NATS) (*NATSProxy, error) {
 	if err != nil {
 		return nil, fmt.Errorf("starting a proxy of NATS: %w", err)
 	}
-	p := &NATSProxy{upstream: address(upstream.Port()), listener: ln, clients: make(map[*natsClient]struct{}), asked: make(map[string]string)}
+	p := &NATSProxy{upstream: address(upstream.Port()), listener: ln, clients: make(map[*natsClient]struct{}), requests: make(map[string]string)}
 	p.wg.Go(p.accept)
 	return p, nil
 }
@@ -45,9 +45,9 @@ func StartNATSProxy(upstream *NATS) (*NATSProxy, error) {
 // URL returns the address for clients.
 func (p *NATSProxy) URL() string { return "nats://" + p.listener.Addr().String() }
 
-// Swallow withholds from the clients the messages that match accepts, until called with nil. asked is the subject of the
+// Swallow withholds from the clients the messages that match accepts, until called with nil. request is the subject of the
 // request that a message answers, empty for any other message; subject is that of the message itself.
-func (p *NATSProxy) Swallow(match func(asked, subject string) bool) {
+func (p *NATSProxy) Swallow(match func(request, subject string) bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.swallow = match
@@ -55,19 +55,19 @@ func (p *NATSProxy) Swallow(match func(asked, subject string) bool) {
 
 func (p *NATSProxy) swallows(subject string) bool {
 	p.mu.Lock()
-	match, asked := p.swallow, p.asked[subject]
+	match, request := p.swallow, p.requests[subject]
 	p.mu.Unlock()
-	return match != nil && match(asked, subject)
+	return match != nil && match(request, subject)
 }
 
-// asks notes the subject of a request and that of its reply.
-func (p *NATSProxy) asks(subject, reply string) {
+// noteRequest notes the subject of a request and that of its reply.
+func (p *NATSProxy) noteRequest(subject, reply string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if len(p.asked) > 1<<16 {
-		clear(p.asked)
+	if len(p.requests) > 1<<16 {
+		clear(p.requests)
 	}
-	p.asked[reply] = subject
+	p.requests[reply] = subject
 }
 
 // Say sends a line of the protocol, such as -ERR 'Stale Connection', to every client as if the server did.
@@ -138,7 +138,7 @@ func (p *NATSProxy) questions(c *natsClient) {
 			return
 		}
 		if m.reply != "" {
-			p.asks(m.subject, m.reply)
+			p.noteRequest(m.subject, m.reply)
 		}
 		if _, err := c.server.Write(frame); err != nil {
 			return

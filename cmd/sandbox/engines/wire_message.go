@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 
+	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/x/bsonx/bsoncore"
 	"go.mongodb.org/mongo-driver/v2/x/mongo/driver/wiremessage"
 )
@@ -123,6 +124,15 @@ func newMessage(requestID, responseTo int32, doc bsoncore.Document) message {
 	m = wiremessage.AppendMsgSectionType(m, wiremessage.SingleDocument)
 	m = append(m, doc...)
 	return bsoncore.UpdateLength(m, i, int32(len(m)))
+}
+
+// marshalMessage is newMessage for a document that is not encoded yet.
+func marshalMessage(responseTo int32, doc any) (message, error) {
+	body, err := bson.Marshal(doc)
+	if err != nil {
+		return nil, fmt.Errorf("encoding a message: %w", err)
+	}
+	return newMessage(wiremessage.NextRequestID(), responseTo, body), nil
 }
 
 // errorMessage makes the answer of a server that refuses a request.
