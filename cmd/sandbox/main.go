@@ -71,7 +71,6 @@ Variables that begin with LATCHKEY_ configure the worker, as they do outside.`,
 	return root
 }
 
-// serve runs a stack and a worker until ctx ends.
 func serve(ctx context.Context, o stack.Options, page pageOptions, stdout io.Writer) error {
 	s, err := stack.Start(o)
 	if err != nil {

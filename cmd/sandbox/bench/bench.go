@@ -51,7 +51,6 @@ func (o Options) small() Options {
 	return o
 }
 
-// Report is what a run found.
 type Report struct {
 	At       time.Time `json:"at"`
 	Cores    int       `json:"cores"`
@@ -61,7 +60,6 @@ type Report struct {
 	Rows     []Row     `json:"rows"`
 }
 
-// run is a run under way.
 type run struct {
 	Options
 	*servers
@@ -86,7 +84,6 @@ var measures = []struct {
 	{"pending", onSite("pending", (*site).pending)},
 }
 
-// onSite takes a measure on a site of its own.
 func onSite(name string, take func(*site, context.Context) ([]Row, error)) func(*run, context.Context) ([]Row, error) {
 	return func(r *run, ctx context.Context) (rows []Row, err error) {
 		s, err := r.site(ctx, name)
@@ -163,7 +160,6 @@ func sizeText(n, wanted int) string {
 	return fmt.Sprint(n)
 }
 
-// fits returns how many of n can be done in a time at a rate a second.
 func fits(n int, rate float64, within time.Duration) int {
 	if within > 0 {
 		n = min(n, max(int(rate*within.Seconds()), 1))

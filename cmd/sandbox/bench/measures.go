@@ -88,7 +88,6 @@ func quantile(q float64, bounds, counts []float64) float64 {
 	return lower + (bounds[i]-lower)*(rank-below)/(counts[i]-below)
 }
 
-// keys counts the calls to KMS while token sets are sealed and opened.
 func (s *site) keys(ctx context.Context) ([]Row, error) {
 	calls := 0
 	env, err := worker.Envelope(ctx, s.cfg, s.store, time.Now, func(string, error) { calls++ })

@@ -14,7 +14,6 @@ import (
 	"github.com/latchkey/latchkey/cmd/sandbox/workerprocess"
 )
 
-// process is a worker in a process of its own.
 type process struct {
 	cmd   *exec.Cmd
 	ended chan struct{}
@@ -44,7 +43,6 @@ func startProcess(ctx context.Context, exe, log string, env []string) (*process,
 	return p, nil
 }
 
-// await waits until the worker is ready.
 func (p *process) await(ctx context.Context, log string) error {
 	for {
 		if res, err := http.Get("http://" + p.admin + "/readyz"); err == nil {

@@ -134,7 +134,6 @@ func (s *site) work(ctx context.Context, n int) error {
 	return nil
 }
 
-// close ends the workers and removes all data.
 func (s *site) close(ctx context.Context) error {
 	ctx = context.WithoutCancel(ctx)
 	var failed error
@@ -162,7 +161,6 @@ type testGrant struct {
 	tokens store.TokenSet
 }
 
-// user returns a new user.
 func (s *site) user() string {
 	s.users++
 	return fmt.Sprint("user-", s.users)
@@ -202,10 +200,8 @@ func (s *site) grants(ctx context.Context, n int, due func(i int) time.Time) ([]
 	return out, nil
 }
 
-// batch is how many documents are inserted at once.
 const batch = 1000
 
-// insert stores grants in a database.
 func (s *site) insert(ctx context.Context, db string, grants []testGrant) error {
 	c := s.client.Database(db).Collection("grants")
 	docs := make([]any, 0, batch)
@@ -244,7 +240,6 @@ func each(ctx context.Context, callers, n int, do func(i int) error) error {
 // stallTimeout is how long nothing may happen before a measurement is given up.
 const stallTimeout = 2 * time.Minute
 
-// eventCounter counts events of a kind.
 type eventCounter struct {
 	sub  *nats.Subscription
 	n    atomic.Int64
@@ -269,7 +264,6 @@ func (s *site) countEvents(kind string) (h *eventCounter, err error) {
 	return h, nil
 }
 
-// await waits for n events and returns the time of the last one.
 func (h *eventCounter) await(ctx context.Context, n int) (time.Time, error) {
 	defer func() { _ = h.sub.Unsubscribe() }() // fails on a closed connection only
 	before, since := int64(0), time.Now()
@@ -320,7 +314,6 @@ func (s *site) backlog(ctx context.Context, stream, subject, kind string, n int,
 	return float64(n) / max(last.Sub(begun), time.Millisecond).Seconds(), err
 }
 
-// awaitPending waits until n messages of a stream are pending for a consumer.
 func (s *site) awaitPending(ctx context.Context, stream, durable string, n int) error {
 	for since := time.Now(); ; {
 		consumer, err := s.js.Consumer(ctx, stream, durable)
@@ -342,7 +335,6 @@ func (s *site) awaitPending(ctx context.Context, stream, durable string, n int) 
 	}
 }
 
-// refresh lets the workers refresh n grants that are due.
 func (s *site) refresh(ctx context.Context, n int) (rate float64, err error) {
 	grants, err := s.grants(ctx, n, func(int) time.Time { return time.Now() })
 	if err != nil {
@@ -354,7 +346,6 @@ func (s *site) refresh(ctx context.Context, n int) (rate float64, err error) {
 	return s.backlog(ctx, s.subjects.RefreshStream(), s.subjects.RefreshDue(), events.TokenRefreshed, n, func() error { return s.schedule(ctx, grants) })
 }
 
-// connect lets the workers store n connects.
 func (s *site) connect(ctx context.Context, n int) (rate float64, err error) {
 	return s.backlog(ctx, s.subjects.IntegrationStream(), s.subjects.Connected(), events.TokenStored, n, func() error {
 		for range n {

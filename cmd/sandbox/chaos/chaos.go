@@ -27,7 +27,6 @@ import (
 	"github.com/latchkey/latchkey/store"
 )
 
-// Options of a run.
 type Options struct {
 	// Seed decides what happens when. Two runs with one seed play the same scenes; how the
 	// processes interleave differs.
@@ -46,7 +45,6 @@ type Options struct {
 	Out      io.Writer
 }
 
-// ErrJudged: the judge found a fault.
 var ErrJudged = errors.New("chaos: the judge found what must not be; see the table")
 
 type run struct {
@@ -115,7 +113,6 @@ func Run(ctx context.Context, exe string, o Options) (err error) {
 	return errors.Join(r.judge(ctx), settleErr, stopErr)
 }
 
-// scenes describes how long scenes are played.
 func (o Options) scenes() string {
 	if o.Duration == 0 {
 		return "each scene once"
@@ -202,7 +199,6 @@ func (r *run) setUp(ctx context.Context, exe string) error {
 	return nil
 }
 
-// institution is how all institutions behave.
 func (r *run) institution() meshsim.Institution {
 	return meshsim.Institution{AccessLifetime: r.Lifetime, RefreshLifetime: time.Hour, Grace: refreshGrace}
 }

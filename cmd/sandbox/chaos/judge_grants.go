@@ -114,7 +114,6 @@ func (r *run) judgeChain(g *store.Grant, chain meshsim.Chain, ledger answers, v 
 	}
 }
 
-// stateOf is the state in which a grant must end.
 func stateOf(chain meshsim.Chain) store.State {
 	// Workers don't take this refusal as final.
 	if chain.Alive() || speaks(chain, "refusedPermissionDenied") {

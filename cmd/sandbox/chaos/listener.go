@@ -32,7 +32,6 @@ func newListener(js jetstream.JetStream) *listener {
 	return &listener{js: js, seen: map[string]bool{}, byGrant: map[string][]publishedEvent{}}
 }
 
-// drain receives all pending events.
 func (l *listener) drain(ctx context.Context) error {
 	if l.consumer == nil {
 		c, err := l.js.CreateOrUpdateConsumer(ctx, lifecycle, jetstream.ConsumerConfig{Durable: "chaos", AckPolicy: jetstream.AckExplicitPolicy, MaxAckPending: 10_000})

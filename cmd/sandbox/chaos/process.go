@@ -40,7 +40,7 @@ func (p *process) start() error {
 	return p.launch()
 }
 
-// launch starts the process; the caller holds the lock.
+// The caller holds the lock.
 func (p *process) launch() error {
 	cmd := exec.Command(p.exe, "worker", "--clock-offset", p.offset.String())
 	if err := workerprocess.Start(cmd, p.env, p.log); err != nil {
@@ -90,7 +90,6 @@ func (p *process) end(signal syscall.Signal, within time.Duration) error {
 	}
 }
 
-// signal signals the process, if it is up.
 func (p *process) signal(signal syscall.Signal) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()

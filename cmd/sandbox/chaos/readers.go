@@ -26,7 +26,6 @@ type readers struct {
 	bad                 []badToken
 }
 
-// badToken is a token that was handed out though it was not valid.
 type badToken struct {
 	// at is when it was requested, sent when the worker sent it at the earliest. All workers
 	// know what reached any of them before known.

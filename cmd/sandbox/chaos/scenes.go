@@ -56,7 +56,6 @@ var scenes = []scene{
 	{name: "one institution limits the rate", play: (*run).limitRate},
 }
 
-// known checks the names of scenes.
 func known(names []string) error {
 	for _, name := range names {
 		if !slices.ContainsFunc(scenes, func(s scene) bool { return s.name == name }) {

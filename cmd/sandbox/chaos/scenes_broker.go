@@ -34,7 +34,6 @@ func (r *run) restartBroker(ctx context.Context) error {
 	return r.restart(ctx, r.stack.NATS, 200*time.Millisecond, 3*time.Second)
 }
 
-// restart stops a server, and starts it again after a pause.
 func (r *run) restart(ctx context.Context, engine interface {
 	Stop()
 	Restart() error
@@ -71,7 +70,6 @@ func (r *run) wipeBroker(ctx context.Context) error {
 	return errors.Join(err, r.stack.NATS.Restart(), r.eachWorker((*process).start))
 }
 
-// fillDisk fills the broker's store with something else.
 func (r *run) fillDisk(ctx context.Context) error {
 	junk, err := r.js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{Name: "JUNK", Subjects: []string{"junk"}})
 	if err != nil {

@@ -76,7 +76,6 @@ func (r *run) settledPresentations(ctx context.Context, w *process, before prese
 	})
 }
 
-// presented is how many requests to refresh came to the address of one worker.
 func (r *run) presented(w *process) int {
 	n := 0
 	if w.peer != nil {
@@ -90,12 +89,10 @@ func (r *run) presented(w *process) int {
 	return n
 }
 
-// reached reports whether a request came to the worker's own address.
 func (p *process) reached(q meshsim.Request) bool {
 	return strings.HasSuffix(p.mesh, "//"+q.Local)
 }
 
-// calls asks the process how many refresh calls it has made.
 func (p *process) calls(ctx context.Context) (n, pid int, err error) {
 	p.mu.Lock()
 	if p.cmd != nil {

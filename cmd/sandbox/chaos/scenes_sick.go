@@ -134,7 +134,6 @@ func (r *run) calm(ctx context.Context, users []string) error {
 	})
 }
 
-// watchers request tokens of healthy grants and note how long it takes.
 type watchers struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
@@ -165,7 +164,6 @@ func (w *watchers) note(a timedRequest) {
 	w.all = append(w.all, a)
 }
 
-// next returns and removes the notes.
 func (w *watchers) next() []timedRequest {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -203,7 +201,6 @@ func (r *run) crowd(ctx context.Context, users []string) (leave func()) {
 	return func() { cancel(); wg.Wait() }
 }
 
-// describe describes a request in the report.
 func (a timedRequest) describe() string {
 	took := a.took.Round(time.Millisecond)
 	refused := (*client.RefusedError)(nil)

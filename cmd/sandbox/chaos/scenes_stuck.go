@@ -75,7 +75,6 @@ func (r *run) fillPage(ctx context.Context) (err error) {
 	})
 }
 
-// expiredGrant makes an expired grant with an event in its outbox.
 func (r *run) expiredGrant(id string, since time.Time) *store.Grant {
 	since = store.Milli(since)
 	purge := since.Add(24 * time.Hour)

@@ -14,7 +14,6 @@ type episode struct {
 	silent   bool // workers may have been unable to publish events
 }
 
-// timeline is what was played when.
 type timeline struct{ episodes []episode }
 
 func (t *timeline) begin(scene string, silent bool) {
@@ -27,7 +26,6 @@ func (t *timeline) begin(scene string, silent bool) {
 
 func (t *timeline) end() { t.episodes[len(t.episodes)-1].to = time.Now() }
 
-// at is the index of the episode of a moment.
 func (t *timeline) at(moment time.Time) int {
 	i, found := slices.BinarySearchFunc(t.episodes, moment, func(e episode, m time.Time) int { return e.from.Compare(m) })
 	if !found {

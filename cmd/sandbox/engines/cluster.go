@@ -92,7 +92,6 @@ func (c *Cluster) led() bool {
 	return slices.ContainsFunc(c.nodes, func(n *NATS) bool { return len(n.Server().JetStreamClusterPeers()) == len(c.nodes) })
 }
 
-// Reload reloads the options of every server: see [NATS.Reload].
 func (c *Cluster) Reload() error {
 	var err error
 	for _, n := range c.nodes {

@@ -112,7 +112,6 @@ func (w conditional) split(requestID int32, found bool) (message, error) {
 	return w.message(requestID), nil
 }
 
-// replace returns doc with another document under key.
 func replace(doc bsoncore.Document, key string, value bsoncore.Document) (bsoncore.Document, error) {
 	elements, err := doc.Elements()
 	if err != nil {

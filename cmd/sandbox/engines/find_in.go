@@ -68,7 +68,6 @@ func (c command) findIn() (findIn, bool) {
 	return f, err == nil
 }
 
-// only returns the element of a document that has just one.
 func only(v bsoncore.Value) (bsoncore.Element, bool) {
 	doc, ok := v.DocumentOK()
 	if !ok {

@@ -31,7 +31,6 @@ type natsClient struct {
 	writing        sync.Mutex // of whole frames to the client
 }
 
-// StartNATSProxy starts a proxy on a free port in front of a server.
 func StartNATSProxy(upstream *NATS) (*NATSProxy, error) {
 	ln, err := listen(0)
 	if err != nil {
@@ -42,7 +41,6 @@ func StartNATSProxy(upstream *NATS) (*NATSProxy, error) {
 	return p, nil
 }
 
-// URL returns the address for clients.
 func (p *NATSProxy) URL() string { return "nats://" + p.listener.Addr().String() }
 
 // Swallow withholds from the clients the messages that match accepts, until called with nil. request is the subject of the
@@ -60,7 +58,6 @@ func (p *NATSProxy) swallows(subject string) bool {
 	return match != nil && match(request, subject)
 }
 
-// noteRequest notes the subject of a request and that of its reply.
 func (p *NATSProxy) noteRequest(subject, reply string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -77,7 +74,6 @@ func (p *NATSProxy) Say(line string) {
 	}
 }
 
-// Stop disconnects all clients.
 func (p *NATSProxy) Stop() {
 	p.mu.Lock()
 	p.stopped = true
@@ -129,7 +125,6 @@ func (p *NATSProxy) accept() {
 	}
 }
 
-// questions passes on the client's frames.
 func (p *NATSProxy) questions(c *natsClient) {
 	from := bufio.NewReaderSize(c.client, 64<<10)
 	for {
@@ -146,7 +141,6 @@ func (p *NATSProxy) questions(c *natsClient) {
 	}
 }
 
-// answers passes on the server's frames.
 func (p *NATSProxy) answers(c *natsClient) {
 	from := bufio.NewReaderSize(c.server, 64<<10)
 	for {

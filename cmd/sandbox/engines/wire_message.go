@@ -72,7 +72,6 @@ type command struct {
 	sequences map[string][]bsoncore.Document
 }
 
-// command parses the command in an OP_MSG.
 func (m message) command() (command, bool) {
 	var c command
 	if !m.isMsg() {
@@ -135,7 +134,6 @@ func marshalMessage(responseTo int32, doc any) (message, error) {
 	return newMessage(wiremessage.NextRequestID(), responseTo, body), nil
 }
 
-// errorMessage makes the answer of a server that refuses a request.
 func errorMessage(responseTo, code int32, text string) message {
 	return newMessage(wiremessage.NextRequestID(), responseTo, bsoncore.NewDocumentBuilder().
 		AppendDouble("ok", 0).

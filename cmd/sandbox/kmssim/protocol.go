@@ -17,10 +17,8 @@ const (
 	maxRequest   = 128 << 10 // far above the largest valid request
 )
 
-// errDisconnect hangs up instead of answering.
 var errDisconnect = errors.New("disconnect")
 
-// apiError is an error as KMS answers it.
 type apiError struct {
 	status  int
 	code    string

@@ -45,7 +45,6 @@ const AssumeRole = "AssumeRoleWithWebIdentity"
 
 func (s *STS) Faults() *Faults { return s.faults }
 
-// Calls returns how many requests have come.
 func (s *STS) Calls() int { return s.faults.count(AssumeRole) }
 
 // session is what KMS accepts in addition to its own credentials.

@@ -20,7 +20,6 @@ type broker struct {
 	spec              meshsim.ConnectSpec
 }
 
-// brokers makes the catalogue with the accounts of one user.
 func brokers(user string) []broker {
 	account := func(broker, name string) meshsim.Account {
 		return meshsim.Account{ID: broker + "-" + user, Name: name}
@@ -73,7 +72,6 @@ func (l *link) handler() http.Handler {
 	return guarded(policy, http.NewCrossOriginProtection().Handler(mux))
 }
 
-// forUser calls next with the user of the Link session.
 func (l *link) forUser(next func(w http.ResponseWriter, r *http.Request, user string)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		l.mu.Lock()

@@ -6,7 +6,6 @@ import (
 	"net/http"
 )
 
-// file serves a file of the program.
 func file(name string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) { http.ServeFileFS(w, r, web, name) }
 }

@@ -11,10 +11,8 @@ import (
 	"github.com/latchkey/latchkey/events/secret"
 )
 
-// TypicalLogoBytes is the size of a brand logo from Mesh.
 const TypicalLogoBytes = 32 << 10
 
-// ConnectSpec is what a user connects.
 type ConnectSpec struct {
 	BrokerType string    `json:"brokerType"`
 	BrokerName string    `json:"brokerName,omitzero"` // BrokerType unless set
@@ -38,7 +36,6 @@ type Connection struct {
 	Accounts []ConnectedAccount
 }
 
-// ConnectedAccount is one account of a connection and its tokens.
 type ConnectedAccount struct {
 	AccountID    string      `json:"accountId"`
 	Chain        int         `json:"chain"`
@@ -161,9 +158,7 @@ func (s *Server) newChain(id int, spec ConnectSpec, accounts []Account, now time
 		return c
 	}
 	for n, a := range accounts {
-		c.Access = append(c.Access, AccessToken{
-			Fingerprint: FingerprintOf(s.mint.access(id, n)), AccountID: a.ID, IssuedAt: now, ExpiresAt: end(now, i.AccessLifetime),
-		})
+		c.Access = append(c.Access, s.accessToken(id, n, a.ID, 0, now, i.AccessLifetime))
 	}
 	return c
 }

@@ -8,7 +8,6 @@ var exampleRefusal = map[string]any{
 	"errorHash": "3f1c2ab9", "errorType": StatusBadRequest,
 }
 
-// refusalDialects change how a refusal is put.
 var refusalDialects = []Dialect{
 	shapes(OnRefusal, "unauthorizedToken", "A refresh token is refused as in Mesh's own example: HTTP 400, badRequest, and errorType badRequest.",
 		envelopeOf(http.StatusBadRequest, exampleRefusal)),

@@ -14,7 +14,6 @@ import (
 	"github.com/go-json-experiment/json"
 )
 
-// answer is what is sent to a client.
 type answer struct {
 	outcome     string
 	status      int
@@ -181,7 +180,6 @@ func (s *Server) pretence(id int, q Request, a Action) (answer, error) {
 
 func (s *Server) chain(q Request) *Chain { return s.book.chainOf(q.Token) }
 
-// text returns nil for none.
 func text(s string) *string {
 	if s == "" {
 		return nil
@@ -276,7 +274,6 @@ func send(w http.ResponseWriter, b []byte) error {
 	return http.NewResponseController(w).Flush()
 }
 
-// finish enters what became of a request.
 func (s *Server) finish(id int, outcome string, status int, undelivered string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -290,7 +287,6 @@ func (s *Server) abort(id int, outcome string, status int, undelivered string) {
 	panic(http.ErrAbortHandler)
 }
 
-// broken answers that the simulator itself failed.
 func (s *Server) broken(w http.ResponseWriter, id int, err error) {
 	if id != 0 {
 		s.finish(id, fmt.Sprintf("simulator: %v", err), http.StatusInternalServerError, "the simulator failed")

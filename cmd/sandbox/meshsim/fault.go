@@ -63,13 +63,11 @@ func Drop() Action { return Action{Kind: KindDrop, After: true} }
 // Cut sends half of the answer, after the institution did its work.
 func Cut() Action { return Action{Kind: KindCut, After: true} }
 
-// Hang never answers, after the institution did its work.
 func Hang() Action { return Action{Kind: KindHang, After: true} }
 
 // Delay waits at least low and at most high before the institution is asked.
 func Delay(low, high time.Duration) Action { return Action{Kind: KindDelay, Min: low, Max: high} }
 
-// Envelope answers an envelope status under HTTP 200.
 func Envelope(status string) Action {
 	return Action{Kind: KindEnvelope, Envelope: status, Status: http.StatusOK}
 }
@@ -108,13 +106,10 @@ func (a Action) dialects() []string {
 	return strings.Split(a.Dialects, ",")
 }
 
-// AfterWork makes the action happen after the institution did its work.
 func (a Action) AfterWork() Action { a.After = true; return a }
 
-// WithRetryAfter adds a Retry-After header in seconds.
 func (a Action) WithRetryAfter(d time.Duration) Action { a.RetryAfter = d; return a }
 
-// WithRetryAfterDate adds a Retry-After header as an HTTP date.
 func (a Action) WithRetryAfterDate(d time.Duration) Action {
 	a.RetryAfter, a.RetryAfterDate = d, true
 	return a

@@ -9,7 +9,6 @@ import (
 	"github.com/latchkey/latchkey/events/secret"
 )
 
-// serveRefresh is POST /api/v1/token/refresh.
 func (s *Server) serveRefresh(w http.ResponseWriter, r *http.Request) {
 	var q refreshRequest
 	err := readJSON(w, r, &q)
@@ -110,7 +109,6 @@ func (s *Server) issue(id int, c *Chain, q refreshRequest, a Action, replaced bo
 	return succeeded(s.newest(c, accounts, now, i.DeprecatedAnswer, omit)), nil
 }
 
-// splitUp gives each account but the first a chain of its own.
 func (s *Server) splitUp(id int, c *Chain, now time.Time) (events []event) {
 	i := s.of(c)
 	for n, acc := range c.Accounts[1:] {
@@ -119,7 +117,7 @@ func (s *Server) splitUp(id int, c *Chain, now time.Time) (events []event) {
 			ID: own, BrokerType: c.BrokerType, BrokerName: c.BrokerName, Accounts: []Account{acc}, Institution: c.Institution,
 			ConnectedAt: now, SplitFrom: c.ID, TokenIDs: c.TokenIDs,
 			Refresh: []RefreshToken{{Fingerprint: FingerprintOf(s.mint.refresh(own, 0)), IssuedAt: now, IssuedIn: id, ExpiresAt: end(now, i.RefreshLifetime)}},
-			Access:  []AccessToken{{Fingerprint: FingerprintOf(s.mint.access(own, 0)), AccountID: acc.ID, IssuedAt: now, IssuedIn: id, ExpiresAt: end(now, i.AccessLifetime)}},
+			Access:  []AccessToken{s.accessToken(own, 0, acc.ID, id, now, i.AccessLifetime)},
 		}}})
 	}
 	return events
@@ -151,12 +149,15 @@ func (c *Chain) coveredLast(i Institution) []Account {
 func (s *Server) newAccess(id int, c *Chain, accounts []Account, now time.Time) (events []event) {
 	lifetime, endsOld := s.of(c).AccessLifetime, s.of(c).RevokeOldAccess
 	for i, acc := range accounts {
-		events = append(events, event{At: now, Issued: &issued{Request: id, Chain: c.ID, Token: AccessToken{
-			Fingerprint: FingerprintOf(s.mint.access(c.ID, len(c.Access)+i)), AccountID: acc.ID,
-			IssuedAt: now, IssuedIn: id, ExpiresAt: end(now, lifetime),
-		}, EndsOld: endsOld}})
+		token := s.accessToken(c.ID, len(c.Access)+i, acc.ID, id, now, lifetime)
+		events = append(events, event{At: now, Issued: &issued{Request: id, Chain: c.ID, Token: token, EndsOld: endsOld}})
 	}
 	return events
+}
+
+// accessToken is the nth access token of a chain.
+func (s *Server) accessToken(chain, n int, accountID string, request int, now time.Time, lifetime time.Duration) AccessToken {
+	return AccessToken{Fingerprint: FingerprintOf(s.mint.access(chain, n)), AccountID: accountID, IssuedAt: now, IssuedIn: request, ExpiresAt: end(now, lifetime)}
 }
 
 // resend answers the chain's newest tokens once more. A new access token takes the place
@@ -182,7 +183,6 @@ func (s *Server) resend(id int, c *Chain, now time.Time) (answer, error) {
 	return succeeded(s.newest(c, accounts, now, i.DeprecatedAnswer, false)), nil
 }
 
-// ending reports whether the newest access token of one of the accounts has ended.
 func ending(c *Chain, accounts []Account, now time.Time) bool {
 	return slices.ContainsFunc(accounts, func(acc Account) bool {
 		n := newestAccess(c, acc)
@@ -203,11 +203,9 @@ func (s *Server) leftWith(c *Chain) []*Chain {
 // request must bring. The refresh token stays unspent.
 func (s *Server) challenge(id int, c *Chain, now time.Time) (answer, error) {
 	interim := s.mint.access(c.ID, len(c.Access))
-	err := s.record(event{At: now, Issued: &issued{Request: id, Chain: c.ID, Token: AccessToken{
-		Fingerprint: FingerprintOf(interim), AccountID: c.Accounts[0].ID, IssuedAt: now, IssuedIn: id, Interim: true,
-		ExpiresAt: end(now, s.of(c).MFALifetime),
-	}}})
-	if err != nil {
+	token := s.accessToken(c.ID, len(c.Access), c.Accounts[0].ID, id, now, s.of(c).MFALifetime)
+	token.Interim = true
+	if err := s.record(event{At: now, Issued: &issued{Request: id, Chain: c.ID, Token: token}}); err != nil {
 		return answer{}, err
 	}
 	body := content{Status: contentMFARequired}
@@ -233,7 +231,6 @@ func (s *Server) wrongCode(c *Chain, i Institution, q refreshRequest, now time.T
 	return ""
 }
 
-// die ends a chain and says so.
 func (s *Server) die(id int, c *Chain, why string, now time.Time) (answer, error) {
 	if err := s.record(event{At: now, Died: &died{Request: id, Chain: c.ID, Why: why}}); err != nil {
 		return answer{}, err
@@ -331,7 +328,6 @@ func badRequest(why string) answer {
 		envelope{Status: StatusBadRequest, Message: &why, DisplayMessage: new("Something is wrong with the request."), ErrorType: new("invalidField")})
 }
 
-// on sets which dialects apply to an answer.
 func (a answer) on(o Occasion) answer {
 	a.occasion = o
 	return a

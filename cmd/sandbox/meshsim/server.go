@@ -46,7 +46,6 @@ type Server struct {
 	closed    bool
 }
 
-// New opens a simulator with what its folder holds.
 func New(cfg Config) (*Server, error) {
 	if cfg.Seed.Empty() {
 		return nil, errors.New("the simulator needs a seed")
@@ -101,7 +100,6 @@ func (s *Server) Close() error {
 	return s.journal.close()
 }
 
-// Ledger returns a snapshot of everything that has happened.
 func (s *Server) Ledger() Ledger {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -154,7 +152,6 @@ func (s *Server) Kill(accountID string) error {
 	return s.record(event{At: s.cfg.Clock(), Died: &died{Chain: c.ID, Why: DeadByFault}})
 }
 
-// Alter changes how the newest chain of an account behaves.
 func (s *Server) Alter(accountID string, i Institution) error {
 	if _, err := speechOf(i.Dialects...); err != nil {
 		return fmt.Errorf("alter account %q: %w", accountID, err)
@@ -191,7 +188,6 @@ func (s *Server) record(events ...event) error {
 	return nil
 }
 
-// guarded passes on requests that bring the credentials.
 func (s *Server) guarded(next http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		id, key := r.Header.Get("X-Client-Id"), secret.New(r.Header.Get("X-Client-Secret"))

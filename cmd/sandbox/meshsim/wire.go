@@ -9,7 +9,6 @@ import (
 	"github.com/latchkey/latchkey/events/secret"
 )
 
-// The envelope statuses of Mesh's answers.
 const (
 	StatusOK                         = "ok"
 	StatusServerFailure              = "serverFailure"

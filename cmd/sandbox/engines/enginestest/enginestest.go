@@ -47,7 +47,6 @@ func NATSWith(t testing.TB, opts engines.NATSOptions) *Broker {
 	return &Broker{t: t, url: n.URL(), embedded: n}
 }
 
-// URL returns the address for clients.
 func (b *Broker) URL() string { return b.url }
 
 // Embedded returns the server itself; the test is skipped if it uses a real one.
