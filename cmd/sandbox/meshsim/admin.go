@@ -13,20 +13,23 @@ import (
 // The simulator's own paths, for a test in another process. They ask for the same
 // credentials as the API.
 func (s *Server) routeAdmin() {
-	s.mux.HandleFunc("POST /sim/connect", s.guarded(s.adminConnect))
-	s.mux.HandleFunc("GET /sim/ledger", s.guarded(s.adminLedger))
-	s.mux.HandleFunc("GET /sim/faults", s.guarded(func(w http.ResponseWriter, _ *http.Request) { reply(w, s.Faults()) }))
-	s.mux.HandleFunc("POST /sim/faults", s.guarded(s.adminInject))
-	s.mux.HandleFunc("DELETE /sim/faults", s.guarded(s.adminClear))
-	s.mux.HandleFunc("POST /sim/script", s.guarded(command(func(c accountCommand) error { return s.Script(c.AccountID, c.Actions...) })))
-	s.mux.HandleFunc("POST /sim/kill", s.guarded(command(func(c accountCommand) error { return s.Kill(c.AccountID) })))
-	s.mux.HandleFunc("POST /sim/alter", s.guarded(command(func(c accountCommand) error { return s.Alter(c.AccountID, c.Institution) })))
-	s.mux.HandleFunc("GET /sim/dialects", s.guarded(func(w http.ResponseWriter, _ *http.Request) { reply(w, spokenDialects{Dialects(), s.Spoken()}) }))
-	s.mux.HandleFunc("POST /sim/dialects", s.guarded(command(func(c speakCommand) error { return s.Speak(c.BrokerType, c.Dialects...) })))
-}
-
-type injected struct {
-	IDs []int `json:"ids"`
+	for path, handle := range map[string]http.HandlerFunc{
+		"POST /sim/connect": s.adminConnect,
+		"GET /sim/ledger":   s.adminLedger,
+		"GET /sim/faults":   func(w http.ResponseWriter, _ *http.Request) { reply(w, s.Faults()) },
+		"POST /sim/faults": command(func(list []Fault) (any, error) {
+			ids, err := s.Inject(list...)
+			return map[string][]int{"ids": ids}, err
+		}),
+		"DELETE /sim/faults": s.adminClear,
+		"POST /sim/script":   command(func(c accountCommand) (any, error) { return nil, s.Script(c.AccountID, c.Actions...) }),
+		"POST /sim/kill":     command(func(c accountCommand) (any, error) { return nil, s.Kill(c.AccountID) }),
+		"POST /sim/alter":    command(func(c accountCommand) (any, error) { return nil, s.Alter(c.AccountID, c.Institution) }),
+		"GET /sim/dialects":  s.adminDialects,
+		"POST /sim/dialects": command(func(c speakCommand) (any, error) { return nil, s.Speak(c.BrokerType, c.Dialects...) }),
+	} {
+		s.mux.HandleFunc(path, s.guarded(handle))
+	}
 }
 
 type accountCommand struct {
@@ -38,11 +41,6 @@ type accountCommand struct {
 type speakCommand struct {
 	BrokerType string   `json:"brokerType"` // "": all
 	Dialects   []string `json:"dialects"`
-}
-
-type spokenDialects struct {
-	Dialects []Dialect           `json:"dialects"`
-	Spoken   map[string][]string `json:"spoken"`
 }
 
 func (s *Server) adminConnect(w http.ResponseWriter, r *http.Request) {
@@ -78,14 +76,11 @@ func (s *Server) adminLedger(w http.ResponseWriter, r *http.Request) {
 	reply(w, s.Ledger())
 }
 
-func (s *Server) adminInject(w http.ResponseWriter, r *http.Request) {
-	var list []Fault
-	if !read(w, r, &list) {
-		return
-	}
-	if ids, err := s.Inject(list...); !refused(w, err) {
-		reply(w, injected{ids})
-	}
+func (s *Server) adminDialects(w http.ResponseWriter, _ *http.Request) {
+	reply(w, struct {
+		Dialects []Dialect           `json:"dialects"`
+		Spoken   map[string][]string `json:"spoken"`
+	}{Dialects(), s.Spoken()})
 }
 
 // adminClear removes the faults named by ?id=, or everything.
@@ -103,12 +98,19 @@ func (s *Server) adminClear(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusNoContent)
 }
 
-// command carries out the body of a request, and has nothing to answer.
-func command[T any](do func(T) error) http.HandlerFunc {
+// command carries out the body of a request.
+func command[T any](do func(T) (any, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		var c T
-		if read(w, r, &c) && !refused(w, do(c)) {
+		if !read(w, r, &c) {
+			return
+		}
+		switch out, err := do(c); {
+		case refused(w, err):
+		case out == nil:
 			w.WriteHeader(http.StatusNoContent)
+		default:
+			reply(w, out)
 		}
 	}
 }

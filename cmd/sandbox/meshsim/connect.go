@@ -176,23 +176,18 @@ func (s *Server) payload(spec ConnectSpec, accounts []Account, tokens []Connecte
 
 func (s *Server) linkPayload(spec ConnectSpec, accounts []Account, tokens []ConnectedAccount, c Chain, now time.Time) linkPayload {
 	i := s.of(&c)
-	brand := brandInfo{BrokerLogo: s.logo(spec), LogoLightURL: "https://brand.example/light.svg", LogoDarkURL: "https://brand.example/dark.svg"}
-	form := i.LifetimeForm
-	refreshLifetime := lifetimeUntil(c.Current().ExpiresAt, now, form)
+	form := &linkForm{
+		BrokerType: spec.BrokerType, BrokerName: spec.BrokerName,
+		BrokerBrandInfo: brandInfo{BrokerLogo: s.logo(spec), LogoLightURL: "https://brand.example/light.svg", LogoDarkURL: "https://brand.example/dark.svg"},
+	}
+	if !spec.NoRefreshToken {
+		form.RefreshTokenExpiresInSeconds = lifetimeUntil(c.Current().ExpiresAt, now, i.LifetimeForm)
+	}
 	if spec.Delayed {
-		return linkPayload{DelayedAuth: &delayedAuthPayload{
-			RefreshToken: tokens[0].RefreshToken, RefreshTokenExpiresInSeconds: refreshLifetime,
-			BrokerType: spec.BrokerType, BrokerName: spec.BrokerName, BrokerBrandInfo: brand,
-		}}
+		form.RefreshToken = tokens[0].RefreshToken
+		return linkPayload{DelayedAuth: form}
 	}
-	if spec.NoRefreshToken {
-		refreshLifetime = nil
-	}
-	p := &accessTokenPayload{
-		BrokerBrandInfo: brand, BrokerType: spec.BrokerType, BrokerName: spec.BrokerName,
-		ExpiresInSeconds:             lifetimeUntil(c.Access[0].ExpiresAt, now, form),
-		RefreshTokenExpiresInSeconds: refreshLifetime,
-	}
+	form.ExpiresInSeconds = lifetimeUntil(c.Access[0].ExpiresAt, now, i.LifetimeForm)
 	for n, a := range accounts {
 		t := linkAccountToken{Account: linkAccount(wireAccount(a)), AccessToken: tokens[n].AccessToken, RefreshToken: tokens[n].RefreshToken}
 		if spec.WithTokenIDs {
@@ -201,9 +196,9 @@ func (s *Server) linkPayload(spec ConnectSpec, accounts []Account, tokens []Conn
 		if i.NeedsTradeToken {
 			t.TradeToken = s.mint.trade(tokens[n].Chain)
 		}
-		p.AccountTokens = append(p.AccountTokens, t)
+		form.AccountTokens = append(form.AccountTokens, t)
 	}
-	return linkPayload{AccessToken: p}
+	return linkPayload{AccessToken: form}
 }
 
 // logo returns noise of the given size, the same for the same broker.

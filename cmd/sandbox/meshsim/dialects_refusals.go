@@ -28,7 +28,7 @@ var refusalDialects = []Dialect{
 }
 
 func asProblem(d *draft, status int) {
-	d.status, d.tree = status, map[string]any{"type": "about:blank", "title": http.StatusText(status), "status": status}
+	d.status, d.tree = status, problemBody(status)
 	d.header.Set("Content-Type", problem(status).contentType)
 }
 

@@ -37,12 +37,12 @@ func answerOf(outcome string, status int, e envelope) answer {
 
 // problem is a bare HTTP failure with the body of a gateway.
 func problem(status int) answer {
-	body, _ := json.Marshal(struct {
-		Type   string `json:"type"`
-		Title  string `json:"title"`
-		Status int    `json:"status"`
-	}{"about:blank", http.StatusText(status), status})
+	body, _ := json.Marshal(problemBody(status), json.Deterministic(true))
 	return answer{outcome: "status " + strconv.Itoa(status), status: status, contentType: "application/problem+json", body: body}
+}
+
+func problemBody(status int) map[string]any {
+	return map[string]any{"type": "about:blank", "title": http.StatusText(status), "status": status}
 }
 
 const maxRequestBytes = 1 << 20

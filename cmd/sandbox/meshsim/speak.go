@@ -2,6 +2,7 @@ package meshsim
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 )
 
@@ -26,11 +27,7 @@ func (s *Server) Speak(brokerType string, dialects ...string) error {
 func (s *Server) Spoken() map[string][]string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	out := map[string][]string{}
-	for brokerType, names := range s.spoken {
-		out[brokerType] = slices.Clone(names)
-	}
-	return out
+	return maps.Clone(s.spoken)
 }
 
 // speech is what an institution speaks now. The caller holds the lock.
