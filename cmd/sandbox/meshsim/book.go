@@ -211,7 +211,7 @@ func (b *book) snapshot(now time.Time) Ledger {
 	for i, c := range b.chains {
 		c := *c
 		c.Accounts, c.Access, c.Refresh = slices.Clone(c.Accounts), slices.Clone(c.Access), slices.Clone(c.Refresh)
-		behaves := named(c.Institution.Dialects).behaviour(c.Institution)
+		behaves := lookUp(c.Institution.Dialects).behaviour(c.Institution)
 		if why := c.over(behaves, now); c.Alive() && why != "" {
 			c.DiedAt, c.DeadBecause = c.refreshEnd(behaves), why
 		}

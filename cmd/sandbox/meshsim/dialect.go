@@ -82,7 +82,7 @@ func DialectNames(on ...Occasion) (names []string) {
 type speech []Dialect
 
 func speechOf(names ...string) (speech, error) {
-	out := named(names)
+	out := lookUp(names)
 	for _, name := range names {
 		if !slices.ContainsFunc(out, func(d Dialect) bool { return d.Name == name }) {
 			return nil, fmt.Errorf("no dialect is called %q", name)
@@ -91,9 +91,9 @@ func speechOf(names ...string) (speech, error) {
 	return out, nil
 }
 
-// named looks dialects up by their names, and ignores unknown ones, as from the
+// lookUp looks dialects up by their names, and ignores unknown ones, as from the
 // journal of another release.
-func named(names []string) speech {
+func lookUp(names []string) speech {
 	if len(names) == 0 {
 		return nil
 	}

@@ -56,19 +56,19 @@ func readJSON(w http.ResponseWriter, r *http.Request, into any) error {
 func (s *Server) exchange(w http.ResponseWriter, r *http.Request, q Request, work func(id int, a Action) (answer, error)) {
 	id, p, err := s.begin(q, r)
 	if err != nil {
-		s.broken(w, id, err)
+		s.serverError(w, id, err)
 		return
 	}
 	s.pause(r.Context(), id, p.before)
-	a, err := s.locked(func() (answer, error) { return s.answer(id, q, p.action, work) })
+	a, err := s.withLock(func() (answer, error) { return s.answer(id, q, p.action, work) })
 	if err == nil {
 		s.pause(r.Context(), id, p.after)
 		if p.action.After && p.action.speaks() {
-			a, err = s.locked(func() (answer, error) { return s.pretend(id, q, p.action) })
+			a, err = s.withLock(func() (answer, error) { return s.faultAnswer(id, q, p.action) })
 		}
 	}
 	if err != nil {
-		s.broken(w, id, err)
+		s.serverError(w, id, err)
 		return
 	}
 	s.deliver(w, r, id, a, p.action)
@@ -78,7 +78,7 @@ func (s *Server) exchange(w http.ResponseWriter, r *http.Request, q Request, wor
 // holds the lock.
 func (s *Server) answer(id int, q Request, act Action, work func(id int, a Action) (answer, error)) (answer, error) {
 	if act.instead() {
-		return s.pretend(id, q, act)
+		return s.faultAnswer(id, q, act)
 	}
 	spoken := s.speechTo(q, act)
 	if q.Operation == OpRefresh && len(spoken.about(InsteadOfRefresh)) > 0 {
@@ -109,7 +109,7 @@ func (s *Server) begin(q Request, r *http.Request) (id int, p plan, err error) {
 	return q.ID, s.faults.next(q.Operation, q.BrokerType, c), nil
 }
 
-func (s *Server) locked(f func() (answer, error)) (answer, error) {
+func (s *Server) withLock(f func() (answer, error)) (answer, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return f()
@@ -143,15 +143,15 @@ func (a Action) speaks() bool {
 	return false
 }
 
-// pretend makes the answer of an action. The caller holds the lock.
-func (s *Server) pretend(id int, q Request, a Action) (answer, error) {
-	out, err := s.pretence(id, q, a)
+// faultAnswer makes the answer of an action. The caller holds the lock.
+func (s *Server) faultAnswer(id int, q Request, a Action) (answer, error) {
+	out, err := s.bareFaultAnswer(id, q, a)
 	out.action = &a
 	out.outcome = strings.TrimSuffix("fault "+string(a.Kind)+": "+out.outcome, ": ")
 	return out, err
 }
 
-func (s *Server) pretence(id int, q Request, a Action) (answer, error) {
+func (s *Server) bareFaultAnswer(id int, q Request, a Action) (answer, error) {
 	switch a.Kind {
 	case KindStatus:
 		return problem(a.Status), nil
@@ -287,7 +287,7 @@ func (s *Server) abort(id int, outcome string, status int, undelivered string) {
 	panic(http.ErrAbortHandler)
 }
 
-func (s *Server) broken(w http.ResponseWriter, id int, err error) {
+func (s *Server) serverError(w http.ResponseWriter, id int, err error) {
 	if id != 0 {
 		s.finish(id, fmt.Sprintf("simulator: %v", err), http.StatusInternalServerError, "the simulator failed")
 	}

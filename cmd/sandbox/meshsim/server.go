@@ -78,11 +78,41 @@ func New(cfg Config) (*Server, error) {
 	); err != nil {
 		return nil, errors.Join(err, s.journal.close())
 	}
-	s.mux.HandleFunc("POST /api/v1/token/refresh", s.guarded(s.serveRefresh))
-	s.mux.HandleFunc("DELETE /api/v1/account", s.guarded(s.serveRemove))
-	s.routeAPI()
-	s.routeAdmin()
+	s.route()
 	return s, nil
+}
+
+// route serves Mesh's API (@meshconnect/node-api 2.0.28), of which the ledger records
+// refreshes and removals, and the simulator's own paths, for a test in another process.
+func (s *Server) route() {
+	for path, handle := range map[string]http.HandlerFunc{
+		"POST /api/v1/token/refresh":     s.serveRefresh,
+		"DELETE /api/v1/account":         s.serveRemove,
+		"POST /api/v1/linktoken":         s.serveLinkToken,
+		"GET /api/v1/status":             s.serveStatus,
+		"GET /api/v1/integrations":       s.serveIntegrations,
+		"POST /api/v1/holdings/get":      s.serveHoldings,
+		"POST /api/v1/holdings/value":    s.serveHoldingsValue,
+		"GET /api/v1/holdings/portfolio": s.servePortfolio,
+		"POST /api/v1/balance/get":       s.serveBalance,
+		"GET /api/v1/balance/portfolio":  s.serveFiatPortfolio,
+
+		"POST /sim/connect": s.adminConnect,
+		"GET /sim/ledger":   s.adminLedger,
+		"GET /sim/faults":   func(w http.ResponseWriter, _ *http.Request) { reply(w, s.Faults()) },
+		"POST /sim/faults": command(func(list []Fault) (any, error) {
+			ids, err := s.Inject(list...)
+			return map[string][]int{"ids": ids}, err
+		}),
+		"DELETE /sim/faults": s.adminClear,
+		"POST /sim/script":   command(func(c accountCommand) (any, error) { return nil, s.Script(c.AccountID, c.Actions...) }),
+		"POST /sim/kill":     command(func(c accountCommand) (any, error) { return nil, s.Kill(c.AccountID) }),
+		"POST /sim/alter":    command(func(c accountCommand) (any, error) { return nil, s.Alter(c.AccountID, c.Institution) }),
+		"GET /sim/dialects":  s.adminDialects,
+		"POST /sim/dialects": command(func(c speakCommand) (any, error) { return nil, s.Speak(c.BrokerType, c.Dialects...) }),
+	} {
+		s.mux.HandleFunc(path, s.withCredentials(handle))
+	}
 }
 
 // ServeHTTP answers Mesh's API under /api/v1/ and the simulator's own under /sim/.
@@ -188,7 +218,7 @@ func (s *Server) record(events ...event) error {
 	return nil
 }
 
-func (s *Server) guarded(next http.HandlerFunc) http.HandlerFunc {
+func (s *Server) withCredentials(next http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		id, key := r.Header.Get("X-Client-Id"), secret.New(r.Header.Get("X-Client-Secret"))
 		if subtle.ConstantTimeCompare([]byte(id), []byte(s.cfg.ClientID)) == 1 && key.Equal(s.cfg.ClientSecret) ||
@@ -196,7 +226,7 @@ func (s *Server) guarded(next http.HandlerFunc) http.HandlerFunc {
 			next(w, r)
 			return
 		}
-		tell(w, problem(http.StatusUnauthorized))
+		writeAnswer(w, problem(http.StatusUnauthorized))
 	}
 }
 

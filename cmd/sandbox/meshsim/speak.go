@@ -32,7 +32,7 @@ func (s *Server) Spoken() map[string][]string {
 
 // speech is what an institution speaks now. The caller holds the lock.
 func (s *Server) speech(brokerType string, i Institution, more ...string) speech {
-	return named(slices.Concat(i.Dialects, s.spoken[""], s.spoken[brokerType], more))
+	return lookUp(slices.Concat(i.Dialects, s.spoken[""], s.spoken[brokerType], more))
 }
 
 // speechTo is what the answer to a request speaks: the chain's dialects, or for an

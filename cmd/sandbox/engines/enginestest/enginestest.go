@@ -35,7 +35,7 @@ func (s server[E]) Embedded() E {
 	s.t.Helper()
 	var none E
 	if s.embedded == none {
-		s.t.Skipf("needs an embedded server, not the one at %s", s.url)
+		s.t.Skipf("needs an embedded server (%T), not a real one", none)
 	}
 	return s.embedded
 }
