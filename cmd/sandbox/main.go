@@ -58,7 +58,7 @@ Variables that begin with LATCHKEY_ configure the worker, as they do outside.`,
 	root.Flags().IntVar(&o.MongoDBPort, "mongodb-port", 27017, "port of MongoDB")
 	root.Flags().IntVar(&o.KMSPort, "kms-port", 4599, "port of the simulated KMS")
 	root.Flags().IntVar(&o.MeshPort, "mesh-port", 4600, "port of the simulated Mesh")
-	root.Flags().StringVar(&page.scriptDir, "page", builtPage(), "folder of the page's script, which make page builds")
+	root.Flags().StringVar(&page.scriptDir, "page", pageDir(), "folder of the page's script, which make page builds")
 	root.Flags().IntVar(&page.pagePort, "page-port", defaultPagePort, "port of the page")
 	root.Flags().IntVar(&page.linkPort, "link-port", 4602, "port of the simulated Link")
 	root.AddCommand(&cobra.Command{

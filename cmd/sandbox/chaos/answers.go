@@ -65,15 +65,15 @@ func (a answers) family(accounts []meshsim.Account) (out []meshsim.Chain) {
 			continue
 		}
 		plain := func(q meshsim.Request) bool { return q.Delivered && !ownerless(c, q) }
-		if c.SplitFrom == 0 || slices.ContainsFunc(a.brought(c, c.Access[0]), plain) {
+		if c.SplitFrom == 0 || slices.ContainsFunc(a.answersWith(c, c.Access[0]), plain) {
 			out = append(out, c)
 		}
 	}
 	return out
 }
 
-// brought are the requests whose answers held an access token.
-func (a answers) brought(c meshsim.Chain, t meshsim.AccessToken) (out []meshsim.Request) {
+// answersWith are the requests whose answers held an access token.
+func (a answers) answersWith(c meshsim.Chain, t meshsim.AccessToken) (out []meshsim.Request) {
 	if t.IssuedIn == 0 {
 		return nil
 	}
@@ -129,7 +129,7 @@ func (a answers) lives(family []meshsim.Chain, accountID string) (out []life) {
 				}
 				continue
 			}
-			for _, q := range a.brought(c, t) {
+			for _, q := range a.answersWith(c, t) {
 				if q.AnsweredAt.After(to) {
 					break
 				}
@@ -152,7 +152,7 @@ func (a answers) deliveries(family []meshsim.Chain, accountID string) (n int) {
 	seen := map[int]bool{}
 	for _, c := range family {
 		for _, t := range c.Access {
-			for _, q := range a.brought(c, t) {
+			for _, q := range a.answersWith(c, t) {
 				if !t.Interim && !seen[q.ID] && opens(c, t, accountID, q) {
 					seen[q.ID] = true
 					n++
@@ -166,7 +166,7 @@ func (a answers) deliveries(family []meshsim.Chain, accountID string) (n int) {
 // knew reports whether the last answer with an access token before a moment said when it ends.
 func (a answers) knew(c meshsim.Chain, t meshsim.AccessToken, before time.Time) bool {
 	knew := t.IssuedIn == 0 && !endless(c)
-	for _, q := range a.brought(c, t) {
+	for _, q := range a.answersWith(c, t) {
 		if q.At.Before(before) && q.HTTPStatus != 0 {
 			knew = truthful(c, q)
 		}

@@ -75,7 +75,7 @@ type run struct {
 // Run plays scenes until the time is over, lets everything settle, and judges. exe is the
 // program whose "worker" command runs one worker.
 func Run(ctx context.Context, exe string, o Options) (err error) {
-	if err := known(o.Only); err != nil {
+	if err := checkNames(o.Only); err != nil {
 		return err
 	}
 	o.Lifetime = cmp.Or(o.Lifetime, DefaultLifetime)
@@ -267,7 +267,7 @@ func (r *run) settle(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			switch over, ok := settled(ledger.family(accountsOf(i)), grants, began, now); {
+			switch over, ok := isSettled(ledger.family(accountsOf(i)), grants, began, now); {
 			case !ok && over:
 				return fmt.Errorf("the grants of %s, who has left, go on", user(i))
 			case ok:
@@ -284,25 +284,25 @@ func (r *run) settle(ctx context.Context) error {
 		if info > 0 {
 			return fmt.Errorf("%d recoveries not applied", info)
 		}
-		return errors.Join(r.parked(ctx), r.idle(ctx))
+		return errors.Join(r.allParked(ctx), r.idle(ctx))
 	})
 }
 
-// settled reports whether the grants of a user have tokens newer than since, and nothing
+// isSettled reports whether the grants of a user have tokens newer than since, and nothing
 // under way; over: whether the user has left.
-func settled(family []meshsim.Chain, grants []*store.Grant, since, now time.Time) (over, ok bool) {
+func isSettled(family []meshsim.Chain, grants []*store.Grant, since, now time.Time) (over, ok bool) {
 	ok = len(grants) >= len(family)
 	for _, chain := range family {
 		over = over || !chain.Alive()
 		g := grantOf(grants, chain)
-		ok = ok && g != nil && g.State == stateOf(chain) && g.Outbox == nil && !g.Apart && (!chain.Alive() || refreshed(g, since, now))
+		ok = ok && g != nil && g.State == stateOf(chain) && g.Outbox == nil && !g.Apart && (!chain.Alive() || isRefreshed(g, since, now))
 	}
 	return over, ok
 }
 
-// refreshed reports whether a grant has tokens newer than since, if it knows when they end,
+// isRefreshed reports whether a grant has tokens newer than since, if it knows when they end,
 // and nothing under way. A worker's clock may be behind.
-func refreshed(g *store.Grant, since, now time.Time) bool {
+func isRefreshed(g *store.Grant, since, now time.Time) bool {
 	if g.Access == nil || g.Lease.Held(now) {
 		return false
 	}

@@ -67,7 +67,7 @@ func (r *run) judge(ctx context.Context) error {
 
 func (r *run) judgeReaders(ledger meshsim.Ledger, v *verdict) {
 	for _, t := range r.readers.bad {
-		if !excused(t, answers{ledger}) {
+		if !isExcused(t, answers{ledger}) {
 			v.count(badTokens, t.at)
 			v.say("a token handed out at %s was not valid: %s", r.since(t.at), t.why)
 		}
@@ -87,8 +87,8 @@ func (r *run) judgeReaders(ledger meshsim.Ledger, v *verdict) {
 // replaced is the ledger's reason for the end of an access token that a newer one replaced.
 const replaced = "replaced"
 
-// excused reports whether a worker could not know that a token was not valid.
-func excused(t badToken, a answers) bool {
+// isExcused reports whether a worker could not know that a token was not valid.
+func isExcused(t badToken, a answers) bool {
 	chain, _ := a.ChainOf(t.token)
 	i := slices.IndexFunc(chain.Access, func(x meshsim.AccessToken) bool { return x.Fingerprint == meshsim.FingerprintOf(t.token) })
 	if i < 0 || chain.Access[i].Interim {
@@ -112,7 +112,7 @@ func excused(t badToken, a answers) bool {
 // worker before a moment.
 func (a answers) delivered(c meshsim.Chain, killed, before time.Time) bool {
 	return slices.ContainsFunc(c.Access, func(t meshsim.AccessToken) bool {
-		return !t.IssuedAt.Before(killed) && slices.ContainsFunc(a.brought(c, t), func(q meshsim.Request) bool {
+		return !t.IssuedAt.Before(killed) && slices.ContainsFunc(a.answersWith(c, t), func(q meshsim.Request) bool {
 			return q.Delivered && !ownerless(c, q) && q.AnsweredAt.Before(before)
 		})
 	})
@@ -124,7 +124,7 @@ func (a answers) delivered(c meshsim.Chain, killed, before time.Time) bool {
 // one held the same token.
 func withinTenth(chain meshsim.Chain, token meshsim.AccessToken, sent time.Time, a answers) bool {
 	lifetime := token.ExpiresAt.Sub(token.IssuedAt)
-	for _, q := range a.brought(chain, token) {
+	for _, q := range a.answersWith(chain, token) {
 		if q.Delivered && q.At.Before(sent) && q.At.Before(token.ExpiresAt) {
 			lifetime = token.ExpiresAt.Sub(q.At)
 		}
@@ -138,7 +138,7 @@ func (r *run) judgeReuse(ledger meshsim.Ledger, v *verdict) {
 		switch {
 		case use.Ambiguous:
 			v.count(ambiguous, use.Request.At)
-		case r.heldAlone(use.ReplacedIn):
+		case r.soleHolder(use.ReplacedIn):
 			v.count(reusedInLoss, use.Request.At)
 		default:
 			v.count(reused, use.Request.At)
@@ -147,10 +147,10 @@ func (r *run) judgeReuse(ledger meshsim.Ledger, v *verdict) {
 	}
 }
 
-// heldAlone reports whether the worker that received an answer was killed so soon after, or
+// soleHolder reports whether the worker that received an answer was killed so soon after, or
 // suspended for so long, that no other worker could know of it.
-func (r *run) heldAlone(q meshsim.Request) bool {
+func (r *run) soleHolder(q meshsim.Request) bool {
 	return slices.ContainsFunc(r.losses, func(l loss) bool {
-		return l.worker.reached(q) && q.At.Before(l.to) && q.AnsweredAt.After(l.from)
+		return l.worker.serves(q) && q.At.Before(l.to) && q.AnsweredAt.After(l.from)
 	})
 }

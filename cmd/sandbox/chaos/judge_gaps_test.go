@@ -247,10 +247,10 @@ func TestTokensThatWereNotValid(t *testing.T) {
 				chain.Access = append(chain.Access, meshsim.AccessToken{IssuedAt: at(c.newer), IssuedIn: len(requests), ExpiresAt: at(90)})
 			}
 			ledger := answers{meshsim.Ledger{Chains: []meshsim.Chain{chain}, Requests: requests}}
-			assert.Equal(t, c.excused, excused(badToken{sent: at(c.sent), known: at(c.sent - 6), token: token, reported: c.reported}, ledger))
+			assert.Equal(t, c.excused, isExcused(badToken{sent: at(c.sent), known: at(c.sent - 6), token: token, reported: c.reported}, ledger))
 		})
 	}
-	assert.False(t, excused(badToken{token: secret.New("unknown")}, answers{}))
+	assert.False(t, isExcused(badToken{token: secret.New("unknown")}, answers{}))
 }
 
 func TestRequestsThatWaited(t *testing.T) {

@@ -50,7 +50,7 @@ func (r *run) judgeChain(g *store.Grant, chain meshsim.Chain, ledger answers, v 
 	}
 	userLeft := chain.DeadBecause == meshsim.DeadByFault
 	if !chain.Alive() && !userLeft {
-		if chain.DiedIn > 0 && r.chainHeldAlone(chain, ledger) {
+		if chain.DiedIn > 0 && r.chainSoleHolder(chain, ledger) {
 			v.count(lostInLoss, chain.DiedAt)
 		} else {
 			wrong(lost, chain.DiedAt, "%s", chain.DeadBecause)
@@ -137,8 +137,8 @@ func (r *run) judgeRefreshed(acc meshsim.Account, family []meshsim.Chain, publis
 	}
 }
 
-func (r *run) chainHeldAlone(chain meshsim.Chain, ledger answers) bool {
+func (r *run) chainSoleHolder(chain meshsim.Chain, ledger answers) bool {
 	return slices.ContainsFunc(ledger.Requests, func(q meshsim.Request) bool {
-		return q.Chain == chain.ID && q.Rotated && r.heldAlone(q)
+		return q.Chain == chain.ID && q.Rotated && r.soleHolder(q)
 	})
 }

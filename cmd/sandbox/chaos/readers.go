@@ -121,7 +121,7 @@ func (a *readers) request(ctx context.Context, r *run, with *client.Client, requ
 		a.given++
 		if ok, why := r.stack.Mesh.AccessTokenStateAt(t.AccessToken, sent); !ok {
 			of := reply.Expiries[i]
-			again := slices.ContainsFunc(reported, func(x refusedToken) bool { return x.token.Equal(t.AccessToken) }) && renewed(reply, of.GrantID)
+			again := slices.ContainsFunc(reported, func(x refusedToken) bool { return x.token.Equal(t.AccessToken) }) && isRenewed(reply, of.GrantID)
 			a.bad = append(a.bad, badToken{began, sent, sent.Add(-fromMemory - r.patient(onTheWay)), t.AccessToken, fmt.Sprintf("%s's for %s, %s after it was asked for: %s",
 				t.BrokerType, request.UserID, now.Sub(began).Round(time.Millisecond), why), again})
 			bad = append(bad, refusedToken{t.AccessToken, of.GrantID, of.Version})
@@ -130,8 +130,8 @@ func (a *readers) request(ctx context.Context, r *run, with *client.Client, requ
 	return bad, err
 }
 
-// renewed reports whether a grant was refreshed because of a report.
-func renewed(reply events.TokenReply, grantID string) bool {
+// isRenewed reports whether a grant was refreshed because of a report.
+func isRenewed(reply events.TokenReply, grantID string) bool {
 	return slices.ContainsFunc(reply.Refused, func(of events.RefusedResult) bool {
 		return of.GrantID == grantID && of.Outcome == events.RefusedRefreshed
 	})

@@ -55,7 +55,7 @@ func (r *run) wipeBroker(ctx context.Context) error {
 	}); err != nil {
 		return err
 	}
-	if err := until(ctx, settleWithin, "junk parked before the wipe", func() error { return r.parked(ctx) }); err != nil {
+	if err := until(ctx, settleWithin, "junk parked before the wipe", func() error { return r.allParked(ctx) }); err != nil {
 		return err
 	}
 	if err := r.stopWorkers(); err != nil {

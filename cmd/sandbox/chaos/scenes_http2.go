@@ -61,7 +61,7 @@ func (r *run) settledPresentations(ctx context.Context, w *process, before prese
 			tries = 0
 			return err
 		}
-		now := presentations{pid: pid, extra: r.presented(w) - counted}
+		now := presentations{pid: pid, extra: r.requestsTo(w) - counted}
 		if tries++; tries == 1 || now.pid != least.pid || now.extra < least.extra {
 			least = now
 		}
@@ -76,20 +76,20 @@ func (r *run) settledPresentations(ctx context.Context, w *process, before prese
 	})
 }
 
-func (r *run) presented(w *process) int {
+func (r *run) requestsTo(w *process) int {
 	n := 0
 	if w.peer != nil {
 		n = w.peer.TurnedAway()
 	}
 	for _, q := range r.stack.Mesh.Ledger().Requests {
-		if q.Operation == meshsim.OpRefresh && w.reached(q) {
+		if q.Operation == meshsim.OpRefresh && w.serves(q) {
 			n++
 		}
 	}
 	return n
 }
 
-func (p *process) reached(q meshsim.Request) bool {
+func (p *process) serves(q meshsim.Request) bool {
 	return strings.HasSuffix(p.mesh, "//"+q.Local)
 }
 

@@ -92,8 +92,8 @@ func (r *run) publishOne(ctx context.Context, m *nats.Msg) error {
 	})
 }
 
-// parked reads the dead letters, and returns an error if any junk is not among them.
-func (r *run) parked(ctx context.Context) error {
+// allParked reads the dead letters, and returns an error if any junk is not among them.
+func (r *run) allParked(ctx context.Context) error {
 	dead := &handlers.DeadLetters{JS: r.js, Subjects: events.Subjects{}}
 	for letter, err := range dead.From(ctx, r.junk.next) {
 		if err != nil {

@@ -53,7 +53,7 @@ type session struct {
 	now         func() time.Time
 }
 
-type assumed struct {
+type assumeRoleAnswer struct {
 	XMLName     xml.Name `xml:"https://sts.amazonaws.com/doc/2011-06-15/ AssumeRoleWithWebIdentityResponse"`
 	Credentials struct {
 		AccessKeyID     string `xml:"AccessKeyId"`
@@ -89,7 +89,7 @@ func (s *STS) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write(encoded) // a client that has gone needs no answer
 }
 
-func (s *STS) handle(w http.ResponseWriter, r *http.Request) (out assumed, err error) {
+func (s *STS) handle(w http.ResponseWriter, r *http.Request) (out assumeRoleAnswer, err error) {
 	out.RequestID = uuid.NewString()
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxRequest))
 	if err != nil {

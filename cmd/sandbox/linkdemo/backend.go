@@ -54,12 +54,12 @@ func (b *backend) handler() http.Handler {
 	// nothing can be loaded by them.
 	policy := "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src data:; connect-src 'self'; frame-src " + b.link.origin +
 		"; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-	return guarded(policy, http.NewCrossOriginProtection().Handler(mux))
+	return withHeaders(policy, http.NewCrossOriginProtection().Handler(mux))
 }
 
-// guarded forbids to cache answers, and the page to load, show or reach anything but what it
+// withHeaders forbids to cache answers, and the page to load, show or reach anything but what it
 // needs.
-func guarded(policy string, next http.Handler) http.Handler {
+func withHeaders(policy string, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
 		h.Set("Cache-Control", "no-store")
@@ -147,8 +147,8 @@ func (b *backend) tokens(w http.ResponseWriter, r *http.Request, user string) {
 	_, _ = w.Write(body)
 }
 
-// shownAccount is an account as the page shows it: without its token.
-type shownAccount struct {
+// accountView is an account as the page shows it: without its token.
+type accountView struct {
 	AccountID   string     `json:"accountId"`
 	AccountName string     `json:"accountName"`
 	BrokerName  string     `json:"brokerName"`
@@ -167,11 +167,11 @@ func (b *backend) accounts(w http.ResponseWriter, r *http.Request, user string) 
 		return
 	}
 	out := struct {
-		Accounts    []shownAccount              `json:"accounts"`
+		Accounts    []accountView               `json:"accounts"`
 		Unavailable []events.UnavailableAccount `json:"unavailable"`
-	}{[]shownAccount{}, append([]events.UnavailableAccount{}, reply.Unavailable...)}
+	}{[]accountView{}, append([]events.UnavailableAccount{}, reply.Unavailable...)}
 	for i, t := range reply.AccessTokens {
-		out.Accounts = append(out.Accounts, shownAccount{t.AccountID, t.AccountName, t.BrokerName, reply.Expiries[i].ExpiresAt})
+		out.Accounts = append(out.Accounts, accountView{t.AccountID, t.AccountName, t.BrokerName, reply.Expiries[i].ExpiresAt})
 	}
 	answer(w, http.StatusOK, out)
 }

@@ -69,7 +69,7 @@ func (l *link) handler() http.Handler {
 	mux.HandleFunc("POST /connect", l.forUser(l.connect))
 	mux.HandleFunc("POST /transfer", l.forUser(l.transfer))
 	policy := "default-src 'none'; script-src 'self'; style-src 'self'; img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors " + l.pageOrigin
-	return guarded(policy, http.NewCrossOriginProtection().Handler(mux))
+	return withHeaders(policy, http.NewCrossOriginProtection().Handler(mux))
 }
 
 func (l *link) forUser(next func(w http.ResponseWriter, r *http.Request, user string)) http.HandlerFunc {

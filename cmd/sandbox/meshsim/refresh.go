@@ -86,7 +86,7 @@ func (s *Server) issue(id int, c *Chain, q refreshRequest, a Action, replaced bo
 	i := s.of(c)
 	rotate := (i.Rotation == RotateAlways ||
 		i.Rotation == RotateOnRequest && q.CreateNewRefreshToken != nil && *q.CreateNewRefreshToken) && a.Kind != KindOmitRefreshToken
-	accounts := c.covered(i)
+	accounts := c.nextAccounts(i)
 	if rotate && i.RefreshTokenAlone && len(c.Refresh)%2 == 1 {
 		accounts = nil
 	}
@@ -123,8 +123,8 @@ func (s *Server) splitUp(id int, c *Chain, now time.Time) (events []event) {
 	return events
 }
 
-// covered are the accounts for which the next answer brings access tokens.
-func (c *Chain) covered(i Institution) []Account {
+// nextAccounts are the accounts for which the next answer brings access tokens.
+func (c *Chain) nextAccounts(i Institution) []Account {
 	switch {
 	case i.DeprecatedAnswer:
 		return c.Accounts[:1]
@@ -137,11 +137,11 @@ func (c *Chain) covered(i Institution) []Account {
 	return c.Accounts
 }
 
-// coveredLast are the accounts for which the last answer brought access tokens.
-func (c *Chain) coveredLast(i Institution) []Account {
+// lastAccounts are the accounts for which the last answer brought access tokens.
+func (c *Chain) lastAccounts(i Institution) []Account {
 	last := lastIndex(c.Access, func(t AccessToken) bool { return !t.Interim })
 	if last < 0 || !i.OneAccountAtATime || i.DeprecatedAnswer || i.OneTokenForAll {
-		return c.covered(i)
+		return c.nextAccounts(i)
 	}
 	return slices.DeleteFunc(slices.Clone(c.Accounts), func(acc Account) bool { return acc.ID != c.Access[last].AccountID })
 }
@@ -164,7 +164,7 @@ func (s *Server) accessToken(chain, n int, accountID string, request int, now ti
 // of one that has ended.
 func (s *Server) resend(id int, c *Chain, now time.Time) (answer, error) {
 	i := s.of(c)
-	accounts := c.coveredLast(i)
+	accounts := c.lastAccounts(i)
 	if i.RefreshTokenAlone && len(c.Refresh)%2 == 0 {
 		accounts = nil
 	}
