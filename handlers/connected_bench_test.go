@@ -65,7 +65,13 @@ func (f *fixture) connected() Handler {
 		Announcer: refresher.Announcer{Subjects: f.subjects, Now: time.Now, NewID: nats.NewInbox},
 		Policy:    refresher.NewPolicy(cfg),
 	}
-	return Connected(&Connector{Store: s, Envelope: f.envelope(), Settler: settler, Dispatcher: dispatcher, Log: zap.NewNop()}, nil, cfg.Connect)
+	env := f.envelope()
+	connector, err := NewConnector(ConnectorOptions{
+		Store: s, Envelope: env, Fingerprints: store.NewFingerprints(store.FingerprintOptions{Store: s, Envelope: env, Log: zap.NewNop()}),
+		Settler: settler, Dispatcher: dispatcher, Log: zap.NewNop(),
+	})
+	require.NoError(f.t, err)
+	return Connected(connector, nil, cfg.Connect)
 }
 
 // connectOf is a connect whose tokens have to be refreshed within the hour.

@@ -11,6 +11,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill"
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
@@ -131,7 +132,6 @@ func (r *Router) decide(route Route) message.NoPublishHandlerFunc {
 		if err == nil {
 			r.failures.forget(d)
 			end(outcomeDone, nil)
-			r.handled.WithLabelValues(route.Name, outcomeDone).Inc()
 			return nil
 		}
 		reason, failed, poison := r.poison(err, d)
@@ -142,7 +142,6 @@ func (r *Router) decide(route Route) message.NoPublishHandlerFunc {
 				}
 				r.failures.forget(d)
 				end(outcomeParked, err)
-				r.handled.WithLabelValues(route.Name, outcomeParked).Inc()
 				return nil
 			} else {
 				err = errors.Join(err, errNotParked, parkErr)
@@ -150,13 +149,32 @@ func (r *Router) decide(route Route) message.NoPublishHandlerFunc {
 		}
 		end(outcomeRetry, err)
 		d.RetryIn = r.retryIn(err, failed, d.Behind)
-		r.handled.WithLabelValues(route.Name, outcomeRetry).Inc()
 		log := r.log
 		if errors.Is(err, errParkingFull) {
 			log = r.crowded
 		}
 		tracing.Log(ctx, log).Warn("a message comes back later", zap.String("message", route.Name), zap.Int("attempt", d.Attempt), zap.Duration("in", d.RetryIn), zap.Error(err))
 		return errRetry
+	}
+}
+
+// startSpan starts the span of one delivery of a message. end takes its outcome, and counts
+// it.
+func (r *Router) startSpan(ctx context.Context, route Route, d *delivery) (_ context.Context, end func(outcome string, err error)) {
+	opts := []trace.SpanStartOption{
+		trace.WithAttributes(tracing.Messaging("process", route.Subject)...),
+		trace.WithAttributes(tracing.Attempt(d.Attempt)),
+	}
+	if route.Delayed {
+		opts = append(opts, d.Trace.Links())
+	} else {
+		ctx = d.Trace.Continue(ctx)
+	}
+	ctx, span := r.tracer.Start(ctx, "process "+route.Name, trace.SpanKindConsumer, opts...)
+	return ctx, func(outcome string, err error) {
+		r.handled.WithLabelValues(route.Name, outcome).Inc()
+		span.SetAttributes(tracing.Outcome(outcome))
+		tracing.End(span, err)
 	}
 }
 
