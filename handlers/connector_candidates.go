@@ -64,7 +64,8 @@ func (in candidate) repeats(g *store.Grant, tokens store.TokenSet) bool {
 func (in candidate) beside() candidate {
 	g := *in.grant
 	g.ID = store.GrantIDBeside(g.ID)
-	return candidate{grant: &g, tokens: in.tokens, formerID: func(string) string { return g.ID }}
+	in.grant, in.formerID = &g, func(string) string { return g.ID }
+	return in
 }
 
 // after reports whether a candidate is newer than a grant with its id: connected later, or
