@@ -66,8 +66,8 @@ func (d DeadLetter) Binding() envelope.Binding {
 
 const maxReason = 1 << 10 // bytes
 
-// Parked is a dead letter with its place in the stream.
-type Parked struct {
+// ParkedLetter is a dead letter with its place in the stream.
+type ParkedLetter struct {
 	DeadLetter
 	Sequence uint64
 	// Tag is the part of its subject by which an erasure finds it: store.UserTag of a
@@ -213,19 +213,19 @@ func (p *DeadLetters) publish(ctx context.Context, letter DeadLetter, tag string
 
 // All returns the dead letters, oldest first. Foreign messages in the stream get an id
 // from their sequence, so that they can be dropped.
-func (p *DeadLetters) All(ctx context.Context) iter.Seq2[Parked, error] { return p.From(ctx, 1) }
+func (p *DeadLetters) All(ctx context.Context) iter.Seq2[ParkedLetter, error] { return p.From(ctx, 1) }
 
 // From is All from a sequence in the stream on.
-func (p *DeadLetters) From(ctx context.Context, sequence uint64) iter.Seq2[Parked, error] {
-	return func(yield func(Parked, error) bool) {
+func (p *DeadLetters) From(ctx context.Context, sequence uint64) iter.Seq2[ParkedLetter, error] {
+	return func(yield func(ParkedLetter, error) bool) {
 		stream, err := p.stream(ctx)
 		if err != nil {
-			yield(Parked{}, err)
+			yield(ParkedLetter{}, err)
 			return
 		}
 		for msg, err := range streams.Messages(ctx, stream, p.subjects.DeadLetterAll(), sequence) {
 			if err != nil {
-				yield(Parked{}, err)
+				yield(ParkedLetter{}, err)
 				return
 			}
 			if !p.isPart(msg) && !yield(p.parked(msg), nil) {
@@ -248,22 +248,22 @@ func (p *DeadLetters) Count(ctx context.Context) (uint64, error) {
 var ErrNoLetter = errors.New("no such dead letter")
 
 // At returns the dead letter with an id at a sequence in the stream, or ErrNoLetter.
-func (p *DeadLetters) At(ctx context.Context, sequence uint64, id string) (Parked, error) {
+func (p *DeadLetters) At(ctx context.Context, sequence uint64, id string) (ParkedLetter, error) {
 	stream, err := p.stream(ctx)
 	if err != nil {
-		return Parked{}, err
+		return ParkedLetter{}, err
 	}
 	msg, err := stream.GetMsg(ctx, max(sequence, 1))
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
-		return Parked{}, ErrNoLetter
+		return ParkedLetter{}, ErrNoLetter
 	}
 	if err != nil {
-		return Parked{}, fmt.Errorf("reading a dead letter: %w", err)
+		return ParkedLetter{}, fmt.Errorf("reading a dead letter: %w", err)
 	}
 	if found := p.parked(msg); found.ID == id && !p.isPart(msg) {
 		return found, nil
 	}
-	return Parked{}, ErrNoLetter
+	return ParkedLetter{}, ErrNoLetter
 }
 
 // isPart reports whether a message is a part of the body of a dead letter.
@@ -276,8 +276,8 @@ func (p *DeadLetters) tagOf(msg *jetstream.RawStreamMsg) string {
 	return tag
 }
 
-func (p *DeadLetters) parked(msg *jetstream.RawStreamMsg) Parked {
-	found := Parked{Sequence: msg.Sequence, Tag: p.tagOf(msg)}
+func (p *DeadLetters) parked(msg *jetstream.RawStreamMsg) ParkedLetter {
+	found := ParkedLetter{Sequence: msg.Sequence, Tag: p.tagOf(msg)}
 	if err := json.Unmarshal(msg.Data, &found.DeadLetter); err != nil || found.ID == "" {
 		found.DeadLetter = DeadLetter{
 			ID: fmt.Sprintf("unreadable-%d", msg.Sequence), Subject: msg.Subject, Reason: "not written by a worker", StoredAt: msg.Time, ParkedAt: msg.Time,
@@ -299,7 +299,7 @@ func (p *DeadLetters) stream(ctx context.Context) (jetstream.Stream, error) {
 }
 
 // Drop deletes a dead letter for good, and has its bytes overwritten on disk.
-func (p *DeadLetters) Drop(ctx context.Context, letter Parked) error {
+func (p *DeadLetters) Drop(ctx context.Context, letter ParkedLetter) error {
 	stream, err := p.stream(ctx)
 	if err == nil {
 		err = parts.Delete(ctx, stream, letter.ID, letter.Parts)

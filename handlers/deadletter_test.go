@@ -38,9 +38,9 @@ func junk(size int) []byte {
 }
 
 // only waits for the only dead letter and returns it.
-func (f *fixture) only() Parked {
+func (f *fixture) only() ParkedLetter {
 	f.t.Helper()
-	var found []Parked
+	var found []ParkedLetter
 	f.eventually(func() bool {
 		if f.left(f.subjects.IntegrationStream()) > 0 {
 			return false
@@ -292,7 +292,7 @@ func TestWhatLosesItsTimeIsNotReplayed(t *testing.T) {
 func TestADisconnectOfAnEarlierReleaseIsReplayed(t *testing.T) {
 	f := newFixture(t)
 	stored := time.Now().Add(-time.Hour)
-	park := func(message, subject, body string) Parked {
+	park := func(message, subject, body string) ParkedLetter {
 		t.Helper()
 		d := &delivery{Subject: subject, Attempt: 1, Stored: stored}
 		require.NoError(t, f.dead.Park(t.Context(), message, d, []byte(body), "junk"))

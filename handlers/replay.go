@@ -26,13 +26,13 @@ var ErrNoRoom = errors.New("its body leaves no room in a NATS message for the ti
 // Replay publishes the message of a dead letter to the subject that it came from, and
 // drops the dead letter once the message is stored. If that fails, a second Replay may have
 // the message handled twice, which handlers allow for.
-func (p *DeadLetters) Replay(ctx context.Context, letter Parked) error {
+func (p *DeadLetters) Replay(ctx context.Context, letter ParkedLetter) error {
 	return p.replay(ctx, letter, func(body []byte) ([]byte, error) { return body, nil })
 }
 
 // ReplayEverything is Replay for a disconnect that names only a user: it is published in
 // the form that covers everything of the user.
-func (p *DeadLetters) ReplayEverything(ctx context.Context, letter Parked) error {
+func (p *DeadLetters) ReplayEverything(ctx context.Context, letter ParkedLetter) error {
 	if letter.Message != events.IntegrationDisconnected {
 		return fmt.Errorf("replaying dead letter %s: %w", letter.ID, errNoDisconnect)
 	}
@@ -41,7 +41,7 @@ func (p *DeadLetters) ReplayEverything(ctx context.Context, letter Parked) error
 
 var errNoDisconnect = errors.New("only a disconnect can mean everything of a user")
 
-func (p *DeadLetters) replay(ctx context.Context, letter Parked, change func(body []byte) ([]byte, error)) error {
+func (p *DeadLetters) replay(ctx context.Context, letter ParkedLetter, change func(body []byte) ([]byte, error)) error {
 	if letter.BodyRemoved {
 		return fmt.Errorf("replaying dead letter %s: %w", letter.ID, ErrBodyRemoved)
 	}

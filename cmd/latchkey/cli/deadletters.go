@@ -39,7 +39,7 @@ type letterView struct {
 	Sequence    uint64 `json:"sequence"`
 }
 
-func viewLetter(l handlers.Parked) letterView {
+func viewLetter(l handlers.ParkedLetter) letterView {
 	return letterView{
 		ID: l.ID, Message: l.Message, Subject: l.Subject, Reason: l.Reason, Attempts: l.Attempts,
 		StoredAt: l.StoredAt, ParkedAt: l.ParkedAt, DataKey: l.Sealed.KeyID, BodyRemoved: l.BodyRemoved, Sequence: l.Sequence,
@@ -123,7 +123,7 @@ read. It needs MongoDB and KMS as a worker does, and stands in the audit log.`,
 }
 
 // printBody prints the opened body of a dead letter.
-func (s *session) printBody(letter handlers.Parked) error {
+func (s *session) printBody(letter handlers.ParkedLetter) error {
 	if letter.BodyRemoved {
 		return handlers.ErrBodyRemoved
 	}
@@ -131,7 +131,7 @@ func (s *session) printBody(letter handlers.Parked) error {
 	if err != nil {
 		return err
 	}
-	return log.before(audit.Opened, audit.OutcomeShow, func(ctx context.Context, letter handlers.Parked) error {
+	return log.before(audit.Opened, audit.OutcomeShow, func(ctx context.Context, letter handlers.ParkedLetter) error {
 		opened, err := letters.Open(ctx, letter.DeadLetter)
 		if err != nil {
 			return err
@@ -192,7 +192,7 @@ the user is erased that was connected until then. Others are left.`,
 				if err != nil {
 					return err
 				}
-				return s.each(found, "replayed", log.before(audit.Opened, audit.OutcomeReplay, func(ctx context.Context, letter handlers.Parked) error {
+				return s.each(found, "replayed", log.before(audit.Opened, audit.OutcomeReplay, func(ctx context.Context, letter handlers.ParkedLetter) error {
 					if everything {
 						return letters.ReplayEverything(ctx, letter)
 					}
@@ -254,7 +254,7 @@ func confirm(cmd *cobra.Command, question string) error {
 
 // findDeadLetters returns the dead letters with these ids, oldest first; all of
 // them must be there.
-func (s *session) findDeadLetters(ids []string) (letters *handlers.DeadLetters, found []handlers.Parked, err error) {
+func (s *session) findDeadLetters(ids []string) (letters *handlers.DeadLetters, found []handlers.ParkedLetter, err error) {
 	if letters, err = s.deadLetters(nil); err != nil {
 		return nil, nil, err
 	}
@@ -276,7 +276,7 @@ func (s *session) findDeadLetters(ids []string) (letters *handlers.DeadLetters, 
 
 // each does one thing to each dead letter and tells what was done; those that
 // fail don't keep it from the others.
-func (s *session) each(found []handlers.Parked, did string, do func(context.Context, handlers.Parked) error) error {
+func (s *session) each(found []handlers.ParkedLetter, did string, do func(context.Context, handlers.ParkedLetter) error) error {
 	var failed []error
 	for _, letter := range found {
 		if err := do(s.ctx, letter); err != nil {
