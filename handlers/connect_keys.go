@@ -25,14 +25,7 @@ import (
 // is handed out only if its private key opened, so that write access to the database does
 // not suffice to have connects sealed to another key.
 type ConnectKeys struct {
-	store    *store.Store
-	envelope *envelope.Envelope
-	config   config.Connect
-	cacheAge time.Duration
-	skew     time.Duration
-	now      func() time.Time
-	log      *zap.Logger
-
+	opts    ConnectKeysOptions
 	reading singleflight.Group
 	mu      sync.Mutex
 	cache   map[string]cachedKey // by key id
@@ -58,9 +51,7 @@ func NewConnectKeys(o ConnectKeysOptions) (*ConnectKeys, error) {
 	if o.Store == nil || o.Envelope == nil || o.Now == nil || o.Log == nil {
 		return nil, errors.New("connect keys need a store, an envelope, a clock and a log")
 	}
-	return &ConnectKeys{
-		store: o.Store, envelope: o.Envelope, config: o.Config, cacheAge: o.CacheAge, skew: o.ClockSkew, now: o.Now, log: o.Log, cache: map[string]cachedKey{},
-	}, nil
+	return &ConnectKeys{opts: o, cache: map[string]cachedKey{}}, nil
 }
 
 type cachedKey struct {
@@ -83,7 +74,7 @@ func (c *ConnectKeys) Maintain(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if len(keys) > 0 && c.now().Before(keys[0].CreatedAt.Add(c.config.KeyRotation)) {
+		if len(keys) > 0 && c.opts.Now().Before(keys[0].CreatedAt.Add(c.opts.Config.KeyRotation)) {
 			return c.deleteOld(ctx, keys)
 		}
 		next := int64(1)
@@ -107,13 +98,13 @@ func (c *ConnectKeys) Maintain(ctx context.Context) error {
 
 // Run maintains the keys until ctx ends.
 func (c *ConnectKeys) Run(ctx context.Context) {
-	ticker := time.NewTicker(min(10*time.Minute, max(c.config.KeyRotation/10, time.Second), max(c.cacheAge/10, time.Second)))
+	ticker := time.NewTicker(min(10*time.Minute, max(c.opts.Config.KeyRotation/10, time.Second), max(c.opts.CacheAge/10, time.Second)))
 	defer ticker.Stop()
 	for {
 		select {
 		case <-ticker.C:
 			if err := c.Maintain(ctx); err != nil && ctx.Err() == nil {
-				c.log.Warn("the connect keys could not be looked after", zap.Error(err))
+				c.opts.Log.Warn("the connect keys could not be looked after", zap.Error(err))
 			}
 		case <-ctx.Done():
 			return
@@ -123,8 +114,8 @@ func (c *ConnectKeys) Run(ctx context.Context) {
 
 // read returns the stored keys, the newest first.
 func (c *ConnectKeys) read(ctx context.Context) ([]store.ConnectKey, error) {
-	began := c.now()
-	keys, err := c.store.ConnectKeys(ctx)
+	began := c.opts.Now()
+	keys, err := c.opts.Store.ConnectKeys(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -137,7 +128,7 @@ func (c *ConnectKeys) read(ctx context.Context) ([]store.ConnectKey, error) {
 // readSince returns the stored keys as they were at a time or later. It reads only if
 // no read began since, once for all concurrent callers.
 func (c *ConnectKeys) readSince(ctx context.Context, at time.Time) ([]store.ConnectKey, error) {
-	now := c.now()
+	now := c.opts.Now()
 	if at.IsZero() || at.After(now) {
 		at = now
 	}
@@ -161,7 +152,7 @@ func (c *ConnectKeys) lastRead() (keys []store.ConnectKey, began time.Time) {
 }
 
 func (c *ConnectKeys) add(ctx context.Context, sequence int64) error {
-	sealer, err := c.envelope.Sealer(ctx, "")
+	sealer, err := c.opts.Envelope.Sealer(ctx, "")
 	if err != nil {
 		return err
 	}
@@ -178,12 +169,12 @@ func (c *ConnectKeys) add(ctx context.Context, sequence int64) error {
 	if err != nil {
 		return fmt.Errorf("encoding a public key: %w", err)
 	}
-	key := store.ConnectKey{Sequence: sequence, KeyID: private.Public().ID(), Public: string(public), CreatedAt: store.Milli(c.now())}
+	key := store.ConnectKey{Sequence: sequence, KeyID: private.Public().ID(), Public: string(public), CreatedAt: store.Milli(c.opts.Now())}
 	key.Sealed = sealer.Seal(plain, key.Binding())
-	if err := c.store.AddConnectKey(ctx, key); err != nil {
+	if err := c.opts.Store.AddConnectKey(ctx, key); err != nil {
 		return err
 	}
-	c.log.Info("a new connect key", zap.String("connectKey", key.KeyID))
+	c.opts.Log.Info("a new connect key", zap.String("connectKey", key.KeyID))
 	return nil
 }
 
@@ -191,16 +182,16 @@ func (c *ConnectKeys) add(ctx context.Context, sequence int64) error {
 func (c *ConnectKeys) deleteOld(ctx context.Context, keys []store.ConnectKey) error {
 	for i, key := range keys[1:] {
 		replaced := keys[i].CreatedAt
-		if c.now().Before(replaced.Add(c.config.KeyRetention)) {
+		if c.opts.Now().Before(replaced.Add(c.opts.Config.KeyRetention)) {
 			continue
 		}
-		if err := c.store.DeleteConnectKey(ctx, key.Sequence); err != nil {
+		if err := c.opts.Store.DeleteConnectKey(ctx, key.Sequence); err != nil {
 			return err
 		}
 		c.mu.Lock()
 		delete(c.cache, key.KeyID)
 		c.mu.Unlock()
-		c.log.Info("an old connect key is deleted", zap.String("connectKey", key.KeyID))
+		c.opts.Log.Info("an old connect key is deleted", zap.String("connectKey", key.KeyID))
 	}
 	return nil
 }
@@ -217,13 +208,13 @@ func (c *ConnectKeys) Public(ctx context.Context) (events.TokenKeys, error) {
 	var out events.TokenKeys
 	var failed error
 	for i, key := range keys {
-		if i > 0 && !c.now().Before(keys[i-1].CreatedAt.Add(c.config.KeyOverlap)) {
+		if i > 0 && !c.opts.Now().Before(keys[i-1].CreatedAt.Add(c.opts.Config.KeyOverlap)) {
 			break
 		}
 		private, err := c.private(ctx, key)
 		if err != nil {
 			failed = err
-			c.log.Error("a connect key does not open and is not given out", zap.String("connectKey", key.KeyID), zap.Error(err))
+			c.opts.Log.Error("a connect key does not open and is not given out", zap.String("connectKey", key.KeyID), zap.Error(err))
 			continue
 		}
 		out.Keys = append(out.Keys, private.Public().JWK())
@@ -264,7 +255,7 @@ func (c *ConnectKeys) find(ctx context.Context, id string, taken time.Time) (sea
 		return key, nil
 	}
 	if !taken.IsZero() {
-		taken = taken.Add(c.skew)
+		taken = taken.Add(c.opts.ClockSkew)
 	}
 	keys, err := c.readSince(ctx, taken)
 	if err != nil {
@@ -281,7 +272,7 @@ func (c *ConnectKeys) private(ctx context.Context, key store.ConnectKey) (sealin
 	if private, ok := c.cached(key.KeyID); ok {
 		return private, nil
 	}
-	plain, err := c.envelope.Open(ctx, key.Sealed, key.Binding())
+	plain, err := c.opts.Envelope.Open(ctx, key.Sealed, key.Binding())
 	if err != nil {
 		return sealing.PrivateKey{}, fmt.Errorf("opening connect key %q: %w", key.KeyID, err)
 	}
@@ -292,7 +283,7 @@ func (c *ConnectKeys) private(ctx context.Context, key store.ConnectKey) (sealin
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.cache[key.KeyID] = cachedKey{private, c.now()}
+	c.cache[key.KeyID] = cachedKey{private, c.opts.Now()}
 	return private, nil
 }
 
@@ -300,12 +291,12 @@ func (c *ConnectKeys) cached(id string) (sealing.PrivateKey, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	found, ok := c.cache[id]
-	return found.key, ok && c.now().Sub(found.since) < c.cacheAge
+	return found.key, ok && c.opts.Now().Sub(found.since) < c.opts.CacheAge
 }
 
 // dropAged removes private keys that have been cached for cacheAge.
 func (c *ConnectKeys) dropAged() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	maps.DeleteFunc(c.cache, func(_ string, found cachedKey) bool { return c.now().Sub(found.since) >= c.cacheAge })
+	maps.DeleteFunc(c.cache, func(_ string, found cachedKey) bool { return c.opts.Now().Sub(found.since) >= c.opts.CacheAge })
 }

@@ -37,7 +37,7 @@ func newKeyring(t *testing.T) *keyring {
 	t.Helper()
 	f := &fixture{t: t, logs: &enginestest.Text{}}
 	k := &keyring{fixture: f, db: enginestest.MongoDB(t), now: time.Date(2031, 5, 6, 7, 8, 9, 0, time.UTC)}
-	f.dead = &DeadLetters{envelope: f.envelope()}
+	f.dead = &DeadLetters{DeadLettersOptions{Envelope: f.envelope()}}
 	k.store = k.open(patience)
 	return k
 }
@@ -65,7 +65,7 @@ func (k *keyring) pass(d time.Duration) {
 // worker returns the keys as another worker has them, with nothing in memory.
 func (k *keyring) worker() *ConnectKeys {
 	keys, err := NewConnectKeys(ConnectKeysOptions{
-		Store: k.store, Envelope: k.dead.envelope, Config: config.Default().Connect, CacheAge: time.Hour, Now: k.clock, Log: zap.NewNop(),
+		Store: k.store, Envelope: k.dead.opts.Envelope, Config: config.Default().Connect, CacheAge: time.Hour, Now: k.clock, Log: zap.NewNop(),
 	})
 	require.NoError(k.t, err)
 	return keys
@@ -204,7 +204,7 @@ func TestForgedConnectKeysAreNotGivenOut(t *testing.T) {
 func TestConnectsForUnknownKeysCostFewReads(t *testing.T) {
 	k := newKeyring(t)
 	a, b := k.worker(), k.worker()
-	a.skew = time.Second
+	a.opts.ClockSkew = time.Second
 	require.NoError(t, a.Maintain(t.Context()))
 	stranger, err := sealing.GenerateKey()
 	require.NoError(t, err)
@@ -221,7 +221,7 @@ func TestConnectsForUnknownKeysCostFewReads(t *testing.T) {
 		_, err := a.Open(t.Context(), unknown, taken)
 		require.ErrorAs(t, err, new(*events.InvalidError))
 	}
-	before := k.clock().Add(-2 * a.skew)
+	before := k.clock().Add(-2 * a.opts.ClockSkew)
 	for range 100 {
 		refused(before)
 	}
@@ -237,9 +237,9 @@ func TestConnectsForUnknownKeysCostFewReads(t *testing.T) {
 
 	k.pass(30 * day)
 	require.NoError(t, b.Maintain(t.Context())) // makes a key of which a has not heard
-	for _, ahead := range []time.Duration{0, a.skew / 2, -a.skew / 2, time.Hour} {
+	for _, ahead := range []time.Duration{0, a.opts.ClockSkew / 2, -a.opts.ClockSkew / 2, time.Hour} {
 		fresh := k.worker()
-		fresh.skew = a.skew
+		fresh.opts.ClockSkew = a.opts.ClockSkew
 		fresh.asOf = k.clock().Add(-time.Nanosecond)
 		plaintext, err := fresh.Open(t.Context(), k.seal(k.public(b)), k.clock().Add(ahead))
 		require.NoError(t, err, ahead)
@@ -256,7 +256,7 @@ func TestConnectsWaitWhileKeysCannotBeRead(t *testing.T) {
 	jwe := k.seal(keys)
 
 	fresh := k.worker()
-	fresh.envelope = k.reopened()
+	fresh.opts.Envelope = k.reopened()
 	k.kms.Faults().Always(kmssim.ServiceUnavailable)
 	_, err := fresh.Open(t.Context(), jwe, time.Time{})
 	require.True(t, refresher.Outage(err), "%v", err)
@@ -264,14 +264,14 @@ func TestConnectsWaitWhileKeysCannotBeRead(t *testing.T) {
 	require.True(t, refresher.Outage(err), "%v", err)
 	k.opens(a, jwe) // has it in memory
 	k.kms.Faults().Clear()
-	fresh.envelope = k.reopened() // the other one asks KMS again only after a pause
+	fresh.opts.Envelope = k.reopened() // the other one asks KMS again only after a pause
 	k.opens(fresh, jwe)
 
 	impatient := k.open(500 * time.Millisecond)
-	a.store = impatient
+	a.opts.Store = impatient
 	k.db.Stop()
 	late := k.worker()
-	late.store = impatient
+	late.opts.Store = impatient
 	_, err = late.Open(t.Context(), jwe, time.Time{})
 	require.True(t, refresher.Outage(err), "%v", err)
 	require.True(t, refresher.Outage(late.Maintain(t.Context())))

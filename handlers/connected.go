@@ -37,7 +37,7 @@ func Connected(c *Connector, keys *ConnectKeys, cfg config.Connect) Handler {
 // "": it did.
 func (c *Connector) report(ctx context.Context, d *delivery, in events.Connected, reason events.RejectedReason) {
 	outcome := "kept"
-	switch log := tracing.Log(ctx, c.log); {
+	switch log := tracing.Log(ctx, c.opts.Log); {
 	case reason == events.RejectedOlder, reason == events.RejectedRepeated:
 		outcome = string(reason)
 	case in.Empty():
@@ -48,10 +48,10 @@ func (c *Connector) report(ctx context.Context, d *delivery, in events.Connected
 		log.Warn("what is unusable in a connect is left out", zap.Strings("leftOut", in.LeftOut))
 	}
 	if reason != "" && (reason != events.RejectedRepeated || d.Attempt == 1) { // delivered again, it repeats itself
-		c.rejections.publish(ctx, d, in.UserID, events.Rejected{Reason: reason})
+		c.opts.Rejections.publish(ctx, d, in.UserID, events.Rejected{Reason: reason})
 	}
-	if c.outcomes != nil {
-		c.outcomes.WithLabelValues(outcome).Inc()
+	if c.opts.Outcomes != nil {
+		c.opts.Outcomes.WithLabelValues(outcome).Inc()
 	}
 }
 

@@ -22,21 +22,7 @@ import (
 // It needs no transaction. It writes a new grant first and then resolves the grants of the
 // user, so that of two workers that write at once at least one sees both; all workers
 // order grants alike.
-type Connector struct {
-	store            *store.Store
-	envelope         *envelope.Envelope
-	fingerprints     *store.Fingerprints
-	settler          refresher.Settler
-	dispatcher       *refresher.Dispatcher
-	removeAtMesh     bool
-	eraseDeadLetters func(ctx context.Context, scope store.Scope, at time.Time) error
-	parkLeftovers    func(ctx context.Context, g *store.Grant) *store.Grant
-	remember         time.Duration
-	audit            *audit.Log
-	rejections       *Rejections
-	outcomes         *prometheus.CounterVec
-	log              *zap.Logger
-}
+type Connector struct{ opts ConnectorOptions }
 
 // ConnectorOptions are the parts of a Connector.
 type ConnectorOptions struct {
@@ -67,11 +53,7 @@ func NewConnector(o ConnectorOptions) (*Connector, error) {
 	if o.Store == nil || o.Envelope == nil || o.Fingerprints == nil || o.Settler.Now == nil || o.Dispatcher == nil || o.Log == nil {
 		return nil, errors.New("a connector needs a store, an envelope, fingerprints, a settler with a clock, a dispatcher and a log")
 	}
-	return &Connector{
-		store: o.Store, envelope: o.Envelope, fingerprints: o.Fingerprints, settler: o.Settler, dispatcher: o.Dispatcher,
-		removeAtMesh: o.RemoveAtMesh, eraseDeadLetters: o.EraseDeadLetters, parkLeftovers: o.ParkLeftovers, remember: o.Remember,
-		audit: o.Audit, rejections: o.Rejections, outcomes: o.Outcomes, log: o.Log,
-	}, nil
+	return &Connector{o}, nil
 }
 
 // Connect stores the grants of a payload that was obtained at a time, and announces them.
@@ -85,7 +67,7 @@ func (c *Connector) Connect(ctx context.Context, in events.Connected, at time.Ti
 // connect is Connect, and returns why the connect changed nothing; "": it did.
 func (c *Connector) connect(ctx context.Context, in events.Connected, at time.Time) (events.RejectedReason, error) {
 	at = store.Milli(at)
-	with, err := c.fingerprints.Sealer(ctx, in.UserID)
+	with, err := c.opts.Fingerprints.Sealer(ctx, in.UserID)
 	if err != nil {
 		return "", err
 	}
@@ -108,7 +90,7 @@ func (c *Connector) connect(ctx context.Context, in events.Connected, at time.Ti
 // Disconnect erases what is in a scope and was connected until a time.
 func (c *Connector) Disconnect(ctx context.Context, scope store.Scope, at time.Time) error {
 	// A connect that comes before the erasure has ended must find the revocation.
-	if err := c.store.Revoke(ctx, scope, at, c.settler.Now().Add(c.remember)); err != nil {
+	if err := c.opts.Store.Revoke(ctx, scope, at, c.opts.Settler.Now().Add(c.opts.Remember)); err != nil {
 		return err
 	}
 	var leased *store.LeasedError
@@ -117,12 +99,12 @@ func (c *Connector) Disconnect(ctx context.Context, scope store.Scope, at time.T
 		return err
 	}
 	if scope.Broker == "" && scope.Account == "" {
-		if _, err := c.store.RetireUserKeys(ctx, scope.User, c.settler.Now()); err != nil {
+		if _, err := c.opts.Store.RetireUserKeys(ctx, scope.User, c.opts.Settler.Now()); err != nil {
 			return err
 		}
 	}
-	if c.eraseDeadLetters == nil {
+	if c.opts.EraseDeadLetters == nil {
 		return nil
 	}
-	return c.eraseDeadLetters(ctx, scope, at)
+	return c.opts.EraseDeadLetters(ctx, scope, at)
 }

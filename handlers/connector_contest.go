@@ -28,7 +28,7 @@ type seen struct {
 // look reads what the database has about a user. It does not wait for KMS, without which a
 // grant that an earlier release wrote has no chain.
 func (c *Connector) look(ctx context.Context, userID string) (*seen, error) {
-	known, err := c.store.ByUser(ctx, userID)
+	known, err := c.opts.Store.ByUser(ctx, userID)
 	if err != nil {
 		return nil, err
 	}
@@ -48,7 +48,7 @@ func (c *Connector) look(ctx context.Context, userID string) (*seen, error) {
 		}
 		fingerprints = append(fingerprints, known[i].Chain.Fingerprints()...)
 	}
-	holders, err := c.store.Holders(ctx, fingerprints)
+	holders, err := c.opts.Store.Holders(ctx, fingerprints)
 	if err != nil {
 		return nil, err
 	}
@@ -74,7 +74,7 @@ func (c *Connector) withChain(ctx context.Context, g *store.Grant) (*store.Grant
 	if g.Chain != nil || g.Refresh == nil {
 		return g, nil
 	}
-	key, err := c.fingerprints.Key(ctx)
+	key, err := c.opts.Fingerprints.Key(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -143,7 +143,7 @@ func (c *Connector) busy(g *store.Grant) error {
 	if g.Lease == nil || handingOver(g) {
 		return nil
 	}
-	now := c.settler.Now()
+	now := c.opts.Settler.Now()
 	if !now.Before(g.Lease.Until.Add(recoverFor)) && (g.State != store.Active || g.Due == nil) {
 		return nil // nobody takes it over
 	}
@@ -178,7 +178,7 @@ func (c *Connector) merge(ctx context.Context, a, b *store.Grant, known []*store
 	if !ok && others && c.busy(keep) == nil {
 		keep, lose, tokens, brought = lose, keep, brought, tokens
 	}
-	with, err := c.fingerprints.Sealer(ctx, keep.UserID)
+	with, err := c.opts.Fingerprints.Sealer(ctx, keep.UserID)
 	if err != nil {
 		return err
 	}
@@ -205,7 +205,7 @@ func (c *Connector) merge(ctx context.Context, a, b *store.Grant, known []*store
 		return err
 	}
 	next.Chain = next.Chain.Remembering(lose.Chain)
-	if err := c.store.Save(ctx, next); err != nil {
+	if err := c.opts.Store.Save(ctx, next); err != nil {
 		return err
 	}
 	lose = lose.Clone()
@@ -243,14 +243,14 @@ func unannounced(g *store.Grant) bool { return g.Version == 1 && g.Epoch == 0 &&
 // another. Subscribers may know of any other grant, even if its outbox is not cleared.
 func (c *Connector) remove(ctx context.Context, g *store.Grant, reason events.Reason) error {
 	if unannounced(g) && passesOf(ctx).unsent[g.ID] {
-		return c.store.Delete(ctx, g)
+		return c.opts.Store.Delete(ctx, g)
 	}
 	return c.revoke(ctx, g, reason)
 }
 
 // openTokens opens a grant's tokens. false: they do not open unless a key is restored.
 func (c *Connector) openTokens(ctx context.Context, g *store.Grant) (tokens store.TokenSet, ok bool, err error) {
-	tokens, err = store.OpenTokens(ctx, c.envelope, g.Sealed, g.Binding())
+	tokens, err = store.OpenTokens(ctx, c.opts.Envelope, g.Sealed, g.Binding())
 	if errors.Is(err, envelope.ErrSealed) || errors.Is(err, envelope.ErrUnknownKey) || errors.Is(err, envelope.ErrWrappedKey) {
 		return store.TokenSet{}, false, nil
 	}

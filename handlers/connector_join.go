@@ -83,7 +83,7 @@ func (c *Connector) join(g *store.Grant, tokens *store.TokenSet, in *store.Grant
 			lives.take(account.ID, life)
 		}
 	}
-	lives.set(next, c.settler.Policy)
+	lives.set(next, c.opts.Settler.Policy)
 	setConnectedAt(next, func(accountID string) time.Time { return given[accountID] })
 	if len(brought.Metadata) > 0 && (newer && !spent || len(tokens.Metadata) == 0) && !maps.Equal(brought.Metadata, tokens.Metadata) {
 		tokens.Metadata, changed = brought.Metadata, true
@@ -115,7 +115,7 @@ func (c *Connector) takes(g *store.Grant, tokens *store.TokenSet, in *store.Gran
 	if own == nil || own.AccessToken.Empty() {
 		return true
 	}
-	now := c.settler.Now()
+	now := c.opts.Settler.Now()
 	return !spent && in.ConnectedAt.After(g.ConnectedAt) && !in.Access.Expired(now) && !own.AccessToken.Equal(its.AccessToken) &&
 		(g.Access.Expired(now) || g.Access.Since.Equal(g.ConnectedSince(its.AccountID)))
 }
@@ -250,7 +250,7 @@ func (c *Connector) saveJoined(ctx context.Context, g, next *store.Grant, tokens
 	if err := c.prepareJoined(g, next, tokens, with, changed); err != nil {
 		return err
 	}
-	if err := c.store.Save(ctx, next); err != nil {
+	if err := c.opts.Store.Save(ctx, next); err != nil {
 		return err
 	}
 	if changed {
@@ -266,11 +266,11 @@ func (c *Connector) prepareJoined(g, next *store.Grant, tokens store.TokenSet, w
 		return nil
 	}
 	next.Version++
-	with.SealTo(next, tokens, c.settler.Now(), false)
+	with.SealTo(next, tokens, c.opts.Settler.Now(), false)
 	if next.State == store.Active && g.Lease == nil && g.Attempts == 0 && g.Deferrals == 0 {
 		c.schedule(next, g.Applied == 0)
 	} else { // a failed refresh keeps its time
-		c.settler.Schedule(next, next.Due)
+		c.opts.Settler.Schedule(next, next.Due)
 	}
-	return c.settler.Announce(next, events.TokenStored, "")
+	return c.opts.Settler.Announce(next, events.TokenStored, "")
 }

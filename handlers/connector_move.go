@@ -46,7 +46,7 @@ func answerUntil(g *store.Grant, now time.Time) time.Time {
 func (c *Connector) release(ctx context.Context, g *store.Grant) error {
 	next := g.Clone()
 	next.Lease = nil
-	if err := c.store.Save(ctx, next); err != nil {
+	if err := c.opts.Store.Save(ctx, next); err != nil {
 		return err
 	}
 	c.announce(ctx, next)
@@ -65,8 +65,8 @@ func (c *Connector) move(ctx context.Context, a, b *store.Grant) error {
 		if err := c.busy(to); err != nil {
 			return err
 		}
-		tracing.Log(ctx, c.log).Warn("a connect was published again after its refresh token was replaced, and is passed over", zap.String("grant", from.ID))
-		if err := c.store.Save(ctx, from); err != nil { // so that it stays
+		tracing.Log(ctx, c.opts.Log).Warn("a connect was published again after its refresh token was replaced, and is passed over", zap.String("grant", from.ID))
+		if err := c.opts.Store.Save(ctx, from); err != nil { // so that it stays
 			return err
 		}
 		if err := c.remove(ctx, to, events.ReasonMoved); err != nil {
@@ -81,12 +81,12 @@ func (c *Connector) move(ctx context.Context, a, b *store.Grant) error {
 		return err
 	}
 	if to.Lease == nil || handingOver(to) {
-		next.Lease = awaiting(answerUntil(from, c.settler.Now()))
+		next.Lease = awaiting(answerUntil(from, c.opts.Settler.Now()))
 		if waits == nil {
 			next.Lease.Owner = handOver
 		}
 	}
-	if err := c.store.Save(ctx, next); err != nil {
+	if err := c.opts.Store.Save(ctx, next); err != nil {
 		return err
 	}
 	if waits != nil {
@@ -136,7 +136,7 @@ func (c *Connector) successor(ctx context.Context, to, from *store.Grant, underW
 	if err := c.busy(to); err != nil {
 		return nil, err
 	}
-	with, err := c.fingerprints.Sealer(ctx, to.UserID)
+	with, err := c.opts.Fingerprints.Sealer(ctx, to.UserID)
 	if err != nil {
 		return nil, err
 	}
@@ -164,8 +164,8 @@ func (c *Connector) successor(ctx context.Context, to, from *store.Grant, underW
 	next.State, next.Reason, next.PurgeAt = store.Active, "", nil
 	next.Attempts, next.Deferrals, next.Warned = 0, 0, ""
 	next.Version++
-	with.SealTo(next, tokens, c.settler.Now(), false)
+	with.SealTo(next, tokens, c.opts.Settler.Now(), false)
 	next.Chain = next.Chain.Remembering(from.Chain)
 	c.schedule(next, false)
-	return next, c.settler.Announce(next, events.TokenStored, "")
+	return next, c.opts.Settler.Announce(next, events.TokenStored, "")
 }

@@ -28,7 +28,7 @@ func (c *Connector) put(ctx context.Context, in candidate, with store.TokenSeale
 		}
 	}
 	for {
-		known, err := c.store.ByUser(ctx, in.grant.UserID)
+		known, err := c.opts.Store.ByUser(ctx, in.grant.UserID)
 		if err != nil {
 			return nil, err
 		}
@@ -88,7 +88,7 @@ func (c *Connector) joinRepeated(ctx context.Context, in candidate, stored []*st
 		if g.State == store.Revoked {
 			continue
 		}
-		tokens, err := store.OpenTokens(ctx, c.envelope, g.Sealed, g.Binding())
+		tokens, err := store.OpenTokens(ctx, c.opts.Envelope, g.Sealed, g.Binding())
 		if errors.Is(err, envelope.ErrSealed) {
 			continue // a new token set is better than one that never opens
 		}
@@ -106,7 +106,7 @@ func (c *Connector) joinRepeated(ctx context.Context, in candidate, stored []*st
 			passesOf(ctx).pass(in, events.RejectedRepeated)
 			return true, nil
 		case token != "" && chain.Spent(token) != nil:
-			c.log.Warn("a connect was published again after its refresh token was replaced, and is passed over", zap.String("grant", g.ID))
+			c.opts.Log.Warn("a connect was published again after its refresh token was replaced, and is passed over", zap.String("grant", g.ID))
 			passesOf(ctx).pass(in, events.RejectedRepeated)
 			return true, nil
 		case token == "", chain.Head() == token && (g.State == store.Active || g.MFA != nil || g.Lease != nil):
@@ -148,11 +148,11 @@ func (c *Connector) takeOver(ctx context.Context, in candidate, before *store.Gr
 	if err := c.prepare(&next, in, with, until); err != nil {
 		return err
 	}
-	if err := c.store.Save(ctx, &next); err != nil {
+	if err := c.opts.Store.Save(ctx, &next); err != nil {
 		return err
 	}
 	if before.Removal != nil {
-		tracing.Log(ctx, c.log).Info("a removal at Mesh is dropped: the user has connected again", zap.String("grant", next.ID), zap.String("broker", next.BrokerType))
+		tracing.Log(ctx, c.opts.Log).Info("a removal at Mesh is dropped: the user has connected again", zap.String("grant", next.ID), zap.String("broker", next.BrokerType))
 	}
 	seen, err := c.lookAtAll(ctx, next.UserID)
 	if err != nil {
@@ -192,7 +192,7 @@ func (c *Connector) insert(ctx context.Context, in candidate, with store.TokenSe
 	if err := c.prepare(&next, in, with, until); err != nil {
 		return nil, err
 	}
-	if err := c.store.Insert(ctx, &next); err != nil {
+	if err := c.opts.Store.Insert(ctx, &next); err != nil {
 		return nil, err
 	}
 	seen, err := c.lookAtAll(ctx, next.UserID)
@@ -203,17 +203,14 @@ func (c *Connector) insert(ctx context.Context, in candidate, with store.TokenSe
 		return g.ID != next.ID && in.is(g) && !slices.ContainsFunc(replaced, func(r *store.Grant) bool { return r.ID == g.ID })
 	})
 	if overlooked || superseded(&next, seen.known, revoked) {
-		err := c.store.Delete(ctx, &next)
-		if errors.Is(err, store.ErrConflict) {
-			err = nil // another worker has resolved it
+		switch err := c.opts.Store.Delete(ctx, &next); {
+		case err != nil && !errors.Is(err, store.ErrConflict): // or else another worker has resolved it
+			return nil, err
+		case overlooked:
+			return nil, fmt.Errorf("inserting grant %s beside that of an earlier release: %w", next.ID, store.ErrConflict)
 		}
-		if err == nil && overlooked {
-			err = fmt.Errorf("inserting grant %s beside that of an earlier release: %w", next.ID, store.ErrConflict)
-		}
-		if err == nil {
-			passesOf(ctx).pass(in, events.RejectedOlder)
-		}
-		return nil, err
+		passesOf(ctx).pass(in, events.RejectedOlder)
+		return nil, nil
 	}
 	c.keep(ctx, in, &next, seen)
 	return seen, nil
@@ -235,30 +232,30 @@ func (c *Connector) prepare(next *store.Grant, in candidate, with store.TokenSea
 	next.State = store.Active
 	next.Version++
 	with.SealTo(next, in.tokens, next.ConnectedAt, true)
-	if until.After(c.settler.Now()) {
+	if until.After(c.opts.Settler.Now()) {
 		next.Lease = awaiting(until)
 	}
 	c.schedule(next, true)
-	return c.settler.Announce(next, events.TokenStored, in.reason)
+	return c.opts.Settler.Announce(next, events.TokenStored, in.reason)
 }
 
 // schedule makes a grant due by its tokens, or at once if a refresh has to name its
 // accounts and its tokens are fresh.
 func (c *Connector) schedule(next *store.Grant, fresh bool) {
-	due := c.settler.Policy.Next(next)
-	now := store.Milli(c.settler.Now())
+	due := c.opts.Settler.Policy.Next(next)
+	now := store.Milli(c.opts.Settler.Now())
 	if fresh && len(next.Accounts) == 0 && next.Refresh != nil {
 		due = &store.Due{At: now, Action: store.Refresh}
 	}
 	if due != nil && due.At.Before(now) {
 		due.At = now // it is not late
 	}
-	c.settler.Schedule(next, due)
+	c.opts.Settler.Schedule(next, due)
 }
 
 // announce records a grant that was written, and announces it.
 func (c *Connector) announce(ctx context.Context, g *store.Grant) {
-	c.audit.Add(g.AuditRecord(audit.Sealed, audit.OutcomeConnect, g.AccountIDs()))
-	tracing.Log(ctx, c.log).Info("stored", zap.String("grant", g.ID), zap.String("broker", g.BrokerType), zap.Int64("version", g.Version))
-	c.dispatcher.Send(ctx, g)
+	c.opts.Audit.Add(g.AuditRecord(audit.Sealed, audit.OutcomeConnect, g.AccountIDs()))
+	tracing.Log(ctx, c.opts.Log).Info("stored", zap.String("grant", g.ID), zap.String("broker", g.BrokerType), zap.Int64("version", g.Version))
+	c.opts.Dispatcher.Send(ctx, g)
 }

@@ -53,7 +53,7 @@ func (c *Connector) resolve(ctx context.Context, userID string, seen *seen) erro
 			continue
 		}
 		head := g.Chain.Head()
-		if handingOver(g) && g.Lease.Held(c.settler.Now()) {
+		if handingOver(g) && g.Lease.Held(c.opts.Settler.Now()) {
 			head = "" // only the answer that it waits for can say whether it is spent
 		}
 		revoked, until, err := c.revocations(ctx, g, head)
@@ -62,10 +62,10 @@ func (c *Connector) resolve(ctx context.Context, userID string, seen *seen) erro
 		}
 		gone := lost(g, seen.known, revoked)
 		switch {
-		case len(gone) == 0 && g.Lease == nil && until.After(c.settler.Now()):
+		case len(gone) == 0 && g.Lease == nil && until.After(c.opts.Settler.Now()):
 			next := g.Clone()
 			next.Lease = awaiting(until)
-			err = c.store.Save(ctx, next)
+			err = c.opts.Store.Save(ctx, next)
 		case len(gone) == 0, erasing && reasonFor(g, revoked) != events.ReasonDisconnected:
 			continue
 		case len(gone) == max(len(g.Accounts), 1):
@@ -74,7 +74,7 @@ func (c *Connector) resolve(ctx context.Context, userID string, seen *seen) erro
 				err = c.inheritSpent(ctx, g, seen.known)
 			} else {
 				last := slices.MaxFunc(slices.Collect(maps.Values(revoked)), time.Time.Compare)
-				err = c.store.Revoke(ctx, store.Scope{User: g.UserID, Broker: g.BrokerType, Account: itself(g)}, last, c.settler.Now().Add(c.remember))
+				err = c.opts.Store.Revoke(ctx, store.Scope{User: g.UserID, Broker: g.BrokerType, Account: itself(g)}, last, c.opts.Settler.Now().Add(c.opts.Remember))
 				if err == nil {
 					err = c.recordSpent(ctx, g, seen)
 				}
@@ -120,7 +120,7 @@ func (c *Connector) revocations(ctx context.Context, g *store.Grant, token strin
 	if len(ids) == 0 {
 		ids = []string{itself(g)}
 	}
-	revoked, fate, err := c.store.RevocationsAndFate(ctx, g.UserID, g.BrokerType, ids, token)
+	revoked, fate, err := c.opts.Store.RevocationsAndFate(ctx, g.UserID, g.BrokerType, ids, token)
 	if err == nil && fate.Spent {
 		revoked[spentToken] = time.Time{} // before any connect
 	}
@@ -185,32 +185,32 @@ func (c *Connector) revoke(ctx context.Context, g *store.Grant, reason events.Re
 	next := g.Clone()
 	next.State, next.Reason = store.Revoked, reason
 	next.Sealed, next.Chain, next.Lease, next.PurgeAt, next.Left = envelope.Blob{}, nil, nil, nil, false
-	c.settler.Schedule(next, nil)
-	if err := c.settler.Announce(next, events.TokenRevoked, reason); err != nil {
+	c.opts.Settler.Schedule(next, nil)
+	if err := c.opts.Settler.Announce(next, events.TokenRevoked, reason); err != nil {
 		return err
 	}
-	if reason == events.ReasonDisconnected && c.removeAtMesh {
-		c.settler.KeepForRemoval(ctx, c.envelope, g, next)
+	if reason == events.ReasonDisconnected && c.opts.RemoveAtMesh {
+		c.opts.Settler.KeepForRemoval(ctx, c.opts.Envelope, g, next)
 	}
-	if err := c.store.Save(ctx, next); err != nil {
+	if err := c.opts.Store.Save(ctx, next); err != nil {
 		return err
 	}
-	c.audit.Add(g.AuditRecord(audit.Erased, string(reason), g.AccountIDs()))
-	tracing.Log(ctx, c.log).Info("revoked", zap.String("grant", g.ID), zap.String("broker", g.BrokerType), zap.String("reason", string(reason)))
-	c.dispatcher.Send(ctx, next)
+	c.opts.Audit.Add(g.AuditRecord(audit.Erased, string(reason), g.AccountIDs()))
+	tracing.Log(ctx, c.opts.Log).Info("revoked", zap.String("grant", g.ID), zap.String("broker", g.BrokerType), zap.String("reason", string(reason)))
+	c.opts.Dispatcher.Send(ctx, next)
 	return nil
 }
 
 // park makes dead letters of the leftovers of a grant. If there are any, the error wraps
 // store.ErrConflict: the grant has changed.
 func (c *Connector) park(ctx context.Context, g *store.Grant) error {
-	if !g.Left || c.parkLeftovers == nil {
+	if !g.Left || c.opts.ParkLeftovers == nil {
 		return nil
 	}
 	if _, ok, err := c.openTokens(ctx, g); err != nil || !ok {
 		return err
 	}
-	if c.parkLeftovers(ctx, g).Left {
+	if c.opts.ParkLeftovers(ctx, g).Left {
 		return fmt.Errorf("grant %s can't go before what it holds is a dead letter", g.ID)
 	}
 	return fmt.Errorf("revoking grant %s after making dead letters: %w", g.ID, store.ErrConflict)
@@ -222,12 +222,12 @@ func (c *Connector) recordSpent(ctx context.Context, g *store.Grant, seen *seen)
 	if g.Chain == nil {
 		return nil
 	}
-	now := c.settler.Now()
+	now := c.opts.Settler.Now()
 	for _, l := range g.Chain.Links {
 		if l.Until == nil || !l.Rotated {
 			continue
 		}
-		if err := c.store.Spend(ctx, l.Token, now, now.Add(c.remember)); err != nil {
+		if err := c.opts.Store.Spend(ctx, l.Token, now, now.Add(c.opts.Remember)); err != nil {
 			return err
 		}
 	}
@@ -235,7 +235,7 @@ func (c *Connector) recordSpent(ctx context.Context, g *store.Grant, seen *seen)
 	if head == "" || g.Lease == nil || handingOver(g) || seen.contested(g) {
 		return nil // nobody presents it, or another grant waits for the answer
 	}
-	return c.store.Await(ctx, head, answerUntil(g, now))
+	return c.opts.Store.Await(ctx, head, answerUntil(g, now))
 }
 
 // inheritSpent records the refresh tokens of a grant as spent in the grant that replaces it.
@@ -245,11 +245,11 @@ func (c *Connector) inheritSpent(ctx context.Context, g *store.Grant, known []*s
 			continue
 		}
 		next := other.Clone()
-		next.Chain = other.Chain.Inheriting(g.Chain, c.settler.Now())
+		next.Chain = other.Chain.Inheriting(g.Chain, c.opts.Settler.Now())
 		if slices.Equal(next.Chain.Fingerprints(), other.Chain.Fingerprints()) {
 			return nil
 		}
-		if err := c.store.Save(ctx, next); err != nil {
+		if err := c.opts.Store.Save(ctx, next); err != nil {
 			return err
 		}
 		*other = *next
@@ -261,35 +261,35 @@ func (c *Connector) inheritSpent(ctx context.Context, g *store.Grant, known []*s
 // trim takes accounts out of a grant. The answer to a refresh under way is applied to the
 // others.
 func (c *Connector) trim(ctx context.Context, g *store.Grant, gone []string, reason events.Reason) error {
-	with, err := c.fingerprints.Sealer(ctx, g.UserID)
+	with, err := c.opts.Fingerprints.Sealer(ctx, g.UserID)
 	if err != nil {
 		return err
 	}
 	next := g.Clone()
 	next.Accounts = slices.DeleteFunc(next.Accounts, func(a store.Account) bool { return slices.Contains(gone, a.ID) })
-	tokens, err := store.OpenTokens(ctx, c.envelope, g.Sealed, g.Binding())
+	tokens, err := store.OpenTokens(ctx, c.opts.Envelope, g.Sealed, g.Binding())
 	switch {
 	case err == nil:
 		tokens.Accounts = slices.DeleteFunc(tokens.Accounts, func(a store.AccountToken) bool { return slices.Contains(gone, a.AccountID) })
 		next.Version++
-		with.SealTo(next, tokens, c.settler.Now(), false)
+		with.SealTo(next, tokens, c.opts.Settler.Now(), false)
 		if !next.Apart {
-			next.AccountsDue = c.settler.Policy.AccountsDue(next)
+			next.AccountsDue = c.opts.Settler.Policy.AccountsDue(next)
 		}
 	case !errors.Is(err, envelope.ErrSealed): // a token set that never opens may stay
 		return fmt.Errorf("taking accounts out of a grant: %w", err)
 	}
-	c.settler.Schedule(next, next.Due)
-	if err := c.settler.Announce(next, events.TokenStored, reason); err != nil {
+	c.opts.Settler.Schedule(next, next.Due)
+	if err := c.opts.Settler.Announce(next, events.TokenStored, reason); err != nil {
 		return err
 	}
-	if err := c.store.Save(ctx, next); err != nil {
+	if err := c.opts.Store.Save(ctx, next); err != nil {
 		return err
 	}
-	c.audit.Add(g.AuditRecord(audit.Erased, string(reason), gone))
+	c.opts.Audit.Add(g.AuditRecord(audit.Erased, string(reason), gone))
 	if next.Version != g.Version {
-		c.audit.Add(next.AuditRecord(audit.Sealed, audit.OutcomeTrim, next.AccountIDs()))
+		c.opts.Audit.Add(next.AuditRecord(audit.Sealed, audit.OutcomeTrim, next.AccountIDs()))
 	}
-	c.dispatcher.Send(ctx, next)
+	c.opts.Dispatcher.Send(ctx, next)
 	return nil
 }

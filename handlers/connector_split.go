@@ -71,7 +71,7 @@ func (c *Connector) split(ctx context.Context, g *store.Grant, known []*store.Gr
 	if len(moved) == 0 {
 		return false, nil
 	}
-	tracing.Log(ctx, c.log).Warn("accounts have refresh tokens of their own and become grants of their own", zap.String("grant", g.ID), zap.String("broker", g.BrokerType), zap.Int("accounts", len(moved)))
+	tracing.Log(ctx, c.opts.Log).Warn("accounts have refresh tokens of their own and become grants of their own", zap.String("grant", g.ID), zap.String("broker", g.BrokerType), zap.Int("accounts", len(moved)))
 	if !slices.ContainsFunc(g.Accounts, func(a store.Account) bool { return !slices.Contains(moved, a.ID) }) {
 		return true, c.revoke(ctx, g, events.ReasonSplit)
 	}
@@ -98,13 +98,13 @@ func sharing(tokens store.TokenSet, refreshToken secret.Text) (ids []string) {
 
 // splitOff stores a grant of accounts that have a refresh token of their own.
 func (c *Connector) splitOff(ctx context.Context, g *store.Grant, tokens store.TokenSet, ids []string, refreshToken secret.Text) error {
-	with, err := c.fingerprints.Sealer(ctx, g.UserID)
+	with, err := c.opts.Fingerprints.Sealer(ctx, g.UserID)
 	if err != nil {
 		return err
 	}
 	in := c.part(g, tokens, ids, refreshToken)
 	in.grant.Chain = g.ChainFor(with.Key, tokens).Replaced() // a connect with one of these is an old one
-	before, err := c.store.Get(ctx, in.grant.ID)
+	before, err := c.opts.Store.Get(ctx, in.grant.ID)
 	if errors.Is(err, store.ErrNotFound) {
 		_, err = c.insert(ctx, in, with, nil)
 		return err
@@ -117,7 +117,7 @@ func (c *Connector) splitOff(ctx context.Context, g *store.Grant, tokens store.T
 
 // part returns the grant of accounts that are split off from another.
 func (c *Connector) part(g *store.Grant, tokens store.TokenSet, ids []string, refreshToken secret.Text) candidate {
-	now := store.Milli(c.settler.Now())
+	now := store.Milli(c.opts.Settler.Now())
 	next := &store.Grant{
 		// No connect has this id: a grant with that of a connect could have other accounts by now.
 		ID: store.GrantID(g.UserID, g.BrokerType, append(slices.Clone(ids), g.ID)...), UserID: g.UserID, BrokerType: g.BrokerType, BrokerName: g.BrokerName, Labels: g.Labels,

@@ -76,15 +76,7 @@ type ParkedLetter struct {
 }
 
 // DeadLetters parks messages, and replays them.
-type DeadLetters struct {
-	js       jetstream.JetStream
-	envelope *envelope.Envelope
-	keys     *ConnectKeys
-	subjects events.Subjects
-	now      func() time.Time
-	newID    func() string
-	log      *zap.Logger
-}
+type DeadLetters struct{ opts DeadLettersOptions }
 
 // DeadLettersOptions are the parts of DeadLetters.
 type DeadLettersOptions struct {
@@ -106,7 +98,7 @@ func NewDeadLetters(o DeadLettersOptions) (*DeadLetters, error) {
 	if o.JetStream == nil || parks && (o.Envelope == nil || o.Now == nil || o.NewID == nil || o.Log == nil) {
 		return nil, errors.New("dead letters need JetStream and, to park messages, an envelope, a clock, ids and a log")
 	}
-	return &DeadLetters{js: o.JetStream, envelope: o.Envelope, keys: o.Keys, subjects: o.Subjects, now: o.Now, newID: o.NewID, log: o.Log}, nil
+	return &DeadLetters{o}, nil
 }
 
 // Park seals a message and stores it as a dead letter, however large it is. The caller
@@ -118,7 +110,7 @@ func (p *DeadLetters) Park(ctx context.Context, message string, d *delivery, bod
 	}
 	// Junk names users at will. A data key for each would cost a call to KMS and a write,
 	// so only what decoded is sealed by a key of its user.
-	sealer, err := p.envelope.Sealer(ctx, d.User)
+	sealer, err := p.opts.Envelope.Sealer(ctx, d.User)
 	if err != nil {
 		return fmt.Errorf("parking a message: %w", err)
 	}
@@ -146,11 +138,11 @@ const AnswerName = "answer"
 // ParkAnswer stores the unusable rest of an answer of Mesh about a grant, under a new id.
 // An erasure finds it by the grant.
 func (p *DeadLetters) ParkAnswer(ctx context.Context, g *store.Grant, id string, body []byte) error {
-	sealer, err := p.envelope.Sealer(ctx, g.UserID)
+	sealer, err := p.opts.Envelope.Sealer(ctx, g.UserID)
 	if err != nil {
 		return fmt.Errorf("parking an answer: %w", err)
 	}
-	now := p.now().UTC()
+	now := p.opts.Now().UTC()
 	letter := DeadLetter{ID: id, Message: AnswerName, Subject: "POST /api/v1/token/refresh", Reason: refresher.LeftoverReason, Attempts: 1, StoredAt: now, ParkedAt: now, Format: formatPlain}
 	letter.Sealed = sealer.Seal(body, letter.Binding())
 	return p.store(ctx, letter, g.ID)
@@ -170,8 +162,8 @@ func (p *DeadLetters) letter(message string, d *delivery, reason string) DeadLet
 		reason = strings.ToValidUTF8(reason[:maxReason], "") + "..."
 	}
 	return DeadLetter{
-		ID: p.newID(), Message: message, Subject: d.Subject, Reason: reason, Attempts: d.Attempt,
-		StoredAt: d.Stored.UTC(), ParkedAt: p.now().UTC(),
+		ID: p.opts.NewID(), Message: message, Subject: d.Subject, Reason: reason, Attempts: d.Attempt,
+		StoredAt: d.Stored.UTC(), ParkedAt: p.opts.Now().UTC(),
 	}
 }
 
@@ -179,7 +171,7 @@ func (p *DeadLetters) letter(message string, d *delivery, reason string) DeadLet
 // parts first, so that every dead letter in the stream is complete.
 func (p *DeadLetters) store(ctx context.Context, letter DeadLetter, tag string) error {
 	body := letter.Sealed.Data
-	split := !parts.Fits(p.js, base64.StdEncoding.EncodedLen(len(body)))
+	split := !parts.Fits(p.opts.JetStream, base64.StdEncoding.EncodedLen(len(body)))
 	var err error
 	if !split {
 		err = p.publish(ctx, letter, tag)
@@ -187,16 +179,16 @@ func (p *DeadLetters) store(ctx context.Context, letter DeadLetter, tag string) 
 	}
 	if split {
 		letter.Sealed.Data = nil
-		if letter.Parts, err = parts.Write(ctx, p.js, p.subjects.DeadLetterPart(tag), letter.ID, letter.StoredAt, body); err == nil {
+		if letter.Parts, err = parts.Write(ctx, p.opts.JetStream, p.opts.Subjects.DeadLetterPart(tag), letter.ID, letter.StoredAt, body); err == nil {
 			if err = p.publish(ctx, letter, tag); parts.Refused(err) {
-				parts.Tidy(ctx, p.js, p.subjects.DeadLetterStream(), letter.ID, letter.Parts)
+				parts.Tidy(ctx, p.opts.JetStream, p.opts.Subjects.DeadLetterStream(), letter.ID, letter.Parts)
 			}
 		}
 	}
 	if err != nil {
 		return fmt.Errorf("parking a message: %w", err)
 	}
-	tracing.Log(ctx, p.log).Error("dead letter", zap.String("deadLetter", letter.ID), zap.String("subject", letter.Subject), zap.Int("attempts", letter.Attempts), zap.String("reason", letter.Reason))
+	tracing.Log(ctx, p.opts.Log).Error("dead letter", zap.String("deadLetter", letter.ID), zap.String("subject", letter.Subject), zap.Int("attempts", letter.Attempts), zap.String("reason", letter.Reason))
 	return nil
 }
 
@@ -205,9 +197,9 @@ func (p *DeadLetters) publish(ctx context.Context, letter DeadLetter, tag string
 	if err != nil {
 		return fmt.Errorf("encoding a dead letter: %w", err)
 	}
-	msg := nats.NewMsg(p.subjects.DeadLetter(tag, letter.Message))
+	msg := nats.NewMsg(p.opts.Subjects.DeadLetter(tag, letter.Message))
 	msg.Data = encoded
-	_, err = p.js.PublishMsg(ctx, msg, jetstream.WithMsgID(letter.ID))
+	_, err = p.opts.JetStream.PublishMsg(ctx, msg, jetstream.WithMsgID(letter.ID))
 	return err
 }
 
@@ -223,7 +215,7 @@ func (p *DeadLetters) From(ctx context.Context, sequence uint64) iter.Seq2[Parke
 			yield(ParkedLetter{}, err)
 			return
 		}
-		for msg, err := range streams.Messages(ctx, stream, p.subjects.DeadLetterAll(), sequence) {
+		for msg, err := range streams.Messages(ctx, stream, p.opts.Subjects.DeadLetterAll(), sequence) {
 			if err != nil {
 				yield(ParkedLetter{}, err)
 				return
@@ -241,7 +233,7 @@ func (p *DeadLetters) Count(ctx context.Context) (uint64, error) {
 	if err != nil {
 		return 0, err
 	}
-	return parts.Whole(ctx, stream, p.subjects.DeadLetterParts())
+	return parts.Whole(ctx, stream, p.opts.Subjects.DeadLetterParts())
 }
 
 // ErrNoLetter: there is no such dead letter, or no longer.
@@ -268,11 +260,11 @@ func (p *DeadLetters) At(ctx context.Context, sequence uint64, id string) (Parke
 
 // isPart reports whether a message is a part of the body of a dead letter.
 func (p *DeadLetters) isPart(msg *jetstream.RawStreamMsg) bool {
-	return msg.Subject == p.subjects.DeadLetterPart(p.tagOf(msg))
+	return msg.Subject == p.opts.Subjects.DeadLetterPart(p.tagOf(msg))
 }
 
 func (p *DeadLetters) tagOf(msg *jetstream.RawStreamMsg) string {
-	tag, _, _ := strings.Cut(strings.TrimPrefix(msg.Subject, strings.TrimSuffix(p.subjects.DeadLetterAll(), ">")), ".")
+	tag, _, _ := strings.Cut(strings.TrimPrefix(msg.Subject, strings.TrimSuffix(p.opts.Subjects.DeadLetterAll(), ">")), ".")
 	return tag
 }
 
@@ -287,8 +279,8 @@ func (p *DeadLetters) parked(msg *jetstream.RawStreamMsg) ParkedLetter {
 }
 
 func (p *DeadLetters) stream(ctx context.Context) (jetstream.Stream, error) {
-	name := p.subjects.DeadLetterStream()
-	stream, err := p.js.Stream(ctx, name)
+	name := p.opts.Subjects.DeadLetterStream()
+	stream, err := p.opts.JetStream.Stream(ctx, name)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		return nil, fmt.Errorf("there is no stream %s here; has a worker run, with the same nats.url and nats.prefix?: %w", name, err)
 	}
@@ -336,7 +328,7 @@ func (p *DeadLetters) open(ctx context.Context, d DeadLetter) (event events.Head
 			return nil, nil, err
 		}
 	}
-	body, err = p.envelope.Open(ctx, d.Sealed, d.Binding())
+	body, err = p.opts.Envelope.Open(ctx, d.Sealed, d.Binding())
 	switch {
 	case err != nil || d.Format == formatPlain:
 		return nil, body, err

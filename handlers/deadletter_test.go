@@ -216,7 +216,7 @@ func TestLettersOfEarlierVersionsOpen(t *testing.T) {
 	_, err := w.Write([]byte("the body"))
 	require.NoError(t, err)
 	require.NoError(t, w.Close())
-	sealer, err := f.dead.envelope.Sealer(ctx, "")
+	sealer, err := f.dead.opts.Envelope.Sealer(ctx, "")
 	require.NoError(t, err)
 	old := DeadLetter{ID: "old", Message: events.IntegrationConnected, Subject: f.subjects.Connected(), StoredAt: time.Now()}
 	old.Sealed = sealer.Seal(compressed.Bytes(), envelope.Binding{Purpose: envelope.PurposeDeadLetter, Grant: "old"})
@@ -322,7 +322,7 @@ func TestADisconnectOfAnEarlierReleaseIsReplayed(t *testing.T) {
 
 func TestDeadLettersGoBackOnlyToWhereWorkersRead(t *testing.T) {
 	subjects := events.Subjects{Prefix: "eu"}
-	p := &DeadLetters{subjects: subjects}
+	p := &DeadLetters{DeadLettersOptions{Subjects: subjects}}
 	for message, back := range map[string][2]string{
 		events.IntegrationConnected:    {subjects.Connected(), subjects.IntegrationStream()},
 		events.IntegrationDisconnected: {subjects.Disconnected(), subjects.IntegrationStream()},
@@ -344,7 +344,7 @@ func TestDeadLettersGoBackOnlyToWhereWorkersRead(t *testing.T) {
 	last := subjects.RefreshPartitions()[2]
 	_, ok = p.origin(DeadLetter{Message: events.RefreshDueName, Subject: last.Due})
 	require.False(t, ok)
-	p.subjects = subjects
+	p.opts.Subjects = subjects
 	for _, subject := range []string{last.Due, last.Urgent} {
 		stream, ok := p.origin(DeadLetter{Message: events.RefreshDueName, Subject: subject})
 		require.True(t, ok, subject)

@@ -45,7 +45,7 @@ func (p *DeadLetters) tag(letter *DeadLetter, users []string, body []byte) strin
 			return events.EncodeUserID(m.GrantID)
 		}
 	case RecoveryName:
-		if grant := strings.TrimPrefix(letter.Subject, p.subjects.Recovery("")); len(grant) <= maxTag {
+		if grant := strings.TrimPrefix(letter.Subject, p.opts.Subjects.Recovery("")); len(grant) <= maxTag {
 			return grant
 		}
 	}
@@ -66,10 +66,10 @@ func (p *DeadLetters) users(ctx context.Context, message string, d *delivery, bo
 		return d.Users, nil
 	}
 	connect, _ := events.UnwrapConnected(nil, body) // its envelope may be wrong
-	if message != events.IntegrationConnected || connect.JWE == "" || p.keys == nil {
+	if message != events.IntegrationConnected || connect.JWE == "" || p.opts.Keys == nil {
 		return events.FindUsers(body), nil
 	}
-	plaintext, err := p.keys.Open(ctx, connect.JWE, d.Taken)
+	plaintext, err := p.opts.Keys.Open(ctx, connect.JWE, d.Taken)
 	if err != nil {
 		if refresher.Outage(err) && !envelope.Refused(err) {
 			return nil, err
@@ -87,7 +87,7 @@ func (p *DeadLetters) users(ctx context.Context, message string, d *delivery, bo
 func (p *DeadLetters) Erase(ctx context.Context, scope store.Scope, at time.Time) error {
 	tag := store.UserTag(scope.User)
 	whole := scope.Broker == "" && scope.Account == ""
-	_, err := streams.SecureDelete(ctx, p.js, p.subjects.DeadLetterStream(), p.subjects.DeadLettersOf(tag), func(msg *jetstream.RawStreamMsg) (bool, error) {
+	_, err := streams.SecureDelete(ctx, p.opts.JetStream, p.opts.Subjects.DeadLetterStream(), p.opts.Subjects.DeadLettersOf(tag), func(msg *jetstream.RawStreamMsg) (bool, error) {
 		if p.isPart(msg) { // even of no letter: a worker may have died before it wrote one
 			return whole && !parts.Stored(msg).After(at), nil
 		}
@@ -105,7 +105,7 @@ func (p *DeadLetters) Erase(ctx context.Context, scope store.Scope, at time.Time
 		return false, err
 	})
 	if whole { // a body that names several users is useless to each of them
-		_, severalErr := streams.SecureDelete(ctx, p.js, p.subjects.DeadLetterStream(), p.subjects.DeadLettersOf(events.SeveralTag), func(msg *jetstream.RawStreamMsg) (bool, error) {
+		_, severalErr := streams.SecureDelete(ctx, p.opts.JetStream, p.opts.Subjects.DeadLetterStream(), p.opts.Subjects.DeadLettersOf(events.SeveralTag), func(msg *jetstream.RawStreamMsg) (bool, error) {
 			letter := p.parked(msg)
 			if p.isPart(msg) || letter.StoredAt.After(at) || !slices.Contains(letter.Users, tag) {
 				return false, nil
@@ -131,7 +131,7 @@ func (p *DeadLetters) covered(ctx context.Context, letter DeadLetter, scope stor
 		if refresher.Outage(err) && !envelope.Refused(err) {
 			return false, err
 		}
-		tracing.Log(ctx, p.log).Warn("a dead letter does not open, and an erasure leaves it", zap.String("deadLetter", letter.ID), zap.Error(err))
+		tracing.Log(ctx, p.opts.Log).Warn("a dead letter does not open, and an erasure leaves it", zap.String("deadLetter", letter.ID), zap.Error(err))
 		return false, nil
 	}
 	for _, c := range candidatesOf(in, letter.StoredAt, store.FingerprintKey{}) {
@@ -154,5 +154,5 @@ func (p *DeadLetters) connected(ctx context.Context, letter DeadLetter) (events.
 		return events.Connected{}, err
 	}
 	defer clear(body)
-	return decodeConnected(ctx, p.keys, config.Connect{MaxBytes: len(body)}, body, &delivery{Event: event})
+	return decodeConnected(ctx, p.opts.Keys, config.Connect{MaxBytes: len(body)}, body, &delivery{Event: event})
 }

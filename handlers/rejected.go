@@ -15,14 +15,7 @@ import (
 
 // Rejections publish an event about each connect that changed nothing, once and without
 // waiting: the connect itself is safe, as a grant or as a dead letter.
-type Rejections struct {
-	conn     *nats.Conn
-	subjects events.Subjects
-	now      func() time.Time
-	newID    func() string
-	log      *zap.Logger
-	limit    *rate.Limiter
-}
+type Rejections struct{ opts RejectionsOptions }
 
 // RejectionsOptions are the parts of Rejections.
 type RejectionsOptions struct {
@@ -44,13 +37,13 @@ func NewRejections(o RejectionsOptions) (*Rejections, error) {
 	if o.Limit == nil {
 		o.Limit = rate.NewLimiter(50, 500)
 	}
-	return &Rejections{conn: o.Conn, subjects: o.Subjects, now: o.Now, newID: o.NewID, log: o.Log, limit: o.Limit}, nil
+	return &Rejections{o}, nil
 }
 
 // publish publishes an event about a connect of a user, if the user's id is valid. r may
 // be nil.
 func (r *Rejections) publish(ctx context.Context, d *delivery, user string, data events.Rejected) {
-	if r == nil || events.CheckUserID(user) != nil || !r.limit.Allow() {
+	if r == nil || events.CheckUserID(user) != nil || !r.opts.Limit.Allow() {
 		return
 	}
 	data.UserID = user
@@ -58,18 +51,18 @@ func (r *Rejections) publish(ctx context.Context, d *delivery, user string, data
 		data.EventID = d.EventID()
 	}
 	data.Stream, data.Sequence = d.place.stream, d.place.sequence
-	e := events.RejectedEvent{ID: r.newID(), Time: r.now().UTC(), Data: data}
+	e := events.RejectedEvent{ID: r.opts.NewID(), Time: r.opts.Now().UTC(), Data: data}
 	body, err := e.Encode()
 	if err == nil {
-		msg := nats.NewMsg(r.subjects.Rejected(user))
+		msg := nats.NewMsg(r.opts.Subjects.Rejected(user))
 		msg.Data = body
 		msg.Header.Set("Content-Type", "application/cloudevents+json")
 		msg.Header.Set(nats.MsgIdHdr, e.ID)
 		d.Trace.Inject(msg.Header)
-		err = r.conn.PublishMsg(msg)
+		err = r.opts.Conn.PublishMsg(msg)
 	}
 	if err != nil {
-		tracing.Log(ctx, r.log).Warn("a publisher could not be told of a connect that changed nothing", zap.Error(err))
+		tracing.Log(ctx, r.opts.Log).Warn("a publisher could not be told of a connect that changed nothing", zap.Error(err))
 	}
 }
 

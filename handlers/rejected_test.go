@@ -23,7 +23,7 @@ func TestPublishersHearOfWhatChangedNothing(t *testing.T) {
 	require.NoError(t, err)
 	f.runRoutes(RouterOptions{Subscriber: f.subscriber(1), Rejections: rejections, Routes: []Route{{
 		Name: events.IntegrationConnected, Subject: f.subjects.Connected(),
-		Handle: Connected(&Connector{rejections: rejections, log: f.log}, nil, config.Default().Connect),
+		Handle: Connected(&Connector{ConnectorOptions{Rejections: rejections, Log: f.log}}, nil, config.Default().Connect),
 	}}})
 
 	const token = "the-token"

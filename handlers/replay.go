@@ -67,12 +67,12 @@ func (p *DeadLetters) replay(ctx context.Context, letter ParkedLetter, change fu
 	}
 	// Without a Nats-Msg-Id: others may publish here too, and JetStream does not store a
 	// message with an id that it has seen, but acknowledges it.
-	_, err = p.js.PublishMsg(ctx, msg, jetstream.WithExpectStream(stream))
+	_, err = p.opts.JetStream.PublishMsg(ctx, msg, jetstream.WithExpectStream(stream))
 	if parts.TooLarge(err) {
 		if !datesItself(letter.DeadLetter, event, body) {
 			return fmt.Errorf("replaying dead letter %s: %w", letter.ID, ErrNoRoom)
 		}
-		_, err = p.js.PublishMsg(ctx, &nats.Msg{Subject: letter.Subject, Header: nats.Header(event), Data: body})
+		_, err = p.opts.JetStream.PublishMsg(ctx, &nats.Msg{Subject: letter.Subject, Header: nats.Header(event), Data: body})
 	}
 	if err != nil {
 		return fmt.Errorf("replaying dead letter %s: %w", letter.ID, err)
@@ -112,17 +112,17 @@ func datesItself(d DeadLetter, event events.Headers, body []byte) bool {
 func (p *DeadLetters) origin(d DeadLetter) (stream string, ok bool) {
 	switch d.Message {
 	case events.IntegrationConnected:
-		return p.subjects.IntegrationStream(), d.Subject == p.subjects.Connected()
+		return p.opts.Subjects.IntegrationStream(), d.Subject == p.opts.Subjects.Connected()
 	case events.IntegrationDisconnected:
-		return p.subjects.IntegrationStream(), d.Subject == p.subjects.Disconnected()
+		return p.opts.Subjects.IntegrationStream(), d.Subject == p.opts.Subjects.Disconnected()
 	case events.RefreshDueName:
-		for _, part := range p.subjects.RefreshPartitions() {
+		for _, part := range p.opts.Subjects.RefreshPartitions() {
 			if d.Subject == part.Due || d.Subject == part.Urgent {
 				return part.Stream, true
 			}
 		}
 	case RecoveryName:
-		return p.subjects.RecoveryStream(), strings.HasPrefix(d.Subject, p.subjects.Recovery(""))
+		return p.opts.Subjects.RecoveryStream(), strings.HasPrefix(d.Subject, p.opts.Subjects.Recovery(""))
 	}
 	return "", false
 }

@@ -22,27 +22,27 @@ func (t *Service) receiveKeys(req micro.Request) {
 	caller := askerOf(req)
 	if !t.places.take(forConnectKeys, caller, maxWaiting) {
 		if err := t.refuse(req, refuse(events.CodeBusy, "too many requests wait; ask again")); err != nil {
-			t.log.Warn("a reply to a request for keys could not be sent", zap.Error(err))
+			t.opts.Log.Warn("a reply to a request for keys could not be sent", zap.Error(err))
 		}
 		return
 	}
 	t.atWork.Go(func() {
 		defer t.places.free(forConnectKeys, caller)
-		ctx, cancel := context.WithTimeout(context.Background(), t.cfg.Timeout)
+		ctx, cancel := context.WithTimeout(context.Background(), t.opts.Config.Timeout)
 		defer cancel()
-		keys, err := t.keys.Public(ctx)
+		keys, err := t.opts.Keys.Public(ctx)
 		var body []byte
 		if err == nil {
 			body, err = json.Marshal(keys)
 		}
 		if err != nil {
-			t.log.Warn("the connect keys can't be given out now", zap.Error(err))
+			t.opts.Log.Warn("the connect keys can't be given out now", zap.Error(err))
 			err = t.refuse(req, refuse(events.CodeBusy, "the keys can't be had now; ask again"))
 		} else {
 			err = t.respond(req, body, nil)
 		}
 		if err != nil {
-			t.log.Warn("a reply to a request for keys could not be sent", zap.Error(err))
+			t.opts.Log.Warn("a reply to a request for keys could not be sent", zap.Error(err))
 		}
 	})
 }

@@ -75,19 +75,9 @@ type Options struct {
 
 // Service answers requests for the current tokens of a user.
 type Service struct {
-	store     Store
+	opts      Options
 	grants    *grantCache
-	refresher Refresher
-	subjects  events.Subjects
-	cfg       config.Tokens
-	skew      time.Duration
-	audit     Audit
-	keys      Keys
-	metadata  map[string]string
 	stats     micro.StatsHandler
-	tracer    tracing.Tracer
-	now       func() time.Time
-	log       *zap.Logger
 	requests  *prometheus.CounterVec
 	handedOut prometheus.Counter // the requests that were answered with tokens
 	codes     *prometheus.CounterVec
@@ -115,9 +105,7 @@ func New(o Options) (*Service, error) {
 		return nil, fmt.Errorf("the inboxes of the token service: %w", err)
 	}
 	t := &Service{
-		store: o.Store, grants: newGrantCache(o.Config.CacheUsers, o.Config.CacheAge, o.Now, o.Store.ByUser), refresher: o.Refresher,
-		subjects: o.Subjects, cfg: o.Config, skew: o.ClockSkew, audit: o.Audit, keys: o.Keys, metadata: o.Metadata, tracer: o.Tracer, now: o.Now, log: o.Log,
-		turns: turns{free: o.Config.Concurrency},
+		opts: o, grants: newGrantCache(o.Config.CacheUsers, o.Config.CacheAge, o.Now, o.Store.ByUser), turns: turns{free: o.Config.Concurrency},
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Namespace: "latchkey", Name: "token_requests_total", Help: "Requests for tokens by the code of the answer.",
 		}, []string{"code"}),
@@ -155,7 +143,7 @@ func ServiceName(subjects events.Subjects) string {
 
 // Start registers the service with NATS.
 func (t *Service) Start(nc *nats.Conn) error {
-	unfollow, err := t.grants.follow(nc, t.subjects)
+	unfollow, err := t.grants.follow(nc, t.opts.Subjects)
 	if err != nil {
 		return err
 	}
@@ -165,24 +153,24 @@ func (t *Service) Start(nc *nats.Conn) error {
 		return err
 	}
 	t.unfollow = func() { unfollow(); unwatch() }
-	name := ServiceName(t.subjects)
+	name := ServiceName(t.opts.Subjects)
 	service, err := micro.AddService(nc, micro.Config{
 		Name: name, Version: ServiceVersion,
 		Description: "Current access tokens of a user, in the shape of the Link SDK's accessTokens",
 		QueueGroup:  name,
-		Metadata:    t.metadata, StatsHandler: t.stats,
+		Metadata:    t.opts.Metadata, StatsHandler: t.stats,
 	})
 	if err == nil {
 		t.conn, t.service = nc, service
-		err = service.AddEndpoint("get", micro.HandlerFunc(t.receive), micro.WithEndpointSubject(t.subjects.TokenGetAll()),
+		err = service.AddEndpoint("get", micro.HandlerFunc(t.receive), micro.WithEndpointSubject(t.opts.Subjects.TokenGetAll()),
 			micro.WithEndpointMetadata(map[string]string{"request": "events.TokenRequest", "reply": "events.TokenReply"}))
 	}
-	if err == nil && t.keys != nil {
-		err = service.AddEndpoint("keys", micro.HandlerFunc(t.receiveKeys), micro.WithEndpointSubject(t.subjects.TokenKeys()),
+	if err == nil && t.opts.Keys != nil {
+		err = service.AddEndpoint("keys", micro.HandlerFunc(t.receiveKeys), micro.WithEndpointSubject(t.opts.Subjects.TokenKeys()),
 			micro.WithEndpointMetadata(map[string]string{"reply": "events.TokenKeys"}))
 	}
 	if err == nil {
-		err = service.AddEndpoint("mfa", micro.HandlerFunc(t.receiveMFA), micro.WithEndpointSubject(t.subjects.TokenMFAAll()),
+		err = service.AddEndpoint("mfa", micro.HandlerFunc(t.receiveMFA), micro.WithEndpointSubject(t.opts.Subjects.TokenMFAAll()),
 			micro.WithEndpointMetadata(map[string]string{"request": "events.MFARequest", "reply": "events.MFAReply"}))
 	}
 	if err == nil {
@@ -219,7 +207,7 @@ func (t *Service) received() {
 		err = t.conn.Barrier(func() { close(begun) })
 	}
 	if err != nil {
-		t.log.Warn("ending the token service without NATS", zap.Error(err))
+		t.opts.Log.Warn("ending the token service without NATS", zap.Error(err))
 		return
 	}
 	<-begun
