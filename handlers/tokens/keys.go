@@ -19,11 +19,14 @@ func (t *Service) receiveKeys(req micro.Request) {
 		t.noInbox("token.keys")
 		return
 	}
-	caller := askerOf(req)
-	if !t.places.take(forConnectKeys, caller, maxWaiting) {
-		if err := t.refuse(req, refuse(events.CodeBusy, "too many requests wait; ask again")); err != nil {
+	answered := func(err error) {
+		if err != nil {
 			t.opts.Log.Warn("a reply to a request for keys could not be sent", zap.Error(err))
 		}
+	}
+	caller := askerOf(req)
+	if !t.places.take(forConnectKeys, caller, maxWaiting) {
+		answered(t.refuse(req, refuse(events.CodeBusy, "too many requests wait; ask again")))
 		return
 	}
 	t.atWork.Go(func() {
@@ -31,19 +34,13 @@ func (t *Service) receiveKeys(req micro.Request) {
 		ctx, cancel := context.WithTimeout(context.Background(), t.opts.Config.Timeout)
 		defer cancel()
 		keys, err := t.opts.Keys.Public(ctx)
-		var body []byte
-		if err == nil {
-			body, err = json.Marshal(keys)
-		}
 		if err != nil {
 			t.opts.Log.Warn("the connect keys can't be given out now", zap.Error(err))
-			err = t.refuse(req, refuse(events.CodeBusy, "the keys can't be had now; ask again"))
-		} else {
-			err = t.respond(req, body, nil)
+			answered(t.refuse(req, refuse(events.CodeBusy, "the keys can't be had now; ask again")))
+			return
 		}
-		if err != nil {
-			t.opts.Log.Warn("a reply to a request for keys could not be sent", zap.Error(err))
-		}
+		body, _ := json.Marshal(keys) // strings only
+		answered(t.respond(req, body, nil))
 	})
 }
 

@@ -73,13 +73,10 @@ func (t *Service) counts(g *store.Grant) bool {
 // counting returns the ids of the grants whose current version is reported, if that
 // counts, and appends those that are not wanted to the wanted grants.
 func (t *Service) counting(reports []report, wanted []*store.Grant) (ids map[string]bool, grants []*store.Grant) {
-	grants = wanted
+	ids, grants = map[string]bool{}, wanted
 	for _, r := range reports {
 		if !r.current() || !t.counts(r.grant) || ids[r.GrantID] {
 			continue
-		}
-		if ids == nil {
-			ids = map[string]bool{}
 		}
 		ids[r.GrantID] = true
 		if !slices.Contains(grants, r.grant) {
@@ -96,14 +93,9 @@ func (t *Service) results(reports []report, now []*store.Grant) (results []event
 		if i := slices.IndexFunc(now, func(g *store.Grant) bool { return g.ID == r.GrantID }); after != nil && i >= 0 {
 			after = now[i]
 		}
-		result := events.RefusedResult{GrantID: r.GrantID, Version: r.Version}
-		var wait time.Duration
-		result.Outcome, wait = t.outcome(r, after)
-		if wait > 0 {
-			result.RetryAfterSeconds = int64(math.Ceil(wait.Seconds()))
-		}
-		t.opts.Refresher.CountReport(r.grant, result.Outcome)
-		results = append(results, result)
+		outcome, wait := t.outcome(r, after)
+		t.opts.Refresher.CountReport(r.grant, outcome)
+		results = append(results, events.RefusedResult{GrantID: r.GrantID, Version: r.Version, Outcome: outcome, RetryAfterSeconds: int64(math.Ceil(wait.Seconds()))})
 	}
 	return results
 }

@@ -2,6 +2,7 @@ package tokens
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"go.uber.org/zap"
@@ -152,12 +153,9 @@ func (t *Service) uncovered(g *store.Grant, account store.Account, life *store.L
 // worst picks the code that says what to do first: ask again, then have the user act,
 // then connect anew.
 func worst(all []events.UnavailableAccount) string {
-	code := events.CodeUnknownUser
-	rank := map[string]int{events.CodeExpired: 1, events.CodeMustAct: 2, events.CodeBusy: 3}
+	rising, at := []string{events.CodeUnknownUser, events.CodeExpired, events.CodeMustAct, events.CodeBusy}, 0
 	for _, u := range all {
-		if rank[u.Code] > rank[code] {
-			code = u.Code
-		}
+		at = max(at, slices.Index(rising, u.Code))
 	}
-	return code
+	return rising[at]
 }
