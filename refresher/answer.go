@@ -10,27 +10,29 @@ import (
 	"github.com/latchkey/latchkey/events/secret"
 )
 
-// Answer is what a refresh brought, as Mesh wrote it.
+// Answer is what a refresh brought, as Mesh wrote it. The JSON names are those of the
+// recovery stream.
 type Answer struct {
 	// Accounts are the entries of "brokerAccountTokens" in their order, with or
 	// without the name of an account.
-	Accounts []AnsweredAccount
+	Accounts []AnsweredAccount `json:"accounts"`
 	// AccessToken and RefreshToken are the deprecated fields beside Accounts; some
 	// answers fill only these.
-	AccessToken, RefreshToken secret.Text
+	AccessToken  secret.Text `json:"accessToken"`
+	RefreshToken secret.Text `json:"refreshToken"`
 	// Loose are tokens that stand elsewhere.
-	Loose []LooseToken
+	Loose []LooseToken `json:"loose,omitempty"`
 	// ExpiresIn and RefreshExpiresIn are the stated lifetimes; 0: not stated.
-	ExpiresIn        time.Duration
-	RefreshExpiresIn time.Duration
+	ExpiresIn        time.Duration `json:"expiresIn"`
+	RefreshExpiresIn time.Duration `json:"refreshExpiresIn"`
 	// Rest is the answer itself, if there may be tokens in it that could not be read.
-	Rest secret.Text
+	Rest secret.Text `json:"rest,omitzero"`
 	// Doubtful: what speaks for tokens in Rest may as well be a page of a gateway.
-	Doubtful bool
+	Doubtful bool `json:"doubtful,omitzero"`
 	// Partial: the answer was cut off or is damaged. It may have brought more.
-	Partial bool
+	Partial bool `json:"partial,omitzero"`
 	// Contradicts is what the statuses say, if that speaks against tokens.
-	Contradicts *Failure
+	Contradicts *Failure `json:"-"`
 }
 
 // carries reports whether a condition holds for a token of an answer.
@@ -113,9 +115,9 @@ func (a Answer) onlyLoose(presented secret.Text) (only secret.Text) {
 // AnsweredAccount is one account of an Answer.
 type AnsweredAccount struct {
 	ID, Name     string
-	AccessToken  secret.Text
-	RefreshToken secret.Text
-	TokenID      secret.Text
+	AccessToken  secret.Text `json:"Access"`
+	RefreshToken secret.Text `json:"Refresh"`
+	TokenID      secret.Text `json:"Token"`
 }
 
 // blank reports whether an entry says nothing.

@@ -97,7 +97,7 @@ func rest(body []byte) (whole secret.Text, binary bool) {
 // keepRest keeps the rest of an answer without tokens for the grant, before its outcome
 // is settled. It returns the grant as stored then.
 func (r *Refresher) keepRest(ctx context.Context, g *store.Grant, p pending, with store.TokenSealer) *store.Grant {
-	p.beside = true
+	p.Beside = true
 	saved := r.keep(ctx, g, p, with)
 	if saved == nil {
 		return g
@@ -126,7 +126,7 @@ func (r *Refresher) leaveBeside(ctx context.Context, g *store.Grant, tokens stor
 // leaveIn puts into a token set what it does not have yet of an answer. What is too large
 // for it goes to the dead letters now. beside: an earlier answer is still the newest.
 func (r *Refresher) leaveIn(ctx context.Context, g *store.Grant, set *store.TokenSet, p pending, beside bool) error {
-	refresh, other := leftover(p.answer, *set)
+	refresh, other := leftover(p.Answer, *set)
 	untold := slices.DeleteFunc(slices.Clone(refresh), func(token secret.Text) bool { return slices.Contains(set.Spare, token) })
 	spare := append(refresh, other...)
 	if beside {
@@ -147,16 +147,16 @@ func (r *Refresher) leaveIn(ctx context.Context, g *store.Grant, set *store.Toke
 		}
 	}
 	var bodies []secret.Text
-	if !p.answer.Rest.Empty() {
-		bodies = append(bodies, p.answer.Rest)
+	if !p.Rest.Empty() {
+		bodies = append(bodies, p.Rest)
 	}
 	switch {
-	case p.answer.Doubtful && !p.answer.Rest.Empty() && !slices.Contains(set.Left, p.answer.Rest):
+	case p.Doubtful && !p.Rest.Empty() && !slices.Contains(set.Left, p.Rest):
 		g.Doubtful++
-	case !p.answer.Doubtful && !beside:
+	case !p.Doubtful && !beside:
 		g.Doubtful = 0
 	}
-	if (!p.beside || p.answer.Rest.Empty()) && len(untold)+len(heavy) > 0 {
+	if (!p.Beside || p.Rest.Empty()) && len(untold)+len(heavy) > 0 {
 		bodies = append(bodies, letterOf(untold, heavy))
 	}
 	size = 0

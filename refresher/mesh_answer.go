@@ -57,7 +57,7 @@ type LooseToken struct {
 	Meant bool
 	// Aside: its name is that of a token, but of none in Mesh's answers. A gateway may put
 	// one into each page.
-	Aside bool
+	Aside bool `json:"-"`
 }
 
 // readAnswer transcribes the body of an answer. It keeps no part of the body.

@@ -76,8 +76,9 @@ type Refresher struct {
 	underWay sync.WaitGroup
 }
 
-// New returns a Refresher.
+// New returns a Refresher. It panics if something is missing.
 func New(d Deps) *Refresher {
+	d.check()
 	r := &Refresher{deps: d, sendAccess: map[string]bool{}, metrics: newMetrics(d.Metrics)}
 	r.verdicts = &verdicts{store: d.Store, hold: d.Hold, now: d.Now, log: d.Log, metrics: r.metrics, cleared: map[string]time.Time{}}
 	r.queue = NewQueue(NewLimits(d.Limits, d.Credentials, d.Now, r.metrics.onBreaker), d.Concurrency, 3*d.Concurrency, d.Now)
@@ -85,6 +86,19 @@ func New(d Deps) *Refresher {
 		r.sendAccess[events.BrokerKey(broker)] = true
 	}
 	return r
+}
+
+func (d Deps) check() {
+	switch {
+	case d.Store == nil || d.Envelope == nil || d.Fingerprints == nil || d.JetStream == nil || d.Mesh == nil || d.Dispatcher == nil:
+		panic("refresher: Store, Envelope, Fingerprints, JetStream, Mesh and Dispatcher are required")
+	case d.NewID == nil || d.Now == nil || d.Changed == nil || d.ParkAnswer == nil || d.Log == nil || d.Metrics == nil:
+		panic("refresher: NewID, Now, Changed, ParkAnswer, Log and Metrics are required")
+	case d.Settler.Now == nil || d.Settler.NewID == nil || d.Settler.Rand == nil:
+		panic("refresher: a Settler with Now, NewID and Rand is required")
+	case d.Concurrency <= 0 || d.Lease <= 0 || d.CallAndSave <= 0:
+		panic("refresher: Concurrency, Lease and CallAndSave are required")
+	}
 }
 
 // Stop rejects the refreshes that wait for their turn, and all that come later.
@@ -162,7 +176,7 @@ func (r *Refresher) Now(ctx context.Context, g *store.Grant) (*store.Grant, erro
 // demand is why a grant is to be refreshed.
 type demand struct {
 	dueAt   *time.Time     // the due time that has come; nil: on request
-	refused *store.Refused // the report of a refused access token that requests it
+	refused *store.Refused // the report of a refused access token; nil: there is none
 }
 
 func (r *Refresher) onDemand(ctx context.Context, g *store.Grant, d demand) (*store.Grant, error) {
@@ -299,9 +313,8 @@ func (r *Refresher) call(ctx context.Context, g *store.Grant, tokens store.Token
 	sent := r.deps.Now()
 	request := RefreshRequest{
 		BrokerType: g.BrokerType, RefreshToken: tokens.RefreshToken, TradeToken: tokens.TradeToken, Metadata: tokens.Metadata,
-		NotAfter: g.Lease.Until.Add(-r.deps.CallAndSave),
+		CreateNewRefreshToken: r.deps.Settler.Policy.RenewsAt(g, sent), Known: tokens.Spare, NotAfter: g.Lease.Until.Add(-r.deps.CallAndSave),
 	}
-	request.CreateNewRefreshToken = r.deps.Settler.Policy.RenewsAt(g, sent)
 	if r.sendAccess[events.BrokerKey(g.BrokerType)] || g.SendAccess {
 		request.AccessToken = newestAccess(g, tokens)
 	}
@@ -311,7 +324,7 @@ func (r *Refresher) call(ctx context.Context, g *store.Grant, tokens store.Token
 	for _, account := range tokens.Accounts {
 		request.Held = append(request.Held, account.AccessToken, account.RefreshToken)
 	}
-	request.Known = tokens.Spare
+	p := pending{id: r.deps.NewID(), grantID: g.ID, epoch: g.Epoch, Presented: tokens.RefreshToken, ConnectedAt: g.ConnectedAt, Sent: sent}
 	r.record(audit.Opened, audit.OutcomeRefresh, g)
 	answer, err := r.deps.Mesh.Refresh(ctx, request)
 	if err != nil {
@@ -323,7 +336,7 @@ func (r *Refresher) call(ctx context.Context, g *store.Grant, tokens store.Token
 		}
 		r.metrics.call(g.BrokerType, r.deps.Now().Sub(sent), f)
 		f.chooseRefreshToken(g, &tokens, with.Key)
-		p := pending{id: r.deps.NewID(), grantID: g.ID, answer: f.Answer, presented: tokens.RefreshToken, connectedAt: g.ConnectedAt, epoch: g.Epoch, sent: sent}
+		p.Answer = f.Answer
 		if f.Answer.dropDoubtful(g); !f.Answer.Rest.Empty() {
 			g = r.keepRest(ctx, g, p, with)
 			if kept, err := r.Tokens(ctx, g); err == nil {
@@ -332,7 +345,7 @@ func (r *Refresher) call(ctx context.Context, g *store.Grant, tokens store.Token
 		}
 		switch {
 		case !f.Interim.Empty(), !f.RefreshToken.Empty():
-			p.id, p.answer, p.beside = r.deps.NewID(), f.demanding(), f.RefreshToken.Empty()
+			p.id, p.Answer, p.Beside = r.deps.NewID(), f.demanding(), f.RefreshToken.Empty()
 			return r.awaitCode(ctx, g, tokens, f, p, !code.Empty(), with)
 		case !code.Empty():
 			return r.codeFailed(ctx, g, f)
@@ -343,10 +356,8 @@ func (r *Refresher) call(ctx context.Context, g *store.Grant, tokens store.Token
 	answer.dropDoubtful(g)
 	tracing.Set(ctx, tracing.Outcome(refreshed))
 	r.metrics.call(g.BrokerType, r.deps.Now().Sub(sent), nil)
-	saved := r.keep(ctx, g, pending{
-		id: r.deps.NewID(), grantID: g.ID, answer: answer, presented: tokens.RefreshToken, connectedAt: g.ConnectedAt, epoch: g.Epoch,
-		renewed: request.CreateNewRefreshToken, sent: sent,
-	}, with)
+	p.Answer, p.Renewed = answer, request.CreateNewRefreshToken
+	saved := r.keep(ctx, g, p, with)
 	if saved == nil {
 		return nil, nil
 	}
@@ -431,17 +442,15 @@ func (r *Refresher) failed(ctx context.Context, g *store.Grant, f *Failure) (*st
 func (r *Refresher) unreadable(ctx context.Context, g *store.Grant, err error) (*store.Grant, error) {
 	next := g.Clone()
 	next.Lease = nil
-	if !errors.Is(err, envelope.ErrSealed) {
-		// For now, or until somebody restores a key: no token was spent.
-		if saveErr := r.deps.Settler.Failed(next, &Failure{Class: Transient, Detail: "no key"}); saveErr != nil {
-			return nil, saveErr
-		}
+	if errors.Is(err, envelope.ErrSealed) {
+		r.metrics.unreadable.Inc()
+		r.deps.Log.Error("a stored token set does not open: it was changed from outside, or the database is an older copy", zap.String("grant", g.ID), zap.Error(err))
+		err = r.deps.Settler.Expire(next, events.ReasonUnreadable)
+	} else { // for now, or until somebody restores a key: no token was spent
 		r.deps.Log.Error("a token set can't be opened now", zap.String("grant", g.ID), zap.Error(err))
-		return r.commitState(ctx, g, next)
+		err = r.deps.Settler.Failed(next, &Failure{Class: Transient, Detail: "no key"})
 	}
-	r.metrics.unopened.Inc()
-	r.deps.Log.Error("a stored token set does not open: it was changed from outside, or the database is an older copy", zap.String("grant", g.ID), zap.Error(err))
-	if err := r.deps.Settler.Expire(next, events.ReasonUnreadable); err != nil {
+	if err != nil {
 		return nil, err
 	}
 	return r.commitState(ctx, g, next)
