@@ -49,7 +49,7 @@ func endAnnounced(g *store.Grant, account store.Account) bool {
 
 func (a Announcer) announce(g *store.Grant, kind string, about events.Lifecycle) error {
 	e := events.LifecycleEvent{ID: a.NewID(), Kind: kind, Time: store.Milli(a.Now()), Data: about}
-	out := a.outbox(g)
+	out := outbox(g, e.Time)
 	data, err := e.EncodeWithin(eventRoom(out))
 	if err != nil {
 		return fmt.Errorf("announcing grant %s: %w", g.ID, err)
@@ -59,14 +59,16 @@ func (a Announcer) announce(g *store.Grant, kind string, about events.Lifecycle)
 }
 
 // Schedule sets the grant's next action, nil for none.
-func (a Announcer) Schedule(g *store.Grant, due *store.Due) {
+func (a Announcer) Schedule(g *store.Grant, due *store.Due) { schedule(g, due, a.Now()) }
+
+func schedule(g *store.Grant, due *store.Due, now time.Time) {
 	g.Due = due
-	a.outbox(g).Schedule = true
+	outbox(g, now).Schedule = true
 }
 
-func (a Announcer) outbox(g *store.Grant) *store.Outbox {
+func outbox(g *store.Grant, now time.Time) *store.Outbox {
 	if g.Outbox == nil {
-		g.Outbox = &store.Outbox{Since: store.Milli(a.Now())}
+		g.Outbox = &store.Outbox{Since: store.Milli(now)}
 	}
 	return g.Outbox
 }

@@ -36,7 +36,7 @@ func (r *Refresher) apply(ctx context.Context, g *store.Grant, p pending, with s
 			}
 			with.Sealer = sealer
 		}
-		current, err := store.OpenTokens(ctx, r.deps.Envelope, g.Sealed, g.Binding())
+		current, err := r.Tokens(ctx, g)
 		unreadable := errors.Is(err, envelope.ErrSealed)
 		if p.Beside && unreadable {
 			return g, r.parkAll(ctx, g, p.Answer)
@@ -81,7 +81,7 @@ func (r *Refresher) apply(ctx context.Context, g *store.Grant, p pending, with s
 			epoch = 0 // of another grant, or of an earlier one with the same id
 		}
 		next := g.Clone()
-		tokens, told, err := r.deps.Settler.answered(next, cloneTokens(current), p.unspent(g, p.Presented, with.Key), p.Renewed, epoch, p.Sent)
+		tokens, report, err := r.deps.Settler.answered(next, cloneTokens(current), p.unspent(g, p.Presented, with.Key), p.Renewed, epoch, p.Sent)
 		if err != nil {
 			return nil, err
 		}
@@ -92,7 +92,7 @@ func (r *Refresher) apply(ctx context.Context, g *store.Grant, p pending, with s
 		err = r.deps.Store.Save(ctx, next)
 		if err == nil {
 			r.record(audit.Sealed, audit.OutcomeRefresh, next)
-			r.reportUnusual(ctx, next, told)
+			r.reportUnusual(ctx, next, report)
 			return next, nil
 		}
 		if !errors.Is(err, store.ErrConflict) {

@@ -45,7 +45,7 @@ func (r *Refresher) chain(ctx context.Context, g *store.Grant) error {
 	if err != nil {
 		return err
 	}
-	tokens, err := store.OpenTokens(ctx, r.deps.Envelope, g.Sealed, g.Binding())
+	tokens, err := r.Tokens(ctx, g)
 	if err != nil && !errors.Is(err, envelope.ErrSealed) {
 		return err
 	}

@@ -45,11 +45,9 @@ func (r *Reconciler) ending(ctx context.Context) error {
 	defer r.endingMu.Unlock()
 	w := r.refresher
 	policy := w.deps.Settler.Policy
-	return errors.Join(r.through(ctx, &r.endingWalk, "ending", func(ctx context.Context, after store.Place) (store.Page, error) {
-		return w.deps.Store.Ending(ctx, w.deps.Now().Add(policy.ClockSkew+policy.Lead+2*r.look()), after, r.config.Batch)
-	}, r.announce), r.through(ctx, &r.accountsWalk, "accounts", func(ctx context.Context, after store.Place) (store.Page, error) {
-		return w.deps.Store.AccountsDue(ctx, w.deps.Now(), after, r.config.Batch)
-	}, r.accounts))
+	return errors.Join(
+		r.through(ctx, &r.endingWalk, "ending", r.pages(w.deps.Store.Ending, policy.ClockSkew+policy.Lead+2*r.look()), r.announce),
+		r.through(ctx, &r.accountsWalk, "accounts", r.pages(w.deps.Store.AccountsDue, 0), r.accounts))
 }
 
 // accounts does what is due about single accounts of a grant.
@@ -116,21 +114,17 @@ func (r *Reconciler) late(g *store.Grant, now time.Time) bool {
 
 // announce announces what a grant is about to be without, unless that is done or can
 // wait for another look.
-func (r *Reconciler) announce(ctx context.Context, g *store.Grant) (told bool, err error) {
+func (r *Reconciler) announce(ctx context.Context, g *store.Grant) (done bool, err error) {
 	w := r.refresher
 	now := w.deps.Now()
 	next := g.Clone()
-	before := 0
-	if next.Outbox != nil {
-		before = len(next.Outbox.Events)
-	}
 	switch {
 	case NeedsCall(g, now):
 		err = w.deps.Settler.AnnounceEnds(next, now, r.late(g, now))
 	case g.State == store.Active && g.Lease == nil && g.Unknown == nil:
 		_, err = w.deps.Settler.WithoutRefresh(next)
 	}
-	if err != nil || next.Outbox == nil || len(next.Outbox.Events) == before {
+	if err != nil || next.Outbox == nil || g.Outbox != nil && len(next.Outbox.Events) == len(g.Outbox.Events) || len(next.Outbox.Events) == 0 {
 		return false, err
 	}
 	return r.save(ctx, "ending", g, next)

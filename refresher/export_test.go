@@ -23,6 +23,12 @@ func Said(http int, readable bool, status, content, errorType, errorHash string)
 	return statuses{http: http, readable: readable, envelope: status, content: content, hasContent: content != "", errorType: errorType, errorHash: errorHash}.failure()
 }
 
+// AnsweredWithin is Answered, and also returns for how many accounts there is no room.
+func (s Settler) AnsweredWithin(g *store.Grant, tokens store.TokenSet, a Answer, epoch int64, sent time.Time) (store.TokenSet, int, error) {
+	tokens, report, err := s.answered(g, tokens, a, false, epoch, sent)
+	return tokens, report.leftOut, err
+}
+
 // MaxSending is how many outboxes are delivered in the background at once.
 const MaxSending = maxSending
 

@@ -20,9 +20,7 @@ func (r *Reconciler) keepAlive(ctx context.Context) error {
 		r.through(ctx, &r.undueWalk, "keep-alive", func(ctx context.Context, after store.Place) (store.Page, error) {
 			return w.deps.Store.Undue(ctx, after, r.config.Batch)
 		}, r.refreshEarlier),
-		r.through(ctx, &r.dueLateWalk, "keep-alive", func(ctx context.Context, after store.Place) (store.Page, error) {
-			return w.deps.Store.DueAfter(ctx, w.deps.Now().Add(least), after, r.config.Batch)
-		}, r.refreshEarlier))
+		r.through(ctx, &r.dueLateWalk, "keep-alive", r.pages(w.deps.Store.DueAfter, least), r.refreshEarlier))
 }
 
 // refreshEarlier schedules the refresh that keeps a grant's refresh token alive, unless

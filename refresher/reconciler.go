@@ -134,9 +134,7 @@ func (r *Reconciler) findStreams(ctx context.Context) error {
 
 func (r *Reconciler) unsent(ctx context.Context) error {
 	w := r.refresher
-	return r.through(ctx, &r.unsentWalk, "outbox", func(ctx context.Context, after store.Place) (store.Page, error) {
-		return w.deps.Store.Unsent(ctx, w.deps.Now().Add(-r.config.Slack), after, r.config.Batch)
-	}, r.repairing("outbox", func(ctx context.Context, g *store.Grant) error {
+	return r.through(ctx, &r.unsentWalk, "outbox", r.pages(w.deps.Store.Unsent, -r.config.Slack), r.repairing("outbox", func(ctx context.Context, g *store.Grant) error {
 		if !w.unsorted(g) {
 			return w.deps.Dispatcher.Deliver(ctx, g)
 		}
@@ -201,9 +199,7 @@ func (r *Reconciler) unchanged(ctx context.Context, listed *store.Grant) (bool, 
 
 func (r *Reconciler) purge(ctx context.Context) error {
 	w := r.refresher
-	err := r.through(ctx, &r.purgeWalk, "purge", func(ctx context.Context, after store.Place) (store.Page, error) {
-		return w.deps.Store.Purgeable(ctx, w.deps.Now(), after, r.config.Batch)
-	}, r.repairing("purge", func(ctx context.Context, g *store.Grant) error {
+	err := r.through(ctx, &r.purgeWalk, "purge", r.pages(w.deps.Store.Purgeable, 0), r.repairing("purge", func(ctx context.Context, g *store.Grant) error {
 		if err := w.deps.Dispatcher.Deliver(ctx, g); err != nil { // what is still to be told goes with the record
 			return err
 		}

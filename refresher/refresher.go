@@ -273,7 +273,7 @@ func (r *Refresher) withoutRefresh(ctx context.Context, next *store.Grant) (done
 	done, err = r.deps.Settler.WithoutRefresh(next)
 	if err == nil && next.State == store.Expired && r.verdicts.heldAt(ctx, next.BrokerType) {
 		*next = *before
-		r.deps.Settler.Revive(next)
+		Revive(next, r.deps.Now())
 	}
 	return done, err
 }

@@ -78,9 +78,7 @@ func sealRemoval(sealer envelope.Sealer, g *store.Grant, tokens store.TokenSet) 
 // Removals tries the removals that are due.
 func (r *Reconciler) Removals(ctx context.Context) error {
 	w := r.refresher
-	return r.through(ctx, &r.removalWalk, "removal", func(ctx context.Context, after store.Place) (store.Page, error) {
-		return w.deps.Store.Removals(ctx, w.deps.Now().Add(time.Millisecond), after, r.config.Batch)
-	}, func(ctx context.Context, g *store.Grant) (bool, error) {
+	return r.through(ctx, &r.removalWalk, "removal", r.pages(w.deps.Store.Removals, time.Millisecond), func(ctx context.Context, g *store.Grant) (bool, error) {
 		err := w.removeAtMesh(ctx, g)
 		if errors.Is(err, store.ErrConflict) || errors.Is(err, store.ErrNotFound) {
 			return false, nil // another worker has it, or the user is back
@@ -114,7 +112,7 @@ func (r *Refresher) removeAtMesh(ctx context.Context, listed *store.Grant) error
 	if err := r.deps.Store.Save(ctx, g); err != nil {
 		return err
 	}
-	tokens, err := store.OpenTokens(ctx, r.deps.Envelope, g.Sealed, g.Binding())
+	tokens, err := r.Tokens(ctx, g)
 	if errors.Is(err, envelope.ErrSealed) {
 		return r.endRemoval(ctx, g, removal{givenUp: g.AccountIDs()}, events.ReasonUnreadable)
 	}

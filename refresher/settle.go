@@ -14,7 +14,7 @@ import (
 )
 
 // Settler turns the outcome of a refresh into the grant's next state. It stores and
-// sends nothing; clock and chance come from its fields.
+// sends nothing. All fields are required.
 type Settler struct {
 	Announcer
 	Policy Policy
@@ -26,8 +26,15 @@ type Settler struct {
 	Grace     time.Duration
 	Retention time.Duration  // of the record of an expired grant
 	Rand      func() float64 // numbers in [0, 1)
-	// LeftOut, if set, gets the number of accounts of an answer that a grant can't hold.
-	LeftOut func(g *store.Grant, accounts int)
+}
+
+// NewSettler returns the Settler of a configuration.
+func NewSettler(c config.Config, a Announcer, random func() float64) Settler {
+	return Settler{
+		Announcer: a, Policy: NewPolicy(c), Rand: random,
+		Backoff: c.Refresh.Backoff, RateLimited: c.Refresh.RateLimited, Credentials: c.Refresh.Credentials,
+		Grace: c.Refresh.Grace, Retention: c.Retention.Expired,
+	}
 }
 
 // Answered applies the tokens of an answer: the caller seals the returned set for g's
@@ -44,12 +51,13 @@ func (s Settler) answered(g *store.Grant, tokens store.TokenSet, a Answer, renew
 	g.Heal(&tokens)
 	a = bounded(a)
 	share, before := whose(g, &tokens, a), *g
-	told := unusual{byPosition: share.byPosition, unplaced: share.unplaced, apart: len(share.own)}
+	report := unusual{byPosition: share.byPosition, unplaced: share.unplaced, apart: len(share.own)}
 	rotated := !share.refreshToken.Empty()
 	if rotated {
 		tokens.RefreshToken = share.refreshToken
 	}
-	covered := s.spread(g, &tokens, share, nextLife(g.Access, sent, a.ExpiresIn))
+	covered, leftOut := spreadTokens(g, &tokens, share, nextLife(g.Access, sent, a.ExpiresIn))
+	report.leftOut = leftOut
 	if rotated || a.RefreshExpiresIn > 0 {
 		next := nextLife(g.Refresh, sent, a.RefreshExpiresIn)
 		if !rotated && sameEnd(next, g.Refresh) {
@@ -61,7 +69,7 @@ func (s Settler) answered(g *store.Grant, tokens store.TokenSet, a Answer, renew
 		g.Refresh.RequestedAt = &sent
 	}
 	behind := s.leaveBehind(g, &before, tokens, covered, sent)
-	told.uncovered = behind.accounts
+	report.uncovered = behind.accounts
 
 	now := store.Milli(s.Now())
 	g.Version++
@@ -75,31 +83,31 @@ func (s Settler) answered(g *store.Grant, tokens store.TokenSet, a Answer, renew
 		if !active {
 			g.Warned = ""
 		}
-		return tokens, told, s.withoutAccessToken(g, rotated && !cameAlone(&before))
+		return tokens, report, s.withoutAccessToken(g, rotated && !cameAlone(&before))
 	}
 	g.Attempts, g.Failing, g.Warned = 0, nil, ""
 	s.Schedule(g, s.Policy.Next(g))
-	renewedOf := slices.DeleteFunc(slices.Clone(g.Accounts), func(account store.Account) bool { return !covered[account.ID] })
-	if err := s.announce(g, events.TokenRefreshed, g.LifecycleOf(renewedOf, "")); err != nil {
-		return tokens, told, err
+	withNew := slices.DeleteFunc(slices.Clone(g.Accounts), func(account store.Account) bool { return !covered[account.ID] })
+	if err := s.announce(g, events.TokenRefreshed, g.LifecycleOf(withNew, "")); err != nil {
+		return tokens, report, err
 	}
 	for _, end := range behind.warn {
 		if err := s.announceEarlier(g, events.TokenExpiring, end); err != nil {
-			return tokens, told, err
+			return tokens, report, err
 		}
 	}
 	if a.Partial && !rotated {
 		// The next refresh token may have been in the part that was lost. The institution may
 		// take the presented one for a while.
 		g.Unknown, g.Attempts = &now, 1
-		return tokens, told, s.again(g, now, delay(s.Backoff, 0, s.Rand()), s.Backoff.Min)
+		return tokens, report, s.again(g, now, delay(s.Backoff, 0, s.Rand()), s.Backoff.Min)
 	}
-	return tokens, told, s.warnOfRefreshToken(g, now)
+	return tokens, report, s.warnOfRefreshToken(g, now)
 }
 
-// spread puts the tokens of an answer into the set and returns the ids of the accounts
-// that got an access token, with the life access.
-func (s Settler) spread(g *store.Grant, tokens *store.TokenSet, share shares, access *store.Life) (covered map[string]bool) {
+// spreadTokens puts the tokens of an answer into the set. It returns the ids of the
+// accounts that got an access token, with the life access, and how many found no room.
+func spreadTokens(g *store.Grant, tokens *store.TokenSet, share shares, access *store.Life) (covered map[string]bool, leftOut int) {
 	if len(knownIDs(g)) == 0 && len(share.accounts) > 0 {
 		if own := tokens.Account(""); own != nil && len(share.accounts) == 1 && share.accounts[0].TokenID.Empty() {
 			share.accounts[0].TokenID = own.TokenID
@@ -108,26 +116,23 @@ func (s Settler) spread(g *store.Grant, tokens *store.TokenSet, share shares, ac
 	}
 	m := newMerger(g, tokens)
 	m.makeRoom(share.accounts)
-	left, covered := 0, map[string]bool{}
+	covered = map[string]bool{}
 	for _, in := range share.accounts {
-		if !m.add(in, access) {
-			left++
-			continue
+		if m.add(in, access) {
+			covered[in.ID] = true
+		} else {
+			leftOut++
 		}
-		covered[in.ID] = true
 	}
 	if len(covered) > 0 {
 		g.Access = access
 	}
 	for _, id := range slices.Sorted(maps.Keys(share.own)) {
 		if !m.own(id, share.own[id]) {
-			left++
+			leftOut++
 		}
 	}
-	if left > 0 && s.LeftOut != nil {
-		s.LeftOut(g, left)
-	}
-	return covered
+	return covered, leftOut
 }
 
 // withoutAccessToken is for an answer without access tokens, which may have brought a new

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -37,6 +38,13 @@ const (
 // spreadPages is over how many pages the workers spread. Skipping a page costs the
 // database a walk over as many index entries.
 const spreadPages = 64
+
+// pages lists what a method of the store finds for the time that is ahead of now.
+func (r *Reconciler) pages(find func(ctx context.Context, at time.Time, after store.Place, limit int) (store.Page, error), ahead time.Duration) func(context.Context, store.Place) (store.Page, error) {
+	return func(ctx context.Context, after store.Place) (store.Page, error) {
+		return find(ctx, r.refresher.deps.Now().Add(ahead), after, r.config.Batch)
+	}
+}
 
 // through works through a list from where the walk stands, past what fails.
 func (r *Reconciler) through(ctx context.Context, w *walk, kind string, list func(ctx context.Context, after store.Place) (store.Page, error), do repair) error {

@@ -216,19 +216,7 @@ func (w *worker) assemble(ctx context.Context) error {
 	connects := prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "latchkey", Name: "connects_total", Help: "Connects that were acknowledged, by what became of them."}, []string{"outcome"})
 	w.reg.MustRegister(postponed, connects)
 	prints := store.NewFingerprints(store.FingerprintOptions{Store: w.db, Envelope: env, Log: w.log})
-	settler := refresher.Settler{
-		Announcer:   refresher.Announcer{Subjects: w.subj, Now: w.now, NewID: newID},
-		Policy:      refresher.NewPolicy(cfg),
-		Backoff:     cfg.Refresh.Backoff,
-		RateLimited: cfg.Refresh.RateLimited,
-		Credentials: cfg.Refresh.Credentials,
-		Grace:       cfg.Refresh.Grace,
-		Retention:   cfg.Retention.Expired,
-		Rand:        rand.Float64,
-		LeftOut: func(g *store.Grant, accounts int) {
-			w.log.Error("an answer of Mesh is larger than a grant can hold; the last accounts are left out", zap.String("grant", g.ID), zap.String("broker", g.BrokerType), zap.Int("accounts", accounts))
-		},
-	}
+	settler := refresher.NewSettler(cfg, refresher.Announcer{Subjects: w.subj, Now: w.now, NewID: newID}, rand.Float64)
 	dispatcher := refresher.NewDispatcher(refresher.DispatcherOptions{
 		JetStream: w.js, Store: w.db, Subjects: w.subj, Horizon: cfg.Refresh.Horizon, Remember: cfg.Retention.Revocations,
 		Now: w.now, Log: w.log, Metrics: w.reg, Tracer: w.traces.tracer,

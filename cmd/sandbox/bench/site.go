@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -97,10 +98,8 @@ func (r *run) site(ctx context.Context, name string) (s *site, err error) {
 	if s.envelope, err = worker.Envelope(ctx, s.cfg, s.store, time.Now, nil); err != nil {
 		return s, err
 	}
-	s.settler = refresher.Settler{
-		Announcer: refresher.Announcer{Subjects: s.subjects, Now: time.Now, NewID: func() string { return uuid.Must(uuid.NewV7()).String() }},
-		Policy:    refresher.NewPolicy(s.cfg),
-	}
+	newID := func() string { return uuid.Must(uuid.NewV7()).String() }
+	s.settler = refresher.NewSettler(s.cfg, refresher.Announcer{Subjects: s.subjects, Now: time.Now, NewID: newID}, rand.Float64)
 	s.mesh = refresher.NewMesh(refresher.MeshOptions{URL: s.cfg.Mesh.URL, ClientID: s.cfg.Mesh.ClientID, ClientSecret: s.cfg.Mesh.ClientSecret, Timeout: s.cfg.Mesh.Timeout, Now: time.Now})
 	s.dispatcher = refresher.NewDispatcher(refresher.DispatcherOptions{
 		JetStream: s.js, Store: s.store, Subjects: s.subjects, Horizon: s.cfg.Refresh.Horizon, Now: time.Now, Log: zap.NewNop(), Metrics: prometheus.NewRegistry(),
