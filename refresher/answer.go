@@ -120,6 +120,9 @@ type AnsweredAccount struct {
 	TokenID      secret.Text `json:"Token"`
 }
 
+// named reports whether an entry names its account.
+func (in AnsweredAccount) named() bool { return in.ID != "" || in.Name != "" }
+
 // blank reports whether an entry says nothing.
 func (in AnsweredAccount) blank() bool { return in == AnsweredAccount{} }
 

@@ -124,8 +124,16 @@ func (r *Reconciler) announce(ctx context.Context, g *store.Grant) (done bool, e
 	case g.State == store.Active && g.Lease == nil && g.Unknown == nil:
 		_, err = w.deps.Settler.WithoutRefresh(next)
 	}
-	if err != nil || next.Outbox == nil || g.Outbox != nil && len(next.Outbox.Events) == len(g.Outbox.Events) || len(next.Outbox.Events) == 0 {
+	if err != nil || waiting(next) == waiting(g) {
 		return false, err
 	}
 	return r.save(ctx, "ending", g, next)
+}
+
+// waiting is how many events of a grant are not published yet.
+func waiting(g *store.Grant) int {
+	if g.Outbox == nil {
+		return 0
+	}
+	return len(g.Outbox.Events)
 }

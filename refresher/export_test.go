@@ -20,7 +20,7 @@ const Uncalled = uncalled
 // Said is what an answer without new tokens says: words of the envelope, the
 // content and the error type.
 func Said(http int, readable bool, status, content, errorType, errorHash string) *Failure {
-	return statuses{http: http, readable: readable, envelope: status, content: content, hasContent: content != "", errorType: errorType, errorHash: errorHash}.failure()
+	return statuses{http: http, readable: readable, envelope: status, content: content, errorType: errorType, errorHash: errorHash}.failure()
 }
 
 // AnsweredWithin is Answered, and also returns for how many accounts there is no room.

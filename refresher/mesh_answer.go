@@ -28,11 +28,10 @@ type transcript struct {
 	// outer holds the tokens that stand outside of "content".
 	outer AnsweredAccount
 	// account is the deprecated account in "content".
-	account     AnsweredAccount
-	withContent bool // there is a "content" that is not null
-	documents   int  // JSON values
-	broken      bool // there was something else, too
-	unread      unread
+	account   AnsweredAccount
+	documents int  // JSON values
+	broken    bool // there was something else, too
+	unread    unread
 }
 
 // statuses are the words by which an answer says how it went. They come from outside:
@@ -40,11 +39,8 @@ type transcript struct {
 type statuses struct {
 	http int
 	// readable: the answer is one JSON value.
-	readable          bool
-	envelope, content string
-	hasContent        bool
-	errorType         string
-	errorHash         string
+	readable                                bool
+	envelope, content, errorType, errorHash string
 }
 
 // LooseToken is a token in a place where the contract has none, or one too many.
@@ -62,8 +58,7 @@ type LooseToken struct {
 
 // readAnswer transcribes the body of an answer. It keeps no part of the body.
 func readAnswer(r reply) transcript {
-	status := r.status
-	t := transcript{statuses: statuses{http: status}}
+	t := transcript{statuses: statuses{http: r.status}}
 	text, fresh := unpacked(r.body, r.header.Get("Content-Encoding"))
 	t.read(text, atRoot, nil, 0)
 	if fresh {
@@ -71,9 +66,8 @@ func readAnswer(r reply) transcript {
 	}
 	t.readable = t.documents == 1 && !t.broken && r.cut == nil
 	t.Partial = r.cut != nil || t.documents == 0 || t.broken
-	t.hasContent = t.withContent
 	// Beside an error, what stands outside of "content" may be our own request.
-	if status < 300 {
+	if r.status < 300 {
 		t.put(&t.AccessToken, t.outer.AccessToken, false, true)
 		t.put(&t.RefreshToken, t.outer.RefreshToken, true, true)
 	} else {
@@ -90,7 +84,7 @@ func readAnswer(r reply) transcript {
 // account, to the account beside them.
 func (t *transcript) nameDeprecated() {
 	own := t.account
-	if own.ID == "" && own.Name == "" {
+	if !own.named() {
 		return
 	}
 	listed, refreshes := false, false
@@ -99,7 +93,7 @@ func (t *transcript) nameDeprecated() {
 		in := &t.Accounts[i]
 		listed = listed || in.ID == own.ID && in.Name == own.Name || in.ID != "" && in.ID == own.ID
 		refreshes = refreshes || !in.RefreshToken.Empty()
-		if in.ID == "" && in.Name == "" && !in.AccessToken.Empty() {
+		if !in.named() && !in.AccessToken.Empty() {
 			nameless = append(nameless, in)
 		}
 	}
@@ -112,11 +106,9 @@ func (t *transcript) nameDeprecated() {
 	if !refreshes {
 		own.RefreshToken = t.RefreshToken
 	}
-	if own.AccessToken.Empty() && own.RefreshToken.Empty() {
-		return
+	if !own.AccessToken.Empty() || !own.RefreshToken.Empty() {
+		t.Accounts = slices.Insert(t.Accounts, 0, own) // of two access tokens of one account the last counts
 	}
-	// It stands first: of two access tokens of one account the last counts.
-	t.Accounts = append([]AnsweredAccount{own}, t.Accounts...)
 }
 
 // place is where in an answer something stands.
@@ -223,9 +215,12 @@ type answerReader struct {
 	resumed bool
 }
 
-func (r *answerReader) next() jsontext.Token {
-	token, err := r.json.ReadToken()
-	r.failed = err != nil
+func (r *answerReader) next() (token jsontext.Token) {
+	if !r.failed {
+		var err error
+		token, err = r.json.ReadToken()
+		r.failed = err != nil
+	}
 	return token
 }
 
@@ -239,15 +234,14 @@ func (r *answerReader) more() bool {
 func (r *answerReader) value(p place, entry *AnsweredAccount) {
 	switch r.json.PeekKind() {
 	case '{':
-		if p == inEntries {
+		switch {
+		case p == inEntries:
 			r.entry()
-			return
-		}
-		if p <= inContent && r.resumed {
+		case p <= inContent && r.resumed:
 			r.found(p)
-			return
+		default:
+			r.object(p, entry)
 		}
-		r.object(p, entry)
 	case '[':
 		r.next()
 		for r.more() {
@@ -257,9 +251,7 @@ func (r *answerReader) value(p place, entry *AnsweredAccount) {
 				r.value(p, entry)
 			}
 		}
-		if !r.failed {
-			r.next()
-		}
+		r.next()
 	case '"':
 		if text := r.next(); !r.failed {
 			r.inner(p, "", text.String(), entry)
@@ -271,17 +263,12 @@ func (r *answerReader) value(p place, entry *AnsweredAccount) {
 
 func (r *answerReader) object(p place, entry *AnsweredAccount) {
 	r.next()
-	if p == inContent {
-		r.t.withContent = true
-	}
 	for r.more() {
 		if name := r.next(); !r.failed {
 			r.member(p, normal(name.String()), entry)
 		}
 	}
-	if !r.failed {
-		r.next()
-	}
+	r.next()
 }
 
 // found reads an object behind damage. One that names an account is an entry of
@@ -291,7 +278,7 @@ func (r *answerReader) found(p place) {
 	r.resumed = false // for what stands in it
 	r.object(p, &in)
 	r.resumed = true
-	if in.ID != "" || in.Name != "" {
+	if in.named() {
 		r.t.Accounts = append(r.t.Accounts, in)
 		return
 	}
@@ -427,7 +414,7 @@ func (r *answerReader) tokens(p place, name string, entry *AnsweredAccount) {
 		return
 	}
 	token := t.token(value.String())
-	r.ends()
+	r.followedBy("", ",}] \t\r\n")
 	var access, refreshed, id *secret.Text
 	switch {
 	case (p == inEntry || p <= inContent) && entry != nil:
@@ -446,30 +433,18 @@ func (r *answerReader) tokens(p place, name string, entry *AnsweredAccount) {
 }
 
 // spoiled notes a value of a token that can't be read.
-func (r *answerReader) spoiled() {
-	left := bytes.TrimLeft(r.text[r.json.InputOffset():], ": \t\r\n\"")
-	r.t.unread.named = r.t.unread.named || len(left) > 0 && strings.IndexByte(",}]", left[0]) < 0
-}
+func (r *answerReader) spoiled() { r.followedBy(": \t\r\n\"", ",}]") }
 
-// ends notes what follows the value of a token and may be part of it.
-func (r *answerReader) ends() {
-	left := r.text[r.json.InputOffset():]
-	r.t.unread.named = r.t.unread.named || len(left) > 0 && strings.IndexByte(",}] \t\r\n", left[0]) < 0
+// followedBy notes what comes next, but for what is skipped, as part of a token that was
+// not read, unless one of these characters ends the value.
+func (r *answerReader) followedBy(skip, ends string) {
+	left := bytes.TrimLeft(r.text[r.json.InputOffset():], skip)
+	r.t.unread.named = r.t.unread.named || len(left) > 0 && strings.IndexByte(ends, left[0]) < 0
 }
 
 // mistyped reads a value that should be a token and is no string; strings in it are kept.
 func (r *answerReader) mistyped(refresh bool) {
-	kind := r.json.PeekKind()
-	r.next()
-	if r.failed {
-		r.spoiled()
-		return
-	}
-	if kind != '{' && kind != '[' {
-		r.ends()
-		return
-	}
-	for depth := 1; depth > 0 && !r.failed; {
+	for depth, first := 0, true; first || depth > 0; first = false {
 		token := r.next()
 		if r.failed {
 			r.spoiled()
@@ -480,9 +455,13 @@ func (r *answerReader) mistyped(refresh bool) {
 			depth++
 		case '}', ']':
 			depth--
-		case '"':
+		case '"': // within another value
 			if text := token.String(); !knownName(text) {
 				r.t.loose(r.t.token(text), refresh, false)
+			}
+		default:
+			if depth == 0 {
+				r.followedBy("", ",}] \t\r\n")
 			}
 		}
 	}
@@ -490,11 +469,7 @@ func (r *answerReader) mistyped(refresh bool) {
 
 // knownName reports whether a text is a name in answers, and so no token.
 func knownName(text string) bool {
-	switch normal(text) {
-	case "accesstoken", "refreshtoken", "tokenid", "value", "token", "type", "account", "accountid":
-		return true
-	}
-	return false
+	return slices.Contains([]string{"accesstoken", "refreshtoken", "tokenid", "value", "token", "type", "account", "accountid"}, normal(text))
 }
 
 // lifetime reads a number of seconds. What is none states no lifetime.

@@ -8,19 +8,23 @@ import (
 	"encoding/base64"
 	"io"
 	"strings"
-	"unicode/utf16"
 	"unicode/utf8"
+
+	"golang.org/x/text/encoding/unicode"
+	"golang.org/x/text/encoding/unicode/utf32"
 )
 
 // maxPacked bounds how often a body is packed in itself.
 const maxPacked = 3
+
+var byteOrderMark = []byte("\ufeff")
 
 // unpacked returns the text of a body that is compressed (though nobody asked for it), in
 // another encoding than UTF-8, or in base64. What can't be unpacked stays as it is.
 // encoding is the Content-Encoding header. fresh: the text is a copy.
 func unpacked(body []byte, encoding string) (text []byte, fresh bool) {
 	for range maxPacked {
-		body = bytes.TrimPrefix(body, []byte("\xef\xbb\xbf"))
+		body = bytes.TrimPrefix(body, byteOrderMark)
 		text = nil
 		switch trimmed := bytes.TrimSpace(body); {
 		case bytes.HasPrefix(body, []byte{0x1f, 0x8b}):
@@ -87,33 +91,16 @@ func wide(body []byte) bool {
 
 // narrowed returns UTF-16 or UTF-32, of either byte order, as UTF-8.
 func narrowed(body []byte) []byte {
-	size, big := 2, body[0] == 0 || body[0] == 0xfe
+	order, order32 := unicode.LittleEndian, utf32.LittleEndian
+	if body[0] == 0 || body[0] == 0xfe {
+		order, order32 = unicode.BigEndian, utf32.BigEndian
+	}
+	from, size := unicode.UTF16(order, unicode.IgnoreBOM), 2
 	if body[0] == 0 && body[1] == 0 || body[2] == 0 && body[3] == 0 {
-		size = 4
+		from, size = utf32.UTF32(order32, utf32.IgnoreBOM), 4
 	}
-	at := func(i int) (unit rune) {
-		for n := range size {
-			shift := 8 * n
-			if big {
-				shift = 8 * (size - 1 - n)
-			}
-			unit |= rune(body[i+n]) << shift
-		}
-		return unit
-	}
-	var out []byte
-	for i := 0; i+size <= len(body); i += size {
-		r := at(i)
-		if size == 2 && utf16.IsSurrogate(r) && i+2*size <= len(body) {
-			if both := utf16.DecodeRune(r, at(i+size)); both != utf8.RuneError {
-				r, i = both, i+size
-			}
-		}
-		if i > 0 || r != '\ufeff' {
-			out = utf8.AppendRune(out, r)
-		}
-	}
-	return out
+	text, _ := from.NewDecoder().Bytes(body[:len(body)/size*size]) // what is no character becomes U+FFFD
+	return bytes.TrimPrefix(text, byteOrderMark)
 }
 
 // base64Text reports whether a body is nothing but base64, with line breaks or not.
@@ -127,7 +114,7 @@ func base64Text(body []byte) bool {
 // compressed.
 func fromBase64(body []byte) []byte {
 	text := decoded64(body)
-	first := bytes.TrimSpace(bytes.TrimPrefix(text, []byte("\xef\xbb\xbf")))
+	first := bytes.TrimSpace(bytes.TrimPrefix(text, byteOrderMark))
 	if len(first) > 0 && strings.IndexByte(`{["`, first[0]) >= 0 || bytes.HasPrefix(text, []byte{0x1f, 0x8b}) || zlibbed(text) || wide(text) {
 		return text
 	}

@@ -59,7 +59,7 @@ func (m *Mesh) Remove(ctx context.Context, accessToken secret.Text, brokerType s
 		f = m.whoseRefusal(ctx, f)
 		refused = f.Class == Dead
 	}
-	return &RemoveError{Refused: refused, RetryAfter: retryAfter(reply.header, m.now()), Detail: f.Detail}
+	return &RemoveError{Refused: refused, RetryAfter: retryAfter(reply.header, m.options.Now()), Detail: f.Detail}
 }
 
 // removed reports whether an answer to a removal says that there is nothing left to

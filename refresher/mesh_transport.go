@@ -105,7 +105,7 @@ func (m *Mesh) call(ctx context.Context, method, path string, content any, notAf
 // by the wall clock (zero: at any time). sent reports whether any of the body may have
 // reached the peer.
 func (m *Mesh) exchange(ctx context.Context, method, path string, content any, notAfter time.Time) (r reply, sent bool, err error) {
-	ctx, cancel := context.WithTimeout(ctx, m.timeout)
+	ctx, cancel := context.WithTimeout(ctx, m.options.Timeout)
 	defer cancel()
 	var encoded []byte
 	if content != nil {
@@ -114,7 +114,7 @@ func (m *Mesh) exchange(ctx context.Context, method, path string, content any, n
 		}
 	}
 	// The monotonic clock stands still while a machine is suspended.
-	late := func() bool { return !notAfter.IsZero() && m.now().Round(0).After(notAfter) }
+	late := func() bool { return !notAfter.IsZero() && m.options.Now().Round(0).After(notAfter) }
 	if late() {
 		return r, false, errTooLate
 	}
@@ -129,7 +129,7 @@ func (m *Mesh) exchange(ctx context.Context, method, path string, content any, n
 		GotConn:          func(c httptrace.GotConnInfo) { conn = c.Conn; linger(conn, 0) },
 		WroteHeaderField: func(string, []string) { wrote.Store(true) },
 	})
-	req, err := http.NewRequestWithContext(ctx, method, m.url+path, body)
+	req, err := http.NewRequestWithContext(ctx, method, m.options.URL+path, body)
 	if err != nil {
 		return r, false, errors.New("the URL of Mesh is malformed")
 	}
@@ -139,8 +139,8 @@ func (m *Mesh) exchange(ctx context.Context, method, path string, content any, n
 		req.Header.Set("Content-Type", "application/json")
 	}
 	req.Header.Set("Accept", "application/json")
-	req.Header.Set("X-Client-Id", m.clientID)
-	req.Header.Set("X-Client-Secret", m.clientSecret.Reveal())
+	req.Header.Set("X-Client-Id", m.options.ClientID)
+	req.Header.Set("X-Client-Secret", m.options.ClientSecret.Reveal())
 	// No http.Client: a redirect would post the tokens elsewhere, and one whose
 	// Location is no URL comes as an error without the body.
 	res, err := m.transport.RoundTrip(req)

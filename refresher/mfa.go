@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -54,11 +55,8 @@ func refusedCode(f *Failure) error {
 // interim returns the new access token of an answer that demands a code, and its
 // lifetime.
 func (a Answer) interim(presented secret.Text) (secret.Text, time.Duration) {
-	found := []secret.Text{}
-	for _, in := range a.Accounts {
-		found = append(found, in.AccessToken)
-	}
-	for _, token := range append(found, a.AccessToken) {
+	for _, in := range slices.Concat(a.Accounts, []AnsweredAccount{{AccessToken: a.AccessToken}}) {
+		token := in.AccessToken
 		if !token.Empty() && !token.Equal(presented) && len(token.Reveal()) <= maxInterim {
 			return token, a.ExpiresIn
 		}

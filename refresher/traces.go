@@ -48,7 +48,7 @@ func endStep(span trace.Span, err error) {
 // startSpan begins the span of a call to Mesh, which gets no headers of the trace.
 func (m *Mesh) startSpan(ctx context.Context, method, path string) (context.Context, trace.Span) {
 	address := ""
-	if u, err := url.Parse(m.url); err == nil {
+	if u, err := url.Parse(m.options.URL); err == nil {
 		address = u.Hostname()
 	}
 	return tracing.Start(ctx, method+" "+path, trace.SpanKindClient,

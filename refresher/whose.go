@@ -65,7 +65,7 @@ func sharesIn(g *store.Grant, tokens *store.TokenSet, a Answer) shares {
 	known := knownIDs(g)
 	matchNames(g, entries)
 	known = claim(entries, known)
-	s := shares{}
+	s := shares{own: map[string]secret.Text{}}
 	if !a.Partial || len(known) < 2 { // else what named their accounts may be lost
 		s.byPosition = placeNameless(entries, known, tokens)
 	}
@@ -107,11 +107,11 @@ func sharesOf(a Answer, presented secret.Text) []share {
 	if len(a.Accounts) == 0 && !a.AccessToken.Empty() {
 		a.Accounts = []AnsweredAccount{{}}
 	}
-	pours := !slices.ContainsFunc(a.Accounts, func(in AnsweredAccount) bool { return !in.AccessToken.Empty() || in.ID != "" || in.Name != "" })
+	toEach := !slices.ContainsFunc(a.Accounts, func(in AnsweredAccount) bool { return !in.AccessToken.Empty() || in.named() })
 	entries := make([]share, len(a.Accounts))
 	for i, in := range a.Accounts {
 		entries[i].AnsweredAccount = in
-		if pours {
+		if toEach {
 			entries[i].AccessToken = a.AccessToken
 		}
 	}
@@ -163,9 +163,6 @@ func knownIDs(g *store.Grant) (ids []string) {
 // matchNames gives an entry with a display name and no id the id of the one account
 // that has this name.
 func matchNames(g *store.Grant, entries []share) {
-	if !slices.ContainsFunc(entries, func(in share) bool { return in.ID == "" && in.Name != "" }) {
-		return
-	}
 	byName, entriesOf := map[string][]string{}, map[string]int{}
 	for _, account := range g.Accounts {
 		if account.Name != "" && account.ID != "" {
@@ -296,9 +293,6 @@ func (s *shares) chooseRefreshTokens(entries []share, known []string, deprecated
 		case s.refreshToken.Empty():
 			s.refreshToken = token
 		default:
-			if s.own == nil {
-				s.own = map[string]secret.Text{}
-			}
 			s.own[id] = token
 		}
 	}
