@@ -16,8 +16,7 @@ type Answer struct {
 	// Accounts are the entries of "brokerAccountTokens" in their order, with or
 	// without the name of an account.
 	Accounts []AnsweredAccount `json:"accounts"`
-	// AccessToken and RefreshToken are the deprecated fields beside Accounts; some
-	// answers fill only these.
+	// The deprecated fields beside Accounts; some answers fill only these.
 	AccessToken  secret.Text `json:"accessToken"`
 	RefreshToken secret.Text `json:"refreshToken"`
 	// Loose are tokens that stand elsewhere.
@@ -75,8 +74,7 @@ func (a *Answer) forget(presented secret.Text) {
 	a.Loose = slices.DeleteFunc(a.Loose, func(l LooseToken) bool { return l.Token.Equal(presented) })
 }
 
-// useLoose moves a loose token that can be used to the deprecated fields, if no other of
-// its kind is new.
+// useLoose moves usable loose tokens to the deprecated fields, if no other of the kind is new.
 func (a *Answer) useLoose(held func(secret.Text) bool) {
 	refresh, access := a.NewRefreshToken(), false
 	for _, in := range append([]AnsweredAccount{{AccessToken: a.AccessToken}}, a.Accounts...) {
@@ -138,8 +136,7 @@ const (
 	MustAct Class = "must_act"
 	// Dead: the refresh token was refused.
 	Dead Class = "dead"
-	// BadRequest: the request was refused as malformed. It means Dead, unless another
-	// request can be tried.
+	// BadRequest: refused as malformed. It means Dead, unless another request can be tried.
 	BadRequest Class = "bad_request"
 	// Unlawful: refused for legal reasons (HTTP 451, unavailableForLegalReasons), which
 	// says nothing about the token.
@@ -162,14 +159,12 @@ type Failure struct {
 	// the user's code, and InterimFor its lifetime; 0: not stated.
 	Interim    secret.Text
 	InterimFor time.Duration
-	// RefreshToken, with MustAct, is a new one that came beside, and Brought all that
-	// came.
+	// RefreshToken, with MustAct, is a new one that came beside, Brought all that came.
 	RefreshToken secret.Text
 	Brought      Answer
 	// Answer is the rest of what came that may hold tokens.
 	Answer Answer
-	// Incomplete: the request may have been refused for lack of the access token;
-	// Overfull: because of it.
+	// The request may have been refused for lack of the access token, or because of it.
 	Incomplete, Overfull bool
 	Renewing             bool   // the refused request asked for a new refresh token, too
 	Held                 bool   // verdicts at the broker are held
@@ -189,8 +184,7 @@ func (f *Failure) Error() string {
 
 func (f *Failure) Unwrap() error { return f.Err }
 
-// Refusal reports whether Mesh refused the token or the request. A single refusal is no
-// verdict.
+// Refusal reports whether Mesh refused the token or the request, which is no verdict yet.
 func (f *Failure) Refusal() bool { return f.Class == Dead || f.Class == BadRequest }
 
 // stripTokens drops the words of an answer that share a part with one of these tokens.
@@ -205,8 +199,7 @@ func (f *Failure) stripTokens(tokens []secret.Text) {
 // sharedPart is how long a part of a token must be to be one.
 const sharedPart = 8
 
-// partOf reports whether a word shares a part with a token, in any case, or holds all of
-// a shorter one.
+// partOf reports whether a word and a token share a part, in any case, or one has the other.
 func partOf(word, token string) bool {
 	word, token = strings.ToLower(word), strings.ToLower(token)
 	if word == "" || token == "" {

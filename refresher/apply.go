@@ -128,8 +128,7 @@ func (r *Refresher) heir(ctx context.Context, p pending, key store.FingerprintKe
 		if remembered {
 			return nil, store.ErrNotFound
 		}
-		// Whoever stores a grant with it from now on finds it spent; the second look finds
-		// whoever did before.
+		// A grant that is stored with it from now on finds it spent; look for an earlier one.
 		if err := r.spend(ctx, presented); err != nil {
 			return nil, err
 		}
@@ -158,8 +157,7 @@ func (p pending) isIn(g *store.Grant, current secret.Text) bool {
 	return slices.ContainsFunc(p.replacements(), current.Equal)
 }
 
-// wasIn reports whether an older answer was in an earlier token set: the grant has, or
-// had, its refresh token.
+// wasIn reports whether the grant has, or had, the refresh token of an older answer.
 func (p pending) wasIn(g *store.Grant, key store.FingerprintKey) bool {
 	refresh, _ := p.all()
 	return slices.ContainsFunc(refresh, func(token secret.Text) bool {

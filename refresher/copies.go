@@ -48,8 +48,7 @@ func (d *Dispatcher) deleteCopies(ctx context.Context, g *store.Grant) error {
 	return failed
 }
 
-// connectedAfter reports whether a message of the recovery stream belongs to a newer
-// connect of the grant.
+// connectedAfter reports whether a recovery message belongs to a newer connect of the grant.
 func connectedAfter(msg *jetstream.RawStreamMsg, g *store.Grant) bool {
 	rest, ok := strings.CutPrefix(cmp.Or(parts.DescriptionOf(msg), msg.Header.Get(jetstream.MsgIDHeader)), g.ID+".")
 	at, _, _ := strings.Cut(rest, ".")

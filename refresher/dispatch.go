@@ -36,8 +36,7 @@ type DispatcherOptions struct {
 	JetStream jetstream.JetStream
 	Store     *store.Store
 	Subjects  events.Subjects
-	// Horizon is how far ahead schedules are put into the stream; reconciliation brings
-	// in what is due later.
+	// Horizon is how far ahead schedules are made; reconciliation makes those of later.
 	Horizon time.Duration
 	// Remember is how long the refresh token of a deleted grant is remembered as spent.
 	Remember time.Duration
@@ -55,8 +54,7 @@ type Dispatcher struct {
 	// streams are the identities of the schedule streams, by partition.
 	streams atomic.Pointer[[]string]
 	clock   serverClock
-	// sending holds a place for each outbox that Send has begun with. Wait takes all of
-	// them, under waiting.
+	// sending has a place for each Send under way. Wait takes all of them, under waiting.
 	sending chan struct{}
 	waiting sync.Mutex
 }
@@ -71,15 +69,13 @@ func NewDispatcher(o DispatcherOptions) *Dispatcher {
 	return d
 }
 
-// SetStreams sets the identities of the present schedule streams, in the order of the
-// partitions.
+// SetStreams sets the identities of the schedule streams, in the order of the partitions.
 func (d *Dispatcher) SetStreams(identities []string) { d.streams.Store(&identities) }
 
 // Streams returns the identities last set.
 func (d *Dispatcher) Streams() []string { return *d.streams.Load() }
 
-// Stream returns the identity of the stream in which a grant is scheduled; empty: none
-// was set.
+// Stream returns the identity of the stream for a grant's schedule; empty: none was set.
 func (d *Dispatcher) Stream(grantID string) string {
 	if n, all := d.options.Subjects.PartitionOf(grantID), d.Streams(); n < len(all) {
 		return all[n]
@@ -94,10 +90,9 @@ const (
 	maxSending = 128
 )
 
-// Send publishes the outbox of a grant that was just saved. It waits for JetStream's
-// acknowledgements only for a revoked grant, whose record is then deleted, or if too many
-// are outstanding: reconciliation publishes what is not acknowledged. The end of ctx
-// stops nothing.
+// Send publishes the outbox of a grant that was just saved, whatever becomes of ctx. It waits
+// for acknowledgements only for a revoked grant, whose record is then deleted, or if too many
+// are outstanding: reconciliation publishes what is not acknowledged.
 func (d *Dispatcher) Send(ctx context.Context, g *store.Grant) {
 	if g.Outbox == nil {
 		return
@@ -223,8 +218,7 @@ func (d *Dispatcher) beyond(due *store.Due) bool {
 	return due.At.After(d.options.Now().Add(d.options.Horizon))
 }
 
-// Postpone postpones the message of a due action. The grant stays as it is, and the action
-// as due as before.
+// Postpone postpones the message of an action, which stays as due as it is in the grant.
 func (d *Dispatcher) Postpone(ctx context.Context, m events.RefreshDue, at time.Time) error {
 	ctx, cancel := context.WithTimeout(ctx, sendTimeout)
 	defer cancel()
@@ -260,11 +254,11 @@ func (d *Dispatcher) publishSchedule(ctx context.Context, m events.RefreshDue, a
 // (zero: not known). The error of an unreadable one is an *events.InvalidError.
 func (d *Dispatcher) Scheduled(ctx context.Context, grantID string) (m events.RefreshDue, at time.Time, found bool, err error) {
 	partition := d.options.Subjects.RefreshPartition(grantID)
+	var msg *jetstream.RawStreamMsg
 	stream, err := d.options.JetStream.Stream(ctx, partition.Stream)
-	if err != nil {
-		return m, at, false, fmt.Errorf("looking for the schedule of grant %s: %w", grantID, err)
+	if err == nil {
+		msg, err = stream.GetLastMsgForSubject(ctx, partition.Schedule(grantID))
 	}
-	msg, err := stream.GetLastMsgForSubject(ctx, partition.Schedule(grantID))
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
 		return m, at, false, nil
 	}

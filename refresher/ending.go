@@ -112,8 +112,7 @@ func (r *Reconciler) late(g *store.Grant, now time.Time) bool {
 	return now.Add(2 * g.Access.AtMostTenth(r.look())).After(last) // at the next look but one it would be too late
 }
 
-// announce announces what a grant is about to be without, unless that is done or can
-// wait for another look.
+// announce announces what a grant is about to be without, unless it is done or can wait.
 func (r *Reconciler) announce(ctx context.Context, g *store.Grant) (done bool, err error) {
 	w := r.refresher
 	now := w.deps.Now()

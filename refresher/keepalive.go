@@ -7,9 +7,8 @@ import (
 	"github.com/latchkey/latchkey/store"
 )
 
-// keepAlive schedules refreshes that keep refresh tokens alive, for grants that were
-// stored before their broker was configured so. All others were scheduled with their
-// last refresh.
+// keepAlive schedules refreshes that keep refresh tokens alive, for grants stored before
+// their broker was configured so. All others were scheduled with their last refresh.
 func (r *Reconciler) keepAlive(ctx context.Context) error {
 	w := r.refresher
 	least, some := w.deps.Settler.Policy.keepsAlive()

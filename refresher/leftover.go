@@ -3,7 +3,6 @@ package refresher
 import (
 	"context"
 	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"slices"
 	"strings"
@@ -31,8 +30,7 @@ const (
 	// maxLeft bounds what waits in a token set for the dead letters, maxSpare the tokens
 	// there without an account. What is larger goes to the dead letters at once.
 	maxLeft, maxSpare = 1 << 20, 256 << 10
-	// mostDoubtful bounds how many doubtful answers of a grant in a row are kept: all may
-	// come from a gateway.
+	// mostDoubtful bounds the doubtful answers of a grant in a row: all may be a gateway's.
 	mostDoubtful = 3
 )
 
@@ -182,16 +180,10 @@ func (r *Refresher) leaveIn(ctx context.Context, g *store.Grant, set *store.Toke
 
 // letterOf is the body of a dead letter that holds tokens.
 func letterOf(refresh, other []secret.Text) secret.Text {
-	reveal := func(tokens []secret.Text) (out []string) {
-		for _, token := range tokens {
-			out = append(out, token.Reveal())
-		}
-		return out
-	}
-	encoded, err := json.Marshal(struct {
-		RefreshTokens []string `json:"refreshTokens,omitempty"`
-		Others        []string `json:"others,omitempty"`
-	}{reveal(refresh), reveal(other)})
+	encoded, err := revealed(struct {
+		RefreshTokens []secret.Text `json:"refreshTokens,omitempty"`
+		Others        []secret.Text `json:"others,omitempty"`
+	}{refresh, other})
 	if err != nil {
 		panic("a struct of strings does not marshal")
 	}
@@ -219,9 +211,8 @@ func (r *Refresher) parkAll(ctx context.Context, g *store.Grant, a Answer) error
 	return err
 }
 
-// ParkLeftovers makes dead letters of what waits for that in a grant's token set, and returns
-// the grant as stored then. What NATS does not take now stays in the set (Left) for the
-// next refresh.
+// ParkLeftovers makes dead letters of what waits in a grant's token set, and returns the grant
+// as stored then. What NATS does not take now stays in the set for the next refresh.
 func (r *Refresher) ParkLeftovers(ctx context.Context, g *store.Grant) *store.Grant {
 	if !g.Left {
 		return g

@@ -19,8 +19,7 @@ type LaterError struct {
 	// Why is one of "rate", "concurrency", "breaker", "retry_after", "credentials", from a
 	// Queue "queue", and from a Refresher "lease".
 	Why string
-	// LastTry is when a try has to begin at the latest to keep the grant served; zero: not
-	// known, or at any time.
+	// LastTry is when a try must begin to keep the grant served; zero: not known, or any time.
 	LastTry time.Time
 }
 
@@ -64,9 +63,8 @@ type brokerLimits struct {
 	running              int
 }
 
-// heldFor bounds for how long a Retry-After, which may be about one user, keeps all
-// of its broker waiting. For as long as it says one is let in each time, until one
-// succeeds.
+// heldFor bounds how long a Retry-After, which may be about one user, keeps its broker
+// waiting. After that one refresh at a time may start until one succeeds.
 const heldFor = time.Minute
 
 // NewLimits returns limits at their full rates. onBreaker is told when a
@@ -88,9 +86,8 @@ var (
 // uncalled is the outcome of a refresh that ended before any call.
 const uncalled Class = "uncalled"
 
-// Enter asks for permission to refresh at a broker. On success the caller must
-// call done once with the outcome (nil for tokens). The error is a
-// *LaterError.
+// Enter asks for permission to refresh at a broker. On success the caller must call done
+// once with the outcome (nil for tokens). The error is a *LaterError.
 func (l *Limits) Enter(broker string) (done func(*Failure), err error) {
 	now := l.now()
 	l.mu.Lock()

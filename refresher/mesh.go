@@ -53,8 +53,7 @@ type RefreshRequest struct {
 	Held []secret.Text
 	// Known are tokens that came before and that the grant has no use for.
 	Known []secret.Text
-	// NotAfter is the end of the time, by the wall clock, in which the request may be
-	// sent. Zero: none.
+	// NotAfter is until when, by the wall clock, the request may be sent. Zero: at any time.
 	NotAfter time.Time
 }
 
@@ -177,8 +176,7 @@ func (t *transcript) useless(r RefreshRequest, f *Failure) Answer {
 	return a
 }
 
-// classify returns what the statuses alone say; nil: a plain success. tokens: the answer
-// has an access token.
+// classify returns what the statuses say; nil: success. tokens: there is an access token.
 func classify(in statuses, tokens bool) *Failure {
 	if in.http < 300 && in.readable && (in.envelope == "" || in.envelope == "ok") && in.content == "succeeded" && tokens {
 		return nil
@@ -186,8 +184,7 @@ func classify(in statuses, tokens bool) *Failure {
 	return in.failure()
 }
 
-// contradict reports whether a status says that there are no tokens. A missing one says
-// nothing.
+// contradict reports whether a status says that there are no tokens.
 func (in statuses) contradict() bool {
 	return in.http >= 300 || in.envelope != "" && in.envelope != "ok" && in.envelope != "succeeded" || in.content != "" && in.content != "succeeded"
 }

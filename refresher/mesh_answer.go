@@ -34,8 +34,7 @@ type transcript struct {
 	unread    unread
 }
 
-// statuses are the words by which an answer says how it went. They come from outside:
-// show only known ones.
+// statuses are words from outside by which an answer says how it went. Show only known ones.
 type statuses struct {
 	http int
 	// readable: the answer is one JSON value.
@@ -48,11 +47,9 @@ type LooseToken struct {
 	Token secret.Text
 	// Refresh: its name is that of a refresh token.
 	Refresh bool
-	// Meant: by its place it can be used as the token that its name says, if there is no
-	// better one.
+	// Meant: it can be used as the token that its name says, if there is no better one.
 	Meant bool
-	// Aside: its name is that of a token, but of none in Mesh's answers. A gateway may put
-	// one into each page.
+	// Aside: no token of Mesh's answers has this name. A gateway may put one into each page.
 	Aside bool `json:"-"`
 }
 
@@ -187,8 +184,7 @@ func (t *transcript) token(text string) secret.Text {
 	return secret.New(text)
 }
 
-// put stores a token in its place. Of several the last one counts, as with most JSON
-// decoders.
+// put stores a token in its place. The last one counts, as with most JSON decoders.
 func (t *transcript) put(at *secret.Text, token secret.Text, refresh, meant bool) {
 	if token.Empty() || token == *at {
 		return
@@ -291,8 +287,7 @@ func (r *answerReader) found(p place) {
 	r.t.loose(in.TokenID, false, false)
 }
 
-// inner reads a string where something else is expected: JSON in it counts. name is that
-// of its member, if any.
+// inner reads a string, of a member if name is set, in which JSON counts.
 func (r *answerReader) inner(p place, name, text string, entry *AnsweredAccount) {
 	t := r.t
 	text = strings.TrimSpace(text)

@@ -110,8 +110,7 @@ func base64Text(body []byte) bool {
 	return len(body) >= least && len(bytes.Trim(body, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_\r\n")) == 0
 }
 
-// fromBase64 returns what base64 of either alphabet stands for, if that is JSON or
-// compressed.
+// fromBase64 decodes base64 of either alphabet, if it stands for JSON or compressed text.
 func fromBase64(body []byte) []byte {
 	text := decoded64(body)
 	first := bytes.TrimSpace(bytes.TrimPrefix(text, byteOrderMark))

@@ -13,8 +13,7 @@ import (
 	"github.com/latchkey/latchkey/events/tracing"
 )
 
-// RemoveError says why Mesh did not remove a connection. Its text consists of protocol
-// constants.
+// RemoveError says why Mesh did not remove a connection, in protocol constants.
 type RemoveError struct {
 	Refused    bool          // Mesh refuses the request or its token, not our credentials
 	RetryAfter time.Duration // how long Mesh asks to wait; 0: it did not say

@@ -19,13 +19,10 @@ import (
 	"github.com/latchkey/latchkey/events/tracing"
 )
 
-// A refresh token may be single use, so a request reaches Mesh once or not at
-// all, and nothing below this file may send it again. net/http repeats requests
-// by itself in two cases: over HTTP/2 whenever a peer resets a stream or goes
-// away, and over HTTP/1.1 when a kept connection turns out to be closed. Here a
-// call has a connection to itself, over HTTP/1.1, and a body that can be read
-// once. Nothing that breaks the connection of one call touches another call,
-// and no call meets a connection that the peer is just closing.
+// A refresh token may be single use: nothing below this file may repeat a request. net/http does
+// over HTTP/2, when a peer resets a stream or goes away, and over HTTP/1.1, when a kept
+// connection turns out to be closed. Here each call has a connection to itself, over
+// HTTP/1.1, and a body that can be read once.
 
 // maxAnswer bounds what is read of an answer; logos make some of them large.
 const maxAnswer = 8 << 20
@@ -41,8 +38,7 @@ func newTransport() *http.Transport {
 		Protocols:   &http1,
 		TLSClientConfig: &tls.Config{
 			MinVersion: tls.VersionTLS12,
-			// A server that speaks HTTP/2 alone then refuses the handshake, before
-			// it has read anything.
+			// A server of HTTP/2 alone then refuses the handshake, before it has read anything.
 			NextProtos: []string{"http/1.1"},
 			// A handshake for each call: resumed ones are cheap for both sides.
 			ClientSessionCache: tls.NewLRUClientSessionCache(0),
@@ -64,8 +60,7 @@ type onceBody struct {
 	rest bytes.Reader
 	// late reports whether the request may not be sent any more.
 	late func() bool
-	// began: the transport has taken some of the body, which from then on may
-	// reach the peer.
+	// began: the transport has taken some of the body, which may reach the peer.
 	began, refused atomic.Bool
 }
 
@@ -101,9 +96,8 @@ func (m *Mesh) call(ctx context.Context, method, path string, content any, notAf
 	return r, err
 }
 
-// exchange sends one request (content nil: without a body), unless it is after notAfter
-// by the wall clock (zero: at any time). sent reports whether any of the body may have
-// reached the peer.
+// exchange sends one request (content nil: without a body), unless it is after notAfter by the
+// wall clock (zero: no limit). sent: some of the body may have reached the peer.
 func (m *Mesh) exchange(ctx context.Context, method, path string, content any, notAfter time.Time) (r reply, sent bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, m.options.Timeout)
 	defer cancel()

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/latchkey/latchkey/events/secret"
 )
@@ -21,9 +22,8 @@ import (
 type unread struct {
 	// named: a member with the name of a token has a value that can't be read.
 	named bool
-	// odd stands outside of JSON, or where the contract has an object. aside are the
-	// strings of members that the contract does not have, said those for people and
-	// ids. A line for each.
+	// odd stands outside of JSON, or where the contract has an object. aside are the strings of
+	// members that the contract does not have, said those for people and ids; a line for each.
 	odd, aside, said []byte
 }
 
@@ -54,16 +54,13 @@ func (u *unread) doubt(known []secret.Text, lost bool) doubt {
 		return named
 	}
 	s := search{left: mostSearched}
-	var without *strings.Replacer
+	without := sync.OnceValue(func() *strings.Replacer { return replacing(known) })
 	look := func(text []byte) doubt {
 		s.without = nil
 		if s.doubtOf(string(text), 0) == noDoubt {
 			return noDoubt // as a rule, and there may be many tokens
 		}
-		if without == nil {
-			without = replacing(known)
-		}
-		s.without = without
+		s.without = without()
 		return s.doubtOf(string(text), 0)
 	}
 	found, aside := look(u.odd), look(u.aside)
@@ -115,8 +112,7 @@ var (
 	packedRun = regexp.MustCompile(`[A-Za-z0-9+/_-][A-Za-z0-9+/_\r\n-]{22,}[A-Za-z0-9+/_-]`)
 )
 
-// search goes through the text of one answer, after the replacements. left is how much
-// more it may read.
+// search goes through the text of one answer. left is how much more it may read.
 type search struct {
 	without *strings.Replacer
 	left    int
@@ -193,8 +189,7 @@ func unescaped(text string) string {
 	}))
 }
 
-// forPeople reports whether a member holds text for people or an id, which differ from
-// answer to answer.
+// forPeople reports whether a member holds text for people, or an id of the answer.
 func forPeople(name string) bool {
 	return slices.ContainsFunc([]string{"message", "title", "detail", "details", "description", "instance", "url", "logo", "hash", "id", "name", "path", "time", "timestamp"},
 		func(end string) bool { return strings.HasSuffix(name, end) })

@@ -13,8 +13,7 @@ import (
 	"github.com/latchkey/latchkey/events"
 )
 
-// refreshed is the outcome of a call that brought tokens; else it is the class
-// of the failure.
+// refreshed is the outcome of a call that brought tokens; else it is the failure's class.
 const refreshed = "refreshed"
 
 // The outcomes of a pass of reconciliation.

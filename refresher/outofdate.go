@@ -11,8 +11,7 @@ import (
 	"github.com/latchkey/latchkey/store"
 )
 
-// reschedule makes the schedule of a grant again, which an out of date message may have
-// replaced.
+// reschedule repeats the schedule of a grant, which an outdated message may have replaced.
 func (r *Refresher) reschedule(ctx context.Context, m events.RefreshDue) error {
 	g, err := r.deps.Store.Get(ctx, m.GrantID)
 	if errors.Is(err, store.ErrNotFound) {

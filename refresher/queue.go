@@ -77,9 +77,8 @@ func NewQueue(limits *Limits, slots, room int, now func() time.Time) *Queue {
 	return &Queue{limits: limits, now: now, slots: slots, room: room, brokers: map[string]*line{}}
 }
 
-// Enter waits for permission to refresh at a broker. On success the caller must
-// call done once with the outcome. The error is a *LaterError, ErrStopping
-// or ctx's.
+// Enter waits for permission to refresh at a broker. On success the caller must call done
+// once with the outcome. The error is a *LaterError, ErrStopping or ctx's.
 func (q *Queue) Enter(ctx context.Context, broker string, u Urgency) (done func(*Failure), err error) {
 	w := &waiter{urgency: u, result: make(chan admission, 1)}
 	q.mu.Lock()
@@ -141,8 +140,7 @@ func (q *Queue) join(broker string, w *waiter) *line {
 	return l
 }
 
-// leave takes a waiter out of its line if it is still there. The caller holds the
-// lock.
+// leave takes a waiter out of its line if it is there. The caller holds the lock.
 func (q *Queue) leave(l *line, w *waiter) {
 	if i := slices.Index(l.waiters, w); i >= 0 {
 		l.waiters = slices.Delete(l.waiters, i, i+1)

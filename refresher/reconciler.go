@@ -17,14 +17,12 @@ import (
 	"github.com/latchkey/latchkey/store/streams"
 )
 
-// Streams is the topology of JetStream as reconciliation needs it:
-// *streams.Topology.
+// Streams is what reconciliation needs of a *streams.Topology.
 type Streams interface {
 	// Identities makes sure that the streams exist and returns the identities of
 	// the schedule streams, in the order of the partitions.
 	Identities(ctx context.Context) ([]string, error)
-	// DueQueues returns where the queues of due messages stand, in the order of
-	// the partitions.
+	// DueQueues returns the state of the queues of due messages, by partition.
 	DueQueues(ctx context.Context) ([]streams.DueQueue, error)
 }
 
@@ -107,9 +105,8 @@ func (r *Reconciler) Pass(ctx context.Context) error {
 // errBound: a step was cut short.
 var errBound = errors.New("a step took too long; the next pass goes on")
 
-// bounded runs a step and cuts it short after many intervals, so that the other steps
-// run. The step's context has no deadline: its calls keep their own bounds, which are
-// shorter.
+// bounded runs a step and cuts it short after many intervals, so that the others run. The
+// step's context has no deadline: its calls have shorter bounds of their own.
 func (r *Reconciler) bounded(ctx context.Context, step func(context.Context) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)

@@ -59,8 +59,16 @@ type pending struct {
 	Beside      bool        `json:"beside,omitzero"` // the answer brought nothing that the grant uses
 }
 
-// revealing encodes secrets in the clear, which only what is then sealed may be, and
-// lifetimes in nanoseconds.
+// revealed returns the JSON of what will be sealed, with secrets in the clear, for the
+// caller to wipe.
+func revealed(v any) ([]byte, error) {
+	var encoded bytes.Buffer
+	// Version 2 of the package escapes no more than it must: a token of "<" gets no larger.
+	err := jsonv2.MarshalWrite(&encoded, v, jsontext.AllowInvalidUTF8(true), revealing)
+	return encoded.Bytes(), err
+}
+
+// revealing encodes secrets in the clear and lifetimes in nanoseconds.
 var revealing = jsonv2.WithMarshalers(jsonv2.JoinMarshalers(
 	jsonv2.MarshalToFunc(func(enc *jsontext.Encoder, t secret.Text) error { return enc.WriteToken(jsontext.String(t.Reveal())) }),
 	jsonv2.MarshalToFunc(func(enc *jsontext.Encoder, d time.Duration) error { return enc.WriteToken(jsontext.Int(int64(d))) }),
@@ -73,15 +81,13 @@ func recoveryBinding(g *store.Grant, epoch int64) envelope.Binding {
 }
 
 func (p pending) entry(s store.TokenSealer, g *store.Grant) (recoveryEntry, error) {
-	var encoded bytes.Buffer
-	// Version 2 of the package escapes no more than it must: a token of "<" gets no larger.
-	err := jsonv2.MarshalWrite(&encoded, p, jsontext.AllowInvalidUTF8(true), revealing)
-	defer func() { clear(encoded.Bytes()) }()
+	encoded, err := revealed(p)
+	defer clear(encoded)
 	if err != nil {
 		return recoveryEntry{}, errors.New("encoding a recovery entry failed") // without the error: it could quote a value
 	}
 	id := fmt.Sprintf("%s.%d.%s", g.ID, p.ConnectedAt.UnixMilli(), p.id) // connectedAfter reads it
-	entry := recoveryEntry{GrantID: g.ID, Epoch: p.epoch, Broker: g.BrokerType, ID: id, Sealed: s.Seal(encoded.Bytes(), recoveryBinding(g, p.epoch))}
+	entry := recoveryEntry{GrantID: g.ID, Epoch: p.epoch, Broker: g.BrokerType, ID: id, Sealed: s.Seal(encoded, recoveryBinding(g, p.epoch))}
 	if p.rotated() {
 		entry.Spent = s.Key.Of(p.Presented)
 	}

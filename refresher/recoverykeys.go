@@ -11,8 +11,7 @@ import (
 	"github.com/latchkey/latchkey/store/streams"
 )
 
-// RecoveryKeys returns how many entries of the recovery stream are sealed under
-// each data key.
+// RecoveryKeys returns how many recovery entries are sealed under each data key.
 func RecoveryKeys(ctx context.Context, js jetstream.JetStream, subjects events.Subjects) (map[string]int, error) {
 	stream, err := js.Stream(ctx, subjects.RecoveryStream())
 	if err != nil {

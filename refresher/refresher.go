@@ -43,9 +43,8 @@ type Deps struct {
 	WorkerID string
 	NewID    func() string
 	Now      func() time.Time
-	// Lease is how long a lease lasts; CallAndSave what a call and the save of
-	// its answer may take, for which it must last; ClockSkew what clocks may
-	// differ by.
+	// Lease is how long a lease lasts; CallAndSave what a call and the save of its answer may
+	// take, for which it must last; ClockSkew what clocks may differ by.
 	Lease, CallAndSave, ClockSkew time.Duration
 	// RefusedPause is how long after a report of a refused access token the next one
 	// of the same grant counts.
@@ -56,8 +55,7 @@ type Deps struct {
 	SendAccess []string
 	// Changed sorts out the grants of a user after a refresh has changed accounts.
 	Changed func(ctx context.Context, userID string) error
-	// ParkAnswer makes a dead letter of what an answer about a grant left. It returns
-	// nil when NATS has it.
+	// ParkAnswer makes a dead letter of what an answer left; nil: NATS has it.
 	ParkAnswer func(ctx context.Context, g *store.Grant, id string, body []byte) error
 	Audit      *audit.Log // nil: no audit log
 	Log        *zap.Logger
@@ -71,8 +69,7 @@ type Refresher struct {
 	sendAccess map[string]bool // by the key of a broker type
 	metrics    *metrics
 	verdicts   *verdicts
-	// underWay counts refreshes from before they wait for their turn until
-	// their answers are kept.
+	// underWay counts refreshes from waiting for their turn until their answers are kept.
 	underWay sync.WaitGroup
 }
 
@@ -108,10 +105,9 @@ func (r *Refresher) Stop() { r.queue.Close() }
 // Wait returns when, after Stop, the answer of every call is kept.
 func (r *Refresher) Wait() { r.underWay.Wait() }
 
-// Due handles a refresh.due message. After nil the caller acknowledges it: all is
-// done, or the message is out of date. A *LaterError or *store.LeasedError says when
-// to retry. After any other error no token was spent, or the answer is on its way into
-// the database.
+// Due handles a refresh.due message. After nil the caller acknowledges it: all is done, or it
+// is out of date. A *LaterError or *store.LeasedError says when to retry. After any other
+// error no token was spent, or the answer is on its way into the database.
 func (r *Refresher) Due(ctx context.Context, m events.RefreshDue) error {
 	r.underWay.Add(1)
 	defer r.underWay.Done()
@@ -156,8 +152,7 @@ func (r *Refresher) due(ctx context.Context, m events.RefreshDue) error {
 	return err
 }
 
-// inTime adds a grant's last try to a *LaterError, in a copy: several callers may
-// share the error.
+// inTime adds a grant's last try to a *LaterError, in a copy: callers may share the error.
 func (r *Refresher) inTime(g *store.Grant, err error) error {
 	var later *LaterError
 	last := r.deps.Settler.Policy.LastTry(g)
@@ -195,8 +190,7 @@ func (r *Refresher) onDemand(ctx context.Context, g *store.Grant, d demand) (*st
 // permit is the permission to make one call, from Queue.Enter.
 type permit struct{ done func(*Failure) }
 
-// end gives the permission back with the outcome of the call. Later outcomes count
-// for nothing.
+// end gives the permission back with the outcome of the call. Only the first counts.
 func (p *permit) end(f *Failure) {
 	if p.done != nil {
 		p.done(f)
@@ -305,9 +299,8 @@ func (r *Refresher) sealer(ctx context.Context, grantID, user string) (store.Tok
 	return r.deps.Fingerprints.Sealer(ctx, user)
 }
 
-// call spends the refresh token. From here on the end of ctx stops nothing: the answer
-// is kept even while the process shuts down. A code completes a refresh that waits for
-// it.
+// call spends the refresh token, in a refresh that a code completes if there is one. The end of
+// ctx stops nothing: the answer is kept even while the process shuts down.
 func (r *Refresher) call(ctx context.Context, g *store.Grant, tokens store.TokenSet, code secret.Text, with store.TokenSealer, turn *permit) (*store.Grant, error) {
 	ctx = context.WithoutCancel(ctx)
 	sent := r.deps.Now()
@@ -479,8 +472,7 @@ func (r *Refresher) sendState(ctx context.Context, g, next *store.Grant) {
 	r.deps.Dispatcher.Send(ctx, next)
 }
 
-// Pauses between attempts to bring an answer into the database or the
-// recovery stream.
+// Pauses between attempts to store an answer.
 const (
 	keepPauseMin = 100 * time.Millisecond
 	keepPauseMax = 5 * time.Second
@@ -513,8 +505,7 @@ func (r *Refresher) keep(ctx context.Context, g *store.Grant, p pending, with st
 	}
 }
 
-// renewed returns a sealer under the active data key, or the one at hand if there is
-// none to get.
+// renewed returns a sealer under the active data key, or the one at hand.
 func (r *Refresher) renewed(ctx context.Context, g *store.Grant, with store.TokenSealer) store.TokenSealer {
 	if fresh, err := r.deps.Envelope.Sealer(ctx, g.UserID); err == nil {
 		with.Sealer = fresh

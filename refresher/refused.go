@@ -8,10 +8,9 @@ import (
 	"github.com/latchkey/latchkey/store"
 )
 
-// Refused refreshes a grant as Now does, since a caller reports its access tokens of this
-// version as refused. Within RefusedPause only one report of a grant counts, on any
-// worker, so that a broken caller can't spend refreshes: the error of any other wraps
-// store.ErrStale.
+// Refused refreshes a grant as Now does, since a caller reports access tokens of this version
+// as refused. Within RefusedPause only one report of a grant counts, on any worker, so that a
+// broken caller can't spend refreshes: the error of any other wraps store.ErrStale.
 func (r *Refresher) Refused(ctx context.Context, g *store.Grant) (*store.Grant, error) {
 	return r.onDemand(ctx, g, demand{refused: &store.Refused{Version: g.Version, At: store.Milli(r.deps.Now())}})
 }
@@ -37,8 +36,7 @@ func (s Settler) EndAccess(g *store.Grant) {
 	}
 }
 
-// EndReported ends the access tokens of a grant for which EndsWithReport holds. It returns the
-// grant as stored then.
+// EndReported ends the access tokens of a grant for which EndsWithReport holds.
 func (r *Refresher) EndReported(ctx context.Context, g *store.Grant) (*store.Grant, error) {
 	next := g.Clone()
 	r.deps.Settler.EndAccess(next)

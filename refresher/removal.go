@@ -17,10 +17,9 @@ import (
 	"github.com/latchkey/latchkey/store/envelope"
 )
 
-// Where that is configured, what a user has disconnected is removed at Mesh too. The
-// grant is revoked first. Its record then keeps only the access tokens for the removal,
-// sealed, until that is done or given up. A new connect of the same accounts replaces
-// the record.
+// Where that is configured, what a user has disconnected is removed at Mesh too. The revoked
+// grant keeps only the access tokens for that, sealed, until it is done or given up. A new
+// connect of the same accounts replaces the record.
 
 const (
 	// removeFor is how long a removal is tried, refusedFor how long every answer has to
@@ -104,8 +103,7 @@ func (r *Refresher) removeAtMesh(ctx context.Context, listed *store.Grant) error
 	}
 	now := store.Milli(r.deps.Now())
 	g := listed.Clone()
-	// The next try is due whatever becomes of this one. The worker whose write succeeds
-	// makes this one.
+	// The next try is due whatever becomes of this one. Whose write succeeds makes this one.
 	wait := delay(config.Backoff{Min: r.deps.Settler.Backoff.Min, Max: removeMost}, g.Removal.Attempts, 1)
 	g.Removal.Attempts++
 	g.Removal.Due = now.Add(wait/2 + r.deps.Settler.jitter(wait/2))
@@ -263,8 +261,7 @@ func (r *Refresher) announceRemoval(g *store.Grant, accounts []string, reason ev
 	return nil
 }
 
-// announceTry announces what a try has removed, and which accounts it can't remove for
-// lack of an access token.
+// announceTry announces what a try has removed, and what has no access token for that.
 func (r *Refresher) announceTry(g *store.Grant, try removal) (err error) {
 	if len(try.removed) > 0 {
 		err = r.announceRemoval(g, try.removed, events.ReasonRemoved)

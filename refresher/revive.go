@@ -16,8 +16,7 @@ func GivenUp(g *store.Grant) bool {
 	return g.State == store.MustAct && g.Refusals != nil && g.MFA == nil
 }
 
-// ReviveBlocked says why a grant can't be tried again after it has expired or was given
-// up; empty when it can.
+// ReviveBlocked says why a grant that ended can't be tried again; empty when it can.
 func ReviveBlocked(g *store.Grant, now time.Time) string {
 	switch {
 	case g.State == store.Revoked:
@@ -48,9 +47,8 @@ func Revive(g *store.Grant, now time.Time) {
 	schedule(g, due(now, store.Refresh), now)
 }
 
-// Revive has a grant that has expired or was given up tried once more, by any free
-// worker. The error wraps store.ErrConflict where the grant has changed since it was
-// read.
+// Revive has any free worker try a grant once more that has expired or was given up. The error
+// wraps store.ErrConflict where the grant has changed since it was read.
 func (r *Refresher) Revive(ctx context.Context, g *store.Grant) (*store.Grant, error) {
 	next := g.Clone()
 	Revive(next, r.deps.Now())

@@ -151,14 +151,10 @@ func (s Settler) withoutAccessToken(g *store.Grant, first bool) error {
 	return s.AnnounceEnds(g, now, false)
 }
 
-// cameAlone reports whether a grant has its refresh token from an answer without
-// access tokens.
+// cameAlone reports whether a grant's refresh token came without access tokens.
 func cameAlone(g *store.Grant) bool {
-	switch {
-	case g.Refresh == nil:
-		return false
-	case g.Access == nil:
-		return !g.Refresh.Since.Equal(g.ConnectedAt)
+	if g.Refresh == nil || g.Access == nil {
+		return g.Refresh != nil && !g.Refresh.Since.Equal(g.ConnectedAt)
 	}
 	return !g.Refresh.Since.Equal(g.Access.Since) && g.Access.Version != g.Version
 }
@@ -192,13 +188,9 @@ func (s Settler) Failed(g *store.Grant, f *Failure) error {
 	}
 	switch f.Class {
 	case RateLimited:
-		wait := max(f.RetryAfter, delay(s.RateLimited, g.Deferrals, 1))
-		g.Deferrals++
-		return s.again(g, now, wait+s.jitter(wait/4), max(f.RetryAfter, s.RateLimited.Min))
+		return s.deferTry(g, now, s.RateLimited, f.RetryAfter, max(f.RetryAfter, s.RateLimited.Min))
 	case Denied:
-		wait := delay(s.Credentials, g.Deferrals, 1)
-		g.Deferrals++
-		return s.again(g, now, wait+s.jitter(wait/4), s.Credentials.Min)
+		return s.deferTry(g, now, s.Credentials, 0, s.Credentials.Min)
 	case MustAct:
 		g.Warned = f.Reason
 		if err := s.Announce(g, events.TokenExpiring, f.Reason); err != nil {
@@ -218,6 +210,13 @@ func (s Settler) Failed(g *store.Grant, f *Failure) error {
 	g.Attempts++
 	wait := max(f.RetryAfter, delay(s.Backoff, g.Attempts-1, s.Rand()), s.untilLastTry(g, now))
 	return s.again(g, now, wait, max(f.RetryAfter, s.Backoff.Min))
+}
+
+// deferTry makes a try due that no failed one counts against.
+func (s Settler) deferTry(g *store.Grant, now time.Time, b config.Backoff, retryAfter, least time.Duration) error {
+	wait := max(retryAfter, delay(b, g.Deferrals, 1))
+	g.Deferrals++
+	return s.again(g, now, wait+s.jitter(wait/4), least)
 }
 
 // untilLastTry is the wait once the institution may no longer take a refresh token whose
@@ -251,9 +250,8 @@ func (s Settler) again(g *store.Grant, now time.Time, wait, least time.Duration)
 	return nil
 }
 
-// AnnounceEnds announces what a grant that is refreshed is about to be without: an access
-// token, if the next try comes too late (once a version), and a refresh token (once for
-// each stated end).
+// AnnounceEnds announces what a grant is about to be without: an access token, if the next try
+// comes too late (once a version), and a refresh token (once for each stated end).
 func (s Settler) AnnounceEnds(g *store.Grant, now time.Time, late bool) error {
 	if !NeedsCall(g, now) {
 		return nil
@@ -311,8 +309,7 @@ func (s Settler) Expire(g *store.Grant, reason events.Reason) error {
 	return err
 }
 
-// endNewest announces the end of a grant's newest access tokens, while accounts have
-// others that still live.
+// endNewest announces the end of a grant's newest access tokens, while others still live.
 func (s Settler) endNewest(g *store.Grant, reason events.Reason) error {
 	g.Access.Warned, g.Access.EndAnnounced = true, true
 	if accounts := g.EndingAt(g.Access.ExpiresAt); len(accounts) > 0 {
@@ -361,11 +358,8 @@ func (s Settler) WithoutRefresh(g *store.Grant) (done bool, err error) {
 // delay grows exponentially from b.Min to b.Max with the number of earlier tries; chance
 // in [0, 1] scales it (full jitter).
 func delay(b config.Backoff, tries int, chance float64) time.Duration {
-	d := b.Max
-	if tries < 32 {
-		d = min(b.Min<<tries, b.Max)
-	}
-	if d <= 0 {
+	d := b.Min << min(tries, 32)
+	if tries >= 32 || d <= 0 || d > b.Max {
 		d = b.Max
 	}
 	return time.Duration(float64(d) * chance)

@@ -34,9 +34,8 @@ type verdicts struct {
 // has seen a refusal there.
 const clearedFor = 10 * time.Second
 
-// refused notes that a grant was refused, and reports whether verdicts are held at its
-// broker. If that can't be read they are: this gives up less. A grant counts once, when
-// it is first refused.
+// refused notes a refusal and reports whether verdicts are held at its broker; if that can't be
+// read they are. A grant counts once, when it is first refused.
 func (v *verdicts) refused(ctx context.Context, g *store.Grant) (held bool) {
 	broker := events.BrokerKey(g.BrokerType)
 	v.mu.Lock()
@@ -62,8 +61,7 @@ func (v *verdicts) refused(ctx context.Context, g *store.Grant) (held bool) {
 	return v.held(seen)
 }
 
-// held reports whether verdicts are held. Those that an earlier configuration held by
-// itself are not.
+// held reports whether verdicts are held, by a decision or by the present configuration.
 func (v *verdicts) held(seen store.Verdicts) bool {
 	return seen.HeldSince != nil && (v.hold.Grants > 0 || seen.Decided == store.DecidedHold)
 }

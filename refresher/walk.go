@@ -17,8 +17,7 @@ import (
 // continues there, past what stays in the list since nothing can be done about it.
 type walk struct {
 	place store.Place
-	// spread has workers that walk at the same time take pages from here and there, skip
-	// pages after the place.
+	// spread has concurrent workers take pages from here and there, skip pages after the place.
 	spread  bool
 	skip    int
 	left    *int // how many more pages may be worked on; nil: maxPages
@@ -28,8 +27,7 @@ type walk struct {
 // repair repairs one grant of a page. done: something was changed.
 type repair func(ctx context.Context, g *store.Grant) (done bool, err error)
 
-// maxPages bounds the work of one step in one pass, atOnce how many grants of a page are
-// repaired concurrently.
+// maxPages bounds a step in one pass, atOnce the grants that are repaired concurrently.
 const (
 	maxPages = 20
 	atOnce   = 8
@@ -70,7 +68,9 @@ func (r *Reconciler) through(ctx context.Context, w *walk, kind string, list fun
 			continue
 		}
 		*left--
-		failures.unreadable(page.Unreadable)
+		for _, id := range page.Unreadable {
+			failures.add(fmt.Errorf("the document of grant %s does not decode", id))
+		}
 		done := r.page(ctx, w, page.Grants, do, &failures)
 		repaired += done
 		// Before a page in which nothing can be done lies as little to do as in it;
@@ -147,12 +147,6 @@ func (f *failures) add(err error) {
 	}
 	if f.count++; len(f.first) < maxFailures {
 		f.first = append(f.first, err)
-	}
-}
-
-func (f *failures) unreadable(ids []string) {
-	for _, id := range ids {
-		f.add(fmt.Errorf("the document of grant %s does not decode", id))
 	}
 }
 

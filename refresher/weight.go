@@ -52,8 +52,7 @@ func (m *merger) tokenSize(t store.AccountToken) int {
 
 func accountSize(id, name string) int { return textSize(id) + textSize(name) + accountOverhead }
 
-// merger puts the accounts of an answer into a grant and its token set, as far as there
-// is room.
+// merger puts the accounts of an answer into a grant and its token set, if there is room.
 type merger struct {
 	g      *store.Grant
 	tokens *store.TokenSet
@@ -82,9 +81,8 @@ func newMerger(g *store.Grant, tokens *store.TokenSet) *merger {
 	return m
 }
 
-// makeRoom drops the access tokens of accounts that an answer does not cover if its own
-// do not fit beside them: those end soon, and come again. Accounts come before the names
-// of others.
+// makeRoom drops access tokens of accounts that an answer does not cover if its own need the
+// room: those end soon, and come again. Accounts come before the names of others.
 func (m *merger) makeRoom(brought []AnsweredAccount) {
 	size, fresh := m.tokensSize, make(map[string]bool, len(brought))
 	for _, in := range brought {

@@ -15,8 +15,7 @@ type shares struct {
 	// own are the refresh tokens of single accounts, by id, that differ from the grant's:
 	// they become grants of their own.
 	own map[string]secret.Text
-	// accounts are those with a new access token, each once. The id is empty only
-	// where no id is known.
+	// accounts have a new access token, each once. The id is empty only where none is known.
 	accounts   []AnsweredAccount
 	byPosition bool // tokens without an account went to accounts by their order
 	// unplaced is how many entries have tokens without an owner. Access tokens of accounts
@@ -84,8 +83,7 @@ func (a Answer) rotates(g *store.Grant, presented secret.Text) bool {
 	return !whose(g, &store.TokenSet{RefreshToken: presented}, a).refreshToken.Empty()
 }
 
-// withoutEchoes returns the answer without the presented refresh token: an echo replaces
-// nothing.
+// withoutEchoes returns the answer without the presented refresh token.
 func (a Answer) withoutEchoes(presented secret.Text) Answer {
 	a.Accounts, a.Loose = slices.Clone(a.Accounts), slices.Clone(a.Loose)
 	a.forget(presented)
@@ -118,9 +116,8 @@ func sharesOf(a Answer, presented secret.Text) []share {
 	return entries
 }
 
-// placeDeprecated adds the deprecated access token where no entry has one: it is for
-// the accounts that the entries name, or for the only one. damaged: what named another
-// may be lost.
+// placeDeprecated adds the deprecated access token where no entry has one: for the accounts
+// that the entries name, or the only one. damaged: what named another may be lost.
 func placeDeprecated(entries []share, known []string, deprecated secret.Text, damaged bool) []share {
 	in := share{AnsweredAccount: AnsweredAccount{AccessToken: deprecated}, owner: everyone}
 	if deprecated.Empty() || damaged && len(known) > 1 {
@@ -149,8 +146,7 @@ func placeDeprecated(entries []share, known []string, deprecated secret.Text, da
 	return append(entries, in)
 }
 
-// knownIDs are the ids of a grant's accounts. An earlier release could give one an
-// empty id.
+// knownIDs are the ids of a grant's accounts, of which earlier releases could leave one empty.
 func knownIDs(g *store.Grant) (ids []string) {
 	for _, account := range g.Accounts {
 		if account.ID != "" {
@@ -160,8 +156,7 @@ func knownIDs(g *store.Grant) (ids []string) {
 	return ids
 }
 
-// matchNames gives an entry with a display name and no id the id of the one account
-// that has this name.
+// matchNames gives an entry without an id that of the one account with its display name.
 func matchNames(g *store.Grant, entries []share) {
 	byName, entriesOf := map[string][]string{}, map[string]int{}
 	for _, account := range g.Accounts {
