@@ -27,24 +27,19 @@ func (a Announcer) Announce(g *store.Grant, kind string, reason events.Reason) e
 // access tokens leaves out accounts that have older ones, or none; the end of a grant
 // leaves out accounts whose own end was announced before, if there are others.
 func concerned(g *store.Grant, kind string, reason events.Reason) []store.Account {
-	if kind == events.TokenExpired {
-		if left := slices.DeleteFunc(slices.Clone(g.Accounts), func(account store.Account) bool { return endAnnounced(g, account) }); len(left) > 0 {
-			return left
-		}
-		return g.Accounts
-	}
 	newest := kind == events.TokenRefreshed ||
 		kind == events.TokenExpiring && (reason == events.ReasonRefreshFailing || reason == events.ReasonNoRefreshToken)
-	left := slices.DeleteFunc(slices.Clone(g.Accounts), func(account store.Account) bool { return newest && !g.Newest(account) })
+	left := slices.DeleteFunc(slices.Clone(g.Accounts), func(account store.Account) bool {
+		if kind == events.TokenExpired {
+			life := g.AccessOf(account)
+			return life != nil && life.EndAnnounced
+		}
+		return newest && !g.Newest(account)
+	})
 	if len(left) == 0 { // an earlier release did not write the ends of single accounts
 		return g.Accounts
 	}
 	return left
-}
-
-func endAnnounced(g *store.Grant, account store.Account) bool {
-	life := g.AccessOf(account)
-	return life != nil && life.EndAnnounced
 }
 
 func (a Announcer) announce(g *store.Grant, kind string, about events.Lifecycle) error {

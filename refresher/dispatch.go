@@ -207,15 +207,10 @@ func (d *Dispatcher) schedule(ctx context.Context, g *store.Grant) (jetstream.Pu
 	if g.Due == nil {
 		return nil, d.Unschedule(ctx, g.ID)
 	}
-	if d.beyond(g.Due) {
+	if g.Due.At.After(d.options.Now().Add(d.options.Horizon)) {
 		return nil, nil
 	}
 	return d.publishSchedule(ctx, dueMessage(g), g.Due.At, g.Due.Trace)
-}
-
-// beyond reports whether an action is due too late for a schedule in the stream now.
-func (d *Dispatcher) beyond(due *store.Due) bool {
-	return due.At.After(d.options.Now().Add(d.options.Horizon))
 }
 
 // Postpone postpones the message of an action, which stays as due as it is in the grant.

@@ -44,26 +44,28 @@ func (a *Answer) dropDoubtful(g *store.Grant) {
 
 // all returns the tokens of an answer, refresh tokens apart from the others.
 func (a Answer) all() (refresh, other []secret.Text) {
-	add := func(to *[]secret.Text, token secret.Text) {
-		if !token.Empty() && !slices.Contains(*to, token) {
-			*to = append(*to, token)
-		}
-	}
-	add(&refresh, a.RefreshToken)
-	add(&other, a.AccessToken)
+	refresh, other = append(refresh, a.RefreshToken), append(other, a.AccessToken)
 	for _, in := range a.Accounts {
-		add(&refresh, in.RefreshToken)
-		add(&other, in.AccessToken)
-		add(&other, in.TokenID)
+		refresh, other = append(refresh, in.RefreshToken), append(other, in.AccessToken, in.TokenID)
 	}
 	for _, l := range a.Loose {
 		if l.Refresh {
-			add(&refresh, l.Token)
+			refresh = append(refresh, l.Token)
 		} else {
-			add(&other, l.Token)
+			other = append(other, l.Token)
 		}
 	}
-	return refresh, other
+	return distinct(refresh), distinct(other)
+}
+
+// distinct leaves each token in a slice once, and no empty one.
+func distinct(tokens []secret.Text) []secret.Text {
+	seen := map[secret.Text]bool{{}: true}
+	return slices.DeleteFunc(tokens, func(token secret.Text) bool {
+		again := seen[token]
+		seen[token] = true
+		return again
+	})
 }
 
 // leftover returns the tokens of an answer that are not in a set.
@@ -125,22 +127,18 @@ func (r *Refresher) leaveBeside(ctx context.Context, g *store.Grant, tokens stor
 // for it goes to the dead letters now. beside: an earlier answer is still the newest.
 func (r *Refresher) leaveIn(ctx context.Context, g *store.Grant, set *store.TokenSet, p pending, beside bool) error {
 	refresh, other := leftover(p.Answer, *set)
-	untold := slices.DeleteFunc(slices.Clone(refresh), func(token secret.Text) bool { return slices.Contains(set.Spare, token) })
-	spare := append(refresh, other...)
+	fresh := slices.DeleteFunc(slices.Clone(refresh), func(token secret.Text) bool { return slices.Contains(set.Spare, token) })
+	spare := slices.Concat(refresh, other)
 	if beside {
-		for _, token := range set.Spare {
-			if !slices.Contains(spare, token) {
-				spare = append(spare, token)
-			}
-		}
+		spare = append(spare, set.Spare...)
 	}
 	var size int
 	set.Spare = nil
 	var heavy []secret.Text
-	for _, token := range spare {
+	for _, token := range distinct(spare) {
 		if size += textSize(token.Reveal()); size <= maxSpare {
 			set.Spare = append(set.Spare, token)
-		} else if !slices.Contains(untold, token) {
+		} else if !slices.Contains(fresh, token) {
 			heavy = append(heavy, token)
 		}
 	}
@@ -154,8 +152,8 @@ func (r *Refresher) leaveIn(ctx context.Context, g *store.Grant, set *store.Toke
 	case !p.Doubtful && !beside:
 		g.Doubtful = 0
 	}
-	if (!p.Beside || p.Rest.Empty()) && len(untold)+len(heavy) > 0 {
-		bodies = append(bodies, letterOf(untold, heavy))
+	if (!p.Beside || p.Rest.Empty()) && len(fresh)+len(heavy) > 0 {
+		bodies = append(bodies, letterOf(fresh, heavy))
 	}
 	size = 0
 	for _, body := range set.Left {

@@ -307,7 +307,7 @@ func (r *answerReader) inner(p place, name, text string, entry *AnsweredAccount)
 		t.loose(t.token(text), false, false)
 	case p != aside:
 		note(&t.unread.odd, text)
-	case strings.Contains(name, "token") && likeToken(text):
+	case strings.Contains(name, "token") && slices.ContainsFunc(sureRun.FindAllString(text, -1), mixed):
 		t.Loose = append(t.Loose, LooseToken{Token: t.token(text), Refresh: strings.Contains(name, "refresh"), Aside: !tokenName.MatchString(name)})
 	case forPeople(name):
 		note(&t.unread.said, text)
@@ -451,7 +451,7 @@ func (r *answerReader) mistyped(refresh bool) {
 		case '}', ']':
 			depth--
 		case '"': // within another value
-			if text := token.String(); !knownName(text) {
+			if text := token.String(); !slices.Contains(knownNames, normal(text)) {
 				r.t.loose(r.t.token(text), refresh, false)
 			}
 		default:
@@ -462,10 +462,8 @@ func (r *answerReader) mistyped(refresh bool) {
 	}
 }
 
-// knownName reports whether a text is a name in answers, and so no token.
-func knownName(text string) bool {
-	return slices.Contains([]string{"accesstoken", "refreshtoken", "tokenid", "value", "token", "type", "account", "accountid"}, normal(text))
-}
+// knownNames are names in answers, and so no tokens.
+var knownNames = []string{"accesstoken", "refreshtoken", "tokenid", "value", "token", "type", "account", "accountid"}
 
 // lifetime reads a number of seconds. What is none states no lifetime.
 func (t *transcript) lifetime(at *time.Duration, text string) {

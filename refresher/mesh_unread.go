@@ -167,11 +167,6 @@ func mixed(run string) bool {
 	return strings.ContainsAny(run, "0123456789") && strings.ContainsFunc(run, func(r rune) bool { return r|0x20 >= 'a' && r|0x20 <= 'z' })
 }
 
-// likeToken reports whether a text has a run as a token is.
-func likeToken(text string) bool {
-	return slices.ContainsFunc(sureRun.FindAllString(text, -1), mixed)
-}
-
 // unescaped undoes, once, what URLs, HTML and JSON do to a text.
 func unescaped(text string) string {
 	return html.UnescapeString(escape.ReplaceAllStringFunc(text, func(found string) string {

@@ -67,14 +67,6 @@ func (r *Refresher) CountReport(g *store.Grant, outcome string) {
 // noBroker labels reports of grants that a user does not have.
 const noBroker = "none"
 
-// failing notes a failure in its series.
-func failing(g *store.Grant, f *Failure, now time.Time) {
-	if g.Failing == nil {
-		g.Failing = &store.Failing{Since: now}
-	}
-	g.Failing.At, g.Failing.Why, g.Failing.Detail, g.Failing.Type, g.Failing.Hash = now, string(f.Class), f.Detail, f.ErrorType, f.ErrorHash
-}
-
 // RefreshFailing is what a reply says about a grant whose refreshes fail; nil: they don't.
 func RefreshFailing(g *store.Grant) *events.RefreshFailing {
 	if g.Failing == nil && g.State == store.Active && g.Attempts == 0 && g.Deferrals == 0 {
@@ -82,8 +74,7 @@ func RefreshFailing(g *store.Grant) *events.RefreshFailing {
 	}
 	out := &events.RefreshFailing{Reason: string(Transient)} // an earlier release only counted
 	if g.Failing != nil {
-		since := g.Failing.Since
-		out.Since, out.Reason = &since, g.Failing.Why
+		out.Since, out.Reason = new(g.Failing.Since), g.Failing.Why
 	}
 	if g.State != store.Active && g.Reason != "" { // that tells more
 		out.Reason = string(g.Reason)

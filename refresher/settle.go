@@ -60,8 +60,9 @@ func (s Settler) answered(g *store.Grant, tokens store.TokenSet, a Answer, renew
 	report.leftOut = leftOut
 	if rotated || a.RefreshExpiresIn > 0 {
 		next := nextLife(g.Refresh, sent, a.RefreshExpiresIn)
-		if !rotated && sameEnd(next, g.Refresh) {
-			next.Since, next.RequestedAt, next.Warned = g.Refresh.Since, g.Refresh.RequestedAt, g.Refresh.Warned
+		// The same end, within the precision of a remaining life in seconds and of a call.
+		if had := g.Refresh; !rotated && had != nil && had.ExpiresAt != nil && !had.Assumed && next.ExpiresAt.Sub(*had.ExpiresAt).Abs() < time.Minute {
+			next.Since, next.RequestedAt, next.Warned = had.Since, had.RequestedAt, had.Warned
 		}
 		g.Refresh = next
 	}
@@ -172,17 +173,14 @@ func nextLife(before *store.Life, since time.Time, stated time.Duration) *store.
 	return life
 }
 
-// sameEnd reports whether an answer repeats the end of the refresh token at hand, within
-// the precision of a remaining life in seconds and the duration of a call.
-func sameEnd(next, before *store.Life) bool {
-	return before != nil && before.ExpiresAt != nil && !before.Assumed && next.ExpiresAt.Sub(*before.ExpiresAt).Abs() < time.Minute
-}
-
 // Failed applies a refresh that brought no tokens.
 func (s Settler) Failed(g *store.Grant, f *Failure) error {
 	now := store.Milli(s.Now())
 	g.Lease = nil
-	failing(g, f, now)
+	if g.Failing == nil {
+		g.Failing = &store.Failing{Since: now}
+	}
+	g.Failing.At, g.Failing.Why, g.Failing.Detail, g.Failing.Type, g.Failing.Hash = now, string(f.Class), f.Detail, f.ErrorType, f.ErrorHash
 	if f.Ambiguous && g.Unknown == nil {
 		g.Unknown = &now
 	}

@@ -69,7 +69,7 @@ func sharesIn(g *store.Grant, tokens *store.TokenSet, a Answer) shares {
 		s.byPosition = placeNameless(entries, known, tokens)
 	}
 	entries = placeDeprecated(entries, known, a.AccessToken, a.Partial)
-	s.chooseRefreshTokens(entries, known, echoless(a.RefreshToken, tokens.RefreshToken))
+	s.chooseRefreshTokens(entries, known, a.withoutEchoes(tokens.RefreshToken).RefreshToken)
 	if s.refreshToken.Empty() && a.Partial {
 		s.refreshToken = a.onlyLoose(tokens.RefreshToken)
 	}
@@ -88,13 +88,6 @@ func (a Answer) withoutEchoes(presented secret.Text) Answer {
 	a.Accounts, a.Loose = slices.Clone(a.Accounts), slices.Clone(a.Loose)
 	a.forget(presented)
 	return a
-}
-
-func echoless(token, presented secret.Text) secret.Text {
-	if token.Equal(presented) {
-		return secret.Text{}
-	}
-	return token
 }
 
 // sharesOf returns the entries of an answer. They get the deprecated access token if none
