@@ -34,7 +34,6 @@ type Answer struct {
 	Contradicts *Failure `json:"-"`
 }
 
-// carries reports whether a condition holds for a token of an answer.
 func (a Answer) carries(condition func(secret.Text) bool) bool {
 	is := func(token secret.Text) bool { return !token.Empty() && condition(token) }
 	for _, in := range a.Accounts {
@@ -45,7 +44,6 @@ func (a Answer) carries(condition func(secret.Text) bool) bool {
 	return is(a.AccessToken) || is(a.RefreshToken)
 }
 
-// hasAccessToken reports whether an answer carries an access token, new or not.
 func (a Answer) hasAccessToken() bool {
 	return !a.AccessToken.Empty() || slices.ContainsFunc(a.Accounts, func(in AnsweredAccount) bool { return !in.AccessToken.Empty() })
 }
@@ -118,10 +116,8 @@ type AnsweredAccount struct {
 	TokenID      secret.Text `json:"Token"`
 }
 
-// named reports whether an entry names its account.
 func (in AnsweredAccount) named() bool { return in.ID != "" || in.Name != "" }
 
-// blank reports whether an entry says nothing.
 func (in AnsweredAccount) blank() bool { return in == AnsweredAccount{} }
 
 // Class sorts failures by what has to be done.

@@ -165,7 +165,6 @@ func (p pending) wasIn(g *store.Grant, key store.FingerprintKey) bool {
 	})
 }
 
-// rotated reports whether the answer replaced the refresh token.
 func (p pending) rotated() bool {
 	return len(p.replacements()) > 0
 }

@@ -27,7 +27,6 @@ func (r *Reconciler) watch(ctx context.Context, step func(context.Context) error
 	}
 }
 
-// pause waits for a time, or until ctx ends.
 func pause(ctx context.Context, d time.Duration) {
 	select {
 	case <-time.After(d):
@@ -50,7 +49,6 @@ func (r *Reconciler) ending(ctx context.Context) error {
 		r.through(ctx, &r.accountsWalk, "accounts", r.pages(w.deps.Store.AccountsDue, 0), r.accounts))
 }
 
-// accounts does what is due about single accounts of a grant.
 func (r *Reconciler) accounts(ctx context.Context, g *store.Grant) (done bool, err error) {
 	w := r.refresher
 	if g.Apart || len(g.Earlier) == 0 { // to be split off, or just split off

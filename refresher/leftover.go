@@ -83,7 +83,7 @@ func leftover(a Answer, set store.TokenSet) (refresh, other []secret.Text) {
 
 // rest returns the whole body of an answer as text. binary: it is no text.
 func rest(body []byte) (whole secret.Text, binary bool) {
-	text, fresh := unpacked(body, "")
+	text, fresh := unpack(body, "")
 	if fresh {
 		defer clear(text)
 	}
@@ -176,9 +176,8 @@ func (r *Refresher) leaveIn(ctx context.Context, g *store.Grant, set *store.Toke
 	return nil
 }
 
-// letterOf is the body of a dead letter that holds tokens.
 func letterOf(refresh, other []secret.Text) secret.Text {
-	encoded, err := revealed(struct {
+	encoded, err := encodeSecrets(struct {
 		RefreshTokens []secret.Text `json:"refreshTokens,omitempty"`
 		Others        []secret.Text `json:"others,omitempty"`
 	}{refresh, other})
@@ -189,7 +188,6 @@ func letterOf(refresh, other []secret.Text) secret.Text {
 	return secret.New(string(encoded))
 }
 
-// park makes a dead letter, and returns its id.
 func (r *Refresher) park(ctx context.Context, g *store.Grant, body secret.Text) (id string, err error) {
 	id = r.deps.NewID()
 	plain := []byte(body.Reveal())

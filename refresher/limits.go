@@ -49,7 +49,7 @@ type Limits struct {
 
 	mu      sync.Mutex
 	brokers map[string]*brokerLimits
-	refused int // refusals of our credentials in a row
+	denials int // of our credentials, in a row
 	paused  time.Time
 }
 
@@ -57,10 +57,9 @@ type brokerLimits struct {
 	rate    *adaptiveRate
 	breaker *gobreaker.TwoStepCircuitBreaker[struct{}]
 	opened  time.Time // when the breaker opened last
-	// asked is the end of its last Retry-After, which came at askedAt; held is until when
-	// no refresh may start for it.
-	askedAt, asked, held time.Time
-	running              int
+	// Its last Retry-After, and until when no refresh may start for that.
+	retrySince, retryUntil, held time.Time
+	running                      int
 }
 
 // heldFor bounds how long a Retry-After, which may be about one user, keeps its broker
@@ -120,8 +119,8 @@ func (l *Limits) Enter(broker string) (done func(*Failure), err error) {
 	}
 	b.running++
 	var held time.Time
-	if now.Before(b.asked) {
-		held = now.Add(min(b.asked.Sub(now), heldFor))
+	if now.Before(b.retryUntil) {
+		held = now.Add(min(b.retryUntil.Sub(now), heldFor))
 		b.held = held
 	}
 	return func(f *Failure) { l.done(b, report, f, now, held) }, nil
@@ -135,19 +134,19 @@ func (l *Limits) done(b *brokerLimits, report func(error), f *Failure, began, he
 	b.running--
 	now := l.now()
 	if f != nil && f.RetryAfter > 0 && f.Class != Unlawful {
-		if until := now.Add(f.RetryAfter); until.After(b.asked) {
-			b.askedAt, b.asked = now, until
+		if until := now.Add(f.RetryAfter); until.After(b.retryUntil) {
+			b.retrySince, b.retryUntil = now, until
 		}
 		if held := now.Add(min(f.RetryAfter, heldFor)); held.After(b.held) {
 			b.held = held
 		}
 	}
-	if f == nil && began.After(b.askedAt) {
-		b.asked, b.held = time.Time{}, time.Time{} // it takes others
+	if f == nil && began.After(b.retrySince) {
+		b.retryUntil, b.held = time.Time{}, time.Time{} // it takes others
 	}
 	switch {
 	case f == nil:
-		l.refused = 0
+		l.denials = 0
 		b.rate.raise(now)
 		l.overall.raise(now)
 		report(nil)
@@ -156,8 +155,8 @@ func (l *Limits) done(b *brokerLimits, report func(error), f *Failure, began, he
 		report(nil)
 	case f.Class == Denied:
 		if !now.Before(l.paused) { // answers to calls under way count once
-			l.paused = now.Add(delay(l.credentials, l.refused, 1))
-			l.refused++
+			l.paused = now.Add(delay(l.credentials, l.denials, 1))
+			l.denials++
 		}
 		report(errNoVerdict)
 	case f.Class == uncalled: // what was not used is there for others
@@ -246,7 +245,6 @@ func (a *adaptiveRate) take(now time.Time) time.Duration {
 	return wait
 }
 
-// giveBack returns an unused token.
 func (a *adaptiveRate) giveBack(now time.Time) { a.limiter.AllowN(now, -1) }
 
 func (a *adaptiveRate) lower(now time.Time) {

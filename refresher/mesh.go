@@ -111,7 +111,7 @@ func (m *Mesh) Refresh(ctx context.Context, r RefreshRequest) (answer Answer, er
 		}
 	}
 	if err == nil {
-		a.Rest, a.Doubtful = kept(reply.body, in.unread.doubt(known, false), true)
+		a.Rest, a.Doubtful = bodyToKeep(reply.body, in.unread.doubt(known, false), true)
 		if a.Contradicts != nil {
 			a.Contradicts.RetryAfter = retryAfter(reply.header, m.options.Now())
 		}
@@ -136,7 +136,7 @@ func (m *Mesh) Refresh(ctx context.Context, r RefreshRequest) (answer Answer, er
 			doubt = named
 		}
 	}
-	f.Answer.Rest, f.Answer.Doubtful = kept(reply.body, doubt, false)
+	f.Answer.Rest, f.Answer.Doubtful = bodyToKeep(reply.body, doubt, false)
 	return Answer{}, f
 }
 

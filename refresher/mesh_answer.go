@@ -56,7 +56,7 @@ type LooseToken struct {
 // readAnswer transcribes the body of an answer. It keeps no part of the body.
 func readAnswer(r reply) transcript {
 	t := transcript{statuses: statuses{http: r.status}}
-	text, fresh := unpacked(r.body, r.header.Get("Content-Encoding"))
+	text, fresh := unpack(r.body, r.header.Get("Content-Encoding"))
 	t.read(text, atRoot, nil, 0)
 	if fresh {
 		clear(text)
@@ -108,7 +108,6 @@ func (t *transcript) nameDeprecated() {
 	}
 }
 
-// place is where in an answer something stands.
 type place int
 
 const (
@@ -155,7 +154,6 @@ func (t *transcript) read(text []byte, p place, entry *AnsweredAccount, nesting 
 // namedToken finds a member that holds a token in what is no JSON as a whole.
 var namedToken = regexp.MustCompile(`(?i)"(access_?token|refresh_?token|token_?id)"\s*:\s*("(?:[^"\\]|\\.)*")`)
 
-// sweep looks for tokens in what is no JSON.
 func (t *transcript) sweep(text []byte) {
 	if len(bytes.TrimSpace(text)) == 0 {
 		return
@@ -316,7 +314,6 @@ func (r *answerReader) inner(p place, name, text string, entry *AnsweredAccount)
 	}
 }
 
-// entry reads one entry of "brokerAccountTokens".
 func (r *answerReader) entry() {
 	var entry AnsweredAccount
 	t, loose := r.t, len(r.t.Loose)
@@ -427,7 +424,6 @@ func (r *answerReader) tokens(p place, name string, entry *AnsweredAccount) {
 	t.put(at, token, refresh, name != "tokenid")
 }
 
-// spoiled notes a value of a token that can't be read.
 func (r *answerReader) spoiled() { r.followedBy(": \t\r\n\"", ",}]") }
 
 // followedBy notes what comes next, but for what is skipped, as part of a token that was

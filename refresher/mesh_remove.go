@@ -44,7 +44,7 @@ func (m *Mesh) Remove(ctx context.Context, accessToken secret.Text, brokerType s
 		return &RemoveError{Detail: "no answer", Err: err}
 	}
 	defer clear(reply.body)
-	text, fresh := unpacked(reply.body, reply.header.Get("Content-Encoding"))
+	text, fresh := unpack(reply.body, reply.header.Get("Content-Encoding"))
 	if fresh {
 		defer clear(text)
 	}

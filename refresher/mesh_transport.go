@@ -50,7 +50,6 @@ func newTransport() *http.Transport {
 	}
 }
 
-// errTooLate: a request was not sent, because its time was over.
 var errTooLate = errors.New("it is too late to send the request")
 
 // onceBody is the body of a request: it is read once, and not after its time. The
@@ -75,7 +74,6 @@ func (b *onceBody) Read(p []byte) (int, error) {
 	return b.rest.Read(p)
 }
 
-// reply is what came back.
 type reply struct {
 	status int
 	header http.Header
@@ -145,7 +143,7 @@ func (m *Mesh) exchange(ctx context.Context, method, path string, content any, n
 	case body.refused.Load():
 		return r, false, errTooLate
 	case err != nil && wrote.Load():
-		return r, body.began.Load(), untainted(err)
+		return r, body.began.Load(), withoutPeerText(err)
 	case err != nil:
 		return r, false, err
 	}
@@ -157,7 +155,7 @@ func (m *Mesh) exchange(ctx context.Context, method, path string, content any, n
 	linger(conn, -1)
 	r = reply{status: res.StatusCode, header: res.Header}
 	if r.body, err = io.ReadAll(io.LimitReader(res.Body, maxAnswer+1)); err != nil {
-		r.cut = fmt.Errorf("reading the answer: %w", untainted(err))
+		r.cut = fmt.Errorf("reading the answer: %w", withoutPeerText(err))
 	} else if len(r.body) > maxAnswer {
 		r.cut = errTooLarge
 	}
@@ -180,9 +178,9 @@ func linger(conn net.Conn, seconds int) {
 	}
 }
 
-// untainted returns what of a transport's error the peer did not write: net/http quotes
+// withoutPeerText returns what of a transport's error the peer did not write: net/http quotes
 // an answer that it does not understand, which could echo the request with its tokens.
-func untainted(err error) error {
+func withoutPeerText(err error) error {
 	for _, known := range []error{context.DeadlineExceeded, context.Canceled, io.ErrUnexpectedEOF, io.EOF} {
 		if errors.Is(err, known) {
 			return known

@@ -18,7 +18,6 @@ import (
 // characters of tokens is enough for that, however the text is escaped, and the name of
 // a token counts for more.
 
-// unread is the text of an answer that was not read.
 type unread struct {
 	// named: a member with the name of a token has a value that can't be read.
 	named bool
@@ -148,15 +147,15 @@ func (s *search) doubtOf(text string, escaped int) (found doubt) {
 	if escaped == maxEscaped {
 		return found
 	}
-	if plain := unescaped(text); plain != text {
+	if plain := unescape(text); plain != text {
 		found = max(found, s.doubtOf(plain, escaped+1))
 	}
 	for _, run := range packedRun.FindAllString(text, -1) {
 		if found == named || s.left == 0 {
 			break
 		}
-		packed := decoded64([]byte(run))
-		inner, _ := unpacked(packed, "")
+		packed := decodeBase64([]byte(run))
+		inner, _ := unpack(packed, "")
 		found = max(found, s.doubtOf(string(inner), escaped+1))
 	}
 	return found
@@ -167,8 +166,8 @@ func mixed(run string) bool {
 	return strings.ContainsAny(run, "0123456789") && strings.ContainsFunc(run, func(r rune) bool { return r|0x20 >= 'a' && r|0x20 <= 'z' })
 }
 
-// unescaped undoes, once, what URLs, HTML and JSON do to a text.
-func unescaped(text string) string {
+// unescape undoes, once, what URLs, HTML and JSON do to a text.
+func unescape(text string) string {
 	return html.UnescapeString(escape.ReplaceAllStringFunc(text, func(found string) string {
 		switch {
 		case found[0] == '%':
@@ -190,9 +189,9 @@ func forPeople(name string) bool {
 		func(end string) bool { return strings.HasSuffix(name, end) })
 }
 
-// kept returns the body of an answer if it has to be kept: because of d, or because it is
+// bodyToKeep returns the body of an answer if it has to be kept: because of d, or because it is
 // no text and no tokens were found in it.
-func kept(body []byte, d doubt, found bool) (whole secret.Text, uncertain bool) {
+func bodyToKeep(body []byte, d doubt, found bool) (whole secret.Text, uncertain bool) {
 	if len(bytes.TrimSpace(body)) == 0 || d == noDoubt && found {
 		return secret.Text{}, false
 	}

@@ -130,7 +130,6 @@ func (m *metrics) call(broker string, took time.Duration, f *Failure) {
 	m.duration.WithLabelValues(label).Observe(took.Seconds())
 }
 
-// report counts a report of a refused access token.
 func (m *metrics) report(label, outcome string) {
 	m.refused.WithLabelValues(label, outcome).Inc()
 	m.mu.Lock()
@@ -144,8 +143,7 @@ func (m *metrics) report(label, outcome string) {
 	m.reports[label] = r
 }
 
-// reported returns what report has counted, by broker.
-func (m *metrics) reported() []BrokerReports {
+func (m *metrics) reportsByBroker() []BrokerReports {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return slices.SortedFunc(maps.Values(m.reports), func(a, b BrokerReports) int { return cmp.Compare(a.Broker, b.Broker) })

@@ -40,7 +40,6 @@ func awaits(g *store.Grant, now time.Time) bool {
 	return g.Due != nil && g.Due.At.After(now) && !g.Lease.Held(now)
 }
 
-// checkAge logs a grant that is older than a schedule made for it.
 func (r *Refresher) checkAge(g *store.Grant, scheduled events.RefreshDue) {
 	if scheduled.Version <= g.Version {
 		return

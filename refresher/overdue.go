@@ -70,8 +70,8 @@ func (r *Reconciler) scheduleAgain(ctx context.Context, g *store.Grant, queue st
 	if g.Lease.Held(now) || now.Before(g.Due.RescheduledAt.Add(wait)) || mayHold(queue, last, slack, 8*wait, now) {
 		return false, nil
 	}
-	scheduled, putOff, err := r.scheduled(ctx, g)
-	if err != nil || putOff {
+	scheduled, postponed, err := r.scheduled(ctx, g)
+	if err != nil || postponed {
 		return false, err
 	}
 	same, err := r.unchanged(ctx, g)
@@ -98,7 +98,7 @@ func (r *Reconciler) scheduleAgain(ctx context.Context, g *store.Grant, queue st
 
 // scheduled returns the schedule of a grant in the stream, zero if there is none that can
 // be read, and whether it postpones the action at hand.
-func (r *Reconciler) scheduled(ctx context.Context, g *store.Grant) (m events.RefreshDue, putOff bool, err error) {
+func (r *Reconciler) scheduled(ctx context.Context, g *store.Grant) (m events.RefreshDue, postponed bool, err error) {
 	m, at, found, err := r.refresher.deps.Dispatcher.Scheduled(ctx, g.ID)
 	var invalid *events.InvalidError
 	if errors.As(err, &invalid) {

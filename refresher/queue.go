@@ -53,7 +53,6 @@ type Queue struct {
 	closed  bool
 }
 
-// line is one broker's part of the queue.
 type line struct {
 	waiters []*waiter // the most urgent first
 	running int

@@ -59,9 +59,9 @@ type pending struct {
 	Beside      bool        `json:"beside,omitzero"` // the answer brought nothing that the grant uses
 }
 
-// revealed returns the JSON of what will be sealed, with secrets in the clear, for the
+// encodeSecrets returns the JSON of what will be sealed, with secrets in the clear, for the
 // caller to wipe.
-func revealed(v any) ([]byte, error) {
+func encodeSecrets(v any) ([]byte, error) {
 	var encoded bytes.Buffer
 	// Version 2 of the package escapes no more than it must: a token of "<" gets no larger.
 	err := jsonv2.MarshalWrite(&encoded, v, jsontext.AllowInvalidUTF8(true), revealing)
@@ -81,7 +81,7 @@ func recoveryBinding(g *store.Grant, epoch int64) envelope.Binding {
 }
 
 func (p pending) entry(s store.TokenSealer, g *store.Grant) (recoveryEntry, error) {
-	encoded, err := revealed(p)
+	encoded, err := encodeSecrets(p)
 	defer clear(encoded)
 	if err != nil {
 		return recoveryEntry{}, errors.New("encoding a recovery entry failed") // without the error: it could quote a value
@@ -188,7 +188,6 @@ func (r *Refresher) withParts(ctx context.Context, entry recoveryEntry) (recover
 	return entry, nil
 }
 
-// rescue puts an answer into the recovery stream.
 func (r *Refresher) rescue(ctx context.Context, g *store.Grant, p pending, with store.TokenSealer) error {
 	entry, err := p.entry(with, g)
 	if err != nil {

@@ -168,7 +168,6 @@ func (r *Refresher) Now(ctx context.Context, g *store.Grant) (*store.Grant, erro
 	return r.onDemand(ctx, g, demand{})
 }
 
-// demand is why a grant is to be refreshed.
 type demand struct {
 	dueAt   *time.Time     // the due time that has come; nil: on request
 	refused *store.Refused // the report of a refused access token; nil: there is none
@@ -431,7 +430,6 @@ func (r *Refresher) failed(ctx context.Context, g *store.Grant, f *Failure) (*st
 	return next, err
 }
 
-// unreadable handles a token set that does not open.
 func (r *Refresher) unreadable(ctx context.Context, g *store.Grant, err error) (*store.Grant, error) {
 	next := g.Clone()
 	next.Lease = nil
@@ -463,7 +461,6 @@ func (r *Refresher) commitState(ctx context.Context, g, next *store.Grant) (*sto
 	return next, nil
 }
 
-// sendState announces a saved change.
 func (r *Refresher) sendState(ctx context.Context, g, next *store.Grant) {
 	if next.State == store.Expired && g.State != store.Expired {
 		r.metrics.ended.WithLabelValues(string(next.Reason)).Inc()

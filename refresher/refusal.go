@@ -43,7 +43,6 @@ func cure(g *store.Grant, f *Failure, now time.Time) bool {
 	return true
 }
 
-// curable reports whether cure would change something.
 func curable(g *store.Grant, f *Failure) bool { return cure(g.Clone(), f, time.Time{}) }
 
 func (s Settler) refused(g *store.Grant, f *Failure, now time.Time) error {

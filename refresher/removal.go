@@ -35,7 +35,6 @@ const (
 	removeConnected = "connected_again" // nothing was removed: the user is back
 )
 
-// removalReasons are the reasons of token.removal events.
 var removalReasons = []events.Reason{
 	events.ReasonRemoved, events.ReasonRemovalRefused, events.ReasonRemovalTimedOut, events.ReasonNoAccessToken, events.ReasonUnreadable,
 }
@@ -86,7 +85,6 @@ func (r *Reconciler) Removals(ctx context.Context) error {
 	})
 }
 
-// removal is one try.
 type removal struct {
 	removed, givenUp []string // accounts
 	without          []string // accounts that have no access token
@@ -213,7 +211,6 @@ func (r *Refresher) tryRemoval(ctx context.Context, g *store.Grant, tokens store
 	return try, nil
 }
 
-// byToken puts the accounts together that share an access token.
 func byToken(accounts []store.AccountToken) (groups [][]store.AccountToken) {
 	for _, a := range accounts {
 		if a.AccessToken.Empty() {

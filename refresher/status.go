@@ -39,7 +39,7 @@ type BrokerStatus struct {
 // Status returns the present state.
 func (r *Refresher) Status() Status {
 	s := r.queue.status()
-	s.Refused = r.metrics.reported()
+	s.Refused = r.metrics.reportsByBroker()
 	return s
 }
 

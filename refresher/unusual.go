@@ -26,7 +26,6 @@ const (
 	unusualSplit      = "split"
 )
 
-// reportUnusual logs and counts what is unusual about an applied answer.
 func (r *Refresher) reportUnusual(ctx context.Context, g *store.Grant, u unusual) {
 	log := tracing.Log(ctx, r.deps.Log).With(zap.String("grant", g.ID), zap.String("broker", g.BrokerType))
 	count := func(kind string) { r.metrics.unusual.WithLabelValues(kind).Inc() }

@@ -92,7 +92,6 @@ func (a statuses) passing() bool {
 		"tryagain", "unexpected", "unknownerror", "connectionerror", "connectionfailed", "institutionerror", "institutiondown", "brokererror", "brokerdown")
 }
 
-// errorHas reports whether the error type has one of these parts.
 func (a statuses) errorHas(parts ...string) bool { return hasPart(normal(a.errorType), parts...) }
 
 func hasPart(word string, parts ...string) bool {
@@ -143,7 +142,6 @@ const maxWord = 64
 // plainWord is a word that may be shown. Anything else may quote what was presented.
 var plainWord = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
 
-// token returns a word if it may be kept and shown.
 func token(word string) string { return plainWord.FindString(word) }
 
 var knownStatuses = []string{

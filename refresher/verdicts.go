@@ -72,7 +72,6 @@ func (v *verdicts) heldAt(ctx context.Context, brokerType string) bool {
 	return err != nil || v.held(seen)
 }
 
-// succeeded notes that a refresh succeeded.
 func (v *verdicts) succeeded(ctx context.Context, brokerType string) {
 	broker, now := events.BrokerKey(brokerType), v.now()
 	v.mu.Lock()

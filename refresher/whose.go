@@ -83,7 +83,6 @@ func (a Answer) rotates(g *store.Grant, presented secret.Text) bool {
 	return !whose(g, &store.TokenSet{RefreshToken: presented}, a).refreshToken.Empty()
 }
 
-// withoutEchoes returns the answer without the presented refresh token.
 func (a Answer) withoutEchoes(presented secret.Text) Answer {
 	a.Accounts, a.Loose = slices.Clone(a.Accounts), slices.Clone(a.Loose)
 	a.forget(presented)
