@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -13,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/latchkey/latchkey/events"
 	"github.com/latchkey/latchkey/events/tracing"
@@ -54,14 +54,12 @@ type Dispatcher struct {
 	// streams are the identities of the schedule streams, by partition.
 	streams atomic.Pointer[[]string]
 	clock   serverClock
-	// sending has a place for each Send under way. Wait takes all of them, under waiting.
-	sending chan struct{}
-	waiting sync.Mutex
+	sending *semaphore.Weighted // a place for each Send under way
 }
 
 // NewDispatcher returns a dispatcher that needs SetStreams before it is used.
 func NewDispatcher(o DispatcherOptions) *Dispatcher {
-	d := &Dispatcher{options: o, sending: make(chan struct{}, maxSending), failed: prometheus.NewCounter(prometheus.CounterOpts{
+	d := &Dispatcher{options: o, sending: semaphore.NewWeighted(maxSending), failed: prometheus.NewCounter(prometheus.CounterOpts{
 		Namespace: "latchkey", Name: "outbox_failures_total", Help: "Outboxes that could not be delivered at once; reconciliation delivers them.",
 	})}
 	o.Metrics.MustRegister(d.failed)
@@ -98,11 +96,11 @@ func (d *Dispatcher) Send(ctx context.Context, g *store.Grant) {
 		return
 	}
 	ctx = context.WithoutCancel(ctx)
-	d.sending <- struct{}{} // each place is free again after sendTimeout
+	_ = d.sending.Acquire(ctx, 1) // each place is free again after sendTimeout
 	limited, cancel := context.WithTimeout(ctx, sendTimeout)
 	sent, err := d.publishOutbox(limited, g)
 	finish := func() {
-		defer func() { <-d.sending }()
+		defer d.sending.Release(1)
 		defer cancel()
 		if err == nil {
 			err = d.finish(limited, g, sent)
@@ -121,14 +119,8 @@ func (d *Dispatcher) Send(ctx context.Context, g *store.Grant) {
 
 // Wait returns when what Send began is done, or left to reconciliation.
 func (d *Dispatcher) Wait() {
-	d.waiting.Lock()
-	defer d.waiting.Unlock()
-	for range maxSending {
-		d.sending <- struct{}{}
-	}
-	for range maxSending {
-		<-d.sending
-	}
+	_ = d.sending.Acquire(context.Background(), maxSending)
+	d.sending.Release(maxSending)
 }
 
 // Deliver publishes the outbox of a grant and clears it. After an error the outbox stays

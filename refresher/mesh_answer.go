@@ -307,7 +307,7 @@ func (r *answerReader) inner(p place, name, text string, entry *AnsweredAccount)
 		note(&t.unread.odd, text)
 	case strings.Contains(name, "token") && slices.ContainsFunc(sureRun.FindAllString(text, -1), mixed):
 		t.Loose = append(t.Loose, LooseToken{Token: t.token(text), Refresh: strings.Contains(name, "refresh"), Aside: !tokenName.MatchString(name)})
-	case forPeople(name):
+	case forPeople.MatchString(name):
 		note(&t.unread.said, text)
 	default:
 		note(&t.unread.aside, text)

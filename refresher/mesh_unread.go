@@ -183,11 +183,8 @@ func unescape(text string) string {
 	}))
 }
 
-// forPeople reports whether a member holds text for people, or an id of the answer.
-func forPeople(name string) bool {
-	return slices.ContainsFunc([]string{"message", "title", "detail", "details", "description", "instance", "url", "logo", "hash", "id", "name", "path", "time", "timestamp"},
-		func(end string) bool { return strings.HasSuffix(name, end) })
-}
+// forPeople is the name of a member that holds text for people, or an id of the answer.
+var forPeople = regexp.MustCompile(`(message|title|details?|description|instance|url|logo|hash|id|name|path|time|timestamp)$`)
 
 // bodyToKeep returns the body of an answer if it has to be kept: because of d, or because it is
 // no text and no tokens were found in it.

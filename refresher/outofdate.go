@@ -2,7 +2,6 @@ package refresher
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"go.uber.org/zap"
@@ -14,9 +13,6 @@ import (
 // reschedule repeats the schedule of a grant, which an outdated message may have replaced.
 func (r *Refresher) reschedule(ctx context.Context, m events.RefreshDue) error {
 	g, err := r.deps.Store.Get(ctx, m.GrantID)
-	if errors.Is(err, store.ErrNotFound) {
-		return nil
-	}
 	if err != nil {
 		return err
 	}

@@ -55,9 +55,6 @@ func NewReconciler(w *Refresher, c config.Reconcile, horizon time.Duration, s St
 	return &Reconciler{refresher: w, config: c, horizon: horizon, streams: s, overdueWalk: walk{inOrder: true}}
 }
 
-// Start finds the streams in which schedules lie.
-func (r *Reconciler) Start(ctx context.Context) error { return r.findStreams(ctx) }
-
 // Run reconciles at once and then at intervals until ctx ends. Intervals vary by a
 // quarter, so that workers started together spread. Ends and removals are looked for
 // more often, beside the passes.
@@ -92,7 +89,7 @@ func (r *Reconciler) pause() time.Duration {
 // Pass runs every step once, also after one has failed.
 func (r *Reconciler) Pass(ctx context.Context) error {
 	r.more.Store(false)
-	if err := r.bounded(ctx, r.findStreams); err != nil {
+	if err := r.bounded(ctx, r.Start); err != nil {
 		return err // without streams nothing can be sent
 	}
 	var failed error
@@ -119,9 +116,9 @@ func (r *Reconciler) bounded(ctx context.Context, step func(context.Context) err
 	return err
 }
 
-// findStreams finds the streams in which schedules lie now. Schedules in any other are
-// made again. One in the wrong partition, since their number has changed, may stay.
-func (r *Reconciler) findStreams(ctx context.Context) error {
+// Start finds the streams in which schedules lie now, as every pass does. Schedules in any
+// other are made again. One in the wrong partition, since their number has changed, may stay.
+func (r *Reconciler) Start(ctx context.Context) error {
 	identities, err := r.streams.Identities(ctx)
 	if err == nil {
 		r.refresher.deps.Dispatcher.SetStreams(identities)

@@ -6,6 +6,7 @@ package refresher
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -64,11 +65,10 @@ type Deps struct {
 
 // Refresher refreshes grants. It is safe for concurrent use.
 type Refresher struct {
-	deps       Deps
-	queue      *Queue
-	sendAccess map[string]bool // by the key of a broker type
-	metrics    *metrics
-	verdicts   *verdicts
+	deps     Deps
+	queue    *Queue
+	metrics  *metrics
+	verdicts *verdicts
 	// underWay counts refreshes from waiting for their turn until their answers are kept.
 	underWay sync.WaitGroup
 }
@@ -76,12 +76,9 @@ type Refresher struct {
 // New returns a Refresher. It panics if something is missing.
 func New(d Deps) *Refresher {
 	d.check()
-	r := &Refresher{deps: d, sendAccess: map[string]bool{}, metrics: newMetrics(d.Metrics)}
-	r.verdicts = &verdicts{store: d.Store, hold: d.Hold, now: d.Now, log: d.Log, metrics: r.metrics, cleared: map[string]time.Time{}}
+	r := &Refresher{deps: d, metrics: newMetrics(d.Metrics)}
+	r.verdicts = &verdicts{store: d.Store, hold: d.Hold, now: d.Now, log: d.Log, metrics: r.metrics}
 	r.queue = NewQueue(NewLimits(d.Limits, d.Credentials, d.Now, r.metrics.onBreaker), d.Concurrency, 3*d.Concurrency, d.Now)
-	for _, broker := range d.SendAccess {
-		r.sendAccess[events.BrokerKey(broker)] = true
-	}
 	return r
 }
 
@@ -113,7 +110,7 @@ func (r *Refresher) Due(ctx context.Context, m events.RefreshDue) error {
 	defer r.underWay.Done()
 	err := r.due(ctx, m)
 	if errors.Is(err, store.ErrStale) {
-		return r.reschedule(ctx, m)
+		err = r.reschedule(ctx, m)
 	}
 	if errors.Is(err, store.ErrNotFound) {
 		return nil
@@ -286,6 +283,12 @@ func (r *Refresher) acquire(ctx context.Context, l store.LeaseRequest) (g *store
 	return g, takenOver, err
 }
 
+// record adds an audit record of what was done with a grant's tokens. It never waits: an
+// answer of Mesh must not be held up.
+func (r *Refresher) record(action audit.Action, outcome string, g *store.Grant) {
+	r.deps.Audit.Add(g.AuditRecord(action, outcome, g.AccountIDs()))
+}
+
 // sealer returns what a grant's answer will be sealed with. The user may be empty.
 func (r *Refresher) sealer(ctx context.Context, grantID, user string) (store.TokenSealer, error) {
 	if user == "" && r.deps.Envelope.ByUser() {
@@ -307,7 +310,7 @@ func (r *Refresher) call(ctx context.Context, g *store.Grant, tokens store.Token
 		BrokerType: g.BrokerType, RefreshToken: tokens.RefreshToken, TradeToken: tokens.TradeToken, Metadata: tokens.Metadata,
 		CreateNewRefreshToken: r.deps.Settler.Policy.RenewsAt(g, sent), Known: tokens.Spare, NotAfter: g.Lease.Until.Add(-r.deps.CallAndSave),
 	}
-	if r.sendAccess[events.BrokerKey(g.BrokerType)] || g.SendAccess {
+	if g.SendAccess || slices.ContainsFunc(r.deps.SendAccess, func(b string) bool { return events.SameBroker(b, g.BrokerType) }) {
 		request.AccessToken = newestAccess(g, tokens)
 	}
 	if !code.Empty() {

@@ -131,7 +131,7 @@ func (r *Refresher) removeAtMesh(ctx context.Context, listed *store.Grant) error
 	} else if g.Removal.Refused == nil {
 		g.Removal.Refused = &now
 	}
-	reason := events.Reason("")
+	var reason events.Reason
 	switch {
 	case try.refused && !now.Before(g.Removal.Refused.Add(refusedFor)):
 		reason = events.ReasonRemovalRefused

@@ -25,9 +25,8 @@ type verdicts struct {
 	log     *zap.Logger
 	metrics *metrics
 
-	mu sync.Mutex
-	// cleared is when this worker last stored a success at a broker, by its key.
-	cleared map[string]time.Time
+	// cleared is when this worker last stored a success at a broker (time.Time), by its key.
+	cleared sync.Map
 }
 
 // clearedFor is how long a worker does not store another success at a broker, unless it
@@ -38,9 +37,7 @@ const clearedFor = 10 * time.Second
 // read they are. A grant counts once, when it is first refused.
 func (v *verdicts) refused(ctx context.Context, g *store.Grant) (held bool) {
 	broker := events.BrokerKey(g.BrokerType)
-	v.mu.Lock()
-	delete(v.cleared, broker)
-	v.mu.Unlock()
+	v.cleared.Delete(broker)
 	var seen store.Verdicts
 	var begins bool
 	var err error
@@ -74,20 +71,13 @@ func (v *verdicts) heldAt(ctx context.Context, brokerType string) bool {
 
 func (v *verdicts) succeeded(ctx context.Context, brokerType string) {
 	broker, now := events.BrokerKey(brokerType), v.now()
-	v.mu.Lock()
-	recent := now.Before(v.cleared[broker].Add(clearedFor))
-	if !recent {
-		v.cleared[broker] = now
-	}
-	v.mu.Unlock()
-	if recent {
+	if at, ok := v.cleared.Load(broker); ok && now.Before(at.(time.Time).Add(clearedFor)) {
 		return
 	}
+	v.cleared.Store(broker, now)
 	ended, err := v.store.RecordSuccess(ctx, broker)
 	if err != nil {
-		v.mu.Lock()
-		delete(v.cleared, broker)
-		v.mu.Unlock()
+		v.cleared.Delete(broker)
 		v.log.Warn("a success at a broker can't be noted; the next one will be", zap.String("broker", broker), zap.Error(err))
 		return
 	}
