@@ -2,6 +2,7 @@ package refresher
 
 import (
 	"crypto/x509"
+	"encoding/json"
 	"io"
 	"net/http"
 	"strings"
@@ -87,4 +88,14 @@ func (q *Queue) Waiting() int {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return q.waiting
+}
+
+// RecodePending decodes what a recovery entry seals, and encodes it again.
+func RecodePending(plain []byte) (a Answer, encoded []byte, err error) {
+	var p pending
+	if err := json.Unmarshal(plain, &p); err != nil {
+		return Answer{}, nil, err
+	}
+	encoded, err = encodeSecrets(p)
+	return p.Answer, encoded, err
 }

@@ -356,11 +356,11 @@ func (s Settler) WithoutRefresh(g *store.Grant) (done bool, err error) {
 // delay grows exponentially from b.Min to b.Max with the number of earlier tries; chance
 // in [0, 1] scales it (full jitter).
 func delay(b config.Backoff, tries int, chance float64) time.Duration {
-	d := b.Min << min(tries, 32)
-	if tries >= 32 || d <= 0 || d > b.Max {
-		d = b.Max
+	d := b.Min
+	for ; tries > 0 && d < b.Max; tries-- {
+		d *= 2
 	}
-	return time.Duration(float64(d) * chance)
+	return time.Duration(float64(min(d, b.Max)) * chance)
 }
 
 func (s Settler) jitter(d time.Duration) time.Duration { return time.Duration(s.Rand() * float64(d)) }
