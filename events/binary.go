@@ -71,14 +71,13 @@ func (h Headers) check(message string) error {
 // time returns the time of the event. It is zero if there is none, or if there is a
 // problem with it.
 func (h Headers) time() (at time.Time, problem string) {
-	given := h.values("time")
-	switch {
-	case len(given) == 0:
+	switch given := h.values("time"); len(given) {
+	case 0:
 		return time.Time{}, ""
-	case len(given) > 1:
-		return time.Time{}, problemTwice
+	case 1:
+		return parseTime(given[0])
 	}
-	return parseTime(given[0])
+	return time.Time{}, problemTwice
 }
 
 // parseTime reads a time in the form of RFC 3339, or returns the problem with it.

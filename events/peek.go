@@ -82,27 +82,23 @@ func (p *foundUsers) object(d *jsontext.Decoder, outer bool) (ok bool) {
 			return false
 		}
 		switch key, kind := name.String(), d.PeekKind(); {
-		case key == "userId" && kind == '"':
+		case kind == '"' && (key == "userId" || outer && (key == "data" || key == "data_base64")):
 			value, err := d.ReadToken()
-			if err != nil {
+			switch text := value.String(); {
+			case err != nil:
 				return false
-			}
-			if outer {
-				p.plain = append(p.plain, value.String())
-			} else {
-				p.wrapped = append(p.wrapped, value.String())
+			case key != "userId":
+				p.read(trimBOM([]byte(text)), false)
+				p.read(trimBOM(fromBase64(text)), false)
+			case outer:
+				p.plain = append(p.plain, text)
+			default:
+				p.wrapped = append(p.wrapped, text)
 			}
 		case outer && key == "data" && kind == '{':
 			if !p.object(d, false) {
 				return false
 			}
-		case outer && (key == "data" || key == "data_base64") && kind == '"':
-			value, err := d.ReadToken()
-			if err != nil {
-				return false
-			}
-			p.read(trimBOM([]byte(value.String())), false)
-			p.read(trimBOM(fromBase64(value.String())), false)
 		default:
 			p.event = p.event || outer && key == "specversion" && kind != 'n'
 			if d.SkipValue() != nil {

@@ -80,8 +80,7 @@ func sealedIn(body []byte) (jwe string) {
 	if data.Kind() != '{' || r.err() != nil {
 		return ""
 	}
-	jwe, err = r.sealed(data)
-	if err != nil {
+	if jwe, err = r.sealed(data); err != nil {
 		return ""
 	}
 	return jwe

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -23,17 +25,7 @@ import (
 // is handed out only if its private key opened, so that write access to the database does
 // not suffice to have connects sealed to another key.
 type ConnectKeys struct {
-	Store    *store.Store
-	Envelope *envelope.Envelope
-	Config   config.Connect
-	// CacheAge is how long private parts stay in memory.
-	CacheAge time.Duration
-	Now      func() time.Time
-	Log      *zap.Logger
-
-	// ClockSkew is by how much clocks may differ.
-	ClockSkew time.Duration
-
+	opts    ConnectKeysOptions
 	reading singleflight.Group
 	mu      sync.Mutex
 	cache   map[string]cachedKey // by key id
@@ -41,27 +33,48 @@ type ConnectKeys struct {
 	asOf    time.Time            // when that read began
 }
 
+// ConnectKeysOptions are the parts of ConnectKeys.
+type ConnectKeysOptions struct {
+	Store    *store.Store
+	Envelope *envelope.Envelope
+	Config   config.Connect
+	// CacheAge is how long private keys stay in memory.
+	CacheAge time.Duration
+	// ClockSkew is by how much clocks may differ.
+	ClockSkew time.Duration
+	Now       func() time.Time
+	Log       *zap.Logger
+}
+
+// NewConnectKeys returns the keys of an installation. Maintain makes the first.
+func NewConnectKeys(o ConnectKeysOptions) (*ConnectKeys, error) {
+	if o.Store == nil || o.Envelope == nil || o.Now == nil || o.Log == nil {
+		return nil, errors.New("connect keys need a store, an envelope, a clock and a log")
+	}
+	return &ConnectKeys{opts: o, cache: map[string]cachedKey{}}, nil
+}
+
 type cachedKey struct {
 	key   sealing.PrivateKey
 	since time.Time
 }
 
-// maxAddTries bounds how often another worker may be first.
+// Another worker may add a key first so often, with a pause after each time.
 const (
-	maxAddTries = 10
-	addPause    = 50 * time.Millisecond
+	maxAddAttempts = 10
+	addPause       = 50 * time.Millisecond
 )
 
-// Maintain makes the first key, replaces one that is due, and deletes those
-// that nothing can be sealed to any more.
+// Maintain adds the first key, replaces one that is due, and deletes those whose
+// retention has ended.
 func (c *ConnectKeys) Maintain(ctx context.Context) error {
 	c.dropAged()
-	for range maxAddTries {
+	for range maxAddAttempts {
 		keys, err := c.read(ctx)
 		if err != nil {
 			return err
 		}
-		if len(keys) > 0 && c.Now().Before(keys[0].CreatedAt.Add(c.Config.KeyRotation)) {
+		if len(keys) > 0 && c.opts.Now().Before(keys[0].CreatedAt.Add(c.opts.Config.KeyRotation)) {
 			return c.deleteOld(ctx, keys)
 		}
 		next := int64(1)
@@ -70,7 +83,7 @@ func (c *ConnectKeys) Maintain(ctx context.Context) error {
 		}
 		err = c.add(ctx, next)
 		if errors.Is(err, store.ErrConflict) {
-			// Another worker was first. Its key is not read before a majority has it.
+			// Another worker was first. Its key can be read once a majority has it.
 			select {
 			case <-time.After(addPause):
 			case <-ctx.Done():
@@ -85,13 +98,13 @@ func (c *ConnectKeys) Maintain(ctx context.Context) error {
 
 // Run maintains the keys until ctx ends.
 func (c *ConnectKeys) Run(ctx context.Context) {
-	ticker := time.NewTicker(min(10*time.Minute, max(c.Config.KeyRotation/10, time.Second), max(c.CacheAge/10, time.Second)))
+	ticker := time.NewTicker(min(10*time.Minute, max(c.opts.Config.KeyRotation/10, time.Second), max(c.opts.CacheAge/10, time.Second)))
 	defer ticker.Stop()
 	for {
 		select {
 		case <-ticker.C:
 			if err := c.Maintain(ctx); err != nil && ctx.Err() == nil {
-				c.Log.Warn("the connect keys could not be looked after", zap.Error(err))
+				c.opts.Log.Warn("the connect keys could not be looked after", zap.Error(err))
 			}
 		case <-ctx.Done():
 			return
@@ -101,8 +114,8 @@ func (c *ConnectKeys) Run(ctx context.Context) {
 
 // read returns the stored keys, the newest first.
 func (c *ConnectKeys) read(ctx context.Context) ([]store.ConnectKey, error) {
-	began := c.Now()
-	keys, err := c.Store.ConnectKeys(ctx)
+	began := c.opts.Now()
+	keys, err := c.opts.Store.ConnectKeys(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -113,9 +126,9 @@ func (c *ConnectKeys) read(ctx context.Context) ([]store.ConnectKey, error) {
 }
 
 // readSince returns the stored keys as they were at a time or later. It reads only if
-// there was no read since, and once for all concurrent callers.
+// no read began since, once for all concurrent callers.
 func (c *ConnectKeys) readSince(ctx context.Context, at time.Time) ([]store.ConnectKey, error) {
-	now := c.Now()
+	now := c.opts.Now()
 	if at.IsZero() || at.After(now) {
 		at = now
 	}
@@ -139,7 +152,7 @@ func (c *ConnectKeys) lastRead() (keys []store.ConnectKey, began time.Time) {
 }
 
 func (c *ConnectKeys) add(ctx context.Context, sequence int64) error {
-	sealer, err := c.Envelope.Sealer(ctx, "")
+	sealer, err := c.opts.Envelope.Sealer(ctx, "")
 	if err != nil {
 		return err
 	}
@@ -156,53 +169,52 @@ func (c *ConnectKeys) add(ctx context.Context, sequence int64) error {
 	if err != nil {
 		return fmt.Errorf("encoding a public key: %w", err)
 	}
-	key := store.ConnectKey{Sequence: sequence, KeyID: private.Public().ID(), Public: string(public), CreatedAt: store.Milli(c.Now())}
+	key := store.ConnectKey{Sequence: sequence, KeyID: private.Public().ID(), Public: string(public), CreatedAt: store.Milli(c.opts.Now())}
 	key.Sealed = sealer.Seal(plain, key.Binding())
-	if err := c.Store.AddConnectKey(ctx, key); err != nil {
+	if err := c.opts.Store.AddConnectKey(ctx, key); err != nil {
 		return err
 	}
-	c.Log.Info("a new connect key", zap.String("connectKey", key.KeyID))
+	c.opts.Log.Info("a new connect key", zap.String("connectKey", key.KeyID))
 	return nil
 }
 
-// deleteOld deletes the keys that were replaced longer ago than they are kept.
+// deleteOld deletes the keys that were replaced longer ago than their retention.
 func (c *ConnectKeys) deleteOld(ctx context.Context, keys []store.ConnectKey) error {
 	for i, key := range keys[1:] {
 		replaced := keys[i].CreatedAt
-		if c.Now().Before(replaced.Add(c.Config.KeyRetention)) {
+		if c.opts.Now().Before(replaced.Add(c.opts.Config.KeyRetention)) {
 			continue
 		}
-		if err := c.Store.DeleteConnectKey(ctx, key.Sequence); err != nil {
+		if err := c.opts.Store.DeleteConnectKey(ctx, key.Sequence); err != nil {
 			return err
 		}
-		c.forget(key.KeyID)
-		c.Log.Info("an old connect key is deleted", zap.String("connectKey", key.KeyID))
+		c.mu.Lock()
+		delete(c.cache, key.KeyID)
+		c.mu.Unlock()
+		c.opts.Log.Info("an old connect key is deleted", zap.String("connectKey", key.KeyID))
 	}
 	return nil
 }
 
-// Public returns the keys to give out: the one to use, and those that it
-// replaced not long ago. During an outage of the database they are the last known.
+// Public returns the keys to hand out: the one to use first, then those that it replaced
+// within connect.key_overlap. During an outage of the database they are the last known.
 func (c *ConnectKeys) Public(ctx context.Context) (events.TokenKeys, error) {
 	keys, err := c.read(ctx)
 	if err != nil {
-		c.mu.Lock()
-		keys = c.known
-		c.mu.Unlock()
-		if len(keys) == 0 {
+		if keys, _ = c.lastRead(); len(keys) == 0 {
 			return events.TokenKeys{}, err
 		}
 	}
 	var out events.TokenKeys
 	var failed error
 	for i, key := range keys {
-		if i > 0 && !c.Now().Before(keys[i-1].CreatedAt.Add(c.Config.KeyOverlap)) {
+		if i > 0 && !c.opts.Now().Before(keys[i-1].CreatedAt.Add(c.opts.Config.KeyOverlap)) {
 			break
 		}
 		private, err := c.private(ctx, key)
 		if err != nil {
 			failed = err
-			c.Log.Error("a connect key does not open and is not given out", zap.String("connectKey", key.KeyID), zap.Error(err))
+			c.opts.Log.Error("a connect key does not open and is not given out", zap.String("connectKey", key.KeyID), zap.Error(err))
 			continue
 		}
 		out.Keys = append(out.Keys, private.Public().JWK())
@@ -213,9 +225,8 @@ func (c *ConnectKeys) Public(ctx context.Context) (events.TokenKeys, error) {
 	return out, nil
 }
 
-// Open opens a connect that NATS took in at a time (zero: not known). What is wrong
-// with the JWE itself is an *events.InvalidError; every other error says that the
-// keys are not available now.
+// Open opens a connect that NATS stored at a time (zero: not known). A fault of the JWE
+// is an *events.InvalidError; any other error says that the keys are not available now.
 func (c *ConnectKeys) Open(ctx context.Context, jwe string, taken time.Time) ([]byte, error) {
 	sealed, err := sealing.Parse(jwe)
 	if err != nil {
@@ -236,36 +247,32 @@ func notOpened(err error) error {
 	return &events.InvalidError{Message: events.IntegrationConnected, Problem: err.Error()}
 }
 
-// find returns the private key with an id, to which a message was sealed before
-// it was stored. A key is stored before it is given out. So a message that was
-// there before the keys were last read, and whose key was not among them, costs
-// no read: its key was deleted, or never was.
+// find returns the private key with an id, to which a message was sealed that NATS stored
+// at a time. Keys are stored before they are handed out. So a key that a later read did
+// not find was deleted or never existed, and costs no other read.
 func (c *ConnectKeys) find(ctx context.Context, id string, taken time.Time) (sealing.PrivateKey, error) {
 	if key, ok := c.cached(id); ok {
 		return key, nil
 	}
 	if !taken.IsZero() {
-		taken = taken.Add(c.ClockSkew)
+		taken = taken.Add(c.opts.ClockSkew)
 	}
 	keys, err := c.readSince(ctx, taken)
 	if err != nil {
 		return sealing.PrivateKey{}, err
 	}
-	for _, key := range keys {
-		if key.KeyID == id {
-			return c.private(ctx, key)
-		}
+	if i := slices.IndexFunc(keys, func(key store.ConnectKey) bool { return key.KeyID == id }); i >= 0 {
+		return c.private(ctx, keys[i])
 	}
 	return sealing.PrivateKey{}, notOpened(&sealing.OpenError{Problem: "kid: names no key that is known here, or one that was deleted"})
 }
 
-// private opens the private part of a stored key, and holds it against the
-// name under which it is stored.
+// private opens a stored private key, which must be the one that its id names.
 func (c *ConnectKeys) private(ctx context.Context, key store.ConnectKey) (sealing.PrivateKey, error) {
 	if private, ok := c.cached(key.KeyID); ok {
 		return private, nil
 	}
-	plain, err := c.Envelope.Open(ctx, key.Sealed, key.Binding())
+	plain, err := c.opts.Envelope.Open(ctx, key.Sealed, key.Binding())
 	if err != nil {
 		return sealing.PrivateKey{}, fmt.Errorf("opening connect key %q: %w", key.KeyID, err)
 	}
@@ -276,10 +283,7 @@ func (c *ConnectKeys) private(ctx context.Context, key store.ConnectKey) (sealin
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.cache == nil {
-		c.cache = map[string]cachedKey{}
-	}
-	c.cache[key.KeyID] = cachedKey{private, c.Now()}
+	c.cache[key.KeyID] = cachedKey{private, c.opts.Now()}
 	return private, nil
 }
 
@@ -287,22 +291,12 @@ func (c *ConnectKeys) cached(id string) (sealing.PrivateKey, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	found, ok := c.cache[id]
-	return found.key, ok && c.Now().Sub(found.since) < c.CacheAge
+	return found.key, ok && c.opts.Now().Sub(found.since) < c.opts.CacheAge
 }
 
-func (c *ConnectKeys) forget(id string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	delete(c.cache, id)
-}
-
-// dropAged removes private keys that were cached for longer than CacheAge.
+// dropAged removes private keys that have been cached for cacheAge.
 func (c *ConnectKeys) dropAged() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for id, found := range c.cache {
-		if c.Now().Sub(found.since) >= c.CacheAge {
-			delete(c.cache, id)
-		}
-	}
+	maps.DeleteFunc(c.cache, func(_ string, found cachedKey) bool { return c.opts.Now().Sub(found.since) >= c.opts.CacheAge })
 }

@@ -37,7 +37,7 @@ func newKeyring(t *testing.T) *keyring {
 	t.Helper()
 	f := &fixture{t: t, logs: &enginestest.Text{}}
 	k := &keyring{fixture: f, db: enginestest.MongoDB(t), now: time.Date(2031, 5, 6, 7, 8, 9, 0, time.UTC)}
-	f.dead = &DeadLetters{Envelope: f.envelope()}
+	f.dead = &DeadLetters{DeadLettersOptions{Envelope: f.envelope()}}
 	k.store = k.open(patience)
 	return k
 }
@@ -64,9 +64,11 @@ func (k *keyring) pass(d time.Duration) {
 
 // worker returns the keys as another worker has them, with nothing in memory.
 func (k *keyring) worker() *ConnectKeys {
-	return &ConnectKeys{
-		Store: k.store, Envelope: k.dead.Envelope, Config: config.Default().Connect, CacheAge: time.Hour, Now: k.clock, Log: zap.NewNop(),
-	}
+	keys, err := NewConnectKeys(ConnectKeysOptions{
+		Store: k.store, Envelope: k.dead.opts.Envelope, Config: config.Default().Connect, CacheAge: time.Hour, Now: k.clock, Log: zap.NewNop(),
+	})
+	require.NoError(k.t, err)
+	return keys
 }
 
 func (k *keyring) public(c *ConnectKeys) events.TokenKeys {
@@ -76,15 +78,21 @@ func (k *keyring) public(c *ConnectKeys) events.TokenKeys {
 	return keys
 }
 
-// seal seals to the key to use, as a publisher does.
-func (k *keyring) seal(keys events.TokenKeys) (jwe string) {
+// sealed seals to the key to use, as a publisher does.
+func (k *keyring) sealed(keys events.TokenKeys, plaintext string) (body []byte) {
 	k.t.Helper()
 	jwks, err := json.Marshal(keys)
 	require.NoError(k.t, err)
 	key, err := sealing.ParseKeys(jwks)
 	require.NoError(k.t, err)
-	body, err := key.Seal([]byte("the body"))
+	body, err = key.Seal([]byte(plaintext))
 	require.NoError(k.t, err)
+	return body
+}
+
+func (k *keyring) seal(keys events.TokenKeys) (jwe string) {
+	k.t.Helper()
+	body := k.sealed(keys, "the body")
 	var out struct{ Sealed string }
 	require.NoError(k.t, json.Unmarshal(body, &out))
 	return out.Sealed
@@ -196,7 +204,7 @@ func TestForgedConnectKeysAreNotGivenOut(t *testing.T) {
 func TestConnectsForUnknownKeysCostFewReads(t *testing.T) {
 	k := newKeyring(t)
 	a, b := k.worker(), k.worker()
-	a.ClockSkew = time.Second
+	a.opts.ClockSkew = time.Second
 	require.NoError(t, a.Maintain(t.Context()))
 	stranger, err := sealing.GenerateKey()
 	require.NoError(t, err)
@@ -213,7 +221,7 @@ func TestConnectsForUnknownKeysCostFewReads(t *testing.T) {
 		_, err := a.Open(t.Context(), unknown, taken)
 		require.ErrorAs(t, err, new(*events.InvalidError))
 	}
-	before := k.clock().Add(-2 * a.ClockSkew)
+	before := k.clock().Add(-2 * a.opts.ClockSkew)
 	for range 100 {
 		refused(before)
 	}
@@ -229,9 +237,9 @@ func TestConnectsForUnknownKeysCostFewReads(t *testing.T) {
 
 	k.pass(30 * day)
 	require.NoError(t, b.Maintain(t.Context())) // makes a key of which a has not heard
-	for _, ahead := range []time.Duration{0, a.ClockSkew / 2, -a.ClockSkew / 2, time.Hour} {
+	for _, ahead := range []time.Duration{0, a.opts.ClockSkew / 2, -a.opts.ClockSkew / 2, time.Hour} {
 		fresh := k.worker()
-		fresh.ClockSkew = a.ClockSkew
+		fresh.opts.ClockSkew = a.opts.ClockSkew
 		fresh.asOf = k.clock().Add(-time.Nanosecond)
 		plaintext, err := fresh.Open(t.Context(), k.seal(k.public(b)), k.clock().Add(ahead))
 		require.NoError(t, err, ahead)
@@ -248,7 +256,7 @@ func TestConnectsWaitWhileKeysCannotBeRead(t *testing.T) {
 	jwe := k.seal(keys)
 
 	fresh := k.worker()
-	fresh.Envelope = k.reopened()
+	fresh.opts.Envelope = k.reopened()
 	k.kms.Faults().Always(kmssim.ServiceUnavailable)
 	_, err := fresh.Open(t.Context(), jwe, time.Time{})
 	require.True(t, refresher.Outage(err), "%v", err)
@@ -256,14 +264,14 @@ func TestConnectsWaitWhileKeysCannotBeRead(t *testing.T) {
 	require.True(t, refresher.Outage(err), "%v", err)
 	k.opens(a, jwe) // has it in memory
 	k.kms.Faults().Clear()
-	fresh.Envelope = k.reopened() // the other one asks KMS again only after a pause
+	fresh.opts.Envelope = k.reopened() // the other one asks KMS again only after a pause
 	k.opens(fresh, jwe)
 
 	impatient := k.open(500 * time.Millisecond)
-	a.Store = impatient
+	a.opts.Store = impatient
 	k.db.Stop()
 	late := k.worker()
-	late.Store = impatient
+	late.opts.Store = impatient
 	_, err = late.Open(t.Context(), jwe, time.Time{})
 	require.True(t, refresher.Outage(err), "%v", err)
 	require.True(t, refresher.Outage(late.Maintain(t.Context())))
@@ -276,4 +284,24 @@ func TestConnectsWaitWhileKeysCannotBeRead(t *testing.T) {
 	require.Empty(t, a.cache, "private keys stay in memory for a bounded time")
 	k.db.Restart()
 	k.opens(k.worker(), jwe)
+}
+
+// TestASealedConnectIsSearchedForUsersOnlyIfItDoesNotDecode: an erasure finds its dead
+// letter by them.
+func TestASealedConnectIsSearchedForUsersOnlyIfItDoesNotDecode(t *testing.T) {
+	k := newKeyring(t)
+	keys := k.worker()
+	require.NoError(t, keys.Maintain(t.Context()))
+	for plaintext, users := range map[string][]string{
+		`{"userId":"u","payload":{"accessToken":{"brokerType":"b","accountTokens":[{"accessToken":"t"}]}}}`: nil,
+		`{"userId":"u","payload":7}`:           {"u"},
+		`{"userId":"u","userId":"v"}`:          {"u", "v"},
+		`{"userId":"u","payload":{"broken":}}`: {"u"},
+	} {
+		d := &delivery{}
+		_, err := decodeConnected(t.Context(), keys, config.Default().Connect, k.sealed(k.public(keys), plaintext), d)
+		require.Equal(t, users == nil, err == nil, plaintext)
+		require.Equal(t, users, d.Users, plaintext)
+		require.Equal(t, users != nil, d.Opened, plaintext)
+	}
 }

@@ -23,23 +23,21 @@ func Connected(c *Connector, keys *ConnectKeys, cfg config.Connect) Handler {
 		d.User = in.UserID
 		reason := events.RejectedNothing
 		if !in.Empty() {
-			at := notAfter(in.ConnectedAt, d.Stored)
 			in.Published = d.Stored
-			var err error
-			if reason, err = c.connect(ctx, in, at); err != nil {
+			if reason, err = c.connect(ctx, in, notAfter(in.ConnectedAt, d.Stored)); err != nil {
 				return err
 			}
 		}
-		c.tell(ctx, d, in, reason)
+		c.report(ctx, d, in, reason)
 		return nil
 	}
 }
 
-// tell logs, counts and announces what became of a connect. reason says why it
-// changed nothing; "": it did.
-func (c *Connector) tell(ctx context.Context, d *delivery, in events.Connected, reason events.RejectedReason) {
+// report logs and counts what became of a connect, and announces why it changed nothing;
+// "": it did.
+func (c *Connector) report(ctx context.Context, d *delivery, in events.Connected, reason events.RejectedReason) {
 	outcome := "kept"
-	switch log := tracing.Log(ctx, c.Log); {
+	switch log := tracing.Log(ctx, c.opts.Log); {
 	case reason == events.RejectedOlder, reason == events.RejectedRepeated:
 		outcome = string(reason)
 	case in.Empty():
@@ -50,18 +48,20 @@ func (c *Connector) tell(ctx context.Context, d *delivery, in events.Connected, 
 		log.Warn("what is unusable in a connect is left out", zap.Strings("leftOut", in.LeftOut))
 	}
 	if reason != "" && (reason != events.RejectedRepeated || d.Attempt == 1) { // delivered again, it repeats itself
-		c.Rejections.tell(ctx, d, in.UserID, events.Rejected{Reason: reason})
+		c.opts.Rejections.publish(ctx, d, in.UserID, events.Rejected{Reason: reason})
 	}
-	if c.Outcomes != nil {
-		c.Outcomes.WithLabelValues(outcome).Inc()
+	if c.opts.Outcomes != nil {
+		c.opts.Outcomes.WithLabelValues(outcome).Inc()
 	}
 }
 
+// decodeConnected opens a connect if it is sealed, and decodes it. It records in the
+// delivery what an erasure needs to know of a connect that is sealed and can't be decoded.
 func decodeConnected(ctx context.Context, keys *ConnectKeys, cfg config.Connect, body []byte, d *delivery) (events.Connected, error) {
 	m, err := events.UnwrapConnected(d.Event, body)
 	switch {
 	case m.JWE == "" && cfg.RequireSealed:
-		// Even what is no message at all may hold tokens.
+		// Even a malformed message may contain tokens.
 		return events.Connected{}, &unsealedError{err}
 	case len(body) > cfg.MaxBytes:
 		return events.Connected{}, &events.InvalidError{Message: events.IntegrationConnected, Problem: "larger than connect.max_bytes"}
@@ -71,22 +71,22 @@ func decodeConnected(ctx context.Context, keys *ConnectKeys, cfg config.Connect,
 		return m.Decode()
 	}
 	plaintext, err := keys.Open(ctx, m.JWE, d.Taken)
-	var invalid *events.InvalidError
-	d.Opened = err == nil || errors.As(err, &invalid)
 	if err != nil {
+		var invalid *events.InvalidError
+		d.Opened = errors.As(err, &invalid)
 		return events.Connected{}, err
 	}
 	defer clear(plaintext)
-	d.Users = events.FindUsers(plaintext)
-	return m.DecodeOpened(plaintext)
+	in, err := m.DecodeOpened(plaintext)
+	if err != nil {
+		d.Opened, d.Users = true, events.FindUsers(plaintext)
+	}
+	return in, err
 }
 
-// unsealedError refuses a message that had to be sealed. Its body must not be
-// kept, not even as a dead letter.
-type unsealedError struct {
-	// err is what else is wrong with the message, if anything is.
-	err error
-}
+// unsealedError refuses a message that had to be sealed. Its body must not be kept, not
+// even in a dead letter. err is what else is wrong with the message; nil: nothing.
+type unsealedError struct{ err error }
 
 func (e *unsealedError) Error() string {
 	const problem = "not sealed, which connect.require_sealed demands; its body is removed"

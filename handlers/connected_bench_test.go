@@ -3,6 +3,7 @@ package handlers
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"testing"
 	"time"
@@ -61,11 +62,14 @@ func (f *fixture) connected() Handler {
 	identities, err := f.streams.Ensure(f.t.Context())
 	require.NoError(f.t, err)
 	dispatcher.SetStreams(identities)
-	settler := refresher.Settler{
-		Announcer: refresher.Announcer{Subjects: f.subjects, Now: time.Now, NewID: nats.NewInbox},
-		Policy:    refresher.NewPolicy(cfg),
-	}
-	return Connected(&Connector{Store: s, Envelope: f.envelope(), Settler: settler, Dispatcher: dispatcher, Log: zap.NewNop()}, nil, cfg.Connect)
+	settler := refresher.NewSettler(cfg, refresher.Announcer{Subjects: f.subjects, Now: time.Now, NewID: nats.NewInbox}, rand.Float64)
+	env := f.envelope()
+	connector, err := NewConnector(ConnectorOptions{
+		Store: s, Envelope: env, Fingerprints: store.NewFingerprints(store.FingerprintOptions{Store: s, Envelope: env, Log: zap.NewNop()}),
+		Settler: settler, Dispatcher: dispatcher, Log: zap.NewNop(),
+	})
+	require.NoError(f.t, err)
+	return Connected(connector, nil, cfg.Connect)
 }
 
 // connectOf is a connect whose tokens have to be refreshed within the hour.

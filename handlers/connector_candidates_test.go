@@ -19,7 +19,7 @@ func decoded(t *testing.T, payload string) []candidate {
 	t.Helper()
 	in, err := events.DecodeConnected([]byte(`{"userId":"u","payload":` + payload + `}`))
 	require.NoError(t, err)
-	return grantsOf(in, time.Unix(1e9, 0), store.FingerprintKey{})
+	return candidatesOf(in, time.Unix(1e9, 0), store.FingerprintKey{})
 }
 
 // TestAManagedTokenHasNoEnd: nothing refreshes it, and the token id is what is
@@ -86,7 +86,7 @@ func TestAConnectWithoutATokenIsDone(t *testing.T) {
 	f := newFixture(t)
 	outcomes := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "outcomes"}, []string{"outcome"})
 	f.publish(`{"userId":"u","payload":{"accessToken":{"brokerType":"b","accountTokens":[{"account":{"accountId":"wallet"}}]}}}`)
-	f.run(1, Connected(&Connector{Outcomes: outcomes, Log: f.log}, nil, config.Default().Connect))
+	f.run(1, Connected(&Connector{ConnectorOptions{Outcomes: outcomes, Log: f.log}}, nil, config.Default().Connect))
 	f.eventually(func() bool { return f.left(f.subjects.IntegrationStream()) == 0 }, "not acknowledged")
 	require.Zero(t, f.left(f.subjects.DeadLetterStream()))
 	require.EqualValues(t, 1, testutil.ToFloat64(outcomes.WithLabelValues("nothing_to_keep")))

@@ -11,26 +11,25 @@ import (
 	"github.com/latchkey/latchkey/store"
 )
 
-// joined returns a grant with what another of the same refresh token newly tells,
-// and adds its tokens to the grant's. A refresh under way is not disturbed: the
-// chain stays as it is. spent: the other's refresh token was replaced since, so
-// that its tokens are the older ones. told: something changed of which
-// subscribers hear.
-func (c *Connector) joined(g *store.Grant, tokens *store.TokenSet, in *store.Grant, brought store.TokenSet, spent bool) (next *store.Grant, told bool) {
+// join returns a grant with what is new in another of the same refresh token, and adds
+// the other's tokens to the set. The chain stays as it is, for the sake of a refresh under
+// way. spent: the other's refresh token was replaced since, so its tokens are older. changed:
+// subscribers need an event.
+func (c *Connector) join(g *store.Grant, tokens *store.TokenSet, in *store.Grant, brought store.TokenSet, spent bool) (next *store.Grant, changed bool) {
 	next = g.Clone()
 	tokens.Accounts = slices.Clone(tokens.Accounts)
 	newer := byConnect(in, g) > 0
 	if newer && !spent {
 		next.ConnectedAt, next.Published = in.ConnectedAt, in.Published
-		if in.BrokerType != g.BrokerType { // Mesh is asked in the way in which it writes it now
-			next.BrokerType, told = in.BrokerType, true
+		if in.BrokerType != g.BrokerType { // requests use the spelling that Mesh uses now
+			next.BrokerType, changed = in.BrokerType, true
 		}
 		if in.BrokerName != "" && in.BrokerName != g.BrokerName {
-			next.BrokerName, told = in.BrokerName, true
+			next.BrokerName, changed = in.BrokerName, true
 		}
 	}
 	if len(in.Labels) > 0 && (newer && !spent || len(g.Labels) == 0) && !maps.Equal(in.Labels, g.Labels) {
-		next.Labels, told = in.Labels, true
+		next.Labels, changed = in.Labels, true
 	}
 	given := map[string]time.Time{}
 	for _, a := range g.Accounts {
@@ -39,20 +38,20 @@ func (c *Connector) joined(g *store.Grant, tokens *store.TokenSet, in *store.Gra
 	lives := livesOf(g, tokens)
 	comes := in.Clone().Access
 	unnamed := named(next, tokens, in)
-	if unnamed != nil && g.Applied == 0 && (newer || len(in.Accounts) > 1) && slices.ContainsFunc(in.Accounts, func(a store.Account) bool { return has(&brought, a.ID) }) {
+	if unnamed != nil && g.Applied == 0 && (newer || len(in.Accounts) > 1) && slices.ContainsFunc(in.Accounts, func(a store.Account) bool { return !brought.Access(a.ID).Empty() }) {
 		unnamed = nil // a connect brought it, and it is one of those
 	}
 	if len(in.Accounts) == 0 {
-		told = c.joinUnnamed(g, next, tokens, in, brought, spent, &lives) || told
+		changed = c.joinUnnamed(g, next, tokens, in, brought, spent, &lives) || changed
 	}
 	for _, account := range in.Accounts {
 		own := next.Account(account.ID)
 		if own == nil {
 			given[account.ID] = in.ConnectedSince(account.ID)
 			next.Accounts = append(next.Accounts, account)
-			own, told = &next.Accounts[len(next.Accounts)-1], true
+			own, changed = &next.Accounts[len(next.Accounts)-1], true
 		} else if account.Name != "" && account.Name != own.Name && (newer && !spent || own.Name == "") {
-			own.Name, told = account.Name, true
+			own.Name, changed = account.Name, true
 		}
 		if at := in.ConnectedSince(account.ID); !spent && at.After(given[account.ID]) {
 			given[account.ID] = at
@@ -73,52 +72,56 @@ func (c *Connector) joined(g *store.Grant, tokens *store.TokenSet, in *store.Gra
 		case its.AccessToken.Empty():
 			if at == nil || at.TokenID.Empty() {
 				put(tokens, store.AccountToken{AccountID: account.ID, AccessToken: tokens.Access(account.ID), TokenID: its.TokenID})
-				told = true
+				changed = true
 			}
 		case c.takes(g, tokens, in, *its, spent):
 			put(tokens, *its)
-			own.ExpiresAt, told = account.ExpiresAt, true
+			own.ExpiresAt, changed = account.ExpiresAt, true
 			lives.take(account.ID, life)
 		case at.AccessToken.Equal(its.AccessToken) && own.ExpiresAt == nil && account.ExpiresAt != nil:
-			own.ExpiresAt, told = account.ExpiresAt, true
+			own.ExpiresAt, changed = account.ExpiresAt, true
 			lives.take(account.ID, life)
 		}
 	}
-	lives.set(next, c.Settler.Policy)
-	for i := range next.Accounts {
-		at := given[next.Accounts[i].ID]
-		if next.Accounts[i].ConnectedAt = &at; at.Equal(next.ConnectedAt) {
-			next.Accounts[i].ConnectedAt = nil
-		}
-	}
+	lives.set(next, c.opts.Settler.Policy)
+	setConnectedAt(next, func(accountID string) time.Time { return given[accountID] })
 	if len(brought.Metadata) > 0 && (newer && !spent || len(tokens.Metadata) == 0) && !maps.Equal(brought.Metadata, tokens.Metadata) {
-		tokens.Metadata, told = brought.Metadata, true
+		tokens.Metadata, changed = brought.Metadata, true
 	}
 	if tokens.TradeToken.Empty() && !brought.TradeToken.Empty() {
-		tokens.TradeToken, told = brought.TradeToken, true
+		tokens.TradeToken, changed = brought.TradeToken, true
 	}
 	if stated := in.Refresh; !spent && next.Refresh != nil && stated != nil && stated.ExpiresAt != nil && !stated.Assumed &&
 		(next.Refresh.ExpiresAt == nil || next.Refresh.Assumed) {
-		next.Refresh.ExpiresAt, next.Refresh.Assumed, told = stated.ExpiresAt, false, true
+		next.Refresh.ExpiresAt, next.Refresh.Assumed, changed = stated.ExpiresAt, false, true
 	}
-	return next, told
+	return next, changed
 }
 
-// takes reports whether a grant takes an access token that another of the same
-// refresh token brings: it has none for the account, or its own has ended, or an
-// earlier connect brought that one too.
+// setConnectedAt sets when each account of a grant was connected, if not with the grant.
+func setConnectedAt(g *store.Grant, since func(accountID string) time.Time) {
+	for i := range g.Accounts {
+		at := since(g.Accounts[i].ID)
+		if g.Accounts[i].ConnectedAt = &at; at.Equal(g.ConnectedAt) {
+			g.Accounts[i].ConnectedAt = nil
+		}
+	}
+}
+
+// takes reports whether a grant takes an access token of another with the same refresh
+// token: it has none for the account, or its own has expired or is of an earlier connect.
 func (c *Connector) takes(g *store.Grant, tokens *store.TokenSet, in *store.Grant, its store.AccountToken, spent bool) bool {
 	own := tokens.Account(its.AccountID)
 	if own == nil || own.AccessToken.Empty() {
 		return true
 	}
-	now := c.Settler.Now()
+	now := c.opts.Settler.Now()
 	return !spent && in.ConnectedAt.After(g.ConnectedAt) && !in.Access.Expired(now) && !own.AccessToken.Equal(its.AccessToken) &&
 		(g.Access.Expired(now) || g.Access.Since.Equal(g.ConnectedSince(its.AccountID)))
 }
 
-// named takes out of a grant the account that stands for accounts whose names no
-// answer told, if another grant tells them, and returns its token, if there is only one.
+// named removes the account that stands for accounts without names from a grant, if
+// another grant names them, and returns its token, if there is only one.
 func named(next *store.Grant, tokens *store.TokenSet, in *store.Grant) *store.AccountToken {
 	token := tokens.Account("")
 	nameless := len(next.Accounts) == 0 && token != nil || len(next.Accounts) == 1 && next.Accounts[0].ID == ""
@@ -130,8 +133,8 @@ func named(next *store.Grant, tokens *store.TokenSet, in *store.Grant) *store.Ac
 	return token
 }
 
-// unnamed returns the token of the account without a name; nil: there is none, or there
-// are several, of which nobody knows whose they are.
+// unnamed returns the token of the account without a name; nil: there is none, or several,
+// and nobody knows whose they are.
 func unnamed(tokens *store.TokenSet) (sole *store.AccountToken) {
 	for i, t := range tokens.Accounts {
 		switch {
@@ -145,9 +148,9 @@ func unnamed(tokens *store.TokenSet) (sole *store.AccountToken) {
 	return sole
 }
 
-// joinUnnamed is joined for what another grant brings that knows no accounts. Its access
-// token is that of the grant's accounts, if it is the only one of the login.
-func (c *Connector) joinUnnamed(g, next *store.Grant, tokens *store.TokenSet, in *store.Grant, brought store.TokenSet, spent bool, lives *lives) (told bool) {
+// joinUnnamed is join for another grant without accounts. Its access token is that of
+// the grant's accounts, if it is the only one of the login.
+func (c *Connector) joinUnnamed(g, next *store.Grant, tokens *store.TokenSet, in *store.Grant, brought store.TokenSet, spent bool, lives *lives) (changed bool) {
 	its := unnamed(&brought)
 	if its == nil || its.AccessToken.Empty() || len(next.Accounts) > 1 && len(lives.of) > 0 {
 		return false
@@ -166,13 +169,12 @@ func (c *Connector) joinUnnamed(g, next *store.Grant, tokens *store.TokenSet, in
 			token.TokenID = its.TokenID
 		}
 		if take(token) {
-			next.Accounts[i].ExpiresAt, told = in.Access.ExpiresAt, true
+			next.Accounts[i].ExpiresAt, changed = in.Access.ExpiresAt, true
 		}
 	}
-	return told || len(next.Accounts) == 0 && take(*its)
+	return changed || len(next.Accounts) == 0 && take(*its)
 }
 
-// put puts an account's tokens into a set.
 func put(tokens *store.TokenSet, its store.AccountToken) {
 	if at := tokens.Account(its.AccountID); at != nil {
 		if at.AccessToken = its.AccessToken; !its.TokenID.Empty() {
@@ -183,21 +185,17 @@ func put(tokens *store.TokenSet, its store.AccountToken) {
 	tokens.Accounts = append(tokens.Accounts, its)
 }
 
-func has(tokens *store.TokenSet, accountID string) bool {
-	return !tokens.Access(accountID).Empty()
-}
-
 // lives are those of the access tokens of a grant that another joins.
 type lives struct {
-	before *store.Life            // of the newest before
+	before *store.Life            // the grant's own
 	of     map[string]*store.Life // by account
-	taken  []*store.Life
+	taken  []*store.Life          // from the other
 }
 
 func livesOf(g *store.Grant, tokens *store.TokenSet) lives {
 	l := lives{before: g.Access, of: map[string]*store.Life{}}
 	for _, a := range g.Accounts {
-		if has(tokens, a.ID) {
+		if !tokens.Access(a.ID).Empty() {
 			l.of[a.ID] = g.AccessOf(a)
 		}
 	}
@@ -211,8 +209,8 @@ func (l *lives) take(accountID string, life *store.Life) {
 	}
 }
 
-// set gives them to the grant. Of those that came and the one of before, it is refreshed
-// for that which ends first; accounts with another are served to its end.
+// set sets them in the grant. It is refreshed for the first to end of those taken and its
+// own; accounts with another are served until that ends.
 func (l *lives) set(next *store.Grant, policy refresher.Policy) {
 	if len(l.taken) == 0 {
 		return
@@ -220,7 +218,7 @@ func (l *lives) set(next *store.Grant, policy refresher.Policy) {
 	var first *store.Life
 	for _, life := range l.of {
 		if life == l.before {
-			first = l.before // somebody still has it
+			first = l.before // an account still has it
 		}
 	}
 	for _, life := range l.taken {
@@ -230,7 +228,7 @@ func (l *lives) set(next *store.Grant, policy refresher.Policy) {
 	}
 	if first != l.before {
 		own := *first
-		own.Version = 0 // it counts those of the other grant
+		own.Version = 0 // it is one of the other grant
 		next.Access = &own
 	}
 	next.KeepEarlier(func(a store.Account) *store.Life {
@@ -244,35 +242,35 @@ func (l *lives) set(next *store.Grant, policy refresher.Policy) {
 	}
 }
 
-// saveJoined saves what joined returned, and tells of it. It writes nothing where
-// nothing has changed.
-func (c *Connector) saveJoined(ctx context.Context, g, next *store.Grant, tokens store.TokenSet, with store.TokenSealer, told bool) error {
-	if !told && byConnect(next, g) == 0 {
+// saveJoined saves what join returned, if anything has changed, and announces it.
+func (c *Connector) saveJoined(ctx context.Context, g, next *store.Grant, tokens store.TokenSet, with store.TokenSealer, changed bool) error {
+	if !changed && byConnect(next, g) == 0 {
 		return nil
 	}
-	if err := c.prepareJoined(g, next, tokens, with, told); err != nil {
+	if err := c.prepareJoined(g, next, tokens, with, changed); err != nil {
 		return err
 	}
-	if err := c.Store.Save(ctx, next); err != nil {
+	if err := c.opts.Store.Save(ctx, next); err != nil {
 		return err
 	}
-	if told {
-		c.stored(ctx, next)
+	if changed {
+		c.announce(ctx, next)
 	}
 	return nil
 }
 
-// prepareJoined makes what joined returned what is to be written and told.
-func (c *Connector) prepareJoined(g, next *store.Grant, tokens store.TokenSet, with store.TokenSealer, told bool) error {
-	if !told {
+// prepareJoined prepares what join returned for saving: it seals the tokens, and adds the
+// schedule and the event.
+func (c *Connector) prepareJoined(g, next *store.Grant, tokens store.TokenSet, with store.TokenSealer, changed bool) error {
+	if !changed {
 		return nil
 	}
 	next.Version++
-	with.SealTo(next, tokens, c.Settler.Now(), false)
+	with.SealTo(next, tokens, c.opts.Settler.Now(), false)
 	if next.State == store.Active && g.Lease == nil && g.Attempts == 0 && g.Deferrals == 0 {
 		c.schedule(next, g.Applied == 0)
-	} else { // a refresh that failed is tried again when it was to be
-		c.Settler.Schedule(next, next.Due)
+	} else { // a failed refresh keeps its time
+		c.opts.Settler.Schedule(next, next.Due)
 	}
-	return c.Settler.Announce(next, events.TokenStored, "")
+	return c.opts.Settler.Announce(next, events.TokenStored, "")
 }

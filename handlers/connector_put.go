@@ -16,12 +16,11 @@ import (
 	"github.com/latchkey/latchkey/store/envelope"
 )
 
-// put stores a candidate, unless what is known is as new. It may return what was
-// seen of the user's grants after that.
+// put stores a candidate, unless what is stored is as new. It may return what it has seen
+// of the user's grants after that.
 func (c *Connector) put(ctx context.Context, in candidate, with store.TokenSealer) (*seen, error) {
-	// Most connects bring what is new. Where an earlier release may have the grant
-	// under an id of its own, or nothing but the access token tells that it is a
-	// repetition, look first.
+	// Most connects are new. Look first if an earlier release may have stored the grant
+	// under another id, or if only the access token can identify a repetition.
 	if in.formerID(in.grant.BrokerType) == in.grant.ID && !in.tokens.RefreshToken.Empty() {
 		seen, err := c.insert(ctx, in, with, nil)
 		if !errors.Is(err, store.ErrConflict) {
@@ -29,11 +28,11 @@ func (c *Connector) put(ctx context.Context, in candidate, with store.TokenSeale
 		}
 	}
 	for {
-		known, err := c.Store.ByUser(ctx, in.grant.UserID)
+		known, err := c.opts.Store.ByUser(ctx, in.grant.UserID)
 		if err != nil {
 			return nil, err
 		}
-		revoked, until, err := c.revoked(ctx, in.grant, with.Key.Of(in.tokens.RefreshToken))
+		revoked, until, err := c.revocations(ctx, in.grant, with.Key.Of(in.tokens.RefreshToken))
 		if err != nil {
 			return nil, err
 		}
@@ -43,11 +42,11 @@ func (c *Connector) put(ctx context.Context, in candidate, with store.TokenSeale
 		}
 		stored := slices.DeleteFunc(slices.Clone(known), func(g *store.Grant) bool { return !in.is(g) })
 		if slices.ContainsFunc(stored, func(g *store.Grant) bool { return !in.after(g, with.Key) && !in.partOf(g) }) {
-			reason := passedFor(in, stored) // the same again, or older
+			reason := passedFor(in, stored)
 			passesOf(ctx).pass(in, reason)
 			for _, g := range stored {
 				if reason == events.RejectedRepeated && g.ConnectedAt.Equal(in.grant.ConnectedAt) {
-					passesOf(ctx).stands(in, g.ID, false)
+					passesOf(ctx).keep(in, g.ID, false)
 				}
 			}
 			return nil, nil
@@ -57,18 +56,19 @@ func (c *Connector) put(ctx context.Context, in candidate, with store.TokenSeale
 		if in.tokens.RefreshToken.Empty() {
 			may = in.sharing(known)
 		}
-		done, err := c.repeated(ctx, in, may, with)
-		if err == nil && !done {
-			before := in.place(stored)
-			if before != nil && in.partOf(before) {
-				in = in.beside()
-				continue
-			}
-			if before != nil {
-				err = c.takeOver(ctx, in, before, with, until)
-			} else if err = c.replaceDelayed(ctx, stored); err == nil {
+		done, err := c.joinRepeated(ctx, in, may, with)
+		before := in.place(stored)
+		switch {
+		case err != nil || done:
+		case before == nil:
+			if err = c.replaceDelayed(ctx, stored); err == nil {
 				after, err = c.insert(ctx, in, with, stored)
 			}
+		case in.partOf(before):
+			in = in.beside()
+			continue
+		default:
+			err = c.takeOver(ctx, in, before, with, until)
 		}
 		if errors.Is(err, store.ErrConflict) || errors.Is(err, store.ErrNotFound) {
 			continue
@@ -77,40 +77,20 @@ func (c *Connector) put(ctx context.Context, in candidate, with store.TokenSeale
 	}
 }
 
-// after reports whether a candidate is newer than a grant with its id. A login of the
-// same time that was published later is, if it brings another refresh token.
-func (in candidate) after(g *store.Grant, key store.FingerprintKey) bool {
-	if !in.grant.ConnectedAt.Equal(g.ConnectedAt) {
-		return in.grant.ConnectedAt.After(g.ConnectedAt)
-	}
-	token := key.Of(in.tokens.RefreshToken)
-	return in.grant.Published > g.Published && token != "" && g.Chain != nil && g.Chain.Key == key.ID && !g.Chain.Has(token)
-}
-
-// passedFor says why a candidate is passed over for what is stored: it is the same
-// again, or older.
-func passedFor(in candidate, stored []*store.Grant) events.RejectedReason {
-	if slices.ContainsFunc(stored, func(g *store.Grant) bool { return in.is(g) && g.ConnectedAt.Equal(in.grant.ConnectedAt) }) {
-		return events.RejectedRepeated
-	}
-	return events.RejectedOlder
-}
-
-// repeated handles a connect that claims to be newer than what is stored, but
-// whose refresh token a grant of the same accounts has at hand, or had: the event
-// was published again without its connectedAt, or the institution gives the
-// same token at each login. A token that was replaced must not come back. Of a connect
-// without a refresh token that goes by its access token. false: it is another token, or
-// the grant is no longer refreshed.
-func (c *Connector) repeated(ctx context.Context, in candidate, stored []*store.Grant, with store.TokenSealer) (done bool, err error) {
+// joinRepeated handles a connect that seems newer than what is stored, but whose refresh
+// token (or else access token) a grant of the same accounts has or had: the event was
+// published again without its connectedAt, or the institution issues the same token at each
+// login. A token that was replaced must not come back. false: it is another token, or the
+// grant is no longer refreshed.
+func (c *Connector) joinRepeated(ctx context.Context, in candidate, stored []*store.Grant, with store.TokenSealer) (done bool, err error) {
 	token := with.Key.Of(in.tokens.RefreshToken)
 	for _, g := range stored {
 		if g.State == store.Revoked {
 			continue
 		}
-		tokens, err := store.OpenTokens(ctx, c.Envelope, g.Sealed, g.Binding())
+		tokens, err := store.OpenTokens(ctx, c.opts.Envelope, g.Sealed, g.Binding())
 		if errors.Is(err, envelope.ErrSealed) {
-			continue // what can't be read is better replaced
+			continue // a new token set is better than one that never opens
 		}
 		if err != nil {
 			return false, err
@@ -119,30 +99,27 @@ func (c *Connector) repeated(ctx context.Context, in candidate, stored []*store.
 		switch {
 		case token == "" && !in.repeats(g, tokens):
 		case token == "" && g.State == store.Expired:
-			// Unless the publisher says when the tokens were obtained, they ended when they did.
+			// Without a time from the publisher, the tokens are those that have expired.
 			if in.stated || g.Access == nil || g.Access.ExpiresAt == nil || g.Access.Assumed {
 				continue
 			}
 			passesOf(ctx).pass(in, events.RejectedRepeated)
 			return true, nil
-		case token == "":
-			next, told := c.joined(g, &tokens, in.grant, in.tokens, false)
-			return true, c.saveJoined(ctx, g, next, tokens, with, told)
-		case chain.Spent(token) != nil:
-			c.Log.Warn("a connect was published again after its refresh token was replaced, and is passed over", zap.String("grant", g.ID))
+		case token != "" && chain.Spent(token) != nil:
+			c.opts.Log.Warn("a connect was published again after its refresh token was replaced, and is passed over", zap.String("grant", g.ID))
 			passesOf(ctx).pass(in, events.RejectedRepeated)
 			return true, nil
-		case chain.Head() == token && (g.State == store.Active || g.MFA != nil || g.Lease != nil):
-			next, told := c.joined(g, &tokens, in.grant, in.tokens, false)
-			return true, c.saveJoined(ctx, g, next, tokens, with, told)
+		case token == "", chain.Head() == token && (g.State == store.Active || g.MFA != nil || g.Lease != nil):
+			next, changed := c.join(g, &tokens, in.grant, in.tokens, false)
+			return true, c.saveJoined(ctx, g, next, tokens, with, changed)
 		}
 	}
 	return false, nil
 }
 
-// takeOver replaces a grant by a candidate. An answer to a refresh under way no
-// longer counts, but where it replaces the refresh token that the connect brought
-// too. Until until somebody may be presenting that token for a grant that is gone.
+// takeOver replaces a grant by a candidate. The answer to a refresh under way no longer
+// counts, unless that presented the candidate's refresh token too. Before until another
+// worker may be presenting the token for a grant that is gone.
 func (c *Connector) takeOver(ctx context.Context, in candidate, before *store.Grant, with store.TokenSealer, until time.Time) error {
 	next := *in.grant
 	next.ID = before.ID
@@ -153,11 +130,11 @@ func (c *Connector) takeOver(ctx context.Context, in candidate, before *store.Gr
 	next.Chain = before.Chain
 	if next.Chain == nil || next.Chain.Key != with.Key.ID || before.Left {
 		next.Chain = nil
-		tokens, ok, err := c.opened(ctx, before)
+		tokens, ok, err := c.openTokens(ctx, before)
 		switch {
 		case ok:
 			next.Chain = before.ChainFor(with.Key, tokens)
-			next.Left, in.tokens.Left = before.Left, tokens.Left // on its way to the dead letters
+			next.Left, in.tokens.Left = before.Left, tokens.Left // not a dead letter yet
 		case before.Left && err != nil:
 			return err
 		}
@@ -168,49 +145,25 @@ func (c *Connector) takeOver(ctx context.Context, in candidate, before *store.Gr
 	if next.Chain.Head() == with.Key.Of(in.tokens.RefreshToken) {
 		next.Applied = before.Applied
 	}
-	if err := c.prepare(&next, in, with); err != nil {
+	if err := c.prepare(&next, in, with, until); err != nil {
 		return err
 	}
-	if until.After(c.Settler.Now()) {
-		next.Lease = awaiting(until)
-	}
-	if err := c.Store.Save(ctx, &next); err != nil {
+	if err := c.opts.Store.Save(ctx, &next); err != nil {
 		return err
 	}
 	if before.Removal != nil {
-		tracing.Log(ctx, c.Log).Info("a removal at Mesh is dropped: the user has connected again", zap.String("grant", next.ID), zap.String("broker", next.BrokerType))
+		tracing.Log(ctx, c.opts.Log).Info("a removal at Mesh is dropped: the user has connected again", zap.String("grant", next.ID), zap.String("broker", next.BrokerType))
 	}
-	seen, err := c.look(ctx, next.UserID)
-	if err == nil {
-		err = seen.unread
-	}
+	seen, err := c.lookAtAll(ctx, next.UserID)
 	if err != nil {
 		return err
 	}
-	contested := seen.contested(&next)
-	passesOf(ctx).stands(in, next.ID, contested)
-	if !contested { // else Resolve tells what comes of it
-		c.stored(ctx, &next)
-	}
+	c.keep(ctx, in, &next, seen)
 	return nil
 }
 
-// place returns the grant whose document a candidate takes over, of those that are
-// the candidate's; nil: it gets a document of its own. An id that an earlier release
-// made of the broker type as written is kept as long as that is written as it was: it
-// can't be derived from any other.
-func (in candidate) place(stored []*store.Grant) (before *store.Grant) {
-	for _, g := range stored {
-		if g.ID == in.grant.ID || before == nil && (g.BrokerType == in.grant.BrokerType || in.byKey(g)) {
-			before = g
-		}
-	}
-	return before
-}
-
-// replaceDelayed revokes those grants whose accounts are not known and that hold
-// nothing but the refresh token of a new one. (Where accounts are known, resolve
-// does it.)
+// replaceDelayed revokes the grants with unknown accounts that have only the refresh token
+// of a new one. (resolve revokes those with accounts.)
 func (c *Connector) replaceDelayed(ctx context.Context, grants []*store.Grant) error {
 	for _, g := range grants {
 		if g.State == store.Revoked || len(g.Accounts) > 0 {
@@ -223,12 +176,11 @@ func (c *Connector) replaceDelayed(ctx context.Context, grants []*store.Grant) e
 	return nil
 }
 
-// insert stores a candidate as a new grant. One that turns out to be superseded
-// is taken back before anything is told of it. ErrConflict: there is such a
-// grant, perhaps under an id of an earlier release; replaced are those of which
-// the caller knows.
+// insert stores a candidate as a new grant, and deletes it before any event if it proves to
+// be superseded. store.ErrConflict: there is such a grant, perhaps under an id of an
+// earlier release, other than those in replaced.
 func (c *Connector) insert(ctx context.Context, in candidate, with store.TokenSealer, replaced []*store.Grant) (*seen, error) {
-	revoked, until, err := c.revoked(ctx, in.grant, with.Key.Of(in.tokens.RefreshToken))
+	revoked, until, err := c.revocations(ctx, in.grant, with.Key.Of(in.tokens.RefreshToken))
 	if err != nil {
 		return nil, err
 	}
@@ -237,19 +189,13 @@ func (c *Connector) insert(ctx context.Context, in candidate, with store.TokenSe
 		return nil, nil
 	}
 	next := *in.grant
-	if err := c.prepare(&next, in, with); err != nil {
+	if err := c.prepare(&next, in, with, until); err != nil {
 		return nil, err
 	}
-	if until.After(c.Settler.Now()) {
-		next.Lease = awaiting(until)
-	}
-	if err := c.Store.Insert(ctx, &next); err != nil {
+	if err := c.opts.Store.Insert(ctx, &next); err != nil {
 		return nil, err
 	}
-	seen, err := c.look(ctx, next.UserID)
-	if err == nil {
-		err = seen.unread
-	}
+	seen, err := c.lookAtAll(ctx, next.UserID)
 	if err != nil {
 		return nil, err
 	}
@@ -257,49 +203,56 @@ func (c *Connector) insert(ctx context.Context, in candidate, with store.TokenSe
 		return g.ID != next.ID && in.is(g) && !slices.ContainsFunc(replaced, func(r *store.Grant) bool { return r.ID == g.ID })
 	})
 	if overlooked || superseded(&next, seen.known, revoked) {
-		err := c.Store.Delete(ctx, &next)
-		if errors.Is(err, store.ErrConflict) {
-			err = nil // somebody has sorted it out
+		switch err := c.opts.Store.Delete(ctx, &next); {
+		case err != nil && !errors.Is(err, store.ErrConflict): // or else another worker has resolved it
+			return nil, err
+		case overlooked:
+			return nil, fmt.Errorf("inserting grant %s beside that of an earlier release: %w", next.ID, store.ErrConflict)
 		}
-		if err == nil && overlooked {
-			err = fmt.Errorf("inserting grant %s beside that of an earlier release: %w", next.ID, store.ErrConflict)
-		}
-		if err == nil {
-			passesOf(ctx).pass(in, events.RejectedOlder)
-		}
-		return nil, err
+		passesOf(ctx).pass(in, events.RejectedOlder)
+		return nil, nil
 	}
-	contested := seen.contested(&next)
-	passesOf(ctx).stands(in, next.ID, contested)
-	if !contested { // else resolve tells what comes of it
-		c.stored(ctx, &next)
-	}
+	c.keep(ctx, in, &next, seen)
 	return seen, nil
 }
 
-// prepare makes the grant of a candidate what is to be written and told.
-func (c *Connector) prepare(next *store.Grant, in candidate, with store.TokenSealer) error {
+// keep announces the grant of a candidate, unless another has its refresh token: resolve
+// decides what becomes of it then.
+func (c *Connector) keep(ctx context.Context, in candidate, g *store.Grant, seen *seen) {
+	contested := seen.contested(g)
+	passesOf(ctx).keep(in, g.ID, contested)
+	if !contested {
+		c.announce(ctx, g)
+	}
+}
+
+// prepare prepares the grant of a candidate for saving: it seals the tokens, and adds the
+// schedule, the event and, until a time, the lease of a grant that awaits an answer.
+func (c *Connector) prepare(next *store.Grant, in candidate, with store.TokenSealer, until time.Time) error {
 	next.State = store.Active
 	next.Version++
 	with.SealTo(next, in.tokens, next.ConnectedAt, true)
+	if until.After(c.opts.Settler.Now()) {
+		next.Lease = awaiting(until)
+	}
 	c.schedule(next, true)
-	return c.Settler.Announce(next, events.TokenStored, in.reason)
+	return c.opts.Settler.Announce(next, events.TokenStored, in.reason)
 }
 
-// schedule makes a grant due by its tokens, or at once where only a refresh can name its
-// accounts and it brings tokens that were not refreshed yet.
+// schedule makes a grant due by its tokens, or at once if a refresh has to name its
+// accounts and its tokens are fresh.
 func (c *Connector) schedule(next *store.Grant, fresh bool) {
-	due := c.Settler.Policy.Next(next)
-	now := store.Milli(c.Settler.Now())
+	due := c.opts.Settler.Policy.Next(next)
+	now := store.Milli(c.opts.Settler.Now())
 	if fresh && len(next.Accounts) == 0 && next.Refresh != nil {
 		due = &store.Due{At: now, Action: store.Refresh}
 	}
-	c.Settler.Schedule(next, due)
+	c.opts.Settler.Schedule(next, due)
 }
 
-// stored records a grant that was written, and announces it.
-func (c *Connector) stored(ctx context.Context, g *store.Grant) {
-	c.Audit.Add(g.AuditRecord(audit.Sealed, audit.OutcomeConnect, g.AccountIDs()))
-	tracing.Log(ctx, c.Log).Info("stored", zap.String("grant", g.ID), zap.String("broker", g.BrokerType), zap.Int64("version", g.Version))
-	c.Dispatcher.Send(ctx, g)
+// announce records a grant that was written, and announces it.
+func (c *Connector) announce(ctx context.Context, g *store.Grant) {
+	c.opts.Audit.Add(g.AuditRecord(audit.Sealed, audit.OutcomeConnect, g.AccountIDs()))
+	tracing.Log(ctx, c.opts.Log).Info("stored", zap.String("grant", g.ID), zap.String("broker", g.BrokerType), zap.Int64("version", g.Version))
+	c.opts.Dispatcher.Send(ctx, g)
 }

@@ -14,16 +14,15 @@ import (
 	"github.com/latchkey/latchkey/store"
 )
 
-// An answer may bring several refresh tokens for the accounts of one grant. One of
-// them is the grant's. Each of the others lies in its token set, where nobody
-// presents it, until the accounts that it is for are split off: they become a grant
-// of their own, which is written first. From then on the accounts and the refresh
-// token are that grant's, whatever the other document still says.
+// An answer may bring several refresh tokens for the accounts of one grant. One of them is
+// the grant's. The others stay in its token set, where nobody presents them, until their
+// accounts are split off: they become a grant of their own, which is written first. From
+// then on the accounts and the refresh token belong to that grant, whatever the other
+// document still says.
 
-// splitAll splits accounts off from grants, and reports whether it has changed
-// anything.
+// splitAll splits accounts off from grants, and reports whether it changed anything.
 func (c *Connector) splitAll(ctx context.Context, known []*store.Grant) (changed bool, err error) {
-	ctx, _ = passing(ctx) // what is passed over here is no connect
+	ctx, _ = passing(ctx) // no connect is passed over here
 	for _, g := range known {
 		if !g.Apart || g.State == store.Revoked {
 			continue
@@ -37,11 +36,11 @@ func (c *Connector) splitAll(ctx context.Context, known []*store.Grant) (changed
 }
 
 func (c *Connector) split(ctx context.Context, g *store.Grant, known []*store.Grant) (changed bool, err error) {
-	tokens, ok, err := c.opened(ctx, g)
+	tokens, ok, err := c.openTokens(ctx, g)
 	if err != nil || !ok {
 		return false, err
 	}
-	revoked, _, err := c.revoked(ctx, g, g.Chain.Head())
+	revoked, _, err := c.revocations(ctx, g, g.Chain.Head())
 	if err != nil {
 		return false, err
 	}
@@ -72,15 +71,14 @@ func (c *Connector) split(ctx context.Context, g *store.Grant, known []*store.Gr
 	if len(moved) == 0 {
 		return false, nil
 	}
-	tracing.Log(ctx, c.Log).Warn("accounts have refresh tokens of their own and become grants of their own", zap.String("grant", g.ID), zap.String("broker", g.BrokerType), zap.Int("accounts", len(moved)))
+	tracing.Log(ctx, c.opts.Log).Warn("accounts have refresh tokens of their own and become grants of their own", zap.String("grant", g.ID), zap.String("broker", g.BrokerType), zap.Int("accounts", len(moved)))
 	if !slices.ContainsFunc(g.Accounts, func(a store.Account) bool { return !slices.Contains(moved, a.ID) }) {
 		return true, c.revoke(ctx, g, events.ReasonSplit)
 	}
 	return true, c.trim(ctx, g, moved, events.ReasonSplit)
 }
 
-// splitBefore reports whether an account was split off already, by whoever could not
-// finish it.
+// splitBefore reports whether a worker that could not finish has split an account off.
 func splitBefore(accountID string, g *store.Grant, known []*store.Grant) bool {
 	return slices.ContainsFunc(known, func(o *store.Grant) bool {
 		return o.State != store.Revoked && o.Split > g.Split && events.SameBroker(o.BrokerType, g.BrokerType) &&
@@ -88,7 +86,7 @@ func splitBefore(accountID string, g *store.Grant, known []*store.Grant) bool {
 	})
 }
 
-// sharing returns the accounts with this refresh token of their own.
+// sharing returns the ids of the accounts with this refresh token of their own.
 func sharing(tokens store.TokenSet, refreshToken secret.Text) (ids []string) {
 	for _, a := range tokens.Accounts {
 		if a.RefreshToken.Equal(refreshToken) {
@@ -100,13 +98,13 @@ func sharing(tokens store.TokenSet, refreshToken secret.Text) (ids []string) {
 
 // splitOff stores a grant of accounts that have a refresh token of their own.
 func (c *Connector) splitOff(ctx context.Context, g *store.Grant, tokens store.TokenSet, ids []string, refreshToken secret.Text) error {
-	with, err := c.Fingerprints.Sealer(ctx, g.UserID)
+	with, err := c.opts.Fingerprints.Sealer(ctx, g.UserID)
 	if err != nil {
 		return err
 	}
 	in := c.part(g, tokens, ids, refreshToken)
-	in.grant.Chain = g.ChainFor(with.Key, tokens).Replaced() // who connects with one of these again connects with an old one
-	before, err := c.Store.Get(ctx, in.grant.ID)
+	in.grant.Chain = g.ChainFor(with.Key, tokens).Replaced() // a connect with one of these is an old one
+	before, err := c.opts.Store.Get(ctx, in.grant.ID)
 	if errors.Is(err, store.ErrNotFound) {
 		_, err = c.insert(ctx, in, with, nil)
 		return err
@@ -114,23 +112,23 @@ func (c *Connector) splitOff(ctx context.Context, g *store.Grant, tokens store.T
 	if err != nil {
 		return err
 	}
-	return c.takeOver(ctx, in, before, with, time.Time{}) // its accounts were given anew since
+	return c.takeOver(ctx, in, before, with, time.Time{}) // its accounts have been connected again since
 }
 
-// part is the grant of accounts that are split off from another.
+// part returns the grant of accounts that are split off from another.
 func (c *Connector) part(g *store.Grant, tokens store.TokenSet, ids []string, refreshToken secret.Text) candidate {
-	now := store.Milli(c.Settler.Now())
+	now := store.Milli(c.opts.Settler.Now())
 	next := &store.Grant{
-		// Its id is that of no connect: such a grant could hold other accounts by now.
+		// No connect has this id: a grant with that of a connect could have other accounts by now.
 		ID: store.GrantID(g.UserID, g.BrokerType, append(slices.Clone(ids), g.ID)...), UserID: g.UserID, BrokerType: g.BrokerType, BrokerName: g.BrokerName, Labels: g.Labels,
 		Published: g.Published, Split: g.Split + 1, SendAccess: g.SendAccess, Refresh: g.Clone().Refresh,
-		AccountsDue: &now, // a disconnect that comes in between finds all of it then
+		AccountsDue: &now, // so that a disconnect in the meantime takes effect
 	}
 	set := store.TokenSet{RefreshToken: refreshToken, TradeToken: tokens.TradeToken, Metadata: tokens.Metadata, Origin: store.OriginOf(refreshToken)}
 	for _, id := range ids {
 		account := *g.Account(id)
-		if given := g.ConnectedSince(id); given.After(next.ConnectedAt) {
-			next.ConnectedAt = given
+		if at := g.ConnectedSince(id); at.After(next.ConnectedAt) {
+			next.ConnectedAt = at
 		}
 		if its := tokens.Account(id); !its.AccessToken.Empty() {
 			set.Accounts = append(set.Accounts, store.AccountToken{AccountID: id, AccessToken: its.AccessToken, TokenID: its.TokenID})
@@ -142,14 +140,7 @@ func (c *Connector) part(g *store.Grant, tokens store.TokenSet, ids []string, re
 		}
 		next.Accounts = append(next.Accounts, account)
 	}
-	for i := range next.Accounts {
-		a := &next.Accounts[i]
-		if given := g.ConnectedSince(a.ID); given.Equal(next.ConnectedAt) {
-			a.ConnectedAt = nil
-		} else {
-			a.ConnectedAt = &given
-		}
-	}
-	next.KeepEarlier(func(a store.Account) *store.Life { return g.AccessOf(a) })
+	setConnectedAt(next, g.ConnectedSince)
+	next.KeepEarlier(g.AccessOf)
 	return candidate{grant: next, tokens: set, reason: events.ReasonSplit, formerID: func(string) string { return next.ID }}
 }

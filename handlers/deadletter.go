@@ -30,78 +30,87 @@ import (
 // RecoveryName names entries of the recovery stream in metrics and dead letters.
 const RecoveryName = "recovery"
 
-// DeadLetter is a message that could not be handled. Its body is sealed, since
-// it may hold tokens; everything else is for the eyes of an operator.
+// DeadLetter is a message that could not be handled. Its body is sealed, since it may
+// contain tokens; an operator reads the rest.
 type DeadLetter struct {
-	ID string `json:"id"`
-	// Message is its name, Subject where it was found.
-	Message string `json:"message"`
-	Subject string `json:"subject"`
-	// Reason says why it is here.
+	ID       string `json:"id"`
+	Message  string `json:"message"` // its name
+	Subject  string `json:"subject"`
 	Reason   string `json:"reason"`
 	Attempts int    `json:"attempts"`
-	// StoredAt is when NATS took the message in, ParkedAt when it came here.
+	// StoredAt is when NATS stored the message, ParkedAt when it became a dead letter.
 	StoredAt time.Time     `json:"storedAt"`
 	ParkedAt time.Time     `json:"parkedAt"`
 	Sealed   envelope.Blob `json:"sealed"`
 	// Format is how the body was written before it was sealed.
 	Format int64 `json:"format,omitempty"`
-	// Parts are the places in the stream where Sealed.Data lies if it is too large
-	// to stand here.
+	// Parts are the sequences of the messages that contain a Sealed.Data that is too
+	// large for this one.
 	Parts []uint64 `json:"parts,omitempty"`
-	// Users are the tags of the users whom it names, if it names several.
+	// Users are the tags of the users that it names, if it names several.
 	Users []string `json:"users,omitempty"`
-	// BodyRemoved: the body was not kept, since it had to come sealed and did not.
+	// BodyRemoved: the body was not sealed, though connect.require_sealed demands that.
 	BodyRemoved bool `json:"bodyRemoved,omitempty"`
 }
 
-// Formats of bodies.
 const (
-	formatCompressed = 0 // by gzip; letters of earlier versions
+	formatCompressed = 0 // by gzip, in earlier releases
 	formatPlain      = 1 // as it came
-	formatEvent      = 2 // the CloudEvents attributes of its headers, as a line of JSON, and the body as it came
+	formatEvent      = 2 // the CloudEvents attributes of its headers as a line of JSON, then the body as it came
 )
 
-// Binding is what the body of the dead letter is sealed to.
+// Binding is what the body is sealed to.
 func (d DeadLetter) Binding() envelope.Binding {
 	return envelope.Binding{Purpose: envelope.PurposeDeadLetter, Grant: d.ID, Version: d.Format}
 }
 
-// maxReason bounds what a dead letter says of why it is here, in bytes.
-const maxReason = 1 << 10
+const maxReason = 1 << 10 // bytes
 
-// Parked is a dead letter with its place in the stream.
-type Parked struct {
+// ParkedLetter is a dead letter with its place in the stream.
+type ParkedLetter struct {
 	DeadLetter
 	Sequence uint64
-	// Tag tells whom it concerns: store.UserTag of a user, the id of a grant, or
-	// events.UnknownTag.
+	// Tag is the part of its subject by which an erasure finds it: store.UserTag of a
+	// user, the id of a grant, events.SeveralTag or events.UnknownTag.
 	Tag string
 }
 
-// DeadLetters parks messages, and brings them back. Only Park needs Now, NewID
-// and Log; only Park and Replay need Envelope.
-type DeadLetters struct {
-	JS       jetstream.JetStream
+// DeadLetters parks messages, and replays them.
+type DeadLetters struct{ opts DeadLettersOptions }
+
+// DeadLettersOptions are the parts of DeadLetters.
+type DeadLettersOptions struct {
+	JetStream jetstream.JetStream
+	Subjects  events.Subjects
+	// Envelope opens and seals bodies. Nil: dead letters are only listed and dropped.
 	Envelope *envelope.Envelope
-	// Keys open what publishers sealed; Erase needs them.
-	Keys     *ConnectKeys
-	Subjects events.Subjects
-	Now      func() time.Time
-	NewID    func() string
-	Log      *zap.Logger
+	// Now, NewID and Log serve to park and to erase. A command needs none of them.
+	Now   func() time.Time
+	NewID func() string
+	Log   *zap.Logger
+	// Keys open the connects that publishers sealed; nil: none are sealed.
+	Keys *ConnectKeys
 }
 
-// Park seals a message and stores it among the dead letters, however large it
-// is. The message may be acknowledged only after Park has returned nil.
+// NewDeadLetters returns the dead letters of an installation.
+func NewDeadLetters(o DeadLettersOptions) (*DeadLetters, error) {
+	parks := o.Now != nil || o.NewID != nil || o.Log != nil || o.Keys != nil
+	if o.JetStream == nil || parks && (o.Envelope == nil || o.Now == nil || o.NewID == nil || o.Log == nil) {
+		return nil, errors.New("dead letters need JetStream and, to park messages, an envelope, a clock, ids and a log")
+	}
+	return &DeadLetters{o}, nil
+}
+
+// Park seals a message and stores it as a dead letter, however large it is. The caller
+// acknowledges the message only after Park has returned nil.
 func (p *DeadLetters) Park(ctx context.Context, message string, d *delivery, body []byte, reason string) error {
 	users, err := p.users(ctx, message, d, body)
 	if err != nil {
 		return fmt.Errorf("parking a message: %w", err)
 	}
-	// What did not decode names a user at best. A data key of that user's own would
-	// cost a call to KMS and a write, and whoever writes junk makes users up.
-	sealer, err := p.Envelope.Sealer(ctx, d.User)
+	// Junk names users at will. A data key for each would cost a call to KMS and a write,
+	// so only what decoded is sealed by a key of its user.
+	sealer, err := p.opts.Envelope.Sealer(ctx, d.User)
 	if err != nil {
 		return fmt.Errorf("parking a message: %w", err)
 	}
@@ -110,38 +119,42 @@ func (p *DeadLetters) Park(ctx context.Context, message string, d *delivery, bod
 	letter.Format = formatPlain
 	if d.Event != nil {
 		letter.Format = formatEvent
-		if plain, err = withEvent(d.Event, body); err != nil {
-			return fmt.Errorf("parking a message: %w", err)
+		line, err := json.Marshal(d.Event)
+		if err != nil {
+			return fmt.Errorf("parking a message: encoding CloudEvents attributes: %w", err)
 		}
+		plain = slices.Concat(line, []byte("\n"), body)
 		defer clear(plain)
 	}
 	letter.Sealed = sealer.Seal(plain, letter.Binding())
 	d.named, d.letter = users, letter.ID
-	return p.store(ctx, letter, p.tag(&letter, users, body))
+	tag := p.tag(&letter, users, body)
+	return p.store(ctx, letter, tag)
 }
 
 // AnswerName names answers of Mesh in dead letters.
 const AnswerName = "answer"
 
-// ParkAnswer stores what an answer of Mesh about a grant left, under an id that is
-// new. An erasure finds it by the grant.
+// ParkAnswer stores the unusable rest of an answer of Mesh about a grant, under a new id.
+// An erasure finds it by the grant.
 func (p *DeadLetters) ParkAnswer(ctx context.Context, g *store.Grant, id string, body []byte) error {
-	sealer, err := p.Envelope.Sealer(ctx, g.UserID)
+	sealer, err := p.opts.Envelope.Sealer(ctx, g.UserID)
 	if err != nil {
 		return fmt.Errorf("parking an answer: %w", err)
 	}
-	now := p.Now().UTC()
+	now := p.opts.Now().UTC()
 	letter := DeadLetter{ID: id, Message: AnswerName, Subject: "POST /api/v1/token/refresh", Reason: refresher.LeftoverReason, Attempts: 1, StoredAt: now, ParkedAt: now, Format: formatPlain}
 	letter.Sealed = sealer.Seal(body, letter.Binding())
 	return p.store(ctx, letter, g.ID)
 }
 
-// ParkWithoutBody tells of a message whose body may not be kept.
+// ParkWithoutBody stores a dead letter without the body of its message.
 func (p *DeadLetters) ParkWithoutBody(ctx context.Context, message string, d *delivery, body []byte, reason string) error {
 	letter := p.letter(message, d, reason)
 	letter.BodyRemoved = true
 	d.named, d.letter = events.FindUsers(body), letter.ID
-	return p.store(ctx, letter, p.tag(&letter, d.named, body))
+	tag := p.tag(&letter, d.named, body)
+	return p.store(ctx, letter, tag)
 }
 
 func (p *DeadLetters) letter(message string, d *delivery, reason string) DeadLetter {
@@ -149,33 +162,33 @@ func (p *DeadLetters) letter(message string, d *delivery, reason string) DeadLet
 		reason = strings.ToValidUTF8(reason[:maxReason], "") + "..."
 	}
 	return DeadLetter{
-		ID: p.NewID(), Message: message, Subject: d.Subject, Reason: reason, Attempts: d.Attempt,
-		StoredAt: d.Stored.UTC(), ParkedAt: p.Now().UTC(),
+		ID: p.opts.NewID(), Message: message, Subject: d.Subject, Reason: reason, Attempts: d.Attempt,
+		StoredAt: d.Stored.UTC(), ParkedAt: p.opts.Now().UTC(),
 	}
 }
 
-// store writes a dead letter. One that is too large for one message leaves its
-// body in parts, which are written first: a letter that is seen is complete.
+// store writes a dead letter. If it is too large for one message, its body is written in
+// parts first, so that every dead letter in the stream is complete.
 func (p *DeadLetters) store(ctx context.Context, letter DeadLetter, tag string) error {
 	body := letter.Sealed.Data
-	split := !parts.Fits(p.JS, base64.StdEncoding.EncodedLen(len(body)))
-	err := error(nil)
+	split := !parts.Fits(p.opts.JetStream, base64.StdEncoding.EncodedLen(len(body)))
+	var err error
 	if !split {
 		err = p.publish(ctx, letter, tag)
 		split = parts.TooLarge(err)
 	}
 	if split {
 		letter.Sealed.Data = nil
-		if letter.Parts, err = parts.Write(ctx, p.JS, p.Subjects.DeadLetterPart(tag), letter.ID, letter.StoredAt, body); err == nil {
+		if letter.Parts, err = parts.Write(ctx, p.opts.JetStream, p.opts.Subjects.DeadLetterPart(tag), letter.ID, letter.StoredAt, body); err == nil {
 			if err = p.publish(ctx, letter, tag); parts.Refused(err) {
-				parts.Tidy(ctx, p.JS, p.Subjects.DeadLetterStream(), letter.ID, letter.Parts)
+				parts.Tidy(ctx, p.opts.JetStream, p.opts.Subjects.DeadLetterStream(), letter.ID, letter.Parts)
 			}
 		}
 	}
 	if err != nil {
 		return fmt.Errorf("parking a message: %w", err)
 	}
-	tracing.Log(ctx, p.Log).Error("dead letter", zap.String("deadLetter", letter.ID), zap.String("subject", letter.Subject), zap.Int("attempts", letter.Attempts), zap.String("reason", letter.Reason))
+	tracing.Log(ctx, p.opts.Log).Error("dead letter", zap.String("deadLetter", letter.ID), zap.String("subject", letter.Subject), zap.Int("attempts", letter.Attempts), zap.String("reason", letter.Reason))
 	return nil
 }
 
@@ -184,27 +197,27 @@ func (p *DeadLetters) publish(ctx context.Context, letter DeadLetter, tag string
 	if err != nil {
 		return fmt.Errorf("encoding a dead letter: %w", err)
 	}
-	msg := nats.NewMsg(p.Subjects.DeadLetter(tag, letter.Message))
+	msg := nats.NewMsg(p.opts.Subjects.DeadLetter(tag, letter.Message))
 	msg.Data = encoded
-	_, err = p.JS.PublishMsg(ctx, msg, jetstream.WithMsgID(letter.ID))
+	_, err = p.opts.JetStream.PublishMsg(ctx, msg, jetstream.WithMsgID(letter.ID))
 	return err
 }
 
-// All returns the dead letters, oldest first. What others wrote into the stream
-// appears under an id that names its place, so that it can be dropped.
-func (p *DeadLetters) All(ctx context.Context) iter.Seq2[Parked, error] { return p.From(ctx, 1) }
+// All returns the dead letters, oldest first. Foreign messages in the stream get an id
+// from their sequence, so that they can be dropped.
+func (p *DeadLetters) All(ctx context.Context) iter.Seq2[ParkedLetter, error] { return p.From(ctx, 1) }
 
-// From returns the dead letters likewise, from a place in the stream on.
-func (p *DeadLetters) From(ctx context.Context, sequence uint64) iter.Seq2[Parked, error] {
-	return func(yield func(Parked, error) bool) {
+// From is All from a sequence in the stream on.
+func (p *DeadLetters) From(ctx context.Context, sequence uint64) iter.Seq2[ParkedLetter, error] {
+	return func(yield func(ParkedLetter, error) bool) {
 		stream, err := p.stream(ctx)
 		if err != nil {
-			yield(Parked{}, err)
+			yield(ParkedLetter{}, err)
 			return
 		}
-		for msg, err := range streams.Messages(ctx, stream, p.Subjects.DeadLetterAll(), sequence) {
+		for msg, err := range streams.Messages(ctx, stream, p.opts.Subjects.DeadLetterAll(), sequence) {
 			if err != nil {
-				yield(Parked{}, err)
+				yield(ParkedLetter{}, err)
 				return
 			}
 			if !p.isPart(msg) && !yield(p.parked(msg), nil) {
@@ -214,21 +227,49 @@ func (p *DeadLetters) From(ctx context.Context, sequence uint64) iter.Seq2[Parke
 	}
 }
 
+// Count returns how many dead letters there are.
+func (p *DeadLetters) Count(ctx context.Context) (uint64, error) {
+	stream, err := p.stream(ctx)
+	if err != nil {
+		return 0, err
+	}
+	return parts.Whole(ctx, stream, p.opts.Subjects.DeadLetterParts())
+}
+
+// ErrNoLetter: there is no such dead letter, or no longer.
+var ErrNoLetter = errors.New("no such dead letter")
+
+// At returns the dead letter with an id at a sequence in the stream, or ErrNoLetter.
+func (p *DeadLetters) At(ctx context.Context, sequence uint64, id string) (ParkedLetter, error) {
+	stream, err := p.stream(ctx)
+	if err != nil {
+		return ParkedLetter{}, err
+	}
+	msg, err := stream.GetMsg(ctx, max(sequence, 1))
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return ParkedLetter{}, ErrNoLetter
+	}
+	if err != nil {
+		return ParkedLetter{}, fmt.Errorf("reading a dead letter: %w", err)
+	}
+	if found := p.parked(msg); found.ID == id && !p.isPart(msg) {
+		return found, nil
+	}
+	return ParkedLetter{}, ErrNoLetter
+}
+
 // isPart reports whether a message is a part of the body of a dead letter.
 func (p *DeadLetters) isPart(msg *jetstream.RawStreamMsg) bool {
-	tag, _ := p.place(msg)
-	return msg.Subject == p.Subjects.DeadLetterPart(tag)
+	return msg.Subject == p.opts.Subjects.DeadLetterPart(p.tagOf(msg))
 }
 
-// place takes the subject of a dead letter apart.
-func (p *DeadLetters) place(msg *jetstream.RawStreamMsg) (tag, name string) {
-	tag, name, _ = strings.Cut(strings.TrimPrefix(msg.Subject, strings.TrimSuffix(p.Subjects.DeadLetterAll(), ">")), ".")
-	return tag, name
+func (p *DeadLetters) tagOf(msg *jetstream.RawStreamMsg) string {
+	tag, _, _ := strings.Cut(strings.TrimPrefix(msg.Subject, strings.TrimSuffix(p.opts.Subjects.DeadLetterAll(), ">")), ".")
+	return tag
 }
 
-func (p *DeadLetters) parked(msg *jetstream.RawStreamMsg) Parked {
-	tag, _ := p.place(msg)
-	found := Parked{Sequence: msg.Sequence, Tag: tag}
+func (p *DeadLetters) parked(msg *jetstream.RawStreamMsg) ParkedLetter {
+	found := ParkedLetter{Sequence: msg.Sequence, Tag: p.tagOf(msg)}
 	if err := json.Unmarshal(msg.Data, &found.DeadLetter); err != nil || found.ID == "" {
 		found.DeadLetter = DeadLetter{
 			ID: fmt.Sprintf("unreadable-%d", msg.Sequence), Subject: msg.Subject, Reason: "not written by a worker", StoredAt: msg.Time, ParkedAt: msg.Time,
@@ -238,8 +279,8 @@ func (p *DeadLetters) parked(msg *jetstream.RawStreamMsg) Parked {
 }
 
 func (p *DeadLetters) stream(ctx context.Context) (jetstream.Stream, error) {
-	name := p.Subjects.DeadLetterStream()
-	stream, err := p.JS.Stream(ctx, name)
+	name := p.opts.Subjects.DeadLetterStream()
+	stream, err := p.opts.JetStream.Stream(ctx, name)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		return nil, fmt.Errorf("there is no stream %s here; has a worker run, with the same nats.url and nats.prefix?: %w", name, err)
 	}
@@ -250,12 +291,12 @@ func (p *DeadLetters) stream(ctx context.Context) (jetstream.Stream, error) {
 }
 
 // Drop deletes a dead letter for good, and has its bytes overwritten on disk.
-func (p *DeadLetters) Drop(ctx context.Context, letter Parked) error {
+func (p *DeadLetters) Drop(ctx context.Context, letter ParkedLetter) error {
 	stream, err := p.stream(ctx)
 	if err == nil {
 		err = parts.Delete(ctx, stream, letter.ID, letter.Parts)
 	}
-	if err == nil { // the letter goes last: it is what leads to the parts
+	if err == nil { // the letter last, since it says where the parts are
 		err = stream.SecureDeleteMsg(ctx, letter.Sequence)
 	}
 	if err != nil {
@@ -264,25 +305,20 @@ func (p *DeadLetters) Drop(ctx context.Context, letter Parked) error {
 	return nil
 }
 
-// Open returns the body of a dead letter in the clear. The error wraps
-// parts.ErrMissing if not all of it is there; the others are those of
-// envelope.Open.
+// Open returns the body of a dead letter in the clear. The error wraps parts.ErrMissing
+// if some of it is missing; other errors are those of envelope.Open.
 func (p *DeadLetters) Open(ctx context.Context, d DeadLetter) ([]byte, error) {
-	_, body, err := p.OpenMessage(ctx, d)
+	_, body, err := p.open(ctx, d)
 	return body, err
 }
 
-// OpenMessage is Open with the CloudEvents attributes that the message had in its
-// headers.
-func (p *DeadLetters) OpenMessage(ctx context.Context, d DeadLetter) (events.Headers, []byte, error) {
-	event, body, err := p.open(ctx, d)
-	if err != nil {
-		return nil, nil, fmt.Errorf("opening dead letter %s: %w", d.ID, err)
-	}
-	return event, body, nil
-}
-
-func (p *DeadLetters) open(ctx context.Context, d DeadLetter) (events.Headers, []byte, error) {
+// open is Open with the CloudEvents attributes that the message had in its headers.
+func (p *DeadLetters) open(ctx context.Context, d DeadLetter) (event events.Headers, body []byte, err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("opening dead letter %s: %w", d.ID, err)
+		}
+	}()
 	if len(d.Parts) > 0 {
 		stream, err := p.stream(ctx)
 		if err != nil {
@@ -292,40 +328,23 @@ func (p *DeadLetters) open(ctx context.Context, d DeadLetter) (events.Headers, [
 			return nil, nil, err
 		}
 	}
-	body, err := p.Envelope.Open(ctx, d.Sealed, d.Binding())
+	body, err = p.opts.Envelope.Open(ctx, d.Sealed, d.Binding())
 	switch {
 	case err != nil || d.Format == formatPlain:
 		return nil, body, err
 	case d.Format == formatEvent:
-		return splitEvent(body)
+		line, body, _ := bytes.Cut(body, []byte("\n"))
+		if json.Unmarshal(line, &event) != nil {
+			return nil, nil, errForm
+		}
+		return event, body, nil
 	}
-	body, err = decompress(body)
+	r, err := gzip.NewReader(bytes.NewReader(body))
+	if err != nil {
+		return nil, nil, errForm
+	}
+	body, err = io.ReadAll(r)
 	return nil, body, err
 }
 
-// withEvent puts the attributes of a message before its body.
-func withEvent(event events.Headers, body []byte) ([]byte, error) {
-	line, err := json.Marshal(event)
-	if err != nil {
-		return nil, fmt.Errorf("encoding CloudEvents attributes: %w", err)
-	}
-	return slices.Concat(line, []byte("\n"), body), nil
-}
-
-func splitEvent(plain []byte) (event events.Headers, body []byte, err error) {
-	line, body, _ := bytes.Cut(plain, []byte("\n"))
-	if json.Unmarshal(line, &event) != nil {
-		return nil, nil, errForm
-	}
-	return event, body, nil
-}
-
 var errForm = errors.New("the opened body is not in the form in which it was sealed")
-
-func decompress(compressed []byte) ([]byte, error) {
-	r, err := gzip.NewReader(bytes.NewReader(compressed))
-	if err != nil {
-		return nil, errForm
-	}
-	return io.ReadAll(r)
-}

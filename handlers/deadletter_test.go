@@ -38,9 +38,9 @@ func junk(size int) []byte {
 }
 
 // only waits for the only dead letter and returns it.
-func (f *fixture) only() Parked {
+func (f *fixture) only() ParkedLetter {
 	f.t.Helper()
-	var found []Parked
+	var found []ParkedLetter
 	f.eventually(func() bool {
 		if f.left(f.subjects.IntegrationStream()) > 0 {
 			return false
@@ -216,7 +216,7 @@ func TestLettersOfEarlierVersionsOpen(t *testing.T) {
 	_, err := w.Write([]byte("the body"))
 	require.NoError(t, err)
 	require.NoError(t, w.Close())
-	sealer, err := f.dead.Envelope.Sealer(ctx, "")
+	sealer, err := f.dead.opts.Envelope.Sealer(ctx, "")
 	require.NoError(t, err)
 	old := DeadLetter{ID: "old", Message: events.IntegrationConnected, Subject: f.subjects.Connected(), StoredAt: time.Now()}
 	old.Sealed = sealer.Seal(compressed.Bytes(), envelope.Binding{Purpose: envelope.PurposeDeadLetter, Grant: "old"})
@@ -292,7 +292,7 @@ func TestWhatLosesItsTimeIsNotReplayed(t *testing.T) {
 func TestADisconnectOfAnEarlierReleaseIsReplayed(t *testing.T) {
 	f := newFixture(t)
 	stored := time.Now().Add(-time.Hour)
-	park := func(message, subject, body string) Parked {
+	park := func(message, subject, body string) ParkedLetter {
 		t.Helper()
 		d := &delivery{Subject: subject, Attempt: 1, Stored: stored}
 		require.NoError(t, f.dead.Park(t.Context(), message, d, []byte(body), "junk"))
@@ -322,7 +322,7 @@ func TestADisconnectOfAnEarlierReleaseIsReplayed(t *testing.T) {
 
 func TestDeadLettersGoBackOnlyToWhereWorkersRead(t *testing.T) {
 	subjects := events.Subjects{Prefix: "eu"}
-	p := &DeadLetters{Subjects: subjects}
+	p := &DeadLetters{DeadLettersOptions{Subjects: subjects}}
 	for message, back := range map[string][2]string{
 		events.IntegrationConnected:    {subjects.Connected(), subjects.IntegrationStream()},
 		events.IntegrationDisconnected: {subjects.Disconnected(), subjects.IntegrationStream()},
@@ -344,7 +344,7 @@ func TestDeadLettersGoBackOnlyToWhereWorkersRead(t *testing.T) {
 	last := subjects.RefreshPartitions()[2]
 	_, ok = p.origin(DeadLetter{Message: events.RefreshDueName, Subject: last.Due})
 	require.False(t, ok)
-	p.Subjects = subjects
+	p.opts.Subjects = subjects
 	for _, subject := range []string{last.Due, last.Urgent} {
 		stream, ok := p.origin(DeadLetter{Message: events.RefreshDueName, Subject: subject})
 		require.True(t, ok, subject)

@@ -21,12 +21,13 @@ import (
 	"github.com/latchkey/latchkey/store/streams"
 )
 
-// maxTag bounds a grant id that a message or its subject states. NATS closes the
-// connection of whoever publishes to a subject that is too long, and that of a
-// dead letter is longer than the one that the message came to.
+// maxTag bounds a grant id from a message or its subject. NATS closes a connection that
+// publishes to a subject that is too long, and the subject of a dead letter is longer than
+// that of its message.
 const maxTag = 64
 
-// tag is by what an erasure finds a dead letter: its user, or its grant.
+// tag returns what an erasure finds a dead letter by: its user, or its grant. It sets the
+// users of one that names several.
 func (p *DeadLetters) tag(letter *DeadLetter, users []string, body []byte) string {
 	switch letter.Message {
 	case events.IntegrationConnected, events.IntegrationDisconnected:
@@ -44,16 +45,16 @@ func (p *DeadLetters) tag(letter *DeadLetter, users []string, body []byte) strin
 			return events.EncodeUserID(m.GrantID)
 		}
 	case RecoveryName:
-		if grant := strings.TrimPrefix(letter.Subject, p.Subjects.Recovery("")); len(grant) <= maxTag {
+		if grant := strings.TrimPrefix(letter.Subject, p.opts.Subjects.Recovery("")); len(grant) <= maxTag {
 			return grant
 		}
 	}
 	return events.UnknownTag
 }
 
-// users returns the users whom a message names: of a sealed one, those in what
-// is sealed. While its key is away a message can't be parked: an erasure would
-// not find it. One that no key opens is nobody's, and holds nothing for anybody.
+// users returns the users that a message, opened if it is sealed, names. It fails while
+// the key is away, since an erasure would not find the dead letter. A message that no key
+// opens belongs to nobody.
 func (p *DeadLetters) users(ctx context.Context, message string, d *delivery, body []byte) ([]string, error) {
 	if message != events.IntegrationConnected && message != events.IntegrationDisconnected {
 		return nil, nil
@@ -64,11 +65,11 @@ func (p *DeadLetters) users(ctx context.Context, message string, d *delivery, bo
 	case d.Opened:
 		return d.Users, nil
 	}
-	connect, _ := events.UnwrapConnected(nil, body) // whatever is wrong with its envelope
-	if message != events.IntegrationConnected || connect.JWE == "" || p.Keys == nil {
+	connect, _ := events.UnwrapConnected(nil, body) // its envelope may be wrong
+	if message != events.IntegrationConnected || connect.JWE == "" || p.opts.Keys == nil {
 		return events.FindUsers(body), nil
 	}
-	plaintext, err := p.Keys.Open(ctx, connect.JWE, d.Taken)
+	plaintext, err := p.opts.Keys.Open(ctx, connect.JWE, d.Taken)
 	if err != nil {
 		if refresher.Outage(err) && !envelope.Refused(err) {
 			return nil, err
@@ -79,16 +80,15 @@ func (p *DeadLetters) users(ctx context.Context, message string, d *delivery, bo
 	return events.FindUsers(plaintext), nil
 }
 
-// Erase drops the dead letters that hold what a disconnect covers and that
-// NATS took in until then. Of a disconnect that covers less than the user, a
-// connect goes if all of its accounts are covered; what else is in it would
-// be lost. One that can't be judged or deleted keeps no other; after an error the
-// erasure has to be tried again.
+// Erase drops the dead letters that a disconnect covers and whose messages NATS stored
+// until then. If it covers only a part of the user, it drops connects with no account
+// outside that part: the others would be lost. A dead letter that fails stops none of the
+// others; after an error the erasure has to be repeated.
 func (p *DeadLetters) Erase(ctx context.Context, scope store.Scope, at time.Time) error {
 	tag := store.UserTag(scope.User)
 	whole := scope.Broker == "" && scope.Account == ""
-	_, err := streams.SecureDelete(ctx, p.JS, p.Subjects.DeadLetterStream(), p.Subjects.DeadLettersOf(tag), func(msg *jetstream.RawStreamMsg) (bool, error) {
-		if p.isPart(msg) { // also one that no letter names, since a worker died over it
+	_, err := streams.SecureDelete(ctx, p.opts.JetStream, p.opts.Subjects.DeadLetterStream(), p.opts.Subjects.DeadLettersOf(tag), func(msg *jetstream.RawStreamMsg) (bool, error) {
+		if p.isPart(msg) { // even of no letter: a worker may have died before it wrote one
 			return whole && !parts.Stored(msg).After(at), nil
 		}
 		letter := p.parked(msg)
@@ -104,8 +104,8 @@ func (p *DeadLetters) Erase(ctx context.Context, scope store.Scope, at time.Time
 		}
 		return false, err
 	})
-	if whole { // what names several users is no message, so that none of it is lost to the others
-		_, severalErr := streams.SecureDelete(ctx, p.JS, p.Subjects.DeadLetterStream(), p.Subjects.DeadLettersOf(events.SeveralTag), func(msg *jetstream.RawStreamMsg) (bool, error) {
+	if whole { // a body that names several users is useless to each of them
+		_, severalErr := streams.SecureDelete(ctx, p.opts.JetStream, p.opts.Subjects.DeadLetterStream(), p.opts.Subjects.DeadLettersOf(events.SeveralTag), func(msg *jetstream.RawStreamMsg) (bool, error) {
 			letter := p.parked(msg)
 			if p.isPart(msg) || letter.StoredAt.After(at) || !slices.Contains(letter.Users, tag) {
 				return false, nil
@@ -120,9 +120,8 @@ func (p *DeadLetters) Erase(ctx context.Context, scope store.Scope, at time.Time
 	return nil
 }
 
-// covered reports whether a dead letter holds nothing but accounts in a scope.
-// As long as it does not open it holds nothing for anybody: it stays, and only
-// what passes by itself is an error.
+// covered reports whether a dead letter contains only accounts in a scope. One that does
+// not open is useless to everybody and stays; only an outage is an error.
 func (p *DeadLetters) covered(ctx context.Context, letter DeadLetter, scope store.Scope) (bool, error) {
 	if letter.Message != events.IntegrationConnected || letter.BodyRemoved {
 		return false, nil
@@ -132,10 +131,10 @@ func (p *DeadLetters) covered(ctx context.Context, letter DeadLetter, scope stor
 		if refresher.Outage(err) && !envelope.Refused(err) {
 			return false, err
 		}
-		tracing.Log(ctx, p.Log).Warn("a dead letter does not open, and an erasure leaves it", zap.String("deadLetter", letter.ID), zap.Error(err))
+		tracing.Log(ctx, p.opts.Log).Warn("a dead letter does not open, and an erasure leaves it", zap.String("deadLetter", letter.ID), zap.Error(err))
 		return false, nil
 	}
-	for _, c := range grantsOf(in, letter.StoredAt, store.FingerprintKey{}) {
+	for _, c := range candidatesOf(in, letter.StoredAt, store.FingerprintKey{}) {
 		if len(c.grant.Accounts) == 0 && !scope.Covers(c.grant.BrokerType, "") {
 			return false, nil
 		}
@@ -148,17 +147,12 @@ func (p *DeadLetters) covered(ctx context.Context, letter DeadLetter, scope stor
 	return true, nil
 }
 
-// connected returns the connect in a dead letter.
+// connected returns the connect in a dead letter, sealed by its publisher or not.
 func (p *DeadLetters) connected(ctx context.Context, letter DeadLetter) (events.Connected, error) {
-	event, body, err := p.OpenMessage(ctx, letter)
+	event, body, err := p.open(ctx, letter)
 	if err != nil {
 		return events.Connected{}, err
 	}
 	defer clear(body)
-	return p.decode(ctx, event, body)
-}
-
-// decode reads the body of a connect, sealed by its publisher or not.
-func (p *DeadLetters) decode(ctx context.Context, event events.Headers, body []byte) (events.Connected, error) {
-	return decodeConnected(ctx, p.Keys, config.Connect{MaxBytes: len(body)}, body, &delivery{Event: event})
+	return decodeConnected(ctx, p.opts.Keys, config.Connect{MaxBytes: len(body)}, body, &delivery{Event: event})
 }

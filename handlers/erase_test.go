@@ -76,7 +76,7 @@ func TestALetterThatDoesNotOpenHoldsUpNoErasure(t *testing.T) {
 		"form not known": func(_ *fixture, l *DeadLetter) { l.Format = 7 },
 		"not compressed": func(f *fixture, l *DeadLetter) {
 			l.Format = formatCompressed
-			sealer, err := f.dead.Envelope.Sealer(f.t.Context(), "")
+			sealer, err := f.dead.opts.Envelope.Sealer(f.t.Context(), "")
 			require.NoError(f.t, err)
 			l.Sealed = sealer.Seal([]byte("no gzip"), l.Binding())
 		},

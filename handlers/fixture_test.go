@@ -60,7 +60,8 @@ func newFixtureOn(t testing.TB, broker *enginestest.Broker) *fixture {
 	f.messages = config.Messages{AckWait: time.Second, MaxDeliver: 3, Backoff: config.Backoff{Min: 10 * time.Millisecond, Max: 50 * time.Millisecond}}
 	f.log = zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()), f.logs, zap.DebugLevel))
 	f.ensure()
-	f.dead = &DeadLetters{JS: js, Envelope: f.envelope(), Subjects: f.subjects, Now: time.Now, NewID: nats.NewInbox, Log: f.log}
+	f.dead, err = NewDeadLetters(DeadLettersOptions{JetStream: js, Envelope: f.envelope(), Subjects: f.subjects, Now: time.Now, NewID: nats.NewInbox, Log: f.log})
+	require.NoError(t, err)
 	return f
 }
 

@@ -22,14 +22,12 @@ func Disconnected(c *Connector) Handler {
 			return err
 		}
 		d.User = in.UserID
-		at := notAfter(in.DisconnectedAt, d.Stored)
-		return c.Disconnect(ctx, store.Scope{User: in.UserID, Broker: in.BrokerType, Account: in.AccountID}, at)
+		return c.Disconnect(ctx, store.Scope{User: in.UserID, Broker: in.BrokerType, Account: in.AccountID}, notAfter(in.DisconnectedAt, d.Stored))
 	}
 }
 
-// notAfter is the time that a publisher states, but no later than the time at
-// which NATS took the message in: a clock that runs fast must not make its
-// events outrank those to come.
+// notAfter returns the time that a publisher states, but none after NATS stored the
+// message: a clock that is ahead must not have its events outrank later ones.
 func notAfter(stated, stored time.Time) time.Time {
 	if stated.IsZero() || stored.Before(stated) && !stored.IsZero() {
 		return stored
@@ -37,8 +35,8 @@ func notAfter(stated, stored time.Time) time.Time {
 	return stated
 }
 
-// RefreshDue handles refresh.due. A refresh that may not start now is put off
-// by a new schedule, so that it holds no place in the queue.
+// RefreshDue handles refresh.due. A refresh that may not start now gets a new schedule
+// instead of a place in the queue.
 func RefreshDue(r *refresher.Refresher, d *refresher.Dispatcher, now func() time.Time, spread func() float64, postponed *prometheus.CounterVec) Handler {
 	return func(ctx context.Context, msg *message.Message) error {
 		in, err := events.DecodeRefreshDue(msg.Payload)

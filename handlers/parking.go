@@ -8,9 +8,8 @@ import (
 	"golang.org/x/sync/semaphore"
 )
 
-// parking bounds the messages that are on their way to the dead letters. They
-// hold no slot, so that what waits for the dead letters does not hold up what has
-// nothing to do with them.
+// parking bounds the messages that are becoming dead letters. They have no slot, so that
+// other messages do not wait for them.
 type parking struct{ room, turns *semaphore.Weighted }
 
 const (
@@ -18,25 +17,23 @@ const (
 	parkingBytes = 16 << 20
 	// mostParked bounds their number.
 	mostParked = 1024
-	// parkedAtOnce are sealed and published at once. If more wait behind a message
-	// than there is room for, it is parked alone: to look at those goes before, since
-	// for one of them somebody may be waiting.
+	// parkedAtOnce are sealed and published at once. If more messages wait behind one than
+	// there is room for, it is parked alone: those are more urgent.
 	parkedAtOnce = 8
 	// turnWait bounds the wait for a turn.
 	turnWait = 2 * time.Second
 )
 
-// errParkingFull: there is no room now. The message comes back from NATS, which
-// keeps it meanwhile: to wait for room would hold up the messages behind.
+// errParkingFull: there is no room now. The message comes back from NATS, since a wait for
+// room would hold up the messages behind it.
 var errParkingFull = errors.New("too many messages are being parked")
 
 func newParking() parking {
 	return parking{semaphore.NewWeighted(parkingBytes), semaphore.NewWeighted(parkedAtOnce)}
 }
 
-// do parks a message with a body of a size, behind which others wait. begun is
-// called once there is room. The error is errParkingFull if there is none, or no
-// turn in time.
+// do calls park for a message with a body of a size, behind which others wait, and begun
+// as soon as there is room. The error is errParkingFull without room, or a turn in time.
 func (p parking) do(ctx context.Context, size int, behind uint64, begun func(), park func() error) error {
 	weight := min(max(int64(size), parkingBytes/mostParked), parkingBytes)
 	if !p.room.TryAcquire(weight) {

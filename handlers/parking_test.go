@@ -119,7 +119,7 @@ func TestJunkDoesNotHoldUpWhatIsBehindIt(t *testing.T) {
 		},
 		"hanging": func(f *fixture) func() {
 			h := holding{f.js, make(chan struct{})}
-			f.dead.JS = h
+			f.dead.opts.JetStream = h
 			release := sync.OnceFunc(func() { close(h.release) })
 			f.t.Cleanup(release)
 			return release
@@ -140,8 +140,8 @@ func TestJunkDoesNotHoldUpWhatIsBehindIt(t *testing.T) {
 				pause := f.messages.Backoff
 				f.messages.Backoff = config.Backoff{Min: time.Hour, Max: time.Hour} // what came back would go before
 				f.ensure()
-				keys := &ConnectKeys{Now: time.Now, asOf: time.Now().Add(time.Hour)} // as if just read
-				f.dead.Keys = keys
+				keys := &ConnectKeys{opts: ConnectKeysOptions{Now: time.Now}, asOf: time.Now().Add(time.Hour)} // as if just read
+				f.dead.opts.Keys = keys
 				cfg := config.Default().Connect
 				cfg.RequireSealed = flood.requireSealed
 				junk := Connected(nil, keys, cfg)
@@ -229,8 +229,8 @@ func TestJunkMakesNoDataKeys(t *testing.T) {
 	f := newFixture(t)
 	f.sealing.PerUser = true
 	known := f.sealing.Store.(*envelopetest.Keys)
-	f.dead.Envelope = f.reopened()
-	f.dead.Keys = &ConnectKeys{Now: time.Now, asOf: time.Now().Add(time.Hour)} // as if just read
+	f.dead.opts.Envelope = f.reopened()
+	f.dead.opts.Keys = &ConnectKeys{opts: ConnectKeysOptions{Now: time.Now}, asOf: time.Now().Add(time.Hour)} // as if just read
 	const each = 70
 	flood := func(handle Handler, body func(n int) []byte) {
 		stop := f.run(4, handle)
@@ -238,7 +238,7 @@ func TestJunkMakesNoDataKeys(t *testing.T) {
 		f.flood(f.subjects.Connected(), each, body)
 		f.eventually(func() bool { return f.left(f.subjects.IntegrationStream()) == 0 }, "not all parked")
 	}
-	flood(Connected(nil, f.dead.Keys, config.Default().Connect), func(n int) []byte { return ofEveryKind(t, n, 0) })
+	flood(Connected(nil, f.dead.opts.Keys, config.Default().Connect), func(n int) []byte { return ofEveryKind(t, n, 0) })
 	flood(Disconnected(nil), func(n int) []byte { return fmt.Appendf(nil, `{"userId":"disconnected-%d","brokerType":7}`, n) })
 	named := map[string]bool{}
 	for letter, err := range f.dead.All(t.Context()) {

@@ -19,10 +19,11 @@ func TestPublishersHearOfWhatChangedNothing(t *testing.T) {
 	heard := make(chan *nats.Msg, 10)
 	_, err := f.js.Conn().ChanSubscribe(f.subjects.RejectedAll(), heard)
 	require.NoError(t, err)
-	tell := &Rejections{Conn: f.js.Conn(), Subjects: f.subjects, Now: time.Now, NewID: func() string { return time.Now().String() }, Limit: rate.NewLimiter(1, 3), Log: f.log}
-	f.runRoutes(RouterOptions{Subscriber: f.subscriber(1), Rejections: tell, Routes: []Route{{
+	rejections, err := NewRejections(RejectionsOptions{Conn: f.js.Conn(), Subjects: f.subjects, Now: time.Now, NewID: func() string { return time.Now().String() }, Limit: rate.NewLimiter(1, 3), Log: f.log})
+	require.NoError(t, err)
+	f.runRoutes(RouterOptions{Subscriber: f.subscriber(1), Rejections: rejections, Routes: []Route{{
 		Name: events.IntegrationConnected, Subject: f.subjects.Connected(),
-		Handle: Connected(&Connector{Rejections: tell, Log: f.log}, nil, config.Default().Connect),
+		Handle: Connected(&Connector{ConnectorOptions{Rejections: rejections, Log: f.log}}, nil, config.Default().Connect),
 	}}})
 
 	const token = "the-token"
@@ -65,19 +66,19 @@ func TestWhatWasPassedOver(t *testing.T) {
 		want       events.RejectedReason
 	}{
 		"nothing to pass over": {func(*passes) {}, 0, ""},
-		"kept":                 {func(p *passes) { p.stands(one, "one", false) }, 1, ""},
+		"kept":                 {func(p *passes) { p.keep(one, "one", false) }, 1, ""},
 		"one of two":           {func(p *passes) { p.pass(one, older) }, 2, ""},
 		"one twice":            {func(p *passes) { p.pass(one, older); p.pass(one, repeated) }, 2, ""},
 		"older":                {func(p *passes) { p.pass(one, older) }, 1, older},
 		"both repeated":        {func(p *passes) { p.pass(one, repeated); p.pass(two, repeated) }, 2, repeated},
 		"one repeated":         {func(p *passes) { p.pass(one, repeated); p.pass(two, older) }, 2, older},
-		"stored and lost":      {func(p *passes) { p.stands(one, "under another id", true); p.lose(&store.Grant{ID: "under another id"}) }, 1, older},
+		"stored and lost":      {func(p *passes) { p.keep(one, "under another id", true); p.lose(&store.Grant{ID: "under another id"}) }, 1, older},
 		"stored when it was delivered before, and lost": {func(p *passes) {
 			p.pass(one, repeated)
-			p.stands(one, "one", false)
+			p.keep(one, "one", false)
 			p.lose(one.grant)
 		}, 1, older},
-		"another's grant is lost": {func(p *passes) { p.stands(one, "one", false); p.lose(two.grant) }, 1, ""},
+		"another's grant is lost": {func(p *passes) { p.keep(one, "one", false); p.lose(two.grant) }, 1, ""},
 	} {
 		_, p := passing(t.Context())
 		c.happens(p)

@@ -14,25 +14,25 @@ import (
 	"github.com/latchkey/latchkey/store/parts"
 )
 
-// ErrOrigin: a dead letter does not come from a subject that workers read.
+// ErrOrigin: a dead letter is not from a subject that workers read.
 var ErrOrigin = errors.New("its message and subject are none that workers read")
 
-// ErrBodyRemoved: a dead letter has no body to bring back.
+// ErrBodyRemoved: a dead letter has no body to replay.
 var ErrBodyRemoved = errors.New("there is nothing to replay: its body was not sealed and was removed; have the event published again, sealed")
 
 // ErrNoRoom: a message can't be published again as it was.
 var ErrNoRoom = errors.New("its body leaves no room in a NATS message for the time at which it came; have the event published again, with its time")
 
-// Replay publishes the message of a dead letter to the subject it came from,
-// and drops the dead letter once the message is stored. Replayed again, the
-// message may be handled twice, which handlers bear.
-func (p *DeadLetters) Replay(ctx context.Context, letter Parked) error {
+// Replay publishes the message of a dead letter to the subject that it came from, and
+// drops the dead letter once the message is stored. If that fails, a second Replay may have
+// the message handled twice, which handlers allow for.
+func (p *DeadLetters) Replay(ctx context.Context, letter ParkedLetter) error {
 	return p.replay(ctx, letter, func(body []byte) ([]byte, error) { return body, nil })
 }
 
-// ReplayEverything is Replay for a disconnect that nothing narrows: it goes back in
-// the form that covers all of the user.
-func (p *DeadLetters) ReplayEverything(ctx context.Context, letter Parked) error {
+// ReplayEverything is Replay for a disconnect that names only a user: it is published in
+// the form that covers everything of the user.
+func (p *DeadLetters) ReplayEverything(ctx context.Context, letter ParkedLetter) error {
 	if letter.Message != events.IntegrationDisconnected {
 		return fmt.Errorf("replaying dead letter %s: %w", letter.ID, errNoDisconnect)
 	}
@@ -41,7 +41,7 @@ func (p *DeadLetters) ReplayEverything(ctx context.Context, letter Parked) error
 
 var errNoDisconnect = errors.New("only a disconnect can mean everything of a user")
 
-func (p *DeadLetters) replay(ctx context.Context, letter Parked, change func(body []byte) ([]byte, error)) error {
+func (p *DeadLetters) replay(ctx context.Context, letter ParkedLetter, change func(body []byte) ([]byte, error)) error {
 	if letter.BodyRemoved {
 		return fmt.Errorf("replaying dead letter %s: %w", letter.ID, ErrBodyRemoved)
 	}
@@ -49,7 +49,7 @@ func (p *DeadLetters) replay(ctx context.Context, letter Parked, change func(bod
 	if !ok {
 		return fmt.Errorf("replaying dead letter %s: %w", letter.ID, ErrOrigin)
 	}
-	event, body, err := p.OpenMessage(ctx, letter.DeadLetter)
+	event, body, err := p.open(ctx, letter.DeadLetter)
 	if err != nil {
 		return err
 	}
@@ -65,14 +65,14 @@ func (p *DeadLetters) replay(ctx context.Context, letter Parked, change func(bod
 	if !letter.StoredAt.IsZero() {
 		msg.Header.Set(parts.HeaderStored, letter.StoredAt.UTC().Format(time.RFC3339Nano))
 	}
-	// Without a Nats-Msg-Id: others may publish here too, and JetStream acknowledges
-	// a message under an id that it has seen without storing it.
-	_, err = p.JS.PublishMsg(ctx, msg, jetstream.WithExpectStream(stream))
+	// Without a Nats-Msg-Id: others may publish here too, and JetStream does not store a
+	// message with an id that it has seen, but acknowledges it.
+	_, err = p.opts.JetStream.PublishMsg(ctx, msg, jetstream.WithExpectStream(stream))
 	if parts.TooLarge(err) {
 		if !datesItself(letter.DeadLetter, event, body) {
 			return fmt.Errorf("replaying dead letter %s: %w", letter.ID, ErrNoRoom)
 		}
-		_, err = p.JS.PublishMsg(ctx, &nats.Msg{Subject: letter.Subject, Header: nats.Header(event), Data: body})
+		_, err = p.opts.JetStream.PublishMsg(ctx, &nats.Msg{Subject: letter.Subject, Header: nats.Header(event), Data: body})
 	}
 	if err != nil {
 		return fmt.Errorf("replaying dead letter %s: %w", letter.ID, err)
@@ -80,10 +80,9 @@ func (p *DeadLetters) replay(ctx context.Context, letter Parked, change func(bod
 	return p.Drop(ctx, letter)
 }
 
-// firstStored returns when NATS first took a message in, which a replay states: a
-// connect or disconnect that states no time goes on counting from then. Publishers,
-// too, could set the header: like the time that a body states, it counts only if it
-// is earlier.
+// firstStored returns when NATS first stored a message, which a replay states in a header:
+// a connect or disconnect without a time of its own counts from then. Publishers could set
+// the header too. Like the time in a body, it counts only if it is earlier.
 func firstStored(header nats.Header, stored time.Time) time.Time {
 	if at, err := time.Parse(time.RFC3339Nano, header.Get(parts.HeaderStored)); err == nil {
 		return notAfter(at, stored)
@@ -91,7 +90,7 @@ func firstStored(header nats.Header, stored time.Time) time.Time {
 	return stored
 }
 
-// datesItself reports whether it makes no difference to a message when it came.
+// datesItself reports whether the time when NATS stored a message makes no difference.
 func datesItself(d DeadLetter, event events.Headers, body []byte) bool {
 	switch d.Message {
 	case events.IntegrationConnected:
@@ -108,23 +107,22 @@ func datesItself(d DeadLetter, event events.Headers, body []byte) bool {
 	return true
 }
 
-// origin returns the stream that a dead letter came from. What a dead letter
-// says in the clear is not sealed to its body: were it believed, a forged
-// subject would have tokens published where anybody listens.
+// origin returns the stream that a dead letter came from. Its subject is not sealed to its
+// body: a forged one must not have tokens published where anybody listens.
 func (p *DeadLetters) origin(d DeadLetter) (stream string, ok bool) {
 	switch d.Message {
 	case events.IntegrationConnected:
-		return p.Subjects.IntegrationStream(), d.Subject == p.Subjects.Connected()
+		return p.opts.Subjects.IntegrationStream(), d.Subject == p.opts.Subjects.Connected()
 	case events.IntegrationDisconnected:
-		return p.Subjects.IntegrationStream(), d.Subject == p.Subjects.Disconnected()
+		return p.opts.Subjects.IntegrationStream(), d.Subject == p.opts.Subjects.Disconnected()
 	case events.RefreshDueName:
-		for _, part := range p.Subjects.RefreshPartitions() {
+		for _, part := range p.opts.Subjects.RefreshPartitions() {
 			if d.Subject == part.Due || d.Subject == part.Urgent {
 				return part.Stream, true
 			}
 		}
 	case RecoveryName:
-		return p.Subjects.RecoveryStream(), strings.HasPrefix(d.Subject, p.Subjects.Recovery(""))
+		return p.opts.Subjects.RecoveryStream(), strings.HasPrefix(d.Subject, p.opts.Subjects.Recovery(""))
 	}
 	return "", false
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill"
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
@@ -24,18 +25,12 @@ import (
 // Router runs the message handlers on Watermill, and retries or parks a message whose
 // handler fails.
 type Router struct {
-	router      *message.Router
-	subscriber  message.Subscriber
-	messages    config.Messages
-	deadLetters *DeadLetters
-	parking     parking
-	log         *zap.Logger
-	// crowded logs at most once a second that there is no room to park.
-	crowded    *zap.Logger
-	handled    *prometheus.CounterVec
-	failures   *failures
-	tracer     tracing.Tracer
-	rejections *Rejections
+	opts     RouterOptions
+	router   *message.Router
+	parking  parking
+	crowded  *zap.Logger // logs at most once a second that there is no room to park
+	handled  *prometheus.CounterVec
+	failures *failures
 }
 
 // RouterOptions are the parts of a Router. Tracer and Rejections may be zero.
@@ -76,9 +71,9 @@ func NewRouter(o RouterOptions) (*Router, error) {
 	if err != nil {
 		return nil, fmt.Errorf("making the message router: %w", err)
 	}
+	seldom := func(core zapcore.Core) zapcore.Core { return zapcore.NewSamplerWithOptions(core, time.Second, 1, 0) }
 	r := &Router{
-		router: wm, subscriber: o.Subscriber, messages: o.Messages, deadLetters: o.DeadLetters, rejections: o.Rejections, parking: newParking(), failures: newFailures(),
-		tracer: o.Tracer, log: o.Log, crowded: o.Log.WithOptions(zap.WrapCore(seldom)),
+		opts: o, router: wm, parking: newParking(), failures: newFailures(), crowded: o.Log.WithOptions(zap.WrapCore(seldom)),
 		handled: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Namespace: "latchkey", Name: "messages_total", Help: "Messages by name and what became of them.",
 		}, []string{"message", "outcome"}),
@@ -89,11 +84,6 @@ func NewRouter(o RouterOptions) (*Router, error) {
 		wm.AddConsumerHandler(route.Subject, route.Subject, o.Subscriber, r.decide(route))
 	}
 	return r, nil
-}
-
-// seldom logs at most one line a second.
-func seldom(core zapcore.Core) zapcore.Core {
-	return zapcore.NewSamplerWithOptions(core, time.Second, 1, 0)
 }
 
 // Run handles messages until ctx ends or Close is called.
@@ -108,7 +98,7 @@ func (r *Router) Close() error {
 		return err
 	}
 	// Watermill does not wait for a handler that starts while it closes.
-	return r.subscriber.Close()
+	return r.opts.Subscriber.Close()
 }
 
 // Outcomes of a message.
@@ -131,27 +121,24 @@ func (r *Router) decide(route Route) message.NoPublishHandlerFunc {
 		if err == nil {
 			r.failures.forget(d)
 			end(outcomeDone, nil)
-			r.handled.WithLabelValues(route.Name, outcomeDone).Inc()
 			return nil
 		}
 		reason, failed, poison := r.poison(err, d)
 		if poison {
-			if parkErr := r.park(ctx, route.Name, msg, err, reason); parkErr == nil {
+			parkErr := r.park(ctx, route.Name, d, msg.Payload, err, reason)
+			if parkErr == nil {
 				if route.Name == events.IntegrationConnected {
-					r.rejections.parked(ctx, d, err)
+					r.opts.Rejections.parked(ctx, d, err)
 				}
 				r.failures.forget(d)
 				end(outcomeParked, err)
-				r.handled.WithLabelValues(route.Name, outcomeParked).Inc()
 				return nil
-			} else {
-				err = errors.Join(err, errNotParked, parkErr)
 			}
+			err = errors.Join(err, errNotParked, parkErr)
 		}
 		end(outcomeRetry, err)
 		d.RetryIn = r.retryIn(err, failed, d.Behind)
-		r.handled.WithLabelValues(route.Name, outcomeRetry).Inc()
-		log := r.log
+		log := r.opts.Log
 		if errors.Is(err, errParkingFull) {
 			log = r.crowded
 		}
@@ -160,14 +147,33 @@ func (r *Router) decide(route Route) message.NoPublishHandlerFunc {
 	}
 }
 
-func (r *Router) park(ctx context.Context, name string, msg *message.Message, err error, reason string) error {
-	d := deliveryOf(msg)
-	return r.parking.do(ctx, len(msg.Payload), d.Behind, d.freeSlot, func() error {
+// startSpan starts the span of one delivery of a message. end takes its outcome, and counts
+// it.
+func (r *Router) startSpan(ctx context.Context, route Route, d *delivery) (_ context.Context, end func(outcome string, err error)) {
+	opts := []trace.SpanStartOption{
+		trace.WithAttributes(tracing.Messaging("process", route.Subject)...),
+		trace.WithAttributes(tracing.Attempt(d.Attempt)),
+	}
+	if route.Delayed {
+		opts = append(opts, d.Trace.Links())
+	} else {
+		ctx = d.Trace.Continue(ctx)
+	}
+	ctx, span := r.opts.Tracer.Start(ctx, "process "+route.Name, trace.SpanKindConsumer, opts...)
+	return ctx, func(outcome string, err error) {
+		r.handled.WithLabelValues(route.Name, outcome).Inc()
+		span.SetAttributes(tracing.Outcome(outcome))
+		tracing.End(span, err)
+	}
+}
+
+func (r *Router) park(ctx context.Context, name string, d *delivery, body []byte, err error, reason string) error {
+	return r.parking.do(ctx, len(body), d.Behind, d.freeSlot, func() error {
 		var unsealed *unsealedError
 		if errors.As(err, &unsealed) {
-			return r.deadLetters.ParkWithoutBody(ctx, name, d, msg.Payload, reason)
+			return r.opts.DeadLetters.ParkWithoutBody(ctx, name, d, body, reason)
 		}
-		return r.deadLetters.Park(ctx, name, d, msg.Payload, reason)
+		return r.opts.DeadLetters.Park(ctx, name, d, body, reason)
 	})
 }
 
@@ -181,7 +187,7 @@ var errRetry = errors.New("message comes back later")
 func (r *Router) guard(ctx context.Context, route Route, msg *message.Message) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
-			tracing.Log(ctx, r.log).Error("panic in a handler", zap.String("message", route.Name), zap.String("type", fmt.Sprintf("%T", v)), zap.ByteString("stack", debug.Stack()))
+			tracing.Log(ctx, r.opts.Log).Error("panic in a handler", zap.String("message", route.Name), zap.String("type", fmt.Sprintf("%T", v)), zap.ByteString("stack", debug.Stack()))
 			err = errPanic
 		}
 	}()
@@ -204,7 +210,7 @@ func (r *Router) poison(err error, d *delivery) (reason string, failed int, pois
 		return "", d.Attempt, false
 	}
 	failed = r.failures.add(d)
-	return fmt.Sprintf("gave up after %d failures, %d attempts in all: %v", failed, d.Attempt, err), failed, failed >= r.messages.MaxDeliver
+	return fmt.Sprintf("gave up after %d failures, %d attempts in all: %v", failed, d.Attempt, err), failed, failed >= r.opts.Messages.MaxDeliver
 }
 
 // NATS delivers retries before new messages. So what could not be parked comes back once
@@ -218,13 +224,13 @@ const (
 func (r *Router) retryIn(err error, failed int, behind uint64) time.Duration {
 	var leased *store.LeasedError
 	if errors.As(err, &leased) {
-		return min(max(time.Until(leased.Until), r.messages.Backoff.Min), r.messages.Backoff.Max)
+		return min(max(time.Until(leased.Until), r.opts.Messages.Backoff.Min), r.opts.Messages.Backoff.Max)
 	}
-	d := r.messages.Backoff.Max
+	d := r.opts.Messages.Backoff.Max
 	if errors.Is(err, errNotParked) { // what is behind it may be urgent, a dead letter is not
 		d += time.Duration(min(behind, maxBehind)) * lookedAtIn
 	} else if shift := failed - 1; shift < 32 {
-		d = min(r.messages.Backoff.Min<<max(shift, 0), r.messages.Backoff.Max)
+		d = min(r.opts.Messages.Backoff.Min<<max(shift, 0), r.opts.Messages.Backoff.Max)
 	}
 	return d/2 + time.Duration(rand.Float64()*float64(d)/2)
 }

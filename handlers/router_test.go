@@ -7,12 +7,14 @@ import (
 	"fmt"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/require"
 	"go.mongodb.org/mongo-driver/v2/mongo"
+	"go.uber.org/zap"
 
 	"github.com/latchkey/latchkey/events"
 	"github.com/latchkey/latchkey/refresher"
@@ -197,4 +199,24 @@ func TestStopsOfWorkersParkNothing(t *testing.T) {
 	})
 	require.Equal(t, 3*f.messages.MaxDeliver, f.letter().Attempts)
 	require.EqualValues(t, f.messages.MaxDeliver, attempts.Load())
+}
+
+// TestNothingIsMadeWithoutItsParts: what is missing shows at once.
+func TestNothingIsMadeWithoutItsParts(t *testing.T) {
+	js := struct{ jetstream.JetStream }{}
+	for name, build := range map[string]func() error{
+		"a router":     func() error { _, err := NewRouter(RouterOptions{}); return err },
+		"a connector":  func() error { _, err := NewConnector(ConnectorOptions{}); return err },
+		"connect keys": func() error { _, err := NewConnectKeys(ConnectKeysOptions{}); return err },
+		"rejections":   func() error { _, err := NewRejections(RejectionsOptions{}); return err },
+		"dead letters": func() error { _, err := NewDeadLetters(DeadLettersOptions{}); return err },
+		"dead letters to park": func() error {
+			_, err := NewDeadLetters(DeadLettersOptions{JetStream: js, Now: time.Now, Log: zap.NewNop()})
+			return err
+		},
+	} {
+		require.Error(t, build(), name)
+	}
+	_, err := NewDeadLetters(DeadLettersOptions{JetStream: js})
+	require.NoError(t, err, "a command only lists and drops them")
 }

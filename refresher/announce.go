@@ -28,29 +28,24 @@ func (a Announcer) Announce(g *store.Grant, kind string, reason events.Reason) e
 // access tokens leaves out accounts that have older ones, or none; the end of a grant
 // leaves out accounts whose own end was announced before, if there are others.
 func concerned(g *store.Grant, kind string, reason events.Reason) []store.Account {
-	if kind == events.TokenExpired {
-		if left := slices.DeleteFunc(slices.Clone(g.Accounts), func(account store.Account) bool { return endAnnounced(g, account) }); len(left) > 0 {
-			return left
-		}
-		return g.Accounts
-	}
 	newest := kind == events.TokenRefreshed ||
 		kind == events.TokenExpiring && (reason == events.ReasonRefreshFailing || reason == events.ReasonNoRefreshToken)
-	left := slices.DeleteFunc(slices.Clone(g.Accounts), func(account store.Account) bool { return newest && !g.Newest(account) })
+	left := slices.DeleteFunc(slices.Clone(g.Accounts), func(account store.Account) bool {
+		if kind == events.TokenExpired {
+			life := g.AccessOf(account)
+			return life != nil && life.EndAnnounced
+		}
+		return newest && !g.Newest(account)
+	})
 	if len(left) == 0 { // an earlier release did not write the ends of single accounts
 		return g.Accounts
 	}
 	return left
 }
 
-func endAnnounced(g *store.Grant, account store.Account) bool {
-	life := g.AccessOf(account)
-	return life != nil && life.EndAnnounced
-}
-
 func (a Announcer) announce(g *store.Grant, kind string, about events.Lifecycle) error {
 	e := events.LifecycleEvent{ID: a.NewID(), Kind: kind, Source: a.Source, Time: store.Milli(a.Now()), Data: about}
-	out := a.outbox(g)
+	out := outbox(g, e.Time)
 	data, err := e.EncodeWithin(eventRoom(out))
 	if err != nil {
 		return fmt.Errorf("announcing grant %s: %w", g.ID, err)
@@ -61,17 +56,19 @@ func (a Announcer) announce(g *store.Grant, kind string, about events.Lifecycle)
 
 // Schedule sets the grant's next action, nil for none. One that is decided on after its
 // time is due now: nobody could do it earlier, so it is not late.
-func (a Announcer) Schedule(g *store.Grant, due *store.Due) {
-	if now := store.Milli(a.Now()); due != nil && due != g.Due && due.At.Before(now) {
+func (a Announcer) Schedule(g *store.Grant, due *store.Due) { schedule(g, due, a.Now()) }
+
+func schedule(g *store.Grant, due *store.Due, now time.Time) {
+	if now := store.Milli(now); due != nil && due != g.Due && due.At.Before(now) {
 		due.At = now
 	}
 	g.Due = due
-	a.outbox(g).Schedule = true
+	outbox(g, now).Schedule = true
 }
 
-func (a Announcer) outbox(g *store.Grant) *store.Outbox {
+func outbox(g *store.Grant, now time.Time) *store.Outbox {
 	if g.Outbox == nil {
-		g.Outbox = &store.Outbox{Since: store.Milli(a.Now())}
+		g.Outbox = &store.Outbox{Since: store.Milli(now)}
 	}
 	return g.Outbox
 }

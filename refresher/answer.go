@@ -10,30 +10,30 @@ import (
 	"github.com/latchkey/latchkey/events/secret"
 )
 
-// Answer is what a refresh brought, as Mesh wrote it.
+// Answer is what a refresh brought, as Mesh wrote it. The JSON names are those of the
+// recovery stream.
 type Answer struct {
 	// Accounts are the entries of "brokerAccountTokens" in their order, with or
 	// without the name of an account.
-	Accounts []AnsweredAccount
-	// AccessToken and RefreshToken are the deprecated fields beside Accounts; some
-	// answers fill only these.
-	AccessToken, RefreshToken secret.Text
+	Accounts []AnsweredAccount `json:"accounts"`
+	// The deprecated fields beside Accounts; some answers fill only these.
+	AccessToken  secret.Text `json:"accessToken"`
+	RefreshToken secret.Text `json:"refreshToken"`
 	// Loose are tokens that stand elsewhere.
-	Loose []LooseToken
+	Loose []LooseToken `json:"loose,omitempty"`
 	// ExpiresIn and RefreshExpiresIn are the stated lifetimes; 0: not stated.
-	ExpiresIn        time.Duration
-	RefreshExpiresIn time.Duration
+	ExpiresIn        time.Duration `json:"expiresIn"`
+	RefreshExpiresIn time.Duration `json:"refreshExpiresIn"`
 	// Rest is the answer itself, if there may be tokens in it that could not be read.
-	Rest secret.Text
+	Rest secret.Text `json:"rest,omitzero"`
 	// Doubtful: what speaks for tokens in Rest may as well be a page of a gateway.
-	Doubtful bool
+	Doubtful bool `json:"doubtful,omitzero"`
 	// Partial: the answer was cut off or is damaged. It may have brought more.
-	Partial bool
+	Partial bool `json:"partial,omitzero"`
 	// Contradicts is what the statuses say, if that speaks against tokens.
-	Contradicts *Failure
+	Contradicts *Failure `json:"-"`
 }
 
-// carries reports whether a condition holds for a token of an answer.
 func (a Answer) carries(condition func(secret.Text) bool) bool {
 	is := func(token secret.Text) bool { return !token.Empty() && condition(token) }
 	for _, in := range a.Accounts {
@@ -44,7 +44,6 @@ func (a Answer) carries(condition func(secret.Text) bool) bool {
 	return is(a.AccessToken) || is(a.RefreshToken)
 }
 
-// hasAccessToken reports whether an answer carries an access token, new or not.
 func (a Answer) hasAccessToken() bool {
 	return !a.AccessToken.Empty() || slices.ContainsFunc(a.Accounts, func(in AnsweredAccount) bool { return !in.AccessToken.Empty() })
 }
@@ -73,8 +72,7 @@ func (a *Answer) forget(presented secret.Text) {
 	a.Loose = slices.DeleteFunc(a.Loose, func(l LooseToken) bool { return l.Token.Equal(presented) })
 }
 
-// useLoose moves a loose token that can be used to the deprecated fields, if no other of
-// its kind is new.
+// useLoose moves usable loose tokens to the deprecated fields, if no other of the kind is new.
 func (a *Answer) useLoose(held func(secret.Text) bool) {
 	refresh, access := a.NewRefreshToken(), false
 	for _, in := range append([]AnsweredAccount{{AccessToken: a.AccessToken}}, a.Accounts...) {
@@ -113,12 +111,13 @@ func (a Answer) onlyLoose(presented secret.Text) (only secret.Text) {
 // AnsweredAccount is one account of an Answer.
 type AnsweredAccount struct {
 	ID, Name     string
-	AccessToken  secret.Text
-	RefreshToken secret.Text
-	TokenID      secret.Text
+	AccessToken  secret.Text `json:"Access"`
+	RefreshToken secret.Text `json:"Refresh"`
+	TokenID      secret.Text `json:"Token"`
 }
 
-// blank reports whether an entry says nothing.
+func (in AnsweredAccount) named() bool { return in.ID != "" || in.Name != "" }
+
 func (in AnsweredAccount) blank() bool { return in == AnsweredAccount{} }
 
 // Class sorts failures by what has to be done.
@@ -133,8 +132,7 @@ const (
 	MustAct Class = "must_act"
 	// Dead: the refresh token was refused.
 	Dead Class = "dead"
-	// BadRequest: the request was refused as malformed. It means Dead, unless another
-	// request can be tried.
+	// BadRequest: refused as malformed. It means Dead, unless another request can be tried.
 	BadRequest Class = "bad_request"
 	// Unlawful: refused for legal reasons (HTTP 451, unavailableForLegalReasons), which
 	// says nothing about the token.
@@ -157,14 +155,12 @@ type Failure struct {
 	// the user's code, and InterimFor its lifetime; 0: not stated.
 	Interim    secret.Text
 	InterimFor time.Duration
-	// RefreshToken, with MustAct, is a new one that came beside, and Brought all that
-	// came.
+	// RefreshToken, with MustAct, is a new one that came beside, Brought all that came.
 	RefreshToken secret.Text
 	Brought      Answer
 	// Answer is the rest of what came that may hold tokens.
 	Answer Answer
-	// Incomplete: the request may have been refused for lack of the access token;
-	// Overfull: because of it.
+	// The request may have been refused for lack of the access token, or because of it.
 	Incomplete, Overfull bool
 	Renewing             bool   // the refused request asked for a new refresh token, too
 	Held                 bool   // verdicts at the broker are held
@@ -184,8 +180,7 @@ func (f *Failure) Error() string {
 
 func (f *Failure) Unwrap() error { return f.Err }
 
-// Refusal reports whether Mesh refused the token or the request. A single refusal is no
-// verdict.
+// Refusal reports whether Mesh refused the token or the request, which is no verdict yet.
 func (f *Failure) Refusal() bool { return f.Class == Dead || f.Class == BadRequest }
 
 // stripTokens drops the words of an answer that share a part with one of these tokens.
@@ -200,8 +195,7 @@ func (f *Failure) stripTokens(tokens []secret.Text) {
 // sharedPart is how long a part of a token must be to be one.
 const sharedPart = 8
 
-// partOf reports whether a word shares a part with a token, in any case, or holds all of
-// a shorter one.
+// partOf reports whether a word and a token share a part, in any case, or one has the other.
 func partOf(word, token string) bool {
 	word, token = strings.ToLower(word), strings.ToLower(token)
 	if word == "" || token == "" {

@@ -36,19 +36,19 @@ func (r *Refresher) apply(ctx context.Context, g *store.Grant, p pending, with s
 			}
 			with.Sealer = sealer
 		}
-		current, err := store.OpenTokens(ctx, r.deps.Envelope, g.Sealed, g.Binding())
+		current, err := r.Tokens(ctx, g)
 		unreadable := errors.Is(err, envelope.ErrSealed)
-		if p.beside && unreadable {
-			return g, r.parkAll(ctx, g, p.answer)
+		if p.Beside && unreadable {
+			return g, r.parkAll(ctx, g, p.Answer)
 		}
 		if unreadable {
 			// The stored set is lost, the answer is not: it follows the presented token.
-			current, err = store.TokenSet{RefreshToken: p.presented}, nil
+			current, err = store.TokenSet{RefreshToken: p.Presented}, nil
 		}
 		if err != nil {
 			return nil, err
 		}
-		beside := p.beside
+		beside := p.Beside
 		if !beside && g.ID == p.grantID && p.isIn(g, current.RefreshToken) {
 			return g, nil // an earlier attempt succeeded after all
 		}
@@ -62,7 +62,7 @@ func (r *Refresher) apply(ctx context.Context, g *store.Grant, p pending, with s
 			case p.wasIn(g, with.Key):
 				return g, nil
 			case unreadable:
-				return g, r.parkAll(ctx, g, p.answer)
+				return g, r.parkAll(ctx, g, p.Answer)
 			}
 			beside = true
 		}
@@ -81,7 +81,7 @@ func (r *Refresher) apply(ctx context.Context, g *store.Grant, p pending, with s
 			epoch = 0 // of another grant, or of an earlier one with the same id
 		}
 		next := g.Clone()
-		tokens, told, err := r.deps.Settler.answered(next, cloneTokens(current), p.answer.unspent(g, p.presented, with.Key), p.renewed, epoch, p.sent)
+		tokens, report, err := r.deps.Settler.answered(next, cloneTokens(current), p.unspent(g, p.Presented, with.Key), p.Renewed, epoch, p.Sent)
 		if err != nil {
 			return nil, err
 		}
@@ -92,7 +92,7 @@ func (r *Refresher) apply(ctx context.Context, g *store.Grant, p pending, with s
 		err = r.deps.Store.Save(ctx, next)
 		if err == nil {
 			r.record(audit.Sealed, audit.OutcomeRefresh, next)
-			r.reportUnusual(ctx, next, told)
+			r.reportUnusual(ctx, next, report)
 			return next, nil
 		}
 		if !errors.Is(err, store.ErrConflict) {
@@ -111,7 +111,7 @@ func (r *Refresher) apply(ctx context.Context, g *store.Grant, p pending, with s
 // heir returns the other grant that holds the presented refresh token by now;
 // store.ErrNotFound: there is none.
 func (r *Refresher) heir(ctx context.Context, p pending, key store.FingerprintKey) (*store.Grant, error) {
-	presented := key.Of(p.presented)
+	presented := key.Of(p.Presented)
 	if presented == "" || !p.rotated() {
 		return nil, store.ErrNotFound
 	}
@@ -128,8 +128,7 @@ func (r *Refresher) heir(ctx context.Context, p pending, key store.FingerprintKe
 		if remembered {
 			return nil, store.ErrNotFound
 		}
-		// Whoever stores a grant with it from now on finds it spent; the second look finds
-		// whoever did before.
+		// A grant that is stored with it from now on finds it spent; look for an earlier one.
 		if err := r.spend(ctx, presented); err != nil {
 			return nil, err
 		}
@@ -152,46 +151,44 @@ func (p pending) isIn(g *store.Grant, current secret.Text) bool {
 		return false
 	}
 	// A lease has one answer, but a connect may have replaced the tokens since.
-	if current.Equal(p.presented) {
-		return !p.answer.rotates(g, p.presented)
+	if current.Equal(p.Presented) {
+		return !p.rotates(g, p.Presented)
 	}
 	return slices.ContainsFunc(p.replacements(), current.Equal)
 }
 
-// wasIn reports whether an older answer was in an earlier token set: the grant has, or
-// had, its refresh token.
+// wasIn reports whether the grant has, or had, the refresh token of an older answer.
 func (p pending) wasIn(g *store.Grant, key store.FingerprintKey) bool {
-	refresh, _ := p.answer.all()
+	refresh, _ := p.all()
 	return slices.ContainsFunc(refresh, func(token secret.Text) bool {
-		return !token.Equal(p.presented) && g.Chain != nil && g.Chain.Key == key.ID && g.Chain.Has(key.Of(token))
+		return !token.Equal(p.Presented) && g.Chain != nil && g.Chain.Key == key.ID && g.Chain.Has(key.Of(token))
 	})
 }
 
-// rotated reports whether the answer replaced the refresh token.
 func (p pending) rotated() bool {
 	return len(p.replacements()) > 0
 }
 
 // replacements are the refresh tokens of the answer other than the one presented.
 func (p pending) replacements() (tokens []secret.Text) {
-	a := p.answer.withoutEchoes(p.presented)
+	a := p.withoutEchoes(p.Presented)
 	for _, in := range append(a.Accounts, AnsweredAccount{RefreshToken: a.RefreshToken}) {
 		if !in.RefreshToken.Empty() {
 			tokens = append(tokens, in.RefreshToken)
 		}
 	}
-	if only := a.onlyLoose(p.presented); len(tokens) == 0 && a.Partial && !only.Empty() {
+	if only := a.onlyLoose(p.Presented); len(tokens) == 0 && a.Partial && !only.Empty() {
 		tokens = append(tokens, only)
 	}
 	return tokens
 }
 
 func (p pending) supersedes(g *store.Grant, current secret.Text, key store.FingerprintKey) bool {
-	ours := p.connectedAt.Equal(g.ConnectedAt)
+	ours := p.ConnectedAt.Equal(g.ConnectedAt)
 	if g.Chain != nil && g.Chain.Key == key.ID {
-		ours = g.Chain.Has(key.Of(p.presented))
+		ours = g.Chain.Has(key.Of(p.Presented))
 	}
-	return Supersedes(g, ours, current, p.presented, p.answer.unspent(g, p.presented, key), p.epoch)
+	return Supersedes(g, ours, current, p.Presented, p.unspent(g, p.Presented, key), p.epoch)
 }
 
 // unspent returns the answer without refresh tokens that a refresh has replaced, the

@@ -35,8 +35,7 @@ func (r *Reconciler) chains(ctx context.Context) error {
 	return err
 }
 
-// chain makes the chain of a grant, and merges it with a grant that holds the same
-// refresh token.
+// chain makes the chain of a grant. Grants with the same refresh token are merged.
 func (r *Refresher) chain(ctx context.Context, g *store.Grant) error {
 	if g.State == store.Revoked || g.Busy(r.deps.Now()) {
 		return nil // it goes, or gets a chain with what is under way, or has its turn later
@@ -45,7 +44,7 @@ func (r *Refresher) chain(ctx context.Context, g *store.Grant) error {
 	if err != nil {
 		return err
 	}
-	tokens, err := store.OpenTokens(ctx, r.deps.Envelope, g.Sealed, g.Binding())
+	tokens, err := r.Tokens(ctx, g)
 	if err != nil && !errors.Is(err, envelope.ErrSealed) {
 		return err
 	}

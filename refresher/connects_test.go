@@ -22,10 +22,17 @@ import (
 
 // connector is a worker's connector; the worker must have been made with
 // resolving, so that its refreshes sort out accounts by it.
-func (r *rig) connector(w *worker) *handlers.Connector {
-	return &handlers.Connector{
-		Store: w.store, Envelope: w.envelope, Fingerprints: w.prints, Settler: w.settler, Dispatcher: w.dispatcher, Leave: w.ParkLeftovers, Remember: day, Log: r.log,
+func (r *rig) connector(w *worker, change ...func(*handlers.ConnectorOptions)) *handlers.Connector {
+	r.t.Helper()
+	o := handlers.ConnectorOptions{
+		Store: w.store, Envelope: w.envelope, Fingerprints: w.prints, Settler: w.settler, Dispatcher: w.dispatcher, ParkLeftovers: w.ParkLeftovers, Remember: day, Log: r.log,
 	}
+	for _, f := range change {
+		f(&o)
+	}
+	c, err := handlers.NewConnector(o)
+	require.NoError(r.t, err)
+	return c
 }
 
 // login has the simulator issue tokens of a login with some accounts.
@@ -222,8 +229,9 @@ func TestARefreshTokenGoesToTheUserWhoConnectedLast(t *testing.T) {
 func TestWhoeverLosesARefreshTokenHears(t *testing.T) {
 	r := newRig(t)
 	w := r.worker("a")
-	c := r.connector(w)
-	c.Rejections = &handlers.Rejections{Conn: r.js.Conn(), Subjects: r.subjects, Now: r.clock.Now, NewID: uuid.NewString, Limit: handlers.RejectionLimit(), Log: r.log}
+	rejections, err := handlers.NewRejections(handlers.RejectionsOptions{Conn: r.js.Conn(), Subjects: r.subjects, Now: r.clock.Now, NewID: uuid.NewString, Log: r.log})
+	require.NoError(t, err)
+	c := r.connector(w, func(o *handlers.ConnectorOptions) { o.Rejections = rejections })
 	heard, err := r.js.Conn().SubscribeSync(r.subjects.RejectedAll())
 	require.NoError(t, err)
 	connected := handlers.Connected(c, nil, config.Default().Connect)

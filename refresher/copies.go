@@ -28,28 +28,20 @@ func (d *Dispatcher) deleteCopies(ctx context.Context, g *store.Grant) error {
 		_ = json.Unmarshal(msg.Data, &entry) // a part names no token that was spent
 		return true, d.options.Store.Spend(ctx, entry.Spent, d.options.Now(), d.options.Now().Add(d.options.Remember))
 	}
-	type source struct {
-		stream, subject string
-		pick            func(*jetstream.RawStreamMsg) (bool, error)
-	}
-	sources := []source{
-		{d.options.Subjects.RecoveryStream(), d.options.Subjects.Recovery(g.ID), before},
-		{d.options.Subjects.RecoveryStream(), d.options.Subjects.RecoveryPart(g.ID), before},
-	}
-	if g.Reason == events.ReasonDisconnected {
-		sources = append(sources, source{d.options.Subjects.DeadLetterStream(), d.options.Subjects.DeadLettersOf(g.ID), nil})
-	}
 	var failed error
-	for _, from := range sources {
-		if _, err := streams.SecureDelete(ctx, d.options.JetStream, from.stream, from.subject, from.pick); err != nil {
-			failed = errors.Join(failed, err)
-		}
+	erase := func(stream, subject string, pick func(*jetstream.RawStreamMsg) (bool, error)) {
+		_, err := streams.SecureDelete(ctx, d.options.JetStream, stream, subject, pick)
+		failed = errors.Join(failed, err)
+	}
+	erase(d.options.Subjects.RecoveryStream(), d.options.Subjects.Recovery(g.ID), before)
+	erase(d.options.Subjects.RecoveryStream(), d.options.Subjects.RecoveryPart(g.ID), before)
+	if g.Reason == events.ReasonDisconnected {
+		erase(d.options.Subjects.DeadLetterStream(), d.options.Subjects.DeadLettersOf(g.ID), nil)
 	}
 	return failed
 }
 
-// connectedAfter reports whether a message of the recovery stream belongs to a newer
-// connect of the grant.
+// connectedAfter reports whether a recovery message belongs to a newer connect of the grant.
 func connectedAfter(msg *jetstream.RawStreamMsg, g *store.Grant) bool {
 	rest, ok := strings.CutPrefix(cmp.Or(parts.DescriptionOf(msg), msg.Header.Get(jetstream.MsgIDHeader)), g.ID+".")
 	at, _, _ := strings.Cut(rest, ".")

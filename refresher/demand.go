@@ -47,7 +47,6 @@ func (d *Dispatcher) RefreshNow(ctx context.Context, g *store.Grant) error {
 	return d.Postpone(ctx, dueMessage(g), d.options.Now())
 }
 
-// dueMessage is the message of a grant's next action.
 func dueMessage(g *store.Grant) events.RefreshDue {
 	m := events.RefreshDue{GrantID: g.ID, BrokerType: g.BrokerType, Version: g.Version, DueAt: g.Due.At, Idle: g.Idle(), Unknown: g.Unknown != nil}
 	if g.Access != nil && g.Access.ExpiresAt != nil {

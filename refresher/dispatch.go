@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -13,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/latchkey/latchkey/events"
 	"github.com/latchkey/latchkey/events/tracing"
@@ -36,8 +36,7 @@ type DispatcherOptions struct {
 	JetStream jetstream.JetStream
 	Store     *store.Store
 	Subjects  events.Subjects
-	// Horizon is how far ahead schedules are put into the stream; reconciliation brings
-	// in what is due later.
+	// Horizon is how far ahead schedules are made; reconciliation makes those of later.
 	Horizon time.Duration
 	// Remember is how long the refresh token of a deleted grant is remembered as spent.
 	Remember time.Duration
@@ -55,15 +54,12 @@ type Dispatcher struct {
 	// streams are the identities of the schedule streams, by partition.
 	streams atomic.Pointer[[]string]
 	clock   serverClock
-	// sending holds a place for each outbox that Send has begun with. Wait takes all of
-	// them, under waiting.
-	sending chan struct{}
-	waiting sync.Mutex
+	sending *semaphore.Weighted // a place for each Send under way
 }
 
 // NewDispatcher returns a dispatcher that needs SetStreams before it is used.
 func NewDispatcher(o DispatcherOptions) *Dispatcher {
-	d := &Dispatcher{options: o, sending: make(chan struct{}, maxSending), failed: prometheus.NewCounter(prometheus.CounterOpts{
+	d := &Dispatcher{options: o, sending: semaphore.NewWeighted(maxSending), failed: prometheus.NewCounter(prometheus.CounterOpts{
 		Namespace: "latchkey", Name: "outbox_failures_total", Help: "Outboxes that could not be delivered at once; reconciliation delivers them.",
 	})}
 	o.Metrics.MustRegister(d.failed)
@@ -71,15 +67,13 @@ func NewDispatcher(o DispatcherOptions) *Dispatcher {
 	return d
 }
 
-// SetStreams sets the identities of the present schedule streams, in the order of the
-// partitions.
+// SetStreams sets the identities of the schedule streams, in the order of the partitions.
 func (d *Dispatcher) SetStreams(identities []string) { d.streams.Store(&identities) }
 
 // Streams returns the identities last set.
 func (d *Dispatcher) Streams() []string { return *d.streams.Load() }
 
-// Stream returns the identity of the stream in which a grant is scheduled; empty: none
-// was set.
+// Stream returns the identity of the stream for a grant's schedule; empty: none was set.
 func (d *Dispatcher) Stream(grantID string) string {
 	if n, all := d.options.Subjects.PartitionOf(grantID), d.Streams(); n < len(all) {
 		return all[n]
@@ -94,20 +88,19 @@ const (
 	maxSending = 128
 )
 
-// Send publishes the outbox of a grant that was just saved. It waits for JetStream's
-// acknowledgements only for a revoked grant, whose record is then deleted, or if too many
-// are outstanding: reconciliation publishes what is not acknowledged. The end of ctx
-// stops nothing.
+// Send publishes the outbox of a grant that was just saved, whatever becomes of ctx. It waits
+// for acknowledgements only for a revoked grant, whose record is then deleted, or if too many
+// are outstanding: reconciliation publishes what is not acknowledged.
 func (d *Dispatcher) Send(ctx context.Context, g *store.Grant) {
 	if g.Outbox == nil {
 		return
 	}
 	ctx = context.WithoutCancel(ctx)
-	d.sending <- struct{}{} // each place is free again after sendTimeout
+	_ = d.sending.Acquire(ctx, 1) // each place is free again after sendTimeout
 	limited, cancel := context.WithTimeout(ctx, sendTimeout)
 	sent, err := d.publishOutbox(limited, g)
 	finish := func() {
-		defer func() { <-d.sending }()
+		defer d.sending.Release(1)
 		defer cancel()
 		if err == nil {
 			err = d.finish(limited, g, sent)
@@ -126,14 +119,8 @@ func (d *Dispatcher) Send(ctx context.Context, g *store.Grant) {
 
 // Wait returns when what Send began is done, or left to reconciliation.
 func (d *Dispatcher) Wait() {
-	d.waiting.Lock()
-	defer d.waiting.Unlock()
-	for range maxSending {
-		d.sending <- struct{}{}
-	}
-	for range maxSending {
-		<-d.sending
-	}
+	_ = d.sending.Acquire(context.Background(), maxSending)
+	d.sending.Release(maxSending)
 }
 
 // Deliver publishes the outbox of a grant and clears it. After an error the outbox stays
@@ -212,19 +199,13 @@ func (d *Dispatcher) schedule(ctx context.Context, g *store.Grant) (jetstream.Pu
 	if g.Due == nil {
 		return nil, d.Unschedule(ctx, g.ID)
 	}
-	if d.beyond(g.Due) {
+	if g.Due.At.After(d.options.Now().Add(d.options.Horizon)) {
 		return nil, nil
 	}
 	return d.publishSchedule(ctx, dueMessage(g), g.Due.At, g.Due.Trace)
 }
 
-// beyond reports whether an action is due too late for a schedule in the stream now.
-func (d *Dispatcher) beyond(due *store.Due) bool {
-	return due.At.After(d.options.Now().Add(d.options.Horizon))
-}
-
-// Postpone postpones the message of a due action. The grant stays as it is, and the action
-// as due as before.
+// Postpone postpones the message of an action, which stays as due as it is in the grant.
 func (d *Dispatcher) Postpone(ctx context.Context, m events.RefreshDue, at time.Time) error {
 	ctx, cancel := context.WithTimeout(ctx, sendTimeout)
 	defer cancel()
@@ -260,11 +241,11 @@ func (d *Dispatcher) publishSchedule(ctx context.Context, m events.RefreshDue, a
 // (zero: not known). The error of an unreadable one is an *events.InvalidError.
 func (d *Dispatcher) Scheduled(ctx context.Context, grantID string) (m events.RefreshDue, at time.Time, found bool, err error) {
 	partition := d.options.Subjects.RefreshPartition(grantID)
+	var msg *jetstream.RawStreamMsg
 	stream, err := d.options.JetStream.Stream(ctx, partition.Stream)
-	if err != nil {
-		return m, at, false, fmt.Errorf("looking for the schedule of grant %s: %w", grantID, err)
+	if err == nil {
+		msg, err = stream.GetLastMsgForSubject(ctx, partition.Schedule(grantID))
 	}
-	msg, err := stream.GetLastMsgForSubject(ctx, partition.Schedule(grantID))
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
 		return m, at, false, nil
 	}

@@ -14,8 +14,7 @@ import (
 // behind are the accounts that an answer left behind.
 type behind struct {
 	accounts int
-	// warn are the ends of access tokens to be announced, since asking again has not
-	// helped.
+	// warn are ends of access tokens to be announced: requesting them again has not helped.
 	warn []time.Time
 }
 
@@ -70,8 +69,7 @@ func (p Policy) askAt(g *store.Grant, life *store.Life) *time.Time {
 	return at
 }
 
-// lastAttempt reports whether no later refresh is to bring an access token that this one
-// did not cover.
+// lastAttempt reports whether no later refresh is to bring a token that this one did not.
 func (p Policy) lastAttempt(g *store.Grant, life *store.Life, sent time.Time) bool {
 	last := p.lastTry(life)
 	if last == nil {
@@ -99,8 +97,7 @@ func (p Policy) AccountsDue(g *store.Grant) (due *time.Time) {
 	return new(store.Milli(*due))
 }
 
-// AnnounceAccounts announces what is due: that access tokens of single accounts are about
-// to end, or have ended.
+// AnnounceAccounts announces which single accounts' access tokens are about to end or have.
 func (s Settler) AnnounceAccounts(g *store.Grant, now time.Time) error {
 	for i := range g.Earlier {
 		life := &g.Earlier[i]

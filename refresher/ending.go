@@ -27,7 +27,6 @@ func (r *Reconciler) watch(ctx context.Context, step func(context.Context) error
 	}
 }
 
-// pause waits for a time, or until ctx ends.
 func pause(ctx context.Context, d time.Duration) {
 	select {
 	case <-time.After(d):
@@ -45,14 +44,11 @@ func (r *Reconciler) ending(ctx context.Context) error {
 	defer r.endingMu.Unlock()
 	w := r.refresher
 	policy := w.deps.Settler.Policy
-	return errors.Join(r.through(ctx, &r.endingWalk, "ending", func(ctx context.Context, after store.Place) (store.Page, error) {
-		return w.deps.Store.Ending(ctx, w.deps.Now().Add(policy.ClockSkew+policy.Lead+2*r.look()), after, r.config.Batch)
-	}, r.announce), r.through(ctx, &r.accountsWalk, "accounts", func(ctx context.Context, after store.Place) (store.Page, error) {
-		return w.deps.Store.AccountsDue(ctx, w.deps.Now(), after, r.config.Batch)
-	}, r.accounts))
+	return errors.Join(
+		r.through(ctx, &r.endingWalk, "ending", r.pages(w.deps.Store.Ending, policy.ClockSkew+policy.Lead+2*r.look()), r.announce),
+		r.through(ctx, &r.accountsWalk, "accounts", r.pages(w.deps.Store.AccountsDue, 0), r.accounts))
 }
 
-// accounts does what is due about single accounts of a grant.
 func (r *Reconciler) accounts(ctx context.Context, g *store.Grant) (done bool, err error) {
 	w := r.refresher
 	if g.Apart || len(g.Earlier) == 0 { // to be split off, or just split off
@@ -114,24 +110,27 @@ func (r *Reconciler) late(g *store.Grant, now time.Time) bool {
 	return now.Add(2 * g.Access.AtMostTenth(r.look())).After(last) // at the next look but one it would be too late
 }
 
-// announce announces what a grant is about to be without, unless that is done or can
-// wait for another look.
-func (r *Reconciler) announce(ctx context.Context, g *store.Grant) (told bool, err error) {
+// announce announces what a grant is about to be without, unless it is done or can wait.
+func (r *Reconciler) announce(ctx context.Context, g *store.Grant) (done bool, err error) {
 	w := r.refresher
 	now := w.deps.Now()
 	next := g.Clone()
-	before := 0
-	if next.Outbox != nil {
-		before = len(next.Outbox.Events)
-	}
 	switch {
 	case NeedsCall(g, now):
 		err = w.deps.Settler.AnnounceEnds(next, now, r.late(g, now))
 	case g.State == store.Active && g.Lease == nil && g.Unknown == nil:
 		_, err = w.deps.Settler.WithoutRefresh(next)
 	}
-	if err != nil || next.Outbox == nil || len(next.Outbox.Events) == before {
+	if err != nil || waiting(next) == waiting(g) {
 		return false, err
 	}
 	return r.save(ctx, "ending", g, next)
+}
+
+// waiting is how many events of a grant are not published yet.
+func waiting(g *store.Grant) int {
+	if g.Outbox == nil {
+		return 0
+	}
+	return len(g.Outbox.Events)
 }

@@ -2,6 +2,7 @@ package refresher
 
 import (
 	"crypto/x509"
+	"encoding/json"
 	"io"
 	"net/http"
 	"strings"
@@ -20,7 +21,13 @@ const Uncalled = uncalled
 // Said is what an answer without new tokens says: words of the envelope, the
 // content and the error type.
 func Said(http int, readable bool, status, content, errorType, errorHash string) *Failure {
-	return statuses{http: http, readable: readable, envelope: status, content: content, hasContent: content != "", errorType: errorType, errorHash: errorHash}.failure()
+	return statuses{http: http, readable: readable, envelope: status, content: content, errorType: errorType, errorHash: errorHash}.failure()
+}
+
+// AnsweredWithin is Answered, and also returns for how many accounts there is no room.
+func (s Settler) AnsweredWithin(g *store.Grant, tokens store.TokenSet, a Answer, epoch int64, sent time.Time) (store.TokenSet, int, error) {
+	tokens, report, err := s.answered(g, tokens, a, false, epoch, sent)
+	return tokens, report.leftOut, err
 }
 
 // MaxSending is how many outboxes are delivered in the background at once.
@@ -81,4 +88,14 @@ func (q *Queue) Waiting() int {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return q.waiting
+}
+
+// RecodePending decodes what a recovery entry seals, and encodes it again.
+func RecodePending(plain []byte) (a Answer, encoded []byte, err error) {
+	var p pending
+	if err := json.Unmarshal(plain, &p); err != nil {
+		return Answer{}, nil, err
+	}
+	encoded, err = encodeSecrets(p)
+	return p.Answer, encoded, err
 }

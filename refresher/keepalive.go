@@ -7,9 +7,8 @@ import (
 	"github.com/latchkey/latchkey/store"
 )
 
-// keepAlive schedules refreshes that keep refresh tokens alive, for grants that were
-// stored before their broker was configured so. All others were scheduled with their
-// last refresh.
+// keepAlive schedules refreshes that keep refresh tokens alive, for grants stored before
+// their broker was configured so. All others were scheduled with their last refresh.
 func (r *Reconciler) keepAlive(ctx context.Context) error {
 	w := r.refresher
 	least, some := w.deps.Settler.Policy.keepsAlive()
@@ -20,9 +19,7 @@ func (r *Reconciler) keepAlive(ctx context.Context) error {
 		r.through(ctx, &r.undueWalk, "keep-alive", func(ctx context.Context, after store.Place) (store.Page, error) {
 			return w.deps.Store.Undue(ctx, after, r.config.Batch)
 		}, r.refreshEarlier),
-		r.through(ctx, &r.dueLateWalk, "keep-alive", func(ctx context.Context, after store.Place) (store.Page, error) {
-			return w.deps.Store.DueAfter(ctx, w.deps.Now().Add(least), after, r.config.Batch)
-		}, r.refreshEarlier))
+		r.through(ctx, &r.dueLateWalk, "keep-alive", r.pages(w.deps.Store.DueAfter, least), r.refreshEarlier))
 }
 
 // refreshEarlier schedules the refresh that keeps a grant's refresh token alive, unless

@@ -108,7 +108,6 @@ func (r *Refresher) underLease(ctx context.Context, g *store.Grant, change func(
 	return next, err
 }
 
-// sameLease reports whether two states of a grant are of the same lease.
 func sameLease(a, b *store.Grant) bool {
 	return a.Lease != nil && b.Lease != nil && a.Lease.Owner == b.Lease.Owner
 }

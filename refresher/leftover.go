@@ -3,7 +3,6 @@ package refresher
 import (
 	"context"
 	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"slices"
 	"strings"
@@ -31,8 +30,7 @@ const (
 	// maxLeft bounds what waits in a token set for the dead letters, maxSpare the tokens
 	// there without an account. What is larger goes to the dead letters at once.
 	maxLeft, maxSpare = 1 << 20, 256 << 10
-	// mostDoubtful bounds how many doubtful answers of a grant in a row are kept: all may
-	// come from a gateway.
+	// mostDoubtful bounds the doubtful answers of a grant in a row: all may be a gateway's.
 	mostDoubtful = 3
 )
 
@@ -46,26 +44,28 @@ func (a *Answer) dropDoubtful(g *store.Grant) {
 
 // all returns the tokens of an answer, refresh tokens apart from the others.
 func (a Answer) all() (refresh, other []secret.Text) {
-	add := func(to *[]secret.Text, token secret.Text) {
-		if !token.Empty() && !slices.Contains(*to, token) {
-			*to = append(*to, token)
-		}
-	}
-	add(&refresh, a.RefreshToken)
-	add(&other, a.AccessToken)
+	refresh, other = append(refresh, a.RefreshToken), append(other, a.AccessToken)
 	for _, in := range a.Accounts {
-		add(&refresh, in.RefreshToken)
-		add(&other, in.AccessToken)
-		add(&other, in.TokenID)
+		refresh, other = append(refresh, in.RefreshToken), append(other, in.AccessToken, in.TokenID)
 	}
 	for _, l := range a.Loose {
 		if l.Refresh {
-			add(&refresh, l.Token)
+			refresh = append(refresh, l.Token)
 		} else {
-			add(&other, l.Token)
+			other = append(other, l.Token)
 		}
 	}
-	return refresh, other
+	return distinct(refresh), distinct(other)
+}
+
+// distinct leaves each token in a slice once, and no empty one.
+func distinct(tokens []secret.Text) []secret.Text {
+	seen := map[secret.Text]bool{{}: true}
+	return slices.DeleteFunc(tokens, func(token secret.Text) bool {
+		again := seen[token]
+		seen[token] = true
+		return again
+	})
 }
 
 // leftover returns the tokens of an answer that are not in a set.
@@ -83,7 +83,7 @@ func leftover(a Answer, set store.TokenSet) (refresh, other []secret.Text) {
 
 // rest returns the whole body of an answer as text. binary: it is no text.
 func rest(body []byte) (whole secret.Text, binary bool) {
-	text, fresh := unpacked(body, "")
+	text, fresh := unpack(body, "")
 	if fresh {
 		defer clear(text)
 	}
@@ -97,7 +97,7 @@ func rest(body []byte) (whole secret.Text, binary bool) {
 // keepRest keeps the rest of an answer without tokens for the grant, before its outcome
 // is settled. It returns the grant as stored then.
 func (r *Refresher) keepRest(ctx context.Context, g *store.Grant, p pending, with store.TokenSealer) *store.Grant {
-	p.beside = true
+	p.Beside = true
 	saved := r.keep(ctx, g, p, with)
 	if saved == nil {
 		return g
@@ -126,38 +126,34 @@ func (r *Refresher) leaveBeside(ctx context.Context, g *store.Grant, tokens stor
 // leaveIn puts into a token set what it does not have yet of an answer. What is too large
 // for it goes to the dead letters now. beside: an earlier answer is still the newest.
 func (r *Refresher) leaveIn(ctx context.Context, g *store.Grant, set *store.TokenSet, p pending, beside bool) error {
-	refresh, other := leftover(p.answer, *set)
-	untold := slices.DeleteFunc(slices.Clone(refresh), func(token secret.Text) bool { return slices.Contains(set.Spare, token) })
-	spare := append(refresh, other...)
+	refresh, other := leftover(p.Answer, *set)
+	fresh := slices.DeleteFunc(slices.Clone(refresh), func(token secret.Text) bool { return slices.Contains(set.Spare, token) })
+	spare := slices.Concat(refresh, other)
 	if beside {
-		for _, token := range set.Spare {
-			if !slices.Contains(spare, token) {
-				spare = append(spare, token)
-			}
-		}
+		spare = append(spare, set.Spare...)
 	}
 	var size int
 	set.Spare = nil
 	var heavy []secret.Text
-	for _, token := range spare {
+	for _, token := range distinct(spare) {
 		if size += textSize(token.Reveal()); size <= maxSpare {
 			set.Spare = append(set.Spare, token)
-		} else if !slices.Contains(untold, token) {
+		} else if !slices.Contains(fresh, token) {
 			heavy = append(heavy, token)
 		}
 	}
 	var bodies []secret.Text
-	if !p.answer.Rest.Empty() {
-		bodies = append(bodies, p.answer.Rest)
+	if !p.Rest.Empty() {
+		bodies = append(bodies, p.Rest)
 	}
 	switch {
-	case p.answer.Doubtful && !p.answer.Rest.Empty() && !slices.Contains(set.Left, p.answer.Rest):
+	case p.Doubtful && !p.Rest.Empty() && !slices.Contains(set.Left, p.Rest):
 		g.Doubtful++
-	case !p.answer.Doubtful && !beside:
+	case !p.Doubtful && !beside:
 		g.Doubtful = 0
 	}
-	if (!p.beside || p.answer.Rest.Empty()) && len(untold)+len(heavy) > 0 {
-		bodies = append(bodies, letterOf(untold, heavy))
+	if (!p.Beside || p.Rest.Empty()) && len(fresh)+len(heavy) > 0 {
+		bodies = append(bodies, letterOf(fresh, heavy))
 	}
 	size = 0
 	for _, body := range set.Left {
@@ -180,18 +176,11 @@ func (r *Refresher) leaveIn(ctx context.Context, g *store.Grant, set *store.Toke
 	return nil
 }
 
-// letterOf is the body of a dead letter that holds tokens.
 func letterOf(refresh, other []secret.Text) secret.Text {
-	reveal := func(tokens []secret.Text) (out []string) {
-		for _, token := range tokens {
-			out = append(out, token.Reveal())
-		}
-		return out
-	}
-	encoded, err := json.Marshal(struct {
-		RefreshTokens []string `json:"refreshTokens,omitempty"`
-		Others        []string `json:"others,omitempty"`
-	}{reveal(refresh), reveal(other)})
+	encoded, err := encodeSecrets(struct {
+		RefreshTokens []secret.Text `json:"refreshTokens,omitempty"`
+		Others        []secret.Text `json:"others,omitempty"`
+	}{refresh, other})
 	if err != nil {
 		panic("a struct of strings does not marshal")
 	}
@@ -199,7 +188,6 @@ func letterOf(refresh, other []secret.Text) secret.Text {
 	return secret.New(string(encoded))
 }
 
-// park makes a dead letter, and returns its id.
 func (r *Refresher) park(ctx context.Context, g *store.Grant, body secret.Text) (id string, err error) {
 	id = r.deps.NewID()
 	plain := []byte(body.Reveal())
@@ -219,9 +207,8 @@ func (r *Refresher) parkAll(ctx context.Context, g *store.Grant, a Answer) error
 	return err
 }
 
-// ParkLeftovers makes dead letters of what waits for that in a grant's token set, and returns
-// the grant as stored then. What NATS does not take now stays in the set (Left) for the
-// next refresh.
+// ParkLeftovers makes dead letters of what waits in a grant's token set, and returns the grant
+// as stored then. What NATS does not take now stays in the set for the next refresh.
 func (r *Refresher) ParkLeftovers(ctx context.Context, g *store.Grant) *store.Grant {
 	if !g.Left {
 		return g

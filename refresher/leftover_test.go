@@ -11,7 +11,6 @@ import (
 	"github.com/latchkey/latchkey/cmd/sandbox/meshsim"
 	"github.com/latchkey/latchkey/events"
 	"github.com/latchkey/latchkey/events/secret"
-	"github.com/latchkey/latchkey/handlers"
 	"github.com/latchkey/latchkey/refresher"
 	"github.com/latchkey/latchkey/store"
 )
@@ -22,7 +21,7 @@ const cutInToken = `{"status":"ok","content":{"status":"succeeded","brokerAccoun
 // leftovers returns the opened bodies of the dead letters of a grant.
 func (r *rig) leftovers(w *worker, g *store.Grant) (bodies []string) {
 	r.t.Helper()
-	letters := &handlers.DeadLetters{JS: r.js, Envelope: w.envelope, Subjects: r.subjects}
+	letters := r.letters(w)
 	for letter, err := range letters.All(r.t.Context()) {
 		require.NoError(r.t, err)
 		if letter.Tag == g.ID {

@@ -19,8 +19,7 @@ type LaterError struct {
 	// Why is one of "rate", "concurrency", "breaker", "retry_after", "credentials", from a
 	// Queue "queue", and from a Refresher "lease".
 	Why string
-	// LastTry is when a try has to begin at the latest to keep the grant served; zero: not
-	// known, or at any time.
+	// LastTry is when a try must begin to keep the grant served; zero: not known, or any time.
 	LastTry time.Time
 }
 
@@ -50,7 +49,7 @@ type Limits struct {
 
 	mu      sync.Mutex
 	brokers map[string]*brokerLimits
-	refused int // refusals of our credentials in a row
+	denials int // of our credentials, in a row
 	paused  time.Time
 }
 
@@ -58,15 +57,13 @@ type brokerLimits struct {
 	rate    *adaptiveRate
 	breaker *gobreaker.TwoStepCircuitBreaker[struct{}]
 	opened  time.Time // when the breaker opened last
-	// asked is the end of its last Retry-After, which came at askedAt; held is until when
-	// no refresh may start for it.
-	askedAt, asked, held time.Time
-	running              int
+	// Its last Retry-After, and until when no refresh may start for that.
+	retrySince, retryUntil, held time.Time
+	running                      int
 }
 
-// heldFor bounds for how long a Retry-After, which may be about one user, keeps all
-// of its broker waiting. For as long as it says one is let in each time, until one
-// succeeds.
+// heldFor bounds how long a Retry-After, which may be about one user, keeps its broker
+// waiting. After that one refresh at a time may start until one succeeds.
 const heldFor = time.Minute
 
 // NewLimits returns limits at their full rates. onBreaker is told when a
@@ -88,9 +85,8 @@ var (
 // uncalled is the outcome of a refresh that ended before any call.
 const uncalled Class = "uncalled"
 
-// Enter asks for permission to refresh at a broker. On success the caller must
-// call done once with the outcome (nil for tokens). The error is a
-// *LaterError.
+// Enter asks for permission to refresh at a broker. On success the caller must call done
+// once with the outcome (nil for tokens). The error is a *LaterError.
 func (l *Limits) Enter(broker string) (done func(*Failure), err error) {
 	now := l.now()
 	l.mu.Lock()
@@ -123,8 +119,8 @@ func (l *Limits) Enter(broker string) (done func(*Failure), err error) {
 	}
 	b.running++
 	var held time.Time
-	if now.Before(b.asked) {
-		held = now.Add(min(b.asked.Sub(now), heldFor))
+	if now.Before(b.retryUntil) {
+		held = now.Add(min(b.retryUntil.Sub(now), heldFor))
 		b.held = held
 	}
 	return func(f *Failure) { l.done(b, report, f, now, held) }, nil
@@ -138,19 +134,19 @@ func (l *Limits) done(b *brokerLimits, report func(error), f *Failure, began, he
 	b.running--
 	now := l.now()
 	if f != nil && f.RetryAfter > 0 && f.Class != Unlawful {
-		if until := now.Add(f.RetryAfter); until.After(b.asked) {
-			b.askedAt, b.asked = now, until
+		if until := now.Add(f.RetryAfter); until.After(b.retryUntil) {
+			b.retrySince, b.retryUntil = now, until
 		}
 		if held := now.Add(min(f.RetryAfter, heldFor)); held.After(b.held) {
 			b.held = held
 		}
 	}
-	if f == nil && began.After(b.askedAt) {
-		b.asked, b.held = time.Time{}, time.Time{} // it takes others
+	if f == nil && began.After(b.retrySince) {
+		b.retryUntil, b.held = time.Time{}, time.Time{} // it takes others
 	}
 	switch {
 	case f == nil:
-		l.refused = 0
+		l.denials = 0
 		b.rate.raise(now)
 		l.overall.raise(now)
 		report(nil)
@@ -159,8 +155,8 @@ func (l *Limits) done(b *brokerLimits, report func(error), f *Failure, began, he
 		report(nil)
 	case f.Class == Denied:
 		if !now.Before(l.paused) { // answers to calls under way count once
-			l.paused = now.Add(delay(l.credentials, l.refused, 1))
-			l.refused++
+			l.paused = now.Add(delay(l.credentials, l.denials, 1))
+			l.denials++
 		}
 		report(errNoVerdict)
 	case f.Class == uncalled: // what was not used is there for others
@@ -249,7 +245,6 @@ func (a *adaptiveRate) take(now time.Time) time.Duration {
 	return wait
 }
 
-// giveBack returns an unused token.
 func (a *adaptiveRate) giveBack(now time.Time) { a.limiter.AllowN(now, -1) }
 
 func (a *adaptiveRate) lower(now time.Time) {

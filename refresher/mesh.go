@@ -14,12 +14,8 @@ import (
 
 // Mesh is a client of Mesh's API for client managed tokens.
 type Mesh struct {
-	url          string
-	clientID     string
-	clientSecret secret.Text
-	transport    http.RoundTripper
-	timeout      time.Duration
-	now          func() time.Time
+	options   MeshOptions
+	transport http.RoundTripper
 }
 
 // MeshOptions for NewMesh.
@@ -35,10 +31,8 @@ type MeshOptions struct {
 
 // NewMesh returns a client that makes each call over a connection of its own.
 func NewMesh(o MeshOptions) *Mesh {
-	return &Mesh{
-		url: strings.TrimRight(o.URL, "/"), clientID: o.ClientID, clientSecret: o.ClientSecret,
-		timeout: o.Timeout, now: o.Now, transport: newTransport(),
-	}
+	o.URL = strings.TrimRight(o.URL, "/")
+	return &Mesh{options: o, transport: newTransport()}
 }
 
 // RefreshRequest is what POST /api/v1/token/refresh takes
@@ -59,8 +53,7 @@ type RefreshRequest struct {
 	Held []secret.Text
 	// Known are tokens that came before and that the grant has no use for.
 	Known []secret.Text
-	// NotAfter is the end of the time, by the wall clock, in which the request may be
-	// sent. Zero: none.
+	// NotAfter is until when, by the wall clock, the request may be sent. Zero: at any time.
 	NotAfter time.Time
 }
 
@@ -85,13 +78,10 @@ type refreshBody struct {
 func (m *Mesh) Refresh(ctx context.Context, r RefreshRequest) (answer Answer, err error) {
 	ctx, span := m.startSpan(ctx, http.MethodPost, "/api/v1/token/refresh")
 	defer func() { endRefresh(span, err) }()
-	ctx, cancel := context.WithTimeout(ctx, m.timeout) // with what is asked after a refusal
+	ctx, cancel := context.WithTimeout(ctx, m.options.Timeout) // with what is asked after a refusal
 	defer cancel()
-	var metadata map[string]string
+	metadata := make(map[string]string, len(r.Metadata))
 	for name, value := range r.Metadata {
-		if metadata == nil {
-			metadata = map[string]string{}
-		}
 		metadata[name] = value.Reveal()
 	}
 	reply, sent, err := m.exchange(ctx, http.MethodPost, "/api/v1/token/refresh", refreshBody{
@@ -121,9 +111,9 @@ func (m *Mesh) Refresh(ctx context.Context, r RefreshRequest) (answer Answer, er
 		}
 	}
 	if err == nil {
-		a.Rest, a.Doubtful = kept(reply.body, in.unread.doubt(known, false), true)
+		a.Rest, a.Doubtful = bodyToKeep(reply.body, in.unread.doubt(known, false), true)
 		if a.Contradicts != nil {
-			a.Contradicts.RetryAfter = retryAfter(reply.header, m.now())
+			a.Contradicts.RetryAfter = retryAfter(reply.header, m.options.Now())
 		}
 		return a, nil
 	}
@@ -137,7 +127,7 @@ func (m *Mesh) Refresh(ctx context.Context, r RefreshRequest) (answer Answer, er
 	f.Renewing = f.Refusal() && r.CreateNewRefreshToken
 	switch f.Class {
 	case RateLimited, Transient, Unlawful:
-		f.RetryAfter = retryAfter(reply.header, m.now())
+		f.RetryAfter = retryAfter(reply.header, m.options.Now())
 	}
 	f.Answer = in.useless(r, f)
 	doubt := in.unread.doubt(known, f.Ambiguous)
@@ -146,7 +136,7 @@ func (m *Mesh) Refresh(ctx context.Context, r RefreshRequest) (answer Answer, er
 			doubt = named
 		}
 	}
-	f.Answer.Rest, f.Answer.Doubtful = kept(reply.body, doubt, false)
+	f.Answer.Rest, f.Answer.Doubtful = bodyToKeep(reply.body, doubt, false)
 	return Answer{}, f
 }
 
@@ -178,21 +168,15 @@ func (t *transcript) useless(r RefreshRequest, f *Failure) Answer {
 	}
 	var a Answer
 	refresh, other := t.all()
-	for _, token := range refresh {
+	for i, token := range slices.Concat(refresh, other) {
 		if !known(token) {
-			a.Loose = append(a.Loose, LooseToken{Token: token, Refresh: true})
-		}
-	}
-	for _, token := range other {
-		if !known(token) {
-			a.Loose = append(a.Loose, LooseToken{Token: token})
+			a.Loose = append(a.Loose, LooseToken{Token: token, Refresh: i < len(refresh)})
 		}
 	}
 	return a
 }
 
-// classify returns what the statuses alone say; nil: a plain success. tokens: the answer
-// has an access token.
+// classify returns what the statuses say; nil: success. tokens: there is an access token.
 func classify(in statuses, tokens bool) *Failure {
 	if in.http < 300 && in.readable && (in.envelope == "" || in.envelope == "ok") && in.content == "succeeded" && tokens {
 		return nil
@@ -200,8 +184,7 @@ func classify(in statuses, tokens bool) *Failure {
 	return in.failure()
 }
 
-// contradict reports whether a status says that there are no tokens. A missing one says
-// nothing.
+// contradict reports whether a status says that there are no tokens.
 func (in statuses) contradict() bool {
 	return in.http >= 300 || in.envelope != "" && in.envelope != "ok" && in.envelope != "succeeded" || in.content != "" && in.content != "succeeded"
 }

@@ -28,23 +28,18 @@ type transcript struct {
 	// outer holds the tokens that stand outside of "content".
 	outer AnsweredAccount
 	// account is the deprecated account in "content".
-	account     AnsweredAccount
-	withContent bool // there is a "content" that is not null
-	documents   int  // JSON values
-	broken      bool // there was something else, too
-	unread      unread
+	account   AnsweredAccount
+	documents int  // JSON values
+	broken    bool // there was something else, too
+	unread    unread
 }
 
-// statuses are the words by which an answer says how it went. They come from outside:
-// show only known ones.
+// statuses are words from outside by which an answer says how it went. Show only known ones.
 type statuses struct {
 	http int
 	// readable: the answer is one JSON value.
-	readable          bool
-	envelope, content string
-	hasContent        bool
-	errorType         string
-	errorHash         string
+	readable                                bool
+	envelope, content, errorType, errorHash string
 }
 
 // LooseToken is a token in a place where the contract has none, or one too many.
@@ -52,28 +47,24 @@ type LooseToken struct {
 	Token secret.Text
 	// Refresh: its name is that of a refresh token.
 	Refresh bool
-	// Meant: by its place it can be used as the token that its name says, if there is no
-	// better one.
+	// Meant: it can be used as the token that its name says, if there is no better one.
 	Meant bool
-	// Aside: its name is that of a token, but of none in Mesh's answers. A gateway may put
-	// one into each page.
-	Aside bool
+	// Aside: no token of Mesh's answers has this name. A gateway may put one into each page.
+	Aside bool `json:"-"`
 }
 
 // readAnswer transcribes the body of an answer. It keeps no part of the body.
 func readAnswer(r reply) transcript {
-	status := r.status
-	t := transcript{statuses: statuses{http: status}}
-	text, fresh := unpacked(r.body, r.header.Get("Content-Encoding"))
+	t := transcript{statuses: statuses{http: r.status}}
+	text, fresh := unpack(r.body, r.header.Get("Content-Encoding"))
 	t.read(text, atRoot, nil, 0)
 	if fresh {
 		clear(text)
 	}
 	t.readable = t.documents == 1 && !t.broken && r.cut == nil
 	t.Partial = r.cut != nil || t.documents == 0 || t.broken
-	t.hasContent = t.withContent
 	// Beside an error, what stands outside of "content" may be our own request.
-	if status < 300 {
+	if r.status < 300 {
 		t.put(&t.AccessToken, t.outer.AccessToken, false, true)
 		t.put(&t.RefreshToken, t.outer.RefreshToken, true, true)
 	} else {
@@ -90,7 +81,7 @@ func readAnswer(r reply) transcript {
 // account, to the account beside them.
 func (t *transcript) nameDeprecated() {
 	own := t.account
-	if own.ID == "" && own.Name == "" {
+	if !own.named() {
 		return
 	}
 	listed, refreshes := false, false
@@ -99,7 +90,7 @@ func (t *transcript) nameDeprecated() {
 		in := &t.Accounts[i]
 		listed = listed || in.ID == own.ID && in.Name == own.Name || in.ID != "" && in.ID == own.ID
 		refreshes = refreshes || !in.RefreshToken.Empty()
-		if in.ID == "" && in.Name == "" && !in.AccessToken.Empty() {
+		if !in.named() && !in.AccessToken.Empty() {
 			nameless = append(nameless, in)
 		}
 	}
@@ -112,14 +103,11 @@ func (t *transcript) nameDeprecated() {
 	if !refreshes {
 		own.RefreshToken = t.RefreshToken
 	}
-	if own.AccessToken.Empty() && own.RefreshToken.Empty() {
-		return
+	if !own.AccessToken.Empty() || !own.RefreshToken.Empty() {
+		t.Accounts = slices.Insert(t.Accounts, 0, own) // of two access tokens of one account the last counts
 	}
-	// It stands first: of two access tokens of one account the last counts.
-	t.Accounts = append([]AnsweredAccount{own}, t.Accounts...)
 }
 
-// place is where in an answer something stands.
 type place int
 
 const (
@@ -166,7 +154,6 @@ func (t *transcript) read(text []byte, p place, entry *AnsweredAccount, nesting 
 // namedToken finds a member that holds a token in what is no JSON as a whole.
 var namedToken = regexp.MustCompile(`(?i)"(access_?token|refresh_?token|token_?id)"\s*:\s*("(?:[^"\\]|\\.)*")`)
 
-// sweep looks for tokens in what is no JSON.
 func (t *transcript) sweep(text []byte) {
 	if len(bytes.TrimSpace(text)) == 0 {
 		return
@@ -195,8 +182,7 @@ func (t *transcript) token(text string) secret.Text {
 	return secret.New(text)
 }
 
-// put stores a token in its place. Of several the last one counts, as with most JSON
-// decoders.
+// put stores a token in its place. The last one counts, as with most JSON decoders.
 func (t *transcript) put(at *secret.Text, token secret.Text, refresh, meant bool) {
 	if token.Empty() || token == *at {
 		return
@@ -209,292 +195,6 @@ func (t *transcript) loose(token secret.Text, refresh, meant bool) {
 	if !token.Empty() {
 		t.Loose = append(t.Loose, LooseToken{Token: token, Refresh: refresh, Meant: meant})
 	}
-}
-
-// answerReader reads JSON in place. After a failure it reads nothing more.
-type answerReader struct {
-	t       *transcript
-	text    []byte
-	from    bytes.Buffer
-	json    jsontext.Decoder
-	nesting int
-	failed  bool
-	// resumed: it reads on behind what is no JSON, so that an object may stand anywhere.
-	resumed bool
-}
-
-func (r *answerReader) next() jsontext.Token {
-	token, err := r.json.ReadToken()
-	r.failed = err != nil
-	return token
-}
-
-// more reports whether another value follows in the array or object.
-func (r *answerReader) more() bool {
-	kind := r.json.PeekKind()
-	return !r.failed && kind != '}' && kind != ']' && kind != 0
-}
-
-// value reads one value of any kind. entry is the one that it stands in, if any.
-func (r *answerReader) value(p place, entry *AnsweredAccount) {
-	switch r.json.PeekKind() {
-	case '{':
-		if p == inEntries {
-			r.entry()
-			return
-		}
-		if p <= inContent && r.resumed {
-			r.found(p)
-			return
-		}
-		r.object(p, entry)
-	case '[':
-		r.next()
-		for r.more() {
-			if p == inEntries {
-				r.entry()
-			} else {
-				r.value(p, entry)
-			}
-		}
-		if !r.failed {
-			r.next()
-		}
-	case '"':
-		if text := r.next(); !r.failed {
-			r.inner(p, "", text.String(), entry)
-		}
-	default:
-		r.next()
-	}
-}
-
-func (r *answerReader) object(p place, entry *AnsweredAccount) {
-	r.next()
-	if p == inContent {
-		r.t.withContent = true
-	}
-	for r.more() {
-		if name := r.next(); !r.failed {
-			r.member(p, normal(name.String()), entry)
-		}
-	}
-	if !r.failed {
-		r.next()
-	}
-}
-
-// found reads an object behind damage. One that names an account is an entry of
-// "brokerAccountTokens", or the account of one.
-func (r *answerReader) found(p place) {
-	var in AnsweredAccount
-	r.resumed = false // for what stands in it
-	r.object(p, &in)
-	r.resumed = true
-	if in.ID != "" || in.Name != "" {
-		r.t.Accounts = append(r.t.Accounts, in)
-		return
-	}
-	access, refresh := &r.t.outer.AccessToken, &r.t.outer.RefreshToken
-	if p == inContent {
-		access, refresh = &r.t.AccessToken, &r.t.RefreshToken
-	}
-	r.t.put(access, in.AccessToken, false, true)
-	r.t.put(refresh, in.RefreshToken, true, true)
-	r.t.loose(in.TokenID, false, false)
-}
-
-// inner reads a string where something else is expected: JSON in it counts. name is that
-// of its member, if any.
-func (r *answerReader) inner(p place, name, text string, entry *AnsweredAccount) {
-	t := r.t
-	text = strings.TrimSpace(text)
-	switch {
-	case strings.HasPrefix(text, "{") || strings.HasPrefix(text, "[") || p == atRoot && strings.HasPrefix(text, `"`):
-		if r.nesting >= maxNesting {
-			note(&t.unread.odd, text)
-			return
-		}
-		inner, broken := []byte(text), t.broken
-		defer clear(inner)
-		t.read(inner, p, entry, r.nesting+1)
-		if p == aside {
-			t.broken = broken // "[none]" is no damage
-		}
-	case p == inEntries || p == inEntry:
-		t.loose(t.token(text), false, false)
-	case p != aside:
-		note(&t.unread.odd, text)
-	case strings.Contains(name, "token") && likeToken(text):
-		t.Loose = append(t.Loose, LooseToken{Token: t.token(text), Refresh: strings.Contains(name, "refresh"), Aside: !tokenName.MatchString(name)})
-	case forPeople(name):
-		note(&t.unread.said, text)
-	default:
-		note(&t.unread.aside, text)
-	}
-}
-
-// entry reads one entry of "brokerAccountTokens".
-func (r *answerReader) entry() {
-	var entry AnsweredAccount
-	t, loose := r.t, len(r.t.Loose)
-	r.value(inEntry, &entry)
-	switch {
-	case entry.ID != "":
-		// Of several access tokens each is this account's.
-		for _, l := range t.Loose[loose:] {
-			if l.Meant && !l.Refresh {
-				t.Accounts = append(t.Accounts, AnsweredAccount{ID: entry.ID, Name: entry.Name, AccessToken: l.Token})
-			}
-		}
-		t.Loose = append(t.Loose[:loose], slices.DeleteFunc(t.Loose[loose:], func(l LooseToken) bool { return l.Meant && !l.Refresh })...)
-	case r.failed && entry.Name == "":
-		// It may have named its account behind the damage.
-		t.loose(entry.AccessToken, false, true)
-		t.loose(entry.RefreshToken, true, true)
-		t.loose(entry.TokenID, false, false)
-		return
-	}
-	t.Accounts = append(t.Accounts, entry)
-}
-
-func (r *answerReader) member(p place, name string, entry *AnsweredAccount) {
-	t := r.t
-	switch name {
-	case "accesstoken", "refreshtoken", "tokenid":
-		r.tokens(p, name, entry)
-		return
-	case "brokeraccounttokens":
-		r.value(inEntries, nil)
-		return
-	case "content":
-		r.value(inContent, nil)
-		return
-	case "account":
-		switch {
-		case p == inEntry || p <= inContent && entry != nil:
-			r.value(inAccount, entry)
-		case p <= inContent:
-			r.value(inAccount, &t.account)
-		default:
-			r.value(aside, nil)
-		}
-		return
-	}
-	kind := r.json.PeekKind()
-	if kind != '"' && kind != '0' {
-		r.value(aside, nil)
-		return
-	}
-	value := r.next()
-	if r.failed {
-		return
-	}
-	text := value.String()
-	switch {
-	case p <= inContent && name == "expiresinseconds":
-		t.lifetime(&t.ExpiresIn, text)
-	case p <= inContent && name == "refreshtokenexpiresinseconds":
-		t.lifetime(&t.RefreshExpiresIn, text)
-	case kind == '0': // no other number counts
-	case p == atRoot && name == "status":
-		t.envelope = text
-	case p == atRoot && name == "errortype":
-		t.errorType = text
-	case p == atRoot && name == "errorhash":
-		t.errorHash = text
-	case p == inContent && name == "status":
-		t.statuses.content = text
-	case (p == inAccount || p <= inContent) && name == "accountid" && entry != nil:
-		entry.ID = text
-	case (p == inAccount || p <= inContent) && name == "accountname" && entry != nil:
-		entry.Name = text
-	default:
-		r.inner(aside, name, text, nil)
-	}
-}
-
-// tokens reads the value of a member with the name of a token.
-func (r *answerReader) tokens(p place, name string, entry *AnsweredAccount) {
-	t, refresh := r.t, name == "refreshtoken"
-	if r.json.PeekKind() != '"' {
-		r.mistyped(refresh)
-		return
-	}
-	value := r.next()
-	if r.failed { // what is left of it is no token
-		r.spoiled()
-		return
-	}
-	token := t.token(value.String())
-	r.ends()
-	var access, refreshed, id *secret.Text
-	switch {
-	case (p == inEntry || p <= inContent) && entry != nil:
-		access, refreshed, id = &entry.AccessToken, &entry.RefreshToken, &entry.TokenID
-	case p == inContent:
-		access, refreshed = &t.AccessToken, &t.RefreshToken
-	case p == atRoot:
-		access, refreshed = &t.outer.AccessToken, &t.outer.RefreshToken
-	}
-	at := map[string]*secret.Text{"accesstoken": access, "refreshtoken": refreshed, "tokenid": id}[name]
-	if at == nil {
-		t.loose(token, refresh, false)
-		return
-	}
-	t.put(at, token, refresh, name != "tokenid")
-}
-
-// spoiled notes a value of a token that can't be read.
-func (r *answerReader) spoiled() {
-	left := bytes.TrimLeft(r.text[r.json.InputOffset():], ": \t\r\n\"")
-	r.t.unread.named = r.t.unread.named || len(left) > 0 && strings.IndexByte(",}]", left[0]) < 0
-}
-
-// ends notes what follows the value of a token and may be part of it.
-func (r *answerReader) ends() {
-	left := r.text[r.json.InputOffset():]
-	r.t.unread.named = r.t.unread.named || len(left) > 0 && strings.IndexByte(",}] \t\r\n", left[0]) < 0
-}
-
-// mistyped reads a value that should be a token and is no string; strings in it are kept.
-func (r *answerReader) mistyped(refresh bool) {
-	kind := r.json.PeekKind()
-	r.next()
-	if r.failed {
-		r.spoiled()
-		return
-	}
-	if kind != '{' && kind != '[' {
-		r.ends()
-		return
-	}
-	for depth := 1; depth > 0 && !r.failed; {
-		token := r.next()
-		if r.failed {
-			r.spoiled()
-			return
-		}
-		switch token.Kind() {
-		case '{', '[':
-			depth++
-		case '}', ']':
-			depth--
-		case '"':
-			if text := token.String(); !knownName(text) {
-				r.t.loose(r.t.token(text), refresh, false)
-			}
-		}
-	}
-}
-
-// knownName reports whether a text is a name in answers, and so no token.
-func knownName(text string) bool {
-	switch normal(text) {
-	case "accesstoken", "refreshtoken", "tokenid", "value", "token", "type", "account", "accountid":
-		return true
-	}
-	return false
 }
 
 // lifetime reads a number of seconds. What is none states no lifetime.

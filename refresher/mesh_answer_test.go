@@ -129,7 +129,7 @@ func TestAgainstTheSimulator(t *testing.T) {
 			require.True(t, ok, why)
 		}
 	}
-	for _, action := range []meshsim.Action{meshsim.Normal(), meshsim.UnknownFields()} {
+	for _, action := range []meshsim.Action{meshsim.Normal(), meshsim.Speak("unknownMembers")} {
 		require.NoError(t, sim.Script("one", action))
 		a := refresh()
 		require.Len(t, a.Accounts, 2)
@@ -137,12 +137,14 @@ func TestAgainstTheSimulator(t *testing.T) {
 		usable(a.Accounts[0].AccessToken, a.Accounts[1].AccessToken)
 		token = a.NewRefreshToken()
 	}
-	require.NoError(t, sim.Script("one", meshsim.OmitRefreshToken(), meshsim.DeprecatedOnly()))
+	require.NoError(t, sim.Script("one", meshsim.OmitRefreshToken()))
 	require.True(t, refresh().NewRefreshToken().Empty())
+	require.NoError(t, sim.Speak("coinbase", "deprecatedFields"))
 	deprecated := refresh()
 	require.Equal(t, "one", deprecated.Accounts[0].ID)
 	usable(deprecated.AccessToken)
 	token = deprecated.NewRefreshToken()
+	require.NoError(t, sim.Speak("coinbase"))
 	valid, why := sim.Ledger().RefreshTokenState(token)
 	require.True(t, valid, why)
 

@@ -304,7 +304,7 @@ func TestNoTokenOfAnAnswerIsLostByARefresh(t *testing.T) {
 	server := newAnswering(t)
 	r.meshURL = server.url
 	w := r.worker("a")
-	letters := &handlers.DeadLetters{JS: r.js, Envelope: w.envelope, Subjects: r.subjects}
+	letters := r.letters(w)
 	generator := rapid.Custom(anyAnswer)
 	for n := range 40 {
 		// What one answer does to its broker, and to all, is no matter here.

@@ -8,34 +8,37 @@ import (
 	"encoding/base64"
 	"io"
 	"strings"
-	"unicode/utf16"
 	"unicode/utf8"
+
+	"golang.org/x/text/encoding/unicode"
+	"golang.org/x/text/encoding/unicode/utf32"
 )
 
-// maxPacked bounds how often a body is packed in itself.
 const maxPacked = 3
 
-// unpacked returns the text of a body that is compressed (though nobody asked for it), in
+var byteOrderMark = []byte("\ufeff")
+
+// unpack returns the text of a body that is compressed (though nobody asked for it), in
 // another encoding than UTF-8, or in base64. What can't be unpacked stays as it is.
 // encoding is the Content-Encoding header. fresh: the text is a copy.
-func unpacked(body []byte, encoding string) (text []byte, fresh bool) {
+func unpack(body []byte, encoding string) (text []byte, fresh bool) {
 	for range maxPacked {
-		body = bytes.TrimPrefix(body, []byte("\xef\xbb\xbf"))
+		body = bytes.TrimPrefix(body, byteOrderMark)
 		text = nil
 		switch trimmed := bytes.TrimSpace(body); {
 		case bytes.HasPrefix(body, []byte{0x1f, 0x8b}):
 			if r, err := gzip.NewReader(bytes.NewReader(body)); err == nil {
-				text = asFarAs(r)
+				text = readAll(r)
 			}
-		case zlibbed(body):
+		case isZlib(body):
 			if r, err := zlib.NewReader(bytes.NewReader(body)); err == nil {
-				text = asFarAs(r)
+				text = readAll(r)
 			}
 		case encoding == "deflate" && !utf8.Valid(body):
-			text = asFarAs(flate.NewReader(bytes.NewReader(body)))
+			text = readAll(flate.NewReader(bytes.NewReader(body)))
 		case wide(body):
-			text = narrowed(body)
-		case base64Text(trimmed):
+			text = toUTF8(body)
+		case isBase64(trimmed):
 			text = fromBase64(trimmed)
 		}
 		if len(text) == 0 {
@@ -46,13 +49,12 @@ func unpacked(body []byte, encoding string) (text []byte, fresh bool) {
 	return body, fresh
 }
 
-// zlibbed reports whether a body begins as zlib's format does.
-func zlibbed(body []byte) bool {
+func isZlib(body []byte) bool {
 	return len(body) > 2 && body[0]&0x0f == 8 && (int(body[0])<<8|int(body[1]))%31 == 0 && !utf8.Valid(body)
 }
 
-// asFarAs returns what can be read, up to maxAnswer.
-func asFarAs(r io.Reader) []byte {
+// readAll returns what can be read, up to maxAnswer.
+func readAll(r io.Reader) []byte {
 	text, _ := io.ReadAll(io.LimitReader(r, maxAnswer)) // what is cut off has a beginning
 	return text
 }
@@ -85,57 +87,39 @@ func wide(body []byte) bool {
 	return zeros(0, 4) == "0x0x" || zeros(0, 4) == "x0x0"
 }
 
-// narrowed returns UTF-16 or UTF-32, of either byte order, as UTF-8.
-func narrowed(body []byte) []byte {
-	size, big := 2, body[0] == 0 || body[0] == 0xfe
+// toUTF8 returns UTF-16 or UTF-32, of either byte order, as UTF-8.
+func toUTF8(body []byte) []byte {
+	order, order32 := unicode.LittleEndian, utf32.LittleEndian
+	if body[0] == 0 || body[0] == 0xfe {
+		order, order32 = unicode.BigEndian, utf32.BigEndian
+	}
+	from, size := unicode.UTF16(order, unicode.IgnoreBOM), 2
 	if body[0] == 0 && body[1] == 0 || body[2] == 0 && body[3] == 0 {
-		size = 4
+		from, size = utf32.UTF32(order32, utf32.IgnoreBOM), 4
 	}
-	at := func(i int) (unit rune) {
-		for n := range size {
-			shift := 8 * n
-			if big {
-				shift = 8 * (size - 1 - n)
-			}
-			unit |= rune(body[i+n]) << shift
-		}
-		return unit
-	}
-	var out []byte
-	for i := 0; i+size <= len(body); i += size {
-		r := at(i)
-		if size == 2 && utf16.IsSurrogate(r) && i+2*size <= len(body) {
-			if both := utf16.DecodeRune(r, at(i+size)); both != utf8.RuneError {
-				r, i = both, i+size
-			}
-		}
-		if i > 0 || r != '\ufeff' {
-			out = utf8.AppendRune(out, r)
-		}
-	}
-	return out
+	text, _ := from.NewDecoder().Bytes(body[:len(body)/size*size]) // what is no character becomes U+FFFD
+	return bytes.TrimPrefix(text, byteOrderMark)
 }
 
-// base64Text reports whether a body is nothing but base64, with line breaks or not.
-func base64Text(body []byte) bool {
+// isBase64 reports whether a body is nothing but base64, with line breaks or not.
+func isBase64(body []byte) bool {
 	const least = 16 // "e30=" is also a word
 	body = bytes.TrimRight(body, "=\r\n")
 	return len(body) >= least && len(bytes.Trim(body, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_\r\n")) == 0
 }
 
-// fromBase64 returns what base64 of either alphabet stands for, if that is JSON or
-// compressed.
+// fromBase64 decodes base64 of either alphabet, if it stands for JSON or compressed text.
 func fromBase64(body []byte) []byte {
-	text := decoded64(body)
-	first := bytes.TrimSpace(bytes.TrimPrefix(text, []byte("\xef\xbb\xbf")))
-	if len(first) > 0 && strings.IndexByte(`{["`, first[0]) >= 0 || bytes.HasPrefix(text, []byte{0x1f, 0x8b}) || zlibbed(text) || wide(text) {
+	text := decodeBase64(body)
+	first := bytes.TrimSpace(bytes.TrimPrefix(text, byteOrderMark))
+	if len(first) > 0 && strings.IndexByte(`{["`, first[0]) >= 0 || bytes.HasPrefix(text, []byte{0x1f, 0x8b}) || isZlib(text) || wide(text) {
 		return text
 	}
 	return nil
 }
 
-// decoded64 returns what base64 of either alphabet stands for.
-func decoded64(body []byte) []byte {
+// decodeBase64 returns what base64 of either alphabet stands for.
+func decodeBase64(body []byte) []byte {
 	plain := bytes.Map(func(r rune) rune {
 		switch r {
 		case '-':

@@ -17,8 +17,7 @@ type Probe struct {
 	Date time.Time
 }
 
-// Probe asks Mesh to refresh nothing. Status 401 or 403 says that it refuses the
-// credentials.
+// Probe asks Mesh to refresh nothing. With status 401 or 403 it refuses the credentials.
 func (m *Mesh) Probe(ctx context.Context) (Probe, error) {
 	reply, err := m.call(ctx, http.MethodPost, "/api/v1/token/refresh", refreshBody{}, time.Time{})
 	if err != nil {
@@ -28,10 +27,9 @@ func (m *Mesh) Probe(ctx context.Context) (Probe, error) {
 	return Probe{Status: reply.status, Date: date}, nil
 }
 
-// whoseRefusal finds out what a 401 refuses. Documented for the client's credentials, it
-// also comes for a user's token that an institution no longer takes. So the credentials
-// are sent once more without a token: only another 401, or a body that says so, blames
-// them.
+// whoseRefusal finds out what a 401 refuses: the client's credentials, as documented, or a
+// user's token. The credentials are sent once more without a token: only another 401, or a
+// body that says so, blames them.
 func (m *Mesh) whoseRefusal(ctx context.Context, f *Failure) *Failure {
 	reply, err := m.call(ctx, http.MethodGet, "/api/v1/status", nil, time.Time{})
 	defer clear(reply.body)

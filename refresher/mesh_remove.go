@@ -13,8 +13,7 @@ import (
 	"github.com/latchkey/latchkey/events/tracing"
 )
 
-// RemoveError says why Mesh did not remove a connection. Its text consists of protocol
-// constants.
+// RemoveError says why Mesh did not remove a connection, in protocol constants.
 type RemoveError struct {
 	Refused    bool          // Mesh refuses the request or its token, not our credentials
 	RetryAfter time.Duration // how long Mesh asks to wait; 0: it did not say
@@ -45,7 +44,7 @@ func (m *Mesh) Remove(ctx context.Context, accessToken secret.Text, brokerType s
 		return &RemoveError{Detail: "no answer", Err: err}
 	}
 	defer clear(reply.body)
-	text, fresh := unpacked(reply.body, reply.header.Get("Content-Encoding"))
+	text, fresh := unpack(reply.body, reply.header.Get("Content-Encoding"))
 	if fresh {
 		defer clear(text)
 	}
@@ -59,7 +58,7 @@ func (m *Mesh) Remove(ctx context.Context, accessToken secret.Text, brokerType s
 		f = m.whoseRefusal(ctx, f)
 		refused = f.Class == Dead
 	}
-	return &RemoveError{Refused: refused, RetryAfter: retryAfter(reply.header, m.now()), Detail: f.Detail}
+	return &RemoveError{Refused: refused, RetryAfter: retryAfter(reply.header, m.options.Now()), Detail: f.Detail}
 }
 
 // removed reports whether an answer to a removal says that there is nothing left to

@@ -19,13 +19,10 @@ import (
 	"github.com/latchkey/latchkey/events/tracing"
 )
 
-// A refresh token may be single use, so a request reaches Mesh once or not at
-// all, and nothing below this file may send it again. net/http repeats requests
-// by itself in two cases: over HTTP/2 whenever a peer resets a stream or goes
-// away, and over HTTP/1.1 when a kept connection turns out to be closed. Here a
-// call has a connection to itself, over HTTP/1.1, and a body that can be read
-// once. Nothing that breaks the connection of one call touches another call,
-// and no call meets a connection that the peer is just closing.
+// A refresh token may be single use: nothing below this file may repeat a request. net/http does
+// over HTTP/2, when a peer resets a stream or goes away, and over HTTP/1.1, when a kept
+// connection turns out to be closed. Here each call has a connection to itself, over
+// HTTP/1.1, and a body that can be read once.
 
 // maxAnswer bounds what is read of an answer; logos make some of them large.
 const maxAnswer = 8 << 20
@@ -41,8 +38,7 @@ func newTransport() *http.Transport {
 		Protocols:   &http1,
 		TLSClientConfig: &tls.Config{
 			MinVersion: tls.VersionTLS12,
-			// A server that speaks HTTP/2 alone then refuses the handshake, before
-			// it has read anything.
+			// A server of HTTP/2 alone then refuses the handshake, before it has read anything.
 			NextProtos: []string{"http/1.1"},
 			// A handshake for each call: resumed ones are cheap for both sides.
 			ClientSessionCache: tls.NewLRUClientSessionCache(0),
@@ -54,7 +50,6 @@ func newTransport() *http.Transport {
 	}
 }
 
-// errTooLate: a request was not sent, because its time was over.
 var errTooLate = errors.New("it is too late to send the request")
 
 // onceBody is the body of a request: it is read once, and not after its time. The
@@ -64,8 +59,7 @@ type onceBody struct {
 	rest bytes.Reader
 	// late reports whether the request may not be sent any more.
 	late func() bool
-	// began: the transport has taken some of the body, which from then on may
-	// reach the peer.
+	// began: the transport has taken some of the body, which may reach the peer.
 	began, refused atomic.Bool
 }
 
@@ -80,7 +74,6 @@ func (b *onceBody) Read(p []byte) (int, error) {
 	return b.rest.Read(p)
 }
 
-// reply is what came back.
 type reply struct {
 	status int
 	header http.Header
@@ -101,11 +94,10 @@ func (m *Mesh) call(ctx context.Context, method, path string, content any, notAf
 	return r, err
 }
 
-// exchange sends one request (content nil: without a body), unless it is after notAfter
-// by the wall clock (zero: at any time). sent reports whether any of the body may have
-// reached the peer.
+// exchange sends one request (content nil: without a body), unless it is after notAfter by the
+// wall clock (zero: no limit). sent: some of the body may have reached the peer.
 func (m *Mesh) exchange(ctx context.Context, method, path string, content any, notAfter time.Time) (r reply, sent bool, err error) {
-	ctx, cancel := context.WithTimeout(ctx, m.timeout)
+	ctx, cancel := context.WithTimeout(ctx, m.options.Timeout)
 	defer cancel()
 	var encoded []byte
 	if content != nil {
@@ -114,7 +106,7 @@ func (m *Mesh) exchange(ctx context.Context, method, path string, content any, n
 		}
 	}
 	// The monotonic clock stands still while a machine is suspended.
-	late := func() bool { return !notAfter.IsZero() && m.now().Round(0).After(notAfter) }
+	late := func() bool { return !notAfter.IsZero() && m.options.Now().Round(0).After(notAfter) }
 	if late() {
 		return r, false, errTooLate
 	}
@@ -129,7 +121,7 @@ func (m *Mesh) exchange(ctx context.Context, method, path string, content any, n
 		GotConn:          func(c httptrace.GotConnInfo) { conn = c.Conn; linger(conn, 0) },
 		WroteHeaderField: func(string, []string) { wrote.Store(true) },
 	})
-	req, err := http.NewRequestWithContext(ctx, method, m.url+path, body)
+	req, err := http.NewRequestWithContext(ctx, method, m.options.URL+path, body)
 	if err != nil {
 		return r, false, errors.New("the URL of Mesh is malformed")
 	}
@@ -139,8 +131,8 @@ func (m *Mesh) exchange(ctx context.Context, method, path string, content any, n
 		req.Header.Set("Content-Type", "application/json")
 	}
 	req.Header.Set("Accept", "application/json")
-	req.Header.Set("X-Client-Id", m.clientID)
-	req.Header.Set("X-Client-Secret", m.clientSecret.Reveal())
+	req.Header.Set("X-Client-Id", m.options.ClientID)
+	req.Header.Set("X-Client-Secret", m.options.ClientSecret.Reveal())
 	// No http.Client: a redirect would post the tokens elsewhere, and one whose
 	// Location is no URL comes as an error without the body.
 	res, err := m.transport.RoundTrip(req)
@@ -151,7 +143,7 @@ func (m *Mesh) exchange(ctx context.Context, method, path string, content any, n
 	case body.refused.Load():
 		return r, false, errTooLate
 	case err != nil && wrote.Load():
-		return r, body.began.Load(), untainted(err)
+		return r, body.began.Load(), withoutPeerText(err)
 	case err != nil:
 		return r, false, err
 	}
@@ -163,7 +155,7 @@ func (m *Mesh) exchange(ctx context.Context, method, path string, content any, n
 	linger(conn, -1)
 	r = reply{status: res.StatusCode, header: res.Header}
 	if r.body, err = io.ReadAll(io.LimitReader(res.Body, maxAnswer+1)); err != nil {
-		r.cut = fmt.Errorf("reading the answer: %w", untainted(err))
+		r.cut = fmt.Errorf("reading the answer: %w", withoutPeerText(err))
 	} else if len(r.body) > maxAnswer {
 		r.cut = errTooLarge
 	}
@@ -186,9 +178,9 @@ func linger(conn net.Conn, seconds int) {
 	}
 }
 
-// untainted returns what of a transport's error the peer did not write: net/http quotes
+// withoutPeerText returns what of a transport's error the peer did not write: net/http quotes
 // an answer that it does not understand, which could echo the request with its tokens.
-func untainted(err error) error {
+func withoutPeerText(err error) error {
 	for _, known := range []error{context.DeadlineExceeded, context.Canceled, io.ErrUnexpectedEOF, io.EOF} {
 		if errors.Is(err, known) {
 			return known

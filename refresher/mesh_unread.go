@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/latchkey/latchkey/events/secret"
 )
@@ -17,13 +18,11 @@ import (
 // characters of tokens is enough for that, however the text is escaped, and the name of
 // a token counts for more.
 
-// unread is the text of an answer that was not read.
 type unread struct {
 	// named: a member with the name of a token has a value that can't be read.
 	named bool
-	// odd stands outside of JSON, or where the contract has an object. aside are the
-	// strings of members that the contract does not have, said those for people and
-	// ids. A line for each.
+	// odd stands outside of JSON, or where the contract has an object. aside are the strings of
+	// members that the contract does not have, said those for people and ids; a line for each.
 	odd, aside, said []byte
 }
 
@@ -54,16 +53,13 @@ func (u *unread) doubt(known []secret.Text, lost bool) doubt {
 		return named
 	}
 	s := search{left: mostSearched}
-	var without *strings.Replacer
+	without := sync.OnceValue(func() *strings.Replacer { return replacing(known) })
 	look := func(text []byte) doubt {
 		s.without = nil
 		if s.doubtOf(string(text), 0) == noDoubt {
 			return noDoubt // as a rule, and there may be many tokens
 		}
-		if without == nil {
-			without = replacing(known)
-		}
-		s.without = without
+		s.without = without()
 		return s.doubtOf(string(text), 0)
 	}
 	found, aside := look(u.odd), look(u.aside)
@@ -115,8 +111,7 @@ var (
 	packedRun = regexp.MustCompile(`[A-Za-z0-9+/_-][A-Za-z0-9+/_\r\n-]{22,}[A-Za-z0-9+/_-]`)
 )
 
-// search goes through the text of one answer, after the replacements. left is how much
-// more it may read.
+// search goes through the text of one answer. left is how much more it may read.
 type search struct {
 	without *strings.Replacer
 	left    int
@@ -152,15 +147,15 @@ func (s *search) doubtOf(text string, escaped int) (found doubt) {
 	if escaped == maxEscaped {
 		return found
 	}
-	if plain := unescaped(text); plain != text {
+	if plain := unescape(text); plain != text {
 		found = max(found, s.doubtOf(plain, escaped+1))
 	}
 	for _, run := range packedRun.FindAllString(text, -1) {
 		if found == named || s.left == 0 {
 			break
 		}
-		packed := decoded64([]byte(run))
-		inner, _ := unpacked(packed, "")
+		packed := decodeBase64([]byte(run))
+		inner, _ := unpack(packed, "")
 		found = max(found, s.doubtOf(string(inner), escaped+1))
 	}
 	return found
@@ -171,13 +166,8 @@ func mixed(run string) bool {
 	return strings.ContainsAny(run, "0123456789") && strings.ContainsFunc(run, func(r rune) bool { return r|0x20 >= 'a' && r|0x20 <= 'z' })
 }
 
-// likeToken reports whether a text has a run as a token is.
-func likeToken(text string) bool {
-	return slices.ContainsFunc(sureRun.FindAllString(text, -1), mixed)
-}
-
-// unescaped undoes, once, what URLs, HTML and JSON do to a text.
-func unescaped(text string) string {
+// unescape undoes, once, what URLs, HTML and JSON do to a text.
+func unescape(text string) string {
 	return html.UnescapeString(escape.ReplaceAllStringFunc(text, func(found string) string {
 		switch {
 		case found[0] == '%':
@@ -193,16 +183,12 @@ func unescaped(text string) string {
 	}))
 }
 
-// forPeople reports whether a member holds text for people or an id, which differ from
-// answer to answer.
-func forPeople(name string) bool {
-	return slices.ContainsFunc([]string{"message", "title", "detail", "details", "description", "instance", "url", "logo", "hash", "id", "name", "path", "time", "timestamp"},
-		func(end string) bool { return strings.HasSuffix(name, end) })
-}
+// forPeople is the name of a member that holds text for people, or an id of the answer.
+var forPeople = regexp.MustCompile(`(message|title|details?|description|instance|url|logo|hash|id|name|path|time|timestamp)$`)
 
-// kept returns the body of an answer if it has to be kept: because of d, or because it is
+// bodyToKeep returns the body of an answer if it has to be kept: because of d, or because it is
 // no text and no tokens were found in it.
-func kept(body []byte, d doubt, found bool) (whole secret.Text, uncertain bool) {
+func bodyToKeep(body []byte, d doubt, found bool) (whole secret.Text, uncertain bool) {
 	if len(bytes.TrimSpace(body)) == 0 || d == noDoubt && found {
 		return secret.Text{}, false
 	}

@@ -8,12 +8,12 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 
 	"github.com/latchkey/latchkey/events"
 )
 
-// refreshed is the outcome of a call that brought tokens; else it is the class
-// of the failure.
+// refreshed is the outcome of a call that brought tokens; else it is the failure's class.
 const refreshed = "refreshed"
 
 // The outcomes of a pass of reconciliation.
@@ -23,25 +23,10 @@ const passOK, passFailed = "ok", "failed"
 const maxBrokers = 100
 
 type metrics struct {
-	refreshes    *prometheus.CounterVec
-	duration     *prometheus.HistogramVec
-	lateness     *prometheus.HistogramVec
-	ended        *prometheus.CounterVec
-	takenOver    prometheus.Counter
-	rescued      prometheus.Counter
-	recovered    prometheus.Counter
-	discarded    prometheus.Counter
-	leftover     *prometheus.CounterVec
-	contradicted *prometheus.CounterVec
-	unusual      *prometheus.CounterVec
-	breaker      *prometheus.GaugeVec
-	repaired     *prometheus.CounterVec
-	passes       *prometheus.CounterVec
-	unopened     prometheus.Counter
-	outdated     prometheus.Counter
-	removals     *prometheus.CounterVec
-	refused      *prometheus.CounterVec
-	held         *prometheus.GaugeVec
+	takenOver, rescued, recovered, discarded, unreadable, outdated                         prometheus.Counter
+	refreshes, ended, leftover, contradicted, unusual, repaired, passes, removals, refused *prometheus.CounterVec
+	breaker, held                                                                          *prometheus.GaugeVec
+	duration, lateness                                                                     *prometheus.HistogramVec
 
 	mu      sync.Mutex
 	brokers map[string]bool
@@ -50,19 +35,23 @@ type metrics struct {
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
+	made := promauto.With(reg)
 	counter := func(name, help string) prometheus.Counter {
-		return prometheus.NewCounter(prometheus.CounterOpts{Namespace: "latchkey", Name: name, Help: help})
+		return made.NewCounter(prometheus.CounterOpts{Namespace: "latchkey", Name: name, Help: help})
 	}
 	counters := func(name, help string, labels ...string) *prometheus.CounterVec {
-		return prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "latchkey", Name: name, Help: help}, labels)
+		return made.NewCounterVec(prometheus.CounterOpts{Namespace: "latchkey", Name: name, Help: help}, labels)
+	}
+	byBroker := func(name, help string) *prometheus.GaugeVec {
+		return made.NewGaugeVec(prometheus.GaugeOpts{Namespace: "latchkey", Name: name, Help: help}, []string{"broker"})
 	}
 	m := &metrics{
 		refreshes: counters("refreshes_total", "Refresh calls to Mesh by broker type and outcome.", "broker", "outcome"),
-		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		duration: made.NewHistogramVec(prometheus.HistogramOpts{
 			Namespace: "latchkey", Name: "refresh_duration_seconds", Help: "Duration of refresh calls to Mesh.",
 			Buckets: prometheus.ExponentialBuckets(0.01, 2.5, 10),
 		}, []string{"broker"}),
-		lateness: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		lateness: made.NewHistogramVec(prometheus.HistogramOpts{
 			Namespace: "latchkey", Name: "refresh_lateness_seconds", Help: "Time between a grant's due time and its handling, by broker type.",
 			Buckets: []float64{.1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300, 1800},
 		}, []string{"broker"}),
@@ -74,20 +63,16 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		leftover:     counters("answers_left_over_total", "Dead letters made of what answers of Mesh brought and could not be used, by broker type.", "broker"),
 		contradicted: counters("answers_contradictory_total", "Answers of Mesh with tokens whose statuses say that there are none, by broker type and the class that the statuses give.", "broker", "class"),
 		unusual:      counters("answers_unusual_total", "Answers of Mesh whose tokens could not simply be given to the accounts that they name, by kind.", "kind"),
-		breaker: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Namespace: "latchkey", Name: "broker_breaker_open", Help: "1 while refreshes at the broker are suspended after failures.",
-		}, []string{"broker"}),
-		repaired: counters("reconciled_total", "What reconciliation made good, by kind.", "kind"),
-		passes:   counters("reconciliations_total", "Passes of reconciliation, by outcome.", "outcome"),
-		unopened: counter("token_sets_unreadable_total", "Stored token sets that did not open."),
-		outdated: counter("grants_outdated_total", "Stored grants that were older than a schedule made for them: the database went back in time."),
-		removals: counters("removals_total", "Removals at Mesh of what users disconnected, by what became of them.", "outcome"),
-		refused:  counters("access_tokens_refused_total", "Reports of callers that an access token was refused where it was used, by broker type and what came of them.", "broker", "outcome"),
-		held: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Namespace: "latchkey", Name: "verdicts_held", Help: "1 while no grant of the broker expires for a refusal, since grants were refused in a row; 0 while some were refused and none is held.",
-		}, []string{"broker"}),
-		brokers: map[string]bool{},
-		reports: map[string]BrokerReports{},
+		breaker:      byBroker("broker_breaker_open", "1 while refreshes at the broker are suspended after failures."),
+		repaired:     counters("reconciled_total", "What reconciliation made good, by kind.", "kind"),
+		passes:       counters("reconciliations_total", "Passes of reconciliation, by outcome.", "outcome"),
+		unreadable:   counter("token_sets_unreadable_total", "Stored token sets that did not open."),
+		outdated:     counter("grants_outdated_total", "Stored grants that were older than a schedule made for them: the database went back in time."),
+		removals:     counters("removals_total", "Removals at Mesh of what users disconnected, by what became of them.", "outcome"),
+		refused:      counters("access_tokens_refused_total", "Reports of callers that an access token was refused where it was used, by broker type and what came of them.", "broker", "outcome"),
+		held:         byBroker("verdicts_held", "1 while no grant of the broker expires for a refusal, since grants were refused in a row; 0 while some were refused and none is held."),
+		brokers:      map[string]bool{},
+		reports:      map[string]BrokerReports{},
 	}
 	// From zero on: an alert sees only what a counter grew by, not where it began.
 	for _, reason := range []events.Reason{
@@ -105,8 +90,6 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	for _, outcome := range []string{passOK, passFailed} {
 		m.passes.WithLabelValues(outcome)
 	}
-	reg.MustRegister(m.refreshes, m.duration, m.lateness, m.ended, m.takenOver, m.rescued, m.recovered,
-		m.discarded, m.contradicted, m.unusual, m.leftover, m.breaker, m.repaired, m.passes, m.unopened, m.outdated, m.removals, m.refused, m.held)
 	return m
 }
 
@@ -146,7 +129,6 @@ func (m *metrics) call(broker string, took time.Duration, f *Failure) {
 	m.duration.WithLabelValues(label).Observe(took.Seconds())
 }
 
-// report counts a report of a refused access token.
 func (m *metrics) report(label, outcome string) {
 	m.refused.WithLabelValues(label, outcome).Inc()
 	m.mu.Lock()
@@ -160,8 +142,7 @@ func (m *metrics) report(label, outcome string) {
 	m.reports[label] = r
 }
 
-// reported returns what report has counted, by broker.
-func (m *metrics) reported() []BrokerReports {
+func (m *metrics) reportsByBroker() []BrokerReports {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return slices.SortedFunc(maps.Values(m.reports), func(a, b BrokerReports) int { return cmp.Compare(a.Broker, b.Broker) })

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -15,15 +16,13 @@ import (
 	"github.com/latchkey/latchkey/store"
 )
 
-// An institution may answer a refresh with an interim access token and a demand for a
-// code that it sends to the user (@meshconnect/node-api 2.0.28:
-// BrokerRefreshTokenResponse with status mfaRequired). A second request with both
-// completes the refresh. The code comes in a request of a caller who knows the user; it
-// is neither stored nor logged.
+// An institution may answer a refresh with an interim access token and a demand for a code
+// that it sends to the user (@meshconnect/node-api 2.0.28: BrokerRefreshTokenResponse with
+// status mfaRequired). A second request with both completes the refresh. The code, from a
+// caller who knows the user, is neither stored nor logged.
 
 const (
-	// interimFor is how long a code is accepted where Mesh does not state the life of the
-	// interim access token.
+	// interimFor is how long a code is accepted where Mesh states no life of the interim token.
 	interimFor = time.Hour
 	// maxCodes bounds the refused codes: institutions lock out users who guess.
 	maxCodes = 5
@@ -51,14 +50,10 @@ func refusedCode(f *Failure) error {
 	return ErrCodeRefused
 }
 
-// interim returns the new access token of an answer that demands a code, and its
-// lifetime.
+// interim returns the new access token of an answer that demands a code, and its life.
 func (a Answer) interim(presented secret.Text) (secret.Text, time.Duration) {
-	found := []secret.Text{}
-	for _, in := range a.Accounts {
-		found = append(found, in.AccessToken)
-	}
-	for _, token := range append(found, a.AccessToken) {
+	for _, in := range slices.Concat(a.Accounts, []AnsweredAccount{{AccessToken: a.AccessToken}}) {
+		token := in.AccessToken
 		if !token.Empty() && !token.Equal(presented) && len(token.Reveal()) <= maxInterim {
 			return token, a.ExpiresIn
 		}
@@ -66,8 +61,7 @@ func (a Answer) interim(presented secret.Text) (secret.Text, time.Duration) {
 	return secret.Text{}, 0
 }
 
-// demanding is the answer of a failure that demands a code, for a grant that does not
-// wait for that code.
+// demanding is the answer in a demand for a code, for a grant that no longer waits for it.
 func (f *Failure) demanding() Answer {
 	a := Answer{RefreshToken: f.RefreshToken}
 	if !f.Interim.Empty() {
@@ -161,8 +155,7 @@ func (r *Refresher) awaitCode(ctx context.Context, g *store.Grant, tokens store.
 		r.sendState(ctx, g, next)
 		return next, refused
 	}
-	// The database is away, or the grant is another by now: the answer is kept like any
-	// other.
+	// The database is away, or the grant is another by now: keep it like any answer.
 	kept := r.keep(ctx, g, p, with)
 	if kept != nil {
 		kept = r.finish(ctx, kept, false)

@@ -2,7 +2,6 @@ package refresher
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"go.uber.org/zap"
@@ -11,13 +10,9 @@ import (
 	"github.com/latchkey/latchkey/store"
 )
 
-// reschedule makes the schedule of a grant again, which an out of date message may have
-// replaced.
+// reschedule repeats the schedule of a grant, which an outdated message may have replaced.
 func (r *Refresher) reschedule(ctx context.Context, m events.RefreshDue) error {
 	g, err := r.deps.Store.Get(ctx, m.GrantID)
-	if errors.Is(err, store.ErrNotFound) {
-		return nil
-	}
 	if err != nil {
 		return err
 	}
@@ -41,7 +36,6 @@ func awaits(g *store.Grant, now time.Time) bool {
 	return g.Due != nil && g.Due.At.After(now) && !g.Lease.Held(now)
 }
 
-// checkAge logs a grant that is older than a schedule made for it.
 func (r *Refresher) checkAge(g *store.Grant, scheduled events.RefreshDue) {
 	if scheduled.Version <= g.Version {
 		return

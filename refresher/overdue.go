@@ -45,13 +45,10 @@ func dueAgain(q streams.DueQueue, at time.Time, slack time.Duration) time.Time {
 func (r *Reconciler) overdue(ctx context.Context) error {
 	w := r.refresher
 	queues, err := r.streams.DueQueues(ctx) // one that can't be seen is no reason to leave the others
-	return errors.Join(err, r.through(ctx, &r.overdueWalk, "overdue", func(ctx context.Context, after store.Place) (store.Page, error) {
-		return w.deps.Store.Overdue(ctx, w.deps.Now().Add(-r.config.Slack), after, r.config.Batch)
-	}, func(ctx context.Context, g *store.Grant) (bool, error) {
+	return errors.Join(err, r.through(ctx, &r.overdueWalk, "overdue", r.pages(w.deps.Store.Overdue, -r.config.Slack), func(ctx context.Context, g *store.Grant) (bool, error) {
 		// Without an access token a grant is in no list of those that end.
-		told, err := r.announce(ctx, g)
-		if told || err != nil {
-			return told, err // the grant has changed by that: its schedule is for the next pass
+		if done, err := r.announce(ctx, g); done || err != nil {
+			return done, err // the grant has changed by that: its schedule is for the next pass
 		}
 		queue := streams.DueQueue{Unreadable: true}
 		if n := w.deps.Subjects.PartitionOf(g.ID); n < len(queues) {
@@ -73,8 +70,8 @@ func (r *Reconciler) scheduleAgain(ctx context.Context, g *store.Grant, queue st
 	if g.Lease.Held(now) || now.Before(g.Due.RescheduledAt.Add(wait)) || mayHold(queue, last, slack, 8*wait, now) {
 		return false, nil
 	}
-	scheduled, putOff, err := r.scheduled(ctx, g)
-	if err != nil || putOff {
+	scheduled, postponed, err := r.scheduled(ctx, g)
+	if err != nil || postponed {
 		return false, err
 	}
 	same, err := r.unchanged(ctx, g)
@@ -101,7 +98,7 @@ func (r *Reconciler) scheduleAgain(ctx context.Context, g *store.Grant, queue st
 
 // scheduled returns the schedule of a grant in the stream, zero if there is none that can
 // be read, and whether it postpones the action at hand.
-func (r *Reconciler) scheduled(ctx context.Context, g *store.Grant) (m events.RefreshDue, putOff bool, err error) {
+func (r *Reconciler) scheduled(ctx context.Context, g *store.Grant) (m events.RefreshDue, postponed bool, err error) {
 	m, at, found, err := r.refresher.deps.Dispatcher.Scheduled(ctx, g.ID)
 	var invalid *events.InvalidError
 	if errors.As(err, &invalid) {

@@ -16,8 +16,7 @@ type Policy struct {
 	RefreshToken config.Margin
 	// Brokers are the policies of single broker types, in any case.
 	Brokers map[string]config.BrokerPolicy
-	// ClockSkew is by how much clocks may differ, Lead how long a try may take until its
-	// answer is stored.
+	// ClockSkew is by how much clocks may differ, Lead what a try takes until it is stored.
 	ClockSkew, Lead time.Duration
 }
 
@@ -126,8 +125,7 @@ func (p Policy) keepAliveAt(g *store.Grant) *time.Time {
 	return new(g.Access.Since.Add(alive - early))
 }
 
-// keepsAlive reports whether refresh tokens of some broker are kept alive, and the
-// shortest time for that.
+// keepsAlive returns the shortest time for which some broker's tokens are kept alive.
 func (p Policy) keepsAlive() (least time.Duration, some bool) {
 	for _, b := range p.Brokers {
 		if b.KeepAlive > 0 && (!some || b.KeepAlive < least) {
@@ -219,8 +217,7 @@ func (p Policy) before(g *store.Grant, life *store.Life, m config.Margin, least 
 	return new(life.ExpiresAt.Add(-min(max(early, least), whole)))
 }
 
-// spread is a number in [0, 1), as good as random over grants and versions, and always
-// the same for one.
+// spread is a number in [0, 1), random over grants and versions, and the same for one.
 func spread(grantID string, version int64) float64 {
 	h := fnv.New64a()
 	h.Write([]byte(grantID))

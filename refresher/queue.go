@@ -1,10 +1,11 @@
 package refresher
 
 import (
-	"container/heap"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"sort"
 	"sync"
 	"time"
 
@@ -52,9 +53,8 @@ type Queue struct {
 	closed  bool
 }
 
-// line is one broker's part of the queue.
 type line struct {
-	waiters waiters
+	waiters []*waiter // the most urgent first
 	running int
 	// notBefore is when the broker's limits may let the next one in.
 	notBefore time.Time
@@ -63,9 +63,7 @@ type line struct {
 
 type waiter struct {
 	urgency Urgency
-	// result receives the outcome of waiting, once.
-	result chan admission
-	index  int
+	result  chan admission // receives the outcome of waiting, once
 }
 
 type admission struct {
@@ -78,9 +76,8 @@ func NewQueue(limits *Limits, slots, room int, now func() time.Time) *Queue {
 	return &Queue{limits: limits, now: now, slots: slots, room: room, brokers: map[string]*line{}}
 }
 
-// Enter waits for permission to refresh at a broker. On success the caller must
-// call done once with the outcome. The error is a *LaterError, ErrStopping
-// or ctx's.
+// Enter waits for permission to refresh at a broker. On success the caller must call done
+// once with the outcome. The error is a *LaterError, ErrStopping or ctx's.
 func (q *Queue) Enter(ctx context.Context, broker string, u Urgency) (done func(*Failure), err error) {
 	w := &waiter{urgency: u, result: make(chan admission, 1)}
 	q.mu.Lock()
@@ -135,17 +132,17 @@ func (q *Queue) join(broker string, w *waiter) *line {
 		l = &line{}
 		q.brokers[broker] = l
 	}
-	heap.Push(&l.waiters, w)
+	behind := sort.Search(len(l.waiters), func(i int) bool { return w.urgency.before(l.waiters[i].urgency) })
+	l.waiters = slices.Insert(l.waiters, behind, w)
 	q.waiting++
 	q.pump()
 	return l
 }
 
-// leave takes a waiter out of its line if it is still there. The caller holds the
-// lock.
+// leave takes a waiter out of its line if it is there. The caller holds the lock.
 func (q *Queue) leave(l *line, w *waiter) {
-	if w.index >= 0 {
-		heap.Remove(&l.waiters, w.index)
+	if i := slices.Index(l.waiters, w); i >= 0 {
+		l.waiters = slices.Delete(l.waiters, i, i+1)
 		q.waiting--
 	}
 }
@@ -162,9 +159,7 @@ func (q *Queue) Close() {
 		q.timer.Stop()
 	}
 	for _, l := range q.brokers {
-		for l.waiters.Len() > 0 {
-			q.answer(l, l.waiters[0], admission{err: ErrStopping})
-		}
+		q.rejectAll(l, ErrStopping)
 	}
 }
 
@@ -183,9 +178,7 @@ func (q *Queue) pump() {
 		case errors.As(err, &later) && (later.Why == "rate" || later.Why == "concurrency"):
 			l.notBefore = q.now().Add(later.After)
 		default: // it will take long, for all that wait there
-			for l.waiters.Len() > 0 {
-				q.answer(l, l.waiters[0], admission{err: err})
-			}
+			q.rejectAll(l, err)
 		}
 	}
 	q.wake()
@@ -196,7 +189,7 @@ func (q *Queue) pump() {
 func (q *Queue) next() (name string, best *line) {
 	now := q.now()
 	for broker, l := range q.brokers {
-		if l.waiters.Len() == 0 || now.Before(l.notBefore) {
+		if len(l.waiters) == 0 || now.Before(l.notBefore) {
 			continue
 		}
 		if best == nil || l.running < best.running ||
@@ -227,6 +220,12 @@ func (q *Queue) answer(l *line, w *waiter, a admission) {
 	w.result <- a
 }
 
+func (q *Queue) rejectAll(l *line, err error) {
+	for len(l.waiters) > 0 {
+		q.answer(l, l.waiters[0], admission{err: err})
+	}
+}
+
 // rejectOne makes room, if it can: the least urgent waiter of the longest line that waits
 // for limits of its broker comes back later, behind those rejected before it. Else the
 // backlog of one slow broker would take all the room from every other broker.
@@ -234,7 +233,7 @@ func (q *Queue) rejectOne() {
 	var longest *line
 	var each time.Duration
 	for broker, l := range q.brokers {
-		if l.waiters.Len() == 0 || longest != nil && l.waiters.Len() <= longest.waiters.Len() {
+		if len(l.waiters) == 0 || longest != nil && len(l.waiters) <= len(longest.waiters) {
 			continue
 		}
 		if every, held := q.limits.HoldUp(broker); held {
@@ -244,12 +243,7 @@ func (q *Queue) rejectOne() {
 	if longest == nil {
 		return
 	}
-	last := longest.waiters[0]
-	for _, w := range longest.waiters {
-		if last.urgency.before(w.urgency) {
-			last = w
-		}
-	}
+	last := longest.waiters[len(longest.waiters)-1]
 	q.answer(longest, last, admission{err: &LaterError{After: longest.comeBack(q.now(), each), Why: "queue"}})
 }
 
@@ -263,21 +257,16 @@ const (
 // comeBack is in how long the next that is rejected comes back: one by one at the
 // broker's rate, since all at once would be rejected again.
 func (l *line) comeBack(now time.Time, each time.Duration) time.Duration {
-	l.back = l.back.Add(each)
-	if soonest := now.Add(queueFullMin); l.back.Before(soonest) {
-		l.back = soonest
-	}
-	if latest := now.Add(queueFullMax); l.back.After(latest) {
-		l.back = latest
-	}
-	return l.back.Sub(now)
+	in := min(max(l.back.Add(each).Sub(now), queueFullMin), queueFullMax)
+	l.back = now.Add(in)
+	return in
 }
 
 // wake pumps again when the first line that waits for time may continue.
 func (q *Queue) wake() {
 	var soonest time.Time
 	for _, l := range q.brokers {
-		if l.waiters.Len() > 0 && !l.notBefore.IsZero() && (soonest.IsZero() || l.notBefore.Before(soonest)) {
+		if len(l.waiters) > 0 && !l.notBefore.IsZero() && (soonest.IsZero() || l.notBefore.Before(soonest)) {
 			soonest = l.notBefore
 		}
 	}
@@ -292,30 +281,4 @@ func (q *Queue) wake() {
 		defer q.mu.Unlock()
 		q.pump()
 	})
-}
-
-// waiters is a heap with the most urgent on top.
-type waiters []*waiter
-
-func (w waiters) Len() int           { return len(w) }
-func (w waiters) Less(i, j int) bool { return w[i].urgency.before(w[j].urgency) }
-func (w waiters) Swap(i, j int) {
-	w[i], w[j] = w[j], w[i]
-	w[i].index, w[j].index = i, j
-}
-
-// Push implements heap.Interface.
-func (w *waiters) Push(x any) {
-	x.(*waiter).index = len(*w)
-	*w = append(*w, x.(*waiter))
-}
-
-// Pop implements heap.Interface.
-func (w *waiters) Pop() any {
-	old := *w
-	last := old[len(old)-1]
-	old[len(old)-1] = nil
-	*w = old[:len(old)-1]
-	last.index = -1
-	return last
 }

@@ -17,14 +17,12 @@ import (
 	"github.com/latchkey/latchkey/store/streams"
 )
 
-// Streams is the topology of JetStream as reconciliation needs it:
-// *streams.Topology.
+// Streams is what reconciliation needs of a *streams.Topology.
 type Streams interface {
 	// Identities makes sure that the streams exist and returns the identities of
 	// the schedule streams, in the order of the partitions.
 	Identities(ctx context.Context) ([]string, error)
-	// DueQueues returns where the queues of due messages stand, in the order of
-	// the partitions.
+	// DueQueues returns the state of the queues of due messages, by partition.
 	DueQueues(ctx context.Context) ([]streams.DueQueue, error)
 }
 
@@ -56,9 +54,6 @@ const (
 func NewReconciler(w *Refresher, c config.Reconcile, horizon time.Duration, s Streams) *Reconciler {
 	return &Reconciler{refresher: w, config: c, horizon: horizon, streams: s, overdueWalk: walk{inOrder: true}}
 }
-
-// Start finds the streams in which schedules lie.
-func (r *Reconciler) Start(ctx context.Context) error { return r.findStreams(ctx) }
 
 // Run reconciles at once and then at intervals until ctx ends. Intervals vary by a
 // quarter, so that workers started together spread. Ends and removals are looked for
@@ -94,7 +89,7 @@ func (r *Reconciler) pause() time.Duration {
 // Pass runs every step once, also after one has failed.
 func (r *Reconciler) Pass(ctx context.Context) error {
 	r.more.Store(false)
-	if err := r.bounded(ctx, r.findStreams); err != nil {
+	if err := r.bounded(ctx, r.Start); err != nil {
 		return err // without streams nothing can be sent
 	}
 	var failed error
@@ -107,9 +102,8 @@ func (r *Reconciler) Pass(ctx context.Context) error {
 // errBound: a step was cut short.
 var errBound = errors.New("a step took too long; the next pass goes on")
 
-// bounded runs a step and cuts it short after many intervals, so that the other steps
-// run. The step's context has no deadline: its calls keep their own bounds, which are
-// shorter.
+// bounded runs a step and cuts it short after many intervals, so that the others run. The
+// step's context has no deadline: its calls have shorter bounds of their own.
 func (r *Reconciler) bounded(ctx context.Context, step func(context.Context) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -122,9 +116,9 @@ func (r *Reconciler) bounded(ctx context.Context, step func(context.Context) err
 	return err
 }
 
-// findStreams finds the streams in which schedules lie now. Schedules in any other are
-// made again. One in the wrong partition, since their number has changed, may stay.
-func (r *Reconciler) findStreams(ctx context.Context) error {
+// Start finds the streams in which schedules lie now, as every pass does. Schedules in any
+// other are made again. One in the wrong partition, since their number has changed, may stay.
+func (r *Reconciler) Start(ctx context.Context) error {
 	identities, err := r.streams.Identities(ctx)
 	if err == nil {
 		r.refresher.deps.Dispatcher.SetStreams(identities)
@@ -134,9 +128,7 @@ func (r *Reconciler) findStreams(ctx context.Context) error {
 
 func (r *Reconciler) unsent(ctx context.Context) error {
 	w := r.refresher
-	return r.through(ctx, &r.unsentWalk, "outbox", func(ctx context.Context, after store.Place) (store.Page, error) {
-		return w.deps.Store.Unsent(ctx, w.deps.Now().Add(-r.config.Slack), after, r.config.Batch)
-	}, r.repairing("outbox", func(ctx context.Context, g *store.Grant) error {
+	return r.through(ctx, &r.unsentWalk, "outbox", r.pages(w.deps.Store.Unsent, -r.config.Slack), r.repairing("outbox", func(ctx context.Context, g *store.Grant) error {
 		if !w.unsorted(g) {
 			return w.deps.Dispatcher.Deliver(ctx, g)
 		}
@@ -201,9 +193,7 @@ func (r *Reconciler) unchanged(ctx context.Context, listed *store.Grant) (bool, 
 
 func (r *Reconciler) purge(ctx context.Context) error {
 	w := r.refresher
-	err := r.through(ctx, &r.purgeWalk, "purge", func(ctx context.Context, after store.Place) (store.Page, error) {
-		return w.deps.Store.Purgeable(ctx, w.deps.Now(), after, r.config.Batch)
-	}, r.repairing("purge", func(ctx context.Context, g *store.Grant) error {
+	err := r.through(ctx, &r.purgeWalk, "purge", r.pages(w.deps.Store.Purgeable, 0), r.repairing("purge", func(ctx context.Context, g *store.Grant) error {
 		if err := w.deps.Dispatcher.Deliver(ctx, g); err != nil { // what is still to be told goes with the record
 			return err
 		}

@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"time"
 
+	jsonv2 "github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -42,45 +44,35 @@ type recoveryEntry struct {
 	Spent string `json:"spent,omitempty"`
 }
 
-// pending is an answer on its way into the database.
+// pending is an answer on its way into the database. Its JSON is what an entry seals.
 type pending struct {
 	// id lets JetStream drop repetitions. It is random, since JetStream drops every
 	// message whose id it has seen.
-	id          string
-	grantID     string
-	answer      Answer
-	presented   secret.Text
-	connectedAt time.Time
-	epoch       int64
-	renewed     bool
-	sent        time.Time
-	beside      bool // the answer brought nothing that the grant uses
+	id      string
+	grantID string
+	epoch   int64
+	Answer
+	Presented   secret.Text `json:"presented"`
+	ConnectedAt time.Time   `json:"connectedAt"`
+	Renewed     bool        `json:"renewed"`
+	Sent        time.Time   `json:"sent"`
+	Beside      bool        `json:"beside,omitzero"` // the answer brought nothing that the grant uses
 }
 
-// plainPending exists only between (un)marshalling and sealing.
-type plainPending struct {
-	Accounts         []plainAnswered `json:"accounts"`
-	AccessToken      string          `json:"accessToken"`
-	RefreshToken     string          `json:"refreshToken"`
-	ExpiresIn        time.Duration   `json:"expiresIn"`
-	RefreshExpiresIn time.Duration   `json:"refreshExpiresIn"`
-	Presented        string          `json:"presented"`
-	ConnectedAt      time.Time       `json:"connectedAt"`
-	Renewed          bool            `json:"renewed"`
-	Sent             time.Time       `json:"sent"`
-	Partial          bool            `json:"partial,omitempty"`
-	Loose            []plainLoose    `json:"loose,omitempty"`
-	Rest             string          `json:"rest,omitempty"`
-	Doubtful         bool            `json:"doubtful,omitempty"`
-	Beside           bool            `json:"beside,omitempty"`
+// encodeSecrets returns the JSON of what will be sealed, with secrets in the clear, for the
+// caller to wipe.
+func encodeSecrets(v any) ([]byte, error) {
+	var encoded bytes.Buffer
+	// Version 2 of the package escapes no more than it must: a token of "<" gets no larger.
+	err := jsonv2.MarshalWrite(&encoded, v, jsontext.AllowInvalidUTF8(true), revealing)
+	return encoded.Bytes(), err
 }
 
-type plainLoose struct {
-	Token          string
-	Refresh, Meant bool
-}
-
-type plainAnswered struct{ ID, Name, Access, Refresh, Token string }
+// revealing encodes secrets in the clear and lifetimes in nanoseconds.
+var revealing = jsonv2.WithMarshalers(jsonv2.JoinMarshalers(
+	jsonv2.MarshalToFunc(func(enc *jsontext.Encoder, t secret.Text) error { return enc.WriteToken(jsontext.String(t.Reveal())) }),
+	jsonv2.MarshalToFunc(func(enc *jsontext.Encoder, d time.Duration) error { return enc.WriteToken(jsontext.Int(int64(d))) }),
+))
 
 func recoveryBinding(g *store.Grant, epoch int64) envelope.Binding {
 	b := g.Binding()
@@ -89,30 +81,15 @@ func recoveryBinding(g *store.Grant, epoch int64) envelope.Binding {
 }
 
 func (p pending) entry(s store.TokenSealer, g *store.Grant) (recoveryEntry, error) {
-	plain := plainPending{
-		AccessToken: p.answer.AccessToken.Reveal(), RefreshToken: p.answer.RefreshToken.Reveal(),
-		ExpiresIn: p.answer.ExpiresIn, RefreshExpiresIn: p.answer.RefreshExpiresIn,
-		Presented: p.presented.Reveal(), ConnectedAt: p.connectedAt, Renewed: p.renewed, Sent: p.sent, Partial: p.answer.Partial,
-		Rest: p.answer.Rest.Reveal(), Doubtful: p.answer.Doubtful, Beside: p.beside,
-	}
-	for _, l := range p.answer.Loose {
-		plain.Loose = append(plain.Loose, plainLoose{l.Token.Reveal(), l.Refresh, l.Meant})
-	}
-	for _, a := range p.answer.Accounts {
-		plain.Accounts = append(plain.Accounts, plainAnswered{a.ID, a.Name, a.AccessToken.Reveal(), a.RefreshToken.Reveal(), a.TokenID.Reveal()})
-	}
-	var encoded bytes.Buffer
-	encoder := json.NewEncoder(&encoded)
-	encoder.SetEscapeHTML(false) // six times what Mesh sent, for a token of "<"
-	err := encoder.Encode(plain)
-	defer func() { clear(encoded.Bytes()) }()
+	encoded, err := encodeSecrets(p)
+	defer clear(encoded)
 	if err != nil {
-		return recoveryEntry{}, errors.New("encoding a recovery entry failed")
+		return recoveryEntry{}, errors.New("encoding a recovery entry failed") // without the error: it could quote a value
 	}
-	id := fmt.Sprintf("%s.%d.%s", g.ID, p.connectedAt.UnixMilli(), p.id) // connectedAfter reads it
-	entry := recoveryEntry{GrantID: g.ID, Epoch: p.epoch, Broker: g.BrokerType, ID: id, Sealed: s.Seal(encoded.Bytes(), recoveryBinding(g, p.epoch))}
+	id := fmt.Sprintf("%s.%d.%s", g.ID, p.ConnectedAt.UnixMilli(), p.id) // connectedAfter reads it
+	entry := recoveryEntry{GrantID: g.ID, Epoch: p.epoch, Broker: g.BrokerType, ID: id, Sealed: s.Seal(encoded, recoveryBinding(g, p.epoch))}
 	if p.rotated() {
-		entry.Spent = s.Key.Of(p.presented)
+		entry.Spent = s.Key.Of(p.Presented)
 	}
 	return entry, nil
 }
@@ -127,27 +104,11 @@ func openEntry(ctx context.Context, e *envelope.Envelope, entry recoveryEntry, g
 		return pending{}, fmt.Errorf("opening a recovery entry of grant %s: %w", g.ID, err)
 	}
 	defer clear(encoded)
-	var plain plainPending
-	if json.Unmarshal(encoded, &plain) != nil {
+	p := pending{grantID: g.ID, epoch: entry.Epoch}
+	if json.Unmarshal(encoded, &p) != nil {
 		return pending{}, fmt.Errorf("decoding a recovery entry of grant %s: %w", g.ID, envelope.ErrSealed)
 	}
-	p := pending{
-		grantID: g.ID,
-		answer: Answer{
-			AccessToken: secret.New(plain.AccessToken), RefreshToken: secret.New(plain.RefreshToken),
-			ExpiresIn: plain.ExpiresIn, RefreshExpiresIn: plain.RefreshExpiresIn, Partial: plain.Partial,
-			Rest: secret.New(plain.Rest), Doubtful: plain.Doubtful,
-		},
-		beside:    plain.Beside,
-		presented: secret.New(plain.Presented), connectedAt: plain.ConnectedAt, epoch: entry.Epoch, renewed: plain.Renewed, sent: plain.Sent,
-	}
-	for _, a := range plain.Accounts {
-		p.answer.Accounts = append(p.answer.Accounts, AnsweredAccount{a.ID, a.Name, secret.New(a.Access), secret.New(a.Refresh), secret.New(a.Token)})
-	}
-	for _, l := range plain.Loose {
-		p.answer.Loose = append(p.answer.Loose, LooseToken{Token: secret.New(l.Token), Refresh: l.Refresh, Meant: l.Meant})
-	}
-	p.answer.forget(p.presented) // earlier releases left echoes in it
+	p.forget(p.Presented) // earlier releases left echoes in it
 	return p, nil
 }
 
@@ -227,7 +188,6 @@ func (r *Refresher) withParts(ctx context.Context, entry recoveryEntry) (recover
 	return entry, nil
 }
 
-// rescue puts an answer into the recovery stream.
 func (r *Refresher) rescue(ctx context.Context, g *store.Grant, p pending, with store.TokenSealer) error {
 	entry, err := p.entry(with, g)
 	if err != nil {
@@ -235,7 +195,7 @@ func (r *Refresher) rescue(ctx context.Context, g *store.Grant, p pending, with 
 	}
 	if sealed := entry.Sealed.Data; !parts.Fits(r.deps.JetStream, base64.StdEncoding.EncodedLen(len(sealed))) {
 		entry.Sealed.Data = nil
-		if entry.Parts, err = parts.Write(ctx, r.deps.JetStream, r.deps.Subjects.RecoveryPart(g.ID), entry.ID, p.sent, sealed); err != nil {
+		if entry.Parts, err = parts.Write(ctx, r.deps.JetStream, r.deps.Subjects.RecoveryPart(g.ID), entry.ID, p.Sent, sealed); err != nil {
 			return fmt.Errorf("writing to the recovery stream: %w", err)
 		}
 	}
@@ -275,4 +235,23 @@ func (r *Refresher) recoverFirst(ctx context.Context, grantID string) error {
 		}
 	}
 	return nil
+}
+
+// RecoveryKeys returns how many recovery entries are sealed under each data key.
+func RecoveryKeys(ctx context.Context, js jetstream.JetStream, subjects events.Subjects) (map[string]int, error) {
+	stream, err := js.Stream(ctx, subjects.RecoveryStream())
+	if err != nil {
+		return nil, fmt.Errorf("looking for the recovery stream: %w", err)
+	}
+	keys := map[string]int{}
+	for msg, err := range streams.Messages(ctx, stream, subjects.RecoveryAll(), 1) {
+		if err != nil {
+			return nil, err
+		}
+		var entry recoveryEntry
+		if json.Unmarshal(msg.Data, &entry) == nil && entry.Sealed.KeyID != "" { // all else no worker can apply
+			keys[entry.Sealed.KeyID]++
+		}
+	}
+	return keys, nil
 }

@@ -8,11 +8,10 @@ import (
 	"github.com/latchkey/latchkey/store"
 )
 
-// A refusal does not end a grant by itself. token.expiring is announced at once, the
-// access token is served to its end, and the refresh token is presented again after a
-// pause: that costs nothing, since a refused token stays refused, and one refusal may be
-// a slip of the institution's. The verdict comes when no further try fits in before that
-// end.
+// A refusal does not end a grant by itself. token.expiring is announced at once, the access
+// token is served to its end, and the refresh token is presented again after a pause: a
+// refused token stays refused, and one refusal may be a slip of the institution's. The
+// verdict comes when no further try fits in before that end.
 
 // Pauses between tries of a refused token: while something is served they begin at
 // refresh.backoff.max and double; where nothing is, one of shortOf has to do.
@@ -44,7 +43,6 @@ func cure(g *store.Grant, f *Failure, now time.Time) bool {
 	return true
 }
 
-// curable reports whether cure would change something.
 func curable(g *store.Grant, f *Failure) bool { return cure(g.Clone(), f, time.Time{}) }
 
 func (s Settler) refused(g *store.Grant, f *Failure, now time.Time) error {
@@ -59,7 +57,6 @@ func (s Settler) refused(g *store.Grant, f *Failure, now time.Time) error {
 	g.Attempts++
 	if f.Held {
 		row.Times, row.Next = 0, now // refusals meanwhile count for nothing
-		g.Refusals = &row
 		return s.again(g, now, s.Backoff.Max+s.jitter(s.Backoff.Max/4), s.Backoff.Min)
 	}
 	if row.Times == 0 || !now.Before(row.Next) {
@@ -79,7 +76,6 @@ func (s Settler) refused(g *store.Grant, f *Failure, now time.Time) error {
 	if g.Due != nil && g.Due.At.After(now) {
 		row.Next = store.Milli(now.Add(g.Due.At.Sub(now) / 2)) // a try may come early by our clock, or be asked for
 	}
-	g.Refusals = &row
 	return nil
 }
 
@@ -106,15 +102,12 @@ func (s Settler) giveUp(g *store.Grant, reason events.Reason, now time.Time) err
 	return nil
 }
 
-// unlawful applies a refusal for legal reasons: announced once, and tried again now and
-// then.
+// unlawful applies a refusal for legal reasons, which is announced once and tried again.
 func (s Settler) unlawful(g *store.Grant, f *Failure, now time.Time) error {
 	if err := s.warn(g, f.Reason); err != nil {
 		return err
 	}
-	wait := max(f.RetryAfter, delay(config.Backoff{Min: unlawfulMin, Max: unlawfulMax}, g.Deferrals, 1))
-	g.Deferrals++
-	return s.again(g, now, wait+s.jitter(wait/4), unlawfulMin)
+	return s.deferTry(g, now, config.Backoff{Min: unlawfulMin, Max: unlawfulMax}, f.RetryAfter, unlawfulMin)
 }
 
 // refusal reports whether a reason is that of a refresh token that was refused.

@@ -217,7 +217,7 @@ func TestReviving(t *testing.T) {
 				require.Empty(t, refresher.ReviveBlocked(g, c.Now()))
 				s := settler(c, 0)
 				s.Policy = servedPolicy()
-				s.Revive(g)
+				refresher.Revive(g, c.Now())
 				require.Equal(t, store.Active, g.State)
 				require.Nil(t, g.PurgeAt)
 				require.Equal(t, store.Due{At: c.Now(), Action: store.Refresh}, *g.Due)
@@ -261,7 +261,7 @@ func TestARefusedGrantWithoutAKnownEnd(t *testing.T) {
 
 			s := settler(c, 0)
 			require.Empty(t, refresher.ReviveBlocked(g, c.now))
-			s.Revive(g)
+			refresher.Revive(g, c.now)
 			require.Equal(t, store.Due{At: c.now, Action: store.Refresh}, *g.Due)
 			require.True(t, refresher.NeedsCall(g, c.now))
 			again := f

@@ -8,10 +8,9 @@ import (
 	"github.com/latchkey/latchkey/store"
 )
 
-// Refused refreshes a grant as Now does, since a caller reports its access tokens of this
-// version as refused. Within RefusedPause only one report of a grant counts, on any
-// worker, so that a broken caller can't spend refreshes: the error of any other wraps
-// store.ErrStale.
+// Refused refreshes a grant as Now does, since a caller reports access tokens of this version
+// as refused. Within RefusedPause only one report of a grant counts, on any worker, so that a
+// broken caller can't spend refreshes: the error of any other wraps store.ErrStale.
 func (r *Refresher) Refused(ctx context.Context, g *store.Grant) (*store.Grant, error) {
 	return r.onDemand(ctx, g, demand{refused: &store.Refused{Version: g.Version, At: store.Milli(r.deps.Now())}})
 }
@@ -37,8 +36,7 @@ func (s Settler) EndAccess(g *store.Grant) {
 	}
 }
 
-// EndReported ends the access tokens of a grant for which EndsWithReport holds. It returns the
-// grant as stored then.
+// EndReported ends the access tokens of a grant for which EndsWithReport holds.
 func (r *Refresher) EndReported(ctx context.Context, g *store.Grant) (*store.Grant, error) {
 	next := g.Clone()
 	r.deps.Settler.EndAccess(next)
@@ -69,14 +67,6 @@ func (r *Refresher) CountReport(g *store.Grant, outcome string) {
 // noBroker labels reports of grants that a user does not have.
 const noBroker = "none"
 
-// failing notes a failure in its series.
-func failing(g *store.Grant, f *Failure, now time.Time) {
-	if g.Failing == nil {
-		g.Failing = &store.Failing{Since: now}
-	}
-	g.Failing.At, g.Failing.Why, g.Failing.Detail, g.Failing.Type, g.Failing.Hash = now, string(f.Class), f.Detail, f.ErrorType, f.ErrorHash
-}
-
 // RefreshFailing is what a reply says about a grant whose refreshes fail; nil: they don't.
 func RefreshFailing(g *store.Grant) *events.RefreshFailing {
 	if g.Failing == nil && g.State == store.Active && g.Attempts == 0 && g.Deferrals == 0 {
@@ -84,8 +74,7 @@ func RefreshFailing(g *store.Grant) *events.RefreshFailing {
 	}
 	out := &events.RefreshFailing{Reason: string(Transient)} // an earlier release only counted
 	if g.Failing != nil {
-		since := g.Failing.Since
-		out.Since, out.Reason = &since, g.Failing.Why
+		out.Since, out.Reason = new(g.Failing.Since), g.Failing.Why
 	}
 	if g.State != store.Active && g.Reason != "" { // that tells more
 		out.Reason = string(g.Reason)

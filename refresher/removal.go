@@ -17,10 +17,9 @@ import (
 	"github.com/latchkey/latchkey/store/envelope"
 )
 
-// Where that is configured, what a user has disconnected is removed at Mesh too. The
-// grant is revoked first. Its record then keeps only the access tokens for the removal,
-// sealed, until that is done or given up. A new connect of the same accounts replaces
-// the record.
+// Where that is configured, what a user has disconnected is removed at Mesh too. The revoked
+// grant keeps only the access tokens for that, sealed, until it is done or given up. A new
+// connect of the same accounts replaces the record.
 
 const (
 	// removeFor is how long a removal is tried, refusedFor how long every answer has to
@@ -36,7 +35,6 @@ const (
 	removeConnected = "connected_again" // nothing was removed: the user is back
 )
 
-// removalReasons are the reasons of token.removal events.
 var removalReasons = []events.Reason{
 	events.ReasonRemoved, events.ReasonRemovalRefused, events.ReasonRemovalTimedOut, events.ReasonNoAccessToken, events.ReasonUnreadable,
 }
@@ -78,9 +76,7 @@ func sealRemoval(sealer envelope.Sealer, g *store.Grant, tokens store.TokenSet) 
 // Removals tries the removals that are due.
 func (r *Reconciler) Removals(ctx context.Context) error {
 	w := r.refresher
-	return r.through(ctx, &r.removalWalk, "removal", func(ctx context.Context, after store.Place) (store.Page, error) {
-		return w.deps.Store.Removals(ctx, w.deps.Now().Add(time.Millisecond), after, r.config.Batch)
-	}, func(ctx context.Context, g *store.Grant) (bool, error) {
+	return r.through(ctx, &r.removalWalk, "removal", r.pages(w.deps.Store.Removals, time.Millisecond), func(ctx context.Context, g *store.Grant) (bool, error) {
 		err := w.removeAtMesh(ctx, g)
 		if errors.Is(err, store.ErrConflict) || errors.Is(err, store.ErrNotFound) {
 			return false, nil // another worker has it, or the user is back
@@ -89,7 +85,6 @@ func (r *Reconciler) Removals(ctx context.Context) error {
 	})
 }
 
-// removal is one try.
 type removal struct {
 	removed, givenUp []string // accounts
 	without          []string // accounts that have no access token
@@ -106,15 +101,14 @@ func (r *Refresher) removeAtMesh(ctx context.Context, listed *store.Grant) error
 	}
 	now := store.Milli(r.deps.Now())
 	g := listed.Clone()
-	// The next try is due whatever becomes of this one. The worker whose write succeeds
-	// makes this one.
+	// The next try is due whatever becomes of this one. Whose write succeeds makes this one.
 	wait := delay(config.Backoff{Min: r.deps.Settler.Backoff.Min, Max: removeMost}, g.Removal.Attempts, 1)
 	g.Removal.Attempts++
 	g.Removal.Due = now.Add(wait/2 + r.deps.Settler.jitter(wait/2))
 	if err := r.deps.Store.Save(ctx, g); err != nil {
 		return err
 	}
-	tokens, err := store.OpenTokens(ctx, r.deps.Envelope, g.Sealed, g.Binding())
+	tokens, err := r.Tokens(ctx, g)
 	if errors.Is(err, envelope.ErrSealed) {
 		return r.endRemoval(ctx, g, removal{givenUp: g.AccountIDs()}, events.ReasonUnreadable)
 	}
@@ -137,7 +131,7 @@ func (r *Refresher) removeAtMesh(ctx context.Context, listed *store.Grant) error
 	} else if g.Removal.Refused == nil {
 		g.Removal.Refused = &now
 	}
-	reason := events.Reason("")
+	var reason events.Reason
 	switch {
 	case try.refused && !now.Before(g.Removal.Refused.Add(refusedFor)):
 		reason = events.ReasonRemovalRefused
@@ -217,7 +211,6 @@ func (r *Refresher) tryRemoval(ctx context.Context, g *store.Grant, tokens store
 	return try, nil
 }
 
-// byToken puts the accounts together that share an access token.
 func byToken(accounts []store.AccountToken) (groups [][]store.AccountToken) {
 	for _, a := range accounts {
 		if a.AccessToken.Empty() {
@@ -265,8 +258,7 @@ func (r *Refresher) announceRemoval(g *store.Grant, accounts []string, reason ev
 	return nil
 }
 
-// announceTry announces what a try has removed, and which accounts it can't remove for
-// lack of an access token.
+// announceTry announces what a try has removed, and what has no access token for that.
 func (r *Refresher) announceTry(g *store.Grant, try removal) (err error) {
 	if len(try.removed) > 0 {
 		err = r.announceRemoval(g, try.removed, events.ReasonRemoved)

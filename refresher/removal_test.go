@@ -79,7 +79,7 @@ func removing(t *testing.T, mesh *remover, accounts int, change ...func(*store.G
 		d.Mesh = refresher.NewMesh(refresher.MeshOptions{URL: server.URL, Timeout: patience, Now: r.clock.Now})
 	})
 	g = r.connect(w, meshsim.ConnectSpec{Accounts: named(accounts)}, change...)
-	c = &handlers.Connector{Store: w.store, Envelope: w.envelope, Fingerprints: w.prints, Settler: w.settler, Dispatcher: w.dispatcher, RemoveAtMesh: true, Remember: time.Hour, Log: r.log}
+	c = r.connector(w, func(o *handlers.ConnectorOptions) { o.RemoveAtMesh, o.Remember = true, time.Hour })
 	require.NoError(t, c.Disconnect(t.Context(), store.Scope{User: "user"}, r.clock.Now()))
 	r.sent()
 	return r, w, c, g
@@ -257,7 +257,7 @@ func TestARemovalOutlivesKMS(t *testing.T) {
 	g := r.connect(first, meshsim.ConnectSpec{})
 	r.kmsURL = "http://127.0.0.1:1"
 	cut := r.worker("cut")
-	c := &handlers.Connector{Store: cut.store, Envelope: cut.envelope, Fingerprints: cut.prints, Settler: cut.settler, Dispatcher: cut.dispatcher, RemoveAtMesh: true, Remember: time.Hour, Log: r.log}
+	c := r.connector(cut, func(o *handlers.ConnectorOptions) { o.RemoveAtMesh, o.Remember = true, time.Hour })
 	require.NoError(t, c.Disconnect(t.Context(), store.Scope{User: "user"}, r.clock.Now()))
 	kept := r.get(cut, g.ID)
 	require.Equal(t, store.Revoked, kept.State)
@@ -293,7 +293,7 @@ func TestAnErasureWaitsForNoKMS(t *testing.T) {
 			}
 			r.kmsURL = "http://127.0.0.1:1"
 			cut := r.worker("cut")
-			c := &handlers.Connector{Store: cut.store, Envelope: cut.envelope, Fingerprints: cut.prints, Settler: cut.settler, Dispatcher: cut.dispatcher, Remember: time.Hour, Log: r.log}
+			c := r.connector(cut, func(o *handlers.ConnectorOptions) { o.Remember = time.Hour })
 			require.ErrorIs(t, c.Resolve(t.Context(), "user"), envelope.ErrKMS)
 			require.NoError(t, c.Disconnect(t.Context(), store.Scope{User: "user", Broker: "coinbase"}, r.clock.Now()))
 			_, err := cut.store.Get(t.Context(), g.ID)

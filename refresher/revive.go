@@ -16,8 +16,7 @@ func GivenUp(g *store.Grant) bool {
 	return g.State == store.MustAct && g.Refusals != nil && g.MFA == nil
 }
 
-// ReviveBlocked says why a grant can't be tried again after it has expired or was given
-// up; empty when it can.
+// ReviveBlocked says why a grant that ended can't be tried again; empty when it can.
 func ReviveBlocked(g *store.Grant, now time.Time) string {
 	switch {
 	case g.State == store.Revoked:
@@ -34,8 +33,8 @@ func ReviveBlocked(g *store.Grant, now time.Time) string {
 
 // Revive has such a grant tried once more, at once: if its token is refused, the grant is
 // what it was. A stated end of the refresh token counts for nothing.
-func (a Announcer) Revive(g *store.Grant) {
-	now := store.Milli(a.Now())
+func Revive(g *store.Grant, now time.Time) {
+	now = store.Milli(now)
 	g.State, g.Reason, g.PurgeAt, g.Lease = store.Active, "", nil, nil
 	g.Attempts, g.Deferrals = 0, 0
 	g.Refusals = &store.Refusals{At: now, Times: 1, Next: now} // the next refusal is the last
@@ -45,15 +44,14 @@ func (a Announcer) Revive(g *store.Grant) {
 	case g.Refresh.Expired(now):
 		g.Refresh.Assumed = true
 	}
-	a.Schedule(g, due(now, store.Refresh))
+	schedule(g, due(now, store.Refresh), now)
 }
 
-// Revive has a grant that has expired or was given up tried once more, by any free
-// worker. The error wraps store.ErrConflict where the grant has changed since it was
-// read.
+// Revive has any free worker try a grant once more that has expired or was given up. The error
+// wraps store.ErrConflict where the grant has changed since it was read.
 func (r *Refresher) Revive(ctx context.Context, g *store.Grant) (*store.Grant, error) {
 	next := g.Clone()
-	r.deps.Settler.Revive(next)
+	Revive(next, r.deps.Now())
 	if err := r.deps.Store.Save(ctx, next); err != nil {
 		return nil, err
 	}

@@ -162,9 +162,8 @@ func (r *rig) worker(id string, change ...func(*refresher.Deps)) *worker {
 		KMS: kms.NewFromConfig(r.kms.Config(r.kmsURL), func(o *kms.Options) { o.Retryer = aws.NopRetryer{} }), Store: db, KeyID: "alias/test", Now: r.clock.Now,
 	})
 	w.prints = store.NewFingerprints(store.FingerprintOptions{Store: db, Envelope: w.envelope, Log: r.log})
-	newID := func() string { return uuid.NewString() }
 	w.settler = settler(r.clock, 0.5)
-	w.settler.Subjects, w.settler.NewID = r.subjects, newID
+	w.settler.Subjects, w.settler.NewID = r.subjects, uuid.NewString
 	reg := prometheus.NewRegistry()
 	w.dispatcher = refresher.NewDispatcher(refresher.DispatcherOptions{
 		JetStream: r.js, Store: db, Subjects: r.subjects, Horizon: d.Refresh.Horizon, Remember: day, Now: r.clock.Now, Log: r.log, Metrics: reg,
@@ -172,12 +171,11 @@ func (r *rig) worker(id string, change ...func(*refresher.Deps)) *worker {
 	mesh := refresher.NewMesh(refresher.MeshOptions{URL: r.meshURL, Timeout: patience, Now: r.clock.Now})
 	deps := refresher.Deps{
 		Store: db, Envelope: w.envelope, Fingerprints: w.prints, JetStream: r.js, Mesh: mesh, Limits: d.Limits, Credentials: d.Refresh.Credentials, Hold: d.Refresh.Hold, Concurrency: d.Refresh.Concurrency,
-		Settler: w.settler, Dispatcher: w.dispatcher, Subjects: r.subjects, WorkerID: id, NewID: newID, Now: r.clock.Now,
+		Settler: w.settler, Dispatcher: w.dispatcher, Subjects: r.subjects, WorkerID: id, NewID: uuid.NewString, Now: r.clock.Now,
 		Lease: d.Refresh.Lease, CallAndSave: d.CallAndSave(), ClockSkew: d.Worker.ClockSkew, SendAccess: d.Mesh.AccessTokenBrokers, RefusedPause: d.Tokens.RefusedPause, Remember: day,
 		Changed: func(context.Context, string) error { return nil }, Log: r.log, Metrics: reg,
 	}
-	letters := &handlers.DeadLetters{JS: r.js, Envelope: w.envelope, Subjects: r.subjects, Now: r.clock.Now, NewID: newID, Log: r.log}
-	deps.ParkAnswer = letters.ParkAnswer
+	deps.ParkAnswer = r.letters(w).ParkAnswer
 	for _, f := range change {
 		f(&deps)
 	}
@@ -186,6 +184,13 @@ func (r *rig) worker(id string, change ...func(*refresher.Deps)) *worker {
 	w.reconciler = refresher.NewReconciler(w.Refresher, d.Reconcile, d.Refresh.Horizon, w.topology)
 	require.NoError(r.t, w.reconciler.Start(ctx))
 	return w
+}
+
+func (r *rig) letters(w *worker) *handlers.DeadLetters {
+	r.t.Helper()
+	letters, err := handlers.NewDeadLetters(handlers.DeadLettersOptions{JetStream: r.js, Envelope: w.envelope, Subjects: r.subjects, Now: r.clock.Now, NewID: uuid.NewString, Log: r.log})
+	require.NoError(r.t, err)
+	return letters
 }
 
 // connect has the simulator issue tokens and stores their grant, due now, as

@@ -22,9 +22,8 @@ const (
 	forgetAhead = time.Minute
 )
 
-// heard notes that the server stored a message at a time by its clock, no later than now
-// by ours. A message that lay there for a while makes the clock seem less far ahead,
-// never more.
+// heard notes that the server stored a message at a time by its clock, no later than now by
+// ours. That it lay there for a while makes the clock seem less far ahead, never more.
 func (c *serverClock) heard(stored, now time.Time) {
 	if !stored.After(now) {
 		return
@@ -47,6 +46,5 @@ func (c *serverClock) ahead(now time.Time) time.Duration {
 	return c.by
 }
 
-// NoteServerTime notes when the NATS server stored a message by its clock: schedules fire by that
-// clock, not by ours.
+// NoteServerTime notes when the NATS server, by whose clock schedules fire, stored a message.
 func (d *Dispatcher) NoteServerTime(stored time.Time) { d.clock.heard(stored, d.options.Now()) }

@@ -14,7 +14,7 @@ import (
 )
 
 // Settler turns the outcome of a refresh into the grant's next state. It stores and
-// sends nothing; clock and chance come from its fields.
+// sends nothing. All fields are required.
 type Settler struct {
 	Announcer
 	Policy Policy
@@ -26,8 +26,15 @@ type Settler struct {
 	Grace     time.Duration
 	Retention time.Duration  // of the record of an expired grant
 	Rand      func() float64 // numbers in [0, 1)
-	// LeftOut, if set, gets the number of accounts of an answer that a grant can't hold.
-	LeftOut func(g *store.Grant, accounts int)
+}
+
+// NewSettler returns the Settler of a configuration.
+func NewSettler(c config.Config, a Announcer, random func() float64) Settler {
+	return Settler{
+		Announcer: a, Policy: NewPolicy(c), Rand: random,
+		Backoff: c.Refresh.Backoff, RateLimited: c.Refresh.RateLimited, Credentials: c.Refresh.Credentials,
+		Grace: c.Refresh.Grace, Retention: c.Retention.Expired,
+	}
 }
 
 // Answered applies the tokens of an answer: the caller seals the returned set for g's
@@ -44,16 +51,18 @@ func (s Settler) answered(g *store.Grant, tokens store.TokenSet, a Answer, renew
 	g.Heal(&tokens)
 	a = bounded(a)
 	share, before := whose(g, &tokens, a), *g
-	told := unusual{byPosition: share.byPosition, unplaced: share.unplaced, apart: len(share.own)}
+	report := unusual{byPosition: share.byPosition, unplaced: share.unplaced, apart: len(share.own)}
 	rotated := !share.refreshToken.Empty()
 	if rotated {
 		tokens.RefreshToken = share.refreshToken
 	}
-	covered := s.spread(g, &tokens, share, nextLife(g.Access, sent, a.ExpiresIn))
+	covered, leftOut := spreadTokens(g, &tokens, share, nextLife(g.Access, sent, a.ExpiresIn))
+	report.leftOut = leftOut
 	if rotated || a.RefreshExpiresIn > 0 {
 		next := nextLife(g.Refresh, sent, a.RefreshExpiresIn)
-		if !rotated && sameEnd(next, g.Refresh) {
-			next.Since, next.RequestedAt, next.Warned = g.Refresh.Since, g.Refresh.RequestedAt, g.Refresh.Warned
+		// The same end, within the precision of a remaining life in seconds and of a call.
+		if had := g.Refresh; !rotated && had != nil && had.ExpiresAt != nil && !had.Assumed && next.ExpiresAt.Sub(*had.ExpiresAt).Abs() < time.Minute {
+			next.Since, next.RequestedAt, next.Warned = had.Since, had.RequestedAt, had.Warned
 		}
 		g.Refresh = next
 	}
@@ -61,7 +70,7 @@ func (s Settler) answered(g *store.Grant, tokens store.TokenSet, a Answer, renew
 		g.Refresh.RequestedAt = &sent
 	}
 	behind := s.leaveBehind(g, &before, tokens, covered, sent)
-	told.uncovered = behind.accounts
+	report.uncovered = behind.accounts
 
 	now := store.Milli(s.Now())
 	g.Version++
@@ -75,31 +84,31 @@ func (s Settler) answered(g *store.Grant, tokens store.TokenSet, a Answer, renew
 		if !active {
 			g.Warned = ""
 		}
-		return tokens, told, s.withoutAccessToken(g, rotated && !cameAlone(&before))
+		return tokens, report, s.withoutAccessToken(g, rotated && !cameAlone(&before))
 	}
 	g.Attempts, g.Failing, g.Warned = 0, nil, ""
 	s.Schedule(g, s.Policy.Next(g))
-	renewedOf := slices.DeleteFunc(slices.Clone(g.Accounts), func(account store.Account) bool { return !covered[account.ID] })
-	if err := s.announce(g, events.TokenRefreshed, g.LifecycleOf(renewedOf, "")); err != nil {
-		return tokens, told, err
+	withNew := slices.DeleteFunc(slices.Clone(g.Accounts), func(account store.Account) bool { return !covered[account.ID] })
+	if err := s.announce(g, events.TokenRefreshed, g.LifecycleOf(withNew, "")); err != nil {
+		return tokens, report, err
 	}
 	for _, end := range behind.warn {
 		if err := s.announceEarlier(g, events.TokenExpiring, end); err != nil {
-			return tokens, told, err
+			return tokens, report, err
 		}
 	}
 	if a.Partial && !rotated {
 		// The next refresh token may have been in the part that was lost. The institution may
 		// take the presented one for a while.
 		g.Unknown, g.Attempts = &now, 1
-		return tokens, told, s.again(g, now, delay(s.Backoff, 0, s.Rand()), s.Backoff.Min)
+		return tokens, report, s.again(g, now, delay(s.Backoff, 0, s.Rand()), s.Backoff.Min)
 	}
-	return tokens, told, s.warnOfRefreshToken(g, now)
+	return tokens, report, s.warnOfRefreshToken(g, now)
 }
 
-// spread puts the tokens of an answer into the set and returns the ids of the accounts
-// that got an access token, with the life access.
-func (s Settler) spread(g *store.Grant, tokens *store.TokenSet, share shares, access *store.Life) (covered map[string]bool) {
+// spreadTokens puts the tokens of an answer into the set. It returns the ids of the
+// accounts that got an access token, with the life access, and how many found no room.
+func spreadTokens(g *store.Grant, tokens *store.TokenSet, share shares, access *store.Life) (covered map[string]bool, leftOut int) {
 	if len(knownIDs(g)) == 0 && len(share.accounts) > 0 {
 		if own := tokens.Account(""); own != nil && len(share.accounts) == 1 && share.accounts[0].TokenID.Empty() {
 			share.accounts[0].TokenID = own.TokenID
@@ -108,26 +117,23 @@ func (s Settler) spread(g *store.Grant, tokens *store.TokenSet, share shares, ac
 	}
 	m := newMerger(g, tokens)
 	m.makeRoom(share.accounts)
-	left, covered := 0, map[string]bool{}
+	covered = map[string]bool{}
 	for _, in := range share.accounts {
-		if !m.add(in, access) {
-			left++
-			continue
+		if m.add(in, access) {
+			covered[in.ID] = true
+		} else {
+			leftOut++
 		}
-		covered[in.ID] = true
 	}
 	if len(covered) > 0 {
 		g.Access = access
 	}
 	for _, id := range slices.Sorted(maps.Keys(share.own)) {
 		if !m.own(id, share.own[id]) {
-			left++
+			leftOut++
 		}
 	}
-	if left > 0 && s.LeftOut != nil {
-		s.LeftOut(g, left)
-	}
-	return covered
+	return covered, leftOut
 }
 
 // withoutAccessToken is for an answer without access tokens, which may have brought a new
@@ -146,14 +152,10 @@ func (s Settler) withoutAccessToken(g *store.Grant, first bool) error {
 	return s.AnnounceEnds(g, now, false)
 }
 
-// cameAlone reports whether a grant has its refresh token from an answer without
-// access tokens.
+// cameAlone reports whether a grant's refresh token came without access tokens.
 func cameAlone(g *store.Grant) bool {
-	switch {
-	case g.Refresh == nil:
-		return false
-	case g.Access == nil:
-		return !g.Refresh.Since.Equal(g.ConnectedAt)
+	if g.Refresh == nil || g.Access == nil {
+		return g.Refresh != nil && !g.Refresh.Since.Equal(g.ConnectedAt)
 	}
 	return !g.Refresh.Since.Equal(g.Access.Since) && g.Access.Version != g.Version
 }
@@ -171,29 +173,22 @@ func nextLife(before *store.Life, since time.Time, stated time.Duration) *store.
 	return life
 }
 
-// sameEnd reports whether an answer repeats the end of the refresh token at hand, within
-// the precision of a remaining life in seconds and the duration of a call.
-func sameEnd(next, before *store.Life) bool {
-	return before != nil && before.ExpiresAt != nil && !before.Assumed && next.ExpiresAt.Sub(*before.ExpiresAt).Abs() < time.Minute
-}
-
 // Failed applies a refresh that brought no tokens.
 func (s Settler) Failed(g *store.Grant, f *Failure) error {
 	now := store.Milli(s.Now())
 	g.Lease = nil
-	failing(g, f, now)
+	if g.Failing == nil {
+		g.Failing = &store.Failing{Since: now}
+	}
+	g.Failing.At, g.Failing.Why, g.Failing.Detail, g.Failing.Type, g.Failing.Hash = now, string(f.Class), f.Detail, f.ErrorType, f.ErrorHash
 	if f.Ambiguous && g.Unknown == nil {
 		g.Unknown = &now
 	}
 	switch f.Class {
 	case RateLimited:
-		wait := max(f.RetryAfter, delay(s.RateLimited, g.Deferrals, 1))
-		g.Deferrals++
-		return s.again(g, now, wait+s.jitter(wait/4), max(f.RetryAfter, s.RateLimited.Min))
+		return s.deferTry(g, now, s.RateLimited, f.RetryAfter, max(f.RetryAfter, s.RateLimited.Min))
 	case Denied:
-		wait := delay(s.Credentials, g.Deferrals, 1)
-		g.Deferrals++
-		return s.again(g, now, wait+s.jitter(wait/4), s.Credentials.Min)
+		return s.deferTry(g, now, s.Credentials, 0, s.Credentials.Min)
 	case MustAct:
 		g.Warned = f.Reason
 		if err := s.Announce(g, events.TokenExpiring, f.Reason); err != nil {
@@ -213,6 +208,13 @@ func (s Settler) Failed(g *store.Grant, f *Failure) error {
 	g.Attempts++
 	wait := max(f.RetryAfter, delay(s.Backoff, g.Attempts-1, s.Rand()), s.untilLastTry(g, now))
 	return s.again(g, now, wait, max(f.RetryAfter, s.Backoff.Min))
+}
+
+// deferTry makes a try due that no failed one counts against.
+func (s Settler) deferTry(g *store.Grant, now time.Time, b config.Backoff, retryAfter, least time.Duration) error {
+	wait := max(retryAfter, delay(b, g.Deferrals, 1))
+	g.Deferrals++
+	return s.again(g, now, wait+s.jitter(wait/4), least)
 }
 
 // untilLastTry is the wait once the institution may no longer take a refresh token whose
@@ -246,9 +248,8 @@ func (s Settler) again(g *store.Grant, now time.Time, wait, least time.Duration)
 	return nil
 }
 
-// AnnounceEnds announces what a grant that is refreshed is about to be without: an access
-// token, if the next try comes too late (once a version), and a refresh token (once for
-// each stated end).
+// AnnounceEnds announces what a grant is about to be without: an access token, if the next try
+// comes too late (once a version), and a refresh token (once for each stated end).
 func (s Settler) AnnounceEnds(g *store.Grant, now time.Time, late bool) error {
 	if !NeedsCall(g, now) {
 		return nil
@@ -306,8 +307,7 @@ func (s Settler) Expire(g *store.Grant, reason events.Reason) error {
 	return err
 }
 
-// endNewest announces the end of a grant's newest access tokens, while accounts have
-// others that still live.
+// endNewest announces the end of a grant's newest access tokens, while others still live.
 func (s Settler) endNewest(g *store.Grant, reason events.Reason) error {
 	g.Access.Warned, g.Access.EndAnnounced = true, true
 	if accounts := g.EndingAt(g.Access.ExpiresAt); len(accounts) > 0 {
@@ -356,14 +356,11 @@ func (s Settler) WithoutRefresh(g *store.Grant) (done bool, err error) {
 // delay grows exponentially from b.Min to b.Max with the number of earlier tries; chance
 // in [0, 1] scales it (full jitter).
 func delay(b config.Backoff, tries int, chance float64) time.Duration {
-	d := b.Max
-	if tries < 32 {
-		d = min(b.Min<<tries, b.Max)
+	d := b.Min
+	for ; tries > 0 && d < b.Max; tries-- {
+		d *= 2
 	}
-	if d <= 0 {
-		d = b.Max
-	}
-	return time.Duration(float64(d) * chance)
+	return time.Duration(float64(min(d, b.Max)) * chance)
 }
 
 func (s Settler) jitter(d time.Duration) time.Duration { return time.Duration(s.Rand() * float64(d)) }

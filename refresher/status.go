@@ -39,7 +39,7 @@ type BrokerStatus struct {
 // Status returns the present state.
 func (r *Refresher) Status() Status {
 	s := r.queue.status()
-	s.Refused = r.metrics.reported()
+	s.Refused = r.metrics.reportsByBroker()
 	return s
 }
 
@@ -50,7 +50,7 @@ func (q *Queue) status() Status {
 	s.Running, s.Waiting = q.running, q.waiting
 	for i := range s.Brokers {
 		if l := q.brokers[s.Brokers[i].Broker]; l != nil {
-			s.Brokers[i].Waiting = l.waiters.Len()
+			s.Brokers[i].Waiting = len(l.waiters)
 		}
 	}
 	return s

@@ -26,7 +26,6 @@ func (d *Dispatcher) publish(ctx context.Context, msg *nats.Msg, name string, in
 	return d.options.JetStream.PublishMsgAsync(msg, opts...)
 }
 
-// kindOf returns the kind of the event that is published on a subject.
 func kindOf(subject string) string {
 	for _, kind := range events.LifecycleKinds {
 		if strings.Contains("."+subject, "."+kind+".") {
@@ -48,7 +47,7 @@ func endStep(span trace.Span, err error) {
 // startSpan begins the span of a call to Mesh, which gets no headers of the trace.
 func (m *Mesh) startSpan(ctx context.Context, method, path string) (context.Context, trace.Span) {
 	address := ""
-	if u, err := url.Parse(m.url); err == nil {
+	if u, err := url.Parse(m.options.URL); err == nil {
 		address = u.Hostname()
 	}
 	return tracing.Start(ctx, method+" "+path, trace.SpanKindClient,
@@ -57,7 +56,6 @@ func (m *Mesh) startSpan(ctx context.Context, method, path string) (context.Cont
 		attribute.String("server.address", address))
 }
 
-// endRefresh ends the span of a call with its outcome.
 func endRefresh(span trace.Span, err error) {
 	outcome := refreshed
 	if err != nil {

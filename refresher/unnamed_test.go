@@ -2,6 +2,8 @@ package refresher_test
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"testing"
 	"time"
 
@@ -175,23 +177,42 @@ func ends(accounts, like []store.Account) []store.Account {
 // Once the access token has ended, the same again does not revive it, unless the publisher
 // says that it was obtained since.
 func TestAnEndedAccessTokenPublishedAgainStaysEnded(t *testing.T) {
-	for _, entry := range []string{`{"account":{"accountId":"one"},"accessToken":"A"}`, `{"accessToken":"A"}`} {
-		p := newPartial(t)
-		p.connects(p.published("coinbase", entry))
-		g := p.live(p.w, "u")[0]
-		for g.Due != nil {
-			p.clock.advance(max(g.Due.At.Sub(p.clock.Now()), 0))
-			require.NoError(t, p.w.Due(t.Context(), due(g)))
-			g = p.get(p.w, g.ID)
-		}
-		require.Equal(t, store.Expired, g.State)
-		p.clock.advance(time.Minute)
-		p.connects(p.published("coinbase", entry))
-		require.Equal(t, store.Expired, p.get(p.w, g.ID).State)
-		p.connects(p.published("coinbase", entry, `"connectedAt":"`+p.clock.Now().Format(time.RFC3339Nano)+`"`))
-		require.Equal(t, store.Active, p.get(p.w, g.ID).State)
-		given, _, _ := p.ask()
-		require.Len(t, given, 1)
+	const one = `{"account":{"accountId":"one"},"accessToken":"A"}`
+	for name, c := range map[string]struct {
+		first []string
+		again string
+	}{
+		"of an account":      {[]string{one}, one},
+		"without an account": {[]string{`{"accessToken":"A"}`}, `{"accessToken":"A"}`},
+		"of a grant that more accounts have joined": {[]string{
+			`{"account":{"accountId":"one"},"accessToken":"A","refreshToken":"R"}`, `{"account":{"accountId":"two"},"accessToken":"B","refreshToken":"R"}`,
+		}, one},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newPartial(t)
+			p.server.set(written{status: 503})
+			for _, entry := range c.first {
+				in := p.published("coinbase", entry)
+				in.Payload.AccessToken.RefreshTokenExpiresInSeconds = 3600
+				p.connects(in)
+				p.sent()
+			}
+			live := p.live(p.w, "u")
+			require.Len(t, live, 1)
+			g := live[0]
+			for g.Due != nil {
+				p.clock.advance(max(g.Due.At.Sub(p.clock.Now()), 0))
+				require.NoError(t, p.w.Due(t.Context(), due(g)))
+				g = p.get(p.w, g.ID)
+			}
+			require.Equal(t, store.Expired, g.State)
+			p.clock.advance(time.Minute)
+			p.connects(p.published("coinbase", c.again))
+			require.Equal(t, store.Expired, p.get(p.w, g.ID).State)
+			p.connects(p.published("coinbase", c.again, `"connectedAt":"`+p.clock.Now().Format(time.RFC3339Nano)+`"`))
+			given, _, _ := p.ask()
+			require.Equal(t, []string{"A"}, slices.Collect(maps.Values(given)))
+		})
 	}
 }
 

@@ -15,6 +15,7 @@ type unusual struct {
 	unplaced   int  // entries whose tokens could be given to no account
 	uncovered  int  // accounts that the answer did not cover
 	apart      int  // accounts with refresh tokens of their own
+	leftOut    int  // accounts for which the grant has no room
 }
 
 // Kinds of unusual answers, in the metric.
@@ -25,7 +26,6 @@ const (
 	unusualSplit      = "split"
 )
 
-// reportUnusual logs and counts what is unusual about an applied answer.
 func (r *Refresher) reportUnusual(ctx context.Context, g *store.Grant, u unusual) {
 	log := tracing.Log(ctx, r.deps.Log).With(zap.String("grant", g.ID), zap.String("broker", g.BrokerType))
 	count := func(kind string) { r.metrics.unusual.WithLabelValues(kind).Inc() }
@@ -40,6 +40,9 @@ func (r *Refresher) reportUnusual(ctx context.Context, g *store.Grant, u unusual
 	if u.uncovered > 0 {
 		count(unusualNotCovered)
 		log.Warn("an answer of Mesh does not cover all accounts of the grant; the others keep their access tokens", zap.Int("accounts", u.uncovered))
+	}
+	if u.leftOut > 0 {
+		log.Error("an answer of Mesh is larger than a grant can hold; the last accounts are left out", zap.Int("accounts", u.leftOut))
 	}
 	if u.apart > 0 {
 		count(unusualSplit)

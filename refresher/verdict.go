@@ -3,6 +3,7 @@ package refresher
 import (
 	"fmt"
 	"net/http"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -12,10 +13,9 @@ import (
 	"github.com/latchkey/latchkey/events"
 )
 
-// failure says what an answer without new tokens means for the grant
-// (@meshconnect/node-api 2.0.28, BrokerRefreshTokenResponseApiResult). Where the HTTP
-// status, the statuses of envelope and content and the error type differ, the one counts
-// that gives up least.
+// failure says what an answer without new tokens means (@meshconnect/node-api 2.0.28,
+// BrokerRefreshTokenResponseApiResult). Where the HTTP status, the statuses of envelope and
+// content and the error type differ, the one counts that gives up least.
 func (a statuses) failure() *Failure {
 	f := a.reading()
 	f.Detail = a.detail()
@@ -73,8 +73,7 @@ func (a statuses) verdict() string {
 	return "ok"
 }
 
-// passing reports whether a word or the HTTP status means a passing failure, which says
-// nothing about the token.
+// passing reports a passing failure, which says nothing about the token.
 func (a statuses) passing() bool {
 	switch a.http {
 	case http.StatusBadRequest, http.StatusUnauthorized, http.StatusNotFound, http.StatusGone, http.StatusUnprocessableEntity:
@@ -93,7 +92,6 @@ func (a statuses) passing() bool {
 		"tryagain", "unexpected", "unknownerror", "connectionerror", "connectionfailed", "institutionerror", "institutiondown", "brokererror", "brokerdown")
 }
 
-// errorHas reports whether the error type has one of these parts.
 func (a statuses) errorHas(parts ...string) bool { return hasPart(normal(a.errorType), parts...) }
 
 func hasPart(word string, parts ...string) bool {
@@ -125,8 +123,7 @@ func blamesRequest(errorType string) bool {
 		"input", "value", "property", "type", "range", "length", "mismatch", "serializ", "parse", "metadata", "incomplete")
 }
 
-// normal returns a word for comparison: programs write badRequest, BadRequest and
-// bad_request.
+// normal makes words comparable: programs write badRequest, BadRequest and bad_request.
 func normal(word string) string {
 	if len(word) > maxWord {
 		return "toolong"
@@ -142,24 +139,17 @@ func normal(word string) string {
 // maxWord bounds the words of an answer that are kept.
 const maxWord = 64
 
-// token returns a word if it may be kept and shown: letters, digits, "_" and "-", no more
-// than maxWord. Anything else may be text that quotes what was presented.
-func token(word string) string {
-	if len(word) > maxWord || strings.ContainsFunc(word, func(r rune) bool {
-		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '_' && r != '-'
-	}) {
-		return ""
-	}
-	return word
-}
+// plainWord is a word that may be shown. Anything else may quote what was presented.
+var plainWord = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
+
+func token(word string) string { return plainWord.FindString(word) }
 
 var knownStatuses = []string{
 	"ok", "serverFailure", "permissionDenied", "badRequest", "notFound", "conflict", "tooManyRequest",
 	"locked", "unavailableForLegalReasons", "succeeded", "failed", "mfaRequired",
 }
 
-// detail names the HTTP status and the statuses of the body. It does not repeat unknown
-// words.
+// detail names the HTTP status and the statuses of the body, if they are known words.
 func (a statuses) detail() string {
 	known := func(status string) string {
 		for _, name := range knownStatuses {

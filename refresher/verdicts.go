@@ -25,23 +25,19 @@ type verdicts struct {
 	log     *zap.Logger
 	metrics *metrics
 
-	mu sync.Mutex
-	// cleared is when this worker last stored a success at a broker, by its key.
-	cleared map[string]time.Time
+	// cleared is when this worker last stored a success at a broker (time.Time), by its key.
+	cleared sync.Map
 }
 
 // clearedFor is how long a worker does not store another success at a broker, unless it
 // has seen a refusal there.
 const clearedFor = 10 * time.Second
 
-// refused notes that a grant was refused, and reports whether verdicts are held at its
-// broker. If that can't be read they are: this gives up less. A grant counts once, when
-// it is first refused.
+// refused notes a refusal and reports whether verdicts are held at its broker; if that can't be
+// read they are. A grant counts once, when it is first refused.
 func (v *verdicts) refused(ctx context.Context, g *store.Grant) (held bool) {
 	broker := events.BrokerKey(g.BrokerType)
-	v.mu.Lock()
-	delete(v.cleared, broker)
-	v.mu.Unlock()
+	v.cleared.Delete(broker)
 	var seen store.Verdicts
 	var begins bool
 	var err error
@@ -62,8 +58,7 @@ func (v *verdicts) refused(ctx context.Context, g *store.Grant) (held bool) {
 	return v.held(seen)
 }
 
-// held reports whether verdicts are held. Those that an earlier configuration held by
-// itself are not.
+// held reports whether verdicts are held, by a decision or by the present configuration.
 func (v *verdicts) held(seen store.Verdicts) bool {
 	return seen.HeldSince != nil && (v.hold.Grants > 0 || seen.Decided == store.DecidedHold)
 }
@@ -74,23 +69,15 @@ func (v *verdicts) heldAt(ctx context.Context, brokerType string) bool {
 	return err != nil || v.held(seen)
 }
 
-// succeeded notes that a refresh succeeded.
 func (v *verdicts) succeeded(ctx context.Context, brokerType string) {
 	broker, now := events.BrokerKey(brokerType), v.now()
-	v.mu.Lock()
-	recent := now.Before(v.cleared[broker].Add(clearedFor))
-	if !recent {
-		v.cleared[broker] = now
-	}
-	v.mu.Unlock()
-	if recent {
+	if at, ok := v.cleared.Load(broker); ok && now.Before(at.(time.Time).Add(clearedFor)) {
 		return
 	}
+	v.cleared.Store(broker, now)
 	ended, err := v.store.RecordSuccess(ctx, broker)
 	if err != nil {
-		v.mu.Lock()
-		delete(v.cleared, broker)
-		v.mu.Unlock()
+		v.cleared.Delete(broker)
 		v.log.Warn("a success at a broker can't be noted; the next one will be", zap.String("broker", broker), zap.Error(err))
 		return
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -16,8 +17,7 @@ import (
 // continues there, past what stays in the list since nothing can be done about it.
 type walk struct {
 	place store.Place
-	// spread has workers that walk at the same time take pages from here and there, skip
-	// pages after the place.
+	// spread has concurrent workers take pages from here and there, skip pages after the place.
 	spread  bool
 	skip    int
 	left    *int // how many more pages may be worked on; nil: maxPages
@@ -27,8 +27,7 @@ type walk struct {
 // repair repairs one grant of a page. done: something was changed.
 type repair func(ctx context.Context, g *store.Grant) (done bool, err error)
 
-// maxPages bounds the work of one step in one pass, atOnce how many grants of a page are
-// repaired concurrently.
+// maxPages bounds a step in one pass, atOnce the grants that are repaired concurrently.
 const (
 	maxPages = 20
 	atOnce   = 8
@@ -37,6 +36,13 @@ const (
 // spreadPages is over how many pages the workers spread. Skipping a page costs the
 // database a walk over as many index entries.
 const spreadPages = 64
+
+// pages lists what a method of the store finds for the time that is ahead of now.
+func (r *Reconciler) pages(find func(ctx context.Context, at time.Time, after store.Place, limit int) (store.Page, error), ahead time.Duration) func(context.Context, store.Place) (store.Page, error) {
+	return func(ctx context.Context, after store.Place) (store.Page, error) {
+		return find(ctx, r.refresher.deps.Now().Add(ahead), after, r.config.Batch)
+	}
+}
 
 // through works through a list from where the walk stands, past what fails.
 func (r *Reconciler) through(ctx context.Context, w *walk, kind string, list func(ctx context.Context, after store.Place) (store.Page, error), do repair) error {
@@ -62,7 +68,9 @@ func (r *Reconciler) through(ctx context.Context, w *walk, kind string, list fun
 			continue
 		}
 		*left--
-		failures.unreadable(page.Unreadable)
+		for _, id := range page.Unreadable {
+			failures.add(fmt.Errorf("the document of grant %s does not decode", id))
+		}
 		done := r.page(ctx, w, page.Grants, do, &failures)
 		repaired += done
 		// Before a page in which nothing can be done lies as little to do as in it;
@@ -139,12 +147,6 @@ func (f *failures) add(err error) {
 	}
 	if f.count++; len(f.first) < maxFailures {
 		f.first = append(f.first, err)
-	}
-}
-
-func (f *failures) unreadable(ids []string) {
-	for _, id := range ids {
-		f.add(fmt.Errorf("the document of grant %s does not decode", id))
 	}
 }
 

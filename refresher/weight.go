@@ -52,8 +52,7 @@ func (m *merger) tokenSize(t store.AccountToken) int {
 
 func accountSize(id, name string) int { return textSize(id) + textSize(name) + accountOverhead }
 
-// merger puts the accounts of an answer into a grant and its token set, as far as there
-// is room.
+// merger puts the accounts of an answer into a grant and its token set, if there is room.
 type merger struct {
 	g      *store.Grant
 	tokens *store.TokenSet
@@ -82,36 +81,25 @@ func newMerger(g *store.Grant, tokens *store.TokenSet) *merger {
 	return m
 }
 
-// makeRoom drops the access tokens of accounts that an answer does not cover if its own
-// do not fit beside them: those end soon, and come again. Accounts come before the names
-// of others.
+// makeRoom drops access tokens of accounts that an answer does not cover if its own need the
+// room: those end soon, and come again. Accounts come before the names of others.
 func (m *merger) makeRoom(brought []AnsweredAccount) {
-	defer m.reserve(brought)
 	size, fresh := m.tokensSize, make(map[string]bool, len(brought))
 	for _, in := range brought {
 		fresh[in.ID] = true
 		size += m.tokenSize(store.AccountToken{AccountID: in.ID, AccessToken: in.AccessToken, TokenID: in.TokenID})
 	}
-	if size <= maxTokens {
-		return
-	}
-	var left []store.AccountToken
-	for _, t := range m.tokens.Accounts {
-		if fresh[t.AccountID] {
-			left = append(left, t)
+	if size > maxTokens {
+		left := slices.DeleteFunc(slices.Clone(m.tokens.Accounts), func(t store.AccountToken) bool { return !fresh[t.AccountID] })
+		m.tokens.Accounts = left
+		*m = *newMerger(m.g, m.tokens)
+		// A larger refresh token may take the room even of what it is to replace.
+		for last := len(left) - 1; last >= 0 && m.tokensSize > maxTokens; last-- {
+			m.tokensSize -= m.tokenSize(left[last])
+			delete(m.kept, left[last].AccountID)
+			m.tokens.Accounts = left[:last]
 		}
 	}
-	m.tokens.Accounts = left
-	*m = *newMerger(m.g, m.tokens)
-	// A larger refresh token may take the room even of what it is to replace.
-	for last := len(left) - 1; last >= 0 && m.tokensSize > maxTokens; last-- {
-		m.tokensSize -= m.tokenSize(left[last])
-		delete(m.kept, left[last].AccountID)
-		m.tokens.Accounts = left[:last]
-	}
-}
-
-func (m *merger) reserve(brought []AnsweredAccount) {
 	for _, in := range brought {
 		if _, known := m.accounts[in.ID]; !known && in.ID != "" {
 			m.reserved += accountSize(in.ID, "")

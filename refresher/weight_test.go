@@ -91,10 +91,7 @@ func TestTwentyThousandAccountsAreKept(t *testing.T) {
 		ids = append(ids, fmt.Sprintf("0198c2f4-6d3e-7a51-9c55-%012d", n))
 	}
 	g := newGrant(withAccounts())
-	left := 0
-	s := settler(&clock{now: sentAt}, 0)
-	s.LeftOut = func(_ *store.Grant, accounts int) { left += accounts }
-	tokens, err := s.Answered(g, newTokens(), answer(ids...), false, 1, sentAt)
+	tokens, left, err := settler(&clock{now: sentAt}, 0).AnsweredWithin(g, newTokens(), answer(ids...), 1, sentAt)
 	require.NoError(t, err)
 	require.Zero(t, left)
 	require.Len(t, tokens.Accounts, many)
@@ -143,15 +140,16 @@ func TestALargeRefreshTokenTakesTheRoomOfAccessTokens(t *testing.T) {
 // that it does not bring, and accounts that of names.
 func TestWhatAnAnswerBringsComesFirst(t *testing.T) {
 	s := settler(&clock{now: sentAt}, 0)
-	s.LeftOut = func(_ *store.Grant, accounts int) { t.Errorf("%d accounts are left out", accounts) }
 	large := func(id string, size int) refresher.Answer {
 		return refresher.Answer{RefreshToken: text("refresh-" + id), Accounts: []refresher.AnsweredAccount{{ID: id, AccessToken: text(strings.Repeat("a", size))}}}
 	}
 	g := newGrant(withAccounts())
-	tokens, err := s.Answered(g, newTokens(), large("old", 5*mebibyte), false, 1, sentAt)
+	tokens, left, err := s.AnsweredWithin(g, newTokens(), large("old", 5*mebibyte), 1, sentAt)
 	require.NoError(t, err)
-	tokens, err = s.Answered(g, tokens, large("new", 6*mebibyte), false, 2, sentAt)
+	require.Zero(t, left)
+	tokens, left, err = s.AnsweredWithin(g, tokens, large("new", 6*mebibyte), 2, sentAt)
 	require.NoError(t, err)
+	require.Zero(t, left)
 	require.Nil(t, tokens.Account("old"))
 	require.NotNil(t, tokens.Account("new"))
 	weighs(t, g, tokens)
@@ -162,8 +160,9 @@ func TestWhatAnAnswerBringsComesFirst(t *testing.T) {
 		named.Accounts = append(named.Accounts, refresher.AnsweredAccount{ID: fmt.Sprintf("%0400d", n), Name: strings.Repeat("n", 512), AccessToken: text("a")})
 	}
 	g = newGrant(withAccounts())
-	tokens, err = s.Answered(g, newTokens(), named, false, 1, sentAt)
+	tokens, left, err = s.AnsweredWithin(g, newTokens(), named, 1, sentAt)
 	require.NoError(t, err)
+	require.Zero(t, left)
 	require.Len(t, g.Accounts, many)
 	require.NotEmpty(t, g.Accounts[0].Name)
 	require.Empty(t, g.Accounts[many-1].Name)
@@ -171,15 +170,12 @@ func TestWhatAnAnswerBringsComesFirst(t *testing.T) {
 }
 
 func TestWhatIsLeftOutIsSaid(t *testing.T) {
-	left := 0
-	s := settler(&clock{now: sentAt}, 0)
-	s.LeftOut = func(_ *store.Grant, accounts int) { left += accounts }
 	a := answer("one", "two", "three")
 	for i := range a.Accounts {
 		a.Accounts[i].AccessToken = text("")
 	}
 	a.AccessToken = text(strings.Repeat("a", 4*mebibyte)) // for each of them
-	tokens, err := s.Answered(newGrant(withAccounts("one", "two", "three")), newTokens(), a, false, 1, sentAt)
+	tokens, left, err := settler(&clock{now: sentAt}, 0).AnsweredWithin(newGrant(withAccounts("one", "two", "three")), newTokens(), a, 1, sentAt)
 	require.NoError(t, err)
 	require.Equal(t, 1, left)
 	require.Len(t, tokens.Accounts, 2)

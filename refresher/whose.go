@@ -15,8 +15,7 @@ type shares struct {
 	// own are the refresh tokens of single accounts, by id, that differ from the grant's:
 	// they become grants of their own.
 	own map[string]secret.Text
-	// accounts are those with a new access token, each once. The id is empty only
-	// where no id is known.
+	// accounts have a new access token, each once. The id is empty only where none is known.
 	accounts   []AnsweredAccount
 	byPosition bool // tokens without an account went to accounts by their order
 	// unplaced is how many entries have tokens without an owner. Access tokens of accounts
@@ -65,12 +64,12 @@ func sharesIn(g *store.Grant, tokens *store.TokenSet, a Answer) shares {
 	known := knownIDs(g)
 	matchNames(g, entries)
 	known = claim(entries, known)
-	s := shares{}
+	s := shares{own: map[string]secret.Text{}}
 	if !a.Partial || len(known) < 2 { // else what named their accounts may be lost
 		s.byPosition = placeNameless(entries, known, tokens)
 	}
 	entries = placeDeprecated(entries, known, a.AccessToken, a.Partial)
-	s.chooseRefreshTokens(entries, known, echoless(a.RefreshToken, tokens.RefreshToken))
+	s.chooseRefreshTokens(entries, known, a.withoutEchoes(tokens.RefreshToken).RefreshToken)
 	if s.refreshToken.Empty() && a.Partial {
 		s.refreshToken = a.onlyLoose(tokens.RefreshToken)
 	}
@@ -84,19 +83,10 @@ func (a Answer) rotates(g *store.Grant, presented secret.Text) bool {
 	return !whose(g, &store.TokenSet{RefreshToken: presented}, a).refreshToken.Empty()
 }
 
-// withoutEchoes returns the answer without the presented refresh token: an echo replaces
-// nothing.
 func (a Answer) withoutEchoes(presented secret.Text) Answer {
 	a.Accounts, a.Loose = slices.Clone(a.Accounts), slices.Clone(a.Loose)
 	a.forget(presented)
 	return a
-}
-
-func echoless(token, presented secret.Text) secret.Text {
-	if token.Equal(presented) {
-		return secret.Text{}
-	}
-	return token
 }
 
 // sharesOf returns the entries of an answer. They get the deprecated access token if none
@@ -107,20 +97,19 @@ func sharesOf(a Answer, presented secret.Text) []share {
 	if len(a.Accounts) == 0 && !a.AccessToken.Empty() {
 		a.Accounts = []AnsweredAccount{{}}
 	}
-	pours := !slices.ContainsFunc(a.Accounts, func(in AnsweredAccount) bool { return !in.AccessToken.Empty() || in.ID != "" || in.Name != "" })
+	toEach := !slices.ContainsFunc(a.Accounts, func(in AnsweredAccount) bool { return !in.AccessToken.Empty() || in.named() })
 	entries := make([]share, len(a.Accounts))
 	for i, in := range a.Accounts {
 		entries[i].AnsweredAccount = in
-		if pours {
+		if toEach {
 			entries[i].AccessToken = a.AccessToken
 		}
 	}
 	return entries
 }
 
-// placeDeprecated adds the deprecated access token where no entry has one: it is for
-// the accounts that the entries name, or for the only one. damaged: what named another
-// may be lost.
+// placeDeprecated adds the deprecated access token where no entry has one: for the accounts
+// that the entries name, or the only one. damaged: what named another may be lost.
 func placeDeprecated(entries []share, known []string, deprecated secret.Text, damaged bool) []share {
 	in := share{AnsweredAccount: AnsweredAccount{AccessToken: deprecated}, owner: everyone}
 	if deprecated.Empty() || damaged && len(known) > 1 {
@@ -149,8 +138,7 @@ func placeDeprecated(entries []share, known []string, deprecated secret.Text, da
 	return append(entries, in)
 }
 
-// knownIDs are the ids of a grant's accounts. An earlier release could give one an
-// empty id.
+// knownIDs are the ids of a grant's accounts, of which earlier releases could leave one empty.
 func knownIDs(g *store.Grant) (ids []string) {
 	for _, account := range g.Accounts {
 		if account.ID != "" {
@@ -160,12 +148,8 @@ func knownIDs(g *store.Grant) (ids []string) {
 	return ids
 }
 
-// matchNames gives an entry with a display name and no id the id of the one account
-// that has this name.
+// matchNames gives an entry without an id that of the one account with its display name.
 func matchNames(g *store.Grant, entries []share) {
-	if !slices.ContainsFunc(entries, func(in share) bool { return in.ID == "" && in.Name != "" }) {
-		return
-	}
 	byName, entriesOf := map[string][]string{}, map[string]int{}
 	for _, account := range g.Accounts {
 		if account.Name != "" && account.ID != "" {
@@ -296,9 +280,6 @@ func (s *shares) chooseRefreshTokens(entries []share, known []string, deprecated
 		case s.refreshToken.Empty():
 			s.refreshToken = token
 		default:
-			if s.own == nil {
-				s.own = map[string]secret.Text{}
-			}
 			s.own[id] = token
 		}
 	}

@@ -21,7 +21,6 @@ import (
 	"github.com/latchkey/latchkey/events/client"
 )
 
-// demoLife is how long an access token of the demo lives.
 const demoLife = 8 * time.Second
 
 // demoUser is one scene of the demo.

@@ -18,6 +18,6 @@
 //   - (no command): the servers and a worker, until ctrl-C; linkdemo serves its page
 //   - demo: the life of a few grants, compared with the ledger of the simulated Mesh
 //   - chaos: workers put through failures, and a judge
-//   - bench: workers measured against the bare servers
+//   - bench: workers measured against the bare servers; it and chaos start them by workerprocess
 //   - env: the variables that a shell needs to use a running sandbox
 package main

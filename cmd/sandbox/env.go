@@ -49,9 +49,9 @@ exports them, and puts the latchkey that lies beside the sandbox on the PATH:
 
 // envLine is the line with which a shell uses the sandbox of a folder.
 func envLine(program, dir string) string {
-	command := quoted(program) + " env"
+	command := shellQuote(program) + " env"
 	if dir != defaultDir {
-		command += " --dir " + quoted(dir)
+		command += " --dir " + shellQuote(dir)
 	}
 	return `eval "$(` + command + `)"`
 }
@@ -63,7 +63,7 @@ func writeEnv(dir string, s *stack.Stack) (file string, err error) {
 	var script strings.Builder
 	for _, v := range slices.Concat(s.Environ(), workerVariables(), []string{"LATCHKEY_ADMIN_LISTEN=127.0.0.1:0"}) {
 		name, value, _ := strings.Cut(v, "=")
-		fmt.Fprintf(&script, "export %s=%s\n", name, quoted(value))
+		fmt.Fprintf(&script, "export %s=%s\n", name, shellQuote(value))
 	}
 	script.WriteString("export NATS_URL=\"$LATCHKEY_NATS_URL\"\n" + pathLine())
 	file = filepath.Join(dir, envFile)
@@ -84,11 +84,11 @@ func pathLine() string {
 	if _, err := exec.LookPath(filepath.Join(dir, "latchkey")); err != nil {
 		return ""
 	}
-	return "export PATH=" + quoted(dir) + "\"${PATH:+:$PATH}\"\n"
+	return "export PATH=" + shellQuote(dir) + "\"${PATH:+:$PATH}\"\n"
 }
 
-// quoted is a text as one word of a POSIX shell.
-func quoted(text string) string {
+// shellQuote gives a text as one word of a POSIX shell.
+func shellQuote(text string) string {
 	if text != "" && strings.Trim(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._-") == "" {
 		return text
 	}

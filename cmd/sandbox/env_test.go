@@ -49,7 +49,7 @@ func TestEnv(t *testing.T) {
 	var script bytes.Buffer
 	require.Zero(t, run(ctx, []string{"env", "--dir", dir}, &script, io.Discard))
 	// The shell finds this program by its name; a function stands for it.
-	call := strings.Replace(first, quoted(os.Args[0])+" env", "sandbox env", 1)
+	call := strings.Replace(first, shellQuote(os.Args[0])+" env", "sandbox env", 1)
 	sh := exec.CommandContext(ctx, "sh", "-c", `sandbox() { [ "$3" = "$DIR" ] && cat; }; `+call+"; FOUND=$(command -v latchkey) env -0")
 	sh.Env = []string{"PATH=" + os.Getenv("PATH"), "DIR=" + dir}
 	sh.Stdin = &script
@@ -117,7 +117,7 @@ func besideThisProgram(t *testing.T, name string) (path string) {
 
 func TestQuoted(t *testing.T) {
 	for _, text := range []string{"", "plain", "it's", `a "b" $c`, "two\nlines", "mongodb://u:p@h/?a=b&c"} {
-		out, err := exec.CommandContext(t.Context(), "sh", "-c", "printf %s "+quoted(text)).Output()
+		out, err := exec.CommandContext(t.Context(), "sh", "-c", "printf %s "+shellQuote(text)).Output()
 		require.NoError(t, err)
 		require.Equal(t, text, string(out))
 	}

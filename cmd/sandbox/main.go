@@ -59,7 +59,7 @@ Variables that begin with LATCHKEY_ configure the worker, as they do outside.`,
 	root.Flags().IntVar(&o.MongoDBPort, "mongodb-port", 27017, "port of MongoDB")
 	root.Flags().IntVar(&o.KMSPort, "kms-port", 4599, "port of the simulated KMS")
 	root.Flags().IntVar(&o.MeshPort, "mesh-port", 4600, "port of the simulated Mesh")
-	root.Flags().StringVar(&page.scriptDir, "page", builtPage(), "folder of the page's script, which make page builds")
+	root.Flags().StringVar(&page.scriptDir, "page", pageDir(), "folder of the page's script, which make page builds")
 	root.Flags().IntVar(&page.pagePort, "page-port", defaultPagePort, "port of the page")
 	root.Flags().IntVar(&page.linkPort, "link-port", 4602, "port of the simulated Link")
 	root.Flags().IntVar(&page.tracesPort, "traces-port", traceview.Port, "port of the collector for traces and of the page that shows them")
@@ -73,7 +73,6 @@ Variables that begin with LATCHKEY_ configure the worker, as they do outside.`,
 	return root
 }
 
-// serve runs a stack and a worker until ctx ends.
 func serve(ctx context.Context, o stack.Options, page pageOptions, stdout io.Writer) error {
 	s, err := stack.Start(o)
 	if err != nil {

@@ -29,8 +29,8 @@ func pageInstitutions() map[string]meshsim.Institution {
 	return map[string]meshsim.Institution{"coinbase": short, "binance": short, "oldBank": {AccessLifetime: time.Minute}}
 }
 
-// builtPage is where make puts the page's script: beside the program.
-func builtPage() string {
+// pageDir is where make puts the page's script: beside the program.
+func pageDir() string {
 	program, err := os.Executable()
 	if err != nil {
 		return "page"
@@ -38,7 +38,7 @@ func builtPage() string {
 	return filepath.Join(filepath.Dir(program), "page")
 }
 
-// startPage serves the page and tells its address. Without its script, which
+// startPage serves the page and prints its address. Without its script, which
 // needs npm to build, the sandbox does without.
 func startPage(s *stack.Stack, cfg config.Config, o pageOptions, stdout io.Writer) (stop func(), err error) {
 	page, err := linkdemo.Start(linkdemo.Options{

@@ -52,19 +52,12 @@ func (c *Client) Tokens(ctx context.Context, in events.TokenRequest) (events.Tok
 	}
 	var reply events.TokenReply
 	err = c.retry(ctx, DefaultTimeout, transientOnRequest, func(ctx context.Context) error {
-		msg, err := c.nc.RequestWithContext(ctx, c.subjects.TokenGet(in.UserID), body)
-		if err != nil {
-			return err
+		answer, err := c.request(ctx, c.subjects.TokenGet(in.UserID), body)
+		if err == nil {
+			reply, err = events.DecodeTokenReply(answer)
 		}
-		if err := refusal(msg); err != nil {
-			return err
-		}
-		reply, err = events.DecodeTokenReply(msg.Data)
 		return err
 	})
-	if errors.Is(err, nats.ErrNoResponders) {
-		err = ErrNoWorker
-	}
 	if err != nil {
 		return events.TokenReply{}, fmt.Errorf("asking for tokens: %w", err)
 	}
@@ -85,15 +78,9 @@ func (c *Client) CompleteMFA(ctx context.Context, in events.MFARequest) (events.
 	ctx, cancel := context.WithTimeout(ctx, DefaultTimeout)
 	defer cancel()
 	var reply events.MFAReply
-	msg, err := c.nc.RequestWithContext(ctx, c.subjects.TokenMFA(in.UserID), body)
+	answer, err := c.request(ctx, c.subjects.TokenMFA(in.UserID), body)
 	if err == nil {
-		err = refusal(msg)
-	}
-	if err == nil {
-		err = json.Unmarshal(msg.Data, &reply)
-	}
-	if errors.Is(err, nats.ErrNoResponders) {
-		err = ErrNoWorker
+		err = json.Unmarshal(answer, &reply)
 	}
 	if err != nil {
 		return events.MFAReply{}, fmt.Errorf("completing a refresh with a code: %w", err)
@@ -101,11 +88,18 @@ func (c *Client) CompleteMFA(ctx context.Context, in events.MFARequest) (events.
 	return reply, nil
 }
 
-// refusal returns the *RefusedError in a reply, if there is one.
-func refusal(msg *nats.Msg) error {
+// request returns the answer of a worker. A refusal is a *RefusedError.
+func (c *Client) request(ctx context.Context, subject string, body []byte) ([]byte, error) {
+	msg, err := c.nc.RequestWithContext(ctx, subject, body)
+	if errors.Is(err, nats.ErrNoResponders) {
+		return nil, ErrNoWorker
+	}
+	if err != nil {
+		return nil, err
+	}
 	code := msg.Header.Get(micro.ErrorHeader)
 	if code == "" {
-		return nil
+		return msg.Data, nil
 	}
 	var said struct {
 		Message           string
@@ -114,7 +108,7 @@ func refusal(msg *nats.Msg) error {
 		Refused           []events.RefusedResult
 	}
 	_ = json.Unmarshal(msg.Data, &said) // the code alone is enough
-	return &RefusedError{Code: code, Message: said.Message, RetryAfter: time.Duration(min(max(said.RetryAfterSeconds, 0), maxRetryAfter)) * time.Second, Unavailable: said.Unavailable, Refused: said.Refused}
+	return nil, &RefusedError{Code: code, Message: said.Message, RetryAfter: time.Duration(min(max(said.RetryAfterSeconds, 0), maxRetryAfter)) * time.Second, Unavailable: said.Unavailable, Refused: said.Refused}
 }
 
 // maxRetryAfter limits RetryAfterSeconds.
@@ -126,6 +120,6 @@ func transientOnRequest(err error) bool {
 	if errors.As(err, &refused) {
 		return refused.Code == events.CodeBusy
 	}
-	return errors.Is(err, nats.ErrNoResponders) || errors.Is(err, nats.ErrTimeout) || errors.Is(err, context.DeadlineExceeded) ||
+	return errors.Is(err, ErrNoWorker) || errors.Is(err, nats.ErrTimeout) || errors.Is(err, context.DeadlineExceeded) ||
 		errors.Is(err, nats.ErrReconnectBufExceeded)
 }

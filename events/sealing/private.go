@@ -40,11 +40,7 @@ func newPrivateKey(key *ecdsa.PrivateKey) (PrivateKey, error) {
 		return PrivateKey{}, errors.New("not a private key on P-256")
 	}
 	jwk, err := events.NewJWK(point)
-	if err != nil {
-		return PrivateKey{}, err
-	}
-	public, err := NewPublicKey(jwk)
-	return PrivateKey{key: key, public: public}, err
+	return PrivateKey{key: key, public: PublicKey{jwk: jwk, key: &key.PublicKey}}, err
 }
 
 // Bytes returns the key, 32 bytes. The caller must not log it or store it unencrypted.

@@ -26,10 +26,10 @@ import (
 func (t *Service) receive(req request) {
 	t.atWork.Add(1)
 	a := &answer{Service: t, req: req}
-	ctx, cancel := context.WithTimeout(context.Background(), t.cfg.Timeout)
+	ctx, cancel := context.WithTimeout(context.Background(), t.opts.Config.Timeout)
 	a.cancel = cancel
 	defer a.caught()
-	a.ctx, a.end = t.startSpan(ctx, req, events.TokenGetName, t.subjects.TokenGetAll())
+	a.ctx, a.end = t.startSpan(ctx, req, events.TokenGetName, t.opts.Subjects.TokenGetAll())
 	a.record.Caller = t.callerOf(req)
 	if !t.inboxes.Contains(req.Reply()) {
 		a.unanswerable()
@@ -125,7 +125,7 @@ func (a *answer) unanswerable() {
 // give answers with a reply once the audit log permits it.
 func (a *answer) give(reply func() (events.TokenReply, error)) {
 	var err error
-	if a.body, err = a.encode(reply); err == nil && a.audit.Required && !a.hold(forAudit) {
+	if a.body, err = a.encode(reply); err == nil && a.opts.Audit.Required && !a.hold(forAudit) {
 		clear(a.body)
 		err = refuse(events.CodeBusy, "too many requests wait for the audit log; ask again")
 	}
@@ -186,7 +186,7 @@ func (a *answer) send(err error) {
 	}
 	a.handedOut.Inc()
 	if err := a.respond(a.req, a.body, nil); err != nil {
-		a.log.Warn("a token reply could not be sent", zap.Error(err))
+		a.opts.Log.Warn("a token reply could not be sent", zap.Error(err))
 	}
 	a.done(codeOK)
 }
@@ -197,16 +197,16 @@ func (a *answer) fail(err error) {
 	switch {
 	case errors.As(err, &refusal):
 	case refresher.Outage(err):
-		tracing.Log(a.ctx, a.log).Warn("a token request can't be answered now", zap.Error(err))
+		tracing.Log(a.ctx, a.opts.Log).Warn("a token request can't be answered now", zap.Error(err))
 		refusal = refuse(events.CodeBusy, "what the worker depends on is away; ask again")
 	default:
-		tracing.Log(a.ctx, a.log).Error("a token request failed", zap.Error(err))
+		tracing.Log(a.ctx, a.opts.Log).Error("a token request failed", zap.Error(err))
 		refusal = refuse(events.CodeInternal, "see the worker's log")
 	}
 	a.recordRefusal(a.record, refusal.Code)
 	a.requests.WithLabelValues(refusal.Code).Inc()
 	if err := a.refuse(a.req, refusal); err != nil {
-		a.log.Warn("a refusal could not be sent", zap.Error(err))
+		a.opts.Log.Warn("a refusal could not be sent", zap.Error(err))
 	}
 	a.done(refusal.Code)
 }
@@ -228,7 +228,7 @@ func (a *answer) done(code string) {
 // caught, deferred, keeps a panic from ending the process.
 func (a *answer) caught() {
 	if v := recover(); v != nil {
-		a.log.Error("a token request was not answered", zap.Error(panicError(v)))
+		a.opts.Log.Error("a token request was not answered", zap.Error(panicError(v)))
 		a.done(events.CodeInternal)
 	}
 }
@@ -270,10 +270,10 @@ func refuse(code, message string) *refusal {
 // startSpan starts the span of a request. The subject names a user and stays out of it.
 func (t *Service) startSpan(ctx context.Context, req request, name, subject string) (_ context.Context, end func(code string)) {
 	ctx = tracing.FromHeader(req.Headers()).Continue(ctx)
-	if !t.tracer.Enabled() {
+	if !t.opts.Tracer.Enabled() {
 		return ctx, func(string) {}
 	}
-	ctx, span := t.tracer.Start(ctx, name, trace.SpanKindServer,
+	ctx, span := t.opts.Tracer.Start(ctx, name, trace.SpanKindServer,
 		trace.WithAttributes(tracing.Messaging("process", subject)...))
 	return ctx, func(code string) {
 		span.SetAttributes(tracing.Outcome(code))

@@ -28,14 +28,14 @@ type Audit struct {
 // With an error they must not be.
 func (t *Service) recordHandOut(record audit.Record, answer func(error)) {
 	record.Action, record.Outcome = audit.HandedOut, audit.OutcomeOK
-	if !t.audit.Required {
-		t.audit.Log.Add(record)
+	if !t.opts.Audit.Required {
+		t.opts.Audit.Log.Add(record)
 		answer(nil)
 		return
 	}
-	t.audit.Log.Put(record, t.audit.Timeout, func(err error) {
+	t.opts.Audit.Log.Put(record, t.opts.Audit.Timeout, func(err error) {
 		if err != nil {
-			t.log.Warn("tokens are not handed out: the audit log can't be written", zap.Error(err))
+			t.opts.Log.Warn("tokens are not handed out: the audit log can't be written", zap.Error(err))
 			err = refuse(events.CodeBusy, "the audit log can't be written; ask again")
 		}
 		answer(err)
@@ -45,7 +45,7 @@ func (t *Service) recordHandOut(record audit.Record, answer func(error)) {
 // recordRefusal records that a request was answered without a token.
 func (t *Service) recordRefusal(record audit.Record, code string) {
 	record.Action, record.Outcome = audit.Refused, code
-	t.audit.Log.Add(record)
+	t.opts.Audit.Log.Add(record)
 }
 
 // addAccount adds an account of a grant to the record of a request. code says why it
@@ -66,7 +66,7 @@ func addAccount(record *audit.Record, g *store.Grant, code, account string) {
 // callerOf returns what a request says about its sender, apart from the body.
 func (t *Service) callerOf(req request) *audit.Caller {
 	caller := &audit.Caller{Inbox: inboxPrefix(events.ReplyInbox(req.Reply()))}
-	if t.audit.RequestInfo && caller.Inbox == events.ImportedReply {
+	if t.opts.Audit.RequestInfo && caller.Inbox == events.ImportedReply {
 		caller.Account, caller.User, caller.Name = requestInfo(req.Headers())
 	}
 	return caller

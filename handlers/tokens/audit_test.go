@@ -56,7 +56,7 @@ func TestTheServersWordOnWhoAsks(t *testing.T) {
 		t.Cleanup(nc.Close)
 		return nc
 	}
-	trusting, doubting := &Service{audit: Audit{RequestInfo: true}}, &Service{}
+	trusting, doubting := &Service{opts: Options{Audit: Audit{RequestInfo: true}}}, &Service{}
 	type seen struct{ Trusting, Doubting *audit.Caller }
 	worker := connect("worker", "w")
 	_, err := worker.Subscribe(subject, func(m *nats.Msg) {

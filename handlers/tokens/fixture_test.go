@@ -17,7 +17,6 @@ import (
 	"github.com/latchkey/latchkey/cmd/sandbox/kmssim/kmssimtest"
 	"github.com/latchkey/latchkey/config"
 	"github.com/latchkey/latchkey/events"
-	"github.com/latchkey/latchkey/refresher"
 	"github.com/latchkey/latchkey/store"
 	"github.com/latchkey/latchkey/store/envelope"
 	"github.com/latchkey/latchkey/store/envelope/envelopetest"
@@ -72,18 +71,29 @@ func (f *fixture) reopened() *envelope.Envelope { return envelope.New(f.sealing)
 // unread is a store that nobody reads.
 type unread struct{ Store }
 
+// opener is a refresher that refreshes nothing.
+type opener struct {
+	Refresher
+	envelope *envelope.Envelope
+}
+
+func (o opener) HasDataKey(g *store.Grant) bool { return o.envelope.Cached(g.Sealed.KeyID) }
+func (o opener) Tokens(ctx context.Context, g *store.Grant) (store.TokenSet, error) {
+	return store.OpenTokens(ctx, o.envelope, g.Sealed, g.Binding())
+}
+func (o opener) Suspended(string) time.Duration { return 0 }
+
 // tokenService is a service that is not started, over an envelope and what load
 // says is stored.
 func (f *fixture) tokenService(e *envelope.Envelope, load func(ctx context.Context, userID string) ([]*store.Grant, error)) *Service {
 	f.t.Helper()
 	cfg := config.Default()
-	r := refresher.New(refresher.Deps{Envelope: e, Limits: cfg.Limits, Concurrency: 1, Now: time.Now, Metrics: prometheus.NewRegistry()})
 	log := f.log
 	if log == nil {
 		log = zap.NewNop()
 	}
 	s, err := New(Options{
-		Store: unread{}, Refresher: r, Subjects: f.subjects, Config: cfg.Tokens, ClockSkew: cfg.Worker.ClockSkew,
+		Store: unread{}, Refresher: opener{envelope: e}, Subjects: f.subjects, Config: cfg.Tokens, ClockSkew: cfg.Worker.ClockSkew,
 		Now: time.Now, Log: log, Metrics: prometheus.NewRegistry(),
 	})
 	require.NoError(f.t, err)

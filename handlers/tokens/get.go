@@ -47,7 +47,7 @@ func (t *Service) get(ctx context.Context, in events.TokenRequest, record *audit
 		wanted = grants[:len(wanted)]
 	}
 	results := t.results(reports, grants)
-	if slices.ContainsFunc(wanted, func(g *store.Grant) bool { return t.valid(g) && !t.refresher.HasDataKey(g) }) && !who.hold(forKeys) {
+	if slices.ContainsFunc(wanted, func(g *store.Grant) bool { return t.valid(g) && !t.opts.Refresher.HasDataKey(g) }) && !who.hold(forKeys) {
 		return events.TokenReply{}, refuse(events.CodeBusy, "too many requests wait for a data key; ask again")
 	}
 	out, err := t.reply(ctx, in, wanted, record)
@@ -96,7 +96,7 @@ func (t *Service) kept(in events.TokenRequest) (wanted []*store.Grant, ok bool) 
 		return nil, false
 	}
 	wanted = asked(in, all)
-	return wanted, len(t.waiting(in, wanted, nil)) == 0 && !slices.ContainsFunc(wanted, func(g *store.Grant) bool { return t.valid(g) && !t.refresher.HasDataKey(g) })
+	return wanted, len(t.waiting(in, wanted, nil)) == 0 && !slices.ContainsFunc(wanted, func(g *store.Grant) bool { return t.valid(g) && !t.opts.Refresher.HasDataKey(g) })
 }
 
 // asked returns those of a user's grants that a request asks for.

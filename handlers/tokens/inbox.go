@@ -95,7 +95,7 @@ func (t *Service) lookForCollectors(ctx context.Context, js jetstream.JetStream,
 		return last
 	case err != nil: // the last finding still holds
 		if last != err.Error() {
-			t.log.Warn("it is not known whether a stream stores replies to token requests; permit $JS.API.STREAM.LIST", zap.Error(err))
+			t.opts.Log.Warn("it is not known whether a stream stores replies to token requests; permit $JS.API.STREAM.LIST", zap.Error(err))
 		}
 		return err.Error()
 	case len(found) == 0:
@@ -107,7 +107,7 @@ func (t *Service) lookForCollectors(ctx context.Context, js jetstream.JetStream,
 	t.inboxes.stored.Store(&filters)
 	finding := fmt.Sprint(found) // which sorts by name
 	if finding != last {
-		t.log.Error("streams store replies to token requests: no tokens are sent to those inboxes; take the subjects out of the streams", zap.Strings("streams", names), zap.Strings("subjects", filters))
+		t.opts.Log.Error("streams store replies to token requests: no tokens are sent to those inboxes; take the subjects out of the streams", zap.Strings("streams", names), zap.Strings("subjects", filters))
 	}
 	return finding
 }
@@ -117,7 +117,7 @@ func (t *Service) lookForCollectors(ctx context.Context, js jetstream.JetStream,
 func (t *Service) noInbox(endpoint string) {
 	t.requests.WithLabelValues(codeBadReply).Inc()
 	t.inboxes.complaints.Do(func() {
-		t.log.Warn("requests that name no inbox as reply subject get no answer; tokens.inbox_prefixes says what an inbox is", zap.String("endpoint", endpoint))
+		t.opts.Log.Warn("requests that name no inbox as reply subject get no answer; tokens.inbox_prefixes says what an inbox is", zap.String("endpoint", endpoint))
 	})
 }
 

@@ -19,35 +19,31 @@ func (t *Service) receiveKeys(req request) {
 		req.done(codeBadReply)
 		return
 	}
+	answered := func(err error) {
+		if err != nil {
+			t.opts.Log.Warn("a reply to a request for keys could not be sent", zap.Error(err))
+		}
+	}
 	caller := askerOf(req)
 	if !t.places.take(forConnectKeys, caller, maxWaiting) {
-		if err := t.refuse(req, refuse(events.CodeBusy, "too many requests wait; ask again")); err != nil {
-			t.log.Warn("a reply to a request for keys could not be sent", zap.Error(err))
-		}
+		answered(t.refuse(req, refuse(events.CodeBusy, "too many requests wait; ask again")))
 		req.done(events.CodeBusy)
 		return
 	}
 	t.atWork.Go(func() {
 		defer t.places.free(forConnectKeys, caller)
-		ctx, cancel := context.WithTimeout(context.Background(), t.cfg.Timeout)
+		ctx, cancel := context.WithTimeout(context.Background(), t.opts.Config.Timeout)
 		defer cancel()
-		keys, err := t.keys.Public(ctx)
-		var body []byte
-		code := codeOK
-		if err == nil {
-			body, err = json.Marshal(keys)
-		}
+		keys, err := t.opts.Keys.Public(ctx)
 		if err != nil {
-			t.log.Warn("the connect keys can't be given out now", zap.Error(err))
-			code = events.CodeBusy
-			err = t.refuse(req, refuse(code, "the keys can't be had now; ask again"))
-		} else {
-			err = t.respond(req, body, nil)
+			t.opts.Log.Warn("the connect keys can't be given out now", zap.Error(err))
+			answered(t.refuse(req, refuse(events.CodeBusy, "the keys can't be had now; ask again")))
+			req.done(events.CodeBusy)
+			return
 		}
-		if err != nil {
-			t.log.Warn("a reply to a request for keys could not be sent", zap.Error(err))
-		}
-		req.done(code)
+		body, _ := json.Marshal(keys) // strings only
+		answered(t.respond(req, body, nil))
+		req.done(codeOK)
 	})
 }
 

@@ -12,7 +12,7 @@ func (t *Service) minTTL(in events.TokenRequest) time.Duration {
 	if in.MinTTLSeconds != nil {
 		return time.Duration(*in.MinTTLSeconds) * time.Second
 	}
-	return t.cfg.MinTTL
+	return t.opts.Config.MinTTL
 }
 
 // attainable bounds the requested life by half of the life that the token was issued
@@ -28,7 +28,7 @@ func attainable(minTTL time.Duration, l *store.Life) time.Duration {
 // fresh reports whether a refresh would gain nothing: enough life is left, or the grant
 // can't be refreshed.
 func (t *Service) fresh(g *store.Grant, minTTL time.Duration) bool {
-	now := t.now()
+	now := t.opts.Now()
 	if g.State != store.Active || refresher.RefreshTokenExpired(g, now) {
 		return true
 	}
@@ -37,8 +37,8 @@ func (t *Service) fresh(g *store.Grant, minTTL time.Duration) bool {
 
 // over reports whether a token may have expired by another machine's clock.
 func (t *Service) over(l *store.Life) bool {
-	until := l.ServedUntil(t.skew)
-	return l == nil || until != nil && !t.now().Before(*until)
+	until := l.ServedUntil(t.opts.ClockSkew)
+	return l == nil || until != nil && !t.opts.Now().Before(*until)
 }
 
 // obtained is when an account's token was obtained; nil: unknown, since earlier releases

@@ -18,7 +18,7 @@ func TestAskingForLifeIsNotRefreshing(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		clock := time.Date(2026, 3, 1, 10, 0, 0, 0, time.UTC)
 		life := time.Duration(rapid.SampledFrom([]int{1, 20, 60, 300, 3600, 86400, 30 * 86400}).Draw(t, "life")) * time.Second
-		s := &Service{cfg: config.Default().Tokens, skew: config.Default().Worker.ClockSkew, now: func() time.Time { return clock }}
+		s := &Service{opts: Options{Config: config.Default().Tokens, ClockSkew: config.Default().Worker.ClockSkew, Now: func() time.Time { return clock }}}
 		obtain := func() *store.Life {
 			end := clock.Add(life)
 			return &store.Life{Since: clock, ExpiresAt: &end, Assumed: rapid.Bool().Draw(t, "assumed")}
@@ -43,7 +43,7 @@ func TestAskingForLifeIsNotRefreshing(t *testing.T) {
 
 func TestTokensWithoutAKnownEndAreNotRefreshedForAWish(t *testing.T) {
 	now := time.Now()
-	s := &Service{now: func() time.Time { return now }}
+	s := &Service{opts: Options{Now: func() time.Time { return now }}}
 	require.True(t, s.fresh(&store.Grant{State: store.Active, Access: &store.Life{Since: now}, Refresh: &store.Life{Since: now}}, 24*time.Hour))
 	require.False(t, s.fresh(&store.Grant{State: store.Active, Refresh: &store.Life{Since: now}}, 0), "nothing to give yet")
 }

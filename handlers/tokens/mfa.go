@@ -23,7 +23,7 @@ func (t *Service) receiveMFA(req request) {
 	if !t.inboxes.Contains(req.Reply()) {
 		clear(req.Data())
 		record.Outcome = codeBadReply
-		t.audit.Log.Add(record)
+		t.opts.Audit.Log.Add(record)
 		t.noInbox(events.TokenMFAName)
 		req.done(codeBadReply)
 		return
@@ -36,9 +36,9 @@ func (t *Service) receiveMFA(req request) {
 	}
 	t.atWork.Go(func() {
 		defer t.places.free(forCodes, caller)
-		ctx, cancel := context.WithTimeout(context.Background(), t.cfg.Timeout)
+		ctx, cancel := context.WithTimeout(context.Background(), t.opts.Config.Timeout)
 		defer cancel()
-		ctx, end := t.startSpan(ctx, req, events.TokenMFAName, t.subjects.TokenMFAAll())
+		ctx, end := t.startSpan(ctx, req, events.TokenMFAName, t.opts.Subjects.TokenMFAAll())
 		body, err := t.completeMFA(ctx, req, &record)
 		end(t.answerMFA(req, record, body, err))
 	})
@@ -60,7 +60,7 @@ func (t *Service) completeMFA(ctx context.Context, req request, record *audit.Re
 	if user != in.UserID {
 		return nil, refuse(events.CodeForbidden, "the subject is another user's than userId")
 	}
-	g, err := t.store.Get(ctx, in.GrantID)
+	g, err := t.opts.Store.Get(ctx, in.GrantID)
 	if errors.Is(err, store.ErrNotFound) || err == nil && (g.UserID != user || g.State == store.Revoked) {
 		return nil, refuse(events.CodeUnknownUser, "the user has no such grant")
 	}
@@ -71,7 +71,7 @@ func (t *Service) completeMFA(ctx context.Context, req request, record *audit.Re
 	if in.Version != 0 && in.Version != g.Version {
 		return nil, refuse(events.CodeOtherVersion, "the grant has changed since the code was asked for")
 	}
-	done, err := t.refresher.Complete(ctx, g, in.Code)
+	done, err := t.opts.Refresher.Complete(ctx, g, in.Code)
 	t.grants.changed(user) // its event may be on the way still
 	if err != nil {
 		return nil, mfaRefusal(err)
@@ -125,7 +125,7 @@ func (t *Service) answerMFA(req request, record audit.Record, body []byte, err e
 		case refresher.Outage(err) || errors.Is(err, refresher.ErrStopping):
 			refusal = refuse(events.CodeBusy, "what the worker depends on is away; the code was not presented")
 		default:
-			t.log.Error("a request with a code failed", zap.Error(err))
+			t.opts.Log.Error("a request with a code failed", zap.Error(err))
 			refusal = refuse(events.CodeInternal, "see the worker's log")
 		}
 		code = refusal.Code
@@ -134,10 +134,10 @@ func (t *Service) answerMFA(req request, record audit.Record, body []byte, err e
 		err = t.respond(req, body, nil)
 	}
 	record.Outcome = code
-	t.audit.Log.Add(record)
+	t.opts.Audit.Log.Add(record)
 	t.codes.WithLabelValues(code).Inc()
 	if err != nil {
-		tracing.Log(context.Background(), t.log).Warn("a reply to a request with a code could not be sent", zap.Error(err))
+		tracing.Log(context.Background(), t.opts.Log).Warn("a reply to a request with a code could not be sent", zap.Error(err))
 	}
 	req.done(code)
 	return code

@@ -25,7 +25,7 @@ func (brokenRequest) Subject() string        { panic("a value that is not kept")
 
 func TestAPanicBesideARequestEndsNothing(t *testing.T) {
 	core, logs := observer.New(zap.ErrorLevel)
-	s := &Service{cfg: config.Tokens{Timeout: time.Minute}, log: zap.New(core)}
+	s := &Service{opts: Options{Config: config.Tokens{Timeout: time.Minute}, Log: zap.New(core)}}
 	for range 3 {
 		s.receive(brokenRequest{})
 	}

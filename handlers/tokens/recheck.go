@@ -16,13 +16,13 @@ import (
 // decide records when an answer is made, before anything is read for it.
 func (a *answer) decide() {
 	a.grants.catchUp()
-	a.decided, a.change = a.now().Round(0), a.grants.change(a.record.User).Load()
+	a.decided, a.change = a.opts.Now().Round(0), a.grants.change(a.record.User).Load()
 }
 
 // holds reports whether an answer may leave as it is, without reading anything.
 func (a *answer) holds() bool {
-	now := a.now().Round(0) // the monotonic clock may stop with the machine
-	return (a.ends.IsZero() || now.Before(a.ends)) && now.Sub(a.decided) < max(a.cfg.CacheAge, time.Second) &&
+	now := a.opts.Now().Round(0) // the monotonic clock may stop with the machine
+	return (a.ends.IsZero() || now.Before(a.ends)) && now.Sub(a.decided) < max(a.opts.Config.CacheAge, time.Second) &&
 		a.grants.change(a.record.User).Load() == a.change
 }
 
@@ -30,7 +30,7 @@ func (a *answer) holds() bool {
 // about to be handed out.
 func (a *answer) look() error {
 	changed := refuse(events.CodeBusy, "the tokens changed while the answer waited; ask again")
-	if !a.ends.IsZero() && !a.now().Before(a.ends) {
+	if !a.ends.IsZero() && !a.opts.Now().Before(a.ends) {
 		return changed
 	}
 	all, err := a.grants.load(a.ctx, a.record.User)

@@ -53,7 +53,7 @@ func TestAnAnswerThatWaitedIsLookedAtAgain(t *testing.T) {
 			s := &state{now: time.Now(), stored: []*store.Grant{grantOf(t, e, "alice")}}
 			s.Service = f.tokenService(e, func(context.Context, string) ([]*store.Grant, error) { return s.stored, nil })
 			s.conn = f.js.Conn()
-			s.Service.now = func() time.Time { return s.now }
+			s.opts.Now = func() time.Time { return s.now }
 			a := &answer{Service: s.Service, ctx: t.Context(), in: events.TokenRequest{UserID: "alice"}, record: audit.Record{User: "alice"}}
 			a.decide()
 			body, err := a.encode(func() (events.TokenReply, error) { return s.Get(t.Context(), a.in, &a.record) })

@@ -45,14 +45,13 @@ func reportsOf(in events.TokenRequest, all []*store.Grant) (reports []report) {
 func (t *Service) endReported(ctx context.Context, in events.TokenRequest, all []*store.Grant) ([]*store.Grant, error) {
 	for _, r := range reportsOf(in, all) {
 		i := slices.Index(all, r.grant)
-		if !r.current() || i < 0 || !refresher.EndsWithReport(r.grant, t.now()) {
+		if !r.current() || i < 0 || !refresher.EndsWithReport(r.grant, t.opts.Now()) {
 			continue
 		}
-		ended, err := t.refresher.EndReported(ctx, r.grant)
+		ended, err := t.opts.Refresher.EndReported(ctx, r.grant)
 		t.grants.changed(in.UserID)
 		if errors.Is(err, store.ErrNotFound) { // erased meanwhile
-			ended, err = r.grant.Clone(), nil
-			ended.State = store.Revoked
+			ended, err = erased(r.grant), nil
 		}
 		if err != nil {
 			return nil, err
@@ -66,21 +65,18 @@ func (t *Service) endReported(ctx context.Context, in events.TokenRequest, all [
 // counts reports whether a report of a grant's current version starts a refresh now, or
 // waits for the current one.
 func (t *Service) counts(g *store.Grant) bool {
-	now := t.now()
+	now := t.opts.Now()
 	return g.State == store.Active && !refresher.RefreshTokenExpired(g, now) && t.heldBack(g) == 0 &&
-		(g.Lease.Held(now) || t.refresher.NextReport(g) == 0)
+		(g.Lease.Held(now) || t.opts.Refresher.NextReport(g) == 0)
 }
 
 // counting returns the ids of the grants whose current version is reported, if that
 // counts, and appends those that are not wanted to the wanted grants.
 func (t *Service) counting(reports []report, wanted []*store.Grant) (ids map[string]bool, grants []*store.Grant) {
-	grants = wanted
+	ids, grants = map[string]bool{}, wanted
 	for _, r := range reports {
 		if !r.current() || !t.counts(r.grant) || ids[r.GrantID] {
 			continue
-		}
-		if ids == nil {
-			ids = map[string]bool{}
 		}
 		ids[r.GrantID] = true
 		if !slices.Contains(grants, r.grant) {
@@ -97,14 +93,9 @@ func (t *Service) results(reports []report, now []*store.Grant) (results []event
 		if i := slices.IndexFunc(now, func(g *store.Grant) bool { return g.ID == r.GrantID }); after != nil && i >= 0 {
 			after = now[i]
 		}
-		result := events.RefusedResult{GrantID: r.GrantID, Version: r.Version}
-		var wait time.Duration
-		result.Outcome, wait = t.outcome(r, after)
-		if wait > 0 {
-			result.RetryAfterSeconds = int64(math.Ceil(wait.Seconds()))
-		}
-		t.refresher.CountReport(r.grant, result.Outcome)
-		results = append(results, result)
+		outcome, wait := t.outcome(r, after)
+		t.opts.Refresher.CountReport(r.grant, outcome)
+		results = append(results, events.RefusedResult{GrantID: r.GrantID, Version: r.Version, Outcome: outcome, RetryAfterSeconds: int64(math.Ceil(wait.Seconds()))})
 	}
 	return results
 }
@@ -118,14 +109,14 @@ func (t *Service) outcome(r report, after *store.Grant) (string, time.Duration) 
 		return events.RefusedReplaced, 0
 	case !after.Current(r.Version):
 		return events.RefusedRefreshed, 0
-	case after.State != store.Active || refresher.RefreshTokenExpired(after, t.now()):
+	case after.State != store.Active || refresher.RefreshTokenExpired(after, t.opts.Now()):
 		return events.RefusedNotRefreshable, 0
 	}
 	if held := t.heldBack(after); held > 0 {
 		return events.RefusedBusy, held
 	}
-	atWork := after.Lease.Held(t.now()) || after.Attempts > 0 || after.Deferrals > 0 // the next attempt is scheduled
-	if pause := t.refresher.NextReport(after); pause > 0 && !atWork {
+	atWork := after.Lease.Held(t.opts.Now()) || after.Attempts > 0 || after.Deferrals > 0 // the next attempt is scheduled
+	if pause := t.opts.Refresher.NextReport(after); pause > 0 && !atWork {
 		return events.RefusedTooSoon, pause
 	}
 	return events.RefusedBusy, soon * time.Second

@@ -2,6 +2,7 @@ package tokens
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"go.uber.org/zap"
@@ -30,9 +31,9 @@ func (t *Service) reply(ctx context.Context, in events.TokenRequest, grants []*s
 			withheld(code, accounts...)
 			continue
 		}
-		tokens, err := t.refresher.Tokens(ctx, g)
+		tokens, err := t.opts.Refresher.Tokens(ctx, g)
 		if err != nil {
-			t.log.Error("tokens that were asked for can't be opened", zap.String("grant", g.ID), zap.Error(err))
+			t.opts.Log.Error("tokens that were asked for can't be opened", zap.String("grant", g.ID), zap.Error(err))
 			withheld(events.CodeBusy, accounts...)
 			continue
 		}
@@ -98,8 +99,8 @@ func (t *Service) used(g *store.Grant) {
 		defer func() { time.AfterFunc((usesShare-1)*time.Since(begun), t.noting.Unlock) }()
 		ctx, cancel := context.WithTimeout(context.Background(), usesTimeout)
 		defer cancel()
-		if err := t.store.RecordUse(ctx, g); err != nil {
-			t.log.Debug("the use of a grant could not be noted", zap.String("grant", g.ID), zap.Error(err))
+		if err := t.opts.Store.RecordUse(ctx, g); err != nil {
+			t.opts.Log.Debug("the use of a grant could not be noted", zap.String("grant", g.ID), zap.Error(err))
 		}
 	})
 }
@@ -115,7 +116,7 @@ func (t *Service) without(g *store.Grant, life *store.Life) string {
 		return events.CodeExpired
 	case over && g.State == store.MustAct:
 		return events.CodeMustAct
-	case over && refresher.RefreshTokenExpired(g, t.now()):
+	case over && refresher.RefreshTokenExpired(g, t.opts.Now()):
 		return events.CodeExpired
 	case over:
 		return events.CodeBusy
@@ -139,7 +140,7 @@ func (t *Service) uncovered(g *store.Grant, account store.Account, life *store.L
 		return t.withheld(g, account.ID, code)
 	}
 	code := events.CodeExpired
-	if life != nil && life.ExpiresAt != nil && !life.Warned && refresher.NeedsCall(g, t.now()) {
+	if life != nil && life.ExpiresAt != nil && !life.Warned && refresher.NeedsCall(g, t.opts.Now()) {
 		code = events.CodeBusy
 	}
 	u := t.withheld(g, account.ID, code)
@@ -152,12 +153,9 @@ func (t *Service) uncovered(g *store.Grant, account store.Account, life *store.L
 // worst picks the code that says what to do first: ask again, then have the user act,
 // then connect anew.
 func worst(all []events.UnavailableAccount) string {
-	code := events.CodeUnknownUser
-	rank := map[string]int{events.CodeExpired: 1, events.CodeMustAct: 2, events.CodeBusy: 3}
+	rising, at := []string{events.CodeUnknownUser, events.CodeExpired, events.CodeMustAct, events.CodeBusy}, 0
 	for _, u := range all {
-		if rank[u.Code] > rank[code] {
-			code = u.Code
-		}
+		at = max(at, slices.Index(rising, u.Code))
 	}
-	return code
+	return rising[at]
 }

@@ -74,19 +74,8 @@ type Options struct {
 
 // Service answers requests for the current tokens of a user.
 type Service struct {
-	store     Store
+	opts      Options
 	grants    *grantCache
-	refresher Refresher
-	subjects  events.Subjects
-	cfg       config.Tokens
-	skew      time.Duration
-	audit     Audit
-	keys      Keys
-	metadata  map[string]string
-	stats     func() any
-	tracer    tracing.Tracer
-	now       func() time.Time
-	log       *zap.Logger
 	requests  *prometheus.CounterVec
 	handedOut prometheus.Counter // the requests that were answered with tokens
 	durations *prometheus.HistogramVec
@@ -115,9 +104,7 @@ func New(o Options) (*Service, error) {
 		return nil, fmt.Errorf("the inboxes of the token service: %w", err)
 	}
 	t := &Service{
-		store: o.Store, grants: newGrantCache(o.Config.CacheUsers, o.Config.CacheAge, o.Now, o.Store.ByUser), refresher: o.Refresher,
-		subjects: o.Subjects, cfg: o.Config, skew: o.ClockSkew, audit: o.Audit, keys: o.Keys, metadata: o.Metadata, stats: o.Stats, tracer: o.Tracer, now: o.Now, log: o.Log,
-		turns: turns{free: o.Config.Concurrency},
+		opts: o, grants: newGrantCache(o.Config.CacheUsers, o.Config.CacheAge, o.Now, o.Store.ByUser), turns: turns{free: o.Config.Concurrency},
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Namespace: "latchkey", Name: "token_requests_total", Help: "Requests for tokens by the code of the answer.",
 		}, []string{"code"}),
@@ -161,7 +148,7 @@ func ServiceName(subjects events.Subjects) string {
 
 // Start registers the service with NATS.
 func (t *Service) Start(nc *nats.Conn) error {
-	unfollow, err := t.grants.follow(nc, t.subjects)
+	unfollow, err := t.grants.follow(nc, t.opts.Subjects)
 	if err != nil {
 		return err
 	}
@@ -171,15 +158,15 @@ func (t *Service) Start(nc *nats.Conn) error {
 		return err
 	}
 	t.unfollow = func() { unfollow(); unwatch() }
-	name := ServiceName(t.subjects)
-	service := discoverable(nc, name, "Current access tokens of a user, in the shape of the Link SDK's accessTokens", t.metadata, t.stats, t.now, t.inboxes.Contains)
+	name := ServiceName(t.opts.Subjects)
+	service := discoverable(nc, name, "Current access tokens of a user, in the shape of the Link SDK's accessTokens", t.opts.Metadata, t.opts.Stats, t.opts.Now, t.inboxes.Contains)
 	t.conn, t.service = nc, service
-	err = service.add("get", t.subjects.TokenGetAll(), t.receive, map[string]string{"request": "events.TokenRequest", "reply": "events.TokenReply"}, t.took)
-	if err == nil && t.keys != nil {
-		err = service.add("keys", t.subjects.TokenKeys(), t.receiveKeys, map[string]string{"reply": "events.TokenKeys"}, nil)
+	err = service.add("get", t.opts.Subjects.TokenGetAll(), t.receive, map[string]string{"request": "events.TokenRequest", "reply": "events.TokenReply"}, t.took)
+	if err == nil && t.opts.Keys != nil {
+		err = service.add("keys", t.opts.Subjects.TokenKeys(), t.receiveKeys, map[string]string{"reply": "events.TokenKeys"}, nil)
 	}
 	if err == nil {
-		err = service.add("mfa", t.subjects.TokenMFAAll(), t.receiveMFA, map[string]string{"request": "events.MFARequest", "reply": "events.MFAReply"}, nil)
+		err = service.add("mfa", t.opts.Subjects.TokenMFAAll(), t.receiveMFA, map[string]string{"request": "events.MFARequest", "reply": "events.MFAReply"}, nil)
 	}
 	if err == nil {
 		err = service.announce()
@@ -218,7 +205,7 @@ func (t *Service) received() {
 		err = t.conn.Barrier(func() { close(begun) })
 	}
 	if err != nil {
-		t.log.Warn("ending the token service without NATS", zap.Error(err))
+		t.opts.Log.Warn("ending the token service without NATS", zap.Error(err))
 		return
 	}
 	<-begun

@@ -41,7 +41,7 @@ func (f *flights) underWay(g *store.Grant) *flight {
 
 // patience is how long a request waits for a refresh though a token is still valid, even
 // one of another broker.
-func (t *Service) patience() time.Duration { return t.cfg.Timeout / 10 }
+func (t *Service) patience() time.Duration { return t.opts.Config.Timeout / 10 }
 
 // valid reports whether there is a token to hand out without a refresh.
 func (t *Service) valid(g *store.Grant) bool { return t.unavailable(g) == "" }
@@ -72,11 +72,11 @@ func (t *Service) inVain(g *store.Grant, toGive bool) bool {
 // open, all refreshes pause, or its own refreshes fail and the next attempt is scheduled.
 // 0: one may.
 func (t *Service) heldBack(g *store.Grant) time.Duration {
-	if after := t.refresher.Suspended(g.BrokerType); after > 0 {
+	if after := t.opts.Refresher.Suspended(g.BrokerType); after > 0 {
 		return after
 	}
 	if (g.Attempts > 0 || g.Deferrals > 0) && g.Due != nil {
-		return max(g.Due.At.Sub(t.now()), 0)
+		return max(g.Due.At.Sub(t.opts.Now()), 0)
 	}
 	return 0
 }
@@ -94,7 +94,7 @@ func (t *Service) retryAfter(g *store.Grant) int64 {
 // refused.
 func (t *Service) await(ctx context.Context, g *store.Grant, toGive, reported bool, caller string) *store.Grant {
 	what := forBroker(g.BrokerType)
-	if t.inVain(g, toGive) || !t.places.take(what, caller, 2*t.cfg.Concurrency) {
+	if t.inVain(g, toGive) || !t.places.take(what, caller, 2*t.opts.Config.Concurrency) {
 		return g
 	}
 	defer t.places.free(what, caller)
@@ -126,7 +126,7 @@ func (t *Service) fly(ctx context.Context, g *store.Grant, reported bool, caller
 	if f := t.flights.byGrant[key]; f != nil {
 		return f
 	}
-	if !t.places.take(what, caller, 2*t.cfg.Concurrency) {
+	if !t.places.take(what, caller, 2*t.opts.Config.Concurrency) {
 		return nil
 	}
 	if t.flights.byGrant == nil {
@@ -134,12 +134,12 @@ func (t *Service) fly(ctx context.Context, g *store.Grant, reported bool, caller
 	}
 	f := &flight{begun: time.Now(), ended: make(chan struct{}), grant: g}
 	t.flights.byGrant[key] = f
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), t.cfg.Timeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), t.opts.Config.Timeout)
 	stop := context.AfterFunc(t.lifetime, cancel)
 	go func() {
 		defer func() {
 			if v := recover(); v != nil {
-				t.log.Error("a refresh on request failed", zap.String("grant", g.ID), zap.Error(panicError(v)))
+				t.opts.Log.Error("a refresh on request failed", zap.String("grant", g.ID), zap.Error(panicError(v)))
 			}
 			stop()
 			cancel()
@@ -161,15 +161,15 @@ func (t *Service) refresh(ctx context.Context, g *store.Grant, reported bool) *s
 	version := g.Version
 	for pause := 20 * time.Millisecond; ctx.Err() == nil; pause = min(pause*2, time.Second) {
 		// A new token may live shorter than requested.
-		if g.Version != version || g.State != store.Active || refresher.RefreshTokenExpired(g, t.now()) || t.heldBack(g) > 0 {
+		if g.Version != version || g.State != store.Active || refresher.RefreshTokenExpired(g, t.opts.Now()) || t.heldBack(g) > 0 {
 			return g
 		}
-		now := t.refresher.Now
+		now := t.opts.Refresher.Now
 		if reported {
 			if !t.counts(g) {
 				return g
 			}
-			now = t.refresher.Refused
+			now = t.opts.Refresher.Refused
 		}
 		next, err := now(ctx, g)
 		t.grants.changed(g.UserID) // its event may be on the way still
@@ -182,7 +182,7 @@ func (t *Service) refresh(ctx context.Context, g *store.Grant, reported bool) *s
 		case errors.Is(err, store.ErrNotFound):
 			return erased(g)
 		case err != nil && !errors.Is(err, store.ErrStale) && !refresher.Outage(err):
-			t.log.Error("a refresh on request failed", zap.String("grant", g.ID), zap.Error(err))
+			t.opts.Log.Error("a refresh on request failed", zap.String("grant", g.ID), zap.Error(err))
 			return g
 		}
 		select {
@@ -190,7 +190,7 @@ func (t *Service) refresh(ctx context.Context, g *store.Grant, reported bool) *s
 		case <-ctx.Done():
 			return g
 		}
-		if seen, err := t.store.Get(ctx, g.ID); err == nil {
+		if seen, err := t.opts.Store.Get(ctx, g.ID); err == nil {
 			g = seen
 		} else if errors.Is(err, store.ErrNotFound) {
 			return erased(g)

@@ -98,6 +98,6 @@ func TestAGrantThatIsErasedBeforeItsRefreshIsGivenToNobody(t *testing.T) {
 	f := newFixture(t)
 	e := f.envelope()
 	s := f.tokenService(e, nil)
-	s.refresher = without{s.refresher}
+	s.opts.Refresher = without{s.opts.Refresher}
 	require.Equal(t, store.Revoked, s.refresh(t.Context(), grantOf(t, e, "alice"), false).State)
 }

@@ -138,23 +138,6 @@ func (e *Envelope) DropAged() {
 	}
 }
 
-// Forget releases the data keys of a user, if each has their own. Calls for that user
-// that are under way may still cache new ones.
-func (e *Envelope) Forget(user string) {
-	own := ScopeOf(user)
-	if own == "" {
-		return
-	}
-	for _, key := range e.cache.Values() {
-		if key.scope == own {
-			e.cache.Remove(key.id)
-		}
-	}
-	if e.active.Remove(own) {
-		go runtime.GC()
-	}
-}
-
 // drop releases a data key that is gone or that KMS has refused.
 func (e *Envelope) drop(id string) {
 	e.cache.Remove(id)

@@ -78,24 +78,6 @@ func TestWorkersShareTheKeyOfAUser(t *testing.T) {
 	}
 }
 
-func TestAForgottenUser(t *testing.T) {
-	f := newFixture(t)
-	o := f.options()
-	o.PerUser = true
-	e := envelope.New(o)
-	alice, bob := sealFor(t, e, "alice"), sealFor(t, e, "bob")
-	f.keys.Remove(alice.KeyID)
-	requireOpens(t, e, alice, "x")
-	e.Forget("alice")
-	e.Forget("")
-	_, err := e.Open(t.Context(), alice, binding)
-	require.ErrorIs(t, err, envelope.ErrUnknownKey)
-	requireOpens(t, e, bob, "x")
-	collect(t, e, 1)
-	require.Equal(t, bob.KeyID, sealFor(t, e, "bob").KeyID)
-	require.NotEqual(t, alice.KeyID, sealFor(t, e, "alice").KeyID)
-}
-
 // An erasure retires the keys of a user; workers that have one in memory notice.
 func TestAUsersKeyThatWasRetiredInTheStore(t *testing.T) {
 	for name, retire := range map[string]func(*fixture, string){

@@ -39,8 +39,8 @@ func (s *session) auditing(heads audit.Heads) (*commandLog, error) {
 
 // before has what is done to a dead letter recorded first. Where audit.mode is
 // required, it is not done without.
-func (l *commandLog) before(action audit.Action, outcome string, do func(context.Context, handlers.Parked) error) func(context.Context, handlers.Parked) error {
-	return func(ctx context.Context, letter handlers.Parked) error {
+func (l *commandLog) before(action audit.Action, outcome string, do func(context.Context, handlers.ParkedLetter) error) func(context.Context, handlers.ParkedLetter) error {
+	return func(ctx context.Context, letter handlers.ParkedLetter) error {
 		within, cancel := context.WithTimeout(ctx, l.cfg.Timeout)
 		defer cancel()
 		record := audit.Record{Action: action, Outcome: outcome, DeadLetter: letter.ID, Caller: &audit.Caller{Name: osUser()}}

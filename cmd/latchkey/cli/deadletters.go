@@ -39,7 +39,7 @@ type letterView struct {
 	Sequence    uint64 `json:"sequence"`
 }
 
-func viewLetter(l handlers.Parked) letterView {
+func viewLetter(l handlers.ParkedLetter) letterView {
 	return letterView{
 		ID: l.ID, Message: l.Message, Subject: l.Subject, Reason: l.Reason, Attempts: l.Attempts,
 		StoredAt: l.StoredAt, ParkedAt: l.ParkedAt, DataKey: l.Sealed.KeyID, BodyRemoved: l.BodyRemoved, Sequence: l.Sequence,
@@ -57,7 +57,7 @@ func (a *app) listDeadLetters() *cobra.Command {
 	output := outputFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		return a.with(cmd, func(s *session) error {
-			letters, err := s.deadLetters()
+			letters, err := s.deadLetters(nil)
 			if err != nil {
 				return err
 			}
@@ -94,12 +94,12 @@ read. It needs MongoDB and KMS as a worker does, and stands in the audit log.`,
 	output := outputFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		return a.with(cmd, func(s *session) error {
-			letters, found, err := s.findDeadLetters(args)
+			_, found, err := s.findDeadLetters(args)
 			if err != nil {
 				return err
 			}
 			if body {
-				return s.printBody(letters, found[0])
+				return s.printBody(found[0])
 			}
 			v := viewLetter(found[0])
 			rows := [][]string{
@@ -123,15 +123,15 @@ read. It needs MongoDB and KMS as a worker does, and stands in the audit log.`,
 }
 
 // printBody prints the opened body of a dead letter.
-func (s *session) printBody(letters *handlers.DeadLetters, letter handlers.Parked) error {
+func (s *session) printBody(letter handlers.ParkedLetter) error {
 	if letter.BodyRemoved {
 		return handlers.ErrBodyRemoved
 	}
-	log, err := s.opening(letters)
+	letters, log, err := s.opening()
 	if err != nil {
 		return err
 	}
-	return log.before(audit.Opened, audit.OutcomeShow, func(ctx context.Context, letter handlers.Parked) error {
+	return log.before(audit.Opened, audit.OutcomeShow, func(ctx context.Context, letter handlers.ParkedLetter) error {
 		opened, err := letters.Open(ctx, letter.DeadLetter)
 		if err != nil {
 			return err
@@ -142,19 +142,25 @@ func (s *session) printBody(letters *handlers.DeadLetters, letter handlers.Parke
 	})(s.ctx, letter)
 }
 
-// opening makes ready to open dead letters, and to record that.
-func (s *session) opening(letters *handlers.DeadLetters) (*commandLog, error) {
+// opening returns dead letters that open, and the log that records it.
+func (s *session) opening() (*handlers.DeadLetters, *commandLog, error) {
 	if err := s.guard(); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	db, _, err := s.installation()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	if letters.Envelope, err = s.envelope(); err != nil {
-		return nil, err
+	env, err := s.envelope()
+	if err != nil {
+		return nil, nil, err
 	}
-	return s.auditing(db)
+	letters, err := s.deadLetters(env)
+	if err != nil {
+		return nil, nil, err
+	}
+	log, err := s.auditing(db)
+	return letters, log, err
 }
 
 func (a *app) replayDeadLetters() *cobra.Command {
@@ -178,15 +184,15 @@ the user is erased that was connected until then. Others are left.`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.with(cmd, func(s *session) error {
-				letters, found, err := s.findDeadLetters(args)
+				_, found, err := s.findDeadLetters(args)
 				if err != nil {
 					return err
 				}
-				log, err := s.opening(letters)
+				letters, log, err := s.opening()
 				if err != nil {
 					return err
 				}
-				return s.each(found, "replayed", log.before(audit.Opened, audit.OutcomeReplay, func(ctx context.Context, letter handlers.Parked) error {
+				return s.each(found, "replayed", log.before(audit.Opened, audit.OutcomeReplay, func(ctx context.Context, letter handlers.ParkedLetter) error {
 					if everything {
 						return letters.ReplayEverything(ctx, letter)
 					}
@@ -248,8 +254,8 @@ func confirm(cmd *cobra.Command, question string) error {
 
 // findDeadLetters returns the dead letters with these ids, oldest first; all of
 // them must be there.
-func (s *session) findDeadLetters(ids []string) (letters *handlers.DeadLetters, found []handlers.Parked, err error) {
-	if letters, err = s.deadLetters(); err != nil {
+func (s *session) findDeadLetters(ids []string) (letters *handlers.DeadLetters, found []handlers.ParkedLetter, err error) {
+	if letters, err = s.deadLetters(nil); err != nil {
 		return nil, nil, err
 	}
 	missing := slices.Clone(ids)
@@ -270,7 +276,7 @@ func (s *session) findDeadLetters(ids []string) (letters *handlers.DeadLetters, 
 
 // each does one thing to each dead letter and tells what was done; those that
 // fail don't keep it from the others.
-func (s *session) each(found []handlers.Parked, did string, do func(context.Context, handlers.Parked) error) error {
+func (s *session) each(found []handlers.ParkedLetter, did string, do func(context.Context, handlers.ParkedLetter) error) error {
 	var failed []error
 	for _, letter := range found {
 		if err := do(s.ctx, letter); err != nil {

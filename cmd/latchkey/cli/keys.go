@@ -150,15 +150,16 @@ func bounds(cfg config.Config) keys.Bounds {
 
 // readStreams counts what is sealed in NATS under the data keys of the database.
 func (s *session) readStreams() (keys.Streams, error) {
-	if _, _, err := s.installation(); err != nil {
+	_, js, err := s.installation()
+	if err != nil {
 		return keys.Streams{}, err
 	}
-	letters, err := s.deadLetters()
+	letters, err := s.deadLetters(nil)
 	if err != nil {
 		return keys.Streams{}, err
 	}
 	return keys.ReadStreams(s.ctx, letters, func(ctx context.Context) (map[string]int, error) {
-		return refresher.RecoveryKeys(ctx, letters.JS, letters.Subjects)
+		return refresher.RecoveryKeys(ctx, js, s.cfg.NATS.Subjects())
 	})
 }
 

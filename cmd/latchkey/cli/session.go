@@ -117,9 +117,13 @@ func (s *session) installation() (*store.Store, jetstream.JetStream, error) {
 	return db, js, err
 }
 
-func (s *session) deadLetters() (*handlers.DeadLetters, error) {
+// deadLetters returns the dead letters, which an envelope opens; nil: they stay closed.
+func (s *session) deadLetters(env *envelope.Envelope) (*handlers.DeadLetters, error) {
 	js, err := s.streams()
-	return &handlers.DeadLetters{JS: js, Subjects: s.cfg.NATS.Subjects()}, err
+	if err != nil {
+		return nil, err
+	}
+	return handlers.NewDeadLetters(handlers.DeadLettersOptions{JetStream: js, Subjects: s.cfg.NATS.Subjects(), Envelope: env})
 }
 
 // envelope opens and seals with the data keys of the database.

@@ -80,15 +80,11 @@ token.revoked, which subscribers may still have to learn.`,
 					return err
 				}
 			}
-			db, _, err := s.installation()
+			db, js, err := s.installation()
 			if err != nil {
 				return err
 			}
-			letters, err := s.deadLetters()
-			if err != nil {
-				return err
-			}
-			e := eraser{s: s, db: db, letters: letters, user: user}
+			e := eraser{s: s, db: db, js: js, subjects: s.cfg.NATS.Subjects(), user: user}
 			report, err := e.erase(s.ctx, timeout, eventsToo)
 			if err != nil {
 				return err
@@ -114,10 +110,11 @@ token.revoked, which subscribers may still have to learn.`,
 
 // eraser has the workers erase a user.
 type eraser struct {
-	s       *session
-	db      *store.Store
-	letters *handlers.DeadLetters
-	user    string
+	s        *session
+	db       *store.Store
+	js       jetstream.JetStream
+	subjects events.Subjects
+	user     string
 }
 
 func (e *eraser) erase(ctx context.Context, timeout time.Duration, eventsToo bool) (erasure, error) {
@@ -134,7 +131,7 @@ func (e *eraser) erase(ctx context.Context, timeout time.Duration, eventsToo boo
 	if err != nil {
 		return report, fmt.Errorf("encoding the disconnect: %w", err)
 	}
-	ack, err := e.letters.JS.Publish(ctx, e.letters.Subjects.Disconnected(), body)
+	ack, err := e.js.Publish(ctx, e.subjects.Disconnected(), body)
 	if err != nil {
 		return report, fmt.Errorf("publishing the disconnect: %w", err)
 	}
@@ -173,8 +170,7 @@ func (e *eraser) await(ctx context.Context, report *erasure, sequence uint64, ti
 // handled reports whether the workers have handled a disconnect. The message
 // itself is not looked for: who may look there sees connects with their tokens.
 func (e *eraser) handled(ctx context.Context, sequence uint64) (bool, error) {
-	subjects := e.letters.Subjects
-	consumer, err := e.letters.JS.Consumer(ctx, subjects.IntegrationStream(), streams.Durable(subjects.Disconnected()))
+	consumer, err := e.js.Consumer(ctx, e.subjects.IntegrationStream(), streams.Durable(e.subjects.Disconnected()))
 	if err != nil {
 		return false, err
 	}
@@ -184,7 +180,11 @@ func (e *eraser) handled(ctx context.Context, sequence uint64) (bool, error) {
 // look counts the user's dead letters, and finds those that name no user but
 // mention this one.
 func (e *eraser) look(ctx context.Context, report *erasure) error {
-	for letter, err := range e.letters.All(ctx) {
+	letters, err := e.s.deadLetters(nil)
+	if err != nil {
+		return err
+	}
+	for letter, err := range letters.All(ctx) {
 		if err != nil {
 			return err
 		}
@@ -212,10 +212,15 @@ func (e *eraser) mentioned(ctx context.Context, letter handlers.DeadLetter) (boo
 	if err != nil {
 		return false, fmt.Errorf("encoding the user: %w", err)
 	}
-	if e.letters.Envelope, err = e.s.envelope(); err != nil {
+	env, err := e.s.envelope()
+	if err != nil {
 		return false, err
 	}
-	body, err := e.letters.Open(ctx, letter)
+	letters, err := e.s.deadLetters(env)
+	if err != nil {
+		return false, err
+	}
+	body, err := letters.Open(ctx, letter)
 	if err != nil {
 		return false, err
 	}
@@ -225,14 +230,14 @@ func (e *eraser) mentioned(ctx context.Context, letter handlers.DeadLetter) (boo
 
 // purgeEvents erases the user's lifecycle events but for token.revoked.
 func (e *eraser) purgeEvents(ctx context.Context) error {
-	stream, err := e.letters.JS.Stream(ctx, e.letters.Subjects.LifecycleStream())
+	stream, err := e.js.Stream(ctx, e.subjects.LifecycleStream())
 	for _, kind := range events.LifecycleKinds {
 		if err == nil && kind != events.TokenRevoked {
-			err = stream.Purge(ctx, jetstream.WithPurgeSubject(e.letters.Subjects.Lifecycle(kind, e.user)))
+			err = stream.Purge(ctx, jetstream.WithPurgeSubject(e.subjects.Lifecycle(kind, e.user)))
 		}
 	}
 	if err == nil {
-		err = stream.Purge(ctx, jetstream.WithPurgeSubject(e.letters.Subjects.Rejected(e.user)))
+		err = stream.Purge(ctx, jetstream.WithPurgeSubject(e.subjects.Rejected(e.user)))
 	}
 	if err != nil {
 		return fmt.Errorf("erasing lifecycle events: %w", err)

@@ -105,7 +105,7 @@ whose access token is still served (must_act), can be tried likewise.`,
 				return fmt.Errorf("not revived: %s", why)
 			}
 			revived := before.Clone()
-			refresher.Announcer{Subjects: s.cfg.NATS.Subjects(), Now: time.Now}.Revive(revived)
+			refresher.Revive(revived, time.Now())
 			err = s.db.Save(s.ctx, revived)
 			if errors.Is(err, store.ErrConflict) {
 				return errors.New("not revived: the grant changed meanwhile")

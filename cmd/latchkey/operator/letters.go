@@ -51,7 +51,7 @@ func (p *Page) listLetters(r *http.Request) (any, error) {
 }
 
 func (p *Page) replayLetter(r *http.Request) (any, error) {
-	return p.onLetter(r, "deadletter.replay", "replayed", func(ctx context.Context, l handlers.Parked) error {
+	return p.onLetter(r, "deadletter.replay", "replayed", func(ctx context.Context, l handlers.ParkedLetter) error {
 		err := p.Letters.Replay(ctx, l)
 		if errors.Is(err, handlers.ErrOrigin) {
 			return refuse(http.StatusConflict, "not replayed: "+handlers.ErrOrigin.Error()+"; it can only be dropped")
@@ -66,7 +66,7 @@ func (p *Page) dropLetter(r *http.Request) (any, error) {
 
 // onLetter does something with the dead letter that a request names by its
 // place and, so that nothing else is met there, its id.
-func (p *Page) onLetter(r *http.Request, action, did string, do func(context.Context, handlers.Parked) error) (any, error) {
+func (p *Page) onLetter(r *http.Request, action, did string, do func(context.Context, handlers.ParkedLetter) error) (any, error) {
 	var named struct {
 		ID string `json:"id"`
 	}

@@ -65,14 +65,15 @@ func TestUnusualAnswersAreTaken(t *testing.T) {
 	t.Parallel()
 	h := start(t, nil)
 	h.worker()
+	require.NoError(t, h.stack.Mesh.Speak("deprecated", "deprecatedFields"))
 	for name, action := range map[string]meshsim.Action{
-		"unknown-fields": meshsim.UnknownFields(),
-		"deprecated":     meshsim.DeprecatedOnly(),
+		"unknown-fields": meshsim.Speak("unknownMembers"),
+		"deprecated":     meshsim.Normal(),
 		"omitted":        meshsim.OmitRefreshToken(),
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := h.in(t)
-			h.connectAged(name, due, spec("coinbase"), name, action)
+			h.connectAged(name, due, spec(name), name, action)
 			h.event(events.TokenRefreshed, name)
 			// The refresh token that is now held is the one that is expected.
 			h.get(h.refusing(events.TokenRequest{UserID: name}))

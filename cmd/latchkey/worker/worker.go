@@ -188,14 +188,12 @@ func (w *worker) disconnect() {
 	}
 }
 
-// assemble builds the parts and has the first data key made, so that a wrong
-// key id or missing permission shows at once.
-func (w *worker) assemble(ctx context.Context) error {
+// openKeys opens the keys of the installation. It has the first data key and connect key
+// made, so that a wrong key id or missing permission shows at once.
+func (w *worker) openKeys(ctx context.Context) error {
 	cfg := w.cfg
 	kmsCalls := prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "latchkey", Name: "kms_calls_total", Help: "Calls to KMS by operation and result."}, []string{"operation", "result"})
-	postponed := prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "latchkey", Name: "refreshes_postponed_total", Help: "Refreshes put off before any call, by cause."}, []string{"cause"})
-	connects := prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "latchkey", Name: "connects_total", Help: "Connects that were acknowledged, by what became of them."}, []string{"outcome"})
-	w.reg.MustRegister(kmsCalls, postponed, connects, buildInfo(), credentials.Watch(credentials.Of(cfg, os.Environ())))
+	w.reg.MustRegister(kmsCalls, buildInfo(), credentials.Watch(credentials.Of(cfg, os.Environ())))
 	env, err := Envelope(ctx, cfg, w.db, w.now, func(operation string, err error) {
 		result := "ok"
 		if err != nil {
@@ -211,39 +209,47 @@ func (w *worker) assemble(ctx context.Context) error {
 	if _, err := env.Sealer(ctx, ""); err != nil {
 		return fmt.Errorf("making a data key (check kms.key_id, kms.region and the permissions): %w", err)
 	}
-
-	w.keys = &handlers.ConnectKeys{Store: w.db, Envelope: env, Config: cfg.Connect, CacheAge: cfg.DataKeys.CacheAge, ClockSkew: cfg.Worker.ClockSkew, Now: w.now, Log: w.log}
-	if err := w.keys.Maintain(ctx); err != nil {
+	w.keys, err = handlers.NewConnectKeys(handlers.ConnectKeysOptions{Store: w.db, Envelope: env, Config: cfg.Connect, CacheAge: cfg.DataKeys.CacheAge, ClockSkew: cfg.Worker.ClockSkew, Now: w.now, Log: w.log})
+	if err != nil {
 		return err
 	}
+	return w.keys.Maintain(ctx)
+}
 
-	prints := store.NewFingerprints(store.FingerprintOptions{Store: w.db, Envelope: env, Log: w.log})
-	settler := refresher.Settler{
-		Announcer:   refresher.Announcer{Subjects: w.subj, Now: w.now, NewID: newID, Source: w.source},
-		Policy:      refresher.NewPolicy(cfg),
-		Backoff:     cfg.Refresh.Backoff,
-		RateLimited: cfg.Refresh.RateLimited,
-		Credentials: cfg.Refresh.Credentials,
-		Grace:       cfg.Refresh.Grace,
-		Retention:   cfg.Retention.Expired,
-		Rand:        rand.Float64,
-		LeftOut: func(g *store.Grant, accounts int) {
-			w.log.Error("an answer of Mesh is larger than a grant can hold; the last accounts are left out", zap.String("grant", g.ID), zap.String("broker", g.BrokerType), zap.Int("accounts", accounts))
-		},
+// assemble builds the parts.
+func (w *worker) assemble(ctx context.Context) error {
+	if err := w.openKeys(ctx); err != nil {
+		return err
 	}
+	cfg, env := w.cfg, w.envelope
+	postponed := prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "latchkey", Name: "refreshes_postponed_total", Help: "Refreshes put off before any call, by cause."}, []string{"cause"})
+	connects := prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "latchkey", Name: "connects_total", Help: "Connects that were acknowledged, by what became of them."}, []string{"outcome"})
+	w.reg.MustRegister(postponed, connects)
+	prints := store.NewFingerprints(store.FingerprintOptions{Store: w.db, Envelope: env, Log: w.log})
+	settler := refresher.NewSettler(cfg, refresher.Announcer{Subjects: w.subj, Now: w.now, NewID: newID, Source: w.source}, rand.Float64)
 	dispatcher := refresher.NewDispatcher(refresher.DispatcherOptions{
 		JetStream: w.js, Store: w.db, Subjects: w.subj, Horizon: cfg.Refresh.Horizon, Remember: cfg.Retention.Revocations,
 		Now: w.now, Log: w.log, Metrics: w.reg, Tracer: w.traces.tracer,
 	})
 	w.mesh = refresher.NewMesh(refresher.MeshOptions{URL: cfg.Mesh.URL, ClientID: cfg.Mesh.ClientID, ClientSecret: cfg.Mesh.ClientSecret, Timeout: cfg.Mesh.Timeout, Now: w.now})
-	dead := &handlers.DeadLetters{JS: w.js, Envelope: env, Keys: w.keys, Subjects: w.subj, Now: w.now, NewID: newID, Log: w.log}
+	dead, err := handlers.NewDeadLetters(handlers.DeadLettersOptions{JetStream: w.js, Envelope: env, Keys: w.keys, Subjects: w.subj, Now: w.now, NewID: newID, Log: w.log})
+	if err != nil {
+		return err
+	}
 	w.audit = AuditLog(cfg, w.js, cfg.Worker.ID, w.now, w.db, w.log, w.reg)
-	rejections := &handlers.Rejections{Conn: w.js.Conn(), Subjects: w.subj, Now: w.now, NewID: newID, Source: w.source, Limit: handlers.RejectionLimit(), Log: w.log}
+	rejections, err := handlers.NewRejections(handlers.RejectionsOptions{Conn: w.js.Conn(), Subjects: w.subj, Now: w.now, NewID: newID, Source: w.source, Log: w.log})
+	if err != nil {
+		return err
+	}
 	var r *refresher.Refresher // which needs the connector
-	connector := &handlers.Connector{
-		Leave: func(ctx context.Context, g *store.Grant) *store.Grant { return r.ParkLeftovers(ctx, g) },
-		Store: w.db, Envelope: env, Fingerprints: prints, Settler: settler, Dispatcher: dispatcher, EraseCopies: dead.Erase, Audit: w.audit,
-		Remember: cfg.Retention.Revocations, RemoveAtMesh: cfg.Mesh.RemoveOnDisconnect, Log: w.log, Outcomes: connects, Rejections: rejections,
+	connector, err := handlers.NewConnector(handlers.ConnectorOptions{
+		Store: w.db, Envelope: env, Fingerprints: prints, Settler: settler, Dispatcher: dispatcher,
+		ParkLeftovers:    func(ctx context.Context, g *store.Grant) *store.Grant { return r.ParkLeftovers(ctx, g) },
+		EraseDeadLetters: dead.Erase, Audit: w.audit, Remember: cfg.Retention.Revocations, RemoveAtMesh: cfg.Mesh.RemoveOnDisconnect,
+		Rejections: rejections, Outcomes: connects, Log: w.log,
+	})
+	if err != nil {
+		return err
 	}
 	r = refresher.New(refresher.Deps{
 		Store: w.db, Envelope: env, Fingerprints: prints, JetStream: w.js, Mesh: w.mesh, Settler: settler, Dispatcher: dispatcher, Subjects: w.subj,

@@ -51,7 +51,6 @@ func (o Options) small() Options {
 	return o
 }
 
-// Report is what a run found.
 type Report struct {
 	At       time.Time `json:"at"`
 	Cores    int       `json:"cores"`
@@ -61,15 +60,14 @@ type Report struct {
 	Rows     []Row     `json:"rows"`
 }
 
-// run is a run under way.
 type run struct {
 	Options
 	*servers
-	begun   time.Time
-	name    string // part of the name of everything that the run makes
-	log     *zap.Logger
-	reached float64        // refreshes a second of one worker, by a backlog
-	figures []bench.Figure // of [bench.Run], once it has run
+	begun    time.Time
+	name     string // part of the name of everything that the run makes
+	log      *zap.Logger
+	capacity float64        // refreshes a second of one worker, by a backlog
+	figures  []bench.Figure // of [bench.Run], once it has run
 }
 
 // measures in the order in which they are taken.
@@ -79,11 +77,22 @@ var measures = []struct {
 }{
 	{"requests", (*run).requests},
 	{"connects", (*run).connects},
-	{"refreshes", (*run).refreshes},
-	{"lateness", (*run).lateness},
-	{"keys", (*run).keys},
+	{"refreshes", onSite("refreshes", (*site).refreshes)},
+	{"lateness", onSite("lateness", (*site).lateness)},
+	{"keys", onSite("keys", (*site).keys)},
 	{"workers", (*run).sharing},
-	{"pending", (*run).pending},
+	{"pending", onSite("pending", (*site).pending)},
+}
+
+func onSite(name string, take func(*site, context.Context) ([]Row, error)) func(*run, context.Context) ([]Row, error) {
+	return func(r *run, ctx context.Context) (rows []Row, err error) {
+		s, err := r.site(ctx, name)
+		if err != nil {
+			return nil, err
+		}
+		defer func() { err = errors.Join(err, s.close(ctx)) }()
+		return take(s, ctx)
+	}
 }
 
 func Names() []string {
@@ -143,15 +152,14 @@ func (r *run) say(format string, args ...any) {
 	}
 }
 
-// sized writes a size, and the one that was wanted if that is larger.
-func sized(n, wanted int) string {
+// sizeText writes a size, and the one that was wanted if that is larger.
+func sizeText(n, wanted int) string {
 	if n < wanted {
 		return fmt.Sprintf("%d (%d would take this machine too long)", n, wanted)
 	}
 	return fmt.Sprint(n)
 }
 
-// fits returns how many of n can be done in a time at a rate a second.
 func fits(n int, rate float64, within time.Duration) int {
 	if within > 0 {
 		n = min(n, max(int(rate*within.Seconds()), 1))
@@ -203,5 +211,5 @@ func (r *run) connects(ctx context.Context) ([]Row, error) {
 		return nil, err
 	}
 	return []Row{rowOf(f, f.Name,
-		fmt.Sprintf("%s published as fast as NATS takes them; from the first until the last token.stored", sized(f.Users, r.Users)), AtLeast(0.8))}, nil
+		fmt.Sprintf("%s published as fast as NATS takes them; from the first until the last token.stored", sizeText(f.Users, r.Users)), AtLeast(0.8))}, nil
 }

@@ -17,17 +17,12 @@ import (
 var median = bench.Median
 
 // lateness measures how long after it is due a grant is refreshed, at a steady rate.
-func (r *run) lateness(ctx context.Context) (rows []Row, err error) {
-	rate, note := r.DueRate, ""
-	if half := r.reached / 2; half > 0 && half < rate {
-		rate, note = half, fmt.Sprintf("; half of what was reached above, since this machine does not do %g", r.DueRate)
+func (s *site) lateness(ctx context.Context) ([]Row, error) {
+	rate, note := s.DueRate, ""
+	if half := s.capacity / 2; half > 0 && half < rate {
+		rate, note = half, fmt.Sprintf("; half of what was reached above, since this machine does not do %g", s.DueRate)
 	}
-	n := max(int(rate*r.DueFor.Seconds()), 1)
-	s, err := r.site(ctx, "lateness")
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, s.close(ctx)) }()
+	n := max(int(rate*s.DueFor.Seconds()), 1)
 	if _, err := s.refresh(ctx, max(n/20, 1)); err != nil { // to warm up
 		return nil, err
 	}
@@ -41,7 +36,7 @@ func (r *run) lateness(ctx context.Context) (rows []Row, err error) {
 	if err != nil {
 		return nil, err
 	}
-	h, err := s.listen(events.TokenRefreshed)
+	h, err := s.countEvents(events.TokenRefreshed)
 	if err != nil {
 		return nil, err
 	}
@@ -54,7 +49,7 @@ func (r *run) lateness(ctx context.Context) (rows []Row, err error) {
 	if late := time.Since(start); late > 0 {
 		return nil, fmt.Errorf("the schedules were ready %s after the first of them was due", late)
 	}
-	r.say("%.0f grants come due a second, for %s", rate, r.DueFor)
+	s.say("%.0f grants come due a second, for %s", rate, s.DueFor)
 	if _, err := h.await(ctx, n); err != nil {
 		return nil, err
 	}
@@ -63,18 +58,18 @@ func (r *run) lateness(ctx context.Context) (rows []Row, err error) {
 		return nil, err
 	}
 	var target *Target // it is stated for the whole rate
-	if rate >= r.DueRate {
+	if rate >= s.DueRate {
 		target = new(AtMost(1))
 	}
 	const name = "latchkey_refresh_lateness_seconds"
-	bounds, counts := after.buckets(name)
-	_, earlier := before.buckets(name)
+	bounds, counts := after.Buckets(name)
+	_, earlier := before.Buckets(name)
 	for i := range earlier {
 		counts[i] -= earlier[i]
 	}
 	return []Row{{
 		Figure: fmt.Sprintf("lateness of a refresh at %.0f due/s, 99th percentile", rate), Unit: "s", Values: []float64{quantile(0.99, bounds, counts)}, Target: target,
-		Method: fmt.Sprintf("%.0f grants come due each second for %s, one worker; from latchkey_refresh_lateness_seconds%s", rate, r.DueFor, note),
+		Method: fmt.Sprintf("%.0f grants come due each second for %s, one worker; from latchkey_refresh_lateness_seconds%s", rate, s.DueFor, note),
 	}}, nil
 }
 
@@ -93,25 +88,19 @@ func quantile(q float64, bounds, counts []float64) float64 {
 	return lower + (bounds[i]-lower)*(rank-below)/(counts[i]-below)
 }
 
-// keys counts the calls to KMS while token sets are sealed and opened.
-func (r *run) keys(ctx context.Context) (rows []Row, err error) {
-	s, err := r.site(ctx, "keys")
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, s.close(ctx)) }()
+func (s *site) keys(ctx context.Context) ([]Row, error) {
 	calls := 0
 	env, err := worker.Envelope(ctx, s.cfg, s.store, time.Now, func(string, error) { calls++ })
 	if err != nil {
 		return nil, err
 	}
 	defer env.Close()
-	r.say("sealing %d token sets", r.Sealed)
+	s.say("sealing %d token sets", s.Sealed)
 	one, err := s.grants(ctx, 1, func(int) time.Time { return time.Now() })
 	if err != nil {
 		return nil, err
 	}
-	for i := range r.Sealed {
+	for i := range s.Sealed {
 		g := one[0]
 		sealer, err := env.Sealer(ctx, g.UserID)
 		if err != nil {
@@ -125,7 +114,7 @@ func (r *run) keys(ctx context.Context) (rows []Row, err error) {
 		}
 	}
 	return []Row{{
-		Figure: "calls to KMS", Unit: fmt.Sprintf("for %d sets sealed", r.Sealed), Values: []float64{float64(calls)}, Target: new(AtMost(100)),
+		Figure: "calls to KMS", Unit: fmt.Sprintf("for %d sets sealed", s.Sealed), Values: []float64{float64(calls)}, Target: new(AtMost(100)),
 		Method: "token sets sealed one after the other as a refresh seals them, each hundredth opened again",
 	}}, nil
 }
@@ -146,7 +135,7 @@ func (r *run) sharing(ctx context.Context) (rows []Row, err error) {
 		for i, n := range r.Workers[1:] {
 			rows = append(rows, Row{
 				Figure: fmt.Sprintf("%s, %d worker processes", kind.name, n), Unit: kind.unit, Values: kind.rates[i+1], Baseline: kind.rates[0],
-				Against: fmt.Sprintf("%d worker process", r.Workers[0]), Method: fmt.Sprintf("a backlog of %s; engines and workers share the machine", sized(size, r.Shared)),
+				Against: fmt.Sprintf("%d worker process", r.Workers[0]), Method: fmt.Sprintf("a backlog of %s; engines and workers share the machine", sizeText(size, r.Shared)),
 			})
 		}
 	}
@@ -192,30 +181,25 @@ func (r *run) share(ctx context.Context, round, size int, connects, refreshes []
 }
 
 // pending compares a worker's memory and CPU time at few and at many pending grants.
-func (r *run) pending(ctx context.Context) (rows []Row, err error) {
-	s, err := r.site(ctx, "pending")
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, s.close(ctx)) }()
-	if _, err := s.refresh(ctx, r.Sample); err != nil { // to warm up
+func (s *site) pending(ctx context.Context) ([]Row, error) {
+	if _, err := s.refresh(ctx, s.Sample); err != nil { // to warm up
 		return nil, err
 	}
 	var memory, cpu [2][]float64
-	for i, n := range []int{r.Few, r.Many} {
+	for i, n := range []int{s.Few, s.Many} {
 		if i == 1 {
-			n -= r.Few
+			n -= s.Few
 		}
 		if err := s.fill(ctx, n); err != nil {
 			return nil, err
 		}
-		for round := range r.Rounds {
-			r.say("refreshing %d of %d pending grants, round %d of %d", r.Sample, []int{r.Few, r.Many}[i], round+1, r.Rounds)
+		for round := range s.Rounds {
+			s.say("refreshing %d of %d pending grants, round %d of %d", s.Sample, []int{s.Few, s.Many}[i], round+1, s.Rounds)
 			before, err := s.workers[0].metrics(ctx)
 			if err != nil {
 				return nil, err
 			}
-			if _, err := s.refresh(ctx, r.Sample); err != nil {
+			if _, err := s.refresh(ctx, s.Sample); err != nil {
 				return nil, err
 			}
 			after, err := s.workers[0].metrics(ctx)
@@ -223,19 +207,19 @@ func (r *run) pending(ctx context.Context) (rows []Row, err error) {
 				return nil, err
 			}
 			const seconds = "process_cpu_seconds_total"
-			cpu[i] = append(cpu[i], (after.value(seconds)-before.value(seconds))/float64(r.Sample)*1000)
-			memory[i] = append(memory[i], after.value("process_resident_memory_bytes")/(1<<20))
+			cpu[i] = append(cpu[i], (after.Value(seconds)-before.Value(seconds))/float64(s.Sample)*1000)
+			memory[i] = append(memory[i], after.Value("process_resident_memory_bytes")/(1<<20))
 		}
 	}
-	method := fmt.Sprintf("one worker process, %d grants with a schedule in the stream, to %d in the baseline; after %d refreshes", r.Many, r.Few, r.Sample)
+	method := fmt.Sprintf("one worker process, %d grants with a schedule in the stream, to %d in the baseline; after %d refreshes", s.Many, s.Few, s.Sample)
 	return []Row{
 		{
-			Figure: fmt.Sprintf("memory of a worker, %d pending", r.Many), Unit: "MiB", Values: memory[1], Baseline: memory[0],
-			Against: fmt.Sprintf("%d pending", r.Few), Method: method, Target: new(AtMost(1.2)),
+			Figure: fmt.Sprintf("memory of a worker, %d pending", s.Many), Unit: "MiB", Values: memory[1], Baseline: memory[0],
+			Against: fmt.Sprintf("%d pending", s.Few), Method: method, Target: new(AtMost(1.2)),
 		},
 		{
-			Figure: fmt.Sprintf("CPU time of a refresh, %d pending", r.Many), Unit: "ms", Values: cpu[1], Baseline: cpu[0],
-			Against: fmt.Sprintf("%d pending", r.Few), Method: "of the same process, by its own count", Target: new(AtMost(1.3)),
+			Figure: fmt.Sprintf("CPU time of a refresh, %d pending", s.Many), Unit: "ms", Values: cpu[1], Baseline: cpu[0],
+			Against: fmt.Sprintf("%d pending", s.Few), Method: "of the same process, by its own count", Target: new(AtMost(1.3)),
 		},
 	}, nil
 }
@@ -250,12 +234,12 @@ func (s *site) fill(ctx context.Context, n int) error {
 	const part = 20 * batch
 	begun := time.Now()
 	for done := 0; done < n; {
-		grants := make([]made, min(part, n-done))
+		grants := make([]testGrant, min(part, n-done))
 		for i := range grants {
 			g := *model[0].Grant
 			g.UserID = s.user()
 			g.ID = store.GrantID(g.UserID, broker)
-			grants[i] = made{Grant: &g}
+			grants[i] = testGrant{Grant: &g}
 		}
 		if err := s.insert(ctx, s.cfg.MongoDB.Database, grants); err != nil {
 			return err

@@ -12,12 +12,7 @@ import (
 )
 
 // refreshes compares a worker with bare loops that do the minimum of a refresh.
-func (r *run) refreshes(ctx context.Context) (rows []Row, err error) {
-	s, err := r.site(ctx, "refreshes")
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, s.close(ctx)) }()
+func (s *site) refreshes(ctx context.Context) (rows []Row, err error) {
 	loops, err := s.loops(ctx)
 	if err != nil {
 		return nil, err
@@ -27,22 +22,22 @@ func (r *run) refreshes(ctx context.Context) (rows []Row, err error) {
 	latchkey := func(n int) (float64, error) { return s.refresh(ctx, n) }
 	bare := func(n int) (float64, error) { return loops.refresh(ctx, n, false) }
 	leased := func(n int) (float64, error) { return loops.refresh(ctx, n, true) }
-	n := r.Refreshes
+	n := s.Refreshes
 	for _, do := range []func(int) (float64, error){latchkey, bare, leased} {
-		rate, err := do(max(r.Refreshes/20, 1)) // to warm up
+		rate, err := do(max(s.Refreshes/20, 1)) // to warm up
 		if err != nil {
 			return nil, err
 		}
-		n = fits(n, rate, r.Longest)
+		n = fits(n, rate, s.Longest)
 	}
 	var rates, bareRates, leasedRates []float64
-	for round := range r.Rounds {
+	for round := range s.Rounds {
 		for _, m := range []struct {
 			what string
 			do   func(int) (float64, error)
 			to   *[]float64
 		}{{"a worker", latchkey, &rates}, {"a bare loop", bare, &bareRates}, {"a bare loop with leases", leased, &leasedRates}} {
-			r.say("refreshing %d grants, round %d of %d: %s", n, round+1, r.Rounds, m.what)
+			s.say("refreshing %d grants, round %d of %d: %s", n, round+1, s.Rounds, m.what)
 			rate, err := m.do(n)
 			if err != nil {
 				return nil, err
@@ -50,8 +45,8 @@ func (r *run) refreshes(ctx context.Context) (rows []Row, err error) {
 			*m.to = append(*m.to, rate)
 		}
 	}
-	r.reached = median(rates)
-	method := fmt.Sprintf("a backlog of %s lies in the stream; from when it may be read until the last token.refreshed; %d at once; Mesh answers at once", sized(n, r.Refreshes), s.cfg.Refresh.Concurrency)
+	s.capacity = median(rates)
+	method := fmt.Sprintf("a backlog of %s lies in the stream; from when it may be read until the last token.refreshed; %d at once; Mesh answers at once", sizeText(n, s.Refreshes), s.cfg.Refresh.Concurrency)
 	return []Row{
 		{
 			Figure: "refreshes", Unit: "refreshes/s", Values: rates, Baseline: bareRates, Method: method,
@@ -130,7 +125,7 @@ func (l *loops) refresh(ctx context.Context, n int, leased bool) (rate float64, 
 }
 
 // after is the document that a worker would write for an answer.
-func (l *loops) after(ctx context.Context, g made, leased bool) (*store.Grant, error) {
+func (l *loops) after(ctx context.Context, g testGrant, leased bool) (*store.Grant, error) {
 	next := g.Clone()
 	answer := refresher.Answer{
 		RefreshToken: g.tokens.RefreshToken, ExpiresIn: lifetime, RefreshExpiresIn: 90 * 24 * time.Hour,

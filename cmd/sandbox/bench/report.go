@@ -9,7 +9,6 @@ import (
 	"text/tabwriter"
 )
 
-// Table writes the report for a terminal.
 func (r Report) Table(w io.Writer) error {
 	fmt.Fprintf(w, "%s\n\n", r.where())
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)

@@ -6,7 +6,6 @@ import (
 	"github.com/latchkey/latchkey/cmd/latchkey/bench"
 )
 
-// Row is one figure.
 type Row struct {
 	Figure   string    `json:"figure"`
 	Unit     string    `json:"unit"`

@@ -20,7 +20,6 @@ import (
 	"github.com/latchkey/latchkey/config"
 )
 
-// broker is the broker of all grants that are refreshed.
 const broker = "bench"
 
 // lifetime of an access token: none comes due again during a measurement.
@@ -83,7 +82,6 @@ func (s *servers) folder(pattern string) (string, error) {
 	return dir, nil
 }
 
-// describe asks the servers what they are.
 func (s *servers) describe(ctx context.Context, cfg config.Config) error {
 	nc, err := nats.Connect(cfg.NATS.URL)
 	if err != nil {

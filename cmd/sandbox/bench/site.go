@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -35,7 +36,6 @@ import (
 // MongoDB uses an index.
 func settings() []string {
 	return []string{
-		"LATCHKEY_ADMIN_LISTEN=127.0.0.1:0",
 		"LATCHKEY_WORKER_LOCK_MEMORY=off",
 		"LATCHKEY_RECONCILE_INTERVAL=12h",
 		"LATCHKEY_LIMITS_RATE=1000000",
@@ -61,7 +61,7 @@ type site struct {
 	settler    refresher.Settler
 	mesh       *refresher.Mesh
 	workers    []*process
-	users      int // made so far
+	users      int // number of the last one
 }
 
 // site starts an installation with one worker. It must be closed.
@@ -98,10 +98,8 @@ func (r *run) site(ctx context.Context, name string) (s *site, err error) {
 	if s.envelope, err = worker.Envelope(ctx, s.cfg, s.store, time.Now, nil); err != nil {
 		return s, err
 	}
-	s.settler = refresher.Settler{
-		Announcer: refresher.Announcer{Subjects: s.subjects, Now: time.Now, NewID: func() string { return uuid.Must(uuid.NewV7()).String() }},
-		Policy:    refresher.NewPolicy(s.cfg),
-	}
+	newID := func() string { return uuid.Must(uuid.NewV7()).String() }
+	s.settler = refresher.NewSettler(s.cfg, refresher.Announcer{Subjects: s.subjects, Now: time.Now, NewID: newID}, rand.Float64)
 	s.mesh = refresher.NewMesh(refresher.MeshOptions{URL: s.cfg.Mesh.URL, ClientID: s.cfg.Mesh.ClientID, ClientSecret: s.cfg.Mesh.ClientSecret, Timeout: s.cfg.Mesh.Timeout, Now: time.Now})
 	s.dispatcher = refresher.NewDispatcher(refresher.DispatcherOptions{
 		JetStream: s.js, Store: s.store, Subjects: s.subjects, Horizon: s.cfg.Refresh.Horizon, Now: time.Now, Log: zap.NewNop(), Metrics: prometheus.NewRegistry(),
@@ -135,7 +133,6 @@ func (s *site) work(ctx context.Context, n int) error {
 	return nil
 }
 
-// close ends the workers and removes all data.
 func (s *site) close(ctx context.Context) error {
 	ctx = context.WithoutCancel(ctx)
 	var failed error
@@ -157,13 +154,12 @@ func (s *site) close(ctx context.Context) error {
 	return failed
 }
 
-// made is a grant that can be refreshed.
-type made struct {
+// testGrant is a grant that can be refreshed.
+type testGrant struct {
 	*store.Grant
 	tokens store.TokenSet
 }
 
-// user returns a new user.
 func (s *site) user() string {
 	s.users++
 	return fmt.Sprint("user-", s.users)
@@ -171,8 +167,8 @@ func (s *site) user() string {
 
 // grants makes grants as they are after a connect was stored, scheduled and announced, with
 // tokens that Mesh knows. It does not store them.
-func (s *site) grants(ctx context.Context, n int, due func(i int) time.Time) ([]made, error) {
-	out := make([]made, n)
+func (s *site) grants(ctx context.Context, n int, due func(i int) time.Time) ([]testGrant, error) {
+	out := make([]testGrant, n)
 	for i := range out {
 		user := s.user()
 		c, err := s.stack.Mesh.Connect(meshsim.ConnectSpec{BrokerType: broker, Accounts: []meshsim.Account{{ID: "account of " + user, Name: "Account"}}})
@@ -198,16 +194,14 @@ func (s *site) grants(ctx context.Context, n int, due func(i int) time.Time) ([]
 			return nil, err
 		}
 		g.Sealed = store.SealTokens(sealer, tokens, g.Binding())
-		out[i] = made{g, tokens}
+		out[i] = testGrant{g, tokens}
 	}
 	return out, nil
 }
 
-// batch is how many documents are inserted at once.
 const batch = 1000
 
-// insert stores grants in a database.
-func (s *site) insert(ctx context.Context, db string, grants []made) error {
+func (s *site) insert(ctx context.Context, db string, grants []testGrant) error {
 	c := s.client.Database(db).Collection("grants")
 	docs := make([]any, 0, batch)
 	for i, g := range grants {
@@ -223,7 +217,7 @@ func (s *site) insert(ctx context.Context, db string, grants []made) error {
 }
 
 // schedule puts the schedules of stored grants into the stream.
-func (s *site) schedule(ctx context.Context, grants []made) error {
+func (s *site) schedule(ctx context.Context, grants []testGrant) error {
 	return each(ctx, 256, len(grants), func(i int) error {
 		g := grants[i]
 		return s.dispatcher.Postpone(ctx, events.RefreshDue{
@@ -242,19 +236,17 @@ func each(ctx context.Context, callers, n int, do func(i int) error) error {
 	return cmp.Or(group.Wait(), ctx.Err())
 }
 
-// stalled is how long nothing may happen before a measurement is given up.
-const stalled = 2 * time.Minute
+// stallTimeout is how long nothing may happen before a measurement is given up.
+const stallTimeout = 2 * time.Minute
 
-// heard counts events of a kind.
-type heard struct {
+type eventCounter struct {
 	sub  *nats.Subscription
 	n    atomic.Int64
 	last atomic.Int64 // when the last came, Unix nanoseconds
 }
 
-func (s *site) listen(kind string) (*heard, error) {
-	h := &heard{}
-	var err error
+func (s *site) countEvents(kind string) (h *eventCounter, err error) {
+	h = &eventCounter{}
 	h.sub, err = s.nc.Subscribe(s.subjects.LifecycleAll(kind), func(*nats.Msg) {
 		h.last.Store(time.Now().UnixNano())
 		h.n.Add(1)
@@ -271,8 +263,7 @@ func (s *site) listen(kind string) (*heard, error) {
 	return h, nil
 }
 
-// await waits for n events and returns the time of the last one.
-func (h *heard) await(ctx context.Context, n int) (time.Time, error) {
+func (h *eventCounter) await(ctx context.Context, n int) (time.Time, error) {
 	defer func() { _ = h.sub.Unsubscribe() }() // fails on a closed connection only
 	before, since := int64(0), time.Now()
 	for {
@@ -283,8 +274,8 @@ func (h *heard) await(ctx context.Context, n int) (time.Time, error) {
 		if got > before {
 			before, since = got, time.Now()
 		}
-		if time.Since(since) > stalled {
-			return time.Time{}, fmt.Errorf("nothing came of %d of %d for %s", n-int(got), n, stalled)
+		if time.Since(since) > stallTimeout {
+			return time.Time{}, fmt.Errorf("nothing came of %d of %d for %s", n-int(got), n, stallTimeout)
 		}
 		select {
 		case <-ctx.Done():
@@ -302,14 +293,14 @@ func (s *site) backlog(ctx context.Context, stream, subject, kind string, n int,
 	if _, err := s.js.PauseConsumer(ctx, stream, durable, time.Now().Add(24*time.Hour)); err != nil {
 		return 0, fmt.Errorf("pausing %s: %w", durable, err)
 	}
-	h, err := s.listen(kind)
+	h, err := s.countEvents(kind)
 	if err != nil {
 		return 0, err
 	}
 	if err := put(); err != nil {
 		return 0, err
 	}
-	if err := s.lies(ctx, stream, durable, n); err != nil {
+	if err := s.awaitPending(ctx, stream, durable, n); err != nil {
 		return 0, err
 	}
 	// At the end of a pause NATS answers the pull requests of workers; when a pause is ended
@@ -322,19 +313,18 @@ func (s *site) backlog(ctx context.Context, stream, subject, kind string, n int,
 	return float64(n) / max(last.Sub(begun), time.Millisecond).Seconds(), err
 }
 
-// lies waits until n messages of a stream are pending for a consumer.
-func (s *site) lies(ctx context.Context, stream, durable string, n int) error {
+func (s *site) awaitPending(ctx context.Context, stream, durable string, n int) error {
 	for since := time.Now(); ; {
 		consumer, err := s.js.Consumer(ctx, stream, durable)
 		if err != nil {
 			return fmt.Errorf("looking at the backlog: %w", err)
 		}
-		lie := consumer.CachedInfo().NumPending
-		if lie >= uint64(n) {
+		pending := consumer.CachedInfo().NumPending
+		if pending >= uint64(n) {
 			return nil
 		}
-		if time.Since(since) > stalled {
-			return fmt.Errorf("%d of %d messages lie in %s", lie, n, stream)
+		if time.Since(since) > stallTimeout {
+			return fmt.Errorf("%d of %d messages are pending in %s", pending, n, stream)
 		}
 		select {
 		case <-ctx.Done():
@@ -344,7 +334,6 @@ func (s *site) lies(ctx context.Context, stream, durable string, n int) error {
 	}
 }
 
-// refresh lets the workers refresh n grants that are due.
 func (s *site) refresh(ctx context.Context, n int) (rate float64, err error) {
 	grants, err := s.grants(ctx, n, func(int) time.Time { return time.Now() })
 	if err != nil {
@@ -356,7 +345,6 @@ func (s *site) refresh(ctx context.Context, n int) (rate float64, err error) {
 	return s.backlog(ctx, s.subjects.RefreshStream(), s.subjects.RefreshDue(), events.TokenRefreshed, n, func() error { return s.schedule(ctx, grants) })
 }
 
-// connect lets the workers store n connects.
 func (s *site) connect(ctx context.Context, n int) (rate float64, err error) {
 	return s.backlog(ctx, s.subjects.IntegrationStream(), s.subjects.Connected(), events.TokenStored, n, func() error {
 		for range n {

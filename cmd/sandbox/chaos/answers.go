@@ -43,17 +43,17 @@ func withoutAccess(c meshsim.Chain, q meshsim.Request) bool {
 	return alone || (q.Rotated || q.Issued) && ownerless(c, q)
 }
 
-// untold are the dialects with no lifetime of an access token, or a wrong one.
-var untold = []string{"noLifetimes", "nullLifetimes", "zeroLifetimes", "negativeLifetimes", "hugeLifetimes"}
+// unclearLifetimes are the dialects with no lifetime of an access token, or a wrong one.
+var unclearLifetimes = []string{"noLifetimes", "nullLifetimes", "zeroLifetimes", "negativeLifetimes", "hugeLifetimes"}
 
 // endless reports whether workers never know how long the access tokens of a chain live.
 func endless(c meshsim.Chain) bool {
-	return speaks(c, untold...) || c.Institution.AccessLifetime == 0 || speaks(c, "managedTokens")
+	return speaks(c, unclearLifetimes...) || c.Institution.AccessLifetime == 0 || speaks(c, "managedTokens")
 }
 
 // truthful reports whether an answer said how long its access tokens live.
 func truthful(c meshsim.Chain, q meshsim.Request) bool {
-	return !endless(c) && !inPart(q) && !spoke(q, "mistyped") && !spoke(q, untold...)
+	return !endless(c) && !inPart(q) && !spoke(q, "mistyped") && !spoke(q, unclearLifetimes...)
 }
 
 // family are the chains of a user's accounts: those that were connected, and those that were
@@ -65,26 +65,26 @@ func (a answers) family(accounts []meshsim.Account) (out []meshsim.Chain) {
 			continue
 		}
 		plain := func(q meshsim.Request) bool { return q.Delivered && !ownerless(c, q) }
-		if c.SplitFrom == 0 || slices.ContainsFunc(a.brought(c, c.Access[0]), plain) {
+		if c.SplitFrom == 0 || slices.ContainsFunc(a.answersWith(c, c.Access[0]), plain) {
 			out = append(out, c)
 		}
 	}
 	return out
 }
 
-// brought are the requests whose answers held an access token.
-func (a answers) brought(c meshsim.Chain, t meshsim.AccessToken) (out []meshsim.Request) {
+// answersWith are the requests whose answers held an access token.
+func (a answers) answersWith(c meshsim.Chain, t meshsim.AccessToken) (out []meshsim.Request) {
 	if t.IssuedIn == 0 {
 		return nil
 	}
-	asked := c.ID
+	requester := c.ID
 	for _, q := range a.Requests[t.IssuedIn-1:] {
 		if q.ID == t.IssuedIn {
-			asked = q.Chain // that of the chain from which this one was split off
+			requester = q.Chain // that of the chain from which this one was split off
 			out = append(out, q)
 			continue
 		}
-		if q.Chain == asked && q.Issued {
+		if q.Chain == requester && q.Issued {
 			if !q.Resent || a.issuedIn(c, t.AccountID, q) {
 				break
 			}
@@ -129,7 +129,7 @@ func (a answers) lives(family []meshsim.Chain, accountID string) (out []life) {
 				}
 				continue
 			}
-			for _, q := range a.brought(c, t) {
+			for _, q := range a.answersWith(c, t) {
 				if q.AnsweredAt.After(to) {
 					break
 				}
@@ -147,12 +147,12 @@ func (a answers) lives(family []meshsim.Chain, accountID string) (out []life) {
 	return out
 }
 
-// told is how many answers may have brought a worker an access token of an account.
-func (a answers) told(family []meshsim.Chain, accountID string) (n int) {
+// deliveries is how many answers may have brought a worker an access token of an account.
+func (a answers) deliveries(family []meshsim.Chain, accountID string) (n int) {
 	seen := map[int]bool{}
 	for _, c := range family {
 		for _, t := range c.Access {
-			for _, q := range a.brought(c, t) {
+			for _, q := range a.answersWith(c, t) {
 				if !t.Interim && !seen[q.ID] && opens(c, t, accountID, q) {
 					seen[q.ID] = true
 					n++
@@ -166,7 +166,7 @@ func (a answers) told(family []meshsim.Chain, accountID string) (n int) {
 // knew reports whether the last answer with an access token before a moment said when it ends.
 func (a answers) knew(c meshsim.Chain, t meshsim.AccessToken, before time.Time) bool {
 	knew := t.IssuedIn == 0 && !endless(c)
-	for _, q := range a.brought(c, t) {
+	for _, q := range a.answersWith(c, t) {
 		if q.At.Before(before) && q.HTTPStatus != 0 {
 			knew = truthful(c, q)
 		}

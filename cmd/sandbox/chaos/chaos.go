@@ -11,12 +11,14 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"go.mongodb.org/mongo-driver/v2/mongo"
+	"go.mongodb.org/mongo-driver/v2/mongo/options"
 
 	"github.com/latchkey/latchkey/cmd/sandbox/engines"
 	"github.com/latchkey/latchkey/cmd/sandbox/meshsim"
@@ -25,7 +27,6 @@ import (
 	"github.com/latchkey/latchkey/store"
 )
 
-// Options of a run.
 type Options struct {
 	// Seed decides what happens when. Two runs with one seed play the same scenes; how the
 	// processes interleave differs.
@@ -44,46 +45,44 @@ type Options struct {
 	Out      io.Writer
 }
 
-// ErrJudged: the judge found a fault.
 var ErrJudged = errors.New("chaos: the judge found what must not be; see the table")
 
 type run struct {
 	Options
-	dir         string
-	rng         *rand.Rand
-	stack       *stack.Stack
-	cluster     *engines.Cluster
-	postgres    *engines.Postgres
-	postgresDir string // belongs to another user
-	workers     []*process
-	nc          *nats.Conn
-	js          jetstream.JetStream
-	db          *store.Store
-	mongo       *mongo.Database
-	start       time.Time
-	losses      []loss // when an answer may have been lost with a worker
-	timeline    timeline
-	refused     atomic.Bool // NATS refuses the workers' password
-	heard       *listener
-	asked       *readers
-	waits       []asked  // requests for healthy grants that waited for a sick broker
-	repeats     []repeat // presentations of refresh tokens beyond the workers' calls
-	junk        junk
-	left        map[int]bool // grants whose users have left
-	early       atomic.Bool  // the HTTP/2 peers break off requests before their bodies
+	dir        string
+	rng        *rand.Rand
+	stack      *stack.Stack
+	cluster    *engines.Cluster
+	workers    []*process
+	nc         *nats.Conn
+	js         jetstream.JetStream
+	db         *store.Store
+	mongo      *mongo.Database
+	stops      []func() // of what was started, in its order
+	start      time.Time
+	losses     []loss // when an answer may have been lost with a worker
+	timeline   timeline
+	wrongLogin bool // NATS refuses the workers' password
+	listener   *listener
+	readers    *readers
+	waits      []timedRequest // requests for healthy grants that waited for a sick broker
+	repeats    []repeat       // presentations of refresh tokens beyond the workers' calls
+	junk       junk
+	gone       map[int]bool // grants whose users withdrew consent
+	early      atomic.Bool  // the HTTP/2 peers break off requests before their bodies
 }
 
 // Run plays scenes until the time is over, lets everything settle, and judges. exe is the
 // program whose "worker" command runs one worker.
 func Run(ctx context.Context, exe string, o Options) (err error) {
-	if err := known(o.Only); err != nil {
+	if err := checkNames(o.Only); err != nil {
 		return err
 	}
 	o.Lifetime = cmp.Or(o.Lifetime, DefaultLifetime)
 	if o.Lifetime < leastLifetime {
 		return fmt.Errorf("chaos: access tokens must live %s at least: workers hand a token out until a tenth of its life before its end, and their clocks differ by %s", leastLifetime, clockSkew)
 	}
-	r := &run{Options: o, rng: rand.New(rand.NewPCG(o.Seed, 1)), junk: junk{sent: map[string]int{}, letters: map[string]map[time.Time]bool{}, next: 1}, left: map[int]bool{}, start: time.Now()}
+	r := &run{Options: o, rng: rand.New(rand.NewPCG(o.Seed, 1)), junk: junk{sent: map[string]int{}, letters: map[string]map[time.Time]bool{}, next: 1}, gone: map[int]bool{}, start: time.Now()}
 	if r.dir, err = os.MkdirTemp("", "latchkey-chaos-"); err != nil {
 		return fmt.Errorf("making a folder: %w", err)
 	}
@@ -114,7 +113,6 @@ func Run(ctx context.Context, exe string, o Options) (err error) {
 	return errors.Join(r.judge(ctx), settleErr, stopErr)
 }
 
-// scenes describes how long scenes are played.
 func (o Options) scenes() string {
 	if o.Duration == 0 {
 		return "each scene once"
@@ -135,14 +133,17 @@ func (r *run) setUp(ctx context.Context, exe string) error {
 		o.Institutions[broker] = r.institution()
 	}
 	if r.Postgres {
-		var err error
-		if r.postgresDir, err = os.MkdirTemp("", "latchkey-chaos-postgres-"); err != nil {
+		dir, err := os.MkdirTemp("", "latchkey-chaos-postgres-") // it belongs to another user
+		if err != nil {
 			return fmt.Errorf("making a folder: %w", err)
 		}
-		if r.postgres, err = engines.StartPostgres(ctx, r.postgresDir); err != nil {
+		r.stops = append(r.stops, func() { _ = os.RemoveAll(dir) })
+		postgres, err := engines.StartPostgres(ctx, dir)
+		if err != nil {
 			return err
 		}
-		o.PostgresURL = r.postgres.URL()
+		r.stops = append(r.stops, postgres.Stop)
+		o.PostgresURL = postgres.URL()
 	}
 	o.NATSConfigure = r.natsUsers
 	more := settings()
@@ -152,6 +153,7 @@ func (r *run) setUp(ctx context.Context, exe string) error {
 			return err
 		}
 		r.cluster, o.NATSURL = cluster, cluster.URL()
+		r.stops = append(r.stops, cluster.Stop)
 		more = append(more, "LATCHKEY_NATS_REPLICAS=3")
 	} else {
 		o.NATSMaxStore = maxStore
@@ -161,6 +163,7 @@ func (r *run) setUp(ctx context.Context, exe string) error {
 		return err
 	}
 	r.stack = s
+	r.stops = append(r.stops, s.Stop)
 	cfg, err := s.Config(more...)
 	if err != nil {
 		return err
@@ -168,12 +171,17 @@ func (r *run) setUp(ctx context.Context, exe string) error {
 	if r.db, err = store.Open(ctx, store.Options{URI: cfg.MongoDB.URI, Database: cfg.MongoDB.Database, Timeout: cfg.MongoDB.Timeout, AppName: "chaos"}); err != nil {
 		return err
 	}
-	if err := r.openMongo(cfg.MongoDB.URI.Reveal(), cfg.MongoDB.Database); err != nil {
-		return err
+	r.stops = append(r.stops, func() { withinASecond(ctx, r.db.Close) })
+	client, err := mongo.Connect(options.Client().ApplyURI(cfg.MongoDB.URI.Reveal()))
+	if err != nil {
+		return fmt.Errorf("connecting to the database: %w", err)
 	}
+	r.mongo = client.Database(cfg.MongoDB.Database)
+	r.stops = append(r.stops, func() { withinASecond(ctx, client.Disconnect) })
 	if r.nc, err = nats.Connect(cfg.NATS.URL, nats.UserInfo(chaosUser, chaosPassword), nats.MaxReconnects(-1), nats.ReconnectWait(100*time.Millisecond)); err != nil {
 		return fmt.Errorf("connecting to NATS: %w", err)
 	}
+	r.stops = append(r.stops, r.nc.Close)
 	if r.js, err = jetstream.New(r.nc); err != nil {
 		return fmt.Errorf("setting up JetStream: %w", err)
 	}
@@ -187,11 +195,10 @@ func (r *run) setUp(ctx context.Context, exe string) error {
 			return err
 		}
 	}
-	r.heard = newListener(r.js)
+	r.listener = newListener(r.js)
 	return nil
 }
 
-// institution is how all institutions behave.
 func (r *run) institution() meshsim.Institution {
 	return meshsim.Institution{AccessLifetime: r.Lifetime, RefreshLifetime: time.Hour, Grace: refreshGrace}
 }
@@ -224,10 +231,10 @@ func (r *run) connectAll(ctx context.Context) error {
 	}
 	<-r.js.PublishAsyncComplete()
 	if err := until(ctx, settleWithin, "all grants stored", func() error {
-		if err := r.heard.drain(ctx); err != nil {
+		if err := r.listener.drain(ctx); err != nil {
 			return err
 		}
-		if n := r.heard.grants(); n < r.Grants {
+		if n := len(r.listener.byGrant); n < r.Grants {
 			return fmt.Errorf("%d of %d", n, r.Grants)
 		}
 		return nil
@@ -235,7 +242,7 @@ func (r *run) connectAll(ctx context.Context) error {
 		return err
 	}
 	var err error
-	r.asked, err = startReaders(r)
+	r.readers, err = startReaders(r)
 	return err
 }
 
@@ -244,11 +251,11 @@ func (r *run) connectAll(ctx context.Context) error {
 func (r *run) settle(ctx context.Context) error {
 	r.say("letting everything settle")
 	r.timeline.begin("settling", false)
-	r.asked.stop()
+	r.readers.stop()
 	began := time.Now()
 	seen := make(map[int]bool, r.Grants)
 	return until(ctx, settleWithin, "everything settled", func() error {
-		if err := r.heard.drain(ctx); err != nil {
+		if err := r.listener.drain(ctx); err != nil {
 			return err
 		}
 		ledger, now := answers{r.stack.Mesh.Ledger()}, time.Now()
@@ -260,7 +267,7 @@ func (r *run) settle(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			switch over, ok := settled(ledger.family(accountsOf(i)), grants, began, now); {
+			switch over, ok := isSettled(ledger.family(accountsOf(i)), grants, began, now); {
 			case !ok && over:
 				return fmt.Errorf("the grants of %s, who has left, go on", user(i))
 			case ok:
@@ -277,25 +284,25 @@ func (r *run) settle(ctx context.Context) error {
 		if info > 0 {
 			return fmt.Errorf("%d recoveries not applied", info)
 		}
-		return errors.Join(r.parked(ctx), r.idle(ctx))
+		return errors.Join(r.allParked(ctx), r.idle(ctx))
 	})
 }
 
-// settled reports whether the grants of a user have tokens newer than since, and nothing
+// isSettled reports whether the grants of a user have tokens newer than since, and nothing
 // under way; over: whether the user has left.
-func settled(family []meshsim.Chain, grants []*store.Grant, since, now time.Time) (over, ok bool) {
+func isSettled(family []meshsim.Chain, grants []*store.Grant, since, now time.Time) (over, ok bool) {
 	ok = len(grants) >= len(family)
 	for _, chain := range family {
 		over = over || !chain.Alive()
 		g := grantOf(grants, chain)
-		ok = ok && g != nil && g.State == stateOf(chain) && g.Outbox == nil && !g.Apart && (!chain.Alive() || refreshed(g, since, now))
+		ok = ok && g != nil && g.State == stateOf(chain) && g.Outbox == nil && !g.Apart && (!chain.Alive() || isRefreshed(g, since, now))
 	}
 	return over, ok
 }
 
-// refreshed reports whether a grant has tokens newer than since, if it knows when they end,
+// isRefreshed reports whether a grant has tokens newer than since, if it knows when they end,
 // and nothing under way. A worker's clock may be behind.
-func refreshed(g *store.Grant, since, now time.Time) bool {
+func isRefreshed(g *store.Grant, since, now time.Time) bool {
 	if g.Access == nil || g.Lease.Held(now) {
 		return false
 	}
@@ -312,41 +319,25 @@ func (r *run) recoveries(ctx context.Context) (uint64, error) {
 }
 
 // stopWorkers ends the workers as an orchestrator would. They must end cleanly.
-func (r *run) stopWorkers() error {
-	var err error
+func (r *run) stopWorkers() error { return r.eachWorker((*process).terminate) }
+
+func (r *run) eachWorker(do func(*process) error) (err error) {
 	for _, w := range r.workers {
-		err = errors.Join(err, w.terminate())
+		err = errors.Join(err, do(w))
 	}
 	return err
 }
 
 func (r *run) shutdown() {
-	for _, w := range r.workers {
-		w.kill()
+	for _, stop := range slices.Backward(r.stops) {
+		stop()
 	}
-	if r.nc != nil {
-		r.nc.Close()
-	}
-	if r.db != nil {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-		_ = r.db.Close(ctx)
-		if r.mongo != nil {
-			_ = r.mongo.Client().Disconnect(ctx)
-		}
-		cancel()
-	}
-	if r.stack != nil {
-		r.stack.Stop()
-	}
-	if r.cluster != nil {
-		r.cluster.Stop()
-	}
-	if r.postgres != nil {
-		r.postgres.Stop()
-	}
-	if r.postgresDir != "" {
-		_ = os.RemoveAll(r.postgresDir)
-	}
+}
+
+func withinASecond(ctx context.Context, do func(context.Context) error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	_ = do(ctx) // the servers end next
 }
 
 // until repeats do until it succeeds, and returns its last error after a time.

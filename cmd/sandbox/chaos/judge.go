@@ -18,7 +18,7 @@ func (r *run) judge(ctx context.Context) error {
 	if err := r.stack.Mesh.Settle(ctx); err != nil {
 		return fmt.Errorf("waiting for the simulator: %w", err)
 	}
-	if err := until(ctx, settleWithin, "the last events", func() error { return r.heard.drain(ctx) }); err != nil {
+	if err := until(ctx, settleWithin, "the last events", func() error { return r.listener.drain(ctx) }); err != nil {
 		return err
 	}
 	ledger := r.stack.Mesh.Ledger()
@@ -55,7 +55,7 @@ func (r *run) judge(ctx context.Context) error {
 		v.say("refresh tokens were presented %d times beyond the calls of a worker", again.n)
 	}
 	r.judgeJunk(v, ledger.At)
-	for _, grant := range r.heard.byGrant {
+	for _, grant := range r.listener.byGrant {
 		for _, e := range grant {
 			if e.published.Sub(e.Time) > late && strings.HasPrefix(e.Data.UserID, "user-") {
 				v.count(lateEvents, e.Time)
@@ -66,29 +66,29 @@ func (r *run) judge(ctx context.Context) error {
 }
 
 func (r *run) judgeReaders(ledger meshsim.Ledger, v *verdict) {
-	for _, t := range r.asked.bad {
-		if !excused(t, answers{ledger}) {
+	for _, t := range r.readers.bad {
+		if !isExcused(t, answers{ledger}) {
 			v.count(badTokens, t.at)
 			v.say("a token handed out at %s was not valid: %s", r.since(t.at), t.why)
 		}
 	}
-	for _, at := range r.asked.refused {
+	for _, at := range r.readers.refused {
 		v.count(refused, at)
 	}
-	for _, at := range r.asked.unanswered {
+	for _, at := range r.readers.unanswered {
 		v.count(unanswered, at)
 	}
 	for _, a := range r.waits {
 		v.count(waited, a.at)
-		v.say("a request for a healthy grant waited for a sick broker at %s: %s", r.since(a.at), a.said())
+		v.say("a request for a healthy grant waited for a sick broker at %s: %s", r.since(a.at), a.describe())
 	}
 }
 
 // replaced is the ledger's reason for the end of an access token that a newer one replaced.
 const replaced = "replaced"
 
-// excused reports whether a worker could not know that a token was not valid.
-func excused(t badToken, a answers) bool {
+// isExcused reports whether a worker could not know that a token was not valid.
+func isExcused(t badToken, a answers) bool {
 	chain, _ := a.ChainOf(t.token)
 	i := slices.IndexFunc(chain.Access, func(x meshsim.AccessToken) bool { return x.Fingerprint == meshsim.FingerprintOf(t.token) })
 	if i < 0 || chain.Access[i].Interim {
@@ -103,16 +103,16 @@ func excused(t badToken, a answers) bool {
 	case !token.KilledAt.IsZero() && token.KilledWhy != replaced:
 		return false
 	case !token.KilledAt.IsZero():
-		return !a.heardOf(chain, token.KilledAt, t.known)
+		return !a.delivered(chain, token.KilledAt, t.known)
 	}
 	return !a.knew(chain, token, t.sent) || withinTenth(chain, token, t.sent, a)
 }
 
-// heardOf reports whether the answer that ended a chain's earlier access tokens reached a
+// delivered reports whether the answer that ended a chain's earlier access tokens reached a
 // worker before a moment.
-func (a answers) heardOf(c meshsim.Chain, killed, before time.Time) bool {
+func (a answers) delivered(c meshsim.Chain, killed, before time.Time) bool {
 	return slices.ContainsFunc(c.Access, func(t meshsim.AccessToken) bool {
-		return !t.IssuedAt.Before(killed) && slices.ContainsFunc(a.brought(c, t), func(q meshsim.Request) bool {
+		return !t.IssuedAt.Before(killed) && slices.ContainsFunc(a.answersWith(c, t), func(q meshsim.Request) bool {
 			return q.Delivered && !ownerless(c, q) && q.AnsweredAt.Before(before)
 		})
 	})
@@ -123,13 +123,13 @@ func (a answers) heardOf(c meshsim.Chain, killed, before time.Time) bool {
 // tenth of the lifetime in the answer. That is short where an answer was lost and the next
 // one held the same token.
 func withinTenth(chain meshsim.Chain, token meshsim.AccessToken, sent time.Time, a answers) bool {
-	told := token.ExpiresAt.Sub(token.IssuedAt)
-	for _, q := range a.brought(chain, token) {
+	lifetime := token.ExpiresAt.Sub(token.IssuedAt)
+	for _, q := range a.answersWith(chain, token) {
 		if q.Delivered && q.At.Before(sent) && q.At.Before(token.ExpiresAt) {
-			told = token.ExpiresAt.Sub(q.At)
+			lifetime = token.ExpiresAt.Sub(q.At)
 		}
 	}
-	return sent.Sub(token.ExpiresAt) < clockSkew-min(clockSkew, told/10)
+	return sent.Sub(token.ExpiresAt) < clockSkew-min(clockSkew, lifetime/10)
 }
 
 // judgeReuse classifies refresh tokens that were presented after they were replaced.
@@ -138,7 +138,7 @@ func (r *run) judgeReuse(ledger meshsim.Ledger, v *verdict) {
 		switch {
 		case use.Ambiguous:
 			v.count(ambiguous, use.Request.At)
-		case r.heldAlone(use.ReplacedIn):
+		case r.soleHolder(use.ReplacedIn):
 			v.count(reusedInLoss, use.Request.At)
 		default:
 			v.count(reused, use.Request.At)
@@ -147,10 +147,10 @@ func (r *run) judgeReuse(ledger meshsim.Ledger, v *verdict) {
 	}
 }
 
-// heldAlone reports whether the worker that received an answer was killed so soon after, or
+// soleHolder reports whether the worker that received an answer was killed so soon after, or
 // suspended for so long, that no other worker could know of it.
-func (r *run) heldAlone(q meshsim.Request) bool {
+func (r *run) soleHolder(q meshsim.Request) bool {
 	return slices.ContainsFunc(r.losses, func(l loss) bool {
-		return l.worker.reached(q) && q.At.Before(l.to) && q.AnsweredAt.After(l.from)
+		return l.worker.serves(q) && q.At.Before(l.to) && q.AnsweredAt.After(l.from)
 	})
 }

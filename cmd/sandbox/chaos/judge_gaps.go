@@ -22,14 +22,14 @@ const sameEnd = clockSkew + meshTimeout
 
 // judgeGaps finds the times in which an account had no valid access token, and whether an
 // event announced that with the end of that token.
-func (r *run) judgeGaps(accountID string, family []meshsim.Chain, heard []heardEvent, ledger answers, v *verdict) {
+func (r *run) judgeGaps(accountID string, family []meshsim.Chain, published []publishedEvent, ledger answers, v *verdict) {
 	for _, gap := range gaps(ledger.lives(family, accountID), ledger.At) {
 		v.longest(gap.from, gap.to.Sub(gap.from))
 		by, judged := r.timeline.ableBy(gap.from, r.patient(announceWithin), gap.to)
 		if !judged {
 			continue // a token came, or the run ended, before it had to be announced
 		}
-		announced := slices.ContainsFunc(heard, func(e heardEvent) bool {
+		announced := slices.ContainsFunc(published, func(e publishedEvent) bool {
 			return (e.Kind == events.TokenExpiring || e.Kind == events.TokenExpired) && !e.published.After(by) && names(e.Data, accountID) &&
 				e.Data.ExpiresAt != nil && e.Data.ExpiresAt.Sub(gap.from).Abs() <= sameEnd
 		})

@@ -77,9 +77,9 @@ func chainsOf(dialects ...string) (meshsim.Chain, answers) {
 
 func TestWhatBecameOfAGrant(t *testing.T) {
 	const id = "g"
-	event := func(kind string, version int64, reason events.Reason) heardEvent {
+	event := func(kind string, version int64, reason events.Reason) publishedEvent {
 		about := events.Lifecycle{GrantID: id, Version: version, Reason: reason, Accounts: []events.Account{{AccountID: account(0)}}}
-		return heardEvent{events.LifecycleEvent{Kind: kind, Time: at(20), Data: about}, at(20)}
+		return publishedEvent{events.LifecycleEvent{Kind: kind, Time: at(20), Data: about}, at(20)}
 	}
 	stored, refreshed := event(events.TokenStored, 1, ""), event(events.TokenRefreshed, 2, "")
 	expired := event(events.TokenExpired, 2, events.ReasonRejected)
@@ -90,22 +90,22 @@ func TestWhatBecameOfAGrant(t *testing.T) {
 		left     bool
 		state    store.State
 		version  int64
-		heard    []heardEvent
+		heard    []publishedEvent
 		want     map[figure]int
 	}{
-		"as it should be":                           {heard: []heardEvent{stored, refreshed}},
-		"a version that was not told":               {heard: []heardEvent{stored}, want: map[figure]int{missing: 1}},
-		"a refresh token alone":                     {alone: true, heard: []heardEvent{stored}},
-		"called refreshed by a refresh token alone": {alone: true, heard: []heardEvent{stored, refreshed}, want: map[figure]int{contradicting: 1}},
-		"one version too many is silent":            {alone: true, version: 3, heard: []heardEvent{stored}, want: map[figure]int{missing: 1}},
-		"called refreshed twice":                    {version: 3, heard: []heardEvent{stored, refreshed, event(events.TokenRefreshed, 3, "")}, want: map[figure]int{contradicting: 1}},
-		"expired though alive":                      {state: store.Expired, heard: []heardEvent{stored, refreshed, expired}, want: map[figure]int{lost: 1}},
-		"said to be expired though alive":           {heard: []heardEvent{stored, refreshed, expired}, want: map[figure]int{contradicting: 1}},
-		"an account's own end":                      {heard: []heardEvent{stored, refreshed, event(events.TokenExpired, 2, events.ReasonNotCovered)}},
-		"left and expired":                          {left: true, state: store.Expired, heard: []heardEvent{stored, refreshed, expired}},
-		"left and goes on":                          {left: true, heard: []heardEvent{stored, refreshed}, want: map[figure]int{lost: 1}},
-		"left and not told":                         {left: true, state: store.Expired, heard: []heardEvent{stored, refreshed}, want: map[figure]int{missing: 1}},
-		"left, and Mesh may change its mind":        {left: true, dialects: []string{"refusedPermissionDenied"}, heard: []heardEvent{stored, refreshed}},
+		"as it should be":                           {heard: []publishedEvent{stored, refreshed}},
+		"a version that was not told":               {heard: []publishedEvent{stored}, want: map[figure]int{missing: 1}},
+		"a refresh token alone":                     {alone: true, heard: []publishedEvent{stored}},
+		"called refreshed by a refresh token alone": {alone: true, heard: []publishedEvent{stored, refreshed}, want: map[figure]int{contradicting: 1}},
+		"one version too many is silent":            {alone: true, version: 3, heard: []publishedEvent{stored}, want: map[figure]int{missing: 1}},
+		"called refreshed twice":                    {version: 3, heard: []publishedEvent{stored, refreshed, event(events.TokenRefreshed, 3, "")}, want: map[figure]int{contradicting: 1}},
+		"expired though alive":                      {state: store.Expired, heard: []publishedEvent{stored, refreshed, expired}, want: map[figure]int{lost: 1}},
+		"said to be expired though alive":           {heard: []publishedEvent{stored, refreshed, expired}, want: map[figure]int{contradicting: 1}},
+		"an account's own end":                      {heard: []publishedEvent{stored, refreshed, event(events.TokenExpired, 2, events.ReasonNotCovered)}},
+		"left and expired":                          {left: true, state: store.Expired, heard: []publishedEvent{stored, refreshed, expired}},
+		"left and goes on":                          {left: true, heard: []publishedEvent{stored, refreshed}, want: map[figure]int{lost: 1}},
+		"left and not told":                         {left: true, state: store.Expired, heard: []publishedEvent{stored, refreshed}, want: map[figure]int{missing: 1}},
+		"left, and Mesh may change its mind":        {left: true, dialects: []string{"refusedPermissionDenied"}, heard: []publishedEvent{stored, refreshed}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			chain, ledger := chainsOf(c.dialects...)
@@ -126,7 +126,7 @@ func TestWhatBecameOfAGrant(t *testing.T) {
 				version = 2
 			}
 			g := &store.Grant{ID: id, State: state, Version: version, Accounts: []store.Account{{ID: account(0)}}}
-			r := &run{start: start, Options: Options{Out: &bytes.Buffer{}}, heard: &listener{byGrant: map[string][]heardEvent{id: c.heard}}}
+			r := &run{start: start, Options: Options{Out: &bytes.Buffer{}}, listener: &listener{byGrant: map[string][]publishedEvent{id: c.heard}}}
 			r.timeline.episodes = []episode{{from: start, silent: true}} // gaps are another test's
 			v := &verdict{timeline: &r.timeline, effects: make([]effects, 1)}
 			r.judgeUser(0, []*store.Grant{g}, ledger, v)
@@ -134,7 +134,7 @@ func TestWhatBecameOfAGrant(t *testing.T) {
 			for f, n := range c.want {
 				want.counts[f] = n
 			}
-			assert.Equal(t, want.counts, v.effects[0].counts, v.said)
+			assert.Equal(t, want.counts, v.effects[0].counts, v.explanations)
 		})
 	}
 }
@@ -162,30 +162,30 @@ func TestAUserHasAGrantForEachChain(t *testing.T) {
 
 func TestUnannouncedGaps(t *testing.T) {
 	end, other := at(11), at(30) // by the clock of a worker
-	event := func(kind string, ends *time.Time, published float64) heardEvent {
+	event := func(kind string, ends *time.Time, published float64) publishedEvent {
 		about := events.Lifecycle{ExpiresAt: ends, Accounts: []events.Account{{AccountID: accountID}}}
-		return heardEvent{events.LifecycleEvent{Kind: kind, Data: about}, at(published)}
+		return publishedEvent{events.LifecycleEvent{Kind: kind, Data: about}, at(published)}
 	}
 	another := event(events.TokenExpiring, &end, 5)
 	another.Data.Accounts = []events.Account{{AccountID: "b"}}
 	for name, c := range map[string]struct {
 		again  []float64
-		heard  []heardEvent
+		heard  []publishedEvent
 		silent []episode
 		want   int
 	}{
 		"no event":                  {again: []float64{40}, want: 1},
 		"a token comes in time":     {again: []float64{15.5}},
-		"announced ahead":           {again: []float64{40}, heard: []heardEvent{event(events.TokenExpiring, &end, 5)}},
-		"expired":                   {again: []float64{40}, heard: []heardEvent{event(events.TokenExpired, &end, 12)}},
-		"announced too late":        {again: []float64{40}, heard: []heardEvent{event(events.TokenExpiring, &end, 20)}, want: 1},
-		"another token's":           {again: []float64{40}, heard: []heardEvent{event(events.TokenExpiring, &other, 5)}, want: 1},
-		"another account's":         {again: []float64{40}, heard: []heardEvent{another}, want: 1},
-		"of no end":                 {again: []float64{40}, heard: []heardEvent{event(events.TokenExpiring, nil, 5)}, want: 1},
-		"refreshed says nothing":    {again: []float64{40}, heard: []heardEvent{event(events.TokenRefreshed, &end, 5)}, want: 1},
+		"announced ahead":           {again: []float64{40}, heard: []publishedEvent{event(events.TokenExpiring, &end, 5)}},
+		"expired":                   {again: []float64{40}, heard: []publishedEvent{event(events.TokenExpired, &end, 12)}},
+		"announced too late":        {again: []float64{40}, heard: []publishedEvent{event(events.TokenExpiring, &end, 20)}, want: 1},
+		"another token's":           {again: []float64{40}, heard: []publishedEvent{event(events.TokenExpiring, &other, 5)}, want: 1},
+		"another account's":         {again: []float64{40}, heard: []publishedEvent{another}, want: 1},
+		"of no end":                 {again: []float64{40}, heard: []publishedEvent{event(events.TokenExpiring, nil, 5)}, want: 1},
+		"refreshed says nothing":    {again: []float64{40}, heard: []publishedEvent{event(events.TokenRefreshed, &end, 5)}, want: 1},
 		"silent, then a token":      {again: []float64{40}, silent: []episode{{from: at(9), to: at(18), silent: true}}},
 		"silent, then nothing":      {silent: []episode{{from: at(9), to: at(18), silent: true}}, want: 1},
-		"silent, then announced":    {heard: []heardEvent{event(events.TokenExpiring, &end, 40)}, silent: []episode{{from: at(9), to: at(18), silent: true}}},
+		"silent, then announced":    {heard: []publishedEvent{event(events.TokenExpiring, &end, 40)}, silent: []episode{{from: at(9), to: at(18), silent: true}}},
 		"a scene that lets publish": {again: []float64{40}, silent: []episode{{from: at(9), to: at(18)}}, want: 1},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -198,7 +198,7 @@ func TestUnannouncedGaps(t *testing.T) {
 			for _, e := range v.effects {
 				n += e.counts[unannounced]
 			}
-			assert.Equal(t, c.want, n, v.said)
+			assert.Equal(t, c.want, n, v.explanations)
 		})
 	}
 }
@@ -247,21 +247,21 @@ func TestTokensThatWereNotValid(t *testing.T) {
 				chain.Access = append(chain.Access, meshsim.AccessToken{IssuedAt: at(c.newer), IssuedIn: len(requests), ExpiresAt: at(90)})
 			}
 			ledger := answers{meshsim.Ledger{Chains: []meshsim.Chain{chain}, Requests: requests}}
-			assert.Equal(t, c.excused, excused(badToken{sent: at(c.sent), known: at(c.sent - 6), token: token, reported: c.reported}, ledger))
+			assert.Equal(t, c.excused, isExcused(badToken{sent: at(c.sent), known: at(c.sent - 6), token: token, reported: c.reported}, ledger))
 		})
 	}
-	assert.False(t, excused(badToken{token: secret.New("unknown")}, answers{}))
+	assert.False(t, isExcused(badToken{token: secret.New("unknown")}, answers{}))
 }
 
 func TestRequestsThatWaited(t *testing.T) {
-	all := func(took ...time.Duration) (out []asked) {
+	all := func(took ...time.Duration) (out []timedRequest) {
 		for _, d := range took {
-			out = append(out, asked{took: d})
+			out = append(out, timedRequest{took: d})
 		}
 		return out
 	}
 	for name, c := range map[string]struct {
-		quiet, during []asked
+		quiet, during []timedRequest
 		want          int
 	}{
 		"as before":                 {all(time.Millisecond), all(time.Millisecond), 0},
@@ -270,7 +270,7 @@ func TestRequestsThatWaited(t *testing.T) {
 		"on a machine that is slow": {all(300 * time.Millisecond), all(3 * time.Second), 0},
 		"on one that stands still":  {all(time.Millisecond, time.Millisecond, 2*time.Second), all(3 * time.Second), 0},
 		"longer than that":          {all(time.Millisecond, time.Millisecond, 2*time.Second), all(5 * time.Second), 1},
-		"refused":                   {all(time.Millisecond), []asked{{err: assert.AnError}}, 1},
+		"refused":                   {all(time.Millisecond), []timedRequest{{err: assert.AnError}}, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := &run{start: start, Options: Options{Out: &bytes.Buffer{}}}

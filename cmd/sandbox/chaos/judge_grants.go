@@ -13,12 +13,12 @@ import (
 // their events.
 func (r *run) judgeUser(i int, grants []*store.Grant, ledger answers, v *verdict) {
 	family := ledger.family(accountsOf(i))
-	heard := r.heardOf(grants)
+	published := r.eventsOf(grants)
 	for _, chain := range family {
 		r.judgeChain(grantOf(grants, chain), chain, ledger, v)
 		for _, acc := range chain.Accounts {
-			r.judgeRefreshed(acc, family, heard, ledger, v)
-			r.judgeGaps(acc.ID, family, heard, ledger, v)
+			r.judgeRefreshed(acc, family, published, ledger, v)
+			r.judgeGaps(acc.ID, family, published, ledger, v)
 		}
 	}
 }
@@ -35,9 +35,9 @@ func grantOf(grants []*store.Grant, chain meshsim.Chain) *store.Grant {
 	return grants[i]
 }
 
-func (r *run) heardOf(grants []*store.Grant) (all []heardEvent) {
+func (r *run) eventsOf(grants []*store.Grant) (all []publishedEvent) {
 	for _, g := range grants {
-		all = append(all, r.heard.byGrant[g.ID]...)
+		all = append(all, r.listener.byGrant[g.ID]...)
 	}
 	return all
 }
@@ -48,9 +48,9 @@ func (r *run) judgeChain(g *store.Grant, chain meshsim.Chain, ledger answers, v 
 		v.count(f, at)
 		v.say("chain %d (%v): "+format, append([]any{chain.ID, chain.Institution.Dialects}, args...)...)
 	}
-	left := chain.DeadBecause == meshsim.DeadByFault
-	if !chain.Alive() && !left {
-		if chain.DiedIn > 0 && r.chainHeldAlone(chain, ledger) {
+	userLeft := chain.DeadBecause == meshsim.DeadByFault
+	if !chain.Alive() && !userLeft {
+		if chain.DiedIn > 0 && r.chainSoleHolder(chain, ledger) {
 			v.count(lostInLoss, chain.DiedAt)
 		} else {
 			wrong(lost, chain.DiedAt, "%s", chain.DeadBecause)
@@ -61,30 +61,30 @@ func (r *run) judgeChain(g *store.Grant, chain meshsim.Chain, ledger answers, v 
 		wrong(lost, ledger.At, "no record")
 		return
 	}
-	heard := r.heard.byGrant[g.ID]
+	published := r.listener.byGrant[g.ID]
 	if want := stateOf(chain); g.State != want {
 		at := ledger.At
-		if len(heard) > 0 {
-			at = heard[len(heard)-1].Time
+		if len(published) > 0 {
+			at = published[len(published)-1].Time
 		}
 		wrong(lost, at, "grant %s: state %s and not %s, reason %s", g.ID, g.State, want, g.Reason)
 		return
 	}
 	ended := 0
 	// Each version of a grant must be announced once.
-	told := map[int64]time.Time{}
-	for _, e := range heard {
+	announced := map[int64]time.Time{}
+	for _, e := range published {
 		switch e.Kind {
 		case events.TokenStored, events.TokenRefreshed:
-			if _, twice := told[e.Data.Version]; twice {
+			if _, twice := announced[e.Data.Version]; twice {
 				wrong(contradicting, e.Time, "version %d told twice", e.Data.Version)
 			}
-			told[e.Data.Version] = e.Time
+			announced[e.Data.Version] = e.Time
 		case events.TokenExpired, events.TokenRevoked:
 			if e.Data.Reason == events.ReasonNotCovered {
 				break // of an account's access token
 			}
-			if ended++; !left || e.Time.Before(chain.DiedAt.Add(-clockSkew)) {
+			if ended++; !userLeft || e.Time.Before(chain.DiedAt.Add(-clockSkew)) {
 				wrong(contradicting, e.Time, "grant %s: %s told, though alive", g.ID, e.Kind)
 			}
 		}
@@ -101,20 +101,19 @@ func (r *run) judgeChain(g *store.Grant, chain meshsim.Chain, ledger answers, v 
 	at := chain.ConnectedAt
 	for version := int64(1); version <= g.Version; version++ {
 		switch {
-		case !told[version].IsZero():
-			at = told[version]
+		case !announced[version].IsZero():
+			at = announced[version]
 		case silent > 0:
 			silent--
 		default:
 			wrong(missing, at, "version %d of %d not told", version, g.Version)
 		}
 	}
-	if len(told) > int(g.Version) {
-		wrong(contradicting, ledger.At, "%d versions told, %d stored", len(told), g.Version)
+	if len(announced) > int(g.Version) {
+		wrong(contradicting, ledger.At, "%d versions told, %d stored", len(announced), g.Version)
 	}
 }
 
-// stateOf is the state in which a grant must end.
 func stateOf(chain meshsim.Chain) store.State {
 	// Workers don't take this refusal as final.
 	if chain.Alive() || speaks(chain, "refusedPermissionDenied") {
@@ -125,21 +124,21 @@ func stateOf(chain meshsim.Chain) store.State {
 
 // judgeRefreshed checks that events announce no more refreshes of an account than answers
 // brought it access tokens.
-func (r *run) judgeRefreshed(acc meshsim.Account, family []meshsim.Chain, heard []heardEvent, ledger answers, v *verdict) {
+func (r *run) judgeRefreshed(acc meshsim.Account, family []meshsim.Chain, published []publishedEvent, ledger answers, v *verdict) {
 	called, last := 0, ledger.At
-	for _, e := range heard {
+	for _, e := range published {
 		if e.Kind == events.TokenRefreshed && slices.ContainsFunc(e.Data.Accounts, func(a events.Account) bool { return a.AccountID == acc.ID }) {
 			called, last = called+1, e.Time
 		}
 	}
-	if told := ledger.told(family, acc.ID); called > told {
+	if delivered := ledger.deliveries(family, acc.ID); called > delivered {
 		v.count(contradicting, last)
-		v.say("account %s: called refreshed %d times, with %d answers for it", acc.ID, called, told)
+		v.say("account %s: called refreshed %d times, with %d answers for it", acc.ID, called, delivered)
 	}
 }
 
-func (r *run) chainHeldAlone(chain meshsim.Chain, ledger answers) bool {
+func (r *run) chainSoleHolder(chain meshsim.Chain, ledger answers) bool {
 	return slices.ContainsFunc(ledger.Requests, func(q meshsim.Request) bool {
-		return q.Chain == chain.ID && q.Rotated && r.heldAlone(q)
+		return q.Chain == chain.ID && q.Rotated && r.soleHolder(q)
 	})
 }

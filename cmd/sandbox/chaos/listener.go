@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -14,31 +13,26 @@ import (
 	"github.com/latchkey/latchkey/events"
 )
 
-// listener is a durable subscriber to all lifecycle events.
+// listener is a durable subscriber to all lifecycle events, for one goroutine.
 type listener struct {
 	js       jetstream.JetStream
-	consumer jetstream.Consumer
-
-	mu      sync.Mutex
-	seen    map[string]bool
-	byGrant map[string][]heardEvent
-	repeats int
+	consumer jetstream.Consumer // nil: subscribe again
+	seen     map[string]bool
+	byGrant  map[string][]publishedEvent
+	repeats  int
 }
 
-// heardEvent is an event with the time at which NATS stored it.
-type heardEvent struct {
+// publishedEvent is an event with the time at which NATS stored it.
+type publishedEvent struct {
 	events.LifecycleEvent
 	published time.Time
 }
 
 func newListener(js jetstream.JetStream) *listener {
-	return &listener{js: js, seen: map[string]bool{}, byGrant: map[string][]heardEvent{}}
+	return &listener{js: js, seen: map[string]bool{}, byGrant: map[string][]publishedEvent{}}
 }
 
-// drain receives all pending events.
 func (l *listener) drain(ctx context.Context) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
 	if l.consumer == nil {
 		c, err := l.js.CreateOrUpdateConsumer(ctx, lifecycle, jetstream.ConsumerConfig{Durable: "chaos", AckPolicy: jetstream.AckExplicitPolicy, MaxAckPending: 10_000})
 		if err != nil {
@@ -69,7 +63,7 @@ func (l *listener) drain(ctx context.Context) error {
 				l.repeats++
 			default:
 				l.seen[e.ID] = true
-				l.byGrant[e.Data.GrantID] = append(l.byGrant[e.Data.GrantID], heardEvent{e, meta.Timestamp})
+				l.byGrant[e.Data.GrantID] = append(l.byGrant[e.Data.GrantID], publishedEvent{e, meta.Timestamp})
 			}
 			if err := m.Ack(); err != nil {
 				return fmt.Errorf("acknowledging an event: %w", err)
@@ -83,23 +77,4 @@ func (l *listener) drain(ctx context.Context) error {
 			return nil
 		}
 	}
-}
-
-// forget makes the listener subscribe again, to another stream.
-func (l *listener) forget() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.consumer = nil
-}
-
-func (l *listener) has(id string) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.seen[id]
-}
-
-func (l *listener) grants() int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return len(l.byGrant)
 }

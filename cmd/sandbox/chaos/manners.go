@@ -87,7 +87,6 @@ func accountsOf(i int) []meshsim.Account {
 	return list
 }
 
-// wallets are users who connect without any token.
 const wallets = 3
 
 func wallet(i int) string { return fmt.Sprintf("wallet-%d", i) }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/latchkey/latchkey/cmd/sandbox/http2peer"
+	"github.com/latchkey/latchkey/cmd/sandbox/workerprocess"
 )
 
 // restartPause is how long a worker that ended by itself stays down, as under an
@@ -39,17 +40,11 @@ func (p *process) start() error {
 	return p.launch()
 }
 
-// launch starts the process; the caller holds the lock.
+// The caller holds the lock.
 func (p *process) launch() error {
-	log, err := os.OpenFile(p.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	if err != nil {
-		return fmt.Errorf("opening a worker's log: %w", err)
-	}
-	defer func() { _ = log.Close() }() // the process has it open
 	cmd := exec.Command(p.exe, "worker", "--clock-offset", p.offset.String())
-	cmd.Env, cmd.Stdout, cmd.Stderr = p.env, log, log
-	if err := cmd.Start(); err != nil {
-		return fmt.Errorf("starting a worker: %w", err)
+	if err := workerprocess.Start(cmd, p.env, p.log); err != nil {
+		return err
 	}
 	done := make(chan struct{})
 	p.cmd, p.done = cmd, done
@@ -95,7 +90,6 @@ func (p *process) end(signal syscall.Signal, within time.Duration) error {
 	}
 }
 
-// signal signals the process, if it is up.
 func (p *process) signal(signal syscall.Signal) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -26,7 +26,6 @@ type readers struct {
 	bad                 []badToken
 }
 
-// badToken is a token that was handed out though it was not valid.
 type badToken struct {
 	// at is when it was requested, sent when the worker sent it at the earliest. All workers
 	// know what reached any of them before known.
@@ -101,7 +100,7 @@ type refusedToken struct {
 func (a *readers) request(ctx context.Context, r *run, with *client.Client, request events.TokenRequest, reported []refusedToken) (bad []refusedToken, err error) {
 	ctx, cancel := context.WithTimeout(ctx, askWithin)
 	defer cancel()
-	asked := time.Now()
+	began := time.Now()
 	reply, err := with.Tokens(ctx, request)
 	now := time.Now()
 	a.mu.Lock()
@@ -110,29 +109,29 @@ func (a *readers) request(ctx context.Context, r *run, with *client.Client, requ
 	var invalid *events.InvalidError
 	switch {
 	case errors.As(err, &refused):
-		a.refused = append(a.refused, asked)
+		a.refused = append(a.refused, began)
 	case errors.As(err, &invalid):
-		a.bad = append(a.bad, badToken{at: asked, why: "undecodable"})
+		a.bad = append(a.bad, badToken{at: began, why: "undecodable"})
 	case err != nil:
-		a.unanswered = append(a.unanswered, asked) // nobody there to answer
+		a.unanswered = append(a.unanswered, began) // nobody there to answer
 	}
 	a.reports += len(request.Refused)
-	sent := now.Add(-min(now.Sub(asked), r.patient(onTheWay)))
+	sent := now.Add(-min(now.Sub(began), r.patient(onTheWay)))
 	for i, t := range reply.AccessTokens {
 		a.given++
 		if ok, why := r.stack.Mesh.AccessTokenStateAt(t.AccessToken, sent); !ok {
 			of := reply.Expiries[i]
-			again := slices.ContainsFunc(reported, func(x refusedToken) bool { return x.token.Equal(t.AccessToken) }) && renewed(reply, of.GrantID)
-			a.bad = append(a.bad, badToken{asked, sent, sent.Add(-fromMemory - r.patient(onTheWay)), t.AccessToken, fmt.Sprintf("%s's for %s, %s after it was asked for: %s",
-				t.BrokerType, request.UserID, now.Sub(asked).Round(time.Millisecond), why), again})
+			again := slices.ContainsFunc(reported, func(x refusedToken) bool { return x.token.Equal(t.AccessToken) }) && isRenewed(reply, of.GrantID)
+			a.bad = append(a.bad, badToken{began, sent, sent.Add(-fromMemory - r.patient(onTheWay)), t.AccessToken, fmt.Sprintf("%s's for %s, %s after it was asked for: %s",
+				t.BrokerType, request.UserID, now.Sub(began).Round(time.Millisecond), why), again})
 			bad = append(bad, refusedToken{t.AccessToken, of.GrantID, of.Version})
 		}
 	}
 	return bad, err
 }
 
-// renewed reports whether a grant was refreshed because of a report.
-func renewed(reply events.TokenReply, grantID string) bool {
+// isRenewed reports whether a grant was refreshed because of a report.
+func isRenewed(reply events.TokenReply, grantID string) bool {
 	return slices.ContainsFunc(reply.Refused, func(of events.RefusedResult) bool {
 		return of.GrantID == grantID && of.Outcome == events.RefusedRefreshed
 	})

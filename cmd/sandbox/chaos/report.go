@@ -68,10 +68,10 @@ func (e *effects) add(more effects) {
 
 // verdict holds the judge's counts by episode.
 type verdict struct {
-	timeline *timeline
-	effects  []effects
-	said     []string
-	unsaid   int
+	timeline     *timeline
+	effects      []effects
+	explanations []string
+	unexplained  int
 }
 
 func (v *verdict) count(f figure, at time.Time) { v.add(f, at, 1) }
@@ -87,11 +87,11 @@ func (v *verdict) longest(at time.Time, gap time.Duration) {
 // say explains a figure that must be 0; the first few will do.
 func (v *verdict) say(format string, args ...any) {
 	const enough = 30
-	if len(v.said) >= enough {
-		v.unsaid++
+	if len(v.explanations) >= enough {
+		v.unexplained++
 		return
 	}
-	v.said = append(v.said, fmt.Sprintf(format, args...))
+	v.explanations = append(v.explanations, fmt.Sprintf(format, args...))
 }
 
 // since gives a moment as the lines of the scenes do.
@@ -113,9 +113,9 @@ func (r *run) report(v *verdict) error {
 	for f := mustBeZero + 1; f < figures; f++ {
 		fmt.Fprintf(w, "%s\t%d\t\n", titles[f].row, total.counts[f])
 	}
-	fmt.Fprintf(w, "events heard twice (same id)\t%d\t\n", r.heard.repeats)
-	fmt.Fprintf(w, "access tokens handed out\t%d\t\n", r.asked.given)
-	fmt.Fprintf(w, "reports of access tokens that were refused\t%d\t\n", r.asked.reports)
+	fmt.Fprintf(w, "events heard twice (same id)\t%d\t\n", r.listener.repeats)
+	fmt.Fprintf(w, "access tokens handed out\t%d\t\n", r.readers.given)
+	fmt.Fprintf(w, "reports of access tokens that were refused\t%d\t\n", r.readers.reports)
 	fmt.Fprintf(w, "longest time of a grant without a valid access token\t%s\t\n", total.gap.Round(100*time.Millisecond))
 	fmt.Fprintln(w)
 	if err := w.Flush(); err != nil {
@@ -124,11 +124,11 @@ func (r *run) report(v *verdict) error {
 	if err := r.reportScenes(v); err != nil {
 		return err
 	}
-	for _, line := range v.said {
+	for _, line := range v.explanations {
 		fmt.Fprintln(r.Out, "  "+line)
 	}
-	if v.unsaid > 0 {
-		fmt.Fprintf(r.Out, "  and %d more\n", v.unsaid)
+	if v.unexplained > 0 {
+		fmt.Fprintf(r.Out, "  and %d more\n", v.unexplained)
 	}
 	if bad > 0 {
 		return ErrJudged

@@ -56,8 +56,7 @@ var scenes = []scene{
 	{name: "one institution limits the rate", play: (*run).limitRate},
 }
 
-// known checks the names of scenes.
-func known(names []string) error {
+func checkNames(names []string) error {
 	for _, name := range names {
 		if !slices.ContainsFunc(scenes, func(s scene) bool { return s.name == name }) {
 			return fmt.Errorf("chaos: no scene is called %q", name)

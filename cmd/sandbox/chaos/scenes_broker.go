@@ -20,7 +20,7 @@ func (r *run) natsUsers(o *server.Options) {
 	system := server.NewAccount(server.DEFAULT_SYSTEM_ACCOUNT)
 	o.Accounts, o.SystemAccount = []*server.Account{system}, system.Name
 	password := workerPassword
-	if r.refused.Load() {
+	if r.wrongLogin {
 		password = "another-password"
 	}
 	o.Users = []*server.User{
@@ -31,9 +31,17 @@ func (r *run) natsUsers(o *server.Options) {
 }
 
 func (r *run) restartBroker(ctx context.Context) error {
-	r.stack.NATS.Stop()
-	err := r.pause(ctx, 200*time.Millisecond, 3*time.Second)
-	return errors.Join(err, r.stack.NATS.Restart())
+	return r.restart(ctx, r.stack.NATS, 200*time.Millisecond, 3*time.Second)
+}
+
+func (r *run) restart(ctx context.Context, engine interface {
+	Stop()
+	Restart() error
+}, low, high time.Duration,
+) error {
+	engine.Stop()
+	err := r.pause(ctx, low, high)
+	return errors.Join(err, engine.Restart())
 }
 
 // wipeBroker deletes everything that NATS holds while the workers are down, after it has
@@ -47,22 +55,21 @@ func (r *run) wipeBroker(ctx context.Context) error {
 	}); err != nil {
 		return err
 	}
-	if err := until(ctx, settleWithin, "junk parked before the wipe", func() error { return r.parked(ctx) }); err != nil {
+	if err := until(ctx, settleWithin, "junk parked before the wipe", func() error { return r.allParked(ctx) }); err != nil {
 		return err
 	}
 	if err := r.stopWorkers(); err != nil {
 		return err
 	}
-	if err := until(ctx, settleWithin, "events heard before the wipe", func() error { return r.heard.drain(ctx) }); err != nil {
+	if err := until(ctx, settleWithin, "events heard before the wipe", func() error { return r.listener.drain(ctx) }); err != nil {
 		return err
 	}
-	r.heard.forget()
+	r.listener.consumer = nil // the stream is another now
 	r.junk.next = 1
 	err := r.stack.NATS.Wipe()
-	return errors.Join(err, r.stack.NATS.Restart(), r.startAll())
+	return errors.Join(err, r.stack.NATS.Restart(), r.eachWorker((*process).start))
 }
 
-// fillDisk fills the broker's store with something else.
 func (r *run) fillDisk(ctx context.Context) error {
 	junk, err := r.js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{Name: "JUNK", Subjects: []string{"junk"}})
 	if err != nil {
@@ -90,10 +97,7 @@ func (r *run) fillDisk(ctx context.Context) error {
 }
 
 func (r *run) killNode(ctx context.Context) error {
-	node := r.cluster.Node(r.rng.IntN(3))
-	node.Stop()
-	err := r.pause(ctx, 500*time.Millisecond, 5*time.Second)
-	return errors.Join(err, node.Restart())
+	return r.restart(ctx, r.cluster.Node(r.rng.IntN(3)), 500*time.Millisecond, 5*time.Second)
 }
 
 // refuseCredentials changes the workers' password at NATS, as in a rotation that reaches the
@@ -108,7 +112,7 @@ func (r *run) refuseCredentials(ctx context.Context) error {
 }
 
 func (r *run) reloadNATS(refused bool) error {
-	r.refused.Store(refused)
+	r.wrongLogin = refused
 	if r.cluster != nil {
 		return r.cluster.Reload()
 	}

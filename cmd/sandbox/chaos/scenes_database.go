@@ -2,7 +2,6 @@ package chaos
 
 import (
 	"context"
-	"errors"
 	"time"
 )
 
@@ -13,9 +12,7 @@ func (r *run) cutDatabase(ctx context.Context) error {
 }
 
 func (r *run) restartDatabase(ctx context.Context) error {
-	r.stack.MongoDB.Stop()
-	err := r.pause(ctx, 200*time.Millisecond, 3*time.Second)
-	return errors.Join(err, r.stack.MongoDB.Restart())
+	return r.restart(ctx, r.stack.MongoDB, 200*time.Millisecond, 3*time.Second)
 }
 
 // cutAndKill kills a worker whose answers may be in the recovery stream alone. It waits until

@@ -46,5 +46,4 @@ func (r *run) speakDialects(ctx context.Context) error {
 	return r.untilCalls(ctx, before+dialectCalls) // with nothing in front
 }
 
-// dialectCalls is how many answers in dialects the scene waits for.
 const dialectCalls = 80

@@ -1,16 +1,13 @@
 package chaos
 
 import (
-	"bufio"
 	"context"
 	"errors"
-	"fmt"
-	"net/http"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/latchkey/latchkey/cmd/sandbox/meshsim"
+	"github.com/latchkey/latchkey/cmd/sandbox/workerprocess"
 )
 
 // resetStreams breaks off HTTP/2 exchanges in every way, before and after the institution was
@@ -64,7 +61,7 @@ func (r *run) settledPresentations(ctx context.Context, w *process, before prese
 			tries = 0
 			return err
 		}
-		now := presentations{pid: pid, extra: r.presented(w) - counted}
+		now := presentations{pid: pid, extra: r.requestsTo(w) - counted}
 		if tries++; tries == 1 || now.pid != least.pid || now.extra < least.extra {
 			least = now
 		}
@@ -79,26 +76,23 @@ func (r *run) settledPresentations(ctx context.Context, w *process, before prese
 	})
 }
 
-// presented is how many requests to refresh came to the address of one worker.
-func (r *run) presented(w *process) int {
+func (r *run) requestsTo(w *process) int {
 	n := 0
 	if w.peer != nil {
 		n = w.peer.TurnedAway()
 	}
 	for _, q := range r.stack.Mesh.Ledger().Requests {
-		if q.Operation == meshsim.OpRefresh && w.reached(q) {
+		if q.Operation == meshsim.OpRefresh && w.serves(q) {
 			n++
 		}
 	}
 	return n
 }
 
-// reached reports whether a request came to the worker's own address.
-func (p *process) reached(q meshsim.Request) bool {
+func (p *process) serves(q meshsim.Request) bool {
 	return strings.HasSuffix(p.mesh, "//"+q.Local)
 }
 
-// calls asks the process how many refresh calls it has made.
 func (p *process) calls(ctx context.Context) (n, pid int, err error) {
 	p.mu.Lock()
 	if p.cmd != nil {
@@ -107,25 +101,6 @@ func (p *process) calls(ctx context.Context) (n, pid int, err error) {
 	p.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	q, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+p.admin+"/metrics", nil)
-	if err != nil {
-		return 0, 0, err
-	}
-	res, err := http.DefaultClient.Do(q)
-	if err != nil {
-		return 0, 0, fmt.Errorf("reading a worker's metrics: %w", err)
-	}
-	defer res.Body.Close()
-	for lines := bufio.NewScanner(res.Body); lines.Scan(); {
-		line := lines.Text()
-		if !strings.HasPrefix(line, "latchkey_refreshes_total{") {
-			continue
-		}
-		value, err := strconv.ParseFloat(line[strings.LastIndexByte(line, ' ')+1:], 64)
-		if err != nil {
-			return 0, 0, fmt.Errorf("reading a worker's metrics: %w", err)
-		}
-		n += int(value)
-	}
-	return n, pid, nil
+	metrics, err := workerprocess.ReadMetrics(ctx, p.admin)
+	return int(metrics.Value("latchkey_refreshes_total")), pid, err
 }

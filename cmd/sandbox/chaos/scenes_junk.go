@@ -92,9 +92,12 @@ func (r *run) publishOne(ctx context.Context, m *nats.Msg) error {
 	})
 }
 
-// parked reads the dead letters, and returns an error if any junk is not among them.
-func (r *run) parked(ctx context.Context) error {
-	dead := &handlers.DeadLetters{JS: r.js, Subjects: events.Subjects{}}
+// allParked reads the dead letters, and returns an error if any junk is not among them.
+func (r *run) allParked(ctx context.Context) error {
+	dead, err := handlers.NewDeadLetters(handlers.DeadLettersOptions{JetStream: r.js})
+	if err != nil {
+		return err
+	}
 	for letter, err := range dead.From(ctx, r.junk.next) {
 		if err != nil {
 			return err

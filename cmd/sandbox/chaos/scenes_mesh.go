@@ -25,7 +25,6 @@ func (r *run) institutionDown(ctx context.Context) error {
 	return r.withFaults(ctx, []meshsim.Fault{fault}, 2*time.Second, 8*time.Second, waveCalls)
 }
 
-// waveCalls is how many calls a wave of faults waits for.
 const waveCalls = 10
 
 // withFaults makes calls go wrong for a time between two bounds, and until as many calls as

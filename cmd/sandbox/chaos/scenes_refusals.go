@@ -19,7 +19,7 @@ func (r *run) usersLeave(ctx context.Context) error {
 		var there []int
 		for i := broker; i < r.Grants; i += len(brokers) {
 			// Without a lifetime a worker learns of the end by reports only.
-			if !r.left[i] && !slices.ContainsFunc(mannerOf(i).dialects, func(d string) bool { return d == "managedTokens" || slices.Contains(untold, d) }) {
+			if !r.gone[i] && !slices.ContainsFunc(mannerOf(i).dialects, func(d string) bool { return d == "managedTokens" || slices.Contains(unclearLifetimes, d) }) {
 				there = append(there, i)
 			}
 		}
@@ -27,7 +27,7 @@ func (r *run) usersLeave(ctx context.Context) error {
 			continue // the others have to go on
 		}
 		i := there[r.rng.IntN(len(there))]
-		r.left[i] = true
+		r.gone[i] = true
 		for _, chain := range (answers{r.stack.Mesh.Ledger()}).family(accountsOf(i)) {
 			if err := r.stack.Mesh.Kill(chain.Accounts[0].ID); err != nil {
 				return fmt.Errorf("leaving: %w", err)
@@ -62,7 +62,7 @@ func (r *run) refuseEverybody(ctx context.Context) (err error) {
 	var all sync.WaitGroup
 	for _, g := range first {
 		request := events.TokenRequest{UserID: g.UserID, Refused: []events.RefusedToken{{GrantID: g.ID, Version: g.Version}}}
-		all.Go(func() { _ = r.asked.ask(ctx, r, r.asked.once, request) }) // it is refused, or not: that is counted
+		all.Go(func() { _ = r.readers.ask(ctx, r, r.readers.once, request) }) // it is refused, or not: that is counted
 	}
 	all.Wait()
 	if err := r.pause(ctx, 2*time.Second, 4*time.Second); err != nil {
@@ -77,7 +77,7 @@ func (r *run) fresh(ctx context.Context) (some []*store.Grant, err error) {
 		some = nil
 		of, now := map[string]int{}, time.Now()
 		for i := range r.Grants {
-			if r.left[i] {
+			if r.gone[i] {
 				continue
 			}
 			grants, err := r.db.ByUser(ctx, user(i))

@@ -34,8 +34,8 @@ const (
 	waitedLeast   = tokensTimeout / 4
 )
 
-// asked is how long a request for a healthy grant took, including its repetitions.
-type asked struct {
+// timedRequest is how long a request for a healthy grant took, including its repetitions.
+type timedRequest struct {
 	user string
 	at   time.Time
 	took time.Duration
@@ -60,7 +60,7 @@ func (r *run) sicken(ctx context.Context, action meshsim.Action) error {
 	broker := r.rng.IntN(len(brokers))
 	var healthy, ill []string
 	for i := range r.Grants {
-		if r.left[i] {
+		if r.gone[i] {
 			continue
 		}
 		if i%len(brokers) == broker {
@@ -88,7 +88,7 @@ func (r *run) sicken(ctx context.Context, action meshsim.Action) error {
 }
 
 // compare finds the requests that waited for the sick broker, or were refused because of it.
-func (r *run) compare(quiet, during []asked) error {
+func (r *run) compare(quiet, during []timedRequest) error {
 	if len(quiet) == 0 || len(during) == 0 {
 		return errors.New("nobody asked for healthy grants")
 	}
@@ -104,11 +104,11 @@ func (r *run) compare(quiet, during []asked) error {
 	return nil
 }
 
-func slowest(all []asked) time.Duration {
-	return slices.MaxFunc(all, func(a, b asked) int { return cmp.Compare(a.took, b.took) }).took
+func slowest(all []timedRequest) time.Duration {
+	return slices.MaxFunc(all, func(a, b timedRequest) int { return cmp.Compare(a.took, b.took) }).took
 }
 
-func median(all []asked) time.Duration {
+func median(all []timedRequest) time.Duration {
 	took := make([]time.Duration, len(all))
 	for i, a := range all {
 		took[i] = a.took
@@ -124,7 +124,7 @@ func (r *run) calm(ctx context.Context, users []string) error {
 	return until(ctx, settleWithin, "quiet before a broker is sick", func() error {
 		for good < inARow {
 			began := time.Now()
-			if err := r.asked.ask(ctx, r, r.asked.patient, events.TokenRequest{UserID: users[good*len(users)/inARow]}); err != nil || time.Since(began) > waitedLeast/2 {
+			if err := r.readers.ask(ctx, r, r.readers.patient, events.TokenRequest{UserID: users[good*len(users)/inARow]}); err != nil || time.Since(began) > waitedLeast/2 {
 				good = 0
 				return errors.Join(errors.New("a slow answer"), err)
 			}
@@ -134,13 +134,12 @@ func (r *run) calm(ctx context.Context, users []string) error {
 	})
 }
 
-// watchers request tokens of healthy grants and note how long it takes.
 type watchers struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 
 	mu  sync.Mutex
-	all []asked
+	all []timedRequest
 }
 
 func (r *run) watch(ctx context.Context, users []string) *watchers {
@@ -150,8 +149,8 @@ func (r *run) watch(ctx context.Context, users []string) *watchers {
 		w.wg.Go(func() {
 			for n := i; watching.Err() == nil; n += watcherCount {
 				began, user := time.Now(), users[n%len(users)]
-				err := r.asked.ask(ctx, r, r.asked.patient, events.TokenRequest{UserID: user})
-				w.note(asked{user: user, at: began, took: time.Since(began), err: err})
+				err := r.readers.ask(ctx, r, r.readers.patient, events.TokenRequest{UserID: user})
+				w.note(timedRequest{user: user, at: began, took: time.Since(began), err: err})
 				time.Sleep(20 * time.Millisecond)
 			}
 		})
@@ -159,14 +158,13 @@ func (r *run) watch(ctx context.Context, users []string) *watchers {
 	return w
 }
 
-func (w *watchers) note(a asked) {
+func (w *watchers) note(a timedRequest) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.all = append(w.all, a)
 }
 
-// next returns and removes the notes.
-func (w *watchers) next() []asked {
+func (w *watchers) next() []timedRequest {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	all := w.all
@@ -175,7 +173,7 @@ func (w *watchers) next() []asked {
 }
 
 // stop lets running requests finish and returns the notes.
-func (w *watchers) stop() []asked {
+func (w *watchers) stop() []timedRequest {
 	w.cancel()
 	w.wg.Wait()
 	return w.next()
@@ -192,7 +190,7 @@ func (r *run) crowd(ctx context.Context, users []string) (leave func()) {
 		wg.Go(func() {
 			for ctx.Err() == nil {
 				// That a sick broker brings no tokens is no figure of interest.
-				_, _ = r.asked.once.Tokens(ctx, events.TokenRequest{UserID: users[int(turn.Add(1))%len(users)], MinTTLSeconds: &life})
+				_, _ = r.readers.once.Tokens(ctx, events.TokenRequest{UserID: users[int(turn.Add(1))%len(users)], MinTTLSeconds: &life})
 				select {
 				case <-time.After(crowdPause):
 				case <-ctx.Done():
@@ -203,8 +201,7 @@ func (r *run) crowd(ctx context.Context, users []string) (leave func()) {
 	return func() { cancel(); wg.Wait() }
 }
 
-// said describes a request in the report.
-func (a asked) said() string {
+func (a timedRequest) describe() string {
 	took := a.took.Round(time.Millisecond)
 	refused := (*client.RefusedError)(nil)
 	switch {

@@ -7,8 +7,6 @@ import (
 	"time"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
-	"go.mongodb.org/mongo-driver/v2/mongo"
-	"go.mongodb.org/mongo-driver/v2/mongo/options"
 
 	"github.com/latchkey/latchkey/events"
 	"github.com/latchkey/latchkey/store"
@@ -35,7 +33,7 @@ func (r *run) fillPage(ctx context.Context) (err error) {
 	past := time.Now().Add(-time.Hour)
 	for i := range stuckGrants {
 		id := fmt.Sprintf("stuck-%d", i)
-		g := r.made(id, past)
+		g := r.expiredGrant(id, past)
 		switch {
 		case i == 0: // each look at the embedded database reads all of it
 			g.Outbox.Events[0].Data = make([]byte, r.nc.MaxPayload()+1)
@@ -50,7 +48,7 @@ func (r *run) fillPage(ctx context.Context) (err error) {
 	behind := map[string]bool{}
 	for i := range behindGrants {
 		id := fmt.Sprintf("behind-%d", i)
-		g := r.made(id, past.Add(time.Minute))
+		g := r.expiredGrant(id, past.Add(time.Minute))
 		add(id, g)
 		behind[g.Outbox.Events[0].ID] = true
 	}
@@ -62,11 +60,11 @@ func (r *run) fillPage(ctx context.Context) (err error) {
 		return fmt.Errorf("storing stuck grants: %w", err)
 	}
 	return until(ctx, r.patient(behindWithin), "grants behind a page of stuck ones", func() error {
-		if err := r.heard.drain(ctx); err != nil {
+		if err := r.listener.drain(ctx); err != nil {
 			return err
 		}
 		for id := range behind {
-			if r.heard.has(id) {
+			if r.listener.seen[id] {
 				delete(behind, id)
 			}
 		}
@@ -77,8 +75,7 @@ func (r *run) fillPage(ctx context.Context) (err error) {
 	})
 }
 
-// made makes an expired grant with an event in its outbox.
-func (r *run) made(id string, since time.Time) *store.Grant {
+func (r *run) expiredGrant(id string, since time.Time) *store.Grant {
 	since = store.Milli(since)
 	purge := since.Add(24 * time.Hour)
 	g := &store.Grant{
@@ -92,14 +89,4 @@ func (r *run) made(id string, since time.Time) *store.Grant {
 	}
 	g.Outbox = &store.Outbox{Since: since, Events: []store.OutboxEvent{{ID: e.ID, Subject: events.Subjects{}.Lifecycle(e.Kind, id), Data: data}}}
 	return g
-}
-
-// openMongo connects to the database for what the store does not do.
-func (r *run) openMongo(uri, database string) error {
-	client, err := mongo.Connect(options.Client().ApplyURI(uri))
-	if err != nil {
-		return fmt.Errorf("connecting to the database: %w", err)
-	}
-	r.mongo = client.Database(database)
-	return nil
 }

@@ -40,15 +40,7 @@ func (r *run) killAll(ctx context.Context) error {
 	if err := r.pause(ctx, 100*time.Millisecond, 2*time.Second); err != nil {
 		return err
 	}
-	return r.startAll()
-}
-
-func (r *run) startAll() error {
-	var err error
-	for _, w := range r.workers {
-		err = errors.Join(err, w.start())
-	}
-	return err
+	return r.eachWorker((*process).start)
 }
 
 func (r *run) stopWorker(context.Context) error {

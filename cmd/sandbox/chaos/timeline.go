@@ -3,7 +3,6 @@ package chaos
 import (
 	"cmp"
 	"slices"
-	"sync"
 	"time"
 )
 
@@ -15,15 +14,9 @@ type episode struct {
 	silent   bool // workers may have been unable to publish events
 }
 
-// timeline is what was played when.
-type timeline struct {
-	mu       sync.Mutex
-	episodes []episode
-}
+type timeline struct{ episodes []episode }
 
 func (t *timeline) begin(scene string, silent bool) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
 	now := time.Now()
 	if n := len(t.episodes); n > 0 && t.episodes[n-1].to.IsZero() {
 		t.episodes[n-1].to = now
@@ -31,13 +24,8 @@ func (t *timeline) begin(scene string, silent bool) {
 	t.episodes = append(t.episodes, episode{scene: scene, from: now, silent: silent})
 }
 
-func (t *timeline) end() {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.episodes[len(t.episodes)-1].to = time.Now()
-}
+func (t *timeline) end() { t.episodes[len(t.episodes)-1].to = time.Now() }
 
-// at is the index of the episode of a moment.
 func (t *timeline) at(moment time.Time) int {
 	i, found := slices.BinarySearchFunc(t.episodes, moment, func(e episode, m time.Time) int { return e.from.Compare(m) })
 	if !found {

@@ -36,5 +36,6 @@ func (r *run) startWorker(exe string, i int, more []string) (err error) {
 	w.env = append(append(os.Environ(), r.stack.Environ()...), append(more,
 		fmt.Sprintf("LATCHKEY_WORKER_ID=worker-%d", i), "LATCHKEY_MESH_URL="+w.mesh, "LATCHKEY_ADMIN_LISTEN="+w.admin, "SSL_CERT_FILE="+certificate)...)
 	r.workers = append(r.workers, w)
+	r.stops = append(r.stops, w.kill)
 	return w.start()
 }

@@ -6,7 +6,6 @@ import (
 
 	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/x/bsonx/bsoncore"
-	"go.mongodb.org/mongo-driver/v2/x/mongo/driver/wiremessage"
 )
 
 // A command may hold many statements: a bulk. On PostgreSQL, FerretDB keeps a connection for each statement of an update
@@ -81,15 +80,6 @@ func (a *bulkAnswer) add(i int, part command) (bool, error) {
 	return true, nil
 }
 
-func (a *bulkAnswer) message(responseTo int32) (message, error) {
-	a.OK = 1
-	body, err := bson.Marshal(a)
-	if err != nil {
-		return nil, fmt.Errorf("answering a bulk: %w", err)
-	}
-	return newMessage(wiremessage.NextRequestID(), responseTo, body), nil
-}
-
 // writeBulk passes on the statements of a bulk one by one, and stops at the first that fails unless the bulk is unordered.
 func (s *session) writeBulk(requestID int32, parts []command) (message, error) {
 	ordered, given := parts[0].body.Lookup("ordered").BooleanOK()
@@ -99,7 +89,7 @@ func (s *session) writeBulk(requestID int32, parts []command) (message, error) {
 		defer s.proxy.writing.lock(parts[0])()
 		write = s.writeAlone
 	}
-	var total bulkAnswer
+	total := bulkAnswer{OK: 1}
 	for i, part := range parts {
 		response, err := write(part.message(requestID), part)
 		if err != nil {
@@ -116,5 +106,5 @@ func (s *session) writeBulk(requestID int32, parts []command) (message, error) {
 			break
 		}
 	}
-	return total.message(requestID)
+	return marshalMessage(requestID, &total)
 }

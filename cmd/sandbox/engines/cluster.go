@@ -79,7 +79,7 @@ func (c *Cluster) start() error {
 			return err
 		}
 	}
-	for deadline := time.Now().Add(natsStartTimeout); !c.led(); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(natsStartTimeout); !c.hasLeader(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			return fmt.Errorf("starting a NATS cluster: no leader of all servers after %v", natsStartTimeout)
 		}
@@ -87,12 +87,11 @@ func (c *Cluster) start() error {
 	return nil
 }
 
-// led reports whether the servers have a leader that knows them all.
-func (c *Cluster) led() bool {
+// hasLeader reports whether the servers have a leader that knows them all.
+func (c *Cluster) hasLeader() bool {
 	return slices.ContainsFunc(c.nodes, func(n *NATS) bool { return len(n.Server().JetStreamClusterPeers()) == len(c.nodes) })
 }
 
-// Reload reloads the options of every server: see [NATS.Reload].
 func (c *Cluster) Reload() error {
 	var err error
 	for _, n := range c.nodes {

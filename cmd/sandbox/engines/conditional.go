@@ -6,7 +6,6 @@ import (
 
 	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/x/bsonx/bsoncore"
-	"go.mongodb.org/mongo-driver/v2/x/mongo/driver/wiremessage"
 )
 
 // On SQLite, FerretDB uses an index for a query by nothing but an id, and reads the whole collection if there are
@@ -78,7 +77,7 @@ func usual(doc bsoncore.Document) bool {
 // probe makes the request that finds the document if it meets the conditions. FerretDB takes the first stage to the
 // index and filters what comes from there.
 func (w conditional) probe() (message, error) {
-	body, err := bson.Marshal(bson.D{
+	return marshalMessage(0, bson.D{
 		{Key: "aggregate", Value: w.collection},
 		{Key: "pipeline", Value: bson.A{
 			bson.D{{Key: "$match", Value: bson.D{{Key: "_id", Value: w.id}}}},
@@ -88,10 +87,6 @@ func (w conditional) probe() (message, error) {
 		{Key: "cursor", Value: bson.D{}},
 		{Key: "$db", Value: w.db},
 	})
-	if err != nil {
-		return nil, err
-	}
-	return newMessage(wiremessage.NextRequestID(), 0, body), nil
 }
 
 // split makes the request that writes to the document with the id, or to none if it was not found.
@@ -117,7 +112,6 @@ func (w conditional) split(requestID int32, found bool) (message, error) {
 	return w.message(requestID), nil
 }
 
-// replace returns doc with another document under key.
 func replace(doc bsoncore.Document, key string, value bsoncore.Document) (bsoncore.Document, error) {
 	elements, err := doc.Elements()
 	if err != nil {

@@ -13,7 +13,6 @@ import (
 	"github.com/FerretDB/FerretDB/ferretdb"
 )
 
-// FerretDBOptions configure an embedded FerretDB.
 type FerretDBOptions struct {
 	Dir         string       // of the SQLite files, one a database; created when missing
 	PostgresURL string       // a database to store in instead, for more documents than SQLite is fit for
@@ -37,7 +36,6 @@ type FerretDB struct {
 	done   <-chan struct{}
 }
 
-// StartFerretDB starts a server and returns when it accepts clients.
 func StartFerretDB(opts FerretDBOptions) (*FerretDB, error) {
 	if opts.Dir == "" && opts.PostgresURL == "" {
 		return nil, errors.New("starting FerretDB: neither a directory nor a PostgreSQL URL given")

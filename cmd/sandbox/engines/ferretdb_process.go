@@ -39,7 +39,6 @@ func RunFerretDB(ctx context.Context, opts FerretDBOptions) (uri string, done <-
 	return db.MongoDBURI(), ended, nil
 }
 
-// runProgram is RunFerretDB in a process of its own.
 func runProgram(ctx context.Context, program string, opts FerretDBOptions) (uri string, done <-chan struct{}, err error) {
 	cmd := exec.Command(program, "-dir", opts.Dir, "-postgres", opts.PostgresURL)
 	var said strings.Builder

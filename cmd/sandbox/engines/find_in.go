@@ -1,7 +1,6 @@
 package engines
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 
@@ -69,7 +68,6 @@ func (c command) findIn() (findIn, bool) {
 	return f, err == nil
 }
 
-// only returns the element of a document that has just one.
 func only(v bsoncore.Value) (bsoncore.Element, bool) {
 	doc, ok := v.DocumentOK()
 	if !ok {
@@ -144,14 +142,10 @@ func (s *session) findIn(requestID int32, f findIn) (message, error) {
 			return nil, nil
 		}
 	}
-	body, err := bson.Marshal(bson.D{
+	return marshalMessage(requestID, bson.D{
 		{Key: "cursor", Value: bson.D{
 			{Key: "firstBatch", Value: found}, {Key: "id", Value: int64(0)}, {Key: "ns", Value: f.db + "." + f.collection},
 		}},
 		{Key: "ok", Value: 1.0},
 	})
-	if err != nil {
-		return nil, fmt.Errorf("answering a find: %w", err)
-	}
-	return newMessage(wiremessage.NextRequestID(), requestID, body), nil
 }

@@ -12,7 +12,6 @@ import (
 	_ "modernc.org/sqlite" // the driver "sqlite"
 )
 
-// namespace names a collection.
 type namespace struct{ db, collection string }
 
 // lookups are the fields by which FerretDB finds a document through an index.

@@ -19,7 +19,6 @@ const natsSyncInterval = time.Second
 // natsStartTimeout bounds the wait for a server to recover its streams and accept clients.
 const natsStartTimeout = 30 * time.Second
 
-// NATSOptions configure an embedded NATS server.
 type NATSOptions struct {
 	Dir  string // of JetStream's files; created when missing; required
 	Port int    // on loopback; 0 takes a free one, which the server keeps across restarts
@@ -40,7 +39,6 @@ type NATS struct {
 	server *server.Server // nil while stopped
 }
 
-// StartNATS starts a server and returns when it accepts clients.
 func StartNATS(opts NATSOptions) (*NATS, error) {
 	n, err := newNATS(opts)
 	if err != nil {
@@ -52,7 +50,6 @@ func StartNATS(opts NATSOptions) (*NATS, error) {
 	return n, nil
 }
 
-// newNATS prepares a server that does not run yet.
 func newNATS(opts NATSOptions) (*NATS, error) {
 	if opts.Dir == "" {
 		return nil, errors.New("starting NATS: no directory given")

@@ -19,11 +19,11 @@ type NATSProxy struct {
 	listener net.Listener
 	wg       sync.WaitGroup
 
-	mu      sync.Mutex
-	clients map[*natsClient]struct{}
-	swallow func(asked, subject string) bool
-	asked   map[string]string // subjects of requests, by those of their replies
-	stopped bool
+	mu       sync.Mutex
+	clients  map[*natsClient]struct{}
+	swallow  func(request, subject string) bool
+	requests map[string]string // subjects of requests, by those of their replies
+	stopped  bool
 }
 
 type natsClient struct {
@@ -31,23 +31,21 @@ type natsClient struct {
 	writing        sync.Mutex // of whole frames to the client
 }
 
-// StartNATSProxy starts a proxy on a free port in front of a server.
 func StartNATSProxy(upstream *NATS) (*NATSProxy, error) {
 	ln, err := listen(0)
 	if err != nil {
 		return nil, fmt.Errorf("starting a proxy of NATS: %w", err)
 	}
-	p := &NATSProxy{upstream: address(upstream.Port()), listener: ln, clients: make(map[*natsClient]struct{}), asked: make(map[string]string)}
+	p := &NATSProxy{upstream: address(upstream.Port()), listener: ln, clients: make(map[*natsClient]struct{}), requests: make(map[string]string)}
 	p.wg.Go(p.accept)
 	return p, nil
 }
 
-// URL returns the address for clients.
 func (p *NATSProxy) URL() string { return "nats://" + p.listener.Addr().String() }
 
-// Swallow withholds from the clients the messages that match accepts, until called with nil. asked is the subject of the
+// Swallow withholds from the clients the messages that match accepts, until called with nil. request is the subject of the
 // request that a message answers, empty for any other message; subject is that of the message itself.
-func (p *NATSProxy) Swallow(match func(asked, subject string) bool) {
+func (p *NATSProxy) Swallow(match func(request, subject string) bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.swallow = match
@@ -55,19 +53,18 @@ func (p *NATSProxy) Swallow(match func(asked, subject string) bool) {
 
 func (p *NATSProxy) swallows(subject string) bool {
 	p.mu.Lock()
-	match, asked := p.swallow, p.asked[subject]
+	match, request := p.swallow, p.requests[subject]
 	p.mu.Unlock()
-	return match != nil && match(asked, subject)
+	return match != nil && match(request, subject)
 }
 
-// asks notes the subject of a request and that of its reply.
-func (p *NATSProxy) asks(subject, reply string) {
+func (p *NATSProxy) noteRequest(subject, reply string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if len(p.asked) > 1<<16 {
-		clear(p.asked)
+	if len(p.requests) > 1<<16 {
+		clear(p.requests)
 	}
-	p.asked[reply] = subject
+	p.requests[reply] = subject
 }
 
 // Say sends a line of the protocol, such as -ERR 'Stale Connection', to every client as if the server did.
@@ -77,7 +74,6 @@ func (p *NATSProxy) Say(line string) {
 	}
 }
 
-// Stop disconnects all clients.
 func (p *NATSProxy) Stop() {
 	p.mu.Lock()
 	p.stopped = true
@@ -129,7 +125,6 @@ func (p *NATSProxy) accept() {
 	}
 }
 
-// questions passes on the client's frames.
 func (p *NATSProxy) questions(c *natsClient) {
 	from := bufio.NewReaderSize(c.client, 64<<10)
 	for {
@@ -138,7 +133,7 @@ func (p *NATSProxy) questions(c *natsClient) {
 			return
 		}
 		if m.reply != "" {
-			p.asks(m.subject, m.reply)
+			p.noteRequest(m.subject, m.reply)
 		}
 		if _, err := c.server.Write(frame); err != nil {
 			return
@@ -146,7 +141,6 @@ func (p *NATSProxy) questions(c *natsClient) {
 	}
 }
 
-// answers passes on the server's frames.
 func (p *NATSProxy) answers(c *natsClient) {
 	from := bufio.NewReaderSize(c.server, 64<<10)
 	for {

@@ -19,7 +19,6 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// ErrNoPostgres says that this machine has no PostgreSQL server installed.
 var ErrNoPostgres = errors.New("no PostgreSQL server installed")
 
 const (

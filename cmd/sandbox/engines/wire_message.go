@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 
+	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/x/bsonx/bsoncore"
 	"go.mongodb.org/mongo-driver/v2/x/mongo/driver/wiremessage"
 )
@@ -71,7 +72,6 @@ type command struct {
 	sequences map[string][]bsoncore.Document
 }
 
-// command parses the command in an OP_MSG.
 func (m message) command() (command, bool) {
 	var c command
 	if !m.isMsg() {
@@ -125,7 +125,15 @@ func newMessage(requestID, responseTo int32, doc bsoncore.Document) message {
 	return bsoncore.UpdateLength(m, i, int32(len(m)))
 }
 
-// errorMessage makes the answer of a server that refuses a request.
+// marshalMessage is newMessage for a document that is not encoded yet.
+func marshalMessage(responseTo int32, doc any) (message, error) {
+	body, err := bson.Marshal(doc)
+	if err != nil {
+		return nil, fmt.Errorf("encoding a message: %w", err)
+	}
+	return newMessage(wiremessage.NextRequestID(), responseTo, body), nil
+}
+
 func errorMessage(responseTo, code int32, text string) message {
 	return newMessage(wiremessage.NextRequestID(), responseTo, bsoncore.NewDocumentBuilder().
 		AppendDouble("ok", 0).

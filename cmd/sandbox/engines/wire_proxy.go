@@ -78,7 +78,6 @@ func (p *Proxy) Cut() {
 	p.disconnect()
 }
 
-// Restore ends Cut.
 func (p *Proxy) Restore() {
 	p.mu.Lock()
 	defer p.mu.Unlock()

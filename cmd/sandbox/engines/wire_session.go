@@ -7,7 +7,6 @@ import (
 	"time"
 )
 
-// session is one client's connection through the proxy.
 type session struct {
 	proxy    *Proxy
 	upstream string
@@ -21,7 +20,6 @@ var (
 	errLeft = errors.New("client disconnected")
 )
 
-// serve answers the client until either side closes its connection.
 func (s *session) serve() {
 	var err error
 	if s.server, err = net.Dial("tcp", s.upstream); err != nil {
@@ -95,7 +93,6 @@ func (s *session) do(request message, faults faults) (message, error) {
 	return response, err
 }
 
-// read passes on a request that changes nothing.
 func (s *session) read(request message, cmd command) (message, error) {
 	if queries[cmd.name] {
 		defer s.proxy.enter()()
@@ -143,7 +140,6 @@ func (s *session) writeConditional(request message, w conditional) (message, err
 	return s.exchange(request)
 }
 
-// exchange sends FerretDB one request and reads its answer.
 func (s *session) exchange(request message) (message, error) {
 	if _, err := s.server.Write(request); err != nil {
 		return nil, err

@@ -70,7 +70,6 @@ type connection struct {
 
 var errBroken = errors.New("the connection is broken")
 
-// read takes frames until the connection ends.
 func (c *connection) read() error {
 	preface := make([]byte, len(http2.ClientPreface))
 	if _, err := io.ReadFull(c.conn, preface); err != nil || string(preface) != http2.ClientPreface {

@@ -19,7 +19,6 @@ const (
 	tagLength    = 16
 )
 
-// seal encrypts plaintext under k, bound to the encryption context.
 func seal(k *key, context map[string]string, plaintext []byte) ([]byte, error) {
 	aead, err := k.aead()
 	if err != nil {
@@ -33,7 +32,6 @@ func seal(k *key, context map[string]string, plaintext []byte) ([]byte, error) {
 	return aead.Seal(blob, nonce, plaintext, additionalData(blob[:headerLength], context)), nil
 }
 
-// blobKeyID reads the id of the key that a blob was made with.
 func blobKeyID(blob []byte) (string, error) {
 	if len(blob) < headerLength+nonceLength+tagLength || blob[0] != blobVersion {
 		return "", invalidCiphertext()

@@ -1,6 +1,7 @@
 package kmssim
 
 import (
+	"context"
 	"net/http"
 	"slices"
 	"sync"
@@ -79,9 +80,20 @@ func (f *Faults) add(r *rule) {
 	f.rules = append(f.rules, r)
 }
 
-// arrive counts a request and returns how long it waits, and the error it then fails with,
-// if any.
-func (f *Faults) arrive(operation string) (delay time.Duration, failure error) {
+// hit counts a request, delays it, and returns the error with which it fails, if any.
+func (f *Faults) hit(ctx context.Context, operation string) error {
+	delay, failure := f.take(operation)
+	if delay > 0 {
+		select {
+		case <-time.After(delay):
+		case <-ctx.Done():
+			return errDisconnect
+		}
+	}
+	return failure
+}
+
+func (f *Faults) take(operation string) (delay time.Duration, failure error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.calls[operation]++

@@ -59,39 +59,23 @@ func (r *keyring) load(name string) (*key, error) {
 
 // save replaces the key's file as a whole: after a crash there is the old file or the new
 // one.
-func (r *keyring) save(k *key) (err error) {
-	defer func() {
-		if err != nil {
-			err = fmt.Errorf("writing key %s: %w", k.ID, err)
-		}
-	}()
+func (r *keyring) save(k *key) error {
 	data, err := json.MarshalIndent(k, "", "\t")
 	if err != nil {
-		return err
+		return fmt.Errorf("encoding key %s: %w", k.ID, err)
 	}
 	// CreateTemp makes files that only their owner may read.
 	tmp, err := os.CreateTemp(r.dir, ".key-*.tmp")
 	if err != nil {
-		return err
+		return fmt.Errorf("writing key %s: %w", k.ID, err)
 	}
-	defer func() {
-		if err != nil {
-			_ = os.Remove(tmp.Name())
-		}
-	}()
 	_, err = tmp.Write(data)
-	if err == nil {
-		err = tmp.Sync()
+	if err = errors.Join(err, tmp.Sync(), tmp.Close()); err == nil {
+		err = os.Rename(tmp.Name(), filepath.Join(r.dir, k.ID+keyFileSuffix))
 	}
-	if err = errors.Join(err, tmp.Close()); err != nil {
-		return err
-	}
-	if err = os.Rename(tmp.Name(), filepath.Join(r.dir, k.ID+keyFileSuffix)); err != nil {
-		return err
-	}
-	dir, err := os.Open(r.dir) // the rename must survive a power failure
 	if err != nil {
-		return err
+		_ = os.Remove(tmp.Name())
+		return fmt.Errorf("writing key %s: %w", k.ID, err)
 	}
-	return errors.Join(dir.Sync(), dir.Close())
+	return nil
 }

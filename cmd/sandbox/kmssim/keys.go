@@ -124,7 +124,6 @@ func (r *keyring) lookup(ref string, aliasAllowed bool) (*key, error) {
 	return k, nil
 }
 
-// add stores a new key.
 func (r *keyring) add(k *key) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -149,7 +148,6 @@ func (r *keyring) ensure(name string) (*key, error) {
 	return k, r.put(k)
 }
 
-// moveAlias points an alias to the key that ref names.
 func (r *keyring) moveAlias(ref, name string) error {
 	if err := checkAliasName(name); err != nil {
 		return err
@@ -174,7 +172,6 @@ func (r *keyring) moveAlias(ref, name string) error {
 	return r.put(&changed)
 }
 
-// setDisabled disables or enables the key that ref names.
 func (r *keyring) setDisabled(ref string, disabled bool) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -2,10 +2,9 @@ package kmssim
 
 import (
 	"cmp"
-	"context"
 	"errors"
 	"fmt"
-	"time"
+	"sync"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
@@ -31,7 +30,7 @@ type KMS struct {
 	credentials aws.Credentials
 	keys        *keyring
 	faults      *Faults
-	sessions    sessions
+	sessions    sync.Map // session by access key id
 }
 
 // Open opens the service with the keys in opts.Dir. It fails if a key file is damaged or
@@ -49,7 +48,7 @@ func Open(opts Options) (*KMS, error) {
 		return nil, fmt.Errorf("simulated KMS: %w", err)
 	}
 	own := aws.Credentials{AccessKeyID: opts.AccessKeyID, SecretAccessKey: opts.SecretAccessKey.Reveal()}
-	return &KMS{region: opts.Region, credentials: own, keys: keys, faults: newFaults(), sessions: sessions{byID: map[string]session{}}}, nil
+	return &KMS{region: opts.Region, credentials: own, keys: keys, faults: newFaults()}, nil
 }
 
 // CreateKey returns the ARN of the key that alias ("alias/...") names, and makes both if
@@ -94,12 +93,3 @@ func (k *KMS) Faults() *Faults { return k.faults }
 // Calls returns how many requests for operation ("GenerateDataKey") have come; a client's
 // retries count.
 func (k *KMS) Calls(operation string) int { return k.faults.count(operation) }
-
-func sleep(ctx context.Context, d time.Duration) error {
-	select {
-	case <-time.After(d):
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}

@@ -91,7 +91,6 @@ func metadata(key *key) keyOutput {
 	return keyOutput{keyMetadata{Arn: key.ARN, Enabled: !key.Disabled, KeyId: key.ID, KeyState: state, MultiRegion: key.MultiRegion}}
 }
 
-// nothing is the answer of operations that have none.
 type nothing struct{}
 
 type createKeyInput struct{ MultiRegion bool }

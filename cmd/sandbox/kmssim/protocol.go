@@ -17,10 +17,8 @@ const (
 	maxRequest   = 128 << 10 // far above the largest valid request
 )
 
-// errDisconnect hangs up instead of answering.
 var errDisconnect = errors.New("disconnect")
 
-// apiError is an error as KMS answers it.
 type apiError struct {
 	status  int
 	code    string
@@ -39,17 +37,23 @@ func invalidCiphertext() error {
 	return clientError("InvalidCiphertextException", "The ciphertext or its encryption context is not valid.")
 }
 
+// failureOf returns the error to answer, or closes the connection if there is none to.
+func failureOf(r *http.Request, err error, internal string) *apiError {
+	if errors.Is(err, errDisconnect) || r.Context().Err() != nil {
+		panic(http.ErrAbortHandler)
+	}
+	var e *apiError
+	if !errors.As(err, &e) {
+		e = &apiError{http.StatusInternalServerError, internal, err.Error()}
+	}
+	return e
+}
+
 func (k *KMS) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	answer, err := k.handle(w, r)
 	status := http.StatusOK
 	if err != nil {
-		if errors.Is(err, errDisconnect) || r.Context().Err() != nil {
-			panic(http.ErrAbortHandler)
-		}
-		var e *apiError
-		if !errors.As(err, &e) {
-			e = &apiError{http.StatusInternalServerError, "KMSInternalException", err.Error()}
-		}
+		e := failureOf(r, err, "KMSInternalException")
 		status = e.status
 		answer = struct {
 			Type    string `json:"__type"`
@@ -85,14 +89,8 @@ func (k *KMS) handle(w http.ResponseWriter, r *http.Request) (any, error) {
 	} else if err != nil {
 		return nil, errDisconnect
 	}
-	delay, failure := k.faults.arrive(name)
-	if delay > 0 {
-		if err := sleep(r.Context(), delay); err != nil {
-			return nil, errDisconnect
-		}
-	}
-	if failure != nil {
-		return nil, failure
+	if err := k.faults.hit(r.Context(), name); err != nil {
+		return nil, err
 	}
 	if err := k.authenticate(r, body); err != nil {
 		return nil, err

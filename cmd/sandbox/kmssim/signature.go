@@ -31,7 +31,8 @@ func (k *KMS) authenticate(r *http.Request, body []byte) error {
 		return clientError("IncompleteSignatureException", "The Authorization header is not a Signature Version 4.")
 	}
 	credentials := k.credentials
-	if session, ok := k.sessions.get(auth.accessKeyID); ok {
+	if s, ok := k.sessions.Load(auth.accessKeyID); ok {
+		session := s.(session)
 		if !session.now().Before(session.credentials.Expires) {
 			return clientError("ExpiredTokenException", "The security token included in the request is expired.")
 		}

@@ -3,11 +3,9 @@ package kmssim
 import (
 	"cmp"
 	"encoding/xml"
-	"errors"
 	"io"
 	"net/http"
 	"net/url"
-	"sync"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -47,34 +45,15 @@ const AssumeRole = "AssumeRoleWithWebIdentity"
 
 func (s *STS) Faults() *Faults { return s.faults }
 
-// Calls returns how many requests have come.
 func (s *STS) Calls() int { return s.faults.count(AssumeRole) }
 
+// session is what KMS accepts in addition to its own credentials.
 type session struct {
 	credentials aws.Credentials
 	now         func() time.Time
 }
 
-// sessions are the credentials that KMS accepts in addition to its own.
-type sessions struct {
-	mu   sync.Mutex
-	byID map[string]session
-}
-
-func (s *sessions) add(c session) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.byID[c.credentials.AccessKeyID] = c
-}
-
-func (s *sessions) get(id string) (session, bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	c, ok := s.byID[id]
-	return c, ok
-}
-
-type assumed struct {
+type assumeRoleAnswer struct {
 	XMLName     xml.Name `xml:"https://sts.amazonaws.com/doc/2011-06-15/ AssumeRoleWithWebIdentityResponse"`
 	Credentials struct {
 		AccessKeyID     string `xml:"AccessKeyId"`
@@ -95,18 +74,11 @@ type stsError struct {
 
 func (s *STS) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	out, err := s.handle(w, r)
-	status := http.StatusOK
 	var body any = out
+	status := http.StatusOK
 	if err != nil {
-		if errors.Is(err, errDisconnect) || r.Context().Err() != nil {
-			panic(http.ErrAbortHandler)
-		}
-		var e *apiError
-		if !errors.As(err, &e) {
-			e = &apiError{http.StatusInternalServerError, "InternalFailure", err.Error()}
-		}
-		status = e.status
-		body = stsError{Type: "Sender", Code: e.code, Message: e.message, RequestID: out.RequestID}
+		e := failureOf(r, err, "InternalFailure")
+		status, body = e.status, stsError{Type: "Sender", Code: e.code, Message: e.message, RequestID: out.RequestID}
 	}
 	encoded, err := xml.Marshal(body)
 	if err != nil {
@@ -117,7 +89,7 @@ func (s *STS) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write(encoded) // a client that has gone needs no answer
 }
 
-func (s *STS) handle(w http.ResponseWriter, r *http.Request) (out assumed, err error) {
+func (s *STS) handle(w http.ResponseWriter, r *http.Request) (out assumeRoleAnswer, err error) {
 	out.RequestID = uuid.NewString()
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxRequest))
 	if err != nil {
@@ -127,12 +99,8 @@ func (s *STS) handle(w http.ResponseWriter, r *http.Request) (out assumed, err e
 	if err != nil || form.Get("Action") != AssumeRole {
 		return out, clientError("InvalidAction", "The operation is not simulated.")
 	}
-	delay, failure := s.faults.arrive(AssumeRole)
-	if delay > 0 && sleep(r.Context(), delay) != nil {
-		return out, errDisconnect
-	}
-	if failure != nil {
-		return out, failure
+	if err := s.faults.hit(r.Context(), AssumeRole); err != nil {
+		return out, err
 	}
 	if form.Get("RoleArn") == "" || form.Get("RoleSessionName") == "" {
 		return out, clientError("ValidationError", "RoleArn and RoleSessionName are required.")
@@ -144,7 +112,7 @@ func (s *STS) handle(w http.ResponseWriter, r *http.Request) (out assumed, err e
 		AccessKeyID: "ASIA" + uuid.NewString(), SecretAccessKey: uuid.NewString(), SessionToken: uuid.NewString(),
 		CanExpire: true, Expires: s.clock().Add(s.lifetime),
 	}
-	s.kms.sessions.add(session{credentials: c, now: s.clock})
+	s.kms.sessions.Store(c.AccessKeyID, session{credentials: c, now: s.clock})
 	out.Credentials.AccessKeyID, out.Credentials.SecretAccessKey, out.Credentials.SessionToken = c.AccessKeyID, c.SecretAccessKey, c.SessionToken
 	out.Credentials.Expiration = c.Expires.UTC().Format(time.RFC3339Nano)
 	return out, nil

@@ -1,6 +1,7 @@
 package linkdemo
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -39,8 +40,10 @@ func newBackend(l latchkey, link *link, script []byte) *backend {
 func (b *backend) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", b.page)
-	mux.Handle("GET /page.css", file("text/css; charset=utf-8", read("web/page/page.css")))
-	mux.Handle("GET /page.js", file("text/javascript; charset=utf-8", b.script))
+	mux.HandleFunc("GET /page.css", file("web/page/page.css"))
+	mux.HandleFunc("GET /page.js", func(w http.ResponseWriter, r *http.Request) {
+		http.ServeContent(w, r, "page.js", time.Time{}, bytes.NewReader(b.script))
+	})
 	mux.HandleFunc("POST /api/link-token", b.forUser(b.linkToken))
 	mux.HandleFunc("POST /api/connected", b.forUser(b.connected))
 	mux.HandleFunc("POST /api/accounts", b.forUser(b.accounts))
@@ -51,12 +54,12 @@ func (b *backend) handler() http.Handler {
 	// nothing can be loaded by them.
 	policy := "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src data:; connect-src 'self'; frame-src " + b.link.origin +
 		"; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-	return guarded(policy, http.NewCrossOriginProtection().Handler(mux))
+	return withHeaders(policy, http.NewCrossOriginProtection().Handler(mux))
 }
 
-// guarded forbids to cache answers, and the page to load, show or reach anything but what it
+// withHeaders forbids to cache answers, and the page to load, show or reach anything but what it
 // needs.
-func guarded(policy string, next http.Handler) http.Handler {
+func withHeaders(policy string, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
 		h.Set("Cache-Control", "no-store")
@@ -144,8 +147,8 @@ func (b *backend) tokens(w http.ResponseWriter, r *http.Request, user string) {
 	_, _ = w.Write(body)
 }
 
-// shownAccount is an account as the page shows it: without its token.
-type shownAccount struct {
+// accountView is an account as the page shows it: without its token.
+type accountView struct {
 	AccountID   string     `json:"accountId"`
 	AccountName string     `json:"accountName"`
 	BrokerName  string     `json:"brokerName"`
@@ -164,21 +167,21 @@ func (b *backend) accounts(w http.ResponseWriter, r *http.Request, user string) 
 		return
 	}
 	out := struct {
-		Accounts    []shownAccount              `json:"accounts"`
+		Accounts    []accountView               `json:"accounts"`
 		Unavailable []events.UnavailableAccount `json:"unavailable"`
-	}{[]shownAccount{}, append([]events.UnavailableAccount{}, reply.Unavailable...)}
+	}{[]accountView{}, append([]events.UnavailableAccount{}, reply.Unavailable...)}
 	for i, t := range reply.AccessTokens {
-		out.Accounts = append(out.Accounts, shownAccount{t.AccountID, t.AccountName, t.BrokerName, reply.Expiries[i].ExpiresAt})
+		out.Accounts = append(out.Accounts, accountView{t.AccountID, t.AccountName, t.BrokerName, reply.Expiries[i].ExpiresAt})
 	}
 	answer(w, http.StatusOK, out)
 }
 
 // events sends Latchkey's events about the user as server-sent events.
 func (b *backend) events(w http.ResponseWriter, r *http.Request, user string) {
-	heard := make(chan events.LifecycleEvent, 64)
+	received := make(chan events.LifecycleEvent, 64)
 	stop, err := b.latchkey.follow(user, func(e events.LifecycleEvent) {
 		select {
-		case heard <- e:
+		case received <- e:
 		case <-r.Context().Done():
 		}
 	})
@@ -196,7 +199,7 @@ func (b *backend) events(w http.ResponseWriter, r *http.Request, user string) {
 		select {
 		case <-r.Context().Done():
 			return
-		case e := <-heard:
+		case e := <-received:
 			data, err := json.Marshal(map[string]any{
 				"kind": e.Kind, "time": e.Time, "brokerType": e.Data.BrokerType, "brokerName": e.Data.BrokerName, "reason": e.Data.Reason,
 			})

@@ -20,7 +20,6 @@ type broker struct {
 	spec              meshsim.ConnectSpec
 }
 
-// brokers makes the catalogue with the accounts of one user.
 func brokers(user string) []broker {
 	account := func(broker, name string) meshsim.Account {
 		return meshsim.Account{ID: broker + "-" + user, Name: name}
@@ -65,15 +64,14 @@ func (l *link) token(user string) string {
 func (l *link) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", l.forUser(l.page))
-	mux.Handle("GET /link.css", file("text/css; charset=utf-8", read("web/link/link.css")))
-	mux.Handle("GET /link.js", file("text/javascript; charset=utf-8", read("web/link/link.js")))
+	mux.HandleFunc("GET /link.css", file("web/link/link.css"))
+	mux.HandleFunc("GET /link.js", file("web/link/link.js"))
 	mux.HandleFunc("POST /connect", l.forUser(l.connect))
 	mux.HandleFunc("POST /transfer", l.forUser(l.transfer))
 	policy := "default-src 'none'; script-src 'self'; style-src 'self'; img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors " + l.pageOrigin
-	return guarded(policy, http.NewCrossOriginProtection().Handler(mux))
+	return withHeaders(policy, http.NewCrossOriginProtection().Handler(mux))
 }
 
-// forUser calls next with the user of the Link session.
 func (l *link) forUser(next func(w http.ResponseWriter, r *http.Request, user string)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		l.mu.Lock()

@@ -17,7 +17,6 @@ type sessions struct {
 	users map[string]string // session id -> user id
 }
 
-// user returns the user of a request, "" for none.
 func (s *sessions) user(r *http.Request) string {
 	cookie, err := r.Cookie(sessionCookie)
 	if err != nil {
@@ -28,7 +27,6 @@ func (s *sessions) user(r *http.Request) string {
 	return s.users[cookie.Value]
 }
 
-// begin makes a new user and gives the browser a session for it.
 func (s *sessions) begin(w http.ResponseWriter) (user string) {
 	id := rand.Text()
 	user = "visitor-" + strings.ToLower(rand.Text()[:6])
@@ -40,7 +38,6 @@ func (s *sessions) begin(w http.ResponseWriter) (user string) {
 	return user
 }
 
-// end deletes the session of a request, here and in the browser.
 func (s *sessions) end(w http.ResponseWriter, r *http.Request) {
 	if cookie, err := r.Cookie(sessionCookie); err == nil {
 		s.mu.Lock()

@@ -6,19 +6,8 @@ import (
 	"net/http"
 )
 
-func read(name string) []byte {
-	content, err := web.ReadFile(name)
-	if err != nil {
-		panic(err) // it is part of the program
-	}
-	return content
-}
-
-func file(contentType string, content []byte) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", contentType)
-		_, _ = w.Write(content)
-	})
+func file(name string) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) { http.ServeFileFS(w, r, web, name) }
 }
 
 func render(w http.ResponseWriter, page *template.Template, data any) {

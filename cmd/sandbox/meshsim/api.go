@@ -12,15 +12,6 @@ import (
 	"unicode/utf8"
 )
 
-// routeAPI serves what a backend asks Mesh for besides tokens (@meshconnect/node-api
-// 2.0.28). The ledger does not record it.
-func (s *Server) routeAPI() {
-	s.mux.HandleFunc("POST /api/v1/linktoken", s.guarded(s.serveLinkToken))
-	s.mux.HandleFunc("GET /api/v1/status", s.guarded(s.serveStatus))
-	s.mux.HandleFunc("GET /api/v1/integrations", s.guarded(s.serveIntegrations))
-	s.routeHoldings()
-}
-
 // maxUserID is how long Mesh lets a user id be, in characters.
 const maxUserID = 300
 
@@ -39,19 +30,17 @@ func (s *Server) LinkTokens(link func(userID string) string) {
 	s.linkToken = link
 }
 
-type linkTokenRequest struct {
-	UserID        string `json:"userId"`
-	IntegrationID string `json:"integrationId"`
-}
-
 func (s *Server) serveLinkToken(w http.ResponseWriter, r *http.Request) {
-	var q linkTokenRequest
+	var q struct {
+		UserID        string `json:"userId"`
+		IntegrationID string `json:"integrationId"`
+	}
 	switch err := readJSON(w, r, &q); {
 	case err != nil:
-		tell(w, badRequest("the body is not the JSON object that is expected"))
+		writeAnswer(w, badRequest("the body is not the JSON object that is expected"))
 		return
 	case q.UserID == "" || utf8.RuneCountInString(q.UserID) > maxUserID:
-		tell(w, badRequest("userId is required, with 300 characters at most"))
+		writeAnswer(w, badRequest("userId is required, with 300 characters at most"))
 		return
 	}
 	s.mu.Lock()
@@ -59,27 +48,20 @@ func (s *Server) serveLinkToken(w http.ResponseWriter, r *http.Request) {
 	link := s.linkToken
 	s.mu.Unlock()
 	if !known {
-		tell(w, badRequest("integrationId is unknown"))
+		writeAnswer(w, badRequest("integrationId is unknown"))
 		return
 	}
 	token := base64.StdEncoding.EncodeToString([]byte("http://" + r.Host + "/sim/link"))
 	if link != nil {
 		token = link(q.UserID)
 	}
-	tell(w, ok(map[string]string{"linkToken": token}))
-}
-
-type health struct {
-	Type        string `json:"type"`
-	Name        string `json:"name"`
-	IsUp        bool   `json:"isUp"`
-	Description string `json:"description"`
+	writeAnswer(w, ok(map[string]string{"linkToken": token}))
 }
 
 // serveStatus answers the health of institutions: one is down while something in front
 // of it answers refreshes. A fault that answers 401 to every request stands for refused
 // credentials, and is answered here too.
-func (s *Server) serveStatus(w http.ResponseWriter, _ *http.Request) { tell(w, s.status()) }
+func (s *Server) serveStatus(w http.ResponseWriter, _ *http.Request) { writeAnswer(w, s.status()) }
 
 func (s *Server) status() answer {
 	s.mu.Lock()
@@ -89,14 +71,14 @@ func (s *Server) status() answer {
 			return problem(http.StatusUnauthorized)
 		}
 	}
-	var list []health
+	list := []map[string]any{}
 	for _, i := range s.integrations() {
 		down := s.speech(i.Type, s.institution(ConnectSpec{BrokerType: i.Type})).about(InsteadOfRefresh)
-		h := health{Type: i.Type, Name: i.Name, IsUp: len(down) == 0, Description: "Operational"}
-		if !h.IsUp {
-			h.Description = down[len(down)-1].Says
+		says := "Operational"
+		if len(down) > 0 {
+			says = down[len(down)-1].Says
 		}
-		list = append(list, h)
+		list = append(list, map[string]any{"type": i.Type, "name": i.Name, "isUp": len(down) == 0, "description": says})
 	}
 	return ok(list)
 }
@@ -112,7 +94,7 @@ func (s *Server) serveIntegrations(w http.ResponseWriter, _ *http.Request) {
 	s.mu.Lock()
 	list := s.integrations()
 	s.mu.Unlock()
-	tell(w, ok(map[string]any{"items": list}))
+	writeAnswer(w, ok(map[string]any{"items": list}))
 }
 
 // integrations lists the institutions by their types. The caller holds the lock.
@@ -147,8 +129,8 @@ func ok(content any) answer {
 
 const typeJSON = "application/json; charset=utf-8"
 
-// tell sends an answer that no fault and no dialect changes.
-func tell(w http.ResponseWriter, a answer) {
+// writeAnswer sends an answer that no fault and no dialect changes.
+func writeAnswer(w http.ResponseWriter, a answer) {
 	w.Header().Set("Content-Type", a.contentType)
 	w.WriteHeader(a.status)
 	_, _ = w.Write(a.body)

@@ -74,7 +74,6 @@ type (
 	restarted struct{}
 )
 
-// place is where in the book a token stands.
 type place struct{ chain, index int }
 
 // book is the state of all chains. It is not safe for concurrent use.
@@ -99,7 +98,6 @@ func (b *book) newest(accountID string) (*Chain, error) {
 	return c, nil
 }
 
-// apply enters one event into the book.
 func (b *book) apply(e event) error {
 	switch {
 	case e.Opened != nil:
@@ -208,13 +206,12 @@ func (b *book) chainOf(fp Fingerprint) *Chain {
 	return nil
 }
 
-// snapshot copies the book.
 func (b *book) snapshot(now time.Time) Ledger {
 	l := Ledger{At: now, Chains: make([]Chain, len(b.chains)), Requests: make([]Request, len(b.requests))}
 	for i, c := range b.chains {
 		c := *c
 		c.Accounts, c.Access, c.Refresh = slices.Clone(c.Accounts), slices.Clone(c.Access), slices.Clone(c.Refresh)
-		behaves := named(c.Institution.Dialects).behaviour(c.Institution)
+		behaves := lookUp(c.Institution.Dialects).behaviour(c.Institution)
 		if why := c.over(behaves, now); c.Alive() && why != "" {
 			c.DiedAt, c.DeadBecause = c.refreshEnd(behaves), why
 		}

@@ -43,5 +43,5 @@ func decode(r io.Reader, into any, more ...json.Options) error {
 
 // onTheWire encodes an answer to a client, with its tokens.
 func onTheWire(v any) ([]byte, error) {
-	return json.Marshal(v, json.WithMarshalers(json.JoinMarshalers(secretOut, durationOut)), json.FormatNilSliceAsNull(true))
+	return json.Marshal(v, json.WithMarshalers(json.JoinMarshalers(secretOut, durationOut)), json.FormatNilSliceAsNull(true), json.Deterministic(true))
 }

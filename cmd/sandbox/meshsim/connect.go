@@ -11,10 +11,8 @@ import (
 	"github.com/latchkey/latchkey/events/secret"
 )
 
-// TypicalLogoBytes is the size of a brand logo from Mesh.
 const TypicalLogoBytes = 32 << 10
 
-// ConnectSpec is what a user connects.
 type ConnectSpec struct {
 	BrokerType string    `json:"brokerType"`
 	BrokerName string    `json:"brokerName,omitzero"` // BrokerType unless set
@@ -38,7 +36,6 @@ type Connection struct {
 	Accounts []ConnectedAccount
 }
 
-// ConnectedAccount is one account of a connection and its tokens.
 type ConnectedAccount struct {
 	AccountID    string      `json:"accountId"`
 	Chain        int         `json:"chain"`
@@ -161,9 +158,7 @@ func (s *Server) newChain(id int, spec ConnectSpec, accounts []Account, now time
 		return c
 	}
 	for n, a := range accounts {
-		c.Access = append(c.Access, AccessToken{
-			Fingerprint: FingerprintOf(s.mint.access(id, n)), AccountID: a.ID, IssuedAt: now, ExpiresAt: end(now, i.AccessLifetime),
-		})
+		c.Access = append(c.Access, s.accessToken(id, n, a.ID, 0, now, i.AccessLifetime))
 	}
 	return c
 }
@@ -181,23 +176,18 @@ func (s *Server) payload(spec ConnectSpec, accounts []Account, tokens []Connecte
 
 func (s *Server) linkPayload(spec ConnectSpec, accounts []Account, tokens []ConnectedAccount, c Chain, now time.Time) linkPayload {
 	i := s.of(&c)
-	brand := brandInfo{BrokerLogo: s.logo(spec), LogoLightURL: "https://brand.example/light.svg", LogoDarkURL: "https://brand.example/dark.svg"}
-	form := i.LifetimeForm
-	refreshLifetime := lifetimeUntil(c.Current().ExpiresAt, now, form)
+	form := &linkForm{
+		BrokerType: spec.BrokerType, BrokerName: spec.BrokerName,
+		BrokerBrandInfo: brandInfo{BrokerLogo: s.logo(spec), LogoLightURL: "https://brand.example/light.svg", LogoDarkURL: "https://brand.example/dark.svg"},
+	}
+	if !spec.NoRefreshToken {
+		form.RefreshTokenExpiresInSeconds = lifetimeUntil(c.Current().ExpiresAt, now, i.LifetimeForm)
+	}
 	if spec.Delayed {
-		return linkPayload{DelayedAuth: &delayedAuthPayload{
-			RefreshToken: tokens[0].RefreshToken, RefreshTokenExpiresInSeconds: refreshLifetime,
-			BrokerType: spec.BrokerType, BrokerName: spec.BrokerName, BrokerBrandInfo: brand,
-		}}
+		form.RefreshToken = tokens[0].RefreshToken
+		return linkPayload{DelayedAuth: form}
 	}
-	if spec.NoRefreshToken {
-		refreshLifetime = nil
-	}
-	p := &accessTokenPayload{
-		BrokerBrandInfo: brand, BrokerType: spec.BrokerType, BrokerName: spec.BrokerName,
-		ExpiresInSeconds:             lifetimeUntil(c.Access[0].ExpiresAt, now, form),
-		RefreshTokenExpiresInSeconds: refreshLifetime,
-	}
+	form.ExpiresInSeconds = lifetimeUntil(c.Access[0].ExpiresAt, now, i.LifetimeForm)
 	for n, a := range accounts {
 		t := linkAccountToken{Account: linkAccount(wireAccount(a)), AccessToken: tokens[n].AccessToken, RefreshToken: tokens[n].RefreshToken}
 		if spec.WithTokenIDs {
@@ -206,9 +196,9 @@ func (s *Server) linkPayload(spec ConnectSpec, accounts []Account, tokens []Conn
 		if i.NeedsTradeToken {
 			t.TradeToken = s.mint.trade(tokens[n].Chain)
 		}
-		p.AccountTokens = append(p.AccountTokens, t)
+		form.AccountTokens = append(form.AccountTokens, t)
 	}
-	return linkPayload{AccessToken: p}
+	return linkPayload{AccessToken: form}
 }
 
 // logo returns noise of the given size, the same for the same broker.

@@ -69,13 +69,13 @@ func (f *accessTokenForm) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
 	return json.UnmarshalDecode(dec, &f.connectCommand)
 }
 
-// unwrapped merges the forms of Link's payload into the command.
-func (c connectCommand) unwrapped() connectCommand {
+// mergeForms merges the forms of Link's payload into the command.
+func (c connectCommand) mergeForms() connectCommand {
 	for _, form := range []*connectCommand{c.AccessToken.connectCommand, c.DelayedAuth} {
 		if form == nil {
 			continue
 		}
-		inner := form.unwrapped()
+		inner := form.mergeForms()
 		c.BrokerType, c.BrokerName = cmp.Or(c.BrokerType, inner.BrokerType), cmp.Or(c.BrokerName, inner.BrokerName)
 		c.Type = cmp.Or(c.Type, inner.Type)
 		c.Accounts = slices.Concat(c.Accounts, inner.Accounts)

@@ -69,7 +69,6 @@ func Dialects() []Dialect {
 	return slices.Concat(behaviourDialects, tokenDialects, refusalDialects, insteadDialects, connectDialects, bodyDialects)
 }
 
-// DialectNames returns the names of all dialects of the given occasions.
 func DialectNames(on ...Occasion) (names []string) {
 	for _, d := range Dialects() {
 		if slices.Contains(on, d.On) {
@@ -82,9 +81,8 @@ func DialectNames(on ...Occasion) (names []string) {
 // speech is a list of dialects in the order of the table.
 type speech []Dialect
 
-// speechOf looks dialects up by their names.
 func speechOf(names ...string) (speech, error) {
-	out := named(names)
+	out := lookUp(names)
 	for _, name := range names {
 		if !slices.ContainsFunc(out, func(d Dialect) bool { return d.Name == name }) {
 			return nil, fmt.Errorf("no dialect is called %q", name)
@@ -93,9 +91,9 @@ func speechOf(names ...string) (speech, error) {
 	return out, nil
 }
 
-// named looks dialects up by their names, and ignores unknown ones, as from the
+// lookUp looks dialects up by their names, and ignores unknown ones, as from the
 // journal of another release.
-func named(names []string) speech {
+func lookUp(names []string) speech {
 	if len(names) == 0 {
 		return nil
 	}
@@ -128,7 +126,6 @@ func (s speech) about(on Occasion) (out speech) {
 	return out
 }
 
-// say puts an answer into the dialects.
 func (s speech) say(a answer, presented string) answer {
 	spoken := s.about(a.occasion)
 	if len(spoken) == 0 {
@@ -189,7 +186,6 @@ func (d *draft) content() map[string]any {
 // entries are the tokens of accounts in an envelope.
 func (d *draft) entries() []map[string]any { return objects(d.content()["brokerAccountTokens"]) }
 
-// objects returns the objects of a JSON array.
 func objects(array any) (out []map[string]any) {
 	list, _ := array.([]any)
 	for _, e := range list {
@@ -200,7 +196,6 @@ func objects(array any) (out []map[string]any) {
 	return out
 }
 
-// eachAccount changes the account of each entry.
 func eachAccount(change func(entry, account map[string]any)) func(*draft) {
 	return func(d *draft) {
 		for _, e := range d.entries() {

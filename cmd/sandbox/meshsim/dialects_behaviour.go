@@ -5,7 +5,6 @@ import (
 	"time"
 )
 
-// behaviourDialects change what institutions do.
 var behaviourDialects = []Dialect{
 	behaves("deprecatedFields", "Only the deprecated top-level fields of the content are filled; they hold one account, and the others are not renewed.",
 		func(i *Institution) { i.DeprecatedAnswer = true }),

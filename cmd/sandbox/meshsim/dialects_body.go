@@ -13,7 +13,7 @@ import (
 // body is cut behind the last one.
 var bodyDialects = []Dialect{
 	sends(OnTokens, "duplicateNullFirst", "The content comes twice, and null before the real one.",
-		func(d *draft) { d.body = replaced(d.body, `"content":{`, `"content":null,"content":{`) }),
+		func(d *draft) { d.body = replaceFirst(d.body, `"content":{`, `"content":null,"content":{`) }),
 	sends(OnTokens, "duplicateNullLast", "The content comes twice, and null after the real one.",
 		func(d *draft) { d.body = append(d.body[:len(d.body)-1], `,"content":null}`...) }),
 	sends(OnTokens, "duplicateTokens", "Each token comes twice, and null after the real one.",
@@ -43,7 +43,7 @@ var bodyDialects = []Dialect{
 		}),
 }
 
-func replaced(body []byte, what, by string) []byte {
+func replaceFirst(body []byte, what, by string) []byte {
 	return bytes.Replace(body, []byte(what), []byte(by), 1)
 }
 

@@ -16,7 +16,7 @@ var connectDialects = []Dialect{
 					delayed[name] = v
 				}
 			}
-			for _, e := range d.connected() {
+			for _, e := range d.connectEntries() {
 				delayed["refreshToken"] = e["refreshToken"]
 			}
 			d.tree["delayedAuth"] = delayed
@@ -42,7 +42,7 @@ var connectDialects = []Dialect{
 	{
 		Name: "loneSurrogate", On: OnConnect, Says: "A member that nobody reads holds half a surrogate pair.",
 		shape: func(d *draft) { d.tree["xNote"] = "lone-surrogate-goes-here" },
-		wire:  func(d *draft) { d.body = replaced(d.body, "lone-surrogate-goes-here", `\ud83d`) },
+		wire:  func(d *draft) { d.body = replaceFirst(d.body, "lone-surrogate-goes-here", `\ud83d`) },
 	},
 	shapes(OnConnect, "bare", "The bare object of the iOS, Android and Flutter SDKs: the value of accessToken or delayedAuth without its wrapper.",
 		func(d *draft) {
@@ -55,15 +55,15 @@ var connectDialects = []Dialect{
 		}),
 }
 
-// connected are the accounts of a payload in the accessToken form.
-func (d *draft) connected() []map[string]any {
+// connectEntries are the accounts of a payload in the accessToken form.
+func (d *draft) connectEntries() []map[string]any {
 	form, _ := d.tree["accessToken"].(map[string]any)
 	return objects(form["accountTokens"])
 }
 
 func eachConnected(change func(entry map[string]any)) func(*draft) {
 	return func(d *draft) {
-		for _, e := range d.connected() {
+		for _, e := range d.connectEntries() {
 			change(e)
 		}
 	}

@@ -8,7 +8,6 @@ var exampleRefusal = map[string]any{
 	"errorHash": "3f1c2ab9", "errorType": StatusBadRequest,
 }
 
-// refusalDialects change how a refusal is put.
 var refusalDialects = []Dialect{
 	shapes(OnRefusal, "unauthorizedToken", "A refresh token is refused as in Mesh's own example: HTTP 400, badRequest, and errorType badRequest.",
 		envelopeOf(http.StatusBadRequest, exampleRefusal)),
@@ -29,7 +28,7 @@ var refusalDialects = []Dialect{
 }
 
 func asProblem(d *draft, status int) {
-	d.status, d.tree = status, map[string]any{"type": "about:blank", "title": http.StatusText(status), "status": status}
+	d.status, d.tree = status, problemBody(status)
 	d.header.Set("Content-Type", problem(status).contentType)
 }
 

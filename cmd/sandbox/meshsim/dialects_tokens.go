@@ -6,7 +6,6 @@ import (
 	"strconv"
 )
 
-// tokenDialects change an answer that brings new tokens.
 var tokenDialects = []Dialect{
 	shapes(OnTokens, "noAccount", "Entries have no account, as in Mesh's own example: one for each account, in their order.",
 		eachAccount(func(entry, _ map[string]any) { delete(entry, "account") })),

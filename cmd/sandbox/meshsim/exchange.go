@@ -14,7 +14,6 @@ import (
 	"github.com/go-json-experiment/json"
 )
 
-// answer is what is sent to a client.
 type answer struct {
 	outcome     string
 	status      int
@@ -38,12 +37,12 @@ func answerOf(outcome string, status int, e envelope) answer {
 
 // problem is a bare HTTP failure with the body of a gateway.
 func problem(status int) answer {
-	body, _ := json.Marshal(struct {
-		Type   string `json:"type"`
-		Title  string `json:"title"`
-		Status int    `json:"status"`
-	}{"about:blank", http.StatusText(status), status})
+	body, _ := json.Marshal(problemBody(status), json.Deterministic(true))
 	return answer{outcome: "status " + strconv.Itoa(status), status: status, contentType: "application/problem+json", body: body}
+}
+
+func problemBody(status int) map[string]any {
+	return map[string]any{"type": "about:blank", "title": http.StatusText(status), "status": status}
 }
 
 const maxRequestBytes = 1 << 20
@@ -57,19 +56,19 @@ func readJSON(w http.ResponseWriter, r *http.Request, into any) error {
 func (s *Server) exchange(w http.ResponseWriter, r *http.Request, q Request, work func(id int, a Action) (answer, error)) {
 	id, p, err := s.begin(q, r)
 	if err != nil {
-		s.broken(w, id, err)
+		s.serverError(w, id, err)
 		return
 	}
 	s.pause(r.Context(), id, p.before)
-	a, err := s.locked(func() (answer, error) { return s.answer(id, q, p.action, work) })
+	a, err := s.withLock(func() (answer, error) { return s.answer(id, q, p.action, work) })
 	if err == nil {
 		s.pause(r.Context(), id, p.after)
 		if p.action.After && p.action.speaks() {
-			a, err = s.locked(func() (answer, error) { return s.pretend(id, q, p.action) })
+			a, err = s.withLock(func() (answer, error) { return s.faultAnswer(id, q, p.action) })
 		}
 	}
 	if err != nil {
-		s.broken(w, id, err)
+		s.serverError(w, id, err)
 		return
 	}
 	s.deliver(w, r, id, a, p.action)
@@ -79,7 +78,7 @@ func (s *Server) exchange(w http.ResponseWriter, r *http.Request, q Request, wor
 // holds the lock.
 func (s *Server) answer(id int, q Request, act Action, work func(id int, a Action) (answer, error)) (answer, error) {
 	if act.instead() {
-		return s.pretend(id, q, act)
+		return s.faultAnswer(id, q, act)
 	}
 	spoken := s.speechTo(q, act)
 	if q.Operation == OpRefresh && len(spoken.about(InsteadOfRefresh)) > 0 {
@@ -110,7 +109,7 @@ func (s *Server) begin(q Request, r *http.Request) (id int, p plan, err error) {
 	return q.ID, s.faults.next(q.Operation, q.BrokerType, c), nil
 }
 
-func (s *Server) locked(f func() (answer, error)) (answer, error) {
+func (s *Server) withLock(f func() (answer, error)) (answer, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return f()
@@ -129,7 +128,7 @@ func (a Action) instead() bool {
 		return false
 	}
 	switch a.Kind {
-	case KindNormal, KindCut, KindUnknownFields, KindOmitRefreshToken, KindDeprecated, KindSpeak:
+	case KindNormal, KindCut, KindOmitRefreshToken, KindSpeak:
 		return false
 	}
 	return true
@@ -144,15 +143,15 @@ func (a Action) speaks() bool {
 	return false
 }
 
-// pretend makes the answer of an action. The caller holds the lock.
-func (s *Server) pretend(id int, q Request, a Action) (answer, error) {
-	out, err := s.pretence(id, q, a)
+// faultAnswer makes the answer of an action. The caller holds the lock.
+func (s *Server) faultAnswer(id int, q Request, a Action) (answer, error) {
+	out, err := s.bareFaultAnswer(id, q, a)
 	out.action = &a
 	out.outcome = strings.TrimSuffix("fault "+string(a.Kind)+": "+out.outcome, ": ")
 	return out, err
 }
 
-func (s *Server) pretence(id int, q Request, a Action) (answer, error) {
+func (s *Server) bareFaultAnswer(id int, q Request, a Action) (answer, error) {
 	switch a.Kind {
 	case KindStatus:
 		return problem(a.Status), nil
@@ -181,7 +180,6 @@ func (s *Server) pretence(id int, q Request, a Action) (answer, error) {
 
 func (s *Server) chain(q Request) *Chain { return s.book.chainOf(q.Token) }
 
-// text returns nil for none.
 func text(s string) *string {
 	if s == "" {
 		return nil
@@ -210,9 +208,6 @@ func (s *Server) deliver(w http.ResponseWriter, r *http.Request, id int, a answe
 	lost := ""
 	if a.action != nil && act.After {
 		lost = "another answer took its place"
-	}
-	if act.Kind == KindUnknownFields {
-		a.body = withUnknownFields(a.body)
 	}
 	s.header(w, a, act)
 	if act.Kind == KindHuge {
@@ -279,7 +274,6 @@ func send(w http.ResponseWriter, b []byte) error {
 	return http.NewResponseController(w).Flush()
 }
 
-// finish enters what became of a request.
 func (s *Server) finish(id int, outcome string, status int, undelivered string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -293,8 +287,7 @@ func (s *Server) abort(id int, outcome string, status int, undelivered string) {
 	panic(http.ErrAbortHandler)
 }
 
-// broken answers that the simulator itself failed.
-func (s *Server) broken(w http.ResponseWriter, id int, err error) {
+func (s *Server) serverError(w http.ResponseWriter, id int, err error) {
 	if id != 0 {
 		s.finish(id, fmt.Sprintf("simulator: %v", err), http.StatusInternalServerError, "the simulator failed")
 	}
@@ -316,10 +309,4 @@ func reset(w http.ResponseWriter) {
 	}
 	_ = inner.Close()
 	panic(http.ErrAbortHandler)
-}
-
-// withUnknownFields adds fields of several types, at two depths.
-func withUnknownFields(body []byte) []byte {
-	const added = `"xNew":{"nested":[1,2.5,null,true,"x"]},"xFlag":false,`
-	return replaced(append([]byte("{"+added), body[1:]...), `"content":{`, `"content":{`+added)
 }

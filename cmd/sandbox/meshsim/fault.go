@@ -19,13 +19,11 @@ const (
 	KindHang             Kind = "hang"   // no answer until the client is gone or the simulator closes
 	KindDelay            Kind = "delay"  // from Min to Max
 	KindEnvelope         Kind = "envelope"
-	KindFailed           Kind = "failed"        // content.status "failed"; with Kill the chain dies of it
-	KindMFARequired      Kind = "mfaRequired"   // content.status "mfaRequired" with an interim access token
-	KindGarbage          Kind = "garbage"       // 200 with something that is not JSON
-	KindHuge             Kind = "huge"          // 200 with well-formed JSON of Size bytes or more
-	KindUnknownFields    Kind = "unknownFields" // the true answer, with fields that no contract knows
+	KindFailed           Kind = "failed"      // content.status "failed"; with Kill the chain dies of it
+	KindMFARequired      Kind = "mfaRequired" // content.status "mfaRequired" with an interim access token
+	KindGarbage          Kind = "garbage"     // 200 with something that is not JSON
+	KindHuge             Kind = "huge"        // 200 with well-formed JSON of Size bytes or more
 	KindOmitRefreshToken Kind = "omitRefreshToken"
-	KindDeprecated       Kind = "deprecated" // only the deprecated fields of the answer
 	KindSpeak            Kind = "speak"
 )
 
@@ -65,13 +63,11 @@ func Drop() Action { return Action{Kind: KindDrop, After: true} }
 // Cut sends half of the answer, after the institution did its work.
 func Cut() Action { return Action{Kind: KindCut, After: true} }
 
-// Hang never answers, after the institution did its work.
 func Hang() Action { return Action{Kind: KindHang, After: true} }
 
 // Delay waits at least low and at most high before the institution is asked.
 func Delay(low, high time.Duration) Action { return Action{Kind: KindDelay, Min: low, Max: high} }
 
-// Envelope answers an envelope status under HTTP 200.
 func Envelope(status string) Action {
 	return Action{Kind: KindEnvelope, Envelope: status, Status: http.StatusOK}
 }
@@ -95,13 +91,9 @@ func Garbage() Action { return Action{Kind: KindGarbage} }
 
 func Huge(size int64) Action { return Action{Kind: KindHuge, Size: size} }
 
-func UnknownFields() Action { return Action{Kind: KindUnknownFields, After: true} }
-
 // OmitRefreshToken answers without a refresh token, and the old one stays valid. It does
 // nothing to a replaced refresh token.
 func OmitRefreshToken() Action { return Action{Kind: KindOmitRefreshToken, After: true} }
-
-func DeprecatedOnly() Action { return Action{Kind: KindDeprecated, After: true} }
 
 func Speak(dialects ...string) Action {
 	return Action{Kind: KindSpeak, Dialects: strings.Join(dialects, ",")}
@@ -114,13 +106,10 @@ func (a Action) dialects() []string {
 	return strings.Split(a.Dialects, ",")
 }
 
-// AfterWork makes the action happen after the institution did its work.
 func (a Action) AfterWork() Action { a.After = true; return a }
 
-// WithRetryAfter adds a Retry-After header in seconds.
 func (a Action) WithRetryAfter(d time.Duration) Action { a.RetryAfter = d; return a }
 
-// WithRetryAfterDate adds a Retry-After header as an HTTP date.
 func (a Action) WithRetryAfterDate(d time.Duration) Action {
 	a.RetryAfter, a.RetryAfterDate = d, true
 	return a
@@ -129,7 +118,7 @@ func (a Action) WithRetryAfterDate(d time.Duration) Action {
 func (a Action) validate() error {
 	switch a.Kind {
 	case KindNormal, KindReset, KindDrop, KindCut, KindHang, KindFailed, KindMFARequired,
-		KindGarbage, KindHuge, KindUnknownFields, KindOmitRefreshToken, KindDeprecated:
+		KindGarbage, KindHuge, KindOmitRefreshToken:
 	case KindStatus:
 		if a.Status < 400 || a.Status > 599 {
 			return fmt.Errorf("HTTP status %d is none of 400 to 599", a.Status)

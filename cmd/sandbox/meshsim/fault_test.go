@@ -228,7 +228,7 @@ func TestContentStatuses(t *testing.T) {
 func TestOddBodies(t *testing.T) {
 	b := newBench(t)
 	id, first, _ := b.connect(standard())
-	b.script(id, meshsim.Garbage(), meshsim.Huge(3<<20), meshsim.UnknownFields(), meshsim.OmitRefreshToken(), meshsim.DeprecatedOnly())
+	b.script(id, meshsim.Garbage(), meshsim.Huge(3<<20), meshsim.Speak("unknownMembers"), meshsim.OmitRefreshToken())
 
 	r := b.renew(first)
 	require.Equal(t, http.StatusOK, r.code)
@@ -254,6 +254,9 @@ func TestOddBodies(t *testing.T) {
 	b.requireAccess(r.access(0), "")
 	require.Empty(t, b.Ledger().UndeliveredAnswers())
 
+	deprecated := standard()
+	deprecated.DeprecatedAnswer = true
+	require.NoError(t, b.Alter(id, deprecated))
 	r = b.renew(second)
 	require.Nil(t, r.Content.BrokerAccountTokens)
 	require.NotEmpty(t, *r.Content.RefreshToken)

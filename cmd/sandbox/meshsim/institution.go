@@ -82,7 +82,6 @@ const (
 	DefaultMFALifetime     = 5 * time.Minute
 )
 
-// DefaultInstitution is how a broker type behaves by default.
 func DefaultInstitution(brokerType string) Institution {
 	i := Institution{AccessLifetime: DefaultAccessLifetime, RefreshLifetime: DefaultRefreshLifetime}
 	switch brokerType {

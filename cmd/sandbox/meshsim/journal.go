@@ -75,7 +75,6 @@ func replay(r io.Reader, seed secret.Text, b *book) (end int64, err error) {
 	}
 }
 
-// append writes events at once.
 func (j *journal) append(events ...event) error {
 	if j.f == nil {
 		return nil

@@ -45,7 +45,6 @@ type Account struct {
 	IsReconnected *bool    `json:"isReconnected,omitzero"`
 }
 
-// Reasons why a chain is dead.
 const (
 	DeadByReuse   = "a replaced refresh token was presented"
 	DeadByExpiry  = "the refresh token expired"
@@ -82,7 +81,6 @@ const (
 	OpRemove  Operation = "remove"
 )
 
-// Request is one request to the API.
 type Request struct {
 	ID         int         `json:"id"`
 	Operation  Operation   `json:"operation"`
@@ -188,7 +186,6 @@ func (q Request) Spoke(dialect string) bool {
 // spokenIn stands in an outcome before the names of dialects.
 const spokenIn = ", in "
 
-// Chain returns the newest chain of an account.
 func (l Ledger) Chain(accountID string) (Chain, bool) {
 	for _, c := range slices.Backward(l.Chains) {
 		if c.HasAccount(accountID) {
@@ -198,7 +195,6 @@ func (l Ledger) Chain(accountID string) (Chain, bool) {
 	return Chain{}, false
 }
 
-// ChainOf returns the chain of a refresh or access token.
 func (l Ledger) ChainOf(token secret.Text) (Chain, bool) {
 	fp := FingerprintOf(token)
 	for _, c := range l.Chains {
@@ -215,11 +211,9 @@ func (l Ledger) ChainOf(token secret.Text) (Chain, bool) {
 // AccessTokenState reports whether an access token opened the account at the moment of
 // the snapshot, and if not, why.
 func (l Ledger) AccessTokenState(token secret.Text) (valid bool, why string) {
-	fp := FingerprintOf(token)
-	for _, c := range l.Chains {
-		if a, ok := c.accessToken(fp); ok {
-			return a.state(l.At)
-		}
+	c, _ := l.ChainOf(token)
+	if a, ok := c.accessToken(FingerprintOf(token)); ok {
+		return a.state(l.At)
 	}
 	return false, "unknown"
 }
@@ -227,22 +221,19 @@ func (l Ledger) AccessTokenState(token secret.Text) (valid bool, why string) {
 // RefreshTokenState reports whether a refresh token was its chain's current one and
 // usable at the moment of the snapshot, and if not, why.
 func (l Ledger) RefreshTokenState(token secret.Text) (valid bool, why string) {
-	fp := FingerprintOf(token)
-	for _, c := range l.Chains {
-		t, ok := c.refreshToken(fp)
-		switch {
-		case !ok:
-			continue
-		case c.DeadBecause != "":
-			return false, c.DeadBecause
-		case !t.ReplacedAt.IsZero():
-			return false, "replaced"
-		case expired(t.ExpiresAt, l.At):
-			return false, DeadByExpiry
-		}
-		return true, ""
+	c, _ := l.ChainOf(token)
+	t, ok := c.refreshToken(FingerprintOf(token))
+	switch {
+	case !ok:
+		return false, "unknown"
+	case c.DeadBecause != "":
+		return false, c.DeadBecause
+	case !t.ReplacedAt.IsZero():
+		return false, "replaced"
+	case expired(t.ExpiresAt, l.At):
+		return false, DeadByExpiry
 	}
-	return false, "unknown"
+	return true, ""
 }
 
 // Alive reports whether the chain can still be refreshed.

@@ -15,7 +15,6 @@ type faults struct {
 	scripts map[string][]Action // by account
 }
 
-// plan is what will happen to one request.
 type plan struct {
 	before, after time.Duration // delays
 	action        Action
@@ -79,14 +78,12 @@ func (s *Server) Script(accountID string, actions ...Action) error {
 	return nil
 }
 
-// Unscript drops the rest of an account's script.
 func (s *Server) Unscript(accountID string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.faults.scripts, accountID)
 }
 
-// next takes the plan for a request.
 func (f *faults) next(op Operation, brokerType string, c *Chain) plan {
 	p := plan{action: Normal()}
 	if a, ok := f.scripted(op, c); ok {

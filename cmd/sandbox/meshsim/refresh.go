@@ -9,7 +9,6 @@ import (
 	"github.com/latchkey/latchkey/events/secret"
 )
 
-// serveRefresh is POST /api/v1/token/refresh.
 func (s *Server) serveRefresh(w http.ResponseWriter, r *http.Request) {
 	var q refreshRequest
 	err := readJSON(w, r, &q)
@@ -76,7 +75,7 @@ func (s *Server) renew(id int, q refreshRequest, a Action) (answer, error) {
 		a = Normal() // the client would keep the replaced token
 	}
 	if grace && i.GraceMode == GraceNewest {
-		return s.resend(id, c, a, now)
+		return s.resend(id, c, now)
 	}
 	return s.issue(id, c, q, a, replaced, now)
 }
@@ -87,7 +86,7 @@ func (s *Server) issue(id int, c *Chain, q refreshRequest, a Action, replaced bo
 	i := s.of(c)
 	rotate := (i.Rotation == RotateAlways ||
 		i.Rotation == RotateOnRequest && q.CreateNewRefreshToken != nil && *q.CreateNewRefreshToken) && a.Kind != KindOmitRefreshToken
-	accounts := c.covered(i, a)
+	accounts := c.nextAccounts(i)
 	if rotate && i.RefreshTokenAlone && len(c.Refresh)%2 == 1 {
 		accounts = nil
 	}
@@ -107,10 +106,9 @@ func (s *Server) issue(id int, c *Chain, q refreshRequest, a Action, replaced bo
 		return answer{}, err
 	}
 	omit := !rotate && !replaced && (i.OmitKeptRefreshToken || a.Kind == KindOmitRefreshToken)
-	return succeeded(s.newest(c, accounts, now, i.DeprecatedAnswer || a.Kind == KindDeprecated, omit)), nil
+	return succeeded(s.newest(c, accounts, now, i.DeprecatedAnswer, omit)), nil
 }
 
-// splitUp gives each account but the first a chain of its own.
 func (s *Server) splitUp(id int, c *Chain, now time.Time) (events []event) {
 	i := s.of(c)
 	for n, acc := range c.Accounts[1:] {
@@ -119,16 +117,16 @@ func (s *Server) splitUp(id int, c *Chain, now time.Time) (events []event) {
 			ID: own, BrokerType: c.BrokerType, BrokerName: c.BrokerName, Accounts: []Account{acc}, Institution: c.Institution,
 			ConnectedAt: now, SplitFrom: c.ID, TokenIDs: c.TokenIDs,
 			Refresh: []RefreshToken{{Fingerprint: FingerprintOf(s.mint.refresh(own, 0)), IssuedAt: now, IssuedIn: id, ExpiresAt: end(now, i.RefreshLifetime)}},
-			Access:  []AccessToken{{Fingerprint: FingerprintOf(s.mint.access(own, 0)), AccountID: acc.ID, IssuedAt: now, IssuedIn: id, ExpiresAt: end(now, i.AccessLifetime)}},
+			Access:  []AccessToken{s.accessToken(own, 0, acc.ID, id, now, i.AccessLifetime)},
 		}}})
 	}
 	return events
 }
 
-// covered are the accounts for which the next answer brings access tokens.
-func (c *Chain) covered(i Institution, a Action) []Account {
+// nextAccounts are the accounts for which the next answer brings access tokens.
+func (c *Chain) nextAccounts(i Institution) []Account {
 	switch {
-	case i.DeprecatedAnswer || a.Kind == KindDeprecated:
+	case i.DeprecatedAnswer:
 		return c.Accounts[:1]
 	case i.OneTokenForAll:
 		return []Account{{}}
@@ -139,11 +137,11 @@ func (c *Chain) covered(i Institution, a Action) []Account {
 	return c.Accounts
 }
 
-// coveredLast are the accounts for which the last answer brought access tokens.
-func (c *Chain) coveredLast(i Institution, a Action) []Account {
+// lastAccounts are the accounts for which the last answer brought access tokens.
+func (c *Chain) lastAccounts(i Institution) []Account {
 	last := lastIndex(c.Access, func(t AccessToken) bool { return !t.Interim })
 	if last < 0 || !i.OneAccountAtATime || i.DeprecatedAnswer || i.OneTokenForAll {
-		return c.covered(i, a)
+		return c.nextAccounts(i)
 	}
 	return slices.DeleteFunc(slices.Clone(c.Accounts), func(acc Account) bool { return acc.ID != c.Access[last].AccountID })
 }
@@ -151,19 +149,22 @@ func (c *Chain) coveredLast(i Institution, a Action) []Account {
 func (s *Server) newAccess(id int, c *Chain, accounts []Account, now time.Time) (events []event) {
 	lifetime, endsOld := s.of(c).AccessLifetime, s.of(c).RevokeOldAccess
 	for i, acc := range accounts {
-		events = append(events, event{At: now, Issued: &issued{Request: id, Chain: c.ID, Token: AccessToken{
-			Fingerprint: FingerprintOf(s.mint.access(c.ID, len(c.Access)+i)), AccountID: acc.ID,
-			IssuedAt: now, IssuedIn: id, ExpiresAt: end(now, lifetime),
-		}, EndsOld: endsOld}})
+		token := s.accessToken(c.ID, len(c.Access)+i, acc.ID, id, now, lifetime)
+		events = append(events, event{At: now, Issued: &issued{Request: id, Chain: c.ID, Token: token, EndsOld: endsOld}})
 	}
 	return events
 }
 
+// accessToken is the nth access token of a chain.
+func (s *Server) accessToken(chain, n int, accountID string, request int, now time.Time, lifetime time.Duration) AccessToken {
+	return AccessToken{Fingerprint: FingerprintOf(s.mint.access(chain, n)), AccountID: accountID, IssuedAt: now, IssuedIn: request, ExpiresAt: end(now, lifetime)}
+}
+
 // resend answers the chain's newest tokens once more. A new access token takes the place
 // of one that has ended.
-func (s *Server) resend(id int, c *Chain, a Action, now time.Time) (answer, error) {
+func (s *Server) resend(id int, c *Chain, now time.Time) (answer, error) {
 	i := s.of(c)
-	accounts := c.coveredLast(i, a)
+	accounts := c.lastAccounts(i)
 	if i.RefreshTokenAlone && len(c.Refresh)%2 == 0 {
 		accounts = nil
 	}
@@ -179,10 +180,9 @@ func (s *Server) resend(id int, c *Chain, a Action, now time.Time) (answer, erro
 	if err := s.record(events...); err != nil {
 		return answer{}, err
 	}
-	return succeeded(s.newest(c, accounts, now, i.DeprecatedAnswer || a.Kind == KindDeprecated, false)), nil
+	return succeeded(s.newest(c, accounts, now, i.DeprecatedAnswer, false)), nil
 }
 
-// ending reports whether the newest access token of one of the accounts has ended.
 func ending(c *Chain, accounts []Account, now time.Time) bool {
 	return slices.ContainsFunc(accounts, func(acc Account) bool {
 		n := newestAccess(c, acc)
@@ -203,11 +203,9 @@ func (s *Server) leftWith(c *Chain) []*Chain {
 // request must bring. The refresh token stays unspent.
 func (s *Server) challenge(id int, c *Chain, now time.Time) (answer, error) {
 	interim := s.mint.access(c.ID, len(c.Access))
-	err := s.record(event{At: now, Issued: &issued{Request: id, Chain: c.ID, Token: AccessToken{
-		Fingerprint: FingerprintOf(interim), AccountID: c.Accounts[0].ID, IssuedAt: now, IssuedIn: id, Interim: true,
-		ExpiresAt: end(now, s.of(c).MFALifetime),
-	}}})
-	if err != nil {
+	token := s.accessToken(c.ID, len(c.Access), c.Accounts[0].ID, id, now, s.of(c).MFALifetime)
+	token.Interim = true
+	if err := s.record(event{At: now, Issued: &issued{Request: id, Chain: c.ID, Token: token}}); err != nil {
 		return answer{}, err
 	}
 	body := content{Status: contentMFARequired}
@@ -233,7 +231,6 @@ func (s *Server) wrongCode(c *Chain, i Institution, q refreshRequest, now time.T
 	return ""
 }
 
-// die ends a chain and says so.
 func (s *Server) die(id int, c *Chain, why string, now time.Time) (answer, error) {
 	if err := s.record(event{At: now, Died: &died{Request: id, Chain: c.ID, Why: why}}); err != nil {
 		return answer{}, err
@@ -331,7 +328,6 @@ func badRequest(why string) answer {
 		envelope{Status: StatusBadRequest, Message: &why, DisplayMessage: new("Something is wrong with the request."), ErrorType: new("invalidField")})
 }
 
-// on sets which dialects apply to an answer.
 func (a answer) on(o Occasion) answer {
 	a.occasion = o
 	return a

@@ -45,7 +45,9 @@ func (r Remote) Ledger(ctx context.Context) (Ledger, error) {
 
 // Inject is [Server.Inject].
 func (r Remote) Inject(ctx context.Context, list ...Fault) ([]int, error) {
-	var out injected
+	var out struct {
+		IDs []int `json:"ids"`
+	}
 	err := r.do(ctx, http.MethodPost, "/sim/faults", list, &out)
 	return out.IDs, err
 }

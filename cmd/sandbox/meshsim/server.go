@@ -46,7 +46,6 @@ type Server struct {
 	closed    bool
 }
 
-// New opens a simulator with what its folder holds.
 func New(cfg Config) (*Server, error) {
 	if cfg.Seed.Empty() {
 		return nil, errors.New("the simulator needs a seed")
@@ -79,11 +78,41 @@ func New(cfg Config) (*Server, error) {
 	); err != nil {
 		return nil, errors.Join(err, s.journal.close())
 	}
-	s.mux.HandleFunc("POST /api/v1/token/refresh", s.guarded(s.serveRefresh))
-	s.mux.HandleFunc("DELETE /api/v1/account", s.guarded(s.serveRemove))
-	s.routeAPI()
-	s.routeAdmin()
+	s.route()
 	return s, nil
+}
+
+// route serves Mesh's API (@meshconnect/node-api 2.0.28), of which the ledger records
+// refreshes and removals, and the simulator's own paths, for a test in another process.
+func (s *Server) route() {
+	for path, handle := range map[string]http.HandlerFunc{
+		"POST /api/v1/token/refresh":     s.serveRefresh,
+		"DELETE /api/v1/account":         s.serveRemove,
+		"POST /api/v1/linktoken":         s.serveLinkToken,
+		"GET /api/v1/status":             s.serveStatus,
+		"GET /api/v1/integrations":       s.serveIntegrations,
+		"POST /api/v1/holdings/get":      s.serveHoldings,
+		"POST /api/v1/holdings/value":    s.serveHoldingsValue,
+		"GET /api/v1/holdings/portfolio": s.servePortfolio,
+		"POST /api/v1/balance/get":       s.serveBalance,
+		"GET /api/v1/balance/portfolio":  s.serveFiatPortfolio,
+
+		"POST /sim/connect": s.adminConnect,
+		"GET /sim/ledger":   s.adminLedger,
+		"GET /sim/faults":   func(w http.ResponseWriter, _ *http.Request) { reply(w, s.Faults()) },
+		"POST /sim/faults": command(func(list []Fault) (any, error) {
+			ids, err := s.Inject(list...)
+			return map[string][]int{"ids": ids}, err
+		}),
+		"DELETE /sim/faults": s.adminClear,
+		"POST /sim/script":   command(func(c accountCommand) (any, error) { return nil, s.Script(c.AccountID, c.Actions...) }),
+		"POST /sim/kill":     command(func(c accountCommand) (any, error) { return nil, s.Kill(c.AccountID) }),
+		"POST /sim/alter":    command(func(c accountCommand) (any, error) { return nil, s.Alter(c.AccountID, c.Institution) }),
+		"GET /sim/dialects":  s.adminDialects,
+		"POST /sim/dialects": command(func(c speakCommand) (any, error) { return nil, s.Speak(c.BrokerType, c.Dialects...) }),
+	} {
+		s.mux.HandleFunc(path, s.withCredentials(handle))
+	}
 }
 
 // ServeHTTP answers Mesh's API under /api/v1/ and the simulator's own under /sim/.
@@ -101,7 +130,6 @@ func (s *Server) Close() error {
 	return s.journal.close()
 }
 
-// Ledger returns a snapshot of everything that has happened.
 func (s *Server) Ledger() Ledger {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -154,7 +182,6 @@ func (s *Server) Kill(accountID string) error {
 	return s.record(event{At: s.cfg.Clock(), Died: &died{Chain: c.ID, Why: DeadByFault}})
 }
 
-// Alter changes how the newest chain of an account behaves.
 func (s *Server) Alter(accountID string, i Institution) error {
 	if _, err := speechOf(i.Dialects...); err != nil {
 		return fmt.Errorf("alter account %q: %w", accountID, err)
@@ -191,8 +218,7 @@ func (s *Server) record(events ...event) error {
 	return nil
 }
 
-// guarded passes on requests that bring the credentials.
-func (s *Server) guarded(next http.HandlerFunc) http.HandlerFunc {
+func (s *Server) withCredentials(next http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		id, key := r.Header.Get("X-Client-Id"), secret.New(r.Header.Get("X-Client-Secret"))
 		if subtle.ConstantTimeCompare([]byte(id), []byte(s.cfg.ClientID)) == 1 && key.Equal(s.cfg.ClientSecret) ||
@@ -200,7 +226,7 @@ func (s *Server) guarded(next http.HandlerFunc) http.HandlerFunc {
 			next(w, r)
 			return
 		}
-		tell(w, problem(http.StatusUnauthorized))
+		writeAnswer(w, problem(http.StatusUnauthorized))
 	}
 }
 

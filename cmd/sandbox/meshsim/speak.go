@@ -2,6 +2,7 @@ package meshsim
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 )
 
@@ -26,16 +27,12 @@ func (s *Server) Speak(brokerType string, dialects ...string) error {
 func (s *Server) Spoken() map[string][]string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	out := map[string][]string{}
-	for brokerType, names := range s.spoken {
-		out[brokerType] = slices.Clone(names)
-	}
-	return out
+	return maps.Clone(s.spoken)
 }
 
 // speech is what an institution speaks now. The caller holds the lock.
 func (s *Server) speech(brokerType string, i Institution, more ...string) speech {
-	return named(slices.Concat(i.Dialects, s.spoken[""], s.spoken[brokerType], more))
+	return lookUp(slices.Concat(i.Dialects, s.spoken[""], s.spoken[brokerType], more))
 }
 
 // speechTo is what the answer to a request speaks: the chain's dialects, or for an

@@ -9,7 +9,6 @@ import (
 	"github.com/latchkey/latchkey/events/secret"
 )
 
-// The envelope statuses of Mesh's answers.
 const (
 	StatusOK                         = "ok"
 	StatusServerFailure              = "serverFailure"
@@ -78,25 +77,18 @@ type accountTokens struct {
 }
 
 type linkPayload struct {
-	AccessToken *accessTokenPayload `json:"accessToken,omitzero"`
-	DelayedAuth *delayedAuthPayload `json:"delayedAuth,omitzero"`
+	AccessToken *linkForm `json:"accessToken,omitzero"`
+	DelayedAuth *linkForm `json:"delayedAuth,omitzero"`
 }
 
-type accessTokenPayload struct {
-	AccountTokens                []linkAccountToken `json:"accountTokens"`
+type linkForm struct {
+	RefreshToken                 secret.Text        `json:"refreshToken,omitzero"`  // of delayedAuth
+	AccountTokens                []linkAccountToken `json:"accountTokens,omitzero"` // of accessToken
 	BrokerBrandInfo              brandInfo          `json:"brokerBrandInfo"`
 	ExpiresInSeconds             lifetime           `json:"expiresInSeconds,omitzero"`
 	RefreshTokenExpiresInSeconds lifetime           `json:"refreshTokenExpiresInSeconds,omitzero"`
 	BrokerType                   string             `json:"brokerType"`
 	BrokerName                   string             `json:"brokerName"`
-}
-
-type delayedAuthPayload struct {
-	RefreshToken                 secret.Text `json:"refreshToken"`
-	RefreshTokenExpiresInSeconds lifetime    `json:"refreshTokenExpiresInSeconds,omitzero"`
-	BrokerType                   string      `json:"brokerType"`
-	BrokerName                   string      `json:"brokerName"`
-	BrokerBrandInfo              brandInfo   `json:"brokerBrandInfo"`
 }
 
 type linkAccountToken struct {

@@ -50,7 +50,6 @@ type Options struct {
 	KMSFault, MeshFault func(*http.Request) bool
 }
 
-// Stack is a running set of engines.
 type Stack struct {
 	NATS    *engines.NATS     // nil: an outside server
 	MongoDB *engines.FerretDB // nil: an outside server
@@ -64,7 +63,6 @@ type Stack struct {
 	log, lock                         *os.File // nil: there is none
 }
 
-// ErrInUse: another running stack uses the folder.
 var ErrInUse = errors.New("the folder is in use")
 
 // Start starts the engines. The caller must Stop them.
@@ -173,7 +171,6 @@ func (s *Stack) serve(port int, handler http.Handler) (url string, err error) {
 	return "http://" + listener.Addr().String(), nil
 }
 
-// Stop ends everything; the data stays.
 func (s *Stack) Stop() {
 	for _, httpServer := range s.servers {
 		_ = httpServer.Close()

@@ -43,7 +43,6 @@ func (s *Stack) ServeMeshTLS(peer *http2peer.Peer, certFile string) (url string,
 	return "https://" + listener.Addr().String(), nil
 }
 
-// selfSigned makes a certificate for the loopback address and writes it to a file.
 func selfSigned(file string) (tls.Certificate, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

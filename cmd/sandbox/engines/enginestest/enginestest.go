@@ -19,18 +19,45 @@ const (
 	MongoDBVariable = "LATCHKEY_TEST_MONGODB_URI"
 )
 
-// Broker is a NATS server for one test.
-type Broker struct {
+// server is a server for one test. What needs an embedded one skips a test that uses a
+// real one.
+type server[E interface {
+	comparable
+	Stop()
+	Restart() error
+}] struct {
 	t        testing.TB
 	url      string
-	embedded *engines.NATS // nil for a real server
+	embedded E // nil for a real server
 }
+
+func (s server[E]) Embedded() E {
+	s.t.Helper()
+	var none E
+	if s.embedded == none {
+		s.t.Skipf("needs an embedded server (%T), not a real one", none)
+	}
+	return s.embedded
+}
+
+func (s server[E]) Stop() {
+	s.t.Helper()
+	s.Embedded().Stop()
+}
+
+func (s server[E]) Restart() {
+	s.t.Helper()
+	require.NoError(s.t, s.Embedded().Restart())
+}
+
+// Broker is a NATS server for one test.
+type Broker struct{ server[*engines.NATS] }
 
 // NATS starts a server that is stopped when the test ends, or names the one in LATCHKEY_TEST_NATS_URL.
 func NATS(t testing.TB) *Broker {
 	t.Helper()
 	if url := os.Getenv(NATSVariable); url != "" {
-		return &Broker{t: t, url: url}
+		return &Broker{server[*engines.NATS]{t: t, url: url}}
 	}
 	return NATSWith(t, engines.NATSOptions{})
 }
@@ -44,51 +71,25 @@ func NATSWith(t testing.TB, opts engines.NATSOptions) *Broker {
 	n, err := engines.StartNATS(opts)
 	require.NoError(t, err)
 	t.Cleanup(n.Stop)
-	return &Broker{t: t, url: n.URL(), embedded: n}
+	return &Broker{server[*engines.NATS]{t, n.URL(), n}}
 }
 
 // URL returns the address for clients.
 func (b *Broker) URL() string { return b.url }
 
-// Embedded returns the server itself; the test is skipped if it uses a real one.
-func (b *Broker) Embedded() *engines.NATS {
-	b.t.Helper()
-	if b.embedded == nil {
-		b.t.Skipf("needs an embedded NATS server, not the one in %s", NATSVariable)
-	}
-	return b.embedded
-}
-
-// Stop stops the server; the test is skipped if it uses a real one. See [engines.NATS.Stop].
-func (b *Broker) Stop() {
-	b.t.Helper()
-	b.Embedded().Stop()
-}
-
-// Restart starts the server again; the test is skipped if it uses a real one. See [engines.NATS.Restart].
-func (b *Broker) Restart() {
-	b.t.Helper()
-	require.NoError(b.t, b.Embedded().Restart())
-}
-
-// Wipe stops the server and deletes its data; the test is skipped if it uses a real one. See [engines.NATS.Wipe].
 func (b *Broker) Wipe() {
 	b.t.Helper()
 	require.NoError(b.t, b.Embedded().Wipe())
 }
 
 // Database is a MongoDB server for one test.
-type Database struct {
-	t        testing.TB
-	uri      string
-	embedded *engines.FerretDB // nil for a real server
-}
+type Database struct{ server[*engines.FerretDB] }
 
 // MongoDB starts a server that is stopped when the test ends, or names the one in LATCHKEY_TEST_MONGODB_URI.
 func MongoDB(t testing.TB) *Database {
 	t.Helper()
 	if uri := os.Getenv(MongoDBVariable); uri != "" {
-		return &Database{t: t, uri: uri}
+		return &Database{server[*engines.FerretDB]{t: t, url: uri}}
 	}
 	return MongoDBWith(t, engines.FerretDBOptions{})
 }
@@ -102,37 +103,16 @@ func MongoDBWith(t testing.TB, opts engines.FerretDBOptions) *Database {
 	f, err := engines.StartFerretDB(opts)
 	require.NoError(t, err)
 	t.Cleanup(f.Stop)
-	return &Database{t: t, uri: f.URI(), embedded: f}
+	return &Database{server[*engines.FerretDB]{t, f.URI(), f}}
 }
 
 // URI returns the address for clients, with what their driver needs to know.
-func (d *Database) URI() string { return d.uri }
+func (d *Database) URI() string { return d.url }
 
-// Embedded returns the server itself; the test is skipped if it uses a real one.
-func (d *Database) Embedded() *engines.FerretDB {
-	d.t.Helper()
-	if d.embedded == nil {
-		d.t.Skipf("needs an embedded database, not the one in %s", MongoDBVariable)
-	}
-	return d.embedded
-}
-
-// Proxy returns what makes the server fail; the test is skipped if it uses a real one.
+// Proxy returns what makes the server fail.
 func (d *Database) Proxy() *engines.Proxy {
 	d.t.Helper()
 	return d.Embedded().Proxy()
-}
-
-// Stop stops the server; the test is skipped if it uses a real one. See [engines.FerretDB.Stop].
-func (d *Database) Stop() {
-	d.t.Helper()
-	d.Embedded().Stop()
-}
-
-// Restart starts the server again; the test is skipped if it uses a real one. See [engines.FerretDB.Restart].
-func (d *Database) Restart() {
-	d.t.Helper()
-	require.NoError(d.t, d.Embedded().Restart())
 }
 
 // maxName leaves room for a prefix in the 63 bytes of a MongoDB database's name.

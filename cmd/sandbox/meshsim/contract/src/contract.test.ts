@@ -84,16 +84,16 @@ test('odd but allowed answers fit the type', async () => {
     { kind: 'omitRefreshToken', after: true },
     { kind: 'failed', message: 'later' },
     { kind: 'envelope', envelope: 'locked', status: 200, message: 'locked', errorType: 'locked' },
-    { kind: 'envelope', envelope: 'unavailableForLegalReasons', status: 451 },
-    { kind: 'deprecated', after: true }
+    { kind: 'envelope', envelope: 'unavailableForLegalReasons', status: 451 }
   )
   const request: BrokerRefreshTokenRequest = { type: 'coinbase', refreshToken }
   assert.ok(!(await refresh(request)).content?.brokerAccountTokens?.[0]?.refreshToken)
   assert.equal((await refresh(request)).content?.errorMessage, 'later')
   assert.equal((await refresh(request)).data.status, 'locked')
   assert.equal((await refresh(request)).code, 451)
-  const { content } = await refresh(request)
-  assert.ok(content?.accessToken && content.refreshToken && content.account?.accountId === accountId)
+  const old = await one({ institution: { accessLifetime: '1h', dialects: ['deprecatedFields'] } })
+  const { content } = await refresh({ type: 'coinbase', refreshToken: old.refreshToken })
+  assert.ok(content?.accessToken && content.refreshToken && content.account?.accountId === old.accountId)
 })
 
 test('a bad request is answered 400 with an envelope', async () => {
