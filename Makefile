@@ -73,7 +73,7 @@ vuln: ## Known vulnerabilities in what is linked (passed over when the database 
 
 # The files that deploy/check reads lie outside of its module, so that go test would
 # not see them change.
-check-deploy: ## What lies in deploy: image, compose file, Kubernetes, alerts
+check-deploy: ## What lies in deploy: image, compose file, Kubernetes, Helm chart, alerts
 	$(TEST) ./deploy
 	$(GO) -C deploy/check vet ./...
 	$(GO) -C deploy/check test -count=1 ./...

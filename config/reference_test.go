@@ -93,6 +93,7 @@ the variable 'LATCHKEY_MESH_CLIENT_SECRET'.
 
 - Unknown keys, and unknown variables that begin with 'LATCHKEY_', are faults. Ignored are 'LATCHKEY_TEST_…' and what
   Kubernetes sets for services ('LATCHKEY_SERVICE_HOST', 'LATCHKEY_PORT_…').
+- The variables of OpenTelemetry ('OTEL_…') are the defaults of [tracing](#tracing).
 - All faults are reported together. None repeats a value.
 - A **secret** can also be read from a file: 'LATCHKEY_MESH_CLIENT_SECRET_FILE' names it. One newline at its
   end is dropped. Setting both variables is a fault.

@@ -38,7 +38,7 @@ var lifecycleEvents = rapid.Custom(func(t *rapid.T) events.LifecycleEvent {
 	return events.LifecycleEvent{
 		ID: rapid.StringMatching(`[a-z0-9.]{1,40}`).Draw(t, "id"), Kind: rapid.SampledFrom(events.LifecycleKinds).Draw(t, "kind"),
 		Source: events.SourceOf(rapid.StringMatching(`[a-z0-9-]{0,36}`).Draw(t, "installation")),
-		Time: at.Draw(t, "time"), Data: data,
+		Time:   at.Draw(t, "time"), Data: data,
 	}
 })
 

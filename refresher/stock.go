@@ -1,7 +1,9 @@
 package refresher
 
 import (
+	"cmp"
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -33,6 +35,9 @@ const (
 	// index, and every worker counts: it takes at most one part in countShare of the time.
 	countEvery = 5 * time.Minute
 	countShare = 500
+	// A look for what is overdue takes at most one part in lookShare of the time: when much
+	// is, the database has other work.
+	lookShare = 50
 	// maxOverdue is up to where overdue grants are counted.
 	maxOverdue = 10_000
 )
@@ -54,13 +59,14 @@ func NewStock(r *Refresher, c config.Reconcile) *Stock {
 func (s *Stock) Run(ctx context.Context) {
 	var next time.Time
 	for ctx.Err() == nil {
-		s.findOverdue(ctx)
 		if start := s.refresher.deps.Now(); !start.Before(next) {
 			s.count(ctx)
 			end := s.refresher.deps.Now()
 			next = end.Add(max(countEvery, countShare*end.Sub(start)))
 		}
-		pause(ctx, s.config.Interval)
+		start := s.refresher.deps.Now()
+		s.findOverdue(ctx)
+		pause(ctx, max(s.config.Interval, lookShare*s.refresher.deps.Now().Sub(start)))
 	}
 }
 
@@ -88,6 +94,8 @@ func (s *Stock) findOverdue(ctx context.Context) {
 func (s *Stock) count(ctx context.Context) {
 	tallies, err := s.refresher.deps.Store.Tallies(ctx)
 	s.told(ctx, "grants by state", err)
+	// Should there be too many brokers, those with the most grants have a label each.
+	slices.SortFunc(tallies, func(a, b store.Tally) int { return cmp.Compare(b.Grants, a.Grants) })
 	grants := map[stockLabels]int64{}
 	for _, t := range tallies {
 		grants[stockLabels{string(t.State), s.refresher.metrics.broker(t.Broker)}] += t.Grants

@@ -74,6 +74,10 @@ func TestKubernetes(t *testing.T) {
 		}
 		require.Equal(t, deployment.Spec.Selector.MatchLabels, types["PodDisruptionBudget"].(*policyv1.PodDisruptionBudget).Spec.Selector.MatchLabels)
 		require.Equal(t, deployment.Spec.Selector.MatchLabels, types["NetworkPolicy"].(*networkingv1.NetworkPolicy).Spec.PodSelector.MatchLabels)
+		policy := types["NetworkPolicy"].(*networkingv1.NetworkPolicy).Spec
+		require.Equal(t, map[string]string{"app.kubernetes.io/name": "prometheus"}, policy.Ingress[0].From[0].PodSelector.MatchLabels, "else Prometheus is kept out")
+		require.Equal(t, map[string]string{"k8s-app": "kube-dns"}, policy.Egress[0].To[0].PodSelector.MatchLabels, "else no name is found")
+		require.Equal(t, "169.254.20.10/32", policy.Egress[0].To[1].IPBlock.CIDR, "NodeLocal DNSCache")
 		require.Equal(t, types["ServiceAccount"].(*corev1.ServiceAccount).Name, pod.ServiceAccountName)
 		mounted := map[string]bool{}
 		for _, v := range pod.Volumes {

@@ -20,7 +20,7 @@ var documents = []string{top + "README.md", top + "CONTRIBUTING.md", top + "docs
 // strangers are programs of others that the documents call. Whoever adds one
 // makes sure that the line works.
 var strangers = map[string]bool{
-	"aws": true, "cat": true, "cp": true, "curl": true, "date": true, "docker": true, "echo": true, "export-tokens": true, "go": true, "jq": true, "kubectl": true, "nats": true,
+	"aws": true, "cat": true, "cp": true, "curl": true, "date": true, "docker": true, "echo": true, "export-tokens": true, "go": true, "helm": true, "jq": true, "kubectl": true, "nats": true,
 	"eval": true, "nats-server": true, "nk": true, "printf": true, "sort": true, "source": true, "tr": true, "uniq": true,
 }
 

@@ -58,6 +58,9 @@ func Of(cfg config.Config, environ []string) []File {
 		{Name: "AWS_WEB_IDENTITY_TOKEN_FILE", path: variable(environ, "AWS_WEB_IDENTITY_TOKEN_FILE"), life: token},
 		{Name: "AWS_CA_BUNDLE", path: variable(environ, "AWS_CA_BUNDLE"), life: authorities, kept: true},
 	}
+	if cfg.Tracing.Endpoint != "" {
+		all = append(all, collectors(environ, "CERTIFICATE", authorities), collectors(environ, "CLIENT_CERTIFICATE", chain))
+	}
 	var named []File
 	for _, f := range all {
 		if f.path != "" {
@@ -65,6 +68,18 @@ func Of(cfg config.Config, environ []string) []File {
 		}
 	}
 	return named
+}
+
+// collectors is a file for the connection to a collector of traces, which OpenTelemetry's
+// variables name: for traces alone or for all that is sent.
+func collectors(environ []string, what string, life func([]byte) (Life, error)) File {
+	f := File{life: life, kept: true}
+	for _, f.Name = range []string{"OTEL_EXPORTER_OTLP_TRACES_" + what, "OTEL_EXPORTER_OTLP_" + what} {
+		if f.path = variable(environ, f.Name); f.path != "" {
+			break
+		}
+	}
+	return f
 }
 
 // maxFile bounds what is read of a file; bundles of authorities are the largest.

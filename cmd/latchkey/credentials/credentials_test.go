@@ -65,6 +65,7 @@ func TestWhenEachKindEnds(t *testing.T) {
 		path := strings.NewReplacer(" ", "%20", "&", "%26").Replace(file(t, content))
 		return config.Config{MongoDB: config.MongoDB{URI: secret.New(fmt.Sprintf("mongodb://u:p%%40@a,b/db?tls=true"+format+"&w=1", path))}}
 	}
+	traced := config.Config{Tracing: config.Tracing{Endpoint: "https://collector"}}
 	for name, c := range map[string]struct {
 		cfg     config.Config
 		environ []string
@@ -81,6 +82,8 @@ func TestWhenEachKindEnds(t *testing.T) {
 		"the same, apart from its key":     {mongo("&tlsCertificateFile=%s&tlsPrivateKeyFile=x", short), nil, "mongodb.uri tlsCertificateFile", day},
 		"MongoDB's authorities":            {mongo("&TLSCAFILE=%s", long), nil, "mongodb.uri tlsCAFile", 300 * day},
 		"the token of a web identity":      {config.Config{}, []string{"AWS_WEB_IDENTITY_TOKEN_FILE=x", "AWS_WEB_IDENTITY_TOKEN_FILE=" + file(t, expiring+"\n")}, "AWS_WEB_IDENTITY_TOKEN_FILE", day},
+		"the collector's authority":        {traced, []string{"OTEL_EXPORTER_OTLP_CERTIFICATE=" + file(t, short)}, "OTEL_EXPORTER_OTLP_CERTIFICATE", day},
+		"what the collector is shown":      {traced, []string{"OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE=x", "OTEL_EXPORTER_OTLP_TRACES_CLIENT_CERTIFICATE=" + file(t, short)}, "OTEL_EXPORTER_OTLP_TRACES_CLIENT_CERTIFICATE", day},
 		"AWS's authorities":                {config.Config{}, []string{"AWS_CA_BUNDLE=" + file(t, short)}, "AWS_CA_BUNDLE", day},
 	} {
 		files := credentials.Of(c.cfg, c.environ)
@@ -95,7 +98,7 @@ func TestWhenEachKindEnds(t *testing.T) {
 			require.True(t, life.Ends.Equal(begin.Add(c.life)), name)
 		}
 	}
-	require.Empty(t, credentials.Of(config.Default(), nil), "what is not configured")
+	require.Empty(t, credentials.Of(config.Default(), []string{"OTEL_EXPORTER_OTLP_CERTIFICATE=x"}), "what is not configured")
 }
 
 func TestWhatCanNotBeRead(t *testing.T) {

@@ -178,7 +178,7 @@ func (v *View) list() (rows []row) {
 		r := row{ID: id, Name: first.Name, Service: first.service, At: at(first.StartTimeUnixNano), Spans: len(spans)}
 		for _, s := range spans {
 			r.Failed = r.Failed || failed(s)
-			r.Took = max(r.Took, at(s.EndTimeUnixNano).Sub(r.At))
+			r.Took = max(r.Took, at(s.EndTimeUnixNano).Sub(r.At).Round(time.Microsecond))
 		}
 		rows = append(rows, r)
 	}
@@ -218,7 +218,7 @@ func (v *View) trace(id string) *shown {
 		for _, s := range children[parent] {
 			r := row{
 				ID: hex.EncodeToString(s.SpanId), Name: s.Name, Service: s.service, Kind: strings.ToLower(strings.TrimPrefix(s.Kind.String(), "SPAN_KIND_")),
-				At: at(s.StartTimeUnixNano), Took: at(s.EndTimeUnixNano).Sub(at(s.StartTimeUnixNano)), Failed: failed(s), Depth: depth,
+				At: at(s.StartTimeUnixNano), Took: at(s.EndTimeUnixNano).Sub(at(s.StartTimeUnixNano)).Round(time.Microsecond), Failed: failed(s), Depth: depth,
 			}
 			r.Left = 100 * float64(r.At.Sub(begin)) / float64(whole)
 			r.Width = max(100*float64(r.Took)/float64(whole), 0.2)
