@@ -92,29 +92,23 @@ func (r *run) compare(quiet, during []timedRequest) error {
 	if len(quiet) == 0 || len(during) == 0 {
 		return errors.New("nobody asked for healthy grants")
 	}
-	limit := max(waitedLeast, waitedTimes*median(quiet), waitedSlowest*slowest(quiet))
+	median, slowest := times(during)
+	quietMedian, quietSlowest := times(quiet)
+	limit := max(waitedLeast, waitedTimes*quietMedian, waitedSlowest*quietSlowest)
 	for _, a := range during {
 		if a.err != nil || a.took > limit {
 			r.waits = append(r.waits, a)
 		}
 	}
 	r.say("  healthy grants: %d requests, median %s, slowest %s; while nobody was sick: %d, %s, %s; limit %s",
-		len(during), median(during).Round(10*time.Microsecond), slowest(during).Round(time.Millisecond),
-		len(quiet), median(quiet).Round(10*time.Microsecond), slowest(quiet).Round(time.Millisecond), limit.Round(time.Millisecond))
+		len(during), median.Round(10*time.Microsecond), slowest.Round(time.Millisecond),
+		len(quiet), quietMedian.Round(10*time.Microsecond), quietSlowest.Round(time.Millisecond), limit.Round(time.Millisecond))
 	return nil
 }
 
-func slowest(all []timedRequest) time.Duration {
-	return slices.MaxFunc(all, func(a, b timedRequest) int { return cmp.Compare(a.took, b.took) }).took
-}
-
-func median(all []timedRequest) time.Duration {
-	took := make([]time.Duration, len(all))
-	for i, a := range all {
-		took[i] = a.took
-	}
-	slices.Sort(took)
-	return took[len(took)/2]
+func times(all []timedRequest) (median, slowest time.Duration) {
+	all = slices.SortedFunc(slices.Values(all), func(a, b timedRequest) int { return cmp.Compare(a.took, b.took) })
+	return all[len(all)/2].took, all[len(all)-1].took
 }
 
 // calm waits until all users get tokens at once, after the effects of earlier scenes.
