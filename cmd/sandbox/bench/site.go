@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -203,15 +204,14 @@ const batch = 1000
 
 func (s *site) insert(ctx context.Context, db string, grants []testGrant) error {
 	c := s.client.Database(db).Collection("grants")
-	docs := make([]any, 0, batch)
-	for i, g := range grants {
-		if docs = append(docs, g.Grant); len(docs) < batch && i < len(grants)-1 {
-			continue
+	for part := range slices.Chunk(grants, batch) {
+		docs := make([]*store.Grant, len(part))
+		for i, g := range part {
+			docs[i] = g.Grant
 		}
 		if _, err := c.InsertMany(ctx, docs); err != nil {
 			return fmt.Errorf("inserting grants: %w", err)
 		}
-		docs = docs[:0]
 	}
 	return nil
 }
