@@ -23,7 +23,7 @@ func (r *run) resetStreams(ctx context.Context) error {
 		before[i] = p
 	}
 	r.early.Store(true)
-	err := r.withFaults(ctx, shared(0.9, meshsim.Reset(), meshsim.Drop(), meshsim.Cut()), r.Lifetime/3, r.Lifetime/3+3*time.Second, waveCalls)
+	err := r.withFaults(ctx, faultsOf(0.9, meshsim.Reset(), meshsim.Drop(), meshsim.Cut()), r.Lifetime/3, r.Lifetime/3+3*time.Second, waveCalls)
 	r.early.Store(false)
 	for i, w := range r.workers {
 		after, laterErr := r.settledPresentations(ctx, w, before[i])

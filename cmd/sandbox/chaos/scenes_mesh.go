@@ -12,11 +12,11 @@ import (
 // with few grants seconds pass without any.
 func wave(share float64, actions ...meshsim.Action) func(*run, context.Context) error {
 	return func(r *run, ctx context.Context) error {
-		return r.withFaults(ctx, shared(share, actions...), time.Second, 5*time.Second, waveCalls)
+		return r.withFaults(ctx, faultsOf(share, actions...), time.Second, 5*time.Second, waveCalls)
 	}
 }
 
-func shared(share float64, actions ...meshsim.Action) (faults []meshsim.Fault) {
+func faultsOf(share float64, actions ...meshsim.Action) (faults []meshsim.Fault) {
 	for _, a := range actions {
 		faults = append(faults, meshsim.Fault{Operation: meshsim.OpRefresh, Probability: share / float64(len(actions)), Action: a})
 	}

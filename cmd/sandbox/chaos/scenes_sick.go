@@ -74,13 +74,20 @@ func (r *run) sicken(ctx context.Context, action meshsim.Action) error {
 	if err := r.calm(ctx, healthy); err != nil {
 		return err
 	}
-	w := r.watch(ctx, healthy)
+	stop := r.watch(ctx, healthy)
 	err := r.pause(ctx, quietFor, quietFor+time.Second)
-	quiet := w.next()
+	sick := time.Now()
 	fault := meshsim.Fault{Operation: meshsim.OpRefresh, BrokerType: brokers[broker], Action: action}
 	least := r.Lifetime * 3 / 4
 	err = errors.Join(err, r.withFaults(ctx, []meshsim.Fault{fault}, least, least+4*time.Second, 0))
-	during := w.stop()
+	var quiet, during []timedRequest
+	for _, a := range stop() {
+		if a.at.Add(a.took).Before(sick) {
+			quiet = append(quiet, a)
+		} else {
+			during = append(during, a)
+		}
+	}
 	if err != nil {
 		return err
 	}
@@ -128,49 +135,25 @@ func (r *run) calm(ctx context.Context, users []string) error {
 	})
 }
 
-type watchers struct {
-	cancel context.CancelFunc
-	wg     sync.WaitGroup
-
-	mu  sync.Mutex
-	all []timedRequest
-}
-
-func (r *run) watch(ctx context.Context, users []string) *watchers {
+// watch notes how long requests take. stop lets running ones finish.
+func (r *run) watch(ctx context.Context, users []string) (stop func() []timedRequest) {
 	watching, cancel := context.WithCancel(ctx)
-	w := &watchers{cancel: cancel}
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	var all []timedRequest
 	for i := range watcherCount {
-		w.wg.Go(func() {
+		wg.Go(func() {
 			for n := i; watching.Err() == nil; n += watcherCount {
 				began, user := time.Now(), users[n%len(users)]
 				err := r.readers.ask(ctx, r, r.readers.patient, events.TokenRequest{UserID: user})
-				w.note(timedRequest{user: user, at: began, took: time.Since(began), err: err})
+				mu.Lock()
+				all = append(all, timedRequest{user: user, at: began, took: time.Since(began), err: err})
+				mu.Unlock()
 				time.Sleep(20 * time.Millisecond)
 			}
 		})
 	}
-	return w
-}
-
-func (w *watchers) note(a timedRequest) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.all = append(w.all, a)
-}
-
-func (w *watchers) next() []timedRequest {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	all := w.all
-	w.all = nil
-	return all
-}
-
-// stop lets running requests finish and returns the notes.
-func (w *watchers) stop() []timedRequest {
-	w.cancel()
-	w.wg.Wait()
-	return w.next()
+	return func() []timedRequest { cancel(); wg.Wait(); return all }
 }
 
 // crowd requests tokens of one broker's grants, with more than half of their lifetime left,
