@@ -73,13 +73,6 @@ func (r *connectReader) refuse(at location, problem string) {
 	r.refused = cmp.Or(r.refused, at.String()+": "+problem)
 }
 
-func (r *connectReader) report() []string {
-	if r.more > 0 {
-		return append(r.leftOut, fmt.Sprintf("and %d more", r.more))
-	}
-	return r.leftOut
-}
-
 func (r *connectReader) err() error {
 	if r.refused == "" {
 		return nil
@@ -296,7 +289,9 @@ func (r *connectReader) connect(data jsontext.Value, at time.Time) (Connected, e
 			return Connected{}, err
 		}
 	}
-	c.LeftOut = r.report()
+	if c.LeftOut = r.leftOut; r.more > 0 {
+		c.LeftOut = append(c.LeftOut, fmt.Sprintf("and %d more", r.more))
+	}
 	return c, nil
 }
 

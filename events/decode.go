@@ -36,8 +36,7 @@ func decodeStrict(message string, body []byte, v any) error {
 	if err == nil {
 		return nil
 	}
-	var sem *json.SemanticError
-	if errors.As(err, &sem) {
+	if sem, ok := errors.AsType[*json.SemanticError](err); ok {
 		return invalid(message, "%s: a JSON %s does not fit there", place(string(sem.JSONPointer), reflect.TypeOf(v)), kindName(sem.JSONKind))
 	}
 	return syntaxProblem(message, err)
@@ -45,8 +44,7 @@ func decodeStrict(message string, body []byte, v any) error {
 
 // syntaxProblem returns an error of the JSON library without values.
 func syntaxProblem(message string, err error) error {
-	var syn *jsontext.SyntacticError
-	if errors.As(err, &syn) {
+	if syn, ok := errors.AsType[*jsontext.SyntacticError](err); ok {
 		problem := "not well-formed JSON"
 		switch {
 		case errors.Is(err, jsontext.ErrDuplicateName):

@@ -54,7 +54,7 @@ func (in Inboxes) Contains(reply string) bool {
 		return len(tokens) > 1
 	}
 	return slices.ContainsFunc(in.prefixes, func(prefix []string) bool {
-		return len(tokens) > len(prefix) && begins(tokens, prefix)
+		return len(tokens) > len(prefix) && collide(tokens, prefix)
 	})
 }
 
@@ -85,15 +85,6 @@ func ReplyInbox(reply string) string {
 		return parts[routedTokens]
 	}
 	return ""
-}
-
-func begins(tokens, prefix []string) bool {
-	for i, p := range prefix {
-		if stem, open := strings.CutSuffix(p, "*"); open && !strings.HasPrefix(tokens[i], stem) || !open && tokens[i] != p {
-			return false
-		}
-	}
-	return true
 }
 
 // collide reports whether one subject can begin with both a and b, whose tokens may end

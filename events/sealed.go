@@ -2,7 +2,6 @@ package events
 
 import (
 	"encoding/json"
-	"fmt"
 	"slices"
 	"time"
 
@@ -105,14 +104,9 @@ func (m ConnectedMessage) DecodeOpened(plaintext []byte) (Connected, error) {
 }
 
 // EncodeSealed returns the body that contains a JWE.
-func EncodeSealed(jwe string) ([]byte, error) {
-	b, err := json.Marshal(struct {
-		Sealed string `json:"sealed"`
-	}{jwe})
-	if err != nil {
-		return nil, fmt.Errorf("encoding a sealed body: %w", err)
-	}
-	return b, nil
+func EncodeSealed(jwe string) []byte {
+	b, _ := json.Marshal(map[string]string{"sealed": jwe}) // texts only
+	return b
 }
 
 // SealedReply returns the JWE of a sealed token reply, or "" for one that is not sealed.

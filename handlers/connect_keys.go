@@ -165,10 +165,7 @@ func (c *ConnectKeys) add(ctx context.Context, sequence int64) error {
 		return err
 	}
 	defer clear(plain)
-	public, err := json.Marshal(private.Public().JWK())
-	if err != nil {
-		return fmt.Errorf("encoding a public key: %w", err)
-	}
+	public, _ := json.Marshal(private.Public().JWK()) // texts only
 	key := store.ConnectKey{Sequence: sequence, KeyID: private.Public().ID(), Public: string(public), CreatedAt: store.Milli(c.opts.Now())}
 	key.Sealed = sealer.Seal(plain, key.Binding())
 	if err := c.opts.Store.AddConnectKey(ctx, key); err != nil {

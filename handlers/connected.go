@@ -72,8 +72,7 @@ func decodeConnected(ctx context.Context, keys *ConnectKeys, cfg config.Connect,
 	}
 	plaintext, err := keys.Open(ctx, m.JWE, d.Taken)
 	if err != nil {
-		var invalid *events.InvalidError
-		d.Opened = errors.As(err, &invalid)
+		d.Opened = errors.As(err, new(*events.InvalidError))
 		return events.Connected{}, err
 	}
 	defer clear(plaintext)

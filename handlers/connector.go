@@ -93,9 +93,8 @@ func (c *Connector) Disconnect(ctx context.Context, scope store.Scope, at time.T
 	if err := c.opts.Store.Revoke(ctx, scope, at, c.opts.Settler.Now().Add(c.opts.Remember)); err != nil {
 		return err
 	}
-	var leased *store.LeasedError
-	var unsorted *unsortedError // only a connect waits for either
-	if err := c.Resolve(ctx, scope.User); err != nil && !errors.As(err, &leased) && !errors.As(err, &unsorted) {
+	// Only a connect waits for a lease, or until grants are sorted out.
+	if err := c.Resolve(ctx, scope.User); err != nil && !errors.As(err, new(*store.LeasedError)) && !errors.As(err, new(*unsortedError)) {
 		return err
 	}
 	if scope.Broker == "" && scope.Account == "" {

@@ -199,8 +199,7 @@ func groupByRefreshToken(tokens []events.AccountToken) [][]events.AccountToken {
 func lifeOf(since time.Time, lasts events.Seconds) *store.Life {
 	life := &store.Life{Since: since}
 	if d := lasts.Duration(); d > 0 {
-		end := since.Add(d)
-		life.ExpiresAt = &end
+		life.ExpiresAt = new(since.Add(d))
 	}
 	return life
 }

@@ -37,14 +37,13 @@ func (c *Connector) resolve(ctx context.Context, userID string, seen *seen) erro
 	if err == nil && !changed {
 		changed, err = c.contest(ctx, seen)
 	}
-	var waits *store.LeasedError
 	erasing := errors.Is(err, envelope.ErrKMS) // only erasures do not wait for KMS
 	switch {
 	case changed && err == nil, errors.Is(err, store.ErrConflict), errors.Is(err, store.ErrNotFound):
 		return c.Resolve(ctx, userID)
 	case erasing:
 		err = &unsortedError{err}
-	case err != nil && !errors.As(err, &waits):
+	case err != nil && !errors.As(err, new(*store.LeasedError)):
 		return err
 	}
 	unsorted := err
@@ -240,21 +239,19 @@ func (c *Connector) recordSpent(ctx context.Context, g *store.Grant, seen *seen)
 
 // inheritSpent records the refresh tokens of a grant as spent in the grant that replaces it.
 func (c *Connector) inheritSpent(ctx context.Context, g *store.Grant, known []*store.Grant) error {
-	for _, other := range known {
-		if len(lost(g, []*store.Grant{other}, nil)) == 0 {
-			continue
-		}
-		next := other.Clone()
-		next.Chain = other.Chain.Inheriting(g.Chain, c.opts.Settler.Now())
-		if slices.Equal(next.Chain.Fingerprints(), other.Chain.Fingerprints()) {
-			return nil
-		}
-		if err := c.opts.Store.Save(ctx, next); err != nil {
-			return err
-		}
-		*other = *next
+	i := slices.IndexFunc(known, func(other *store.Grant) bool { return len(lost(g, []*store.Grant{other}, nil)) > 0 })
+	if i < 0 {
 		return nil
 	}
+	next := known[i].Clone()
+	next.Chain = next.Chain.Inheriting(g.Chain, c.opts.Settler.Now())
+	if slices.Equal(next.Chain.Fingerprints(), known[i].Chain.Fingerprints()) {
+		return nil
+	}
+	if err := c.opts.Store.Save(ctx, next); err != nil {
+		return err
+	}
+	*known[i] = *next
 	return nil
 }
 

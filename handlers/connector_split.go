@@ -117,12 +117,11 @@ func (c *Connector) splitOff(ctx context.Context, g *store.Grant, tokens store.T
 
 // part returns the grant of accounts that are split off from another.
 func (c *Connector) part(g *store.Grant, tokens store.TokenSet, ids []string, refreshToken secret.Text) candidate {
-	now := store.Milli(c.opts.Settler.Now())
 	next := &store.Grant{
 		// No connect has this id: a grant with that of a connect could have other accounts by now.
 		ID: store.GrantID(g.UserID, g.BrokerType, append(slices.Clone(ids), g.ID)...), UserID: g.UserID, BrokerType: g.BrokerType, BrokerName: g.BrokerName, Labels: g.Labels,
 		Published: g.Published, Split: g.Split + 1, SendAccess: g.SendAccess, Refresh: g.Clone().Refresh,
-		AccountsDue: &now, // so that a disconnect in the meantime takes effect
+		AccountsDue: new(store.Milli(c.opts.Settler.Now())), // so that a disconnect in the meantime takes effect
 	}
 	set := store.TokenSet{RefreshToken: refreshToken, TradeToken: tokens.TradeToken, Metadata: tokens.Metadata, Origin: store.OriginOf(refreshToken)}
 	for _, id := range ids {

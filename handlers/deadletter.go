@@ -119,10 +119,7 @@ func (p *DeadLetters) Park(ctx context.Context, message string, d *delivery, bod
 	letter.Format = formatPlain
 	if d.Event != nil {
 		letter.Format = formatEvent
-		line, err := json.Marshal(d.Event)
-		if err != nil {
-			return fmt.Errorf("parking a message: encoding CloudEvents attributes: %w", err)
-		}
+		line, _ := json.Marshal(d.Event) // texts only
 		plain = slices.Concat(line, []byte("\n"), body)
 		defer clear(plain)
 	}
@@ -246,16 +243,13 @@ func (p *DeadLetters) At(ctx context.Context, sequence uint64, id string) (Parke
 		return ParkedLetter{}, err
 	}
 	msg, err := stream.GetMsg(ctx, max(sequence, 1))
-	if errors.Is(err, jetstream.ErrMsgNotFound) {
+	switch {
+	case errors.Is(err, jetstream.ErrMsgNotFound), err == nil && (p.isPart(msg) || p.parked(msg).ID != id):
 		return ParkedLetter{}, ErrNoLetter
-	}
-	if err != nil {
+	case err != nil:
 		return ParkedLetter{}, fmt.Errorf("reading a dead letter: %w", err)
 	}
-	if found := p.parked(msg); found.ID == id && !p.isPart(msg) {
-		return found, nil
-	}
-	return ParkedLetter{}, ErrNoLetter
+	return p.parked(msg), nil
 }
 
 // isPart reports whether a message is a part of the body of a dead letter.

@@ -45,8 +45,7 @@ func RefreshDue(r *refresher.Refresher, d *refresher.Dispatcher, now func() time
 		}
 		d.NoteServerTime(deliveryOf(msg).Stored)
 		err = r.Due(ctx, in)
-		var later *refresher.LaterError
-		if errors.As(err, &later) {
+		if later, ok := errors.AsType[*refresher.LaterError](err); ok {
 			postponed.WithLabelValues(later.Why).Inc()
 			at := now()
 			return d.Postpone(ctx, in, at.Add(later.Spread(at, spread())))

@@ -74,9 +74,8 @@ func (r *Rejections) parked(ctx context.Context, d *delivery, err error) {
 	}
 	data := events.Rejected{Reason: events.RejectedFailed, DeadLetterID: d.letter}
 	var invalid *events.InvalidError
-	var unsealed *unsealedError
 	switch {
-	case errors.As(err, &unsealed):
+	case errors.As(err, new(*unsealedError)):
 		data.Reason = events.RejectedUnsealed
 	case errors.As(err, &invalid):
 		data.Reason, data.Problem = events.RejectedInvalid, invalid.Problem

@@ -169,8 +169,7 @@ func (r *Router) startSpan(ctx context.Context, route Route, d *delivery) (_ con
 
 func (r *Router) park(ctx context.Context, name string, d *delivery, body []byte, err error, reason string) error {
 	return r.parking.do(ctx, len(body), d.Behind, d.freeSlot, func() error {
-		var unsealed *unsealedError
-		if errors.As(err, &unsealed) {
+		if errors.As(err, new(*unsealedError)) {
 			return r.opts.DeadLetters.ParkWithoutBody(ctx, name, d, body, reason)
 		}
 		return r.opts.DeadLetters.Park(ctx, name, d, body, reason)
@@ -222,8 +221,7 @@ const (
 
 // retryIn grows with the failures. A lease says itself when it ends.
 func (r *Router) retryIn(err error, failed int, behind uint64) time.Duration {
-	var leased *store.LeasedError
-	if errors.As(err, &leased) {
+	if leased, ok := errors.AsType[*store.LeasedError](err); ok {
 		return min(max(time.Until(leased.Until), r.opts.Messages.Backoff.Min), r.opts.Messages.Backoff.Max)
 	}
 	d := r.opts.Messages.Backoff.Max

@@ -43,15 +43,12 @@ var ErrNoWorker = errors.New("no worker answers token requests; is one running, 
 // until the deadline of ctx or the client's timeout. A refusal is a *RefusedError. A
 // request that violates its contract is not sent: the error is an *events.InvalidError.
 func (c *Client) Tokens(ctx context.Context, in events.TokenRequest) (events.TokenReply, error) {
-	body, err := json.Marshal(in)
-	if err != nil {
-		return events.TokenReply{}, fmt.Errorf("encoding a token request: %w", err)
-	}
+	body, _ := json.Marshal(in) // texts and numbers only
 	if _, err := events.DecodeTokenRequest(body); err != nil {
 		return events.TokenReply{}, err
 	}
 	var reply events.TokenReply
-	err = c.retry(ctx, DefaultTimeout, transientOnRequest, func(ctx context.Context) error {
+	err := c.retry(ctx, DefaultTimeout, transientOnRequest, func(ctx context.Context) error {
 		answer, err := c.request(ctx, c.subjects.TokenGet(in.UserID), body)
 		if err == nil {
 			reply, err = events.DecodeTokenReply(answer)
@@ -116,8 +113,7 @@ const maxRetryAfter = 24 * 60 * 60
 
 // transientOnRequest reports whether a retry of a token request may succeed.
 func transientOnRequest(err error) bool {
-	var refused *RefusedError
-	if errors.As(err, &refused) {
+	if refused, ok := errors.AsType[*RefusedError](err); ok {
 		return refused.Code == events.CodeBusy
 	}
 	return errors.Is(err, ErrNoWorker) || errors.Is(err, nats.ErrTimeout) || errors.Is(err, context.DeadlineExceeded) ||

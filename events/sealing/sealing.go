@@ -74,7 +74,7 @@ func (k PublicKey) Seal(body []byte) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("sealing: %w", err)
 	}
-	return events.EncodeSealed(jwe)
+	return events.EncodeSealed(jwe), nil
 }
 
 // The only algorithms.

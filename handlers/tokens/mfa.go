@@ -93,7 +93,6 @@ func (t *Service) completeMFA(ctx context.Context, req request, record *audit.Re
 // mfaRefusal turns an error into what it means for the user.
 func mfaRefusal(err error) error {
 	var later *refresher.LaterError
-	var failed *refresher.Failure
 	switch {
 	case errors.Is(err, refresher.ErrNoStep):
 		return refuse(events.CodeNotPending, "no refresh of the grant waits for a code")
@@ -109,7 +108,7 @@ func mfaRefusal(err error) error {
 		busy := refuse(events.CodeBusy, "no refresh may start at the broker now; the code was not presented")
 		busy.RetryAfterSeconds = max(int64(math.Ceil(later.After.Seconds())), soon)
 		return busy
-	case errors.As(err, &failed):
+	case errors.As(err, new(*refresher.Failure)):
 		return refuse(events.CodeBusy, "there was no answer that decides; ask for tokens before presenting the code again")
 	}
 	return err

@@ -173,11 +173,11 @@ func (t *Service) refresh(ctx context.Context, g *store.Grant, reported bool) *s
 		}
 		next, err := now(ctx, g)
 		t.grants.changed(g.UserID) // its event may be on the way still
-		switch later := (*refresher.LaterError)(nil); {
+		switch {
 		case err == nil && next != nil:
 			g, reported = next, false // the report has counted
 			continue
-		case errors.As(err, &later), errors.Is(err, refresher.ErrStopping):
+		case errors.As(err, new(*refresher.LaterError)), errors.Is(err, refresher.ErrStopping):
 			return g
 		case errors.Is(err, store.ErrNotFound):
 			return erased(g)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/latchkey/latchkey/cmd/latchkey/bench"
 	"github.com/latchkey/latchkey/cmd/latchkey/worker"
+	"github.com/latchkey/latchkey/cmd/sandbox/workerprocess"
 	"github.com/latchkey/latchkey/events"
 	"github.com/latchkey/latchkey/store"
 )
@@ -26,7 +27,7 @@ func (s *site) lateness(ctx context.Context) ([]Row, error) {
 	if _, err := s.refresh(ctx, max(n/20, 1)); err != nil { // to warm up
 		return nil, err
 	}
-	before, err := s.workers[0].metrics(ctx)
+	before, err := workerprocess.ReadMetrics(ctx, s.workers[0].admin)
 	if err != nil {
 		return nil, err
 	}
@@ -53,7 +54,7 @@ func (s *site) lateness(ctx context.Context) ([]Row, error) {
 	if _, err := h.await(ctx, n); err != nil {
 		return nil, err
 	}
-	after, err := s.workers[0].metrics(ctx)
+	after, err := workerprocess.ReadMetrics(ctx, s.workers[0].admin)
 	if err != nil {
 		return nil, err
 	}
@@ -195,14 +196,14 @@ func (s *site) pending(ctx context.Context) ([]Row, error) {
 		}
 		for round := range s.Rounds {
 			s.say("refreshing %d of %d pending grants, round %d of %d", s.Sample, []int{s.Few, s.Many}[i], round+1, s.Rounds)
-			before, err := s.workers[0].metrics(ctx)
+			before, err := workerprocess.ReadMetrics(ctx, s.workers[0].admin)
 			if err != nil {
 				return nil, err
 			}
 			if _, err := s.refresh(ctx, s.Sample); err != nil {
 				return nil, err
 			}
-			after, err := s.workers[0].metrics(ctx)
+			after, err := workerprocess.ReadMetrics(ctx, s.workers[0].admin)
 			if err != nil {
 				return nil, err
 			}

@@ -71,7 +71,3 @@ func (p *process) stop() error {
 	}
 	return nil
 }
-
-func (p *process) metrics(ctx context.Context) (workerprocess.Metrics, error) {
-	return workerprocess.ReadMetrics(ctx, p.admin)
-}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -28,10 +29,10 @@ const lifetime = 12 * time.Hour
 type servers struct {
 	stack          *stack.Stack
 	postgres       *engines.Postgres
-	dirs           []string
-	log            *os.File
+	dir            string
 	nats, database string // name and version
 	lite           bool   // the database is for small sizes
+	stops          []func() error
 }
 
 func startServers(ctx context.Context, o Options) (s *servers, err error) {
@@ -41,11 +42,10 @@ func startServers(ctx context.Context, o Options) (s *servers, err error) {
 			err = errors.Join(err, s.stop())
 		}
 	}()
-	dir, err := s.folder("latchkey-bench-")
-	if err != nil {
+	if s.dir, err = s.folder("latchkey-bench-"); err != nil {
 		return s, err
 	}
-	options := stack.Options{Dir: dir, NATSURL: o.NATSURL, MongoDBURI: o.MongoDBURI, Institutions: map[string]meshsim.Institution{
+	options := stack.Options{Dir: s.dir, NATSURL: o.NATSURL, MongoDBURI: o.MongoDBURI, Institutions: map[string]meshsim.Institution{
 		broker: {AccessLifetime: lifetime, RefreshLifetime: 90 * 24 * time.Hour},
 	}}
 	s.lite = o.MongoDBURI == ""
@@ -60,12 +60,14 @@ func startServers(ctx context.Context, o Options) (s *servers, err error) {
 			return s, err
 		}
 		if err == nil {
+			s.stops = append(s.stops, func() error { s.postgres.Stop(); return nil })
 			options.PostgresURL, s.lite = s.postgres.URL(), false
 		}
 	}
 	if s.stack, err = stack.Start(options); err != nil {
 		return s, err
 	}
+	s.stops = append(s.stops, func() error { s.stack.Stop(); return nil })
 	cfg, err := s.stack.Config()
 	if err != nil {
 		return s, err
@@ -78,7 +80,7 @@ func (s *servers) folder(pattern string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("making a folder: %w", err)
 	}
-	s.dirs = append(s.dirs, dir)
+	s.stops = append(s.stops, func() error { return os.RemoveAll(dir) })
 	return dir, nil
 }
 
@@ -118,27 +120,17 @@ func (s *servers) describe(ctx context.Context, cfg config.Config) error {
 // logger is for workers in this process: it logs where those in other processes do, at the
 // default level.
 func (s *servers) logger() (*zap.Logger, error) {
-	file, err := os.OpenFile(filepath.Join(s.dirs[0], "worker.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	file, err := os.OpenFile(filepath.Join(s.dir, "worker.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("opening a log: %w", err)
 	}
-	s.log = file
+	s.stops = append(s.stops, file.Close)
 	return worker.NewLogger(config.Default().Log, file)
 }
 
-func (s *servers) stop() error {
-	if s.stack != nil {
-		s.stack.Stop()
-	}
-	if s.postgres != nil {
-		s.postgres.Stop()
-	}
-	var failed error
-	if s.log != nil {
-		failed = s.log.Close()
-	}
-	for _, dir := range s.dirs {
-		failed = errors.Join(failed, os.RemoveAll(dir))
+func (s *servers) stop() (failed error) {
+	for _, stop := range slices.Backward(s.stops) {
+		failed = errors.Join(failed, stop())
 	}
 	return failed
 }

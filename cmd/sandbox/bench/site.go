@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -114,31 +115,26 @@ func database(prefix string) string {
 }
 
 // work starts or stops workers until there are n.
-func (s *site) work(ctx context.Context, n int) error {
+func (s *site) work(ctx context.Context, n int) (failed error) {
 	for len(s.workers) > n {
 		last := s.workers[len(s.workers)-1]
 		s.workers = s.workers[:len(s.workers)-1]
-		if err := last.stop(); err != nil {
-			return err
-		}
+		failed = errors.Join(failed, last.stop())
 	}
-	for len(s.workers) < n {
+	for failed == nil && len(s.workers) < n {
 		id := fmt.Sprintf("worker-%d", len(s.workers))
-		w, err := startProcess(ctx, s.Exe, filepath.Join(s.dirs[0], s.subjects.Prefix+"-"+id+".log"), append(s.env, "LATCHKEY_WORKER_ID="+id))
+		w, err := startProcess(ctx, s.Exe, filepath.Join(s.dir, s.subjects.Prefix+"-"+id+".log"), append(s.env, "LATCHKEY_WORKER_ID="+id))
 		if err != nil {
 			return err
 		}
 		s.workers = append(s.workers, w)
 	}
-	return nil
+	return failed
 }
 
 func (s *site) close(ctx context.Context) error {
 	ctx = context.WithoutCancel(ctx)
-	var failed error
-	for _, w := range s.workers {
-		failed = errors.Join(failed, w.stop())
-	}
+	failed := s.work(ctx, 0)
 	if s.envelope != nil {
 		s.envelope.Close()
 	}
@@ -203,15 +199,14 @@ const batch = 1000
 
 func (s *site) insert(ctx context.Context, db string, grants []testGrant) error {
 	c := s.client.Database(db).Collection("grants")
-	docs := make([]any, 0, batch)
-	for i, g := range grants {
-		if docs = append(docs, g.Grant); len(docs) < batch && i < len(grants)-1 {
-			continue
+	for part := range slices.Chunk(grants, batch) {
+		docs := make([]*store.Grant, len(part))
+		for i, g := range part {
+			docs[i] = g.Grant
 		}
 		if _, err := c.InsertMany(ctx, docs); err != nil {
 			return fmt.Errorf("inserting grants: %w", err)
 		}
-		docs = docs[:0]
 	}
 	return nil
 }
@@ -265,21 +260,25 @@ func (s *site) countEvents(kind string) (h *eventCounter, err error) {
 
 func (h *eventCounter) await(ctx context.Context, n int) (time.Time, error) {
 	defer func() { _ = h.sub.Unsubscribe() }() // fails on a closed connection only
-	before, since := int64(0), time.Now()
-	for {
-		got := h.n.Load()
-		if got >= int64(n) {
-			return time.Unix(0, h.last.Load()), nil
+	err := awaitCount(ctx, n, "events came", func() (int, error) { return int(h.n.Load()), nil })
+	return time.Unix(0, h.last.Load()), err
+}
+
+func awaitCount(ctx context.Context, n int, what string, count func() (int, error)) error {
+	for before, since := 0, time.Now(); ; {
+		got, err := count()
+		if err != nil || got >= n {
+			return err
 		}
 		if got > before {
 			before, since = got, time.Now()
 		}
 		if time.Since(since) > stallTimeout {
-			return time.Time{}, fmt.Errorf("nothing came of %d of %d for %s", n-int(got), n, stallTimeout)
+			return fmt.Errorf("%d of %d %s, and no more for %s", got, n, what, stallTimeout)
 		}
 		select {
 		case <-ctx.Done():
-			return time.Time{}, ctx.Err()
+			return ctx.Err()
 		case <-time.After(5 * time.Millisecond):
 		}
 	}
@@ -314,24 +313,13 @@ func (s *site) backlog(ctx context.Context, stream, subject, kind string, n int,
 }
 
 func (s *site) awaitPending(ctx context.Context, stream, durable string, n int) error {
-	for since := time.Now(); ; {
+	return awaitCount(ctx, n, "messages are pending in "+stream, func() (int, error) {
 		consumer, err := s.js.Consumer(ctx, stream, durable)
 		if err != nil {
-			return fmt.Errorf("looking at the backlog: %w", err)
+			return 0, fmt.Errorf("looking at the backlog: %w", err)
 		}
-		pending := consumer.CachedInfo().NumPending
-		if pending >= uint64(n) {
-			return nil
-		}
-		if time.Since(since) > stallTimeout {
-			return fmt.Errorf("%d of %d messages are pending in %s", pending, n, stream)
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(20 * time.Millisecond):
-		}
-	}
+		return int(consumer.CachedInfo().NumPending), nil
+	})
 }
 
 func (s *site) refresh(ctx context.Context, n int) (rate float64, err error) {

@@ -23,11 +23,7 @@ func (r *run) resetStreams(ctx context.Context) error {
 		before[i] = p
 	}
 	r.early.Store(true)
-	faults := []meshsim.Fault{}
-	for _, a := range []meshsim.Action{meshsim.Reset(), meshsim.Drop(), meshsim.Cut()} {
-		faults = append(faults, meshsim.Fault{Operation: meshsim.OpRefresh, Probability: 0.3, Action: a})
-	}
-	err := r.withFaults(ctx, faults, r.Lifetime/3, r.Lifetime/3+3*time.Second, waveCalls)
+	err := r.withFaults(ctx, faultsOf(0.9, meshsim.Reset(), meshsim.Drop(), meshsim.Cut()), r.Lifetime/3, r.Lifetime/3+3*time.Second, waveCalls)
 	r.early.Store(false)
 	for i, w := range r.workers {
 		after, laterErr := r.settledPresentations(ctx, w, before[i])
@@ -81,12 +77,7 @@ func (r *run) requestsTo(w *process) int {
 	if w.peer != nil {
 		n = w.peer.TurnedAway()
 	}
-	for _, q := range r.stack.Mesh.Ledger().Requests {
-		if q.Operation == meshsim.OpRefresh && w.serves(q) {
-			n++
-		}
-	}
-	return n
+	return n + r.refreshCallsIf(w.serves)
 }
 
 func (p *process) serves(q meshsim.Request) bool {

@@ -12,12 +12,15 @@ import (
 // with few grants seconds pass without any.
 func wave(share float64, actions ...meshsim.Action) func(*run, context.Context) error {
 	return func(r *run, ctx context.Context) error {
-		var faults []meshsim.Fault
-		for _, a := range actions {
-			faults = append(faults, meshsim.Fault{Operation: meshsim.OpRefresh, Probability: share / float64(len(actions)), Action: a})
-		}
-		return r.withFaults(ctx, faults, time.Second, 5*time.Second, waveCalls)
+		return r.withFaults(ctx, faultsOf(share, actions...), time.Second, 5*time.Second, waveCalls)
 	}
+}
+
+func faultsOf(share float64, actions ...meshsim.Action) (faults []meshsim.Fault) {
+	for _, a := range actions {
+		faults = append(faults, meshsim.Fault{Operation: meshsim.OpRefresh, Probability: share / float64(len(actions)), Action: a})
+	}
+	return faults
 }
 
 func (r *run) institutionDown(ctx context.Context) error {
@@ -51,10 +54,11 @@ func (r *run) untilCalls(ctx context.Context, wanted int) error {
 	return ctx.Err()
 }
 
-func (r *run) refreshCalls() int {
-	n := 0
+func (r *run) refreshCalls() int { return r.refreshCallsIf(func(meshsim.Request) bool { return true }) }
+
+func (r *run) refreshCallsIf(match func(meshsim.Request) bool) (n int) {
 	for _, q := range r.stack.Mesh.Ledger().Requests {
-		if q.Operation == meshsim.OpRefresh {
+		if q.Operation == meshsim.OpRefresh && match(q) {
 			n++
 		}
 	}

@@ -74,13 +74,20 @@ func (r *run) sicken(ctx context.Context, action meshsim.Action) error {
 	if err := r.calm(ctx, healthy); err != nil {
 		return err
 	}
-	w := r.watch(ctx, healthy)
+	stop := r.watch(ctx, healthy)
 	err := r.pause(ctx, quietFor, quietFor+time.Second)
-	quiet := w.next()
+	sick := time.Now()
 	fault := meshsim.Fault{Operation: meshsim.OpRefresh, BrokerType: brokers[broker], Action: action}
 	least := r.Lifetime * 3 / 4
 	err = errors.Join(err, r.withFaults(ctx, []meshsim.Fault{fault}, least, least+4*time.Second, 0))
-	during := w.stop()
+	var quiet, during []timedRequest
+	for _, a := range stop() {
+		if a.at.Add(a.took).Before(sick) {
+			quiet = append(quiet, a)
+		} else {
+			during = append(during, a)
+		}
+	}
 	if err != nil {
 		return err
 	}
@@ -92,29 +99,23 @@ func (r *run) compare(quiet, during []timedRequest) error {
 	if len(quiet) == 0 || len(during) == 0 {
 		return errors.New("nobody asked for healthy grants")
 	}
-	limit := max(waitedLeast, waitedTimes*median(quiet), waitedSlowest*slowest(quiet))
+	median, slowest := times(during)
+	quietMedian, quietSlowest := times(quiet)
+	limit := max(waitedLeast, waitedTimes*quietMedian, waitedSlowest*quietSlowest)
 	for _, a := range during {
 		if a.err != nil || a.took > limit {
 			r.waits = append(r.waits, a)
 		}
 	}
 	r.say("  healthy grants: %d requests, median %s, slowest %s; while nobody was sick: %d, %s, %s; limit %s",
-		len(during), median(during).Round(10*time.Microsecond), slowest(during).Round(time.Millisecond),
-		len(quiet), median(quiet).Round(10*time.Microsecond), slowest(quiet).Round(time.Millisecond), limit.Round(time.Millisecond))
+		len(during), median.Round(10*time.Microsecond), slowest.Round(time.Millisecond),
+		len(quiet), quietMedian.Round(10*time.Microsecond), quietSlowest.Round(time.Millisecond), limit.Round(time.Millisecond))
 	return nil
 }
 
-func slowest(all []timedRequest) time.Duration {
-	return slices.MaxFunc(all, func(a, b timedRequest) int { return cmp.Compare(a.took, b.took) }).took
-}
-
-func median(all []timedRequest) time.Duration {
-	took := make([]time.Duration, len(all))
-	for i, a := range all {
-		took[i] = a.took
-	}
-	slices.Sort(took)
-	return took[len(took)/2]
+func times(all []timedRequest) (median, slowest time.Duration) {
+	all = slices.SortedFunc(slices.Values(all), func(a, b timedRequest) int { return cmp.Compare(a.took, b.took) })
+	return all[len(all)/2].took, all[len(all)-1].took
 }
 
 // calm waits until all users get tokens at once, after the effects of earlier scenes.
@@ -134,49 +135,25 @@ func (r *run) calm(ctx context.Context, users []string) error {
 	})
 }
 
-type watchers struct {
-	cancel context.CancelFunc
-	wg     sync.WaitGroup
-
-	mu  sync.Mutex
-	all []timedRequest
-}
-
-func (r *run) watch(ctx context.Context, users []string) *watchers {
+// watch notes how long requests take. stop lets running ones finish.
+func (r *run) watch(ctx context.Context, users []string) (stop func() []timedRequest) {
 	watching, cancel := context.WithCancel(ctx)
-	w := &watchers{cancel: cancel}
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	var all []timedRequest
 	for i := range watcherCount {
-		w.wg.Go(func() {
+		wg.Go(func() {
 			for n := i; watching.Err() == nil; n += watcherCount {
 				began, user := time.Now(), users[n%len(users)]
 				err := r.readers.ask(ctx, r, r.readers.patient, events.TokenRequest{UserID: user})
-				w.note(timedRequest{user: user, at: began, took: time.Since(began), err: err})
+				mu.Lock()
+				all = append(all, timedRequest{user: user, at: began, took: time.Since(began), err: err})
+				mu.Unlock()
 				time.Sleep(20 * time.Millisecond)
 			}
 		})
 	}
-	return w
-}
-
-func (w *watchers) note(a timedRequest) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.all = append(w.all, a)
-}
-
-func (w *watchers) next() []timedRequest {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	all := w.all
-	w.all = nil
-	return all
-}
-
-// stop lets running requests finish and returns the notes.
-func (w *watchers) stop() []timedRequest {
-	w.cancel()
-	w.wg.Wait()
-	return w.next()
+	return func() []timedRequest { cancel(); wg.Wait(); return all }
 }
 
 // crowd requests tokens of one broker's grants, with more than half of their lifetime left,

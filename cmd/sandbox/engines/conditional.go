@@ -17,7 +17,7 @@ import (
 type conditional struct {
 	command
 	id         string
-	conditions bson.Raw
+	conditions bson.D
 }
 
 // statementLists name the lists of statements by command.
@@ -34,15 +34,7 @@ func (c command) conditional() (conditional, bool) {
 		return conditional{}, false
 	}
 	id, others, ok := byID(query)
-	if !ok || len(others) == 0 {
-		return conditional{}, false
-	}
-	i, conditions := bsoncore.AppendDocumentStart(nil)
-	for _, e := range others {
-		conditions = append(conditions, e...)
-	}
-	conditions, err := bsoncore.AppendDocumentEnd(conditions, i)
-	return conditional{command: c, id: id, conditions: bson.Raw(conditions)}, err == nil
+	return conditional{command: c, id: id, conditions: others}, ok && len(others) > 0
 }
 
 // statement returns the one statement of a write, and the name of the query in it.

@@ -42,42 +42,27 @@ func (c command) findIn() (findIn, bool) {
 			return f, false
 		}
 	}
-	filter, ok := only(c.body.Lookup("filter"))
-	if !ok || strings.ContainsAny(filter.Key(), "$.") {
+	var filter map[string]struct {
+		In   []any          `bson:"$in"`
+		More map[string]any `bson:",inline"`
+	}
+	raw, ok := c.body.Lookup("filter").DocumentOK()
+	if !ok || bson.Unmarshal(raw, &filter) != nil || len(filter) != 1 {
 		return f, false
 	}
-	f.field = filter.Key()
-	in, ok := only(filter.Value())
-	if !ok || in.Key() != "$in" {
-		return f, false
-	}
-	array, ok := in.Value().ArrayOK()
-	if !ok {
-		return f, false
-	}
-	values, err := array.Values()
-	for _, v := range values {
-		text, ok := v.StringValueOK()
-		if !ok {
-			return f, false
+	for field, is := range filter {
+		for _, v := range is.In {
+			text, ok := v.(string)
+			if !ok {
+				return f, false
+			}
+			f.values = append(f.values, text)
 		}
-		f.values = append(f.values, text)
+		f.field, ok = field, is.In != nil && len(is.More) == 0
 	}
 	slices.Sort(f.values)
 	f.values = slices.Compact(f.values)
-	return f, err == nil
-}
-
-func only(v bsoncore.Value) (bsoncore.Element, bool) {
-	doc, ok := v.DocumentOK()
-	if !ok {
-		return nil, false
-	}
-	elements, err := doc.Elements()
-	if err != nil || len(elements) != 1 {
-		return nil, false
-	}
-	return elements[0], true
+	return f, ok && !strings.ContainsAny(f.field, "$.")
 }
 
 // plain reports whether a projection only includes or excludes fields.

@@ -112,11 +112,22 @@ func (p *NATSProxy) accept() {
 		p.clients[c] = struct{}{}
 		p.mu.Unlock()
 		p.wg.Go(func() {
-			p.questions(c)
-			c.close()
+			defer c.close()
+			forward(client, "PUB", func(frame []byte, m natsMessage) error {
+				if m.reply != "" {
+					p.noteRequest(m.subject, m.reply)
+				}
+				_, err := server.Write(frame)
+				return err
+			})
 		})
 		p.wg.Go(func() {
-			p.answers(c)
+			forward(server, "MSG", func(frame []byte, m natsMessage) error {
+				if m.subject != "" && p.swallows(m.subject) {
+					return nil
+				}
+				return c.write(frame)
+			})
 			c.close()
 			p.mu.Lock()
 			delete(p.clients, c)
@@ -125,33 +136,11 @@ func (p *NATSProxy) accept() {
 	}
 }
 
-func (p *NATSProxy) questions(c *natsClient) {
-	from := bufio.NewReaderSize(c.client, 64<<10)
-	for {
-		frame, m, err := readFrame(from, "PUB", "HPUB")
-		if err != nil {
-			return
-		}
-		if m.reply != "" {
-			p.noteRequest(m.subject, m.reply)
-		}
-		if _, err := c.server.Write(frame); err != nil {
-			return
-		}
-	}
-}
-
-func (p *NATSProxy) answers(c *natsClient) {
-	from := bufio.NewReaderSize(c.server, 64<<10)
-	for {
-		frame, m, err := readFrame(from, "MSG", "HMSG")
-		if err != nil {
-			return
-		}
-		if m.subject != "" && p.swallows(m.subject) {
-			continue
-		}
-		if err := c.write(frame); err != nil {
+// forward passes frames on, whose messages are of a kind, until either side is gone.
+func forward(from io.Reader, kind string, to func([]byte, natsMessage) error) {
+	for buffered := bufio.NewReaderSize(from, 64<<10); ; {
+		frame, m, err := readFrame(buffered, kind)
+		if err != nil || to(frame, m) != nil {
 			return
 		}
 	}
@@ -162,12 +151,13 @@ type natsMessage struct{ subject, reply string }
 
 // readFrame reads a line of the protocol, and the body of a message: PUB subject [reply] size, or with headers HPUB
 // subject [reply] headers size, and from the server the same with an id after the subject.
-func readFrame(from *bufio.Reader, plain, headed string) (frame []byte, m natsMessage, err error) {
+func readFrame(from *bufio.Reader, kind string) (frame []byte, m natsMessage, err error) {
 	if frame, err = from.ReadBytes('\n'); err != nil {
 		return nil, m, err
 	}
 	parts := strings.Fields(string(frame))
-	if len(parts) < 3 || !strings.EqualFold(parts[0], plain) && !strings.EqualFold(parts[0], headed) {
+	headed := len(parts) > 0 && strings.EqualFold(parts[0], "H"+kind)
+	if len(parts) < 3 || !headed && !strings.EqualFold(parts[0], kind) {
 		return frame, m, nil
 	}
 	size, err := strconv.Atoi(parts[len(parts)-1])
@@ -175,10 +165,10 @@ func readFrame(from *bufio.Reader, plain, headed string) (frame []byte, m natsMe
 		return frame, m, nil //nolint:nilerr // the other side will say so
 	}
 	sizes, before := 1, 2 // numbers at the end; what comes before the subject for the reply
-	if strings.EqualFold(parts[0], headed) {
+	if headed {
 		sizes++
 	}
-	if plain == "MSG" {
+	if kind == "MSG" {
 		before++
 	}
 	if m.subject = parts[1]; len(parts) > before+sizes {

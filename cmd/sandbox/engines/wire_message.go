@@ -41,13 +41,11 @@ func (m message) requestID() int32 {
 	return id
 }
 
-func (m message) opCode() wiremessage.OpCode {
-	_, _, _, code, _, _ := wiremessage.ReadHeader(m)
-	return code
-}
-
 // isMsg reports whether the message is an OP_MSG, which carries all commands to a modern server.
-func (m message) isMsg() bool { return m.opCode() == wiremessage.OpMsg && len(m) >= wireHeaderLen+4 }
+func (m message) isMsg() bool {
+	_, _, _, code, _, _ := wiremessage.ReadHeader(m)
+	return code == wiremessage.OpMsg && len(m) >= wireHeaderLen+4
+}
 
 func (m message) flags() wiremessage.MsgFlag {
 	flags, _, _ := wiremessage.ReadMsgFlags(m[wireHeaderLen:])

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"sync"
 
+	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/x/bsonx/bsoncore"
 )
 
@@ -73,17 +74,14 @@ func (c command) ids() ([]string, bool) {
 }
 
 // byID returns the one id that a query demands of a document, and the query's other elements.
-func byID(query bsoncore.Document) (id string, others []bsoncore.Element, ok bool) {
-	elements, err := query.Elements()
-	if err != nil {
+func byID(query bsoncore.Document) (id string, others bson.D, ok bool) {
+	if bson.Unmarshal(query, &others) != nil {
 		return "", nil, false
 	}
-	for _, e := range elements {
-		if e.Key() != "_id" {
-			others = append(others, e)
-		} else if id, ok = e.Value().StringValueOK(); !ok {
-			return "", nil, false
-		}
+	i := slices.IndexFunc(others, func(e bson.E) bool { return e.Key == "_id" })
+	if i < 0 {
+		return "", nil, false
 	}
-	return id, others, len(others) == len(elements)-1
+	id, ok = others[i].Value.(string)
+	return id, slices.Delete(others, i, i+1), ok
 }

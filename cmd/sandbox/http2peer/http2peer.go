@@ -183,8 +183,8 @@ type stream struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 
-	fields []hpack.HeaderField
-	body   bytes.Buffer
+	head *http2.MetaHeadersFrame
+	body bytes.Buffer
 
 	header  http.Header
 	started bool
@@ -193,32 +193,22 @@ type stream struct {
 }
 
 func newStream(c *connection, f *http2.MetaHeadersFrame) *stream {
-	s := &stream{c: c, id: f.StreamID, fields: f.Fields, header: http.Header{}, left: -1}
+	s := &stream{c: c, id: f.StreamID, head: f, header: http.Header{}, left: -1}
 	s.ctx, s.cancel = context.WithCancel(c.ctx)
 	return s
 }
 
 func (s *stream) request() *http.Request {
 	r := &http.Request{
+		Method: s.head.PseudoValue("method"), RequestURI: s.head.PseudoValue("path"), Host: s.head.PseudoValue("authority"),
 		Proto: "HTTP/2.0", ProtoMajor: 2, Header: http.Header{}, RemoteAddr: s.c.conn.RemoteAddr().String(),
 		Body: io.NopCloser(&s.body), ContentLength: int64(s.body.Len()), URL: &url.URL{},
 	}
-	for _, f := range s.fields {
-		switch f.Name {
-		case ":method":
-			r.Method = f.Value
-		case ":path":
-			r.RequestURI = f.Value
-			if u, err := url.ParseRequestURI(f.Value); err == nil {
-				r.URL = u
-			}
-		case ":authority":
-			r.Host = f.Value
-		default:
-			if !strings.HasPrefix(f.Name, ":") {
-				r.Header.Add(f.Name, f.Value)
-			}
-		}
+	if u, err := url.ParseRequestURI(r.RequestURI); err == nil {
+		r.URL = u
+	}
+	for _, f := range s.head.RegularFields() {
+		r.Header.Add(f.Name, f.Value)
 	}
 	return r.WithContext(s.ctx)
 }

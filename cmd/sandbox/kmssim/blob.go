@@ -1,7 +1,6 @@
 package kmssim
 
 import (
-	"crypto/rand"
 	"encoding/binary"
 	"maps"
 	"slices"
@@ -24,12 +23,8 @@ func seal(k *key, context map[string]string, plaintext []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	blob := make([]byte, headerLength+nonceLength, headerLength+nonceLength+len(plaintext)+tagLength)
-	blob[0] = blobVersion
-	copy(blob[1:], k.ID)
-	nonce := blob[headerLength:]
-	_, _ = rand.Read(nonce) // never fails
-	return aead.Seal(blob, nonce, plaintext, additionalData(blob[:headerLength], context)), nil
+	blob := append([]byte{blobVersion}, k.ID...)
+	return aead.Seal(blob, nil, plaintext, additionalData(blob, context)), nil
 }
 
 func blobKeyID(blob []byte) (string, error) {
@@ -45,8 +40,7 @@ func unseal(k *key, context map[string]string, blob []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	header, rest := blob[:headerLength], blob[headerLength:]
-	plaintext, err := aead.Open(nil, rest[:nonceLength], rest[nonceLength:], additionalData(header, context))
+	plaintext, err := aead.Open(nil, nil, blob[headerLength:], additionalData(blob[:headerLength], context))
 	if err != nil {
 		return nil, invalidCiphertext()
 	}

@@ -9,34 +9,22 @@ import (
 )
 
 // A Fault is a way in which a request goes wrong before the service looks at it.
-type Fault int
+type Fault struct{ answer error }
 
-const (
-	Throttling         Fault = iota + 1 // ThrottlingException (status 400): beyond the request quota
-	Internal                            // KMSInternalException (500)
-	KeyUnavailable                      // KeyUnavailableException (500)
-	DependencyTimeout                   // DependencyTimeoutException (500)
-	ServiceUnavailable                  // ServiceUnavailableException (503)
-	Disconnect                          // closes the connection without an answer
-	AccessDenied                        // AccessDeniedException (400): a policy denies it
-	IDPCommunication                    // IDPCommunicationError (400): STS can't reach the identity provider
-	ExpiredToken                        // ExpiredTokenException (400): the identity token has expired
-	InvalidToken                        // InvalidIdentityToken (400): STS does not accept the identity token
+var (
+	Throttling         = Fault{clientError("ThrottlingException", "You have exceeded the rate at which you may call KMS. Reduce the frequency of your calls.")}
+	Internal           = Fault{&apiError{http.StatusInternalServerError, "KMSInternalException", "Simulated internal failure."}}
+	KeyUnavailable     = Fault{&apiError{http.StatusInternalServerError, "KeyUnavailableException", "Simulated unavailability of the key."}}
+	DependencyTimeout  = Fault{&apiError{http.StatusInternalServerError, "DependencyTimeoutException", "Simulated timeout of a dependency."}}
+	ServiceUnavailable = Fault{&apiError{http.StatusServiceUnavailable, "ServiceUnavailableException", "Simulated unavailability of the service."}}
+	Disconnect         = Fault{errDisconnect} // closes the connection without an answer
+	AccessDenied       = Fault{clientError("AccessDeniedException", "The caller is not authorized to perform this operation on this key.")}
+
+	// Of STS.
+	IDPCommunication = Fault{clientError("IDPCommunicationError", "The identity provider can't be reached.")}
+	ExpiredToken     = Fault{clientError("ExpiredTokenException", "The identity token has expired.")}
+	InvalidToken     = Fault{clientError("InvalidIdentityToken", "The identity token is not valid.")}
 )
-
-var answers = map[Fault]error{
-	Throttling: clientError("ThrottlingException",
-		"You have exceeded the rate at which you may call KMS. Reduce the frequency of your calls."),
-	Internal:           &apiError{http.StatusInternalServerError, "KMSInternalException", "Simulated internal failure."},
-	KeyUnavailable:     &apiError{http.StatusInternalServerError, "KeyUnavailableException", "Simulated unavailability of the key."},
-	DependencyTimeout:  &apiError{http.StatusInternalServerError, "DependencyTimeoutException", "Simulated timeout of a dependency."},
-	ServiceUnavailable: &apiError{http.StatusServiceUnavailable, "ServiceUnavailableException", "Simulated unavailability of the service."},
-	Disconnect:         errDisconnect,
-	AccessDenied:       clientError("AccessDeniedException", "The caller is not authorized to perform this operation on this key."),
-	IDPCommunication:   clientError("IDPCommunicationError", "The identity provider can't be reached."),
-	ExpiredToken:       clientError("ExpiredTokenException", "The identity token has expired."),
-	InvalidToken:       clientError("InvalidIdentityToken", "The identity token is not valid."),
-}
 
 // Faults make requests go wrong until Clear. Of several that hit a request the first one
 // added wins; delays add up. With operations ("Decrypt") only these are hit.
@@ -102,9 +90,9 @@ func (f *Faults) take(operation string) (delay time.Duration, failure error) {
 			continue
 		}
 		delay += r.delay
-		if r.fault != 0 && failure == nil && r.left != 0 {
+		if r.fault.answer != nil && failure == nil && r.left != 0 {
 			r.left--
-			failure = answers[r.fault]
+			failure = r.fault.answer
 		}
 	}
 	return delay, failure

@@ -45,7 +45,7 @@ func (k *key) aead() (cipher.AEAD, error) {
 	if err != nil {
 		return nil, err
 	}
-	return cipher.NewGCM(block)
+	return cipher.NewGCMWithRandomNonce(block)
 }
 
 // usable returns nil if the key may be used in a cryptographic operation.

@@ -17,8 +17,8 @@ var operations = map[string]operation{
 	"CreateKey":       operationOf((*KMS).createKey),
 	"Decrypt":         operationOf((*KMS).decrypt),
 	"DescribeKey":     operationOf((*KMS).describeKey),
-	"DisableKey":      operationOf((*KMS).disableKey),
-	"EnableKey":       operationOf((*KMS).enableKey),
+	"DisableKey":      operationOf(setDisabled(true)),
+	"EnableKey":       operationOf(setDisabled(false)),
 	"GenerateDataKey": operationOf((*KMS).generateDataKey),
 	"ReEncrypt":       operationOf((*KMS).reEncrypt),
 	"UpdateAlias":     operationOf((*KMS).updateAlias),
@@ -113,12 +113,8 @@ func (k *KMS) describeKey(in keyInput) (out keyOutput, err error) {
 	return metadata(key), nil
 }
 
-func (k *KMS) disableKey(in keyInput) (nothing, error) {
-	return nothing{}, k.keys.setDisabled(in.KeyId, true)
-}
-
-func (k *KMS) enableKey(in keyInput) (nothing, error) {
-	return nothing{}, k.keys.setDisabled(in.KeyId, false)
+func setDisabled(disabled bool) func(*KMS, keyInput) (nothing, error) {
+	return func(k *KMS, in keyInput) (nothing, error) { return nothing{}, k.keys.setDisabled(in.KeyId, disabled) }
 }
 
 type updateAliasInput struct{ AliasName, TargetKeyId string }

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"net/http"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -14,7 +15,6 @@ import (
 )
 
 const (
-	algorithm   = "AWS4-HMAC-SHA256 "
 	serviceName = "kms"
 	dateHeader  = "X-Amz-Date"
 	dateFormat  = "20060102T150405Z"
@@ -26,34 +26,35 @@ func (k *KMS) authenticate(r *http.Request, body []byte) error {
 	if header == "" {
 		return clientError("MissingAuthenticationTokenException", "Missing Authentication Token")
 	}
-	auth, ok := parseAuthorization(header)
-	if !ok {
+	auth := authorization.FindStringSubmatch(header)
+	if auth == nil {
 		return clientError("IncompleteSignatureException", "The Authorization header is not a Signature Version 4.")
 	}
+	accessKeyID, region, service, signedHeaders, signature := auth[1], auth[2], auth[3], strings.Split(auth[4], ";"), auth[5]
 	credentials := k.credentials
-	if s, ok := k.sessions.Load(auth.accessKeyID); ok {
+	if s, ok := k.sessions.Load(accessKeyID); ok {
 		session := s.(session)
 		if !session.now().Before(session.credentials.Expires) {
 			return clientError("ExpiredTokenException", "The security token included in the request is expired.")
 		}
 		credentials = session.credentials
 	}
-	if auth.accessKeyID != credentials.AccessKeyID {
+	if accessKeyID != credentials.AccessKeyID {
 		return clientError("UnrecognizedClientException", "The security token included in the request is invalid.")
 	}
-	if auth.region != k.region || auth.service != serviceName {
+	if region != k.region || service != serviceName {
 		return clientError("InvalidSignatureException",
 			fmt.Sprintf("Credential should be scoped to %s and %s.", k.region, serviceName))
 	}
 	date, err := time.Parse(dateFormat, r.Header.Get(dateHeader))
-	if err != nil || !slices.Contains(auth.signedHeaders, "x-amz-target") {
+	if err != nil || !slices.Contains(signedHeaders, "x-amz-target") {
 		return clientError("IncompleteSignatureException", "X-Amz-Date and X-Amz-Target must be sent and signed.")
 	}
 
 	again := r.Clone(r.Context())
 	again.Header = http.Header{}
 	again.ContentLength = 0
-	for _, name := range auth.signedHeaders {
+	for _, name := range signedHeaders {
 		switch name {
 		case "host": // always signed
 		case "content-length":
@@ -68,42 +69,14 @@ func (k *KMS) authenticate(r *http.Request, body []byte) error {
 	if err != nil {
 		return fmt.Errorf("checking the signature: %w", err)
 	}
-	expected, ok := parseAuthorization(again.Header.Get("Authorization"))
-	if !ok || !hmac.Equal([]byte(auth.signature), []byte(expected.signature)) {
+	_, expected, _ := strings.Cut(again.Header.Get("Authorization"), "Signature=")
+	if !hmac.Equal([]byte(signature), []byte(expected)) {
 		return clientError("InvalidSignatureException",
 			"The request signature we calculated does not match the signature you provided.")
 	}
 	return nil
 }
 
-type authorization struct {
-	accessKeyID, region, service string
-	signedHeaders                []string
-	signature                    string
-}
-
-// parseAuthorization reads
-//
-//	AWS4-HMAC-SHA256 Credential=<key>/<day>/<region>/<service>/aws4_request, SignedHeaders=<a;b>, Signature=<hex>
-func parseAuthorization(header string) (authorization, bool) {
-	rest, ok := strings.CutPrefix(header, algorithm)
-	if !ok {
-		return authorization{}, false
-	}
-	fields := map[string]string{}
-	for field := range strings.SplitSeq(rest, ",") {
-		name, value, _ := strings.Cut(strings.TrimSpace(field), "=")
-		fields[name] = value
-	}
-	scope := strings.Split(fields["Credential"], "/")
-	if len(scope) != 5 || scope[4] != "aws4_request" || fields["SignedHeaders"] == "" || fields["Signature"] == "" {
-		return authorization{}, false
-	}
-	return authorization{
-		accessKeyID:   scope[0],
-		region:        scope[2],
-		service:       scope[3],
-		signedHeaders: strings.Split(fields["SignedHeaders"], ";"),
-		signature:     fields["Signature"],
-	}, true
-}
+// authorization matches a Signature Version 4: access key, Region, service, signed headers and
+// signature.
+var authorization = regexp.MustCompile(`^AWS4-HMAC-SHA256 Credential=([^/,]+)/[^/,]+/([^/,]+)/([^/,]+)/aws4_request, ?SignedHeaders=([^,]+), ?Signature=([^,]+)$`)

@@ -34,7 +34,7 @@ type backend struct {
 }
 
 func newBackend(l latchkey, link *link, script []byte) *backend {
-	return &backend{latchkey: l, link: link, script: script, sessions: sessions{users: map[string]string{}}}
+	return &backend{latchkey: l, link: link, script: script}
 }
 
 func (b *backend) handler() http.Handler {

@@ -42,22 +42,18 @@ type link struct {
 	mesh               *meshsim.Server
 	institutions       map[string]meshsim.Institution
 	pageOrigin, origin string
-
-	mu       sync.Mutex
-	sessions map[string]string // Link session -> user id
+	sessions           sync.Map // user id by Link session
 }
 
 func newLink(mesh *meshsim.Server, institutions map[string]meshsim.Institution, pageOrigin, origin string) *link {
-	return &link{mesh: mesh, institutions: institutions, pageOrigin: pageOrigin, origin: origin, sessions: map[string]string{}}
+	return &link{mesh: mesh, institutions: institutions, pageOrigin: pageOrigin, origin: origin}
 }
 
 // token returns a link token for a user: as at Mesh, the address of a Link session in
 // base64.
 func (l *link) token(user string) string {
 	id := rand.Text()
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.sessions[id] = user
+	l.sessions.Store(id, user)
 	return base64.StdEncoding.EncodeToString([]byte(l.origin + "/?session=" + url.QueryEscape(id)))
 }
 
@@ -74,9 +70,7 @@ func (l *link) handler() http.Handler {
 
 func (l *link) forUser(next func(w http.ResponseWriter, r *http.Request, user string)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		l.mu.Lock()
-		user := l.sessions[r.URL.Query().Get("session")]
-		l.mu.Unlock()
+		user := load(&l.sessions, r.URL.Query().Get("session"))
 		if user == "" {
 			problem(w, http.StatusUnauthorized, "This Link session is not known.")
 			return

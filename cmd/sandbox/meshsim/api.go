@@ -4,12 +4,13 @@ import (
 	"cmp"
 	"crypto/sha256"
 	"encoding/base64"
-	"fmt"
 	"maps"
 	"net/http"
 	"slices"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/google/uuid"
 )
 
 // maxUserID is how long Mesh lets a user id be, in characters.
@@ -114,9 +115,7 @@ func (s *Server) integrations() (list []integration) {
 
 // integrationID is a UUID of version 8 (RFC 9562) that is the same for the same type.
 func integrationID(brokerType string) string {
-	sum := sha256.Sum256([]byte("integration/" + brokerType))
-	sum[6], sum[8] = sum[6]&0x0f|0x80, sum[8]&0x3f|0x80
-	return fmt.Sprintf("%x-%x-%x-%x-%x", sum[:4], sum[4:6], sum[6:8], sum[8:10], sum[10:16])
+	return uuid.NewHash(sha256.New(), uuid.Nil, []byte("integration/"+brokerType), 8).String()
 }
 
 func ok(content any) answer {

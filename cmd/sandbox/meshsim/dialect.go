@@ -54,14 +54,9 @@ const (
 
 // draft is an answer or a payload while dialects change it.
 type draft struct {
+	answer
 	tree      map[string]any
-	status    int
-	header    http.Header
 	presented string // the refresh token of the request
-
-	body     []byte
-	missing  int  // how many more bytes Content-Length promises than are sent
-	unending bool // the body comes in chunks of which the last one never comes
 }
 
 // Dialects returns the table of all dialects, in the order in which they are applied.
@@ -131,8 +126,8 @@ func (s speech) say(a answer, presented string) answer {
 	if len(spoken) == 0 {
 		return a
 	}
-	d := &draft{status: a.status, header: http.Header{}, presented: presented, body: a.body}
-	d.header.Set("Content-Type", a.contentType)
+	d := &draft{answer: a, presented: presented}
+	d.header = http.Header{"Content-Type": {a.contentType}}
 	if !spoken.draw(d) {
 		return answer{outcome: "unspeakable", status: http.StatusInternalServerError}
 	}
@@ -140,10 +135,9 @@ func (s speech) say(a answer, presented string) answer {
 	for _, dialect := range spoken {
 		names = append(names, dialect.Name)
 	}
-	a.outcome = strings.TrimPrefix(a.outcome+spokenIn+strings.Join(names, ", "), spokenIn)
-	a.status, a.body, a.missing, a.unending = d.status, d.body, d.missing, d.unending
-	a.contentType, a.header = cmp.Or(d.header.Get("Content-Type"), "application/json; charset=utf-8"), d.header
-	return a
+	d.outcome = strings.TrimPrefix(a.outcome+spokenIn+strings.Join(names, ", "), spokenIn)
+	d.contentType = cmp.Or(d.header.Get("Content-Type"), typeJSON)
+	return d.answer
 }
 
 // draw has each dialect change the draft: the object first, then the bytes.

@@ -64,18 +64,8 @@ func cut(d *draft) (left int) {
 }
 
 // asUTF16 encodes a body, unless it is encoded already.
-func asUTF16(d *draft, order interface {
-	binary.ByteOrder
-	binary.AppendByteOrder
-},
-) {
-	if !utf8.Valid(d.body) {
-		return
+func asUTF16(d *draft, order binary.ByteOrder) {
+	if utf8.Valid(d.body) {
+		d.body, _ = binary.Append(nil, order, utf16.Encode([]rune("\ufeff"+string(d.body)))) // a list of numbers always fits
 	}
-	out := make([]byte, 2)
-	order.PutUint16(out, 0xfeff)
-	for _, unit := range utf16.Encode([]rune(string(d.body))) {
-		out = order.AppendUint16(out, unit)
-	}
-	d.body = out
 }

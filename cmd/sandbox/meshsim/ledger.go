@@ -123,9 +123,6 @@ type Reuse struct {
 	Overlapped bool `json:"overlapped"` // both requests were under way at the same time
 }
 
-// Violation reports whether neither grace nor a lost answer excuses the client.
-func (r Reuse) Violation() bool { return !r.WithinGrace && !r.Ambiguous }
-
 func (l Ledger) ReplacedPresented() []Reuse {
 	var out []Reuse
 	for _, q := range l.Requests {
@@ -155,25 +152,10 @@ func (l Ledger) deliveredBefore(q Request) bool {
 	})
 }
 
-func (l Ledger) Violations() []Reuse {
-	return slices.DeleteFunc(l.ReplacedPresented(), func(r Reuse) bool { return !r.Violation() })
-}
-
 // DoubleSpends returns the reuses of tokens whose replacement the client did receive,
-// also those within a grace window, which [Ledger.Violations] excuses.
+// also those within a grace window.
 func (l Ledger) DoubleSpends() []Reuse {
 	return slices.DeleteFunc(l.ReplacedPresented(), func(r Reuse) bool { return r.Ambiguous })
-}
-
-// UndeliveredAnswers returns the requests whose tokens did not reach the client.
-func (l Ledger) UndeliveredAnswers() []Request {
-	var out []Request
-	for _, q := range l.Requests {
-		if (q.Issued || q.Rotated) && q.Undelivered != "" {
-			out = append(out, q)
-		}
-	}
-	return out
 }
 
 // Spoke reports whether the answer was in a dialect. Those of behaviour and of connects
