@@ -82,3 +82,6 @@ func (q *Queue) Waiting() int {
 	defer q.mu.Unlock()
 	return q.waiting
 }
+
+// The times of a Crew.
+const BeatEvery, ShareHolds, ShareFree = beatEvery, shareHolds, shareFree

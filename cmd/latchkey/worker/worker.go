@@ -66,6 +66,7 @@ type worker struct {
 	keys       *handlers.ConnectKeys
 	envelope   *envelope.Envelope
 	refresher  *refresher.Refresher
+	crew       *refresher.Crew
 	dispatcher *refresher.Dispatcher
 	reconciler *refresher.Reconciler
 	stock      *refresher.Stock
@@ -239,6 +240,8 @@ func (w *worker) assemble(ctx context.Context) error {
 	dead := &handlers.DeadLetters{JS: w.js, Envelope: env, Keys: w.keys, Subjects: w.subj, Now: w.now, NewID: newID, Log: w.log}
 	w.audit = AuditLog(cfg, w.js, cfg.Worker.ID, w.now, w.db, w.log, w.reg)
 	rejections := &handlers.Rejections{Conn: w.js.Conn(), Subjects: w.subj, Now: w.now, NewID: newID, Source: w.source, Limit: handlers.RejectionLimit(), Log: w.log}
+	w.crew = refresher.NewCrew(refresher.CrewOptions{Store: w.db, Run: newID(), WorkerID: cfg.Worker.ID, Now: w.now, Log: w.log, Metrics: w.reg})
+	_ = w.crew.Beat(ctx)       // before there is work; a failure is logged and the next beat follows
 	var r *refresher.Refresher // which needs the connector
 	connector := &handlers.Connector{
 		Leave: func(ctx context.Context, g *store.Grant) *store.Grant { return r.ParkLeftovers(ctx, g) },
@@ -247,7 +250,7 @@ func (w *worker) assemble(ctx context.Context) error {
 	}
 	r = refresher.New(refresher.Deps{
 		Store: w.db, Envelope: env, Fingerprints: prints, JetStream: w.js, Mesh: w.mesh, Settler: settler, Dispatcher: dispatcher, Subjects: w.subj,
-		Limits: cfg.Limits, Credentials: cfg.Refresh.Credentials, Hold: cfg.Refresh.Hold, Concurrency: cfg.Refresh.Concurrency,
+		Limits: cfg.Limits, Workers: w.crew.Workers, Credentials: cfg.Refresh.Credentials, Hold: cfg.Refresh.Hold, Concurrency: cfg.Refresh.Concurrency,
 		WorkerID: cfg.Worker.ID, NewID: newID, Now: w.now, Lease: cfg.Refresh.Lease, CallAndSave: cfg.CallAndSave(), ClockSkew: cfg.Worker.ClockSkew,
 		RefusedPause: cfg.Tokens.RefusedPause, Remember: cfg.Retention.Revocations, SendAccess: cfg.Mesh.AccessTokenBrokers, Changed: connector.Resolve, ParkAnswer: dead.ParkAnswer, Audit: w.audit, Log: w.log, Metrics: w.reg,
 	})
@@ -318,6 +321,7 @@ func (w *worker) run(ctx context.Context, ready func()) error {
 	}
 	background.Go(func() { w.reconciler.Run(stopped) })
 	background.Go(func() { w.stock.Run(stopped) })
+	background.Go(func() { w.crew.Run(stopped) })
 	background.Go(func() { w.tendKeys(stopped) })
 	background.Go(func() { w.keys.Run(stopped) })
 	admin, err := startAdmin(w.cfg.Admin, w.reg, w.health, w.readiness, w.page, w.log)
