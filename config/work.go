@@ -70,17 +70,18 @@ type Backoff struct {
 	Max time.Duration `yaml:"max"`
 }
 
-// Limits protects Mesh and the brokers from this worker.
+// Limits protects Mesh and the brokers. Rates and bursts are those of the installation: each worker takes its share,
+// the same in all. The rest holds for each worker.
 type Limits struct {
-	// Refreshes per second, all brokers together.
+	// Refreshes per second of all workers, all brokers together.
 	Rate float64 `yaml:"rate"`
-	// Refreshes that may start at once, beyond the rate.
+	// Refreshes of all workers that may start at once, beyond the rate.
 	Burst int `yaml:"burst"`
-	// Refreshes per second at one broker.
+	// Refreshes per second of all workers at one broker.
 	BrokerRate float64 `yaml:"broker_rate"`
-	// Refreshes at one broker that may start at once, beyond its rate.
+	// Refreshes of all workers at one broker that may start at once, beyond its rate.
 	BrokerBurst int `yaml:"broker_burst"`
-	// Number of refreshes at once at one broker.
+	// Number of refreshes of one worker at once at one broker.
 	BrokerConcurrency int `yaml:"broker_concurrency"`
 	// Number of consecutive failures after which refreshes at a broker are suspended.
 	BreakerFailures int `yaml:"breaker_failures"`

@@ -99,3 +99,6 @@ func RecodePending(plain []byte) (a Answer, encoded []byte, err error) {
 	encoded, err = encodeSecrets(p)
 	return p.Answer, encoded, err
 }
+
+// The times of a Crew.
+const BeatEvery, ShareHolds, ShareFree = beatEvery, shareHolds, shareFree

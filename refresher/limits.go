@@ -36,18 +36,20 @@ func (e *LaterError) Spread(now time.Time, chance float64) time.Duration {
 func (e *LaterError) Error() string { return fmt.Sprintf("not before %s: %s", e.After, e.Why) }
 
 // Limits decides when a refresh may start: by rate and concurrency, overall and per
-// broker type; by a circuit breaker and Retry-After per broker type; and by a pause of
+// broker type, of which the rates are the installation's and each worker takes its share; by a circuit breaker and Retry-After per broker type; and by a pause of
 // everything while Mesh refuses our credentials. It never makes a caller wait: what may
 // not start now gets the time to come back.
 type Limits struct {
 	cfg         config.Limits
 	credentials config.Backoff
 	now         func() time.Time
+	workers     func() int
 	onBreaker   func(broker string, open bool)
 
 	overall *adaptiveRate
 
 	mu      sync.Mutex
+	divided int // among how many workers the rates are divided; 0: nobody may start
 	brokers map[string]*brokerLimits
 	denials int // of our credentials, in a row
 	paused  time.Time
@@ -66,13 +68,36 @@ type brokerLimits struct {
 // waiting. After that one refresh at a time may start until one succeeds.
 const heldFor = time.Minute
 
-// NewLimits returns limits at their full rates. onBreaker is told when a
-// broker's breaker opens or closes, and gets the broker's key.
-func NewLimits(cfg config.Limits, credentials config.Backoff, now func() time.Time, onBreaker func(broker string, open bool)) *Limits {
+// NewLimits returns limits at their full rates. workers returns how many workers share
+// them, or 0 while that is not known and no refresh may start; nil: this one is alone.
+// onBreaker is told when a broker's breaker opens or closes, and gets the broker's key.
+func NewLimits(cfg config.Limits, credentials config.Backoff, now func() time.Time, workers func() int, onBreaker func(broker string, open bool)) *Limits {
+	if workers == nil {
+		workers = func() int { return 1 }
+	}
 	return &Limits{
-		cfg: cfg, credentials: credentials, now: now, onBreaker: onBreaker,
+		cfg: cfg, credentials: credentials, now: now, workers: workers, onBreaker: onBreaker, divided: 1,
 		overall: newAdaptiveRate(cfg.Rate, cfg.Burst),
 		brokers: map[string]*brokerLimits{},
+	}
+}
+
+// noShare is after how long a worker looks again whether it may start refreshes.
+const noShare = time.Second
+
+// divide gives each rate this worker's share. The caller holds the lock.
+func (l *Limits) divide(now time.Time) {
+	workers := l.workers()
+	if workers == l.divided {
+		return
+	}
+	l.divided = workers
+	if workers == 0 {
+		return
+	}
+	l.overall.divide(now, workers)
+	for _, b := range l.brokers {
+		b.rate.divide(now, workers)
 	}
 }
 
@@ -94,9 +119,13 @@ func (l *Limits) Enter(broker string) (done func(*Failure), err error) {
 	if now.Before(l.paused) {
 		return nil, &LaterError{After: l.paused.Sub(now), Why: "credentials"}
 	}
+	l.divide(now)
 	b := l.broker(broker)
 	if now.Before(b.held) {
 		return nil, &LaterError{After: b.held.Sub(now), Why: "retry_after"}
+	}
+	if l.divided == 0 {
+		return nil, &LaterError{After: noShare, Why: "rate"}
 	}
 	if b.running >= l.cfg.BrokerConcurrency {
 		return nil, &LaterError{After: time.Second, Why: "concurrency"}
@@ -178,9 +207,10 @@ func (l *Limits) done(b *brokerLimits, report func(error), f *Failure, began, he
 func (l *Limits) HoldUp(broker string) (each time.Duration, held bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.divide(l.now())
 	b := l.broker(broker)
 	each = time.Duration(float64(time.Second) / float64(b.rate.limiter.Limit()))
-	return each, b.running >= l.cfg.BrokerConcurrency || b.rate.limiter.TokensAt(l.now()) < 1
+	return each, l.divided == 0 || b.running >= l.cfg.BrokerConcurrency || b.rate.limiter.TokensAt(l.now()) < 1
 }
 
 // Suspended returns how long no refresh may start at a broker, because of its breaker,
@@ -218,6 +248,7 @@ func (l *Limits) broker(name string) *brokerLimits {
 				},
 			}),
 		}
+		b.rate.divide(l.now(), max(l.divided, 1))
 		l.brokers[name] = b
 	}
 	return b
@@ -226,13 +257,29 @@ func (l *Limits) broker(name string) *brokerLimits {
 // adaptiveRate is a token bucket. "Too many" halves its rate, which comes back by a
 // twentieth of the full rate a second.
 type adaptiveRate struct {
-	full    rate.Limit
-	limiter *rate.Limiter
-	changed time.Time
+	// whole and burst are the installation's, full is this worker's share of the rate.
+	whole, full rate.Limit
+	burst       int
+	limiter     *rate.Limiter
+	changed     time.Time
 }
 
 func newAdaptiveRate(perSecond float64, burst int) *adaptiveRate {
-	return &adaptiveRate{full: rate.Limit(perSecond), limiter: rate.NewLimiter(rate.Limit(perSecond), burst)}
+	limit := rate.Limit(perSecond)
+	return &adaptiveRate{whole: limit, full: limit, burst: burst, limiter: rate.NewLimiter(limit, burst)}
+}
+
+// divide makes this the share of one of so many workers. A rate that "too many" has
+// lowered stays as low in proportion.
+func (a *adaptiveRate) divide(now time.Time, workers int) {
+	share := a.whole / rate.Limit(workers)
+	limit := share
+	if lowered := a.limiter.Limit(); lowered < a.full {
+		limit = lowered * share / a.full
+	}
+	a.limiter.SetLimitAt(now, limit)
+	a.limiter.SetBurstAt(now, max(a.burst/workers, 1))
+	a.full = share
 }
 
 // take takes a token, or returns how long there will be none.

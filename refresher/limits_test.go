@@ -25,7 +25,7 @@ func wide(change ...func(*config.Limits)) config.Limits {
 var credentials = config.Backoff{Min: 10 * time.Second, Max: 80 * time.Second}
 
 func newLimits(cfg config.Limits, c *clock) *refresher.Limits {
-	return refresher.NewLimits(cfg, credentials, c.Now, func(string, bool) {})
+	return refresher.NewLimits(cfg, credentials, c.Now, nil, func(string, bool) {})
 }
 
 // enter expects to be let in.
@@ -112,7 +112,7 @@ func TestBreakerOpensAfterFailuresInARow(t *testing.T) {
 	}
 	var seen []change
 	c := &clock{now: t0}
-	l := refresher.NewLimits(wide(func(l *config.Limits) { l.BreakerFailures = 3 }), credentials, c.Now,
+	l := refresher.NewLimits(wide(func(l *config.Limits) { l.BreakerFailures = 3 }), credentials, c.Now, nil,
 		func(broker string, open bool) { seen = append(seen, change{broker, open}) })
 	fail := func(n int) {
 		for range n {
@@ -137,7 +137,7 @@ func TestBreakerOpensAfterFailuresInARow(t *testing.T) {
 func TestBreakerTriesAgain(t *testing.T) {
 	transient := &refresher.Failure{Class: refresher.Transient}
 	var opened, closed atomic.Int32
-	l := refresher.NewLimits(wide(func(l *config.Limits) { l.BreakerFailures, l.BreakerOpen = 1, time.Millisecond }), credentials, time.Now,
+	l := refresher.NewLimits(wide(func(l *config.Limits) { l.BreakerFailures, l.BreakerOpen = 1, time.Millisecond }), credentials, time.Now, nil,
 		func(_ string, open bool) {
 			if open {
 				opened.Add(1)
@@ -264,7 +264,7 @@ func TestManyAtOnce(t *testing.T) {
 	const workers, rounds, most = 8, 500, 3
 	l := refresher.NewLimits(wide(func(l *config.Limits) {
 		l.BrokerConcurrency, l.Rate, l.Burst, l.BrokerRate, l.BrokerBurst = most, 1e9, 1e9, 1e9, 1e9
-	}), credentials, time.Now, func(string, bool) {})
+	}), credentials, time.Now, nil, func(string, bool) {})
 	outcomes := []*refresher.Failure{nil, {Class: refresher.Transient}, {Class: refresher.Dead}, {Class: refresher.Uncalled}}
 	var running, entered atomic.Int32
 	var wg sync.WaitGroup

@@ -184,7 +184,7 @@ func TestWaitersAreSentAwayWhenTheBreakerOpens(t *testing.T) {
 }
 
 func TestWaitersAreLetInWhenTheRateAllows(t *testing.T) {
-	limits := refresher.NewLimits(wide(func(l *config.Limits) { l.BrokerRate, l.BrokerBurst = 200, 1 }), credentials, time.Now, func(string, bool) {})
+	limits := refresher.NewLimits(wide(func(l *config.Limits) { l.BrokerRate, l.BrokerBurst = 200, 1 }), credentials, time.Now, nil, func(string, bool) {})
 	q := refresher.NewQueue(limits, 10, 10, time.Now)
 	for range 5 { // the first at once, the others by the timer
 		done, err := q.Enter(t.Context(), "a", in(0))

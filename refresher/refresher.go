@@ -23,7 +23,7 @@ import (
 	"github.com/latchkey/latchkey/store/envelope"
 )
 
-// Deps is what a Refresher works with. All but Audit is required.
+// Deps is what a Refresher works with. All but Audit and Workers is required.
 type Deps struct {
 	Store        *store.Store
 	Envelope     *envelope.Envelope
@@ -35,10 +35,13 @@ type Deps struct {
 	Limits      config.Limits
 	Credentials config.Backoff
 	Concurrency int
-	Hold        config.Hold // when verdicts at a broker are held
-	Settler     Settler
-	Dispatcher  *Dispatcher
-	Subjects    events.Subjects
+	// Workers returns how many workers share the limits (Crew.Workers); nil: this one is
+	// alone.
+	Workers    func() int
+	Hold       config.Hold // when verdicts at a broker are held
+	Settler    Settler
+	Dispatcher *Dispatcher
+	Subjects   events.Subjects
 	// WorkerID begins the owner of every lease; NewID makes the rest.
 	WorkerID string
 	NewID    func() string
@@ -77,7 +80,7 @@ func New(d Deps) *Refresher {
 	d.check()
 	r := &Refresher{deps: d, metrics: newMetrics(d.Metrics)}
 	r.verdicts = &verdicts{store: d.Store, hold: d.Hold, now: d.Now, log: d.Log, metrics: r.metrics}
-	r.queue = NewQueue(NewLimits(d.Limits, d.Credentials, d.Now, r.metrics.onBreaker), d.Concurrency, 3*d.Concurrency, d.Now)
+	r.queue = NewQueue(NewLimits(d.Limits, d.Credentials, d.Now, d.Workers, r.metrics.onBreaker), d.Concurrency, 3*d.Concurrency, d.Now)
 	return r
 }
 

@@ -11,7 +11,7 @@ type Status struct {
 	// PausedUntil is the end of the pause while Mesh refuses the credentials; zero: none.
 	PausedUntil      time.Time
 	Running, Waiting int // refreshes of all brokers
-	// Rate is how many may start a second, FullRate what is configured.
+	// Rate is how many may start a second, FullRate this worker's share of what is configured.
 	Rate, FullRate float64
 	// Brokers lists those with refreshes since the worker started.
 	Brokers []BrokerStatus

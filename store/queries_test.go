@@ -25,12 +25,13 @@ import (
 // difference, so nothing else would notice one that reads a whole collection.
 
 // walks are the methods that read more than an index leads them to, and why they
-// may. A worker on its own calls none of them but Tallies.
+// may. A worker on its own calls none of them but RecordBeat and Tallies.
 var walks = map[string]string{
 	"ConnectKeys": "a handful of keys, kept in memory by workers",
 	"AuditHeads":  "an operator's: one head for each start of a worker",
 	"Keys":        "an operator's walk over all data keys",
 	"List":        "an operator's pages: by id, passing over what does not match; by due time, sorted",
+	"RecordBeat":  "a small document for each worker, every few seconds",
 	"Verdicts":    "a document for each broker at which grants were refused",
 	"Tallies":     "the operator's page and a worker's metrics, once in a while: the whole index on state and broker",
 	"TokenSets":   "an operator's count: the whole index on sealed.key and id",
@@ -142,6 +143,8 @@ func calls(s *store.Store) map[string]func(context.Context) error {
 			_, _, err := s.RecordRefusal(ctx, "b", "g", now, 3, time.Hour)
 			return err
 		},
+		"RecordBeat":    func(ctx context.Context) error { return drop(s.RecordBeat(ctx, store.Beat{Run: "r", N: 1})) },
+		"DropBeat":      func(ctx context.Context) error { return s.DropBeat(ctx, store.Beat{Run: "r", N: 1}) },
 		"RecordSuccess": func(ctx context.Context) error { return drop(s.RecordSuccess(ctx, "b")) },
 		"Verdicts":      func(ctx context.Context) error { return drop(s.Verdicts(ctx)) },
 		"VerdictsAt":    func(ctx context.Context) error { return drop(s.VerdictsAt(ctx, "b")) },

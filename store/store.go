@@ -70,6 +70,7 @@ type Store struct {
 	meta        *mongo.Collection
 	auditHeads  *mongo.Collection
 	verdicts    *mongo.Collection
+	workers     *mongo.Collection
 
 	inserts      *gather[bson.Raw, struct{}]
 	clears       *gather[mongo.WriteModel, struct{}]
@@ -134,6 +135,7 @@ func newStore(client *mongo.Client, opts *options.ClientOptions, database string
 		meta:        db.Collection("meta"),
 		auditHeads:  db.Collection("audit_heads"),
 		verdicts:    db.Collection("verdicts"),
+		workers:     db.Collection("workers"),
 	}
 	s.open, s.close = context.WithCancel(context.Background())
 	s.inserts = newGather("storing grants", s.insertAll)

@@ -174,7 +174,9 @@ func comparable(v any) any {
 // TestTheChartWithEverything renders all that there is, by the types of Kubernetes where
 // they are its own.
 func TestTheChartWithEverything(t *testing.T) {
-	objects, _ := render(t, values(t, chartDir+"/ci/all-values.yaml"))
+	objects, notes := render(t, values(t, chartDir+"/ci/all-values.yaml"))
+	require.Contains(t, notes, "exec deployment/keeper -- latchkey doctor")
+	require.NotContains(t, notes, "operator's page", "there is none")
 	require.Equal(t, []string{
 		"ConfigMap/keeper", "ConfigMap/keeper-dashboard", "Deployment/keeper", "ExternalSecret/keeper-nats", "ExternalSecret/keeper-worker", "NetworkPolicy/keeper",
 		"PodDisruptionBudget/keeper", "PodMonitor/keeper", "PrometheusRule/keeper", "ScaledObject/keeper", "Service/keeper", "ServiceAccount/workers", "ServiceMonitor/keeper",
@@ -315,7 +317,12 @@ func TestTheLeastThatTheChartMakes(t *testing.T) {
 	require.Equal(t, "default", parsed[appsv1.Deployment](t, objects["Deployment/latchkey"]).Spec.Template.Spec.ServiceAccountName)
 	require.Contains(t, notes, `kubectl -n latchkey get secret latchkey -o go-template='{{index .data "admin-token" | base64decode}}'`)
 
+	require.Contains(t, notes, "9464:9464   # http://127.0.0.1:9464\n")
+
 	given["image"] = object{"repository": "latchkey"}
+	given["config"].(object)["admin"] = object{"listen": "0.0.0.0:9500", "cert_file": "/a", "key_file": "/b"}
+	_, notes = render(t, given)
+	require.Contains(t, notes, "9464:9500   # https://127.0.0.1:9464\n")
 	objects, _ = render(t, given)
 	about := values(t, chartDir+"/Chart.yaml")
 	require.Equal(t, "latchkey:"+about["appVersion"].(string), parsed[appsv1.Deployment](t, objects["Deployment/latchkey"]).Spec.Template.Spec.Containers[0].Image)

@@ -26,7 +26,7 @@ func (s *Topology) verify(ctx context.Context) error {
 		case len(needed) > 0:
 			unfit = append(unfit, what+": "+needed.String())
 		case len(found.Differs) > 0:
-			s.log.Warn("a stream or consumer that you keep is not as configured", zap.String("name", found.Name), zap.Stringer("differs", differences(found.Differs)))
+			s.log.Warn("what you keep is not as configured", zap.String("stream", what), zap.Stringer("differs", differences(found.Differs)))
 		}
 	}
 	for _, want := range s.needed() {

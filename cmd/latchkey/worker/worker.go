@@ -66,6 +66,7 @@ type worker struct {
 	keys       *handlers.ConnectKeys
 	envelope   *envelope.Envelope
 	refresher  *refresher.Refresher
+	crew       *refresher.Crew
 	dispatcher *refresher.Dispatcher
 	reconciler *refresher.Reconciler
 	stock      *refresher.Stock
@@ -241,6 +242,8 @@ func (w *worker) assemble(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	w.crew = refresher.NewCrew(refresher.CrewOptions{Store: w.db, Run: newID(), WorkerID: cfg.Worker.ID, Now: w.now, Log: w.log, Metrics: w.reg})
+	_ = w.crew.Beat(ctx)       // before there is work; a failure is logged and the next beat follows
 	var r *refresher.Refresher // which needs the connector
 	connector, err := handlers.NewConnector(handlers.ConnectorOptions{
 		Store: w.db, Envelope: env, Fingerprints: prints, Settler: settler, Dispatcher: dispatcher,
@@ -253,7 +256,7 @@ func (w *worker) assemble(ctx context.Context) error {
 	}
 	r = refresher.New(refresher.Deps{
 		Store: w.db, Envelope: env, Fingerprints: prints, JetStream: w.js, Mesh: w.mesh, Settler: settler, Dispatcher: dispatcher, Subjects: w.subj,
-		Limits: cfg.Limits, Credentials: cfg.Refresh.Credentials, Hold: cfg.Refresh.Hold, Concurrency: cfg.Refresh.Concurrency,
+		Limits: cfg.Limits, Workers: w.crew.Workers, Credentials: cfg.Refresh.Credentials, Hold: cfg.Refresh.Hold, Concurrency: cfg.Refresh.Concurrency,
 		WorkerID: cfg.Worker.ID, NewID: newID, Now: w.now, Lease: cfg.Refresh.Lease, CallAndSave: cfg.CallAndSave(), ClockSkew: cfg.Worker.ClockSkew,
 		RefusedPause: cfg.Tokens.RefusedPause, Remember: cfg.Retention.Revocations, SendAccess: cfg.Mesh.AccessTokenBrokers, Changed: connector.Resolve, ParkAnswer: dead.ParkAnswer, Audit: w.audit, Log: w.log, Metrics: w.reg,
 	})
@@ -324,6 +327,7 @@ func (w *worker) run(ctx context.Context, ready func()) error {
 	}
 	background.Go(func() { w.reconciler.Run(stopped) })
 	background.Go(func() { w.stock.Run(stopped) })
+	background.Go(func() { w.crew.Run(stopped) })
 	background.Go(func() { w.tendKeys(stopped) })
 	background.Go(func() { w.keys.Run(stopped) })
 	admin, err := startAdmin(w.cfg.Admin, w.reg, w.health, w.readiness, w.page, w.log)

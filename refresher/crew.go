@@ -1,0 +1,172 @@
+package refresher
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+
+	"github.com/latchkey/latchkey/store"
+)
+
+// Times of a Crew. A worker whose beats fail starts no refresh shareHolds after the last
+// good one began, and the others take its share shareFree after they heard of it: never
+// both have it.
+const (
+	beatEvery  = 3 * time.Second
+	shareHolds = 3 * beatEvery
+	shareFree  = 4 * beatEvery
+	dropAfter  = 10 * shareFree // others drop the beat of a worker that is gone for good
+	leaveLimit = 3 * time.Second
+)
+
+// CrewStore keeps the beats of all workers.
+type CrewStore interface {
+	RecordBeat(ctx context.Context, b store.Beat) ([]store.Beat, error)
+	DropBeat(ctx context.Context, b store.Beat) error
+}
+
+// CrewOptions of NewCrew; all are required.
+type CrewOptions struct {
+	Store CrewStore
+	// Run tells this run of the worker from all others.
+	Run, WorkerID string
+	Now           func() time.Time
+	Log           *zap.Logger
+	Metrics       prometheus.Registerer
+}
+
+// Crew counts the workers of the installation, among which its limits are divided. They
+// record beats in the database: who can't reach it can't take a lease either, and so
+// refreshes nothing. It is safe for concurrent use.
+type Crew struct {
+	o CrewOptions
+
+	mu     sync.Mutex
+	n      int64
+	beaten time.Time // when the last beat that was recorded began; zero: none was
+	count  int
+	others map[string]heard // by their runs
+	failed bool
+}
+
+// heard is the last beat of another worker, and since when it is the last.
+type heard struct {
+	beat  store.Beat
+	since time.Time
+}
+
+// NewCrew returns a Crew that knows of nobody before the first Beat.
+func NewCrew(o CrewOptions) *Crew {
+	c := &Crew{o: o, others: map[string]heard{}}
+	o.Metrics.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Namespace: "latchkey", Name: "limits_workers", Help: "Workers among which this one divides the limits; 0 while it can't count them and starts no refresh.",
+	}, func() float64 { return float64(c.Workers()) }))
+	return c
+}
+
+// Workers returns how many workers share the limits, this one included. 0: this worker
+// can't tell, or others may count it as gone, so it must not use its share.
+func (c *Crew) Workers() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.beaten.IsZero() || c.o.Now().Sub(c.beaten) >= shareHolds {
+		return 0
+	}
+	return c.count
+}
+
+// Beat records that this worker is there, and counts those that are.
+func (c *Crew) Beat(ctx context.Context) error {
+	c.mu.Lock()
+	c.n++
+	own := store.Beat{Run: c.o.Run, Worker: c.o.WorkerID, N: c.n}
+	c.mu.Unlock()
+	began := c.o.Now()
+	all, err := c.o.Store.RecordBeat(ctx, own)
+	if err != nil {
+		c.told(err)
+		return err
+	}
+	for _, b := range c.hear(began, all) {
+		if err := c.o.Store.DropBeat(ctx, b); err != nil {
+			c.o.Log.Debug("a worker that is gone can't be forgotten now", zap.Error(err))
+		}
+	}
+	c.told(nil)
+	return nil
+}
+
+// hear counts beats that were read after a beat that began at a time, and returns those
+// of workers that are gone for good.
+func (c *Crew) hear(began time.Time, all []store.Beat) (drop []store.Beat) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := c.o.Now()
+	before := c.others
+	c.others, c.beaten, c.count = map[string]heard{}, began, 1
+	for _, b := range all {
+		if b.Run == c.o.Run {
+			continue
+		}
+		h, known := before[b.Run]
+		if !known || h.beat.N != b.N {
+			h = heard{b, now}
+		}
+		c.others[b.Run] = h
+		switch silent := now.Sub(h.since); {
+		case silent < shareFree:
+			c.count++
+		case silent > dropAfter:
+			drop = append(drop, b)
+		}
+	}
+	return drop
+}
+
+// told logs when beats begin to fail, and when they are well again.
+func (c *Crew) told(err error) {
+	c.mu.Lock()
+	changed := c.failed != (err != nil)
+	c.failed = err != nil
+	c.mu.Unlock()
+	switch {
+	case changed && err != nil:
+		c.o.Log.Warn("this worker can't count the others: unless it soon can, it starts no refresh until it can", zap.Error(err))
+	case changed:
+		c.o.Log.Info("this worker counts the others again", zap.Int("workers", c.Workers()))
+	}
+}
+
+// Run beats until ctx ends, and then leaves its share to the others.
+func (c *Crew) Run(ctx context.Context) {
+	ticker := time.NewTicker(beatEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+			beat, cancel := context.WithTimeout(ctx, shareHolds)
+			_ = c.Beat(beat) // it has logged the error
+			cancel()
+			continue
+		case <-ctx.Done():
+		}
+		break
+	}
+	leave, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveLimit)
+	defer cancel()
+	c.Leave(leave)
+}
+
+// Leave leaves this worker's share to the others; it starts no refresh from now on.
+func (c *Crew) Leave(ctx context.Context) {
+	c.mu.Lock()
+	own := store.Beat{Run: c.o.Run, N: c.n}
+	c.beaten = time.Time{}
+	c.mu.Unlock()
+	if err := c.o.Store.DropBeat(ctx, own); err != nil {
+		c.o.Log.Debug("the others notice later that this worker has left", zap.Error(err))
+	}
+}

@@ -1,0 +1,33 @@
+package store
+
+import (
+	"context"
+
+	"go.mongodb.org/mongo-driver/v2/bson"
+	"go.mongodb.org/mongo-driver/v2/mongo/options"
+)
+
+// Beat is a sign of life of a worker: the next number of its run. Nothing is told by
+// anybody's clock.
+type Beat struct {
+	Run    string `bson:"_id"`
+	Worker string `bson:"worker"`
+	N      int64  `bson:"n"`
+}
+
+// RecordBeat records a worker's beat, and returns those of all workers after it.
+func (s *Store) RecordBeat(ctx context.Context, b Beat) ([]Beat, error) {
+	_, err := s.workers.UpdateOne(ctx, byID(b.Run),
+		bson.D{{Key: "$set", Value: bson.D{{Key: "worker", Value: b.Worker}, {Key: "n", Value: b.N}}}}, options.UpdateOne().SetUpsert(true))
+	if err != nil {
+		return nil, wrap(err, "recording that this worker is there")
+	}
+	cursor, err := s.workers.Find(ctx, bson.D{})
+	return decodeAll[Beat](ctx, cursor, err, "counting the workers")
+}
+
+// DropBeat forgets a worker unless it has recorded another beat since.
+func (s *Store) DropBeat(ctx context.Context, b Beat) error {
+	_, err := s.workers.DeleteOne(ctx, bson.D{{Key: "_id", Value: b.Run}, {Key: "n", Value: b.N}})
+	return wrap(err, "forgetting a worker")
+}
