@@ -50,7 +50,8 @@ type endpoint struct {
 	stats micro.EndpointStats
 }
 
-// discoverable returns the service without endpoints. answers tells reply subjects to
+// discoverable returns the service without endpoints. now is the machine's clock, as in
+// micro: what is counted must not depend on what handlers do. answers tells reply subjects to
 // which discovery may answer.
 func discoverable(nc *nats.Conn, name, description string, metadata map[string]string, data func() any, now func() time.Time, answers func(reply string) bool) *discovery {
 	if metadata == nil {

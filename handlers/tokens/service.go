@@ -159,7 +159,7 @@ func (t *Service) Start(nc *nats.Conn) error {
 	}
 	t.unfollow = func() { unfollow(); unwatch() }
 	name := ServiceName(t.opts.Subjects)
-	service := discoverable(nc, name, "Current access tokens of a user, in the shape of the Link SDK's accessTokens", t.opts.Metadata, t.opts.Stats, t.opts.Now, t.inboxes.Contains)
+	service := discoverable(nc, name, "Current access tokens of a user, in the shape of the Link SDK's accessTokens", t.opts.Metadata, t.opts.Stats, time.Now, t.inboxes.Contains)
 	t.conn, t.service = nc, service
 	err = service.add("get", t.opts.Subjects.TokenGetAll(), t.receive, map[string]string{"request": "events.TokenRequest", "reply": "events.TokenReply"}, t.took)
 	if err == nil && t.opts.Keys != nil {
