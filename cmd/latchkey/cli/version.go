@@ -8,7 +8,6 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// versionView is what is told of this program.
 type versionView struct {
 	Version  string `json:"version"`
 	Revision string `json:"revision,omitempty"`
@@ -17,43 +16,39 @@ type versionView struct {
 }
 
 func versionCommand() *cobra.Command {
-	cmd := &cobra.Command{
+	return withOutput(&cobra.Command{
 		Use:   "version",
 		Short: "Print the version",
 		Example: `  latchkey version
   latchkey version --output json`,
 		Args: cobra.NoArgs,
-	}
-	output := outputFlag(cmd)
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		v := versionView{Version: version(), Revision: revision(), Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
-		return output.show(cmd.OutOrStdout(), v, []string{"version", v.Version}, []string{"revision", cmp.Or(v.Revision, "-")}, []string{"go", v.Go}, []string{"platform", v.Platform})
-	}
-	return cmd
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			v := versionView{Version: version(), Revision: revision(), Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
+			return outputOf(cmd).show(cmd.OutOrStdout(), v, []string{"version", v.Version}, []string{"revision", cmp.Or(v.Revision, "-")}, []string{"go", v.Go}, []string{"platform", v.Platform})
+		},
+	})
 }
 
 func version() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok || info.Main.Version == "" {
-		return "(unknown)"
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
 	}
-	return info.Main.Version
+	return "(unknown)"
 }
 
-// revision is the commit that this was built from; empty if it is not known.
-func revision() string {
+// revision returns the commit of the build, or "" if it is not known.
+func revision() (commit string) {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return ""
 	}
-	var found string
 	for _, s := range info.Settings {
 		switch {
 		case s.Key == "vcs.revision":
-			found = s.Value + found
+			commit = s.Value + commit
 		case s.Key == "vcs.modified" && s.Value == "true":
-			found += " (modified)"
+			commit += " (modified)"
 		}
 	}
-	return found
+	return commit
 }
