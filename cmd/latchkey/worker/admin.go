@@ -22,7 +22,7 @@ import (
 // admin is the HTTP listener for metrics, health and the operator's page.
 type admin struct{ server *http.Server }
 
-// startAdmin listens as configured; an empty address means not at all.
+// startAdmin listens as configured. It does not listen if the address is empty.
 func startAdmin(cfg config.Admin, reg *prometheus.Registry, health func() error, readiness func(context.Context) operator.Readiness, page *operator.Page, log *zap.Logger) (*admin, error) {
 	if cfg.Listen == "" {
 		return &admin{}, nil
@@ -100,7 +100,7 @@ func (w *worker) newPage() *operator.Page {
 	})
 }
 
-// operated records what was done on the operator's page.
+// operated records an action on the operator's page.
 func (w *worker) operated(action, user, grant, detail string) {
 	record := audit.Record{Action: audit.Operated, Outcome: action + ": " + detail, User: user}
 	if grant != "" {
