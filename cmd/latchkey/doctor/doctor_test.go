@@ -94,7 +94,7 @@ func TestEveryCheckEnds(t *testing.T) {
 
 func TestStreamsThatAreMissingOrDiffer(t *testing.T) {
 	t.Parallel()
-	missing, differ := sorted([]streams.Found{{Name: "A"}, {Name: "B", Missing: true}, {Name: "C", Differs: []string{"max_age", "storage"}}})
+	missing, differ := differences([]streams.Found{{Name: "A"}, {Name: "B", Missing: true}, {Name: "C", Differs: []string{"max_age", "storage"}}})
 	require.Equal(t, []string{"B"}, missing)
 	require.Equal(t, []string{"C (max_age, storage)"}, differ)
 }

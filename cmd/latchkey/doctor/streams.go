@@ -25,19 +25,10 @@ func (d *doctor) streams(ctx context.Context, link *natsLink) Result {
 	if err != nil {
 		return failed("permit the role what deploy/nats/roles/worker.conf lists", "%v", link.refusal(err))
 	}
-	missing, differ := sorted(all)
-	switch {
-	case len(missing) == len(all):
-		return d.noStreams(ctx)
-	case len(missing) > 0:
-		return failed(doRestart, "missing: %s", strings.Join(missing, ", "))
-	case len(differ) > 0:
-		return warning(doRestart, "not as configured: %s", strings.Join(differ, "; "))
-	}
-	return d.replicas(all)
+	return compare(all, func() Result { return d.noStreams(ctx) }, func() Result { return d.replicas(all) })
 }
 
-// noStreams tells a first start from streams that are gone.
+// noStreams distinguishes a first start from lost streams.
 func (d *doctor) noStreams(ctx context.Context) Result {
 	db, err := d.mongo.get(ctx)
 	if err != nil {
@@ -54,7 +45,6 @@ func (d *doctor) noStreams(ctx context.Context) Result {
 	return warning(doFirst, "there are none yet: no worker has run here")
 }
 
-// replicas looks at the copies of the streams.
 func (d *doctor) replicas(all []streams.Found) Result {
 	var behind []string
 	cluster := ""
@@ -78,7 +68,7 @@ func (d *doctor) replicas(all []streams.Found) Result {
 	return ok("%d streams as configured, %d copies each", len(all), d.cfg.NATS.Replicas)
 }
 
-// timeNATS looks at the clock of NATS.
+// timeNATS reads the clock of NATS.
 func (d *doctor) timeNATS(ctx context.Context, link *natsLink) {
 	began := d.now()
 	stream, err := link.js.Stream(ctx, d.subjects.RefreshStream())
@@ -92,20 +82,27 @@ func (d *doctor) consumers(ctx context.Context, link *natsLink) Result {
 	if err != nil {
 		return failed("permit the role what deploy/nats/roles/worker.conf lists", "%v", link.refusal(err))
 	}
-	missing, differ := sorted(all)
+	return compare(all, func() Result {
+		return warning(doFirst, "there are none yet: no worker has run here, or the streams are gone")
+	}, func() Result { return ok("%d consumers as configured", len(all)) })
+}
+
+// compare reports streams or consumers that are missing or not as configured. It calls
+// none if all are missing, and good if nothing is wrong.
+func compare(all []streams.Found, none, good func() Result) Result {
+	missing, differ := differences(all)
 	switch {
 	case len(missing) == len(all):
-		return warning(doFirst, "there are none yet: no worker has run here, or the streams are gone")
+		return none()
 	case len(missing) > 0:
 		return failed(doRestart, "missing: %s", strings.Join(missing, ", "))
 	case len(differ) > 0:
 		return warning(doRestart, "not as configured: %s", strings.Join(differ, "; "))
 	}
-	return ok("%d consumers as configured", len(all))
+	return good()
 }
 
-// sorted names what is missing and what is not as it should be.
-func sorted(all []streams.Found) (missing, differ []string) {
+func differences(all []streams.Found) (missing, differ []string) {
 	for _, f := range all {
 		switch {
 		case f.Missing:
@@ -117,7 +114,7 @@ func sorted(all []streams.Found) (missing, differ []string) {
 	return missing, differ
 }
 
-// inboxes looks for streams that would store replies with tokens.
+// inboxes finds streams that would store replies with tokens.
 func (d *doctor) inboxes(ctx context.Context, link *natsLink) Result {
 	in, err := events.NewInboxes(d.subjects, d.cfg.Tokens.InboxPrefixes...)
 	if err != nil {
@@ -165,8 +162,8 @@ func (d *doctor) recovery(ctx context.Context, link *natsLink) Result {
 		"keep NATS up and workers running until they are applied; if that takes longer than minutes, see the workers' logs")
 }
 
-// waiting counts the messages of a stream that is best empty. Parts of messages
-// are not counted.
+// waiting counts the messages of a stream that should be empty, without parts of
+// messages.
 func (d *doctor) waiting(ctx context.Context, link *natsLink, name, partSubjects, what, do string) Result {
 	stream, err := link.js.Stream(ctx, name)
 	switch {
