@@ -10,28 +10,29 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"go.uber.org/zap"
 
 	"github.com/latchkey/latchkey/cmd/latchkey/operator"
-	"github.com/latchkey/latchkey/config"
 	"github.com/latchkey/latchkey/handlers/tokens"
 	"github.com/latchkey/latchkey/store/audit"
 )
 
-// admin is the HTTP listener for metrics, health and the operator's page.
-type admin struct{ server *http.Server }
-
-// startAdmin listens as configured. It does not listen if the address is empty.
-func startAdmin(cfg config.Admin, reg *prometheus.Registry, health func() error, readiness func(context.Context) operator.Readiness, page *operator.Page, log *zap.Logger) (*admin, error) {
+// startAdmin serves metrics, health and the operator's page at admin.listen until stop is
+// called. It does nothing if admin.listen is empty.
+func (w *worker) startAdmin() (stop func() error, err error) {
+	cfg := w.cfg.Admin
 	if cfg.Listen == "" {
-		return &admin{}, nil
+		return func() error { return nil }, nil
 	}
 	listener, err := net.Listen("tcp", cfg.Listen)
 	if err != nil {
 		return nil, fmt.Errorf("listening on admin.listen: %w", err)
 	}
 	address := zap.Stringer("address", listener.Addr())
+	tcp, ok := listener.Addr().(*net.TCPAddr)
+	loopback := ok && tcp.IP.IsLoopback()
 	scheme := "http"
 	if cfg.CertFile != "" {
 		certificate, err := tls.LoadX509KeyPair(cfg.CertFile, cfg.KeyFile)
@@ -41,54 +42,43 @@ func startAdmin(cfg config.Admin, reg *prometheus.Registry, health func() error,
 		scheme = "https"
 		listener = tls.NewListener(listener, &tls.Config{Certificates: []tls.Certificate{certificate}, NextProtos: []string{"http/1.1"}})
 	}
-	reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+	promauto.With(w.reg).NewGaugeFunc(prometheus.GaugeOpts{
 		Namespace: "latchkey", Name: "ready", Help: "1 while the worker can work, as /readyz says; else 0.",
 	}, func() float64 {
 		ctx, cancel := context.WithTimeout(context.Background(), readyTimeout)
 		defer cancel()
-		if !readiness(ctx).Ready {
+		if !w.readiness(ctx).Ready {
 			return 0
 		}
 		return 1
-	}))
+	})
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{}))
-	mux.HandleFunc("GET /healthz", healthz(health))
-	mux.HandleFunc("GET /readyz", readyz(readiness))
-	local := isLoopback(listener.Addr())
+	mux.Handle("GET /metrics", promhttp.HandlerFor(w.reg, promhttp.HandlerOpts{}))
+	mux.HandleFunc("GET /healthz", w.healthz)
+	mux.HandleFunc("GET /readyz", w.readyz)
 	switch {
-	case local:
-		mux.Handle("/", page.Handler(true))
+	case loopback:
+		mux.Handle("/", w.page.Handler(true))
 	case cfg.Token.Empty():
-		log.Warn("the operator's page is not served: admin.listen is not a loopback address, and admin.token is not set", address)
+		w.log.Warn("the operator's page is not served: admin.listen is not a loopback address, and admin.token is not set", address)
 	default:
-		mux.Handle("/", page.Handler(false))
+		mux.Handle("/", w.page.Handler(false))
 		if scheme == "http" {
-			log.Warn("admin.token travels in the clear: set admin.cert_file and admin.key_file, or have a proxy in front do TLS", address)
+			w.log.Warn("admin.token travels in the clear: set admin.cert_file and admin.key_file, or have a proxy in front do TLS", address)
 		}
 	}
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: 2 * time.Minute}
 	go func() {
 		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
-			log.Error("the admin listener ended", zap.Error(err))
+			w.log.Error("the admin listener ended", zap.Error(err))
 		}
 	}()
-	log.Info("admin listener", address, zap.String("scheme", scheme))
-	return &admin{server}, nil
-}
-
-func isLoopback(a net.Addr) bool {
-	tcp, ok := a.(*net.TCPAddr)
-	return ok && tcp.IP.IsLoopback()
-}
-
-func (a *admin) stop() error {
-	if a.server == nil {
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
-	defer cancel()
-	return a.server.Shutdown(ctx)
+	w.log.Info("admin listener", address, zap.String("scheme", scheme))
+	return func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+		defer cancel()
+		return server.Shutdown(ctx)
+	}, nil
 }
 
 // newPage returns the operator's page of this worker.

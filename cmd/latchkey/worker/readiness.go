@@ -52,14 +52,12 @@ func (w *worker) health() error {
 }
 
 // healthz says whether the process should keep running.
-func healthz(health func() error) http.HandlerFunc {
-	return func(w http.ResponseWriter, _ *http.Request) {
-		if err := health(); err != nil {
-			http.Error(w, err.Error(), http.StatusServiceUnavailable)
-			return
-		}
-		fmt.Fprintln(w, "ok")
+func (w *worker) healthz(out http.ResponseWriter, _ *http.Request) {
+	if err := w.health(); err != nil {
+		http.Error(out, err.Error(), http.StatusServiceUnavailable)
+		return
 	}
+	fmt.Fprintln(out, "ok")
 }
 
 // kmsState remembers whether the last call to KMS failed. There are no calls just to
@@ -93,27 +91,25 @@ func (k *kmsState) problem() string {
 const readyTimeout = 3 * time.Second
 
 // readyz answers with a line of text, or with JSON if the request accepts it.
-func readyz(readiness func(context.Context) operator.Readiness) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
-		ctx, cancel := context.WithTimeout(r.Context(), readyTimeout)
-		defer cancel()
-		state := readiness(ctx)
-		status := http.StatusOK
-		if !state.Ready {
-			status = http.StatusServiceUnavailable
-		}
-		if strings.Contains(r.Header.Get("Accept"), "application/json") {
-			w.Header().Set("Content-Type", "application/json; charset=utf-8")
-			w.WriteHeader(status)
-			_ = json.NewEncoder(w).Encode(state) // the client is gone
+func (w *worker) readyz(out http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), readyTimeout)
+	defer cancel()
+	state := w.readiness(ctx)
+	status := http.StatusOK
+	if !state.Ready {
+		status = http.StatusServiceUnavailable
+	}
+	if strings.Contains(r.Header.Get("Accept"), "application/json") {
+		out.Header().Set("Content-Type", "application/json; charset=utf-8")
+		out.WriteHeader(status)
+		_ = json.NewEncoder(out).Encode(state) // the client is gone
+		return
+	}
+	for _, c := range state.Checks {
+		if c.Needed && !c.OK {
+			http.Error(out, c.Name+": "+c.Detail, status)
 			return
 		}
-		for _, c := range state.Checks {
-			if c.Needed && !c.OK {
-				http.Error(w, c.Name+": "+c.Detail, status)
-				return
-			}
-		}
-		fmt.Fprintln(w, "ok")
 	}
+	fmt.Fprintln(out, "ok")
 }

@@ -342,7 +342,7 @@ func (w *worker) run(ctx context.Context, ready func()) error {
 	background.Go(func() { w.reconciler.Run(stopped) })
 	background.Go(func() { w.maintainDataKeys(stopped) })
 	background.Go(func() { w.keys.Run(stopped) })
-	admin, err := startAdmin(w.cfg.Admin, w.reg, w.health, w.readiness, w.page, w.log)
+	stopAdmin, err := w.startAdmin()
 	if err != nil {
 		return errors.Join(err, w.finish())
 	}
@@ -368,7 +368,7 @@ func (w *worker) run(ctx context.Context, ready func()) error {
 		w.log.Error("the worker can't work any more: it finishes what is under way and ends", zap.Error(cause))
 	}
 	stop()
-	err = errors.Join(cause, w.finish(), admin.stop())
+	err = errors.Join(cause, w.finish(), stopAdmin())
 	w.log.Info("stopped", zap.Error(err))
 	return err
 }
