@@ -154,6 +154,17 @@ func (l *lazy[T]) get(ctx context.Context) (T, error) {
 	return l.value, l.err
 }
 
+// needs returns a check that needs a value. Its result is missing if that can't be opened.
+func needs[T any](l *lazy[T], missing func() Result, run func(context.Context, T) Result) func(context.Context) Result {
+	return func(ctx context.Context) Result {
+		value, err := l.get(ctx)
+		if err != nil {
+			return missing()
+		}
+		return run(ctx, value)
+	}
+}
+
 // close closes the connections. Checks that timed out may still use them.
 func (d *doctor) close() {
 	if link, err := d.nats.get(context.Background()); err == nil {

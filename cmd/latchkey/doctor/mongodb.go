@@ -11,13 +11,7 @@ import (
 
 // withMongoDB returns a check that needs the connection to MongoDB.
 func (d *doctor) withMongoDB(run func(context.Context, *store.Store) Result) func(context.Context) Result {
-	return func(ctx context.Context) Result {
-		db, err := d.mongo.get(ctx)
-		if err != nil {
-			return noMongoDB()
-		}
-		return run(ctx, db)
-	}
+	return needs(&d.mongo, noMongoDB, run)
 }
 
 func noMongoDB() Result {

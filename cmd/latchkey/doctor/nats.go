@@ -46,13 +46,7 @@ func (l *natsLink) refusal(err error) error {
 
 // withNATS returns a check that needs the connection to NATS.
 func (d *doctor) withNATS(run func(context.Context, *natsLink) Result) func(context.Context) Result {
-	return func(ctx context.Context) Result {
-		link, err := d.nats.get(ctx)
-		if err != nil {
-			return noNATS()
-		}
-		return run(ctx, link)
-	}
+	return needs(&d.nats, noNATS, run)
 }
 
 func noNATS() Result {
