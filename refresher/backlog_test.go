@@ -12,6 +12,7 @@ import (
 
 	"github.com/latchkey/latchkey/cmd/sandbox/meshsim"
 	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/refresher/refreshertest"
 	"github.com/latchkey/latchkey/store"
 	"github.com/latchkey/latchkey/store/streams"
 )
@@ -29,38 +30,38 @@ func TestABacklogIsNotMadeLonger(t *testing.T) {
 func backlogIsNotMadeLonger(t *testing.T, late time.Duration) {
 	const backlog, lost = 24, 3
 	r := newRig(t)
-	r.clock = &clock{live: true}
-	p := r.subjects.RefreshPartitions()[0]
-	consumer, err := r.streams.Consumer(t.Context(), p.Stream, p.Due)
+	r.Clock = refreshertest.NewRunningClock(0)
+	p := r.Subjects.RefreshPartitions()[0]
+	consumer, err := r.Streams.Consumer(t.Context(), p.Stream, p.Due)
 	require.NoError(t, err)
-	_, err = r.streams.Consumer(t.Context(), p.Stream, p.Urgent)
+	_, err = r.Streams.Consumer(t.Context(), p.Stream, p.Urgent)
 	require.NoError(t, err)
 	var workers []*worker
 	for _, id := range []string{"a", "b", "c"} {
-		w := r.worker(id)
-		w.topology.queues = r.streams.DueQueues
-		w.reconciler.Settings().Slack = 5 * time.Second
+		w := r.Worker(id)
+		w.Topology.DueQueuesFunc = r.Streams.DueQueues
+		w.Reconciler.Settings().Slack = 5 * time.Second
 		workers = append(workers, w)
 	}
 	a := workers[0]
 	var all []*store.Grant
 	for n := range backlog + lost {
-		g := r.connect(a, meshsim.ConnectSpec{}, func(g *store.Grant) {
+		g := r.Connect(a, meshsim.ConnectSpec{}, func(g *store.Grant) {
 			// Of those that came late at once the order says nothing.
 			g.Due.At = g.Due.At.Add(-late - late*time.Duration(n*7%backlog)/backlog)
 		})
 		all = append(all, g)
 		if n%9 != 4 {
-			require.NoError(t, a.dispatcher.Postpone(t.Context(), due(g), g.Due.At.Add(late)))
+			require.NoError(t, a.Dispatcher.Postpone(t.Context(), due(g), g.Due.At.Add(late)))
 		}
 	}
-	r.eventually(func() bool {
+	r.Eventually(func() bool {
 		info, err := consumer.Info(t.Context())
 		return err == nil && info.NumPending == backlog
 	}, "all that is not lost has come due")
 
-	last := r.clock.Now()
-	r.eventually(func() bool { return r.clock.Now().After(last.Add(10 * time.Second)) }, "all of it is overdue")
+	last := r.Clock.Now()
+	r.Eventually(func() bool { return r.Clock.Now().After(last.Add(10 * time.Second)) }, "all of it is overdue")
 	handled := map[string]int{}
 	handle := func(wait time.Duration) bool {
 		batch, err := consumer.Fetch(1, jetstream.FetchMaxWait(wait))
@@ -78,10 +79,10 @@ func backlogIsNotMadeLonger(t *testing.T, late time.Duration) {
 	for n := range backlog {
 		if n%4 == 0 {
 			for _, w := range workers {
-				require.NoError(t, w.reconciler.Pass(t.Context()))
+				require.NoError(t, w.Reconciler.Pass(t.Context()))
 			}
 			for n, g := range all {
-				require.True(t, n%9 == 4 || r.get(a, g.ID).Due.Reschedules == 0, "it only waits")
+				require.True(t, n%9 == 4 || r.Get(a, g.ID).Due.Reschedules == 0, "it only waits")
 			}
 		}
 		require.True(t, handle(patience))
@@ -92,7 +93,7 @@ func backlogIsNotMadeLonger(t *testing.T, late time.Duration) {
 	require.Zero(t, info.NumPending+uint64(info.NumAckPending))
 
 	for _, w := range workers {
-		require.NoError(t, w.reconciler.Pass(t.Context()))
+		require.NoError(t, w.Reconciler.Pass(t.Context()))
 	}
 	for range lost {
 		require.True(t, handle(patience), "what was lost is made again")
@@ -100,18 +101,18 @@ func backlogIsNotMadeLonger(t *testing.T, late time.Duration) {
 	require.False(t, handle(time.Second), "by one of the workers")
 	for _, g := range all {
 		require.Equal(t, 1, handled[g.ID])
-		require.Equal(t, int64(2), r.get(a, g.ID).Version)
+		require.Equal(t, int64(2), r.Get(a, g.ID).Version)
 	}
 }
 
 // What the streams tell of a queue is what lies in them.
 func TestWhereAQueueStands(t *testing.T) {
 	r := newRig(t)
-	w := r.worker("a")
-	p := r.subjects.RefreshPartitions()[0]
+	w := r.Worker("a")
+	p := r.Subjects.RefreshPartitions()[0]
 	stand := func() streams.DueQueue {
 		t.Helper()
-		all, err := r.streams.DueQueues(t.Context())
+		all, err := r.Streams.DueQueues(t.Context())
 		require.NoError(t, err)
 		require.Len(t, all, 1)
 		require.False(t, all[0].Now.IsZero())
@@ -119,7 +120,7 @@ func TestWhereAQueueStands(t *testing.T) {
 	}
 	var consumers []jetstream.Consumer
 	for _, subject := range []string{p.Due, p.Urgent} {
-		c, err := r.streams.Consumer(t.Context(), p.Stream, subject)
+		c, err := r.Streams.Consumer(t.Context(), p.Stream, subject)
 		require.NoError(t, err)
 		consumers = append(consumers, c)
 	}
@@ -127,12 +128,12 @@ func TestWhereAQueueStands(t *testing.T) {
 	require.Zero(t, empty.Undelivered)
 	require.Zero(t, empty.Unhandled)
 	for n := range 3 {
-		m := due(r.connect(w, meshsim.ConnectSpec{}))
+		m := due(r.Connect(w, meshsim.ConnectSpec{}))
 		m.Unknown = n == 1
-		_, err := r.js.PublishMsg(t.Context(), dueMsg(t, r, m))
+		_, err := r.JS.PublishMsg(t.Context(), dueMsg(t, r, m))
 		require.NoError(t, err)
 	}
-	stored := r.messages(p.Stream, ">")
+	stored := r.Messages(p.Stream, ">")
 	require.Len(t, stored, 3)
 	got := stand()
 	require.Equal(t, stored[0].Time, got.Undelivered)
@@ -163,7 +164,7 @@ func TestWhereAQueueStands(t *testing.T) {
 // dueMsg is a due message as NATS makes it of a schedule.
 func dueMsg(t *testing.T, r *rig, m events.RefreshDue) *nats.Msg {
 	t.Helper()
-	partition := r.subjects.RefreshPartition(m.GrantID)
+	partition := r.Subjects.RefreshPartition(m.GrantID)
 	msg := nats.NewMsg(partition.Due)
 	if m.Unknown {
 		msg.Subject = partition.Urgent

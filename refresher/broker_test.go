@@ -22,7 +22,7 @@ func TestLimitsAndBreakerAreOneHoweverTheBrokerIsWritten(t *testing.T) {
 	for _, first := range spellings {
 		for _, second := range spellings {
 			t.Run(first+" "+second, func(t *testing.T) {
-				c := &clock{now: t0}
+				c := newClock(t0)
 				l := newLimits(wide(func(l *config.Limits) { l.BrokerConcurrency = 1 }), c)
 				done := enter(t, l, first)
 				require.Equal(t, "concurrency", later(t, l, second).Why)
@@ -49,7 +49,7 @@ func TestLimitsAndBreakerAreOneHoweverTheBrokerIsWritten(t *testing.T) {
 // The slots go to the broker with the fewest refreshes at work: two ways to write
 // one must not make it two.
 func TestTheQueueHasOneLineHoweverTheBrokerIsWritten(t *testing.T) {
-	c := &clock{now: t0}
+	c := newClock(t0)
 	q := refresher.NewQueue(newLimits(wide(), c), 2, 10, c.Now)
 	first, err := q.Enter(t.Context(), "weBull", in(0))
 	require.NoError(t, err)
@@ -82,15 +82,15 @@ func TestMarginsOfABrokerHoweverItIsWritten(t *testing.T) {
 func TestARefreshHoweverTheBrokerIsWritten(t *testing.T) {
 	r := newRig(t)
 	reg := prometheus.NewRegistry()
-	w := r.worker("a", func(d *refresher.Deps) { d.SendAccess, d.Metrics = []string{"WEbULL"}, reg })
+	w := r.Worker("a", func(d *refresher.Deps) { d.SendAccess, d.Metrics = []string{"WEbULL"}, reg })
 	needs := meshsim.Institution{NeedsAccessToken: true, AccessLifetime: hour}
 	for i, broker := range spellings {
-		g := r.connect(w, meshsim.ConnectSpec{BrokerType: broker, Institution: &needs, Accounts: []meshsim.Account{{ID: fmt.Sprint(i)}}})
+		g := r.Connect(w, meshsim.ConnectSpec{BrokerType: broker, Institution: &needs, Accounts: []meshsim.Account{{ID: fmt.Sprint(i)}}})
 		require.NoError(t, w.Due(t.Context(), due(g)))
-		got := r.get(w, g.ID)
+		got := r.Get(w, g.ID)
 		require.Equal(t, int64(2), got.Version, broker)
 		require.Equal(t, broker, got.BrokerType)
-		r.soundTokens(w, g.ID)
+		r.RequireSoundTokens(w, g.ID)
 	}
 	families, err := reg.Gather()
 	require.NoError(t, err)
@@ -108,38 +108,38 @@ func TestARefreshHoweverTheBrokerIsWritten(t *testing.T) {
 // no fault.
 func TestARescuedAnswerOfAGrantWhoseBrokerIsWrittenAnew(t *testing.T) {
 	r := newRig(t)
-	w := r.worker("a")
-	g := r.connect(w, meshsim.ConnectSpec{BrokerType: "weBull", Accounts: []meshsim.Account{{ID: "one"}}})
-	r.failWrites(true)
+	w := r.Worker("a")
+	g := r.Connect(w, meshsim.ConnectSpec{BrokerType: "weBull", Accounts: []meshsim.Account{{ID: "one"}}})
+	r.FailWrites(true)
 	require.NoError(t, w.Due(t.Context(), due(g)))
-	r.failWrites(false)
-	require.Len(t, r.entries(), 1)
-	require.NoError(t, w.store.Delete(t.Context(), r.get(w, g.ID)))
-	r.clock.advance(time.Second)
-	anew := r.connect(w, meshsim.ConnectSpec{BrokerType: "WEBULL", Accounts: []meshsim.Account{{ID: "one"}}})
+	r.FailWrites(false)
+	require.Len(t, r.RecoveryEntries(), 1)
+	require.NoError(t, w.Store.Delete(t.Context(), r.Get(w, g.ID)))
+	r.Clock.Advance(time.Second)
+	anew := r.Connect(w, meshsim.ConnectSpec{BrokerType: "WEBULL", Accounts: []meshsim.Account{{ID: "one"}}})
 	require.Equal(t, g.ID, anew.ID)
 
-	require.NoError(t, w.Recover(t.Context(), r.entries()[0]))
-	require.Equal(t, anew.Version, r.get(w, anew.ID).Version)
-	r.soundTokens(w, anew.ID)
+	require.NoError(t, w.Recover(t.Context(), r.RecoveryEntries()[0]))
+	require.Equal(t, anew.Version, r.Get(w, anew.ID).Version)
+	r.RequireSoundTokens(w, anew.ID)
 }
 
 // An entry of an earlier release does not say how the broker was written.
 func TestARescuedAnswerOfAnEarlierRelease(t *testing.T) {
 	r := newRig(t)
-	w := r.worker("a")
-	g := r.connect(w, meshsim.ConnectSpec{BrokerType: "weBull", Accounts: []meshsim.Account{{ID: "one"}}})
-	r.failWrites(true)
+	w := r.Worker("a")
+	g := r.Connect(w, meshsim.ConnectSpec{BrokerType: "weBull", Accounts: []meshsim.Account{{ID: "one"}}})
+	r.FailWrites(true)
 	require.NoError(t, w.Due(t.Context(), due(g)))
-	r.failWrites(false)
+	r.FailWrites(false)
 	var entry map[string]any
-	require.NoError(t, json.Unmarshal(r.entries()[0], &entry))
+	require.NoError(t, json.Unmarshal(r.RecoveryEntries()[0], &entry))
 	require.Equal(t, "weBull", entry["broker"])
 
 	delete(entry, "broker")
 	body, err := json.Marshal(entry)
 	require.NoError(t, err)
 	require.NoError(t, w.Recover(t.Context(), body))
-	require.Equal(t, int64(2), r.get(w, g.ID).Version)
-	r.soundTokens(w, g.ID)
+	require.Equal(t, int64(2), r.Get(w, g.ID).Version)
+	r.RequireSoundTokens(w, g.ID)
 }

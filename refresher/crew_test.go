@@ -125,7 +125,7 @@ func TestSharesAreNeverMoreThanTheWhole(t *testing.T) {
 	const tick = 100 * time.Millisecond
 	rapid.Check(t, func(t *rapid.T) {
 		ctx := context.Background()
-		c := &clock{now: t0}
+		c := newClock(t0)
 		s := newBeats()
 		var members []*member
 		var came time.Time // when one last came or came back
@@ -146,7 +146,7 @@ func TestSharesAreNeverMoreThanTheWhole(t *testing.T) {
 		}
 		pass := func(d time.Duration) {
 			for ; d > 0; d -= tick {
-				c.advance(tick)
+				c.Advance(tick)
 				for _, m := range members {
 					before := m.crew.Workers()
 					m.beat(ctx, c.Now())
@@ -217,12 +217,12 @@ func TestLimitsAreTheInstallations(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			c := &clock{now: t0}
+			c := newClock(t0)
 			s := newBeats()
 			var members []*member
 			during := func(d time.Duration) (started int) {
 				for ; d > 0; d -= tick {
-					c.advance(tick)
+					c.Advance(tick)
 					for _, m := range members {
 						m.beat(t.Context(), c.Now())
 						started += m.start()
@@ -269,7 +269,7 @@ func TestLimitsAreTheInstallations(t *testing.T) {
 // a burst is one.
 func TestSharesOfALoweredRate(t *testing.T) {
 	t.Parallel()
-	c := &clock{now: t0}
+	c := newClock(t0)
 	workers := 1
 	l := refresher.NewLimits(wide(func(l *config.Limits) { l.BrokerRate, l.BrokerBurst = 40, 2 }), credentials, c.Now, func() int { return workers }, func(string, bool) {})
 	dead := &refresher.Failure{Class: refresher.Dead}
@@ -293,7 +293,7 @@ func TestCrewInTheDatabase(t *testing.T) {
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = s.Close(context.Background()) })
 	core, logs := observer.New(zap.InfoLevel)
-	c := &clock{now: t0}
+	c := newClock(t0)
 	reg := prometheus.NewRegistry()
 	a := refresher.NewCrew(refresher.CrewOptions{Store: s, Run: "a", WorkerID: "w", Now: c.Now, Log: zap.New(core), Metrics: reg})
 	b := refresher.NewCrew(refresher.CrewOptions{Store: s, Run: "b", WorkerID: "w", Now: c.Now, Log: zap.New(core), Metrics: prometheus.NewRegistry()})
@@ -305,11 +305,11 @@ func TestCrewInTheDatabase(t *testing.T) {
 	require.Equal(t, []int{2, 2}, []int{a.Workers(), b.Workers()})
 	require.InDelta(t, 2, gauge(t, reg, "latchkey_limits_workers"), 0)
 	require.NoError(t, a.Beat(t.Context()))
-	c.advance(refresher.ShareFree)
+	c.Advance(refresher.ShareFree)
 	require.Zero(t, a.Workers())
 	require.NoError(t, a.Beat(t.Context()))
 	require.Equal(t, 1, a.Workers())
-	c.advance(time.Hour)
+	c.Advance(time.Hour)
 	require.NoError(t, a.Beat(t.Context()))
 	require.NoError(t, b.Beat(t.Context()))
 	require.Equal(t, 2, b.Workers(), "one that was forgotten is there again")

@@ -27,26 +27,26 @@ func TestEveryDialectOfTokensIsUnderstood(t *testing.T) {
 			continue
 		}
 		t.Run(name, func(t *testing.T) {
-			w := r.worker(name) // one whose limits no other dialect has touched
+			w := r.Worker(name) // one whose limits no other dialect has touched
 			accounts := []meshsim.Account{{ID: name + "-1", Name: "One"}, {ID: name + "-2", Name: "Two"}}
 			i := meshsim.DefaultInstitution(name)
 			i.Dialects = []string{name}
-			g := r.connect(w, meshsim.ConnectSpec{BrokerType: name, Accounts: accounts, Institution: &i})
+			g := r.Connect(w, meshsim.ConnectSpec{BrokerType: name, Accounts: accounts, Institution: &i})
 			for range 4 {
-				g = r.get(w, g.ID)
+				g = r.Get(w, g.ID)
 				require.NotNil(t, g.Due, "state %s, %s", g.State, g.Reason)
-				if wait := g.Due.At.Sub(r.clock.Now()); wait > 0 {
-					r.clock.advance(wait)
+				if wait := g.Due.At.Sub(r.Clock.Now()); wait > 0 {
+					r.Clock.Advance(wait)
 				}
 				require.NoError(t, w.Due(t.Context(), due(g)))
 			}
-			require.NoError(t, r.sim.Settle(t.Context()))
-			g = r.get(w, g.ID)
+			require.NoError(t, r.Sim.Settle(t.Context()))
+			g = r.Get(w, g.ID)
 			require.Equal(t, store.Active, g.State, g.Reason)
 			require.GreaterOrEqual(t, g.Version, int64(3), "it is not refreshed")
 			set, err := w.Tokens(t.Context(), g)
 			require.NoError(t, err)
-			l := r.sim.Ledger()
+			l := r.Sim.Ledger()
 			require.False(t, slices.ContainsFunc(l.DoubleSpends(), func(u meshsim.Reuse) bool { return u.Request.BrokerType == name }), "a refresh token was presented twice")
 			valid, why := l.RefreshTokenState(set.RefreshToken)
 			require.True(t, valid, why)
@@ -71,19 +71,19 @@ func TestEveryDialectOfRefusalsIsUnderstood(t *testing.T) {
 	for _, name := range meshsim.DialectNames(meshsim.OnRefusal) {
 		t.Run(name, func(t *testing.T) {
 			require.Contains(t, want, name)
-			w := r.worker(name, served)
+			w := r.Worker(name, served)
 			i := meshsim.DefaultInstitution(name)
 			i.Dialects = []string{name}
-			g := r.connect(w, meshsim.ConnectSpec{BrokerType: name, Institution: &i}, func(g *store.Grant) { g.UserID = name })
-			require.NoError(t, r.sim.Kill(g.Accounts[0].ID))
+			g := r.Connect(w, meshsim.ConnectSpec{BrokerType: name, Institution: &i}, func(g *store.Grant) { g.UserID = name })
+			require.NoError(t, r.Sim.Kill(g.Accounts[0].ID))
 			r.settleAll([]*store.Grant{g}, 3*hour, w)
 			if want[name] == passing {
-				require.Equal(t, store.Active, r.get(w, g.ID).State)
-				require.Equal(t, []string{"token.expiring: refresh_failing"}, r.told(name))
+				require.Equal(t, store.Active, r.Get(w, g.ID).State)
+				require.Equal(t, []string{"token.expiring: refresh_failing"}, r.LifecycleEvents(name))
 				return
 			}
-			require.Equal(t, store.Expired, r.get(w, g.ID).State)
-			require.Equal(t, []string{"token.expiring: " + string(want[name]), "token.expired: " + string(want[name])}, r.told(name))
+			require.Equal(t, store.Expired, r.Get(w, g.ID).State)
+			require.Equal(t, []string{"token.expiring: " + string(want[name]), "token.expired: " + string(want[name])}, r.LifecycleEvents(name))
 		})
 	}
 }
@@ -95,22 +95,22 @@ func TestWhateverAnswersInsteadCostsNoGrant(t *testing.T) {
 	r := newRig(t)
 	for _, name := range meshsim.DialectNames(meshsim.InsteadOfRefresh) {
 		t.Run(name, func(t *testing.T) {
-			w := r.worker(name, served, func(d *refresher.Deps) { d.Limits.BreakerOpen = hour })
+			w := r.Worker(name, served, func(d *refresher.Deps) { d.Limits.BreakerOpen = hour })
 			var hidden []*store.Grant
 			for n := range 3 {
-				hidden = append(hidden, r.connect(w, meshsim.ConnectSpec{BrokerType: name}, func(g *store.Grant) { g.UserID = fmt.Sprint(name, n) }))
+				hidden = append(hidden, r.Connect(w, meshsim.ConnectSpec{BrokerType: name}, func(g *store.Grant) { g.UserID = fmt.Sprint(name, n) }))
 			}
-			other := r.connect(w, meshsim.ConnectSpec{BrokerType: name + "-other"}, func(g *store.Grant) { g.UserID = name + "-other" })
-			require.NoError(t, r.sim.Speak(name, name))
-			before := r.calls()
+			other := r.Connect(w, meshsim.ConnectSpec{BrokerType: name + "-other"}, func(g *store.Grant) { g.UserID = name + "-other" })
+			require.NoError(t, r.Sim.Speak(name, name))
+			before := r.Calls()
 			r.settleAll(append(hidden, other), 3*hour, w)
-			require.Less(t, r.calls()-before, 3*3*20, "not hammered")
-			require.GreaterOrEqual(t, r.get(w, other.ID).Version, int64(3), "another institution is not held up")
+			require.Less(t, r.Calls()-before, 3*3*20, "not hammered")
+			require.GreaterOrEqual(t, r.Get(w, other.ID).Version, int64(3), "another institution is not held up")
 			require.Equal(t, activeThree, r.states(w, hidden))
 
-			require.NoError(t, r.sim.Speak(name))
-			w = r.worker(name+" later", served) // whose breaker is closed
-			waits := func(g *store.Grant) bool { return r.get(w, g.ID).Version == 1 }
+			require.NoError(t, r.Sim.Speak(name))
+			w = r.Worker(name+" later", served) // whose breaker is closed
+			waits := func(g *store.Grant) bool { return r.Get(w, g.ID).Version == 1 }
 			for hours := 0; slices.ContainsFunc(hidden, waits); hours++ {
 				require.Less(t, hours, 24)
 				r.settleAll(hidden, hour, w)

@@ -14,21 +14,21 @@ import (
 // An account that no answer covers is asked for once more before the end of its own
 // token, then that end is announced, and its coming: each once, and no refresh more.
 func TestAnAccountThatAnswersDoNotCoverIsToldOf(t *testing.T) {
-	c := &clock{now: t0}
+	c := newClock(t0)
 	s, g, set := settler(c, 0), newGrant(withAccounts("one", "two")), newTokens("one", "two")
 	g.Due = s.Policy.Next(g)
 	end, calls := *g.Access.ExpiresAt, 0
-	for c.now.Before(t0.Add(10 * hour)) {
+	for c.Now().Before(t0.Add(10 * hour)) {
 		if g.AccountsDue != nil && g.AccountsDue.Before(g.Due.At) {
-			c.now = *g.AccountsDue
-			require.NoError(t, s.AnnounceAccounts(g, c.now))
+			c.Set(*g.AccountsDue)
+			require.NoError(t, s.AnnounceAccounts(g, c.Now()))
 			continue
 		}
-		c.now = g.Due.At
+		c.Set(g.Due.At)
 		calls++
 		require.Less(t, calls, 20, "a loop")
 		var err error
-		set, err = s.Answered(g, set, refresher.Answer{ExpiresIn: hour, Accounts: []refresher.AnsweredAccount{entry("one", "A", "")}}, false, int64(calls+1), c.now)
+		set, err = s.Answered(g, set, refresher.Answer{ExpiresIn: hour, Accounts: []refresher.AnsweredAccount{entry("one", "A", "")}}, false, int64(calls+1), c.Now())
 		require.NoError(t, err)
 		require.Equal(t, "access-0-two", set.Account("two").AccessToken.Reveal())
 		require.Equal(t, end, *g.Account("two").ExpiresAt)
@@ -52,7 +52,7 @@ func TestAnAccountThatAnswersDoNotCoverIsToldOf(t *testing.T) {
 	require.Nil(t, g.AccountsDue)
 
 	// Once an answer covers it, it is as any other.
-	_, err := s.Answered(g, set, answer("one", "two"), false, 99, c.now)
+	_, err := s.Answered(g, set, answer("one", "two"), false, 99, c.Now())
 	require.NoError(t, err)
 	require.Empty(t, g.Earlier)
 	require.Equal(t, g.Access, g.AccessOf(*g.Account("two")))
@@ -60,9 +60,9 @@ func TestAnAccountThatAnswersDoNotCoverIsToldOf(t *testing.T) {
 
 // Where the refreshes fail that were to ask for it, the end is announced too.
 func TestTheEndOfAnAccountIsToldThoughRefreshesFail(t *testing.T) {
-	c := &clock{now: t0.Add(50 * time.Minute)}
+	c := newClock(t0.Add(50 * time.Minute))
 	s, g := settler(c, 0), newGrant(withAccounts("one", "two"))
-	_, err := s.Answered(g, newTokens("one", "two"), refresher.Answer{ExpiresIn: hour, Accounts: []refresher.AnsweredAccount{entry("one", "A", "")}}, false, 2, c.now)
+	_, err := s.Answered(g, newTokens("one", "two"), refresher.Answer{ExpiresIn: hour, Accounts: []refresher.AnsweredAccount{entry("one", "A", "")}}, false, 2, c.Now())
 	require.NoError(t, err)
 	require.Equal(t, []string{"token.refreshed: "}, reasons(t, g))
 	require.True(t, g.Due.At.Before(t0.Add(hour)), "asked for before its end")
@@ -71,8 +71,8 @@ func TestTheEndOfAnAccountIsToldThoughRefreshesFail(t *testing.T) {
 	s.Policy.ClockSkew, s.Policy.Lead = time.Minute, time.Minute // the last try comes ahead of the end
 	g.AccountsDue = s.Policy.AccountsDue(g)
 	for range 2 {
-		c.now = *g.AccountsDue
-		require.NoError(t, s.AnnounceAccounts(g, c.now))
+		c.Set(*g.AccountsDue)
+		require.NoError(t, s.AnnounceAccounts(g, c.Now()))
 	}
 	require.Contains(t, reasons(t, g), "token.expiring: not_covered")
 	require.Contains(t, reasons(t, g), "token.expired: not_covered")
@@ -85,7 +85,7 @@ func TestAnAccountWithoutAnEndIsNotCalledRefreshed(t *testing.T) {
 	for _, stated := range []time.Duration{0, hour} {
 		g := newGrant(func(g *store.Grant) { g.Access = endless(t0) }, withAccounts("one", "two"))
 		a := refresher.Answer{ExpiresIn: stated, Accounts: []refresher.AnsweredAccount{entry("one", "A", "R")}}
-		set, err := settler(&clock{now: sentAt}, 0).Answered(g, newTokens("one", "two"), a, false, 2, sentAt)
+		set, err := settler(newClock(sentAt), 0).Answered(g, newTokens("one", "two"), a, false, 2, sentAt)
 		require.NoError(t, err)
 		require.Equal(t, map[string]string{"one": "A", "two": "access-0-two"}, given(set))
 		told := announced(t, g)
@@ -110,7 +110,7 @@ func TestRefreshFailingNamesTheAccountsWhoseTokensEnd(t *testing.T) {
 	} {
 		g := newGrant(withAccounts("one", "two"))
 		g.Account("two").ExpiresAt = c.end(g)
-		require.NoError(t, settler(&clock{now: t0}, 0).AnnounceEnds(g, t0, true), name)
+		require.NoError(t, settler(newClock(t0), 0).AnnounceEnds(g, t0, true), name)
 		told := announced(t, g)
 		require.Len(t, told, 1, name)
 		require.Equal(t, events.ReasonRefreshFailing, told[0].Data.Reason)
@@ -150,10 +150,10 @@ func TestAGrantEndsWithTheAccessTokenThatLivesLongest(t *testing.T) {
 		}, events.ReasonNoRefreshToken, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			at := &clock{now: t0.Add(4 * time.Minute)}
+			at := newClock(t0.Add(4 * time.Minute))
 			s, g := settler(at, 0), newGrant(withAccounts("one", "two"), c.grant)
 			s.Policy = servedPolicy()
-			_, err := s.Answered(g, newTokens("one", "two"), covers, false, 2, at.now)
+			_, err := s.Answered(g, newTokens("one", "two"), covers, false, 2, at.Now())
 			require.NoError(t, err)
 			first := *g.Access.ExpiresAt
 			require.Equal(t, t0.Add(5*time.Minute), first)
@@ -170,8 +170,8 @@ func TestAGrantEndsWithTheAccessTokenThatLivesLongest(t *testing.T) {
 				if g.Due == nil {
 					break
 				}
-				if g.Due.At.After(at.now) {
-					at.now = g.Due.At
+				if g.Due.At.After(at.Now()) {
+					at.Set(g.Due.At)
 				}
 			}
 			var ends []string

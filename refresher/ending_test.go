@@ -32,14 +32,14 @@ func TestTheEndIsAnnouncedWhateverTheWay(t *testing.T) {
 			if err := w.Due(t.Context(), due(g)); err != nil {
 				var later *refresher.LaterError
 				require.ErrorAs(t, err, &later)
-				require.NoError(t, w.dispatcher.Postpone(t.Context(), due(g), r.clock.Now().Add(later.After)))
+				require.NoError(t, w.Dispatcher.Postpone(t.Context(), due(g), r.Clock.Now().Add(later.After)))
 			}
 		}
 	}
 	fail := func(action meshsim.Action) func(*testing.T, *rig, *worker, []*store.Grant) {
 		return func(t *testing.T, r *rig, w *worker, all []*store.Grant) {
 			for _, g := range all {
-				require.NoError(t, r.sim.Script(g.Accounts[0].ID, action))
+				require.NoError(t, r.Sim.Script(g.Accounts[0].ID, action))
 			}
 			try(t, r, w, all)
 		}
@@ -53,67 +53,67 @@ func TestTheEndIsAnnouncedWhateverTheWay(t *testing.T) {
 		"the breaker opens":                       {func(d *refresher.Deps) { d.Limits.BreakerFailures = 1 }, fail(meshsim.HTTPStatus(503))},
 		"too many requests, for longer than that": {func(*refresher.Deps) {}, fail(limited)},
 		"the credentials are refused": {func(*refresher.Deps) {}, func(t *testing.T, r *rig, w *worker, all []*store.Grant) {
-			r.refuseCredentials()
+			r.RefuseCredentials()
 			try(t, r, w, all)
 		}},
 		"no message ever comes": {func(*refresher.Deps) {}, func(*testing.T, *rig, *worker, []*store.Grant) {}},
 		"every message is put off": {func(*refresher.Deps) {}, func(t *testing.T, r *rig, w *worker, all []*store.Grant) {
 			for _, g := range all {
-				require.NoError(t, w.dispatcher.Postpone(t.Context(), due(g), r.clock.Now().Add(day)))
+				require.NoError(t, w.Dispatcher.Postpone(t.Context(), due(g), r.Clock.Now().Add(day)))
 			}
 		}},
 		"KMS is away": {func(*refresher.Deps) {}, func(t *testing.T, r *rig, w *worker, all []*store.Grant) {
-			r.kms.Faults().Always(kmssim.ServiceUnavailable)
+			r.KMS.Faults().Always(kmssim.ServiceUnavailable)
 		}},
 		"the worker at it is killed": {func(*refresher.Deps) {}, func(t *testing.T, r *rig, w *worker, all []*store.Grant) {
 			for _, g := range all {
-				_, _, err := w.store.Acquire(t.Context(), store.LeaseRequest{GrantID: g.ID, Version: g.Version, Owner: "killed", Now: r.clock.Now(), Until: r.clock.Now().Add(day)})
+				_, _, err := w.Store.Acquire(t.Context(), store.LeaseRequest{GrantID: g.ID, Version: g.Version, Owner: "killed", Now: r.Clock.Now(), Until: r.Clock.Now().Add(day)})
 				require.NoError(t, err)
 			}
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t)
-			w, other := r.worker("a", served, c.limits), r.worker("b", served)
+			w, other := r.Worker("a", served, c.limits), r.Worker("b", served)
 			var all []*store.Grant
 			for _, user := range []string{"one", "two", "three"} {
-				all = append(all, r.connect(w, meshsim.ConnectSpec{}, func(g *store.Grant) { g.UserID = user }))
+				all = append(all, r.Connect(w, meshsim.ConnectSpec{}, func(g *store.Grant) { g.UserID = user }))
 			}
 			ends := *all[0].Access.ServedUntil(servedPolicy().ClockSkew)
 			c.happen(t, r, w, all)
-			w.dispatcher.Wait()
-			r.clock.advance(ends.Add(time.Second - 2*look).Sub(r.clock.Now()))
+			w.Dispatcher.Wait()
+			r.Clock.Advance(ends.Add(time.Second - 2*look).Sub(r.Clock.Now()))
 			for n := range 4 {
-				require.NoError(t, w.reconciler.Pass(t.Context()))
-				require.NoError(t, other.reconciler.Pass(t.Context()))
-				w.dispatcher.Wait()
-				other.dispatcher.Wait()
+				require.NoError(t, w.Reconciler.Pass(t.Context()))
+				require.NoError(t, other.Reconciler.Pass(t.Context()))
+				w.Dispatcher.Wait()
+				other.Dispatcher.Wait()
 				if n == 1 {
-					require.True(t, r.clock.Now().Before(ends))
+					require.True(t, r.Clock.Now().Before(ends))
 					for _, g := range all {
-						require.Equal(t, events.ReasonRefreshFailing, r.get(w, g.ID).Warned)
+						require.Equal(t, events.ReasonRefreshFailing, r.Get(w, g.ID).Warned)
 					}
 				}
-				r.clock.advance(look)
+				r.Clock.Advance(look)
 			}
 			for _, g := range all {
-				told := slices.DeleteFunc(r.told(g.UserID), func(e string) bool { return e != "token.expiring: refresh_failing" })
+				told := slices.DeleteFunc(r.LifecycleEvents(g.UserID), func(e string) bool { return e != "token.expiring: refresh_failing" })
 				require.Len(t, told, 1, g.UserID)
-				require.Equal(t, events.ReasonRefreshFailing, r.get(w, g.ID).Warned)
+				require.Equal(t, events.ReasonRefreshFailing, r.Get(w, g.ID).Warned)
 			}
 
-			r.kms.Faults().Clear()
-			r.sim.ClearFaults()
-			r.clock.advance(2 * day)
-			next := r.worker("c", served)
+			r.KMS.Faults().Clear()
+			r.Sim.ClearFaults()
+			r.Clock.Advance(2 * day)
+			next := r.Worker("c", served)
 			for _, g := range all {
-				for tries := 0; r.get(w, g.ID).Version == g.Version; tries++ {
+				for tries := 0; r.Get(w, g.ID).Version == g.Version; tries++ {
 					require.Less(t, tries, 10)
-					r.clock.advance(time.Minute)
-					_ = next.Due(t.Context(), due(r.get(w, g.ID)))
+					r.Clock.Advance(time.Minute)
+					_ = next.Due(t.Context(), due(r.Get(w, g.ID)))
 				}
-				next.dispatcher.Wait()
-				require.Empty(t, r.get(w, g.ID).Warned)
+				next.Dispatcher.Wait()
+				require.Empty(t, r.Get(w, g.ID).Warned)
 			}
 		})
 	}
@@ -122,42 +122,42 @@ func TestTheEndIsAnnouncedWhateverTheWay(t *testing.T) {
 // What is refreshed in its ordinary way is not announced, however near its end.
 func TestNothingIsAnnouncedBeforeItsTime(t *testing.T) {
 	r := newRig(t)
-	w := r.worker("a", served)
-	waiting, leased, endless := r.connect(w, meshsim.ConnectSpec{}), r.connect(w, meshsim.ConnectSpec{}), r.connect(w, meshsim.ConnectSpec{}, func(g *store.Grant) { g.Access.ExpiresAt = nil })
+	w := r.Worker("a", served)
+	waiting, leased, endless := r.Connect(w, meshsim.ConnectSpec{}), r.Connect(w, meshsim.ConnectSpec{}), r.Connect(w, meshsim.ConnectSpec{}, func(g *store.Grant) { g.Access.ExpiresAt = nil })
 	p := servedPolicy()
 	last := *p.LastTry(waiting)
-	r.clock.advance(last.Add(-30 * time.Second).Sub(r.clock.Now()))
-	require.NoError(t, w.reconciler.Pass(t.Context()))
-	require.Empty(t, r.told("user"), "there is time for a try")
+	r.Clock.Advance(last.Add(-30 * time.Second).Sub(r.Clock.Now()))
+	require.NoError(t, w.Reconciler.Pass(t.Context()))
+	require.Empty(t, r.LifecycleEvents("user"), "there is time for a try")
 
-	_, _, err := w.store.Acquire(t.Context(), store.LeaseRequest{GrantID: leased.ID, Version: 1, Owner: "at it", Now: r.clock.Now(), Until: r.clock.Now().Add(hour)})
+	_, _, err := w.Store.Acquire(t.Context(), store.LeaseRequest{GrantID: leased.ID, Version: 1, Owner: "at it", Now: r.Clock.Now(), Until: r.Clock.Now().Add(hour)})
 	require.NoError(t, err)
-	r.clock.advance(30 * time.Second)
-	require.NoError(t, w.reconciler.Pass(t.Context()))
-	r.clock.advance(look)
-	require.NoError(t, w.reconciler.Pass(t.Context()))
-	w.dispatcher.Wait()
-	require.NotEmpty(t, r.get(w, waiting.ID).Warned)
-	require.Empty(t, r.get(w, leased.ID).Warned, "somebody may bring the next in time")
-	require.Empty(t, r.get(w, endless.ID).Warned)
+	r.Clock.Advance(30 * time.Second)
+	require.NoError(t, w.Reconciler.Pass(t.Context()))
+	r.Clock.Advance(look)
+	require.NoError(t, w.Reconciler.Pass(t.Context()))
+	w.Dispatcher.Wait()
+	require.NotEmpty(t, r.Get(w, waiting.ID).Warned)
+	require.Empty(t, r.Get(w, leased.ID).Warned, "somebody may bring the next in time")
+	require.Empty(t, r.Get(w, endless.ID).Warned)
 }
 
 // A grant that never had an access token is announced though none of its messages
 // is handled.
 func TestAGrantThatWasNeverGivenATokenIsAnnounced(t *testing.T) {
 	r := newRig(t)
-	w := r.worker("a", served)
-	g := r.connect(w, meshsim.ConnectSpec{}, func(g *store.Grant) { g.Access = nil })
-	require.NoError(t, w.reconciler.Pass(t.Context()))
-	require.Empty(t, r.told("user"), "it has only just come")
-	r.clock.advance(slack + time.Second)
+	w := r.Worker("a", served)
+	g := r.Connect(w, meshsim.ConnectSpec{}, func(g *store.Grant) { g.Access = nil })
+	require.NoError(t, w.Reconciler.Pass(t.Context()))
+	require.Empty(t, r.LifecycleEvents("user"), "it has only just come")
+	r.Clock.Advance(slack + time.Second)
 	for range 3 {
-		require.NoError(t, w.reconciler.Pass(t.Context()))
-		w.dispatcher.Wait()
-		r.clock.advance(look)
+		require.NoError(t, w.Reconciler.Pass(t.Context()))
+		w.Dispatcher.Wait()
+		r.Clock.Advance(look)
 	}
-	require.Equal(t, []string{"token.expiring: refresh_failing"}, r.told("user"))
-	require.Equal(t, 1, r.get(w, g.ID).Due.Reschedules, "and its message is made again")
+	require.Equal(t, []string{"token.expiring: refresh_failing"}, r.LifecycleEvents("user"))
+	require.Equal(t, 1, r.Get(w, g.ID).Due.Reschedules, "and its message is made again")
 }
 
 // A grant may be announced while it is being refreshed: neither takes anything from
@@ -165,52 +165,52 @@ func TestAGrantThatWasNeverGivenATokenIsAnnounced(t *testing.T) {
 func TestAnAnnouncementTakesNothingFromARefresh(t *testing.T) {
 	t.Run("that goes well", func(t *testing.T) {
 		r := newRig(t)
-		w := r.worker("a", served)
-		g := r.connect(w, meshsim.ConnectSpec{})
-		r.clock.advance(hour)
-		r.hold(g.Accounts[0].ID)
+		w := r.Worker("a", served)
+		g := r.Connect(w, meshsim.ConnectSpec{})
+		r.Clock.Advance(hour)
+		r.Hold(g.Accounts[0].ID)
 		answered := r.inBackground(w, due(g))
-		r.wait(r.held)
+		r.Wait(r.Held)
 		for range 2 {
-			require.NoError(t, w.reconciler.Pass(t.Context()))
-			r.clock.advance(look)
+			require.NoError(t, w.Reconciler.Pass(t.Context()))
+			r.Clock.Advance(look)
 		}
-		require.NotEmpty(t, r.get(w, g.ID).Warned)
-		r.let <- struct{}{}
-		require.NoError(t, r.result(answered))
-		w.dispatcher.Wait()
-		require.Equal(t, int64(2), r.get(w, g.ID).Version)
-		require.Empty(t, r.get(w, g.ID).Warned)
-		require.Equal(t, []string{"token.expiring: refresh_failing", "token.refreshed: "}, r.told("user"))
-		r.soundTokens(w, g.ID)
+		require.NotEmpty(t, r.Get(w, g.ID).Warned)
+		r.Release <- struct{}{}
+		require.NoError(t, r.Result(answered))
+		w.Dispatcher.Wait()
+		require.Equal(t, int64(2), r.Get(w, g.ID).Version)
+		require.Empty(t, r.Get(w, g.ID).Warned)
+		require.Equal(t, []string{"token.expiring: refresh_failing", "token.refreshed: "}, r.LifecycleEvents("user"))
+		r.RequireSoundTokens(w, g.ID)
 	})
 	t.Run("that fails", func(t *testing.T) {
 		r := newRig(t)
 		server := httptest.NewServer(http.HandlerFunc(func(out http.ResponseWriter, _ *http.Request) {
-			r.held <- struct{}{}
-			<-r.let
+			r.Held <- struct{}{}
+			<-r.Release
 			out.WriteHeader(http.StatusServiceUnavailable)
 		}))
 		t.Cleanup(server.Close)
-		w := r.worker("a", served, func(d *refresher.Deps) {
-			d.Mesh = refresher.NewMesh(refresher.MeshOptions{URL: server.URL, Timeout: patience, Now: r.clock.Now})
+		w := r.Worker("a", served, func(d *refresher.Deps) {
+			d.Mesh = refresher.NewMesh(refresher.MeshOptions{URL: server.URL, Timeout: patience, Now: r.Clock.Now})
 		})
-		g := r.connect(w, meshsim.ConnectSpec{})
-		r.clock.advance(hour)
+		g := r.Connect(w, meshsim.ConnectSpec{})
+		r.Clock.Advance(hour)
 		answered := r.inBackground(w, due(g))
-		r.wait(r.held)
+		r.Wait(r.Held)
 		for range 2 {
-			require.NoError(t, w.reconciler.Pass(t.Context()))
-			r.clock.advance(look)
+			require.NoError(t, w.Reconciler.Pass(t.Context()))
+			r.Clock.Advance(look)
 		}
-		require.NotEmpty(t, r.get(w, g.ID).Warned)
-		r.let <- struct{}{}
-		require.NoError(t, r.result(answered))
-		w.dispatcher.Wait()
-		got := r.get(w, g.ID)
+		require.NotEmpty(t, r.Get(w, g.ID).Warned)
+		r.Release <- struct{}{}
+		require.NoError(t, r.Result(answered))
+		w.Dispatcher.Wait()
+		got := r.Get(w, g.ID)
 		require.Nil(t, got.Lease, "the failure is noted all the same")
 		require.Equal(t, 1, got.Attempts)
-		require.Equal(t, []string{"token.expiring: refresh_failing"}, r.told("user"))
+		require.Equal(t, []string{"token.expiring: refresh_failing"}, r.LifecycleEvents("user"))
 	})
 }
 
@@ -227,24 +227,24 @@ func TestAGrantOnItsWayToItsFirstRefreshIsNotAnnounced(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t)
-			w := r.worker("a", served)
-			stored := r.clock.Now()
+			w := r.Worker("a", served)
+			stored := r.Clock.Now()
 			if name == "by a clock that is ahead" {
 				stored = stored.Add(servedPolicy().ClockSkew)
 			}
-			g := r.connect(w, meshsim.ConnectSpec{}, func(g *store.Grant) {
-				g.Access, g.Due.At = access(r.clock.Now()), stored
+			g := r.Connect(w, meshsim.ConnectSpec{}, func(g *store.Grant) {
+				g.Access, g.Due.At = access(r.Clock.Now()), stored
 			})
 			// However often and by however many workers it is looked at.
 			for range 5 {
 				for _, id := range []string{"b", "c"} {
-					require.NoError(t, r.worker(id, served).reconciler.Pass(t.Context()))
+					require.NoError(t, r.Worker(id, served).Reconciler.Pass(t.Context()))
 				}
-				r.clock.advance(slack/5 - time.Second)
+				r.Clock.Advance(slack/5 - time.Second)
 			}
 			require.NoError(t, w.Due(t.Context(), due(g)))
-			w.dispatcher.Wait()
-			require.Equal(t, []string{"token.refreshed: "}, r.told("user"))
+			w.Dispatcher.Wait()
+			require.Equal(t, []string{"token.refreshed: "}, r.LifecycleEvents("user"))
 		})
 	}
 }
@@ -267,25 +267,25 @@ func TestAGrantWhoseFirstRefreshDoesNotComeIsAnnounced(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t)
-			w := r.worker("a", served)
-			g := r.connect(w, meshsim.ConnectSpec{}, func(g *store.Grant) {
+			w := r.Worker("a", served)
+			g := r.Connect(w, meshsim.ConnectSpec{}, func(g *store.Grant) {
 				g.Access = nil
 				if c.ago > 0 {
-					g.Access = lasting(r.clock.Now().Add(-c.ago), hour)
+					g.Access = lasting(r.Clock.Now().Add(-c.ago), hour)
 				}
 				if c.leased {
-					g.Lease = &store.Lease{Owner: "at it", Until: r.clock.Now().Add(day)}
+					g.Lease = &store.Lease{Owner: "at it", Until: r.Clock.Now().Add(day)}
 				}
 			})
-			r.clock.advance(min(c.after, slack+servedPolicy().Lead) - time.Second)
+			r.Clock.Advance(min(c.after, slack+servedPolicy().Lead) - time.Second)
 			if c.after < day {
-				require.NoError(t, w.reconciler.Pass(t.Context()))
-				require.Empty(t, r.told("user"))
+				require.NoError(t, w.Reconciler.Pass(t.Context()))
+				require.Empty(t, r.LifecycleEvents("user"))
 			}
-			r.clock.advance(c.after)
-			require.NoError(t, r.worker("b", served).reconciler.Pass(t.Context()))
-			require.Equal(t, events.ReasonRefreshFailing, r.get(w, g.ID).Warned)
-			require.Equal(t, []string{"token.expiring: refresh_failing"}, r.told("user"))
+			r.Clock.Advance(c.after)
+			require.NoError(t, r.Worker("b", served).Reconciler.Pass(t.Context()))
+			require.Equal(t, events.ReasonRefreshFailing, r.Get(w, g.ID).Warned)
+			require.Equal(t, []string{"token.expiring: refresh_failing"}, r.LifecycleEvents("user"))
 		})
 	}
 }

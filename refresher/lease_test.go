@@ -29,7 +29,7 @@ func TestNothingIsPresentedUnderALeaseThatIsNearlyOver(t *testing.T) {
 	var readings, stopAt atomic.Int64
 	stopped := func() {
 		if readings.Add(1) == stopAt.Load() {
-			r.clock.advance(time.Minute)
+			r.Clock.Advance(time.Minute)
 		}
 	}
 	var w *worker
@@ -40,27 +40,27 @@ func TestNothingIsPresentedUnderALeaseThatIsNearlyOver(t *testing.T) {
 			return // it was not sent
 		}
 		q.Body = io.NopCloser(bytes.NewReader(body))
-		g, err := w.store.Get(q.Context(), current.Load().ID)
-		if err != nil || g.Lease.Until.Sub(r.clock.Now()) < config.Default().CallAndSave() {
-			t.Errorf("stopped at reading %d: presented under the lease %v at %v: %v", stopAt.Load(), g.Lease, r.clock.Now(), err)
+		g, err := w.Store.Get(q.Context(), current.Load().ID)
+		if err != nil || g.Lease.Until.Sub(r.Clock.Now()) < config.Default().CallAndSave() {
+			t.Errorf("stopped at reading %d: presented under the lease %v at %v: %v", stopAt.Load(), g.Lease, r.Clock.Now(), err)
 		}
-		r.sim.ServeHTTP(rw, q)
+		r.Sim.ServeHTTP(rw, q)
 	}))
 	t.Cleanup(mesh.Close)
-	w = r.worker("a", func(d *refresher.Deps) {
+	w = r.Worker("a", func(d *refresher.Deps) {
 		d.Now = func() time.Time { // stopped after a reading: what follows goes by an old one
-			now := r.clock.Now()
+			now := r.Clock.Now()
 			stopped()
 			return now
 		}
 		d.Mesh = refresher.NewMesh(refresher.MeshOptions{URL: mesh.URL, Timeout: patience, Now: func() time.Time {
 			stopped()
-			return r.clock.Now()
+			return r.Clock.Now()
 		}})
 	})
 	putOff := 0
 	for n := int64(1); ; n++ {
-		g := r.connect(w, meshsim.ConnectSpec{})
+		g := r.Connect(w, meshsim.ConnectSpec{})
 		current.Store(g)
 		readings.Store(0)
 		stopAt.Store(n)
@@ -75,15 +75,15 @@ func TestNothingIsPresentedUnderALeaseThatIsNearlyOver(t *testing.T) {
 			var later *refresher.LaterError
 			require.ErrorAs(t, err, &later)
 			require.Equal(t, "lease", later.Why)
-			got := r.get(w, g.ID)
+			got := r.Get(w, g.ID)
 			require.Nil(t, got.Lease)
 			require.Nil(t, got.Unknown, "nothing was presented")
 			require.Zero(t, got.Attempts)
 			require.Equal(t, g.Due.At.UTC(), got.Due.At.UTC())
 			require.NoError(t, w.Due(t.Context(), due(g)), "the message comes again")
 		}
-		require.Equal(t, int64(2), r.get(w, g.ID).Version)
-		r.soundTokens(w, g.ID)
+		require.Equal(t, int64(2), r.Get(w, g.ID).Version)
+		r.RequireSoundTokens(w, g.ID)
 	}
 	require.GreaterOrEqual(t, putOff, 3)
 }
@@ -102,9 +102,9 @@ func TestABodyIsNotReadAfterItsTime(t *testing.T) {
 						e.answer()
 					}
 				})
-				clock := &clock{now: t0}
+				clock := newClock(t0)
 				m := p.mesh(t, func(o *refresher.MeshOptions) { o.Now = clock.Now })
-				ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { clock.advance(c.took) }})
+				ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { clock.Advance(c.took) }})
 				r := request
 				r.NotAfter = t0.Add(time.Second)
 				_, err := m.Refresh(ctx, r)
@@ -128,27 +128,27 @@ func TestAWorkerThatWasStoppedPresentsNothingThatItsSuccessorReplaced(t *testing
 	r := newRig(t)
 	stopped, goOn := make(chan struct{}), make(chan struct{})
 	var first atomic.Bool
-	a := r.worker("a", func(d *refresher.Deps) {
-		d.Mesh = refresher.NewMesh(refresher.MeshOptions{URL: r.meshURL, Timeout: patience, Now: func() time.Time {
+	a := r.Worker("a", func(d *refresher.Deps) {
+		d.Mesh = refresher.NewMesh(refresher.MeshOptions{URL: r.MeshURL, Timeout: patience, Now: func() time.Time {
 			if first.CompareAndSwap(false, true) {
 				close(stopped)
 				<-goOn
 			}
-			return r.clock.Now()
+			return r.Clock.Now()
 		}})
 	})
-	b := r.worker("b")
-	g := r.connect(a, meshsim.ConnectSpec{})
+	b := r.Worker("b")
+	g := r.Connect(a, meshsim.ConnectSpec{})
 	done := r.inBackground(a, due(g))
-	r.wait(stopped)
-	r.clock.advance(2 * time.Minute)
+	r.Wait(stopped)
+	r.Clock.Advance(2 * time.Minute)
 	require.NoError(t, b.Due(t.Context(), due(g)))
-	won := r.get(b, g.ID)
+	won := r.Get(b, g.ID)
 	close(goOn)
-	require.NoError(t, r.result(done), "its message is out of date")
-	require.Equal(t, 1, r.calls())
-	require.Equal(t, won, r.get(b, g.ID))
-	r.soundTokens(b, g.ID)
+	require.NoError(t, r.Result(done), "its message is out of date")
+	require.Equal(t, 1, r.Calls())
+	require.Equal(t, won, r.Get(b, g.ID))
+	r.RequireSoundTokens(b, g.ID)
 }
 
 // looking is a JetStream that tells of looks into the recovery stream.
@@ -235,27 +235,27 @@ type interleaving struct {
 }
 
 func (i *interleaving) run() {
-	t, id := i.t, fmt.Sprint("account-", len(i.sim.Ledger().Requests), i.known, i.applied, i.saved, i.unknown)
-	i.a = i.worker("a")
-	b := i.worker("b", func(d *refresher.Deps) {
-		d.JetStream = looking{d.JetStream, i.subjects.RecoveryStream(), func() { i.reach(beforeTheLook) }, func() { i.reach(afterTheLook) }}
+	t, id := i.T, fmt.Sprint("account-", len(i.Sim.Ledger().Requests), i.known, i.applied, i.saved, i.unknown)
+	i.a = i.Worker("a")
+	b := i.Worker("b", func(d *refresher.Deps) {
+		d.JetStream = looking{d.JetStream, i.Subjects.RecoveryStream(), func() { i.reach(beforeTheLook) }, func() { i.reach(afterTheLook) }}
 	})
 	// What the second holder presents without knowing better is taken.
 	grace := meshsim.Institution{Grace: hour, GraceMode: meshsim.GraceRotate, AccessLifetime: hour, RefreshLifetime: 90 * day}
-	i.grant = i.connect(i.a, meshsim.ConnectSpec{Accounts: []meshsim.Account{{ID: id}}, Institution: &grace})
-	i.hold(id)
+	i.grant = i.Connect(i.a, meshsim.ConnectSpec{Accounts: []meshsim.Account{{ID: id}}, Institution: &grace})
+	i.Hold(id)
 	i.first = i.inBackground(i.a, due(i.grant))
-	i.wait(i.held)
-	i.clock.advance(2 * time.Minute)
-	g := i.get(i.a, i.grant.ID)
+	i.Wait(i.Held)
+	i.Clock.Advance(2 * time.Minute)
+	g := i.Get(i.a, i.grant.ID)
 	if i.unknown { // somebody took it over, and got no answer that says anything
-		g.Lease, g.Unknown, g.Epoch = nil, new(i.clock.Now()), g.Epoch+1
-		require.NoError(t, i.a.store.Save(t.Context(), g))
+		g.Lease, g.Unknown, g.Epoch = nil, new(i.Clock.Now()), g.Epoch+1
+		require.NoError(t, i.a.Store.Save(t.Context(), g))
 	}
-	before := i.calls()
+	before := i.Calls()
 	i.reach(beforeTheLease)
 	require.NoError(t, b.Due(t.Context(), due(g)))
-	presented := i.calls() - before
+	presented := i.Calls() - before
 	i.reach(afterTheRefresh)
 
 	// In the stream after the look, and not applied: nobody could know.
@@ -263,11 +263,11 @@ func (i *interleaving) run() {
 	if i.known < afterTheRefresh && !unseen {
 		require.Zero(t, presented, "a token known to be replaced was presented")
 	}
-	got := i.get(b, g.ID)
+	got := i.Get(b, g.ID)
 	require.Equal(t, store.Active, got.State)
 	set, err := b.Tokens(t.Context(), got)
 	require.NoError(t, err)
-	valid, why := i.sim.Ledger().RefreshTokenState(set.RefreshToken)
+	valid, why := i.Sim.Ledger().RefreshTokenState(set.RefreshToken)
 	require.True(t, valid, why)
 }
 
@@ -275,18 +275,18 @@ func (i *interleaving) run() {
 func (i *interleaving) reach(moment int) {
 	for ; i.seen <= moment; i.seen++ {
 		if i.seen == i.known {
-			i.failWrites(!i.saved)
-			i.let <- struct{}{}
-			require.NoError(i.t, i.result(i.first))
-			i.failWrites(false)
+			i.FailWrites(!i.saved)
+			i.Release <- struct{}{}
+			require.NoError(i.T, i.Result(i.first))
+			i.FailWrites(false)
 		}
 		if i.seen == i.applied && !i.saved {
-			s, err := i.js.Stream(i.t.Context(), i.subjects.RecoveryStream())
-			require.NoError(i.t, err)
-			msg, err := s.GetLastMsgForSubject(i.t.Context(), i.subjects.Recovery(i.grant.ID))
-			require.NoError(i.t, err)
-			require.NoError(i.t, i.a.Recover(i.t.Context(), msg.Data))
-			require.NoError(i.t, s.DeleteMsg(i.t.Context(), msg.Sequence))
+			s, err := i.JS.Stream(i.T.Context(), i.Subjects.RecoveryStream())
+			require.NoError(i.T, err)
+			msg, err := s.GetLastMsgForSubject(i.T.Context(), i.Subjects.Recovery(i.grant.ID))
+			require.NoError(i.T, err)
+			require.NoError(i.T, i.a.Recover(i.T.Context(), msg.Data))
+			require.NoError(i.T, s.DeleteMsg(i.T.Context(), msg.Sequence))
 		}
 	}
 }
@@ -297,38 +297,38 @@ func TestAllRescuedAnswersAreApplied(t *testing.T) {
 	for _, newestFirst := range []bool{true, false} {
 		t.Run(fmt.Sprint("newest first ", newestFirst), func(t *testing.T) {
 			r := newRig(t)
-			a, b, c := r.worker("a"), r.worker("b"), r.worker("c")
+			a, b, c := r.Worker("a"), r.Worker("b"), r.Worker("c")
 			grace := meshsim.Institution{Grace: hour, GraceMode: meshsim.GraceRotate, AccessLifetime: hour, RefreshLifetime: 90 * day}
-			g := r.connect(a, meshsim.ConnectSpec{Accounts: []meshsim.Account{{ID: "one"}}, Institution: &grace})
-			r.hold("one")
+			g := r.Connect(a, meshsim.ConnectSpec{Accounts: []meshsim.Account{{ID: "one"}}, Institution: &grace})
+			r.Hold("one")
 			first := r.inBackground(a, due(g))
-			r.wait(r.held)
-			r.clock.advance(2 * time.Minute)
-			r.failWrites(true)
+			r.Wait(r.Held)
+			r.Clock.Advance(2 * time.Minute)
+			r.FailWrites(true)
 			require.NoError(t, b.Due(t.Context(), due(g)))
-			r.let <- struct{}{}
-			require.NoError(t, r.result(first))
-			r.failWrites(false)
-			entries := r.entries()
+			r.Release <- struct{}{}
+			require.NoError(t, r.Result(first))
+			r.FailWrites(false)
+			entries := r.RecoveryEntries()
 			require.Len(t, entries, 2)
 			if !newestFirst { // as if the first had been quicker
-				s, err := r.js.Stream(t.Context(), r.subjects.RecoveryStream())
+				s, err := r.JS.Stream(t.Context(), r.Subjects.RecoveryStream())
 				require.NoError(t, err)
 				require.NoError(t, s.Purge(t.Context()))
 				for _, entry := range [][]byte{entries[1], entries[0]} {
-					_, err := r.js.Publish(t.Context(), r.subjects.Recovery(g.ID), entry)
+					_, err := r.JS.Publish(t.Context(), r.Subjects.Recovery(g.ID), entry)
 					require.NoError(t, err)
 				}
 			}
 
-			r.clock.advance(2 * time.Minute)
+			r.Clock.Advance(2 * time.Minute)
 			require.NoError(t, c.Due(t.Context(), due(g)))
-			require.Equal(t, 2, r.calls(), "nothing was to be presented")
-			got := r.get(c, g.ID)
+			require.Equal(t, 2, r.Calls(), "nothing was to be presented")
+			got := r.Get(c, g.ID)
 			require.Equal(t, int64(2), got.Applied)
 			set, err := c.Tokens(t.Context(), got)
 			require.NoError(t, err)
-			valid, why := r.sim.Ledger().RefreshTokenState(set.RefreshToken)
+			valid, why := r.Sim.Ledger().RefreshTokenState(set.RefreshToken)
 			require.True(t, valid, why)
 		})
 	}
@@ -337,15 +337,15 @@ func TestAllRescuedAnswersAreApplied(t *testing.T) {
 // TestAnAnswerIsNotSealedUnderAKeyThatIsOver: such a key may be pruned already.
 func TestAnAnswerIsNotSealedUnderAKeyThatIsOver(t *testing.T) {
 	r := newRig(t)
-	w := r.worker("a")
-	g := r.connect(w, meshsim.ConnectSpec{Accounts: []meshsim.Account{{ID: "one"}}})
-	r.hold("one")
+	w := r.Worker("a")
+	g := r.Connect(w, meshsim.ConnectSpec{Accounts: []meshsim.Account{{ID: "one"}}})
+	r.Hold("one")
 	done := r.inBackground(w, due(g))
-	r.wait(r.held)
-	r.clock.advance(30 * hour) // the machine sleeps over it
-	r.let <- struct{}{}
-	require.NoError(t, r.result(done))
-	got := r.get(w, g.ID)
+	r.Wait(r.Held)
+	r.Clock.Advance(30 * hour) // the machine sleeps over it
+	r.Release <- struct{}{}
+	require.NoError(t, r.Result(done))
+	got := r.Get(w, g.ID)
 	require.Equal(t, int64(2), got.Version)
 	require.NotEqual(t, g.Sealed.KeyID, got.Sealed.KeyID)
 }

@@ -52,7 +52,7 @@ func TestBurstThenRate(t *testing.T) {
 		"overall": wide(func(l *config.Limits) { l.Rate, l.Burst = 2, 3 }),
 	} {
 		t.Run(name, func(t *testing.T) {
-			c := &clock{now: t0}
+			c := newClock(t0)
 			l := newLimits(cfg, c)
 			for range 3 {
 				enter(t, l, "a")(nil)
@@ -60,12 +60,12 @@ func TestBurstThenRate(t *testing.T) {
 			for range 10 { // being sent away costs nothing
 				require.Equal(t, refresher.LaterError{After: 500 * time.Millisecond, Why: "rate"}, later(t, l, "a"))
 			}
-			c.advance(499 * time.Millisecond)
+			c.Advance(499 * time.Millisecond)
 			require.Equal(t, refresher.LaterError{After: time.Millisecond, Why: "rate"}, later(t, l, "a"))
-			c.advance(time.Millisecond)
+			c.Advance(time.Millisecond)
 			enter(t, l, "a")(nil)
 			later(t, l, "a")
-			c.advance(hour)
+			c.Advance(hour)
 			for range 3 {
 				enter(t, l, "a")(nil)
 			}
@@ -75,7 +75,7 @@ func TestBurstThenRate(t *testing.T) {
 }
 
 func TestBrokersShareOnlyTheOverallRate(t *testing.T) {
-	c := &clock{now: t0}
+	c := newClock(t0)
 	l := newLimits(wide(func(l *config.Limits) { l.Rate, l.Burst, l.BrokerRate, l.BrokerBurst = 1, 3, 1, 2 }), c)
 	enter(t, l, "a")(nil)
 	enter(t, l, "a")(nil)
@@ -84,14 +84,14 @@ func TestBrokersShareOnlyTheOverallRate(t *testing.T) {
 	for range 10 {
 		later(t, l, "b") // the overall one, and b's token is given back each time
 	}
-	c.advance(time.Second)
+	c.Advance(time.Second)
 	enter(t, l, "b")(nil)
-	c.advance(time.Second)
+	c.Advance(time.Second)
 	enter(t, l, "b")(nil)
 }
 
 func TestConcurrency(t *testing.T) {
-	l := newLimits(wide(func(l *config.Limits) { l.BrokerConcurrency = 2 }), &clock{now: t0})
+	l := newLimits(wide(func(l *config.Limits) { l.BrokerConcurrency = 2 }), newClock(t0))
 	first, second := enter(t, l, "a"), enter(t, l, "a")
 	require.Equal(t, refresher.LaterError{After: time.Second, Why: "concurrency"}, later(t, l, "a"))
 	enter(t, l, "b")(nil)
@@ -111,7 +111,7 @@ func TestBreakerOpensAfterFailuresInARow(t *testing.T) {
 		open   bool
 	}
 	var seen []change
-	c := &clock{now: t0}
+	c := newClock(t0)
 	l := refresher.NewLimits(wide(func(l *config.Limits) { l.BreakerFailures = 3 }), credentials, c.Now, nil,
 		func(broker string, open bool) { seen = append(seen, change{broker, open}) })
 	fail := func(n int) {
@@ -170,7 +170,7 @@ func TestBreakerTriesAgain(t *testing.T) {
 }
 
 func TestAWaitForTheProbeCostsNoRate(t *testing.T) {
-	c := &clock{now: t0}
+	c := newClock(t0)
 	l := newLimits(wide(func(l *config.Limits) {
 		l.BreakerFailures, l.BreakerOpen, l.BrokerRate, l.BrokerBurst, l.Rate, l.Burst = 1, time.Nanosecond, 1, 3, 1, 3
 	}), c)
@@ -191,7 +191,7 @@ func TestAWaitForTheProbeCostsNoRate(t *testing.T) {
 
 func TestRefusedCredentialsPauseEverything(t *testing.T) {
 	denied := &refresher.Failure{Class: refresher.Denied}
-	c := &clock{now: t0}
+	c := newClock(t0)
 	l := newLimits(wide(), c)
 	require.Zero(t, l.Paused())
 	for _, wait := range []time.Duration{10 * time.Second, 20 * time.Second, 40 * time.Second, 80 * time.Second, 80 * time.Second} {
@@ -201,9 +201,9 @@ func TestRefusedCredentialsPauseEverything(t *testing.T) {
 		}
 		require.Equal(t, c.Now().Add(wait), l.Paused())
 		require.Equal(t, refresher.LaterError{After: wait, Why: "credentials"}, later(t, l, "b"))
-		c.advance(wait - time.Second)
+		c.Advance(wait - time.Second)
 		require.Equal(t, refresher.LaterError{After: time.Second, Why: "credentials"}, later(t, l, "new"))
-		c.advance(time.Second)
+		c.Advance(time.Second)
 		require.Zero(t, l.Paused())
 	}
 	enter(t, l, "a")(nil)
@@ -212,10 +212,10 @@ func TestRefusedCredentialsPauseEverything(t *testing.T) {
 }
 
 func TestRefusedCredentialsOpenNoBreaker(t *testing.T) {
-	c := &clock{now: t0}
+	c := newClock(t0)
 	l := newLimits(wide(func(l *config.Limits) { l.BreakerFailures = 1 }), c)
 	enter(t, l, "a")(&refresher.Failure{Class: refresher.Denied})
-	c.advance(hour)
+	c.Advance(hour)
 	enter(t, l, "a")
 }
 
@@ -224,7 +224,7 @@ func TestRefusedCredentialsOpenNoBreaker(t *testing.T) {
 func admitted(l *refresher.Limits, c *clock, seconds int, f *refresher.Failure) int {
 	n := 0
 	for range seconds * 100 {
-		c.advance(10 * time.Millisecond)
+		c.Advance(10 * time.Millisecond)
 		if done, err := l.Enter("a"); err == nil {
 			n++
 			done(f)
@@ -235,13 +235,13 @@ func admitted(l *refresher.Limits, c *clock, seconds int, f *refresher.Failure) 
 
 func TestRateLimitedHalvesTheRateWhichRecoversSlowly(t *testing.T) {
 	limited := &refresher.Failure{Class: refresher.RateLimited}
-	c := &clock{now: t0}
+	c := newClock(t0)
 	l := newLimits(wide(func(l *config.Limits) { l.BrokerRate, l.BrokerBurst = 40, 2 }), c)
 	dead := &refresher.Failure{Class: refresher.Dead} // leaves the rate as it is
 	require.InDelta(t, 400, admitted(l, c, 10, dead), 4)
 	enter(t, l, "b")(limited) // another broker's business
 	require.InDelta(t, 400, admitted(l, c, 10, dead), 4)
-	hit := func() { c.advance(10 * time.Second); enter(t, l, "a")(limited) }
+	hit := func() { c.Advance(10 * time.Second); enter(t, l, "a")(limited) }
 	hit()
 	require.InDelta(t, 200, admitted(l, c, 10, dead), 4)
 	hit()
@@ -304,7 +304,7 @@ func TestRetryAfterSlowsItsBroker(t *testing.T) {
 		for asked, want := range map[time.Duration]time.Duration{
 			time.Second: time.Second, 30 * time.Second: 30 * time.Second, 61 * time.Second: time.Minute, hour: time.Minute, day: time.Minute,
 		} {
-			c := &clock{now: t0}
+			c := newClock(t0)
 			l := newLimits(wide(), c)
 			under := enter(t, l, "a")
 			enter(t, l, "A")(&refresher.Failure{Class: class, RetryAfter: asked})
@@ -313,9 +313,9 @@ func TestRetryAfterSlowsItsBroker(t *testing.T) {
 			require.Equal(t, want, l.Suspended("a"))
 			enter(t, l, "b")(nil)
 			require.Zero(t, l.Suspended("b"))
-			c.advance(want)
+			c.Advance(want)
 			let := 0
-			for ; c.Now().Before(t0.Add(asked)); c.advance(time.Second) {
+			for ; c.Now().Before(t0.Add(asked)); c.Advance(time.Second) {
 				if l.Suspended("a") > 0 {
 					require.Equal(t, "retry_after", later(t, l, "a").Why)
 					continue
@@ -329,12 +329,12 @@ func TestRetryAfterSlowsItsBroker(t *testing.T) {
 			enter(t, l, "a")
 
 			enter(t, l, "b")(&refresher.Failure{Class: class, RetryAfter: day})
-			c.advance(time.Minute)
+			c.Advance(time.Minute)
 			enter(t, l, "b")(nil)
 			enter(t, l, "b")
 		}
 	}
-	c := &clock{now: t0}
+	c := newClock(t0)
 	l := newLimits(wide(), c)
 	enter(t, l, "a")(&refresher.Failure{Class: refresher.Unlawful, RetryAfter: day})
 	enter(t, l, "a")

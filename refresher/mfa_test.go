@@ -10,7 +10,9 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/latchkey/latchkey/cmd/sandbox/meshsim"
+	"github.com/latchkey/latchkey/cmd/sandbox/meshsim/meshsimtest"
 	"github.com/latchkey/latchkey/refresher"
+	"github.com/latchkey/latchkey/refresher/refreshertest"
 	"github.com/latchkey/latchkey/store"
 )
 
@@ -18,17 +20,17 @@ import (
 func challenged(t *testing.T) (r *rig, w *worker, g *store.Grant) {
 	t.Helper()
 	r = newRig(t)
-	w = r.worker("w")
+	w = r.Worker("w")
 	institution := meshsim.DefaultInstitution("vanguard")
 	institution.MFACode = "246810"
-	g = r.connect(w, meshsim.ConnectSpec{BrokerType: "vanguard", Institution: &institution})
+	g = r.Connect(w, meshsim.ConnectSpec{BrokerType: "vanguard", Institution: &institution})
 	before := g.Version
 	require.NoError(t, w.Due(t.Context(), due(g)))
-	g = r.get(w, g.ID)
+	g = r.Get(w, g.ID)
 	require.Equal(t, store.MustAct, g.State)
 	require.Equal(t, before+1, g.Version)
 	require.NotNil(t, g.MFA)
-	require.Equal(t, []string{"token.expiring: mfa_required"}, r.told("user"))
+	require.Equal(t, []string{"token.expiring: mfa_required"}, r.LifecycleEvents("user"))
 	return r, w, g
 }
 
@@ -42,7 +44,7 @@ func TestACodeCompletesARefresh(t *testing.T) {
 
 	_, err = w.Complete(t.Context(), g, text("000000"))
 	require.ErrorIs(t, err, refresher.ErrCodeRefused)
-	again := r.get(w, g.ID)
+	again := r.Get(w, g.ID)
 	require.Equal(t, store.MustAct, again.State, "a wrong code ends nothing")
 	require.Equal(t, 1, again.MFA.Refused)
 	require.Nil(t, again.Lease)
@@ -51,16 +53,16 @@ func TestACodeCompletesARefresh(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, store.Active, done.State)
 	require.Nil(t, done.MFA)
-	require.Equal(t, []string{"token.expiring: mfa_required", "token.refreshed: "}, r.told("user"))
-	set, err = w.Tokens(t.Context(), r.get(w, g.ID))
+	require.Equal(t, []string{"token.expiring: mfa_required", "token.refreshed: "}, r.LifecycleEvents("user"))
+	set, err = w.Tokens(t.Context(), r.Get(w, g.ID))
 	require.NoError(t, err)
 	require.True(t, set.Interim.Empty())
-	r.soundTokens(w, g.ID)
+	r.RequireSoundTokens(w, g.ID)
 	_, err = w.Complete(t.Context(), done, text("246810"))
 	require.ErrorIs(t, err, refresher.ErrNoStep)
 	_, err = w.Complete(t.Context(), again, text("246810"))
 	require.ErrorIs(t, err, store.ErrStale, "a code for another version")
-	for _, e := range r.logs.All() {
+	for _, e := range r.Logs.All() {
 		require.NotContains(t, e.Message, "246810")
 		for _, f := range e.Context {
 			require.NotContains(t, f.String, "246810")
@@ -71,52 +73,52 @@ func TestACodeCompletesARefresh(t *testing.T) {
 func TestCodesThatAreNotPresented(t *testing.T) {
 	t.Parallel()
 	r, w, g := challenged(t)
-	calls := r.calls()
+	calls := r.Calls()
 	for n := range 5 {
 		_, err := w.Complete(t.Context(), g, text("000000"))
 		require.ErrorIs(t, err, refresher.ErrCodeRefused, n)
-		g = r.get(w, g.ID)
+		g = r.Get(w, g.ID)
 	}
 	_, err := w.Complete(t.Context(), g, text("246810"))
 	require.ErrorIs(t, err, refresher.ErrNoStep, "guessing ends")
-	require.Equal(t, calls+5, r.calls())
+	require.Equal(t, calls+5, r.Calls())
 
 	r, w, g = challenged(t)
-	calls = r.calls()
-	r.clock.advance(g.MFA.Until.Sub(r.clock.Now()))
+	calls = r.Calls()
+	r.Clock.Advance(g.MFA.Until.Sub(r.Clock.Now()))
 	_, err = w.Complete(t.Context(), g, text("246810"))
 	require.ErrorIs(t, err, refresher.ErrCodeLate)
-	require.Equal(t, calls, r.calls())
+	require.Equal(t, calls, r.Calls())
 }
 
 // TestWhyACodeIsRefused: an expired code is told from a wrong one where Mesh's words do,
 // whichever form the refusal has.
 func TestWhyACodeIsRefused(t *testing.T) {
 	r := newRig(t)
-	server := newAnswering(t)
-	r.meshURL = server.url
-	w := r.worker("a")
+	server := meshsimtest.NewServer(t)
+	r.MeshURL = server.URL
+	w := r.Worker("a")
 	again := body("ok", `{"status":"mfaRequired","accessToken":"interim-2"}`)
 	for i, c := range []struct {
-		answer  written
+		answer  meshsimtest.Response
 		expired bool
 	}{
-		{written{status: 400, body: `{"status":"badRequest","errorType":"mfaCodeExpired"}`}, true},
-		{written{status: 400, body: `{"status":"badRequest","errorType":"expired"}`}, true},
-		{written{status: 200, body: `{"status":"ok","errorType":"mfa_code_EXPIRED","content":{"status":"failed"}}`}, true},
-		{written{status: 200, body: strings.Replace(again, `{`, `{"errorType":"codeExpired",`, 1)}, true},
-		{written{status: 400, body: `{"status":"badRequest","errorType":"invalidField"}`}, false},
-		{written{status: 200, body: `{"status":"ok","content":{"status":"failed"}}`}, false},
-		{written{status: 200, body: again}, false},
+		{meshsimtest.Response{Status: 400, Body: `{"status":"badRequest","errorType":"mfaCodeExpired"}`}, true},
+		{meshsimtest.Response{Status: 400, Body: `{"status":"badRequest","errorType":"expired"}`}, true},
+		{meshsimtest.Response{Status: 200, Body: `{"status":"ok","errorType":"mfa_code_EXPIRED","content":{"status":"failed"}}`}, true},
+		{meshsimtest.Response{Status: 200, Body: strings.Replace(again, `{`, `{"errorType":"codeExpired",`, 1)}, true},
+		{meshsimtest.Response{Status: 400, Body: `{"status":"badRequest","errorType":"invalidField"}`}, false},
+		{meshsimtest.Response{Status: 200, Body: `{"status":"ok","content":{"status":"failed"}}`}, false},
+		{meshsimtest.Response{Status: 200, Body: again}, false},
 	} {
-		server.set(written{status: 200, body: body("ok", `{"status":"mfaRequired","accessToken":"interim"}`)})
-		g := r.connect(w, meshsim.ConnectSpec{BrokerType: fmt.Sprint("broker", i)}, func(g *store.Grant) { g.UserID = fmt.Sprint("user", i) })
+		server.Set(meshsimtest.Content(`{"status":"mfaRequired","accessToken":"interim"}`))
+		g := r.Connect(w, meshsim.ConnectSpec{BrokerType: fmt.Sprint("broker", i)}, func(g *store.Grant) { g.UserID = fmt.Sprint("user", i) })
 		require.NoError(t, w.Due(t.Context(), due(g)))
-		server.set(c.answer)
-		_, err := w.Complete(t.Context(), r.get(w, g.ID), text("246810"))
-		require.ErrorIs(t, err, refresher.ErrCodeRefused, c.answer.body)
-		require.Equal(t, c.expired, errors.Is(err, refresher.ErrCodeExpired), c.answer.body)
-		require.NotNil(t, r.get(w, g.ID).MFA, "another code may be presented")
+		server.Set(c.answer)
+		_, err := w.Complete(t.Context(), r.Get(w, g.ID), text("246810"))
+		require.ErrorIs(t, err, refresher.ErrCodeRefused, c.answer.Body)
+		require.Equal(t, c.expired, errors.Is(err, refresher.ErrCodeExpired), c.answer.Body)
+		require.NotNil(t, r.Get(w, g.ID).MFA, "another code may be presented")
 	}
 }
 
@@ -124,7 +126,7 @@ func TestWhyACodeIsRefused(t *testing.T) {
 func TestACodeWaitsForTheLease(t *testing.T) {
 	t.Parallel()
 	r, w, g := challenged(t)
-	_, _, err := w.store.Acquire(t.Context(), store.LeaseRequest{GrantID: g.ID, Version: g.Version, Owner: "other", Now: r.clock.Now(), Until: r.clock.Now().Add(time.Minute)})
+	_, _, err := w.Store.Acquire(t.Context(), store.LeaseRequest{GrantID: g.ID, Version: g.Version, Owner: "other", Now: r.Clock.Now(), Until: r.Clock.Now().Add(time.Minute)})
 	require.NoError(t, err)
 	var leased *store.LeasedError
 	_, err = w.Complete(t.Context(), g, text("246810"))
@@ -138,17 +140,17 @@ func TestACodeWaitsForTheLease(t *testing.T) {
 // meanwhile, and where the database is away.
 func TestTokensThatComeWithTheDemandForACodeAreKept(t *testing.T) {
 	r := newRig(t)
-	server := newAnswering(t)
-	r.meshURL = server.url
-	w := r.worker("a")
+	server := meshsimtest.NewServer(t)
+	r.MeshURL = server.URL
+	w := r.Worker("a")
 	meanwhile := func(*store.Grant) {}
 	var g *store.Grant
-	server.during = func() { meanwhile(r.get(w, g.ID)) }
+	server.During = func() { meanwhile(r.Get(w, g.ID)) }
 	change := func(change func(*store.Grant)) func(*store.Grant) {
 		return func(g *store.Grant) {
 			next := g.Clone()
 			change(next)
-			require.NoError(t, w.store.Save(t.Context(), next))
+			require.NoError(t, w.Store.Save(t.Context(), next))
 		}
 	}
 	relabel := change(func(g *store.Grant) { g.Labels = map[string]string{"is": "new"} })
@@ -161,27 +163,27 @@ func TestTokensThatComeWithTheDemandForACodeAreKept(t *testing.T) {
 			"nothing happens": func(*store.Grant) {},
 			"it changes":      relabel,
 			"it is connected anew": change(func(g *store.Grant) {
-				with, err := w.prints.Sealer(t.Context(), g.UserID)
+				with, err := w.Fingerprints.Sealer(t.Context(), g.UserID)
 				require.NoError(t, err)
 				g.Lease, g.Applied, g.Chain, g.Version = nil, g.Epoch, nil, g.Version+1
-				with.SealTo(g, store.TokenSet{RefreshToken: text("of another login"), Origin: store.OriginOf(text("of another login"))}, r.clock.Now(), true)
+				with.SealTo(g, store.TokenSet{RefreshToken: text("of another login"), Origin: store.OriginOf(text("of another login"))}, r.Clock.Now(), true)
 			}),
-			"the database is away": func(*store.Grant) { r.failWrites(true) },
+			"the database is away": func(*store.Grant) { r.FailWrites(true) },
 		} {
 			t.Run(brought+", "+name, func(t *testing.T) {
 				n++
-				server.set(written{status: 200, body: body("ok", `{"status":"mfaRequired",`+answer+`}`)})
-				g = r.connect(w, meshsim.ConnectSpec{BrokerType: fmt.Sprint("broker", n)}, func(g *store.Grant) { g.UserID = fmt.Sprint("user", n) })
+				server.Set(meshsimtest.Content(`{"status":"mfaRequired",` + answer + `}`))
+				g = r.Connect(w, meshsim.ConnectSpec{BrokerType: fmt.Sprint("broker", n)}, func(g *store.Grant) { g.UserID = fmt.Sprint("user", n) })
 				meanwhile = meanwhileIn
 				require.NoError(t, w.Due(t.Context(), due(g)))
-				r.failWrites(false)
-				for _, entry := range r.messages(r.subjects.RecoveryStream(), r.subjects.Recovery(g.ID)) {
+				r.FailWrites(false)
+				for _, entry := range r.Messages(r.Subjects.RecoveryStream(), r.Subjects.Recovery(g.ID)) {
 					require.NoError(t, w.Recover(t.Context(), entry.Data))
 				}
-				got := r.get(w, g.ID)
+				got := r.Get(w, g.ID)
 				set, err := w.Tokens(t.Context(), got)
 				require.NoError(t, err)
-				kept := tokensOf(set)
+				kept := refreshertest.TokensOf(set)
 				if strings.Contains(answer, "interim") {
 					require.Contains(t, kept, text("interim"))
 				}
@@ -197,7 +199,7 @@ func TestTokensThatComeWithTheDemandForACodeAreKept(t *testing.T) {
 					require.Equal(t, store.Active, got.State)
 					require.Equal(t, text("of another login"), set.RefreshToken)
 					if strings.Contains(answer, "next") {
-						require.Equal(t, []string{`{"refreshTokens":["next"]}`}, r.leftovers(w, got))
+						require.Equal(t, []string{`{"refreshTokens":["next"]}`}, r.leftovers(got))
 					}
 				case "the database is away":
 					if strings.Contains(answer, "next") {
@@ -213,9 +215,9 @@ func TestTokensThatComeWithTheDemandForACodeAreKept(t *testing.T) {
 // grant's, or of none; another's becomes a dead letter.
 func TestWhoseTheRefreshTokenBesideADemandForACodeIs(t *testing.T) {
 	r := newRig(t)
-	server := newAnswering(t)
-	r.meshURL = server.url
-	w := r.worker("a")
+	server := meshsimtest.NewServer(t)
+	r.MeshURL = server.URL
+	w := r.Worker("a")
 	const other = `{"account":{"accountId":"other"},"accessToken":"X","refreshToken":"R-other"}`
 	for broker, c := range map[string]struct {
 		entries, want string
@@ -226,13 +228,13 @@ func TestWhoseTheRefreshTokenBesideADemandForACodeIs(t *testing.T) {
 		"anothers-alone":             {other + `,{"account":{"accountId":"ACCOUNT"},"accessToken":"I"}`, "", 1},
 		"the-grants":                 {`{"account":{"accountId":"ACCOUNT"},"accessToken":"I","refreshToken":"R"}`, "R", 0},
 	} {
-		g := r.connect(w, meshsim.ConnectSpec{BrokerType: broker}, func(g *store.Grant) { g.UserID = broker })
+		g := r.Connect(w, meshsim.ConnectSpec{BrokerType: broker}, func(g *store.Grant) { g.UserID = broker })
 		before, err := w.Tokens(t.Context(), g)
 		require.NoError(t, err)
 		entries := strings.ReplaceAll(c.entries, "ACCOUNT", g.Accounts[0].ID)
-		server.set(written{status: 200, body: `{"status":"ok","content":{"status":"mfaRequired","brokerAccountTokens":[` + entries + `]}}`})
+		server.Set(meshsimtest.Response{Status: 200, Body: `{"status":"ok","content":{"status":"mfaRequired","brokerAccountTokens":[` + entries + `]}}`})
 		require.NoError(t, w.Due(t.Context(), due(g)))
-		g = r.get(w, g.ID)
+		g = r.Get(w, g.ID)
 		require.Equal(t, store.MustAct, g.State, broker)
 		set, err := w.Tokens(t.Context(), g)
 		require.NoError(t, err)
@@ -241,7 +243,7 @@ func TestWhoseTheRefreshTokenBesideADemandForACodeIs(t *testing.T) {
 			want = before.RefreshToken.Reveal()
 		}
 		require.Equal(t, want, set.RefreshToken.Reveal(), broker)
-		letters := r.leftovers(w, g)
+		letters := r.leftovers(g)
 		require.Len(t, letters, c.letters, broker)
 		if c.letters > 0 {
 			require.Contains(t, letters[0], "R-other")

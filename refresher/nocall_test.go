@@ -19,8 +19,8 @@ import (
 func TestWhatMakesNoCallWaitsForNobody(t *testing.T) {
 	fail := func(status int) func(*testing.T, *rig, *worker) {
 		return func(t *testing.T, r *rig, w *worker) {
-			g := r.connect(w, meshsim.ConnectSpec{})
-			require.NoError(t, r.sim.Script(g.Accounts[0].ID, meshsim.HTTPStatus(status)))
+			g := r.Connect(w, meshsim.ConnectSpec{})
+			require.NoError(t, r.Sim.Script(g.Accounts[0].ID, meshsim.HTTPStatus(status)))
 			require.NoError(t, w.Due(t.Context(), due(g)))
 		}
 	}
@@ -31,28 +31,28 @@ func TestWhatMakesNoCallWaitsForNobody(t *testing.T) {
 	}{
 		"the breaker is open": {func(d *refresher.Deps) { d.Limits.BreakerFailures = 1 }, fail(500), "breaker"},
 		"the credentials are refused": {func(*refresher.Deps) {}, func(t *testing.T, r *rig, w *worker) {
-			r.refuseCredentials()
-			require.NoError(t, w.Due(t.Context(), due(r.connect(w, meshsim.ConnectSpec{}))))
+			r.RefuseCredentials()
+			require.NoError(t, w.Due(t.Context(), due(r.Connect(w, meshsim.ConnectSpec{}))))
 		}, "credentials"},
 		"the broker's rate is used up": {func(d *refresher.Deps) { d.Limits.BrokerRate, d.Limits.BrokerBurst, d.Concurrency = 1e-6, 1, 1 }, fail(500), ""},
 		"the rate is used up":          {func(d *refresher.Deps) { d.Limits.Rate, d.Limits.Burst, d.Concurrency = 1e-6, 1, 1 }, fail(500), ""},
 		"every slot is taken": {func(d *refresher.Deps) { d.Concurrency = 1 }, func(t *testing.T, r *rig, w *worker) {
-			g := r.connect(w, meshsim.ConnectSpec{})
-			r.hold(g.Accounts[0].ID)
+			g := r.Connect(w, meshsim.ConnectSpec{})
+			r.Hold(g.Accounts[0].ID)
 			answered := r.inBackground(w, due(g))
-			r.wait(r.held)
-			t.Cleanup(func() { r.let <- struct{}{}; require.NoError(t, r.result(answered)) })
+			r.Wait(r.Held)
+			t.Cleanup(func() { r.Release <- struct{}{}; require.NoError(t, r.Result(answered)) })
 		}, ""},
 		"KMS is away": {func(*refresher.Deps) {}, func(_ *testing.T, r *rig, _ *worker) {
-			r.kms.Faults().Always(kmssim.ServiceUnavailable)
-			r.clock.advance(30 * day) // no key in memory serves that long
+			r.KMS.Faults().Always(kmssim.ServiceUnavailable)
+			r.Clock.Advance(30 * day) // no key in memory serves that long
 		}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t)
-			w := r.worker("a", c.limits)
+			w := r.Worker("a", c.limits)
 			user := func(name string, change func(*store.Grant)) *store.Grant {
-				return r.connect(w, meshsim.ConnectSpec{}, func(g *store.Grant) {
+				return r.Connect(w, meshsim.ConnectSpec{}, func(g *store.Grant) {
 					g.UserID = name
 					change(g)
 				})
@@ -71,29 +71,29 @@ func TestWhatMakesNoCallWaitsForNobody(t *testing.T) {
 				"unrenewed": user("unrenewed", func(g *store.Grant) { g.Refresh = lasting(g.ConnectedAt, time.Minute) }),
 			}
 			waiting := user("waiting", func(*store.Grant) {})
-			r.clock.advance(meshsim.DefaultAccessLifetime)
+			r.Clock.Advance(meshsim.DefaultAccessLifetime)
 			c.block(t, r, w)
 			if c.why != "" {
 				var later *refresher.LaterError
 				require.ErrorAs(t, w.Due(t.Context(), due(waiting)), &later)
 				require.Equal(t, c.why, later.Why)
 			}
-			calls := r.calls()
+			calls := r.Calls()
 			ctx, cancel := context.WithTimeout(t.Context(), patience) // who waits, waits for good
 			defer cancel()
 			for _, g := range grants {
 				require.NoError(t, w.Due(ctx, due(g)), g.UserID)
 			}
-			w.dispatcher.Wait()
-			require.Equal(t, []string{"token.expired: no_refresh_token"}, r.told("ended"))
-			require.Equal(t, []string{"token.expired: mfa_required"}, r.told("acts"))
-			require.Equal(t, []string{"token.expired: refresh_token_expired"}, r.told("unrenewed"))
-			require.NotEmpty(t, r.told("warned"))
+			w.Dispatcher.Wait()
+			require.Equal(t, []string{"token.expired: no_refresh_token"}, r.LifecycleEvents("ended"))
+			require.Equal(t, []string{"token.expired: mfa_required"}, r.LifecycleEvents("acts"))
+			require.Equal(t, []string{"token.expired: refresh_token_expired"}, r.LifecycleEvents("unrenewed"))
+			require.NotEmpty(t, r.LifecycleEvents("warned"))
 			stale := due(grants["warned"])
 			stale.Version++
 			require.NoError(t, w.Due(ctx, stale), "neither does what is out of date")
-			require.NoError(t, w.Due(ctx, events.RefreshDue{GrantID: "nobody", BrokerType: "coinbase", Version: 1, DueAt: r.clock.Now()}))
-			require.Equal(t, calls, r.calls())
+			require.NoError(t, w.Due(ctx, events.RefreshDue{GrantID: "nobody", BrokerType: "coinbase", Version: 1, DueAt: r.Clock.Now()}))
+			require.Equal(t, calls, r.Calls())
 		})
 	}
 }
@@ -101,10 +101,10 @@ func TestWhatMakesNoCallWaitsForNobody(t *testing.T) {
 // Messages that call nobody use up nothing of what calls are limited by.
 func TestAMessageThatCallsNobodyCostsNoRate(t *testing.T) {
 	r := newRig(t)
-	w := r.worker("a", func(d *refresher.Deps) {
+	w := r.Worker("a", func(d *refresher.Deps) {
 		d.Limits = wide(func(l *config.Limits) { l.BrokerRate, l.BrokerBurst, l.Rate, l.Burst = 1e-6, 2, 1e-6, 2 })
 	})
-	g, other := r.connect(w, meshsim.ConnectSpec{}), r.connect(w, meshsim.ConnectSpec{})
+	g, other := r.Connect(w, meshsim.ConnectSpec{}), r.Connect(w, meshsim.ConnectSpec{})
 	ctx, cancel := context.WithTimeout(t.Context(), patience) // without a token they would wait for good
 	defer cancel()
 	old := due(g)
@@ -113,7 +113,7 @@ func TestAMessageThatCallsNobodyCostsNoRate(t *testing.T) {
 		require.NoError(t, w.Due(ctx, old))
 	}
 	require.NoError(t, w.Due(ctx, due(other)))
-	require.Equal(t, 2, r.calls())
+	require.Equal(t, 2, r.Calls())
 }
 
 func TestWhatWasNotUsedIsGivenBack(t *testing.T) {
@@ -122,7 +122,7 @@ func TestWhatWasNotUsedIsGivenBack(t *testing.T) {
 		"overall": func(l *config.Limits) { l.Rate, l.Burst = 1, 1 },
 	} {
 		t.Run(name, func(t *testing.T) {
-			l := newLimits(wide(limit), &clock{now: t0})
+			l := newLimits(wide(limit), newClock(t0))
 			for range 5 {
 				enter(t, l, "a")(&refresher.Failure{Class: refresher.Uncalled})
 			}
@@ -133,7 +133,7 @@ func TestWhatWasNotUsedIsGivenBack(t *testing.T) {
 }
 
 func TestTryNeverWaits(t *testing.T) {
-	c := &clock{now: t0}
+	c := newClock(t0)
 	q := refresher.NewQueue(newLimits(wide(), c), 1, 10, c.Now)
 	done, ok := q.Try("a", in(0))
 	require.True(t, ok)

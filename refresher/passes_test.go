@@ -17,7 +17,7 @@ import (
 func TestPassesAreCountedByOutcome(t *testing.T) {
 	r := newRig(t)
 	reg := prometheus.NewRegistry()
-	w := r.worker("a", func(d *refresher.Deps) { d.Metrics = reg })
+	w := r.Worker("a", func(d *refresher.Deps) { d.Metrics = reg })
 	passes := func() map[string]float64 {
 		all, err := reg.Gather()
 		require.NoError(t, err)
@@ -36,18 +36,18 @@ func TestPassesAreCountedByOutcome(t *testing.T) {
 
 	ctx, cancel := context.WithCancel(t.Context())
 	begun := 0
-	w.reconciler.Settings().Interval = time.Millisecond
-	w.topology.identities = func(context.Context) ([]string, error) {
+	w.Reconciler.Settings().Interval = time.Millisecond
+	w.Topology.IdentitiesFunc = func(context.Context) ([]string, error) {
 		switch begun++; begun {
 		case 1:
 			return nil, errors.New("away")
 		case 2:
-			return r.streams.Identities(ctx)
+			return r.Streams.Identities(ctx)
 		}
 		cancel()
 		return nil, ctx.Err()
 	}
-	w.reconciler.Run(ctx)
+	w.Reconciler.Run(ctx)
 	require.Equal(t, 3, begun)
 	require.Equal(t, map[string]float64{"ok": 1, "failed": 1}, passes())
 }

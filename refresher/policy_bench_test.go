@@ -9,7 +9,7 @@ import (
 
 // operations returns what is timed, and of which allocations are guarded.
 func operations(t testing.TB) map[string]func() {
-	s := settler(&clock{now: sentAt.Add(time.Second)}, 0)
+	s := settler(newClock(sentAt.Add(time.Second)), 0)
 	g, tokens, got := newGrant(withAccounts("one")), newTokens("one"), answer("one")
 	return map[string]func(){
 		"next": func() { require.NotNil(t, s.Policy.Next(g)) },

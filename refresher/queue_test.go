@@ -36,7 +36,7 @@ func in(d time.Duration) refresher.Urgency {
 }
 
 func TestTheMostUrgentGoesFirst(t *testing.T) {
-	c := &clock{now: t0}
+	c := newClock(t0)
 	q := refresher.NewQueue(newLimits(wide(), c), 1, 10, c.Now)
 	first, err := q.Enter(t.Context(), "a", in(hour))
 	require.NoError(t, err)
@@ -56,7 +56,7 @@ func TestTheMostUrgentGoesFirst(t *testing.T) {
 }
 
 func TestOneBrokersQueueDoesNotHoldUpAnothers(t *testing.T) {
-	c := &clock{now: t0}
+	c := newClock(t0)
 	limits := newLimits(wide(func(l *config.Limits) { l.BrokerConcurrency = 1 }), c)
 	q := refresher.NewQueue(limits, 10, 10, c.Now)
 	first, err := q.Enter(t.Context(), "slow", in(0))
@@ -73,7 +73,7 @@ func TestOneBrokersQueueDoesNotHoldUpAnothers(t *testing.T) {
 }
 
 func TestBrokersShareTheSlots(t *testing.T) {
-	c := &clock{now: t0}
+	c := newClock(t0)
 	q := refresher.NewQueue(newLimits(wide(), c), 2, 10, c.Now)
 	one, err := q.Enter(t.Context(), "many", in(0))
 	require.NoError(t, err)
@@ -96,7 +96,7 @@ func TestAFullQueueSendsTheLeastUrgentAway(t *testing.T) {
 		"where the broker's rate is the bound":        func(l *config.Limits) { l.BrokerRate, l.BrokerBurst = 0.001, 1 },
 	} {
 		t.Run(name, func(t *testing.T) {
-			c := &clock{now: t0}
+			c := newClock(t0)
 			q := refresher.NewQueue(newLimits(wide(bound), c), 5, 2, c.Now)
 			first, err := q.Enter(t.Context(), "a", in(0))
 			require.NoError(t, err)
@@ -109,7 +109,7 @@ func TestAFullQueueSendsTheLeastUrgentAway(t *testing.T) {
 			require.ErrorAs(t, got.err, &later)
 			require.Equal(t, "queue", later.Why)
 			require.Equal(t, "late", got.name)
-			c.advance(hour)
+			c.Advance(hour)
 			first(nil)
 			require.Equal(t, "soonest", (<-out).name)
 		})
@@ -117,7 +117,7 @@ func TestAFullQueueSendsTheLeastUrgentAway(t *testing.T) {
 }
 
 func TestNobodyIsSentAwayForWantOfASlot(t *testing.T) {
-	c := &clock{now: t0}
+	c := newClock(t0)
 	q := refresher.NewQueue(newLimits(wide(func(l *config.Limits) { l.BrokerConcurrency = 1 }), c), 2, 2, c.Now)
 	held, err := q.Enter(t.Context(), "held up", in(0))
 	require.NoError(t, err)
@@ -146,7 +146,7 @@ func TestNobodyIsSentAwayForWantOfASlot(t *testing.T) {
 }
 
 func TestWhoIsSentAwayComesBackAtTheRateOfTheBroker(t *testing.T) {
-	c := &clock{now: t0}
+	c := newClock(t0)
 	q := refresher.NewQueue(newLimits(wide(func(l *config.Limits) { l.BrokerConcurrency, l.BrokerRate = 1, 1 }), c), 5, 1, c.Now)
 	done, err := q.Enter(t.Context(), "a", in(0))
 	require.NoError(t, err)
@@ -163,14 +163,14 @@ func TestWhoIsSentAwayComesBackAtTheRateOfTheBroker(t *testing.T) {
 		for i := range 100 {
 			require.Equal(t, min(2*time.Second+time.Duration(i)*time.Second, time.Minute), sentAway())
 		}
-		c.advance(time.Minute) // they have come back
+		c.Advance(time.Minute) // they have come back
 	}
 	done(nil)
 	(<-out).done(nil)
 }
 
 func TestWaitersAreSentAwayWhenTheBreakerOpens(t *testing.T) {
-	c := &clock{now: t0}
+	c := newClock(t0)
 	limits := newLimits(wide(func(l *config.Limits) { l.BreakerFailures, l.BrokerConcurrency = 1, 1 }), c)
 	q := refresher.NewQueue(limits, 10, 10, c.Now)
 	first, err := q.Enter(t.Context(), "a", in(0))
@@ -194,7 +194,7 @@ func TestWaitersAreLetInWhenTheRateAllows(t *testing.T) {
 }
 
 func TestAWaiterMayGiveUp(t *testing.T) {
-	c := &clock{now: t0}
+	c := newClock(t0)
 	q := refresher.NewQueue(newLimits(wide(), c), 1, 10, c.Now)
 	first, err := q.Enter(t.Context(), "a", in(0))
 	require.NoError(t, err)
@@ -211,7 +211,7 @@ func TestAWaiterMayGiveUp(t *testing.T) {
 }
 
 func TestClosingSendsEverybodyAway(t *testing.T) {
-	c := &clock{now: t0}
+	c := newClock(t0)
 	q := refresher.NewQueue(newLimits(wide(), c), 1, 10, c.Now)
 	first, err := q.Enter(t.Context(), "a", in(0))
 	require.NoError(t, err)

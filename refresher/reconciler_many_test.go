@@ -16,27 +16,27 @@ import (
 func TestManySchedulesAreMadeAgainByAllWorkers(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	a, b := r.worker("a"), r.worker("b")
+	a, b := r.Worker("a"), r.Worker("b")
 	var ids []string
 	for n := range 101 {
-		g := r.connect(a, meshsim.ConnectSpec{}, func(g *store.Grant) {
+		g := r.Connect(a, meshsim.ConnectSpec{}, func(g *store.Grant) {
 			stream := []string{"", "one of before", "another"}[n%3]
-			g.Due = &store.Due{At: r.clock.Now().Add(hour), Action: store.Refresh, Stream: stream}
+			g.Due = &store.Due{At: r.Clock.Now().Add(hour), Action: store.Refresh, Stream: stream}
 		})
 		ids = append(ids, g.ID)
 	}
-	interval := a.reconciler.Settings().Interval
-	a.reconciler.Settings().Batch, b.reconciler.Settings().Batch = 2, 2
-	require.NoError(t, a.reconciler.Pass(t.Context()))
-	require.Less(t, a.reconciler.Pause(), interval/2, "there is more to do")
+	interval := a.Reconciler.Settings().Interval
+	a.Reconciler.Settings().Batch, b.Reconciler.Settings().Batch = 2, 2
+	require.NoError(t, a.Reconciler.Pass(t.Context()))
+	require.Less(t, a.Reconciler.Pause(), interval/2, "there is more to do")
 	for _, w := range []*worker{a, b} {
-		w.reconciler.Settings().Batch = 20
+		w.Reconciler.Settings().Batch = 20
 	}
 	var both sync.WaitGroup
 	for _, w := range []*worker{a, b} {
 		both.Go(func() {
 			for passes := 0; passes < 3; {
-				switch err := w.reconciler.Pass(t.Context()); {
+				switch err := w.Reconciler.Pass(t.Context()); {
 				case err == nil:
 					passes++
 				case !mongo.IsTimeout(err): // the embedded database may be slow
@@ -47,9 +47,9 @@ func TestManySchedulesAreMadeAgainByAllWorkers(t *testing.T) {
 		})
 	}
 	both.Wait()
-	require.GreaterOrEqual(t, a.reconciler.Pause(), interval/2)
+	require.GreaterOrEqual(t, a.Reconciler.Pause(), interval/2)
 	for _, id := range ids {
 		require.NotNil(t, r.schedule(id))
-		require.Equal(t, a.dispatcher.Stream(id), r.get(a, id).Due.Stream)
+		require.Equal(t, a.Dispatcher.Stream(id), r.Get(a, id).Due.Stream)
 	}
 }

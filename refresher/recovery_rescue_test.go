@@ -21,44 +21,44 @@ import (
 // where the stored token set can't be read any more.
 func TestARescuedAnswerHealsAnUnreadableGrant(t *testing.T) {
 	r := newRig(t)
-	w := r.worker("a")
-	g := r.connect(w, meshsim.ConnectSpec{Accounts: []meshsim.Account{{ID: "one"}}})
-	r.failWrites(true)
+	w := r.Worker("a")
+	g := r.Connect(w, meshsim.ConnectSpec{Accounts: []meshsim.Account{{ID: "one"}}})
+	r.FailWrites(true)
 	require.NoError(t, w.Due(t.Context(), due(g)))
-	r.failWrites(false)
-	entry := r.entries()[0]
+	r.FailWrites(false)
+	entry := r.RecoveryEntries()[0]
 
-	g = r.get(w, g.ID)
+	g = r.Get(w, g.ID)
 	g.Sealed.Data[len(g.Sealed.Data)-1] ^= 1
-	require.NoError(t, w.store.Save(t.Context(), g))
+	require.NoError(t, w.Store.Save(t.Context(), g))
 
 	require.NoError(t, w.Recover(t.Context(), entry))
-	got := r.get(w, g.ID)
+	got := r.Get(w, g.ID)
 	require.Equal(t, int64(2), got.Version)
-	r.soundTokens(w, g.ID)
+	r.RequireSoundTokens(w, g.ID)
 }
 
 // An entry that is older than what is stored says nothing about the call that
 // came after it.
 func TestAnOlderRescuedAnswerLeavesTheOutcomeUnknown(t *testing.T) {
 	r := newRig(t)
-	w := r.worker("a")
-	g := r.connect(w, meshsim.ConnectSpec{Accounts: []meshsim.Account{{ID: "one"}}})
-	r.failWrites(true)
+	w := r.Worker("a")
+	g := r.Connect(w, meshsim.ConnectSpec{Accounts: []meshsim.Account{{ID: "one"}}})
+	r.FailWrites(true)
 	require.NoError(t, w.Due(t.Context(), due(g)))
-	r.failWrites(false)
-	require.NoError(t, w.Recover(t.Context(), r.entries()[0]))
+	r.FailWrites(false)
+	require.NoError(t, w.Recover(t.Context(), r.RecoveryEntries()[0]))
 
 	// The entry is still there when the holder of the next lease dies.
-	g = r.get(w, g.ID)
-	g.Lease = &store.Lease{Owner: "dead", Until: r.clock.Now().Add(time.Minute)}
+	g = r.Get(w, g.ID)
+	g.Lease = &store.Lease{Owner: "dead", Until: r.Clock.Now().Add(time.Minute)}
 	g.Epoch++
-	require.NoError(t, w.store.Save(t.Context(), g))
-	r.clock.advance(time.Hour)
-	require.NoError(t, r.sim.Script("one", meshsim.Failed("no")))
+	require.NoError(t, w.Store.Save(t.Context(), g))
+	r.Clock.Advance(time.Hour)
+	require.NoError(t, r.Sim.Script("one", meshsim.Failed("no")))
 	require.NoError(t, w.Due(t.Context(), due(g)))
-	require.Equal(t, 2, r.calls(), "the token at hand is presented")
-	require.Equal(t, events.ReasonOutcomeLost, r.get(w, g.ID).Warned)
+	require.Equal(t, 2, r.Calls(), "the token at hand is presented")
+	require.Equal(t, events.ReasonOutcomeLost, r.Get(w, g.ID).Warned)
 }
 
 // Whoever applies an entry removes its parts. Another who is at the same entry
@@ -73,26 +73,26 @@ func TestPartsThatAnotherWorkerHasAppliedAreNotMissed(t *testing.T) {
 		_, _ = w.Write(answer)
 	}))
 	t.Cleanup(mesh.Close)
-	r.meshURL = mesh.URL
-	r.dbTimeout = patience
-	a, b := r.worker("a"), r.worker("b")
-	g := r.connect(a, meshsim.ConnectSpec{Accounts: []meshsim.Account{{ID: "one"}}})
-	r.failWrites(true)
+	r.MeshURL = mesh.URL
+	r.DBTimeout = patience
+	a, b := r.Worker("a"), r.Worker("b")
+	g := r.Connect(a, meshsim.ConnectSpec{Accounts: []meshsim.Account{{ID: "one"}}})
+	r.FailWrites(true)
 	require.NoError(t, a.Due(t.Context(), due(g)))
-	r.failWrites(false)
-	require.NotEmpty(t, r.messages(r.subjects.RecoveryStream(), r.subjects.RecoveryPart(g.ID)))
-	entry := r.messages(r.subjects.RecoveryStream(), r.subjects.Recovery(g.ID))[0].Data
+	r.FailWrites(false)
+	require.NotEmpty(t, r.Messages(r.Subjects.RecoveryStream(), r.Subjects.RecoveryPart(g.ID)))
+	entry := r.Messages(r.Subjects.RecoveryStream(), r.Subjects.Recovery(g.ID))[0].Data
 
 	var met atomic.Bool
 	applied := make(chan error, 1)
-	r.db.Proxy().Swallow(func(command, collection string) bool {
+	r.DB.Proxy().Swallow(func(command, collection string) bool {
 		if command == "find" && collection == "grants" && met.CompareAndSwap(false, true) { // the answer to a is on its way
 			applied <- b.Recover(t.Context(), entry)
 		}
 		return false
 	})
 	require.NoError(t, a.Recover(t.Context(), entry))
-	require.NoError(t, r.result(applied))
-	require.Equal(t, int64(2), r.get(a, g.ID).Version)
+	require.NoError(t, r.Result(applied))
+	require.Equal(t, int64(2), r.Get(a, g.ID).Version)
 	require.NoError(t, a.Recover(t.Context(), entry), "its acknowledgement may be lost")
 }

@@ -33,7 +33,7 @@ func play(t require.TestingT, g *store.Grant, c *clock, f refresher.Failure, mos
 		again := f
 		require.NoError(t, s.Failed(g, &again))
 		if tries++; g.Due != nil && g.Due.At.After(c.Now()) && g.State == store.Active {
-			c.now = g.Due.At
+			c.Set(g.Due.At)
 		}
 	}
 	return tries
@@ -43,7 +43,7 @@ func play(t require.TestingT, g *store.Grant, c *clock, f refresher.Failure, mos
 func TestARefusedGrantIsServedToItsEnd(t *testing.T) {
 	for reason, f := range refusals {
 		t.Run(reason, func(t *testing.T) {
-			c := &clock{now: t0.Add(50 * time.Minute)}
+			c := newClock(t0.Add(50 * time.Minute))
 			g := newGrant()
 			require.Equal(t, 1, play(t, g, c, f, 1))
 			require.Equal(t, store.Active, g.State, "one word is no verdict")
@@ -60,7 +60,7 @@ func TestARefusedGrantIsServedToItsEnd(t *testing.T) {
 			require.Equal(t, store.Due{At: t0.Add(hour), Action: store.Expire}, *g.Due)
 			require.Equal(t, []string{"token.expiring: " + reason}, reasons(t, g), "told once")
 
-			done, err := settler(&clock{now: t0.Add(hour)}, 0).WithoutRefresh(g)
+			done, err := settler(newClock(t0.Add(hour)), 0).WithoutRefresh(g)
 			require.NoError(t, err)
 			require.True(t, done)
 			require.Equal(t, store.Expired, g.State)
@@ -72,7 +72,7 @@ func TestARefusedGrantIsServedToItsEnd(t *testing.T) {
 
 // A refusal that another try takes back leaves nothing behind.
 func TestARefusalThatWasASlip(t *testing.T) {
-	c := &clock{now: t0.Add(50 * time.Minute)}
+	c := newClock(t0.Add(50 * time.Minute))
 	g, tokens := newGrant(), newTokens("one")
 	play(t, g, c, refusals["rejected"], 1)
 	s := settler(c, 0)
@@ -99,7 +99,7 @@ func TestRefusedGrantsOfAllLives(t *testing.T) {
 			g.Access = endless(t0)
 		}
 		began := t0.Add(at).Truncate(time.Millisecond)
-		c := &clock{now: began}
+		c := newClock(began)
 		tries := play(t, g, c, refusals[name], 100)
 		require.GreaterOrEqual(t, tries, 2)
 		require.LessOrEqual(t, tries, 16)
@@ -115,7 +115,7 @@ func TestRefusedGrantsOfAllLives(t *testing.T) {
 
 // Whoever has a refused token presented before its time confirms nothing by it.
 func TestARefusalWithoutAPauseConfirmsNothing(t *testing.T) {
-	c := &clock{now: t0.Add(hour)}
+	c := newClock(t0.Add(hour))
 	g := newGrant()
 	s := settler(c, 0)
 	for range 20 {
@@ -153,7 +153,7 @@ func TestWhatMayLackTheAccessTokenIsTriedWithIt(t *testing.T) {
 // While verdicts are held a grant does not end, its user is told no reason, and
 // what was refused meanwhile counts for nothing.
 func TestHeldVerdicts(t *testing.T) {
-	c := &clock{now: t0.Add(50 * time.Minute)}
+	c := newClock(t0.Add(50 * time.Minute))
 	g := newGrant(func(g *store.Grant) { g.Refresh = endless(t0) })
 	held := refusals["rejected"]
 	held.Held = true
@@ -170,7 +170,7 @@ func TestHeldVerdicts(t *testing.T) {
 
 // A refusal for legal reasons is told once, and tried again no more than once an hour.
 func TestLegalReasons(t *testing.T) {
-	c := &clock{now: t0.Add(10 * time.Minute)}
+	c := newClock(t0.Add(10 * time.Minute))
 	g := newGrant(func(g *store.Grant) { g.Access, g.Refresh = lasting(t0, 3*hour), endless(t0) })
 	require.Equal(t, 30, play(t, g, c, refresher.Failure{Class: refresher.Unlawful, Reason: events.ReasonLegal}, 30))
 	require.Equal(t, store.Active, g.State)
@@ -206,7 +206,7 @@ func TestReviving(t *testing.T) {
 			g.Sealed.Data = []byte("sealed")
 		})...)
 	}
-	c := &clock{now: t0.Add(2 * day)}
+	c := newClock(t0.Add(2 * day))
 	for _, reason := range []events.Reason{
 		events.ReasonRejected, events.ReasonNotFound, events.ReasonBadRequest, events.ReasonOutcomeLost, events.ReasonMFARequired,
 		events.ReasonRefreshTokenExpired, events.ReasonUnreadable,
@@ -249,32 +249,32 @@ func TestReviving(t *testing.T) {
 func TestARefusedGrantWithoutAKnownEnd(t *testing.T) {
 	for reason, f := range refusals {
 		t.Run(reason, func(t *testing.T) {
-			c := &clock{now: t0.Add(10 * time.Minute)}
+			c := newClock(t0.Add(10 * time.Minute))
 			g := newGrant(func(g *store.Grant) {
 				g.Access, g.Accounts[0].ExpiresAt, g.Sealed.Data = endless(t0), nil, []byte("sealed")
 			})
-			require.False(t, refresher.EndsWithReport(g, c.now), "it can be refreshed")
+			require.False(t, refresher.EndsWithReport(g, c.Now()), "it can be refreshed")
 			play(t, g, c, f, 10)
 			require.Equal(t, store.MustAct, g.State)
 			require.Nil(t, g.Due)
-			require.Contains(t, refresher.RefreshBlocked(g, c.now), "it can be revived")
+			require.Contains(t, refresher.RefreshBlocked(g, c.Now()), "it can be revived")
 
 			s := settler(c, 0)
-			require.Empty(t, refresher.ReviveBlocked(g, c.now))
-			refresher.Revive(g, c.now)
-			require.Equal(t, store.Due{At: c.now, Action: store.Refresh}, *g.Due)
-			require.True(t, refresher.NeedsCall(g, c.now))
+			require.Empty(t, refresher.ReviveBlocked(g, c.Now()))
+			refresher.Revive(g, c.Now())
+			require.Equal(t, store.Due{At: c.Now(), Action: store.Refresh}, *g.Due)
+			require.True(t, refresher.NeedsCall(g, c.Now()))
 			again := f
 			require.NoError(t, s.Failed(g, &again))
 			require.Equal(t, store.MustAct, g.State, "served as before")
 
-			require.True(t, refresher.EndsWithReport(g, c.now))
+			require.True(t, refresher.EndsWithReport(g, c.Now()))
 			s.EndAccess(g)
 			_, err := s.WithoutRefresh(g)
 			require.NoError(t, err)
 			require.Equal(t, store.Expired, g.State)
 			require.Equal(t, []string{"token.expiring: " + reason, "token.expired: " + reason}, reasons(t, g))
-			require.Empty(t, refresher.ReviveBlocked(g, c.now))
+			require.Empty(t, refresher.ReviveBlocked(g, c.Now()))
 		})
 	}
 	waiting := newGrant(func(g *store.Grant) {

@@ -1,20 +1,15 @@
 package refresher_test
 
 import (
-	"encoding/json"
 	"fmt"
 	"testing"
 	"time"
 
-	"github.com/ThreeDotsLabs/watermill/message"
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
-	"github.com/latchkey/latchkey/cmd/sandbox/meshsim"
 	"github.com/latchkey/latchkey/config"
 	"github.com/latchkey/latchkey/events"
-	"github.com/latchkey/latchkey/handlers"
 	"github.com/latchkey/latchkey/refresher"
 	"github.com/latchkey/latchkey/store"
 )
@@ -78,7 +73,7 @@ func outcomes(t *rapid.T) outcome {
 // once, and before the access token is no longer handed out.
 func TestAGrantIsTriedInTimeOrAnnounced(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		c := &clock{now: t0}
+		c := newClock(t0)
 		s := settler(c, rapid.Float64Range(0, 0.999).Draw(t, "chance"))
 		s.Policy = servedPolicy()
 		seconds := time.Duration(rapid.IntRange(1, 7200).Draw(t, "life")) * time.Second
@@ -90,8 +85,8 @@ func TestAGrantIsTriedInTimeOrAnnounced(t *testing.T) {
 		last, served := *s.Policy.LastTry(g), *g.Access.ServedUntil(s.Policy.ClockSkew)
 		warned := false
 		for range 60 {
-			c.now = store.Milli(g.Due.At.Add(time.Duration(rapid.Int64Range(0, int64(g.Access.AtMostTenth(s.Policy.Lead))).Draw(t, "took"))))
-			if !refresher.NeedsCall(g, c.now) {
+			c.Set(store.Milli(g.Due.At.Add(time.Duration(rapid.Int64Range(0, int64(g.Access.AtMostTenth(s.Policy.Lead))).Draw(t, "took")))))
+			if !refresher.NeedsCall(g, c.Now()) {
 				return // what is due for it waits for no try
 			}
 			o := outcomes(t)
@@ -99,15 +94,15 @@ func TestAGrantIsTriedInTimeOrAnnounced(t *testing.T) {
 			if g.State != store.Active || g.Refresh == nil {
 				return
 			}
-			if !c.now.Add(o.least).After(last) {
-				require.False(t, g.Due.At.After(last), "%+v at %s: a try at %s, when %s is the last moment", o.failure, c.now, g.Due.At, last)
+			if !c.Now().Add(o.least).After(last) {
+				require.False(t, g.Due.At.After(last), "%+v at %s: a try at %s, when %s is the last moment", o.failure, c.Now(), g.Due.At, last)
 			}
 			require.Equal(t, warned || g.Due.At.After(last), g.Warned != "", "announced where no try comes in time, and only there")
 			if g.Warned != "" && !warned {
 				warned = true
-				require.False(t, c.now.After(served), "announced at %s, not handed out since %s", c.now, served)
+				require.False(t, c.Now().After(served), "announced at %s, not handed out since %s", c.Now(), served)
 			}
-			require.False(t, g.Due.At.Before(store.Milli(c.now)))
+			require.False(t, g.Due.At.Before(store.Milli(c.Now())))
 		}
 		told := 0
 		for _, e := range reasons(t, g) {
@@ -132,20 +127,20 @@ func TestAGrantWithoutAccessTokenIsAnnouncedAtItsFirstFailure(t *testing.T) {
 }
 
 func TestTheNextAccessTokenTakesTheAnnouncementBack(t *testing.T) {
-	c := &clock{now: t0.Add(59*time.Minute + 30*time.Second)}
+	c := newClock(t0.Add(59*time.Minute + 30*time.Second))
 	s, g, tokens := settler(c, 0.5), newGrant(), newTokens("one")
 	s.Policy = servedPolicy()
 	for version := range int64(3) {
 		require.NoError(t, s.Failed(g, &refresher.Failure{Class: refresher.RateLimited, RetryAfter: hour}))
 		require.NotEmpty(t, g.Warned)
 		var err error
-		tokens, err = s.Answered(g, tokens, refresher.Answer{AccessToken: text(fmt.Sprint("access ", version)), ExpiresIn: hour}, false, version+2, c.now)
+		tokens, err = s.Answered(g, tokens, refresher.Answer{AccessToken: text(fmt.Sprint("access ", version)), ExpiresIn: hour}, false, version+2, c.Now())
 		require.NoError(t, err)
 		require.Empty(t, g.Warned)
 		told := reasons(t, g)
 		require.Equal(t, []string{"token.expiring: refresh_failing", "token.refreshed: "}, told[len(told)-2:])
 		require.Len(t, told, 2*(int(version)+1))
-		c.now = c.now.Add(59*time.Minute + 40*time.Second)
+		c.Advance(59*time.Minute + 40*time.Second)
 	}
 }
 
@@ -153,21 +148,21 @@ func TestTheNextAccessTokenTakesTheAnnouncementBack(t *testing.T) {
 // returns when the end of its refresh token was announced.
 func refreshTokenWarnings(t *testing.T, refresh *store.Life, access time.Duration, answer func(now time.Time, renew bool) refresher.Answer, until time.Time) (at []time.Time) {
 	t.Helper()
-	c := &clock{now: t0}
+	c := newClock(t0)
 	s, tokens := settler(c, 0), newTokens("one")
 	s.Policy = servedPolicy()
 	g := newGrant(func(g *store.Grant) { g.Access, g.Refresh = lasting(t0, access), refresh })
 	g.Due = s.Policy.Next(g)
 	for epoch := int64(2); g.Due != nil && g.Due.At.Before(until) && refresher.NeedsCall(g, g.Due.At); epoch++ {
-		c.now = g.Due.At
-		asked := s.Policy.RenewsAt(g, c.now)
+		c.Set(g.Due.At)
+		asked := s.Policy.RenewsAt(g, c.Now())
 		g.Outbox = nil
 		var err error
-		tokens, err = s.Answered(g, tokens, answer(c.now, asked), asked, epoch, c.now)
+		tokens, err = s.Answered(g, tokens, answer(c.Now(), asked), asked, epoch, c.Now())
 		require.NoError(t, err)
 		for _, told := range reasons(t, g) {
 			if told == "token.expiring: "+string(events.ReasonRefreshTokenExpiring) {
-				at = append(at, c.now)
+				at = append(at, c.Now())
 			}
 		}
 	}
@@ -240,7 +235,7 @@ func TestARefreshTokenWhoseRenewalFailsIsAnnounced(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := newGrant(func(g *store.Grant) { g.Access = endless(t0) })
-			s := settler(&clock{now: at.now}, 0)
+			s := settler(newClock(at.now), 0)
 			for range 3 {
 				require.NoError(t, s.Failed(g, &refresher.Failure{Class: refresher.Transient}))
 				require.Equal(t, at.want, reasons(t, g))
@@ -278,52 +273,13 @@ func TestAFailureAfterTheRefreshTokenEndedPlansNoTry(t *testing.T) {
 // token is still handed out.
 func TestTheLastTryAfterGraceComesWhileTheAccessTokenIsServed(t *testing.T) {
 	g := newGrant(func(g *store.Grant) { g.Unknown = new(t0) })
-	c := &clock{now: sentAt}
+	c := newClock(sentAt)
 	s := settler(c, 0)
 	s.Policy = servedPolicy()
 	require.NoError(t, s.Failed(g, &refresher.Failure{Class: refresher.Transient, Ambiguous: true}))
 	require.Equal(t, *s.Policy.LastTry(g), g.Due.At)
 	require.Equal(t, t0.Add(hour-config.Default().Worker.ClockSkew-s.Policy.Lead), g.Due.At)
 	require.Empty(t, reasons(t, g))
-}
-
-// A refresh that may not start for now comes back in time for the last try, if it
-// may start by then.
-func TestWhatIsPutOffComesBackForTheLastTry(t *testing.T) {
-	const pause = 10 * time.Minute
-	for name, c := range map[string]struct {
-		left, min, max time.Duration // from now until the last try, and when it comes back
-	}{
-		"there is time":                  {hour, pause + pause/2 - time.Second, pause + pause/2},
-		"the last try comes soon":        {pause + time.Minute, pause, pause + time.Minute},
-		"with the end of the pause":      {pause, pause, pause},
-		"the pause is longer":            {pause - time.Minute, pause, pause + pause/2},
-		"the last try has its time past": {-time.Minute, pause, pause + pause/2},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			r := newRig(t)
-			w := r.worker("a", served, func(d *refresher.Deps) { d.Credentials = config.Backoff{Min: pause, Max: pause} })
-			p := servedPolicy()
-			refused := r.connect(w, meshsim.ConnectSpec{})
-			g := r.connect(w, meshsim.ConnectSpec{}, func(g *store.Grant) {
-				g.Access = lasting(r.clock.Now().Add(c.left+p.ClockSkew+p.Lead-2*hour), 2*hour)
-			})
-			require.Equal(t, r.clock.Now().Add(c.left), *p.LastTry(g))
-			r.refuseCredentials()
-			require.NoError(t, w.Due(t.Context(), due(refused)))
-
-			body, err := json.Marshal(due(g))
-			require.NoError(t, err)
-			postponed := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "postponed"}, []string{"cause"})
-			handle := handlers.RefreshDue(w.Refresher, w.dispatcher, r.clock.Now, func() float64 { return 0.9999 }, postponed)
-			require.NoError(t, handle(t.Context(), message.NewMessage("", body)))
-			_, at, found, err := w.dispatcher.Scheduled(t.Context(), g.ID)
-			require.NoError(t, err)
-			require.True(t, found)
-			require.WithinRange(t, at, r.clock.Now().Add(c.min), r.clock.Now().Add(c.max))
-		})
-	}
 }
 
 // A renewal that comes due by NATS's clock asks for a new refresh token though ours

@@ -42,7 +42,7 @@ func answer(ids ...string) refresher.Answer {
 var sentAt = t0.Add(50 * time.Minute)
 
 func TestAnsweredRenewsTheGrant(t *testing.T) {
-	c := &clock{now: sentAt.Add(time.Second)}
+	c := newClock(sentAt.Add(time.Second))
 	unknown := t0
 	g := newGrant(func(g *store.Grant) {
 		g.Attempts, g.Deferrals, g.Warned, g.Unknown = 3, 2, events.ReasonRefreshFailing, &unknown
@@ -79,7 +79,7 @@ func TestAnsweredRevivesAGrantThatWasGivenUp(t *testing.T) {
 	purge := t0.Add(day)
 	for _, state := range []store.State{store.Expired, store.MustAct} {
 		g := newGrant(func(g *store.Grant) { g.State, g.Reason, g.PurgeAt = state, events.ReasonRejected, &purge })
-		_, err := settler(&clock{now: sentAt}, 0).Answered(g, newTokens("one"), answer("one"), false, 2, sentAt)
+		_, err := settler(newClock(sentAt), 0).Answered(g, newTokens("one"), answer("one"), false, 2, sentAt)
 		require.NoError(t, err)
 		require.Equal(t, store.Active, g.State)
 		require.Empty(t, g.Reason)
@@ -89,7 +89,7 @@ func TestAnsweredRevivesAGrantThatWasGivenUp(t *testing.T) {
 
 func TestAnsweredKeepsTheNewestEpoch(t *testing.T) {
 	g := newGrant(func(g *store.Grant) { g.Applied = 5 })
-	_, err := settler(&clock{now: sentAt}, 0).Answered(g, newTokens("one"), answer("one"), false, 4, sentAt)
+	_, err := settler(newClock(sentAt), 0).Answered(g, newTokens("one"), answer("one"), false, 4, sentAt)
 	require.NoError(t, err)
 	require.Equal(t, int64(5), g.Applied)
 }
@@ -156,7 +156,7 @@ func TestLifetimesOfAnAnswer(t *testing.T) {
 			if c.answer != nil {
 				c.answer(&a)
 			}
-			tokens, err := settler(&clock{now: sentAt}, 0).Answered(g, newTokens("one"), a, c.renewed, 2, sentAt)
+			tokens, err := settler(newClock(sentAt), 0).Answered(g, newTokens("one"), a, c.renewed, 2, sentAt)
 			require.NoError(t, err)
 			require.Equal(t, c.access, g.Access)
 			require.Equal(t, c.refresh, g.Refresh)
@@ -172,7 +172,7 @@ func TestLifetimesOfAnAnswer(t *testing.T) {
 // An institution that keeps its refresh token and tells with each answer how
 // long it still lives must not be asked ever faster towards the end.
 func TestRenewalsOfATokenWhoseRemainingLifeIsStatedStayAMinuteApart(t *testing.T) {
-	c := &clock{now: t0}
+	c := newClock(t0)
 	s, g, tokens := settler(c, 0), newGrant(func(g *store.Grant) { g.Access = endless(t0) }), newTokens("one")
 	end := *g.Refresh.ExpiresAt
 	for calls := 1; ; calls++ {
@@ -183,7 +183,7 @@ func TestRenewalsOfATokenWhoseRemainingLifeIsStatedStayAMinuteApart(t *testing.T
 		}
 		require.Less(t, calls, 60)
 		require.True(t, calls == 1 || at.Sub(c.Now()) >= time.Minute, "%s after %s", at, c.Now())
-		c.now = at
+		c.Set(at)
 		var err error
 		tokens, err = s.Answered(g, tokens, refresher.Answer{AccessToken: text("access"), RefreshExpiresIn: end.Sub(at)}, true, int64(calls), at)
 		require.NoError(t, err)
@@ -226,7 +226,7 @@ func TestWhichAccountGetsWhichToken(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := newGrant(withAccounts(c.has...))
-			set, err := settler(&clock{now: sentAt}, 0).Answered(g, newTokens(c.has...), c.answer, false, 2, sentAt)
+			set, err := settler(newClock(sentAt), 0).Answered(g, newTokens(c.has...), c.answer, false, 2, sentAt)
 			require.NoError(t, err)
 			got := tokens{}
 			for _, a := range set.Accounts {
@@ -252,7 +252,7 @@ func TestAnsweredLosesNothing(t *testing.T) {
 		g := newGrant(withAccounts(has...))
 		g.Access, g.Refresh = lives(t, "access"), lives(t, "refresh")
 		version := g.Version
-		set, err := settler(&clock{now: sentAt}, 0).Answered(g, newTokens(has...), a, rapid.Bool().Draw(t, "renewed"), 2, sentAt)
+		set, err := settler(newClock(sentAt), 0).Answered(g, newTokens(has...), a, rapid.Bool().Draw(t, "renewed"), 2, sentAt)
 		require.NoError(t, err)
 		require.Equal(t, version+1, g.Version)
 		require.Equal(t, "token.refreshed: ", reasons(t, g)[0])
@@ -291,7 +291,7 @@ func TestANewRefreshTokenAlone(t *testing.T) {
 		"in a nameless entry": {Accounts: []refresher.AnsweredAccount{{RefreshToken: text("refresh-1")}}},
 		"deprecated":          {RefreshToken: text("refresh-1")},
 	} {
-		c := &clock{now: sentAt.Add(time.Second)}
+		c := newClock(sentAt.Add(time.Second))
 		g := newGrant(func(g *store.Grant) { g.Lease, g.Unknown = &store.Lease{Owner: "me", Until: t0.Add(day)}, new(t0) })
 		access := *g.Access
 		tokens, err := settler(c, 0.5).Answered(g, newTokens("one"), a, false, 7, sentAt)
@@ -337,7 +337,7 @@ func TestANewRefreshTokenAloneAfterFailures(t *testing.T) {
 			g.Access.Version = 3
 		},
 	} {
-		c := &clock{now: sentAt.Add(time.Second)}
+		c := newClock(sentAt.Add(time.Second))
 		g := newGrant(change, func(g *store.Grant) { g.Attempts, g.Unknown = 9, new(t0) })
 		tokens, err := settler(c, 1).Answered(g, newTokens("one"), refresher.Answer{RefreshToken: text("refresh-1")}, false, 7, sentAt)
 		require.NoError(t, err, name)

@@ -65,7 +65,7 @@ func TestWithoutRefresh(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := newGrant(c.grant)
-			done, err := settler(&clock{now: c.now}, 0).WithoutRefresh(g)
+			done, err := settler(newClock(c.now), 0).WithoutRefresh(g)
 			require.NoError(t, err)
 			require.Equal(t, c.done, done)
 			require.Equal(t, c.state, g.State)
@@ -81,14 +81,14 @@ func TestWithoutRefresh(t *testing.T) {
 
 func TestARefreshTokenThatEndsFirstIsToldAsTheReason(t *testing.T) {
 	g := newGrant(func(g *store.Grant) { g.Refresh = lasting(t0, time.Minute) })
-	c := &clock{now: t0.Add(2 * time.Minute)}
+	c := newClock(t0.Add(2 * time.Minute))
 	for g.State == store.Active {
 		done, err := settler(c, 0).WithoutRefresh(g)
 		require.NoError(t, err)
 		require.True(t, done)
 		if g.Due != nil {
-			require.True(t, g.Due.At.After(c.now), "no action is due twice")
-			c.now = g.Due.At
+			require.True(t, g.Due.At.After(c.Now()), "no action is due twice")
+			c.Set(g.Due.At)
 		}
 	}
 	require.Equal(t, []string{"token.expiring: refresh_token_expired", "token.expired: refresh_token_expired"}, reasons(t, g))

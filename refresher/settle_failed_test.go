@@ -18,7 +18,7 @@ import (
 // the access token of newGrant ends.
 func failed(t require.TestingT, g *store.Grant, chance float64, f *refresher.Failure) {
 	g.Lease = &store.Lease{Owner: "me", Until: t0.Add(day)}
-	require.NoError(t, settler(&clock{now: sentAt}, chance).Failed(g, f))
+	require.NoError(t, settler(newClock(sentAt), chance).Failed(g, f))
 	require.Nil(t, g.Lease)
 }
 
@@ -104,7 +104,7 @@ func TestUserMustAct(t *testing.T) {
 		require.Equal(t, []string{"token.expiring: mfa_required"}, reasons(t, g))
 		require.Equal(t, store.Due{At: t0.Add(hour), Action: store.Expire}, *g.Due)
 
-		end := &clock{now: t0.Add(hour)}
+		end := newClock(t0.Add(hour))
 		done, err := settler(end, 0).WithoutRefresh(g)
 		require.NoError(t, err)
 		require.True(t, done)
@@ -144,7 +144,7 @@ func TestALostAnswerIsTheReasonToldAtTheEnd(t *testing.T) {
 		g := newGrant()
 		failed(t, g, 0, &refresher.Failure{Class: refresher.Transient, Ambiguous: true})
 		require.Equal(t, sentAt, *g.Unknown)
-		require.NoError(t, settler(&clock{now: sentAt.Add(time.Minute)}, 0).Expire(g, reason))
+		require.NoError(t, settler(newClock(sentAt.Add(time.Minute)), 0).Expire(g, reason))
 		require.Equal(t, want, g.Reason)
 	}
 }

@@ -21,19 +21,22 @@ type Status struct {
 
 // BrokerReports counts the reports of refused access tokens of one broker.
 type BrokerReports struct {
-	Broker string // the key of the broker type
+	Broker string `json:"broker"` // the key of the broker type
 	// Reports are all of them, Refreshed those for which a grant was refreshed.
-	Reports, Refreshed int
+	Reports   int `json:"reports"`
+	Refreshed int `json:"refreshed"`
 }
 
 // BrokerStatus is a Status of one broker.
 type BrokerStatus struct {
-	Broker string // the key of the broker type
+	Broker string `json:"broker"` // the key of the broker type
 	// Breaker is one of "closed" (refreshes pass), "open" (they are suspended)
 	// and "half-open" (one is tried).
-	Breaker          string
-	Running, Waiting int
-	Rate, FullRate   float64
+	Breaker  string  `json:"breaker"`
+	Running  int     `json:"running"`
+	Waiting  int     `json:"waiting"`
+	Rate     float64 `json:"rate"`
+	FullRate float64 `json:"fullRate"`
 }
 
 // Status returns the present state.

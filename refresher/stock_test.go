@@ -40,7 +40,7 @@ func gauges(t *testing.T, reg *prometheus.Registry, name string) map[string]floa
 func TestWhatIsStoredIsMeasured(t *testing.T) {
 	r := newRig(t)
 	reg := prometheus.NewRegistry()
-	w := r.worker("a", func(d *refresher.Deps) { d.Metrics = reg })
+	w := r.Worker("a", func(d *refresher.Deps) { d.Metrics = reg })
 	c := config.Default().Reconcile
 	c.Interval = time.Millisecond
 	stock := refresher.NewStock(w.Refresher, c)
@@ -50,8 +50,8 @@ func TestWhatIsStoredIsMeasured(t *testing.T) {
 	overdue := func() map[string]float64 { return gauges(t, reg, "latchkey_overdue_grants") }
 
 	for i, broker := range []string{"coinbase", "Kraken", "kraken"} {
-		r.connect(w, meshsim.ConnectSpec{BrokerType: broker}, func(g *store.Grant) {
-			g.Due.At = r.clock.Now().Add(time.Duration(i) * time.Minute)
+		r.Connect(w, meshsim.ConnectSpec{BrokerType: broker}, func(g *store.Grant) {
+			g.Due.At = r.Clock.Now().Add(time.Duration(i) * time.Minute)
 			if i == 0 {
 				g.State = store.MustAct
 			}
@@ -59,40 +59,40 @@ func TestWhatIsStoredIsMeasured(t *testing.T) {
 	}
 	require.Empty(t, gauges(t, reg, "latchkey_grants"), "not before it was counted")
 	go func() { defer close(ended); stock.Run(ctx) }()
-	r.eventually(func() bool {
+	r.Eventually(func() bool {
 		return maps.Equal(map[string]float64{"coinbase must_act": 1, "kraken active": 2}, gauges(t, reg, "latchkey_grants"))
 	}, "grants by state and broker")
 	require.Empty(t, overdue(), "due now is not overdue")
 
 	// Nobody refreshes: what is due grows old, while every worker is well.
-	r.clock.advance(10 * time.Minute)
-	r.eventually(func() bool { return maps.Equal(map[string]float64{"coinbase": 1, "kraken": 2}, overdue()) }, "overdue by broker")
+	r.Clock.Advance(10 * time.Minute)
+	r.Eventually(func() bool { return maps.Equal(map[string]float64{"coinbase": 1, "kraken": 2}, overdue()) }, "overdue by broker")
 	require.Equal(t, map[string]float64{"coinbase": 600, "kraken": 540}, gauges(t, reg, "latchkey_overdue_seconds"))
 
 	// A database that can't be read is not one in which all is well.
-	r.db.Stop()
-	r.eventually(func() bool { return len(overdue()) == 0 }, "what can't be read is not shown")
-	r.eventually(func() bool {
-		return r.logs.FilterMessage("metrics of what is stored are missing while the database can't be read").Len() > 0
+	r.DB.Stop()
+	r.Eventually(func() bool { return len(overdue()) == 0 }, "what can't be read is not shown")
+	r.Eventually(func() bool {
+		return r.Logs.FilterMessage("metrics of what is stored are missing while the database can't be read").Len() > 0
 	}, "the log says so")
-	r.db.Restart()
-	r.eventually(func() bool { return len(overdue()) == 2 }, "and shown again")
+	r.DB.Restart()
+	r.Eventually(func() bool { return len(overdue()) == 2 }, "and shown again")
 }
 
 // A refresh is late from when somebody could have done it.
 func TestLatenessIsByBrokerAndFromWhenItCouldBeDone(t *testing.T) {
 	r := newRig(t)
 	reg := prometheus.NewRegistry()
-	w := r.worker("a", func(d *refresher.Deps) { d.Metrics = reg })
-	late := r.connect(w, meshsim.ConnectSpec{BrokerType: "Kraken"}, func(g *store.Grant) { g.Due.At = r.clock.Now().Add(-time.Minute) })
+	w := r.Worker("a", func(d *refresher.Deps) { d.Metrics = reg })
+	late := r.Connect(w, meshsim.ConnectSpec{BrokerType: "Kraken"}, func(g *store.Grant) { g.Due.At = r.Clock.Now().Add(-time.Minute) })
 	require.NoError(t, w.Due(t.Context(), due(late)))
-	inTime := r.connect(w, meshsim.ConnectSpec{BrokerType: "coinbase"})
+	inTime := r.Connect(w, meshsim.ConnectSpec{BrokerType: "coinbase"})
 	require.NoError(t, w.Due(t.Context(), due(inTime)))
 	require.Equal(t, map[string]float64{"coinbase": 0, "kraken": 60}, gauges(t, reg, "latchkey_refresh_lateness_seconds"))
 }
 
 func TestWhatIsDecidedLateIsDueNow(t *testing.T) {
-	c := &clock{now: t0}
+	c := newClock(t0)
 	s := settler(c, 0.5)
 	g := newGrant()
 	s.Schedule(g, &store.Due{At: t0.Add(-365 * day), Action: store.Refresh})
@@ -101,7 +101,7 @@ func TestWhatIsDecidedLateIsDueNow(t *testing.T) {
 	require.Equal(t, t0.Add(hour), g.Due.At)
 
 	// What was decided on before is only scheduled again, and as late as it is.
-	c.advance(2 * hour)
+	c.Advance(2 * hour)
 	s.Schedule(g, g.Due)
 	require.Equal(t, t0.Add(hour), g.Due.At)
 	s.Schedule(g, nil)

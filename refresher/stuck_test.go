@@ -28,10 +28,10 @@ func TestStuckGrantsHideNothing(t *testing.T) {
 		"outboxes": {
 			grant: func(r *rig, w *worker, g *store.Grant) {
 				g.Due = nil
-				subject := r.subjects.Lifecycle(events.TokenStored, "user")
-				g.Outbox = &store.Outbox{Since: r.clock.Now(), Events: []store.OutboxEvent{{ID: g.ID, Subject: subject, Data: []byte("{}")}}}
+				subject := r.Subjects.Lifecycle(events.TokenStored, "user")
+				g.Outbox = &store.Outbox{Since: r.Clock.Now(), Events: []store.OutboxEvent{{ID: g.ID, Subject: subject, Data: []byte("{}")}}}
 			},
-			done: func(r *rig, w *worker, g *store.Grant) bool { return r.get(w, g.ID).Outbox == nil },
+			done: func(r *rig, w *worker, g *store.Grant) bool { return r.Get(w, g.ID).Outbox == nil },
 			stuck: map[string]func(r *rig, w *worker, g *store.Grant){
 				"a subject of no stream":         func(_ *rig, _ *worker, g *store.Grant) { g.Outbox.Events[0].Subject = "of.no.stream" },
 				"a document that doesn't decode": nil,
@@ -39,43 +39,43 @@ func TestStuckGrantsHideNothing(t *testing.T) {
 		},
 		"schedules": {
 			grant: func(r *rig, w *worker, g *store.Grant) {
-				g.Due = &store.Due{At: r.clock.Now().Add(hour), Action: store.Refresh}
+				g.Due = &store.Due{At: r.Clock.Now().Add(hour), Action: store.Refresh}
 			},
 			done: func(r *rig, w *worker, g *store.Grant) bool { return r.schedule(g.ID) != nil },
 			stuck: map[string]func(r *rig, w *worker, g *store.Grant){
 				"a document that doesn't decode": nil,
 				"an outbox that NATS refuses": func(r *rig, _ *worker, g *store.Grant) {
-					g.Outbox = &store.Outbox{Since: r.clock.Now(), Events: []store.OutboxEvent{{ID: g.ID, Subject: "of.no.stream"}}}
+					g.Outbox = &store.Outbox{Since: r.Clock.Now(), Events: []store.OutboxEvent{{ID: g.ID, Subject: "of.no.stream"}}}
 				},
 			},
 		},
 		"overdue grants": {
-			grant: func(r *rig, w *worker, g *store.Grant) { g.Due.At = r.clock.Now().Add(-hour) },
-			done:  func(r *rig, w *worker, g *store.Grant) bool { return r.get(w, g.ID).Due.Reschedules == 1 },
+			grant: func(r *rig, w *worker, g *store.Grant) { g.Due.At = r.Clock.Now().Add(-hour) },
+			done:  func(r *rig, w *worker, g *store.Grant) bool { return r.Get(w, g.ID).Due.Reschedules == 1 },
 			stuck: map[string]func(r *rig, w *worker, g *store.Grant){
 				"a document that doesn't decode": nil,
 				"a lease": func(r *rig, _ *worker, g *store.Grant) {
-					g.Lease = &store.Lease{Owner: "b", Until: r.clock.Now().Add(day)}
+					g.Lease = &store.Lease{Owner: "b", Until: r.Clock.Now().Add(day)}
 				},
 			},
 		},
 		"records to drop": {
 			grant: func(r *rig, w *worker, g *store.Grant) {
-				at := r.clock.Now().Add(-hour)
+				at := r.Clock.Now().Add(-hour)
 				g.State, g.Due, g.PurgeAt = store.Expired, nil, &at
 			},
 			done: func(r *rig, w *worker, g *store.Grant) bool {
-				_, err := w.store.Get(r.t.Context(), g.ID)
+				_, err := w.Store.Get(r.T.Context(), g.ID)
 				return err != nil
 			},
 			stuck: map[string]func(r *rig, w *worker, g *store.Grant){"a document that doesn't decode": nil},
 		},
 		"tokens that end": {
 			grant: func(r *rig, w *worker, g *store.Grant) {
-				g.Access, g.Due.At = lasting(r.clock.Now().Add(-hour), time.Minute), r.clock.Now().Add(hour)
+				g.Access, g.Due.At = lasting(r.Clock.Now().Add(-hour), time.Minute), r.Clock.Now().Add(hour)
 			},
 			done: func(r *rig, w *worker, g *store.Grant) bool {
-				return r.get(w, g.ID).Warned == events.ReasonRefreshFailing
+				return r.Get(w, g.ID).Warned == events.ReasonRefreshFailing
 			},
 			stuck: map[string]func(r *rig, w *worker, g *store.Grant){"a document that doesn't decode": nil},
 		},
@@ -83,10 +83,10 @@ func TestStuckGrantsHideNothing(t *testing.T) {
 		for why, spoil := range list.stuck {
 			t.Run(name+": "+why, func(t *testing.T) {
 				r := newRig(t)
-				w := r.worker("a")
-				w.reconciler.Settings().Batch = 2
+				w := r.Worker("a")
+				w.Reconciler.Settings().Batch = 2
 				connect := func(id string, spoil func(r *rig, w *worker, g *store.Grant)) *store.Grant {
-					g := r.connect(w, meshsim.ConnectSpec{}, func(g *store.Grant) {
+					g := r.Connect(w, meshsim.ConnectSpec{}, func(g *store.Grant) {
 						list.grant(r, w, g)
 						g.ID = id // the order among those with the same time
 						if spoil != nil {
@@ -105,8 +105,8 @@ func TestStuckGrantsHideNothing(t *testing.T) {
 				for n := range good {
 					grants = append(grants, connect(fmt.Sprintf("b%03d", n), nil))
 				}
-				r.clock.advance(2 * slack)
-				err := w.reconciler.Pass(t.Context())
+				r.Clock.Advance(2 * slack)
+				err := w.Reconciler.Pass(t.Context())
 				for _, g := range grants {
 					require.True(t, list.done(r, w, g), "%s after a pass with: %v", g.ID, err)
 				}
@@ -123,17 +123,17 @@ func TestStuckGrantsHideNothing(t *testing.T) {
 func TestAMassRepairGoesOnBesideFailures(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	w := r.worker("a")
-	w.reconciler.Settings().Batch = 2
+	w := r.Worker("a")
+	w.Reconciler.Settings().Batch = 2
 	for n := range 120 {
-		g := r.connect(w, meshsim.ConnectSpec{}, func(g *store.Grant) {
+		g := r.Connect(w, meshsim.ConnectSpec{}, func(g *store.Grant) {
 			g.ID = fmt.Sprintf("g%03d", n)
-			g.Due = &store.Due{At: r.clock.Now().Add(hour), Action: store.Refresh}
+			g.Due = &store.Due{At: r.Clock.Now().Add(hour), Action: store.Refresh}
 		})
 		if n%2 == 0 {
 			r.alter(g.ID, bson.D{{Key: "accounts", Value: "nonsense"}})
 		}
 	}
-	require.Error(t, w.reconciler.Pass(t.Context()))
-	require.Less(t, w.reconciler.Pause(), w.reconciler.Settings().Interval/2, "there is more to do")
+	require.Error(t, w.Reconciler.Pass(t.Context()))
+	require.Less(t, w.Reconciler.Pause(), w.Reconciler.Settings().Interval/2, "there is more to do")
 }

@@ -32,47 +32,47 @@ func traced(t *testing.T, parent string) context.Context {
 // time comes nearer.
 func TestReconciliationTellsInTheTraceOfTheChange(t *testing.T) {
 	r := newRig(t)
-	w := r.worker("a")
-	g := r.connect(w, meshsim.ConnectSpec{}, func(g *store.Grant) { g.Access.ExpiresAt = nil })
-	w.settler.Schedule(g, &store.Due{At: r.clock.Now().Add(config.Default().Refresh.Horizon + hour), Action: store.Refresh})
-	require.NoError(t, w.settler.Announce(g, events.TokenStored, ""))
-	require.NoError(t, w.store.Save(traced(t, parents[0]), g))
+	w := r.Worker("a")
+	g := r.Connect(w, meshsim.ConnectSpec{}, func(g *store.Grant) { g.Access.ExpiresAt = nil })
+	w.Settler.Schedule(g, &store.Due{At: r.Clock.Now().Add(config.Default().Refresh.Horizon + hour), Action: store.Refresh})
+	require.NoError(t, w.Settler.Announce(g, events.TokenStored, ""))
+	require.NoError(t, w.Store.Save(traced(t, parents[0]), g))
 	g.Version++ // a version has one event
-	require.NoError(t, w.settler.Announce(g, events.TokenRefreshed, ""))
-	require.NoError(t, w.store.Save(traced(t, parents[1]), g))
+	require.NoError(t, w.Settler.Announce(g, events.TokenRefreshed, ""))
+	require.NoError(t, w.Store.Save(traced(t, parents[1]), g))
 
-	other := r.worker("b")
-	r.clock.advance(slack + time.Second)
-	require.NoError(t, other.reconciler.Pass(t.Context()))
-	sent := r.messages(r.subjects.LifecycleStream(), ">")
+	other := r.Worker("b")
+	r.Clock.Advance(slack + time.Second)
+	require.NoError(t, other.Reconciler.Pass(t.Context()))
+	sent := r.Messages(r.Subjects.LifecycleStream(), ">")
 	require.Len(t, sent, 2)
 	for i, m := range sent {
 		require.Equal(t, parents[i], m.Header.Get("traceparent"))
 	}
 	require.Nil(t, r.schedule(g.ID))
-	r.clock.advance(2 * hour)
-	require.NoError(t, other.reconciler.Pass(t.Context()))
+	r.Clock.Advance(2 * hour)
+	require.NoError(t, other.Reconciler.Pass(t.Context()))
 	require.Equal(t, parents[0], r.schedule(g.ID).Header.Get("traceparent"), "the change that set the due time")
 
 	// The next action is another's decision, and so is what tells of it.
-	w.settler.Schedule(g, &store.Due{At: r.clock.Now(), Action: store.Refresh})
-	require.NoError(t, w.store.Save(traced(t, parents[1]), g))
-	require.NoError(t, w.dispatcher.Deliver(t.Context(), g))
+	w.Settler.Schedule(g, &store.Due{At: r.Clock.Now(), Action: store.Refresh})
+	require.NoError(t, w.Store.Save(traced(t, parents[1]), g))
+	require.NoError(t, w.Dispatcher.Deliver(t.Context(), g))
 	require.Equal(t, parents[1], r.schedule(g.ID).Header.Get("traceparent"))
 }
 
 // A rescued answer, and a refresh that is put off, go on in their traces.
 func TestTracesGoOnThroughDetours(t *testing.T) {
 	r := newRig(t)
-	w := r.worker("a")
-	g := r.connect(w, meshsim.ConnectSpec{Accounts: []meshsim.Account{{ID: "one"}}})
+	w := r.Worker("a")
+	g := r.Connect(w, meshsim.ConnectSpec{Accounts: []meshsim.Account{{ID: "one"}}})
 	exported := tracetest.NewInMemoryExporter()
 	provider := sdktrace.NewTracerProvider(sdktrace.WithSyncer(exported))
-	w.dispatcher.SetTracer(tracing.NewTracer(provider))
+	w.Dispatcher.SetTracer(tracing.NewTracer(provider))
 	ctx, span := provider.Tracer("test").Start(t.Context(), "process")
-	r.failWrites(true)
+	r.FailWrites(true)
 	require.NoError(t, w.Due(ctx, due(g)))
-	r.failWrites(false)
+	r.FailWrites(false)
 	span.End()
 	var names []string
 	for _, s := range exported.GetSpans() {
@@ -85,11 +85,11 @@ func TestTracesGoOnThroughDetours(t *testing.T) {
 		}
 	}
 	require.Equal(t, []string{"findAndModify grants", "POST /api/v1/token/refresh", "replace grants", "refresh", "process"}, names)
-	entries := r.messages(r.subjects.RecoveryStream(), ">")
+	entries := r.Messages(r.Subjects.RecoveryStream(), ">")
 	require.Len(t, entries, 1)
 	require.Contains(t, entries[0].Header.Get("traceparent"), span.SpanContext().TraceID().String())
 
-	require.NoError(t, w.dispatcher.Postpone(traced(t, parents[1]), due(g), r.clock.Now().Add(hour)))
+	require.NoError(t, w.Dispatcher.Postpone(traced(t, parents[1]), due(g), r.Clock.Now().Add(hour)))
 	require.Contains(t, r.schedule(g.ID).Header.Get("traceparent"), "4bf92f3577b34da6a3ce929d0e0e4736")
 }
 

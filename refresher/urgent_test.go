@@ -14,20 +14,20 @@ import (
 // moment longer at best: its next try must not wait behind a backlog.
 func TestATryAfterALostAnswerHasALaneOfItsOwn(t *testing.T) {
 	r := newRig(t)
-	w := r.worker("a")
-	g := r.connect(w, meshsim.ConnectSpec{Accounts: []meshsim.Account{{ID: "one"}}})
-	require.NoError(t, w.dispatcher.Deliver(t.Context(), g))
-	require.NoError(t, r.sim.Script("one", meshsim.Drop()))
+	w := r.Worker("a")
+	g := r.Connect(w, meshsim.ConnectSpec{Accounts: []meshsim.Account{{ID: "one"}}})
+	require.NoError(t, w.Dispatcher.Deliver(t.Context(), g))
+	require.NoError(t, r.Sim.Script("one", meshsim.Drop()))
 	require.NoError(t, w.Due(t.Context(), due(g)))
-	got := r.get(w, g.ID)
+	got := r.Get(w, g.ID)
 	require.NotNil(t, got.Unknown)
 	scheduled := r.schedule(g.ID)
-	require.Equal(t, r.subjects.RefreshUrgent(), scheduled.Header.Get("Nats-Schedule-Target"))
+	require.Equal(t, r.Subjects.RefreshUrgent(), scheduled.Header.Get("Nats-Schedule-Target"))
 	require.Contains(t, string(scheduled.Data), `"unknown":true`)
 }
 
 func TestAnUnknownOutcomeGoesBeforeAllElse(t *testing.T) {
-	c := &clock{now: t0}
+	c := newClock(t0)
 	q := refresher.NewQueue(newLimits(wide(), c), 1, 10, c.Now)
 	first, err := q.Enter(t.Context(), "a", in(0))
 	require.NoError(t, err)

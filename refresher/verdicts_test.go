@@ -17,11 +17,11 @@ import (
 // refusedGrants connects grants of users of their own at a broker, of which Mesh
 // refuses every refresh that has not succeeded by now.
 func (r *rig) refusedGrants(w *worker, broker string, users ...string) (all []*store.Grant) {
-	r.t.Helper()
+	r.T.Helper()
 	for _, user := range users {
-		g := r.connect(w, meshsim.ConnectSpec{BrokerType: broker}, func(g *store.Grant) { g.UserID, g.Refresh = user, endless(g.ConnectedAt) })
-		_, err := r.sim.Inject(meshsim.Fault{AccountID: g.Accounts[0].ID, Action: meshsim.MappedEnvelope("notFound")})
-		require.NoError(r.t, err)
+		g := r.Connect(w, meshsim.ConnectSpec{BrokerType: broker}, func(g *store.Grant) { g.UserID, g.Refresh = user, endless(g.ConnectedAt) })
+		_, err := r.Sim.Inject(meshsim.Fault{AccountID: g.Accounts[0].ID, Action: meshsim.MappedEnvelope("notFound")})
+		require.NoError(r.T, err)
 		all = append(all, g)
 	}
 	return all
@@ -29,13 +29,13 @@ func (r *rig) refusedGrants(w *worker, broker string, users ...string) (all []*s
 
 // settleAll has grants tried whenever one comes due, for a time, by workers in turn.
 func (r *rig) settleAll(all []*store.Grant, d time.Duration, workers ...*worker) {
-	r.t.Helper()
+	r.T.Helper()
 	putOff := map[string]time.Time{} // behind a breaker or a pause
-	for n, until := 0, r.clock.Now().Add(d); ; n++ {
+	for n, until := 0, r.Clock.Now().Add(d); ; n++ {
 		var next *store.Grant
 		var at time.Time
 		for _, g := range all {
-			g = r.get(workers[0], g.ID)
+			g = r.Get(workers[0], g.ID)
 			if g.Due == nil {
 				continue
 			}
@@ -48,24 +48,24 @@ func (r *rig) settleAll(all []*store.Grant, d time.Duration, workers ...*worker)
 			}
 		}
 		if next == nil || at.After(until) {
-			r.clock.advance(until.Sub(r.clock.Now()))
+			r.Clock.Advance(until.Sub(r.Clock.Now()))
 			return
 		}
-		if at.After(r.clock.Now()) {
-			r.clock.advance(at.Sub(r.clock.Now()))
+		if at.After(r.Clock.Now()) {
+			r.Clock.Advance(at.Sub(r.Clock.Now()))
 		}
-		err := workers[n%len(workers)].Due(r.t.Context(), due(next))
+		err := workers[n%len(workers)].Due(r.T.Context(), due(next))
 		if later := (*refresher.LaterError)(nil); errors.As(err, &later) {
-			putOff[next.ID] = r.clock.Now().Add(later.After)
+			putOff[next.ID] = r.Clock.Now().Add(later.After)
 			continue
 		}
-		require.NoError(r.t, err)
+		require.NoError(r.T, err)
 	}
 }
 
 func (r *rig) states(w *worker, all []*store.Grant) (states []store.State) {
 	for _, g := range all {
-		states = append(states, r.get(w, g.ID).State)
+		states = append(states, r.Get(w, g.ID).State)
 	}
 	return states
 }
@@ -77,28 +77,28 @@ var activeThree = []store.State{store.Active, store.Active, store.Active}
 func TestManyRefusedInARowHoldVerdicts(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	a, b := r.worker("a", served), r.worker("b", served)
+	a, b := r.Worker("a", served), r.Worker("b", served)
 	all := append(r.refusedGrants(a, "coinbase", "one", "two"), r.refusedGrants(a, "Coinbase", "three")...)
 	r.settleAll(all, 4*hour, a, b)
 	require.Equal(t, activeThree, r.states(a, all))
-	held := r.logs.FilterMessageSnippet("verdicts are held").All()
+	held := r.Logs.FilterMessageSnippet("verdicts are held").All()
 	require.Len(t, held, 1, "one alert tells")
-	restarted := r.worker("c", served)
+	restarted := r.Worker("c", served)
 	r.settleAll(all, 4*hour, restarted)
 	require.Equal(t, activeThree, r.states(a, all))
-	require.Len(t, r.logs.FilterMessageSnippet("verdicts are held").All(), 1)
+	require.Len(t, r.Logs.FilterMessageSnippet("verdicts are held").All(), 1)
 	for _, user := range []string{"one", "two", "three"} {
-		require.NotContains(t, r.told(user), "token.expired: not_found", user)
+		require.NotContains(t, r.LifecycleEvents(user), "token.expired: not_found", user)
 	}
-	require.Less(t, r.calls(), 3*8*4+20, "slowly")
+	require.Less(t, r.Calls(), 3*8*4+20, "slowly")
 
-	r.sim.ClearFaults()
+	r.Sim.ClearFaults()
 	r.settleAll(all[:1], hour, restarted)
-	require.Greater(t, r.get(a, all[0].ID).Version, int64(1))
-	require.Len(t, r.logs.FilterMessageSnippet("no longer held").All(), 1)
+	require.Greater(t, r.Get(a, all[0].ID).Version, int64(1))
+	require.Len(t, r.Logs.FilterMessageSnippet("no longer held").All(), 1)
 	left := all[1:]
 	for _, g := range left { // these have really gone
-		_, err := r.sim.Inject(meshsim.Fault{AccountID: g.Accounts[0].ID, Action: meshsim.Failed("gone")})
+		_, err := r.Sim.Inject(meshsim.Fault{AccountID: g.Accounts[0].ID, Action: meshsim.Failed("gone")})
 		require.NoError(t, err)
 	}
 	r.settleAll(left, 3*hour, a)
@@ -109,33 +109,33 @@ func TestManyRefusedInARowHoldVerdicts(t *testing.T) {
 func TestAnOperatorDecidesAboutVerdicts(t *testing.T) {
 	t.Run("where none are held by themselves", func(t *testing.T) {
 		r := newRig(t)
-		w := r.worker("a", func(d *refresher.Deps) { served(d); d.Hold.Grants = 0 })
+		w := r.Worker("a", func(d *refresher.Deps) { served(d); d.Hold.Grants = 0 })
 		all := r.refusedGrants(w, "coinbase", "one", "two", "three")
-		_, err := w.store.Decide(t.Context(), "coinbase", store.DecidedHold, r.clock.Now())
+		_, err := w.Store.Decide(t.Context(), "coinbase", store.DecidedHold, r.Clock.Now())
 		require.NoError(t, err)
 		r.settleAll(all, 3*hour, w)
 		require.Equal(t, activeThree, r.states(w, all))
 	})
 	r := newRig(t)
-	w := r.worker("a", served)
+	w := r.Worker("a", served)
 	all := r.refusedGrants(w, "coinbase", "one", "two", "three")
 	r.settleAll(all, 3*hour, w)
 	require.Equal(t, activeThree, r.states(w, all))
-	_, err := w.store.Decide(t.Context(), "coinbase", store.DecidedRelease, r.clock.Now())
+	_, err := w.Store.Decide(t.Context(), "coinbase", store.DecidedRelease, r.Clock.Now())
 	require.NoError(t, err)
 	r.settleAll(all, 3*hour, w)
 	require.Equal(t, []store.State{store.Expired, store.Expired, store.Expired}, r.states(w, all))
 
 	single := r.refusedGrants(w, "other", "single")
-	_, err = w.store.Decide(t.Context(), "other", store.DecidedHold, r.clock.Now())
+	_, err = w.Store.Decide(t.Context(), "other", store.DecidedHold, r.Clock.Now())
 	require.NoError(t, err)
-	good := r.connect(w, meshsim.ConnectSpec{BrokerType: "other"})
+	good := r.Connect(w, meshsim.ConnectSpec{BrokerType: "other"})
 	r.settleAll(append(single, good), 3*hour, w)
-	require.Equal(t, store.Active, r.get(w, single[0].ID).State, "a success does not end what an operator holds")
-	_, err = w.store.Decide(t.Context(), "other", store.DecidedRelease, r.clock.Now())
+	require.Equal(t, store.Active, r.Get(w, single[0].ID).State, "a success does not end what an operator holds")
+	_, err = w.Store.Decide(t.Context(), "other", store.DecidedRelease, r.Clock.Now())
 	require.NoError(t, err)
 	r.settleAll(single, 3*hour, w)
-	require.Equal(t, store.Expired, r.get(w, single[0].ID).State)
+	require.Equal(t, store.Expired, r.Get(w, single[0].ID).State)
 }
 
 // Users who leave one by one are no mass: they end, whether others are refreshed
@@ -152,25 +152,25 @@ func TestUsersWhoLeaveOneByOneHoldNothing(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t)
-			w, other := r.worker("a", c.change), r.worker("b", c.change)
+			w, other := r.Worker("a", c.change), r.Worker("b", c.change)
 			var all []*store.Grant
 			for n, user := range []string{"one", "two", "three", "four", "five"} {
 				all = append(all, r.refusedGrants(w, "coinbase", user)...)
 				require.NoError(t, w.Due(t.Context(), due(all[n])))
 				if c.others {
-					r.clock.advance(10 * time.Second)
-					require.NoError(t, other.Due(t.Context(), due(r.connect(w, meshsim.ConnectSpec{}))))
+					r.Clock.Advance(10 * time.Second)
+					require.NoError(t, other.Due(t.Context(), due(r.Connect(w, meshsim.ConnectSpec{}))))
 				}
 				r.settleAll(all, c.between, w, other)
 			}
 			if c.others { // they go on being refreshed
-				all = append(all, r.connect(w, meshsim.ConnectSpec{}))
+				all = append(all, r.Connect(w, meshsim.ConnectSpec{}))
 			}
 			r.settleAll(all, 3*hour, w, other)
 			for _, g := range all[:5] {
-				require.Equal(t, store.Expired, r.get(w, g.ID).State, g.UserID)
+				require.Equal(t, store.Expired, r.Get(w, g.ID).State, g.UserID)
 			}
-			require.Empty(t, r.logs.FilterMessageSnippet("verdicts are held").All())
+			require.Empty(t, r.Logs.FilterMessageSnippet("verdicts are held").All())
 		})
 	}
 }
@@ -179,20 +179,20 @@ func TestUsersWhoLeaveOneByOneHoldNothing(t *testing.T) {
 // were tried again it would be at once, and again, and the user would get a code each time.
 func TestAGrantWhoseUserMustActExpiresThoughVerdictsAreHeld(t *testing.T) {
 	r := newRig(t)
-	w := r.worker("a", served)
-	g := r.connect(w, meshsim.ConnectSpec{BrokerType: "coinbase"}, func(g *store.Grant) {
+	w := r.Worker("a", served)
+	g := r.Connect(w, meshsim.ConnectSpec{BrokerType: "coinbase"}, func(g *store.Grant) {
 		// It was refused once; the next answer said that the user must act.
 		g.State, g.Reason, g.Refusals = store.MustAct, events.ReasonMFARequired, &store.Refusals{At: g.ConnectedAt, Times: 1}
 		g.Access, g.Refresh = lasting(g.ConnectedAt, hour), endless(g.ConnectedAt)
 		g.Accounts[0].ExpiresAt = g.Access.ExpiresAt
 	})
-	_, err := w.store.Decide(t.Context(), "coinbase", store.DecidedHold, r.clock.Now())
+	_, err := w.Store.Decide(t.Context(), "coinbase", store.DecidedHold, r.Clock.Now())
 	require.NoError(t, err)
 	require.True(t, refresher.GivenUp(g))
-	r.clock.advance(2 * hour)
+	r.Clock.Advance(2 * hour)
 	require.NoError(t, w.Due(t.Context(), due(g)))
-	require.Equal(t, store.Expired, r.get(w, g.ID).State)
-	require.Zero(t, r.calls())
+	require.Equal(t, store.Expired, r.Get(w, g.ID).State)
+	require.Zero(t, r.Calls())
 }
 
 // A grant that was given up before verdicts were held does not expire while they are: it
@@ -205,21 +205,21 @@ func TestAGrantThatWasGivenUpDoesNotExpireWhileVerdictsAreHeld(t *testing.T) {
 		for _, held := range []bool{true, false} {
 			t.Run(fmt.Sprintf("%s, held %v", name, held), func(t *testing.T) {
 				r := newRig(t)
-				w := r.worker("a", served)
-				g := r.connect(w, meshsim.ConnectSpec{BrokerType: "coinbase"}, func(g *store.Grant) {
+				w := r.Worker("a", served)
+				g := r.Connect(w, meshsim.ConnectSpec{BrokerType: "coinbase"}, func(g *store.Grant) {
 					g.Access, g.Refresh = life(g.ConnectedAt), endless(g.ConnectedAt)
 					g.Accounts[0].ExpiresAt = g.Access.ExpiresAt
 				})
-				_, err := r.sim.Inject(meshsim.Fault{AccountID: g.Accounts[0].ID, Action: meshsim.MappedEnvelope("notFound")})
+				_, err := r.Sim.Inject(meshsim.Fault{AccountID: g.Accounts[0].ID, Action: meshsim.MappedEnvelope("notFound")})
 				require.NoError(t, err)
 				for g.State == store.Active {
-					r.clock.advance(max(g.Due.At.Sub(r.clock.Now()), 0))
+					r.Clock.Advance(max(g.Due.At.Sub(r.Clock.Now()), 0))
 					require.NoError(t, w.Due(t.Context(), due(g)))
-					g = r.get(w, g.ID)
+					g = r.Get(w, g.ID)
 				}
 				require.True(t, refresher.GivenUp(g))
 				if held {
-					_, err = w.store.Decide(t.Context(), "coinbase", store.DecidedHold, r.clock.Now())
+					_, err = w.Store.Decide(t.Context(), "coinbase", store.DecidedHold, r.Clock.Now())
 					require.NoError(t, err)
 				}
 				if g.Access.ExpiresAt == nil {
@@ -228,16 +228,16 @@ func TestAGrantThatWasGivenUpDoesNotExpireWhileVerdictsAreHeld(t *testing.T) {
 				}
 				r.settleAll([]*store.Grant{g}, 3*hour, w)
 				if !held {
-					require.Equal(t, store.Expired, r.get(w, g.ID).State)
+					require.Equal(t, store.Expired, r.Get(w, g.ID).State)
 					return
 				}
-				require.Equal(t, store.Active, r.get(w, g.ID).State)
-				require.NotContains(t, r.told("user"), "token.expired: not_found")
-				r.sim.ClearFaults()
+				require.Equal(t, store.Active, r.Get(w, g.ID).State)
+				require.NotContains(t, r.LifecycleEvents("user"), "token.expired: not_found")
+				r.Sim.ClearFaults()
 				r.settleAll([]*store.Grant{g}, hour, w)
-				require.Zero(t, r.get(w, g.ID).Attempts)
-				require.Nil(t, r.get(w, g.ID).Refusals)
-				r.soundTokens(w, g.ID)
+				require.Zero(t, r.Get(w, g.ID).Attempts)
+				require.Nil(t, r.Get(w, g.ID).Refusals)
+				r.RequireSoundTokens(w, g.ID)
 			})
 		}
 	}

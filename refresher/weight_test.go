@@ -50,7 +50,7 @@ func weighs(t require.TestingT, g *store.Grant, tokens store.TokenSet) {
 func TestAnyAnswerFits(t *testing.T) {
 	sizes := []int{0, 40, 513, 60_000, mebibyte, 7 * mebibyte}
 	rapid.Check(t, func(t *rapid.T) {
-		c := &clock{now: sentAt}
+		c := newClock(sentAt)
 		g := newGrant(withAccounts("one"))
 		tokens := newTokens("one")
 		for round := range rapid.IntRange(1, 2).Draw(t, "answers") {
@@ -91,7 +91,7 @@ func TestTwentyThousandAccountsAreKept(t *testing.T) {
 		ids = append(ids, fmt.Sprintf("0198c2f4-6d3e-7a51-9c55-%012d", n))
 	}
 	g := newGrant(withAccounts())
-	tokens, left, err := settler(&clock{now: sentAt}, 0).AnsweredWithin(g, newTokens(), answer(ids...), 1, sentAt)
+	tokens, left, err := settler(newClock(sentAt), 0).AnsweredWithin(g, newTokens(), answer(ids...), 1, sentAt)
 	require.NoError(t, err)
 	require.Zero(t, left)
 	require.Len(t, tokens.Accounts, many)
@@ -110,7 +110,7 @@ func TestAsManyAccountsAsAnAnswerHolds(t *testing.T) {
 		a.Accounts = append(a.Accounts, refresher.AnsweredAccount{ID: fmt.Sprint(n), AccessToken: text("a")})
 	}
 	g := newGrant(withAccounts())
-	tokens, err := settler(&clock{now: sentAt}, 0).Answered(g, newTokens(), a, false, 1, sentAt)
+	tokens, err := settler(newClock(sentAt), 0).Answered(g, newTokens(), a, false, 1, sentAt)
 	require.NoError(t, err)
 	require.Greater(t, len(tokens.Accounts), 20_000)
 	weighs(t, g, tokens)
@@ -119,7 +119,7 @@ func TestAsManyAccountsAsAnAnswerHolds(t *testing.T) {
 // TestALargeRefreshTokenTakesTheRoomOfAccessTokens, also of those for which the
 // answer has others that do not fit.
 func TestALargeRefreshTokenTakesTheRoomOfAccessTokens(t *testing.T) {
-	s := settler(&clock{now: sentAt}, 0)
+	s := settler(newClock(sentAt), 0)
 	g := newGrant(withAccounts())
 	first, access := refresher.Answer{RefreshToken: text("refresh-1")}, text(strings.Repeat("a", 530))
 	for n := range 15_000 {
@@ -139,7 +139,7 @@ func TestALargeRefreshTokenTakesTheRoomOfAccessTokens(t *testing.T) {
 // TestWhatAnAnswerBringsComesFirst: what it brings takes the room of access tokens
 // that it does not bring, and accounts that of names.
 func TestWhatAnAnswerBringsComesFirst(t *testing.T) {
-	s := settler(&clock{now: sentAt}, 0)
+	s := settler(newClock(sentAt), 0)
 	large := func(id string, size int) refresher.Answer {
 		return refresher.Answer{RefreshToken: text("refresh-" + id), Accounts: []refresher.AnsweredAccount{{ID: id, AccessToken: text(strings.Repeat("a", size))}}}
 	}
@@ -175,7 +175,7 @@ func TestWhatIsLeftOutIsSaid(t *testing.T) {
 		a.Accounts[i].AccessToken = text("")
 	}
 	a.AccessToken = text(strings.Repeat("a", 4*mebibyte)) // for each of them
-	tokens, left, err := settler(&clock{now: sentAt}, 0).AnsweredWithin(newGrant(withAccounts("one", "two", "three")), newTokens(), a, 1, sentAt)
+	tokens, left, err := settler(newClock(sentAt), 0).AnsweredWithin(newGrant(withAccounts("one", "two", "three")), newTokens(), a, 1, sentAt)
 	require.NoError(t, err)
 	require.Equal(t, 1, left)
 	require.Len(t, tokens.Accounts, 2)
@@ -185,7 +185,7 @@ func TestALongAccountIDIsNamedByItsHash(t *testing.T) {
 	long := strings.Repeat("x", 513)
 	g := newGrant(withAccounts())
 	a := answer(long, long+"y")
-	tokens, err := settler(&clock{now: sentAt}, 0).Answered(g, newTokens(), a, false, 1, sentAt)
+	tokens, err := settler(newClock(sentAt), 0).Answered(g, newTokens(), a, false, 1, sentAt)
 	require.NoError(t, err)
 	require.Len(t, tokens.Accounts, 2)
 	require.Equal(t, events.BoundedID(long), g.Accounts[0].ID)
@@ -203,7 +203,7 @@ func TestAnOutboxStaysSmall(t *testing.T) {
 	g, tokens := newGrant(withAccounts(ids...)), newTokens(ids...)
 	for epoch := range int64(20) {
 		var err error
-		tokens, err = settler(&clock{now: sentAt}, 0).Answered(g, tokens, answer(ids...), false, epoch+1, sentAt)
+		tokens, err = settler(newClock(sentAt), 0).Answered(g, tokens, answer(ids...), false, epoch+1, sentAt)
 		require.NoError(t, err)
 	}
 	require.Len(t, g.Outbox.Events, 20)
@@ -247,38 +247,39 @@ func heavyBody(t *testing.T, a refresher.Answer) []byte {
 func TestHeavyAnswersAreStoredAndTold(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	r.dbTimeout = patience // for documents of many megabytes
+	r.DBTimeout = patience // for documents of many megabytes
 	var next []byte
 	mesh := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body) // a server that closes before it has read all resets the connection
 		_, _ = w.Write(next)
 	}))
 	t.Cleanup(mesh.Close)
-	r.meshURL = mesh.URL
-	w := r.worker("a")
+	r.MeshURL = mesh.URL
+	w := r.Worker("a")
+	documents := r.documents()
 	for name, a := range heavyAnswers() {
 		if enginestest.RaceDetector && (len(a.Accounts) > 1 || len(heavyBody(t, a)) > 2*mebibyte) {
 			continue // make scale has them
 		}
 		for _, away := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, database away: %v", name, away), func(t *testing.T) {
-				g := r.connect(w, meshsim.ConnectSpec{}, func(g *store.Grant) { g.UserID = t.Name(); g.Accounts = nil })
+				g := r.Connect(w, meshsim.ConnectSpec{}, func(g *store.Grant) { g.UserID = t.Name(); g.Accounts = nil })
 				defer func() { // the embedded database reads all documents of a collection
-					_, err := r.raw.Collection("grants").DeleteOne(context.Background(), bson.M{"_id": g.ID})
+					_, err := documents.DeleteOne(context.Background(), bson.M{"_id": g.ID})
 					require.NoError(t, err)
 				}()
 				next = heavyBody(t, a)
-				r.failWrites(away)
+				r.FailWrites(away)
 				require.NoError(t, w.Due(t.Context(), due(g)))
 				if away {
-					r.failWrites(false)
-					entries := r.messages(r.subjects.RecoveryStream(), r.subjects.Recovery(g.ID))
+					r.FailWrites(false)
+					entries := r.Messages(r.Subjects.RecoveryStream(), r.Subjects.Recovery(g.ID))
 					require.Len(t, entries, 1)
 					require.NoError(t, w.Recover(t.Context(), entries[0].Data))
 					require.NoError(t, w.Recover(t.Context(), entries[0].Data), "its acknowledgement may be lost")
-					require.Empty(t, r.messages(r.subjects.RecoveryStream(), r.subjects.RecoveryPart(g.ID)))
+					require.Empty(t, r.Messages(r.Subjects.RecoveryStream(), r.Subjects.RecoveryPart(g.ID)))
 				}
-				g = r.get(w, g.ID)
+				g = r.Get(w, g.ID)
 				require.Equal(t, int64(2), g.Version)
 				tokens, err := w.Tokens(t.Context(), g)
 				require.NoError(t, err)
@@ -286,8 +287,8 @@ func TestHeavyAnswersAreStoredAndTold(t *testing.T) {
 				for _, in := range a.Accounts {
 					require.True(t, in.AccessToken.Equal(tokens.Account(in.ID).AccessToken))
 				}
-				r.eventually(func() bool {
-					told := r.messages(r.subjects.LifecycleStream(), r.subjects.Lifecycle(events.TokenRefreshed, g.UserID))
+				r.Eventually(func() bool {
+					told := r.Messages(r.Subjects.LifecycleStream(), r.Subjects.Lifecycle(events.TokenRefreshed, g.UserID))
 					return len(told) == 1
 				}, "not told")
 			})
@@ -299,16 +300,16 @@ func TestHeavyAnswersAreStoredAndTold(t *testing.T) {
 // or that was written before max_payload was lowered, holds up nothing.
 func TestAStoredOutboxIsDeliveredThoughTooLarge(t *testing.T) {
 	r := newRig(t)
-	r.dbTimeout = patience // for documents of many megabytes
-	w := r.worker("a")
-	g := r.connect(w, meshsim.ConnectSpec{}, func(g *store.Grant) {
+	r.DBTimeout = patience // for documents of many megabytes
+	w := r.Worker("a")
+	g := r.Connect(w, meshsim.ConnectSpec{}, func(g *store.Grant) {
 		data := g.Lifecycle("")
 		data.Accounts = append(data.Accounts, events.Account{AccountID: "long", AccountName: strings.Repeat("n", 1_200_000)})
-		e := events.LifecycleEvent{ID: "too large", Kind: events.TokenRefreshed, Time: r.clock.Now(), Data: data}
+		e := events.LifecycleEvent{ID: "too large", Kind: events.TokenRefreshed, Time: r.Clock.Now(), Data: data}
 		encoded, err := e.Encode()
 		require.NoError(t, err)
-		g.Outbox = &store.Outbox{Since: r.clock.Now(), Events: []store.OutboxEvent{{ID: e.ID, Subject: r.subjects.Lifecycle(e.Kind, g.UserID), Data: encoded}}}
+		g.Outbox = &store.Outbox{Since: r.Clock.Now(), Events: []store.OutboxEvent{{ID: e.ID, Subject: r.Subjects.Lifecycle(e.Kind, g.UserID), Data: encoded}}}
 	})
-	require.NoError(t, w.dispatcher.Deliver(t.Context(), g))
-	require.Len(t, r.told(g.UserID), 1)
+	require.NoError(t, w.Dispatcher.Deliver(t.Context(), g))
+	require.Len(t, r.LifecycleEvents(g.UserID), 1)
 }

@@ -53,10 +53,12 @@ func (s *Topology) queues() []queue {
 
 // Backlog counts the messages on one subject for all workers together.
 type Backlog struct {
-	Subject string
+	Subject string `json:"subject"`
 	// Waiting messages are not delivered yet, InHand ones are with a worker. Redelivered
 	// counts those of the latter that were delivered before.
-	Waiting, InHand, Redelivered int
+	Waiting     int `json:"waiting"`
+	InHand      int `json:"inHand"`
+	Redelivered int `json:"redelivered"`
 }
 
 // Backlogs returns the backlog of every subject that workers read.

@@ -1,6 +1,6 @@
-// Package bench measures a worker on somebody's own NATS and MongoDB, against
-// what the bare engines do in the same run. It works under a prefix and in a
-// database of its own, with users that don't exist, and removes both in the end.
+// Package bench measures a worker on the user's NATS and MongoDB against the bare engines
+// in the same run. It uses a NATS prefix and a database of its own, with made-up users,
+// and removes both in the end.
 package bench
 
 import (
@@ -26,33 +26,31 @@ import (
 
 // Options of a measurement.
 type Options struct {
-	// Name sets what is made apart from everything else: a few letters and
+	// Name is part of the names of the prefix and the database: a few letters and
 	// digits, new for every run.
 	Name string
-	// Users is how many are made up for each round of connects and of first
-	// requests, Warm (at most Users; 0: all) how many are asked for again and
-	// again, Callers how many ask at once.
+	// Users is the number of users for each round of connects and of first requests,
+	// Warm (at most Users; 0: all) the number of users for repeated requests, Callers
+	// the number of concurrent requests.
 	Users, Warm, Callers int
-	// Duration is how long each round of requests lasts; Rounds how many there
-	// are of each kind.
+	// Duration is the length of each round of repeated requests; Rounds the number of
+	// rounds of each kind.
 	Duration time.Duration
 	Rounds   int
-	// SameReads has the users read from MongoDB while the echo is measured, as often
-	// as a worker that they are asked of reads them: for a database that shares the
-	// machine, and takes much of it for that.
+	// SameReads reads the users from MongoDB during the echo, as often as a worker
+	// does: for a database on the same machine, which these reads keep busy.
 	SameReads bool
-	// Longest, if set, is how long a round of connects may take: there are fewer
-	// users where a first, small one says that it would take longer.
+	// Longest, if set, bounds a round of connects: if the warm-up says that it would
+	// take longer, there are fewer users.
 	Longest time.Duration
-	// Prepare, if set, is called once the worker has made its collections, and
-	// again when those of the bare engine are there.
+	// Prepare, if set, is called when all collections are there.
 	Prepare func(context.Context) error
-	// Progress is told of what begins.
+	// Progress is called with what begins.
 	Progress func(string)
 	Log      *zap.Logger
 }
 
-// Run measures. What it made is removed before it returns, also when ctx ends.
+// Run measures, and then removes what it has created, also if ctx ends.
 func Run(ctx context.Context, cfg config.Config, o Options) (figures []Figure, err error) {
 	b := &run{Options: o, cfg: apart(cfg, o.Name)}
 	b.subjects = events.Subjects{Prefix: b.cfg.NATS.Prefix}
@@ -78,7 +76,7 @@ func Run(ctx context.Context, cfg config.Config, o Options) (figures []Figure, e
 	if err != nil {
 		return nil, err
 	}
-	// Of those users a new worker keeps nothing yet.
+	// A new worker has none of those users in its cache.
 	stop, err := b.start(ctx)
 	if err != nil {
 		return nil, err
@@ -105,7 +103,6 @@ func Connect(cfg config.MongoDB) (*mongo.Client, error) {
 	return client, nil
 }
 
-// run is a measurement under way.
 type run struct {
 	Options
 	cfg      config.Config
@@ -116,14 +113,13 @@ type run struct {
 	metrics  *prometheus.Registry // of the worker that runs
 }
 
-// What is made has names that begin so, and nothing else is removed.
+// Prefixes of the names that a measurement uses. It removes nothing else.
 const (
 	PrefixBegins   = "bench-"
 	DatabaseBegins = "latchkey_bench_"
 )
 
-// apart returns a configuration that shares servers and keys with cfg, and
-// nothing else.
+// apart returns a configuration that shares only servers and keys with cfg.
 func apart(cfg config.Config, name string) config.Config {
 	cfg.NATS.Prefix = PrefixBegins + name
 	cfg.MongoDB.Database = DatabaseBegins + name
@@ -134,9 +130,9 @@ func apart(cfg config.Config, name string) config.Config {
 	return cfg
 }
 
-// prepare makes the collection of the bare engine, like that which the worker has made.
+// prepare creates the collection of the bare driver, like the worker's.
 func (b *run) prepare(ctx context.Context) error {
-	if err := twin(ctx, b.db.Collection(grants), b.db.Collection(bare)); err != nil {
+	if err := copyIndexes(ctx, b.db.Collection(grants), b.db.Collection(bare)); err != nil {
 		return err
 	}
 	if b.Prepare == nil {
@@ -145,9 +141,9 @@ func (b *run) prepare(ctx context.Context) error {
 	return b.Prepare(ctx)
 }
 
-// twin makes a collection that has the indexes of another.
-func twin(ctx context.Context, of, twin *mongo.Collection) error {
-	specs, err := of.Indexes().ListSpecifications(ctx)
+// copyIndexes creates the indexes of one collection on another.
+func copyIndexes(ctx context.Context, from, to *mongo.Collection) error {
+	specs, err := from.Indexes().ListSpecifications(ctx)
 	if err != nil {
 		return fmt.Errorf("listing the indexes: %w", err)
 	}
@@ -155,14 +151,14 @@ func twin(ctx context.Context, of, twin *mongo.Collection) error {
 		if spec.Name == "_id_" {
 			continue
 		}
-		if _, err := twin.Indexes().CreateOne(ctx, mongo.IndexModel{Keys: spec.KeysDocument}); err != nil {
+		if _, err := to.Indexes().CreateOne(ctx, mongo.IndexModel{Keys: spec.KeysDocument}); err != nil {
 			return fmt.Errorf("making the same indexes: %w", err)
 		}
 	}
 	return nil
 }
 
-// start runs a worker, unchanged, until stop is called, and returns once it has reconciled.
+// start runs a worker until stop is called. It returns when the worker has reconciled.
 func (b *run) start(ctx context.Context) (stop func() error, err error) {
 	running, cancel := context.WithCancel(ctx)
 	b.metrics = prometheus.NewRegistry()
@@ -173,7 +169,7 @@ func (b *run) start(ctx context.Context) (stop func() error, err error) {
 	stop = func() error { cancel(); return <-done }
 	select {
 	case <-ready:
-		if err := b.reconciled(ctx); err != nil {
+		if err := b.awaitReconciliation(ctx); err != nil {
 			return nil, errors.Join(err, stop())
 		}
 		return stop, nil
@@ -183,9 +179,9 @@ func (b *run) start(ctx context.Context) (stop func() error, err error) {
 	}
 }
 
-// reconciled waits until the worker's first reconciliation has ended, which
-// takes its time on a database that reads much for it.
-func (b *run) reconciled(ctx context.Context) error {
+// awaitReconciliation waits for the end of the worker's first reconciliation, which would
+// disturb the measurements.
+func (b *run) awaitReconciliation(ctx context.Context) error {
 	for {
 		all, err := b.metrics.Gather()
 		if err != nil {

@@ -23,7 +23,7 @@ import (
 	"github.com/latchkey/latchkey/store"
 )
 
-// The collections of the worker and of the bare engine.
+// Collections of the worker and of the bare driver.
 const (
 	grants = "grants"
 	bare   = "bare"
@@ -32,10 +32,10 @@ const (
 // batch is how many documents the bare driver writes at once.
 const batch = 500
 
-// long bounds the reading of all documents of a round.
-const long = 10 * time.Minute
+// upsertTimeout bounds reading and writing all documents of a round.
+const upsertTimeout = 10 * time.Minute
 
-// broker is what all grants are of.
+// broker is the broker type of all grants.
 const broker = "bench"
 
 func user(round, i int) string { return fmt.Sprint(usersOf(round), i) }
@@ -44,21 +44,8 @@ func usersOf(round int) string { return fmt.Sprint("round-", round+1, "-user-") 
 
 func accountOf(user string) string { return "account of " + user }
 
-// Alternately does two things, the first of them first in every other round: what
-// comes second finds caches filled.
-func Alternately(round int, a, b func() error) error {
-	if round%2 == 1 {
-		a, b = b, a
-	}
-	if err := a(); err != nil {
-		return err
-	}
-	return b()
-}
-
-// connects measures how fast connects are stored, scheduled and announced that
-// are published as fast as NATS takes them, and leaves the users there. Each round
-// has users of its own.
+// connects measures how fast the worker handles connects that are published as fast as
+// NATS accepts them. Each round has its own users, who stay.
 func (b *run) connects(ctx context.Context) (f Figure, err error) {
 	stop, err := b.start(ctx)
 	if err != nil {
@@ -87,8 +74,7 @@ func (b *run) connects(ctx context.Context) (f Figure, err error) {
 	return f, nil
 }
 
-// warmUp has the worker, and the bare engine, do a little of everything, and
-// makes sure that there are not more users than there is time for.
+// warmUp runs a small round, and reduces the users to as many as there is time for.
 func (b *run) warmUp(ctx context.Context) error {
 	b.Progress("warming up")
 	few := max(b.Users/20, 1)
@@ -106,16 +92,16 @@ func (b *run) warmUp(ctx context.Context) error {
 	return err
 }
 
-// warmUpRound is the round of users that are not measured.
+// warmUpRound is a round that is not measured.
 const warmUpRound = -1
 
-// connect has the worker handle the connects of one round, and returns how many
-// it stored a second.
+// connect publishes the connects of one round, and returns how many the worker stored a
+// second.
 func (b *run) connect(ctx context.Context, round, users int) (rate float64, err error) {
-	var told atomic.Int64
+	var stored atomic.Int64
 	all, some := make(chan struct{}), make(chan struct{}, 1)
 	sub, err := b.nc.Subscribe(b.subjects.LifecycleAll(events.TokenStored), func(*nats.Msg) {
-		if told.Add(1) == int64(users) {
+		if stored.Add(1) == int64(users) {
 			close(all)
 		}
 		select {
@@ -147,8 +133,8 @@ func (b *run) connect(ctx context.Context, round, users int) (rate float64, err 
 	}
 }
 
-// ConnectOf is the connect of a user who is made up. Its tokens are none, and
-// live too long to be refreshed.
+// ConnectOf returns a connect of a made-up user. Its tokens are not real, and live too
+// long to be refreshed.
 func ConnectOf(user string) []byte {
 	body, _ := json.Marshal(map[string]any{"userId": user, "payload": map[string]any{"accessToken": map[string]any{ // strings and numbers only
 		"brokerType": broker, "brokerName": "Bench", "expiresInSeconds": 30 * 86400, "refreshTokenExpiresInSeconds": 365 * 86400,
@@ -160,10 +146,10 @@ func ConnectOf(user string) []byte {
 	return body
 }
 
-// upserts has the bare driver write the documents of a round elsewhere, in bulk, and
+// upserts writes copies of the documents of a round with the bare driver, in bulk, and
 // returns how many a second.
 func (b *run) upserts(ctx context.Context, round int) (float64, error) {
-	ctx, cancel := context.WithTimeout(ctx, long)
+	ctx, cancel := context.WithTimeout(ctx, upsertTimeout)
 	defer cancel()
 	cursor, err := b.db.Collection(grants).Find(ctx, bson.D{{Key: "user", Value: bson.D{{Key: "$regex", Value: "^" + usersOf(round)}}}})
 	if err != nil {
@@ -186,40 +172,59 @@ func (b *run) upserts(ctx context.Context, round int) (float64, error) {
 	return float64(len(docs)) / time.Since(begun).Seconds(), nil
 }
 
-// cold measures the first request for each user, of whom the worker keeps
-// nothing yet.
-func (b *run) cold(ctx context.Context) (Figure, error) {
-	f := Figure{Name: "first request for a user", Unit: "requests/s", Users: b.Users, Against: "FindOne of the same documents by _id"}
+// measurement measures one side of a round: how many a second, and the 99th percentile
+// of how long one takes, in milliseconds.
+type measurement func(round int) (rate, p99 float64, err error)
+
+// alternate measures both sides in each round. They take turns in being first: the second
+// one finds caches filled.
+func (b *run) alternate(f *Figure, doing string, bare, latchkey measurement) error {
 	for round := range b.Rounds {
-		b.Progress(fmt.Sprintf("asking for each user once, round %d of %d", round+1, b.Rounds))
-		err := Alternately(round, func() error {
-			rate, p99, err := b.once(ctx, b.Users, func(i int) error {
-				user := user(round, i)
-				var doc bson.Raw
-				return b.db.Collection(grants).FindOne(ctx, bson.D{{Key: "_id", Value: store.GrantID(user, broker, accountOf(user))}}).Decode(&doc)
-			})
-			f.Bare, f.BareP99 = append(f.Bare, rate), append(f.BareP99, p99)
+		b.Progress(fmt.Sprintf("%s, round %d of %d", doing, round+1, b.Rounds))
+		first := func() error { return measure(round, bare, &f.Bare, &f.BareP99) }
+		second := func() error { return measure(round, latchkey, &f.Latchkey, &f.LatchkeyP99) }
+		if round%2 == 1 {
+			first, second = second, first
+		}
+		if err := first(); err != nil {
 			return err
-		}, func() error {
-			rate, p99, err := b.once(ctx, b.Users, func(i int) error { _, err := b.ask(ctx, user(round, i)); return err })
-			f.Latchkey, f.LatchkeyP99 = append(f.Latchkey, rate), append(f.LatchkeyP99, p99)
+		}
+		if err := second(); err != nil {
 			return err
-		})
-		if err != nil {
-			return f, err
 		}
 	}
-	return f, nil
+	return nil
 }
 
-// warm measures requests for users of whom the worker has heard before.
+func measure(round int, side measurement, rates, p99s *[]float64) error {
+	rate, p99, err := side(round)
+	*rates, *p99s = append(*rates, rate), append(*p99s, p99)
+	return err
+}
+
+// cold measures the first request for each user, whom the worker does not cache yet.
+func (b *run) cold(ctx context.Context) (Figure, error) {
+	f := Figure{Name: "first request for a user", Unit: "requests/s", Users: b.Users, Against: "FindOne of the same documents by _id"}
+	err := b.alternate(&f, "asking for each user once", func(round int) (rate, p99 float64, err error) {
+		return b.once(ctx, b.Users, func(i int) error {
+			user := user(round, i)
+			var doc bson.Raw
+			return b.db.Collection(grants).FindOne(ctx, bson.D{{Key: "_id", Value: store.GrantID(user, broker, accountOf(user))}}).Decode(&doc)
+		})
+	}, func(round int) (rate, p99 float64, err error) {
+		return b.once(ctx, b.Users, func(i int) error { _, err := b.ask(ctx, user(round, i)); return err })
+	})
+	return f, err
+}
+
+// warm measures repeated requests for the same users.
 func (b *run) warm(ctx context.Context) (Figure, error) {
 	f := Figure{Name: "requests for users asked for before", Unit: "requests/s", Users: b.Warm, Against: "a micro service that echoes the same reply"}
 	reply, err := b.ask(ctx, user(0, 0))
 	if err != nil {
 		return f, err
 	}
-	nc, err := worker.Connect(b.cfg.NATS, "bench echo", b.Log) // of its own, as a worker has
+	nc, err := worker.Connect(b.cfg.NATS, "bench echo", b.Log) // its own, like a worker's
 	if err != nil {
 		return f, err
 	}
@@ -233,7 +238,7 @@ func (b *run) warm(ctx context.Context) (Figure, error) {
 	if err := service.AddEndpoint("echo", micro.HandlerFunc(func(r micro.Request) { _ = r.Respond(reply) }), micro.WithEndpointSubject(subject)); err != nil {
 		return f, fmt.Errorf("starting the echo: %w", err)
 	}
-	if err := nc.Flush(); err != nil { // from here on the server knows
+	if err := nc.Flush(); err != nil { // the server has the subscription now
 		return f, fmt.Errorf("starting the echo: %w", err)
 	}
 	besides := func(context.Context) error { return nil }
@@ -252,7 +257,7 @@ func (b *run) warm(ctx context.Context) (Figure, error) {
 		_, err := b.nc.RequestWithContext(ctx, subject, request(user(0, i%b.Warm)))
 		return err
 	}
-	bare := func() (rate, p99 float64, err error) {
+	bare := func(int) (rate, p99 float64, err error) {
 		reading, stop := context.WithCancel(ctx)
 		read := make(chan error, 1)
 		go func() { read <- besides(reading) }()
@@ -260,37 +265,22 @@ func (b *run) warm(ctx context.Context) (Figure, error) {
 		stop()
 		return rate, p99, errors.Join(err, <-read)
 	}
-	asked := func() (rate, p99 float64, err error) {
+	asked := func(int) (rate, p99 float64, err error) {
 		return b.during(ctx, func(i int) error { _, err := b.ask(ctx, user(0, i%b.Warm)); return err })
 	}
-	// In the first round all are asked for the first time since their connect,
-	// which is noted in the database.
+	// The first request for a user since its connect is noted in the database.
 	b.Progress("asking again and again, to warm up")
-	for _, do := range []func() (float64, float64, error){bare, asked} {
-		if _, _, err := do(); err != nil {
+	for _, do := range []measurement{bare, asked} {
+		if _, _, err := do(0); err != nil {
 			return f, err
 		}
 	}
-	for round := range b.Rounds {
-		b.Progress(fmt.Sprintf("asking again and again, round %d of %d", round+1, b.Rounds))
-		err := Alternately(round, func() error {
-			rate, p99, err := bare()
-			f.Bare, f.BareP99 = append(f.Bare, rate), append(f.BareP99, p99)
-			return err
-		}, func() error {
-			rate, p99, err := asked()
-			f.Latchkey, f.LatchkeyP99 = append(f.Latchkey, rate), append(f.LatchkeyP99, p99)
-			return err
-		})
-		if err != nil {
-			return f, err
-		}
-	}
-	return f, nil
+	err = b.alternate(&f, "asking again and again", bare, asked)
+	return f, err
 }
 
-// reads looks users up as a worker does who are asked for all the time: each once
-// the time is over for which it is kept.
+// reads looks users up as often as a worker does for constant requests: each whenever
+// the cache would expire.
 func (b *run) reads(ctx context.Context, read func(user string) error) error {
 	often := time.NewTicker(max(b.cfg.Tokens.CacheAge, time.Millisecond))
 	defer often.Stop()
@@ -318,7 +308,7 @@ func request(user string) []byte {
 	return body
 }
 
-// ask asks for a user's tokens and returns the reply as it came.
+// ask requests a user's tokens and returns the body of the reply.
 func (b *run) ask(ctx context.Context, user string) ([]byte, error) {
 	msg, err := b.nc.RequestWithContext(ctx, b.subjects.TokenGet(user), request(user))
 	if err != nil {
@@ -330,20 +320,19 @@ func (b *run) ask(ctx context.Context, user string) ([]byte, error) {
 	return msg.Data, nil
 }
 
-// once does something for each number below n, by all callers.
+// once calls do for each number below n.
 func (b *run) once(ctx context.Context, n int, do func(i int) error) (rate, p99 float64, err error) {
 	return b.callers(ctx, func(i int) bool { return i < n }, do)
 }
 
-// during does something again and again for the configured time.
+// during calls do with growing numbers for the configured time.
 func (b *run) during(ctx context.Context, do func(i int) error) (rate, p99 float64, err error) {
 	end := time.Now().Add(b.Duration)
 	return b.callers(ctx, func(int) bool { return time.Now().Before(end) }, do)
 }
 
-// callers has all callers take numbers and do something with them while more
-// says so. It returns how many were done a second, and the 99th percentile of
-// how long one took, in milliseconds.
+// callers calls do with growing numbers, concurrently, as long as more allows it. It
+// returns how many a second, and the 99th percentile of the durations in milliseconds.
 func (b *run) callers(ctx context.Context, more func(i int) bool, do func(i int) error) (rate, p99 float64, err error) {
 	var next atomic.Int64
 	var mu sync.Mutex

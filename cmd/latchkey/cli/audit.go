@@ -6,11 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 	"time"
 
-	"github.com/mattn/go-isatty"
 	"github.com/spf13/cobra"
 
 	"github.com/latchkey/latchkey/store/audit"
@@ -48,26 +46,15 @@ func (s *since) Set(text string) error {
 func (a *app) listAudit() *cobra.Command {
 	var user, action string
 	var from since
-	cmd := &cobra.Command{
+	cmd := withOutput(&cobra.Command{
 		Use:   "list",
 		Short: "List audit records in the order in which they were stored",
-		Long: `Lists audit records in the order in which they were stored. With --output json
-every line is one record.`,
+		Long: `Lists audit records in the order in which they were stored. With --output json every
+line is one record.`,
 		Example: `  latchkey audit list --user alice --since 24h
   latchkey audit list --action handed_out -o json | jq -r .caller.inbox | sort | uniq -c`,
 		Args: cobra.NoArgs,
-	}
-	output := outputFlag(cmd)
-	cmd.Flags().StringVarP(&user, "user", "u", "", "only records about this user")
-	cmd.Flags().StringVar(&action, "action", "", "only this action: handed_out, refused, sealed, opened, erased, operated, begin, end, lost")
-	complete(cmd, "action", string(audit.HandedOut), string(audit.Refused), string(audit.Sealed), string(audit.Opened), string(audit.Erased), string(audit.Operated), string(audit.Begin), string(audit.End), string(audit.Lost))
-	cmd.Flags().Var(&from, "since", "only what was recorded since then")
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		return a.with(cmd, func(s *session) error {
-			js, err := s.streams()
-			if err != nil {
-				return err
-			}
+		RunE: a.session((*session).openJetStream, func(s *session) error {
 			out := bufio.NewWriter(s.out)
 			lines := json.NewEncoder(out)
 			lines.SetEscapeHTML(false)
@@ -75,23 +62,28 @@ every line is one record.`,
 				_, err := fmt.Fprintf(out, "%-24s  %-10s  %-12s  %-20s  %-20s  %s\n", cells...)
 				return err
 			}
-			if *output == asTable {
+			if s.output == asTable {
 				if err := row("AT", "ACTION", "OUTCOME", "USER", "CALLER", "WHAT"); err != nil {
 					return err
 				}
 			}
-			err = audit.All(s.ctx, js, s.cfg.NATS.Subjects(), from.Time, func(e audit.Entry) error {
+			err := audit.All(s.ctx, s.js, s.cfg.NATS.Subjects(), from.Time, func(e audit.Entry) error {
 				if user != "" && e.User != user || action != "" && string(e.Action) != action {
 					return nil
 				}
-				if *output == asJSON {
+				if s.output == asJSON {
 					return lines.Encode(e)
 				}
 				return row(e.At.UTC().Format("2006-01-02T15:04:05.000Z"), printable(string(e.Action)), printable(e.Outcome), printable(e.User), printable(callerText(e.Caller)), printable(whatText(e)))
 			})
 			return errors.Join(err, out.Flush())
-		})
-	}
+		}),
+	})
+	actions := []string{string(audit.HandedOut), string(audit.Refused), string(audit.Sealed), string(audit.Opened), string(audit.Erased), string(audit.Operated), string(audit.Begin), string(audit.End), string(audit.Lost)}
+	cmd.Flags().StringVarP(&user, "user", "u", "", "only records about this user")
+	cmd.Flags().StringVar(&action, "action", "", "only records of this action: "+strings.Join(actions, ", "))
+	complete(cmd, "action", actions...)
+	cmd.Flags().Var(&from, "since", "only records stored since then")
 	return cmd
 }
 
@@ -107,7 +99,7 @@ func callerText(c *audit.Caller) string {
 	return c.Name
 }
 
-// whatText renders the grants of a record, or what else it is about.
+// whatText says what a record is about: its grants, or something else.
 func whatText(e audit.Entry) string {
 	var parts []string
 	for _, g := range e.Grants {
@@ -128,31 +120,22 @@ func whatText(e audit.Entry) string {
 	return strings.Join(parts, "; ")
 }
 
-// errFaults: the audit log is not as it was written.
 var errFaults = errors.New("the audit log is not as it was written")
 
 func (a *app) verifyAudit() *cobra.Command {
 	var from since
-	cmd := &cobra.Command{
+	cmd := withOutput(&cobra.Command{
 		Use:   "verify",
-		Short: "Check that nothing was taken out of the audit log or changed",
+		Short: "Check that nobody has removed or changed records of the audit log",
 		Long: `Reads the whole audit log and checks that no message is missing from the stream,
-that every chain is unbroken, and that it holds what MongoDB knows of each. Needs
-NATS and MongoDB. With --output json every finding is a line, and the last line is
-the summary. Exit code 0: all is well; 1: faults were found, or it could not
-be read.`,
+that every chain is unbroken, and that it holds what MongoDB knows about each chain.
+It needs NATS and MongoDB. With --output json every finding is a line, and the last
+line is the summary. Exit code 0: no faults; 1: it found faults, or could not read
+the log.`,
 		Example: `  latchkey audit verify
   latchkey audit verify --since 2026-03-01T00:00:00Z    # after a fault that was explained`,
 		Args: cobra.NoArgs,
-	}
-	output := outputFlag(cmd)
-	cmd.Flags().Var(&from, "since", "check only what was stored since then")
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		return a.with(cmd, func(s *session) error {
-			js, err := s.streams()
-			if err != nil {
-				return err
-			}
+		RunE: a.session((*session).openJetStream, func(s *session) error {
 			heads, err := s.heads()
 			if err != nil {
 				return err
@@ -160,27 +143,27 @@ be read.`,
 			lines := json.NewEncoder(s.out)
 			lines.SetEscapeHTML(false)
 			check := audit.Check{Heads: heads, Since: from.Time, Retention: s.cfg.Retention.Audit, Now: time.Now(), Found: func(f audit.Finding) {
-				if *output == asJSON {
+				if s.output == asJSON {
 					_ = lines.Encode(f) // the summary fails too
 				} else {
 					printFinding(s.out, f)
 				}
 			}}
-			if f, ok := cmd.ErrOrStderr().(*os.File); ok && isatty.IsTerminal(f.Fd()) {
+			if isTerminal(s.stderr) {
 				var shown time.Time
 				check.Progress = func(read, all uint64) {
 					if now := time.Now(); read == all || now.Sub(shown) > 200*time.Millisecond {
 						shown = now
-						fmt.Fprintf(f, "\r%d of %d messages", read, all)
+						fmt.Fprintf(s.stderr, "\r%d of %d messages", read, all)
 					}
 				}
-				defer fmt.Fprintln(f)
+				defer fmt.Fprintln(s.stderr)
 			}
-			report, err := audit.Verify(s.ctx, js, s.cfg.NATS.Subjects(), check)
+			report, err := audit.Verify(s.ctx, s.js, s.cfg.NATS.Subjects(), check)
 			if err != nil {
 				return err
 			}
-			if *output == asJSON {
+			if s.output == asJSON {
 				err = lines.Encode(report)
 			} else {
 				_, err = fmt.Fprintf(s.out, "%d messages with %d records in %d chains, from %s to %s: %d faults, %d notes\n",
@@ -190,8 +173,9 @@ be read.`,
 				err = errFaults
 			}
 			return err
-		})
-	}
+		}),
+	})
+	cmd.Flags().Var(&from, "since", "check only what was stored since then")
 	return cmd
 }
 
@@ -214,29 +198,26 @@ func (a *app) auditHeads() *cobra.Command {
 	return &cobra.Command{
 		Use:   "heads",
 		Short: "Print the heads of all chains, to be kept elsewhere",
-		Long: `Prints the heads of all chains as MongoDB has them, one JSON object a line. Kept
-where nobody who can write to NATS and MongoDB can write, they show later whether
-both were changed.`,
+		Long: `Prints the heads of all chains from MongoDB, one JSON object a line. Keep them where
+nobody who can write to NATS and MongoDB can write: later they show whether somebody
+has changed both.`,
 		Example: `  latchkey audit heads | aws s3 cp - s3://audit/heads-$(date +%F).ndjson`,
 		Args:    cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.with(cmd, func(s *session) error {
-				heads, err := s.heads()
-				lines := json.NewEncoder(s.out)
-				for _, h := range heads {
-					err = errors.Join(err, lines.Encode(h))
-				}
-				return err
-			})
-		},
+		RunE: a.session((*session).openStore, func(s *session) error {
+			heads, err := s.heads()
+			lines := json.NewEncoder(s.out)
+			for _, h := range heads {
+				err = errors.Join(err, lines.Encode(h))
+			}
+			return err
+		}),
 	}
 }
 
-// heads are those of all chains, as MongoDB has them.
+// heads returns the heads of all chains from MongoDB.
 func (s *session) heads() ([]*audit.Head, error) {
-	db, err := s.store()
-	if err != nil {
+	if err := s.openStore(); err != nil {
 		return nil, err
 	}
-	return db.AuditHeads(s.ctx)
+	return s.db.AuditHeads(s.ctx)
 }

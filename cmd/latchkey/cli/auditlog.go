@@ -14,7 +14,7 @@ import (
 	"github.com/latchkey/latchkey/store/audit"
 )
 
-// commandLog records what a command does, in a chain of its own.
+// commandLog records in a chain of its own what a command does.
 type commandLog struct {
 	ctx    context.Context
 	cfg    config.Audit
@@ -22,23 +22,22 @@ type commandLog struct {
 	stderr io.Writer
 }
 
-// auditing begins the chain of the command, which ends with it. heads may be nil.
-func (s *session) auditing(heads audit.Heads) (*commandLog, error) {
+// openAudit begins the command's chain. heads may be nil.
+func (s *session) openAudit(heads audit.Heads) error {
 	host, err := os.Hostname()
 	if err != nil {
-		return nil, fmt.Errorf("naming the audit chain: %w", err)
+		return fmt.Errorf("naming the audit chain: %w", err)
 	}
-	js, err := s.streams()
-	if err != nil {
-		return nil, err
+	if err := s.openJetStream(); err != nil {
+		return err
 	}
-	s.audit = &commandLog{s.ctx, s.cfg.Audit, worker.AuditLog(s.cfg, js, "cli-"+host, time.Now, heads, nil, nil), s.cmd.ErrOrStderr()}
+	s.audit = &commandLog{s.ctx, s.cfg.Audit, worker.AuditLog(s.cfg, s.js, "cli-"+host, time.Now, heads, nil, nil), s.stderr}
 	s.audit.log.Start()
-	return s.audit, nil
+	return nil
 }
 
-// before has what is done to a dead letter recorded first. Where audit.mode is
-// required, it is not done without.
+// before records what is about to happen to a dead letter. If audit.mode is required
+// and the record can't be written, it does not happen.
 func (l *commandLog) before(action audit.Action, outcome string, do func(context.Context, handlers.ParkedLetter) error) func(context.Context, handlers.ParkedLetter) error {
 	return func(ctx context.Context, letter handlers.ParkedLetter) error {
 		within, cancel := context.WithTimeout(ctx, l.cfg.Timeout)
@@ -51,7 +50,7 @@ func (l *commandLog) before(action audit.Action, outcome string, do func(context
 	}
 }
 
-// end ends the chain, and tells when something was done without its record.
+// end ends the chain, and warns if a record was lost.
 func (l *commandLog) end() {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(l.ctx), l.cfg.Timeout)
 	defer cancel()
@@ -60,7 +59,7 @@ func (l *commandLog) end() {
 	}
 }
 
-// osUser is who runs the command, by the word of the operating system.
+// osUser returns the name of the operating system's user, or "".
 func osUser() string {
 	u, err := user.Current()
 	if err != nil {

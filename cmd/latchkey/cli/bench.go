@@ -16,42 +16,35 @@ import (
 
 func (a *app) benchCommand() *cobra.Command {
 	var o bench.Options
-	cmd := &cobra.Command{
+	cmd := withOutput(&cobra.Command{
 		Use:   "bench",
 		Short: "Measure a worker on your NATS and MongoDB, against the bare engines",
-		Long: `Runs a worker in this process under a NATS prefix and in a database of its own
-(bench-…, latchkey_bench_…), connects users that don't exist, asks for their tokens,
-and does the same without Latchkey: bulk upserts, FindOne and an echo. Then it
-removes streams and database, also after ctrl-C. It calls KMS for a few data keys;
-Mesh is not called.
+		Long: `Runs a worker in this process, under a NATS prefix and in a database of its own
+(bench-…, latchkey_bench_…). It connects made-up users, requests their tokens, and
+does the same without Latchkey: bulk upserts, FindOne and an echo. Then it removes the
+streams and the database, also after ctrl-C. It calls KMS for a few data keys, and
+does not call Mesh.
 
-It takes the configuration of a worker. The NATS user needs the rights of one
-under that prefix, and those to delete streams. Ratios hold on other machines;
-seconds don't.`,
+It takes the configuration of a worker. The NATS user needs a worker's permissions
+under that prefix, and the permission to delete streams. The ratios hold on other
+machines; the absolute figures do not.`,
 		Example: `  latchkey bench
   latchkey bench --users 100000 --callers 64 --duration 10s --rounds 5 --output json`,
 		Args: cobra.NoArgs,
-	}
-	cmd.Flags().IntVar(&o.Users, "users", 1000, "how many users to make up for each round")
-	cmd.Flags().IntVar(&o.Callers, "callers", 64, "how many ask at once")
-	cmd.Flags().DurationVar(&o.Duration, "duration", 3*time.Second, "length of a round of requests for users asked for before")
-	cmd.Flags().IntVar(&o.Rounds, "rounds", 3, "rounds of everything")
-	output := outputFlag(cmd)
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		if o.Users < 1 || o.Callers < 1 || o.Rounds < 1 || o.Duration <= 0 {
-			return &exitError{ExitUsage, fmt.Errorf("--users, --callers, --rounds and --duration must be above 0")}
-		}
-		return a.with(cmd, func(s *session) error {
-			if err := s.guard(); err != nil {
-				return err
+		PreRunE: func(*cobra.Command, []string) error {
+			if o.Users < 1 || o.Callers < 1 || o.Rounds < 1 || o.Duration <= 0 {
+				return usage("--users, --callers, --rounds and --duration must be above 0")
 			}
+			return nil
+		},
+		RunE: a.session((*session).guard, func(s *session) error {
 			log, err := worker.NewLogger(s.cfg.Log, a.stderr)
 			if err != nil {
 				return &exitError{ExitUsage, err}
 			}
 			o.Log = log.WithOptions(zap.IncreaseLevel(zapcore.WarnLevel)) // the worker's own lines would drown the rest
 			o.Name = newName()
-			o.Progress = func(what string) { fmt.Fprintln(cmd.ErrOrStderr(), what) }
+			o.Progress = func(what string) { fmt.Fprintln(s.stderr, what) }
 			figures, err := bench.Run(s.ctx, s.cfg, o)
 			if err != nil {
 				return err
@@ -63,9 +56,13 @@ seconds don't.`,
 					millis(f.LatchkeyP99), millis(f.BareP99), f.Against,
 				})
 			}
-			return output.show(s.out, figures, rows...)
-		})
-	}
+			return s.show(figures, rows...)
+		}),
+	})
+	cmd.Flags().IntVar(&o.Users, "users", 1000, "number of users to make up for each round")
+	cmd.Flags().IntVar(&o.Callers, "callers", 64, "number of concurrent requests")
+	cmd.Flags().DurationVar(&o.Duration, "duration", 3*time.Second, "length of a round of repeated requests")
+	cmd.Flags().IntVar(&o.Rounds, "rounds", 3, "number of rounds of each measurement")
 	return cmd
 }
 

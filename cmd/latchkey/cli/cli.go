@@ -15,6 +15,7 @@ import (
 
 	"github.com/latchkey/latchkey/cmd/latchkey/build"
 	"github.com/latchkey/latchkey/config"
+	"github.com/latchkey/latchkey/events"
 )
 
 // Exit codes.
@@ -34,7 +35,12 @@ type exitError struct {
 func (e *exitError) Error() string { return e.err.Error() }
 func (e *exitError) Unwrap() error { return e.err }
 
-// app is what the commands share.
+// usage returns the error of a wrong command line.
+func usage(format string, args ...any) error {
+	return &exitError{ExitUsage, fmt.Errorf(format, args...)}
+}
+
+// app is shared by all commands.
 type app struct {
 	environ    []string
 	configPath string
@@ -56,7 +62,7 @@ func Run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 	if errors.As(err, &exit) {
 		return exit.code
 	}
-	// Cobra has no type for these two.
+	// Cobra has no type for these errors.
 	if strings.HasPrefix(err.Error(), "unknown command") || strings.Contains(err.Error(), "arg(s)") {
 		fmt.Fprintln(stderr, "Run 'latchkey --help' for usage.")
 		return ExitUsage
@@ -64,20 +70,19 @@ func Run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 	return ExitFailed
 }
 
-// newRoot returns the command with all its commands.
 func newRoot(a *app) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "latchkey",
 		Short: "Keeps users' integration tokens alive",
-		Long: `Latchkey stores the tokens that Mesh Link hands to a company for its users,
-refreshes them before they end, and hands out the current ones on request.
+		Long: `Latchkey stores the tokens that a company gets from Mesh Link for its users,
+refreshes them before they expire, and returns the current ones on request.
 
-Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 token request refused.`,
+Exit codes: 0 success, 1 failure, 2 wrong usage or configuration, 3 token request refused.`,
 		Version:       build.Version(),
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.PersistentFlags().StringVarP(&a.configPath, "config", "c", "", "YAML file with the configuration (default: the file that LATCHKEY_CONFIG names, if any)")
+	root.PersistentFlags().StringVarP(&a.configPath, "config", "c", "", "YAML file with the configuration (default: the file named by LATCHKEY_CONFIG, if set)")
 	root.AddCommand(a.runCommand(), a.configCommand(), a.tokenCommand(), a.deadLettersCommand(), a.grantsCommand(), a.verdictsCommand(), a.scheduleCommand(), a.usersCommand(),
 		a.eventsCommand(), a.auditCommand(), a.keysCommand(), a.importCommand(), a.benchCommand(), a.doctorCommand(), versionCommand())
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error { return refuseEmptyFlags(cmd.Flags()) }
@@ -85,17 +90,27 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 token request re
 	return root
 }
 
-// refuseEmptyFlags refuses text flags that were given and are empty: as a rule a
-// variable of the shell that is not set, which must not make a command cover more
-// than was meant.
+// refuseEmptyFlags refuses empty text flags. As a rule a shell variable was not set,
+// and the command would cover more than the user meant.
 func refuseEmptyFlags(flags *pflag.FlagSet) error {
 	var err error
 	flags.Visit(func(f *pflag.Flag) {
 		if f.Value.Type() == "string" && f.Value.String() == "" && err == nil {
-			err = &exitError{ExitUsage, fmt.Errorf("--%s: empty; leave the flag out or give it a value", f.Name)}
+			err = usage("--%s: empty; leave the flag out or give it a value", f.Name)
 		}
 	})
 	return err
+}
+
+// checkUser checks the value of --user, if there is one.
+func checkUser(user string) error {
+	if user == "" {
+		return nil
+	}
+	if err := events.CheckUserID(user); err != nil {
+		return usage("--user: %w", err)
+	}
+	return nil
 }
 
 // group returns a command that only holds others.
@@ -108,7 +123,6 @@ func group(use, short string, commands ...*cobra.Command) *cobra.Command {
 	return cmd
 }
 
-// load reads the configuration; its faults are the user's.
 func (a *app) load() (config.Config, error) {
 	cfg, err := config.Load(a.configPath, a.environ)
 	if err != nil {

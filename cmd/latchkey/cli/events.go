@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"strconv"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -17,10 +16,10 @@ import (
 )
 
 func (a *app) eventsCommand() *cobra.Command {
-	return group("events", "Look at what happened to grants", a.tailEvents())
+	return group("events", "Show what happened to grants", a.tailEvents())
 }
 
-// tailView is what is shown of a lifecycle event.
+// tailView shows a lifecycle event.
 type tailView struct {
 	Time      time.Time     `json:"time"`
 	Kind      string        `json:"kind"`
@@ -32,7 +31,7 @@ type tailView struct {
 	ExpiresAt *time.Time    `json:"expiresAt,omitempty"`
 }
 
-// tailFilter is which events are shown.
+// tailFilter selects events.
 type tailFilter struct {
 	user, kind string
 	since      time.Duration
@@ -41,57 +40,47 @@ type tailFilter struct {
 
 func (a *app) tailEvents() *cobra.Command {
 	var f tailFilter
-	cmd := &cobra.Command{
+	cmd := withOutput(&cobra.Command{
 		Use:   "tail",
 		Short: "Show lifecycle events as they happen",
-		Long: `Shows the events of the lifecycle stream, from a time in the past or from now on,
-until ctrl-C. Takes nothing away from subscribers. Events hold no tokens.`,
+		Long: `Shows the events of the lifecycle stream until ctrl-C, from now on or, with --since,
+from a time in the past. Subscribers still receive them. Events hold no tokens.`,
 		Example: `  latchkey events tail
   latchkey events tail --user alice --since 24h --follow=false
   latchkey events tail --kind token.expired --output json | jq .reason`,
 		Args: cobra.NoArgs,
-	}
-	cmd.Flags().StringVarP(&f.user, "user", "u", "", "only this user's")
-	cmd.Flags().StringVar(&f.kind, "kind", "", "only of this kind, such as token.expired")
+		PreRunE: func(*cobra.Command, []string) error {
+			if f.kind != "" && !slices.Contains(events.LifecycleKinds, f.kind) {
+				return usage("--kind: must be one of %v", events.LifecycleKinds)
+			}
+			return checkUser(f.user)
+		},
+		RunE: a.session((*session).openJetStream, func(s *session) error { return s.tail(f) }),
+	})
+	cmd.Flags().StringVarP(&f.user, "user", "u", "", "only this user's events")
+	cmd.Flags().StringVar(&f.kind, "kind", "", "only events of this kind, such as token.expired")
 	complete(cmd, "kind", events.LifecycleKinds...)
-	cmd.Flags().DurationVar(&f.since, "since", 0, "begin this far back")
-	cmd.Flags().BoolVarP(&f.follow, "follow", "f", true, "wait for more")
-	output := outputFlag(cmd)
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		if f.user != "" {
-			if err := events.CheckUserID(f.user); err != nil {
-				return &exitError{ExitUsage, fmt.Errorf("--user: %w", err)}
-			}
-		}
-		if f.kind != "" && !slices.Contains(events.LifecycleKinds, f.kind) {
-			return &exitError{ExitUsage, fmt.Errorf("--kind: must be one of %v", events.LifecycleKinds)}
-		}
-		return a.with(cmd, func(s *session) error {
-			js, err := s.streams()
-			if err != nil {
-				return err
-			}
-			return tail(s.ctx, js, s.cfg.NATS.Subjects(), f, *output, s.out)
-		})
-	}
+	cmd.Flags().DurationVar(&f.since, "since", 0, "start this long ago")
+	cmd.Flags().BoolVarP(&f.follow, "follow", "f", true, "wait for more events")
 	return cmd
 }
 
-// readTimeout bounds the wait for an event that is there. It leaves the client time
-// to ask again where an answer was lost.
+// readTimeout bounds the wait for an event that the stream holds. It leaves the client
+// time to repeat a request whose answer was lost.
 const readTimeout = 30 * time.Second
 
-// tail writes events until ctx ends or, not following, there are no more.
-func tail(ctx context.Context, js jetstream.JetStream, subjects events.Subjects, f tailFilter, output format, out io.Writer) error {
-	stream, err := js.Stream(ctx, subjects.LifecycleStream())
+// tail writes events until the context ends or, without --follow, there are no more.
+func (s *session) tail(f tailFilter) error {
+	subjects := s.cfg.NATS.Subjects()
+	stream, err := s.js.Stream(s.ctx, subjects.LifecycleStream())
 	if err != nil {
 		return fmt.Errorf("looking for the events; has a worker run, with the same nats.url and nats.prefix?: %w", err)
 	}
-	consumer, err := stream.OrderedConsumer(ctx, f.consumer(subjects, time.Now()))
+	consumer, err := stream.OrderedConsumer(s.ctx, f.consumer(subjects, time.Now()))
 	if err != nil {
 		return fmt.Errorf("reading the events: %w", err)
 	}
-	info, err := consumer.Info(ctx)
+	info, err := consumer.Info(s.ctx)
 	if err != nil {
 		return fmt.Errorf("reading the events: %w", err)
 	}
@@ -102,24 +91,21 @@ func tail(ctx context.Context, js jetstream.JetStream, subjects events.Subjects,
 	if err != nil {
 		return fmt.Errorf("reading the events: %w", err)
 	}
-	defer context.AfterFunc(ctx, messages.Stop)()
+	defer context.AfterFunc(s.ctx, messages.Stop)()
 	for {
-		waiting, cancel := ctx, context.CancelFunc(func() {})
-		if !f.follow { // then there is one that comes
-			waiting, cancel = context.WithTimeout(ctx, readTimeout)
+		waiting, cancel := s.ctx, context.CancelFunc(func() {})
+		if !f.follow { // the stream holds another event
+			waiting, cancel = context.WithTimeout(s.ctx, readTimeout)
 		}
 		msg, err := messages.Next(jetstream.NextContext(waiting))
 		cancel()
-		if ctx.Err() != nil {
-			return nil
-		}
-		if errors.Is(err, jetstream.ErrMsgIteratorClosed) {
+		if s.ctx.Err() != nil || errors.Is(err, jetstream.ErrMsgIteratorClosed) {
 			return nil
 		}
 		if err != nil {
 			return fmt.Errorf("reading the events: %w", err)
 		}
-		if err := showEvent(out, msg.Data(), output); err != nil {
+		if err := showEvent(s.out, msg.Data(), s.output); err != nil {
 			return err
 		}
 		if meta, err := msg.Metadata(); err == nil && meta.NumPending == 0 && !f.follow {
@@ -150,7 +136,6 @@ func (f tailFilter) consumer(subjects events.Subjects, now time.Time) jetstream.
 	return c
 }
 
-// showEvent writes one event as a line.
 func showEvent(out io.Writer, body []byte, output format) error {
 	e, err := events.DecodeLifecycle(body)
 	if err != nil {
@@ -164,7 +149,7 @@ func showEvent(out io.Writer, body []byte, output format) error {
 	if output == asJSON {
 		return json.NewEncoder(out).Encode(v)
 	}
-	line := fmt.Sprintf("%s  %-15s  %s  %s  %s  version %s", stamp(&v.Time), v.Kind, v.Grant, v.Broker, v.User, strconv.FormatInt(v.Version, 10))
+	line := fmt.Sprintf("%s  %-15s  %s  %s  %s  version %d", stamp(&v.Time), v.Kind, v.Grant, v.Broker, v.User, v.Version)
 	if v.Reason != "" {
 		line += "  " + string(v.Reason)
 	}

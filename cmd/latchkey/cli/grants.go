@@ -2,7 +2,6 @@ package cli
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"strconv"
 
@@ -10,27 +9,20 @@ import (
 
 	"github.com/latchkey/latchkey/cmd/latchkey/view"
 	"github.com/latchkey/latchkey/events"
-	"github.com/latchkey/latchkey/store"
 )
 
 func (a *app) grantsCommand() *cobra.Command {
-	return group("grants", "Look at what is stored, without the tokens, and refresh it", a.listGrants(), a.showGrant(), a.refreshGrant(), a.reviveGrant())
+	return group("grants", "Show grants without their tokens, and refresh them", a.listGrants(), a.showGrant(), a.refreshGrant(), a.reviveGrant())
 }
 
 func (a *app) showGrant() *cobra.Command {
-	cmd := &cobra.Command{
+	return withOutput(&cobra.Command{
 		Use:     "show ID",
 		Short:   "Show a grant",
 		Example: `  latchkey grants show mzxw6ytboi4tcmrtgq2tmnzyheydcmrt`,
 		Args:    cobra.ExactArgs(1),
-	}
-	output := outputFlag(cmd)
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		return a.withStore(cmd, func(s *session) error {
-			g, err := s.db.Get(s.ctx, args[0])
-			if errors.Is(err, store.ErrNotFound) {
-				return fmt.Errorf("no grant %s", printable(args[0]))
-			}
+		RunE: a.session((*session).openStore, func(s *session) error {
+			g, err := s.grant(s.args[0], "")
 			if err != nil {
 				return err
 			}
@@ -57,13 +49,12 @@ func (a *app) showGrant() *cobra.Command {
 			for _, account := range v.Accounts {
 				rows = append(rows, []string{"account", fmt.Sprintf("%s (%s), ends %s", account.ID, account.Name, stamp(account.ExpiresAt))})
 			}
-			return output.show(s.out, v, rows...)
-		})
-	}
-	return cmd
+			return s.show(v, rows...)
+		}),
+	})
 }
 
-// lifeText tells a missing token from one without an end.
+// lifeText says when a token expires, and whether there is one.
 func lifeText(l *view.Life) string {
 	switch {
 	case l == nil:
@@ -126,14 +117,4 @@ func errorText(e *view.LastError) string {
 		text += ", errorHash " + e.Hash
 	}
 	return text
-}
-
-// withStore opens the database for the length of do.
-func (a *app) withStore(cmd *cobra.Command, do func(*session) error) error {
-	return a.with(cmd, func(s *session) error {
-		if _, err := s.store(); err != nil {
-			return err
-		}
-		return do(s)
-	})
 }

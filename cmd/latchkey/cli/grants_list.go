@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"slices"
 	"strconv"
@@ -19,96 +18,86 @@ import (
 	"github.com/latchkey/latchkey/store"
 )
 
-// grantFilter is what narrows a list of grants.
+// grantFilter narrows a list of grants. The zero value of a field does not.
 type grantFilter struct {
 	user, state, broker, after string
 	dueWithin                  time.Duration
 	limit                      int
 }
 
-// maxPage bounds the grants of one page.
+// maxPage bounds --limit.
 const maxPage = 10_000
 
 var grantStates = []string{string(store.Active), string(store.MustAct), string(store.Expired), string(store.Revoked)}
 
 func (f grantFilter) check(cmd *cobra.Command) error {
-	if cmd.Flags().Changed("user") {
-		if err := events.CheckUserID(f.user); err != nil {
-			return fmt.Errorf("--user: %w", err)
-		}
-	}
 	switch {
 	case f.state != "" && !slices.Contains(grantStates, f.state):
-		return fmt.Errorf("--state: must be one of %s", strings.Join(grantStates, ", "))
+		return usage("--state: must be one of %s", strings.Join(grantStates, ", "))
 	case cmd.Flags().Changed("due-within") && f.dueWithin <= 0:
-		return errors.New("--due-within: must be more than 0")
+		return usage("--due-within: must be more than 0")
 	case f.limit < 1 || f.limit > maxPage:
-		return fmt.Errorf("--limit: must be from 1 to %d", maxPage)
+		return usage("--limit: must be from 1 to %d", maxPage)
 	case f.user != "" && f.after != "":
-		return errors.New("--after: a user's grants come in one piece")
+		return usage("--after: a user's grants come in one piece")
 	}
-	return nil
+	return checkUser(f.user)
 }
 
 func (a *app) listGrants() *cobra.Command {
 	var f grantFilter
-	cmd := &cobra.Command{
+	cmd := withOutput(&cobra.Command{
 		Use:   "list",
 		Short: "List grants: a user's, or all, page by page",
-		Long: `Lists grants without their tokens. With --user all grants of the user, oldest
-first; with --due-within those whose next action is due by then (or overdue),
-nearest first; else all, in the order of their ids.
+		Long: `Lists grants without their tokens. With --user it lists all grants of the user,
+oldest first; with --due-within the grants whose next action is due by then or
+overdue, nearest first; otherwise all grants, by id.
 
---user and --due-within are answered by indexes. --state and --broker are not:
-grants that don't match are read and skipped, so a filter that few match may
-read the whole collection, for up to mongodb.timeout. Where there is more than
---limit, the last line on standard error says how to continue.`,
+Indexes answer --user and --due-within, but not --state and --broker: MongoDB reads
+grants that do not match and skips them, so a filter that matches few may read the
+whole collection, for up to mongodb.timeout. If there are more grants than --limit,
+the last line on standard error says how to continue.`,
 		Example: `  latchkey grants list --user alice
   latchkey grants list --state must_act --broker coinbase
   latchkey grants list --due-within 10m --limit 20 --output json`,
-		Args: cobra.NoArgs,
-	}
-	flags := cmd.Flags()
-	flags.StringVarP(&f.user, "user", "u", "", "only this user's")
-	flags.StringVar(&f.state, "state", "", "only in this state: "+strings.Join(grantStates, ", "))
-	flags.StringVar(&f.broker, "broker", "", "only at this broker type, in any case")
-	flags.DurationVar(&f.dueWithin, "due-within", 0, "only what is due within this time")
-	flags.IntVar(&f.limit, "limit", 100, "at most so many")
-	flags.StringVar(&f.after, "after", "", "continue where a page ended")
-	complete(cmd, "state", grantStates...)
-	output := outputFlag(cmd)
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		if err := f.check(cmd); err != nil {
-			return &exitError{ExitUsage, err}
-		}
-		return a.withStore(cmd, func(s *session) error {
-			grants, next, err := f.page(s.ctx, s.db, cmd.Flags().Changed("due-within"), time.Now())
+		Args:    cobra.NoArgs,
+		PreRunE: func(cmd *cobra.Command, _ []string) error { return f.check(cmd) },
+		RunE: a.session((*session).openStore, func(s *session) error {
+			grants, next, err := f.page(s.ctx, s.db, time.Now())
 			if errors.Is(err, store.ErrCursor) {
-				return &exitError{ExitUsage, fmt.Errorf("--after: %w", err)}
+				return usage("--after: %w", err)
 			}
 			if err != nil {
 				return err
 			}
-			if err := showGrants(s.out, *output, grants); err != nil {
+			if err := s.showGrants(grants); err != nil {
 				return err
 			}
 			if next != "" {
-				fmt.Fprintf(cmd.ErrOrStderr(), "there may be more: --after %s\n", printable(next))
+				fmt.Fprintf(s.stderr, "there may be more: --after %s\n", printable(next))
 			}
 			return nil
-		})
-	}
+		}),
+	})
+	flags := cmd.Flags()
+	flags.StringVarP(&f.user, "user", "u", "", "only this user's grants")
+	flags.StringVar(&f.state, "state", "", "only grants in this state: "+strings.Join(grantStates, ", "))
+	flags.StringVar(&f.broker, "broker", "", "only grants at this broker type; case does not matter")
+	flags.DurationVar(&f.dueWithin, "due-within", 0, "only grants that are due within this time")
+	flags.IntVar(&f.limit, "limit", 100, "list at most this many")
+	flags.StringVar(&f.after, "after", "", "continue where a page ended")
+	complete(cmd, "state", grantStates...)
 	return cmd
 }
 
-// page returns the grants that are asked for, and where the next page begins, if
-// there may be one.
-func (f grantFilter) page(ctx context.Context, db *store.Store, due bool, now time.Time) (grants []*store.Grant, next string, err error) {
+// page returns the grants that match, and where the next page begins if there may be
+// one.
+func (f grantFilter) page(ctx context.Context, db *store.Store, now time.Time) (grants []*store.Grant, next string, err error) {
 	if f.user != "" {
 		grants, err = db.ByUser(ctx, f.user)
 		grants = slices.DeleteFunc(grants, func(g *store.Grant) bool {
 			return f.state != "" && string(g.State) != f.state || f.broker != "" && !events.SameBroker(g.BrokerType, f.broker) ||
-				due && (g.Due == nil || !g.Due.At.Before(now.Add(f.dueWithin)))
+				f.dueWithin > 0 && (g.Due == nil || !g.Due.At.Before(now.Add(f.dueWithin)))
 		})
 		slices.SortFunc(grants, func(a, b *store.Grant) int {
 			return cmp.Or(a.ConnectedAt.Compare(b.ConnectedAt), cmp.Compare(a.ID, b.ID))
@@ -116,7 +105,7 @@ func (f grantFilter) page(ctx context.Context, db *store.Store, due bool, now ti
 		return grants, "", err
 	}
 	listing := store.Listing{State: store.State(f.state), Broker: f.broker, After: f.after, Limit: f.limit}
-	if due {
+	if f.dueWithin > 0 {
 		listing.DueBefore = now.Add(f.dueWithin)
 	}
 	grants, err = db.List(ctx, listing)
@@ -134,7 +123,6 @@ func labelsText(labels map[string]string) string {
 	return strings.Join(out, ",")
 }
 
-// shortError is the word for a last error in a list.
 func shortError(e *view.LastError) string {
 	if e == nil {
 		return "-"
@@ -142,7 +130,7 @@ func shortError(e *view.LastError) string {
 	return cmp.Or(e.Type, e.Class)
 }
 
-func showGrants(out io.Writer, output format, grants []*store.Grant) error {
+func (s *session) showGrants(grants []*store.Grant) error {
 	views := make([]view.Grant, len(grants))
 	rows := [][]string{{"ID", "USER", "BROKER", "STATE", "REASON", "VERSION", "ACCESS ENDS", "REFRESH ENDS", "DUE", "TRIES", "ERROR", "ACCOUNTS", "LABELS"}}
 	for i, g := range grants {
@@ -157,5 +145,5 @@ func showGrants(out io.Writer, output format, grants []*store.Grant) error {
 			lifeText(v.Access), lifeText(v.Refresh), dueText(v.Due), strconv.Itoa(v.Tries), shortError(v.LastError), cmp.Or(strings.Join(ids, ","), "-"), cmp.Or(labelsText(v.Labels), "-"),
 		})
 	}
-	return output.show(out, views, rows...)
+	return s.show(views, rows...)
 }

@@ -8,7 +8,6 @@ import (
 	"os"
 	"time"
 
-	"github.com/mattn/go-isatty"
 	"github.com/schollz/progressbar/v3"
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
@@ -19,8 +18,8 @@ import (
 	"github.com/latchkey/latchkey/events/client"
 )
 
-// imported is what is told of an import.
-type imported struct {
+// importReport is the output of an import.
+type importReport struct {
 	DryRun bool `json:"dryRun"`
 	imports.State
 	// FirstRejects are the first rejects of this run.
@@ -33,79 +32,82 @@ func (a *app) importCommand() *cobra.Command {
 	var o imports.Options
 	var dryRun bool
 	var timeout time.Duration
-	cmd := &cobra.Command{
+	cmd := withOutput(&cobra.Command{
 		Use:   "import FILE|-",
-		Short: "Hand tokens that you already hold to the workers",
-		Long: `Reads tokens, one JSON object a line, and publishes an integration.connected
-event for each; docs/importing.md has the two forms of a line. Lines that break
-their contract are rejected and the others imported. Nothing that is printed or
-written holds anything of a line but its number.
+		Short: "Hand tokens that you already have to the workers",
+		Long: `Reads tokens, one JSON object a line, and publishes an integration.connected event
+for each line; docs/importing.md describes the two forms of a line. Lines that have
+neither form are rejected; the others are imported. Of a rejected line the output
+only has the number and the reason.
 
-With --state an import that was interrupted resumes where it stopped. A line that
-is published twice for that reason changes nothing.
+With --state you can continue an import that was interrupted. If that publishes a
+line twice, the second time changes nothing.
 
-Exit code 1: something was rejected, or not all could be published.`,
+Exit code 1: a line was rejected, or could not be published.`,
 		Example: `  latchkey import tokens.ndjson --dry-run
   latchkey import tokens.ndjson --state import.state --rejects rejects.ndjson --rate 50
   export-tokens | latchkey import - --state import.state --output json`,
 		Args: cobra.ExactArgs(1),
-	}
-	flags := cmd.Flags()
-	flags.StringVar(&o.StateFile, "state", "", "file that holds how far the import has come")
-	flags.StringVar(&o.RejectsFile, "rejects", "", "file for the numbers of rejected lines, with the reasons")
-	flags.Float64Var(&o.Rate, "rate", 0, "most lines to publish in a second (default: no bound)")
-	flags.IntVar(&o.InFlight, "in-flight", 64, "most lines that wait for their acknowledgement")
-	flags.DurationVar(&timeout, "timeout", 5*time.Minute, "how long to try a line while NATS is away or its stream is full")
-	flags.BoolVar(&dryRun, "dry-run", false, "only validate; needs neither configuration nor NATS")
-	output := outputFlag(cmd)
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		switch {
-		case dryRun && o.StateFile != "":
-			return &exitError{ExitUsage, errors.New("--dry-run keeps no --state")}
-		case o.InFlight < 1 || o.Rate < 0 || timeout <= 0:
-			return &exitError{ExitUsage, errors.New("--in-flight and --timeout must be positive, --rate not negative")}
-		}
-		o.Now, o.MaxBytes = time.Now, config.Default().Connect.MaxBytes
-		if !dryRun {
-			cfg, err := a.load()
+		RunE: func(cmd *cobra.Command, args []string) error {
+			switch {
+			case dryRun && o.StateFile != "":
+				return usage("--dry-run keeps no --state")
+			case o.InFlight < 1 || o.Rate < 0 || timeout <= 0:
+				return usage("--in-flight and --timeout must be positive, --rate not negative")
+			}
+			o.Now, o.MaxBytes = time.Now, config.Default().Connect.MaxBytes
+			if !dryRun {
+				cfg, err := a.load()
+				if err != nil {
+					return err
+				}
+				nc, err := worker.Connect(cfg.NATS, "import", zap.NewNop())
+				if err != nil {
+					return err
+				}
+				defer nc.Close()
+				latchkey, err := client.New(nc, client.Prefix(cfg.NATS.Prefix), client.Timeout(timeout))
+				if err != nil {
+					return err
+				}
+				o.MaxBytes, o.Publish = cfg.Connect.MaxBytes, latchkey.PublishConnectedBody
+			}
+			in, size, err := a.openImport(cmd, args[0])
 			if err != nil {
 				return err
 			}
-			nc, err := worker.Connect(cfg.NATS, "import", zap.NewNop())
-			if err != nil {
-				return err
+			defer in.Close()
+			o.In = in
+			report := importReport{DryRun: dryRun, FirstRejects: []imports.Reject{}}
+			o.OnReject = func(r imports.Reject) {
+				if len(report.FirstRejects) < firstRejects {
+					report.FirstRejects = append(report.FirstRejects, r)
+				}
 			}
-			defer nc.Close()
-			latchkey, err := client.New(nc, client.Prefix(cfg.NATS.Prefix), client.Timeout(timeout))
-			if err != nil {
-				return err
+			done := a.showProgress(&o, size)
+			report.State, err = imports.Run(cmd.Context(), o)
+			done()
+			if errors.Is(err, context.Canceled) {
+				err = fmt.Errorf("interrupted after line %d; run it again with the same --state to go on: %w", report.Lines, err)
 			}
-			o.MaxBytes, o.Publish = cfg.Connect.MaxBytes, latchkey.PublishConnectedBody
-		}
-		in, size, err := a.openImport(cmd, args[0])
-		if err != nil {
+			err = errors.Join(report.show(cmd), err)
+			if report.Rejected > 0 {
+				err = errors.Join(err, fmt.Errorf("%d of %d lines were rejected", report.Rejected, report.Lines))
+			}
 			return err
-		}
-		defer in.Close()
-		o.In = in
-		report := imported{DryRun: dryRun, FirstRejects: []imports.Reject{}}
-		o.OnReject = func(r imports.Reject) {
-			if len(report.FirstRejects) < firstRejects {
-				report.FirstRejects = append(report.FirstRejects, r)
-			}
-		}
-		done := a.showProgress(&o, size)
-		report.State, err = imports.Run(cmd.Context(), o)
-		done()
-		if errors.Is(err, context.Canceled) {
-			err = fmt.Errorf("interrupted after line %d; run it again with the same --state to go on: %w", report.Lines, err)
-		}
-		return errors.Join(printImported(cmd, *output, report), err, report.rejected())
-	}
+		},
+	})
+	flags := cmd.Flags()
+	flags.StringVar(&o.StateFile, "state", "", "file that keeps how far the import has come")
+	flags.StringVar(&o.RejectsFile, "rejects", "", "file for the numbers of rejected lines, with the reasons")
+	flags.Float64Var(&o.Rate, "rate", 0, "publish at most this many lines a second (default: no limit)")
+	flags.IntVar(&o.InFlight, "in-flight", 64, "most lines that wait for their acknowledgement at once")
+	flags.DurationVar(&timeout, "timeout", 5*time.Minute, "how long to retry a line while NATS is away or its stream is full")
+	flags.BoolVar(&dryRun, "dry-run", false, "only validate; needs neither configuration nor NATS")
 	return cmd
 }
 
-// openImport opens the input; its size is -1 where it is not known.
+// openImport opens the input. Its size is -1 if it is not known.
 func (a *app) openImport(cmd *cobra.Command, path string) (in io.ReadCloser, size int64, err error) {
 	if path == "-" {
 		return io.NopCloser(cmd.InOrStdin()), -1, nil
@@ -128,36 +130,27 @@ func (a *app) openImport(cmd *cobra.Command, path string) (in io.ReadCloser, siz
 	return f, info.Size(), nil
 }
 
-// showProgress shows a progress bar where there is a terminal to see it.
+// showProgress shows a progress bar if standard error is a terminal.
 func (a *app) showProgress(o *imports.Options, size int64) (done func()) {
-	terminal, ok := a.stderr.(*os.File)
-	if !ok || !isatty.IsTerminal(terminal.Fd()) {
+	if !isTerminal(a.stderr) {
 		return func() {}
 	}
-	bar := progressbar.NewOptions64(size, progressbar.OptionSetWriter(terminal), progressbar.OptionSetDescription("importing"),
+	bar := progressbar.NewOptions64(size, progressbar.OptionSetWriter(a.stderr), progressbar.OptionSetDescription("importing"),
 		progressbar.OptionShowBytes(true), progressbar.OptionThrottle(100*time.Millisecond), progressbar.OptionClearOnFinish())
 	o.Progress = func(s imports.State) { _ = bar.Set64(s.Offset) } // nothing to do about a terminal
 	return func() { _ = bar.Finish() }
 }
 
-func printImported(cmd *cobra.Command, as format, report imported) error {
+func (r importReport) show(cmd *cobra.Command) error {
 	accepted := "published"
-	if report.DryRun {
+	if r.DryRun {
 		accepted = "valid"
 	}
 	rows := [][]string{
-		{"lines", fmt.Sprint(report.Lines)}, {accepted, fmt.Sprint(report.Accepted)}, {"repeated", fmt.Sprint(report.Repeated)}, {"rejected", fmt.Sprint(report.Rejected)},
+		{"lines", fmt.Sprint(r.Lines)}, {accepted, fmt.Sprint(r.Accepted)}, {"repeated", fmt.Sprint(r.Repeated)}, {"rejected", fmt.Sprint(r.Rejected)},
 	}
-	for _, r := range report.FirstRejects {
-		rows = append(rows, []string{fmt.Sprint("line ", r.Line), r.Reason})
+	for _, reject := range r.FirstRejects {
+		rows = append(rows, []string{fmt.Sprint("line ", reject.Line), reject.Reason})
 	}
-	return as.show(cmd.OutOrStdout(), report, rows...)
-}
-
-// rejected is the error of an import that rejected something.
-func (i imported) rejected() error {
-	if i.Rejected == 0 {
-		return nil
-	}
-	return fmt.Errorf("%d of %d lines were rejected", i.Rejected, i.Lines)
+	return outputOf(cmd).show(cmd.OutOrStdout(), r, rows...)
 }

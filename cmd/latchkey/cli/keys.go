@@ -3,7 +3,6 @@ package cli
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -19,11 +18,11 @@ import (
 )
 
 func (a *app) keysCommand() *cobra.Command {
-	return group("keys", "Look at the data keys, and rotate them",
+	return group("keys", "Show the data keys, and rotate them",
 		a.keysStatus(), a.keysRewrap(), a.keysReseal(), a.keysPrune())
 }
 
-// kekView is what is shown of a KMS key.
+// kekView shows a KMS key.
 type kekView struct {
 	// KEK is its ARN; empty for data keys that are not stored.
 	KEK      string `json:"kek"`
@@ -31,7 +30,7 @@ type kekView struct {
 	Sets     int    `json:"tokenSets"`
 }
 
-// dataKeyView is what is shown of a data key.
+// dataKeyView shows a data key.
 type dataKeyView struct {
 	ID         string     `json:"id"`
 	KEK        string     `json:"kek"`
@@ -47,47 +46,42 @@ type dataKeyView struct {
 }
 
 func (a *app) keysStatus() *cobra.Command {
-	cmd := &cobra.Command{
+	var each bool
+	cmd := withOutput(&cobra.Command{
 		Use:   "status",
-		Short: "Show under which KMS keys the data keys are, and what they seal",
-		Long: `Counts data keys and token sets for each KMS key; with --keys, lists each data
-key. Needs MongoDB, and with --keys NATS too. KMS is not asked.
+		Short: "Show which KMS keys wrap the data keys, and what the data keys seal",
+		Long: `Counts data keys and token sets for each KMS key; with --keys, lists each data key.
+It needs MongoDB, and with --keys NATS too. It does not call KMS.
 
-A line "not stored" counts token sets whose data key is missing: they don't open.`,
+The line "not stored" counts token sets whose data key is missing: nobody can open
+them.`,
 		Example: `  latchkey keys status
   latchkey keys status --keys --output json | jq '.[] | select(.tokenSets > 0)'`,
 		Args: cobra.NoArgs,
-	}
-	output := outputFlag(cmd)
-	each := cmd.Flags().Bool("keys", false, "list each data key")
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		return a.with(cmd, func(s *session) error {
-			db, err := s.store()
+		RunE: a.session((*session).openStore, func(s *session) error {
+			census, err := keys.TakeCensus(s.ctx, s.db)
 			if err != nil {
 				return err
 			}
-			census, err := keys.TakeCensus(s.ctx, db)
-			if err != nil {
-				return err
-			}
-			if !*each {
-				return showKEKs(s.out, *output, census)
+			if !each {
+				return s.showKEKs(census)
 			}
 			streams, err := s.readStreams()
 			if err != nil {
 				return err
 			}
-			retirement, err := db.Retirement(s.ctx)
+			retirement, err := s.db.Retirement(s.ctx)
 			if err != nil {
 				return err
 			}
-			return showDataKeys(s.out, *output, viewKeys(census, streams, bounds(s.cfg), retirement.Before, time.Now()))
-		})
-	}
+			return s.showDataKeys(viewKeys(census, streams, bounds(s.cfg), retirement.Before, time.Now()))
+		}),
+	})
+	cmd.Flags().BoolVar(&each, "keys", false, "list each data key")
 	return cmd
 }
 
-func showKEKs(out io.Writer, output format, census keys.Census) error {
+func (s *session) showKEKs(census keys.Census) error {
 	views := []kekView{}
 	view := func(kek string) *kekView {
 		i := slices.IndexFunc(views, func(v kekView) bool { return v.KEK == kek })
@@ -109,7 +103,7 @@ func showKEKs(out io.Writer, output format, census keys.Census) error {
 	for _, v := range views {
 		rows = append(rows, []string{cmp.Or(v.KEK, "not stored"), strconv.Itoa(v.DataKeys), strconv.Itoa(v.Sets)})
 	}
-	return output.show(out, views, rows...)
+	return s.show(views, rows...)
 }
 
 func viewKeys(census keys.Census, streams keys.Streams, bounds keys.Bounds, retired, now time.Time) []dataKeyView {
@@ -128,7 +122,7 @@ func viewKeys(census keys.Census, streams keys.Streams, bounds keys.Bounds, reti
 	return views
 }
 
-func showDataKeys(out io.Writer, output format, views []dataKeyView) error {
+func (s *session) showDataKeys(views []dataKeyView) error {
 	rows := [][]string{{"DATA KEY", "CREATED", "SEALS", "TOKEN SETS", "DEAD LETTERS", "RECOVERY", "KMS KEY"}}
 	for _, v := range views {
 		seals := "no"
@@ -140,47 +134,51 @@ func showDataKeys(out io.Writer, output format, views []dataKeyView) error {
 		}
 		rows = append(rows, []string{v.ID, stamp(&v.CreatedAt), seals, strconv.Itoa(v.Sets), strconv.Itoa(v.DeadLetters), strconv.Itoa(v.Recovery), v.KEK})
 	}
-	return output.show(out, views, rows...)
+	return s.show(views, rows...)
 }
 
-// bounds are those that workers with this configuration keep to.
 func bounds(cfg config.Config) keys.Bounds {
 	return keys.Bounds{MaxAge: cfg.DataKeys.MaxAge, CacheAge: cfg.DataKeys.CacheAge, Outage: cfg.DataKeys.Outage}
 }
 
-// readStreams counts what is sealed in NATS under the data keys of the database.
+// readStreams counts what NATS holds that is sealed under each data key.
 func (s *session) readStreams() (keys.Streams, error) {
-	_, js, err := s.installation()
-	if err != nil {
+	if err := s.openInstallation(); err != nil {
 		return keys.Streams{}, err
 	}
-	letters, err := s.deadLetters(nil)
-	if err != nil {
+	if err := s.openDeadLetters(); err != nil {
 		return keys.Streams{}, err
 	}
-	return keys.ReadStreams(s.ctx, letters, func(ctx context.Context) (map[string]int, error) {
-		return refresher.RecoveryKeys(ctx, js, s.cfg.NATS.Subjects())
+	return keys.ReadStreams(s.ctx, s.letters, func(ctx context.Context) (map[string]int, error) {
+		return refresher.RecoveryKeys(ctx, s.js, s.cfg.NATS.Subjects())
 	})
 }
 
-// rateFlag gives a command the flag --rate.
-func rateFlag(cmd *cobra.Command, n int, what string) *int {
-	return cmd.Flags().Int("rate", n, what+" a second at most; 0: no limit")
+func rateFlag(cmd *cobra.Command, perSecond *int, standard int, what string) {
+	cmd.Flags().IntVar(perSecond, "rate", standard, what+" a second at most; 0: no limit")
 }
 
-// limiter returns the limiter of a rate.
-func limiter(n int) (*rate.Limiter, error) {
+func limiter(perSecond int) (*rate.Limiter, error) {
 	switch {
-	case n < 0:
-		return nil, &exitError{ExitUsage, errors.New("--rate must not be negative")}
-	case n == 0:
+	case perSecond < 0:
+		return nil, usage("--rate must not be negative")
+	case perSecond == 0:
 		return rate.NewLimiter(rate.Inf, 1), nil
 	}
-	return rate.NewLimiter(rate.Limit(n), 1), nil
+	return rate.NewLimiter(rate.Limit(perSecond), 1), nil
 }
 
-// faults prints data keys or grants with what is wrong with them.
-func faults(out io.Writer, what string, all []keys.Fault) {
+// report prints the report of a walk over the data keys as JSON, or as text.
+func (s *session) report(report any, text func()) error {
+	if s.output == asJSON {
+		return printJSON(s.out, report)
+	}
+	text()
+	return nil
+}
+
+// printFaults prints data keys or grants with what is wrong with them.
+func printFaults(out io.Writer, what string, all []keys.Fault) {
 	for _, f := range all {
 		fmt.Fprintf(out, "%s %s: %s\n", what, printable(f.ID), printable(f.Error))
 	}

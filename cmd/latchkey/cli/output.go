@@ -6,12 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"text/tabwriter"
 	"time"
 	"unicode"
 	"unicode/utf16"
 
+	"github.com/mattn/go-isatty"
 	"github.com/spf13/cobra"
 )
 
@@ -34,22 +36,29 @@ func (f *format) Set(s string) error {
 	return nil
 }
 
-// outputFlag gives a command the flag --output.
-func outputFlag(cmd *cobra.Command) *format {
+// withOutput gives a command the flag --output.
+func withOutput(cmd *cobra.Command) *cobra.Command {
 	f := asTable
 	cmd.Flags().VarP(&f, "output", "o", "form of the output")
 	complete(cmd, "output", string(asTable), string(asJSON))
-	return &f
+	return cmd
 }
 
-// complete has shells complete the values of a flag.
+// outputOf returns the value of --output of a command that may have it.
+func outputOf(cmd *cobra.Command) format {
+	if f := cmd.Flags().Lookup("output"); f != nil {
+		return format(f.Value.String())
+	}
+	return asTable
+}
+
+// complete lets shells complete the values of a flag.
 func complete(cmd *cobra.Command, flag string, values ...string) {
 	if err := cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)); err != nil {
 		panic(err) // there is no such flag
 	}
 }
 
-// printJSON writes v, indented.
 func printJSON(w io.Writer, v any) error {
 	var out bytes.Buffer
 	encoder := json.NewEncoder(&out)
@@ -70,8 +79,8 @@ func (f format) show(w io.Writer, v any, rows ...[]string) error {
 	return printTable(w, rows...)
 }
 
-// escaped writes what could break a terminal as JSON's own escapes. Such
-// characters stand within strings only.
+// escaped writes the characters of a JSON text that could break a terminal as JSON
+// escapes. They can only stand in strings.
 func escaped(encoded string) string {
 	var b strings.Builder
 	for _, r := range encoded {
@@ -86,7 +95,6 @@ func escaped(encoded string) string {
 	return b.String()
 }
 
-// printTable writes rows of cells in columns.
 func printTable(out io.Writer, rows ...[]string) error {
 	w := tabwriter.NewWriter(out, 0, 4, 2, ' ', 0)
 	for _, row := range rows {
@@ -98,8 +106,8 @@ func printTable(out io.Writer, rows ...[]string) error {
 	return w.Flush()
 }
 
-// printable replaces what could break a terminal or a table: names come from
-// outside.
+// printable replaces characters that could break a terminal or a table: names come
+// from outside.
 func printable(s string) string {
 	return strings.Map(func(r rune) rune {
 		if !unicode.IsPrint(r) {
@@ -109,10 +117,15 @@ func printable(s string) string {
 	}, s)
 }
 
-// stamp renders a time; none is a dash.
+// stamp formats a time, or a dash if there is none.
 func stamp(t *time.Time) string {
 	if t == nil || t.IsZero() {
 		return "-"
 	}
 	return t.UTC().Format(time.RFC3339)
+}
+
+func isTerminal(stream any) bool {
+	f, ok := stream.(*os.File)
+	return ok && isatty.IsTerminal(f.Fd())
 }

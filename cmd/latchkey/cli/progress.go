@@ -3,30 +3,28 @@ package cli
 import (
 	"fmt"
 	"io"
-	"os"
 	"time"
 
-	"github.com/mattn/go-isatty"
 	"github.com/schollz/progressbar/v3"
 )
 
-// progress shows how a long walk goes on: a bar on a terminal, elsewhere a line
-// from time to time. It implements keys.Progress.
+// progress shows the progress of a long walk: as a bar on a terminal, elsewhere as a
+// line from time to time. It implements keys.Progress.
 type progress struct {
 	doing string
 	out   io.Writer
 	bar   *progressbar.ProgressBar // nil: lines
 
 	total, steps int
-	said         time.Time
+	printed      time.Time
 }
 
-// sayEvery is how far lines are apart.
-const sayEvery = 10 * time.Second
+// printEvery is the time between two lines.
+const printEvery = 10 * time.Second
 
 func newProgress(doing string, out io.Writer) *progress {
-	p := &progress{doing: doing, out: out, said: time.Now()}
-	if f, ok := out.(*os.File); ok && isatty.IsTerminal(f.Fd()) {
+	p := &progress{doing: doing, out: out, printed: time.Now()}
+	if isTerminal(out) {
 		p.bar = progressbar.NewOptions(-1, progressbar.OptionSetWriter(out), progressbar.OptionSetDescription(doing),
 			progressbar.OptionShowCount(), progressbar.OptionThrottle(100*time.Millisecond), progressbar.OptionClearOnFinish())
 	}
@@ -44,9 +42,9 @@ func (p *progress) Step() {
 	p.steps++
 	switch {
 	case p.bar != nil:
-		_ = p.bar.Add(1) // more steps than were expected only stop the bar
-	case time.Since(p.said) >= sayEvery:
-		p.said = time.Now()
+		_ = p.bar.Add(1) // more steps than expected only stop the bar
+	case time.Since(p.printed) >= printEvery:
+		p.printed = time.Now()
 		fmt.Fprintf(p.out, "%s: %d of about %d\n", p.doing, p.steps, p.total)
 	}
 }

@@ -16,8 +16,8 @@ func (a *app) runCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "run",
 		Short: "Run the worker until SIGTERM or ctrl-C",
-		Long: `Runs the worker. SIGTERM or ctrl-C makes it take no more work, finish what is
-under way within worker.grace, and exit.`,
+		Long: `Runs the worker. After SIGTERM or ctrl-C it takes no more work, finishes what is
+under way within worker.grace, and exits.`,
 		Example: `  latchkey run -c latchkey.yaml`,
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -44,14 +44,14 @@ under way within worker.grace, and exit.`,
 func (a *app) configCommand() *cobra.Command {
 	return group("config", "Check or print the configuration", &cobra.Command{
 		Use:     "check",
-		Short:   "Check the configuration and tell all its faults",
+		Short:   "Check the configuration and report all its faults",
 		Example: `  latchkey config check -c latchkey.yaml`,
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if _, err := a.load(); err != nil {
-				return err
+			_, err := a.load()
+			if err == nil {
+				_, err = fmt.Fprintln(cmd.OutOrStdout(), "the configuration is valid")
 			}
-			_, err := fmt.Fprintln(cmd.OutOrStdout(), "the configuration is valid")
 			return err
 		},
 	}, &cobra.Command{

@@ -8,6 +8,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
 
@@ -15,35 +16,44 @@ import (
 	"github.com/latchkey/latchkey/cmd/latchkey/worker"
 	"github.com/latchkey/latchkey/config"
 	"github.com/latchkey/latchkey/handlers"
+	"github.com/latchkey/latchkey/refresher"
 	"github.com/latchkey/latchkey/store"
 	"github.com/latchkey/latchkey/store/envelope"
 	"github.com/latchkey/latchkey/store/streams"
 )
 
-// session is what a command works with: the configuration, and connections that
-// are made when they are first asked for and closed when the command ends.
+// session is one run of a command, with its configuration and its connections. Each
+// open method sets the field that it is named after.
 type session struct {
-	cmd *cobra.Command
-	ctx context.Context
-	out io.Writer
-	cfg config.Config
+	ctx         context.Context
+	args        []string
+	out, stderr io.Writer
+	output      format
+	cfg         config.Config
 
-	nc    *nats.Conn
-	js    jetstream.JetStream
-	db    *store.Store
-	env   *envelope.Envelope
-	audit *commandLog
+	nc      *nats.Conn
+	js      jetstream.JetStream
+	db      *store.Store
+	letters *handlers.DeadLetters
+	env     *envelope.Envelope
+	audit   *commandLog
 }
 
-// with runs do with a session.
-func (a *app) with(cmd *cobra.Command, do func(*session) error) error {
-	cfg, err := a.load()
-	if err != nil {
-		return err
+// session returns the RunE of a command: it opens what the command needs, runs it,
+// and closes everything.
+func (a *app) session(open, run func(*session) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		cfg, err := a.load()
+		if err != nil {
+			return err
+		}
+		s := &session{ctx: cmd.Context(), args: args, out: cmd.OutOrStdout(), stderr: cmd.ErrOrStderr(), output: outputOf(cmd), cfg: cfg}
+		defer s.close()
+		if err := open(s); err != nil {
+			return err
+		}
+		return run(s)
 	}
-	s := &session{cmd: cmd, ctx: cmd.Context(), out: cmd.OutOrStdout(), cfg: cfg}
-	defer s.close()
-	return do(s)
 }
 
 func (s *session) close() {
@@ -61,7 +71,10 @@ func (s *session) close() {
 	}
 }
 
-// guard keeps the memory of a command that has tokens in it from being written out.
+// show prints v as --output says: as JSON or as a table.
+func (s *session) show(v any, rows ...[]string) error { return s.output.show(s.out, v, rows...) }
+
+// guard protects the memory of a command that handles tokens.
 func (s *session) guard() error {
 	if _, err := memory.Guard(memory.Mode(s.cfg.Worker.LockMemory)); err != nil {
 		return fmt.Errorf("worker.lock_memory: %w", err)
@@ -69,72 +82,67 @@ func (s *session) guard() error {
 	return nil
 }
 
-// connect connects to NATS.
-func (s *session) connect() (*nats.Conn, error) {
-	if s.nc != nil {
-		return s.nc, nil
+func (s *session) openNATS() (err error) {
+	if s.nc == nil {
+		s.nc, err = worker.Connect(s.cfg.NATS, "cli", zap.NewNop())
 	}
-	var err error
-	s.nc, err = worker.Connect(s.cfg.NATS, "cli", zap.NewNop())
-	return s.nc, err
+	return err
 }
 
-func (s *session) streams() (jetstream.JetStream, error) {
-	if s.js != nil {
-		return s.js, nil
+func (s *session) openJetStream() error {
+	err := s.openNATS()
+	if err == nil && s.js == nil {
+		s.js, err = worker.JetStream(s.nc)
 	}
-	nc, err := s.connect()
-	if err != nil {
-		return nil, err
-	}
-	s.js, err = worker.JetStream(nc)
-	return s.js, err
+	return err
 }
 
-// store opens the database, which must be that of the installation.
-func (s *session) store() (*store.Store, error) {
+// openStore opens the database and checks that it belongs to the configured prefix.
+func (s *session) openStore() (err error) {
 	if s.db != nil {
-		return s.db, nil
+		return nil
 	}
-	var err error
 	if s.db, err = worker.OpenStore(s.ctx, s.cfg.MongoDB); err != nil {
-		return nil, err
+		return err
 	}
-	return s.db, streams.CheckPrefix(s.ctx, s.db, s.cfg.NATS.Prefix)
+	return streams.CheckPrefix(s.ctx, s.db, s.cfg.NATS.Prefix)
 }
 
-// installation opens database and streams, which must belong together.
-func (s *session) installation() (*store.Store, jetstream.JetStream, error) {
-	js, err := s.streams()
-	if err != nil {
-		return nil, nil, err
+// openInstallation opens JetStream and the database and checks that they belong together.
+func (s *session) openInstallation() error {
+	if err := s.openJetStream(); err != nil {
+		return err
 	}
-	db, err := s.store()
-	if err != nil {
-		return nil, nil, err
+	if err := s.openStore(); err != nil {
+		return err
 	}
-	_, err = streams.New(js, db, s.cfg, zap.NewNop()).CheckInstallation(s.ctx)
-	return db, js, err
+	_, err := streams.New(s.js, s.db, s.cfg, zap.NewNop()).CheckInstallation(s.ctx)
+	return err
 }
 
-// deadLetters returns the dead letters, which an envelope opens; nil: they stay closed.
-func (s *session) deadLetters(env *envelope.Envelope) (*handlers.DeadLetters, error) {
-	js, err := s.streams()
-	if err != nil {
-		return nil, err
+// openDeadLetters opens the dead letters, whose bodies stay sealed unless the envelope is open.
+func (s *session) openDeadLetters() error {
+	err := s.openJetStream()
+	if err == nil {
+		s.letters, err = handlers.NewDeadLetters(handlers.DeadLettersOptions{JetStream: s.js, Subjects: s.cfg.NATS.Subjects(), Envelope: s.env})
 	}
-	return handlers.NewDeadLetters(handlers.DeadLettersOptions{JetStream: js, Subjects: s.cfg.NATS.Subjects(), Envelope: env})
+	return err
 }
 
-// envelope opens and seals with the data keys of the database.
-func (s *session) envelope() (*envelope.Envelope, error) {
+func (s *session) openEnvelope() (err error) {
 	if s.env != nil {
-		return s.env, nil
+		return nil
 	}
-	db, err := s.store()
-	if err != nil {
-		return nil, err
+	if err := s.openStore(); err != nil {
+		return err
 	}
-	s.env, err = worker.Envelope(s.ctx, s.cfg, db, time.Now, nil)
-	return s.env, err
+	s.env, err = worker.Envelope(s.ctx, s.cfg, s.db, time.Now, nil)
+	return err
+}
+
+// dispatcher returns a dispatcher of the open installation.
+func (s *session) dispatcher() *refresher.Dispatcher {
+	return refresher.NewDispatcher(refresher.DispatcherOptions{
+		JetStream: s.js, Store: s.db, Subjects: s.cfg.NATS.Subjects(), Horizon: s.cfg.Refresh.Horizon, Now: time.Now, Log: zap.NewNop(), Metrics: prometheus.NewRegistry(),
+	})
 }

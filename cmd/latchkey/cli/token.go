@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -17,32 +16,28 @@ func (a *app) tokenCommand() *cobra.Command {
 	var in events.TokenRequest
 	var minTTL time.Duration
 	var reveal bool
-	get := &cobra.Command{
+	get := withOutput(&cobra.Command{
 		Use:   "get USER",
-		Short: "Ask the running workers for a user's current tokens",
+		Short: "Request a user's current tokens from the running workers",
 		Example: `  latchkey token get alice
   latchkey token get alice --broker coinbase --min-ttl 5m`,
 		Args: cobra.ExactArgs(1),
-	}
-	output := outputFlag(get)
-	get.RunE = func(cmd *cobra.Command, args []string) error {
-		in.UserID = args[0]
-		if err := events.CheckUserID(in.UserID); err != nil {
-			return &exitError{ExitUsage, err}
-		}
-		if cmd.Flags().Changed("min-ttl") {
-			seconds := int64(minTTL / time.Second)
-			in.MinTTLSeconds = &seconds
-		}
-		return a.with(cmd, func(s *session) error {
-			if err := s.guard(); err != nil {
+		PreRunE: func(cmd *cobra.Command, args []string) error {
+			in.UserID = args[0]
+			if err := events.CheckUserID(in.UserID); err != nil {
+				return &exitError{ExitUsage, err}
+			}
+			if cmd.Flags().Changed("min-ttl") {
+				seconds := int64(minTTL / time.Second)
+				in.MinTTLSeconds = &seconds
+			}
+			return nil
+		},
+		RunE: a.session((*session).guard, func(s *session) error {
+			if err := s.openNATS(); err != nil {
 				return err
 			}
-			nc, err := s.connect()
-			if err != nil {
-				return err
-			}
-			latchkey, err := client.New(nc, client.Prefix(s.cfg.NATS.Prefix), client.Once())
+			latchkey, err := client.New(s.nc, client.Prefix(s.cfg.NATS.Prefix), client.Once())
 			if err != nil {
 				return err
 			}
@@ -58,31 +53,31 @@ func (a *app) tokenCommand() *cobra.Command {
 			case err != nil:
 				return err
 			}
-			return showReply(s.out, *output, reply, reveal)
-		})
-	}
-	get.Flags().StringVar(&in.BrokerType, "broker", "", "only this broker type, in any case")
+			return s.showReply(reply, reveal)
+		}),
+	})
+	get.Flags().StringVar(&in.BrokerType, "broker", "", "only this broker type; case does not matter")
 	get.Flags().StringVar(&in.AccountID, "account", "", "only this account id")
-	get.Flags().DurationVar(&minTTL, "min-ttl", 0, "refresh first when less life than this is left (default: the worker's tokens.min_ttl)")
-	get.Flags().BoolVar(&reveal, "reveal", false, "print the tokens themselves, not only their last characters")
-	return group("token", "Ask for tokens", get)
+	get.Flags().DurationVar(&minTTL, "min-ttl", 0, "refresh first if a token expires sooner than this (default: the worker's tokens.min_ttl)")
+	get.Flags().BoolVar(&reveal, "reveal", false, "print whole tokens, not only their last characters")
+	return group("token", "Request tokens", get)
 }
 
-// tokenView is what is shown of one account's token.
+// tokenView shows one account's token, or why there is none.
 type tokenView struct {
 	Broker  string `json:"broker"`
 	Account string `json:"account"`
 	Name    string `json:"name,omitempty"`
-	// ExpiresAt is absent when the token has no end, or none is known.
+	// ExpiresAt is absent if the token never expires, or nobody knows when.
 	ExpiresAt *time.Time `json:"expiresAt,omitempty"`
-	// Token is masked unless --reveal was said; empty where there is none.
+	// Token is masked without --reveal.
 	Token string `json:"token,omitempty"`
-	// Code and Reason say why there is none.
+	// Code and Reason say why there is no token.
 	Code   string        `json:"code,omitempty"`
 	Reason events.Reason `json:"reason,omitempty"`
 }
 
-func showReply(out io.Writer, output format, reply events.TokenReply, reveal bool) error {
+func (s *session) showReply(reply events.TokenReply, reveal bool) error {
 	views := []tokenView{}
 	rows := [][]string{{"BROKER", "ACCOUNT", "NAME", "EXPIRES", "TOKEN"}}
 	for i, t := range reply.AccessTokens {
@@ -102,5 +97,5 @@ func showReply(out io.Writer, output format, reply events.TokenReply, reveal boo
 		views = append(views, tokenView{Broker: u.BrokerType, Account: u.AccountID, Code: u.Code, Reason: u.Reason})
 		rows = append(rows, []string{u.BrokerType, u.AccountID, "", u.Code, string(u.Reason)})
 	}
-	return output.show(out, views, rows...)
+	return s.show(views, rows...)
 }

@@ -21,70 +21,59 @@ import (
 )
 
 func (a *app) usersCommand() *cobra.Command {
-	return group("users", "Act on all that is stored of a user", a.eraseUser())
+	return group("users", "Erase everything that is stored about a user", a.eraseUser())
 }
 
-// erasure is what is told of an erasure.
+// erasure reports what was erased.
 type erasure struct {
 	User string `json:"user"`
-	// Grants and DeadLetters are how many of the user's there were.
+	// Grants and DeadLetters count the user's.
 	Grants      int `json:"grants"`
 	DeadLetters int `json:"deadLetters"`
-	// Removals are how many grants wait to be removed at Mesh.
+	// Removals counts the grants that have yet to be removed at Mesh.
 	Removals int `json:"removals"`
-	// Events is whether the user's lifecycle events were erased too.
+	// Events: the user's lifecycle events were erased too.
 	Events bool `json:"events"`
-	// Suspects are dead letters of nobody known that mention the user.
+	// Suspects are dead letters that name no user but mention this one.
 	Suspects []string `json:"suspects"`
-	// Unopened are dead letters of nobody known that don't open: whom they concern
-	// can't be told.
-	Unopened []string `json:"unopened"`
+	// Sealed are dead letters that name no user and can't be opened.
+	Sealed []string `json:"unopened"`
 }
 
 func (a *app) eraseUser() *cobra.Command {
 	var yes, eventsToo bool
 	var timeout time.Duration
-	cmd := &cobra.Command{
+	cmd := withOutput(&cobra.Command{
 		Use:   "erase USER",
-		Short: "Erase all that is stored of a user",
-		Long: `Disconnects everything of a user, as integration.disconnected does, and waits
-until workers have erased it: the grants with their tokens and schedules, answers
-on their way into the database, and dead letters. Subscribers get token.revoked.
+		Short: "Erase everything that is stored about a user",
+		Long: `Disconnects everything of a user, as integration.disconnected does, and waits until
+workers have erased it: grants with their tokens and schedules, answers of Mesh that
+are not in the database yet, and dead letters. Subscribers receive token.revoked.
 
-Dead letters that name no user are opened (which needs KMS) and those that
-mention the user are reported; whether to drop them is for you to decide. So are
-those that don't open.
+Dead letters that name no user are opened, which needs KMS. The command reports those
+that mention the user, and those that can't be opened: you decide whether to drop
+them.
 
-Where mesh.remove_on_disconnect is on, the record of a grant stays until Mesh has
-removed what was connected, or for seven days at most: with the access tokens for
-that, sealed, and nothing else.
+If mesh.remove_on_disconnect is on, a grant stays until Mesh has removed the
+connection, for up to seven days. Of its tokens it keeps only the access tokens that
+this takes, sealed.
 
---events also erases what the lifecycle stream holds of the user, but for
-token.revoked, which subscribers may still have to learn.`,
+--events also erases the user's events in the lifecycle stream, except
+token.revoked, which subscribers may not have received yet.`,
 		Example: `  latchkey users erase alice
   latchkey users erase alice --yes --events --output json`,
 		Args: cobra.ExactArgs(1),
-	}
-	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "don't ask")
-	cmd.Flags().BoolVar(&eventsToo, "events", false, "erase the user's lifecycle events too")
-	cmd.Flags().DurationVar(&timeout, "timeout", time.Minute, "how long to wait for the workers")
-	output := outputFlag(cmd)
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		user := args[0]
-		if err := events.CheckUserID(user); err != nil {
-			return &exitError{ExitUsage, err}
-		}
-		return a.with(cmd, func(s *session) error {
-			if !yes {
-				if err := confirm(cmd, fmt.Sprintf("Erase all that is stored of user %s?", printable(user))); err != nil {
-					return err
-				}
+		PreRunE: func(cmd *cobra.Command, args []string) error {
+			if err := events.CheckUserID(args[0]); err != nil {
+				return &exitError{ExitUsage, err}
 			}
-			db, js, err := s.installation()
-			if err != nil {
+			return confirm(cmd, yes, fmt.Sprintf("Erase all that is stored of user %s?", printable(args[0])))
+		},
+		RunE: a.session((*session).openInstallation, func(s *session) error {
+			if err := s.openDeadLetters(); err != nil {
 				return err
 			}
-			e := eraser{s: s, db: db, js: js, subjects: s.cfg.NATS.Subjects(), user: user}
+			e := eraser{s, s.args[0]}
 			report, err := e.erase(s.ctx, timeout, eventsToo)
 			if err != nil {
 				return err
@@ -99,57 +88,53 @@ token.revoked, which subscribers may still have to learn.`,
 			for _, id := range report.Suspects {
 				rows = append(rows, []string{"mentioned in dead letter", id})
 			}
-			for _, id := range report.Unopened {
+			for _, id := range report.Sealed {
 				rows = append(rows, []string{"dead letter that does not open", id})
 			}
-			return output.show(s.out, report, rows...)
-		})
-	}
+			return s.show(report, rows...)
+		}),
+	})
+	yesFlag(cmd, &yes)
+	cmd.Flags().BoolVar(&eventsToo, "events", false, "erase the user's lifecycle events too")
+	cmd.Flags().DurationVar(&timeout, "timeout", time.Minute, "how long to wait for the workers")
 	return cmd
 }
 
-// eraser has the workers erase a user.
+// eraser has workers erase a user.
 type eraser struct {
-	s        *session
-	db       *store.Store
-	js       jetstream.JetStream
-	subjects events.Subjects
-	user     string
+	*session
+	user string
 }
 
-func (e *eraser) erase(ctx context.Context, timeout time.Duration, eventsToo bool) (erasure, error) {
-	report := erasure{User: e.user, Suspects: []string{}, Unopened: []string{}}
+func (e eraser) erase(ctx context.Context, timeout time.Duration, eventsToo bool) (erasure, error) {
+	report := erasure{User: e.user, Suspects: []string{}, Sealed: []string{}}
 	grants, err := e.db.ByUser(ctx, e.user)
 	if err != nil {
 		return report, err
 	}
 	report.Grants = len(grants)
-	if err := e.look(ctx, &report); err != nil {
+	if err := e.findLetters(ctx, &report); err != nil {
 		return report, err
 	}
 	body, err := json.Marshal(events.Disconnected{UserID: e.user, Everything: true})
 	if err != nil {
 		return report, fmt.Errorf("encoding the disconnect: %w", err)
 	}
-	ack, err := e.js.Publish(ctx, e.subjects.Disconnected(), body)
+	ack, err := e.js.Publish(ctx, e.cfg.NATS.Subjects().Disconnected(), body)
 	if err != nil {
 		return report, fmt.Errorf("publishing the disconnect: %w", err)
 	}
-	if err := e.await(ctx, &report, ack.Sequence, timeout); err != nil {
+	if report.Removals, err = e.await(ctx, ack.Sequence, timeout); err != nil || !eventsToo {
 		return report, err
 	}
-	if eventsToo {
-		if err := e.purgeEvents(ctx); err != nil {
-			return report, err
-		}
-		report.Events = true
-	}
-	return report, nil
+	report.Events = true
+	return report, e.purgeEvents(ctx)
 }
 
-// await waits until the disconnect has been handled and the documents are gone.
-func (e *eraser) await(ctx context.Context, report *erasure, sequence uint64, timeout time.Duration) (err error) {
-	report.Removals, err = poll(ctx, timeout, func() (removals int, err error) {
+// await waits until workers have handled the disconnect and erased the documents. It
+// returns how many grants have yet to be removed at Mesh.
+func (e eraser) await(ctx context.Context, sequence uint64, timeout time.Duration) (int, error) {
+	return poll(ctx, timeout, func() (int, error) {
 		handled, err := e.handled(ctx, sequence)
 		var left []*store.Grant
 		if err == nil && handled {
@@ -158,33 +143,29 @@ func (e *eraser) await(ctx context.Context, report *erasure, sequence uint64, ti
 		if err != nil {
 			return 0, backoff.Permanent(fmt.Errorf("waiting for the workers: %w", err))
 		}
-		// What is not revoked was connected since.
+		// Grants that are not revoked were connected since.
 		if !handled || slices.ContainsFunc(left, func(g *store.Grant) bool { return g.State == store.Revoked && (g.Removal == nil || g.Outbox != nil) }) {
 			return 0, errors.New("not all is erased yet; does a worker run? The disconnect is stored, and will be carried out")
 		}
 		return len(slices.DeleteFunc(left, func(g *store.Grant) bool { return g.Removal == nil })), nil
 	})
-	return err
 }
 
-// handled reports whether the workers have handled a disconnect. The message
-// itself is not looked for: who may look there sees connects with their tokens.
-func (e *eraser) handled(ctx context.Context, sequence uint64) (bool, error) {
-	consumer, err := e.js.Consumer(ctx, e.subjects.IntegrationStream(), streams.Durable(e.subjects.Disconnected()))
+// handled reports whether workers have handled the disconnect. It does not read the
+// message: the permission for that would show connects with their tokens.
+func (e eraser) handled(ctx context.Context, sequence uint64) (bool, error) {
+	subjects := e.cfg.NATS.Subjects()
+	consumer, err := e.js.Consumer(ctx, subjects.IntegrationStream(), streams.Durable(subjects.Disconnected()))
 	if err != nil {
 		return false, err
 	}
 	return consumer.CachedInfo().AckFloor.Stream >= sequence, nil
 }
 
-// look counts the user's dead letters, and finds those that name no user but
-// mention this one.
-func (e *eraser) look(ctx context.Context, report *erasure) error {
-	letters, err := e.s.deadLetters(nil)
-	if err != nil {
-		return err
-	}
-	for letter, err := range letters.All(ctx) {
+// findLetters counts the user's dead letters, and finds those that name no user and
+// mention this one or can't be opened.
+func (e eraser) findLetters(ctx context.Context, report *erasure) error {
+	for letter, err := range e.letters.All(ctx) {
 		if err != nil {
 			return err
 		}
@@ -197,7 +178,7 @@ func (e *eraser) look(ctx context.Context, report *erasure) error {
 			case ctx.Err() != nil:
 				return ctx.Err()
 			case err != nil:
-				report.Unopened = append(report.Unopened, letter.ID)
+				report.Sealed = append(report.Sealed, letter.ID)
 			case mentioned:
 				report.Suspects = append(report.Suspects, letter.ID)
 			}
@@ -206,21 +187,19 @@ func (e *eraser) look(ctx context.Context, report *erasure) error {
 	return nil
 }
 
-// mentioned reports whether a dead letter's body holds the user's id as a text.
-func (e *eraser) mentioned(ctx context.Context, letter handlers.DeadLetter) (bool, error) {
+// mentioned reports whether a dead letter's body holds the user's id as a JSON string.
+func (e eraser) mentioned(ctx context.Context, letter handlers.DeadLetter) (bool, error) {
 	quoted, err := json.Marshal(e.user)
 	if err != nil {
 		return false, fmt.Errorf("encoding the user: %w", err)
 	}
-	env, err := e.s.envelope()
-	if err != nil {
+	if err := e.openEnvelope(); err != nil {
 		return false, err
 	}
-	letters, err := e.s.deadLetters(env)
-	if err != nil {
+	if err := e.openDeadLetters(); err != nil {
 		return false, err
 	}
-	body, err := letters.Open(ctx, letter)
+	body, err := e.letters.Open(ctx, letter)
 	if err != nil {
 		return false, err
 	}
@@ -228,16 +207,19 @@ func (e *eraser) mentioned(ctx context.Context, letter handlers.DeadLetter) (boo
 	return slices.Contains(events.FindUsers(body), e.user) || bytes.Contains(body, quoted) || bytes.Contains(body, []byte(`"`+e.user+`"`)), nil
 }
 
-// purgeEvents erases the user's lifecycle events but for token.revoked.
-func (e *eraser) purgeEvents(ctx context.Context) error {
-	stream, err := e.js.Stream(ctx, e.subjects.LifecycleStream())
+// purgeEvents erases the user's lifecycle events except token.revoked.
+func (e eraser) purgeEvents(ctx context.Context) error {
+	subjects := []string{e.cfg.NATS.Subjects().Rejected(e.user)}
 	for _, kind := range events.LifecycleKinds {
-		if err == nil && kind != events.TokenRevoked {
-			err = stream.Purge(ctx, jetstream.WithPurgeSubject(e.subjects.Lifecycle(kind, e.user)))
+		if kind != events.TokenRevoked {
+			subjects = append(subjects, e.cfg.NATS.Subjects().Lifecycle(kind, e.user))
 		}
 	}
-	if err == nil {
-		err = stream.Purge(ctx, jetstream.WithPurgeSubject(e.subjects.Rejected(e.user)))
+	stream, err := e.js.Stream(ctx, e.cfg.NATS.Subjects().LifecycleStream())
+	for _, subject := range subjects {
+		if err == nil {
+			err = stream.Purge(ctx, jetstream.WithPurgeSubject(subject))
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("erasing lifecycle events: %w", err)

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"strconv"
 	"time"
@@ -11,124 +10,63 @@ import (
 
 	"github.com/latchkey/latchkey/cmd/latchkey/view"
 	"github.com/latchkey/latchkey/events"
-	"github.com/latchkey/latchkey/refresher"
 	"github.com/latchkey/latchkey/store"
 )
 
 func (a *app) verdictsCommand() *cobra.Command {
-	return group("verdicts", "Decide whether grants of a broker expire when they are refused",
+	return group("verdicts", "Decide whether grants of a broker expire when Mesh refuses their refresh tokens",
 		a.listVerdicts(),
-		a.decide(store.DecidedHold, "hold BROKER", "Hold verdicts at a broker until they are released",
-			`From now on no grant of the broker expires because its refresh token is refused:
-grants are tried again slowly, and served as long as their access tokens live.
-Unlike what workers hold by themselves (refresh.hold), this does not end with a
-refresh that succeeds.`),
-		a.decide(store.DecidedRelease, "release BROKER", "Let grants of a broker expire that are refused",
-			`Grants of the broker that are refused expire again, once another try has
-confirmed it: those that were held within refresh.backoff.max. Workers hold
-nothing there by themselves until a refresh at the broker has succeeded.`))
+		a.decide(store.DecidedHold, "hold BROKER", "Hold verdicts at a broker until you release them",
+			`From now on no grant of the broker expires because Mesh refuses its refresh
+token: workers retry such grants slowly, and hand out their access tokens until
+these expire. A hold that workers set by themselves (refresh.hold) ends with the
+next refresh that succeeds; this one does not.`),
+		a.decide(store.DecidedRelease, "release BROKER", "Let grants of a broker expire whose refresh tokens are refused",
+			`Grants of the broker expire again when their refresh tokens are refused. Workers
+first retry the grants that were held, within refresh.backoff.max. Until a refresh
+at the broker succeeds, workers hold nothing there by themselves.`))
 }
 
 func (a *app) listVerdicts() *cobra.Command {
-	cmd := &cobra.Command{
+	return withOutput(&cobra.Command{
 		Use:   "list",
 		Short: "List brokers at which grants were refused in a row",
 		Long: `Lists the brokers at which grants were refused since the last refresh that
-succeeded, or about which somebody has decided, and since when verdicts are held.`,
+succeeded, or about which an operator has decided, and since when verdicts are held.`,
 		Example: `  latchkey verdicts list
   latchkey verdicts list --output json`,
 		Args: cobra.NoArgs,
-	}
-	output := outputFlag(cmd)
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		return a.withStore(cmd, func(s *session) error {
+		RunE: a.session((*session).openStore, func(s *session) error {
 			all, err := s.db.Verdicts(s.ctx)
 			if err != nil {
 				return err
 			}
 			views := make([]view.Verdicts, len(all))
 			rows := [][]string{{"BROKER", "HELD SINCE", "DECIDED", "REFUSED IN A ROW", "FIRST", "LAST"}}
-			for i, v := range all {
-				views[i] = view.OfVerdicts(v)
-				rows = append(rows, []string{views[i].Broker, stamp(views[i].HeldSince), cmp.Or(string(views[i].Decided), "-"), strconv.Itoa(views[i].Refused), stamp(views[i].FirstAt), stamp(views[i].LastAt)})
+			for i := range all {
+				v := view.OfVerdicts(all[i])
+				views[i] = v
+				rows = append(rows, []string{v.Broker, stamp(v.HeldSince), cmp.Or(string(v.Decided), "-"), strconv.Itoa(v.Refused), stamp(v.FirstAt), stamp(v.LastAt)})
 			}
-			return output.show(s.out, views, rows...)
-		})
-	}
-	return cmd
+			return s.show(views, rows...)
+		}),
+	})
 }
 
 func (a *app) decide(d store.Decision, use, short, long string) *cobra.Command {
 	return &cobra.Command{
 		Use: use, Short: short, Long: long, Example: "  latchkey verdicts " + string(d) + " coinbase", Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.withStore(cmd, func(s *session) error {
-				v, err := s.db.Decide(s.ctx, events.BrokerKey(args[0]), d, time.Now())
-				if err != nil {
-					return err
-				}
-				are := "given"
-				if v.HeldSince != nil {
-					are = "held"
-				}
-				_, err = fmt.Fprintf(s.out, "verdicts at %s are %s\n", printable(v.Broker), are)
-				return err
-			})
-		},
-	}
-}
-
-func (a *app) reviveGrant() *cobra.Command {
-	var timeout time.Duration
-	cmd := &cobra.Command{
-		Use:   "revive ID",
-		Short: "Try an expired grant once more",
-		Long: `Has a running worker present the refresh token of an expired grant once more,
-whatever it expired for, and waits for what comes of it. That is possible for
-retention.expired after its end; then its tokens are gone. If the token is
-refused the grant expires again. A grant whose refresh token was refused, and
-whose access token is still served (must_act), can be tried likewise.`,
-		Example: `  latchkey grants revive mzxw6ytboi4tcmrtgq2tmnzyheydcmrt`,
-		Args:    cobra.ExactArgs(1),
-	}
-	cmd.Flags().DurationVar(&timeout, "timeout", time.Minute, "how long to wait for the workers")
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		return a.withDispatcher(cmd, func(s *session, d *refresher.Dispatcher) error {
-			before, err := s.db.Get(s.ctx, args[0])
-			if errors.Is(err, store.ErrNotFound) {
-				return fmt.Errorf("no grant %s: if there was one its tokens are gone, and the user must connect again", printable(args[0]))
-			}
+		RunE: a.session((*session).openStore, func(s *session) error {
+			v, err := s.db.Decide(s.ctx, events.BrokerKey(s.args[0]), d, time.Now())
 			if err != nil {
 				return err
 			}
-			if why := refresher.ReviveBlocked(before, time.Now()); why != "" {
-				return fmt.Errorf("not revived: %s", why)
+			state := "given"
+			if v.HeldSince != nil {
+				state = "held"
 			}
-			revived := before.Clone()
-			refresher.Revive(revived, time.Now())
-			err = s.db.Save(s.ctx, revived)
-			if errors.Is(err, store.ErrConflict) {
-				return errors.New("not revived: the grant changed meanwhile")
-			}
-			if err != nil {
-				return err
-			}
-			if err := d.Deliver(s.ctx, revived); err != nil {
-				fmt.Fprintln(cmd.ErrOrStderr(), "latchkey: warning: the workers will bring in the schedule:", err)
-			}
-			after, err := awaitRefresh(s.ctx, s.db, revived, timeout)
-			if err != nil {
-				return err
-			}
-			switch {
-			case after.Version > revived.Version:
-				_, err = fmt.Fprintf(s.out, "revived %s: version %d, access token ends %s\n", after.ID, after.Version, lifeText(view.OfGrant(after).Access))
-				return err
-			case after.State != store.Active:
-				return fmt.Errorf("not revived: the grant is now %s (%s)", after.State, after.Reason)
-			}
-			return fmt.Errorf("not revived yet: the refresh failed; it is tried again by itself at %s", dueText(view.OfDue(after.Due)))
-		})
+			_, err = fmt.Fprintf(s.out, "verdicts at %s are %s\n", printable(v.Broker), state)
+			return err
+		}),
 	}
-	return cmd
 }

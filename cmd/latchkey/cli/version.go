@@ -9,7 +9,6 @@ import (
 	"github.com/latchkey/latchkey/cmd/latchkey/build"
 )
 
-// versionView is what is told of this program.
 type versionView struct {
 	Version  string `json:"version"`
 	Revision string `json:"revision,omitempty"`
@@ -18,17 +17,15 @@ type versionView struct {
 }
 
 func versionCommand() *cobra.Command {
-	cmd := &cobra.Command{
+	return withOutput(&cobra.Command{
 		Use:   "version",
 		Short: "Print the version",
 		Example: `  latchkey version
   latchkey version --output json`,
 		Args: cobra.NoArgs,
-	}
-	output := outputFlag(cmd)
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		v := versionView{Version: build.Version(), Revision: build.Revision(), Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
-		return output.show(cmd.OutOrStdout(), v, []string{"version", v.Version}, []string{"revision", cmp.Or(v.Revision, "-")}, []string{"go", v.Go}, []string{"platform", v.Platform})
-	}
-	return cmd
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			v := versionView{Version: build.Version(), Revision: build.Revision(), Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
+			return outputOf(cmd).show(cmd.OutOrStdout(), v, []string{"version", v.Version}, []string{"revision", cmp.Or(v.Revision, "-")}, []string{"go", v.Go}, []string{"platform", v.Platform})
+		},
+	})
 }

@@ -4,23 +4,23 @@ import "time"
 
 // reading compares another machine's clock with this one.
 type reading struct {
-	// ahead is how far that clock is ahead of this one; unsure bounds the error.
+	// ahead is how far that clock is ahead of this one, unsure the error of that.
 	ahead, unsure time.Duration
 }
 
 var clockNames = []string{"nats", "mongodb", "kms", "mesh"}
 
-// timed notes the time in an answer to a call that began at a time and has just ended.
-// grain is the resolution of that clock.
-func (d *doctor) timed(name string, began, said time.Time, grain time.Duration) {
-	if said.IsZero() {
+// timed records the time in the answer to a call that has just ended. grain is the
+// resolution of that clock.
+func (d *doctor) timed(name string, began, answered time.Time, grain time.Duration) {
+	if answered.IsZero() {
 		return
 	}
 	took := d.now().Sub(began)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if _, known := d.readings[name]; !known {
-		d.readings[name] = reading{ahead: said.Add(grain / 2).Sub(began.Add(took / 2)), unsure: (took + grain) / 2}
+		d.readings[name] = reading{ahead: answered.Add(grain / 2).Sub(began.Add(took / 2)), unsure: (took + grain) / 2}
 	}
 }
 

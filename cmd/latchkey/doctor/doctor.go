@@ -44,7 +44,6 @@ type Options struct {
 	Now func() time.Time
 }
 
-// doctor is one examination.
 type doctor struct {
 	cfg      config.Config
 	subjects events.Subjects
@@ -62,8 +61,8 @@ type check struct {
 	run  func(context.Context) Result
 }
 
-// Run makes all checks at the same time, each within the timeout, and returns
-// their results in a fixed order. None keeps another from being made.
+// Run makes all checks concurrently, each within the timeout, and returns their results
+// in a fixed order.
 func Run(ctx context.Context, cfg config.Config, o Options) []Result {
 	d := &doctor{cfg: cfg, subjects: cfg.NATS.Subjects(), environ: os.Environ(), now: o.Now, readings: map[string]reading{}}
 	if d.now == nil {
@@ -114,7 +113,7 @@ func Run(ctx context.Context, cfg config.Config, o Options) []Result {
 // graceful is how long a check may still take, after its timeout, to report itself.
 const graceful = time.Second
 
-// within runs a check and gives it up soon after the timeout.
+// within runs a check and abandons it soon after the timeout.
 func within(ctx context.Context, timeout time.Duration, run func(context.Context) Result) Result {
 	bounded, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
@@ -145,20 +144,31 @@ func failed(do, format string, args ...any) Result {
 	return Result{Status: Failed, Detail: fmt.Sprintf(format, args...), Do: do}
 }
 
-// lazy is opened when first needed, by whoever needs it first.
+// lazy holds a value that is opened when it is first needed.
 type lazy[T any] struct {
-	open   func(context.Context) (T, error)
-	once   sync.Once
-	opened T
-	err    error
+	open  func(context.Context) (T, error)
+	once  sync.Once
+	value T
+	err   error
 }
 
 func (l *lazy[T]) get(ctx context.Context) (T, error) {
-	l.once.Do(func() { l.opened, l.err = l.open(ctx) })
-	return l.opened, l.err
+	l.once.Do(func() { l.value, l.err = l.open(ctx) })
+	return l.value, l.err
 }
 
-// close ends what was opened. Checks that were given up on may still be at work.
+// needs returns a check that needs a value. Its result is missing if that can't be opened.
+func needs[T any](l *lazy[T], missing func() Result, run func(context.Context, T) Result) func(context.Context) Result {
+	return func(ctx context.Context) Result {
+		value, err := l.get(ctx)
+		if err != nil {
+			return missing()
+		}
+		return run(ctx, value)
+	}
+}
+
+// close closes the connections. Checks that timed out may still use them.
 func (d *doctor) close() {
 	if link, err := d.nats.get(context.Background()); err == nil {
 		link.nc.Close()

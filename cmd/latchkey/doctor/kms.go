@@ -22,8 +22,7 @@ const doKMS = "check kms.key_id, kms.region, that the key is enabled, and kms:Ge
 
 const doCredentials = "check where the AWS SDK gets its credentials (role, STS, web identity, instance or container endpoint); workers that run go on for data_keys.outage"
 
-// kms has a data key made and opened as a worker would, for an id that nothing
-// is ever stored under.
+// kms makes and opens a data key as a worker would, under an id that is never stored.
 func (d *doctor) kms(ctx context.Context) Result {
 	client, err := worker.KMS(ctx, d.cfg.KMS)
 	if err != nil {
@@ -39,7 +38,7 @@ func (d *doctor) kms(ctx context.Context) Result {
 		return failed(kmsCure(err), "making a data key: %v", err)
 	}
 	defer clear(made.Plaintext)
-	if at, told := awsmiddleware.GetServerTime(made.ResultMetadata); told {
+	if at, found := awsmiddleware.GetServerTime(made.ResultMetadata); found {
 		d.timed("kms", began, at, time.Second)
 	}
 	took := d.now().Sub(began)
@@ -55,7 +54,7 @@ func (d *doctor) kms(ctx context.Context) Result {
 	return ok("key %s; GenerateDataKey took %v, Decrypt %v", aws.ToString(made.KeyId), took.Round(time.Millisecond), d.now().Sub(began).Round(time.Millisecond))
 }
 
-// kmsCure tells a refusal from an outage.
+// kmsCure says what to do about an error of KMS.
 func kmsCure(err error) string {
 	switch {
 	case envelope.Refused(err):
@@ -69,7 +68,7 @@ func kmsCure(err error) string {
 // sample is how many of the oldest and how many of the newest data keys are opened.
 const sample = 3
 
-// dataKeys has KMS open a few of the stored data keys.
+// dataKeys opens a few of the stored data keys with KMS.
 func (d *doctor) dataKeys(ctx context.Context, db *store.Store) Result {
 	client, err := worker.KMS(ctx, d.cfg.KMS)
 	if err != nil {

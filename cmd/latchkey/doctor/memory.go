@@ -7,7 +7,7 @@ import (
 	"github.com/latchkey/latchkey/cmd/latchkey/memory"
 )
 
-// memory guards this process's memory as a worker would its own.
+// memory guards the memory of this process as a worker would.
 func (d *doctor) memory(context.Context) Result {
 	const do = "give the worker the capability IPC_LOCK or an unlimited RLIMIT_MEMLOCK (LimitMEMLOCK=infinity), or encrypt swap; see docs/security.md"
 	mode := memory.Mode(d.cfg.Worker.LockMemory)

@@ -8,7 +8,7 @@ import (
 	"github.com/latchkey/latchkey/refresher"
 )
 
-// mesh asks Mesh to refresh nothing, by which nothing can be spent.
+// mesh asks Mesh to refresh an empty token, which spends nothing.
 func (d *doctor) mesh(ctx context.Context) Result {
 	client := refresher.NewMesh(refresher.MeshOptions{
 		URL: d.cfg.Mesh.URL, ClientID: d.cfg.Mesh.ClientID, ClientSecret: d.cfg.Mesh.ClientSecret, Timeout: d.cfg.Mesh.Timeout, Now: d.now,

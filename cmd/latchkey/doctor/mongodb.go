@@ -9,15 +9,9 @@ import (
 	"github.com/latchkey/latchkey/store"
 )
 
-// withMongoDB makes a check that needs the connection.
+// withMongoDB returns a check that needs the connection to MongoDB.
 func (d *doctor) withMongoDB(run func(context.Context, *store.Store) Result) func(context.Context) Result {
-	return func(ctx context.Context) Result {
-		db, err := d.mongo.get(ctx)
-		if err != nil {
-			return noMongoDB()
-		}
-		return run(ctx, db)
-	}
+	return needs(&d.mongo, noMongoDB, run)
 }
 
 func noMongoDB() Result {
@@ -98,8 +92,8 @@ func (d *doctor) indexes(ctx context.Context, db *store.Store) Result {
 const overdueBatch = 100
 
 func (d *doctor) overdue(ctx context.Context, db *store.Store) Result {
-	// The reconciler acts on what is overdue by its slack, and looks once in its
-	// interval; what is later than that is not in anybody's hands.
+	// The reconciler looks once in its interval, and acts on what is overdue by its slack.
+	// Nobody takes care of grants that are later than that.
 	late := d.cfg.Reconcile.Slack + 2*d.cfg.Reconcile.Interval + d.cfg.Refresh.Lease
 	page, err := db.Overdue(ctx, d.now().Add(-late), store.Place{}, overdueBatch)
 	grants := page.Grants

@@ -35,8 +35,8 @@ func (d *doctor) connectNATS(context.Context) (*natsLink, error) {
 	return &natsLink{nc, js}, nil
 }
 
-// refusal adds what NATS refuses to an error that only tells of an answer that
-// never came.
+// refusal adds the last error of the connection, such as a missing permission, to an
+// error that may only say that there was no answer.
 func (l *natsLink) refusal(err error) error {
 	if last := l.nc.LastError(); last != nil {
 		return fmt.Errorf("%w; NATS says: %w", err, last)
@@ -44,15 +44,9 @@ func (l *natsLink) refusal(err error) error {
 	return err
 }
 
-// withNATS makes a check that needs the connection.
+// withNATS returns a check that needs the connection to NATS.
 func (d *doctor) withNATS(run func(context.Context, *natsLink) Result) func(context.Context) Result {
-	return func(ctx context.Context) Result {
-		link, err := d.nats.get(ctx)
-		if err != nil {
-			return noNATS()
-		}
-		return run(ctx, link)
-	}
+	return needs(&d.nats, noNATS, run)
 }
 
 func noNATS() Result {
@@ -89,7 +83,7 @@ func loopback(host string) bool {
 	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
-// full is the share of a limit from which on it is worth a warning.
+// full is the share of a limit that is worth a warning.
 const full = 0.8
 
 func (d *doctor) jetStream(ctx context.Context, link *natsLink) Result {
@@ -114,11 +108,11 @@ func (d *doctor) jetStream(ctx context.Context, link *natsLink) Result {
 		tier.Consumers, limit(tier.Limits.MaxConsumers), tier.Store, limit(int(tier.Limits.MaxStore)))
 }
 
-// room says whether what a worker has yet to make fits into the account.
+// room checks that the streams that a worker has yet to create fit into the account.
 func (d *doctor) room(ctx context.Context, link *natsLink, tier jetstream.Tier) error {
 	streams, err := d.inspector(link, nil).Inspect(ctx)
 	if err != nil {
-		return nil //nolint:nilerr // the check of the streams tells
+		return nil //nolint:nilerr // the check of the streams reports it
 	}
 	missing := 0
 	for _, s := range streams {
@@ -132,22 +126,22 @@ func (d *doctor) room(ctx context.Context, link *natsLink, tier jetstream.Tier) 
 	return nil
 }
 
-// installation says whether NATS and the database belong together.
+// installation checks that NATS and the database belong together.
 func (d *doctor) installation(ctx context.Context, link *natsLink) Result {
 	db, err := d.mongo.get(ctx)
 	if err != nil {
 		return noMongoDB()
 	}
-	is, err := d.inspector(link, db).CheckInstallation(ctx)
+	identity, err := d.inspector(link, db).CheckInstallation(ctx)
 	switch {
 	case errors.Is(err, streams.ErrOtherInstallation):
 		return failed("see docs/runbook.md, Another installation", "%v", err)
 	case err != nil:
 		return failed("look at the checks nats and mongodb", "%v", link.refusal(err))
-	case is.ID == "":
+	case identity.ID == "":
 		return ok("no worker has started on this database yet")
 	}
-	return ok("%s, prefix %q", is.ID, is.Prefix)
+	return ok("%s, prefix %q", identity.ID, identity.Prefix)
 }
 
 func limit(n int) string {

@@ -14,12 +14,11 @@ import (
 	"github.com/latchkey/latchkey/store"
 )
 
-// permissions tries what a worker must be permitted, on a connection of its
-// own, since NATS tells of a refusal only as the connection's last error.
+// permissions tries what a worker needs permission for. It uses a connection of its own,
+// since NATS reports a refusal only as the connection's last error.
 //
-// What is published names a stream that does not exist, so that the stream that
-// gets it refuses it. Lifecycle events are not tried: plain subscribers would
-// hear them.
+// The messages expect a stream that does not exist, so that the stream which receives
+// them refuses them. Lifecycle events are not tried: plain subscribers would receive them.
 func (d *doctor) permissions(ctx context.Context) Result {
 	nc, err := worker.Connect(d.cfg.NATS, "doctor", zap.NewNop(), nats.MaxReconnects(0))
 	if err != nil {
@@ -39,7 +38,7 @@ func (d *doctor) permissions(ctx context.Context) Result {
 	for _, subject := range publish {
 		msg := nats.NewMsg(subject)
 		msg.Header.Set("Nats-Expected-Stream", "NONE")
-		switch err := tried(ctx, nc, func() error { return nc.PublishMsg(msg) }); {
+		switch err := try(ctx, nc, func() error { return nc.PublishMsg(msg) }); {
 		case errors.Is(err, nats.ErrPermissionViolation):
 			refused = append(refused, "publish "+subject)
 		case err != nil:
@@ -47,7 +46,7 @@ func (d *doctor) permissions(ctx context.Context) Result {
 		}
 	}
 	subject := d.subjects.TokenGet(nobody)
-	err = tried(ctx, nc, func() error { _, err := nc.SubscribeSync(subject); return err })
+	err = try(ctx, nc, func() error { _, err := nc.SubscribeSync(subject); return err })
 	switch {
 	case errors.Is(err, nats.ErrPermissionViolation):
 		refused = append(refused, "subscribe "+subject)
@@ -60,8 +59,8 @@ func (d *doctor) permissions(ctx context.Context) Result {
 	return ok("may write schedules, recovery entries, dead letters and the audit log, and hear token requests; lifecycle events are not tried, since subscribers would hear them")
 }
 
-// tried does something and returns what the server has to say about it.
-func tried(ctx context.Context, nc *nats.Conn, do func() error) error {
+// try does something and returns the error that the server reports about it.
+func try(ctx context.Context, nc *nats.Conn, do func() error) error {
 	before := nc.LastError()
 	if err := do(); err != nil {
 		return err

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -28,32 +27,19 @@ func (d *doctor) streams(ctx context.Context, link *natsLink) Result {
 	if err != nil {
 		return failed("permit the role what deploy/nats/roles/worker.conf lists", "%v", link.refusal(err))
 	}
-	missing, differ, unfit := sorted(all)
 	do := doRestart
 	if !d.cfg.NATS.ManageStreams {
 		do = doKeep
 	}
-	switch {
-	case len(missing) == len(all) && d.cfg.NATS.ManageStreams:
+	return d.compare(all, do, func(missing string) Result {
+		if !d.cfg.NATS.ManageStreams {
+			return failed(do, "%s", missing)
+		}
 		return d.noStreams(ctx)
-	case len(missing) > 0 || unfit && !d.cfg.NATS.ManageStreams:
-		return failed(do, "%s", strings.Join(slices.DeleteFunc([]string{listed("missing: ", missing), listed("not as needed: ", differ)}, isEmpty), "; "))
-	case len(differ) > 0:
-		return warning(do, "not as configured: %s", strings.Join(differ, "; "))
-	}
-	return d.replicas(all)
+	}, func() Result { return d.replicas(all) })
 }
 
-func isEmpty(s string) bool { return s == "" }
-
-func listed(what string, all []string) string {
-	if len(all) == 0 {
-		return ""
-	}
-	return what + strings.Join(all, ", ")
-}
-
-// noStreams tells a first start from streams that are gone.
+// noStreams distinguishes a first start from lost streams.
 func (d *doctor) noStreams(ctx context.Context) Result {
 	db, err := d.mongo.get(ctx)
 	if err != nil {
@@ -70,7 +56,6 @@ func (d *doctor) noStreams(ctx context.Context) Result {
 	return warning(doFirst, "there are none yet: no worker has run here")
 }
 
-// replicas looks at the copies of the streams.
 func (d *doctor) replicas(all []streams.Found) Result {
 	var behind, fewer, kept []string
 	cluster := ""
@@ -121,7 +106,7 @@ func (d *doctor) lostEarly(all []streams.Found) string {
 	return ""
 }
 
-// timeNATS looks at the clock of NATS.
+// timeNATS reads the clock of NATS.
 func (d *doctor) timeNATS(ctx context.Context, link *natsLink) {
 	began := d.now()
 	stream, err := link.js.Stream(ctx, d.subjects.RefreshStream())
@@ -135,25 +120,44 @@ func (d *doctor) consumers(ctx context.Context, link *natsLink) Result {
 	if err != nil {
 		return failed("permit the role what deploy/nats/roles/worker.conf lists", "%v", link.refusal(err))
 	}
-	missing, differ, unfit := sorted(all)
-	switch {
-	case len(missing) == len(all):
+	return d.compare(all, doRestart, func(string) Result {
 		return warning(doFirst, "there are none yet: no worker has run here, or the streams are gone")
-	case len(missing) > 0:
-		return failed(doRestart, "missing: %s", strings.Join(missing, ", "))
-	case unfit && !d.cfg.NATS.ManageStreams:
-		return failed(doKeep, "not as needed: %s", strings.Join(differ, "; "))
-	case len(differ) > 0 && d.cfg.NATS.ManageStreams:
-		return warning(doRestart, "not as configured: %s", strings.Join(differ, "; "))
-	case len(differ) > 0:
-		return warning(doKeep, "not as configured: %s", strings.Join(differ, "; "))
-	}
-	return ok("%d consumers as configured", len(all))
+	}, func() Result { return ok("%d consumers as configured", len(all)) })
 }
 
-// sorted names what is missing and what is not as it should be. unfit: a worker can't do
-// without some of the latter.
-func sorted(all []streams.Found) (missing, differ []string, unfit bool) {
+// compare reports streams or consumers that are missing (do says what to do then) or not
+// as configured. It calls none if all are missing, and good if nothing is wrong.
+func (d *doctor) compare(all []streams.Found, do string, none func(missing string) Result, good func() Result) Result {
+	missing, differ, unfit := differences(all)
+	var wrong []string
+	if len(missing) > 0 {
+		wrong = append(wrong, "missing: "+strings.Join(missing, ", "))
+	}
+	unfit = unfit && !d.cfg.NATS.ManageStreams // else the next start sets it right
+	if unfit {
+		wrong = append(wrong, "not as needed: "+strings.Join(differ, "; "))
+	}
+	switch {
+	case len(missing) == len(all):
+		return none(wrong[0])
+	case len(wrong) > 0:
+		if unfit {
+			do = doKeep
+		}
+		return failed(do, "%s", strings.Join(wrong, "; "))
+	case len(differ) > 0:
+		do = doRestart
+		if !d.cfg.NATS.ManageStreams {
+			do = doKeep
+		}
+		return warning(do, "not as configured: %s", strings.Join(differ, "; "))
+	}
+	return good()
+}
+
+// differences names what is missing and what is not as it should be. unfit: a worker needs
+// some of the latter.
+func differences(all []streams.Found) (missing, differ []string, unfit bool) {
 	for _, f := range all {
 		switch {
 		case f.Missing:
@@ -166,7 +170,7 @@ func sorted(all []streams.Found) (missing, differ []string, unfit bool) {
 	return missing, differ, unfit
 }
 
-// inboxes looks for streams that would store replies with tokens.
+// inboxes finds streams that would store replies with tokens.
 func (d *doctor) inboxes(ctx context.Context, link *natsLink) Result {
 	in, err := events.NewInboxes(d.subjects, d.cfg.Tokens.InboxPrefixes...)
 	if err != nil {
@@ -214,8 +218,8 @@ func (d *doctor) recovery(ctx context.Context, link *natsLink) Result {
 		"keep NATS up and workers running until they are applied; if that takes longer than minutes, see the workers' logs")
 }
 
-// waiting counts the messages of a stream that is best empty. Parts of messages
-// are not counted.
+// waiting counts the messages of a stream that should be empty, without parts of
+// messages.
 func (d *doctor) waiting(ctx context.Context, link *natsLink, name, partSubjects, what, do string) Result {
 	stream, err := link.js.Stream(ctx, name)
 	switch {

@@ -18,41 +18,38 @@ import (
 // Options for Run.
 type Options struct {
 	In io.Reader
-	// StateFile is where to keep how far the import has come; empty: nowhere.
+	// StateFile keeps how far the import has come; empty: nothing does.
 	StateFile string
-	// RejectsFile is where to write why lines were rejected; empty: nowhere.
+	// RejectsFile receives the reasons of rejections; empty: nothing does.
 	RejectsFile string
 	// MaxBytes bounds a line.
 	MaxBytes int
-	// Publish publishes a body and returns once it is stored. Nil: lines are
-	// only validated.
+	// Publish publishes a body and returns when it is stored. Nil: lines are only
+	// validated.
 	Publish func(ctx context.Context, body []byte) error
-	// InFlight bounds the publishes under way.
+	// InFlight bounds concurrent publishes.
 	InFlight int
-	// Rate bounds the publishes a second; 0: no bound.
+	// Rate bounds publishes a second; 0: no bound.
 	Rate float64
 	Now  func() time.Time
-	// Progress, if set, is told of every line done with.
+	// Progress, if set, is called after every line.
 	Progress func(State)
-	// OnReject, if set, is told of every rejected line.
+	// OnReject, if set, is called for every rejected line.
 	OnReject func(Reject)
 }
 
-// ErrChanged: the input is not the one that the state is about.
+// ErrChanged: the input is not the one of the state file.
 var ErrChanged = errors.New("the input is not the one of which the state file tells; with another state file the import begins anew")
 
-// saveEvery is how old the state file may become.
+// saveEvery is the time between two writes of the state file.
 const saveEvery = time.Second
 
-// Run imports what is left of the input. When it is kept from ending, by ctx
-// or an error, the state is kept from which another Run goes on.
+// Run imports what is left of the input. If ctx or an error ends it early, another Run
+// continues from the state file.
 func Run(ctx context.Context, o Options) (State, error) {
-	state := State{}
-	if o.StateFile != "" {
-		var err error
-		if state, err = loadState(o.StateFile); err != nil {
-			return state, err
-		}
+	state, err := loadState(o.StateFile)
+	if err != nil {
+		return state, err
 	}
 	if state.StartedAt.IsZero() {
 		state.StartedAt = o.Now().UTC()
@@ -61,7 +58,6 @@ func Run(ctx context.Context, o Options) (State, error) {
 	if err := r.skip(ctx); err != nil {
 		return state, err
 	}
-	var err error
 	if r.rejects, err = openRejects(o.RejectsFile, state.RejectsBytes); err != nil {
 		return state, err
 	}
@@ -70,7 +66,6 @@ func Run(ctx context.Context, o Options) (State, error) {
 	return r.state, errors.Join(err, r.save())
 }
 
-// run is an import under way.
 type run struct {
 	Options
 	lines   *lines
@@ -80,15 +75,15 @@ type run struct {
 	slots   chan struct{} // one is taken by each publish under way
 }
 
-// entry is a line on its way.
+// entry is a line that is being imported.
 type entry struct {
 	verdict
 	number, offset int64
 	sum            string
-	done           chan error // of the publish
+	published      chan error
 }
 
-// skip reads what is done with already.
+// skip reads the lines that are imported already.
 func (r *run) skip(ctx context.Context) error {
 	for r.lines.offset < r.state.Offset && ctx.Err() == nil {
 		line, err := r.lines.next()
@@ -109,8 +104,8 @@ func (r *run) skip(ctx context.Context) error {
 
 func (r *run) sum() string { return hex.EncodeToString(r.lines.hash.Sum(nil)) }
 
-// all imports the lines that are left. Lines are done with in their order, so
-// that the state is one place in the input.
+// all imports the lines that are left. It finishes them in their order, so that the
+// state is one place in the input.
 func (r *run) all(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer func() {
@@ -133,7 +128,7 @@ func (r *run) all(ctx context.Context) error {
 			if !more {
 				return <-ended
 			}
-			err := <-e.done
+			err := <-e.published
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
@@ -155,7 +150,7 @@ func (r *run) all(ctx context.Context) error {
 	}
 }
 
-// read judges lines and has them published, and hands them on in their order.
+// read judges lines, starts to publish them, and sends them to pending in their order.
 func (r *run) read(ctx context.Context, pending chan<- *entry) error {
 	limit := rate.NewLimiter(rate.Inf, 1)
 	if r.Rate > 0 {
@@ -163,7 +158,7 @@ func (r *run) read(ctx context.Context, pending chan<- *entry) error {
 	}
 	for {
 		line, err := r.lines.next()
-		e := &entry{number: r.lines.number, offset: r.lines.offset, sum: r.sum(), done: make(chan error, 1)}
+		e := &entry{number: r.lines.number, offset: r.lines.offset, sum: r.sum(), published: make(chan error, 1)}
 		switch {
 		case errors.Is(err, io.EOF):
 			return nil
@@ -184,11 +179,11 @@ func (r *run) read(ctx context.Context, pending chan<- *entry) error {
 				return ctx.Err()
 			}
 			go func() {
-				e.done <- r.Publish(ctx, e.body)
+				e.published <- r.Publish(ctx, e.body)
 				<-r.slots
 			}()
 		} else {
-			e.done <- nil
+			e.published <- nil
 		}
 		select {
 		case pending <- e:
@@ -198,7 +193,7 @@ func (r *run) read(ctx context.Context, pending chan<- *entry) error {
 	}
 }
 
-// finish counts a line that is done with.
+// finish counts a line. refused is why NATS refused it, if it did.
 func (r *run) finish(e *entry, refused error) error {
 	if refused != nil {
 		e.reason = client.ErrTooLarge.Error()
@@ -226,7 +221,7 @@ func (r *run) finish(e *entry, refused error) error {
 	return nil
 }
 
-// save writes the state, and before it the rejects that it counts.
+// save writes the rejects and then the state, which counts them.
 func (r *run) save() error {
 	if err := r.rejects.sync(); err != nil || r.StateFile == "" {
 		return err

@@ -14,28 +14,24 @@ import (
 	"github.com/latchkey/latchkey/events/secret"
 )
 
-// message returns the integration.connected message that a line stands for,
-// as it is to be published and decoded. start is when the import began: tokens
-// of which it is not known when they were obtained count from it. An error is
-// the reason of a rejection and holds nothing of the line but names of fields.
+// message returns the integration.connected message of a line, encoded and decoded.
+// start is when the import began: tokens of unknown age count from it. An error is the
+// reason of a rejection, and holds nothing of the line but names of fields.
 func message(line []byte, start time.Time) (body []byte, in events.Connected, err error) {
-	var form struct {
-		Payload     jsontext.Value `json:"payload"`
-		SpecVersion jsontext.Value `json:"specversion"`
+	var r row
+	// Unknown fields are refused: a misspelt name would silently lose a refresh token.
+	if err = decode(line, &r, jsonx.RejectUnknownMembers(true)); err == nil {
+		body, err = r.message(start)
+	} else {
+		body, err = line, notMessage(line, err)
 	}
-	body = line
-	if err := decode(line, &form); err != nil {
+	if err != nil {
 		return nil, in, err
-	}
-	if form.Payload == nil && form.SpecVersion == nil {
-		if body, err = flatBody(line, start); err != nil {
-			return nil, in, err
-		}
 	}
 	if in, err = events.DecodeConnected(body); err != nil {
 		return nil, in, err
 	}
-	switch { // a line can be mended, other than a message
+	switch { // unlike a message, a line can be corrected
 	case len(in.LeftOut) > 0:
 		return nil, in, errors.New(in.LeftOut[0])
 	case in.Empty():
@@ -47,8 +43,22 @@ func message(line []byte, start time.Time) (body []byte, in events.Connected, er
 	return body, in, nil
 }
 
-// flat is a row of a home-made table: one account, or a refresh token alone.
-type flat struct {
+// notMessage returns nil if a line that is no row is a message. Otherwise it returns why
+// the line is neither.
+func notMessage(line []byte, notRow error) error {
+	var form struct {
+		Payload     jsontext.Value `json:"payload"`
+		SpecVersion jsontext.Value `json:"specversion"`
+	}
+	err := decode(line, &form)
+	if err == nil && form.Payload == nil && form.SpecVersion == nil {
+		return notRow
+	}
+	return err
+}
+
+// row is a line that is no message: the tokens of one account, or a refresh token alone.
+type row struct {
 	UserID       string      `json:"userId"`
 	BrokerType   string      `json:"brokerType"`
 	BrokerName   string      `json:"brokerName"`
@@ -60,7 +70,7 @@ type flat struct {
 	TokenID      secret.Text `json:"tokenId"`
 	// Labels are kept with the grant.
 	Labels map[string]string `json:"labels"`
-	// ObtainedAt is when the tokens were obtained; the lifetimes count from it.
+	// ObtainedAt is when the tokens were obtained. Lifetimes count from it.
 	ObtainedAt                   time.Time      `json:"obtainedAt"`
 	ExpiresAt                    time.Time      `json:"expiresAt"`
 	ExpiresInSeconds             events.Seconds `json:"expiresInSeconds"`
@@ -68,49 +78,44 @@ type flat struct {
 	RefreshTokenExpiresInSeconds events.Seconds `json:"refreshTokenExpiresInSeconds"`
 }
 
-var flatFields = []string{
+var rowFields = []string{
 	"userId", "brokerType", "brokerName", "accountId", "accountName", "accessToken", "refreshToken", "tradeToken", "tokenId", "labels",
 	"obtainedAt", "expiresAt", "expiresInSeconds", "refreshTokenExpiresAt", "refreshTokenExpiresInSeconds",
 }
 
-// flatBody makes an integration.connected message of a row.
-func flatBody(line []byte, start time.Time) ([]byte, error) {
-	var row flat
-	// A misspelt name would lose a refresh token without a word.
-	if err := decode(line, &row, jsonx.RejectUnknownMembers(true)); err != nil {
-		return nil, err
-	}
-	at, err := row.obtained(start)
+// message encodes a row as an integration.connected message.
+func (r row) message(start time.Time) ([]byte, error) {
+	at, err := r.obtained(start)
 	if err != nil {
 		return nil, err
 	}
 	type object = map[string]any
-	access := lifetime(at, row.ExpiresAt, row.ExpiresInSeconds)
-	refresh := lifetime(at, row.RefreshTokenExpiresAt, row.RefreshTokenExpiresInSeconds)
+	access := lifetime(at, r.ExpiresAt, r.ExpiresInSeconds)
+	refresh := lifetime(at, r.RefreshTokenExpiresAt, r.RefreshTokenExpiresInSeconds)
 	payload := object{"accessToken": object{
-		"brokerType": row.BrokerType, "brokerName": row.BrokerName, "expiresInSeconds": access, "refreshTokenExpiresInSeconds": refresh,
+		"brokerType": r.BrokerType, "brokerName": r.BrokerName, "expiresInSeconds": access, "refreshTokenExpiresInSeconds": refresh,
 		"accountTokens": []object{{
-			"account":     object{"accountId": row.AccountID, "accountName": row.AccountName},
-			"accessToken": row.AccessToken.Reveal(), "refreshToken": row.RefreshToken.Reveal(),
-			"tradeToken": row.TradeToken.Reveal(), "tokenId": row.TokenID.Reveal(),
+			"account":     object{"accountId": r.AccountID, "accountName": r.AccountName},
+			"accessToken": r.AccessToken.Reveal(), "refreshToken": r.RefreshToken.Reveal(),
+			"tradeToken": r.TradeToken.Reveal(), "tokenId": r.TokenID.Reveal(),
 		}},
 	}}
-	if row.AccountID == "" && row.AccessToken.Empty() {
+	if r.AccountID == "" && r.AccessToken.Empty() {
 		payload = object{"delayedAuth": object{
-			"brokerType": row.BrokerType, "brokerName": row.BrokerName, "refreshToken": row.RefreshToken.Reveal(), "refreshTokenExpiresInSeconds": refresh,
+			"brokerType": r.BrokerType, "brokerName": r.BrokerName, "refreshToken": r.RefreshToken.Reveal(), "refreshTokenExpiresInSeconds": refresh,
 		}}
 	}
-	body, err := json.Marshal(object{"userId": row.UserID, "connectedAt": at, "payload": payload, "labels": row.Labels})
+	body, err := json.Marshal(object{"userId": r.UserID, "connectedAt": at, "payload": payload, "labels": r.Labels})
 	if err != nil { // it may quote a value
 		return nil, errors.New("can't be encoded")
 	}
 	return body, nil
 }
 
-// obtained returns when the tokens of a row were obtained, or, where the row
-// does not say so, a time before their ends and no later than start.
-func (f flat) obtained(start time.Time) (time.Time, error) {
-	at := f.ObtainedAt
+// obtained returns when the tokens of a row were obtained. If the row does not say, it
+// returns the last time before they expire that is no later than start.
+func (r row) obtained(start time.Time) (time.Time, error) {
+	at := r.ObtainedAt
 	if at.IsZero() {
 		at = start
 	}
@@ -118,14 +123,14 @@ func (f flat) obtained(start time.Time) (time.Time, error) {
 		name string
 		at   time.Time
 		in   events.Seconds
-	}{{"expires", f.ExpiresAt, f.ExpiresInSeconds}, {"refreshTokenExpires", f.RefreshTokenExpiresAt, f.RefreshTokenExpiresInSeconds}} {
+	}{{"expires", r.ExpiresAt, r.ExpiresInSeconds}, {"refreshTokenExpires", r.RefreshTokenExpiresAt, r.RefreshTokenExpiresInSeconds}} {
 		switch {
 		case !end.at.IsZero() && end.in != 0:
 			return at, fmt.Errorf("%sAt and %sInSeconds: only one of them may be given", end.name, end.name)
-		case end.in != 0 && f.ObtainedAt.IsZero():
+		case end.in != 0 && r.ObtainedAt.IsZero():
 			return at, fmt.Errorf("%sInSeconds: counts from obtainedAt, which is missing", end.name)
 		case end.at.IsZero():
-		case !f.ObtainedAt.IsZero() && end.at.Sub(at) < time.Second:
+		case !r.ObtainedAt.IsZero() && end.at.Sub(at) < time.Second:
 			return at, fmt.Errorf("%sAt: not after obtainedAt", end.name)
 		case end.at.Sub(at) < time.Second:
 			at = end.at.Add(-time.Second)
@@ -134,7 +139,7 @@ func (f flat) obtained(start time.Time) (time.Time, error) {
 	return at, nil
 }
 
-// lifetime is what is left from at to an end; 0 for none.
+// lifetime is the time from at to the end; 0: there is no end.
 func lifetime(at, end time.Time, in events.Seconds) events.Seconds {
 	if end.IsZero() {
 		return in
@@ -142,7 +147,7 @@ func lifetime(at, end time.Time, in events.Seconds) events.Seconds {
 	return events.Seconds(end.Sub(at).Seconds())
 }
 
-// decode reads JSON. The errors of the library quote values; ours don't.
+// decode decodes JSON. Unlike the errors of the library, its errors quote no values.
 func decode(line []byte, v any, options ...jsonx.Options) error {
 	err := jsonx.Unmarshal(line, v, options...)
 	var semantic *jsonx.SemanticError
@@ -156,7 +161,7 @@ func decode(line []byte, v any, options ...jsonx.Options) error {
 	case !errors.As(err, &semantic):
 		return errors.New("not well-formed JSON in UTF-8")
 	}
-	if name := semantic.JSONPointer.LastToken(); slices.Contains(flatFields, name) {
+	if name := semantic.JSONPointer.LastToken(); slices.Contains(rowFields, name) {
 		return fmt.Errorf("%s: not of the right type or form", name)
 	}
 	return errors.New("not a JSON object of one of the two forms")

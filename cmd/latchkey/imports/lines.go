@@ -9,7 +9,7 @@ import (
 	"io"
 )
 
-// lines reads lines of bounded length and knows what it has read.
+// lines reads lines of bounded length, and hashes and counts what it has read.
 type lines struct {
 	in     *bufio.Reader
 	hash   hash.Hash
@@ -17,7 +17,7 @@ type lines struct {
 	offset int64
 }
 
-// errTooLong: a line is longer than the bound, and was passed over.
+// errTooLong: a line is longer than the bound, and was skipped.
 var errTooLong = errors.New("longer than connect.max_bytes")
 
 func newLines(in io.Reader, maxBytes int) *lines {
@@ -27,12 +27,12 @@ func newLines(in io.Reader, maxBytes int) *lines {
 // next returns the next line without its end, io.EOF after the last.
 func (l *lines) next() ([]byte, error) {
 	read, err := l.in.ReadSlice('\n')
-	l.took(read)
+	l.add(read)
 	long := errors.Is(err, bufio.ErrBufferFull)
 	line := bytes.TrimRight(bytes.Clone(read), "\r\n")
 	for errors.Is(err, bufio.ErrBufferFull) {
 		read, err = l.in.ReadSlice('\n')
-		l.took(read)
+		l.add(read)
 	}
 	switch {
 	case err != nil && !errors.Is(err, io.EOF):
@@ -47,7 +47,7 @@ func (l *lines) next() ([]byte, error) {
 	return line, nil
 }
 
-func (l *lines) took(read []byte) {
+func (l *lines) add(read []byte) {
 	l.hash.Write(read)
 	l.offset += int64(len(read))
 }

@@ -7,21 +7,20 @@ import (
 	"os"
 )
 
-// Reject says why a line was not imported, and nothing of what stood in it.
+// Reject says why a line was not imported. It holds nothing of the line.
 type Reject struct {
 	Line   int64  `json:"line"`
 	Reason string `json:"reason"`
 }
 
-// rejects is the file of rejects, one JSON object a line; without a path it is
-// none.
+// rejects writes rejects to a file, one JSON object a line. Without a file it does
+// nothing.
 type rejects struct {
 	file *os.File
 	size int64
 }
 
-// openRejects opens the file and cuts it to the size that it had at the state
-// from which the import goes on.
+// openRejects opens the file and truncates it to the size that the state knows.
 func openRejects(path string, size int64) (*rejects, error) {
 	if path == "" {
 		return &rejects{}, nil

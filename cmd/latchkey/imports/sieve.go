@@ -10,21 +10,20 @@ import (
 	"github.com/latchkey/latchkey/events/secret"
 )
 
-// sieve tells lines that can be imported from others. It remembers every
-// refresh token by its hash: one that stood in two lines would become two
-// grants, and be spent twice.
+// sieve judges lines. It remembers a hash of every refresh token: one in two lines would
+// become two grants, and be spent twice.
 type sieve struct {
 	start time.Time
 	seen  map[[16]byte]sighting
 }
 
-// sighting is the first line in which a refresh token stood.
+// sighting is the first line with a refresh token.
 type sighting struct {
 	line int64
 	sum  [16]byte // of the line
 }
 
-// verdict is what is to be done with a line: publish its body, or nothing.
+// verdict says what to do with a line: to publish its body, or nothing.
 type verdict struct {
 	body     []byte
 	repeated bool
@@ -55,7 +54,6 @@ func (s *sieve) judge(line []byte, number int64) verdict {
 	return verdict{body: body}
 }
 
-// refreshTokens returns the refresh tokens of a payload.
 func refreshTokens(p *events.LinkPayload) []secret.Text {
 	var out []secret.Text
 	if p.AccessToken != nil {

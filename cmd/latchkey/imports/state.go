@@ -12,26 +12,28 @@ import (
 
 // State is how far an import has come. It holds nothing of the lines.
 type State struct {
-	// Offset is the end, in bytes, of the last line that is done with, and
-	// SHA256 the hash of all up to there: by it a changed input is noticed.
+	// Offset is where the last finished line ends, in bytes, and SHA256 the hash of the
+	// input up to there, to detect a changed input.
 	Offset int64  `json:"offset"`
 	SHA256 string `json:"sha256"`
-	// Lines is how many lines are done with, empty ones among them.
+	// Lines counts finished lines, empty ones too.
 	Lines int64 `json:"lines"`
 	// Accepted lines were published (or would be).
 	Accepted int64 `json:"accepted"`
-	// Repeated lines stood in the input before, word for word.
+	// Repeated lines are the same as an earlier line, to the byte.
 	Repeated int64 `json:"repeated"`
 	Rejected int64 `json:"rejected"`
-	// RejectsBytes is the size of the file with the rejects.
+	// RejectsBytes is the size of the rejects file.
 	RejectsBytes int64 `json:"rejectsBytes"`
 	// StartedAt is when the import began.
 	StartedAt time.Time `json:"startedAt"`
 }
 
-// loadState reads a state; a missing file is the zero state.
-func loadState(path string) (State, error) {
-	var s State
+// loadState reads a state. It returns the zero state if there is no file.
+func loadState(path string) (s State, err error) {
+	if path == "" {
+		return s, nil
+	}
 	b, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return s, nil
@@ -48,7 +50,7 @@ func loadState(path string) (State, error) {
 	return s, nil
 }
 
-// save writes the state in one step: a crash leaves this one or the one before.
+// save writes the state atomically: a crash leaves the old state or the new one.
 func (s State) save(path string) (err error) {
 	defer func() {
 		if err != nil {

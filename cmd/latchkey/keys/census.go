@@ -1,5 +1,5 @@
-// Package keys looks after the stored data keys: what they seal, which KMS key
-// wraps them, how they are replaced, and when they may go.
+// Package keys manages the stored data keys: it counts what they seal, wraps them under
+// another KMS key, replaces them, and deletes those that nothing needs.
 package keys
 
 import (
@@ -11,19 +11,19 @@ import (
 	"github.com/latchkey/latchkey/store/envelope"
 )
 
-// Progress is told how a long walk goes on.
+// Progress receives the progress of a long walk.
 type Progress interface {
-	// Total says how many steps there will be about.
+	// Total sets how many steps there will be, roughly.
 	Total(n int)
 	Step()
 }
 
-// Streams is what is sealed in NATS.
+// Streams describes what is sealed in NATS.
 type Streams struct {
 	// DeadLetters and Recovery count what is sealed under each data key.
 	DeadLetters, Recovery map[string]int
-	// LastRecovery is when the last recovery entry became a dead letter; zero:
-	// there is none. What such an entry is sealed under can't be seen.
+	// LastRecovery is when the last recovery entry became a dead letter; zero: there is
+	// none. It is not known which data key seals such an entry.
 	LastRecovery time.Time
 }
 
@@ -61,20 +61,28 @@ type Census struct {
 
 // TakeCensus reads all data keys and counts what they seal.
 func TakeCensus(ctx context.Context, db *store.Store) (Census, error) {
-	// The sets first: whatever key they name is stored before them.
+	// Token sets first: a data key is stored before the sets that it seals.
 	sets, err := db.TokenSets(ctx)
 	if err != nil {
 		return Census{}, err
 	}
 	c := Census{Missing: sets}
-	for key, err := range db.Keys(ctx, time.Time{}) {
-		if err != nil {
-			return c, err
-		}
+	all, err := allKeys(ctx, db)
+	for _, key := range all {
 		c.Keys = append(c.Keys, Use{key, sets[key.ID]})
 		delete(c.Missing, key.ID)
 	}
-	return c, nil
+	return c, err
+}
+
+func allKeys(ctx context.Context, db *store.Store) (all []envelope.WrappedKey, err error) {
+	for key, err := range db.Keys(ctx, time.Time{}) {
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, key)
+	}
+	return all, nil
 }
 
 // Bounds are the limits of data keys in the configuration.
@@ -82,8 +90,8 @@ type Bounds struct {
 	MaxAge, CacheAge, Outage time.Duration
 }
 
-// SealsUntil returns when a data key seals for the last time. Keys of before
-// that was recorded are judged by the configuration.
+// SealsUntil returns when a data key seals for the last time. For keys of releases that
+// did not record it, the configuration says when.
 func (b Bounds) SealsUntil(key envelope.WrappedKey) time.Time {
 	if key.SealsUntil.IsZero() {
 		return key.CreatedAt.Add(b.MaxAge + max(b.CacheAge, b.Outage))

@@ -12,29 +12,28 @@ import (
 	"github.com/latchkey/latchkey/store/envelope"
 )
 
-// margin is for how long after its last sealer was given out something may
-// still be sealed under a data key, and clocks may differ.
+// margin allows for workers that still seal under a data key after its end, and for
+// clocks that differ.
 const margin = time.Hour
 
-// Prune deletes data keys that seal no more and are needed by nothing.
+// Prune deletes data keys that no longer seal and that nothing needs.
 type Prune struct {
 	Store *store.Store
-	// Streams was read after now.
+	// Streams was read after Now.
 	Streams Streams
 	Bounds  Bounds
 	Now     time.Time
 	DryRun  bool
 }
 
-// PruneReport says what Prune has done.
+// PruneReport says what Prune did, or would do in a dry run.
 type PruneReport struct {
-	// DryRun: it only says what it would do.
 	DryRun  bool     `json:"dryRun"`
 	Deleted []string `json:"deleted"`
 	Kept    []Kept   `json:"kept"`
 }
 
-// Kept is a data key that has to stay.
+// Kept is a data key that is still needed.
 type Kept struct {
 	ID  string `json:"id"`
 	Why string `json:"why"`
@@ -43,12 +42,9 @@ type Kept struct {
 // Run prunes. After an error it can be run again.
 func (p *Prune) Run(ctx context.Context) (PruneReport, error) {
 	report := PruneReport{DryRun: p.DryRun, Deleted: []string{}, Kept: []Kept{}}
-	var all []envelope.WrappedKey
-	for key, err := range p.Store.Keys(ctx, time.Time{}) {
-		if err != nil {
-			return report, err
-		}
-		all = append(all, key)
+	all, err := allKeys(ctx, p.Store)
+	if err != nil {
+		return report, err
 	}
 	for _, key := range all {
 		why, err := p.needed(ctx, key)
@@ -69,10 +65,10 @@ func (p *Prune) Run(ctx context.Context) (PruneReport, error) {
 	return report, nil
 }
 
-// needed says why a data key has to stay; empty: nothing needs it.
+// needed says why a data key is still needed; empty: it is not.
 func (p *Prune) needed(ctx context.Context, key envelope.WrappedKey) (string, error) {
-	if over := p.Bounds.SealsUntil(key).Add(margin); !p.Now.After(over) {
-		return "in use until " + over.Format(time.RFC3339), nil
+	if end := p.Bounds.SealsUntil(key).Add(margin); !p.Now.After(end) {
+		return "in use until " + end.Format(time.RFC3339), nil
 	}
 	uses, err := p.Store.KeyUses(ctx, key.ID)
 	if err != nil {

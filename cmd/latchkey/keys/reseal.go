@@ -16,45 +16,45 @@ import (
 	"github.com/latchkey/latchkey/store/envelope"
 )
 
-// Reseal seals token sets under fresh data keys while workers run. First it has
-// all workers use fresh data keys; then it walks over what the old ones seal,
-// and leaves alone every grant that is in a worker's hands until it is not.
+// Reseal seals token sets under new data keys while workers run. First it makes all
+// workers use new data keys; then it walks over the token sets under the old ones, and
+// comes back later to grants that a worker holds.
 type Reseal struct {
 	Store    *store.Store
 	Envelope *envelope.Envelope
 	Now      func() time.Time
-	// ClockSkew is by how much a lease that has run out may still be live.
+	// ClockSkew is how long after its end a lease may still be live.
 	ClockSkew time.Duration
-	// Settle is within what time all workers have heard which data keys are old.
+	// Settle is how long it takes until all workers use new data keys.
 	Settle time.Duration
-	// Patience is how long busy grants are come back to, Pause how often.
+	// Patience is how long Run comes back to busy grants, Pause the time between two
+	// attempts.
 	Patience, Pause time.Duration
-	// Restart begins anew where a reseal before this one was not finished.
+	// Restart starts over even if an earlier run was not finished.
 	Restart  bool
 	Limit    *rate.Limiter
 	Progress Progress
-	// Audit is told of every token set that was sealed anew; nil: nobody is.
+	// Audit records every token set that is resealed; nil: nothing does.
 	Audit *audit.Log
 }
 
-// ResealReport says what Reseal has done.
+// ResealReport says what Reseal did.
 type ResealReport struct {
-	// Before is the time before which data keys were made that are old.
+	// Before is the time from which data keys count as new.
 	Before time.Time `json:"before"`
-	// Continued: it was set by a reseal that was not finished.
+	// Continued: an earlier run, which was not finished, set Before.
 	Continued bool `json:"continued"`
 	Resealed  int  `json:"resealed"`
-	// Busy grants were in a worker's hands whenever they were looked at.
+	// Busy grants were held by a worker at every attempt.
 	Busy []string `json:"busy"`
-	// Unreadable grants do not open. They are left as they are.
+	// Unreadable grants can't be opened, and stay as they are.
 	Unreadable []Fault `json:"unreadable"`
 }
 
 // batch is how many grants are read at once.
 const batch = 200
 
-// Run reseals. Cut short, or with grants left that were busy, it goes on where
-// it was when run again.
+// Run reseals. If it is interrupted, or grants stay busy, another run continues.
 func (r *Reseal) Run(ctx context.Context) (ResealReport, error) {
 	report := ResealReport{Busy: []string{}, Unreadable: []Fault{}}
 	if err := r.retire(ctx, &report); err != nil {
@@ -65,7 +65,7 @@ func (r *Reseal) Run(ctx context.Context) (ResealReport, error) {
 		return report, err
 	}
 	unreadable := map[string]Fault{}
-	// Until all workers have heard of it they may still seal under old keys.
+	// Until then workers may still seal under old keys.
 	start, settled := r.Now(), report.Before.Add(r.Settle)
 	if settled.After(start.Add(r.Settle)) { // set by a clock that is ahead
 		settled = start.Add(r.Settle)
@@ -97,7 +97,7 @@ func (r *Reseal) Run(ctx context.Context) (ResealReport, error) {
 	}
 }
 
-// retire has workers use fresh data keys, and takes up a reseal that was not
+// retire makes workers use new data keys, unless it continues a run that was not
 // finished.
 func (r *Reseal) retire(ctx context.Context, report *ResealReport) error {
 	last, err := r.Store.Retirement(ctx)
@@ -118,8 +118,8 @@ func (r *Reseal) retire(ctx context.Context, report *ResealReport) error {
 	return nil
 }
 
-// old returns the ids of the data keys that are old, and of those that sets
-// name though they are not stored.
+// old returns the ids of the old data keys, and of data keys that token sets name but
+// that are not stored.
 func (r *Reseal) old(ctx context.Context, before time.Time) ([]string, error) {
 	census, err := TakeCensus(ctx, r.Store)
 	if err != nil {
@@ -176,11 +176,10 @@ func (r *Reseal) pass(ctx context.Context, old []string, unreadable map[string]F
 	return busy, nil
 }
 
-// reseal seals one token set anew. The error wraps store.ErrConflict while the
-// grant is in somebody's hands: a refresh whose outcome can't be stored, because
-// the grant has changed under it, would be lost.
+// reseal reseals one token set. The error wraps store.ErrConflict while a worker holds
+// the grant: a change would make that worker's refresh fail to store its outcome.
 func (r *Reseal) reseal(ctx context.Context, g *store.Grant) error {
-	// A lease is taken for live for longer than its holder does.
+	// A lease counts as live for longer than its holder believes.
 	now := r.Now().Add(-r.ClockSkew)
 	if g.Busy(now) {
 		return fmt.Errorf("grant %s is busy: %w", g.ID, store.ErrConflict)

@@ -4,8 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
-	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/aws/arn"
@@ -16,47 +16,46 @@ import (
 	"github.com/latchkey/latchkey/store/envelope"
 )
 
-// KMS is the part of the KMS client that rewrapping needs.
+// KMS is the part of the KMS client that Rewrap needs.
 type KMS interface {
 	ReEncrypt(ctx context.Context, in *kms.ReEncryptInput, opts ...func(*kms.Options)) (*kms.ReEncryptOutput, error)
 	DescribeKey(ctx context.Context, in *kms.DescribeKeyInput, opts ...func(*kms.Options)) (*kms.DescribeKeyOutput, error)
 }
 
-// Rewrap has KMS wrap data keys under another KMS key. The plain keys never
-// leave KMS, and workers may go on meanwhile.
+// Rewrap makes KMS wrap data keys under another KMS key. Plain data keys never leave
+// KMS. Workers may run meanwhile.
 type Rewrap struct {
 	Store *store.Store
 	KMS   KMS
 	// Region is that of the KMS client.
 	Region string
-	// To names the KMS key that is to wrap them.
+	// To names that KMS key.
 	To string
-	// All: also those that it wraps already.
+	// All: also data keys that it wraps already.
 	All      bool
 	Limit    *rate.Limiter
 	Progress Progress
 }
 
-// RewrapReport says what Rewrap has done.
+// RewrapReport says what Rewrap did.
 type RewrapReport struct {
 	// To is the ARN of the KMS key.
 	To        string `json:"to"`
 	Rewrapped int    `json:"rewrapped"`
-	// Already were under the KMS key before.
+	// Already counts data keys that were under the KMS key before.
 	Already int `json:"already"`
-	// Changed were changed, or went, in between.
+	// Changed counts data keys that were changed or deleted meanwhile.
 	Changed int     `json:"changed"`
 	Failed  []Fault `json:"failed"`
 }
 
-// Fault is a data key, or what it seals, that could not be dealt with.
+// Fault is a data key or a grant that could not be processed.
 type Fault struct {
 	ID    string `json:"id"`
 	Error string `json:"error"`
 }
 
-// Run rewraps. What is done stays done when it fails or is cut short: run again,
-// it goes on with the rest.
+// Run rewraps. If it fails or is interrupted, another run continues with the rest.
 func (r *Rewrap) Run(ctx context.Context) (RewrapReport, error) {
 	report := RewrapReport{Failed: []Fault{}}
 	to, err := r.target(ctx)
@@ -64,17 +63,12 @@ func (r *Rewrap) Run(ctx context.Context) (RewrapReport, error) {
 		return report, err
 	}
 	report.To = to
-	var todo []envelope.WrappedKey
-	for key, err := range r.Store.Keys(ctx, time.Time{}) {
-		if err != nil {
-			return report, err
-		}
-		if !r.All && sameKey(key.KEK, to) {
-			report.Already++
-			continue
-		}
-		todo = append(todo, key)
+	all, err := allKeys(ctx, r.Store)
+	if err != nil {
+		return report, err
 	}
+	todo := slices.DeleteFunc(slices.Clone(all), func(key envelope.WrappedKey) bool { return !r.All && sameKey(key.KEK, to) })
+	report.Already = len(all) - len(todo)
 	r.Progress.Total(len(todo))
 	for _, key := range todo {
 		if err := r.Limit.Wait(ctx); err != nil {
@@ -121,7 +115,7 @@ func (r *Rewrap) target(ctx context.Context) (string, error) {
 	return aws.ToString(out.KeyMetadata.Arn), nil
 }
 
-// sameKey reports whether two ARNs name one key, be it in two Regions.
+// sameKey reports whether two ARNs name the same key, or replicas of it in two Regions.
 func sameKey(a, b string) bool {
 	return envelope.RegionalARN(a, "any") == envelope.RegionalARN(b, "any")
 }

@@ -1,20 +1,19 @@
-// Package memory keeps what a process holds in memory from reaching a disk or
-// another process: no core dumps, no debugger of the same user, no swap.
+// Package memory keeps the memory of a process from reaching a disk or another process:
+// no core dumps, no debuggers of the same user, no swap.
 package memory
 
 import "errors"
 
-// Mode says what becomes of swapping.
+// Mode says whether to lock memory against swapping.
 type Mode string
 
 const (
-	// Auto locks the memory where the system lets a process lock all it will
-	// ever use; where it doesn't, an allocation could fail later and end the
-	// process, so the memory is not locked.
+	// Auto locks memory only if the process may lock all it will ever use. Otherwise a
+	// later allocation could fail and end the process.
 	Auto Mode = "auto"
-	// Required locks the memory or fails.
+	// Required locks memory or fails.
 	Required Mode = "required"
-	// Off leaves swapping to the system.
+	// Off does not lock memory.
 	Off Mode = "off"
 )
 
@@ -23,16 +22,15 @@ var ErrLock = errors.New("the memory can't be locked against swapping")
 
 // Report says what Guard did.
 type Report struct {
-	// Dumps is what keeps core dumps and debuggers away; empty: nothing does.
+	// Dumps says what prevents core dumps and debuggers; empty: nothing does.
 	Dumps string
 	// Locked: no memory of the process goes to swap.
 	Locked bool
-	// Why the memory is not locked, when it is not.
+	// Why says why the memory is not locked; empty: it is.
 	Why string
 }
 
-// Guard turns off core dumps and tracing by other processes of the same user,
-// and locks all present and future memory as the mode says. It is meant to be
-// called once, before there are secrets. The error wraps ErrLock with Required
-// when the memory can't be locked.
+// Guard turns off core dumps and tracing by other processes of the same user, and locks
+// all present and future memory as the mode says. Call it once, before there are
+// secrets. With Required the error wraps ErrLock if the memory can't be locked.
 func Guard(mode Mode) (Report, error) { return guard(mode) }

@@ -7,11 +7,11 @@ import (
 )
 
 func guard(mode Mode) (Report, error) {
-	// Root may raise a hard limit again; nothing here does.
+	// Only root could raise the hard limit again.
 	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
 		return Report{}, fmt.Errorf("turning off core dumps (RLIMIT_CORE): %w", err)
 	}
-	// The limit does not hold where the kernel pipes dumps to a program.
+	// The limit has no effect if the kernel pipes dumps to a program.
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return Report{}, fmt.Errorf("turning off core dumps (PR_SET_DUMPABLE): %w", err)
 	}
@@ -21,7 +21,7 @@ func guard(mode Mode) (Report, error) {
 		return r, nil
 	}
 	if r.Why = unlockable(); r.Why == "" {
-		// On fault: the address space that Go reserves is many times what it uses.
+		// On fault: Go reserves many times the address space that it uses.
 		if err := unix.Mlockall(unix.MCL_CURRENT | unix.MCL_FUTURE | unix.MCL_ONFAULT); err != nil {
 			r.Why = "mlockall: " + err.Error()
 		}
@@ -33,9 +33,8 @@ func guard(mode Mode) (Report, error) {
 	return r, nil
 }
 
-// unlockable says why locking all memory is refused or a risk; "" if it is
-// neither. Under a limit, reserved memory counts as well as used, and what no
-// longer fits can't be had at all.
+// unlockable says why locking all memory is refused or a risk; "" if it is neither. A
+// limit counts reserved memory too, and allocations beyond it fail.
 func unlockable() string {
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_MEMLOCK, &limit); err != nil {

@@ -17,12 +17,11 @@ import (
 	"github.com/latchkey/latchkey/events/secret"
 )
 
-// guard lets in who may see the page, and actions that the page itself asked
-// for.
+// guard admits visitors who may see the page, and actions that come from the page.
 func (p *Page) guard(next http.Handler, loopback bool) http.Handler {
 	inside := http.NewCrossOriginProtection().Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		// A body of this type can't be sent from another origin unasked, not even
-		// by a browser that tells nothing about where a request comes from.
+		// Another origin can't send a body of this type without a preflight request,
+		// not even through a browser that does not name the origin.
 		if kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); r.Method == http.MethodPost && kind != "application/json" {
 			http.Error(w, "the body must be application/json", http.StatusUnsupportedMediaType)
 			return
@@ -33,8 +32,8 @@ func (p *Page) guard(next http.Handler, loopback bool) http.Handler {
 		headers(w.Header())
 		switch {
 		case loopback && !localHost(r.Host):
-			// Else a name of somebody's that resolves to this machine would make this
-			// page his.
+			// Otherwise a foreign host name that resolves to this machine would make
+			// this page same-origin with a foreign one (DNS rebinding).
 			http.Error(w, "this page is for localhost", http.StatusMisdirectedRequest)
 		case !p.Token.Empty() && !p.admit(w, r):
 		default:
@@ -54,8 +53,8 @@ func headers(h http.Header) {
 	h.Set("Cache-Control", "no-store")
 }
 
-// localHost reports whether a Host header names this machine by a name that
-// nobody else can give it. Any port will do: there may be a tunnel.
+// localHost reports whether a Host header names this machine by a name that nobody
+// else controls. The port may be that of a tunnel.
 func localHost(host string) bool {
 	if name, _, err := net.SplitHostPort(host); err == nil {
 		host = name
@@ -64,7 +63,7 @@ func localHost(host string) bool {
 	return strings.EqualFold(host, "localhost") || err == nil && ip.IsLoopback()
 }
 
-// admit answers, and returns false, where the request does not bring the token.
+// admit reports whether the request brings the token, and answers it if not.
 func (p *Page) admit(w http.ResponseWriter, r *http.Request) bool {
 	given, ok := credentials(r)
 	if !ok {
@@ -99,9 +98,9 @@ func credentials(r *http.Request) (secret.Text, bool) {
 	return secret.New(token), ok && strings.EqualFold(scheme, "Bearer")
 }
 
-// who names somebody at the page in the audit log: the name that he gave, which
-// nobody has checked, and his address.
-func who(r *http.Request) string {
+// visitor names a visitor in the audit log, by the user name in the request, which is
+// not verified, and the address.
+func visitor(r *http.Request) string {
 	name, _, ok := r.BasicAuth()
 	if !ok || name == "" {
 		return address(r)
@@ -118,8 +117,8 @@ func who(r *http.Request) string {
 	return name + " at " + address(r)
 }
 
-// address is the network from which a request comes: guesses from one IPv6
-// network count together.
+// address returns the address from which a request comes, or its network for IPv6:
+// guesses from one network count together.
 func address(r *http.Request) string {
 	host, err := netip.ParseAddrPort(r.RemoteAddr)
 	if err != nil {
@@ -134,7 +133,7 @@ func address(r *http.Request) string {
 	return ip.String()
 }
 
-// attempts bounds how often somebody may guess: ten times at once, and then
+// attempts bounds the guesses of the token from one address: ten at once, then one
 // every six seconds.
 type attempts struct {
 	now  func() time.Time
@@ -151,7 +150,7 @@ const (
 func newAttempts(now func() time.Time) *attempts {
 	from, err := lru.New[string, *rate.Limiter](maxGuessers)
 	if err != nil {
-		panic(err) // of a size below 1
+		panic(err) // the size is below 1
 	}
 	return &attempts{now: now, from: from}
 }
@@ -169,5 +168,5 @@ func (a *attempts) limiter(from string) *rate.Limiter {
 
 func (a *attempts) take(from string) bool { return a.limiter(from).AllowN(a.now(), 1) }
 
-// giveBack returns the attempt of one who was right.
+// giveBack returns the attempt of a visitor with the right token.
 func (a *attempts) giveBack(from string) { a.limiter(from).AllowN(a.now(), -1) }

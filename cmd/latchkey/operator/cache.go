@@ -8,23 +8,23 @@ import (
 	"go.uber.org/zap"
 )
 
-// part is a piece of the overview with the time from which it is. Problem says
-// why there is nothing newer, or nothing at all.
+// part is a part of the overview as it was at a time. Problem says why there is nothing
+// newer, or nothing at all.
 type part[T any] struct {
 	At      time.Time `json:"at,omitzero"`
 	Problem string    `json:"problem,omitempty"`
 	Value   T         `json:"value"`
 }
 
-// cache keeps what costs something to find out, so that any number of open
-// pages cost as much as one.
+// cache keeps what is expensive to find out, so that many open pages cost no more than
+// one.
 type cache[T any] struct {
-	// every is the least time between two loads. A load that takes long by
-	// itself is repeated more rarely: it takes a twentieth of the time at most.
+	// every is the least time between two loads. A slow load is repeated less often, so
+	// that loads take a twentieth of the time at most.
 	every time.Duration
 	load  func(context.Context) (T, error)
 	what  string
-	// waits: a load only waits for others, and costs the same however long.
+	// waits: a load only waits, so a slow one costs no more than a fast one.
 	waits bool
 
 	mu      sync.Mutex
@@ -35,8 +35,8 @@ type cache[T any] struct {
 
 const (
 	loadTimeout = 30 * time.Second
-	// firstWait and laterWait bound how long a caller waits for something new,
-	// without and with something old to show.
+	// firstWait and laterWait bound how long a caller waits for a load, without and with
+	// an older value to show.
 	firstWait = 3 * time.Second
 	laterWait = 100 * time.Millisecond
 )
@@ -69,7 +69,7 @@ func (c *cache[T]) get(ctx context.Context, p *Page) part[T] {
 	return shown
 }
 
-// forget has the next caller see what is true from now on.
+// forget makes the next get load again.
 func (c *cache[T]) forget() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -22,8 +23,8 @@ type eventView struct {
 }
 
 const (
-	// maxEvents bounds how many events are shown, maxRead how many of the user's
-	// are read to find them, and readBatch how many at once.
+	// maxEvents bounds how many events are shown, maxRead how many of the user's events
+	// are read to find them, and readBatch how many are read at once.
 	maxEvents = 200
 	maxRead   = 10_000
 	readBatch = 500
@@ -42,8 +43,8 @@ func (p *Page) grantHistory(r *http.Request) (any, error) {
 	return map[string]any{"events": found, "more": more}, nil
 }
 
-// eventsOf returns what the stream still holds about a grant, newest first.
-// more: there are others.
+// eventsOf returns the events about a grant that the stream still holds, newest first.
+// more: there are too many to return all.
 func (p *Page) eventsOf(ctx context.Context, user, grant string) (found []eventView, more bool, err error) {
 	var subjects []string
 	for _, kind := range events.LifecycleKinds {
@@ -58,7 +59,7 @@ func (p *Page) eventsOf(ctx context.Context, user, grant string) (found []eventV
 		return nil, false, fmt.Errorf("reading the events of a grant: %w", err)
 	}
 	defer func() {
-		// One that can't be deleted goes by itself.
+		// The server deletes an inactive consumer anyway.
 		_ = p.JetStream.DeleteConsumer(context.WithoutCancel(ctx), stream, consumer.CachedInfo().Name)
 	}()
 	left := int(min(consumer.CachedInfo().NumPending, maxRead))
@@ -84,8 +85,6 @@ func (p *Page) eventsOf(ctx context.Context, user, grant string) (found []eventV
 		}
 		left -= got
 	}
-	for i, j := 0, len(found)-1; i < j; i, j = i+1, j-1 {
-		found[i], found[j] = found[j], found[i]
-	}
+	slices.Reverse(found)
 	return found[:min(maxEvents, len(found))], more || len(found) > maxEvents, nil
 }

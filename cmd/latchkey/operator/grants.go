@@ -18,14 +18,14 @@ import (
 	"github.com/latchkey/latchkey/store"
 )
 
-// grantView is what the page shows of a grant beside what the command line does.
+// grantView adds to the view of a grant what only the page shows.
 type grantView struct {
 	view.Grant
 	BrokerName string   `json:"brokerName"`
-	Waits      int      `json:"waits"`
+	Deferrals  int      `json:"waits"`
 	Due        *dueView `json:"due,omitempty"`
-	// WhyNot says why the grant can't be refreshed now; empty when it can.
-	WhyNot string `json:"whyNot,omitempty"`
+	// RefreshBlocked says why the grant can't be refreshed now; empty if it can.
+	RefreshBlocked string `json:"whyNot,omitempty"`
 	// Revivable: the grant has expired, and can be tried once more.
 	Revivable bool `json:"revivable,omitempty"`
 }
@@ -36,7 +36,7 @@ type dueView struct {
 }
 
 func (p *Page) view(g *store.Grant) grantView {
-	v := grantView{Grant: view.OfGrant(g), BrokerName: g.BrokerName, Waits: g.Deferrals, WhyNot: refresher.RefreshBlocked(g, p.Now()), Revivable: refresher.ReviveBlocked(g, p.Now()) == ""}
+	v := grantView{Grant: view.OfGrant(g), BrokerName: g.BrokerName, Deferrals: g.Deferrals, RefreshBlocked: refresher.RefreshBlocked(g, p.Now()), Revivable: refresher.ReviveBlocked(g, p.Now()) == ""}
 	if v.Grant.Due != nil {
 		v.Due = &dueView{Due: *v.Grant.Due, Scheduled: g.Due.Stream != ""}
 	}
@@ -89,66 +89,71 @@ func (p *Page) grant(r *http.Request) (any, error) {
 	return p.view(g), nil
 }
 
-// refreshWithin bounds how long somebody waits for a refresh that he asked for.
+// refreshWithin bounds how long an operator waits for a refresh.
 const refreshWithin = time.Minute
 
+// refreshAnswer is the answer to an action that refreshes a grant.
+type refreshAnswer struct {
+	Text      string     `json:"text"`
+	Refreshed bool       `json:"refreshed"`
+	Grant     *grantView `json:"grant,omitempty"`
+}
+
 func (p *Page) refreshNow(r *http.Request) (any, error) {
-	g, err := p.find(r)
-	if err != nil {
-		return nil, err
-	}
-	if why := refresher.RefreshBlocked(g, p.Now()); why != "" {
-		return nil, refuse(http.StatusConflict, "not refreshed: "+why)
-	}
-	p.audit(r, "grant.refresh", g.UserID, g.ID, "begun")
-	ctx, cancel := context.WithTimeout(r.Context(), refreshWithin)
-	defer cancel()
-	after, err := p.Refresher.Now(ctx, g)
-	text, err := outcome(g, after, err)
-	if err != nil {
-		p.audit(r, "grant.refresh", g.UserID, g.ID, "failed: "+err.Error())
-		return nil, err
-	}
-	p.audit(r, "grant.refresh", g.UserID, g.ID, text)
-	answer := map[string]any{"text": text, "refreshed": after != nil && after.Version > g.Version}
-	if after != nil {
-		answer["grant"] = p.view(after)
-	}
-	return answer, nil
+	return p.onGrant(r, "grant.refresh", "refreshed", refresher.RefreshBlocked, func(ctx context.Context, g *store.Grant) (refreshAnswer, error) {
+		after, err := p.Refresher.Now(ctx, g)
+		text, err := outcome(g, after, err)
+		answer := refreshAnswer{Text: text, Refreshed: after != nil && after.Version > g.Version}
+		if after != nil {
+			v := p.view(after)
+			answer.Grant = &v
+		}
+		return answer, err
+	})
 }
 
 // revive tries an expired grant once more.
 func (p *Page) revive(r *http.Request) (any, error) {
+	return p.onGrant(r, "grant.revive", "revived", refresher.ReviveBlocked, func(ctx context.Context, g *store.Grant) (refreshAnswer, error) {
+		revived, err := p.Refresher.Revive(ctx, g)
+		if errors.Is(err, store.ErrConflict) {
+			err = refuse(http.StatusConflict, "not revived: the grant changed meanwhile")
+		}
+		if err != nil {
+			return refreshAnswer{}, err
+		}
+		after, err := p.Refresher.Now(ctx, revived)
+		text, err := outcome(revived, after, err)
+		if err != nil { // the grant is due, and any free worker refreshes it
+			text = "the grant is due; " + err.Error()
+		}
+		return refreshAnswer{Text: text, Refreshed: after != nil && after.Version > g.Version}, nil
+	})
+}
+
+// onGrant does something to the grant that a request names, unless it is blocked.
+func (p *Page) onGrant(r *http.Request, action, done string, blocked func(*store.Grant, time.Time) string, do func(context.Context, *store.Grant) (refreshAnswer, error)) (any, error) {
 	g, err := p.find(r)
 	if err != nil {
 		return nil, err
 	}
-	if why := refresher.ReviveBlocked(g, p.Now()); why != "" {
-		return nil, refuse(http.StatusConflict, "not revived: "+why)
+	if why := blocked(g, p.Now()); why != "" {
+		return nil, refuse(http.StatusConflict, "not "+done+": "+why)
 	}
-	p.audit(r, "grant.revive", g.UserID, g.ID, "begun")
-	revived, err := p.Refresher.Revive(r.Context(), g)
-	if errors.Is(err, store.ErrConflict) {
-		err = refuse(http.StatusConflict, "not revived: the grant changed meanwhile")
-	}
-	if err != nil {
-		p.audit(r, "grant.revive", g.UserID, g.ID, "failed: "+err.Error())
-		return nil, err
-	}
+	p.audit(r, action, g.UserID, g.ID, "begun")
 	ctx, cancel := context.WithTimeout(r.Context(), refreshWithin)
 	defer cancel()
-	after, err := p.Refresher.Now(ctx, revived)
-	text, err := outcome(revived, after, err)
-	if err != nil { // it is due: whichever worker is free does it
-		text, err = "the grant is due; "+err.Error(), nil
+	answer, err := do(ctx, g)
+	if err != nil {
+		p.audit(r, action, g.UserID, g.ID, "failed: "+err.Error())
+		return nil, err
 	}
-	p.audit(r, "grant.revive", g.UserID, g.ID, text)
-	answer := map[string]any{"text": text, "refreshed": after != nil && after.Version > g.Version}
-	return answer, err
+	p.audit(r, action, g.UserID, g.ID, answer.Text)
+	return answer, nil
 }
 
-// outcome says what became of a refresh. The error is what kept it from being
-// begun.
+// outcome describes how a refresh ended. It returns an error if the refresh did not
+// begin.
 func outcome(before, after *store.Grant, err error) (string, error) {
 	var later *refresher.LaterError
 	var leased *store.LeasedError
@@ -182,10 +187,9 @@ func outcome(before, after *store.Grant, err error) (string, error) {
 	return fmt.Sprintf("not refreshed: the refresh failed (%d in a row); it is tried again by itself", after.Attempts), nil
 }
 
-// audit records an action, for the log and for whoever else wants to know. The
-// log names no user.
+// audit records an action in the log, which names no user, and in the audit log.
 func (p *Page) audit(r *http.Request, action, user, grant, detail string) {
-	detail = who(r) + ": " + detail
+	detail = visitor(r) + ": " + detail
 	p.Log.Info("operator", zap.String("action", action), zap.String("grant", grant), zap.String("detail", detail))
 	if p.Audit != nil {
 		p.Audit(action, user, grant, detail)

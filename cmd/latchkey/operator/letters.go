@@ -7,23 +7,12 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/latchkey/latchkey/cmd/latchkey/view"
 	"github.com/latchkey/latchkey/handlers"
 )
 
-// letterView is a dead letter without its body.
-type letterView struct {
-	Sequence uint64    `json:"sequence"`
-	ID       string    `json:"id"`
-	Message  string    `json:"message"`
-	Subject  string    `json:"subject"`
-	Reason   string    `json:"reason"`
-	Attempts int       `json:"attempts"`
-	StoredAt time.Time `json:"storedAt"`
-	ParkedAt time.Time `json:"parkedAt"`
-}
-
-// lettersAtOnce is how many dead letters are shown at once.
-const lettersAtOnce = 50
+// lettersPerPage is how many dead letters the page shows at once.
+const lettersPerPage = 50
 
 func (p *Page) listLetters(r *http.Request) (any, error) {
 	from := uint64(1)
@@ -33,19 +22,16 @@ func (p *Page) listLetters(r *http.Request) (any, error) {
 			return nil, refuse(http.StatusBadRequest, "from must be a place in the stream")
 		}
 	}
-	views, next := []letterView{}, uint64(0)
+	views, next := []view.DeadLetter{}, uint64(0)
 	for l, err := range p.Letters.From(r.Context(), from) {
 		if err != nil {
 			return nil, err
 		}
-		if len(views) == lettersAtOnce {
+		if len(views) == lettersPerPage {
 			next = l.Sequence
 			break
 		}
-		views = append(views, letterView{
-			Sequence: l.Sequence, ID: l.ID, Message: l.Message, Subject: l.Subject, Reason: l.Reason,
-			Attempts: l.Attempts, StoredAt: l.StoredAt, ParkedAt: l.ParkedAt,
-		})
+		views = append(views, view.OfDeadLetter(l))
 	}
 	return map[string]any{"letters": views, "next": next}, nil
 }
@@ -64,9 +50,9 @@ func (p *Page) dropLetter(r *http.Request) (any, error) {
 	return p.onLetter(r, "deadletter.drop", "dropped", p.Letters.Drop)
 }
 
-// onLetter does something with the dead letter that a request names by its
-// place and, so that nothing else is met there, its id.
-func (p *Page) onLetter(r *http.Request, action, did string, do func(context.Context, handlers.ParkedLetter) error) (any, error) {
+// onLetter does something to the dead letter that a request names by its place in the
+// stream and its id: another one may be at that place by now.
+func (p *Page) onLetter(r *http.Request, action, done string, do func(context.Context, handlers.ParkedLetter) error) (any, error) {
 	var named struct {
 		ID string `json:"id"`
 	}
@@ -77,7 +63,7 @@ func (p *Page) onLetter(r *http.Request, action, did string, do func(context.Con
 	if err != nil {
 		return nil, refuse(http.StatusBadRequest, "the place in the stream must be a number")
 	}
-	// What has begun is finished, though the reader may go.
+	// An action is finished even if the operator closes the page.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), 30*time.Second)
 	defer cancel()
 	letter, err := p.Letters.At(ctx, sequence, named.ID)
@@ -93,6 +79,6 @@ func (p *Page) onLetter(r *http.Request, action, did string, do func(context.Con
 		p.audit(r, action, "", "", about+" failed")
 		return nil, err
 	}
-	p.audit(r, action, "", "", about+" "+did)
-	return map[string]string{"text": did}, nil
+	p.audit(r, action, "", "", about+" "+done)
+	return map[string]string{"text": done}, nil
 }

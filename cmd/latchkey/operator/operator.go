@@ -1,6 +1,6 @@
-// Package operator is the page on which people who run workers see how things
-// are, look for a user's grants, and act on single grants and dead letters. One
-// worker serves it, from its own memory and from what all workers share.
+// Package operator serves the page on which operators watch an installation, find a
+// user's grants, and act on single grants and dead letters. Each worker serves its own,
+// from its memory and from what all workers share.
 package operator
 
 import (
@@ -42,16 +42,16 @@ type Options struct {
 	Subjects  events.Subjects
 	// Metrics are this worker's.
 	Metrics prometheus.Gatherer
-	// Service is the name under which workers answer in $SRV discovery.
+	// Service is the name of the workers' NATS service.
 	Service  string
 	WorkerID string
 	Ready    func(context.Context) Readiness
-	// Token is what the page asks for; empty: nothing.
+	// Token is the token that the page asks for; empty: none.
 	Token secret.Text
 	Now   func() time.Time
 	Log   *zap.Logger
-	// Audit, if set, is told of every action before it is begun and when it has
-	// ended. user and grant are empty where they are not known.
+	// Audit, if set, is called before every action and after it. user and grant are
+	// empty if they are not known.
 	Audit func(action, user, grant, detail string)
 }
 
@@ -87,7 +87,7 @@ func New(o Options) *Page {
 	return p
 }
 
-// Close ends what goes on in the background.
+// Close ends the loads that are under way.
 func (p *Page) Close() {
 	p.cancel()
 	p.background.Wait()
@@ -99,8 +99,7 @@ func (p *Page) Work() any {
 	return w
 }
 
-// Handler serves the page. loopback says that it is reached from this machine
-// only.
+// Handler serves the page. loopback: only this machine can reach it.
 func (p *Page) Handler(loopback bool) http.Handler {
 	assets, err := fs.Sub(embedded, "assets")
 	if err != nil {
@@ -145,7 +144,7 @@ func (f filesOnly) Open(name string) (fs.File, error) {
 	return f.FS.Open(name)
 }
 
-// refusal is an error that is for the reader of the page.
+// refusal is an error to show on the page.
 type refusal struct {
 	status int
 	text   string
@@ -155,7 +154,7 @@ func (r *refusal) Error() string { return r.text }
 
 func refuse(status int, text string) error { return &refusal{status, text} }
 
-// answer makes a handler of what returns a value to be shown as JSON.
+// answer writes what serve returns as JSON.
 func (p *Page) answer(serve func(*http.Request) (any, error)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		status := http.StatusOK
@@ -170,14 +169,14 @@ func (p *Page) answer(serve func(*http.Request) (any, error)) http.Handler {
 		}
 		w.Header().Set("Content-Type", "application/json; charset=utf-8")
 		w.WriteHeader(status)
-		_ = json.NewEncoder(w).Encode(value) // the reader is gone
+		_ = json.NewEncoder(w).Encode(value) // the browser is gone
 	})
 }
 
-// maxBody bounds what an action may be told.
+// maxBody bounds the body of a request, in bytes.
 const maxBody = 4 << 10
 
-// body reads the JSON of an action.
+// body decodes the body of a request.
 func body(r *http.Request, into any) error {
 	data, err := io.ReadAll(io.LimitReader(r.Body, maxBody))
 	if err == nil {

@@ -3,6 +3,7 @@ package operator
 import (
 	"cmp"
 	"context"
+	"maps"
 	"net/http"
 	"slices"
 	"time"
@@ -19,7 +20,7 @@ type Readiness struct {
 	Checks []Check `json:"checks"`
 }
 
-// Check is one thing that a worker depends on.
+// Check is the state of something that a worker depends on.
 type Check struct {
 	Name string `json:"name"`
 	OK   bool   `json:"ok"`
@@ -28,18 +29,18 @@ type Check struct {
 	Detail string `json:"detail,omitempty"`
 }
 
-// Overview is how things are.
+// Overview describes the installation, and the worker that serves the page.
 type Overview struct {
 	At       time.Time `json:"at"`
 	WorkerID string    `json:"workerId"`
-	// Of everybody.
-	Stock    part[Stock]    `json:"stock"`
-	Schedule part[Schedule] `json:"schedule"`
-	Overdue  part[Overdue]  `json:"overdue"`
-	Queues   part[[]queue]  `json:"queues"`
-	Letters  part[uint64]   `json:"letters"`
-	Workers  part[[]Worker] `json:"workers"`
-	// Verdicts are brokers at which refresh tokens were refused in a row, or about
+	// Of the installation.
+	Stock    part[Stock]             `json:"stock"`
+	Schedule part[Schedule]          `json:"schedule"`
+	Overdue  part[Overdue]           `json:"overdue"`
+	Queues   part[[]streams.Backlog] `json:"queues"`
+	Letters  part[uint64]            `json:"letters"`
+	Workers  part[[]Worker]          `json:"workers"`
+	// Verdicts lists brokers at which refresh tokens were refused in a row, or about
 	// which an operator has decided.
 	Verdicts part[[]view.Verdicts] `json:"verdicts"`
 	// Of this worker.
@@ -47,7 +48,7 @@ type Overview struct {
 	Own       own       `json:"own"`
 }
 
-// Stock is how many grants there are.
+// Stock counts all grants.
 type Stock struct {
 	ByState map[store.State]int64 `json:"byState"`
 	Brokers []brokerStock         `json:"brokers"`
@@ -61,7 +62,7 @@ type brokerStock struct {
 	Total   int64                 `json:"total"`
 }
 
-// maxBrokers bounds the list of brokers: broker types appear without notice.
+// maxBrokers bounds lists of brokers: new broker types appear without notice.
 const maxBrokers = 50
 
 func (p *Page) countStock(ctx context.Context) (Stock, error) {
@@ -69,7 +70,7 @@ func (p *Page) countStock(ctx context.Context) (Stock, error) {
 	if err != nil {
 		return Stock{}, err
 	}
-	stock := Stock{ByState: map[store.State]int64{}, Brokers: []brokerStock{}}
+	stock := Stock{ByState: map[store.State]int64{}}
 	brokers := map[string]brokerStock{}
 	for _, t := range tallies {
 		stock.ByState[t.State] += t.Grants
@@ -81,25 +82,22 @@ func (p *Page) countStock(ctx context.Context) (Stock, error) {
 		b.Total += t.Grants
 		brokers[t.Broker] = b
 	}
-	for _, b := range brokers {
-		stock.Brokers = append(stock.Brokers, b)
-	}
-	slices.SortFunc(stock.Brokers, func(a, b brokerStock) int {
+	stock.Brokers = slices.SortedFunc(maps.Values(brokers), func(a, b brokerStock) int {
 		return cmp.Or(cmp.Compare(b.Total, a.Total), cmp.Compare(a.Broker, b.Broker))
 	})
 	for _, b := range stock.Brokers[min(maxBrokers, len(stock.Brokers)):] {
 		stock.More += b.Total
 	}
-	stock.Brokers = stock.Brokers[:min(maxBrokers, len(stock.Brokers))]
+	stock.Brokers = atMost(maxBrokers, stock.Brokers)
 	return stock, nil
 }
 
-// Schedule is how many actions are due in each of the coming spans of time.
+// Schedule counts the actions that are due in each of the next spans of time.
 type Schedule struct {
 	From    time.Time `json:"from"`
 	Seconds int       `json:"seconds"`
 	Due     []int64   `json:"due"`
-	// Most is up to where a span is counted.
+	// Most is where counting a span stops.
 	Most int64 `json:"most"`
 }
 
@@ -122,15 +120,15 @@ func (p *Page) countDue(ctx context.Context) (Schedule, error) {
 	return s, nil
 }
 
-// Overdue is what should have been done already.
+// Overdue describes grants whose next action is overdue.
 type Overdue struct {
 	Grants int64 `json:"grants"`
-	// Since is when the longest overdue was due.
+	// Since is when the first of them was due.
 	Since *time.Time `json:"since,omitempty"`
 	Most  int64      `json:"most"`
 }
 
-// maxOverdue is up to where overdue grants are counted.
+// maxOverdue is where counting overdue grants stops.
 const maxOverdue = 10_000
 
 func (p *Page) findOverdue(ctx context.Context) (Overdue, error) {
@@ -147,60 +145,37 @@ func (p *Page) findOverdue(ctx context.Context) (Overdue, error) {
 	return o, err
 }
 
-type queue struct {
-	Subject     string `json:"subject"`
-	Waiting     int    `json:"waiting"`
-	InHand      int    `json:"inHand"`
-	Redelivered int    `json:"redelivered"`
-}
-
 // own is what only this worker knows.
 type own struct {
-	PausedUntil *time.Time   `json:"pausedUntil,omitempty"`
-	Running     int          `json:"running"`
-	Waiting     int          `json:"waiting"`
-	Rate        float64      `json:"rate"`
-	FullRate    float64      `json:"fullRate"`
-	Brokers     []ownBroker  `json:"brokers"`
-	Refused     []ownReports `json:"refused"`
-	Lateness    Lateness     `json:"lateness"`
-	Work        Work         `json:"work"`
-}
-
-type ownBroker struct {
-	Broker   string  `json:"broker"`
-	Breaker  string  `json:"breaker"`
-	Running  int     `json:"running"`
-	Waiting  int     `json:"waiting"`
-	Rate     float64 `json:"rate"`
-	FullRate float64 `json:"fullRate"`
-}
-
-// ownReports counts reports of access tokens that were refused where they were used.
-type ownReports struct {
-	Broker    string `json:"broker"`
-	Reports   int    `json:"reports"`
-	Refreshed int    `json:"refreshed"`
+	PausedUntil *time.Time                `json:"pausedUntil,omitempty"`
+	Running     int                       `json:"running"`
+	Waiting     int                       `json:"waiting"`
+	Rate        float64                   `json:"rate"`
+	FullRate    float64                   `json:"fullRate"`
+	Brokers     []refresher.BrokerStatus  `json:"brokers"`
+	Refused     []refresher.BrokerReports `json:"refused"`
+	Lateness    Lateness                  `json:"lateness"`
+	Work        Work                      `json:"work"`
 }
 
 func (p *Page) own() own {
 	s := p.Refresher.Status()
-	o := own{Running: s.Running, Waiting: s.Waiting, Rate: s.Rate, FullRate: s.FullRate, Brokers: []ownBroker{}, Refused: []ownReports{}}
+	o := own{Running: s.Running, Waiting: s.Waiting, Rate: s.Rate, FullRate: s.FullRate}
 	o.Work, o.Lateness = count(p.Metrics)
 	if !s.PausedUntil.IsZero() {
 		o.PausedUntil = &s.PausedUntil
 	}
-	// What is held up first, should there be too many to show all.
+	// Brokers in trouble come first, in case there are too many to show.
 	slices.SortStableFunc(s.Brokers, func(a, b refresher.BrokerStatus) int { return cmp.Compare(trouble(b), trouble(a)) })
-	for _, b := range s.Brokers[:min(maxBrokers, len(s.Brokers))] {
-		o.Brokers = append(o.Brokers, ownBroker(b))
-	}
+	o.Brokers = atMost(maxBrokers, s.Brokers)
 	slices.SortStableFunc(s.Refused, func(a, b refresher.BrokerReports) int { return cmp.Compare(b.Reports, a.Reports) })
-	for _, b := range s.Refused[:min(maxBrokers, len(s.Refused))] {
-		o.Refused = append(o.Refused, ownReports(b))
-	}
+	o.Refused = atMost(maxBrokers, s.Refused)
 	return o
 }
+
+// atMost returns the first n of a list as a list of its own, which is an array in JSON
+// even if it is empty.
+func atMost[T any](n int, all []T) []T { return append([]T{}, all[:min(n, len(all))]...) }
 
 func trouble(b refresher.BrokerStatus) int {
 	switch {
@@ -220,22 +195,14 @@ func (p *Page) overview(r *http.Request) (any, error) {
 	o.Overdue = p.overdue.get(ctx, p)
 	o.Letters = p.letters.get(ctx, p)
 	o.Verdicts = p.verdicts.get(ctx, p)
+	o.Queues = p.queues.get(ctx, p)
+	o.Queues.Value = atMost(len(o.Queues.Value), o.Queues.Value)
 	o.Workers = p.workers.get(ctx, p)
 	o.Workers.Value = slices.Clone(o.Workers.Value)
 	for i := range o.Workers.Value {
-		if w := &o.Workers.Value[i]; w.Self { // this one is known to the moment
+		if w := &o.Workers.Value[i]; w.Self { // its own figures are up to date
 			w.Work = o.Own.Work
 		}
 	}
-	queues := p.queues.get(ctx, p)
-	o.Queues = part[[]queue]{At: queues.At, Problem: queues.Problem, Value: viewQueues(queues.Value)}
 	return o, nil
-}
-
-func viewQueues(all []streams.Backlog) []queue {
-	out := make([]queue, len(all))
-	for i, b := range all {
-		out[i] = queue(b)
-	}
-	return out
 }

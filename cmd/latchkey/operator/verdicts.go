@@ -18,7 +18,7 @@ func (p *Page) findVerdicts(ctx context.Context) ([]view.Verdicts, error) {
 	return views, err
 }
 
-// decide records what the operator decides about the verdicts at a broker.
+// decide records an operator's decision about the verdicts at a broker.
 func (p *Page) decide(r *http.Request) (any, error) {
 	var named struct {
 		Broker   string         `json:"broker"`

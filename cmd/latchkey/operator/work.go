@@ -5,27 +5,26 @@ import (
 	dto "github.com/prometheus/client_model/go"
 )
 
-// Work counts a worker's refreshes since it started. Every worker tells its own in $SRV.STATS.
+// Work counts a worker's refreshes since it started. Workers publish it in $SRV.STATS.
 type Work struct {
-	// Refreshed counts refreshes that brought tokens, Failed all others that
-	// were called for.
+	// Refreshed counts refreshes that brought tokens, Failed all others.
 	Refreshed uint64 `json:"refreshed"`
 	Failed    uint64 `json:"failed"`
 }
 
-// Lateness is how late a worker's refreshes began since it started.
+// Lateness says how late a worker's refreshes have begun since it started.
 type Lateness struct {
 	Refreshes uint64 `json:"refreshes"`
-	// Within50 and Within99 are the seconds within which half and 99 of 100
-	// began, rounded up to a bound of the histogram; -1: later than all bounds.
+	// Within50 and Within99 are the median and the 99th percentile in seconds, rounded
+	// up to a bound of the histogram; -1: above all bounds.
 	Within50 float64 `json:"within50"`
 	Within99 float64 `json:"within99"`
 }
 
-// count reads a worker's metrics. What can't be read counts as 0.
+// count reads a worker's metrics. Those that can't be read count as 0.
 func count(metrics prometheus.Gatherer) (w Work, l Lateness) {
 	var late *dto.Histogram
-	families, _ := metrics.Gather() // all that could be read, also beside an error
+	families, _ := metrics.Gather() // it returns what it could read even with an error
 	for _, family := range families {
 		for _, m := range family.Metric {
 			switch family.GetName() {

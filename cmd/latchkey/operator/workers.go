@@ -13,7 +13,7 @@ import (
 	"github.com/nats-io/nats.go/micro"
 )
 
-// Metadata is what this worker tells about itself in $SRV.INFO.
+// Metadata returns the metadata of a worker's NATS service.
 func Metadata(workerID string) map[string]string { return map[string]string{workerKey: workerID} }
 
 const workerKey = "worker"
@@ -22,23 +22,22 @@ const workerKey = "worker"
 type Worker struct {
 	ID      string    `json:"id"`
 	Started time.Time `json:"started"`
-	// Requests for tokens that it was sent, since it started.
+	// Requests counts the token requests that it received since it started.
 	Requests int `json:"requests"`
 	Work
-	// Self: it is the one that serves the page.
+	// Self: it serves the page.
 	Self bool `json:"self"`
 }
 
 const (
-	// answersWithin is how long workers may take to answer, and quiet how long
-	// to wait for one more.
+	// answersWithin is how long workers may take to answer, and quiet how long to wait
+	// for another answer.
 	answersWithin = 2 * time.Second
 	quiet         = 300 * time.Millisecond
 	maxWorkers    = 1000
 )
 
-// findWorkers asks all workers for what they tell in $SRV.STATS. Those that are
-// not heard of in time are not among them.
+// findWorkers requests $SRV.STATS of all workers, and returns those that answer in time.
 func (p *Page) findWorkers(ctx context.Context) ([]Worker, error) {
 	inbox := p.NATS.NewInbox()
 	answers, err := p.NATS.SubscribeSync(inbox)
@@ -73,7 +72,7 @@ func (p *Page) findWorkers(ctx context.Context) ([]Worker, error) {
 	return found, nil
 }
 
-// next waits for one more answer; nil: there is none.
+// next waits for another answer; nil: there is none.
 func next(ctx context.Context, answers *nats.Subscription, more bool) (*nats.Msg, error) {
 	if more {
 		var cancel context.CancelFunc
@@ -95,7 +94,7 @@ func (p *Page) worker(s micro.Stats) Worker {
 	for _, e := range s.Endpoints {
 		w.Requests += e.NumRequests
 		var work Work
-		if json.Unmarshal(e.Data, &work) == nil { // else it has none, or is of a release that tells something else
+		if json.Unmarshal(e.Data, &work) == nil { // otherwise it has none, or those of another release
 			w.Work = work
 		}
 	}

@@ -1,5 +1,5 @@
-// Package view holds what the command line and the page show of a grant: everything
-// but its tokens.
+// Package view holds the JSON forms that the command line and the operator's page share:
+// grants without their tokens, dead letters without their bodies, verdicts.
 package view
 
 import (
@@ -96,19 +96,13 @@ func OfGrant(g *store.Grant) Grant {
 		ID: g.ID, User: g.UserID, Broker: g.BrokerType, Accounts: make([]Account, len(g.Accounts)),
 		State: g.State, Reason: g.Reason, Version: g.Version, Labels: g.Labels, ConnectedAt: g.ConnectedAt,
 		Access: ofLife(g.Access), Refresh: ofLife(g.Refresh), Due: OfDue(g.Due), Tries: g.Attempts, UnknownSince: g.Unknown,
+		Failing: refresher.RefreshFailing(g), Refused: (*Refused)(g.Refused), Lease: (*Lease)(g.Lease),
 	}
 	for i, account := range g.Accounts {
 		v.Accounts[i] = Account{ID: account.ID, Name: account.Name, ExpiresAt: account.ExpiresAt}
 	}
 	if r := g.Removal; r != nil {
 		v.Removal = &Removal{Since: r.Since, Due: r.Due, Tries: r.Attempts}
-	}
-	v.Failing = refresher.RefreshFailing(g)
-	if g.Refused != nil {
-		v.Refused = &Refused{Version: g.Refused.Version, At: g.Refused.At}
-	}
-	if g.Lease != nil {
-		v.Lease = &Lease{Owner: g.Lease.Owner, Until: g.Lease.Until}
 	}
 	if e := g.Failing; e != nil {
 		v.LastError = &LastError{At: e.At, Class: e.Why, Detail: e.Detail, Type: e.Type, Hash: e.Hash}

@@ -12,7 +12,7 @@ import (
 	"github.com/latchkey/latchkey/store/audit"
 )
 
-// AuditLog returns the audit log that the configuration asks for, nil for none.
+// AuditLog returns the configured audit log; nil: it is off.
 // heads, log and reg may be nil.
 func AuditLog(cfg config.Config, js jetstream.JetStream, worker string, now func() time.Time, heads audit.Heads, log *zap.Logger, reg prometheus.Registerer) *audit.Log {
 	if cfg.Audit.Mode == config.AuditOff {
@@ -24,11 +24,11 @@ func AuditLog(cfg config.Config, js jetstream.JetStream, worker string, now func
 	})
 }
 
-// auditGrace bounds what the end of the audit log adds to a stop.
+// auditGrace bounds how long the audit log may delay a stop.
 const auditGrace = 5 * time.Second
 
-// stopAudit writes what waits. A log that can't be written now is no reason to
-// call the stop unclean: it shows, and verifying finds no end.
+// stopAudit writes the pending records. If that fails the stop is clean nevertheless:
+// the failure is logged, and the audit log lacks the end of the chain.
 func (w *worker) stopAudit() {
 	ctx, cancel := context.WithTimeout(context.Background(), auditGrace)
 	defer cancel()

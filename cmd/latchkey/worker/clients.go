@@ -24,15 +24,13 @@ import (
 	"github.com/latchkey/latchkey/store/envelope"
 )
 
-// Connect connects to NATS as the configuration says, and stays connected
-// through outages, also while the servers refuse the credentials: they may
-// accept them again, or accept the next ones. Credentials that come from a file
-// are read anew for each attempt. Subscriptions that the servers end are asked for
-// again. More options override those.
+// Connect connects to NATS as configured, and reconnects after outages for ever, also
+// while the servers refuse the credentials: they may accept these later, or the next
+// ones. It reads credentials in files again for each attempt, and restores
+// subscriptions that the servers end. More options override its own.
 //
-// What remains are errors after which the client library gives a connection up
-// for good, such as a message larger than the server takes; see
-// nats.ClosedHandler.
+// After some errors the client library closes a connection for good, for example after
+// a message larger than the server accepts; see nats.ClosedHandler.
 func Connect(cfg config.NATS, name string, log *zap.Logger, more ...nats.Option) (*nats.Conn, error) {
 	subscriptions := subscriptions{refused: map[string]bool{}}
 	opts := []nats.Option{
@@ -55,7 +53,7 @@ func Connect(cfg config.NATS, name string, log *zap.Logger, more ...nats.Option)
 				fields = append(fields, zap.String("subject", sub.Subject))
 			}
 			log.Error("NATS reports an error", fields...)
-			subscriptions.heard(nc, err)
+			subscriptions.onError(nc, err)
 		}),
 	}
 	switch {
@@ -91,16 +89,16 @@ func Connect(cfg config.NATS, name string, log *zap.Logger, more ...nats.Option)
 	return nc, nil
 }
 
-// Bounds of what a worker asks of JetStream: of one request and its answer, and
-// of the acknowledgement of one message that was published without waiting.
 const (
+	// requestTimeout bounds one request to JetStream, and the acknowledgement of one
+	// message that was published asynchronously.
 	requestTimeout = 5 * time.Second
-	// maxPending is how many such messages may be on their way at once.
+	// maxPending bounds the messages that await their acknowledgement.
 	maxPending = 4096
 )
 
-// JetStream returns JetStream on a connection. No wait for it is without a
-// bound, even where the caller's context has none.
+// JetStream returns JetStream on a connection. Its requests have a timeout even if the
+// caller's context has none.
 func JetStream(nc *nats.Conn) (jetstream.JetStream, error) { return jetStream(nc, requestTimeout) }
 
 func jetStream(nc *nats.Conn, timeout time.Duration) (jetstream.JetStream, error) {
@@ -112,8 +110,8 @@ func jetStream(nc *nats.Conn, timeout time.Duration) (jetstream.JetStream, error
 	return js, nil
 }
 
-// current returns a secret as its file says now. Where there is no file, or it
-// can't be read, the secret is the one that was read last.
+// current returns a function that reads a secret from its file. Without a file, or if
+// it can't be read, the function returns the secret that was read last.
 func current(key string, loaded secret.Text, log *zap.Logger) func() secret.Text {
 	var mu sync.Mutex
 	last := loaded
@@ -131,15 +129,14 @@ func current(key string, loaded secret.Text, log *zap.Logger) func() secret.Text
 	}
 }
 
-// KMS returns a client whose credentials come from where the AWS SDK looks for
-// them, with the SDK's adaptive retries. The timeout bounds each HTTP request, also
-// those for credentials: the SDK makes one of these for all callers, and goes on
-// with it when they have left.
+// KMS returns a client with the AWS SDK's default credentials and adaptive retries. The
+// timeout bounds each HTTP request, also those for credentials: the SDK shares one of
+// these among callers, and continues it when their contexts end.
 func KMS(ctx context.Context, cfg config.KMS) (*kms.Client, error) {
 	bounded := awshttp.NewBuildableClient().WithTimeout(cfg.Timeout)
 	loaded, err := awsconfig.LoadDefaultConfig(ctx,
 		awsconfig.WithRegion(cfg.Region), awsconfig.WithRetryMode(aws.RetryModeAdaptive), awsconfig.WithHTTPClient(bounded),
-		// Credentials of containers are asked for with a client apart.
+		// The SDK requests container credentials with another client.
 		awsconfig.WithEndpointCredentialOptions(func(o *endpointcreds.Options) { o.HTTPClient = bounded }))
 	if err != nil {
 		return nil, fmt.Errorf("loading the AWS configuration: %w", err)
@@ -156,8 +153,8 @@ func OpenStore(ctx context.Context, cfg config.MongoDB) (*store.Store, error) {
 	return store.Open(ctx, store.Options{URI: cfg.URI, Database: cfg.Database, Timeout: cfg.Timeout, AppName: "latchkey"})
 }
 
-// Envelope returns what seals and opens under the configured KMS key, with the
-// data keys in keys. onKMS, if set, is told of every call to KMS.
+// Envelope returns envelope encryption under the configured KMS key, with the data keys
+// in keys. onKMS, if set, is called after every call to KMS.
 func Envelope(ctx context.Context, cfg config.Config, keys envelope.KeyStore, now func() time.Time, onKMS func(operation string, err error)) (*envelope.Envelope, error) {
 	client, err := KMS(ctx, cfg.KMS)
 	if err != nil {

@@ -13,7 +13,7 @@ import (
 	"github.com/latchkey/latchkey/cmd/latchkey/operator"
 )
 
-// readiness tells what this worker can do.
+// readiness checks whether this worker can work.
 func (w *worker) readiness(ctx context.Context) operator.Readiness {
 	check := func(name string, needed bool, problem string) operator.Check {
 		return operator.Check{Name: name, OK: problem == "", Needed: needed, Detail: problem}
@@ -30,7 +30,7 @@ func (w *worker) readiness(ctx context.Context) operator.Readiness {
 	}
 	r := operator.Readiness{Ready: true, Checks: []operator.Check{
 		check("NATS", true, nats), check("MongoDB", true, mongodb), check("receiving", true, receiving),
-		// Keys in memory serve for a while; to take the worker out helps nobody.
+		// Data keys in memory last for a while; taking the worker out would not help.
 		check("KMS", false, w.kms.problem()),
 	}}
 	for _, c := range r.Checks {
@@ -39,8 +39,8 @@ func (w *worker) readiness(ctx context.Context) operator.Readiness {
 	return r
 }
 
-// health returns why this worker can never work again, or nil. What may come
-// back, such as a server that is away or refuses credentials, is no reason.
+// health returns why this worker can never work again, or nil. A server that is away or
+// refuses credentials may come back, and is no reason.
 func (w *worker) health() error {
 	if reason := w.ended.Load(); reason != nil {
 		return errors.New(*reason)
@@ -51,25 +51,23 @@ func (w *worker) health() error {
 	return nil
 }
 
-// healthz says whether to go on with this process makes sense.
-func healthz(health func() error) http.HandlerFunc {
-	return func(w http.ResponseWriter, _ *http.Request) {
-		if err := health(); err != nil {
-			http.Error(w, err.Error(), http.StatusServiceUnavailable)
-			return
-		}
-		fmt.Fprintln(w, "ok")
+// healthz says whether the process should keep running.
+func (w *worker) healthz(out http.ResponseWriter, _ *http.Request) {
+	if err := w.health(); err != nil {
+		http.Error(out, err.Error(), http.StatusServiceUnavailable)
+		return
 	}
+	fmt.Fprintln(out, "ok")
 }
 
-// kmsState remembers how the last call to KMS went. Nobody asks KMS only to
-// know: calls cost.
+// kmsState remembers whether the last call to KMS failed. There are no calls just to
+// find out, since calls cost money.
 type kmsState struct {
 	mu     sync.Mutex
 	failed time.Time
 }
 
-func (k *kmsState) told(at time.Time, err error) {
+func (k *kmsState) record(at time.Time, err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	switch {
@@ -89,31 +87,29 @@ func (k *kmsState) problem() string {
 	return "calls fail since " + k.failed.UTC().Format(time.RFC3339)
 }
 
-// readyTimeout bounds how long readiness is looked into.
+// readyTimeout bounds a check of readiness.
 const readyTimeout = 3 * time.Second
 
-// readyz answers with a line of text, or with JSON where that is asked for.
-func readyz(readiness func(context.Context) operator.Readiness) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
-		ctx, cancel := context.WithTimeout(r.Context(), readyTimeout)
-		defer cancel()
-		state := readiness(ctx)
-		status := http.StatusOK
-		if !state.Ready {
-			status = http.StatusServiceUnavailable
-		}
-		if strings.Contains(r.Header.Get("Accept"), "application/json") {
-			w.Header().Set("Content-Type", "application/json; charset=utf-8")
-			w.WriteHeader(status)
-			_ = json.NewEncoder(w).Encode(state) // who asked is gone
+// readyz answers with a line of text, or with JSON if the request accepts it.
+func (w *worker) readyz(out http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), readyTimeout)
+	defer cancel()
+	state := w.readiness(ctx)
+	status := http.StatusOK
+	if !state.Ready {
+		status = http.StatusServiceUnavailable
+	}
+	if strings.Contains(r.Header.Get("Accept"), "application/json") {
+		out.Header().Set("Content-Type", "application/json; charset=utf-8")
+		out.WriteHeader(status)
+		_ = json.NewEncoder(out).Encode(state) // the client is gone
+		return
+	}
+	for _, c := range state.Checks {
+		if c.Needed && !c.OK {
+			http.Error(out, c.Name+": "+c.Detail, status)
 			return
 		}
-		for _, c := range state.Checks {
-			if c.Needed && !c.OK {
-				http.Error(w, c.Name+": "+c.Detail, status)
-				return
-			}
-		}
-		fmt.Fprintln(w, "ok")
 	}
+	fmt.Fprintln(out, "ok")
 }

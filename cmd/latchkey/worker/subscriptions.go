@@ -10,32 +10,31 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// subscriptions are those that a server has ended: it does so when it reads a
-// configuration by which the user may not have them. It does not tell when the user
-// may have them again, and then gives back none. So the client connects anew, and
-// with that asks for all of them, until none of these is refused.
+// subscriptions restores subscriptions that a server has ended. A server does so when
+// it reloads a configuration that takes the permission away; it neither says when the
+// permission is back nor restores the subscription. So the client reconnects, which
+// subscribes to everything again, until the server refuses none of them.
 type subscriptions struct {
 	mu sync.Mutex
-	// refused are the subjects that the user never had since the client connected
-	// first: nothing was taken away.
+	// refused holds subjects that the server has always refused: it took nothing away.
 	refused map[string]bool
-	// waits: the next attempt is planned. pause is how long it waits.
-	waits bool
-	pause time.Duration
+	// planned: the client will reconnect after the pause.
+	planned bool
+	pause   time.Duration
 }
 
-// Bounds of the pause before the client connects anew.
+// Bounds of the pause before the client reconnects.
 const (
-	askPauseMin = time.Second
-	askPauseMax = time.Minute
+	minReconnectPause = time.Second
+	maxReconnectPause = time.Minute
 )
 
-// A server that ends a subscription names it with its id ("sid"), one that refuses
-// a new subscription does not.
+// The error of a subscription that a server ends has the subscription's id ("sid"); that
+// of a new subscription which it refuses has none.
 var refusedSubscription = regexp.MustCompile(`Subscription to "([^"]+)"`)
 
-// heard takes an error that NATS reports of a connection.
-func (s *subscriptions) heard(nc *nats.Conn, err error) {
+// onError handles an asynchronous error of a connection.
+func (s *subscriptions) onError(nc *nats.Conn, err error) {
 	if !errors.Is(err, nats.ErrPermissionViolation) {
 		return
 	}
@@ -51,17 +50,17 @@ func (s *subscriptions) heard(nc *nats.Conn, err error) {
 		return
 	}
 	switch {
-	case s.waits:
+	case s.planned:
 		return
 	case ended:
-		s.pause = askPauseMin
+		s.pause = minReconnectPause
 	default:
-		s.pause = min(max(2*s.pause, askPauseMin), askPauseMax)
+		s.pause = min(max(2*s.pause, minReconnectPause), maxReconnectPause)
 	}
-	s.waits = true
+	s.planned = true
 	time.AfterFunc(s.pause, func() {
 		s.mu.Lock()
-		s.waits = false
+		s.planned = false
 		s.mu.Unlock()
 		_ = nc.ForceReconnect() // fails when the connection is closed for good
 	})

@@ -22,21 +22,22 @@ import (
 	"github.com/latchkey/latchkey/store/envelope"
 )
 
-// traces is where the worker's spans go.
+// traces sends the worker's spans.
 type traces struct {
 	tracer   tracing.Tracer
 	provider *sdktrace.TracerProvider // nil: off
 	log      *zap.Logger
 }
 
-// Bounds of sending spans: one request, and what waits at the end.
 const (
+	// exportTimeout bounds one request to the collector.
 	exportTimeout = 10 * time.Second
-	tracesGrace   = 5 * time.Second
+	// tracesGrace bounds how long sending the last spans may delay a stop.
+	tracesGrace = 5 * time.Second
 )
 
-// startTraces prepares tracing as configured. Whether the collector can be
-// reached shows when the first spans are sent, and keeps no worker from working.
+// startTraces prepares tracing as configured. It does not connect to the collector: a
+// worker works without one.
 func startTraces(cfg config.Config, log *zap.Logger) (*traces, error) {
 	c := cfg.Tracing
 	if c.Endpoint == "" {
@@ -90,7 +91,7 @@ func describe(cfg config.Config, log *zap.Logger) *resource.Resource {
 	return r
 }
 
-// stop sends what waits to be sent.
+// stop sends the last spans.
 func (t *traces) stop() {
 	if t.provider == nil {
 		return
@@ -116,7 +117,8 @@ func (e loggingExporter) ExportSpans(ctx context.Context, spans []sdktrace.ReadO
 	return nil
 }
 
-// silenced keeps what a collector writes out of errors, and so out of the log.
+// silenced keeps the bodies of a collector's answers out of errors, and so out of the
+// log.
 type silenced struct{ http.RoundTripper }
 
 // RoundTrip implements http.RoundTripper.
@@ -131,7 +133,7 @@ func (s silenced) RoundTrip(r *http.Request) (*http.Response, error) {
 	return res, nil
 }
 
-// tracedKMS makes a span of every call to KMS.
+// tracedKMS records a span for every call to KMS.
 type tracedKMS struct{ envelope.KMS }
 
 // GenerateDataKey implements envelope.KMS.

@@ -1,6 +1,6 @@
-// Package worker puts the parts together: it connects to NATS, MongoDB, KMS and
-// Mesh, ensures what they must hold, runs until told to stop, and then finishes
-// what is under way.
+// Package worker puts the parts together: it connects to NATS, MongoDB, KMS and Mesh,
+// creates streams and indexes that are missing, runs until its context ends, and then
+// finishes what is under way.
 package worker
 
 import (
@@ -18,6 +18,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 	"go.uber.org/zap"
 
 	"github.com/latchkey/latchkey/cmd/latchkey/credentials"
@@ -33,7 +34,7 @@ import (
 	"github.com/latchkey/latchkey/store/streams"
 )
 
-// Options of a worker beside its configuration.
+// Options for Run, besides the configuration.
 type Options struct {
 	Log     *zap.Logger
 	Metrics *prometheus.Registry
@@ -41,7 +42,7 @@ type Options struct {
 	Now func() time.Time
 	// RequestTimeout bounds one request to JetStream (5 seconds).
 	RequestTimeout time.Duration
-	// Ready, if set, is called once the worker receives messages.
+	// Ready, if set, is called when the worker receives messages.
 	Ready func()
 }
 
@@ -70,35 +71,38 @@ type worker struct {
 	dispatcher *refresher.Dispatcher
 	reconciler *refresher.Reconciler
 	stock      *refresher.Stock
-	mesh       *refresher.Mesh
 	audit      *audit.Log // nil: off
 	letters    *handlers.DeadLetters
 	page       *operator.Page
 	kms        kmsState
 	stopping   atomic.Bool
-	// closed ends when the connection to NATS is closed for good; ended holds the
-	// reason once the worker can't work any more.
+	// closed is closed when the connection to NATS is closed for good.
 	closed chan struct{}
 	// foreign takes the error that says that streams or database belong to another
 	// installation, or are of no use.
 	foreign chan error
-	ended   atomic.Pointer[string]
-	traces  *traces
+	// ended is the reason why the worker can't work any more.
+	ended  atomic.Pointer[string]
+	traces *traces
 }
 
-// Run runs a worker until ctx ends, and then up to the configured grace longer
-// to finish what is under way. It returns nil after a clean stop.
+// Run runs a worker until ctx ends, and then for up to the configured grace to finish
+// what is under way. It returns nil after a clean stop.
 func Run(ctx context.Context, cfg config.Config, o Options) error {
-	w := &worker{cfg: cfg, log: o.Log.With(zap.String("worker", cfg.Worker.ID)), reg: o.Metrics, now: o.Now, subj: cfg.NATS.Subjects(), requestTimeout: cmp.Or(o.RequestTimeout, requestTimeout), foreign: make(chan error, 1)}
-	if w.now == nil {
-		w.now = time.Now
+	if o.Now == nil {
+		o.Now = time.Now
 	}
-	defer w.disconnect()
-	var err error
-	if w.traces, err = startTraces(cfg, w.log); err != nil {
+	log := o.Log.With(zap.String("worker", cfg.Worker.ID))
+	traces, err := startTraces(cfg, log)
+	if err != nil {
 		return err
 	}
-	defer w.traces.stop()
+	defer traces.stop()
+	w := &worker{
+		cfg: cfg, log: log, reg: o.Metrics, now: o.Now, traces: traces, subj: cfg.NATS.Subjects(),
+		requestTimeout: cmp.Or(o.RequestTimeout, requestTimeout), closed: make(chan struct{}), foreign: make(chan error, 1),
+	}
+	defer w.disconnect()
 	err = w.connect(ctx)
 	if err == nil {
 		err = w.assemble(ctx)
@@ -106,7 +110,7 @@ func Run(ctx context.Context, cfg config.Config, o Options) error {
 	if err == nil {
 		// The first pass of reconciliation has something to record already.
 		w.audit.Start()
-		defer w.stopAudit() // when all else has stopped
+		defer w.stopAudit() // after everything else
 		err = w.reconciler.Start(ctx)
 	}
 	if err != nil && ctx.Err() != nil {
@@ -119,15 +123,13 @@ func Run(ctx context.Context, cfg config.Config, o Options) error {
 	return w.run(ctx, o.Ready)
 }
 
-// connect reaches NATS and MongoDB and ensures what they must hold.
-func (w *worker) connect(ctx context.Context) error {
-	w.closed = make(chan struct{})
-	nc, err := Connect(w.cfg.NATS, w.cfg.Worker.ID, w.log, nats.ClosedHandler(func(*nats.Conn) { close(w.closed) }))
-	if err != nil {
+// connect connects to NATS and MongoDB, and creates streams and indexes that are
+// missing.
+func (w *worker) connect(ctx context.Context) (err error) {
+	if w.nc, err = Connect(w.cfg.NATS, w.cfg.Worker.ID, w.log, nats.ClosedHandler(func(*nats.Conn) { close(w.closed) })); err != nil {
 		return err
 	}
-	w.nc = nc
-	if w.js, err = jetStream(nc, w.requestTimeout); err != nil {
+	if w.js, err = jetStream(w.nc, w.requestTimeout); err != nil {
 		return err
 	}
 	if err := streams.CheckServer(ctx, w.js); err != nil {
@@ -148,12 +150,12 @@ func (w *worker) connect(ctx context.Context) error {
 		return err
 	}
 	w.source = events.SourceOf(installation.ID)
-	w.ensureIndexes(ctx) // by now the database is known to be this installation's
+	w.ensureIndexes(ctx) // the database is this installation's: Ensure has checked it
 	return nil
 }
 
-// ensureIndexes has missing indexes created. Where that takes long, the worker
-// goes to work meanwhile.
+// ensureIndexes creates missing indexes. If that takes long, it returns and the worker
+// works meanwhile.
 func (w *worker) ensureIndexes(ctx context.Context) {
 	failed := make(chan struct{}, 1)
 	done := w.db.EnsureBeside(func(err error) {
@@ -189,61 +191,80 @@ func (w *worker) disconnect() {
 	}
 }
 
-// openKeys opens the keys of the installation. It has the first data key and connect key
-// made, so that a wrong key id or missing permission shows at once.
-func (w *worker) openKeys(ctx context.Context) error {
-	cfg := w.cfg
-	kmsCalls := prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "latchkey", Name: "kms_calls_total", Help: "Calls to KMS by operation and result."}, []string{"operation", "result"})
-	w.reg.MustRegister(kmsCalls, buildInfo(), credentials.Watch(credentials.Of(cfg, os.Environ())))
-	env, err := Envelope(ctx, cfg, w.db, w.now, func(operation string, err error) {
+// assemble builds the parts, each from those before it.
+func (w *worker) assemble(ctx context.Context) (err error) {
+	if err := w.openEnvelope(ctx); err != nil {
+		return err
+	}
+	if err := w.openConnectKeys(ctx); err != nil {
+		return err
+	}
+	w.audit = AuditLog(w.cfg, w.js, w.cfg.Worker.ID, w.now, w.db, w.log, w.reg)
+	w.letters, err = handlers.NewDeadLetters(handlers.DeadLettersOptions{JetStream: w.js, Envelope: w.envelope, Keys: w.keys, Subjects: w.subj, Now: w.now, NewID: newID, Log: w.log})
+	if err != nil {
+		return err
+	}
+	rejections, err := handlers.NewRejections(handlers.RejectionsOptions{Conn: w.js.Conn(), Subjects: w.subj, Now: w.now, NewID: newID, Source: w.source, Log: w.log})
+	if err != nil {
+		return err
+	}
+	w.crew = refresher.NewCrew(refresher.CrewOptions{Store: w.db, Run: newID(), WorkerID: w.cfg.Worker.ID, Now: w.now, Log: w.log, Metrics: w.reg})
+	_ = w.crew.Beat(ctx) // before there is work; a failure is logged and the next beat follows
+	connector, err := w.assembleRefresher(rejections)
+	if err != nil {
+		return err
+	}
+	w.page = w.newPage()
+	if err := w.assembleTokens(); err != nil {
+		return err
+	}
+	return w.route(connector, rejections)
+}
+
+// openEnvelope sets up envelope encryption and makes the first data key: a wrong key
+// id or a missing permission shows at once.
+func (w *worker) openEnvelope(ctx context.Context) (err error) {
+	w.reg.MustRegister(buildInfo(), credentials.Watch(credentials.Of(w.cfg, os.Environ())))
+	calls := w.counter("kms_calls_total", "Calls to KMS by operation and result.", "operation", "result")
+	w.envelope, err = Envelope(ctx, w.cfg, w.db, w.now, func(operation string, err error) {
 		result := "ok"
 		if err != nil {
 			result = "error"
 		}
-		kmsCalls.WithLabelValues(operation, result).Inc()
-		w.kms.told(w.now(), err)
+		calls.WithLabelValues(operation, result).Inc()
+		w.kms.record(w.now(), err)
 	})
 	if err != nil {
 		return err
 	}
-	w.envelope = env // so that its keys are wiped whatever comes
-	if _, err := env.Sealer(ctx, ""); err != nil {
+	if _, err := w.envelope.Sealer(ctx, ""); err != nil {
 		return fmt.Errorf("making a data key (check kms.key_id, kms.region and the permissions): %w", err)
 	}
-	w.keys, err = handlers.NewConnectKeys(handlers.ConnectKeysOptions{Store: w.db, Envelope: env, Config: cfg.Connect, CacheAge: cfg.DataKeys.CacheAge, ClockSkew: cfg.Worker.ClockSkew, Now: w.now, Log: w.log})
+	return nil
+}
+
+// openConnectKeys loads the keys to which publishers seal connects.
+func (w *worker) openConnectKeys(ctx context.Context) (err error) {
+	cfg := w.cfg
+	w.keys, err = handlers.NewConnectKeys(handlers.ConnectKeysOptions{Store: w.db, Envelope: w.envelope, Config: cfg.Connect, CacheAge: cfg.DataKeys.CacheAge, ClockSkew: cfg.Worker.ClockSkew, Now: w.now, Log: w.log})
 	if err != nil {
 		return err
 	}
 	return w.keys.Maintain(ctx)
 }
 
-// assemble builds the parts.
-func (w *worker) assemble(ctx context.Context) error {
-	if err := w.openKeys(ctx); err != nil {
-		return err
-	}
-	cfg, env := w.cfg, w.envelope
-	postponed := prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "latchkey", Name: "refreshes_postponed_total", Help: "Refreshes put off before any call, by cause."}, []string{"cause"})
-	connects := prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "latchkey", Name: "connects_total", Help: "Connects that were acknowledged, by what became of them."}, []string{"outcome"})
-	w.reg.MustRegister(postponed, connects)
+// assembleRefresher builds what refreshes grants, and the connector: each of the two
+// calls the other.
+func (w *worker) assembleRefresher(rejections *handlers.Rejections) (*handlers.Connector, error) {
+	cfg, env, dead := w.cfg, w.envelope, w.letters
+	connects := w.counter("connects_total", "Connects that were acknowledged, by what became of them.", "outcome")
 	prints := store.NewFingerprints(store.FingerprintOptions{Store: w.db, Envelope: env, Log: w.log})
 	settler := refresher.NewSettler(cfg, refresher.Announcer{Subjects: w.subj, Now: w.now, NewID: newID, Source: w.source}, rand.Float64)
 	dispatcher := refresher.NewDispatcher(refresher.DispatcherOptions{
 		JetStream: w.js, Store: w.db, Subjects: w.subj, Horizon: cfg.Refresh.Horizon, Remember: cfg.Retention.Revocations,
 		Now: w.now, Log: w.log, Metrics: w.reg, Tracer: w.traces.tracer,
 	})
-	w.mesh = refresher.NewMesh(refresher.MeshOptions{URL: cfg.Mesh.URL, ClientID: cfg.Mesh.ClientID, ClientSecret: cfg.Mesh.ClientSecret, Timeout: cfg.Mesh.Timeout, Now: w.now})
-	dead, err := handlers.NewDeadLetters(handlers.DeadLettersOptions{JetStream: w.js, Envelope: env, Keys: w.keys, Subjects: w.subj, Now: w.now, NewID: newID, Log: w.log})
-	if err != nil {
-		return err
-	}
-	w.audit = AuditLog(cfg, w.js, cfg.Worker.ID, w.now, w.db, w.log, w.reg)
-	rejections, err := handlers.NewRejections(handlers.RejectionsOptions{Conn: w.js.Conn(), Subjects: w.subj, Now: w.now, NewID: newID, Source: w.source, Log: w.log})
-	if err != nil {
-		return err
-	}
-	w.crew = refresher.NewCrew(refresher.CrewOptions{Store: w.db, Run: newID(), WorkerID: cfg.Worker.ID, Now: w.now, Log: w.log, Metrics: w.reg})
-	_ = w.crew.Beat(ctx)       // before there is work; a failure is logged and the next beat follows
+	mesh := refresher.NewMesh(refresher.MeshOptions{URL: cfg.Mesh.URL, ClientID: cfg.Mesh.ClientID, ClientSecret: cfg.Mesh.ClientSecret, Timeout: cfg.Mesh.Timeout, Now: w.now})
 	var r *refresher.Refresher // which needs the connector
 	connector, err := handlers.NewConnector(handlers.ConnectorOptions{
 		Store: w.db, Envelope: env, Fingerprints: prints, Settler: settler, Dispatcher: dispatcher,
@@ -252,32 +273,36 @@ func (w *worker) assemble(ctx context.Context) error {
 		Rejections: rejections, Outcomes: connects, Log: w.log,
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	r = refresher.New(refresher.Deps{
-		Store: w.db, Envelope: env, Fingerprints: prints, JetStream: w.js, Mesh: w.mesh, Settler: settler, Dispatcher: dispatcher, Subjects: w.subj,
+		Store: w.db, Envelope: env, Fingerprints: prints, JetStream: w.js, Mesh: mesh, Settler: settler, Dispatcher: dispatcher, Subjects: w.subj,
 		Limits: cfg.Limits, Workers: w.crew.Workers, Credentials: cfg.Refresh.Credentials, Hold: cfg.Refresh.Hold, Concurrency: cfg.Refresh.Concurrency,
 		WorkerID: cfg.Worker.ID, NewID: newID, Now: w.now, Lease: cfg.Refresh.Lease, CallAndSave: cfg.CallAndSave(), ClockSkew: cfg.Worker.ClockSkew,
 		RefusedPause: cfg.Tokens.RefusedPause, Remember: cfg.Retention.Revocations, SendAccess: cfg.Mesh.AccessTokenBrokers, Changed: connector.Resolve, ParkAnswer: dead.ParkAnswer, Audit: w.audit, Log: w.log, Metrics: w.reg,
 	})
-	w.refresher, w.dispatcher, w.letters = r, dispatcher, dead
-	w.tokens, err = tokens.New(tokens.Options{
-		Store: w.db, Refresher: r, Subjects: w.subj, Config: cfg.Tokens, ClockSkew: cfg.Worker.ClockSkew, Keys: w.keys,
-		Audit:    tokens.Audit{Log: w.audit, Required: cfg.Audit.Mode == config.AuditRequired, Timeout: cfg.Audit.Timeout, RequestInfo: cfg.Audit.RequestInfo},
-		Metadata: operator.Metadata(cfg.Worker.ID), Stats: func() any { return w.page.Work() }, // the page is there before the service starts
-		Tracer: w.traces.tracer, Now: w.now, Log: w.log, Metrics: w.reg,
-	})
-	if err != nil {
-		return err
-	}
+	w.refresher, w.dispatcher = r, dispatcher
 	w.stock = refresher.NewStock(r, cfg.Reconcile)
 	w.reconciler = refresher.NewReconciler(r, cfg.Reconcile, cfg.Refresh.Horizon, watched{w.streams, w.foreign})
-	return w.route(connector, rejections, postponed)
+	return connector, nil
+}
+
+// assembleTokens builds the service that answers token requests.
+func (w *worker) assembleTokens() (err error) {
+	cfg := w.cfg
+	w.tokens, err = tokens.New(tokens.Options{
+		Store: w.db, Refresher: w.refresher, Subjects: w.subj, Config: cfg.Tokens, ClockSkew: cfg.Worker.ClockSkew, Keys: w.keys,
+		Audit:    tokens.Audit{Log: w.audit, Required: cfg.Audit.Mode == config.AuditRequired, Timeout: cfg.Audit.Timeout, RequestInfo: cfg.Audit.RequestInfo},
+		Metadata: operator.Metadata(cfg.Worker.ID), Stats: w.page.Work,
+		Tracer: w.traces.tracer, Now: w.now, Log: w.log, Metrics: w.reg,
+	})
+	return err
 }
 
 // route builds the router: which messages the worker receives and what handles each.
-func (w *worker) route(connector *handlers.Connector, rejections *handlers.Rejections, postponed *prometheus.CounterVec) (err error) {
+func (w *worker) route(connector *handlers.Connector, rejections *handlers.Rejections) (err error) {
 	cfg := w.cfg
+	postponed := w.counter("refreshes_postponed_total", "Refreshes put off before any call, by cause.", "cause")
 	sources := map[string]handlers.Source{
 		w.subj.Connected():    {Stream: w.subj.IntegrationStream(), Concurrency: cfg.Connect.Concurrency},
 		w.subj.Disconnected(): {Stream: w.subj.IntegrationStream(), Concurrency: cfg.Connect.Concurrency},
@@ -290,8 +315,8 @@ func (w *worker) route(connector *handlers.Connector, rejections *handlers.Rejec
 	}
 	refreshDue := handlers.RefreshDue(w.refresher, w.dispatcher, w.now, rand.Float64, postponed)
 	for _, p := range w.subj.RefreshPartitions() {
-		// More than run and wait at once, so that there is always one to look at
-		// what comes next.
+		// More than run and wait at once, so that one is always free to look at the next
+		// message.
 		sources[p.Due] = handlers.Source{Stream: p.Stream, Concurrency: 5 * cfg.Refresh.Concurrency, Shared: "due"}
 		sources[p.Urgent] = handlers.Source{Stream: p.Stream, Concurrency: cfg.Refresh.Concurrency, Shared: "urgent"}
 		for _, subject := range []string{p.Due, p.Urgent} {
@@ -306,13 +331,19 @@ func (w *worker) route(connector *handlers.Connector, rejections *handlers.Rejec
 	return err
 }
 
+// counter returns a new counter of the worker, with labels.
+func (w *worker) counter(name, help string, labels ...string) *prometheus.CounterVec {
+	return promauto.With(w.reg).NewCounterVec(prometheus.CounterOpts{Namespace: "latchkey", Name: name, Help: help}, labels)
+}
+
 // run works until ctx ends.
 func (w *worker) run(ctx context.Context, ready func()) error {
 	failed := make(chan error, 2)
 	var background sync.WaitGroup
 	stopped, stop := context.WithCancel(ctx)
-	defer w.leave(&background)
+	defer w.awaitBackground(&background)
 	defer stop()
+	defer w.page.Close()
 	background.Go(func() { failed <- w.router.Run(context.WithoutCancel(ctx)) })
 	select {
 	case <-w.router.Running():
@@ -320,17 +351,15 @@ func (w *worker) run(ctx context.Context, ready func()) error {
 		return fmt.Errorf("starting to receive: %w", err)
 	case <-ctx.Done():
 	}
-	w.page = w.newPage()
-	defer w.page.Close()
 	if err := w.tokens.Start(w.nc); err != nil {
 		return errors.Join(err, w.router.Close())
 	}
 	background.Go(func() { w.reconciler.Run(stopped) })
 	background.Go(func() { w.stock.Run(stopped) })
 	background.Go(func() { w.crew.Run(stopped) })
-	background.Go(func() { w.tendKeys(stopped) })
+	background.Go(func() { w.maintainDataKeys(stopped) })
 	background.Go(func() { w.keys.Run(stopped) })
-	admin, err := startAdmin(w.cfg.Admin, w.reg, w.health, w.readiness, w.page, w.log)
+	stopAdmin, err := w.startAdmin()
 	if err != nil {
 		return errors.Join(err, w.finish())
 	}
@@ -356,7 +385,7 @@ func (w *worker) run(ctx context.Context, ready func()) error {
 		w.log.Error("the worker can't work any more: it finishes what is under way and ends", zap.Error(cause))
 	}
 	stop()
-	err = errors.Join(cause, w.finish(), admin.stop())
+	err = errors.Join(cause, w.finish(), stopAdmin())
 	w.log.Info("stopped", zap.Error(err))
 	return err
 }
@@ -380,7 +409,7 @@ func (w watched) Identities(ctx context.Context) ([]string, error) {
 	return identities, err
 }
 
-// finish takes no more work and waits, within the grace, for what is under way.
+// finish accepts no more work and waits, within the grace, for what is under way.
 func (w *worker) finish() error {
 	done := make(chan error, 1)
 	go func() {
@@ -400,11 +429,11 @@ func (w *worker) finish() error {
 	}
 }
 
-// leaving bounds the wait for what runs beside the work, once it was told to end.
-const leaving = 10 * time.Second
+// backgroundGrace bounds how long background tasks take to end.
+const backgroundGrace = 10 * time.Second
 
-// leave waits for what runs beside the work.
-func (w *worker) leave(background *sync.WaitGroup) {
+// awaitBackground waits for background tasks to end.
+func (w *worker) awaitBackground(background *sync.WaitGroup) {
 	done := make(chan struct{})
 	go func() {
 		background.Wait()
@@ -412,7 +441,7 @@ func (w *worker) leave(background *sync.WaitGroup) {
 	}()
 	select {
 	case <-done:
-	case <-time.After(leaving):
+	case <-time.After(backgroundGrace):
 		w.log.Error("something in the background does not end; the worker ends without it")
 	}
 }

@@ -1,4 +1,4 @@
-package refresher_test
+package handlers_test
 
 import (
 	"cmp"
@@ -33,7 +33,7 @@ func TestAnyInterleavingKeepsTheChain(t *testing.T) {
 	var workers []*resolving
 	for _, id := range []string{"a", "b"} {
 		w := &resolving{}
-		w.worker = r.worker(id, func(d *refresher.Deps) {
+		w.worker = r.Worker(id, func(d *refresher.Deps) {
 			d.Changed = func(ctx context.Context, user string) error { return w.Connector.Resolve(ctx, user) }
 		})
 		w.Connector = r.connector(w.worker)
@@ -66,7 +66,7 @@ func drawn(seed uint64) []byte {
 func (i *history) play(name string) {
 	i.users, i.accounts = []string{"one of " + name, "two of " + name}, []string{"a of " + name, "b of " + name}
 	i.outlived = map[*meshsim.Connection]bool{}
-	i.before = len(i.sim.Ledger().ReplacedPresented())
+	i.before = len(i.Sim.Ledger().ReplacedPresented())
 	actions := map[string]func(){
 		"log in": i.logIn, "publish again": i.publishAgain, "disconnect": i.disconnect,
 		"deliver": i.deliver, "deliver, cut off": i.deliverCutOff,
@@ -75,10 +75,10 @@ func (i *history) play(name string) {
 	}
 	names := slices.Sorted(maps.Keys(actions))
 	i.logIn()
-	i.clock.advance(time.Second)
+	i.Clock.Advance(time.Second)
 	for range rapid.IntRange(1, 14).Draw(i.rt, "steps") {
 		actions[rapid.SampledFrom(names).Draw(i.rt, "action")]()
-		i.clock.advance(time.Second)
+		i.Clock.Advance(time.Second)
 	}
 	i.settle()
 	i.check()
@@ -126,7 +126,7 @@ func (i *history) user() string { return rapid.SampledFrom(i.users).Draw(i.rt, "
 // without access tokens.
 func (i *history) logIn() {
 	accounts := [][]string{i.accounts, i.accounts[:1], i.accounts[1:]}[rapid.IntRange(0, 2).Draw(i.rt, "accounts")]
-	login, user, at := i.login(accounts...), i.user(), i.clock.Now()
+	login, user, at := i.login(accounts...), i.user(), i.Clock.Now()
 	switch rapid.SampledFrom([]string{"whole", "each", "delayed"}).Draw(i.rt, "form") {
 	case "whole":
 		i.messages = append(i.messages, &published{user: user, at: at, login: login, accounts: accounts})
@@ -152,9 +152,9 @@ func (i *history) publishAgain() {
 	again.delivered = false
 	switch rapid.SampledFrom([]string{"as it was", "without its time", "for another"}).Draw(i.rt, "again") {
 	case "without its time":
-		again.at = i.clock.Now()
+		again.at = i.Clock.Now()
 	case "for another":
-		again.user, again.at = i.user(), i.clock.Now()
+		again.user, again.at = i.user(), i.Clock.Now()
 	}
 	i.repeated = i.repeated || !again.at.Equal(before)
 	if i.disconnected && !again.at.Equal(before) {
@@ -169,7 +169,7 @@ func (i *history) disconnect() {
 	}
 	i.disconnected = true
 	account := rapid.SampledFrom(append([]string{""}, i.accounts...)).Draw(i.rt, "account")
-	i.messages = append(i.messages, &published{user: i.user(), at: i.clock.Now(), account: account})
+	i.messages = append(i.messages, &published{user: i.user(), at: i.Clock.Now(), account: account})
 }
 
 // outlive notes that connects of the logins of now may come after a disconnect that has
@@ -190,10 +190,10 @@ func (i *history) deliver() {
 // deliverCutOff does so while the worker's writes fail from one on, as when it is killed.
 func (i *history) deliverCutOff() {
 	left := rapid.Int32Range(0, 4).Draw(i.rt, "writes")
-	i.db.Proxy().FailWrites(91, func(_, collection string) bool {
+	i.DB.Proxy().FailWrites(91, func(_, collection string) bool {
 		return collection == "grants" && atomic.AddInt32(&left, -1) < 0
 	})
-	defer i.db.Proxy().FailWrites(0, nil)
+	defer i.DB.Proxy().FailWrites(0, nil)
 	m := rapid.SampledFrom(i.messages).Draw(i.rt, "message")
 	before := m.delivered
 	if err := i.apply(i.any(), m); err != nil {
@@ -216,9 +216,9 @@ func (i *history) apply(w *resolving, m *published) error {
 		if m.account != "" {
 			scope.Broker, scope.Account = "coinbase", m.account
 		}
-		err = w.Disconnect(i.t.Context(), scope, m.at)
+		err = w.Disconnect(i.T.Context(), scope, m.at)
 	case m.delayed:
-		err = w.Connect(i.t.Context(), delayed(m.user, m.login.Accounts[0].RefreshToken), m.at)
+		err = w.Connect(i.T.Context(), delayed(m.user, m.login.Accounts[0].RefreshToken), m.at)
 	default:
 		var which []int
 		for at, a := range m.login.Accounts {
@@ -226,7 +226,7 @@ func (i *history) apply(w *resolving, m *published) error {
 				which = append(which, at)
 			}
 		}
-		err = w.Connect(i.t.Context(), wrapped(m.user, m.login, which...), m.at)
+		err = w.Connect(i.T.Context(), wrapped(m.user, m.login, which...), m.at)
 	}
 	m.delivered = m.delivered || err == nil
 	return err
@@ -263,8 +263,8 @@ func (i *history) refreshOne() (err error) {
 
 // refreshElsewhere refreshes while the database does not take the answer.
 func (i *history) refreshElsewhere() {
-	i.failWrites(true)
-	defer i.failWrites(false)
+	i.FailWrites(true)
+	defer i.FailWrites(false)
 	_ = i.refreshOne() // what else it could not write is done later
 }
 
@@ -275,19 +275,19 @@ func (i *history) beginRefresh() {
 	if g == nil || i.underWay != nil {
 		return
 	}
-	tokens, err := w.Tokens(i.t.Context(), g)
+	tokens, err := w.Tokens(i.T.Context(), g)
 	require.NoError(i.rt, err)
-	chain, ok := i.sim.Ledger().ChainOf(tokens.RefreshToken)
+	chain, ok := i.Sim.Ledger().ChainOf(tokens.RefreshToken)
 	require.True(i.rt, ok)
-	i.hold(chain.Accounts[0].ID)
+	i.Hold(chain.Accounts[0].ID)
 	done := make(chan error, 1)
 	go func() { _, err := w.Now(context.Background(), g); done <- err }()
 	select {
-	case <-i.held:
+	case <-i.Held:
 		i.underWay = done
 	case err := <-done:
 		require.True(i.rt, tolerated(err), "%v", err)
-		i.sim.Unscript(chain.Accounts[0].ID)
+		i.Sim.Unscript(chain.Accounts[0].ID)
 	case <-time.After(patience):
 		require.FailNow(i.rt, "waited in vain")
 	}
@@ -295,8 +295,8 @@ func (i *history) beginRefresh() {
 
 func (i *history) endRefresh() {
 	if i.underWay != nil {
-		i.let <- struct{}{}
-		require.NoError(i.rt, i.result(i.underWay))
+		i.Release <- struct{}{}
+		require.NoError(i.rt, i.Result(i.underWay))
 		i.underWay = nil
 	}
 }
@@ -304,8 +304,8 @@ func (i *history) endRefresh() {
 // recover applies what the recovery stream holds; it may do so again.
 func (i *history) recover() {
 	w := i.any()
-	for _, entry := range i.entries() {
-		require.NoError(i.rt, w.Recover(i.t.Context(), entry))
+	for _, entry := range i.RecoveryEntries() {
+		require.NoError(i.rt, w.Recover(i.T.Context(), entry))
 	}
 }
 
@@ -316,30 +316,30 @@ func (i *history) settle() {
 	left := func(m *published) bool { return !m.delivered }
 	for tries := 0; slices.ContainsFunc(i.messages, left); tries++ {
 		require.Less(i.rt, tries, 5, "messages wait for ever")
-		i.clock.advance(10 * time.Minute)
+		i.Clock.Advance(10 * time.Minute)
 		for _, m := range i.messages {
 			if left(m) {
 				i.handle(i.any(), m)
 			}
 		}
 	}
-	i.clock.advance(10 * time.Minute)
+	i.Clock.Advance(10 * time.Minute)
 	for range 3 { // the first may name accounts of which another grant is the newer owner
 		for _, g := range i.live(i.workers[0].worker, i.users...) {
 			_, err := i.workers[0].Now(context.Background(), g)
 			require.True(i.rt, err == nil || errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrStale), "%v", err)
-			i.clock.advance(time.Second)
+			i.Clock.Advance(time.Second)
 		}
 	}
 	i.recover()
-	stream, err := i.js.Stream(i.t.Context(), i.subjects.RecoveryStream())
+	stream, err := i.JS.Stream(i.T.Context(), i.Subjects.RecoveryStream())
 	require.NoError(i.rt, err)
-	require.NoError(i.rt, stream.Purge(i.t.Context()))
+	require.NoError(i.rt, stream.Purge(i.T.Context()))
 }
 
 func (i *history) check() {
-	require.NoError(i.rt, i.sim.Settle(i.t.Context()))
-	ledger := i.sim.Ledger()
+	require.NoError(i.rt, i.Sim.Settle(i.T.Context()))
+	ledger := i.Sim.Ledger()
 	require.Len(i.rt, ledger.ReplacedPresented(), i.before, "a refresh token was presented once its replacement was known")
 	w := i.workers[0]
 	owners := map[string][]string{} // of an account: users
@@ -347,7 +347,7 @@ func (i *history) check() {
 	for _, g := range i.live(w.worker, i.users...) {
 		require.Equal(i.rt, store.Active, g.State, "%s", g.Reason)
 		require.Nil(i.rt, g.Lease)
-		tokens, err := w.Tokens(i.t.Context(), g)
+		tokens, err := w.Tokens(i.T.Context(), g)
 		require.NoError(i.rt, err)
 		valid, why := ledger.RefreshTokenState(tokens.RefreshToken)
 		require.True(i.rt, valid, "an answer was lost: %s", why)

@@ -1,4 +1,4 @@
-package refresher_test
+package handlers_test
 
 import (
 	"fmt"
@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/latchkey/latchkey/cmd/sandbox/meshsim/meshsimtest"
 )
 
 // A refresh token that a refresh has replaced comes back in a later answer, in whatever
@@ -27,21 +29,25 @@ func TestASpentRefreshTokenDoesNotComeBack(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t)
-			server := newAnswering(t)
-			r.meshURL = server.url
-			w := r.worker("a")
+			server := meshsimtest.NewServer(t)
+			r.MeshURL = server.URL
+			w := r.Worker("a")
 			login := r.login("one", "two")
-			require.NoError(t, r.connector(w).Connect(t.Context(), wrapped("u", login, 0, 1), r.clock.Now()))
+			require.NoError(t, r.connector(w).Connect(t.Context(), wrapped("u", login, 0, 1), r.Clock.Now()))
 			g := r.live(w, "u")[0]
 			for _, list := range []string{`[` + entry("one", 1, "R1") + `,` + entry("two", 1, "R1") + `]`, c.answer(login.Accounts[0].RefreshToken.Reveal())} {
-				r.clock.advance(time.Second)
-				server.set(written{status: 200, body: body("ok", `{"status":"succeeded","expiresInSeconds":3600,"brokerAccountTokens":`+list+`}`)})
+				r.Clock.Advance(time.Second)
+				server.Set(meshsimtest.Content(`{"status":"succeeded","expiresInSeconds":3600,"brokerAccountTokens":` + list + `}`))
 				g = r.refresh(w, g)
 			}
 			set, err := w.Tokens(t.Context(), g)
 			require.NoError(t, err)
 			require.Equal(t, c.want, set.RefreshToken.Reveal())
-			require.Equal(t, map[string]string{"one": "one-2", "two": "two-2"}, given(set))
+			given := map[string]string{}
+			for _, account := range set.Accounts {
+				given[account.AccountID] = account.AccessToken.Reveal()
+			}
+			require.Equal(t, map[string]string{"one": "one-2", "two": "two-2"}, given)
 			require.False(t, g.Apart)
 		})
 	}

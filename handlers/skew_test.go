@@ -1,4 +1,4 @@
-package refresher_test
+package handlers_test
 
 import (
 	"context"
@@ -11,6 +11,7 @@ import (
 	"github.com/latchkey/latchkey/cmd/sandbox/meshsim"
 	"github.com/latchkey/latchkey/events"
 	"github.com/latchkey/latchkey/handlers"
+	"github.com/latchkey/latchkey/refresher/refreshertest"
 	"github.com/latchkey/latchkey/store"
 )
 
@@ -22,15 +23,15 @@ func TestNothingGoesRoundForTheLengthOfTheSkew(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t)
-			r.clock = &clock{live: true, off: off}
-			w := r.worker("a")
-			sources := map[string]handlers.Source{r.subjects.RefreshDue(): {Stream: r.subjects.RefreshStream(), Concurrency: 4}}
-			sub := handlers.NewSubscriber(r.streams, patience, sources, r.log)
+			r.Clock = refreshertest.NewRunningClock(off)
+			w := r.Worker("a")
+			sources := map[string]handlers.Source{r.Subjects.RefreshDue(): {Stream: r.Subjects.RefreshStream(), Concurrency: 4}}
+			sub := handlers.NewSubscriber(r.Streams, patience, sources, r.Log)
 			t.Cleanup(func() { _ = sub.Close() })
-			messages, err := sub.Subscribe(t.Context(), r.subjects.RefreshDue())
+			messages, err := sub.Subscribe(t.Context(), r.Subjects.RefreshDue())
 			require.NoError(t, err)
 			postponed := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "postponed"}, []string{"cause"})
-			handle := handlers.RefreshDue(w.Refresher, w.dispatcher, r.clock.Now, func() float64 { return 0 }, postponed)
+			handle := handlers.RefreshDue(w.Refresher, w.Dispatcher, r.Clock.Now, func() float64 { return 0 }, postponed)
 			deliveries := make(chan string, 1000)
 			go func() {
 				for msg := range messages {
@@ -48,7 +49,7 @@ func TestNothingGoesRoundForTheLengthOfTheSkew(t *testing.T) {
 
 			soon := store.Milli(time.Now().Add(time.Second))
 			ends := func(change func(*store.Grant)) *store.Grant {
-				return r.connect(w, meshsim.ConnectSpec{}, func(g *store.Grant) {
+				return r.Connect(w, meshsim.ConnectSpec{}, func(g *store.Grant) {
 					g.Access, g.Due = lasting(soon.Add(-hour), hour), &store.Due{At: soon, Action: store.Expire}
 					change(g)
 				})
@@ -60,14 +61,14 @@ func TestNothingGoesRoundForTheLengthOfTheSkew(t *testing.T) {
 				}),
 			}
 			for _, g := range all {
-				w.settler.Schedule(g, g.Due)
-				require.NoError(t, w.store.Save(t.Context(), g))
-				require.NoError(t, w.dispatcher.Deliver(t.Context(), g))
+				w.Settler.Schedule(g, g.Due)
+				require.NoError(t, w.Store.Save(t.Context(), g))
+				require.NoError(t, w.Dispatcher.Deliver(t.Context(), g))
 			}
 			for _, g := range all {
-				r.eventually(func() bool { return r.get(w, g.ID).State == store.Expired }, "expired")
+				r.Eventually(func() bool { return r.Get(w, g.ID).State == store.Expired }, "expired")
 			}
-			w.dispatcher.Wait()
+			w.Dispatcher.Wait()
 			require.LessOrEqual(t, len(deliveries), 3*len(all), "one more for a message that was long on its way")
 		})
 	}

@@ -1,4 +1,4 @@
-package refresher_test
+package handlers_test
 
 import (
 	"context"
@@ -21,22 +21,22 @@ import (
 // splitting is a login whose first refresh gives each account a refresh token of its
 // own.
 func (r *rig) splitting(accounts ...string) *meshsim.Connection {
-	r.t.Helper()
+	r.T.Helper()
 	i := meshsim.DefaultInstitution("coinbase")
 	i.Dialects = []string{"refreshTokenEach"}
 	spec := meshsim.ConnectSpec{BrokerType: "coinbase", Institution: &i}
 	for _, id := range accounts {
 		spec.Accounts = append(spec.Accounts, meshsim.Account{ID: id})
 	}
-	connected, err := r.sim.Connect(spec)
-	require.NoError(r.t, err)
+	connected, err := r.Sim.Connect(spec)
+	require.NoError(r.T, err)
 	return &connected
 }
 
 // resolving is a worker whose refreshes sort out accounts.
 func (r *rig) resolving(id string) (*worker, *handlers.Connector) {
 	var c *handlers.Connector
-	w := r.worker(id, func(d *refresher.Deps) {
+	w := r.Worker(id, func(d *refresher.Deps) {
 		d.Changed = func(ctx context.Context, user string) error { return c.Resolve(ctx, user) }
 	})
 	c = r.connector(w)
@@ -46,22 +46,22 @@ func (r *rig) resolving(id string) (*worker, *handlers.Connector) {
 // requireSplit checks that each account stands in a grant of its own, with the tokens
 // that the institution takes, and that each of these grants is refreshed.
 func (r *rig) requireSplit(w *worker, user string, accounts ...string) {
-	r.t.Helper()
+	r.T.Helper()
 	all := r.live(w, user)
-	require.Len(r.t, all, len(accounts))
+	require.Len(r.T, all, len(accounts))
 	var ids []string
 	for _, g := range all {
-		require.Len(r.t, g.Accounts, 1)
-		require.False(r.t, g.Apart)
+		require.Len(r.T, g.Accounts, 1)
+		require.False(r.T, g.Apart)
 		ids = append(ids, g.Accounts[0].ID)
-		set, err := w.Tokens(r.t.Context(), g)
-		require.NoError(r.t, err)
-		require.Len(r.t, set.Accounts, 1)
+		set, err := w.Tokens(r.T.Context(), g)
+		require.NoError(r.T, err)
+		require.Len(r.T, set.Accounts, 1)
 		r.refresh(w, g)
-		r.soundTokens(w, g.ID)
+		r.RequireSoundTokens(w, g.ID)
 	}
-	require.ElementsMatch(r.t, accounts, ids)
-	require.Empty(r.t, r.sim.Ledger().ReplacedPresented())
+	require.ElementsMatch(r.T, accounts, ids)
+	require.Empty(r.T, r.Sim.Ledger().ReplacedPresented())
 }
 
 // Accounts to which a refresh brings refresh tokens of their own are grants of their
@@ -71,16 +71,16 @@ func TestAccountsWithRefreshTokensOfTheirOwnAreSplitOff(t *testing.T) {
 	r := newRig(t)
 	w, c := r.resolving("a")
 	login := r.splitting("one", "two", "three")
-	at := r.clock.Now()
+	at := r.Clock.Now()
 	require.NoError(t, c.Connect(t.Context(), wrapped("u", login, 0, 1, 2), at))
 	g := r.live(w, "u")[0]
-	r.clock.advance(time.Second)
+	r.Clock.Advance(time.Second)
 	after := r.refresh(w, g)
 	require.True(t, after.Apart, "as the answer was stored")
 	all := r.live(w, "u")
 	require.Len(t, all, 3)
 	stored := map[string][]string{} // accounts by grant
-	for _, m := range r.messages(r.subjects.LifecycleStream(), ">") {
+	for _, m := range r.Messages(r.Subjects.LifecycleStream(), ">") {
 		e, err := events.DecodeLifecycle(m.Data)
 		require.NoError(t, err)
 		if e.Kind == events.TokenStored && e.Data.Reason == events.ReasonSplit {
@@ -100,13 +100,13 @@ func TestAccountsWithRefreshTokensOfTheirOwnAreSplitOff(t *testing.T) {
 	}
 	r.requireSplit(w, "u", "one", "two", "three")
 	for _, again := range []events.Connected{wrapped("u", login, 0, 1, 2), wrapped("u", login, 1), wrapped("u", login, 2, 1), delayed("u", login.Accounts[0].RefreshToken)} {
-		for _, at := range []time.Time{at, r.clock.Now()} {
-			r.clock.advance(time.Second)
+		for _, at := range []time.Time{at, r.Clock.Now()} {
+			r.Clock.Advance(time.Second)
 			require.NoError(t, c.Connect(t.Context(), again, at))
 			r.requireSplit(w, "u", "one", "two", "three")
 		}
 	}
-	require.NoError(t, c.Disconnect(t.Context(), store.Scope{User: "u", Broker: "coinbase", Account: "two"}, r.clock.Now()))
+	require.NoError(t, c.Disconnect(t.Context(), store.Scope{User: "u", Broker: "coinbase", Account: "two"}, r.Clock.Now()))
 	r.requireSplit(w, "u", "one", "three")
 }
 
@@ -115,22 +115,22 @@ func TestAccountsWithRefreshTokensOfTheirOwnAreSplitOff(t *testing.T) {
 func TestASplitMayEndAnywhere(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	w := r.worker("a") // its refreshes sort out nothing
+	w := r.Worker("a") // its refreshes sort out nothing
 	c := r.connector(w)
 	other, _ := r.resolving("b")
 	for _, inBetween := range []string{"nothing", "the new grant is refreshed", "the old grant is refreshed", "a disconnect"} {
 		for writes := int32(0); ; writes++ {
 			user := fmt.Sprint(strings.ReplaceAll(inBetween, " ", "-"), "-", writes)
 			accounts := []string{user + "-one", user + "-two"}
-			require.NoError(t, c.Connect(t.Context(), wrapped(user, r.splitting(accounts...), 0, 1), r.clock.Now()))
-			r.clock.advance(time.Second)
+			require.NoError(t, c.Connect(t.Context(), wrapped(user, r.splitting(accounts...), 0, 1), r.Clock.Now()))
+			r.Clock.Advance(time.Second)
 			g := r.refresh(w, r.live(w, user)[0])
 			require.True(t, g.Apart)
 			var done atomic.Int32
-			r.db.Proxy().FailWrites(13, func(string, string) bool { return done.Add(1) > writes })
+			r.DB.Proxy().FailWrites(13, func(string, string) bool { return done.Add(1) > writes })
 			err := c.Resolve(t.Context(), user)
-			r.sent()
-			r.db.Proxy().FailWrites(0, nil)
+			r.WaitSent()
+			r.DB.Proxy().FailWrites(0, nil)
 			for _, g := range r.live(w, user) {
 				part := g.Split > 0
 				if inBetween == "the new grant is refreshed" && part || inBetween == "the old grant is refreshed" && !part {
@@ -139,16 +139,16 @@ func TestASplitMayEndAnywhere(t *testing.T) {
 			}
 			want := accounts
 			if inBetween == "a disconnect" {
-				r.clock.advance(time.Second)
-				require.NoError(t, c.Disconnect(t.Context(), store.Scope{User: user, Broker: "coinbase", Account: accounts[0]}, r.clock.Now()))
+				r.Clock.Advance(time.Second)
+				require.NoError(t, c.Disconnect(t.Context(), store.Scope{User: user, Broker: "coinbase", Account: accounts[0]}, r.Clock.Now()))
 				want = accounts[1:]
 			}
-			r.clock.advance(time.Second)
+			r.Clock.Advance(time.Second)
 			for range 2 { // the first may find something changed in between
-				require.NoError(t, other.reconciler.Pass(t.Context()))
+				require.NoError(t, other.Reconciler.Pass(t.Context()))
 			}
 			r.requireSplit(other, user, want...)
-			require.NotContains(t, r.told(user), "token.stored: replaced")
+			require.NotContains(t, r.LifecycleEvents(user), "token.stored: replaced")
 			for _, g := range r.live(w, user) {
 				require.Nil(t, g.AccountsDue, "nothing is left to do")
 			}
@@ -164,27 +164,27 @@ func TestASplitMayEndAnywhere(t *testing.T) {
 // new grant, still finds it.
 func TestADisconnectDuringASplit(t *testing.T) {
 	r := newRig(t)
-	w := r.worker("a")
+	w := r.Worker("a")
 	c := r.connector(w)
 	other, d := r.resolving("b")
-	require.NoError(t, c.Connect(t.Context(), wrapped("u", r.splitting("one", "two"), 0, 1), r.clock.Now()))
-	r.clock.advance(time.Second)
+	require.NoError(t, c.Connect(t.Context(), wrapped("u", r.splitting("one", "two"), 0, 1), r.Clock.Now()))
+	r.Clock.Advance(time.Second)
 	require.True(t, r.refresh(w, r.live(w, "u")[0]).Apart)
 	var phase atomic.Int32
-	r.db.Proxy().FailWrites(13, func(command, collection string) bool {
+	r.DB.Proxy().FailWrites(13, func(command, collection string) bool {
 		if command == "insert" && collection == "grants" && phase.CompareAndSwap(0, 1) {
-			require.NoError(t, d.Disconnect(context.Background(), store.Scope{User: "u", Broker: "coinbase", Account: "two"}, r.clock.Now()))
+			require.NoError(t, d.Disconnect(context.Background(), store.Scope{User: "u", Broker: "coinbase", Account: "two"}, r.Clock.Now()))
 			phase.Store(2)
 		}
 		return phase.Load() == 2 && command == "update" // the worker dies
 	})
 	require.Error(t, c.Resolve(t.Context(), "u"))
-	r.sent()
-	r.db.Proxy().FailWrites(0, nil)
+	r.WaitSent()
+	r.DB.Proxy().FailWrites(0, nil)
 	require.True(t, slices.ContainsFunc(r.live(w, "u"), func(g *store.Grant) bool { return g.Split > 0 }))
-	r.clock.advance(time.Second)
+	r.Clock.Advance(time.Second)
 	for range 2 {
-		require.NoError(t, other.reconciler.Pass(t.Context()))
+		require.NoError(t, other.Reconciler.Pass(t.Context()))
 	}
 	r.requireSplit(other, "u", "one")
 }
@@ -195,16 +195,16 @@ func TestAccountsOfARecoveredAnswerAreSortedOut(t *testing.T) {
 	r := newRig(t)
 	w, c := r.resolving("a")
 	login := r.login("one", "two")
-	require.NoError(t, c.Connect(t.Context(), delayed("u", login.Accounts[0].RefreshToken), r.clock.Now()))
-	r.clock.advance(time.Second)
-	require.NoError(t, c.Disconnect(t.Context(), store.Scope{User: "u", Broker: "coinbase", Account: "two"}, r.clock.Now()))
+	require.NoError(t, c.Connect(t.Context(), delayed("u", login.Accounts[0].RefreshToken), r.Clock.Now()))
+	r.Clock.Advance(time.Second)
+	require.NoError(t, c.Disconnect(t.Context(), store.Scope{User: "u", Broker: "coinbase", Account: "two"}, r.Clock.Now()))
 	g := r.live(w, "u")[0]
-	r.failWrites(true)
+	r.FailWrites(true)
 	_, err := w.Now(context.Background(), g)
 	require.NoError(t, err)
-	r.failWrites(false)
-	entries := r.messages(r.subjects.RecoveryStream(), r.subjects.Recovery(g.ID))
+	r.FailWrites(false)
+	entries := r.Messages(r.Subjects.RecoveryStream(), r.Subjects.Recovery(g.ID))
 	require.Len(t, entries, 1)
 	require.NoError(t, w.Recover(t.Context(), entries[0].Data))
-	require.Equal(t, []string{"one"}, r.get(w, g.ID).AccountIDs())
+	require.Equal(t, []string{"one"}, r.Get(w, g.ID).AccountIDs())
 }

@@ -1,4 +1,4 @@
-package refresher_test
+package handlers_test
 
 import (
 	"context"
@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/latchkey/latchkey/cmd/sandbox/meshsim"
+	"github.com/latchkey/latchkey/cmd/sandbox/meshsim/meshsimtest"
 	"github.com/latchkey/latchkey/config"
 	"github.com/latchkey/latchkey/events"
 	"github.com/latchkey/latchkey/events/secret"
@@ -20,30 +21,15 @@ import (
 	"github.com/latchkey/latchkey/store"
 )
 
-// connector is a worker's connector; the worker must have been made with
-// resolving, so that its refreshes sort out accounts by it.
-func (r *rig) connector(w *worker, change ...func(*handlers.ConnectorOptions)) *handlers.Connector {
-	r.t.Helper()
-	o := handlers.ConnectorOptions{
-		Store: w.store, Envelope: w.envelope, Fingerprints: w.prints, Settler: w.settler, Dispatcher: w.dispatcher, ParkLeftovers: w.ParkLeftovers, Remember: day, Log: r.log,
-	}
-	for _, f := range change {
-		f(&o)
-	}
-	c, err := handlers.NewConnector(o)
-	require.NoError(r.t, err)
-	return c
-}
-
 // login has the simulator issue tokens of a login with some accounts.
 func (r *rig) login(accounts ...string) *meshsim.Connection {
-	r.t.Helper()
+	r.T.Helper()
 	spec := meshsim.ConnectSpec{BrokerType: "coinbase"}
 	for _, id := range accounts {
 		spec.Accounts = append(spec.Accounts, meshsim.Account{ID: id})
 	}
-	connected, err := r.sim.Connect(spec)
-	require.NoError(r.t, err)
+	connected, err := r.Sim.Connect(spec)
+	require.NoError(r.T, err)
 	return &connected
 }
 
@@ -64,11 +50,11 @@ func delayed(user string, token secret.Text) events.Connected {
 
 // live returns the grants of users that are not revoked.
 func (r *rig) live(w *worker, users ...string) (all []*store.Grant) {
-	r.t.Helper()
-	r.sent()
+	r.T.Helper()
+	r.WaitSent()
 	for _, user := range users {
-		grants, err := w.store.ByUser(r.t.Context(), user)
-		require.NoError(r.t, err)
+		grants, err := w.Store.ByUser(r.T.Context(), user)
+		require.NoError(r.T, err)
 		for _, g := range grants {
 			if g.State != store.Revoked {
 				all = append(all, g)
@@ -79,9 +65,9 @@ func (r *rig) live(w *worker, users ...string) (all []*store.Grant) {
 }
 
 func (r *rig) refresh(w *worker, g *store.Grant) *store.Grant {
-	r.t.Helper()
+	r.T.Helper()
 	after, err := w.Now(context.Background(), g)
-	require.NoError(r.t, err)
+	require.NoError(r.T, err)
 	return after
 }
 
@@ -107,24 +93,24 @@ func TestOneLoginIsOneGrant(t *testing.T) {
 		for _, refreshed := range []bool{false, true} {
 			t.Run(fmt.Sprint(name, ", refreshed in between: ", refreshed), func(t *testing.T) {
 				r := newRig(t)
-				w := r.worker("a")
+				w := r.Worker("a")
 				c := r.connector(w)
 				for _, in := range connects(r.login("one", "two")) {
-					require.NoError(t, c.Connect(t.Context(), in, r.clock.Now()))
+					require.NoError(t, c.Connect(t.Context(), in, r.Clock.Now()))
 					all := r.live(w, "u")
 					require.Len(t, all, 1)
-					r.clock.advance(time.Second)
+					r.Clock.Advance(time.Second)
 					if refreshed {
 						r.refresh(w, all[0])
-						r.clock.advance(time.Second)
+						r.Clock.Advance(time.Second)
 					}
 				}
 				all := r.live(w, "u")
 				require.Len(t, all, 1)
 				require.ElementsMatch(t, []string{"one", "two"}, all[0].AccountIDs())
 				r.refresh(w, all[0])
-				r.soundTokens(w, all[0].ID)
-				require.Empty(t, r.sim.Ledger().ReplacedPresented())
+				r.RequireSoundTokens(w, all[0].ID)
+				require.Empty(t, r.Sim.Ledger().ReplacedPresented())
 			})
 		}
 	}
@@ -134,26 +120,26 @@ func TestOneLoginIsOneGrant(t *testing.T) {
 // lease nor the answer.
 func TestAConnectPublishedAgainDuringARefresh(t *testing.T) {
 	r := newRig(t)
-	w := r.worker("a")
+	w := r.Worker("a")
 	c := r.connector(w)
 	in := wrapped("u", r.login("one"), 0)
-	require.NoError(t, c.Connect(t.Context(), in, r.clock.Now()))
+	require.NoError(t, c.Connect(t.Context(), in, r.Clock.Now()))
 	g := r.live(w, "u")[0]
-	r.hold("one")
+	r.Hold("one")
 	done := make(chan error, 1)
 	go func() { _, err := w.Now(context.Background(), g); done <- err }()
-	r.wait(r.held)
-	r.clock.advance(time.Second)
-	require.NoError(t, c.Connect(t.Context(), in, r.clock.Now()))
-	require.NotNil(t, r.get(w, g.ID).Lease)
-	r.let <- struct{}{}
-	require.NoError(t, r.result(done))
-	r.soundTokens(w, g.ID)
-	r.clock.advance(time.Second)
-	require.NoError(t, c.Connect(t.Context(), in, r.clock.Now()))
-	r.refresh(w, r.get(w, g.ID))
-	r.soundTokens(w, g.ID)
-	require.Empty(t, r.sim.Ledger().ReplacedPresented())
+	r.Wait(r.Held)
+	r.Clock.Advance(time.Second)
+	require.NoError(t, c.Connect(t.Context(), in, r.Clock.Now()))
+	require.NotNil(t, r.Get(w, g.ID).Lease)
+	r.Release <- struct{}{}
+	require.NoError(t, r.Result(done))
+	r.RequireSoundTokens(w, g.ID)
+	r.Clock.Advance(time.Second)
+	require.NoError(t, c.Connect(t.Context(), in, r.Clock.Now()))
+	r.refresh(w, r.Get(w, g.ID))
+	r.RequireSoundTokens(w, g.ID)
+	require.Empty(t, r.Sim.Ledger().ReplacedPresented())
 }
 
 // Another user's connect has the refresh token, also what a refresh under way makes of it.
@@ -162,30 +148,30 @@ func TestARefreshTokenGoesToTheUserWhoConnectedLast(t *testing.T) {
 		t.Run(when, func(t *testing.T) {
 			underWay := when == "during a refresh"
 			r := newRig(t)
-			w := r.worker("a")
+			w := r.Worker("a")
 			c := r.connector(w)
 			login := r.login("one")
-			require.NoError(t, c.Connect(t.Context(), wrapped("old", login, 0), r.clock.Now()))
+			require.NoError(t, c.Connect(t.Context(), wrapped("old", login, 0), r.Clock.Now()))
 			g := r.live(w, "old")[0]
 			if when == "refreshed before" {
-				r.clock.advance(time.Second)
+				r.Clock.Advance(time.Second)
 				g = r.refresh(w, g)
 			}
 			done := make(chan error, 1)
 			if underWay {
-				r.hold("one")
+				r.Hold("one")
 				go func() { _, err := w.Now(context.Background(), g); done <- err }()
-				r.wait(r.held)
+				r.Wait(r.Held)
 			}
-			r.clock.advance(time.Second)
-			at := r.clock.Now()
+			r.Clock.Advance(time.Second)
+			at := r.Clock.Now()
 			err := c.Connect(t.Context(), wrapped("new", login, 0), at)
 			if underWay {
 				var leased *store.LeasedError
 				require.ErrorAs(t, err, &leased)
-				r.clock.advance(time.Second)
-				r.let <- struct{}{}
-				require.NoError(t, r.result(done))
+				r.Clock.Advance(time.Second)
+				r.Release <- struct{}{}
+				require.NoError(t, r.Result(done))
 				err = c.Connect(t.Context(), wrapped("new", login, 0), at)
 			}
 			require.NoError(t, err)
@@ -193,33 +179,33 @@ func TestARefreshTokenGoesToTheUserWhoConnectedLast(t *testing.T) {
 			all := r.live(w, "new")
 			require.Len(t, all, 1)
 			require.Nil(t, all[0].Lease)
-			require.Contains(t, r.told("old"), "token.revoked: moved")
-			r.soundTokens(w, all[0].ID)
+			require.Contains(t, r.LifecycleEvents("old"), "token.revoked: moved")
+			r.RequireSoundTokens(w, all[0].ID)
 			r.refresh(w, all[0])
-			r.soundTokens(w, all[0].ID)
+			r.RequireSoundTokens(w, all[0].ID)
 
 			// Published again under the old name, the token is a spent one.
-			r.clock.advance(time.Second)
-			require.NoError(t, c.Connect(t.Context(), wrapped("old", login, 0), r.clock.Now()))
+			r.Clock.Advance(time.Second)
+			require.NoError(t, c.Connect(t.Context(), wrapped("old", login, 0), r.Clock.Now()))
 			require.Empty(t, r.live(w, "old"))
 			require.Len(t, r.live(w, "new"), 1)
 
 			// Under a third name it goes there, and under those before it changes nothing.
-			r.clock.advance(time.Second)
-			require.NoError(t, c.Connect(t.Context(), wrapped("third", login, 0), r.clock.Now()))
+			r.Clock.Advance(time.Second)
+			require.NoError(t, c.Connect(t.Context(), wrapped("third", login, 0), r.Clock.Now()))
 			all = r.live(w, "old", "new", "third")
 			require.Len(t, all, 1)
 			require.Equal(t, "third", all[0].UserID)
 			r.refresh(w, all[0])
 			for _, user := range []string{"old", "new"} {
-				r.clock.advance(time.Second)
-				require.NoError(t, c.Connect(t.Context(), wrapped(user, login, 0), r.clock.Now()))
+				r.Clock.Advance(time.Second)
+				require.NoError(t, c.Connect(t.Context(), wrapped(user, login, 0), r.Clock.Now()))
 			}
 			all = r.live(w, "old", "new", "third")
 			require.Len(t, all, 1)
 			require.Equal(t, "third", all[0].UserID)
-			r.soundTokens(w, all[0].ID)
-			require.Empty(t, r.sim.Ledger().ReplacedPresented())
+			r.RequireSoundTokens(w, all[0].ID)
+			require.Empty(t, r.Sim.Ledger().ReplacedPresented())
 		})
 	}
 }
@@ -228,17 +214,17 @@ func TestARefreshTokenGoesToTheUserWhoConnectedLast(t *testing.T) {
 // which they may have heard, publishers of a connect that comes to nothing.
 func TestWhoeverLosesARefreshTokenHears(t *testing.T) {
 	r := newRig(t)
-	w := r.worker("a")
-	rejections, err := handlers.NewRejections(handlers.RejectionsOptions{Conn: r.js.Conn(), Subjects: r.subjects, Now: r.clock.Now, NewID: uuid.NewString, Log: r.log})
+	w := r.Worker("a")
+	rejections, err := handlers.NewRejections(handlers.RejectionsOptions{Conn: r.JS.Conn(), Subjects: r.Subjects, Now: r.Clock.Now, NewID: uuid.NewString, Log: r.Log})
 	require.NoError(t, err)
 	c := r.connector(w, func(o *handlers.ConnectorOptions) { o.Rejections = rejections })
-	heard, err := r.js.Conn().SubscribeSync(r.subjects.RejectedAll())
+	heard, err := r.JS.Conn().SubscribeSync(r.Subjects.RejectedAll())
 	require.NoError(t, err)
 	connected := handlers.Connected(c, nil, config.Default().Connect)
 	rejected := func(user, payload string, at time.Time) (reason events.RejectedReason) {
 		body := fmt.Sprintf(`{"userId":%q,"connectedAt":%q,"payload":%s}`, user, at.Format(time.RFC3339Nano), payload)
 		require.NoError(t, connected(t.Context(), message.NewMessage("", []byte(body))))
-		require.NoError(t, r.js.Conn().Flush())
+		require.NoError(t, r.JS.Conn().Flush())
 		if n, _, err := heard.Pending(); err != nil || n == 0 {
 			return ""
 		}
@@ -261,43 +247,43 @@ func TestWhoeverLosesARefreshTokenHears(t *testing.T) {
 	// cleared yet.
 	uncleared := func(user string) {
 		g := r.live(w, user)[0]
-		require.NoError(t, w.settler.Announce(g, events.TokenStored, ""))
-		require.NoError(t, w.store.Save(t.Context(), g))
+		require.NoError(t, w.Settler.Announce(g, events.TokenStored, ""))
+		require.NoError(t, w.Store.Save(t.Context(), g))
 	}
-	now := r.clock.Now()
+	now := r.Clock.Now()
 
 	login := r.login("one")
 	require.Empty(t, rejected("new", whole(login), now))
 	require.Equal(t, events.RejectedOlder, rejected("old", whole(login), now.Add(-time.Second)), "another has it since")
-	require.Empty(t, r.told("old"), "there was never such a grant")
+	require.Empty(t, r.LifecycleEvents("old"), "there was never such a grant")
 	require.Empty(t, rejected("newest", whole(login), now.Add(time.Second)))
-	require.Contains(t, r.told("new"), "token.revoked: moved")
-	r.clock.advance(2 * time.Second)
+	require.Contains(t, r.LifecycleEvents("new"), "token.revoked: moved")
+	r.Clock.Advance(2 * time.Second)
 	r.refresh(w, r.live(w, "newest")[0])
-	require.Equal(t, events.RejectedOlder, rejected("new", whole(login), r.clock.Now()), "published again")
+	require.Equal(t, events.RejectedOlder, rejected("new", whole(login), r.Clock.Now()), "published again")
 	require.Len(t, r.live(w, "new", "newest"), 1)
 
 	login = r.login("two")
-	require.Empty(t, rejected("same", whole(login), r.clock.Now()))
-	r.clock.advance(time.Second)
+	require.Empty(t, rejected("same", whole(login), r.Clock.Now()))
+	r.Clock.Advance(time.Second)
 	r.refresh(w, r.live(w, "same")[0])
-	r.clock.advance(time.Second)
-	require.Equal(t, events.RejectedOlder, rejected("same", delayed(login), r.clock.Now()), "it brings nothing new")
-	require.Equal(t, []string{"token.stored: ", "token.refreshed: "}, r.told("same"))
+	r.Clock.Advance(time.Second)
+	require.Equal(t, events.RejectedOlder, rejected("same", delayed(login), r.Clock.Now()), "it brings nothing new")
+	require.Equal(t, []string{"token.stored: ", "token.refreshed: "}, r.LifecycleEvents("same"))
 
 	login = r.login("three")
-	require.Empty(t, rejected("uncleared", whole(login), r.clock.Now()))
+	require.Empty(t, rejected("uncleared", whole(login), r.Clock.Now()))
 	uncleared("uncleared")
-	require.Empty(t, rejected("another", whole(login), r.clock.Now().Add(time.Second)))
-	require.Contains(t, r.told("uncleared"), "token.revoked: moved")
+	require.Empty(t, rejected("another", whole(login), r.Clock.Now().Add(time.Second)))
+	require.Contains(t, r.LifecycleEvents("uncleared"), "token.revoked: moved")
 
 	login = r.login("four")
-	require.Empty(t, rejected("united", delayed(login), r.clock.Now()))
+	require.Empty(t, rejected("united", delayed(login), r.Clock.Now()))
 	uncleared("united")
-	require.Empty(t, rejected("united", whole(login), r.clock.Now().Add(time.Second)))
+	require.Empty(t, rejected("united", whole(login), r.Clock.Now().Add(time.Second)))
 	require.Len(t, r.live(w, "united"), 1)
 	require.Equal(t, []string{"four"}, r.live(w, "united")[0].AccountIDs())
-	require.Contains(t, r.told("united"), "token.revoked: replaced")
+	require.Contains(t, r.LifecycleEvents("united"), "token.revoked: replaced")
 }
 
 // A connect of a login that comes after an account of that login was disconnected brings
@@ -312,36 +298,36 @@ func TestAConnectOfALoginThatWasDisconnectedInPart(t *testing.T) {
 		"refreshed before":  {before: func(r *rig, w *worker, g *store.Grant) { r.refresh(w, g) }, lost: true},
 		"refreshed already": {before: func(r *rig, w *worker, g *store.Grant) { r.refresh(w, r.refresh(w, r.refresh(w, g))) }, lost: true},
 		"during the refresh, that ends before": {before: func(r *rig, w *worker, g *store.Grant) {
-			r.hold("one")
+			r.Hold("one")
 			go func() { _, err := w.Now(context.Background(), g); r.ended <- err }()
-			r.wait(r.held)
+			r.Wait(r.Held)
 		}, after: func(r *rig, _ *worker, _ *store.Grant) {
-			r.let <- struct{}{}
-			require.NoError(r.t, r.result(r.ended))
+			r.Release <- struct{}{}
+			require.NoError(r.T, r.Result(r.ended))
 		}, lost: true},
 		"during the refresh, that goes on": {before: func(r *rig, w *worker, g *store.Grant) {
-			r.hold("one")
+			r.Hold("one")
 			go func() { _, err := w.Now(context.Background(), g); r.ended <- err }()
-			r.wait(r.held)
+			r.Wait(r.Held)
 		}, leased: true},
 		"the answer in the recovery stream": {before: func(r *rig, w *worker, g *store.Grant) {
-			r.failWrites(true)
+			r.FailWrites(true)
 			_, err := w.Now(context.Background(), g)
-			require.NoError(r.t, err)
-			r.failWrites(false)
+			require.NoError(r.T, err)
+			r.FailWrites(false)
 		}, lost: true},
 		"the answer in the recovery stream later": {before: func(r *rig, w *worker, g *store.Grant) {
-			r.hold("one")
+			r.Hold("one")
 			go func() { _, err := w.Now(context.Background(), g); r.ended <- err }()
-			r.wait(r.held)
+			r.Wait(r.Held)
 		}, after: func(r *rig, w *worker, g *store.Grant) {
-			r.failWrites(true)
-			r.let <- struct{}{}
-			require.NoError(r.t, r.result(r.ended))
-			r.failWrites(false)
-			entries := r.messages(r.subjects.RecoveryStream(), r.subjects.Recovery(g.ID))
-			require.Len(r.t, entries, 1)
-			require.NoError(r.t, w.Recover(r.t.Context(), entries[0].Data))
+			r.FailWrites(true)
+			r.Release <- struct{}{}
+			require.NoError(r.T, r.Result(r.ended))
+			r.FailWrites(false)
+			entries := r.Messages(r.Subjects.RecoveryStream(), r.Subjects.Recovery(g.ID))
+			require.Len(r.T, entries, 1)
+			require.NoError(r.T, w.Recover(r.T.Context(), entries[0].Data))
 		}, lost: true},
 	} {
 		for _, form := range []string{"the other account", "without accounts"} {
@@ -349,20 +335,20 @@ func TestAConnectOfALoginThatWasDisconnectedInPart(t *testing.T) {
 				r := newRig(t)
 				r.ended = make(chan error, 1)
 				w, connector := r.resolving("a")
-				login, at := r.login("one", "two"), r.clock.Now()
+				login, at := r.login("one", "two"), r.Clock.Now()
 				require.NoError(t, connector.Connect(t.Context(), wrapped("u", login, 0), at))
 				g := r.live(w, "u")[0]
-				r.clock.advance(time.Second)
+				r.Clock.Advance(time.Second)
 				if c.before != nil {
 					c.before(r, w, g)
 				}
-				r.clock.advance(time.Second)
-				require.NoError(t, connector.Disconnect(t.Context(), store.Scope{User: "u", Broker: "coinbase", Account: "one"}, r.clock.Now()))
-				r.sent()
+				r.Clock.Advance(time.Second)
+				require.NoError(t, connector.Disconnect(t.Context(), store.Scope{User: "u", Broker: "coinbase", Account: "one"}, r.Clock.Now()))
+				r.WaitSent()
 				if c.after != nil {
 					c.after(r, w, g)
 				}
-				r.clock.advance(time.Second)
+				r.Clock.Advance(time.Second)
 				in := wrapped("u", login, 1)
 				if form == "without accounts" {
 					in = delayed("u", login.Accounts[1].RefreshToken)
@@ -371,7 +357,7 @@ func TestAConnectOfALoginThatWasDisconnectedInPart(t *testing.T) {
 				all := r.live(w, "u")
 				if c.lost {
 					require.Empty(t, all)
-					require.NoError(t, connector.Connect(t.Context(), wrapped("v", login, 1), r.clock.Now()), "under another name")
+					require.NoError(t, connector.Connect(t.Context(), wrapped("v", login, 1), r.Clock.Now()), "under another name")
 					require.Empty(t, r.live(w, "v"))
 				} else {
 					require.Len(t, all, 1)
@@ -379,14 +365,14 @@ func TestAConnectOfALoginThatWasDisconnectedInPart(t *testing.T) {
 						var leased *store.LeasedError
 						_, err := w.Now(t.Context(), all[0])
 						require.ErrorAs(t, err, &leased)
-						r.let <- struct{}{}
-						require.NoError(t, r.result(r.ended))
+						r.Release <- struct{}{}
+						require.NoError(t, r.Result(r.ended))
 					}
 					r.refresh(w, r.live(w, "u")[0])
-					r.clock.advance(time.Second)
-					r.soundTokens(w, all[0].ID)
+					r.Clock.Advance(time.Second)
+					r.RequireSoundTokens(w, all[0].ID)
 				}
-				require.Empty(t, r.sim.Ledger().ReplacedPresented())
+				require.Empty(t, r.Sim.Ledger().ReplacedPresented())
 			})
 		}
 	}
@@ -400,23 +386,23 @@ func TestTokensStaySpentWhenTheirGrantGoes(t *testing.T) {
 			r := newRig(t)
 			w, connector := r.resolving("a")
 			first := r.login("one")
-			require.NoError(t, connector.Connect(t.Context(), wrapped("u", first, 0), r.clock.Now()))
-			r.clock.advance(time.Second)
+			require.NoError(t, connector.Connect(t.Context(), wrapped("u", first, 0), r.Clock.Now()))
+			r.Clock.Advance(time.Second)
 			r.refresh(w, r.live(w, "u")[0])
-			r.clock.advance(time.Second)
+			r.Clock.Advance(time.Second)
 			second := r.login("one")
-			require.NoError(t, connector.Connect(t.Context(), wrapped("u", second, 0), r.clock.Now()))
-			r.clock.advance(time.Second)
-			require.NoError(t, connector.Connect(t.Context(), wrapped(to, second, 0), r.clock.Now()))
-			r.clock.advance(time.Second)
+			require.NoError(t, connector.Connect(t.Context(), wrapped("u", second, 0), r.Clock.Now()))
+			r.Clock.Advance(time.Second)
+			require.NoError(t, connector.Connect(t.Context(), wrapped(to, second, 0), r.Clock.Now()))
+			r.Clock.Advance(time.Second)
 			g := r.live(w, to)[0]
-			require.NoError(t, connector.Connect(t.Context(), wrapped(to, first, 0), r.clock.Now()), "an old one, published again without its time")
+			require.NoError(t, connector.Connect(t.Context(), wrapped(to, first, 0), r.Clock.Now()), "an old one, published again without its time")
 			all := r.live(w, to)
 			require.Len(t, all, 1)
 			require.Equal(t, g.Chain.Head(), all[0].Chain.Head())
 			r.refresh(w, all[0])
-			require.Empty(t, r.sim.Ledger().ReplacedPresented())
-			r.soundTokens(w, all[0].ID)
+			require.Empty(t, r.Sim.Ledger().ReplacedPresented())
+			r.RequireSoundTokens(w, all[0].ID)
 		})
 	}
 }
@@ -427,37 +413,37 @@ func TestAGrantWhoseAnswerIsErasedPresentsNothing(t *testing.T) {
 	r := newRig(t)
 	r.ended = make(chan error, 1)
 	w, connector := r.resolving("a")
-	login, at := r.login("one", "two"), r.clock.Now()
+	login, at := r.login("one", "two"), r.Clock.Now()
 	require.NoError(t, connector.Connect(t.Context(), wrapped("u", login, 0), at))
 	g := r.live(w, "u")[0]
-	r.clock.advance(time.Second)
-	r.hold("one")
+	r.Clock.Advance(time.Second)
+	r.Hold("one")
 	go func() { _, err := w.Now(context.Background(), g); r.ended <- err }()
-	r.wait(r.held)
-	r.clock.advance(time.Second)
-	require.NoError(t, connector.Disconnect(t.Context(), store.Scope{User: "u", Broker: "coinbase", Account: "one"}, r.clock.Now()))
-	r.sent()
-	r.clock.advance(time.Second)
+	r.Wait(r.Held)
+	r.Clock.Advance(time.Second)
+	require.NoError(t, connector.Disconnect(t.Context(), store.Scope{User: "u", Broker: "coinbase", Account: "one"}, r.Clock.Now()))
+	r.WaitSent()
+	r.Clock.Advance(time.Second)
 	require.NoError(t, connector.Connect(t.Context(), wrapped("u", login, 1), at))
 	waits := r.live(w, "u")[0]
 	require.NotNil(t, waits.Lease)
 
-	r.failWrites(true)
-	r.let <- struct{}{}
-	require.NoError(t, r.result(r.ended))
-	r.failWrites(false)
-	entries := r.messages(r.subjects.RecoveryStream(), r.subjects.Recovery(g.ID))
+	r.FailWrites(true)
+	r.Release <- struct{}{}
+	require.NoError(t, r.Result(r.ended))
+	r.FailWrites(false)
+	entries := r.Messages(r.Subjects.RecoveryStream(), r.Subjects.Recovery(g.ID))
 	require.Len(t, entries, 1)
 	require.NoError(t, w.Recover(t.Context(), entries[0].Data))
-	require.NoError(t, r.js.DeleteStream(t.Context(), r.subjects.RecoveryStream()), "acknowledged")
-	_, err := r.streams.Ensure(t.Context())
+	require.NoError(t, r.JS.DeleteStream(t.Context(), r.Subjects.RecoveryStream()), "acknowledged")
+	_, err := r.Streams.Ensure(t.Context())
 	require.NoError(t, err)
 
-	r.clock.advance(waits.Lease.Until.Sub(r.clock.Now()) + time.Minute)
-	asked := len(r.sim.Ledger().Requests)
+	r.Clock.Advance(waits.Lease.Until.Sub(r.Clock.Now()) + time.Minute)
+	asked := len(r.Sim.Ledger().Requests)
 	_, _ = w.Now(t.Context(), waits)
-	require.Len(t, r.sim.Ledger().Requests, asked)
-	require.Empty(t, r.sim.Ledger().ReplacedPresented())
+	require.Len(t, r.Sim.Ledger().Requests, asked)
+	require.Empty(t, r.Sim.Ledger().ReplacedPresented())
 	require.Empty(t, r.live(w, "u"))
 }
 
@@ -465,42 +451,42 @@ func TestAGrantWhoseAnswerIsErasedPresentsNothing(t *testing.T) {
 // whoever looks at the grant next ends.
 func TestALeaseOfAHandOverThatWasCutOffEnds(t *testing.T) {
 	r := newRig(t)
-	w := r.worker("a")
+	w := r.Worker("a")
 	c := r.connector(w)
 	login := r.login("one")
-	require.NoError(t, c.Connect(t.Context(), wrapped("old", login, 0), r.clock.Now()))
+	require.NoError(t, c.Connect(t.Context(), wrapped("old", login, 0), r.Clock.Now()))
 	require.Len(t, r.live(w, "old"), 1)
-	r.clock.advance(time.Second)
+	r.Clock.Advance(time.Second)
 	var updates atomic.Int32
-	r.db.Proxy().FailWrites(91, func(command, collection string) bool {
+	r.DB.Proxy().FailWrites(91, func(command, collection string) bool {
 		return command == "update" && collection == "grants" && updates.Add(1) > 2
 	})
-	require.Error(t, c.Connect(t.Context(), wrapped("new", login, 0), r.clock.Now()))
-	r.sent()
-	r.db.Proxy().FailWrites(0, nil)
+	require.Error(t, c.Connect(t.Context(), wrapped("new", login, 0), r.Clock.Now()))
+	r.WaitSent()
+	r.DB.Proxy().FailWrites(0, nil)
 	require.Empty(t, r.live(w, "old"))
 	g := r.live(w, "new")[0]
 	require.NotNil(t, g.Lease)
-	require.NoError(t, r.connector(r.worker("b")).Resolve(t.Context(), "new"))
-	require.Nil(t, r.get(w, g.ID).Lease)
-	require.Equal(t, []string{"token.stored: "}, r.told("new"))
-	after := r.refresh(w, r.get(w, g.ID))
+	require.NoError(t, r.connector(r.Worker("b")).Resolve(t.Context(), "new"))
+	require.Nil(t, r.Get(w, g.ID).Lease)
+	require.Equal(t, []string{"token.stored: "}, r.LifecycleEvents("new"))
+	after := r.refresh(w, r.Get(w, g.ID))
 	require.Equal(t, int64(2), after.Version)
 	require.Nil(t, after.Unknown, "nothing was lost")
-	r.soundTokens(w, g.ID)
+	r.RequireSoundTokens(w, g.ID)
 }
 
 // The id of a grant whose accounts are not known tells nothing of its refresh token to
 // who can't make fingerprints, and one that an earlier release made is kept.
 func TestTheIDOfADelayedGrantIsKeyed(t *testing.T) {
 	r := newRig(t)
-	w := r.worker("a")
+	w := r.Worker("a")
 	connector := r.connector(w)
-	key, err := w.prints.Key(t.Context())
+	key, err := w.Fingerprints.Key(t.Context())
 	require.NoError(t, err)
 	login := r.login("one")
 	token := login.Accounts[0].RefreshToken
-	require.NoError(t, connector.Connect(t.Context(), delayed("u", token), r.clock.Now()))
+	require.NoError(t, connector.Connect(t.Context(), delayed("u", token), r.Clock.Now()))
 	g := r.live(w, "u")[0]
 	require.Equal(t, store.DelayedGrantID("u", "COINBASE", key.Of(token)), g.ID)
 	require.NotEqual(t, store.DelayedGrantID("u", "coinbase", store.FingerprintKey{}.Of(token)), g.ID)
@@ -509,20 +495,20 @@ func TestTheIDOfADelayedGrantIsKeyed(t *testing.T) {
 		"as written": {"Coinbase", "Coinbase"}, "by key": {"Coinbase", "coinbase"}, "both": {"coinbase", "coinbase"},
 	} {
 		token := r.login("of " + user).Accounts[0].RefreshToken
-		require.NoError(t, connector.Connect(t.Context(), delayed(user, token), r.clock.Now()))
+		require.NoError(t, connector.Connect(t.Context(), delayed(user, token), r.Clock.Now()))
 		g := r.live(w, user)[0]
-		require.NoError(t, w.store.Delete(t.Context(), g))
+		require.NoError(t, w.Store.Delete(t.Context(), g))
 		g.ID, g.BrokerType = store.FormerDelayedGrantID(user, c.by, token.Reveal()), c.written
-		with, err := w.prints.Sealer(t.Context(), user)
+		with, err := w.Fingerprints.Sealer(t.Context(), user)
 		require.NoError(t, err)
-		with.SealTo(g, store.TokenSet{RefreshToken: token}, r.clock.Now(), true)
-		require.NoError(t, w.store.Insert(t.Context(), g))
+		with.SealTo(g, store.TokenSet{RefreshToken: token}, r.Clock.Now(), true)
+		require.NoError(t, w.Store.Insert(t.Context(), g))
 		for _, state := range []store.State{store.Active, store.Expired} {
-			r.clock.advance(time.Second)
-			before := r.get(w, g.ID)
+			r.Clock.Advance(time.Second)
+			before := r.Get(w, g.ID)
 			before.State = state
-			require.NoError(t, w.store.Save(t.Context(), before))
-			require.NoError(t, connector.Connect(t.Context(), delayed(user, token), r.clock.Now()))
+			require.NoError(t, w.Store.Save(t.Context(), before))
+			require.NoError(t, connector.Connect(t.Context(), delayed(user, token), r.Clock.Now()))
 			all := r.live(w, user)
 			require.Len(t, all, 1, user)
 			require.Equal(t, store.Active, all[0].State)
@@ -542,32 +528,32 @@ func TestAnAnswerToAGrantThatWasConnectedAgainIsNotNewerThanTheNext(t *testing.T
 	w, c := r.resolving("a")
 	i := meshsim.DefaultInstitution("coinbase")
 	i.Rotation = meshsim.RotateNever
-	login, err := r.sim.Connect(meshsim.ConnectSpec{BrokerType: "coinbase", Institution: &i, Accounts: []meshsim.Account{{ID: "one"}}})
+	login, err := r.Sim.Connect(meshsim.ConnectSpec{BrokerType: "coinbase", Institution: &i, Accounts: []meshsim.Account{{ID: "one"}}})
 	require.NoError(t, err)
-	require.NoError(t, c.Connect(t.Context(), wrapped("u", &login, 0), r.clock.Now()))
+	require.NoError(t, c.Connect(t.Context(), wrapped("u", &login, 0), r.Clock.Now()))
 	g := r.live(w, "u")[0]
 	for range 3 {
-		r.clock.advance(time.Second)
+		r.Clock.Advance(time.Second)
 		g = r.refresh(w, g)
 	}
-	r.hold("one")
+	r.Hold("one")
 	done := make(chan error, 1)
 	go func() { _, err := w.Now(context.Background(), g); done <- err }()
-	r.wait(r.held)
-	r.clock.advance(time.Second)
-	require.NoError(t, c.Disconnect(t.Context(), store.Scope{User: "u"}, r.clock.Now()))
-	r.clock.advance(time.Second)
-	require.NoError(t, c.Connect(t.Context(), wrapped("u", &login, 0), r.clock.Now()))
-	r.let <- struct{}{}
-	require.NoError(t, r.result(done))
-	g = r.get(w, g.ID)
+	r.Wait(r.Held)
+	r.Clock.Advance(time.Second)
+	require.NoError(t, c.Disconnect(t.Context(), store.Scope{User: "u"}, r.Clock.Now()))
+	r.Clock.Advance(time.Second)
+	require.NoError(t, c.Connect(t.Context(), wrapped("u", &login, 0), r.Clock.Now()))
+	r.Release <- struct{}{}
+	require.NoError(t, r.Result(done))
+	g = r.Get(w, g.ID)
 	require.Zero(t, g.Applied, "it is the epoch of a grant that is gone")
 	require.Equal(t, int64(2), g.Version)
-	r.clock.advance(10 * time.Minute)
+	r.Clock.Advance(10 * time.Minute)
 	after := r.refresh(w, g)
 	require.Equal(t, int64(3), after.Version)
 	require.Equal(t, after.Epoch, after.Applied)
-	r.soundTokens(w, g.ID)
+	r.RequireSoundTokens(w, g.ID)
 }
 
 // Of connects of the same time the one that was published last counts, whichever is
@@ -575,9 +561,9 @@ func TestAnAnswerToAGrantThatWasConnectedAgainIsNotNewerThanTheNext(t *testing.T
 func TestOfConnectsOfTheSameTimeTheOnePublishedLastCounts(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	w := r.worker("a")
+	w := r.Worker("a")
 	c := r.connector(w)
-	at := r.clock.Now()
+	at := r.Clock.Now()
 	connect := func(published int, in events.Connected) {
 		in.Published = at.Add(time.Duration(published))
 		require.NoError(t, c.Connect(t.Context(), in, at))
@@ -624,7 +610,7 @@ func TestOfConnectsOfTheSameTimeTheOnePublishedLastCounts(t *testing.T) {
 			require.NotEqual(t, store.GrantID(name("several"), "coinbase", name("two"), name("three")), grantOf(r.live(w, name("several")), name("two")))
 		}
 	}
-	require.Empty(t, r.sim.Ledger().ReplacedPresented())
+	require.Empty(t, r.Sim.Ledger().ReplacedPresented())
 }
 
 // grantOf is the id of the grant that has an account; empty: none has.
@@ -641,47 +627,48 @@ func grantOf(all []*store.Grant, account string) string {
 func TestGrantsOfAnEarlierReleaseThatShareARefreshToken(t *testing.T) {
 	r := newRig(t)
 	var c *handlers.Connector
-	w := r.worker("a", func(d *refresher.Deps) {
+	w := r.Worker("a", func(d *refresher.Deps) {
 		d.Changed = func(ctx context.Context, user string) error { return c.Resolve(ctx, user) }
 	})
 	c = r.connector(w)
 	login := r.login("one", "two")
-	sealer, err := w.prints.Sealer(t.Context(), "user")
+	sealer, err := w.Fingerprints.Sealer(t.Context(), "user")
 	require.NoError(t, err)
 	for i, id := range []string{"first", "second"} {
 		a := login.Accounts[i]
-		g := newGrant(func(g *store.Grant) {
-			g.ID, g.Accounts, g.ConnectedAt, g.Epoch = id, []store.Account{{ID: a.AccountID}}, r.clock.Now(), 1
-			g.Access, g.Refresh = lasting(r.clock.Now(), hour), endless(r.clock.Now())
-		})
+		g := &store.Grant{
+			ID: id, UserID: "user", BrokerType: "coinbase", BrokerName: "Coinbase", Accounts: []store.Account{{ID: a.AccountID}},
+			State: store.Active, ConnectedAt: r.Clock.Now(), Version: 1, Rev: 1, Epoch: 1,
+			Access: lasting(r.Clock.Now(), hour), Refresh: endless(r.Clock.Now()),
+		}
 		g.Sealed = store.SealTokens(sealer.Sealer, store.TokenSet{
 			RefreshToken: a.RefreshToken, Origin: store.OriginOf(a.RefreshToken), Accounts: []store.AccountToken{{AccountID: a.AccountID, AccessToken: a.AccessToken}},
 		}, g.Binding())
-		require.NoError(t, w.store.Insert(t.Context(), g))
+		require.NoError(t, w.Store.Insert(t.Context(), g))
 	}
-	require.NoError(t, w.reconciler.Pass(t.Context()))
+	require.NoError(t, w.Reconciler.Pass(t.Context()))
 	all := r.live(w, "user")
 	require.Len(t, all, 1)
 	require.ElementsMatch(t, []string{"one", "two"}, all[0].AccountIDs())
 	r.refresh(w, all[0])
-	r.soundTokens(w, all[0].ID)
+	r.RequireSoundTokens(w, all[0].ID)
 }
 
 // A refresh that named no account is for those that a connect of the same login names.
 func TestATokenWithoutAnAccountIsForThoseThatAreNamedLater(t *testing.T) {
 	r := newRig(t)
-	server := newAnswering(t)
-	w := r.worker("a", func(d *refresher.Deps) {
-		d.Mesh = refresher.NewMesh(refresher.MeshOptions{URL: server.url, Timeout: patience, Now: r.clock.Now})
+	server := meshsimtest.NewServer(t)
+	w := r.Worker("a", func(d *refresher.Deps) {
+		d.Mesh = refresher.NewMesh(refresher.MeshOptions{URL: server.URL, Timeout: patience, Now: r.Clock.Now})
 	})
 	c := r.connector(w)
 	login := r.login("one", "two")
-	require.NoError(t, c.Connect(t.Context(), delayed("u", login.Accounts[0].RefreshToken), r.clock.Now()))
-	server.set(written{status: 200, body: body("ok", `{"status":"succeeded","expiresInSeconds":3600,"brokerAccountTokens":[{"accessToken":"new-access","refreshToken":"new-refresh"}]}`)})
-	r.clock.advance(time.Second)
+	require.NoError(t, c.Connect(t.Context(), delayed("u", login.Accounts[0].RefreshToken), r.Clock.Now()))
+	server.Set(meshsimtest.Content(`{"status":"succeeded","expiresInSeconds":3600,"brokerAccountTokens":[{"accessToken":"new-access","refreshToken":"new-refresh"}]}`))
+	r.Clock.Advance(time.Second)
 	r.refresh(w, r.live(w, "u")[0])
-	r.clock.advance(time.Second)
-	require.NoError(t, c.Connect(t.Context(), wrapped("u", login, 0, 1), r.clock.Now()))
+	r.Clock.Advance(time.Second)
+	require.NoError(t, c.Connect(t.Context(), wrapped("u", login, 0, 1), r.Clock.Now()))
 	all := r.live(w, "u")
 	require.Len(t, all, 1)
 	tokens, err := w.Tokens(t.Context(), all[0])
@@ -697,21 +684,21 @@ func TestATokenWithoutAnAccountIsForThoseThatAreNamedLater(t *testing.T) {
 // nor its lease.
 func TestAConnectPublishedAgainWhileACodeIsAwaited(t *testing.T) {
 	r := newRig(t)
-	w := r.worker("a")
+	w := r.Worker("a")
 	c := r.connector(w)
 	in := wrapped("u", r.login("one"), 0)
-	require.NoError(t, c.Connect(t.Context(), in, r.clock.Now()))
+	require.NoError(t, c.Connect(t.Context(), in, r.Clock.Now()))
 	g := r.live(w, "u")[0]
 	for _, leased := range []bool{false, true} {
-		g = r.get(w, g.ID)
-		g.State, g.Reason, g.MFA = store.MustAct, events.ReasonMFARequired, &store.MFA{Until: r.clock.Now().Add(time.Hour)}
+		g = r.Get(w, g.ID)
+		g.State, g.Reason, g.MFA = store.MustAct, events.ReasonMFARequired, &store.MFA{Until: r.Clock.Now().Add(time.Hour)}
 		if leased {
-			g.Lease = &store.Lease{Owner: "code", Until: r.clock.Now().Add(time.Minute)}
+			g.Lease = &store.Lease{Owner: "code", Until: r.Clock.Now().Add(time.Minute)}
 		}
-		require.NoError(t, w.store.Save(t.Context(), g))
-		r.clock.advance(time.Second)
-		require.NoError(t, c.Connect(t.Context(), in, r.clock.Now()))
-		after := r.get(w, g.ID)
+		require.NoError(t, w.Store.Save(t.Context(), g))
+		r.Clock.Advance(time.Second)
+		require.NoError(t, c.Connect(t.Context(), in, r.Clock.Now()))
+		after := r.Get(w, g.ID)
 		require.Equal(t, store.MustAct, after.State)
 		require.NotNil(t, after.MFA)
 		require.Equal(t, leased, after.Lease != nil)
@@ -722,21 +709,21 @@ func TestAConnectPublishedAgainWhileACodeIsAwaited(t *testing.T) {
 // with the token that it replaced, however long the database was away.
 func TestAMoveWaitsForAnAnswerInTheRecoveryStream(t *testing.T) {
 	r := newRig(t)
-	w := r.worker("a")
+	w := r.Worker("a")
 	c := r.connector(w)
 	login := r.login("one")
-	require.NoError(t, c.Connect(t.Context(), wrapped("old", login, 0), r.clock.Now()))
+	require.NoError(t, c.Connect(t.Context(), wrapped("old", login, 0), r.Clock.Now()))
 	g := r.live(w, "old")[0]
-	r.failWrites(true)
+	r.FailWrites(true)
 	_, err := w.Now(t.Context(), g)
 	require.NoError(t, err)
-	r.failWrites(false)
-	r.clock.advance(30 * time.Minute)
+	r.FailWrites(false)
+	r.Clock.Advance(30 * time.Minute)
 	var leased *store.LeasedError
-	require.ErrorAs(t, c.Connect(t.Context(), wrapped("new", login, 0), r.clock.Now()), &leased)
-	require.True(t, leased.Until.After(r.clock.Now()))
-	at := r.clock.Now()
-	for _, entry := range r.entries() {
+	require.ErrorAs(t, c.Connect(t.Context(), wrapped("new", login, 0), r.Clock.Now()), &leased)
+	require.True(t, leased.Until.After(r.Clock.Now()))
+	at := r.Clock.Now()
+	for _, entry := range r.RecoveryEntries() {
 		require.NoError(t, w.Recover(t.Context(), entry))
 	}
 	require.NoError(t, c.Connect(t.Context(), wrapped("new", login, 0), at))
@@ -744,6 +731,6 @@ func TestAMoveWaitsForAnAnswerInTheRecoveryStream(t *testing.T) {
 	all := r.live(w, "new")
 	require.Len(t, all, 1)
 	r.refresh(w, all[0])
-	r.soundTokens(w, all[0].ID)
-	require.Empty(t, r.sim.Ledger().ReplacedPresented())
+	r.RequireSoundTokens(w, all[0].ID)
+	require.Empty(t, r.Sim.Ledger().ReplacedPresented())
 }

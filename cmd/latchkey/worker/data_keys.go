@@ -7,9 +7,9 @@ import (
 	"go.uber.org/zap"
 )
 
-// tendKeys keeps plain data keys in memory no longer than configured, and has
-// those seal no more that an operator has retired.
-func (w *worker) tendKeys(ctx context.Context) {
+// maintainDataKeys drops plain data keys from memory when they reach the configured age,
+// and stops sealing under data keys that an operator has retired.
+func (w *worker) maintainDataKeys(ctx context.Context) {
 	ticker := time.NewTicker(min(max(w.cfg.DataKeys.CacheAge/10, time.Second), w.cfg.Reconcile.Interval))
 	defer ticker.Stop()
 	for {

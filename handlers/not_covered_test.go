@@ -1,4 +1,4 @@
-package refresher_test
+package handlers_test
 
 import (
 	"fmt"
@@ -8,6 +8,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/latchkey/latchkey/cmd/sandbox/meshsim/meshsimtest"
 	"github.com/latchkey/latchkey/events"
 	"github.com/latchkey/latchkey/refresher"
 	"github.com/latchkey/latchkey/store"
@@ -18,14 +19,14 @@ import (
 type partial struct {
 	*rig
 	w      *worker
-	server *answering
+	server *meshsimtest.Server
 	n      int
 }
 
 func newPartial(t *testing.T) *partial {
-	p := &partial{rig: newRig(t), server: newAnswering(t)}
-	p.meshURL = p.server.url
-	p.w = p.worker("a", func(d *refresher.Deps) {
+	p := &partial{rig: newRig(t), server: meshsimtest.NewServer(t)}
+	p.MeshURL = p.server.URL
+	p.w = p.Worker("a", func(d *refresher.Deps) {
 		d.Settler.Policy.ClockSkew, d.Settler.Policy.Lead = time.Second, time.Minute // the last try comes ahead of the end
 	})
 	return p
@@ -41,15 +42,15 @@ func (p *partial) covers(accounts ...string) {
 		}
 		entries += fmt.Sprintf(`{"account":{"accountId":%q},"accessToken":"%s-%d"}`, a, a, p.n)
 	}
-	p.server.set(written{status: 200, body: body("ok", `{"status":"succeeded","expiresInSeconds":3600,"brokerAccountTokens":[`+entries+`]}`)})
+	p.server.Set(meshsimtest.Content(`{"status":"succeeded","expiresInSeconds":3600,"brokerAccountTokens":[` + entries + `]}`))
 }
 
 // ask returns the access tokens that a caller gets, and what is unavailable.
 func (p *partial) ask() (given map[string]string, ends map[string]*time.Time, unavailable map[string]events.UnavailableAccount) {
-	p.t.Helper()
+	p.T.Helper()
 	tokens := p.tokenService(p.w, 0) // it has nothing in memory
-	reply, err := tokens.Get(p.t.Context(), events.TokenRequest{UserID: "u"}, &audit.Record{})
-	require.NoError(p.t, err)
+	reply, err := tokens.Get(p.T.Context(), events.TokenRequest{UserID: "u"}, &audit.Record{})
+	require.NoError(p.T, err)
 	given, ends, unavailable = map[string]string{}, map[string]*time.Time{}, map[string]events.UnavailableAccount{}
 	for i, token := range reply.AccessTokens {
 		given[token.AccountID], ends[token.AccountID] = token.AccessToken.Reveal(), reply.Expiries[i].ExpiresAt
@@ -62,10 +63,10 @@ func (p *partial) ask() (given map[string]string, ends map[string]*time.Time, un
 
 // toldOf lists the events about a user with the accounts that they name.
 func (p *partial) toldOf(user string) (all []string) {
-	p.t.Helper()
-	for _, m := range p.messages(p.subjects.LifecycleStream(), ">") {
+	p.T.Helper()
+	for _, m := range p.Messages(p.Subjects.LifecycleStream(), ">") {
 		e, err := events.DecodeLifecycle(m.Data)
-		require.NoError(p.t, err)
+		require.NoError(p.T, err)
 		if e.Data.UserID != user || e.Kind == events.TokenStored {
 			continue
 		}
@@ -83,25 +84,25 @@ func (p *partial) toldOf(user string) (all []string) {
 func TestWhatACallerGetsOfAnAccountThatAnswersDoNotCover(t *testing.T) {
 	p := newPartial(t)
 	login := p.login("one", "two")
-	began := p.clock.Now()
+	began := p.Clock.Now()
 	require.NoError(t, p.connector(p.w).Connect(t.Context(), wrapped("u", login, 0, 1), began))
 	g := p.live(p.w, "u")[0]
 	old, end := login.Accounts[1].AccessToken.Reveal(), began.Add(hour)
 
 	calls := 0
-	for p.clock.Now().Before(end.Add(-time.Minute)) {
-		g = p.get(p.w, g.ID)
-		if next := g.Due.At.Sub(p.clock.Now()); next > 0 {
-			if !p.clock.Now().Add(next).Before(end) {
+	for p.Clock.Now().Before(end.Add(-time.Minute)) {
+		g = p.Get(p.w, g.ID)
+		if next := g.Due.At.Sub(p.Clock.Now()); next > 0 {
+			if !p.Clock.Now().Add(next).Before(end) {
 				break
 			}
-			p.clock.advance(next)
+			p.Clock.Advance(next)
 		}
 		p.covers("one")
 		require.NoError(t, p.w.Due(t.Context(), due(g)))
 		calls++
 		require.Less(t, calls, 4, "a loop")
-		require.NoError(t, p.w.reconciler.Pass(t.Context()))
+		require.NoError(t, p.w.Reconciler.Pass(t.Context()))
 		given, ends, unavailable := p.ask()
 		require.Equal(t, map[string]string{"one": fmt.Sprint("one-", p.n), "two": old}, given)
 		require.Equal(t, end, *ends["two"])
@@ -111,19 +112,19 @@ func TestWhatACallerGetsOfAnAccountThatAnswersDoNotCover(t *testing.T) {
 	require.Equal(t, 2, calls, "it is asked for once more")
 	require.Equal(t, []string{"token.refreshed:  one", "token.refreshed:  one", "token.expiring: not_covered two"}, p.toldOf("u"))
 
-	p.clock.advance(end.Sub(p.clock.Now()) + time.Millisecond)
+	p.Clock.Advance(end.Sub(p.Clock.Now()) + time.Millisecond)
 	given, _, unavailable := p.ask()
 	require.Equal(t, map[string]string{"one": fmt.Sprint("one-", p.n)}, given)
 	require.Equal(t, events.CodeExpired, unavailable["two"].Code)
 	require.Equal(t, events.ReasonNotCovered, unavailable["two"].Reason)
 	for range 2 {
-		require.NoError(t, p.w.reconciler.Pass(t.Context()))
+		require.NoError(t, p.w.Reconciler.Pass(t.Context()))
 		require.Equal(t, []string{"token.refreshed:  one", "token.refreshed:  one", "token.expiring: not_covered two", "token.expired: not_covered two"}, p.toldOf("u"), "once")
 	}
-	require.Nil(t, p.get(p.w, g.ID).AccountsDue)
+	require.Nil(t, p.Get(p.w, g.ID).AccountsDue)
 
 	p.covers("one", "two")
-	p.refresh(p.w, p.get(p.w, g.ID))
+	p.refresh(p.w, p.Get(p.w, g.ID))
 	given, _, unavailable = p.ask()
 	require.Equal(t, map[string]string{"one": fmt.Sprint("one-", p.n), "two": fmt.Sprint("two-", p.n)}, given)
 	require.Empty(t, unavailable)
@@ -134,24 +135,24 @@ func TestWhatACallerGetsOfAnAccountThatAnswersDoNotCover(t *testing.T) {
 // the account's token ahead of it, and that it has come.
 func TestReconciliationAnnouncesTheEndsOfSingleAccounts(t *testing.T) {
 	p := newPartial(t)
-	began := p.clock.Now()
+	began := p.Clock.Now()
 	require.NoError(t, p.connector(p.w).Connect(t.Context(), wrapped("u", p.login("one", "two"), 0, 1), began))
-	p.clock.advance(40 * time.Minute)
+	p.Clock.Advance(40 * time.Minute)
 	p.covers("one")
 	g := p.refresh(p.w, p.live(p.w, "u")[0])
 	require.NotNil(t, g.AccountsDue)
-	require.NoError(t, p.w.reconciler.Pass(t.Context()))
+	require.NoError(t, p.w.Reconciler.Pass(t.Context()))
 	require.Equal(t, []string{"token.refreshed:  one"}, p.toldOf("u"), "not ahead of time")
-	p.server.set(written{status: 500})
-	p.clock.advance(g.AccountsDue.Sub(p.clock.Now()) + time.Millisecond)
-	require.True(t, p.clock.Now().Before(began.Add(hour).Add(time.Second)))
+	p.server.Set(meshsimtest.Response{Status: 500})
+	p.Clock.Advance(g.AccountsDue.Sub(p.Clock.Now()) + time.Millisecond)
+	require.True(t, p.Clock.Now().Before(began.Add(hour).Add(time.Second)))
 	for range 2 {
-		require.NoError(t, p.w.reconciler.Pass(t.Context()))
+		require.NoError(t, p.w.Reconciler.Pass(t.Context()))
 	}
 	require.Contains(t, p.toldOf("u"), "token.expiring: not_covered two")
-	p.clock.advance(time.Hour / 2)
+	p.Clock.Advance(time.Hour / 2)
 	for range 2 {
-		require.NoError(t, p.w.reconciler.Pass(t.Context()))
+		require.NoError(t, p.w.Reconciler.Pass(t.Context()))
 	}
 	require.Equal(t, []string{"token.refreshed:  one", "token.expiring: not_covered two", "token.expired: not_covered two"}, p.toldOf("u"))
 }
@@ -159,29 +160,29 @@ func TestReconciliationAnnouncesTheEndsOfSingleAccounts(t *testing.T) {
 // The access token of an account that an answer did not cover is handed out to its end
 // though that of the others ends before, while refreshes fail and after they are refused.
 func TestALivingTokenIsHandedOutThoughTheNewestHasEnded(t *testing.T) {
-	for name, failure := range map[string]written{
-		"503": {status: 503}, "refused": {status: 200, body: body("ok", `{"status":"failed"}`)},
+	for name, failure := range map[string]meshsimtest.Response{
+		"503": {Status: 503}, "refused": meshsimtest.Content(`{"status":"failed"}`),
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := newPartial(t)
 			login := p.login("one", "two")
-			began := p.clock.Now()
+			began := p.Clock.Now()
 			require.NoError(t, p.connector(p.w).Connect(t.Context(), wrapped("u", login, 0, 1), began))
-			p.clock.advance(4 * time.Minute)
-			p.server.set(written{status: 200, body: body("ok", `{"status":"succeeded","expiresInSeconds":60,"brokerAccountTokens":[{"account":{"accountId":"one"},"accessToken":"short"}]}`)})
+			p.Clock.Advance(4 * time.Minute)
+			p.server.Set(meshsimtest.Content(`{"status":"succeeded","expiresInSeconds":60,"brokerAccountTokens":[{"account":{"accountId":"one"},"accessToken":"short"}]}`))
 			g := p.refresh(p.w, p.live(p.w, "u")[0])
-			require.Equal(t, p.clock.Now().Add(time.Minute), g.Access.ExpiresAt.UTC())
-			p.server.set(failure)
-			for p.clock.Now().Before(began.Add(50 * time.Minute)) {
-				p.clock.advance(min(max(g.Due.At.Sub(p.clock.Now()), 0), began.Add(50*time.Minute).Sub(p.clock.Now())))
-				if !g.Due.At.After(p.clock.Now()) {
+			require.Equal(t, p.Clock.Now().Add(time.Minute), g.Access.ExpiresAt.UTC())
+			p.server.Set(failure)
+			for p.Clock.Now().Before(began.Add(50 * time.Minute)) {
+				p.Clock.Advance(min(max(g.Due.At.Sub(p.Clock.Now()), 0), began.Add(50*time.Minute).Sub(p.Clock.Now())))
+				if !g.Due.At.After(p.Clock.Now()) {
 					require.NoError(t, p.w.Due(t.Context(), due(g)))
 				}
-				g = p.get(p.w, g.ID)
+				g = p.Get(p.w, g.ID)
 				given, ends, unavailable := p.ask()
 				require.Equal(t, login.Accounts[1].AccessToken.Reveal(), given["two"])
 				require.Equal(t, began.Add(hour), ends["two"].UTC())
-				if !p.clock.Now().Before(*g.Access.ExpiresAt) {
+				if !p.Clock.Now().Before(*g.Access.ExpiresAt) {
 					want := map[store.State]string{store.Active: events.CodeBusy, store.MustAct: events.CodeMustAct}[g.State]
 					require.Equal(t, want, unavailable["one"].Code)
 				}
@@ -193,10 +194,10 @@ func TestALivingTokenIsHandedOutThoughTheNewestHasEnded(t *testing.T) {
 			}
 			require.Equal(t, store.MustAct, g.State)
 			require.Contains(t, p.toldOf("u"), "token.expired: rejected one")
-			p.clock.advance(g.Due.At.Sub(p.clock.Now()))
-			require.Equal(t, began.Add(hour), p.clock.Now())
+			p.Clock.Advance(g.Due.At.Sub(p.Clock.Now()))
+			require.Equal(t, began.Add(hour), p.Clock.Now())
 			require.NoError(t, p.w.Due(t.Context(), due(g)))
-			require.Equal(t, store.Expired, p.get(p.w, g.ID).State)
+			require.Equal(t, store.Expired, p.Get(p.w, g.ID).State)
 			told := p.toldOf("u")
 			require.Equal(t, "token.expired: rejected two", told[len(told)-1])
 		})

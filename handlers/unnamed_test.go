@@ -1,4 +1,4 @@
-package refresher_test
+package handlers_test
 
 import (
 	"fmt"
@@ -9,6 +9,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/latchkey/latchkey/cmd/sandbox/meshsim/meshsimtest"
 	"github.com/latchkey/latchkey/events"
 	"github.com/latchkey/latchkey/store"
 	"github.com/latchkey/latchkey/store/audit"
@@ -16,23 +17,23 @@ import (
 
 // published is a connect of "u" as a worker reads it.
 func (p *partial) published(broker, entries string, more ...string) events.Connected {
-	p.t.Helper()
+	p.T.Helper()
 	extra := ""
 	for _, m := range more {
 		extra += "," + m
 	}
 	in, err := events.DecodeConnected([]byte(`{"userId":"u"` + extra + `,"payload":{"brokerType":"` + broker + `","expiresInSeconds":3600,"accountTokens":[` + entries + `]}}`))
-	require.NoError(p.t, err)
+	require.NoError(p.T, err)
 	return in
 }
 
 func (p *partial) connects(in events.Connected) {
-	p.t.Helper()
-	at := p.clock.Now()
+	p.T.Helper()
+	at := p.Clock.Now()
 	if !in.ConnectedAt.IsZero() {
 		at = in.ConnectedAt
 	}
-	require.NoError(p.t, p.connector(p.w).Connect(p.t.Context(), in, at))
+	require.NoError(p.T, p.connector(p.w).Connect(p.T.Context(), in, at))
 }
 
 // A connect that names no account is handed out, refreshed at once with its access token,
@@ -49,14 +50,14 @@ func TestAConnectThatNamesNoAccountIsHandedOut(t *testing.T) {
 
 	g := p.live(p.w, "u")[0]
 	require.Empty(t, g.Accounts, "an account with an empty id")
-	require.Equal(t, p.clock.Now(), g.Due.At)
+	require.Equal(t, p.Clock.Now(), g.Due.At)
 	p.covers("one")
 	require.NoError(t, p.w.Due(t.Context(), due(g)))
-	require.Contains(t, p.server.asked, `"accessToken":"A","tradeToken":"W"`)
+	require.Contains(t, p.server.Asked, `"accessToken":"A","tradeToken":"W"`)
 	given, _, unavailable := p.ask()
 	require.Equal(t, map[string]string{"one": "one-1"}, given)
 	require.Empty(t, unavailable)
-	set, err := p.w.Tokens(t.Context(), p.get(p.w, g.ID))
+	set, err := p.w.Tokens(t.Context(), p.Get(p.w, g.ID))
 	require.NoError(t, err)
 	require.Equal(t, "T", set.Account("one").TokenID.Reveal())
 }
@@ -83,7 +84,7 @@ func TestAConnectThatNamesNoAccountJoinsItsLogin(t *testing.T) {
 			p := newPartial(t)
 			for _, entries := range c.connects {
 				p.connects(p.published("coinbase", entries))
-				p.clock.advance(time.Second)
+				p.Clock.Advance(time.Second)
 			}
 			all := p.live(p.w, "u")
 			require.Len(t, all, 1)
@@ -111,8 +112,8 @@ func TestAccessTokensPublishedAgainChangeNothing(t *testing.T) {
 			p.connects(p.published("coinbase", c.first))
 			before := p.live(p.w, "u")
 			require.Len(t, before, 1)
-			told := p.told("u")
-			p.clock.advance(10 * time.Minute)
+			told := p.LifecycleEvents("u")
+			p.Clock.Advance(10 * time.Minute)
 			p.connects(p.published("coinbase", c.again))
 			after := p.live(p.w, "u")
 			require.Len(t, after, 1)
@@ -120,9 +121,9 @@ func TestAccessTokensPublishedAgainChangeNothing(t *testing.T) {
 			require.Equal(t, before[0].Access.ExpiresAt, after[0].Access.ExpiresAt)
 			require.Equal(t, before[0].Refresh, after[0].Refresh)
 			require.Equal(t, before[0].Accounts, ends(after[0].Accounts, before[0].Accounts))
-			require.Equal(t, told, p.told("u"))
+			require.Equal(t, told, p.LifecycleEvents("u"))
 
-			p.connects(p.published("coinbase", c.again, `"labels":{"k":"v"}`, `"connectedAt":"`+p.clock.Now().Add(time.Minute).Format(time.RFC3339Nano)+`"`))
+			p.connects(p.published("coinbase", c.again, `"labels":{"k":"v"}`, `"connectedAt":"`+p.Clock.Now().Add(time.Minute).Format(time.RFC3339Nano)+`"`))
 			after = p.live(p.w, "u")
 			require.Len(t, after, 1)
 			require.Equal(t, map[string]string{"k": "v"}, after[0].Labels)
@@ -131,7 +132,7 @@ func TestAccessTokensPublishedAgainChangeNothing(t *testing.T) {
 			if c.changed == "" {
 				return
 			}
-			p.clock.advance(10 * time.Minute)
+			p.Clock.Advance(10 * time.Minute)
 			p.connects(p.published("coinbase", c.changed))
 			given, _, _ := p.ask()
 			require.Equal(t, "B", given["one"], "another token")
@@ -152,14 +153,14 @@ func TestMetadataGoesAlongWithEachRefresh(t *testing.T) {
 		{one, `"metadata":{"region":"metadata-us"}`, `"metadata":{"region":"metadata-us"}}`},
 		{`{"account":{"accountId":"one"},"accessToken":"B","refreshToken":"S"}`, `"metadata":null`, `"refreshToken":"S"}`},
 	} {
-		p.clock.advance(time.Second)
+		p.Clock.Advance(time.Second)
 		if c.entries != "" {
 			p.connects(p.published("coinbase", c.entries, c.more))
 		}
 		p.refresh(p.w, p.live(p.w, "u")[0])
-		require.Contains(t, p.server.asked, c.want, i)
+		require.Contains(t, p.server.Asked, c.want, i)
 	}
-	for _, e := range p.logs.All() {
+	for _, e := range p.Logs.All() {
 		require.NotContains(t, fmt.Sprint(e.Message, e.ContextMap()), "metadata-")
 	}
 }
@@ -190,26 +191,26 @@ func TestAnEndedAccessTokenPublishedAgainStaysEnded(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := newPartial(t)
-			p.server.set(written{status: 503})
+			p.server.Set(meshsimtest.Response{Status: 503})
 			for _, entry := range c.first {
 				in := p.published("coinbase", entry)
 				in.Payload.AccessToken.RefreshTokenExpiresInSeconds = 3600
 				p.connects(in)
-				p.sent()
+				p.WaitSent()
 			}
 			live := p.live(p.w, "u")
 			require.Len(t, live, 1)
 			g := live[0]
 			for g.Due != nil {
-				p.clock.advance(max(g.Due.At.Sub(p.clock.Now()), 0))
+				p.Clock.Advance(max(g.Due.At.Sub(p.Clock.Now()), 0))
 				require.NoError(t, p.w.Due(t.Context(), due(g)))
-				g = p.get(p.w, g.ID)
+				g = p.Get(p.w, g.ID)
 			}
 			require.Equal(t, store.Expired, g.State)
-			p.clock.advance(time.Minute)
+			p.Clock.Advance(time.Minute)
 			p.connects(p.published("coinbase", c.again))
-			require.Equal(t, store.Expired, p.get(p.w, g.ID).State)
-			p.connects(p.published("coinbase", c.again, `"connectedAt":"`+p.clock.Now().Format(time.RFC3339Nano)+`"`))
+			require.Equal(t, store.Expired, p.Get(p.w, g.ID).State)
+			p.connects(p.published("coinbase", c.again, `"connectedAt":"`+p.Clock.Now().Format(time.RFC3339Nano)+`"`))
 			given, _, _ := p.ask()
 			require.Equal(t, []string{"A"}, slices.Collect(maps.Values(given)))
 		})
@@ -225,7 +226,7 @@ func TestAccessTokensOfSeveralConnectsHaveTheirOwnEnds(t *testing.T) {
 	for _, laterFirst := range []bool{false, true} {
 		t.Run(fmt.Sprint("the one that ends later comes first: ", laterFirst), func(t *testing.T) {
 			p := newPartial(t)
-			began := p.clock.Now()
+			began := p.Clock.Now()
 			short, long := p.published("coinbase", entry("one", "A")), p.published("coinbase", entry("two", "B"))
 			short.Payload.AccessToken.ExpiresInSeconds = 600
 			both := []events.Connected{short, long}
@@ -241,8 +242,8 @@ func TestAccessTokensOfSeveralConnectsHaveTheirOwnEnds(t *testing.T) {
 			require.WithinDuration(t, began.Add(10*time.Minute), *g.Access.ExpiresAt, time.Second)
 			require.WithinDuration(t, began.Add(time.Hour), *g.LastAccess().ExpiresAt, time.Second)
 			require.NotNil(t, g.AccountsDue)
-			p.server.set(written{status: 503})
-			p.clock.advance(11 * time.Minute)
+			p.server.Set(meshsimtest.Response{Status: 503})
+			p.Clock.Advance(11 * time.Minute)
 			given, ends, unavailable := p.ask()
 			require.Equal(t, map[string]string{"two": "B"}, given)
 			require.WithinDuration(t, began.Add(time.Hour), *ends["two"], time.Second)
@@ -251,15 +252,35 @@ func TestAccessTokensOfSeveralConnectsHaveTheirOwnEnds(t *testing.T) {
 	}
 	t.Run("an ended one is replaced", func(t *testing.T) {
 		p := newPartial(t)
-		p.server.set(written{status: 503})
+		p.server.Set(meshsimtest.Response{Status: 503})
 		in := p.published("coinbase", entry("one", "A"))
 		in.Payload.AccessToken.ExpiresInSeconds = 60
 		p.connects(in)
-		p.clock.advance(time.Hour)
+		p.Clock.Advance(time.Hour)
 		p.connects(p.published("coinbase", entry("one", "B")))
 		g := p.live(p.w, "u")[0]
-		require.Equal(t, p.clock.Now().Add(time.Hour), g.Access.ExpiresAt.UTC())
+		require.Equal(t, p.Clock.Now().Add(time.Hour), g.Access.ExpiresAt.UTC())
 		given, _, _ := p.ask()
 		require.Equal(t, map[string]string{"one": "B"}, given)
 	})
+}
+
+// A refresh token behind damage is the grant's also when its answer had to wait in the
+// recovery stream.
+func TestADamagedAnswerIsRescuedAsItWasRead(t *testing.T) {
+	p := newPartial(t)
+	p.connects(p.published("coinbase", `{"account":{"accountId":"one"},"accessToken":"A","refreshToken":"R0"}`))
+	g := p.live(p.w, "u")[0]
+	p.server.Set(meshsimtest.Content(`{"status":"succeeded","expiresInSeconds":3600,"brokerAccountTokens":[` +
+		`{"x":NaN,"account":{"accountId":"one"},"accessToken":"A1","refreshToken":"R"},{"account":{"accountId":"two"},"accessToken":"A2","refreshToken":"R2"}]}`))
+	p.Clock.Advance(g.Due.At.Sub(p.Clock.Now()))
+	p.FailWrites(true)
+	require.NoError(t, p.w.Due(t.Context(), due(g)))
+	p.FailWrites(false)
+	entries := p.RecoveryEntries()
+	require.Len(t, entries, 1)
+	require.NoError(t, p.w.Recover(t.Context(), entries[0]))
+	set, err := p.w.Tokens(t.Context(), p.Get(p.w, g.ID))
+	require.NoError(t, err)
+	require.Equal(t, "R", set.RefreshToken.Reveal())
 }

@@ -1,4 +1,4 @@
-package refresher_test
+package handlers_test
 
 import (
 	"encoding/json"
@@ -75,33 +75,33 @@ func removing(t *testing.T, mesh *remover, accounts int, change ...func(*store.G
 	r = newRig(t)
 	server := httptest.NewServer(mesh)
 	t.Cleanup(server.Close)
-	w = r.worker("w", func(d *refresher.Deps) {
-		d.Mesh = refresher.NewMesh(refresher.MeshOptions{URL: server.URL, Timeout: patience, Now: r.clock.Now})
+	w = r.Worker("w", func(d *refresher.Deps) {
+		d.Mesh = refresher.NewMesh(refresher.MeshOptions{URL: server.URL, Timeout: patience, Now: r.Clock.Now})
 	})
-	g = r.connect(w, meshsim.ConnectSpec{Accounts: named(accounts)}, change...)
+	g = r.Connect(w, meshsim.ConnectSpec{Accounts: named(accounts)}, change...)
 	c = r.connector(w, func(o *handlers.ConnectorOptions) { o.RemoveAtMesh, o.Remember = true, time.Hour })
-	require.NoError(t, c.Disconnect(t.Context(), store.Scope{User: "user"}, r.clock.Now()))
-	r.sent()
+	require.NoError(t, c.Disconnect(t.Context(), store.Scope{User: "user"}, r.Clock.Now()))
+	r.WaitSent()
 	return r, w, c, g
 }
 
 // untilGone has the removals tried when they are due until the record is gone, and
 // returns how long that took.
 func untilGone(r *rig, w *worker, id string) time.Duration {
-	r.t.Helper()
-	began := r.clock.Now()
+	r.T.Helper()
+	began := r.Clock.Now()
 	for range 300 {
-		require.NoError(r.t, w.reconciler.Removals(r.t.Context()))
-		r.sent()
-		g, err := w.store.Get(r.t.Context(), id)
+		require.NoError(r.T, w.Reconciler.Removals(r.T.Context()))
+		r.WaitSent()
+		g, err := w.Store.Get(r.T.Context(), id)
 		if err != nil {
-			require.ErrorIs(r.t, err, store.ErrNotFound)
-			return r.clock.Now().Sub(began)
+			require.ErrorIs(r.T, err, store.ErrNotFound)
+			return r.Clock.Now().Sub(began)
 		}
-		require.True(r.t, g.Removal.Due.After(r.clock.Now()))
-		r.clock.advance(g.Removal.Due.Sub(r.clock.Now()) + time.Millisecond)
+		require.True(r.T, g.Removal.Due.After(r.Clock.Now()))
+		r.Clock.Advance(g.Removal.Due.Sub(r.Clock.Now()) + time.Millisecond)
 	}
-	require.FailNow(r.t, "a removal without end")
+	require.FailNow(r.T, "a removal without end")
 	return 0
 }
 
@@ -141,9 +141,9 @@ func TestRemovalsAtMeshEnd(t *testing.T) {
 			t.Parallel()
 			mesh := &remover{answers: c.answers, status: c.status}
 			r, w, _, g := removing(t, mesh, 1, c.change)
-			require.Equal(t, []string{"token.revoked: disconnected"}, r.told("user"), "erased first")
+			require.Equal(t, []string{"token.revoked: disconnected"}, r.LifecycleEvents("user"), "erased first")
 			require.Empty(t, mesh.calls())
-			kept := r.get(w, g.ID)
+			kept := r.Get(w, g.ID)
 			require.Equal(t, store.Revoked, kept.State)
 			set, err := w.Tokens(t.Context(), kept)
 			require.NoError(t, err)
@@ -151,7 +151,7 @@ func TestRemovalsAtMeshEnd(t *testing.T) {
 			require.Empty(t, kept.BrokerName+kept.Accounts[0].Name)
 
 			took := untilGone(r, w, g.ID)
-			require.Equal(t, []string{"token.revoked: disconnected", "token.removal: " + string(c.reason)}, r.told("user"))
+			require.Equal(t, []string{"token.revoked: disconnected", "token.removal: " + string(c.reason)}, r.LifecycleEvents("user"))
 			require.True(t, c.least <= took && took <= max(c.most, time.Millisecond), took)
 			if c.calls > 0 {
 				require.Len(t, mesh.calls(), c.calls)
@@ -165,10 +165,10 @@ func TestRemovalsAtMeshEnd(t *testing.T) {
 func TestAFailedRemovalOfUnknownAccountsIsNotAnnounced(t *testing.T) {
 	mesh := &remover{answers: []string{`503`, `200 {"status":"ok"}`}}
 	r, w, _, g := removing(t, mesh, 1, func(g *store.Grant) { g.Access, g.Accounts = nil, nil })
-	require.NoError(t, w.reconciler.Removals(t.Context()))
-	require.Equal(t, []string{"token.revoked: disconnected"}, r.told("user"))
+	require.NoError(t, w.Reconciler.Removals(t.Context()))
+	require.Equal(t, []string{"token.revoked: disconnected"}, r.LifecycleEvents("user"))
 	untilGone(r, w, g.ID)
-	require.Equal(t, []string{"token.revoked: disconnected", "token.removal: removed"}, r.told("user"))
+	require.Equal(t, []string{"token.revoked: disconnected", "token.removal: removed"}, r.LifecycleEvents("user"))
 }
 
 // TestARemovalNamesTheAccountsThatItIsTrueOf, and asks for none twice.
@@ -177,9 +177,9 @@ func TestARemovalNamesTheAccountsThatItIsTrueOf(t *testing.T) {
 	mesh := &remover{answers: []string{`200 {"status":"ok"}`, `400 {"status":"bad_request"}`}}
 	r, w, _, g := removing(t, mesh, 2)
 	untilGone(r, w, g.ID)
-	require.Equal(t, []string{"token.revoked: disconnected", "token.removal: removed", "token.removal: removal_refused"}, r.told("user"))
+	require.Equal(t, []string{"token.revoked: disconnected", "token.removal: removed", "token.removal: removal_refused"}, r.LifecycleEvents("user"))
 	var named []string
-	for _, m := range r.messages(r.subjects.LifecycleStream(), ">")[1:] {
+	for _, m := range r.Messages(r.Subjects.LifecycleStream(), ">")[1:] {
 		e, err := events.DecodeLifecycle(m.Data)
 		require.NoError(t, err)
 		require.Len(t, e.Data.Accounts, 1)
@@ -200,9 +200,9 @@ func TestAnAccountWithoutAnAccessTokenIsToldOf(t *testing.T) {
 				g.Accounts = append(g.Accounts, store.Account{ID: "without"})
 			})
 			untilGone(r, w, g.ID)
-			told := r.told("user")
+			told := r.LifecycleEvents("user")
 			require.ElementsMatch(t, []string{"token.revoked: disconnected", "token.removal: removed", "token.removal: no_access_token"}, told)
-			for i, m := range r.messages(r.subjects.LifecycleStream(), ">") {
+			for i, m := range r.Messages(r.Subjects.LifecycleStream(), ">") {
 				e, err := events.DecodeLifecycle(m.Data)
 				require.NoError(t, err)
 				if told[i] == "token.removal: no_access_token" {
@@ -220,31 +220,31 @@ func TestWhatIsConnectedAgainIsNotRemoved(t *testing.T) {
 	t.Parallel()
 	mesh := &remover{answers: []string{`500`}}
 	r, w, c, g := removing(t, mesh, 2)
-	require.NoError(t, w.reconciler.Removals(t.Context()))
+	require.NoError(t, w.Reconciler.Removals(t.Context()))
 	require.Len(t, mesh.calls(), 2)
-	r.clock.advance(time.Hour)
+	r.Clock.Advance(time.Hour)
 	in, err := events.DecodeConnected([]byte(`{"userId":"user","payload":{"accessToken":{"brokerType":"Coinbase","brokerName":"C","accountTokens":[
 		{"account":{"accountId":"` + g.Accounts[0].ID + `"},"accessToken":"new-a","refreshToken":"new-r"}]}}}`))
 	require.NoError(t, err)
-	require.NoError(t, c.Connect(t.Context(), in, r.clock.Now()))
-	require.NoError(t, w.reconciler.Removals(t.Context()))
+	require.NoError(t, c.Connect(t.Context(), in, r.Clock.Now()))
+	require.NoError(t, w.Reconciler.Removals(t.Context()))
 	require.Len(t, mesh.calls(), 3, "only the other account's")
-	kept := r.get(w, g.ID)
+	kept := r.Get(w, g.ID)
 	require.Equal(t, []string{g.Accounts[1].ID}, kept.AccountIDs())
-	r.clock.advance(time.Hour)
+	r.Clock.Advance(time.Hour)
 
 	// And while a call of another account is under way.
 	mesh.before = func() {
 		in, err := events.DecodeConnected([]byte(`{"userId":"user","payload":{"delayedAuth":{"brokerType":"coinbase","refreshToken":"later"}}}`))
 		require.NoError(t, err)
-		require.NoError(t, c.Connect(t.Context(), in, r.clock.Now()))
+		require.NoError(t, c.Connect(t.Context(), in, r.Clock.Now()))
 	}
-	require.NoError(t, w.reconciler.Removals(t.Context()))
+	require.NoError(t, w.Reconciler.Removals(t.Context()))
 	require.Len(t, mesh.calls(), 4)
-	r.clock.advance(6 * time.Hour)
-	require.NoError(t, w.reconciler.Removals(t.Context()))
+	r.Clock.Advance(6 * time.Hour)
+	require.NoError(t, w.Reconciler.Removals(t.Context()))
 	require.Len(t, mesh.calls(), 4, "it may be that account")
-	_, err = w.store.Get(t.Context(), g.ID)
+	_, err = w.Store.Get(t.Context(), g.ID)
 	require.ErrorIs(t, err, store.ErrNotFound)
 }
 
@@ -253,23 +253,23 @@ func TestWhatIsConnectedAgainIsNotRemoved(t *testing.T) {
 func TestARemovalOutlivesKMS(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	first := r.worker("first")
-	g := r.connect(first, meshsim.ConnectSpec{})
-	r.kmsURL = "http://127.0.0.1:1"
-	cut := r.worker("cut")
+	first := r.Worker("first")
+	g := r.Connect(first, meshsim.ConnectSpec{})
+	r.KMS.URL = "http://127.0.0.1:1"
+	cut := r.Worker("cut")
 	c := r.connector(cut, func(o *handlers.ConnectorOptions) { o.RemoveAtMesh, o.Remember = true, time.Hour })
-	require.NoError(t, c.Disconnect(t.Context(), store.Scope{User: "user"}, r.clock.Now()))
-	kept := r.get(cut, g.ID)
+	require.NoError(t, c.Disconnect(t.Context(), store.Scope{User: "user"}, r.Clock.Now()))
+	kept := r.Get(cut, g.ID)
 	require.Equal(t, store.Revoked, kept.State)
-	require.Error(t, cut.reconciler.Removals(t.Context()))
-	uses, err := cut.store.KeyUses(t.Context(), kept.Sealed.KeyID)
+	require.Error(t, cut.Reconciler.Removals(t.Context()))
+	uses, err := cut.Store.KeyUses(t.Context(), kept.Sealed.KeyID)
 	require.NoError(t, err)
 	require.NotEmpty(t, uses)
-	r.clock.advance(5 * time.Minute)
-	require.NoError(t, first.reconciler.Removals(t.Context()), "the simulated institution removes it")
-	_, err = first.store.Get(t.Context(), g.ID)
+	r.Clock.Advance(5 * time.Minute)
+	require.NoError(t, first.Reconciler.Removals(t.Context()), "the simulated institution removes it")
+	_, err = first.Store.Get(t.Context(), g.ID)
 	require.ErrorIs(t, err, store.ErrNotFound)
-	require.Equal(t, []string{"token.revoked: disconnected", "token.removal: removed"}, r.told("user"))
+	require.Equal(t, []string{"token.revoked: disconnected", "token.removal: removed"}, r.LifecycleEvents("user"))
 }
 
 // TestAnErasureWaitsForNoKMS, whatever else there is to be sorted out among the user's
@@ -284,24 +284,24 @@ func TestAnErasureWaitsForNoKMS(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t)
-			first := r.worker("first")
-			g, other := r.connect(first, meshsim.ConnectSpec{}), r.connect(first, meshsim.ConnectSpec{BrokerType: "kraken"})
+			first := r.Worker("first")
+			g, other := r.Connect(first, meshsim.ConnectSpec{}), r.Connect(first, meshsim.ConnectSpec{BrokerType: "kraken"})
 			for _, id := range []string{g.ID, other.ID} {
-				before := r.get(first, id)
+				before := r.Get(first, id)
 				change(before)
-				require.NoError(t, first.store.Save(t.Context(), before))
+				require.NoError(t, first.Store.Save(t.Context(), before))
 			}
-			r.kmsURL = "http://127.0.0.1:1"
-			cut := r.worker("cut")
+			r.KMS.URL = "http://127.0.0.1:1"
+			cut := r.Worker("cut")
 			c := r.connector(cut, func(o *handlers.ConnectorOptions) { o.Remember = time.Hour })
 			require.ErrorIs(t, c.Resolve(t.Context(), "user"), envelope.ErrKMS)
-			require.NoError(t, c.Disconnect(t.Context(), store.Scope{User: "user", Broker: "coinbase"}, r.clock.Now()))
-			_, err := cut.store.Get(t.Context(), g.ID)
+			require.NoError(t, c.Disconnect(t.Context(), store.Scope{User: "user", Broker: "coinbase"}, r.Clock.Now()))
+			_, err := cut.Store.Get(t.Context(), g.ID)
 			if err == nil {
-				require.Equal(t, store.Revoked, r.get(cut, g.ID).State)
+				require.Equal(t, store.Revoked, r.Get(cut, g.ID).State)
 			}
-			require.Equal(t, store.Active, r.get(cut, other.ID).State)
-			require.Equal(t, []string{"token.revoked: disconnected"}, r.told("user"))
+			require.Equal(t, store.Active, r.Get(cut, other.ID).State)
+			require.Equal(t, []string{"token.revoked: disconnected"}, r.LifecycleEvents("user"))
 		})
 	}
 }
