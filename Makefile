@@ -90,8 +90,10 @@ fuzz: ## Run every fuzz target for FUZZTIME each
 		done; \
 	done
 
-generate: ## Make the generated documentation anew
+generate: ## Make the generated documentation anew, and with npm the types of the client for Node.js
 	$(GO) generate ./...
+	@if command -v npm >/dev/null; then npm --prefix events/node ci --prefer-offline --loglevel=error && npm --prefix events/node run --silent generate; \
+	else echo "npm is not installed; the types of the client for Node.js stay as they are"; fi
 
 CHAOS ?= --duration 2m --grants 500
 chaos: build ## Put worker processes through failures and let the ledger judge (CHAOS="--seed 7 --duration 5m --cluster")

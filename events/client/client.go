@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/events/sealing"
 )
 
 // DefaultTimeout is the time limit for a call whose context has no deadline.
@@ -28,6 +29,12 @@ type Client struct {
 	attempt  time.Duration
 	once     bool
 	onError  func(error)
+	now      func() time.Time
+
+	sealConnects bool
+	keys         workerKeys
+	sealReplies  bool
+	replyKey     sealing.PrivateKey
 }
 
 // Option changes what New returns.
@@ -47,9 +54,10 @@ func AttemptTimeout(d time.Duration) Option { return func(c *Client) { c.attempt
 // Once turns off retries.
 func Once() Option { return func(c *Client) { c.once = true } }
 
-// OnError sets a function that receives the errors from which a subscription recovers by
-// itself: a handler's error, after which the event comes again, a message that is no
-// event, a consumer that is created again. Several goroutines may call it at once.
+// OnError sets a function that receives the errors from which the client recovers by itself:
+// a handler's error, after which the event comes again, a message that is no event, a
+// consumer that is created again, workers' keys that can't be had while older ones serve.
+// Several goroutines may call it at once.
 func OnError(f func(error)) Option { return func(c *Client) { c.onError = f } }
 
 // New returns a client on a connection, which the caller closes. Give the connection its
@@ -59,9 +67,14 @@ func New(nc *nats.Conn, options ...Option) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("setting up JetStream: %w", err)
 	}
-	c := &Client{nc: nc, js: js, timeout: DefaultTimeout, onError: func(error) {}}
+	c := &Client{nc: nc, js: js, timeout: DefaultTimeout, onError: func(error) {}, now: time.Now}
 	for _, option := range options {
 		option(c)
+	}
+	if c.sealReplies {
+		if c.replyKey, err = sealing.GenerateKey(); err != nil {
+			return nil, err
+		}
 	}
 	return c, nil
 }
@@ -70,15 +83,20 @@ func pauses() *backoff.ExponentialBackOff {
 	return &backoff.ExponentialBackOff{InitialInterval: 100 * time.Millisecond, MaxInterval: 5 * time.Second, Multiplier: 2, RandomizationFactor: 0.2}
 }
 
+// bounded gives ctx the client's timeout if it has no deadline.
+func (c *Client) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+	if _, ok := ctx.Deadline(); ok {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(ctx, c.timeout)
+}
+
 // retry repeats attempt, each time with the time limit, until it succeeds, fails with an
 // error that is not transient, or ctx would end before the next attempt. It returns the
 // last error that is not just the end of ctx.
 func (c *Client) retry(ctx context.Context, limit time.Duration, transient func(error) bool, attempt func(context.Context) error) error {
-	if _, ok := ctx.Deadline(); !ok {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, c.timeout)
-		defer cancel()
-	}
+	ctx, cancel := c.bounded(ctx)
+	defer cancel()
 	if c.attempt > 0 {
 		limit = c.attempt
 	}

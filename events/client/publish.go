@@ -63,8 +63,19 @@ func (c *Client) PublishConnected(ctx context.Context, in Connected) error {
 	return c.PublishConnectedBody(ctx, body)
 }
 
-// PublishConnectedBody publishes an encoded connect without checking it.
+// PublishConnectedBody publishes an encoded connect without checking it. With SealConnects
+// it seals the body, which must then be a valid connect, neither a CloudEvents message nor
+// sealed already; otherwise the error is an *events.InvalidError.
 func (c *Client) PublishConnectedBody(ctx context.Context, body []byte) error {
+	ctx, cancel := c.bounded(ctx)
+	defer cancel()
+	if c.sealConnects {
+		sealed, err := c.seal(ctx, body)
+		if err != nil {
+			return err
+		}
+		body = sealed
+	}
 	return c.publish(ctx, events.IntegrationConnected, c.subjects.Connected(), body)
 }
 

@@ -16,14 +16,15 @@ import (
 // Subscription selects lifecycle events.
 type Subscription struct {
 	// Durable names a durable consumer: subscribers with the same name share its events
-	// and continue where it was. Empty: an ordered consumer for this subscription.
+	// and continue where it was. They must have the same Kinds, Users and AckWait.
+	// Empty: an ordered consumer for this subscription.
 	Durable string
 	// Kinds are some of events.LifecycleKinds. Empty: all.
 	Kinds []string
 	// Users narrows the subscription to some users. Empty: all.
 	Users []string
 	// NewOnly makes a new consumer start with the next event, not with the oldest in the
-	// stream.
+	// stream. It makes no difference to a consumer that exists.
 	NewOnly bool
 	// AckWait is the time without a sign of progress after which NATS delivers an event
 	// again (default 30 seconds). A handler may take longer: the client signals progress.
@@ -47,8 +48,10 @@ const (
 // returns nil. Call it several times for concurrency.
 //
 // With a Durable, an event is acknowledged when handle returns nil. After an error it
-// comes again, with growing delays (1 second to 1 minute). A lost consumer is created
-// again. Without a Durable an error of handle ends the subscription.
+// comes again, with growing delays (1 second to 1 minute). A consumer that exists is never
+// changed: if its settings are others, the error wraps ErrDurable and names them. A consumer
+// that is lost meanwhile is created again and continues where it was, perhaps with some
+// events once more. Without a Durable an error of handle ends the subscription.
 //
 // Messages that are no lifecycle event of their subject go to OnError.
 func (c *Client) Subscribe(ctx context.Context, s Subscription, handle Handler) error {
@@ -59,18 +62,18 @@ func (c *Client) Subscribe(ctx context.Context, s Subscription, handle Handler) 
 	if s.AckWait <= 0 {
 		s.AckWait = ackWait
 	}
-	receive := c.receiveDurable
+	receive := (&durable{c: c, s: s, filters: filters, handle: handle}).receive
 	if s.Durable == "" {
-		receive = c.receiveOrdered
+		receive = func(ctx context.Context, begun func()) error { return c.receiveOrdered(ctx, s, filters, handle, begun) }
 	}
 	began, pauses := false, pauses()
 	_, err = backoff.Retry(ctx, func() (struct{}, error) {
-		err := receive(ctx, s, filters, handle, func() { began = true; pauses.Reset() })
+		err := receive(ctx, func() { began = true; pauses.Reset() })
 		var failed *handlerError
 		switch {
 		case errors.As(err, &failed):
 			err = backoff.Permanent(failed.error)
-		case !began || s.Durable == "":
+		case !began || s.Durable == "" || errors.Is(err, ErrDurable):
 			err = backoff.Permanent(fmt.Errorf("subscribing to lifecycle events: %w", err))
 		}
 		return struct{}{}, err
@@ -111,52 +114,6 @@ func (s Subscription) deliverPolicy() jetstream.DeliverPolicy {
 		return jetstream.DeliverNewPolicy
 	}
 	return jetstream.DeliverAllPolicy
-}
-
-// receiveDurable handles events until the consumer is lost or ctx ends.
-func (c *Client) receiveDurable(ctx context.Context, s Subscription, filters []string, handle Handler, begun func()) error {
-	consumer, err := c.js.CreateOrUpdateConsumer(ctx, c.subjects.LifecycleStream(), jetstream.ConsumerConfig{
-		Durable: s.Durable, FilterSubjects: filters, DeliverPolicy: s.deliverPolicy(),
-		AckPolicy: jetstream.AckExplicitPolicy, AckWait: s.AckWait, MaxDeliver: -1,
-	})
-	if err != nil {
-		return err
-	}
-	// One at a time, because the ack wait of messages in a local buffer would run out.
-	messages, err := consumer.Messages(jetstream.PullMaxMessages(1), jetstream.PullHeartbeat(heartbeat), jetstream.WithMessagesErrOnMissingHeartbeat(true))
-	if err != nil {
-		return err
-	}
-	defer messages.Stop()
-	begun()
-	for {
-		msg, err := messages.Next(jetstream.NextContext(ctx))
-		if errors.Is(err, jetstream.ErrNoHeartbeat) {
-			if _, err = consumer.Info(ctx); err == nil {
-				continue
-			}
-		}
-		if err != nil {
-			return err
-		}
-		c.deliver(ctx, s, msg, handle)
-	}
-}
-
-// deliver handles a message and acknowledges it, even if ctx ends meanwhile.
-func (c *Client) deliver(ctx context.Context, s Subscription, msg jetstream.Msg, handle Handler) {
-	e, err := c.event(msg)
-	if err != nil {
-		err = msg.TermWithReason("not a lifecycle event")
-	} else if err = signalProgress(s.AckWait, msg, func() error { return handle(ctx, e) }); err != nil {
-		c.onError(fmt.Errorf("handling %s %s: %w", e.Kind, e.ID, err))
-		err = msg.NakWithDelay(redeliveryDelay(msg))
-	} else {
-		err = msg.Ack()
-	}
-	if err != nil {
-		c.onError(fmt.Errorf("acknowledging an event: %w", err))
-	}
 }
 
 // event decodes a message. An error goes to OnError too: no worker wrote the message.

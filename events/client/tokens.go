@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go/micro"
 
 	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/events/sealing"
 )
 
 // RefusedError is a worker's refusal of a request.
@@ -42,7 +43,19 @@ var ErrNoWorker = errors.New("no worker answers token requests; is one running, 
 // there is none, with growing pauses and not before the time that a worker asked for,
 // until the deadline of ctx or the client's timeout. A refusal is a *RefusedError. A
 // request that violates its contract is not sent: the error is an *events.InvalidError.
+//
+// With SealReplies the client sets in.SealTo; set it nowhere else, because nothing could
+// open the reply.
 func (c *Client) Tokens(ctx context.Context, in events.TokenRequest) (events.TokenReply, error) {
+	if in.SealTo != nil {
+		return events.TokenReply{}, &events.InvalidError{Message: events.TokenGetName, Problem: "sealTo: a key that the client does not have; use its option SealReplies"}
+	}
+	decode := events.DecodeTokenReply
+	if c.sealReplies {
+		key := c.replyKey.Public().JWK()
+		in.SealTo = &key
+		decode = func(body []byte) (events.TokenReply, error) { return sealing.OpenReply(body, c.replyKey) }
+	}
 	body, _ := json.Marshal(in) // texts and numbers only
 	if _, err := events.DecodeTokenRequest(body); err != nil {
 		return events.TokenReply{}, err
@@ -51,7 +64,7 @@ func (c *Client) Tokens(ctx context.Context, in events.TokenRequest) (events.Tok
 	err := c.retry(ctx, DefaultTimeout, transientOnRequest, func(ctx context.Context) error {
 		answer, err := c.request(ctx, c.subjects.TokenGet(in.UserID), body)
 		if err == nil {
-			reply, err = events.DecodeTokenReply(answer)
+			reply, err = decode(answer)
 		}
 		return err
 	})

@@ -3,6 +3,7 @@ package worker_test
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"os"
@@ -47,30 +48,36 @@ func (h *harness) runExample(cmd *exec.Cmd) *program {
 	return p
 }
 
-// runNode installs a Node example into a folder of its own and runs it.
-func (h *harness) runNode(name string) *program {
+// nodeExample installs a Node example in a folder of its own, beside a copy of the client
+// for Node.js, and returns the folder.
+func (h *harness) nodeExample(name string) (dir string) {
 	h.t.Helper()
 	npm, err := exec.LookPath("npm")
 	if err != nil {
 		h.t.Skip("npm is not installed")
 	}
-	dir := h.t.TempDir()
-	files, err := filepath.Glob(filepath.Join(examples, name, "*"))
-	require.NoError(h.t, err)
-	for _, file := range append(files, filepath.Join(examples, name, ".npmrc")) {
-		if filepath.Base(file) == "node_modules" {
-			continue
-		}
-		data, err := os.ReadFile(file)
-		require.NoError(h.t, err)
-		require.NoError(h.t, os.WriteFile(filepath.Join(dir, filepath.Base(file)), data, 0o600))
+	top := h.t.TempDir()
+	for _, part := range []string{"events/node/lib", "events/node/types", "docs/examples/" + name} {
+		to := filepath.Join(top, part)
+		require.NoError(h.t, os.CopyFS(to, os.DirFS(filepath.Join("../../..", part))))
+		require.NoError(h.t, os.RemoveAll(filepath.Join(to, "node_modules"))) // what somebody tried out there
 	}
+	manifest, err := os.ReadFile("../../../events/node/package.json")
+	require.NoError(h.t, err)
+	require.NoError(h.t, os.WriteFile(filepath.Join(top, "events/node/package.json"), manifest, 0o600))
+	dir = filepath.Join(top, "docs/examples", name)
 	install := exec.CommandContext(h.ctx, npm, "ci")
 	install.Dir = dir
 	out, err := install.CombinedOutput()
 	require.NoError(h.t, err, string(out))
+	return dir
+}
+
+// runNode installs a Node example and runs it.
+func (h *harness) runNode(name string) *program {
+	h.t.Helper()
 	cmd := exec.CommandContext(h.ctx, "node", "index.js")
-	cmd.Dir = dir
+	cmd.Dir = h.nodeExample(name)
 	return h.runExample(cmd)
 }
 
@@ -99,6 +106,11 @@ func (h *harness) call(method, url, user, body string) (status int, answer []byt
 	answer, err = io.ReadAll(res.Body)
 	require.NoError(h.t, err)
 	return res.StatusCode, answer
+}
+
+// handed is what a page sends to a backend that has had a payload for some milliseconds.
+func handed(payload string, age int) string {
+	return fmt.Sprintf(`{"payload":%s,"ageMilliseconds":%d}`, payload, age)
 }
 
 // page gets the tokens of a user from a backend and checks them at Mesh.
@@ -146,23 +158,39 @@ func TestExamplePrograms(t *testing.T) {
 		p := h.runExample(exec.CommandContext(h.ctx, binary))
 		backend := p.says(`listening on (http://\S+)`)
 		c := h.issue("coinbase", "a")
-		status, answer := h.call("POST", backend+"/connected", "user.1", c.Payload.Reveal())
-		require.Equal(t, http.StatusNoContent, status, string(answer))
+		heard, err := h.nc.SubscribeSync(h.subjects.Connected())
+		require.NoError(t, err)
+		var first events.Connected
+		for age := range 3 { // the page had no answer, and tries again
+			status, answer := h.call("POST", backend+"/connected", "user.1", handed(c.Payload.Reveal(), age))
+			require.Equal(t, http.StatusNoContent, status, string(answer))
+			msg, err := heard.NextMsg(patience)
+			require.NoError(t, err)
+			in, err := events.DecodeConnected(msg.Data)
+			require.NoError(t, err)
+			if age == 0 {
+				first = in
+			}
+			require.Equal(t, first.ConnectedAt, in.ConnectedAt, "a try is no newer connect")
+		}
+		require.NoError(t, heard.Unsubscribe())
 		h.event(events.TokenStored, "user.1")
 		h.page(backend, "user.1", "a")
 
-		status, _ = h.call("POST", backend+"/connected", "gone", dead.Payload.Reveal())
+		status, _ := h.call("POST", backend+"/connected", "gone", handed(dead.Payload.Reveal(), 0))
 		require.Equal(t, http.StatusNoContent, status)
 		h.event(events.TokenStored, "gone")
 		h.ask(h.refusing(events.TokenRequest{UserID: "gone"})) // it is refused
 		expired := h.event(events.TokenExpired, "gone")
 		require.Equal(t, expired.ID, p.says(`event (\S+): user gone has to connect kraken again: rejected`))
-		status, answer = h.call("GET", backend+"/access-tokens", "gone", "")
+		status, answer := h.call("GET", backend+"/access-tokens", "gone", "")
 		require.Equal(t, http.StatusConflict, status)
 		require.Equal(t, "expired\n", string(answer))
 
-		status, _ = h.call("POST", backend+"/connected", "user.1", `{"nothing":1}`)
-		require.Equal(t, http.StatusBadRequest, status)
+		for _, junk := range []string{handed(`{"nothing":1}`, 0), handed(c.Payload.Reveal(), -1), `{}`, `{`} {
+			status, _ = h.call("POST", backend+"/connected", "user.1", junk)
+			require.Equal(t, http.StatusBadRequest, status, junk)
+		}
 		status, _ = h.call("GET", backend+"/access-tokens", "", "")
 		require.Equal(t, http.StatusUnauthorized, status)
 		status, _ = h.call("POST", backend+"/disconnected", "user.1", "")

@@ -11,15 +11,17 @@ package main
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log"
+	"maps"
 	"net"
 	"net/http"
 	"os"
 	"os/signal"
+	"sync"
 	"syscall"
 	"time"
 
@@ -59,7 +61,7 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("listening: %w", err)
 	}
-	server := &http.Server{Handler: backend{latchkey}.routes(), ReadHeaderTimeout: 10 * time.Second}
+	server := &http.Server{Handler: backend{latchkey, &times{at: map[[sha256.Size]byte]time.Time{}}}.routes(), ReadHeaderTimeout: 10 * time.Second}
 	go func() { _ = server.Serve(listener) }() // ends with Close
 	defer server.Close()
 	log.Printf("listening on http://%s", listener.Addr())
@@ -73,7 +75,10 @@ func expired(_ context.Context, e events.LifecycleEvent) error {
 	return nil
 }
 
-type backend struct{ latchkey *client.Client }
+type backend struct {
+	latchkey *client.Client
+	times    *times
+}
 
 func (b backend) routes() http.Handler {
 	mux := http.NewServeMux()
@@ -97,17 +102,50 @@ func forUser(handle func(w http.ResponseWriter, r *http.Request, user string)) h
 	}
 }
 
-const maxPayload = 1 << 20 // bytes
+const (
+	maxPayload = 1 << 20        // bytes
+	maxAge     = 24 * time.Hour // how long a page may try to hand over a connection
+)
 
-// connected gets what onIntegrationConnected gave to the page, unchanged. The
-// page sends it again until the answer is 204.
+// connected gets what onIntegrationConnected gave to the page, unchanged, and for how
+// many milliseconds the page has had it: a browser's clock may be wrong. The page sends it
+// again until the answer is 204:
+//
+//	{"payload": {…}, "ageMilliseconds": 12}
 func (b backend) connected(w http.ResponseWriter, r *http.Request, user string) {
-	at := time.Now() // tokens were obtained a moment ago
-	payload, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxPayload))
-	if err == nil {
-		err = b.latchkey.PublishConnected(r.Context(), client.Connected{UserID: user, Payload: secret.New(string(payload)), ConnectedAt: at})
+	now := time.Now()
+	var in struct {
+		Payload         json.RawMessage
+		AgeMilliseconds int64
 	}
-	done(w, err)
+	err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxPayload)).Decode(&in)
+	if err != nil || in.AgeMilliseconds < 0 || in.AgeMilliseconds > maxAge.Milliseconds() {
+		http.Error(w, "not understood", http.StatusBadRequest)
+		return
+	}
+	at := b.times.first(user, in.Payload, now.Add(-time.Duration(in.AgeMilliseconds)*time.Millisecond))
+	done(w, b.latchkey.PublishConnected(r.Context(), client.Connected{UserID: user, Payload: secret.New(string(in.Payload)), ConnectedAt: at}))
+}
+
+// times keeps for each connect when its tokens were obtained, so that the page's next try
+// is the same connect and no newer one. Yours: where several processes serve a page, a
+// table that they share, of hashes and times.
+type times struct {
+	mu sync.Mutex
+	at map[[sha256.Size]byte]time.Time
+}
+
+// first returns the time with which a user's payload first came, which is at for a new one.
+func (t *times) first(user string, payload []byte, at time.Time) time.Time {
+	key := sha256.Sum256(append([]byte(user+"\x00"), payload...)) // it holds tokens: only the hash stays
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	maps.DeleteFunc(t.at, func(_ [sha256.Size]byte, then time.Time) bool { return time.Since(then) > maxAge })
+	if then, found := t.at[key]; found {
+		return then
+	}
+	t.at[key] = at
+	return at
 }
 
 func (b backend) disconnected(w http.ResponseWriter, r *http.Request, user string) {

@@ -1,21 +1,19 @@
 // Publishes a connect, sealed. Standard input is what Mesh Link's
-// onIntegrationConnected gave to the page:
+// onIntegrationConnected gave to the page, and CONNECTED_AT when the page got it
+// (RFC 3339), the same if you repeat the command:
 //
 //   node publish.js USER CONNECTED_AT < payload.json
 import { text } from 'node:stream/consumers'
-import { jetstream } from '@nats-io/jetstream'
+import { Client } from '@latchkey/client'
 import { connect } from '@nats-io/transport-node'
-import { WorkerKeys, seal } from './seal.js'
 
 const [userId, connectedAt] = process.argv.slice(2)
-const payload = JSON.parse(await text(process.stdin))
 
 const nc = await connect({ servers: process.env.NATS_URL, inboxPrefix: '_INBOX_publisher' })
 try {
-  const keys = new WorkerKeys(nc)
-  const body = JSON.stringify({ userId, connectedAt, payload })
-  const ack = await jetstream(nc).publish('integration.connected', await seal(body, await keys.current()))
-  console.log(`stored as ${ack.seq}`) // JetStream has it; in every other case publish has thrown
+  const latchkey = new Client(nc, { prefix: process.env.LATCHKEY_PREFIX, sealConnects: true })
+  await latchkey.publishConnected({ userId, connectedAt, payload: await text(process.stdin) })
+  console.log('stored') // JetStream has it; in every other case publishConnected has thrown
 } finally {
   await nc.close()
 }

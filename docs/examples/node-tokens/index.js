@@ -7,10 +7,10 @@
 //   PORT            to listen on (any free one)
 import { readFile } from "node:fs/promises";
 import { createServer } from "node:http";
+import { Client, InvalidError, RefusedError } from "@latchkey/client";
 import { connect, credsAuthenticator } from "@nats-io/transport-node";
-import { currentTokens, Refused } from "./tokens.js";
 
-const { NATS_URL, NATS_CREDS, PORT = "0" } = process.env;
+const { NATS_URL, NATS_CREDS, LATCHKEY_PREFIX, PORT = "0" } = process.env;
 
 const nc = await connect({
   servers: NATS_URL,
@@ -20,6 +20,7 @@ const nc = await connect({
   ignoreAuthErrorAbort: true, // a refusal may be as passing as an outage
   authenticator: NATS_CREDS ? credsAuthenticator(await readFile(NATS_CREDS)) : undefined,
 });
+const latchkey = new Client(nc, { prefix: LATCHKEY_PREFIX });
 
 // Yours: the user of the session. Never take it from what the page says.
 function userOf(request) {
@@ -48,11 +49,11 @@ const server = createServer(async (request, response) => {
   try {
     // A call with a token was answered 401: the page sends {"refused": [{"grantId", "version"}]}, as "expiries" named them.
     const refused = request.method === "POST" ? await refusedBy(request) : [];
-    const { accessTokens, expiries } = await currentTokens(nc, user, { refused });
+    const { accessTokens, expiries } = await latchkey.tokens({ userId: user, refused });
     answer(200, { accessTokens, expiries });
   } catch (err) {
-    if (err instanceof SyntaxError || (err instanceof Refused && err.code === "bad_request")) return answer(400, {}); // what the page sent
-    if (err instanceof Refused && err.reconnect) return answer(409, { code: err.code }); // show "connect again"
+    if (err instanceof SyntaxError || err instanceof InvalidError || (err instanceof RefusedError && err.code === "bad_request")) return answer(400, {}); // what the page sent
+    if (err instanceof RefusedError && err.reconnect) return answer(409, { code: err.code }); // show "connect again"
     console.error(`tokens of a user: ${err.message}`); // the code, never a token
     answer(503, {});
   }

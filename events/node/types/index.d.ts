@@ -1,0 +1,14 @@
+export type Options = import("./client.js").Options;
+export type Call = import("./client.js").Call;
+export type Connected = import("./client.js").Connected;
+export type Disconnected = import("./client.js").Disconnected;
+export type RejectedEvent = import("./client.js").RejectedEvent;
+export type Subscription = import("./subscribe.js").Subscription;
+export type LifecycleEvent = import("./subscribe.js").LifecycleEvent;
+export type TokenRequest = import("../types/messages.js").TokenRequest;
+export type TokenReply = import("../types/messages.js").TokenReply;
+export type MFARequest = import("../types/messages.js").MFARequest;
+export type MFAReply = import("../types/messages.js").MFAReply;
+export { Client, refusedIn } from "./client.js";
+export { DurableError, InvalidError, NoWorkerError, RefusedError, TooLargeError } from "./errors.js";
+export { lifecycleKinds, subjectToken } from "./subjects.js";

@@ -1,0 +1,44 @@
+/** @param {Nats} nats @param {Subscription} s @param {Handle} handle @param {AbortSignal | undefined} signal */
+export function subscribe(nats: Nats, s: Subscription, handle: Handle, signal: AbortSignal | undefined): Promise<void>;
+export type Subscription = {
+    /**
+     * name of a durable consumer: subscribers with the same name
+     * share its events and continue where it was. They must have the same kinds, users and
+     * ackWait. Without one: an ordered consumer for this subscription.
+     */
+    durable?: string | undefined;
+    /**
+     * some of lifecycleKinds; without: all
+     */
+    kinds?: string[] | undefined;
+    /**
+     * narrows the subscription to some users; without: all
+     */
+    users?: string[] | undefined;
+    /**
+     * a new consumer starts with the next event, not with the
+     * oldest in the stream. It makes no difference to a consumer that exists.
+     */
+    newOnly?: boolean | undefined;
+    /**
+     * time without a sign of progress after which NATS delivers an
+     * event again, in ms (30,000). handle may take longer: the client signals progress.
+     */
+    ackWait?: number | undefined;
+};
+export type LifecycleEvent = {
+    specversion: "1.0";
+    id: string;
+    source: string;
+    type: "token.stored" | "token.refreshed" | "token.expiring" | "token.expired" | "token.revoked" | "token.removal";
+    subject: string;
+    time: string;
+    data: import("../types/messages.js").Lifecycle;
+};
+export type Nats = {
+    js: import("@nats-io/jetstream").JetStreamClient;
+    jsm: import("@nats-io/jetstream").JetStreamManager;
+    subjects: import("./subjects.js").Subjects;
+    onError: (err: Error) => void;
+};
+export type Handle = (event: LifecycleEvent) => unknown;
