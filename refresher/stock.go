@@ -55,18 +55,21 @@ func NewStock(r *Refresher, c config.Reconcile) *Stock {
 	return s
 }
 
-// Run measures until ctx ends.
+// Run measures until ctx ends. How long a measurement takes is the machine's business: the
+// injected clock may be set while it lasts.
 func (s *Stock) Run(ctx context.Context) {
-	var next time.Time
+	var counted time.Time
+	var rest time.Duration
 	for ctx.Err() == nil {
-		if start := s.refresher.deps.Now(); !start.Before(next) {
+		began := time.Now()
+		if began.Sub(counted) >= rest {
 			s.count(ctx)
-			end := s.refresher.deps.Now()
-			next = end.Add(max(countEvery, countShare*end.Sub(start)))
+			counted = time.Now()
+			rest = max(countEvery, countShare*counted.Sub(began))
 		}
-		start := s.refresher.deps.Now()
+		began = time.Now()
 		s.findOverdue(ctx)
-		pause(ctx, max(s.config.Interval, lookShare*s.refresher.deps.Now().Sub(start)))
+		pause(ctx, max(s.config.Interval, lookShare*time.Since(began)))
 	}
 }
 
