@@ -337,8 +337,11 @@ func (p *DeadLetters) open(ctx context.Context, d DeadLetter) (event events.Head
 	if err != nil {
 		return nil, nil, errForm
 	}
-	body, err = io.ReadAll(r)
-	return nil, body, err
+	if body, err = io.ReadAll(r); err != nil {
+		clear(body)
+		return nil, nil, errForm
+	}
+	return nil, body, nil
 }
 
 var errForm = errors.New("the opened body is not in the form in which it was sealed")

@@ -228,6 +228,13 @@ func TestLettersOfEarlierVersionsOpen(t *testing.T) {
 	letter.Format = formatPlain // sealed with the body, so that nobody can change it
 	_, err = f.dead.Open(ctx, letter.DeadLetter)
 	require.ErrorIs(t, err, envelope.ErrSealed)
+
+	cut := old
+	cut.ID = "cut"
+	cut.Sealed = sealer.Seal(compressed.Bytes()[:compressed.Len()-9], envelope.Binding{Purpose: envelope.PurposeDeadLetter, Grant: "cut"})
+	body, err = f.dead.Open(ctx, cut)
+	require.ErrorIs(t, err, errForm)
+	require.Empty(t, body, "no part of a body beside an error")
 }
 
 // TestReplayedMessagesKeepTheirTime: a message that is replayed has the time at

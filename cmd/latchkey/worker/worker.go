@@ -175,6 +175,9 @@ func (w *worker) ensureIndexes(ctx context.Context) {
 }
 
 func (w *worker) disconnect() {
+	if w.page != nil {
+		w.page.Close()
+	}
 	if w.envelope != nil {
 		w.envelope.Close()
 	}
@@ -343,7 +346,6 @@ func (w *worker) run(ctx context.Context, ready func()) error {
 	stopped, stop := context.WithCancel(ctx)
 	defer w.awaitBackground(&background)
 	defer stop()
-	defer w.page.Close()
 	background.Go(func() { failed <- w.router.Run(context.WithoutCancel(ctx)) })
 	select {
 	case <-w.router.Running():
