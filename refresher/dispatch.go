@@ -36,7 +36,7 @@ type DispatcherOptions struct {
 	JetStream jetstream.JetStream
 	Store     *store.Store
 	Subjects  events.Subjects
-	// Horizon is how far ahead schedules are made; reconciliation makes those of later.
+	// Horizon is how far ahead schedules are made; reconciliation makes later ones.
 	Horizon time.Duration
 	// Remember is how long the refresh token of a deleted grant is remembered as spent.
 	Remember time.Duration
@@ -57,7 +57,7 @@ type Dispatcher struct {
 	sending *semaphore.Weighted // a place for each Send under way
 }
 
-// NewDispatcher returns a dispatcher that needs SetStreams before it is used.
+// NewDispatcher returns a dispatcher. Its schedules name no stream before SetStreams.
 func NewDispatcher(o DispatcherOptions) *Dispatcher {
 	d := &Dispatcher{options: o, sending: semaphore.NewWeighted(maxSending), failed: prometheus.NewCounter(prometheus.CounterOpts{
 		Namespace: "latchkey", Name: "outbox_failures_total", Help: "Outboxes that could not be delivered at once; reconciliation delivers them.",
@@ -67,7 +67,8 @@ func NewDispatcher(o DispatcherOptions) *Dispatcher {
 	return d
 }
 
-// SetStreams sets the identities of the schedule streams, in the order of the partitions.
+// SetStreams notes the identities of the schedule streams, in the order of the partitions, which
+// every pass of reconciliation finds out: a wiped NATS has others.
 func (d *Dispatcher) SetStreams(identities []string) { d.streams.Store(&identities) }
 
 // Streams returns the identities last set.

@@ -49,8 +49,8 @@ const (
 	minInterval   = time.Second
 )
 
-// NewReconciler returns a Reconciler, which needs Start before any other work. horizon
-// is how far ahead schedules are put into the stream.
+// NewReconciler returns a Reconciler. horizon is how far ahead schedules are put into the
+// stream. Call Start before the worker receives messages, so that their schedules name a stream.
 func NewReconciler(w *Refresher, c config.Reconcile, horizon time.Duration, s Streams) *Reconciler {
 	return &Reconciler{refresher: w, config: c, horizon: horizon, streams: s, overdueWalk: walk{inOrder: true}}
 }
