@@ -63,19 +63,24 @@ func (s *Stock) Run(ctx context.Context) {
 	for ctx.Err() == nil {
 		began := time.Now()
 		if began.Sub(counted) >= rest {
-			s.count(ctx)
+			rest = countEvery
+			if s.count(ctx) == nil {
+				rest = max(rest, countShare*time.Since(began))
+			}
 			counted = time.Now()
-			rest = max(countEvery, countShare*counted.Sub(began))
 		}
 		began = time.Now()
-		s.findOverdue(ctx)
-		pause(ctx, max(s.config.Interval, lookShare*time.Since(began)))
+		wait := s.config.Interval
+		if s.findOverdue(ctx) == nil { // how long one waits for a database that is away says nothing
+			wait = max(wait, lookShare*time.Since(began))
+		}
+		pause(ctx, wait)
 	}
 }
 
 // findOverdue looks for what is overdue. What can't be read is not shown: an old answer
 // would say that all is well.
-func (s *Stock) findOverdue(ctx context.Context) {
+func (s *Stock) findOverdue(ctx context.Context) error {
 	deps := s.refresher.deps
 	tallies, err := deps.Store.TallyOverdue(ctx, deps.Now().Add(-s.config.Slack), maxOverdue)
 	s.told(ctx, "overdue grants", err)
@@ -92,9 +97,10 @@ func (s *Stock) findOverdue(ctx context.Context) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.overdue = overdue
+	return err
 }
 
-func (s *Stock) count(ctx context.Context) {
+func (s *Stock) count(ctx context.Context) error {
 	tallies, err := s.refresher.deps.Store.Tallies(ctx)
 	s.told(ctx, "grants by state", err)
 	// Should there be too many brokers, those with the most grants have a label each.
@@ -106,6 +112,7 @@ func (s *Stock) count(ctx context.Context) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.grants = grants
+	return err
 }
 
 // told logs a measurement that begins to fail. A database that is too large to be counted
