@@ -110,7 +110,7 @@ func Run(ctx context.Context, cfg config.Config, o Options) error {
 		err = w.reconciler.Start(ctx)
 	}
 	if err != nil && ctx.Err() != nil {
-		w.log.Info("stopped before it had begun", zap.Error(err))
+		w.log.Info("stopped during startup", zap.Error(err))
 		return nil
 	}
 	if err != nil {
@@ -278,7 +278,7 @@ func (w *worker) finish() error {
 	case err := <-done:
 		return err
 	case <-time.After(w.cfg.Worker.Grace):
-		return errors.New("worker.grace is over before all work was finished; what was cut off shows as leases that run out")
+		return errors.New("worker.grace expired before all work finished; interrupted refreshes show as expired leases")
 	}
 }
 
