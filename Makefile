@@ -27,9 +27,7 @@ page: bin/page/page.js ## Build the sandbox's page for a browser with npm, where
 
 WEB = cmd/sandbox/linkdemo/web
 bin/page/page.js: $(wildcard $(WEB)/package*.json $(WEB)/page/*.js)
-	@if ! command -v npm >/dev/null; then echo "npm is not installed; the sandbox runs without its page"; \
-	elif ! npm --prefix $(WEB) ci --prefer-offline --loglevel=error; then echo "npm could not install the page's packages; the sandbox runs without its page"; \
-	else npm --prefix $(WEB) run --silent build -- --outdir=$(CURDIR)/bin/page; fi
+	@.ci/page $(WEB) $(CURDIR)/bin/page
 
 quick: ## While you work, in under two minutes: lint and the fast tests
 	.ci/parts lint fast
@@ -42,7 +40,8 @@ deps: ## Install Debian's PostgreSQL and Chromium for the tests that use them, w
 	@.ci/debian /usr/bin/chromium chromium "the sandbox's page is not tested in a browser"
 
 fast: ## The fast tests, without the race detector
-	$(TEST) -short ./events/... ./config ./store/... ./refresher ./handlers/...
+	$(TEST) -short ./events/... ./config ./store/... ./refresher ./handlers/... ./docs/... \
+		./cmd/latchkey/cli ./cmd/latchkey/view ./cmd/latchkey/doctor ./cmd/latchkey/imports ./cmd/latchkey/operator
 
 # What starts engines and processes has the machine to itself.
 HEAVY = ./cmd/latchkey/worker ./cmd/sandbox
@@ -64,19 +63,20 @@ guard: ## How many allocations the busiest paths take, without the race detector
 lint: ## Formatting, module files, and what golangci-lint finds (.golangci.yml)
 	$(GO) mod tidy -diff
 	$(GO) run $(GOLANGCI) run
+	$(GO) -C deploy/check mod tidy -diff
+	$(GO) -C deploy/check run $(GOLANGCI) run
 
 format: ## Format all Go files
 	$(GO) run $(GOLANGCI) fmt
 
-vuln: ## Known vulnerabilities in what is linked (passed over when the database can't be reached)
+vuln: ## Known vulnerabilities in what is linked (skipped when the database can't be reached)
 	@GO=$(GO) .ci/vulnerabilities
 
 # The files that deploy/check reads lie outside of its module, so that go test would
 # not see them change.
 check-deploy: ## What lies in deploy: image, compose file, Kubernetes, Helm chart, alerts
 	$(TEST) ./deploy
-	$(GO) -C deploy/check vet ./...
-	$(GO) -C deploy/check test -count=1 ./...
+	cd deploy/check && $(TEST) -count=1 ./...
 	@.ci/alerts
 
 sbom: build ## List what is linked into the worker, as CycloneDX: bin/latchkey.cdx.json
@@ -90,7 +90,7 @@ fuzz: ## Run every fuzz target for FUZZTIME each
 		done; \
 	done
 
-generate: ## Make the generated documentation anew, and with npm the types of the client for Node.js
+generate: ## Regenerate documentation, and with npm the types of the client for Node.js
 	$(GO) generate ./...
 	@if command -v npm >/dev/null; then npm --prefix events/node ci --prefer-offline --loglevel=error && npm --prefix events/node run --silent generate; \
 	else echo "npm is not installed; the types of the client for Node.js stay as they are"; fi

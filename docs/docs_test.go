@@ -121,16 +121,21 @@ func isFolder(name string) bool {
 	return err == nil && info.IsDir()
 }
 
-// TestTheMapIsComplete: each folder of the project has a line in CONTRIBUTING.md.
+// TestTheMapIsComplete: each folder with a package, a program or configuration has a line
+// in CONTRIBUTING.md.
 func TestTheMapIsComplete(t *testing.T) {
 	contributing := pages(t)["CONTRIBUTING.md"]
-	for _, pattern := range []string{"*/*.go", "*/*/*.go", "*/*.yaml"} {
+	for _, pattern := range []string{
+		"*/*.go", "*/*/*.go", "*/*/*/*.go", "*/*/*/*/*.go", "*/*.yaml", "*/*/*.yaml",
+		"*/*/package.json", "*/*/*/package.json", "*/*/*/*/package.json",
+	} {
 		files, err := filepath.Glob(top + pattern)
 		require.NoError(t, err)
+		require.NotEmpty(t, files, pattern)
 		for _, file := range files {
 			folder := filepath.ToSlash(strings.TrimPrefix(filepath.Dir(file), top))
 			first, _, _ := strings.Cut(folder, "/")
-			if first == "bin" || strings.HasPrefix(folder, "docs/") {
+			if first == "bin" || strings.HasPrefix(folder, "docs/") || path.Base(folder) == "testdata" || strings.Contains(folder, "node_modules") {
 				continue
 			}
 			assert.True(t, strings.Contains(contributing, "`"+folder+"`"), "CONTRIBUTING.md has no line for %s", folder) //nolint:testifylint // Contains would print the page

@@ -65,7 +65,7 @@ func (c *Connector) move(ctx context.Context, a, b *store.Grant) error {
 		if err := c.busy(to); err != nil {
 			return err
 		}
-		tracing.Log(ctx, c.opts.Log).Warn("a connect was published again after its refresh token was replaced, and is passed over", zap.String("grant", from.ID))
+		tracing.Log(ctx, c.opts.Log).Warn("a connect was published again after its refresh token was replaced; ignoring it", zap.String("grant", from.ID))
 		if err := c.opts.Store.Save(ctx, from); err != nil { // so that it stays
 			return err
 		}

@@ -210,7 +210,7 @@ func (c *Connector) park(ctx context.Context, g *store.Grant) error {
 		return err
 	}
 	if c.opts.ParkLeftovers(ctx, g).Left {
-		return fmt.Errorf("grant %s can't go before what it holds is a dead letter", g.ID)
+		return fmt.Errorf("grant %s can't be removed before its leftovers are parked", g.ID)
 	}
 	return fmt.Errorf("revoking grant %s after making dead letters: %w", g.ID, store.ErrConflict)
 }

@@ -21,7 +21,7 @@ const looks = 6
 func (r *Reconciler) watch(ctx context.Context, step func(context.Context) error, failed string) {
 	for ctx.Err() == nil {
 		if err := r.bounded(ctx, step); err != nil && ctx.Err() == nil {
-			r.refresher.deps.Log.Error(failed+"; the next look goes on", zap.Error(err))
+			r.refresher.deps.Log.Error(failed+"; retrying at the next check", zap.Error(err))
 		}
 		pause(ctx, r.look())
 	}

@@ -218,7 +218,7 @@ func (r *Refresher) ParkLeftovers(ctx context.Context, g *store.Grant) *store.Gr
 	if err == nil {
 		return next
 	}
-	tracing.Log(ctx, r.deps.Log).Warn("what an answer left is no dead letter yet; it stays sealed with the grant", zap.String("grant", g.ID), zap.Error(err))
+	tracing.Log(ctx, r.deps.Log).Warn("leftovers of an answer could not be parked; they stay sealed with the grant", zap.String("grant", g.ID), zap.Error(err))
 	fresh, err := r.deps.Store.Get(ctx, g.ID)
 	if errors.Is(err, store.ErrNotFound) || err == nil && fresh.State == store.Revoked {
 		// Erased meanwhile: its letters would outlive it.

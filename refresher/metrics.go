@@ -64,7 +64,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		contradicted: counters("answers_contradictory_total", "Answers of Mesh with tokens whose statuses say that there are none, by broker type and the class that the statuses give.", "broker", "class"),
 		unusual:      counters("answers_unusual_total", "Answers of Mesh whose tokens could not simply be given to the accounts that they name, by kind.", "kind"),
 		breaker:      byBroker("broker_breaker_open", "1 while refreshes at the broker are suspended after failures."),
-		repaired:     counters("reconciled_total", "What reconciliation made good, by kind.", "kind"),
+		repaired:     counters("reconciled_total", "Repairs made by reconciliation, by kind.", "kind"),
 		passes:       counters("reconciliations_total", "Passes of reconciliation, by outcome.", "outcome"),
 		unreadable:   counter("token_sets_unreadable_total", "Stored token sets that did not open."),
 		outdated:     counter("grants_outdated_total", "Stored grants that were older than a schedule made for them: the database went back in time."),

@@ -92,7 +92,7 @@ func (r *Reconciler) scheduleAgain(ctx context.Context, g *store.Grant, queue st
 		return false, err
 	}
 	w.metrics.repaired.WithLabelValues("overdue").Inc()
-	w.deps.Log.Warn("a grant was overdue without a lease; its schedule is made again", zap.String("grant", g.ID), zap.Time("due", g.Due.At))
+	w.deps.Log.Warn("a grant was overdue without a lease; rescheduling it", zap.String("grant", g.ID), zap.Time("due", g.Due.At))
 	return true, nil
 }
 

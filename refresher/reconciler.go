@@ -70,7 +70,7 @@ func (r *Reconciler) Run(ctx context.Context) {
 			r.refresher.metrics.passes.WithLabelValues(passOK).Inc()
 		case ctx.Err() == nil:
 			r.refresher.metrics.passes.WithLabelValues(passFailed).Inc()
-			r.refresher.deps.Log.Error("reconciliation failed; the next pass goes on", zap.Error(err))
+			r.refresher.deps.Log.Error("reconciliation failed; the next pass retries", zap.Error(err))
 		}
 		r.refresher.deps.Log.Debug("reconciled", zap.Duration("took", r.refresher.deps.Now().Sub(start)))
 		pause(ctx, r.pause())
@@ -100,7 +100,7 @@ func (r *Reconciler) Pass(ctx context.Context) error {
 }
 
 // errBound: a step was cut short.
-var errBound = errors.New("a step took too long; the next pass goes on")
+var errBound = errors.New("a step timed out; the next pass continues it")
 
 // bounded runs a step and cuts it short after many intervals, so that the others run. The
 // step's context has no deadline: its calls have shorter bounds of their own.

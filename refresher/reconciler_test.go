@@ -271,11 +271,11 @@ func TestAWipedBrokerGetsAllSchedulesAgain(t *testing.T) {
 		require.NotNil(t, r.schedule(g.ID))
 		require.Equal(t, w.Dispatcher.Stream(g.ID), r.Get(w, g.ID).Due.Stream)
 	}
-	require.Equal(t, 1, r.Logs.FilterMessageSnippet("all schedules are made again").Len())
+	require.Equal(t, 1, r.Logs.FilterMessageSnippet("Their schedules are made again").Len())
 
 	other := r.Worker("b") // learns the same from what is stored
 	require.Equal(t, w.Dispatcher.Streams(), other.Dispatcher.Streams())
-	require.Equal(t, 1, r.Logs.FilterMessageSnippet("all schedules are made again").Len())
+	require.Equal(t, 1, r.Logs.FilterMessageSnippet("Their schedules are made again").Len())
 }
 
 func TestRunReconcilesUntilTold(t *testing.T) {

@@ -95,7 +95,7 @@ func TestErrorsOfAnAbsentServerSayWhatWasBeingDone(t *testing.T) {
 		"deleting grant g":                    func() error { return s.Delete(ctx, g) },
 		"leasing grant g":                     func() error { _, _, err := s.Acquire(ctx, store.LeaseRequest{GrantID: "g"}); return err },
 		"clearing the outbox of grant g":      func() error { return s.ClearOutbox(ctx, g, "s") },
-		"recording a schedule made again":     func() error { return s.RecordReschedule(ctx, g, now) },
+		"recording the rescheduling of":       func() error { return s.RecordReschedule(ctx, g, now) },
 		"listing the streams of schedules":    func() error { _, err := s.OtherStreams(ctx, []string{"s"}); return err },
 		"listing grants without a schedule":   func() error { _, err := s.ScheduledIn(ctx, "s", now, store.Place{}, 0, 1); return err },
 		"listing overdue grants":              func() error { _, err := s.Overdue(ctx, now, store.Place{}, 1); return err },

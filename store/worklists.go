@@ -203,5 +203,5 @@ func (s *Store) RecordReschedule(ctx context.Context, g *Grant, now time.Time) e
 	return wrap(matched(s.grants.UpdateOne(ctx, append(revision(g.ID, g.Rev), bson.E{Key: "due.pokes", Value: before}), bson.D{
 		{Key: "$inc", Value: bson.D{{Key: "due.pokes", Value: 1}}},
 		{Key: "$set", Value: bson.D{{Key: "due.pokedAt", Value: Milli(now)}}},
-	})), "recording a schedule made again for grant %s", g.ID)
+	})), "recording the rescheduling of grant %s", g.ID)
 }

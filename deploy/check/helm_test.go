@@ -335,7 +335,8 @@ func TestTheChartRefuses(t *testing.T) {
 		"config.kms.key_id is required":                        {"config": object{"kms": object{"region": "x"}, "mesh": object{"client_id": "x"}}},
 		"config.kms.region is required":                        {"config": object{"kms": object{"key_id": "x"}, "mesh": object{"client_id": "x"}}},
 		"config.mesh.client_id is required":                    {"config": object{"kms": object{"key_id": "x", "region": "x"}}},
-		"set terminationGracePeriodSeconds":                    {"config": object{"kms": object{"key_id": "x", "region": "x"}, "mesh": object{"client_id": "x"}, "worker": object{"grace": "60s"}}},
+		"set terminationGracePeriodSeconds to 45 at least":     {"terminationGracePeriodSeconds": 44},
+		"set terminationGracePeriodSeconds to 75 at least":     {"config": object{"kms": object{"key_id": "x", "region": "x"}, "mesh": object{"client_id": "x"}, "worker": object{"grace": "60s"}}},
 		"externalSecrets.store.name is required":               {"externalSecrets": object{"enabled": true}},
 		"additional properties 'replica' not allowed":          {"replica": 3},
 		"at '/natsAuthentication': value must be one of":       {"natsAuthentication": "password"},
@@ -349,6 +350,17 @@ func TestTheChartRefuses(t *testing.T) {
 		_, _, err := rendered(t, given)
 		require.ErrorContains(t, err, text)
 	}
+}
+
+// TestACheckoutWithoutLinksHasNoChart, and says so.
+func TestACheckoutWithoutLinksHasNoChart(t *testing.T) {
+	chart, err := loader.LoadDir(chartDir)
+	require.NoError(t, err)
+	chart.Files = nil
+	all, err := util.ToRenderValues(chart, installation(), common.ReleaseOptions{Name: "latchkey", Namespace: "latchkey"}, common.DefaultCapabilities)
+	require.NoError(t, err)
+	_, err = engine.Engine{Strict: true}.Render(chart, all)
+	require.ErrorContains(t, err, "is not in the chart: where links can not be made, put a copy there")
 }
 
 // TestEveryValueIsDescribed: the schema and the values have the same keys.

@@ -184,7 +184,6 @@ func (a *answer) send(err error) {
 		a.fail(err)
 		return
 	}
-	a.handedOut.Inc()
 	if err := a.respond(a.req, a.body, nil); err != nil {
 		a.opts.Log.Warn("a token reply could not be sent", zap.Error(err))
 	}
@@ -204,7 +203,6 @@ func (a *answer) fail(err error) {
 		refusal = refuse(events.CodeInternal, "see the worker's log")
 	}
 	a.recordRefusal(a.record, refusal.Code)
-	a.requests.WithLabelValues(refusal.Code).Inc()
 	if err := a.refuse(a.req, refusal); err != nil {
 		a.opts.Log.Warn("a refusal could not be sent", zap.Error(err))
 	}

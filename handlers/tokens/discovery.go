@@ -151,16 +151,16 @@ func (r *received) Reply() string          { return r.msg.Reply }
 // done implements request. All answers but tokens, keys and completed codes are errors.
 func (r *received) done(code string) {
 	e, took := r.endpoint, r.endpoint.now().Sub(r.at)
+	if e.observe != nil {
+		e.observe(code, took)
+	}
 	e.mu.Lock()
+	defer e.mu.Unlock()
 	e.stats.NumRequests++
 	e.stats.ProcessingTime += took
 	if code != codeOK {
 		e.stats.NumErrors++
 		e.stats.LastError = numberOf(code) + ":" + code
-	}
-	e.mu.Unlock()
-	if e.observe != nil {
-		e.observe(code, took)
 	}
 }
 

@@ -1,7 +1,10 @@
 package tokens
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -9,6 +12,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/micro"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/require"
 
@@ -90,7 +94,7 @@ func TestDiscoveryAnswersInboxesOnly(t *testing.T) {
 	elsewhere := make(chan *nats.Msg, 2)
 	_, err := d.nc.ChanSubscribe(f.subjects.Prefix+".elsewhere", elsewhere)
 	require.NoError(t, err)
-	subject, err := micro.ControlSubject(micro.PingVerb, d.info.Name, "")
+	subject, err := micro.ControlSubject(micro.PingVerb, d.info.Name, d.info.ID)
 	require.NoError(t, err)
 	require.NoError(t, d.nc.PublishRequest(subject, f.subjects.Prefix+".elsewhere", nil))
 	var ping micro.Ping
@@ -109,12 +113,22 @@ func TestNothingIsDiscoverableWithoutNATS(t *testing.T) {
 	require.NoError(t, d.stop(), "there is nothing to drain")
 }
 
+// noKeys can't be had.
+type noKeys struct{}
+
+func (noKeys) Public(context.Context) (events.TokenKeys, error) {
+	return events.TokenKeys{}, errors.New("none")
+}
+
 // TestEveryEndpointCountsItsAnswers asks each for what it can't give.
 func TestEveryEndpointCountsItsAnswers(t *testing.T) {
 	f := newFixture(t)
-	s := f.startedService()
-	want := map[string]string{"get": "400:bad_request", "mfa": "400:bad_request"}
-	for _, subject := range []string{f.subjects.TokenGet("alice"), f.subjects.TokenMFA("alice")} {
+	s := f.tokenService(f.envelope(), nil)
+	s.opts.Keys = noKeys{}
+	require.NoError(t, s.Start(f.js.Conn()))
+	t.Cleanup(func() { require.NoError(t, s.Stop()) })
+	want := map[string]string{"get": "400:bad_request", "keys": "503:busy", "mfa": "400:bad_request"}
+	for _, subject := range []string{f.subjects.TokenGet("alice"), f.subjects.TokenKeys(), f.subjects.TokenMFA("alice")} {
 		_, err := f.js.Conn().Request(subject, []byte("{"), patience)
 		require.NoError(t, err)
 	}
@@ -126,14 +140,20 @@ func TestEveryEndpointCountsItsAnswers(t *testing.T) {
 			}
 		}
 		return len(got) == len(want)
-	}, "both are counted")
+	}, "all are counted")
 	require.Equal(t, want, got)
 	require.Equal(t, 1, testutil.CollectAndCount(s.durations), "of requests for tokens only")
 
 	// A request that gets no answer is an error too.
-	require.NoError(t, f.js.Conn().PublishRequest(f.subjects.TokenGet("alice"), f.subjects.Prefix+".no-inbox", []byte("{}")))
+	for _, subject := range []string{f.subjects.TokenGet("alice"), f.subjects.TokenKeys(), f.subjects.TokenMFA("alice")} {
+		require.NoError(t, f.js.Conn().PublishRequest(subject, f.subjects.Prefix+".no-inbox", []byte("{}")))
+	}
 	f.eventually(func() bool {
-		e := s.service.stats().Endpoints[0]
-		return e.NumErrors == 2 && e.LastError == "400:bad_reply"
+		return !slices.ContainsFunc(s.service.stats().Endpoints, func(e *micro.EndpointStats) bool {
+			return e.NumErrors != 2 || e.LastError != "400:bad_reply"
+		})
 	}, "it is counted")
+	for _, counter := range []*prometheus.CounterVec{s.requests, s.codes} {
+		require.EqualValues(t, 1, testutil.ToFloat64(counter.WithLabelValues(codeBadReply)), "its own")
+	}
 }

@@ -112,10 +112,9 @@ func (t *Service) lookForCollectors(ctx context.Context, js jetstream.JetStream,
 	return finding
 }
 
-// noInbox leaves a request unanswered. The reply subject could be anything and is not
-// logged.
+// noInbox logs that a request stays unanswered. The reply subject could be anything and
+// is not logged.
 func (t *Service) noInbox(endpoint string) {
-	t.requests.WithLabelValues(codeBadReply).Inc()
 	t.inboxes.complaints.Do(func() {
 		t.opts.Log.Warn("requests that name no inbox as reply subject get no answer; tokens.inbox_prefixes says what an inbox is", zap.String("endpoint", endpoint))
 	})

@@ -37,7 +37,7 @@ func (t *Service) receiveKeys(req request) {
 		keys, err := t.opts.Keys.Public(ctx)
 		if err != nil {
 			t.opts.Log.Warn("the connect keys can't be given out now", zap.Error(err))
-			answered(t.refuse(req, refuse(events.CodeBusy, "the keys can't be had now; ask again")))
+			answered(t.refuse(req, refuse(events.CodeBusy, "the keys are not available now; retry later")))
 			req.done(events.CodeBusy)
 			return
 		}

@@ -134,7 +134,6 @@ func (t *Service) answerMFA(req request, record audit.Record, body []byte, err e
 	}
 	record.Outcome = code
 	t.opts.Audit.Log.Add(record)
-	t.codes.WithLabelValues(code).Inc()
 	if err != nil {
 		tracing.Log(context.Background(), t.opts.Log).Warn("a reply to a request with a code could not be sent", zap.Error(err))
 	}

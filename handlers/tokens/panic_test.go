@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/micro"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
@@ -35,6 +36,17 @@ func TestAPanicBesideARequestEndsNothing(t *testing.T) {
 		require.NotContains(t, e.ContextMap()["error"], "not kept")
 		require.Contains(t, e.ContextMap()["error"], "panic in a handler of token requests (string)")
 	}
+}
+
+// TestAPanicBesideARequestIsCounted once, and in every metric.
+func TestAPanicBesideARequestIsCounted(t *testing.T) {
+	f := newFixture(t)
+	s := f.tokenService(f.envelope(), nil)
+	e := &endpoint{now: time.Now, observe: s.took}
+	s.receive(&received{endpoint: e}) // without a message to read
+	require.EqualValues(t, 1, testutil.ToFloat64(s.requests.WithLabelValues(events.CodeInternal)))
+	require.Equal(t, 1, testutil.CollectAndCount(s.durations))
+	require.Equal(t, 1, e.stats.NumErrors)
 }
 
 func TestAPanicOverWhatIsKeptIsAnswered(t *testing.T) {

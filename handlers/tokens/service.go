@@ -77,7 +77,6 @@ type Service struct {
 	opts      Options
 	grants    *grantCache
 	requests  *prometheus.CounterVec
-	handedOut prometheus.Counter // the requests that were answered with tokens
 	durations *prometheus.HistogramVec
 	codes     *prometheus.CounterVec
 
@@ -118,13 +117,14 @@ func New(o Options) (*Service, error) {
 	}
 	t.lifetime, t.end = context.WithCancel(context.Background())
 	t.inboxes.Inboxes, t.inboxes.complaints.Interval = known, time.Minute
-	t.handedOut = t.requests.WithLabelValues(codeOK)
+	t.requests.WithLabelValues(codeOK) // from zero on
 	o.Metrics.MustRegister(t.requests, t.durations, t.codes)
 	return t, nil
 }
 
-// took notes how long the answer to a request for tokens took.
+// took counts a request for tokens, and notes how long its answer took.
 func (t *Service) took(code string, took time.Duration) {
+	t.requests.WithLabelValues(code).Inc()
 	t.durations.WithLabelValues(code).Observe(took.Seconds())
 }
 
@@ -166,7 +166,7 @@ func (t *Service) Start(nc *nats.Conn) error {
 		err = service.add("keys", t.opts.Subjects.TokenKeys(), t.receiveKeys, map[string]string{"reply": "events.TokenKeys"}, nil)
 	}
 	if err == nil {
-		err = service.add("mfa", t.opts.Subjects.TokenMFAAll(), t.receiveMFA, map[string]string{"request": "events.MFARequest", "reply": "events.MFAReply"}, nil)
+		err = service.add("mfa", t.opts.Subjects.TokenMFAAll(), t.receiveMFA, map[string]string{"request": "events.MFARequest", "reply": "events.MFAReply"}, func(code string, _ time.Duration) { t.codes.WithLabelValues(code).Inc() })
 	}
 	if err == nil {
 		err = service.announce()

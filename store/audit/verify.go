@@ -124,12 +124,12 @@ func (v *verifier) message(s stored) {
 	v.report.Last, v.report.To = s.sequence, s.at
 	m, err := decode(s.body)
 	if err != nil {
-		v.fault(s.sequence, "", "it is no message of the audit log: %v", err)
+		v.fault(s.sequence, "", "not an audit message: %v", err)
 		return
 	}
 	v.report.Records += uint64(len(m.Records))
 	if s.subject != v.subjects.Audit(m.Chain) {
-		v.fault(s.sequence, m.Chain, "it lies under another chain's subject")
+		v.fault(s.sequence, m.Chain, "published under another chain's subject")
 	}
 	hash := hashOf(s.body)
 	c := v.chains[m.Chain]
@@ -185,7 +185,7 @@ func (v *verifier) follows(s stored, m Message, c *chain, hash Hash) {
 	case m.Previous != c.hash.String():
 		v.fault(s.sequence, m.Chain, "message %d does not carry the hash of message %d at %d: one of the two was changed", m.Number, c.number, c.sequence)
 	case m.After != c.sequence:
-		v.fault(s.sequence, m.Chain, "message %d was written after one at %d, but its predecessor lies at %d: they were stored anew", m.Number, m.After, c.sequence)
+		v.fault(s.sequence, m.Chain, "message %d was written after one at %d, but its predecessor lies at %d: they were stored again", m.Number, m.After, c.sequence)
 	}
 	if c.ended {
 		v.fault(s.sequence, m.Chain, "message %d comes after the end of the chain", m.Number)

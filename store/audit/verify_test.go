@@ -89,16 +89,16 @@ func TestWhatIsTamperedWithIsFound(t *testing.T) {
 		"a user changed":              {changed(1, "alice", "mallory"), nil, "message 3 does not carry the hash of message 2 at 2: one of the two was changed"},
 		"the last message changed":    {changed(7, `"end"`, `"eve"`), nil, "message 3 is not the one whose hash is kept in MongoDB"},
 		"a head changed":              {nil, func(h map[string]audit.Head) { x := h[b]; x.Hash = h[a].Hash; h[b] = x }, "message 3 is not the one whose hash is kept in MongoDB"},
-		"a hash changed":              {changed(1, `"prev":"`, `"prev":"0`), nil, "it is no message of the audit log"},
-		"another's words":             {func(all []message) []message { all[1].body = []byte("{}"); return all }, nil, "it is no message of the audit log"},
-		"put under another chain":     {func(all []message) []message { all[1].subject = all[2].subject; return all }, nil, "it lies under another chain's subject"},
+		"a hash changed":              {changed(1, `"prev":"`, `"prev":"0`), nil, "not an audit message"},
+		"another's words":             {func(all []message) []message { all[1].body = []byte("{}"); return all }, nil, "not an audit message"},
+		"put under another chain":     {func(all []message) []message { all[1].subject = all[2].subject; return all }, nil, "published under another chain's subject"},
 		"two exchanged":               {func(all []message) []message { all[4], all[5] = all[5], all[4]; return all }, nil, "message 3 comes after message 4"},
-		"moved":                       {func(all []message) []message { all[1], all[2] = all[2], all[1]; return all }, nil, "they were stored anew"},
+		"moved":                       {func(all []message) []message { all[1], all[2] = all[2], all[1]; return all }, nil, "they were stored again"},
 		"added after the end":         {func(all []message) []message { return append(all, all[1]) }, nil, "message 2 comes after the end of the chain"},
 		"a forged beginning":          {changed(0, `"begin"`, `"start"`), nil, "the chain does not begin as chains do"},
 		"a foreign message in the rear": {func(all []message) []message {
 			return append(all, message{all[0].subject, []byte(`{"chain":7}`), false})
-		}, nil, "it is no message of the audit log"},
+		}, nil, "not an audit message"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			tampered := slices.Clone(all)

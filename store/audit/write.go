@@ -128,7 +128,7 @@ func (l *Log) publish(ctx context.Context, number uint64, body []byte) (sequence
 		}
 		l.metrics.failures.Inc()
 		if failed == 0 {
-			l.log.Error("the audit log can't be written; trying on", zap.Error(err))
+			l.log.Error("the audit log can't be written; retrying", zap.Error(err))
 		}
 		select {
 		case <-time.After(pause):

@@ -45,7 +45,7 @@ func (s *Topology) Identities(ctx context.Context) ([]string, error) {
 func (s *Topology) restore(ctx context.Context, c jetstream.StreamConfig) error {
 	_, err := s.js.Stream(ctx, c.Name)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		s.log.Error("a stream was removed; it is made again, empty", zap.String("stream", c.Name))
+		s.log.Error("a stream was removed; creating it again, empty", zap.String("stream", c.Name))
 		return s.ensure(ctx, c)
 	}
 	if err != nil {
@@ -118,7 +118,7 @@ func (s *Topology) remember(ctx context.Context, identities []string) error {
 		}
 	}
 	if len(lost) > 0 {
-		s.log.Error("the streams are not those of before: NATS was wiped or restored; all schedules are made again that lay in these, and what else lay there is lost",
+		s.log.Error("NATS was wiped or restored: the streams are new. Their schedules are made again; other messages in them are lost",
 			zap.Strings("streams", lost))
 	}
 	return s.memory.RememberStream(ctx, now)

@@ -133,7 +133,7 @@ It needs NATS and MongoDB. With --output json every finding is a line, and the l
 line is the summary. Exit code 0: no faults; 1: it found faults, or could not read
 the log.`,
 		Example: `  latchkey audit verify
-  latchkey audit verify --since 2026-03-01T00:00:00Z    # after a fault that was explained`,
+  latchkey audit verify --since 24h    # after a fault that was explained`,
 		Args: cobra.NoArgs,
 		RunE: a.session((*session).openJetStream, func(s *session) error {
 			heads, err := s.heads()

@@ -198,7 +198,7 @@ func confirm(cmd *cobra.Command, yes bool, question string) error {
 		return nil
 	}
 	if !isTerminal(cmd.InOrStdin()) {
-		return usage("standard input is no terminal to ask at; say --yes")
+		return usage("standard input is not a terminal; use --yes")
 	}
 	fmt.Fprint(cmd.ErrOrStderr(), question, " [y/N] ")
 	answer, _ := bufio.NewReader(cmd.InOrStdin()).ReadString('\n') // no answer is a no

@@ -88,7 +88,7 @@ Exit code 1: a line was rejected, or could not be published.`,
 			report.State, err = imports.Run(cmd.Context(), o)
 			done()
 			if errors.Is(err, context.Canceled) {
-				err = fmt.Errorf("interrupted after line %d; run it again with the same --state to go on: %w", report.Lines, err)
+				err = fmt.Errorf("interrupted after line %d; run it again with the same --state to continue: %w", report.Lines, err)
 			}
 			err = errors.Join(report.show(cmd), err)
 			if report.Rejected > 0 {

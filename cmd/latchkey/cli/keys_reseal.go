@@ -60,7 +60,7 @@ Exit code 1 if token sets are left.`,
 			}
 			switch {
 			case err != nil:
-				return fmt.Errorf("%w; run it again to go on", err)
+				return fmt.Errorf("%w; run it again to continue", err)
 			case len(report.Busy)+len(report.Unreadable) > 0:
 				return fmt.Errorf("%d token sets are left, %d of them unreadable", len(report.Busy)+len(report.Unreadable), len(report.Unreadable))
 			}

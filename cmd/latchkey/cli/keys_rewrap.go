@@ -54,7 +54,7 @@ Exit code 1 if data keys are left.`,
 			}
 			switch {
 			case err != nil:
-				return fmt.Errorf("%w; run it again to go on", err)
+				return fmt.Errorf("%w; run it again to continue", err)
 			case len(report.Failed)+report.Changed > 0:
 				return fmt.Errorf("%d data keys are left", len(report.Failed)+report.Changed)
 			}

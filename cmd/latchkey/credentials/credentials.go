@@ -56,6 +56,7 @@ func Of(cfg config.Config, environ []string) []File {
 		{Name: "mongodb.uri tlsCAFile", path: mongo.either("tlscafile", "sslcertificateauthorityfile"), life: authorities, kept: true},
 		{Name: "admin.cert_file", path: cfg.Admin.CertFile, life: chain},
 		{Name: "AWS_WEB_IDENTITY_TOKEN_FILE", path: variable(environ, "AWS_WEB_IDENTITY_TOKEN_FILE"), life: token},
+		{Name: "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", path: variable(environ, "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"), life: agents},
 		{Name: "AWS_CA_BUNDLE", path: variable(environ, "AWS_CA_BUNDLE"), life: authorities, kept: true},
 	}
 	if cfg.Tracing.Endpoint != "" {
@@ -167,6 +168,13 @@ func token(content []byte) (Life, error) {
 	if claims.Expires != 0 {
 		life.Ends = time.Unix(claims.Expires, 0)
 	}
+	return life, nil
+}
+
+// agents is the life of what the agent of a container takes: EKS Pod Identity's a JWT, others
+// a text without end.
+func agents(content []byte) (Life, error) {
+	life, _ := token(content)
 	return life, nil
 }
 

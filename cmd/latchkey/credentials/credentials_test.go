@@ -82,6 +82,7 @@ func TestWhenEachKindEnds(t *testing.T) {
 		"the same, apart from its key":     {mongo("&tlsCertificateFile=%s&tlsPrivateKeyFile=x", short), nil, "mongodb.uri tlsCertificateFile", day},
 		"MongoDB's authorities":            {mongo("&TLSCAFILE=%s", long), nil, "mongodb.uri tlsCAFile", 300 * day},
 		"the token of a web identity":      {config.Config{}, []string{"AWS_WEB_IDENTITY_TOKEN_FILE=x", "AWS_WEB_IDENTITY_TOKEN_FILE=" + file(t, expiring+"\n")}, "AWS_WEB_IDENTITY_TOKEN_FILE", day},
+		"the token of a pod identity":      {config.Config{}, []string{"AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE=" + file(t, expiring)}, "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", day},
 		"the collector's authority":        {traced, []string{"OTEL_EXPORTER_OTLP_CERTIFICATE=" + file(t, short)}, "OTEL_EXPORTER_OTLP_CERTIFICATE", day},
 		"what the collector is shown":      {traced, []string{"OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE=x", "OTEL_EXPORTER_OTLP_TRACES_CLIENT_CERTIFICATE=" + file(t, short)}, "OTEL_EXPORTER_OTLP_TRACES_CLIENT_CERTIFICATE", day},
 		"AWS's authorities":                {config.Config{}, []string{"AWS_CA_BUNDLE=" + file(t, short)}, "AWS_CA_BUNDLE", day},
@@ -98,6 +99,9 @@ func TestWhenEachKindEnds(t *testing.T) {
 			require.True(t, life.Ends.Equal(begin.Add(c.life)), name)
 		}
 	}
+	plain, err := credentials.Of(config.Config{}, []string{"AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE=" + file(t, "Basic c2VjcmV0")})[0].Life()
+	require.NoError(t, err, "what is no JWT has no end")
+	require.Zero(t, plain)
 	require.Empty(t, credentials.Of(config.Default(), []string{"OTEL_EXPORTER_OTLP_CERTIFICATE=x"}), "what is not configured")
 }
 

@@ -20,7 +20,7 @@ import (
 
 const doKMS = "check kms.key_id, kms.region, that the key is enabled, and kms:GenerateDataKey and kms:Decrypt for this role; a condition must admit the encryption context app=latchkey"
 
-const doCredentials = "check where the AWS SDK gets its credentials (role, STS, web identity, instance or container endpoint); workers that run go on for data_keys.outage"
+const doCredentials = "check where the AWS SDK gets its credentials (role, STS, web identity, instance or container endpoint); workers that run continue for data_keys.outage"
 
 // kms makes and opens a data key as a worker would, under an id that is never stored.
 func (d *doctor) kms(ctx context.Context) Result {
@@ -62,7 +62,7 @@ func kmsCure(err error) string {
 	case envelope.AboutCiphertext(err):
 		return "restore data_keys as it was: the stored key is not one that KMS wrapped with this KMS key"
 	}
-	return "KMS can't be reached, fails, or does not accept the credentials: check the network, kms.endpoint, the credentials, the clock, and the AWS status; workers that run go on for data_keys.outage"
+	return "KMS can't be reached, fails, or does not accept the credentials: check the network, kms.endpoint, the credentials, the clock, and the AWS status; workers that run continue for data_keys.outage"
 }
 
 // sample is how many of the oldest and how many of the newest data keys are opened.

@@ -39,7 +39,7 @@ type Options struct {
 }
 
 // ErrChanged: the input is not the one of the state file.
-var ErrChanged = errors.New("the input is not the one of which the state file tells; with another state file the import begins anew")
+var ErrChanged = errors.New("the input differs from the one recorded in the state file; use another state file to start over")
 
 // saveEvery is the time between two writes of the state file.
 const saveEvery = time.Second

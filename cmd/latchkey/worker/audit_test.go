@@ -195,7 +195,7 @@ func TestHandOutsDependOnTheAuditLogAsConfigured(t *testing.T) {
 	}, "tokens are handed out without a record")
 	require.Contains(t, string(body), "audit log")
 	require.NotContains(t, string(body), c.Accounts[0].AccessToken.Reveal())
-	require.Positive(t, w.counter("latchkey_token_requests_total", "code", events.CodeBusy))
+	h.eventually(func() bool { return w.counter("latchkey_token_requests_total", "code", events.CodeBusy) > 0 }, "it is counted")
 	// Nothing else is held up.
 	h.connectAged("v", due, spec("kraken"), "b")
 	h.event(events.TokenRefreshed, "v")

@@ -3,13 +3,17 @@ package worker
 import (
 	"context"
 	"encoding/pem"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
+	"github.com/go-logr/logr/funcr"
 	"github.com/stretchr/testify/require"
+	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
@@ -69,6 +73,25 @@ func TestCertificatesForACollectorThatCannotBeUsed(t *testing.T) {
 	cfg.Tracing.Endpoint = "https://collector.example"
 	_, err = startTraces(cfg, zap.NewNop())
 	require.ErrorContains(t, err, "preparing traces")
+}
+
+// TestKeysOfAnotherCollectorStayHere: they are neither sent to ours nor written anywhere.
+func TestKeysOfAnotherCollectorStayHere(t *testing.T) {
+	arrived := make(chan http.Header, 10)
+	collector := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { arrived <- r.Header }))
+	t.Cleanup(collector.Close)
+	var written strings.Builder
+	otel.SetLogger(funcr.New(func(_, line string) { written.WriteString(line) }, funcr.Options{}))
+	t.Setenv("OTEL_EXPORTER_OTLP_HEADERS", "x-key=s3cret,s3cret,y-key=s3cret%zz")
+	cfg := config.Default()
+	cfg.Tracing.Endpoint = collector.URL
+	traces, err := startTraces(cfg, zap.NewNop())
+	require.NoError(t, err)
+	_, span := traces.tracer.Start(context.Background(), "one", trace.SpanKindInternal)
+	span.End()
+	traces.stop()
+	require.NotContains(t, fmt.Sprint(<-arrived), "s3cret")
+	require.Empty(t, written.String())
 }
 
 func TestSpansSayWhoseTheyAre(t *testing.T) {

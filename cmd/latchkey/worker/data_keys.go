@@ -17,7 +17,7 @@ func (w *worker) maintainDataKeys(ctx context.Context) {
 		if r, err := w.db.Retirement(ctx); err == nil {
 			w.envelope.RetireBefore(r.Before)
 		} else if ctx.Err() == nil {
-			w.log.Warn("it can't be told whether data keys were retired; looking again soon", zap.Error(err))
+			w.log.Warn("can't read whether data keys were retired; retrying soon", zap.Error(err))
 		}
 		select {
 		case <-ticker.C:

@@ -164,7 +164,7 @@ func TestManyGrantsAreImportedByACommandThatIsKilledAndInterrupted(t *testing.T)
 	require.NoError(t, os.WriteFile(file, []byte(" "+input.text(0, len(input.lines))), 0o600))
 	require.NoError(t, os.Chmod(file, 0o604))
 	_, _, stderr := o.run(append([]string{"import", file}, args...)...)
-	require.Contains(t, stderr, "the input is not the one of which the state file tells")
+	require.Contains(t, stderr, "the input differs from the one recorded in the state file")
 	require.Contains(t, stderr, "every user of this machine can read")
 
 	h.nth(events.TokenStored, fmt.Sprint("import-", good-1), 1)

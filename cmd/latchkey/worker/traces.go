@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/kms"
+	"github.com/go-logr/logr"
+	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
 	"go.opentelemetry.io/otel/sdk/resource"
@@ -59,6 +61,9 @@ func startTraces(cfg config.Config, log *zap.Logger) (*traces, error) {
 	if transport.TLSClientConfig, err = collectorTLS(os.Getenv); err != nil {
 		return nil, fmt.Errorf("preparing traces: %w", err)
 	}
+	// It reads OpenTelemetry's variables too, and would write those that it can't read to
+	// standard error, keys of a collector among them. Here config has read them.
+	otel.SetLogger(logr.Discard())
 	exporter, err := otlptracehttp.New(context.Background(),
 		otlptracehttp.WithEndpointURL(endpoint.String()),
 		otlptracehttp.WithHeaders(headers),

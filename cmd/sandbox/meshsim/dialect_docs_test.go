@@ -23,8 +23,8 @@ func TestDialectsAreDocumented(t *testing.T) {
 		on    []meshsim.Occasion
 	}{
 		{"What the institution does", []meshsim.Occasion{meshsim.OnBehaviour}},
-		{"How new tokens are told", []meshsim.Occasion{meshsim.OnTokens}},
-		{"How lifetimes are told, in payloads and answers", []meshsim.Occasion{meshsim.OnLifetimes}},
+		{"How new tokens are stated", []meshsim.Occasion{meshsim.OnTokens}},
+		{"How lifetimes are stated, in payloads and answers", []meshsim.Occasion{meshsim.OnLifetimes}},
 		{"How any answer to a refresh is sent", []meshsim.Occasion{meshsim.OnRefresh}},
 		{"How a refresh token, a code or a removal is refused", []meshsim.Occasion{meshsim.OnRefusal, meshsim.OnWrongCode, meshsim.OnRemoval}},
 		{"What answers in place of the institution", []meshsim.Occasion{meshsim.InsteadOfRefresh}},

@@ -16,7 +16,7 @@ var behaviourDialects = []Dialect{
 		func(i *Institution) { i.RefreshTokenEach = true }),
 	behaves("refreshTokenAlone", "Every other refresh answers a new refresh token and no access token.",
 		func(i *Institution) { i.RefreshTokenAlone = true }),
-	behaves("keptRefreshTokenLeftOut", "A refresh token that stays the same is not told again.",
+	behaves("keptRefreshTokenLeftOut", "A refresh token that stays the same is not repeated.",
 		func(i *Institution) { i.OmitKeptRefreshToken = true }),
 	behaves("oldAccessTokenEnds", "A refresh ends the earlier access tokens at once.",
 		func(i *Institution) { i.RevokeOldAccess = true }),

@@ -21,7 +21,7 @@ var tokenDialects = []Dialect{
 				d.content()["accessToken"], d.content()["refreshToken"] = list[0]["accessToken"], list[0]["refreshToken"]
 			}
 		}),
-	shapes(OnTokens, "echoFirst", "The refresh token that was presented is told once more, before the one that replaces it.",
+	shapes(OnTokens, "echoFirst", "The refresh token that was presented is stated once more, before the one that replaces it.",
 		echoFirst),
 	shapes(OnTokens, "noContentStatus", "The content has no status.",
 		func(d *draft) { delete(d.content(), "status") }),
