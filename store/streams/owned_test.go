@@ -86,12 +86,13 @@ func TestWhatAnOperatorSetStays(t *testing.T) {
 
 	// What loses messages, or what the configuration says, does not stay.
 	loses := map[string]func(*jetstream.StreamConfig){
-		"max_age":              func(c *jetstream.StreamConfig) { c.MaxAge = 2 * time.Hour },
-		"discard":              func(c *jetstream.StreamConfig) { c.Discard = jetstream.DiscardOld },
-		"max_msgs_per_subject": func(c *jetstream.StreamConfig) { c.MaxMsgsPerSubject = 7 },
-		"no_ack":               func(c *jetstream.StreamConfig) { c.NoAck = true },
-		"duplicate_window":     func(c *jetstream.StreamConfig) { c.Duplicates = time.Second },
-		"subjects":             func(c *jetstream.StreamConfig) { c.Subjects = append(slices.Clone(c.Subjects), "latchkey.more") },
+		"max_age":                 func(c *jetstream.StreamConfig) { c.MaxAge = 2 * time.Hour },
+		"discard":                 func(c *jetstream.StreamConfig) { c.Discard = jetstream.DiscardOld },
+		"max_msgs_per_subject":    func(c *jetstream.StreamConfig) { c.MaxMsgsPerSubject = 7 },
+		"discard_new_per_subject": func(c *jetstream.StreamConfig) { c.DiscardNewPerSubject, c.MaxMsgsPerSubject = true, 7 },
+		"no_ack":                  func(c *jetstream.StreamConfig) { c.NoAck = true },
+		"duplicate_window":        func(c *jetstream.StreamConfig) { c.Duplicates = time.Second },
+		"subjects":                func(c *jetstream.StreamConfig) { c.Subjects = append(slices.Clone(c.Subjects), "latchkey.more") },
 	}
 	for setting, change := range loses {
 		c := before[subjects.RecoveryStream()]
@@ -116,7 +117,7 @@ func TestWhatAnOperatorSetStays(t *testing.T) {
 		require.Equal(t, before[subjects.RecoveryStream()], after, setting)
 	}
 	c := before[subjects.LifecycleStream()]
-	c.Discard = jetstream.DiscardNew
+	c.Discard, c.DiscardNewPerSubject, c.MaxMsgsPerSubject = jetstream.DiscardNew, true, 7
 	_, err = js.UpdateStream(t.Context(), c)
 	require.NoError(t, err)
 	_, err = topology().Ensure(t.Context())
@@ -294,10 +295,12 @@ func TestStreamsThatSomebodyElseKeeps(t *testing.T) {
 func TestPrefixesThatDifferOnlyInCase(t *testing.T) {
 	t.Parallel()
 	js := jetStreamOn(t, enginestest.NATSWith(t, engines.NATSOptions{}).URL())
+	var database *memory // of the last one
 	with := func(prefix string, adopt bool) *streams.Topology {
 		cfg := config.Default()
 		cfg.NATS.Prefix, cfg.NATS.AdoptStreams = prefix, adopt
-		return streams.New(js, &memory{}, cfg, zap.NewNop())
+		database = &memory{}
+		return streams.New(js, database, cfg, zap.NewNop())
 	}
 	_, err := with("eu", false).Ensure(t.Context())
 	require.NoError(t, err)
@@ -306,6 +309,7 @@ func TestPrefixesThatDifferOnlyInCase(t *testing.T) {
 		_, err = with("EU", adopt).Ensure(t.Context())
 		require.ErrorIs(t, err, streams.ErrOtherInstallation)
 		require.ErrorContains(t, err, "differ only in case")
+		require.Empty(t, database.claimed, "with another prefix it can start")
 	}
 	_, err = with("EU", false).CheckInstallation(t.Context())
 	require.ErrorContains(t, err, "differ only in case")

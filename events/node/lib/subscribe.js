@@ -53,7 +53,8 @@ export async function subscribe(nats, s, handle, signal) {
       if (signal?.aborted) return;
       if (!subscription.began || err instanceof DurableError || isFinal(err)) throw err;
       nats.onError(/** @type {Error} */ (err));
-      await sleep(Number(pause.next().value));
+      await sleep(Number(pause.next().value), undefined, { signal }).catch(() => {});
+      if (signal?.aborted) return;
     }
   }
 }
