@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/latchkey/latchkey/cmd/sandbox/engines"
 	"github.com/latchkey/latchkey/cmd/sandbox/engines/enginestest"
@@ -192,8 +193,11 @@ func TestEventsLeaveRoomForAnswers(t *testing.T) {
 	js := jetStreamOn(t, strings.Replace(broker.URL(), "nats://", "nats://small:"+password+"@", 1))
 	cfg := config.Default()
 	subjects := cfg.NATS.Subjects()
-	_, err = streams.New(js, &memory{}, cfg, zap.NewNop()).Ensure(t.Context())
+	core, logs := observer.New(zap.WarnLevel)
+	topology := streams.New(js, &memory{}, cfg, zap.New(core))
+	_, err = topology.Ensure(t.Context())
 	require.NoError(t, err)
+	require.Empty(t, logs.All())
 	require.EqualValues(t, most/2, configOf(t, js, subjects.LifecycleStream()).MaxBytes)
 	for range 50 {
 		_, err := js.Publish(t.Context(), subjects.Lifecycle("token.stored", "u"), make([]byte, 1_000_000))
@@ -203,6 +207,20 @@ func TestEventsLeaveRoomForAnswers(t *testing.T) {
 		_, err = js.Publish(t.Context(), subjects.Recovery("g"), make([]byte, 1_000_000))
 		require.NoError(t, err)
 	}
+
+	// Events that took more before there was a limit are kept, and the operator decides.
+	c := configOf(t, js, subjects.LifecycleStream())
+	c.MaxBytes = -1
+	_, err = js.UpdateStream(t.Context(), c)
+	require.NoError(t, err)
+	for range 5 {
+		_, err := js.Publish(t.Context(), subjects.Lifecycle("token.stored", "u"), make([]byte, 1_000_000))
+		require.NoError(t, err)
+	}
+	_, err = topology.Ensure(t.Context())
+	require.NoError(t, err)
+	require.Greater(t, configOf(t, js, subjects.LifecycleStream()).MaxBytes, int64(most/2))
+	require.Equal(t, 1, logs.FilterMessageSnippet("more than half").Len())
 }
 
 // An existing stream gets a limit that costs it no event. Where NATS can't reserve any,

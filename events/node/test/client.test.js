@@ -233,8 +233,14 @@ test("lifecycle events", { concurrency: true }, async (t) => {
     ]) {
       await fails(b.client().subscribe({ ...d, ...other }, () => {}), DurableError, (err) => named.test(err.message));
     }
-    await b.jsm.consumers.add(b.lifecycle, { durable_name: "e", ack_policy: AckPolicy.None, filter_subject: `${b.subject("token.stored")}.*`, ack_wait: 30e9 });
-    await fails(b.client().subscribe({ ...d, durable: "e" }, () => {}), DurableError, (err) => /ack policy none/.test(err.message));
+    for (const [durable, other, named] of [
+      ["unacknowledged", { ack_policy: AckPolicy.None }, /ack policy none/],
+      ["headers", { headers_only: true }, /headers only/],
+      ["pushed", { deliver_subject: b.subject("pushed") }, /push consumer/],
+    ]) {
+      await b.jsm.consumers.add(b.lifecycle, { durable_name: durable, ack_policy: AckPolicy.Explicit, filter_subject: `${b.subject("token.stored")}.*`, ack_wait: 30e9, ...other });
+      await fails(b.client().subscribe({ ...d, durable }, () => {}), DurableError, (err) => named.test(err.message));
+    }
     await b.tell("2", "token.stored", "alice");
     await first.hears("2");
     await first.stop();
