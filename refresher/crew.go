@@ -100,23 +100,25 @@ func (c *Crew) Beat(ctx context.Context) error {
 }
 
 // hear counts beats that were read after a beat that began at a time, and returns those
-// of workers that are gone for good.
+// of workers that are gone for good. An answer may come late, so who was silent is judged by
+// the time before it. After a time in which this worker used no share it does not take the
+// others for gone: the database may have been away from all of them.
 func (c *Crew) hear(began time.Time, all []store.Beat) (drop []store.Beat) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now := c.o.Now()
-	before := c.others
+	before, back := c.others, began.Sub(c.beaten) >= shareHolds
 	c.others, c.beaten, c.count = map[string]heard{}, began, 1
 	for _, b := range all {
 		if b.Run == c.o.Run {
 			continue
 		}
 		h, known := before[b.Run]
-		if !known || h.beat.N != b.N {
+		if !known || h.beat.N != b.N || back {
 			h = heard{b, now}
 		}
 		c.others[b.Run] = h
-		switch silent := now.Sub(h.since); {
+		switch silent := began.Sub(h.since); {
 		case silent < shareFree:
 			c.count++
 		case silent > dropAfter:

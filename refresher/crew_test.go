@@ -207,6 +207,64 @@ func TestSharesAreNeverMoreThanTheWhole(t *testing.T) {
 	})
 }
 
+// A database that was away from all comes back to all: nobody takes the others for gone.
+func TestSharesAfterAnOutageOfTheDatabase(t *testing.T) {
+	t.Parallel()
+	c := newClock(t0)
+	s := newBeats()
+	var members []*member
+	for n := range 5 {
+		members = append(members, join(fmt.Sprint(n), c, s, wide(), zap.NewNop()))
+	}
+	during := func(d time.Duration, most float64) (sum float64) {
+		for end := c.Now().Add(d); c.Now().Before(end); c.Advance(100 * time.Millisecond) {
+			sum = 0
+			for _, m := range members {
+				m.beat(t.Context(), c.Now())
+				sum += m.share()
+			}
+			require.LessOrEqual(t, sum, most+1e-9)
+		}
+		return sum
+	}
+	during(refresher.ShareHolds, 5)
+	require.InDelta(t, 1, during(time.Minute, 1), 1e-9)
+	for _, m := range members {
+		s.away[m.run] = true
+	}
+	require.Zero(t, during(time.Minute, 1))
+	clear(s.away)
+	require.InDelta(t, 1, during(2*refresher.ShareFree, 1), 1e-9)
+}
+
+// lateBeats answers late.
+type lateBeats struct {
+	*beats
+	c    *clock
+	late time.Duration
+}
+
+func (b *lateBeats) RecordBeat(ctx context.Context, own store.Beat) ([]store.Beat, error) {
+	all, err := b.beats.RecordBeat(ctx, own)
+	b.c.Advance(b.late)
+	return all, err
+}
+
+// Who was heard of before an answer that comes late is not gone for that.
+func TestALateAnswerTakesNobodyForGone(t *testing.T) {
+	t.Parallel()
+	c := newClock(t0)
+	s := newBeats()
+	late := &lateBeats{beats: s, c: c}
+	a, b := join("a", c, late, wide(), zap.NewNop()), join("b", c, s, wide(), zap.NewNop())
+	require.NoError(t, b.crew.Beat(t.Context()))
+	require.NoError(t, a.crew.Beat(t.Context()))
+	c.Advance(refresher.ShareFree - refresher.ShareHolds + time.Second)
+	late.late = refresher.ShareHolds - time.Second
+	require.NoError(t, a.crew.Beat(t.Context()))
+	require.Equal(t, 2, a.crew.Workers())
+}
+
 // What workers start together is what the limits say, however many there are.
 func TestLimitsAreTheInstallations(t *testing.T) {
 	t.Parallel()
@@ -308,9 +366,21 @@ func TestCrewInTheDatabase(t *testing.T) {
 	c.Advance(refresher.ShareFree)
 	require.Zero(t, a.Workers())
 	require.NoError(t, a.Beat(t.Context()))
+	require.Equal(t, 2, a.Workers(), "the database may have been away from both")
+	alone := func(beats int) {
+		for range beats {
+			c.Advance(refresher.BeatEvery)
+			require.NoError(t, a.Beat(t.Context()))
+		}
+	}
+	alone(int(refresher.ShareFree / refresher.BeatEvery))
 	require.Equal(t, 1, a.Workers())
-	c.Advance(time.Hour)
-	require.NoError(t, a.Beat(t.Context()))
+	alone(50)
+	other := store.Beat{Run: "c", N: 1}
+	known, err := s.RecordBeat(t.Context(), other)
+	require.NoError(t, err)
+	require.Len(t, known, 2, "a and c: b is forgotten")
+	require.NoError(t, s.DropBeat(t.Context(), other))
 	require.NoError(t, b.Beat(t.Context()))
 	require.Equal(t, 2, b.Workers(), "one that was forgotten is there again")
 	b.Leave(t.Context())

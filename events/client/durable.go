@@ -109,6 +109,9 @@ func (d *durable) differences(have jetstream.ConsumerConfig) (found []string) {
 	if have.MaxDeliver > 0 {
 		found = append(found, fmt.Sprintf("at most %d deliveries, not any number", have.MaxDeliver))
 	}
+	if have.HeadersOnly {
+		found = append(found, "headers only, not events")
+	}
 	return found
 }
 

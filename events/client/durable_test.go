@@ -73,6 +73,7 @@ func TestADurableMadeByAnOperator(t *testing.T) {
 	}
 	for named, change := range map[string]func(*jetstream.ConsumerConfig){
 		"at most 3 deliveries":   func(c *jetstream.ConsumerConfig) { c.MaxDeliver = 3 },
+		"headers only":           func(c *jetstream.ConsumerConfig) { c.HeadersOnly = true },
 		"the ack policy AckNone": func(c *jetstream.ConsumerConfig) { c.AckPolicy = jetstream.AckNonePolicy },
 	} {
 		cfg := base

@@ -109,6 +109,9 @@ func (s *Topology) bounded(ctx context.Context, c jetstream.StreamConfig, holds 
 		c.MaxBytes = min(c.MaxBytes, most/2)
 	}
 	least := max(holds, leastLifecycleBytes)
+	if holds > c.MaxBytes {
+		s.log.Warn("events take more than half of what the account may store, and may leave no room for others: set a lower max_bytes, which removes the oldest (docs/streams.md)", zap.String("stream", c.Name))
+	}
 	c.MaxBytes = max(c.MaxBytes, least)
 	for {
 		err := do(c)

@@ -23,6 +23,7 @@ type memory struct {
 	mu       sync.Mutex
 	identity string
 	suspect  bool
+	claimed  string // the prefix for which the installation was claimed
 }
 
 func (m *memory) StreamsSeen(context.Context) (time.Time, error)             { return time.Time{}, nil }
@@ -33,7 +34,9 @@ func (m *memory) Installation(context.Context) (store.Installation, error) {
 }
 
 func (m *memory) ClaimInstallation(_ context.Context, i store.Installation) (store.Installation, error) {
-	i.ID = "test"
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	i.ID, m.claimed = "test", i.Prefix
 	return i, nil
 }
 

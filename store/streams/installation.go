@@ -37,6 +37,9 @@ type Installations interface {
 func (s *Topology) settle(ctx context.Context) error {
 	is, err := s.memory.Installation(ctx)
 	if errors.Is(err, store.ErrNotFound) {
+		if err := s.checkPrefix(ctx); err != nil { // else the database would be of a prefix that can't be used
+			return err
+		}
 		is, err = s.memory.ClaimInstallation(ctx, store.Installation{ID: uuid.NewString(), Prefix: s.nats.Prefix})
 	}
 	if err != nil {
@@ -72,6 +75,18 @@ func (s *Topology) CheckInstallation(ctx context.Context) (store.Installation, e
 		return is, err
 	}
 	return is, checkOwner(stream, is.ID)
+}
+
+// checkPrefix is checkCase for the stream that may be there.
+func (s *Topology) checkPrefix(ctx context.Context) error {
+	stream, err := s.js.Stream(ctx, s.subjects.RefreshStream())
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("looking at stream %s: %w", s.subjects.RefreshStream(), err)
+	}
+	return s.checkCase(stream)
 }
 
 // checkCase returns an error if a stream belongs to a prefix that differs from that of

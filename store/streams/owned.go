@@ -68,6 +68,7 @@ func (s *Topology) own(want, is jetstream.StreamConfig) (owned jetstream.StreamC
 	// What a stream may not lose it refuses where it is full. Events for subscribers
 	// make room for newer ones, so that they hold up no worker.
 	need(&differ, "discard", &c.Discard, want.Discard)
+	need(&differ, "discard_new_per_subject", &c.DiscardNewPerSubject, false) // NATS takes it with the other two alone
 	if want.Discard == jetstream.DiscardNew || want.AllowMsgSchedules {
 		fix(&differ, "max_msgs_per_subject", &c.MaxMsgsPerSubject, -1, c.MaxMsgsPerSubject <= 0, true)
 	}

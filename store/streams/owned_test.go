@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/latchkey/latchkey/cmd/sandbox/engines"
 	"github.com/latchkey/latchkey/cmd/sandbox/engines/enginestest"
@@ -86,12 +87,13 @@ func TestWhatAnOperatorSetStays(t *testing.T) {
 
 	// What loses messages, or what the configuration says, does not stay.
 	loses := map[string]func(*jetstream.StreamConfig){
-		"max_age":              func(c *jetstream.StreamConfig) { c.MaxAge = 2 * time.Hour },
-		"discard":              func(c *jetstream.StreamConfig) { c.Discard = jetstream.DiscardOld },
-		"max_msgs_per_subject": func(c *jetstream.StreamConfig) { c.MaxMsgsPerSubject = 7 },
-		"no_ack":               func(c *jetstream.StreamConfig) { c.NoAck = true },
-		"duplicate_window":     func(c *jetstream.StreamConfig) { c.Duplicates = time.Second },
-		"subjects":             func(c *jetstream.StreamConfig) { c.Subjects = append(slices.Clone(c.Subjects), "latchkey.more") },
+		"max_age":                 func(c *jetstream.StreamConfig) { c.MaxAge = 2 * time.Hour },
+		"discard":                 func(c *jetstream.StreamConfig) { c.Discard = jetstream.DiscardOld },
+		"max_msgs_per_subject":    func(c *jetstream.StreamConfig) { c.MaxMsgsPerSubject = 7 },
+		"discard_new_per_subject": func(c *jetstream.StreamConfig) { c.DiscardNewPerSubject, c.MaxMsgsPerSubject = true, 7 },
+		"no_ack":                  func(c *jetstream.StreamConfig) { c.NoAck = true },
+		"duplicate_window":        func(c *jetstream.StreamConfig) { c.Duplicates = time.Second },
+		"subjects":                func(c *jetstream.StreamConfig) { c.Subjects = append(slices.Clone(c.Subjects), "latchkey.more") },
 	}
 	for setting, change := range loses {
 		c := before[subjects.RecoveryStream()]
@@ -116,7 +118,7 @@ func TestWhatAnOperatorSetStays(t *testing.T) {
 		require.Equal(t, before[subjects.RecoveryStream()], after, setting)
 	}
 	c := before[subjects.LifecycleStream()]
-	c.Discard = jetstream.DiscardNew
+	c.Discard, c.DiscardNewPerSubject, c.MaxMsgsPerSubject = jetstream.DiscardNew, true, 7
 	_, err = js.UpdateStream(t.Context(), c)
 	require.NoError(t, err)
 	_, err = topology().Ensure(t.Context())
@@ -191,8 +193,11 @@ func TestEventsLeaveRoomForAnswers(t *testing.T) {
 	js := jetStreamOn(t, strings.Replace(broker.URL(), "nats://", "nats://small:"+password+"@", 1))
 	cfg := config.Default()
 	subjects := cfg.NATS.Subjects()
-	_, err = streams.New(js, &memory{}, cfg, zap.NewNop()).Ensure(t.Context())
+	core, logs := observer.New(zap.WarnLevel)
+	topology := streams.New(js, &memory{}, cfg, zap.New(core))
+	_, err = topology.Ensure(t.Context())
 	require.NoError(t, err)
+	require.Empty(t, logs.All())
 	require.EqualValues(t, most/2, configOf(t, js, subjects.LifecycleStream()).MaxBytes)
 	for range 50 {
 		_, err := js.Publish(t.Context(), subjects.Lifecycle("token.stored", "u"), make([]byte, 1_000_000))
@@ -202,6 +207,20 @@ func TestEventsLeaveRoomForAnswers(t *testing.T) {
 		_, err = js.Publish(t.Context(), subjects.Recovery("g"), make([]byte, 1_000_000))
 		require.NoError(t, err)
 	}
+
+	// Events that took more before there was a limit are kept, and the operator decides.
+	c := configOf(t, js, subjects.LifecycleStream())
+	c.MaxBytes = -1
+	_, err = js.UpdateStream(t.Context(), c)
+	require.NoError(t, err)
+	for range 5 {
+		_, err := js.Publish(t.Context(), subjects.Lifecycle("token.stored", "u"), make([]byte, 1_000_000))
+		require.NoError(t, err)
+	}
+	_, err = topology.Ensure(t.Context())
+	require.NoError(t, err)
+	require.Greater(t, configOf(t, js, subjects.LifecycleStream()).MaxBytes, int64(most/2))
+	require.Equal(t, 1, logs.FilterMessageSnippet("more than half").Len())
 }
 
 // An existing stream gets a limit that costs it no event. Where NATS can't reserve any,
@@ -294,10 +313,12 @@ func TestStreamsThatSomebodyElseKeeps(t *testing.T) {
 func TestPrefixesThatDifferOnlyInCase(t *testing.T) {
 	t.Parallel()
 	js := jetStreamOn(t, enginestest.NATSWith(t, engines.NATSOptions{}).URL())
+	var database *memory // of the last one
 	with := func(prefix string, adopt bool) *streams.Topology {
 		cfg := config.Default()
 		cfg.NATS.Prefix, cfg.NATS.AdoptStreams = prefix, adopt
-		return streams.New(js, &memory{}, cfg, zap.NewNop())
+		database = &memory{}
+		return streams.New(js, database, cfg, zap.NewNop())
 	}
 	_, err := with("eu", false).Ensure(t.Context())
 	require.NoError(t, err)
@@ -306,6 +327,7 @@ func TestPrefixesThatDifferOnlyInCase(t *testing.T) {
 		_, err = with("EU", adopt).Ensure(t.Context())
 		require.ErrorIs(t, err, streams.ErrOtherInstallation)
 		require.ErrorContains(t, err, "differ only in case")
+		require.Empty(t, database.claimed, "with another prefix it can start")
 	}
 	_, err = with("EU", false).CheckInstallation(t.Context())
 	require.ErrorContains(t, err, "differ only in case")

@@ -160,6 +160,7 @@ func TestExamplePrograms(t *testing.T) {
 		c := h.issue("coinbase", "a")
 		heard, err := h.nc.SubscribeSync(h.subjects.Connected())
 		require.NoError(t, err)
+		require.NoError(t, h.nc.Flush())
 		var first events.Connected
 		for age := range 3 { // the page had no answer, and tries again
 			status, answer := h.call("POST", backend+"/connected", "user.1", handed(c.Payload.Reveal(), age))

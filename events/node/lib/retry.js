@@ -32,7 +32,7 @@ export async function retry({ timeout, limit, signal, transient }, attempt) {
       if (!over || last === undefined) last = err;
       const wait = err instanceof RefusedError && err.retryAfterSeconds > 0 ? err.retryAfterSeconds * 1000 : pause;
       if (!transient(err) || performance.now() + wait >= end) throw last;
-      await unlessAborted(signal, sleep(wait));
+      await sleep(wait, undefined, { signal }).catch(() => {}); // an aborted one leaves no timer behind
     }
   }
   throw last; // never: pauses do not end

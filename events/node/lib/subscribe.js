@@ -53,7 +53,8 @@ export async function subscribe(nats, s, handle, signal) {
       if (signal?.aborted) return;
       if (!subscription.began || err instanceof DurableError || isFinal(err)) throw err;
       nats.onError(/** @type {Error} */ (err));
-      await sleep(Number(pause.next().value));
+      await sleep(Number(pause.next().value), undefined, { signal }).catch(() => {});
+      if (signal?.aborted) return;
     }
   }
 }
@@ -121,8 +122,8 @@ class Durable {
   /** Handles events until the consumer is lost or the signal is aborted. @param {() => void} begun */
   async receive(begun) {
     await this.#create();
+    this.#note(await this.#nats.jsm.consumers.info(this.#stream, this.#name));
     const consumer = await this.#nats.js.consumers.get(this.#stream, this.#name);
-    this.#note(await consumer.info());
     this.began = true;
     begun();
     while (!this.#signal?.aborted) {
@@ -180,6 +181,8 @@ class Durable {
     const wait = (have.ack_wait ?? 0) / 1e6;
     if (wait !== this.#ackWait) found.push(`an ack wait of ${wait} ms, not ${this.#ackWait} ms`);
     if ((have.max_deliver ?? -1) > 0) found.push(`at most ${have.max_deliver} deliveries, not any number`);
+    if (have.headers_only) found.push("headers only, not events");
+    if (have.deliver_subject) found.push("a deliver subject: it is a push consumer");
     return found;
   }
 

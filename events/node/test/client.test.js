@@ -3,6 +3,7 @@ import { test } from "node:test";
 import { AckPolicy } from "@nats-io/jetstream";
 import { CompactEncrypt, compactDecrypt, exportJWK, generateKeyPair, importJWK } from "jose";
 import { DurableError, InvalidError, NoWorkerError, RefusedError, TooLargeError, refusedIn, subjectToken } from "../lib/index.js";
+import { retry } from "../lib/retry.js";
 import { alice, bench, connectedAt, until } from "./bench.js";
 
 const alg = "ECDH-ES+A256KW";
@@ -232,8 +233,14 @@ test("lifecycle events", { concurrency: true }, async (t) => {
     ]) {
       await fails(b.client().subscribe({ ...d, ...other }, () => {}), DurableError, (err) => named.test(err.message));
     }
-    await b.jsm.consumers.add(b.lifecycle, { durable_name: "e", ack_policy: AckPolicy.None, filter_subject: `${b.subject("token.stored")}.*`, ack_wait: 30e9 });
-    await fails(b.client().subscribe({ ...d, durable: "e" }, () => {}), DurableError, (err) => /ack policy none/.test(err.message));
+    for (const [durable, other, named] of [
+      ["unacknowledged", { ack_policy: AckPolicy.None }, /ack policy none/],
+      ["headers", { headers_only: true }, /headers only/],
+      ["pushed", { deliver_subject: b.subject("pushed") }, /push consumer/],
+    ]) {
+      await b.jsm.consumers.add(b.lifecycle, { durable_name: durable, ack_policy: AckPolicy.Explicit, filter_subject: `${b.subject("token.stored")}.*`, ack_wait: 30e9, ...other });
+      await fails(b.client().subscribe({ ...d, durable }, () => {}), DurableError, (err) => named.test(err.message));
+    }
     await b.tell("2", "token.stored", "alice");
     await first.hears("2");
     await first.stop();
@@ -260,6 +267,20 @@ test("lifecycle events", { concurrency: true }, async (t) => {
     await b.tell("4", "token.stored", "alice");
     await s.hears("4");
     await s.stop();
+  });
+  await t.test("are no longer waited for when the signal is aborted between two tries", async () => {
+    const b = bench();
+    await b.events();
+    const stop = new AbortController();
+    let problems = 0;
+    const client = b.client({ onError: () => ++problems === 4 && stop.abort() });
+    const ended = client.subscribe({ durable: "d" }, () => {}, { signal: stop.signal });
+    await until(() => b.jsm.consumers.info(b.lifecycle, "d").then(() => true, () => false), "a consumer");
+    await b.jsm.streams.delete(b.lifecycle);
+    await until(() => stop.signal.aborted, "four failures");
+    await b.events();
+    await ended;
+    await assert.rejects(b.jsm.consumers.info(b.lifecycle, "d"), /consumer not found/);
   });
   await t.test("come in order without a durable", async () => {
     const b = bench();
@@ -302,6 +323,18 @@ test("rejected connects", async () => {
   stop.abort();
   await Promise.all([all, some]);
   await fails(b.client().rejections([""], () => {}), InvalidError);
+});
+
+test("a call that is aborted between two tries leaves no timer", async () => {
+  const timers = () => process.getActiveResourcesInfo().filter((kind) => kind === "Timeout").length;
+  const stop = new AbortController();
+  const before = timers();
+  const tried = retry({ timeout: 3_600_000, limit: 1_000, signal: stop.signal, transient: () => true }, async () => {
+    setTimeout(() => stop.abort(new Error("enough")), 10);
+    throw new RefusedError("busy", { retryAfterSeconds: 60 });
+  });
+  await assert.rejects(tried, /enough/);
+  assert.ok(timers() <= before, `${timers()} timers, not ${before}`);
 });
 
 test("users in subjects", () => {
