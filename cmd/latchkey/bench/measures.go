@@ -181,25 +181,19 @@ type measurement func(round int) (rate, p99 float64, err error)
 func (b *run) alternate(f *Figure, doing string, bare, latchkey measurement) error {
 	for round := range b.Rounds {
 		b.Progress(fmt.Sprintf("%s, round %d of %d", doing, round+1, b.Rounds))
-		first := func() error { return measure(round, bare, &f.Bare, &f.BareP99) }
-		second := func() error { return measure(round, latchkey, &f.Latchkey, &f.LatchkeyP99) }
-		if round%2 == 1 {
-			first, second = second, first
-		}
-		if err := first(); err != nil {
-			return err
-		}
-		if err := second(); err != nil {
-			return err
+		for turn := range 2 {
+			side, rates, p99s := bare, &f.Bare, &f.BareP99
+			if (round+turn)%2 == 1 {
+				side, rates, p99s = latchkey, &f.Latchkey, &f.LatchkeyP99
+			}
+			rate, p99, err := side(round)
+			if err != nil {
+				return err
+			}
+			*rates, *p99s = append(*rates, rate), append(*p99s, p99)
 		}
 	}
 	return nil
-}
-
-func measure(round int, side measurement, rates, p99s *[]float64) error {
-	rate, p99, err := side(round)
-	*rates, *p99s = append(*rates, rate), append(*p99s, p99)
-	return err
 }
 
 // cold measures the first request for each user, whom the worker does not cache yet.

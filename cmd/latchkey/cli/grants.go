@@ -37,14 +37,16 @@ func (a *app) showGrant() *cobra.Command {
 				{"connected at", stamp(&v.ConnectedAt)},
 				{"access token ends", lifeText(v.Access)},
 				{"refresh token ends", lifeText(v.Refresh)},
-				{"due", dueText(v.Due)},
+				{"due", orDash(v.Due, dueText)},
 				{"tries", strconv.Itoa(v.Tries)},
-				{"refreshes fail", failingText(v.Failing)},
-				{"last error", errorText(v.LastError)},
-				{"reported as refused", refusedText(v.Refused)},
+				{"refreshes fail", orDash(v.Failing, failingText)},
+				{"last error", orDash(v.LastError, errorText)},
+				{"reported as refused", orDash(v.Refused, func(r *view.Refused) string { return fmt.Sprintf("version %d at %s", r.Version, stamp(&r.At)) })},
 				{"outcome unknown since", stamp(v.UnknownSince)},
-				{"lease", leaseText(v.Lease)},
-				{"removal at Mesh", removalText(v.Removal)},
+				{"lease", orDash(v.Lease, func(l *view.Lease) string { return l.Owner + " until " + stamp(&l.Until) })},
+				{"removal at Mesh", orDash(v.Removal, func(r *view.Removal) string {
+					return fmt.Sprintf("since %s, tried %d times, next at %s", stamp(&r.Since), r.Tries, stamp(&r.Due))
+				})},
 			}
 			for _, account := range v.Accounts {
 				rows = append(rows, []string{"account", fmt.Sprintf("%s (%s), ends %s", account.ID, account.Name, stamp(account.ExpiresAt))})
@@ -67,48 +69,24 @@ func lifeText(l *view.Life) string {
 	return stamp(l.ExpiresAt)
 }
 
-func failingText(f *events.RefreshFailing) string {
-	switch {
-	case f == nil:
+// orDash returns the text of a part that a grant may not have, or a dash.
+func orDash[T any](part *T, text func(*T) string) string {
+	if part == nil {
 		return "-"
-	case f.Since == nil:
+	}
+	return text(part)
+}
+
+func failingText(f *events.RefreshFailing) string {
+	if f.Since == nil {
 		return f.Reason
 	}
 	return f.Reason + " since " + stamp(f.Since)
 }
 
-func refusedText(r *view.Refused) string {
-	if r == nil {
-		return "-"
-	}
-	return fmt.Sprintf("version %d at %s", r.Version, stamp(&r.At))
-}
-
-func dueText(d *view.Due) string {
-	if d == nil {
-		return "-"
-	}
-	return stamp(&d.At) + " " + string(d.Action)
-}
-
-func removalText(r *view.Removal) string {
-	if r == nil {
-		return "-"
-	}
-	return fmt.Sprintf("since %s, tried %d times, next at %s", stamp(&r.Since), r.Tries, stamp(&r.Due))
-}
-
-func leaseText(l *view.Lease) string {
-	if l == nil {
-		return "-"
-	}
-	return l.Owner + " until " + stamp(&l.Until)
-}
+func dueText(d *view.Due) string { return stamp(&d.At) + " " + string(d.Action) }
 
 func errorText(e *view.LastError) string {
-	if e == nil {
-		return "-"
-	}
 	text := stamp(&e.At) + " " + e.Class + ": " + e.Detail
 	if e.Type != "" {
 		text += ", errorType " + e.Type

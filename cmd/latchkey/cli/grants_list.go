@@ -123,13 +123,6 @@ func labelsText(labels map[string]string) string {
 	return strings.Join(out, ",")
 }
 
-func shortError(e *view.LastError) string {
-	if e == nil {
-		return "-"
-	}
-	return cmp.Or(e.Type, e.Class)
-}
-
 func (s *session) showGrants(grants []*store.Grant) error {
 	views := make([]view.Grant, len(grants))
 	rows := [][]string{{"ID", "USER", "BROKER", "STATE", "REASON", "VERSION", "ACCESS ENDS", "REFRESH ENDS", "DUE", "TRIES", "ERROR", "ACCOUNTS", "LABELS"}}
@@ -142,7 +135,8 @@ func (s *session) showGrants(grants []*store.Grant) error {
 		}
 		rows = append(rows, []string{
 			v.ID, v.User, v.Broker, string(v.State), cmp.Or(string(v.Reason), "-"), strconv.FormatInt(v.Version, 10),
-			lifeText(v.Access), lifeText(v.Refresh), dueText(v.Due), strconv.Itoa(v.Tries), shortError(v.LastError), cmp.Or(strings.Join(ids, ","), "-"), cmp.Or(labelsText(v.Labels), "-"),
+			lifeText(v.Access), lifeText(v.Refresh), orDash(v.Due, dueText), strconv.Itoa(v.Tries),
+			orDash(v.LastError, func(e *view.LastError) string { return cmp.Or(e.Type, e.Class) }), cmp.Or(strings.Join(ids, ","), "-"), cmp.Or(labelsText(v.Labels), "-"),
 		})
 	}
 	return s.show(views, rows...)

@@ -112,7 +112,7 @@ func (a *app) actOnGrant(action grantAction) *cobra.Command {
 		case after.State != before.State:
 			return fmt.Errorf("not %s: the grant is now %s (%s)", action.done, after.State, after.Reason)
 		}
-		return fmt.Errorf("%s; it is tried again by itself at %s", action.failed(after), dueText(view.OfDue(after.Due)))
+		return fmt.Errorf("%s; it is tried again by itself at %s", action.failed(after), orDash(view.OfDue(after.Due), dueText))
 	})
 	return cmd
 }

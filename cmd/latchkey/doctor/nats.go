@@ -114,14 +114,9 @@ func (d *doctor) room(ctx context.Context, link *natsLink, tier jetstream.Tier) 
 	if err != nil {
 		return nil //nolint:nilerr // the check of the streams reports it
 	}
-	missing := 0
-	for _, s := range streams {
-		if s.Missing {
-			missing++
-		}
-	}
-	if most := tier.Limits.MaxStreams; most > 0 && tier.Streams+missing > most {
-		return fmt.Errorf("the account may have %d streams; %d are there and %d are missing", most, tier.Streams, missing)
+	missing, _ := differences(streams)
+	if most := tier.Limits.MaxStreams; most > 0 && tier.Streams+len(missing) > most {
+		return fmt.Errorf("the account may have %d streams; %d are there and %d are missing", most, tier.Streams, len(missing))
 	}
 	return nil
 }

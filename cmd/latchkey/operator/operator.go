@@ -106,8 +106,10 @@ func (p *Page) Handler(loopback bool) http.Handler {
 		panic(err) // the folder is embedded
 	}
 	mux := http.NewServeMux()
-	mux.Handle("GET /{$}", file(assets, "index.html"))
-	mux.Handle("GET /assets/", http.StripPrefix("/assets/", http.FileServerFS(filesOnly{assets})))
+	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) { http.ServeFileFS(w, r, assets, "index.html") })
+	files := http.StripPrefix("/assets/", http.FileServerFS(assets))
+	mux.Handle("GET /assets/{name}", files) // and no folder, which would be listed
+	mux.Handle("GET /assets/vendor/{name}", files)
 	for pattern, serve := range map[string]func(*http.Request) (any, error){
 		"GET /api/overview":                        p.overview,
 		"GET /api/grants":                          p.grantsOf,
@@ -123,25 +125,6 @@ func (p *Page) Handler(loopback bool) http.Handler {
 		mux.Handle(pattern, p.answer(serve))
 	}
 	return p.guard(mux, loopback)
-}
-
-func file(assets fs.FS, name string) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { http.ServeFileFS(w, r, assets, name) })
-}
-
-// filesOnly hides folders, which a file server would list.
-type filesOnly struct{ fs.FS }
-
-// Open implements fs.FS.
-func (f filesOnly) Open(name string) (fs.File, error) {
-	info, err := fs.Stat(f.FS, name)
-	if err != nil {
-		return nil, err
-	}
-	if info.IsDir() {
-		return nil, fs.ErrNotExist
-	}
-	return f.FS.Open(name)
 }
 
 // refusal is an error to show on the page.

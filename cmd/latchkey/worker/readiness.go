@@ -3,7 +3,6 @@ package worker
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -39,25 +38,17 @@ func (w *worker) readiness(ctx context.Context) operator.Readiness {
 	return r
 }
 
-// health returns why this worker can never work again, or nil. A server that is away or
-// refuses credentials may come back, and is no reason.
-func (w *worker) health() error {
-	if reason := w.ended.Load(); reason != nil {
-		return errors.New(*reason)
-	}
-	if w.nc.IsClosed() && !w.stopping.Load() {
-		return errors.New("the connection to NATS is closed for good")
-	}
-	return nil
-}
-
-// healthz says whether the process should keep running.
+// healthz says whether the process should keep running, or why this worker can never work
+// again. A server that is away or refuses credentials may come back, and is no reason.
 func (w *worker) healthz(out http.ResponseWriter, _ *http.Request) {
-	if err := w.health(); err != nil {
-		http.Error(out, err.Error(), http.StatusServiceUnavailable)
-		return
+	switch reason := w.ended.Load(); {
+	case reason != nil:
+		http.Error(out, *reason, http.StatusServiceUnavailable)
+	case w.nc.IsClosed() && !w.stopping.Load():
+		http.Error(out, "the connection to NATS is closed for good", http.StatusServiceUnavailable)
+	default:
+		fmt.Fprintln(out, "ok")
 	}
-	fmt.Fprintln(out, "ok")
 }
 
 // kmsState remembers whether the last call to KMS failed. There are no calls just to
