@@ -43,7 +43,7 @@ func Load(path string, environ []string) (Config, error) {
 	l.readEnvironment(variables)
 	l.readBrokers()
 	l.config.NATS.takeCredentials()
-	standard.settle(&l.config.Tracing, &l.faults)
+	standard.apply(&l.config.Tracing, &l.faults)
 	if l.config.Worker.ID == "" {
 		l.config.Worker.ID = newWorkerID()
 	}

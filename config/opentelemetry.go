@@ -91,9 +91,9 @@ func resourceName(attributes string) string {
 	return ""
 }
 
-// settle adds faults of the standard's values that are in effect. Its headers may hold
+// apply adds faults of the standard's values that are in effect. Its headers may hold
 // the key of its own collector: no other gets them.
-func (s standard) settle(t *Tracing, fs *faults) {
+func (s standard) apply(t *Tracing, fs *faults) {
 	used := s.from != "" && t.Endpoint == s.endpoint
 	if used && t.Headers.Empty() {
 		t.Headers = s.headers

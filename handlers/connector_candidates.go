@@ -63,7 +63,7 @@ func (in candidate) repeats(g *store.Grant, tokens store.TokenSet) bool {
 // own.
 func (in candidate) beside() candidate {
 	g := *in.grant
-	g.ID = store.GrantIDBeside(g.ID)
+	g.ID = store.AlternativeGrantID(g.ID)
 	in.grant, in.formerID = &g, func(string) string { return g.ID }
 	return in
 }

@@ -338,7 +338,7 @@ func (i *history) settle() {
 }
 
 func (i *history) check() {
-	require.NoError(i.rt, i.Sim.Settle(i.T.Context()))
+	require.NoError(i.rt, i.Sim.WaitIdle(i.T.Context()))
 	ledger := i.Sim.Ledger()
 	require.Len(i.rt, ledger.ReplacedPresented(), i.before, "a refresh token was presented once its replacement was known")
 	w := i.workers[0]

@@ -40,7 +40,7 @@ func TestWhatIsPutOffComesBackForTheLastTry(t *testing.T) {
 			g := r.Connect(w, meshsim.ConnectSpec{}, func(g *store.Grant) {
 				g.Access = lasting(r.Clock.Now().Add(c.left+p.ClockSkew+p.Lead-2*hour), 2*hour)
 			})
-			require.Equal(t, r.Clock.Now().Add(c.left), *p.LastTry(g))
+			require.Equal(t, r.Clock.Now().Add(c.left), *p.LatestAttempt(g))
 			r.RefuseCredentials()
 			require.NoError(t, w.Due(t.Context(), due(refused)))
 

@@ -40,7 +40,7 @@ func TestEveryDialectOfTokensIsUnderstood(t *testing.T) {
 				}
 				require.NoError(t, w.Due(t.Context(), due(g)))
 			}
-			require.NoError(t, r.Sim.Settle(t.Context()))
+			require.NoError(t, r.Sim.WaitIdle(t.Context()))
 			g = r.Get(w, g.ID)
 			require.Equal(t, store.Active, g.State, g.Reason)
 			require.GreaterOrEqual(t, g.Version, int64(3), "it is not refreshed")

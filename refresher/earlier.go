@@ -58,7 +58,7 @@ func (s Settler) leaveBehind(g, before *store.Grant, tokens store.TokenSet, cove
 // more: within its margin, and half way from the last answer to the last moment for a
 // try. Nil: that would be too late, or has not helped.
 func (p Policy) askAt(g *store.Grant, life *store.Life) *time.Time {
-	last := p.lastTry(life)
+	last := p.latestAttempt(life)
 	if last == nil || life.Warned || life.RequestedAt == nil || !life.RequestedAt.Before(*last) {
 		return nil
 	}
@@ -71,7 +71,7 @@ func (p Policy) askAt(g *store.Grant, life *store.Life) *time.Time {
 
 // lastAttempt reports whether no later refresh is to bring a token that this one did not.
 func (p Policy) lastAttempt(g *store.Grant, life *store.Life, sent time.Time) bool {
-	last := p.lastTry(life)
+	last := p.latestAttempt(life)
 	if last == nil {
 		return false
 	}
@@ -85,7 +85,7 @@ func (p Policy) AccountsDue(g *store.Grant) (due *time.Time) {
 		life := &g.Earlier[i]
 		at := life.ExpiresAt
 		if !life.Warned {
-			at = p.lastTry(life)
+			at = p.latestAttempt(life)
 		}
 		if !life.EndAnnounced && (due == nil || at.Before(*due)) {
 			due = at
@@ -106,7 +106,7 @@ func (s Settler) AnnounceAccounts(g *store.Grant, now time.Time) error {
 		case life.ExpiresAt == nil || life.EndAnnounced:
 		case life.Expired(now):
 			kind, life.Warned, life.EndAnnounced = events.TokenExpired, true, true
-		case !life.Warned && !now.Before(*s.Policy.lastTry(life)):
+		case !life.Warned && !now.Before(*s.Policy.latestAttempt(life)):
 			kind, life.Warned = events.TokenExpiring, true
 		}
 		if kind == "" {

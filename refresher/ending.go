@@ -103,7 +103,7 @@ func (r *Reconciler) late(g *store.Grant, now time.Time) bool {
 	case now.Before(g.Due.At.Add(min(r.config.Slack, until.Sub(g.Due.At)/2))):
 		return false
 	}
-	last := *policy.LastTry(g)
+	last := *policy.LatestAttempt(g)
 	if leased { // what is under way counts until the token is no longer handed out
 		last = *until
 	}

@@ -125,7 +125,7 @@ func TestNothingIsAnnouncedBeforeItsTime(t *testing.T) {
 	w := r.Worker("a", served)
 	waiting, leased, endless := r.Connect(w, meshsim.ConnectSpec{}), r.Connect(w, meshsim.ConnectSpec{}), r.Connect(w, meshsim.ConnectSpec{}, func(g *store.Grant) { g.Access.ExpiresAt = nil })
 	p := servedPolicy()
-	last := *p.LastTry(waiting)
+	last := *p.LatestAttempt(waiting)
 	r.Clock.Advance(last.Add(-30 * time.Second).Sub(r.Clock.Now()))
 	require.NoError(t, w.Reconciler.Pass(t.Context()))
 	require.Empty(t, r.LifecycleEvents("user"), "there is time for a try")

@@ -14,13 +14,13 @@ import (
 	"github.com/latchkey/latchkey/store"
 )
 
-// settleEarlier applies what earlier leases of a grant left in the recovery stream, if
+// applyEarlierAnswers applies what earlier leases of a grant left in the recovery stream, if
 // they may have, and returns the grant as stored then. ours: it is still leased by us
 // with the same token set, so no replacement of its refresh token is known. An empty
 // stream does not prove that: another worker may just have applied an entry. A lease
 // that ran out may have waited for the answer to another grant, so only a look at all
 // of the user's grants tells whether the refresh token is spent.
-func (r *Refresher) settleEarlier(ctx context.Context, leased *store.Grant, takenOver bool) (g *store.Grant, ours bool, err error) {
+func (r *Refresher) applyEarlierAnswers(ctx context.Context, leased *store.Grant, takenOver bool) (g *store.Grant, ours bool, err error) {
 	if !takenOver && leased.Unknown == nil && leased.Applied >= leased.Epoch-1 && !r.unsorted(leased) {
 		return leased, true, nil
 	}

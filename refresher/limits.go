@@ -19,15 +19,15 @@ type LaterError struct {
 	// Why is one of "rate", "concurrency", "breaker", "retry_after", "credentials", from a
 	// Queue "queue", and from a Refresher "lease".
 	Why string
-	// LastTry is when a try must begin to keep the grant served; zero: not known, or any time.
-	LastTry time.Time
+	// LatestAttempt is when a try must begin to keep the grant served; zero: not known, or any time.
+	LatestAttempt time.Time
 }
 
 // Spread returns a wait of at least After, longer by a chance in [0, 1) so that not
 // all come back at once, but not past the last try.
 func (e *LaterError) Spread(now time.Time, chance float64) time.Duration {
 	more := e.After / 2
-	if room := e.LastTry.Sub(now.Add(e.After)); room >= 0 {
+	if room := e.LatestAttempt.Sub(now.Add(e.After)); room >= 0 {
 		more = min(more, room)
 	}
 	return e.After + time.Duration(chance*float64(more))

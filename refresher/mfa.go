@@ -111,7 +111,7 @@ func (r *Refresher) Complete(ctx context.Context, g *store.Grant, code secret.Te
 		return nil, err
 	}
 	tokens, opened := r.Tokens(ctx, leased)
-	leased, ours, err := r.settleEarlier(ctx, leased, takenOver)
+	leased, ours, err := r.applyEarlierAnswers(ctx, leased, takenOver)
 	if err == nil && !ours {
 		err = store.ErrStale
 	}

@@ -12,11 +12,11 @@ import (
 	"github.com/latchkey/latchkey/store/streams"
 )
 
-// mayHold reports whether the message of a grant that was last scheduled for a time may
+// mayContain reports whether the message of a grant that was last scheduled for a time may
 // still lie in the queue, so that another would only make that longer. Few messages are
 // delivered and not handled yet, but one may be stuck: those behind it are left alone no
 // longer than patience.
-func mayHold(q streams.DueQueue, at time.Time, slack, patience time.Duration, now time.Time) bool {
+func mayContain(q streams.DueQueue, at time.Time, slack, patience time.Duration, now time.Time) bool {
 	notBehind := func(head time.Time, late time.Duration) bool {
 		return !head.IsZero() && (late > slack || !head.After(at.Add(slack)))
 	}
@@ -67,7 +67,7 @@ func (r *Reconciler) scheduleAgain(ctx context.Context, g *store.Grant, queue st
 	if g.Due.RescheduledAt.After(last) {
 		last = g.Due.RescheduledAt
 	}
-	if g.Lease.Held(now) || now.Before(g.Due.RescheduledAt.Add(wait)) || mayHold(queue, last, slack, 8*wait, now) {
+	if g.Lease.Held(now) || now.Before(g.Due.RescheduledAt.Add(wait)) || mayContain(queue, last, slack, 8*wait, now) {
 		return false, nil
 	}
 	scheduled, postponed, err := r.scheduled(ctx, g)

@@ -28,14 +28,14 @@ func NewPolicy(c config.Config) Policy {
 	}
 }
 
-// LastTry is when a try has to begin at the latest to bring the next access token before
+// LatestAttempt is when a try has to begin at the latest to bring the next access token before
 // the present one is no longer handed out. Nil: at any time, since there is no access
 // token or its end is not known.
-func (p Policy) LastTry(g *store.Grant) *time.Time {
-	return p.lastTry(g.Access)
+func (p Policy) LatestAttempt(g *store.Grant) *time.Time {
+	return p.latestAttempt(g.Access)
 }
 
-func (p Policy) lastTry(access *store.Life) *time.Time {
+func (p Policy) latestAttempt(access *store.Life) *time.Time {
 	until := access.ServedUntil(p.ClockSkew)
 	if until == nil {
 		return nil
@@ -46,7 +46,7 @@ func (p Policy) lastTry(access *store.Life) *time.Time {
 // EndsBefore reports whether the access token may end before a try that begins at a time
 // has brought the next one.
 func (p Policy) EndsBefore(g *store.Grant, try time.Time) bool {
-	last := p.LastTry(g)
+	last := p.LatestAttempt(g)
 	return g.Access == nil || last != nil && try.After(*last)
 }
 

@@ -180,7 +180,7 @@ func TestRefusedCredentialsPutEverythingOff(t *testing.T) {
 	require.NoError(t, w.Due(t.Context(), due(g)))
 	var later *refresher.LaterError
 	require.ErrorAs(t, w.Due(t.Context(), due(other)), &later)
-	require.Equal(t, refresher.LaterError{After: 10 * time.Second, Why: "credentials", LastTry: *w.Settler.Policy.LastTry(other)}, *later)
+	require.Equal(t, refresher.LaterError{After: 10 * time.Second, Why: "credentials", LatestAttempt: *w.Settler.Policy.LatestAttempt(other)}, *later)
 	require.Equal(t, 1, r.Calls())
 	require.Equal(t, store.Active, r.Get(w, g.ID).State)
 }

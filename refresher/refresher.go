@@ -154,11 +154,11 @@ func (r *Refresher) due(ctx context.Context, m events.RefreshDue) error {
 // inTime adds a grant's last try to a *LaterError, in a copy: callers may share the error.
 func (r *Refresher) inTime(g *store.Grant, err error) error {
 	var later *LaterError
-	last := r.deps.Settler.Policy.LastTry(g)
+	last := r.deps.Settler.Policy.LatestAttempt(g)
 	if last == nil || !errors.As(err, &later) {
 		return err
 	}
-	return &LaterError{After: later.After, Why: later.Why, LastTry: *last}
+	return &LaterError{After: later.After, Why: later.Why, LatestAttempt: *last}
 }
 
 // Now refreshes a grant of this version before it is due. It returns the grant as
@@ -232,7 +232,7 @@ func (r *Refresher) refresh(ctx context.Context, m events.RefreshDue, user strin
 	if mayCall {
 		tokens, opened = r.Tokens(ctx, g)
 	}
-	current, ours, err := r.settleEarlier(ctx, g, takenOver)
+	current, ours, err := r.applyEarlierAnswers(ctx, g, takenOver)
 	if err != nil || !ours {
 		return current, err
 	}

@@ -82,7 +82,7 @@ func (s Settler) refused(g *store.Grant, f *Failure, now time.Time) error {
 // untilNext is in how long a refused token is presented again, and whether its access
 // token is still served then.
 func (s Settler) untilNext(g *store.Grant, row store.Refusals, now time.Time) (wait time.Duration, room bool) {
-	last := s.Policy.LastTry(g)
+	last := s.Policy.LatestAttempt(g)
 	switch {
 	case g.Access == nil || last != nil && last.Before(now.Add(shortOf(s.Backoff))):
 		return shortOf(s.Backoff), false
@@ -107,7 +107,7 @@ func (s Settler) unlawful(g *store.Grant, f *Failure, now time.Time) error {
 	if err := s.warn(g, f.Reason); err != nil {
 		return err
 	}
-	return s.deferTry(g, now, config.Backoff{Min: unlawfulMin, Max: unlawfulMax}, f.RetryAfter, unlawfulMin)
+	return s.deferAttempt(g, now, config.Backoff{Min: unlawfulMin, Max: unlawfulMax}, f.RetryAfter, unlawfulMin)
 }
 
 // refusal reports whether a reason is that of a refresh token that was refused.

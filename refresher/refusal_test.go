@@ -49,7 +49,7 @@ func TestARefusedGrantIsServedToItsEnd(t *testing.T) {
 			require.Equal(t, store.Active, g.State, "one word is no verdict")
 			require.Equal(t, []string{"token.expiring: " + reason}, reasons(t, g), "told at once")
 			require.Equal(t, store.Refresh, g.Due.Action)
-			require.False(t, g.Due.At.After(*servedPolicy().LastTry(g)), "tried again while it is served")
+			require.False(t, g.Due.At.After(*servedPolicy().LatestAttempt(g)), "tried again while it is served")
 			require.GreaterOrEqual(t, g.Due.At.Sub(t0.Add(50*time.Minute)), time.Minute, "after a pause")
 			require.Equal(t, 1, g.Attempts, "no request for a token hastens it")
 

@@ -119,7 +119,7 @@ func (r *Refresher) removeAtMesh(ctx context.Context, listed *store.Grant) error
 		return r.endRemoval(ctx, g, removal{givenUp: g.AccountIDs()}, events.ReasonNoAccessToken)
 	}
 	r.record(audit.Opened, audit.OutcomeRemove, g)
-	try, err := r.tryRemoval(ctx, g, tokens)
+	try, err := r.attemptRemoval(ctx, g, tokens)
 	if err != nil {
 		return err
 	}
@@ -151,7 +151,7 @@ func (r *Refresher) removeAtMesh(ctx context.Context, listed *store.Grant) error
 	if asked := now.Add(min(try.wait, removeMost)); asked.After(g.Removal.Due) {
 		g.Removal.Due = asked
 	}
-	if err := r.announceTry(g, try); err != nil {
+	if err := r.announceAttempt(g, try); err != nil {
 		return err
 	}
 	g.Accounts = slices.DeleteFunc(g.Accounts, func(a store.Account) bool {
@@ -167,9 +167,9 @@ func (r *Refresher) removeAtMesh(ctx context.Context, listed *store.Grant) error
 	return nil
 }
 
-// tryRemoval has Mesh remove the connection of each access token, except of accounts
+// attemptRemoval has Mesh remove the connection of each access token, except of accounts
 // that the user has connected again.
-func (r *Refresher) tryRemoval(ctx context.Context, g *store.Grant, tokens store.TokenSet) (try removal, err error) {
+func (r *Refresher) attemptRemoval(ctx context.Context, g *store.Grant, tokens store.TokenSet) (try removal, err error) {
 	try.refused = true
 	for _, a := range g.Accounts {
 		if has := tokens.Account(a.ID); has != nil && !has.AccessToken.Empty() {
@@ -258,8 +258,8 @@ func (r *Refresher) announceRemoval(g *store.Grant, accounts []string, reason ev
 	return nil
 }
 
-// announceTry announces what a try has removed, and what has no access token for that.
-func (r *Refresher) announceTry(g *store.Grant, try removal) (err error) {
+// announceAttempt announces what a try has removed, and what has no access token for that.
+func (r *Refresher) announceAttempt(g *store.Grant, try removal) (err error) {
 	if len(try.removed) > 0 {
 		err = r.announceRemoval(g, try.removed, events.ReasonRemoved)
 	}
@@ -273,7 +273,7 @@ func (r *Refresher) announceTry(g *store.Grant, try removal) (err error) {
 // record. reason says why accounts were given up.
 func (r *Refresher) endRemoval(ctx context.Context, g *store.Grant, try removal, reason events.Reason) error {
 	log := tracing.Log(ctx, r.deps.Log).With(zap.String("grant", g.ID), zap.String("broker", g.BrokerType), zap.Int("attempt", g.Removal.Attempts))
-	if err := r.announceTry(g, try); err != nil {
+	if err := r.announceAttempt(g, try); err != nil {
 		return err
 	}
 	if len(try.removed) > 0 {

@@ -42,7 +42,7 @@ func TestTheFirstTryComesInTimeWhateverTheMargin(t *testing.T) {
 		if g.Access == nil {
 			require.Equal(t, g.Refresh.Since, next.At, "at once")
 		} else if next != nil {
-			require.False(t, p.EndsBefore(g, next.At), "%s, when %s is the last moment", next.At, p.LastTry(g))
+			require.False(t, p.EndsBefore(g, next.At), "%s, when %s is the last moment", next.At, p.LatestAttempt(g))
 		}
 	})
 }
@@ -82,7 +82,7 @@ func TestAGrantIsTriedInTimeOrAnnounced(t *testing.T) {
 			g.Refresh = rapid.SampledFrom([]*store.Life{endless(t0), lasting(t0, day), lasting(t0, 2*hour)}).Draw(t, "refresh")
 		})
 		g.Due = s.Policy.Next(g)
-		last, served := *s.Policy.LastTry(g), *g.Access.ServedUntil(s.Policy.ClockSkew)
+		last, served := *s.Policy.LatestAttempt(g), *g.Access.ServedUntil(s.Policy.ClockSkew)
 		warned := false
 		for range 60 {
 			c.Set(store.Milli(g.Due.At.Add(time.Duration(rapid.Int64Range(0, int64(g.Access.AtMostTenth(s.Policy.Lead))).Draw(t, "took")))))
@@ -277,7 +277,7 @@ func TestTheLastTryAfterGraceComesWhileTheAccessTokenIsServed(t *testing.T) {
 	s := settler(c, 0)
 	s.Policy = servedPolicy()
 	require.NoError(t, s.Failed(g, &refresher.Failure{Class: refresher.Transient, Ambiguous: true}))
-	require.Equal(t, *s.Policy.LastTry(g), g.Due.At)
+	require.Equal(t, *s.Policy.LatestAttempt(g), g.Due.At)
 	require.Equal(t, t0.Add(hour-config.Default().Worker.ClockSkew-s.Policy.Lead), g.Due.At)
 	require.Empty(t, reasons(t, g))
 }

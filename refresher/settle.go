@@ -186,9 +186,9 @@ func (s Settler) Failed(g *store.Grant, f *Failure) error {
 	}
 	switch f.Class {
 	case RateLimited:
-		return s.deferTry(g, now, s.RateLimited, f.RetryAfter, max(f.RetryAfter, s.RateLimited.Min))
+		return s.deferAttempt(g, now, s.RateLimited, f.RetryAfter, max(f.RetryAfter, s.RateLimited.Min))
 	case Denied:
-		return s.deferTry(g, now, s.Credentials, 0, s.Credentials.Min)
+		return s.deferAttempt(g, now, s.Credentials, 0, s.Credentials.Min)
 	case MustAct:
 		g.Warned = f.Reason
 		if err := s.Announce(g, events.TokenExpiring, f.Reason); err != nil {
@@ -206,22 +206,22 @@ func (s Settler) Failed(g *store.Grant, f *Failure) error {
 		return s.unlawful(g, f, now)
 	}
 	g.Attempts++
-	wait := max(f.RetryAfter, delay(s.Backoff, g.Attempts-1, s.Rand()), s.untilLastTry(g, now))
+	wait := max(f.RetryAfter, delay(s.Backoff, g.Attempts-1, s.Rand()), s.waitForLatestAttempt(g, now))
 	return s.again(g, now, wait, max(f.RetryAfter, s.Backoff.Min))
 }
 
-// deferTry makes a try due that no failed one counts against.
-func (s Settler) deferTry(g *store.Grant, now time.Time, b config.Backoff, retryAfter, least time.Duration) error {
+// deferAttempt makes a try due that no failed one counts against.
+func (s Settler) deferAttempt(g *store.Grant, now time.Time, b config.Backoff, retryAfter, least time.Duration) error {
 	wait := max(retryAfter, delay(b, g.Deferrals, 1))
 	g.Deferrals++
 	return s.again(g, now, wait+s.jitter(wait/4), least)
 }
 
-// untilLastTry is the wait once the institution may no longer take a refresh token whose
+// waitForLatestAttempt is the wait once the institution may no longer take a refresh token whose
 // replacement was lost: presenting it could only bring the end nearer, so the access
 // token is served for as long as possible before the last tries.
-func (s Settler) untilLastTry(g *store.Grant, now time.Time) time.Duration {
-	last := s.Policy.LastTry(g)
+func (s Settler) waitForLatestAttempt(g *store.Grant, now time.Time) time.Duration {
+	last := s.Policy.LatestAttempt(g)
 	if g.Unknown == nil || now.Before(g.Unknown.Add(s.Grace)) || last == nil {
 		return 0
 	}
@@ -235,7 +235,7 @@ func (s Settler) again(g *store.Grant, now time.Time, wait, least time.Duration)
 		return err
 	}
 	at := store.Milli(now.Add(wait)) // as it is scheduled
-	if last := s.Policy.LastTry(g); last != nil && at.After(*last) {
+	if last := s.Policy.LatestAttempt(g); last != nil && at.After(*last) {
 		if room := last.Sub(now.Add(least)); room >= 0 {
 			// Grants whose tokens end together don't all come at once.
 			at = last.Add(-s.jitter(min(room, g.Access.AtMostTenth(s.Policy.Lead))))

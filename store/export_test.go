@@ -34,7 +34,7 @@ func (s *Store) InsertAll(ctx context.Context, grants ...*Grant) []error {
 	return errs
 }
 
-// EnsureEvery is EnsureBeside with another pause after a failure.
+// EnsureEvery is EnsureInBackground with another pause after a failure.
 func (s *Store) EnsureEvery(pause time.Duration, failed func(error)) <-chan struct{} {
 	return s.ensureBeside(pause, failed)
 }

@@ -87,15 +87,15 @@ func (s *Store) PutFingerprintKey(ctx context.Context, former *SealedFingerprint
 }
 
 const (
-	maxFingerprintTries = 20
-	fingerprintPause    = 50 * time.Millisecond
+	maxFingerprintAttempts = 20
+	fingerprintPause       = 50 * time.Millisecond
 )
 
 // Key returns the key, which the first worker makes. If its data key is gone for good,
 // Key makes another, and reconciliation derives the fingerprints of all grants again.
 func (f *Fingerprints) Key(ctx context.Context) (FingerprintKey, error) {
 	sealed := f.last.Load()
-	for range maxFingerprintTries {
+	for range maxFingerprintAttempts {
 		if sealed != nil {
 			key, err := f.open(ctx, *sealed)
 			if err == nil || !lostForGood(err) {

@@ -24,9 +24,9 @@ func FormerGrantID(userID, brokerType string, accountIDs ...string) string {
 	return hashID("accounts", append([]string{userID, brokerType}, ids...)...)
 }
 
-// GrantIDBeside derives another id for a grant if a grant that has more accounts by now
+// AlternativeGrantID derives another id for a grant if a grant that has more accounts by now
 // has the id of its accounts.
-func GrantIDBeside(id string) string { return hashID("beside", id) }
+func AlternativeGrantID(id string) string { return hashID("beside", id) }
 
 // DelayedGrantID derives the id of a grant whose accounts are unknown yet from the
 // fingerprint of its refresh token, so that nobody can test a guess of the token by it.

@@ -76,13 +76,13 @@ func (s *Store) createIndex(ctx context.Context, i index) error {
 	return err
 }
 
-// indexPause is how long EnsureBeside waits after a failure.
+// indexPause is how long EnsureInBackground waits after a failure.
 const indexPause = time.Minute
 
-// EnsureBeside runs Ensure in the background until it succeeds or the store is closed,
+// EnsureInBackground runs Ensure in the background until it succeeds or the store is closed,
 // and calls failed after each failure. It closes the returned channel when all indexes
 // are there.
-func (s *Store) EnsureBeside(failed func(error)) (done <-chan struct{}) {
+func (s *Store) EnsureInBackground(failed func(error)) (done <-chan struct{}) {
 	return s.ensureBeside(indexPause, failed)
 }
 

@@ -59,7 +59,7 @@ func TestWorkGoesOnWhileIndexesAreBuilt(t *testing.T) {
 		}
 		return wellAnswered(command)
 	})
-	done := s.EnsureBeside(func(err error) { t.Errorf("failed: %v", err) })
+	done := s.EnsureInBackground(func(err error) { t.Errorf("failed: %v", err) })
 	<-building
 	_, err := s.ByUser(t.Context(), "u")
 	require.NoError(t, err)
@@ -88,7 +88,7 @@ func TestAStoreThatIsClosedWaitsForNoIndex(t *testing.T) {
 		}
 		return wellAnswered(command)
 	})
-	s.EnsureBeside(func(err error) { t.Errorf("failed: %v", err) })
+	s.EnsureInBackground(func(err error) { t.Errorf("failed: %v", err) })
 	<-building
 	require.NoError(t, s.Close(t.Context()))
 }

@@ -160,7 +160,7 @@ func calls(s *store.Store) map[string]func(context.Context) error {
 }
 
 // unasked are the methods that make no query for documents, and those of tests.
-var unasked = []string{"Close", "Ensure", "EnsureBeside", "EnsureEvery", "InsertAll", "MissingIndexes", "Overridden", "Ping", "Server", "Version"}
+var unasked = []string{"Close", "Ensure", "EnsureInBackground", "EnsureEvery", "InsertAll", "MissingIndexes", "Overridden", "Ping", "Server", "Version"}
 
 func TestEveryQueryHasAnIndexAndAShard(t *testing.T) {
 	recorded := &recorder{}

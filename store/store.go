@@ -72,11 +72,11 @@ type Store struct {
 	verdicts    *mongo.Collection
 	workers     *mongo.Collection
 
-	inserts      *gather[bson.Raw, struct{}]
-	clears       *gather[mongo.WriteModel, struct{}]
-	userReads    *gather[string, []*Grant]
-	holderReads  *gather[[]string, []*Grant]
-	revokedReads *gather[[]string, map[string]time.Time]
+	inserts      *batcher[bson.Raw, struct{}]
+	clears       *batcher[mongo.WriteModel, struct{}]
+	userReads    *batcher[string, []*Grant]
+	holderReads  *batcher[[]string, []*Grant]
+	revokedReads *batcher[[]string, map[string]time.Time]
 }
 
 // Open connects and checks that the server answers. Whatever the connection string
@@ -138,11 +138,11 @@ func newStore(client *mongo.Client, opts *options.ClientOptions, database string
 		workers:     db.Collection("workers"),
 	}
 	s.open, s.close = context.WithCancel(context.Background())
-	s.inserts = newGather("storing grants", s.insertAll)
-	s.clears = newGather("clearing outboxes", s.clearAll)
-	s.userReads = newGather("reading users' grants", s.byUsers)
-	s.holderReads = newGather("looking for the grants of refresh tokens", s.holders)
-	s.revokedReads = newGather("reading disconnects", s.revokedAt)
+	s.inserts = newBatcher("storing grants", s.insertAll)
+	s.clears = newBatcher("clearing outboxes", s.clearAll)
+	s.userReads = newBatcher("reading users' grants", s.byUsers)
+	s.holderReads = newBatcher("looking for the grants of refresh tokens", s.holders)
+	s.revokedReads = newBatcher("reading disconnects", s.revokedAt)
 	return s
 }
 

@@ -31,7 +31,7 @@ func (d *demoShow) judge(ctx context.Context) error {
 			results[u.name] = "refused as it must be: " + code
 		}
 	}
-	if err := d.stack.Mesh.Settle(ctx); err != nil {
+	if err := d.stack.Mesh.WaitIdle(ctx); err != nil {
 		return fmt.Errorf("waiting for the simulator: %w", err)
 	}
 	ledger := d.stack.Mesh.Ledger()

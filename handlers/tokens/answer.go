@@ -28,7 +28,7 @@ func (t *Service) receive(req request) {
 	a := &answer{Service: t, req: req}
 	ctx, cancel := context.WithTimeout(context.Background(), t.opts.Config.Timeout)
 	a.cancel = cancel
-	defer a.caught()
+	defer a.recoverPanic()
 	a.ctx, a.end = t.startSpan(ctx, req, events.TokenGetName, t.opts.Subjects.TokenGetAll())
 	a.record.Caller = t.callerOf(req)
 	if !t.inboxes.Contains(req.Reply()) {
@@ -48,7 +48,7 @@ func (t *Service) receive(req request) {
 		return
 	}
 	go func() {
-		defer a.caught()
+		defer a.recoverPanic()
 		a.give(func() (events.TokenReply, error) {
 			return t.get(a.ctx, a.in, &a.record, asker{a.caller, a.hold, a.decide})
 		})
@@ -93,7 +93,7 @@ func (a *answer) hold(what string) bool {
 
 // read decodes the request and checks whether it can be answered at once.
 func (a *answer) read() (err error) {
-	defer panicked(&err)
+	defer panicToError(&err)
 	user, err := events.DecodeUserID(userIn(a.req.Subject()))
 	if err != nil {
 		return refuse(events.CodeBadRequest, err.Error())
@@ -137,7 +137,7 @@ func (a *answer) give(reply func() (events.TokenReply, error)) {
 }
 
 func (a *answer) encode(reply func() (events.TokenReply, error)) (body []byte, err error) {
-	defer panicked(&err)
+	defer panicToError(&err)
 	out, err := reply()
 	if err != nil {
 		return nil, err
@@ -157,8 +157,8 @@ func (a *answer) encode(reply func() (events.TokenReply, error)) (body []byte, e
 // panicError describes a panic by its type: the value could be anything, even a token.
 func panicError(v any) error { return fmt.Errorf("panic in a handler of token requests (%T)", v) }
 
-// panicked, deferred, turns a panic into an error.
-func panicked(err *error) {
+// panicToError, deferred, turns a panic into an error.
+func panicToError(err *error) {
 	if v := recover(); v != nil {
 		*err = panicError(v)
 	}
@@ -167,10 +167,10 @@ func panicked(err *error) {
 // recorded sends the tokens whose record was written. It usually runs on the audit
 // log's goroutine, which must not wait.
 func (a *answer) recorded(err error) {
-	defer a.caught()
+	defer a.recoverPanic()
 	if err == nil && !a.holds() {
 		go func() {
-			defer a.caught()
+			defer a.recoverPanic()
 			a.send(a.look())
 		}()
 		return
@@ -223,8 +223,8 @@ func (a *answer) done(code string) {
 	a.atWork.Done()
 }
 
-// caught, deferred, keeps a panic from ending the process.
-func (a *answer) caught() {
+// recoverPanic, deferred, keeps a panic from ending the process.
+func (a *answer) recoverPanic() {
 	if v := recover(); v != nil {
 		a.opts.Log.Error("a token request was not answered", zap.Error(panicError(v)))
 		a.done(events.CodeInternal)

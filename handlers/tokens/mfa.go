@@ -46,7 +46,7 @@ func (t *Service) receiveMFA(req request) {
 
 // completeMFA presents the code in a request.
 func (t *Service) completeMFA(ctx context.Context, req request, record *audit.Record) (body []byte, err error) {
-	defer panicked(&err)
+	defer panicToError(&err)
 	defer clear(req.Data())
 	user, err := events.DecodeUserID(userIn(req.Subject()))
 	if err != nil {

@@ -66,7 +66,7 @@ func (t *Service) endReported(ctx context.Context, in events.TokenRequest, all [
 // waits for the current one.
 func (t *Service) counts(g *store.Grant) bool {
 	now := t.opts.Now()
-	return g.State == store.Active && !refresher.RefreshTokenExpired(g, now) && t.heldBack(g) == 0 &&
+	return g.State == store.Active && !refresher.RefreshTokenExpired(g, now) && t.blockedFor(g) == 0 &&
 		(g.Lease.Held(now) || t.opts.Refresher.NextReport(g) == 0)
 }
 
@@ -112,7 +112,7 @@ func (t *Service) outcome(r report, after *store.Grant) (string, time.Duration) 
 	case after.State != store.Active || refresher.RefreshTokenExpired(after, t.opts.Now()):
 		return events.RefusedNotRefreshable, 0
 	}
-	if held := t.heldBack(after); held > 0 {
+	if held := t.blockedFor(after); held > 0 {
 		return events.RefusedBusy, held
 	}
 	atWork := after.Lease.Held(t.opts.Now()) || after.Attempts > 0 || after.Deferrals > 0 // the next attempt is scheduled

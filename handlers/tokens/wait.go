@@ -58,7 +58,7 @@ func (t *Service) toGive(in events.TokenRequest, grants []*store.Grant) bool {
 // now, or there is a token to hand out and the current refresh already takes longer than
 // usual.
 func (t *Service) inVain(g *store.Grant, toGive bool) bool {
-	if t.heldBack(g) > 0 {
+	if t.blockedFor(g) > 0 {
 		return true
 	}
 	if !toGive {
@@ -68,10 +68,10 @@ func (t *Service) inVain(g *store.Grant, toGive bool) bool {
 	return f != nil && time.Since(f.begun) >= t.patience()
 }
 
-// heldBack is how long no refresh of a grant may start: its broker's circuit breaker is
+// blockedFor is how long no refresh of a grant may start: its broker's circuit breaker is
 // open, all refreshes pause, or its own refreshes fail and the next attempt is scheduled.
 // 0: one may.
-func (t *Service) heldBack(g *store.Grant) time.Duration {
+func (t *Service) blockedFor(g *store.Grant) time.Duration {
 	if after := t.opts.Refresher.Suspended(g.BrokerType); after > 0 {
 		return after
 	}
@@ -86,7 +86,7 @@ const soon = 1 // second
 
 // retryAfter is in how many seconds it helps to ask again for a grant's tokens.
 func (t *Service) retryAfter(g *store.Grant) int64 {
-	return max(int64(math.Ceil(t.heldBack(g).Seconds())), soon)
+	return max(int64(math.Ceil(t.blockedFor(g).Seconds())), soon)
 }
 
 // await returns a grant after a refresh, or as it was if that takes longer than ctx, or
@@ -161,7 +161,7 @@ func (t *Service) refresh(ctx context.Context, g *store.Grant, reported bool) *s
 	version := g.Version
 	for pause := 20 * time.Millisecond; ctx.Err() == nil; pause = min(pause*2, time.Second) {
 		// A new token may live shorter than requested.
-		if g.Version != version || g.State != store.Active || refresher.RefreshTokenExpired(g, t.opts.Now()) || t.heldBack(g) > 0 {
+		if g.Version != version || g.State != store.Active || refresher.RefreshTokenExpired(g, t.opts.Now()) || t.blockedFor(g) > 0 {
 			return g
 		}
 		now := t.opts.Refresher.Now

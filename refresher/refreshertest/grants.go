@@ -100,7 +100,7 @@ func (r *Rig) Get(w *Worker, id string) *store.Grant {
 // institution takes, and that no token was spent twice.
 func (r *Rig) RequireSoundTokens(w *Worker, id string) {
 	r.T.Helper()
-	require.NoError(r.T, r.Sim.Settle(r.T.Context()))
+	require.NoError(r.T, r.Sim.WaitIdle(r.T.Context()))
 	set, err := w.Tokens(r.T.Context(), r.Get(w, id))
 	require.NoError(r.T, err)
 	ledger := r.Sim.Ledger()

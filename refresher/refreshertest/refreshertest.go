@@ -42,7 +42,7 @@ type Rig struct {
 	Streams      *streams.Topology
 	KMS          kmssimtest.Server
 	Sim          *meshsim.Server
-	// MeshURL is that of Sim; tests put a [Server]'s in its place.
+	// MeshURL is that of Sim; tests put that of a meshsimtest.Server in its place.
 	MeshURL string
 	// DBTimeout is the workers' mongodb.timeout.
 	DBTimeout time.Duration

@@ -26,7 +26,7 @@ func (l *Log) write(ctx context.Context) {
 	var body []byte
 	previous := origin(l.chain)
 	for {
-		l.gather()
+		l.yieldForMore()
 		if batch = l.take(batch[:0]); len(batch) == 0 {
 			select {
 			case <-l.wake:
@@ -65,9 +65,9 @@ func (l *Log) stored(batch []*entry, number, sequence uint64, hash Hash) {
 	}
 }
 
-// gather yields to other goroutines as long as they add records: the more share a
+// yieldForMore yields to other goroutines as long as they add records: the more share a
 // message, the less each costs. On an idle machine it returns at once.
-func (l *Log) gather() {
+func (l *Log) yieldForMore() {
 	for had, has := -1, l.queued(); had < has && has < l.maxBatch; had, has = has, l.queued() {
 		runtime.Gosched()
 	}

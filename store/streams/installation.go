@@ -33,8 +33,8 @@ type Installations interface {
 	Rename(ctx context.Context, prefix string) error
 }
 
-// settle claims the database for this installation, and keeps its identity.
-func (s *Topology) settle(ctx context.Context) error {
+// claim claims the database for this installation, and keeps its identity.
+func (s *Topology) claim(ctx context.Context) error {
 	is, err := s.memory.Installation(ctx)
 	if errors.Is(err, store.ErrNotFound) {
 		if err := s.checkPrefix(ctx); err != nil { // else the database would be of a prefix that can't be used

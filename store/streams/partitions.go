@@ -19,7 +19,7 @@ func (s *Topology) Identities(ctx context.Context) ([]string, error) {
 	if !s.nats.ManageStreams {
 		return s.Ensure(ctx) // which makes nothing
 	}
-	if err := s.settle(ctx); err != nil {
+	if err := s.claim(ctx); err != nil {
 		return nil, err
 	}
 	identities, unmarked, err := s.look(ctx)

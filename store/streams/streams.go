@@ -72,7 +72,7 @@ var ErrGone = errors.New("the streams are gone from NATS")
 // encryption key, and creating a stream destroys the hidden one. So Ensure first creates
 // the canary, which holds nothing.
 func (s *Topology) Ensure(ctx context.Context) (identities []string, err error) {
-	if err := s.settle(ctx); err != nil {
+	if err := s.claim(ctx); err != nil {
 		return nil, err
 	}
 	if err := s.checkFirst(ctx); err != nil {

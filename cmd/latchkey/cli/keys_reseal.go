@@ -50,7 +50,7 @@ Exit code 1 if token sets are left.`,
 			}
 			shown := newProgress("resealing", s.stderr)
 			reseal := keys.Reseal{
-				Store: s.db, Envelope: s.env, Now: time.Now, ClockSkew: s.cfg.Worker.ClockSkew, Settle: 2 * s.cfg.Reconcile.Interval,
+				Store: s.db, Envelope: s.env, Now: time.Now, ClockSkew: s.cfg.Worker.ClockSkew, RolloutDelay: 2 * s.cfg.Reconcile.Interval,
 				Patience: patience, Pause: min(s.cfg.Reconcile.Interval, 2*time.Second), Restart: restart, Limit: limit, Progress: shown, Audit: s.audit.log,
 			}
 			report, err := reseal.Run(s.ctx)

@@ -114,7 +114,7 @@ func (d *doctor) room(ctx context.Context, link *natsLink, tier jetstream.Tier) 
 	if err != nil {
 		return nil //nolint:nilerr // the check of the streams reports it
 	}
-	missing, _ := differences(streams)
+	missing, _, _ := differences(streams)
 	if most := tier.Limits.MaxStreams; most > 0 && tier.Streams+len(missing) > most {
 		return fmt.Errorf("the account may have %d streams; %d are there and %d are missing", most, tier.Streams, len(missing))
 	}

@@ -25,8 +25,8 @@ type Reseal struct {
 	Now      func() time.Time
 	// ClockSkew is how long after its end a lease may still be live.
 	ClockSkew time.Duration
-	// Settle is how long it takes until all workers use new data keys.
-	Settle time.Duration
+	// RolloutDelay is how long it takes until all workers use new data keys.
+	RolloutDelay time.Duration
 	// Patience is how long Run comes back to busy grants, Pause the time between two
 	// attempts.
 	Patience, Pause time.Duration
@@ -66,9 +66,9 @@ func (r *Reseal) Run(ctx context.Context) (ResealReport, error) {
 	}
 	unreadable := map[string]Fault{}
 	// Until then workers may still seal under old keys.
-	start, settled := r.Now(), report.Before.Add(r.Settle)
-	if settled.After(start.Add(r.Settle)) { // set by a clock that is ahead
-		settled = start.Add(r.Settle)
+	start, settled := r.Now(), report.Before.Add(r.RolloutDelay)
+	if settled.After(start.Add(r.RolloutDelay)) { // set by a clock that is ahead
+		settled = start.Add(r.RolloutDelay)
 	}
 	for {
 		began := r.Now()

@@ -183,7 +183,7 @@ func TestResealWaitsUntilAllWorkersHaveHeard(t *testing.T) {
 	f.grant(e, "a")
 	clock := now
 	reseal := f.reseal(func() time.Time { return clock })
-	reseal.Settle = time.Minute
+	reseal.RolloutDelay = time.Minute
 	reseal.Progress = lateWorker{func() {
 		if clock.Equal(now) {
 			clock = now.Add(time.Minute)

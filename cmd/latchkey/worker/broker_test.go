@@ -208,7 +208,7 @@ func TestAGrantOfAnEarlierReleaseIsTheSameHoweverConnectsWriteTheBroker(t *testi
 			})
 		}
 	}
-	require.NoError(t, h.stack.Mesh.Settle(h.ctx))
+	require.NoError(t, h.stack.Mesh.WaitIdle(h.ctx))
 	require.Empty(t, h.stack.Mesh.Ledger().ReplacedPresented())
 }
 

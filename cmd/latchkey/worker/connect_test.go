@@ -53,7 +53,7 @@ func (h *harness) connectAged(user string, age time.Duration, spec meshsim.Conne
 // once none of them is under way.
 func (h *harness) requests(account string) []meshsim.Request {
 	h.t.Helper()
-	require.NoError(h.t, h.stack.Mesh.Settle(h.ctx))
+	require.NoError(h.t, h.stack.Mesh.WaitIdle(h.ctx))
 	return h.underWay(account)
 }
 

@@ -188,7 +188,7 @@ func TestKeysAreRotatedWhileWorkersRefresh(t *testing.T) {
 		}, "no valid token is given")
 	}
 	h.given(h.refusing(events.TokenRequest{UserID: "leased"}))
-	require.NoError(t, h.stack.Mesh.Settle(h.ctx))
+	require.NoError(t, h.stack.Mesh.WaitIdle(h.ctx))
 	require.Empty(t, h.stack.Mesh.Ledger().DoubleSpends())
 	require.Empty(t, h.stack.Mesh.Ledger().ReplacedPresented())
 	for _, user := range users[:12] {

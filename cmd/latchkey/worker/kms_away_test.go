@@ -64,7 +64,7 @@ func TestWhileKMSIsAwayKnownGrantsGoOn(t *testing.T) {
 	require.Zero(t, w.counter("latchkey_messages_total", "outcome", "parked"))
 	require.Len(t, h.given(events.TokenRequest{UserID: "new"}).AccessTokens, 1)
 	require.Empty(t, h.eventsOf(events.TokenExpired, "known"))
-	require.NoError(t, h.stack.Mesh.Settle(h.ctx))
+	require.NoError(t, h.stack.Mesh.WaitIdle(h.ctx))
 	require.Empty(t, h.stack.Mesh.Ledger().ReplacedPresented())
 }
 

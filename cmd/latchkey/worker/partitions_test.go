@@ -68,7 +68,7 @@ func TestTheNumberOfPartitionsChanges(t *testing.T) {
 	h.eventually(func() bool { return state(2).FirstSeq > left[2].LastSeq && state(3).FirstSeq > left[3].LastSeq }, "what was left is not read")
 	fourth.stop()
 
-	require.NoError(t, h.stack.Mesh.Settle(h.ctx))
+	require.NoError(t, h.stack.Mesh.WaitIdle(h.ctx))
 	ledger := h.stack.Mesh.Ledger()
 	require.Empty(t, ledger.ReplacedPresented())
 	require.Empty(t, ledger.DoubleSpends())

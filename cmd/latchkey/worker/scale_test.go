@@ -54,7 +54,7 @@ func TestManyGrantsAreKeptAliveByTwoWorkers(t *testing.T) {
 		w.stop()
 		require.Greater(t, w.counter("latchkey_messages_total", "message", events.RefreshDueName), float64(grants/4), "both workers work")
 	}
-	require.NoError(t, h.stack.Mesh.Settle(h.ctx))
+	require.NoError(t, h.stack.Mesh.WaitIdle(h.ctx))
 	ledger := h.stack.Mesh.Ledger()
 	require.Len(t, ledger.Chains, grants)
 	require.Empty(t, ledger.ReplacedPresented())

@@ -154,7 +154,7 @@ func (w *worker) connect(ctx context.Context) (err error) {
 // works meanwhile.
 func (w *worker) ensureIndexes(ctx context.Context) {
 	failed := make(chan struct{}, 1)
-	done := w.db.EnsureBeside(func(err error) {
+	done := w.db.EnsureInBackground(func(err error) {
 		w.log.Error("indexes of MongoDB are missing and can't be created now; work that needs them is slow until then", zap.Error(err))
 		select {
 		case failed <- struct{}{}:

@@ -105,7 +105,7 @@ func Run(ctx context.Context, exe string, o Options) (err error) {
 	if err := r.play(ctx); err != nil {
 		return err
 	}
-	settleErr := r.settle(ctx)
+	settleErr := r.awaitRecovery(ctx)
 	if settleErr != nil {
 		r.say("%v", settleErr)
 	}
@@ -246,9 +246,9 @@ func (r *run) connectAll(ctx context.Context) error {
 	return err
 }
 
-// settle waits, with all engines up, until every grant was once refreshed again and in its
+// awaitRecovery waits, with all engines up, until every grant was once refreshed again and in its
 // proper state. Not all at one moment: some are always being refreshed.
-func (r *run) settle(ctx context.Context) error {
+func (r *run) awaitRecovery(ctx context.Context) error {
 	r.say("letting everything settle")
 	r.timeline.begin("settling", false)
 	r.readers.stop()
@@ -267,7 +267,7 @@ func (r *run) settle(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			switch over, ok := isSettled(ledger.family(accountsOf(i)), grants, began, now); {
+			switch over, ok := hasRecovered(ledger.family(accountsOf(i)), grants, began, now); {
 			case !ok && over:
 				return fmt.Errorf("the grants of %s, who has left, go on", user(i))
 			case ok:
@@ -288,9 +288,9 @@ func (r *run) settle(ctx context.Context) error {
 	})
 }
 
-// isSettled reports whether the grants of a user have tokens newer than since, and nothing
+// hasRecovered reports whether the grants of a user have tokens newer than since, and nothing
 // under way; over: whether the user has left.
-func isSettled(family []meshsim.Chain, grants []*store.Grant, since, now time.Time) (over, ok bool) {
+func hasRecovered(family []meshsim.Chain, grants []*store.Grant, since, now time.Time) (over, ok bool) {
 	ok = len(grants) >= len(family)
 	for _, chain := range family {
 		over = over || !chain.Alive()

@@ -15,7 +15,7 @@ const late = 5 * time.Second
 
 // judge counts faults and other figures, each at its moment.
 func (r *run) judge(ctx context.Context) error {
-	if err := r.stack.Mesh.Settle(ctx); err != nil {
+	if err := r.stack.Mesh.WaitIdle(ctx); err != nil {
 		return fmt.Errorf("waiting for the simulator: %w", err)
 	}
 	if err := until(ctx, settleWithin, "the last events", func() error { return r.listener.drain(ctx) }); err != nil {

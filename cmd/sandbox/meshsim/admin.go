@@ -48,7 +48,7 @@ func (s *Server) adminConnect(w http.ResponseWriter, r *http.Request) {
 
 // adminLedger answers the ledger, with ?settle=true once no request is under way.
 func (s *Server) adminLedger(w http.ResponseWriter, r *http.Request) {
-	if r.URL.Query().Get("settle") == "true" && refuse(w, s.Settle(r.Context())) {
+	if r.URL.Query().Get("settle") == "true" && refuse(w, s.WaitIdle(r.Context())) {
 		return
 	}
 	reply(w, s.Ledger())

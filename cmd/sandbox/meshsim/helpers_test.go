@@ -174,7 +174,7 @@ func (b *bench) start(token string) (hangUp func(), result <-chan error) {
 // settle waits until the ledger knows what became of every request.
 func (b *bench) settle() {
 	b.t.Helper()
-	require.NoError(b.t, b.Settle(b.t.Context()))
+	require.NoError(b.t, b.WaitIdle(b.t.Context()))
 }
 
 const (

@@ -153,9 +153,9 @@ func (s *Server) AccessTokenStateAt(token secret.Text, when time.Time) (valid bo
 	return s.book.chains[at.chain-1].Access[at.index].state(when)
 }
 
-// Settle waits until no request is under way: from then on the ledger knows what became
+// WaitIdle waits until no request is under way: from then on the ledger knows what became
 // of each answer.
-func (s *Server) Settle(ctx context.Context) error {
+func (s *Server) WaitIdle(ctx context.Context) error {
 	s.mu.Lock()
 	settled := s.settled
 	s.mu.Unlock()
@@ -166,7 +166,7 @@ func (s *Server) Settle(ctx context.Context) error {
 	case <-settled:
 		return nil
 	case <-ctx.Done():
-		return fmt.Errorf("wait for the simulator to settle: %w", ctx.Err())
+		return fmt.Errorf("wait for the simulator to be idle: %w", ctx.Err())
 	}
 }
 

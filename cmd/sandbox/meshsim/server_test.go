@@ -21,7 +21,7 @@ func TestSettleGivesUpWithItsContext(t *testing.T) {
 	require.Eventually(t, func() bool { return len(b.chain(id).Refresh) == 2 }, time.Minute, time.Millisecond)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	require.ErrorIs(t, b.Settle(ctx), context.Canceled)
+	require.ErrorIs(t, b.WaitIdle(ctx), context.Canceled)
 	hangUp()
 	require.Error(t, <-result)
 	b.settle()

@@ -13,7 +13,7 @@ import (
 // next command runs as if nothing had been.
 func TestAPanicIsTheCallers(t *testing.T) {
 	sick := true
-	g := gather[int, int]{run: func(_ context.Context, in []int) []outcome[int] {
+	g := batcher[int, int]{run: func(_ context.Context, in []int) []outcome[int] {
 		if sick {
 			panic("sick")
 		}
@@ -29,14 +29,14 @@ func TestAPanicIsTheCallers(t *testing.T) {
 // A call whose caller has left while it waited is not carried out: others wait
 // behind it.
 func TestWhatNobodyWaitsForIsNotCarriedOut(t *testing.T) {
-	begun, end := make(chan []int, gatheredCommands+1), make(chan struct{})
-	g := gather[int, int]{run: func(_ context.Context, in []int) []outcome[int] {
+	begun, end := make(chan []int, batchCommands+1), make(chan struct{})
+	g := batcher[int, int]{run: func(_ context.Context, in []int) []outcome[int] {
 		begun <- in
 		<-end
 		return make([]outcome[int], len(in))
 	}}
 	var callers sync.WaitGroup
-	for i := range gatheredCommands {
+	for i := range batchCommands {
 		callers.Go(func() { _, _ = g.do(t.Context(), i) })
 		<-begun
 	}

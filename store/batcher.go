@@ -7,10 +7,10 @@ import (
 	"sync"
 )
 
-// gather makes one command of the calls that come while other commands run. A call
+// batcher makes one command of the calls that come while other commands run. A call
 // that comes alone waits for nothing. Without it a worker stores connects at half the
 // rate (docs/decisions/0044).
-type gather[In, Out any] struct {
+type batcher[In, Out any] struct {
 	// doing says what a caller waits for.
 	doing string
 	// run carries out calls and returns an outcome for each. No caller's context
@@ -18,12 +18,12 @@ type gather[In, Out any] struct {
 	run func(ctx context.Context, in []In) []outcome[Out]
 
 	mu      sync.Mutex
-	waiting []*gathered[In, Out]
+	waiting []*batchedCall[In, Out]
 	running int
 }
 
-func newGather[In, Out any](doing string, run func(context.Context, []In) []outcome[Out]) *gather[In, Out] {
-	return &gather[In, Out]{doing: doing, run: run}
+func newBatcher[In, Out any](doing string, run func(context.Context, []In) []outcome[Out]) *batcher[In, Out] {
+	return &batcher[In, Out]{doing: doing, run: run}
 }
 
 type outcome[Out any] struct {
@@ -31,7 +31,7 @@ type outcome[Out any] struct {
 	err error
 }
 
-type gathered[In, Out any] struct {
+type batchedCall[In, Out any] struct {
 	ctx     context.Context // of the caller
 	in      In
 	outcome outcome[Out]
@@ -42,15 +42,15 @@ type gathered[In, Out any] struct {
 
 // Two commands at once keep the database busy while an answer is on its way. The
 // bound keeps a command well below the size of a message.
-const gatheredCommands, maxGathered = 2, 100
+const batchCommands, maxBatched = 2, 100
 
 // do returns the outcome of one call. If ctx ends first, the call may still be carried
 // out.
-func (g *gather[In, Out]) do(ctx context.Context, in In) (Out, error) {
-	call := &gathered[In, Out]{ctx: ctx, in: in, done: make(chan struct{})}
+func (g *batcher[In, Out]) do(ctx context.Context, in In) (Out, error) {
+	call := &batchedCall[In, Out]{ctx: ctx, in: in, done: make(chan struct{})}
 	g.mu.Lock()
 	g.waiting = append(g.waiting, call)
-	if g.running < gatheredCommands {
+	if g.running < batchCommands {
 		g.running++
 		go g.work(context.WithoutCancel(ctx))
 	}
@@ -68,11 +68,11 @@ func (g *gather[In, Out]) do(ctx context.Context, in In) (Out, error) {
 }
 
 // work carries out calls until none waits.
-func (g *gather[In, Out]) work(ctx context.Context) {
+func (g *batcher[In, Out]) work(ctx context.Context) {
 	for {
 		g.mu.Lock()
-		g.waiting = slices.DeleteFunc(g.waiting, func(call *gathered[In, Out]) bool { return call.ctx.Err() != nil })
-		n := min(len(g.waiting), maxGathered)
+		g.waiting = slices.DeleteFunc(g.waiting, func(call *batchedCall[In, Out]) bool { return call.ctx.Err() != nil })
+		n := min(len(g.waiting), maxBatched)
 		if n == 0 {
 			g.running--
 			g.mu.Unlock()
@@ -86,7 +86,7 @@ func (g *gather[In, Out]) work(ctx context.Context) {
 	}
 }
 
-func (g *gather[In, Out]) carryOut(ctx context.Context, batch []*gathered[In, Out]) {
+func (g *batcher[In, Out]) carryOut(ctx context.Context, batch []*batchedCall[In, Out]) {
 	defer func() {
 		v := recover()
 		for _, call := range batch {
