@@ -52,7 +52,7 @@ func installation() object {
 // "latchkey": objects by kind and name, and the notes.
 func rendered(t *testing.T, given object) (objects map[string]string, notes string, err error) {
 	t.Helper()
-	slog.SetDefault(slog.New(slog.DiscardHandler)) // Helm tells of every link
+	slog.SetDefault(slog.New(slog.DiscardHandler)) // Helm reports every link
 	chart, err := loader.LoadDir(chartDir)
 	require.NoError(t, err)
 	options := common.ReleaseOptions{Name: "latchkey", Namespace: "latchkey", Revision: 1, IsInstall: true}
@@ -60,7 +60,7 @@ func rendered(t *testing.T, given object) (objects map[string]string, notes stri
 	if err != nil {
 		return nil, "", err
 	}
-	files, err := engine.Engine{Strict: true}.Render(chart, all)
+	files, err := engine.Engine{Strict: true}.RenderWithContext(t.Context(), chart, all)
 	if err != nil {
 		return nil, "", err
 	}
@@ -117,13 +117,13 @@ func TestChartAndKustomizeAgree(t *testing.T) {
 	} {
 		want, got := map[string]object{}, map[string]object{}
 		for kind, body := range build(t, folder) {
-			want[kind] = comparable(parsed[object](t, string(body))).(object)
+			want[kind] = canonical(parsed[object](t, string(body))).(object)
 		}
 		delete(want, "Namespace") // helm install --create-namespace
 		objects, _ := render(t, given)
 		for key, body := range objects {
 			kind, _, _ := strings.Cut(key, "/")
-			got[kind] = comparable(parsed[object](t, body)).(object)
+			got[kind] = canonical(parsed[object](t, body)).(object)
 		}
 		if folder == "../kubernetes/base" {
 			spec := got["Deployment"]["spec"].(object)
@@ -140,8 +140,8 @@ func TestChartAndKustomizeAgree(t *testing.T) {
 	}
 }
 
-// comparable takes out of a manifest what may differ.
-func comparable(v any) any {
+// canonical takes out of a manifest what may differ.
+func canonical(v any) any {
 	switch v := v.(type) {
 	case object:
 		for _, name := range []string{
@@ -161,11 +161,11 @@ func comparable(v any) any {
 			}
 		}
 		for key := range v {
-			v[key] = comparable(v[key])
+			v[key] = canonical(v[key])
 		}
 	case []any:
 		for i := range v {
-			v[i] = comparable(v[i])
+			v[i] = canonical(v[i])
 		}
 	}
 	return v
@@ -359,7 +359,7 @@ func TestACheckoutWithoutLinksHasNoChart(t *testing.T) {
 	chart.Files = nil
 	all, err := util.ToRenderValues(chart, installation(), common.ReleaseOptions{Name: "latchkey", Namespace: "latchkey"}, common.DefaultCapabilities)
 	require.NoError(t, err)
-	_, err = engine.Engine{Strict: true}.Render(chart, all)
+	_, err = engine.Engine{Strict: true}.RenderWithContext(t.Context(), chart, all)
 	require.ErrorContains(t, err, "is not in the chart: where links can not be made, put a copy there")
 }
 
