@@ -37,8 +37,10 @@ type Installations interface {
 func (s *Topology) claim(ctx context.Context) error {
 	is, err := s.memory.Installation(ctx)
 	if errors.Is(err, store.ErrNotFound) {
-		if err := s.checkPrefix(ctx); err != nil { // else the database would be of a prefix that can't be used
-			return err
+		if s.installation.Load() == nil { // at the first start, or the database would be of a prefix that can't be used
+			if err := s.checkPrefix(ctx); err != nil {
+				return err
+			}
 		}
 		is, err = s.memory.ClaimInstallation(ctx, store.Installation{ID: uuid.NewString(), Prefix: s.nats.Prefix})
 	}
