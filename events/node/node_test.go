@@ -8,10 +8,29 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/stretchr/testify/require"
 
+	"github.com/latchkey/latchkey/cmd/sandbox/engines"
 	"github.com/latchkey/latchkey/cmd/sandbox/engines/enginestest"
 )
+
+// users are one who may do all, and an observer with the shipped role.
+func users(t *testing.T) []*server.User {
+	t.Helper()
+	dir := t.TempDir()
+	role, err := os.ReadFile("../../deploy/nats/roles/observer.conf")
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "observer.conf"), role, 0o600))
+	conf := filepath.Join(dir, "nats.conf")
+	require.NoError(t, os.WriteFile(conf, []byte(`authorization { users: [
+		{ user: all, password: x }
+		{ user: observer, password: x, permissions: { include "observer.conf" } }
+	] }`), 0o600))
+	options, err := server.ProcessConfigFile(conf)
+	require.NoError(t, err)
+	return options.Users
+}
 
 // TestNodeClient: its types are those of the schemas and of its code, and it does what it
 // says at a NATS server. cmd/latchkey/worker tests it against a worker.
@@ -24,8 +43,9 @@ func TestNodeClient(t *testing.T) {
 		t.Skip("npm is not installed")
 	}
 	t.Parallel()
-	url := enginestest.NATS(t).URL()
 	dir := t.TempDir()
+	users := users(t)
+	url := enginestest.NATSWith(t, engines.NATSOptions{Configure: func(o *server.Options) { o.Users, o.NoAuthUser = users, "all" }}).URL()
 	for _, part := range []string{"schemas", "node/lib", "node/types", "node/test"} {
 		require.NoError(t, os.CopyFS(filepath.Join(dir, part), os.DirFS(filepath.Join("..", part))))
 	}

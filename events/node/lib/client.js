@@ -152,7 +152,8 @@ export class Client {
    */
   async subscribe(subscription, handle, call = {}) {
     const jsm = await jetstreamManager(this.#nc, { checkAPI: false, apiPrefix: this.#options.apiPrefix });
-    await subscribe({ js: this.#js, jsm, subjects: this.#subjects, onError: this.#options.onError }, subscription, handle, call.signal);
+    const { apiPrefix, onError } = this.#options;
+    await subscribe({ nc: this.#nc, js: this.#js, jsm, apiPrefix, subjects: this.#subjects, onError }, subscription, handle, call.signal);
   }
 
   /**

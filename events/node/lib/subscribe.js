@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from "node:timers/promises";
-import { AckPolicy, DeliverPolicy } from "@nats-io/jetstream";
+import { AckPolicy, DeliverPolicy, JetStreamApiError } from "@nats-io/jetstream";
 import { checkUser, isObject, parse } from "./check.js";
 import { DurableError, InvalidError, isFinal } from "./errors.js";
 import { pauses, unlessAborted } from "./retry.js";
@@ -27,6 +27,7 @@ import { lifecycleKinds } from "./subjects.js";
  */
 
 /** @typedef {{
+ *   nc: import("@nats-io/nats-core").NatsConnection, apiPrefix: string,
  *   js: import("@nats-io/jetstream").JetStreamClient, jsm: import("@nats-io/jetstream").JetStreamManager,
  *   subjects: import("./subjects.js").Subjects, onError: (err: Error) => void,
  * }} Nats */
@@ -34,6 +35,7 @@ import { lifecycleKinds } from "./subjects.js";
 /** @typedef {(event: LifecycleEvent) => unknown} Handle */
 
 const consumerExists = 10_148;
+const apiTimeout = 5_000; // ms
 const expires = 5_000; // ms for which one pull waits; then the consumer is looked for
 const askEvery = 60_000; // ms between questions how far the consumer is
 const maxDelay = 60_000;
@@ -138,20 +140,24 @@ class Durable {
     }
   }
 
-  /** Creates the consumer if there is none. It changes none, because others may share it. */
+  /**
+   * Creates the consumer if there is none. It changes none, because others may share it. NATS's
+   * library would request an older subject, which roles permit nobody.
+   */
   async #create() {
-    try {
-      await this.#nats.jsm.consumers.add(this.#stream, {
-        durable_name: this.#name,
-        filter_subjects: this.#filters,
-        ack_policy: AckPolicy.Explicit,
-        ack_wait: this.#ackWait * 1e6, // ns
-        max_deliver: -1,
-        ...(await this.#start()),
-      });
-    } catch (err) {
-      if (/** @type {any} */ (err)?.code !== consumerExists) throw err;
-    }
+    const config = {
+      durable_name: this.#name,
+      filter_subjects: this.#filters,
+      ack_policy: AckPolicy.Explicit,
+      ack_wait: this.#ackWait * 1e6, // ns
+      max_deliver: -1,
+      ...(await this.#start()),
+    };
+    const { nc, apiPrefix } = this.#nats;
+    const body = JSON.stringify({ stream_name: this.#stream, config, action: "create" });
+    const reply = await nc.request(`${apiPrefix}.CONSUMER.CREATE.${this.#stream}.${this.#name}`, body, { timeout: apiTimeout });
+    const { error } = /** @type {{ error?: import("@nats-io/jetstream").ApiError }} */ (reply.json());
+    if (error && error.err_code !== consumerExists) throw new JetStreamApiError(error);
   }
 
   /** Where a new consumer begins: where a lost one was, if that is known. An event comes rather twice than never. */

@@ -14,10 +14,9 @@ const nc = await connect({ servers: process.env.NATS_URL, inboxPrefix: "_INBOX_t
 const jsm = await jetstreamManager(nc);
 after(() => nc.close());
 
-export function bench() {
-  const prefix = `t${randomUUID().slice(0, 8)}`;
-  const subject = (name, user) => [prefix, name, ...(user === undefined ? [] : [subjectToken(user)])].join(".");
-  const lifecycle = `${prefix.toUpperCase()}_LATCHKEY_LIFECYCLE`;
+export function bench(prefix = `t${randomUUID().slice(0, 8)}`) {
+  const subject = (name, user) => [...(prefix ? [prefix] : []), name, ...(user === undefined ? [] : [subjectToken(user)])].join(".");
+  const lifecycle = `${prefix ? `${prefix.toUpperCase()}_` : ""}LATCHKEY_LIFECYCLE`;
   const problems = [];
   return {
     nc,

@@ -36,6 +36,8 @@ export type LifecycleEvent = {
     data: import("../types/messages.js").Lifecycle;
 };
 export type Nats = {
+    nc: import("@nats-io/nats-core").NatsConnection;
+    apiPrefix: string;
     js: import("@nats-io/jetstream").JetStreamClient;
     jsm: import("@nats-io/jetstream").JetStreamManager;
     subjects: import("./subjects.js").Subjects;
