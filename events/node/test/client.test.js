@@ -252,7 +252,7 @@ test("lifecycle events", { concurrency: true }, async (t) => {
     await b.tell("before", "token.stored", "alice");
     let go;
     const s = subscriber(b, { durable: "d", newOnly: true }, ({ id }) => id === "1" && !go && new Promise((resolve) => (go = resolve)));
-    await until(() => b.jsm.consumers.info(b.lifecycle, "d").then(() => true, () => false), "a consumer");
+    await until(() => b.jsm.consumers.info(b.lifecycle, "d").then((info) => info.num_waiting > 0, () => false), "a pull");
     await b.tell("1", "token.stored", "alice");
     await s.hears("1");
     await b.jsm.consumers.delete(b.lifecycle, "d");
@@ -276,7 +276,7 @@ test("lifecycle events", { concurrency: true }, async (t) => {
     let problems = 0;
     const client = b.client({ onError: () => ++problems === 4 && stop.abort() });
     const ended = client.subscribe({ durable: "d" }, () => {}, { signal: stop.signal });
-    await until(() => b.jsm.consumers.info(b.lifecycle, "d").then(() => true, () => false), "a consumer");
+    await until(() => b.jsm.consumers.info(b.lifecycle, "d").then((info) => info.num_waiting > 0, () => false), "a pull");
     await b.jsm.streams.delete(b.lifecycle);
     await until(() => stop.signal.aborted, "four failures");
     await b.events();
