@@ -50,7 +50,7 @@ HEAVY = ./cmd/latchkey/worker ./cmd/sandbox
 RACE = LATCHKEY_TEST_FERRETDB=$(CURDIR)/bin/ferretdb $(TEST) -race -timeout 20m
 race: ## All tests with the race detector
 	$(GO) build -o bin/ ./cmd/sandbox/engines/ferretdb
-	$(RACE) -p 3 $$($(GO) list ./... | grep -v -x -F "$$($(GO) list $(HEAVY))")
+	$(RACE) -p 3 ./refresher ./handlers $$($(GO) list ./... | grep -v -x -F "$$($(GO) list $(HEAVY))") # the longest first
 	for pkg in $(HEAVY); do $(RACE) -parallel 4 $$pkg || exit 1; done
 
 scale: ## Two workers, 2,000 grants, large answers, much junk; the race detector would make the embedded engines too slow
