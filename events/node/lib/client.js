@@ -50,6 +50,7 @@ import { Subjects } from "./subjects.js";
  * @typedef {{ specversion: "1.0", id: string, source: string, type: "integration.rejected", time: string, data: import("../types/messages.js").Rejected }} RejectedEvent
  */
 
+const idHeader = "NATS/1.0\r\nNats-Msg-Id: \r\n\r\n".length + 36; // bytes, with a UUID: NATS counts them, too
 const publishAttempt = 5_000; // ms
 const requestAttempt = 30_000;
 const tooLarge = 10_054; // JetStream: message size exceeds maximum allowed
@@ -213,7 +214,7 @@ export class Client {
    * @param {string} name @param {string} body @param {Call | undefined} call */
   async #publish(name, body, call) {
     const data = new TextEncoder().encode(body);
-    if (data.length > (this.#nc.info?.max_payload ?? Infinity)) throw new TooLargeError();
+    if (data.length + idHeader > (this.#nc.info?.max_payload ?? Infinity)) throw new TooLargeError();
     const msgID = randomUUID();
     const how = { timeout: this.#timeout(call), limit: this.#options.attemptTimeout ?? publishAttempt, signal: call?.signal };
     const transient = (/** @type {any} */ err) => !isFinal(err) && err.code !== tooLarge;

@@ -72,5 +72,5 @@ export const isNoResponders = (err) => err?.name === "NoRespondersError" || (err
 
 /** @param {any} err @returns {boolean} */
 export const isFinal = (err) =>
-  ["ClosedConnectionError", "DrainingConnectionError", "PermissionViolationError", "InvalidSubjectError"].includes(err?.name ?? "") ||
+  ["ClosedConnectionError", "DrainingConnectionError", "PermissionViolationError", "InvalidSubjectError", "InvalidArgumentError"].includes(err?.name ?? "") ||
   (err?.cause !== undefined && isFinal(err.cause));

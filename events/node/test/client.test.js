@@ -4,6 +4,7 @@ import { AckPolicy } from "@nats-io/jetstream";
 import { connect } from "@nats-io/transport-node";
 import { CompactEncrypt, compactDecrypt, exportJWK, generateKeyPair, importJWK } from "jose";
 import { Client, DurableError, InvalidError, NoWorkerError, RefusedError, TooLargeError, refusedIn, subjectToken } from "../lib/index.js";
+import { connectedBody } from "../lib/check.js";
 import { retry } from "../lib/retry.js";
 import { alice, bench, connectedAt, until } from "./bench.js";
 
@@ -54,6 +55,9 @@ test("connects and disconnects", { concurrency: true }, async (t) => {
     }
     await fails(c.publishDisconnected({ userId: "alice", everything: true }), InvalidError);
     await fails(c.publishConnected({ ...alice, labels: { x: "x".repeat(b.nc.info.max_payload) } }), TooLargeError);
+    // The header counts, too.
+    const spare = b.nc.info.max_payload - 10 - connectedBody({ ...alice, labels: { x: "" } }).length;
+    await fails(c.publishConnected({ ...alice, labels: { x: "x".repeat(spare) } }), TooLargeError);
     await b.jsm.streams.update(`${b.prefix}_i`, { max_msg_size: 100 });
     await fails(c.publishConnected(alice), TooLargeError);
     assert.equal(await b.count(), 0);
