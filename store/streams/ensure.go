@@ -38,7 +38,7 @@ func (s *Topology) ensure(ctx context.Context, want jetstream.StreamConfig) erro
 			_, err := s.js.UpdateStream(ctx, c)
 			return err
 		}
-		if info.Config.MaxBytes > 0 || owned.MaxBytes <= 0 {
+		if info.Config.MaxBytes > 0 {
 			err = update(owned)
 		} else {
 			err = s.bounded(ctx, owned, int64(info.State.Bytes), update)

@@ -268,7 +268,9 @@ func TestStreamsThatSomebodyElseKeeps(t *testing.T) {
 	cfg := config.Default()
 	subjects := cfg.NATS.Subjects()
 	cfg.NATS.ManageStreams = false
-	theirs := streams.New(js, &memory{}, cfg, zap.NewNop())
+	core, logs := observer.New(zap.WarnLevel)
+	reach := &without{JetStream: js}
+	theirs := streams.New(reach, &memory{}, cfg, zap.New(core))
 	_, err := theirs.Ensure(t.Context())
 	require.ErrorIs(t, err, streams.ErrUnfit)
 	for _, name := range []string{subjects.IntegrationStream(), subjects.RefreshStream(), subjects.RecoveryStream(), subjects.LifecycleStream(), subjects.DeadLetterStream(), subjects.AuditStream()} {
@@ -294,8 +296,20 @@ func TestStreamsThatSomebodyElseKeeps(t *testing.T) {
 	c.MaxAge, c.MaxBytes = time.Hour, -1
 	_, err = js.UpdateStream(t.Context(), c)
 	require.NoError(t, err)
+	for range 3 {
+		_, err = theirs.Identities(t.Context())
+		require.NoError(t, err)
+	}
+	warned := logs.FilterMessage("what you keep is not as configured").All()
+	require.Len(t, warned, 1, "said once")
+	require.Contains(t, warned[0].ContextMap()["differs"], "stream "+subjects.LifecycleStream()+": max_age")
+
+	// One that does not answer ends no worker, and the log names it.
+	reach.stream = subjects.IntegrationStream()
 	_, err = theirs.Identities(t.Context())
 	require.NoError(t, err)
+	require.Equal(t, 1, logs.FilterMessage("a stream is not there; the next pass looks again").Len())
+	reach.stream = ""
 	c = configOf(t, js, subjects.RecoveryStream())
 	c.MaxAge = time.Hour
 	_, err = js.UpdateStream(t.Context(), c)

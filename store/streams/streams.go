@@ -45,6 +45,8 @@ type Topology struct {
 	seen         atomic.Bool
 	// looked are the identities of the schedule streams when they were last seen.
 	looked atomic.Pointer[[]string]
+	// differed is what verify last warned of.
+	differed atomic.Value
 }
 
 // New returns the topology of an installation.
@@ -84,8 +86,10 @@ func (s *Topology) Ensure(ctx context.Context) (identities []string, err error) 
 				return nil, err
 			}
 		}
-	} else if err := s.verify(ctx); err != nil && (errors.Is(err, ErrUnfit) || !s.seen.Load()) {
+	} else if err := s.verify(ctx); errors.Is(err, ErrUnfit) || err != nil && !s.seen.Load() {
 		return nil, err
+	} else if err != nil && ctx.Err() == nil {
+		s.log.Warn("a stream is not there; the next pass looks again", zap.Error(err))
 	}
 	if identities, _, err = s.look(ctx); err != nil {
 		return nil, err

@@ -17,7 +17,7 @@ var ErrUnfit = errors.New("the streams, which nats.manage_streams leaves to you,
 // verify returns an ErrUnfit that names everything that workers need and that streams and
 // consumers lack. Consumers that are missing are no fault: workers make them.
 func (s *Topology) verify(ctx context.Context) error {
-	var unfit []string
+	var unfit, wishes []string
 	var away error
 	add := func(what string, found Found) {
 		switch needed := differences(found.Differs).needed(); {
@@ -26,7 +26,7 @@ func (s *Topology) verify(ctx context.Context) error {
 		case len(needed) > 0:
 			unfit = append(unfit, what+": "+needed.String())
 		case len(found.Differs) > 0:
-			s.log.Warn("what you keep is not as configured", zap.String("stream", what), zap.Stringer("differs", differences(found.Differs)))
+			wishes = append(wishes, what+": "+differences(found.Differs).String())
 		}
 	}
 	for _, want := range s.needed() {
@@ -46,6 +46,10 @@ func (s *Topology) verify(ctx context.Context) error {
 		if !found.Missing {
 			add("consumer "+found.Name+" of "+q.stream, found)
 		}
+	}
+	differ := strings.Join(wishes, "; ")
+	if last, _ := s.differed.Swap(differ).(string); differ != "" && differ != last {
+		s.log.Warn("what you keep is not as configured", zap.String("differs", differ))
 	}
 	if len(unfit) > 0 {
 		return fmt.Errorf("%w: %s (docs/streams.md)", ErrUnfit, strings.Join(unfit, "; "))
