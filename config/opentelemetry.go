@@ -2,6 +2,7 @@ package config
 
 import (
 	"cmp"
+	"math"
 	"net/url"
 	"strconv"
 	"strings"
@@ -70,13 +71,19 @@ func (s *standard) readSampler(variables map[string]string) {
 	case "traceidratio", "parentbased_traceidratio":
 		share, err := strconv.ParseFloat(cmp.Or(variables[argument], "1"), 64)
 		if err != nil || !(0 <= share && share <= 1) {
-			s.sampler = &Fault{Key: "tracing.sample", Variable: argument, Problem: "must be from 0 to 1"}
+			s.refuseSampler(argument, "must be from 0 to 1")
 			return
 		}
 		s.tracing.Sample = share
 	default:
-		s.sampler = &Fault{Key: "tracing.sample", Variable: name, Problem: "must be always_on, always_off or traceidratio, alone or with parentbased_ before it"}
+		s.refuseSampler(name, "must be always_on, always_off or traceidratio, alone or with parentbased_ before it")
 	}
+}
+
+// refuseSampler notes a fault that counts only if nothing of Latchkey's sets the share.
+func (s *standard) refuseSampler(variable, problem string) {
+	s.sampler = &Fault{Key: "tracing.sample", Variable: variable, Problem: problem}
+	s.tracing.Sample = math.NaN() // until something does
 }
 
 // resourceName returns the service's name in a list of resource attributes.
@@ -103,7 +110,10 @@ func (s standard) apply(t *Tracing, fs *faults) {
 	} else if used && !t.sentSafely() {
 		*fs = append(*fs, Fault{Key: "tracing.endpoint", Variable: s.from, Problem: tracesForm})
 	}
-	if t.Endpoint != "" && s.sampler != nil && t.Sample == s.tracing.Sample {
-		*fs = append(*fs, *s.sampler)
+	if s.sampler != nil && math.IsNaN(t.Sample) {
+		t.Sample = Default().Tracing.Sample
+		if t.Endpoint != "" {
+			*fs = append(*fs, *s.sampler)
+		}
 	}
 }

@@ -56,6 +56,7 @@ func TestVariablesOfOpenTelemetryAreDefaults(t *testing.T) {
 		"a name":                   {"", []string{"OTEL_SERVICE_NAME=a", "OTEL_RESOURCE_ATTRIBUTES=service.name=b"}, config.Tracing{Sample: 1, ServiceName: "a"}},
 		"a name among attributes":  {"", []string{"OTEL_RESOURCE_ATTRIBUTES=team=x,service.name=a%2Fb"}, config.Tracing{Sample: 1, ServiceName: "a/b"}},
 		"attributes without name":  {"", []string{"OTEL_RESOURCE_ATTRIBUTES=team=x,service.name=%zz,odd"}, def},
+		"ours win over an unknown sampler": {"", []string{"OTEL_EXPORTER_OTLP_ENDPOINT=https://c", "OTEL_TRACES_SAMPLER=xray", "LATCHKEY_TRACING_SAMPLE=1"}, config.Tracing{Endpoint: "https://c/v1/traces", Sample: 1, ServiceName: "latchkey"}},
 		"a sampler without traces": {"", []string{"OTEL_TRACES_SAMPLER=xray"}, def},
 	} {
 		require.Equal(t, c.want, load(t, c.file, c.environ...).Tracing, name)
