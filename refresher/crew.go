@@ -72,14 +72,27 @@ func NewCrew(o CrewOptions) *Crew {
 func (c *Crew) Workers() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.beaten.IsZero() || c.o.Now().Sub(c.beaten) >= shareHolds {
+	if c.beaten.IsZero() || passed(c.beaten, c.o.Now()) >= shareHolds {
 		return 0
 	}
 	return c.count
 }
 
-// Beat records that this worker is there, and counts those that are.
+// passed is the time between two moments by the clock that says more: the monotonic one
+// stands still while a machine is suspended.
+func passed(since, now time.Time) time.Duration {
+	return max(now.Sub(since), now.Round(0).Sub(since.Round(0)))
+}
+
+// Beat records that this worker is there, and counts those that are. It logs when that
+// begins to fail.
 func (c *Crew) Beat(ctx context.Context) error {
+	err := c.beat(ctx)
+	c.logChange(err)
+	return err
+}
+
+func (c *Crew) beat(ctx context.Context) error {
 	c.mu.Lock()
 	c.n++
 	own := store.Beat{Run: c.o.Run, Worker: c.o.WorkerID, N: c.n}
@@ -87,7 +100,6 @@ func (c *Crew) Beat(ctx context.Context) error {
 	began := c.o.Now()
 	all, err := c.o.Store.RecordBeat(ctx, own)
 	if err != nil {
-		c.told(err)
 		return err
 	}
 	for _, b := range c.hear(began, all) {
@@ -95,7 +107,6 @@ func (c *Crew) Beat(ctx context.Context) error {
 			c.o.Log.Debug("a worker that is gone can't be forgotten now", zap.Error(err))
 		}
 	}
-	c.told(nil)
 	return nil
 }
 
@@ -107,7 +118,7 @@ func (c *Crew) hear(began time.Time, all []store.Beat) (drop []store.Beat) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now := c.o.Now()
-	before, back := c.others, began.Sub(c.beaten) >= shareHolds
+	before, back := c.others, passed(c.beaten, began) >= shareHolds
 	c.others, c.beaten, c.count = map[string]heard{}, began, 1
 	for _, b := range all {
 		if b.Run == c.o.Run {
@@ -128,8 +139,8 @@ func (c *Crew) hear(began time.Time, all []store.Beat) (drop []store.Beat) {
 	return drop
 }
 
-// told logs when beats begin to fail, and when they are well again.
-func (c *Crew) told(err error) {
+// logChange logs when beats begin to fail, and when they are well again.
+func (c *Crew) logChange(err error) {
 	c.mu.Lock()
 	changed := c.failed != (err != nil)
 	c.failed = err != nil
@@ -150,7 +161,9 @@ func (c *Crew) Run(ctx context.Context) {
 		select {
 		case <-ticker.C:
 			beat, cancel := context.WithTimeout(ctx, shareHolds)
-			_ = c.Beat(beat) // it has logged the error
+			if err := c.beat(beat); ctx.Err() == nil { // else the end of ctx may be why it failed
+				c.logChange(err)
+			}
 			cancel()
 			continue
 		case <-ctx.Done():

@@ -53,7 +53,7 @@ func (b *beats) RecordBeat(_ context.Context, own store.Beat) (all []store.Beat,
 func (b *beats) DropBeat(_ context.Context, beat store.Beat) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.all[beat.Run].N == beat.N {
+	if b.all[beat.Run].N <= beat.N {
 		delete(b.all, beat.Run)
 	}
 	return nil
@@ -343,6 +343,32 @@ func TestSharesOfALoweredRate(t *testing.T) {
 	require.InDelta(t, 400, admitted(l, c, 10, dead), 4)
 }
 
+// hanging is a database that answers no beat before its time is over.
+type hanging struct{ begun chan struct{} }
+
+func (h hanging) RecordBeat(ctx context.Context, _ store.Beat) ([]store.Beat, error) {
+	h.begun <- struct{}{}
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+func (hanging) DropBeat(context.Context, store.Beat) error { return nil }
+
+// A beat that a stop cuts short is no fault.
+func TestAStopDuringABeatIsNoFault(t *testing.T) {
+	t.Parallel()
+	core, logs := observer.New(zap.InfoLevel)
+	s := hanging{make(chan struct{})}
+	c := refresher.NewCrew(refresher.CrewOptions{Store: s, Run: "a", WorkerID: "w", Now: newClock(t0).Now, Log: zap.New(core), Metrics: prometheus.NewRegistry()})
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() { defer close(ended); c.Run(ctx) }()
+	enginestest.Receive(t, s.begun)
+	stop()
+	enginestest.Receive(t, ended)
+	require.Empty(t, logs.All())
+}
+
 // Beats go through a real database; who is gone for good is forgotten there.
 func TestCrewInTheDatabase(t *testing.T) {
 	t.Parallel()
@@ -380,6 +406,16 @@ func TestCrewInTheDatabase(t *testing.T) {
 	known, err := s.RecordBeat(t.Context(), other)
 	require.NoError(t, err)
 	require.Len(t, known, 2, "a and c: b is forgotten")
+	require.NoError(t, s.DropBeat(t.Context(), other))
+	for kept, n := range []int64{2, 1} { // it stopped during its second beat; it has recorded its third
+		_, err = s.RecordBeat(t.Context(), store.Beat{Run: "d", N: 2*int64(kept) + 1})
+		require.NoError(t, err)
+		require.NoError(t, s.DropBeat(t.Context(), store.Beat{Run: "d", N: n}))
+		known, err = s.RecordBeat(t.Context(), other)
+		require.NoError(t, err)
+		require.Len(t, known, 2+kept, n)
+	}
+	require.NoError(t, s.DropBeat(t.Context(), store.Beat{Run: "d", N: 3}))
 	require.NoError(t, s.DropBeat(t.Context(), other))
 	require.NoError(t, b.Beat(t.Context()))
 	require.Equal(t, 2, b.Workers(), "one that was forgotten is there again")

@@ -7,8 +7,7 @@ import (
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
 )
 
-// Beat is a sign of life of a worker: the next number of its run. Nothing is told by
-// anybody's clock.
+// Beat is a sign of life of a worker: the next number of its run. No clock is compared.
 type Beat struct {
 	Run    string `bson:"_id"`
 	Worker string `bson:"worker"`
@@ -26,8 +25,9 @@ func (s *Store) RecordBeat(ctx context.Context, b Beat) ([]Beat, error) {
 	return decodeAll[Beat](ctx, cursor, err, "counting the workers")
 }
 
-// DropBeat forgets a worker unless it has recorded another beat since.
+// DropBeat forgets a worker unless it has recorded another beat since. The beat itself may
+// not have been recorded, because the worker stopped meanwhile.
 func (s *Store) DropBeat(ctx context.Context, b Beat) error {
-	_, err := s.workers.DeleteOne(ctx, bson.D{{Key: "_id", Value: b.Run}, {Key: "n", Value: b.N}})
+	_, err := s.workers.DeleteOne(ctx, bson.D{{Key: "_id", Value: b.Run}, {Key: "n", Value: bson.D{{Key: "$lte", Value: b.N}}}})
 	return wrap(err, "forgetting a worker")
 }
