@@ -35,10 +35,10 @@ func (e *LaterError) Spread(now time.Time, chance float64) time.Duration {
 
 func (e *LaterError) Error() string { return fmt.Sprintf("not before %s: %s", e.After, e.Why) }
 
-// Limits decides when a refresh may start: by rate and concurrency, overall and per
-// broker type, of which the rates are the installation's and each worker takes its share; by a circuit breaker and Retry-After per broker type; and by a pause of
-// everything while Mesh refuses our credentials. It never makes a caller wait: what may
-// not start now gets the time to come back.
+// Limits decides when a refresh may start: by rate and concurrency, overall and per broker
+// type; by a circuit breaker and Retry-After per broker type; and by a pause of everything
+// while Mesh refuses our credentials. The rates are the installation's: each worker takes its
+// share. It never makes a caller wait: what may not start now gets the time to come back.
 type Limits struct {
 	cfg         config.Limits
 	credentials config.Backoff

@@ -83,7 +83,7 @@ func (s *Stock) Run(ctx context.Context) {
 func (s *Stock) findOverdue(ctx context.Context) error {
 	deps := s.refresher.deps
 	tallies, err := deps.Store.TallyOverdue(ctx, deps.Now().Add(-s.config.Slack), maxOverdue)
-	s.told(ctx, "overdue grants", err)
+	s.logFailure(ctx, "overdue grants", err)
 	overdue := map[string]store.OverdueTally{}
 	for _, t := range tallies {
 		label := s.refresher.metrics.broker(t.Broker)
@@ -102,7 +102,7 @@ func (s *Stock) findOverdue(ctx context.Context) error {
 
 func (s *Stock) count(ctx context.Context) error {
 	tallies, err := s.refresher.deps.Store.Tallies(ctx)
-	s.told(ctx, "grants by state", err)
+	s.logFailure(ctx, "grants by state", err)
 	// Should there be too many brokers, those with the most grants have a label each.
 	slices.SortFunc(tallies, func(a, b store.Tally) int { return cmp.Compare(b.Grants, a.Grants) })
 	grants := map[stockLabels]int64{}
@@ -115,9 +115,9 @@ func (s *Stock) count(ctx context.Context) error {
 	return err
 }
 
-// told logs a measurement that begins to fail. A database that is too large to be counted
+// logFailure logs a measurement that begins to fail. A database that is too large to be counted
 // in time stays so.
-func (s *Stock) told(ctx context.Context, what string, err error) {
+func (s *Stock) logFailure(ctx context.Context, what string, err error) {
 	if err != nil && ctx.Err() == nil && !s.away[what] {
 		s.refresher.deps.Log.Warn("metrics of what is stored are missing while the database can't be read", zap.String("what", what), zap.Error(err))
 	}

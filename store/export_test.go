@@ -36,5 +36,5 @@ func (s *Store) InsertAll(ctx context.Context, grants ...*Grant) []error {
 
 // EnsureEvery is EnsureInBackground with another pause after a failure.
 func (s *Store) EnsureEvery(pause time.Duration, failed func(error)) <-chan struct{} {
-	return s.ensureBeside(pause, failed)
+	return s.ensureInBackground(pause, failed)
 }

@@ -83,10 +83,10 @@ const indexPause = time.Minute
 // and calls failed after each failure. It closes the returned channel when all indexes
 // are there.
 func (s *Store) EnsureInBackground(failed func(error)) (done <-chan struct{}) {
-	return s.ensureBeside(indexPause, failed)
+	return s.ensureInBackground(indexPause, failed)
 }
 
-func (s *Store) ensureBeside(pause time.Duration, failed func(error)) <-chan struct{} {
+func (s *Store) ensureInBackground(pause time.Duration, failed func(error)) <-chan struct{} {
 	done := make(chan struct{})
 	s.beside.Go(func() {
 		for {

@@ -3,7 +3,6 @@ package store
 import (
 	"cmp"
 	"context"
-	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -32,7 +31,7 @@ func (s *Store) TallyOverdue(ctx context.Context, before time.Time, limit int) (
 		options.Find().SetSort(bson.D{{Key: "due.at", Value: 1}}).SetLimit(int64(limit)).
 			SetProjection(bson.D{{Key: "_id", Value: 0}, {Key: "broker", Value: 1}, {Key: "due.at", Value: 1}}))
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", doing, err)
+		return nil, wrap(err, doing)
 	}
 	defer cursor.Close(context.WithoutCancel(ctx))
 	tallies := map[string]OverdueTally{}
@@ -48,7 +47,7 @@ func (s *Store) TallyOverdue(ctx context.Context, before time.Time, limit int) (
 		tallies[key] = t
 	}
 	if err := cursor.Err(); err != nil {
-		return nil, fmt.Errorf("%s: %w", doing, err)
+		return nil, wrap(err, doing)
 	}
 	return slices.SortedFunc(maps.Values(tallies), func(a, b OverdueTally) int { return cmp.Compare(a.Broker, b.Broker) }), nil
 }
