@@ -118,7 +118,7 @@ func (a *answer) read() (err error) {
 func (a *answer) unanswerable() {
 	a.record.User, _ = events.DecodeUserID(userIn(a.req.Subject()))
 	a.recordRefusal(a.record, codeBadReply)
-	a.noInbox("token.get")
+	a.noInbox(events.TokenGetName)
 	a.done(codeBadReply)
 }
 

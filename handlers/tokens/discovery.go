@@ -109,6 +109,10 @@ func (d *discovery) announce() error {
 
 func (d *discovery) stats() micro.Stats {
 	stats := micro.Stats{ServiceIdentity: d.info.ServiceIdentity, Type: micro.StatsResponseType, Started: d.started, Endpoints: []*micro.EndpointStats{}}
+	var data json.RawMessage
+	if d.data != nil {
+		data, _ = json.Marshal(d.data())
+	}
 	for _, e := range d.endpoints {
 		e.mu.Lock()
 		its := e.stats
@@ -116,9 +120,7 @@ func (d *discovery) stats() micro.Stats {
 		if its.NumRequests > 0 {
 			its.AverageProcessingTime = its.ProcessingTime / time.Duration(its.NumRequests)
 		}
-		if d.data != nil {
-			its.Data, _ = json.Marshal(d.data())
-		}
+		its.Data = data
 		stats.Endpoints = append(stats.Endpoints, &its)
 	}
 	return stats

@@ -31,7 +31,7 @@ func (t *Service) receiveMFA(req request) {
 	caller := askerOf(req)
 	if !t.places.take(forCodes, caller, maxWaiting) {
 		clear(req.Data())
-		t.answerMFA(req, record, nil, refuse(events.CodeBusy, "too many requests wait; the code was not presented"))
+		t.answerMFA(context.Background(), req, record, nil, refuse(events.CodeBusy, "too many requests wait; the code was not presented"))
 		return
 	}
 	t.atWork.Go(func() {
@@ -40,7 +40,7 @@ func (t *Service) receiveMFA(req request) {
 		defer cancel()
 		ctx, end := t.startSpan(ctx, req, events.TokenMFAName, t.opts.Subjects.TokenMFAAll())
 		body, err := t.completeMFA(ctx, req, &record)
-		end(t.answerMFA(req, record, body, err))
+		end(t.answerMFA(ctx, req, record, body, err))
 	})
 }
 
@@ -115,7 +115,7 @@ func mfaRefusal(err error) error {
 }
 
 // answerMFA answers a request with a code, and returns the outcome for its span.
-func (t *Service) answerMFA(req request, record audit.Record, body []byte, err error) string {
+func (t *Service) answerMFA(ctx context.Context, req request, record audit.Record, body []byte, err error) string {
 	code := codeOK
 	if err != nil {
 		var refusal *refusal
@@ -124,7 +124,7 @@ func (t *Service) answerMFA(req request, record audit.Record, body []byte, err e
 		case refresher.Outage(err) || errors.Is(err, refresher.ErrStopping):
 			refusal = refuse(events.CodeBusy, "what the worker depends on is away; the code was not presented")
 		default:
-			t.opts.Log.Error("a request with a code failed", zap.Error(err))
+			tracing.Log(ctx, t.opts.Log).Error("a request with a code failed", zap.Error(err))
 			refusal = refuse(events.CodeInternal, "see the worker's log")
 		}
 		code = refusal.Code
@@ -135,7 +135,7 @@ func (t *Service) answerMFA(req request, record audit.Record, body []byte, err e
 	record.Outcome = code
 	t.opts.Audit.Log.Add(record)
 	if err != nil {
-		tracing.Log(context.Background(), t.opts.Log).Warn("a reply to a request with a code could not be sent", zap.Error(err))
+		tracing.Log(ctx, t.opts.Log).Warn("a reply to a request with a code could not be sent", zap.Error(err))
 	}
 	req.done(code)
 	return code
