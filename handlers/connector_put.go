@@ -106,7 +106,7 @@ func (c *Connector) joinRepeated(ctx context.Context, in candidate, stored []*st
 			passesOf(ctx).pass(in, events.RejectedRepeated)
 			return true, nil
 		case token != "" && chain.Spent(token) != nil:
-			c.opts.Log.Warn("a connect was published again after its refresh token was replaced; ignoring it", zap.String("grant", g.ID))
+			tracing.Log(ctx, c.opts.Log).Warn("a connect was published again after its refresh token was replaced; ignoring it", zap.String("grant", g.ID))
 			passesOf(ctx).pass(in, events.RejectedRepeated)
 			return true, nil
 		case token == "", chain.Head() == token && (g.State == store.Active || g.MFA != nil || g.Lease != nil):

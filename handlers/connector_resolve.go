@@ -68,22 +68,7 @@ func (c *Connector) resolve(ctx context.Context, userID string, seen *seen) erro
 		case len(gone) == 0, erasing && reasonFor(g, revoked) != events.ReasonDisconnected:
 			continue
 		case len(gone) == max(len(g.Accounts), 1):
-			reason := reasonFor(g, revoked)
-			if reason == events.ReasonReplaced {
-				err = c.inheritSpent(ctx, g, seen.known)
-			} else {
-				last := slices.MaxFunc(slices.Collect(maps.Values(revoked)), time.Time.Compare)
-				err = c.opts.Store.Revoke(ctx, store.Scope{User: g.UserID, Broker: g.BrokerType, Account: itself(g)}, last, c.opts.Settler.Now().Add(c.opts.Remember))
-				if err == nil {
-					err = c.recordSpent(ctx, g, seen)
-				}
-			}
-			if err == nil {
-				err = c.revoke(ctx, g, reason)
-			}
-			if err == nil {
-				passesOf(ctx).lose(g)
-			}
+			err = c.end(ctx, g, revoked, seen)
 		default:
 			err = c.trim(ctx, g, gone, reasonFor(g, revoked))
 		}
@@ -99,6 +84,30 @@ func (c *Connector) resolve(ctx context.Context, userID string, seen *seen) erro
 		}
 	}
 	return unsorted
+}
+
+// end erases a grant that has lost all its accounts, once it is recorded which refresh
+// tokens are spent.
+func (c *Connector) end(ctx context.Context, g *store.Grant, revoked map[string]time.Time, seen *seen) error {
+	reason := reasonFor(g, revoked)
+	if reason == events.ReasonReplaced {
+		if err := c.inheritSpent(ctx, g, seen.known); err != nil {
+			return err
+		}
+	} else {
+		last := slices.MaxFunc(slices.Collect(maps.Values(revoked)), time.Time.Compare)
+		if err := c.opts.Store.Revoke(ctx, store.Scope{User: g.UserID, Broker: g.BrokerType, Account: itself(g)}, last, c.opts.Settler.Now().Add(c.opts.Remember)); err != nil {
+			return err
+		}
+		if err := c.recordSpent(ctx, g, seen); err != nil {
+			return err
+		}
+	}
+	if err := c.revoke(ctx, g, reason); err != nil {
+		return err
+	}
+	passesOf(ctx).lose(g)
+	return nil
 }
 
 // unsortedError says why it is unknown which grants share a refresh token. What was
