@@ -13,8 +13,8 @@ import (
 	"github.com/latchkey/latchkey/store"
 )
 
-// TestNoTokenOfAnAnswerIsLostByARefresh: likewise, from the due message to the
-// database and the dead letters, for grants with accounts that answers name, or do not,
+// TestNoTokenOfAnAnswerIsLostByARefresh: every token of any answer is kept, from the due
+// message to the database and the dead letters, for grants with accounts that answers name, or do not,
 // and for those whose accounts are not known.
 func TestNoTokenOfAnAnswerIsLostByARefresh(t *testing.T) {
 	r := newRig(t)

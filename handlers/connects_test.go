@@ -17,7 +17,6 @@ import (
 	"github.com/latchkey/latchkey/events"
 	"github.com/latchkey/latchkey/events/secret"
 	"github.com/latchkey/latchkey/handlers"
-	"github.com/latchkey/latchkey/refresher"
 	"github.com/latchkey/latchkey/store"
 )
 
@@ -125,10 +124,7 @@ func TestAConnectPublishedAgainDuringARefresh(t *testing.T) {
 	in := wrapped("u", r.login("one"), 0)
 	require.NoError(t, c.Connect(t.Context(), in, r.Clock.Now()))
 	g := r.live(w, "u")[0]
-	r.Hold("one")
-	done := make(chan error, 1)
-	go func() { _, err := w.Now(context.Background(), g); done <- err }()
-	r.Wait(r.Held)
+	done := r.refreshing(w, g, "one")
 	r.Clock.Advance(time.Second)
 	require.NoError(t, c.Connect(t.Context(), in, r.Clock.Now()))
 	require.NotNil(t, r.Get(w, g.ID).Lease)
@@ -157,11 +153,9 @@ func TestARefreshTokenGoesToTheUserWhoConnectedLast(t *testing.T) {
 				r.Clock.Advance(time.Second)
 				g = r.refresh(w, g)
 			}
-			done := make(chan error, 1)
+			var done <-chan error
 			if underWay {
-				r.Hold("one")
-				go func() { _, err := w.Now(context.Background(), g); done <- err }()
-				r.Wait(r.Held)
+				done = r.refreshing(w, g, "one")
 			}
 			r.Clock.Advance(time.Second)
 			at := r.Clock.Now()
@@ -298,17 +292,13 @@ func TestAConnectOfALoginThatWasDisconnectedInPart(t *testing.T) {
 		"refreshed before":  {before: func(r *rig, w *worker, g *store.Grant) { r.refresh(w, g) }, lost: true},
 		"refreshed already": {before: func(r *rig, w *worker, g *store.Grant) { r.refresh(w, r.refresh(w, r.refresh(w, g))) }, lost: true},
 		"during the refresh, that ends before": {before: func(r *rig, w *worker, g *store.Grant) {
-			r.Hold("one")
-			go func() { _, err := w.Now(context.Background(), g); r.ended <- err }()
-			r.Wait(r.Held)
+			r.ended = r.refreshing(w, g, "one")
 		}, after: func(r *rig, _ *worker, _ *store.Grant) {
 			r.Release <- struct{}{}
 			require.NoError(r.T, r.Result(r.ended))
 		}, lost: true},
 		"during the refresh, that goes on": {before: func(r *rig, w *worker, g *store.Grant) {
-			r.Hold("one")
-			go func() { _, err := w.Now(context.Background(), g); r.ended <- err }()
-			r.Wait(r.Held)
+			r.ended = r.refreshing(w, g, "one")
 		}, leased: true},
 		"the answer in the recovery stream": {before: func(r *rig, w *worker, g *store.Grant) {
 			r.FailWrites(true)
@@ -317,9 +307,7 @@ func TestAConnectOfALoginThatWasDisconnectedInPart(t *testing.T) {
 			r.FailWrites(false)
 		}, lost: true},
 		"the answer in the recovery stream later": {before: func(r *rig, w *worker, g *store.Grant) {
-			r.Hold("one")
-			go func() { _, err := w.Now(context.Background(), g); r.ended <- err }()
-			r.Wait(r.Held)
+			r.ended = r.refreshing(w, g, "one")
 		}, after: func(r *rig, w *worker, g *store.Grant) {
 			r.FailWrites(true)
 			r.Release <- struct{}{}
@@ -333,7 +321,6 @@ func TestAConnectOfALoginThatWasDisconnectedInPart(t *testing.T) {
 		for _, form := range []string{"the other account", "without accounts"} {
 			t.Run(name+", "+form, func(t *testing.T) {
 				r := newRig(t)
-				r.ended = make(chan error, 1)
 				w, connector := r.resolving("a")
 				login, at := r.login("one", "two"), r.Clock.Now()
 				require.NoError(t, connector.Connect(t.Context(), wrapped("u", login, 0), at))
@@ -411,15 +398,12 @@ func TestTokensStaySpentWhenTheirGrantGoes(t *testing.T) {
 // comes of it is that the refresh token is spent, nobody presents it when the wait ends.
 func TestAGrantWhoseAnswerIsErasedPresentsNothing(t *testing.T) {
 	r := newRig(t)
-	r.ended = make(chan error, 1)
 	w, connector := r.resolving("a")
 	login, at := r.login("one", "two"), r.Clock.Now()
 	require.NoError(t, connector.Connect(t.Context(), wrapped("u", login, 0), at))
 	g := r.live(w, "u")[0]
 	r.Clock.Advance(time.Second)
-	r.Hold("one")
-	go func() { _, err := w.Now(context.Background(), g); r.ended <- err }()
-	r.Wait(r.Held)
+	r.ended = r.refreshing(w, g, "one")
 	r.Clock.Advance(time.Second)
 	require.NoError(t, connector.Disconnect(t.Context(), store.Scope{User: "u", Broker: "coinbase", Account: "one"}, r.Clock.Now()))
 	r.WaitSent()
@@ -536,10 +520,7 @@ func TestAnAnswerToAGrantThatWasConnectedAgainIsNotNewerThanTheNext(t *testing.T
 		r.Clock.Advance(time.Second)
 		g = r.refresh(w, g)
 	}
-	r.Hold("one")
-	done := make(chan error, 1)
-	go func() { _, err := w.Now(context.Background(), g); done <- err }()
-	r.Wait(r.Held)
+	done := r.refreshing(w, g, "one")
 	r.Clock.Advance(time.Second)
 	require.NoError(t, c.Disconnect(t.Context(), store.Scope{User: "u"}, r.Clock.Now()))
 	r.Clock.Advance(time.Second)
@@ -626,11 +607,7 @@ func grantOf(all []*store.Grant, account string) string {
 // Grants that an earlier release stored get their chains, and are united.
 func TestGrantsOfAnEarlierReleaseThatShareARefreshToken(t *testing.T) {
 	r := newRig(t)
-	var c *handlers.Connector
-	w := r.Worker("a", func(d *refresher.Deps) {
-		d.Changed = func(ctx context.Context, user string) error { return c.Resolve(ctx, user) }
-	})
-	c = r.connector(w)
+	w, _ := r.resolving("a")
 	login := r.login("one", "two")
 	sealer, err := w.Fingerprints.Sealer(t.Context(), "user")
 	require.NoError(t, err)
@@ -658,9 +635,8 @@ func TestGrantsOfAnEarlierReleaseThatShareARefreshToken(t *testing.T) {
 func TestATokenWithoutAnAccountIsForThoseThatAreNamedLater(t *testing.T) {
 	r := newRig(t)
 	server := meshsimtest.NewServer(t)
-	w := r.Worker("a", func(d *refresher.Deps) {
-		d.Mesh = refresher.NewMesh(refresher.MeshOptions{URL: server.URL, Timeout: patience, Now: r.Clock.Now})
-	})
+	r.MeshURL = server.URL
+	w := r.Worker("a")
 	c := r.connector(w)
 	login := r.login("one", "two")
 	require.NoError(t, c.Connect(t.Context(), delayed("u", login.Accounts[0].RefreshToken), r.Clock.Now()))

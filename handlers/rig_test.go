@@ -1,6 +1,7 @@
 package handlers_test
 
 import (
+	"context"
 	"testing"
 	"time"
 
@@ -34,7 +35,7 @@ type worker = refreshertest.Worker
 type rig struct {
 	*refreshertest.Rig
 	// ended receives the error of a refresh in the background.
-	ended chan error
+	ended <-chan error
 }
 
 func newRig(t *testing.T) *rig {
@@ -46,6 +47,17 @@ func (r *rig) Worker(id string, change ...func(*refresher.Deps)) *worker {
 	r.T.Helper()
 	park := func(d *refresher.Deps) { d.ParkAnswer = r.letters(d.Envelope).ParkAnswer }
 	return r.Rig.Worker(id, append([]func(*refresher.Deps){park}, change...)...)
+}
+
+// refreshing begins the refresh of a grant and returns once Mesh holds the answer about an
+// account. The channel receives the refresh's error after r.Release.
+func (r *rig) refreshing(w *worker, g *store.Grant, account string) <-chan error {
+	r.T.Helper()
+	r.Hold(account)
+	ended := make(chan error, 1)
+	go func() { _, err := w.Now(context.Background(), g); ended <- err }()
+	r.Wait(r.Held)
+	return ended
 }
 
 func (r *rig) letters(e *envelope.Envelope) *handlers.DeadLetters {
@@ -71,8 +83,8 @@ func (r *rig) leftovers(w *worker, g *store.Grant) (bodies []string) {
 	return bodies
 }
 
-// connector is a worker's connector; the worker must have been made with
-// resolving, so that its refreshes sort out accounts by it.
+// connector is a worker's connector. Where the worker's refreshes have to sort out accounts
+// by it, make both with resolving.
 func (r *rig) connector(w *worker, change ...func(*handlers.ConnectorOptions)) *handlers.Connector {
 	r.T.Helper()
 	o := handlers.ConnectorOptions{

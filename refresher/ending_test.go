@@ -192,9 +192,8 @@ func TestAnAnnouncementTakesNothingFromARefresh(t *testing.T) {
 			out.WriteHeader(http.StatusServiceUnavailable)
 		}))
 		t.Cleanup(server.Close)
-		w := r.Worker("a", served, func(d *refresher.Deps) {
-			d.Mesh = refresher.NewMesh(refresher.MeshOptions{URL: server.URL, Timeout: patience, Now: r.Clock.Now})
-		})
+		r.MeshURL = server.URL
+		w := r.Worker("a", served)
 		g := r.Connect(w, meshsim.ConnectSpec{})
 		r.Clock.Advance(hour)
 		answered := r.inBackground(w, due(g))
