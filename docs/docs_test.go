@@ -186,6 +186,31 @@ func TestCommandsNameTestsThatExist(t *testing.T) {
 }
 
 var (
+	streamOf   = regexp.MustCompile(`(?m)^  name: (\S+)$`)
+	subjectsOf = regexp.MustCompile(`(?m)^  subjects: \[(.+)\]$`)
+)
+
+// TestOperationsListsEverySubject: who keeps the streams makes them of its table, and workers
+// refuse streams with other subjects.
+func TestOperationsListsEverySubject(t *testing.T) {
+	manifests, err := os.ReadFile(top + "deploy/nats/streams.yaml")
+	require.NoError(t, err)
+	names, lists := streamOf.FindAllSubmatch(manifests, -1), subjectsOf.FindAllSubmatch(manifests, -1)
+	require.Len(t, lists, len(names))
+	require.NotEmpty(t, names)
+	operations := pages(t)["docs/operations.md"]
+	for i, name := range names {
+		row := regexp.MustCompile(`(?m)^\| .` + string(name[1]) + `. \| ([^|]+) \|`).FindStringSubmatch(operations)
+		require.NotNil(t, row, "%s", name[1])
+		for _, subject := range strings.Split(string(lists[i][1]), ", ") {
+			subject = strings.Trim(subject, `"`)
+			_, short, _ := strings.Cut(subject, ".")
+			assert.True(t, strings.Contains(row[1], "`"+subject+"`") || strings.Contains(row[1], "`."+short+"`"), "%s of %s", subject, name[1])
+		}
+	}
+}
+
+var (
 	title    = regexp.MustCompile(`^# (\d+)\. (.+)\n`)
 	indexRow = regexp.MustCompile(`(?m)^\| (\d+) \| \[(.+?)\]\((.+?)\) \| \S.* \|$`)
 )
