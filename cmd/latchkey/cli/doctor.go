@@ -15,9 +15,10 @@ func (a *app) doctorCommand() *cobra.Command {
 	cmd := withOutput(&cobra.Command{
 		Use:   "doctor",
 		Short: "Check everything that a worker needs, and say what to do",
-		Long: `Checks the configuration; NATS, MongoDB, KMS and Mesh as a worker uses them; the
-clocks; and what waits for you: dead letters, overdue grants. Run it on the machine
-and as the user of a worker, before the first start and whenever something is wrong.
+		Long: `Checks the configuration; NATS, MongoDB, KMS and Mesh as a worker uses them;
+certificates and credentials in files; the clocks; and what waits for you: dead
+letters, overdue grants. Run it on the machine and as the user of a worker, before the
+first start and whenever something is wrong.
 
 It makes all checks, each within --timeout, and stores nothing: KMS makes and opens a
 data key that is thrown away, Mesh is asked to refresh an empty token, MongoDB to
