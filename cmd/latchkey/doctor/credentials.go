@@ -32,22 +32,24 @@ func (d *doctor) credentials(ctx context.Context) Result {
 			good = append(good, name+" until "+day)
 		}
 	}
+	unread := map[string]bool{}
 	for _, f := range credentials.Of(d.cfg, d.environ) {
 		life, err := f.Life()
+		unread[f.Name] = err != nil
 		look(f.Name, life, err)
 	}
 	for _, p := range []struct{ name, cert, key string }{
 		{"nats.cert_file", d.cfg.NATS.CertFile, d.cfg.NATS.KeyFile},
 		{"admin.cert_file", d.cfg.Admin.CertFile, d.cfg.Admin.KeyFile},
 	} {
-		if p.cert == "" {
+		if p.cert == "" || unread[p.name] {
 			continue
 		}
-		if _, err := tls.LoadX509KeyPair(p.cert, p.key); err != nil && !mentions(bad, p.name) {
+		if _, err := tls.LoadX509KeyPair(p.cert, p.key); err != nil {
 			bad = append(bad, p.name+" and its key_file are no pair: "+err.Error())
 		}
 	}
-	if link, err := d.nats.get(ctx); err == nil { // else the check nats tells
+	if link, err := d.nats.get(ctx); err == nil { // else the check nats reports the error
 		if state, err := link.nc.TLSConnectionState(); err == nil && len(state.PeerCertificates) > 0 {
 			shown := state.PeerCertificates[0]
 			look("the certificate of the NATS server", credentials.Life{Begins: shown.NotBefore, Ends: shown.NotAfter}, nil)
@@ -62,13 +64,4 @@ func (d *doctor) credentials(ctx context.Context) Result {
 		return ok("none that ends is configured")
 	}
 	return ok("%s", strings.Join(good, ", "))
-}
-
-func mentions(lines []string, name string) bool {
-	for _, l := range lines {
-		if strings.HasPrefix(l, name+" ") {
-			return true
-		}
-	}
-	return false
 }
