@@ -1,5 +1,5 @@
-// Package credentials knows when the certificates and credentials end that a worker
-// reads from files, so that somebody is told before they do.
+// Package credentials finds when the certificates and credentials end that a worker reads
+// from files, for warnings before they do.
 package credentials
 
 import (
@@ -71,16 +71,22 @@ func Of(cfg config.Config, environ []string) []File {
 	return named
 }
 
-// collectors is a file for the connection to a collector of traces, which OpenTelemetry's
-// variables name: for traces alone or for all that is sent.
+// collectors is a file for the connection to a collector of traces.
 func collectors(environ []string, what string, life func([]byte) (Life, error)) File {
-	f := File{life: life, kept: true}
-	for _, f.Name = range []string{"OTEL_EXPORTER_OTLP_TRACES_" + what, "OTEL_EXPORTER_OTLP_" + what} {
-		if f.path = variable(environ, f.Name); f.path != "" {
-			break
+	name, path := CollectorVariable(func(name string) string { return variable(environ, name) }, what)
+	return File{Name: name, path: path, life: life, kept: true}
+}
+
+// CollectorVariable returns what OpenTelemetry's variables say about the connection to a
+// collector of traces, and which of them says it: one for traces alone, or one for all that
+// is sent.
+func CollectorVariable(getenv func(string) string, what string) (name, value string) {
+	for _, prefix := range []string{"OTEL_EXPORTER_OTLP_TRACES_", "OTEL_EXPORTER_OTLP_"} {
+		if value := getenv(prefix + what); value != "" {
+			return prefix + what, value
 		}
 	}
-	return f
+	return "", ""
 }
 
 // maxFile bounds what is read of a file; bundles of authorities are the largest.

@@ -63,6 +63,9 @@ func TestCertificatesForACollectorThatCannotBeUsed(t *testing.T) {
 		_, err := collectorTLS(env(variables))
 		require.Error(t, err, "%v", variables)
 		require.Contains(t, err.Error(), "OTEL_EXPORTER_OTLP_")
+		if variables["OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE"] != "" {
+			require.Contains(t, err.Error(), "OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE")
+		}
 	}
 	c, err := collectorTLS(env(nil))
 	require.NoError(t, err)
