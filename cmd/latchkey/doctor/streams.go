@@ -27,13 +27,9 @@ func (d *doctor) streams(ctx context.Context, link *natsLink) Result {
 	if err != nil {
 		return failed("permit the role what deploy/nats/roles/worker.conf lists", "%v", link.refusal(err))
 	}
-	do := doRestart
-	if !d.cfg.NATS.ManageStreams {
-		do = doKeep
-	}
-	return d.compare(all, do, func(missing string) Result {
+	return d.compare(all, d.cure(), func(missing string) Result {
 		if !d.cfg.NATS.ManageStreams {
-			return failed(do, "%s", missing)
+			return failed(doKeep, "%s", missing)
 		}
 		return d.noStreams(ctx)
 	}, func() Result { return d.replicas(all) })
@@ -125,6 +121,14 @@ func (d *doctor) consumers(ctx context.Context, link *natsLink) Result {
 	}, func() Result { return ok("%d consumers as configured", len(all)) })
 }
 
+// cure says who sets right what differs.
+func (d *doctor) cure() string {
+	if d.cfg.NATS.ManageStreams {
+		return doRestart
+	}
+	return doKeep
+}
+
 // compare reports streams or consumers that are missing (do says what to do then) or not
 // as configured. It calls none if all are missing, and good if nothing is wrong.
 func (d *doctor) compare(all []streams.Found, do string, none func(missing string) Result, good func() Result) Result {
@@ -142,15 +146,11 @@ func (d *doctor) compare(all []streams.Found, do string, none func(missing strin
 		return none(wrong[0])
 	case len(wrong) > 0:
 		if unfit {
-			do = doKeep
+			do = d.cure()
 		}
 		return failed(do, "%s", strings.Join(wrong, "; "))
 	case len(differ) > 0:
-		do = doRestart
-		if !d.cfg.NATS.ManageStreams {
-			do = doKeep
-		}
-		return warning(do, "not as configured: %s", strings.Join(differ, "; "))
+		return warning(d.cure(), "not as configured: %s", strings.Join(differ, "; "))
 	}
 	return good()
 }

@@ -21,6 +21,7 @@ import (
 
 // assemble builds the parts, each from those before it.
 func (w *worker) assemble(ctx context.Context) (err error) {
+	w.reg.MustRegister(buildInfo(), credentials.Watch(credentials.Of(w.cfg, os.Environ())))
 	if err := w.openEnvelope(ctx); err != nil {
 		return err
 	}
@@ -52,7 +53,6 @@ func (w *worker) assemble(ctx context.Context) (err error) {
 // openEnvelope sets up envelope encryption and makes the first data key: a wrong key
 // id or a missing permission shows at once.
 func (w *worker) openEnvelope(ctx context.Context) (err error) {
-	w.reg.MustRegister(buildInfo(), credentials.Watch(credentials.Of(w.cfg, os.Environ())))
 	calls := w.counter("kms_calls_total", "Calls to KMS by operation and result.", "operation", "result")
 	w.envelope, err = Envelope(ctx, w.cfg, w.db, w.now, func(operation string, err error) {
 		result := "ok"
