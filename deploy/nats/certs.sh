@@ -1,9 +1,9 @@
 #!/bin/sh
 # Makes an authority, and its certificates for the server and for each role, valid
 # for 30 days or as many as you say. Run again, it makes what is missing, and renews
-# what has less than a third of the days left. Keys stay, the authority's too: a
-# certificate of before and one of after trust each other, so that servers and
-# clients need not change at the same moment.
+# what has less than a third of the days left. Keys stay, the authority's too: an old
+# and a new certificate trust each other, so that servers and clients need not change
+# at the same moment.
 #
 #   deploy/nats/certs.sh DIR [NAME-OF-THE-SERVER [DAYS]]
 set -eu

@@ -76,7 +76,7 @@ Exit code 1 if token sets are left.`,
 func (s *session) printReseal(report keys.ResealReport) {
 	continued := ""
 	if report.Continued {
-		continued = " (going on with a reseal begun then)"
+		continued = " (continuing a reseal begun then)"
 	}
 	fmt.Fprintf(s.out, "data keys made before %s seal no more%s\n", stamp(&report.Before), continued)
 	fmt.Fprintf(s.out, "resealed %d token sets; %d are busy, %d unreadable\n", report.Resealed, len(report.Busy), len(report.Unreadable))

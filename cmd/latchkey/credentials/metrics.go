@@ -13,7 +13,7 @@ var (
 		"Unix time by which it should have been renewed; 0 when it can't be read.", []string{"credential"}, nil)
 )
 
-// Collector tells of each file when it ends, as the worker uses it: what is read when
+// Collector reports when each file ends, as the worker uses it: what is read when
 // a worker starts is not read again.
 type Collector struct{ watched []watched }
 
@@ -49,14 +49,14 @@ func (c *Collector) Collect(to chan<- prometheus.Metric) {
 		if err == nil && life.Ends.IsZero() {
 			continue
 		}
-		tell := func(what *prometheus.Desc, at time.Time) {
+		send := func(what *prometheus.Desc, at time.Time) {
 			value := 0.0
 			if err == nil {
 				value = float64(at.Unix())
 			}
 			to <- prometheus.MustNewConstMetric(what, prometheus.GaugeValue, value, w.name)
 		}
-		tell(endsDesc, life.Ends)
-		tell(renewByDesc, life.RenewBy())
+		send(endsDesc, life.Ends)
+		send(renewByDesc, life.RenewBy())
 	}
 }

@@ -8,8 +8,8 @@ import (
 	"github.com/latchkey/latchkey/cmd/latchkey/build"
 )
 
-// buildInfo is a metric that tells which build runs, so that one sees a release spread
-// over the workers.
+// buildInfo is a metric that names the running build, to show how a release spreads over
+// the workers.
 func buildInfo() prometheus.Collector {
 	info := prometheus.NewGaugeVec(prometheus.GaugeOpts{
 		Namespace: "latchkey", Name: "build_info", Help: "Always 1; the labels say what this worker was built from.",
