@@ -2,11 +2,13 @@ package linkdemo
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/latchkey/latchkey/events"
@@ -31,6 +33,7 @@ type backend struct {
 	link     *link
 	script   []byte
 	sessions sessions
+	times    sync.Map // when a connect first came, by the hash of user and payload
 }
 
 func newBackend(l latchkey, link *link, script []byte) *backend {
@@ -120,8 +123,11 @@ func (b *backend) connected(w http.ResponseWriter, r *http.Request, user string)
 		return
 	}
 	at := time.Now().Add(-time.Duration(in.AgeMilliseconds) * time.Millisecond).UTC()
+	// The page's next try is the same connect, not a newer one. The payload holds tokens: only
+	// its hash stays.
+	first, _ := b.times.LoadOrStore(sha256.Sum256(append([]byte(user+"\x00"), in.Payload...)), at)
 	var invalid *events.InvalidError
-	switch err = b.latchkey.PublishConnected(r.Context(), client.Connected{UserID: user, Payload: secret.New(string(in.Payload)), ConnectedAt: at}); {
+	switch err = b.latchkey.PublishConnected(r.Context(), client.Connected{UserID: user, Payload: secret.New(string(in.Payload)), ConnectedAt: first.(time.Time)}); {
 	case errors.As(err, &invalid):
 		refuse(w, http.StatusBadRequest, events.CodeBadRequest)
 	case err != nil:

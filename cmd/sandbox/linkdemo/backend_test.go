@@ -103,7 +103,8 @@ func TestTheSessionSaysWhoIsAsking(t *testing.T) {
 	users := map[string]bool{}
 	for _, client := range []*http.Client{b.client, b.visitor()} {
 		before := time.Now()
-		status, answer := b.post(client, "/api/connected", b.connectedBody(`"userId":"victim","ageMilliseconds":60000,`))
+		body := b.connectedBody(`"userId":"victim","ageMilliseconds":60000,`)
+		status, answer := b.post(client, "/api/connected", body)
 		require.Equal(t, http.StatusAccepted, status, answer)
 		msg, err := sub.NextMsg(patience)
 		require.NoError(t, err)
@@ -112,6 +113,15 @@ func TestTheSessionSaysWhoIsAsking(t *testing.T) {
 		require.True(t, strings.HasPrefix(c.UserID, "visitor-"), c.UserID)
 		require.WithinRange(t, c.ConnectedAt, before.Add(-time.Minute-time.Millisecond), time.Now().Add(-time.Minute))
 		users[c.UserID] = true
+
+		// The page's next try is the same connect.
+		status, answer = b.post(client, "/api/connected", strings.Replace(body, "60000", "50000", 1))
+		require.Equal(t, http.StatusAccepted, status, answer)
+		msg, err = sub.NextMsg(patience)
+		require.NoError(t, err)
+		again, err := events.DecodeConnected(msg.Data)
+		require.NoError(t, err)
+		require.Equal(t, c.ConnectedAt, again.ConnectedAt)
 	}
 	require.Len(t, users, 2)
 
