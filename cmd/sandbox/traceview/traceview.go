@@ -130,6 +130,9 @@ func read(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 }
 
 func (v *View) add(s *span) {
+	if len(s.TraceId) != 16 || len(s.SpanId) != 8 {
+		return // OTLP calls it invalid
+	}
 	id := hex.EncodeToString(s.TraceId)
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -229,9 +232,7 @@ func (v *View) trace(id string) *shown {
 				r.Links = append(r.Links, hex.EncodeToString(l.TraceId))
 			}
 			out.Rows = append(out.Rows, r)
-			if depth < maxSpans {
-				add(r.ID, depth+1)
-			}
+			add(r.ID, depth+1)
 		}
 	}
 	add("", 0)

@@ -69,6 +69,10 @@ func get(t *testing.T, v http.Handler, path string) string {
 func TestTracesAreShown(t *testing.T) {
 	v := &traceview.View{}
 	require.Contains(t, get(t, v, "/"), "None has arrived yet")
+	for _, invalid := range []*otlp.Span{{TraceId: id(1, 16), Name: "without an id"}, {SpanId: id(1, 8), Name: "of no trace"}} {
+		post(t, v, invalid)
+		require.Contains(t, get(t, v, "/"), "None has arrived yet")
+	}
 
 	connect := newSpan(1, 1, 0, "process integration.connected")
 	connect.Attributes = []*common.KeyValue{
