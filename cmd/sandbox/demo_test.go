@@ -21,10 +21,7 @@ func TestARefusalInTheDemoIsConfirmedBeforeTheAccessTokenEnds(t *testing.T) {
 	cfg, err := s.Config(demoSettings()...)
 	require.NoError(t, err)
 	now := store.Milli(time.Now())
-	settler := refresher.Settler{
-		Announcer: refresher.Announcer{Now: func() time.Time { return now }, NewID: func() string { return "id" }},
-		Policy:    refresher.NewPolicy(cfg), Backoff: cfg.Refresh.Backoff, Rand: func() float64 { return 1 },
-	}
+	settler := refresher.NewSettler(cfg, refresher.Announcer{Now: func() time.Time { return now }, NewID: func() string { return "id" }}, func() float64 { return 1 })
 	end, later := now.Add(demoLife), now.Add(time.Hour)
 	g := &store.Grant{
 		ID: "id", UserID: "frank", BrokerType: "gemini", State: store.Active, Version: 1, ConnectedAt: now,
