@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,11 +16,15 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/stretchr/testify/require"
 
 	"github.com/latchkey/latchkey/cmd/latchkey/cli"
+	"github.com/latchkey/latchkey/cmd/sandbox/engines/enginestest"
 	"github.com/latchkey/latchkey/cmd/sandbox/stack"
 	"github.com/latchkey/latchkey/docs/commands"
+	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/events/client"
 )
 
 // besideSandbox are documented commands that only read, and fail where they don't
@@ -30,6 +35,12 @@ var besideSandbox = []string{"config check", "grants list", "keys status", "audi
 // and runs commands of the documents with what it then exports.
 func TestEnv(t *testing.T) {
 	t.Setenv("LATCHKEY_NATS_PREFIX", "")
+	for _, v := range workerVariables() { // a developer's may send traces elsewhere
+		if name, _, _ := strings.Cut(v, "="); sendsElsewhere(v) {
+			t.Setenv(name, "")
+			require.NoError(t, os.Unsetenv(name))
+		}
+	}
 	dir := t.TempDir() + "/it's a folder"
 	latchkey := besideThisProgram(t, "latchkey")
 	ctx, stop := context.WithCancel(t.Context())
@@ -43,7 +54,14 @@ func TestEnv(t *testing.T) {
 	lines := bufio.NewScanner(out)
 	require.True(t, lines.Scan(), "it ended: %v", ctx.Err())
 	first := lines.Text()
-	go func() { _, _ = io.Copy(io.Discard, out) }()
+	traces := make(chan string, 1)
+	go func() {
+		for lines.Scan() {
+			if words := strings.Fields(lines.Text()); len(words) > 1 && words[0] == "traces" {
+				traces <- words[1]
+			}
+		}
+	}()
 	require.Equal(t, envLine(os.Args[0], dir), first)
 
 	var script bytes.Buffer
@@ -76,6 +94,23 @@ func TestEnv(t *testing.T) {
 		cancel()
 	}
 	require.Greater(t, len(ran), 2, "%v", ran)
+
+	// What the worker does is on the page of traces.
+	nc, err := nats.Connect(strings.TrimPrefix(environ[at], "LATCHKEY_NATS_URL="))
+	require.NoError(t, err)
+	defer nc.Close()
+	c, err := client.New(nc)
+	require.NoError(t, err)
+	require.NoError(t, c.PublishDisconnected(ctx, events.Disconnected{UserID: "nobody", Everything: true, DisconnectedAt: time.Now()}))
+	page := enginestest.Receive(t, traces)
+	require.Eventually(t, func() bool {
+		res, err := http.Get(page)
+		require.NoError(t, err)
+		defer res.Body.Close()
+		body, err := io.ReadAll(res.Body)
+		require.NoError(t, err)
+		return strings.Contains(string(body), events.IntegrationDisconnected)
+	}, time.Minute, 100*time.Millisecond, "the worker sends its traces to the page")
 
 	if _, err := exec.LookPath("curl"); err == nil {
 		content, err := os.ReadFile("../../docs/sandbox.md")
@@ -115,7 +150,7 @@ func besideThisProgram(t *testing.T, name string) (path string) {
 	return path
 }
 
-func TestQuoted(t *testing.T) {
+func TestShellQuote(t *testing.T) {
 	for _, text := range []string{"", "plain", "it's", `a "b" $c`, "two\nlines", "mongodb://u:p@h/?a=b&c"} {
 		out, err := exec.CommandContext(t.Context(), "sh", "-c", "printf %s "+shellQuote(text)).Output()
 		require.NoError(t, err)

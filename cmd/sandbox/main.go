@@ -50,7 +50,7 @@ func newRoot(stderr io.Writer) *cobra.Command {
 worker, and runs until ctrl-C. The data stays in the folder: started again, the
 sandbox goes on where it ended.
 
-Variables that begin with LATCHKEY_ configure the worker, as they do outside.`,
+Variables that begin with LATCHKEY_ or OTEL_ configure the worker, as they do outside.`,
 		Args: cobra.NoArgs, SilenceUsage: true, SilenceErrors: true,
 		RunE: func(cmd *cobra.Command, _ []string) error { return serve(cmd.Context(), o, page, cmd.OutOrStdout()) },
 	}
@@ -80,12 +80,12 @@ func serve(ctx context.Context, o stack.Options, page pageOptions, stdout io.Wri
 	}
 	defer s.Stop()
 	var told strings.Builder // behind the first line
-	variables, stopTraces, err := startTraces(page.tracesPort, workerVariables(), &told)
+	given := workerVariables()
+	traces, err := startTraces(s, page.tracesPort, given, &told)
 	if err != nil {
 		return err
 	}
-	defer stopTraces()
-	cfg, err := s.Config(slices.Concat(variables, workerVariables())...)
+	cfg, err := s.Config(slices.Concat(traces, given)...)
 	if err != nil {
 		return err
 	}

@@ -117,11 +117,11 @@ func Start(o Options) (s *Stack, err error) {
 	if _, err = s.KMS.CreateKey(KeyAlias); err != nil {
 		return s, err
 	}
-	if s.kmsURL, err = s.serve(o.KMSPort, hanging(s.KMS, o.KMSFault)); err != nil {
+	if s.kmsURL, err = s.Serve(o.KMSPort, hanging(s.KMS, o.KMSFault)); err != nil {
 		return s, err
 	}
 	s.STS = kmssim.NewSTS(s.KMS, kmssim.STSOptions{Token: secret.New(identityToken), Lifetime: o.CredentialsLifetime})
-	if s.stsURL, err = s.serve(0, s.STS); err != nil {
+	if s.stsURL, err = s.Serve(0, s.STS); err != nil {
 		return s, err
 	}
 	s.Mesh, err = meshsim.New(meshsim.Config{
@@ -131,7 +131,7 @@ func Start(o Options) (s *Stack, err error) {
 	if err != nil {
 		return s, err
 	}
-	s.MeshURL, err = s.serve(o.MeshPort, hanging(s.Mesh, o.MeshFault))
+	s.MeshURL, err = s.Serve(o.MeshPort, hanging(s.Mesh, o.MeshFault))
 	return s, err
 }
 
@@ -158,9 +158,10 @@ func (nowhere) WriteHeader(int)             {}
 
 // ServeMesh serves the simulated Mesh at one more address, by which the ledger can
 // distinguish callers.
-func (s *Stack) ServeMesh() (url string, err error) { return s.serve(0, s.Mesh) }
+func (s *Stack) ServeMesh() (url string, err error) { return s.Serve(0, s.Mesh) }
 
-func (s *Stack) serve(port int, handler http.Handler) (url string, err error) {
+// Serve serves a handler at a port of this machine until Stop. Port 0 takes a free one.
+func (s *Stack) Serve(port int, handler http.Handler) (url string, err error) {
 	listener, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
 	if err != nil {
 		return "", fmt.Errorf("listening: %w", err)
