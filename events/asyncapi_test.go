@@ -4,7 +4,6 @@ import (
 	"io/fs"
 	"maps"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -14,6 +13,7 @@ import (
 	"github.com/goccy/go-yaml"
 	"github.com/stretchr/testify/require"
 
+	"github.com/latchkey/latchkey/cmd/sandbox/npmtest"
 	"github.com/latchkey/latchkey/events"
 )
 
@@ -102,13 +102,7 @@ func TestAsyncAPIHasTheMessages(t *testing.T) {
 // TestContractsHoldInTheirOwnTools has AsyncAPI's parser read asyncapi.yaml and
 // ajv the JSON Schemas; contract/ is the Node project that does it.
 func TestContractsHoldInTheirOwnTools(t *testing.T) {
-	if testing.Short() {
-		t.Skip("installs Node packages: not in short mode")
-	}
-	npm, err := exec.LookPath("npm")
-	if err != nil {
-		t.Skip("npm is not installed")
-	}
+	npm := npmtest.New(t)
 	here, err := filepath.Abs(".")
 	require.NoError(t, err)
 	dir := t.TempDir()
@@ -117,11 +111,6 @@ func TestContractsHoldInTheirOwnTools(t *testing.T) {
 		require.NoError(t, err)
 		require.NoError(t, os.WriteFile(filepath.Join(dir, name), data, 0o600))
 	}
-	for _, args := range [][]string{{"ci"}, {"test"}} {
-		cmd := exec.CommandContext(t.Context(), npm, args...)
-		cmd.Dir = dir
-		cmd.Env = append(os.Environ(), "EVENTS="+here)
-		out, err := cmd.CombinedOutput()
-		require.NoError(t, err, "npm %s:\n%s", strings.Join(args, " "), out)
-	}
+	npm(dir, nil, "ci")
+	npm(dir, []string{"EVENTS=" + here}, "test")
 }

@@ -10,6 +10,7 @@
 //   - kmssim: AWS KMS and STS
 //   - http2peer: an HTTP/2 server that breaks off exchanges
 //   - stack: starts engines and simulators together
+//   - npmtest: runs Node projects, for tests only
 //
 // # Programs
 //

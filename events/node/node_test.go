@@ -3,9 +3,7 @@ package node_test
 
 import (
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strings"
 	"testing"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -13,6 +11,7 @@ import (
 
 	"github.com/latchkey/latchkey/cmd/sandbox/engines"
 	"github.com/latchkey/latchkey/cmd/sandbox/engines/enginestest"
+	"github.com/latchkey/latchkey/cmd/sandbox/npmtest"
 )
 
 // users are one who may do all, and an observer with the shipped role.
@@ -35,13 +34,7 @@ func users(t *testing.T) []*server.User {
 // TestNodeClient: its types are those of the schemas and of its code, and it does what it
 // says at a NATS server. cmd/latchkey/worker tests it against a worker.
 func TestNodeClient(t *testing.T) {
-	if testing.Short() {
-		t.Skip("installs packages of npm: not in short mode")
-	}
-	npm, err := exec.LookPath("npm")
-	if err != nil {
-		t.Skip("npm is not installed")
-	}
+	npm := npmtest.New(t)
 	t.Parallel()
 	dir := t.TempDir()
 	users := users(t)
@@ -55,12 +48,7 @@ func TestNodeClient(t *testing.T) {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, "node", file), data, 0o600))
 	}
 	run := func(args ...string) string {
-		cmd := exec.CommandContext(t.Context(), npm, args...)
-		cmd.Dir = filepath.Join(dir, "node")
-		cmd.Env = append(os.Environ(), "NATS_URL="+url)
-		out, err := cmd.CombinedOutput()
-		require.NoError(t, err, "npm %s:\n%s", strings.Join(args, " "), out)
-		return string(out)
+		return npm(filepath.Join(dir, "node"), []string{"NATS_URL=" + url}, args...)
 	}
 	run("ci", "--prefer-offline")
 	run("run", "check")

@@ -17,6 +17,7 @@ import (
 
 	"github.com/latchkey/latchkey/cmd/sandbox/engines/enginestest"
 	"github.com/latchkey/latchkey/cmd/sandbox/meshsim"
+	"github.com/latchkey/latchkey/cmd/sandbox/npmtest"
 	"github.com/latchkey/latchkey/events"
 )
 
@@ -52,10 +53,7 @@ func (h *harness) runExample(cmd *exec.Cmd) *program {
 // for Node.js, and returns the folder.
 func (h *harness) nodeExample(name string) (dir string) {
 	h.t.Helper()
-	npm, err := exec.LookPath("npm")
-	if err != nil {
-		h.t.Skip("npm is not installed")
-	}
+	npm := npmtest.New(h.t)
 	top := h.t.TempDir()
 	for _, part := range []string{"events/node/lib", "events/node/types", "docs/examples/" + name} {
 		to := filepath.Join(top, part)
@@ -66,10 +64,7 @@ func (h *harness) nodeExample(name string) (dir string) {
 	require.NoError(h.t, err)
 	require.NoError(h.t, os.WriteFile(filepath.Join(top, "events/node/package.json"), manifest, 0o600))
 	dir = filepath.Join(top, "docs/examples", name)
-	install := exec.CommandContext(h.ctx, npm, "ci")
-	install.Dir = dir
-	out, err := install.CombinedOutput()
-	require.NoError(h.t, err, string(out))
+	npm(dir, nil, "ci")
 	return dir
 }
 

@@ -3,33 +3,23 @@ package meshsim_test
 import (
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/latchkey/latchkey/cmd/sandbox/npmtest"
 )
 
 // TestNodeAPIClient holds the simulator against Mesh's own Node client and the
 // types it publishes; contract/ is the Node project that does it.
 func TestNodeAPIClient(t *testing.T) {
-	if testing.Short() {
-		t.Skip("installs Node packages: not in short mode")
-	}
-	npm, err := exec.LookPath("npm")
-	if err != nil {
-		t.Skip("npm is not installed")
-	}
+	npm := npmtest.New(t)
 	b := newBench(t)
 	dir := copyOf(t, "contract")
-	for _, args := range [][]string{{"ci"}, {"test"}} {
-		cmd := exec.CommandContext(t.Context(), npm, args...)
-		cmd.Dir = dir
-		cmd.Env = append(os.Environ(), "MESH_URL="+b.url, "MESH_CLIENT_ID="+clientID, "MESH_CLIENT_SECRET="+clientSecret)
-		out, err := cmd.CombinedOutput()
-		require.NoError(t, err, "npm %s:\n%s", strings.Join(args, " "), out)
-	}
+	npm(dir, nil, "ci")
+	npm(dir, []string{"MESH_URL=" + b.url, "MESH_CLIENT_ID=" + clientID, "MESH_CLIENT_SECRET=" + clientSecret}, "test")
 	require.NotEmpty(t, b.Ledger().Requests, "the client never called")
 	require.Len(t, b.Ledger().Violations(), 1, "the one that the test commits on purpose")
 }
