@@ -8,10 +8,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 
+	"github.com/latchkey/latchkey/cmd/sandbox/clocktest"
 	"github.com/latchkey/latchkey/cmd/sandbox/meshsim"
 	"github.com/latchkey/latchkey/events"
 	"github.com/latchkey/latchkey/handlers"
-	"github.com/latchkey/latchkey/refresher/refreshertest"
 	"github.com/latchkey/latchkey/store"
 )
 
@@ -23,7 +23,7 @@ func TestNothingGoesRoundForTheLengthOfTheSkew(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t)
-			r.Clock = refreshertest.NewRunningClock(off)
+			r.Clock = clocktest.NewRunning(off)
 			w := r.Worker("a")
 			sources := map[string]handlers.Source{r.Subjects.RefreshDue(): {Stream: r.Subjects.RefreshStream(), Concurrency: 4}}
 			sub := handlers.NewSubscriber(r.Streams, patience, sources, r.Log)

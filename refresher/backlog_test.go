@@ -10,9 +10,9 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/require"
 
+	"github.com/latchkey/latchkey/cmd/sandbox/clocktest"
 	"github.com/latchkey/latchkey/cmd/sandbox/meshsim"
 	"github.com/latchkey/latchkey/events"
-	"github.com/latchkey/latchkey/refresher/refreshertest"
 	"github.com/latchkey/latchkey/store"
 	"github.com/latchkey/latchkey/store/streams"
 )
@@ -30,7 +30,7 @@ func TestABacklogIsNotMadeLonger(t *testing.T) {
 func backlogIsNotMadeLonger(t *testing.T, late time.Duration) {
 	const backlog, lost = 24, 3
 	r := newRig(t)
-	r.Clock = refreshertest.NewRunningClock(0)
+	r.Clock = clocktest.NewRunning(0)
 	p := r.Subjects.RefreshPartitions()[0]
 	consumer, err := r.Streams.Consumer(t.Context(), p.Stream, p.Due)
 	require.NoError(t, err)

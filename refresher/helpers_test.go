@@ -6,6 +6,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/latchkey/latchkey/cmd/sandbox/clocktest"
 	"github.com/latchkey/latchkey/events"
 	"github.com/latchkey/latchkey/events/secret"
 	"github.com/latchkey/latchkey/refresher"
@@ -24,7 +25,7 @@ const (
 var t0 = time.Date(2031, 2, 3, 4, 5, 6, 0, time.UTC)
 
 var (
-	newClock = refreshertest.NewClock
+	newClock = clocktest.New
 	settler  = refreshertest.Settler
 	lasting  = refreshertest.Lasting
 	endless  = refreshertest.Endless
@@ -32,7 +33,7 @@ var (
 )
 
 type (
-	clock  = refreshertest.Clock
+	clock  = clocktest.Clock
 	worker = refreshertest.Worker
 )
 

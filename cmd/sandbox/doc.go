@@ -10,7 +10,7 @@
 //   - kmssim: AWS KMS and STS
 //   - http2peer: an HTTP/2 server that breaks off exchanges
 //   - stack: starts engines and simulators together
-//   - npmtest: runs Node projects, for tests only
+//   - npmtest, clocktest: Node projects and a clock, for tests only
 //
 // # Programs
 //

@@ -6,6 +6,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/latchkey/latchkey/cmd/sandbox/clocktest"
 	"github.com/latchkey/latchkey/cmd/sandbox/meshsim"
 	"github.com/latchkey/latchkey/config"
 	"github.com/latchkey/latchkey/events"
@@ -28,7 +29,7 @@ func Due(g *store.Grant) events.RefreshDue {
 
 // Settler settles by a clock, with chance as every random number. Lead and clock skew
 // of its policy are zero.
-func Settler(c *Clock, chance float64) refresher.Settler {
+func Settler(c *clocktest.Clock, chance float64) refresher.Settler {
 	ids := 0
 	announcer := refresher.Announcer{Now: c.Now, NewID: func() string { ids++; return fmt.Sprintf("event-%d", ids) }}
 	s := refresher.NewSettler(config.Default(), announcer, func() float64 { return chance })

@@ -17,6 +17,7 @@ import (
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
 
+	"github.com/latchkey/latchkey/cmd/sandbox/clocktest"
 	"github.com/latchkey/latchkey/cmd/sandbox/engines/enginestest"
 	"github.com/latchkey/latchkey/cmd/sandbox/kmssim/kmssimtest"
 	"github.com/latchkey/latchkey/cmd/sandbox/meshsim"
@@ -33,7 +34,7 @@ const Patience = time.Minute
 // Rig is all that workers share.
 type Rig struct {
 	T            *testing.T
-	Clock        *Clock
+	Clock        *clocktest.Clock
 	Subjects     events.Subjects
 	Broker       *enginestest.Broker
 	DB           *enginestest.Database
@@ -62,7 +63,7 @@ func New(t *testing.T) *Rig {
 		t.Skip("plays against the engines: not in short mode")
 	}
 	r := &Rig{
-		T: t, Clock: NewClock(store.Milli(time.Now())), Broker: enginestest.NATS(t), DB: enginestest.MongoDB(t),
+		T: t, Clock: clocktest.New(store.Milli(time.Now())), Broker: enginestest.NATS(t), DB: enginestest.MongoDB(t),
 		DatabaseName: enginestest.Name(t), Held: make(chan struct{}, 1), Release: make(chan struct{}, 1), DBTimeout: 2 * time.Second,
 		KMS: kmssimtest.Start(t, "alias/test"),
 	}

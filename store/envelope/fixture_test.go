@@ -2,13 +2,13 @@ package envelope_test
 
 import (
 	"context"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/stretchr/testify/require"
 
+	"github.com/latchkey/latchkey/cmd/sandbox/clocktest"
 	"github.com/latchkey/latchkey/cmd/sandbox/kmssim"
 	"github.com/latchkey/latchkey/cmd/sandbox/kmssim/kmssimtest"
 	"github.com/latchkey/latchkey/store/envelope"
@@ -28,7 +28,7 @@ type fixture struct {
 	sim    *kmssim.KMS
 	client *kms.Client
 	keys   *envelopetest.Keys
-	clock  *clock
+	clock  *clocktest.Clock
 }
 
 func newFixture(t testing.TB) *fixture {
@@ -37,7 +37,7 @@ func newFixture(t testing.TB) *fixture {
 	return &fixture{
 		sim: sim.KMS, client: sim.Client(kmssimtest.Once),
 		keys:  &envelopetest.Keys{},
-		clock: &clock{now: time.Date(2031, 5, 6, 7, 8, 9, 0, time.UTC)},
+		clock: clocktest.New(time.Date(2031, 5, 6, 7, 8, 9, 0, time.UTC)),
 	}
 }
 
@@ -67,23 +67,6 @@ func requireOpens(t testing.TB, e *envelope.Envelope, blob envelope.Blob, want s
 }
 
 var binding = envelope.Binding{Purpose: envelope.PurposeTokenSet, User: "user", Broker: "broker", Grant: "grant", Version: 7}
-
-type clock struct {
-	mu  sync.Mutex
-	now time.Time
-}
-
-func (c *clock) Now() time.Time {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.now
-}
-
-func (c *clock) advance(d time.Duration) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.now = c.now.Add(d)
-}
 
 // hooked calls before a request and hands on what came back.
 type hooked struct {

@@ -27,14 +27,14 @@ func TestKeysOpenLongerWhileKMSIsAway(t *testing.T) {
 		e := f.envelope()
 		requireOpens(t, e, blob, "x")
 		f.sim.Faults().Always(fault)
-		f.clock.advance(time.Hour + outage - 1)
+		f.clock.Advance(time.Hour + outage - 1)
 		requireOpens(t, e, blob, "x")
-		f.clock.advance(1)
+		f.clock.Advance(1)
 		_, err := e.Open(t.Context(), blob, binding)
 		require.ErrorIs(t, err, envelope.ErrKMS, name)
 
 		f.sim.Faults().Clear()
-		f.clock.advance(pause)
+		f.clock.Advance(pause)
 		requireOpens(t, e, blob, "x")
 	}
 }
@@ -46,10 +46,10 @@ func TestWithoutOutageNothingIsBridged(t *testing.T) {
 	e := envelope.New(o)
 	blob := seal(t, e, "x")
 	f.sim.Faults().Always(kmssim.ServiceUnavailable)
-	f.clock.advance(time.Hour)
+	f.clock.Advance(time.Hour)
 	_, err := e.Open(t.Context(), blob, binding)
 	require.ErrorIs(t, err, envelope.ErrKMS)
-	f.clock.advance(23 * time.Hour)
+	f.clock.Advance(23 * time.Hour)
 	_, err = e.Sealer(t.Context(), "user")
 	require.ErrorIs(t, err, envelope.ErrKMS)
 }
@@ -80,15 +80,15 @@ func TestARefusalIsNeverBridged(t *testing.T) {
 			f := newFixture(t)
 			e := f.envelope()
 			blob := seal(t, e, "x")
-			f.clock.advance(24 * time.Hour)
+			f.clock.Advance(24 * time.Hour)
 			requireOpens(t, e, blob, "x")
-			f.clock.advance(time.Hour)
+			f.clock.Advance(time.Hour)
 			if awayBefore {
 				f.sim.Faults().Always(kmssim.ServiceUnavailable)
 				requireOpens(t, e, blob, "x")
 				require.Equal(t, blob.KeyID, seal(t, e, "y").KeyID)
 				f.sim.Faults().Clear()
-				f.clock.advance(pause)
+				f.clock.Advance(pause)
 			}
 			undo := refusals(t, f)[name]()
 			if awayBefore { // stale keys serve at once, until the try beside has brought the news
@@ -108,12 +108,12 @@ func TestARefusalIsNeverBridged(t *testing.T) {
 			// When KMS can't be reached after that, there is nothing to go on with.
 			undo()
 			f.sim.Faults().Always(kmssim.Disconnect)
-			f.clock.advance(pause)
+			f.clock.Advance(pause)
 			_, err = e.Open(t.Context(), blob, binding)
 			require.ErrorIs(t, err, envelope.ErrKMS, name)
 
 			f.sim.Faults().Clear()
-			f.clock.advance(pause)
+			f.clock.Advance(pause)
 			requireOpens(t, e, blob, "x")
 			seal(t, e, "y")
 		}
@@ -125,32 +125,32 @@ func TestWhileKMSIsAwayItIsAskedSeldom(t *testing.T) {
 	e := f.envelope()
 	stale := seal(t, e, "x")
 	other := seal(t, f.envelope(), "y")
-	f.clock.advance(time.Hour)
+	f.clock.Advance(time.Hour)
 	f.sim.Faults().Always(kmssim.ServiceUnavailable)
 	requireOpens(t, e, stale, "x")
 	require.Equal(t, 1, f.decrypted())
 	for _, length := range []int{1, 2, 4, 8, 16, 30, 30} {
 		before := f.decrypted()
-		f.clock.advance(time.Duration(length)*time.Second - 1)
+		f.clock.Advance(time.Duration(length)*time.Second - 1)
 		for range 10 {
 			requireOpens(t, e, stale, "x")
 			_, err := e.Open(t.Context(), other, binding)
 			require.ErrorIs(t, err, envelope.ErrKMS)
 		}
 		require.Equal(t, before, f.decrypted(), "%d s", length)
-		f.clock.advance(1)
+		f.clock.Advance(1)
 		_, err := e.Open(t.Context(), other, binding)
 		require.ErrorIs(t, err, envelope.ErrKMS)
 		require.Equal(t, before+1, f.decrypted(), "%d s", length)
 	}
 	f.sim.Faults().Clear()
-	f.clock.advance(30 * time.Second)
+	f.clock.Advance(30 * time.Second)
 	requireOpens(t, e, other, "y")
 	third := seal(t, f.envelope(), "z")
 	f.sim.Faults().Next(1, kmssim.Internal)
 	_, err := e.Open(t.Context(), third, binding)
 	require.ErrorIs(t, err, envelope.ErrKMS)
-	f.clock.advance(time.Second) // the shortest pause again
+	f.clock.Advance(time.Second) // the shortest pause again
 	requireOpens(t, e, third, "z")
 }
 
@@ -170,15 +170,15 @@ func TestStaleKeysServeWithoutWaitingForKMS(t *testing.T) {
 	e := envelope.New(o)
 	blob := seal(t, e, "x")
 	f.sim.Faults().Always(kmssim.Disconnect)
-	f.clock.advance(24 * time.Hour) // past both ages; the key is unwrapped again first
+	f.clock.Advance(24 * time.Hour) // past both ages; the key is unwrapped again first
 	f.sim.Faults().Clear()
 	requireOpens(t, e, blob, "x")
-	f.clock.advance(time.Hour)
+	f.clock.Advance(time.Hour)
 	f.sim.Faults().Always(kmssim.Disconnect)
 	requireOpens(t, e, blob, "x")
 	require.Equal(t, blob.KeyID, seal(t, e, "y").KeyID)
 	hang = true
-	f.clock.advance(pause)
+	f.clock.Advance(pause)
 	requireOpens(t, e, blob, "x")
 	require.Equal(t, blob.KeyID, seal(t, e, "y").KeyID)
 	<-hanging // both are asked for beside
@@ -219,7 +219,7 @@ func TestWhatAProxyAnswersIsNoRefusal(t *testing.T) {
 		o.KMS = switching{&client}
 		e := envelope.New(o)
 		requireOpens(t, e, blob, "x")
-		f.clock.advance(time.Hour)
+		f.clock.Advance(time.Hour)
 		client = kms.New(f.client.Options(), func(o *kms.Options) { o.HTTPClient = proxy(status) })
 		requireOpens(t, e, blob, "x")
 	}
@@ -255,7 +255,7 @@ func TestTheSDKsAdaptiveRetriesDealWithThrottling(t *testing.T) {
 	f.sim.Faults().Next(2, kmssim.Throttling)
 	blob := seal(t, e, "x")
 	f.sim.Faults().Next(2, kmssim.Throttling)
-	f.clock.advance(time.Hour)
+	f.clock.Advance(time.Hour)
 	requireOpens(t, e, blob, "x")
 	require.Equal(t, []error{nil, nil}, told)
 	require.Equal(t, []int{3, 3}, []int{f.generated(), f.decrypted()})

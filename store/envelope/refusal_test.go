@@ -80,13 +80,13 @@ func requireOutage(t *testing.T, to *kms.Client) {
 	e := envelope.New(o)
 	blob := seal(t, e, "x")
 	other := seal(t, f.envelope(), "y")
-	f.clock.advance(24 * time.Hour)
+	f.clock.Advance(24 * time.Hour)
 	requireOpens(t, e, blob, "x") // unwrapped anew
 	client = to
 	for len(told) > 0 {
 		require.NoError(t, <-told)
 	}
-	f.clock.advance(time.Hour + outage - 2*pause)
+	f.clock.Advance(time.Hour + outage - 2*pause)
 	for range 2 { // KMS is asked; then it is known to be away, and asked beside
 		requireOpens(t, e, blob, "x")
 		_, err := e.Open(t.Context(), other, binding)
@@ -96,7 +96,7 @@ func requireOutage(t *testing.T, to *kms.Client) {
 		require.Error(t, err)
 		require.False(t, envelope.Refused(err), "%v", err)
 		require.False(t, envelope.AboutCiphertext(err), "%v", err)
-		f.clock.advance(pause)
+		f.clock.Advance(pause)
 	}
 	_, err := e.Open(t.Context(), blob, binding)
 	require.ErrorIs(t, err, envelope.ErrKMS)
@@ -106,7 +106,7 @@ func requireOutage(t *testing.T, to *kms.Client) {
 	e = envelope.New(o)
 	blob = seal(t, e, "x")
 	client = to
-	f.clock.advance(24 * time.Hour)
+	f.clock.Advance(24 * time.Hour)
 	require.Equal(t, blob.KeyID, seal(t, e, "y").KeyID)
 }
 

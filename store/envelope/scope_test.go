@@ -59,7 +59,7 @@ func TestWorkersShareTheKeyOfAUser(t *testing.T) {
 	require.NotEqual(t, first.KeyID, second.KeyID)
 
 	// Nor is one that is past its age, or does not open.
-	f.clock.advance(24 * time.Hour)
+	f.clock.Advance(24 * time.Hour)
 	third := sealFor(t, envelope.New(o), "alice")
 	require.NotContains(t, []string{first.KeyID, second.KeyID}, third.KeyID)
 	broken := f.keys.All()[third.KeyID]
@@ -95,14 +95,14 @@ func TestAUsersKeyThatWasRetiredInTheStore(t *testing.T) {
 			e := envelope.New(o)
 			first := sealFor(t, e, "alice").KeyID
 			retire(f, first)
-			f.clock.advance(time.Minute - time.Millisecond)
+			f.clock.Advance(time.Minute - time.Millisecond)
 			require.Equal(t, first, sealFor(t, e, "alice").KeyID)
-			f.clock.advance(time.Millisecond)
+			f.clock.Advance(time.Millisecond)
 			f.sim.Faults().Always(kmssim.Disconnect)
 			_, err := e.Sealer(t.Context(), "alice")
 			require.ErrorIs(t, err, envelope.ErrKMS, "an outage of KMS does not make it seal again")
 			f.sim.Faults().Clear()
-			f.clock.advance(time.Minute)
+			f.clock.Advance(time.Minute)
 			require.NotEqual(t, first, sealFor(t, e, "alice").KeyID)
 		})
 	}
@@ -114,7 +114,7 @@ func TestAUsersKeyGoesOnWhileTheStoreCantTell(t *testing.T) {
 	o.PerUser = true
 	e := envelope.New(o)
 	first := sealFor(t, e, "alice").KeyID
-	f.clock.advance(time.Minute)
+	f.clock.Advance(time.Minute)
 	f.keys.FailWith(errors.New("away"))
 	require.Equal(t, first, sealFor(t, e, "alice").KeyID)
 }
@@ -137,7 +137,7 @@ func TestRetiredKeysSealNoMore(t *testing.T) {
 		o.PerUser = perUser
 		e := envelope.New(o)
 		first := seal(t, e, "x")
-		f.clock.advance(time.Minute)
+		f.clock.Advance(time.Minute)
 		e.RetireBefore(f.keys.All()[first.KeyID].CreatedAt)
 		require.Equal(t, first.KeyID, seal(t, e, "x").KeyID, "it was not made before")
 
@@ -164,7 +164,7 @@ func TestARetiredKeyIsNotBridged(t *testing.T) {
 	e := f.envelope()
 	seal(t, e, "x")
 	f.sim.Faults().Always(kmssim.Disconnect)
-	f.clock.advance(time.Second)
+	f.clock.Advance(time.Second)
 	e.RetireBefore(f.clock.Now())
 	_, err := e.Sealer(t.Context(), "user")
 	require.ErrorIs(t, err, envelope.ErrKMS)
@@ -178,7 +178,7 @@ func TestAnAliasPointedElsewhere(t *testing.T) {
 	require.NoError(t, err)
 	_, err = f.client.UpdateAlias(t.Context(), &kms.UpdateAliasInput{AliasName: aws.String(alias), TargetKeyId: &next})
 	require.NoError(t, err)
-	f.clock.advance(24 * time.Hour)
+	f.clock.Advance(24 * time.Hour)
 	fresh := seal(t, e, "y")
 	require.Equal(t, next, f.keys.All()[fresh.KeyID].KEK)
 	require.NotEqual(t, next, f.keys.All()[old.KeyID].KEK)
@@ -209,7 +209,7 @@ func TestAReplicaOpensInItsRegion(t *testing.T) {
 	require.ErrorContains(t, err, "NotFoundException")
 	_, err = f.sim.Replicate(*made.KeyMetadata.Arn, sim)
 	require.NoError(t, err)
-	f.clock.advance(pause)
+	f.clock.Advance(pause)
 	requireOpens(t, there, blob, "x")
 	back := seal(t, there, "y")
 	require.Contains(t, f.keys.All()[back.KeyID].KEK, "eu-central-1")

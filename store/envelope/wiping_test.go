@@ -47,11 +47,11 @@ func TestTheMemoryOfAKeyHoldsItAndIsWiped(t *testing.T) {
 	blob := seal(t, f.envelope(), "x")
 	for what, leave := range map[string]func(e *envelope.Envelope){
 		"aged": func(e *envelope.Envelope) {
-			f.clock.advance(time.Hour + outage)
+			f.clock.Advance(time.Hour + outage)
 			e.DropAged()
 		},
 		"replaced": func(e *envelope.Envelope) {
-			f.clock.advance(time.Hour)
+			f.clock.Advance(time.Hour)
 			requireOpens(t, e, blob, "x")
 			require.Equal(t, 1, e.KeysInMemory())
 		},
@@ -59,12 +59,12 @@ func TestTheMemoryOfAKeyHoldsItAndIsWiped(t *testing.T) {
 		"closed":     (*envelope.Envelope).Close,
 		"refused": func(e *envelope.Envelope) {
 			f.sim.Faults().Next(1, kmssim.AccessDenied)
-			f.clock.advance(time.Hour)
+			f.clock.Advance(time.Hour)
 			_, err := e.Open(t.Context(), blob, binding)
 			require.ErrorIs(t, err, envelope.ErrKMS)
 		},
 		"deleted": func(e *envelope.Envelope) {
-			f.clock.advance(time.Hour)
+			f.clock.Advance(time.Hour)
 			key := f.keys.All()[blob.KeyID]
 			f.keys.Remove(blob.KeyID)
 			_, err := e.Open(t.Context(), blob, binding)
@@ -93,11 +93,11 @@ func TestAKeyThatSealsIsWipedAfterItsLastSealer(t *testing.T) {
 	f := newFixture(t)
 	for what, leave := range map[string]func(*envelope.Envelope){
 		"closed":  (*envelope.Envelope).Close,
-		"retired": func(e *envelope.Envelope) { f.clock.advance(time.Hour + outage); e.RetireBefore(f.clock.Now()) },
-		"over":    func(e *envelope.Envelope) { f.clock.advance(24*time.Hour + outage); e.DropAged() },
+		"retired": func(e *envelope.Envelope) { f.clock.Advance(time.Hour + outage); e.RetireBefore(f.clock.Now()) },
+		"over":    func(e *envelope.Envelope) { f.clock.Advance(24*time.Hour + outage); e.DropAged() },
 		"refused": func(e *envelope.Envelope) {
 			f.sim.Faults().Next(1, kmssim.AccessDenied)
-			f.clock.advance(24 * time.Hour)
+			f.clock.Advance(24 * time.Hour)
 			_, err := e.Sealer(t.Context(), "user")
 			require.ErrorIs(t, err, envelope.ErrKMS)
 			e.DropAged()
@@ -117,7 +117,7 @@ func TestAKeyThatSealsIsWipedAfterItsLastSealer(t *testing.T) {
 			requireOpens(t, f.envelope(), blob, "the answer of a spent token")
 		}()
 		if e.CachedKeys() == 1 { // refused for sealing, it still opens
-			f.clock.advance(time.Hour + outage)
+			f.clock.Advance(time.Hour + outage)
 			e.DropAged()
 		}
 		collect(t, e, 0)
@@ -158,7 +158,7 @@ func TestNobodyUsesAKeyThatIsBeingWiped(t *testing.T) {
 				case 1:
 					runtime.GC()
 				case 2:
-					f.clock.advance(time.Hour)
+					f.clock.Advance(time.Hour)
 				case 3:
 					e.DropAged()
 				}
@@ -184,7 +184,7 @@ func TestAnAnswerIsSealedWhileKMSRefuses(t *testing.T) {
 	s, err := e.Sealer(t.Context(), "user")
 	require.NoError(t, err)
 	f.sim.Faults().Always(kmssim.AccessDenied)
-	f.clock.advance(48 * time.Hour)
+	f.clock.Advance(48 * time.Hour)
 	_, err = e.Sealer(t.Context(), "user")
 	require.ErrorIs(t, err, envelope.ErrKMS)
 	require.NotErrorIs(t, err, envelope.ErrWrappedKey)

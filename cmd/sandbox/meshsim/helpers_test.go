@@ -8,12 +8,12 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/latchkey/latchkey/cmd/sandbox/clocktest"
 	"github.com/latchkey/latchkey/cmd/sandbox/meshsim"
 	"github.com/latchkey/latchkey/events/secret"
 )
@@ -23,36 +23,18 @@ const (
 	clientSecret = "client-secret"
 )
 
-// clock is a time that only the test moves.
-type clock struct {
-	mu  sync.Mutex
-	now time.Time
-}
-
-func (c *clock) Now() time.Time {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.now
-}
-
-func (c *clock) Advance(d time.Duration) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.now = c.now.Add(d)
-}
-
 // bench is a simulator behind a real listener, and a client of it.
 type bench struct {
 	*meshsim.Server
 	t      *testing.T
 	url    string
-	clock  *clock
+	clock  *clocktest.Clock
 	client *http.Client
 }
 
 func newBench(t *testing.T, change ...func(*meshsim.Config)) *bench {
 	t.Helper()
-	c := &clock{now: time.Date(2031, 2, 3, 4, 5, 6, 0, time.UTC)}
+	c := clocktest.New(time.Date(2031, 2, 3, 4, 5, 6, 0, time.UTC))
 	cfg := meshsim.Config{
 		Seed: secret.New("seed"), ClientID: clientID, ClientSecret: secret.New(clientSecret), Clock: c.Now,
 	}

@@ -11,11 +11,12 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/latchkey/latchkey/cmd/sandbox/clocktest"
 	"github.com/latchkey/latchkey/cmd/sandbox/meshsim"
 	"github.com/latchkey/latchkey/events/secret"
 )
 
-func inDir(dir string, now *clock) func(*meshsim.Config) {
+func inDir(dir string, now *clocktest.Clock) func(*meshsim.Config) {
 	return func(c *meshsim.Config) {
 		c.Dir = dir
 		if now != nil {

@@ -1,22 +1,23 @@
-package refreshertest
+// Package clocktest gives tests a clock.
+package clocktest
 
 import (
 	"sync"
 	"time"
 )
 
-// Clock is a time that only the test moves, but for [NewRunningClock].
+// Clock is a time that only the test moves, but for [NewRunning].
 type Clock struct {
 	mu   sync.Mutex
 	base func() time.Time
 	off  time.Duration
 }
 
-// NewClock returns a clock that stands at a time.
-func NewClock(now time.Time) *Clock { return &Clock{base: func() time.Time { return now }} }
+// New returns a clock that stands at a time.
+func New(now time.Time) *Clock { return &Clock{base: func() time.Time { return now }} }
 
-// NewRunningClock returns a clock that runs, off by as much from the machine's.
-func NewRunningClock(off time.Duration) *Clock { return &Clock{base: time.Now, off: off} }
+// NewRunning returns a clock that runs, off by as much from the machine's.
+func NewRunning(off time.Duration) *Clock { return &Clock{base: time.Now, off: off} }
 
 // Now returns the clock's time.
 func (c *Clock) Now() time.Time {
