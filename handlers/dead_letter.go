@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"iter"
 	"slices"
 	"strings"
 	"time"
@@ -24,7 +23,6 @@ import (
 	"github.com/latchkey/latchkey/store"
 	"github.com/latchkey/latchkey/store/envelope"
 	"github.com/latchkey/latchkey/store/parts"
-	"github.com/latchkey/latchkey/store/streams"
 )
 
 // RecoveryName names entries of the recovery stream in metrics and dead letters.
@@ -90,6 +88,8 @@ type DeadLettersOptions struct {
 	Log   *zap.Logger
 	// Keys open the connects that publishers sealed; nil: none are sealed.
 	Keys *ConnectKeys
+	// Grants returns the grants of a user. Nil: the dead letters of a user can't be told.
+	Grants func(ctx context.Context, user string) ([]*store.Grant, error)
 }
 
 // NewDeadLetters returns the dead letters of an installation.
@@ -198,30 +198,6 @@ func (p *DeadLetters) publish(ctx context.Context, letter DeadLetter, tag string
 	msg.Data = encoded
 	_, err = p.opts.JetStream.PublishMsg(ctx, msg, jetstream.WithMsgID(letter.ID))
 	return err
-}
-
-// All returns the dead letters, oldest first. Foreign messages in the stream get an id
-// from their sequence, so that they can be dropped.
-func (p *DeadLetters) All(ctx context.Context) iter.Seq2[ParkedLetter, error] { return p.From(ctx, 1) }
-
-// From is All from a sequence in the stream on.
-func (p *DeadLetters) From(ctx context.Context, sequence uint64) iter.Seq2[ParkedLetter, error] {
-	return func(yield func(ParkedLetter, error) bool) {
-		stream, err := p.stream(ctx)
-		if err != nil {
-			yield(ParkedLetter{}, err)
-			return
-		}
-		for msg, err := range streams.Messages(ctx, stream, p.opts.Subjects.DeadLetterAll(), sequence) {
-			if err != nil {
-				yield(ParkedLetter{}, err)
-				return
-			}
-			if !p.isPart(msg) && !yield(p.parked(msg), nil) {
-				return
-			}
-		}
-	}
 }
 
 // Count returns how many dead letters there are.

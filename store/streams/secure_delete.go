@@ -21,7 +21,7 @@ func SecureDelete(ctx context.Context, js jetstream.JetStream, name, subject str
 	var failed []error
 	for msg, err := range Messages(ctx, stream, subject, 1) {
 		if err != nil {
-			return deleted, errors.Join(fmt.Errorf("erasing from %s: %w", name, err), firstErrors(failed))
+			return deleted, errors.Join(fmt.Errorf("erasing from %s: %w", name, err), FirstErrors(failed))
 		}
 		wanted := true
 		if pick != nil {
@@ -40,13 +40,13 @@ func SecureDelete(ctx context.Context, js jetstream.JetStream, name, subject str
 			failed = append(failed, err)
 		}
 	}
-	return deleted, firstErrors(failed)
+	return deleted, FirstErrors(failed)
 }
 
 const maxErrors = 5
 
-// firstErrors joins the first few errors.
-func firstErrors(failed []error) error {
+// FirstErrors joins the first few errors, and says how many more there are.
+func FirstErrors(failed []error) error {
 	if more := len(failed) - maxErrors; more > 0 {
 		failed = append(failed[:maxErrors:maxErrors], fmt.Errorf("and %d more", more))
 	}

@@ -124,9 +124,18 @@ func (s *session) openInstallation() error {
 func (s *session) openDeadLetters() error {
 	err := s.openJetStream()
 	if err == nil {
-		s.letters, err = handlers.NewDeadLetters(handlers.DeadLettersOptions{JetStream: s.js, Subjects: s.cfg.NATS.Subjects(), Envelope: s.env})
+		s.letters, err = handlers.NewDeadLetters(handlers.DeadLettersOptions{JetStream: s.js, Subjects: s.cfg.NATS.Subjects(), Envelope: s.env, Grants: s.grantsOf})
 	}
 	return err
+}
+
+// grantsOf returns the grants of a user. It opens the database first, since most commands
+// about dead letters do without.
+func (s *session) grantsOf(ctx context.Context, user string) ([]*store.Grant, error) {
+	if err := s.openStore(); err != nil {
+		return nil, err
+	}
+	return s.db.ByUser(ctx, user)
 }
 
 func (s *session) openEnvelope() (err error) {

@@ -29,7 +29,7 @@ func (w *worker) assemble(ctx context.Context) (err error) {
 		return err
 	}
 	w.audit = AuditLog(w.cfg, w.js, w.cfg.Worker.ID, w.now, w.db, w.log, w.reg)
-	w.letters, err = handlers.NewDeadLetters(handlers.DeadLettersOptions{JetStream: w.js, Envelope: w.envelope, Keys: w.keys, Subjects: w.subj, Now: w.now, NewID: newID, Log: w.log})
+	w.letters, err = handlers.NewDeadLetters(handlers.DeadLettersOptions{JetStream: w.js, Envelope: w.envelope, Keys: w.keys, Grants: w.db.ByUser, Subjects: w.subj, Now: w.now, NewID: newID, Log: w.log})
 	if err != nil {
 		return err
 	}
