@@ -38,7 +38,7 @@ func TestNoTokenOfAnAnswerIsLostByARefresh(t *testing.T) {
 			given.Status = 500
 		}
 		server.Set(given.Response)
-		require.NoError(t, w.Due(t.Context(), due(g)))
+		require.NoError(t, w.HandleDue(t.Context(), due(g)))
 		g = r.Get(w, g.ID)
 		require.False(t, g.Left)
 		set, err := w.Tokens(t.Context(), g)

@@ -48,7 +48,7 @@ func TestASpentRefreshTokenDoesNotComeBack(t *testing.T) {
 				given[account.AccountID] = account.AccessToken.Reveal()
 			}
 			require.Equal(t, map[string]string{"one": "one-2", "two": "two-2"}, given)
-			require.False(t, g.Apart)
+			require.False(t, g.HasSeparateRefreshTokens)
 		})
 	}
 }

@@ -73,7 +73,7 @@ func (c *Connector) connect(ctx context.Context, in events.Connected, at time.Ti
 	}
 	ctx, passes := passing(ctx)
 	candidates := candidatesOf(in, at, with.Key)
-	var last *seen
+	var last *userGrants
 	for _, candidate := range candidates {
 		if last, err = c.put(ctx, candidate, with); err != nil {
 			return "", err

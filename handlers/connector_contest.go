@@ -17,17 +17,17 @@ import (
 // the same one. It writes the grant that stays first, so that no other worker can remove
 // that, and removes the other only as it was read.
 
-// seen is what the database has about a user: the user's grants, and those of all users
+// userGrants is what the database has about a user: the user's grants, and those of all users
 // that have, or had, a refresh token of these.
-type seen struct {
-	known, holders []*store.Grant
+type userGrants struct {
+	known, related []*store.Grant
 	// unread says why some of them have no chain; nil: all have.
 	unread error
 }
 
-// look reads what the database has about a user. It does not wait for KMS, without which a
+// readUser reads what the database has about a user. It does not wait for KMS, without which a
 // grant that an earlier release wrote has no chain.
-func (c *Connector) look(ctx context.Context, userID string) (*seen, error) {
+func (c *Connector) readUser(ctx context.Context, userID string) (*userGrants, error) {
 	known, err := c.opts.Store.ByUser(ctx, userID)
 	if err != nil {
 		return nil, err
@@ -48,25 +48,25 @@ func (c *Connector) look(ctx context.Context, userID string) (*seen, error) {
 		}
 		fingerprints = append(fingerprints, known[i].Chain.Fingerprints()...)
 	}
-	holders, err := c.opts.Store.Holders(ctx, fingerprints)
+	related, err := c.opts.Store.ByFingerprints(ctx, fingerprints)
 	if err != nil {
 		return nil, err
 	}
 	for _, g := range known { // an earlier release wrote it without a chain
-		if !slices.ContainsFunc(holders, func(o *store.Grant) bool { return o.ID == g.ID }) {
-			holders = append(holders, g)
+		if !slices.ContainsFunc(related, func(o *store.Grant) bool { return o.ID == g.ID }) {
+			related = append(related, g)
 		}
 	}
-	return &seen{known, holders, unread}, nil
+	return &userGrants{known, related, unread}, nil
 }
 
-// lookAtAll is look for callers that need all chains.
-func (c *Connector) lookAtAll(ctx context.Context, userID string) (*seen, error) {
-	seen, err := c.look(ctx, userID)
+// readUserWithChains is readUser for callers that need all chains.
+func (c *Connector) readUserWithChains(ctx context.Context, userID string) (*userGrants, error) {
+	user, err := c.readUser(ctx, userID)
 	if err == nil {
-		err = seen.unread
+		err = user.unread
 	}
-	return seen, err
+	return user, err
 }
 
 // withChain returns a grant with its chain, even if an earlier release wrote it.
@@ -88,8 +88,8 @@ func (c *Connector) withChain(ctx context.Context, g *store.Grant) (*store.Grant
 }
 
 // contested reports whether another grant has a grant's refresh token.
-func (s *seen) contested(g *store.Grant) bool {
-	return slices.ContainsFunc(s.holders, func(o *store.Grant) bool { return contend(g, o) })
+func (u *userGrants) contested(g *store.Grant) bool {
+	return slices.ContainsFunc(u.related, func(o *store.Grant) bool { return contend(g, o) })
 }
 
 // contend reports whether two grants can't both stay.
@@ -118,14 +118,14 @@ func sameOwner(a, b *store.Grant) bool {
 // contest leaves one of two grants with one refresh token, of which one is the user's.
 // false: there are no two. The error is a *store.LeasedError if that has to wait for a
 // refresh.
-func (c *Connector) contest(ctx context.Context, seen *seen) (changed bool, err error) {
-	for _, g := range seen.known {
-		for _, o := range seen.holders {
+func (c *Connector) contest(ctx context.Context, user *userGrants) (changed bool, err error) {
+	for _, g := range user.known {
+		for _, o := range user.related {
 			if !contend(g, o) {
 				continue
 			}
 			if sameOwner(g, o) {
-				return true, c.merge(ctx, g, o, seen.known)
+				return true, c.merge(ctx, g, o, user.known)
 			}
 			return true, c.move(ctx, g, o)
 		}

@@ -231,13 +231,13 @@ func (l *lives) set(next *store.Grant, policy refresher.Policy) {
 		own.Version = 0 // it is one of the other grant
 		next.Access = &own
 	}
-	next.KeepEarlier(func(a store.Account) *store.Life {
+	next.KeepOlderAccess(func(a store.Account) *store.Life {
 		if life := l.of[a.ID]; life != nil {
 			return life
 		}
 		return next.AccessOf(a)
 	})
-	if !next.Apart {
+	if !next.HasSeparateRefreshTokens {
 		next.AccountsDue = policy.AccountsDue(next)
 	}
 }

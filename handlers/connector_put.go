@@ -16,15 +16,15 @@ import (
 	"github.com/latchkey/latchkey/store/envelope"
 )
 
-// put stores a candidate, unless what is stored is as new. It may return what it has seen
+// put stores a candidate, unless what is stored is as new. It may return what it has read
 // of the user's grants after that.
-func (c *Connector) put(ctx context.Context, in candidate, with store.TokenSealer) (*seen, error) {
+func (c *Connector) put(ctx context.Context, in candidate, with store.TokenSealer) (*userGrants, error) {
 	// Most connects are new. Look first if an earlier release may have stored the grant
 	// under another id, or if only the access token can identify a repetition.
 	if in.formerID(in.grant.BrokerType) == in.grant.ID && !in.tokens.RefreshToken.Empty() {
-		seen, err := c.insert(ctx, in, with, nil)
+		user, err := c.insert(ctx, in, with, nil)
 		if !errors.Is(err, store.ErrConflict) {
-			return seen, err
+			return user, err
 		}
 	}
 	for {
@@ -51,7 +51,7 @@ func (c *Connector) put(ctx context.Context, in candidate, with store.TokenSeale
 			}
 			return nil, nil
 		}
-		var after *seen
+		var after *userGrants
 		may := stored
 		if in.tokens.RefreshToken.Empty() {
 			may = in.sharing(known)
@@ -154,11 +154,11 @@ func (c *Connector) takeOver(ctx context.Context, in candidate, before *store.Gr
 	if before.Removal != nil {
 		tracing.Log(ctx, c.opts.Log).Info("a removal at Mesh is dropped: the user has connected again", zap.String("grant", next.ID), zap.String("broker", next.BrokerType))
 	}
-	seen, err := c.lookAtAll(ctx, next.UserID)
+	user, err := c.readUserWithChains(ctx, next.UserID)
 	if err != nil {
 		return err
 	}
-	c.keep(ctx, in, &next, seen)
+	c.keep(ctx, in, &next, user)
 	return nil
 }
 
@@ -179,7 +179,7 @@ func (c *Connector) replaceDelayed(ctx context.Context, grants []*store.Grant) e
 // insert stores a candidate as a new grant, and deletes it before any event if it proves to
 // be superseded. store.ErrConflict: there is such a grant, perhaps under an id of an
 // earlier release, other than those in replaced.
-func (c *Connector) insert(ctx context.Context, in candidate, with store.TokenSealer, replaced []*store.Grant) (*seen, error) {
+func (c *Connector) insert(ctx context.Context, in candidate, with store.TokenSealer, replaced []*store.Grant) (*userGrants, error) {
 	revoked, until, err := c.revocations(ctx, in.grant, with.Key.Of(in.tokens.RefreshToken))
 	if err != nil {
 		return nil, err
@@ -195,14 +195,14 @@ func (c *Connector) insert(ctx context.Context, in candidate, with store.TokenSe
 	if err := c.opts.Store.Insert(ctx, &next); err != nil {
 		return nil, err
 	}
-	seen, err := c.lookAtAll(ctx, next.UserID)
+	user, err := c.readUserWithChains(ctx, next.UserID)
 	if err != nil {
 		return nil, err
 	}
-	overlooked := slices.ContainsFunc(seen.known, func(g *store.Grant) bool {
+	overlooked := slices.ContainsFunc(user.known, func(g *store.Grant) bool {
 		return g.ID != next.ID && in.is(g) && !slices.ContainsFunc(replaced, func(r *store.Grant) bool { return r.ID == g.ID })
 	})
-	if overlooked || superseded(&next, seen.known, revoked) {
+	if overlooked || superseded(&next, user.known, revoked) {
 		switch err := c.opts.Store.Delete(ctx, &next); {
 		case err != nil && !errors.Is(err, store.ErrConflict): // or else another worker has resolved it
 			return nil, err
@@ -212,14 +212,14 @@ func (c *Connector) insert(ctx context.Context, in candidate, with store.TokenSe
 		passesOf(ctx).pass(in, events.RejectedOlder)
 		return nil, nil
 	}
-	c.keep(ctx, in, &next, seen)
-	return seen, nil
+	c.keep(ctx, in, &next, user)
+	return user, nil
 }
 
 // keep announces the grant of a candidate, unless another has its refresh token: resolve
 // decides what becomes of it then.
-func (c *Connector) keep(ctx context.Context, in candidate, g *store.Grant, seen *seen) {
-	contested := seen.contested(g)
+func (c *Connector) keep(ctx context.Context, in candidate, g *store.Grant, user *userGrants) {
+	contested := user.contested(g)
 	passesOf(ctx).keep(in, g.ID, contested)
 	if !contested {
 		c.announce(ctx, g)

@@ -22,20 +22,20 @@ import (
 // accounts that it has lost. It may run at any time, on any worker. The error is a
 // *store.LeasedError if something has to wait for a refresh; all else is done then.
 func (c *Connector) Resolve(ctx context.Context, userID string) error {
-	seen, err := c.look(ctx, userID)
+	user, err := c.readUser(ctx, userID)
 	if err != nil {
 		return err
 	}
-	return c.resolve(ctx, userID, seen)
+	return c.resolve(ctx, userID, user)
 }
 
-func (c *Connector) resolve(ctx context.Context, userID string, seen *seen) error {
-	changed, err := false, seen.unread
+func (c *Connector) resolve(ctx context.Context, userID string, user *userGrants) error {
+	changed, err := false, user.unread
 	if err == nil {
-		changed, err = c.splitAll(ctx, seen.known)
+		changed, err = c.splitAll(ctx, user.known)
 	}
 	if err == nil && !changed {
-		changed, err = c.contest(ctx, seen)
+		changed, err = c.contest(ctx, user)
 	}
 	erasing := errors.Is(err, envelope.ErrKMS) // only erasures do not wait for KMS
 	switch {
@@ -47,19 +47,19 @@ func (c *Connector) resolve(ctx context.Context, userID string, seen *seen) erro
 		return err
 	}
 	unsorted := err
-	for _, g := range seen.known {
+	for _, g := range user.known {
 		if g.State == store.Revoked {
 			continue
 		}
 		head := g.Chain.Head()
-		if handingOver(g) && g.Lease.Held(c.opts.Settler.Now()) {
+		if handingOver(g) && g.Lease.Valid(c.opts.Settler.Now()) {
 			head = "" // only the answer that it waits for can say whether it is spent
 		}
 		revoked, until, err := c.revocations(ctx, g, head)
 		if err != nil {
 			return err
 		}
-		gone := lost(g, seen.known, revoked)
+		gone := lost(g, user.known, revoked)
 		switch {
 		case len(gone) == 0 && g.Lease == nil && until.After(c.opts.Settler.Now()):
 			next := g.Clone()
@@ -68,7 +68,7 @@ func (c *Connector) resolve(ctx context.Context, userID string, seen *seen) erro
 		case len(gone) == 0, erasing && reasonFor(g, revoked) != events.ReasonDisconnected:
 			continue
 		case len(gone) == max(len(g.Accounts), 1):
-			err = c.end(ctx, g, revoked, seen)
+			err = c.end(ctx, g, revoked, user)
 		default:
 			err = c.trim(ctx, g, gone, reasonFor(g, revoked))
 		}
@@ -88,10 +88,10 @@ func (c *Connector) resolve(ctx context.Context, userID string, seen *seen) erro
 
 // end erases a grant that has lost all its accounts, once it is recorded which refresh
 // tokens are spent.
-func (c *Connector) end(ctx context.Context, g *store.Grant, revoked map[string]time.Time, seen *seen) error {
+func (c *Connector) end(ctx context.Context, g *store.Grant, revoked map[string]time.Time, user *userGrants) error {
 	reason := reasonFor(g, revoked)
 	if reason == events.ReasonReplaced {
-		if err := c.inheritSpent(ctx, g, seen.known); err != nil {
+		if err := c.inheritSpent(ctx, g, user.known); err != nil {
 			return err
 		}
 	} else {
@@ -99,7 +99,7 @@ func (c *Connector) end(ctx context.Context, g *store.Grant, revoked map[string]
 		if err := c.opts.Store.Revoke(ctx, store.Scope{User: g.UserID, Broker: g.BrokerType, Account: itself(g)}, last, c.opts.Settler.Now().Add(c.opts.Remember)); err != nil {
 			return err
 		}
-		if err := c.recordSpent(ctx, g, seen); err != nil {
+		if err := c.recordSpent(ctx, g, user); err != nil {
 			return err
 		}
 	}
@@ -226,7 +226,7 @@ func (c *Connector) park(ctx context.Context, g *store.Grant) error {
 
 // recordSpent records the refresh tokens of a grant that is disconnected, those that were
 // replaced and one that is being presented, since other connects of the login may come.
-func (c *Connector) recordSpent(ctx context.Context, g *store.Grant, seen *seen) error {
+func (c *Connector) recordSpent(ctx context.Context, g *store.Grant, user *userGrants) error {
 	if g.Chain == nil {
 		return nil
 	}
@@ -240,7 +240,7 @@ func (c *Connector) recordSpent(ctx context.Context, g *store.Grant, seen *seen)
 		}
 	}
 	head := g.Chain.Head()
-	if head == "" || g.Lease == nil || handingOver(g) || seen.contested(g) {
+	if head == "" || g.Lease == nil || handingOver(g) || user.contested(g) {
 		return nil // nobody presents it, or another grant waits for the answer
 	}
 	return c.opts.Store.Await(ctx, head, answerUntil(g, now))
@@ -279,7 +279,7 @@ func (c *Connector) trim(ctx context.Context, g *store.Grant, gone []string, rea
 		tokens.Accounts = slices.DeleteFunc(tokens.Accounts, func(a store.AccountToken) bool { return slices.Contains(gone, a.AccountID) })
 		next.Version++
 		with.SealTo(next, tokens, c.opts.Settler.Now(), false)
-		if !next.Apart {
+		if !next.HasSeparateRefreshTokens {
 			next.AccountsDue = c.opts.Settler.Policy.AccountsDue(next)
 		}
 	case !errors.Is(err, envelope.ErrSealed): // a token set that never opens may stay

@@ -24,7 +24,7 @@ import (
 func (c *Connector) splitAll(ctx context.Context, known []*store.Grant) (changed bool, err error) {
 	ctx, _ = passing(ctx) // no connect is passed over here
 	for _, g := range known {
-		if !g.Apart || g.State == store.Revoked {
+		if !g.HasSeparateRefreshTokens || g.State == store.Revoked {
 			continue
 		}
 		done, err := c.split(ctx, g, known)
@@ -140,6 +140,6 @@ func (c *Connector) part(g *store.Grant, tokens store.TokenSet, ids []string, re
 		next.Accounts = append(next.Accounts, account)
 	}
 	setConnectedAt(next, g.ConnectedSince)
-	next.KeepEarlier(g.AccessOf)
+	next.KeepOlderAccess(g.AccessOf)
 	return candidate{grant: next, tokens: set, reason: events.ReasonSplit, formerID: func(string) string { return next.ID }}
 }

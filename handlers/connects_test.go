@@ -65,7 +65,7 @@ func (r *rig) live(w *worker, users ...string) (all []*store.Grant) {
 
 func (r *rig) refresh(w *worker, g *store.Grant) *store.Grant {
 	r.T.Helper()
-	after, err := w.Now(context.Background(), g)
+	after, err := w.RefreshNow(context.Background(), g)
 	require.NoError(r.T, err)
 	return after
 }
@@ -128,7 +128,7 @@ func TestAConnectPublishedAgainDuringARefresh(t *testing.T) {
 	r.Clock.Advance(time.Second)
 	require.NoError(t, c.Connect(t.Context(), in, r.Clock.Now()))
 	require.NotNil(t, r.Get(w, g.ID).Lease)
-	r.Release <- struct{}{}
+	r.Unblock <- struct{}{}
 	require.NoError(t, r.Result(done))
 	r.RequireSoundTokens(w, g.ID)
 	r.Clock.Advance(time.Second)
@@ -164,7 +164,7 @@ func TestARefreshTokenGoesToTheUserWhoConnectedLast(t *testing.T) {
 				var leased *store.LeasedError
 				require.ErrorAs(t, err, &leased)
 				r.Clock.Advance(time.Second)
-				r.Release <- struct{}{}
+				r.Unblock <- struct{}{}
 				require.NoError(t, r.Result(done))
 				err = c.Connect(t.Context(), wrapped("new", login, 0), at)
 			}
@@ -294,7 +294,7 @@ func TestAConnectOfALoginThatWasDisconnectedInPart(t *testing.T) {
 		"during the refresh, that ends before": {before: func(r *rig, w *worker, g *store.Grant) {
 			r.ended = r.refreshing(w, g, "one")
 		}, after: func(r *rig, _ *worker, _ *store.Grant) {
-			r.Release <- struct{}{}
+			r.Unblock <- struct{}{}
 			require.NoError(r.T, r.Result(r.ended))
 		}, lost: true},
 		"during the refresh, that goes on": {before: func(r *rig, w *worker, g *store.Grant) {
@@ -302,7 +302,7 @@ func TestAConnectOfALoginThatWasDisconnectedInPart(t *testing.T) {
 		}, leased: true},
 		"the answer in the recovery stream": {before: func(r *rig, w *worker, g *store.Grant) {
 			r.FailWrites(true)
-			_, err := w.Now(context.Background(), g)
+			_, err := w.RefreshNow(context.Background(), g)
 			require.NoError(r.T, err)
 			r.FailWrites(false)
 		}, lost: true},
@@ -310,7 +310,7 @@ func TestAConnectOfALoginThatWasDisconnectedInPart(t *testing.T) {
 			r.ended = r.refreshing(w, g, "one")
 		}, after: func(r *rig, w *worker, g *store.Grant) {
 			r.FailWrites(true)
-			r.Release <- struct{}{}
+			r.Unblock <- struct{}{}
 			require.NoError(r.T, r.Result(r.ended))
 			r.FailWrites(false)
 			entries := r.Messages(r.Subjects.RecoveryStream(), r.Subjects.Recovery(g.ID))
@@ -350,9 +350,9 @@ func TestAConnectOfALoginThatWasDisconnectedInPart(t *testing.T) {
 					require.Len(t, all, 1)
 					if c.leased {
 						var leased *store.LeasedError
-						_, err := w.Now(t.Context(), all[0])
+						_, err := w.RefreshNow(t.Context(), all[0])
 						require.ErrorAs(t, err, &leased)
-						r.Release <- struct{}{}
+						r.Unblock <- struct{}{}
 						require.NoError(t, r.Result(r.ended))
 					}
 					r.refresh(w, r.live(w, "u")[0])
@@ -413,7 +413,7 @@ func TestAGrantWhoseAnswerIsErasedPresentsNothing(t *testing.T) {
 	require.NotNil(t, waits.Lease)
 
 	r.FailWrites(true)
-	r.Release <- struct{}{}
+	r.Unblock <- struct{}{}
 	require.NoError(t, r.Result(r.ended))
 	r.FailWrites(false)
 	entries := r.Messages(r.Subjects.RecoveryStream(), r.Subjects.Recovery(g.ID))
@@ -425,7 +425,7 @@ func TestAGrantWhoseAnswerIsErasedPresentsNothing(t *testing.T) {
 
 	r.Clock.Advance(waits.Lease.Until.Sub(r.Clock.Now()) + time.Minute)
 	asked := len(r.Sim.Ledger().Requests)
-	_, _ = w.Now(t.Context(), waits)
+	_, _ = w.RefreshNow(t.Context(), waits)
 	require.Len(t, r.Sim.Ledger().Requests, asked)
 	require.Empty(t, r.Sim.Ledger().ReplacedPresented())
 	require.Empty(t, r.live(w, "u"))
@@ -525,7 +525,7 @@ func TestAnAnswerToAGrantThatWasConnectedAgainIsNotNewerThanTheNext(t *testing.T
 	require.NoError(t, c.Disconnect(t.Context(), store.Scope{User: "u"}, r.Clock.Now()))
 	r.Clock.Advance(time.Second)
 	require.NoError(t, c.Connect(t.Context(), wrapped("u", &login, 0), r.Clock.Now()))
-	r.Release <- struct{}{}
+	r.Unblock <- struct{}{}
 	require.NoError(t, r.Result(done))
 	g = r.Get(w, g.ID)
 	require.Zero(t, g.Applied, "it is the epoch of a grant that is gone")
@@ -691,7 +691,7 @@ func TestAMoveWaitsForAnAnswerInTheRecoveryStream(t *testing.T) {
 	require.NoError(t, c.Connect(t.Context(), wrapped("old", login, 0), r.Clock.Now()))
 	g := r.live(w, "old")[0]
 	r.FailWrites(true)
-	_, err := w.Now(t.Context(), g)
+	_, err := w.RefreshNow(t.Context(), g)
 	require.NoError(t, err)
 	r.FailWrites(false)
 	r.Clock.Advance(30 * time.Minute)

@@ -256,7 +256,7 @@ func (i *history) refresh() {
 func (i *history) refreshOne() (err error) {
 	w := i.any()
 	if g := i.one(w); g != nil {
-		_, err = w.Now(context.Background(), g)
+		_, err = w.RefreshNow(context.Background(), g)
 	}
 	return err
 }
@@ -279,11 +279,11 @@ func (i *history) beginRefresh() {
 	require.NoError(i.rt, err)
 	chain, ok := i.Sim.Ledger().ChainOf(tokens.RefreshToken)
 	require.True(i.rt, ok)
-	i.Hold(chain.Accounts[0].ID)
+	i.Block(chain.Accounts[0].ID)
 	done := make(chan error, 1)
-	go func() { _, err := w.Now(context.Background(), g); done <- err }()
+	go func() { _, err := w.RefreshNow(context.Background(), g); done <- err }()
 	select {
-	case <-i.Held:
+	case <-i.Blocked:
 		i.underWay = done
 	case err := <-done:
 		require.True(i.rt, tolerated(err), "%v", err)
@@ -295,7 +295,7 @@ func (i *history) beginRefresh() {
 
 func (i *history) endRefresh() {
 	if i.underWay != nil {
-		i.Release <- struct{}{}
+		i.Unblock <- struct{}{}
 		require.NoError(i.rt, i.Result(i.underWay))
 		i.underWay = nil
 	}
@@ -326,7 +326,7 @@ func (i *history) settle() {
 	i.Clock.Advance(10 * time.Minute)
 	for range 3 { // the first may name accounts of which another grant is the newer owner
 		for _, g := range i.live(i.workers[0].worker, i.users...) {
-			_, err := i.workers[0].Now(context.Background(), g)
+			_, err := i.workers[0].RefreshNow(context.Background(), g)
 			require.True(i.rt, err == nil || errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrStale), "%v", err)
 			i.Clock.Advance(time.Second)
 		}

@@ -42,7 +42,7 @@ func TestWhatIsPutOffComesBackForTheLastTry(t *testing.T) {
 			})
 			require.Equal(t, r.Clock.Now().Add(c.left), *p.LatestAttempt(g))
 			r.RefuseCredentials()
-			require.NoError(t, w.Due(t.Context(), due(refused)))
+			require.NoError(t, w.HandleDue(t.Context(), due(refused)))
 
 			body, err := json.Marshal(due(g))
 			require.NoError(t, err)

@@ -43,14 +43,14 @@ func TestWhatCanNotBeReadBecomesADeadLetter(t *testing.T) {
 
 	t.Run("at once", func(t *testing.T) {
 		g := connect("one")
-		require.NoError(t, w.Due(t.Context(), due(g)))
+		require.NoError(t, w.HandleDue(t.Context(), due(g)))
 		require.Equal(t, []string{cutInToken}, r.leftovers(w, g))
 		g = r.Get(w, g.ID)
 		require.False(t, g.Left)
 		require.Equal(t, 1, g.Attempts)
 		require.NotNil(t, g.Unknown, "the refresh token may have been replaced")
 		r.Clock.Advance(g.Due.At.Sub(r.Clock.Now()))
-		require.NoError(t, w.Due(t.Context(), due(g)))
+		require.NoError(t, w.HandleDue(t.Context(), due(g)))
 		require.Len(t, r.leftovers(w, g), 2, "another may hold another token")
 	})
 	t.Run("byte by byte", func(t *testing.T) {
@@ -63,7 +63,7 @@ func TestWhatCanNotBeReadBecomesADeadLetter(t *testing.T) {
 	t.Run("the database away", func(t *testing.T) {
 		g := connect("two")
 		r.FailWrites(true)
-		require.Error(t, w.Due(t.Context(), due(g)))
+		require.Error(t, w.HandleDue(t.Context(), due(g)))
 		r.FailWrites(false)
 		entries := r.Messages(r.Subjects.RecoveryStream(), r.Subjects.Recovery(g.ID))
 		require.Len(t, entries, 1)
@@ -73,7 +73,7 @@ func TestWhatCanNotBeReadBecomesADeadLetter(t *testing.T) {
 	t.Run("the dead letters away", func(t *testing.T) {
 		g := connect("three")
 		refuse = true
-		require.NoError(t, w.Due(t.Context(), due(g)))
+		require.NoError(t, w.HandleDue(t.Context(), due(g)))
 		refuse = false
 		g = r.Get(w, g.ID)
 		require.True(t, g.Left)
@@ -84,13 +84,13 @@ func TestWhatCanNotBeReadBecomesADeadLetter(t *testing.T) {
 		require.Empty(t, r.leftovers(w, g))
 		server.Set(meshsimtest.Content(`{"status":"succeeded","brokerAccountTokens":[{"account":{"accountId":"one"},"accessToken":"new-access","refreshToken":"new-refresh"}]}`))
 		r.Clock.Advance(g.Due.At.Sub(r.Clock.Now()))
-		require.NoError(t, w.Due(t.Context(), due(g)))
+		require.NoError(t, w.HandleDue(t.Context(), due(g)))
 		require.Equal(t, []string{cutInToken}, r.leftovers(w, g))
 		require.False(t, r.Get(w, g.ID).Left)
 	})
 	t.Run("an erasure takes it along", func(t *testing.T) {
 		g := connect("four")
-		require.NoError(t, w.Due(t.Context(), due(g)))
+		require.NoError(t, w.HandleDue(t.Context(), due(g)))
 		require.Len(t, r.leftovers(w, g), 1)
 		g = r.Get(w, g.ID)
 		next := g.Clone()
@@ -114,7 +114,7 @@ func TestDoubtfulAnswersAreBounded(t *testing.T) {
 		before := len(r.leftovers(w, g))
 		g = r.Get(w, g.ID)
 		r.Clock.Advance(max(g.Due.At.Sub(r.Clock.Now()), time.Minute))
-		require.NoError(t, w.Due(t.Context(), due(g)))
+		require.NoError(t, w.HandleDue(t.Context(), due(g)))
 		g = r.Get(w, g.ID)
 		return len(r.leftovers(w, g)) - before
 	}
@@ -145,7 +145,7 @@ func TestARefreshTokenThatIsNobodysBecomesOneDeadLetter(t *testing.T) {
 	g := r.Connect(w, meshsim.ConnectSpec{})
 	for n := range 3 {
 		server.Set(meshsimtest.Content(`{"status":"succeeded","expiresInSeconds":60,"accessToken":"access-` + string(rune('a'+n)) + `","linked":{"refreshToken":"another"}}`))
-		require.NoError(t, w.Due(t.Context(), due(g)))
+		require.NoError(t, w.HandleDue(t.Context(), due(g)))
 		g = r.Get(w, g.ID)
 		set, err := w.Tokens(t.Context(), g)
 		require.NoError(t, err)

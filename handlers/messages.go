@@ -44,7 +44,7 @@ func RefreshDue(r *refresher.Refresher, d *refresher.Dispatcher, now func() time
 			return err
 		}
 		d.NoteServerTime(deliveryOf(msg).Stored)
-		err = r.Due(ctx, in)
+		err = r.HandleDue(ctx, in)
 		if later, ok := errors.AsType[*refresher.LaterError](err); ok {
 			postponed.WithLabelValues(later.Why).Inc()
 			at := now()

@@ -99,7 +99,7 @@ func TestWhatACallerGetsOfAnAccountThatAnswersDoNotCover(t *testing.T) {
 			p.Clock.Advance(next)
 		}
 		p.covers("one")
-		require.NoError(t, p.w.Due(t.Context(), due(g)))
+		require.NoError(t, p.w.HandleDue(t.Context(), due(g)))
 		calls++
 		require.Less(t, calls, 4, "a loop")
 		require.NoError(t, p.w.Reconciler.Pass(t.Context()))
@@ -176,7 +176,7 @@ func TestALivingTokenIsHandedOutThoughTheNewestHasEnded(t *testing.T) {
 			for p.Clock.Now().Before(began.Add(50 * time.Minute)) {
 				p.Clock.Advance(min(max(g.Due.At.Sub(p.Clock.Now()), 0), began.Add(50*time.Minute).Sub(p.Clock.Now())))
 				if !g.Due.At.After(p.Clock.Now()) {
-					require.NoError(t, p.w.Due(t.Context(), due(g)))
+					require.NoError(t, p.w.HandleDue(t.Context(), due(g)))
 				}
 				g = p.Get(p.w, g.ID)
 				given, ends, unavailable := p.ask()
@@ -196,7 +196,7 @@ func TestALivingTokenIsHandedOutThoughTheNewestHasEnded(t *testing.T) {
 			require.Contains(t, p.toldOf("u"), "token.expired: rejected one")
 			p.Clock.Advance(g.Due.At.Sub(p.Clock.Now()))
 			require.Equal(t, began.Add(hour), p.Clock.Now())
-			require.NoError(t, p.w.Due(t.Context(), due(g)))
+			require.NoError(t, p.w.HandleDue(t.Context(), due(g)))
 			require.Equal(t, store.Expired, p.Get(p.w, g.ID).State)
 			told := p.toldOf("u")
 			require.Equal(t, "token.expired: rejected two", told[len(told)-1])

@@ -25,7 +25,7 @@ const (
 )
 
 // errParkingFull: there is no room now. The message comes back from NATS, since a wait for
-// room would hold up the messages behind it.
+// room would delay the messages behind it.
 var errParkingFull = errors.New("too many messages are being parked")
 
 func newParking() parking {

@@ -141,7 +141,7 @@ func TestAReportWhoseRefreshFailsIsNoReasonForAnother(t *testing.T) {
 			// The next try has its time, and brings what the reports asked for.
 			failing := r.Get(a.w, g.ID)
 			r.Clock.Advance(failing.Due.At.Sub(r.Clock.Now()))
-			require.NoError(t, a.w.Due(t.Context(), due(failing)))
+			require.NoError(t, a.w.HandleDue(t.Context(), due(failing)))
 			reply := b.report(token)
 			require.Equal(t, events.RefusedReplaced, reply.Refused[0].Outcome)
 			require.Nil(t, reply.Expiries[0].RefreshFailing)
@@ -259,7 +259,7 @@ func TestAReportIsOfTheTokensNotOfTheVersion(t *testing.T) {
 	require.Equal(t, first.Expiries[0].ObtainedAt, reply.Expiries[0].ObtainedAt)
 
 	server.Set(meshsimtest.Content(`{"status":"succeeded","expiresInSeconds":3600,"accessToken":"new"}`))
-	require.NoError(t, a.w.Due(t.Context(), due(r.Get(a.w, token.GrantID))))
+	require.NoError(t, a.w.HandleDue(t.Context(), due(r.Get(a.w, token.GrantID))))
 	for _, version := range []int64{1, 2, 3} {
 		reply = a.report(events.RefusedToken{GrantID: token.GrantID, Version: version})
 		require.Equal(t, events.RefusedReplaced, reply.Refused[0].Outcome)

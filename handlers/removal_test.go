@@ -278,7 +278,7 @@ func TestAnErasureWaitsForNoKMS(t *testing.T) {
 	t.Parallel()
 	for name, change := range map[string]func(*store.Grant){
 		"without a chain": func(g *store.Grant) { g.Chain = nil },
-		"to be split":     func(g *store.Grant) { g.Apart = true },
+		"to be split":     func(g *store.Grant) { g.HasSeparateRefreshTokens = true },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

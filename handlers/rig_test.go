@@ -53,10 +53,10 @@ func (r *rig) Worker(id string, change ...func(*refresher.Deps)) *worker {
 // account. The channel receives the refresh's error after r.Release.
 func (r *rig) refreshing(w *worker, g *store.Grant, account string) <-chan error {
 	r.T.Helper()
-	r.Hold(account)
+	r.Block(account)
 	ended := make(chan error, 1)
-	go func() { _, err := w.Now(context.Background(), g); ended <- err }()
-	r.Wait(r.Held)
+	go func() { _, err := w.RefreshNow(context.Background(), g); ended <- err }()
+	r.Wait(r.Blocked)
 	return ended
 }
 

@@ -52,7 +52,7 @@ func (r *rig) requireSplit(w *worker, user string, accounts ...string) {
 	var ids []string
 	for _, g := range all {
 		require.Len(r.T, g.Accounts, 1)
-		require.False(r.T, g.Apart)
+		require.False(r.T, g.HasSeparateRefreshTokens)
 		ids = append(ids, g.Accounts[0].ID)
 		set, err := w.Tokens(r.T.Context(), g)
 		require.NoError(r.T, err)
@@ -76,7 +76,7 @@ func TestAccountsWithRefreshTokensOfTheirOwnAreSplitOff(t *testing.T) {
 	g := r.live(w, "u")[0]
 	r.Clock.Advance(time.Second)
 	after := r.refresh(w, g)
-	require.True(t, after.Apart, "as the answer was stored")
+	require.True(t, after.HasSeparateRefreshTokens, "as the answer was stored")
 	all := r.live(w, "u")
 	require.Len(t, all, 3)
 	stored := map[string][]string{} // accounts by grant
@@ -125,7 +125,7 @@ func TestASplitMayEndAnywhere(t *testing.T) {
 			require.NoError(t, c.Connect(t.Context(), wrapped(user, r.splitting(accounts...), 0, 1), r.Clock.Now()))
 			r.Clock.Advance(time.Second)
 			g := r.refresh(w, r.live(w, user)[0])
-			require.True(t, g.Apart)
+			require.True(t, g.HasSeparateRefreshTokens)
 			var done atomic.Int32
 			r.DB.Proxy().FailWrites(13, func(string, string) bool { return done.Add(1) > writes })
 			err := c.Resolve(t.Context(), user)
@@ -169,7 +169,7 @@ func TestADisconnectDuringASplit(t *testing.T) {
 	other, d := r.resolving("b")
 	require.NoError(t, c.Connect(t.Context(), wrapped("u", r.splitting("one", "two"), 0, 1), r.Clock.Now()))
 	r.Clock.Advance(time.Second)
-	require.True(t, r.refresh(w, r.live(w, "u")[0]).Apart)
+	require.True(t, r.refresh(w, r.live(w, "u")[0]).HasSeparateRefreshTokens)
 	var phase atomic.Int32
 	r.DB.Proxy().FailWrites(13, func(command, collection string) bool {
 		if command == "insert" && collection == "grants" && phase.CompareAndSwap(0, 1) {
@@ -200,7 +200,7 @@ func TestAccountsOfARecoveredAnswerAreSortedOut(t *testing.T) {
 	require.NoError(t, c.Disconnect(t.Context(), store.Scope{User: "u", Broker: "coinbase", Account: "two"}, r.Clock.Now()))
 	g := r.live(w, "u")[0]
 	r.FailWrites(true)
-	_, err := w.Now(context.Background(), g)
+	_, err := w.RefreshNow(context.Background(), g)
 	require.NoError(t, err)
 	r.FailWrites(false)
 	entries := r.Messages(r.Subjects.RecoveryStream(), r.Subjects.Recovery(g.ID))

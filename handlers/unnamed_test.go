@@ -52,7 +52,7 @@ func TestAConnectThatNamesNoAccountIsHandedOut(t *testing.T) {
 	require.Empty(t, g.Accounts, "an account with an empty id")
 	require.Equal(t, p.Clock.Now(), g.Due.At)
 	p.covers("one")
-	require.NoError(t, p.w.Due(t.Context(), due(g)))
+	require.NoError(t, p.w.HandleDue(t.Context(), due(g)))
 	require.Contains(t, p.server.Asked, `"accessToken":"A","tradeToken":"W"`)
 	given, _, unavailable := p.ask()
 	require.Equal(t, map[string]string{"one": "one-1"}, given)
@@ -203,7 +203,7 @@ func TestAnEndedAccessTokenPublishedAgainStaysEnded(t *testing.T) {
 			g := live[0]
 			for g.Due != nil {
 				p.Clock.Advance(max(g.Due.At.Sub(p.Clock.Now()), 0))
-				require.NoError(t, p.w.Due(t.Context(), due(g)))
+				require.NoError(t, p.w.HandleDue(t.Context(), due(g)))
 				g = p.Get(p.w, g.ID)
 			}
 			require.Equal(t, store.Expired, g.State)
@@ -238,7 +238,7 @@ func TestAccessTokensOfSeveralConnectsHaveTheirOwnEnds(t *testing.T) {
 				began = began.Add(time.Millisecond)
 			}
 			g := p.live(p.w, "u")[0]
-			require.Len(t, g.Earlier, 1)
+			require.Len(t, g.OlderAccess, 1)
 			require.WithinDuration(t, began.Add(10*time.Minute), *g.Access.ExpiresAt, time.Second)
 			require.WithinDuration(t, began.Add(time.Hour), *g.LastAccess().ExpiresAt, time.Second)
 			require.NotNil(t, g.AccountsDue)
@@ -275,7 +275,7 @@ func TestADamagedAnswerIsRescuedAsItWasRead(t *testing.T) {
 		`{"x":NaN,"account":{"accountId":"one"},"accessToken":"A1","refreshToken":"R"},{"account":{"accountId":"two"},"accessToken":"A2","refreshToken":"R2"}]}`))
 	p.Clock.Advance(g.Due.At.Sub(p.Clock.Now()))
 	p.FailWrites(true)
-	require.NoError(t, p.w.Due(t.Context(), due(g)))
+	require.NoError(t, p.w.HandleDue(t.Context(), due(g)))
 	p.FailWrites(false)
 	entries := p.RecoveryEntries()
 	require.Len(t, entries, 1)

@@ -19,8 +19,8 @@ type Answer struct {
 	// The deprecated fields beside Accounts; some answers fill only these.
 	AccessToken  secret.Text `json:"accessToken"`
 	RefreshToken secret.Text `json:"refreshToken"`
-	// Loose are tokens that stand elsewhere.
-	Loose []LooseToken `json:"loose,omitempty"`
+	// Unplaced are tokens that stand elsewhere.
+	Unplaced []UnplacedToken `json:"loose,omitempty"`
 	// ExpiresIn and RefreshExpiresIn are the stated lifetimes; 0: not stated.
 	ExpiresIn        time.Duration `json:"expiresIn"`
 	RefreshExpiresIn time.Duration `json:"refreshExpiresIn"`
@@ -69,18 +69,18 @@ func (a *Answer) forget(presented secret.Text) {
 		drop(&a.Accounts[i].RefreshToken)
 	}
 	drop(&a.RefreshToken)
-	a.Loose = slices.DeleteFunc(a.Loose, func(l LooseToken) bool { return l.Token.Equal(presented) })
+	a.Unplaced = slices.DeleteFunc(a.Unplaced, func(l UnplacedToken) bool { return l.Token.Equal(presented) })
 }
 
-// useLoose moves usable loose tokens to the deprecated fields, if no other of the kind is new.
-func (a *Answer) useLoose(held func(secret.Text) bool) {
+// useUnplaced moves usable unplaced tokens to the deprecated fields, if no other of the kind is new.
+func (a *Answer) useUnplaced(has func(secret.Text) bool) {
 	refresh, access := a.NewRefreshToken(), false
 	for _, in := range append([]AnsweredAccount{{AccessToken: a.AccessToken}}, a.Accounts...) {
-		access = access || !in.AccessToken.Empty() && !held(in.AccessToken)
+		access = access || !in.AccessToken.Empty() && !has(in.AccessToken)
 	}
-	a.Loose = slices.DeleteFunc(a.Loose, func(l LooseToken) bool {
+	a.Unplaced = slices.DeleteFunc(a.Unplaced, func(l UnplacedToken) bool {
 		switch {
-		case !l.Meant || held(l.Token):
+		case !l.Usable || has(l.Token):
 			return false
 		case l.Refresh && refresh.Empty():
 			a.RefreshToken, refresh = l.Token, l.Token
@@ -93,12 +93,12 @@ func (a *Answer) useLoose(held func(secret.Text) bool) {
 	})
 }
 
-// onlyLoose returns the one refresh token beside the entries, where damage hides whose it
+// onlyUnplaced returns the one refresh token beside the entries, where damage hides whose it
 // is; empty: there is none, or more than one.
-func (a Answer) onlyLoose(presented secret.Text) (only secret.Text) {
-	for _, l := range a.Loose {
+func (a Answer) onlyUnplaced(presented secret.Text) (only secret.Text) {
+	for _, l := range a.Unplaced {
 		switch {
-		case !l.Refresh || !l.Meant || l.Token.Equal(presented) || l.Token.Equal(only):
+		case !l.Refresh || !l.Usable || l.Token.Equal(presented) || l.Token.Equal(only):
 		case !only.Empty():
 			return secret.Text{}
 		default:
@@ -163,7 +163,7 @@ type Failure struct {
 	// The request may have been refused for lack of the access token, or because of it.
 	Incomplete, Overfull bool
 	Renewing             bool   // the refused request asked for a new refresh token, too
-	Held                 bool   // verdicts at the broker are held
+	Held                 bool   // verdicts at the broker are has
 	Detail               string // names the statuses
 	// ErrorType and ErrorHash are words of the answer: letters, digits, "_" and "-".
 	// Empty: there is none that may be kept.

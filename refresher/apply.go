@@ -116,11 +116,11 @@ func (r *Refresher) heir(ctx context.Context, p pending, key store.FingerprintKe
 		return nil, store.ErrNotFound
 	}
 	for remembered := false; ; remembered = true {
-		holders, err := r.deps.Store.Holders(ctx, []string{presented})
+		found, err := r.deps.Store.ByFingerprints(ctx, []string{presented})
 		if err != nil {
 			return nil, err
 		}
-		for _, g := range holders {
+		for _, g := range found {
 			if g.State != store.Revoked && g.Chain.Head() == presented {
 				return g, nil
 			}
@@ -177,7 +177,7 @@ func (p pending) replacements() (tokens []secret.Text) {
 			tokens = append(tokens, in.RefreshToken)
 		}
 	}
-	if only := a.onlyLoose(p.Presented); len(tokens) == 0 && a.Partial && !only.Empty() {
+	if only := a.onlyUnplaced(p.Presented); len(tokens) == 0 && a.Partial && !only.Empty() {
 		tokens = append(tokens, only)
 	}
 	return tokens

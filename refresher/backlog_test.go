@@ -69,7 +69,7 @@ func backlogIsNotMadeLonger(t *testing.T, late time.Duration) {
 		for msg := range batch.Messages() {
 			m, err := events.DecodeRefreshDue(msg.Data())
 			require.NoError(t, err)
-			require.NoError(t, a.Due(context.WithoutCancel(t.Context()), m))
+			require.NoError(t, a.HandleDue(context.WithoutCancel(t.Context()), m))
 			require.NoError(t, msg.DoubleAck(t.Context()))
 			handled[m.GrantID]++
 			return true

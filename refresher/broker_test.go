@@ -26,7 +26,7 @@ func TestLimitsAndBreakerAreOneHoweverTheBrokerIsWritten(t *testing.T) {
 				l := newLimits(wide(func(l *config.Limits) { l.BrokerConcurrency = 1 }), c)
 				done := enter(t, l, first)
 				require.Equal(t, "concurrency", later(t, l, second).Why)
-				_, held := l.HoldUp(second)
+				_, held := l.AtLimit(second)
 				require.True(t, held)
 				enter(t, l, "other")(nil)
 				done(nil)
@@ -40,7 +40,7 @@ func TestLimitsAndBreakerAreOneHoweverTheBrokerIsWritten(t *testing.T) {
 				enter(t, l, second)(&refresher.Failure{Class: refresher.Transient})
 				require.Equal(t, "breaker", later(t, l, first).Why)
 				require.Equal(t, "breaker", later(t, l, second).Why)
-				require.Positive(t, l.Suspended(second))
+				require.Positive(t, l.SuspendedFor(second))
 			})
 		}
 	}
@@ -86,7 +86,7 @@ func TestARefreshHoweverTheBrokerIsWritten(t *testing.T) {
 	needs := meshsim.Institution{NeedsAccessToken: true, AccessLifetime: hour}
 	for i, broker := range spellings {
 		g := r.Connect(w, meshsim.ConnectSpec{BrokerType: broker, Institution: &needs, Accounts: []meshsim.Account{{ID: fmt.Sprint(i)}}})
-		require.NoError(t, w.Due(t.Context(), due(g)))
+		require.NoError(t, w.HandleDue(t.Context(), due(g)))
 		got := r.Get(w, g.ID)
 		require.Equal(t, int64(2), got.Version, broker)
 		require.Equal(t, broker, got.BrokerType)
@@ -111,7 +111,7 @@ func TestARescuedAnswerOfAGrantWhoseBrokerIsWrittenAnew(t *testing.T) {
 	w := r.Worker("a")
 	g := r.Connect(w, meshsim.ConnectSpec{BrokerType: "weBull", Accounts: []meshsim.Account{{ID: "one"}}})
 	r.FailWrites(true)
-	require.NoError(t, w.Due(t.Context(), due(g)))
+	require.NoError(t, w.HandleDue(t.Context(), due(g)))
 	r.FailWrites(false)
 	require.Len(t, r.RecoveryEntries(), 1)
 	require.NoError(t, w.Store.Delete(t.Context(), r.Get(w, g.ID)))
@@ -130,7 +130,7 @@ func TestARescuedAnswerOfAnEarlierRelease(t *testing.T) {
 	w := r.Worker("a")
 	g := r.Connect(w, meshsim.ConnectSpec{BrokerType: "weBull", Accounts: []meshsim.Account{{ID: "one"}}})
 	r.FailWrites(true)
-	require.NoError(t, w.Due(t.Context(), due(g)))
+	require.NoError(t, w.HandleDue(t.Context(), due(g)))
 	r.FailWrites(false)
 	var entry map[string]any
 	require.NoError(t, json.Unmarshal(r.RecoveryEntries()[0], &entry))

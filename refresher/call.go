@@ -23,7 +23,7 @@ func (r *Refresher) call(ctx context.Context, g *store.Grant, tokens store.Token
 	sent := r.deps.Now()
 	request := RefreshRequest{
 		BrokerType: g.BrokerType, RefreshToken: tokens.RefreshToken, TradeToken: tokens.TradeToken, Metadata: tokens.Metadata,
-		CreateNewRefreshToken: r.deps.Settler.Policy.RenewsAt(g, sent), Known: tokens.Spare, NotAfter: g.Lease.Until.Add(-r.deps.CallAndSave),
+		CreateNewRefreshToken: r.deps.Settler.Policy.RenewsAt(g, sent), Spare: tokens.Spare, NotAfter: g.Lease.Until.Add(-r.deps.CallAndSave),
 	}
 	if g.SendAccess || slices.ContainsFunc(r.deps.SendAccess, func(b string) bool { return events.SameBroker(b, g.BrokerType) }) {
 		request.AccessToken = newestAccess(g, tokens)
@@ -32,7 +32,7 @@ func (r *Refresher) call(ctx context.Context, g *store.Grant, tokens store.Token
 		request.MFACode, request.AccessToken = code, tokens.Interim
 	}
 	for _, account := range tokens.Accounts {
-		request.Held = append(request.Held, account.AccessToken, account.RefreshToken)
+		request.Current = append(request.Current, account.AccessToken, account.RefreshToken)
 	}
 	p := pending{id: r.deps.NewID(), grantID: g.ID, epoch: g.Epoch, Presented: tokens.RefreshToken, ConnectedAt: g.ConnectedAt, Sent: sent}
 	r.record(audit.Opened, audit.OutcomeRefresh, g)
@@ -82,7 +82,7 @@ func (r *Refresher) call(ctx context.Context, g *store.Grant, tokens store.Token
 func (r *Refresher) finish(ctx context.Context, saved *store.Grant, others bool) *store.Grant {
 	saved = r.ParkLeftovers(ctx, saved)
 	r.deps.Dispatcher.Send(ctx, saved)
-	if others || saved.Apart {
+	if others || saved.HasSeparateRefreshTokens {
 		if err := r.deps.Changed(ctx, saved.UserID); err != nil {
 			r.deps.Log.Warn("sorting out accounts after an answer failed; the next connect or refresh does it", zap.String("grant", saved.ID), zap.Error(err))
 		}
@@ -199,7 +199,7 @@ const (
 func (r *Refresher) keep(ctx context.Context, g *store.Grant, p pending, with store.TokenSealer) *store.Grant {
 	for pause := keepPauseMin; ; pause = min(pause*2, keepPauseMax) {
 		if with.Expired(r.deps.Now()) {
-			// The process was held up for so long that the data key may be pruned.
+			// The process was suspended for so long that the data key may be pruned.
 			with = r.renewed(ctx, g, with)
 		}
 		saved, err := r.apply(ctx, g, p, with)

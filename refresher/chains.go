@@ -57,8 +57,8 @@ func (r *Refresher) chain(ctx context.Context, g *store.Grant) error {
 	if err != nil {
 		return err
 	}
-	holders, err := r.deps.Store.Holders(ctx, next.Chain.Fingerprints())
-	if err == nil && slices.ContainsFunc(holders, func(o *store.Grant) bool { return o.ID != g.ID }) {
+	found, err := r.deps.Store.ByFingerprints(ctx, next.Chain.Fingerprints())
+	if err == nil && slices.ContainsFunc(found, func(o *store.Grant) bool { return o.ID != g.ID }) {
 		err = r.deps.Changed(ctx, g.UserID)
 	}
 	return err

@@ -62,7 +62,7 @@ func TestARevokedGrantLeavesTheAnswersOfTheNextConnect(t *testing.T) {
 	account := meshsim.ConnectSpec{Accounts: []meshsim.Account{{ID: "one"}}}
 	first := r.Connect(w, account)
 	r.FailWrites(true)
-	require.NoError(t, w.Due(t.Context(), due(first)))
+	require.NoError(t, w.HandleDue(t.Context(), due(first)))
 	r.FailWrites(false)
 	revoked := r.Get(w, first.ID)
 	revoked.State, revoked.Lease = store.Revoked, nil
@@ -75,7 +75,7 @@ func TestARevokedGrantLeavesTheAnswersOfTheNextConnect(t *testing.T) {
 	next := r.Connect(w, account)
 	require.Equal(t, first.ID, next.ID)
 	r.FailWrites(true)
-	require.NoError(t, w.Due(t.Context(), due(next)))
+	require.NoError(t, w.HandleDue(t.Context(), due(next)))
 	r.FailWrites(false)
 	require.Len(t, r.RecoveryEntries(), 2)
 

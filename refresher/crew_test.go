@@ -298,7 +298,7 @@ func TestLimitsAreTheInstallations(t *testing.T) {
 			s.away["2"] = true
 			require.LessOrEqual(t, during(60*time.Second), 40*60+10)
 			require.Zero(t, members[1].crew.Workers())
-			each, held := members[1].limits.HoldUp("a")
+			each, held := members[1].limits.AtLimit("a")
 			require.True(t, held)
 			require.Positive(t, each)
 			_, err := members[1].limits.Enter("a")

@@ -27,7 +27,7 @@ func RefreshBlocked(g *store.Grant, now time.Time) string {
 	case g.Unknown != nil:
 		// Presented at the wrong time it would only hasten the end.
 		return "the outcome of the last refresh is unknown; tries after it have their own times"
-	case g.Lease.Held(now):
+	case g.Lease.Valid(now):
 		return "a worker is refreshing the grant"
 	}
 	return ""

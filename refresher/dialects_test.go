@@ -38,7 +38,7 @@ func TestEveryDialectOfTokensIsUnderstood(t *testing.T) {
 				if wait := g.Due.At.Sub(r.Clock.Now()); wait > 0 {
 					r.Clock.Advance(wait)
 				}
-				require.NoError(t, w.Due(t.Context(), due(g)))
+				require.NoError(t, w.HandleDue(t.Context(), due(g)))
 			}
 			require.NoError(t, r.Sim.WaitIdle(t.Context()))
 			g = r.Get(w, g.ID)

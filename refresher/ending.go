@@ -14,8 +14,8 @@ import (
 // grant, whatever became of its messages: they may wait behind a breaker, a rate,
 // a pause or a backlog, or be lost.
 
-// looks is how many times in an interval of reconciliation ends are looked for.
-const looks = 6
+// checksPerInterval is how many times in an interval of reconciliation ends are looked for.
+const checksPerInterval = 6
 
 // watch runs a step several times in an interval, apart from passes, until ctx ends.
 func (r *Reconciler) watch(ctx context.Context, step func(context.Context) error, failed string) {
@@ -23,7 +23,7 @@ func (r *Reconciler) watch(ctx context.Context, step func(context.Context) error
 		if err := r.bounded(ctx, step); err != nil && ctx.Err() == nil {
 			r.refresher.deps.Log.Error(failed+"; retrying at the next check", zap.Error(err))
 		}
-		pause(ctx, r.look())
+		pause(ctx, r.checkInterval())
 	}
 }
 
@@ -34,7 +34,7 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-func (r *Reconciler) look() time.Duration { return r.config.Interval / looks }
+func (r *Reconciler) checkInterval() time.Duration { return r.config.Interval / checksPerInterval }
 
 // ending announces the end of access tokens that no try will replace in time.
 func (r *Reconciler) ending(ctx context.Context) error {
@@ -45,14 +45,14 @@ func (r *Reconciler) ending(ctx context.Context) error {
 	w := r.refresher
 	policy := w.deps.Settler.Policy
 	return errors.Join(
-		r.through(ctx, &r.endingWalk, "ending", r.pages(w.deps.Store.Ending, policy.ClockSkew+policy.Lead+2*r.look()), r.announce),
+		r.through(ctx, &r.endingWalk, "ending", r.pages(w.deps.Store.Ending, policy.ClockSkew+policy.Lead+2*r.checkInterval()), r.announce),
 		r.through(ctx, &r.accountsWalk, "accounts", r.pages(w.deps.Store.AccountsDue, 0), r.accounts))
 }
 
 func (r *Reconciler) accounts(ctx context.Context, g *store.Grant) (done bool, err error) {
 	w := r.refresher
-	if g.Apart || len(g.Earlier) == 0 { // to be split off, or just split off
-		if err := w.deps.Changed(ctx, g.UserID); err != nil || g.Apart {
+	if g.HasSeparateRefreshTokens || len(g.OlderAccess) == 0 { // to be split off, or just split off
+		if err := w.deps.Changed(ctx, g.UserID); err != nil || g.HasSeparateRefreshTokens {
 			return err == nil, err
 		}
 	}
@@ -69,7 +69,7 @@ func (r *Reconciler) accounts(ctx context.Context, g *store.Grant) (done bool, e
 }
 
 // save saves a change of a grant and announces it. False: the grant has changed since it
-// was listed, and whoever changed it knew better, or the next look does.
+// was listed, and whoever changed it knew better, or the next check does.
 func (r *Reconciler) save(ctx context.Context, kind string, g, next *store.Grant) (bool, error) {
 	err := r.refresher.deps.Store.Save(ctx, next)
 	if errors.Is(err, store.ErrConflict) {
@@ -88,7 +88,7 @@ func (r *Reconciler) save(ctx context.Context, kind string, g, next *store.Grant
 // while is for grants that come due with little time left, or without a token.)
 func (r *Reconciler) late(g *store.Grant, now time.Time) bool {
 	policy := r.refresher.deps.Settler.Policy
-	until, leased := g.Access.ServedUntil(policy.ClockSkew), g.Lease.Held(now)
+	until, leased := g.Access.ServedUntil(policy.ClockSkew), g.Lease.Valid(now)
 	switch {
 	case g.Due == nil || g.Access != nil && until == nil:
 		return false
@@ -107,7 +107,7 @@ func (r *Reconciler) late(g *store.Grant, now time.Time) bool {
 	if leased { // what is under way counts until the token is no longer handed out
 		last = *until
 	}
-	return now.Add(2 * g.Access.AtMostTenth(r.look())).After(last) // at the next look but one it would be too late
+	return now.Add(2 * g.Access.AtMostTenth(r.checkInterval())).After(last) // at the check after the next it would be too late
 }
 
 // announce announces what a grant is about to be without, unless it is done or can wait.

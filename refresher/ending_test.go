@@ -17,8 +17,8 @@ import (
 	"github.com/latchkey/latchkey/store"
 )
 
-// look is how often grants are looked for whose access token ends.
-var look = config.Default().Reconcile.Interval / 6
+// checkInterval is how often grants are searched for whose access token ends.
+var checkInterval = config.Default().Reconcile.Interval / 6
 
 // served has a worker know how long tokens are handed out and how long a try takes.
 func served(d *refresher.Deps) { d.Settler.Policy = servedPolicy() }
@@ -29,7 +29,7 @@ func served(d *refresher.Deps) { d.Settler.Policy = servedPolicy() }
 func TestTheEndIsAnnouncedWhateverTheWay(t *testing.T) {
 	try := func(t *testing.T, r *rig, w *worker, all []*store.Grant) {
 		for _, g := range all {
-			if err := w.Due(t.Context(), due(g)); err != nil {
+			if err := w.HandleDue(t.Context(), due(g)); err != nil {
 				var later *refresher.LaterError
 				require.ErrorAs(t, err, &later)
 				require.NoError(t, w.Dispatcher.Postpone(t.Context(), due(g), r.Clock.Now().Add(later.After)))
@@ -82,7 +82,7 @@ func TestTheEndIsAnnouncedWhateverTheWay(t *testing.T) {
 			ends := *all[0].Access.ServedUntil(servedPolicy().ClockSkew)
 			c.happen(t, r, w, all)
 			w.Dispatcher.Wait()
-			r.Clock.Advance(ends.Add(time.Second - 2*look).Sub(r.Clock.Now()))
+			r.Clock.Advance(ends.Add(time.Second - 2*checkInterval).Sub(r.Clock.Now()))
 			for n := range 4 {
 				require.NoError(t, w.Reconciler.Pass(t.Context()))
 				require.NoError(t, other.Reconciler.Pass(t.Context()))
@@ -94,7 +94,7 @@ func TestTheEndIsAnnouncedWhateverTheWay(t *testing.T) {
 						require.Equal(t, events.ReasonRefreshFailing, r.Get(w, g.ID).Warned)
 					}
 				}
-				r.Clock.Advance(look)
+				r.Clock.Advance(checkInterval)
 			}
 			for _, g := range all {
 				told := slices.DeleteFunc(r.LifecycleEvents(g.UserID), func(e string) bool { return e != "token.expiring: refresh_failing" })
@@ -110,7 +110,7 @@ func TestTheEndIsAnnouncedWhateverTheWay(t *testing.T) {
 				for tries := 0; r.Get(w, g.ID).Version == g.Version; tries++ {
 					require.Less(t, tries, 10)
 					r.Clock.Advance(time.Minute)
-					_ = next.Due(t.Context(), due(r.Get(w, g.ID)))
+					_ = next.HandleDue(t.Context(), due(r.Get(w, g.ID)))
 				}
 				next.Dispatcher.Wait()
 				require.Empty(t, r.Get(w, g.ID).Warned)
@@ -134,7 +134,7 @@ func TestNothingIsAnnouncedBeforeItsTime(t *testing.T) {
 	require.NoError(t, err)
 	r.Clock.Advance(30 * time.Second)
 	require.NoError(t, w.Reconciler.Pass(t.Context()))
-	r.Clock.Advance(look)
+	r.Clock.Advance(checkInterval)
 	require.NoError(t, w.Reconciler.Pass(t.Context()))
 	w.Dispatcher.Wait()
 	require.NotEmpty(t, r.Get(w, waiting.ID).Warned)
@@ -154,7 +154,7 @@ func TestAGrantThatWasNeverGivenATokenIsAnnounced(t *testing.T) {
 	for range 3 {
 		require.NoError(t, w.Reconciler.Pass(t.Context()))
 		w.Dispatcher.Wait()
-		r.Clock.Advance(look)
+		r.Clock.Advance(checkInterval)
 	}
 	require.Equal(t, []string{"token.expiring: refresh_failing"}, r.LifecycleEvents("user"))
 	require.Equal(t, 1, r.Get(w, g.ID).Due.Reschedules, "and its message is made again")
@@ -168,15 +168,15 @@ func TestAnAnnouncementTakesNothingFromARefresh(t *testing.T) {
 		w := r.Worker("a", served)
 		g := r.Connect(w, meshsim.ConnectSpec{})
 		r.Clock.Advance(hour)
-		r.Hold(g.Accounts[0].ID)
+		r.Block(g.Accounts[0].ID)
 		answered := r.inBackground(w, due(g))
-		r.Wait(r.Held)
+		r.Wait(r.Blocked)
 		for range 2 {
 			require.NoError(t, w.Reconciler.Pass(t.Context()))
-			r.Clock.Advance(look)
+			r.Clock.Advance(checkInterval)
 		}
 		require.NotEmpty(t, r.Get(w, g.ID).Warned)
-		r.Release <- struct{}{}
+		r.Unblock <- struct{}{}
 		require.NoError(t, r.Result(answered))
 		w.Dispatcher.Wait()
 		require.Equal(t, int64(2), r.Get(w, g.ID).Version)
@@ -187,8 +187,8 @@ func TestAnAnnouncementTakesNothingFromARefresh(t *testing.T) {
 	t.Run("that fails", func(t *testing.T) {
 		r := newRig(t)
 		server := httptest.NewServer(http.HandlerFunc(func(out http.ResponseWriter, _ *http.Request) {
-			r.Held <- struct{}{}
-			<-r.Release
+			r.Blocked <- struct{}{}
+			<-r.Unblock
 			out.WriteHeader(http.StatusServiceUnavailable)
 		}))
 		t.Cleanup(server.Close)
@@ -197,13 +197,13 @@ func TestAnAnnouncementTakesNothingFromARefresh(t *testing.T) {
 		g := r.Connect(w, meshsim.ConnectSpec{})
 		r.Clock.Advance(hour)
 		answered := r.inBackground(w, due(g))
-		r.Wait(r.Held)
+		r.Wait(r.Blocked)
 		for range 2 {
 			require.NoError(t, w.Reconciler.Pass(t.Context()))
-			r.Clock.Advance(look)
+			r.Clock.Advance(checkInterval)
 		}
 		require.NotEmpty(t, r.Get(w, g.ID).Warned)
-		r.Release <- struct{}{}
+		r.Unblock <- struct{}{}
 		require.NoError(t, r.Result(answered))
 		w.Dispatcher.Wait()
 		got := r.Get(w, g.ID)
@@ -241,14 +241,14 @@ func TestAGrantOnItsWayToItsFirstRefreshIsNotAnnounced(t *testing.T) {
 				}
 				r.Clock.Advance(slack/5 - time.Second)
 			}
-			require.NoError(t, w.Due(t.Context(), due(g)))
+			require.NoError(t, w.HandleDue(t.Context(), due(g)))
 			w.Dispatcher.Wait()
 			require.Equal(t, []string{"token.refreshed: "}, r.LifecycleEvents("user"))
 		})
 	}
 }
 
-// A grant that nobody refreshes is announced by the first look after the try has
+// A grant that nobody refreshes is announced by the first check after the try has
 // been due for a while, by a worker that was started only then.
 func TestAGrantWhoseFirstRefreshDoesNotComeIsAnnounced(t *testing.T) {
 	for name, c := range map[string]struct {

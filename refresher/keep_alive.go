@@ -18,13 +18,13 @@ func (r *Reconciler) keepAlive(ctx context.Context) error {
 	return errors.Join(
 		r.through(ctx, &r.undueWalk, "keep-alive", func(ctx context.Context, after store.Place) (store.Page, error) {
 			return w.deps.Store.Undue(ctx, after, r.config.Batch)
-		}, r.refreshEarlier),
-		r.through(ctx, &r.dueLateWalk, "keep-alive", r.pages(w.deps.Store.DueAfter, least), r.refreshEarlier))
+		}, r.scheduleKeepAlive),
+		r.through(ctx, &r.dueLateWalk, "keep-alive", r.pages(w.deps.Store.DueAfter, least), r.scheduleKeepAlive))
 }
 
-// refreshEarlier schedules the refresh that keeps a grant's refresh token alive, unless
+// scheduleKeepAlive schedules the refresh that keeps a grant's refresh token alive, unless
 // something is due before it.
-func (r *Reconciler) refreshEarlier(ctx context.Context, g *store.Grant) (bool, error) {
+func (r *Reconciler) scheduleKeepAlive(ctx context.Context, g *store.Grant) (bool, error) {
 	w := r.refresher
 	at := w.deps.Settler.Policy.keepAliveAt(g)
 	if at == nil || g.Lease != nil || g.Due != nil && !at.Before(g.Due.At) || g.Attempts > 0 || g.Deferrals > 0 {

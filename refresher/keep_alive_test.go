@@ -28,7 +28,7 @@ func TestWhatNothingEndsIsRefreshedOnDemand(t *testing.T) {
 	w := r.Worker("a")
 	page := r.endlessGrant(w, "by the page", "coinbase")
 	require.Empty(t, refresher.RefreshBlocked(page, r.Clock.Now()))
-	after, err := w.Now(t.Context(), page)
+	after, err := w.RefreshNow(t.Context(), page)
 	require.NoError(t, err)
 	require.Equal(t, int64(2), after.Version)
 	require.Nil(t, r.Get(w, page.ID).Due, "nothing is due again")
@@ -38,7 +38,7 @@ func TestWhatNothingEndsIsRefreshedOnDemand(t *testing.T) {
 	require.ErrorIs(t, w.Dispatcher.RefreshNow(t.Context(), cli), store.ErrConflict, "it is due by now")
 	require.NoError(t, w.Dispatcher.RefreshNow(t.Context(), r.Get(w, cli.ID)))
 	r.Eventually(func() bool { return len(r.dueMessages(cli.ID)) > 0 }, "the message does not come")
-	require.NoError(t, w.Due(t.Context(), r.dueMessages(cli.ID)[0]))
+	require.NoError(t, w.HandleDue(t.Context(), r.dueMessages(cli.ID)[0]))
 	require.Equal(t, int64(2), r.Get(w, cli.ID).Version)
 	require.Nil(t, r.Get(w, cli.ID).Due)
 	r.RequireSoundTokens(w, cli.ID)
@@ -61,21 +61,21 @@ func TestARefreshOnDemandIsTakenOver(t *testing.T) {
 			spec, change := refreshertest.WithLife(life)
 			spec.Institution.RevokeOldAccess, spec.Institution.Grace, spec.Institution.GraceMode = false, hour, meshsim.GraceRotate
 			g := r.Connect(a, spec, change)
-			r.Hold("one")
+			r.Block("one")
 			first := make(chan error, 1)
 			go func() {
-				_, err := a.Now(t.Context(), g)
+				_, err := a.RefreshNow(t.Context(), g)
 				first <- err
 			}()
-			r.Wait(r.Held)
+			r.Wait(r.Blocked)
 			r.Clock.Advance(2 * time.Minute)
 			require.NoError(t, b.Reconciler.Pass(t.Context()))
 			r.Eventually(func() bool { return len(r.dueMessages(g.ID)) > 0 }, "nobody takes over")
-			require.NoError(t, b.Due(t.Context(), r.dueMessages(g.ID)[0]))
+			require.NoError(t, b.HandleDue(t.Context(), r.dueMessages(g.ID)[0]))
 			after := r.Get(b, g.ID)
 			require.Equal(t, int64(2), after.Version)
 			require.Equal(t, 2, r.Calls())
-			r.Release <- struct{}{}
+			r.Unblock <- struct{}{}
 			require.NoError(t, r.Result(first))
 			require.Equal(t, int64(2), r.Get(b, g.ID).Version, "it comes late")
 			require.Equal(t, life == 0, after.Due == nil)
@@ -86,7 +86,7 @@ func TestARefreshOnDemandIsTakenOver(t *testing.T) {
 		late := r.Worker("late", func(d *refresher.Deps) { d.Lease, d.CallAndSave = time.Minute, time.Hour })
 		spec, change := refreshertest.WithLife(hour)
 		g := r.Connect(late, spec, change)
-		_, err := late.Now(t.Context(), g)
+		_, err := late.RefreshNow(t.Context(), g)
 		var later *refresher.LaterError
 		require.ErrorAs(t, err, &later)
 		require.Zero(t, r.Calls())
@@ -120,7 +120,7 @@ func TestRefreshTokensOfABrokerAreKeptAlive(t *testing.T) {
 	for version := int64(2); version < 5; version++ {
 		g := r.Get(keeper, idle.ID)
 		r.Clock.Advance(g.Due.At.Sub(r.Clock.Now()))
-		require.NoError(t, keeper.Due(t.Context(), due(g)))
+		require.NoError(t, keeper.HandleDue(t.Context(), due(g)))
 		g = r.Get(keeper, idle.ID)
 		require.Equal(t, version, g.Version)
 		require.WithinRange(t, g.Due.At, r.Clock.Now().Add(alive*9/10), r.Clock.Now().Add(alive))

@@ -18,7 +18,7 @@ import (
 // they may have, and returns the grant as stored then. ours: it is still leased by us
 // with the same token set, so no replacement of its refresh token is known. An empty
 // stream does not prove that: another worker may just have applied an entry. A lease
-// that ran out may have waited for the answer to another grant, so only a look at all
+// that ran out may have waited for the answer to another grant, so only a check of all
 // of the user's grants tells whether the refresh token is spent.
 func (r *Refresher) applyEarlierAnswers(ctx context.Context, leased *store.Grant, takenOver bool) (g *store.Grant, ours bool, err error) {
 	if !takenOver && leased.Unknown == nil && leased.Applied >= leased.Epoch-1 && !r.unsorted(leased) {
@@ -54,7 +54,7 @@ func (r *Refresher) unsorted(g *store.Grant) bool {
 	})
 }
 
-// tooLate ends a refresh whose process was held up: too little is left of the lease to
+// tooLate ends a refresh whose process was suspended: too little is left of the lease to
 // call Mesh and save the answer.
 func (r *Refresher) tooLate(ctx context.Context, g *store.Grant) error {
 	tracing.Log(ctx, r.deps.Log).Warn("a refresh was held up until its lease was nearly over; it is postponed", zap.String("grant", g.ID), zap.String("broker", g.BrokerType))

@@ -22,7 +22,7 @@ import (
 )
 
 // TestNothingIsPresentedUnderALeaseThatIsNearlyOver holds a worker up at each of
-// its looks at the clock in turn, for as long as a lease. Mesh then sees no
+// its readings of the clock in turn, for as long as a lease. Mesh then sees no
 // request whose lease does not last for a call and a save.
 func TestNothingIsPresentedUnderALeaseThatIsNearlyOver(t *testing.T) {
 	r := newRig(t)
@@ -64,7 +64,7 @@ func TestNothingIsPresentedUnderALeaseThatIsNearlyOver(t *testing.T) {
 		current.Store(g)
 		readings.Store(0)
 		stopAt.Store(n)
-		err := w.Due(t.Context(), due(g))
+		err := w.HandleDue(t.Context(), due(g))
 		if readings.Load() < n {
 			require.NoError(t, err)
 			break
@@ -80,7 +80,7 @@ func TestNothingIsPresentedUnderALeaseThatIsNearlyOver(t *testing.T) {
 			require.Nil(t, got.Unknown, "nothing was presented")
 			require.Zero(t, got.Attempts)
 			require.Equal(t, g.Due.At.UTC(), got.Due.At.UTC())
-			require.NoError(t, w.Due(t.Context(), due(g)), "the message comes again")
+			require.NoError(t, w.HandleDue(t.Context(), due(g)), "the message comes again")
 		}
 		require.Equal(t, int64(2), r.Get(w, g.ID).Version)
 		r.RequireSoundTokens(w, g.ID)
@@ -142,7 +142,7 @@ func TestAWorkerThatWasStoppedPresentsNothingThatItsSuccessorReplaced(t *testing
 	done := r.inBackground(a, due(g))
 	r.Wait(stopped)
 	r.Clock.Advance(2 * time.Minute)
-	require.NoError(t, b.Due(t.Context(), due(g)))
+	require.NoError(t, b.HandleDue(t.Context(), due(g)))
 	won := r.Get(b, g.ID)
 	close(goOn)
 	require.NoError(t, r.Result(done), "its message is out of date")
@@ -151,28 +151,28 @@ func TestAWorkerThatWasStoppedPresentsNothingThatItsSuccessorReplaced(t *testing
 	r.RequireSoundTokens(b, g.ID)
 }
 
-// looking is a JetStream that tells of looks into the recovery stream.
-type looking struct {
+// observedJetStream is a JetStream that tells of reads of the recovery stream.
+type observedJetStream struct {
 	jetstream.JetStream
 	recovery      string
 	before, after func()
 }
 
-func (l looking) Stream(ctx context.Context, name string) (jetstream.Stream, error) {
+func (l observedJetStream) Stream(ctx context.Context, name string) (jetstream.Stream, error) {
 	s, err := l.JetStream.Stream(ctx, name)
 	if name == l.recovery {
 		l.before()
-		s = lookedAt{s, l.after}
+		s = observedStream{s, l.after}
 	}
 	return s, err
 }
 
-type lookedAt struct {
+type observedStream struct {
 	jetstream.Stream
 	after func()
 }
 
-func (l lookedAt) GetMsg(ctx context.Context, seq uint64, opts ...jetstream.GetMsgOpt) (*jetstream.RawStreamMsg, error) {
+func (l observedStream) GetMsg(ctx context.Context, seq uint64, opts ...jetstream.GetMsgOpt) (*jetstream.RawStreamMsg, error) {
 	msg, err := l.Stream.GetMsg(ctx, seq, opts...)
 	if err != nil {
 		l.after()
@@ -180,7 +180,7 @@ func (l lookedAt) GetMsg(ctx context.Context, seq uint64, opts ...jetstream.GetM
 	return msg, err
 }
 
-func (l lookedAt) GetLastMsgForSubject(ctx context.Context, subject string) (*jetstream.RawStreamMsg, error) {
+func (l observedStream) GetLastMsgForSubject(ctx context.Context, subject string) (*jetstream.RawStreamMsg, error) {
 	msg, err := l.Stream.GetLastMsgForSubject(ctx, subject)
 	if err != nil {
 		l.after()
@@ -191,8 +191,8 @@ func (l lookedAt) GetLastMsgForSubject(ctx context.Context, subject string) (*je
 // The moments of the second holder at which something of the first can come in.
 const (
 	beforeTheLease = iota
-	beforeTheLook
-	afterTheLook
+	beforeTheCheck
+	afterTheCheck
 	afterTheRefresh
 	moments
 )
@@ -202,7 +202,7 @@ const (
 // holder's refresh: saved by the first holder, or rescued and then applied by
 // whoever consumes the recovery stream. Once it is known, the token that it
 // replaced is not presented. What becomes known after the second holder has
-// looked can't be waited for: then all is well afterwards.
+// checked can't be waited for: then all is well afterwards.
 func TestAReplacedTokenIsNotPresented(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -238,14 +238,14 @@ func (i *interleaving) run() {
 	t, id := i.T, fmt.Sprint("account-", len(i.Sim.Ledger().Requests), i.known, i.applied, i.saved, i.unknown)
 	i.a = i.Worker("a")
 	b := i.Worker("b", func(d *refresher.Deps) {
-		d.JetStream = looking{d.JetStream, i.Subjects.RecoveryStream(), func() { i.reach(beforeTheLook) }, func() { i.reach(afterTheLook) }}
+		d.JetStream = observedJetStream{d.JetStream, i.Subjects.RecoveryStream(), func() { i.reach(beforeTheCheck) }, func() { i.reach(afterTheCheck) }}
 	})
 	// What the second holder presents without knowing better is taken.
 	grace := meshsim.Institution{Grace: hour, GraceMode: meshsim.GraceRotate, AccessLifetime: hour, RefreshLifetime: 90 * day}
 	i.grant = i.Connect(i.a, meshsim.ConnectSpec{Accounts: []meshsim.Account{{ID: id}}, Institution: &grace})
-	i.Hold(id)
+	i.Block(id)
 	i.first = i.inBackground(i.a, due(i.grant))
-	i.Wait(i.Held)
+	i.Wait(i.Blocked)
 	i.Clock.Advance(2 * time.Minute)
 	g := i.Get(i.a, i.grant.ID)
 	if i.unknown { // somebody took it over, and got no answer that says anything
@@ -254,12 +254,12 @@ func (i *interleaving) run() {
 	}
 	before := i.Calls()
 	i.reach(beforeTheLease)
-	require.NoError(t, b.Due(t.Context(), due(g)))
+	require.NoError(t, b.HandleDue(t.Context(), due(g)))
 	presented := i.Calls() - before
 	i.reach(afterTheRefresh)
 
-	// In the stream after the look, and not applied: nobody could know.
-	unseen := i.known == afterTheLook && i.applied == afterTheRefresh
+	// In the stream after the check, and not applied: nobody could know.
+	unseen := i.known == afterTheCheck && i.applied == afterTheRefresh
 	if i.known < afterTheRefresh && !unseen {
 		require.Zero(t, presented, "a token known to be replaced was presented")
 	}
@@ -276,7 +276,7 @@ func (i *interleaving) reach(moment int) {
 	for ; i.seen <= moment; i.seen++ {
 		if i.seen == i.known {
 			i.FailWrites(!i.saved)
-			i.Release <- struct{}{}
+			i.Unblock <- struct{}{}
 			require.NoError(i.T, i.Result(i.first))
 			i.FailWrites(false)
 		}
@@ -300,13 +300,13 @@ func TestAllRescuedAnswersAreApplied(t *testing.T) {
 			a, b, c := r.Worker("a"), r.Worker("b"), r.Worker("c")
 			grace := meshsim.Institution{Grace: hour, GraceMode: meshsim.GraceRotate, AccessLifetime: hour, RefreshLifetime: 90 * day}
 			g := r.Connect(a, meshsim.ConnectSpec{Accounts: []meshsim.Account{{ID: "one"}}, Institution: &grace})
-			r.Hold("one")
+			r.Block("one")
 			first := r.inBackground(a, due(g))
-			r.Wait(r.Held)
+			r.Wait(r.Blocked)
 			r.Clock.Advance(2 * time.Minute)
 			r.FailWrites(true)
-			require.NoError(t, b.Due(t.Context(), due(g)))
-			r.Release <- struct{}{}
+			require.NoError(t, b.HandleDue(t.Context(), due(g)))
+			r.Unblock <- struct{}{}
 			require.NoError(t, r.Result(first))
 			r.FailWrites(false)
 			entries := r.RecoveryEntries()
@@ -322,7 +322,7 @@ func TestAllRescuedAnswersAreApplied(t *testing.T) {
 			}
 
 			r.Clock.Advance(2 * time.Minute)
-			require.NoError(t, c.Due(t.Context(), due(g)))
+			require.NoError(t, c.HandleDue(t.Context(), due(g)))
 			require.Equal(t, 2, r.Calls(), "nothing was to be presented")
 			got := r.Get(c, g.ID)
 			require.Equal(t, int64(2), got.Applied)
@@ -339,11 +339,11 @@ func TestAnAnswerIsNotSealedUnderAKeyThatIsOver(t *testing.T) {
 	r := newRig(t)
 	w := r.Worker("a")
 	g := r.Connect(w, meshsim.ConnectSpec{Accounts: []meshsim.Account{{ID: "one"}}})
-	r.Hold("one")
+	r.Block("one")
 	done := r.inBackground(w, due(g))
-	r.Wait(r.Held)
+	r.Wait(r.Blocked)
 	r.Clock.Advance(30 * hour) // the machine sleeps over it
-	r.Release <- struct{}{}
+	r.Unblock <- struct{}{}
 	require.NoError(t, r.Result(done))
 	got := r.Get(w, g.ID)
 	require.Equal(t, int64(2), got.Version)

@@ -38,7 +38,7 @@ const (
 func (a *Answer) dropDoubtful(g *store.Grant) {
 	if a.Doubtful && g.Doubtful >= mostDoubtful {
 		a.Rest = secret.Text{}
-		a.Loose = slices.DeleteFunc(slices.Clone(a.Loose), func(l LooseToken) bool { return l.Aside })
+		a.Unplaced = slices.DeleteFunc(slices.Clone(a.Unplaced), func(l UnplacedToken) bool { return l.Foreign })
 	}
 }
 
@@ -48,7 +48,7 @@ func (a Answer) all() (refresh, other []secret.Text) {
 	for _, in := range a.Accounts {
 		refresh, other = append(refresh, in.RefreshToken), append(other, in.AccessToken, in.TokenID)
 	}
-	for _, l := range a.Loose {
+	for _, l := range a.Unplaced {
 		if l.Refresh {
 			refresh = append(refresh, l.Token)
 		} else {

@@ -60,13 +60,13 @@ type brokerLimits struct {
 	breaker *gobreaker.TwoStepCircuitBreaker[struct{}]
 	opened  time.Time // when the breaker opened last
 	// Its last Retry-After, and until when no refresh may start for that.
-	retrySince, retryUntil, held time.Time
-	running                      int
+	retrySince, retryUntil, waitUntil time.Time
+	running                           int
 }
 
-// heldFor bounds how long a Retry-After, which may be about one user, keeps its broker
+// maxBrokerWait bounds how long a Retry-After, which may be about one user, keeps its broker
 // waiting. After that one refresh at a time may start until one succeeds.
-const heldFor = time.Minute
+const maxBrokerWait = time.Minute
 
 // NewLimits returns limits at their full rates. workers returns how many workers share
 // them, or 0 while that is not known and no refresh may start; nil: this one is alone.
@@ -82,7 +82,7 @@ func NewLimits(cfg config.Limits, credentials config.Backoff, now func() time.Ti
 	}
 }
 
-// noShare is after how long a worker looks again whether it may start refreshes.
+// noShare is after how long a worker checks again whether it may start refreshes.
 const noShare = time.Second
 
 // divide gives each rate this worker's share. The caller holds the lock.
@@ -121,8 +121,8 @@ func (l *Limits) Enter(broker string) (done func(*Failure), err error) {
 	}
 	l.divide(now)
 	b := l.broker(broker)
-	if now.Before(b.held) {
-		return nil, &LaterError{After: b.held.Sub(now), Why: "retry_after"}
+	if now.Before(b.waitUntil) {
+		return nil, &LaterError{After: b.waitUntil.Sub(now), Why: "retry_after"}
 	}
 	if l.divided == 0 {
 		return nil, &LaterError{After: noShare, Why: "rate"}
@@ -147,17 +147,17 @@ func (l *Limits) Enter(broker string) (done func(*Failure), err error) {
 		return nil, &LaterError{After: l.cfg.BreakerOpen / 2, Why: "breaker"}
 	}
 	b.running++
-	var held time.Time
+	var until time.Time
 	if now.Before(b.retryUntil) {
-		held = now.Add(min(b.retryUntil.Sub(now), heldFor))
-		b.held = held
+		until = now.Add(min(b.retryUntil.Sub(now), maxBrokerWait))
+		b.waitUntil = until
 	}
-	return func(f *Failure) { l.done(b, report, f, now, held) }, nil
+	return func(f *Failure) { l.done(b, report, f, now, until) }, nil
 }
 
-// done takes the outcome of a refresh that began at a time, and held its broker for
+// done takes the outcome of a refresh that began at a time, and made its broker wait for
 // others until another time.
-func (l *Limits) done(b *brokerLimits, report func(error), f *Failure, began, held time.Time) {
+func (l *Limits) done(b *brokerLimits, report func(error), f *Failure, began, waited time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	b.running--
@@ -166,12 +166,12 @@ func (l *Limits) done(b *brokerLimits, report func(error), f *Failure, began, he
 		if until := now.Add(f.RetryAfter); until.After(b.retryUntil) {
 			b.retrySince, b.retryUntil = now, until
 		}
-		if held := now.Add(min(f.RetryAfter, heldFor)); held.After(b.held) {
-			b.held = held
+		if until := now.Add(min(f.RetryAfter, maxBrokerWait)); until.After(b.waitUntil) {
+			b.waitUntil = until
 		}
 	}
 	if f == nil && began.After(b.retrySince) {
-		b.retryUntil, b.held = time.Time{}, time.Time{} // it takes others
+		b.retryUntil, b.waitUntil = time.Time{}, time.Time{} // it takes others
 	}
 	switch {
 	case f == nil:
@@ -191,8 +191,8 @@ func (l *Limits) done(b *brokerLimits, report func(error), f *Failure, began, he
 	case f.Class == uncalled: // what was not used is there for others
 		b.rate.giveBack(now)
 		l.overall.giveBack(now)
-		if b.held.Equal(held) {
-			b.held = time.Time{}
+		if b.waitUntil.Equal(waited) {
+			b.waitUntil = time.Time{}
 		}
 		report(errNoVerdict)
 	case f.Class == Transient:
@@ -202,9 +202,9 @@ func (l *Limits) done(b *brokerLimits, report func(error), f *Failure, began, he
 	}
 }
 
-// HoldUp reports whether a broker's own rate or concurrency keeps refreshes from
+// AtLimit reports whether a broker's own rate or concurrency keeps refreshes from
 // starting now, and the time between two refreshes at that rate.
-func (l *Limits) HoldUp(broker string) (each time.Duration, held bool) {
+func (l *Limits) AtLimit(broker string) (each time.Duration, limited bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.divide(l.now())
@@ -213,9 +213,9 @@ func (l *Limits) HoldUp(broker string) (each time.Duration, held bool) {
 	return each, l.divided == 0 || b.running >= l.cfg.BrokerConcurrency || b.rate.limiter.TokensAt(l.now()) < 1
 }
 
-// Suspended returns how long no refresh may start at a broker, because of its breaker,
+// SuspendedFor returns how long no refresh may start at a broker, because of its breaker,
 // its Retry-After or a pause of everything; 0: one may start.
-func (l *Limits) Suspended(broker string) time.Duration {
+func (l *Limits) SuspendedFor(broker string) time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := l.now()
@@ -223,7 +223,7 @@ func (l *Limits) Suspended(broker string) time.Duration {
 		return l.paused.Sub(now)
 	}
 	b := l.broker(broker)
-	asked := max(b.held.Sub(now), 0)
+	asked := max(b.waitUntil.Sub(now), 0)
 	if b.breaker.State() != gobreaker.StateOpen {
 		return asked
 	}

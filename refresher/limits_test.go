@@ -310,13 +310,13 @@ func TestRetryAfterSlowsItsBroker(t *testing.T) {
 			enter(t, l, "A")(&refresher.Failure{Class: class, RetryAfter: asked})
 			under(nil) // a call under way takes nothing back
 			require.Equal(t, refresher.LaterError{After: want, Why: "retry_after"}, later(t, l, "a"))
-			require.Equal(t, want, l.Suspended("a"))
+			require.Equal(t, want, l.SuspendedFor("a"))
 			enter(t, l, "b")(nil)
-			require.Zero(t, l.Suspended("b"))
+			require.Zero(t, l.SuspendedFor("b"))
 			c.Advance(want)
 			let := 0
 			for ; c.Now().Before(t0.Add(asked)); c.Advance(time.Second) {
-				if l.Suspended("a") > 0 {
+				if l.SuspendedFor("a") > 0 {
 					require.Equal(t, "retry_after", later(t, l, "a").Why)
 					continue
 				}
@@ -324,7 +324,7 @@ func TestRetryAfterSlowsItsBroker(t *testing.T) {
 				let++
 			}
 			require.Equal(t, max(int((asked-time.Second)/time.Minute), 0), let, asked)
-			require.Zero(t, l.Suspended("a"))
+			require.Zero(t, l.SuspendedFor("a"))
 			enter(t, l, "a")(&refresher.Failure{Class: refresher.Dead})
 			enter(t, l, "a")
 

@@ -48,18 +48,18 @@ type RefreshRequest struct {
 	Metadata    map[string]secret.Text
 	// MFACode is the user's, which completes a refresh that was answered mfaRequired.
 	MFACode secret.Text
-	// Held are tokens that the grant has, and that are not sent: an answer that repeats
+	// Current are tokens that the grant has, and that are not sent: an answer that repeats
 	// only these, or those that are sent, brings nothing new.
-	Held []secret.Text
-	// Known are tokens that came before and that the grant has no use for.
-	Known []secret.Text
+	Current []secret.Text
+	// Spare are tokens that came before and that the grant has no use for.
+	Spare []secret.Text
 	// NotAfter is until when, by the wall clock, the request may be sent. Zero: at any time.
 	NotAfter time.Time
 }
 
-// held reports whether the grant has a token, or sends it.
-func (r RefreshRequest) held(token secret.Text) bool {
-	return token == r.RefreshToken || token == r.AccessToken || slices.Contains(r.Held, token)
+// has reports whether the grant has a token, or sends it.
+func (r RefreshRequest) has(token secret.Text) bool {
+	return token == r.RefreshToken || token == r.AccessToken || slices.Contains(r.Current, token)
 }
 
 type refreshBody struct {
@@ -97,14 +97,14 @@ func (m *Mesh) Refresh(ctx context.Context, r RefreshRequest) (answer Answer, er
 	in := readAnswer(reply)
 	defer clear(reply.body)
 	in.forget(r.RefreshToken)
-	in.useLoose(r.held)
+	in.useUnplaced(r.has)
 	f := classify(in.statuses, in.hasAccessToken())
 	if reply.cut != nil {
 		f = &Failure{Class: Transient, Ambiguous: true, Detail: in.detail(), Err: reply.cut}
 	}
 	a, err := in.outcome(r, f)
 	refresh, other := in.all()
-	known := slices.Concat([]secret.Text{r.RefreshToken, r.AccessToken, r.TradeToken, r.MFACode}, r.Held, r.Known, refresh, other)
+	known := slices.Concat([]secret.Text{r.RefreshToken, r.AccessToken, r.TradeToken, r.MFACode}, r.Current, r.Spare, refresh, other)
 	for _, value := range r.Metadata {
 		if len(value.Reveal()) >= sharedPart {
 			known = append(known, value)
@@ -131,8 +131,8 @@ func (m *Mesh) Refresh(ctx context.Context, r RefreshRequest) (answer Answer, er
 	}
 	f.Answer = in.useless(r, f)
 	doubt := in.unread.doubt(known, f.Ambiguous)
-	for _, l := range f.Answer.Loose {
-		if doubt = max(doubt, doubtful); !l.Aside {
+	for _, l := range f.Answer.Unplaced {
+		if doubt = max(doubt, doubtful); !l.Foreign {
 			doubt = named
 		}
 	}
@@ -144,7 +144,7 @@ func (m *Mesh) Refresh(ctx context.Context, r RefreshRequest) (answer Answer, er
 // only where the answer has no new tokens.
 func (t *transcript) outcome(r RefreshRequest, f *Failure) (Answer, error) {
 	a := t.Answer
-	fresh := a.carries(func(token secret.Text) bool { return !r.held(token) })
+	fresh := a.carries(func(token secret.Text) bool { return !r.has(token) })
 	switch {
 	case fresh && t.says("mfarequired") && normal(t.content) != "succeeded":
 		// The access token finishes nothing, whatever the other statuses are.
@@ -164,13 +164,13 @@ func (t *transcript) outcome(r RefreshRequest, f *Failure) (Answer, error) {
 // useless returns the unknown tokens in an answer that brought the grant none.
 func (t *transcript) useless(r RefreshRequest, f *Failure) Answer {
 	known := func(token secret.Text) bool {
-		return token.Empty() || token == f.Interim || token == f.RefreshToken || r.held(token) || slices.Contains(r.Known, token)
+		return token.Empty() || token == f.Interim || token == f.RefreshToken || r.has(token) || slices.Contains(r.Spare, token)
 	}
 	var a Answer
 	refresh, other := t.all()
 	for i, token := range slices.Concat(refresh, other) {
 		if !known(token) {
-			a.Loose = append(a.Loose, LooseToken{Token: token, Refresh: i < len(refresh)})
+			a.Unplaced = append(a.Unplaced, UnplacedToken{Token: token, Refresh: i < len(refresh)})
 		}
 	}
 	return a

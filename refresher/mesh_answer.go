@@ -42,15 +42,15 @@ type statuses struct {
 	envelope, content, errorType, errorHash string
 }
 
-// LooseToken is a token in a place where the contract has none, or one too many.
-type LooseToken struct {
+// UnplacedToken is a token in a place where the contract has none, or one too many.
+type UnplacedToken struct {
 	Token secret.Text
 	// Refresh: its name is that of a refresh token.
 	Refresh bool
-	// Meant: it can be used as the token that its name says, if there is no better one.
-	Meant bool
-	// Aside: no token of Mesh's answers has this name. A gateway may put one into each page.
-	Aside bool `json:"-"`
+	// Usable: it can be used as the token that its name says, if there is no better one.
+	Usable bool `json:"Meant"`
+	// Foreign: no token of Mesh's answers has this name. A gateway may put one into each page.
+	Foreign bool `json:"-"`
 }
 
 // readAnswer transcribes the body of an answer. It keeps no part of the body.
@@ -68,8 +68,8 @@ func readAnswer(r reply) transcript {
 		t.put(&t.AccessToken, t.outer.AccessToken, false, true)
 		t.put(&t.RefreshToken, t.outer.RefreshToken, true, true)
 	} else {
-		t.loose(t.outer.AccessToken, false, false)
-		t.loose(t.outer.RefreshToken, true, false)
+		t.addUnplaced(t.outer.AccessToken, false, false)
+		t.addUnplaced(t.outer.RefreshToken, true, false)
 	}
 	t.Accounts = slices.DeleteFunc(t.Accounts, AnsweredAccount.blank)
 	t.nameDeprecated()
@@ -163,7 +163,7 @@ func (t *transcript) sweep(text []byte) {
 		name := normal(string(found[1]))
 		value, err := jsontext.AppendUnquote(nil, found[2])
 		t.unread.named = t.unread.named || err != nil
-		t.loose(t.token(string(value)), name == "refreshtoken", name != "tokenid")
+		t.addUnplaced(t.token(string(value)), name == "refreshtoken", name != "tokenid")
 	}
 	rest := namedToken.ReplaceAll(text, nil)
 	defer clear(rest)
@@ -187,13 +187,13 @@ func (t *transcript) put(at *secret.Text, token secret.Text, refresh, meant bool
 	if token.Empty() || token == *at {
 		return
 	}
-	t.loose(*at, refresh, meant)
+	t.addUnplaced(*at, refresh, meant)
 	*at = token
 }
 
-func (t *transcript) loose(token secret.Text, refresh, meant bool) {
+func (t *transcript) addUnplaced(token secret.Text, refresh, meant bool) {
 	if !token.Empty() {
-		t.Loose = append(t.Loose, LooseToken{Token: token, Refresh: refresh, Meant: meant})
+		t.Unplaced = append(t.Unplaced, UnplacedToken{Token: token, Refresh: refresh, Usable: meant})
 	}
 }
 

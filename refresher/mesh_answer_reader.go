@@ -95,7 +95,7 @@ func (r *answerReader) found(p place) {
 	}
 	r.t.put(access, in.AccessToken, false, true)
 	r.t.put(refresh, in.RefreshToken, true, true)
-	r.t.loose(in.TokenID, false, false)
+	r.t.addUnplaced(in.TokenID, false, false)
 }
 
 // inner reads a string, of a member if name is set, in which JSON counts.
@@ -115,11 +115,11 @@ func (r *answerReader) inner(p place, name, text string, entry *AnsweredAccount)
 			t.broken = broken // "[none]" is no damage
 		}
 	case p == inEntries || p == inEntry:
-		t.loose(t.token(text), false, false)
+		t.addUnplaced(t.token(text), false, false)
 	case p != aside:
 		note(&t.unread.odd, text)
 	case strings.Contains(name, "token") && slices.ContainsFunc(sureRun.FindAllString(text, -1), mixed):
-		t.Loose = append(t.Loose, LooseToken{Token: t.token(text), Refresh: strings.Contains(name, "refresh"), Aside: !tokenName.MatchString(name)})
+		t.Unplaced = append(t.Unplaced, UnplacedToken{Token: t.token(text), Refresh: strings.Contains(name, "refresh"), Foreign: !tokenName.MatchString(name)})
 	case forPeople.MatchString(name):
 		note(&t.unread.said, text)
 	default:
@@ -129,22 +129,22 @@ func (r *answerReader) inner(p place, name, text string, entry *AnsweredAccount)
 
 func (r *answerReader) entry() {
 	var entry AnsweredAccount
-	t, loose := r.t, len(r.t.Loose)
+	t, before := r.t, len(r.t.Unplaced)
 	r.value(inEntry, &entry)
 	switch {
 	case entry.ID != "":
 		// Of several access tokens each is this account's.
-		for _, l := range t.Loose[loose:] {
-			if l.Meant && !l.Refresh {
+		for _, l := range t.Unplaced[before:] {
+			if l.Usable && !l.Refresh {
 				t.Accounts = append(t.Accounts, AnsweredAccount{ID: entry.ID, Name: entry.Name, AccessToken: l.Token})
 			}
 		}
-		t.Loose = append(t.Loose[:loose], slices.DeleteFunc(t.Loose[loose:], func(l LooseToken) bool { return l.Meant && !l.Refresh })...)
+		t.Unplaced = append(t.Unplaced[:before], slices.DeleteFunc(t.Unplaced[before:], func(l UnplacedToken) bool { return l.Usable && !l.Refresh })...)
 	case r.failed && entry.Name == "":
 		// It may have named its account behind the damage.
-		t.loose(entry.AccessToken, false, true)
-		t.loose(entry.RefreshToken, true, true)
-		t.loose(entry.TokenID, false, false)
+		t.addUnplaced(entry.AccessToken, false, true)
+		t.addUnplaced(entry.RefreshToken, true, true)
+		t.addUnplaced(entry.TokenID, false, false)
 		return
 	}
 	t.Accounts = append(t.Accounts, entry)
@@ -231,7 +231,7 @@ func (r *answerReader) tokens(p place, name string, entry *AnsweredAccount) {
 	}
 	at := map[string]*secret.Text{"accesstoken": access, "refreshtoken": refreshed, "tokenid": id}[name]
 	if at == nil {
-		t.loose(token, refresh, false)
+		t.addUnplaced(token, refresh, false)
 		return
 	}
 	t.put(at, token, refresh, name != "tokenid")
@@ -261,7 +261,7 @@ func (r *answerReader) mistyped(refresh bool) {
 			depth--
 		case '"': // within another value
 			if text := token.String(); !slices.Contains(knownNames, normal(text)) {
-				r.t.loose(r.t.token(text), refresh, false)
+				r.t.addUnplaced(r.t.token(text), refresh, false)
 			}
 		default:
 			if depth == 0 {

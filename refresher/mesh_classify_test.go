@@ -164,7 +164,7 @@ func TestTokensCountForMoreThanStatuses(t *testing.T) {
 // has, is judged by its statuses.
 func TestEchoesAreNoTokens(t *testing.T) {
 	asked := request
-	asked.Held = []secret.Text{text("canary-held")}
+	asked.Current = []secret.Text{text("canary-held")}
 	for _, tokens := range []string{
 		`"refreshToken":"canary-refresh"`, `"accessToken":"canary-access"`, `"accessToken":"canary-held"`,
 		`"accessToken":"canary-access","refreshToken":"canary-refresh"`,

@@ -54,7 +54,7 @@ func (u *unread) doubt(known []secret.Text, lost bool) doubt {
 	}
 	s := search{left: mostSearched}
 	without := sync.OnceValue(func() *strings.Replacer { return replacing(known) })
-	look := func(text []byte) doubt {
+	search := func(text []byte) doubt {
 		s.without = nil
 		if s.doubtOf(string(text), 0) == noDoubt {
 			return noDoubt // as a rule, and there may be many tokens
@@ -62,8 +62,8 @@ func (u *unread) doubt(known []secret.Text, lost bool) doubt {
 		s.without = without()
 		return s.doubtOf(string(text), 0)
 	}
-	found, aside := look(u.odd), look(u.aside)
-	if aside == named || look(u.said) == named {
+	found, aside := search(u.odd), search(u.aside)
+	if aside == named || search(u.said) == named {
 		return named
 	}
 	if lost {

@@ -84,7 +84,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	for _, reason := range removalReasons {
 		m.removals.WithLabelValues(string(reason))
 	}
-	for _, kind := range []string{unusualByPosition, unusualUnplaced, unusualNotCovered, unusualSplit} {
+	for _, kind := range []string{unusualByPosition, unusualOwnerless, unusualNotCovered, unusualSplit} {
 		m.unusual.WithLabelValues(kind)
 	}
 	for _, outcome := range []string{passOK, passFailed} {

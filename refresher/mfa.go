@@ -65,7 +65,7 @@ func (a Answer) interim(presented secret.Text) (secret.Text, time.Duration) {
 func (f *Failure) demanding() Answer {
 	a := Answer{RefreshToken: f.RefreshToken}
 	if !f.Interim.Empty() {
-		a.Loose = []LooseToken{{Token: f.Interim}}
+		a.Unplaced = []UnplacedToken{{Token: f.Interim}}
 	}
 	return a
 }
@@ -83,11 +83,11 @@ func (f *Failure) chooseRefreshToken(g *store.Grant, tokens *store.TokenSet, key
 	f.RefreshToken = own
 }
 
-// Complete completes a refresh of a grant with a code of its user. It returns the grant
+// CompleteMFA completes a refresh of a grant with a code of its user. It returns the grant
 // as stored then; nil: the answer is on its way into the database. The errors are
 // ErrNoStep, ErrCodeLate, ErrCodeRefused, ErrCodeExpired, those of Now, and a *Failure
 // that says nothing about the code.
-func (r *Refresher) Complete(ctx context.Context, g *store.Grant, code secret.Text) (*store.Grant, error) {
+func (r *Refresher) CompleteMFA(ctx context.Context, g *store.Grant, code secret.Text) (*store.Grant, error) {
 	r.underWay.Add(1)
 	defer r.underWay.Done()
 	if g.State != store.MustAct || g.MFA == nil {

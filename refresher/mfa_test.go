@@ -25,7 +25,7 @@ func challenged(t *testing.T) (r *rig, w *worker, g *store.Grant) {
 	institution.MFACode = "246810"
 	g = r.Connect(w, meshsim.ConnectSpec{BrokerType: "vanguard", Institution: &institution})
 	before := g.Version
-	require.NoError(t, w.Due(t.Context(), due(g)))
+	require.NoError(t, w.HandleDue(t.Context(), due(g)))
 	g = r.Get(w, g.ID)
 	require.Equal(t, store.MustAct, g.State)
 	require.Equal(t, before+1, g.Version)
@@ -42,14 +42,14 @@ func TestACodeCompletesARefresh(t *testing.T) {
 	require.False(t, set.Interim.Empty())
 	require.False(t, set.Accounts[0].AccessToken.Equal(set.Interim), "an interim access token is handed out")
 
-	_, err = w.Complete(t.Context(), g, text("000000"))
+	_, err = w.CompleteMFA(t.Context(), g, text("000000"))
 	require.ErrorIs(t, err, refresher.ErrCodeRefused)
 	again := r.Get(w, g.ID)
 	require.Equal(t, store.MustAct, again.State, "a wrong code ends nothing")
 	require.Equal(t, 1, again.MFA.Refused)
 	require.Nil(t, again.Lease)
 
-	done, err := w.Complete(t.Context(), again, text("246810"))
+	done, err := w.CompleteMFA(t.Context(), again, text("246810"))
 	require.NoError(t, err)
 	require.Equal(t, store.Active, done.State)
 	require.Nil(t, done.MFA)
@@ -58,9 +58,9 @@ func TestACodeCompletesARefresh(t *testing.T) {
 	require.NoError(t, err)
 	require.True(t, set.Interim.Empty())
 	r.RequireSoundTokens(w, g.ID)
-	_, err = w.Complete(t.Context(), done, text("246810"))
+	_, err = w.CompleteMFA(t.Context(), done, text("246810"))
 	require.ErrorIs(t, err, refresher.ErrNoStep)
-	_, err = w.Complete(t.Context(), again, text("246810"))
+	_, err = w.CompleteMFA(t.Context(), again, text("246810"))
 	require.ErrorIs(t, err, store.ErrStale, "a code for another version")
 	for _, e := range r.Logs.All() {
 		require.NotContains(t, e.Message, "246810")
@@ -75,18 +75,18 @@ func TestCodesThatAreNotPresented(t *testing.T) {
 	r, w, g := challenged(t)
 	calls := r.Calls()
 	for n := range 5 {
-		_, err := w.Complete(t.Context(), g, text("000000"))
+		_, err := w.CompleteMFA(t.Context(), g, text("000000"))
 		require.ErrorIs(t, err, refresher.ErrCodeRefused, n)
 		g = r.Get(w, g.ID)
 	}
-	_, err := w.Complete(t.Context(), g, text("246810"))
+	_, err := w.CompleteMFA(t.Context(), g, text("246810"))
 	require.ErrorIs(t, err, refresher.ErrNoStep, "guessing ends")
 	require.Equal(t, calls+5, r.Calls())
 
 	r, w, g = challenged(t)
 	calls = r.Calls()
 	r.Clock.Advance(g.MFA.Until.Sub(r.Clock.Now()))
-	_, err = w.Complete(t.Context(), g, text("246810"))
+	_, err = w.CompleteMFA(t.Context(), g, text("246810"))
 	require.ErrorIs(t, err, refresher.ErrCodeLate)
 	require.Equal(t, calls, r.Calls())
 }
@@ -113,9 +113,9 @@ func TestWhyACodeIsRefused(t *testing.T) {
 	} {
 		server.Set(meshsimtest.Content(`{"status":"mfaRequired","accessToken":"interim"}`))
 		g := r.Connect(w, meshsim.ConnectSpec{BrokerType: fmt.Sprint("broker", i)}, func(g *store.Grant) { g.UserID = fmt.Sprint("user", i) })
-		require.NoError(t, w.Due(t.Context(), due(g)))
+		require.NoError(t, w.HandleDue(t.Context(), due(g)))
 		server.Set(c.answer)
-		_, err := w.Complete(t.Context(), r.Get(w, g.ID), text("246810"))
+		_, err := w.CompleteMFA(t.Context(), r.Get(w, g.ID), text("246810"))
 		require.ErrorIs(t, err, refresher.ErrCodeRefused, c.answer.Body)
 		require.Equal(t, c.expired, errors.Is(err, refresher.ErrCodeExpired), c.answer.Body)
 		require.NotNil(t, r.Get(w, g.ID).MFA, "another code may be presented")
@@ -129,10 +129,10 @@ func TestACodeWaitsForTheLease(t *testing.T) {
 	_, _, err := w.Store.Acquire(t.Context(), store.LeaseRequest{GrantID: g.ID, Version: g.Version, Owner: "other", Now: r.Clock.Now(), Until: r.Clock.Now().Add(time.Minute)})
 	require.NoError(t, err)
 	var leased *store.LeasedError
-	_, err = w.Complete(t.Context(), g, text("246810"))
+	_, err = w.CompleteMFA(t.Context(), g, text("246810"))
 	require.ErrorAs(t, err, &leased)
 	w.Stop()
-	_, err = w.Complete(t.Context(), g, text("246810"))
+	_, err = w.CompleteMFA(t.Context(), g, text("246810"))
 	require.ErrorIs(t, err, refresher.ErrStopping)
 }
 
@@ -175,7 +175,7 @@ func TestTokensThatComeWithTheDemandForACodeAreKept(t *testing.T) {
 				server.Set(meshsimtest.Content(`{"status":"mfaRequired",` + answer + `}`))
 				g = r.Connect(w, meshsim.ConnectSpec{BrokerType: fmt.Sprint("broker", n)}, func(g *store.Grant) { g.UserID = fmt.Sprint("user", n) })
 				meanwhile = meanwhileIn
-				require.NoError(t, w.Due(t.Context(), due(g)))
+				require.NoError(t, w.HandleDue(t.Context(), due(g)))
 				r.FailWrites(false)
 				for _, entry := range r.Messages(r.Subjects.RecoveryStream(), r.Subjects.Recovery(g.ID)) {
 					require.NoError(t, w.Recover(t.Context(), entry.Data))
@@ -233,7 +233,7 @@ func TestWhoseTheRefreshTokenBesideADemandForACodeIs(t *testing.T) {
 		require.NoError(t, err)
 		entries := strings.ReplaceAll(c.entries, "ACCOUNT", g.Accounts[0].ID)
 		server.Set(meshsimtest.Response{Status: 200, Body: `{"status":"ok","content":{"status":"mfaRequired","brokerAccountTokens":[` + entries + `]}}`})
-		require.NoError(t, w.Due(t.Context(), due(g)))
+		require.NoError(t, w.HandleDue(t.Context(), due(g)))
 		g = r.Get(w, g.ID)
 		require.Equal(t, store.MustAct, g.State, broker)
 		set, err := w.Tokens(t.Context(), g)

@@ -21,7 +21,7 @@ func TestWhatMakesNoCallWaitsForNobody(t *testing.T) {
 		return func(t *testing.T, r *rig, w *worker) {
 			g := r.Connect(w, meshsim.ConnectSpec{})
 			require.NoError(t, r.Sim.Script(g.Accounts[0].ID, meshsim.HTTPStatus(status)))
-			require.NoError(t, w.Due(t.Context(), due(g)))
+			require.NoError(t, w.HandleDue(t.Context(), due(g)))
 		}
 	}
 	for name, c := range map[string]struct {
@@ -32,16 +32,16 @@ func TestWhatMakesNoCallWaitsForNobody(t *testing.T) {
 		"the breaker is open": {func(d *refresher.Deps) { d.Limits.BreakerFailures = 1 }, fail(500), "breaker"},
 		"the credentials are refused": {func(*refresher.Deps) {}, func(t *testing.T, r *rig, w *worker) {
 			r.RefuseCredentials()
-			require.NoError(t, w.Due(t.Context(), due(r.Connect(w, meshsim.ConnectSpec{}))))
+			require.NoError(t, w.HandleDue(t.Context(), due(r.Connect(w, meshsim.ConnectSpec{}))))
 		}, "credentials"},
 		"the broker's rate is used up": {func(d *refresher.Deps) { d.Limits.BrokerRate, d.Limits.BrokerBurst, d.Concurrency = 1e-6, 1, 1 }, fail(500), ""},
 		"the rate is used up":          {func(d *refresher.Deps) { d.Limits.Rate, d.Limits.Burst, d.Concurrency = 1e-6, 1, 1 }, fail(500), ""},
 		"every slot is taken": {func(d *refresher.Deps) { d.Concurrency = 1 }, func(t *testing.T, r *rig, w *worker) {
 			g := r.Connect(w, meshsim.ConnectSpec{})
-			r.Hold(g.Accounts[0].ID)
+			r.Block(g.Accounts[0].ID)
 			answered := r.inBackground(w, due(g))
-			r.Wait(r.Held)
-			t.Cleanup(func() { r.Release <- struct{}{}; require.NoError(t, r.Result(answered)) })
+			r.Wait(r.Blocked)
+			t.Cleanup(func() { r.Unblock <- struct{}{}; require.NoError(t, r.Result(answered)) })
 		}, ""},
 		"KMS is away": {func(*refresher.Deps) {}, func(_ *testing.T, r *rig, _ *worker) {
 			r.KMS.Faults().Always(kmssim.ServiceUnavailable)
@@ -75,14 +75,14 @@ func TestWhatMakesNoCallWaitsForNobody(t *testing.T) {
 			c.block(t, r, w)
 			if c.why != "" {
 				var later *refresher.LaterError
-				require.ErrorAs(t, w.Due(t.Context(), due(waiting)), &later)
+				require.ErrorAs(t, w.HandleDue(t.Context(), due(waiting)), &later)
 				require.Equal(t, c.why, later.Why)
 			}
 			calls := r.Calls()
 			ctx, cancel := context.WithTimeout(t.Context(), patience) // who waits, waits for good
 			defer cancel()
 			for _, g := range grants {
-				require.NoError(t, w.Due(ctx, due(g)), g.UserID)
+				require.NoError(t, w.HandleDue(ctx, due(g)), g.UserID)
 			}
 			w.Dispatcher.Wait()
 			require.Equal(t, []string{"token.expired: no_refresh_token"}, r.LifecycleEvents("ended"))
@@ -91,8 +91,8 @@ func TestWhatMakesNoCallWaitsForNobody(t *testing.T) {
 			require.NotEmpty(t, r.LifecycleEvents("warned"))
 			stale := due(grants["warned"])
 			stale.Version++
-			require.NoError(t, w.Due(ctx, stale), "neither does what is out of date")
-			require.NoError(t, w.Due(ctx, events.RefreshDue{GrantID: "nobody", BrokerType: "coinbase", Version: 1, DueAt: r.Clock.Now()}))
+			require.NoError(t, w.HandleDue(ctx, stale), "neither does what is out of date")
+			require.NoError(t, w.HandleDue(ctx, events.RefreshDue{GrantID: "nobody", BrokerType: "coinbase", Version: 1, DueAt: r.Clock.Now()}))
 			require.Equal(t, calls, r.Calls())
 		})
 	}
@@ -108,11 +108,11 @@ func TestAMessageThatCallsNobodyCostsNoRate(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), patience) // without a token they would wait for good
 	defer cancel()
 	old := due(g)
-	require.NoError(t, w.Due(ctx, old))
+	require.NoError(t, w.HandleDue(ctx, old))
 	for range 20 {
-		require.NoError(t, w.Due(ctx, old))
+		require.NoError(t, w.HandleDue(ctx, old))
 	}
-	require.NoError(t, w.Due(ctx, due(other)))
+	require.NoError(t, w.HandleDue(ctx, due(other)))
 	require.Equal(t, 2, r.Calls())
 }
 

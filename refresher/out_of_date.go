@@ -33,7 +33,7 @@ func matches(g *store.Grant, m events.RefreshDue) bool {
 // awaits reports whether a grant's next action is still to come and no worker is at it,
 // so that its schedule can be made again without harm.
 func awaits(g *store.Grant, now time.Time) bool {
-	return g.Due != nil && g.Due.At.After(now) && !g.Lease.Held(now)
+	return g.Due != nil && g.Due.At.After(now) && !g.Lease.Valid(now)
 }
 
 func (r *Refresher) checkAge(g *store.Grant, scheduled events.RefreshDue) {

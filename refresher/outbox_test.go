@@ -37,25 +37,25 @@ func TestEveryChangeIsAnnouncedThoughItsWorkerAndTheMessageAreGone(t *testing.T)
 		want string
 	}{
 		"a refresh that was due": {func(r *rig, w *worker, g *store.Grant) {
-			require.NoError(r.T, w.Due(r.T.Context(), due(g)))
+			require.NoError(r.T, w.HandleDue(r.T.Context(), due(g)))
 		}, "token.refreshed: "},
 		"a refresh on request": {func(r *rig, w *worker, g *store.Grant) {
-			_, err := w.Now(r.T.Context(), g)
+			_, err := w.RefreshNow(r.T.Context(), g)
 			require.NoError(r.T, err)
 		}, "token.refreshed: "},
 		"an answer from the recovery stream": {func(r *rig, w *worker, g *store.Grant) {
 			r.FailWrites(true)
-			require.NoError(r.T, w.Due(r.T.Context(), due(g)))
+			require.NoError(r.T, w.HandleDue(r.T.Context(), due(g)))
 			r.FailWrites(false)
 			require.NoError(r.T, w.Recover(r.T.Context(), r.RecoveryEntries()[0]))
 		}, "token.refreshed: "},
 		"a refusal": {func(r *rig, w *worker, g *store.Grant) {
 			require.NoError(r.T, r.Sim.Script(g.Accounts[0].ID, meshsim.Killed("gone")))
-			require.NoError(r.T, w.Due(r.T.Context(), due(g)))
+			require.NoError(r.T, w.HandleDue(r.T.Context(), due(g)))
 		}, "token.expiring: rejected"},
 		"a user who must act": {func(r *rig, w *worker, g *store.Grant) {
 			require.NoError(r.T, r.Sim.Script(g.Accounts[0].ID, meshsim.MFARequired()))
-			require.NoError(r.T, w.Due(r.T.Context(), due(g)))
+			require.NoError(r.T, w.HandleDue(r.T.Context(), due(g)))
 		}, "token.expiring: mfa_required"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -78,7 +78,7 @@ func TestAnAnswerThatWasSavedUnnoticedIsAnnounced(t *testing.T) {
 	w := r.Worker("a")
 	g := r.Connect(w, meshsim.ConnectSpec{})
 	r.DB.Proxy().LoseAnswers(func(command, collection string) bool { return command == "update" && collection == "grants" })
-	require.NoError(t, w.Due(t.Context(), due(g)))
+	require.NoError(t, w.HandleDue(t.Context(), due(g)))
 	r.DB.Proxy().LoseAnswers(nil)
 	require.Empty(t, r.LifecycleEvents("user"))
 	require.NotEmpty(t, r.RecoveryEntries())
@@ -96,11 +96,11 @@ func TestAnOutboxIsNotOverwrittenFromAnOlderCopy(t *testing.T) {
 	w := r.Worker("a")
 	g := r.Connect(w, meshsim.ConnectSpec{})
 	r.noEvents()
-	require.NoError(t, w.Due(t.Context(), due(g)))
+	require.NoError(t, w.HandleDue(t.Context(), due(g)))
 	require.ErrorIs(t, w.Store.Save(t.Context(), g), store.ErrConflict)
 
 	// What follows adds to it.
-	next, err := w.Now(t.Context(), r.Get(w, g.ID))
+	next, err := w.RefreshNow(t.Context(), r.Get(w, g.ID))
 	require.NoError(t, err)
 	require.Equal(t, int64(3), next.Version)
 	require.Len(t, r.Get(w, g.ID).Outbox.Events, 2)

@@ -67,7 +67,7 @@ func (r *Reconciler) scheduleAgain(ctx context.Context, g *store.Grant, queue st
 	if g.Due.RescheduledAt.After(last) {
 		last = g.Due.RescheduledAt
 	}
-	if g.Lease.Held(now) || now.Before(g.Due.RescheduledAt.Add(wait)) || mayContain(queue, last, slack, 8*wait, now) {
+	if g.Lease.Valid(now) || now.Before(g.Due.RescheduledAt.Add(wait)) || mayContain(queue, last, slack, 8*wait, now) {
 		return false, nil
 	}
 	scheduled, postponed, err := r.scheduled(ctx, g)

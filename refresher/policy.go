@@ -106,8 +106,8 @@ func (p Policy) refreshAt(g *store.Grant) *time.Time {
 		return &g.Refresh.Since // nothing to hand out yet: at once
 	}
 	at := p.before(g, g.Access, p.margins(g).AccessToken, p.reserve(g.Access))
-	for i := range g.Earlier {
-		if ask := p.askAt(g, &g.Earlier[i]); ask != nil && (at == nil || ask.Before(*at)) {
+	for i := range g.OlderAccess {
+		if ask := p.requestAgainAt(g, &g.OlderAccess[i]); ask != nil && (at == nil || ask.Before(*at)) {
 			at = ask
 		}
 	}

@@ -52,7 +52,7 @@ func TestNextLiesWithinTheLifeThatItIsAbout(t *testing.T) {
 		p := refresher.Policy{AccessToken: margins(t, "access"), RefreshToken: margins(t, "refresh")}
 		g := anyGrant(t)
 		next := p.Next(g)
-		require.Equal(t, next, p.Next(g.Clone()), "the same at every look")
+		require.Equal(t, next, p.Next(g.Clone()), "the same at every call")
 		if next == nil {
 			require.False(t, g.State == store.Active && g.Access == nil && g.Refresh != nil, "a grant that has nothing to hand out is refreshed")
 			require.False(t, g.Access != nil && g.Access.ExpiresAt != nil, "an access token that ends has something due")

@@ -236,7 +236,7 @@ func (q *Queue) rejectOne() {
 		if len(l.waiters) == 0 || longest != nil && len(l.waiters) <= len(longest.waiters) {
 			continue
 		}
-		if every, held := q.limits.HoldUp(broker); held {
+		if every, limited := q.limits.AtLimit(broker); limited {
 			longest, each = l, every
 		}
 	}

@@ -93,7 +93,7 @@ func (r *Reconciler) Pass(ctx context.Context) error {
 		return err // without streams nothing can be sent
 	}
 	var failed error
-	for _, step := range []func(context.Context) error{r.ending, r.unsent, r.unscheduled, r.overdue, r.keepAlive, r.purge, r.chains, r.refresher.verdicts.look} {
+	for _, step := range []func(context.Context) error{r.ending, r.unsent, r.unscheduled, r.overdue, r.keepAlive, r.purge, r.chains, r.refresher.verdicts.updateMetrics} {
 		failed = errors.Join(failed, r.bounded(ctx, step))
 	}
 	return failed

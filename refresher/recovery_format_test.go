@@ -25,7 +25,7 @@ func TestTheFormatOfRecoveryEntriesStays(t *testing.T) {
 			{AccessToken: secret.New("at-2")},
 		},
 		AccessToken: secret.New("at"), RefreshToken: secret.New("rt"), ExpiresIn: time.Hour, RefreshExpiresIn: 2 * time.Hour,
-		Loose: []refresher.LooseToken{{Token: secret.New("x"), Refresh: true}}, Rest: secret.New("the body"), Doubtful: true, Partial: true,
+		Unplaced: []refresher.UnplacedToken{{Token: secret.New("x"), Refresh: true}}, Rest: secret.New("the body"), Doubtful: true, Partial: true,
 	}, a)
 
 	const least = `{"accounts":null,"accessToken":"","refreshToken":"","expiresIn":0,"refreshExpiresIn":0,"presented":"","connectedAt":"0001-01-01T00:00:00Z","renewed":false,"sent":"0001-01-01T00:00:00Z"}`

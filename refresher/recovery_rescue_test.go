@@ -24,7 +24,7 @@ func TestARescuedAnswerHealsAnUnreadableGrant(t *testing.T) {
 	w := r.Worker("a")
 	g := r.Connect(w, meshsim.ConnectSpec{Accounts: []meshsim.Account{{ID: "one"}}})
 	r.FailWrites(true)
-	require.NoError(t, w.Due(t.Context(), due(g)))
+	require.NoError(t, w.HandleDue(t.Context(), due(g)))
 	r.FailWrites(false)
 	entry := r.RecoveryEntries()[0]
 
@@ -45,7 +45,7 @@ func TestAnOlderRescuedAnswerLeavesTheOutcomeUnknown(t *testing.T) {
 	w := r.Worker("a")
 	g := r.Connect(w, meshsim.ConnectSpec{Accounts: []meshsim.Account{{ID: "one"}}})
 	r.FailWrites(true)
-	require.NoError(t, w.Due(t.Context(), due(g)))
+	require.NoError(t, w.HandleDue(t.Context(), due(g)))
 	r.FailWrites(false)
 	require.NoError(t, w.Recover(t.Context(), r.RecoveryEntries()[0]))
 
@@ -56,7 +56,7 @@ func TestAnOlderRescuedAnswerLeavesTheOutcomeUnknown(t *testing.T) {
 	require.NoError(t, w.Store.Save(t.Context(), g))
 	r.Clock.Advance(time.Hour)
 	require.NoError(t, r.Sim.Script("one", meshsim.Failed("no")))
-	require.NoError(t, w.Due(t.Context(), due(g)))
+	require.NoError(t, w.HandleDue(t.Context(), due(g)))
 	require.Equal(t, 2, r.Calls(), "the token at hand is presented")
 	require.Equal(t, events.ReasonOutcomeLost, r.Get(w, g.ID).Warned)
 }
@@ -78,7 +78,7 @@ func TestPartsThatAnotherWorkerHasAppliedAreNotMissed(t *testing.T) {
 	a, b := r.Worker("a"), r.Worker("b")
 	g := r.Connect(a, meshsim.ConnectSpec{Accounts: []meshsim.Account{{ID: "one"}}})
 	r.FailWrites(true)
-	require.NoError(t, a.Due(t.Context(), due(g)))
+	require.NoError(t, a.HandleDue(t.Context(), due(g)))
 	r.FailWrites(false)
 	require.NotEmpty(t, r.Messages(r.Subjects.RecoveryStream(), r.Subjects.RecoveryPart(g.ID)))
 	entry := r.Messages(r.Subjects.RecoveryStream(), r.Subjects.Recovery(g.ID))[0].Data

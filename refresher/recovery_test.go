@@ -19,7 +19,7 @@ func TestAnAnswerThatTheDatabaseRefusesIsRescued(t *testing.T) {
 	a := r.Worker("a")
 	g := r.Connect(a, meshsim.ConnectSpec{Accounts: []meshsim.Account{{ID: "one"}, {ID: "two"}}})
 	r.FailWrites(true)
-	require.NoError(t, a.Due(t.Context(), due(g)))
+	require.NoError(t, a.HandleDue(t.Context(), due(g)))
 	entries := r.RecoveryEntries()
 	require.Len(t, entries, 1)
 	require.NotContains(t, string(entries[0]), "sim-", "sealed")
@@ -41,7 +41,7 @@ func TestAnAnswerThatTheDatabaseRefusesIsRescued(t *testing.T) {
 	require.Equal(t, []string{"token.refreshed: "}, r.LifecycleEvents("user"))
 
 	r.Clock.Advance(got.Due.At.Sub(r.Clock.Now()))
-	require.NoError(t, b.Due(t.Context(), due(got)))
+	require.NoError(t, b.HandleDue(t.Context(), due(got)))
 	again := r.Get(b, g.ID)
 	require.NoError(t, b.Recover(t.Context(), entries[0]), "delivered late")
 	require.Equal(t, again, r.Get(b, g.ID), "its tokens were in it")
@@ -53,7 +53,7 @@ func TestAWriteWhoseAnswerIsLostIsNotDoneTwice(t *testing.T) {
 	w := r.Worker("a")
 	g := r.Connect(w, meshsim.ConnectSpec{})
 	r.DB.Proxy().LoseAnswers(func(command, collection string) bool { return command == "update" && collection == "grants" })
-	require.NoError(t, w.Due(t.Context(), due(g)))
+	require.NoError(t, w.HandleDue(t.Context(), due(g)))
 	r.DB.Proxy().LoseAnswers(nil)
 	require.Equal(t, int64(2), r.Get(w, g.ID).Version, "it was written")
 	for _, entry := range r.RecoveryEntries() {
@@ -75,12 +75,12 @@ func TestBothStoresAwayTheAnswerIsHeldUntilOneIsBack(t *testing.T) {
 			r := newRig(t)
 			w := r.Worker("a")
 			g := r.Connect(w, meshsim.ConnectSpec{Accounts: []meshsim.Account{{ID: "one"}}})
-			r.Hold("one")
+			r.Block("one")
 			done := r.inBackground(w, due(g))
-			r.Wait(r.Held)
+			r.Wait(r.Blocked)
 			r.FailWrites(true)
 			r.Broker.Stop()
-			r.Release <- struct{}{}
+			r.Unblock <- struct{}{}
 			r.Eventually(func() bool { return r.Logs.FilterMessage("an answer can't be stored").Len() >= 2 }, "tried more than once")
 			require.Empty(t, done)
 			back(r)
@@ -108,11 +108,11 @@ func TestALeaseTakenOverLeavesTheOutcomeUnknown(t *testing.T) {
 	})
 	r.Clock.Advance(time.Minute)
 	var leased *store.LeasedError
-	require.ErrorAs(t, w.Due(t.Context(), due(g)), &leased, "clocks may differ")
+	require.ErrorAs(t, w.HandleDue(t.Context(), due(g)), &leased, "clocks may differ")
 	r.Clock.Advance(10 * time.Second)
 
 	require.NoError(t, r.Sim.Script("one", meshsim.Failed("no")))
-	require.NoError(t, w.Due(t.Context(), due(g)))
+	require.NoError(t, w.HandleDue(t.Context(), due(g)))
 	got := r.Get(w, g.ID)
 	require.Equal(t, r.Clock.Now(), got.Unknown.UTC())
 	require.Equal(t, []string{"token.expiring: outcome_lost"}, r.LifecycleEvents("user"))
@@ -123,12 +123,12 @@ func TestARescuedAnswerIsAppliedBeforeTheOldTokenIsPresentedAgain(t *testing.T) 
 	a, b := r.Worker("a"), r.Worker("b")
 	g := r.Connect(a, meshsim.ConnectSpec{})
 	r.FailWrites(true)
-	require.NoError(t, a.Due(t.Context(), due(g)))
+	require.NoError(t, a.HandleDue(t.Context(), due(g)))
 	r.FailWrites(false)
 	require.NotNil(t, r.Get(a, g.ID).Lease, "which nobody gave back")
 
 	r.Clock.Advance(2 * time.Minute)
-	require.NoError(t, b.Due(t.Context(), due(g)))
+	require.NoError(t, b.HandleDue(t.Context(), due(g)))
 	require.Equal(t, 1, r.Calls(), "the answer was there")
 	got := r.Get(b, g.ID)
 	require.Equal(t, int64(2), got.Version)
@@ -142,17 +142,17 @@ func TestALateHolderDoesNotOverwrite(t *testing.T) {
 	a, b := r.Worker("a"), r.Worker("b")
 	grace := meshsim.Institution{Grace: hour, GraceMode: meshsim.GraceRotate, AccessLifetime: hour, RefreshLifetime: 90 * day}
 	g := r.Connect(a, meshsim.ConnectSpec{Accounts: []meshsim.Account{{ID: "one"}}, Institution: &grace})
-	r.Hold("one")
+	r.Block("one")
 	first := r.inBackground(a, due(g))
-	r.Wait(r.Held)
+	r.Wait(r.Blocked)
 	r.Clock.Advance(2 * time.Minute) // the lease of the first runs out during its call
-	require.NoError(t, b.Due(t.Context(), due(g)))
+	require.NoError(t, b.HandleDue(t.Context(), due(g)))
 	won := r.Get(b, g.ID)
 	require.Equal(t, int64(2), won.Applied)
 
 	before, err := a.Tokens(t.Context(), won)
 	require.NoError(t, err)
-	r.Release <- struct{}{}
+	r.Unblock <- struct{}{}
 	require.NoError(t, r.Result(first))
 	require.Equal(t, 1, r.Logs.FilterMessageSnippet("older than what is stored").Len())
 	require.Equal(t, []string{"token.refreshed: "}, r.LifecycleEvents("user"))
@@ -179,7 +179,7 @@ func TestRecoverPassesOver(t *testing.T) {
 	rescued := func() (*store.Grant, []byte) {
 		g := r.Connect(w, meshsim.ConnectSpec{})
 		r.FailWrites(true)
-		require.NoError(t, w.Due(t.Context(), due(g)))
+		require.NoError(t, w.HandleDue(t.Context(), due(g)))
 		r.FailWrites(false)
 		all := r.RecoveryEntries()
 		return r.Get(w, g.ID), all[len(all)-1]
@@ -241,7 +241,7 @@ func TestNobodyKnowsTheIDOfARescuedAnswerAhead(t *testing.T) {
 	for n := 1; n <= 2; n++ { // the same grant, connected at the same time, under the same lease
 		g := r.Connect(w, meshsim.ConnectSpec{Accounts: []meshsim.Account{{ID: "one"}}})
 		r.FailWrites(true)
-		require.NoError(t, w.Due(t.Context(), due(g)))
+		require.NoError(t, w.HandleDue(t.Context(), due(g)))
 		r.FailWrites(false)
 		entries := r.Messages(r.Subjects.RecoveryStream(), r.Subjects.Recovery(g.ID))
 		require.Len(t, entries, n)
@@ -260,7 +260,7 @@ func TestARescuedAnswerOfAGrantConnectedAnewIsNoDuplicate(t *testing.T) {
 	for n := 1; n <= 2; n++ {
 		g := r.Connect(w, meshsim.ConnectSpec{Accounts: []meshsim.Account{{ID: "one"}}})
 		r.FailWrites(true)
-		require.NoError(t, w.Due(t.Context(), due(g)))
+		require.NoError(t, w.HandleDue(t.Context(), due(g)))
 		r.FailWrites(false)
 		require.Len(t, r.RecoveryEntries(), n)
 		if n == 1 {

@@ -20,7 +20,7 @@ func TestARefreshFromLeaseToEvent(t *testing.T) {
 	r := newRig(t)
 	w := r.Worker("a")
 	g := r.Connect(w, meshsim.ConnectSpec{Accounts: []meshsim.Account{{ID: "one", Name: "One"}, {ID: "two", Name: "Two"}}})
-	require.NoError(t, w.Due(t.Context(), due(g)))
+	require.NoError(t, w.HandleDue(t.Context(), due(g)))
 
 	got := r.Get(w, g.ID)
 	require.Equal(t, int64(2), got.Version)
@@ -38,7 +38,7 @@ func TestDuplicateAndStaleMessagesCallNobody(t *testing.T) {
 	w := r.Worker("a")
 	g := r.Connect(w, meshsim.ConnectSpec{})
 	old := due(g)
-	require.NoError(t, w.Due(t.Context(), old))
+	require.NoError(t, w.HandleDue(t.Context(), old))
 	scheduled := r.schedule(g.ID)
 	require.NotNil(t, scheduled)
 
@@ -48,13 +48,13 @@ func TestDuplicateAndStaleMessagesCallNobody(t *testing.T) {
 		"another time":    {GrantID: g.ID, BrokerType: g.BrokerType, Version: 2, DueAt: r.Clock.Now().Add(time.Second)},
 		"no such grant":   {GrantID: "nobody", BrokerType: "coinbase", Version: 1, DueAt: r.Clock.Now()},
 	} {
-		require.NoError(t, w.Due(t.Context(), m), name)
+		require.NoError(t, w.HandleDue(t.Context(), m), name)
 	}
 	require.Equal(t, 1, r.Calls())
 
 	// A stale message may have replaced the current schedule, which is made again.
 	require.NoError(t, w.Dispatcher.Postpone(t.Context(), old, r.Clock.Now().Add(hour)))
-	require.NoError(t, w.Due(t.Context(), old))
+	require.NoError(t, w.HandleDue(t.Context(), old))
 	require.Equal(t, scheduled.Data, r.schedule(g.ID).Data)
 	require.Equal(t, 1, r.Calls())
 	r.RequireSoundTokens(w, g.ID)
@@ -64,17 +64,17 @@ func TestTwoWorkersAtOnceMakeOneCall(t *testing.T) {
 	r := newRig(t)
 	a, b := r.Worker("a"), r.Worker("b")
 	g := r.Connect(a, meshsim.ConnectSpec{Accounts: []meshsim.Account{{ID: "one"}}})
-	r.Hold("one")
+	r.Block("one")
 	first := r.inBackground(a, due(g))
-	r.Wait(r.Held)
+	r.Wait(r.Blocked)
 	var leased *store.LeasedError
-	require.ErrorAs(t, b.Due(t.Context(), due(g)), &leased)
+	require.ErrorAs(t, b.HandleDue(t.Context(), due(g)), &leased)
 	require.Equal(t, r.Clock.Now().Add(time.Minute), leased.Until.UTC())
-	_, err := b.Now(t.Context(), r.Get(b, g.ID))
+	_, err := b.RefreshNow(t.Context(), r.Get(b, g.ID))
 	require.ErrorAs(t, err, &leased)
-	r.Release <- struct{}{}
+	r.Unblock <- struct{}{}
 	require.NoError(t, r.Result(first))
-	require.NoError(t, b.Due(t.Context(), due(g)), "out of date by now")
+	require.NoError(t, b.HandleDue(t.Context(), due(g)), "out of date by now")
 	require.Equal(t, 1, r.Calls())
 	r.RequireSoundTokens(a, g.ID)
 }
@@ -83,10 +83,10 @@ func TestNowRefreshesBeforeTheTime(t *testing.T) {
 	r := newRig(t)
 	w := r.Worker("a")
 	g := r.Connect(w, meshsim.ConnectSpec{}, func(g *store.Grant) { g.Due.At = r.Clock.Now().Add(hour) })
-	got, err := w.Now(t.Context(), g)
+	got, err := w.RefreshNow(t.Context(), g)
 	require.NoError(t, err)
 	require.Equal(t, int64(2), got.Version)
-	_, err = w.Now(t.Context(), g)
+	_, err = w.RefreshNow(t.Context(), g)
 	require.ErrorIs(t, err, store.ErrStale)
 	require.Equal(t, 1, r.Calls())
 }
@@ -95,13 +95,13 @@ func TestTheAnswerIsKeptWhenTheCallerLeaves(t *testing.T) {
 	r := newRig(t)
 	w := r.Worker("a")
 	g := r.Connect(w, meshsim.ConnectSpec{Accounts: []meshsim.Account{{ID: "one"}}})
-	r.Hold("one")
+	r.Block("one")
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- w.Due(ctx, due(g)) }()
-	r.Wait(r.Held)
+	go func() { done <- w.HandleDue(ctx, due(g)) }()
+	r.Wait(r.Blocked)
 	cancel()
-	r.Release <- struct{}{}
+	r.Unblock <- struct{}{}
 	require.NoError(t, r.Result(done))
 	require.Equal(t, int64(2), r.Get(w, g.ID).Version)
 	require.Equal(t, []string{"token.refreshed: "}, r.LifecycleEvents("user"))
@@ -115,13 +115,13 @@ func TestWhatARequestBrings(t *testing.T) {
 
 	t.Run("no wish for a new refresh token before its time", func(t *testing.T) {
 		g := r.Connect(w, meshsim.ConnectSpec{Institution: &onRequest})
-		require.NoError(t, w.Due(t.Context(), due(g)))
+		require.NoError(t, w.HandleDue(t.Context(), due(g)))
 		chain, _ := r.Sim.Ledger().Chain(g.Accounts[0].ID)
 		require.Len(t, chain.Refresh, 1)
 	})
 	t.Run("a wish for a new one when it is time", func(t *testing.T) {
 		g := r.Connect(w, meshsim.ConnectSpec{Institution: &onRequest}, func(g *store.Grant) { g.Refresh = lasting(r.Clock.Now().Add(-89*day), 90*day) })
-		require.NoError(t, w.Due(t.Context(), due(g)))
+		require.NoError(t, w.HandleDue(t.Context(), due(g)))
 		chain, _ := r.Sim.Ledger().Chain(g.Accounts[0].ID)
 		require.Len(t, chain.Refresh, 2)
 		require.Equal(t, r.Clock.Now(), r.Get(w, g.ID).Refresh.Since.UTC())
@@ -129,15 +129,15 @@ func TestWhatARequestBrings(t *testing.T) {
 	})
 	t.Run("the access token where the broker is known to need it", func(t *testing.T) {
 		g := r.Connect(w, meshsim.ConnectSpec{BrokerType: "weBull"})
-		require.NoError(t, w.Due(t.Context(), due(g)))
+		require.NoError(t, w.HandleDue(t.Context(), due(g)))
 		require.Equal(t, int64(2), r.Get(w, g.ID).Version)
 	})
 	t.Run("the access token where the broker turns out to need it", func(t *testing.T) {
 		g := r.Connect(w, meshsim.ConnectSpec{BrokerType: "picky", Institution: &meshsim.Institution{NeedsAccessToken: true, AccessLifetime: hour}})
-		require.NoError(t, w.Due(t.Context(), due(g)))
+		require.NoError(t, w.HandleDue(t.Context(), due(g)))
 		g = r.Get(w, g.ID)
 		require.True(t, g.SendAccess)
-		require.NoError(t, w.Due(t.Context(), due(g)))
+		require.NoError(t, w.HandleDue(t.Context(), due(g)))
 		require.Equal(t, int64(2), r.Get(w, g.ID).Version)
 		r.RequireSoundTokens(w, g.ID)
 	})
@@ -158,7 +158,7 @@ func TestFailuresAreStored(t *testing.T) {
 	} {
 		g := r.Connect(w, meshsim.ConnectSpec{Accounts: []meshsim.Account{{ID: name}}}, func(g *store.Grant) { g.UserID = name })
 		require.NoError(t, r.Sim.Script(name, c.action))
-		require.NoError(t, w.Due(t.Context(), due(g)), name)
+		require.NoError(t, w.HandleDue(t.Context(), due(g)), name)
 		got := r.Get(w, g.ID)
 		require.Equal(t, c.state, got.State, name)
 		version := int64(1)
@@ -177,9 +177,9 @@ func TestRefusedCredentialsPutEverythingOff(t *testing.T) {
 	w := r.Worker("a")
 	g, other := r.Connect(w, meshsim.ConnectSpec{Accounts: []meshsim.Account{{ID: "one"}}}), r.Connect(w, meshsim.ConnectSpec{BrokerType: "other"})
 	r.RefuseCredentials()
-	require.NoError(t, w.Due(t.Context(), due(g)))
+	require.NoError(t, w.HandleDue(t.Context(), due(g)))
 	var later *refresher.LaterError
-	require.ErrorAs(t, w.Due(t.Context(), due(other)), &later)
+	require.ErrorAs(t, w.HandleDue(t.Context(), due(other)), &later)
 	require.Equal(t, refresher.LaterError{After: 10 * time.Second, Why: "credentials", LatestAttempt: *w.Settler.Policy.LatestAttempt(other)}, *later)
 	require.Equal(t, 1, r.Calls())
 	require.Equal(t, store.Active, r.Get(w, g.ID).State)
@@ -193,16 +193,16 @@ func TestMessagesThatCallNobodyDoNotHideFailures(t *testing.T) {
 	for range 2 {
 		g := r.Connect(w, meshsim.ConnectSpec{})
 		require.NoError(t, r.Sim.Script(g.Accounts[0].ID, meshsim.HTTPStatus(500)))
-		require.NoError(t, w.Due(t.Context(), due(g)))
+		require.NoError(t, w.HandleDue(t.Context(), due(g)))
 		stale := due(g)
-		err := w.Due(t.Context(), stale)
+		err := w.HandleDue(t.Context(), stale)
 		var later *refresher.LaterError
 		if err != nil {
 			require.ErrorAs(t, err, &later)
 		}
 	}
 	var later *refresher.LaterError
-	require.ErrorAs(t, w.Due(t.Context(), due(r.Connect(w, meshsim.ConnectSpec{}))), &later)
+	require.ErrorAs(t, w.HandleDue(t.Context(), due(r.Connect(w, meshsim.ConnectSpec{}))), &later)
 	require.Equal(t, "breaker", later.Why)
 }
 
@@ -214,7 +214,7 @@ func TestWithoutKMSNothingIsSpent(t *testing.T) {
 	g := r.Connect(writer, meshsim.ConnectSpec{})
 
 	r.KMS.Faults().Always(kmssim.ServiceUnavailable)
-	require.ErrorIs(t, w.Due(t.Context(), due(g)), envelope.ErrKMS)
+	require.ErrorIs(t, w.HandleDue(t.Context(), due(g)), envelope.ErrKMS)
 	require.Equal(t, g, r.Get(w, g.ID), "not even a lease was taken")
 
 	r.KMS.Faults().Clear()
@@ -222,7 +222,7 @@ func TestWithoutKMSNothingIsSpent(t *testing.T) {
 	_, err = w.Fingerprints.Sealer(t.Context(), "user")
 	require.NoError(t, err)
 	r.KMS.Faults().Always(kmssim.ServiceUnavailable)
-	require.NoError(t, w.Due(t.Context(), due(g)), "the key to seal is there, the key to open is not")
+	require.NoError(t, w.HandleDue(t.Context(), due(g)), "the key to seal is there, the key to open is not")
 	require.Zero(t, r.Calls())
 	got := r.Get(w, g.ID)
 	require.Equal(t, store.Active, got.State)
@@ -231,7 +231,7 @@ func TestWithoutKMSNothingIsSpent(t *testing.T) {
 
 	r.KMS.Faults().Clear()
 	r.Clock.Advance(time.Minute)
-	require.NoError(t, w.Due(t.Context(), due(got)))
+	require.NoError(t, w.HandleDue(t.Context(), due(got)))
 	r.RequireSoundTokens(w, g.ID)
 }
 
@@ -242,7 +242,7 @@ func TestATokenSetThatDoesNotOpen(t *testing.T) {
 		g := r.Connect(w, meshsim.ConnectSpec{}, func(g *store.Grant) { g.UserID = "changed" })
 		g.Sealed.Data[len(g.Sealed.Data)-1] ^= 1
 		r.alter(g.ID, bson.D{{Key: "sealed.data", Value: g.Sealed.Data}})
-		require.NoError(t, w.Due(t.Context(), due(g)))
+		require.NoError(t, w.HandleDue(t.Context(), due(g)))
 		got := r.Get(w, g.ID)
 		require.Equal(t, store.Expired, got.State)
 		require.Equal(t, events.ReasonUnreadable, got.Reason)
@@ -251,14 +251,14 @@ func TestATokenSetThatDoesNotOpen(t *testing.T) {
 	t.Run("its key is missing: a restored key saves it", func(t *testing.T) {
 		g := r.Connect(w, meshsim.ConnectSpec{}, func(g *store.Grant) { g.UserID = "keyless" })
 		r.alter(g.ID, bson.D{{Key: "sealed.key", Value: "missing"}})
-		require.NoError(t, w.Due(t.Context(), due(g)))
+		require.NoError(t, w.HandleDue(t.Context(), due(g)))
 		got := r.Get(w, g.ID)
 		require.Equal(t, store.Active, got.State)
 		require.Empty(t, r.LifecycleEvents("keyless"))
 		require.True(t, got.Due.At.After(r.Clock.Now()))
 
 		r.alter(g.ID, bson.D{{Key: "sealed.key", Value: g.Sealed.KeyID}})
-		require.NoError(t, w.Due(t.Context(), due(got)))
+		require.NoError(t, w.HandleDue(t.Context(), due(got)))
 		r.RequireSoundTokens(w, g.ID)
 	})
 	require.Equal(t, 1, r.Calls())
@@ -276,11 +276,11 @@ func TestErasedWhileRefreshing(t *testing.T) {
 			r := newRig(t)
 			w := r.Worker("a")
 			g := r.Connect(w, meshsim.ConnectSpec{Accounts: []meshsim.Account{{ID: "one"}}})
-			r.Hold("one")
+			r.Block("one")
 			done := r.inBackground(w, due(g))
-			r.Wait(r.Held)
+			r.Wait(r.Blocked)
 			erase(t, w, r.Get(w, g.ID))
-			r.Release <- struct{}{}
+			r.Unblock <- struct{}{}
 			require.NoError(t, r.Result(done))
 			require.Empty(t, r.Messages(r.Subjects.RecoveryStream(), ">"))
 			require.Empty(t, r.LifecycleEvents("user"))

@@ -104,10 +104,10 @@ func (r *Refresher) Stop() { r.queue.Close() }
 // Wait returns when, after Stop, the answer of every call is kept.
 func (r *Refresher) Wait() { r.underWay.Wait() }
 
-// Due handles a refresh.due message. After nil the caller acknowledges it: all is done, or it
+// HandleDue handles a refresh.due message. After nil the caller acknowledges it: all is done, or it
 // is out of date. A *LaterError or *store.LeasedError says when to retry. After any other
 // error no token was spent, or the answer is on its way into the database.
-func (r *Refresher) Due(ctx context.Context, m events.RefreshDue) error {
+func (r *Refresher) HandleDue(ctx context.Context, m events.RefreshDue) error {
 	r.underWay.Add(1)
 	defer r.underWay.Done()
 	err := r.due(ctx, m)
@@ -161,9 +161,9 @@ func (r *Refresher) inTime(g *store.Grant, err error) error {
 	return &LaterError{After: later.After, Why: later.Why, LatestAttempt: *last}
 }
 
-// Now refreshes a grant of this version before it is due. It returns the grant as
+// RefreshNow refreshes a grant of this version before it is due. It returns the grant as
 // stored afterwards, refreshed or not. The errors are those of Due and store.Acquire.
-func (r *Refresher) Now(ctx context.Context, g *store.Grant) (*store.Grant, error) {
+func (r *Refresher) RefreshNow(ctx context.Context, g *store.Grant) (*store.Grant, error) {
 	return r.onDemand(ctx, g, demand{})
 }
 
@@ -225,7 +225,7 @@ func (r *Refresher) refresh(ctx context.Context, m events.RefreshDue, user strin
 	if d.dueAt != nil {
 		r.metrics.lateness.WithLabelValues(r.metrics.broker(g.BrokerType)).Observe(max(now.Sub(*d.dueAt), 0).Seconds())
 	}
-	// Opening may have to wait for KMS; nothing may lie between the look at what
+	// Opening may have to wait for KMS; nothing may lie between the check of what
 	// earlier leases brought and the call.
 	var tokens store.TokenSet
 	var opened error
@@ -286,7 +286,7 @@ func (r *Refresher) acquire(ctx context.Context, l store.LeaseRequest) (g *store
 }
 
 // record adds an audit record of what was done with a grant's tokens. It never waits: an
-// answer of Mesh must not be held up.
+// answer of Mesh must not be delayed.
 func (r *Refresher) record(action audit.Action, outcome string, g *store.Grant) {
 	r.deps.Audit.Add(g.AuditRecord(action, outcome, g.AccountIDs()))
 }
@@ -308,9 +308,11 @@ func (r *Refresher) Tokens(ctx context.Context, g *store.Grant) (store.TokenSet,
 	return store.OpenTokens(ctx, r.deps.Envelope, g.Sealed, g.Binding())
 }
 
-// Suspended returns how long no refresh may start at a broker, whatever the
+// SuspendedFor returns how long no refresh may start at a broker, whatever the
 // grant; 0: one may start, or wait for its turn.
-func (r *Refresher) Suspended(broker string) time.Duration { return r.queue.limits.Suspended(broker) }
+func (r *Refresher) SuspendedFor(broker string) time.Duration {
+	return r.queue.limits.SuspendedFor(broker)
+}
 
 // HasDataKey reports whether Tokens would not have to wait for anything.
 func (r *Refresher) HasDataKey(g *store.Grant) bool { return r.deps.Envelope.Cached(g.Sealed.KeyID) }

@@ -8,10 +8,10 @@ import (
 	"github.com/latchkey/latchkey/store"
 )
 
-// Refused refreshes a grant as Now does, since a caller reports access tokens of this version
+// RefreshRefused refreshes a grant as Now does, since a caller reports access tokens of this version
 // as refused. Within RefusedPause only one report of a grant counts, on any worker, so that a
 // broken caller can't spend refreshes: the error of any other wraps store.ErrStale.
-func (r *Refresher) Refused(ctx context.Context, g *store.Grant) (*store.Grant, error) {
+func (r *Refresher) RefreshRefused(ctx context.Context, g *store.Grant) (*store.Grant, error) {
 	return r.onDemand(ctx, g, demand{refused: &store.Refused{Version: g.Version, At: store.Milli(r.deps.Now())}})
 }
 
@@ -46,8 +46,8 @@ func (r *Refresher) EndReported(ctx context.Context, g *store.Grant) (*store.Gra
 	return r.commitState(ctx, g, next)
 }
 
-// NextReport is in how long the next report of a grant counts.
-func (r *Refresher) NextReport(g *store.Grant) time.Duration {
+// NextReportIn is in how long the next report of a grant counts.
+func (r *Refresher) NextReportIn(g *store.Grant) time.Duration {
 	if g.Refused == nil {
 		return 0
 	}

@@ -81,7 +81,7 @@ func (r *rig) alter(id string, set bson.D) {
 // inBackground handles a due message and returns where its error arrives.
 func (r *rig) inBackground(w *worker, m events.RefreshDue) <-chan error {
 	done := make(chan error, 1)
-	go func() { done <- w.Due(context.Background(), m) }()
+	go func() { done <- w.HandleDue(context.Background(), m) }()
 	return done
 }
 

@@ -51,7 +51,7 @@ func (s Settler) answered(g *store.Grant, tokens store.TokenSet, a Answer, renew
 	g.Heal(&tokens)
 	a = bounded(a)
 	share, before := whose(g, &tokens, a), *g
-	report := unusual{byPosition: share.byPosition, unplaced: share.unplaced, apart: len(share.own)}
+	report := unusual{byPosition: share.byPosition, ownerless: share.ownerless, separate: len(share.own)}
 	rotated := !share.refreshToken.Empty()
 	if rotated {
 		tokens.RefreshToken = share.refreshToken
@@ -69,7 +69,7 @@ func (s Settler) answered(g *store.Grant, tokens store.TokenSet, a Answer, renew
 	if renewed && !rotated && g.Refresh != nil {
 		g.Refresh.RequestedAt = &sent
 	}
-	behind := s.leaveBehind(g, &before, tokens, covered, sent)
+	behind := s.keepUncovered(g, &before, tokens, covered, sent)
 	report.uncovered = behind.accounts
 
 	now := store.Milli(s.Now())
@@ -93,7 +93,7 @@ func (s Settler) answered(g *store.Grant, tokens store.TokenSet, a Answer, renew
 		return tokens, report, err
 	}
 	for _, end := range behind.warn {
-		if err := s.announceEarlier(g, events.TokenExpiring, end); err != nil {
+		if err := s.announceOlderAccess(g, events.TokenExpiring, end); err != nil {
 			return tokens, report, err
 		}
 	}
@@ -299,8 +299,8 @@ func (s Settler) Expire(g *store.Grant, reason events.Reason) error {
 	if g.Access != nil {
 		g.Access.EndAnnounced = false // an operator may revive it
 	}
-	g.Earlier = nil
-	if !g.Apart {
+	g.OlderAccess = nil
+	if !g.HasSeparateRefreshTokens {
 		g.AccountsDue = nil
 	}
 	s.Schedule(g, nil)

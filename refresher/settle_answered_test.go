@@ -277,7 +277,7 @@ func TestAnsweredLosesNothing(t *testing.T) {
 			}
 		}
 		require.Positive(t, fresh)
-		if len(g.Earlier) == 0 {
+		if len(g.OlderAccess) == 0 {
 			require.Equal(t, g.Access.ExpiresAt == nil && (g.Refresh == nil || g.Refresh.ExpiresAt == nil), g.Due == nil)
 		}
 	})

@@ -14,7 +14,7 @@ import (
 	"github.com/latchkey/latchkey/store"
 )
 
-// Stock measures what the database holds: the grants by state, and what should have been
+// Stock measures what the database contains: the grants by state, and what should have been
 // done already. It shows what no worker's own counters can: that work which nobody does
 // grows old.
 type Stock struct {
@@ -35,9 +35,9 @@ const (
 	// index, and every worker counts: it takes at most one part in countShare of the time.
 	countEvery = 5 * time.Minute
 	countShare = 500
-	// A look for what is overdue takes at most one part in lookShare of the time: when much
+	// A search for what is overdue takes at most one part in overdueShare of the time: when much
 	// is, the database has other work.
-	lookShare = 50
+	overdueShare = 50
 	// maxOverdue is up to where overdue grants are counted.
 	maxOverdue = 10_000
 )
@@ -72,13 +72,13 @@ func (s *Stock) Run(ctx context.Context) {
 		began = time.Now()
 		wait := s.config.Interval
 		if s.findOverdue(ctx) == nil { // how long one waits for a database that is away says nothing
-			wait = max(wait, lookShare*time.Since(began))
+			wait = max(wait, overdueShare*time.Since(began))
 		}
 		pause(ctx, wait)
 	}
 }
 
-// findOverdue looks for what is overdue. What can't be read is not shown: an old answer
+// findOverdue searches for what is overdue. What can't be read is not shown: an old answer
 // would say that all is well.
 func (s *Stock) findOverdue(ctx context.Context) error {
 	deps := s.refresher.deps
@@ -131,7 +131,7 @@ func (s *Stock) Describe(to chan<- *prometheus.Desc) {
 	to <- stockAge
 }
 
-// Collect implements prometheus.Collector. What is overdue grows older between two looks.
+// Collect implements prometheus.Collector. What is overdue grows older between two searches.
 func (s *Stock) Collect(to chan<- prometheus.Metric) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -85,9 +85,9 @@ func TestLatenessIsByBrokerAndFromWhenItCouldBeDone(t *testing.T) {
 	reg := prometheus.NewRegistry()
 	w := r.Worker("a", func(d *refresher.Deps) { d.Metrics = reg })
 	late := r.Connect(w, meshsim.ConnectSpec{BrokerType: "Kraken"}, func(g *store.Grant) { g.Due.At = r.Clock.Now().Add(-time.Minute) })
-	require.NoError(t, w.Due(t.Context(), due(late)))
+	require.NoError(t, w.HandleDue(t.Context(), due(late)))
 	inTime := r.Connect(w, meshsim.ConnectSpec{BrokerType: "coinbase"})
-	require.NoError(t, w.Due(t.Context(), due(inTime)))
+	require.NoError(t, w.HandleDue(t.Context(), due(inTime)))
 	require.Equal(t, map[string]float64{"coinbase": 0, "kraken": 60}, gauges(t, reg, "latchkey_refresh_lateness_seconds"))
 }
 

@@ -71,7 +71,7 @@ func TestTracesGoOnThroughDetours(t *testing.T) {
 	w.Dispatcher.SetTracer(tracing.NewTracer(provider))
 	ctx, span := provider.Tracer("test").Start(t.Context(), "process")
 	r.FailWrites(true)
-	require.NoError(t, w.Due(ctx, due(g)))
+	require.NoError(t, w.HandleDue(ctx, due(g)))
 	r.FailWrites(false)
 	span.End()
 	var names []string

@@ -12,16 +12,16 @@ import (
 // unusual is what an operator should know about an answer.
 type unusual struct {
 	byPosition bool // tokens without an account went to accounts by their order
-	unplaced   int  // entries whose tokens could be given to no account
+	ownerless  int  // entries whose tokens could be given to no account
 	uncovered  int  // accounts that the answer did not cover
-	apart      int  // accounts with refresh tokens of their own
+	separate   int  // accounts with refresh tokens of their own
 	leftOut    int  // accounts for which the grant has no room
 }
 
 // Kinds of unusual answers, in the metric.
 const (
 	unusualByPosition = "by_position"
-	unusualUnplaced   = "unplaced"
+	unusualOwnerless  = "unplaced"
 	unusualNotCovered = "not_covered"
 	unusualSplit      = "split"
 )
@@ -33,9 +33,9 @@ func (r *Refresher) reportUnusual(ctx context.Context, g *store.Grant, u unusual
 		count(unusualByPosition)
 		log.Warn("an answer of Mesh does not name the accounts of its tokens; they are taken in the order of the grant's accounts")
 	}
-	if u.unplaced > 0 {
-		count(unusualUnplaced)
-		log.Error("an answer of Mesh has tokens that can be given to no account of the grant; they are kept sealed with it and handed out to nobody", zap.Int("entries", u.unplaced))
+	if u.ownerless > 0 {
+		count(unusualOwnerless)
+		log.Error("an answer of Mesh has tokens that can be given to no account of the grant; they are kept sealed with it and handed out to nobody", zap.Int("entries", u.ownerless))
 	}
 	if u.uncovered > 0 {
 		count(unusualNotCovered)
@@ -44,8 +44,8 @@ func (r *Refresher) reportUnusual(ctx context.Context, g *store.Grant, u unusual
 	if u.leftOut > 0 {
 		log.Error("an answer of Mesh is larger than a grant can hold; the last accounts are left out", zap.Int("accounts", u.leftOut))
 	}
-	if u.apart > 0 {
+	if u.separate > 0 {
 		count(unusualSplit)
-		log.Warn("an answer of Mesh has several refresh tokens for one grant; accounts become grants of their own", zap.Int("accounts", u.apart))
+		log.Warn("an answer of Mesh has several refresh tokens for one grant; accounts become grants of their own", zap.Int("accounts", u.separate))
 	}
 }

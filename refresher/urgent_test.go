@@ -18,7 +18,7 @@ func TestATryAfterALostAnswerHasALaneOfItsOwn(t *testing.T) {
 	g := r.Connect(w, meshsim.ConnectSpec{Accounts: []meshsim.Account{{ID: "one"}}})
 	require.NoError(t, w.Dispatcher.Deliver(t.Context(), g))
 	require.NoError(t, r.Sim.Script("one", meshsim.Drop()))
-	require.NoError(t, w.Due(t.Context(), due(g)))
+	require.NoError(t, w.HandleDue(t.Context(), due(g)))
 	got := r.Get(w, g.ID)
 	require.NotNil(t, got.Unknown)
 	scheduled := r.schedule(g.ID)

@@ -87,8 +87,8 @@ func (v *verdicts) succeeded(ctx context.Context, brokerType string) {
 	}
 }
 
-// look updates the metrics by what all workers have stored.
-func (v *verdicts) look(ctx context.Context) error {
+// updateMetrics updates the metrics by what all workers have stored.
+func (v *verdicts) updateMetrics(ctx context.Context) error {
 	all, err := v.store.Verdicts(ctx)
 	if err != nil {
 		return err

@@ -54,7 +54,7 @@ func (r *rig) settleAll(all []*store.Grant, d time.Duration, workers ...*worker)
 		if at.After(r.Clock.Now()) {
 			r.Clock.Advance(at.Sub(r.Clock.Now()))
 		}
-		err := workers[n%len(workers)].Due(r.T.Context(), due(next))
+		err := workers[n%len(workers)].HandleDue(r.T.Context(), due(next))
 		if later := (*refresher.LaterError)(nil); errors.As(err, &later) {
 			putOff[next.ID] = r.Clock.Now().Add(later.After)
 			continue
@@ -156,10 +156,10 @@ func TestUsersWhoLeaveOneByOneHoldNothing(t *testing.T) {
 			var all []*store.Grant
 			for n, user := range []string{"one", "two", "three", "four", "five"} {
 				all = append(all, r.refusedGrants(w, "coinbase", user)...)
-				require.NoError(t, w.Due(t.Context(), due(all[n])))
+				require.NoError(t, w.HandleDue(t.Context(), due(all[n])))
 				if c.others {
 					r.Clock.Advance(10 * time.Second)
-					require.NoError(t, other.Due(t.Context(), due(r.Connect(w, meshsim.ConnectSpec{}))))
+					require.NoError(t, other.HandleDue(t.Context(), due(r.Connect(w, meshsim.ConnectSpec{}))))
 				}
 				r.settleAll(all, c.between, w, other)
 			}
@@ -190,7 +190,7 @@ func TestAGrantWhoseUserMustActExpiresThoughVerdictsAreHeld(t *testing.T) {
 	require.NoError(t, err)
 	require.True(t, refresher.GivenUp(g))
 	r.Clock.Advance(2 * hour)
-	require.NoError(t, w.Due(t.Context(), due(g)))
+	require.NoError(t, w.HandleDue(t.Context(), due(g)))
 	require.Equal(t, store.Expired, r.Get(w, g.ID).State)
 	require.Zero(t, r.Calls())
 }
@@ -214,7 +214,7 @@ func TestAGrantThatWasGivenUpDoesNotExpireWhileVerdictsAreHeld(t *testing.T) {
 				require.NoError(t, err)
 				for g.State == store.Active {
 					r.Clock.Advance(max(g.Due.At.Sub(r.Clock.Now()), 0))
-					require.NoError(t, w.Due(t.Context(), due(g)))
+					require.NoError(t, w.HandleDue(t.Context(), due(g)))
 					g = r.Get(w, g.ID)
 				}
 				require.True(t, refresher.GivenUp(g))

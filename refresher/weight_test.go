@@ -270,7 +270,7 @@ func TestHeavyAnswersAreStoredAndTold(t *testing.T) {
 				}()
 				next = heavyBody(t, a)
 				r.FailWrites(away)
-				require.NoError(t, w.Due(t.Context(), due(g)))
+				require.NoError(t, w.HandleDue(t.Context(), due(g)))
 				if away {
 					r.FailWrites(false)
 					entries := r.Messages(r.Subjects.RecoveryStream(), r.Subjects.Recovery(g.ID))

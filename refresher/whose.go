@@ -18,10 +18,10 @@ type shares struct {
 	// accounts have a new access token, each once. The id is empty only where none is known.
 	accounts   []AnsweredAccount
 	byPosition bool // tokens without an account went to accounts by their order
-	// unplaced is how many entries have tokens without an owner. Access tokens of accounts
+	// ownerless is how many entries have tokens without an owner. Access tokens of accounts
 	// that the grant does not have don't count.
-	unplaced int
-	hidden   bool // one of them has a new access token
+	ownerless int
+	hidden    bool // one of them has a new access token
 }
 
 // share is an entry of an answer with what is known about its owner.
@@ -46,12 +46,12 @@ func whose(g *store.Grant, tokens *store.TokenSet, a Answer) shares {
 		// What repeats an access token at hand does not stand for the new one.
 		a.Accounts = slices.Clone(a.Accounts)
 		for i, in := range a.Accounts {
-			if holds(tokens, in.AccessToken) {
+			if containsAccessToken(tokens, in.AccessToken) {
 				a.Accounts[i].AccessToken = secret.Text{}
 			}
 		}
 		a.Accounts = slices.DeleteFunc(a.Accounts, AnsweredAccount.blank)
-		if holds(tokens, a.AccessToken) {
+		if containsAccessToken(tokens, a.AccessToken) {
 			a.AccessToken = secret.Text{}
 		}
 		s = sharesIn(g, tokens, a)
@@ -71,10 +71,10 @@ func sharesIn(g *store.Grant, tokens *store.TokenSet, a Answer) shares {
 	entries = placeDeprecated(entries, known, a.AccessToken, a.Partial)
 	s.chooseRefreshTokens(entries, known, a.withoutEchoes(tokens.RefreshToken).RefreshToken)
 	if s.refreshToken.Empty() && a.Partial {
-		s.refreshToken = a.onlyLoose(tokens.RefreshToken)
+		s.refreshToken = a.onlyUnplaced(tokens.RefreshToken)
 	}
 	s.chooseAccessTokens(entries, known, tokens)
-	s.countUnplaced(a, entries, tokens)
+	s.countOwnerless(a, entries, tokens)
 	return s
 }
 
@@ -84,7 +84,7 @@ func (a Answer) rotates(g *store.Grant, presented secret.Text) bool {
 }
 
 func (a Answer) withoutEchoes(presented secret.Text) Answer {
-	a.Accounts, a.Loose = slices.Clone(a.Accounts), slices.Clone(a.Loose)
+	a.Accounts, a.Unplaced = slices.Clone(a.Accounts), slices.Clone(a.Unplaced)
 	a.forget(presented)
 	return a
 }
@@ -235,7 +235,7 @@ func placeNameless(entries []share, known []string, tokens *store.TokenSet) (byP
 		toAll(nameless)
 	case len(known) == 1:
 		// Several for one account: it is the one that is not at hand already.
-		fresh := slices.DeleteFunc(nameless, func(in *share) bool { return in.AccessToken.Empty() || holds(tokens, in.AccessToken) })
+		fresh := slices.DeleteFunc(nameless, func(in *share) bool { return in.AccessToken.Empty() || containsAccessToken(tokens, in.AccessToken) })
 		if alike(fresh, accessToken) {
 			toAll(fresh)
 		}
@@ -261,7 +261,7 @@ func alike(entries []*share, kind func(*share) secret.Text) bool {
 	return true
 }
 
-func holds(tokens *store.TokenSet, token secret.Text) bool {
+func containsAccessToken(tokens *store.TokenSet, token secret.Text) bool {
 	return slices.ContainsFunc(tokens.Accounts, func(t store.AccountToken) bool { return t.AccessToken.Equal(token) })
 }
 
@@ -311,7 +311,7 @@ func (s *shares) chooseAccessTokens(entries []share, known []string, tokens *sto
 		if in.TokenID.Empty() {
 			in.TokenID = before.TokenID
 		}
-		if !holds(tokens, in.AccessToken) || holds(tokens, before.AccessToken) {
+		if !containsAccessToken(tokens, in.AccessToken) || containsAccessToken(tokens, before.AccessToken) {
 			*before = in
 		}
 	}
@@ -336,8 +336,8 @@ func (s *shares) chooseAccessTokens(entries []share, known []string, tokens *sto
 	}
 }
 
-// countUnplaced counts the entries with tokens that have no place, which leaveIn keeps.
-func (s *shares) countUnplaced(a Answer, entries []share, tokens *store.TokenSet) {
+// countOwnerless counts the entries with tokens that have no place, which leaveIn keeps.
+func (s *shares) countOwnerless(a Answer, entries []share, tokens *store.TokenSet) {
 	placed := map[secret.Text]bool{{}: true, tokens.RefreshToken: true, s.refreshToken: true}
 	for _, t := range tokens.Accounts {
 		placed[t.AccessToken], placed[t.TokenID] = true, true
@@ -351,7 +351,7 @@ func (s *shares) countUnplaced(a Answer, entries []share, tokens *store.TokenSet
 	count := func(in share) {
 		s.hidden = s.hidden || in.owner != another && !placed[in.AccessToken]
 		if !placed[in.RefreshToken] || in.owner != another && (!placed[in.AccessToken] || !placed[in.TokenID]) {
-			s.unplaced++
+			s.ownerless++
 		}
 		placed[in.AccessToken], placed[in.RefreshToken], placed[in.TokenID] = true, true, true
 	}

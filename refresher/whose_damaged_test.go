@@ -62,7 +62,7 @@ func TestNobodyGetsATokenOfAnotherWhateverTheAnswer(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			g, set, asked := newGrant(withAccounts(c.has...)), newTokens(c.has...), request
 			for _, account := range set.Accounts {
-				asked.Held = append(asked.Held, account.AccessToken)
+				asked.Current = append(asked.Current, account.AccessToken)
 			}
 			text := body("ok", c.content)
 			a, err := meshAnswering(t, 200, text).Refresh(t.Context(), asked)

@@ -280,7 +280,7 @@ func (s TokenSealer) SealTo(g *Grant, t TokenSet, at time.Time, connected bool) 
 		access.Version = g.Version
 		g.Access = &access
 	}
-	if g.Apart = t.apart(); g.Apart {
+	if g.HasSeparateRefreshTokens = t.hasSeparateRefreshTokens(); g.HasSeparateRefreshTokens {
 		due := Milli(at) // as soon as can be
 		g.AccountsDue = &due
 	}

@@ -106,7 +106,7 @@ func TestGrantsAreFoundByTheRefreshTokensThatTheyHad(t *testing.T) {
 	}
 	insert(t, s, with("one", "u", "a", "b"), with("two", "v", "b"), with("three", "v", "c"), with("none", "u"), active("of an earlier release"))
 	find := func(fingerprints ...string) []string {
-		found, err := s.Holders(t.Context(), fingerprints)
+		found, err := s.ByFingerprints(t.Context(), fingerprints)
 		require.NoError(t, err)
 		return ids(found)
 	}

@@ -61,9 +61,9 @@ type Grant struct {
 	// grants that have an account since the same time, the one that was split off more
 	// often keeps it.
 	Split int `bson:"split,omitempty"`
-	// Apart: the token set contains refresh tokens of single accounts, which are to be
+	// HasSeparateRefreshTokens: the token set contains refresh tokens of single accounts, which are to be
 	// split off.
-	Apart bool `bson:"apart,omitempty"`
+	HasSeparateRefreshTokens bool `bson:"apart,omitempty"`
 	// Left: the token set contains texts that are to become dead letters.
 	Left bool `bson:"left,omitempty"`
 	// Doubtful counts the answers that were kept since the last good one though a
@@ -72,11 +72,11 @@ type Grant struct {
 	// Access and Refresh are the lives of the two tokens; nil: there is no such token.
 	Access  *Life `bson:"access,omitempty"`
 	Refresh *Life `bson:"refresh,omitempty"`
-	// Earlier are the lives of the access tokens of accounts that later answers did not
+	// OlderAccess are the lives of the access tokens of accounts that later answers did not
 	// cover; see AccessOf.
-	Earlier []Life `bson:"earlier,omitempty"`
+	OlderAccess []Life `bson:"earlier,omitempty"`
 	// AccountsDue is when something is due for single accounts: announcing the end of
-	// an access token in Earlier, or splitting off accounts. Nil: nothing is.
+	// an access token in OlderAccess, or splitting off accounts. Nil: nothing is.
 	AccountsDue *time.Time `bson:"accountsDue,omitempty"`
 
 	// Due is the next action; nil: none.
@@ -148,7 +148,7 @@ type Life struct {
 	// RequestedAt is when a refresh requested a new token and got none.
 	RequestedAt *time.Time `bson:"asked,omitempty"`
 	// Warned: the end was announced ahead of time; only of refresh tokens, and of access
-	// tokens in Grant.Earlier or announced like these.
+	// tokens in Grant.OlderAccess or announced like these.
 	Warned bool `bson:"warned,omitempty"`
 	// EndAnnounced: the end was announced though the grant has not ended; only of access
 	// tokens.
@@ -275,8 +275,8 @@ type Refused struct {
 	At      time.Time `bson:"at"`
 }
 
-// Held reports whether the lease has not run out at now.
-func (l *Lease) Held(now time.Time) bool { return l != nil && now.Before(l.Until) }
+// Valid reports whether the lease has not run out at now.
+func (l *Lease) Valid(now time.Time) bool { return l != nil && now.Before(l.Until) }
 
 // Binding is what the token set of the present version is sealed to.
 func (g *Grant) Binding() envelope.Binding {
@@ -350,7 +350,7 @@ func (g *Grant) Account(id string) *Account {
 // Clone returns a copy that shares nothing that callers change in place.
 func (g *Grant) Clone() *Grant {
 	c := *g
-	c.Accounts, c.Earlier = slices.Clone(g.Accounts), slices.Clone(g.Earlier)
+	c.Accounts, c.OlderAccess = slices.Clone(g.Accounts), slices.Clone(g.OlderAccess)
 	c.Access, c.Refresh = clonePtr(g.Access), clonePtr(g.Refresh)
 	c.Due, c.Lease, c.Removal, c.MFA = clonePtr(g.Due), clonePtr(g.Lease), clonePtr(g.Removal), clonePtr(g.MFA)
 	c.Failing, c.Refused, c.Refusals = clonePtr(g.Failing), clonePtr(g.Refused), clonePtr(g.Refusals)

@@ -8,14 +8,14 @@ import (
 // An answer may cover only some accounts of a grant. The others keep their access tokens
 // with their own ends.
 
-// AccessOf returns the life of an account's access token: Access, or one of Earlier if
+// AccessOf returns the life of an account's access token: Access, or one of OlderAccess if
 // later answers did not cover the account.
 func (g *Grant) AccessOf(a Account) *Life {
 	if g.Newest(a) {
 		return g.Access
 	}
-	if i := g.earlier(a.ExpiresAt); i >= 0 {
-		return &g.Earlier[i]
+	if i := g.olderAccess(a.ExpiresAt); i >= 0 {
+		return &g.OlderAccess[i]
 	}
 	// Earlier releases wrote the end only, and nothing for an account that was connected
 	// without an access token.
@@ -34,7 +34,7 @@ func (g *Grant) LastAccess() *Life {
 		return nil
 	}
 	for _, a := range g.Accounts {
-		kept := !g.Newest(a) && (a.ExpiresAt == nil && g.endless(a) || a.ExpiresAt != nil && g.earlier(a.ExpiresAt) >= 0)
+		kept := !g.Newest(a) && (a.ExpiresAt == nil && g.endless(a) || a.ExpiresAt != nil && g.olderAccess(a.ExpiresAt) >= 0)
 		if kept && (a.ExpiresAt == nil || last.ExpiresAt != nil && a.ExpiresAt.After(*last.ExpiresAt)) {
 			last = g.AccessOf(a)
 		}
@@ -69,14 +69,14 @@ func sameTime(a, b *time.Time) bool {
 	return a == nil && b == nil || a != nil && b != nil && a.Equal(*b)
 }
 
-func (g *Grant) earlier(end *time.Time) int {
-	return slices.IndexFunc(g.Earlier, func(l Life) bool { return sameTime(l.ExpiresAt, end) })
+func (g *Grant) olderAccess(end *time.Time) int {
+	return slices.IndexFunc(g.OlderAccess, func(l Life) bool { return sameTime(l.ExpiresAt, end) })
 }
 
-// KeepEarlier sets Earlier to the lives of the accounts that have none of the newest
+// KeepOlderAccess sets OlderAccess to the lives of the accounts that have none of the newest
 // access tokens, as life returns them, one for each end. Accounts without an end need
 // none.
-func (g *Grant) KeepEarlier(life func(Account) *Life) {
+func (g *Grant) KeepOlderAccess(life func(Account) *Life) {
 	var kept []Life
 	for _, a := range g.Accounts {
 		if a.ExpiresAt == nil || g.Newest(a) || slices.ContainsFunc(kept, func(l Life) bool { return sameTime(l.ExpiresAt, a.ExpiresAt) }) {
@@ -84,7 +84,7 @@ func (g *Grant) KeepEarlier(life func(Account) *Life) {
 		}
 		kept = append(kept, *life(a))
 	}
-	g.Earlier = kept
+	g.OlderAccess = kept
 }
 
 // EndingAt returns the accounts whose access token ends at end.

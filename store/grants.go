@@ -72,16 +72,16 @@ func (s *Store) each(ctx context.Context, filter bson.D, do func(doc bson.Raw, g
 	return cursor.Err()
 }
 
-// Holders returns the grants, of all users, that have or had one of some refresh tokens,
+// ByFingerprints returns the grants, of all users, that have or had one of some refresh tokens,
 // by the tokens' fingerprints.
-func (s *Store) Holders(ctx context.Context, fingerprints []string) ([]*Grant, error) {
+func (s *Store) ByFingerprints(ctx context.Context, fingerprints []string) ([]*Grant, error) {
 	if len(fingerprints) == 0 {
 		return nil, nil
 	}
-	return s.holderReads.do(ctx, fingerprints)
+	return s.fingerprintReads.do(ctx, fingerprints)
 }
 
-func (s *Store) holders(ctx context.Context, asked [][]string) []outcome[[]*Grant] {
+func (s *Store) byFingerprints(ctx context.Context, asked [][]string) []outcome[[]*Grant] {
 	var found []*Grant
 	for sought := range slices.Chunk(slices.Concat(asked...), maxSought) {
 		err := s.each(ctx, anyOf("fingerprints", sought), func(_ bson.Raw, g *Grant, err error) {
@@ -301,7 +301,7 @@ func (s *Store) whyNoLease(ctx context.Context, r LeaseRequest) error {
 	}
 	current := g.Version == r.Version && (g.State == Active || g.State == MustAct) &&
 		(r.DueAt == nil || g.Due != nil && g.Due.At.Equal(*r.DueAt))
-	if current && g.Lease.Held(r.Now) {
+	if current && g.Lease.Valid(r.Now) {
 		return fmt.Errorf("leasing grant %s: %w", r.GrantID, &LeasedError{Until: g.Lease.Until})
 	}
 	return fmt.Errorf("leasing grant %s: %w", r.GrantID, ErrStale)

@@ -201,8 +201,8 @@ func TestOneOfManyAcquires(t *testing.T) {
 
 func TestLeaseLive(t *testing.T) {
 	var none *store.Lease
-	require.False(t, none.Held(now))
+	require.False(t, none.Valid(now))
 	l := &store.Lease{Owner: "w", Until: now}
-	require.True(t, l.Held(now.Add(-1)))
-	require.False(t, l.Held(now))
+	require.True(t, l.Valid(now.Add(-1)))
+	require.False(t, l.Valid(now))
 }

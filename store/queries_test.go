@@ -74,7 +74,7 @@ func calls(s *store.Store) map[string]func(context.Context) error {
 		"DeleteKey":        func(ctx context.Context) error { return s.DeleteKey(ctx, "k") },
 		"DueBefore":        func(ctx context.Context) error { return drop(s.DueBefore(ctx, now, 10)) },
 		"Get":              func(ctx context.Context) error { return drop(s.Get(ctx, "g")) },
-		"Holders":          func(ctx context.Context) error { return drop(s.Holders(ctx, []string{"f"})) },
+		"Holders":          func(ctx context.Context) error { return drop(s.ByFingerprints(ctx, []string{"f"})) },
 		"Insert":           func(ctx context.Context) error { return s.Insert(ctx, active("new")) },
 		"Installation":     func(ctx context.Context) error { return drop(s.Installation(ctx)) },
 		"Key":              func(ctx context.Context) error { return drop(s.Key(ctx, "k")) },

@@ -41,7 +41,7 @@ func (s *Store) SealedUnder(ctx context.Context, key, after string, limit int) (
 }
 
 // Busy reports whether a worker refreshes the grant at now, or sends its events.
-func (g *Grant) Busy(now time.Time) bool { return g.Lease.Held(now) || g.Outbox != nil }
+func (g *Grant) Busy(now time.Time) bool { return g.Lease.Valid(now) || g.Outbox != nil }
 
 // Reseal replaces the sealed form of a grant's token set, and nothing else, so that it
 // can't undo what is written without a new revision. ErrConflict: the grant has changed

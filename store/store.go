@@ -72,11 +72,11 @@ type Store struct {
 	verdicts    *mongo.Collection
 	workers     *mongo.Collection
 
-	inserts      *batcher[bson.Raw, struct{}]
-	clears       *batcher[mongo.WriteModel, struct{}]
-	userReads    *batcher[string, []*Grant]
-	holderReads  *batcher[[]string, []*Grant]
-	revokedReads *batcher[[]string, map[string]time.Time]
+	inserts          *batcher[bson.Raw, struct{}]
+	clears           *batcher[mongo.WriteModel, struct{}]
+	userReads        *batcher[string, []*Grant]
+	fingerprintReads *batcher[[]string, []*Grant]
+	revokedReads     *batcher[[]string, map[string]time.Time]
 }
 
 // Open connects and checks that the server answers. Whatever the connection string
@@ -141,7 +141,7 @@ func newStore(client *mongo.Client, opts *options.ClientOptions, database string
 	s.inserts = newBatcher("storing grants", s.insertAll)
 	s.clears = newBatcher("clearing outboxes", s.clearAll)
 	s.userReads = newBatcher("reading users' grants", s.byUsers)
-	s.holderReads = newBatcher("looking for the grants of refresh tokens", s.holders)
+	s.fingerprintReads = newBatcher("looking for the grants of refresh tokens", s.byFingerprints)
 	s.revokedReads = newBatcher("reading disconnects", s.revokedAt)
 	return s
 }

@@ -57,8 +57,8 @@ type AccountToken struct {
 	RefreshToken secret.Text `json:"r,omitzero"`
 }
 
-// apart reports whether accounts are to become grants of their own.
-func (t *TokenSet) apart() bool {
+// hasSeparateRefreshTokens reports whether accounts are to become grants of their own.
+func (t *TokenSet) hasSeparateRefreshTokens() bool {
 	return slices.ContainsFunc(t.Accounts, func(a AccountToken) bool { return !a.RefreshToken.Empty() })
 }
 

@@ -30,7 +30,7 @@ func (s *Store) OtherChainKeys(ctx context.Context, key string) ([]string, error
 }
 
 // others returns the texts that grants have in an indexed field, other than these. It
-// finds each by a single look into the index, since millions of grants may share it.
+// finds each by a single lookup in the index, since millions of grants may share it.
 func (s *Store) others(ctx context.Context, field string, than []string) (all []string, err error) {
 	for from := (bson.E{Key: "$gte", Value: ""}); ; from = (bson.E{Key: "$gt", Value: all[len(all)-1]}) {
 		found, err := s.grants.FindOne(ctx,

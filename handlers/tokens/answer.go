@@ -43,14 +43,14 @@ func (t *Service) receive(req request) {
 		a.give(func() (events.TokenReply, error) { return t.reply(a.ctx, a.in, a.wanted, &a.record) })
 		return
 	}
-	if !a.hold(forWork) {
+	if !a.waitFor(forWork) {
 		a.fail(refuse(events.CodeBusy, "too many requests wait; ask again"))
 		return
 	}
 	go func() {
 		defer a.recoverPanic()
 		a.give(func() (events.TokenReply, error) {
-			return t.get(a.ctx, a.in, &a.record, asker{a.caller, a.hold, a.decide})
+			return t.get(a.ctx, a.in, &a.record, asker{a.caller, a.waitFor, a.decide})
 		})
 	}()
 }
@@ -68,8 +68,8 @@ type answer struct {
 	record   audit.Record
 	body     []byte
 	answered atomic.Bool
-	// caller has a place among those that wait for held.
-	caller, held string
+	// caller has a place among those that wait for waitsFor.
+	caller, waitsFor string
 
 	// decided is when the answer was made, by the wall clock, and change the count of
 	// changes then. The first token in it expires at ends; zero: none does.
@@ -78,16 +78,16 @@ type answer struct {
 	ends    time.Time
 }
 
-// hold exchanges the answer's place for one among those that wait for something else,
+// waitFor exchanges the answer's place for one among those that wait for something else,
 // or for none (""). If no place is free it keeps the one it has.
-func (a *answer) hold(what string) bool {
+func (a *answer) waitFor(what string) bool {
 	if what != "" && !a.places.take(what, a.caller, maxWaiting) {
 		return false
 	}
-	if a.held != "" {
-		a.places.free(a.held, a.caller)
+	if a.waitsFor != "" {
+		a.places.free(a.waitsFor, a.caller)
 	}
-	a.held = what
+	a.waitsFor = what
 	return true
 }
 
@@ -125,7 +125,7 @@ func (a *answer) unanswerable() {
 // give answers with a reply once the audit log permits it.
 func (a *answer) give(reply func() (events.TokenReply, error)) {
 	var err error
-	if a.body, err = a.encode(reply); err == nil && a.opts.Audit.Required && !a.hold(forAudit) {
+	if a.body, err = a.encode(reply); err == nil && a.opts.Audit.Required && !a.waitFor(forAudit) {
 		clear(a.body)
 		err = refuse(events.CodeBusy, "too many requests wait for the audit log; ask again")
 	}
@@ -168,10 +168,10 @@ func panicToError(err *error) {
 // log's goroutine, which must not wait.
 func (a *answer) recorded(err error) {
 	defer a.recoverPanic()
-	if err == nil && !a.holds() {
+	if err == nil && !a.upToDate() {
 		go func() {
 			defer a.recoverPanic()
-			a.send(a.look())
+			a.send(a.recheck())
 		}()
 		return
 	}
@@ -209,7 +209,7 @@ func (a *answer) fail(err error) {
 	a.done(refusal.Code)
 }
 
-// done releases what a request holds.
+// done frees what a request has taken.
 func (a *answer) done(code string) {
 	if a.answered.Swap(true) {
 		return
@@ -219,7 +219,7 @@ func (a *answer) done(code string) {
 	}
 	a.cancel()
 	a.req.done(code)
-	a.hold("")
+	a.waitFor("")
 	a.atWork.Done()
 }
 

@@ -15,15 +15,15 @@ import (
 // little life left are refreshed first, in parallel. The error is a refusal or
 // a fault of the worker. Get adds the grants to record.
 func (t *Service) Get(ctx context.Context, in events.TokenRequest, record *audit.Record) (events.TokenReply, error) {
-	return t.get(ctx, in, record, asker{hold: func(string) bool { return true }, decide: func() {}})
+	return t.get(ctx, in, record, asker{waitFor: func(string) bool { return true }, decide: func() {}})
 }
 
 // asker is the request that get works for.
 type asker struct {
 	caller string
-	// hold exchanges the asker's place for one among those that wait for something
+	// waitFor exchanges the asker's place for one among those that wait for something
 	// else; "": for none.
-	hold func(what string) bool
+	waitFor func(what string) bool
 	// decide is called before the grants are read, and when they are current again.
 	decide func()
 }
@@ -41,13 +41,13 @@ func (t *Service) get(ctx context.Context, in events.TokenRequest, record *audit
 	wanted, reports := asked(in, all), reportsOf(in, all)
 	refused, grants := t.counting(reports, wanted)
 	if waiting := t.waiting(in, grants, refused); len(waiting) > 0 {
-		who.hold("")
+		who.waitFor("")
 		t.refreshAll(ctx, in, grants, waiting, refused, who.caller)
 		who.decide()
 		wanted = grants[:len(wanted)]
 	}
 	results := t.results(reports, grants)
-	if slices.ContainsFunc(wanted, func(g *store.Grant) bool { return t.valid(g) && !t.opts.Refresher.HasDataKey(g) }) && !who.hold(forKeys) {
+	if slices.ContainsFunc(wanted, func(g *store.Grant) bool { return t.valid(g) && !t.opts.Refresher.HasDataKey(g) }) && !who.waitFor(forKeys) {
 		return events.TokenReply{}, refuse(events.CodeBusy, "too many requests wait for a data key; ask again")
 	}
 	out, err := t.reply(ctx, in, wanted, record)

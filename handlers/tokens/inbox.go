@@ -68,14 +68,14 @@ func (t *Service) watchInboxes(nc *nats.Conn) (stop func(), err error) {
 		return nil, fmt.Errorf("setting up JetStream: %w", err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	told := t.lookForCollectors(ctx, js, "")
+	told := t.findCollectors(ctx, js, "")
 	go func() {
 		ticker := time.NewTicker(watchInboxesEvery)
 		defer ticker.Stop()
 		for {
 			select {
 			case <-ticker.C:
-				told = t.lookForCollectors(ctx, js, told)
+				told = t.findCollectors(ctx, js, told)
 			case <-ctx.Done():
 				return
 			}
@@ -84,9 +84,9 @@ func (t *Service) watchInboxes(nc *nats.Conn) (stop func(), err error) {
 	return cancel, nil
 }
 
-// lookForCollectors searches once, logs a finding that differs from the last, and
+// findCollectors searches once, logs a finding that differs from the last, and
 // returns it.
-func (t *Service) lookForCollectors(ctx context.Context, js jetstream.JetStream, last string) string {
+func (t *Service) findCollectors(ctx context.Context, js jetstream.JetStream, last string) string {
 	limit, cancel := context.WithTimeout(ctx, flushTimeout)
 	defer cancel()
 	found, err := InboxCollectors(limit, js, t.inboxes.Inboxes)

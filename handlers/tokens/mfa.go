@@ -71,7 +71,7 @@ func (t *Service) completeMFA(ctx context.Context, req request, record *audit.Re
 	if in.Version != 0 && in.Version != g.Version {
 		return nil, refuse(events.CodeOtherVersion, "the grant has changed since the code was asked for")
 	}
-	done, err := t.opts.Refresher.Complete(ctx, g, in.Code)
+	done, err := t.opts.Refresher.CompleteMFA(ctx, g, in.Code)
 	t.grants.changed(user) // its event may be on the way still
 	if err != nil {
 		return nil, mfaRefusal(err)

@@ -70,7 +70,7 @@ const (
 // forBroker is what requests wait for while their tokens are refreshed.
 func forBroker(broker string) string { return "broker " + events.BrokerKey(broker) }
 
-// maxWaiting bounds the requests that wait and hold hardly more than memory.
+// maxWaiting bounds the requests that wait and need hardly more than memory.
 const maxWaiting = 4096
 
 // turns lets callers take turns at reading: next is the caller that has waited longest

@@ -19,16 +19,16 @@ func (a *answer) decide() {
 	a.decided, a.change = a.opts.Now().Round(0), a.grants.change(a.record.User).Load()
 }
 
-// holds reports whether an answer may leave as it is, without reading anything.
-func (a *answer) holds() bool {
+// upToDate reports whether an answer may leave as it is, without reading anything.
+func (a *answer) upToDate() bool {
 	now := a.opts.Now().Round(0) // the monotonic clock may stop with the machine
 	return (a.ends.IsZero() || now.Before(a.ends)) && now.Sub(a.decided) < max(a.opts.Config.CacheAge, time.Second) &&
 		a.grants.change(a.record.User).Load() == a.change
 }
 
-// look reads the user's grants again. The error is a refusal if they differ from what is
+// recheck reads the user's grants again. The error is a refusal if they differ from what is
 // about to be handed out.
-func (a *answer) look() error {
+func (a *answer) recheck() error {
 	changed := refuse(events.CodeBusy, "the tokens changed while the answer waited; ask again")
 	if !a.ends.IsZero() && !a.opts.Now().Before(a.ends) {
 		return changed

@@ -60,8 +60,8 @@ func TestAnAnswerThatWaitedIsLookedAtAgain(t *testing.T) {
 			require.NoError(t, err)
 			require.NotEmpty(t, body)
 			c.meanwhile(s)
-			require.Equal(t, !c.again, a.holds())
-			err = a.look()
+			require.Equal(t, !c.again, a.upToDate())
+			err = a.recheck()
 			if !c.refused {
 				require.NoError(t, err)
 				return

@@ -67,7 +67,7 @@ func (t *Service) endReported(ctx context.Context, in events.TokenRequest, all [
 func (t *Service) counts(g *store.Grant) bool {
 	now := t.opts.Now()
 	return g.State == store.Active && !refresher.RefreshTokenExpired(g, now) && t.blockedFor(g) == 0 &&
-		(g.Lease.Held(now) || t.opts.Refresher.NextReport(g) == 0)
+		(g.Lease.Valid(now) || t.opts.Refresher.NextReportIn(g) == 0)
 }
 
 // counting returns the ids of the grants whose current version is reported, if that
@@ -112,11 +112,11 @@ func (t *Service) outcome(r report, after *store.Grant) (string, time.Duration) 
 	case after.State != store.Active || refresher.RefreshTokenExpired(after, t.opts.Now()):
 		return events.RefusedNotRefreshable, 0
 	}
-	if held := t.blockedFor(after); held > 0 {
-		return events.RefusedBusy, held
+	if blocked := t.blockedFor(after); blocked > 0 {
+		return events.RefusedBusy, blocked
 	}
-	atWork := after.Lease.Held(t.opts.Now()) || after.Attempts > 0 || after.Deferrals > 0 // the next attempt is scheduled
-	if pause := t.opts.Refresher.NextReport(after); pause > 0 && !atWork {
+	atWork := after.Lease.Valid(t.opts.Now()) || after.Attempts > 0 || after.Deferrals > 0 // the next attempt is scheduled
+	if pause := t.opts.Refresher.NextReportIn(after); pause > 0 && !atWork {
 		return events.RefusedTooSoon, pause
 	}
 	return events.RefusedBusy, soon * time.Second

@@ -23,14 +23,14 @@ import (
 type Refresher interface {
 	HasDataKey(g *store.Grant) bool
 	Tokens(ctx context.Context, g *store.Grant) (store.TokenSet, error)
-	Suspended(broker string) time.Duration
-	Now(ctx context.Context, g *store.Grant) (*store.Grant, error)
-	Complete(ctx context.Context, g *store.Grant, code secret.Text) (*store.Grant, error)
+	SuspendedFor(broker string) time.Duration
+	RefreshNow(ctx context.Context, g *store.Grant) (*store.Grant, error)
+	CompleteMFA(ctx context.Context, g *store.Grant, code secret.Text) (*store.Grant, error)
 
 	// Reports of access tokens that were refused where they were used.
-	Refused(ctx context.Context, g *store.Grant) (*store.Grant, error)
+	RefreshRefused(ctx context.Context, g *store.Grant) (*store.Grant, error)
 	EndReported(ctx context.Context, g *store.Grant) (*store.Grant, error)
-	NextReport(g *store.Grant) time.Duration
+	NextReportIn(g *store.Grant) time.Duration
 	CountReport(g *store.Grant, outcome string)
 }
 

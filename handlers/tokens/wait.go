@@ -72,7 +72,7 @@ func (t *Service) inVain(g *store.Grant, toGive bool) bool {
 // open, all refreshes pause, or its own refreshes fail and the next attempt is scheduled.
 // 0: one may.
 func (t *Service) blockedFor(g *store.Grant) time.Duration {
-	if after := t.opts.Refresher.Suspended(g.BrokerType); after > 0 {
+	if after := t.opts.Refresher.SuspendedFor(g.BrokerType); after > 0 {
 		return after
 	}
 	if (g.Attempts > 0 || g.Deferrals > 0) && g.Due != nil {
@@ -164,12 +164,12 @@ func (t *Service) refresh(ctx context.Context, g *store.Grant, reported bool) *s
 		if g.Version != version || g.State != store.Active || refresher.RefreshTokenExpired(g, t.opts.Now()) || t.blockedFor(g) > 0 {
 			return g
 		}
-		now := t.opts.Refresher.Now
+		now := t.opts.Refresher.RefreshNow
 		if reported {
 			if !t.counts(g) {
 				return g
 			}
-			now = t.opts.Refresher.Refused
+			now = t.opts.Refresher.RefreshRefused
 		}
 		next, err := now(ctx, g)
 		t.grants.changed(g.UserID) // its event may be on the way still

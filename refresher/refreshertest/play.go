@@ -20,9 +20,9 @@ func (r *Rig) RefuseCredentials() {
 	require.NoError(r.T, err)
 }
 
-// Hold stops the next refresh of an account once the institution has done its
+// Block stops the next refresh of an account once the institution has done its
 // work, before the answer goes out.
-func (r *Rig) Hold(account string) {
+func (r *Rig) Block(account string) {
 	r.T.Helper()
 	require.NoError(r.T, r.Sim.Script(account, meshsim.Delay(1, 1).AfterWork()))
 }

@@ -50,8 +50,8 @@ type Rig struct {
 	Logs      *observer.ObservedLogs
 	Log       *zap.Logger
 
-	// Held receives when [Rig.Hold] stops a refresh, which continues when Release does.
-	Held, Release chan struct{}
+	// Blocked receives when [Rig.Block] stops a refresh, which continues when Unblock does.
+	Blocked, Unblock chan struct{}
 
 	workers []*Worker
 }
@@ -64,7 +64,7 @@ func New(t *testing.T) *Rig {
 	}
 	r := &Rig{
 		T: t, Clock: clocktest.New(store.Milli(time.Now())), Broker: enginestest.NATS(t), DB: enginestest.MongoDB(t),
-		DatabaseName: enginestest.Name(t), Held: make(chan struct{}, 1), Release: make(chan struct{}, 1), DBTimeout: 2 * time.Second,
+		DatabaseName: enginestest.Name(t), Blocked: make(chan struct{}, 1), Unblock: make(chan struct{}, 1), DBTimeout: 2 * time.Second,
 		KMS: kmssimtest.Start(t, "alias/test"),
 	}
 	r.Subjects.Prefix = strings.ReplaceAll(r.DatabaseName, "_", "-")
@@ -86,9 +86,9 @@ func New(t *testing.T) *Rig {
 	require.NoError(t, err)
 
 	r.Sim, err = meshsim.New(meshsim.Config{Seed: secret.New("seed"), Clock: r.Clock.Now, Sleep: func(ctx context.Context, _ time.Duration) error {
-		r.Held <- struct{}{}
+		r.Blocked <- struct{}{}
 		select {
-		case <-r.Release:
+		case <-r.Unblock:
 			return nil
 		case <-ctx.Done():
 			return ctx.Err()

@@ -184,7 +184,7 @@ func (l *Log) Write(ctx context.Context, r Record) error {
 }
 
 // Put is Write for callers that don't wait: done is called once, with what Write would
-// return with that timeout. It holds up later records, so it must not block.
+// return with that timeout. It delays later records, so it must not block.
 func (l *Log) Put(r Record, within time.Duration, done func(error)) {
 	if l == nil {
 		done(nil)

@@ -12,7 +12,7 @@ import (
 	"github.com/latchkey/latchkey/events"
 )
 
-// Check holds the parameters of Verify.
+// Check has the parameters of Verify.
 type Check struct {
 	// Heads of all chains, read before Verify is called.
 	Heads []*Head

@@ -10,16 +10,16 @@ import (
 )
 
 // material is a plain data key. The cache of keys for opening, the sealing key and every
-// use under way hold it. The last release wipes it, so that no key is wiped in use.
+// use under way retain it. The last release wipes it, so that no key is wiped in use.
 type material struct {
 	// block contains the key too.
-	block cipher.Block
-	aead  cipher.AEAD
-	holds atomic.Int64
-	wiped func()
+	block      cipher.Block
+	aead       cipher.AEAD
+	references atomic.Int64
+	wiped      func()
 }
 
-// newMaterial copies the key into material that the caller holds. It calls wiped once
+// newMaterial copies the key into material that the caller retains. It calls wiped once
 // the material is wiped.
 func newMaterial(key []byte, wiped func()) (*material, error) {
 	if len(key) != keySize {
@@ -34,14 +34,14 @@ func newMaterial(key []byte, wiped func()) (*material, error) {
 		return nil, fmt.Errorf("making an AEAD of a data key: %w", err)
 	}
 	m := &material{block: block, aead: aead, wiped: wiped}
-	m.holds.Store(1)
+	m.references.Store(1)
 	return m, nil
 }
 
-// hold reports whether the material may be used, until release.
-func (m *material) hold() bool {
-	for n := m.holds.Load(); n > 0; n = m.holds.Load() {
-		if m.holds.CompareAndSwap(n, n+1) {
+// retain reports whether the material may be used, until release.
+func (m *material) retain() bool {
+	for n := m.references.Load(); n > 0; n = m.references.Load() {
+		if m.references.CompareAndSwap(n, n+1) {
 			return true
 		}
 	}
@@ -49,7 +49,7 @@ func (m *material) hold() bool {
 }
 
 func (m *material) release() {
-	if m.holds.Add(-1) > 0 {
+	if m.references.Add(-1) > 0 {
 		return
 	}
 	for _, memory := range m.memory() {

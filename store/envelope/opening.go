@@ -11,7 +11,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 )
 
-// openingKey is a cached data key for opening. The cache holds its material.
+// openingKey is a cached data key for opening. The cache retains its material.
 type openingKey struct {
 	id    string
 	kek   string
@@ -46,7 +46,7 @@ func (e *Envelope) opening(ctx context.Context, id string) (*material, error) {
 	for {
 		key, ok := e.cache.Get(id)
 		if ok && e.young(key, e.opts.CacheAge) {
-			if key.hold() {
+			if key.retain() {
 				return key.material, nil
 			}
 			continue // evicted just now
@@ -54,7 +54,7 @@ func (e *Envelope) opening(ctx context.Context, id string) (*material, error) {
 		bridges := ok && e.young(key, e.opts.CacheAge+e.opts.Outage)
 		unwrap := func(ctx context.Context) (*openingKey, error) { return e.unwrap(ctx, id) }
 		if bridges {
-			if away, due := e.gate(key.kek).away(e.opts.Now()); away && key.hold() {
+			if away, due := e.gate(key.kek).away(e.opts.Now()); away && key.retain() {
 				if due {
 					begin(ctx, e, &e.open, id, unwrap) // nobody waits for it
 				}
@@ -63,11 +63,11 @@ func (e *Envelope) opening(ctx context.Context, id string) (*material, error) {
 		}
 		fresh, err := await[*openingKey](ctx, begin(ctx, e, &e.open, id, unwrap))
 		switch {
-		case err == nil && fresh.hold():
+		case err == nil && fresh.retain():
 			return fresh.material, nil
 		case err == nil: // evicted already
 			continue
-		case bridges && errors.Is(err, ErrKMS) && !Refused(err) && key.hold():
+		case bridges && errors.Is(err, ErrKMS) && !Refused(err) && key.retain():
 			return key.material, nil
 		}
 		return nil, err
@@ -115,7 +115,7 @@ func (e *Envelope) unwrap(ctx context.Context, id string) (*openingKey, error) {
 	return e.remember(&openingKey{id: id, kek: kek, scope: wrapped.Scope, since: e.opts.Now(), material: m}), nil
 }
 
-// remember caches a key, and takes over the caller's hold.
+// remember caches a key, and takes over the caller's reference.
 func (e *Envelope) remember(key *openingKey) *openingKey {
 	if e.closed.Load() {
 		runtime.AddCleanup(key, (*material).release, key.material)

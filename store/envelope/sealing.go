@@ -15,7 +15,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 )
 
-// sealingKey is a data key for sealing. It holds its material for as long as it is
+// sealingKey is a data key for sealing. It retains its material for as long as it is
 // reachable, since only the garbage collector knows when the last Sealer is done.
 type sealingKey struct {
 	id string
@@ -28,7 +28,7 @@ type sealingKey struct {
 	material *material
 }
 
-// sealing returns a key that takes over the caller's hold.
+// sealing returns a key that takes over the caller's reference.
 func (e *Envelope) sealing(key WrappedKey, m *material) *sealingKey {
 	k := &sealingKey{id: key.ID, since: key.CreatedAt, until: key.SealsUntil, material: m}
 	k.checked.Store(e.opts.Now().UnixMilli())
@@ -209,7 +209,7 @@ func (e *Envelope) made(ctx context.Context, scope string) (*sealingKey, error) 
 	if err != nil {
 		return nil, err
 	}
-	m.hold() // one for opening, one for sealing
+	m.retain() // one for opening, one for sealing
 	e.remember(&openingKey{id: id, kek: wrapped.KEK, scope: scope, since: now, material: m})
 	return e.sealing(wrapped, m), nil
 }

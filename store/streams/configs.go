@@ -36,7 +36,7 @@ func (s *Topology) schedules() (refreshes []jetstream.StreamConfig) {
 	return refreshes
 }
 
-// others returns the streams that hold no schedules, the canary first.
+// others returns the streams without schedules, the canary first.
 func (s *Topology) others() []jetstream.StreamConfig {
 	base := jetstream.StreamConfig{Storage: jetstream.FileStorage, Replicas: s.nats.Replicas}
 

@@ -27,7 +27,7 @@ func (s *Topology) consumerConfig(subject string) jetstream.ConsumerConfig {
 		// drop the message silently.
 		MaxDeliver: -1,
 		// The handlers bound the messages in hand too. The server's bound counts
-		// those that wait for redelivery: enough of them would hold up all others.
+		// those that wait for redelivery: enough of them would delay all others.
 		MaxAckPending: -1,
 	}
 }

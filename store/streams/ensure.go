@@ -98,18 +98,18 @@ const (
 
 // bounded makes or updates a stream that wants a byte limit with one that leaves room for
 // others, above all for answers that wait for the database: at most half of what the
-// account may store, and less where NATS can't reserve that much. holds is what the stream
-// holds already; none of it is given up.
-func (s *Topology) bounded(ctx context.Context, c jetstream.StreamConfig, holds int64, do func(jetstream.StreamConfig) error) error {
+// account may store, and less where NATS can't reserve that much. stored is what the stream
+// has already; none of it is given up.
+func (s *Topology) bounded(ctx context.Context, c jetstream.StreamConfig, stored int64, do func(jetstream.StreamConfig) error) error {
 	if c.MaxBytes <= 0 {
 		return do(c)
 	}
-	c.MaxBytes = max(c.MaxBytes, 2*holds)
+	c.MaxBytes = max(c.MaxBytes, 2*stored)
 	if most, err := s.accountBytes(ctx, c.Replicas); err == nil && most > 0 {
 		c.MaxBytes = min(c.MaxBytes, most/2)
 	}
-	least := max(holds, leastLifecycleBytes)
-	if holds > c.MaxBytes {
+	least := max(stored, leastLifecycleBytes)
+	if stored > c.MaxBytes {
 		s.log.Warn("events take more than half of what the account may store, and may leave no room for others: set a lower max_bytes, which removes the oldest (docs/streams.md)", zap.String("stream", c.Name))
 	}
 	c.MaxBytes = max(c.MaxBytes, least)

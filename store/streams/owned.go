@@ -66,7 +66,7 @@ func (s *Topology) own(want, is jetstream.StreamConfig) (owned jetstream.StreamC
 	fix(&differ, "allow_msg_schedules", &c.AllowMsgSchedules, true, c.AllowMsgSchedules || !want.AllowMsgSchedules, true)
 	fix(&differ, "allow_direct", &c.AllowDirect, true, c.AllowDirect || !want.AllowDirect, true)
 	// What a stream may not lose it refuses where it is full. Events for subscribers
-	// make room for newer ones, so that they hold up no worker.
+	// make room for newer ones, so that they delay no worker.
 	need(&differ, "discard", &c.Discard, want.Discard)
 	need(&differ, "discard_new_per_subject", &c.DiscardNewPerSubject, false) // NATS takes it with the other two alone
 	if want.Discard == jetstream.DiscardNew || want.AllowMsgSchedules {

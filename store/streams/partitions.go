@@ -22,7 +22,7 @@ func (s *Topology) Identities(ctx context.Context) ([]string, error) {
 	if err := s.claim(ctx); err != nil {
 		return nil, err
 	}
-	identities, unmarked, err := s.look(ctx)
+	identities, unmarked, err := s.scheduleIdentities(ctx)
 	if errors.Is(err, jetstream.ErrStreamNotFound) || err == nil && unmarked {
 		return s.Ensure(ctx)
 	}
@@ -54,12 +54,12 @@ func (s *Topology) restore(ctx context.Context, c jetstream.StreamConfig) error 
 	return nil
 }
 
-// look returns the identities of the schedule streams. unmarked: one does not name its
+// scheduleIdentities returns the identities of the schedule streams. unmarked: one does not name its
 // installation, since a worker of an older version has updated it. A stream that is
 // unavailable counts as the one seen last, as long as others are available.
-func (s *Topology) look(ctx context.Context) (identities []string, unmarked bool, err error) {
+func (s *Topology) scheduleIdentities(ctx context.Context) (identities []string, unmarked bool, err error) {
 	var away error
-	last := *s.looked.Load()
+	last := *s.lastIdentities.Load()
 	found := 0
 	for n, p := range s.subjects.RefreshPartitions() {
 		stream, err := s.js.Stream(ctx, p.Stream)
@@ -87,7 +87,7 @@ func (s *Topology) look(ctx context.Context) (identities []string, unmarked bool
 		s.log.Warn("a stream is not there; the next pass looks again", zap.Error(away))
 	}
 	s.seen.Store(true)
-	s.looked.Store(&identities)
+	s.lastIdentities.Store(&identities)
 	return identities, unmarked, nil
 }
 

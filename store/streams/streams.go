@@ -43,8 +43,8 @@ type Topology struct {
 	// them.
 	installation atomic.Pointer[string]
 	seen         atomic.Bool
-	// looked are the identities of the schedule streams when they were last seen.
-	looked atomic.Pointer[[]string]
+	// lastIdentities are the identities of the schedule streams when they were last seen.
+	lastIdentities atomic.Pointer[[]string]
 	// differed is what verify last warned of.
 	differed atomic.Value
 }
@@ -56,7 +56,7 @@ func New(js jetstream.JetStream, memory Memory, cfg config.Config, log *zap.Logg
 		retention: cfg.Retention, messages: cfg.Messages, audit: cfg.Audit.Mode != config.AuditOff,
 		interval: cfg.Reconcile.Interval, log: log,
 	}
-	s.looked.Store(new([]string))
+	s.lastIdentities.Store(new([]string))
 	return s
 }
 
@@ -91,7 +91,7 @@ func (s *Topology) Ensure(ctx context.Context) (identities []string, err error) 
 	} else if err != nil && ctx.Err() == nil {
 		s.log.Warn("a stream is not there; the next pass looks again", zap.Error(err))
 	}
-	if identities, _, err = s.look(ctx); err != nil {
+	if identities, _, err = s.scheduleIdentities(ctx); err != nil {
 		return nil, err
 	}
 	return identities, s.remember(ctx, identities)

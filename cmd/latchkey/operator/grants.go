@@ -101,7 +101,7 @@ type refreshAnswer struct {
 
 func (p *Page) refreshNow(r *http.Request) (any, error) {
 	return p.onGrant(r, "grant.refresh", "refreshed", refresher.RefreshBlocked, func(ctx context.Context, g *store.Grant) (refreshAnswer, error) {
-		after, err := p.Refresher.Now(ctx, g)
+		after, err := p.Refresher.RefreshNow(ctx, g)
 		text, err := outcome(g, after, err)
 		answer := refreshAnswer{Text: text, Refreshed: after != nil && after.Version > g.Version}
 		if after != nil {
@@ -122,7 +122,7 @@ func (p *Page) revive(r *http.Request) (any, error) {
 		if err != nil {
 			return refreshAnswer{}, err
 		}
-		after, err := p.Refresher.Now(ctx, revived)
+		after, err := p.Refresher.RefreshNow(ctx, revived)
 		text, err := outcome(revived, after, err)
 		if err != nil { // the grant is due, and any free worker refreshes it
 			text = "the grant is due; " + err.Error()

@@ -295,7 +295,7 @@ func hasRecovered(family []meshsim.Chain, grants []*store.Grant, since, now time
 	for _, chain := range family {
 		over = over || !chain.Alive()
 		g := grantOf(grants, chain)
-		ok = ok && g != nil && g.State == stateOf(chain) && g.Outbox == nil && !g.Apart && (!chain.Alive() || isRefreshed(g, since, now))
+		ok = ok && g != nil && g.State == stateOf(chain) && g.Outbox == nil && !g.HasSeparateRefreshTokens && (!chain.Alive() || isRefreshed(g, since, now))
 	}
 	return over, ok
 }
@@ -303,7 +303,7 @@ func hasRecovered(family []meshsim.Chain, grants []*store.Grant, since, now time
 // isRefreshed reports whether a grant has tokens newer than since, if it knows when they end,
 // and nothing under way. A worker's clock may be behind.
 func isRefreshed(g *store.Grant, since, now time.Time) bool {
-	if g.Access == nil || g.Lease.Held(now) {
+	if g.Access == nil || g.Lease.Valid(now) {
 		return false
 	}
 	const long = 24 * time.Hour // a worker believes such an answer until a caller reports the token

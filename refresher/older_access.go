@@ -11,16 +11,16 @@ import (
 // tokens, each with its own end: before that they are requested once more, then the
 // coming end is announced, and then the end.
 
-// behind are the accounts that an answer left behind.
-type behind struct {
+// uncovered are the accounts that an answer left behind.
+type uncovered struct {
 	accounts int
 	// warn are ends of access tokens to be announced: requesting them again has not helped.
 	warn []time.Time
 }
 
-// leaveBehind keeps the lives of the access tokens of accounts that an answer did not
+// keepUncovered keeps the lives of the access tokens of accounts that an answer did not
 // cover. before is the grant before the answer.
-func (s Settler) leaveBehind(g, before *store.Grant, tokens store.TokenSet, covered map[string]bool, sent time.Time) (b behind) {
+func (s Settler) keepUncovered(g, before *store.Grant, tokens store.TokenSet, covered map[string]bool, sent time.Time) (b uncovered) {
 	if len(covered) == 0 {
 		return b // nobody's token is newer
 	}
@@ -38,7 +38,7 @@ func (s Settler) leaveBehind(g, before *store.Grant, tokens store.TokenSet, cove
 			a.ExpiresAt = &sent // it has none to keep
 		}
 	}
-	g.KeepEarlier(func(a store.Account) *store.Life {
+	g.KeepOlderAccess(func(a store.Account) *store.Life {
 		if a.ExpiresAt.Equal(sent) {
 			return &store.Life{Since: sent, ExpiresAt: &sent, RequestedAt: &sent}
 		}
@@ -54,10 +54,10 @@ func (s Settler) leaveBehind(g, before *store.Grant, tokens store.TokenSet, cove
 	return b
 }
 
-// askAt is when an access token that the last answers did not cover is requested once
+// requestAgainAt is when an access token that the last answers did not cover is requested once
 // more: within its margin, and half way from the last answer to the last moment for a
 // try. Nil: that would be too late, or has not helped.
-func (p Policy) askAt(g *store.Grant, life *store.Life) *time.Time {
+func (p Policy) requestAgainAt(g *store.Grant, life *store.Life) *time.Time {
 	last := p.latestAttempt(life)
 	if last == nil || life.Warned || life.RequestedAt == nil || !life.RequestedAt.Before(*last) {
 		return nil
@@ -81,8 +81,8 @@ func (p Policy) lastAttempt(g *store.Grant, life *store.Life, sent time.Time) bo
 
 // AccountsDue is when single accounts of a grant are next to be announced; nil: never.
 func (p Policy) AccountsDue(g *store.Grant) (due *time.Time) {
-	for i := range g.Earlier {
-		life := &g.Earlier[i]
+	for i := range g.OlderAccess {
+		life := &g.OlderAccess[i]
 		at := life.ExpiresAt
 		if !life.Warned {
 			at = p.latestAttempt(life)
@@ -99,8 +99,8 @@ func (p Policy) AccountsDue(g *store.Grant) (due *time.Time) {
 
 // AnnounceAccounts announces which single accounts' access tokens are about to end or have.
 func (s Settler) AnnounceAccounts(g *store.Grant, now time.Time) error {
-	for i := range g.Earlier {
-		life := &g.Earlier[i]
+	for i := range g.OlderAccess {
+		life := &g.OlderAccess[i]
 		kind := ""
 		switch {
 		case life.ExpiresAt == nil || life.EndAnnounced:
@@ -112,7 +112,7 @@ func (s Settler) AnnounceAccounts(g *store.Grant, now time.Time) error {
 		if kind == "" {
 			continue
 		}
-		if err := s.announceEarlier(g, kind, *life.ExpiresAt); err != nil {
+		if err := s.announceOlderAccess(g, kind, *life.ExpiresAt); err != nil {
 			return err
 		}
 	}
@@ -120,8 +120,8 @@ func (s Settler) AnnounceAccounts(g *store.Grant, now time.Time) error {
 	return nil
 }
 
-// announceEarlier adds an event about the accounts whose access token has this end.
-func (a Announcer) announceEarlier(g *store.Grant, kind string, end time.Time) error {
+// announceOlderAccess adds an event about the accounts whose access token has this end.
+func (a Announcer) announceOlderAccess(g *store.Grant, kind string, end time.Time) error {
 	accounts := g.EndingAt(&end)
 	if len(accounts) == 0 {
 		return nil // they have left the grant

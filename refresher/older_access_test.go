@@ -54,7 +54,7 @@ func TestAnAccountThatAnswersDoNotCoverIsToldOf(t *testing.T) {
 	// Once an answer covers it, it is as any other.
 	_, err := s.Answered(g, set, answer("one", "two"), false, 99, c.Now())
 	require.NoError(t, err)
-	require.Empty(t, g.Earlier)
+	require.Empty(t, g.OlderAccess)
 	require.Equal(t, g.Access, g.AccessOf(*g.Account("two")))
 }
 
