@@ -40,7 +40,7 @@ func TestNoTokenOfAnAnswerIsLostByARefresh(t *testing.T) {
 		server.Set(given.Response)
 		require.NoError(t, w.HandleDue(t.Context(), due(g)))
 		g = r.Get(w, g.ID)
-		require.False(t, g.Left)
+		require.False(t, g.HasLeftovers)
 		set, err := w.Tokens(t.Context(), g)
 		require.NoError(t, err)
 		refreshertest.RequireKept(t, given, refreshertest.TokensOf(set), r.leftovers(w, g)...)

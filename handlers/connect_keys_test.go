@@ -302,6 +302,6 @@ func TestASealedConnectIsSearchedForUsersOnlyIfItDoesNotDecode(t *testing.T) {
 		_, err := decodeConnected(t.Context(), keys, config.Default().Connect, k.sealed(k.public(keys), plaintext), d)
 		require.Equal(t, users == nil, err == nil, plaintext)
 		require.Equal(t, users, d.Users, plaintext)
-		require.Equal(t, users != nil, d.Opened, plaintext)
+		require.Equal(t, users != nil, d.Undecodable, plaintext)
 	}
 }

@@ -23,8 +23,8 @@ func Connected(c *Connector, keys *ConnectKeys, cfg config.Connect) Handler {
 		d.User = in.UserID
 		reason := events.RejectedNothing
 		if !in.Empty() {
-			in.Published = d.Stored
-			if reason, err = c.connect(ctx, in, notAfter(in.ConnectedAt, d.Stored)); err != nil {
+			in.Published = d.FirstStoredAt
+			if reason, err = c.connect(ctx, in, notAfter(in.ConnectedAt, d.FirstStoredAt)); err != nil {
 				return err
 			}
 		}
@@ -70,15 +70,15 @@ func decodeConnected(ctx context.Context, keys *ConnectKeys, cfg config.Connect,
 	case m.JWE == "":
 		return m.Decode()
 	}
-	plaintext, err := keys.Open(ctx, m.JWE, d.Taken)
+	plaintext, err := keys.Open(ctx, m.JWE, d.StoredAt)
 	if err != nil {
-		d.Opened = errors.As(err, new(*events.InvalidError))
+		d.Undecodable = errors.As(err, new(*events.InvalidError))
 		return events.Connected{}, err
 	}
 	defer clear(plaintext)
 	in, err := m.DecodeOpened(plaintext)
 	if err != nil {
-		d.Opened, d.Users = true, events.FindUsers(plaintext)
+		d.Undecodable, d.Users = true, events.FindUsers(plaintext)
 	}
 	return in, err
 }

@@ -71,7 +71,7 @@ func (c *Connector) connect(ctx context.Context, in events.Connected, at time.Ti
 	if err != nil {
 		return "", err
 	}
-	ctx, passes := passing(ctx)
+	ctx, outcome := withOutcome(ctx)
 	candidates := candidatesOf(in, at, with.Key)
 	var last *userGrants
 	for _, candidate := range candidates {
@@ -84,17 +84,17 @@ func (c *Connector) connect(ctx context.Context, in events.Connected, at time.Ti
 	} else {
 		err = c.Resolve(ctx, in.UserID)
 	}
-	return passes.reason(len(candidates)), err
+	return outcome.reason(len(candidates)), err
 }
 
 // Disconnect erases what is in a scope and was connected until a time.
 func (c *Connector) Disconnect(ctx context.Context, scope store.Scope, at time.Time) error {
 	// A connect that comes before the erasure has ended must find the revocation.
-	if err := c.opts.Store.Revoke(ctx, scope, at, c.opts.Settler.Now().Add(c.opts.Remember)); err != nil {
+	if err := c.opts.Store.RecordRevocation(ctx, scope, at, c.opts.Settler.Now().Add(c.opts.Remember)); err != nil {
 		return err
 	}
 	// Only a connect waits for a lease, or until grants are sorted out.
-	if err := c.Resolve(ctx, scope.User); err != nil && !errors.As(err, new(*store.LeasedError)) && !errors.As(err, new(*unsortedError)) {
+	if err := c.Resolve(ctx, scope.User); err != nil && !errors.As(err, new(*store.LeasedError)) && !errors.As(err, new(*unresolvedError)) {
 		return err
 	}
 	if scope.Broker == "" && scope.Account == "" {

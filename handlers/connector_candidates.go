@@ -21,9 +21,9 @@ type candidate struct {
 	stated bool
 }
 
-// is reports whether a grant of the user is the candidate's, by its id or the id of an
+// matches reports whether a grant of the user is the candidate's, by its id or the id of an
 // earlier release.
-func (in candidate) is(g *store.Grant) bool {
+func (in candidate) matches(g *store.Grant) bool {
 	return g.ID == in.grant.ID || events.SameBroker(g.BrokerType, in.grant.BrokerType) && (g.ID == in.formerID(g.BrokerType) || in.byKey(g))
 }
 
@@ -43,7 +43,7 @@ func (in candidate) partOf(g *store.Grant) bool {
 // sharing returns those of a user's grants that are the candidate's or share an account.
 func (in candidate) sharing(known []*store.Grant) (all []*store.Grant) {
 	for _, g := range known {
-		if in.is(g) || events.SameBroker(g.BrokerType, in.grant.BrokerType) && slices.ContainsFunc(in.grant.Accounts, func(a store.Account) bool { return g.Account(a.ID) != nil }) {
+		if in.matches(g) || events.SameBroker(g.BrokerType, in.grant.BrokerType) && slices.ContainsFunc(in.grant.Accounts, func(a store.Account) bool { return g.Account(a.ID) != nil }) {
 			all = append(all, g)
 		}
 	}
@@ -59,18 +59,18 @@ func (in candidate) repeats(g *store.Grant, tokens store.TokenSet) bool {
 	})
 }
 
-// beside returns the candidate with another id, since a grant with more accounts has its
+// withAlternativeID returns the candidate with another id, since a grant with more accounts has its
 // own.
-func (in candidate) beside() candidate {
+func (in candidate) withAlternativeID() candidate {
 	g := *in.grant
 	g.ID = store.AlternativeGrantID(g.ID)
 	in.grant, in.formerID = &g, func(string) string { return g.ID }
 	return in
 }
 
-// after reports whether a candidate is newer than a grant with its id: connected later, or
+// newerThan reports whether a candidate is newer than a grant with its id: connected later, or
 // at the same time, published later, and with another refresh token.
-func (in candidate) after(g *store.Grant, key store.FingerprintKey) bool {
+func (in candidate) newerThan(g *store.Grant, key store.FingerprintKey) bool {
 	if !in.grant.ConnectedAt.Equal(g.ConnectedAt) {
 		return in.grant.ConnectedAt.After(g.ConnectedAt)
 	}
@@ -78,18 +78,18 @@ func (in candidate) after(g *store.Grant, key store.FingerprintKey) bool {
 	return in.grant.Published > g.Published && token != "" && g.Chain != nil && g.Chain.Key == key.ID && !g.Chain.Has(token)
 }
 
-// passedFor says why a candidate is passed over: it repeats what is stored, or is older.
-func passedFor(in candidate, stored []*store.Grant) events.RejectedReason {
-	if slices.ContainsFunc(stored, func(g *store.Grant) bool { return in.is(g) && g.ConnectedAt.Equal(in.grant.ConnectedAt) }) {
+// skipReason says why a candidate is passed over: it repeats what is stored, or is older.
+func skipReason(in candidate, stored []*store.Grant) events.RejectedReason {
+	if slices.ContainsFunc(stored, func(g *store.Grant) bool { return in.matches(g) && g.ConnectedAt.Equal(in.grant.ConnectedAt) }) {
 		return events.RejectedRepeated
 	}
 	return events.RejectedOlder
 }
 
-// place returns the grant that a candidate takes over, of those that are the candidate's;
+// findStored returns the grant that a candidate takes over, of those that are the candidate's;
 // nil: it becomes a new one. An id that an earlier release derived from the broker type as
 // written stays only while that is written so: nothing else leads to it.
-func (in candidate) place(stored []*store.Grant) (before *store.Grant) {
+func (in candidate) findStored(stored []*store.Grant) (before *store.Grant) {
 	for _, g := range stored {
 		if g.ID == in.grant.ID || before == nil && (g.BrokerType == in.grant.BrokerType || in.byKey(g)) {
 			before = g
@@ -129,13 +129,13 @@ func candidatesOf(in events.Connected, at time.Time, key store.FingerprintKey) [
 // without. An account without an id is unknown until a refresh names it; until then its
 // tokens are those of the grant.
 func candidateOf(userID string, a *events.AccessTokenPayload, group []events.AccountToken, at time.Time, key store.FingerprintKey) candidate {
-	access := lifeOf(at, a.ExpiresInSeconds)
+	access := lifetimeOf(at, a.ExpiresInSeconds)
 	// Mesh keeps the token of an account with a token id and no refresh token alive. The
 	// token id is handed out as the access token (Mesh's guide to managed tokens), and does
 	// not expire. Without a refresh token a group is one account.
 	managed := group[0].RefreshToken.Empty() && !group[0].TokenID.Empty()
 	if managed {
-		access = lifeOf(at, 0)
+		access = lifetimeOf(at, 0)
 	}
 	tokens := store.TokenSet{RefreshToken: group[0].RefreshToken}
 	g := &store.Grant{UserID: userID, BrokerType: a.BrokerType, BrokerName: a.BrokerName, Accounts: []store.Account{}}
@@ -158,7 +158,7 @@ func candidateOf(userID string, a *events.AccessTokenPayload, group []events.Acc
 		}
 	}
 	if !tokens.RefreshToken.Empty() {
-		g.Refresh = lifeOf(at, a.RefreshTokenExpiresInSeconds)
+		g.Refresh = lifetimeOf(at, a.RefreshTokenExpiresInSeconds)
 	}
 	if ids := g.AccountIDs(); len(ids) > 0 {
 		g.ID = store.GrantID(userID, a.BrokerType, ids...)
@@ -196,65 +196,67 @@ func groupByRefreshToken(tokens []events.AccountToken) [][]events.AccountToken {
 	return groups
 }
 
-func lifeOf(since time.Time, lasts events.Seconds) *store.Life {
-	life := &store.Life{Since: since}
+func lifetimeOf(since time.Time, lasts events.Seconds) *store.Lifetime {
+	life := &store.Lifetime{Since: since}
 	if d := lasts.Duration(); d > 0 {
 		life.ExpiresAt = new(since.Add(d))
 	}
 	return life
 }
 
-// passes record which candidates of one connect changed nothing.
-type passes struct {
-	// over says why candidates were passed over, by the ids of their grants.
-	over map[string]events.RejectedReason
-	// own are the ids of the candidates that are stored, by this delivery of the connect or
+// connectOutcome records which candidates of one connect changed nothing.
+type connectOutcome struct {
+	// skipped says why candidates were passed over, by the ids of their grants.
+	skipped map[string]events.RejectedReason
+	// stored are the ids of the candidates that are stored, by this delivery of the connect or
 	// an earlier one, by the ids of the grants that have them.
-	own map[string]string
-	// unsent are the ids of the grants without an event yet, since another has the same
+	stored map[string]string
+	// unannounced are the ids of the grants without an event yet, since another has the same
 	// refresh token.
-	unsent map[string]bool
+	unannounced map[string]bool
 }
 
-type passesKey struct{}
+type outcomeKey struct{}
 
-// passing returns a context for the work on one connect, and its passes.
-func passing(ctx context.Context) (context.Context, *passes) {
-	p := &passes{map[string]events.RejectedReason{}, map[string]string{}, map[string]bool{}}
-	return context.WithValue(ctx, passesKey{}, p), p
+// withOutcome returns a context for the work on one connect, and its outcome.
+func withOutcome(ctx context.Context) (context.Context, *connectOutcome) {
+	p := &connectOutcome{map[string]events.RejectedReason{}, map[string]string{}, map[string]bool{}}
+	return context.WithValue(ctx, outcomeKey{}, p), p
 }
 
-// passesOf returns the passes of the connect at work; those of other work go nowhere.
-func passesOf(ctx context.Context) *passes {
-	if p, ok := ctx.Value(passesKey{}).(*passes); ok {
+// outcomeOf returns the outcome of the connect at work; those of other work go nowhere.
+func outcomeOf(ctx context.Context) *connectOutcome {
+	if p, ok := ctx.Value(outcomeKey{}).(*connectOutcome); ok {
 		return p
 	}
-	_, p := passing(ctx)
+	_, p := withOutcome(ctx)
 	return p
 }
 
-// pass records that a candidate is passed over.
-func (p *passes) pass(in candidate, reason events.RejectedReason) { p.over[in.grant.ID] = reason }
-
-// keep records that a candidate is stored in the grant with an id. contested: another
-// grant has its refresh token, so that there is no event about it yet.
-func (p *passes) keep(in candidate, id string, contested bool) {
-	p.own[id], p.unsent[id] = in.grant.ID, contested
+// skip records that a candidate is passed over.
+func (p *connectOutcome) skip(in candidate, reason events.RejectedReason) {
+	p.skipped[in.grant.ID] = reason
 }
 
-// lose records that a grant ends, and the candidate that is stored in it.
-func (p *passes) lose(g *store.Grant) {
-	if id, ok := p.own[g.ID]; ok {
-		p.over[id] = events.RejectedOlder
+// store records that a candidate is stored in the grant with an id. inConflict: another
+// grant has its refresh token, so that there is no event about it yet.
+func (p *connectOutcome) store(in candidate, id string, inConflict bool) {
+	p.stored[id], p.unannounced[id] = in.grant.ID, inConflict
+}
+
+// end records that a grant ends, and the candidate that is stored in it.
+func (p *connectOutcome) end(g *store.Grant) {
+	if id, ok := p.stored[g.ID]; ok {
+		p.skipped[id] = events.RejectedOlder
 	}
 }
 
 // reason says why a connect of so many candidates changed nothing; "": it did.
-func (p *passes) reason(candidates int) events.RejectedReason {
-	if candidates == 0 || len(p.over) < candidates {
+func (p *connectOutcome) reason(candidates int) events.RejectedReason {
+	if candidates == 0 || len(p.skipped) < candidates {
 		return ""
 	}
-	for _, reason := range p.over {
+	for _, reason := range p.skipped {
 		if reason != events.RejectedRepeated {
 			return events.RejectedOlder
 		}

@@ -87,13 +87,13 @@ func (c *Connector) withChain(ctx context.Context, g *store.Grant) (*store.Grant
 	return with, nil
 }
 
-// contested reports whether another grant has a grant's refresh token.
-func (u *userGrants) contested(g *store.Grant) bool {
-	return slices.ContainsFunc(u.related, func(o *store.Grant) bool { return contend(g, o) })
+// inConflict reports whether another grant has a grant's refresh token.
+func (u *userGrants) inConflict(g *store.Grant) bool {
+	return slices.ContainsFunc(u.related, func(o *store.Grant) bool { return inConflict(g, o) })
 }
 
-// contend reports whether two grants can't both stay.
-func contend(a, b *store.Grant) bool {
+// inConflict reports whether two grants can't both stay.
+func inConflict(a, b *store.Grant) bool {
 	if a.ID == b.ID || a.State == store.Revoked || b.State == store.Revoked || a.Chain == nil || b.Chain == nil || a.Chain.Key != b.Chain.Key {
 		return false
 	}
@@ -101,13 +101,13 @@ func contend(a, b *store.Grant) bool {
 		// A grant that is no longer refreshed may stay beside an older one.
 		return sameOwner(a, b) || a.State == store.Active && b.State == store.Active || a.State == store.Active && later(a, b) || b.State == store.Active && later(b, a)
 	}
-	return behind(a, b) || behind(b, a)
+	return hasSpentToken(a, b) || hasSpentToken(b, a)
 }
 
-// behind reports whether a grant has a refresh token that another has replaced. For another
+// hasSpentToken reports whether a grant has a refresh token that another has replaced. For another
 // user only a refresh counts: after a new login the old one may still be valid.
-func behind(a, b *store.Grant) bool {
-	link := b.Chain.Spent(a.Chain.Head())
+func hasSpentToken(a, b *store.Grant) bool {
+	link := b.Chain.SpentLink(a.Chain.Head())
 	return link != nil && (link.Rotated || sameOwner(a, b))
 }
 
@@ -115,13 +115,13 @@ func sameOwner(a, b *store.Grant) bool {
 	return a.UserID == b.UserID && events.SameBroker(a.BrokerType, b.BrokerType)
 }
 
-// contest leaves one of two grants with one refresh token, of which one is the user's.
+// resolveConflict leaves one of two grants with one refresh token, of which one is the user's.
 // false: there are no two. The error is a *store.LeasedError if that has to wait for a
 // refresh.
-func (c *Connector) contest(ctx context.Context, user *userGrants) (changed bool, err error) {
+func (c *Connector) resolveConflict(ctx context.Context, user *userGrants) (changed bool, err error) {
 	for _, g := range user.known {
 		for _, o := range user.related {
-			if !contend(g, o) {
+			if !inConflict(g, o) {
 				continue
 			}
 			if sameOwner(g, o) {
@@ -182,7 +182,7 @@ func (c *Connector) merge(ctx context.Context, a, b *store.Grant, known []*store
 	if err != nil {
 		return err
 	}
-	spent := behind(lose, keep)
+	spent := hasSpentToken(lose, keep)
 	in := lose.Clone()
 	if spent {
 		// An old connect may have been published again: accounts that are in another grant by now stay there.
@@ -196,25 +196,25 @@ func (c *Connector) merge(ctx context.Context, a, b *store.Grant, known []*store
 	if ok || others {
 		next, changed = c.join(keep, &tokens, in, brought, spent)
 	}
-	next.Chain = keep.Chain.Sharing(lose.Chain)
-	if len(brought.Left) > 0 { // not a dead letter yet
-		tokens.Left = slices.Concat(tokens.Left, brought.Left)
-		next.Left, changed = true, true
+	next.Chain = keep.Chain.WithOwnersOf(lose.Chain)
+	if len(brought.Leftovers) > 0 { // not a dead letter yet
+		tokens.Leftovers = slices.Concat(tokens.Leftovers, brought.Leftovers)
+		next.HasLeftovers, changed = true, true
 	}
 	if err := c.prepareJoined(keep, next, tokens, with, changed); err != nil {
 		return err
 	}
-	next.Chain = next.Chain.Remembering(lose.Chain)
+	next.Chain = next.Chain.WithSpentOf(lose.Chain)
 	if err := c.opts.Store.Save(ctx, next); err != nil {
 		return err
 	}
 	lose = lose.Clone()
-	lose.Left = false // keep has it now
+	lose.HasLeftovers = false // keep has it now
 	if err := c.remove(ctx, lose, events.ReasonReplaced); err != nil {
 		return err
 	}
 	if spent && !changed {
-		passesOf(ctx).lose(lose)
+		outcomeOf(ctx).end(lose)
 	}
 	c.announce(ctx, next)
 	return nil
@@ -223,8 +223,8 @@ func (c *Connector) merge(ctx context.Context, a, b *store.Grant, known []*store
 // prefers reports whether the first of two grants of a user with one refresh token stays.
 func prefers(a, b *store.Grant) bool {
 	switch {
-	case behind(a, b) != behind(b, a):
-		return behind(b, a)
+	case hasSpentToken(a, b) != hasSpentToken(b, a):
+		return hasSpentToken(b, a)
 	case (a.State == store.Active) != (b.State == store.Active):
 		return a.State == store.Active
 	case (a.Lease == nil) != (b.Lease == nil):
@@ -242,7 +242,7 @@ func unannounced(g *store.Grant) bool { return g.Version == 1 && g.Epoch == 0 &&
 // remove ends a grant, with an event unless the connect at work has just written it beside
 // another. Subscribers may know of any other grant, even if its outbox is not cleared.
 func (c *Connector) remove(ctx context.Context, g *store.Grant, reason events.Reason) error {
-	if unannounced(g) && passesOf(ctx).unsent[g.ID] {
+	if unannounced(g) && outcomeOf(ctx).unannounced[g.ID] {
 		return c.opts.Store.Delete(ctx, g)
 	}
 	return c.revoke(ctx, g, reason)

@@ -35,9 +35,9 @@ func (c *Connector) join(g *store.Grant, tokens *store.TokenSet, in *store.Grant
 	for _, a := range g.Accounts {
 		given[a.ID] = g.ConnectedSince(a.ID)
 	}
-	lives := livesOf(g, tokens)
+	lives := lifetimesOf(g, tokens)
 	comes := in.Clone().Access
-	unnamed := named(next, tokens, in)
+	unnamed := replaceUnnamed(next, tokens, in)
 	if unnamed != nil && g.Applied == 0 && (newer || len(in.Accounts) > 1) && slices.ContainsFunc(in.Accounts, func(a store.Account) bool { return !brought.Access(a.ID).Empty() }) {
 		unnamed = nil // a connect brought it, and it is one of those
 	}
@@ -71,11 +71,11 @@ func (c *Connector) join(g *store.Grant, tokens *store.TokenSet, in *store.Grant
 		case its == nil:
 		case its.AccessToken.Empty():
 			if at == nil || at.TokenID.Empty() {
-				put(tokens, store.AccountToken{AccountID: account.ID, AccessToken: tokens.Access(account.ID), TokenID: its.TokenID})
+				setToken(tokens, store.AccountToken{AccountID: account.ID, AccessToken: tokens.Access(account.ID), TokenID: its.TokenID})
 				changed = true
 			}
 		case c.takes(g, tokens, in, *its, spent):
-			put(tokens, *its)
+			setToken(tokens, *its)
 			own.ExpiresAt, changed = account.ExpiresAt, true
 			lives.take(account.ID, life)
 		case at.AccessToken.Equal(its.AccessToken) && own.ExpiresAt == nil && account.ExpiresAt != nil:
@@ -120,9 +120,9 @@ func (c *Connector) takes(g *store.Grant, tokens *store.TokenSet, in *store.Gran
 		(g.Access.Expired(now) || g.Access.Since.Equal(g.ConnectedSince(its.AccountID)))
 }
 
-// named removes the account that stands for accounts without names from a grant, if
+// replaceUnnamed removes the account that stands for accounts without names from a grant, if
 // another grant names them, and returns its token, if there is only one.
-func named(next *store.Grant, tokens *store.TokenSet, in *store.Grant) *store.AccountToken {
+func replaceUnnamed(next *store.Grant, tokens *store.TokenSet, in *store.Grant) *store.AccountToken {
 	token := tokens.Account("")
 	nameless := len(next.Accounts) == 0 && token != nil || len(next.Accounts) == 1 && next.Accounts[0].ID == ""
 	if len(in.Accounts) == 0 || in.Account("") != nil || !nameless {
@@ -150,7 +150,7 @@ func unnamed(tokens *store.TokenSet) (sole *store.AccountToken) {
 
 // joinUnnamed is join for another grant without accounts. Its access token is that of
 // the grant's accounts, if it is the only one of the login.
-func (c *Connector) joinUnnamed(g, next *store.Grant, tokens *store.TokenSet, in *store.Grant, brought store.TokenSet, spent bool, lives *lives) (changed bool) {
+func (c *Connector) joinUnnamed(g, next *store.Grant, tokens *store.TokenSet, in *store.Grant, brought store.TokenSet, spent bool, lives *lifetimes) (changed bool) {
 	its := unnamed(&brought)
 	if its == nil || its.AccessToken.Empty() || len(next.Accounts) > 1 && len(lives.of) > 0 {
 		return false
@@ -158,7 +158,7 @@ func (c *Connector) joinUnnamed(g, next *store.Grant, tokens *store.TokenSet, in
 	take := func(token store.AccountToken) bool {
 		takes := c.takes(g, tokens, in, token, spent)
 		if takes {
-			put(tokens, token)
+			setToken(tokens, token)
 			lives.take(token.AccountID, in.Clone().Access)
 		}
 		return takes
@@ -175,7 +175,7 @@ func (c *Connector) joinUnnamed(g, next *store.Grant, tokens *store.TokenSet, in
 	return changed || len(next.Accounts) == 0 && take(*its)
 }
 
-func put(tokens *store.TokenSet, its store.AccountToken) {
+func setToken(tokens *store.TokenSet, its store.AccountToken) {
 	if at := tokens.Account(its.AccountID); at != nil {
 		if at.AccessToken = its.AccessToken; !its.TokenID.Empty() {
 			at.TokenID = its.TokenID
@@ -185,15 +185,15 @@ func put(tokens *store.TokenSet, its store.AccountToken) {
 	tokens.Accounts = append(tokens.Accounts, its)
 }
 
-// lives are those of the access tokens of a grant that another joins.
-type lives struct {
-	before *store.Life            // the grant's own
-	of     map[string]*store.Life // by account
-	taken  []*store.Life          // from the other
+// lifetimes are those of the access tokens of a grant that another joins.
+type lifetimes struct {
+	before *store.Lifetime            // the grant's own
+	of     map[string]*store.Lifetime // by account
+	taken  []*store.Lifetime          // from the other
 }
 
-func livesOf(g *store.Grant, tokens *store.TokenSet) lives {
-	l := lives{before: g.Access, of: map[string]*store.Life{}}
+func lifetimesOf(g *store.Grant, tokens *store.TokenSet) lifetimes {
+	l := lifetimes{before: g.Access, of: map[string]*store.Lifetime{}}
 	for _, a := range g.Accounts {
 		if !tokens.Access(a.ID).Empty() {
 			l.of[a.ID] = g.AccessOf(a)
@@ -202,7 +202,7 @@ func livesOf(g *store.Grant, tokens *store.TokenSet) lives {
 	return l
 }
 
-func (l *lives) take(accountID string, life *store.Life) {
+func (l *lifetimes) take(accountID string, life *store.Lifetime) {
 	if life != nil {
 		l.of[accountID] = life
 		l.taken = append(l.taken, life)
@@ -211,11 +211,11 @@ func (l *lives) take(accountID string, life *store.Life) {
 
 // set sets them in the grant. It is refreshed for the first to end of those taken and its
 // own; accounts with another are served until that ends.
-func (l *lives) set(next *store.Grant, policy refresher.Policy) {
+func (l *lifetimes) set(next *store.Grant, policy refresher.Policy) {
 	if len(l.taken) == 0 {
 		return
 	}
-	var first *store.Life
+	var first *store.Lifetime
 	for _, life := range l.of {
 		if life == l.before {
 			first = l.before // an account still has it
@@ -231,7 +231,7 @@ func (l *lives) set(next *store.Grant, policy refresher.Policy) {
 		own.Version = 0 // it is one of the other grant
 		next.Access = &own
 	}
-	next.KeepOlderAccess(func(a store.Account) *store.Life {
+	next.KeepOlderAccess(func(a store.Account) *store.Lifetime {
 		if life := l.of[a.ID]; life != nil {
 			return life
 		}

@@ -17,21 +17,21 @@ import (
 // answer to a refresh of another, which may be gone already. Both last handOverFor longer
 // than the wait.
 const (
-	handOver    = "hand-over"
-	awaits      = "hand-over, awaiting an answer"
-	handOverFor = 5 * time.Minute
+	handOver       = "hand-over"
+	awaitingAnswer = "hand-over, awaiting an answer"
+	handOverFor    = 5 * time.Minute
 )
 
 // handingOver reports whether a grant has a lease of handOver or awaits, so that nobody
 // refreshes it.
 func handingOver(g *store.Grant) bool {
-	return g.Lease != nil && (g.Lease.Owner == handOver || g.Lease.Owner == awaits)
+	return g.Lease != nil && (g.Lease.Owner == handOver || g.Lease.Owner == awaitingAnswer)
 }
 
 // awaiting returns the lease of a grant whose refresh token another worker may present
 // until a time.
 func awaiting(until time.Time) *store.Lease {
-	return &store.Lease{Owner: awaits, Until: store.Milli(until)}
+	return &store.Lease{Owner: awaitingAnswer, Until: store.Milli(until)}
 }
 
 // answerUntil returns until when to wait for the answer to a refresh that is under way.
@@ -61,7 +61,7 @@ func (c *Connector) move(ctx context.Context, a, b *store.Grant) error {
 	if later(b, a) {
 		to, from = b, a
 	}
-	if link := from.Chain.Spent(to.Chain.Head()); behind(to, from) && (link.Abandoned || slices.Contains(link.By, store.Owner(to.UserID, to.BrokerType))) {
+	if link := from.Chain.SpentLink(to.Chain.Head()); hasSpentToken(to, from) && (link.Abandoned || slices.Contains(link.Owners, store.Owner(to.UserID, to.BrokerType))) {
 		if err := c.busy(to); err != nil {
 			return err
 		}
@@ -72,7 +72,7 @@ func (c *Connector) move(ctx context.Context, a, b *store.Grant) error {
 		if err := c.remove(ctx, to, events.ReasonMoved); err != nil {
 			return err
 		}
-		passesOf(ctx).lose(to)
+		outcomeOf(ctx).end(to)
 		return nil
 	}
 	waits := c.busy(from)
@@ -95,7 +95,7 @@ func (c *Connector) move(ctx context.Context, a, b *store.Grant) error {
 	if err := c.remove(ctx, from, events.ReasonMoved); err != nil {
 		return err
 	}
-	passesOf(ctx).lose(from)
+	outcomeOf(ctx).end(from)
 	if handingOver(next) {
 		return c.release(ctx, next)
 	}
@@ -107,17 +107,17 @@ func (c *Connector) move(ctx context.Context, a, b *store.Grant) error {
 // one that got the token from the other, whose connect is an old one if it comes again; or
 // else by publication. The two documents say all of that, so that all workers agree.
 func later(a, b *store.Grant) bool {
-	if after, before := knows(a, b), knows(b, a); after != before && a.ConnectedAt.Equal(b.ConnectedAt) {
+	if after, before := namesOwner(a, b), namesOwner(b, a); after != before && a.ConnectedAt.Equal(b.ConnectedAt) {
 		return after
 	}
 	return newer(a, b)
 }
 
-// knows reports whether a grant's chain says that the owner of another grant connected
+// namesOwner reports whether a grant's chain says that the owner of another grant connected
 // with a refresh token of both.
-func knows(g, other *store.Grant) bool {
+func namesOwner(g, other *store.Grant) bool {
 	return g.Chain != nil && slices.ContainsFunc(g.Chain.Links, func(l store.Link) bool {
-		return other.Chain.Has(l.Token) && slices.Contains(l.By, store.Owner(other.UserID, other.BrokerType))
+		return other.Chain.Has(l.Token) && slices.Contains(l.Owners, store.Owner(other.UserID, other.BrokerType))
 	})
 }
 
@@ -125,12 +125,12 @@ func knows(g, other *store.Grant) bool {
 // newest refresh token of the other, unless that is being refreshed.
 func (c *Connector) successor(ctx context.Context, to, from *store.Grant, underWay bool) (*store.Grant, error) {
 	next := to.Clone()
-	next.Chain = to.Chain.Sharing(from.Chain)
+	next.Chain = to.Chain.WithOwnersOf(from.Chain)
 	if underWay {
 		return next, nil
 	}
-	if !behind(to, from) {
-		next.Chain = next.Chain.Remembering(from.Chain)
+	if !hasSpentToken(to, from) {
+		next.Chain = next.Chain.WithSpentOf(from.Chain)
 		return next, nil
 	}
 	if err := c.busy(to); err != nil {
@@ -165,7 +165,7 @@ func (c *Connector) successor(ctx context.Context, to, from *store.Grant, underW
 	next.Attempts, next.Deferrals, next.Warned = 0, 0, ""
 	next.Version++
 	with.SealTo(next, tokens, c.opts.Settler.Now(), false)
-	next.Chain = next.Chain.Remembering(from.Chain)
+	next.Chain = next.Chain.WithSpentOf(from.Chain)
 	c.schedule(next, false)
 	return next, c.opts.Settler.Announce(next, events.TokenStored, "")
 }

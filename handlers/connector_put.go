@@ -37,16 +37,16 @@ func (c *Connector) put(ctx context.Context, in candidate, with store.TokenSeale
 			return nil, err
 		}
 		if superseded(in.grant, known, revoked) {
-			passesOf(ctx).pass(in, passedFor(in, known))
+			outcomeOf(ctx).skip(in, skipReason(in, known))
 			return nil, nil
 		}
-		stored := slices.DeleteFunc(slices.Clone(known), func(g *store.Grant) bool { return !in.is(g) })
-		if slices.ContainsFunc(stored, func(g *store.Grant) bool { return !in.after(g, with.Key) && !in.partOf(g) }) {
-			reason := passedFor(in, stored)
-			passesOf(ctx).pass(in, reason)
+		stored := slices.DeleteFunc(slices.Clone(known), func(g *store.Grant) bool { return !in.matches(g) })
+		if slices.ContainsFunc(stored, func(g *store.Grant) bool { return !in.newerThan(g, with.Key) && !in.partOf(g) }) {
+			reason := skipReason(in, stored)
+			outcomeOf(ctx).skip(in, reason)
 			for _, g := range stored {
 				if reason == events.RejectedRepeated && g.ConnectedAt.Equal(in.grant.ConnectedAt) {
-					passesOf(ctx).keep(in, g.ID, false)
+					outcomeOf(ctx).store(in, g.ID, false)
 				}
 			}
 			return nil, nil
@@ -57,7 +57,7 @@ func (c *Connector) put(ctx context.Context, in candidate, with store.TokenSeale
 			may = in.sharing(known)
 		}
 		done, err := c.joinRepeated(ctx, in, may, with)
-		before := in.place(stored)
+		before := in.findStored(stored)
 		switch {
 		case err != nil || done:
 		case before == nil:
@@ -65,7 +65,7 @@ func (c *Connector) put(ctx context.Context, in candidate, with store.TokenSeale
 				after, err = c.insert(ctx, in, with, stored)
 			}
 		case in.partOf(before):
-			in = in.beside()
+			in = in.withAlternativeID()
 			continue
 		default:
 			err = c.takeOver(ctx, in, before, with, until)
@@ -103,11 +103,11 @@ func (c *Connector) joinRepeated(ctx context.Context, in candidate, stored []*st
 			if in.stated || g.Access == nil || g.Access.ExpiresAt == nil || g.Access.Assumed {
 				continue
 			}
-			passesOf(ctx).pass(in, events.RejectedRepeated)
+			outcomeOf(ctx).skip(in, events.RejectedRepeated)
 			return true, nil
-		case token != "" && chain.Spent(token) != nil:
+		case token != "" && chain.SpentLink(token) != nil:
 			tracing.Log(ctx, c.opts.Log).Warn("a connect was published again after its refresh token was replaced; ignoring it", zap.String("grant", g.ID))
-			passesOf(ctx).pass(in, events.RejectedRepeated)
+			outcomeOf(ctx).skip(in, events.RejectedRepeated)
 			return true, nil
 		case token == "", chain.Head() == token && (g.State == store.Active || g.MFA != nil || g.Lease != nil):
 			next, changed := c.join(g, &tokens, in.grant, in.tokens, false)
@@ -128,14 +128,14 @@ func (c *Connector) takeOver(ctx context.Context, in candidate, before *store.Gr
 		next.Labels = before.Labels
 	}
 	next.Chain = before.Chain
-	if next.Chain == nil || next.Chain.Key != with.Key.ID || before.Left {
+	if next.Chain == nil || next.Chain.Key != with.Key.ID || before.HasLeftovers {
 		next.Chain = nil
 		tokens, ok, err := c.openTokens(ctx, before)
 		switch {
 		case ok:
 			next.Chain = before.ChainFor(with.Key, tokens)
-			next.Left, in.tokens.Left = before.Left, tokens.Left // not a dead letter yet
-		case before.Left && err != nil:
+			next.HasLeftovers, in.tokens.Leftovers = before.HasLeftovers, tokens.Leftovers // not a dead letter yet
+		case before.HasLeftovers && err != nil:
 			return err
 		}
 	}
@@ -185,7 +185,7 @@ func (c *Connector) insert(ctx context.Context, in candidate, with store.TokenSe
 		return nil, err
 	}
 	if superseded(in.grant, nil, revoked) {
-		passesOf(ctx).pass(in, events.RejectedOlder)
+		outcomeOf(ctx).skip(in, events.RejectedOlder)
 		return nil, nil
 	}
 	next := *in.grant
@@ -200,7 +200,7 @@ func (c *Connector) insert(ctx context.Context, in candidate, with store.TokenSe
 		return nil, err
 	}
 	overlooked := slices.ContainsFunc(user.known, func(g *store.Grant) bool {
-		return g.ID != next.ID && in.is(g) && !slices.ContainsFunc(replaced, func(r *store.Grant) bool { return r.ID == g.ID })
+		return g.ID != next.ID && in.matches(g) && !slices.ContainsFunc(replaced, func(r *store.Grant) bool { return r.ID == g.ID })
 	})
 	if overlooked || superseded(&next, user.known, revoked) {
 		switch err := c.opts.Store.Delete(ctx, &next); {
@@ -209,7 +209,7 @@ func (c *Connector) insert(ctx context.Context, in candidate, with store.TokenSe
 		case overlooked:
 			return nil, fmt.Errorf("inserting grant %s beside that of an earlier release: %w", next.ID, store.ErrConflict)
 		}
-		passesOf(ctx).pass(in, events.RejectedOlder)
+		outcomeOf(ctx).skip(in, events.RejectedOlder)
 		return nil, nil
 	}
 	c.keep(ctx, in, &next, user)
@@ -219,9 +219,9 @@ func (c *Connector) insert(ctx context.Context, in candidate, with store.TokenSe
 // keep announces the grant of a candidate, unless another has its refresh token: resolve
 // decides what becomes of it then.
 func (c *Connector) keep(ctx context.Context, in candidate, g *store.Grant, user *userGrants) {
-	contested := user.contested(g)
-	passesOf(ctx).keep(in, g.ID, contested)
-	if !contested {
+	inConflict := user.inConflict(g)
+	outcomeOf(ctx).store(in, g.ID, inConflict)
+	if !inConflict {
 		c.announce(ctx, g)
 	}
 }

@@ -35,18 +35,18 @@ func (c *Connector) resolve(ctx context.Context, userID string, user *userGrants
 		changed, err = c.splitAll(ctx, user.known)
 	}
 	if err == nil && !changed {
-		changed, err = c.contest(ctx, user)
+		changed, err = c.resolveConflict(ctx, user)
 	}
 	erasing := errors.Is(err, envelope.ErrKMS) // only erasures do not wait for KMS
 	switch {
 	case changed && err == nil, errors.Is(err, store.ErrConflict), errors.Is(err, store.ErrNotFound):
 		return c.Resolve(ctx, userID)
 	case erasing:
-		err = &unsortedError{err}
+		err = &unresolvedError{err}
 	case err != nil && !errors.As(err, new(*store.LeasedError)):
 		return err
 	}
-	unsorted := err
+	unresolved := err
 	for _, g := range user.known {
 		if g.State == store.Revoked {
 			continue
@@ -59,7 +59,7 @@ func (c *Connector) resolve(ctx context.Context, userID string, user *userGrants
 		if err != nil {
 			return err
 		}
-		gone := lost(g, user.known, revoked)
+		gone := lostAccounts(g, user.known, revoked)
 		switch {
 		case len(gone) == 0 && g.Lease == nil && until.After(c.opts.Settler.Now()):
 			next := g.Clone()
@@ -76,14 +76,14 @@ func (c *Connector) resolve(ctx context.Context, userID string, user *userGrants
 			return c.Resolve(ctx, userID)
 		}
 		if errors.Is(err, envelope.ErrKMS) {
-			erasing, unsorted = true, err // erasures need no KMS
+			erasing, unresolved = true, err // erasures need no KMS
 			continue
 		}
 		if err != nil {
 			return err
 		}
 	}
-	return unsorted
+	return unresolved
 }
 
 // end erases a grant that has lost all its accounts, once it is recorded which refresh
@@ -91,12 +91,12 @@ func (c *Connector) resolve(ctx context.Context, userID string, user *userGrants
 func (c *Connector) end(ctx context.Context, g *store.Grant, revoked map[string]time.Time, user *userGrants) error {
 	reason := reasonFor(g, revoked)
 	if reason == events.ReasonReplaced {
-		if err := c.inheritSpent(ctx, g, user.known); err != nil {
+		if err := c.recordSpentIn(ctx, g, user.known); err != nil {
 			return err
 		}
 	} else {
 		last := slices.MaxFunc(slices.Collect(maps.Values(revoked)), time.Time.Compare)
-		if err := c.opts.Store.Revoke(ctx, store.Scope{User: g.UserID, Broker: g.BrokerType, Account: itself(g)}, last, c.opts.Settler.Now().Add(c.opts.Remember)); err != nil {
+		if err := c.opts.Store.RecordRevocation(ctx, store.Scope{User: g.UserID, Broker: g.BrokerType, Account: unknownAccountsKey(g)}, last, c.opts.Settler.Now().Add(c.opts.Remember)); err != nil {
 			return err
 		}
 		if err := c.recordSpent(ctx, g, user); err != nil {
@@ -106,15 +106,15 @@ func (c *Connector) end(ctx context.Context, g *store.Grant, revoked map[string]
 	if err := c.revoke(ctx, g, reason); err != nil {
 		return err
 	}
-	passesOf(ctx).lose(g)
+	outcomeOf(ctx).end(g)
 	return nil
 }
 
-// unsortedError says why it is unknown which grants share a refresh token. What was
+// unresolvedError says why it is unknown which grants share a refresh token. What was
 // disconnected is erased all the same.
-type unsortedError struct{ error }
+type unresolvedError struct{ error }
 
-func (e *unsortedError) Unwrap() error { return e.error }
+func (e *unresolvedError) Unwrap() error { return e.error }
 
 // spentToken is a key among disconnected accounts: the refresh token was replaced in a
 // grant that is gone. No account has such an id.
@@ -126,36 +126,36 @@ const spentToken = "\x00"
 func (c *Connector) revocations(ctx context.Context, g *store.Grant, token string) (revoked map[string]time.Time, until time.Time, err error) {
 	ids := g.AccountIDs()
 	if len(ids) == 0 {
-		ids = []string{itself(g)}
+		ids = []string{unknownAccountsKey(g)}
 	}
-	revoked, fate, err := c.opts.Store.RevocationsAndFate(ctx, g.UserID, g.BrokerType, ids, token)
+	revoked, fate, err := c.opts.Store.RevocationsAndTokenRecord(ctx, g.UserID, g.BrokerType, ids, token)
 	if err == nil && fate.Spent {
 		revoked[spentToken] = time.Time{} // before any connect
 	}
 	return revoked, fate.Until, err
 }
 
-// itself is the key of a grant with unknown accounts among disconnected accounts. No
+// unknownAccountsKey is the key of a grant with unknown accounts among disconnected accounts. No
 // account has such an id.
-func itself(g *store.Grant) string { return "\x00" + g.ID }
+func unknownAccountsKey(g *store.Grant) string { return "\x00" + g.ID }
 
 // superseded reports whether every account of a grant was disconnected since it was
 // connected, or is in a newer grant.
 func superseded(g *store.Grant, known []*store.Grant, revoked map[string]time.Time) bool {
-	return len(lost(g, known, revoked)) == max(len(g.Accounts), 1)
+	return len(lostAccounts(g, known, revoked)) == max(len(g.Accounts), 1)
 }
 
-// lost returns the accounts that a grant has lost, and "" for a lost grant whose accounts
+// lostAccounts returns the accounts that a grant has lost, and "" for a lost grant whose accounts
 // are unknown. With a spent refresh token all are lost: the user has disconnected the grant
 // that replaced it.
-func lost(g *store.Grant, known []*store.Grant, revoked map[string]time.Time) []string {
+func lostAccounts(g *store.Grant, known []*store.Grant, revoked map[string]time.Time) []string {
 	disconnected := func(id string) bool {
 		at, ok := revoked[id]
 		return ok && !g.ConnectedSince(id).After(at)
 	}
 	_, spent := revoked[spentToken]
 	if len(g.Accounts) == 0 {
-		if spent || disconnected("") || disconnected(itself(g)) {
+		if spent || disconnected("") || disconnected(unknownAccountsKey(g)) {
 			return []string{""}
 		}
 		return nil
@@ -186,13 +186,13 @@ func reasonFor(g *store.Grant, revoked map[string]time.Time) events.Reason {
 // its removal at Mesh has ended.
 func (c *Connector) revoke(ctx context.Context, g *store.Grant, reason events.Reason) error {
 	if reason != events.ReasonDisconnected { // which erases leftovers too
-		if err := c.park(ctx, g); err != nil {
+		if err := c.parkLeftovers(ctx, g); err != nil {
 			return err
 		}
 	}
 	next := g.Clone()
 	next.State, next.Reason = store.Revoked, reason
-	next.Sealed, next.Chain, next.Lease, next.PurgeAt, next.Left = envelope.Blob{}, nil, nil, nil, false
+	next.Sealed, next.Chain, next.Lease, next.PurgeAt, next.HasLeftovers = envelope.Blob{}, nil, nil, nil, false
 	c.opts.Settler.Schedule(next, nil)
 	if err := c.opts.Settler.Announce(next, events.TokenRevoked, reason); err != nil {
 		return err
@@ -209,16 +209,16 @@ func (c *Connector) revoke(ctx context.Context, g *store.Grant, reason events.Re
 	return nil
 }
 
-// park makes dead letters of the leftovers of a grant. If there are any, the error wraps
+// parkLeftovers makes dead letters of the leftovers of a grant. If there are any, the error wraps
 // store.ErrConflict: the grant has changed.
-func (c *Connector) park(ctx context.Context, g *store.Grant) error {
-	if !g.Left || c.opts.ParkLeftovers == nil {
+func (c *Connector) parkLeftovers(ctx context.Context, g *store.Grant) error {
+	if !g.HasLeftovers || c.opts.ParkLeftovers == nil {
 		return nil
 	}
 	if _, ok, err := c.openTokens(ctx, g); err != nil || !ok {
 		return err
 	}
-	if c.opts.ParkLeftovers(ctx, g).Left {
+	if c.opts.ParkLeftovers(ctx, g).HasLeftovers {
 		return fmt.Errorf("grant %s can't be removed before its leftovers are parked", g.ID)
 	}
 	return fmt.Errorf("revoking grant %s after making dead letters: %w", g.ID, store.ErrConflict)
@@ -235,25 +235,25 @@ func (c *Connector) recordSpent(ctx context.Context, g *store.Grant, user *userG
 		if l.Until == nil || !l.Rotated {
 			continue
 		}
-		if err := c.opts.Store.Spend(ctx, l.Token, now, now.Add(c.opts.Remember)); err != nil {
+		if err := c.opts.Store.RecordSpent(ctx, l.Token, now, now.Add(c.opts.Remember)); err != nil {
 			return err
 		}
 	}
 	head := g.Chain.Head()
-	if head == "" || g.Lease == nil || handingOver(g) || user.contested(g) {
+	if head == "" || g.Lease == nil || handingOver(g) || user.inConflict(g) {
 		return nil // nobody presents it, or another grant waits for the answer
 	}
-	return c.opts.Store.Await(ctx, head, answerUntil(g, now))
+	return c.opts.Store.RecordAwaited(ctx, head, answerUntil(g, now))
 }
 
-// inheritSpent records the refresh tokens of a grant as spent in the grant that replaces it.
-func (c *Connector) inheritSpent(ctx context.Context, g *store.Grant, known []*store.Grant) error {
-	i := slices.IndexFunc(known, func(other *store.Grant) bool { return len(lost(g, []*store.Grant{other}, nil)) > 0 })
+// recordSpentIn records the refresh tokens of a grant as spent in the grant that replaces it.
+func (c *Connector) recordSpentIn(ctx context.Context, g *store.Grant, known []*store.Grant) error {
+	i := slices.IndexFunc(known, func(other *store.Grant) bool { return len(lostAccounts(g, []*store.Grant{other}, nil)) > 0 })
 	if i < 0 {
 		return nil
 	}
 	next := known[i].Clone()
-	next.Chain = next.Chain.Inheriting(g.Chain, c.opts.Settler.Now())
+	next.Chain = next.Chain.WithReplacedGrant(g.Chain, c.opts.Settler.Now())
 	if slices.Equal(next.Chain.Fingerprints(), known[i].Chain.Fingerprints()) {
 		return nil
 	}

@@ -22,7 +22,7 @@ import (
 
 // splitAll splits accounts off from grants, and reports whether it changed anything.
 func (c *Connector) splitAll(ctx context.Context, known []*store.Grant) (changed bool, err error) {
-	ctx, _ = passing(ctx) // no connect is passed over here
+	ctx, _ = withOutcome(ctx) // no connect is passed over here
 	for _, g := range known {
 		if !g.HasSeparateRefreshTokens || g.State == store.Revoked {
 			continue
@@ -44,7 +44,7 @@ func (c *Connector) split(ctx context.Context, g *store.Grant, known []*store.Gr
 	if err != nil {
 		return false, err
 	}
-	gone := lost(g, known, revoked)
+	gone := lostAccounts(g, known, revoked)
 	var moved []string
 	for _, a := range tokens.Accounts {
 		if a.RefreshToken.Empty() || g.Account(a.AccountID) == nil || slices.Contains(moved, a.AccountID) {
@@ -102,8 +102,8 @@ func (c *Connector) splitOff(ctx context.Context, g *store.Grant, tokens store.T
 	if err != nil {
 		return err
 	}
-	in := c.part(g, tokens, ids, refreshToken)
-	in.grant.Chain = g.ChainFor(with.Key, tokens).Replaced() // a connect with one of these is an old one
+	in := c.splitGrant(g, tokens, ids, refreshToken)
+	in.grant.Chain = g.ChainFor(with.Key, tokens).WithoutCurrent() // a connect with one of these is an old one
 	before, err := c.opts.Store.Get(ctx, in.grant.ID)
 	if errors.Is(err, store.ErrNotFound) {
 		_, err = c.insert(ctx, in, with, nil)
@@ -115,8 +115,8 @@ func (c *Connector) splitOff(ctx context.Context, g *store.Grant, tokens store.T
 	return c.takeOver(ctx, in, before, with, time.Time{}) // its accounts have been connected again since
 }
 
-// part returns the grant of accounts that are split off from another.
-func (c *Connector) part(g *store.Grant, tokens store.TokenSet, ids []string, refreshToken secret.Text) candidate {
+// splitGrant returns the grant of accounts that are split off from another.
+func (c *Connector) splitGrant(g *store.Grant, tokens store.TokenSet, ids []string, refreshToken secret.Text) candidate {
 	next := &store.Grant{
 		// No connect has this id: a grant with that of a connect could have other accounts by now.
 		ID: store.GrantID(g.UserID, g.BrokerType, append(slices.Clone(ids), g.ID)...), UserID: g.UserID, BrokerType: g.BrokerType, BrokerName: g.BrokerName, Labels: g.Labels,
@@ -132,7 +132,7 @@ func (c *Connector) part(g *store.Grant, tokens store.TokenSet, ids []string, re
 		if its := tokens.Account(id); !its.AccessToken.Empty() {
 			set.Accounts = append(set.Accounts, store.AccountToken{AccountID: id, AccessToken: its.AccessToken, TokenID: its.TokenID})
 			if life := g.AccessOf(account); next.Access == nil || g.Newest(account) {
-				next.Access = &store.Life{Since: life.Since, ExpiresAt: life.ExpiresAt, Assumed: life.Assumed}
+				next.Access = &store.Lifetime{Since: life.Since, ExpiresAt: life.ExpiresAt, Assumed: life.Assumed}
 			}
 		} else {
 			account.ExpiresAt = nil

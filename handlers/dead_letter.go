@@ -160,7 +160,7 @@ func (p *DeadLetters) letter(message string, d *delivery, reason string) DeadLet
 	}
 	return DeadLetter{
 		ID: p.opts.NewID(), Message: message, Subject: d.Subject, Reason: reason, Attempts: d.Attempt,
-		StoredAt: d.Stored.UTC(), ParkedAt: p.opts.Now().UTC(),
+		StoredAt: d.FirstStoredAt.UTC(), ParkedAt: p.opts.Now().UTC(),
 	}
 }
 
@@ -206,7 +206,7 @@ func (p *DeadLetters) Count(ctx context.Context) (uint64, error) {
 	if err != nil {
 		return 0, err
 	}
-	return parts.Whole(ctx, stream, p.opts.Subjects.DeadLetterParts())
+	return parts.CountWithoutParts(ctx, stream, p.opts.Subjects.DeadLetterParts())
 }
 
 // ErrNoLetter: there is no such dead letter, or no longer.
@@ -305,19 +305,19 @@ func (p *DeadLetters) open(ctx context.Context, d DeadLetter) (event events.Head
 	case d.Format == formatEvent:
 		line, body, _ := bytes.Cut(body, []byte("\n"))
 		if json.Unmarshal(line, &event) != nil {
-			return nil, nil, errForm
+			return nil, nil, errFormat
 		}
 		return event, body, nil
 	}
 	r, err := gzip.NewReader(bytes.NewReader(body))
 	if err != nil {
-		return nil, nil, errForm
+		return nil, nil, errFormat
 	}
 	if body, err = io.ReadAll(r); err != nil {
 		clear(body)
-		return nil, nil, errForm
+		return nil, nil, errFormat
 	}
 	return nil, body, nil
 }
 
-var errForm = errors.New("the opened body is not in the form in which it was sealed")
+var errFormat = errors.New("the opened body is not in the form in which it was sealed")

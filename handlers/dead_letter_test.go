@@ -148,7 +148,7 @@ func TestPartsGoWithTheUser(t *testing.T) {
 	ctx := t.Context()
 	before := time.Now()
 	park := func(user string) {
-		d := &delivery{Subject: f.subjects.Connected(), Attempt: 1, Stored: before, Users: []string{user}, Opened: true}
+		d := &delivery{Subject: f.subjects.Connected(), Attempt: 1, FirstStoredAt: before, Users: []string{user}, Undecodable: true}
 		require.NoError(t, f.dead.Park(ctx, events.IntegrationConnected, d, junk(16<<10), "junk"))
 		_, err := parts.Write(ctx, f.js, f.subjects.DeadLetterPart(store.UserTag(user)), "never described", before, junk(10<<10))
 		require.NoError(t, err)
@@ -233,7 +233,7 @@ func TestLettersOfEarlierVersionsOpen(t *testing.T) {
 	cut.ID = "cut"
 	cut.Sealed = sealer.Seal(compressed.Bytes()[:compressed.Len()-9], envelope.Binding{Purpose: envelope.PurposeDeadLetter, Grant: "cut"})
 	body, err = f.dead.Open(ctx, cut)
-	require.ErrorIs(t, err, errForm)
+	require.ErrorIs(t, err, errFormat)
 	require.Empty(t, body, "no part of a body beside an error")
 }
 
@@ -243,11 +243,11 @@ func TestReplayedMessagesKeepTheirTime(t *testing.T) {
 	f := newFixture(t)
 	stored := make(chan time.Time, 1)
 	handle := func(ctx context.Context, msg *message.Message) error {
-		stored <- deliveryOf(msg).Stored
+		stored <- deliveryOf(msg).FirstStoredAt
 		return refuseAll(ctx, msg)
 	}
 	first := time.Now().Add(-time.Hour)
-	require.NoError(t, f.dead.Park(t.Context(), events.IntegrationConnected, &delivery{Subject: f.subjects.Connected(), Stored: first}, []byte("{}"), "junk"))
+	require.NoError(t, f.dead.Park(t.Context(), events.IntegrationConnected, &delivery{Subject: f.subjects.Connected(), FirstStoredAt: first}, []byte("{}"), "junk"))
 	for range 2 {
 		letter := f.only()
 		require.True(t, first.Equal(letter.StoredAt))
@@ -275,7 +275,7 @@ func TestWhatLosesItsTimeIsNotReplayed(t *testing.T) {
 		`{"userId":"u","accountId":"a","disconnectedAt":"2030-01-02T03:04:05Z"}`: false,
 		`{"userId":7}`: false,
 	} {
-		d := &delivery{Subject: f.subjects.Disconnected(), Stored: time.Now()}
+		d := &delivery{Subject: f.subjects.Disconnected(), FirstStoredAt: time.Now()}
 		require.NoError(t, f.dead.Park(t.Context(), events.IntegrationDisconnected, d, full(body), "junk"))
 		letter := f.only()
 		err := f.dead.Replay(t.Context(), letter)
@@ -301,7 +301,7 @@ func TestADisconnectOfAnEarlierReleaseIsReplayed(t *testing.T) {
 	stored := time.Now().Add(-time.Hour)
 	park := func(message, subject, body string) ParkedLetter {
 		t.Helper()
-		d := &delivery{Subject: subject, Attempt: 1, Stored: stored}
+		d := &delivery{Subject: subject, Attempt: 1, FirstStoredAt: stored}
 		require.NoError(t, f.dead.Park(t.Context(), message, d, []byte(body), "junk"))
 		return f.only()
 	}

@@ -62,14 +62,14 @@ func (p *DeadLetters) users(ctx context.Context, message string, d *delivery, bo
 	switch {
 	case d.User != "":
 		return []string{d.User}, nil
-	case d.Opened:
+	case d.Undecodable:
 		return d.Users, nil
 	}
 	connect, _ := events.UnwrapConnected(nil, body) // its envelope may be wrong
 	if message != events.IntegrationConnected || connect.JWE == "" || p.opts.Keys == nil {
 		return events.FindUsers(body), nil
 	}
-	plaintext, err := p.opts.Keys.Open(ctx, connect.JWE, d.Taken)
+	plaintext, err := p.opts.Keys.Open(ctx, connect.JWE, d.StoredAt)
 	if err != nil {
 		if refresher.Outage(err) && !envelope.Refused(err) {
 			return nil, err

@@ -16,7 +16,7 @@ import (
 // parkFor parks the body of a connect.
 func (f *fixture) parkFor(body string) {
 	f.t.Helper()
-	d := &delivery{Subject: f.subjects.Connected(), Attempt: 1, Stored: time.Now()}
+	d := &delivery{Subject: f.subjects.Connected(), Attempt: 1, FirstStoredAt: time.Now()}
 	require.NoError(f.t, f.dead.Park(f.t.Context(), events.IntegrationConnected, d, []byte(body), "junk"))
 }
 

@@ -34,7 +34,7 @@ func TestAnyInterleavingKeepsTheChain(t *testing.T) {
 	for _, id := range []string{"a", "b"} {
 		w := &resolving{}
 		w.worker = r.Worker(id, func(d *refresher.Deps) {
-			d.Changed = func(ctx context.Context, user string) error { return w.Connector.Resolve(ctx, user) }
+			d.Resolve = func(ctx context.Context, user string) error { return w.Connector.Resolve(ctx, user) }
 		})
 		w.Connector = r.connector(w.worker)
 		workers = append(workers, w)

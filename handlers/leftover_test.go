@@ -46,7 +46,7 @@ func TestWhatCanNotBeReadBecomesADeadLetter(t *testing.T) {
 		require.NoError(t, w.HandleDue(t.Context(), due(g)))
 		require.Equal(t, []string{cutInToken}, r.leftovers(w, g))
 		g = r.Get(w, g.ID)
-		require.False(t, g.Left)
+		require.False(t, g.HasLeftovers)
 		require.Equal(t, 1, g.Attempts)
 		require.NotNil(t, g.Unknown, "the refresh token may have been replaced")
 		r.Clock.Advance(g.Due.At.Sub(r.Clock.Now()))
@@ -76,17 +76,17 @@ func TestWhatCanNotBeReadBecomesADeadLetter(t *testing.T) {
 		require.NoError(t, w.HandleDue(t.Context(), due(g)))
 		refuse = false
 		g = r.Get(w, g.ID)
-		require.True(t, g.Left)
+		require.True(t, g.HasLeftovers)
 		require.Equal(t, 1, g.Attempts, "the outcome is settled nevertheless")
 		set, err := w.Tokens(t.Context(), g)
 		require.NoError(t, err)
-		require.Len(t, set.Left, 1)
+		require.Len(t, set.Leftovers, 1)
 		require.Empty(t, r.leftovers(w, g))
 		server.Set(meshsimtest.Content(`{"status":"succeeded","brokerAccountTokens":[{"account":{"accountId":"one"},"accessToken":"new-access","refreshToken":"new-refresh"}]}`))
 		r.Clock.Advance(g.Due.At.Sub(r.Clock.Now()))
 		require.NoError(t, w.HandleDue(t.Context(), due(g)))
 		require.Equal(t, []string{cutInToken}, r.leftovers(w, g))
-		require.False(t, r.Get(w, g.ID).Left)
+		require.False(t, r.Get(w, g.ID).HasLeftovers)
 	})
 	t.Run("an erasure takes it along", func(t *testing.T) {
 		g := connect("four")
@@ -166,7 +166,7 @@ func TestWhatWaitsToBecomeADeadLetterOutlivesTheTokenSet(t *testing.T) {
 		require.NoError(t, err)
 		with, err := w.Fingerprints.Sealer(t.Context(), g.UserID)
 		require.NoError(t, err)
-		g.Left, set.Left = true, []secret.Text{text(what)}
+		g.HasLeftovers, set.Leftovers = true, []secret.Text{text(what)}
 		with.SealTo(g, set, r.Clock.Now(), false)
 		require.NoError(t, w.Store.Save(t.Context(), g))
 	}
@@ -180,9 +180,9 @@ func TestWhatWaitsToBecomeADeadLetterOutlivesTheTokenSet(t *testing.T) {
 
 	g := connect(wrapped("again", r.login("one"), 0))
 	waits(g, "before the new login")
-	require.True(t, connect(wrapped("again", r.login("one"), 0)).Left)
+	require.True(t, connect(wrapped("again", r.login("one"), 0)).HasLeftovers)
 	g = r.refresh(w, r.Get(w, g.ID))
-	require.False(t, g.Left)
+	require.False(t, g.HasLeftovers)
 	require.Equal(t, []string{"before the new login"}, r.leftovers(w, g))
 
 	login := r.login("two")
@@ -190,7 +190,7 @@ func TestWhatWaitsToBecomeADeadLetterOutlivesTheTokenSet(t *testing.T) {
 	g.State, g.Due, g.Outbox = store.Expired, nil, nil
 	waits(g, "of the one")
 	g = connect(wrapped("united", login, 0))
-	require.True(t, g.Left)
+	require.True(t, g.HasLeftovers)
 	g = r.refresh(w, g)
 	require.Equal(t, []string{"of the one"}, r.leftovers(w, g))
 
@@ -241,8 +241,8 @@ func TestWhatWaitsToBecomeADeadLetterOutlivesTheTokenSet(t *testing.T) {
 	g.ID = store.FormerDelayedGrantID(g.UserID, g.BrokerType, login.Accounts[0].RefreshToken.Reveal())
 	with, err := w.Fingerprints.Sealer(t.Context(), g.UserID)
 	require.NoError(t, err)
-	g.Left = true
-	with.SealTo(g, store.TokenSet{RefreshToken: login.Accounts[0].RefreshToken, Left: []secret.Text{text("earlier")}}, r.Clock.Now(), true)
+	g.HasLeftovers = true
+	with.SealTo(g, store.TokenSet{RefreshToken: login.Accounts[0].RefreshToken, Leftovers: []secret.Text{text("earlier")}}, r.Clock.Now(), true)
 	g.State, g.Due = store.Expired, nil
 	require.NoError(t, w.Store.Insert(t.Context(), g))
 	connect(delayed("earlier", login.Accounts[0].RefreshToken))

@@ -22,7 +22,7 @@ func Disconnected(c *Connector) Handler {
 			return err
 		}
 		d.User = in.UserID
-		return c.Disconnect(ctx, store.Scope{User: in.UserID, Broker: in.BrokerType, Account: in.AccountID}, notAfter(in.DisconnectedAt, d.Stored))
+		return c.Disconnect(ctx, store.Scope{User: in.UserID, Broker: in.BrokerType, Account: in.AccountID}, notAfter(in.DisconnectedAt, d.FirstStoredAt))
 	}
 }
 
@@ -43,7 +43,7 @@ func RefreshDue(r *refresher.Refresher, d *refresher.Dispatcher, now func() time
 		if err != nil {
 			return err
 		}
-		d.NoteServerTime(deliveryOf(msg).Stored)
+		d.NoteServerTime(deliveryOf(msg).FirstStoredAt)
 		err = r.HandleDue(ctx, in)
 		if later, ok := errors.AsType[*refresher.LaterError](err); ok {
 			postponed.WithLabelValues(later.Why).Inc()

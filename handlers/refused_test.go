@@ -229,7 +229,7 @@ func TestAReportThatCameToNoCallIsNotUsedUp(t *testing.T) {
 	token := events.RefusedToken{GrantID: g.ID, Version: 1}
 	require.Equal(t, events.RefusedBusy, late.report(token).Refused[0].Outcome)
 	require.Zero(t, r.Calls())
-	require.Nil(t, r.Get(late.w, g.ID).Refused)
+	require.Nil(t, r.Get(late.w, g.ID).RefusedReport)
 	require.Equal(t, events.RefusedRefreshed, r.asking(r.Worker("in time")).report(token).Refused[0].Outcome)
 }
 

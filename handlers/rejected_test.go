@@ -61,28 +61,31 @@ func TestWhatWasPassedOver(t *testing.T) {
 	const older, repeated = events.RejectedOlder, events.RejectedRepeated
 	one, two := candidate{grant: &store.Grant{ID: "one"}}, candidate{grant: &store.Grant{ID: "two"}}
 	for name, c := range map[string]struct {
-		happens    func(p *passes)
+		happens    func(p *connectOutcome)
 		candidates int
 		want       events.RejectedReason
 	}{
-		"nothing to pass over": {func(*passes) {}, 0, ""},
-		"kept":                 {func(p *passes) { p.keep(one, "one", false) }, 1, ""},
-		"one of two":           {func(p *passes) { p.pass(one, older) }, 2, ""},
-		"one twice":            {func(p *passes) { p.pass(one, older); p.pass(one, repeated) }, 2, ""},
-		"older":                {func(p *passes) { p.pass(one, older) }, 1, older},
-		"both repeated":        {func(p *passes) { p.pass(one, repeated); p.pass(two, repeated) }, 2, repeated},
-		"one repeated":         {func(p *passes) { p.pass(one, repeated); p.pass(two, older) }, 2, older},
-		"stored and lost":      {func(p *passes) { p.keep(one, "under another id", true); p.lose(&store.Grant{ID: "under another id"}) }, 1, older},
-		"stored when it was delivered before, and lost": {func(p *passes) {
-			p.pass(one, repeated)
-			p.keep(one, "one", false)
-			p.lose(one.grant)
+		"nothing to pass over": {func(*connectOutcome) {}, 0, ""},
+		"kept":                 {func(p *connectOutcome) { p.store(one, "one", false) }, 1, ""},
+		"one of two":           {func(p *connectOutcome) { p.skip(one, older) }, 2, ""},
+		"one twice":            {func(p *connectOutcome) { p.skip(one, older); p.skip(one, repeated) }, 2, ""},
+		"older":                {func(p *connectOutcome) { p.skip(one, older) }, 1, older},
+		"both repeated":        {func(p *connectOutcome) { p.skip(one, repeated); p.skip(two, repeated) }, 2, repeated},
+		"one repeated":         {func(p *connectOutcome) { p.skip(one, repeated); p.skip(two, older) }, 2, older},
+		"stored and lost": {func(p *connectOutcome) {
+			p.store(one, "under another id", true)
+			p.end(&store.Grant{ID: "under another id"})
 		}, 1, older},
-		"another's grant is lost": {func(p *passes) { p.keep(one, "one", false); p.lose(two.grant) }, 1, ""},
+		"stored when it was delivered before, and lost": {func(p *connectOutcome) {
+			p.skip(one, repeated)
+			p.store(one, "one", false)
+			p.end(one.grant)
+		}, 1, older},
+		"another's grant is lost": {func(p *connectOutcome) { p.store(one, "one", false); p.end(two.grant) }, 1, ""},
 	} {
-		_, p := passing(t.Context())
+		_, p := withOutcome(t.Context())
 		c.happens(p)
 		require.Equal(t, c.want, p.reason(c.candidates), name)
 	}
-	passesOf(t.Context()).pass(one, older) // nobody listens
+	outcomeOf(t.Context()).skip(one, older) // nobody listens
 }

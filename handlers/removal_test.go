@@ -62,7 +62,7 @@ func (m *remover) calls() []string {
 	return append([]string(nil), m.asked...)
 }
 
-func named(n int) (accounts []meshsim.Account) {
+func replaceUnnamed(n int) (accounts []meshsim.Account) {
 	for i := range n {
 		accounts = append(accounts, meshsim.Account{ID: string(rune('a' + i)), Name: "Account"})
 	}
@@ -77,7 +77,7 @@ func removing(t *testing.T, mesh *remover, accounts int, change ...func(*store.G
 	t.Cleanup(server.Close)
 	r.MeshURL = server.URL
 	w = r.Worker("w")
-	g = r.Connect(w, meshsim.ConnectSpec{Accounts: named(accounts)}, change...)
+	g = r.Connect(w, meshsim.ConnectSpec{Accounts: replaceUnnamed(accounts)}, change...)
 	c = r.connector(w, func(o *handlers.ConnectorOptions) { o.RemoveAtMesh, o.Remember = true, time.Hour })
 	require.NoError(t, c.Disconnect(t.Context(), store.Scope{User: "user"}, r.Clock.Now()))
 	r.WaitSent()

@@ -25,12 +25,12 @@ import (
 // Router runs the message handlers on Watermill, and retries or parks a message whose
 // handler fails.
 type Router struct {
-	opts     RouterOptions
-	router   *message.Router
-	parking  parking
-	crowded  *zap.Logger // logs at most once a second that there is no room to park
-	handled  *prometheus.CounterVec
-	failures *failures
+	opts           RouterOptions
+	router         *message.Router
+	parking        parking
+	parkingFullLog *zap.Logger // logs at most once a second that there is no room to park
+	handled        *prometheus.CounterVec
+	failures       *failures
 }
 
 // RouterOptions are the parts of a Router. Tracer and Rejections may be zero.
@@ -73,7 +73,7 @@ func NewRouter(o RouterOptions) (*Router, error) {
 	}
 	seldom := func(core zapcore.Core) zapcore.Core { return zapcore.NewSamplerWithOptions(core, time.Second, 1, 0) }
 	r := &Router{
-		opts: o, router: wm, parking: newParking(), failures: newFailures(), crowded: o.Log.WithOptions(zap.WrapCore(seldom)),
+		opts: o, router: wm, parking: newParking(), failures: newFailures(), parkingFullLog: o.Log.WithOptions(zap.WrapCore(seldom)),
 		handled: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Namespace: "latchkey", Name: "messages_total", Help: "Messages by name and what became of them.",
 		}, []string{"message", "outcome"}),
@@ -140,7 +140,7 @@ func (r *Router) decide(route Route) message.NoPublishHandlerFunc {
 		d.RetryIn = r.retryIn(err, failed, d.Behind)
 		log := r.opts.Log
 		if errors.Is(err, errParkingFull) {
-			log = r.crowded
+			log = r.parkingFullLog
 		}
 		tracing.Log(ctx, log).Warn("a message comes back later", zap.String("message", route.Name), zap.Int("attempt", d.Attempt), zap.Duration("in", d.RetryIn), zap.Error(err))
 		return errRetry
@@ -215,8 +215,8 @@ func (r *Router) poison(err error, d *delivery) (reason string, failed int, pois
 // NATS delivers retries before new messages. So what could not be parked comes back once
 // those behind it are likely to have been handled.
 const (
-	lookedAtIn = time.Millisecond
-	maxBehind  = 1_000_000
+	handlingTime = time.Millisecond
+	maxBehind    = 1_000_000
 )
 
 // retryIn grows with the failures. A lease says itself when it ends.
@@ -226,7 +226,7 @@ func (r *Router) retryIn(err error, failed int, behind uint64) time.Duration {
 	}
 	d := r.opts.Messages.Backoff.Max
 	if errors.Is(err, errNotParked) { // what is behind it may be urgent, a dead letter is not
-		d += time.Duration(min(behind, maxBehind)) * lookedAtIn
+		d += time.Duration(min(behind, maxBehind)) * handlingTime
 	} else if shift := failed - 1; shift < 32 {
 		d = min(r.opts.Messages.Backoff.Min<<max(shift, 0), r.opts.Messages.Backoff.Max)
 	}

@@ -51,7 +51,7 @@ func (s slots) claim(ctx context.Context) (n int) {
 	}
 	wait := time.NewTimer(claimWait)
 	defer wait.Stop()
-	for n = 1 + s.more(); n < cap(s.taken)/4; n++ {
+	for n = 1 + s.claimFree(); n < cap(s.taken)/4; n++ {
 		select {
 		case s.taken <- struct{}{}:
 		case <-wait.C:
@@ -63,8 +63,8 @@ func (s slots) claim(ctx context.Context) (n int) {
 	return n
 }
 
-// more takes all slots that are free now and returns how many.
-func (s slots) more() (n int) {
+// claimFree takes all slots that are free now and returns how many.
+func (s slots) claimFree() (n int) {
 	for {
 		select {
 		case s.taken <- struct{}{}:

@@ -37,7 +37,7 @@ func (r *rig) splitting(accounts ...string) *meshsim.Connection {
 func (r *rig) resolving(id string) (*worker, *handlers.Connector) {
 	var c *handlers.Connector
 	w := r.Worker(id, func(d *refresher.Deps) {
-		d.Changed = func(ctx context.Context, user string) error { return c.Resolve(ctx, user) }
+		d.Resolve = func(ctx context.Context, user string) error { return c.Resolve(ctx, user) }
 	})
 	c = r.connector(w)
 	return w, c

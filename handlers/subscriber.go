@@ -54,8 +54,8 @@ type delivery struct {
 	// Subject and Attempt (from 1) of the message.
 	Subject string
 	Attempt int
-	// Taken is when NATS stored it, Stored when NATS first did if it was replayed.
-	Taken, Stored time.Time
+	// StoredAt is when NATS stored it, FirstStoredAt when NATS first did if it was replayed.
+	StoredAt, FirstStoredAt time.Time
 	// Behind is how many messages waited behind it.
 	Behind uint64
 	// Event has the CloudEvents attributes in its headers; nil: there are none.
@@ -64,9 +64,9 @@ type delivery struct {
 	EventID func() string
 	// User is the user of a message that was decoded.
 	User string
-	// Opened: a sealed message can't be decoded, and names Users, or no key opens it.
-	Opened bool
-	Users  []string
+	// Undecodable: a sealed message can't be decoded, and names Users, or no key opens it.
+	Undecodable bool
+	Users       []string
 	// named are the users that a parked message names, letter the id of its dead letter.
 	named  []string
 	letter string
@@ -155,7 +155,7 @@ func (s *Subscriber) pull(ctx context.Context, consumer jetstream.Consumer, f *f
 		})
 		cancel()
 		if err == nil && f.slots.shared && got > 0 {
-			if n := f.slots.more(); n > 0 {
+			if n := f.slots.claimFree(); n > 0 {
 				_, err = s.fetch(ctx, f, n, func() (jetstream.MessageBatch, error) { return consumer.FetchNoWait(n) })
 			}
 		}
@@ -192,7 +192,7 @@ func (s *Subscriber) handle(ctx context.Context, m jetstream.Msg, f *feed) {
 	}
 	defer d.freeSlot()
 	if meta, err := m.Metadata(); err == nil {
-		d.Attempt, d.Taken, d.Stored = int(meta.NumDelivered), meta.Timestamp, firstStored(m.Headers(), meta.Timestamp)
+		d.Attempt, d.StoredAt, d.FirstStoredAt = int(meta.NumDelivered), meta.Timestamp, firstStored(m.Headers(), meta.Timestamp)
 		d.place, d.Behind = place{meta.Stream, meta.Sequence.Stream}, meta.NumPending
 	}
 	msg := message.NewMessage(watermill.NewUUID(), m.Data())

@@ -25,7 +25,7 @@ func TestFailedMessageComesBackAfterItsDelay(t *testing.T) {
 		d := deliveryOf(msg)
 		require.Equal(t, len(attempts)+1, d.Attempt)
 		require.Equal(t, f.subjects.Connected(), d.Subject)
-		require.WithinDuration(t, time.Now(), d.Stored, patience)
+		require.WithinDuration(t, time.Now(), d.FirstStoredAt, patience)
 		attempts <- time.Now()
 		if d.Attempt < 3 {
 			return errors.New("not yet")

@@ -21,13 +21,13 @@ type Announcer struct {
 // Announce adds a lifecycle event about the grant as it now is. It names the
 // accounts that it is true of.
 func (a Announcer) Announce(g *store.Grant, kind string, reason events.Reason) error {
-	return a.announce(g, kind, g.LifecycleOf(concerned(g, kind, reason), reason))
+	return a.announce(g, kind, g.LifecycleOf(affectedAccounts(g, kind, reason), reason))
 }
 
-// concerned returns the accounts that an event is true of. An event about the newest
+// affectedAccounts returns the accounts that an event is true of. An event about the newest
 // access tokens leaves out accounts that have older ones, or none; the end of a grant
 // leaves out accounts whose own end was announced before, if there are others.
-func concerned(g *store.Grant, kind string, reason events.Reason) []store.Account {
+func affectedAccounts(g *store.Grant, kind string, reason events.Reason) []store.Account {
 	newest := kind == events.TokenRefreshed ||
 		kind == events.TokenExpiring && (reason == events.ReasonRefreshFailing || reason == events.ReasonNoRefreshToken)
 	left := slices.DeleteFunc(slices.Clone(g.Accounts), func(account store.Account) bool {

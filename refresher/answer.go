@@ -153,18 +153,18 @@ type Failure struct {
 	RetryAfter time.Duration
 	// Interim, with MustAct, is the access token that completes the refresh together with
 	// the user's code, and InterimFor its lifetime; 0: not stated.
-	Interim    secret.Text
-	InterimFor time.Duration
+	Interim         secret.Text
+	InterimLifetime time.Duration
 	// RefreshToken, with MustAct, is a new one that came beside, Brought all that came.
 	RefreshToken secret.Text
-	Brought      Answer
+	MFAAnswer    Answer
 	// Answer is the rest of what came that may hold tokens.
 	Answer Answer
 	// The request may have been refused for lack of the access token, or because of it.
-	Incomplete, Overfull bool
-	Renewing             bool   // the refused request asked for a new refresh token, too
-	Held                 bool   // verdicts at the broker are has
-	Detail               string // names the statuses
+	AccessTokenMissing, AccessTokenUnwanted bool
+	AskedForRefreshToken                    bool   // the refused request asked for a new refresh token, too
+	Held                                    bool   // verdicts at the broker are held
+	Detail                                  string // names the statuses
 	// ErrorType and ErrorHash are words of the answer: letters, digits, "_" and "-".
 	// Empty: there is none that may be kept.
 	ErrorType, ErrorHash string

@@ -20,7 +20,7 @@ import (
 func (r *Refresher) apply(ctx context.Context, g *store.Grant, p pending, with store.TokenSealer) (*store.Grant, error) {
 	for discarded := false; ; {
 		if g.State == store.Revoked {
-			heir, err := r.heir(ctx, p, with.Key)
+			heir, err := r.grantOfToken(ctx, p, with.Key)
 			if errors.Is(err, store.ErrNotFound) {
 				return g, nil
 			}
@@ -39,7 +39,7 @@ func (r *Refresher) apply(ctx context.Context, g *store.Grant, p pending, with s
 		current, err := r.Tokens(ctx, g)
 		unreadable := errors.Is(err, envelope.ErrSealed)
 		if p.Beside && unreadable {
-			return g, r.parkAll(ctx, g, p.Answer)
+			return g, r.parkWhole(ctx, g, p.Answer)
 		}
 		if unreadable {
 			// The stored set is lost, the answer is not: it follows the presented token.
@@ -62,12 +62,12 @@ func (r *Refresher) apply(ctx context.Context, g *store.Grant, p pending, with s
 			case p.wasIn(g, with.Key):
 				return g, nil
 			case unreadable:
-				return g, r.parkAll(ctx, g, p.Answer)
+				return g, r.parkWhole(ctx, g, p.Answer)
 			}
 			beside = true
 		}
 		if beside {
-			next, err := r.leaveBeside(ctx, g, current, p, with)
+			next, err := r.storeLeftovers(ctx, g, current, p, with)
 			if !errors.Is(err, store.ErrConflict) {
 				return next, err
 			}
@@ -81,11 +81,11 @@ func (r *Refresher) apply(ctx context.Context, g *store.Grant, p pending, with s
 			epoch = 0 // of another grant, or of an earlier one with the same id
 		}
 		next := g.Clone()
-		tokens, report, err := r.deps.Settler.answered(next, cloneTokens(current), p.unspent(g, p.Presented, with.Key), p.Renewed, epoch, p.Sent)
+		tokens, report, err := r.deps.Settler.applyAnswer(next, cloneTokens(current), p.unspent(g, p.Presented, with.Key), p.Renewed, epoch, p.Sent)
 		if err != nil {
 			return nil, err
 		}
-		if err := r.leaveIn(ctx, next, &tokens, p, false); err != nil {
+		if err := r.addLeftovers(ctx, next, &tokens, p, false); err != nil {
 			return nil, err
 		}
 		with.SealTo(next, tokens, r.deps.Now(), false)
@@ -100,7 +100,7 @@ func (r *Refresher) apply(ctx context.Context, g *store.Grant, p pending, with s
 		}
 		g, err = r.deps.Store.Get(ctx, p.grantID)
 		if errors.Is(err, store.ErrNotFound) {
-			g, err = r.heir(ctx, p, with.Key)
+			g, err = r.grantOfToken(ctx, p, with.Key)
 		}
 		if err != nil {
 			return nil, err
@@ -108,9 +108,9 @@ func (r *Refresher) apply(ctx context.Context, g *store.Grant, p pending, with s
 	}
 }
 
-// heir returns the other grant that holds the presented refresh token by now;
+// grantOfToken returns the other grant that holds the presented refresh token by now;
 // store.ErrNotFound: there is none.
-func (r *Refresher) heir(ctx context.Context, p pending, key store.FingerprintKey) (*store.Grant, error) {
+func (r *Refresher) grantOfToken(ctx context.Context, p pending, key store.FingerprintKey) (*store.Grant, error) {
 	presented := key.Of(p.Presented)
 	if presented == "" || !p.rotated() {
 		return nil, store.ErrNotFound
@@ -129,15 +129,15 @@ func (r *Refresher) heir(ctx context.Context, p pending, key store.FingerprintKe
 			return nil, store.ErrNotFound
 		}
 		// A grant that is stored with it from now on finds it spent; look for an earlier one.
-		if err := r.spend(ctx, presented); err != nil {
+		if err := r.recordSpent(ctx, presented); err != nil {
 			return nil, err
 		}
 	}
 }
 
-// spend remembers that the refresh token of a deleted grant was replaced.
-func (r *Refresher) spend(ctx context.Context, fingerprint string) error {
-	return r.deps.Store.Spend(ctx, fingerprint, r.deps.Now(), r.deps.Now().Add(r.deps.Remember))
+// recordSpent remembers that the refresh token of a deleted grant was replaced.
+func (r *Refresher) recordSpent(ctx context.Context, fingerprint string) error {
+	return r.deps.Store.RecordSpent(ctx, fingerprint, r.deps.Now(), r.deps.Now().Add(r.deps.Remember))
 }
 
 func cloneTokens(t store.TokenSet) store.TokenSet {
@@ -200,7 +200,7 @@ func (a Answer) unspent(g *store.Grant, presented secret.Text, key store.Fingerp
 	}
 	refresh, _ := a.all()
 	for _, token := range refresh {
-		if link := g.Chain.Spent(key.Of(token)); link != nil && link.Rotated {
+		if link := g.Chain.SpentLink(key.Of(token)); link != nil && link.Rotated {
 			a.forget(token)
 		}
 	}

@@ -41,8 +41,8 @@ func (r *Refresher) call(ctx context.Context, g *store.Grant, tokens store.Token
 		f := AsFailure(err)
 		turn.end(f)
 		tracing.Set(ctx, tracing.Outcome(string(f.Class)))
-		if f.Class == uncalled {
-			return nil, r.tooLate(ctx, g)
+		if f.Class == notSent {
+			return nil, r.postponeLate(ctx, g)
 		}
 		r.metrics.call(g.BrokerType, r.deps.Now().Sub(sent), f)
 		f.chooseRefreshToken(g, &tokens, with.Key)
@@ -58,9 +58,9 @@ func (r *Refresher) call(ctx context.Context, g *store.Grant, tokens store.Token
 			p.id, p.Answer, p.Beside = r.deps.NewID(), f.demanding(), f.RefreshToken.Empty()
 			return r.awaitCode(ctx, g, tokens, f, p, !code.Empty(), with)
 		case !code.Empty():
-			return r.codeFailed(ctx, g, f)
+			return r.storeCodeFailure(ctx, g, f)
 		}
-		return r.failed(ctx, g, f)
+		return r.storeFailure(ctx, g, f)
 	}
 	turn.end(r.reportContradiction(ctx, g, answer.Contradicts))
 	answer.dropDoubtful(g)
@@ -83,7 +83,7 @@ func (r *Refresher) finish(ctx context.Context, saved *store.Grant, others bool)
 	saved = r.ParkLeftovers(ctx, saved)
 	r.deps.Dispatcher.Send(ctx, saved)
 	if others || saved.HasSeparateRefreshTokens {
-		if err := r.deps.Changed(ctx, saved.UserID); err != nil {
+		if err := r.deps.Resolve(ctx, saved.UserID); err != nil {
 			r.deps.Log.Warn("sorting out accounts after an answer failed; the next connect or refresh does it", zap.String("grant", saved.ID), zap.Error(err))
 		}
 	}
@@ -122,9 +122,9 @@ func (r *Refresher) reportContradiction(ctx context.Context, g *store.Grant, sai
 	return nil
 }
 
-// failed stores what a failure means. If that fails the lease runs out, and the next
+// storeFailure stores what a failure means. If that fails the lease runs out, and the next
 // worker finds the outcome unknown.
-func (r *Refresher) failed(ctx context.Context, g *store.Grant, f *Failure) (*store.Grant, error) {
+func (r *Refresher) storeFailure(ctx context.Context, g *store.Grant, f *Failure) (*store.Grant, error) {
 	fields := []zap.Field{
 		zap.String("grant", g.ID), zap.String("broker", g.BrokerType), zap.String("class", string(f.Class)),
 		zap.Bool("ambiguous", f.Ambiguous), zap.String("detail", f.Detail), zap.String("errorType", f.ErrorType), zap.String("errorHash", f.ErrorHash), zap.NamedError("cause", f.Err),
@@ -138,7 +138,7 @@ func (r *Refresher) failed(ctx context.Context, g *store.Grant, f *Failure) (*st
 	if f.Refusal() && !curable(g, f) {
 		f.Held = r.verdicts.refused(ctx, g)
 	}
-	next, err := r.underLease(ctx, g, func(next *store.Grant) error { return r.deps.Settler.Failed(next, f) })
+	next, err := r.underLease(ctx, g, func(next *store.Grant) error { return r.deps.Settler.ApplyFailure(next, f) })
 	if err == nil {
 		r.sendState(ctx, g, next)
 	}
@@ -148,7 +148,7 @@ func (r *Refresher) failed(ctx context.Context, g *store.Grant, f *Failure) (*st
 	return next, err
 }
 
-func (r *Refresher) unreadable(ctx context.Context, g *store.Grant, err error) (*store.Grant, error) {
+func (r *Refresher) storeUnreadable(ctx context.Context, g *store.Grant, err error) (*store.Grant, error) {
 	next := g.Clone()
 	next.Lease = nil
 	if errors.Is(err, envelope.ErrSealed) {
@@ -157,7 +157,7 @@ func (r *Refresher) unreadable(ctx context.Context, g *store.Grant, err error) (
 		err = r.deps.Settler.Expire(next, events.ReasonUnreadable)
 	} else { // for now, or until somebody restores a key: no token was spent
 		r.deps.Log.Error("a token set can't be opened now", zap.String("grant", g.ID), zap.Error(err))
-		err = r.deps.Settler.Failed(next, &Failure{Class: Transient, Detail: "no key"})
+		err = r.deps.Settler.ApplyFailure(next, &Failure{Class: Transient, Detail: "no key"})
 	}
 	if err != nil {
 		return nil, err
@@ -200,7 +200,7 @@ func (r *Refresher) keep(ctx context.Context, g *store.Grant, p pending, with st
 	for pause := keepPauseMin; ; pause = min(pause*2, keepPauseMax) {
 		if with.Expired(r.deps.Now()) {
 			// The process was suspended for so long that the data key may be pruned.
-			with = r.renewed(ctx, g, with)
+			with = r.renewSealer(ctx, g, with)
 		}
 		saved, err := r.apply(ctx, g, p, with)
 		if err == nil {
@@ -216,12 +216,12 @@ func (r *Refresher) keep(ctx context.Context, g *store.Grant, p pending, with st
 			return nil
 		}
 		time.Sleep(pause)
-		with = r.renewed(ctx, g, with)
+		with = r.renewSealer(ctx, g, with)
 	}
 }
 
-// renewed returns a sealer under the active data key, or the one at hand.
-func (r *Refresher) renewed(ctx context.Context, g *store.Grant, with store.TokenSealer) store.TokenSealer {
+// renewSealer returns a sealer under the active data key, or the one at hand.
+func (r *Refresher) renewSealer(ctx context.Context, g *store.Grant, with store.TokenSealer) store.TokenSealer {
 	if fresh, err := r.deps.Envelope.Sealer(ctx, g.UserID); err == nil {
 		with.Sealer = fresh
 	}

@@ -9,9 +9,9 @@ import (
 	"github.com/latchkey/latchkey/store/envelope"
 )
 
-// chains makes the chains of grants that an earlier release wrote without one, or with
+// makeChains makes the chains of grants that an earlier release wrote without one, or with
 // fingerprints of a lost key.
-func (r *Reconciler) chains(ctx context.Context) error {
+func (r *Reconciler) makeChains(ctx context.Context) error {
 	w := r.refresher
 	// The key itself is needed only where there is something to do.
 	key, err := w.deps.Store.SealedFingerprintKey(ctx)
@@ -27,16 +27,16 @@ func (r *Reconciler) chains(ctx context.Context) error {
 		if walks[other] = r.chainWalks[other]; walks[other] == nil {
 			walks[other] = &walk{}
 		}
-		err = errors.Join(err, r.through(ctx, walks[other], "chain", func(ctx context.Context, after store.Place) (store.Page, error) {
+		err = errors.Join(err, r.workThrough(ctx, walks[other], "chain", func(ctx context.Context, after store.Place) (store.Page, error) {
 			return w.deps.Store.ChainedBy(ctx, other, after.ID, r.config.Batch)
-		}, r.repairing("chain", w.chain)))
+		}, r.ifUnchanged("chain", w.makeChain)))
 	}
 	r.chainWalks = walks
 	return err
 }
 
-// chain makes the chain of a grant. Grants with the same refresh token are merged.
-func (r *Refresher) chain(ctx context.Context, g *store.Grant) error {
+// makeChain makes the chain of a grant. Grants with the same refresh token are merged.
+func (r *Refresher) makeChain(ctx context.Context, g *store.Grant) error {
 	if g.State == store.Revoked || g.Busy(r.deps.Now()) {
 		return nil // it goes, or gets a chain with what is under way, or has its turn later
 	}
@@ -59,7 +59,7 @@ func (r *Refresher) chain(ctx context.Context, g *store.Grant) error {
 	}
 	found, err := r.deps.Store.ByFingerprints(ctx, next.Chain.Fingerprints())
 	if err == nil && slices.ContainsFunc(found, func(o *store.Grant) bool { return o.ID != g.ID }) {
-		err = r.deps.Changed(ctx, g.UserID)
+		err = r.deps.Resolve(ctx, g.UserID)
 	}
 	return err
 }

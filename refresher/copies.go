@@ -26,7 +26,7 @@ func (d *Dispatcher) deleteCopies(ctx context.Context, g *store.Grant) error {
 		}
 		var entry recoveryEntry
 		_ = json.Unmarshal(msg.Data, &entry) // a part names no token that was spent
-		return true, d.options.Store.Spend(ctx, entry.Spent, d.options.Now(), d.options.Now().Add(d.options.Remember))
+		return true, d.options.Store.RecordSpent(ctx, entry.Spent, d.options.Now(), d.options.Now().Add(d.options.Remember))
 	}
 	var failed error
 	erase := func(stream, subject string, pick func(*jetstream.RawStreamMsg) (bool, error)) {

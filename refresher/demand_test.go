@@ -24,7 +24,7 @@ func TestWhyAGrantIsNotRefreshedOnDemand(t *testing.T) {
 		"a worker is refreshing the grant": func(g *store.Grant) { g.Lease = &store.Lease{Until: future} },
 		"the outcome of the last refresh is unknown; tries after it have their own times": func(g *store.Grant) { g.Unknown = &past },
 	} {
-		g := &store.Grant{State: store.Active, Refresh: &store.Life{}, Due: &store.Due{At: future, Action: store.Refresh}}
+		g := &store.Grant{State: store.Active, Refresh: &store.Lifetime{}, Due: &store.Due{At: future, Action: store.Refresh}}
 		change(g)
 		require.Equal(t, want, refresher.RefreshBlocked(g, now))
 		g.Due = nil // nothing is due by itself: no reason why not

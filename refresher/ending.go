@@ -36,8 +36,8 @@ func pause(ctx context.Context, d time.Duration) {
 
 func (r *Reconciler) checkInterval() time.Duration { return r.config.Interval / checksPerInterval }
 
-// ending announces the end of access tokens that no try will replace in time.
-func (r *Reconciler) ending(ctx context.Context) error {
+// announceEnding announces the end of access tokens that no try will replace in time.
+func (r *Reconciler) announceEnding(ctx context.Context) error {
 	if !r.endingMu.TryLock() {
 		return nil // another goroutine is at it
 	}
@@ -45,14 +45,14 @@ func (r *Reconciler) ending(ctx context.Context) error {
 	w := r.refresher
 	policy := w.deps.Settler.Policy
 	return errors.Join(
-		r.through(ctx, &r.endingWalk, "ending", r.pages(w.deps.Store.Ending, policy.ClockSkew+policy.Lead+2*r.checkInterval()), r.announce),
-		r.through(ctx, &r.accountsWalk, "accounts", r.pages(w.deps.Store.AccountsDue, 0), r.accounts))
+		r.workThrough(ctx, &r.endingWalk, "ending", r.pages(w.deps.Store.Ending, policy.ClockSkew+policy.Lead+2*r.checkInterval()), r.announceEnd),
+		r.workThrough(ctx, &r.accountsWalk, "accounts", r.pages(w.deps.Store.AccountsDue, 0), r.announceAccounts))
 }
 
-func (r *Reconciler) accounts(ctx context.Context, g *store.Grant) (done bool, err error) {
+func (r *Reconciler) announceAccounts(ctx context.Context, g *store.Grant) (done bool, err error) {
 	w := r.refresher
 	if g.HasSeparateRefreshTokens || len(g.OlderAccess) == 0 { // to be split off, or just split off
-		if err := w.deps.Changed(ctx, g.UserID); err != nil || g.HasSeparateRefreshTokens {
+		if err := w.deps.Resolve(ctx, g.UserID); err != nil || g.HasSeparateRefreshTokens {
 			return err == nil, err
 		}
 	}
@@ -110,8 +110,8 @@ func (r *Reconciler) late(g *store.Grant, now time.Time) bool {
 	return now.Add(2 * g.Access.AtMostTenth(r.checkInterval())).After(last) // at the check after the next it would be too late
 }
 
-// announce announces what a grant is about to be without, unless it is done or can wait.
-func (r *Reconciler) announce(ctx context.Context, g *store.Grant) (done bool, err error) {
+// announceEnd announces what a grant is about to be without, unless it is done or can wait.
+func (r *Reconciler) announceEnd(ctx context.Context, g *store.Grant) (done bool, err error) {
 	w := r.refresher
 	now := w.deps.Now()
 	next := g.Clone()
@@ -121,14 +121,14 @@ func (r *Reconciler) announce(ctx context.Context, g *store.Grant) (done bool, e
 	case g.State == store.Active && g.Lease == nil && g.Unknown == nil:
 		_, err = w.deps.Settler.WithoutRefresh(next)
 	}
-	if err != nil || waiting(next) == waiting(g) {
+	if err != nil || unpublished(next) == unpublished(g) {
 		return false, err
 	}
 	return r.save(ctx, "ending", g, next)
 }
 
-// waiting is how many events of a grant are not published yet.
-func waiting(g *store.Grant) int {
+// unpublished is how many events of a grant are not published yet.
+func unpublished(g *store.Grant) int {
 	if g.Outbox == nil {
 		return 0
 	}

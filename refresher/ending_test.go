@@ -216,12 +216,12 @@ func TestAnAnnouncementTakesNothingFromARefresh(t *testing.T) {
 // A grant that is stored with a token that is over is not announced while it is on
 // its way to its first refresh.
 func TestAGrantOnItsWayToItsFirstRefreshIsNotAnnounced(t *testing.T) {
-	for name, access := range map[string]func(now time.Time) *store.Life{
-		"never given a token":      func(time.Time) *store.Life { return nil },
-		"over":                     func(now time.Time) *store.Life { return lasting(now.Add(-2*hour), hour) },
-		"no longer handed out":     func(now time.Time) *store.Life { return lasting(now.Add(5*time.Second-hour), hour) },
-		"handed out for a moment":  func(now time.Time) *store.Life { return lasting(now.Add(40*time.Second-hour), hour) },
-		"by a clock that is ahead": func(now time.Time) *store.Life { return lasting(now.Add(-2*hour), hour) },
+	for name, access := range map[string]func(now time.Time) *store.Lifetime{
+		"never given a token":      func(time.Time) *store.Lifetime { return nil },
+		"over":                     func(now time.Time) *store.Lifetime { return lasting(now.Add(-2*hour), hour) },
+		"no longer handed out":     func(now time.Time) *store.Lifetime { return lasting(now.Add(5*time.Second-hour), hour) },
+		"handed out for a moment":  func(now time.Time) *store.Lifetime { return lasting(now.Add(40*time.Second-hour), hour) },
+		"by a clock that is ahead": func(now time.Time) *store.Lifetime { return lasting(now.Add(-2*hour), hour) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

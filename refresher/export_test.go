@@ -16,7 +16,7 @@ import (
 )
 
 // Uncalled is for tests of what a refresh that made no call does to the limits.
-const Uncalled = uncalled
+const Uncalled = notSent
 
 // Said is what an answer without new tokens says: words of the envelope, the
 // content and the error type.
@@ -26,7 +26,7 @@ func Said(http int, readable bool, status, content, errorType, errorHash string)
 
 // AnsweredWithin is Answered, and also returns for how many accounts there is no room.
 func (s Settler) AnsweredWithin(g *store.Grant, tokens store.TokenSet, a Answer, epoch int64, sent time.Time) (store.TokenSet, int, error) {
-	tokens, report, err := s.answered(g, tokens, a, false, epoch, sent)
+	tokens, report, err := s.applyAnswer(g, tokens, a, false, epoch, sent)
 	return tokens, report.leftOut, err
 }
 
@@ -100,5 +100,5 @@ func RecodePending(plain []byte) (a Answer, encoded []byte, err error) {
 	return p.Answer, encoded, err
 }
 
-// The times of a Crew.
-const BeatEvery, ShareHolds, ShareFree = beatEvery, shareHolds, shareFree
+// The times of a Membership.
+const BeatEvery, ShareHolds, ShareFree = heartbeatInterval, shareHolds, shareFree

@@ -16,10 +16,10 @@ func (r *Reconciler) keepAlive(ctx context.Context) error {
 		return nil
 	}
 	return errors.Join(
-		r.through(ctx, &r.undueWalk, "keep-alive", func(ctx context.Context, after store.Place) (store.Page, error) {
-			return w.deps.Store.Undue(ctx, after, r.config.Batch)
+		r.workThrough(ctx, &r.nothingDueWalk, "keep-alive", func(ctx context.Context, after store.Place) (store.Page, error) {
+			return w.deps.Store.WithNothingDue(ctx, after, r.config.Batch)
 		}, r.scheduleKeepAlive),
-		r.through(ctx, &r.dueLateWalk, "keep-alive", r.pages(w.deps.Store.DueAfter, least), r.scheduleKeepAlive))
+		r.workThrough(ctx, &r.dueLateWalk, "keep-alive", r.pages(w.deps.Store.DueAfter, least), r.scheduleKeepAlive))
 }
 
 // scheduleKeepAlive schedules the refresh that keeps a grant's refresh token alive, unless

@@ -21,12 +21,12 @@ import (
 // that ran out may have waited for the answer to another grant, so only a check of all
 // of the user's grants tells whether the refresh token is spent.
 func (r *Refresher) applyEarlierAnswers(ctx context.Context, leased *store.Grant, takenOver bool) (g *store.Grant, ours bool, err error) {
-	if !takenOver && leased.Unknown == nil && leased.Applied >= leased.Epoch-1 && !r.unsorted(leased) {
+	if !takenOver && leased.Unknown == nil && leased.Applied >= leased.Epoch-1 && !r.mayBeUnresolved(leased) {
 		return leased, true, nil
 	}
 	err = r.recoverFirst(ctx, leased.ID)
-	if err == nil && (takenOver || r.unsorted(leased)) {
-		err = r.deps.Changed(ctx, leased.UserID)
+	if err == nil && (takenOver || r.mayBeUnresolved(leased)) {
+		err = r.deps.Resolve(ctx, leased.UserID)
 	}
 	if err != nil {
 		_ = r.giveBack(ctx, leased) // if it fails the lease runs out
@@ -46,17 +46,17 @@ func (r *Refresher) applyEarlierAnswers(ctx context.Context, leased *store.Grant
 	return g, true, nil
 }
 
-// unsorted reports whether the connect that wrote a grant may have been cut off before
+// mayBeUnresolved reports whether the connect that wrote a grant may have been cut off before
 // the user's grants were sorted out: another may hold its refresh token.
-func (r *Refresher) unsorted(g *store.Grant) bool {
+func (r *Refresher) mayBeUnresolved(g *store.Grant) bool {
 	return g.State == store.Active && g.Outbox != nil && slices.ContainsFunc(g.Outbox.Events, func(e store.OutboxEvent) bool {
 		return e.Subject == r.deps.Subjects.Lifecycle(events.TokenStored, g.UserID)
 	})
 }
 
-// tooLate ends a refresh whose process was suspended: too little is left of the lease to
+// postponeLate ends a refresh whose process was suspended: too little is left of the lease to
 // call Mesh and save the answer.
-func (r *Refresher) tooLate(ctx context.Context, g *store.Grant) error {
+func (r *Refresher) postponeLate(ctx context.Context, g *store.Grant) error {
 	tracing.Log(ctx, r.deps.Log).Warn("a refresh was held up until its lease was nearly over; it is postponed", zap.String("grant", g.ID), zap.String("broker", g.BrokerType))
 	return r.postpone(ctx, g)
 }
@@ -83,8 +83,8 @@ func (r *Refresher) giveBack(ctx context.Context, g *store.Grant) error {
 			return store.ErrStale
 		}
 		next.Lease, next.Unknown = nil, g.Unknown
-		if next.Refused != nil && next.Refused.Version == next.Version {
-			next.Refused = nil // nothing was presented for it: it may count again
+		if next.RefusedReport != nil && next.RefusedReport.Version == next.Version {
+			next.RefusedReport = nil // nothing was presented for it: it may count again
 		}
 		return nil
 	})

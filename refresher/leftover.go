@@ -109,23 +109,23 @@ func (r *Refresher) keepRest(ctx context.Context, g *store.Grant, p pending, wit
 	return saved
 }
 
-// leaveBeside keeps what an older answer brings, beside the tokens in the set. It writes
+// storeLeftovers keeps what an older answer brings, beside the tokens in the set. It writes
 // nothing where nothing is new.
-func (r *Refresher) leaveBeside(ctx context.Context, g *store.Grant, tokens store.TokenSet, p pending, with store.TokenSealer) (*store.Grant, error) {
-	next, spare, left := g.Clone(), len(tokens.Spare), len(tokens.Left)
-	if err := r.leaveIn(ctx, next, &tokens, p, true); err != nil {
+func (r *Refresher) storeLeftovers(ctx context.Context, g *store.Grant, tokens store.TokenSet, p pending, with store.TokenSealer) (*store.Grant, error) {
+	next, spare, left := g.Clone(), len(tokens.Spare), len(tokens.Leftovers)
+	if err := r.addLeftovers(ctx, next, &tokens, p, true); err != nil {
 		return nil, err
 	}
-	if len(tokens.Spare) == spare && len(tokens.Left) == left && next.Doubtful == g.Doubtful {
+	if len(tokens.Spare) == spare && len(tokens.Leftovers) == left && next.Doubtful == g.Doubtful {
 		return g, nil
 	}
 	with.SealTo(next, tokens, r.deps.Now(), false)
 	return next, r.deps.Store.Save(ctx, next)
 }
 
-// leaveIn puts into a token set what it does not have yet of an answer. What is too large
+// addLeftovers puts into a token set what it does not have yet of an answer. What is too large
 // for it goes to the dead letters now. beside: an earlier answer is still the newest.
-func (r *Refresher) leaveIn(ctx context.Context, g *store.Grant, set *store.TokenSet, p pending, beside bool) error {
+func (r *Refresher) addLeftovers(ctx context.Context, g *store.Grant, set *store.TokenSet, p pending, beside bool) error {
 	refresh, other := leftover(p.Answer, *set)
 	fresh := slices.DeleteFunc(slices.Clone(refresh), func(token secret.Text) bool { return slices.Contains(set.Spare, token) })
 	spare := slices.Concat(refresh, other)
@@ -147,20 +147,20 @@ func (r *Refresher) leaveIn(ctx context.Context, g *store.Grant, set *store.Toke
 		bodies = append(bodies, p.Rest)
 	}
 	switch {
-	case p.Doubtful && !p.Rest.Empty() && !slices.Contains(set.Left, p.Rest):
+	case p.Doubtful && !p.Rest.Empty() && !slices.Contains(set.Leftovers, p.Rest):
 		g.Doubtful++
 	case !p.Doubtful && !beside:
 		g.Doubtful = 0
 	}
 	if (!p.Beside || p.Rest.Empty()) && len(fresh)+len(heavy) > 0 {
-		bodies = append(bodies, letterOf(fresh, heavy))
+		bodies = append(bodies, deadLetterBody(fresh, heavy))
 	}
 	size = 0
-	for _, body := range set.Left {
+	for _, body := range set.Leftovers {
 		size += textSize(body.Reveal())
 	}
 	for _, body := range bodies {
-		if slices.Contains(set.Left, body) {
+		if slices.Contains(set.Leftovers, body) {
 			continue
 		}
 		r.metrics.leftover.WithLabelValues(r.metrics.broker(g.BrokerType)).Inc()
@@ -170,13 +170,13 @@ func (r *Refresher) leaveIn(ctx context.Context, g *store.Grant, set *store.Toke
 			}
 			continue
 		}
-		set.Left = append(set.Left, body)
+		set.Leftovers = append(set.Leftovers, body)
 	}
-	g.Left = len(set.Left) > 0
+	g.HasLeftovers = len(set.Leftovers) > 0
 	return nil
 }
 
-func letterOf(refresh, other []secret.Text) secret.Text {
+func deadLetterBody(refresh, other []secret.Text) secret.Text {
 	encoded, err := encodeSecrets(struct {
 		RefreshTokens []secret.Text `json:"refreshTokens,omitempty"`
 		Others        []secret.Text `json:"others,omitempty"`
@@ -197,11 +197,11 @@ func (r *Refresher) park(ctx context.Context, g *store.Grant, body secret.Text) 
 	return id, r.deps.ParkAnswer(ctx, g, id, plain)
 }
 
-// parkAll makes a dead letter of an answer that no token set can hold.
-func (r *Refresher) parkAll(ctx context.Context, g *store.Grant, a Answer) error {
+// parkWhole makes a dead letter of an answer that no token set can hold.
+func (r *Refresher) parkWhole(ctx context.Context, g *store.Grant, a Answer) error {
 	body := a.Rest
 	if body.Empty() {
-		body = letterOf(a.all())
+		body = deadLetterBody(a.all())
 	}
 	_, err := r.park(ctx, g, body)
 	return err
@@ -210,11 +210,11 @@ func (r *Refresher) parkAll(ctx context.Context, g *store.Grant, a Answer) error
 // ParkLeftovers makes dead letters of what waits in a grant's token set, and returns the grant
 // as stored then. What NATS does not take now stays in the set for the next refresh.
 func (r *Refresher) ParkLeftovers(ctx context.Context, g *store.Grant) *store.Grant {
-	if !g.Left {
+	if !g.HasLeftovers {
 		return g
 	}
 	var letters []string
-	next, err := r.leaveAll(ctx, g, &letters)
+	next, err := r.parkStored(ctx, g, &letters)
 	if err == nil {
 		return next
 	}
@@ -235,12 +235,12 @@ func (r *Refresher) ParkLeftovers(ctx context.Context, g *store.Grant) *store.Gr
 	return fresh
 }
 
-func (r *Refresher) leaveAll(ctx context.Context, g *store.Grant, letters *[]string) (*store.Grant, error) {
+func (r *Refresher) parkStored(ctx context.Context, g *store.Grant, letters *[]string) (*store.Grant, error) {
 	tokens, err := r.Tokens(ctx, g)
 	if err != nil {
 		return nil, err
 	}
-	for _, body := range tokens.Left {
+	for _, body := range tokens.Leftovers {
 		id, err := r.park(ctx, g, body)
 		if err != nil {
 			return nil, err
@@ -252,7 +252,7 @@ func (r *Refresher) leaveAll(ctx context.Context, g *store.Grant, letters *[]str
 		return nil, err
 	}
 	next := g.Clone()
-	next.Left, tokens.Left = false, nil
+	next.HasLeftovers, tokens.Leftovers = false, nil
 	with.SealTo(next, tokens, r.deps.Now(), false)
 	return next, r.deps.Store.Save(ctx, next)
 }

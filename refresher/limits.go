@@ -107,8 +107,8 @@ var (
 	errNoVerdict = errors.New("no verdict") // it says nothing about the broker
 )
 
-// uncalled is the outcome of a refresh that ended before any call.
-const uncalled Class = "uncalled"
+// notSent is the outcome of a refresh that ended before any call.
+const notSent Class = "uncalled"
 
 // Enter asks for permission to refresh at a broker. On success the caller must call done
 // once with the outcome (nil for tokens). The error is a *LaterError.
@@ -188,7 +188,7 @@ func (l *Limits) done(b *brokerLimits, report func(error), f *Failure, began, wa
 			l.denials++
 		}
 		report(errNoVerdict)
-	case f.Class == uncalled: // what was not used is there for others
+	case f.Class == notSent: // what was not used is there for others
 		b.rate.giveBack(now)
 		l.overall.giveBack(now)
 		if b.waitUntil.Equal(waited) {

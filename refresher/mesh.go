@@ -89,7 +89,7 @@ func (m *Mesh) Refresh(ctx context.Context, r RefreshRequest) (answer Answer, er
 		AccessToken: r.AccessToken.Reveal(), TradeToken: r.TradeToken.Reveal(), MFACode: r.MFACode.Reveal(), Metadata: metadata,
 	}, r.NotAfter)
 	if errors.Is(err, errTooLate) {
-		return Answer{}, &Failure{Class: uncalled, Detail: "not sent", Err: err}
+		return Answer{}, &Failure{Class: notSent, Detail: "not sent", Err: err}
 	}
 	if err != nil {
 		return Answer{}, &Failure{Class: Transient, Ambiguous: sent, Detail: "no answer", Err: err}
@@ -122,9 +122,9 @@ func (m *Mesh) Refresh(ctx context.Context, r RefreshRequest) (answer Answer, er
 	if f.Class == Denied {
 		f = m.whoseRefusal(ctx, f)
 	}
-	f.Overfull = f.Incomplete && !r.AccessToken.Empty()
-	f.Incomplete = f.Incomplete && r.AccessToken.Empty()
-	f.Renewing = f.Refusal() && r.CreateNewRefreshToken
+	f.AccessTokenUnwanted = f.AccessTokenMissing && !r.AccessToken.Empty()
+	f.AccessTokenMissing = f.AccessTokenMissing && r.AccessToken.Empty()
+	f.AskedForRefreshToken = f.Refusal() && r.CreateNewRefreshToken
 	switch f.Class {
 	case RateLimited, Transient, Unlawful:
 		f.RetryAfter = retryAfter(reply.header, m.options.Now())
@@ -148,8 +148,8 @@ func (t *transcript) outcome(r RefreshRequest, f *Failure) (Answer, error) {
 	switch {
 	case fresh && t.says("mfarequired") && normal(t.content) != "succeeded":
 		// The access token finishes nothing, whatever the other statuses are.
-		f = &Failure{Class: MustAct, Reason: events.ReasonMFARequired, Detail: t.detail(), ErrorType: token(t.errorType), ErrorHash: token(t.errorHash), RefreshToken: a.NewRefreshToken(), Brought: a}
-		f.Interim, f.InterimFor = a.interim(r.AccessToken)
+		f = &Failure{Class: MustAct, Reason: events.ReasonMFARequired, Detail: t.detail(), ErrorType: token(t.errorType), ErrorHash: token(t.errorHash), RefreshToken: a.NewRefreshToken(), MFAAnswer: a}
+		f.Interim, f.InterimLifetime = a.interim(r.AccessToken)
 		return Answer{}, f
 	case f == nil:
 		return a, nil

@@ -38,7 +38,7 @@ func keptOf(m *refresher.Mesh) (kept []secret.Text, left secret.Text) {
 	g := newGrant(withAccounts("one", "two"))
 	set := newTokens("one", "two")
 	set.RefreshToken = request.RefreshToken
-	set, err = settler(newClock(sentAt), 0).Answered(g, set, a, false, 1, sentAt)
+	set, err = settler(newClock(sentAt), 0).ApplyAnswer(g, set, a, false, 1, sentAt)
 	if err != nil {
 		panic(err)
 	}

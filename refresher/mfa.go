@@ -22,8 +22,8 @@ import (
 // caller who knows the user, is neither stored nor logged.
 
 const (
-	// interimFor is how long a code is accepted where Mesh states no life of the interim token.
-	interimFor = time.Hour
+	// assumedInterimLifetime is how long a code is accepted where Mesh states no life of the interim token.
+	assumedInterimLifetime = time.Hour
 	// maxCodes bounds the refused codes: institutions lock out users who guess.
 	maxCodes = 5
 	// maxInterim bounds an interim access token, which is stored beside the others.
@@ -76,9 +76,9 @@ func (f *Failure) chooseRefreshToken(g *store.Grant, tokens *store.TokenSet, key
 	if f.RefreshToken.Empty() {
 		return
 	}
-	own := whose(g, tokens, f.Brought.unspent(g, tokens.RefreshToken, key)).refreshToken
+	own := whose(g, tokens, f.MFAAnswer.unspent(g, tokens.RefreshToken, key)).refreshToken
 	if f.Answer.Rest.Empty() && !own.Equal(f.RefreshToken) {
-		f.Answer.Rest, f.Answer.Doubtful = letterOf([]secret.Text{f.RefreshToken}, nil), false
+		f.Answer.Rest, f.Answer.Doubtful = deadLetterBody([]secret.Text{f.RefreshToken}, nil), false
 	}
 	f.RefreshToken = own
 }
@@ -172,7 +172,7 @@ func (r *Refresher) await(g *store.Grant, tokens store.TokenSet, f *Failure, cod
 		refused = g.MFA.Refused + 1
 	}
 	if !f.Interim.Empty() {
-		g.MFA, tokens.Interim = &store.MFA{Until: now.Add(cmp.Or(f.InterimFor, interimFor))}, f.Interim
+		g.MFA, tokens.Interim = &store.MFA{Until: now.Add(cmp.Or(f.InterimLifetime, assumedInterimLifetime))}, f.Interim
 	}
 	if g.MFA != nil {
 		g.MFA.Refused = refused
@@ -186,12 +186,12 @@ func (r *Refresher) await(g *store.Grant, tokens store.TokenSet, f *Failure, cod
 	}
 	g.Version++
 	with.SealTo(g, tokens, now, false)
-	return r.deps.Settler.Failed(g, f)
+	return r.deps.Settler.ApplyFailure(g, f)
 }
 
-// codeFailed stores the outcome of a code that brought no tokens. What Mesh then says
+// storeCodeFailure stores the outcome of a code that brought no tokens. What Mesh then says
 // about the token is said about the code: the grant stays as it is.
-func (r *Refresher) codeFailed(ctx context.Context, g *store.Grant, f *Failure) (*store.Grant, error) {
+func (r *Refresher) storeCodeFailure(ctx context.Context, g *store.Grant, f *Failure) (*store.Grant, error) {
 	tracing.Log(ctx, r.deps.Log).Warn("a code did not complete a refresh", zap.String("grant", g.ID), zap.String("broker", g.BrokerType), zap.String("class", string(f.Class)),
 		zap.Bool("ambiguous", f.Ambiguous), zap.String("detail", f.Detail), zap.NamedError("cause", f.Err))
 	refused := f.Class == MustAct || f.Class == Dead || f.Class == BadRequest

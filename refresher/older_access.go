@@ -38,9 +38,9 @@ func (s Settler) keepUncovered(g, before *store.Grant, tokens store.TokenSet, co
 			a.ExpiresAt = &sent // it has none to keep
 		}
 	}
-	g.KeepOlderAccess(func(a store.Account) *store.Life {
+	g.KeepOlderAccess(func(a store.Account) *store.Lifetime {
 		if a.ExpiresAt.Equal(sent) {
-			return &store.Life{Since: sent, ExpiresAt: &sent, RequestedAt: &sent}
+			return &store.Lifetime{Since: sent, ExpiresAt: &sent, RequestedAt: &sent}
 		}
 		life := *before.AccessOf(a)
 		if !life.Warned && s.Policy.lastAttempt(before, &life, sent) {
@@ -57,7 +57,7 @@ func (s Settler) keepUncovered(g, before *store.Grant, tokens store.TokenSet, co
 // requestAgainAt is when an access token that the last answers did not cover is requested once
 // more: within its margin, and half way from the last answer to the last moment for a
 // try. Nil: that would be too late, or has not helped.
-func (p Policy) requestAgainAt(g *store.Grant, life *store.Life) *time.Time {
+func (p Policy) requestAgainAt(g *store.Grant, life *store.Lifetime) *time.Time {
 	last := p.latestAttempt(life)
 	if last == nil || life.Warned || life.RequestedAt == nil || !life.RequestedAt.Before(*last) {
 		return nil
@@ -70,7 +70,7 @@ func (p Policy) requestAgainAt(g *store.Grant, life *store.Life) *time.Time {
 }
 
 // lastAttempt reports whether no later refresh is to bring a token that this one did not.
-func (p Policy) lastAttempt(g *store.Grant, life *store.Life, sent time.Time) bool {
+func (p Policy) lastAttempt(g *store.Grant, life *store.Lifetime, sent time.Time) bool {
 	last := p.latestAttempt(life)
 	if last == nil {
 		return false

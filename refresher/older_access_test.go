@@ -28,7 +28,7 @@ func TestAnAccountThatAnswersDoNotCoverIsToldOf(t *testing.T) {
 		calls++
 		require.Less(t, calls, 20, "a loop")
 		var err error
-		set, err = s.Answered(g, set, refresher.Answer{ExpiresIn: hour, Accounts: []refresher.AnsweredAccount{entry("one", "A", "")}}, false, int64(calls+1), c.Now())
+		set, err = s.ApplyAnswer(g, set, refresher.Answer{ExpiresIn: hour, Accounts: []refresher.AnsweredAccount{entry("one", "A", "")}}, false, int64(calls+1), c.Now())
 		require.NoError(t, err)
 		require.Equal(t, "access-0-two", set.Account("two").AccessToken.Reveal())
 		require.Equal(t, end, *g.Account("two").ExpiresAt)
@@ -52,7 +52,7 @@ func TestAnAccountThatAnswersDoNotCoverIsToldOf(t *testing.T) {
 	require.Nil(t, g.AccountsDue)
 
 	// Once an answer covers it, it is as any other.
-	_, err := s.Answered(g, set, answer("one", "two"), false, 99, c.Now())
+	_, err := s.ApplyAnswer(g, set, answer("one", "two"), false, 99, c.Now())
 	require.NoError(t, err)
 	require.Empty(t, g.OlderAccess)
 	require.Equal(t, g.Access, g.AccessOf(*g.Account("two")))
@@ -62,7 +62,7 @@ func TestAnAccountThatAnswersDoNotCoverIsToldOf(t *testing.T) {
 func TestTheEndOfAnAccountIsToldThoughRefreshesFail(t *testing.T) {
 	c := newClock(t0.Add(50 * time.Minute))
 	s, g := settler(c, 0), newGrant(withAccounts("one", "two"))
-	_, err := s.Answered(g, newTokens("one", "two"), refresher.Answer{ExpiresIn: hour, Accounts: []refresher.AnsweredAccount{entry("one", "A", "")}}, false, 2, c.Now())
+	_, err := s.ApplyAnswer(g, newTokens("one", "two"), refresher.Answer{ExpiresIn: hour, Accounts: []refresher.AnsweredAccount{entry("one", "A", "")}}, false, 2, c.Now())
 	require.NoError(t, err)
 	require.Equal(t, []string{"token.refreshed: "}, reasons(t, g))
 	require.True(t, g.Due.At.Before(t0.Add(hour)), "asked for before its end")
@@ -85,7 +85,7 @@ func TestAnAccountWithoutAnEndIsNotCalledRefreshed(t *testing.T) {
 	for _, stated := range []time.Duration{0, hour} {
 		g := newGrant(func(g *store.Grant) { g.Access = endless(t0) }, withAccounts("one", "two"))
 		a := refresher.Answer{ExpiresIn: stated, Accounts: []refresher.AnsweredAccount{entry("one", "A", "R")}}
-		set, err := settler(newClock(sentAt), 0).Answered(g, newTokens("one", "two"), a, false, 2, sentAt)
+		set, err := settler(newClock(sentAt), 0).ApplyAnswer(g, newTokens("one", "two"), a, false, 2, sentAt)
 		require.NoError(t, err)
 		require.Equal(t, map[string]string{"one": "A", "two": "access-0-two"}, given(set))
 		told := announced(t, g)
@@ -141,7 +141,7 @@ func TestAGrantEndsWithTheAccessTokenThatLivesLongest(t *testing.T) {
 		"refused":                               {func(*store.Grant) {}, nil, events.ReasonRejected, false},
 		"refused, and a token has no known end": {forever, nil, events.ReasonRejected, true},
 		"its user must act": {func(*store.Grant) {}, func(s refresher.Settler, g *store.Grant) {
-			require.NoError(t, s.Failed(g, &refresher.Failure{Class: refresher.MustAct, Reason: events.ReasonMFARequired}))
+			require.NoError(t, s.ApplyFailure(g, &refresher.Failure{Class: refresher.MustAct, Reason: events.ReasonMFARequired}))
 		}, events.ReasonMFARequired, false},
 		"its refresh token ends": {func(*store.Grant) {}, func(_ refresher.Settler, g *store.Grant) { g.Refresh = lasting(t0, time.Minute) }, events.ReasonRefreshTokenExpired, false},
 		"it has no refresh token": {func(*store.Grant) {}, func(s refresher.Settler, g *store.Grant) {
@@ -153,7 +153,7 @@ func TestAGrantEndsWithTheAccessTokenThatLivesLongest(t *testing.T) {
 			at := newClock(t0.Add(4 * time.Minute))
 			s, g := settler(at, 0), newGrant(withAccounts("one", "two"), c.grant)
 			s.Policy = servedPolicy()
-			_, err := s.Answered(g, newTokens("one", "two"), covers, false, 2, at.Now())
+			_, err := s.ApplyAnswer(g, newTokens("one", "two"), covers, false, 2, at.Now())
 			require.NoError(t, err)
 			first := *g.Access.ExpiresAt
 			require.Equal(t, t0.Add(5*time.Minute), first)
@@ -165,7 +165,7 @@ func TestAGrantEndsWithTheAccessTokenThatLivesLongest(t *testing.T) {
 				require.NoError(t, err)
 				if !done {
 					f := refusals["rejected"]
-					require.NoError(t, s.Failed(g, &f))
+					require.NoError(t, s.ApplyFailure(g, &f))
 				}
 				if g.Due == nil {
 					break

@@ -17,7 +17,7 @@ func (r *Refresher) reschedule(ctx context.Context, m events.RefreshDue) error {
 		return err
 	}
 	r.checkAge(g, m)
-	if !awaits(g, r.deps.Now()) {
+	if !dueLater(g, r.deps.Now()) {
 		return nil
 	}
 	r.deps.Settler.Schedule(g, g.Due)
@@ -30,9 +30,9 @@ func matches(g *store.Grant, m events.RefreshDue) bool {
 	return g.Version == m.Version && (g.State == store.Active || g.State == store.MustAct) && g.Due != nil && g.Due.At.Equal(m.DueAt)
 }
 
-// awaits reports whether a grant's next action is still to come and no worker is at it,
+// dueLater reports whether a grant's next action is still to come and no worker is at it,
 // so that its schedule can be made again without harm.
-func awaits(g *store.Grant, now time.Time) bool {
+func dueLater(g *store.Grant, now time.Time) bool {
 	return g.Due != nil && g.Due.At.After(now) && !g.Lease.Valid(now)
 }
 

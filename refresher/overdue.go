@@ -27,10 +27,10 @@ func mayContain(q streams.DueQueue, at time.Time, slack, patience time.Duration,
 	return q.Unreadable || notBehind(q.Undelivered, q.UndeliveredLate) || notBehind(q.Unhandled, q.UnhandledLate) && now.Before(given.Add(patience))
 }
 
-// dueAgain is when a schedule made again comes due: at once where nothing waits, else
+// rescheduleAt is when a schedule made again comes due: at once where nothing waits, else
 // after everything that waits. If the message was not lost after all, the grant's next
 // schedule has replaced this one by then.
-func dueAgain(q streams.DueQueue, at time.Time, slack time.Duration) time.Time {
+func rescheduleAt(q streams.DueQueue, at time.Time, slack time.Duration) time.Time {
 	for _, head := range []time.Time{q.Undelivered, q.Unhandled} {
 		if then := q.Now.Add(q.Now.Sub(head) + slack); !head.IsZero() && then.After(at) {
 			at = then
@@ -39,15 +39,15 @@ func dueAgain(q streams.DueQueue, at time.Time, slack time.Duration) time.Time {
 	return at
 }
 
-// overdue makes the schedules of grants again that are due and that no worker has
+// rescheduleOverdue makes the schedules of grants again that are due and that no worker has
 // leased: a message was lost. Messages that still wait, or were postponed, are late, not
 // lost. Each repetition doubles the time until the next.
-func (r *Reconciler) overdue(ctx context.Context) error {
+func (r *Reconciler) rescheduleOverdue(ctx context.Context) error {
 	w := r.refresher
 	queues, err := r.streams.DueQueues(ctx) // one that can't be seen is no reason to leave the others
-	return errors.Join(err, r.through(ctx, &r.overdueWalk, "overdue", r.pages(w.deps.Store.Overdue, -r.config.Slack), func(ctx context.Context, g *store.Grant) (bool, error) {
+	return errors.Join(err, r.workThrough(ctx, &r.overdueWalk, "overdue", r.pages(w.deps.Store.Overdue, -r.config.Slack), func(ctx context.Context, g *store.Grant) (bool, error) {
 		// Without an access token a grant is in no list of those that end.
-		if done, err := r.announce(ctx, g); done || err != nil {
+		if done, err := r.announceEnd(ctx, g); done || err != nil {
 			return done, err // the grant has changed by that: its schedule is for the next pass
 		}
 		queue := streams.DueQueue{Unreadable: true}
@@ -70,7 +70,7 @@ func (r *Reconciler) scheduleAgain(ctx context.Context, g *store.Grant, queue st
 	if g.Lease.Valid(now) || now.Before(g.Due.RescheduledAt.Add(wait)) || mayContain(queue, last, slack, 8*wait, now) {
 		return false, nil
 	}
-	scheduled, postponed, err := r.scheduled(ctx, g)
+	scheduled, postponed, err := r.storedSchedule(ctx, g)
 	if err != nil || postponed {
 		return false, err
 	}
@@ -88,7 +88,7 @@ func (r *Reconciler) scheduleAgain(ctx context.Context, g *store.Grant, queue st
 	}
 	w.checkAge(g, scheduled) // which is about to be replaced, and may know better
 	// It belongs to the trace in which the action was decided on.
-	if err := w.deps.Dispatcher.Postpone(g.Due.Trace.Continue(ctx), dueMessage(g), dueAgain(queue, g.Due.At, slack)); err != nil {
+	if err := w.deps.Dispatcher.Postpone(g.Due.Trace.Continue(ctx), dueMessage(g), rescheduleAt(queue, g.Due.At, slack)); err != nil {
 		return false, err
 	}
 	w.metrics.repaired.WithLabelValues("overdue").Inc()
@@ -96,9 +96,9 @@ func (r *Reconciler) scheduleAgain(ctx context.Context, g *store.Grant, queue st
 	return true, nil
 }
 
-// scheduled returns the schedule of a grant in the stream, zero if there is none that can
+// storedSchedule returns the schedule of a grant in the stream, zero if there is none that can
 // be read, and whether it postpones the action at hand.
-func (r *Reconciler) scheduled(ctx context.Context, g *store.Grant) (m events.RefreshDue, postponed bool, err error) {
+func (r *Reconciler) storedSchedule(ctx context.Context, g *store.Grant) (m events.RefreshDue, postponed bool, err error) {
 	m, at, found, err := r.refresher.deps.Dispatcher.Scheduled(ctx, g.ID)
 	var invalid *events.InvalidError
 	if errors.As(err, &invalid) {

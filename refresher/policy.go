@@ -35,7 +35,7 @@ func (p Policy) LatestAttempt(g *store.Grant) *time.Time {
 	return p.latestAttempt(g.Access)
 }
 
-func (p Policy) latestAttempt(access *store.Life) *time.Time {
+func (p Policy) latestAttempt(access *store.Lifetime) *time.Time {
 	until := access.ServedUntil(p.ClockSkew)
 	if until == nil {
 		return nil
@@ -136,7 +136,7 @@ func (p Policy) keepsAlive() (least time.Duration, some bool) {
 }
 
 // reserve is how long before its end an access token is refreshed at the latest.
-func (p Policy) reserve(life *store.Life) time.Duration {
+func (p Policy) reserve(life *store.Lifetime) time.Duration {
 	return life.AtMostTenth(p.ClockSkew) + life.AtMostTenth(p.Lead)
 }
 
@@ -206,7 +206,7 @@ func (p Policy) margins(g *store.Grant) margins {
 // before is a moment ahead of the end of a life, within the life: the margin is a share
 // of the life within bounds, at most half of it, longer by up to the jitter's share of
 // the margin, and no shorter than least.
-func (p Policy) before(g *store.Grant, life *store.Life, m config.Margin, least time.Duration) *time.Time {
+func (p Policy) before(g *store.Grant, life *store.Lifetime, m config.Margin, least time.Duration) *time.Time {
 	if life.ExpiresAt == nil {
 		return nil
 	}

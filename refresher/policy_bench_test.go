@@ -14,7 +14,7 @@ func operations(t testing.TB) map[string]func() {
 	return map[string]func(){
 		"next": func() { require.NotNil(t, s.Policy.Next(g)) },
 		"answered": func() {
-			_, err := s.Answered(g.Clone(), tokens, got, false, 7, sentAt)
+			_, err := s.ApplyAnswer(g.Clone(), tokens, got, false, 7, sentAt)
 			require.NoError(t, err)
 		},
 	}

@@ -23,7 +23,7 @@ func margins(t *rapid.T, name string) config.Margin {
 	}
 }
 
-func lives(t *rapid.T, name string) *store.Life {
+func lives(t *rapid.T, name string) *store.Lifetime {
 	since := t0.Add(time.Duration(rapid.Int64Range(0, int64(365*day/time.Millisecond)).Draw(t, name+" since")) * time.Millisecond)
 	switch rapid.IntRange(0, 5).Draw(t, name+" form") {
 	case 0:
@@ -43,7 +43,7 @@ func anyGrant(t *rapid.T) *store.Grant {
 	})
 }
 
-func within(life *store.Life, at time.Time) bool {
+func within(life *store.Lifetime, at time.Time) bool {
 	return life != nil && life.ExpiresAt != nil && !at.Before(life.Since) && !at.After(*life.ExpiresAt)
 }
 
@@ -112,16 +112,16 @@ func FuzzNext(f *testing.F) {
 		}
 		m := config.Margin{Share: share, Jitter: jitter, Min: time.Duration(least) * time.Second, Max: time.Duration(most) * time.Second}
 		p := refresher.Policy{AccessToken: m, RefreshToken: m}
-		end := func(seconds int64) *store.Life {
+		end := func(seconds int64) *store.Lifetime {
 			at := time.Unix(t0.Unix()+seconds%(ages+1), 0).UTC()
-			return &store.Life{Since: t0, ExpiresAt: &at}
+			return &store.Lifetime{Since: t0, ExpiresAt: &at}
 		}
 		for _, state := range []store.State{store.Active, store.MustAct} {
 			g := newGrant(func(g *store.Grant) {
 				g.ID, g.Version, g.State, g.Access, g.Refresh = id, version, state, end(access), end(refresh)
 			})
 			next := p.Next(g)
-			inside := func(l *store.Life) bool { return within(l, next.At) || next.At.Equal(*l.ExpiresAt) }
+			inside := func(l *store.Lifetime) bool { return within(l, next.At) || next.At.Equal(*l.ExpiresAt) }
 			require.True(t, inside(g.Access) || inside(g.Refresh), "%v for %v and %v", next, g.Access.ExpiresAt, g.Refresh.ExpiresAt)
 			require.Equal(t, next, p.Next(g))
 		}

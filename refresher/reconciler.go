@@ -35,7 +35,7 @@ type Reconciler struct {
 	streams   Streams
 
 	// Where the walks through the lists stand.
-	unsentWalk, overdueWalk, purgeWalk, endingWalk, accountsWalk, removalWalk, undueWalk, dueLateWalk walk
+	unsentWalk, overdueWalk, purgeWalk, endingWalk, accountsWalk, removalWalk, nothingDueWalk, dueLateWalk walk
 
 	scheduleWalks map[string]*walk // by stream
 	chainWalks    map[string]*walk // by fingerprint key
@@ -61,7 +61,7 @@ func NewReconciler(w *Refresher, c config.Reconcile, horizon time.Duration, s St
 func (r *Reconciler) Run(ctx context.Context) {
 	var watch sync.WaitGroup
 	defer watch.Wait()
-	watch.Go(func() { r.watch(ctx, r.ending, "announcing what ends failed") })
+	watch.Go(func() { r.watch(ctx, r.announceEnding, "announcing what ends failed") })
 	watch.Go(func() { r.watch(ctx, r.Removals, "removals at Mesh failed") }) // they wait for Mesh
 	for ctx.Err() == nil {
 		start := r.refresher.deps.Now()
@@ -93,7 +93,7 @@ func (r *Reconciler) Pass(ctx context.Context) error {
 		return err // without streams nothing can be sent
 	}
 	var failed error
-	for _, step := range []func(context.Context) error{r.ending, r.unsent, r.unscheduled, r.overdue, r.keepAlive, r.purge, r.chains, r.refresher.verdicts.updateMetrics} {
+	for _, step := range []func(context.Context) error{r.announceEnding, r.deliverUnsent, r.restoreSchedules, r.rescheduleOverdue, r.keepAlive, r.purge, r.makeChains, r.refresher.verdicts.updateMetrics} {
 		failed = errors.Join(failed, r.bounded(ctx, step))
 	}
 	return failed
@@ -126,15 +126,15 @@ func (r *Reconciler) Start(ctx context.Context) error {
 	return err
 }
 
-func (r *Reconciler) unsent(ctx context.Context) error {
+func (r *Reconciler) deliverUnsent(ctx context.Context) error {
 	w := r.refresher
-	return r.through(ctx, &r.unsentWalk, "outbox", r.pages(w.deps.Store.Unsent, -r.config.Slack), r.repairing("outbox", func(ctx context.Context, g *store.Grant) error {
-		if !w.unsorted(g) {
+	return r.workThrough(ctx, &r.unsentWalk, "outbox", r.pages(w.deps.Store.Unsent, -r.config.Slack), r.ifUnchanged("outbox", func(ctx context.Context, g *store.Grant) error {
+		if !w.mayBeUnresolved(g) {
 			return w.deps.Dispatcher.Deliver(ctx, g)
 		}
 		// No event is published about what turns out to be no grant of its own.
 		var leased *store.LeasedError
-		if err := w.deps.Changed(ctx, g.UserID); err != nil && !errors.As(err, &leased) {
+		if err := w.deps.Resolve(ctx, g.UserID); err != nil && !errors.As(err, &leased) {
 			return err
 		}
 		if same, err := r.unchanged(ctx, g); err != nil || !same {
@@ -144,10 +144,10 @@ func (r *Reconciler) unsent(ctx context.Context) error {
 	}))
 }
 
-// unscheduled makes the schedules that lie in none of the present streams, stream by
+// restoreSchedules makes the schedules that lie in none of the present streams, stream by
 // stream in random order. After a loss there may be millions, and every worker makes
 // some: each takes pages from here and there, among those that are due first.
-func (r *Reconciler) unscheduled(ctx context.Context) error {
+func (r *Reconciler) restoreSchedules(ctx context.Context) error {
 	w := r.refresher
 	identities, err := w.deps.Store.OtherStreams(ctx, w.deps.Dispatcher.Streams())
 	if err != nil {
@@ -165,9 +165,9 @@ func (r *Reconciler) unscheduled(ctx context.Context) error {
 	for _, stream := range identities {
 		at := walks[stream]
 		at.left = &left
-		err = errors.Join(err, r.through(ctx, at, "schedule", func(ctx context.Context, after store.Place) (store.Page, error) {
+		err = errors.Join(err, r.workThrough(ctx, at, "schedule", func(ctx context.Context, after store.Place) (store.Page, error) {
 			return w.deps.Store.ScheduledIn(ctx, stream, w.deps.Now().Add(r.horizon), after, at.skip*r.config.Batch, r.config.Batch)
-		}, r.repairing("schedule", func(ctx context.Context, g *store.Grant) error {
+		}, r.ifUnchanged("schedule", func(ctx context.Context, g *store.Grant) error {
 			if g.Outbox != nil && g.Outbox.Schedule {
 				return nil // changed just now; if nobody publishes it, unsent does
 			}
@@ -193,14 +193,14 @@ func (r *Reconciler) unchanged(ctx context.Context, listed *store.Grant) (bool, 
 
 func (r *Reconciler) purge(ctx context.Context) error {
 	w := r.refresher
-	err := r.through(ctx, &r.purgeWalk, "purge", r.pages(w.deps.Store.Purgeable, 0), r.repairing("purge", func(ctx context.Context, g *store.Grant) error {
+	err := r.workThrough(ctx, &r.purgeWalk, "purge", r.pages(w.deps.Store.Purgeable, 0), r.ifUnchanged("purge", func(ctx context.Context, g *store.Grant) error {
 		if err := w.deps.Dispatcher.Deliver(ctx, g); err != nil { // what is still to be told goes with the record
 			return err
 		}
-		if _, err := w.Tokens(ctx, g); g.Left && errors.Is(err, envelope.ErrKMS) {
+		if _, err := w.Tokens(ctx, g); g.HasLeftovers && errors.Is(err, envelope.ErrKMS) {
 			return err
-		} else if g.Left && err == nil {
-			if g = w.ParkLeftovers(ctx, g); g.Left {
+		} else if g.HasLeftovers && err == nil {
+			if g = w.ParkLeftovers(ctx, g); g.HasLeftovers {
 				return nil // the next pass
 			}
 		}

@@ -230,7 +230,7 @@ func TestPassDropsWhatNeedNotBeKept(t *testing.T) {
 	g := r.Connect(w, meshsim.ConnectSpec{}, func(g *store.Grant) { g.State, g.Due, g.PurgeAt = store.Expired, nil, &purge })
 	kept := r.Connect(w, meshsim.ConnectSpec{})
 	scope := store.Scope{User: "user", Broker: "coinbase"}
-	require.NoError(t, w.Store.Revoke(t.Context(), scope, r.Clock.Now(), purge))
+	require.NoError(t, w.Store.RecordRevocation(t.Context(), scope, r.Clock.Now(), purge))
 	require.NoError(t, w.Reconciler.Pass(t.Context()))
 	r.Get(w, g.ID)
 	r.Clock.Advance(hour + time.Millisecond)
@@ -306,7 +306,7 @@ func TestAStepThatHangsKeepsNoOtherFromRunning(t *testing.T) {
 		<-ctx.Done()
 		return nil, ctx.Err()
 	}
-	require.NoError(t, w.Store.Revoke(t.Context(), store.Scope{User: "u", Broker: "b"}, r.Clock.Now(), r.Clock.Now().Add(-time.Minute)))
+	require.NoError(t, w.Store.RecordRevocation(t.Context(), store.Scope{User: "u", Broker: "b"}, r.Clock.Now(), r.Clock.Now().Add(-time.Minute)))
 	err := w.Reconciler.Pass(t.Context())
 	require.ErrorContains(t, err, "timed out")
 	disconnects, err := w.Store.Revocations(t.Context(), "u", "b", nil)

@@ -137,7 +137,7 @@ func (r *Refresher) recover(ctx context.Context, body []byte) (entry recoveryEnt
 	whole, incomplete := r.withParts(ctx, entry)
 	g, err := r.deps.Store.Get(ctx, entry.GrantID)
 	if errors.Is(err, store.ErrNotFound) {
-		return entry, r.spend(ctx, entry.Spent) // erased meanwhile: the tokens must not come back
+		return entry, r.recordSpent(ctx, entry.Spent) // erased meanwhile: the tokens must not come back
 	}
 	if err != nil {
 		return entry, err

@@ -35,7 +35,7 @@ type Deps struct {
 	Limits      config.Limits
 	Credentials config.Backoff
 	Concurrency int
-	// Workers returns how many workers share the limits (Crew.Workers); nil: this one is
+	// Workers returns how many workers share the limits (Membership.Workers); nil: this one is
 	// alone.
 	Workers    func() int
 	Hold       config.Hold // when verdicts at a broker are held
@@ -56,8 +56,8 @@ type Deps struct {
 	Remember time.Duration
 	// SendAccess lists the broker types whose refresh needs the access token.
 	SendAccess []string
-	// Changed sorts out the grants of a user after a refresh has changed accounts.
-	Changed func(ctx context.Context, userID string) error
+	// Resolve sorts out the grants of a user after a refresh has changed accounts.
+	Resolve func(ctx context.Context, userID string) error
 	// ParkAnswer makes a dead letter of what an answer left; nil: NATS has it.
 	ParkAnswer func(ctx context.Context, g *store.Grant, id string, body []byte) error
 	Audit      *audit.Log // nil: no audit log
@@ -88,7 +88,7 @@ func (d Deps) check() {
 	switch {
 	case d.Store == nil || d.Envelope == nil || d.Fingerprints == nil || d.JetStream == nil || d.Mesh == nil || d.Dispatcher == nil:
 		panic("refresher: Store, Envelope, Fingerprints, JetStream, Mesh and Dispatcher are required")
-	case d.NewID == nil || d.Now == nil || d.Changed == nil || d.ParkAnswer == nil || d.Log == nil || d.Metrics == nil:
+	case d.NewID == nil || d.Now == nil || d.Resolve == nil || d.ParkAnswer == nil || d.Log == nil || d.Metrics == nil:
 		panic("refresher: NewID, Now, Changed, ParkAnswer, Log and Metrics are required")
 	case d.Settler.Now == nil || d.Settler.NewID == nil || d.Settler.Rand == nil:
 		panic("refresher: a Settler with Now, NewID and Rand is required")
@@ -168,8 +168,8 @@ func (r *Refresher) RefreshNow(ctx context.Context, g *store.Grant) (*store.Gran
 }
 
 type demand struct {
-	dueAt   *time.Time     // the due time that has come; nil: on request
-	refused *store.Refused // the report of a refused access token; nil: there is none
+	dueAt   *time.Time           // the due time that has come; nil: on request
+	refused *store.RefusedReport // the report of a refused access token; nil: there is none
 }
 
 func (r *Refresher) onDemand(ctx context.Context, g *store.Grant, d demand) (*store.Grant, error) {
@@ -197,7 +197,7 @@ func (p *permit) end(f *Failure) {
 }
 
 // unused gives the permission back if no call was made.
-func (p *permit) unused() { p.end(&Failure{Class: uncalled, Detail: "no call was made"}) }
+func (p *permit) unused() { p.end(&Failure{Class: notSent, Detail: "no call was made"}) }
 
 // refresh does everything between the permission and the event. The user may be
 // empty: messages don't name users. Without done there is no permission to call:
@@ -217,7 +217,7 @@ func (r *Refresher) refresh(ctx context.Context, m events.RefreshDue, user strin
 	now := r.deps.Now()
 	g, takenOver, err := r.acquire(ctx, store.LeaseRequest{
 		GrantID: m.GrantID, Version: m.Version, DueAt: d.dueAt, DueNow: mayCall && d.dueAt == nil,
-		Refused: d.refused, RefusedSince: now.Add(-r.deps.RefusedPause),
+		Report: d.refused, ReportsSince: now.Add(-r.deps.RefusedPause),
 	})
 	if err != nil {
 		return nil, err
@@ -250,7 +250,7 @@ func (r *Refresher) refresh(ctx context.Context, m events.RefreshDue, user strin
 	}
 	if opened != nil {
 		turn.unused()
-		return r.unreadable(ctx, g, opened)
+		return r.storeUnreadable(ctx, g, opened)
 	}
 	return r.call(ctx, g, tokens, secret.Text{}, with, turn)
 }

@@ -32,10 +32,10 @@ func cure(g *store.Grant, f *Failure, now time.Time) bool {
 		row = *g.Refusals
 	}
 	switch {
-	case f.Renewing && g.Refresh != nil:
+	case f.AskedForRefreshToken && g.Refresh != nil:
 		g.Refresh.RequestedAt = &now
 		return true
-	case row.Changed || !(f.Incomplete && !g.SendAccess && g.Access != nil || f.Overfull && g.SendAccess):
+	case row.Changed || !(f.AccessTokenMissing && !g.SendAccess && g.Access != nil || f.AccessTokenUnwanted && g.SendAccess):
 		return false
 	}
 	g.SendAccess, row.Changed = !g.SendAccess, true
@@ -45,7 +45,7 @@ func cure(g *store.Grant, f *Failure, now time.Time) bool {
 
 func curable(g *store.Grant, f *Failure) bool { return cure(g.Clone(), f, time.Time{}) }
 
-func (s Settler) refused(g *store.Grant, f *Failure, now time.Time) error {
+func (s Settler) applyRefusal(g *store.Grant, f *Failure, now time.Time) error {
 	if cure(g, f, now) {
 		return s.again(g, now, 0, 0)
 	}
@@ -102,8 +102,8 @@ func (s Settler) giveUp(g *store.Grant, reason events.Reason, now time.Time) err
 	return nil
 }
 
-// unlawful applies a refusal for legal reasons, which is announced once and tried again.
-func (s Settler) unlawful(g *store.Grant, f *Failure, now time.Time) error {
+// applyLegalRefusal applies a refusal for legal reasons, which is announced once and tried again.
+func (s Settler) applyLegalRefusal(g *store.Grant, f *Failure, now time.Time) error {
 	if err := s.warn(g, f.Reason); err != nil {
 		return err
 	}

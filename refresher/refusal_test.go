@@ -31,7 +31,7 @@ func play(t require.TestingT, g *store.Grant, c *clock, f refresher.Failure, mos
 			continue
 		}
 		again := f
-		require.NoError(t, s.Failed(g, &again))
+		require.NoError(t, s.ApplyFailure(g, &again))
 		if tries++; g.Due != nil && g.Due.At.After(c.Now()) && g.State == store.Active {
 			c.Set(g.Due.At)
 		}
@@ -76,7 +76,7 @@ func TestARefusalThatWasASlip(t *testing.T) {
 	g, tokens := newGrant(), newTokens("one")
 	play(t, g, c, refusals["rejected"], 1)
 	s := settler(c, 0)
-	_, err := s.Answered(g, tokens, refresher.Answer{AccessToken: text("new"), ExpiresIn: hour}, false, 2, c.Now())
+	_, err := s.ApplyAnswer(g, tokens, refresher.Answer{AccessToken: text("new"), ExpiresIn: hour}, false, 2, c.Now())
 	require.NoError(t, err)
 	require.Nil(t, g.Refusals)
 	require.Nil(t, g.Failing)
@@ -120,7 +120,7 @@ func TestARefusalWithoutAPauseConfirmsNothing(t *testing.T) {
 	s := settler(c, 0)
 	for range 20 {
 		f := refusals["rejected"]
-		require.NoError(t, s.Failed(g, &f))
+		require.NoError(t, s.ApplyFailure(g, &f))
 		require.Equal(t, store.Active, g.State)
 		require.Equal(t, 1, g.Refusals.Times)
 	}
@@ -130,8 +130,8 @@ func TestARefusalWithoutAPauseConfirmsNothing(t *testing.T) {
 // What the access token may cure is tried with it at once.
 func TestWhatMayLackTheAccessTokenIsTriedWithIt(t *testing.T) {
 	for name, f := range map[string]refresher.Failure{
-		"the request is blamed": {Class: refresher.BadRequest, Reason: events.ReasonBadRequest, Incomplete: true},
-		"nothing is blamed":     {Class: refresher.Dead, Reason: events.ReasonRejected, Incomplete: true},
+		"the request is blamed": {Class: refresher.BadRequest, Reason: events.ReasonBadRequest, AccessTokenMissing: true},
+		"nothing is blamed":     {Class: refresher.Dead, Reason: events.ReasonRejected, AccessTokenMissing: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := newGrant()
@@ -211,7 +211,7 @@ func TestReviving(t *testing.T) {
 		events.ReasonRejected, events.ReasonNotFound, events.ReasonBadRequest, events.ReasonOutcomeLost, events.ReasonMFARequired,
 		events.ReasonRefreshTokenExpired, events.ReasonUnreadable,
 	} {
-		for name, refresh := range map[string]*store.Life{"living": lasting(t0, 90*day), "ended": lasting(t0, day), "forgotten": nil, "endless": endless(t0)} {
+		for name, refresh := range map[string]*store.Lifetime{"living": lasting(t0, 90*day), "ended": lasting(t0, day), "forgotten": nil, "endless": endless(t0)} {
 			t.Run(fmt.Sprint(reason, ", its refresh token ", name), func(t *testing.T) {
 				g := expired(reason, func(g *store.Grant) { g.Refresh = refresh })
 				require.Empty(t, refresher.ReviveBlocked(g, c.Now()))
@@ -225,7 +225,7 @@ func TestReviving(t *testing.T) {
 				require.True(t, refresher.NeedsCall(g, c.Now()), "it is tried")
 				require.Empty(t, refresher.RefreshBlocked(withoutUnknown(g), c.Now()))
 				f := refusals["rejected"]
-				require.NoError(t, s.Failed(g, &f))
+				require.NoError(t, s.ApplyFailure(g, &f))
 				require.Equal(t, store.Expired, g.State, "once")
 			})
 		}
@@ -265,7 +265,7 @@ func TestARefusedGrantWithoutAKnownEnd(t *testing.T) {
 			require.Equal(t, store.Due{At: c.Now(), Action: store.Refresh}, *g.Due)
 			require.True(t, refresher.NeedsCall(g, c.Now()))
 			again := f
-			require.NoError(t, s.Failed(g, &again))
+			require.NoError(t, s.ApplyFailure(g, &again))
 			require.Equal(t, store.MustAct, g.State, "served as before")
 
 			require.True(t, refresher.EndsWithReport(g, c.Now()))
@@ -297,7 +297,7 @@ func TestWhatWentAlongWithoutNeedIsLeftOut(t *testing.T) {
 		g := newGrant(func(g *store.Grant) { g.Refresh = lasting(t0.Add(-89*day), 89*day+time.Hour) })
 		require.True(t, policy().RenewsAt(g, sentAt))
 		asked := f
-		asked.Renewing = true
+		asked.AskedForRefreshToken = true
 		failed(t, g, 1, &asked)
 		require.Equal(t, store.Due{At: sentAt, Action: store.Refresh}, *g.Due, reason)
 		require.False(t, policy().RenewsAt(g, sentAt), reason)
@@ -310,8 +310,8 @@ func TestWhatWentAlongWithoutNeedIsLeftOut(t *testing.T) {
 	}
 
 	g := newGrant(func(g *store.Grant) { g.SendAccess = true })
-	with := refresher.Failure{Class: refresher.BadRequest, Reason: events.ReasonBadRequest, Overfull: true}
-	without := refresher.Failure{Class: refresher.BadRequest, Reason: events.ReasonBadRequest, Incomplete: true}
+	with := refresher.Failure{Class: refresher.BadRequest, Reason: events.ReasonBadRequest, AccessTokenUnwanted: true}
+	without := refresher.Failure{Class: refresher.BadRequest, Reason: events.ReasonBadRequest, AccessTokenMissing: true}
 	failed(t, g, 1, &with)
 	require.False(t, g.SendAccess)
 	require.Equal(t, store.Due{At: sentAt, Action: store.Refresh}, *g.Due)

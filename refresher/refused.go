@@ -12,7 +12,7 @@ import (
 // as refused. Within RefusedPause only one report of a grant counts, on any worker, so that a
 // broken caller can't spend refreshes: the error of any other wraps store.ErrStale.
 func (r *Refresher) RefreshRefused(ctx context.Context, g *store.Grant) (*store.Grant, error) {
-	return r.onDemand(ctx, g, demand{refused: &store.Refused{Version: g.Version, At: store.Milli(r.deps.Now())}})
+	return r.onDemand(ctx, g, demand{refused: &store.RefusedReport{Version: g.Version, At: store.Milli(r.deps.Now())}})
 }
 
 // EndsWithReport reports whether a report ends the newest access tokens of a grant: its
@@ -48,10 +48,10 @@ func (r *Refresher) EndReported(ctx context.Context, g *store.Grant) (*store.Gra
 
 // NextReportIn is in how long the next report of a grant counts.
 func (r *Refresher) NextReportIn(g *store.Grant) time.Duration {
-	if g.Refused == nil {
+	if g.RefusedReport == nil {
 		return 0
 	}
-	return max(g.Refused.At.Add(r.deps.RefusedPause).Sub(r.deps.Now()), 0)
+	return max(g.RefusedReport.At.Add(r.deps.RefusedPause).Sub(r.deps.Now()), 0)
 }
 
 // CountReport counts a report of a refused access token by its outcome, one of package

@@ -76,7 +76,7 @@ func sealRemoval(sealer envelope.Sealer, g *store.Grant, tokens store.TokenSet) 
 // Removals tries the removals that are due.
 func (r *Reconciler) Removals(ctx context.Context) error {
 	w := r.refresher
-	return r.through(ctx, &r.removalWalk, "removal", r.pages(w.deps.Store.Removals, time.Millisecond), func(ctx context.Context, g *store.Grant) (bool, error) {
+	return r.workThrough(ctx, &r.removalWalk, "removal", r.pages(w.deps.Store.Removals, time.Millisecond), func(ctx context.Context, g *store.Grant) (bool, error) {
 		err := w.removeAtMesh(ctx, g)
 		if errors.Is(err, store.ErrConflict) || errors.Is(err, store.ErrNotFound) {
 			return false, nil // another worker has it, or the user is back
@@ -87,9 +87,9 @@ func (r *Reconciler) Removals(ctx context.Context) error {
 
 type removal struct {
 	removed, givenUp []string // accounts
-	without          []string // accounts that have no access token
+	withoutToken     []string // accounts that have no access token
 	left             []store.AccountToken
-	back             bool // an account stands in a grant again
+	reconnected      bool // an account stands in a grant again
 	refused          bool // every answer was a refusal
 	wait             time.Duration
 }
@@ -180,7 +180,7 @@ func (r *Refresher) attemptRemoval(ctx context.Context, g *store.Grant, tokens s
 			return try, err
 		}
 		if !back {
-			try.without = append(try.without, a.ID)
+			try.withoutToken = append(try.withoutToken, a.ID)
 		}
 	}
 	for _, sharing := range byToken(tokens.Accounts) {
@@ -189,7 +189,7 @@ func (r *Refresher) attemptRemoval(ctx context.Context, g *store.Grant, tokens s
 			return try, err
 		}
 		if back {
-			try.back = true
+			try.reconnected = true
 			continue
 		}
 		var failed *RemoveError
@@ -263,8 +263,8 @@ func (r *Refresher) announceAttempt(g *store.Grant, try removal) (err error) {
 	if len(try.removed) > 0 {
 		err = r.announceRemoval(g, try.removed, events.ReasonRemoved)
 	}
-	if len(try.without) > 0 {
-		err = errors.Join(err, r.announceRemoval(g, try.without, events.ReasonNoAccessToken))
+	if len(try.withoutToken) > 0 {
+		err = errors.Join(err, r.announceRemoval(g, try.withoutToken, events.ReasonNoAccessToken))
 	}
 	return err
 }
@@ -285,7 +285,7 @@ func (r *Refresher) endRemoval(ctx context.Context, g *store.Grant, try removal,
 		}
 		log.Error("a removal at Mesh is given up: what the user disconnected may still be there", zap.String("reason", string(reason)))
 	}
-	if try.back {
+	if try.reconnected {
 		r.metrics.removals.WithLabelValues(removeConnected).Inc()
 		log.Info("a removal at Mesh is dropped: the user has connected again")
 	}

@@ -20,7 +20,7 @@ func servedPolicy() refresher.Policy { return refresher.NewPolicy(config.Default
 
 func TestServedUntil(t *testing.T) {
 	const skew = 10 * time.Second
-	require.Nil(t, (*store.Life)(nil).ServedUntil(skew))
+	require.Nil(t, (*store.Lifetime)(nil).ServedUntil(skew))
 	require.Nil(t, endless(t0).ServedUntil(skew))
 	require.Equal(t, t0.Add(hour-skew), *lasting(t0, hour).ServedUntil(skew))
 	require.Equal(t, t0.Add(18*time.Second), *lasting(t0, 20*time.Second).ServedUntil(skew), "no more than a tenth of the life")
@@ -79,7 +79,7 @@ func TestAGrantIsTriedInTimeOrAnnounced(t *testing.T) {
 		seconds := time.Duration(rapid.IntRange(1, 7200).Draw(t, "life")) * time.Second
 		g := newGrant(func(g *store.Grant) {
 			g.Access = lasting(t0, seconds)
-			g.Refresh = rapid.SampledFrom([]*store.Life{endless(t0), lasting(t0, day), lasting(t0, 2*hour)}).Draw(t, "refresh")
+			g.Refresh = rapid.SampledFrom([]*store.Lifetime{endless(t0), lasting(t0, day), lasting(t0, 2*hour)}).Draw(t, "refresh")
 		})
 		g.Due = s.Policy.Next(g)
 		last, served := *s.Policy.LatestAttempt(g), *g.Access.ServedUntil(s.Policy.ClockSkew)
@@ -90,7 +90,7 @@ func TestAGrantIsTriedInTimeOrAnnounced(t *testing.T) {
 				return // what is due for it waits for no try
 			}
 			o := outcomes(t)
-			require.NoError(t, s.Failed(g, &o.failure))
+			require.NoError(t, s.ApplyFailure(g, &o.failure))
 			if g.State != store.Active || g.Refresh == nil {
 				return
 			}
@@ -131,10 +131,10 @@ func TestTheNextAccessTokenTakesTheAnnouncementBack(t *testing.T) {
 	s, g, tokens := settler(c, 0.5), newGrant(), newTokens("one")
 	s.Policy = servedPolicy()
 	for version := range int64(3) {
-		require.NoError(t, s.Failed(g, &refresher.Failure{Class: refresher.RateLimited, RetryAfter: hour}))
+		require.NoError(t, s.ApplyFailure(g, &refresher.Failure{Class: refresher.RateLimited, RetryAfter: hour}))
 		require.NotEmpty(t, g.Warned)
 		var err error
-		tokens, err = s.Answered(g, tokens, refresher.Answer{AccessToken: text(fmt.Sprint("access ", version)), ExpiresIn: hour}, false, version+2, c.Now())
+		tokens, err = s.ApplyAnswer(g, tokens, refresher.Answer{AccessToken: text(fmt.Sprint("access ", version)), ExpiresIn: hour}, false, version+2, c.Now())
 		require.NoError(t, err)
 		require.Empty(t, g.Warned)
 		told := reasons(t, g)
@@ -146,7 +146,7 @@ func TestTheNextAccessTokenTakesTheAnnouncementBack(t *testing.T) {
 
 // refreshTokenWarnings plays the life of a grant whose refreshes go well, and
 // returns when the end of its refresh token was announced.
-func refreshTokenWarnings(t *testing.T, refresh *store.Life, access time.Duration, answer func(now time.Time, renew bool) refresher.Answer, until time.Time) (at []time.Time) {
+func refreshTokenWarnings(t *testing.T, refresh *store.Lifetime, access time.Duration, answer func(now time.Time, renew bool) refresher.Answer, until time.Time) (at []time.Time) {
 	t.Helper()
 	c := newClock(t0)
 	s, tokens := settler(c, 0), newTokens("one")
@@ -158,7 +158,7 @@ func refreshTokenWarnings(t *testing.T, refresh *store.Life, access time.Duratio
 		asked := s.Policy.RenewsAt(g, c.Now())
 		g.Outbox = nil
 		var err error
-		tokens, err = s.Answered(g, tokens, answer(c.Now(), asked), asked, epoch, c.Now())
+		tokens, err = s.ApplyAnswer(g, tokens, answer(c.Now(), asked), asked, epoch, c.Now())
 		require.NoError(t, err)
 		for _, told := range reasons(t, g) {
 			if told == "token.expiring: "+string(events.ReasonRefreshTokenExpiring) {
@@ -237,7 +237,7 @@ func TestARefreshTokenWhoseRenewalFailsIsAnnounced(t *testing.T) {
 			g := newGrant(func(g *store.Grant) { g.Access = endless(t0) })
 			s := settler(newClock(at.now), 0)
 			for range 3 {
-				require.NoError(t, s.Failed(g, &refresher.Failure{Class: refresher.Transient}))
+				require.NoError(t, s.ApplyFailure(g, &refresher.Failure{Class: refresher.Transient}))
 				require.Equal(t, at.want, reasons(t, g))
 			}
 		})
@@ -248,7 +248,7 @@ func TestARefreshTokenWhoseRenewalFailsIsAnnounced(t *testing.T) {
 // access token is still good for is settled then and there.
 func TestAFailureAfterTheRefreshTokenEndedPlansNoTry(t *testing.T) {
 	for name, c := range map[string]struct {
-		access *store.Life
+		access *store.Lifetime
 		told   []string
 		action store.Action
 	}{
@@ -276,7 +276,7 @@ func TestTheLastTryAfterGraceComesWhileTheAccessTokenIsServed(t *testing.T) {
 	c := newClock(sentAt)
 	s := settler(c, 0)
 	s.Policy = servedPolicy()
-	require.NoError(t, s.Failed(g, &refresher.Failure{Class: refresher.Transient, Ambiguous: true}))
+	require.NoError(t, s.ApplyFailure(g, &refresher.Failure{Class: refresher.Transient, Ambiguous: true}))
 	require.Equal(t, *s.Policy.LatestAttempt(g), g.Due.At)
 	require.Equal(t, t0.Add(hour-config.Default().Worker.ClockSkew-s.Policy.Lead), g.Due.At)
 	require.Empty(t, reasons(t, g))

@@ -9,9 +9,9 @@ import (
 // of ours. Without it a message that is postponed to a moment between the two clocks
 // would come back again and again.
 type serverClock struct {
-	mu    sync.Mutex
-	by    time.Duration
-	until time.Time
+	mu     sync.Mutex
+	offset time.Duration
+	until  time.Time
 }
 
 // maxAhead bounds how far the server's clock is believed to be ahead, forgetAhead how
@@ -22,17 +22,17 @@ const (
 	forgetAhead = time.Minute
 )
 
-// heard notes that the server stored a message at a time by its clock, no later than now by
+// note notes that the server stored a message at a time by its clock, no later than now by
 // ours. That it lay there for a while makes the clock seem less far ahead, never more.
-func (c *serverClock) heard(stored, now time.Time) {
+func (c *serverClock) note(stored, now time.Time) {
 	if !stored.After(now) {
 		return
 	}
 	by := min(stored.Sub(now)+onItsWay, maxAhead)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if by >= c.by || now.After(c.until) {
-		c.by, c.until = by, now.Add(forgetAhead)
+	if by >= c.offset || now.After(c.until) {
+		c.offset, c.until = by, now.Add(forgetAhead)
 	}
 }
 
@@ -43,8 +43,8 @@ func (c *serverClock) ahead(now time.Time) time.Duration {
 	if now.After(c.until) {
 		return 0
 	}
-	return c.by
+	return c.offset
 }
 
 // NoteServerTime notes when the NATS server, by whose clock schedules fire, stored a message.
-func (d *Dispatcher) NoteServerTime(stored time.Time) { d.clock.heard(stored, d.options.Now()) }
+func (d *Dispatcher) NoteServerTime(stored time.Time) { d.clock.note(stored, d.options.Now()) }

@@ -37,16 +37,16 @@ func NewSettler(c config.Config, a Announcer, random func() float64) Settler {
 	}
 }
 
-// Answered applies the tokens of an answer: the caller seals the returned set for g's
+// ApplyAnswer applies the tokens of an answer: the caller seals the returned set for g's
 // new version. What does not fit into one grant is left out: display names first, then
 // accounts, never the refresh token. sent is when the request went out, from which
 // stated lifetimes count (the institution's clock started no earlier).
-func (s Settler) Answered(g *store.Grant, tokens store.TokenSet, a Answer, renewed bool, epoch int64, sent time.Time) (store.TokenSet, error) {
-	tokens, _, err := s.answered(g, tokens, a, renewed, epoch, sent)
+func (s Settler) ApplyAnswer(g *store.Grant, tokens store.TokenSet, a Answer, renewed bool, epoch int64, sent time.Time) (store.TokenSet, error) {
+	tokens, _, err := s.applyAnswer(g, tokens, a, renewed, epoch, sent)
 	return tokens, err
 }
 
-func (s Settler) answered(g *store.Grant, tokens store.TokenSet, a Answer, renewed bool, epoch int64, sent time.Time) (store.TokenSet, unusual, error) {
+func (s Settler) applyAnswer(g *store.Grant, tokens store.TokenSet, a Answer, renewed bool, epoch int64, sent time.Time) (store.TokenSet, unusual, error) {
 	sent = store.Milli(sent)
 	g.Heal(&tokens)
 	a = bounded(a)
@@ -56,10 +56,10 @@ func (s Settler) answered(g *store.Grant, tokens store.TokenSet, a Answer, renew
 	if rotated {
 		tokens.RefreshToken = share.refreshToken
 	}
-	covered, leftOut := spreadTokens(g, &tokens, share, nextLife(g.Access, sent, a.ExpiresIn))
+	covered, leftOut := spreadTokens(g, &tokens, share, nextLifetime(g.Access, sent, a.ExpiresIn))
 	report.leftOut = leftOut
 	if rotated || a.RefreshExpiresIn > 0 {
-		next := nextLife(g.Refresh, sent, a.RefreshExpiresIn)
+		next := nextLifetime(g.Refresh, sent, a.RefreshExpiresIn)
 		// The same end, within the precision of a remaining life in seconds and of a call.
 		if had := g.Refresh; !rotated && had != nil && had.ExpiresAt != nil && !had.Assumed && next.ExpiresAt.Sub(*had.ExpiresAt).Abs() < time.Minute {
 			next.Since, next.RequestedAt, next.Warned = had.Since, had.RequestedAt, had.Warned
@@ -108,7 +108,7 @@ func (s Settler) answered(g *store.Grant, tokens store.TokenSet, a Answer, renew
 
 // spreadTokens puts the tokens of an answer into the set. It returns the ids of the
 // accounts that got an access token, with the life access, and how many found no room.
-func spreadTokens(g *store.Grant, tokens *store.TokenSet, share shares, access *store.Life) (covered map[string]bool, leftOut int) {
+func spreadTokens(g *store.Grant, tokens *store.TokenSet, share shares, access *store.Lifetime) (covered map[string]bool, leftOut int) {
 	if len(knownIDs(g)) == 0 && len(share.accounts) > 0 {
 		if own := tokens.Account(""); own != nil && len(share.accounts) == 1 && share.accounts[0].TokenID.Empty() {
 			share.accounts[0].TokenID = own.TokenID
@@ -160,10 +160,10 @@ func cameAlone(g *store.Grant) bool {
 	return !g.Refresh.Since.Equal(g.Access.Since) && g.Access.Version != g.Version
 }
 
-// nextLife is the life of a token obtained at since. Where the answer states no lifetime,
+// nextLifetime is the life of a token obtained at since. Where the answer states no lifetime,
 // that of the last token is assumed.
-func nextLife(before *store.Life, since time.Time, stated time.Duration) *store.Life {
-	life := &store.Life{Since: since}
+func nextLifetime(before *store.Lifetime, since time.Time, stated time.Duration) *store.Lifetime {
+	life := &store.Lifetime{Since: since}
 	switch {
 	case stated > 0:
 		life.ExpiresAt = new(since.Add(stated))
@@ -173,8 +173,8 @@ func nextLife(before *store.Life, since time.Time, stated time.Duration) *store.
 	return life
 }
 
-// Failed applies a refresh that brought no tokens.
-func (s Settler) Failed(g *store.Grant, f *Failure) error {
+// ApplyFailure applies a refresh that brought no tokens.
+func (s Settler) ApplyFailure(g *store.Grant, f *Failure) error {
 	now := store.Milli(s.Now())
 	g.Lease = nil
 	if g.Failing == nil {
@@ -201,9 +201,9 @@ func (s Settler) Failed(g *store.Grant, f *Failure) error {
 		s.Schedule(g, s.Policy.Next(g))
 		return nil
 	case BadRequest, Dead:
-		return s.refused(g, f, now)
+		return s.applyRefusal(g, f, now)
 	case Unlawful:
-		return s.unlawful(g, f, now)
+		return s.applyLegalRefusal(g, f, now)
 	}
 	g.Attempts++
 	wait := max(f.RetryAfter, delay(s.Backoff, g.Attempts-1, s.Rand()), s.waitForLatestAttempt(g, now))

@@ -48,7 +48,7 @@ func TestAnsweredRenewsTheGrant(t *testing.T) {
 		g.Attempts, g.Deferrals, g.Warned, g.Unknown = 3, 2, events.ReasonRefreshFailing, &unknown
 		g.Lease, g.Epoch = &store.Lease{Owner: "me", Until: t0.Add(day)}, 7
 	})
-	tokens, err := settler(c, 0).Answered(g, newTokens("one"), answer("one"), false, 7, sentAt)
+	tokens, err := settler(c, 0).ApplyAnswer(g, newTokens("one"), answer("one"), false, 7, sentAt)
 	require.NoError(t, err)
 
 	require.Equal(t, "refresh-1", tokens.RefreshToken.Reveal())
@@ -79,7 +79,7 @@ func TestAnsweredRevivesAGrantThatWasGivenUp(t *testing.T) {
 	purge := t0.Add(day)
 	for _, state := range []store.State{store.Expired, store.MustAct} {
 		g := newGrant(func(g *store.Grant) { g.State, g.Reason, g.PurgeAt = state, events.ReasonRejected, &purge })
-		_, err := settler(newClock(sentAt), 0).Answered(g, newTokens("one"), answer("one"), false, 2, sentAt)
+		_, err := settler(newClock(sentAt), 0).ApplyAnswer(g, newTokens("one"), answer("one"), false, 2, sentAt)
 		require.NoError(t, err)
 		require.Equal(t, store.Active, g.State)
 		require.Empty(t, g.Reason)
@@ -89,13 +89,13 @@ func TestAnsweredRevivesAGrantThatWasGivenUp(t *testing.T) {
 
 func TestAnsweredKeepsTheNewestEpoch(t *testing.T) {
 	g := newGrant(func(g *store.Grant) { g.Applied = 5 })
-	_, err := settler(newClock(sentAt), 0).Answered(g, newTokens("one"), answer("one"), false, 4, sentAt)
+	_, err := settler(newClock(sentAt), 0).ApplyAnswer(g, newTokens("one"), answer("one"), false, 4, sentAt)
 	require.NoError(t, err)
 	require.Equal(t, int64(5), g.Applied)
 }
 
 func TestLifetimesOfAnAnswer(t *testing.T) {
-	assumed := func(since time.Time, d time.Duration) *store.Life {
+	assumed := func(since time.Time, d time.Duration) *store.Lifetime {
 		l := lasting(since, d)
 		l.Assumed = true
 		return l
@@ -104,7 +104,7 @@ func TestLifetimesOfAnAnswer(t *testing.T) {
 		grant           func(*store.Grant)
 		answer          func(*refresher.Answer)
 		renewed         bool
-		access, refresh *store.Life
+		access, refresh *store.Lifetime
 	}{
 		"stated": {nil, nil, false, lasting(sentAt, 2*hour), lasting(sentAt, 30*day)},
 		"not stated: as long as before": {
@@ -137,11 +137,11 @@ func TestLifetimesOfAnAnswer(t *testing.T) {
 		},
 		"asked for a refresh token and got none": {
 			nil, func(a *refresher.Answer) { a.RefreshToken, a.RefreshExpiresIn = text(""), 0 }, true,
-			lasting(sentAt, 2*hour), &store.Life{Since: t0, ExpiresAt: new(t0.Add(90 * day)), RequestedAt: &sentAt},
+			lasting(sentAt, 2*hour), &store.Lifetime{Since: t0, ExpiresAt: new(t0.Add(90 * day)), RequestedAt: &sentAt},
 		},
 		"asked for a refresh token and got a life": {
 			nil, func(a *refresher.Answer) { a.RefreshToken = text("") }, true,
-			lasting(sentAt, 2*hour), &store.Life{Since: sentAt, ExpiresAt: new(sentAt.Add(30 * day)), RequestedAt: &sentAt},
+			lasting(sentAt, 2*hour), &store.Lifetime{Since: sentAt, ExpiresAt: new(sentAt.Add(30 * day)), RequestedAt: &sentAt},
 		},
 		"asked for a refresh token and got one": {
 			func(g *store.Grant) { g.Refresh.RequestedAt = &t0 }, nil, true,
@@ -156,7 +156,7 @@ func TestLifetimesOfAnAnswer(t *testing.T) {
 			if c.answer != nil {
 				c.answer(&a)
 			}
-			tokens, err := settler(newClock(sentAt), 0).Answered(g, newTokens("one"), a, c.renewed, 2, sentAt)
+			tokens, err := settler(newClock(sentAt), 0).ApplyAnswer(g, newTokens("one"), a, c.renewed, 2, sentAt)
 			require.NoError(t, err)
 			require.Equal(t, c.access, g.Access)
 			require.Equal(t, c.refresh, g.Refresh)
@@ -185,7 +185,7 @@ func TestRenewalsOfATokenWhoseRemainingLifeIsStatedStayAMinuteApart(t *testing.T
 		require.True(t, calls == 1 || at.Sub(c.Now()) >= time.Minute, "%s after %s", at, c.Now())
 		c.Set(at)
 		var err error
-		tokens, err = s.Answered(g, tokens, refresher.Answer{AccessToken: text("access"), RefreshExpiresIn: end.Sub(at)}, true, int64(calls), at)
+		tokens, err = s.ApplyAnswer(g, tokens, refresher.Answer{AccessToken: text("access"), RefreshExpiresIn: end.Sub(at)}, true, int64(calls), at)
 		require.NoError(t, err)
 	}
 }
@@ -226,7 +226,7 @@ func TestWhichAccountGetsWhichToken(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := newGrant(withAccounts(c.has...))
-			set, err := settler(newClock(sentAt), 0).Answered(g, newTokens(c.has...), c.answer, false, 2, sentAt)
+			set, err := settler(newClock(sentAt), 0).ApplyAnswer(g, newTokens(c.has...), c.answer, false, 2, sentAt)
 			require.NoError(t, err)
 			got := tokens{}
 			for _, a := range set.Accounts {
@@ -252,7 +252,7 @@ func TestAnsweredLosesNothing(t *testing.T) {
 		g := newGrant(withAccounts(has...))
 		g.Access, g.Refresh = lives(t, "access"), lives(t, "refresh")
 		version := g.Version
-		set, err := settler(newClock(sentAt), 0).Answered(g, newTokens(has...), a, rapid.Bool().Draw(t, "renewed"), 2, sentAt)
+		set, err := settler(newClock(sentAt), 0).ApplyAnswer(g, newTokens(has...), a, rapid.Bool().Draw(t, "renewed"), 2, sentAt)
 		require.NoError(t, err)
 		require.Equal(t, version+1, g.Version)
 		require.Equal(t, "token.refreshed: ", reasons(t, g)[0])
@@ -294,7 +294,7 @@ func TestANewRefreshTokenAlone(t *testing.T) {
 		c := newClock(sentAt.Add(time.Second))
 		g := newGrant(func(g *store.Grant) { g.Lease, g.Unknown = &store.Lease{Owner: "me", Until: t0.Add(day)}, new(t0) })
 		access := *g.Access
-		tokens, err := settler(c, 0.5).Answered(g, newTokens("one"), a, false, 7, sentAt)
+		tokens, err := settler(c, 0.5).ApplyAnswer(g, newTokens("one"), a, false, 7, sentAt)
 		require.NoError(t, err, name)
 		require.Equal(t, "refresh-1", tokens.RefreshToken.Reveal(), name)
 		require.Equal(t, "access-0-one", tokens.Account("one").AccessToken.Reveal(), name)
@@ -309,7 +309,7 @@ func TestANewRefreshTokenAlone(t *testing.T) {
 		var waits []time.Duration
 		for n := range 4 {
 			a := refresher.Answer{RefreshToken: text(fmt.Sprint("refresh-", n+2))}
-			tokens, err = settler(c, 1).Answered(g, tokens, a, false, int64(8+n), sentAt)
+			tokens, err = settler(c, 1).ApplyAnswer(g, tokens, a, false, int64(8+n), sentAt)
 			require.NoError(t, err, name)
 			waits = append(waits, g.Due.At.Sub(store.Milli(c.Now())))
 		}
@@ -317,7 +317,7 @@ func TestANewRefreshTokenAlone(t *testing.T) {
 		require.Equal(t, "refresh-5", tokens.RefreshToken.Reveal(), name)
 		require.Equal(t, access, *g.Access, name)
 
-		_, err = settler(c, 0).Answered(g, tokens, answer("one"), false, 20, sentAt)
+		_, err = settler(c, 0).ApplyAnswer(g, tokens, answer("one"), false, 20, sentAt)
 		require.NoError(t, err, name)
 		require.Zero(t, g.Attempts, name)
 		require.Equal(t, events.TokenRefreshed, announced(t, g)[len(announced(t, g))-1].Kind, name)
@@ -339,13 +339,13 @@ func TestANewRefreshTokenAloneAfterFailures(t *testing.T) {
 	} {
 		c := newClock(sentAt.Add(time.Second))
 		g := newGrant(change, func(g *store.Grant) { g.Attempts, g.Unknown = 9, new(t0) })
-		tokens, err := settler(c, 1).Answered(g, newTokens("one"), refresher.Answer{RefreshToken: text("refresh-1")}, false, 7, sentAt)
+		tokens, err := settler(c, 1).ApplyAnswer(g, newTokens("one"), refresher.Answer{RefreshToken: text("refresh-1")}, false, 7, sentAt)
 		require.NoError(t, err, name)
 		require.Equal(t, &store.Due{At: store.Milli(c.Now()), Action: store.Refresh}, g.Due, name)
 
 		failed(t, g, 1, &refresher.Failure{Class: refresher.Transient})
 		require.True(t, g.Due.At.After(store.Milli(c.Now())), name)
-		_, err = settler(c, 1).Answered(g, tokens, refresher.Answer{RefreshToken: text("refresh-2")}, false, 8, sentAt.Add(time.Second))
+		_, err = settler(c, 1).ApplyAnswer(g, tokens, refresher.Answer{RefreshToken: text("refresh-2")}, false, 8, sentAt.Add(time.Second))
 		require.NoError(t, err, name)
 		require.True(t, g.Due.At.After(store.Milli(c.Now())), "%s: no loop", name)
 	}

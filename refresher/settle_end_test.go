@@ -24,7 +24,7 @@ func TestWithoutRefresh(t *testing.T) {
 	}{
 		"a refresh is due": {func(*store.Grant) {}, sentAt, false, store.Active, nil, nil},
 		"an assumed end of the refresh token declares nothing dead": {func(g *store.Grant) {
-			g.Refresh = &store.Life{Since: t0, ExpiresAt: new(t0.Add(time.Minute)), Assumed: true}
+			g.Refresh = &store.Lifetime{Since: t0, ExpiresAt: new(t0.Add(time.Minute)), Assumed: true}
 		}, sentAt.Add(hour), false, store.Active, nil, nil},
 		"not yet time to warn": {
 			func(g *store.Grant) { g.Refresh = nil }, warnAt.Add(-time.Second), true, store.Active, nil,

@@ -18,7 +18,7 @@ import (
 // the access token of newGrant ends.
 func failed(t require.TestingT, g *store.Grant, chance float64, f *refresher.Failure) {
 	g.Lease = &store.Lease{Owner: "me", Until: t0.Add(day)}
-	require.NoError(t, settler(newClock(sentAt), chance).Failed(g, f))
+	require.NoError(t, settler(newClock(sentAt), chance).ApplyFailure(g, f))
 	require.Nil(t, g.Lease)
 }
 
@@ -77,7 +77,7 @@ func TestRetryAfterIsHonoured(t *testing.T) {
 }
 
 func TestRefusedCredentialsNeverExpireAGrant(t *testing.T) {
-	for name, refresh := range map[string]*store.Life{
+	for name, refresh := range map[string]*store.Lifetime{
 		"no stated end": endless(t0),
 		"alive":         lasting(t0, day),
 		"assumed end":   {Since: t0, ExpiresAt: new(t0.Add(time.Minute)), Assumed: true},
@@ -164,7 +164,7 @@ func TestHoldPastGrace(t *testing.T) {
 	grace := config.Default().Refresh.Grace
 	for name, c := range map[string]struct {
 		unknown time.Time
-		access  *store.Life
+		access  *store.Lifetime
 		want    time.Time
 	}{
 		"within grace: tries go on":                   {sentAt.Add(time.Second - grace), lasting(t0, hour), sentAt.Add(2 * time.Second)},

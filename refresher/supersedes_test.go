@@ -62,7 +62,7 @@ func (r *record) deliver(d delivery) {
 		return
 	}
 	var err error
-	r.tokens, err = settler(newClock(sentAt), 0).Answered(r.grant, r.tokens, d.answer, false, d.epoch, sentAt)
+	r.tokens, err = settler(newClock(sentAt), 0).ApplyAnswer(r.grant, r.tokens, d.answer, false, d.epoch, sentAt)
 	require.NoError(r.t, err)
 }
 

@@ -48,11 +48,11 @@ func (a statuses) reading() *Failure {
 	case a.says("mfarequired"):
 		return &Failure{Class: MustAct, Reason: events.ReasonMFARequired}
 	case blamesRequest(a.errorType):
-		return &Failure{Class: BadRequest, Reason: events.ReasonBadRequest, Incomplete: true}
+		return &Failure{Class: BadRequest, Reason: events.ReasonBadRequest, AccessTokenMissing: true}
 	case word == "notfound":
 		return &Failure{Class: Dead, Reason: events.ReasonNotFound}
 	default:
-		return &Failure{Class: Dead, Reason: events.ReasonRejected, Incomplete: word == "badrequest" && a.errorType == ""}
+		return &Failure{Class: Dead, Reason: events.ReasonRejected, AccessTokenMissing: word == "badrequest" && a.errorType == ""}
 	}
 }
 

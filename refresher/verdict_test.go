@@ -98,7 +98,7 @@ func TestARefusedTokenIsToldFromARefusedRequest(t *testing.T) {
 	} {
 		want.Detail, want.ErrorHash = "HTTP 400, status badRequest", "5f3a-B_9"
 		got := *refused(t, meshAnswering(t, 400, answer(given)))
-		got.Overfull = false // TestARequestWithTheAccessTokenLacksNothing
+		got.AccessTokenUnwanted = false // TestARequestWithTheAccessTokenLacksNothing
 		require.Equal(t, want, got, given)
 	}
 }
@@ -130,19 +130,19 @@ func TestWhomAnErrorTypeBlames(t *testing.T) {
 // What is refused may lack the access token only where that did not go along.
 func TestARequestWithTheAccessTokenLacksNothing(t *testing.T) {
 	mesh := meshAnswering(t, 400, `{"status":"badRequest"}`)
-	require.False(t, refused(t, mesh).Incomplete)
+	require.False(t, refused(t, mesh).AccessTokenMissing)
 	without := request
 	without.AccessToken = text("")
 	_, err := mesh.Refresh(t.Context(), without)
-	require.True(t, refresher.AsFailure(err).Incomplete)
-	require.False(t, refresher.AsFailure(err).Overfull)
-	require.True(t, refused(t, mesh).Overfull)
-	require.False(t, refused(t, mesh).Renewing)
+	require.True(t, refresher.AsFailure(err).AccessTokenMissing)
+	require.False(t, refresher.AsFailure(err).AccessTokenUnwanted)
+	require.True(t, refused(t, mesh).AccessTokenUnwanted)
+	require.False(t, refused(t, mesh).AskedForRefreshToken)
 	for answer, want := range map[string]bool{`{"status":"badRequest","errorType":"badRequest"}`: true, `{"status":"badRequest","errorType":"invalidField"}`: true, `{"status":"locked"}`: false} {
 		renewing := request
 		renewing.CreateNewRefreshToken = true
 		_, err := meshAnswering(t, 400, answer).Refresh(t.Context(), renewing)
-		require.Equal(t, want, refresher.AsFailure(err).Renewing, answer)
+		require.Equal(t, want, refresher.AsFailure(err).AskedForRefreshToken, answer)
 	}
 }
 

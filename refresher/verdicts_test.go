@@ -198,8 +198,8 @@ func TestAGrantWhoseUserMustActExpiresThoughVerdictsAreHeld(t *testing.T) {
 // A grant that was given up before verdicts were held does not expire while they are: it
 // is tried again, and refreshed once Mesh takes its token.
 func TestAGrantThatWasGivenUpDoesNotExpireWhileVerdictsAreHeld(t *testing.T) {
-	for name, life := range map[string]func(time.Time) *store.Life{
-		"its access token expires":                    func(now time.Time) *store.Life { return lasting(now, 2*hour) },
+	for name, life := range map[string]func(time.Time) *store.Lifetime{
+		"its access token expires":                    func(now time.Time) *store.Lifetime { return lasting(now, 2*hour) },
 		"its access token is reported and has no end": endless,
 	} {
 		for _, held := range []bool{true, false} {

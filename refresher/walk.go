@@ -44,8 +44,8 @@ func (r *Reconciler) pages(find func(ctx context.Context, at time.Time, after st
 	}
 }
 
-// through works through a list from where the walk stands, past what fails.
-func (r *Reconciler) through(ctx context.Context, w *walk, kind string, list func(ctx context.Context, after store.Place) (store.Page, error), do repair) error {
+// workThrough works through a list from where the walk stands, past what fails.
+func (r *Reconciler) workThrough(ctx context.Context, w *walk, kind string, list func(ctx context.Context, after store.Place) (store.Page, error), do repair) error {
 	failures := failures{kind: kind}
 	repaired, ended, jumped := 0, false, false
 	defer func() {
@@ -117,8 +117,8 @@ func (r *Reconciler) page(ctx context.Context, w *walk, grants []*store.Grant, d
 	return done
 }
 
-// repairing repairs a grant unless it has changed since it was listed.
-func (r *Reconciler) repairing(kind string, do func(ctx context.Context, g *store.Grant) error) repair {
+// ifUnchanged repairs a grant unless it has changed since it was listed.
+func (r *Reconciler) ifUnchanged(kind string, do func(ctx context.Context, g *store.Grant) error) repair {
 	return func(ctx context.Context, g *store.Grant) (bool, error) {
 		same, err := r.unchanged(ctx, g)
 		if err != nil || !same {

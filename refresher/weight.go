@@ -108,7 +108,7 @@ func (m *merger) makeRoom(brought []AnsweredAccount) {
 }
 
 // add adds an account with its access token, and reports whether there was room for it.
-func (m *merger) add(in AnsweredAccount, access *store.Life) bool {
+func (m *merger) add(in AnsweredAccount, access *store.Lifetime) bool {
 	token := store.AccountToken{AccountID: in.ID, AccessToken: in.AccessToken, TokenID: in.TokenID}
 	at, kept := m.kept[in.ID]
 	size := m.tokensSize
@@ -134,7 +134,7 @@ func (m *merger) add(in AnsweredAccount, access *store.Life) bool {
 }
 
 // name adds an account to the grant, with its name if there is room for it.
-func (m *merger) name(in AnsweredAccount, access *store.Life) bool {
+func (m *merger) name(in AnsweredAccount, access *store.Lifetime) bool {
 	at, known := m.accounts[in.ID]
 	if !known {
 		if m.accountsSize+accountSize(in.ID, "") > maxAccounts {
@@ -159,7 +159,7 @@ func (m *merger) name(in AnsweredAccount, access *store.Life) bool {
 
 // own adds an account's own refresh token, and reports whether there was room for it.
 func (m *merger) own(id string, refreshToken secret.Text) bool {
-	if _, known := m.accounts[id]; !known && !m.name(AnsweredAccount{ID: id}, &store.Life{}) {
+	if _, known := m.accounts[id]; !known && !m.name(AnsweredAccount{ID: id}, &store.Lifetime{}) {
 		return false
 	}
 	at, known := m.kept[id]

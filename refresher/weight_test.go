@@ -74,7 +74,7 @@ func TestAnyAnswerFits(t *testing.T) {
 				a.Accounts = append(a.Accounts, refresher.AnsweredAccount{ID: fmt.Sprintf("%s%d-%d", id, round, n), Name: name, AccessToken: text(access)})
 			}
 			var err error
-			tokens, err = settler(c, 0).Answered(g, tokens, a, false, int64(round+1), sentAt)
+			tokens, err = settler(c, 0).ApplyAnswer(g, tokens, a, false, int64(round+1), sentAt)
 			require.NoError(t, err)
 			require.Equal(t, a.RefreshToken.Reveal(), tokens.RefreshToken.Reveal())
 			weighs(t, g, tokens)
@@ -110,7 +110,7 @@ func TestAsManyAccountsAsAnAnswerHolds(t *testing.T) {
 		a.Accounts = append(a.Accounts, refresher.AnsweredAccount{ID: fmt.Sprint(n), AccessToken: text("a")})
 	}
 	g := newGrant(withAccounts())
-	tokens, err := settler(newClock(sentAt), 0).Answered(g, newTokens(), a, false, 1, sentAt)
+	tokens, err := settler(newClock(sentAt), 0).ApplyAnswer(g, newTokens(), a, false, 1, sentAt)
 	require.NoError(t, err)
 	require.Greater(t, len(tokens.Accounts), 20_000)
 	weighs(t, g, tokens)
@@ -125,11 +125,11 @@ func TestALargeRefreshTokenTakesTheRoomOfAccessTokens(t *testing.T) {
 	for n := range 15_000 {
 		first.Accounts = append(first.Accounts, refresher.AnsweredAccount{ID: fmt.Sprint(n), AccessToken: access})
 	}
-	tokens, err := s.Answered(g, newTokens(), first, false, 1, sentAt)
+	tokens, err := s.ApplyAnswer(g, newTokens(), first, false, 1, sentAt)
 	require.NoError(t, err)
 	require.Len(t, tokens.Accounts, 15_000)
 	large := refresher.Answer{RefreshToken: text(strings.Repeat("r", 7*mebibyte)), AccessToken: text(strings.Repeat("b", mebibyte))}
-	tokens, err = s.Answered(g, tokens, large, false, 2, sentAt)
+	tokens, err = s.ApplyAnswer(g, tokens, large, false, 2, sentAt)
 	require.NoError(t, err)
 	require.True(t, tokens.RefreshToken.Equal(large.RefreshToken))
 	require.NotEmpty(t, tokens.Accounts)
@@ -185,7 +185,7 @@ func TestALongAccountIDIsNamedByItsHash(t *testing.T) {
 	long := strings.Repeat("x", 513)
 	g := newGrant(withAccounts())
 	a := answer(long, long+"y")
-	tokens, err := settler(newClock(sentAt), 0).Answered(g, newTokens(), a, false, 1, sentAt)
+	tokens, err := settler(newClock(sentAt), 0).ApplyAnswer(g, newTokens(), a, false, 1, sentAt)
 	require.NoError(t, err)
 	require.Len(t, tokens.Accounts, 2)
 	require.Equal(t, events.BoundedID(long), g.Accounts[0].ID)
@@ -203,7 +203,7 @@ func TestAnOutboxStaysSmall(t *testing.T) {
 	g, tokens := newGrant(withAccounts(ids...)), newTokens(ids...)
 	for epoch := range int64(20) {
 		var err error
-		tokens, err = settler(newClock(sentAt), 0).Answered(g, tokens, answer(ids...), false, epoch+1, sentAt)
+		tokens, err = settler(newClock(sentAt), 0).ApplyAnswer(g, tokens, answer(ids...), false, epoch+1, sentAt)
 		require.NoError(t, err)
 	}
 	require.Len(t, g.Outbox.Events, 20)

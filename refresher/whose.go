@@ -21,7 +21,7 @@ type shares struct {
 	// ownerless is how many entries have tokens without an owner. Access tokens of accounts
 	// that the grant does not have don't count.
 	ownerless int
-	hidden    bool // one of them has a new access token
+	hasHidden bool // one of them has a new access token
 }
 
 // share is an entry of an answer with what is known about its owner.
@@ -42,7 +42,7 @@ const (
 // whose finds out whose the tokens of an answer are. tokens is the set at hand.
 func whose(g *store.Grant, tokens *store.TokenSet, a Answer) shares {
 	s := sharesIn(g, tokens, a)
-	if s.hidden {
+	if s.hasHidden {
 		// What repeats an access token at hand does not stand for the new one.
 		a.Accounts = slices.Clone(a.Accounts)
 		for i, in := range a.Accounts {
@@ -336,7 +336,7 @@ func (s *shares) chooseAccessTokens(entries []share, known []string, tokens *sto
 	}
 }
 
-// countOwnerless counts the entries with tokens that have no place, which leaveIn keeps.
+// countOwnerless counts the entries with tokens that have no place, which addLeftovers keeps.
 func (s *shares) countOwnerless(a Answer, entries []share, tokens *store.TokenSet) {
 	placed := map[secret.Text]bool{{}: true, tokens.RefreshToken: true, s.refreshToken: true}
 	for _, t := range tokens.Accounts {
@@ -349,7 +349,7 @@ func (s *shares) countOwnerless(a Answer, entries []share, tokens *store.TokenSe
 		placed[token] = true
 	}
 	count := func(in share) {
-		s.hidden = s.hidden || in.owner != another && !placed[in.AccessToken]
+		s.hasHidden = s.hasHidden || in.owner != another && !placed[in.AccessToken]
 		if !placed[in.RefreshToken] || in.owner != another && (!placed[in.AccessToken] || !placed[in.TokenID]) {
 			s.ownerless++
 		}

@@ -67,7 +67,7 @@ func TestNobodyGetsATokenOfAnotherWhateverTheAnswer(t *testing.T) {
 			text := body("ok", c.content)
 			a, err := meshAnswering(t, 200, text).Refresh(t.Context(), asked)
 			require.NoError(t, err)
-			set, err = settler(newClock(sentAt), 0).Answered(g, set, a, false, 2, sentAt)
+			set, err = settler(newClock(sentAt), 0).ApplyAnswer(g, set, a, false, 2, sentAt)
 			require.NoError(t, err)
 			require.Equal(t, c.want, given(set))
 			require.Equal(t, c.refresh, set.RefreshToken.Reveal())

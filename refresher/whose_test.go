@@ -104,7 +104,7 @@ func TestTokensWithoutAnAccount(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := newGrant(withAccounts(c.has...))
-			set, err := settler(newClock(sentAt), 0).Answered(g, newTokens(c.has...), c.answer, false, 2, sentAt)
+			set, err := settler(newClock(sentAt), 0).ApplyAnswer(g, newTokens(c.has...), c.answer, false, 2, sentAt)
 			require.NoError(t, err)
 			require.Equal(t, c.want, given(set))
 			require.Equal(t, c.refresh, set.RefreshToken.Reveal())
@@ -157,7 +157,7 @@ func TestTheRefreshTokenIsTheGrantsOwn(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := newGrant(withAccounts("one", "two"))
-			set, err := settler(newClock(sentAt), 0).Answered(g, newTokens("one", "two"), c.answer, false, 2, sentAt)
+			set, err := settler(newClock(sentAt), 0).ApplyAnswer(g, newTokens("one", "two"), c.answer, false, 2, sentAt)
 			require.NoError(t, err)
 			require.Equal(t, c.want, set.RefreshToken.Reveal())
 			require.ElementsMatch(t, c.left, left(c.answer, set))
@@ -200,7 +200,7 @@ func TestNobodyGetsATokenOfAnother(t *testing.T) {
 			g.Accounts = append(g.Accounts, store.Account{ExpiresAt: g.Access.ExpiresAt})
 			before.Accounts = append(before.Accounts, store.AccountToken{AccessToken: text("phantom")})
 		}
-		set, err := settler(newClock(sentAt), 0).Answered(g, before, a, false, 2, sentAt)
+		set, err := settler(newClock(sentAt), 0).ApplyAnswer(g, before, a, false, 2, sentAt)
 		require.NoError(t, err)
 
 		known := map[string]bool{}
@@ -241,13 +241,13 @@ func TestAnAccountWithAnEmptyIDIsHealed(t *testing.T) {
 	for _, a := range healed.Accounts {
 		require.Equal(t, g.Access, healed.AccessOf(a))
 	}
-	set, err := settler(newClock(sentAt), 0).Answered(g, set, entries(entry("one", "A", "R")), false, 2, t0.Add(2*hour))
+	set, err := settler(newClock(sentAt), 0).ApplyAnswer(g, set, entries(entry("one", "A", "R")), false, 2, t0.Add(2*hour))
 	require.NoError(t, err)
 	require.Equal(t, map[string]string{"one": "A", "two": "access-0-"}, given(set))
 	require.Len(t, g.Accounts, 2)
 
 	unknown := newGrant(withAccounts(""))
-	set, err = settler(newClock(sentAt), 0).Answered(unknown, newTokens(""), entries(entry("one", "A", "")), false, 2, sentAt)
+	set, err = settler(newClock(sentAt), 0).ApplyAnswer(unknown, newTokens(""), entries(entry("one", "A", "")), false, 2, sentAt)
 	require.NoError(t, err)
 	require.Equal(t, map[string]string{"one": "A"}, given(set))
 	require.Equal(t, []string{"one"}, unknown.AccountIDs())
@@ -260,7 +260,7 @@ func TestARefreshTokenAloneIsUsedAtOnce(t *testing.T) {
 	s, g, set := settler(c, 1), newGrant(withAccounts("one")), newTokens("one")
 	for n := range 12 {
 		var err error
-		set, err = s.Answered(g, set, entries(entry("one", "", fmt.Sprint("R", n))), false, int64(n+2), c.Now())
+		set, err = s.ApplyAnswer(g, set, entries(entry("one", "", fmt.Sprint("R", n))), false, int64(n+2), c.Now())
 		require.NoError(t, err)
 		require.Equal(t, fmt.Sprint("R", n), set.RefreshToken.Reveal())
 		require.Equal(t, map[string]string{"one": "access-0-one"}, given(set))
@@ -274,7 +274,7 @@ func TestARefreshTokenAloneIsUsedAtOnce(t *testing.T) {
 		c.Set(g.Due.At)
 	}
 	require.NotContains(t, reasons(t, g), "token.refreshed: ", "nobody got a token")
-	_, err := s.Answered(g, set, entries(entry("one", "A", "")), false, 20, c.Now())
+	_, err := s.ApplyAnswer(g, set, entries(entry("one", "A", "")), false, 20, c.Now())
 	require.NoError(t, err)
 	require.Zero(t, g.Attempts)
 	require.Contains(t, reasons(t, g), "token.refreshed: ")

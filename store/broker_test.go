@@ -65,7 +65,7 @@ func TestADisconnectCountsHoweverTheBrokerIsWritten(t *testing.T) {
 	for _, account := range []string{"", "a"} {
 		for i, said := range spellings {
 			user := fmt.Sprintf("%d-%s", i, account)
-			require.NoError(t, s.Revoke(t.Context(), Scope{user, said, account}, at, at.Add(time.Hour)))
+			require.NoError(t, s.RecordRevocation(t.Context(), Scope{user, said, account}, at, at.Add(time.Hour)))
 			for _, asked := range spellings {
 				got, err := s.Revocations(t.Context(), user, asked, []string{"a"})
 				require.NoError(t, err)
@@ -89,7 +89,7 @@ func TestDisconnectsOfEarlierReleasesAndForThem(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, at, got["a"].UTC())
 
-	require.NoError(t, s.Revoke(t.Context(), Scope{"new", "weBull", "a"}, at, at.Add(time.Hour)))
+	require.NoError(t, s.RecordRevocation(t.Context(), Scope{"new", "weBull", "a"}, at, at.Add(time.Hour)))
 	n, err := s.revocations.CountDocuments(t.Context(), bson.D{{Key: "_id", Value: former("new")}})
 	require.NoError(t, err)
 	require.Equal(t, int64(1), n)

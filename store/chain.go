@@ -36,9 +36,9 @@ type Link struct {
 	// Abandoned: a connect replaced a successor of the token. The current token is of
 	// another login.
 	Abandoned bool `bson:"abandoned,omitempty"`
-	// By are the owners who connected with the token, as Owner returns them, oldest
+	// Owners are the owners who connected with the token, as Owner returns them, oldest
 	// first. Earlier releases did not write them.
-	By []string `bson:"by,omitempty"`
+	Owners []string `bson:"by,omitempty"`
 }
 
 // Owner is a hash that stands for a user at a broker.
@@ -49,14 +49,14 @@ func Owner(userID, brokerType string) string {
 // maxOwners bounds the owners of a link; the last ones stay.
 const maxOwners = 8
 
-func (l Link) by(owners []string) Link {
-	own := slices.Clone(l.By)
+func (l Link) withOwners(owners []string) Link {
+	own := slices.Clone(l.Owners)
 	for _, o := range owners {
 		if !slices.Contains(own, o) {
 			own = append(own, o)
 		}
 	}
-	l.By = own[max(0, len(own)-maxOwners):]
+	l.Owners = own[max(0, len(own)-maxOwners):]
 	return l
 }
 
@@ -72,8 +72,8 @@ func (c *Chain) Head() string {
 	return c.Links[0].Token
 }
 
-// Spent returns the link of a refresh token that was replaced, or nil.
-func (c *Chain) Spent(fingerprint string) *Link {
+// SpentLink returns the link of a refresh token that was replaced, or nil.
+func (c *Chain) SpentLink(fingerprint string) *Link {
 	if c == nil || fingerprint == "" {
 		return nil
 	}
@@ -84,13 +84,13 @@ func (c *Chain) Spent(fingerprint string) *Link {
 	return &c.Links[i]
 }
 
-func (c *Chain) linked(fingerprint string) bool {
+func (c *Chain) contains(fingerprint string) bool {
 	return c != nil && slices.ContainsFunc(c.Links, func(l Link) bool { return l.Token == fingerprint })
 }
 
 // Has reports whether the grant has or had a refresh token.
 func (c *Chain) Has(fingerprint string) bool {
-	return fingerprint != "" && c.linked(fingerprint)
+	return fingerprint != "" && c.contains(fingerprint)
 }
 
 // Fingerprints returns the fingerprints of all links.
@@ -105,14 +105,14 @@ func (c *Chain) Fingerprints() []string {
 	return all
 }
 
-// Replaced returns the chain without the current refresh token.
-func (c *Chain) Replaced() *Chain {
+// WithoutCurrent returns the chain without the current refresh token.
+func (c *Chain) WithoutCurrent() *Chain {
 	return &Chain{Key: c.Key, Links: slices.DeleteFunc(slices.Clone(c.Links), func(l Link) bool { return l.Until == nil })}
 }
 
-// With returns the chain with a refresh token that is current since a time; empty: none
+// WithCurrent returns the chain with a refresh token that is current since a time; empty: none
 // is. connected: a connect brought it.
-func (c *Chain) With(fingerprint string, at time.Time, connected bool) *Chain {
+func (c *Chain) WithCurrent(fingerprint string, at time.Time, connected bool) *Chain {
 	if c.Head() == fingerprint {
 		next := &Chain{Key: c.Key, Links: slices.Clone(c.Links)}
 		if fingerprint != "" {
@@ -123,8 +123,8 @@ func (c *Chain) With(fingerprint string, at time.Time, connected bool) *Chain {
 	next := &Chain{Key: c.Key}
 	if fingerprint != "" {
 		head := Link{Token: fingerprint, Connected: connected}
-		if before := c.Spent(fingerprint); before != nil {
-			head.By = before.By
+		if before := c.SpentLink(fingerprint); before != nil {
+			head.Owners = before.Owners
 		}
 		next.Links = append(next.Links, head)
 	}
@@ -143,19 +143,19 @@ func (c *Chain) With(fingerprint string, at time.Time, connected bool) *Chain {
 	return next.bounded()
 }
 
-// Inheriting returns the chain with the links of a grant that it replaces at a time, so
+// WithReplacedGrant returns the chain with the links of a grant that it replaces at a time, so
 // that their tokens stay known as spent.
-func (c *Chain) Inheriting(from *Chain, at time.Time) *Chain {
+func (c *Chain) WithReplacedGrant(from *Chain, at time.Time) *Chain {
 	if from == nil || c != nil && c.Key != from.Key {
 		return c
 	}
 	next := &Chain{Key: from.Key}
 	if c != nil {
-		next.Links = c.Sharing(from).Links
+		next.Links = c.WithOwnersOf(from).Links
 	}
 	at = Milli(at)
 	for _, l := range from.Links {
-		if next.linked(l.Token) {
+		if next.contains(l.Token) {
 			continue
 		}
 		if l.Until == nil {
@@ -167,38 +167,38 @@ func (c *Chain) Inheriting(from *Chain, at time.Time) *Chain {
 	return next.bounded()
 }
 
-// Remembering returns the chain with the replaced tokens of a grant that is deleted.
-func (c *Chain) Remembering(from *Chain) *Chain {
+// WithSpentOf returns the chain with the replaced tokens of a grant that is deleted.
+func (c *Chain) WithSpentOf(from *Chain) *Chain {
 	if from == nil {
 		return c
 	}
-	return c.Inheriting(from.Replaced(), time.Time{}) // each has its time
+	return c.WithReplacedGrant(from.WithoutCurrent(), time.Time{}) // each has its time
 }
 
-// Sharing returns the chain with the owners that another chain has for its tokens.
-func (c *Chain) Sharing(with *Chain) *Chain {
+// WithOwnersOf returns the chain with the owners that another chain has for its tokens.
+func (c *Chain) WithOwnersOf(with *Chain) *Chain {
 	if c == nil || with == nil || c.Key != with.Key {
 		return c
 	}
 	next := &Chain{Key: c.Key, Links: slices.Clone(c.Links)}
 	for i, l := range next.Links {
 		for _, other := range with.Links {
-			if other.Token == l.Token && len(other.By) > 0 {
-				next.Links[i] = l.by(other.By)
+			if other.Token == l.Token && len(other.Owners) > 0 {
+				next.Links[i] = l.withOwners(other.Owners)
 			}
 		}
 	}
 	return next
 }
 
-// connectedBy returns the chain with the grant's owner as one who connected with the
+// withOwnerOf returns the chain with the grant's owner as one who connected with the
 // current token.
-func (c *Chain) connectedBy(g *Grant) *Chain {
+func (c *Chain) withOwnerOf(g *Grant) *Chain {
 	if c.Head() == "" {
 		return c
 	}
 	next := &Chain{Key: c.Key, Links: slices.Clone(c.Links)}
-	next.Links[0] = next.Links[0].by([]string{Owner(g.UserID, g.BrokerType)})
+	next.Links[0] = next.Links[0].withOwners([]string{Owner(g.UserID, g.BrokerType)})
 	return next
 }
 
@@ -255,8 +255,8 @@ func (g *Grant) ChainFor(k FingerprintKey, t TokenSet) *Chain {
 		since = g.Refresh.Since
 	}
 	origin := k.ofOrigin(t.Origin)
-	c := (&Chain{Key: k.ID}).With(origin, g.ConnectedAt, true).connectedBy(g)
-	return c.With(k.Of(t.RefreshToken), since, origin == k.Of(t.RefreshToken))
+	c := (&Chain{Key: k.ID}).WithCurrent(origin, g.ConnectedAt, true).withOwnerOf(g)
+	return c.WithCurrent(k.Of(t.RefreshToken), since, origin == k.Of(t.RefreshToken))
 }
 
 // TokenSealer seals token sets and makes their fingerprints. It can't fail.
@@ -271,9 +271,9 @@ type TokenSealer struct {
 // connect.
 func (s TokenSealer) SealTo(g *Grant, t TokenSet, at time.Time, connected bool) {
 	g.Sealed = SealTokens(s.Sealer, t, g.Binding())
-	g.Chain = g.ChainFor(s.Key, t).With(s.Key.Of(t.RefreshToken), at, connected)
+	g.Chain = g.ChainFor(s.Key, t).WithCurrent(s.Key.Of(t.RefreshToken), at, connected)
 	if connected {
-		g.Chain = g.Chain.connectedBy(g)
+		g.Chain = g.Chain.withOwnerOf(g)
 	}
 	if g.Access != nil && g.Access.Version == 0 {
 		access := *g.Access // which a candidate may share

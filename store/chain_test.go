@@ -19,26 +19,26 @@ func TestAChainKnowsWhatIsAtHandAndWhatWasReplaced(t *testing.T) {
 	require.False(t, c.Has("a"))
 	require.Empty(t, c.Fingerprints())
 
-	c = (&store.Chain{Key: "k"}).With("a", now, true)
+	c = (&store.Chain{Key: "k"}).WithCurrent("a", now, true)
 	require.Equal(t, "a", c.Head())
-	require.Nil(t, c.Spent("a"))
-	c = c.With("b", now.Add(time.Minute), false)
+	require.Nil(t, c.SpentLink("a"))
+	c = c.WithCurrent("b", now.Add(time.Minute), false)
 	require.Equal(t, "b", c.Head())
-	require.Equal(t, now.Add(time.Minute), *c.Spent("a").Until)
-	require.Equal(t, c, c.With("b", now.Add(time.Hour), false), "nothing came")
+	require.Equal(t, now.Add(time.Minute), *c.SpentLink("a").Until)
+	require.Equal(t, c, c.WithCurrent("b", now.Add(time.Hour), false), "nothing came")
 	require.False(t, c.Has(""))
 
-	gone := c.With("", now.Add(time.Hour), false)
+	gone := c.WithCurrent("", now.Add(time.Hour), false)
 	require.Empty(t, gone.Head())
-	require.Equal(t, now.Add(time.Hour), *gone.Spent("b").Until)
-	require.Equal(t, gone, gone.With("", now.Add(2*time.Hour), false))
+	require.Equal(t, now.Add(time.Hour), *gone.SpentLink("b").Until)
+	require.Equal(t, gone, gone.WithCurrent("", now.Add(2*time.Hour), false))
 
-	require.False(t, c.Spent("a").Abandoned)
-	other := c.With("of another login", now.Add(time.Hour), true).With("c", now.Add(2*time.Hour), false)
-	require.True(t, other.Spent("a").Abandoned)
-	require.False(t, other.Spent("of another login").Abandoned)
+	require.False(t, c.SpentLink("a").Abandoned)
+	other := c.WithCurrent("of another login", now.Add(time.Hour), true).WithCurrent("c", now.Add(2*time.Hour), false)
+	require.True(t, other.SpentLink("a").Abandoned)
+	require.False(t, other.SpentLink("of another login").Abandoned)
 
-	back := c.With("a", now.Add(time.Hour), true)
+	back := c.WithCurrent("a", now.Add(time.Hour), true)
 	require.Equal(t, "a", back.Head())
 	require.Equal(t, []string{"a", "b"}, back.Fingerprints())
 }
@@ -50,14 +50,14 @@ func TestAChainIsBounded(t *testing.T) {
 		last, before := "", ""
 		for i := range rapid.IntRange(1, 60).Draw(t, "tokens") {
 			token, byUser := fmt.Sprint(i), rapid.Bool().Draw(t, "connected")
-			c = c.With(token, now.Add(time.Duration(i)*time.Second), byUser)
+			c = c.WithCurrent(token, now.Add(time.Duration(i)*time.Second), byUser)
 			if byUser {
 				connected = append(connected, token)
 			}
 			before, last = last, token
 		}
 		require.Equal(t, last, c.Head())
-		require.True(t, before == "" || c.Spent(before) != nil)
+		require.True(t, before == "" || c.SpentLink(before) != nil)
 		slices.Reverse(connected)
 		for _, token := range connected[:min(len(connected), 8)] {
 			require.True(t, c.Has(token), token)
@@ -74,11 +74,11 @@ func TestTheChainOfAnEarlierReleaseIsMadeOfItsTokens(t *testing.T) {
 	g.Refresh.Since = now.Add(time.Hour)
 	c := g.ChainFor(key, store.TokenSet{RefreshToken: current, Origin: store.OriginOf(origin)})
 	require.Equal(t, key.Of(current), c.Head())
-	require.Equal(t, now.Add(time.Hour), *c.Spent(key.Of(origin)).Until)
-	require.True(t, c.Spent(key.Of(origin)).Connected)
+	require.Equal(t, now.Add(time.Hour), *c.SpentLink(key.Of(origin)).Until)
+	require.True(t, c.SpentLink(key.Of(origin)).Connected)
 
 	c = g.ChainFor(key, store.TokenSet{RefreshToken: origin, Origin: store.OriginOf(origin)})
-	require.Equal(t, []store.Link{{Token: key.Of(origin), Connected: true, By: []string{store.Owner(g.UserID, g.BrokerType)}}}, c.Links)
+	require.Equal(t, []store.Link{{Token: key.Of(origin), Connected: true, Owners: []string{store.Owner(g.UserID, g.BrokerType)}}}, c.Links)
 	require.Empty(t, g.ChainFor(key, store.TokenSet{}).Links)
 
 	g.Chain = c
@@ -101,22 +101,22 @@ func TestAChainKnowsWhoConnectedWithAToken(t *testing.T) {
 	}
 	old, other := connected("old"), connected("new")
 	first, both := old.Chain.Head(), []string{store.Owner("new", other.BrokerType), store.Owner("old", old.BrokerType)}
-	require.Equal(t, both[1:], old.Chain.Links[0].By)
+	require.Equal(t, both[1:], old.Chain.Links[0].Owners)
 
-	refreshed := old.Chain.With("second", now, false)
-	shared := other.Chain.Sharing(refreshed)
-	require.Equal(t, both, shared.Links[0].By)
-	require.Equal(t, both[:1], other.Chain.Links[0].By, "another's chain changed")
-	require.Equal(t, both, shared.With("second", now, false).Spent(first).By)
-	require.Equal(t, both, shared.With("second", now, false).With(first, now, false).Links[0].By)
-	require.Equal(t, both, other.Chain.Inheriting(refreshed, now).Links[0].By)
-	require.Equal(t, both[1:], (&store.Chain{Key: refreshed.Key}).Inheriting(refreshed, now).Spent(first).By)
+	refreshed := old.Chain.WithCurrent("second", now, false)
+	shared := other.Chain.WithOwnersOf(refreshed)
+	require.Equal(t, both, shared.Links[0].Owners)
+	require.Equal(t, both[:1], other.Chain.Links[0].Owners, "another's chain changed")
+	require.Equal(t, both, shared.WithCurrent("second", now, false).SpentLink(first).Owners)
+	require.Equal(t, both, shared.WithCurrent("second", now, false).WithCurrent(first, now, false).Links[0].Owners)
+	require.Equal(t, both, other.Chain.WithReplacedGrant(refreshed, now).Links[0].Owners)
+	require.Equal(t, both[1:], (&store.Chain{Key: refreshed.Key}).WithReplacedGrant(refreshed, now).SpentLink(first).Owners)
 	for i := range 20 {
-		old.Chain.Links[0].By = []string{fmt.Sprint(i)}
-		shared = shared.Sharing(old.Chain)
+		old.Chain.Links[0].Owners = []string{fmt.Sprint(i)}
+		shared = shared.WithOwnersOf(old.Chain)
 	}
-	require.Len(t, shared.Links[0].By, 8)
-	require.Equal(t, "19", shared.Links[0].By[7])
+	require.Len(t, shared.Links[0].Owners, 8)
+	require.Equal(t, "19", shared.Links[0].Owners[7])
 	require.Equal(t, store.Owner("u", "Coinbase"), store.Owner("u", "coinbase"))
 	require.NotEqual(t, store.Owner("u", "coinbase"), store.Owner("u", "kraken"))
 }

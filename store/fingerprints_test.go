@@ -100,7 +100,7 @@ func TestGrantsAreFoundByTheRefreshTokensThatTheyHad(t *testing.T) {
 		g := active(id)
 		g.UserID, g.Chain = user, &store.Chain{Key: "k"}
 		for _, token := range tokens {
-			g.Chain = g.Chain.With(token, now, true)
+			g.Chain = g.Chain.WithCurrent(token, now, true)
 		}
 		return g
 	}
@@ -118,7 +118,7 @@ func TestGrantsAreFoundByTheRefreshTokensThatTheyHad(t *testing.T) {
 
 	g := get(t, s, "one")
 	require.Equal(t, "b", g.Chain.Head())
-	require.Equal(t, now, *g.Chain.Spent("a").Until)
+	require.Equal(t, now, *g.Chain.SpentLink("a").Until)
 
 	page, err := s.ChainedBy(t.Context(), "", "", 10)
 	require.NoError(t, err)

@@ -44,7 +44,7 @@ func active(id string) *store.Grant {
 		ID: id, UserID: "user", BrokerType: "coinbase", BrokerName: "Coinbase",
 		Accounts: []store.Account{{ID: "acc-1", Name: "Main", ExpiresAt: &end}}, State: store.Active,
 		ConnectedAt: now, Version: 1, Sealed: envelope.Blob{KeyID: "k", Data: []byte{1, 2, 3}},
-		Access: &store.Life{Since: now, ExpiresAt: &end}, Refresh: &store.Life{Since: now},
+		Access: &store.Lifetime{Since: now, ExpiresAt: &end}, Refresh: &store.Lifetime{Since: now},
 		Due: &store.Due{At: end, Action: store.Refresh},
 	}
 }

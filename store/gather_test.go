@@ -79,7 +79,7 @@ func TestReadsAtOnceAreAnsweredEachWithItsOwn(t *testing.T) {
 		g.UserID = fmt.Sprint("user-", i)
 		insert(t, s, g)
 	}
-	require.NoError(t, s.Revoke(t.Context(), store.Scope{User: "user-3"}, now, now))
+	require.NoError(t, s.RecordRevocation(t.Context(), store.Scope{User: "user-3"}, now, now))
 	slowly(t, db)
 	var mu sync.Mutex
 	seen := map[*store.Grant]bool{}
@@ -132,7 +132,7 @@ func TestDisconnectsAreLookedForInBoundedCommands(t *testing.T) {
 	}
 	gone := []string{accounts[0], accounts[3500], accounts[5999]}
 	for _, account := range gone {
-		require.NoError(t, s.Revoke(t.Context(), store.Scope{User: "user", Account: account}, now, now))
+		require.NoError(t, s.RecordRevocation(t.Context(), store.Scope{User: "user", Account: account}, now, now))
 	}
 	for _, err := range many(3, func(int) error {
 		at, err := s.Revocations(t.Context(), "user", "weBull", accounts)

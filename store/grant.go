@@ -64,17 +64,17 @@ type Grant struct {
 	// HasSeparateRefreshTokens: the token set contains refresh tokens of single accounts, which are to be
 	// split off.
 	HasSeparateRefreshTokens bool `bson:"apart,omitempty"`
-	// Left: the token set contains texts that are to become dead letters.
-	Left bool `bson:"left,omitempty"`
+	// HasLeftovers: the token set contains texts that are to become dead letters.
+	HasLeftovers bool `bson:"left,omitempty"`
 	// Doubtful counts the answers that were kept since the last good one though a
 	// gateway may have written them.
 	Doubtful int `bson:"doubtful,omitempty"`
 	// Access and Refresh are the lives of the two tokens; nil: there is no such token.
-	Access  *Life `bson:"access,omitempty"`
-	Refresh *Life `bson:"refresh,omitempty"`
+	Access  *Lifetime `bson:"access,omitempty"`
+	Refresh *Lifetime `bson:"refresh,omitempty"`
 	// OlderAccess are the lives of the access tokens of accounts that later answers did not
 	// cover; see AccessOf.
-	OlderAccess []Life `bson:"earlier,omitempty"`
+	OlderAccess []Lifetime `bson:"earlier,omitempty"`
 	// AccountsDue is when something is due for single accounts: announcing the end of
 	// an access token in OlderAccess, or splitting off accounts. Nil: nothing is.
 	AccountsDue *time.Time `bson:"accountsDue,omitempty"`
@@ -96,8 +96,8 @@ type Grant struct {
 	// Failing describes the failures since the last successful refresh; nil: there were
 	// none, or an earlier release counted them.
 	Failing *Failing `bson:"failing,omitempty"`
-	// Refused is the last report of a refused access token that counted.
-	Refused *Refused `bson:"refused,omitempty"`
+	// RefusedReport is the last report of a refused access token that counted.
+	RefusedReport *RefusedReport `bson:"refused,omitempty"`
 	// Refusals are the refusals of the refresh token since the last successful refresh;
 	// nil: none.
 	Refusals *Refusals `bson:"refusals,omitempty"`
@@ -133,8 +133,8 @@ type Account struct {
 	ConnectedAt *time.Time `bson:"connectedAt,omitempty"`
 }
 
-// Life is the life of a token.
-type Life struct {
+// Lifetime is the life of a token.
+type Lifetime struct {
 	// Since is when the token was obtained.
 	Since time.Time `bson:"since"`
 	// Version is the version of the grant that brought an access token: not every
@@ -156,13 +156,13 @@ type Life struct {
 }
 
 // Expired reports whether the life has ended at now. A nil life has.
-func (l *Life) Expired(now time.Time) bool {
+func (l *Lifetime) Expired(now time.Time) bool {
 	return l == nil || l.ExpiresAt != nil && !now.Before(*l.ExpiresAt)
 }
 
 // ServedUntil is until when a token is handed out: ahead of its end by as much as clocks
 // may differ, but by no more than a tenth of its life. Nil: the end is unknown.
-func (l *Life) ServedUntil(skew time.Duration) *time.Time {
+func (l *Lifetime) ServedUntil(skew time.Duration) *time.Time {
 	if l == nil || l.ExpiresAt == nil {
 		return nil
 	}
@@ -171,7 +171,7 @@ func (l *Life) ServedUntil(skew time.Duration) *time.Time {
 }
 
 // AtMostTenth bounds a time ahead of the end of a life by a tenth of that life.
-func (l *Life) AtMostTenth(ahead time.Duration) time.Duration {
+func (l *Lifetime) AtMostTenth(ahead time.Duration) time.Duration {
 	if l == nil || l.ExpiresAt == nil {
 		return 0
 	}
@@ -268,9 +268,9 @@ type Refusals struct {
 	Changed bool `bson:"changed,omitempty"`
 }
 
-// Refused is a caller's report that an institution refused the access tokens of a
+// RefusedReport is a caller's report that an institution refused the access tokens of a
 // version, which caused a refresh.
-type Refused struct {
+type RefusedReport struct {
 	Version int64     `bson:"version"`
 	At      time.Time `bson:"at"`
 }
@@ -300,7 +300,7 @@ func (g *Grant) LifecycleOf(accounts []Account, reason events.Reason) events.Lif
 	for i, a := range accounts {
 		data.Accounts[i] = events.Account{AccountID: a.ID, AccountName: a.Name}
 	}
-	if g.Failing != nil && explained[reason] {
+	if g.Failing != nil && explainedReasons[reason] {
 		data.ErrorType, data.ErrorHash = g.Failing.Type, g.Failing.Hash
 	}
 	if g.Access != nil {
@@ -312,8 +312,8 @@ func (g *Grant) LifecycleOf(accounts []Account, reason events.Reason) events.Lif
 	return data
 }
 
-// explained are the reasons that the last error explains.
-var explained = map[events.Reason]bool{
+// explainedReasons are the reasons that the last error explains.
+var explainedReasons = map[events.Reason]bool{
 	events.ReasonRejected: true, events.ReasonNotFound: true, events.ReasonBadRequest: true, events.ReasonMFARequired: true,
 	events.ReasonOutcomeLost: true, events.ReasonLegal: true, events.ReasonRefreshFailing: true,
 }
@@ -353,7 +353,7 @@ func (g *Grant) Clone() *Grant {
 	c.Accounts, c.OlderAccess = slices.Clone(g.Accounts), slices.Clone(g.OlderAccess)
 	c.Access, c.Refresh = clonePtr(g.Access), clonePtr(g.Refresh)
 	c.Due, c.Lease, c.Removal, c.MFA = clonePtr(g.Due), clonePtr(g.Lease), clonePtr(g.Removal), clonePtr(g.MFA)
-	c.Failing, c.Refused, c.Refusals = clonePtr(g.Failing), clonePtr(g.Refused), clonePtr(g.Refusals)
+	c.Failing, c.RefusedReport, c.Refusals = clonePtr(g.Failing), clonePtr(g.RefusedReport), clonePtr(g.Refusals)
 	if g.Outbox != nil {
 		c.Outbox = clonePtr(g.Outbox)
 		c.Outbox.Events = slices.Clone(g.Outbox.Events)

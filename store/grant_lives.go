@@ -10,7 +10,7 @@ import (
 
 // AccessOf returns the life of an account's access token: Access, or one of OlderAccess if
 // later answers did not cover the account.
-func (g *Grant) AccessOf(a Account) *Life {
+func (g *Grant) AccessOf(a Account) *Lifetime {
 	if g.Newest(a) {
 		return g.Access
 	}
@@ -19,7 +19,7 @@ func (g *Grant) AccessOf(a Account) *Life {
 	}
 	// Earlier releases wrote the end only, and nothing for an account that was connected
 	// without an access token.
-	life := &Life{Since: g.ConnectedAt, ExpiresAt: a.ExpiresAt}
+	life := &Lifetime{Since: g.ConnectedAt, ExpiresAt: a.ExpiresAt}
 	if a.ExpiresAt != nil && life.Since.After(*a.ExpiresAt) {
 		life.Since = *a.ExpiresAt
 	}
@@ -28,7 +28,7 @@ func (g *Grant) AccessOf(a Account) *Life {
 
 // LastAccess returns the life of the access token that ends last of all accounts'. Nil:
 // the grant has no access token.
-func (g *Grant) LastAccess() *Life {
+func (g *Grant) LastAccess() *Lifetime {
 	last := g.Access
 	if last == nil {
 		return nil
@@ -70,16 +70,16 @@ func sameTime(a, b *time.Time) bool {
 }
 
 func (g *Grant) olderAccess(end *time.Time) int {
-	return slices.IndexFunc(g.OlderAccess, func(l Life) bool { return sameTime(l.ExpiresAt, end) })
+	return slices.IndexFunc(g.OlderAccess, func(l Lifetime) bool { return sameTime(l.ExpiresAt, end) })
 }
 
 // KeepOlderAccess sets OlderAccess to the lives of the accounts that have none of the newest
 // access tokens, as life returns them, one for each end. Accounts without an end need
 // none.
-func (g *Grant) KeepOlderAccess(life func(Account) *Life) {
-	var kept []Life
+func (g *Grant) KeepOlderAccess(life func(Account) *Lifetime) {
+	var kept []Lifetime
 	for _, a := range g.Accounts {
-		if a.ExpiresAt == nil || g.Newest(a) || slices.ContainsFunc(kept, func(l Life) bool { return sameTime(l.ExpiresAt, a.ExpiresAt) }) {
+		if a.ExpiresAt == nil || g.Newest(a) || slices.ContainsFunc(kept, func(l Lifetime) bool { return sameTime(l.ExpiresAt, a.ExpiresAt) }) {
 			continue
 		}
 		kept = append(kept, *life(a))

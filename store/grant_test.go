@@ -17,9 +17,9 @@ import (
 // times generates times as they are stored.
 var times = rapid.Map(rapid.Int64Range(0, 253402300799_999), func(ms int64) time.Time { return time.UnixMilli(ms).UTC() })
 
-var lives = rapid.Custom(func(t *rapid.T) store.Life {
+var lives = rapid.Custom(func(t *rapid.T) store.Lifetime {
 	end := rapid.Ptr(times, true)
-	return store.Life{Since: times.Draw(t, "since"), ExpiresAt: end.Draw(t, "end"), Assumed: rapid.Bool().Draw(t, "assumed"), RequestedAt: end.Draw(t, "asked")}
+	return store.Lifetime{Since: times.Draw(t, "since"), ExpiresAt: end.Draw(t, "end"), Assumed: rapid.Bool().Draw(t, "assumed"), RequestedAt: end.Draw(t, "asked")}
 })
 
 // grants generates grants of every shape that can be stored.
@@ -112,10 +112,10 @@ func TestCloneSharesNothingThatIsChanged(t *testing.T) {
 }
 
 func TestLifeOver(t *testing.T) {
-	var none *store.Life
+	var none *store.Lifetime
 	require.True(t, none.Expired(now))
-	require.False(t, (&store.Life{Since: now}).Expired(now.Add(1000*time.Hour)))
-	l := &store.Life{ExpiresAt: &now}
+	require.False(t, (&store.Lifetime{Since: now}).Expired(now.Add(1000*time.Hour)))
+	l := &store.Lifetime{ExpiresAt: &now}
 	require.False(t, l.Expired(now.Add(-1)))
 	require.True(t, l.Expired(now))
 }

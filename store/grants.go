@@ -97,7 +97,7 @@ func (s *Store) byFingerprints(ctx context.Context, asked [][]string) []outcome[
 	for i, fingerprints := range asked {
 		seen := map[string]bool{}
 		for _, g := range found {
-			if !seen[g.ID] && slices.ContainsFunc(fingerprints, g.Chain.linked) {
+			if !seen[g.ID] && slices.ContainsFunc(fingerprints, g.Chain.contains) {
 				seen[g.ID] = true
 				all[i].out = append(all[i].out, g.Clone())
 			}
@@ -127,7 +127,7 @@ func anyOf(field string, values []string) bson.D {
 // Insert stores a new grant with revision 1. ErrConflict: the id is taken.
 func (s *Store) Insert(ctx context.Context, g *Grant) (err error) {
 	g.Rev, g.Fingerprints = 1, g.Chain.Fingerprints()
-	g.traced(ctx)
+	g.addTrace(ctx)
 	ctx, span := startSpan(ctx, "insert", g)
 	defer func() { tracing.End(span, err) }()
 	doc, err := bson.Marshal(g)
@@ -171,7 +171,7 @@ func bulkOutcomes(n int, err error) []outcome[struct{}] {
 // the write may have happened.
 func (s *Store) Save(ctx context.Context, g *Grant) (err error) {
 	g.Rev, g.Fingerprints = g.Rev+1, g.Chain.Fingerprints()
-	g.traced(ctx)
+	g.addTrace(ctx)
 	ctx, span := startSpan(ctx, "replace", g)
 	defer func() { tracing.End(span, err) }()
 	err = wrap(matched(s.grants.ReplaceOne(ctx, revision(g.ID, g.Rev-1), g)), "saving grant %s", g.ID)
@@ -230,10 +230,10 @@ type LeaseRequest struct {
 	// that the grant does not wait if its holder dies. The grant that Acquire returns
 	// keeps its due time.
 	DueNow bool
-	// Refused, if set, is the report that causes the refresh. It is stored with the
-	// lease, and there is no lease if another has been stored since RefusedSince.
-	Refused      *Refused
-	RefusedSince time.Time
+	// Report, if set, is the report that causes the refresh. It is stored with the
+	// lease, and there is no lease if another has been stored since ReportsSince.
+	Report       *RefusedReport
+	ReportsSince time.Time
 }
 
 // Acquire takes the lease of a grant and returns the leased grant, with a new epoch.
@@ -253,9 +253,9 @@ func (s *Store) Acquire(ctx context.Context, r LeaseRequest) (g *Grant, takenOve
 		filter = append(filter, bson.E{Key: "due.at", Value: *r.DueAt})
 	}
 	set := bson.D{{Key: "lease", Value: lease}}
-	if r.Refused != nil {
-		filter = append(filter, bson.E{Key: "$and", Value: bson.A{bson.D{{Key: "$or", Value: noneAfter("refused", "refused.at", r.RefusedSince)}}}})
-		set = append(set, bson.E{Key: "refused", Value: *r.Refused})
+	if r.Report != nil {
+		filter = append(filter, bson.E{Key: "$and", Value: bson.A{bson.D{{Key: "$or", Value: noneAfter("refused", "refused.at", r.ReportsSince)}}}})
+		set = append(set, bson.E{Key: "refused", Value: *r.Report})
 	}
 	update := bson.D{
 		{Key: "$set", Value: set},
@@ -277,8 +277,8 @@ func (s *Store) Acquire(ctx context.Context, r LeaseRequest) (g *Grant, takenOve
 	}
 	takenOver = before.Lease != nil
 	before.Lease = &lease
-	if r.Refused != nil {
-		before.Refused = r.Refused
+	if r.Report != nil {
+		before.RefusedReport = r.Report
 	}
 	before.Rev++
 	before.Epoch++

@@ -88,7 +88,7 @@ func (s *Store) EnsureInBackground(failed func(error)) (done <-chan struct{}) {
 
 func (s *Store) ensureInBackground(pause time.Duration, failed func(error)) <-chan struct{} {
 	done := make(chan struct{})
-	s.beside.Go(func() {
+	s.background.Go(func() {
 		for {
 			err := s.Ensure(s.open)
 			if err == nil {

@@ -42,10 +42,10 @@ func TestOneReportOfARefusedTokenCountsInAPause(t *testing.T) {
 	const pause = 10 * time.Minute
 	report := func(at time.Time) error {
 		r := request("w")
-		r.Now, r.Until, r.Refused, r.RefusedSince = at, at.Add(time.Second), &store.Refused{Version: 1, At: at}, at.Add(-pause)
+		r.Now, r.Until, r.Report, r.ReportsSince = at, at.Add(time.Second), &store.RefusedReport{Version: 1, At: at}, at.Add(-pause)
 		g, _, err := s.Acquire(t.Context(), r)
 		if err == nil {
-			require.Equal(t, &store.Refused{Version: 1, At: at}, g.Refused)
+			require.Equal(t, &store.RefusedReport{Version: 1, At: at}, g.RefusedReport)
 			require.Equal(t, g, get(t, s, "g"), "what is returned is what is stored")
 			g.Lease = nil
 			require.NoError(t, s.Save(t.Context(), g)) // and stays with what is saved

@@ -101,7 +101,7 @@ func TestErrorsOfAnAbsentServerSayWhatWasBeingDone(t *testing.T) {
 		"listing overdue grants":              func() error { _, err := s.Overdue(ctx, now, store.Place{}, 1); return err },
 		"listing unsent events":               func() error { _, err := s.Unsent(ctx, now, store.Place{}, 1); return err },
 		"listing records to drop":             func() error { _, err := s.Purgeable(ctx, now, store.Place{}, 1); return err },
-		"recording a disconnect":              func() error { return s.Revoke(ctx, store.Scope{User: "u"}, now, now) },
+		"recording a disconnect":              func() error { return s.RecordRevocation(ctx, store.Scope{User: "u"}, now, now) },
 		"reading disconnects":                 func() error { _, err := s.Revocations(ctx, "u", "b", nil); return err },
 		"dropping old disconnects":            func() error { return s.PurgeRevocations(ctx, now) },
 		"storing data key k":                  func() error { return s.PutKey(ctx, dataKey("k")) },

@@ -25,13 +25,13 @@ import (
 // difference, so nothing else would notice one that reads a whole collection.
 
 // walks are the methods that read more than an index leads them to, and why they
-// may. A worker on its own calls none of them but RecordBeat and Tallies.
+// may. A worker on its own calls none of them but RecordHeartbeat and Tallies.
 var walks = map[string]string{
 	"ConnectKeys": "a handful of keys, kept in memory by workers",
 	"AuditHeads":  "an operator's: one head for each start of a worker",
 	"Keys":        "an operator's walk over all data keys",
 	"List":        "an operator's pages: by id, passing over what does not match; by due time, sorted",
-	"RecordBeat":  "a small document for each worker, every few seconds",
+	"RecordHeartbeat":  "a small document for each worker, every few seconds",
 	"Verdicts":    "a document for each broker at which grants were refused",
 	"Tallies":     "the operator's page and a worker's metrics, once in a while: the whole index on state and broker",
 	"TokenSets":   "an operator's count: the whole index on sealed.key and id",
@@ -41,8 +41,8 @@ var walks = map[string]string{
 // everywhere are the methods that ask all shards, where grants are sharded by
 // _id. All others reach one.
 var everywhere = []string{
-	"ByUser", "Holders", // requests that miss the cache, connects, disconnects
-	"OtherStreams", "ScheduledIn", "Overdue", "Unsent", "Purgeable", "Ending", "AccountsDue", "Removals", "Undue", "DueAfter", "OtherChainKeys", "ChainedBy", // reconciliation
+	"ByUser", "ByFingerprints", // requests that miss the cache, connects, disconnects
+	"OtherStreams", "ScheduledIn", "Overdue", "Unsent", "Purgeable", "Ending", "AccountsDue", "Removals", "WithNothingDue", "DueAfter", "OtherChainKeys", "ChainedBy", // reconciliation
 	"CountDue", "DueBefore", "KeyUses", "List", "SealedUnder", "TokenSets", // operators
 	"Tallies", "TallyOverdue", // metrics
 }
@@ -74,7 +74,7 @@ func calls(s *store.Store) map[string]func(context.Context) error {
 		"DeleteKey":        func(ctx context.Context) error { return s.DeleteKey(ctx, "k") },
 		"DueBefore":        func(ctx context.Context) error { return drop(s.DueBefore(ctx, now, 10)) },
 		"Get":              func(ctx context.Context) error { return drop(s.Get(ctx, "g")) },
-		"Holders":          func(ctx context.Context) error { return drop(s.ByFingerprints(ctx, []string{"f"})) },
+		"ByFingerprints":   func(ctx context.Context) error { return drop(s.ByFingerprints(ctx, []string{"f"})) },
 		"Insert":           func(ctx context.Context) error { return s.Insert(ctx, active("new")) },
 		"Installation":     func(ctx context.Context) error { return drop(s.Installation(ctx)) },
 		"Key":              func(ctx context.Context) error { return drop(s.Key(ctx, "k")) },
@@ -98,7 +98,7 @@ func calls(s *store.Store) map[string]func(context.Context) error {
 			return nil
 		},
 		"AccountsDue":      func(ctx context.Context) error { return drop(s.AccountsDue(ctx, now, place, 1)) },
-		"Undue":            func(ctx context.Context) error { return drop(s.Undue(ctx, place, 1)) },
+		"WithNothingDue":            func(ctx context.Context) error { return drop(s.WithNothingDue(ctx, place, 1)) },
 		"DueAfter":         func(ctx context.Context) error { return drop(s.DueAfter(ctx, now, place, 1)) },
 		"Ending":           func(ctx context.Context) error { return drop(s.Ending(ctx, now, place, 1)) },
 		"OtherChainKeys":   func(ctx context.Context) error { return drop(s.OtherChainKeys(ctx, "k")) },
@@ -120,7 +120,7 @@ func calls(s *store.Store) map[string]func(context.Context) error {
 		"Retire":               func(ctx context.Context) error { return s.Retire(ctx, store.Retirement{Before: now}) },
 		"RetireUserKeys":       func(ctx context.Context) error { return drop(s.RetireUserKeys(ctx, "u", now)) },
 		"Retirement":           func(ctx context.Context) error { return drop(s.Retirement(ctx)) },
-		"Revoke":               func(ctx context.Context) error { return s.Revoke(ctx, store.Scope{User: "u"}, now, now) },
+		"RecordRevocation":               func(ctx context.Context) error { return s.RecordRevocation(ctx, store.Scope{User: "u"}, now, now) },
 		"Revocations":          func(ctx context.Context) error { return drop(s.Revocations(ctx, "u", "b", []string{"a"})) },
 		"Rewrap":               func(ctx context.Context) error { return s.Rewrap(ctx, key, []byte("w"), "kek") },
 		"SampleKeys":           func(ctx context.Context) error { return drop(s.SampleKeys(ctx, 2)) },
@@ -143,15 +143,15 @@ func calls(s *store.Store) map[string]func(context.Context) error {
 			_, _, err := s.RecordRefusal(ctx, "b", "g", now, 3, time.Hour)
 			return err
 		},
-		"RecordBeat":    func(ctx context.Context) error { return drop(s.RecordBeat(ctx, store.Beat{Run: "r", N: 1})) },
-		"DropBeat":      func(ctx context.Context) error { return s.DropBeat(ctx, store.Beat{Run: "r", N: 1}) },
+		"RecordHeartbeat":    func(ctx context.Context) error { return drop(s.RecordHeartbeat(ctx, store.Heartbeat{Run: "r", N: 1})) },
+		"DeleteHeartbeat":      func(ctx context.Context) error { return s.DeleteHeartbeat(ctx, store.Heartbeat{Run: "r", N: 1}) },
 		"RecordSuccess": func(ctx context.Context) error { return drop(s.RecordSuccess(ctx, "b")) },
 		"Verdicts":      func(ctx context.Context) error { return drop(s.Verdicts(ctx)) },
 		"VerdictsAt":    func(ctx context.Context) error { return drop(s.VerdictsAt(ctx, "b")) },
-		"Spend":         func(ctx context.Context) error { return s.Spend(ctx, "f", now, now) },
-		"Await":         func(ctx context.Context) error { return s.Await(ctx, "f", now) },
-		"RevocationsAndFate": func(ctx context.Context) error {
-			_, _, err := s.RevocationsAndFate(ctx, "u", "b", []string{"a"}, "f")
+		"RecordSpent":         func(ctx context.Context) error { return s.RecordSpent(ctx, "f", now, now) },
+		"RecordAwaited":         func(ctx context.Context) error { return s.RecordAwaited(ctx, "f", now) },
+		"RevocationsAndTokenRecord": func(ctx context.Context) error {
+			_, _, err := s.RevocationsAndTokenRecord(ctx, "u", "b", []string{"a"}, "f")
 			return err
 		},
 		"Unsent":    func(ctx context.Context) error { return drop(s.Unsent(ctx, now, place, 1)) },

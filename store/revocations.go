@@ -39,27 +39,27 @@ type revocation struct {
 	PurgeAt time.Time `bson:"purgeAt"`
 }
 
-// Revoke records that a scope was disconnected at a time, so that an older connect
+// RecordRevocation records that a scope was disconnected at a time, so that an older connect
 // that arrives late does not bring it back.
-func (s *Store) Revoke(ctx context.Context, scope Scope, at, purgeAt time.Time) error {
+func (s *Store) RecordRevocation(ctx context.Context, scope Scope, at, purgeAt time.Time) error {
 	for _, id := range scope.ids() {
-		if err := s.remember(ctx, id, at, purgeAt); err != nil {
+		if err := s.record(ctx, id, at, purgeAt); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (s *Store) remember(ctx context.Context, id string, at, purgeAt time.Time) error {
+func (s *Store) record(ctx context.Context, id string, at, purgeAt time.Time) error {
 	_, err := s.revocations.UpdateOne(ctx, byID(id),
 		bson.D{{Key: "$max", Value: bson.D{{Key: "at", Value: Milli(at)}, {Key: "purgeAt", Value: Milli(purgeAt)}}}},
 		options.UpdateOne().SetUpsert(true))
 	return wrap(err, "recording a disconnect")
 }
 
-// Fate is what is recorded of a refresh token whose grant is gone. Other grants may
+// TokenRecord is what is recorded of a refresh token whose grant is gone. Other grants may
 // still bring it: one login may be published in several connects.
-type Fate struct {
+type TokenRecord struct {
 	// Spent: a refresh has replaced the token.
 	Spent bool
 	// Until is how long a refresh may still present it; zero: none does.
@@ -70,31 +70,31 @@ type Fate struct {
 func spentID(fingerprint string) string   { return hashID("spent token", fingerprint) }
 func awaitedID(fingerprint string) string { return hashID("awaited token", fingerprint) }
 
-// Spend records that a refresh has replaced a refresh token whose grant is gone. It
+// RecordSpent records that a refresh has replaced a refresh token whose grant is gone. It
 // does nothing without a fingerprint.
-func (s *Store) Spend(ctx context.Context, fingerprint string, at, purgeAt time.Time) error {
+func (s *Store) RecordSpent(ctx context.Context, fingerprint string, at, purgeAt time.Time) error {
 	if fingerprint == "" {
 		return nil
 	}
-	return s.remember(ctx, spentID(fingerprint), at, purgeAt)
+	return s.record(ctx, spentID(fingerprint), at, purgeAt)
 }
 
-// Await records how long a refresh may still present a refresh token whose grant is
+// RecordAwaited records how long a refresh may still present a refresh token whose grant is
 // gone.
-func (s *Store) Await(ctx context.Context, fingerprint string, until time.Time) error {
-	return s.remember(ctx, awaitedID(fingerprint), until, until)
+func (s *Store) RecordAwaited(ctx context.Context, fingerprint string, until time.Time) error {
+	return s.record(ctx, awaitedID(fingerprint), until, until)
 }
 
 // Revocations returns when each account was last disconnected, if it was. The account ""
 // stands for the broker as a whole.
 func (s *Store) Revocations(ctx context.Context, user, broker string, accounts []string) (map[string]time.Time, error) {
-	revoked, _, err := s.RevocationsAndFate(ctx, user, broker, accounts, "")
+	revoked, _, err := s.RevocationsAndTokenRecord(ctx, user, broker, accounts, "")
 	return revoked, err
 }
 
-// RevocationsAndFate is Revocations together with the fate of a refresh token, by its fingerprint
+// RevocationsAndTokenRecord is Revocations together with the record of a refresh token, by its fingerprint
 // (empty: none).
-func (s *Store) RevocationsAndFate(ctx context.Context, user, broker string, accounts []string, fingerprint string) (map[string]time.Time, Fate, error) {
+func (s *Store) RevocationsAndTokenRecord(ctx context.Context, user, broker string, accounts []string, fingerprint string) (map[string]time.Time, TokenRecord, error) {
 	accounts = append([]string{""}, accounts...)
 	idsOf := func(account string) (ids []string) {
 		for _, scope := range []Scope{{user, "", ""}, {user, broker, ""}, {user, "", account}, {user, broker, account}} {
@@ -111,7 +111,7 @@ func (s *Store) RevocationsAndFate(ctx context.Context, user, broker string, acc
 	}
 	at, err := s.revokedReads.do(ctx, ids)
 	if err != nil {
-		return nil, Fate{}, err
+		return nil, TokenRecord{}, err
 	}
 	last := make(map[string]time.Time)
 	for _, account := range accounts {
@@ -122,10 +122,10 @@ func (s *Store) RevocationsAndFate(ctx context.Context, user, broker string, acc
 		}
 	}
 	if fingerprint == "" {
-		return last, Fate{}, nil
+		return last, TokenRecord{}, nil
 	}
 	_, spent := at[spentID(fingerprint)]
-	return last, Fate{Spent: spent, Until: at[awaitedID(fingerprint)]}, nil
+	return last, TokenRecord{Spent: spent, Until: at[awaitedID(fingerprint)]}, nil
 }
 
 // maxSought is how many values one command looks for: MongoDB takes commands of up to

@@ -38,7 +38,7 @@ func TestRevokedByScope(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := open(t)
-			require.NoError(t, s.Revoke(t.Context(), c.scope, now, now.Add(time.Hour)))
+			require.NoError(t, s.RecordRevocation(t.Context(), c.scope, now, now.Add(time.Hour)))
 			want := map[string]time.Time{}
 			for _, account := range c.want {
 				want[account] = now
@@ -54,7 +54,7 @@ func TestTheLastDisconnectCounts(t *testing.T) {
 	s := open(t)
 	revoke := func(scope store.Scope, d time.Duration) {
 		t.Helper()
-		require.NoError(t, s.Revoke(t.Context(), scope, now.Add(d), now.Add(d+24*time.Hour)))
+		require.NoError(t, s.RecordRevocation(t.Context(), scope, now.Add(d), now.Add(d+24*time.Hour)))
 	}
 	user, account := store.Scope{User: "u"}, store.Scope{User: "u", Broker: "b", Account: "a"}
 	revoke(user, 2*time.Hour)
@@ -68,7 +68,7 @@ func TestTheLastDisconnectCounts(t *testing.T) {
 
 func TestRevocationsOfUnknownAccounts(t *testing.T) {
 	s := open(t)
-	require.NoError(t, s.Revoke(t.Context(), store.Scope{User: "u", Broker: "b"}, now, now))
+	require.NoError(t, s.RecordRevocation(t.Context(), store.Scope{User: "u", Broker: "b"}, now, now))
 	got, err := s.Revocations(t.Context(), "u", "b", nil)
 	require.NoError(t, err)
 	require.Equal(t, map[string]time.Time{"": now}, got)
@@ -78,20 +78,20 @@ func TestRevocationsOfUnknownAccounts(t *testing.T) {
 // and under a hash of its fingerprint.
 func TestTheFateOfARefreshTokenIsRemembered(t *testing.T) {
 	s := open(t)
-	fate := func(user, token string) store.Fate {
+	fate := func(user, token string) store.TokenRecord {
 		t.Helper()
-		revoked, fate, err := s.RevocationsAndFate(t.Context(), user, "b", []string{"a"}, token)
+		revoked, fate, err := s.RevocationsAndTokenRecord(t.Context(), user, "b", []string{"a"}, token)
 		require.NoError(t, err)
 		require.Empty(t, revoked)
 		return fate
 	}
-	require.NoError(t, s.Spend(t.Context(), "", now, now))
-	require.NoError(t, s.Spend(t.Context(), "spent", now, now.Add(time.Hour)))
-	require.NoError(t, s.Await(t.Context(), "awaited", now.Add(time.Minute)))
-	require.NoError(t, s.Await(t.Context(), "awaited", now))
+	require.NoError(t, s.RecordSpent(t.Context(), "", now, now))
+	require.NoError(t, s.RecordSpent(t.Context(), "spent", now, now.Add(time.Hour)))
+	require.NoError(t, s.RecordAwaited(t.Context(), "awaited", now.Add(time.Minute)))
+	require.NoError(t, s.RecordAwaited(t.Context(), "awaited", now))
 	for _, user := range []string{"u", "v"} {
-		require.Equal(t, store.Fate{Spent: true}, fate(user, "spent"))
-		require.Equal(t, store.Fate{Until: now.Add(time.Minute)}, fate(user, "awaited"))
+		require.Equal(t, store.TokenRecord{Spent: true}, fate(user, "spent"))
+		require.Equal(t, store.TokenRecord{Until: now.Add(time.Minute)}, fate(user, "awaited"))
 		require.Zero(t, fate(user, "another"))
 		require.Zero(t, fate(user, ""))
 	}
@@ -104,11 +104,11 @@ func TestTheFateOfARefreshTokenIsRemembered(t *testing.T) {
 
 func TestPurgeRevocations(t *testing.T) {
 	s := open(t)
-	require.NoError(t, s.Revoke(t.Context(), store.Scope{User: "old"}, now, now.Add(-time.Millisecond)))
-	require.NoError(t, s.Revoke(t.Context(), store.Scope{User: "kept"}, now, now))
+	require.NoError(t, s.RecordRevocation(t.Context(), store.Scope{User: "old"}, now, now.Add(-time.Millisecond)))
+	require.NoError(t, s.RecordRevocation(t.Context(), store.Scope{User: "kept"}, now, now))
 	extended := store.Scope{User: "extended"}
-	require.NoError(t, s.Revoke(t.Context(), extended, now, now.Add(time.Hour)))
-	require.NoError(t, s.Revoke(t.Context(), extended, now, now.Add(-time.Hour)))
+	require.NoError(t, s.RecordRevocation(t.Context(), extended, now, now.Add(time.Hour)))
+	require.NoError(t, s.RecordRevocation(t.Context(), extended, now, now.Add(-time.Hour)))
 	require.NoError(t, s.PurgeRevocations(t.Context(), now))
 	for user, want := range map[string]int{"old": 0, "kept": 1, "extended": 1} {
 		got, err := s.Revocations(t.Context(), user, "b", nil)

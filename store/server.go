@@ -51,7 +51,7 @@ func (s *Store) Server(ctx context.Context) (Server, error) {
 		LocalTime:   hello.LocalTime,
 		TLS:         s.tls,
 		Verified:    s.verified,
-		Local:       !slices.ContainsFunc(s.hosts, elsewhere),
+		Local:       !slices.ContainsFunc(s.hosts, isRemote),
 	}, nil
 }
 
@@ -71,8 +71,8 @@ func (s *Store) TryWrite(ctx context.Context) error {
 	return wrap(err, "writing to MongoDB")
 }
 
-// elsewhere reports whether an address may be another machine's.
-func elsewhere(address string) bool {
+// isRemote reports whether an address may be another machine's.
+func isRemote(address string) bool {
 	host, _, err := net.SplitHostPort(address)
 	if err != nil {
 		host = address

@@ -59,9 +59,9 @@ type Store struct {
 	verified   bool
 	overridden []string
 	// open ends when the store is closed; beside is what runs until then.
-	open   context.Context
-	close  context.CancelFunc
-	beside sync.WaitGroup
+	open       context.Context
+	close      context.CancelFunc
+	background sync.WaitGroup
 
 	grants      *mongo.Collection
 	revocations *mongo.Collection
@@ -153,7 +153,7 @@ func (s *Store) Close(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, closeTimeout)
 	defer cancel()
 	s.close()
-	s.beside.Wait()
+	s.background.Wait()
 	return s.client.Disconnect(ctx)
 }
 

@@ -30,8 +30,8 @@ type TokenSet struct {
 	Interim secret.Text `json:"n,omitzero"`
 	// Spare are tokens of the last answer that belong to no account of the grant.
 	Spare []secret.Text `json:"s,omitempty"`
-	// Left are texts that may contain tokens and are to become dead letters.
-	Left []secret.Text `json:"l,omitempty"`
+	// Leftovers are texts that may contain tokens and are to become dead letters.
+	Leftovers []secret.Text `json:"l,omitempty"`
 	// Origin is the hash of the refresh token that the connect brought: a connect
 	// with the same one is a repetition.
 	Origin string `json:"o,omitempty"`
@@ -97,7 +97,7 @@ func (t *TokenSet) jsonSize() int {
 		}
 	}
 	add(t.Origin)
-	secrets := slices.Concat([]secret.Text{t.RefreshToken, t.TradeToken, t.Interim}, t.Spare, t.Left)
+	secrets := slices.Concat([]secret.Text{t.RefreshToken, t.TradeToken, t.Interim}, t.Spare, t.Leftovers)
 	for _, a := range t.Accounts {
 		add(a.AccountID)
 		secrets = append(secrets, a.AccessToken, a.TokenID, a.RefreshToken)

@@ -22,7 +22,7 @@ func TestTheJSONOfTokensFitsIntoItsBuffer(t *testing.T) {
 		hidden := rapid.Map(text, secret.New)
 		set := TokenSet{
 			RefreshToken: hidden.Draw(t, "refresh"), TradeToken: hidden.Draw(t, "trade"), Interim: hidden.Draw(t, "interim"), Origin: text.Draw(t, "origin"),
-			Metadata: rapid.MapOf(text, hidden).Draw(t, "metadata"), Spare: rapid.SliceOf(hidden).Draw(t, "spare"), Left: rapid.SliceOf(hidden).Draw(t, "left"),
+			Metadata: rapid.MapOf(text, hidden).Draw(t, "metadata"), Spare: rapid.SliceOf(hidden).Draw(t, "spare"), Leftovers: rapid.SliceOf(hidden).Draw(t, "left"),
 		}
 		for range rapid.IntRange(0, 4).Draw(t, "accounts") {
 			set.Accounts = append(set.Accounts, AccountToken{text.Draw(t, "id"), hidden.Draw(t, "access"), hidden.Draw(t, "token id"), hidden.Draw(t, "own")})

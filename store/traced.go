@@ -9,9 +9,9 @@ import (
 	"github.com/latchkey/latchkey/events/tracing"
 )
 
-// traced adds the trace in ctx to the schedule and the events in the outbox, so that
+// addTrace adds the trace in ctx to the schedule and the events in the outbox, so that
 // they belong to it whichever worker sends them.
-func (g *Grant) traced(ctx context.Context) {
+func (g *Grant) addTrace(ctx context.Context) {
 	in := tracing.FromContext(ctx)
 	if in == nil || g.Outbox == nil {
 		return

@@ -22,8 +22,8 @@ var unavailable = map[int]bool{
 	14031: true, // OutOfDiskSpace
 }
 
-// passing are the labels for such failures.
-var passing = []string{
+// retryableLabels are the labels for such failures.
+var retryableLabels = []string{
 	"NetworkError", "RetryableWriteError", "RetryableError", "TransientTransactionError", "SystemOverloadedError",
 }
 
@@ -44,7 +44,7 @@ func Unavailable(err error) bool {
 	case errors.As(err, &bulk):
 		return writeUnavailable(bulk, bulk.WriteConcernError, codesOf(bulk.WriteErrors))
 	case errors.As(err, &server):
-		return labelled(server) || passes(server.ErrorCodes())
+		return hasRetryableLabel(server) || allRetryable(server.ErrorCodes())
 	}
 	return false
 }
@@ -55,9 +55,9 @@ func Unavailable(err error) bool {
 // that reads don't see yet, and may never see.
 func writeUnavailable(labels mongo.LabeledError, concern *mongo.WriteConcernError, codes []int) bool {
 	if len(codes) > 0 {
-		return passes(codes) || concern != nil && !slices.ContainsFunc(codes, func(code int) bool { return code != duplicateKey })
+		return allRetryable(codes) || concern != nil && !slices.ContainsFunc(codes, func(code int) bool { return code != duplicateKey })
 	}
-	return concern != nil || labelled(labels)
+	return concern != nil || hasRetryableLabel(labels)
 }
 
 const duplicateKey = 11000
@@ -72,8 +72,10 @@ func codesOf[E interface{ ErrorCodes() []int }](errs []E) (codes []int) {
 	return codes
 }
 
-func passes(codes []int) bool {
+func allRetryable(codes []int) bool {
 	return len(codes) > 0 && !slices.ContainsFunc(codes, func(code int) bool { return !unavailable[code] })
 }
 
-func labelled(err mongo.LabeledError) bool { return slices.ContainsFunc(passing, err.HasErrorLabel) }
+func hasRetryableLabel(err mongo.LabeledError) bool {
+	return slices.ContainsFunc(retryableLabels, err.HasErrorLabel)
+}

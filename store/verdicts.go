@@ -44,9 +44,9 @@ const (
 
 const maxRefused = 100
 
-// refuse adds a refusal, and holds verdicts if that many grants (0: no number) were
+// addRefusal adds a refusal, and holds verdicts if that many grants (0: no number) were
 // refused within a time. begins: they were not held before.
-func (v *Verdicts) refuse(grant string, now time.Time, grants int, within time.Duration) (begins bool) {
+func (v *Verdicts) addRefusal(grant string, now time.Time, grants int, within time.Duration) (begins bool) {
 	v.Refused = slices.DeleteFunc(v.Refused, func(r RefusedGrant) bool { return r.Grant == grant || now.Sub(r.At) > within })
 	v.Refused = append(v.Refused, RefusedGrant{grant, Milli(now)})
 	v.Refused = v.Refused[max(len(v.Refused)-maxRefused, 0):]
@@ -62,7 +62,7 @@ func (v *Verdicts) refuse(grant string, now time.Time, grants int, within time.D
 // holds them once that many grants (0: no number) were refused in a row within a time.
 // begins: they were not held before.
 func (s *Store) RecordRefusal(ctx context.Context, broker, grant string, now time.Time, grants int, within time.Duration) (v Verdicts, begins bool, err error) {
-	v, err = s.changeVerdicts(ctx, broker, func(v *Verdicts) { begins = v.refuse(grant, now, grants, within) })
+	v, err = s.changeVerdicts(ctx, broker, func(v *Verdicts) { begins = v.addRefusal(grant, now, grants, within) })
 	return v, begins, err
 }
 

@@ -113,8 +113,8 @@ func (s *Store) AccountsDue(ctx context.Context, before time.Time, after Place, 
 	return s.list(ctx, "listing grants with accounts due", "accountsDue", before, after, limit, nil)
 }
 
-// Undue returns active grants for which nothing is due, in the order of their ids.
-func (s *Store) Undue(ctx context.Context, after Place, limit int) (Page, error) {
+// WithNothingDue returns active grants for which nothing is due, in the order of their ids.
+func (s *Store) WithNothingDue(ctx context.Context, after Place, limit int) (Page, error) {
 	return s.listByID(ctx, "listing grants for which nothing is due", after.ID, limit,
 		bson.D{{Key: "due.at", Value: nil}, {Key: "state", Value: Active}})
 }
@@ -124,10 +124,10 @@ func (s *Store) DueAfter(ctx context.Context, from time.Time, after Place, limit
 	if after.At.Before(from) {
 		after = Place{At: Milli(from)}
 	}
-	return s.list(ctx, "listing grants that are due late", "due.at", never, after, limit, bson.D{{Key: "state", Value: Active}})
+	return s.list(ctx, "listing grants that are due late", "due.at", farFuture, after, limit, bson.D{{Key: "state", Value: Active}})
 }
 
-var never = time.Date(9999, 12, 31, 0, 0, 0, 0, time.UTC)
+var farFuture = time.Date(9999, 12, 31, 0, 0, 0, 0, time.UTC)
 
 // list returns a page of the grants that a filter selects and whose time in a field is
 // before another, sorted by that time and by id.

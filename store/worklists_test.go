@@ -55,11 +55,11 @@ func TestUndueAndDueLate(t *testing.T) {
 		require.NoError(t, err)
 		return ids(page.Grants)
 	}
-	require.Equal(t, []string{"a", "b", "c"}, list(s.Undue(t.Context(), store.Place{}, 10)))
-	page, err := s.Undue(t.Context(), store.Place{}, 2)
+	require.Equal(t, []string{"a", "b", "c"}, list(s.WithNothingDue(t.Context(), store.Place{}, 10)))
+	page, err := s.WithNothingDue(t.Context(), store.Place{}, 2)
 	require.Equal(t, []string{"a", "b"}, list(page, err))
 	require.True(t, page.More)
-	require.Equal(t, []string{"c"}, list(s.Undue(t.Context(), page.Next, 2)))
+	require.Equal(t, []string{"c"}, list(s.WithNothingDue(t.Context(), page.Next, 2)))
 	require.Equal(t, []string{"later", "latest"}, list(s.DueAfter(t.Context(), now.Add(2*time.Hour), store.Place{}, 10)))
 	page, err = s.DueAfter(t.Context(), now.Add(2*time.Hour), store.Place{}, 1)
 	require.NoError(t, err)
@@ -121,7 +121,7 @@ func TestEnding(t *testing.T) {
 	ending := func(id string, d time.Duration, change func(*store.Grant)) *store.Grant {
 		g := active(id)
 		at := now.Add(d)
-		g.Access = &store.Life{Since: at.Add(-time.Hour), ExpiresAt: &at}
+		g.Access = &store.Lifetime{Since: at.Add(-time.Hour), ExpiresAt: &at}
 		if change != nil {
 			change(g)
 		}

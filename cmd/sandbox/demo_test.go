@@ -25,14 +25,14 @@ func TestARefusalInTheDemoIsConfirmedBeforeTheAccessTokenEnds(t *testing.T) {
 	end, later := now.Add(demoLife), now.Add(time.Hour)
 	g := &store.Grant{
 		ID: "id", UserID: "frank", BrokerType: "gemini", State: store.Active, Version: 1, ConnectedAt: now,
-		Access: &store.Life{Since: now, ExpiresAt: &end}, Refresh: &store.Life{Since: now, ExpiresAt: &later},
+		Access: &store.Lifetime{Since: now, ExpiresAt: &end}, Refresh: &store.Lifetime{Since: now, ExpiresAt: &later},
 	}
 	settler.Schedule(g, settler.Policy.Next(g))
 	for g.State == store.Active {
 		require.Equal(t, store.Refresh, g.Due.Action)
 		now = g.Due.At
 		require.True(t, now.Before(end), "due at %s, the access token ends at %s", now, end)
-		require.NoError(t, settler.Failed(g, &refresher.Failure{Class: refresher.Dead, Reason: events.ReasonRejected}))
+		require.NoError(t, settler.ApplyFailure(g, &refresher.Failure{Class: refresher.Dead, Reason: events.ReasonRejected}))
 	}
 	require.True(t, refresher.GivenUp(g))
 	require.Equal(t, &store.Due{At: end, Action: store.Expire}, &store.Due{At: g.Due.At, Action: g.Due.Action})

@@ -40,7 +40,7 @@ func (t *Service) receive(req request) {
 		return
 	}
 	if a.atHand {
-		a.give(func() (events.TokenReply, error) { return t.reply(a.ctx, a.in, a.wanted, &a.record) })
+		a.answerWith(func() (events.TokenReply, error) { return t.reply(a.ctx, a.in, a.wanted, &a.record) })
 		return
 	}
 	if !a.waitFor(forWork) {
@@ -49,8 +49,8 @@ func (t *Service) receive(req request) {
 	}
 	go func() {
 		defer a.recoverPanic()
-		a.give(func() (events.TokenReply, error) {
-			return t.get(a.ctx, a.in, &a.record, asker{a.caller, a.waitFor, a.decide})
+		a.answerWith(func() (events.TokenReply, error) {
+			return t.get(a.ctx, a.in, &a.record, requester{a.caller, a.waitFor, a.noteDecision})
 		})
 	}()
 }
@@ -108,9 +108,9 @@ func (a *answer) read() (err error) {
 	if a.inboxes.collected(a.req.Reply()) {
 		return refuse(events.CodeInternal, "a stream stores what is sent to the reply subject; see the worker's log")
 	}
-	a.caller = askerOf(a.req)
-	a.decide()
-	a.wanted, a.atHand = a.kept(a.in)
+	a.caller = requesterOf(a.req)
+	a.noteDecision()
+	a.wanted, a.atHand = a.fromMemory(a.in)
 	return nil
 }
 
@@ -118,12 +118,12 @@ func (a *answer) read() (err error) {
 func (a *answer) unanswerable() {
 	a.record.User, _ = events.DecodeUserID(userIn(a.req.Subject()))
 	a.recordRefusal(a.record, codeBadReply)
-	a.noInbox(events.TokenGetName)
+	a.logNoInbox(events.TokenGetName)
 	a.done(codeBadReply)
 }
 
-// give answers with a reply once the audit log permits it.
-func (a *answer) give(reply func() (events.TokenReply, error)) {
+// answerWith answers with a reply once the audit log permits it.
+func (a *answer) answerWith(reply func() (events.TokenReply, error)) {
 	var err error
 	if a.body, err = a.encode(reply); err == nil && a.opts.Audit.Required && !a.waitFor(forAudit) {
 		clear(a.body)
@@ -260,7 +260,7 @@ func (r *refusal) Error() string { return r.Code + ": " + r.Message }
 func refuse(code, message string) *refusal {
 	r := &refusal{Code: code, Message: message}
 	if code == events.CodeBusy {
-		r.RetryAfterSeconds = soon
+		r.RetryAfterSeconds = retrySeconds
 	}
 	return r
 }

@@ -27,7 +27,7 @@ type grantCache struct {
 	age  time.Duration
 	now  func() time.Time
 
-	users *lru.Cache[string, cached]
+	users *lru.Cache[string, cacheEntry]
 	seed  maphash.Seed
 	// changes counts the changes of users, who are spread over the counters by hash:
 	// what was read before a change must not be kept after it.
@@ -38,7 +38,7 @@ type grantCache struct {
 	processing sync.Mutex
 }
 
-type cached struct {
+type cacheEntry struct {
 	grants []*store.Grant
 	read   time.Time
 }
@@ -48,21 +48,21 @@ type cached struct {
 func newGrantCache(size int, age time.Duration, now func() time.Time, load func(context.Context, string) ([]*store.Grant, error)) *grantCache {
 	c := &grantCache{load: load, age: age, now: now, seed: maphash.MakeSeed(), received: make(chan *nats.Msg, maxReceived)}
 	if size > 0 && age > 0 {
-		c.users, _ = lru.New[string, cached](size) // fails for a size below 1 only
+		c.users, _ = lru.New[string, cacheEntry](size) // fails for a size below 1 only
 	}
 	return c
 }
 
 // byUser returns a user's grants, at most as old as the maximum age.
 func (c *grantCache) byUser(ctx context.Context, userID string) ([]*store.Grant, error) {
-	if grants, ok := c.kept(userID); ok {
+	if grants, ok := c.cached(userID); ok {
 		return grants, nil
 	}
 	return c.reread(ctx, userID)
 }
 
-// kept returns a user's grants if byUser need not read them.
-func (c *grantCache) kept(userID string) ([]*store.Grant, bool) {
+// cached returns a user's grants if byUser need not read them.
+func (c *grantCache) cached(userID string) ([]*store.Grant, bool) {
 	if c.users == nil {
 		return nil, false
 	}
@@ -79,7 +79,7 @@ func (c *grantCache) reread(ctx context.Context, userID string) ([]*store.Grant,
 	if c.users == nil {
 		return c.load(ctx, userID)
 	}
-	change := c.change(userID)
+	change := c.changeCounter(userID)
 	before, read := change.Load(), c.now()
 	grants, err := c.load(ctx, userID)
 	if err != nil {
@@ -89,28 +89,28 @@ func (c *grantCache) reread(ctx context.Context, userID string) ([]*store.Grant,
 		c.users.Remove(userID)
 		return nil, nil
 	}
-	c.users.Add(userID, cached{grants, read})
+	c.users.Add(userID, cacheEntry{grants, read})
 	if change.Load() != before {
 		c.users.Remove(userID)
 	}
 	return grants, nil
 }
 
-// changed drops a user's grants.
-func (c *grantCache) changed(userID string) {
+// invalidate drops a user's grants.
+func (c *grantCache) invalidate(userID string) {
 	if c.users == nil {
 		return
 	}
-	c.change(userID).Add(1)
+	c.changeCounter(userID).Add(1)
 	c.users.Remove(userID)
 }
 
-// used marks the current version of a cached grant as in use, of which no event comes.
-func (c *grantCache) used(g *store.Grant) {
+// markUsed marks the current version of a cached grant as in use, of which no event comes.
+func (c *grantCache) markUsed(g *store.Grant) {
 	if c.users == nil {
 		return
 	}
-	change := c.change(g.UserID)
+	change := c.changeCounter(g.UserID)
 	before := change.Load()
 	entry, ok := c.users.Peek(g.UserID)
 	i := slices.IndexFunc(entry.grants, func(kept *store.Grant) bool { return kept.ID == g.ID && kept.Version == g.Version })
@@ -138,13 +138,13 @@ func (c *grantCache) clear() {
 	c.users.Purge()
 }
 
-func (c *grantCache) change(userID string) *atomic.Uint64 {
+func (c *grantCache) changeCounter(userID string) *atomic.Uint64 {
 	return &c.changes[maphash.String(c.seed, userID)%uint64(len(c.changes))]
 }
 
-// follow drops what lifecycle events and interruptions of the connection make out of
+// watchChanges drops what lifecycle events and interruptions of the connection make out of
 // date, until stop is called.
-func (c *grantCache) follow(nc *nats.Conn, subjects events.Subjects) (stop func(), err error) {
+func (c *grantCache) watchChanges(nc *nats.Conn, subjects events.Subjects) (stop func(), err error) {
 	if c.users == nil {
 		return func() {}, nil
 	}
@@ -205,7 +205,7 @@ func (c *grantCache) catchUp() {
 		case m := <-c.received:
 			user, err := events.DecodeUserID(m.Subject[strings.LastIndexByte(m.Subject, '.')+1:])
 			if err == nil {
-				c.changed(user)
+				c.invalidate(user)
 			}
 		default:
 			return

@@ -57,7 +57,7 @@ func TestGrantsAreReadOnceUntilTheyChange(t *testing.T) {
 	s := newShelf(t, 2, time.Second)
 	require.True(t, s.get("a"))
 	require.False(t, s.get("a"))
-	s.changed("a")
+	s.invalidate("a")
 	require.True(t, s.get("a"))
 	require.False(t, s.get("a"))
 	s.clear()
@@ -96,7 +96,7 @@ func TestAUserWhoIsGoneIsNotKept(t *testing.T) {
 
 func TestWhatChangedDuringTheReadIsNotKept(t *testing.T) {
 	for name, meanwhile := range map[string]func(*shelf){
-		"this user": func(s *shelf) { s.changed("a") },
+		"this user": func(s *shelf) { s.invalidate("a") },
 		"a break":   func(s *shelf) { s.clear() },
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -119,10 +119,10 @@ func TestTheUseOfAVersionIsNotedInWhatIsKept(t *testing.T) {
 	}
 	g := kept()
 	g.UserID, g.Version = "a", 3
-	s.used(&store.Grant{ID: "a", UserID: "a", Version: 2}) // another version
-	s.used(&store.Grant{ID: "b", UserID: "b", Version: 3}) // nothing is kept of b
+	s.markUsed(&store.Grant{ID: "a", UserID: "a", Version: 2}) // another version
+	s.markUsed(&store.Grant{ID: "b", UserID: "b", Version: 3}) // nothing is kept of b
 	require.Same(t, g, kept())
-	s.used(g)
+	s.markUsed(g)
 	require.Equal(t, int64(3), kept().UsedIn)
 	require.Zero(t, g.UsedIn, "what is kept is shared")
 	require.Equal(t, 1, s.reads)
@@ -151,10 +151,10 @@ func TestMoreEventsThanFitForgetEverything(t *testing.T) {
 
 func TestWithoutAgeOrSizeNothingIsKept(t *testing.T) {
 	for _, s := range []*shelf{newShelf(t, 0, time.Hour), newShelf(t, 1, 0)} {
-		s.changed("a")
+		s.invalidate("a")
 		s.clear()
-		s.used(&store.Grant{ID: "a", UserID: "a"})
-		stop, err := s.follow(nil, events.Subjects{})
+		s.markUsed(&store.Grant{ID: "a", UserID: "a"})
+		stop, err := s.watchChanges(nil, events.Subjects{})
 		require.NoError(t, err)
 		stop()
 		require.True(t, s.get("a"))
@@ -173,7 +173,7 @@ func TestTheCacheFollowsEventsAndBreaks(t *testing.T) {
 	}
 	nc, other := connect(), connect()
 	s := newShelf(t, 10, time.Hour)
-	stop, err := s.follow(nc, events.Subjects{})
+	stop, err := s.watchChanges(nc, events.Subjects{})
 	require.NoError(t, err)
 	require.NoError(t, nc.Flush())
 	forgotten := func(why string) {
@@ -207,6 +207,6 @@ func TestTheCacheFollowsEventsAndBreaks(t *testing.T) {
 	require.NoError(t, nc.Flush())
 	require.False(t, s.get("a.b"))
 	nc.Close()
-	_, err = s.follow(nc, events.Subjects{})
+	_, err = s.watchChanges(nc, events.Subjects{})
 	require.ErrorIs(t, err, nats.ErrConnectionClosed)
 }

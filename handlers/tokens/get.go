@@ -15,35 +15,35 @@ import (
 // little life left are refreshed first, in parallel. The error is a refusal or
 // a fault of the worker. Get adds the grants to record.
 func (t *Service) Get(ctx context.Context, in events.TokenRequest, record *audit.Record) (events.TokenReply, error) {
-	return t.get(ctx, in, record, asker{waitFor: func(string) bool { return true }, decide: func() {}})
+	return t.get(ctx, in, record, requester{waitFor: func(string) bool { return true }, noteDecision: func() {}})
 }
 
-// asker is the request that get works for.
-type asker struct {
+// requester is the request that get works for.
+type requester struct {
 	caller string
 	// waitFor exchanges the asker's place for one among those that wait for something
 	// else; "": for none.
 	waitFor func(what string) bool
-	// decide is called before the grants are read, and when they are current again.
-	decide func()
+	// noteDecision is called before the grants are read, and when they are current again.
+	noteDecision func()
 }
 
-func (t *Service) get(ctx context.Context, in events.TokenRequest, record *audit.Record, who asker) (events.TokenReply, error) {
-	who.decide()
+func (t *Service) get(ctx context.Context, in events.TokenRequest, record *audit.Record, who requester) (events.TokenReply, error) {
+	who.noteDecision()
 	all, err := t.read(ctx, in, who.caller)
 	if err == nil && len(in.Refused) > 0 {
 		all, err = t.endReported(ctx, in, all)
-		who.decide()
+		who.noteDecision()
 	}
 	if err != nil {
 		return events.TokenReply{}, err
 	}
-	wanted, reports := asked(in, all), reportsOf(in, all)
-	refused, grants := t.counting(reports, wanted)
+	wanted, reports := wantedGrants(in, all), reportsOf(in, all)
+	refused, grants := t.reportedGrants(reports, wanted)
 	if waiting := t.waiting(in, grants, refused); len(waiting) > 0 {
 		who.waitFor("")
 		t.refreshAll(ctx, in, grants, waiting, refused, who.caller)
-		who.decide()
+		who.noteDecision()
 		wanted = grants[:len(wanted)]
 	}
 	results := t.results(reports, grants)
@@ -63,7 +63,7 @@ func (t *Service) get(ctx context.Context, in events.TokenRequest, record *audit
 // stored now.
 func (t *Service) read(ctx context.Context, in events.TokenRequest, caller string) ([]*store.Grant, error) {
 	reread := len(in.Refused) > 0
-	if all, ok := t.grants.kept(in.UserID); ok && !reread {
+	if all, ok := t.grants.cached(in.UserID); ok && !reread {
 		return all, nil
 	}
 	if err := t.turns.enter(ctx, caller); err != nil {
@@ -79,28 +79,28 @@ func (t *Service) read(ctx context.Context, in events.TokenRequest, caller strin
 // waiting returns the indexes of the grants whose refresh is worth waiting for: there is
 // too little life left, or their tokens were reported as refused.
 func (t *Service) waiting(in events.TokenRequest, grants []*store.Grant, refused map[string]bool) (at []int) {
-	minTTL, toGive := t.minTTL(in), t.toGive(in, grants)
+	minTTL, toGive := t.minTTL(in), t.hasToken(in, grants)
 	for i, g := range grants {
-		if (refused[g.ID] || !t.fresh(g, minTTL)) && !t.inVain(g, toGive && !refused[g.ID]) {
+		if (refused[g.ID] || !t.fresh(g, minTTL)) && !t.waitIsUseless(g, toGive && !refused[g.ID]) {
 			at = append(at, i)
 		}
 	}
 	return at
 }
 
-// kept returns the grants that a request asks for, if it can be answered from memory,
+// fromMemory returns the grants that a request asks for, if it can be answered from memory,
 // without waiting and with little work.
-func (t *Service) kept(in events.TokenRequest) (wanted []*store.Grant, ok bool) {
-	all, ok := t.grants.kept(in.UserID)
+func (t *Service) fromMemory(in events.TokenRequest) (wanted []*store.Grant, ok bool) {
+	all, ok := t.grants.cached(in.UserID)
 	if !ok || in.SealTo != nil || len(in.Refused) > 0 {
 		return nil, false
 	}
-	wanted = asked(in, all)
+	wanted = wantedGrants(in, all)
 	return wanted, len(t.waiting(in, wanted, nil)) == 0 && !slices.ContainsFunc(wanted, func(g *store.Grant) bool { return t.valid(g) && !t.opts.Refresher.HasDataKey(g) })
 }
 
-// asked returns those of a user's grants that a request asks for.
-func asked(in events.TokenRequest, all []*store.Grant) (wanted []*store.Grant) {
+// wantedGrants returns those of a user's grants that a request asks for.
+func wantedGrants(in events.TokenRequest, all []*store.Grant) (wanted []*store.Grant) {
 	for _, g := range all {
 		if g.State != store.Revoked && len(matching(g, in, all)) > 0 {
 			wanted = append(wanted, g)
@@ -112,7 +112,7 @@ func asked(in events.TokenRequest, all []*store.Grant) (wanted []*store.Grant) {
 // refreshAll replaces the grants at some indexes by what their refreshes yield. A token
 // that was refused counts as none while waiting.
 func (t *Service) refreshAll(ctx context.Context, in events.TokenRequest, grants []*store.Grant, at []int, refused map[string]bool, caller string) {
-	toGive := t.toGive(in, grants)
+	toGive := t.hasToken(in, grants)
 	var wg sync.WaitGroup
 	for _, i := range at {
 		g := grants[i]

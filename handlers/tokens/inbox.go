@@ -112,9 +112,9 @@ func (t *Service) findCollectors(ctx context.Context, js jetstream.JetStream, la
 	return finding
 }
 
-// noInbox logs that a request stays unanswered. The reply subject could be anything and
+// logNoInbox logs that a request stays unanswered. The reply subject could be anything and
 // is not logged.
-func (t *Service) noInbox(endpoint string) {
+func (t *Service) logNoInbox(endpoint string) {
 	t.inboxes.complaints.Do(func() {
 		t.opts.Log.Warn("requests that name no inbox as reply subject get no answer; tokens.inbox_prefixes says what an inbox is", zap.String("endpoint", endpoint))
 	})

@@ -15,7 +15,7 @@ import (
 // receiveKeys answers with the keys, whatever the body of the request.
 func (t *Service) receiveKeys(req request) {
 	if !t.inboxes.Contains(req.Reply()) {
-		t.noInbox("token.keys")
+		t.logNoInbox("token.keys")
 		req.done(codeBadReply)
 		return
 	}
@@ -24,7 +24,7 @@ func (t *Service) receiveKeys(req request) {
 			t.opts.Log.Warn("a reply to a request for keys could not be sent", zap.Error(err))
 		}
 	}
-	caller := askerOf(req)
+	caller := requesterOf(req)
 	if !t.places.take(forConnectKeys, caller, maxWaiting) {
 		answered(t.refuse(req, refuse(events.CodeBusy, "too many requests wait; ask again")))
 		req.done(events.CodeBusy)

@@ -18,7 +18,7 @@ func (t *Service) minTTL(in events.TokenRequest) time.Duration {
 // attainable bounds the requested life by half of the life that the token was issued
 // with, about which its successor has too. So requests with a large wish do not replace
 // each other's token within half of its life.
-func attainable(minTTL time.Duration, l *store.Life) time.Duration {
+func attainable(minTTL time.Duration, l *store.Lifetime) time.Duration {
 	if l == nil || l.ExpiresAt == nil {
 		return minTTL
 	}
@@ -32,11 +32,11 @@ func (t *Service) fresh(g *store.Grant, minTTL time.Duration) bool {
 	if g.State != store.Active || refresher.RefreshTokenExpired(g, now) {
 		return true
 	}
-	return !g.Access.Expired(now.Add(attainable(minTTL, g.Access))) && !t.over(g.Access)
+	return !g.Access.Expired(now.Add(attainable(minTTL, g.Access))) && !t.expired(g.Access)
 }
 
-// over reports whether a token may have expired by another machine's clock.
-func (t *Service) over(l *store.Life) bool {
+// expired reports whether a token may have expired by another machine's clock.
+func (t *Service) expired(l *store.Lifetime) bool {
 	until := l.ServedUntil(t.opts.ClockSkew)
 	return l == nil || until != nil && !t.opts.Now().Before(*until)
 }

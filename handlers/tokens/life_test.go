@@ -19,11 +19,11 @@ func TestAskingForLifeIsNotRefreshing(t *testing.T) {
 		clock := time.Date(2026, 3, 1, 10, 0, 0, 0, time.UTC)
 		life := time.Duration(rapid.SampledFrom([]int{1, 20, 60, 300, 3600, 86400, 30 * 86400}).Draw(t, "life")) * time.Second
 		s := &Service{opts: Options{Config: config.Default().Tokens, ClockSkew: config.Default().Worker.ClockSkew, Now: func() time.Time { return clock }}}
-		obtain := func() *store.Life {
+		obtain := func() *store.Lifetime {
 			end := clock.Add(life)
-			return &store.Life{Since: clock, ExpiresAt: &end, Assumed: rapid.Bool().Draw(t, "assumed")}
+			return &store.Lifetime{Since: clock, ExpiresAt: &end, Assumed: rapid.Bool().Draw(t, "assumed")}
 		}
-		g := &store.Grant{State: store.Active, Access: obtain(), Refresh: &store.Life{Since: clock}}
+		g := &store.Grant{State: store.Active, Access: obtain(), Refresh: &store.Lifetime{Since: clock}}
 		refreshes, begun := 0, clock
 		for range rapid.IntRange(10, 60).Draw(t, "requests") {
 			wish := time.Duration(rapid.SampledFrom([]int64{0, 1, 60, 7200, 999_999, 3_153_600_000}).Draw(t, "wish")) * time.Second
@@ -44,6 +44,6 @@ func TestAskingForLifeIsNotRefreshing(t *testing.T) {
 func TestTokensWithoutAKnownEndAreNotRefreshedForAWish(t *testing.T) {
 	now := time.Now()
 	s := &Service{opts: Options{Now: func() time.Time { return now }}}
-	require.True(t, s.fresh(&store.Grant{State: store.Active, Access: &store.Life{Since: now}, Refresh: &store.Life{Since: now}}, 24*time.Hour))
-	require.False(t, s.fresh(&store.Grant{State: store.Active, Refresh: &store.Life{Since: now}}, 0), "nothing to give yet")
+	require.True(t, s.fresh(&store.Grant{State: store.Active, Access: &store.Lifetime{Since: now}, Refresh: &store.Lifetime{Since: now}}, 24*time.Hour))
+	require.False(t, s.fresh(&store.Grant{State: store.Active, Refresh: &store.Lifetime{Since: now}}, 0), "nothing to give yet")
 }

@@ -24,11 +24,11 @@ func (t *Service) receiveMFA(req request) {
 		clear(req.Data())
 		record.Outcome = codeBadReply
 		t.opts.Audit.Log.Add(record)
-		t.noInbox(events.TokenMFAName)
+		t.logNoInbox(events.TokenMFAName)
 		req.done(codeBadReply)
 		return
 	}
-	caller := askerOf(req)
+	caller := requesterOf(req)
 	if !t.places.take(forCodes, caller, maxWaiting) {
 		clear(req.Data())
 		t.answerMFA(context.Background(), req, record, nil, refuse(events.CodeBusy, "too many requests wait; the code was not presented"))
@@ -72,7 +72,7 @@ func (t *Service) completeMFA(ctx context.Context, req request, record *audit.Re
 		return nil, refuse(events.CodeOtherVersion, "the grant has changed since the code was asked for")
 	}
 	done, err := t.opts.Refresher.CompleteMFA(ctx, g, in.Code)
-	t.grants.changed(user) // its event may be on the way still
+	t.grants.invalidate(user) // its event may be on the way still
 	if err != nil {
 		return nil, mfaRefusal(err)
 	}
@@ -106,7 +106,7 @@ func mfaRefusal(err error) error {
 		return refuse(events.CodeOtherVersion, "the grant has changed meanwhile")
 	case errors.As(err, &later):
 		busy := refuse(events.CodeBusy, "no refresh may start at the broker now; the code was not presented")
-		busy.RetryAfterSeconds = max(int64(math.Ceil(later.After.Seconds())), soon)
+		busy.RetryAfterSeconds = max(int64(math.Ceil(later.After.Seconds())), retrySeconds)
 		return busy
 	case errors.As(err, new(*refresher.Failure)):
 		return refuse(events.CodeBusy, "there was no answer that decides; ask for tokens before presenting the code again")

@@ -42,7 +42,7 @@ func TestAPanicBesideARequestEndsNothing(t *testing.T) {
 func TestAPanicBesideARequestIsCounted(t *testing.T) {
 	f := newFixture(t)
 	s := f.tokenService(f.envelope(), nil)
-	e := &endpoint{now: time.Now, observe: s.took}
+	e := &endpoint{now: time.Now, observe: s.observe}
 	s.receive(&received{endpoint: e}) // without a message to read
 	require.EqualValues(t, 1, testutil.ToFloat64(s.requests.WithLabelValues(events.CodeInternal)))
 	require.Equal(t, 1, testutil.CollectAndCount(s.durations))
@@ -52,7 +52,7 @@ func TestAPanicBesideARequestIsCounted(t *testing.T) {
 func TestAPanicOverWhatIsKeptIsAnswered(t *testing.T) {
 	f := newFixture(t)
 	s := f.tokenService(f.envelope(), func(context.Context, string) ([]*store.Grant, error) { return nil, nil })
-	s.grants.users.Add("user", cached{grants: []*store.Grant{nil}, read: time.Now()})
+	s.grants.users.Add("user", cacheEntry{grants: []*store.Grant{nil}, read: time.Now()})
 	nc := f.js.Conn()
 	require.NoError(t, s.Start(nc))
 	reply, err := nc.Request(f.subjects.TokenGet("user"), []byte(`{"userId":"user"}`), patience)

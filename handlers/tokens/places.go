@@ -141,10 +141,10 @@ func (t *turns) leave() {
 	close(turn)
 }
 
-// askerOf tells callers apart by their connection's inbox, or across accounts by what
+// requesterOf tells callers apart by their connection's inbox, or across accounts by what
 // the server says. A forged inbox gains little, since places are bounded over all callers
 // too.
-func askerOf(req request) string {
+func requesterOf(req request) string {
 	reply := events.ReplyInbox(req.Reply())
 	if strings.HasPrefix(reply, events.ImportedReply+".") {
 		account, user, name := requestInfo(req.Headers())

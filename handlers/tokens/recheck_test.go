@@ -27,22 +27,22 @@ func TestAnAnswerThatWaitedIsLookedAtAgain(t *testing.T) {
 		refused   bool
 	}{
 		"nothing":                    {func(*state) {}, false, false},
-		"an event of no consequence": {func(s *state) { s.grants.changed("alice") }, true, false},
-		"a disconnect":               {func(s *state) { s.stored = nil; s.grants.changed("alice") }, true, true},
+		"an event of no consequence": {func(s *state) { s.grants.invalidate("alice") }, true, false},
+		"a disconnect":               {func(s *state) { s.stored = nil; s.grants.invalidate("alice") }, true, true},
 		"a refresh": {func(s *state) {
 			s.stored[0] = s.stored[0].Clone()
 			s.stored[0].Version++
-			s.grants.changed("alice")
+			s.grants.invalidate("alice")
 		}, true, true},
 		"the end of the grant": {func(s *state) {
 			s.stored[0] = s.stored[0].Clone()
 			s.stored[0].State = store.Expired
-			s.grants.changed("alice")
+			s.grants.invalidate("alice")
 		}, true, true},
 		"an account that left": {func(s *state) {
 			s.stored[0] = s.stored[0].Clone()
 			s.stored[0].Accounts = nil
-			s.grants.changed("alice")
+			s.grants.invalidate("alice")
 		}, true, true},
 		"a break":                     {func(s *state) { s.grants.clear() }, true, false},
 		"a long time":                 {func(s *state) { s.now = s.now.Add(time.Minute) }, true, false},
@@ -55,7 +55,7 @@ func TestAnAnswerThatWaitedIsLookedAtAgain(t *testing.T) {
 			s.conn = f.js.Conn()
 			s.opts.Now = func() time.Time { return s.now }
 			a := &answer{Service: s.Service, ctx: t.Context(), in: events.TokenRequest{UserID: "alice"}, record: audit.Record{User: "alice"}}
-			a.decide()
+			a.noteDecision()
 			body, err := a.encode(func() (events.TokenReply, error) { return s.Get(t.Context(), a.in, &a.record) })
 			require.NoError(t, err)
 			require.NotEmpty(t, body)

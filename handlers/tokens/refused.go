@@ -49,7 +49,7 @@ func (t *Service) endReported(ctx context.Context, in events.TokenRequest, all [
 			continue
 		}
 		ended, err := t.opts.Refresher.EndReported(ctx, r.grant)
-		t.grants.changed(in.UserID)
+		t.grants.invalidate(in.UserID)
 		if errors.Is(err, store.ErrNotFound) { // erased meanwhile
 			ended, err = erased(r.grant), nil
 		}
@@ -62,20 +62,20 @@ func (t *Service) endReported(ctx context.Context, in events.TokenRequest, all [
 	return all, nil
 }
 
-// counts reports whether a report of a grant's current version starts a refresh now, or
+// reportCounts reports whether a report of a grant's current version starts a refresh now, or
 // waits for the current one.
-func (t *Service) counts(g *store.Grant) bool {
+func (t *Service) reportCounts(g *store.Grant) bool {
 	now := t.opts.Now()
 	return g.State == store.Active && !refresher.RefreshTokenExpired(g, now) && t.blockedFor(g) == 0 &&
 		(g.Lease.Valid(now) || t.opts.Refresher.NextReportIn(g) == 0)
 }
 
-// counting returns the ids of the grants whose current version is reported, if that
+// reportedGrants returns the ids of the grants whose current version is reported, if that
 // counts, and appends those that are not wanted to the wanted grants.
-func (t *Service) counting(reports []report, wanted []*store.Grant) (ids map[string]bool, grants []*store.Grant) {
+func (t *Service) reportedGrants(reports []report, wanted []*store.Grant) (ids map[string]bool, grants []*store.Grant) {
 	ids, grants = map[string]bool{}, wanted
 	for _, r := range reports {
-		if !r.current() || !t.counts(r.grant) || ids[r.GrantID] {
+		if !r.current() || !t.reportCounts(r.grant) || ids[r.GrantID] {
 			continue
 		}
 		ids[r.GrantID] = true
@@ -119,5 +119,5 @@ func (t *Service) outcome(r report, after *store.Grant) (string, time.Duration) 
 	if pause := t.opts.Refresher.NextReportIn(after); pause > 0 && !atWork {
 		return events.RefusedTooSoon, pause
 	}
-	return events.RefusedBusy, soon * time.Second
+	return events.RefusedBusy, retrySeconds * time.Second
 }

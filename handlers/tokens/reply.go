@@ -24,7 +24,7 @@ func (t *Service) reply(ctx context.Context, in events.TokenRequest, grants []*s
 		withheld := func(code string, accounts ...store.Account) {
 			for _, a := range accounts {
 				addAccount(record, g, code, a.ID)
-				out.Unavailable = append(out.Unavailable, t.withheld(g, a.ID, code))
+				out.Unavailable = append(out.Unavailable, t.unavailableAccount(g, a.ID, code))
 			}
 		}
 		if code := t.unavailable(g); code != "" {
@@ -37,7 +37,7 @@ func (t *Service) reply(ctx context.Context, in events.TokenRequest, grants []*s
 			withheld(events.CodeBusy, accounts...)
 			continue
 		}
-		t.used(g)
+		t.recordUse(g)
 		if g.Account("") != nil {
 			g = g.Clone()
 			g.Heal(&tokens)
@@ -45,8 +45,8 @@ func (t *Service) reply(ctx context.Context, in events.TokenRequest, grants []*s
 		}
 		for _, a := range accounts {
 			token, life := tokens.Account(a.ID), g.AccessOf(a)
-			if token == nil || token.AccessToken.Empty() || t.over(life) {
-				u := t.uncovered(g, a, life)
+			if token == nil || token.AccessToken.Empty() || t.expired(life) {
+				u := t.uncoveredAccount(g, a, life)
 				addAccount(record, g, u.Code, a.ID)
 				out.Unavailable = append(out.Unavailable, u)
 				continue
@@ -86,14 +86,14 @@ const (
 	usesShare = 5
 )
 
-// used records once for each version of a grant that it is in use, so that its refresh
+// recordUse records once for each version of a grant that it is in use, so that its refresh
 // goes before those of grants that are not. It is a hint: while another use is written,
 // and for a pause after that, this one is left to the next request.
-func (t *Service) used(g *store.Grant) {
+func (t *Service) recordUse(g *store.Grant) {
 	if g.UsedIn == g.Version || !t.noting.TryLock() {
 		return
 	}
-	t.grants.used(g)
+	t.grants.markUsed(g)
 	t.atWork.Go(func() {
 		begun := time.Now()
 		defer func() { time.AfterFunc((usesShare-1)*time.Since(begun), t.noting.Unlock) }()
@@ -106,11 +106,11 @@ func (t *Service) used(g *store.Grant) {
 }
 
 // unavailable is the code of a grant without a token to hand out; "": it has one.
-func (t *Service) unavailable(g *store.Grant) string { return t.without(g, g.LastAccess()) }
+func (t *Service) unavailable(g *store.Grant) string { return t.unavailableCode(g, g.LastAccess()) }
 
-// without is the code for an access token that can't be handed out; "": it can.
-func (t *Service) without(g *store.Grant, life *store.Life) string {
-	over := t.over(life)
+// unavailableCode is the code for an access token that can't be handed out; "": it can.
+func (t *Service) unavailableCode(g *store.Grant, life *store.Lifetime) string {
+	over := t.expired(life)
 	switch {
 	case g.State == store.Expired || g.State == store.Revoked:
 		return events.CodeExpired
@@ -124,7 +124,7 @@ func (t *Service) without(g *store.Grant, life *store.Life) string {
 	return ""
 }
 
-func (t *Service) withheld(g *store.Grant, account, code string) events.UnavailableAccount {
+func (t *Service) unavailableAccount(g *store.Grant, account, code string) events.UnavailableAccount {
 	u := events.UnavailableAccount{AccountID: account, BrokerType: g.BrokerType, GrantID: g.ID, Code: code, Reason: g.Reason}
 	if code == events.CodeBusy {
 		u.RetryAfterSeconds = t.retryAfter(g)
@@ -132,18 +132,18 @@ func (t *Service) withheld(g *store.Grant, account, code string) events.Unavaila
 	return u
 }
 
-// uncovered is withheld for an account without a token in a grant whose other accounts
+// uncoveredAccount is unavailableAccount for an account without a token in a grant whose other accounts
 // have some. If it had one of the newest, the next refresh brings another. If refreshes
 // do not cover it, only a new connect helps, once a refresh was tried in vain.
-func (t *Service) uncovered(g *store.Grant, account store.Account, life *store.Life) events.UnavailableAccount {
-	if code := t.without(g, life); code != "" && g.Newest(account) {
-		return t.withheld(g, account.ID, code)
+func (t *Service) uncoveredAccount(g *store.Grant, account store.Account, life *store.Lifetime) events.UnavailableAccount {
+	if code := t.unavailableCode(g, life); code != "" && g.Newest(account) {
+		return t.unavailableAccount(g, account.ID, code)
 	}
 	code := events.CodeExpired
 	if life != nil && life.ExpiresAt != nil && !life.Warned && refresher.NeedsCall(g, t.opts.Now()) {
 		code = events.CodeBusy
 	}
-	u := t.withheld(g, account.ID, code)
+	u := t.unavailableAccount(g, account.ID, code)
 	if u.Reason == "" {
 		u.Reason = events.ReasonNotCovered
 	}

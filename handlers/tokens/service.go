@@ -77,17 +77,17 @@ type Service struct {
 	durations *prometheus.HistogramVec
 	codes     *prometheus.CounterVec
 
-	places   places          // of requests that wait
-	turns    turns           // at reading
-	flights  flights         // refreshes that requests wait for
-	lifetime context.Context // ends with the service
-	end      context.CancelFunc
-	atWork   sync.WaitGroup
-	noting   sync.Mutex // held while the use of a grant is recorded, and for a pause after that
-	inboxes  inboxes
-	conn     *nats.Conn
-	service  *discovery
-	unfollow func()
+	places       places          // of requests that wait
+	turns        turns           // at reading
+	flights      flights         // refreshes that requests wait for
+	lifetime     context.Context // ends with the service
+	end          context.CancelFunc
+	atWork       sync.WaitGroup
+	noting       sync.Mutex // held while the use of a grant is recorded, and for a pause after that
+	inboxes      inboxes
+	conn         *nats.Conn
+	service      *discovery
+	stopWatching func()
 }
 
 // New returns a service that answers once Start has returned.
@@ -119,8 +119,8 @@ func New(o Options) (*Service, error) {
 	return t, nil
 }
 
-// took counts a request for tokens, and notes how long its answer took.
-func (t *Service) took(code string, took time.Duration) {
+// observe counts a request for tokens, and notes how long its answer took.
+func (t *Service) observe(code string, took time.Duration) {
 	t.requests.WithLabelValues(code).Inc()
 	t.durations.WithLabelValues(code).Observe(took.Seconds())
 }
@@ -145,7 +145,7 @@ func ServiceName(subjects events.Subjects) string {
 
 // Start registers the service with NATS.
 func (t *Service) Start(nc *nats.Conn) error {
-	unfollow, err := t.grants.follow(nc, t.opts.Subjects)
+	unfollow, err := t.grants.watchChanges(nc, t.opts.Subjects)
 	if err != nil {
 		return err
 	}
@@ -154,11 +154,11 @@ func (t *Service) Start(nc *nats.Conn) error {
 		unfollow()
 		return err
 	}
-	t.unfollow = func() { unfollow(); unwatch() }
+	t.stopWatching = func() { unfollow(); unwatch() }
 	name := ServiceName(t.opts.Subjects)
 	service := discoverable(nc, name, "Current access tokens of a user, in the shape of the Link SDK's accessTokens", t.opts.Metadata, t.opts.Stats, time.Now, t.inboxes.Contains)
 	t.conn, t.service = nc, service
-	err = service.add("get", t.opts.Subjects.TokenGetAll(), t.receive, map[string]string{"request": "events.TokenRequest", "reply": "events.TokenReply"}, t.took)
+	err = service.add("get", t.opts.Subjects.TokenGetAll(), t.receive, map[string]string{"request": "events.TokenRequest", "reply": "events.TokenReply"}, t.observe)
 	if err == nil && t.opts.Keys != nil {
 		err = service.add("keys", t.opts.Subjects.TokenKeys(), t.receiveKeys, map[string]string{"reply": "events.TokenKeys"}, nil)
 	}
@@ -172,7 +172,7 @@ func (t *Service) Start(nc *nats.Conn) error {
 		err = nc.FlushTimeout(flushTimeout) // then the server routes requests here
 	}
 	if err != nil {
-		t.unfollow()
+		t.stopWatching()
 		return fmt.Errorf("registering the token service: %w", err)
 	}
 	return nil
@@ -185,17 +185,17 @@ func (t *Service) Stop() error {
 	}
 	err := t.service.stop()
 	if err == nil {
-		t.received()
+		t.waitForReceived()
 	}
 	t.atWork.Wait()
 	t.end()
-	t.unfollow()
+	t.stopWatching()
 	return err
 }
 
-// received waits until all requests that NATS sent before it processed the
+// waitForReceived waits until all requests that NATS sent before it processed the
 // unsubscription are being answered. Without a connection there are none.
-func (t *Service) received() {
+func (t *Service) waitForReceived() {
 	begun := make(chan struct{})
 	err := t.conn.FlushTimeout(flushTimeout)
 	if err == nil {

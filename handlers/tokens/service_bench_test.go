@@ -25,7 +25,7 @@ func grantOf(t testing.TB, e *envelope.Envelope, user string) *store.Grant {
 	g := &store.Grant{
 		ID: "grant of " + user, UserID: user, BrokerType: "bench", BrokerName: "Bench", State: store.Active, Version: 1, UsedIn: 1,
 		Accounts: []store.Account{{ID: "account", Name: "Account", ExpiresAt: &end}},
-		Access:   &store.Life{Since: now, ExpiresAt: &end}, Refresh: &store.Life{Since: now, ExpiresAt: &end},
+		Access:   &store.Lifetime{Since: now, ExpiresAt: &end}, Refresh: &store.Lifetime{Since: now, ExpiresAt: &end},
 	}
 	g.Sealed = store.SealTokens(sealer, store.TokenSet{
 		Accounts:     []store.AccountToken{{AccountID: "account", AccessToken: secret.New(strings.Repeat("a", 100))}},

@@ -32,7 +32,7 @@ func TestTheUseOfAGrantIsRecordedOnceForEachVersion(t *testing.T) {
 	g := &store.Grant{ID: "g", UserID: "user", BrokerType: "bench", State: store.Active, Version: 2}
 	require.NoError(t, s.Insert(t.Context(), g))
 	used := func(g *store.Grant) int64 {
-		service.used(g)
+		service.recordUse(g)
 		service.atWork.Wait()
 		stored, err := s.Get(t.Context(), "g")
 		require.NoError(t, err)
@@ -51,7 +51,7 @@ func TestTheUseOfAGrantIsRecordedOnceForEachVersion(t *testing.T) {
 	db.Proxy().FailWrites(13, func(string, string) bool { return true })
 	service.noting.Unlock()
 	g.Version = 3
-	service.used(g)
+	service.recordUse(g)
 	service.atWork.Wait()
 	require.Equal(t, 1, logs.FilterMessageSnippet("could not be noted").Len())
 	require.Equal(t, zapcore.DebugLevel, logs.All()[0].Level)

@@ -30,13 +30,13 @@ type flight struct {
 	grant *store.Grant
 }
 
-func flightOf(g *store.Grant) string { return fmt.Sprintf("%s.%d", g.ID, g.Version) }
+func flightKey(g *store.Grant) string { return fmt.Sprintf("%s.%d", g.ID, g.Version) }
 
 // underWay returns the current refresh of a grant; nil: there is none.
 func (f *flights) underWay(g *store.Grant) *flight {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.byGrant[flightOf(g)]
+	return f.byGrant[flightKey(g)]
 }
 
 // patience is how long a request waits for a refresh though a token is still valid, even
@@ -46,18 +46,18 @@ func (t *Service) patience() time.Duration { return t.opts.Config.Timeout / 10 }
 // valid reports whether there is a token to hand out without a refresh.
 func (t *Service) valid(g *store.Grant) bool { return t.unavailable(g) == "" }
 
-// toGive reports whether one of the grants has a token for a request without a refresh.
-func (t *Service) toGive(in events.TokenRequest, grants []*store.Grant) bool {
+// hasToken reports whether one of the grants has a token for a request without a refresh.
+func (t *Service) hasToken(in events.TokenRequest, grants []*store.Grant) bool {
 	return slices.ContainsFunc(grants, func(g *store.Grant) bool {
 		its := g.Account(in.AccountID)
-		return t.valid(g) && (in.AccountID == "" || its == nil || !t.over(g.AccessOf(*its)))
+		return t.valid(g) && (in.AccountID == "" || its == nil || !t.expired(g.AccessOf(*its)))
 	})
 }
 
-// inVain reports whether waiting for a refresh of a grant is of no use: none may start
+// waitIsUseless reports whether waiting for a refresh of a grant is of no use: none may start
 // now, or there is a token to hand out and the current refresh already takes longer than
 // usual.
-func (t *Service) inVain(g *store.Grant, toGive bool) bool {
+func (t *Service) waitIsUseless(g *store.Grant, toGive bool) bool {
 	if t.blockedFor(g) > 0 {
 		return true
 	}
@@ -81,12 +81,12 @@ func (t *Service) blockedFor(g *store.Grant) time.Duration {
 	return 0
 }
 
-// soon is when to ask again if it is not known when that helps.
-const soon = 1 // second
+// retrySeconds is when to ask again if it is not known when that helps.
+const retrySeconds = 1 // second
 
 // retryAfter is in how many seconds it helps to ask again for a grant's tokens.
 func (t *Service) retryAfter(g *store.Grant) int64 {
-	return max(int64(math.Ceil(t.blockedFor(g).Seconds())), soon)
+	return max(int64(math.Ceil(t.blockedFor(g).Seconds())), retrySeconds)
 }
 
 // await returns a grant after a refresh, or as it was if that takes longer than ctx, or
@@ -94,11 +94,11 @@ func (t *Service) retryAfter(g *store.Grant) int64 {
 // refused.
 func (t *Service) await(ctx context.Context, g *store.Grant, toGive, reported bool, caller string) *store.Grant {
 	what := forBroker(g.BrokerType)
-	if t.inVain(g, toGive) || !t.places.take(what, caller, 2*t.opts.Config.Concurrency) {
+	if t.waitIsUseless(g, toGive) || !t.places.take(what, caller, 2*t.opts.Config.Concurrency) {
 		return g
 	}
 	defer t.places.free(what, caller)
-	f := t.fly(ctx, g, reported, caller)
+	f := t.joinRefresh(ctx, g, reported, caller)
 	if f == nil {
 		return g
 	}
@@ -117,10 +117,10 @@ func (t *Service) await(ctx context.Context, g *store.Grant, toGive, reported bo
 	return g
 }
 
-// fly joins the refresh of a grant or starts one, which continues when no request waits
+// joinRefresh joins the refresh of a grant or starts one, which continues when no request waits
 // for it any more. A refresh has a place of its own; nil: none is free.
-func (t *Service) fly(ctx context.Context, g *store.Grant, reported bool, caller string) *flight {
-	key, what := flightOf(g), forBroker(g.BrokerType)
+func (t *Service) joinRefresh(ctx context.Context, g *store.Grant, reported bool, caller string) *flight {
+	key, what := flightKey(g), forBroker(g.BrokerType)
 	t.flights.mu.Lock()
 	defer t.flights.mu.Unlock()
 	if f := t.flights.byGrant[key]; f != nil {
@@ -166,13 +166,13 @@ func (t *Service) refresh(ctx context.Context, g *store.Grant, reported bool) *s
 		}
 		now := t.opts.Refresher.RefreshNow
 		if reported {
-			if !t.counts(g) {
+			if !t.reportCounts(g) {
 				return g
 			}
 			now = t.opts.Refresher.RefreshRefused
 		}
 		next, err := now(ctx, g)
-		t.grants.changed(g.UserID) // its event may be on the way still
+		t.grants.invalidate(g.UserID) // its event may be on the way still
 		switch {
 		case err == nil && next != nil:
 			g, reported = next, false // the report has counted

@@ -15,12 +15,12 @@ import (
 )
 
 // Lasting is a token's life that ends.
-func Lasting(since time.Time, d time.Duration) *store.Life {
-	return &store.Life{Since: since, ExpiresAt: new(since.Add(d))}
+func Lasting(since time.Time, d time.Duration) *store.Lifetime {
+	return &store.Lifetime{Since: since, ExpiresAt: new(since.Add(d))}
 }
 
 // Endless is a token's life without a known end.
-func Endless(since time.Time) *store.Life { return &store.Life{Since: since} }
+func Endless(since time.Time) *store.Lifetime { return &store.Lifetime{Since: since} }
 
 // Due is the message that says a grant is due.
 func Due(g *store.Grant) events.RefreshDue {

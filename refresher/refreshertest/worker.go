@@ -69,7 +69,7 @@ func (r *Rig) Worker(id string, change ...func(*refresher.Deps)) *Worker {
 		Store: db, Envelope: w.Envelope, Fingerprints: w.Fingerprints, JetStream: r.JS, Mesh: mesh, Limits: d.Limits, Credentials: d.Refresh.Credentials, Hold: d.Refresh.Hold, Concurrency: d.Refresh.Concurrency,
 		Settler: w.Settler, Dispatcher: w.Dispatcher, Subjects: r.Subjects, WorkerID: id, NewID: uuid.NewString, Now: r.Clock.Now,
 		Lease: d.Refresh.Lease, CallAndSave: d.CallAndSave(), ClockSkew: d.Worker.ClockSkew, SendAccess: d.Mesh.AccessTokenBrokers, RefusedPause: d.Tokens.RefusedPause, Remember: remember,
-		Changed: func(context.Context, string) error { return nil }, Log: r.Log, Metrics: reg,
+		Resolve: func(context.Context, string) error { return nil }, Log: r.Log, Metrics: reg,
 	}
 	for _, f := range change {
 		f(&deps)

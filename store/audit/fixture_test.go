@@ -68,7 +68,7 @@ func (f *fixture) PutAuditHead(_ context.Context, h audit.Head) error {
 // log starts a log, with another way to publish if change says so.
 func (f *fixture) log(change ...func(*audit.Options)) *audit.Log {
 	o := audit.Options{
-		JetStream: f.js, Subjects: f.subjects, Worker: "worker.1", NewID: uuid.NewString, Now: time.Now, Heads: f, Retention: retention, Anchor: time.Hour,
+		JetStream: f.js, Subjects: f.subjects, Worker: "worker.1", NewID: uuid.NewString, Now: time.Now, Heads: f, Retention: retention, HeadInterval: time.Hour,
 	}
 	for _, c := range change {
 		c(&o)
@@ -93,7 +93,7 @@ func (f *fixture) within(d time.Duration) context.Context {
 // verify checks the log, and returns the faults and the notes.
 func (f *fixture) verify(change ...func(*audit.Check)) (report audit.Report, faults, notes []string) {
 	f.t.Helper()
-	c := audit.Check{Retention: retention, Now: time.Now(), Found: func(found audit.Finding) {
+	c := audit.Check{Retention: retention, Now: time.Now(), OnFinding: func(found audit.Finding) {
 		if found.Fault {
 			faults = append(faults, found.Text)
 		} else {

@@ -30,9 +30,9 @@ type Heads interface {
 	PutAuditHead(ctx context.Context, h Head) error
 }
 
-// anchor stores the first head at once, and later ones from time to time.
-func (l *Log) anchor(ctx context.Context) {
-	ticker := time.NewTicker(l.every)
+// storeHeads stores the first head at once, and later ones from time to time.
+func (l *Log) storeHeads(ctx context.Context) {
+	ticker := time.NewTicker(l.headInterval)
 	defer ticker.Stop()
 	var put uint64
 	for {
@@ -69,7 +69,7 @@ func (l *Log) putHead(ctx context.Context) error {
 	if l.heads == nil || h.Number == 0 {
 		return nil
 	}
-	h.PurgeAt = h.At.Add(l.keep)
+	h.PurgeAt = h.At.Add(l.retention)
 	if err := l.heads.PutAuditHead(ctx, h); err != nil {
 		return fmt.Errorf("keeping the head of the audit log: %w", err)
 	}

@@ -34,11 +34,11 @@ type Options struct {
 	NewID  func() string
 	Now    func() time.Time
 	// Heads stores the head of the chain for Retention, once every Anchor (15 s).
-	Heads     Heads
-	Retention time.Duration
-	Anchor    time.Duration
-	Log       *zap.Logger
-	Metrics   prometheus.Registerer
+	Heads        Heads
+	Retention    time.Duration
+	HeadInterval time.Duration
+	Log          *zap.Logger
+	Metrics      prometheus.Registerer
 }
 
 // maxQueue bounds the bytes of waiting records.
@@ -51,28 +51,28 @@ const maxBatch = 128 << 10
 //
 // It publishes one message at a time. Records that come meanwhile share the next one.
 type Log struct {
-	js       jetstream.JetStream
-	stream   string
-	subject  string
-	chain    string
-	worker   string
-	now      func() time.Time
-	heads    Heads
-	keep     time.Duration
-	every    time.Duration
-	log      *zap.Logger
-	metrics  *metrics
-	maxBatch int
+	js           jetstream.JetStream
+	stream       string
+	subject      string
+	chain        string
+	worker       string
+	now          func() time.Time
+	heads        Heads
+	retention    time.Duration
+	headInterval time.Duration
+	log          *zap.Logger
+	metrics      *metrics
+	maxBatch     int
 
-	mu        sync.Mutex
-	queue     []*entry
-	size      int // bytes in queue
-	withdrawn int // withdrawn entries in queue
-	lost      int // records dropped since the last message
-	onWay     []*entry
-	alarm     time.Time // of the next expire; zero: none
-	closed    bool
-	head      Head
+	mu         sync.Mutex
+	queue      []*entry
+	size       int // bytes in queue
+	withdrawn  int // withdrawn entries in queue
+	lost       int // records dropped since the last message
+	publishing []*entry
+	nextExpire time.Time // of the next expire; zero: none
+	closed     bool
+	head       Head
 
 	wake   chan struct{} // there is something to write
 	first  chan struct{} // the chain has its first message
@@ -82,9 +82,9 @@ type Log struct {
 
 // entry is an encoded record.
 type entry struct {
-	data   []byte // nil: withdrawn
-	action Action
-	taken  bool // part of a message
+	data      []byte // nil: withdrawn
+	action    Action
+	inMessage bool // part of a message
 	// done is called once, without the lock; nil: nobody waits.
 	done func(error)
 	// until is when expire calls done; zero: never.
@@ -101,7 +101,7 @@ func New(o Options) *Log {
 	}
 	l := &Log{
 		js: o.JetStream, stream: o.Subjects.AuditStream(), worker: plain(o.Worker, "."), chain: plain(o.Worker+"-"+o.NewID(), ""), now: o.Now,
-		heads: o.Heads, keep: o.Retention, every: cmp.Or(o.Anchor, 15*time.Second), log: o.Log,
+		heads: o.Heads, retention: o.Retention, headInterval: cmp.Or(o.HeadInterval, 15*time.Second), log: o.Log,
 		maxBatch: maxBatch, wake: make(chan struct{}, 1), first: make(chan struct{}, 1), cancel: func() {},
 	}
 	if most := int(o.JetStream.Conn().MaxPayload()); most > 0 {
@@ -127,7 +127,7 @@ func (l *Log) Start() {
 	l.Add(Record{Action: Begin})
 	l.atWork.Go(func() { l.write(ctx) })
 	if l.heads != nil {
-		l.atWork.Go(func() { l.anchor(ctx) })
+		l.atWork.Go(func() { l.storeHeads(ctx) })
 	}
 }
 
@@ -240,13 +240,13 @@ func (l *Log) enqueue(r Record, until time.Time, done func(error), last bool) (*
 	if !until.IsZero() {
 		l.wakeAt(until)
 	}
-	l.awake()
+	l.signal()
 	return e, nil
 }
 
 // withdraw takes back a record that is not being published yet.
 func (l *Log) withdraw(e *entry) {
-	if e.taken {
+	if e.inMessage {
 		return
 	}
 	l.size -= len(e.data)
@@ -265,8 +265,8 @@ func (l *Log) compact() {
 // wakeAt makes expire run at a time, unless it runs earlier. One timer is enough: the
 // callers have similar timeouts, and few of them run out.
 func (l *Log) wakeAt(at time.Time) {
-	if l.alarm.IsZero() || at.Before(l.alarm) {
-		l.alarm = at
+	if l.nextExpire.IsZero() || at.Before(l.nextExpire) {
+		l.nextExpire = at
 		time.AfterFunc(time.Until(at), l.expire)
 	}
 }
@@ -275,9 +275,9 @@ func (l *Log) wakeAt(at time.Time) {
 func (l *Log) expire() {
 	var late []func(error)
 	l.mu.Lock()
-	l.alarm = time.Time{}
+	l.nextExpire = time.Time{}
 	now, next := time.Now(), time.Time{}
-	for _, part := range [][]*entry{l.onWay, l.queue} {
+	for _, part := range [][]*entry{l.publishing, l.queue} {
 		for _, e := range part {
 			switch {
 			case e.done == nil || e.until.IsZero():
@@ -302,7 +302,7 @@ func (l *Log) expire() {
 	}
 }
 
-func (l *Log) awake() {
+func (l *Log) signal() {
 	select {
 	case l.wake <- struct{}{}:
 	default:

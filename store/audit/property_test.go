@@ -48,7 +48,7 @@ func stream(t *rapid.T) (all []stored, heads []*Head) {
 }
 
 func faultsOf(all []stored, heads []*Head, last uint64) (faults []Finding) {
-	v := newVerifier(events.Subjects{}, Check{Heads: heads, Retention: 24 * time.Hour, Now: at, Found: func(f Finding) {
+	v := newVerifier(events.Subjects{}, Check{Heads: heads, Retention: 24 * time.Hour, Now: at, OnFinding: func(f Finding) {
 		if f.Fault {
 			faults = append(faults, f)
 		}

@@ -21,10 +21,10 @@ type Check struct {
 	// Retention is how long messages stay in the stream.
 	Retention time.Duration
 	Now       time.Time
-	// Found gets every finding; Progress, if set, the numbers of messages read and of
+	// OnFinding gets every finding; OnProgress, if set, the numbers of messages read and of
 	// all.
-	Found    func(Finding)
-	Progress func(read, all uint64)
+	OnFinding  func(Finding)
+	OnProgress func(read, all uint64)
 }
 
 // Finding is a result of Verify.
@@ -63,8 +63,8 @@ func Verify(ctx context.Context, js jetstream.JetStream, subjects events.Subject
 	}
 	err = read(ctx, stream, info, c.Since, func(s stored) error {
 		v.message(s)
-		if c.Progress != nil {
-			c.Progress(s.sequence-info.State.FirstSeq+1, info.State.LastSeq-info.State.FirstSeq+1)
+		if c.OnProgress != nil {
+			c.OnProgress(s.sequence-info.State.FirstSeq+1, info.State.LastSeq-info.State.FirstSeq+1)
 		}
 		return nil
 	})
@@ -104,12 +104,12 @@ func newVerifier(subjects events.Subjects, c Check, oldest uint64) *verifier {
 
 func (v *verifier) fault(sequence uint64, chain, text string, args ...any) {
 	v.report.Faults++
-	v.check.Found(Finding{true, sequence, chain, fmt.Sprintf(text, args...)})
+	v.check.OnFinding(Finding{true, sequence, chain, fmt.Sprintf(text, args...)})
 }
 
 func (v *verifier) note(sequence uint64, chain, text string, args ...any) {
 	v.report.Notes++
-	v.check.Found(Finding{false, sequence, chain, fmt.Sprintf(text, args...)})
+	v.check.OnFinding(Finding{false, sequence, chain, fmt.Sprintf(text, args...)})
 }
 
 func (v *verifier) message(s stored) {

@@ -192,7 +192,7 @@ func TestAWorkerAtWorkIsNoFault(t *testing.T) {
 	_, faults, notes := f.verify()
 	require.Empty(t, faults)
 	require.Empty(t, notes)
-	l := f.log(func(o *audit.Options) { o.Anchor = time.Millisecond })
+	l := f.log(func(o *audit.Options) { o.HeadInterval = time.Millisecond })
 	stop, done := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(done)

@@ -39,7 +39,7 @@ func (l *Log) write(ctx context.Context) {
 		body = appendMessage(body[:0], l.chain, l.worker, number, previous, after, batch)
 		sequence, err := l.publish(ctx, number, body)
 		if err != nil {
-			l.giveBack(batch)
+			l.requeue(batch)
 			return // the process ends
 		}
 		previous = hashOf(body)
@@ -55,7 +55,7 @@ func (l *Log) stored(batch []*entry, number, sequence uint64, hash Hash) {
 	l.mu.Lock()
 	l.head.Number, l.head.Sequence, l.head.Hash = number, sequence, hash.String()
 	l.head.At, l.head.Ended = l.now().UTC(), batch[len(batch)-1].action == End
-	l.onWay = nil // expire must not call done too
+	l.publishing = nil // expire must not call done too
 	l.mu.Unlock()
 	for _, e := range batch {
 		l.metrics.recorded(e.action)
@@ -94,20 +94,20 @@ func (l *Log) take(batch []*entry) []*entry {
 			l.withdrawn--
 			continue
 		}
-		e.taken = true
+		e.inMessage = true
 		l.size -= len(e.data)
 		batch = append(batch, e)
 	}
 	l.queue = slices.Delete(l.queue, 0, n)
-	l.onWay = batch
+	l.publishing = batch
 	return batch
 }
 
-// giveBack returns records that could not be published to the queue.
-func (l *Log) giveBack(batch []*entry) {
+// requeue returns records that could not be published to the queue.
+func (l *Log) requeue(batch []*entry) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.queue, l.onWay = append(slices.Clone(batch), l.queue...), nil
+	l.queue, l.publishing = append(slices.Clone(batch), l.queue...), nil
 }
 
 // publish retries until the message is stored or ctx ends. The id keeps the stream from

@@ -127,7 +127,7 @@ func (e *Envelope) Close() {
 // to time.
 func (e *Envelope) DropAged() {
 	for _, key := range e.cache.Values() {
-		if !e.young(key, e.opts.CacheAge+e.opts.Outage) {
+		if !e.youngerThan(key, e.opts.CacheAge+e.opts.Outage) {
 			e.cache.Remove(key.id)
 		}
 	}
@@ -157,9 +157,9 @@ func (e *Envelope) newMaterial(key []byte) (*material, error) {
 	return m, err
 }
 
-// begin starts a call, or joins the one under way. The call has a timeout of its own, so
+// startCall starts a call, or joins the one under way. The call has a timeout of its own, so
 // that it does not fail when one of its callers gives up.
-func begin[T any](ctx context.Context, e *Envelope, group *singleflight.Group, id string, call func(context.Context) (T, error)) <-chan singleflight.Result {
+func startCall[T any](ctx context.Context, e *Envelope, group *singleflight.Group, id string, call func(context.Context) (T, error)) <-chan singleflight.Result {
 	return group.DoChan(id, func() (any, error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), e.opts.Timeout)
 		defer cancel()

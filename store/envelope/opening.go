@@ -20,14 +20,14 @@ type openingKey struct {
 	*material
 }
 
-func (e *Envelope) young(key *openingKey, age time.Duration) bool {
+func (e *Envelope) youngerThan(key *openingKey, age time.Duration) bool {
 	return e.opts.Now().Sub(key.since) < age
 }
 
 // Open opens a blob. The error wraps ErrSealed (for good), ErrUnknownKey or ErrWrappedKey
 // (until somebody restores the key), ErrKMS (for now) or an error of the store.
 func (e *Envelope) Open(ctx context.Context, blob Blob, b Binding) ([]byte, error) {
-	m, err := e.opening(ctx, blob.KeyID)
+	m, err := e.materialOf(ctx, blob.KeyID)
 	if err != nil {
 		return nil, err
 	}
@@ -38,30 +38,30 @@ func (e *Envelope) Open(ctx context.Context, blob Blob, b Binding) ([]byte, erro
 // Cached reports whether a data key is cached for opening.
 func (e *Envelope) Cached(id string) bool {
 	key, ok := e.cache.Get(id)
-	return ok && e.young(key, e.opts.CacheAge)
+	return ok && e.youngerThan(key, e.opts.CacheAge)
 }
 
-// opening returns the material of a data key, which the caller must release.
-func (e *Envelope) opening(ctx context.Context, id string) (*material, error) {
+// materialOf returns the material of a data key, which the caller must release.
+func (e *Envelope) materialOf(ctx context.Context, id string) (*material, error) {
 	for {
 		key, ok := e.cache.Get(id)
-		if ok && e.young(key, e.opts.CacheAge) {
+		if ok && e.youngerThan(key, e.opts.CacheAge) {
 			if key.retain() {
 				return key.material, nil
 			}
 			continue // evicted just now
 		}
-		bridges := ok && e.young(key, e.opts.CacheAge+e.opts.Outage)
+		bridges := ok && e.youngerThan(key, e.opts.CacheAge+e.opts.Outage)
 		unwrap := func(ctx context.Context) (*openingKey, error) { return e.unwrap(ctx, id) }
 		if bridges {
-			if away, due := e.gate(key.kek).away(e.opts.Now()); away && key.retain() {
+			if away, due := e.gate(key.kek).outage(e.opts.Now()); away && key.retain() {
 				if due {
-					begin(ctx, e, &e.open, id, unwrap) // nobody waits for it
+					startCall(ctx, e, &e.open, id, unwrap) // nobody waits for it
 				}
 				return key.material, nil
 			}
 		}
-		fresh, err := await[*openingKey](ctx, begin(ctx, e, &e.open, id, unwrap))
+		fresh, err := await[*openingKey](ctx, startCall(ctx, e, &e.open, id, unwrap))
 		switch {
 		case err == nil && fresh.retain():
 			return fresh.material, nil
@@ -89,7 +89,7 @@ func (e *Envelope) unwrap(ctx context.Context, id string) (*openingKey, error) {
 		return nil, fmt.Errorf("unwrapping data key %q: %w", id, ErrWrappedKey)
 	}
 	kek := RegionalARN(wrapped.KEK, e.opts.Region)
-	out, err := ask(e, kek, "Decrypt", AboutCiphertext, func() (*kms.DecryptOutput, error) {
+	out, err := callKMS(e, kek, "Decrypt", AboutCiphertext, func() (*kms.DecryptOutput, error) {
 		return e.opts.KMS.Decrypt(ctx, &kms.DecryptInput{
 			CiphertextBlob:    wrapped.Wrapped,
 			KeyId:             aws.String(kek),

@@ -29,8 +29,8 @@ func (e *Envelope) gate(key string) *gate {
 	return g.(*gate)
 }
 
-// away reports whether there is an outage, and whether the next call is due.
-func (g *gate) away(now time.Time) (away, due bool) {
+// outage reports whether there is an outage, and whether the next call is due.
+func (g *gate) outage(now time.Time) (away, due bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.pause > 0 && !Refused(g.last), !now.Before(g.until)
@@ -50,8 +50,8 @@ func (g *gate) enter(now time.Time) (try bool, err error) {
 	return true, nil
 }
 
-// left records the result of a call.
-func (g *gate) left(now time.Time, try bool, err error) {
+// record records the result of a call.
+func (g *gate) record(now time.Time, try bool, err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	switch {
@@ -65,9 +65,9 @@ func (g *gate) left(now time.Time, try bool, err error) {
 	}
 }
 
-// ask makes a call to KMS through the gate of a key. An error about one ciphertext alone
+// callKMS makes a call to KMS through the gate of a key. An error about one ciphertext alone
 // (own) does not concern the gate. All others wrap ErrKMS.
-func ask[T any](e *Envelope, key, operation string, own func(error) bool, call func() (T, error)) (T, error) {
+func callKMS[T any](e *Envelope, key, operation string, own func(error) bool, call func() (T, error)) (T, error) {
 	g := e.gate(key)
 	try, err := g.enter(e.opts.Now())
 	if err != nil {
@@ -77,10 +77,10 @@ func ask[T any](e *Envelope, key, operation string, own func(error) bool, call f
 	out, err := call()
 	e.opts.OnKMS(operation, err)
 	if err != nil && own(err) {
-		g.left(e.opts.Now(), try, nil)
+		g.record(e.opts.Now(), try, nil)
 		return out, err
 	}
-	g.left(e.opts.Now(), try, err)
+	g.record(e.opts.Now(), try, err)
 	if err != nil {
 		return out, fmt.Errorf("%w: %w", ErrKMS, err)
 	}

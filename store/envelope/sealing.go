@@ -21,15 +21,15 @@ type sealingKey struct {
 	id string
 	// since is when the key was made, until the end of sealing.
 	since, until time.Time
-	sets, octets atomic.Int64
+	sets, bytes  atomic.Int64
 	// checked is when the store last said, in Unix milliseconds, that a user's key was
 	// not retired.
 	checked  atomic.Int64
 	material *material
 }
 
-// sealing returns a key that takes over the caller's reference.
-func (e *Envelope) sealing(key WrappedKey, m *material) *sealingKey {
+// newSealingKey returns a key that takes over the caller's reference.
+func (e *Envelope) newSealingKey(key WrappedKey, m *material) *sealingKey {
 	k := &sealingKey{id: key.ID, since: key.CreatedAt, until: key.SealsUntil, material: m}
 	k.checked.Store(e.opts.Now().UnixMilli())
 	runtime.AddCleanup(k, (*material).release, m)
@@ -44,7 +44,7 @@ type Sealer struct{ key *sealingKey }
 // Seal seals plaintext to its binding.
 func (s Sealer) Seal(plaintext []byte, b Binding) Blob {
 	s.key.sets.Add(1)
-	s.key.octets.Add(int64(len(plaintext)))
+	s.key.bytes.Add(int64(len(plaintext)))
 	blob := sealWith(s.key.material.aead, s.key.id, plaintext, b)
 	runtime.KeepAlive(s.key)
 	return blob
@@ -60,7 +60,7 @@ func (s Sealer) Expired(now time.Time) bool { return !now.Before(s.key.until) }
 func (e *Envelope) Sealer(ctx context.Context, user string) (Sealer, error) {
 	scope := e.scopeOf(user)
 	key, ok := e.active.Get(scope)
-	if ok && scope != "" && !e.seals(ctx, key) {
+	if ok && scope != "" && !e.notRetired(ctx, key) {
 		e.active.Remove(scope)
 		ok = false
 	}
@@ -68,14 +68,14 @@ func (e *Envelope) Sealer(ctx context.Context, user string) (Sealer, error) {
 		return Sealer{key}, nil
 	}
 	bridges := ok && e.within(key, e.opts.MaxAge+e.opts.Outage)
-	renew := func(ctx context.Context) (*sealingKey, error) { return e.renewed(ctx, scope) }
-	if away, due := e.gate(e.opts.KeyID).away(e.opts.Now()); bridges && away {
+	renew := func(ctx context.Context) (*sealingKey, error) { return e.renewActive(ctx, scope) }
+	if away, due := e.gate(e.opts.KeyID).outage(e.opts.Now()); bridges && away {
 		if due {
-			begin(ctx, e, &e.renew, scope, renew) // nobody waits for it
+			startCall(ctx, e, &e.renew, scope, renew) // nobody waits for it
 		}
 		return Sealer{key}, nil
 	}
-	fresh, err := await[*sealingKey](ctx, begin(ctx, e, &e.renew, scope, renew))
+	fresh, err := await[*sealingKey](ctx, startCall(ctx, e, &e.renew, scope, renew))
 	switch {
 	case err == nil:
 		return Sealer{fresh}, nil
@@ -87,7 +87,7 @@ func (e *Envelope) Sealer(ctx context.Context, user string) (Sealer, error) {
 
 // within reports whether a key is below an age and all limits.
 func (e *Envelope) within(key *sealingKey, age time.Duration) bool {
-	return e.current(key, age) && key.sets.Load() < e.opts.MaxSets && key.octets.Load() < e.opts.MaxBytes
+	return e.current(key, age) && key.sets.Load() < e.opts.MaxSets && key.bytes.Load() < e.opts.MaxBytes
 }
 
 // current reports whether a key is below an age and not retired.
@@ -100,9 +100,9 @@ func (e *Envelope) current(key *sealingKey, age time.Duration) bool {
 // in the store. Pruning waits longer.
 const userKeyCheck = time.Minute
 
-// seals reports whether a user's key is not retired in the store, which it asks from time
+// notRetired reports whether a user's key is not retired in the store, which it asks from time
 // to time. If the store fails, the key still seals: nothing can be stored now anyway.
-func (e *Envelope) seals(ctx context.Context, key *sealingKey) bool {
+func (e *Envelope) notRetired(ctx context.Context, key *sealingKey) bool {
 	now := e.opts.Now()
 	if now.Sub(time.UnixMilli(key.checked.Load())) < userKeyCheck {
 		return true
@@ -124,16 +124,16 @@ func (e *Envelope) RetireBefore(t time.Time) {
 	}
 }
 
-// renewed makes a stored data key of the same user, or a new one, the active key of a
+// renewActive makes a stored data key of the same user, or a new one, the active key of a
 // scope.
-func (e *Envelope) renewed(ctx context.Context, scope string) (*sealingKey, error) {
+func (e *Envelope) renewActive(ctx context.Context, scope string) (*sealingKey, error) {
 	key, ok := e.active.Peek(scope)
 	if ok && e.within(key, e.opts.MaxAge) {
 		return key, nil // a caller before us has just renewed it
 	}
-	fresh, err := e.stored(ctx, scope, key)
+	fresh, err := e.fromStore(ctx, scope, key)
 	if fresh == nil && err == nil {
-		fresh, err = e.made(ctx, scope)
+		fresh, err = e.generate(ctx, scope)
 	}
 	if err != nil {
 		if Refused(err) && e.active.Remove(scope) {
@@ -148,9 +148,9 @@ func (e *Envelope) renewed(ctx context.Context, scope string) (*sealingKey, erro
 	return fresh, nil
 }
 
-// stored returns a user's key from the store, unless it is the one that is used up; nil:
+// fromStore returns a user's key from the store, unless it is the one that is used up; nil:
 // there is none.
-func (e *Envelope) stored(ctx context.Context, scope string, usedUp *sealingKey) (*sealingKey, error) {
+func (e *Envelope) fromStore(ctx context.Context, scope string, usedUp *sealingKey) (*sealingKey, error) {
 	if scope == "" {
 		return nil, nil
 	}
@@ -165,24 +165,24 @@ func (e *Envelope) stored(ctx context.Context, scope string, usedUp *sealingKey)
 	if err != nil {
 		return nil, fmt.Errorf("looking for a user's data key: %w", err)
 	}
-	m, err := e.opening(ctx, wrapped.ID)
+	m, err := e.materialOf(ctx, wrapped.ID)
 	if errors.Is(err, ErrWrappedKey) || errors.Is(err, ErrUnknownKey) {
 		return nil, nil // a key that can't open must not seal
 	}
 	if err != nil {
 		return nil, err
 	}
-	return e.sealing(wrapped, m), nil
+	return e.newSealingKey(wrapped, m), nil
 }
 
-// made makes KMS generate a data key, and stores it.
-func (e *Envelope) made(ctx context.Context, scope string) (*sealingKey, error) {
+// generate makes KMS generate a data key, and stores it.
+func (e *Envelope) generate(ctx context.Context, scope string) (*sealingKey, error) {
 	var raw [16]byte
 	if _, err := io.ReadFull(e.opts.Rand, raw[:]); err != nil {
 		return nil, fmt.Errorf("naming a data key: %w", err)
 	}
 	id := hex.EncodeToString(raw[:])
-	out, err := ask(e, e.opts.KeyID, "GenerateDataKey", func(error) bool { return false }, func() (*kms.GenerateDataKeyOutput, error) {
+	out, err := callKMS(e, e.opts.KeyID, "GenerateDataKey", func(error) bool { return false }, func() (*kms.GenerateDataKeyOutput, error) {
 		return e.opts.KMS.GenerateDataKey(ctx, &kms.GenerateDataKeyInput{
 			KeyId:             aws.String(e.opts.KeyID),
 			KeySpec:           types.DataKeySpecAes256,
@@ -211,5 +211,5 @@ func (e *Envelope) made(ctx context.Context, scope string) (*sealingKey, error) 
 	}
 	m.retain() // one for opening, one for sealing
 	e.remember(&openingKey{id: id, kek: wrapped.KEK, scope: scope, since: now, material: m})
-	return e.sealing(wrapped, m), nil
+	return e.newSealingKey(wrapped, m), nil
 }

@@ -144,8 +144,8 @@ func Stored(msg *jetstream.RawStreamMsg) time.Time {
 	return at
 }
 
-// Whole returns how many messages of a stream are not on the subjects of parts.
-func Whole(ctx context.Context, stream jetstream.Stream, partSubjects string) (uint64, error) {
+// CountWithoutParts returns how many messages of a stream are not on the subjects of parts.
+func CountWithoutParts(ctx context.Context, stream jetstream.Stream, partSubjects string) (uint64, error) {
 	info, err := stream.Info(ctx, jetstream.WithSubjectFilter(partSubjects))
 	if err != nil {
 		return 0, fmt.Errorf("counting messages: %w", err)

@@ -10,7 +10,9 @@ import (
 
 // configs returns all streams, the canary first. own says which of these settings are
 // Latchkey's to keep; the others count when a stream is made.
-func (s *Topology) configs() []jetstream.StreamConfig { return append(s.others(), s.schedules()...) }
+func (s *Topology) configs() []jetstream.StreamConfig {
+	return append(s.otherStreams(), s.schedules()...)
+}
 
 // queueConfig is common to the work queues. A work queue deletes a message once it is
 // handled, so that the tokens of a connect stay no longer than they must.
@@ -36,8 +38,8 @@ func (s *Topology) schedules() (refreshes []jetstream.StreamConfig) {
 	return refreshes
 }
 
-// others returns the streams without schedules, the canary first.
-func (s *Topology) others() []jetstream.StreamConfig {
+// otherStreams returns the streams without schedules, the canary first.
+func (s *Topology) otherStreams() []jetstream.StreamConfig {
 	base := jetstream.StreamConfig{Storage: jetstream.FileStorage, Replicas: s.nats.Replicas}
 
 	integration := s.queueConfig()
@@ -87,7 +89,7 @@ func (s *Topology) auditLog() jetstream.StreamConfig {
 	}
 }
 
-// canary is the stream that mayCreate risks: nothing is ever published to it.
+// canary is the stream that Ensure risks: nothing is ever published to it.
 func (s *Topology) canary() jetstream.StreamConfig {
 	return jetstream.StreamConfig{
 		Name: s.subjects.CanaryStream(), Subjects: []string{s.subjects.Canary()}, Replicas: s.nats.Replicas, MaxMsgs: 1,

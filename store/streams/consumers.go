@@ -54,10 +54,10 @@ func (s *Topology) queues() []queue {
 // Backlog counts the messages on one subject for all workers together.
 type Backlog struct {
 	Subject string `json:"subject"`
-	// Waiting messages are not delivered yet, InHand ones are with a worker. Redelivered
+	// Pending messages are not delivered yet, AckPending ones are with a worker. Redelivered
 	// counts those of the latter that were delivered before.
-	Waiting     int `json:"waiting"`
-	InHand      int `json:"inHand"`
+	Pending     int `json:"waiting"`
+	AckPending  int `json:"inHand"`
 	Redelivered int `json:"redelivered"`
 }
 
@@ -70,7 +70,7 @@ func (s *Topology) Backlogs(ctx context.Context) ([]Backlog, error) {
 			return nil, fmt.Errorf("looking at what waits on %s: %w", q.subject, err)
 		}
 		info := consumer.CachedInfo()
-		out = append(out, Backlog{Subject: q.subject, Waiting: int(info.NumPending), InHand: info.NumAckPending, Redelivered: info.NumRedelivered})
+		out = append(out, Backlog{Subject: q.subject, Pending: int(info.NumPending), AckPending: info.NumAckPending, Redelivered: info.NumRedelivered})
 	}
 	return out, nil
 }

@@ -30,7 +30,7 @@ func (s *Topology) ensure(ctx context.Context, want jetstream.StreamConfig) erro
 			return fmt.Errorf("ensuring stream %s: %w", want.Name, err)
 		}
 		info := stream.CachedInfo()
-		owned, differ := s.own(want, info.Config)
+		owned, differ := s.withOwned(want, info.Config)
 		if len(differ) == 0 {
 			return nil
 		}
@@ -64,7 +64,7 @@ func (s *Topology) ensureConsumer(ctx context.Context, stream string, want jetst
 		if err != nil {
 			return nil, err
 		}
-		owned, differ := s.ownConsumer(want, c.CachedInfo().Config)
+		owned, differ := s.consumerWithOwned(want, c.CachedInfo().Config)
 		if !s.nats.ManageStreams {
 			if needed := differ.needed(); len(needed) > 0 {
 				return nil, fmt.Errorf("%w: consumer %s of %s: %s", ErrUnfit, want.Durable, stream, needed)

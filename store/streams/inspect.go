@@ -8,8 +8,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// Found compares a stream or a durable consumer with what Latchkey makes of it.
-type Found struct {
+// Inspection compares a stream or a durable consumer with what Latchkey makes of it.
+type Inspection struct {
 	// Name of the stream, or of the consumer.
 	Name    string
 	Missing bool
@@ -22,15 +22,15 @@ type Found struct {
 }
 
 // Unfit reports whether a worker can't do without something that differs.
-func (f Found) Unfit() bool { return len(differences(f.Differs).needed()) > 0 }
+func (f Inspection) Unfit() bool { return len(differences(f.Differs).needed()) > 0 }
 
 // Text names what differs.
-func (f Found) Text() string { return differences(f.Differs).String() }
+func (f Inspection) Text() string { return differences(f.Differs).String() }
 
 // Inspect compares the streams with the configuration and changes nothing.
-func (s *Topology) Inspect(ctx context.Context) ([]Found, error) {
-	var all []Found
-	for _, want := range s.needed() {
+func (s *Topology) Inspect(ctx context.Context) ([]Inspection, error) {
+	var all []Inspection
+	for _, want := range s.requiredStreams() {
 		found, err := s.inspect(ctx, want)
 		if err != nil {
 			return all, err
@@ -40,22 +40,22 @@ func (s *Topology) Inspect(ctx context.Context) ([]Found, error) {
 	return all, nil
 }
 
-func (s *Topology) inspect(ctx context.Context, want jetstream.StreamConfig) (Found, error) {
+func (s *Topology) inspect(ctx context.Context, want jetstream.StreamConfig) (Inspection, error) {
 	stream, err := s.js.Stream(ctx, want.Name)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		return Found{Name: want.Name, Missing: true}, nil
+		return Inspection{Name: want.Name, Missing: true}, nil
 	}
 	if err != nil {
-		return Found{}, fmt.Errorf("looking at stream %s: %w", want.Name, err)
+		return Inspection{}, fmt.Errorf("looking at stream %s: %w", want.Name, err)
 	}
 	info := stream.CachedInfo()
-	_, differ := s.own(want, info.Config)
-	return Found{Name: want.Name, Differs: differ, Kept: kept(want, info.Config), Stream: info}, nil
+	_, differ := s.withOwned(want, info.Config)
+	return Inspection{Name: want.Name, Differs: differ, Kept: foreignSettings(want, info.Config), Stream: info}, nil
 }
 
 // InspectConsumers compares the durable consumers and changes nothing.
-func (s *Topology) InspectConsumers(ctx context.Context) ([]Found, error) {
-	var all []Found
+func (s *Topology) InspectConsumers(ctx context.Context) ([]Inspection, error) {
+	var all []Inspection
 	for _, q := range s.queues() {
 		found, err := s.inspectConsumer(ctx, q)
 		if err != nil {
@@ -66,14 +66,14 @@ func (s *Topology) InspectConsumers(ctx context.Context) ([]Found, error) {
 	return all, nil
 }
 
-func (s *Topology) inspectConsumer(ctx context.Context, q queue) (Found, error) {
+func (s *Topology) inspectConsumer(ctx context.Context, q queue) (Inspection, error) {
 	consumer, err := s.js.Consumer(ctx, q.stream, Durable(q.subject))
 	if errors.Is(err, jetstream.ErrConsumerNotFound) || errors.Is(err, jetstream.ErrStreamNotFound) {
-		return Found{Name: Durable(q.subject), Missing: true}, nil
+		return Inspection{Name: Durable(q.subject), Missing: true}, nil
 	}
 	if err != nil {
-		return Found{}, fmt.Errorf("looking at consumer %s of %s: %w", Durable(q.subject), q.stream, err)
+		return Inspection{}, fmt.Errorf("looking at consumer %s of %s: %w", Durable(q.subject), q.stream, err)
 	}
-	_, differ := s.ownConsumer(s.consumerConfig(q.subject), consumer.CachedInfo().Config)
-	return Found{Name: Durable(q.subject), Differs: differ}, nil
+	_, differ := s.consumerWithOwned(s.consumerConfig(q.subject), consumer.CachedInfo().Config)
+	return Inspection{Name: Durable(q.subject), Differs: differ}, nil
 }

@@ -35,14 +35,14 @@ type Installations interface {
 
 // claim claims the database for this installation, and keeps its identity.
 func (s *Topology) claim(ctx context.Context) error {
-	is, err := s.memory.Installation(ctx)
+	is, err := s.state.Installation(ctx)
 	if errors.Is(err, store.ErrNotFound) {
 		if s.installation.Load() == nil { // at the first start, or the database would be of a prefix that can't be used
 			if err := s.checkPrefix(ctx); err != nil {
 				return err
 			}
 		}
-		is, err = s.memory.ClaimInstallation(ctx, store.Installation{ID: uuid.NewString(), Prefix: s.nats.Prefix})
+		is, err = s.state.ClaimInstallation(ctx, store.Installation{ID: uuid.NewString(), Prefix: s.nats.Prefix})
 	}
 	if err != nil {
 		return err
@@ -51,7 +51,7 @@ func (s *Topology) claim(ctx context.Context) error {
 		if !s.nats.AdoptStreams || strings.EqualFold(is.Prefix, s.nats.Prefix) {
 			return otherPrefix(is, s.nats.Prefix)
 		}
-		if err := s.memory.Rename(ctx, s.nats.Prefix); err != nil {
+		if err := s.state.Rename(ctx, s.nats.Prefix); err != nil {
 			return err
 		}
 	}
@@ -62,7 +62,7 @@ func (s *Topology) claim(ctx context.Context) error {
 // CheckInstallation returns an error if the database, or the streams if there are any,
 // belong to another installation than that of the configuration. It changes nothing.
 func (s *Topology) CheckInstallation(ctx context.Context) (store.Installation, error) {
-	is, err := installationOf(ctx, s.memory, s.nats.Prefix)
+	is, err := installationOf(ctx, s.state, s.nats.Prefix)
 	if err != nil {
 		return is, err
 	}
@@ -157,14 +157,14 @@ const (
 	maxSeenFor = 2 * time.Minute
 )
 
-// nobodyElse returns an error if another worker sees the streams that are missing here:
+// checkNoOtherWorker returns an error if another worker sees the streams that are missing here:
 // then they are in another NATS, and this one is the wrong one. If a worker saw them
-// lately, nobodyElse waits until it would have seen them again. A worker that has seen
+// lately, checkNoOtherWorker waits until it would have seen them again. A worker that has seen
 // them itself knows that its NATS is the right one.
-func (s *Topology) nobodyElse(ctx context.Context) error {
-	last, err := s.memory.StreamsSeen(ctx)
+func (s *Topology) checkNoOtherWorker(ctx context.Context) error {
+	last, err := s.state.StreamsSeen(ctx)
 	wait := min(seenFor*s.interval, maxSeenFor)
-	if err != nil || s.nats.AdoptStreams || s.seen.Load() || time.Since(last) > 2*wait {
+	if err != nil || s.nats.AdoptStreams || s.streamsSeen.Load() || time.Since(last) > 2*wait {
 		return err
 	}
 	s.log.Warn("the streams that the database remembers are not in NATS, and a worker saw them lately: waiting whether it sees them still", zap.Time("seen", last))
@@ -175,7 +175,7 @@ func (s *Topology) nobodyElse(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-		now, err := s.memory.StreamsSeen(ctx)
+		now, err := s.state.StreamsSeen(ctx)
 		if err != nil {
 			return err
 		}

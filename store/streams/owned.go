@@ -48,10 +48,10 @@ func fix[T any](d *differences, setting string, field *T, want T, fits, needed b
 	}
 }
 
-// own returns a stream's configuration with what Latchkey owns of it as it wants it, and
+// withOwned returns a stream's configuration with what Latchkey owns of it as it wants it, and
 // everything else as it is: limits, placement, replicas, compression and so on are the
 // operator's. differ says what it changed.
-func (s *Topology) own(want, is jetstream.StreamConfig) (owned jetstream.StreamConfig, differ differences) {
+func (s *Topology) withOwned(want, is jetstream.StreamConfig) (owned jetstream.StreamConfig, differ differences) {
 	c := is
 	fix(&differ, "subjects", &c.Subjects, want.Subjects, sameSet(c.Subjects, want.Subjects), true)
 	need(&differ, "retention", &c.Retention, want.Retention)
@@ -79,12 +79,12 @@ func (s *Topology) own(want, is jetstream.StreamConfig) (owned jetstream.StreamC
 		fix(&differ, "max_bytes", &c.MaxBytes, want.MaxBytes, c.MaxBytes > 0, false)
 	}
 	if id := want.Metadata[installationKey]; id != "" && s.nats.ManageStreams && c.Metadata[installationKey] != id {
-		fix(&differ, "metadata", &c.Metadata, with(c.Metadata, installationKey, id), false, false)
+		fix(&differ, "metadata", &c.Metadata, withEntry(c.Metadata, installationKey, id), false, false)
 	}
 	return c, differ
 }
 
-func with(m map[string]string, key, value string) map[string]string {
+func withEntry(m map[string]string, key, value string) map[string]string {
 	m = maps.Clone(m)
 	if m == nil {
 		m = map[string]string{}
@@ -97,8 +97,8 @@ func sameSet(a, b []string) bool {
 	return slices.Equal(slices.Sorted(slices.Values(a)), slices.Sorted(slices.Values(b)))
 }
 
-// kept names what others set on a stream, which stays.
-func kept(want, is jetstream.StreamConfig) (all []string) {
+// foreignSettings names what others set on a stream, which stays.
+func foreignSettings(want, is jetstream.StreamConfig) (all []string) {
 	add := func(setting string, other bool, value any) {
 		if other {
 			all = append(all, fmt.Sprintf("%s %v", setting, value))
@@ -119,8 +119,8 @@ func kept(want, is jetstream.StreamConfig) (all []string) {
 	return all
 }
 
-// ownConsumer is own for a durable consumer.
-func (s *Topology) ownConsumer(want, is jetstream.ConsumerConfig) (owned jetstream.ConsumerConfig, differ differences) {
+// consumerWithOwned is withOwned for a durable consumer.
+func (s *Topology) consumerWithOwned(want, is jetstream.ConsumerConfig) (owned jetstream.ConsumerConfig, differ differences) {
 	c := is
 	fix(&differ, "filter_subject", &c.FilterSubject, want.FilterSubject, c.FilterSubject == want.FilterSubject && len(c.FilterSubjects) == 0, true)
 	c.FilterSubjects = nil

@@ -102,7 +102,7 @@ func TestWhatAnOperatorSetStays(t *testing.T) {
 		require.NoError(t, err, setting)
 		found, err := topology().Inspect(t.Context())
 		require.NoError(t, err)
-		i := slices.IndexFunc(found, func(f streams.Found) bool { return f.Name == subjects.RecoveryStream() })
+		i := slices.IndexFunc(found, func(f streams.Inspection) bool { return f.Name == subjects.RecoveryStream() })
 		require.True(t, found[i].Unfit())
 		require.Contains(t, found[i].Text(), setting+" is ")
 		_, err = topology().Ensure(t.Context())

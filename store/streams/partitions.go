@@ -32,7 +32,7 @@ func (s *Topology) Identities(ctx context.Context) ([]string, error) {
 	if err := s.remember(ctx, identities); err != nil {
 		return nil, err
 	}
-	for _, c := range s.others() {
+	for _, c := range s.otherStreams() {
 		if err := s.restore(ctx, c); err != nil && ctx.Err() == nil {
 			s.log.Warn("a stream is not there; the next pass looks again", zap.Error(err))
 		}
@@ -86,7 +86,7 @@ func (s *Topology) scheduleIdentities(ctx context.Context) (identities []string,
 	if away != nil {
 		s.log.Warn("a stream is not there; the next pass looks again", zap.Error(away))
 	}
-	s.seen.Store(true)
+	s.streamsSeen.Store(true)
 	s.lastIdentities.Store(&identities)
 	return identities, unmarked, nil
 }
@@ -104,12 +104,12 @@ func identityOf(partition int, stream jetstream.Stream) string {
 // has changed was lost; their number may have changed too.
 func (s *Topology) remember(ctx context.Context, identities []string) error {
 	now := strings.Join(identities, ",")
-	known, err := s.memory.StreamIdentity(ctx)
+	known, err := s.state.StreamIdentity(ctx)
 	if err != nil {
 		return err
 	}
 	if known == now {
-		return s.memory.RecordStreamsSeen(ctx, now, time.Now())
+		return s.state.RecordStreamsSeen(ctx, now, time.Now())
 	}
 	var lost []string
 	for n, before := range strings.Split(known, ",") {
@@ -121,5 +121,5 @@ func (s *Topology) remember(ctx context.Context, identities []string) error {
 		s.log.Error("NATS was wiped or restored: the streams are new. Their schedules are made again; other messages in them are lost",
 			zap.Strings("streams", lost))
 	}
-	return s.memory.RememberStream(ctx, now)
+	return s.state.RememberStream(ctx, now)
 }

@@ -16,8 +16,8 @@ import (
 	"github.com/latchkey/latchkey/events"
 )
 
-// Memory remembers the streams and their owner outside of NATS.
-type Memory interface {
+// StateStore remembers the streams and their owner outside of NATS.
+type StateStore interface {
 	Installations
 	// StreamsSeen returns when a worker last saw the remembered streams.
 	StreamsSeen(ctx context.Context) (time.Time, error)
@@ -31,7 +31,7 @@ type Memory interface {
 // Topology creates and checks the streams and durable consumers of an installation.
 type Topology struct {
 	js        jetstream.JetStream
-	memory    Memory
+	state     StateStore
 	subjects  events.Subjects
 	nats      config.NATS
 	retention config.Retention
@@ -42,7 +42,7 @@ type Topology struct {
 	// installation owns the streams, once it is known; seen: this process has seen
 	// them.
 	installation atomic.Pointer[string]
-	seen         atomic.Bool
+	streamsSeen  atomic.Bool
 	// lastIdentities are the identities of the schedule streams when they were last seen.
 	lastIdentities atomic.Pointer[[]string]
 	// differed is what verify last warned of.
@@ -50,9 +50,9 @@ type Topology struct {
 }
 
 // New returns the topology of an installation.
-func New(js jetstream.JetStream, memory Memory, cfg config.Config, log *zap.Logger) *Topology {
+func New(js jetstream.JetStream, memory StateStore, cfg config.Config, log *zap.Logger) *Topology {
 	s := &Topology{
-		js: js, memory: memory, subjects: cfg.NATS.Subjects(), nats: cfg.NATS,
+		js: js, state: memory, subjects: cfg.NATS.Subjects(), nats: cfg.NATS,
 		retention: cfg.Retention, messages: cfg.Messages, audit: cfg.Audit.Mode != config.AuditOff,
 		interval: cfg.Reconcile.Interval, log: log,
 	}
@@ -77,7 +77,7 @@ func (s *Topology) Ensure(ctx context.Context) (identities []string, err error) 
 	if err := s.claim(ctx); err != nil {
 		return nil, err
 	}
-	if err := s.checkFirst(ctx); err != nil {
+	if err := s.checkBeforeEnsure(ctx); err != nil {
 		return nil, fmt.Errorf("ensuring the streams: %w", err)
 	}
 	if s.nats.ManageStreams {
@@ -86,7 +86,7 @@ func (s *Topology) Ensure(ctx context.Context) (identities []string, err error) 
 				return nil, err
 			}
 		}
-	} else if err := s.verify(ctx); errors.Is(err, ErrUnfit) || err != nil && !s.seen.Load() {
+	} else if err := s.verify(ctx); errors.Is(err, ErrUnfit) || err != nil && !s.streamsSeen.Load() {
 		return nil, err
 	} else if err != nil && ctx.Err() == nil {
 		s.log.Warn("a stream is not there; the next pass looks again", zap.Error(err))
@@ -97,14 +97,14 @@ func (s *Topology) Ensure(ctx context.Context) (identities []string, err error) 
 	return identities, s.remember(ctx, identities)
 }
 
-// checkFirst returns an error if streams must not be touched: they are another's, or gone.
-func (s *Topology) checkFirst(ctx context.Context) error {
+// checkBeforeEnsure returns an error if streams must not be touched: they are another's, or gone.
+func (s *Topology) checkBeforeEnsure(ctx context.Context) error {
 	stream, err := s.js.Stream(ctx, s.subjects.RefreshStream())
 	switch {
 	case errors.Is(err, jetstream.ErrStreamNotFound) && !s.nats.ManageStreams:
 		return nil // verify tells what is missing
 	case errors.Is(err, jetstream.ErrStreamNotFound):
-		return s.mayCreate(ctx)
+		return s.checkMayCreate(ctx)
 	case err != nil:
 		return err
 	}
@@ -114,19 +114,19 @@ func (s *Topology) checkFirst(ctx context.Context) error {
 	return s.checkOwner(stream)
 }
 
-// mayCreate decides whether missing streams may be created.
-func (s *Topology) mayCreate(ctx context.Context) error {
-	known, err := s.memory.StreamIdentity(ctx)
+// checkMayCreate decides whether missing streams may be created.
+func (s *Topology) checkMayCreate(ctx context.Context) error {
+	known, err := s.state.StreamIdentity(ctx)
 	if err != nil || known == "" || s.nats.RecreateStreams {
 		return err
 	}
-	if seen, err := s.canarySeen(ctx); err != nil || seen {
+	if seen, err := s.canaryExists(ctx); err != nil || seen {
 		return err
 	}
-	if err := s.nobodyElse(ctx); err != nil {
+	if err := s.checkNoOtherWorker(ctx); err != nil {
 		return err
 	}
-	first, err := s.memory.SuspectStreams(ctx)
+	first, err := s.state.SuspectStreams(ctx)
 	if err != nil {
 		return err
 	}
@@ -137,7 +137,7 @@ func (s *Topology) mayCreate(ctx context.Context) error {
 	_, err = s.js.CreateStream(ctx, s.canary())
 	if refusal := jetstream.JetStreamError(nil); err != nil && !errors.As(err, &refusal) {
 		// Only a refusal says something about the key. If the answer was lost, look.
-		if seen, lookErr := s.canarySeen(ctx); lookErr != nil || !seen {
+		if seen, lookErr := s.canaryExists(ctx); lookErr != nil || !seen {
 			return fmt.Errorf("%w, and whether NATS can create one in their place is not known: %w", ErrGone, errors.Join(err, lookErr))
 		}
 		err = nil
@@ -148,9 +148,9 @@ func (s *Topology) mayCreate(ctx context.Context) error {
 	return nil
 }
 
-// canarySeen reports whether NATS shows the canary, which it can with the encryption key
+// canaryExists reports whether NATS shows the canary, which it can with the encryption key
 // under which the canary was created.
-func (s *Topology) canarySeen(ctx context.Context) (bool, error) {
+func (s *Topology) canaryExists(ctx context.Context) (bool, error) {
 	_, err := s.js.Stream(ctx, s.subjects.CanaryStream())
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		return false, nil

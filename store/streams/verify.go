@@ -19,7 +19,7 @@ var ErrUnfit = errors.New("the streams, which nats.manage_streams leaves to you,
 func (s *Topology) verify(ctx context.Context) error {
 	var unfit, wishes []string
 	var away error
-	add := func(what string, found Found) {
+	add := func(what string, found Inspection) {
 		switch needed := differences(found.Differs).needed(); {
 		case found.Missing:
 			unfit = append(unfit, what+" is missing")
@@ -29,7 +29,7 @@ func (s *Topology) verify(ctx context.Context) error {
 			wishes = append(wishes, what+": "+differences(found.Differs).String())
 		}
 	}
-	for _, want := range s.needed() {
+	for _, want := range s.requiredStreams() {
 		found, err := s.inspect(ctx, want)
 		if err != nil {
 			away = errors.Join(away, err)
@@ -57,9 +57,9 @@ func (s *Topology) verify(ctx context.Context) error {
 	return away
 }
 
-// needed are the streams that workers need. Who keeps the streams needs no canary, which
+// requiredStreams are the streams that workers need. Who keeps the streams needs no canary, which
 // tells workers whether they may make streams again.
-func (s *Topology) needed() (all []jetstream.StreamConfig) {
+func (s *Topology) requiredStreams() (all []jetstream.StreamConfig) {
 	for _, c := range s.configs() {
 		if s.nats.ManageStreams || c.Name != s.subjects.CanaryStream() {
 			all = append(all, c)

@@ -142,7 +142,7 @@ the log.`,
 			}
 			lines := json.NewEncoder(s.out)
 			lines.SetEscapeHTML(false)
-			check := audit.Check{Heads: heads, Since: from.Time, Retention: s.cfg.Retention.Audit, Now: time.Now(), Found: func(f audit.Finding) {
+			check := audit.Check{Heads: heads, Since: from.Time, Retention: s.cfg.Retention.Audit, Now: time.Now(), OnFinding: func(f audit.Finding) {
 				if s.output == asJSON {
 					_ = lines.Encode(f) // the summary fails too
 				} else {
@@ -151,7 +151,7 @@ the log.`,
 			}}
 			if isTerminal(s.stderr) {
 				var shown time.Time
-				check.Progress = func(read, all uint64) {
+				check.OnProgress = func(read, all uint64) {
 					if now := time.Now(); read == all || now.Sub(shown) > 200*time.Millisecond {
 						shown = now
 						fmt.Fprintf(s.stderr, "\r%d of %d messages", read, all)

@@ -96,11 +96,11 @@ func TestStreamsThatAreMissingOrDiffer(t *testing.T) {
 	t.Parallel()
 	wish := streams.Difference{Setting: "max_age", Is: "1h", Want: "2h"}
 	need := streams.Difference{Setting: "storage", Is: "Memory", Want: "File", Needed: true}
-	missing, differ, unfit := differences([]streams.Found{{Name: "A"}, {Name: "B", Missing: true}, {Name: "C", Differs: []streams.Difference{wish}}})
+	missing, differ, unfit := differences([]streams.Inspection{{Name: "A"}, {Name: "B", Missing: true}, {Name: "C", Differs: []streams.Difference{wish}}})
 	require.Equal(t, []string{"B"}, missing)
 	require.Equal(t, []string{"C (max_age is 1h, not 2h)"}, differ)
 	require.False(t, unfit)
-	_, differ, unfit = differences([]streams.Found{{Name: "C", Differs: []streams.Difference{wish, need}}})
+	_, differ, unfit = differences([]streams.Inspection{{Name: "C", Differs: []streams.Difference{wish, need}}})
 	require.Equal(t, []string{"C (max_age is 1h, not 2h, storage is Memory, not File)"}, differ)
 	require.True(t, unfit)
 }

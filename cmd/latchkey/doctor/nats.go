@@ -146,6 +146,6 @@ func limit(n int) string {
 	return fmt.Sprint(n)
 }
 
-func (d *doctor) inspector(link *natsLink, memory streams.Memory) *streams.Topology {
+func (d *doctor) inspector(link *natsLink, memory streams.StateStore) *streams.Topology {
 	return streams.New(link.js, memory, d.cfg, zap.NewNop())
 }

@@ -52,7 +52,7 @@ func (d *doctor) noStreams(ctx context.Context) Result {
 	return warning(doFirst, "there are none yet: no worker has run here")
 }
 
-func (d *doctor) replicas(all []streams.Found) Result {
+func (d *doctor) replicas(all []streams.Inspection) Result {
 	var behind, fewer, kept []string
 	cluster := ""
 	for _, s := range all {
@@ -92,7 +92,7 @@ func (d *doctor) replicas(all []streams.Found) Result {
 
 // lostEarly says whether the stream of events is so full that it gives up events before
 // their time.
-func (d *doctor) lostEarly(all []streams.Found) string {
+func (d *doctor) lostEarly(all []streams.Inspection) string {
 	for _, s := range all {
 		most, state := s.Stream.Config.MaxBytes, s.Stream.State
 		if s.Name == d.subjects.LifecycleStream() && most > 0 && float64(state.Bytes) > full*float64(most) && d.now().Sub(state.FirstTime) < s.Stream.Config.MaxAge {
@@ -131,7 +131,7 @@ func (d *doctor) cure() string {
 
 // compare reports streams or consumers that are missing (do says what to do then) or not
 // as configured. It calls none if all are missing, and good if nothing is wrong.
-func (d *doctor) compare(all []streams.Found, do string, none func(missing string) Result, good func() Result) Result {
+func (d *doctor) compare(all []streams.Inspection, do string, none func(missing string) Result, good func() Result) Result {
 	missing, differ, unfit := differences(all)
 	var wrong []string
 	if len(missing) > 0 {
@@ -157,7 +157,7 @@ func (d *doctor) compare(all []streams.Found, do string, none func(missing strin
 
 // differences names what is missing and what is not as it should be. unfit: a worker needs
 // some of the latter.
-func differences(all []streams.Found) (missing, differ []string, unfit bool) {
+func differences(all []streams.Inspection) (missing, differ []string, unfit bool) {
 	for _, f := range all {
 		switch {
 		case f.Missing:
@@ -228,7 +228,7 @@ func (d *doctor) waiting(ctx context.Context, link *natsLink, name, partSubjects
 	case err != nil:
 		return failed("look at the check nats streams", "looking at stream %s: %v", name, link.refusal(err))
 	}
-	n, err := parts.Whole(ctx, stream, partSubjects)
+	n, err := parts.CountWithoutParts(ctx, stream, partSubjects)
 	switch {
 	case err != nil:
 		return failed("look at the check nats streams", "looking at stream %s: %v", name, link.refusal(err))

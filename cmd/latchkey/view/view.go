@@ -96,7 +96,7 @@ func OfGrant(g *store.Grant) Grant {
 		ID: g.ID, User: g.UserID, Broker: g.BrokerType, Accounts: make([]Account, len(g.Accounts)),
 		State: g.State, Reason: g.Reason, Version: g.Version, Labels: g.Labels, ConnectedAt: g.ConnectedAt,
 		Access: ofLife(g.Access), Refresh: ofLife(g.Refresh), Due: OfDue(g.Due), Tries: g.Attempts, UnknownSince: g.Unknown,
-		Failing: refresher.RefreshFailing(g), Refused: (*Refused)(g.Refused), Lease: (*Lease)(g.Lease),
+		Failing: refresher.RefreshFailing(g), Refused: (*Refused)(g.RefusedReport), Lease: (*Lease)(g.Lease),
 	}
 	for i, account := range g.Accounts {
 		v.Accounts[i] = Account{ID: account.ID, Name: account.Name, ExpiresAt: account.ExpiresAt}
@@ -110,7 +110,7 @@ func OfGrant(g *store.Grant) Grant {
 	return v
 }
 
-func ofLife(l *store.Life) *Life {
+func ofLife(l *store.Lifetime) *Life {
 	if l == nil {
 		return nil
 	}

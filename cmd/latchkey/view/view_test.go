@@ -22,12 +22,12 @@ func TestGrantShowsEverythingButTokens(t *testing.T) {
 		Accounts:    []store.Account{{ID: "a", Name: "Main", ExpiresAt: &end}, {ID: "b", Name: "Savings"}},
 		Labels:      map[string]string{"team": "x"},
 		Sealed:      envelope.Blob{KeyID: "data-key", Data: []byte("ciphertext")},
-		ConnectedAt: at(0), Access: &store.Life{Since: at(1), ExpiresAt: &end, Assumed: true}, Refresh: &store.Life{Since: at(2)},
+		ConnectedAt: at(0), Access: &store.Lifetime{Since: at(1), ExpiresAt: &end, Assumed: true}, Refresh: &store.Lifetime{Since: at(2)},
 		Due: &store.Due{At: at(20), Action: store.Refresh, Stream: "identity"}, Attempts: 2, Unknown: &unknown,
-		Failing: &store.Failing{Since: at(3), At: at(4), Why: "transient", Detail: "HTTP 503", Type: "outage", Hash: "0a1b"},
-		Refused: &store.Refused{Version: 2, At: at(5)},
-		Lease:   &store.Lease{Owner: "worker/1", Until: at(6)},
-		Removal: &store.Removal{Since: at(7), Due: at(8), Attempts: 4},
+		Failing:       &store.Failing{Since: at(3), At: at(4), Why: "transient", Detail: "HTTP 503", Type: "outage", Hash: "0a1b"},
+		RefusedReport: &store.RefusedReport{Version: 2, At: at(5)},
+		Lease:         &store.Lease{Owner: "worker/1", Until: at(6)},
+		Removal:       &store.Removal{Since: at(7), Due: at(8), Attempts: 4},
 	}
 	since := at(3)
 	shown := view.OfGrant(g)

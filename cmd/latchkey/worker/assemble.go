@@ -37,8 +37,8 @@ func (w *worker) assemble(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	w.crew = refresher.NewCrew(refresher.CrewOptions{Store: w.db, Run: newID(), WorkerID: w.cfg.Worker.ID, Now: w.now, Log: w.log, Metrics: w.reg})
-	_ = w.crew.Beat(ctx) // before there is work; a failure is logged and the next beat follows
+	w.membership = refresher.NewMembership(refresher.MembershipOptions{Store: w.db, Run: newID(), WorkerID: w.cfg.Worker.ID, Now: w.now, Log: w.log, Metrics: w.reg})
+	_ = w.membership.Heartbeat(ctx) // before there is work; a failure is logged and the next beat follows
 	connector, err := w.assembleRefresher(rejections)
 	if err != nil {
 		return err
@@ -105,12 +105,12 @@ func (w *worker) assembleRefresher(rejections *handlers.Rejections) (*handlers.C
 	}
 	r = refresher.New(refresher.Deps{
 		Store: w.db, Envelope: env, Fingerprints: prints, JetStream: w.js, Mesh: mesh, Settler: settler, Dispatcher: dispatcher, Subjects: w.subj,
-		Limits: cfg.Limits, Workers: w.crew.Workers, Credentials: cfg.Refresh.Credentials, Hold: cfg.Refresh.Hold, Concurrency: cfg.Refresh.Concurrency,
+		Limits: cfg.Limits, Workers: w.membership.Workers, Credentials: cfg.Refresh.Credentials, Hold: cfg.Refresh.Hold, Concurrency: cfg.Refresh.Concurrency,
 		WorkerID: cfg.Worker.ID, NewID: newID, Now: w.now, Lease: cfg.Refresh.Lease, CallAndSave: cfg.CallAndSave(), ClockSkew: cfg.Worker.ClockSkew,
-		RefusedPause: cfg.Tokens.RefusedPause, Remember: cfg.Retention.Revocations, SendAccess: cfg.Mesh.AccessTokenBrokers, Changed: connector.Resolve, ParkAnswer: dead.ParkAnswer, Audit: w.audit, Log: w.log, Metrics: w.reg,
+		RefusedPause: cfg.Tokens.RefusedPause, Remember: cfg.Retention.Revocations, SendAccess: cfg.Mesh.AccessTokenBrokers, Resolve: connector.Resolve, ParkAnswer: dead.ParkAnswer, Audit: w.audit, Log: w.log, Metrics: w.reg,
 	})
 	w.refresher, w.dispatcher = r, dispatcher
-	w.stock = refresher.NewStock(r, cfg.Reconcile)
+	w.grantStats = refresher.NewGrantStats(r, cfg.Reconcile)
 	w.reconciler = refresher.NewReconciler(r, cfg.Reconcile, cfg.Refresh.Horizon, watched{w.streams, w.foreign})
 	return connector, nil
 }

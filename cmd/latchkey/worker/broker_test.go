@@ -136,7 +136,7 @@ func (h *harness) former(user string, c meshsim.Connection, broker string, at ti
 	g := &store.Grant{
 		ID: store.FormerGrantID(user, broker, account.AccountID), UserID: user, BrokerType: broker, State: store.Active, ConnectedAt: at, Version: 1,
 		Accounts: []store.Account{{ID: account.AccountID, ExpiresAt: &end}},
-		Access:   &store.Life{Since: at, ExpiresAt: &end}, Refresh: &store.Life{Since: at},
+		Access:   &store.Lifetime{Since: at, ExpiresAt: &end}, Refresh: &store.Lifetime{Since: at},
 		Due: &store.Due{At: time.Now().Add(time.Hour), Action: store.Refresh},
 	}
 	tokens := store.TokenSet{

@@ -141,7 +141,7 @@ func insertUsers(b *testing.B, cfg config.Config, n int) (users []string) {
 		g := &store.Grant{
 			ID: store.GrantID(user, "bench", account), UserID: user, BrokerType: "bench", BrokerName: "Bench", State: store.Active,
 			Accounts: []store.Account{{ID: account, Name: "Account", ExpiresAt: &ends}}, ConnectedAt: now, Version: 1, UsedIn: 1,
-			Access: &store.Life{Since: now, ExpiresAt: &ends}, Refresh: &store.Life{Since: now, ExpiresAt: &endsLater},
+			Access: &store.Lifetime{Since: now, ExpiresAt: &ends}, Refresh: &store.Lifetime{Since: now, ExpiresAt: &endsLater},
 		}
 		sealer, err := sealing.Sealer(ctx, user)
 		require.NoError(b, err)

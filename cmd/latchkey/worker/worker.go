@@ -63,10 +63,10 @@ type worker struct {
 	keys       *handlers.ConnectKeys
 	envelope   *envelope.Envelope
 	refresher  *refresher.Refresher
-	crew       *refresher.Crew
+	membership *refresher.Membership
 	dispatcher *refresher.Dispatcher
 	reconciler *refresher.Reconciler
-	stock      *refresher.Stock
+	grantStats *refresher.GrantStats
 	audit      *audit.Log // nil: off
 	letters    *handlers.DeadLetters
 	page       *operator.Page
@@ -208,8 +208,8 @@ func (w *worker) run(ctx context.Context, ready func()) error {
 		return errors.Join(err, w.router.Close())
 	}
 	background.Go(func() { w.reconciler.Run(stopped) })
-	background.Go(func() { w.stock.Run(stopped) })
-	background.Go(func() { w.crew.Run(stopped) })
+	background.Go(func() { w.grantStats.Run(stopped) })
+	background.Go(func() { w.membership.Run(stopped) })
 	background.Go(func() { w.maintainDataKeys(stopped) })
 	background.Go(func() { w.keys.Run(stopped) })
 	stopAdmin, err := w.startAdmin()

@@ -131,7 +131,7 @@ func (l *loops) after(ctx context.Context, g testGrant, leased bool) (*store.Gra
 		RefreshToken: g.tokens.RefreshToken, ExpiresIn: lifetime, RefreshExpiresIn: 90 * 24 * time.Hour,
 		Accounts: []refresher.AnsweredAccount{{ID: g.Accounts[0].ID, Name: g.Accounts[0].Name, AccessToken: g.tokens.Accounts[0].AccessToken}},
 	}
-	tokens, err := l.settler.Answered(next, g.tokens, answer, false, 1, time.Now())
+	tokens, err := l.settler.ApplyAnswer(next, g.tokens, answer, false, 1, time.Now())
 	if err != nil {
 		return nil, err
 	}

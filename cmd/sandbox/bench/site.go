@@ -177,7 +177,7 @@ func (s *site) grants(ctx context.Context, n int, due func(i int) time.Time) ([]
 			ID: store.GrantID(user, broker, account.AccountID), UserID: user, BrokerType: broker, BrokerName: broker,
 			Accounts: []store.Account{{ID: account.AccountID, Name: "Account", ExpiresAt: &ends}},
 			State:    store.Active, ConnectedAt: at, Version: 1, Rev: 1,
-			Access: &store.Life{Since: at, ExpiresAt: &ends}, Refresh: &store.Life{Since: at, ExpiresAt: &refreshEnds},
+			Access: &store.Lifetime{Since: at, ExpiresAt: &ends}, Refresh: &store.Lifetime{Since: at, ExpiresAt: &refreshEnds},
 			Due: &store.Due{At: store.Milli(due(i)), Action: store.Refresh},
 		}
 		g.Due.Stream = s.dispatcher.Stream(g.ID)

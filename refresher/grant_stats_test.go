@@ -43,7 +43,7 @@ func TestWhatIsStoredIsMeasured(t *testing.T) {
 	w := r.Worker("a", func(d *refresher.Deps) { d.Metrics = reg })
 	c := config.Default().Reconcile
 	c.Interval = time.Millisecond
-	stock := refresher.NewStock(w.Refresher, c)
+	stock := refresher.NewGrantStats(w.Refresher, c)
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan struct{})
 	t.Cleanup(func() { stop(); <-ended })

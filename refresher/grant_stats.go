@@ -14,10 +14,10 @@ import (
 	"github.com/latchkey/latchkey/store"
 )
 
-// Stock measures what the database contains: the grants by state, and what should have been
+// GrantStats measures what the database contains: the grants by state, and what should have been
 // done already. It shows what no worker's own counters can: that work which nobody does
 // grows old.
-type Stock struct {
+type GrantStats struct {
 	refresher *Refresher
 	config    config.Reconcile
 
@@ -48,16 +48,16 @@ var (
 	stockAge    = prometheus.NewDesc("latchkey_overdue_seconds", "How long ago the longest overdue action was due, by broker type.", []string{"broker"}, nil)
 )
 
-// NewStock returns a Stock that is among r's metrics and measures once it runs.
-func NewStock(r *Refresher, c config.Reconcile) *Stock {
-	s := &Stock{refresher: r, config: c, away: map[string]bool{}}
+// NewGrantStats returns a GrantStats that is among r's metrics and measures once it runs.
+func NewGrantStats(r *Refresher, c config.Reconcile) *GrantStats {
+	s := &GrantStats{refresher: r, config: c, away: map[string]bool{}}
 	r.deps.Metrics.MustRegister(s)
 	return s
 }
 
 // Run measures until ctx ends. How long a measurement takes is the machine's business: the
 // injected clock may be set while it lasts.
-func (s *Stock) Run(ctx context.Context) {
+func (s *GrantStats) Run(ctx context.Context) {
 	var counted time.Time
 	var rest time.Duration
 	for ctx.Err() == nil {
@@ -80,7 +80,7 @@ func (s *Stock) Run(ctx context.Context) {
 
 // findOverdue searches for what is overdue. What can't be read is not shown: an old answer
 // would say that all is well.
-func (s *Stock) findOverdue(ctx context.Context) error {
+func (s *GrantStats) findOverdue(ctx context.Context) error {
 	deps := s.refresher.deps
 	tallies, err := deps.Store.TallyOverdue(ctx, deps.Now().Add(-s.config.Slack), maxOverdue)
 	s.logFailure(ctx, "overdue grants", err)
@@ -100,7 +100,7 @@ func (s *Stock) findOverdue(ctx context.Context) error {
 	return err
 }
 
-func (s *Stock) count(ctx context.Context) error {
+func (s *GrantStats) count(ctx context.Context) error {
 	tallies, err := s.refresher.deps.Store.Tallies(ctx)
 	s.logFailure(ctx, "grants by state", err)
 	// Should there be too many brokers, those with the most grants have a label each.
@@ -117,7 +117,7 @@ func (s *Stock) count(ctx context.Context) error {
 
 // logFailure logs a measurement that begins to fail. A database that is too large to be counted
 // in time stays so.
-func (s *Stock) logFailure(ctx context.Context, what string, err error) {
+func (s *GrantStats) logFailure(ctx context.Context, what string, err error) {
 	if err != nil && ctx.Err() == nil && !s.away[what] {
 		s.refresher.deps.Log.Warn("metrics of what is stored are missing while the database can't be read", zap.String("what", what), zap.Error(err))
 	}
@@ -125,14 +125,14 @@ func (s *Stock) logFailure(ctx context.Context, what string, err error) {
 }
 
 // Describe implements prometheus.Collector.
-func (s *Stock) Describe(to chan<- *prometheus.Desc) {
+func (s *GrantStats) Describe(to chan<- *prometheus.Desc) {
 	to <- stockGrants
 	to <- stockLate
 	to <- stockAge
 }
 
 // Collect implements prometheus.Collector. What is overdue grows older between two searches.
-func (s *Stock) Collect(to chan<- prometheus.Metric) {
+func (s *GrantStats) Collect(to chan<- prometheus.Metric) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for labels, n := range s.grants {

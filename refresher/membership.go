@@ -11,26 +11,26 @@ import (
 	"github.com/latchkey/latchkey/store"
 )
 
-// Times of a Crew. A worker whose beats fail starts no refresh shareHolds after the last
+// Times of a Membership. A worker whose beats fail starts no refresh shareHolds after the last
 // good one began, and the others take its share shareFree after they heard of it: never
 // both have it.
 const (
-	beatEvery  = 3 * time.Second
-	shareHolds = 3 * beatEvery
-	shareFree  = 4 * beatEvery
-	dropAfter  = 10 * shareFree // others drop the beat of a worker that is gone for good
-	leaveLimit = 3 * time.Second
+	heartbeatInterval = 3 * time.Second
+	shareHolds        = 3 * heartbeatInterval
+	shareFree         = 4 * heartbeatInterval
+	dropAfter         = 10 * shareFree // others drop the beat of a worker that is gone for good
+	leaveLimit        = 3 * time.Second
 )
 
-// CrewStore keeps the beats of all workers.
-type CrewStore interface {
-	RecordBeat(ctx context.Context, b store.Beat) ([]store.Beat, error)
-	DropBeat(ctx context.Context, b store.Beat) error
+// MembershipStore keeps the beats of all workers.
+type MembershipStore interface {
+	RecordHeartbeat(ctx context.Context, b store.Heartbeat) ([]store.Heartbeat, error)
+	DeleteHeartbeat(ctx context.Context, b store.Heartbeat) error
 }
 
-// CrewOptions of NewCrew; all are required.
-type CrewOptions struct {
-	Store CrewStore
+// MembershipOptions of NewMembership; all are required.
+type MembershipOptions struct {
+	Store MembershipStore
 	// Run tells this run of the worker from all others.
 	Run, WorkerID string
 	Now           func() time.Time
@@ -38,29 +38,29 @@ type CrewOptions struct {
 	Metrics       prometheus.Registerer
 }
 
-// Crew counts the workers of the installation, among which its limits are divided. They
+// Membership counts the workers of the installation, among which its limits are divided. They
 // record beats in the database: who can't reach it can't take a lease either, and so
 // refreshes nothing. It is safe for concurrent use.
-type Crew struct {
-	o CrewOptions
+type Membership struct {
+	o MembershipOptions
 
-	mu     sync.Mutex
-	n      int64
-	beaten time.Time // when the last beat that was recorded began; zero: none was
-	count  int
-	others map[string]heard // by their runs
-	failed bool
+	mu       sync.Mutex
+	n        int64
+	lastBeat time.Time // when the last beat that was recorded began; zero: none was
+	count    int
+	others   map[string]lastHeartbeat // by their runs
+	failed   bool
 }
 
-// heard is the last beat of another worker, and since when it is the last.
-type heard struct {
-	beat  store.Beat
+// lastHeartbeat is the last beat of another worker, and since when it is the last.
+type lastHeartbeat struct {
+	beat  store.Heartbeat
 	since time.Time
 }
 
-// NewCrew returns a Crew that knows of nobody before the first Beat.
-func NewCrew(o CrewOptions) *Crew {
-	c := &Crew{o: o, others: map[string]heard{}}
+// NewMembership returns a Membership that knows of nobody before the first Heartbeat.
+func NewMembership(o MembershipOptions) *Membership {
+	c := &Membership{o: o, others: map[string]lastHeartbeat{}}
 	o.Metrics.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Namespace: "latchkey", Name: "limits_workers", Help: "Workers among which this one divides the limits; 0 while it can't count them and starts no refresh.",
 	}, func() float64 { return float64(c.Workers()) }))
@@ -69,64 +69,64 @@ func NewCrew(o CrewOptions) *Crew {
 
 // Workers returns how many workers share the limits, this one included. 0: this worker
 // can't tell, or others may count it as gone, so it must not use its share.
-func (c *Crew) Workers() int {
+func (c *Membership) Workers() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.beaten.IsZero() || passed(c.beaten, c.o.Now()) >= shareHolds {
+	if c.lastBeat.IsZero() || elapsed(c.lastBeat, c.o.Now()) >= shareHolds {
 		return 0
 	}
 	return c.count
 }
 
-// passed is the time between two moments by the clock that says more: the monotonic one
+// elapsed is the time between two moments by the clock that says more: the monotonic one
 // stands still while a machine is suspended.
-func passed(since, now time.Time) time.Duration {
+func elapsed(since, now time.Time) time.Duration {
 	return max(now.Sub(since), now.Round(0).Sub(since.Round(0)))
 }
 
-// Beat records that this worker is there, and counts those that are. It logs when that
+// Heartbeat records that this worker is there, and counts those that are. It logs when that
 // begins to fail.
-func (c *Crew) Beat(ctx context.Context) error {
-	err := c.beat(ctx)
+func (c *Membership) Heartbeat(ctx context.Context) error {
+	err := c.heartbeat(ctx)
 	c.logChange(err)
 	return err
 }
 
-func (c *Crew) beat(ctx context.Context) error {
+func (c *Membership) heartbeat(ctx context.Context) error {
 	c.mu.Lock()
 	c.n++
-	own := store.Beat{Run: c.o.Run, Worker: c.o.WorkerID, N: c.n}
+	own := store.Heartbeat{Run: c.o.Run, Worker: c.o.WorkerID, N: c.n}
 	c.mu.Unlock()
 	began := c.o.Now()
-	all, err := c.o.Store.RecordBeat(ctx, own)
+	all, err := c.o.Store.RecordHeartbeat(ctx, own)
 	if err != nil {
 		return err
 	}
-	for _, b := range c.hear(began, all) {
-		if err := c.o.Store.DropBeat(ctx, b); err != nil {
+	for _, b := range c.countMembers(began, all) {
+		if err := c.o.Store.DeleteHeartbeat(ctx, b); err != nil {
 			c.o.Log.Debug("a worker that is gone can't be forgotten now", zap.Error(err))
 		}
 	}
 	return nil
 }
 
-// hear counts beats that were read after a beat that began at a time, and returns those
+// countMembers counts beats that were read after a beat that began at a time, and returns those
 // of workers that are gone for good. An answer may come late, so who was silent is judged by
 // the time before it. After a time in which this worker used no share it does not take the
 // others for gone: the database may have been away from all of them.
-func (c *Crew) hear(began time.Time, all []store.Beat) (drop []store.Beat) {
+func (c *Membership) countMembers(began time.Time, all []store.Heartbeat) (drop []store.Heartbeat) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now := c.o.Now()
-	before, back := c.others, passed(c.beaten, began) >= shareHolds
-	c.others, c.beaten, c.count = map[string]heard{}, began, 1
+	before, back := c.others, elapsed(c.lastBeat, began) >= shareHolds
+	c.others, c.lastBeat, c.count = map[string]lastHeartbeat{}, began, 1
 	for _, b := range all {
 		if b.Run == c.o.Run {
 			continue
 		}
 		h, known := before[b.Run]
 		if !known || h.beat.N != b.N || back {
-			h = heard{b, now}
+			h = lastHeartbeat{b, now}
 		}
 		c.others[b.Run] = h
 		switch silent := began.Sub(h.since); {
@@ -140,7 +140,7 @@ func (c *Crew) hear(began time.Time, all []store.Beat) (drop []store.Beat) {
 }
 
 // logChange logs when beats begin to fail, and when they are well again.
-func (c *Crew) logChange(err error) {
+func (c *Membership) logChange(err error) {
 	c.mu.Lock()
 	changed := c.failed != (err != nil)
 	c.failed = err != nil
@@ -154,14 +154,14 @@ func (c *Crew) logChange(err error) {
 }
 
 // Run beats until ctx ends, and then leaves its share to the others.
-func (c *Crew) Run(ctx context.Context) {
-	ticker := time.NewTicker(beatEvery)
+func (c *Membership) Run(ctx context.Context) {
+	ticker := time.NewTicker(heartbeatInterval)
 	defer ticker.Stop()
 	for {
 		select {
 		case <-ticker.C:
 			beat, cancel := context.WithTimeout(ctx, shareHolds)
-			if err := c.beat(beat); ctx.Err() == nil { // else the end of ctx may be why it failed
+			if err := c.heartbeat(beat); ctx.Err() == nil { // else the end of ctx may be why it failed
 				c.logChange(err)
 			}
 			cancel()
@@ -176,12 +176,12 @@ func (c *Crew) Run(ctx context.Context) {
 }
 
 // Leave leaves this worker's share to the others; it starts no refresh from now on.
-func (c *Crew) Leave(ctx context.Context) {
+func (c *Membership) Leave(ctx context.Context) {
 	c.mu.Lock()
-	own := store.Beat{Run: c.o.Run, N: c.n}
-	c.beaten = time.Time{}
+	own := store.Heartbeat{Run: c.o.Run, N: c.n}
+	c.lastBeat = time.Time{}
 	c.mu.Unlock()
-	if err := c.o.Store.DropBeat(ctx, own); err != nil {
+	if err := c.o.Store.DeleteHeartbeat(ctx, own); err != nil {
 		c.o.Log.Debug("the others notice later that this worker has left", zap.Error(err))
 	}
 }

@@ -20,21 +20,21 @@ import (
 	"github.com/latchkey/latchkey/store"
 )
 
-// beats is a CrewStore in memory.
+// beats is a MembershipStore in memory.
 type beats struct {
 	mu   sync.Mutex
-	all  map[string]store.Beat
+	all  map[string]store.Heartbeat
 	away map[string]bool // runs that can't reach it
 	mute map[string]bool // runs whose writes arrive and whose answers don't
 }
 
 func newBeats() *beats {
-	return &beats{all: map[string]store.Beat{}, away: map[string]bool{}, mute: map[string]bool{}}
+	return &beats{all: map[string]store.Heartbeat{}, away: map[string]bool{}, mute: map[string]bool{}}
 }
 
 var errAway = errors.New("away")
 
-func (b *beats) RecordBeat(_ context.Context, own store.Beat) (all []store.Beat, err error) {
+func (b *beats) RecordHeartbeat(_ context.Context, own store.Heartbeat) (all []store.Heartbeat, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.away[own.Run] {
@@ -50,7 +50,7 @@ func (b *beats) RecordBeat(_ context.Context, own store.Beat) (all []store.Beat,
 	return all, nil
 }
 
-func (b *beats) DropBeat(_ context.Context, beat store.Beat) error {
+func (b *beats) DeleteHeartbeat(_ context.Context, beat store.Heartbeat) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.all[beat.Run].N <= beat.N {
@@ -61,17 +61,17 @@ func (b *beats) DropBeat(_ context.Context, beat store.Beat) error {
 
 // member is a worker as far as limits go.
 type member struct {
-	run    string
-	crew   *refresher.Crew
-	limits *refresher.Limits
-	next   time.Time // when it beats next
-	frozen bool
+	run        string
+	membership *refresher.Membership
+	limits     *refresher.Limits
+	next       time.Time // when it beats next
+	frozen     bool
 }
 
-func join(run string, c *clock, s refresher.CrewStore, cfg config.Limits, log *zap.Logger) *member {
+func join(run string, c *clock, s refresher.MembershipStore, cfg config.Limits, log *zap.Logger) *member {
 	m := &member{run: run}
-	m.crew = refresher.NewCrew(refresher.CrewOptions{Store: s, Run: run, WorkerID: "w", Now: c.Now, Log: log, Metrics: prometheus.NewRegistry()})
-	m.limits = refresher.NewLimits(cfg, credentials, c.Now, m.crew.Workers, func(string, bool) {})
+	m.membership = refresher.NewMembership(refresher.MembershipOptions{Store: s, Run: run, WorkerID: "w", Now: c.Now, Log: log, Metrics: prometheus.NewRegistry()})
+	m.limits = refresher.NewLimits(cfg, credentials, c.Now, m.membership.Workers, func(string, bool) {})
 	return m
 }
 
@@ -79,7 +79,7 @@ func join(run string, c *clock, s refresher.CrewStore, cfg config.Limits, log *z
 func (m *member) beat(ctx context.Context, now time.Time) {
 	if !m.frozen && !now.Before(m.next) {
 		m.next = now.Add(refresher.BeatEvery)
-		_ = m.crew.Beat(ctx)
+		_ = m.membership.Heartbeat(ctx)
 	}
 }
 
@@ -97,7 +97,7 @@ func (m *member) start() (started int) {
 
 // share is the part of the limits that a worker would use now.
 func (m *member) share() float64 {
-	if n := m.crew.Workers(); n > 0 {
+	if n := m.membership.Workers(); n > 0 {
 		return 1 / float64(n)
 	}
 	return 0
@@ -148,9 +148,9 @@ func TestSharesAreNeverMoreThanTheWhole(t *testing.T) {
 			for ; d > 0; d -= tick {
 				c.Advance(tick)
 				for _, m := range members {
-					before := m.crew.Workers()
+					before := m.membership.Workers()
 					m.beat(ctx, c.Now())
-					if before == 0 && m.crew.Workers() > 0 {
+					if before == 0 && m.membership.Workers() > 0 {
 						came = c.Now()
 					}
 				}
@@ -173,7 +173,7 @@ func TestSharesAreNeverMoreThanTheWhole(t *testing.T) {
 				members = append(members, m)
 			case m == nil:
 			case event == "leave":
-				m.crew.Leave(ctx)
+				m.membership.Leave(ctx)
 				remove(m)
 			case event == "kill":
 				remove(m)
@@ -244,8 +244,8 @@ type lateBeats struct {
 	late time.Duration
 }
 
-func (b *lateBeats) RecordBeat(ctx context.Context, own store.Beat) ([]store.Beat, error) {
-	all, err := b.beats.RecordBeat(ctx, own)
+func (b *lateBeats) RecordHeartbeat(ctx context.Context, own store.Heartbeat) ([]store.Heartbeat, error) {
+	all, err := b.beats.RecordHeartbeat(ctx, own)
 	b.c.Advance(b.late)
 	return all, err
 }
@@ -257,12 +257,12 @@ func TestALateAnswerTakesNobodyForGone(t *testing.T) {
 	s := newBeats()
 	late := &lateBeats{beats: s, c: c}
 	a, b := join("a", c, late, wide(), zap.NewNop()), join("b", c, s, wide(), zap.NewNop())
-	require.NoError(t, b.crew.Beat(t.Context()))
-	require.NoError(t, a.crew.Beat(t.Context()))
+	require.NoError(t, b.membership.Heartbeat(t.Context()))
+	require.NoError(t, a.membership.Heartbeat(t.Context()))
 	c.Advance(refresher.ShareFree - refresher.ShareHolds + time.Second)
 	late.late = refresher.ShareHolds - time.Second
-	require.NoError(t, a.crew.Beat(t.Context()))
-	require.Equal(t, 2, a.crew.Workers())
+	require.NoError(t, a.membership.Heartbeat(t.Context()))
+	require.Equal(t, 2, a.membership.Workers())
 }
 
 // What workers start together is what the limits say, however many there are.
@@ -297,7 +297,7 @@ func TestLimitsAreTheInstallations(t *testing.T) {
 			// One that can't reach the database uses its share for a while, and then nothing.
 			s.away["2"] = true
 			require.LessOrEqual(t, during(60*time.Second), 40*60+10)
-			require.Zero(t, members[1].crew.Workers())
+			require.Zero(t, members[1].membership.Workers())
 			each, held := members[1].limits.AtLimit("a")
 			require.True(t, held)
 			require.Positive(t, each)
@@ -313,11 +313,11 @@ func TestLimitsAreTheInstallations(t *testing.T) {
 			during(2 * refresher.BeatEvery)
 			require.InDelta(t, 40*20, during(20*time.Second), 10)
 			// One that stops leaves it at once.
-			members[2].crew.Leave(t.Context())
+			members[2].membership.Leave(t.Context())
 			members = members[:2]
 			s.away["2"] = false
 			during(refresher.ShareFree + 2*refresher.BeatEvery) // the one that was away has to learn who is gone
-			require.Equal(t, []int{2, 2}, []int{members[0].crew.Workers(), members[1].crew.Workers()})
+			require.Equal(t, []int{2, 2}, []int{members[0].membership.Workers(), members[1].membership.Workers()})
 			require.InDelta(t, 40*20, during(20*time.Second), 10)
 		})
 	}
@@ -346,20 +346,20 @@ func TestSharesOfALoweredRate(t *testing.T) {
 // hanging is a database that answers no beat before its time is over.
 type hanging struct{ begun chan struct{} }
 
-func (h hanging) RecordBeat(ctx context.Context, _ store.Beat) ([]store.Beat, error) {
+func (h hanging) RecordHeartbeat(ctx context.Context, _ store.Heartbeat) ([]store.Heartbeat, error) {
 	h.begun <- struct{}{}
 	<-ctx.Done()
 	return nil, ctx.Err()
 }
 
-func (hanging) DropBeat(context.Context, store.Beat) error { return nil }
+func (hanging) DeleteHeartbeat(context.Context, store.Heartbeat) error { return nil }
 
 // A beat that a stop cuts short is no fault.
 func TestAStopDuringABeatIsNoFault(t *testing.T) {
 	t.Parallel()
 	core, logs := observer.New(zap.InfoLevel)
 	s := hanging{make(chan struct{})}
-	c := refresher.NewCrew(refresher.CrewOptions{Store: s, Run: "a", WorkerID: "w", Now: newClock(t0).Now, Log: zap.New(core), Metrics: prometheus.NewRegistry()})
+	c := refresher.NewMembership(refresher.MembershipOptions{Store: s, Run: "a", WorkerID: "w", Now: newClock(t0).Now, Log: zap.New(core), Metrics: prometheus.NewRegistry()})
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan struct{})
 	go func() { defer close(ended); c.Run(ctx) }()
@@ -379,59 +379,59 @@ func TestCrewInTheDatabase(t *testing.T) {
 	core, logs := observer.New(zap.InfoLevel)
 	c := newClock(t0)
 	reg := prometheus.NewRegistry()
-	a := refresher.NewCrew(refresher.CrewOptions{Store: s, Run: "a", WorkerID: "w", Now: c.Now, Log: zap.New(core), Metrics: reg})
-	b := refresher.NewCrew(refresher.CrewOptions{Store: s, Run: "b", WorkerID: "w", Now: c.Now, Log: zap.New(core), Metrics: prometheus.NewRegistry()})
+	a := refresher.NewMembership(refresher.MembershipOptions{Store: s, Run: "a", WorkerID: "w", Now: c.Now, Log: zap.New(core), Metrics: reg})
+	b := refresher.NewMembership(refresher.MembershipOptions{Store: s, Run: "b", WorkerID: "w", Now: c.Now, Log: zap.New(core), Metrics: prometheus.NewRegistry()})
 	require.Zero(t, a.Workers(), "before the first beat nothing is known")
 	for range 2 {
-		require.NoError(t, a.Beat(t.Context()))
-		require.NoError(t, b.Beat(t.Context()))
+		require.NoError(t, a.Heartbeat(t.Context()))
+		require.NoError(t, b.Heartbeat(t.Context()))
 	}
 	require.Equal(t, []int{2, 2}, []int{a.Workers(), b.Workers()})
 	require.InDelta(t, 2, gauge(t, reg, "latchkey_limits_workers"), 0)
-	require.NoError(t, a.Beat(t.Context()))
+	require.NoError(t, a.Heartbeat(t.Context()))
 	c.Advance(refresher.ShareFree)
 	require.Zero(t, a.Workers())
-	require.NoError(t, a.Beat(t.Context()))
+	require.NoError(t, a.Heartbeat(t.Context()))
 	require.Equal(t, 2, a.Workers(), "the database may have been away from both")
 	alone := func(beats int) {
 		for range beats {
 			c.Advance(refresher.BeatEvery)
-			require.NoError(t, a.Beat(t.Context()))
+			require.NoError(t, a.Heartbeat(t.Context()))
 		}
 	}
 	alone(int(refresher.ShareFree / refresher.BeatEvery))
 	require.Equal(t, 1, a.Workers())
 	alone(50)
-	other := store.Beat{Run: "c", N: 1}
-	known, err := s.RecordBeat(t.Context(), other)
+	other := store.Heartbeat{Run: "c", N: 1}
+	known, err := s.RecordHeartbeat(t.Context(), other)
 	require.NoError(t, err)
 	require.Len(t, known, 2, "a and c: b is forgotten")
-	require.NoError(t, s.DropBeat(t.Context(), other))
+	require.NoError(t, s.DeleteHeartbeat(t.Context(), other))
 	for kept, n := range []int64{2, 1} { // it stopped during its second beat; it has recorded its third
-		_, err = s.RecordBeat(t.Context(), store.Beat{Run: "d", N: 2*int64(kept) + 1})
+		_, err = s.RecordHeartbeat(t.Context(), store.Heartbeat{Run: "d", N: 2*int64(kept) + 1})
 		require.NoError(t, err)
-		require.NoError(t, s.DropBeat(t.Context(), store.Beat{Run: "d", N: n}))
-		known, err = s.RecordBeat(t.Context(), other)
+		require.NoError(t, s.DeleteHeartbeat(t.Context(), store.Heartbeat{Run: "d", N: n}))
+		known, err = s.RecordHeartbeat(t.Context(), other)
 		require.NoError(t, err)
 		require.Len(t, known, 2+kept, n)
 	}
-	require.NoError(t, s.DropBeat(t.Context(), store.Beat{Run: "d", N: 3}))
-	require.NoError(t, s.DropBeat(t.Context(), other))
-	require.NoError(t, b.Beat(t.Context()))
+	require.NoError(t, s.DeleteHeartbeat(t.Context(), store.Heartbeat{Run: "d", N: 3}))
+	require.NoError(t, s.DeleteHeartbeat(t.Context(), other))
+	require.NoError(t, b.Heartbeat(t.Context()))
 	require.Equal(t, 2, b.Workers(), "one that was forgotten is there again")
 	b.Leave(t.Context())
 	require.Zero(t, b.Workers())
-	require.NoError(t, a.Beat(t.Context()))
+	require.NoError(t, a.Heartbeat(t.Context()))
 	require.Equal(t, 1, a.Workers())
 
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
-	require.Error(t, a.Beat(ended))
-	require.Error(t, a.Beat(ended))
-	require.NoError(t, a.Beat(t.Context()))
+	require.Error(t, a.Heartbeat(ended))
+	require.Error(t, a.Heartbeat(ended))
+	require.NoError(t, a.Heartbeat(t.Context()))
 	require.Equal(t, 2, logs.Len(), "once that it fails, once that it is well")
 	a.Run(ended) // leaves
-	left, err := s.RecordBeat(t.Context(), store.Beat{Run: "c", N: 1})
+	left, err := s.RecordHeartbeat(t.Context(), store.Heartbeat{Run: "c", N: 1})
 	require.NoError(t, err)
-	require.Equal(t, []store.Beat{{Run: "c", N: 1}}, left)
+	require.Equal(t, []store.Heartbeat{{Run: "c", N: 1}}, left)
 }
