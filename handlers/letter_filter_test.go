@@ -26,7 +26,7 @@ func lettersOfAll(t *testing.T, f *fixture) (names []string) {
 	f.dead.opts.Now = func() time.Time { return at }
 	park := func(name, message, subject, body, reason string) {
 		f.dead.opts.NewID = func() string { return name }
-		d := &delivery{Subject: subject, Attempt: 1, Stored: at}
+		d := &delivery{Subject: subject, Attempt: 1, FirstStoredAt: at}
 		require.NoError(t, f.dead.Park(t.Context(), message, d, []byte(body), reason))
 		names = append(names, name)
 		at = at.Add(time.Hour)
