@@ -81,7 +81,7 @@ func (o opener) HasDataKey(g *store.Grant) bool { return o.envelope.Cached(g.Sea
 func (o opener) Tokens(ctx context.Context, g *store.Grant) (store.TokenSet, error) {
 	return store.OpenTokens(ctx, o.envelope, g.Sealed, g.Binding())
 }
-func (o opener) Suspended(string) time.Duration { return 0 }
+func (o opener) SuspendedFor(string) time.Duration { return 0 }
 
 // tokenService is a service that is not started, over an envelope and what load
 // says is stored.

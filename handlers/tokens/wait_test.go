@@ -88,7 +88,7 @@ func TestARequestThatWaitsHoldsUpNoOther(t *testing.T) {
 // without is a refresher that finds no grant any more.
 type without struct{ Refresher }
 
-func (without) Now(context.Context, *store.Grant) (*store.Grant, error) {
+func (without) RefreshNow(context.Context, *store.Grant) (*store.Grant, error) {
 	return nil, fmt.Errorf("taking the lease: %w", store.ErrNotFound)
 }
 
