@@ -77,6 +77,14 @@ func (s Subjects) Lifecycle(kind, userID string) string {
 // LifecycleAll matches the events of one kind for every user.
 func (s Subjects) LifecycleAll(kind string) string { return s.subject(kind + ".*") }
 
+// LifecycleOf matches the events of every kind for a user.
+func (s Subjects) LifecycleOf(userID string) string {
+	return s.subject("token.*." + EncodeUserID(userID))
+}
+
+// LifecycleEvents matches the events of every kind for every user.
+func (s Subjects) LifecycleEvents() string { return s.subject("token.*.*") }
+
 // TokenGet is where clients request the current tokens of a user.
 func (s Subjects) TokenGet(userID string) string {
 	return s.subject("token.get." + EncodeUserID(userID))

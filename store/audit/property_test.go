@@ -11,13 +11,14 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/store/direct"
 )
 
 var at = time.Date(2031, 5, 6, 7, 8, 9, 0, time.UTC)
 
 // stream draws chains that were written in turns, as they lie in a stream, with
 // their heads.
-func stream(t *rapid.T) (all []stored, heads []*Head) {
+func stream(t *rapid.T) (all []direct.Message, heads []*Head) {
 	chains := rapid.IntRange(1, 3).Draw(t, "chains")
 	type state struct {
 		previous Hash
@@ -42,12 +43,12 @@ func stream(t *rapid.T) (all []stored, heads []*Head) {
 		body := appendMessage(nil, s.head.Chain, "worker", s.head.Number+1, s.previous, s.head.Sequence, []*entry{{data: data}})
 		s.previous = hashOf(body)
 		s.head.Number, s.head.Hash, s.head.Sequence = s.head.Number+1, s.previous.String(), uint64(len(all)+1)
-		all = append(all, stored{uint64(len(all) + 1), at, events.Subjects{}.Audit(s.head.Chain), body})
+		all = append(all, direct.Message{Sequence: uint64(len(all) + 1), Time: at, Subject: events.Subjects{}.Audit(s.head.Chain), Data: body})
 	}
 	return all, heads
 }
 
-func faultsOf(all []stored, heads []*Head, last uint64) (faults []Finding) {
+func faultsOf(all []direct.Message, heads []*Head, last uint64) (faults []Finding) {
 	v := newVerifier(events.Subjects{}, Check{Heads: heads, Retention: 24 * time.Hour, Now: at, OnFinding: func(f Finding) {
 		if f.Fault {
 			faults = append(faults, f)
@@ -75,16 +76,16 @@ func TestEveryChangeIsFound(t *testing.T) {
 		case "cut out": // and everything after it stored anew
 			tampered = slices.Delete(tampered, i, i+1)
 			for j := range tampered {
-				tampered[j].sequence = uint64(j + 1)
+				tampered[j].Sequence = uint64(j + 1)
 			}
 			last--
 		case "cut off":
 			tampered, last = tampered[:i], uint64(i)
 		case "change":
-			body := bytes.Clone(tampered[i].body)
+			body := bytes.Clone(tampered[i].Data)
 			k := rapid.IntRange(0, len(body)-1).Draw(t, "byte")
 			body[k] ^= byte(rapid.IntRange(1, 255).Draw(t, "flip"))
-			tampered[i].body = body
+			tampered[i].Data = body
 		}
 		if len(faultsOf(tampered, heads, last)) == 0 {
 			t.Fatal("not found")
@@ -106,7 +107,7 @@ func FuzzDecode(f *testing.F) {
 		}
 		// Whatever it is, it is no part of a log that knows nothing of it.
 		heads := []*Head{{Chain: "chain", Number: 1, Hash: hashOf(good).String(), Sequence: 1, Begun: at, At: at, PurgeAt: at.Add(24 * time.Hour)}}
-		faults := faultsOf([]stored{{1, at, events.Subjects{}.Audit("chain"), body}}, heads, 1)
+		faults := faultsOf([]direct.Message{{Sequence: 1, Time: at, Subject: events.Subjects{}.Audit("chain"), Data: body}}, heads, 1)
 		if (len(faults) == 0) != bytes.Equal(body, good) {
 			t.Fatalf("%q: %+v", body, faults)
 		}

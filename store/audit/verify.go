@@ -10,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/store/direct"
 )
 
 // Check has the parameters of Verify.
@@ -53,18 +54,19 @@ type Report struct {
 // Verify reads the audit log and reports every gap and every change. It returns an error
 // if it could not read all of it.
 func Verify(ctx context.Context, js jetstream.JetStream, subjects events.Subjects, c Check) (Report, error) {
-	stream, info, err := open(ctx, js, subjects)
+	stream, err := open(ctx, js, subjects)
 	if err != nil {
 		return Report{}, err
 	}
+	info := stream.CachedInfo()
 	v := newVerifier(subjects, c, info.State.FirstSeq)
 	if !info.Config.DenyDelete || !info.Config.DenyPurge {
 		v.note(0, "", "the stream %s lets messages be deleted: it was not made by a worker", info.Config.Name)
 	}
-	err = read(ctx, stream, info, c.Since, func(s stored) error {
+	err = read(ctx, js, stream, subjects, c.Since, func(s direct.Message) error {
 		v.message(s)
 		if c.OnProgress != nil {
-			c.OnProgress(s.sequence-info.State.FirstSeq+1, info.State.LastSeq-info.State.FirstSeq+1)
+			c.OnProgress(s.Sequence-info.State.FirstSeq+1, info.State.LastSeq-info.State.FirstSeq+1)
 		}
 		return nil
 	})
@@ -112,26 +114,26 @@ func (v *verifier) note(sequence uint64, chain, text string, args ...any) {
 	v.check.OnFinding(Finding{false, sequence, chain, fmt.Sprintf(text, args...)})
 }
 
-func (v *verifier) message(s stored) {
-	if v.last > 0 && s.sequence != v.last+1 {
-		v.missing(v.last+1, s.sequence-1)
+func (v *verifier) message(s direct.Message) {
+	if v.last > 0 && s.Sequence != v.last+1 {
+		v.missing(v.last+1, s.Sequence-1)
 	}
-	v.last = s.sequence
+	v.last = s.Sequence
 	if v.report.Messages == 0 {
-		v.report.First, v.report.From = s.sequence, s.at
+		v.report.First, v.report.From = s.Sequence, s.Time
 	}
 	v.report.Messages++
-	v.report.Last, v.report.To = s.sequence, s.at
-	m, err := decode(s.body)
+	v.report.Last, v.report.To = s.Sequence, s.Time
+	m, err := decode(s.Data)
 	if err != nil {
-		v.fault(s.sequence, "", "not an audit message: %v", err)
+		v.fault(s.Sequence, "", "not an audit message: %v", err)
 		return
 	}
 	v.report.Records += uint64(len(m.Records))
-	if s.subject != v.subjects.Audit(m.Chain) {
-		v.fault(s.sequence, m.Chain, "published under another chain's subject")
+	if s.Subject != v.subjects.Audit(m.Chain) {
+		v.fault(s.Sequence, m.Chain, "published under another chain's subject")
 	}
-	hash := hashOf(s.body)
+	hash := hashOf(s.Data)
 	c := v.chains[m.Chain]
 	if c == nil {
 		c = &chain{first: m.Number}
@@ -141,9 +143,9 @@ func (v *verifier) message(s stored) {
 		v.follows(s, m, c, hash)
 	}
 	if h := v.heads[m.Chain]; h != nil && h.Number == m.Number && h.Hash != hash.String() {
-		v.fault(s.sequence, m.Chain, "message %d is not the one whose hash is kept in MongoDB: it was changed", m.Number)
+		v.fault(s.Sequence, m.Chain, "message %d is not the one whose hash is kept in MongoDB: it was changed", m.Number)
 	}
-	c.number, c.hash, c.sequence = m.Number, hash, s.sequence
+	c.number, c.hash, c.sequence = m.Number, hash, s.Sequence
 	c.ended = c.ended || m.Records[len(m.Records)-1].Action == End
 }
 
@@ -156,39 +158,39 @@ func (v *verifier) missing(from, to uint64) {
 }
 
 // begins checks the first message seen of a chain.
-func (v *verifier) begins(s stored, m Message) {
+func (v *verifier) begins(s direct.Message, m Message) {
 	switch {
 	case m.Number == 1:
 		if m.Previous != origin(m.Chain).String() || m.After != 0 || m.Records[0].Action != Begin {
-			v.fault(s.sequence, m.Chain, "the chain does not begin as chains do")
+			v.fault(s.Sequence, m.Chain, "the chain does not begin as chains do")
 		}
 	case !v.check.Since.IsZero():
 		// earlier messages are skipped
 	case m.After == 0 || m.After >= v.oldest:
-		v.fault(s.sequence, m.Chain, "the chain begins with message %d: those before are missing", m.Number)
+		v.fault(s.Sequence, m.Chain, "the chain begins with message %d: those before are missing", m.Number)
 	case v.heads[m.Chain] != nil && v.kept(v.heads[m.Chain], v.heads[m.Chain].Begun):
-		v.fault(s.sequence, m.Chain, "the chain begins with message %d: those before were removed though they are not old enough", m.Number)
+		v.fault(s.Sequence, m.Chain, "the chain begins with message %d: those before were removed though they are not old enough", m.Number)
 	}
 }
 
 // follows checks a message against the one before it in its chain.
-func (v *verifier) follows(s stored, m Message, c *chain, hash Hash) {
+func (v *verifier) follows(s direct.Message, m Message, c *chain, hash Hash) {
 	switch {
 	case m.Number == c.number && hash == c.hash:
 		// The acknowledgement was lost for longer than the window for duplicates.
-		v.note(s.sequence, m.Chain, "message %d was stored twice", m.Number)
+		v.note(s.Sequence, m.Chain, "message %d was stored twice", m.Number)
 		return
 	case m.Number <= c.number:
-		v.fault(s.sequence, m.Chain, "message %d comes after message %d", m.Number, c.number)
+		v.fault(s.Sequence, m.Chain, "message %d comes after message %d", m.Number, c.number)
 	case m.Number > c.number+1:
-		v.fault(s.sequence, m.Chain, "message %d follows message %d: those between are missing", m.Number, c.number)
+		v.fault(s.Sequence, m.Chain, "message %d follows message %d: those between are missing", m.Number, c.number)
 	case m.Previous != c.hash.String():
-		v.fault(s.sequence, m.Chain, "message %d does not carry the hash of message %d at %d: one of the two was changed", m.Number, c.number, c.sequence)
+		v.fault(s.Sequence, m.Chain, "message %d does not carry the hash of message %d at %d: one of the two was changed", m.Number, c.number, c.sequence)
 	case m.After != c.sequence:
-		v.fault(s.sequence, m.Chain, "message %d was written after one at %d, but its predecessor lies at %d: they were stored again", m.Number, m.After, c.sequence)
+		v.fault(s.Sequence, m.Chain, "message %d was written after one at %d, but its predecessor lies at %d: they were stored again", m.Number, m.After, c.sequence)
 	}
 	if c.ended {
-		v.fault(s.sequence, m.Chain, "message %d comes after the end of the chain", m.Number)
+		v.fault(s.Sequence, m.Chain, "message %d comes after the end of the chain", m.Number)
 	}
 }
 

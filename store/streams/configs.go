@@ -60,6 +60,7 @@ func (s *Topology) otherStreams() []jetstream.StreamConfig {
 		lifecycle.Subjects = append(lifecycle.Subjects, s.subjects.LifecycleAll(kind))
 	}
 	lifecycle.Subjects = append(lifecycle.Subjects, s.subjects.RejectedAll())
+	lifecycle.AllowDirect = true // for store/direct
 	lifecycle.MaxAge = s.retention.Events
 	lifecycle.MaxBytes = lifecycleBytes
 	lifecycle.Duplicates = min(10*time.Minute, s.retention.Events)
@@ -85,7 +86,7 @@ func (s *Topology) auditLog() jetstream.StreamConfig {
 		Name: s.subjects.AuditStream(), Subjects: []string{s.subjects.AuditAll()}, Replicas: s.nats.Replicas,
 		Description: "Who was given tokens, and what was done with them, in chains of hashes",
 		Storage:     jetstream.FileStorage, MaxAge: s.retention.Audit, Duplicates: min(10*time.Minute, s.retention.Audit),
-		DenyDelete: true, DenyPurge: true, Discard: jetstream.DiscardNew,
+		DenyDelete: true, DenyPurge: true, Discard: jetstream.DiscardNew, AllowDirect: true, // for store/direct
 	}
 }
 

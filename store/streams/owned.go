@@ -64,7 +64,7 @@ func (s *Topology) withOwned(want, is jetstream.StreamConfig) (owned jetstream.S
 	fix(&differ, "subject_transform", &c.SubjectTransform, nil, c.SubjectTransform == nil, true)
 	fix(&differ, "persist_mode", &c.PersistMode, want.PersistMode, c.PersistMode != jetstream.AsyncPersistMode, true)
 	fix(&differ, "allow_msg_schedules", &c.AllowMsgSchedules, true, c.AllowMsgSchedules || !want.AllowMsgSchedules, true)
-	fix(&differ, "allow_direct", &c.AllowDirect, true, c.AllowDirect || !want.AllowDirect, true)
+	fix(&differ, "allow_direct", &c.AllowDirect, true, c.AllowDirect || !want.AllowDirect, want.AllowMsgSchedules) // other streams are read so by people alone
 	// What a stream may not lose it refuses where it is full. Events for subscribers
 	// make room for newer ones, so that they delay no worker.
 	need(&differ, "discard", &c.Discard, want.Discard)

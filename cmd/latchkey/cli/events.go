@@ -9,10 +9,10 @@ import (
 	"slices"
 	"time"
 
-	"github.com/nats-io/nats.go/jetstream"
 	"github.com/spf13/cobra"
 
 	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/store/direct"
 )
 
 func (a *app) eventsCommand() *cobra.Command {
@@ -65,10 +65,6 @@ from a time in the past. Subscribers still receive them. Events hold no tokens.`
 	return cmd
 }
 
-// readTimeout bounds the wait for an event that the stream holds. It leaves the client
-// time to repeat a request whose answer was lost.
-const readTimeout = 30 * time.Second
-
 // tail writes events until the context ends or, without --follow, there are no more.
 func (s *session) tail(f tailFilter) error {
 	subjects := s.cfg.NATS.Subjects()
@@ -76,64 +72,38 @@ func (s *session) tail(f tailFilter) error {
 	if err != nil {
 		return fmt.Errorf("looking for the events; has a worker run, with the same nats.url and nats.prefix?: %w", err)
 	}
-	consumer, err := stream.OrderedConsumer(s.ctx, f.consumer(subjects, time.Now()))
-	if err != nil {
-		return fmt.Errorf("reading the events: %w", err)
-	}
-	info, err := consumer.Info(s.ctx)
-	if err != nil {
-		return fmt.Errorf("reading the events: %w", err)
-	}
-	if info.NumPending == 0 && !f.follow {
-		return nil
-	}
-	messages, err := consumer.Messages()
-	if err != nil {
-		return fmt.Errorf("reading the events: %w", err)
-	}
-	defer context.AfterFunc(s.ctx, messages.Stop)()
-	for {
-		waiting, cancel := s.ctx, context.CancelFunc(func() {})
-		if !f.follow { // the stream holds another event
-			waiting, cancel = context.WithTimeout(s.ctx, readTimeout)
-		}
-		msg, err := messages.Next(jetstream.NextContext(waiting))
-		cancel()
-		if s.ctx.Err() != nil || errors.Is(err, jetstream.ErrMsgIteratorClosed) {
+	for msg, err := range direct.Read(s.ctx, s.js, stream, f.reading(subjects, stream.CachedInfo().State.LastSeq, time.Now())) {
+		switch {
+		case errors.Is(err, context.Canceled):
 			return nil
+		case err != nil:
+			return fmt.Errorf("showing events: %w", err)
 		}
-		if err != nil {
-			return fmt.Errorf("reading the events: %w", err)
-		}
-		if err := showEvent(s.out, msg.Data(), s.output); err != nil {
+		if err := showEvent(s.out, msg.Data, s.output); err != nil {
 			return err
 		}
-		if meta, err := msg.Metadata(); err == nil && meta.NumPending == 0 && !f.follow {
-			return nil
-		}
 	}
+	return nil
 }
 
-func (f tailFilter) consumer(subjects events.Subjects, now time.Time) jetstream.OrderedConsumerConfig {
-	c := jetstream.OrderedConsumerConfig{DeliverPolicy: jetstream.DeliverNewPolicy}
-	if f.since > 0 || !f.follow {
-		c.DeliverPolicy = jetstream.DeliverAllPolicy
+// reading selects events in a stream that ends with last.
+func (f tailFilter) reading(subjects events.Subjects, last uint64, now time.Time) direct.Reading {
+	r := direct.Reading{Subject: subjects.LifecycleEvents(), Follow: f.follow}
+	switch {
+	case f.kind != "" && f.user != "":
+		r.Subject = subjects.Lifecycle(f.kind, f.user)
+	case f.kind != "":
+		r.Subject = subjects.LifecycleAll(f.kind)
+	case f.user != "":
+		r.Subject = subjects.LifecycleOf(f.user)
 	}
-	if f.since > 0 {
-		from := now.Add(-f.since)
-		c.DeliverPolicy, c.OptStartTime = jetstream.DeliverByStartTimePolicy, &from
+	switch {
+	case f.since > 0:
+		r.Since = now.Add(-f.since)
+	case f.follow:
+		r.From = last + 1
 	}
-	for _, kind := range events.LifecycleKinds {
-		if f.kind != "" && f.kind != kind {
-			continue
-		}
-		subject := subjects.LifecycleAll(kind)
-		if f.user != "" {
-			subject = subjects.Lifecycle(kind, f.user)
-		}
-		c.FilterSubjects = append(c.FilterSubjects, subject)
-	}
-	return c
+	return r
 }
 
 func showEvent(out io.Writer, body []byte, output format) error {

@@ -2,15 +2,13 @@ package operator
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"slices"
 	"time"
 
-	"github.com/nats-io/nats.go/jetstream"
-
 	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/store/direct"
 )
 
 // eventView is a lifecycle event as the page shows it.
@@ -23,12 +21,10 @@ type eventView struct {
 }
 
 const (
-	// maxEvents bounds how many events are shown, maxRead how many of the user's events
-	// are read to find them, and readBatch how many are read at once.
+	// maxEvents bounds how many events are shown, and maxRead how many of the user's events
+	// are read to find them.
 	maxEvents = 200
 	maxRead   = 10_000
-	readBatch = 500
-	readWait  = 5 * time.Second
 )
 
 func (p *Page) grantHistory(r *http.Request) (any, error) {
@@ -46,44 +42,23 @@ func (p *Page) grantHistory(r *http.Request) (any, error) {
 // eventsOf returns the events about a grant that the stream still holds, newest first.
 // more: there are too many to return all.
 func (p *Page) eventsOf(ctx context.Context, user, grant string) (found []eventView, more bool, err error) {
-	var subjects []string
-	for _, kind := range events.LifecycleKinds {
-		subjects = append(subjects, p.Subjects.Lifecycle(kind, user))
-	}
-	stream := p.Subjects.LifecycleStream()
-	consumer, err := p.JetStream.CreateConsumer(ctx, stream, jetstream.ConsumerConfig{
-		FilterSubjects: subjects, AckPolicy: jetstream.AckNonePolicy, MemoryStorage: true, Replicas: 1,
-		InactiveThreshold: 30 * time.Second, Description: "a look at one user's events",
-	})
+	stream, err := p.JetStream.Stream(ctx, p.Subjects.LifecycleStream())
 	if err != nil {
 		return nil, false, fmt.Errorf("reading the events of a grant: %w", err)
 	}
-	defer func() {
-		// The server deletes an inactive consumer anyway.
-		_ = p.JetStream.DeleteConsumer(context.WithoutCancel(ctx), stream, consumer.CachedInfo().Name)
-	}()
-	left := int(min(consumer.CachedInfo().NumPending, maxRead))
-	more = consumer.CachedInfo().NumPending > maxRead
 	found = []eventView{}
-	for left > 0 {
-		batch, err := consumer.Fetch(min(left, readBatch), jetstream.FetchMaxWait(readWait))
+	read := 0
+	for msg, err := range direct.Read(ctx, p.JetStream, stream, direct.Reading{Subject: p.Subjects.LifecycleOf(user)}) {
 		if err != nil {
 			return nil, false, fmt.Errorf("reading the events of a grant: %w", err)
 		}
-		got := 0
-		for msg := range batch.Messages() {
-			got++
-			if e, err := events.DecodeLifecycle(msg.Data()); err == nil && e.Data.GrantID == grant {
-				found = append(found, eventView{Kind: e.Kind, At: e.Time, Version: e.Data.Version, ExpiresAt: e.Data.ExpiresAt, Reason: e.Data.Reason})
-			}
+		if read++; read > maxRead {
+			more = true
+			break
 		}
-		if err := batch.Error(); err != nil && !errors.Is(err, context.DeadlineExceeded) {
-			return nil, false, fmt.Errorf("reading the events of a grant: %w", err)
+		if e, err := events.DecodeLifecycle(msg.Data); err == nil && e.Data.GrantID == grant {
+			found = append(found, eventView{Kind: e.Kind, At: e.Time, Version: e.Data.Version, ExpiresAt: e.Data.ExpiresAt, Reason: e.Data.Reason})
 		}
-		if got == 0 {
-			break // events were erased meanwhile
-		}
-		left -= got
 	}
 	slices.Reverse(found)
 	return found[:min(maxEvents, len(found))], more || len(found) > maxEvents, nil

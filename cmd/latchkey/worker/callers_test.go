@@ -201,6 +201,7 @@ var (
 		"$JS.API.STREAM.MSG.GET.LATCHKEY_RECOVERY", "$JS.API.STREAM.MSG.GET.LATCHKEY_DEADLETTER", "$JS.API.STREAM.MSG.GET.LATCHKEY_LIFECYCLE",
 		"$JS.API.STREAM.DELETE.LATCHKEY_REFRESH", "$JS.API.STREAM.MSG.DELETE.LATCHKEY_AUDIT", "$JS.API.STREAM.PURGE.LATCHKEY_AUDIT", "$JS.API.STREAM.DELETE.LATCHKEY_AUDIT",
 		"$JS.API.CONSUMER.CREATE.LATCHKEY_LIFECYCLE.other", "$JS.API.CONSUMER.DELETE.LATCHKEY_LIFECYCLE.observer", "$JS.API.CONSUMER.CREATE.LATCHKEY_REFRESH.mine",
+		"$JS.API.CONSUMER.CREATE.LATCHKEY_LIFECYCLE", "$JS.API.CONSUMER.PAUSE.LATCHKEY_LIFECYCLE.observer", "$JS.API.CONSUMER.MSG.NEXT.LATCHKEY_LIFECYCLE.other", "$JS.API.CONSUMER.DELETE.LATCHKEY_AUDIT.archive",
 		"$SYS.REQ.SERVER.PING", "$SYS.REQ.ACCOUNT.LATCHKEY.CONNZ", "$SRV.PING", "_INBOX.x", "_INBOX_latchkey.x", "_INBOX_publisher.x", "_INBOX_reader.x", "_INBOX_observer.x",
 		"_INBOX_operator.x", "other",
 	}
@@ -231,7 +232,6 @@ func (c *callers) nobodyDoesWhatTheyMayNot() {
 			"integration.connected", "integration.disconnected", "refresh.due", "refresh.urgent", "latchkey.recovery.g", "token.get.alice",
 			"token.get.bob%2E1", "token.get.carol", "token.get.Alice", "latchkey.audit.x",
 			"$JS.API.STREAM.MSG.GET.LATCHKEY_RECOVERY", "$JS.API.STREAM.MSG.GET.LATCHKEY_DEADLETTER",
-			"$JS.API.CONSUMER.CREATE.LATCHKEY_LIFECYCLE.other", "$JS.API.CONSUMER.DELETE.LATCHKEY_LIFECYCLE.observer",
 		},
 	}
 	for role, wanted := range only {
@@ -240,7 +240,7 @@ func (c *callers) nobodyDoesWhatTheyMayNot() {
 		})
 		require.ElementsMatch(c.t, wanted, may, role)
 	}
-	for _, subject := range []string{"token.get.alice", "_INBOX.x", "_INBOX_observer.x", "$JS.API.STREAM.DELETE.LATCHKEY_INTEGRATION", "$JS.API.STREAM.PURGE.LATCHKEY_AUDIT", "$SYS.REQ.SERVER.PING", "other"} {
+	for _, subject := range []string{"$JS.API.CONSUMER.CREATE.LATCHKEY_LIFECYCLE.other", "$JS.API.CONSUMER.DELETE.LATCHKEY_LIFECYCLE.observer", "token.get.alice", "_INBOX.x", "_INBOX_observer.x", "$JS.API.STREAM.DELETE.LATCHKEY_INTEGRATION", "$JS.API.STREAM.PURGE.LATCHKEY_AUDIT", "$SYS.REQ.SERVER.PING", "other"} {
 		require.Contains(c.t, outside(temptingToPublish, c.permissionsOf("worker").Publish), subject)
 	}
 	for _, subject := range []string{">", "integration.connected", "_INBOX_reader.>", "$JS.>"} {
