@@ -10,7 +10,6 @@ import (
 	"strings"
 	"time"
 
-
 	"github.com/latchkey/latchkey/events"
 	"github.com/latchkey/latchkey/refresher"
 	"github.com/latchkey/latchkey/store"
@@ -187,4 +186,3 @@ func (p *DeadLetters) Each(ctx context.Context, f LetterFilter, do func(context.
 	}
 	return done, streams.FirstErrors(failed)
 }
-

@@ -34,6 +34,9 @@ const (
 	Lost  Action = "lost"
 )
 
+// Actions are all of these.
+var Actions = []Action{HandedOut, Refused, Sealed, Opened, Erased, Presented, Operated, Begin, End, Lost}
+
 // Outcomes that are neither codes nor reasons of events.
 const (
 	OutcomeOK        = "ok"

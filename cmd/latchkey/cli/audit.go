@@ -18,34 +18,9 @@ func (a *app) auditCommand() *cobra.Command {
 	return group("audit", "Read and check the audit log", a.listAudit(), a.verifyAudit(), a.auditHeads())
 }
 
-// since is the value of --since: a time, or how long ago.
-type since struct{ time.Time }
-
-func (s *since) Type() string { return "duration|time" }
-
-func (s *since) String() string {
-	if s.IsZero() {
-		return ""
-	}
-	return s.Format(time.RFC3339)
-}
-
-func (s *since) Set(text string) error {
-	if ago, err := time.ParseDuration(text); err == nil && ago >= 0 {
-		s.Time = time.Now().Add(-ago)
-		return nil
-	}
-	at, err := time.Parse(time.RFC3339, text)
-	if err != nil {
-		return errors.New("must be a duration such as 24h or a time such as 2026-03-01T00:00:00Z")
-	}
-	s.Time = at
-	return nil
-}
-
 func (a *app) listAudit() *cobra.Command {
 	var user, action string
-	var from since
+	var from time.Time
 	cmd := withOutput(&cobra.Command{
 		Use:   "list",
 		Short: "List audit records in the order in which they were stored",
@@ -67,7 +42,7 @@ line is one record.`,
 					return err
 				}
 			}
-			err := audit.All(s.ctx, s.js, s.cfg.NATS.Subjects(), from.Time, func(e audit.Entry) error {
+			err := audit.All(s.ctx, s.js, s.cfg.NATS.Subjects(), from, func(e audit.Entry) error {
 				if user != "" && e.User != user || action != "" && string(e.Action) != action {
 					return nil
 				}
@@ -79,11 +54,13 @@ line is one record.`,
 			return errors.Join(err, out.Flush())
 		}),
 	})
-	actions := []string{string(audit.HandedOut), string(audit.Refused), string(audit.Sealed), string(audit.Opened), string(audit.Erased), string(audit.Operated), string(audit.Begin), string(audit.End), string(audit.Lost)}
-	cmd.Flags().StringVarP(&user, "user", "u", "", "only records about this user")
-	cmd.Flags().StringVar(&action, "action", "", "only records of this action: "+strings.Join(actions, ", "))
-	complete(cmd, "action", actions...)
-	cmd.Flags().Var(&from, "since", "only records stored since then")
+	actions := make([]string, len(audit.Actions))
+	for i, a := range audit.Actions {
+		actions[i] = string(a)
+	}
+	a.userFlag(cmd, &user, "only records about this user")
+	choiceFlag(cmd, &action, "action", "only records of this action", actions)
+	timeFlag(cmd, &from, "since", "only records stored since then")
 	return cmd
 }
 
@@ -123,7 +100,7 @@ func whatText(e audit.Entry) string {
 var errFaults = errors.New("the audit log is not as it was written")
 
 func (a *app) verifyAudit() *cobra.Command {
-	var from since
+	var from time.Time
 	cmd := withOutput(&cobra.Command{
 		Use:   "verify",
 		Short: "Check that nobody has removed or changed records of the audit log",
@@ -142,7 +119,7 @@ the log.`,
 			}
 			lines := json.NewEncoder(s.out)
 			lines.SetEscapeHTML(false)
-			check := audit.Check{Heads: heads, Since: from.Time, Retention: s.cfg.Retention.Audit, Now: time.Now(), OnFinding: func(f audit.Finding) {
+			check := audit.Check{Heads: heads, Since: from, Retention: s.cfg.Retention.Audit, Now: time.Now(), OnFinding: func(f audit.Finding) {
 				if s.output == asJSON {
 					_ = lines.Encode(f) // the summary fails too
 				} else {
@@ -175,7 +152,7 @@ the log.`,
 			return err
 		}),
 	})
-	cmd.Flags().Var(&from, "since", "check only what was stored since then")
+	timeFlag(cmd, &from, "since", "check only what was stored since then")
 	return cmd
 }
 

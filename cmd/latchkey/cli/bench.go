@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -31,12 +32,6 @@ machines; the absolute figures do not.`,
 		Example: `  latchkey bench
   latchkey bench --users 100000 --callers 64 --duration 10s --rounds 5 --output json`,
 		Args: cobra.NoArgs,
-		PreRunE: func(*cobra.Command, []string) error {
-			if o.Users < 1 || o.Callers < 1 || o.Rounds < 1 || o.Duration <= 0 {
-				return usage("--users, --callers, --rounds and --duration must be above 0")
-			}
-			return nil
-		},
 		RunE: a.session((*session).guard, func(s *session) error {
 			log, err := worker.NewLogger(s.cfg.Log, a.stderr)
 			if err != nil {
@@ -59,10 +54,10 @@ machines; the absolute figures do not.`,
 			return s.show(figures, rows...)
 		}),
 	})
-	cmd.Flags().IntVar(&o.Users, "users", 1000, "number of users to make up for each round")
-	cmd.Flags().IntVar(&o.Callers, "callers", 64, "number of concurrent requests")
-	cmd.Flags().DurationVar(&o.Duration, "duration", 3*time.Second, "length of a round of repeated requests")
-	cmd.Flags().IntVar(&o.Rounds, "rounds", 3, "number of rounds of each measurement")
+	countFlag(cmd, &o.Users, "users", 1000, 1, math.MaxInt, "number of users to make up for each round")
+	countFlag(cmd, &o.Callers, "callers", 64, 1, math.MaxInt, "number of concurrent requests")
+	durationFlag(cmd, &o.Duration, "duration", 3*time.Second, positive, "length of a round of repeated requests")
+	countFlag(cmd, &o.Rounds, "rounds", 3, 1, math.MaxInt, "number of rounds of each measurement")
 	return cmd
 }
 

@@ -8,14 +8,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 
 	"github.com/latchkey/latchkey/cmd/latchkey/build"
 	"github.com/latchkey/latchkey/config"
-	"github.com/latchkey/latchkey/events"
 )
 
 // Exit codes.
@@ -45,11 +42,19 @@ type app struct {
 	environ    []string
 	configPath string
 	stderr     io.Writer
+	// begun: the command line is right, and the command has begun.
+	begun bool
 }
 
 // Run executes a command line and returns the exit code.
 func Run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) int {
-	root := newRoot(&app{environ: environ, stderr: stderr})
+	a := &app{environ: environ, stderr: stderr}
+	root := newRoot(a)
+	root.InitDefaultCompletionCmd()
+	if completion, _, err := root.Find([]string{"completion"}); err == nil {
+		completion.RunE = help // and no other argument
+		a.noteBegin(completion)
+	}
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
@@ -62,8 +67,7 @@ func Run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 	if errors.As(err, &exit) {
 		return exit.code
 	}
-	// Cobra has no type for these errors.
-	if strings.HasPrefix(err.Error(), "unknown command") || strings.Contains(err.Error(), "arg(s)") {
+	if !a.begun { // Cobra has no type for its errors.
 		fmt.Fprintln(stderr, "Run 'latchkey --help' for usage.")
 		return ExitUsage
 	}
@@ -85,39 +89,32 @@ Exit codes: 0 success, 1 failure, 2 wrong usage or configuration, 3 token reques
 	root.PersistentFlags().StringVarP(&a.configPath, "config", "c", "", "YAML file with the configuration (default: the file named by LATCHKEY_CONFIG, if set)")
 	root.AddCommand(a.runCommand(), a.configCommand(), a.tokenCommand(), a.deadLettersCommand(), a.grantsCommand(), a.verdictsCommand(), a.scheduleCommand(), a.usersCommand(),
 		a.eventsCommand(), a.auditCommand(), a.keysCommand(), a.importCommand(), a.benchCommand(), a.doctorCommand(), versionCommand())
-	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error { return refuseEmptyFlags(cmd.Flags()) }
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &exitError{ExitUsage, err} })
+	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error { return checkFlags(cmd.Flags()) }
+	root.SetFlagErrorFunc(flagError)
+	a.noteBegin(root)
 	return root
 }
 
-// refuseEmptyFlags refuses empty text flags. As a rule a shell variable was not set,
-// and the command would cover more than the user meant.
-func refuseEmptyFlags(flags *pflag.FlagSet) error {
-	var err error
-	flags.Visit(func(f *pflag.Flag) {
-		if f.Value.Type() == "string" && f.Value.String() == "" && err == nil {
-			err = usage("--%s: empty; leave the flag out or give it a value", f.Name)
+// noteBegin has each command note that it begins: until then, every error is one of usage.
+func (a *app) noteBegin(cmd *cobra.Command) {
+	if run := cmd.RunE; run != nil {
+		cmd.RunE = func(cmd *cobra.Command, args []string) error {
+			a.begun = true
+			return run(cmd, args)
 		}
-	})
-	return err
+	}
+	for _, sub := range cmd.Commands() {
+		a.noteBegin(sub)
+	}
 }
 
-// checkUser checks the value of --user, if there is one.
-func checkUser(user string) error {
-	if user == "" {
-		return nil
-	}
-	if err := events.CheckUserID(user); err != nil {
-		return usage("--user: %w", err)
-	}
-	return nil
-}
+func help(cmd *cobra.Command, _ []string) error { return cmd.Help() }
 
 // group returns a command that only holds others.
 func group(use, short string, commands ...*cobra.Command) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: use, Short: short, Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		RunE: help,
 	}
 	cmd.AddCommand(commands...)
 	return cmd

@@ -1,9 +1,7 @@
 package cli
 
 import (
-	"bufio"
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -22,18 +20,37 @@ func (a *app) deadLettersCommand() *cobra.Command {
 }
 
 func (a *app) listDeadLetters() *cobra.Command {
-	return withOutput(&cobra.Command{
+	var f handlers.LetterFilter
+	var all, byReason bool
+	var limit int
+	cmd := withOutput(&cobra.Command{
 		Use:   "list",
 		Short: "List the dead letters, oldest first",
+		Long: `Lists the dead letters, oldest first, or with --by-reason how many there are for each
+reason and message. If there are more than --limit, the last line on standard error
+says so.
+
+--user finds what names the user and what is about one of the user's grants, without
+opening it, and reads the grants from MongoDB. Dead letters in which workers found no
+user are nobody's: "users erase" opens them.`,
 		Example: `  latchkey deadletters list
-  latchkey deadletters list --output json | jq -r '.[] | select(.message == "integration.connected") | .id'`,
+  latchkey deadletters list --by-reason
+  latchkey deadletters list --user alice --since 24h
+  latchkey deadletters list --all --output json | jq -r '.[] | select(.attempts > 1) | .id'`,
 		Args: cobra.NoArgs,
 		RunE: a.session((*session).openDeadLetters, func(s *session) error {
+			if byReason {
+				return s.showReasons(f)
+			}
 			views := []view.DeadLetter{}
 			rows := [][]string{{"ID", "MESSAGE", "ATTEMPTS", "PARKED", "REASON"}}
-			for letter, err := range s.letters.All(s.ctx) {
+			for letter, err := range s.letters.Matching(s.ctx, f, 1) {
 				if err != nil {
 					return err
+				}
+				if !all && len(views) == limit {
+					defer fmt.Fprintln(s.stderr, "there are more: --all lists them, --by-reason counts them")
+					break
 				}
 				views = append(views, view.OfDeadLetter(letter))
 				rows = append(rows, []string{letter.ID, letter.Message, strconv.Itoa(letter.Attempts), stamp(&letter.ParkedAt), letter.Reason})
@@ -41,6 +58,14 @@ func (a *app) listDeadLetters() *cobra.Command {
 			return s.show(views, rows...)
 		}),
 	})
+	a.letterFlags(cmd, &f)
+	flags := cmd.Flags()
+	flags.BoolVar(&byReason, "by-reason", false, "count them by reason and message, most first")
+	flags.BoolVar(&all, "all", false, "list all, however many there are")
+	countFlag(cmd, &limit, "limit", 100, 1, maxPage, "list at most this many")
+	exclusive(cmd, "all", "limit")
+	exclusive(cmd, "by-reason", "limit")
+	return cmd
 }
 
 func (a *app) showDeadLetter() *cobra.Command {
@@ -56,7 +81,7 @@ nobody could read. It needs MongoDB and KMS as a worker does, and is recorded in
 audit log.`,
 		Example: `  latchkey deadletters show 0198c2f4-6d3e-7a51-9c55-3f0e9f3f7a10
   latchkey deadletters show --body 0198c2f4-6d3e-7a51-9c55-3f0e9f3f7a10`,
-		Args: cobra.ExactArgs(1),
+		Args: noEmpty(cobra.ExactArgs(1)),
 		RunE: a.session((*session).openDeadLetters, func(s *session) error {
 			found, err := s.findDeadLetters()
 			if err != nil {
@@ -122,93 +147,6 @@ func (s *session) prepareOpening() error {
 	return s.openAudit(s.db)
 }
 
-func (a *app) replayDeadLetters() *cobra.Command {
-	var everything bool
-	cmd := &cobra.Command{
-		Use:   "replay ID...",
-		Short: "Publish dead letters again",
-		Long: `Opens each dead letter, oldest first, publishes its message to the subject from
-which it came, and drops the dead letter once the message is stored. It needs
-MongoDB and KMS as a worker does. It never shows the message.
-
-A connect or disconnect without a time of its own still counts from when it first
-arrived. A message that fails again becomes a new dead letter. A connect that was
-refused because it was not sealed has no body to replay.
-
---everything is for disconnects that only name a user, as publishers for earlier
-releases wrote them: it adds "everything": true to them, so that workers erase
-everything that the user had connected until then. Other dead letters stay.`,
-		Example: `  latchkey deadletters replay 0198c2f4-6d3e-7a51-9c55-3f0e9f3f7a10
-  latchkey deadletters list -o json | jq -r '.[].id' | xargs latchkey deadletters replay`,
-		Args: cobra.MinimumNArgs(1),
-		RunE: a.session((*session).openDeadLetters, func(s *session) error {
-			found, err := s.findDeadLetters()
-			if err != nil {
-				return err
-			}
-			if err := s.prepareOpening(); err != nil {
-				return err
-			}
-			replay := s.letters.Replay
-			if everything {
-				replay = s.letters.ReplayEverything
-			}
-			return s.each(found, "replayed", s.audit.before(audit.Opened, audit.OutcomeReplay, replay))
-		}),
-	}
-	cmd.Flags().BoolVar(&everything, "everything", false, "replay disconnects that only name a user as disconnects of everything")
-	return cmd
-}
-
-func (a *app) dropDeadLetters() *cobra.Command {
-	var yes bool
-	cmd := &cobra.Command{
-		Use:   "drop ID...",
-		Short: "Delete dead letters for good",
-		Long: `Deletes dead letters for good, with their messages. It asks first; without a
-terminal on standard input it needs --yes.`,
-		Example: `  latchkey deadletters drop 0198c2f4-6d3e-7a51-9c55-3f0e9f3f7a10
-  latchkey deadletters drop --yes 0198c2f4-6d3e-7a51-9c55-3f0e9f3f7a10`,
-		Args: cobra.MinimumNArgs(1),
-		PreRunE: func(cmd *cobra.Command, args []string) error {
-			return confirm(cmd, yes, fmt.Sprintf("Delete %d dead letter(s) for good?", len(args)))
-		},
-		RunE: a.session((*session).openDeadLetters, func(s *session) error {
-			found, err := s.findDeadLetters()
-			if err != nil {
-				return err
-			}
-			if err := s.openAudit(nil); err != nil {
-				return err
-			}
-			return s.each(found, "dropped", s.audit.before(audit.Erased, audit.OutcomeDrop, s.letters.Drop))
-		}),
-	}
-	yesFlag(cmd, &yes)
-	return cmd
-}
-
-func yesFlag(cmd *cobra.Command, yes *bool) {
-	cmd.Flags().BoolVarP(yes, "yes", "y", false, "don't ask")
-}
-
-// confirm asks the user at the terminal unless --yes was given, and fails without a yes.
-func confirm(cmd *cobra.Command, yes bool, question string) error {
-	if yes {
-		return nil
-	}
-	if !isTerminal(cmd.InOrStdin()) {
-		return usage("standard input is not a terminal; use --yes")
-	}
-	fmt.Fprint(cmd.ErrOrStderr(), question, " [y/N] ")
-	answer, _ := bufio.NewReader(cmd.InOrStdin()).ReadString('\n') // no answer is a no
-	switch strings.ToLower(strings.TrimSpace(answer)) {
-	case "y", "yes":
-		return nil
-	}
-	return errors.New("not confirmed; nothing was done")
-}
-
 // findDeadLetters returns the dead letters whose ids are the arguments, oldest first.
 // It is an error if one is missing.
 func (s *session) findDeadLetters() (found []handlers.ParkedLetter, err error) {
@@ -226,18 +164,4 @@ func (s *session) findDeadLetters() (found []handlers.ParkedLetter, err error) {
 		}
 	}
 	return nil, fmt.Errorf("no dead letter %s; nothing was done", printable(strings.Join(missing, ", ")))
-}
-
-// each does something to each dead letter and reports it. One that fails does not keep
-// it from the others.
-func (s *session) each(found []handlers.ParkedLetter, done string, do func(context.Context, handlers.ParkedLetter) error) error {
-	var failed []error
-	for _, letter := range found {
-		if err := do(s.ctx, letter); err != nil {
-			failed = append(failed, err)
-			continue
-		}
-		fmt.Fprintf(s.out, "%s %s (%s)\n", done, printable(letter.ID), printable(letter.Message))
-	}
-	return errors.Join(failed...)
 }

@@ -31,9 +31,6 @@ configuration is wrong, and nothing else was checked.`,
   latchkey doctor --output json | jq '.[] | select(.status != "ok")'`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if timeout <= 0 {
-				return usage("--timeout must be positive")
-			}
 			cfg, err := a.load()
 			if err != nil {
 				wrong := doctor.Result{Check: "configuration", Status: doctor.Failed, Detail: err.Error(), Do: "correct what is named; docs/configuration.md lists all keys"}
@@ -64,6 +61,6 @@ configuration is wrong, and nothing else was checked.`,
 			return nil
 		},
 	})
-	cmd.Flags().DurationVar(&timeout, "timeout", 10*time.Second, "longest time that each check may take")
+	durationFlag(cmd, &timeout, "timeout", 10*time.Second, positive, "longest time that each check may take")
 	return cmd
 }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -34,7 +33,7 @@ type tailView struct {
 // tailFilter selects events.
 type tailFilter struct {
 	user, kind string
-	since      time.Duration
+	since      time.Time
 	follow     bool
 }
 
@@ -49,18 +48,11 @@ from a time in the past. Subscribers still receive them. Events hold no tokens.`
   latchkey events tail --user alice --since 24h --follow=false
   latchkey events tail --kind token.expired --output json | jq .reason`,
 		Args: cobra.NoArgs,
-		PreRunE: func(*cobra.Command, []string) error {
-			if f.kind != "" && !slices.Contains(events.LifecycleKinds, f.kind) {
-				return usage("--kind: must be one of %v", events.LifecycleKinds)
-			}
-			return checkUser(f.user)
-		},
 		RunE: a.session((*session).openJetStream, func(s *session) error { return s.tail(f) }),
 	})
-	cmd.Flags().StringVarP(&f.user, "user", "u", "", "only this user's events")
-	cmd.Flags().StringVar(&f.kind, "kind", "", "only events of this kind, such as token.expired")
-	complete(cmd, "kind", events.LifecycleKinds...)
-	cmd.Flags().DurationVar(&f.since, "since", 0, "start this long ago")
+	a.userFlag(cmd, &f.user, "only this user's events")
+	choiceFlag(cmd, &f.kind, "kind", "only events of this kind", events.LifecycleKinds)
+	timeFlag(cmd, &f.since, "since", "start then")
 	cmd.Flags().BoolVarP(&f.follow, "follow", "f", true, "wait for more events")
 	return cmd
 }
@@ -72,7 +64,7 @@ func (s *session) tail(f tailFilter) error {
 	if err != nil {
 		return fmt.Errorf("looking for the events; has a worker run, with the same nats.url and nats.prefix?: %w", err)
 	}
-	for msg, err := range direct.Read(s.ctx, s.js, stream, f.reading(subjects, stream.CachedInfo().State.LastSeq, time.Now())) {
+	for msg, err := range direct.Read(s.ctx, s.js, stream, f.reading(subjects, stream.CachedInfo().State.LastSeq)) {
 		switch {
 		case errors.Is(err, context.Canceled):
 			return nil
@@ -87,7 +79,7 @@ func (s *session) tail(f tailFilter) error {
 }
 
 // reading selects events in a stream that ends with last.
-func (f tailFilter) reading(subjects events.Subjects, last uint64, now time.Time) direct.Reading {
+func (f tailFilter) reading(subjects events.Subjects, last uint64) direct.Reading {
 	r := direct.Reading{Subject: subjects.LifecycleEvents(), Follow: f.follow}
 	switch {
 	case f.kind != "" && f.user != "":
@@ -98,8 +90,8 @@ func (f tailFilter) reading(subjects events.Subjects, last uint64, now time.Time
 		r.Subject = subjects.LifecycleOf(f.user)
 	}
 	switch {
-	case f.since > 0:
-		r.Since = now.Add(-f.since)
+	case !f.since.IsZero():
+		r.Since = f.since
 	case f.follow:
 		r.From = last + 1
 	}

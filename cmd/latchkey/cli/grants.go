@@ -20,7 +20,7 @@ func (a *app) showGrant() *cobra.Command {
 		Use:     "show ID",
 		Short:   "Show a grant",
 		Example: `  latchkey grants show mzxw6ytboi4tcmrtgq2tmnzyheydcmrt`,
-		Args:    cobra.ExactArgs(1),
+		Args:    noEmpty(cobra.ExactArgs(1)),
 		RunE: a.session((*session).openStore, func(s *session) error {
 			g, err := s.grant(s.args[0], "")
 			if err != nil {

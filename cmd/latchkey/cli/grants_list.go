@@ -30,20 +30,6 @@ const maxPage = 10_000
 
 var grantStates = []string{string(store.Active), string(store.MustAct), string(store.Expired), string(store.Revoked)}
 
-func (f grantFilter) check(cmd *cobra.Command) error {
-	switch {
-	case f.state != "" && !slices.Contains(grantStates, f.state):
-		return usage("--state: must be one of %s", strings.Join(grantStates, ", "))
-	case cmd.Flags().Changed("due-within") && f.dueWithin <= 0:
-		return usage("--due-within: must be more than 0")
-	case f.limit < 1 || f.limit > maxPage:
-		return usage("--limit: must be from 1 to %d", maxPage)
-	case f.user != "" && f.after != "":
-		return usage("--after: a user's grants come in one piece")
-	}
-	return checkUser(f.user)
-}
-
 func (a *app) listGrants() *cobra.Command {
 	var f grantFilter
 	cmd := withOutput(&cobra.Command{
@@ -60,8 +46,7 @@ the last line on standard error says how to continue.`,
 		Example: `  latchkey grants list --user alice
   latchkey grants list --state must_act --broker coinbase
   latchkey grants list --due-within 10m --limit 20 --output json`,
-		Args:    cobra.NoArgs,
-		PreRunE: func(cmd *cobra.Command, _ []string) error { return f.check(cmd) },
+		Args: cobra.NoArgs,
 		RunE: a.session((*session).openStore, func(s *session) error {
 			grants, next, err := f.page(s.ctx, s.db, time.Now())
 			if errors.Is(err, store.ErrCursor) {
@@ -80,13 +65,13 @@ the last line on standard error says how to continue.`,
 		}),
 	})
 	flags := cmd.Flags()
-	flags.StringVarP(&f.user, "user", "u", "", "only this user's grants")
-	flags.StringVar(&f.state, "state", "", "only grants in this state: "+strings.Join(grantStates, ", "))
+	a.userFlag(cmd, &f.user, "only this user's grants")
+	choiceFlag(cmd, &f.state, "state", "only grants in this state", grantStates)
 	flags.StringVar(&f.broker, "broker", "", "only grants at this broker type; case does not matter")
-	flags.DurationVar(&f.dueWithin, "due-within", 0, "only grants that are due within this time")
-	flags.IntVar(&f.limit, "limit", 100, "list at most this many")
+	durationFlag(cmd, &f.dueWithin, "due-within", 0, positive, "only grants that are due within this time")
+	countFlag(cmd, &f.limit, "limit", 100, 1, maxPage, "list at most this many")
 	flags.StringVar(&f.after, "after", "", "continue where a page ended")
-	complete(cmd, "state", grantStates...)
+	exclusive(cmd, "user", "after", "limit") // a user's grants come in one piece
 	return cmd
 }
 

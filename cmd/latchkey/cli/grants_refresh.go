@@ -91,8 +91,9 @@ must_act: one whose refresh token was refused and whose access token is still va
 
 func (a *app) actOnGrant(action grantAction) *cobra.Command {
 	cmd := action.cmd
-	timeout := cmd.Flags().Duration("timeout", time.Minute, "how long to wait for the workers")
-	cmd.Args = cobra.ExactArgs(1)
+	var timeout time.Duration
+	durationFlag(cmd, &timeout, "timeout", time.Minute, positive, "how long to wait for the workers")
+	cmd.Args = noEmpty(cobra.ExactArgs(1))
 	cmd.RunE = a.session((*session).openInstallation, func(s *session) error {
 		g, err := s.grant(s.args[0], action.missing)
 		if err != nil {
@@ -102,7 +103,7 @@ func (a *app) actOnGrant(action grantAction) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		after, err := awaitRefresh(s.ctx, s.db, before, *timeout)
+		after, err := awaitRefresh(s.ctx, s.db, before, timeout)
 		switch {
 		case err != nil:
 			return err

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"time"
 
@@ -47,14 +48,8 @@ Exit code 1: a line was rejected, or could not be published.`,
 		Example: `  latchkey import tokens.ndjson --dry-run
   latchkey import tokens.ndjson --state import.state --rejects rejects.ndjson --rate 50
   export-tokens | latchkey import - --state import.state --output json`,
-		Args: cobra.ExactArgs(1),
+		Args: noEmpty(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			switch {
-			case dryRun && o.StateFile != "":
-				return usage("--dry-run keeps no --state")
-			case o.InFlight < 1 || o.Rate < 0 || timeout <= 0:
-				return usage("--in-flight and --timeout must be positive, --rate not negative")
-			}
 			o.Now, o.MaxBytes = time.Now, config.Default().Connect.MaxBytes
 			if !dryRun {
 				cfg, err := a.load()
@@ -100,10 +95,11 @@ Exit code 1: a line was rejected, or could not be published.`,
 	flags := cmd.Flags()
 	flags.StringVar(&o.StateFile, "state", "", "file that keeps how far the import has come")
 	flags.StringVar(&o.RejectsFile, "rejects", "", "file for the numbers of rejected lines, with the reasons")
-	flags.Float64Var(&o.Rate, "rate", 0, "publish at most this many lines a second (default: no limit)")
-	flags.IntVar(&o.InFlight, "in-flight", 64, "most lines that wait for their acknowledgement at once")
-	flags.DurationVar(&timeout, "timeout", 5*time.Minute, "how long to retry a line while NATS is away or its stream is full")
+	numberFlag(cmd, &o.Rate, "rate", "publish at most this many lines a second (default: no limit)")
+	countFlag(cmd, &o.InFlight, "in-flight", 64, 1, math.MaxInt, "most lines that wait for their acknowledgement at once")
+	durationFlag(cmd, &timeout, "timeout", 5*time.Minute, positive, "how long to retry a line while NATS is away or its stream is full")
 	flags.BoolVar(&dryRun, "dry-run", false, "only validate; needs neither configuration nor NATS")
+	exclusive(cmd, "dry-run", "state")
 	return cmd
 }
 

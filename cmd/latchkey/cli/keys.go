@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math"
 	"slices"
 	"strconv"
 	"time"
@@ -155,17 +156,14 @@ func (s *session) readStreams() (keys.Streams, error) {
 }
 
 func rateFlag(cmd *cobra.Command, perSecond *int, standard int, what string) {
-	cmd.Flags().IntVar(perSecond, "rate", standard, what+" a second at most; 0: no limit")
+	countFlag(cmd, perSecond, "rate", standard, 0, math.MaxInt, what+" a second at most; 0: no limit")
 }
 
-func limiter(perSecond int) (*rate.Limiter, error) {
-	switch {
-	case perSecond < 0:
-		return nil, usage("--rate must not be negative")
-	case perSecond == 0:
-		return rate.NewLimiter(rate.Inf, 1), nil
+func limiter(perSecond int) *rate.Limiter {
+	if perSecond == 0 {
+		return rate.NewLimiter(rate.Inf, 1)
 	}
-	return rate.NewLimiter(rate.Limit(perSecond), 1), nil
+	return rate.NewLimiter(rate.Limit(perSecond), 1)
 }
 
 // report prints the report of a walk over the data keys as JSON, or as text.

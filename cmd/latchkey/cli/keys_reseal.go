@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/time/rate"
 
 	"github.com/latchkey/latchkey/cmd/latchkey/keys"
 )
@@ -15,7 +14,6 @@ func (a *app) keysReseal() *cobra.Command {
 	var patience time.Duration
 	var restart bool
 	var perSecond int
-	var limit *rate.Limiter
 	cmd := withOutput(&cobra.Command{
 		Use:   "reseal",
 		Short: "Seal all token sets under new data keys",
@@ -34,13 +32,6 @@ Exit code 1 if token sets are left.`,
 		Example: `  latchkey keys reseal
   latchkey keys reseal --rate 20 --patience 1h`,
 		Args: cobra.NoArgs,
-		PreRunE: func(*cobra.Command, []string) (err error) {
-			if patience < 0 {
-				return usage("--patience must not be negative")
-			}
-			limit, err = limiter(perSecond)
-			return err
-		},
 		RunE: a.session((*session).openInstallation, func(s *session) error {
 			if err := s.openEnvelope(); err != nil {
 				return err
@@ -51,7 +42,7 @@ Exit code 1 if token sets are left.`,
 			shown := newProgress("resealing", s.stderr)
 			reseal := keys.Reseal{
 				Store: s.db, Envelope: s.env, Now: time.Now, ClockSkew: s.cfg.Worker.ClockSkew, RolloutDelay: 2 * s.cfg.Reconcile.Interval,
-				Patience: patience, Pause: min(s.cfg.Reconcile.Interval, 2*time.Second), Restart: restart, Limit: limit, Progress: shown, Audit: s.audit.log,
+				Patience: patience, Pause: min(s.cfg.Reconcile.Interval, 2*time.Second), Restart: restart, Limit: limiter(perSecond), Progress: shown, Audit: s.audit.log,
 			}
 			report, err := reseal.Run(s.ctx)
 			shown.done()
@@ -67,7 +58,7 @@ Exit code 1 if token sets are left.`,
 			return nil
 		}),
 	})
-	cmd.Flags().DurationVar(&patience, "patience", 5*time.Minute, "how long to come back to busy grants")
+	durationFlag(cmd, &patience, "patience", 5*time.Minute, notNegative, "how long to come back to busy grants")
 	cmd.Flags().BoolVar(&restart, "restart", false, "start over even if an earlier run was not finished")
 	rateFlag(cmd, &perSecond, 100, "token sets")
 	return cmd

@@ -5,7 +5,6 @@ import (
 	"fmt"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/time/rate"
 
 	"github.com/latchkey/latchkey/cmd/latchkey/keys"
 	"github.com/latchkey/latchkey/cmd/latchkey/worker"
@@ -15,7 +14,6 @@ func (a *app) keysRewrap() *cobra.Command {
 	var to string
 	var all bool
 	var perSecond int
-	var limit *rate.Limiter
 	cmd := withOutput(&cobra.Command{
 		Use:   "rewrap",
 		Short: "Have KMS wrap all data keys under another KMS key",
@@ -30,10 +28,6 @@ Exit code 1 if data keys are left.`,
 		Example: `  latchkey keys rewrap
   latchkey keys rewrap --to arn:aws:kms:eu-central-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab --rate 10`,
 		Args: cobra.NoArgs,
-		PreRunE: func(*cobra.Command, []string) (err error) {
-			limit, err = limiter(perSecond)
-			return err
-		},
 		RunE: a.session((*session).openStore, func(s *session) error {
 			client, err := worker.KMS(s.ctx, s.cfg.KMS)
 			if err != nil {
@@ -41,7 +35,7 @@ Exit code 1 if data keys are left.`,
 			}
 			shown := newProgress("rewrapping", s.stderr)
 			rewrap := keys.Rewrap{
-				Store: s.db, KMS: client, Region: client.Options().Region, To: cmp.Or(to, s.cfg.KMS.KeyID), All: all, Limit: limit, Progress: shown,
+				Store: s.db, KMS: client, Region: client.Options().Region, To: cmp.Or(to, s.cfg.KMS.KeyID), All: all, Limit: limiter(perSecond), Progress: shown,
 			}
 			report, err := rewrap.Run(s.ctx)
 			shown.done()

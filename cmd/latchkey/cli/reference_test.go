@@ -49,7 +49,8 @@ var chapters = []struct {
 	words       []string
 }{
 	{"cli-grants.md", "Commands for users and their grants", []string{"events", "grants", "import", "schedule", "token", "users", "verdicts"}},
-	{"cli-operations.md", "Commands for the audit log, dead letters and keys", []string{"audit", "deadletters", "keys"}},
+	{"cli-operations.md", "Commands for the audit log and dead letters", []string{"audit", "deadletters"}},
+	{"cli-keys.md", "Commands for keys", []string{"keys"}},
 	{"cli-worker.md", "Commands that run and check a worker", []string{"bench", "config", "doctor", "run", "version"}},
 }
 

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"fmt"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -17,7 +18,8 @@ func (a *app) runCommand() *cobra.Command {
 		Use:   "run",
 		Short: "Run the worker until SIGTERM or ctrl-C",
 		Long: `Runs the worker. After SIGTERM or ctrl-C it takes no more work, finishes what is
-under way within worker.grace, and exits.`,
+under way within worker.grace, and exits. A second ctrl-C ends it at once, as a crash
+does: an answer of Mesh that is on its way is lost, and with it the grant.`,
 		Example: `  latchkey run -c latchkey.yaml`,
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -36,6 +38,11 @@ under way within worker.grace, and exits.`,
 			log.Info("memory guarded", zap.String("worker", cfg.Worker.ID), zap.String("dumps", guarded.Dumps), zap.Bool("locked", guarded.Locked), zap.String("unlocked", guarded.Why))
 			reg := prometheus.NewRegistry()
 			reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+			if isTerminal(a.stderr) {
+				defer context.AfterFunc(cmd.Context(), func() {
+					fmt.Fprintln(a.stderr, "latchkey: finishing what is under way; a second ctrl-C ends the worker at once, and may lose grants")
+				})()
+			}
 			return worker.Run(cmd.Context(), cfg, worker.Options{Log: log, Metrics: reg})
 		},
 	}

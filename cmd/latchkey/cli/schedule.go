@@ -55,12 +55,6 @@ whether NATS holds the schedule. Workers replace a schedule that is missing.`,
 		Example: `  latchkey schedule show --within 1h
   latchkey schedule show --user alice --output json`,
 		Args: cobra.NoArgs,
-		PreRunE: func(*cobra.Command, []string) error {
-			if limit < 1 || limit > maxPage {
-				return usage("--limit must be from 1 to %d", maxPage)
-			}
-			return checkUser(user)
-		},
 		RunE: a.session((*session).openInstallation, func(s *session) error {
 			grants, err := due(s.ctx, s.db, user, within, limit)
 			if err != nil {
@@ -81,10 +75,10 @@ whether NATS holds the schedule. Workers replace a schedule that is missing.`,
 			return s.show(views, rows...)
 		}),
 	})
-	cmd.Flags().StringVarP(&user, "user", "u", "", "only this user's grants, whenever they are due")
-	cmd.Flags().DurationVar(&within, "within", time.Hour, "only what is due within this time")
-	cmd.Flags().IntVar(&limit, "limit", 100, "show at most this many")
-	cmd.MarkFlagsMutuallyExclusive("user", "within")
+	a.userFlag(cmd, &user, "only this user's grants, whenever they are due")
+	durationFlag(cmd, &within, "within", time.Hour, positive, "only what is due within this time")
+	countFlag(cmd, &limit, "limit", 100, 1, maxPage, "show at most this many")
+	exclusive(cmd, "user", "within")
 	return cmd
 }
 

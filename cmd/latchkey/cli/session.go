@@ -27,6 +27,7 @@ import (
 type session struct {
 	ctx         context.Context
 	args        []string
+	in          io.Reader
 	out, stderr io.Writer
 	output      format
 	cfg         config.Config
@@ -47,7 +48,7 @@ func (a *app) session(open, run func(*session) error) func(*cobra.Command, []str
 		if err != nil {
 			return err
 		}
-		s := &session{ctx: cmd.Context(), args: args, out: cmd.OutOrStdout(), stderr: cmd.ErrOrStderr(), output: outputOf(cmd), cfg: cfg}
+		s := &session{ctx: cmd.Context(), args: args, in: cmd.InOrStdin(), out: cmd.OutOrStdout(), stderr: cmd.ErrOrStderr(), output: outputOf(cmd), cfg: cfg}
 		defer s.close()
 		if err := open(s); err != nil {
 			return err

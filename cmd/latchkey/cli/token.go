@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -21,14 +22,11 @@ func (a *app) tokenCommand() *cobra.Command {
 		Short: "Request a user's current tokens from the running workers",
 		Example: `  latchkey token get alice
   latchkey token get alice --broker coinbase --min-ttl 5m`,
-		Args: cobra.ExactArgs(1),
+		Args: oneUser,
 		PreRunE: func(cmd *cobra.Command, args []string) error {
 			in.UserID = args[0]
-			if err := events.CheckUserID(in.UserID); err != nil {
-				return &exitError{ExitUsage, err}
-			}
 			if cmd.Flags().Changed("min-ttl") {
-				seconds := int64(minTTL / time.Second)
+				seconds := wholeSeconds(minTTL)
 				in.MinTTLSeconds = &seconds
 			}
 			return nil
@@ -58,10 +56,13 @@ func (a *app) tokenCommand() *cobra.Command {
 	})
 	get.Flags().StringVar(&in.BrokerType, "broker", "", "only this broker type; case does not matter")
 	get.Flags().StringVar(&in.AccountID, "account", "", "only this account id")
-	get.Flags().DurationVar(&minTTL, "min-ttl", 0, "refresh first if a token expires sooner than this (default: the worker's tokens.min_ttl)")
+	durationFlag(get, &minTTL, "min-ttl", 0, notNegative, "refresh first if a token expires sooner than this (default: the worker's tokens.min_ttl)")
 	get.Flags().BoolVar(&reveal, "reveal", false, "print whole tokens, not only their last characters")
 	return group("token", "Request tokens", get)
 }
+
+// wholeSeconds rounds up, so that it is never less than what was asked for.
+func wholeSeconds(d time.Duration) int64 { return int64(math.Ceil(d.Seconds())) }
 
 // tokenView shows one account's token, or why there is none.
 type tokenView struct {

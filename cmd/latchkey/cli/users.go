@@ -62,14 +62,11 @@ this takes, sealed.
 token.revoked, which subscribers may not have received yet.`,
 		Example: `  latchkey users erase alice
   latchkey users erase alice --yes --events --output json`,
-		Args: cobra.ExactArgs(1),
-		PreRunE: func(cmd *cobra.Command, args []string) error {
-			if err := events.CheckUserID(args[0]); err != nil {
-				return &exitError{ExitUsage, err}
-			}
-			return confirm(cmd, yes, fmt.Sprintf("Erase all that is stored of user %s?", printable(args[0])))
-		},
+		Args: oneUser,
 		RunE: a.session((*session).openInstallation, func(s *session) error {
+			if err := s.confirm(yes, fmt.Sprintf("Erase all that is stored of user %s?", printable(s.args[0]))); err != nil {
+				return err
+			}
 			if err := s.openDeadLetters(); err != nil {
 				return err
 			}
@@ -96,7 +93,7 @@ token.revoked, which subscribers may not have received yet.`,
 	})
 	yesFlag(cmd, &yes)
 	cmd.Flags().BoolVar(&eventsToo, "events", false, "erase the user's lifecycle events too")
-	cmd.Flags().DurationVar(&timeout, "timeout", time.Minute, "how long to wait for the workers")
+	durationFlag(cmd, &timeout, "timeout", time.Minute, positive, "how long to wait for the workers")
 	return cmd
 }
 

@@ -29,3 +29,18 @@ func OfDeadLetter(l handlers.ParkedLetter) DeadLetter {
 		StoredAt: l.StoredAt, ParkedAt: l.ParkedAt, DataKey: l.Sealed.KeyID, BodyRemoved: l.BodyRemoved, Sequence: l.Sequence,
 	}
 }
+
+// DeadLetterReason says how many dead letters of a message there are for a reason.
+type DeadLetterReason struct {
+	Reason  string `json:"reason"`
+	Message string `json:"message"`
+	Count   int    `json:"count"`
+	// Oldest and Newest say when they were parked.
+	Oldest time.Time `json:"oldest"`
+	Newest time.Time `json:"newest"`
+}
+
+// OfReasonTally returns the view of a tally.
+func OfReasonTally(t handlers.ReasonTally) DeadLetterReason {
+	return DeadLetterReason{Reason: t.Reason, Message: t.Message, Count: t.Letters, Oldest: t.Oldest, Newest: t.Newest}
+}
