@@ -9,19 +9,25 @@ CYCLONEDX = github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.10.0
 # lists at the end.
 TEST = $(GO) run $(GOTESTSUM) --format standard-quiet --
 
-.PHONY: help deps scale guard build page demo sandbox quick fast test lint format vuln race fuzz generate chaos bench check-deploy sbom
+.PHONY: help deps scale guard build page demo sandbox picture quick fast test lint format vuln race fuzz generate chaos bench check-deploy sbom
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
+# ctrl-C is no failure: make ends with what it stops, and says nothing of it.
+stoppable = trap : INT; { $(1); } || [ $$? -eq 130 ]
+
 build: ## Build the worker and the sandbox into bin/
-	$(GO) build -trimpath -o bin/ ./cmd/latchkey ./cmd/sandbox
+	@$(call stoppable,GO=$(GO) .ci/build ./cmd/latchkey ./cmd/sandbox)
 
 demo: build ## Show the life of a few grants, and check it (about 25 seconds)
-	./bin/sandbox demo
+	@$(call stoppable,bin/sandbox demo)
 
 sandbox: build page ## Run everything in one process until ctrl-C, for your own tools and a browser
-	./bin/sandbox
+	@$(call stoppable,bin/sandbox)
+
+picture: build ## Record the demo as the picture in the README
+	bin/sandbox demo --picture docs/pictures/demo.svg
 
 page: bin/page/page.js ## Build the sandbox's page for a browser with npm, where there is npm
 
@@ -96,8 +102,8 @@ generate: ## Regenerate documentation, and with npm the types of the client for 
 
 CHAOS ?= --duration 2m --grants 500
 chaos: build ## Put worker processes through failures and let the ledger judge (CHAOS="--seed 7 --duration 5m --cluster")
-	./bin/sandbox chaos $(CHAOS)
+	@$(call stoppable,bin/sandbox chaos $(CHAOS))
 
 BENCH ?= --docs docs/performance.md
 bench: build ## Measure workers against the bare engines, about 20 minutes on two cores (BENCH="--only refreshes --rounds 5")
-	./bin/sandbox bench $(BENCH)
+	@$(call stoppable,bin/sandbox bench $(BENCH))

@@ -101,7 +101,7 @@ func testInterrupted(t *testing.T, exe string) {
 	require.NoError(t, err)
 	var exit *exec.ExitError
 	require.ErrorAs(t, cmd.Wait(), &exit)
-	require.Equal(t, 1, exit.ExitCode())
+	require.Equal(t, exitInterrupted, exit.ExitCode())
 	require.Empty(t, left())
 }
 

@@ -14,6 +14,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/spf13/cobra"
 
 	"github.com/latchkey/latchkey/cmd/sandbox/meshsim"
 	"github.com/latchkey/latchkey/cmd/sandbox/stack"
@@ -55,6 +56,34 @@ func demoSettings() []string {
 	}
 }
 
+func demoCommand() *cobra.Command {
+	var picture string
+	cmd := &cobra.Command{
+		Use:   "demo",
+		Short: "Show the life of a few grants in half a minute, then check it against the ledger",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			shown := &recording{to: cmd.OutOrStdout(), now: time.Now}
+			if err := demo(cmd.Context(), shown); err != nil || picture == "" {
+				return err
+			}
+			return shown.save(picture)
+		},
+	}
+	cmd.Flags().StringVar(&picture, "picture", "", "also save what it shows as a moving picture (SVG)")
+	return cmd
+}
+
+// nextSteps are pasted as they are, the later ones while the first runs.
+const nextSteps = `
+Next, from this folder:
+  make sandbox                  # the same until ctrl-C, with a page for your browser
+
+and, while it runs, in another terminal:
+  eval "$(bin/sandbox env)" && sandbox connect alice      # a first event of your own
+  eval "$(bin/sandbox env)" && latchkey token get alice   # alice's current tokens, masked
+`
+
 // demo plays the scenes on a stack of its own and compares at the end what subscribers heard
 // with what the simulated institutions saw.
 func demo(ctx context.Context, stdout io.Writer) error {
@@ -70,6 +99,7 @@ func demo(ctx context.Context, stdout io.Writer) error {
 		i.NeedsAccessToken = u.spec.BrokerType == "weBull" || u.spec.BrokerType == "vanguard"
 		institutions[u.spec.BrokerType] = i
 	}
+	fmt.Fprintln(stdout, "Starting NATS, MongoDB, a simulated KMS and Mesh, and a worker, all in this process.")
 	s, err := stack.Start(stack.Options{Dir: dir, Institutions: institutions})
 	if err != nil {
 		return err
@@ -100,7 +130,7 @@ func demo(ctx context.Context, stdout io.Writer) error {
 		if err := show.judge(ctx); err != nil {
 			return err
 		}
-		_, err = fmt.Fprintf(stdout, "\nIn a browser, with Mesh's Link SDK: make sandbox, then http://localhost:%d\n", defaultPagePort)
+		_, err = fmt.Fprint(stdout, nextSteps)
 		return err
 	})
 }

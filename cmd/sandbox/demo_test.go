@@ -1,6 +1,10 @@
 package main
 
 import (
+	"bytes"
+	"context"
+	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -36,4 +40,32 @@ func TestARefusalInTheDemoIsConfirmedBeforeTheAccessTokenEnds(t *testing.T) {
 	}
 	require.True(t, refresher.GivenUp(g))
 	require.Equal(t, &store.Due{At: end, Action: store.Expire}, &store.Due{At: g.Due.At, Action: g.Due.Action})
+}
+
+// interruptAt is interrupted when a text is written to it.
+type interruptAt struct {
+	text      string
+	interrupt func()
+}
+
+func (w interruptAt) Write(p []byte) (int, error) {
+	if strings.Contains(string(p), w.text) {
+		w.interrupt()
+	}
+	return len(p), nil
+}
+
+// Ctrl-C in the middle is no failure to report: one line, the exit code that shells expect,
+// and nothing left behind.
+func TestTheDemoCanBeInterrupted(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("TMPDIR", dir)
+	ctx, interrupt := context.WithCancel(t.Context())
+	defer interrupt()
+	var said bytes.Buffer
+	require.Equal(t, exitInterrupted, run(ctx, []string{"demo"}, interruptAt{"alice  connects", interrupt}, &said))
+	require.Equal(t, "Interrupted.\n", said.String())
+	left, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	require.Empty(t, left)
 }

@@ -21,4 +21,5 @@
 //   - chaos: workers put through failures, and a judge
 //   - bench: workers measured against the bare servers; it and chaos start them by workerprocess
 //   - env: the variables that a shell needs to use a running sandbox
+//   - connect: a first event, with tokens of the simulated Mesh
 package main

@@ -56,12 +56,12 @@ func envLine(program, dir string) string {
 	return `eval "$(` + command + `)"`
 }
 
-// writeEnv writes the variables into the stack's folder. They include the worker's: a command
+// writeEnv writes what reaches the stack into its folder, and variables of the worker: a command
 // needs the same prefix as the worker. The admin server gets any free port, for a second
 // worker. The examples read NATS_URL.
-func writeEnv(dir string, s *stack.Stack) (file string, err error) {
+func writeEnv(dir string, s *stack.Stack, variables []string) (file string, err error) {
 	var script strings.Builder
-	for _, v := range slices.Concat(s.Environ(), workerVariables(), []string{"LATCHKEY_ADMIN_LISTEN=127.0.0.1:0"}) {
+	for _, v := range slices.Concat(s.Environ(), variables, []string{"LATCHKEY_ADMIN_LISTEN=127.0.0.1:0"}) {
 		name, value, _ := strings.Cut(v, "=")
 		fmt.Fprintf(&script, "export %s=%s\n", name, shellQuote(value))
 	}

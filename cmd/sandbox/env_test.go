@@ -21,7 +21,6 @@ import (
 
 	"github.com/latchkey/latchkey/cmd/latchkey/cli"
 	"github.com/latchkey/latchkey/cmd/sandbox/engines/enginestest"
-	"github.com/latchkey/latchkey/cmd/sandbox/stack"
 	"github.com/latchkey/latchkey/docs/commands"
 	"github.com/latchkey/latchkey/events"
 	"github.com/latchkey/latchkey/events/client"
@@ -43,11 +42,12 @@ func TestEnv(t *testing.T) {
 	}
 	dir := t.TempDir() + "/it's a folder"
 	latchkey := besideThisProgram(t, "latchkey")
+	besideThisProgram(t, "sandbox")
 	ctx, stop := context.WithCancel(t.Context())
 	out, in := io.Pipe()
 	done := make(chan error, 1)
 	go func() {
-		err := serve(ctx, stack.Options{Dir: dir}, pageOptions{scriptDir: dir}, in)
+		err := serve(ctx, options{dir: dir, scriptDir: dir, variables: append(workerVariables(), "LATCHKEY_ADMIN_LISTEN=")}, in)
 		_ = in.Close()
 		done <- err
 	}()
@@ -95,6 +95,8 @@ func TestEnv(t *testing.T) {
 	}
 	require.Greater(t, len(ran), 2, "%v", ran)
 
+	testPasted(t, dir, filepath.Dir(latchkey))
+
 	// What the worker does is on the page of traces.
 	nc, err := nats.Connect(strings.TrimPrefix(environ[at], "LATCHKEY_NATS_URL="))
 	require.NoError(t, err)
@@ -134,19 +136,19 @@ func TestEnv(t *testing.T) {
 	require.Contains(t, stderr.String(), "no sandbox is running")
 }
 
-// besideThisProgram makes sure that a program of that name lies in this one's folder.
+// besideThisProgram makes sure that a program of that name lies in this one's folder, as
+// in bin.
 func besideThisProgram(t *testing.T, name string) (path string) {
 	t.Helper()
 	self, err := os.Executable()
 	require.NoError(t, err)
 	path = filepath.Join(filepath.Dir(self), name)
-	file, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o700)
+	err = os.Link(self, path)
 	if errors.Is(err, fs.ErrExist) {
 		return path
 	}
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = os.Remove(path) })
-	require.NoError(t, file.Close())
 	return path
 }
 

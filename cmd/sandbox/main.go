@@ -16,33 +16,47 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/latchkey/latchkey/cmd/latchkey/worker"
+	"github.com/latchkey/latchkey/cmd/sandbox/engines"
 	"github.com/latchkey/latchkey/cmd/sandbox/stack"
-	"github.com/latchkey/latchkey/cmd/sandbox/traceview"
 	"github.com/latchkey/latchkey/config"
 )
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
-	stop()
-	os.Exit(code)
+	context.AfterFunc(ctx, stop) // a second signal ends the program at once
+	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
+
+// exitInterrupted is what shells report of a program that ctrl-C has ended.
+const exitInterrupted = 130
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root := newRoot(stderr)
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	if err := root.ExecuteContext(ctx); err != nil {
-		fmt.Fprintln(stderr, "sandbox:", err)
-		return 1
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return 0
 	}
-	return 0
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		fmt.Fprintln(stderr, "Interrupted.")
+		return exitInterrupted
+	}
+	fmt.Fprintln(stderr, "sandbox:", err)
+	return 1
+}
+
+// options say where the sandbox keeps its data, where it listens, where the page's script is,
+// and which variables its worker has.
+type options struct {
+	dir, scriptDir string
+	ports          ports
+	variables      []string
 }
 
 func newRoot(stderr io.Writer) *cobra.Command {
-	var o stack.Options
-	var page pageOptions
+	var o options
 	root := &cobra.Command{
 		Use:   "sandbox",
 		Short: "Run Latchkey with everything it needs in one process",
@@ -52,50 +66,71 @@ sandbox goes on where it ended.
 
 Variables that begin with LATCHKEY_ or OTEL_ configure the worker, as they do outside.`,
 		Args: cobra.NoArgs, SilenceUsage: true, SilenceErrors: true,
-		RunE: func(cmd *cobra.Command, _ []string) error { return serve(cmd.Context(), o, page, cmd.OutOrStdout()) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			o.variables = workerVariables()
+			if err := o.listen(cmd.Flags().Changed("admin-port")); err != nil {
+				return err
+			}
+			return serve(cmd.Context(), o, cmd.OutOrStdout())
+		},
 	}
-	root.Flags().StringVar(&o.Dir, "dir", defaultDir, "folder for all data")
-	root.Flags().IntVar(&o.NATSPort, "nats-port", 4222, "port of NATS")
-	root.Flags().IntVar(&o.MongoDBPort, "mongodb-port", 27017, "port of MongoDB")
-	root.Flags().IntVar(&o.KMSPort, "kms-port", 4599, "port of the simulated KMS")
-	root.Flags().IntVar(&o.MeshPort, "mesh-port", 4600, "port of the simulated Mesh")
-	root.Flags().StringVar(&page.scriptDir, "page", pageDir(), "folder of the page's script, which make page builds")
-	root.Flags().IntVar(&page.pagePort, "page-port", defaultPagePort, "port of the page")
-	root.Flags().IntVar(&page.linkPort, "link-port", 4602, "port of the simulated Link")
-	root.Flags().IntVar(&page.tracesPort, "traces-port", traceview.Port, "port of the collector for traces and of the page that shows them")
-	root.AddCommand(&cobra.Command{
-		Use:   "demo",
-		Short: "Show the life of a few grants in half a minute, then check it against the ledger",
-		Args:  cobra.NoArgs,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return demo(cmd.Context(), cmd.OutOrStdout()) },
-	})
-	root.AddCommand(envCommand(), chaosCommand(), benchCommand(), workerCommand(stderr))
+	root.Flags().StringVar(&o.dir, "dir", defaultDir, "folder for all data")
+	root.Flags().StringVar(&o.scriptDir, "page", pageDir(), "folder of the page's script, which make page builds")
+	o.ports.addTo(root.Flags())
+	root.AddCommand(demoCommand(), connectCommand(), envCommand(), chaosCommand(), benchCommand(), workerCommand(stderr))
 	return root
 }
 
-func serve(ctx context.Context, o stack.Options, page pageOptions, stdout io.Writer) error {
-	s, err := stack.Start(o)
+// listen has the worker listen on the flag's port. Its variable says otherwise only where the
+// flag is not given.
+func (o *options) listen(given bool) error {
+	const variable = "LATCHKEY_ADMIN_LISTEN="
+	if !given && slices.ContainsFunc(o.variables, func(v string) bool { return strings.HasPrefix(v, variable) }) {
+		o.ports.admin = 0
+		return nil
+	}
+	address := fmt.Sprintf("127.0.0.1:%d", o.ports.admin)
+	if o.ports.admin == 0 {
+		free, err := engines.FreeAddress()
+		if err != nil {
+			return err
+		}
+		address = free
+	}
+	o.variables = append(o.variables, variable+address)
+	return nil
+}
+
+func serve(ctx context.Context, o options, stdout io.Writer) error {
+	if err := o.ports.check(); err != nil {
+		held, inUse := stack.Hold(o.dir)
+		_ = held.Close() // fails where there is none
+		if errors.Is(inUse, stack.ErrInUse) {
+			return inUse // by a sandbox that has the ports
+		}
+		return err
+	}
+	s, err := stack.Start(stack.Options{Dir: o.dir, NATSPort: o.ports.nats, MongoDBPort: o.ports.mongodb, KMSPort: o.ports.kms, MeshPort: o.ports.mesh})
 	if err != nil {
 		return err
 	}
 	defer s.Stop()
 	var told strings.Builder // behind the first line
-	given := workerVariables()
-	traces, err := startTraces(s, page.tracesPort, given, &told)
+	traces, err := startTraces(s, o.ports.traces, o.variables, &told)
 	if err != nil {
 		return err
 	}
-	cfg, err := s.Config(slices.Concat(traces, given)...)
+	cfg, err := s.Config(slices.Concat(traces, o.variables)...)
 	if err != nil {
 		return err
 	}
-	return withWorker(ctx, s, cfg, filepath.Join(o.Dir, "worker.log"), func(ctx context.Context) error {
-		file, err := writeEnv(o.Dir, s)
+	return withWorker(ctx, s, cfg, filepath.Join(o.dir, "worker.log"), func(ctx context.Context) error {
+		file, err := writeEnv(o.dir, s, o.variables)
 		if err != nil {
 			return err
 		}
 		defer func() { _ = os.Remove(file) }()
-		fmt.Fprintln(stdout, envLine(os.Args[0], o.Dir))
+		fmt.Fprintln(stdout, envLine(os.Args[0], o.dir))
 		fmt.Fprintln(stdout, "has every latchkey command in that shell use this sandbox. Its parts, for your own tools:")
 		fmt.Fprintf(stdout, "  NATS      %s      nats --server %s sub '>'\n", cfg.NATS.URL, cfg.NATS.URL)
 		fmt.Fprintf(stdout, "  MongoDB   %s      mongosh '%s'\n", cfg.MongoDB.URI.Reveal(), cfg.MongoDB.URI.Reveal()+"&appName=mongosh")
@@ -105,12 +140,12 @@ func serve(ctx context.Context, o stack.Options, page pageOptions, stdout io.Wri
 			fmt.Fprintf(stdout, "  worker    http://%s/      the operator's page; also /metrics and /readyz\n", cfg.Admin.Listen)
 		}
 		fmt.Fprint(stdout, told.String())
-		stopPage, err := startPage(s, cfg, page, stdout)
+		stopPage, err := startPage(s, cfg, o, stdout)
 		if err != nil {
 			return err
 		}
 		defer stopPage()
-		fmt.Fprintf(stdout, "  log       %s\n", filepath.Join(o.Dir, "worker.log"))
+		fmt.Fprintf(stdout, "  log       %s\n", filepath.Join(o.dir, "worker.log"))
 		fmt.Fprintln(stdout, "Stop it with ctrl-C.")
 		<-ctx.Done()
 		fmt.Fprintln(stdout, "Stopping.")

@@ -14,15 +14,6 @@ import (
 	"github.com/latchkey/latchkey/config"
 )
 
-const defaultPagePort = 4601
-
-// pageOptions say where the page's script is, and where to serve the page.
-type pageOptions struct {
-	scriptDir          string
-	pagePort, linkPort int
-	tracesPort         int
-}
-
 // pageInstitutions let access tokens of the page expire soon enough to watch.
 func pageInstitutions() map[string]meshsim.Institution {
 	short := meshsim.Institution{AccessLifetime: 3 * time.Minute, RefreshLifetime: time.Hour}
@@ -40,10 +31,10 @@ func pageDir() string {
 
 // startPage serves the page and prints its address. Without its script, which
 // needs npm to build, the sandbox does without.
-func startPage(s *stack.Stack, cfg config.Config, o pageOptions, stdout io.Writer) (stop func(), err error) {
+func startPage(s *stack.Stack, cfg config.Config, o options, stdout io.Writer) (stop func(), err error) {
 	page, err := linkdemo.Start(linkdemo.Options{
 		NATSURL: cfg.NATS.URL, Subjects: cfg.NATS.Subjects(), Mesh: s.Mesh,
-		ScriptDir: o.scriptDir, PagePort: o.pagePort, LinkPort: o.linkPort, Institutions: pageInstitutions(),
+		ScriptDir: o.scriptDir, PagePort: o.ports.page, LinkPort: o.ports.link, Institutions: pageInstitutions(),
 	})
 	switch {
 	case errors.Is(err, linkdemo.ErrNotBuilt):

@@ -19,7 +19,7 @@ func startTraces(s *stack.Stack, port int, variables []string, stdout io.Writer)
 	}
 	address, err := s.Serve(port, &traceview.View{})
 	if err != nil {
-		return nil, fmt.Errorf("serving the page of traces (--traces-port sets another port, 0 any): %w", err)
+		return nil, fmt.Errorf("serving the page of traces: %w", err)
 	}
 	fmt.Fprintf(stdout, "  traces    %s      what the worker does, as spans; other programs can send theirs here too (OTLP over HTTP)\n", address)
 	return []string{"LATCHKEY_TRACING_ENDPOINT=" + address}, nil

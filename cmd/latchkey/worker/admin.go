@@ -28,7 +28,7 @@ func (w *worker) startAdmin() (stop func() error, err error) {
 	}
 	listener, err := net.Listen("tcp", cfg.Listen)
 	if err != nil {
-		return nil, fmt.Errorf("listening on admin.listen: %w", err)
+		return nil, fmt.Errorf("listening on admin.listen (LATCHKEY_ADMIN_LISTEN sets another address): %w", err)
 	}
 	address := zap.Stringer("address", listener.Addr())
 	tcp, ok := listener.Addr().(*net.TCPAddr)

@@ -114,7 +114,7 @@ func TestWhatIsMissingAtTheStartIsNamed(t *testing.T) {
 		"no MongoDB":             {[]string{"LATCHKEY_MONGODB_URI=mongodb://user:pass-word-1@127.0.0.1:1/?directConnection=true", "LATCHKEY_MONGODB_TIMEOUT=500ms"}, "reaching MongoDB"},
 		"another KMS key":        {[]string{"LATCHKEY_KMS_KEY_ID=alias/other"}, "kms.key_id"},
 		"no KMS":                 {[]string{"LATCHKEY_KMS_ENDPOINT=http://127.0.0.1:1", "LATCHKEY_KMS_TIMEOUT=500ms"}, "kms.key_id"},
-		"taken address":          {[]string{"LATCHKEY_ADMIN_LISTEN=" + plain.URL()[len("nats://"):]}, "admin.listen"},
+		"taken address":          {[]string{"LATCHKEY_ADMIN_LISTEN=" + plain.URL()[len("nats://"):]}, "admin.listen (LATCHKEY_ADMIN_LISTEN sets another address)"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := h.in(t)

@@ -59,6 +59,15 @@ func onPort[T any](port int, take func(int) (T, error)) (T, error) {
 	return none, fmt.Errorf("no free port found between %d and %d", firstPort, lastPort)
 }
 
+// CheckPort reports why a loopback port can't be listened on, and does not wait for it.
+func CheckPort(port int) error {
+	err := tryPort(port)
+	if errno, ok := errors.AsType[syscall.Errno](err); ok {
+		return errno
+	}
+	return err
+}
+
 // FreeAddress returns a loopback address that can be listened on, now and after a restart.
 func FreeAddress() (string, error) {
 	port, err := claimPort(0)

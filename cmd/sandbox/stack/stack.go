@@ -65,6 +65,10 @@ type Stack struct {
 
 var ErrInUse = errors.New("the folder is in use")
 
+// Hold takes a folder for this process until the file is closed. It fails with ErrInUse
+// while another stack runs on the folder.
+func Hold(dir string) (*os.File, error) { return lock(filepath.Join(dir, "lock")) }
+
 // Start starts the engines. The caller must Stop them.
 func Start(o Options) (s *Stack, err error) {
 	s = &Stack{natsURL: o.NATSURL, mongoURI: o.MongoDBURI}
@@ -76,7 +80,7 @@ func Start(o Options) (s *Stack, err error) {
 	if err = os.MkdirAll(o.Dir, 0o700); err != nil {
 		return s, fmt.Errorf("making the folder for all data: %w", err)
 	}
-	if s.lock, err = lock(filepath.Join(o.Dir, "lock")); err != nil {
+	if s.lock, err = Hold(o.Dir); err != nil {
 		return s, err
 	}
 	if s.natsURL == "" {
