@@ -25,7 +25,7 @@ against what the bare engines do. What was made is removed in the end, also afte
 ctrl-C. Ratios hold on other machines; seconds don't.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if o.Rounds < 1 || len(o.Workers) < 1 || min(o.Users, o.Warm, o.Callers, o.Refreshes, o.Sealed, o.Few, o.Sample, o.Shared) < 1 || o.Many <= o.Few || o.DueRate <= 0 || o.DueFor <= 0 || o.Duration <= 0 {
+			if o.Rounds < 1 || len(o.Workers) < 1 || min(o.Users, o.Warm, o.Callers, o.Refreshes, o.Sealed, o.Few, o.Sample, o.Shared, o.Burst, o.Killed) < 1 || o.Many <= o.Few || o.DueRate <= 0 || o.DueFor <= 0 || min(o.Duration, o.BurstFor, o.Cron) <= 0 {
 				return errors.New("all sizes must be above 0, and --many above --few")
 			}
 			var err error
@@ -70,6 +70,10 @@ ctrl-C. Ratios hold on other machines; seconds don't.`,
 	flags.DurationVar(&o.DueFor, "due-for", 20*time.Second, "how long grants come due at that rate")
 	flags.IntSliceVar(&o.Workers, "workers", []int{1, 2, 4}, "numbers of worker processes that share a backlog")
 	flags.IntVar(&o.Shared, "shared", 5000, "connects and refreshes in the backlog that workers share")
+	flags.IntVar(&o.Burst, "burst", 1000, "grants that come due within a short time, for a worker and a home-made service")
+	flags.DurationVar(&o.BurstFor, "burst-for", 10*time.Second, "that time")
+	flags.DurationVar(&o.Cron, "cron", time.Minute, "how often the home-made service looks for what is due")
+	flags.IntVar(&o.Killed, "killed", 400, "grants that are refreshed while a process is killed")
 	flags.BoolVar(&asJSON, "json", false, "print JSON")
 	flags.StringVar(&docs, "docs", "", "a document to write the figures into, between its markers")
 	return cmd

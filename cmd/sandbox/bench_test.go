@@ -26,26 +26,24 @@ func TestBench(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts engines and processes")
 	}
-	dir := t.TempDir()
-	exe := filepath.Join(dir, "sandbox")
+	exe := filepath.Join(t.TempDir(), "sandbox")
 	out, err := exec.Command("go", "build", "-o", exe, ".").CombinedOutput()
 	require.NoError(t, err, string(out))
-	docs := filepath.Join(dir, "performance.md")
-	require.NoError(t, os.WriteFile(docs, []byte("before\n<!-- figures: written by make bench -->\nold\n<!-- end of figures -->\nafter\n"), 0o600))
-	small := []string{
-		"bench", "--rounds", "1", "--users", "60", "--warm", "20", "--callers", "8", "--duration", "300ms", "--refreshes", "100", "--sealed", "20000",
-		"--few", "20", "--many", "300", "--sample", "40", "--due-rate", "20", "--due-for", "1s", "--workers", "1,2", "--shared", "40",
+	for name, test := range map[string]func(*testing.T, string){"engines": testBench, "homemade": testHomemade, "interrupted": testInterrupted} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel() // they wait for most of their time
+			test(t, exe)
+		})
 	}
-	cmd, left := benchProcess(t, exe, append(small, "--json", "--docs", docs)...)
-	var progress bytes.Buffer
-	cmd.Stderr = &progress
-	printed, err := cmd.Output()
-	require.NoError(t, err, progress.String())
-	t.Log(progress.String())
-	var report bench.Report
-	require.NoError(t, json.Unmarshal(printed, &report))
-	require.Empty(t, left())
+}
 
+func testBench(t *testing.T, exe string) {
+	docs := filepath.Join(t.TempDir(), "performance.md")
+	require.NoError(t, os.WriteFile(docs, []byte("before\n<!-- figures: written by make bench -->\nold\n<!-- end of figures -->\nafter\n"), 0o600))
+	report := benchReport(
+		t, exe, "--only", "requests,connects,refreshes,lateness,keys,workers,pending", "--rounds", "1", "--users", "60", "--warm", "20", "--callers", "8", "--duration", "300ms", "--refreshes", "100", "--sealed", "20000",
+		"--few", "20", "--many", "300", "--sample", "40", "--due-rate", "20", "--due-for", "1s", "--workers", "1,2", "--shared", "40", "--docs", docs,
+	)
 	written, err := os.ReadFile(docs)
 	require.NoError(t, err)
 	require.True(t, strings.HasPrefix(string(written), "before\n<!-- figures"), string(written))
@@ -66,7 +64,38 @@ func TestBench(t *testing.T) {
 	}
 	require.Equal(t, 10, targets, "%v", report.Rows)
 	require.Len(t, report.Rows, 12)
-	testInterrupted(t, exe)
+}
+
+// testHomemade sees a home-made service beside the worker in each row, or a row that says why not.
+func testHomemade(t *testing.T, exe string) {
+	report := benchReport(
+		t, exe, "--only", "homemade", "--rounds", "1", "--warm", "20", "--callers", "8", "--duration", "100ms",
+		"--burst", "20", "--burst-for", "500ms", "--cron", "1s", "--killed", "20",
+	)
+	if report.Database != "FerretDB on PostgreSQL" {
+		require.Len(t, report.Rows, 1)
+		require.Contains(t, report.Rows[0].Method, "no PostgreSQL")
+		return
+	}
+	require.Len(t, report.Rows, 6)
+	for _, row := range report.Rows {
+		require.NotEmpty(t, row.Values, row.Figure)
+		require.NotEmpty(t, row.Baseline, row.Figure)
+	}
+}
+
+// benchReport runs a bench and returns its report. It must leave no file behind.
+func benchReport(t *testing.T, exe string, args ...string) (report bench.Report) {
+	t.Helper()
+	cmd, left := benchProcess(t, exe, append([]string{"bench", "--json"}, args...)...)
+	var progress bytes.Buffer
+	cmd.Stderr = &progress
+	printed, err := cmd.Output()
+	require.NoError(t, err, progress.String())
+	t.Log(progress.String())
+	require.NoError(t, json.Unmarshal(printed, &report))
+	require.Empty(t, left())
+	return report
 }
 
 // benchProcess returns a command that keeps all files in a folder of its own, and

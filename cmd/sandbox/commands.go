@@ -12,6 +12,8 @@ import (
 
 	"github.com/latchkey/latchkey/cmd/latchkey/memory"
 	"github.com/latchkey/latchkey/cmd/latchkey/worker"
+	"github.com/latchkey/latchkey/cmd/sandbox/bench"
+	"github.com/latchkey/latchkey/cmd/sandbox/bench/homemade"
 	"github.com/latchkey/latchkey/cmd/sandbox/chaos"
 	"github.com/latchkey/latchkey/config"
 )
@@ -80,5 +82,28 @@ func workerCommand(stderr io.Writer) *cobra.Command {
 	cmd.Flags().DurationVar(&offset, "clock-offset", 0, "how far the worker's clock is ahead")
 	cmd.Flags().BoolVar(&crashes, "crash-on-signal", false, "panic on SIGUSR1 wherever the time is looked at, on SIGUSR2 in a goroutine of its own")
 	cmd.Flags().BoolVar(&stops, "stop-before-call", false, "stop the process once, as SIGSTOP does, between the lease of a refresh and its call")
+	return cmd
+}
+
+// homemadeCommand runs the home-made service, for bench.
+func homemadeCommand(stderr io.Writer) *cobra.Command {
+	o := bench.HomemadeOptions()
+	o.Failed = func(err error) { fmt.Fprintln(stderr, err) }
+	cmd := &cobra.Command{
+		Use: bench.HomemadeCommand, Short: "Run the home-made service that bench compares workers to",
+		Args: cobra.NoArgs, Hidden: true,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			s, err := homemade.Open(cmd.Context(), o)
+			if err != nil {
+				return err
+			}
+			defer s.Close()
+			return s.Run(cmd.Context())
+		},
+	}
+	cmd.Flags().StringVar(&o.PostgresURL, "postgres", "", "URL of PostgreSQL")
+	cmd.Flags().StringVar(&o.NATSURL, "nats", "", "URL of NATS")
+	cmd.Flags().StringVar(&o.MeshURL, "mesh", "", "URL of Mesh")
+	cmd.Flags().DurationVar(&o.Every, "every", time.Minute, "how often to look for what is due")
 	return cmd
 }

@@ -316,25 +316,30 @@ func (b *run) ask(ctx context.Context, user string) ([]byte, error) {
 
 // once calls do for each number below n.
 func (b *run) once(ctx context.Context, n int, do func(i int) error) (rate, p99 float64, err error) {
-	return b.callers(ctx, func(i int) bool { return i < n }, do)
+	return calls(ctx, b.Callers, func(i int) bool { return i < n }, do)
 }
 
 // during calls do with growing numbers for the configured time.
 func (b *run) during(ctx context.Context, do func(i int) error) (rate, p99 float64, err error) {
-	end := time.Now().Add(b.Duration)
-	return b.callers(ctx, func(int) bool { return time.Now().Before(end) }, do)
+	return Calls(ctx, b.Callers, b.Duration, do)
 }
 
-// callers calls do with growing numbers, concurrently, as long as more allows it. It
-// returns how many a second, and the 99th percentile of the durations in milliseconds.
-func (b *run) callers(ctx context.Context, more func(i int) bool, do func(i int) error) (rate, p99 float64, err error) {
+// Calls has several callers call do with growing numbers for some time. It returns how
+// many a second, and the 99th percentile of the durations in milliseconds.
+func Calls(ctx context.Context, callers int, length time.Duration, do func(i int) error) (rate, p99 float64, err error) {
+	end := time.Now().Add(length)
+	return calls(ctx, callers, func(int) bool { return time.Now().Before(end) }, do)
+}
+
+// calls is Calls as long as more allows it.
+func calls(ctx context.Context, callers int, more func(i int) bool, do func(i int) error) (rate, p99 float64, err error) {
 	var next atomic.Int64
 	var mu sync.Mutex
 	var took []time.Duration
 	var failed error
 	var wg sync.WaitGroup
 	begun := time.Now()
-	for range b.Callers {
+	for range callers {
 		wg.Go(func() {
 			var mine []time.Duration
 			var err error

@@ -37,10 +37,14 @@ type Options struct {
 	DueFor            time.Duration
 	// Workers are the numbers of worker processes that share a backlog of Shared connects
 	// and as many refreshes; the others are compared to the first.
-	Workers  []int
-	Shared   int
-	Only     []string // the measures to take, if not empty
-	Progress io.Writer
+	Workers []int
+	Shared  int
+	// Burst grants come due within BurstFor, for a worker and for a home-made service whose
+	// cron runs each Cron. Killed are refreshed while a process is killed.
+	Burst, Killed  int
+	BurstFor, Cron time.Duration
+	Only           []string // the measures to take, if not empty
+	Progress       io.Writer
 }
 
 // small is for databases that read whole collections where MongoDB uses an index.
@@ -48,6 +52,7 @@ func (o Options) small() Options {
 	o.Users, o.Refreshes, o.Shared = min(o.Users, 500), min(o.Refreshes, 500), min(o.Shared, 300)
 	o.Few, o.Many, o.Sample = min(o.Few, 100), min(o.Many, 2000), min(o.Sample, 100)
 	o.DueFor = min(o.DueFor, 5*time.Second)
+	o.Burst, o.Killed = min(o.Burst, 200), min(o.Killed, 100)
 	return o
 }
 
@@ -65,6 +70,7 @@ type run struct {
 	*servers
 	begun    time.Time
 	name     string // part of the name of everything that the run makes
+	users    int    // number of the last one
 	log      *zap.Logger
 	capacity float64        // refreshes a second of one worker, by a backlog
 	figures  []bench.Figure // of [bench.Run], once it has run
@@ -82,6 +88,7 @@ var measures = []struct {
 	{"keys", onSite("keys", (*site).keys)},
 	{"workers", (*run).sharing},
 	{"pending", onSite("pending", (*site).pending)},
+	{"homemade", (*run).homemade},
 }
 
 func onSite(name string, take func(*site, context.Context) ([]Row, error)) func(*run, context.Context) ([]Row, error) {

@@ -9,12 +9,12 @@ import (
 type Row struct {
 	Figure   string    `json:"figure"`
 	Unit     string    `json:"unit"`
-	Values   []float64 `json:"values"`             // one a round
+	Values   []float64 `json:"values"`             // one a round; none: it was not measured, and Method says why
 	Baseline []float64 `json:"baseline,omitempty"` // likewise, if there is one
 	Against  string    `json:"against,omitempty"`  // what the baseline is
 	Method   string    `json:"method"`
 	Target   *Target   `json:"target,omitempty"` // of Ratio, or without a baseline of the value
-	Ratio    float64   `json:"ratio,omitempty"`  // the median of values to that of the baseline; 0 without one
+	Ratio    float64   `json:"ratio,omitempty"`  // the median of values to that of the baseline; 0 without one, or where that is 0
 	Met      *bool     `json:"met,omitempty"`
 }
 
@@ -58,7 +58,7 @@ func (r Row) measured() float64 {
 }
 
 func (r *Row) judge() {
-	if len(r.Baseline) > 0 {
+	if bench.Median(r.Baseline) != 0 {
 		r.Ratio = r.measured()
 	}
 	if r.Target != nil {
@@ -68,8 +68,13 @@ func (r *Row) judge() {
 
 func (r Row) cells() []string {
 	cells := []string{r.Figure, number(bench.Median(r.Values)) + " " + r.Unit, "", "", "", "", ""}
+	if len(r.Values) == 0 {
+		cells[1] = "not measured"
+	}
 	if len(r.Baseline) > 0 {
 		cells[2] = number(bench.Median(r.Baseline))
+	}
+	if r.Ratio != 0 {
 		cells[3] = fmt.Sprintf("%.2f", r.Ratio)
 		cells[4] = bench.Spread("%.2f", bench.Ratios(r.Values, r.Baseline))
 	} else if len(r.Values) > 1 {
@@ -92,7 +97,7 @@ var columns = []string{"Figure", "Latchkey", "Baseline", "Ratio", "Spread", "Tar
 
 func (r Row) String() string {
 	c := r.cells()
-	if r.Ratio == 0 {
+	if len(r.Baseline) == 0 {
 		return fmt.Sprintf("%s: %s  %s %s", c[0], c[1], c[5], c[6])
 	}
 	return fmt.Sprintf("%s: %s to %s = %s (%s)  %s %s", c[0], c[1], c[2], c[3], c[4], c[5], c[6])
@@ -100,6 +105,8 @@ func (r Row) String() string {
 
 func number(v float64) string {
 	switch {
+	case v == 0:
+		return "0"
 	case v >= 100:
 		return fmt.Sprintf("%.0f", v)
 	case v >= 1:

@@ -46,7 +46,8 @@ func startServers(ctx context.Context, o Options) (s *servers, err error) {
 		return s, err
 	}
 	options := stack.Options{Dir: s.dir, NATSURL: o.NATSURL, MongoDBURI: o.MongoDBURI, Institutions: map[string]meshsim.Institution{
-		broker: {AccessLifetime: lifetime, RefreshLifetime: 90 * 24 * time.Hour},
+		// A refresh token that is presented again is counted, and does no harm.
+		broker: {AccessLifetime: lifetime, RefreshLifetime: 90 * 24 * time.Hour, Grace: lifetime},
 	}}
 	s.lite = o.MongoDBURI == ""
 	if s.lite && !o.SQLite {

@@ -62,13 +62,13 @@ type site struct {
 	settler    refresher.Settler
 	mesh       *refresher.Mesh
 	workers    []*process
-	users      int // number of the last one
 }
 
-// site starts an installation with one worker. It must be closed.
-func (r *run) site(ctx context.Context, name string) (s *site, err error) {
+// site starts an installation with one worker, with more settings. It must be closed.
+func (r *run) site(ctx context.Context, name string, more ...string) (s *site, err error) {
 	prefix := bench.PrefixBegins + r.name + "-" + name
-	more := append(settings(), "LATCHKEY_NATS_PREFIX="+prefix, "LATCHKEY_MONGODB_DATABASE="+database(prefix))
+	more = slices.Concat(settings(), more)
+	more = append(more, "LATCHKEY_NATS_PREFIX="+prefix, "LATCHKEY_MONGODB_DATABASE="+database(prefix))
 	s = &site{run: r, env: append(os.Environ(), append(r.stack.Environ(), more...)...), subjects: events.Subjects{Prefix: prefix}}
 	defer func() {
 		if err != nil {
@@ -123,7 +123,7 @@ func (s *site) work(ctx context.Context, n int) (failed error) {
 	}
 	for failed == nil && len(s.workers) < n {
 		id := fmt.Sprintf("worker-%d", len(s.workers))
-		w, err := startProcess(ctx, s.Exe, filepath.Join(s.dir, s.subjects.Prefix+"-"+id+".log"), append(s.env, "LATCHKEY_WORKER_ID="+id))
+		w, err := startWorker(ctx, s.Exe, filepath.Join(s.dir, s.subjects.Prefix+"-"+id+".log"), append(s.env, "LATCHKEY_WORKER_ID="+id))
 		if err != nil {
 			return err
 		}
@@ -260,11 +260,17 @@ func (s *site) countEvents(kind string) (h *eventCounter, err error) {
 
 func (h *eventCounter) await(ctx context.Context, n int) (time.Time, error) {
 	defer func() { _ = h.sub.Unsubscribe() }() // fails on a closed connection only
-	err := awaitCount(ctx, n, "events came", func() (int, error) { return int(h.n.Load()), nil })
+	err := awaitCount(ctx, n, often, "events came", func() (int, error) { return int(h.n.Load()), nil })
 	return time.Unix(0, h.last.Load()), err
 }
 
-func awaitCount(ctx context.Context, n int, what string, count func() (int, error)) error {
+// How often awaitCount looks: at something that costs nothing, and at something that costs what is measured.
+const (
+	often  = 5 * time.Millisecond
+	seldom = 200 * time.Millisecond
+)
+
+func awaitCount(ctx context.Context, n int, every time.Duration, what string, count func() (int, error)) error {
 	for before, since := 0, time.Now(); ; {
 		got, err := count()
 		if err != nil || got >= n {
@@ -279,7 +285,7 @@ func awaitCount(ctx context.Context, n int, what string, count func() (int, erro
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-time.After(5 * time.Millisecond):
+		case <-time.After(every):
 		}
 	}
 }
@@ -313,7 +319,7 @@ func (s *site) backlog(ctx context.Context, stream, subject, kind string, n int,
 }
 
 func (s *site) awaitPending(ctx context.Context, stream, durable string, n int) error {
-	return awaitCount(ctx, n, "messages are pending in "+stream, func() (int, error) {
+	return awaitCount(ctx, n, often, "messages are pending in "+stream, func() (int, error) {
 		consumer, err := s.js.Consumer(ctx, stream, durable)
 		if err != nil {
 			return 0, fmt.Errorf("looking at the backlog: %w", err)

@@ -129,7 +129,7 @@ func (s *Service) decrypt(t Token, sealed []byte) (string, error) {
 }
 
 // Run answers requests and renews what is due until ctx ends. A renewal that has begun is finished.
-func (s *Service) Run(ctx context.Context, ready func()) error {
+func (s *Service) Run(ctx context.Context) error {
 	nc, err := nats.Connect(s.NATSURL)
 	if err != nil {
 		return fmt.Errorf("connecting to NATS: %w", err)
@@ -153,7 +153,6 @@ func (s *Service) Run(ctx context.Context, ready func()) error {
 	if err != nil {
 		return fmt.Errorf("serving requests: %w", err)
 	}
-	ready()
 	for {
 		now := time.Now()
 		select {

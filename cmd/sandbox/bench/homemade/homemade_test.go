@@ -55,13 +55,15 @@ func TestTokensAreStoredReadAndRenewedOnce(t *testing.T) {
 	require.NoError(t, services[0].Add(ctx, tokens))
 	requireSealed(t, database.URL(), tokens)
 	for _, s := range services {
-		ready := make(chan struct{})
-		go func() { ended <- s.Run(ctx, func() { close(ready) }) }()
-		<-ready
+		go func() { ended <- s.Run(ctx) }()
 	}
 	nc, err := nats.Connect(broker.URL())
 	require.NoError(t, err)
 	t.Cleanup(nc.Close)
+	require.Eventually(t, func() bool {
+		echo, err := nc.Request("homemade.echo", []byte("sent"), time.Minute)
+		return err == nil && string(echo.Data) == "sent"
+	}, time.Minute, 5*time.Millisecond)
 	require.Equal(t, tokens[0].Access.Reveal(), get(t, nc, "user-0"))
 	for i := range users - 1 {
 		require.Eventually(t, func() bool {
@@ -70,9 +72,6 @@ func TestTokensAreStoredReadAndRenewedOnce(t *testing.T) {
 			return valid && now != tokens[1+i].Access.Reveal()
 		}, time.Minute, 5*time.Millisecond)
 	}
-	echo, err := nc.Request("homemade.echo", []byte("sent"), time.Minute)
-	require.NoError(t, err)
-	require.Equal(t, "sent", string(echo.Data))
 	cancel()
 	require.NoError(t, <-ended)
 	require.NoError(t, <-ended)

@@ -92,11 +92,11 @@ func (s *Service) present(ctx context.Context, t *Token, sealed []byte) error {
 		}
 	}
 	if err := json.NewDecoder(res.Body).Decode(&answer); err != nil {
-		return errors.New("Mesh's answer is not the JSON that is expected")
+		return errors.New("an answer of Mesh is not the JSON that is expected")
 	}
 	tokens := answer.Content.BrokerAccountTokens
 	if res.StatusCode != http.StatusOK || answer.Content.Status != "succeeded" || len(tokens) != 1 || tokens[0].RefreshToken == "" {
-		return fmt.Errorf("Mesh refused, HTTP %d, status %q", res.StatusCode, answer.Content.Status)
+		return fmt.Errorf("refused by Mesh, HTTP %d, status %q", res.StatusCode, answer.Content.Status)
 	}
 	lifetime := time.Duration(answer.Content.ExpiresInSeconds) * time.Second
 	t.Access, t.Refresh = secret.New(tokens[0].AccessToken), secret.New(tokens[0].RefreshToken)
