@@ -15,6 +15,7 @@ import (
 
 	"github.com/latchkey/latchkey/config"
 	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/events/pause"
 	"github.com/latchkey/latchkey/events/sealing"
 	"github.com/latchkey/latchkey/store"
 	"github.com/latchkey/latchkey/store/envelope"
@@ -84,10 +85,8 @@ func (c *ConnectKeys) Maintain(ctx context.Context) error {
 		err = c.add(ctx, next)
 		if errors.Is(err, store.ErrConflict) {
 			// Another worker was first. Its key can be read once a majority has it.
-			select {
-			case <-time.After(addPause):
-			case <-ctx.Done():
-				return ctx.Err()
+			if err := pause.For(ctx, addPause); err != nil {
+				return err
 			}
 		} else if err != nil {
 			return fmt.Errorf("making a connect key: %w", err)

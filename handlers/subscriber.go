@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/events/pause"
 	"github.com/latchkey/latchkey/events/tracing"
 	"github.com/latchkey/latchkey/store/streams"
 )
@@ -136,10 +137,7 @@ func (s *Subscriber) consume(ctx context.Context, topic string, source Source, f
 			return
 		}
 		s.log.Warn("receiving failed; trying again", zap.String("subject", topic), zap.Error(err))
-		select {
-		case <-time.After(time.Second):
-		case <-ctx.Done():
-		}
+		_ = pause.For(ctx, time.Second) // the loop sees that ctx has ended
 	}
 }
 

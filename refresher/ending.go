@@ -7,6 +7,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/latchkey/latchkey/events/pause"
 	"github.com/latchkey/latchkey/store"
 )
 
@@ -23,14 +24,7 @@ func (r *Reconciler) watch(ctx context.Context, step func(context.Context) error
 		if err := r.bounded(ctx, step); err != nil && ctx.Err() == nil {
 			r.refresher.deps.Log.Error(failed+"; retrying at the next check", zap.Error(err))
 		}
-		pause(ctx, r.checkInterval())
-	}
-}
-
-func pause(ctx context.Context, d time.Duration) {
-	select {
-	case <-time.After(d):
-	case <-ctx.Done():
+		_ = pause.For(ctx, r.checkInterval()) // the loop sees that ctx has ended
 	}
 }
 

@@ -40,7 +40,7 @@ func (r *Reconciler) Settings() *config.Reconcile { return &r.config }
 func (d *Dispatcher) SetTracer(t tracing.Tracer) { d.options.Tracer = t }
 
 // Pause is the time until the next pass.
-func (r *Reconciler) Pause() time.Duration { return r.pause() }
+func (r *Reconciler) Pause() time.Duration { return r.untilNextPass() }
 
 // Trust has a client take the certificates of a test's server.
 func (m *Mesh) Trust(roots *x509.CertPool) {

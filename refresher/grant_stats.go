@@ -11,6 +11,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/latchkey/latchkey/config"
+	"github.com/latchkey/latchkey/events/pause"
 	"github.com/latchkey/latchkey/store"
 )
 
@@ -74,7 +75,7 @@ func (s *GrantStats) Run(ctx context.Context) {
 		if s.findOverdue(ctx) == nil { // how long one waits for a database that is away says nothing
 			wait = max(wait, overdueShare*time.Since(began))
 		}
-		pause(ctx, wait)
+		_ = pause.For(ctx, wait) // the loop sees that ctx has ended
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/latchkey/latchkey/config"
+	"github.com/latchkey/latchkey/events/pause"
 	"github.com/latchkey/latchkey/store"
 	"github.com/latchkey/latchkey/store/audit"
 	"github.com/latchkey/latchkey/store/envelope"
@@ -73,17 +74,17 @@ func (r *Reconciler) Run(ctx context.Context) {
 			r.refresher.deps.Log.Error("reconciliation failed; the next pass retries", zap.Error(err))
 		}
 		r.refresher.deps.Log.Debug("reconciled", zap.Duration("took", r.refresher.deps.Now().Sub(start)))
-		pause(ctx, r.pause())
+		_ = pause.For(ctx, r.untilNextPass()) // the loop sees that ctx has ended
 	}
 }
 
-// pause is the time until the next pass, short where there was too much for the last.
-func (r *Reconciler) pause() time.Duration {
-	pause := time.Duration(float64(r.config.Interval) * (0.75 + rand.Float64()/2))
+// untilNextPass is the time until the next pass, short where there was too much for the last.
+func (r *Reconciler) untilNextPass() time.Duration {
+	interval := time.Duration(float64(r.config.Interval) * (0.75 + rand.Float64()/2))
 	if r.more.Load() {
-		return pause / 10
+		return interval / 10
 	}
-	return pause
+	return interval
 }
 
 // Pass runs every step once, also after one has failed.

@@ -14,6 +14,7 @@ import (
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
 	"go.uber.org/zap"
 
+	"github.com/latchkey/latchkey/events/pause"
 	"github.com/latchkey/latchkey/events/secret"
 	"github.com/latchkey/latchkey/store/envelope"
 )
@@ -115,12 +116,7 @@ func (f *Fingerprints) Key(ctx context.Context) (FingerprintKey, error) {
 		}
 		if errors.Is(err, ErrConflict) {
 			// Another worker was first. Its key can be read once a majority has it.
-			select {
-			case <-time.After(fingerprintPause):
-				err = nil
-			case <-ctx.Done():
-				err = ctx.Err()
-			}
+			err = pause.For(ctx, fingerprintPause)
 		}
 		if err != nil {
 			return FingerprintKey{}, err

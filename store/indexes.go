@@ -9,6 +9,8 @@ import (
 
 	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo"
+
+	"github.com/latchkey/latchkey/events/pause"
 )
 
 // index is an index that a query of this package needs.
@@ -86,7 +88,7 @@ func (s *Store) EnsureInBackground(failed func(error)) (done <-chan struct{}) {
 	return s.ensureInBackground(indexPause, failed)
 }
 
-func (s *Store) ensureInBackground(pause time.Duration, failed func(error)) <-chan struct{} {
+func (s *Store) ensureInBackground(wait time.Duration, failed func(error)) <-chan struct{} {
 	done := make(chan struct{})
 	s.background.Go(func() {
 		for {
@@ -99,9 +101,7 @@ func (s *Store) ensureInBackground(pause time.Duration, failed func(error)) <-ch
 				return
 			}
 			failed(err)
-			select {
-			case <-time.After(pause):
-			case <-s.open.Done():
+			if pause.For(s.open, wait) != nil {
 				return
 			}
 		}

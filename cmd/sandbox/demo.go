@@ -20,6 +20,7 @@ import (
 	"github.com/latchkey/latchkey/cmd/sandbox/stack"
 	"github.com/latchkey/latchkey/events"
 	"github.com/latchkey/latchkey/events/client"
+	"github.com/latchkey/latchkey/events/pause"
 )
 
 const demoLife = 8 * time.Second
@@ -207,10 +208,8 @@ func (d *demoShow) play(ctx context.Context) error {
 		}},
 		{12 * time.Second, func() error { d.ask(ctx, "alice"); return nil }},
 	} {
-		select {
-		case <-time.After(scene.after):
-		case <-ctx.Done():
-			return ctx.Err()
+		if err := pause.For(ctx, scene.after); err != nil {
+			return err
 		}
 		if err := scene.do(); err != nil {
 			return err

@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/events/pause"
 	"github.com/latchkey/latchkey/refresher"
 	"github.com/latchkey/latchkey/store"
 )
@@ -159,7 +160,7 @@ func (t *Service) joinRefresh(ctx context.Context, g *store.Grant, reported bool
 // refreshed only if the report counts.
 func (t *Service) refresh(ctx context.Context, g *store.Grant, reported bool) *store.Grant {
 	version := g.Version
-	for pause := 20 * time.Millisecond; ctx.Err() == nil; pause = min(pause*2, time.Second) {
+	for wait := 20 * time.Millisecond; ctx.Err() == nil; wait = min(wait*2, time.Second) {
 		// A new token may live shorter than requested.
 		if g.Version != version || g.State != store.Active || refresher.RefreshTokenExpired(g, t.opts.Now()) || t.blockedFor(g) > 0 {
 			return g
@@ -185,9 +186,7 @@ func (t *Service) refresh(ctx context.Context, g *store.Grant, reported bool) *s
 			t.opts.Log.Error("a refresh on request failed", zap.String("grant", g.ID), zap.Error(err))
 			return g
 		}
-		select {
-		case <-time.After(pause):
-		case <-ctx.Done():
+		if pause.For(ctx, wait) != nil {
 			return g
 		}
 		if seen, err := t.opts.Store.Get(ctx, g.ID); err == nil {

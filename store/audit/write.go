@@ -11,6 +11,8 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/zap"
+
+	"github.com/latchkey/latchkey/events/pause"
 )
 
 // Bounds of one attempt to publish, and of the pause before the next.
@@ -114,7 +116,7 @@ func (l *Log) requeue(batch []*entry) {
 // storing it twice.
 func (l *Log) publish(ctx context.Context, number uint64, body []byte) (sequence uint64, err error) {
 	id := l.chain + "." + strconv.FormatUint(number, 10)
-	pause := pauseMin
+	wait := pauseMin
 	for failed := 0; ; failed++ {
 		ack, err := l.attempt(ctx, id, body)
 		if err == nil {
@@ -130,12 +132,10 @@ func (l *Log) publish(ctx context.Context, number uint64, body []byte) (sequence
 		if failed == 0 {
 			l.log.Error("the audit log can't be written; retrying", zap.Error(err))
 		}
-		select {
-		case <-time.After(pause):
-		case <-ctx.Done():
-			return 0, ctx.Err()
+		if err := pause.For(ctx, wait); err != nil {
+			return 0, err
 		}
-		pause = min(2*pause, pauseMax)
+		wait = min(2*wait, pauseMax)
 	}
 }
 

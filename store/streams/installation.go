@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/zap"
 
+	"github.com/latchkey/latchkey/events/pause"
 	"github.com/latchkey/latchkey/store"
 )
 
@@ -170,10 +171,8 @@ func (s *Topology) checkNoOtherWorker(ctx context.Context) error {
 	s.log.Warn("the streams that the database remembers are not in NATS, and a worker saw them lately: waiting whether it sees them still", zap.Time("seen", last))
 	until := time.Now().Add(wait)
 	for time.Now().Before(until) {
-		select {
-		case <-time.After(wait / 20):
-		case <-ctx.Done():
-			return ctx.Err()
+		if err := pause.For(ctx, wait/20); err != nil {
+			return err
 		}
 		now, err := s.state.StreamsSeen(ctx)
 		if err != nil {

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/time/rate"
 
+	"github.com/latchkey/latchkey/events/pause"
 	"github.com/latchkey/latchkey/store"
 	"github.com/latchkey/latchkey/store/audit"
 	"github.com/latchkey/latchkey/store/envelope"
@@ -89,10 +90,8 @@ func (r *Reseal) Run(ctx context.Context) (ResealReport, error) {
 		if last && !r.Now().Before(start.Add(r.Patience)) {
 			return report, nil
 		}
-		select {
-		case <-time.After(r.Pause):
-		case <-ctx.Done():
-			return report, ctx.Err()
+		if err := pause.For(ctx, r.Pause); err != nil {
+			return report, err
 		}
 	}
 }

@@ -26,6 +26,7 @@ import (
 	"github.com/latchkey/latchkey/cmd/sandbox/meshsim"
 	"github.com/latchkey/latchkey/config"
 	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/events/pause"
 	"github.com/latchkey/latchkey/refresher"
 	"github.com/latchkey/latchkey/store"
 	"github.com/latchkey/latchkey/store/envelope"
@@ -282,10 +283,8 @@ func awaitCount(ctx context.Context, n int, every time.Duration, what string, co
 		if time.Since(since) > stallTimeout {
 			return fmt.Errorf("%d of %d %s, and no more for %s", got, n, what, stallTimeout)
 		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(every):
+		if err := pause.For(ctx, every); err != nil {
+			return err
 		}
 	}
 }

@@ -24,6 +24,7 @@ import (
 	"github.com/latchkey/latchkey/cmd/sandbox/meshsim"
 	"github.com/latchkey/latchkey/cmd/sandbox/stack"
 	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/events/pause"
 	"github.com/latchkey/latchkey/store"
 )
 
@@ -348,9 +349,8 @@ func until(ctx context.Context, within time.Duration, what string, do func() err
 		if err == nil {
 			return nil
 		}
-		if time.Now().After(deadline) || ctx.Err() != nil {
+		if time.Now().After(deadline) || pause.For(ctx, 100*time.Millisecond) != nil {
 			return fmt.Errorf("waiting for %s: %w", what, err)
 		}
-		time.Sleep(100 * time.Millisecond)
 	}
 }

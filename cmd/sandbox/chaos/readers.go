@@ -11,6 +11,7 @@ import (
 
 	"github.com/latchkey/latchkey/events"
 	"github.com/latchkey/latchkey/events/client"
+	"github.com/latchkey/latchkey/events/pause"
 	"github.com/latchkey/latchkey/events/secret"
 )
 
@@ -62,7 +63,7 @@ func startReaders(r *run) (*readers, error) {
 			rng := rand.New(rand.NewPCG(r.Seed, uint64(i)+100))
 			for ctx.Err() == nil {
 				a.use(ctx, r, once, events.TokenRequest{UserID: user(rng.IntN(r.Grants))})
-				time.Sleep(50 * time.Millisecond)
+				_ = pause.For(ctx, 50*time.Millisecond) // the loop sees that ctx has ended
 			}
 		})
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/latchkey/latchkey/cmd/sandbox/kmssim"
 	"github.com/latchkey/latchkey/cmd/sandbox/meshsim"
 	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/events/pause"
 )
 
 // scene is something that goes wrong for a while. Its end repairs everything, though its
@@ -100,16 +101,11 @@ func (r *run) playOne(ctx context.Context, s scene) error {
 }
 
 func (r *run) pause(ctx context.Context, low, high time.Duration) error {
-	return pause(ctx, r.rng, low, high)
+	return pauseBetween(ctx, r.rng, low, high)
 }
 
-func pause(ctx context.Context, rng *rand.Rand, low, high time.Duration) error {
-	select {
-	case <-time.After(low + time.Duration(rng.Int64N(int64(high-low)))):
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+func pauseBetween(ctx context.Context, rng *rand.Rand, low, high time.Duration) error {
+	return pause.For(ctx, low+time.Duration(rng.Int64N(int64(high-low))))
 }
 
 var lifecycle = events.Subjects{}.LifecycleStream()

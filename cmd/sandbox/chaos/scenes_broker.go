@@ -141,7 +141,7 @@ func (r *run) stepDown(ctx context.Context) error {
 			}
 		}
 		_ = system.Publish("$JS.API.META.LEADER.STEPDOWN", nil)
-		if err := pause(ctx, rng, 200*time.Millisecond, 1200*time.Millisecond); err != nil {
+		if err := pauseBetween(ctx, rng, 200*time.Millisecond, 1200*time.Millisecond); err != nil {
 			return err
 		}
 	}

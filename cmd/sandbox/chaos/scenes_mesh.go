@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/latchkey/latchkey/cmd/sandbox/meshsim"
+	"github.com/latchkey/latchkey/events/pause"
 )
 
 // wave makes a share of the calls to Mesh go wrong for a while, and until some were made:
@@ -49,7 +50,7 @@ func (r *run) withFaults(ctx context.Context, faults []meshsim.Fault, low, high 
 // an access token.
 func (r *run) untilCalls(ctx context.Context, wanted int) error {
 	for end := time.Now().Add(r.Lifetime); r.refreshCalls() < wanted && time.Now().Before(end) && ctx.Err() == nil; {
-		time.Sleep(100 * time.Millisecond)
+		_ = pause.For(ctx, 100*time.Millisecond) // the loop sees that ctx has ended
 	}
 	return ctx.Err()
 }

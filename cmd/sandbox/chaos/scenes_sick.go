@@ -13,6 +13,7 @@ import (
 	"github.com/latchkey/latchkey/cmd/sandbox/meshsim"
 	"github.com/latchkey/latchkey/events"
 	"github.com/latchkey/latchkey/events/client"
+	"github.com/latchkey/latchkey/events/pause"
 )
 
 // Readers of a scene with a sick broker: watchers request grants of the others, the crowd
@@ -149,7 +150,7 @@ func (r *run) watch(ctx context.Context, users []string) (stop func() []timedReq
 				mu.Lock()
 				all = append(all, timedRequest{user: user, at: began, took: time.Since(began), err: err})
 				mu.Unlock()
-				time.Sleep(20 * time.Millisecond)
+				_ = pause.For(ctx, 20*time.Millisecond) // the loop sees that ctx has ended
 			}
 		})
 	}
@@ -168,10 +169,7 @@ func (r *run) crowd(ctx context.Context, users []string) (leave func()) {
 			for ctx.Err() == nil {
 				// That a sick broker brings no tokens is no figure of interest.
 				_, _ = r.readers.once.Tokens(ctx, events.TokenRequest{UserID: users[int(turn.Add(1))%len(users)], MinTTLSeconds: &life})
-				select {
-				case <-time.After(crowdPause):
-				case <-ctx.Done():
-				}
+				_ = pause.For(ctx, crowdPause) // the loop sees that ctx has ended
 			}
 		})
 	}

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/latchkey/latchkey/events/pause"
 )
 
 // A Fault is a way in which a request goes wrong before the service looks at it.
@@ -71,12 +73,8 @@ func (f *Faults) add(r *rule) {
 // hit counts a request, delays it, and returns the error with which it fails, if any.
 func (f *Faults) hit(ctx context.Context, operation string) error {
 	delay, failure := f.take(operation)
-	if delay > 0 {
-		select {
-		case <-time.After(delay):
-		case <-ctx.Done():
-			return errDisconnect
-		}
+	if delay > 0 && pause.For(ctx, delay) != nil {
+		return errDisconnect
 	}
 	return failure
 }

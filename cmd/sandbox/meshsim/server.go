@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/latchkey/latchkey/events/pause"
 	"github.com/latchkey/latchkey/events/secret"
 )
 
@@ -54,7 +55,7 @@ func New(cfg Config) (*Server, error) {
 		cfg.Clock = time.Now
 	}
 	if cfg.Sleep == nil {
-		cfg.Sleep = sleep
+		cfg.Sleep = pause.For
 	}
 	s := &Server{cfg: cfg, mint: mint{cfg.Seed}, mux: http.NewServeMux(), done: make(chan struct{}), book: newBook(), spoken: map[string][]string{}}
 	chance := sha256.Sum256([]byte(s.mint.derive("chance", "").Reveal()))
@@ -227,14 +228,5 @@ func (s *Server) withCredentials(next http.HandlerFunc) http.HandlerFunc {
 			return
 		}
 		writeAnswer(w, problem(http.StatusUnauthorized))
-	}
-}
-
-func sleep(ctx context.Context, d time.Duration) error {
-	select {
-	case <-time.After(d):
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
 	}
 }
