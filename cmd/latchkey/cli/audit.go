@@ -33,8 +33,8 @@ line is one record.`,
 			out := bufio.NewWriter(s.out)
 			lines := json.NewEncoder(out)
 			lines.SetEscapeHTML(false)
-			row := func(cells ...any) error {
-				_, err := fmt.Fprintf(out, "%-24s  %-10s  %-12s  %-20s  %-20s  %s\n", cells...)
+			row := func(at, action, outcome, user, caller, what string) error {
+				_, err := fmt.Fprintf(out, "%-24s  %s  %s  %s  %s  %s\n", at, paint(s.out, "ACTION", pad(action, 10)), paint(s.out, "OUTCOME", pad(outcome, 12)), pad(user, 20), pad(caller, 20), what)
 				return err
 			}
 			if s.output == asTable {
@@ -168,7 +168,7 @@ func printFinding(out io.Writer, f audit.Finding) {
 	if f.Chain != "" {
 		where += " in " + f.Chain
 	}
-	fmt.Fprintf(out, "%s%s: %s\n", kind, printable(where), f.Text)
+	fmt.Fprintf(out, "%s%s: %s\n", paint(out, "STATUS", kind), printable(where), f.Text)
 }
 
 func (a *app) auditHeads() *cobra.Command {

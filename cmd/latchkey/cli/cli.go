@@ -56,7 +56,7 @@ func Run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 		a.noteBegin(completion)
 	}
 	root.SetArgs(args)
-	root.SetOut(stdout)
+	root.SetOut(screenOf(stdout, environ))
 	root.SetErr(stderr)
 	err := root.ExecuteContext(ctx)
 	if err == nil {

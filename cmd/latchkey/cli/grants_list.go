@@ -5,15 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"github.com/latchkey/latchkey/cmd/latchkey/view"
 	"github.com/latchkey/latchkey/events"
 	"github.com/latchkey/latchkey/store"
 )
@@ -32,6 +28,7 @@ var grantStates = []string{string(store.Active), string(store.MustAct), string(s
 
 func (a *app) listGrants() *cobra.Command {
 	var f grantFilter
+	var columns string
 	cmd := withOutput(&cobra.Command{
 		Use:   "list",
 		Short: "List grants: a user's, or all, page by page",
@@ -42,9 +39,13 @@ overdue, nearest first; otherwise all grants, by id.
 Indexes answer --user and --due-within, but not --state and --broker: MongoDB reads
 grants that do not match and skips them, so a filter that matches few may read the
 whole collection, for up to mongodb.timeout. If there are more grants than --limit,
-the last line on standard error says how to continue.`,
+the last line on standard error says how to continue.
+
+The table fits a terminal of 120 columns: long names and errors are cut. --columns
+chooses other columns, and cuts nothing.`,
 		Example: `  latchkey grants list --user alice
   latchkey grants list --state must_act --broker coinbase
+  latchkey grants list --columns id,reason,error,labels
   latchkey grants list --due-within 10m --limit 20 --output json`,
 		Args: cobra.NoArgs,
 		RunE: a.session((*session).openStore, func(s *session) error {
@@ -55,7 +56,7 @@ the last line on standard error says how to continue.`,
 			if err != nil {
 				return err
 			}
-			if err := s.showGrants(grants); err != nil {
+			if err := s.showGrants(grants, columns); err != nil {
 				return err
 			}
 			if next != "" {
@@ -71,6 +72,7 @@ the last line on standard error says how to continue.`,
 	durationFlag(cmd, &f.dueWithin, "due-within", 0, positive, "only grants that are due within this time")
 	countFlag(cmd, &f.limit, "limit", 100, 1, maxPage, "list at most this many")
 	flags.StringVar(&f.after, "after", "", "continue where a page ended")
+	columnsFlag(cmd, &columns)
 	exclusive(cmd, "user", "after", "limit") // a user's grants come in one piece
 	return cmd
 }
@@ -98,31 +100,4 @@ func (f grantFilter) page(ctx context.Context, db *store.Store, now time.Time) (
 		next = listing.CursorOf(grants[len(grants)-1])
 	}
 	return grants, next, err
-}
-
-func labelsText(labels map[string]string) string {
-	var out []string
-	for _, name := range slices.Sorted(maps.Keys(labels)) {
-		out = append(out, name+"="+labels[name])
-	}
-	return strings.Join(out, ",")
-}
-
-func (s *session) showGrants(grants []*store.Grant) error {
-	views := make([]view.Grant, len(grants))
-	rows := [][]string{{"ID", "USER", "BROKER", "STATE", "REASON", "VERSION", "ACCESS ENDS", "REFRESH ENDS", "DUE", "TRIES", "ERROR", "ACCOUNTS", "LABELS"}}
-	for i, g := range grants {
-		v := view.OfGrant(g)
-		views[i] = v
-		ids := make([]string, len(v.Accounts))
-		for i, account := range v.Accounts {
-			ids[i] = account.ID
-		}
-		rows = append(rows, []string{
-			v.ID, v.User, v.Broker, string(v.State), cmp.Or(string(v.Reason), "-"), strconv.FormatInt(v.Version, 10),
-			lifeText(v.Access), lifeText(v.Refresh), orDash(v.Due, dueText), strconv.Itoa(v.Tries),
-			orDash(v.LastError, func(e *view.LastError) string { return cmp.Or(e.Type, e.Class) }), cmp.Or(strings.Join(ids, ","), "-"), cmp.Or(labelsText(v.Labels), "-"),
-		})
-	}
-	return s.show(views, rows...)
 }

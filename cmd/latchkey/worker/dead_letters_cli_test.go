@@ -206,7 +206,8 @@ func TestDeadLettersAndGrantsShowNoToken(t *testing.T) {
 	require.Equal(t, "refresh", shown["due"].(map[string]any)["action"])
 	require.NotContains(t, shown, "sealed")
 
-	require.Regexp(t, stored.GrantID+` +u +coinbase +active +- +1 .* refresh +0 +- +a +-\n$`, o.ok("grants", "list", "-u", "u"))
+	require.Regexp(t, stored.GrantID+` +u +coinbase +active +\d+[smhd] +-\n$`, o.ok("grants", "list", "-u", "u"))
+	require.Regexp(t, stored.GrantID+` +u +coinbase +active .* - +1 .* refresh +0 +- +a +-\n$`, o.ok("grants", "list", "-u", "u", "--columns", "all"))
 	page := o.ok("grants", "show", stored.GrantID)
 	require.Regexp(t, `access token ends +`+stored.ExpiresAt.Format(time.RFC3339), page)
 	require.Regexp(t, `account +a \(Main\x{FFFD}\[2J\), ends `, page)
