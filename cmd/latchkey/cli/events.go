@@ -1,11 +1,11 @@
 package cli
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -16,18 +16,6 @@ import (
 
 func (a *app) eventsCommand() *cobra.Command {
 	return group("events", "Show what happened to grants", a.tailEvents())
-}
-
-// tailView shows a lifecycle event.
-type tailView struct {
-	Time      time.Time     `json:"time"`
-	Kind      string        `json:"kind"`
-	User      string        `json:"user"`
-	Grant     string        `json:"grant"`
-	Broker    string        `json:"broker"`
-	Version   int64         `json:"version"`
-	Reason    events.Reason `json:"reason,omitempty"`
-	ExpiresAt *time.Time    `json:"expiresAt,omitempty"`
 }
 
 // tailFilter selects events.
@@ -43,10 +31,12 @@ func (a *app) tailEvents() *cobra.Command {
 		Use:   "tail",
 		Short: "Show lifecycle events as they happen",
 		Long: `Shows the events of the lifecycle stream until ctrl-C, from now on or, with --since,
-from a time in the past. Subscribers still receive them. Events hold no tokens.`,
+from a time in the past. Subscribers still receive them. Events hold no tokens.
+
+With --output json every line is a CloudEvent, as subscribers receive it.`,
 		Example: `  latchkey events tail
   latchkey events tail --user alice --since 24h --follow=false
-  latchkey events tail --kind token.expired --output json | jq .reason`,
+  latchkey events tail --kind token.expired --output json | jq .data.reason`,
 		Args: cobra.NoArgs,
 		RunE: a.session((*session).openJetStream, func(s *session) error { return s.tail(f) }),
 	})
@@ -71,7 +61,7 @@ func (s *session) tail(f tailFilter) error {
 		case err != nil:
 			return fmt.Errorf("showing events: %w", err)
 		}
-		if err := showEvent(s.out, msg.Data, s.output); err != nil {
+		if err := s.showEvent(msg.Data); err != nil {
 			return err
 		}
 	}
@@ -98,26 +88,29 @@ func (f tailFilter) reading(subjects events.Subjects, last uint64) direct.Readin
 	return r
 }
 
-func showEvent(out io.Writer, body []byte, output format) error {
+// showEvent shows the body of a message: as the CloudEvent that it is, in one line, or as
+// a line of text.
+func (s *session) showEvent(body []byte) error {
 	e, err := events.DecodeLifecycle(body)
 	if err != nil {
-		_, err = fmt.Fprintln(out, "an event that no worker wrote:", printable(err.Error()))
+		_, err = fmt.Fprintln(s.stderr, "latchkey: an event that no worker wrote:", printable(err.Error()))
 		return err
 	}
-	v := tailView{
-		Time: e.Time, Kind: e.Kind, User: e.Data.UserID, Grant: e.Data.GrantID, Broker: e.Data.BrokerType,
-		Version: e.Data.Version, Reason: e.Data.Reason, ExpiresAt: e.Data.ExpiresAt,
+	if s.output == asJSON {
+		var line bytes.Buffer
+		if err := json.Compact(&line, body); err != nil {
+			return fmt.Errorf("showing an event: %w", err)
+		}
+		_, err = fmt.Fprintln(s.out, escaped(line.String()))
+		return err
 	}
-	if output == asJSON {
-		return json.NewEncoder(out).Encode(v)
+	line := fmt.Sprintf("%s  %s  %s  version %d", e.Data.GrantID, e.Data.BrokerType, e.Data.UserID, e.Data.Version)
+	if e.Data.Reason != "" {
+		line += "  " + string(e.Data.Reason)
 	}
-	line := fmt.Sprintf("%s  %-15s  %s  %s  %s  version %d", stamp(&v.Time), v.Kind, v.Grant, v.Broker, v.User, v.Version)
-	if v.Reason != "" {
-		line += "  " + string(v.Reason)
+	if e.Data.ExpiresAt != nil {
+		line += "  until " + stamp(e.Data.ExpiresAt)
 	}
-	if v.ExpiresAt != nil {
-		line += "  until " + stamp(v.ExpiresAt)
-	}
-	_, err = fmt.Fprintln(out, printable(line))
+	_, err = fmt.Fprintf(s.out, "%s  %s  %s\n", stamp(&e.Time), paint(s.out, "KIND", pad(e.Kind, 15)), printable(line))
 	return err
 }
