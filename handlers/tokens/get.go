@@ -116,7 +116,10 @@ func (t *Service) refreshAll(ctx context.Context, in events.TokenRequest, grants
 	var wg sync.WaitGroup
 	for _, i := range at {
 		g := grants[i]
-		wg.Go(func() { grants[i] = t.await(ctx, g, toGive && !refused[g.ID], refused[g.ID], caller) })
+		wg.Go(func() {
+			defer t.logPanic("waiting for the refresh of a grant failed", g)
+			grants[i] = t.await(ctx, g, toGive && !refused[g.ID], refused[g.ID], caller)
+		})
 	}
 	wg.Wait()
 }

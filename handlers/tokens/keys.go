@@ -34,17 +34,30 @@ func (t *Service) receiveKeys(req request) {
 		defer t.places.free(forConnectKeys, caller)
 		ctx, cancel := context.WithTimeout(context.Background(), t.opts.Config.Timeout)
 		defer cancel()
-		keys, err := t.opts.Keys.Public(ctx)
-		if err != nil {
-			t.opts.Log.Warn("the connect keys can't be given out now", zap.Error(err))
-			answered(t.refuse(req, refuse(events.CodeBusy, "the keys are not available now; retry later")))
-			req.done(events.CodeBusy)
+		body, err := t.publicKeys(ctx)
+		if err == nil {
+			answered(t.respond(req, body, nil))
+			req.done(codeOK)
 			return
 		}
-		body, _ := json.Marshal(keys) // strings only
-		answered(t.respond(req, body, nil))
-		req.done(codeOK)
+		refusal, expected := errors.AsType[*refusal](err)
+		if !expected {
+			t.opts.Log.Error("a request for keys failed", zap.Error(err))
+			refusal = refuse(events.CodeInternal, "see the worker's log")
+		}
+		answered(t.refuse(req, refusal))
+		req.done(refusal.Code)
 	})
+}
+
+func (t *Service) publicKeys(ctx context.Context) (body []byte, err error) {
+	defer panicToError(&err)
+	keys, err := t.opts.Keys.Public(ctx)
+	if err != nil {
+		t.opts.Log.Warn("the connect keys can't be given out now", zap.Error(err))
+		return nil, refuse(events.CodeBusy, "the keys are not available now; retry later")
+	}
+	return json.Marshal(keys)
 }
 
 // encodeReply returns the body of an answer, sealed if the request asks for that.

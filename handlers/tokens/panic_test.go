@@ -60,3 +60,51 @@ func TestAPanicOverWhatIsKeptIsAnswered(t *testing.T) {
 	require.Equal(t, events.CodeInternal, reply.Header.Get(micro.ErrorHeader))
 	require.NoError(t, s.Stop())
 }
+
+// brokenKeys fail by a panic.
+type brokenKeys struct{}
+
+func (brokenKeys) Public(context.Context) (events.TokenKeys, error) {
+	panic("a value that is not kept")
+}
+
+func TestAPanicOverKeysIsAnswered(t *testing.T) {
+	f := newFixture(t)
+	s := f.tokenService(f.envelope(), nil)
+	s.opts.Keys = brokenKeys{}
+	nc := f.js.Conn()
+	require.NoError(t, s.Start(nc))
+	for range maxWaiting + 1 { // none keeps its place
+		reply, err := nc.Request(f.subjects.TokenKeys(), nil, patience)
+		require.NoError(t, err)
+		require.Equal(t, events.CodeInternal, reply.Header.Get(micro.ErrorHeader))
+	}
+	require.NoError(t, s.Stop())
+	require.Contains(t, f.logs.String(), "a request for keys failed")
+	require.NotContains(t, f.logs.String(), "not kept")
+}
+
+// brokenStore and brokenRefresher fail by a panic in goroutines beside an answer.
+type brokenStore struct{ Store }
+
+func (brokenStore) RecordUse(context.Context, *store.Grant) error { panic("a value that is not kept") }
+
+type brokenRefresher struct{ Refresher }
+
+func (brokenRefresher) SuspendedFor(string) time.Duration { panic("a value that is not kept") }
+
+func TestAPanicBesideAnAnswerEndsNothing(t *testing.T) {
+	f := newFixture(t)
+	s := f.tokenService(f.envelope(), nil)
+	s.opts.Store, s.opts.Refresher = brokenStore{}, brokenRefresher{}
+	g := &store.Grant{ID: "g", UserID: "user", BrokerType: "coinbase", Version: 2, State: store.Active}
+	s.recordUse(g)
+	s.atWork.Wait()
+	require.Contains(t, f.logs.String(), "the use of a grant could not be noted")
+
+	grants := []*store.Grant{g}
+	s.refreshAll(t.Context(), events.TokenRequest{UserID: "user"}, grants, []int{0}, nil, "caller")
+	require.Equal(t, []*store.Grant{g}, grants)
+	require.Contains(t, f.logs.String(), "waiting for the refresh of a grant failed")
+	require.NotContains(t, f.logs.String(), "not kept")
+}

@@ -99,10 +99,15 @@ func (t *Service) recordUse(g *store.Grant) {
 		defer func() { time.AfterFunc((usesShare-1)*time.Since(begun), t.noting.Unlock) }()
 		ctx, cancel := context.WithTimeout(context.Background(), usesTimeout)
 		defer cancel()
-		if err := t.opts.Store.RecordUse(ctx, g); err != nil {
+		if err := t.writeUse(ctx, g); err != nil {
 			t.opts.Log.Debug("the use of a grant could not be noted", zap.String("grant", g.ID), zap.Error(err))
 		}
 	})
+}
+
+func (t *Service) writeUse(ctx context.Context, g *store.Grant) (err error) {
+	defer panicToError(&err)
+	return t.opts.Store.RecordUse(ctx, g)
 }
 
 // unavailable is the code of a grant without a token to hand out; "": it has one.

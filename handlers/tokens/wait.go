@@ -139,9 +139,6 @@ func (t *Service) joinRefresh(ctx context.Context, g *store.Grant, reported bool
 	stop := context.AfterFunc(t.lifetime, cancel)
 	go func() {
 		defer func() {
-			if v := recover(); v != nil {
-				t.opts.Log.Error("a refresh on request failed", zap.String("grant", g.ID), zap.Error(panicError(v)))
-			}
 			stop()
 			cancel()
 			t.flights.mu.Lock()
@@ -150,9 +147,17 @@ func (t *Service) joinRefresh(ctx context.Context, g *store.Grant, reported bool
 			t.places.free(what, caller)
 			close(f.ended)
 		}()
+		defer t.logPanic("a refresh on request failed", g)
 		f.grant = t.refresh(ctx, g, reported)
 	}()
 	return f
+}
+
+// logPanic, deferred, ends a panic.
+func (t *Service) logPanic(what string, g *store.Grant) {
+	if v := recover(); v != nil {
+		t.opts.Log.Error(what, zap.String("grant", g.ID), zap.Error(panicError(v)))
+	}
 }
 
 // refresh refreshes a grant, or waits for another worker to do so, until it is refreshed,
