@@ -25,7 +25,7 @@ const installationKey = "latchkey-installation"
 var ErrOtherInstallation = errors.New("another installation's")
 
 const adoptAdvice = "check mongodb.uri, mongodb.database, nats.url and nats.prefix; " +
-	"if they are right, because the database or NATS was replaced on purpose, set nats.adopt_streams for one start (docs/runbook.md, Another installation)"
+	"if they are right, because the database or NATS was replaced on purpose, set nats.adopt_streams for one start (docs/procedures.md, Another installation)"
 
 // Installations stores to which installation the database belongs.
 type Installations interface {

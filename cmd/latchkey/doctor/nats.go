@@ -130,7 +130,7 @@ func (d *doctor) installation(ctx context.Context, link *natsLink) Result {
 	identity, err := d.inspector(link, db).CheckInstallation(ctx)
 	switch {
 	case errors.Is(err, streams.ErrOtherInstallation):
-		return failed("see docs/runbook.md, Another installation", "%v", err)
+		return failed("see docs/procedures.md, Another installation", "%v", err)
 	case err != nil:
 		return failed("look at the checks nats and mongodb", "%v", link.refusal(err))
 	case identity.ID == "":
