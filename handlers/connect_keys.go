@@ -15,6 +15,7 @@ import (
 
 	"github.com/latchkey/latchkey/config"
 	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/events/options"
 	"github.com/latchkey/latchkey/events/pause"
 	"github.com/latchkey/latchkey/events/sealing"
 	"github.com/latchkey/latchkey/store"
@@ -49,8 +50,8 @@ type ConnectKeysOptions struct {
 
 // NewConnectKeys returns the keys of an installation. Maintain makes the first.
 func NewConnectKeys(o ConnectKeysOptions) (*ConnectKeys, error) {
-	if o.Store == nil || o.Envelope == nil || o.Now == nil || o.Log == nil {
-		return nil, errors.New("connect keys need a store, an envelope, a clock and a log")
+	if err := options.Require("a set of connect keys", o, "Store", "Envelope", "Now", "Log"); err != nil {
+		return nil, err
 	}
 	return &ConnectKeys{opts: o, cache: map[string]cachedKey{}}, nil
 }

@@ -56,13 +56,15 @@ func (f *fixture) connected() Handler {
 	require.NoError(f.t, db.Embedded().AddIndexes(f.t.Context()))
 
 	cfg := config.Default()
-	dispatcher := refresher.NewDispatcher(refresher.DispatcherOptions{
+	dispatcher, err := refresher.NewDispatcher(refresher.DispatcherOptions{
 		JetStream: f.js, Store: s, Subjects: f.subjects, Horizon: cfg.Refresh.Horizon, Now: time.Now, Log: zap.NewNop(), Metrics: prometheus.NewRegistry(),
 	})
+	require.NoError(f.t, err)
 	identities, err := f.streams.Ensure(f.t.Context())
 	require.NoError(f.t, err)
 	dispatcher.SetStreams(identities)
-	settler := refresher.NewSettler(cfg, refresher.Announcer{Subjects: f.subjects, Now: time.Now, NewID: nats.NewInbox}, rand.Float64)
+	settler, err := refresher.NewSettler(refresher.SettlerOptions{Config: cfg, Subjects: f.subjects, Now: time.Now, NewID: nats.NewInbox, Rand: rand.Float64})
+	require.NoError(f.t, err)
 	env := f.envelope()
 	connector, err := NewConnector(ConnectorOptions{
 		Store: s, Envelope: env, Fingerprints: store.NewFingerprints(store.FingerprintOptions{Store: s, Envelope: env, Log: zap.NewNop()}),

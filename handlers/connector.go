@@ -9,6 +9,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/events/options"
 	"github.com/latchkey/latchkey/refresher"
 	"github.com/latchkey/latchkey/store"
 	"github.com/latchkey/latchkey/store/audit"
@@ -50,8 +51,8 @@ type ConnectorOptions struct {
 
 // NewConnector returns a connector.
 func NewConnector(o ConnectorOptions) (*Connector, error) {
-	if o.Store == nil || o.Envelope == nil || o.Fingerprints == nil || o.Settler.Now == nil || o.Dispatcher == nil || o.Log == nil {
-		return nil, errors.New("a connector needs a store, an envelope, fingerprints, a settler with a clock, a dispatcher and a log")
+	if err := options.Require("a connector", o, "Store", "Envelope", "Fingerprints", "Settler", "Dispatcher", "Log"); err != nil {
+		return nil, err
 	}
 	return &Connector{o}, nil
 }

@@ -18,6 +18,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/events/options"
 	"github.com/latchkey/latchkey/events/tracing"
 	"github.com/latchkey/latchkey/refresher"
 	"github.com/latchkey/latchkey/store"
@@ -94,9 +95,12 @@ type DeadLettersOptions struct {
 
 // NewDeadLetters returns the dead letters of an installation.
 func NewDeadLetters(o DeadLettersOptions) (*DeadLetters, error) {
-	parks := o.Now != nil || o.NewID != nil || o.Log != nil || o.Keys != nil
-	if o.JetStream == nil || parks && (o.Envelope == nil || o.Now == nil || o.NewID == nil || o.Log == nil) {
-		return nil, errors.New("dead letters need JetStream and, to park messages, an envelope, a clock, ids and a log")
+	required := []string{"JetStream"}
+	if o.Now != nil || o.NewID != nil || o.Log != nil || o.Keys != nil { // to park messages, too
+		required = append(required, "Envelope", "Now", "NewID", "Log")
+	}
+	if err := options.Require("the dead letters", o, required...); err != nil {
+		return nil, err
 	}
 	return &DeadLetters{o}, nil
 }

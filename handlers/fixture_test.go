@@ -93,9 +93,9 @@ func (f *fixture) run(concurrency int, handle Handler) (stop func()) {
 }
 
 func (f *fixture) subscriber(concurrency int) *Subscriber {
-	return NewSubscriber(f.streams, f.messages.AckWait, map[string]Source{
+	return must(NewSubscriber(SubscriberOptions{Streams: f.streams, AckWait: f.messages.AckWait, Sources: map[string]Source{
 		f.subjects.Connected(): {Stream: f.subjects.IntegrationStream(), Concurrency: concurrency},
-	}, f.log)
+	}, Log: f.log}))
 }
 
 func (f *fixture) runOn(sub message.Subscriber, handle Handler) (stop func()) {
@@ -139,4 +139,12 @@ func (f *fixture) left(stream string) int {
 func (f *fixture) eventually(condition func() bool, what string) {
 	f.t.Helper()
 	require.Eventually(f.t, condition, patience, 10*time.Millisecond, what)
+}
+
+// must returns what a constructor has made of complete options.
+func must[T any](made T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return made
 }

@@ -33,7 +33,7 @@ func TestAnyInterleavingKeepsTheChain(t *testing.T) {
 	var workers []*resolving
 	for _, id := range []string{"a", "b"} {
 		w := &resolving{}
-		w.worker = r.Worker(id, func(d *refresher.Deps) {
+		w.worker = r.Worker(id, func(d *refresher.Options) {
 			d.Resolve = func(ctx context.Context, user string) error { return w.Connector.Resolve(ctx, user) }
 		})
 		w.Connector = r.connector(w.worker)

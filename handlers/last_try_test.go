@@ -33,7 +33,7 @@ func TestWhatIsPutOffComesBackForTheLastTry(t *testing.T) {
 			t.Parallel()
 			r := newRig(t)
 			p := refresher.NewPolicy(config.Default())
-			w := r.Worker("a", func(d *refresher.Deps) {
+			w := r.Worker("a", func(d *refresher.Options) {
 				d.Settler.Policy, d.Credentials = p, config.Backoff{Min: pause, Max: pause}
 			})
 			refused := r.Connect(w, meshsim.ConnectSpec{})

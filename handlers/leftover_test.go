@@ -27,7 +27,7 @@ func TestWhatCanNotBeReadBecomesADeadLetter(t *testing.T) {
 	server := meshsimtest.NewServer(t)
 	r.MeshURL = server.URL
 	refuse := false
-	w := r.Worker("a", func(d *refresher.Deps) {
+	w := r.Worker("a", func(d *refresher.Options) {
 		park := d.ParkAnswer
 		d.ParkAnswer = func(ctx context.Context, g *store.Grant, id string, body []byte) error {
 			if refuse {
@@ -107,7 +107,7 @@ func TestDoubtfulAnswersAreBounded(t *testing.T) {
 	r := newRig(t)
 	server := meshsimtest.NewServer(t)
 	r.MeshURL = server.URL
-	w := r.Worker("a", func(d *refresher.Deps) { d.Limits.BreakerFailures = 1000 })
+	w := r.Worker("a", func(d *refresher.Options) { d.Limits.BreakerFailures = 1000 })
 	g := r.Connect(w, meshsim.ConnectSpec{})
 	try := func(given meshsimtest.Response) int {
 		server.Set(given)

@@ -26,7 +26,7 @@ type partial struct {
 func newPartial(t *testing.T) *partial {
 	p := &partial{rig: newRig(t), server: meshsimtest.NewServer(t)}
 	p.MeshURL = p.server.URL
-	p.w = p.Worker("a", func(d *refresher.Deps) {
+	p.w = p.Worker("a", func(d *refresher.Options) {
 		d.Settler.Policy.ClockSkew, d.Settler.Policy.Lead = time.Second, time.Minute // the last try comes ahead of the end
 	})
 	return p

@@ -223,7 +223,7 @@ func TestAReportIsAboutTheGrantsOfItsUser(t *testing.T) {
 // A report under whose lease nothing was presented has not counted.
 func TestAReportThatCameToNoCallIsNotUsedUp(t *testing.T) {
 	r := newRig(t)
-	late := r.asking(r.Worker("late", func(d *refresher.Deps) { d.Lease, d.CallAndSave = time.Minute, time.Hour }))
+	late := r.asking(r.Worker("late", func(d *refresher.Options) { d.Lease, d.CallAndSave = time.Minute, time.Hour }))
 	spec, change := refreshertest.WithLife(0)
 	g := r.Connect(late.w, spec, change)
 	token := events.RefusedToken{GrantID: g.ID, Version: 1}

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/events/options"
 	"github.com/latchkey/latchkey/events/tracing"
 )
 
@@ -32,8 +33,8 @@ type RejectionsOptions struct {
 
 // NewRejections returns the rejections of a worker.
 func NewRejections(o RejectionsOptions) (*Rejections, error) {
-	if o.Conn == nil || o.Now == nil || o.NewID == nil || o.Log == nil {
-		return nil, errors.New("rejections need a connection, a clock, ids and a log")
+	if err := options.Require("a publisher of rejections", o, "Conn", "Now", "NewID", "Log"); err != nil {
+		return nil, err
 	}
 	if o.Limit == nil {
 		o.Limit = rate.NewLimiter(50, 500)

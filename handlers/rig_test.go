@@ -43,10 +43,10 @@ func newRig(t *testing.T) *rig {
 	return &rig{Rig: refreshertest.New(t)}
 }
 
-func (r *rig) Worker(id string, change ...func(*refresher.Deps)) *worker {
+func (r *rig) Worker(id string, change ...func(*refresher.Options)) *worker {
 	r.T.Helper()
-	park := func(d *refresher.Deps) { d.ParkAnswer = r.letters(d.Envelope).ParkAnswer }
-	return r.Rig.Worker(id, append([]func(*refresher.Deps){park}, change...)...)
+	park := func(d *refresher.Options) { d.ParkAnswer = r.letters(d.Envelope).ParkAnswer }
+	return r.Rig.Worker(id, append([]func(*refresher.Options){park}, change...)...)
 }
 
 // refreshing begins the refresh of a grant and returns once Mesh holds the answer about an

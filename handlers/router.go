@@ -17,6 +17,7 @@ import (
 
 	"github.com/latchkey/latchkey/config"
 	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/events/options"
 	"github.com/latchkey/latchkey/events/tracing"
 	"github.com/latchkey/latchkey/refresher"
 	"github.com/latchkey/latchkey/store"
@@ -64,8 +65,8 @@ type Route struct {
 
 // NewRouter returns a router that handles messages once Run is called.
 func NewRouter(o RouterOptions) (*Router, error) {
-	if o.Subscriber == nil || o.DeadLetters == nil || o.Log == nil || o.Metrics == nil {
-		return nil, errors.New("the message router needs a subscriber, dead letters, a log and metrics")
+	if err := options.Require("the message router", o, "Subscriber", "DeadLetters", "Log", "Metrics"); err != nil {
+		return nil, err
 	}
 	wm, err := message.NewRouter(message.RouterConfig{CloseTimeout: o.Grace}, quietLogger{o.Log})
 	if err != nil {

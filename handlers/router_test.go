@@ -12,14 +12,18 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 	"go.mongodb.org/mongo-driver/v2/mongo"
 	"go.uber.org/zap"
 
+	"github.com/latchkey/latchkey/config"
 	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/events/options/optionstest"
 	"github.com/latchkey/latchkey/refresher"
 	"github.com/latchkey/latchkey/store"
 	"github.com/latchkey/latchkey/store/envelope"
+	"github.com/latchkey/latchkey/store/streams"
 )
 
 // letter waits for the only dead letter.
@@ -201,22 +205,21 @@ func TestStopsOfWorkersParkNothing(t *testing.T) {
 	require.EqualValues(t, f.messages.MaxDeliver, attempts.Load())
 }
 
-// TestNothingIsMadeWithoutItsParts: what is missing shows at once.
-func TestNothingIsMadeWithoutItsParts(t *testing.T) {
+func TestEveryRequiredOptionIsNamed(t *testing.T) {
+	now, newID, log := time.Now, func() string { return "id" }, zap.NewNop()
+	settler, err := refresher.NewSettler(refresher.SettlerOptions{Config: config.Default(), Now: now, NewID: newID, Rand: func() float64 { return 1 }})
+	require.NoError(t, err)
 	js := struct{ jetstream.JetStream }{}
-	for name, build := range map[string]func() error{
-		"a router":     func() error { _, err := NewRouter(RouterOptions{}); return err },
-		"a connector":  func() error { _, err := NewConnector(ConnectorOptions{}); return err },
-		"connect keys": func() error { _, err := NewConnectKeys(ConnectKeysOptions{}); return err },
-		"rejections":   func() error { _, err := NewRejections(RejectionsOptions{}); return err },
-		"dead letters": func() error { _, err := NewDeadLetters(DeadLettersOptions{}); return err },
-		"dead letters to park": func() error {
-			_, err := NewDeadLetters(DeadLettersOptions{JetStream: js, Now: time.Now, Log: zap.NewNop()})
-			return err
-		},
-	} {
-		require.Error(t, build(), name)
-	}
-	_, err := NewDeadLetters(DeadLettersOptions{JetStream: js})
-	require.NoError(t, err, "a command only lists and drops them")
+	letters := DeadLettersOptions{JetStream: &js, Envelope: &envelope.Envelope{}, Now: now, NewID: newID, Log: log}
+	optionstest.Required(t, NewDeadLetters, letters, "JetStream", "Envelope", "Now", "NewID", "Log")
+	optionstest.Required(t, NewDeadLetters, DeadLettersOptions{JetStream: &js}, "JetStream") // a command only lists and drops them
+	optionstest.Required(t, NewConnector, ConnectorOptions{
+		Store: &store.Store{}, Envelope: &envelope.Envelope{}, Fingerprints: &store.Fingerprints{}, Settler: settler, Dispatcher: &refresher.Dispatcher{}, Log: log,
+	}, "Store", "Envelope", "Fingerprints", "Settler", "Dispatcher", "Log")
+	optionstest.Required(t, NewConnectKeys, ConnectKeysOptions{Store: &store.Store{}, Envelope: &envelope.Envelope{}, Now: now, Log: log}, "Store", "Envelope", "Now", "Log")
+	optionstest.Required(t, NewRejections, RejectionsOptions{Conn: &nats.Conn{}, Now: now, NewID: newID, Log: log}, "Conn", "Now", "NewID", "Log")
+	subscriber := SubscriberOptions{Streams: &streams.Topology{}, AckWait: time.Second, Sources: map[string]Source{}, Log: log}
+	optionstest.Required(t, NewSubscriber, subscriber, "Streams", "AckWait", "Sources", "Log")
+	optionstest.Required(t, NewRouter, RouterOptions{Subscriber: must(NewSubscriber(subscriber)), DeadLetters: &DeadLetters{}, Log: log, Metrics: prometheus.NewRegistry()},
+		"Subscriber", "DeadLetters", "Log", "Metrics")
 }

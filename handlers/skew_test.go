@@ -26,7 +26,8 @@ func TestNothingGoesRoundForTheLengthOfTheSkew(t *testing.T) {
 			r.Clock = clocktest.NewRunning(off)
 			w := r.Worker("a")
 			sources := map[string]handlers.Source{r.Subjects.RefreshDue(): {Stream: r.Subjects.RefreshStream(), Concurrency: 4}}
-			sub := handlers.NewSubscriber(r.Streams, patience, sources, r.Log)
+			sub, err := handlers.NewSubscriber(handlers.SubscriberOptions{Streams: r.Streams, AckWait: patience, Sources: sources, Log: r.Log})
+			require.NoError(t, err)
 			t.Cleanup(func() { _ = sub.Close() })
 			messages, err := sub.Subscribe(t.Context(), r.Subjects.RefreshDue())
 			require.NoError(t, err)

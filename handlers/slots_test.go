@@ -39,7 +39,7 @@ func TestSourcesShareOneBound(t *testing.T) {
 		routes = append(routes, Route{Name: events.RefreshDueName, Subject: p.Due, Handle: handle})
 	}
 	router, err := NewRouter(RouterOptions{
-		Routes: routes, Subscriber: NewSubscriber(f.streams, f.messages.AckWait, sources, f.log), Messages: f.messages, DeadLetters: f.dead,
+		Routes: routes, Subscriber: must(NewSubscriber(SubscriberOptions{Streams: f.streams, AckWait: f.messages.AckWait, Sources: sources, Log: f.log})), Messages: f.messages, DeadLetters: f.dead,
 		Grace: patience, Log: f.log, Metrics: prometheus.NewRegistry(),
 	})
 	require.NoError(t, err)

@@ -36,7 +36,7 @@ func (r *rig) splitting(accounts ...string) *meshsim.Connection {
 // resolving is a worker whose refreshes sort out accounts.
 func (r *rig) resolving(id string) (*worker, *handlers.Connector) {
 	var c *handlers.Connector
-	w := r.Worker(id, func(d *refresher.Deps) {
+	w := r.Worker(id, func(d *refresher.Options) {
 		d.Resolve = func(ctx context.Context, user string) error { return c.Resolve(ctx, user) }
 	})
 	c = r.connector(w)

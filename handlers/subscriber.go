@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/events/options"
 	"github.com/latchkey/latchkey/events/pause"
 	"github.com/latchkey/latchkey/events/tracing"
 	"github.com/latchkey/latchkey/store/streams"
@@ -44,10 +45,22 @@ type Source struct {
 	Shared string
 }
 
-// NewSubscriber returns a subscriber for sources by subject.
-func NewSubscriber(streams *streams.Topology, ackWait time.Duration, sources map[string]Source, log *zap.Logger) *Subscriber {
+// SubscriberOptions are the parts of a Subscriber.
+type SubscriberOptions struct {
+	Streams *streams.Topology
+	// AckWait is that of the consumers.
+	AckWait time.Duration
+	Sources map[string]Source // by subject
+	Log     *zap.Logger
+}
+
+// NewSubscriber returns a subscriber that consumes once Subscribe is called.
+func NewSubscriber(o SubscriberOptions) (*Subscriber, error) {
+	if err := options.Require("a subscriber", o, "Streams", "AckWait", "Sources", "Log"); err != nil {
+		return nil, err
+	}
 	ctx, cancel := context.WithCancel(context.Background())
-	return &Subscriber{streams: streams, ackWait: ackWait, sources: sources, slots: slotsOf(sources), log: log, closing: ctx, close: cancel}
+	return &Subscriber{streams: o.Streams, ackWait: o.AckWait, sources: o.Sources, slots: slotsOf(o.Sources), log: o.Log, closing: ctx, close: cancel}, nil
 }
 
 // delivery accompanies a message through its handler.

@@ -9,9 +9,9 @@ import (
 	"github.com/latchkey/latchkey/store"
 )
 
-// Announcer writes the events about a grant into its outbox, so that one write stores
+// announcer writes the events about a grant into its outbox, so that one write stores
 // both the change and the promise to announce it.
-type Announcer struct {
+type announcer struct {
 	Subjects events.Subjects
 	Now      func() time.Time
 	NewID    func() string // makes the ids of events
@@ -20,7 +20,7 @@ type Announcer struct {
 
 // Announce adds a lifecycle event about the grant as it now is. It names the
 // accounts that it is true of.
-func (a Announcer) Announce(g *store.Grant, kind string, reason events.Reason) error {
+func (a announcer) Announce(g *store.Grant, kind string, reason events.Reason) error {
 	return a.announce(g, kind, g.LifecycleOf(affectedAccounts(g, kind, reason), reason))
 }
 
@@ -43,7 +43,7 @@ func affectedAccounts(g *store.Grant, kind string, reason events.Reason) []store
 	return left
 }
 
-func (a Announcer) announce(g *store.Grant, kind string, about events.Lifecycle) error {
+func (a announcer) announce(g *store.Grant, kind string, about events.Lifecycle) error {
 	e := events.LifecycleEvent{ID: a.NewID(), Kind: kind, Source: a.Source, Time: store.Milli(a.Now()), Data: about}
 	out := outbox(g, e.Time)
 	data, err := e.EncodeWithin(eventRoom(out))
@@ -56,7 +56,7 @@ func (a Announcer) announce(g *store.Grant, kind string, about events.Lifecycle)
 
 // Schedule sets the grant's next action, nil for none. One that is decided on after its
 // time is due now: nobody could do it earlier, so it is not late.
-func (a Announcer) Schedule(g *store.Grant, due *store.Due) { schedule(g, due, a.Now()) }
+func (a announcer) Schedule(g *store.Grant, due *store.Due) { schedule(g, due, a.Now()) }
 
 func schedule(g *store.Grant, due *store.Due, now time.Time) {
 	if now := store.Milli(now); due != nil && due != g.Due && due.At.Before(now) {

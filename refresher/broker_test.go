@@ -50,7 +50,7 @@ func TestLimitsAndBreakerAreOneHoweverTheBrokerIsWritten(t *testing.T) {
 // one must not make it two.
 func TestTheQueueHasOneLineHoweverTheBrokerIsWritten(t *testing.T) {
 	c := newClock(t0)
-	q := refresher.NewQueue(newLimits(wide(), c), 2, 10, c.Now)
+	q := must(refresher.NewQueue(refresher.QueueOptions{Limits: newLimits(wide(), c), Slots: 2, Room: 10, Now: c.Now}))
 	first, err := q.Enter(t.Context(), "weBull", in(0))
 	require.NoError(t, err)
 	second, err := q.Enter(t.Context(), "other", in(0))
@@ -82,7 +82,7 @@ func TestMarginsOfABrokerHoweverItIsWritten(t *testing.T) {
 func TestARefreshHoweverTheBrokerIsWritten(t *testing.T) {
 	r := newRig(t)
 	reg := prometheus.NewRegistry()
-	w := r.Worker("a", func(d *refresher.Deps) { d.SendAccess, d.Metrics = []string{"WEbULL"}, reg })
+	w := r.Worker("a", func(d *refresher.Options) { d.SendAccess, d.Metrics = []string{"WEbULL"}, reg })
 	needs := meshsim.Institution{NeedsAccessToken: true, AccessLifetime: hour}
 	for i, broker := range spellings {
 		g := r.Connect(w, meshsim.ConnectSpec{BrokerType: broker, Institution: &needs, Accounts: []meshsim.Account{{ID: fmt.Sprint(i)}}})

@@ -95,7 +95,7 @@ func TestWhateverAnswersInsteadCostsNoGrant(t *testing.T) {
 	r := newRig(t)
 	for _, name := range meshsim.DialectNames(meshsim.InsteadOfRefresh) {
 		t.Run(name, func(t *testing.T) {
-			w := r.Worker(name, served, func(d *refresher.Deps) { d.Limits.BreakerOpen = hour })
+			w := r.Worker(name, served, func(d *refresher.Options) { d.Limits.BreakerOpen = hour })
 			var hidden []*store.Grant
 			for n := range 3 {
 				hidden = append(hidden, r.Connect(w, meshsim.ConnectSpec{BrokerType: name}, func(g *store.Grant) { g.UserID = fmt.Sprint(name, n) }))

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/events/options"
 	"github.com/latchkey/latchkey/events/tracing"
 	"github.com/latchkey/latchkey/store"
 )
@@ -31,7 +32,7 @@ const (
 	scheduleTime = "2006-01-02T15:04:05.000Z07:00"
 )
 
-// DispatcherOptions for NewDispatcher.
+// DispatcherOptions for NewDispatcher. Subjects, Remember and Tracer may be zero.
 type DispatcherOptions struct {
 	JetStream jetstream.JetStream
 	Store     *store.Store
@@ -58,13 +59,16 @@ type Dispatcher struct {
 }
 
 // NewDispatcher returns a dispatcher. Its schedules name no stream before SetStreams.
-func NewDispatcher(o DispatcherOptions) *Dispatcher {
+func NewDispatcher(o DispatcherOptions) (*Dispatcher, error) {
+	if err := options.Require("a dispatcher", o, "JetStream", "Store", "Horizon", "Now", "Log", "Metrics"); err != nil {
+		return nil, err
+	}
 	d := &Dispatcher{options: o, sending: semaphore.NewWeighted(maxSending), failed: prometheus.NewCounter(prometheus.CounterOpts{
 		Namespace: "latchkey", Name: "outbox_failures_total", Help: "Outboxes that could not be delivered at once; reconciliation delivers them.",
 	})}
 	o.Metrics.MustRegister(d.failed)
 	d.streams.Store(&[]string{})
-	return d
+	return d, nil
 }
 
 // SetStreams notes the identities of the schedule streams, in the order of the partitions, which

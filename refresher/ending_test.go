@@ -21,7 +21,7 @@ import (
 var checkInterval = config.Default().Reconcile.Interval / 6
 
 // served has a worker know how long tokens are handed out and how long a try takes.
-func served(d *refresher.Deps) { d.Settler.Policy = servedPolicy() }
+func served(d *refresher.Options) { d.Settler.Policy = servedPolicy() }
 
 // Whatever keeps a grant from its next access token, its end is announced, once
 // for each version and by whichever worker, before the token is no longer handed
@@ -47,25 +47,25 @@ func TestTheEndIsAnnouncedWhateverTheWay(t *testing.T) {
 	limited := meshsim.HTTPStatus(429)
 	limited.RetryAfter = day
 	for name, c := range map[string]struct {
-		limits func(*refresher.Deps)
+		limits func(*refresher.Options)
 		happen func(*testing.T, *rig, *worker, []*store.Grant)
 	}{
-		"the breaker opens":                       {func(d *refresher.Deps) { d.Limits.BreakerFailures = 1 }, fail(meshsim.HTTPStatus(503))},
-		"too many requests, for longer than that": {func(*refresher.Deps) {}, fail(limited)},
-		"the credentials are refused": {func(*refresher.Deps) {}, func(t *testing.T, r *rig, w *worker, all []*store.Grant) {
+		"the breaker opens":                       {func(d *refresher.Options) { d.Limits.BreakerFailures = 1 }, fail(meshsim.HTTPStatus(503))},
+		"too many requests, for longer than that": {func(*refresher.Options) {}, fail(limited)},
+		"the credentials are refused": {func(*refresher.Options) {}, func(t *testing.T, r *rig, w *worker, all []*store.Grant) {
 			r.RefuseCredentials()
 			try(t, r, w, all)
 		}},
-		"no message ever comes": {func(*refresher.Deps) {}, func(*testing.T, *rig, *worker, []*store.Grant) {}},
-		"every message is put off": {func(*refresher.Deps) {}, func(t *testing.T, r *rig, w *worker, all []*store.Grant) {
+		"no message ever comes": {func(*refresher.Options) {}, func(*testing.T, *rig, *worker, []*store.Grant) {}},
+		"every message is put off": {func(*refresher.Options) {}, func(t *testing.T, r *rig, w *worker, all []*store.Grant) {
 			for _, g := range all {
 				require.NoError(t, w.Dispatcher.Postpone(t.Context(), due(g), r.Clock.Now().Add(day)))
 			}
 		}},
-		"KMS is away": {func(*refresher.Deps) {}, func(t *testing.T, r *rig, w *worker, all []*store.Grant) {
+		"KMS is away": {func(*refresher.Options) {}, func(t *testing.T, r *rig, w *worker, all []*store.Grant) {
 			r.KMS.Faults().Always(kmssim.ServiceUnavailable)
 		}},
-		"the worker at it is killed": {func(*refresher.Deps) {}, func(t *testing.T, r *rig, w *worker, all []*store.Grant) {
+		"the worker at it is killed": {func(*refresher.Options) {}, func(t *testing.T, r *rig, w *worker, all []*store.Grant) {
 			for _, g := range all {
 				_, _, err := w.Store.Acquire(t.Context(), store.LeaseRequest{GrantID: g.ID, Version: g.Version, Owner: "killed", Now: r.Clock.Now(), Until: r.Clock.Now().Add(day)})
 				require.NoError(t, err)

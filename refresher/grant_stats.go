@@ -11,6 +11,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/latchkey/latchkey/config"
+	"github.com/latchkey/latchkey/events/options"
 	"github.com/latchkey/latchkey/events/pause"
 	"github.com/latchkey/latchkey/store"
 )
@@ -49,11 +50,20 @@ var (
 	stockAge    = prometheus.NewDesc("latchkey_overdue_seconds", "How long ago the longest overdue action was due, by broker type.", []string{"broker"}, nil)
 )
 
-// NewGrantStats returns a GrantStats that is among r's metrics and measures once it runs.
-func NewGrantStats(r *Refresher, c config.Reconcile) *GrantStats {
-	s := &GrantStats{refresher: r, config: c, away: map[string]bool{}}
-	r.deps.Metrics.MustRegister(s)
-	return s
+// GrantStatsOptions for NewGrantStats; all are required.
+type GrantStatsOptions struct {
+	Refresher *Refresher
+	Config    config.Reconcile
+}
+
+// NewGrantStats returns a GrantStats that is among the Refresher's metrics and measures once it runs.
+func NewGrantStats(o GrantStatsOptions) (*GrantStats, error) {
+	if err := options.Require("statistics of grants", o, "Refresher", "Config"); err != nil {
+		return nil, err
+	}
+	s := &GrantStats{refresher: o.Refresher, config: o.Config, away: map[string]bool{}}
+	o.Refresher.deps.Metrics.MustRegister(s)
+	return s, nil
 }
 
 // Run measures until ctx ends. How long a measurement takes is the machine's business: the

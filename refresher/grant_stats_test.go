@@ -40,10 +40,10 @@ func gauges(t *testing.T, reg *prometheus.Registry, name string) map[string]floa
 func TestWhatIsStoredIsMeasured(t *testing.T) {
 	r := newRig(t)
 	reg := prometheus.NewRegistry()
-	w := r.Worker("a", func(d *refresher.Deps) { d.Metrics = reg })
+	w := r.Worker("a", func(d *refresher.Options) { d.Metrics = reg })
 	c := config.Default().Reconcile
 	c.Interval = time.Millisecond
-	stock := refresher.NewGrantStats(w.Refresher, c)
+	stock := must(refresher.NewGrantStats(refresher.GrantStatsOptions{Refresher: w.Refresher, Config: c}))
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan struct{})
 	t.Cleanup(func() { stop(); <-ended })
@@ -83,7 +83,7 @@ func TestWhatIsStoredIsMeasured(t *testing.T) {
 func TestLatenessIsByBrokerAndFromWhenItCouldBeDone(t *testing.T) {
 	r := newRig(t)
 	reg := prometheus.NewRegistry()
-	w := r.Worker("a", func(d *refresher.Deps) { d.Metrics = reg })
+	w := r.Worker("a", func(d *refresher.Options) { d.Metrics = reg })
 	late := r.Connect(w, meshsim.ConnectSpec{BrokerType: "Kraken"}, func(g *store.Grant) { g.Due.At = r.Clock.Now().Add(-time.Minute) })
 	require.NoError(t, w.HandleDue(t.Context(), due(late)))
 	inTime := r.Connect(w, meshsim.ConnectSpec{BrokerType: "coinbase"})

@@ -82,3 +82,11 @@ func reasons(t require.TestingT, g *store.Grant) []string {
 }
 
 func text(s string) secret.Text { return secret.New(s) }
+
+// must returns what a constructor has made of complete options.
+func must[T any](made T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return made
+}

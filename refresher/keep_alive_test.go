@@ -83,7 +83,7 @@ func TestARefreshOnDemandIsTakenOver(t *testing.T) {
 	}
 	t.Run("what is given back is due when it was", func(t *testing.T) {
 		r := newRig(t)
-		late := r.Worker("late", func(d *refresher.Deps) { d.Lease, d.CallAndSave = time.Minute, time.Hour })
+		late := r.Worker("late", func(d *refresher.Options) { d.Lease, d.CallAndSave = time.Minute, time.Hour })
 		spec, change := refreshertest.WithLife(hour)
 		g := r.Connect(late, spec, change)
 		_, err := late.RefreshNow(t.Context(), g)
@@ -98,7 +98,7 @@ func TestRefreshTokensOfABrokerAreKeptAlive(t *testing.T) {
 	r := newRig(t)
 	const alive = 10 * day
 	plain := r.Worker("before the setting")
-	keeper := r.Worker("after", func(d *refresher.Deps) {
+	keeper := r.Worker("after", func(d *refresher.Options) {
 		d.Settler.Policy.Brokers = map[string]config.BrokerPolicy{"coinbase": {KeepAlive: alive}}
 	})
 	idle, other := r.endlessGrant(plain, "idle", "CoinBase"), r.endlessGrant(plain, "other", "kraken")

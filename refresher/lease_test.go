@@ -47,16 +47,16 @@ func TestNothingIsPresentedUnderALeaseThatIsNearlyOver(t *testing.T) {
 		r.Sim.ServeHTTP(rw, q)
 	}))
 	t.Cleanup(mesh.Close)
-	w = r.Worker("a", func(d *refresher.Deps) {
+	w = r.Worker("a", func(d *refresher.Options) {
 		d.Now = func() time.Time { // stopped after a reading: what follows goes by an old one
 			now := r.Clock.Now()
 			stopped()
 			return now
 		}
-		d.Mesh = refresher.NewMesh(refresher.MeshOptions{URL: mesh.URL, Timeout: patience, Now: func() time.Time {
+		d.Mesh = must(refresher.NewMesh(refresher.MeshOptions{URL: mesh.URL, Timeout: patience, Now: func() time.Time {
 			stopped()
 			return r.Clock.Now()
-		}})
+		}}))
 	})
 	putOff := 0
 	for n := int64(1); ; n++ {
@@ -128,14 +128,14 @@ func TestAWorkerThatWasStoppedPresentsNothingThatItsSuccessorReplaced(t *testing
 	r := newRig(t)
 	stopped, goOn := make(chan struct{}), make(chan struct{})
 	var first atomic.Bool
-	a := r.Worker("a", func(d *refresher.Deps) {
-		d.Mesh = refresher.NewMesh(refresher.MeshOptions{URL: r.MeshURL, Timeout: patience, Now: func() time.Time {
+	a := r.Worker("a", func(d *refresher.Options) {
+		d.Mesh = must(refresher.NewMesh(refresher.MeshOptions{URL: r.MeshURL, Timeout: patience, Now: func() time.Time {
 			if first.CompareAndSwap(false, true) {
 				close(stopped)
 				<-goOn
 			}
 			return r.Clock.Now()
-		}})
+		}}))
 	})
 	b := r.Worker("b")
 	g := r.Connect(a, meshsim.ConnectSpec{})
@@ -237,7 +237,7 @@ type interleaving struct {
 func (i *interleaving) run() {
 	t, id := i.T, fmt.Sprint("account-", len(i.Sim.Ledger().Requests), i.known, i.applied, i.saved, i.unknown)
 	i.a = i.Worker("a")
-	b := i.Worker("b", func(d *refresher.Deps) {
+	b := i.Worker("b", func(d *refresher.Options) {
 		d.JetStream = observedJetStream{d.JetStream, i.Subjects.RecoveryStream(), func() { i.reach(beforeTheCheck) }, func() { i.reach(afterTheCheck) }}
 	})
 	// What the second holder presents without knowing better is taken.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/latchkey/latchkey/config"
 	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/events/options"
 )
 
 // LaterError says that a refresh may not start now, and when to come back.
@@ -68,18 +69,32 @@ type brokerLimits struct {
 // waiting. After that one refresh at a time may start until one succeeds.
 const maxBrokerWait = time.Minute
 
-// NewLimits returns limits at their full rates. workers returns how many workers share
-// them, or 0 while that is not known and no refresh may start; nil: this one is alone.
-// onBreaker is told when a broker's breaker opens or closes, and gets the broker's key.
-func NewLimits(cfg config.Limits, credentials config.Backoff, now func() time.Time, workers func() int, onBreaker func(broker string, open bool)) *Limits {
-	if workers == nil {
-		workers = func() int { return 1 }
+// LimitsOptions for NewLimits. Workers may be nil.
+type LimitsOptions struct {
+	Config config.Limits
+	// Credentials spaces the pauses while Mesh refuses our credentials.
+	Credentials config.Backoff
+	Now         func() time.Time
+	// Workers returns how many workers share the limits, or 0 while that is not known and
+	// no refresh may start; nil: this one is alone.
+	Workers func() int
+	// OnBreaker is called when a broker's breaker opens or closes, with the broker's key.
+	OnBreaker func(broker string, open bool)
+}
+
+// NewLimits returns limits at their full rates.
+func NewLimits(o LimitsOptions) (*Limits, error) {
+	if err := options.Require("the limits of refreshes", o, "Config", "Credentials", "Now", "OnBreaker"); err != nil {
+		return nil, err
+	}
+	if o.Workers == nil {
+		o.Workers = func() int { return 1 }
 	}
 	return &Limits{
-		cfg: cfg, credentials: credentials, now: now, workers: workers, onBreaker: onBreaker, divided: 1,
-		overall: newAdaptiveRate(cfg.Rate, cfg.Burst),
+		cfg: o.Config, credentials: o.Credentials, now: o.Now, workers: o.Workers, onBreaker: o.OnBreaker, divided: 1,
+		overall: newAdaptiveRate(o.Config.Rate, o.Config.Burst),
 		brokers: map[string]*brokerLimits{},
-	}
+	}, nil
 }
 
 // noShare is after how long a worker checks again whether it may start refreshes.

@@ -25,7 +25,7 @@ func wide(change ...func(*config.Limits)) config.Limits {
 var credentials = config.Backoff{Min: 10 * time.Second, Max: 80 * time.Second}
 
 func newLimits(cfg config.Limits, c *clock) *refresher.Limits {
-	return refresher.NewLimits(cfg, credentials, c.Now, nil, func(string, bool) {})
+	return must(refresher.NewLimits(refresher.LimitsOptions{Config: cfg, Credentials: credentials, Now: c.Now, OnBreaker: func(string, bool) {}}))
 }
 
 // enter expects to be let in.
@@ -112,8 +112,7 @@ func TestBreakerOpensAfterFailuresInARow(t *testing.T) {
 	}
 	var seen []change
 	c := newClock(t0)
-	l := refresher.NewLimits(wide(func(l *config.Limits) { l.BreakerFailures = 3 }), credentials, c.Now, nil,
-		func(broker string, open bool) { seen = append(seen, change{broker, open}) })
+	l := must(refresher.NewLimits(refresher.LimitsOptions{Config: wide(func(l *config.Limits) { l.BreakerFailures = 3 }), Credentials: credentials, Now: c.Now, OnBreaker: func(broker string, open bool) { seen = append(seen, change{broker, open}) }}))
 	fail := func(n int) {
 		for range n {
 			enter(t, l, "a")(transient)
@@ -137,14 +136,13 @@ func TestBreakerOpensAfterFailuresInARow(t *testing.T) {
 func TestBreakerTriesAgain(t *testing.T) {
 	transient := &refresher.Failure{Class: refresher.Transient}
 	var opened, closed atomic.Int32
-	l := refresher.NewLimits(wide(func(l *config.Limits) { l.BreakerFailures, l.BreakerOpen = 1, time.Millisecond }), credentials, time.Now, nil,
-		func(_ string, open bool) {
-			if open {
-				opened.Add(1)
-			} else {
-				closed.Add(1)
-			}
-		})
+	l := must(refresher.NewLimits(refresher.LimitsOptions{Config: wide(func(l *config.Limits) { l.BreakerFailures, l.BreakerOpen = 1, time.Millisecond }), Credentials: credentials, Now: time.Now, OnBreaker: func(_ string, open bool) {
+		if open {
+			opened.Add(1)
+		} else {
+			closed.Add(1)
+		}
+	}}))
 	var probe func(*refresher.Failure)
 	halfOpen := func() {
 		require.Eventually(t, func() bool {
@@ -262,9 +260,9 @@ func TestRateLimitedHalvesTheRateWhichRecoversSlowly(t *testing.T) {
 
 func TestManyAtOnce(t *testing.T) {
 	const workers, rounds, most = 8, 500, 3
-	l := refresher.NewLimits(wide(func(l *config.Limits) {
+	l := must(refresher.NewLimits(refresher.LimitsOptions{Config: wide(func(l *config.Limits) {
 		l.BrokerConcurrency, l.Rate, l.Burst, l.BrokerRate, l.BrokerBurst = most, 1e9, 1e9, 1e9, 1e9
-	}), credentials, time.Now, nil, func(string, bool) {})
+	}), Credentials: credentials, Now: time.Now, OnBreaker: func(string, bool) {}}))
 	outcomes := []*refresher.Failure{nil, {Class: refresher.Transient}, {Class: refresher.Dead}, {Class: refresher.Uncalled}}
 	var running, entered atomic.Int32
 	var wg sync.WaitGroup

@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
+	"github.com/latchkey/latchkey/events/options"
 	"github.com/latchkey/latchkey/store"
 )
 
@@ -59,12 +60,15 @@ type lastHeartbeat struct {
 }
 
 // NewMembership returns a Membership that knows of nobody before the first Heartbeat.
-func NewMembership(o MembershipOptions) *Membership {
+func NewMembership(o MembershipOptions) (*Membership, error) {
+	if err := options.Require("the membership of a worker", o, "Store", "Run", "WorkerID", "Now", "Log", "Metrics"); err != nil {
+		return nil, err
+	}
 	c := &Membership{o: o, others: map[string]lastHeartbeat{}}
 	o.Metrics.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Namespace: "latchkey", Name: "limits_workers", Help: "Workers among which this one divides the limits; 0 while it can't count them and starts no refresh.",
 	}, func() float64 { return float64(c.Workers()) }))
-	return c
+	return c, nil
 }
 
 // Workers returns how many workers share the limits, this one included. 0: this worker

@@ -70,8 +70,8 @@ type member struct {
 
 func join(run string, c *clock, s refresher.MembershipStore, cfg config.Limits, log *zap.Logger) *member {
 	m := &member{run: run}
-	m.membership = refresher.NewMembership(refresher.MembershipOptions{Store: s, Run: run, WorkerID: "w", Now: c.Now, Log: log, Metrics: prometheus.NewRegistry()})
-	m.limits = refresher.NewLimits(cfg, credentials, c.Now, m.membership.Workers, func(string, bool) {})
+	m.membership = must(refresher.NewMembership(refresher.MembershipOptions{Store: s, Run: run, WorkerID: "w", Now: c.Now, Log: log, Metrics: prometheus.NewRegistry()}))
+	m.limits = must(refresher.NewLimits(refresher.LimitsOptions{Config: cfg, Credentials: credentials, Now: c.Now, Workers: m.membership.Workers, OnBreaker: func(string, bool) {}}))
 	return m
 }
 
@@ -329,7 +329,7 @@ func TestSharesOfALoweredRate(t *testing.T) {
 	t.Parallel()
 	c := newClock(t0)
 	workers := 1
-	l := refresher.NewLimits(wide(func(l *config.Limits) { l.BrokerRate, l.BrokerBurst = 40, 2 }), credentials, c.Now, func() int { return workers }, func(string, bool) {})
+	l := must(refresher.NewLimits(refresher.LimitsOptions{Config: wide(func(l *config.Limits) { l.BrokerRate, l.BrokerBurst = 40, 2 }), Credentials: credentials, Now: c.Now, Workers: func() int { return workers }, OnBreaker: func(string, bool) {}}))
 	dead := &refresher.Failure{Class: refresher.Dead}
 	enter(t, l, "a")(&refresher.Failure{Class: refresher.RateLimited})
 	require.InDelta(t, 200, admitted(l, c, 10, dead), 4)
@@ -359,7 +359,7 @@ func TestAStopDuringABeatIsNoFault(t *testing.T) {
 	t.Parallel()
 	core, logs := observer.New(zap.InfoLevel)
 	s := hanging{make(chan struct{})}
-	c := refresher.NewMembership(refresher.MembershipOptions{Store: s, Run: "a", WorkerID: "w", Now: newClock(t0).Now, Log: zap.New(core), Metrics: prometheus.NewRegistry()})
+	c := must(refresher.NewMembership(refresher.MembershipOptions{Store: s, Run: "a", WorkerID: "w", Now: newClock(t0).Now, Log: zap.New(core), Metrics: prometheus.NewRegistry()}))
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan struct{})
 	go func() { defer close(ended); c.Run(ctx) }()
@@ -379,8 +379,8 @@ func TestCrewInTheDatabase(t *testing.T) {
 	core, logs := observer.New(zap.InfoLevel)
 	c := newClock(t0)
 	reg := prometheus.NewRegistry()
-	a := refresher.NewMembership(refresher.MembershipOptions{Store: s, Run: "a", WorkerID: "w", Now: c.Now, Log: zap.New(core), Metrics: reg})
-	b := refresher.NewMembership(refresher.MembershipOptions{Store: s, Run: "b", WorkerID: "w", Now: c.Now, Log: zap.New(core), Metrics: prometheus.NewRegistry()})
+	a := must(refresher.NewMembership(refresher.MembershipOptions{Store: s, Run: "a", WorkerID: "w", Now: c.Now, Log: zap.New(core), Metrics: reg}))
+	b := must(refresher.NewMembership(refresher.MembershipOptions{Store: s, Run: "b", WorkerID: "w", Now: c.Now, Log: zap.New(core), Metrics: prometheus.NewRegistry()}))
 	require.Zero(t, a.Workers(), "before the first beat nothing is known")
 	for range 2 {
 		require.NoError(t, a.Heartbeat(t.Context()))

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/events/options"
 	"github.com/latchkey/latchkey/events/secret"
 )
 
@@ -18,7 +19,7 @@ type Mesh struct {
 	transport http.RoundTripper
 }
 
-// MeshOptions for NewMesh.
+// MeshOptions for NewMesh. Only the credentials may be empty.
 type MeshOptions struct {
 	URL          string
 	ClientID     string
@@ -30,9 +31,12 @@ type MeshOptions struct {
 }
 
 // NewMesh returns a client that makes each call over a connection of its own.
-func NewMesh(o MeshOptions) *Mesh {
+func NewMesh(o MeshOptions) (*Mesh, error) {
+	if err := options.Require("a client of Mesh", o, "URL", "Timeout", "Now"); err != nil {
+		return nil, err
+	}
 	o.URL = strings.TrimRight(o.URL, "/")
-	return &Mesh{options: o, transport: newTransport()}
+	return &Mesh{options: o, transport: newTransport()}, nil
 }
 
 // RefreshRequest is what POST /api/v1/token/refresh takes

@@ -22,7 +22,7 @@ func FuzzNoTokenOfAnAnswerIsLost(f *testing.F) { f.Fuzz(rapid.MakeFuzz(losesNoTo
 
 func losesNoToken(t *rapid.T) {
 	given := meshsimtest.AnyAnswer(t)
-	m := refresher.NewMesh(refresher.MeshOptions{URL: "http://mesh", Timeout: time.Minute, Now: time.Now})
+	m := must(refresher.NewMesh(refresher.MeshOptions{URL: "http://mesh", Timeout: time.Minute, Now: time.Now}))
 	m.Answer(given.Status, given.Body, given.Declared > len(given.Body))
 	kept, left := keptOf(m)
 	refreshertest.RequireKept(t, given, kept, left.Reveal())

@@ -26,7 +26,7 @@ func newMesh(t *testing.T, url string, change ...func(*refresher.MeshOptions)) *
 	for _, f := range change {
 		f(&o)
 	}
-	return refresher.NewMesh(o)
+	return must(refresher.NewMesh(o))
 }
 
 var request = refresher.RefreshRequest{

@@ -86,7 +86,7 @@ func TestAnswersToRemovalsAreReadAsThoseToRefreshes(t *testing.T) {
 			w.WriteHeader(c.http)
 			_, _ = w.Write([]byte(c.body))
 		}))
-		mesh := refresher.NewMesh(refresher.MeshOptions{URL: server.URL, Timeout: patience, Now: time.Now})
+		mesh := must(refresher.NewMesh(refresher.MeshOptions{URL: server.URL, Timeout: patience, Now: time.Now}))
 		err := mesh.Remove(t.Context(), text("token"), "coinbase")
 		server.Close()
 		got := removed

@@ -25,25 +25,25 @@ func TestWhatMakesNoCallWaitsForNobody(t *testing.T) {
 		}
 	}
 	for name, c := range map[string]struct {
-		limits func(*refresher.Deps)
+		limits func(*refresher.Options)
 		block  func(*testing.T, *rig, *worker)
 		why    string // of a refresh; empty: it waits, or fails otherwise
 	}{
-		"the breaker is open": {func(d *refresher.Deps) { d.Limits.BreakerFailures = 1 }, fail(500), "breaker"},
-		"the credentials are refused": {func(*refresher.Deps) {}, func(t *testing.T, r *rig, w *worker) {
+		"the breaker is open": {func(d *refresher.Options) { d.Limits.BreakerFailures = 1 }, fail(500), "breaker"},
+		"the credentials are refused": {func(*refresher.Options) {}, func(t *testing.T, r *rig, w *worker) {
 			r.RefuseCredentials()
 			require.NoError(t, w.HandleDue(t.Context(), due(r.Connect(w, meshsim.ConnectSpec{}))))
 		}, "credentials"},
-		"the broker's rate is used up": {func(d *refresher.Deps) { d.Limits.BrokerRate, d.Limits.BrokerBurst, d.Concurrency = 1e-6, 1, 1 }, fail(500), ""},
-		"the rate is used up":          {func(d *refresher.Deps) { d.Limits.Rate, d.Limits.Burst, d.Concurrency = 1e-6, 1, 1 }, fail(500), ""},
-		"every slot is taken": {func(d *refresher.Deps) { d.Concurrency = 1 }, func(t *testing.T, r *rig, w *worker) {
+		"the broker's rate is used up": {func(d *refresher.Options) { d.Limits.BrokerRate, d.Limits.BrokerBurst, d.Concurrency = 1e-6, 1, 1 }, fail(500), ""},
+		"the rate is used up":          {func(d *refresher.Options) { d.Limits.Rate, d.Limits.Burst, d.Concurrency = 1e-6, 1, 1 }, fail(500), ""},
+		"every slot is taken": {func(d *refresher.Options) { d.Concurrency = 1 }, func(t *testing.T, r *rig, w *worker) {
 			g := r.Connect(w, meshsim.ConnectSpec{})
 			r.Block(g.Accounts[0].ID)
 			answered := r.inBackground(w, due(g))
 			r.Wait(r.Blocked)
 			t.Cleanup(func() { r.Unblock <- struct{}{}; require.NoError(t, r.Result(answered)) })
 		}, ""},
-		"KMS is away": {func(*refresher.Deps) {}, func(_ *testing.T, r *rig, _ *worker) {
+		"KMS is away": {func(*refresher.Options) {}, func(_ *testing.T, r *rig, _ *worker) {
 			r.KMS.Faults().Always(kmssim.ServiceUnavailable)
 			r.Clock.Advance(30 * day) // no key in memory serves that long
 		}, ""},
@@ -101,7 +101,7 @@ func TestWhatMakesNoCallWaitsForNobody(t *testing.T) {
 // Messages that call nobody use up nothing of what calls are limited by.
 func TestAMessageThatCallsNobodyCostsNoRate(t *testing.T) {
 	r := newRig(t)
-	w := r.Worker("a", func(d *refresher.Deps) {
+	w := r.Worker("a", func(d *refresher.Options) {
 		d.Limits = wide(func(l *config.Limits) { l.BrokerRate, l.BrokerBurst, l.Rate, l.Burst = 1e-6, 2, 1e-6, 2 })
 	})
 	g, other := r.Connect(w, meshsim.ConnectSpec{}), r.Connect(w, meshsim.ConnectSpec{})
@@ -134,7 +134,7 @@ func TestWhatWasNotUsedIsGivenBack(t *testing.T) {
 
 func TestTryNeverWaits(t *testing.T) {
 	c := newClock(t0)
-	q := refresher.NewQueue(newLimits(wide(), c), 1, 10, c.Now)
+	q := must(refresher.NewQueue(refresher.QueueOptions{Limits: newLimits(wide(), c), Slots: 1, Room: 10, Now: c.Now}))
 	done, ok := q.Try("a", in(0))
 	require.True(t, ok)
 	_, ok = q.Try("a", in(0))

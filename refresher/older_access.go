@@ -121,7 +121,7 @@ func (s Settler) AnnounceAccounts(g *store.Grant, now time.Time) error {
 }
 
 // announceOlderAccess adds an event about the accounts whose access token has this end.
-func (a Announcer) announceOlderAccess(g *store.Grant, kind string, end time.Time) error {
+func (a announcer) announceOlderAccess(g *store.Grant, kind string, end time.Time) error {
 	accounts := g.EndingAt(&end)
 	if len(accounts) == 0 {
 		return nil // they have left the grant

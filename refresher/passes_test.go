@@ -17,7 +17,7 @@ import (
 func TestPassesAreCountedByOutcome(t *testing.T) {
 	r := newRig(t)
 	reg := prometheus.NewRegistry()
-	w := r.Worker("a", func(d *refresher.Deps) { d.Metrics = reg })
+	w := r.Worker("a", func(d *refresher.Options) { d.Metrics = reg })
 	passes := func() map[string]float64 {
 		all, err := reg.Gather()
 		require.NoError(t, err)

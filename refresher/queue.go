@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/events/options"
 )
 
 // Urgency orders refreshes that wait for the same limits.
@@ -40,9 +41,8 @@ func (u Urgency) before(o Urgency) bool {
 // when it is full, what waits for limits of its own broker. It rejects none that wait
 // for a slot only: that would only make more work.
 type Queue struct {
-	limits *Limits
-	now    func() time.Time
-	// slots is how many refreshes run at once, room how many wait.
+	limits      *Limits
+	now         func() time.Time
 	slots, room int
 
 	mu      sync.Mutex
@@ -71,9 +71,20 @@ type admission struct {
 	err  error
 }
 
+// QueueOptions for NewQueue; all are required.
+type QueueOptions struct {
+	Limits *Limits
+	// Slots is how many refreshes run at once, Room how many wait.
+	Slots, Room int
+	Now         func() time.Time
+}
+
 // NewQueue returns a queue in front of limits.
-func NewQueue(limits *Limits, slots, room int, now func() time.Time) *Queue {
-	return &Queue{limits: limits, now: now, slots: slots, room: room, brokers: map[string]*line{}}
+func NewQueue(o QueueOptions) (*Queue, error) {
+	if err := options.Require("a queue of refreshes", o, "Limits", "Slots", "Room", "Now"); err != nil {
+		return nil, err
+	}
+	return &Queue{limits: o.Limits, now: o.Now, slots: o.Slots, room: o.Room, brokers: map[string]*line{}}, nil
 }
 
 // Enter waits for permission to refresh at a broker. On success the caller must call done

@@ -37,7 +37,7 @@ func in(d time.Duration) refresher.Urgency {
 
 func TestTheMostUrgentGoesFirst(t *testing.T) {
 	c := newClock(t0)
-	q := refresher.NewQueue(newLimits(wide(), c), 1, 10, c.Now)
+	q := must(refresher.NewQueue(refresher.QueueOptions{Limits: newLimits(wide(), c), Slots: 1, Room: 10, Now: c.Now}))
 	first, err := q.Enter(t.Context(), "a", in(hour))
 	require.NoError(t, err)
 
@@ -58,7 +58,7 @@ func TestTheMostUrgentGoesFirst(t *testing.T) {
 func TestOneBrokersQueueDoesNotHoldUpAnothers(t *testing.T) {
 	c := newClock(t0)
 	limits := newLimits(wide(func(l *config.Limits) { l.BrokerConcurrency = 1 }), c)
-	q := refresher.NewQueue(limits, 10, 10, c.Now)
+	q := must(refresher.NewQueue(refresher.QueueOptions{Limits: limits, Slots: 10, Room: 10, Now: c.Now}))
 	first, err := q.Enter(t.Context(), "slow", in(0))
 	require.NoError(t, err)
 	out := make(chan arrival, 10)
@@ -74,7 +74,7 @@ func TestOneBrokersQueueDoesNotHoldUpAnothers(t *testing.T) {
 
 func TestBrokersShareTheSlots(t *testing.T) {
 	c := newClock(t0)
-	q := refresher.NewQueue(newLimits(wide(), c), 2, 10, c.Now)
+	q := must(refresher.NewQueue(refresher.QueueOptions{Limits: newLimits(wide(), c), Slots: 2, Room: 10, Now: c.Now}))
 	one, err := q.Enter(t.Context(), "many", in(0))
 	require.NoError(t, err)
 	two, err := q.Enter(t.Context(), "many", in(0))
@@ -97,7 +97,7 @@ func TestAFullQueueSendsTheLeastUrgentAway(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := newClock(t0)
-			q := refresher.NewQueue(newLimits(wide(bound), c), 5, 2, c.Now)
+			q := must(refresher.NewQueue(refresher.QueueOptions{Limits: newLimits(wide(bound), c), Slots: 5, Room: 2, Now: c.Now}))
 			first, err := q.Enter(t.Context(), "a", in(0))
 			require.NoError(t, err)
 			out := make(chan arrival, 10)
@@ -118,7 +118,7 @@ func TestAFullQueueSendsTheLeastUrgentAway(t *testing.T) {
 
 func TestNobodyIsSentAwayForWantOfASlot(t *testing.T) {
 	c := newClock(t0)
-	q := refresher.NewQueue(newLimits(wide(func(l *config.Limits) { l.BrokerConcurrency = 1 }), c), 2, 2, c.Now)
+	q := must(refresher.NewQueue(refresher.QueueOptions{Limits: newLimits(wide(func(l *config.Limits) { l.BrokerConcurrency = 1 }), c), Slots: 2, Room: 2, Now: c.Now}))
 	held, err := q.Enter(t.Context(), "held up", in(0))
 	require.NoError(t, err)
 	free, err := q.Enter(t.Context(), "not held up", in(0))
@@ -147,7 +147,7 @@ func TestNobodyIsSentAwayForWantOfASlot(t *testing.T) {
 
 func TestWhoIsSentAwayComesBackAtTheRateOfTheBroker(t *testing.T) {
 	c := newClock(t0)
-	q := refresher.NewQueue(newLimits(wide(func(l *config.Limits) { l.BrokerConcurrency, l.BrokerRate = 1, 1 }), c), 5, 1, c.Now)
+	q := must(refresher.NewQueue(refresher.QueueOptions{Limits: newLimits(wide(func(l *config.Limits) { l.BrokerConcurrency, l.BrokerRate = 1, 1 }), c), Slots: 5, Room: 1, Now: c.Now}))
 	done, err := q.Enter(t.Context(), "a", in(0))
 	require.NoError(t, err)
 	out := make(chan arrival, 10)
@@ -172,7 +172,7 @@ func TestWhoIsSentAwayComesBackAtTheRateOfTheBroker(t *testing.T) {
 func TestWaitersAreSentAwayWhenTheBreakerOpens(t *testing.T) {
 	c := newClock(t0)
 	limits := newLimits(wide(func(l *config.Limits) { l.BreakerFailures, l.BrokerConcurrency = 1, 1 }), c)
-	q := refresher.NewQueue(limits, 10, 10, c.Now)
+	q := must(refresher.NewQueue(refresher.QueueOptions{Limits: limits, Slots: 10, Room: 10, Now: c.Now}))
 	first, err := q.Enter(t.Context(), "a", in(0))
 	require.NoError(t, err)
 	out := make(chan arrival, 10)
@@ -184,8 +184,8 @@ func TestWaitersAreSentAwayWhenTheBreakerOpens(t *testing.T) {
 }
 
 func TestWaitersAreLetInWhenTheRateAllows(t *testing.T) {
-	limits := refresher.NewLimits(wide(func(l *config.Limits) { l.BrokerRate, l.BrokerBurst = 200, 1 }), credentials, time.Now, nil, func(string, bool) {})
-	q := refresher.NewQueue(limits, 10, 10, time.Now)
+	limits := must(refresher.NewLimits(refresher.LimitsOptions{Config: wide(func(l *config.Limits) { l.BrokerRate, l.BrokerBurst = 200, 1 }), Credentials: credentials, Now: time.Now, OnBreaker: func(string, bool) {}}))
+	q := must(refresher.NewQueue(refresher.QueueOptions{Limits: limits, Slots: 10, Room: 10, Now: time.Now}))
 	for range 5 { // the first at once, the others by the timer
 		done, err := q.Enter(t.Context(), "a", in(0))
 		require.NoError(t, err)
@@ -195,7 +195,7 @@ func TestWaitersAreLetInWhenTheRateAllows(t *testing.T) {
 
 func TestAWaiterMayGiveUp(t *testing.T) {
 	c := newClock(t0)
-	q := refresher.NewQueue(newLimits(wide(), c), 1, 10, c.Now)
+	q := must(refresher.NewQueue(refresher.QueueOptions{Limits: newLimits(wide(), c), Slots: 1, Room: 10, Now: c.Now}))
 	first, err := q.Enter(t.Context(), "a", in(0))
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -212,7 +212,7 @@ func TestAWaiterMayGiveUp(t *testing.T) {
 
 func TestClosingSendsEverybodyAway(t *testing.T) {
 	c := newClock(t0)
-	q := refresher.NewQueue(newLimits(wide(), c), 1, 10, c.Now)
+	q := must(refresher.NewQueue(refresher.QueueOptions{Limits: newLimits(wide(), c), Slots: 1, Room: 10, Now: c.Now}))
 	first, err := q.Enter(t.Context(), "a", in(0))
 	require.NoError(t, err)
 	out := make(chan arrival, 1)

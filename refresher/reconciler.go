@@ -11,6 +11,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/latchkey/latchkey/config"
+	"github.com/latchkey/latchkey/events/options"
 	"github.com/latchkey/latchkey/events/pause"
 	"github.com/latchkey/latchkey/store"
 	"github.com/latchkey/latchkey/store/audit"
@@ -50,10 +51,22 @@ const (
 	minInterval   = time.Second
 )
 
-// NewReconciler returns a Reconciler. horizon is how far ahead schedules are put into the
-// stream. Call Start before the worker receives messages, so that their schedules name a stream.
-func NewReconciler(w *Refresher, c config.Reconcile, horizon time.Duration, s Streams) *Reconciler {
-	return &Reconciler{refresher: w, config: c, horizon: horizon, streams: s, overdueWalk: walk{inOrder: true}}
+// ReconcilerOptions for NewReconciler; all are required.
+type ReconcilerOptions struct {
+	Refresher *Refresher
+	Config    config.Reconcile
+	// Horizon is how far ahead schedules are put into the stream.
+	Horizon time.Duration
+	Streams Streams
+}
+
+// NewReconciler returns a Reconciler. Call Start before the worker receives messages, so that
+// their schedules name a stream.
+func NewReconciler(o ReconcilerOptions) (*Reconciler, error) {
+	if err := options.Require("a reconciler", o, "Refresher", "Config", "Horizon", "Streams"); err != nil {
+		return nil, err
+	}
+	return &Reconciler{refresher: o.Refresher, config: o.Config, horizon: o.Horizon, streams: o.Streams, overdueWalk: walk{inOrder: true}}, nil
 }
 
 // Run reconciles at once and then at intervals until ctx ends. Intervals vary by a

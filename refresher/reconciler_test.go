@@ -202,7 +202,7 @@ func TestWhatChangedSinceItWasListedIsLeftAlone(t *testing.T) {
 	r := newRig(t)
 	var second *store.Grant
 	listed := make(chan struct{}, 2)
-	w := r.Worker("a", func(d *refresher.Deps) {
+	w := r.Worker("a", func(d *refresher.Options) {
 		// Another worker refreshes the second grant while the first is dealt with.
 		d.Log = d.Log.WithOptions(zap.Hooks(func(e zapcore.Entry) error {
 			if strings.Contains(e.Message, "was overdue") {

@@ -189,7 +189,7 @@ func TestRefusedCredentialsPutEverythingOff(t *testing.T) {
 // broker that answers.
 func TestMessagesThatCallNobodyDoNotHideFailures(t *testing.T) {
 	r := newRig(t)
-	w := r.Worker("a", func(d *refresher.Deps) { d.Limits.BreakerFailures = 2 })
+	w := r.Worker("a", func(d *refresher.Options) { d.Limits.BreakerFailures = 2 })
 	for range 2 {
 		g := r.Connect(w, meshsim.ConnectSpec{})
 		require.NoError(t, r.Sim.Script(g.Accounts[0].ID, meshsim.HTTPStatus(500)))

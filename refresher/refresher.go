@@ -16,6 +16,7 @@ import (
 
 	"github.com/latchkey/latchkey/config"
 	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/events/options"
 	"github.com/latchkey/latchkey/events/secret"
 	"github.com/latchkey/latchkey/events/tracing"
 	"github.com/latchkey/latchkey/store"
@@ -23,8 +24,8 @@ import (
 	"github.com/latchkey/latchkey/store/envelope"
 )
 
-// Deps is what a Refresher works with. All but Audit and Workers is required.
-type Deps struct {
+// Options for New. Audit, Workers and what bounds nothing while it is zero may be left out.
+type Options struct {
 	Store        *store.Store
 	Envelope     *envelope.Envelope
 	Fingerprints *store.Fingerprints
@@ -67,7 +68,7 @@ type Deps struct {
 
 // Refresher refreshes grants. It is safe for concurrent use.
 type Refresher struct {
-	deps     Deps
+	deps     Options
 	queue    *Queue
 	metrics  *metrics
 	verdicts *verdicts
@@ -75,26 +76,21 @@ type Refresher struct {
 	underWay sync.WaitGroup
 }
 
-// New returns a Refresher. It panics if something is missing.
-func New(d Deps) *Refresher {
-	d.check()
-	r := &Refresher{deps: d, metrics: newMetrics(d.Metrics)}
-	r.verdicts = &verdicts{store: d.Store, hold: d.Hold, now: d.Now, log: d.Log, metrics: r.metrics}
-	r.queue = NewQueue(NewLimits(d.Limits, d.Credentials, d.Now, d.Workers, r.metrics.onBreaker), d.Concurrency, 3*d.Concurrency, d.Now)
-	return r
-}
-
-func (d Deps) check() {
-	switch {
-	case d.Store == nil || d.Envelope == nil || d.Fingerprints == nil || d.JetStream == nil || d.Mesh == nil || d.Dispatcher == nil:
-		panic("refresher: Store, Envelope, Fingerprints, JetStream, Mesh and Dispatcher are required")
-	case d.NewID == nil || d.Now == nil || d.Resolve == nil || d.ParkAnswer == nil || d.Log == nil || d.Metrics == nil:
-		panic("refresher: NewID, Now, Changed, ParkAnswer, Log and Metrics are required")
-	case d.Settler.Now == nil || d.Settler.NewID == nil || d.Settler.Rand == nil:
-		panic("refresher: a Settler with Now, NewID and Rand is required")
-	case d.Concurrency <= 0 || d.Lease <= 0 || d.CallAndSave <= 0:
-		panic("refresher: Concurrency, Lease and CallAndSave are required")
+// New returns a Refresher.
+func New(o Options) (*Refresher, error) {
+	err := options.Require("a refresher", o, "Store", "Envelope", "Fingerprints", "JetStream", "Mesh", "Settler", "Dispatcher", "WorkerID", "NewID", "Now",
+		"Limits", "Credentials", "Concurrency", "Lease", "CallAndSave", "Resolve", "ParkAnswer", "Log", "Metrics")
+	if err != nil {
+		return nil, err
 	}
+	r := &Refresher{deps: o, metrics: newMetrics(o.Metrics)}
+	r.verdicts = &verdicts{store: o.Store, hold: o.Hold, now: o.Now, log: o.Log, metrics: r.metrics}
+	limits, err := NewLimits(LimitsOptions{Config: o.Limits, Credentials: o.Credentials, Now: o.Now, Workers: o.Workers, OnBreaker: r.metrics.onBreaker})
+	if err != nil {
+		return nil, err
+	}
+	r.queue, err = NewQueue(QueueOptions{Limits: limits, Slots: o.Concurrency, Room: 3 * o.Concurrency, Now: o.Now})
+	return r, err
 }
 
 // Stop rejects the refreshes that wait for their turn, and all that come later.

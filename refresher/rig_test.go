@@ -35,10 +35,10 @@ func newRig(t *testing.T) *rig {
 	return &rig{Rig: refreshertest.New(t), left: map[string][]leftover{}}
 }
 
-func (r *rig) Worker(id string, change ...func(*refresher.Deps)) *worker {
+func (r *rig) Worker(id string, change ...func(*refresher.Options)) *worker {
 	r.T.Helper()
-	park := func(d *refresher.Deps) { d.ParkAnswer = r.park }
-	return r.Rig.Worker(id, append([]func(*refresher.Deps){park}, change...)...)
+	park := func(d *refresher.Options) { d.ParkAnswer = r.park }
+	return r.Rig.Worker(id, append([]func(*refresher.Options){park}, change...)...)
 }
 
 // park notes what an answer left, once under each id as dead letters do.

@@ -9,14 +9,15 @@ import (
 
 	"github.com/latchkey/latchkey/config"
 	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/events/options"
 	"github.com/latchkey/latchkey/events/secret"
 	"github.com/latchkey/latchkey/store"
 )
 
 // Settler turns the outcome of a refresh into the grant's next state. It stores and
-// sends nothing. All fields are required.
+// sends nothing. NewSettler makes one.
 type Settler struct {
-	Announcer
+	announcer
 	Policy Policy
 	// Backoff spaces the tries after transient failures, RateLimited and Credentials those
 	// after failures of no single grant.
@@ -28,13 +29,27 @@ type Settler struct {
 	Rand      func() float64 // numbers in [0, 1)
 }
 
+// SettlerOptions for NewSettler. Source may be empty.
+type SettlerOptions struct {
+	Config   config.Config
+	Subjects events.Subjects
+	Now      func() time.Time
+	NewID    func() string  // makes the ids of events
+	Rand     func() float64 // numbers in [0, 1)
+	Source   string         // events.SourceOf the installation
+}
+
 // NewSettler returns the Settler of a configuration.
-func NewSettler(c config.Config, a Announcer, random func() float64) Settler {
+func NewSettler(o SettlerOptions) (Settler, error) {
+	if err := options.Require("a settler", o, "Config", "Now", "NewID", "Rand"); err != nil {
+		return Settler{}, err
+	}
+	c := o.Config
 	return Settler{
-		Announcer: a, Policy: NewPolicy(c), Rand: random,
+		announcer: announcer{Subjects: o.Subjects, Now: o.Now, NewID: o.NewID, Source: o.Source}, Policy: NewPolicy(c), Rand: o.Rand,
 		Backoff: c.Refresh.Backoff, RateLimited: c.Refresh.RateLimited, Credentials: c.Refresh.Credentials,
 		Grace: c.Refresh.Grace, Retention: c.Retention.Expired,
-	}
+	}, nil
 }
 
 // ApplyAnswer applies the tokens of an answer: the caller seals the returned set for g's

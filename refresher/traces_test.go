@@ -99,7 +99,7 @@ func TestSpansOfCallsToMesh(t *testing.T) {
 	provider := sdktrace.NewTracerProvider(sdktrace.WithSyncer(exported))
 	ctx, span := provider.Tracer("test").Start(t.Context(), "process")
 	defer span.End()
-	m := refresher.NewMesh(refresher.MeshOptions{URL: "http://127.0.0.1:1", Timeout: patience, Now: time.Now})
+	m := must(refresher.NewMesh(refresher.MeshOptions{URL: "http://127.0.0.1:1", Timeout: patience, Now: time.Now}))
 	_, err := m.Refresh(ctx, refresher.RefreshRequest{BrokerType: "b", RefreshToken: text("s3cret")})
 	require.Error(t, err)
 	require.Error(t, m.Remove(ctx, text("s3cret"), "b"))

@@ -28,7 +28,7 @@ func TestATryAfterALostAnswerHasALaneOfItsOwn(t *testing.T) {
 
 func TestAnUnknownOutcomeGoesBeforeAllElse(t *testing.T) {
 	c := newClock(t0)
-	q := refresher.NewQueue(newLimits(wide(), c), 1, 10, c.Now)
+	q := must(refresher.NewQueue(refresher.QueueOptions{Limits: newLimits(wide(), c), Slots: 1, Room: 10, Now: c.Now}))
 	first, err := q.Enter(t.Context(), "a", in(0))
 	require.NoError(t, err)
 	out := make(chan arrival, 10)

@@ -109,7 +109,7 @@ func TestManyRefusedInARowHoldVerdicts(t *testing.T) {
 func TestAnOperatorDecidesAboutVerdicts(t *testing.T) {
 	t.Run("where none are held by themselves", func(t *testing.T) {
 		r := newRig(t)
-		w := r.Worker("a", func(d *refresher.Deps) { served(d); d.Hold.Grants = 0 })
+		w := r.Worker("a", func(d *refresher.Options) { served(d); d.Hold.Grants = 0 })
 		all := r.refusedGrants(w, "coinbase", "one", "two", "three")
 		_, err := w.Store.Decide(t.Context(), "coinbase", store.DecidedHold, r.Clock.Now())
 		require.NoError(t, err)
@@ -142,13 +142,13 @@ func TestAnOperatorDecidesAboutVerdicts(t *testing.T) {
 // between them, or there is nobody else.
 func TestUsersWhoLeaveOneByOneHoldNothing(t *testing.T) {
 	for name, c := range map[string]struct {
-		change  func(*refresher.Deps)
+		change  func(*refresher.Options)
 		between time.Duration
 		others  bool
 	}{
 		"over days, and nobody else is there": {served, day, false},
 		"within minutes, others between them": {served, time.Minute, true},
-		"where nothing is ever held":          {func(d *refresher.Deps) { served(d); d.Hold.Grants = 0 }, 0, false},
+		"where nothing is ever held":          {func(d *refresher.Options) { served(d); d.Hold.Grants = 0 }, 0, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t)

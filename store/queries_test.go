@@ -27,15 +27,15 @@ import (
 // walks are the methods that read more than an index leads them to, and why they
 // may. A worker on its own calls none of them but RecordHeartbeat and Tallies.
 var walks = map[string]string{
-	"ConnectKeys": "a handful of keys, kept in memory by workers",
-	"AuditHeads":  "an operator's: one head for each start of a worker",
-	"Keys":        "an operator's walk over all data keys",
-	"List":        "an operator's pages: by id, passing over what does not match; by due time, sorted",
-	"RecordHeartbeat":  "a small document for each worker, every few seconds",
-	"Verdicts":    "a document for each broker at which grants were refused",
-	"Tallies":     "the operator's page and a worker's metrics, once in a while: the whole index on state and broker",
-	"TokenSets":   "an operator's count: the whole index on sealed.key and id",
-	"KeyUses":     "an operator's count; the connect keys and the fingerprint key are a handful",
+	"ConnectKeys":     "a handful of keys, kept in memory by workers",
+	"AuditHeads":      "an operator's: one head for each start of a worker",
+	"Keys":            "an operator's walk over all data keys",
+	"List":            "an operator's pages: by id, passing over what does not match; by due time, sorted",
+	"RecordHeartbeat": "a small document for each worker, every few seconds",
+	"Verdicts":        "a document for each broker at which grants were refused",
+	"Tallies":         "the operator's page and a worker's metrics, once in a while: the whole index on state and broker",
+	"TokenSets":       "an operator's count: the whole index on sealed.key and id",
+	"KeyUses":         "an operator's count; the connect keys and the fingerprint key are a handful",
 }
 
 // everywhere are the methods that ask all shards, where grants are sharded by
@@ -98,7 +98,7 @@ func calls(s *store.Store) map[string]func(context.Context) error {
 			return nil
 		},
 		"AccountsDue":      func(ctx context.Context) error { return drop(s.AccountsDue(ctx, now, place, 1)) },
-		"WithNothingDue":            func(ctx context.Context) error { return drop(s.WithNothingDue(ctx, place, 1)) },
+		"WithNothingDue":   func(ctx context.Context) error { return drop(s.WithNothingDue(ctx, place, 1)) },
 		"DueAfter":         func(ctx context.Context) error { return drop(s.DueAfter(ctx, now, place, 1)) },
 		"Ending":           func(ctx context.Context) error { return drop(s.Ending(ctx, now, place, 1)) },
 		"OtherChainKeys":   func(ctx context.Context) error { return drop(s.OtherChainKeys(ctx, "k")) },
@@ -120,7 +120,7 @@ func calls(s *store.Store) map[string]func(context.Context) error {
 		"Retire":               func(ctx context.Context) error { return s.Retire(ctx, store.Retirement{Before: now}) },
 		"RetireUserKeys":       func(ctx context.Context) error { return drop(s.RetireUserKeys(ctx, "u", now)) },
 		"Retirement":           func(ctx context.Context) error { return drop(s.Retirement(ctx)) },
-		"RecordRevocation":               func(ctx context.Context) error { return s.RecordRevocation(ctx, store.Scope{User: "u"}, now, now) },
+		"RecordRevocation":     func(ctx context.Context) error { return s.RecordRevocation(ctx, store.Scope{User: "u"}, now, now) },
 		"Revocations":          func(ctx context.Context) error { return drop(s.Revocations(ctx, "u", "b", []string{"a"})) },
 		"Rewrap":               func(ctx context.Context) error { return s.Rewrap(ctx, key, []byte("w"), "kek") },
 		"SampleKeys":           func(ctx context.Context) error { return drop(s.SampleKeys(ctx, 2)) },
@@ -143,13 +143,13 @@ func calls(s *store.Store) map[string]func(context.Context) error {
 			_, _, err := s.RecordRefusal(ctx, "b", "g", now, 3, time.Hour)
 			return err
 		},
-		"RecordHeartbeat":    func(ctx context.Context) error { return drop(s.RecordHeartbeat(ctx, store.Heartbeat{Run: "r", N: 1})) },
-		"DeleteHeartbeat":      func(ctx context.Context) error { return s.DeleteHeartbeat(ctx, store.Heartbeat{Run: "r", N: 1}) },
-		"RecordSuccess": func(ctx context.Context) error { return drop(s.RecordSuccess(ctx, "b")) },
-		"Verdicts":      func(ctx context.Context) error { return drop(s.Verdicts(ctx)) },
-		"VerdictsAt":    func(ctx context.Context) error { return drop(s.VerdictsAt(ctx, "b")) },
-		"RecordSpent":         func(ctx context.Context) error { return s.RecordSpent(ctx, "f", now, now) },
-		"RecordAwaited":         func(ctx context.Context) error { return s.RecordAwaited(ctx, "f", now) },
+		"RecordHeartbeat": func(ctx context.Context) error { return drop(s.RecordHeartbeat(ctx, store.Heartbeat{Run: "r", N: 1})) },
+		"DeleteHeartbeat": func(ctx context.Context) error { return s.DeleteHeartbeat(ctx, store.Heartbeat{Run: "r", N: 1}) },
+		"RecordSuccess":   func(ctx context.Context) error { return drop(s.RecordSuccess(ctx, "b")) },
+		"Verdicts":        func(ctx context.Context) error { return drop(s.Verdicts(ctx)) },
+		"VerdictsAt":      func(ctx context.Context) error { return drop(s.VerdictsAt(ctx, "b")) },
+		"RecordSpent":     func(ctx context.Context) error { return s.RecordSpent(ctx, "f", now, now) },
+		"RecordAwaited":   func(ctx context.Context) error { return s.RecordAwaited(ctx, "f", now) },
 		"RevocationsAndTokenRecord": func(ctx context.Context) error {
 			_, _, err := s.RevocationsAndTokenRecord(ctx, "u", "b", []string{"a"}, "f")
 			return err

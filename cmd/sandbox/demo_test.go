@@ -25,7 +25,8 @@ func TestARefusalInTheDemoIsConfirmedBeforeTheAccessTokenEnds(t *testing.T) {
 	cfg, err := s.Config(demoSettings()...)
 	require.NoError(t, err)
 	now := store.Milli(time.Now())
-	settler := refresher.NewSettler(cfg, refresher.Announcer{Now: func() time.Time { return now }, NewID: func() string { return "id" }}, func() float64 { return 1 })
+	settler, err := refresher.NewSettler(refresher.SettlerOptions{Config: cfg, Now: func() time.Time { return now }, NewID: func() string { return "id" }, Rand: func() float64 { return 1 }})
+	require.NoError(t, err)
 	end, later := now.Add(demoLife), now.Add(time.Hour)
 	g := &store.Grant{
 		ID: "id", UserID: "frank", BrokerType: "gemini", State: store.Active, Version: 1, ConnectedAt: now,

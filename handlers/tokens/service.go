@@ -2,7 +2,6 @@ package tokens
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -13,6 +12,7 @@ import (
 
 	"github.com/latchkey/latchkey/config"
 	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/events/options"
 	"github.com/latchkey/latchkey/events/secret"
 	"github.com/latchkey/latchkey/events/tracing"
 	"github.com/latchkey/latchkey/store"
@@ -92,8 +92,8 @@ type Service struct {
 
 // New returns a service that answers once Start has returned.
 func New(o Options) (*Service, error) {
-	if o.Store == nil || o.Refresher == nil || o.Now == nil || o.Log == nil || o.Metrics == nil {
-		return nil, errors.New("the token service needs a store, a refresher, a clock, a log and metrics")
+	if err := options.Require("the token service", o, "Store", "Refresher", "Now", "Log", "Metrics"); err != nil {
+		return nil, err
 	}
 	known, err := events.NewInboxes(o.Subjects, o.Config.InboxPrefixes...)
 	if err != nil {

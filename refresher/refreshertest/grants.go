@@ -31,8 +31,12 @@ func Due(g *store.Grant) events.RefreshDue {
 // of its policy are zero.
 func Settler(c *clocktest.Clock, chance float64) refresher.Settler {
 	ids := 0
-	announcer := refresher.Announcer{Now: c.Now, NewID: func() string { ids++; return fmt.Sprintf("event-%d", ids) }}
-	s := refresher.NewSettler(config.Default(), announcer, func() float64 { return chance })
+	s, err := refresher.NewSettler(refresher.SettlerOptions{
+		Config: config.Default(), Now: c.Now, NewID: func() string { ids++; return fmt.Sprintf("event-%d", ids) }, Rand: func() float64 { return chance },
+	})
+	if err != nil {
+		panic(err) // nothing is missing
+	}
 	s.Policy.Lead, s.Policy.ClockSkew = 0, 0
 	return s
 }

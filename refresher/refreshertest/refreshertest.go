@@ -81,7 +81,8 @@ func New(t *testing.T) *Rig {
 	memory, err := store.Open(t.Context(), store.Options{URI: secret.New(r.DB.URI()), Database: r.DatabaseName, Timeout: 5 * time.Second})
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = memory.Close(context.Background()) })
-	r.Streams = streams.New(r.JS, memory, d, r.Log)
+	r.Streams, err = streams.New(streams.Options{JetStream: r.JS, State: memory, Config: d, Log: r.Log})
+	require.NoError(t, err)
 	_, err = r.Streams.Ensure(t.Context())
 	require.NoError(t, err)
 

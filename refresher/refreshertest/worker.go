@@ -47,7 +47,7 @@ func (t *Topology) DueQueues(ctx context.Context) ([]streams.DueQueue, error) {
 
 // Worker builds a worker, from what change makes of its parts: one of them has to set
 // ParkAnswer.
-func (r *Rig) Worker(id string, change ...func(*refresher.Deps)) *Worker {
+func (r *Rig) Worker(id string, change ...func(*refresher.Options)) *Worker {
 	r.T.Helper()
 	ctx, d := r.T.Context(), config.Default()
 	db, err := store.Open(ctx, store.Options{URI: secret.New(r.DB.URI()), Database: r.DatabaseName, Timeout: r.DBTimeout})
@@ -58,14 +58,17 @@ func (r *Rig) Worker(id string, change ...func(*refresher.Deps)) *Worker {
 	r.workers = append(r.workers, w)
 	w.Envelope = envelope.New(envelope.Options{KMS: r.KMS.Client(kmssimtest.Once), Store: db, KeyID: "alias/test", Now: r.Clock.Now})
 	w.Fingerprints = store.NewFingerprints(store.FingerprintOptions{Store: db, Envelope: w.Envelope, Log: r.Log})
-	w.Settler = Settler(r.Clock, 0.5)
-	w.Settler.Subjects, w.Settler.NewID = r.Subjects, uuid.NewString
+	w.Settler, err = refresher.NewSettler(refresher.SettlerOptions{Config: d, Subjects: r.Subjects, Now: r.Clock.Now, NewID: uuid.NewString, Rand: func() float64 { return 0.5 }})
+	require.NoError(r.T, err)
+	w.Settler.Policy.Lead, w.Settler.Policy.ClockSkew = 0, 0
 	reg, remember := prometheus.NewRegistry(), 24*time.Hour
-	w.Dispatcher = refresher.NewDispatcher(refresher.DispatcherOptions{
+	w.Dispatcher, err = refresher.NewDispatcher(refresher.DispatcherOptions{
 		JetStream: r.JS, Store: db, Subjects: r.Subjects, Horizon: d.Refresh.Horizon, Remember: remember, Now: r.Clock.Now, Log: r.Log, Metrics: reg,
 	})
-	mesh := refresher.NewMesh(refresher.MeshOptions{URL: r.MeshURL, Timeout: Patience, Now: r.Clock.Now})
-	deps := refresher.Deps{
+	require.NoError(r.T, err)
+	mesh, err := refresher.NewMesh(refresher.MeshOptions{URL: r.MeshURL, Timeout: Patience, Now: r.Clock.Now})
+	require.NoError(r.T, err)
+	deps := refresher.Options{
 		Store: db, Envelope: w.Envelope, Fingerprints: w.Fingerprints, JetStream: r.JS, Mesh: mesh, Limits: d.Limits, Credentials: d.Refresh.Credentials, Hold: d.Refresh.Hold, Concurrency: d.Refresh.Concurrency,
 		Settler: w.Settler, Dispatcher: w.Dispatcher, Subjects: r.Subjects, WorkerID: id, NewID: uuid.NewString, Now: r.Clock.Now,
 		Lease: d.Refresh.Lease, CallAndSave: d.CallAndSave(), ClockSkew: d.Worker.ClockSkew, SendAccess: d.Mesh.AccessTokenBrokers, RefusedPause: d.Tokens.RefusedPause, Remember: remember,
@@ -74,9 +77,11 @@ func (r *Rig) Worker(id string, change ...func(*refresher.Deps)) *Worker {
 	for _, f := range change {
 		f(&deps)
 	}
-	w.Refresher = refresher.New(deps)
+	w.Refresher, err = refresher.New(deps)
+	require.NoError(r.T, err)
 	w.Topology = &Topology{r.Streams.Identities, func(context.Context) ([]streams.DueQueue, error) { return []streams.DueQueue{w.Queue}, nil }}
-	w.Reconciler = refresher.NewReconciler(w.Refresher, d.Reconcile, d.Refresh.Horizon, w.Topology)
+	w.Reconciler, err = refresher.NewReconciler(refresher.ReconcilerOptions{Refresher: w.Refresher, Config: d.Reconcile, Horizon: d.Refresh.Horizon, Streams: w.Topology})
+	require.NoError(r.T, err)
 	require.NoError(r.T, w.Reconciler.Start(ctx))
 	return w
 }

@@ -74,7 +74,7 @@ func streamsOn(t *testing.T, dir, key string, m *memory, recreate bool) (*engine
 	require.NoError(t, err)
 	cfg := config.Default()
 	cfg.NATS.RecreateStreams = recreate
-	return broker, js, streams.New(js, m, cfg, zap.NewNop())
+	return broker, js, must(streams.New(streams.Options{JetStream: js, State: m, Config: cfg, Log: zap.NewNop()}))
 }
 
 func TestAWrongEncryptionKeyDestroysNothing(t *testing.T) {

@@ -16,6 +16,7 @@ import (
 	"github.com/latchkey/latchkey/cmd/sandbox/engines"
 	"github.com/latchkey/latchkey/cmd/sandbox/engines/enginestest"
 	"github.com/latchkey/latchkey/config"
+	"github.com/latchkey/latchkey/events/options/optionstest"
 	"github.com/latchkey/latchkey/store/streams"
 )
 
@@ -43,7 +44,9 @@ func TestWhatAnOperatorSetStays(t *testing.T) {
 	js := jetStreamOn(t, enginestest.NATSWith(t, engines.NATSOptions{}).URL())
 	cfg := config.Default()
 	subjects := cfg.NATS.Subjects()
-	topology := func() *streams.Topology { return streams.New(js, &memory{}, cfg, zap.NewNop()) }
+	topology := func() *streams.Topology {
+		return must(streams.New(streams.Options{JetStream: js, State: &memory{}, Config: cfg, Log: zap.NewNop()}))
+	}
 	_, err := topology().Ensure(t.Context())
 	require.NoError(t, err)
 
@@ -140,7 +143,7 @@ func TestWhatCanNotBeChangedIsNamed(t *testing.T) {
 	subjects := cfg.NATS.Subjects()
 	_, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: subjects.RecoveryStream(), Subjects: []string{subjects.RecoveryAll()}, Storage: jetstream.MemoryStorage})
 	require.NoError(t, err)
-	_, err = streams.New(js, &memory{}, cfg, zap.NewNop()).Ensure(t.Context())
+	_, err = must(streams.New(streams.Options{JetStream: js, State: &memory{}, Config: cfg, Log: zap.NewNop()})).Ensure(t.Context())
 	require.ErrorContains(t, err, subjects.RecoveryStream())
 	require.ErrorContains(t, err, "storage is Memory, not File")
 }
@@ -151,7 +154,7 @@ func TestWhatAnOperatorSetOnAConsumerStays(t *testing.T) {
 	js := jetStreamOn(t, enginestest.NATSWith(t, engines.NATSOptions{}).URL())
 	cfg := config.Default()
 	subjects := cfg.NATS.Subjects()
-	topology := streams.New(js, &memory{}, cfg, zap.NewNop())
+	topology := must(streams.New(streams.Options{JetStream: js, State: &memory{}, Config: cfg, Log: zap.NewNop()}))
 	_, err := topology.Ensure(t.Context())
 	require.NoError(t, err)
 	made, err := topology.Consumer(t.Context(), subjects.RefreshStream(), subjects.RefreshDue())
@@ -163,7 +166,7 @@ func TestWhatAnOperatorSetOnAConsumerStays(t *testing.T) {
 	require.NoError(t, err)
 
 	cfg.NATS.ManageStreams = false
-	_, err = streams.New(js, &memory{}, cfg, zap.NewNop()).Consumer(t.Context(), subjects.RefreshStream(), subjects.RefreshDue())
+	_, err = must(streams.New(streams.Options{JetStream: js, State: &memory{}, Config: cfg, Log: zap.NewNop()})).Consumer(t.Context(), subjects.RefreshStream(), subjects.RefreshDue())
 	require.ErrorIs(t, err, streams.ErrUnfit)
 	require.ErrorContains(t, err, "ack_wait is 1s, not 30s, max_deliver is 3, not -1, max_ack_pending is 10, not -1")
 
@@ -172,7 +175,7 @@ func TestWhatAnOperatorSetOnAConsumerStays(t *testing.T) {
 	is := again.CachedInfo().Config
 	require.Equal(t, []any{30 * time.Second, -1, -1}, []any{is.AckWait, is.MaxDeliver, is.MaxAckPending})
 	require.Equal(t, []string{"ours", "payments"}, []string{is.Description, is.Metadata["team"]})
-	_, err = streams.New(js, &memory{}, cfg, zap.NewNop()).Consumer(t.Context(), subjects.RefreshStream(), subjects.RefreshDue())
+	_, err = must(streams.New(streams.Options{JetStream: js, State: &memory{}, Config: cfg, Log: zap.NewNop()})).Consumer(t.Context(), subjects.RefreshStream(), subjects.RefreshDue())
 	require.NoError(t, err)
 }
 
@@ -194,7 +197,7 @@ func TestEventsLeaveRoomForAnswers(t *testing.T) {
 	cfg := config.Default()
 	subjects := cfg.NATS.Subjects()
 	core, logs := observer.New(zap.WarnLevel)
-	topology := streams.New(js, &memory{}, cfg, zap.New(core))
+	topology := must(streams.New(streams.Options{JetStream: js, State: &memory{}, Config: cfg, Log: zap.New(core)}))
 	_, err = topology.Ensure(t.Context())
 	require.NoError(t, err)
 	require.Empty(t, logs.All())
@@ -251,7 +254,7 @@ func TestALimitForEventsOfBefore(t *testing.T) {
 				_, err := js.Publish(t.Context(), subjects.Lifecycle("token.stored", "u"), make([]byte, 1_000_000))
 				require.NoError(t, err)
 			}
-			_, err = streams.New(js, &memory{}, cfg, zap.NewNop()).Ensure(t.Context())
+			_, err = must(streams.New(streams.Options{JetStream: js, State: &memory{}, Config: cfg, Log: zap.NewNop()})).Ensure(t.Context())
 			require.NoError(t, err)
 			require.Equal(t, c.most, configOf(t, js, subjects.LifecycleStream()).MaxBytes)
 			info, err := stream.Info(t.Context())
@@ -270,7 +273,7 @@ func TestStreamsThatSomebodyElseKeeps(t *testing.T) {
 	cfg.NATS.ManageStreams = false
 	core, logs := observer.New(zap.WarnLevel)
 	reach := &without{JetStream: js}
-	theirs := streams.New(reach, &memory{}, cfg, zap.New(core))
+	theirs := must(streams.New(streams.Options{JetStream: reach, State: &memory{}, Config: cfg, Log: zap.New(core)}))
 	_, err := theirs.Ensure(t.Context())
 	require.ErrorIs(t, err, streams.ErrUnfit)
 	for _, name := range []string{subjects.IntegrationStream(), subjects.RefreshStream(), subjects.RecoveryStream(), subjects.LifecycleStream(), subjects.DeadLetterStream(), subjects.AuditStream()} {
@@ -284,7 +287,7 @@ func TestStreamsThatSomebodyElseKeeps(t *testing.T) {
 	require.Zero(t, names, "it makes none")
 
 	managed := config.Default()
-	first, err := streams.New(js, &memory{}, managed, zap.NewNop()).Ensure(t.Context())
+	first, err := must(streams.New(streams.Options{JetStream: js, State: &memory{}, Config: managed, Log: zap.NewNop()})).Ensure(t.Context())
 	require.NoError(t, err)
 	require.NoError(t, js.DeleteStream(t.Context(), subjects.CanaryStream()))
 	identities, err := theirs.Ensure(t.Context())
@@ -332,7 +335,7 @@ func TestPrefixesThatDifferOnlyInCase(t *testing.T) {
 		cfg := config.Default()
 		cfg.NATS.Prefix, cfg.NATS.AdoptStreams = prefix, adopt
 		database = &memory{}
-		return streams.New(js, database, cfg, zap.NewNop())
+		return must(streams.New(streams.Options{JetStream: js, State: database, Config: cfg, Log: zap.NewNop()}))
 	}
 	_, err := with("eu", false).Ensure(t.Context())
 	require.NoError(t, err)
@@ -348,4 +351,17 @@ func TestPrefixesThatDifferOnlyInCase(t *testing.T) {
 	require.Equal(t, before, configOf(t, js, "EU_LATCHKEY_REFRESH"))
 	_, err = with("us", false).Ensure(t.Context())
 	require.NoError(t, err)
+}
+
+// must returns what a constructor has made of complete options.
+func must[T any](made T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return made
+}
+
+func TestEveryRequiredOptionIsNamed(t *testing.T) {
+	js := struct{ jetstream.JetStream }{}
+	optionstest.Required(t, streams.New, streams.Options{JetStream: &js, Config: config.Default(), Log: zap.NewNop()}, "JetStream", "Config", "Log")
 }

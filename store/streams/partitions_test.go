@@ -48,7 +48,7 @@ func TestAPartitionThatIsAwayHidesNoOther(t *testing.T) {
 	js := &without{JetStream: inner}
 	cfg := config.Default()
 	cfg.NATS.Partitions = 3
-	s := streams.New(js, &memory{}, cfg, zap.NewNop())
+	s := must(streams.New(streams.Options{JetStream: js, State: &memory{}, Config: cfg, Log: zap.NewNop()}))
 	all, err := s.Ensure(t.Context())
 	require.NoError(t, err)
 	for _, p := range cfg.NATS.Subjects().RefreshPartitions() {
@@ -72,7 +72,7 @@ func TestAPartitionThatIsAwayHidesNoOther(t *testing.T) {
 	_, err = s.Identities(t.Context())
 	require.ErrorIs(t, err, context.DeadlineExceeded, "nothing is known where none is there")
 	js.stream = "LATCHKEY_REFRESH_1"
-	_, err = streams.New(js, &memory{}, cfg, zap.NewNop()).Identities(t.Context())
+	_, err = must(streams.New(streams.Options{JetStream: js, State: &memory{}, Config: cfg, Log: zap.NewNop()})).Identities(t.Context())
 	require.ErrorIs(t, err, context.DeadlineExceeded, "nor before they were seen")
 }
 
@@ -90,7 +90,7 @@ func TestIdentitiesOfPartitions(t *testing.T) {
 	with := func(partitions int) *streams.Topology {
 		cfg := config.Default()
 		cfg.NATS.Partitions = partitions
-		return streams.New(js, m, cfg, zap.New(core))
+		return must(streams.New(streams.Options{JetStream: js, State: m, Config: cfg, Log: zap.New(core)}))
 	}
 	ensure := func(partitions int) []string {
 		t.Helper()

@@ -14,6 +14,7 @@ import (
 
 	"github.com/latchkey/latchkey/config"
 	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/events/options"
 )
 
 // StateStore remembers the streams and their owner outside of NATS.
@@ -49,15 +50,27 @@ type Topology struct {
 	differed atomic.Value
 }
 
+// Options for New. State is nil where nothing is made or claimed, as in checks.
+type Options struct {
+	JetStream jetstream.JetStream
+	State     StateStore
+	Config    config.Config
+	Log       *zap.Logger
+}
+
 // New returns the topology of an installation.
-func New(js jetstream.JetStream, memory StateStore, cfg config.Config, log *zap.Logger) *Topology {
+func New(o Options) (*Topology, error) {
+	if err := options.Require("the topology of streams", o, "JetStream", "Config", "Log"); err != nil {
+		return nil, err
+	}
+	cfg := o.Config
 	s := &Topology{
-		js: js, state: memory, subjects: cfg.NATS.Subjects(), nats: cfg.NATS,
+		js: o.JetStream, state: o.State, subjects: cfg.NATS.Subjects(), nats: cfg.NATS,
 		retention: cfg.Retention, messages: cfg.Messages, audit: cfg.Audit.Mode != config.AuditOff,
-		interval: cfg.Reconcile.Interval, log: log,
+		interval: cfg.Reconcile.Interval, log: o.Log,
 	}
 	s.lastIdentities.Store(new([]string))
-	return s
+	return s, nil
 }
 
 // ErrGone: the former streams are missing, and creating them could destroy what is left

@@ -45,7 +45,11 @@ expire.`,
 			if why := refresher.RefreshBlocked(g, time.Now()); why != "" {
 				return nil, fmt.Errorf("not refreshed: %s", why)
 			}
-			return g, s.dispatcher().RefreshNow(s.ctx, g)
+			dispatcher, err := s.dispatcher()
+			if err != nil {
+				return nil, err
+			}
+			return g, dispatcher.RefreshNow(s.ctx, g)
 		},
 		failed: func(g *store.Grant) string {
 			return fmt.Sprintf("not refreshed: the refresh failed (%d in a row)", g.Attempts)
@@ -71,16 +75,20 @@ must_act: one whose refresh token was refused and whose access token is still va
 			if why := refresher.ReviveBlocked(g, time.Now()); why != "" {
 				return nil, fmt.Errorf("not revived: %s", why)
 			}
+			dispatcher, err := s.dispatcher()
+			if err != nil {
+				return nil, err
+			}
 			revived := g.Clone()
 			refresher.Revive(revived, time.Now())
-			err := s.db.Save(s.ctx, revived)
+			err = s.db.Save(s.ctx, revived)
 			if errors.Is(err, store.ErrConflict) {
 				return nil, errors.New("not revived: the grant changed meanwhile")
 			}
 			if err != nil {
 				return nil, err
 			}
-			if err := s.dispatcher().Deliver(s.ctx, revived); err != nil {
+			if err := dispatcher.Deliver(s.ctx, revived); err != nil {
 				fmt.Fprintln(s.stderr, "latchkey: warning: the workers will bring in the schedule:", err)
 			}
 			return revived, nil

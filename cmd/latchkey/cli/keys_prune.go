@@ -29,7 +29,10 @@ A backup of MongoDB holds its own data keys, so you can still read it.`,
 			if err != nil {
 				return fmt.Errorf("nothing was deleted: %w", err)
 			}
-			prune := keys.Prune{Store: s.db, Streams: streams, Bounds: bounds(s.cfg), Now: now, DryRun: dryRun}
+			prune, err := keys.NewPrune(keys.PruneOptions{Store: s.db, Streams: streams, Bounds: bounds(s.cfg), Now: now, DryRun: dryRun})
+			if err != nil {
+				return err
+			}
 			report, err := prune.Run(s.ctx)
 			return cmp.Or(s.report(report, func() { s.printPrune(report) }), err)
 		}),

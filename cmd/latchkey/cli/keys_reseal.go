@@ -40,9 +40,12 @@ Exit code 1 if token sets are left.`,
 				return err
 			}
 			shown := newProgress("resealing", s.stderr)
-			reseal := keys.Reseal{
+			reseal, err := keys.NewReseal(keys.ResealOptions{
 				Store: s.db, Envelope: s.env, Now: time.Now, ClockSkew: s.cfg.Worker.ClockSkew, RolloutDelay: 2 * s.cfg.Reconcile.Interval,
 				Patience: patience, Pause: min(s.cfg.Reconcile.Interval, 2*time.Second), Restart: restart, Limit: limiter(perSecond), Progress: shown, Audit: s.audit.log,
+			})
+			if err != nil {
+				return err
 			}
 			report, err := reseal.Run(s.ctx)
 			shown.done()

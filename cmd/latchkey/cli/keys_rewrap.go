@@ -34,8 +34,11 @@ Exit code 1 if data keys are left.`,
 				return err
 			}
 			shown := newProgress("rewrapping", s.stderr)
-			rewrap := keys.Rewrap{
+			rewrap, err := keys.NewRewrap(keys.RewrapOptions{
 				Store: s.db, KMS: client, Region: client.Options().Region, To: cmp.Or(to, s.cfg.KMS.KeyID), All: all, Limit: limiter(perSecond), Progress: shown,
+			})
+			if err != nil {
+				return err
 			}
 			report, err := rewrap.Run(s.ctx)
 			shown.done()

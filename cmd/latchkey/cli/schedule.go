@@ -62,7 +62,10 @@ whether NATS holds the schedule. Workers replace a schedule that is missing.`,
 			}
 			views := []scheduleView{}
 			rows := [][]string{{"DUE", "ACTION", "IN NATS", "GRANT", "BROKER", "STATE", "VERSION"}}
-			dispatcher := s.dispatcher()
+			dispatcher, err := s.dispatcher()
+			if err != nil {
+				return err
+			}
 			for _, g := range grants {
 				state, err := scheduled(s.ctx, dispatcher, g, time.Now().Add(s.cfg.Refresh.Horizon))
 				if err != nil {

@@ -117,7 +117,11 @@ func (s *session) openInstallation() error {
 	if err := s.openStore(); err != nil {
 		return err
 	}
-	_, err := streams.New(s.js, s.db, s.cfg, zap.NewNop()).CheckInstallation(s.ctx)
+	topology, err := streams.New(streams.Options{JetStream: s.js, State: s.db, Config: s.cfg, Log: zap.NewNop()})
+	if err != nil {
+		return err
+	}
+	_, err = topology.CheckInstallation(s.ctx)
 	return err
 }
 
@@ -151,7 +155,7 @@ func (s *session) openEnvelope() (err error) {
 }
 
 // dispatcher returns a dispatcher of the open installation.
-func (s *session) dispatcher() *refresher.Dispatcher {
+func (s *session) dispatcher() (*refresher.Dispatcher, error) {
 	return refresher.NewDispatcher(refresher.DispatcherOptions{
 		JetStream: s.js, Store: s.db, Subjects: s.cfg.NATS.Subjects(), Horizon: s.cfg.Refresh.Horizon, Now: time.Now, Log: zap.NewNop(), Metrics: prometheus.NewRegistry(),
 	})

@@ -10,9 +10,12 @@ import (
 
 // mesh asks Mesh to refresh an empty token, which spends nothing.
 func (d *doctor) mesh(ctx context.Context) Result {
-	client := refresher.NewMesh(refresher.MeshOptions{
+	client, err := refresher.NewMesh(refresher.MeshOptions{
 		URL: d.cfg.Mesh.URL, ClientID: d.cfg.Mesh.ClientID, ClientSecret: d.cfg.Mesh.ClientSecret, Timeout: d.cfg.Mesh.Timeout, Now: d.now,
 	})
+	if err != nil {
+		return failed("correct the section mesh of the configuration", "%v", err)
+	}
 	began := d.now()
 	probe, err := client.Probe(ctx)
 	if err != nil {

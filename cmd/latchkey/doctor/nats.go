@@ -110,11 +110,11 @@ func (d *doctor) jetStream(ctx context.Context, link *natsLink) Result {
 
 // room checks that the streams that a worker has yet to create fit into the account.
 func (d *doctor) room(ctx context.Context, link *natsLink, tier jetstream.Tier) error {
-	streams, err := d.inspector(link, nil).Inspect(ctx)
+	found, err := inspect(ctx, d, link, nil, (*streams.Topology).Inspect)
 	if err != nil {
 		return nil //nolint:nilerr // the check of the streams reports it
 	}
-	missing, _, _ := differences(streams)
+	missing, _, _ := differences(found)
 	if most := tier.Limits.MaxStreams; most > 0 && tier.Streams+len(missing) > most {
 		return fmt.Errorf("the account may have %d streams; %d are there and %d are missing", most, tier.Streams, len(missing))
 	}
@@ -127,7 +127,7 @@ func (d *doctor) installation(ctx context.Context, link *natsLink) Result {
 	if err != nil {
 		return noMongoDB()
 	}
-	identity, err := d.inspector(link, db).CheckInstallation(ctx)
+	identity, err := inspect(ctx, d, link, db, (*streams.Topology).CheckInstallation)
 	switch {
 	case errors.Is(err, streams.ErrOtherInstallation):
 		return failed("see docs/procedures.md, Another installation", "%v", err)
@@ -146,6 +146,12 @@ func limit(n int) string {
 	return fmt.Sprint(n)
 }
 
-func (d *doctor) inspector(link *natsLink, memory streams.StateStore) *streams.Topology {
-	return streams.New(link.js, memory, d.cfg, zap.NewNop())
+// inspect has a method of the topology look at the streams. state may be nil where the
+// method needs no database.
+func inspect[T any](ctx context.Context, d *doctor, link *natsLink, state streams.StateStore, look func(*streams.Topology, context.Context) (T, error)) (found T, err error) {
+	topology, err := streams.New(streams.Options{JetStream: link.js, State: state, Config: d.cfg, Log: zap.NewNop()})
+	if err != nil {
+		return found, err
+	}
+	return look(topology, ctx)
 }

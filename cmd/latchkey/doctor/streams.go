@@ -23,7 +23,7 @@ const (
 
 func (d *doctor) streams(ctx context.Context, link *natsLink) Result {
 	d.timeNATS(ctx, link)
-	all, err := d.inspector(link, nil).Inspect(ctx)
+	all, err := inspect(ctx, d, link, nil, (*streams.Topology).Inspect)
 	if err != nil {
 		return failed("permit the role what deploy/nats/roles/worker.conf lists", "%v", link.refusal(err))
 	}
@@ -112,7 +112,7 @@ func (d *doctor) timeNATS(ctx context.Context, link *natsLink) {
 }
 
 func (d *doctor) consumers(ctx context.Context, link *natsLink) Result {
-	all, err := d.inspector(link, nil).InspectConsumers(ctx)
+	all, err := inspect(ctx, d, link, nil, (*streams.Topology).InspectConsumers)
 	if err != nil {
 		return failed("permit the role what deploy/nats/roles/worker.conf lists", "%v", link.refusal(err))
 	}
@@ -189,7 +189,7 @@ func (d *doctor) inboxes(ctx context.Context, link *natsLink) Result {
 // comeBack looks for messages that were delivered more than once and still wait.
 // None do for long in an installation that is well.
 func (d *doctor) comeBack(ctx context.Context, link *natsLink) Result {
-	all, err := d.inspector(link, nil).Backlogs(ctx)
+	all, err := inspect(ctx, d, link, nil, (*streams.Topology).Backlogs)
 	if errors.Is(err, jetstream.ErrConsumerNotFound) || errors.Is(err, jetstream.ErrStreamNotFound) {
 		return ok("no consumers yet")
 	}

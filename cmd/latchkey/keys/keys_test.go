@@ -17,6 +17,7 @@ import (
 	"github.com/latchkey/latchkey/cmd/sandbox/engines/enginestest"
 	"github.com/latchkey/latchkey/cmd/sandbox/kmssim"
 	"github.com/latchkey/latchkey/cmd/sandbox/kmssim/kmssimtest"
+	"github.com/latchkey/latchkey/events/options/optionstest"
 	"github.com/latchkey/latchkey/events/secret"
 	"github.com/latchkey/latchkey/store"
 	"github.com/latchkey/latchkey/store/envelope"
@@ -115,23 +116,23 @@ func TestPruneKeepsWhatIsNeeded(t *testing.T) {
 	_, err = f.raw.Collection("connect_keys").InsertOne(t.Context(), bson.D{{Key: "sealed", Value: bson.D{{Key: "key", Value: "connect key"}}}})
 	require.NoError(t, err)
 
-	prune := keys.Prune{
+	prune := keys.PruneOptions{
 		Store: f.db, Bounds: bounds, Now: now, DryRun: true,
 		Streams: keys.Streams{DeadLetters: map[string]int{"letter": 2}, Recovery: map[string]int{"recovery": 1}},
 	}
 	before := f.stored()
-	planned, err := prune.Run(t.Context())
+	planned, err := run(t, keys.NewPrune, prune)
 	require.NoError(t, err)
 	require.ElementsMatch(t, []string{"over", "legacy", "nested"}, planned.Deleted)
 	require.Equal(t, before, f.stored())
 
 	// A parked recovery entry may need any key that was there when it was parked.
 	prune.DryRun, prune.Streams.LastRecovery = false, long
-	report, err := prune.Run(t.Context())
+	report, err := run(t, keys.NewPrune, prune)
 	require.NoError(t, err)
 	require.Equal(t, []string{"legacy"}, report.Deleted)
 	prune.Streams.LastRecovery = time.Time{}
-	report, err = prune.Run(t.Context())
+	report, err = run(t, keys.NewPrune, prune)
 	require.NoError(t, err)
 	require.ElementsMatch(t, []string{"over", "nested"}, report.Deleted)
 	why := map[string]string{}
@@ -174,13 +175,13 @@ func TestRewrapGoesOnWhereItWas(t *testing.T) {
 	require.NoError(t, err)
 	shown := &steps{}
 	calls := 0
-	rewrap := keys.Rewrap{Store: f.db, Region: "us-east-1", To: "alias/next", Limit: unlimited, Progress: shown}
+	rewrap := keys.RewrapOptions{Store: f.db, Region: "us-east-1", To: "alias/next", Limit: unlimited, Progress: shown}
 	rewrap.KMS = meddling{f.client, func(*kms.ReEncryptInput) {
 		if calls++; calls == 3 {
 			f.sim.Faults().Next(1, kmssim.ServiceUnavailable, "ReEncrypt")
 		}
 	}}
-	_, err = rewrap.Run(t.Context())
+	_, err = run(t, keys.NewRewrap, rewrap)
 	require.ErrorContains(t, err, "ServiceUnavailable")
 	require.Equal(t, 5, shown.total)
 	require.Equal(t, 2, shown.done)
@@ -197,13 +198,13 @@ func TestRewrapGoesOnWhereItWas(t *testing.T) {
 			require.NoError(t, f.db.Rewrap(t.Context(), now, out.CiphertextBlob, next))
 		}
 	}}
-	report, err := rewrap.Run(t.Context())
+	report, err := run(t, keys.NewRewrap, rewrap)
 	require.NoError(t, err)
 	require.Len(t, report.Failed, 1)
 	require.Equal(t, broken.Sealed.KeyID, report.Failed[0].ID)
 	require.Equal(t, 1, report.Changed)
 	rewrap.KMS = f.client
-	report, err = rewrap.Run(t.Context())
+	report, err = run(t, keys.NewRewrap, rewrap)
 	require.NoError(t, err)
 	require.Equal(t, next, report.To)
 	require.Equal(t, []int{0, 4, 0, 1}, []int{report.Rewrapped, report.Already, report.Changed, len(report.Failed)})
@@ -227,18 +228,35 @@ func TestRewrapKnowsAMultiRegionKey(t *testing.T) {
 	made, err := f.client.CreateKey(t.Context(), &kms.CreateKeyInput{MultiRegion: aws.Bool(true)})
 	require.NoError(t, err)
 	f.grant(f.envelope(now), "a")
-	rewrap := keys.Rewrap{Store: f.db, KMS: f.client, Region: "us-east-1", To: *made.KeyMetadata.Arn, Limit: unlimited, Progress: &steps{}}
-	_, err = rewrap.Run(t.Context())
+	rewrap := keys.RewrapOptions{Store: f.db, KMS: f.client, Region: "us-east-1", To: *made.KeyMetadata.Arn, Limit: unlimited, Progress: &steps{}}
+	_, err = run(t, keys.NewRewrap, rewrap)
 	require.NoError(t, err)
 	for _, key := range f.stored() { // as another Region has stored it
 		require.NoError(t, f.db.Rewrap(t.Context(), key, key.Wrapped, envelope.RegionalARN(key.KEK, "eu-central-1")))
 	}
-	report, err := rewrap.Run(t.Context())
+	report, err := run(t, keys.NewRewrap, rewrap)
 	require.NoError(t, err)
 	require.Equal(t, 1, report.Already)
 	rewrap.All = true
-	report, err = rewrap.Run(t.Context())
+	report, err = run(t, keys.NewRewrap, rewrap)
 	require.NoError(t, err)
 	require.Equal(t, 1, report.Rewrapped)
 	f.requireToken("a")
+}
+
+// run builds what has a Run method of these options, and runs it.
+func run[O, R any, T interface {
+	Run(ctx context.Context) (R, error)
+}](t *testing.T, build func(O) (T, error), o O) (R, error) {
+	t.Helper()
+	made, err := build(o)
+	require.NoError(t, err)
+	return made.Run(t.Context())
+}
+
+func TestEveryRequiredOptionIsNamed(t *testing.T) {
+	db, env := &store.Store{}, &envelope.Envelope{}
+	optionstest.Required(t, keys.NewPrune, keys.PruneOptions{Store: db, Bounds: keys.Bounds{MaxAge: time.Hour}, Now: now}, "Store", "Bounds", "Now")
+	optionstest.Required(t, keys.NewRewrap, keys.RewrapOptions{Store: db, KMS: meddling{}, To: "alias/next", Limit: unlimited, Progress: &steps{}}, "Store", "KMS", "To", "Limit", "Progress")
+	optionstest.Required(t, keys.NewReseal, keys.ResealOptions{Store: db, Envelope: env, Now: time.Now, Limit: unlimited, Progress: &steps{}}, "Store", "Envelope", "Now", "Limit", "Progress")
 }

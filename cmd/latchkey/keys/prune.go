@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/latchkey/latchkey/events/options"
 	"github.com/latchkey/latchkey/store"
 	"github.com/latchkey/latchkey/store/envelope"
 )
@@ -17,13 +18,24 @@ import (
 const margin = time.Hour
 
 // Prune deletes data keys that no longer seal and that nothing needs.
-type Prune struct {
+type Prune struct{ opts PruneOptions }
+
+// PruneOptions for NewPrune. Streams and DryRun may be zero.
+type PruneOptions struct {
 	Store *store.Store
 	// Streams was read after Now.
 	Streams Streams
 	Bounds  Bounds
 	Now     time.Time
 	DryRun  bool
+}
+
+// NewPrune returns a Prune that Run carries out.
+func NewPrune(o PruneOptions) (*Prune, error) {
+	if err := options.Require("a pruning of data keys", o, "Store", "Bounds", "Now"); err != nil {
+		return nil, err
+	}
+	return &Prune{o}, nil
 }
 
 // PruneReport says what Prune did, or would do in a dry run.
@@ -41,8 +53,8 @@ type Kept struct {
 
 // Run prunes. After an error it can be run again.
 func (p *Prune) Run(ctx context.Context) (PruneReport, error) {
-	report := PruneReport{DryRun: p.DryRun, Deleted: []string{}, Kept: []Kept{}}
-	all, err := allKeys(ctx, p.Store)
+	report := PruneReport{DryRun: p.opts.DryRun, Deleted: []string{}, Kept: []Kept{}}
+	all, err := allKeys(ctx, p.opts.Store)
 	if err != nil {
 		return report, err
 	}
@@ -55,8 +67,8 @@ func (p *Prune) Run(ctx context.Context) (PruneReport, error) {
 			report.Kept = append(report.Kept, Kept{key.ID, why})
 			continue
 		}
-		if !p.DryRun {
-			if err := p.Store.DeleteKey(ctx, key.ID); err != nil {
+		if !p.opts.DryRun {
+			if err := p.opts.Store.DeleteKey(ctx, key.ID); err != nil {
 				return report, err
 			}
 		}
@@ -67,24 +79,24 @@ func (p *Prune) Run(ctx context.Context) (PruneReport, error) {
 
 // needed says why a data key is still needed; empty: it is not.
 func (p *Prune) needed(ctx context.Context, key envelope.WrappedKey) (string, error) {
-	if end := p.Bounds.SealsUntil(key).Add(margin); !p.Now.After(end) {
+	if end := p.opts.Bounds.SealsUntil(key).Add(margin); !p.opts.Now.After(end) {
 		return "in use until " + end.Format(time.RFC3339), nil
 	}
-	uses, err := p.Store.KeyUses(ctx, key.ID)
+	uses, err := p.opts.Store.KeyUses(ctx, key.ID)
 	if err != nil {
 		return "", err
 	}
-	if n := p.Streams.DeadLetters[key.ID]; n > 0 {
+	if n := p.opts.Streams.DeadLetters[key.ID]; n > 0 {
 		uses["dead letters"] = n
 	}
-	if n := p.Streams.Recovery[key.ID]; n > 0 {
+	if n := p.opts.Streams.Recovery[key.ID]; n > 0 {
 		uses["recovery entries"] = n
 	}
 	var why []string
 	for _, where := range slices.Sorted(maps.Keys(uses)) {
 		why = append(why, fmt.Sprintf("%s: %d", where, uses[where]))
 	}
-	if len(why) == 0 && !key.CreatedAt.After(p.Streams.LastRecovery) {
+	if len(why) == 0 && !key.CreatedAt.After(p.opts.Streams.LastRecovery) {
 		return "a recovery entry among the dead letters may need it", nil
 	}
 	return strings.Join(why, ", "), nil

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/time/rate"
 
+	"github.com/latchkey/latchkey/events/options"
 	"github.com/latchkey/latchkey/events/pause"
 	"github.com/latchkey/latchkey/store"
 	"github.com/latchkey/latchkey/store/audit"
@@ -20,7 +21,10 @@ import (
 // Reseal seals token sets under new data keys while workers run. First it makes all
 // workers use new data keys; then it walks over the token sets under the old ones, and
 // comes back later to grants that a worker holds.
-type Reseal struct {
+type Reseal struct{ opts ResealOptions }
+
+// ResealOptions for NewReseal. Restart, Audit and the times may be zero.
+type ResealOptions struct {
 	Store    *store.Store
 	Envelope *envelope.Envelope
 	Now      func() time.Time
@@ -37,6 +41,14 @@ type Reseal struct {
 	Progress Progress
 	// Audit records every token set that is resealed; nil: nothing does.
 	Audit *audit.Log
+}
+
+// NewReseal returns a Reseal that Run carries out.
+func NewReseal(o ResealOptions) (*Reseal, error) {
+	if err := options.Require("a resealing of token sets", o, "Store", "Envelope", "Now", "Limit", "Progress"); err != nil {
+		return nil, err
+	}
+	return &Reseal{o}, nil
 }
 
 // ResealReport says what Reseal did.
@@ -67,13 +79,13 @@ func (r *Reseal) Run(ctx context.Context) (ResealReport, error) {
 	}
 	unreadable := map[string]Fault{}
 	// Until then workers may still seal under old keys.
-	start, settled := r.Now(), report.Before.Add(r.RolloutDelay)
-	if settled.After(start.Add(r.RolloutDelay)) { // set by a clock that is ahead
-		settled = start.Add(r.RolloutDelay)
+	start, settled := r.opts.Now(), report.Before.Add(r.opts.RolloutDelay)
+	if settled.After(start.Add(r.opts.RolloutDelay)) { // set by a clock that is ahead
+		settled = start.Add(r.opts.RolloutDelay)
 	}
 	for {
-		began := r.Now()
-		prints := store.NewFingerprints(store.FingerprintOptions{Store: r.Store, Envelope: r.Envelope})
+		began := r.opts.Now()
+		prints := store.NewFingerprints(store.FingerprintOptions{Store: r.opts.Store, Envelope: r.opts.Envelope})
 		if err := prints.Reseal(ctx, func(key string) bool { return slices.Contains(old, key) }); err != nil {
 			return report, err
 		}
@@ -85,12 +97,12 @@ func (r *Reseal) Run(ctx context.Context) (ResealReport, error) {
 		}
 		last := !began.Before(settled)
 		if last && len(busy) == 0 {
-			return report, r.Store.Retire(ctx, store.Retirement{Before: report.Before, Done: true})
+			return report, r.opts.Store.Retire(ctx, store.Retirement{Before: report.Before, Done: true})
 		}
-		if last && !r.Now().Before(start.Add(r.Patience)) {
+		if last && !r.opts.Now().Before(start.Add(r.opts.Patience)) {
 			return report, nil
 		}
-		if err := pause.For(ctx, r.Pause); err != nil {
+		if err := pause.For(ctx, r.opts.Pause); err != nil {
 			return report, err
 		}
 	}
@@ -99,28 +111,28 @@ func (r *Reseal) Run(ctx context.Context) (ResealReport, error) {
 // retire makes workers use new data keys, unless it continues a run that was not
 // finished.
 func (r *Reseal) retire(ctx context.Context, report *ResealReport) error {
-	last, err := r.Store.Retirement(ctx)
+	last, err := r.opts.Store.Retirement(ctx)
 	if err != nil {
 		return err
 	}
 	report.Before, report.Continued = last.Before, true
-	if last.Before.IsZero() || last.Done || r.Restart {
-		report.Before, report.Continued = store.Milli(r.Now()), false
+	if last.Before.IsZero() || last.Done || r.opts.Restart {
+		report.Before, report.Continued = store.Milli(r.opts.Now()), false
 		if !report.Before.After(last.Before) { // set by a clock that is ahead
 			report.Before = last.Before.Add(time.Millisecond)
 		}
-		if err := r.Store.Retire(ctx, store.Retirement{Before: report.Before}); err != nil {
+		if err := r.opts.Store.Retire(ctx, store.Retirement{Before: report.Before}); err != nil {
 			return err
 		}
 	}
-	r.Envelope.RetireBefore(report.Before)
+	r.opts.Envelope.RetireBefore(report.Before)
 	return nil
 }
 
 // old returns the ids of the old data keys, and of data keys that token sets name but
 // that are not stored.
 func (r *Reseal) old(ctx context.Context, before time.Time) ([]string, error) {
-	census, err := TakeCensus(ctx, r.Store)
+	census, err := TakeCensus(ctx, r.opts.Store)
 	if err != nil {
 		return nil, err
 	}
@@ -132,7 +144,7 @@ func (r *Reseal) old(ctx context.Context, before time.Time) ([]string, error) {
 			total += key.Sets
 		}
 	}
-	r.Progress.Total(total)
+	r.opts.Progress.Total(total)
 	return append(ids, slices.Sorted(maps.Keys(census.Missing))...), nil
 }
 
@@ -140,7 +152,7 @@ func (r *Reseal) old(ctx context.Context, before time.Time) ([]string, error) {
 func (r *Reseal) pass(ctx context.Context, old []string, unreadable map[string]Fault, resealed *int) (busy []string, err error) {
 	for _, key := range old {
 		for after := ""; ; {
-			page, err := r.Store.SealedUnder(ctx, key, after, batch)
+			page, err := r.opts.Store.SealedUnder(ctx, key, after, batch)
 			if err != nil {
 				return busy, err
 			}
@@ -152,13 +164,13 @@ func (r *Reseal) pass(ctx context.Context, old []string, unreadable map[string]F
 				if _, known := unreadable[g.ID]; known {
 					continue
 				}
-				if err := r.Limit.Wait(ctx); err != nil {
+				if err := r.opts.Limit.Wait(ctx); err != nil {
 					return busy, err
 				}
 				switch err := r.reseal(ctx, g); {
 				case err == nil:
 					*resealed++
-					r.Progress.Step()
+					r.opts.Progress.Step()
 				case errors.Is(err, store.ErrConflict):
 					busy = append(busy, g.ID)
 				case errors.Is(err, envelope.ErrSealed), errors.Is(err, envelope.ErrWrappedKey), errors.Is(err, envelope.ErrUnknownKey):
@@ -179,22 +191,22 @@ func (r *Reseal) pass(ctx context.Context, old []string, unreadable map[string]F
 // the grant: a change would make that worker's refresh fail to store its outcome.
 func (r *Reseal) reseal(ctx context.Context, g *store.Grant) error {
 	// A lease counts as live for longer than its holder believes.
-	now := r.Now().Add(-r.ClockSkew)
+	now := r.opts.Now().Add(-r.opts.ClockSkew)
 	if g.Busy(now) {
 		return fmt.Errorf("grant %s is busy: %w", g.ID, store.ErrConflict)
 	}
-	sealer, err := r.Envelope.Sealer(ctx, g.UserID)
+	sealer, err := r.opts.Envelope.Sealer(ctx, g.UserID)
 	if err != nil {
 		return err
 	}
-	plain, err := r.Envelope.Open(ctx, g.Sealed, g.Binding())
+	plain, err := r.opts.Envelope.Open(ctx, g.Sealed, g.Binding())
 	if err != nil {
 		return fmt.Errorf("opening the tokens of grant %s: %w", g.ID, err)
 	}
 	defer clear(plain)
-	if err := r.Store.Reseal(ctx, g, sealer.Seal(plain, g.Binding()), now); err != nil {
+	if err := r.opts.Store.Reseal(ctx, g, sealer.Seal(plain, g.Binding()), now); err != nil {
 		return err
 	}
-	r.Audit.Add(g.AuditRecord(audit.Sealed, audit.OutcomeReseal, nil))
+	r.opts.Audit.Add(g.AuditRecord(audit.Sealed, audit.OutcomeReseal, nil))
 	return nil
 }

@@ -14,11 +14,22 @@ import (
 	"github.com/latchkey/latchkey/store/envelope"
 )
 
-func (f *fixture) reseal(clock func() time.Time) *keys.Reseal {
-	return &keys.Reseal{
+// resealing is a run that tests still change.
+type resealing struct{ keys.ResealOptions }
+
+func (r *resealing) Run(ctx context.Context) (keys.ResealReport, error) {
+	reseal, err := keys.NewReseal(r.ResealOptions)
+	if err != nil {
+		return keys.ResealReport{}, err
+	}
+	return reseal.Run(ctx)
+}
+
+func (f *fixture) reseal(clock func() time.Time) *resealing {
+	return &resealing{keys.ResealOptions{
 		Store: f.db, Envelope: f.envelope(now), Now: clock, ClockSkew: 10 * time.Second, Patience: time.Hour,
 		Limit: unlimited, Progress: &steps{},
-	}
+	}}
 }
 
 func at(t time.Time) func() time.Time { return func() time.Time { return t } }

@@ -12,6 +12,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"golang.org/x/time/rate"
 
+	"github.com/latchkey/latchkey/events/options"
 	"github.com/latchkey/latchkey/store"
 	"github.com/latchkey/latchkey/store/envelope"
 )
@@ -24,7 +25,10 @@ type KMS interface {
 
 // Rewrap makes KMS wrap data keys under another KMS key. Plain data keys never leave
 // KMS. Workers may run meanwhile.
-type Rewrap struct {
+type Rewrap struct{ opts RewrapOptions }
+
+// RewrapOptions for NewRewrap. Region and All may be zero.
+type RewrapOptions struct {
 	Store *store.Store
 	KMS   KMS
 	// Region is that of the KMS client.
@@ -35,6 +39,14 @@ type Rewrap struct {
 	All      bool
 	Limit    *rate.Limiter
 	Progress Progress
+}
+
+// NewRewrap returns a Rewrap that Run carries out.
+func NewRewrap(o RewrapOptions) (*Rewrap, error) {
+	if err := options.Require("a rewrapping of data keys", o, "Store", "KMS", "To", "Limit", "Progress"); err != nil {
+		return nil, err
+	}
+	return &Rewrap{o}, nil
 }
 
 // RewrapReport says what Rewrap did.
@@ -63,15 +75,15 @@ func (r *Rewrap) Run(ctx context.Context) (RewrapReport, error) {
 		return report, err
 	}
 	report.To = to
-	all, err := allKeys(ctx, r.Store)
+	all, err := allKeys(ctx, r.opts.Store)
 	if err != nil {
 		return report, err
 	}
-	todo := slices.DeleteFunc(slices.Clone(all), func(key envelope.WrappedKey) bool { return !r.All && sameKey(key.KEK, to) })
+	todo := slices.DeleteFunc(slices.Clone(all), func(key envelope.WrappedKey) bool { return !r.opts.All && sameKey(key.KEK, to) })
 	report.Already = len(all) - len(todo)
-	r.Progress.Total(len(todo))
+	r.opts.Progress.Total(len(todo))
 	for _, key := range todo {
-		if err := r.Limit.Wait(ctx); err != nil {
+		if err := r.opts.Limit.Wait(ctx); err != nil {
 			return report, err
 		}
 		switch err := r.rewrap(ctx, key, to); {
@@ -84,15 +96,15 @@ func (r *Rewrap) Run(ctx context.Context) (RewrapReport, error) {
 		default: // KMS or MongoDB is away
 			return report, err
 		}
-		r.Progress.Step()
+		r.opts.Progress.Step()
 	}
 	return report, nil
 }
 
 func (r *Rewrap) rewrap(ctx context.Context, key envelope.WrappedKey, to string) error {
-	out, err := r.KMS.ReEncrypt(ctx, &kms.ReEncryptInput{
+	out, err := r.opts.KMS.ReEncrypt(ctx, &kms.ReEncryptInput{
 		CiphertextBlob:               key.Wrapped,
-		SourceKeyId:                  aws.String(envelope.RegionalARN(key.KEK, r.Region)),
+		SourceKeyId:                  aws.String(envelope.RegionalARN(key.KEK, r.opts.Region)),
 		SourceEncryptionContext:      envelope.KMSContext(key.ID),
 		DestinationKeyId:             aws.String(to),
 		DestinationEncryptionContext: envelope.KMSContext(key.ID),
@@ -100,17 +112,17 @@ func (r *Rewrap) rewrap(ctx context.Context, key envelope.WrappedKey, to string)
 	if err != nil {
 		return fmt.Errorf("rewrapping data key %s: %w", key.ID, err)
 	}
-	return r.Store.Rewrap(ctx, key, out.CiphertextBlob, aws.ToString(out.KeyId))
+	return r.opts.Store.Rewrap(ctx, key, out.CiphertextBlob, aws.ToString(out.KeyId))
 }
 
 // target returns the ARN of the KMS key that is to wrap the data keys.
 func (r *Rewrap) target(ctx context.Context) (string, error) {
-	if parsed, err := arn.Parse(r.To); err == nil && strings.HasPrefix(parsed.Resource, "key/") {
-		return r.To, nil
+	if parsed, err := arn.Parse(r.opts.To); err == nil && strings.HasPrefix(parsed.Resource, "key/") {
+		return r.opts.To, nil
 	}
-	out, err := r.KMS.DescribeKey(ctx, &kms.DescribeKeyInput{KeyId: aws.String(r.To)})
+	out, err := r.opts.KMS.DescribeKey(ctx, &kms.DescribeKeyInput{KeyId: aws.String(r.opts.To)})
 	if err != nil {
-		return "", fmt.Errorf("finding the KMS key %s: %w", r.To, err)
+		return "", fmt.Errorf("finding the KMS key %s: %w", r.opts.To, err)
 	}
 	return aws.ToString(out.KeyMetadata.Arn), nil
 }

@@ -37,7 +37,10 @@ func (w *worker) assemble(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	w.membership = refresher.NewMembership(refresher.MembershipOptions{Store: w.db, Run: newID(), WorkerID: w.cfg.Worker.ID, Now: w.now, Log: w.log, Metrics: w.reg})
+	w.membership, err = refresher.NewMembership(refresher.MembershipOptions{Store: w.db, Run: newID(), WorkerID: w.cfg.Worker.ID, Now: w.now, Log: w.log, Metrics: w.reg})
+	if err != nil {
+		return err
+	}
 	_ = w.membership.Heartbeat(ctx) // before there is work; a failure is logged and the next beat follows
 	connector, err := w.assembleRefresher(rejections)
 	if err != nil {
@@ -87,12 +90,21 @@ func (w *worker) assembleRefresher(rejections *handlers.Rejections) (*handlers.C
 	cfg, env, dead := w.cfg, w.envelope, w.letters
 	connects := w.counter("connects_total", "Connects that were acknowledged, by what became of them.", "outcome")
 	prints := store.NewFingerprints(store.FingerprintOptions{Store: w.db, Envelope: env, Log: w.log})
-	settler := refresher.NewSettler(cfg, refresher.Announcer{Subjects: w.subj, Now: w.now, NewID: newID, Source: w.source}, rand.Float64)
-	dispatcher := refresher.NewDispatcher(refresher.DispatcherOptions{
+	settler, err := refresher.NewSettler(refresher.SettlerOptions{Config: cfg, Subjects: w.subj, Now: w.now, NewID: newID, Rand: rand.Float64, Source: w.source})
+	if err != nil {
+		return nil, err
+	}
+	dispatcher, err := refresher.NewDispatcher(refresher.DispatcherOptions{
 		JetStream: w.js, Store: w.db, Subjects: w.subj, Horizon: cfg.Refresh.Horizon, Remember: cfg.Retention.Revocations,
 		Now: w.now, Log: w.log, Metrics: w.reg, Tracer: w.traces.tracer,
 	})
-	mesh := refresher.NewMesh(refresher.MeshOptions{URL: cfg.Mesh.URL, ClientID: cfg.Mesh.ClientID, ClientSecret: cfg.Mesh.ClientSecret, Timeout: cfg.Mesh.Timeout, Now: w.now})
+	if err != nil {
+		return nil, err
+	}
+	mesh, err := refresher.NewMesh(refresher.MeshOptions{URL: cfg.Mesh.URL, ClientID: cfg.Mesh.ClientID, ClientSecret: cfg.Mesh.ClientSecret, Timeout: cfg.Mesh.Timeout, Now: w.now})
+	if err != nil {
+		return nil, err
+	}
 	var r *refresher.Refresher // which needs the connector
 	connector, err := handlers.NewConnector(handlers.ConnectorOptions{
 		Store: w.db, Envelope: env, Fingerprints: prints, Settler: settler, Dispatcher: dispatcher,
@@ -103,16 +115,21 @@ func (w *worker) assembleRefresher(rejections *handlers.Rejections) (*handlers.C
 	if err != nil {
 		return nil, err
 	}
-	r = refresher.New(refresher.Deps{
+	r, err = refresher.New(refresher.Options{
 		Store: w.db, Envelope: env, Fingerprints: prints, JetStream: w.js, Mesh: mesh, Settler: settler, Dispatcher: dispatcher, Subjects: w.subj,
 		Limits: cfg.Limits, Workers: w.membership.Workers, Credentials: cfg.Refresh.Credentials, Hold: cfg.Refresh.Hold, Concurrency: cfg.Refresh.Concurrency,
 		WorkerID: cfg.Worker.ID, NewID: newID, Now: w.now, Lease: cfg.Refresh.Lease, CallAndSave: cfg.CallAndSave(), ClockSkew: cfg.Worker.ClockSkew,
 		RefusedPause: cfg.Tokens.RefusedPause, Remember: cfg.Retention.Revocations, SendAccess: cfg.Mesh.AccessTokenBrokers, Resolve: connector.Resolve, ParkAnswer: dead.ParkAnswer, Audit: w.audit, Log: w.log, Metrics: w.reg,
 	})
+	if err != nil {
+		return nil, err
+	}
 	w.refresher, w.dispatcher = r, dispatcher
-	w.grantStats = refresher.NewGrantStats(r, cfg.Reconcile)
-	w.reconciler = refresher.NewReconciler(r, cfg.Reconcile, cfg.Refresh.Horizon, watched{w.streams, w.foreign})
-	return connector, nil
+	if w.grantStats, err = refresher.NewGrantStats(refresher.GrantStatsOptions{Refresher: r, Config: cfg.Reconcile}); err != nil {
+		return nil, err
+	}
+	w.reconciler, err = refresher.NewReconciler(refresher.ReconcilerOptions{Refresher: r, Config: cfg.Reconcile, Horizon: cfg.Refresh.Horizon, Streams: watched{w.streams, w.foreign}})
+	return connector, err
 }
 
 // assembleTokens builds the service that answers token requests.
@@ -151,7 +168,10 @@ func (w *worker) route(connector *handlers.Connector, rejections *handlers.Rejec
 			routes = append(routes, handlers.Route{Name: events.RefreshDueName, Subject: subject, Handle: refreshDue, Delayed: true})
 		}
 	}
-	subscriber := handlers.NewSubscriber(w.streams, cfg.Messages.AckWait, sources, w.log)
+	subscriber, err := handlers.NewSubscriber(handlers.SubscriberOptions{Streams: w.streams, AckWait: cfg.Messages.AckWait, Sources: sources, Log: w.log})
+	if err != nil {
+		return err
+	}
 	w.router, err = handlers.NewRouter(handlers.RouterOptions{
 		Routes: routes, Subscriber: subscriber, Messages: cfg.Messages, DeadLetters: w.letters, Rejections: rejections, Grace: cfg.Worker.Grace,
 		Tracer: w.traces.tracer, Log: w.log, Metrics: w.reg,

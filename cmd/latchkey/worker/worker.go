@@ -137,7 +137,9 @@ func (w *worker) connect(ctx context.Context) (err error) {
 	if options := w.db.Overridden(); len(options) > 0 {
 		w.log.Warn("options in mongodb.uri have no effect: reads go to the primary, reads and writes to a majority, within mongodb.timeout", zap.Strings("options", options))
 	}
-	w.streams = streams.New(w.js, w.db, w.cfg, w.log)
+	if w.streams, err = streams.New(streams.Options{JetStream: w.js, State: w.db, Config: w.cfg, Log: w.log}); err != nil {
+		return err
+	}
 	if _, err = w.streams.Ensure(ctx); err != nil {
 		return err
 	}

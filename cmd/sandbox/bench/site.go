@@ -101,11 +101,19 @@ func (r *run) site(ctx context.Context, name string, more ...string) (s *site, e
 		return s, err
 	}
 	newID := func() string { return uuid.Must(uuid.NewV7()).String() }
-	s.settler = refresher.NewSettler(s.cfg, refresher.Announcer{Subjects: s.subjects, Now: time.Now, NewID: newID}, rand.Float64)
-	s.mesh = refresher.NewMesh(refresher.MeshOptions{URL: s.cfg.Mesh.URL, ClientID: s.cfg.Mesh.ClientID, ClientSecret: s.cfg.Mesh.ClientSecret, Timeout: s.cfg.Mesh.Timeout, Now: time.Now})
-	s.dispatcher = refresher.NewDispatcher(refresher.DispatcherOptions{
+	if s.settler, err = refresher.NewSettler(refresher.SettlerOptions{Config: s.cfg, Subjects: s.subjects, Now: time.Now, NewID: newID, Rand: rand.Float64}); err != nil {
+		return s, err
+	}
+	s.mesh, err = refresher.NewMesh(refresher.MeshOptions{URL: s.cfg.Mesh.URL, ClientID: s.cfg.Mesh.ClientID, ClientSecret: s.cfg.Mesh.ClientSecret, Timeout: s.cfg.Mesh.Timeout, Now: time.Now})
+	if err != nil {
+		return s, err
+	}
+	s.dispatcher, err = refresher.NewDispatcher(refresher.DispatcherOptions{
 		JetStream: s.js, Store: s.store, Subjects: s.subjects, Horizon: s.cfg.Refresh.Horizon, Now: time.Now, Log: zap.NewNop(), Metrics: prometheus.NewRegistry(),
 	})
+	if err != nil {
+		return s, err
+	}
 	stream, err := s.store.StreamIdentity(ctx)
 	s.dispatcher.SetStreams([]string{stream})
 	return s, err

@@ -14,9 +14,13 @@ import (
 )
 
 // New returns the topology of an installation without a database that remembers
-// its streams.
+// its streams. It panics without a configuration or a log.
 func New(js jetstream.JetStream, cfg config.Config, log *zap.Logger) *streams.Topology {
-	return streams.New(js, forgetful{}, cfg, log)
+	s, err := streams.New(streams.Options{JetStream: js, State: forgetful{}, Config: cfg, Log: log})
+	if err != nil {
+		panic(err)
+	}
+	return s
 }
 
 // forgetful remembers no streams.
