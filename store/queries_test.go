@@ -45,6 +45,7 @@ var everywhere = []string{
 	"OtherStreams", "ScheduledIn", "Overdue", "Unsent", "Purgeable", "Ending", "AccountsDue", "Removals", "WithNothingDue", "DueAfter", "OtherChainKeys", "ChainedBy", // reconciliation
 	"CountDue", "DueBefore", "KeyUses", "List", "SealedUnder", "TokenSets", // operators
 	"Tallies", "TallyOverdue", // metrics
+	"GrantsBeginning", "UsersBeginning", "BrokersBeginning", // completion
 }
 
 // calls call every method of the store that makes a query.
@@ -154,8 +155,11 @@ func calls(s *store.Store) map[string]func(context.Context) error {
 			_, _, err := s.RevocationsAndTokenRecord(ctx, "u", "b", []string{"a"}, "f")
 			return err
 		},
-		"Unsent":    func(ctx context.Context) error { return drop(s.Unsent(ctx, now, place, 1)) },
-		"RecordUse": func(ctx context.Context) error { return s.RecordUse(ctx, g) },
+		"GrantsBeginning":  func(ctx context.Context) error { return drop(s.GrantsBeginning(ctx, "g", 1)) },
+		"UsersBeginning":   func(ctx context.Context) error { return drop(s.UsersBeginning(ctx, "u", 2)) },
+		"BrokersBeginning": func(ctx context.Context) error { return drop(s.BrokersBeginning(ctx, "b", 2)) },
+		"Unsent":           func(ctx context.Context) error { return drop(s.Unsent(ctx, now, place, 1)) },
+		"RecordUse":        func(ctx context.Context) error { return s.RecordUse(ctx, g) },
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -42,6 +43,8 @@ type app struct {
 	environ    []string
 	configPath string
 	stderr     io.Writer
+	// offerWithin bounds completion; 0: offerWithin.
+	offerWithin time.Duration
 	// begun: the command line is right, and the command has begun.
 	begun bool
 }
@@ -91,6 +94,10 @@ Exit codes: 0 success, 1 failure, 2 wrong usage or configuration, 3 token reques
 		a.eventsCommand(), a.auditCommand(), a.keysCommand(), a.importCommand(), a.benchCommand(), a.doctorCommand(), versionCommand())
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error { return checkFlags(cmd.Flags()) }
 	root.SetFlagErrorFunc(flagError)
+	completeWith(root, "config", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+		return []string{"yaml", "yml"}, cobra.ShellCompDirectiveFilterFileExt
+	})
+	noFiles(root)
 	a.noteBegin(root)
 	return root
 }

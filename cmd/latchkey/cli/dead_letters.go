@@ -81,7 +81,8 @@ nobody could read. It needs MongoDB and KMS as a worker does, and is recorded in
 audit log.`,
 		Example: `  latchkey deadletters show 0198c2f4-6d3e-7a51-9c55-3f0e9f3f7a10
   latchkey deadletters show --body 0198c2f4-6d3e-7a51-9c55-3f0e9f3f7a10`,
-		Args: noEmpty(cobra.ExactArgs(1)),
+		Args:              noEmpty(cobra.ExactArgs(1)),
+		ValidArgsFunction: once(a.offer(offerDeadLetters)),
 		RunE: a.session((*session).openDeadLetters, func(s *session) error {
 			found, err := s.findDeadLetters()
 			if err != nil {

@@ -64,7 +64,7 @@ func (b *bulk) flags(a *app, cmd *cobra.Command) {
 	cmd.Flags().BoolVar(&b.all, "all", false, "select all")
 	yesFlag(cmd, &b.yes)
 	exclusive(cmd, "all", names...)
-	cmd.Args = noEmpty(cobra.ArbitraryArgs)
+	cmd.Args, cmd.ValidArgsFunction = noEmpty(cobra.ArbitraryArgs), a.offer(offerDeadLetters)
 	cmd.PreRunE = func(_ *cobra.Command, args []string) error {
 		filtered := b.all || b.filter != (handlers.LetterFilter{})
 		switch {

@@ -130,6 +130,13 @@ func (a *app) userFlag(cmd *cobra.Command, value *string, use string) {
 		}
 		return text, nil
 	}}, "user", "u", use)
+	completeWith(cmd, "user", a.offer(offerUsers))
+}
+
+// brokerFlag adds --broker.
+func (a *app) brokerFlag(cmd *cobra.Command, value *string, use string) {
+	cmd.Flags().StringVar(value, "broker", "", use+" at this broker type; case does not matter")
+	completeWith(cmd, "broker", a.offer(offerBrokers))
 }
 
 // emptyOr says what is wrong with the text of a flag.

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"strings"
 	"testing"
@@ -57,7 +58,11 @@ func choicesOf(cmd *cobra.Command, f *pflag.Flag) []string {
 	if !ok {
 		return nil
 	}
-	choices, _ := offered(cmd, nil, "")
+	cmd.SetContext(context.Background())
+	choices, directive := offered(cmd, nil, "")
+	if directive&cobra.ShellCompDirectiveNoFileComp == 0 { // the ends of names of files
+		return nil
+	}
 	return choices
 }
 

@@ -17,10 +17,11 @@ func (a *app) grantsCommand() *cobra.Command {
 
 func (a *app) showGrant() *cobra.Command {
 	return withOutput(&cobra.Command{
-		Use:     "show ID",
-		Short:   "Show a grant",
-		Example: `  latchkey grants show mzxw6ytboi4tcmrtgq2tmnzyheydcmrt`,
-		Args:    noEmpty(cobra.ExactArgs(1)),
+		Use:               "show ID",
+		Short:             "Show a grant",
+		Example:           `  latchkey grants show mzxw6ytboi4tcmrtgq2tmnzyheydcmrt`,
+		Args:              noEmpty(cobra.ExactArgs(1)),
+		ValidArgsFunction: once(a.offer(offerGrants)),
 		RunE: a.session((*session).openStore, func(s *session) error {
 			g, err := s.grant(s.args[0], "")
 			if err != nil {

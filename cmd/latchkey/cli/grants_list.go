@@ -68,7 +68,7 @@ chooses other columns, and cuts nothing.`,
 	flags := cmd.Flags()
 	a.userFlag(cmd, &f.user, "only this user's grants")
 	choiceFlag(cmd, &f.state, "state", "only grants in this state", grantStates)
-	flags.StringVar(&f.broker, "broker", "", "only grants at this broker type; case does not matter")
+	a.brokerFlag(cmd, &f.broker, "only grants")
 	durationFlag(cmd, &f.dueWithin, "due-within", 0, positive, "only grants that are due within this time")
 	countFlag(cmd, &f.limit, "limit", 100, 1, maxPage, "list at most this many")
 	flags.StringVar(&f.after, "after", "", "continue where a page ended")

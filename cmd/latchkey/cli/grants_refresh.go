@@ -101,7 +101,7 @@ func (a *app) actOnGrant(action grantAction) *cobra.Command {
 	cmd := action.cmd
 	var timeout time.Duration
 	durationFlag(cmd, &timeout, "timeout", time.Minute, positive, "how long to wait for the workers")
-	cmd.Args = noEmpty(cobra.ExactArgs(1))
+	cmd.Args, cmd.ValidArgsFunction = noEmpty(cobra.ExactArgs(1)), once(a.offer(offerGrants))
 	cmd.RunE = a.session((*session).openInstallation, func(s *session) error {
 		g, err := s.grant(s.args[0], action.missing)
 		if err != nil {

@@ -48,7 +48,8 @@ Exit code 1: a line was rejected, or could not be published.`,
 		Example: `  latchkey import tokens.ndjson --dry-run
   latchkey import tokens.ndjson --state import.state --rejects rejects.ndjson --rate 50
   export-tokens | latchkey import - --state import.state --output json`,
-		Args: noEmpty(cobra.ExactArgs(1)),
+		Args:              noEmpty(cobra.ExactArgs(1)),
+		ValidArgsFunction: once(offerFiles),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.Now, o.MaxBytes = time.Now, config.Default().Connect.MaxBytes
 			if !dryRun {
@@ -100,6 +101,8 @@ Exit code 1: a line was rejected, or could not be published.`,
 	durationFlag(cmd, &timeout, "timeout", 5*time.Minute, positive, "how long to retry a line while NATS is away or its stream is full")
 	flags.BoolVar(&dryRun, "dry-run", false, "only validate; needs neither configuration nor NATS")
 	exclusive(cmd, "dry-run", "state")
+	fileFlag(cmd, "state")
+	fileFlag(cmd, "rejects")
 	return cmd
 }
 

@@ -38,8 +38,14 @@ environment ([configuration](configuration.md)). Results go to standard output, 
 ` + "`events tail`" + ` print one object a line, the other commands one value.
 
 **Completion**: run ` + "`source <(latchkey completion bash)`" + `; to keep it,
-` + "`latchkey completion bash > /etc/bash_completion.d/latchkey`" + `. Zsh, fish and powershell work the same way. It completes commands, flags, and the values of
-` + "`--output`, `--state`, `--kind` and `--action`" + `. It does not complete users and ids: that would query the database at each key press.
+` + "`latchkey completion bash > /etc/bash_completion.d/latchkey`" + `. Zsh, fish and powershell work the same way. It completes commands, flags and their
+values. Users, grants, broker types, accounts and dead letters come from MongoDB and NATS, at most 50 of them; a shell
+waits two seconds for them, and offers none when the servers can't be reached. Ids with characters that mean something to a
+shell are not offered.
+
+**Times**: ` + "`--since` and `--before`" + ` take a duration, for how long ago, or a time such as ` + "`2026-03-01T00:00:00Z`" + `.
+
+**Colours**: on a terminal words such as ` + "`expired`" + ` have a colour, unless ` + "`NO_COLOR`" + ` is set or ` + "`TERM`" + ` is ` + "`dumb`" + `.
 `
 
 // chapters are the pages that describe commands: what each is about, and the first words

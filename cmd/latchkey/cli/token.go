@@ -22,7 +22,8 @@ func (a *app) tokenCommand() *cobra.Command {
 		Short: "Request a user's current tokens from the running workers",
 		Example: `  latchkey token get alice
   latchkey token get alice --broker coinbase --min-ttl 5m`,
-		Args: oneUser,
+		Args:              oneUser,
+		ValidArgsFunction: once(a.offer(offerUsers)),
 		PreRunE: func(cmd *cobra.Command, args []string) error {
 			in.UserID = args[0]
 			if cmd.Flags().Changed("min-ttl") {
@@ -54,8 +55,9 @@ func (a *app) tokenCommand() *cobra.Command {
 			return s.showReply(reply, reveal)
 		}),
 	})
-	get.Flags().StringVar(&in.BrokerType, "broker", "", "only this broker type; case does not matter")
+	a.brokerFlag(get, &in.BrokerType, "only accounts")
 	get.Flags().StringVar(&in.AccountID, "account", "", "only this account id")
+	completeWith(get, "account", a.offer(offerAccounts))
 	durationFlag(get, &minTTL, "min-ttl", 0, notNegative, "refresh first if a token expires sooner than this (default: the worker's tokens.min_ttl)")
 	get.Flags().BoolVar(&reveal, "reveal", false, "print whole tokens, not only their last characters")
 	return group("token", "Request tokens", get)

@@ -62,7 +62,8 @@ this takes, sealed.
 token.revoked, which subscribers may not have received yet.`,
 		Example: `  latchkey users erase alice
   latchkey users erase alice --yes --events --output json`,
-		Args: oneUser,
+		Args:              oneUser,
+		ValidArgsFunction: once(a.offer(offerUsers)),
 		RunE: a.session((*session).openInstallation, func(s *session) error {
 			if err := s.confirm(yes, fmt.Sprintf("Erase all that is stored of user %s?", printable(s.args[0]))); err != nil {
 				return err

@@ -55,7 +55,7 @@ succeeded, or about which an operator has decided, and since when verdicts are h
 
 func (a *app) decide(d store.Decision, use, short, long string) *cobra.Command {
 	return &cobra.Command{
-		Use: use, Short: short, Long: long, Example: "  latchkey verdicts " + string(d) + " coinbase", Args: noEmpty(cobra.ExactArgs(1)),
+		Use: use, Short: short, Long: long, Example: "  latchkey verdicts " + string(d) + " coinbase", Args: noEmpty(cobra.ExactArgs(1)), ValidArgsFunction: once(a.offer(offerBrokers)),
 		RunE: a.session((*session).openStore, func(s *session) error {
 			v, err := s.db.Decide(s.ctx, events.BrokerKey(s.args[0]), d, time.Now())
 			if err != nil {

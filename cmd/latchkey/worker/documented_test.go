@@ -10,6 +10,7 @@ import (
 
 	"github.com/latchkey/latchkey/cmd/sandbox/meshsim"
 	"github.com/latchkey/latchkey/docs/commands"
+	"github.com/latchkey/latchkey/events"
 )
 
 // harmless are the commands that only read and end by themselves.
@@ -48,4 +49,46 @@ func TestDocumentedCommandsRun(t *testing.T) {
 	require.Len(t, strings.Split(strings.TrimSpace(rest), "\n"), 2)
 	require.NotContains(t, rest, after)
 	require.Contains(t, o.ok("grants", "list", "--user", "bob", "--state", "active", "--due-within", "1h"), "bob")
+}
+
+// TestShellsAreOfferedIds, of what the servers hold.
+func TestShellsAreOfferedIds(t *testing.T) {
+	t.Parallel()
+	h := start(t, nil)
+	h.worker()
+	o := &onCall{harness: h}
+	h.connectAged("alice", fresh, spec("coinbase"), "account-1")
+	h.connectAged("alan", fresh, spec("kraken"), "k")
+	grant := h.event(events.TokenStored, "alice").Data.GrantID
+	h.event(events.TokenStored, "alan")
+	h.publish(h.subjects.Connected(), "junk")
+	h.deadLetters(1)
+	letter := o.letters()[0].ID
+	offered := func(words ...string) (values []string) {
+		t.Helper()
+		_, stdout, _ := o.run(append([]string{"__complete"}, words...)...)
+		for line := range strings.Lines(stdout) {
+			if value, _, _ := strings.Cut(strings.TrimSpace(line), "\t"); !strings.HasPrefix(value, ":") {
+				values = append(values, value)
+			}
+		}
+		return values
+	}
+	for words, want := range map[string][]string{
+		"token get ":                         {"alan", "alice"},
+		"users erase ali":                    {"alice"},
+		"token get alice ":                   nil,
+		"token get alice --account ":         {"account-1"},
+		"token get alice --broker c":         {"coinbase"},
+		"events tail --user al":              {"alan", "alice"},
+		"grants list --broker ":              {"coinbase", "kraken"},
+		"grants show " + grant[:8]:           {grant},
+		"grants refresh " + grant[:8]:        {grant},
+		"deadletters show ":                  {letter},
+		"deadletters drop ":                  {letter},
+		"deadletters replay " + letter + " ": nil,
+		"verdicts hold ":                     {"coinbase", "kraken"},
+	} {
+		require.Equal(t, want, offered(strings.Split(words, " ")...), words)
+	}
 }
