@@ -5,6 +5,8 @@ import (
 	"testing"
 	"time"
 
+	jsonv2 "github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
@@ -50,6 +52,28 @@ func TestRepliesAreEncodedWithAllTheyHold(t *testing.T) {
 		require.Equal(t, err == nil, mine == nil, "%v, %v", err, mine)
 		if err == nil {
 			require.JSONEq(t, string(plain), string(got))
+			library, err := jsonv2.Marshal(want, jsontext.AllowInvalidUTF8(true), jsonv2.Deterministic(true))
+			require.NoError(t, err)
+			require.Equal(t, string(library), string(got), "byte by byte as the JSON package writes it")
 		}
+	})
+}
+
+// Memory that had to grow would leave a copy of the tokens.
+func TestTheBodyOfAReplyIsWrittenOnce(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		text := rapid.OneOf(rapid.String(), rapid.StringMatching(`[\x00-\x1f"\\]{0,50}`), rapid.Just("\xff\xff"))
+		var r TokenReply
+		var texts []TokenTexts
+		for range rapid.IntRange(0, 3).Draw(t, "tokens") {
+			its := IntegrationAccessToken{AccountID: text.Draw(t, "account"), AccountName: text.Draw(t, "name"), BrokerType: text.Draw(t, "type"), BrokerName: text.Draw(t, "broker")}
+			token := text.Draw(t, "token")
+			quoted := QuoteToken(secret.New(token), secret.New(text.Draw(t, "token id")))
+			require.Equal(t, longest(token), cap(quoted.AccessToken), "other memory than the first")
+			r.AccessTokens, texts = append(r.AccessTokens, its), append(texts, quoted)
+		}
+		body, err := r.EncodeTexts(texts)
+		require.NoError(t, err)
+		require.LessOrEqual(t, len(body), r.sizeOfTokens(texts)+len(`{"expiries":[]}`))
 	})
 }

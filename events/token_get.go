@@ -1,12 +1,9 @@
 package events
 
 import (
-	"bytes"
-	"errors"
 	"slices"
 	"time"
 
-	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/latchkey/latchkey/events/secret"
@@ -163,61 +160,4 @@ var CodeNumber = map[string]string{
 	CodeExpired:     "410",
 	CodeInternal:    "500",
 	CodeBusy:        "503",
-}
-
-// wireToken is the only type in which an access token leaves a process.
-type wireToken struct {
-	AccountID   string `json:"accountId"`
-	AccountName string `json:"accountName"`
-	AccessToken string `json:"accessToken"`
-	BrokerType  string `json:"brokerType"`
-	BrokerName  string `json:"brokerName"`
-	TokenID     string `json:"tokenId,omitempty"`
-}
-
-type wireReply struct {
-	AccessTokens []wireToken          `json:"accessTokens"`
-	Expiries     []TokenExpiry        `json:"expiries"`
-	Unavailable  []UnavailableAccount `json:"unavailable,omitempty"`
-	Refused      []RefusedResult      `json:"refused,omitempty"`
-	// Sealed is set in a reply that is sealed, which has no other member.
-	Sealed jsontext.Value `json:"sealed,omitzero"`
-}
-
-// Encode returns the reply as JSON with the tokens in plain text, for the requester only.
-func (r TokenReply) Encode() ([]byte, error) {
-	out := wireReply{AccessTokens: make([]wireToken, len(r.AccessTokens)), Expiries: r.Expiries, Unavailable: r.Unavailable, Refused: r.Refused}
-	size := 64
-	for i, t := range r.AccessTokens {
-		out.AccessTokens[i] = wireToken{t.AccountID, t.AccountName, t.AccessToken.Reveal(), t.BrokerType, t.BrokerName, t.TokenID.Reveal()}
-		size += 512 + len(out.AccessTokens[i].AccessToken) + len(out.AccessTokens[i].TokenID)
-	}
-	// The buffer should never grow: that would leave a copy of the tokens in memory. The
-	// encoder keeps a quarter of it free.
-	body := bytes.NewBuffer(make([]byte, 0, size*3/2))
-	if json.MarshalWrite(body, out, jsontext.AllowInvalidUTF8(true), json.Deterministic(true)) != nil { // the error may quote a value
-		clear(body.Bytes())
-		return nil, errors.New("encoding a token reply failed")
-	}
-	return body.Bytes(), nil
-}
-
-// DecodeTokenReply reads what Encode wrote. It refuses a sealed reply; see
-// events/sealing.OpenReply. Every error is an *InvalidError.
-func DecodeTokenReply(body []byte) (TokenReply, error) {
-	var in wireReply
-	if err := decodeStrict(TokenGetName+" reply", body, &in); err != nil {
-		return TokenReply{}, err
-	}
-	if in.Sealed != nil {
-		if _, err := SealedReply(body); err != nil {
-			return TokenReply{}, err
-		}
-		return TokenReply{}, invalid(TokenGetName+" reply", "sealed: it must be opened first")
-	}
-	r := TokenReply{AccessTokens: make([]IntegrationAccessToken, len(in.AccessTokens)), Expiries: in.Expiries, Unavailable: in.Unavailable, Refused: in.Refused}
-	for i, t := range in.AccessTokens {
-		r.AccessTokens[i] = IntegrationAccessToken{t.AccountID, t.AccountName, secret.New(t.AccessToken), t.BrokerType, t.BrokerName, secret.New(t.TokenID)}
-	}
-	return r, nil
 }

@@ -304,11 +304,16 @@ func (r *Refresher) Tokens(ctx context.Context, g *store.Grant) (store.TokenSet,
 	return store.OpenTokens(ctx, r.deps.Envelope, g.Sealed, g.Binding())
 }
 
+// Access opens a grant's access tokens; see [store.OpenAccess].
+func (r *Refresher) Access(ctx context.Context, g *store.Grant) (*store.Grant, *store.AccessTexts, error) {
+	return store.OpenAccess(ctx, r.deps.Envelope, g)
+}
+
 // SuspendedFor returns how long no refresh may start at a broker, whatever the
 // grant; 0: one may start, or wait for its turn.
 func (r *Refresher) SuspendedFor(broker string) time.Duration {
 	return r.queue.limits.SuspendedFor(broker)
 }
 
-// HasDataKey reports whether Tokens would not have to wait for anything.
+// HasDataKey reports whether Tokens and Access would not have to wait for anything.
 func (r *Refresher) HasDataKey(g *store.Grant) bool { return r.deps.Envelope.Cached(g.Sealed.KeyID) }

@@ -30,6 +30,11 @@ func operations(t testing.TB) map[string]func() {
 			_, err := store.OpenTokens(t.Context(), e, g.Sealed, g.Binding())
 			require.NoError(t, err)
 		},
+		"open access": func() {
+			_, texts, err := store.OpenAccess(t.Context(), e, g)
+			require.NoError(t, err)
+			texts.Wipe()
+		},
 		"marshal grant": func() {
 			_, err := bson.Marshal(g)
 			require.NoError(t, err)

@@ -140,9 +140,13 @@ func OpenTokens(ctx context.Context, e *envelope.Envelope, blob envelope.Blob, b
 		return TokenSet{}, fmt.Errorf("opening the tokens of grant %s: %w", b.Grant, err)
 	}
 	defer clear(plain)
+	return decodeTokens(plain, b.Grant)
+}
+
+func decodeTokens(plain []byte, grant string) (TokenSet, error) {
 	tokens := &TokenSet{Accounts: []AccountToken{}}
 	if jsonv2.Unmarshal(plain, &tokens) != nil || tokens == nil { // without its error: it could quote a value
-		return TokenSet{}, fmt.Errorf("decoding the tokens of grant %s: %w", b.Grant, errors.New("unexpected form"))
+		return TokenSet{}, fmt.Errorf("decoding the tokens of grant %s: %w", grant, errors.New("unexpected form"))
 	}
 	return *tokens, nil
 }

@@ -25,11 +25,9 @@ import (
 // it can answer at once: another goroutine would cost nearly as much as the answer.
 func (t *Service) receive(req request) {
 	t.atWork.Add(1)
-	a := &answer{Service: t, req: req}
-	ctx, cancel := context.WithTimeout(context.Background(), t.opts.Config.Timeout)
-	a.cancel = cancel
+	a := &answer{Service: t, req: req, cancel: func() {}}
 	defer a.recoverPanic()
-	a.ctx, a.end = t.startSpan(ctx, req, events.TokenGetName, t.opts.Subjects.TokenGetAll())
+	a.ctx, a.end = t.startSpan(context.Background(), req, events.TokenGetName, t.opts.Subjects.TokenGetAll())
 	a.record.Caller = t.callerOf(req)
 	if !t.inboxes.Contains(req.Reply()) {
 		a.unanswerable()
@@ -40,16 +38,17 @@ func (t *Service) receive(req request) {
 		return
 	}
 	if a.atHand {
-		a.answerWith(func() (events.TokenReply, error) { return t.reply(a.ctx, a.in, a.wanted, &a.record) })
+		a.answerWith(func() (*reply, error) { return t.reply(a.ctx, a.in, a.wanted, &a.record) })
 		return
 	}
 	if !a.waitFor(forWork) {
 		a.fail(refuse(events.CodeBusy, "too many requests wait; ask again"))
 		return
 	}
+	a.ctx, a.cancel = context.WithTimeout(a.ctx, t.opts.Config.Timeout)
 	go func() {
 		defer a.recoverPanic()
-		a.answerWith(func() (events.TokenReply, error) {
+		a.answerWith(func() (*reply, error) {
 			return t.get(a.ctx, a.in, &a.record, requester{a.caller, a.waitFor, a.noteDecision})
 		})
 	}()
@@ -123,9 +122,9 @@ func (a *answer) unanswerable() {
 }
 
 // answerWith answers with a reply once the audit log permits it.
-func (a *answer) answerWith(reply func() (events.TokenReply, error)) {
+func (a *answer) answerWith(build func() (*reply, error)) {
 	var err error
-	if a.body, err = a.encode(reply); err == nil && a.opts.Audit.Required && !a.waitFor(forAudit) {
+	if a.body, err = a.encode(build); err == nil && a.opts.Audit.Required && !a.waitFor(forAudit) {
 		clear(a.body)
 		err = refuse(events.CodeBusy, "too many requests wait for the audit log; ask again")
 	}
@@ -136,9 +135,9 @@ func (a *answer) answerWith(reply func() (events.TokenReply, error)) {
 	a.recordHandOut(a.record, a.recorded)
 }
 
-func (a *answer) encode(reply func() (events.TokenReply, error)) (body []byte, err error) {
+func (a *answer) encode(build func() (*reply, error)) (body []byte, err error) {
 	defer panicToError(&err)
-	out, err := reply()
+	out, err := build()
 	if err != nil {
 		return nil, err
 	}
@@ -147,8 +146,9 @@ func (a *answer) encode(reply func() (events.TokenReply, error)) (body []byte, e
 			a.ends = *e.ExpiresAt
 		}
 	}
-	body, err = encodeReply(out, a.in.SealTo)
+	body, err = out.encode(a.in.SealTo)
 	if err == nil && int64(len(body)) > a.conn.MaxPayload() {
+		clear(body)
 		return nil, refuse(events.CodeBadRequest, "the reply is larger than NATS takes; narrow the request by brokerType or accountId")
 	}
 	return body, err

@@ -78,8 +78,8 @@ type opener struct {
 }
 
 func (o opener) HasDataKey(g *store.Grant) bool { return o.envelope.Cached(g.Sealed.KeyID) }
-func (o opener) Tokens(ctx context.Context, g *store.Grant) (store.TokenSet, error) {
-	return store.OpenTokens(ctx, o.envelope, g.Sealed, g.Binding())
+func (o opener) Access(ctx context.Context, g *store.Grant) (*store.Grant, *store.AccessTexts, error) {
+	return store.OpenAccess(ctx, o.envelope, g)
 }
 func (o opener) SuspendedFor(string) time.Duration { return 0 }
 

@@ -11,13 +11,6 @@ import (
 	"github.com/latchkey/latchkey/store/audit"
 )
 
-// Get returns the current tokens that a request asks for. Grants with too
-// little life left are refreshed first, in parallel. The error is a refusal or
-// a fault of the worker. Get adds the grants to record.
-func (t *Service) Get(ctx context.Context, in events.TokenRequest, record *audit.Record) (events.TokenReply, error) {
-	return t.get(ctx, in, record, requester{waitFor: func(string) bool { return true }, noteDecision: func() {}})
-}
-
 // requester is the request that get works for.
 type requester struct {
 	caller string
@@ -28,7 +21,27 @@ type requester struct {
 	noteDecision func()
 }
 
-func (t *Service) get(ctx context.Context, in events.TokenRequest, record *audit.Record, who requester) (events.TokenReply, error) {
+// nobody is a requester without a place to hold.
+var nobody = requester{waitFor: func(string) bool { return true }, noteDecision: func() {}}
+
+// Get answers a request and records nothing but the grants. The error is a refusal or a fault
+// of the worker.
+func (t *Service) Get(ctx context.Context, in events.TokenRequest, record *audit.Record) (events.TokenReply, error) {
+	out, err := t.get(ctx, in, record, nobody)
+	if err != nil {
+		return out.TokenReply, err
+	}
+	body, err := out.encode(nil)
+	if err != nil {
+		return events.TokenReply{}, err
+	}
+	defer clear(body)
+	return events.DecodeTokenReply(body)
+}
+
+// get returns the current tokens that a request asks for. Grants with too little life left
+// are refreshed first, in parallel. get adds the grants to record.
+func (t *Service) get(ctx context.Context, in events.TokenRequest, record *audit.Record, who requester) (*reply, error) {
 	who.noteDecision()
 	all, err := t.read(ctx, in, who.caller)
 	if err == nil && len(in.Refused) > 0 {
@@ -36,7 +49,7 @@ func (t *Service) get(ctx context.Context, in events.TokenRequest, record *audit
 		who.noteDecision()
 	}
 	if err != nil {
-		return events.TokenReply{}, err
+		return &reply{}, err
 	}
 	wanted, reports := wantedGrants(in, all), reportsOf(in, all)
 	refused, grants := t.reportedGrants(reports, wanted)
@@ -48,7 +61,7 @@ func (t *Service) get(ctx context.Context, in events.TokenRequest, record *audit
 	}
 	results := t.results(reports, grants)
 	if slices.ContainsFunc(wanted, func(g *store.Grant) bool { return t.valid(g) && !t.opts.Refresher.HasDataKey(g) }) && !who.waitFor(forKeys) {
-		return events.TokenReply{}, refuse(events.CodeBusy, "too many requests wait for a data key; ask again")
+		return &reply{}, refuse(events.CodeBusy, "too many requests wait for a data key; ask again")
 	}
 	out, err := t.reply(ctx, in, wanted, record)
 	if refusal := (*refusal)(nil); errors.As(err, &refusal) {

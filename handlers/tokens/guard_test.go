@@ -8,7 +8,7 @@ import "testing"
 // asked for before takes half as many allocations again as it did. The race
 // detector makes more.
 func TestGuardAllocations(t *testing.T) {
-	const limit = 45
+	const limit = 31
 	if n := testing.AllocsPerRun(200, warmRequest(t)); n > limit {
 		t.Errorf("%v allocations, at most %d are expected", n, limit)
 	}

@@ -4,12 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 
 	"go.uber.org/zap"
 
 	"github.com/latchkey/latchkey/events"
-	"github.com/latchkey/latchkey/events/sealing"
 )
 
 // receiveKeys answers with the keys, whatever the body of the request.
@@ -58,22 +56,4 @@ func (t *Service) publicKeys(ctx context.Context) (body []byte, err error) {
 		return nil, refuse(events.CodeBusy, "the keys are not available now; retry later")
 	}
 	return json.Marshal(keys)
-}
-
-// encodeReply returns the body of an answer, sealed if the request asks for that.
-func encodeReply(reply events.TokenReply, sealTo *events.JWK) ([]byte, error) {
-	body, err := reply.Encode()
-	if err != nil || sealTo == nil {
-		return body, err
-	}
-	defer clear(body)
-	key, err := sealing.NewPublicKey(*sealTo)
-	if err != nil {
-		return nil, errors.New("the key to seal a reply to is none, though the request was accepted")
-	}
-	sealed, err := key.Seal(body)
-	if err != nil {
-		return nil, fmt.Errorf("sealing a reply: %w", err)
-	}
-	return sealed, nil
 }

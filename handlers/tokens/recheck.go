@@ -1,6 +1,7 @@
 package tokens
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"time"
@@ -33,7 +34,9 @@ func (a *answer) recheck() error {
 	if !a.ends.IsZero() && !a.opts.Now().Before(a.ends) {
 		return changed
 	}
-	all, err := a.grants.load(a.ctx, a.record.User)
+	ctx, cancel := context.WithTimeout(a.ctx, a.opts.Config.Timeout)
+	defer cancel()
+	all, err := a.grants.load(ctx, a.record.User)
 	if err != nil {
 		return fmt.Errorf("looking at the tokens again before they are given: %w", err)
 	}

@@ -56,7 +56,7 @@ func TestAnAnswerThatWaitedIsLookedAtAgain(t *testing.T) {
 			s.opts.Now = func() time.Time { return s.now }
 			a := &answer{Service: s.Service, ctx: t.Context(), in: events.TokenRequest{UserID: "alice"}, record: audit.Record{User: "alice"}}
 			a.noteDecision()
-			body, err := a.encode(func() (events.TokenReply, error) { return s.Get(t.Context(), a.in, &a.record) })
+			body, err := a.encode(func() (*reply, error) { return s.get(t.Context(), a.in, &a.record, nobody) })
 			require.NoError(t, err)
 			require.NotEmpty(t, body)
 			c.meanwhile(s)

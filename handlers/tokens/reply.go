@@ -2,71 +2,67 @@ package tokens
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"slices"
 	"time"
 
 	"go.uber.org/zap"
 
 	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/events/sealing"
 	"github.com/latchkey/latchkey/refresher"
 	"github.com/latchkey/latchkey/store"
 	"github.com/latchkey/latchkey/store/audit"
 )
 
-// reply builds the answer from the current grants.
-func (t *Service) reply(ctx context.Context, in events.TokenRequest, grants []*store.Grant, record *audit.Record) (events.TokenReply, error) {
-	if len(grants) == 0 {
-		return events.TokenReply{}, refuse(events.CodeUnknownUser, "nothing is stored that matches")
+// reply is what a request is answered with, until it is encoded.
+type reply struct {
+	events.TokenReply // without the secrets in AccessTokens
+	texts             []events.TokenTexts
+	opened            []*store.AccessTexts // where the texts are
+}
+
+// encode returns the body of the answer, sealed if the request asks for that, and wipes the
+// texts.
+func (r *reply) encode(sealTo *events.JWK) ([]byte, error) {
+	defer r.wipe()
+	body, err := r.EncodeTexts(r.texts)
+	if err != nil || sealTo == nil {
+		return body, err
 	}
-	out := events.TokenReply{Expiries: []events.TokenExpiry{}}
+	defer clear(body)
+	key, err := sealing.NewPublicKey(*sealTo)
+	if err != nil {
+		return nil, errors.New("the key to seal a reply to is none, though the request was accepted")
+	}
+	sealed, err := key.Seal(body)
+	if err != nil {
+		return nil, fmt.Errorf("sealing a reply: %w", err)
+	}
+	return sealed, nil
+}
+
+func (r *reply) wipe() {
+	for _, texts := range r.opened {
+		texts.Wipe()
+	}
+	r.opened, r.texts = nil, nil
+}
+
+// reply builds the answer from the current grants.
+func (t *Service) reply(ctx context.Context, in events.TokenRequest, grants []*store.Grant, record *audit.Record) (out *reply, err error) {
+	if len(grants) == 0 {
+		return &reply{}, refuse(events.CodeUnknownUser, "nothing is stored that matches")
+	}
+	out = &reply{}
 	for _, g := range grants {
-		accounts := matching(g, in, grants)
-		withheld := func(code string, accounts ...store.Account) {
-			for _, a := range accounts {
-				addAccount(record, g, code, a.ID)
-				out.Unavailable = append(out.Unavailable, t.unavailableAccount(g, a.ID, code))
-			}
-		}
-		if code := t.unavailable(g); code != "" {
-			withheld(code, accounts...)
-			continue
-		}
-		tokens, err := t.opts.Refresher.Tokens(ctx, g)
-		if err != nil {
-			t.opts.Log.Error("tokens that were asked for can't be opened", zap.String("grant", g.ID), zap.Error(err))
-			withheld(events.CodeBusy, accounts...)
-			continue
-		}
-		t.recordUse(g)
-		if g.Account("") != nil {
-			g = g.Clone()
-			g.Heal(&tokens)
-			accounts = matching(g, in, grants)
-		}
-		for _, a := range accounts {
-			token, life := tokens.Account(a.ID), g.AccessOf(a)
-			if token == nil || token.AccessToken.Empty() || t.expired(life) {
-				u := t.uncoveredAccount(g, a, life)
-				addAccount(record, g, u.Code, a.ID)
-				out.Unavailable = append(out.Unavailable, u)
-				continue
-			}
-			addAccount(record, g, "", a.ID)
-			out.AccessTokens = append(out.AccessTokens, events.IntegrationAccessToken{
-				AccountID: a.ID, AccountName: a.Name, AccessToken: token.AccessToken, BrokerType: g.BrokerType, BrokerName: g.BrokerName, TokenID: token.TokenID,
-			})
-			expiry := events.TokenExpiry{
-				AccountID: a.ID, GrantID: g.ID, Labels: g.Labels, Version: g.Version, ObtainedAt: obtained(g, a), ExpiresAt: a.ExpiresAt, RefreshFailing: refresher.RefreshFailing(g),
-			}
-			if g.Refresh != nil {
-				expiry.RefreshTokenExpiresAt = g.Refresh.ExpiresAt
-			}
-			out.Expiries = append(out.Expiries, expiry)
-		}
+		t.addGrant(ctx, in, g, grants, record, out)
 	}
 	if len(out.AccessTokens) > 0 {
 		return out, nil
 	}
+	out.wipe()
 	r := refuse(worst(out.Unavailable), "no token can be given; see unavailable")
 	r.RetryAfterSeconds = 0 // the accounts say when
 	r.Unavailable = out.Unavailable
@@ -75,7 +71,50 @@ func (t *Service) reply(ctx context.Context, in events.TokenRequest, grants []*s
 			r.RetryAfterSeconds = u.RetryAfterSeconds
 		}
 	}
-	return events.TokenReply{}, r
+	return &reply{}, r
+}
+
+// addGrant adds what is asked for of one of the wanted grants.
+func (t *Service) addGrant(ctx context.Context, in events.TokenRequest, g *store.Grant, wanted []*store.Grant, record *audit.Record, out *reply) {
+	withheld := func(code string) {
+		for _, a := range matching(g, in, wanted) {
+			addAccount(record, g, code, a.ID)
+			out.Unavailable = append(out.Unavailable, t.unavailableAccount(g, a.ID, code))
+		}
+	}
+	if code := t.unavailable(g); code != "" {
+		withheld(code)
+		return
+	}
+	healed, texts, err := t.opts.Refresher.Access(ctx, g)
+	if err != nil {
+		t.opts.Log.Error("tokens that were asked for can't be opened", zap.String("grant", g.ID), zap.Error(err))
+		withheld(events.CodeBusy)
+		return
+	}
+	out.opened = append(out.opened, texts)
+	t.recordUse(g)
+	g = healed
+	for _, a := range matching(g, in, wanted) {
+		token, ok := texts.Of(a.ID)
+		life := g.AccessOf(a)
+		if !ok || t.expired(life) {
+			u := t.uncoveredAccount(g, a, life)
+			addAccount(record, g, u.Code, a.ID)
+			out.Unavailable = append(out.Unavailable, u)
+			continue
+		}
+		addAccount(record, g, "", a.ID)
+		out.texts = append(out.texts, token)
+		out.AccessTokens = append(out.AccessTokens, events.IntegrationAccessToken{AccountID: a.ID, AccountName: a.Name, BrokerType: g.BrokerType, BrokerName: g.BrokerName})
+		expiry := events.TokenExpiry{
+			AccountID: a.ID, GrantID: g.ID, Labels: g.Labels, Version: g.Version, ObtainedAt: obtained(g, a), ExpiresAt: a.ExpiresAt, RefreshFailing: refresher.RefreshFailing(g),
+		}
+		if g.Refresh != nil {
+			expiry.RefreshTokenExpiresAt = g.Refresh.ExpiresAt
+		}
+		out.Expiries = append(out.Expiries, expiry)
+	}
 }
 
 const (

@@ -22,7 +22,7 @@ import (
 // methods.
 type Refresher interface {
 	HasDataKey(g *store.Grant) bool
-	Tokens(ctx context.Context, g *store.Grant) (store.TokenSet, error)
+	Access(ctx context.Context, g *store.Grant) (*store.Grant, *store.AccessTexts, error)
 	SuspendedFor(broker string) time.Duration
 	RefreshNow(ctx context.Context, g *store.Grant) (*store.Grant, error)
 	CompleteMFA(ctx context.Context, g *store.Grant, code secret.Text) (*store.Grant, error)

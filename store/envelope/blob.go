@@ -68,13 +68,13 @@ func sealWith(aead cipher.AEAD, keyID string, plaintext []byte, b Binding) Blob 
 	return Blob{KeyID: keyID, Data: aead.Seal(data, nil, plaintext, additionalData(keyID, b))}
 }
 
-func openWith(aead cipher.AEAD, blob Blob, b Binding) ([]byte, error) {
+func openWith(aead cipher.AEAD, into []byte, blob Blob, b Binding) ([]byte, error) {
 	if len(blob.Data) < overhead || blob.Data[0] != format {
-		return nil, ErrSealed
+		return into, ErrSealed
 	}
-	plaintext, err := aead.Open(nil, nil, blob.Data[1:], additionalData(blob.KeyID, b))
+	plaintext, err := aead.Open(into, nil, blob.Data[1:], additionalData(blob.KeyID, b))
 	if err != nil {
-		return nil, ErrSealed
+		return into, ErrSealed
 	}
 	return plaintext, nil
 }

@@ -27,12 +27,18 @@ func (e *Envelope) youngerThan(key *openingKey, age time.Duration) bool {
 // Open opens a blob. The error wraps ErrSealed (for good), ErrUnknownKey or ErrWrappedKey
 // (until somebody restores the key), ErrKMS (for now) or an error of the store.
 func (e *Envelope) Open(ctx context.Context, blob Blob, b Binding) ([]byte, error) {
+	return e.OpenInto(ctx, nil, blob, b)
+}
+
+// OpenInto is Open into the memory of an empty slice, if that suffices. With an error it
+// returns the slice as it was.
+func (e *Envelope) OpenInto(ctx context.Context, into []byte, blob Blob, b Binding) ([]byte, error) {
 	m, err := e.materialOf(ctx, blob.KeyID)
 	if err != nil {
-		return nil, err
+		return into, err
 	}
 	defer m.release()
-	return openWith(m.aead, blob, b)
+	return openWith(m.aead, into, blob, b)
 }
 
 // Cached reports whether a data key is cached for opening.
