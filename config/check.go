@@ -55,6 +55,7 @@ func (c Config) checkProcess(f *faults) {
 	f.unless(c.Admin.Token.Empty() || adminToken.MatchString(c.Admin.Token.Reveal()), "admin.token",
 		"must be at least 16 ASCII characters without spaces, or empty")
 	f.unless((c.Admin.CertFile == "") == (c.Admin.KeyFile == ""), "admin.cert_file", "must be set together with admin.key_file")
+	f.unless(!c.Admin.Pprof || !c.Admin.Token.Empty(), "admin.pprof", "needs admin.token, also on a loopback address")
 }
 
 func isListenAddress(s string) bool {

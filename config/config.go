@@ -71,4 +71,6 @@ type Admin struct {
 	CertFile string `yaml:"cert_file"`
 	// Path of a PEM file with the key of that certificate.
 	KeyFile string `yaml:"key_file"`
+	// Serve profiles of the worker at /debug/pprof/, behind admin.token, which must be set.
+	Pprof bool `yaml:"pprof"`
 }

@@ -149,6 +149,7 @@ func TestFaultsOfValues(t *testing.T) {
 			func(c *config.Config) { c.Admin.CertFile = "x" },
 			func(c *config.Config) { c.Admin.KeyFile = "x" },
 		},
+		"admin.pprof": {func(c *config.Config) { c.Admin.Pprof = true }},
 		"nats.url": {
 			func(c *config.Config) { c.NATS.URL = "" },
 			func(c *config.Config) { c.NATS.URL = "localhost:4222" },

@@ -100,6 +100,7 @@ the variable 'LATCHKEY_MESH_CLIENT_SECRET'.
 - A duration is a number with a unit, such as '500ms', '30s', '15m' or '24h', at most '87600h'.
 - In a variable the items of a list are separated by commas. An empty variable clears a text or a list.
 - YAML anchors, aliases, tags and merge keys are not supported.
+- The variables of Go's runtime count too: [GOMEMLIMIT and GOGC](operations.md#memory-of-a-worker).
 
 ## Example
 

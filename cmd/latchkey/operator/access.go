@@ -17,8 +17,8 @@ import (
 	"github.com/latchkey/latchkey/events/secret"
 )
 
-// guard admits visitors who may see the page, and actions that come from the page.
-func (p *Page) guard(next http.Handler, loopback bool) http.Handler {
+// Guard admits visitors who may see the page, and actions that come from the page.
+func (p *Page) Guard(next http.Handler, loopback bool) http.Handler {
 	inside := http.NewCrossOriginProtection().Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		// Another origin can't send a body of this type without a preflight request,
 		// not even through a browser that does not name the origin.

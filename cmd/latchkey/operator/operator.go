@@ -124,7 +124,7 @@ func (p *Page) Handler(loopback bool) http.Handler {
 	} {
 		mux.Handle(pattern, p.answer(serve))
 	}
-	return p.guard(mux, loopback)
+	return p.Guard(mux, loopback)
 }
 
 // refusal is an error to show on the page.

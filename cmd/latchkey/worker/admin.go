@@ -68,6 +68,10 @@ func (w *worker) startAdmin() (stop func() error, err error) {
 			w.log.Warn("admin.token travels in the clear: set admin.cert_file and admin.key_file, or have a proxy in front do TLS", address)
 		}
 	}
+	if cfg.Pprof && !cfg.Token.Empty() {
+		mux.Handle("/debug/pprof/", w.page.Guard(profiles(), loopback))
+		w.log.Info("profiles are served at /debug/pprof/ of the admin listener", address)
+	}
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: 2 * time.Minute}
 	go func() {
 		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {

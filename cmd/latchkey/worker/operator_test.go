@@ -344,7 +344,7 @@ func TestWhoMaySeeTheOperatorsPage(t *testing.T) {
 	h := start(t, nil)
 	w := h.worker("LATCHKEY_ADMIN_LISTEN=0.0.0.0:0")
 	r := h.reader()
-	for _, path := range []string{"/", "/api/overview", "/assets/page.js"} {
+	for _, path := range []string{"/", "/api/overview", "/assets/page.js", "/debug/pprof/heap"} {
 		status, _ := r.get(path)
 		require.Equal(t, http.StatusNotFound, status, path)
 	}
@@ -362,7 +362,7 @@ func TestWhoMaySeeTheOperatorsPage(t *testing.T) {
 
 	const token = "correct-horse-battery"
 	cert, key, pool := selfSigned(t)
-	h.worker("LATCHKEY_ADMIN_LISTEN=0.0.0.0:0", "LATCHKEY_ADMIN_TOKEN="+token, "LATCHKEY_ADMIN_CERT_FILE="+cert, "LATCHKEY_ADMIN_KEY_FILE="+key)
+	h.worker("LATCHKEY_ADMIN_LISTEN=0.0.0.0:0", "LATCHKEY_ADMIN_TOKEN="+token, "LATCHKEY_ADMIN_CERT_FILE="+cert, "LATCHKEY_ADMIN_KEY_FILE="+key, "LATCHKEY_ADMIN_PPROF=true")
 	r = h.reader()
 	r.base = strings.Replace(r.base, "http://", "https://", 1)
 	require.Contains(t, h.logs.String(), served)
@@ -388,7 +388,16 @@ func TestWhoMaySeeTheOperatorsPage(t *testing.T) {
 			require.Equal(t, http.StatusOK, status)
 		}
 	}
-	status, _, _ := r.do(http.MethodPost, "/api/grants/"+strings.Repeat("a", 32)+"/refresh", "{}", func(q *http.Request) {
+	status, _, _ := r.do(http.MethodGet, "/debug/pprof/heap", "", nil)
+	require.Equal(t, http.StatusUnauthorized, status)
+	for path, want := range map[string]int{
+		"allocs": 200, "goroutine?debug=2": 200, "heap": 200, "profile?seconds=1": 200, "trace?seconds=0.01": 200,
+		"cmdline": 404, "": 404,
+	} {
+		status, _, _ = r.do(http.MethodGet, "/debug/pprof/"+path, "", basic(token))
+		require.Equal(t, want, status, path)
+	}
+	status, _, _ = r.do(http.MethodPost, "/api/grants/"+strings.Repeat("a", 32)+"/refresh", "{}", func(q *http.Request) {
 		basic(token)(q)
 		q.Header.Set("Sec-Fetch-Site", "cross-site")
 	})
@@ -406,7 +415,11 @@ func TestWhoMaySeeTheOperatorsPage(t *testing.T) {
 		if len(wrong) > 1 {
 			with = bearer(wrong)
 		}
-		status, _, header := r.do(http.MethodGet, "/", "", with)
+		path := "/"
+		if wrong == "" {
+			path = "/debug/pprof/heap"
+		}
+		status, _, header := r.do(http.MethodGet, path, "", with)
 		seen[status]++
 		if status == http.StatusTooManyRequests {
 			require.NotEmpty(t, header.Get("Retry-After"))
