@@ -19,6 +19,7 @@ import (
 	"go.mongodb.org/mongo-driver/v2/mongo/writeconcern"
 	"go.uber.org/zap"
 
+	"github.com/latchkey/latchkey/cmd/latchkey/memory"
 	"github.com/latchkey/latchkey/cmd/latchkey/worker"
 	"github.com/latchkey/latchkey/config"
 	"github.com/latchkey/latchkey/events"
@@ -53,6 +54,9 @@ type Options struct {
 
 // Run measures, and then removes what it has created, also if ctx ends.
 func Run(ctx context.Context, cfg config.Config, o Options) (figures []Figure, err error) {
+	if _, err := memory.TuneHeap(); err != nil { // as the worker's own process does
+		o.Progress("garbage collection: " + err.Error())
+	}
 	b := &run{Options: o, cfg: apart(cfg, o.Name)}
 	b.subjects = events.Subjects{Prefix: b.cfg.NATS.Prefix}
 	nc, err := worker.Connect(b.cfg.NATS, "bench", o.Log)

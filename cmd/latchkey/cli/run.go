@@ -36,6 +36,11 @@ does: an answer of Mesh that is on its way is lost, and with it the grant.`,
 				return fmt.Errorf("worker.lock_memory: %w", err)
 			}
 			log.Info("memory guarded", zap.String("worker", cfg.Worker.ID), zap.String("dumps", guarded.Dumps), zap.Bool("locked", guarded.Locked), zap.String("unlocked", guarded.Why))
+			heap, err := memory.TuneHeap()
+			if err != nil {
+				log.Warn("memory has no limit but the machine's; set GOMEMLIMIT", zap.Error(err))
+			}
+			log.Info("garbage collection", zap.Int64("memory_limit", heap.Limit), zap.Bool("room", heap.Room))
 			reg := prometheus.NewRegistry()
 			reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 			if isTerminal(a.stderr) {

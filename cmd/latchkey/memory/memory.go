@@ -1,5 +1,6 @@
 // Package memory keeps the memory of a process from reaching a disk or another process:
-// no core dumps, no debuggers of the same user, no swap.
+// no core dumps, no debuggers of the same user, no swap. It also says how much memory Go may
+// use, and when it collects garbage.
 package memory
 
 import "errors"

@@ -3,12 +3,15 @@ package memory_test
 import (
 	"encoding/json"
 	"fmt"
+	"math"
 	"os"
 	"os/exec"
 	"runtime"
+	"runtime/debug"
 	"strings"
 	"testing"
 
+	"github.com/KimMachineGun/automemlimit/memlimit"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
@@ -27,11 +30,19 @@ type state struct {
 
 const modeVariable, limitVariable = "MEMORY_TEST_MODE", "MEMORY_TEST_LIMIT"
 
+// tuning is the mode in which a process only tunes its heap.
+const tuning = "tune"
+
 // TestMain is also the guarded process, when it is started as one.
 func TestMain(m *testing.M) {
 	mode := os.Getenv(modeVariable)
 	if mode == "" {
 		os.Exit(m.Run())
+	}
+	if mode == tuning {
+		heap, err := memory.TuneHeap()
+		fmt.Println(heap.Limit, debug.SetMemoryLimit(-1), heap.Room, err)
+		return
 	}
 	if os.Getenv(limitVariable) != "" {
 		runtime.LockOSThread() // a right is a thread's, and Guard must look at this one
@@ -128,4 +139,27 @@ func TestMemoryIsLockedOnlyWithoutRisk(t *testing.T) {
 		t.Skip("this machine does not let a test lock its memory: " + free.Report.Why)
 	}
 	require.Empty(t, guarded(t, memory.Required, false).Err)
+}
+
+func TestTheHeapIsLimitedAsTheControlGroupIs(t *testing.T) {
+	tuned := func(env ...string) string {
+		t.Helper()
+		exe, err := os.Executable()
+		require.NoError(t, err)
+		cmd := exec.Command(exe)
+		cmd.Env = append(os.Environ(), append(env, modeVariable+"="+tuning)...)
+		out, err := cmd.Output()
+		require.NoError(t, err)
+		return string(out)
+	}
+	unset(t, "GOGC")
+	require.Equal(t, "104857600 104857600 true <nil>\n", tuned("GOMEMLIMIT=100MiB"), "GOMEMLIMIT goes before")
+	require.Equal(t, "104857600 104857600 false <nil>\n", tuned("GOMEMLIMIT=100MiB", "GOGC=off"))
+	unset(t, "GOMEMLIMIT")
+	want := fmt.Sprintf("0 %d true <nil>\n", int64(math.MaxInt64))
+	if group, err := memlimit.FromCgroup(); err == nil {
+		limit := int64(float64(group) * 0.9)
+		want = fmt.Sprintf("%d %d true <nil>\n", limit, limit)
+	}
+	require.Equal(t, want, tuned())
 }
