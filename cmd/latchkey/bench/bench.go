@@ -137,7 +137,7 @@ func apart(cfg config.Config, name string) config.Config {
 
 // prepare creates the collection of the bare driver, like the worker's.
 func (b *run) prepare(ctx context.Context) error {
-	if err := copyIndexes(ctx, b.db.Collection(grants), b.db.Collection(bare)); err != nil {
+	if err := CopyIndexes(ctx, b.db.Collection(grants), b.db.Collection(bare)); err != nil {
 		return err
 	}
 	if b.Prepare == nil {
@@ -146,8 +146,8 @@ func (b *run) prepare(ctx context.Context) error {
 	return b.Prepare(ctx)
 }
 
-// copyIndexes creates the indexes of one collection on another.
-func copyIndexes(ctx context.Context, from, to *mongo.Collection) error {
+// CopyIndexes creates the indexes of one collection on another.
+func CopyIndexes(ctx context.Context, from, to *mongo.Collection) error {
 	specs, err := from.Indexes().ListSpecifications(ctx)
 	if err != nil {
 		return fmt.Errorf("listing the indexes: %w", err)

@@ -87,6 +87,7 @@ var measures = []struct {
 	{"lateness", onSite("lateness", (*site).lateness)},
 	{"keys", onSite("keys", (*site).keys)},
 	{"workers", (*run).sharing},
+	{"writes", (*run).writes},
 	{"pending", onSite("pending", (*site).pending)},
 	{"homemade", (*run).homemade},
 }

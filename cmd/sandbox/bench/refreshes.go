@@ -22,13 +22,9 @@ func (s *site) refreshes(ctx context.Context) (rows []Row, err error) {
 	latchkey := func(n int) (float64, error) { return s.refresh(ctx, n) }
 	bare := func(n int) (float64, error) { return loops.refresh(ctx, n, false) }
 	leased := func(n int) (float64, error) { return loops.refresh(ctx, n, true) }
-	n := s.Refreshes
-	for _, do := range []func(int) (float64, error){latchkey, bare, leased} {
-		rate, err := do(max(s.Refreshes/20, 1)) // to warm up
-		if err != nil {
-			return nil, err
-		}
-		n = fits(n, rate, s.Longest)
+	n, err := s.warmUp(s.Refreshes, s.Longest, latchkey, bare, leased)
+	if err != nil {
+		return nil, err
 	}
 	var rates, bareRates, leasedRates []float64
 	for round := range s.Rounds {
@@ -54,10 +50,12 @@ func (s *site) refreshes(ctx context.Context) (rows []Row, err error) {
 		},
 		{
 			Figure: "refreshes, to a loop with leases", Unit: "refreshes/s", Values: rates, Baseline: leasedRates, Method: "the same refreshes",
-			Against: "the same loop, with a lease taken before (findAndModify): the least that never spends a refresh token twice", Target: new(AtLeast(0.8)),
+			Against: againstLeases, Target: new(AtLeast(0.8)),
 		},
 	}, nil
 }
+
+const againstLeases = "the same loop, with a lease taken before (findAndModify): the least that never spends a refresh token twice"
 
 // loops are the bare loops. They have the worker's client and settings, and a database of
 // their own with the same indexes.
@@ -105,8 +103,11 @@ func (l *loops) refresh(ctx context.Context, n int, leased bool) (rate float64, 
 			return 0, err
 		}
 	}
-	begun := time.Now()
-	err = each(ctx, l.cfg.Refresh.Concurrency, n, func(i int) error {
+	return timed(n, func() error { return l.refreshAll(ctx, grants, after, leased) })
+}
+
+func (l *loops) refreshAll(ctx context.Context, grants []testGrant, after []*store.Grant, leased bool) error {
+	return each(ctx, l.cfg.Refresh.Concurrency, len(grants), func(i int) error {
 		g := grants[i]
 		if leased {
 			now := time.Now()
@@ -121,7 +122,6 @@ func (l *loops) refresh(ctx context.Context, n int, leased bool) (rate float64, 
 		}
 		return l.store.Save(ctx, after[i])
 	})
-	return float64(n) / time.Since(begun).Seconds(), err
 }
 
 // after is the document that a worker would write for an answer.

@@ -240,6 +240,13 @@ func each(ctx context.Context, callers, n int, do func(i int) error) error {
 	return cmp.Or(group.Wait(), ctx.Err())
 }
 
+// timed returns how many a second were done.
+func timed(n int, do func() error) (rate float64, err error) {
+	begun := time.Now()
+	err = do()
+	return float64(n) / time.Since(begun).Seconds(), err
+}
+
 // stallTimeout is how long nothing may happen before a measurement is given up.
 const stallTimeout = 2 * time.Minute
 

@@ -1,0 +1,289 @@
+package engines
+
+import (
+	"bytes"
+	"fmt"
+	"net"
+	"net/url"
+	"slices"
+	"sync"
+	"time"
+
+	"go.mongodb.org/mongo-driver/v2/bson"
+	"go.mongodb.org/mongo-driver/v2/x/bsonx/bsoncore"
+)
+
+// Memory stands for a MongoDB that answers at once, so that what is measured against it is the client's own cost. It
+// speaks the wire protocol and keeps documents in memory, with as many commands and operators as a worker uses; it answers
+// all others with an error. Each command is atomic. It is safe for concurrent use.
+type Memory struct {
+	listener net.Listener
+	wg       sync.WaitGroup
+
+	mu          sync.Mutex
+	clients     map[net.Conn]struct{} // nil once stopped
+	collections map[namespace]*memoryCollection
+}
+
+// memoryCollection finds documents by what they hold in some fields, and otherwise looks at all.
+type memoryCollection struct {
+	docs    map[string]*memoryDoc            // by id
+	indexes map[string]map[string]memoryDocs // by field, and value in it
+	specs   []bsoncore.Document              // of all indexes, to list
+}
+
+type memoryDoc struct{ bsoncore.Document }
+
+type memoryDocs map[*memoryDoc]struct{}
+
+func StartMemory() (*Memory, error) {
+	listener, err := net.Listen("tcp", address(0))
+	if err != nil {
+		return nil, fmt.Errorf("starting a database in memory: %w", err)
+	}
+	m := &Memory{listener: listener, clients: map[net.Conn]struct{}{}, collections: map[namespace]*memoryCollection{}}
+	m.wg.Go(m.accept)
+	return m, nil
+}
+
+// URI returns the address for clients: a direct connection without retries of writes, since there is no replica set.
+func (m *Memory) URI() string {
+	q := url.Values{"directConnection": {"true"}, "retryWrites": {"false"}}
+	return (&url.URL{Scheme: "mongodb", Host: m.listener.Addr().String(), Path: "/", RawQuery: q.Encode()}).String()
+}
+
+// Stop disconnects the clients and forgets the documents.
+func (m *Memory) Stop() {
+	m.listener.Close()
+	m.mu.Lock()
+	for c := range m.clients {
+		c.Close()
+	}
+	m.clients, m.collections = nil, nil
+	m.mu.Unlock()
+	m.wg.Wait()
+}
+
+func (m *Memory) accept() {
+	for {
+		client, err := m.listener.Accept()
+		if err != nil {
+			return
+		}
+		m.mu.Lock()
+		if m.clients == nil {
+			client.Close()
+		} else {
+			m.clients[client] = struct{}{}
+			m.wg.Go(func() { m.serve(client) })
+		}
+		m.mu.Unlock()
+	}
+}
+
+func (m *Memory) serve(client net.Conn) {
+	defer func() {
+		client.Close()
+		m.mu.Lock()
+		delete(m.clients, client)
+		m.mu.Unlock()
+	}()
+	for {
+		request, err := readMessage(client)
+		if err != nil {
+			return
+		}
+		answer := m.answer(request)
+		if request.moreToCome() {
+			continue
+		}
+		if _, err := client.Write(answer); err != nil {
+			return
+		}
+	}
+}
+
+// maxMemoryAnswer is the size of documents that a message holds; there are no cursors.
+const maxMemoryAnswer = maxWireLen - 1<<20
+
+func (m *Memory) answer(request message) message {
+	cmd, ok := request.command()
+	if !request.isMsg() { // the first hello of a driver
+		cmd, ok = command{name: "hello"}, true
+	}
+	if !ok {
+		return errorMessage(request.requestID(), 9, "no command in the message") // FailedToParse
+	}
+	do, ok := memoryCommands[cmd.name]
+	if !ok {
+		return errorMessage(request.requestID(), 59, "no such command: "+cmd.name) // CommandNotFound
+	}
+	m.mu.Lock()
+	reply, err := do(m, cmd)
+	m.mu.Unlock()
+	if err != nil {
+		return errorMessage(request.requestID(), 2, err.Error()) // BadValue
+	}
+	answer, err := marshalMessage(request.requestID(), append(reply, bson.E{Key: "ok", Value: 1.0}))
+	if err != nil || len(answer) > maxMemoryAnswer {
+		return errorMessage(request.requestID(), 2, "the answer can't be encoded, or is too large")
+	}
+	return answer
+}
+
+// collection returns a collection, which is made if there is none. The caller holds the lock.
+func (m *Memory) collection(cmd command) *memoryCollection {
+	name := namespace{cmd.db, cmd.collection}
+	c := m.collections[name]
+	if c == nil && m.collections != nil {
+		c = &memoryCollection{docs: map[string]*memoryDoc{}, indexes: map[string]map[string]memoryDocs{}}
+		c.addIndex(bsoncore.NewDocumentBuilder().AppendInt32("v", 2).AppendDocument("key", bsoncore.NewDocumentBuilder().AppendInt32("_id", 1).Build()).AppendString("name", "_id_").Build())
+		m.collections[name] = c
+	}
+	return c
+}
+
+// addIndex adds an index. It serves if it is on one field, which may be a list, and not "_id", by which all are found.
+func (c *memoryCollection) addIndex(spec bsoncore.Document) {
+	if slices.ContainsFunc(c.specs, func(s bsoncore.Document) bool { return bytes.Equal(s.Lookup("key").Data, spec.Lookup("key").Data) }) {
+		return
+	}
+	c.specs = append(c.specs, slices.Clone(spec))
+	fields, err := spec.Lookup("key").Document().Elements()
+	if err != nil || len(fields) != 1 || fields[0].Key() == "_id" {
+		return
+	}
+	c.indexes[fields[0].Key()] = map[string]memoryDocs{}
+	for _, d := range c.docs {
+		c.index(d, fields[0].Key())
+	}
+}
+
+// valueKey is equal for equal values of the types that ids and indexed fields have.
+func valueKey(v bsoncore.Value) string { return string(append([]byte{byte(v.Type)}, v.Data...)) }
+
+func (c *memoryCollection) index(d *memoryDoc, field string) {
+	for _, v := range fieldValues(d.Document, field) {
+		in := c.indexes[field]
+		if in[valueKey(v)] == nil {
+			in[valueKey(v)] = memoryDocs{}
+		}
+		in[valueKey(v)][d] = struct{}{}
+	}
+}
+
+func (c *memoryCollection) unindex(d *memoryDoc, field string) {
+	for _, v := range fieldValues(d.Document, field) {
+		in := c.indexes[field]
+		delete(in[valueKey(v)], d)
+		if len(in[valueKey(v)]) == 0 {
+			delete(in, valueKey(v))
+		}
+	}
+}
+
+// put stores a document in place of another, which may be nil.
+func (c *memoryCollection) put(former *memoryDoc, doc bsoncore.Document) {
+	if former != nil {
+		c.remove(former)
+	}
+	d := &memoryDoc{slices.Clone(doc)}
+	c.docs[valueKey(doc.Lookup("_id"))] = d
+	for field := range c.indexes {
+		c.index(d, field)
+	}
+}
+
+func (c *memoryCollection) remove(d *memoryDoc) {
+	for field := range c.indexes {
+		c.unindex(d, field)
+	}
+	delete(c.docs, valueKey(d.Lookup("_id")))
+}
+
+// find returns the documents that a filter selects, in no order.
+func (c *memoryCollection) find(filter bsoncore.Document) (found []*memoryDoc, err error) {
+	candidates, err := c.candidates(filter)
+	if err != nil {
+		return nil, err
+	}
+	for d := range candidates {
+		ok, err := matches(d.Document, filter)
+		if err != nil {
+			return nil, err
+		}
+		if ok {
+			found = append(found, d)
+		}
+	}
+	return found, nil
+}
+
+// candidates returns the documents that an index leads to, or all.
+func (c *memoryCollection) candidates(filter bsoncore.Document) (memoryDocs, error) {
+	conditions, err := filter.Elements()
+	if err != nil {
+		return nil, err
+	}
+	for _, condition := range conditions {
+		index, indexed := c.indexes[condition.Key()]
+		if !indexed && condition.Key() != "_id" {
+			continue
+		}
+		values, ok := equalTo(condition.Value())
+		if !ok {
+			continue
+		}
+		found := memoryDocs{}
+		for _, v := range values {
+			if indexed {
+				for d := range index[valueKey(v)] {
+					found[d] = struct{}{}
+				}
+			} else if d := c.docs[valueKey(v)]; d != nil {
+				found[d] = struct{}{}
+			}
+		}
+		return found, nil
+	}
+	all := make(memoryDocs, len(c.docs))
+	for _, d := range c.docs {
+		all[d] = struct{}{}
+	}
+	return all, nil
+}
+
+// equalTo returns the values to one of which a condition demands that a field is equal.
+func equalTo(condition bsoncore.Value) ([]bsoncore.Value, bool) {
+	if condition.Type == bsoncore.TypeNull {
+		return nil, false // which a missing field is too
+	}
+	doc, ok := condition.DocumentOK()
+	if !ok {
+		return []bsoncore.Value{condition}, true
+	}
+	in, ok := doc.Lookup("$in").ArrayOK()
+	if !ok {
+		return nil, false
+	}
+	values, err := in.Values()
+	return values, err == nil && !slices.ContainsFunc(values, func(v bsoncore.Value) bool { return v.Type == bsoncore.TypeNull })
+}
+
+func hello() bson.D {
+	return bson.D{
+		{Key: "isWritablePrimary", Value: true},
+		{Key: "ismaster", Value: true},
+		{Key: "helloOk", Value: true},
+		{Key: "maxBsonObjectSize", Value: int32(16 << 20)},
+		{Key: "maxMessageSizeBytes", Value: int32(maxWireLen)},
+		{Key: "maxWriteBatchSize", Value: int32(100_000)},
+		{Key: "localTime", Value: time.Now()},
+		{Key: "minWireVersion", Value: int32(0)},
+		{Key: "maxWireVersion", Value: int32(wireVersion)},
+		{Key: "readOnly", Value: false},
+	}
+}
+
+// wireVersion is that of MongoDB 7.0.
+const wireVersion = 21
