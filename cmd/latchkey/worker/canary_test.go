@@ -127,7 +127,7 @@ func TestSecretsAreNowhereInTheClear(t *testing.T) {
 	}
 
 	var metrics bytes.Buffer
-	families, err := w.reg.Gather()
+	families, err := w.Metrics.Gather()
 	require.NoError(t, err)
 	for _, f := range families {
 		_, err := expfmt.MetricFamilyToText(&metrics, f)

@@ -6,6 +6,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/latchkey/latchkey/cmd/sandbox/meshsim"
+	"github.com/latchkey/latchkey/events"
 )
 
 // The simulated brokers of most tests give tokens that live for an hour. A
@@ -35,6 +36,13 @@ func (h *harness) issueSpec(spec meshsim.ConnectSpec, accounts ...string) meshsi
 	c, err := h.stack.Mesh.Connect(spec)
 	require.NoError(h.t, err)
 	return c
+}
+
+// connectFor has a user connect, and returns the grant.
+func (h *harness) connectFor(user string) string {
+	h.t.Helper()
+	h.publishConnected(user, h.issue("coinbase", user), time.Time{})
+	return h.event(events.TokenStored, user).Data.GrantID
 }
 
 // connectAged issues tokens and publishes them as connected some time ago.

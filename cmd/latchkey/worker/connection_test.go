@@ -239,14 +239,9 @@ func TestAWorkerWithoutAConnectionEnds(t *testing.T) {
 	h.eventually(func() bool { return len(h.underWay("a")) > 0 }, "no refresh")
 	proxy.Say("-ERR 'something new'")
 	h.eventually(func() bool { status, _ := fetch(t, healthz); return status == http.StatusServiceUnavailable }, "it looks healthy")
-	select {
-	case ended := <-w.done:
-		require.ErrorContains(t, ended, "closed for good")
-		require.ErrorContains(t, ended, "something new")
-	case <-time.After(patience):
-		t.Fatal("the worker lives on without NATS")
-	}
-	w.once.Do(w.cancel)
+	ended := w.ends()
+	require.ErrorContains(t, ended, "closed for good")
+	require.ErrorContains(t, ended, "something new")
 	require.EqualValues(t, 2, h.grants("u")[0].Version, "the answer that was under way is kept")
 	h.worker()
 	h.event(events.TokenRefreshed, "u")

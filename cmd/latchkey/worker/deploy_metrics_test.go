@@ -34,7 +34,7 @@ func TestAlertsAndDashboardKnowTheMetrics(t *testing.T) {
 	w := h.worker("LATCHKEY_ADMIN_LISTEN=127.0.0.1:0")
 	labels := map[string]map[string]bool{}
 	descriptions := make(chan *prometheus.Desc)
-	go func() { w.reg.Describe(descriptions); close(descriptions) }()
+	go func() { w.Metrics.Describe(descriptions); close(descriptions) }()
 	for d := range descriptions {
 		if m := described.FindStringSubmatch(d.String()); m != nil {
 			labels[m[1]] = map[string]bool{}
@@ -126,7 +126,7 @@ func queriesOf(t *testing.T) (queries []string) {
 
 // values returns the values that a label of a metric has.
 func (r *running) values(metric, label string) (found []string) {
-	families, err := r.reg.Gather()
+	families, err := r.Metrics.Gather()
 	require.NoError(r.h.t, err)
 	for _, f := range families {
 		for _, m := range f.Metric {

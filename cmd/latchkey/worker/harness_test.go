@@ -12,13 +12,13 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 	"go.mongodb.org/mongo-driver/v2/mongo"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
 	"github.com/latchkey/latchkey/cmd/latchkey/worker"
+	"github.com/latchkey/latchkey/cmd/latchkey/worker/workertest"
 	"github.com/latchkey/latchkey/cmd/sandbox/engines/enginestest"
 	"github.com/latchkey/latchkey/cmd/sandbox/meshsim"
 	"github.com/latchkey/latchkey/cmd/sandbox/stack"
@@ -168,11 +168,9 @@ func (h *harness) nth(kind, user string, n int) events.LifecycleEvent {
 
 // running is a worker that a test started.
 type running struct {
-	h      *harness
-	cancel context.CancelFunc
-	done   chan error
-	reg    *prometheus.Registry
-	once   sync.Once
+	h *harness
+	*workertest.Running
+	ended bool // by itself
 }
 
 // worker starts a worker with quick defaults for tests and more settings, and
@@ -185,26 +183,7 @@ func (h *harness) worker(more ...string) *running {
 }
 
 func (h *harness) settings(more ...string) []string {
-	return append([]string{
-		"LATCHKEY_ADMIN_LISTEN=",
-		"LATCHKEY_NATS_PREFIX=" + h.subjects.Prefix,
-		"LATCHKEY_MONGODB_DATABASE=" + h.database,
-		"LATCHKEY_LOG_LEVEL=debug",
-		"LATCHKEY_WORKER_LOCK_MEMORY=off",
-		"LATCHKEY_REFRESH_ACCESS_TOKEN_MIN=1s",
-		"LATCHKEY_REFRESH_BACKOFF_MIN=100ms",
-		"LATCHKEY_REFRESH_BACKOFF_MAX=1s",
-		"LATCHKEY_REFRESH_RATE_LIMITED_MIN=100ms",
-		"LATCHKEY_REFRESH_RATE_LIMITED_MAX=1s",
-		"LATCHKEY_REFRESH_CREDENTIALS_MIN=200ms",
-		"LATCHKEY_REFRESH_CREDENTIALS_MAX=1s",
-		"LATCHKEY_MESSAGES_BACKOFF_MIN=100ms",
-		"LATCHKEY_MESSAGES_BACKOFF_MAX=1s",
-		"LATCHKEY_RECONCILE_INTERVAL=1s",
-		"LATCHKEY_RECONCILE_SLACK=1s",
-		"LATCHKEY_TOKENS_MIN_TTL=1s",
-		"LATCHKEY_TOKENS_REFUSED_PAUSE=1ms",
-	}, more...)
+	return workertest.Settings(h.subjects.Prefix, h.database, more...)
 }
 
 func (h *harness) tryWorker(more ...string) (*running, error) {
@@ -212,40 +191,39 @@ func (h *harness) tryWorker(more ...string) (*running, error) {
 	if err != nil {
 		return nil, err
 	}
-	// As in a process of its own, the context has no deadline, which would take the
-	// place of the bounds of single calls.
-	ctx, cancel := context.WithCancel(context.WithoutCancel(h.ctx))
-	context.AfterFunc(h.ctx, cancel)
-	r := &running{h: h, cancel: cancel, done: make(chan error, 1), reg: prometheus.NewRegistry()}
-	ready := make(chan struct{})
 	log := zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()), h.logs, zap.DebugLevel))
-	go func() {
-		r.done <- worker.Run(ctx, cfg, worker.Options{Log: log, Metrics: r.reg, RequestTimeout: h.requestTimeout, Ready: func() { close(ready) }})
-	}()
-	select {
-	case <-ready:
-	case err := <-r.done:
-		cancel()
+	started, err := workertest.Run(h.ctx, cfg, worker.Options{Log: log, RequestTimeout: h.requestTimeout})
+	if err != nil {
 		return nil, err
 	}
+	r := &running{h: h, Running: started}
 	h.t.Cleanup(r.stop)
-	return r, h.stack.Ready(ctx)
+	return r, h.stack.Ready(h.ctx)
 }
 
 // stop stops the worker as SIGTERM does and waits for it.
 func (r *running) stop() {
 	r.h.t.Helper()
-	r.once.Do(func() {
-		r.cancel()
-		if err := <-r.done; err != nil {
-			r.h.t.Errorf("the worker did not stop cleanly: %v", err)
-		}
-	})
+	if err := r.Stop(); err != nil && !r.ended {
+		r.h.t.Errorf("the worker did not stop cleanly: %v", err)
+	}
+}
+
+// ends waits until the worker ends by itself, and returns why.
+func (r *running) ends() error {
+	r.h.t.Helper()
+	select {
+	case <-r.Ended():
+	case <-time.After(patience):
+		r.h.t.Fatal("the worker goes on")
+	}
+	r.ended = true
+	return r.Stop()
 }
 
 // metric returns the sum of a metric's values over all labels.
 func (r *running) metric(name string) float64 {
-	families, err := r.reg.Gather()
+	families, err := r.Metrics.Gather()
 	require.NoError(r.h.t, err)
 	sum := 0.0
 	for _, f := range families {
@@ -260,7 +238,7 @@ func (r *running) metric(name string) float64 {
 
 // counter returns the sum of a counter's values where a label has a value.
 func (r *running) counter(name, label, value string) float64 {
-	families, err := r.reg.Gather()
+	families, err := r.Metrics.Gather()
 	require.NoError(r.h.t, err)
 	sum := 0.0
 	for _, f := range families {

@@ -17,5 +17,5 @@ func TestAWorkerWorksWhileIndexesCannotBeCreated(t *testing.T) {
 	h.worker()
 	h.connect("u", spec("coinbase"))
 	h.event(events.TokenStored, "u")
-	h.examine(0).is(doctor.Failed, "mongodb indexes", "grants(due.at, _id)")
+	h.examine().Is(doctor.Failed, "mongodb indexes", "grants(due.at, _id)")
 }

@@ -6,7 +6,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/require"
@@ -133,13 +132,7 @@ func TestARunningWorkerStopsAtAnothersInstallation(t *testing.T) {
 			h := start(t, nil)
 			w := h.worker()
 			change(h)
-			select {
-			case err := <-w.done:
-				require.ErrorIs(t, err, streams.ErrOtherInstallation)
-			case <-time.After(patience):
-				t.Fatal("it goes on")
-			}
-			w.once.Do(w.cancel)
+			require.ErrorIs(t, w.ends(), streams.ErrOtherInstallation)
 		})
 	}
 }

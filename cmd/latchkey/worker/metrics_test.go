@@ -72,7 +72,7 @@ func TestMetricsAreThoseOfTheDocumentation(t *testing.T) {
 	}
 	registered := map[string][]string{}
 	descriptors := make(chan *prometheus.Desc)
-	go func() { w.reg.Describe(descriptors); close(descriptors) }()
+	go func() { w.Metrics.Describe(descriptors); close(descriptors) }()
 	for d := range descriptors {
 		m := descriptor.FindStringSubmatch(d.String())
 		require.NotNil(t, m, d.String())
@@ -83,11 +83,11 @@ func TestMetricsAreThoseOfTheDocumentation(t *testing.T) {
 	}
 	require.Equal(t, documented, registered)
 
-	problems, err := testutil.GatherAndLint(w.reg)
+	problems, err := testutil.GatherAndLint(w.Metrics)
 	require.NoError(t, err)
 	require.Empty(t, problems)
 
-	families, err := w.reg.Gather()
+	families, err := w.Metrics.Gather()
 	require.NoError(t, err)
 	bounded := 0
 	for _, f := range families {

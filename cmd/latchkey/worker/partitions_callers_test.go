@@ -72,7 +72,7 @@ func TestPermissionsForPartitions(t *testing.T) {
 		c.disconnect(user(n), "", "")
 		c.event(events.TokenRevoked, user(n))
 	}
-	c.examine(0, append(c.settingsOf("worker"), setting)...).allBut()
+	c.examine(append(c.settingsOf("worker"), setting)...).AllBut()
 	w.stop()
 	require.NotContains(t, strings.ToLower(c.logs.String()), "permissions violation")
 }
