@@ -57,15 +57,9 @@ func NewConnector(o ConnectorOptions) (*Connector, error) {
 	return &Connector{o}, nil
 }
 
-// Connect stores the grants of a payload that was obtained at a time, and announces them.
-// What is already stored, or older than what is stored, changes nothing. After an error
-// the message must come again.
-func (c *Connector) Connect(ctx context.Context, in events.Connected, at time.Time) error {
-	_, err := c.connect(ctx, in, at)
-	return err
-}
-
-// connect is Connect, and returns why the connect changed nothing; "": it did.
+// connect stores the grants of a payload that was obtained at a time, and announces them.
+// What is already stored, or older than what is stored, changes nothing: then it returns
+// why. After an error the message must come again.
 func (c *Connector) connect(ctx context.Context, in events.Connected, at time.Time) (events.RejectedReason, error) {
 	at = store.Milli(at)
 	with, err := c.opts.Fingerprints.Sealer(ctx, in.UserID)

@@ -17,5 +17,5 @@ func TestMissingOptionsAreNamed(t *testing.T) {
 	require.NoError(t, options.Require("a thing", parts{Now: func() {}, Name: "x"}, "Now", "Name"))
 	require.EqualError(t, options.Require("a thing", parts{Name: "x"}, "Now", "Name"), "a thing needs Now")
 	require.EqualError(t, options.Require("a thing", parts{}, "Now", "Name"), "a thing needs Now, Name")
-	require.Panics(t, func() { _ = options.Require("a thing", parts{}, "Nmae") }, "the constructor names a field that does not exist")
+	require.Panics(t, func() { _ = options.Require("a thing", parts{}, "Nothing") }, "the constructor names a field that does not exist")
 }
