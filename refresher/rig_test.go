@@ -3,8 +3,6 @@ package refresher_test
 import (
 	"context"
 	"encoding/json"
-	"slices"
-	"sync"
 	"testing"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -19,46 +17,20 @@ import (
 	"github.com/latchkey/latchkey/store"
 )
 
-// rig notes what answers left in place of parking it, which is the work of handlers.
-type rig struct {
-	*refreshertest.Rig
-
-	mu   sync.Mutex
-	left map[string][]leftover
-}
-
-// leftover is what an answer left, under an id.
-type leftover struct{ id, body string }
+// rig drops what answers leave: the tests of handlers see the dead letters.
+type rig struct{ *refreshertest.Rig }
 
 func newRig(t *testing.T) *rig {
 	t.Helper()
-	return &rig{Rig: refreshertest.New(t), left: map[string][]leftover{}}
+	return &rig{refreshertest.New(t)}
 }
 
 func (r *rig) Worker(id string, change ...func(*refresher.Options)) *worker {
 	r.T.Helper()
-	park := func(d *refresher.Options) { d.ParkAnswer = r.park }
+	park := func(d *refresher.Options) {
+		d.ParkAnswer = func(context.Context, *store.Grant, string, []byte) error { return nil }
+	}
 	return r.Rig.Worker(id, append([]func(*refresher.Options){park}, change...)...)
-}
-
-// park notes what an answer left, once under each id as dead letters do.
-func (r *rig) park(_ context.Context, g *store.Grant, id string, body []byte) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if !slices.ContainsFunc(r.left[g.ID], func(l leftover) bool { return l.id == id }) {
-		r.left[g.ID] = append(r.left[g.ID], leftover{id, string(body)})
-	}
-	return nil
-}
-
-// leftovers returns what answers about a grant left.
-func (r *rig) leftovers(g *store.Grant) (bodies []string) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, l := range r.left[g.ID] {
-		bodies = append(bodies, l.body)
-	}
-	return bodies
 }
 
 // documents are the stored grants, behind the workers' back.
