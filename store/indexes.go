@@ -30,7 +30,8 @@ var indexes = []index{
 	{"grants", []string{"state", "warned", "access.expiresAt", "_id"}}, // access tokens about to end
 	{"grants", []string{"accountsDue", "_id"}},                         // single accounts with something due
 	{"grants", []string{"sealed.key", "_id"}},                          // what a data key has sealed
-	{"grants", []string{"state", "broker"}},                            // how many there are of each
+	{"grants", []string{"state", "broker", "_id"}},                     // how many there are of each, and which
+	{"grants", []string{"failing.at", "_id"}},                          // grants whose last refresh failed
 	{"grants", []string{"fingerprints"}},                               // grants that hold a refresh token
 	{"grants", []string{"chain.key", "_id"}},                           // grants without fingerprints
 	{"revocations", []string{"purgeAt"}},

@@ -35,7 +35,7 @@ func TestEnsureMayRunAgainAndAtOnce(t *testing.T) {
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = client.Disconnect(context.Background()) })
 	for collection, want := range map[string][]string{
-		"grants":      {"_id_", "user_1", "due.at_1__id_1", "due.stream_1_due.at_1__id_1", "outbox.since_1__id_1", "purgeAt_1__id_1", "accountsDue_1__id_1", "removal.due_1__id_1", "state_1_warned_1_access.expiresAt_1__id_1", "sealed.key_1__id_1", "state_1_broker_1", "fingerprints_1", "chain.key_1__id_1"},
+		"grants":      {"_id_", "user_1", "due.at_1__id_1", "due.stream_1_due.at_1__id_1", "outbox.since_1__id_1", "purgeAt_1__id_1", "accountsDue_1__id_1", "removal.due_1__id_1", "state_1_warned_1_access.expiresAt_1__id_1", "sealed.key_1__id_1", "state_1_broker_1__id_1", "failing.at_1__id_1", "fingerprints_1", "chain.key_1__id_1"},
 		"revocations": {"_id_", "purgeAt_1"},
 		"data_keys":   {"_id_", "createdAt_1", "scope_1_createdAt_1"},
 	} {

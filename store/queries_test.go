@@ -43,7 +43,7 @@ var walks = map[string]string{
 var everywhere = []string{
 	"ByUser", "ByFingerprints", // requests that miss the cache, connects, disconnects
 	"OtherStreams", "ScheduledIn", "Overdue", "Unsent", "Purgeable", "Ending", "AccountsDue", "Removals", "WithNothingDue", "DueAfter", "OtherChainKeys", "ChainedBy", // reconciliation
-	"CountDue", "DueBefore", "KeyUses", "List", "SealedUnder", "TokenSets", // operators
+	"Browse", "TallyFailing", "CountDue", "DueBefore", "KeyUses", "List", "SealedUnder", "TokenSets", // operators
 	"Tallies", "TallyOverdue", // metrics
 	"GrantsBeginning", "UsersBeginning", "BrokersBeginning", // completion
 }
@@ -62,7 +62,20 @@ func calls(s *store.Store) map[string]func(context.Context) error {
 		},
 		"AddConnectKey": func(ctx context.Context) error { return s.AddConnectKey(ctx, store.ConnectKey{Sequence: 1}) },
 		"AuditHeads":    func(ctx context.Context) error { return drop(s.AuditHeads(ctx)) },
-		"ByUser":        func(ctx context.Context) error { return drop(s.ByUser(ctx, "u")) },
+		"Browse": func(ctx context.Context) error {
+			for _, sel := range []store.Selection{
+				{Limit: 1, Reads: 1},
+				{State: store.Active, Broker: "b", After: "0,g,b", Limit: 1, Reads: 1},
+				{Order: store.InOrderOfDue, DueBefore: now, After: now.Format(time.RFC3339Nano) + ",g", Limit: 1, Reads: 1},
+				{Order: store.InOrderOfFailure, After: now.Format(time.RFC3339Nano) + ",g", Limit: 1, Reads: 1},
+			} {
+				if _, err := s.Browse(ctx, sel); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+		"ByUser": func(ctx context.Context) error { return drop(s.ByUser(ctx, "u")) },
 		"Change": func(ctx context.Context) error {
 			return drop(s.Change(ctx, g.Clone(), func(g *store.Grant) (*store.Grant, error) { return g, nil }))
 		},
@@ -135,6 +148,7 @@ func calls(s *store.Store) map[string]func(context.Context) error {
 		"StreamIdentity":       func(ctx context.Context) error { return drop(s.StreamIdentity(ctx)) },
 		"StreamsSeen":          func(ctx context.Context) error { return drop(s.StreamsSeen(ctx)) },
 		"SuspectStreams":       func(ctx context.Context) error { return drop(s.SuspectStreams(ctx)) },
+		"TallyFailing":         func(ctx context.Context) error { return drop(s.TallyFailing(ctx, 10)) },
 		"TallyOverdue":         func(ctx context.Context) error { return drop(s.TallyOverdue(ctx, now, 10)) },
 		"Tallies":              func(ctx context.Context) error { return drop(s.Tallies(ctx)) },
 		"TokenSets":            func(ctx context.Context) error { return drop(s.TokenSets(ctx)) },
