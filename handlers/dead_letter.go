@@ -50,6 +50,8 @@ type DeadLetter struct {
 	Users []string `json:"users,omitempty"`
 	// BodyRemoved: the body was not sealed, though connect.require_sealed demands that.
 	BodyRemoved bool `json:"bodyRemoved,omitempty"`
+	// Replayed: the message was a dead letter before, was replayed, and failed again.
+	Replayed bool `json:"replayed,omitempty"`
 }
 
 const (
@@ -164,7 +166,7 @@ func (p *DeadLetters) letter(message string, d *delivery, reason string) DeadLet
 	}
 	return DeadLetter{
 		ID: p.opts.NewID(), Message: message, Subject: d.Subject, Reason: reason, Attempts: d.Attempt,
-		StoredAt: d.FirstStoredAt.UTC(), ParkedAt: p.opts.Now().UTC(),
+		StoredAt: d.FirstStoredAt.UTC(), ParkedAt: p.opts.Now().UTC(), Replayed: d.Replayed,
 	}
 }
 

@@ -3,6 +3,8 @@ package handlers
 import (
 	"context"
 	"errors"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -16,6 +18,7 @@ import (
 	"github.com/latchkey/latchkey/events/options"
 	"github.com/latchkey/latchkey/events/pause"
 	"github.com/latchkey/latchkey/events/tracing"
+	"github.com/latchkey/latchkey/store/parts"
 	"github.com/latchkey/latchkey/store/streams"
 )
 
@@ -32,6 +35,10 @@ type Subscriber struct {
 	closing  context.Context
 	close    context.CancelFunc
 	inFlight sync.WaitGroup
+
+	mu sync.Mutex
+	// failures counts, by subject, how often receiving has failed in a row.
+	failures map[string]int
 }
 
 // Source says how the messages of one subject are consumed.
@@ -60,7 +67,7 @@ func NewSubscriber(o SubscriberOptions) (*Subscriber, error) {
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	return &Subscriber{streams: o.Streams, ackWait: o.AckWait, sources: o.Sources, slots: slotsOf(o.Sources), log: o.Log, closing: ctx, close: cancel}, nil
+	return &Subscriber{streams: o.Streams, ackWait: o.AckWait, sources: o.Sources, slots: slotsOf(o.Sources), log: o.Log, closing: ctx, close: cancel, failures: map[string]int{}}, nil
 }
 
 // delivery accompanies a message through its handler.
@@ -70,6 +77,8 @@ type delivery struct {
 	Attempt int
 	// StoredAt is when NATS stored it, FirstStoredAt when NATS first did if it was replayed.
 	StoredAt, FirstStoredAt time.Time
+	// Replayed: it says that it was replayed.
+	Replayed bool
 	// Behind is how many messages waited behind it.
 	Behind uint64
 	// Event has the CloudEvents attributes in its headers; nil: there are none.
@@ -144,17 +153,50 @@ func (s *Subscriber) consume(ctx context.Context, topic string, source Source, f
 	for ctx.Err() == nil {
 		consumer, err := s.streams.Consumer(ctx, source.Stream, topic)
 		if err == nil {
-			err = s.pull(ctx, consumer, f)
+			err = s.pull(ctx, topic, consumer, f)
 		}
 		if ctx.Err() != nil {
 			return
 		}
+		s.count(topic, err)
 		s.log.Warn("receiving failed; trying again", zap.String("subject", topic), zap.Error(err))
 		_ = pause.For(ctx, time.Second) // the loop sees that ctx has ended
 	}
 }
 
-func (s *Subscriber) pull(ctx context.Context, consumer jetstream.Consumer, f *feed) error {
+// failuresTold is how often receiving has to fail in a row until it counts as a problem: a
+// consumer that was deleted is back at the first try.
+const failuresTold = 3
+
+func (s *Subscriber) count(topic string, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err == nil {
+		delete(s.failures, topic)
+	} else {
+		s.failures[topic]++
+	}
+}
+
+// Problem names the subjects from which nothing can be received at present; empty: there is
+// none.
+func (s *Subscriber) Problem() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var failing []string
+	for topic, times := range s.failures {
+		if times >= failuresTold {
+			failing = append(failing, topic)
+		}
+	}
+	if len(failing) == 0 {
+		return ""
+	}
+	slices.Sort(failing)
+	return "receiving fails again and again: " + strings.Join(failing, ", ")
+}
+
+func (s *Subscriber) pull(ctx context.Context, topic string, consumer jetstream.Consumer, f *feed) error {
 	for {
 		n := f.slots.claim(ctx)
 		if n == 0 {
@@ -173,6 +215,7 @@ func (s *Subscriber) pull(ctx context.Context, consumer jetstream.Consumer, f *f
 		if err != nil {
 			return err
 		}
+		s.count(topic, nil)
 	}
 }
 
@@ -200,6 +243,7 @@ func (s *Subscriber) handle(ctx context.Context, m jetstream.Msg, f *feed) {
 	d := &delivery{
 		Subject: m.Subject(), Attempt: 1, Event: events.HeadersOf(m.Headers()), EventID: func() string { return events.EventID(m.Headers(), m.Data()) },
 		Trace: tracing.FromHeader(m.Headers()), freeSlot: sync.OnceFunc(func() { f.slots.free(1) }),
+		Replayed: m.Headers().Get(parts.HeaderStored) != "",
 	}
 	defer d.freeSlot()
 	if meta, err := m.Metadata(); err == nil {

@@ -18,15 +18,17 @@ type DeadLetter struct {
 	// DataKey names the data key that sealed the body.
 	DataKey string `json:"dataKey"`
 	// BodyRemoved: there is no body, and nothing to replay.
-	BodyRemoved bool   `json:"bodyRemoved,omitempty"`
-	Sequence    uint64 `json:"sequence"`
+	BodyRemoved bool `json:"bodyRemoved,omitempty"`
+	// Replayed: it failed again after a replay.
+	Replayed bool   `json:"replayed,omitempty"`
+	Sequence uint64 `json:"sequence"`
 }
 
 // OfDeadLetter returns the view of a dead letter.
 func OfDeadLetter(l handlers.ParkedLetter) DeadLetter {
 	return DeadLetter{
 		ID: l.ID, Message: l.Message, Subject: l.Subject, Reason: l.Reason, Attempts: l.Attempts,
-		StoredAt: l.StoredAt, ParkedAt: l.ParkedAt, DataKey: l.Sealed.KeyID, BodyRemoved: l.BodyRemoved, Sequence: l.Sequence,
+		StoredAt: l.StoredAt, ParkedAt: l.ParkedAt, DataKey: l.Sealed.KeyID, BodyRemoved: l.BodyRemoved, Replayed: l.Replayed, Sequence: l.Sequence,
 	}
 }
 

@@ -168,12 +168,12 @@ func (w *worker) route(connector *handlers.Connector, rejections *handlers.Rejec
 			routes = append(routes, handlers.Route{Name: events.RefreshDueName, Subject: subject, Handle: refreshDue, Delayed: true})
 		}
 	}
-	subscriber, err := handlers.NewSubscriber(handlers.SubscriberOptions{Streams: w.streams, AckWait: cfg.Messages.AckWait, Sources: sources, Log: w.log})
+	w.subscriber, err = handlers.NewSubscriber(handlers.SubscriberOptions{Streams: w.streams, AckWait: cfg.Messages.AckWait, Sources: sources, Log: w.log})
 	if err != nil {
 		return err
 	}
 	w.router, err = handlers.NewRouter(handlers.RouterOptions{
-		Routes: routes, Subscriber: subscriber, Messages: cfg.Messages, DeadLetters: w.letters, Rejections: rejections, Grace: cfg.Worker.Grace,
+		Routes: routes, Subscriber: w.subscriber, Messages: cfg.Messages, DeadLetters: w.letters, Rejections: rejections, Grace: cfg.Worker.Grace,
 		Tracer: w.traces.tracer, Log: w.log, Metrics: w.reg,
 	})
 	return err

@@ -3,6 +3,7 @@ package worker
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -17,15 +18,25 @@ func (w *worker) readiness(ctx context.Context) operator.Readiness {
 	check := func(name string, needed bool, problem string) operator.Check {
 		return operator.Check{Name: name, OK: problem == "", Needed: needed, Detail: problem}
 	}
+	ctx, cancel := context.WithTimeout(ctx, pingTimeout)
+	defer cancel()
 	var nats, mongodb, receiving string
 	if !w.nc.IsConnected() {
-		nats = w.nc.Status().String()
+		nats = strings.ToLower(w.nc.Status().String())
 	}
-	if err := w.db.Ping(ctx); err != nil {
+	switch err := w.db.Ping(ctx); {
+	case err != nil && (ctx.Err() != nil || errors.Is(err, context.DeadlineExceeded)):
+		mongodb = fmt.Sprintf("no answer within %s", pingTimeout)
+	case err != nil:
 		mongodb = err.Error()
 	}
-	if w.stopping.Load() {
+	switch {
+	case w.stopping.Load():
 		receiving = "the worker is stopping"
+	case nats != "":
+		receiving = "nothing comes without NATS"
+	default:
+		receiving = w.subscriber.Problem()
 	}
 	r := operator.Readiness{Ready: true, Checks: []operator.Check{
 		check("NATS", true, nats), check("MongoDB", true, mongodb), check("receiving", true, receiving),
@@ -78,8 +89,11 @@ func (k *kmsState) problem() string {
 	return "calls fail since " + k.failed.UTC().Format(time.RFC3339)
 }
 
-// readyTimeout bounds a check of readiness.
-const readyTimeout = 3 * time.Second
+// readyTimeout bounds a check of readiness, pingTimeout the question to MongoDB in it.
+const (
+	readyTimeout = 3 * time.Second
+	pingTimeout  = 2 * time.Second
+)
 
 // readyz answers with a line of text, or with JSON if the request accepts it.
 func (w *worker) readyz(out http.ResponseWriter, r *http.Request) {

@@ -59,6 +59,7 @@ type worker struct {
 
 	streams    *streams.Topology
 	router     *handlers.Router
+	subscriber *handlers.Subscriber
 	tokens     *tokens.Service
 	keys       *handlers.ConnectKeys
 	envelope   *envelope.Envelope
