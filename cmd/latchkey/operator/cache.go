@@ -2,6 +2,7 @@ package operator
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -9,7 +10,7 @@ import (
 )
 
 // part is a part of the overview as it was at a time. Problem says why there is nothing
-// newer, or nothing at all.
+// newer, or nothing at all; without one and without a time it is being read.
 type part[T any] struct {
 	At      time.Time `json:"at,omitzero"`
 	Problem string    `json:"problem,omitempty"`
@@ -30,70 +31,106 @@ type cache[T any] struct {
 	mu      sync.Mutex
 	part    part[T]
 	next    time.Time
-	loading chan struct{}
+	took    time.Duration // the last load that succeeded
+	loading *loading
+}
+
+// loading is a load that is under way.
+type loading struct {
+	done chan struct{}
+	stop context.CancelFunc
+	// stopped: nobody wants its result any more.
+	stopped bool
 }
 
 const (
-	loadTimeout = 30 * time.Second
+	// A load may take a few times what the last one took, within these bounds: one that
+	// hangs is given up soon.
+	minLoadTimeout = 3 * time.Second
+	maxLoadTimeout = 30 * time.Second
+	// retryAfter is how long a failure is kept.
+	retryAfter = 2 * time.Second
 	// firstWait and laterWait bound how long a caller waits for a load, without and with
-	// an older value to show.
-	firstWait = 3 * time.Second
+	// something to show meanwhile.
+	firstWait = 2 * time.Second
 	laterWait = 100 * time.Millisecond
 )
 
 func (c *cache[T]) get(ctx context.Context, p *Page) part[T] {
 	c.mu.Lock()
 	if c.loading == nil && !p.Now().Before(c.next) && p.ctx.Err() == nil {
-		done := make(chan struct{})
-		c.loading = done
-		p.background.Go(func() { c.reload(p, done) })
+		c.begin(p)
 	}
-	loading, wait := c.loading, firstWait
-	if !c.part.At.IsZero() {
+	under, wait := c.loading, firstWait
+	// A value from long ago, when somebody last looked, is worth no more than none.
+	if known := c.part; known.Problem != "" || p.Now().Sub(known.At) < 2*c.every+laterWait {
 		wait = laterWait
 	}
 	c.mu.Unlock()
-	if loading != nil {
+	if under != nil {
+		enough := time.NewTimer(wait)
+		defer enough.Stop()
 		select {
-		case <-loading:
-		case <-time.After(wait):
+		case <-under.done:
+		case <-enough.C:
 		case <-ctx.Done():
 		}
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	shown := c.part
-	if shown.At.IsZero() && shown.Problem == "" {
-		shown.Problem = "not known yet"
-	}
-	return shown
+	return c.part
 }
 
-// forget makes the next get load again.
+// forget makes the next get load again, whatever is under way.
 func (c *cache[T]) forget() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.next = time.Time{}
+	if c.loading != nil {
+		c.loading.stopped = true
+		c.loading.stop()
+	}
 }
 
-func (c *cache[T]) reload(p *Page, done chan struct{}) {
-	ctx, cancel := context.WithTimeout(p.ctx, loadTimeout)
-	defer cancel()
-	start := time.Now()
-	value, err := c.load(ctx)
-	took := time.Since(start)
+// begin begins a load. The caller holds the lock.
+func (c *cache[T]) begin(p *Page) {
+	timeout := maxLoadTimeout
+	if !c.part.At.IsZero() {
+		timeout = min(max(4*c.took, minLoadTimeout), maxLoadTimeout)
+	}
+	ctx, cancel := context.WithTimeout(p.ctx, timeout)
+	l := &loading{done: make(chan struct{}), stop: cancel}
+	c.loading = l
+	p.background.Go(func() {
+		defer cancel()
+		start := time.Now()
+		value, err := c.load(ctx)
+		c.end(p, l, value, err, time.Since(start))
+	})
+}
+
+func (c *cache[T]) end(p *Page, l *loading, value T, err error, took time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.waits {
-		took = 0
-	}
-	c.next = p.Now().Add(max(c.every, 20*took))
-	if err != nil {
-		p.Log.Warn("the operator's page can't show everything", zap.String("what", c.what), zap.Error(err))
-		c.part.Problem = c.what + " can't be read now; see the worker's log"
-	} else {
-		c.part = part[T]{At: p.Now(), Value: value}
-	}
+	defer close(l.done)
 	c.loading = nil
-	close(done)
+	switch {
+	case l.stopped:
+	case err != nil:
+		c.next = p.Now().Add(retryAfter)
+		if c.part.Problem == "" && p.ctx.Err() == nil {
+			p.Log.Warn("the operator's page can't show everything", zap.String("what", c.what), zap.Error(err))
+		}
+		why := "see the worker's log"
+		if denied := (*refusal)(nil); errors.As(err, &denied) {
+			why = denied.text
+		}
+		c.part.Problem = c.what + " can't be read now; " + why
+	default:
+		c.part, c.took = part[T]{At: p.Now(), Value: value}, took
+		if c.waits {
+			took = 0
+		}
+		c.next = p.Now().Add(max(c.every, 20*took))
+	}
 }

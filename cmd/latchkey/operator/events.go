@@ -18,6 +18,8 @@ type eventView struct {
 	Version   int64         `json:"version"`
 	ExpiresAt *time.Time    `json:"expiresAt,omitempty"`
 	Reason    events.Reason `json:"reason,omitempty"`
+	// Error is Mesh's errorType, where it explains the reason.
+	Error string `json:"error,omitempty"`
 }
 
 const (
@@ -32,9 +34,11 @@ func (p *Page) grantHistory(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	found, more, err := p.eventsOf(r.Context(), g.UserID, g.ID)
+	ctx, stop := p.refusals.watch(r.Context(), p.Subjects.LifecycleStream())
+	defer stop()
+	found, more, err := p.eventsOf(ctx, g.UserID, g.ID)
 	if err != nil {
-		return nil, err
+		return nil, whyNot(ctx, err)
 	}
 	return map[string]any{"events": found, "more": more}, nil
 }
@@ -57,7 +61,7 @@ func (p *Page) eventsOf(ctx context.Context, user, grant string) (found []eventV
 			break
 		}
 		if e, err := events.DecodeLifecycle(msg.Data); err == nil && e.Data.GrantID == grant {
-			found = append(found, eventView{Kind: e.Kind, At: e.Time, Version: e.Data.Version, ExpiresAt: e.Data.ExpiresAt, Reason: e.Data.Reason})
+			found = append(found, eventView{Kind: e.Kind, At: e.Time, Version: e.Data.Version, ExpiresAt: e.Data.ExpiresAt, Reason: e.Data.Reason, Error: e.Data.ErrorType})
 		}
 	}
 	slices.Reverse(found)

@@ -1,19 +1,16 @@
 package operator
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net/http"
 	"regexp"
-	"slices"
 	"time"
 
 	"go.uber.org/zap"
 
 	"github.com/latchkey/latchkey/cmd/latchkey/view"
-	"github.com/latchkey/latchkey/events"
 	"github.com/latchkey/latchkey/refresher"
 	"github.com/latchkey/latchkey/store"
 )
@@ -41,28 +38,6 @@ func (p *Page) view(g *store.Grant) grantView {
 		v.Due = &dueView{Due: *v.Grant.Due, Scheduled: g.Due.Stream != ""}
 	}
 	return v
-}
-
-// maxGrants bounds how many grants of one user are shown.
-const maxGrants = 200
-
-func (p *Page) grantsOf(r *http.Request) (any, error) {
-	user := r.URL.Query().Get("user")
-	if err := events.CheckUserID(user); err != nil {
-		return nil, refuse(http.StatusBadRequest, err.Error())
-	}
-	grants, err := p.Store.ByUser(r.Context(), user)
-	if err != nil {
-		return nil, err
-	}
-	slices.SortFunc(grants, func(a, b *store.Grant) int {
-		return cmp.Or(b.ConnectedAt.Compare(a.ConnectedAt), cmp.Compare(a.ID, b.ID))
-	})
-	views := []grantView{}
-	for _, g := range grants[:min(maxGrants, len(grants))] {
-		views = append(views, p.view(g))
-	}
-	return map[string]any{"grants": views, "more": len(grants) - len(views)}, nil
 }
 
 var grantID = regexp.MustCompile(`^[a-z2-7]{32}$`)

@@ -4,6 +4,7 @@
 package operator
 
 import (
+	"bytes"
 	"context"
 	"embed"
 	"encoding/json"
@@ -12,6 +13,7 @@ import (
 	"io/fs"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -45,7 +47,8 @@ type Options struct {
 	// Service is the name of the workers' NATS service.
 	Service  string
 	WorkerID string
-	Ready    func(context.Context) Readiness
+	// Ready checks whether this worker can work. It returns within seconds.
+	Ready func(context.Context) Readiness
 	// Token is the token that the page asks for; empty: none.
 	Token secret.Text
 	Now   func() time.Time
@@ -59,14 +62,19 @@ type Options struct {
 type Page struct {
 	Options
 	attempts *attempts
+	refusals refusals
 
 	stock    cache[Stock]
 	schedule cache[Schedule]
 	overdue  cache[Overdue]
+	failing  cache[Failing]
 	queues   cache[[]streams.Backlog]
 	letters  cache[uint64]
 	verdicts cache[[]view.Verdicts]
 	workers  cache[[]Worker]
+	state    cache[Readiness]
+	// ready is the last state that was read.
+	ready atomic.Pointer[Readiness]
 
 	ctx        context.Context
 	cancel     context.CancelFunc
@@ -77,13 +85,16 @@ type Page struct {
 func New(o Options) *Page {
 	p := &Page{Options: o, attempts: newAttempts(o.Now)}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
-	p.stock = cache[Stock]{every: time.Minute, load: p.countStock, what: "the number of grants"}
-	p.schedule = cache[Schedule]{every: time.Minute, load: p.countDue, what: "what is due"}
+	p.refusals.listen(o.NATS)
+	p.stock = cache[Stock]{every: 10 * time.Second, load: p.countStock, what: "the number of grants"}
+	p.schedule = cache[Schedule]{every: 15 * time.Second, load: p.countDue, what: "what is due"}
 	p.overdue = cache[Overdue]{every: 5 * time.Second, load: p.findOverdue, what: "what is overdue"}
+	p.failing = cache[Failing]{every: 10 * time.Second, load: p.countFailing, what: "what fails"}
 	p.queues = cache[[]streams.Backlog]{every: 3 * time.Second, load: o.Streams.Backlogs, what: "the queues"}
 	p.letters = cache[uint64]{every: 3 * time.Second, load: o.Letters.Count, what: "the number of dead letters"}
 	p.verdicts = cache[[]view.Verdicts]{every: 3 * time.Second, load: p.findVerdicts, what: "where refresh tokens are refused"}
 	p.workers = cache[[]Worker]{every: 5 * time.Second, load: p.findWorkers, what: "the list of workers", waits: true}
+	p.state = cache[Readiness]{every: time.Second, load: p.readiness, what: "the state of this worker", waits: true}
 	return p
 }
 
@@ -95,7 +106,7 @@ func (p *Page) Close() {
 
 // Work returns this worker's [Work].
 func (p *Page) Work() any {
-	w, _ := count(p.Metrics)
+	w, _, _ := count(p.Metrics)
 	return w
 }
 
@@ -106,25 +117,43 @@ func (p *Page) Handler(loopback bool) http.Handler {
 		panic(err) // the folder is embedded
 	}
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) { http.ServeFileFS(w, r, assets, "index.html") })
-	files := http.StripPrefix("/assets/", http.FileServerFS(assets))
-	mux.Handle("GET /assets/{name}", files) // and no folder, which would be listed
-	mux.Handle("GET /assets/vendor/{name}", files)
+	for _, view := range []string{"{$}", "grants", "brokers", "dead-letters", "workers"} {
+		mux.HandleFunc("GET /"+view, page("./"))
+	}
+	mux.HandleFunc("GET /grants/{id}", page("../"))
+	mux.Handle("GET /assets/{name}", http.StripPrefix("/assets/", http.FileServerFS(assets))) // and no folder, which would be listed
 	for pattern, serve := range map[string]func(*http.Request) (any, error){
 		"GET /api/overview":                        p.overview,
-		"GET /api/grants":                          p.grantsOf,
+		"GET /api/grants":                          p.listGrants,
 		"GET /api/grants/{id}":                     p.grant,
 		"GET /api/grants/{id}/history":             p.grantHistory,
 		"POST /api/grants/{id}/refresh":            p.refreshNow,
 		"POST /api/grants/{id}/revive":             p.revive,
 		"POST /api/verdicts":                       p.decide,
 		"GET /api/dead-letters":                    p.listLetters,
-		"POST /api/dead-letters/{sequence}/replay": p.replayLetter,
-		"POST /api/dead-letters/{sequence}/drop":   p.dropLetter,
+		"GET /api/dead-letters/reasons":            p.tallyLetters,
+		"POST /api/dead-letters/replay":            p.onLetters(p.replaying()),
+		"POST /api/dead-letters/drop":              p.onLetters(p.dropping()),
+		"POST /api/dead-letters/{sequence}/replay": p.onLetter(p.replaying()),
+		"POST /api/dead-letters/{sequence}/drop":   p.onLetter(p.dropping()),
 	} {
 		mux.Handle(pattern, p.answer(serve))
 	}
 	return p.Guard(mux, loopback)
+}
+
+// page serves the page at an address from which root leads to the first one: it may lie below a folder
+// of a proxy. Which view it shows follows from the address.
+func page(root string) http.HandlerFunc {
+	index, err := embedded.ReadFile("assets/index.html")
+	if err != nil {
+		panic(err) // the file is embedded
+	}
+	index = bytes.ReplaceAll(index, []byte(`="./`), []byte(`="`+root))
+	return func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/html; charset=utf-8")
+		_, _ = w.Write(index) // the browser is gone
+	}
 }
 
 // refusal is an error to show on the page.

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net/http"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/latchkey/latchkey/cmd/latchkey/view"
@@ -37,6 +38,7 @@ type Overview struct {
 	Stock    part[Stock]             `json:"stock"`
 	Schedule part[Schedule]          `json:"schedule"`
 	Overdue  part[Overdue]           `json:"overdue"`
+	Failing  part[Failing]           `json:"failing"`
 	Queues   part[[]streams.Backlog] `json:"queues"`
 	Letters  part[uint64]            `json:"letters"`
 	Workers  part[[]Worker]          `json:"workers"`
@@ -44,8 +46,10 @@ type Overview struct {
 	// which an operator has decided.
 	Verdicts part[[]view.Verdicts] `json:"verdicts"`
 	// Of this worker.
-	Readiness Readiness `json:"readiness"`
-	Own       own       `json:"own"`
+	Readiness part[Readiness] `json:"readiness"`
+	Own       own             `json:"own"`
+	// Conditions lists what is wrong, the worst first.
+	Conditions []Condition `json:"conditions"`
 }
 
 // Stock counts all grants.
@@ -145,6 +149,51 @@ func (p *Page) findOverdue(ctx context.Context) (Overdue, error) {
 	return o, err
 }
 
+// Failing describes the active grants whose last refresh failed.
+type Failing struct {
+	Brokers []FailingAt `json:"brokers"`
+	// Most is how many failures are counted, of whatever grants.
+	Most int64 `json:"most"`
+}
+
+// FailingAt is Failing at one broker.
+type FailingAt struct {
+	Broker string       `json:"broker"`
+	Grants int64        `json:"grants"`
+	Latest time.Time    `json:"latest"`
+	Errors []ErrorCount `json:"errors"`
+}
+
+// ErrorCount counts grants, or refreshes, by the word for their error; the most first.
+type ErrorCount struct {
+	Error string `json:"error"`
+	Count int64  `json:"count"`
+}
+
+// maxFailing is where counting failures stops.
+const maxFailing = 10_000
+
+func (p *Page) countFailing(ctx context.Context) (Failing, error) {
+	tallies, err := p.Store.TallyFailing(ctx, maxFailing)
+	f := Failing{Brokers: []FailingAt{}, Most: maxFailing}
+	for _, t := range tallies[:min(maxBrokers, len(tallies))] {
+		f.Brokers = append(f.Brokers, FailingAt{Broker: t.Broker, Grants: t.Grants, Latest: t.Latest, Errors: errorCounts(t.Errors)})
+	}
+	return f, err
+}
+
+// maxErrors bounds how many errors are listed of one broker.
+const maxErrors = 20
+
+func errorCounts(counts map[string]int64) []ErrorCount {
+	all := []ErrorCount{}
+	for word, n := range counts {
+		all = append(all, ErrorCount{word, n})
+	}
+	slices.SortFunc(all, func(a, b ErrorCount) int { return cmp.Or(cmp.Compare(b.Count, a.Count), cmp.Compare(a.Error, b.Error)) })
+	return atMost(maxErrors, all)
+}
+
 // own is what only this worker knows.
 type own struct {
 	PausedUntil *time.Time                `json:"pausedUntil,omitempty"`
@@ -156,12 +205,14 @@ type own struct {
 	Refused     []refresher.BrokerReports `json:"refused"`
 	Lateness    Lateness                  `json:"lateness"`
 	Work        Work                      `json:"work"`
+	Outcomes    []Outcomes                `json:"outcomes"`
 }
 
 func (p *Page) own() own {
 	s := p.Refresher.Status()
 	o := own{Running: s.Running, Waiting: s.Waiting, Rate: s.Rate, FullRate: s.FullRate}
-	o.Work, o.Lateness = count(p.Metrics)
+	o.Work, o.Outcomes, o.Lateness = count(p.Metrics)
+	o.Outcomes = atMost(maxBrokers, o.Outcomes)
 	if !s.PausedUntil.IsZero() {
 		o.PausedUntil = &s.PausedUntil
 	}
@@ -187,22 +238,46 @@ func trouble(b refresher.BrokerStatus) int {
 	return 0
 }
 
+// readiness reads the state of this worker. When something is back, it has everything else
+// that hangs or has failed be read again.
+func (p *Page) readiness(ctx context.Context) (Readiness, error) {
+	now := p.Ready(ctx)
+	before := p.ready.Swap(&now)
+	back := func(c Check) bool {
+		return c.OK && before != nil && slices.ContainsFunc(before.Checks, func(b Check) bool { return b.Name == c.Name && !b.OK })
+	}
+	if slices.ContainsFunc(now.Checks, back) {
+		for _, forget := range []func(){p.stock.forget, p.schedule.forget, p.overdue.forget, p.failing.forget, p.queues.forget, p.letters.forget, p.verdicts.forget, p.workers.forget} {
+			forget()
+		}
+	}
+	return now, nil
+}
+
 func (p *Page) overview(r *http.Request) (any, error) {
 	ctx := r.Context()
-	o := Overview{At: p.Now(), WorkerID: p.WorkerID, Readiness: p.Ready(ctx), Own: p.own()}
-	o.Stock = p.stock.get(ctx, p)
-	o.Schedule = p.schedule.get(ctx, p)
-	o.Overdue = p.overdue.get(ctx, p)
-	o.Letters = p.letters.get(ctx, p)
-	o.Verdicts = p.verdicts.get(ctx, p)
-	o.Queues = p.queues.get(ctx, p)
+	o := &Overview{At: p.Now(), WorkerID: p.WorkerID, Own: p.own()}
+	// Side by side: one that hangs holds up none of the others.
+	var parts sync.WaitGroup
+	parts.Go(func() { o.Readiness = p.state.get(ctx, p) })
+	parts.Go(func() { o.Stock = p.stock.get(ctx, p) })
+	parts.Go(func() { o.Schedule = p.schedule.get(ctx, p) })
+	parts.Go(func() { o.Overdue = p.overdue.get(ctx, p) })
+	parts.Go(func() { o.Failing = p.failing.get(ctx, p) })
+	parts.Go(func() { o.Letters = p.letters.get(ctx, p) })
+	parts.Go(func() { o.Verdicts = p.verdicts.get(ctx, p) })
+	parts.Go(func() { o.Queues = p.queues.get(ctx, p) })
+	parts.Go(func() { o.Workers = p.workers.get(ctx, p) })
+	parts.Wait()
+	o.At = p.Now()
+	o.Failing.Value.Brokers = atMost(len(o.Failing.Value.Brokers), o.Failing.Value.Brokers)
 	o.Queues.Value = atMost(len(o.Queues.Value), o.Queues.Value)
-	o.Workers = p.workers.get(ctx, p)
 	o.Workers.Value = slices.Clone(o.Workers.Value)
 	for i := range o.Workers.Value {
 		if w := &o.Workers.Value[i]; w.Self { // its own figures are up to date
 			w.Work = o.Own.Work
 		}
 	}
+	o.Conditions = conditions(o)
 	return o, nil
 }

@@ -1,6 +1,9 @@
 package operator
 
 import (
+	"cmp"
+	"slices"
+
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 )
@@ -21,22 +24,42 @@ type Lateness struct {
 	Within99 float64 `json:"within99"`
 }
 
-// count reads a worker's metrics. Those that can't be read count as 0.
-func count(metrics prometheus.Gatherer) (w Work, l Lateness) {
+// Outcomes counts a worker's refreshes at one broker since it started.
+type Outcomes struct {
+	Broker string `json:"broker"`
+	Work
+	// Errors counts those that failed by their outcome.
+	Errors []ErrorCount `json:"errors"`
+}
+
+// count reads a worker's metrics. Those that can't be read count as 0. Brokers with the
+// most failures come first.
+func count(metrics prometheus.Gatherer) (w Work, brokers []Outcomes, l Lateness) {
 	var late *dto.Histogram
+	failed := map[string]map[string]int64{}
+	byBroker := map[string]*Outcomes{}
 	families, _ := metrics.Gather() // it returns what it could read even with an error
 	for _, family := range families {
 		for _, m := range family.Metric {
 			switch family.GetName() {
 			case "latchkey_refreshes_total":
+				labels := map[string]string{}
 				for _, label := range m.Label {
-					switch n := uint64(m.GetCounter().GetValue()); {
-					case label.GetName() != "outcome":
-					case label.GetValue() == "refreshed":
-						w.Refreshed += n
-					default:
-						w.Failed += n
-					}
+					labels[label.GetName()] = label.GetValue()
+				}
+				broker, outcome, n := labels["broker"], labels["outcome"], uint64(m.GetCounter().GetValue())
+				b := byBroker[broker]
+				if b == nil {
+					b = &Outcomes{Broker: broker}
+					byBroker[broker], failed[broker] = b, map[string]int64{}
+				}
+				if outcome == "refreshed" {
+					w.Refreshed += n
+					b.Refreshed += n
+				} else {
+					w.Failed += n
+					b.Failed += n
+					failed[broker][outcome] += int64(n)
 				}
 			case "latchkey_refresh_lateness_seconds":
 				late = added(late, m.GetHistogram())
@@ -46,7 +69,14 @@ func count(metrics prometheus.Gatherer) (w Work, l Lateness) {
 	if late.GetSampleCount() > 0 {
 		l = Lateness{Refreshes: late.GetSampleCount(), Within50: within(late, 0.5), Within99: within(late, 0.99)}
 	}
-	return w, l
+	for _, b := range byBroker {
+		b.Errors = errorCounts(failed[b.Broker])
+		brokers = append(brokers, *b)
+	}
+	slices.SortFunc(brokers, func(a, b Outcomes) int {
+		return cmp.Or(cmp.Compare(b.Failed, a.Failed), cmp.Compare(b.Refreshed, a.Refreshed), cmp.Compare(a.Broker, b.Broker))
+	})
+	return w, brokers, l
 }
 
 // added returns the sum of two histograms with the same bounds; a nil one is empty.

@@ -14,8 +14,9 @@ func TestWorkIsWhatTheMetricsCount(t *testing.T) {
 	refreshes := prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "latchkey", Name: "refreshes_total"}, []string{"broker", "outcome"})
 	late := prometheus.NewHistogramVec(prometheus.HistogramOpts{Namespace: "latchkey", Name: "refresh_lateness_seconds", Buckets: []float64{1, 10}}, []string{"broker"})
 	reg.MustRegister(refreshes, late)
-	w, l := count(reg)
+	w, brokers, l := count(reg)
 	require.Zero(t, w)
+	require.Empty(t, brokers)
 	require.Zero(t, l)
 
 	refreshes.WithLabelValues("a", "refreshed").Add(3)
@@ -24,17 +25,21 @@ func TestWorkIsWhatTheMetricsCount(t *testing.T) {
 	for _, seconds := range []float64{0.5, 0.5, 5, 50} {
 		late.WithLabelValues("a").Observe(seconds)
 	}
-	w, l = count(reg)
+	w, brokers, l = count(reg)
 	require.Equal(t, Work{Refreshed: 4, Failed: 2}, w)
+	require.Equal(t, []Outcomes{
+		{Broker: "b", Work: Work{Refreshed: 1, Failed: 2}, Errors: []ErrorCount{{"transient", 2}}},
+		{Broker: "a", Work: Work{Refreshed: 3}, Errors: []ErrorCount{}},
+	}, brokers)
 	require.Equal(t, Lateness{Refreshes: 4, Within50: 1, Within99: -1}, l)
 
 	late.WithLabelValues("b").Observe(0.5)
-	_, l = count(reg)
+	_, _, l = count(reg)
 	require.Equal(t, Lateness{Refreshes: 5, Within50: 1, Within99: -1}, l)
 	for range 1000 {
 		late.WithLabelValues("b").Observe(5)
 	}
-	_, l = count(reg)
+	_, _, l = count(reg)
 	require.Equal(t, Lateness{Refreshes: 1005, Within50: 10, Within99: 10}, l)
 }
 

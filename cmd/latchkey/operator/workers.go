@@ -39,6 +39,8 @@ const (
 
 // findWorkers requests $SRV.STATS of all workers, and returns those that answer in time.
 func (p *Page) findWorkers(ctx context.Context) ([]Worker, error) {
+	ctx, stop := p.refusals.watch(ctx, "$SRV.STATS.")
+	defer stop()
 	inbox := p.NATS.NewInbox()
 	answers, err := p.NATS.SubscribeSync(inbox)
 	if err != nil {
@@ -54,7 +56,7 @@ func (p *Page) findWorkers(ctx context.Context) ([]Worker, error) {
 	for len(found) < maxWorkers {
 		msg, err := next(ctx, answers, len(found) > 0)
 		if err != nil {
-			return nil, err
+			return nil, whyNot(ctx, err)
 		}
 		if msg == nil {
 			break

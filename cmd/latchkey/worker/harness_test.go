@@ -74,15 +74,20 @@ func start(t *testing.T, institutions map[string]meshsim.Institution) *harness {
 
 func startWith(t *testing.T, o stack.Options) *harness {
 	t.Helper()
+	return startAt(t, o, os.Getenv(enginestest.NATSVariable), os.Getenv(enginestest.MongoDBVariable))
+}
+
+// startAt is startWith for outside servers; empty: none.
+func startAt(t *testing.T, o stack.Options, natsURL, mongodbURI string) *harness {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	t.Cleanup(cancel)
 	h := &harness{t, &installation{ctx: ctx, dir: t.TempDir(), logs: &enginestest.Text{}, more: make(chan struct{}), ids: map[string]bool{}, database: enginestest.Name(t)}}
 	var err error
-	natsURL := os.Getenv(enginestest.NATSVariable)
 	if natsURL != "" {
 		h.subjects.Prefix = strings.ReplaceAll(h.database, "_", "-")
 	}
-	o.Dir, o.NATSURL, o.MongoDBURI = h.dir, natsURL, os.Getenv(enginestest.MongoDBVariable)
+	o.Dir, o.NATSURL, o.MongoDBURI = h.dir, natsURL, mongodbURI
 	h.stack, err = stack.Start(o)
 	require.NoError(t, err)
 	t.Cleanup(h.stack.Stop)

@@ -3,6 +3,7 @@ package worker_test
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -166,13 +167,47 @@ func (b *browser) look(width int64, scheme string) {
 	require.NoError(b.t, err)
 }
 
+// open goes to a view, and waits for what it shows.
+func (b *browser) open(path, selector, text string) {
+	b.t.Helper()
+	b.do(chromedp.Navigate("http://" + b.adminAddress() + path))
+	b.eventually(func() bool { return !inPage[bool](b, `document.querySelector("main").classList.contains("waiting")`) }, "the page does not appear")
+	b.shows(selector, text)
+}
+
+// fits holds the view against screens of several sizes: nothing is cut off or wider than
+// these, and nobody is kept out.
+func (b *browser) fits(name string) {
+	b.t.Helper()
+	for _, width := range []int64{360, 768, 1280} {
+		b.look(width, "light")
+		assert.Empty(b.t, inPage[[]string](b, tooWide), "%s at %d", name, width)
+		if width != 768 {
+			b.axe()
+			b.picture(fmt.Sprintf("%s-%d", name, width))
+		}
+	}
+	b.look(360, "dark")
+	b.axe()
+	b.look(1280, "dark")
+	b.picture(name + "-dark")
+	b.look(1280, "light")
+}
+
+// tooWide names elements that are wider than the screen, or contain something that they cut off.
+const tooWide = `[document.documentElement, ...document.body.querySelectorAll("*")].filter(e => {
+	if (e.closest(".hidden, .skip, dialog, thead, datalist, svg, option") || !e.checkVisibility()) return false;
+	const box = e.getBoundingClientRect();
+	return box.left < -1 || box.right > innerWidth + 1 || (e.scrollWidth > e.clientWidth + 1 && !["INPUT", "SELECT"].includes(e.tagName) && getComputedStyle(e).display !== "inline");
+}).map(e => e.outerHTML.slice(0, 120) + " " + e.scrollWidth + " in " + e.clientWidth)`
+
 func TestTheOperatorsPageInABrowser(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
 		t.Skip("starts a browser: not in short mode")
 	}
 	h := start(t, nil)
-	h.worker("LATCHKEY_WORKER_ID=one", "LATCHKEY_ADMIN_LISTEN=127.0.0.1:0")
+	h.worker("LATCHKEY_WORKER_ID=one", "LATCHKEY_ADMIN_LISTEN=127.0.0.1:0", "LATCHKEY_REFRESH_BACKOFF_MIN=1h", "LATCHKEY_REFRESH_BACKOFF_MAX=2h")
 	b := h.browse()
 	const hostile = `<img src=x onerror="window.hacked=1">`
 	c := h.issueSpec(meshsim.ConnectSpec{BrokerType: "coinbase", Accounts: []meshsim.Account{{ID: "a1", Name: `<b onclick="x()">Main</b>`}, {ID: "a2", Name: "Savings"}}, WithTokenIDs: true})
@@ -184,37 +219,47 @@ func TestTheOperatorsPageInABrowser(t *testing.T) {
 		h.connectAged(broker, time.Duration(i)*15*time.Minute, spec(broker), broker)
 		h.event(events.TokenStored, broker)
 	}
+	const long = `a"><script>window.hacked=1</script>/averylongnamewithoutanyspaceinitwhichdoesnotfitonthescreenofatelephone`
+	h.connectAged(long, due, spec(`x<u>&"`), "failing", meshsim.HTTPStatus(http.StatusServiceUnavailable))
 	h.publish(h.subjects.Connected(), `{"userId":"","payload":{}}`)
 	h.publish(h.subjects.Connected(), `no JSON at all`)
 	h.deadLetters(2)
 
-	b.do(chromedp.Navigate("http://" + h.adminAddress() + "/"))
-	b.shows("#connection", "one, as of")
-	b.shows("#glance", "dead letters")
+	// The status, with what is wrong first; each number leads to what it counts.
+	b.open("/", "#glance", "dead letters")
+	b.shows("#connection", "one, heard")
+	b.shows("#conditions-list", "2 dead letters wait")
 	b.shows("#stock", "coinbase")
-	b.shows("#workers-table", "one (this one)")
-	b.shows("#letters-list", "integration.connected")
-	require.Contains(t, b.text("#checks"), "MongoDB")
-	require.Equal(t, 1, inPage[int](b, `document.querySelectorAll(".chart[role=img] canvas").length`))
+	b.shows("#due", "grants due within")
+	b.shows("#stock-note", "old.")
+	b.fits("status")
+	b.click(`#conditions-list a[href*="dead-letters"]`)
+	b.shows("#letters-reasons", "integration.connected")
+	b.do(chromedp.NavigateBack())
+	b.shows("#stock", "gemini")
+	b.click(`#stock a[href*="broker=gemini&state=must_act"]`)
+	b.shows("#grants-list", "mfa_required")
+	require.Equal(t, 1, inPage[int](b, `document.querySelectorAll("#grants-list tbody tr").length`))
 
 	// By the keyboard alone: find a user, open a grant, refresh it.
+	b.open("/", "#stock", "coinbase")
 	b.press(kb.Tab)
 	require.Equal(t, "Skip to the content", b.focus())
 	b.press(kb.Enter)
-	b.tab("user")
+	b.tab("find")
 	b.press(hostile, kb.Enter)
-	b.shows("#found", "1 grant of "+hostile)
+	b.shows("#grants-note", "1 grant of "+hostile)
+	b.fits("grants-of-a-user")
 	b.tab("Open")
 	b.press(kb.Enter)
-	b.shows("#details", id)
-	b.shows("#details", events.TokenStored)
-	require.Contains(t, b.text("#details"), `<b onclick="x()">Main</b> (a1)`)
-	require.Contains(t, b.focus(), "Grant of "+hostile)
+	b.shows("#grant", id)
+	b.shows("#history", events.TokenStored)
+	require.Contains(t, inPage[string](b, `location.pathname`), "/grants/"+id)
+	require.Contains(t, b.text("#grant"), `<b onclick="x()">Main</b> (a1)`)
 	b.tab("Refresh now")
 	b.press(kb.Enter)
 	b.shows("#ask[open]", "Refresh this grant now?")
 	require.Equal(t, "Cancel", b.focus(), "the way back is nearest")
-	b.picture("dialog-light")
 	b.press(kb.Escape)
 	require.Equal(t, "Refresh now", b.focus())
 	require.Empty(t, h.requests("a1"), "not confirmed")
@@ -222,49 +267,68 @@ func TestTheOperatorsPageInABrowser(t *testing.T) {
 	b.shows("#ask[open]", "Refresh this grant now?")
 	b.tab("ask-yes")
 	b.press(kb.Enter)
-	b.shows("#details [role=status]", "refreshed: version 2")
-	b.shows("#details", events.TokenRefreshed)
+	b.shows("#grant-result", "refreshed: version 2")
+	b.shows("#history", events.TokenRefreshed)
 	require.Len(t, h.requests("a1"), 1)
-	b.axe()
-	b.shows("#workers-table", "one (this one)")
-	for _, screen := range []struct {
-		width  int64
-		scheme string
-	}{{1280, "light"}, {1280, "dark"}, {390, "light"}, {390, "dark"}} {
-		b.look(screen.width, screen.scheme)
-		require.LessOrEqual(t, inPage[int64](b, `document.documentElement.scrollWidth`), screen.width, "wider than the screen")
-		b.axe()
-		b.picture(fmt.Sprintf("%d-%s", screen.width, screen.scheme))
-	}
-	b.look(1280, "light")
+	b.fits("grant")
 
-	// A grant that can't be refreshed says why.
-	b.do(chromedp.SetValue(chromedp.CSS("#user"), "mfa"))
-	b.click("#search button")
-	b.shows("#found", "1 grant of mfa")
-	b.click("#found button")
-	b.shows("#details", "Can't be refreshed now: the user must act first (mfa_required)")
-
-	// Dead letters: one is replayed, and comes back; then both are dropped.
-	before := b.text("#letters-list")
-	b.click(`#letters-list li:first-child button`)
-	b.shows("#ask[open]", "Replay this dead letter?")
-	b.click("#ask-yes")
-	b.shows("#announcer", "Replayed dead letter")
-	b.eventually(func() bool {
-		text := b.text("#letters-list")
-		return text != before && strings.Count(text, "Drop") == 2
-	}, "it does not come back")
-	for left := 1; left >= 0; left-- {
-		b.click(`#letters-list li:first-child button:last-child`)
-		b.shows("#ask[open]", "for good?")
-		b.click("#ask-yes")
-		b.eventually(func() bool { return strings.Count(b.text("#letters-list"), "Drop") == left }, "it is not dropped")
-	}
-	b.shows("#letters-list", "There are none here.")
-
+	// An open grant follows what happens to it, unless updates pause; they resume.
 	b.click("#pause")
 	b.shows("#connection", "paused")
+	h.disconnect(hostile, "coinbase", "a2")
+	h.eventually(func() bool {
+		g := h.grants(hostile)
+		return len(g) == 1 && len(g[0].Accounts) == 1
+	}, "the account stays")
+	b.click("#pause")
+	b.eventually(func() bool { return !strings.Contains(b.text("#grant"), "Savings") }, "the open grant does not change")
+	require.NotContains(t, b.text("#connection"), "paused")
+
+	// A grant that can't be refreshed says why; one that fails with what.
+	b.open("/grants?user=mfa", "#grants-note", "1 grant of mfa")
+	b.click(`#grants-list a[aria-label^="Open"]`)
+	b.shows("#grant-note", "Can't be refreshed now: the user must act first (mfa_required)")
+	b.open("/brokers", "#failing", "transient")
+	b.shows("#outcomes", "1 failed (transient 1)")
+	b.fits("brokers")
+	b.click(`#failing a[href*="error=transient"]`)
+	b.shows("#grants-list", long)
+	b.shows("#grants-list", "HTTP 503")
+	b.fits("grants-failing")
+	b.open("/grants", "#grants-list", "robinhood")
+	b.fits("grants")
+	b.open("/workers", "#workers", "one (this one)")
+	b.shows("#checks", "MongoDB")
+	b.fits("workers")
+
+	// Verdicts are held and released.
+	status, body := h.reader().post("/api/verdicts", `{"broker":"kraken","decision":"hold"}`)
+	require.Equal(t, http.StatusOK, status, body)
+	b.open("/brokers", "#conditions-list", "Verdicts are held at kraken")
+	b.click(`#verdicts-table button`)
+	b.shows("#ask[open]", "Release verdicts at kraken?")
+	b.click("#ask-yes")
+	b.shows("#verdicts-table", "not held")
+
+	// Dead letters: all of a reason are replayed, and fail again; then one is dropped, and the rest.
+	b.open("/dead-letters", "#letters-reasons", "integration.connected")
+	b.shows("#letters-list", "Drop")
+	b.fits("dead-letters")
+	b.click(`#letters-bulk button:first-child`)
+	b.shows("#ask[open]", "Replay 2 dead letters?")
+	b.click("#ask-yes")
+	b.shows("#letters-result", "2 messages have failed again")
+	b.eventually(func() bool { return strings.Count(b.text("#letters-list"), "failed again after a replay") == 2 }, "the list does not say so")
+	b.click(`#letters-list li:first-child button:last-child`)
+	b.shows("#ask[open]", "for good?")
+	b.click("#ask-yes")
+	b.eventually(func() bool { return strings.Count(b.text("#letters-list"), "Drop") == 1 }, "it is not dropped")
+	b.click(`#letters-bulk button:last-child`)
+	b.shows("#ask[open]", "for good?")
+	b.click("#ask-yes")
+	b.shows("#letters-list", "No dead letter is listed.")
+	b.shows("#conditions-list", "Everything is as it should be")
+
 	require.False(t, inPage[bool](b, `"hacked" in window`))
 	b.mu.Lock()
 	defer b.mu.Unlock()

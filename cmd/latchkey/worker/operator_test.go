@@ -152,11 +152,11 @@ func TestTheOperatorsPage(t *testing.T) {
 		require.NotContains(t, header.Get("Content-Security-Policy"), "unsafe")
 		require.Equal(t, "no-store", header.Get("Cache-Control"))
 		require.NotRegexp(t, `(?i)\son\w+=|<style|style=|https?://`, page, "nothing inline, nothing from outside")
-		for _, asset := range regexp.MustCompile(`(?:src|href)="(assets/[^"]+)"`).FindAllStringSubmatch(page, -1) {
+		for _, asset := range regexp.MustCompile(`(?:src|href)="\./([^"]*)"`).FindAllStringSubmatch(page, -1) {
 			status, _ := r.get("/" + asset[1])
 			require.Equal(t, http.StatusOK, status, asset[1])
 		}
-		for _, path := range []string{"/assets/", "/assets/vendor/", "/assets/none.js", "/assets/..%2foperator.go", "/api/nothing", "/api/", "/other"} {
+		for _, path := range []string{"/assets/", "/grants/", "/grants/a/b", "/assets/none.js", "/assets/..%2foperator.go", "/api/nothing", "/api/", "/other"} {
 			status, _ := r.get(path)
 			require.Equal(t, http.StatusNotFound, status, path)
 		}
@@ -175,11 +175,13 @@ func TestTheOperatorsPage(t *testing.T) {
 	require.EqualValues(t, 3, due+o.Overdue.Value.Grants)
 	require.Len(t, o.Queues.Value, 5)
 	require.EqualValues(t, 1, o.Letters.Value)
-	require.True(t, o.Readiness.Ready)
+	require.True(t, o.Readiness.Value.Ready)
 	require.Len(t, o.Own.Brokers, 1)
 	require.Equal(t, "closed", o.Own.Brokers[0].Breaker)
 	require.Len(t, o.Workers.Value, 1)
 	require.True(t, o.Workers.Value[0].Self)
+
+	r.readsLists(hostile)
 
 	// Finding grants.
 	var found struct {
@@ -293,6 +295,12 @@ func TestTheOperatorsPage(t *testing.T) {
 	first := r.letters("")
 	require.Len(t, first.Letters, 50)
 	require.Len(t, r.letters(fmt.Sprintf("?from=%d", first.Next)).Letters, 1)
+
+	for _, l := range append(first.Letters, r.letters(fmt.Sprintf("?from=%d", first.Next)).Letters...) {
+		status, body := r.post(fmt.Sprintf("/api/dead-letters/%d/drop", l.Sequence), fmt.Sprintf(`{"id":%q}`, l.ID))
+		require.Equal(t, http.StatusOK, status, body)
+	}
+	r.actsOnLetters()
 
 	// A second worker is seen by the first, with what it did.
 	h.worker("LATCHKEY_WORKER_ID=two")

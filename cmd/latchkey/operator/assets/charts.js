@@ -1,51 +1,24 @@
-// Draws bars over time with uPlot. Each chart has its numbers in a table
-// beside it, so the picture itself is one image to a screen reader.
-import { $, minuteOfDay } from "./dom.js";
+// Draws bars beside their values: a table, so that nothing has to be said twice.
+import { el, number } from "./dom.js";
 
-const charts = new Map();
-const dark = matchMedia("(prefers-color-scheme: dark)");
-const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-
-// bars draws values over times in seconds.
-export function bars(id, label, times, values) {
-  const data = [times, values];
-  const host = $(id);
-  let chart = charts.get(id);
-  if (!chart) {
-    host.setAttribute("role", "img");
-    chart = { host };
-    charts.set(id, chart);
-    new ResizeObserver(() => chart.plot?.setSize(size(host))).observe(host);
-  }
-  host.setAttribute("aria-label", label);
-  chart.draw = () => {
-    chart.plot?.destroy();
-    chart.plot = new window.uPlot(options(host, times[1] - times[0]), data, host);
+// bars makes one of rows {label, parts: [{value, tone}], text, worded}; legend names the tones, most is the
+// value of a full bar.
+export function bars(caption, columns, rows, legend, most = Math.max(1, ...rows.map(total))) {
+  const bar = (r) => {
+    const node = el("div", { className: "bar", ariaHidden: "true" });
+    for (const { value, tone } of r.parts) {
+      const piece = el("i", { className: tone });
+      piece.style.width = `${(100 * value) / most}%`;
+      node.append(piece);
+    }
+    return node;
   };
-  if (chart.plot) chart.plot.setData(data);
-  else chart.draw();
+  return el("div", { className: "chart" },
+    el("p", { className: "legend" }, ...legend.map(({ tone, text }) => el("span", {}, el("i", { className: tone, ariaHidden: "true" }), text))),
+    el("table", { role: "table", className: rows.some((r) => r.worded) ? "bars worded" : "bars" },
+      el("caption", { className: "hidden" }, caption),
+      el("thead", { className: "hidden" }, el("tr", {}, ...columns.map((c) => el("th", { scope: "col" }, c)))),
+      el("tbody", {}, ...rows.map((r) => el("tr", {}, el("th", { scope: "row" }, r.label), el("td", { className: "number" }, r.text ?? number(total(r))), el("td", {}, bar(r)))))));
 }
 
-dark.addEventListener("change", () => charts.forEach((c) => c.draw()));
-
-const size = (host) => ({ width: Math.max(host.clientWidth, 200), height: 190 });
-
-function options(host, width) {
-  const axis = { stroke: colour("--faint"), grid: { stroke: colour("--line"), width: 1 }, ticks: { stroke: colour("--line"), width: 1 } };
-  return {
-    ...size(host),
-    cursor: { show: false },
-    legend: { show: false },
-    scales: { x: { time: true, range: (_, first, last) => [first, last + width] }, y: { range: (_, __, max) => [0, Math.max(max * 1.1, 4)] } },
-    axes: [
-      { ...axis, grid: { show: false }, values: (_, ticks) => ticks.map((t) => minuteOfDay(t * 1000)) },
-      { ...axis, size: 55, values: (_, ticks) => ticks.map((n) => (Number.isInteger(n) ? short(n) : "")) },
-    ],
-    series: [{}, {
-      fill: colour("--bar"), stroke: colour("--bar"), width: 0, points: { show: false },
-      paths: window.uPlot.paths.bars({ size: [0.8, 40], align: 1 }),
-    }],
-  };
-}
-
-const short = (n) => (n >= 1e6 ? `${n / 1e6} M` : n >= 1e4 ? `${n / 1e3} k` : String(n));
+const total = (r) => r.parts.reduce((sum, p) => sum + p.value, 0);

@@ -13,31 +13,49 @@ export function el(tag, properties = {}, ...children) {
   return node;
 }
 
-// table makes one of columns [{title, number}] and rows of cells; the first
-// cell of a row names it.
-export function table(caption, columns, rows, captionHidden = true) {
+export const link = (href, ...children) => el("a", { href }, ...children);
+
+// table makes one of columns [{title, number, sorted, href}] and rows of cells; the first
+// cell of a row names it. On a narrow screen a row becomes a card, whose cells name
+// their columns; the roles keep it a table to a screen reader.
+export function table(caption, columns, rows) {
   const kind = (i) => (columns[i].number ? "number" : "");
-  return el("table", {},
-    el("caption", { className: captionHidden ? "hidden" : "" }, caption),
-    el("thead", {}, el("tr", {}, ...columns.map((c, i) => el("th", { scope: "col", className: kind(i) }, c.title)))),
-    el("tbody", {}, ...rows.map((row) => el("tr", {}, ...row.map((cell, i) =>
-      i === 0 ? el("th", { scope: "row" }, cell) : el("td", { className: kind(i) }, cell))))));
+  const head = (c, i) => {
+    const node = el("th", { scope: "col", role: "columnheader", className: kind(i) }, c.href ? link(c.href, c.title) : c.title);
+    if (c.sorted) node.setAttribute("aria-sort", c.sorted);
+    return node;
+  };
+  const cell = (content, i) => {
+    const node = i === 0 ? el("th", { scope: "row", role: "rowheader" }) : el("td", { role: "cell", className: kind(i) });
+    node.dataset.label = columns[i].title;
+    node.append(el("div", {}, content));
+    return node;
+  };
+  return el("table", { role: "table", className: columns.length > wide ? "wide" : "" },
+    el("caption", { className: "hidden" }, caption),
+    el("thead", { role: "rowgroup" }, el("tr", { role: "row" }, ...columns.map(head))),
+    el("tbody", { role: "rowgroup" }, ...rows.map((row) => el("tr", { role: "row" }, ...row.map(cell)))));
 }
 
-// fill replaces the content of an element; nothing among the children is left out.
-export function fill(node, ...children) {
-  node.replaceChildren(...children.filter((c) => c !== null && c !== undefined));
-}
+// wide is how many columns a screen of middle width has room for.
+const wide = 5;
 
-// show replaces the content of an element, unless it would be the same: a
-// reader's place and selection stay.
+export const note = (text) => el("p", { className: "note" }, text);
+
+// show replaces the content of an element, unless it would be the same: a reader's
+// place and selection stay. What had the focus keeps it.
 export function show(node, ...children) {
   const fresh = el("div", {}, ...children);
-  if (node.innerHTML !== fresh.innerHTML) node.replaceChildren(...fresh.childNodes);
+  if (node.innerHTML === fresh.innerHTML) return;
+  const held = node.contains(document.activeElement) ? nameOf(document.activeElement) : null;
+  node.replaceChildren(...fresh.childNodes);
+  if (held) [...node.querySelectorAll("a, button, input, summary")].find((e) => nameOf(e) === held)?.focus();
 }
 
-// facts lists names with values; short ones stay in one line on any screen.
-export const facts = (pairs, kind = "") => el("dl", { className: `facts ${kind}` },
+const nameOf = (node) => node.getAttribute("aria-label") ?? node.textContent;
+
+// facts lists names with values.
+export const facts = (pairs) => el("dl", { className: "facts" },
   ...pairs.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]));
 
 // announce tells a screen reader.
@@ -45,6 +63,9 @@ export function announce(text) { $("announcer").textContent = text; }
 
 const numbers = new Intl.NumberFormat("en");
 export const number = (n) => numbers.format(n);
+// upTo words a count that stops at a bound.
+export const upTo = (n, most) => (n >= most ? `${number(n)}+` : number(n));
+export const count = (n, one, many) => `${number(n)} ${n === 1 ? one : many}`;
 
 const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
 const hour = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });

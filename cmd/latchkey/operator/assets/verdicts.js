@@ -1,18 +1,19 @@
 // Shows where refresh tokens are refused, and has verdicts there held or given.
 import { post } from "./api.js";
 import { ask } from "./ask.js";
-import { $, announce, el, number, show, table, time } from "./dom.js";
+import { $, announce, el, note, number, show, table, time } from "./dom.js";
+import { part } from "./parts.js";
 
 const problem = $("verdicts-problem");
 
 // verdicts shows the brokers; changed is called when something was decided.
-export function verdicts(part, changed) {
-  if (!part.at) return;
-  show($("verdicts-table"), part.value.length
+export function verdicts({ verdicts: p, at }, changed) {
+  if (!part("verdicts-note", p, at, "Where refresh tokens were refused in a row, for all workers.")) return;
+  show($("verdicts-table"), p.value.length
     ? table("Brokers at which refresh tokens were refused in a row",
       [{ title: "Broker" }, { title: "Verdicts held since" }, { title: "Decided" }, { title: "Refused in a row", number: true }, { title: "First" }, { title: "Last" }, { title: "Decide" }],
-      part.value.map((v) => [v.broker, v.heldSince ? el("span", { className: "bad" }, time(v.heldSince)) : "not held", v.decided ?? "–", number(v.refused), time(v.firstAt), time(v.lastAt), button(v, changed)]))
-    : el("p", { className: "note" }, "None: the last refresh at each broker succeeded."));
+      p.value.map((v) => [v.broker, v.heldSince ? el("span", { className: "bad" }, time(v.heldSince)) : "not held", v.decided ?? "–", number(v.refused), time(v.firstAt), time(v.lastAt), button(v, changed)]))
+    : note("None: the last refresh at each broker succeeded."));
 }
 
 function button(v, changed) {
@@ -27,7 +28,7 @@ function button(v, changed) {
     b.disabled = true;
     problem.textContent = "";
     try {
-      await post("api/verdicts", { broker: v.broker, decision: hold ? "hold" : "release" });
+      await post("verdicts", { broker: v.broker, decision: hold ? "hold" : "release" });
       announce(hold ? `Verdicts at ${v.broker} are held` : `Verdicts at ${v.broker} are given`);
       await changed();
     } catch (error) {
