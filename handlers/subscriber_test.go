@@ -144,7 +144,7 @@ func TestConsumerThatIsGoneIsMadeAgain(t *testing.T) {
 
 func TestUnknownSubjectIsRefused(t *testing.T) {
 	f := newFixture(t)
-	_, err := must(NewSubscriber(SubscriberOptions{Streams: f.streams, AckWait: time.Second, Sources: nil, Log: f.log})).Subscribe(t.Context(), "other")
+	_, err := must(NewSubscriber(SubscriberOptions{Streams: f.streams, AckWait: time.Second, Sources: map[string]Source{}, Log: f.log})).Subscribe(t.Context(), "other")
 	require.ErrorContains(t, err, "other")
 }
 
