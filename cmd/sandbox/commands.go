@@ -67,6 +67,9 @@ func workerCommand(stderr io.Writer) *cobra.Command {
 			if _, err := memory.Guard(memory.Mode(cfg.Worker.LockMemory)); err != nil {
 				return err
 			}
+			if _, err := memory.TuneHeap(); err != nil {
+				return err
+			}
 			now := func() time.Time { return time.Now().Add(offset) }
 			if crashes {
 				now = crashing(now)
