@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
@@ -39,6 +40,8 @@ type Options struct {
 	HeadInterval time.Duration
 	Log          *zap.Logger
 	Metrics      prometheus.Registerer
+	// Publish, if set, stores a message in the stream, as JetStream's PublishMsg does.
+	Publish func(context.Context, *nats.Msg) (sequence uint64, err error)
 }
 
 // maxQueue bounds the bytes of waiting records.
@@ -51,7 +54,7 @@ const maxBatch = 128 << 10
 //
 // It publishes one message at a time. Records that come meanwhile share the next one.
 type Log struct {
-	js           jetstream.JetStream
+	publish      func(context.Context, *nats.Msg) (sequence uint64, err error)
 	stream       string
 	subject      string
 	chain        string
@@ -100,9 +103,12 @@ func New(o Options) *Log {
 		o.Log = zap.NewNop()
 	}
 	l := &Log{
-		js: o.JetStream, stream: o.Subjects.AuditStream(), worker: plain(o.Worker, "."), chain: plain(o.Worker+"-"+o.NewID(), ""), now: o.Now,
+		publish: o.Publish, stream: o.Subjects.AuditStream(), worker: plain(o.Worker, "."), chain: plain(o.Worker+"-"+o.NewID(), ""), now: o.Now,
 		heads: o.Heads, retention: o.Retention, headInterval: cmp.Or(o.HeadInterval, 15*time.Second), log: o.Log,
 		maxBatch: maxBatch, wake: make(chan struct{}, 1), first: make(chan struct{}, 1), cancel: func() {},
+	}
+	if l.publish == nil {
+		l.publish = (&publisher{conn: o.JetStream.Conn()}).publish
 	}
 	if most := int(o.JetStream.Conn().MaxPayload()); most > 0 {
 		l.maxBatch = min(l.maxBatch, most/2)

@@ -27,23 +27,23 @@ func handedOut(user string) audit.Record {
 	}
 }
 
-// publisher is a JetStream whose publishing can be stopped or spoilt.
+// publisher is a log's way to publish, which can be stopped or spoilt.
 type publisher struct {
-	jetstream.JetStream
+	publish       func(context.Context, *nats.Msg) (uint64, error)
 	before, after func() error
 }
 
-func (p *publisher) PublishMsg(ctx context.Context, msg *nats.Msg, opts ...jetstream.PublishOpt) (*jetstream.PubAck, error) {
+func (p *publisher) publishSpoilt(ctx context.Context, msg *nats.Msg) (uint64, error) {
 	if p.before != nil {
 		if err := p.before(); err != nil {
-			return nil, err
+			return 0, err
 		}
 	}
-	ack, err := p.JetStream.PublishMsg(ctx, msg, opts...)
+	sequence, err := p.publish(ctx, msg)
 	if err == nil && p.after != nil {
 		err = p.after()
 	}
-	return ack, err
+	return sequence, err
 }
 
 // metric returns the sum of a metric's values over all labels.
@@ -124,13 +124,13 @@ func TestNilLogKeepsNothing(t *testing.T) {
 func TestLostAcknowledgementsForkNothing(t *testing.T) {
 	f := newFixture(t, enginestest.NATS(t).URL())
 	var calls atomic.Int64
-	p := &publisher{JetStream: f.js, after: func() error {
+	p := &publisher{publish: audit.PublishOver(f.js.Conn()), after: func() error {
 		if calls.Add(1)%3 != 0 {
 			return nats.ErrTimeout // it is stored, and nobody knows
 		}
 		return nil
 	}}
-	l := f.log(func(o *audit.Options) { o.JetStream = p })
+	l := f.log(func(o *audit.Options) { o.Publish = p.publishSpoilt })
 	for i := range 5 {
 		require.NoError(t, l.Write(t.Context(), handedOut(fmt.Sprint(i))))
 	}
@@ -144,7 +144,7 @@ func TestLostAcknowledgementsForkNothing(t *testing.T) {
 func TestWhatIsNotWrittenInTimeIsWithdrawn(t *testing.T) {
 	f := newFixture(t, enginestest.NATS(t).URL())
 	held, let := make(chan struct{}, 1), make(chan struct{})
-	p := &publisher{JetStream: f.js, before: func() error {
+	p := &publisher{publish: audit.PublishOver(f.js.Conn()), before: func() error {
 		select {
 		case held <- struct{}{}:
 		default:
@@ -152,7 +152,7 @@ func TestWhatIsNotWrittenInTimeIsWithdrawn(t *testing.T) {
 		<-let
 		return nil
 	}}
-	l := f.log(func(o *audit.Options) { o.JetStream = p })
+	l := f.log(func(o *audit.Options) { o.Publish = p.publishSpoilt })
 	<-held // the beginning is on its way
 	over, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -172,7 +172,7 @@ func TestWhatIsNotWrittenInTimeIsWithdrawn(t *testing.T) {
 func TestRecordsThatFindNoRoomAreCounted(t *testing.T) {
 	f := newFixture(t, enginestest.NATS(t).URL())
 	held, let := make(chan struct{}, 1), make(chan struct{})
-	p := &publisher{JetStream: f.js, before: func() error {
+	p := &publisher{publish: audit.PublishOver(f.js.Conn()), before: func() error {
 		select {
 		case held <- struct{}{}:
 		default:
@@ -181,7 +181,7 @@ func TestRecordsThatFindNoRoomAreCounted(t *testing.T) {
 		return nil
 	}}
 	reg := prometheus.NewRegistry()
-	l := f.log(func(o *audit.Options) { o.JetStream, o.Metrics = p, reg })
+	l := f.log(func(o *audit.Options) { o.Publish, o.Metrics = p.publishSpoilt, reg })
 	<-held
 	big := handedOut("u")
 	big.Grants[0].Accounts = []string{strings.Repeat("a", 100<<10)}

@@ -16,7 +16,7 @@ import (
 func TestWhoPutsARecordIsToldOnce(t *testing.T) {
 	f := newFixture(t, enginestest.NATS(t).URL())
 	held, let := make(chan struct{}, 1), make(chan struct{})
-	p := &publisher{JetStream: f.js, before: func() error {
+	p := &publisher{publish: audit.PublishOver(f.js.Conn()), before: func() error {
 		select {
 		case held <- struct{}{}:
 		default:
@@ -24,7 +24,7 @@ func TestWhoPutsARecordIsToldOnce(t *testing.T) {
 		<-let
 		return nil
 	}}
-	l := f.log(func(o *audit.Options) { o.JetStream = p })
+	l := f.log(func(o *audit.Options) { o.Publish = p.publishSpoilt })
 	<-held // the beginning is on its way
 	let <- struct{}{}
 	type answer struct {

@@ -39,7 +39,7 @@ func (l *Log) write(ctx context.Context) {
 		}
 		number, after := l.head.Number+1, l.head.Sequence // only written below
 		body = appendMessage(body[:0], l.chain, l.worker, number, previous, after, batch)
-		sequence, err := l.publish(ctx, number, body)
+		sequence, err := l.store(ctx, number, body)
 		if err != nil {
 			l.requeue(batch)
 			return // the process ends
@@ -112,18 +112,18 @@ func (l *Log) requeue(batch []*entry) {
 	l.queue, l.publishing = append(slices.Clone(batch), l.queue...), nil
 }
 
-// publish retries until the message is stored or ctx ends. The id keeps the stream from
+// store publishes until the message is stored or ctx ends. The id keeps the stream from
 // storing it twice.
-func (l *Log) publish(ctx context.Context, number uint64, body []byte) (sequence uint64, err error) {
+func (l *Log) store(ctx context.Context, number uint64, body []byte) (sequence uint64, err error) {
 	id := l.chain + "." + strconv.FormatUint(number, 10)
 	wait := pauseMin
 	for failed := 0; ; failed++ {
-		ack, err := l.attempt(ctx, id, body)
+		sequence, err := l.attempt(ctx, id, body)
 		if err == nil {
 			if failed > 0 {
 				l.log.Info("the audit log can be written again", zap.Int("attempt", failed+1))
 			}
-			return ack.Sequence, nil
+			return sequence, nil
 		}
 		if ctx.Err() != nil {
 			return 0, fmt.Errorf("writing the audit log: %w", err)
@@ -139,11 +139,12 @@ func (l *Log) publish(ctx context.Context, number uint64, body []byte) (sequence
 	}
 }
 
-func (l *Log) attempt(ctx context.Context, id string, body []byte) (*jetstream.PubAck, error) {
+func (l *Log) attempt(ctx context.Context, id string, body []byte) (sequence uint64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
 	defer cancel()
-	msg := &nats.Msg{Subject: l.subject, Data: body, Header: nats.Header{}}
-	return l.js.PublishMsg(ctx, msg, jetstream.WithMsgID(id), jetstream.WithExpectStream(l.stream))
+	return l.publish(ctx, &nats.Msg{Subject: l.subject, Data: body, Header: nats.Header{
+		jetstream.MsgIDHeader: {id}, jetstream.ExpectedStreamHeader: {l.stream},
+	}})
 }
 
 // queued returns the number of waiting bytes.
