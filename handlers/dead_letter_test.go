@@ -248,13 +248,14 @@ func TestReplayedMessagesKeepTheirTime(t *testing.T) {
 	}
 	first := time.Now().Add(-time.Hour)
 	require.NoError(t, f.dead.Park(t.Context(), events.IntegrationConnected, &delivery{Subject: f.subjects.Connected(), FirstStoredAt: first}, []byte("{}"), "junk"))
+	require.False(t, f.only().Replayed)
 	for range 2 {
 		letter := f.only()
 		require.True(t, first.Equal(letter.StoredAt))
 		require.NoError(t, f.dead.Replay(t.Context(), letter))
 		stop := f.run(1, handle)
 		require.True(t, first.Equal(enginestest.Receive(t, stored)))
-		f.only()
+		require.True(t, f.only().Replayed, "it does not say that it failed again")
 		stop()
 	}
 	now := time.Now()

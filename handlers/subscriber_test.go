@@ -142,6 +142,25 @@ func TestConsumerThatIsGoneIsMadeAgain(t *testing.T) {
 	require.Equal(t, "on a new stream", enginestest.Receive(t, got))
 }
 
+// TestASubscriberSaysWhatItCantReceive, once it is not a matter of a moment, and until it is over.
+func TestASubscriberSaysWhatItCantReceive(t *testing.T) {
+	s := Subscriber{failures: map[string]int{}}
+	away := errors.New("away")
+	for range failuresTold - 1 {
+		s.count("b", away)
+	}
+	require.Empty(t, s.Problem())
+	for range failuresTold {
+		s.count("b", away)
+		s.count("a", away)
+	}
+	require.Equal(t, "receiving fails again and again: a, b", s.Problem())
+	s.count("b", nil)
+	require.Equal(t, "receiving fails again and again: a", s.Problem())
+	s.count("a", nil)
+	require.Empty(t, s.Problem())
+}
+
 func TestUnknownSubjectIsRefused(t *testing.T) {
 	f := newFixture(t)
 	_, err := must(NewSubscriber(SubscriberOptions{Streams: f.streams, AckWait: time.Second, Sources: map[string]Source{}, Log: f.log})).Subscribe(t.Context(), "other")

@@ -134,6 +134,7 @@ func (c *callers) everybodyDoesWhatTheyMay() {
 		return len(letters) == 1 && letters[0].ID != first
 	}, "the replayed message does not fail again")
 	c.pageReplays(page)
+	c.pageDoesTheRest(page)
 	require.NoError(t, json.Unmarshal([]byte(c.operator("deadletters", "list", "-o", "json")), &letters))
 	c.operator("deadletters", "drop", "--yes", letters[0].ID)
 	require.Contains(t, c.operator("token", "get", "alice"), "****")
@@ -174,6 +175,45 @@ func (c *callers) pageReplays(page *reader) {
 		now := page.letters("").Letters
 		return len(now) == 1 && now[0].ID != first[0].ID
 	}, "the message that the page replays does not fail again")
+}
+
+// pageDoesTheRest does once what the page offers beside the replay of one dead letter; there is one
+// before and after.
+func (c *callers) pageDoesTheRest(page *reader) {
+	c.t.Helper()
+	posted := func(path, body string) {
+		c.t.Helper()
+		status, answer := page.post(path, body)
+		require.Equal(c.t, http.StatusOK, status, answer)
+		require.NotContains(c.t, answer, "failed")
+	}
+	id := c.event(events.TokenRefreshed, "alice").Data.GrantID
+	posted("/api/verdicts", `{"broker":"unused","decision":"hold"}`)
+	posted("/api/verdicts", `{"broker":"unused","decision":"release"}`)
+	posted("/api/grants/"+id+"/refresh", "{}")
+	for _, path := range []string{"/api/grants", "/api/grants?user=alice", "/api/grants/" + id, "/api/grants/" + id + "/history"} {
+		status, answer := page.get(path)
+		require.Equal(c.t, http.StatusOK, status, answer)
+	}
+	first := page.letters("").Letters[0].ID
+	posted("/api/dead-letters/replay", `{"through":99999}`)
+	c.eventually(func() bool {
+		now := page.letters("").Letters
+		return len(now) == 1 && now[0].ID != first
+	}, "the messages that the page replays do not fail again")
+	for n := range 2 {
+		c.publish("integration.connected", `{"userId":"trudy"}`)
+		c.eventually(func() bool { return len(page.letters("").Letters) == 2 }, "no dead letter")
+		if n == 0 {
+			posted("/api/dead-letters/drop", `{"user":"trudy","through":99999}`)
+			continue
+		}
+		l := page.letters("?user=trudy").Letters[0]
+		posted(fmt.Sprintf("/api/dead-letters/%d/drop", l.Sequence), fmt.Sprintf(`{"id":%q}`, l.ID))
+	}
+	c.eventually(func() bool {
+		return !slices.Contains(kinds(page.overview()), "unknown") && len(page.overview().Workers.Value) == 1
+	}, "the page can't read everything")
 }
 
 // operator runs a command line that must succeed.

@@ -42,7 +42,9 @@ func TestTheOperatorsPageInAnOutage(t *testing.T) {
 	require.Eventually(t, func() bool { return len(kinds(r.overview())) == 0 }, patience, 20*time.Millisecond)
 
 	// MongoDB hangs: what is in NATS stays up to date.
-	h.stack.MongoDB.Proxy().Swallow(func(command, _ string) bool { return slices.Contains([]string{"ping", "find", "aggregate", "count"}, command) })
+	h.stack.MongoDB.Proxy().Swallow(func(command, _ string) bool {
+		return slices.Contains([]string{"ping", "find", "aggregate", "count"}, command)
+	})
 	hangs := time.Now()
 	var o operator.Overview
 	h.eventually(func() bool {
