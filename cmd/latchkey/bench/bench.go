@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -59,7 +60,17 @@ func Run(ctx context.Context, cfg config.Config, o Options) (figures []Figure, e
 	}
 	b := &run{Options: o, cfg: apart(cfg, o.Name)}
 	b.subjects = events.Subjects{Prefix: b.cfg.NATS.Prefix}
-	nc, err := worker.Connect(b.cfg.NATS, "bench", o.Log)
+	// What NATS refuses ends the measurement or, if it refuses that, the removal.
+	ctx, end := context.WithCancelCause(ctx)
+	removing, endRemoving := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer func() { end(nil); endRemoving(nil) }()
+	var removal atomic.Bool
+	nc, err := worker.Connect(b.cfg.NATS, "bench", o.Log, worker.EndOnRefusal(b.cfg.NATS, func(cause error) {
+		if removal.Load() {
+			endRemoving(cause)
+		}
+		end(cause)
+	}))
 	if err != nil {
 		return nil, err
 	}
@@ -74,8 +85,10 @@ func Run(ctx context.Context, cfg config.Config, o Options) (figures []Figure, e
 	}
 	b.db = client.Database(b.cfg.MongoDB.Database)
 	defer func() {
-		ctx := context.WithoutCancel(ctx)
-		err = errors.Join(err, Remove(ctx, b.js, b.db, b.subjects, o.Progress), client.Disconnect(ctx))
+		err = worker.Explain(ctx, nc, err)
+		removal.Store(true)
+		left := worker.Explain(removing, nc, Remove(removing, b.js, b.db, b.subjects, o.Progress))
+		err = errors.Join(err, left, client.Disconnect(context.WithoutCancel(ctx)))
 	}()
 	connects, err := b.connects(ctx)
 	if err != nil {
@@ -205,6 +218,9 @@ func (b *run) awaitReconciliation(ctx context.Context) error {
 	}
 }
 
+// removalTimeout bounds the removal of one stream.
+const removalTimeout = 30 * time.Second
+
 // Remove deletes the streams and the database of a measurement.
 func Remove(ctx context.Context, js jetstream.JetStream, db *mongo.Database, s events.Subjects, progress func(string)) error {
 	progress("removing what was made")
@@ -214,17 +230,20 @@ func Remove(ctx context.Context, js jetstream.JetStream, db *mongo.Database, s e
 		return errors.New("these are not the names that a measurement uses; nothing was removed")
 	}
 	var failed []error
+	if err := db.Drop(ctx); err != nil {
+		failed = append(failed, fmt.Errorf("removing database %s: %w", db.Name(), err))
+	}
 	streams := []string{s.IntegrationStream(), s.LifecycleStream(), s.RecoveryStream(), s.CanaryStream(), s.DeadLetterStream(), s.AuditStream()}
 	for _, p := range s.RefreshPartitions() {
 		streams = append(streams, p.Stream)
 	}
 	for _, name := range streams {
-		if err := js.DeleteStream(ctx, name); err != nil && !errors.Is(err, jetstream.ErrStreamNotFound) {
+		within, cancel := context.WithTimeout(ctx, removalTimeout)
+		err := js.DeleteStream(within, name)
+		cancel()
+		if err != nil && !errors.Is(err, jetstream.ErrStreamNotFound) {
 			failed = append(failed, fmt.Errorf("removing stream %s: %w", name, err))
 		}
-	}
-	if err := db.Drop(ctx); err != nil {
-		failed = append(failed, fmt.Errorf("removing database %s: %w", db.Name(), err))
 	}
 	return errors.Join(failed...)
 }

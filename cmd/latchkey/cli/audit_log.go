@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -52,7 +53,12 @@ func (l *commandLog) before(action audit.Action, outcome string, do func(context
 
 // end ends the chain, and warns if a record was lost.
 func (l *commandLog) end() {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(l.ctx), l.cfg.Timeout)
+	ctx := l.ctx
+	var refused *worker.PermissionError
+	if !errors.As(context.Cause(ctx), &refused) { // then waiting is of no use
+		ctx = context.WithoutCancel(ctx)
+	}
+	ctx, cancel := context.WithTimeout(ctx, l.cfg.Timeout)
 	defer cancel()
 	if err := l.log.Stop(ctx); err != nil {
 		fmt.Fprintln(l.stderr, "latchkey: warning: the audit log does not hold all of this:", err)

@@ -48,7 +48,9 @@ func (a *app) offer(find offering) cobra.CompletionFunc {
 			if err != nil {
 				return
 			}
-			s := &session{ctx: ctx, args: args, in: strings.NewReader(""), out: io.Discard, stderr: io.Discard, output: asTable, cfg: cfg}
+			s := &session{args: args, in: strings.NewReader(""), out: io.Discard, stderr: io.Discard, output: asTable, cfg: cfg}
+			s.ctx, s.end = context.WithCancelCause(ctx)
+			defer s.end(nil)
 			defer s.close()
 			all, _ = find(s, args, typed)
 		}()

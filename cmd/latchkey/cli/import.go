@@ -9,6 +9,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/schollz/progressbar/v3"
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
@@ -52,13 +53,15 @@ Exit code 1: a line was rejected, or could not be published.`,
 		ValidArgsFunction: once(offerFiles),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.Now, o.MaxBytes = time.Now, config.Default().Connect.MaxBytes
+			ctx, end := context.WithCancelCause(cmd.Context())
+			defer end(nil)
+			var nc *nats.Conn
 			if !dryRun {
 				cfg, err := a.load()
 				if err != nil {
 					return err
 				}
-				nc, err := worker.Connect(cfg.NATS, "import", zap.NewNop())
-				if err != nil {
+				if nc, err = worker.Connect(cfg.NATS, "import", zap.NewNop(), worker.EndOnRefusal(cfg.NATS, end)); err != nil {
 					return err
 				}
 				defer nc.Close()
@@ -81,7 +84,8 @@ Exit code 1: a line was rejected, or could not be published.`,
 				}
 			}
 			done := a.showProgress(&o, size)
-			report.State, err = imports.Run(cmd.Context(), o)
+			report.State, err = imports.Run(ctx, o)
+			err = worker.Explain(ctx, nc, err)
 			done()
 			if errors.Is(err, context.Canceled) {
 				err = fmt.Errorf("interrupted after line %d; run it again with the same --state to continue: %w", report.Lines, err)

@@ -25,7 +25,9 @@ import (
 // session is one run of a command, with its configuration and its connections. Each
 // open method sets the field that it is named after.
 type session struct {
+	// ctx ends too when NATS refuses something, with a *worker.PermissionError as its cause.
 	ctx         context.Context
+	end         context.CancelCauseFunc
 	args        []string
 	in          io.Reader
 	out, stderr io.Writer
@@ -48,12 +50,14 @@ func (a *app) session(open, run func(*session) error) func(*cobra.Command, []str
 		if err != nil {
 			return err
 		}
-		s := &session{ctx: cmd.Context(), args: args, in: cmd.InOrStdin(), out: cmd.OutOrStdout(), stderr: cmd.ErrOrStderr(), output: outputOf(cmd), cfg: cfg}
+		s := &session{args: args, in: cmd.InOrStdin(), out: cmd.OutOrStdout(), stderr: cmd.ErrOrStderr(), output: outputOf(cmd), cfg: cfg}
+		s.ctx, s.end = context.WithCancelCause(cmd.Context())
+		defer s.end(nil)
 		defer s.close()
-		if err := open(s); err != nil {
-			return err
+		if err = open(s); err == nil {
+			err = run(s)
 		}
-		return run(s)
+		return worker.Explain(s.ctx, s.nc, err)
 	}
 }
 
@@ -85,7 +89,7 @@ func (s *session) guard() error {
 
 func (s *session) openNATS() (err error) {
 	if s.nc == nil {
-		s.nc, err = worker.Connect(s.cfg.NATS, "cli", zap.NewNop())
+		s.nc, err = worker.Connect(s.cfg.NATS, "cli", zap.NewNop(), worker.EndOnRefusal(s.cfg.NATS, s.end))
 	}
 	return err
 }

@@ -22,8 +22,10 @@ type natsLink struct {
 	js jetstream.JetStream
 }
 
-func (d *doctor) connectNATS(context.Context) (*natsLink, error) {
-	nc, err := worker.Connect(d.cfg.NATS, "doctor", zap.NewNop())
+func (d *doctor) connectNATS(context.Context) (*natsLink, error) { return d.link() }
+
+func (d *doctor) link(more ...nats.Option) (*natsLink, error) {
+	nc, err := worker.Connect(d.cfg.NATS, "doctor", zap.NewNop(), more...)
 	if err != nil {
 		return nil, err
 	}
@@ -35,18 +37,29 @@ func (d *doctor) connectNATS(context.Context) (*natsLink, error) {
 	return &natsLink{nc, js}, nil
 }
 
-// refusal adds the last error of the connection, such as a missing permission, to an
-// error that may only say that there was no answer.
-func (l *natsLink) refusal(err error) error {
-	if last := l.nc.LastError(); last != nil {
-		return fmt.Errorf("%w; NATS says: %w", err, last)
+// failed reports an error of an operation with NATS, with what is behind it.
+func (l *natsLink) failed(ctx context.Context, do, what string, err error) Result {
+	err = worker.Explain(ctx, l.nc, err)
+	var refused *worker.PermissionError
+	if errors.As(err, &refused) {
+		do = "permit the worker's user what deploy/nats/roles/worker.conf lists"
 	}
-	return err
+	return failed(do, "%s: %v", what, err)
 }
 
-// withNATS returns a check that needs the connection to NATS.
+// withNATS returns a check that needs the connection to NATS. It gets one of its own, since
+// NATS tells a connection what it refuses, and not to whom: the check's context ends with it.
 func (d *doctor) withNATS(run func(context.Context, *natsLink) Result) func(context.Context) Result {
-	return needs(&d.nats, noNATS, run)
+	return needs(&d.nats, noNATS, func(ctx context.Context, _ *natsLink) Result {
+		ctx, end := context.WithCancelCause(ctx)
+		defer end(nil)
+		link, err := d.link(worker.EndOnRefusal(d.cfg.NATS, end))
+		if err != nil {
+			return noNATS()
+		}
+		defer link.nc.Close()
+		return run(ctx, link)
+	})
 }
 
 func noNATS() Result {
@@ -87,12 +100,16 @@ func loopback(host string) bool {
 const full = 0.8
 
 func (d *doctor) jetStream(ctx context.Context, link *natsLink) Result {
-	if err := streams.CheckJetStream(ctx, link.js); err != nil {
-		return failed("start nats-server with -js, and enable JetStream for the account", "%v", link.refusal(err))
+	err := streams.CheckJetStream(ctx, link.js)
+	if errors.Is(err, streams.ErrNATS) {
+		return failed("start nats-server with -js, and enable JetStream for the account", "%v", err)
 	}
-	info, err := link.js.AccountInfo(ctx)
+	var info *jetstream.AccountInfo
+	if err == nil {
+		info, err = link.js.AccountInfo(ctx)
+	}
 	if err != nil {
-		return failed("permit $JS.API.INFO", "asking for the account's limits: %v", link.refusal(err))
+		return link.failed(ctx, "see how the server is, and in a cluster whether it has a majority", "asking for the account's limits", err)
 	}
 	tier := info.Tier
 	if replicated, found := info.Tiers[fmt.Sprintf("R%d", d.cfg.NATS.Replicas)]; found {
@@ -132,7 +149,7 @@ func (d *doctor) installation(ctx context.Context, link *natsLink) Result {
 	case errors.Is(err, streams.ErrOtherInstallation):
 		return failed("see docs/procedures.md, Another installation", "%v", err)
 	case err != nil:
-		return failed("look at the checks nats and mongodb", "%v", link.refusal(err))
+		return link.failed(ctx, "look at the checks nats and mongodb", "comparing NATS with the database", err)
 	case identity.ID == "":
 		return ok("no worker has started on this database yet")
 	}

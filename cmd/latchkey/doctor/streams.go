@@ -18,6 +18,7 @@ import (
 const (
 	doRestart = "restart a worker: at its start it makes what is missing and brings what it owns up to the configuration"
 	doFirst   = "start a worker: it makes them"
+	doServer  = "look at the checks nats and nats jetstream"
 	doKeep    = "nats.manage_streams is false: make them so where you keep them (docs/streams.md)"
 )
 
@@ -25,7 +26,7 @@ func (d *doctor) streams(ctx context.Context, link *natsLink) Result {
 	d.timeNATS(ctx, link)
 	all, err := inspect(ctx, d, link, nil, (*streams.Topology).Inspect)
 	if err != nil {
-		return failed("permit the role what deploy/nats/roles/worker.conf lists", "%v", link.refusal(err))
+		return link.failed(ctx, doServer, "comparing streams", err)
 	}
 	return d.compare(all, d.cure(), func(missing string) Result {
 		if !d.cfg.NATS.ManageStreams {
@@ -114,7 +115,7 @@ func (d *doctor) timeNATS(ctx context.Context, link *natsLink) {
 func (d *doctor) consumers(ctx context.Context, link *natsLink) Result {
 	all, err := inspect(ctx, d, link, nil, (*streams.Topology).InspectConsumers)
 	if err != nil {
-		return failed("permit the role what deploy/nats/roles/worker.conf lists", "%v", link.refusal(err))
+		return link.failed(ctx, doServer, "comparing consumers", err)
 	}
 	return d.compare(all, doRestart, func(string) Result {
 		return warning(doFirst, "there are none yet: no worker has run here, or the streams are gone")
@@ -179,7 +180,7 @@ func (d *doctor) inboxes(ctx context.Context, link *natsLink) Result {
 	found, err := tokens.InboxCollectors(ctx, link.js, in)
 	switch {
 	case err != nil:
-		return failed("permit $JS.API.STREAM.LIST", "%v", link.refusal(err))
+		return link.failed(ctx, doServer, "looking for streams of inboxes", err)
 	case len(found) > 0:
 		return failed("take these subjects out of the streams: workers send no tokens to those inboxes", "streams store what is sent to inboxes: %v", found)
 	}
@@ -194,7 +195,7 @@ func (d *doctor) comeBack(ctx context.Context, link *natsLink) Result {
 		return ok("no consumers yet")
 	}
 	if err != nil {
-		return failed("look at the check nats consumers", "%v", link.refusal(err))
+		return link.failed(ctx, "look at the check nats consumers", "looking at what waits", err)
 	}
 	var found []string
 	for _, b := range all {
@@ -226,12 +227,12 @@ func (d *doctor) waiting(ctx context.Context, link *natsLink, name, partSubjects
 	case errors.Is(err, jetstream.ErrStreamNotFound):
 		return ok("no stream %s yet", name)
 	case err != nil:
-		return failed("look at the check nats streams", "looking at stream %s: %v", name, link.refusal(err))
+		return link.failed(ctx, "look at the check nats streams", "looking at stream "+name, err)
 	}
 	n, err := parts.CountWithoutParts(ctx, stream, partSubjects)
 	switch {
 	case err != nil:
-		return failed("look at the check nats streams", "looking at stream %s: %v", name, link.refusal(err))
+		return link.failed(ctx, "look at the check nats streams", "looking at stream "+name, err)
 	case n > 0:
 		return warning(do, "%d %s wait", n, what)
 	}

@@ -28,6 +28,7 @@ func TestCallersInOneAccount(t *testing.T) {
 	c.everybodyDoesWhatTheyMay()
 	c.nobodyDoesWhatTheyMayNot()
 	c.strangersGetNowhere()
+	c.everyCommandUnderEveryRole()
 }
 
 func TestCallersInAccountsOfTheirOwn(t *testing.T) {
@@ -269,7 +270,7 @@ func (c *callers) nobodyDoesWhatTheyMayNot() {
 		"reader":    {"token.get.alice", "token.get.bob%2E1", "token.mfa.alice"},
 		"observer":  {},
 		"operator": {
-			"integration.connected", "integration.disconnected", "refresh.due", "refresh.urgent", "latchkey.recovery.g", "token.get.alice",
+			"integration.connected", "integration.disconnected", "refresh.due", "refresh.urgent", "refresh.schedule.g", "latchkey.recovery.g", "token.get.alice",
 			"token.get.bob%2E1", "token.get.carol", "token.get.Alice", "latchkey.audit.x",
 			"$JS.API.STREAM.MSG.GET.LATCHKEY_RECOVERY", "$JS.API.STREAM.MSG.GET.LATCHKEY_DEADLETTER",
 		},

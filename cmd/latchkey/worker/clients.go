@@ -84,7 +84,7 @@ func Connect(cfg config.NATS, name string, log *zap.Logger, more ...nats.Option)
 	}
 	nc, err := nats.Connect(cfg.URL, append(opts, more...)...)
 	if err != nil {
-		return nil, fmt.Errorf("connecting to NATS (nats.url): %w", err)
+		return nil, connectError(cfg, err)
 	}
 	return nc, nil
 }

@@ -12,14 +12,9 @@ import (
 // examine has the doctor look at the installation.
 func (h *harness) examine(more ...string) workertest.Findings {
 	h.t.Helper()
-	return h.examineWithin(patience, more...)
-}
-
-func (h *harness) examineWithin(timeout time.Duration, more ...string) workertest.Findings {
-	h.t.Helper()
 	cfg, err := h.stack.Config(h.settings(more...)...)
 	require.NoError(h.t, err)
-	return workertest.Examine(h.ctx, h.t, cfg, doctor.Options{Timeout: timeout, Now: time.Now})
+	return workertest.Examine(h.ctx, h.t, cfg, doctor.Options{Timeout: patience, Now: time.Now})
 }
 
 // doctorLooks has the doctor look with a worker's permissions, and with less.
@@ -30,7 +25,10 @@ func (c *callers) doctorLooks() {
 	for _, name := range []string{"nats.cert_file", "nats.ca_file", "the certificate of the NATS server"} {
 		found.Is(doctor.OK, "credentials", name+" until ")
 	}
-	found = c.examineWithin(3*time.Second, c.settingsOf("reader")...)
+	found = c.examine(c.settingsOf("reader")...)
 	found.Is(doctor.Failed, "nats permissions", "publish latchkey.deadletter.")
-	found.Is(doctor.Failed, "nats streams", "permissions violation")
+	for check, subject := range map[string]string{"nats jetstream": "$JS.API.INFO", "nats streams": "$JS.API.STREAM.INFO.LATCHKEY_REFRESH", "nats inboxes": "$JS.API.STREAM.LIST"} {
+		found.Is(doctor.Failed, check, `to publish to "`+subject+`" (in deploy/nats may: `)
+		found.Is(doctor.Failed, check, "worker.conf")
+	}
 }

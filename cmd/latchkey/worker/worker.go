@@ -121,9 +121,12 @@ func Run(ctx context.Context, cfg config.Config, o Options) error {
 }
 
 // connect connects to NATS and MongoDB, and creates streams and indexes that are
-// missing.
+// missing. It ends with what NATS does not permit: all of it is needed.
 func (w *worker) connect(ctx context.Context) (err error) {
-	if w.nc, err = Connect(w.cfg.NATS, w.cfg.Worker.ID, w.log, nats.ClosedHandler(func(*nats.Conn) { close(w.closed) })); err != nil {
+	ctx, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	defer func() { err = Explain(ctx, w.nc, err) }()
+	if w.nc, err = Connect(w.cfg.NATS, w.cfg.Worker.ID, w.log, nats.ClosedHandler(func(*nats.Conn) { close(w.closed) }), EndOnRefusal(w.cfg.NATS, end)); err != nil {
 		return err
 	}
 	if w.js, err = jetStream(w.nc, w.requestTimeout); err != nil {
