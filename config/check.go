@@ -84,6 +84,15 @@ func (fs *faults) unless(ok bool, key, problem string) {
 	}
 }
 
+// required is unless for a value without a default.
+func (fs *faults) required(ok, given bool, key, problem string) {
+	before := len(*fs)
+	fs.unless(ok, key, problem)
+	for i := range (*fs)[before:] {
+		(*fs)[before+i].Missing = !given
+	}
+}
+
 func (fs *faults) oneOf(key, value string, allowed ...string) {
 	fs.unless(slices.Contains(allowed, value), key, "must be one of "+strings.Join(allowed, ", "))
 }

@@ -65,7 +65,7 @@ func (c Config) checkStorage(f *faults) {
 		"must be 1 to 63 letters, digits, dashes and underscores")
 	f.duration("mongodb.timeout", c.MongoDB.Timeout, time.Millisecond)
 
-	f.unless(keyID.MatchString(c.KMS.KeyID), "kms.key_id", "is required: the id, ARN or alias of a key")
+	f.required(keyID.MatchString(c.KMS.KeyID), c.KMS.KeyID != "", "kms.key_id", "is required: the id, ARN or alias of a key")
 	f.unless(region.MatchString(c.KMS.Region), "kms.region", "must be an AWS Region such as eu-central-1, or empty")
 	arn := strings.Split(c.KMS.KeyID, ":")
 	f.unless(c.KMS.Region == "" || len(arn) < 4 || arn[0] != "arn" || arn[3] == c.KMS.Region, "kms.region",
@@ -89,8 +89,8 @@ const secureForm = "must be an https:// address without credentials and query (h
 
 func (c Config) checkMesh(f *faults) {
 	f.unless(carriesSecretsSafely(c.Mesh.URL), "mesh.url", secureForm)
-	f.unless(visible.MatchString(c.Mesh.ClientID), "mesh.client_id", "is required: up to 256 ASCII characters without spaces")
-	f.unless(!c.Mesh.ClientSecret.Empty(), "mesh.client_secret", "is required")
+	f.required(visible.MatchString(c.Mesh.ClientID), c.Mesh.ClientID != "", "mesh.client_id", "is required: up to 256 ASCII characters without spaces")
+	f.required(!c.Mesh.ClientSecret.Empty(), false, "mesh.client_secret", "is required")
 	f.duration("mesh.timeout", c.Mesh.Timeout, time.Millisecond)
 	for _, broker := range c.Mesh.AccessTokenBrokers {
 		f.unless(brokerType.MatchString(broker), "mesh.access_token_brokers", brokerTypeForm)

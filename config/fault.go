@@ -18,12 +18,24 @@ func (e *Error) Error() string {
 	return strings.Join(lines, "\n")
 }
 
+// Needed returns the faults that matter to a command which uses only some sections, such as
+// "kms": in the others a value may be missing. Values that are wrong matter to every command.
+// It returns nil if there are none.
+func (e *Error) Needed(sections ...string) error {
+	return faults(slices.DeleteFunc(slices.Clone(e.Faults), func(f Fault) bool {
+		section, _, _ := strings.Cut(f.Key, ".")
+		return f.Missing && !slices.Contains(sections, section)
+	})).err()
+}
+
 // Fault is one thing wrong with a configuration. It says what is allowed and never
 // repeats a value, which may be a secret in the wrong place.
 type Fault struct {
 	Key      string // in the file; empty if the fault is not about a known key
 	Variable string // in the environment; empty if there is none
 	Problem  string
+	// Missing: it is a value without a default, and nothing was given.
+	Missing bool
 }
 
 func (f Fault) String() string {

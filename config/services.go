@@ -78,7 +78,7 @@ type MongoDB struct {
 type KMS struct {
 	// Key that wraps the data keys: its id, ARN or alias. Required.
 	KeyID string `yaml:"key_id"`
-	// AWS Region of the key. When empty: the one that the AWS SDK finds.
+	// AWS Region of the key. When empty: the one that the AWS SDK finds, or else that in key_id.
 	Region string `yaml:"region"`
 	// Address of the service, https:// (http:// on the loopback interface only). When empty: AWS's own.
 	Endpoint string `yaml:"endpoint"`

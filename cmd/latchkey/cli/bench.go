@@ -32,7 +32,7 @@ machines; the absolute figures do not.`,
 		Example: `  latchkey bench
   latchkey bench --users 100000 --callers 64 --duration 10s --rounds 5 --output json`,
 		Args: cobra.NoArgs,
-		RunE: a.session((*session).guard, func(s *session) error {
+		RunE: a.session(needing((*session).guard, "kms", "mesh"), func(s *session) error {
 			log, err := worker.NewLogger(s.cfg.Log, a.stderr)
 			if err != nil {
 				return &exitError{ExitUsage, err}

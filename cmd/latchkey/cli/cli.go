@@ -127,10 +127,24 @@ func group(use, short string, commands ...*cobra.Command) *cobra.Command {
 	return cmd
 }
 
+// load reads the configuration of a command that uses all of it.
 func (a *app) load() (config.Config, error) {
 	cfg, err := config.Load(a.configPath, a.environ)
 	if err != nil {
 		return cfg, &exitError{ExitUsage, err}
 	}
 	return cfg, nil
+}
+
+// loadSome reads the configuration of a command that uses some of it. missing, if not nil,
+// lists the required values that were not given.
+func (a *app) loadSome() (cfg config.Config, missing *config.Error, err error) {
+	cfg, err = config.Load(a.configPath, a.environ)
+	if errors.As(err, &missing) {
+		err = missing.Needed()
+	}
+	if err != nil {
+		return cfg, nil, &exitError{ExitUsage, err}
+	}
+	return cfg, missing, nil
 }

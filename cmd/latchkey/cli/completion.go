@@ -44,11 +44,11 @@ func (a *app) offer(find offering) cobra.CompletionFunc {
 		go func() { // a driver may heed no context
 			var all []offered
 			defer func() { found <- all }()
-			cfg, err := a.load()
+			cfg, missing, err := a.loadSome()
 			if err != nil {
 				return
 			}
-			s := &session{args: args, in: strings.NewReader(""), out: io.Discard, stderr: io.Discard, output: asTable, cfg: cfg}
+			s := &session{args: args, in: strings.NewReader(""), out: io.Discard, stderr: io.Discard, output: asTable, cfg: cfg, missing: missing}
 			s.ctx, s.end = context.WithCancelCause(ctx)
 			defer s.end(nil)
 			defer s.close()

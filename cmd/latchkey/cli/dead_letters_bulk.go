@@ -153,7 +153,7 @@ everything that the user had connected until then. Other dead letters stay.` + b
 		Example: `  latchkey deadletters replay 0198c2f4-6d3e-7a51-9c55-3f0e9f3f7a10
   latchkey deadletters replay --reason max_bytes --since 24h
   latchkey deadletters replay --all --yes`,
-		RunE: a.session((*session).openDeadLetters, func(s *session) error {
+		RunE: a.session(needing((*session).openDeadLetters, "kms"), func(s *session) error {
 			return b.each(s, "Replay", "replayed", false, s.prepareOpening, func() func(context.Context, handlers.ParkedLetter) error {
 				replay := s.letters.Replay
 				if everything {

@@ -57,7 +57,7 @@ Exit code 1: a line was rejected, or could not be published.`,
 			defer end(nil)
 			var nc *nats.Conn
 			if !dryRun {
-				cfg, err := a.load()
+				cfg, _, err := a.loadSome()
 				if err != nil {
 					return err
 				}

@@ -32,7 +32,7 @@ Exit code 1 if token sets are left.`,
 		Example: `  latchkey keys reseal
   latchkey keys reseal --rate 20 --patience 1h`,
 		Args: cobra.NoArgs,
-		RunE: a.session((*session).openInstallation, func(s *session) error {
+		RunE: a.session(needing((*session).openInstallation, "kms"), func(s *session) error {
 			if err := s.openEnvelope(); err != nil {
 				return err
 			}

@@ -28,7 +28,7 @@ Exit code 1 if data keys are left.`,
 		Example: `  latchkey keys rewrap
   latchkey keys rewrap --to arn:aws:kms:eu-central-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab --rate 10`,
 		Args: cobra.NoArgs,
-		RunE: a.session((*session).openStore, func(s *session) error {
+		RunE: a.session(needing((*session).openStore, "kms"), func(s *session) error {
 			client, err := worker.KMS(s.ctx, s.cfg.KMS)
 			if err != nil {
 				return err

@@ -24,7 +24,8 @@ const (
 const preface = generated + `# The command line
 
 Every command reads its configuration as a worker does: from the file that ` + "`-c`" + ` names and from the
-environment ([configuration](configuration.md)). Results go to standard output, everything else to standard error. Only
+environment ([configuration](configuration.md)). It asks for the settings that it uses: only commands that open tokens
+need ` + "`kms.key_id`" + `, only ` + "`run`" + `, ` + "`doctor`" + ` and ` + "`bench`" + ` Mesh's credentials. Results go to standard output, everything else to standard error. Only
 ` + "`token get --reveal`" + ` and ` + "`deadletters show --body`" + ` print tokens.
 
 | Exit code | |

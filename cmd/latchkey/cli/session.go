@@ -33,6 +33,7 @@ type session struct {
 	out, stderr io.Writer
 	output      format
 	cfg         config.Config
+	missing     *config.Error // required values that were not given; see need
 
 	nc      *nats.Conn
 	js      jetstream.JetStream
@@ -46,11 +47,11 @@ type session struct {
 // and closes everything.
 func (a *app) session(open, run func(*session) error) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
-		cfg, err := a.load()
+		cfg, missing, err := a.loadSome()
 		if err != nil {
 			return err
 		}
-		s := &session{args: args, in: cmd.InOrStdin(), out: cmd.OutOrStdout(), stderr: cmd.ErrOrStderr(), output: outputOf(cmd), cfg: cfg}
+		s := &session{args: args, in: cmd.InOrStdin(), out: cmd.OutOrStdout(), stderr: cmd.ErrOrStderr(), output: outputOf(cmd), cfg: cfg, missing: missing}
 		s.ctx, s.end = context.WithCancelCause(cmd.Context())
 		defer s.end(nil)
 		defer s.close()
@@ -58,6 +59,27 @@ func (a *app) session(open, run func(*session) error) func(*cobra.Command, []str
 			err = run(s)
 		}
 		return worker.Explain(s.ctx, s.nc, err)
+	}
+}
+
+// need returns an error if a required value of a section of the configuration is missing.
+func (s *session) need(sections ...string) error {
+	if s.missing != nil {
+		if err := s.missing.Needed(sections...); err != nil {
+			return &exitError{ExitUsage, err}
+		}
+	}
+	return nil
+}
+
+// needing is open for a command that will use these sections too, so that it ends before it
+// does anything.
+func needing(open func(*session) error, sections ...string) func(*session) error {
+	return func(s *session) error {
+		if err := s.need(sections...); err != nil {
+			return err
+		}
+		return open(s)
 	}
 }
 
@@ -150,6 +172,9 @@ func (s *session) grantsOf(ctx context.Context, user string) ([]*store.Grant, er
 func (s *session) openEnvelope() (err error) {
 	if s.env != nil {
 		return nil
+	}
+	if err := s.need("kms"); err != nil {
+		return err
 	}
 	if err := s.openStore(); err != nil {
 		return err

@@ -64,7 +64,7 @@ token.revoked, which subscribers may not have received yet.`,
   latchkey users erase alice --yes --events --output json`,
 		Args:              oneUser,
 		ValidArgsFunction: once(a.offer(offerUsers)),
-		RunE: a.session((*session).openInstallation, func(s *session) error {
+		RunE: a.session(needing((*session).openInstallation, "kms"), func(s *session) error {
 			if err := s.confirm(yes, fmt.Sprintf("Erase all that is stored of user %s?", printable(s.args[0]))); err != nil {
 				return err
 			}

@@ -3,6 +3,7 @@ package doctor
 import (
 	"context"
 	"crypto/subtle"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -26,10 +27,10 @@ const doCredentials = "check where the AWS SDK gets its credentials (role, STS, 
 func (d *doctor) kms(ctx context.Context) Result {
 	client, err := worker.KMS(ctx, d.cfg.KMS)
 	if err != nil {
-		return failed("check the AWS credentials and kms.region", "%v", err)
+		return failed(kmsCure(err), "%v", err)
 	}
 	if _, err := client.Options().Credentials.Retrieve(ctx); err != nil {
-		return failed(doCredentials, "getting credentials for KMS: %v", err)
+		return failed(kmsCure(err), "getting credentials for KMS: %v", err)
 	}
 	name := envelope.KMSContext("doctor-" + uuid.NewString())
 	began := d.now()
@@ -56,7 +57,12 @@ func (d *doctor) kms(ctx context.Context) Result {
 
 // kmsCure says what to do about an error of KMS.
 func kmsCure(err error) string {
+	var credentials *worker.CredentialsError
 	switch {
+	case errors.As(err, &credentials):
+		return doCredentials
+	case errors.Is(err, worker.ErrNoRegion):
+		return "set kms.region, or AWS_REGION"
 	case envelope.Refused(err):
 		return doKMS
 	case envelope.AboutCiphertext(err):
@@ -72,7 +78,7 @@ const sample = 3
 func (d *doctor) dataKeys(ctx context.Context, db *store.Store) Result {
 	client, err := worker.KMS(ctx, d.cfg.KMS)
 	if err != nil {
-		return failed("check the AWS credentials and kms.region", "%v", err)
+		return failed(kmsCure(err), "%v", err)
 	}
 	picked, err := db.SampleKeys(ctx, sample)
 	if err != nil {

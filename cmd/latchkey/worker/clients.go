@@ -8,11 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
-	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
-	awsconfig "github.com/aws/aws-sdk-go-v2/config"
-	"github.com/aws/aws-sdk-go-v2/credentials/endpointcreds"
-	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/nats-io/nkeys"
@@ -127,25 +122,6 @@ func current(key string, loaded secret.Text, log *zap.Logger) func() secret.Text
 		}
 		return last
 	}
-}
-
-// KMS returns a client with the AWS SDK's default credentials and adaptive retries. The
-// timeout bounds each HTTP request, also those for credentials: the SDK shares one of
-// these among callers, and continues it when their contexts end.
-func KMS(ctx context.Context, cfg config.KMS) (*kms.Client, error) {
-	bounded := awshttp.NewBuildableClient().WithTimeout(cfg.Timeout)
-	loaded, err := awsconfig.LoadDefaultConfig(ctx,
-		awsconfig.WithRegion(cfg.Region), awsconfig.WithRetryMode(aws.RetryModeAdaptive), awsconfig.WithHTTPClient(bounded),
-		// The SDK requests container credentials with another client.
-		awsconfig.WithEndpointCredentialOptions(func(o *endpointcreds.Options) { o.HTTPClient = bounded }))
-	if err != nil {
-		return nil, fmt.Errorf("loading the AWS configuration: %w", err)
-	}
-	return kms.NewFromConfig(loaded, func(o *kms.Options) {
-		if cfg.Endpoint != "" {
-			o.BaseEndpoint = aws.String(cfg.Endpoint)
-		}
-	}), nil
 }
 
 // OpenStore opens the database that the configuration names.

@@ -101,12 +101,14 @@ func Explain(ctx context.Context, nc *nats.Conn, err error) error {
 	switch {
 	case err == nil:
 		return nil
+	case nc != nil && !nc.IsConnected() && lostAnswer(err):
+		return &explained{fmt.Sprintf("the connection to NATS is lost, and no server of nats.url takes a new one: %v", err), err}
 	case errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount):
 		return &explained{"this account of NATS has no JetStream: enable it for the account, or connect as a user of another (nats.*)", err}
 	case errors.Is(err, jetstream.ErrJetStreamNotEnabled), errors.Is(err, nats.ErrNoResponders):
 		return &explained{"no JetStream answers: start nats-server with -js; in a cluster, see whether a majority of its servers is up", err}
-	case nc != nil && !nc.IsConnected() && lostAnswer(err):
-		return &explained{fmt.Sprintf("the connection to NATS is lost, and no server of nats.url takes a new one: %v", err), err}
+	case errors.Is(err, jetstream.ErrNoStreamResponse):
+		return &explained{fmt.Sprintf("no stream takes what is published: has a worker run, with the same nats.url and nats.prefix, and has this account JetStream?: %v", err), err}
 	}
 	return err
 }
