@@ -26,6 +26,8 @@ type LetterFilter struct {
 	// others, and whatever is about one of the user's grants. A dead letter whose user was
 	// not found when it was parked is nobody's.
 	User string
+	// Unnamed selects those in which no user and no grant was found.
+	Unnamed bool
 	// Reason is a part of the reason; case does not matter. ReasonIs is the whole.
 	Reason, ReasonIs string
 	// Message is the name of the message: one of LetterMessages.
@@ -49,7 +51,10 @@ var errNoGrants = errors.New("the dead letters of a user can't be told without t
 
 // subjects returns where the dead letters are that a filter may select.
 func (p *DeadLetters) subjects(ctx context.Context, f LetterFilter) ([]string, error) {
-	if f.User == "" {
+	switch {
+	case f.Unnamed:
+		return []string{p.opts.Subjects.DeadLettersOf(events.UnknownTag)}, nil
+	case f.User == "":
 		return []string{p.opts.Subjects.DeadLetterAll()}, nil
 	}
 	if p.opts.Grants == nil {

@@ -69,6 +69,7 @@ func TestAFilterSelectsDeadLetters(t *testing.T) {
 		"all":                    {LetterFilter{}, all},
 		"of a user":              {LetterFilter{User: "alice"}, []string{"alice-connect", "alice-disconnect", "alice-due", "alice-recovery", "alice-answer", "both"}},
 		"of a user, one kind":    {LetterFilter{User: "bob", Message: AnswerName}, []string{"bob-answer"}},
+		"of nobody":              {LetterFilter{Unnamed: true}, []string{"nobody"}},
 		"of a stranger":          {LetterFilter{User: "carol"}, nil},
 		"by a word of reason":    {LetterFilter{Reason: "Missing", User: "alice"}, []string{"alice-connect", "alice-disconnect", "both"}},
 		"by the whole reason":    {LetterFilter{ReasonIs: "payload: missing"}, []string{"alice-connect", "bob-connect"}},

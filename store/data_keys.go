@@ -50,6 +50,16 @@ func (s *Store) RetireUserKeys(ctx context.Context, user string, now time.Time) 
 	return int(res.ModifiedCount), nil
 }
 
+// UserKeys returns the data keys that belong to one user alone, oldest first.
+func (s *Store) UserKeys(ctx context.Context, user string) ([]*envelope.WrappedKey, error) {
+	scope := envelope.ScopeOf(user)
+	if scope == "" {
+		return nil, nil
+	}
+	cursor, err := s.dataKeys.Find(ctx, bson.D{{Key: "scope", Value: scope}}, options.Find().SetSort(bson.D{{Key: "createdAt", Value: 1}}))
+	return decodeAll[*envelope.WrappedKey](ctx, cursor, err, "reading a user's data keys")
+}
+
 // Keys returns the data keys created before a time (zero: all), oldest first.
 func (s *Store) Keys(ctx context.Context, before time.Time) iter.Seq2[envelope.WrappedKey, error] {
 	filter := bson.D{}

@@ -169,6 +169,8 @@ func calls(s *store.Store) map[string]func(context.Context) error {
 			_, _, err := s.RevocationsAndTokenRecord(ctx, "u", "b", []string{"a"}, "f")
 			return err
 		},
+		"RevokedScopes":    func(ctx context.Context) error { return drop(s.RevokedScopes(ctx, []store.Scope{{User: "u"}})) },
+		"UserKeys":         func(ctx context.Context) error { return drop(s.UserKeys(ctx, "u")) },
 		"GrantsBeginning":  func(ctx context.Context) error { return drop(s.GrantsBeginning(ctx, "g", 1)) },
 		"UsersBeginning":   func(ctx context.Context) error { return drop(s.UsersBeginning(ctx, "u", 2)) },
 		"BrokersBeginning": func(ctx context.Context) error { return drop(s.BrokersBeginning(ctx, "b", 2)) },

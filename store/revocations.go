@@ -128,6 +128,28 @@ func (s *Store) RevocationsAndTokenRecord(ctx context.Context, user, broker stri
 	return last, TokenRecord{Spent: spent, Until: at[awaitedID(fingerprint)]}, nil
 }
 
+// RevokedScopes returns when each of the scopes was last disconnected, if that is
+// recorded.
+func (s *Store) RevokedScopes(ctx context.Context, scopes []Scope) (map[Scope]time.Time, error) {
+	var ids []string
+	for _, scope := range scopes {
+		ids = append(ids, scope.ids()...)
+	}
+	at, err := s.revokedReads.do(ctx, ids)
+	if err != nil {
+		return nil, err
+	}
+	last := map[Scope]time.Time{}
+	for _, scope := range scopes {
+		for _, id := range scope.ids() {
+			if t, ok := at[id]; ok && t.After(last[scope]) {
+				last[scope] = t
+			}
+		}
+	}
+	return last, nil
+}
+
 // maxSought is how many values one command looks for: MongoDB takes commands of up to
 // 16 MiB.
 const maxSought = 10_000

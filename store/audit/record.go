@@ -27,6 +27,9 @@ const (
 	// result.
 	Operated Action = "operated"
 
+	// Exported: what is kept of a user was handed out, without tokens.
+	Exported Action = "exported"
+
 	// Begin and End are the first and the last record of a chain. Lost stands for
 	// records for which the queue had no room.
 	Begin Action = "begin"
@@ -35,7 +38,7 @@ const (
 )
 
 // Actions are all of these.
-var Actions = []Action{HandedOut, Refused, Sealed, Opened, Erased, Presented, Operated, Begin, End, Lost}
+var Actions = []Action{HandedOut, Refused, Sealed, Opened, Erased, Presented, Operated, Exported, Begin, End, Lost}
 
 // Outcomes that are neither codes nor reasons of events.
 const (

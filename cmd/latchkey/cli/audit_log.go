@@ -41,14 +41,23 @@ func (s *session) openAudit(heads audit.Heads) error {
 // and the record can't be written, it does not happen.
 func (l *commandLog) before(action audit.Action, outcome string, do func(context.Context, handlers.ParkedLetter) error) func(context.Context, handlers.ParkedLetter) error {
 	return func(ctx context.Context, letter handlers.ParkedLetter) error {
-		within, cancel := context.WithTimeout(ctx, l.cfg.Timeout)
-		defer cancel()
-		record := audit.Record{Action: action, Outcome: outcome, DeadLetter: letter.ID, Caller: &audit.Caller{Name: osUser()}}
-		if err := l.log.Write(within, record); err != nil && l.cfg.Mode == config.AuditRequired {
+		if err := l.record(ctx, audit.Record{Action: action, Outcome: outcome, DeadLetter: letter.ID}); err != nil {
 			return fmt.Errorf("nothing was done to dead letter %s: %w", printable(letter.ID), err)
 		}
 		return do(ctx, letter)
 	}
+}
+
+// record records what somebody at the command line is about to do. An error means that it
+// must not happen.
+func (l *commandLog) record(ctx context.Context, r audit.Record) error {
+	within, cancel := context.WithTimeout(ctx, l.cfg.Timeout)
+	defer cancel()
+	r.Caller = &audit.Caller{Name: osUser()}
+	if err := l.log.Write(within, r); err != nil && l.cfg.Mode == config.AuditRequired {
+		return err
+	}
+	return nil
 }
 
 // end ends the chain, and warns if a record was lost.

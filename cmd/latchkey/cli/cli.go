@@ -90,7 +90,7 @@ Exit codes: 0 success, 1 failure, 2 wrong usage or configuration, 3 token reques
 		SilenceErrors: true,
 	}
 	root.PersistentFlags().StringVarP(&a.configPath, "config", "c", "", "YAML file with the configuration (default: the file named by LATCHKEY_CONFIG, if set)")
-	root.AddCommand(a.runCommand(), a.configCommand(), a.tokenCommand(), a.deadLettersCommand(), a.grantsCommand(), a.verdictsCommand(), a.scheduleCommand(), a.usersCommand(),
+	root.AddCommand(a.runCommand(), a.configCommand(), a.tokenCommand(), a.deadLettersCommand(), a.grantsCommand(), a.verdictsCommand(), a.scheduleCommand(), a.usersCommand(), a.exportCommand(),
 		a.eventsCommand(), a.auditCommand(), a.keysCommand(), a.importCommand(), a.benchCommand(), a.doctorCommand(), versionCommand())
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error { return checkFlags(cmd.Flags()) }
 	root.SetFlagErrorFunc(flagError)

@@ -43,7 +43,7 @@ var colours = map[string]string{
 	"active": green, "must_act": yellow, "expired": red,
 	"ok": green, "warning": yellow, "failed": red,
 	"yes": green, "no": red, "outdated": yellow,
-	"handed_out": green, "refused": red, "opened": yellow, "erased": yellow, "operated": yellow, "lost": red,
+	"handed_out": green, "refused": red, "opened": yellow, "erased": yellow, "operated": yellow, "exported": yellow, "lost": red,
 	"token.stored": green, "token.refreshed": green, "token.expiring": yellow, "token.expired": red,
 	"FAULT": red,
 }

@@ -55,7 +55,7 @@ var chapters = []struct {
 	file, title string
 	words       []string
 }{
-	{"cli-grants.md", "Commands for users and their grants", []string{"events", "grants", "import", "schedule", "token", "users", "verdicts"}},
+	{"cli-grants.md", "Commands for users and their grants", []string{"events", "export", "grants", "import", "schedule", "token", "users", "verdicts"}},
 	{"cli-operations.md", "Commands for the audit log and dead letters", []string{"audit", "deadletters"}},
 	{"cli-keys.md", "Commands for keys", []string{"keys"}},
 	{"cli-worker.md", "Commands that run and check a worker", []string{"bench", "config", "doctor", "run", "version"}},
@@ -153,6 +153,7 @@ func TestReadingCommandsHaveBothOutputs(t *testing.T) {
 		"latchkey grants refresh": true, "latchkey grants revive": true, "latchkey verdicts hold": true, "latchkey verdicts release": true,
 		"latchkey config print": true, // YAML
 		"latchkey audit heads":  true, // always JSON
+		"latchkey export":       true, // always JSON
 	}
 	for _, cmd := range documented(newRoot(&app{})) {
 		output := cmd.Flags().Lookup("output")

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -15,7 +14,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/latchkey/latchkey/events"
-	"github.com/latchkey/latchkey/handlers"
 	"github.com/latchkey/latchkey/store"
 	"github.com/latchkey/latchkey/store/streams"
 )
@@ -71,7 +69,7 @@ token.revoked, which subscribers may not have received yet.`,
 			if err := s.openDeadLetters(); err != nil {
 				return err
 			}
-			e := eraser{s, s.args[0]}
+			e := eraser{keptOf{s, s.args[0]}}
 			report, err := e.erase(s.ctx, timeout, eventsToo)
 			if err != nil {
 				return err
@@ -99,21 +97,19 @@ token.revoked, which subscribers may not have received yet.`,
 }
 
 // eraser has workers erase a user.
-type eraser struct {
-	*session
-	user string
-}
+type eraser struct{ keptOf }
 
 func (e eraser) erase(ctx context.Context, timeout time.Duration, eventsToo bool) (erasure, error) {
-	report := erasure{User: e.user, Suspects: []string{}, Sealed: []string{}}
+	report := erasure{User: e.user}
 	grants, err := e.db.ByUser(ctx, e.user)
 	if err != nil {
 		return report, err
 	}
-	report.Grants = len(grants)
-	if err := e.findLetters(ctx, &report); err != nil {
+	letters, err := e.deadLetters(ctx)
+	if err != nil {
 		return report, err
 	}
+	report.Grants, report.DeadLetters, report.Suspects, report.Sealed = len(grants), len(letters.own), letters.mentioning, letters.unopened
 	body, err := json.Marshal(events.Disconnected{UserID: e.user, Everything: true})
 	if err != nil {
 		return report, fmt.Errorf("encoding the disconnect: %w", err)
@@ -160,62 +156,11 @@ func (e eraser) handled(ctx context.Context, sequence uint64) (bool, error) {
 	return consumer.CachedInfo().AckFloor.Stream >= sequence, nil
 }
 
-// findLetters counts the user's dead letters, and finds those that name no user and
-// mention this one or can't be opened.
-func (e eraser) findLetters(ctx context.Context, report *erasure) error {
-	for letter, err := range e.letters.All(ctx) {
-		if err != nil {
-			return err
-		}
-		switch {
-		case letter.Tag == store.UserTag(e.user) || slices.Contains(letter.Users, store.UserTag(e.user)):
-			report.DeadLetters++
-		case letter.Tag == events.UnknownTag && letter.Sealed.KeyID != "":
-			mentioned, err := e.mentioned(ctx, letter.DeadLetter)
-			switch {
-			case ctx.Err() != nil:
-				return ctx.Err()
-			case err != nil:
-				report.Sealed = append(report.Sealed, letter.ID)
-			case mentioned:
-				report.Suspects = append(report.Suspects, letter.ID)
-			}
-		}
-	}
-	return nil
-}
-
-// mentioned reports whether a dead letter's body holds the user's id as a JSON string.
-func (e eraser) mentioned(ctx context.Context, letter handlers.DeadLetter) (bool, error) {
-	quoted, err := json.Marshal(e.user)
-	if err != nil {
-		return false, fmt.Errorf("encoding the user: %w", err)
-	}
-	if err := e.openEnvelope(); err != nil {
-		return false, err
-	}
-	if err := e.openDeadLetters(); err != nil {
-		return false, err
-	}
-	body, err := e.letters.Open(ctx, letter)
-	if err != nil {
-		return false, err
-	}
-	defer clear(body)
-	return slices.Contains(events.FindUsers(body), e.user) || bytes.Contains(body, quoted) || bytes.Contains(body, []byte(`"`+e.user+`"`)), nil
-}
-
 // purgeEvents erases the user's lifecycle events except token.revoked.
 func (e eraser) purgeEvents(ctx context.Context) error {
-	subjects := []string{e.cfg.NATS.Subjects().Rejected(e.user)}
-	for _, kind := range events.LifecycleKinds {
-		if kind != events.TokenRevoked {
-			subjects = append(subjects, e.cfg.NATS.Subjects().Lifecycle(kind, e.user))
-		}
-	}
 	stream, err := e.js.Stream(ctx, e.cfg.NATS.Subjects().LifecycleStream())
-	for _, subject := range subjects {
-		if err == nil {
+	for _, subject := range e.eventSubjects() {
+		if err == nil && subject != e.cfg.NATS.Subjects().Lifecycle(events.TokenRevoked, e.user) {
 			err = stream.Purge(ctx, jetstream.WithPurgeSubject(subject))
 		}
 	}

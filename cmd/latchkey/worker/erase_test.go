@@ -77,7 +77,7 @@ func TestUsersErase(t *testing.T) {
 	}
 	require.NoError(t, json.Unmarshal([]byte(o.ok("users", "erase", "erase-me", "--yes", "--events", "--output", "json")), &report))
 	require.Equal(t, 1, report.Grants)
-	require.Equal(t, 1, report.DeadLetters, "the grant's own goes with the grant")
+	require.Equal(t, 2, report.DeadLetters, "the user's and the grant's")
 	require.True(t, report.Events)
 	require.Equal(t, []string{suspect.ID}, report.Suspects)
 	require.Equal(t, events.ReasonDisconnected, h.event(events.TokenRevoked, "erase-me").Data.Reason)
