@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -29,7 +30,7 @@ func TestBench(t *testing.T) {
 	exe := filepath.Join(t.TempDir(), "sandbox")
 	out, err := exec.Command("go", "build", "-o", exe, ".").CombinedOutput()
 	require.NoError(t, err, string(out))
-	for name, test := range map[string]func(*testing.T, string){"engines": testBench, "homemade": testHomemade, "interrupted": testInterrupted} {
+	for name, test := range map[string]func(*testing.T, string){"engines": testBench, "homemade": testHomemade, "costs": testCosts, "interrupted": testInterrupted} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel() // they wait for most of their time
 			test(t, exe)
@@ -81,6 +82,41 @@ func testHomemade(t *testing.T, exe string) {
 	for _, row := range report.Rows {
 		require.NotEmpty(t, row.Values, row.Figure)
 		require.NotEmpty(t, row.Baseline, row.Figure)
+	}
+}
+
+// testCosts counts what the page says that a piece of work costs.
+func testCosts(t *testing.T, exe string) {
+	page, err := os.ReadFile("../../docs/costs.md")
+	require.NoError(t, err)
+	said, work := map[string]float64{}, []string(nil)
+	for line := range strings.Lines(string(page)) {
+		cells := strings.Split(strings.Trim(strings.TrimSpace(line), "|"), "|")
+		for i := range cells {
+			cells[i] = strings.TrimSpace(cells[i])
+		}
+		switch {
+		case len(cells) < 5:
+		case cells[0] == "":
+			work = cells
+		default:
+			for i := 1; i < len(cells); i++ {
+				if n, err := strconv.ParseFloat(cells[i], 64); err == nil {
+					said[cells[0]+", "+work[i]] = n
+				}
+			}
+		}
+	}
+	report := benchReport(t, exe, "--sqlite", "--only", "costs", "--refreshes", "200", "--callers", "8")
+	require.Len(t, report.Rows, len(said), "%v", said)
+	for _, row := range report.Rows {
+		require.Contains(t, said, row.Figure)
+		n, counted := said[row.Figure], row.Values[0]
+		tolerance := max(n/4, 0.5) // what goes on beside the work counts too, and is more where that takes long
+		require.LessOrEqual(t, counted, n+tolerance, row.Figure)
+		if !strings.HasPrefix(row.Figure, "MongoDB commands") { // of which there are fewer the more is done at once
+			require.GreaterOrEqual(t, counted, n-tolerance, row.Figure)
+		}
 	}
 }
 

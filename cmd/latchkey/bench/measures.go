@@ -304,7 +304,12 @@ func request(user string) []byte {
 
 // ask requests a user's tokens and returns the body of the reply.
 func (b *run) ask(ctx context.Context, user string) ([]byte, error) {
-	msg, err := b.nc.RequestWithContext(ctx, b.subjects.TokenGet(user), request(user))
+	return Request(ctx, b.nc, b.subjects.TokenGet(user), request(user))
+}
+
+// Request requests tokens and returns the body of the reply. A refusal is an error.
+func Request(ctx context.Context, nc *nats.Conn, subject string, body []byte) ([]byte, error) {
+	msg, err := nc.RequestWithContext(ctx, subject, body)
 	if err != nil {
 		return nil, fmt.Errorf("asking for tokens: %w", err)
 	}

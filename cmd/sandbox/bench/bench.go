@@ -76,21 +76,26 @@ type run struct {
 	figures  []bench.Figure // of [bench.Run], once it has run
 }
 
-// measures in the order in which they are taken.
-var measures = []struct {
+type measure struct {
 	name string
 	take func(*run, context.Context) ([]Row, error)
-}{
+}
+
+// measures in the order in which they are taken.
+var measures = []measure{
 	{"requests", (*run).requests},
 	{"connects", (*run).connects},
 	{"refreshes", onSite("refreshes", (*site).refreshes)},
 	{"lateness", onSite("lateness", (*site).lateness)},
 	{"keys", onSite("keys", (*site).keys)},
 	{"workers", (*run).sharing},
-	{"writes", (*run).writes},
+	{"writes", onMemory("writes", (*site).writes)},
 	{"pending", onSite("pending", (*site).pending)},
 	{"homemade", (*run).homemade},
 }
+
+// countings are measures that are taken only by name: they count, and their figures stand on another page.
+var countings = []measure{{"costs", onMemory("costs", (*site).costs, costsSettings...)}}
 
 func onSite(name string, take func(*site, context.Context) ([]Row, error)) func(*run, context.Context) ([]Row, error) {
 	return func(r *run, ctx context.Context) (rows []Row, err error) {
@@ -105,7 +110,7 @@ func onSite(name string, take func(*site, context.Context) ([]Row, error)) func(
 
 func Names() []string {
 	var names []string
-	for _, m := range measures {
+	for _, m := range slices.Concat(measures, countings) {
 		names = append(names, m.name)
 	}
 	return names
@@ -133,10 +138,11 @@ func Run(ctx context.Context, o Options) (report Report, err error) {
 		r.Options = o.small()
 	}
 	report = Report{At: r.begun.UTC().Truncate(time.Second), Cores: runtime.NumCPU(), System: runtime.GOOS + "/" + runtime.GOARCH, NATS: r.nats, Database: r.database}
-	for _, m := range measures {
-		if len(o.Only) > 0 && !slices.Contains(o.Only, m.name) {
-			continue
-		}
+	taken := measures
+	if len(o.Only) > 0 {
+		taken = slices.DeleteFunc(slices.Concat(measures, countings), func(m measure) bool { return !slices.Contains(o.Only, m.name) })
+	}
+	for _, m := range taken {
 		rows, measureErr := m.take(r, ctx)
 		for _, row := range rows {
 			row.judge()

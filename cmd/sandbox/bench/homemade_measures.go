@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/nats-io/nats.go/micro"
 	"go.mongodb.org/mongo-driver/v2/bson"
 
 	"github.com/latchkey/latchkey/cmd/latchkey/bench"
@@ -35,16 +34,6 @@ func (s *site) reads(ctx context.Context, v *rival) (rows []Row, err error) {
 	if err := errors.Join(s.insert(ctx, s.cfg.MongoDB.Database, grants), v.add(ctx, grants), v.start(ctx, s, s.Cron)); err != nil {
 		return nil, err
 	}
-	request := func(subject string, body []byte) ([]byte, error) {
-		msg, err := s.nc.RequestWithContext(ctx, subject, body)
-		if err != nil {
-			return nil, fmt.Errorf("requesting tokens: %w", err)
-		}
-		if code := msg.Header.Get(micro.ErrorHeader); code != "" {
-			return nil, fmt.Errorf("a request for tokens was refused: %s", code)
-		}
-		return msg.Data, nil
-	}
 	bodies := make([][]byte, len(grants))
 	for i, g := range grants {
 		if bodies[i], err = json.Marshal(homemade.Request{UserID: g.UserID}); err != nil {
@@ -53,7 +42,7 @@ func (s *site) reads(ctx context.Context, v *rival) (rows []Row, err error) {
 	}
 	worker := func(i int) ([]byte, error) {
 		i %= len(grants)
-		return request(s.subjects.TokenGet(grants[i].UserID), bodies[i])
+		return bench.Request(ctx, s.nc, s.subjects.TokenGet(grants[i].UserID), bodies[i])
 	}
 	reply, err := worker(0)
 	if err != nil {
@@ -64,20 +53,33 @@ func (s *site) reads(ctx context.Context, v *rival) (rows []Row, err error) {
 	}
 	sides := []func(i int) ([]byte, error){
 		worker,
-		func(i int) ([]byte, error) { return request(v.options.Prefix+".get", bodies[i%len(grants)]) },
-		func(int) ([]byte, error) { return request(v.options.Prefix+".echo", reply) },
+		func(i int) ([]byte, error) {
+			return bench.Request(ctx, s.nc, v.options.Prefix+".get", bodies[i%len(grants)])
+		},
+		func(int) ([]byte, error) { return bench.Request(ctx, s.nc, v.options.Prefix+".echo", reply) },
 	}
 	for _, callers := range []int{1, s.Callers} {
-		rates := make([][]float64, len(sides))
+		rates, cpu := make([][]float64, len(sides)), []float64(nil)
 		for round := range s.Rounds + 1 { // the first is not counted
 			s.say("reading tokens, %d at once, round %d of %d", callers, round, s.Rounds)
 			for i, ask := range sides {
+				before, err := s.cpu(ctx)
+				if err != nil {
+					return nil, err
+				}
 				rate, _, err := bench.Calls(ctx, callers, s.Duration, func(i int) error { _, err := ask(i); return err })
+				if err != nil {
+					return nil, err
+				}
+				after, err := s.cpu(ctx)
 				if err != nil {
 					return nil, err
 				}
 				if round > 0 {
 					rates[i] = append(rates[i], rate)
+				}
+				if round > 0 && i == 0 {
+					cpu = append(cpu, (after-before)/(rate*s.Duration.Seconds())*1000)
 				}
 			}
 		}
@@ -88,7 +90,7 @@ func (s *site) reads(ctx context.Context, v *rival) (rows []Row, err error) {
 		rows = append(rows, row)
 		row.Figure, row.Baseline, row.Method = fmt.Sprintf("reads, %d at once, to an echo", callers), rates[2], "the same requests"
 		row.Against = "a micro service in a process of its own that answers with what it was sent, which is as long as a reply"
-		rows = append(rows, row)
+		rows = append(rows, row, Row{Figure: fmt.Sprintf("CPU time of a read, %d at once", callers), Unit: "ms", Values: cpu, Method: "of the same requests; of the worker's process, by its own count"})
 	}
 	return rows, nil
 }

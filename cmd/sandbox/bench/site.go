@@ -343,6 +343,11 @@ func (s *site) awaitPending(ctx context.Context, stream, durable string, n int) 
 }
 
 func (s *site) refresh(ctx context.Context, n int) (rate float64, err error) {
+	return s.refreshFrom(ctx, n, func() error { return nil })
+}
+
+// refreshFrom calls begin when all is ready but the schedules.
+func (s *site) refreshFrom(ctx context.Context, n int, begin func() error) (rate float64, err error) {
 	grants, err := s.grants(ctx, n, func(int) time.Time { return time.Now() })
 	if err != nil {
 		return 0, err
@@ -350,7 +355,12 @@ func (s *site) refresh(ctx context.Context, n int) (rate float64, err error) {
 	if err := s.insert(ctx, s.cfg.MongoDB.Database, grants); err != nil {
 		return 0, err
 	}
-	return s.backlog(ctx, s.subjects.RefreshStream(), s.subjects.RefreshDue(), events.TokenRefreshed, n, func() error { return s.schedule(ctx, grants) })
+	return s.backlog(ctx, s.subjects.RefreshStream(), s.subjects.RefreshDue(), events.TokenRefreshed, n, func() error {
+		if err := begin(); err != nil {
+			return err
+		}
+		return s.schedule(ctx, grants)
+	})
 }
 
 func (s *site) connect(ctx context.Context, n int) (rate float64, err error) {

@@ -15,28 +15,31 @@ import (
 	"github.com/latchkey/latchkey/cmd/sandbox/workerprocess"
 )
 
-// writes measures what connects and refreshes cost a worker itself, against a database that answers at once.
-func (r *run) writes(ctx context.Context) (rows []Row, err error) {
-	memory, err := engines.StartMemory()
-	if err != nil {
-		return nil, err
+// onMemory takes a measure on an installation whose database answers at once.
+func onMemory(name string, take func(*site, context.Context, *engines.Memory) ([]Row, error), more ...string) func(*run, context.Context) ([]Row, error) {
+	return func(r *run, ctx context.Context) (rows []Row, err error) {
+		memory, err := engines.StartMemory()
+		if err != nil {
+			return nil, err
+		}
+		defer memory.Stop()
+		at := *r
+		at.MongoDBURI = memory.URI()
+		if at.servers, err = startServers(ctx, at.Options); err != nil {
+			return nil, err
+		}
+		defer func() { err = errors.Join(err, at.servers.stop()) }()
+		s, err := at.site(ctx, name, more...)
+		if err != nil {
+			return nil, err
+		}
+		defer func() { err = errors.Join(err, s.close(ctx)) }()
+		return take(s, ctx, memory)
 	}
-	defer memory.Stop()
-	cfg, err := r.stack.Config()
-	if err != nil {
-		return nil, err
-	}
-	at := *r
-	at.MongoDBURI, at.NATSURL = memory.URI(), cfg.NATS.URL
-	if at.servers, err = startServers(ctx, at.Options); err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, at.servers.stop()) }()
-	s, err := at.site(ctx, "writes")
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, s.close(ctx)) }()
+}
+
+// writes measures what connects and refreshes cost a worker itself.
+func (s *site) writes(ctx context.Context, _ *engines.Memory) ([]Row, error) {
 	connects, err := s.connectsAtOnce(ctx)
 	if err != nil {
 		return nil, err
@@ -132,19 +135,24 @@ func (s *site) warmUp(n int, within time.Duration, do ...func(n int) (rate float
 
 // costing also returns the CPU time of the worker for each, in milliseconds.
 func (s *site) costing(ctx context.Context, n int, do func(n int) (float64, error)) (rate, each float64, err error) {
-	const seconds = "process_cpu_seconds_total"
-	before, err := workerprocess.ReadMetrics(ctx, s.workers[0].admin)
+	before, err := s.cpu(ctx)
 	if err != nil {
 		return 0, 0, err
 	}
 	if rate, err = do(n); err != nil {
 		return 0, 0, err
 	}
-	after, err := workerprocess.ReadMetrics(ctx, s.workers[0].admin)
+	after, err := s.cpu(ctx)
+	return rate, (after - before) / float64(n) * 1000, err
+}
+
+// cpu returns the CPU time that the worker's process has taken, in seconds.
+func (s *site) cpu(ctx context.Context) (float64, error) {
+	metrics, err := workerprocess.ReadMetrics(ctx, s.workers[0].admin)
 	if err != nil {
-		return 0, 0, err
+		return 0, err
 	}
-	return rate, (after.Value(seconds) - before.Value(seconds)) / float64(n) * 1000, nil
+	return metrics.Value("process_cpu_seconds_total"), nil
 }
 
 // upserts writes copies of n grants, and returns how many a second.

@@ -23,6 +23,20 @@ type Memory struct {
 	mu          sync.Mutex
 	clients     map[net.Conn]struct{} // nil once stopped
 	collections map[namespace]*memoryCollection
+	done        MemoryCount
+}
+
+// MemoryCount is what was done since the start. Many statements may share a command.
+type MemoryCount struct {
+	Commands   int // that look for documents or write them
+	Statements int // documents that were written, and values that documents were looked for by
+}
+
+// Count returns what was done so far.
+func (m *Memory) Count() MemoryCount {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.done
 }
 
 // memoryCollection finds documents by what they hold in some fields, and otherwise looks at all.
@@ -119,6 +133,10 @@ func (m *Memory) answer(request message) message {
 		return errorMessage(request.requestID(), 59, "no such command: "+cmd.name) // CommandNotFound
 	}
 	m.mu.Lock()
+	if n := cmd.statementCount(); n > 0 {
+		m.done.Commands++
+		m.done.Statements += n
+	}
 	reply, err := do(m, cmd)
 	m.mu.Unlock()
 	if err != nil {

@@ -116,6 +116,28 @@ func (c command) statements(name string) ([]bsoncore.Document, error) {
 	return docs, err
 }
 
+// statementCount counts as [MemoryCount] does; 0: the command is none of documents.
+func (c command) statementCount() int {
+	lists := map[string]string{"insert": "documents", "update": "updates", "delete": "deletes"}
+	switch c.name {
+	case "insert", "update", "delete":
+		docs, _ := c.statements(lists[c.name]) // fails again in the command
+		return len(docs)
+	case "find":
+		filter, _ := c.body.Lookup("filter").DocumentOK()
+		conditions, _ := filter.Elements()
+		for _, condition := range conditions {
+			if values, ok := equalTo(condition.Value()); ok {
+				return len(values)
+			}
+		}
+		return 1
+	case "findAndModify":
+		return 1
+	}
+	return 0
+}
+
 var errTaken = errors.New("the id is taken")
 
 func (m *Memory) doInsert(cmd command) (bson.D, error) {
