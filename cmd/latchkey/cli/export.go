@@ -160,7 +160,10 @@ func (x *exporter) grants(ctx context.Context) (err error) {
 }
 
 func (x *exporter) schedules(ctx context.Context) error {
-	dispatcher := x.dispatcher()
+	dispatcher, err := x.dispatcher()
+	if err != nil {
+		return err
+	}
 	for _, g := range x.stored {
 		due, at, found, err := dispatcher.Scheduled(ctx, g.ID)
 		var invalid *events.InvalidError
