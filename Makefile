@@ -9,7 +9,7 @@ CYCLONEDX = github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.10.0
 # lists at the end.
 TEST = $(GO) run $(GOTESTSUM) --format standard-quiet --
 
-.PHONY: help deps scale guard build page demo sandbox picture quick fast test lint format vuln race fuzz generate chaos bench check-deploy sbom
+.PHONY: help deps scale guard build page demo sandbox picture pictures quick fast test lint format vuln race fuzz generate chaos bench check-deploy sbom
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -28,6 +28,9 @@ sandbox: build page ## Run everything in one process until ctrl-C, for your own 
 
 picture: build ## Record the demo as the picture in the README
 	bin/sandbox demo --picture docs/pictures/demo.svg
+
+pictures: picture ## Record it, and draw the operator's page for its documentation
+	LATCHKEY_TEST_PICTURES=$(CURDIR)/docs/pictures $(GO) test -count=1 -run TestTheOperatorsPageInABrowser/pictures ./cmd/latchkey/worker
 
 page: bin/page/page.js ## Build the sandbox's page for a browser with npm, where there is npm
 

@@ -75,7 +75,7 @@ func conditions(o *Overview) []Condition {
 		Do: "See with what errors they fail; if it is an outage of Mesh or the institution, wait: the worker tries again by itself.", Runbook: "LatchkeyBreakerOpen",
 	})
 	add(len(held) > 0, Condition{
-		Kind: "verdicts_held", Bad: true, Title: "Verdicts are held at " + some(held) + ": refresh tokens are refused there in a row", View: "brokers",
+		Kind: "verdicts_held", Bad: true, Title: "Verdicts are held at " + some(held) + ": no grant there expires because its refresh token is refused", View: "brokers",
 		Do: "Find out whether the users really left. If not, correct mesh.url, Mesh or the institution; if so, release the verdicts.", Runbook: "LatchkeyVerdictsHeld",
 	})
 	if late := o.Overdue.Value; late.Since != nil {

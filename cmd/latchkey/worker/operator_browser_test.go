@@ -22,8 +22,8 @@ import (
 	"github.com/latchkey/latchkey/events"
 )
 
-// screenshotsVariable names a folder to put pictures of the page into.
-const screenshotsVariable = "LATCHKEY_TEST_SCREENSHOTS"
+// picturesVariable names a folder to put the pictures of the documentation into.
+const picturesVariable = "LATCHKEY_TEST_PICTURES"
 
 // browser is a Chromium with one page open.
 type browser struct {
@@ -142,16 +142,65 @@ func (b *browser) tab(wanted string) {
 	b.t.Fatalf("the tab key never came to %s", wanted)
 }
 
-// picture puts a screenshot where it is asked for.
-func (b *browser) picture(name string) {
+// maxPicture bounds a picture of the documentation, in bytes.
+const maxPicture = 150 << 10
+
+// picture writes one as it is shown on a screen of a width.
+func (b *browser) picture(dir, name string, width int64) {
 	b.t.Helper()
-	dir := os.Getenv(screenshotsVariable)
-	if dir == "" {
-		return
-	}
+	b.look(width, "light")
 	png, err := chromedp.Run(b.ctx, chromedp.FullScreenshot(100))
 	require.NoError(b.t, err)
-	require.NoError(b.t, os.WriteFile(filepath.Join(dir, name+".png"), png, 0o600))
+	require.Less(b.t, len(png), maxPicture, name)
+	require.NoError(b.t, os.WriteFile(filepath.Join(dir, "operator-"+name+".png"), png, 0o644)) //nolint:gosec // it is published
+}
+
+// drawPictures draws the pictures of the documentation, with users as there are.
+func drawPictures(t *testing.T, dir string) {
+	h := start(t, nil)
+	h.worker("LATCHKEY_WORKER_ID=worker-1", "LATCHKEY_ADMIN_LISTEN=127.0.0.1:0", "LATCHKEY_REFRESH_BACKOFF_MIN=1h", "LATCHKEY_REFRESH_BACKOFF_MAX=2h")
+	h.worker("LATCHKEY_WORKER_ID=worker-2")
+	brokers := []string{"coinbase", "kraken", "robinhood", "binanceInternational"}
+	for i := range 40 {
+		user := fmt.Sprintf("user-%02d", i)
+		h.connectAged(user, time.Duration(i)*time.Minute, spec(brokers[i%len(brokers)]), user)
+		h.event(events.TokenStored, user)
+	}
+	for i := range 3 {
+		user := fmt.Sprintf("user-%d", 50+i)
+		h.connectAged(user, due, spec("vanguard"), user, meshsim.HTTPStatus(http.StatusServiceUnavailable))
+		h.event(events.TokenStored, user)
+	}
+	h.connectAged("alice", due, spec("gemini"), "alice", meshsim.MFARequired())
+	h.event(events.TokenExpiring, "alice")
+	h.publish(h.subjects.Connected(), `{"userId":"bob","payload":{}}`)
+	h.publish(h.subjects.Disconnected(), `{"userId":"carol"}`)
+	h.deadLetters(2)
+	r := h.reader()
+	status, body := r.post("/api/verdicts", `{"broker":"gemini","decision":"hold"}`)
+	require.Equal(t, http.StatusOK, status, body)
+	h.eventually(func() bool {
+		f := r.overview().Failing.Value.Brokers
+		return len(f) > 0 && f[0].Grants == 3
+	}, "nothing fails")
+	var found struct{ Grants []grantShown }
+	r.read("/api/grants?order=failed&broker=vanguard", &found)
+
+	b := h.browse()
+	b.look(1280, "light")
+	b.open("/", "#stock", "vanguard")
+	b.picture(dir, "status", 1280)
+	b.open("/grants?order=failed", "#grants-list", "HTTP 503")
+	b.picture(dir, "grants", 1280)
+	b.open("/grants/"+found.Grants[0].ID, "#history", events.TokenStored)
+	b.picture(dir, "grant", 360)
+	b.look(1280, "light")
+	b.open("/brokers", "#failing", "transient")
+	b.picture(dir, "brokers", 1280)
+	b.open("/dead-letters", "#letters-list", "Drop")
+	b.picture(dir, "dead-letters", 1280)
+	b.open("/workers", "#workers", "worker-2")
+	b.picture(dir, "workers", 1280)
 }
 
 // look emulates a screen.
@@ -184,13 +233,10 @@ func (b *browser) fits(name string) {
 		assert.Empty(b.t, inPage[[]string](b, tooWide), "%s at %d", name, width)
 		if width != 768 {
 			b.axe()
-			b.picture(fmt.Sprintf("%s-%d", name, width))
 		}
 	}
-	b.look(360, "dark")
-	b.axe()
 	b.look(1280, "dark")
-	b.picture(name + "-dark")
+	b.axe()
 	b.look(1280, "light")
 }
 
@@ -205,6 +251,9 @@ func TestTheOperatorsPageInABrowser(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
 		t.Skip("starts a browser: not in short mode")
+	}
+	if dir := os.Getenv(picturesVariable); dir != "" {
+		t.Run("pictures", func(t *testing.T) { drawPictures(t, dir) })
 	}
 	h := start(t, nil)
 	h.worker("LATCHKEY_WORKER_ID=one", "LATCHKEY_ADMIN_LISTEN=127.0.0.1:0", "LATCHKEY_REFRESH_BACKOFF_MIN=1h", "LATCHKEY_REFRESH_BACKOFF_MAX=2h")
