@@ -59,7 +59,7 @@ const (
 func (c *cache[T]) get(ctx context.Context, p *Page) part[T] {
 	c.mu.Lock()
 	if c.loading == nil && !p.Now().Before(c.next) && p.ctx.Err() == nil {
-		c.begin(p)
+		c.begin(p) //nolint:contextcheck // the load serves other callers too
 	}
 	under, wait := c.loading, firstWait
 	// A value from long ago, when somebody last looked, is worth no more than none.
