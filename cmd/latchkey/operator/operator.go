@@ -41,6 +41,9 @@ type Options struct {
 	Letters   *handlers.DeadLetters
 	NATS      *nats.Conn
 	JetStream jetstream.JetStream
+	// Refused returns the subject of an asynchronous error of NATS that says that something
+	// is not permitted, and the words for it; an empty one: it says something else.
+	Refused func(err error) (subject, why string)
 	Subjects  events.Subjects
 	// Metrics are this worker's.
 	Metrics prometheus.Gatherer
@@ -85,7 +88,7 @@ type Page struct {
 func New(o Options) *Page {
 	p := &Page{Options: o, attempts: newAttempts(o.Now)}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
-	p.refusals.listen(o.NATS)
+	p.refusals.listen(o.NATS, o.Refused)
 	p.stock = cache[Stock]{every: 10 * time.Second, load: p.countStock, what: "the number of grants"}
 	p.schedule = cache[Schedule]{every: 15 * time.Second, load: p.countDue, what: "what is due"}
 	p.overdue = cache[Overdue]{every: 5 * time.Second, load: p.findOverdue, what: "what is overdue"}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"net/http"
-	"regexp"
 	"strings"
 	"sync"
 
@@ -14,6 +13,7 @@ import (
 // refusals hears what NATS does not permit this worker. NATS says so beside the request, which
 // then never gets an answer.
 type refusals struct {
+	refused  func(error) (subject, why string)
 	mu       sync.Mutex
 	watchers map[*watcher]bool
 }
@@ -24,8 +24,8 @@ type watcher struct {
 }
 
 // listen has it hear the errors of a connection, before whoever heard them until now.
-func (f *refusals) listen(nc *nats.Conn) {
-	f.watchers = map[*watcher]bool{}
+func (f *refusals) listen(nc *nats.Conn, refused func(error) (subject, why string)) {
+	f.refused, f.watchers = refused, map[*watcher]bool{}
 	next := nc.ErrorHandler()
 	nc.SetErrorHandler(func(nc *nats.Conn, sub *nats.Subscription, err error) {
 		f.hear(err)
@@ -35,24 +35,17 @@ func (f *refusals) listen(nc *nats.Conn) {
 	})
 }
 
-// refused finds in an error of NATS what is not permitted.
-var refused = regexp.MustCompile(`Permissions Violation for (Publish|Subscription) to "([^"]+)"`)
-
 func (f *refusals) hear(err error) {
-	if !errors.Is(err, nats.ErrPermissionViolation) {
+	subject, why := f.refused(err)
+	if subject == "" {
 		return
 	}
-	found := refused.FindStringSubmatch(err.Error())
-	if found == nil {
-		return
-	}
-	verb := map[string]string{"Publish": "publish", "Subscription": "subscribe"}[found[1]]
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for w := range f.watchers {
 		for _, about := range w.about {
-			if strings.Contains(found[2], about) {
-				w.stop(refuse(http.StatusForbidden, "NATS does not permit this worker to "+verb+" to "+found[2]+": its role lacks that (deploy/nats/roles/worker.conf has it)"))
+			if strings.Contains(subject, about) {
+				w.stop(refuse(http.StatusForbidden, why))
 			}
 		}
 	}

@@ -100,10 +100,18 @@ func noPage(w http.ResponseWriter, _ *http.Request) {
 // newPage returns the operator's page of this worker.
 func (w *worker) newPage() *operator.Page {
 	return operator.New(operator.Options{
-		Store: w.db, Refresher: w.refresher, Streams: w.streams, Letters: w.letters, NATS: w.nc, JetStream: w.js,
+		Store: w.db, Refresher: w.refresher, Streams: w.streams, Letters: w.letters, NATS: w.nc, JetStream: w.js, Refused: w.refused,
 		Subjects: w.subj, Metrics: w.reg, Service: tokens.ServiceName(w.subj), WorkerID: w.cfg.Worker.ID, Ready: w.readiness,
 		Token: w.cfg.Admin.Token, Now: w.now, Log: w.log, Audit: w.operated,
 	})
+}
+
+// refused says what an asynchronous error of NATS does not permit.
+func (w *worker) refused(err error) (subject, why string) {
+	if denied := permissionError(w.cfg.NATS, err); denied != nil {
+		return denied.Subject, denied.Error()
+	}
+	return "", ""
 }
 
 // operated records an action on the operator's page.
