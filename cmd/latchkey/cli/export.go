@@ -100,7 +100,7 @@ It needs MongoDB and NATS, and is recorded in the audit log. If it can't read a 
 it prints nothing.`,
 		Example: `  latchkey export --user alice > alice.json`,
 		Args:    cobra.NoArgs,
-		RunE: a.session((*session).openInstallation, func(s *session) error {
+		RunE: a.session(needing((*session).openInstallation, "kms"), func(s *session) error {
 			if err := s.openDeadLetters(); err != nil {
 				return err
 			}

@@ -87,8 +87,8 @@ func (c credentialsOf) advice() string {
 	if source == nil {
 		return nothingSet
 	}
-	from := func(any ...aws.CredentialSource) bool {
-		return slices.ContainsFunc(source.ProviderSources(), func(s aws.CredentialSource) bool { return slices.Contains(any, s) })
+	from := func(those ...aws.CredentialSource) bool {
+		return slices.ContainsFunc(source.ProviderSources(), func(s aws.CredentialSource) bool { return slices.Contains(those, s) })
 	}
 	switch {
 	case from(aws.CredentialSourceEnvVarsSTSWebIDToken, aws.CredentialSourceProfileSTSWebIDToken, aws.CredentialSourceSTSAssumeRoleWebID):

@@ -73,7 +73,7 @@ func (c *callers) everyCommandUnderEveryRole() {
 		"audit heads": {}, "audit list": {"--since", "1h"}, "audit verify": {},
 		"bench": {"--users", "1", "--rounds", "1", "--duration", "1ms"}, "config check": {}, "config print": {},
 		"deadletters list": {}, "deadletters show": {"--body", letters[0].ID}, "deadletters replay": {letters[1].ID}, "deadletters drop": {"--yes", letters[2].ID},
-		"doctor": {}, "events tail": {"--follow=false", "--since", "1h"},
+		"doctor": {}, "export": {"--user", "gus"}, "events tail": {"--follow=false", "--since", "1h"},
 		"grants list": {}, "grants refresh": {grant}, "grants revive": {expired}, "grants show": {grant},
 		"import": {tokens}, "keys prune": {"--dry-run"}, "keys reseal": {"--patience", "1s"}, "keys rewrap": {}, "keys status": {"--keys"},
 		"run": {}, "schedule show": {"--within", "1000h"}, "token get": {"alice"}, "users erase": {"alice", "--yes", "--events"},

@@ -27,8 +27,12 @@ func TestTroubleWithNATSIsToldApart(t *testing.T) {
 	tokens := filepath.Join(t.TempDir(), "tokens.ndjson")
 	require.NoError(t, os.WriteFile(tokens, []byte(`{"userId":"alice","brokerType":"coinbase","accountId":"a","accessToken":"x"}`+"\n"), 0o600))
 	commands := [][]string{
-		{"deadletters", "list"}, {"deadletters", "drop", "--yes", "x"}, {"events", "tail"}, {"events", "tail", "--follow=false"},
-		{"audit", "list"}, {"import", tokens, "--timeout", "100ms"},
+		{"deadletters", "list"},
+		{"deadletters", "drop", "--yes", "x"},
+		{"events", "tail"},
+		{"events", "tail", "--follow=false"},
+		{"audit", "list"},
+		{"import", tokens, "--timeout", "100ms"},
 	}
 	user := func(name string, more ...string) []string {
 		return append([]string{"LATCHKEY_NATS_USERNAME=" + name, "LATCHKEY_NATS_PASSWORD=password-of-" + name}, more...)
@@ -61,10 +65,9 @@ func TestTroubleWithNATSIsToldApart(t *testing.T) {
 		for _, command := range commands {
 			t.Run(name+", "+strings.Join(command[:2], " "), func(t *testing.T) {
 				t.Parallel()
-				ctx, cancel := context.WithTimeout(t.Context(), patience)
-				defer cancel()
 				var out bytes.Buffer
-				code := cli.Run(ctx, command, append([]string{"LATCHKEY_NATS_URL=" + c.url}, c.settings...), &out, &out)
+				// As from a shell: the context has no deadline that would end what waits.
+				code := cli.Run(t.Context(), command, append([]string{"LATCHKEY_NATS_URL=" + c.url}, c.settings...), &out, &out)
 				require.Equal(t, cli.ExitFailed, code, out.String())
 				told := c.told
 				if command[0] == "import" && strings.Contains(told, "JetStream") {
@@ -72,7 +75,6 @@ func TestTroubleWithNATSIsToldApart(t *testing.T) {
 				}
 				require.Contains(t, out.String(), told)
 				require.NotContains(t, out.String(), "wrong-one")
-				require.NoError(t, ctx.Err())
 			})
 		}
 	}
