@@ -48,7 +48,7 @@ func (c *Connector) readUser(ctx context.Context, userID string) (*userGrants, e
 		}
 		fingerprints = append(fingerprints, known[i].Chain.Fingerprints()...)
 	}
-	related, err := c.opts.Store.ByFingerprints(ctx, fingerprints)
+	related, err := c.opts.Store.ByFingerprints(ctx, fingerprints, known...)
 	if err != nil {
 		return nil, err
 	}

@@ -116,6 +116,22 @@ func TestGrantsAreFoundByTheRefreshTokensThatTheyHad(t *testing.T) {
 	require.Empty(t, find("d"))
 	require.Empty(t, find())
 
+	one, stale := get(t, s, "one"), get(t, s, "two")
+	stale.Rev--
+	found, err := s.ByFingerprints(t.Context(), []string{"a", "b", "b"}, one, stale)
+	require.NoError(t, err)
+	require.ElementsMatch(t, []string{"one", "two"}, ids(found))
+	for _, g := range found {
+		if g.ID == "one" {
+			require.Same(t, one, g, "it is known")
+		} else {
+			require.Equal(t, get(t, s, "two"), g, "it has changed")
+		}
+	}
+	again, err := s.ByFingerprints(t.Context(), []string{"a"})
+	require.NoError(t, err)
+	require.NotSame(t, one, again[0])
+
 	g := get(t, s, "one")
 	require.Equal(t, "b", g.Chain.Head())
 	require.Equal(t, now, *g.Chain.SpentLink("a").Until)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -35,7 +36,8 @@ func (s *Store) byUsers(ctx context.Context, users []string) []outcome[[]*Grant]
 	const doing = "reading users' grants"
 	grants := make(map[string][]*Grant, len(users))
 	faults := map[string]error{} // of one user only
-	err := s.each(ctx, anyOf("user", users), func(doc bson.Raw, g *Grant, err error) {
+	err := s.each(ctx, anyOf("user", users), func(doc bson.Raw, decode func() (*Grant, error)) {
+		g, err := decode()
 		if err != nil {
 			user, _ := doc.Lookup("user").StringValueOK()
 			faults[user] = fmt.Errorf("%s: %w", doing, err)
@@ -56,54 +58,91 @@ func (s *Store) byUsers(ctx context.Context, users []string) []outcome[[]*Grant]
 	return all
 }
 
-// each passes each document that a filter selects to do, with the grant or why it does
-// not decode.
-func (s *Store) each(ctx context.Context, filter bson.D, do func(doc bson.Raw, g *Grant, err error)) error {
+// each passes each document that a filter selects to do, with what decodes it.
+func (s *Store) each(ctx context.Context, filter bson.D, do func(doc bson.Raw, decode func() (*Grant, error))) error {
 	cursor, err := s.grants.Find(ctx, filter)
 	if err != nil {
 		return err
 	}
 	defer cursor.Close(context.WithoutCancel(ctx))
-	for cursor.Next(ctx) {
+	decode := func() (*Grant, error) {
 		var g Grant
-		err := cursor.Decode(&g)
-		do(cursor.Current, &g, err)
+		return &g, cursor.Decode(&g)
+	}
+	for cursor.Next(ctx) {
+		do(cursor.Current, decode)
 	}
 	return cursor.Err()
 }
 
 // ByFingerprints returns the grants, of all users, that have or had one of some refresh tokens,
-// by the tokens' fingerprints.
-func (s *Store) ByFingerprints(ctx context.Context, fingerprints []string) ([]*Grant, error) {
+// by the tokens' fingerprints. Those of known that are stored at their revision are returned
+// as they are, and not decoded again.
+func (s *Store) ByFingerprints(ctx context.Context, fingerprints []string, known ...*Grant) ([]*Grant, error) {
 	if len(fingerprints) == 0 {
 		return nil, nil
 	}
-	return s.fingerprintReads.do(ctx, fingerprints)
+	return s.fingerprintReads.do(ctx, chainSearch{fingerprints, known})
 }
 
-func (s *Store) byFingerprints(ctx context.Context, asked [][]string) []outcome[[]*Grant] {
-	var found []*Grant
-	for sought := range slices.Chunk(slices.Concat(asked...), maxSought) {
-		err := s.each(ctx, anyOf("fingerprints", sought), func(_ bson.Raw, g *Grant, err error) {
-			if err == nil { // a grant that does not decode is never refreshed
-				found = append(found, g)
+type chainSearch struct {
+	fingerprints []string
+	known        []*Grant
+}
+
+func (s *Store) byFingerprints(ctx context.Context, searches []chainSearch) []outcome[[]*Grant] {
+	var all []string
+	by := map[string][]int{} // the searches for a fingerprint
+	for i, search := range searches {
+		all = append(all, search.fingerprints...)
+		for _, f := range search.fingerprints {
+			by[f] = append(by[f], i)
+		}
+	}
+	found := make([]map[string]*Grant, len(searches)) // by id
+	for i := range found {
+		found[i] = map[string]*Grant{}
+	}
+	for sought := range slices.Chunk(all, maxSought) {
+		err := s.each(ctx, anyOf("fingerprints", sought), func(doc bson.Raw, decode func() (*Grant, error)) {
+			id, rev := idAndRev(doc)
+			for _, i := range searchesFor(doc, by) {
+				if found[i][id] != nil {
+					continue
+				}
+				if at := slices.IndexFunc(searches[i].known, func(g *Grant) bool { return g.ID == id && g.Rev == rev }); at >= 0 {
+					found[i][id] = searches[i].known[at]
+				} else if g, err := decode(); err == nil { // a grant that does not decode is never refreshed
+					found[i][id] = g
+				}
 			}
 		})
 		if err != nil {
-			return outcomes[[]*Grant](len(asked), nil, fmt.Errorf("looking for the grants of refresh tokens: %w", err))
+			return outcomes[[]*Grant](len(searches), nil, fmt.Errorf("looking for the grants of refresh tokens: %w", err))
 		}
 	}
-	all := make([]outcome[[]*Grant], len(asked))
-	for i, fingerprints := range asked {
-		seen := map[string]bool{}
-		for _, g := range found {
-			if !seen[g.ID] && slices.ContainsFunc(fingerprints, g.Chain.contains) {
-				seen[g.ID] = true
-				all[i].out = append(all[i].out, g.Clone())
-			}
-		}
+	out := make([]outcome[[]*Grant], len(searches))
+	for i := range out {
+		out[i].out = slices.Collect(maps.Values(found[i]))
 	}
-	return all
+	return out
+}
+
+func idAndRev(doc bson.Raw) (id string, rev int64) {
+	id, _ = doc.Lookup("_id").StringValueOK()
+	rev, _ = doc.Lookup("rev").AsInt64OK()
+	return id, rev
+}
+
+// searchesFor returns the searches that a document answers.
+func searchesFor(doc bson.Raw, by map[string][]int) (searches []int) {
+	list, _ := doc.Lookup("fingerprints").ArrayOK()
+	values, _ := list.Values() // it was found by one of them
+	for _, v := range values {
+		fingerprint, _ := v.StringValueOK()
+		searches = append(searches, by[fingerprint]...)
+	}
+	return searches
 }
 
 func cloneAll(grants []*Grant) []*Grant {

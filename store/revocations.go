@@ -23,9 +23,10 @@ func (s Scope) Covers(broker, account string) bool {
 // derived from the broker's key, the second from the broker type as written if that
 // differs: earlier releases know no other.
 func (s Scope) ids() []string {
-	ids := []string{hashID("revocation", s.User, events.BrokerKey(s.Broker), s.Account)}
-	if as := hashID("revocation", s.User, s.Broker, s.Account); as != ids[0] {
-		ids = append(ids, as)
+	key := events.BrokerKey(s.Broker)
+	ids := []string{hashID("revocation", s.User, key, s.Account)}
+	if s.Broker != key {
+		ids = append(ids, hashID("revocation", s.User, s.Broker, s.Account))
 	}
 	return ids
 }
@@ -95,16 +96,16 @@ func (s *Store) Revocations(ctx context.Context, user, broker string, accounts [
 // RevocationsAndTokenRecord is Revocations together with the record of a refresh token, by its fingerprint
 // (empty: none).
 func (s *Store) RevocationsAndTokenRecord(ctx context.Context, user, broker string, accounts []string, fingerprint string) (map[string]time.Time, TokenRecord, error) {
-	accounts = append([]string{""}, accounts...)
-	idsOf := func(account string) (ids []string) {
-		for _, scope := range []Scope{{user, "", ""}, {user, broker, ""}, {user, "", account}, {user, broker, account}} {
-			ids = append(ids, scope.ids()...)
-		}
-		return ids
-	}
-	var ids []string
+	ofAll := append(Scope{User: user}.ids(), Scope{User: user, Broker: broker}.ids()...)
+	covering := map[string][]string{"": ofAll} // the ids of all scopes that an account is in
+	ids := slices.Clone(ofAll)
 	for _, account := range accounts {
-		ids = append(ids, idsOf(account)...)
+		if _, known := covering[account]; known {
+			continue
+		}
+		own := append(Scope{User: user, Account: account}.ids(), Scope{User: user, Broker: broker, Account: account}.ids()...)
+		covering[account] = slices.Concat(ofAll, own)
+		ids = append(ids, own...)
 	}
 	if fingerprint != "" {
 		ids = append(ids, spentID(fingerprint), awaitedID(fingerprint))
@@ -114,8 +115,8 @@ func (s *Store) RevocationsAndTokenRecord(ctx context.Context, user, broker stri
 		return nil, TokenRecord{}, err
 	}
 	last := make(map[string]time.Time)
-	for _, account := range accounts {
-		for _, id := range idsOf(account) {
+	for account, covered := range covering {
+		for _, id := range covered {
 			if t, ok := at[id]; ok && t.After(last[account]) {
 				last[account] = t
 			}
