@@ -40,19 +40,18 @@ func (a *app) offer(find offering) cobra.CompletionFunc {
 	return func(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
 		ctx, cancel := context.WithTimeout(cmd.Context(), cmp.Or(a.offerWithin, offerWithin))
 		defer cancel()
+		silent := &cobra.Command{}
+		silent.SetContext(ctx)
+		silent.SetOut(io.Discard)
+		silent.SetErr(io.Discard)
 		found := make(chan []offered, 1)
 		go func() { // a driver may heed no context
 			var all []offered
-			defer func() { found <- all }()
-			cfg, missing, err := a.loadSome()
-			if err != nil {
-				return
-			}
-			s := &session{args: args, in: strings.NewReader(""), out: io.Discard, stderr: io.Discard, output: asTable, cfg: cfg, missing: missing}
-			s.ctx, s.end = context.WithCancelCause(ctx)
-			defer s.end(nil)
-			defer s.close()
-			all, _ = find(s, args, typed)
+			_ = a.session(func(*session) error { return nil }, func(s *session) (err error) {
+				all, err = find(s, args, typed)
+				return err
+			})(silent, args)
+			found <- all
 		}()
 		values := []string{}
 		select {
@@ -114,8 +113,11 @@ func offerGrants(s *session, _ []string, typed string) (all []offered, err error
 
 // offerAccounts offers the accounts of the user who is the first argument.
 func offerAccounts(s *session, args []string, _ string) (all []offered, err error) {
-	if len(args) == 0 || events.CheckUserID(args[0]) != nil {
+	if len(args) == 0 {
 		return nil, nil
+	}
+	if err := events.CheckUserID(args[0]); err != nil {
+		return nil, err
 	}
 	if err := s.openStore(); err != nil {
 		return nil, err

@@ -55,7 +55,8 @@ var chapters = []struct {
 	file, title string
 	words       []string
 }{
-	{"cli-grants.md", "Commands for users and their grants", []string{"events", "export", "grants", "import", "schedule", "token", "users", "verdicts"}},
+	{"cli-users.md", "Commands for users and their tokens", []string{"events", "export", "import", "token", "users"}},
+	{"cli-grants.md", "Commands for grants", []string{"grants", "schedule", "verdicts"}},
 	{"cli-operations.md", "Commands for the audit log and dead letters", []string{"audit", "deadletters"}},
 	{"cli-keys.md", "Commands for keys", []string{"keys"}},
 	{"cli-worker.md", "Commands that run and check a worker", []string{"bench", "config", "doctor", "run", "version"}},

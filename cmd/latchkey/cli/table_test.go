@@ -46,13 +46,13 @@ func TestColoursAreForTerminals(t *testing.T) {
 
 	file, err := os.CreateTemp(t.TempDir(), "")
 	require.NoError(t, err)
-	defer file.Close()
+	defer func() { require.NoError(t, file.Close()) }()
 	require.Equal(t, file, screenOf(file, []string{"TERM=xterm"}))
 	terminal, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
 	if err != nil {
 		t.Skip("there are no terminals here: ", err)
 	}
-	defer terminal.Close()
+	defer func() { require.NoError(t, terminal.Close()) }()
 	for environ, want := range map[string]bool{"TERM=xterm": true, "": false, "TERM=dumb": false, "TERM=xterm NO_COLOR=1": false, "TERM=xterm NO_COLOR=": true} {
 		_, coloured := screenOf(terminal, strings.Fields(environ)).(screen)
 		require.Equal(t, want, coloured, environ)
