@@ -43,8 +43,8 @@ type Options struct {
 	JetStream jetstream.JetStream
 	// Refused returns the subject of an asynchronous error of NATS that says that something
 	// is not permitted, and the words for it; an empty one: it says something else.
-	Refused func(err error) (subject, why string)
-	Subjects  events.Subjects
+	Refused  func(err error) (subject, why string)
+	Subjects events.Subjects
 	// Metrics are this worker's.
 	Metrics prometheus.Gatherer
 	// Service is the name of the workers' NATS service.
