@@ -128,7 +128,9 @@ func TestDeadLettersOnTheCommandLine(t *testing.T) {
 	require.Len(t, o.letters(), 3)
 
 	h.worker()
-	out := o.ok("deadletters", "replay", again.ID, letters[1].ID)
+	require.Contains(t, o.ok("deadletters", "list", "--user", "plain"), again.ID)
+	require.NotContains(t, o.ok("deadletters", "list", "--user", "plain"), letters[1].ID)
+	out := o.ok("deadletters", "replay", "--reason", "MAX_bytes", "--yes")
 	require.Equal(t, fmt.Sprintf("replayed %s (integration.connected)\nreplayed %s (integration.connected)\n", letters[1].ID, again.ID), out)
 	// Lives count from the first arrival, over two replays, or from what the publisher said. The simulator states
 	// whole seconds, rounded down.
