@@ -108,5 +108,5 @@ chaos: build ## Put worker processes through failures and let the ledger judge (
 	@$(call stoppable,bin/sandbox chaos $(CHAOS))
 
 BENCH ?= --docs docs/performance.md
-bench: build ## Measure workers against the bare engines, about 20 minutes on two cores (BENCH="--only refreshes --rounds 5")
+bench: build ## Measure workers against the bare engines, about 25 minutes on two cores (BENCH="--only refreshes --rounds 5")
 	@$(call stoppable,bin/sandbox bench $(BENCH))

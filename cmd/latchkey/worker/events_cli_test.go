@@ -40,7 +40,7 @@ func TestEventsOnTheCommandLine(t *testing.T) {
 	require.Len(t, lines(), 3)
 	require.Len(t, lines("--since", "1h"), 3)
 	require.Len(t, lines("--user", "v"), 1)
-	require.Len(t, lines("--since", time.Now().Add(time.Hour).Format(time.RFC3339)), 0)
+	require.Empty(t, lines("--since", time.Now().Add(time.Hour).Format(time.RFC3339)))
 	require.Equal(t, []events.LifecycleEvent{h.event(events.TokenRevoked, "u")}, lines("--kind", events.TokenRevoked), "as subscribers receive it")
 	table := o.ok("events", "tail", "--follow=false", "--user", "v")
 	require.Contains(t, table, events.TokenStored)
