@@ -32,7 +32,7 @@ func TestOnlyFilesAreCompletedAsFiles(t *testing.T) {
 	files := map[string]bool{"latchkey import": true, "latchkey import --state": true, "latchkey import --rejects": true, "--config": true}
 	check := func(what string, args ...string) {
 		t.Helper()
-		_, directive := completed(t, nil, args...)
+		_, directive := completed(t, faulty, args...)
 		require.Equal(t, !files[what], directive&cobra.ShellCompDirectiveNoFileComp != 0, "%s: %d", what, directive)
 	}
 	var walk func(cmd *cobra.Command)
@@ -56,15 +56,15 @@ func TestOnlyFilesAreCompletedAsFiles(t *testing.T) {
 		}
 	}
 	walk(newRoot(&app{}))
-	yaml, directive := completed(t, nil, "run", "--config", "")
+	yaml, directive := completed(t, faulty, "run", "--config", "")
 	require.Equal(t, []string{"yaml", "yml"}, yaml)
 	require.Equal(t, cobra.ShellCompDirectiveFilterFileExt, directive)
 }
 
 func TestColumnsAreCompletedOneAfterTheOther(t *testing.T) {
-	values, _ := completed(t, nil, "grants", "list", "--columns", "")
+	values, _ := completed(t, faulty, "grants", "list", "--columns", "")
 	require.Subset(t, values, []string{"id", "user", "all"})
-	values, directive := completed(t, nil, "grants", "list", "--columns", "id,us")
+	values, directive := completed(t, faulty, "grants", "list", "--columns", "id,us")
 	require.Contains(t, values, "id,user")
 	require.NotContains(t, values, "id,id")
 	require.NotZero(t, directive&cobra.ShellCompDirectiveNoSpace)

@@ -19,6 +19,9 @@ var unreachable = []string{
 	"LATCHKEY_NATS_URL=nats://127.0.0.1:1", "LATCHKEY_MONGODB_URI=mongodb://127.0.0.1:1/?directConnection=true", "LATCHKEY_MONGODB_TIMEOUT=500ms",
 }
 
+// faulty is a configuration that can't be read, so that no server is asked.
+var faulty = []string{"LATCHKEY_CONFIG=/nonexistent.yaml"}
+
 // mayBeZero are the flags of numbers and durations for which zero means something.
 var mayBeZero = map[string]bool{
 	"latchkey token get --min-ttl": true, "latchkey keys reseal --patience": true,
@@ -89,7 +92,7 @@ func TestWrongCommandLines(t *testing.T) {
 		require.NotContains(t, stderr.String(), "\x1b")
 		return stderr.String()
 	}
-	root := newRoot(&app{})
+	root := newRoot(&app{environ: faulty})
 	for _, cmd := range documented(root) {
 		path := cmd.CommandPath()
 		t.Run(strings.TrimPrefix(path, "latchkey "), func(t *testing.T) {
