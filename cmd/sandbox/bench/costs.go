@@ -30,6 +30,9 @@ func (s *site) costs(ctx context.Context, memory *engines.Memory) (rows []Row, e
 		return nil, errors.New("costs are counted at the embedded NATS, which has no other clients")
 	}
 	n := s.Refreshes
+	if _, err := s.connect(ctx, max(n/20, 1)); err != nil { // until the worker has its keys
+		return nil, err
+	}
 	grants, err := s.grants(ctx, n, func(int) time.Time { return time.Now().Add(lifetime) })
 	if err != nil {
 		return nil, err
