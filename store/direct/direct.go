@@ -147,10 +147,12 @@ func (r *reader) batch(ctx context.Context, yield func(Message) bool) (more bool
 		if err != nil {
 			return false, err
 		}
-		switch status := msg.Header.Get("Status"); status {
-		case "":
-		case "204": // the end of what was asked for
-			return number(msg, "Nats-Num-Pending") > 0, nil
+		status := msg.Header.Get("Status")
+		switch status {
+		case "", "204":
+			if number(msg, jetstream.LastSequenceHeader) != last {
+				return false, fmt.Errorf("a message is lost on the way: %w", nats.ErrTimeout)
+			}
 		case "404": // nothing at all
 			return false, nil
 		case "503":
@@ -158,8 +160,8 @@ func (r *reader) batch(ctx context.Context, yield func(Message) bool) (more bool
 		default:
 			return false, fmt.Errorf("NATS answers %s %s", status, msg.Header.Get("Description"))
 		}
-		if number(msg, jetstream.LastSequenceHeader) != last {
-			return false, fmt.Errorf("a message is lost on the way: %w", nats.ErrTimeout)
+		if status != "" { // the end of what was asked for
+			return number(msg, "Nats-Num-Pending") > 0, nil
 		}
 		at, err := time.Parse(time.RFC3339Nano, msg.Header.Get(jetstream.TimeStampHeaer))
 		last = number(msg, jetstream.SequenceHeader)

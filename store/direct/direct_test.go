@@ -2,12 +2,15 @@ package direct_test
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/latchkey/latchkey/cmd/sandbox/engines/enginestest"
@@ -153,4 +156,52 @@ func TestSaysThatAStreamAllowsNoDirectGets(t *testing.T) {
 	_, err := f.read(t.Context(), direct.Reading{Subject: f.name + ".>"}, nil)
 	require.ErrorIs(t, err, direct.ErrNotAllowed)
 	require.ErrorContains(t, err, f.name)
+}
+
+// pretended is a stream whose messages a test sends.
+type pretended struct {
+	jetstream.Stream
+	name string
+}
+
+func (p pretended) CachedInfo() *jetstream.StreamInfo {
+	return &jetstream.StreamInfo{Config: jetstream.StreamConfig{Name: p.name, AllowDirect: true}}
+}
+
+// What is lost on the way is asked for again, wherever in an answer it was.
+func TestAsksAgainForWhatIsLost(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, nil)
+	name := enginestest.Name(t) + "-pretended"
+	for _, lost := range []uint64{2, 3} {
+		var requests atomic.Int32
+		answers, err := f.js.Conn().Subscribe("$JS.API.DIRECT.GET."+name, func(request *nats.Msg) {
+			first := requests.Add(1) == 1
+			var asked struct{ Seq uint64 }
+			assert.NoError(t, json.Unmarshal(request.Data, &asked))
+			last := uint64(0)
+			for seq := asked.Seq; seq <= 3; seq++ {
+				msg := nats.NewMsg(request.Reply)
+				msg.Header = nats.Header{
+					jetstream.SubjectHeader: {name}, jetstream.SequenceHeader: {fmt.Sprint(seq)}, jetstream.LastSequenceHeader: {fmt.Sprint(last)},
+					jetstream.TimeStampHeaer: {time.Now().Format(time.RFC3339Nano)}, "Nats-Num-Pending": {fmt.Sprint(3 - seq)},
+				}
+				if last = seq; seq != lost || !first {
+					assert.NoError(t, request.RespondMsg(msg))
+				}
+			}
+			end := nats.NewMsg(request.Reply)
+			end.Header = nats.Header{"Status": {"204"}, "Description": {"EOB"}, "Nats-Num-Pending": {"0"}, jetstream.LastSequenceHeader: {fmt.Sprint(last)}}
+			assert.NoError(t, request.RespondMsg(end))
+		})
+		require.NoError(t, err)
+		var read []uint64
+		for m, err := range direct.Read(t.Context(), f.js, pretended{name: name}, direct.Reading{Subject: name}) {
+			require.NoError(t, err)
+			read = append(read, m.Sequence)
+		}
+		require.Equal(t, []uint64{1, 2, 3}, read, "without message %d at first", lost)
+		require.NoError(t, answers.Unsubscribe())
+		require.EqualValues(t, 2, requests.Load())
+	}
 }
