@@ -37,7 +37,7 @@ func TestEventsOnTheCommandLine(t *testing.T) {
 		}
 		return out
 	}
-	require.Len(t, lines(), 3)
+	h.eventually(func() bool { return len(lines()) == 3 }, "an event is heard before it is stored")
 	require.Len(t, lines("--since", "1h"), 3)
 	require.Len(t, lines("--user", "v"), 1)
 	require.Empty(t, lines("--since", time.Now().Add(time.Hour).Format(time.RFC3339)))
