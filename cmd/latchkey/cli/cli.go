@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -57,6 +58,10 @@ func Run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 	if completion, _, err := root.Find([]string{"completion"}); err == nil {
 		completion.RunE = help // and no other argument
 		a.noteBegin(completion)
+	}
+	root.InitDefaultHelpCmd()
+	if topics, _, err := root.Find([]string{"help"}); err == nil {
+		topics.Args = aCommand
 	}
 	root.SetArgs(args)
 	root.SetOut(screenOf(stdout, environ))
@@ -116,6 +121,14 @@ func (a *app) noteBegin(cmd *cobra.Command) {
 }
 
 func help(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+
+// aCommand demands the words of a command as the arguments.
+func aCommand(cmd *cobra.Command, args []string) error {
+	if _, left, err := cmd.Root().Find(args); err != nil || len(left) > 0 {
+		return fmt.Errorf("unknown command %q", strings.Join(args, " "))
+	}
+	return nil
+}
 
 // group returns a command that only holds others.
 func group(use, short string, commands ...*cobra.Command) *cobra.Command {

@@ -130,8 +130,13 @@ func TestWrongCommandLines(t *testing.T) {
 			root.PersistentFlags().VisitAll(visit)
 		})
 	}
-	for _, path := range []string{"latchkey nonsense", "latchkey grants nonsense", "latchkey completion nonsense", "latchkey --nonsense"} {
+	for _, path := range []string{"latchkey nonsense", "latchkey grants nonsense", "latchkey completion nonsense", "latchkey --nonsense", "latchkey help nonsense", "latchkey help grants nonsense"} {
 		wrong(t, path)
+	}
+	for _, args := range [][]string{{"help"}, {"help", "grants"}, {"help", "grants", "list"}, {"help", "completion", "bash"}, {"help", "help"}} {
+		var stdout, stderr bytes.Buffer
+		require.Equal(t, ExitOK, Run(t.Context(), args, faulty, &stdout, &stderr), "%q: %s", args, &stderr)
+		require.Contains(t, stdout.String(), "Usage:")
 	}
 }
 
