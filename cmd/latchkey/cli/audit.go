@@ -2,7 +2,6 @@ package cli
 
 import (
 	"bufio"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -31,8 +30,6 @@ line is one record.`,
 		Args: cobra.NoArgs,
 		RunE: a.session((*session).openJetStream, func(s *session) error {
 			out := bufio.NewWriter(s.out)
-			lines := json.NewEncoder(out)
-			lines.SetEscapeHTML(false)
 			row := func(at, action, outcome, user, caller, what string) error {
 				_, err := fmt.Fprintf(out, "%-24s  %s  %s  %s  %s  %s\n", at, paint(s.out, "ACTION", pad(action, 10)), paint(s.out, "OUTCOME", pad(outcome, 12)), pad(user, 20), pad(caller, 20), what)
 				return err
@@ -47,7 +44,7 @@ line is one record.`,
 					return nil
 				}
 				if s.output == asJSON {
-					return lines.Encode(e)
+					return printJSONLine(out, e)
 				}
 				return row(e.At.UTC().Format("2006-01-02T15:04:05.000Z"), printable(string(e.Action)), printable(e.Outcome), printable(e.User), printable(callerText(e.Caller)), printable(whatText(e)))
 			})
@@ -117,11 +114,9 @@ the log.`,
 			if err != nil {
 				return err
 			}
-			lines := json.NewEncoder(s.out)
-			lines.SetEscapeHTML(false)
 			check := audit.Check{Heads: heads, Since: from, Retention: s.cfg.Retention.Audit, Now: time.Now(), OnFinding: func(f audit.Finding) {
 				if s.output == asJSON {
-					_ = lines.Encode(f) // the summary fails too
+					_ = printJSONLine(s.out, f) // the summary fails too
 				} else {
 					printFinding(s.out, f)
 				}
@@ -141,7 +136,7 @@ the log.`,
 				return err
 			}
 			if s.output == asJSON {
-				err = lines.Encode(report)
+				err = printJSONLine(s.out, report)
 			} else {
 				_, err = fmt.Fprintf(s.out, "%d messages with %d records in %d chains, from %s to %s: %d faults, %d notes\n",
 					report.Messages, report.Records, report.Chains, stamp(&report.From), stamp(&report.To), report.Faults, report.Notes)
@@ -168,7 +163,7 @@ func printFinding(out io.Writer, f audit.Finding) {
 	if f.Chain != "" {
 		where += " in " + f.Chain
 	}
-	fmt.Fprintf(out, "%s%s: %s\n", paint(out, "STATUS", kind), printable(where), f.Text)
+	fmt.Fprintf(out, "%s%s: %s\n", paint(out, "STATUS", kind), printable(where), printable(f.Text))
 }
 
 func (a *app) auditHeads() *cobra.Command {
@@ -182,9 +177,8 @@ has changed both.`,
 		Args:    cobra.NoArgs,
 		RunE: a.session((*session).openStore, func(s *session) error {
 			heads, err := s.heads()
-			lines := json.NewEncoder(s.out)
 			for _, h := range heads {
-				err = errors.Join(err, lines.Encode(h))
+				err = errors.Join(err, printJSONLine(s.out, h))
 			}
 			return err
 		}),

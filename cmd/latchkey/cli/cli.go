@@ -70,7 +70,7 @@ func Run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 	if err == nil {
 		return ExitOK
 	}
-	fmt.Fprintln(stderr, "latchkey:", err)
+	fmt.Fprintln(stderr, "latchkey:", printableLines(err.Error()))
 	var exit *exitError
 	if errors.As(err, &exit) {
 		return exit.code

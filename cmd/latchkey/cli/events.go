@@ -1,13 +1,13 @@
 package cli
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/spf13/cobra"
 
 	"github.com/latchkey/latchkey/events"
@@ -51,8 +51,11 @@ With --output json every line is a CloudEvent, as subscribers receive it.`,
 func (s *session) tail(f tailFilter) error {
 	subjects := s.cfg.NATS.Subjects()
 	stream, err := s.js.Stream(s.ctx, subjects.LifecycleStream())
-	if err != nil {
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		return fmt.Errorf("looking for the events; has a worker run, with the same nats.url and nats.prefix?: %w", err)
+	}
+	if err != nil {
+		return fmt.Errorf("looking for the events: %w", err)
 	}
 	for msg, err := range direct.Read(s.ctx, s.js, stream, f.reading(subjects, stream.CachedInfo().State.LastSeq)) {
 		switch {
@@ -97,12 +100,7 @@ func (s *session) showEvent(body []byte) error {
 		return err
 	}
 	if s.output == asJSON {
-		var line bytes.Buffer
-		if err := json.Compact(&line, body); err != nil {
-			return fmt.Errorf("showing an event: %w", err)
-		}
-		_, err = fmt.Fprintln(s.out, escaped(line.String()))
-		return err
+		return printJSONLine(s.out, json.RawMessage(body))
 	}
 	line := fmt.Sprintf("%s  %s  %s  version %d", e.Data.GrantID, e.Data.BrokerType, e.Data.UserID, e.Data.Version)
 	if e.Data.Reason != "" {

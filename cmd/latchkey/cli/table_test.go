@@ -116,3 +116,15 @@ func TestHowFarAwayATimeIs(t *testing.T) {
 		require.Equal(t, want, untilText(d), fmt.Sprint(d))
 	}
 }
+
+// TestNothingFromOutsideBreaksATerminal: neither an error nor a line of JSON.
+func TestNothingFromOutsideBreaksATerminal(t *testing.T) {
+	var out, stderr strings.Builder
+	require.Equal(t, ExitFailed, Run(t.Context(), []string{"import", "--dry-run", "/nonexistent\x1b[2J\u009b2J"}, nil, &out, &stderr))
+	require.Empty(t, out.String())
+	require.Equal(t, "latchkey: opening the input: open /nonexistent\uFFFD[2J\uFFFD2J: no such file or directory\n", stderr.String())
+	require.Equal(t, "a\uFFFD\nb", printableLines("a\r\nb"))
+
+	require.NoError(t, printJSONLine(&out, map[string]string{"inbox": "_INBOX.\u009b2J\u202e<"}))
+	require.Equal(t, `{"inbox":"_INBOX.\u009b2J\u202e<"}`+"\n", out.String())
+}
