@@ -71,7 +71,7 @@ Exit code 1: a line was rejected, or could not be published.`,
 				}
 				o.MaxBytes, o.Publish = cfg.Connect.MaxBytes, latchkey.PublishConnectedBody
 			}
-			in, size, err := a.openImport(cmd, args[0])
+			in, size, err := a.openImport(ctx, cmd, args[0])
 			if err != nil {
 				return err
 			}
@@ -87,7 +87,7 @@ Exit code 1: a line was rejected, or could not be published.`,
 			report.State, err = imports.Run(ctx, o)
 			err = worker.Explain(ctx, nc, err)
 			done()
-			if errors.Is(err, context.Canceled) {
+			if errors.Is(err, context.Canceled) && cmd.Context().Err() != nil {
 				err = fmt.Errorf("interrupted after line %d; run it again with the same --state to continue: %w", report.Lines, err)
 			}
 			err = errors.Join(report.show(cmd), err)
@@ -110,10 +110,10 @@ Exit code 1: a line was rejected, or could not be published.`,
 	return cmd
 }
 
-// openImport opens the input. Its size is -1 if it is not known.
-func (a *app) openImport(cmd *cobra.Command, path string) (in io.ReadCloser, size int64, err error) {
+// openImport opens the input, which ends with ctx. Its size is -1 if it is not known.
+func (a *app) openImport(ctx context.Context, cmd *cobra.Command, path string) (in io.ReadCloser, size int64, err error) {
 	if path == "-" {
-		return io.NopCloser(cmd.InOrStdin()), -1, nil
+		return until(ctx, cmd.InOrStdin()), -1, nil
 	}
 	f, err := os.Open(path)
 	if err != nil {
@@ -128,9 +128,24 @@ func (a *app) openImport(cmd *cobra.Command, path string) (in io.ReadCloser, siz
 		fmt.Fprintf(a.stderr, "latchkey: warning: every user of this machine can read %s, which holds tokens; chmod 600 it\n", printable(path))
 	}
 	if !info.Mode().IsRegular() {
-		return f, -1, nil
+		return struct {
+			io.Reader
+			io.Closer
+		}{until(ctx, f), f}, -1, nil
 	}
 	return f, info.Size(), nil
+}
+
+// until returns what in holds, and the error of ctx when that ends: a read from a terminal
+// or a pipe can't be stopped.
+func until(ctx context.Context, in io.Reader) io.ReadCloser {
+	out, from := io.Pipe()
+	context.AfterFunc(ctx, func() { _ = from.CloseWithError(ctx.Err()) }) // it never fails
+	go func() {
+		_, err := io.Copy(from, in)
+		_ = from.CloseWithError(err)
+	}()
+	return out
 }
 
 // showProgress shows a progress bar if standard error is a terminal.

@@ -147,6 +147,17 @@ func TestManyGrantsAreImportedByACommandThatIsKilledAndInterrupted(t *testing.T)
 	require.Error(t, interrupted.Wait())
 	require.Contains(t, interrupted.out.String(), fmt.Sprint("interrupted after line ", part(7)))
 
+	// ctrl-C ends it too while it waits for lines that it has imported.
+	waiting := o.process(append([]string{"import", "-"}, args...)...)
+	_, err = io.WriteString(waiting.stdin, strings.Repeat(" ", 1<<17)) // more than a pipe holds: it reads
+	require.NoError(t, err)
+	require.NoError(t, waiting.Process.Signal(os.Interrupt))
+	ended := make(chan error, 1)
+	go func() { ended <- waiting.Wait() }()
+	h.eventually(func() bool { return len(ended) > 0 }, "it still reads")
+	require.Error(t, <-ended)
+	require.Contains(t, waiting.out.String(), fmt.Sprint("interrupted after line ", part(7)))
+
 	for range 2 { // the second time there is nothing left to do
 		code, stdout, stderr := o.run(append([]string{"import", file, "--output", "json"}, args...)...)
 		require.Equal(t, cli.ExitFailed, code)
@@ -178,7 +189,7 @@ func TestManyGrantsAreImportedByACommandThatIsKilledAndInterrupted(t *testing.T)
 	require.Zero(t, w.metric("latchkey_dead_letters_total"))
 	saved, err := os.ReadFile(stateFile)
 	require.NoError(t, err)
-	for _, shown := range []string{string(saved), string(got), o.shown.String(), killed.out.String(), interrupted.out.String()} {
+	for _, shown := range []string{string(saved), string(got), o.shown.String(), killed.out.String(), interrupted.out.String(), waiting.out.String()} {
 		require.NotContains(t, shown, importCanary)
 	}
 }
