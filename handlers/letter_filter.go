@@ -163,9 +163,8 @@ func (t *LetterTally) add(l ParkedLetter) {
 }
 
 // Each calls do, such as Replay or Drop, for the dead letters that a filter selects,
-// oldest first, and returns for how many it succeeded. Those that are parked after it
-// begins stay, also those that come of a replay. One that fails keeps it from no other,
-// and of many errors it returns the first few; after an outage it does not go on.
+// oldest first, as EachOf does. Those that are parked after it begins stay, also those that
+// come of a replay.
 func (p *DeadLetters) Each(ctx context.Context, f LetterFilter, do func(context.Context, ParkedLetter) error) (done int, err error) {
 	if f.Through == 0 {
 		stream, err := p.stream(ctx)
@@ -176,8 +175,15 @@ func (p *DeadLetters) Each(ctx context.Context, f LetterFilter, do func(context.
 			return 0, nil
 		}
 	}
+	return EachOf(ctx, p.Matching(ctx, f, 1), do)
+}
+
+// EachOf calls do for dead letters, and returns for how many it succeeded. One that fails
+// keeps it from no other, and of many errors it returns the first few; after an outage it
+// does not go on.
+func EachOf(ctx context.Context, letters iter.Seq2[ParkedLetter, error], do func(context.Context, ParkedLetter) error) (done int, err error) {
 	var failed []error
-	for letter, err := range p.Matching(ctx, f, 1) {
+	for letter, err := range letters {
 		if err == nil {
 			if err = do(ctx, letter); err == nil {
 				done++

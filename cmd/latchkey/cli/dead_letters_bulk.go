@@ -126,11 +126,14 @@ func (b *bulk) each(s *session, doing, done string, ask bool, prepare func() err
 		}
 		return nil
 	}
-	var failed []error
-	for _, letter := range found {
-		failed = append(failed, told(s.ctx, letter))
-	}
-	return errors.Join(failed...)
+	_, err := handlers.EachOf(s.ctx, func(yield func(handlers.ParkedLetter, error) bool) {
+		for _, letter := range found {
+			if !yield(letter, nil) {
+				return
+			}
+		}
+	}, told)
+	return err
 }
 
 func (a *app) replayDeadLetters() *cobra.Command {
