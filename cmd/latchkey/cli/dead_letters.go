@@ -133,16 +133,10 @@ func (s *session) printBody(letter handlers.ParkedLetter) error {
 
 // prepareOpening opens what it takes to open dead letters and to record that.
 func (s *session) prepareOpening() error {
-	if err := s.guard(); err != nil {
-		return err
-	}
 	if err := s.openInstallation(); err != nil {
 		return err
 	}
-	if err := s.openEnvelope(); err != nil {
-		return err
-	}
-	if err := s.openDeadLetters(); err != nil {
+	if err := s.openBodies(); err != nil {
 		return err
 	}
 	return s.openAudit(s.db)

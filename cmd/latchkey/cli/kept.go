@@ -9,6 +9,8 @@ import (
 
 	"github.com/latchkey/latchkey/events"
 	"github.com/latchkey/latchkey/handlers"
+	"github.com/latchkey/latchkey/refresher"
+	"github.com/latchkey/latchkey/store/envelope"
 )
 
 // keptOf finds what is kept of a user: what "users erase" erases, and "export" shows.
@@ -27,7 +29,7 @@ type userLetters struct {
 }
 
 // deadLetters finds the user's dead letters. It opens those that name no user, which needs
-// KMS.
+// KMS: it fails while KMS is away, since somebody may drop what can't be opened.
 func (k keptOf) deadLetters(ctx context.Context) (userLetters, error) {
 	found := userLetters{mentioning: []string{}, unopened: []string{}}
 	for letter, err := range k.letters.Matching(ctx, handlers.LetterFilter{User: k.user}, 1) {
@@ -43,10 +45,15 @@ func (k keptOf) deadLetters(ctx context.Context) (userLetters, error) {
 		if letter.Sealed.KeyID == "" {
 			continue
 		}
+		if err := k.openBodies(); err != nil {
+			return found, err
+		}
 		mentioned, err := k.mentioned(ctx, letter.DeadLetter)
 		switch {
 		case ctx.Err() != nil:
 			return found, ctx.Err()
+		case err != nil && refresher.Outage(err) && !envelope.Refused(err):
+			return found, err
 		case err != nil:
 			found.unopened = append(found.unopened, letter.ID)
 		case mentioned:
@@ -61,12 +68,6 @@ func (k keptOf) mentioned(ctx context.Context, letter handlers.DeadLetter) (bool
 	quoted, err := json.Marshal(k.user)
 	if err != nil {
 		return false, fmt.Errorf("encoding the user: %w", err)
-	}
-	if err := k.openEnvelope(); err != nil {
-		return false, err
-	}
-	if err := k.openDeadLetters(); err != nil {
-		return false, err
 	}
 	body, err := k.letters.Open(ctx, letter)
 	if err != nil {

@@ -169,6 +169,7 @@ func (s *session) grantsOf(ctx context.Context, user string) ([]*store.Grant, er
 	return s.db.ByUser(ctx, user)
 }
 
+// openEnvelope opens what is sealed, and protects the memory first.
 func (s *session) openEnvelope() (err error) {
 	if s.env != nil {
 		return nil
@@ -176,11 +177,22 @@ func (s *session) openEnvelope() (err error) {
 	if err := s.need("kms"); err != nil {
 		return err
 	}
+	if err := s.guard(); err != nil {
+		return err
+	}
 	if err := s.openStore(); err != nil {
 		return err
 	}
 	s.env, err = worker.Envelope(s.ctx, s.cfg, s.db, time.Now, nil)
 	return err
+}
+
+// openBodies is openDeadLetters with the envelope that opens bodies.
+func (s *session) openBodies() error {
+	if err := s.openEnvelope(); err != nil {
+		return err
+	}
+	return s.openDeadLetters()
 }
 
 // dispatcher returns a dispatcher of the open installation.

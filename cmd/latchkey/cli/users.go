@@ -48,9 +48,9 @@ func (a *app) eraseUser() *cobra.Command {
 workers have erased it: grants with their tokens and schedules, answers of Mesh that
 are not in the database yet, and dead letters. Subscribers receive token.revoked.
 
-Dead letters that name no user are opened, which needs KMS. The command reports those
-that mention the user, and those that can't be opened: you decide whether to drop
-them.
+Dead letters that name no user are opened, which needs KMS: while KMS is away nothing
+is erased. The command reports those that mention the user, and those that can't be
+opened: you decide whether to drop them.
 
 If mesh.remove_on_disconnect is on, a grant stays until Mesh has removed the
 connection, for up to seven days. Of its tokens it keeps only the access tokens that
@@ -107,7 +107,7 @@ func (e eraser) erase(ctx context.Context, timeout time.Duration, eventsToo bool
 	}
 	letters, err := e.deadLetters(ctx)
 	if err != nil {
-		return report, err
+		return report, fmt.Errorf("nothing was erased: %w", err)
 	}
 	report.Grants, report.DeadLetters, report.Suspects, report.Sealed = len(grants), len(letters.own), letters.mentioning, letters.unopened
 	body, err := json.Marshal(events.Disconnected{UserID: e.user, Everything: true})

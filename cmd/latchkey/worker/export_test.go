@@ -1,6 +1,7 @@
 package worker_test
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -89,6 +90,21 @@ func TestWhatIsKeptOfAUserIsExportedAndErased(t *testing.T) {
 	record := o.ok("audit", "list", "--action", "exported", "--user", "mine", "-o", "json")
 	require.Contains(t, record, `"outcome":"ok"`)
 	require.Contains(t, record, `"caller"`)
+
+	// While KMS is away nobody knows whom a dead letter is about, which may have to stay.
+	// What can't be done to one is not tried with others.
+	letters := o.letters()
+	for want, args := range map[string][]string{
+		"nothing was exported: opening dead letter .* KMS": {"export", "--user", "mine"},
+		"nothing was erased: opening dead letter .* KMS":   {"users", "erase", "mine", "--yes"},
+		`\Alatchkey: opening dead letter [^\n]* KMS.*\n\z`: {"deadletters", "replay", letters[0].ID, letters[1].ID},
+	} {
+		var stdout, stderr bytes.Buffer
+		environ := slices.Concat(h.stack.Environ(), h.settings(), []string{"LATCHKEY_KMS_ENDPOINT=http://127.0.0.1:1", "LATCHKEY_KMS_TIMEOUT=100ms"})
+		require.Equal(t, cli.ExitFailed, cli.Run(h.ctx, args, environ, &stdout, &stderr))
+		require.Empty(t, stdout.String())
+		require.Regexp(t, want, stderr.String())
+	}
 
 	// An erasure leaves what its documentation says.
 	h.worker(settings...)
