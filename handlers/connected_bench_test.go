@@ -67,7 +67,7 @@ func (f *fixture) connected() Handler {
 	require.NoError(f.t, err)
 	env := f.envelope()
 	connector, err := NewConnector(ConnectorOptions{
-		Store: s, Envelope: env, Fingerprints: store.NewFingerprints(store.FingerprintOptions{Store: s, Envelope: env, Log: zap.NewNop()}),
+		Store: s, Envelope: env, Fingerprints: must(store.NewFingerprints(store.FingerprintOptions{Store: s, Envelope: env, Log: zap.NewNop()})),
 		Settler: settler, Dispatcher: dispatcher, Log: zap.NewNop(),
 	})
 	require.NoError(f.t, err)

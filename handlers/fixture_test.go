@@ -84,7 +84,7 @@ func (f *fixture) envelope() *envelope.Envelope {
 }
 
 // reopened is the envelope of a process that has just started.
-func (f *fixture) reopened() *envelope.Envelope { return envelope.New(f.sealing) }
+func (f *fixture) reopened() *envelope.Envelope { return must(envelope.New(f.sealing)) }
 
 // run routes connects to a handler until the test ends or stop is called.
 func (f *fixture) run(concurrency int, handle Handler) (stop func()) {

@@ -13,6 +13,7 @@ import (
 	"github.com/latchkey/latchkey/config"
 	"github.com/latchkey/latchkey/handlers"
 	"github.com/latchkey/latchkey/refresher"
+	"github.com/latchkey/latchkey/refresher/refreshertest"
 	"github.com/latchkey/latchkey/store"
 )
 
@@ -33,8 +34,8 @@ func TestWhatIsPutOffComesBackForTheLastTry(t *testing.T) {
 			t.Parallel()
 			r := newRig(t)
 			p := refresher.NewPolicy(config.Default())
-			w := r.Worker("a", func(d *refresher.Options) {
-				d.Settler.Policy, d.Credentials = p, config.Backoff{Min: pause, Max: pause}
+			w := r.Worker("a", refreshertest.PlanBy(func(c *config.Config) { *c = config.Default() }), func(d *refresher.Options) {
+				d.Credentials = config.Backoff{Min: pause, Max: pause}
 			})
 			refused := r.Connect(w, meshsim.ConnectSpec{})
 			g := r.Connect(w, meshsim.ConnectSpec{}, func(g *store.Grant) {

@@ -9,8 +9,9 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/latchkey/latchkey/cmd/sandbox/meshsim/meshsimtest"
+	"github.com/latchkey/latchkey/config"
 	"github.com/latchkey/latchkey/events"
-	"github.com/latchkey/latchkey/refresher"
+	"github.com/latchkey/latchkey/refresher/refreshertest"
 	"github.com/latchkey/latchkey/store"
 	"github.com/latchkey/latchkey/store/audit"
 )
@@ -26,9 +27,9 @@ type partial struct {
 func newPartial(t *testing.T) *partial {
 	p := &partial{rig: newRig(t), server: meshsimtest.NewServer(t)}
 	p.MeshURL = p.server.URL
-	p.w = p.Worker("a", func(d *refresher.Options) {
-		d.Settler.Policy.ClockSkew, d.Settler.Policy.Lead = time.Second, time.Minute // the last try comes ahead of the end
-	})
+	p.w = p.Worker("a", refreshertest.PlanBy(func(c *config.Config) {
+		c.Worker.ClockSkew, c.Mesh.Timeout = time.Second, time.Minute // the last try comes ahead of the end
+	}))
 	return p
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/latchkey/latchkey/config"
 	"github.com/latchkey/latchkey/events"
 	"github.com/latchkey/latchkey/refresher"
+	"github.com/latchkey/latchkey/refresher/refreshertest"
 	"github.com/latchkey/latchkey/store"
 )
 
@@ -21,7 +22,7 @@ import (
 var checkInterval = config.Default().Reconcile.Interval / 6
 
 // served has a worker know how long tokens are handed out and how long a try takes.
-func served(d *refresher.Options) { d.Settler.Policy = servedPolicy() }
+var served = refreshertest.PlanBy(func(c *config.Config) { *c = config.Default() })
 
 // Whatever keeps a grant from its next access token, its end is announced, once
 // for each version and by whichever worker, before the token is no longer handed

@@ -27,6 +27,7 @@ var t0 = time.Date(2031, 2, 3, 4, 5, 6, 0, time.UTC)
 var (
 	newClock = clocktest.New
 	settler  = refreshertest.Settler
+	punctual = refreshertest.PunctualSettler
 	lasting  = refreshertest.Lasting
 	endless  = refreshertest.Endless
 	due      = refreshertest.Due

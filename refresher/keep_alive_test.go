@@ -98,9 +98,9 @@ func TestRefreshTokensOfABrokerAreKeptAlive(t *testing.T) {
 	r := newRig(t)
 	const alive = 10 * day
 	plain := r.Worker("before the setting")
-	keeper := r.Worker("after", func(d *refresher.Options) {
-		d.Settler.Policy.Brokers = map[string]config.BrokerPolicy{"coinbase": {KeepAlive: alive}}
-	})
+	keeper := r.Worker("after", refreshertest.PlanBy(func(c *config.Config) {
+		c.Refresh.Brokers = map[string]config.BrokerPolicy{"coinbase": {KeepAlive: alive}}
+	}))
 	idle, other := r.endlessGrant(plain, "idle", "CoinBase"), r.endlessGrant(plain, "other", "kraken")
 	late := r.Connect(plain, meshsim.ConnectSpec{Accounts: []meshsim.Account{{ID: "late"}}}, func(g *store.Grant) {
 		g.Access, g.Accounts[0].ExpiresAt = endless(g.ConnectedAt), nil

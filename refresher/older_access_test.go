@@ -151,8 +151,7 @@ func TestAGrantEndsWithTheAccessTokenThatLivesLongest(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			at := newClock(t0.Add(4 * time.Minute))
-			s, g := settler(at, 0), newGrant(withAccounts("one", "two"), c.grant)
-			s.Policy = servedPolicy()
+			s, g := punctual(at, 0), newGrant(withAccounts("one", "two"), c.grant)
 			_, err := s.ApplyAnswer(g, newTokens("one", "two"), covers, false, 2, at.Now())
 			require.NoError(t, err)
 			first := *g.Access.ExpiresAt

@@ -23,8 +23,7 @@ var refusals = map[string]refresher.Failure{
 // play settles the same failure at each time at which a grant comes due, until it
 // is given up or so many tries were made. It returns how many were.
 func play(t require.TestingT, g *store.Grant, c *clock, f refresher.Failure, most int) (tries int) {
-	s := settler(c, 0)
-	s.Policy = servedPolicy()
+	s := punctual(c, 0)
 	for g.State == store.Active && tries < most {
 		if done, err := s.WithoutRefresh(g); done || err != nil {
 			require.NoError(t, err)
@@ -215,8 +214,7 @@ func TestReviving(t *testing.T) {
 			t.Run(fmt.Sprint(reason, ", its refresh token ", name), func(t *testing.T) {
 				g := expired(reason, func(g *store.Grant) { g.Refresh = refresh })
 				require.Empty(t, refresher.ReviveBlocked(g, c.Now()))
-				s := settler(c, 0)
-				s.Policy = servedPolicy()
+				s := punctual(c, 0)
 				refresher.Revive(g, c.Now())
 				require.Equal(t, store.Active, g.State)
 				require.Nil(t, g.PurgeAt)

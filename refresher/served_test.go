@@ -74,8 +74,7 @@ func outcomes(t *rapid.T) outcome {
 func TestAGrantIsTriedInTimeOrAnnounced(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		c := newClock(t0)
-		s := settler(c, rapid.Float64Range(0, 0.999).Draw(t, "chance"))
-		s.Policy = servedPolicy()
+		s := punctual(c, rapid.Float64Range(0, 0.999).Draw(t, "chance"))
 		seconds := time.Duration(rapid.IntRange(1, 7200).Draw(t, "life")) * time.Second
 		g := newGrant(func(g *store.Grant) {
 			g.Access = lasting(t0, seconds)
@@ -128,8 +127,7 @@ func TestAGrantWithoutAccessTokenIsAnnouncedAtItsFirstFailure(t *testing.T) {
 
 func TestTheNextAccessTokenTakesTheAnnouncementBack(t *testing.T) {
 	c := newClock(t0.Add(59*time.Minute + 30*time.Second))
-	s, g, tokens := settler(c, 0.5), newGrant(), newTokens("one")
-	s.Policy = servedPolicy()
+	s, g, tokens := punctual(c, 0.5), newGrant(), newTokens("one")
 	for version := range int64(3) {
 		require.NoError(t, s.ApplyFailure(g, &refresher.Failure{Class: refresher.RateLimited, RetryAfter: hour}))
 		require.NotEmpty(t, g.Warned)
@@ -149,8 +147,7 @@ func TestTheNextAccessTokenTakesTheAnnouncementBack(t *testing.T) {
 func refreshTokenWarnings(t *testing.T, refresh *store.Lifetime, access time.Duration, answer func(now time.Time, renew bool) refresher.Answer, until time.Time) (at []time.Time) {
 	t.Helper()
 	c := newClock(t0)
-	s, tokens := settler(c, 0), newTokens("one")
-	s.Policy = servedPolicy()
+	s, tokens := punctual(c, 0), newTokens("one")
 	g := newGrant(func(g *store.Grant) { g.Access, g.Refresh = lasting(t0, access), refresh })
 	g.Due = s.Policy.Next(g)
 	for epoch := int64(2); g.Due != nil && g.Due.At.Before(until) && refresher.NeedsCall(g, g.Due.At); epoch++ {
@@ -274,8 +271,7 @@ func TestAFailureAfterTheRefreshTokenEndedPlansNoTry(t *testing.T) {
 func TestTheLastTryAfterGraceComesWhileTheAccessTokenIsServed(t *testing.T) {
 	g := newGrant(func(g *store.Grant) { g.Unknown = new(t0) })
 	c := newClock(sentAt)
-	s := settler(c, 0)
-	s.Policy = servedPolicy()
+	s := punctual(c, 0)
 	require.NoError(t, s.ApplyFailure(g, &refresher.Failure{Class: refresher.Transient, Ambiguous: true}))
 	require.Equal(t, *s.Policy.LatestAttempt(g), g.Due.At)
 	require.Equal(t, t0.Add(hour-config.Default().Worker.ClockSkew-s.Policy.Lead), g.Due.At)

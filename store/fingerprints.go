@@ -14,6 +14,7 @@ import (
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
 	"go.uber.org/zap"
 
+	required "github.com/latchkey/latchkey/events/options"
 	"github.com/latchkey/latchkey/events/pause"
 	"github.com/latchkey/latchkey/events/secret"
 	"github.com/latchkey/latchkey/store/envelope"
@@ -38,11 +39,10 @@ type Fingerprints struct {
 	last atomic.Pointer[SealedFingerprintKey]
 }
 
-// NewFingerprints returns the fingerprints of an installation. It panics without a store
-// or an envelope.
-func NewFingerprints(o FingerprintOptions) *Fingerprints {
-	if o.Store == nil || o.Envelope == nil {
-		panic("store: fingerprints need a store and an envelope")
+// NewFingerprints returns the fingerprints of an installation.
+func NewFingerprints(o FingerprintOptions) (*Fingerprints, error) {
+	if err := required.Require("the fingerprints", o, "Store", "Envelope"); err != nil {
+		return nil, err
 	}
 	if o.Rand == nil {
 		o.Rand = rand.Reader
@@ -50,7 +50,7 @@ func NewFingerprints(o FingerprintOptions) *Fingerprints {
 	if o.Log == nil {
 		o.Log = zap.NewNop()
 	}
-	return &Fingerprints{opts: o}
+	return &Fingerprints{opts: o}, nil
 }
 
 // SealedFingerprintKey is the stored form of the key.

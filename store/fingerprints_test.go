@@ -7,8 +7,10 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/latchkey/latchkey/events/options/optionstest"
 	"github.com/latchkey/latchkey/events/secret"
 	"github.com/latchkey/latchkey/store"
+	"github.com/latchkey/latchkey/store/envelope"
 )
 
 func fingerprints(t testing.TB, s *store.Store) *store.Fingerprints { return workers(t, s)() }
@@ -17,8 +19,20 @@ func fingerprints(t testing.TB, s *store.Store) *store.Fingerprints { return wor
 func workers(t testing.TB, s *store.Store) func() *store.Fingerprints {
 	started := envelopes(t, s)
 	return func() *store.Fingerprints {
-		return store.NewFingerprints(store.FingerprintOptions{Store: s, Envelope: started()})
+		return must(store.NewFingerprints(store.FingerprintOptions{Store: s, Envelope: started()}))
 	}
+}
+
+func TestEveryRequiredOptionIsNamed(t *testing.T) {
+	optionstest.Required(t, store.NewFingerprints, store.FingerprintOptions{Store: &store.Store{}, Envelope: &envelope.Envelope{}}, "Store", "Envelope")
+}
+
+// must returns what a constructor has made of complete options.
+func must[T any](made T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return made
 }
 
 func TestAllWorkersMakeOneFingerprintKey(t *testing.T) {

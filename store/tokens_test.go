@@ -18,7 +18,7 @@ import (
 func envelopes(t testing.TB, keys *store.Store) func() *envelope.Envelope {
 	t.Helper()
 	o := envelope.Options{KMS: kmssimtest.Start(t, "alias/tokens").Client(), Store: keys, KeyID: "alias/tokens"}
-	return func() *envelope.Envelope { return envelope.New(o) }
+	return func() *envelope.Envelope { return must(envelope.New(o)) }
 }
 
 // sealing returns an envelope whose data keys lie in a database.

@@ -8,12 +8,14 @@ import (
 )
 
 // Require returns an error that names the required fields of a struct of options that are
-// zero, or nil. what is what cannot be made without them.
+// zero, or numbers or durations below zero. It returns nil if there are none. what is what
+// cannot be made without them.
 func Require(what string, options any, fields ...string) error {
 	given := reflect.ValueOf(options)
 	var missing []string
 	for _, name := range fields {
-		if given.FieldByName(name).IsZero() { // panics for a field that does not exist
+		field := given.FieldByName(name) // of a field that does not exist, IsZero panics
+		if field.IsZero() || field.CanInt() && field.Int() < 0 {
 			missing = append(missing, name)
 		}
 	}

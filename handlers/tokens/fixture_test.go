@@ -17,6 +17,7 @@ import (
 	"github.com/latchkey/latchkey/cmd/sandbox/kmssim/kmssimtest"
 	"github.com/latchkey/latchkey/config"
 	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/events/options/optionstest"
 	"github.com/latchkey/latchkey/store"
 	"github.com/latchkey/latchkey/store/envelope"
 	"github.com/latchkey/latchkey/store/envelope/envelopetest"
@@ -66,7 +67,12 @@ func (f *fixture) envelope() *envelope.Envelope {
 }
 
 // reopened is the envelope of a process that has just started.
-func (f *fixture) reopened() *envelope.Envelope { return envelope.New(f.sealing) }
+func (f *fixture) reopened() *envelope.Envelope {
+	f.t.Helper()
+	e, err := envelope.New(f.sealing)
+	require.NoError(f.t, err)
+	return e
+}
 
 // unread is a store that nobody reads.
 type unread struct{ Store }
@@ -112,4 +118,10 @@ func (f *fixture) left(stream string) int {
 func (f *fixture) eventually(condition func() bool, what string) {
 	f.t.Helper()
 	require.Eventually(f.t, condition, patience, 10*time.Millisecond, what)
+}
+
+func TestEveryRequiredOptionIsNamed(t *testing.T) {
+	optionstest.Required(t, New, Options{
+		Store: unread{}, Refresher: opener{}, Config: config.Default().Tokens, Now: time.Now, Log: zap.NewNop(), Metrics: prometheus.NewRegistry(),
+	}, "Store", "Refresher", "Config", "Now", "Log", "Metrics")
 }

@@ -92,7 +92,7 @@ type Service struct {
 
 // New returns a service that answers once Start has returned.
 func New(o Options) (*Service, error) {
-	if err := options.Require("the token service", o, "Store", "Refresher", "Now", "Log", "Metrics"); err != nil {
+	if err := options.Require("the token service", o, "Store", "Refresher", "Config", "Now", "Log", "Metrics"); err != nil {
 		return nil, err
 	}
 	known, err := events.NewInboxes(o.Subjects, o.Config.InboxPrefixes...)

@@ -30,15 +30,31 @@ func Due(g *store.Grant) events.RefreshDue {
 // Settler settles by a clock, with chance as every random number. Lead and clock skew
 // of its policy are zero.
 func Settler(c *clocktest.Clock, chance float64) refresher.Settler {
+	return settler(atOnce(), c, chance)
+}
+
+// PunctualSettler is a [Settler] that plans with the default lead and clock skew.
+func PunctualSettler(c *clocktest.Clock, chance float64) refresher.Settler {
+	return settler(config.Default(), c, chance)
+}
+
+func settler(cfg config.Config, c *clocktest.Clock, chance float64) refresher.Settler {
 	ids := 0
 	s, err := refresher.NewSettler(refresher.SettlerOptions{
-		Config: config.Default(), Now: c.Now, NewID: func() string { ids++; return fmt.Sprintf("event-%d", ids) }, Rand: func() float64 { return chance },
+		Config: cfg, Now: c.Now, NewID: func() string { ids++; return fmt.Sprintf("event-%d", ids) }, Rand: func() float64 { return chance },
 	})
 	if err != nil {
 		panic(err) // nothing is missing
 	}
-	s.Policy.Lead, s.Policy.ClockSkew = 0, 0
 	return s
+}
+
+// atOnce is the default configuration for calls that take no time, and clocks that do not
+// differ.
+func atOnce() config.Config {
+	c := config.Default()
+	c.Mesh.Timeout, c.MongoDB.Timeout, c.Worker.ClockSkew = 0, 0, 0
+	return c
 }
 
 // Connect has the simulator issue tokens and stores their grant, due now, as

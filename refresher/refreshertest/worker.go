@@ -56,11 +56,12 @@ func (r *Rig) Worker(id string, change ...func(*refresher.Options)) *Worker {
 	require.NoError(r.T, db.Ensure(ctx))
 	w := &Worker{Store: db}
 	r.workers = append(r.workers, w)
-	w.Envelope = envelope.New(envelope.Options{KMS: r.KMS.Client(kmssimtest.Once), Store: db, KeyID: "alias/test", Now: r.Clock.Now})
-	w.Fingerprints = store.NewFingerprints(store.FingerprintOptions{Store: db, Envelope: w.Envelope, Log: r.Log})
-	w.Settler, err = refresher.NewSettler(refresher.SettlerOptions{Config: d, Subjects: r.Subjects, Now: r.Clock.Now, NewID: uuid.NewString, Rand: func() float64 { return 0.5 }})
+	w.Envelope, err = envelope.New(envelope.Options{KMS: r.KMS.Client(kmssimtest.Once), Store: db, KeyID: "alias/test", Now: r.Clock.Now})
 	require.NoError(r.T, err)
-	w.Settler.Policy.Lead, w.Settler.Policy.ClockSkew = 0, 0
+	w.Fingerprints, err = store.NewFingerprints(store.FingerprintOptions{Store: db, Envelope: w.Envelope, Log: r.Log})
+	require.NoError(r.T, err)
+	w.Settler, err = refresher.NewSettler(refresher.SettlerOptions{Config: atOnce(), Subjects: r.Subjects, Now: r.Clock.Now, NewID: uuid.NewString, Rand: half})
+	require.NoError(r.T, err)
 	reg, remember := prometheus.NewRegistry(), 24*time.Hour
 	w.Dispatcher, err = refresher.NewDispatcher(refresher.DispatcherOptions{
 		JetStream: r.JS, Store: db, Subjects: r.Subjects, Horizon: d.Refresh.Horizon, Remember: remember, Now: r.Clock.Now, Log: r.Log, Metrics: reg,
@@ -84,4 +85,20 @@ func (r *Rig) Worker(id string, change ...func(*refresher.Options)) *Worker {
 	require.NoError(r.T, err)
 	require.NoError(r.T, w.Reconciler.Start(ctx))
 	return w
+}
+
+func half() float64 { return 0.5 }
+
+// PlanBy has a worker plan by a configuration: the default one with the changes, and without
+// lead and clock skew unless change sets them.
+func PlanBy(change func(*config.Config)) func(*refresher.Options) {
+	return func(o *refresher.Options) {
+		c := atOnce()
+		change(&c)
+		var err error
+		o.Settler, err = refresher.NewSettler(refresher.SettlerOptions{Config: c, Subjects: o.Subjects, Now: o.Now, NewID: o.NewID, Rand: half})
+		if err != nil {
+			panic(err) // nothing is missing
+		}
+	}
 }

@@ -73,7 +73,8 @@ func (f *fixture) log(change ...func(*audit.Options)) *audit.Log {
 	for _, c := range change {
 		c(&o)
 	}
-	l := audit.New(o)
+	l, err := audit.New(o)
+	require.NoError(f.t, err)
 	l.Start()
 	return l
 }

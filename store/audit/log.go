@@ -15,6 +15,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/events/options"
 )
 
 var (
@@ -94,10 +95,10 @@ type entry struct {
 	until time.Time
 }
 
-// New returns a log, which writes after Start. It panics without a required option.
-func New(o Options) *Log {
-	if o.JetStream == nil || o.NewID == nil || o.Now == nil {
-		panic("audit: JetStream, NewID and Now are required")
+// New returns a log, which writes after Start.
+func New(o Options) (*Log, error) {
+	if err := options.Require("the audit log", o, "JetStream", "NewID", "Now"); err != nil {
+		return nil, err
 	}
 	if o.Log == nil {
 		o.Log = zap.NewNop()
@@ -116,7 +117,7 @@ func New(o Options) *Log {
 	l.subject = o.Subjects.Audit(l.chain)
 	l.metrics = newMetrics(o.Metrics, l.waiting)
 	l.head = Head{Chain: l.chain, Worker: l.worker, Hash: origin(l.chain).String()}
-	return l
+	return l, nil
 }
 
 // Chain returns the name of the chain.

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/latchkey/latchkey/cmd/sandbox/engines"
 	"github.com/latchkey/latchkey/cmd/sandbox/engines/enginestest"
+	"github.com/latchkey/latchkey/events/options/optionstest"
 	"github.com/latchkey/latchkey/store/audit"
 )
 
@@ -277,4 +279,14 @@ func BenchmarkWrite(b *testing.B) {
 	b.StopTimer()
 	f.stop(l)
 	b.ReportMetric(float64(b.N)/float64(l.Head().Number), "records/message")
+}
+
+// unconnected is a JetStream whose connection leads nowhere.
+type unconnected struct{ jetstream.JetStream }
+
+func (unconnected) Conn() *nats.Conn { return &nats.Conn{} }
+
+func TestEveryRequiredOptionIsNamed(t *testing.T) {
+	o := audit.Options{JetStream: &unconnected{}, NewID: uuid.NewString, Now: time.Now}
+	optionstest.Required(t, audit.New, o, "JetStream", "NewID", "Now")
 }

@@ -23,6 +23,8 @@ import (
 
 	lru "github.com/hashicorp/golang-lru/v2"
 	"golang.org/x/sync/singleflight"
+
+	"github.com/latchkey/latchkey/events/options"
 )
 
 // Options for New. Zero limits mean the defaults in parentheses.
@@ -76,11 +78,10 @@ type Envelope struct {
 	closed   atomic.Bool
 }
 
-// New returns an Envelope, which calls KMS only when it is used. It panics without a KMS
-// client, a store or a KEK.
-func New(o Options) *Envelope {
-	if o.KMS == nil || o.Store == nil || o.KeyID == "" {
-		panic("envelope: KMS, Store and KeyID are required")
+// New returns an Envelope, which calls KMS only when it is used.
+func New(o Options) (*Envelope, error) {
+	if err := options.Require("an envelope", o, "KMS", "Store", "KeyID"); err != nil {
+		return nil, err
 	}
 	o.Timeout = cmp.Or(o.Timeout, 5*time.Second)
 	o.MaxAge = cmp.Or(o.MaxAge, 24*time.Hour)
@@ -99,18 +100,13 @@ func New(o Options) *Envelope {
 	if o.OnKMS == nil {
 		o.OnKMS = func(string, error) {}
 	}
-	return &Envelope{
-		opts:   o,
-		active: must(lru.New[string, *sealingKey](o.CacheSize)),
-		cache:  must(lru.NewWithEvict(o.CacheSize, func(_ string, key *openingKey) { key.material.release() })),
+	e := &Envelope{opts: o}
+	var err error
+	if e.active, err = lru.New[string, *sealingKey](o.CacheSize); err != nil {
+		return nil, err
 	}
-}
-
-func must[T any](v T, err error) T {
-	if err != nil {
-		panic(err) // only for a size below 1
-	}
-	return v
+	e.cache, err = lru.NewWithEvict(o.CacheSize, func(_ string, key *openingKey) { key.material.release() })
+	return e, err
 }
 
 // Close releases all data keys and wipes them, those for sealing once their last sealer

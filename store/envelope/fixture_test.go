@@ -11,6 +11,7 @@ import (
 	"github.com/latchkey/latchkey/cmd/sandbox/clocktest"
 	"github.com/latchkey/latchkey/cmd/sandbox/kmssim"
 	"github.com/latchkey/latchkey/cmd/sandbox/kmssim/kmssimtest"
+	"github.com/latchkey/latchkey/events/options/optionstest"
 	"github.com/latchkey/latchkey/store/envelope"
 	"github.com/latchkey/latchkey/store/envelope/envelopetest"
 )
@@ -46,7 +47,16 @@ func (f *fixture) options() envelope.Options {
 	return envelope.Options{KMS: f.client, Store: f.keys, KeyID: alias, Outage: outage, Now: f.clock.Now}
 }
 
-func (f *fixture) envelope() *envelope.Envelope { return envelope.New(f.options()) }
+func (f *fixture) envelope() *envelope.Envelope { return newEnvelope(f.options()) }
+
+// newEnvelope is the envelope of a process that has just started.
+func newEnvelope(o envelope.Options) *envelope.Envelope {
+	e, err := envelope.New(o)
+	if err != nil {
+		panic(err) // an option is missing
+	}
+	return e
+}
 
 func (f *fixture) generated() int { return f.sim.Calls("GenerateDataKey") }
 func (f *fixture) decrypted() int { return f.sim.Calls("Decrypt") }
@@ -95,4 +105,9 @@ func (h hooked) Decrypt(ctx context.Context, in *kms.DecryptInput, opts ...func(
 		h.after("Decrypt", out.Plaintext)
 	}
 	return out, err
+}
+
+func TestEveryRequiredOptionIsNamed(t *testing.T) {
+	o := envelope.Options{KMS: switching{}, Store: &envelopetest.Keys{}, KeyID: alias}
+	optionstest.Required(t, envelope.New, o, "KMS", "Store", "KeyID")
 }

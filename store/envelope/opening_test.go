@@ -35,11 +35,11 @@ func TestTheCacheIsBounded(t *testing.T) {
 	f := newFixture(t)
 	o := f.options()
 	o.MaxSets = 1
-	sealing := envelope.New(o)
+	sealing := newEnvelope(o)
 	blobs := []envelope.Blob{seal(t, sealing, "a"), seal(t, sealing, "b"), seal(t, sealing, "c")}
 
 	o.CacheSize = 2
-	e := envelope.New(o)
+	e := newEnvelope(o)
 	open := func(i int) int {
 		before := f.decrypted()
 		requireOpens(t, e, blobs[i], string(rune('a'+i)))
@@ -153,7 +153,7 @@ func TestOldBlobsOpenAfterTheKEKWasChanged(t *testing.T) {
 	require.NoError(t, err)
 	o := f.options()
 	o.KeyID = "alias/next"
-	e := envelope.New(o)
+	e := newEnvelope(o)
 	fresh := seal(t, e, "y")
 	require.Equal(t, next, f.keys.All()[fresh.KeyID].KEK)
 	requireOpens(t, e, blob, "x")

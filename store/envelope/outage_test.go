@@ -43,7 +43,7 @@ func TestWithoutOutageNothingIsBridged(t *testing.T) {
 	f := newFixture(t)
 	o := f.options()
 	o.Outage = 0
-	e := envelope.New(o)
+	e := newEnvelope(o)
 	blob := seal(t, e, "x")
 	f.sim.Faults().Always(kmssim.ServiceUnavailable)
 	f.clock.Advance(time.Hour)
@@ -167,7 +167,7 @@ func TestStaleKeysServeWithoutWaitingForKMS(t *testing.T) {
 		<-release
 		return errors.New("timeout")
 	}}
-	e := envelope.New(o)
+	e := newEnvelope(o)
 	blob := seal(t, e, "x")
 	f.sim.Faults().Always(kmssim.Disconnect)
 	f.clock.Advance(24 * time.Hour) // past both ages; the key is unwrapped again first
@@ -195,7 +195,7 @@ func TestTheOldKMSKeyIsAwayTheNewIsNot(t *testing.T) {
 	require.NoError(t, err)
 	o := f.options()
 	o.KeyID = "alias/next"
-	e := envelope.New(o)
+	e := newEnvelope(o)
 	f.sim.Faults().Always(kmssim.KeyUnavailable, "Decrypt")
 	_, err = e.Open(t.Context(), old, binding)
 	require.ErrorIs(t, err, envelope.ErrKMS)
@@ -217,7 +217,7 @@ func TestWhatAProxyAnswersIsNoRefusal(t *testing.T) {
 		o := f.options()
 		client := f.client
 		o.KMS = switching{&client}
-		e := envelope.New(o)
+		e := newEnvelope(o)
 		requireOpens(t, e, blob, "x")
 		f.clock.Advance(time.Hour)
 		client = kms.New(f.client.Options(), func(o *kms.Options) { o.HTTPClient = proxy(status) })
@@ -251,7 +251,7 @@ func TestTheSDKsAdaptiveRetriesDealWithThrottling(t *testing.T) {
 	})
 	var told []error
 	o.OnKMS = func(_ string, err error) { told = append(told, err) }
-	e := envelope.New(o)
+	e := newEnvelope(o)
 	f.sim.Faults().Next(2, kmssim.Throttling)
 	blob := seal(t, e, "x")
 	f.sim.Faults().Next(2, kmssim.Throttling)

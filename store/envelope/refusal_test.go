@@ -77,7 +77,7 @@ func requireOutage(t *testing.T, to *kms.Client) {
 	o.KMS = switching{&client}
 	told := make(chan error, 100)
 	o.OnKMS = func(_ string, err error) { told <- err }
-	e := envelope.New(o)
+	e := newEnvelope(o)
 	blob := seal(t, e, "x")
 	other := seal(t, f.envelope(), "y")
 	f.clock.Advance(24 * time.Hour)
@@ -103,7 +103,7 @@ func requireOutage(t *testing.T, to *kms.Client) {
 
 	// A key that seals goes on likewise.
 	client = f.client
-	e = envelope.New(o)
+	e = newEnvelope(o)
 	blob = seal(t, e, "x")
 	client = to
 	f.clock.Advance(24 * time.Hour)

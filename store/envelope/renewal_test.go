@@ -29,7 +29,7 @@ func TestAKeyIsRenewedAtMaxSets(t *testing.T) {
 	f := newFixture(t)
 	o := f.options()
 	o.MaxSets = 3
-	e := envelope.New(o)
+	e := newEnvelope(o)
 	count := map[string]int{}
 	for range 7 {
 		count[seal(t, e, "x").KeyID]++
@@ -44,7 +44,7 @@ func TestAKeyIsRenewedAtMaxBytes(t *testing.T) {
 	f := newFixture(t)
 	o := f.options()
 	o.MaxBytes = 10
-	e := envelope.New(o)
+	e := newEnvelope(o)
 	first := seal(t, e, "123456789")
 	require.Equal(t, first.KeyID, seal(t, e, "1").KeyID)
 	require.NotEqual(t, first.KeyID, seal(t, e, "1").KeyID)
@@ -92,7 +92,7 @@ func TestWithoutKMSNothingIsSealed(t *testing.T) {
 			require.Equal(t, "GenerateDataKey", operation)
 			told = append(told, err)
 		}
-		e := envelope.New(o)
+		e := newEnvelope(o)
 		f.sim.Faults().Always(fault)
 		_, err := e.Sealer(t.Context(), "user")
 		require.ErrorIs(t, err, envelope.ErrKMS, name)
@@ -111,7 +111,7 @@ func TestAWrongKEKIsTold(t *testing.T) {
 	f := newFixture(t)
 	o := f.options()
 	o.KeyID = "alias/none"
-	_, err := envelope.New(o).Sealer(t.Context(), "user")
+	_, err := newEnvelope(o).Sealer(t.Context(), "user")
 	require.ErrorIs(t, err, envelope.ErrKMS)
 	require.ErrorContains(t, err, "NotFoundException")
 }
@@ -153,7 +153,7 @@ func TestAFullKeyDoesNotGoOn(t *testing.T) {
 	f := newFixture(t)
 	o := f.options()
 	o.MaxSets = 1
-	e := envelope.New(o)
+	e := newEnvelope(o)
 	seal(t, e, "one")
 	f.sim.Faults().Always(kmssim.ServiceUnavailable)
 	_, err := e.Sealer(t.Context(), "user")
@@ -180,7 +180,7 @@ func TestAHangingKMSIsGivenUp(t *testing.T) {
 		<-ctx.Done()
 		return ctx.Err()
 	}}
-	_, err := envelope.New(o).Sealer(t.Context(), "user")
+	_, err := newEnvelope(o).Sealer(t.Context(), "user")
 	require.ErrorIs(t, err, envelope.ErrKMS)
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 }
@@ -189,7 +189,7 @@ func TestWithoutRandomnessNoKeyIsMade(t *testing.T) {
 	f := newFixture(t)
 	o := f.options()
 	o.Rand = failing{}
-	_, err := envelope.New(o).Sealer(t.Context(), "user")
+	_, err := newEnvelope(o).Sealer(t.Context(), "user")
 	require.ErrorIs(t, err, errNoRandomness)
 	require.Zero(t, f.generated())
 }

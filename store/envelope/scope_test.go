@@ -39,7 +39,7 @@ func TestWorkersShareTheKeyOfAUser(t *testing.T) {
 	f := newFixture(t)
 	o := f.options()
 	o.PerUser = true
-	a, b := envelope.New(o), envelope.New(o)
+	a, b := newEnvelope(o), newEnvelope(o)
 	first := sealFor(t, a, "alice")
 	require.Equal(t, first.KeyID, sealFor(t, b, "alice").KeyID)
 	require.NotEqual(t, first.KeyID, sealFor(t, b, "bob").KeyID)
@@ -52,7 +52,7 @@ func TestWorkersShareTheKeyOfAUser(t *testing.T) {
 
 	// A key that is used up is not taken again, by whoever knows.
 	o.MaxSets = 2
-	c := envelope.New(o)
+	c := newEnvelope(o)
 	require.Equal(t, first.KeyID, sealFor(t, c, "alice").KeyID)
 	require.Equal(t, first.KeyID, sealFor(t, c, "alice").KeyID)
 	second := sealFor(t, c, "alice")
@@ -60,18 +60,18 @@ func TestWorkersShareTheKeyOfAUser(t *testing.T) {
 
 	// Nor is one that is past its age, or does not open.
 	f.clock.Advance(24 * time.Hour)
-	third := sealFor(t, envelope.New(o), "alice")
+	third := sealFor(t, newEnvelope(o), "alice")
 	require.NotContains(t, []string{first.KeyID, second.KeyID}, third.KeyID)
 	broken := f.keys.All()[third.KeyID]
 	broken.Wrapped = append([]byte{}, broken.Wrapped...)
 	broken.Wrapped[len(broken.Wrapped)-1] ^= 1
 	f.keys.Put(broken)
-	fourth := sealFor(t, envelope.New(o), "alice")
+	fourth := sealFor(t, newEnvelope(o), "alice")
 	require.NotEqual(t, third.KeyID, fourth.KeyID)
 
 	// And while KMS is away there is no key for whom none is at hand.
 	f.sim.Faults().Always(kmssim.Disconnect)
-	d := envelope.New(o)
+	d := newEnvelope(o)
 	for _, user := range []string{"alice", "carol"} {
 		_, err := d.Sealer(t.Context(), user)
 		require.ErrorIs(t, err, envelope.ErrKMS)
@@ -92,7 +92,7 @@ func TestAUsersKeyThatWasRetiredInTheStore(t *testing.T) {
 			f := newFixture(t)
 			o := f.options()
 			o.PerUser = true
-			e := envelope.New(o)
+			e := newEnvelope(o)
 			first := sealFor(t, e, "alice").KeyID
 			retire(f, first)
 			f.clock.Advance(time.Minute - time.Millisecond)
@@ -112,7 +112,7 @@ func TestAUsersKeyGoesOnWhileTheStoreCantTell(t *testing.T) {
 	f := newFixture(t)
 	o := f.options()
 	o.PerUser = true
-	e := envelope.New(o)
+	e := newEnvelope(o)
 	first := sealFor(t, e, "alice").KeyID
 	f.clock.Advance(time.Minute)
 	f.keys.FailWith(errors.New("away"))
@@ -123,7 +123,7 @@ func TestKeysForSealingAreBounded(t *testing.T) {
 	f := newFixture(t)
 	o := f.options()
 	o.PerUser, o.CacheSize = true, 10
-	e := envelope.New(o)
+	e := newEnvelope(o)
 	for _, user := range users[:50] {
 		sealFor(t, e, user)
 	}
@@ -135,7 +135,7 @@ func TestRetiredKeysSealNoMore(t *testing.T) {
 	for _, perUser := range []bool{false, true} {
 		o := f.options()
 		o.PerUser = perUser
-		e := envelope.New(o)
+		e := newEnvelope(o)
 		first := seal(t, e, "x")
 		f.clock.Advance(time.Minute)
 		e.RetireBefore(f.keys.All()[first.KeyID].CreatedAt)
@@ -151,7 +151,7 @@ func TestRetiredKeysSealNoMore(t *testing.T) {
 		require.Equal(t, second.KeyID, seal(t, e, "x").KeyID)
 		requireOpens(t, e, first, "x")
 
-		other := envelope.New(o) // has not heard of it, and learns it before it makes a key
+		other := newEnvelope(o) // has not heard of it, and learns it before it makes a key
 		other.RetireBefore(at)
 		third := seal(t, other, "x")
 		require.Equal(t, perUser, third.KeyID == second.KeyID)
@@ -193,7 +193,7 @@ func TestAReplicaOpensInItsRegion(t *testing.T) {
 	require.NoError(t, err)
 	o := f.options()
 	o.KeyID = *made.KeyMetadata.Arn
-	here := envelope.New(o)
+	here := newEnvelope(o)
 	blob := seal(t, here, "x")
 
 	sim, err := kmssim.Open(kmssim.Options{Dir: t.TempDir(), Region: "eu-central-1", AccessKeyID: "AKIAEXAMPLE", SecretAccessKey: secret.New("example")})
@@ -203,7 +203,7 @@ func TestAReplicaOpensInItsRegion(t *testing.T) {
 	o.KMS = kms.NewFromConfig(sim.Config(server.URL), func(o *kms.Options) { o.RetryMaxAttempts = 1 })
 	o.Region = "eu-central-1"
 	o.KeyID = envelope.RegionalARN(o.KeyID, o.Region)
-	there := envelope.New(o)
+	there := newEnvelope(o)
 	_, err = there.Open(t.Context(), blob, binding)
 	require.ErrorIs(t, err, envelope.ErrKMS, "there is no replica yet")
 	require.ErrorContains(t, err, "NotFoundException")
@@ -215,7 +215,7 @@ func TestAReplicaOpensInItsRegion(t *testing.T) {
 	require.Contains(t, f.keys.All()[back.KeyID].KEK, "eu-central-1")
 	o = f.options()
 	o.Region = "us-east-1"
-	requireOpens(t, envelope.New(o), back, "y")
+	requireOpens(t, newEnvelope(o), back, "y")
 }
 
 func TestRegionalARN(t *testing.T) {

@@ -20,7 +20,7 @@ func crowd(f *fixture, n int, call func(*envelope.Envelope) error) []error {
 		started.Wait()
 		return nil
 	}}
-	e := envelope.New(o)
+	e := newEnvelope(o)
 	errs := make([]error, n)
 	var done sync.WaitGroup
 	for i := range n {
@@ -69,7 +69,7 @@ func TestOneCallersEndDoesNotFailTheOthers(t *testing.T) {
 		<-release
 		return ctx.Err()
 	}}
-	e := envelope.New(o)
+	e := newEnvelope(o)
 
 	ctx, cancel := context.WithCancel(t.Context())
 	first, second := make(chan error, 1), make(chan error, 1)
@@ -100,7 +100,7 @@ func TestKeyMaterialIsWiped(t *testing.T) {
 			seen[operation] = plaintext
 		},
 	}
-	blob := seal(t, envelope.New(o), "x")
-	requireOpens(t, envelope.New(o), blob, "x")
+	blob := seal(t, newEnvelope(o), "x")
+	requireOpens(t, newEnvelope(o), blob, "x")
 	require.Equal(t, map[string][]byte{"GenerateDataKey": make([]byte, 32), "Decrypt": make([]byte, 32)}, seen)
 }

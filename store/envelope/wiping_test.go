@@ -79,7 +79,7 @@ func TestTheMemoryOfAKeyHoldsItAndIsWiped(t *testing.T) {
 			KMS: f.client, before: func(context.Context, string) error { return nil },
 			after: func(_ string, plaintext []byte) { plain = bytes.Clone(plaintext) },
 		}
-		e := envelope.New(o)
+		e := newEnvelope(o)
 		requireOpens(t, e, blob, "x")
 		found := memory(t, e)
 		require.True(t, bytes.Contains(bytes.Join(found, nil), plain[:16]) || runtime.GOARCH != "amd64", "the first round key is the key's first half")
@@ -130,7 +130,7 @@ func TestNobodyUsesAKeyThatIsBeingWiped(t *testing.T) {
 	f := newFixture(t)
 	o := f.options()
 	o.CacheSize, o.MaxSets, o.PerUser = 1, 5, true
-	e := envelope.New(o)
+	e := newEnvelope(o)
 	var blobs []envelope.Blob
 	for range 4 {
 		blobs = append(blobs, seal(t, f.envelope(), "x"))

@@ -32,7 +32,11 @@ func (s *session) openAudit(heads audit.Heads) error {
 	if err := s.openJetStream(); err != nil {
 		return err
 	}
-	s.audit = &commandLog{s.ctx, s.cfg.Audit, worker.AuditLog(s.cfg, s.js, "cli-"+host, time.Now, heads, nil, nil), s.stderr}
+	log, err := worker.AuditLog(s.cfg, s.js, "cli-"+host, time.Now, heads, nil, nil)
+	if err != nil {
+		return err
+	}
+	s.audit = &commandLog{s.ctx, s.cfg.Audit, log, s.stderr}
 	s.audit.log.Start()
 	return nil
 }

@@ -52,7 +52,10 @@ func newFixture(t *testing.T) *fixture {
 }
 
 func (f *fixture) envelope(at time.Time) *envelope.Envelope {
-	return envelope.New(envelope.Options{KMS: f.client, Store: f.db, KeyID: "alias/a", Now: func() time.Time { return at }})
+	f.t.Helper()
+	e, err := envelope.New(envelope.Options{KMS: f.client, Store: f.db, KeyID: "alias/a", Now: func() time.Time { return at }})
+	require.NoError(f.t, err)
+	return e
 }
 
 // grant stores a grant whose tokens are sealed under the envelope's data key.

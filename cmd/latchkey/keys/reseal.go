@@ -77,6 +77,10 @@ func (r *Reseal) Run(ctx context.Context) (ResealReport, error) {
 	if err != nil {
 		return report, err
 	}
+	prints, err := store.NewFingerprints(store.FingerprintOptions{Store: r.opts.Store, Envelope: r.opts.Envelope})
+	if err != nil {
+		return report, err
+	}
 	unreadable := map[string]Fault{}
 	// Until then workers may still seal under old keys.
 	start, settled := r.opts.Now(), report.Before.Add(r.opts.RolloutDelay)
@@ -85,7 +89,6 @@ func (r *Reseal) Run(ctx context.Context) (ResealReport, error) {
 	}
 	for {
 		began := r.opts.Now()
-		prints := store.NewFingerprints(store.FingerprintOptions{Store: r.opts.Store, Envelope: r.opts.Envelope})
 		if err := prints.Reseal(ctx, func(key string) bool { return slices.Contains(old, key) }); err != nil {
 			return report, err
 		}

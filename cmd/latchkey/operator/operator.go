@@ -23,6 +23,7 @@ import (
 
 	"github.com/latchkey/latchkey/cmd/latchkey/view"
 	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/events/options"
 	"github.com/latchkey/latchkey/events/secret"
 	"github.com/latchkey/latchkey/handlers"
 	"github.com/latchkey/latchkey/refresher"
@@ -85,7 +86,12 @@ type Page struct {
 }
 
 // New returns a page, to be closed.
-func New(o Options) *Page {
+func New(o Options) (*Page, error) {
+	err := options.Require("the operator's page", o, "Store", "Refresher", "Streams", "Letters", "NATS", "JetStream", "Refused", "Metrics", "Service", "WorkerID",
+		"Ready", "Now", "Log")
+	if err != nil {
+		return nil, err
+	}
 	p := &Page{Options: o, attempts: newAttempts(o.Now)}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	p.refusals.listen(o.NATS, o.Refused)
@@ -98,7 +104,7 @@ func New(o Options) *Page {
 	p.verdicts = cache[[]view.Verdicts]{every: 3 * time.Second, load: p.findVerdicts, what: "where refresh tokens are refused"}
 	p.workers = cache[[]Worker]{every: 5 * time.Second, load: p.findWorkers, what: "the list of workers", waits: true}
 	p.state = cache[Readiness]{every: time.Second, load: p.readiness, what: "the state of this worker", waits: true}
-	return p
+	return p, nil
 }
 
 // Close ends the loads that are under way.

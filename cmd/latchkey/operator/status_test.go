@@ -1,16 +1,24 @@
 package operator
 
 import (
+	"context"
 	"os"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
+	"go.uber.org/zap"
 
 	"github.com/latchkey/latchkey/cmd/latchkey/view"
+	"github.com/latchkey/latchkey/events/options/optionstest"
+	"github.com/latchkey/latchkey/handlers"
 	"github.com/latchkey/latchkey/refresher"
 	"github.com/latchkey/latchkey/store"
+	"github.com/latchkey/latchkey/store/streams"
 )
 
 func TestConditions(t *testing.T) {
@@ -60,4 +68,14 @@ func TestConditions(t *testing.T) {
 		require.Contains(t, strings.Split(string(runbook), "\n"), "### "+got[0].Runbook, "%s: the runbook has no such section", name)
 	}
 	require.Equal(t, "a, b, c, d, e and 2 more", some(strings.Split("abcdefg", "")))
+}
+
+func TestEveryRequiredOptionIsNamed(t *testing.T) {
+	o := Options{
+		Store: &store.Store{}, Refresher: &refresher.Refresher{}, Streams: &streams.Topology{}, Letters: &handlers.DeadLetters{},
+		NATS: &nats.Conn{}, JetStream: &struct{ jetstream.JetStream }{}, Refused: func(error) (string, string) { return "", "" },
+		Metrics: prometheus.NewRegistry(), Service: "tokens", WorkerID: "a", Ready: func(context.Context) Readiness { return Readiness{} },
+		Now: time.Now, Log: zap.NewNop(),
+	}
+	optionstest.Required(t, New, o, "Store", "Refresher", "Streams", "Letters", "NATS", "JetStream", "Refused", "Metrics", "Service", "WorkerID", "Ready", "Now", "Log")
 }

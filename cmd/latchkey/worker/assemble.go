@@ -28,7 +28,10 @@ func (w *worker) assemble(ctx context.Context) (err error) {
 	if err := w.openConnectKeys(ctx); err != nil {
 		return err
 	}
-	w.audit = AuditLog(w.cfg, w.js, w.cfg.Worker.ID, w.now, w.db, w.log, w.reg)
+	w.audit, err = AuditLog(w.cfg, w.js, w.cfg.Worker.ID, w.now, w.db, w.log, w.reg)
+	if err != nil {
+		return err
+	}
 	w.letters, err = handlers.NewDeadLetters(handlers.DeadLettersOptions{JetStream: w.js, Envelope: w.envelope, Keys: w.keys, Grants: w.db.ByUser, Subjects: w.subj, Now: w.now, NewID: newID, Log: w.log})
 	if err != nil {
 		return err
@@ -46,7 +49,10 @@ func (w *worker) assemble(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	w.page = w.newPage()
+	w.page, err = w.newPage()
+	if err != nil {
+		return err
+	}
 	if err := w.assembleTokens(); err != nil {
 		return err
 	}
@@ -89,7 +95,10 @@ func (w *worker) openConnectKeys(ctx context.Context) (err error) {
 func (w *worker) assembleRefresher(rejections *handlers.Rejections) (*handlers.Connector, error) {
 	cfg, env, dead := w.cfg, w.envelope, w.letters
 	connects := w.counter("connects_total", "Connects that were acknowledged, by what became of them.", "outcome")
-	prints := store.NewFingerprints(store.FingerprintOptions{Store: w.db, Envelope: env, Log: w.log})
+	prints, err := store.NewFingerprints(store.FingerprintOptions{Store: w.db, Envelope: env, Log: w.log})
+	if err != nil {
+		return nil, err
+	}
 	settler, err := refresher.NewSettler(refresher.SettlerOptions{Config: cfg, Subjects: w.subj, Now: w.now, NewID: newID, Rand: rand.Float64, Source: w.source})
 	if err != nil {
 		return nil, err

@@ -14,9 +14,9 @@ import (
 
 // AuditLog returns the configured audit log; nil: it is off.
 // heads, log and reg may be nil.
-func AuditLog(cfg config.Config, js jetstream.JetStream, worker string, now func() time.Time, heads audit.Heads, log *zap.Logger, reg prometheus.Registerer) *audit.Log {
+func AuditLog(cfg config.Config, js jetstream.JetStream, worker string, now func() time.Time, heads audit.Heads, log *zap.Logger, reg prometheus.Registerer) (*audit.Log, error) {
 	if cfg.Audit.Mode == config.AuditOff {
-		return nil
+		return nil, nil
 	}
 	return audit.New(audit.Options{
 		JetStream: js, Subjects: cfg.NATS.Subjects(), Worker: worker, NewID: newID, Now: now,

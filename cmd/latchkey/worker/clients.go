@@ -141,5 +141,5 @@ func Envelope(ctx context.Context, cfg config.Config, keys envelope.KeyStore, no
 		PerUser: cfg.DataKeys.PerUser, Outage: cfg.DataKeys.Outage,
 		MaxAge: cfg.DataKeys.MaxAge, MaxSets: cfg.DataKeys.MaxSets, MaxBytes: cfg.DataKeys.MaxBytes,
 		CacheSize: cfg.DataKeys.CacheSize, CacheAge: cfg.DataKeys.CacheAge, Now: now, OnKMS: onKMS,
-	}), nil
+	})
 }
