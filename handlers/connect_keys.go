@@ -104,7 +104,7 @@ func (c *ConnectKeys) Run(ctx context.Context) {
 		select {
 		case <-ticker.C:
 			if err := c.Maintain(ctx); err != nil && ctx.Err() == nil {
-				c.opts.Log.Warn("the connect keys could not be looked after", zap.Error(err))
+				c.opts.Log.Warn("the connect keys could not be maintained; the next attempt follows", zap.Error(err))
 			}
 		case <-ctx.Done():
 			return
@@ -291,7 +291,7 @@ func (c *ConnectKeys) cached(id string) (sealing.PrivateKey, bool) {
 	return found.key, ok && c.opts.Now().Sub(found.since) < c.opts.CacheAge
 }
 
-// dropAged removes private keys that have been cached for cacheAge.
+// dropAged removes private keys that have been cached for CacheAge.
 func (c *ConnectKeys) dropAged() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

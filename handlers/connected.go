@@ -45,7 +45,7 @@ func (c *Connector) report(ctx context.Context, d *delivery, in events.Connected
 		log.Info("a connect brings no token: there is nothing to keep", zap.Strings("leftOut", in.LeftOut))
 	case len(in.LeftOut) > 0:
 		outcome = "kept_in_part"
-		log.Warn("what is unusable in a connect is left out", zap.Strings("leftOut", in.LeftOut))
+		log.Warn("unusable parts of a connect are left out", zap.Strings("leftOut", in.LeftOut))
 	}
 	if reason != "" && (reason != events.RejectedRepeated || d.Attempt == 1) { // delivered again, it repeats itself
 		c.opts.Rejections.publish(ctx, d, in.UserID, events.Rejected{Reason: reason})

@@ -91,7 +91,7 @@ type DeadLettersOptions struct {
 	Log   *zap.Logger
 	// Keys open the connects that publishers sealed; nil: none are sealed.
 	Keys *ConnectKeys
-	// Grants returns the grants of a user. Nil: the dead letters of a user can't be told.
+	// Grants returns the grants of a user. Nil: it is not known which dead letters concern a user.
 	Grants func(ctx context.Context, user string) ([]*store.Grant, error)
 }
 

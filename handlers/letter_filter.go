@@ -47,7 +47,7 @@ func (f LetterFilter) selects(l ParkedLetter) bool {
 }
 
 // errNoGrants: nobody knows the grants of a user here.
-var errNoGrants = errors.New("the dead letters of a user can't be told without the user's grants")
+var errNoGrants = errors.New("without a user's grants it is not known which dead letters concern the user")
 
 // subjects returns where the dead letters are that a filter may select.
 func (p *DeadLetters) subjects(ctx context.Context, f LetterFilter) ([]string, error) {

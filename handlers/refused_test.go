@@ -54,7 +54,7 @@ func TestATokenThatWasRefusedIsRefreshedOnceHoweverManyReportIt(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t)
 			workers := []asking{r.asking(r.Worker("a")), r.asking(r.Worker("b")), r.asking(r.Worker("c"))}
-			spec, change := refreshertest.WithLife(life)
+			spec, change := refreshertest.WithLifetime(life)
 			g := r.Connect(workers[0].w, spec, change)
 			before := workers[2].report() // it now keeps what it has read
 			require.Equal(t, int64(1), before.Expiries[0].Version)
@@ -92,7 +92,7 @@ func TestWhoeverReportsEveryTokenSpendsNoRefreshes(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t)
 			workers := []asking{r.asking(r.Worker("a")), r.asking(r.Worker("b"))}
-			spec, change := refreshertest.WithLife(life)
+			spec, change := refreshertest.WithLifetime(life)
 			g := r.Connect(workers[0].w, spec, change)
 			token := events.RefusedToken{GrantID: g.ID, Version: 1}
 			pause := config.Default().Tokens.RefusedPause
@@ -122,7 +122,7 @@ func TestAReportWhoseRefreshFailsIsNoReasonForAnother(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t)
 			a, b := r.asking(r.Worker("a")), r.asking(r.Worker("b"))
-			spec, change := refreshertest.WithLife(0)
+			spec, change := refreshertest.WithLifetime(0)
 			g := r.Connect(a.w, spec, change)
 			require.Nil(t, g.Due, "nothing is due")
 			b.report()
@@ -173,7 +173,7 @@ func TestWhatCanNotBeRefreshedForAReport(t *testing.T) {
 func TestAReportIsTheEndOfATokenThatHasNoOther(t *testing.T) {
 	r := newRig(t)
 	a, b := r.asking(r.Worker("a")), r.asking(r.Worker("b"))
-	spec, change := refreshertest.WithLife(0)
+	spec, change := refreshertest.WithLifetime(0)
 	g := r.Connect(a.w, spec, func(g *store.Grant) {
 		change(g)
 		g.State, g.Reason, g.Refusals = store.MustAct, events.ReasonRejected, &store.Refusals{At: g.ConnectedAt, Times: 2, Next: g.ConnectedAt}
@@ -224,7 +224,7 @@ func TestAReportIsAboutTheGrantsOfItsUser(t *testing.T) {
 func TestAReportThatCameToNoCallIsNotUsedUp(t *testing.T) {
 	r := newRig(t)
 	late := r.asking(r.Worker("late", func(d *refresher.Options) { d.Lease, d.CallAndSave = time.Minute, time.Hour }))
-	spec, change := refreshertest.WithLife(0)
+	spec, change := refreshertest.WithLifetime(0)
 	g := r.Connect(late.w, spec, change)
 	token := events.RefusedToken{GrantID: g.ID, Version: 1}
 	require.Equal(t, events.RefusedBusy, late.report(token).Refused[0].Outcome)

@@ -64,7 +64,7 @@ func (r *Rejections) publish(ctx context.Context, d *delivery, user string, data
 		err = r.opts.Conn.PublishMsg(msg)
 	}
 	if err != nil {
-		tracing.Log(ctx, r.opts.Log).Warn("a publisher could not be told of a connect that changed nothing", zap.Error(err))
+		tracing.Log(ctx, r.opts.Log).Warn("the event about a connect that changed nothing could not be published", zap.Error(err))
 	}
 }
 

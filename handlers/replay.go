@@ -15,7 +15,7 @@ import (
 )
 
 // ErrOrigin: a dead letter is not from a subject that workers read.
-var ErrOrigin = errors.New("its message and subject are none that workers read")
+var ErrOrigin = errors.New("workers read no such message on its subject")
 
 // ErrBodyRemoved: a dead letter has no body to replay.
 var ErrBodyRemoved = errors.New("there is nothing to replay: its body was not sealed and was removed; have the event published again, sealed")

@@ -152,7 +152,7 @@ type Failure struct {
 	// RetryAfter is how long Mesh asks to wait; 0: it did not say.
 	RetryAfter time.Duration
 	// Interim, with MustAct, is the access token that completes the refresh together with
-	// the user's code, and InterimFor its lifetime; 0: not stated.
+	// the user's code, and InterimLifetime how long it lives; 0: not stated.
 	Interim         secret.Text
 	InterimLifetime time.Duration
 	// RefreshToken, with MustAct, is a new one that came beside, Brought all that came.

@@ -16,7 +16,7 @@ import (
 // endlessGrant connects a grant for which nothing is due by itself.
 func (r *rig) endlessGrant(w *worker, account, broker string) *store.Grant {
 	r.T.Helper()
-	spec, change := refreshertest.WithLife(0)
+	spec, change := refreshertest.WithLifetime(0)
 	spec.BrokerType, spec.Accounts = broker, []meshsim.Account{{ID: account}}
 	g := r.Connect(w, spec, change)
 	require.Nil(r.T, r.Get(w, g.ID).Due)
@@ -58,7 +58,7 @@ func TestARefreshOnDemandIsTakenOver(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t)
 			a, b := r.Worker("a"), r.Worker("b")
-			spec, change := refreshertest.WithLife(life)
+			spec, change := refreshertest.WithLifetime(life)
 			spec.Institution.RevokeOldAccess, spec.Institution.Grace, spec.Institution.GraceMode = false, hour, meshsim.GraceRotate
 			g := r.Connect(a, spec, change)
 			r.Block("one")
@@ -84,7 +84,7 @@ func TestARefreshOnDemandIsTakenOver(t *testing.T) {
 	t.Run("what is given back is due when it was", func(t *testing.T) {
 		r := newRig(t)
 		late := r.Worker("late", func(d *refresher.Options) { d.Lease, d.CallAndSave = time.Minute, time.Hour })
-		spec, change := refreshertest.WithLife(hour)
+		spec, change := refreshertest.WithLifetime(hour)
 		g := r.Connect(late, spec, change)
 		_, err := late.RefreshNow(t.Context(), g)
 		var later *refresher.LaterError

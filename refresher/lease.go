@@ -19,7 +19,7 @@ import (
 // with the same token set, so no replacement of its refresh token is known. An empty
 // stream does not prove that: another worker may just have applied an entry. A lease
 // that ran out may have waited for the answer to another grant, so only a check of all
-// of the user's grants tells whether the refresh token is spent.
+// of the user's grants shows whether the refresh token is spent.
 func (r *Refresher) applyEarlierAnswers(ctx context.Context, leased *store.Grant, takenOver bool) (g *store.Grant, ours bool, err error) {
 	if !takenOver && leased.Unknown == nil && leased.Applied >= leased.Epoch-1 && !r.mayBeUnresolved(leased) {
 		return leased, true, nil
@@ -57,7 +57,7 @@ func (r *Refresher) mayBeUnresolved(g *store.Grant) bool {
 // postponeLate ends a refresh whose process was suspended: too little is left of the lease to
 // call Mesh and save the answer.
 func (r *Refresher) postponeLate(ctx context.Context, g *store.Grant) error {
-	tracing.Log(ctx, r.deps.Log).Warn("a refresh was held up until its lease was nearly over; it is postponed", zap.String("grant", g.ID), zap.String("broker", g.BrokerType))
+	tracing.Log(ctx, r.deps.Log).Warn("a refresh was delayed until its lease had almost ended; it is postponed", zap.String("grant", g.ID), zap.String("broker", g.BrokerType))
 	return r.postpone(ctx, g)
 }
 

@@ -32,7 +32,7 @@ type MembershipStore interface {
 // MembershipOptions of NewMembership; all are required.
 type MembershipOptions struct {
 	Store MembershipStore
-	// Run tells this run of the worker from all others.
+	// Run identifies this run of the worker.
 	Run, WorkerID string
 	Now           func() time.Time
 	Log           *zap.Logger
@@ -40,8 +40,8 @@ type MembershipOptions struct {
 }
 
 // Membership counts the workers of the installation, among which its limits are divided. They
-// record beats in the database: who can't reach it can't take a lease either, and so
-// refreshes nothing. It is safe for concurrent use.
+// record heartbeats in the database: a worker that can't reach it can't take a lease either,
+// and so refreshes nothing. It is safe for concurrent use.
 type Membership struct {
 	o MembershipOptions
 
@@ -108,16 +108,16 @@ func (c *Membership) heartbeat(ctx context.Context) error {
 	}
 	for _, b := range c.countMembers(began, all) {
 		if err := c.o.Store.DeleteHeartbeat(ctx, b); err != nil {
-			c.o.Log.Debug("a worker that is gone can't be forgotten now", zap.Error(err))
+			c.o.Log.Debug("the heartbeat of a worker that is gone can't be deleted now", zap.Error(err))
 		}
 	}
 	return nil
 }
 
-// countMembers counts beats that were read after a beat that began at a time, and returns those
-// of workers that are gone for good. An answer may come late, so who was silent is judged by
-// the time before it. After a time in which this worker used no share it does not take the
-// others for gone: the database may have been away from all of them.
+// countMembers counts the heartbeats that were read with one that began at a time, and returns
+// those of workers that are gone for good. An answer may come late, so the time before it
+// decides which workers were silent. After a time in which this worker used no share it does
+// not take the others for gone: the database may have been away from all of them.
 func (c *Membership) countMembers(began time.Time, all []store.Heartbeat) (drop []store.Heartbeat) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -186,6 +186,6 @@ func (c *Membership) Leave(ctx context.Context) {
 	c.lastBeat = time.Time{}
 	c.mu.Unlock()
 	if err := c.o.Store.DeleteHeartbeat(ctx, own); err != nil {
-		c.o.Log.Debug("the others notice later that this worker has left", zap.Error(err))
+		c.o.Log.Debug("this worker's heartbeat can't be deleted; the others notice later that it has left", zap.Error(err))
 	}
 }

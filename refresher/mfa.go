@@ -22,7 +22,7 @@ import (
 // caller who knows the user, is neither stored nor logged.
 
 const (
-	// assumedInterimLifetime is how long a code is accepted where Mesh states no life of the interim token.
+	// assumedInterimLifetime is how long a code is accepted where Mesh states no lifetime of the interim token.
 	assumedInterimLifetime = time.Hour
 	// maxCodes bounds the refused codes: institutions lock out users who guess.
 	maxCodes = 5
@@ -50,7 +50,7 @@ func refusedCode(f *Failure) error {
 	return ErrCodeRefused
 }
 
-// interim returns the new access token of an answer that demands a code, and its life.
+// interim returns the new access token of an answer that demands a code, and its lifetime.
 func (a Answer) interim(presented secret.Text) (secret.Text, time.Duration) {
 	for _, in := range slices.Concat(a.Accounts, []AnsweredAccount{{AccessToken: a.AccessToken}}) {
 		token := in.AccessToken

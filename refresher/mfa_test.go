@@ -121,7 +121,7 @@ func TestWhyACodeIsRefused(t *testing.T) {
 	}
 }
 
-// TestACodeWaitsForTheLeaseAndTheLimits: it is as much a refresh as any other.
+// TestACodeWaitsForTheLease: it is as much a refresh as any other.
 func TestACodeWaitsForTheLease(t *testing.T) {
 	t.Parallel()
 	r, w, g := challenged(t)

@@ -18,7 +18,7 @@ type uncovered struct {
 	warn []time.Time
 }
 
-// keepUncovered keeps the lives of the access tokens of accounts that an answer did not
+// keepUncovered keeps the lifetimes of the access tokens of accounts that an answer did not
 // cover. before is the grant before the answer.
 func (s Settler) keepUncovered(g, before *store.Grant, tokens store.TokenSet, covered map[string]bool, sent time.Time) (b uncovered) {
 	if len(covered) == 0 {

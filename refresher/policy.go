@@ -141,7 +141,7 @@ func (p Policy) reserve(life *store.Lifetime) time.Duration {
 }
 
 // RenewAt is when the refresh token itself is to be renewed; nil: never. After a request
-// that brought none, half of the remaining life passes before the next, at least a
+// that brought none, half of the remaining lifetime passes before the next, at least a
 // minute. Past an assumed end the gaps grow again in the same way.
 func (p Policy) RenewAt(g *store.Grant) *time.Time {
 	if g.Refresh == nil || g.Refresh.ExpiresAt == nil {
@@ -203,8 +203,8 @@ func (p Policy) margins(g *store.Grant) margins {
 	return m
 }
 
-// before is a moment ahead of the end of a life, within the life: the margin is a share
-// of the life within bounds, at most half of it, longer by up to the jitter's share of
+// before is a moment ahead of the end of a lifetime, within the lifetime: the margin is a share
+// of the lifetime within bounds, at most half of it, longer by up to the jitter's share of
 // the margin, and no shorter than least.
 func (p Policy) before(g *store.Grant, life *store.Lifetime, m config.Margin, least time.Duration) *time.Time {
 	if life.ExpiresAt == nil {

@@ -208,7 +208,7 @@ func (r *Reconciler) unchanged(ctx context.Context, listed *store.Grant) (bool, 
 func (r *Reconciler) purge(ctx context.Context) error {
 	w := r.refresher
 	err := r.workThrough(ctx, &r.purgeWalk, "purge", r.pages(w.deps.Store.Purgeable, 0), r.ifUnchanged("purge", func(ctx context.Context, g *store.Grant) error {
-		if err := w.deps.Dispatcher.Deliver(ctx, g); err != nil { // what is still to be told goes with the record
+		if err := w.deps.Dispatcher.Deliver(ctx, g); err != nil { // its events would go with the record
 			return err
 		}
 		if _, err := w.Tokens(ctx, g); g.HasLeftovers && errors.Is(err, envelope.ErrKMS) {

@@ -158,7 +158,7 @@ func (r *Refresher) inTime(g *store.Grant, err error) error {
 }
 
 // RefreshNow refreshes a grant of this version before it is due. It returns the grant as
-// stored afterwards, refreshed or not. The errors are those of Due and store.Acquire.
+// stored afterwards, refreshed or not. The errors are those of HandleDue and store.Acquire.
 func (r *Refresher) RefreshNow(ctx context.Context, g *store.Grant) (*store.Grant, error) {
 	return r.onDemand(ctx, g, demand{})
 }
@@ -197,7 +197,7 @@ func (p *permit) unused() { p.end(&Failure{Class: notSent, Detail: "no call was 
 
 // refresh does everything between the permission and the event. The user may be
 // empty: messages don't name users. Without done there is no permission to call:
-// what is due needed none when it was looked at.
+// what was due needed none when the grant was read.
 func (r *Refresher) refresh(ctx context.Context, m events.RefreshDue, user string, d demand, done func(*Failure)) (out *store.Grant, err error) {
 	ctx, span := tracing.Start(ctx, "refresh", trace.SpanKindInternal, tracing.Grant(m.GrantID, m.BrokerType, m.Version)...)
 	defer func() { endStep(span, err) }()

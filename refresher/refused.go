@@ -76,7 +76,7 @@ func RefreshFailing(g *store.Grant) *events.RefreshFailing {
 	if g.Failing != nil {
 		out.Since, out.Reason = new(g.Failing.Since), g.Failing.Why
 	}
-	if g.State != store.Active && g.Reason != "" { // that tells more
+	if g.State != store.Active && g.Reason != "" { // which says more
 		out.Reason = string(g.Reason)
 	}
 	return out

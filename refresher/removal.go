@@ -289,7 +289,7 @@ func (r *Refresher) endRemoval(ctx context.Context, g *store.Grant, try removal,
 		r.metrics.removals.WithLabelValues(removeConnected).Inc()
 		log.Info("a removal at Mesh is dropped: the user has connected again")
 	}
-	r.deps.Settler.Schedule(g, nil) // an outbox, even with nothing to tell: with it the record goes
+	r.deps.Settler.Schedule(g, nil) // an outbox, even without an event: once it is delivered the record is deleted
 	g.Removal, g.Sealed = nil, envelope.Blob{}
 	if err := r.deps.Store.Save(ctx, g); err != nil {
 		return err

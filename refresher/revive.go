@@ -39,7 +39,7 @@ func Revive(g *store.Grant, now time.Time) {
 	g.Attempts, g.Deferrals = 0, 0
 	g.Refusals = &store.Refusals{At: now, Times: 1, Next: now} // the next refusal is the last
 	switch {
-	case g.Refresh == nil: // its life was over; the token is kept with the others
+	case g.Refresh == nil: // its lifetime had ended; the token is kept with the others
 		g.Refresh = &store.Lifetime{Since: g.ConnectedAt}
 	case g.Refresh.Expired(now):
 		g.Refresh.Assumed = true

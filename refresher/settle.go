@@ -75,7 +75,7 @@ func (s Settler) applyAnswer(g *store.Grant, tokens store.TokenSet, a Answer, re
 	report.leftOut = leftOut
 	if rotated || a.RefreshExpiresIn > 0 {
 		next := nextLifetime(g.Refresh, sent, a.RefreshExpiresIn)
-		// The same end, within the precision of a remaining life in seconds and of a call.
+		// The same end, within the precision of a remaining lifetime in seconds and of a call.
 		if had := g.Refresh; !rotated && had != nil && had.ExpiresAt != nil && !had.Assumed && next.ExpiresAt.Sub(*had.ExpiresAt).Abs() < time.Minute {
 			next.Since, next.RequestedAt, next.Warned = had.Since, had.RequestedAt, had.Warned
 		}
@@ -122,7 +122,7 @@ func (s Settler) applyAnswer(g *store.Grant, tokens store.TokenSet, a Answer, re
 }
 
 // spreadTokens puts the tokens of an answer into the set. It returns the ids of the
-// accounts that got an access token, with the life access, and how many found no room.
+// accounts that got an access token, which lives as access says, and how many found no room.
 func spreadTokens(g *store.Grant, tokens *store.TokenSet, share shares, access *store.Lifetime) (covered map[string]bool, leftOut int) {
 	if len(knownIDs(g)) == 0 && len(share.accounts) > 0 {
 		if own := tokens.Account(""); own != nil && len(share.accounts) == 1 && share.accounts[0].TokenID.Empty() {
@@ -175,7 +175,7 @@ func cameAlone(g *store.Grant) bool {
 	return !g.Refresh.Since.Equal(g.Access.Since) && g.Access.Version != g.Version
 }
 
-// nextLifetime is the life of a token obtained at since. Where the answer states no lifetime,
+// nextLifetime is the lifetime of a token obtained at since. Where the answer states no lifetime,
 // that of the last token is assumed.
 func nextLifetime(before *store.Lifetime, since time.Time, stated time.Duration) *store.Lifetime {
 	life := &store.Lifetime{Since: since}
@@ -300,7 +300,7 @@ func NeedsCall(g *store.Grant, now time.Time) bool {
 	return g.State == store.Active && g.Refresh != nil && !RefreshTokenExpired(g, now)
 }
 
-// RefreshTokenExpired reports whether the stated life of the refresh token is over.
+// RefreshTokenExpired reports whether the stated lifetime of the refresh token has ended.
 func RefreshTokenExpired(g *store.Grant, now time.Time) bool {
 	return g.Refresh == nil || g.Refresh.Expired(now) && !g.Refresh.Assumed
 }

@@ -47,7 +47,7 @@ func (v *verdicts) refused(ctx context.Context, g *store.Grant) (held bool) {
 		seen, err = v.store.VerdictsAt(ctx, broker)
 	}
 	if err != nil {
-		v.log.Warn("how refresh tokens fare at a broker can't be stored; nothing is decided by this refusal", zap.String("grant", g.ID), zap.String("broker", broker), zap.Error(err))
+		v.log.Warn("the refusals at a broker can't be counted; this one decides nothing", zap.String("grant", g.ID), zap.String("broker", broker), zap.Error(err))
 		return true
 	}
 	if begins {
@@ -78,7 +78,7 @@ func (v *verdicts) succeeded(ctx context.Context, brokerType string) {
 	ended, err := v.store.RecordSuccess(ctx, broker)
 	if err != nil {
 		v.cleared.Delete(broker)
-		v.log.Warn("a success at a broker can't be noted; the next one will be", zap.String("broker", broker), zap.Error(err))
+		v.log.Warn("a success at a broker can't be recorded; the next one follows", zap.String("broker", broker), zap.Error(err))
 		return
 	}
 	if ended {

@@ -69,11 +69,11 @@ type Grant struct {
 	// Doubtful counts the answers that were kept since the last good one though a
 	// gateway may have written them.
 	Doubtful int `bson:"doubtful,omitempty"`
-	// Access and Refresh are the lives of the two tokens; nil: there is no such token.
+	// Access and Refresh are the lifetimes of the two tokens; nil: there is no such token.
 	Access  *Lifetime `bson:"access,omitempty"`
 	Refresh *Lifetime `bson:"refresh,omitempty"`
-	// OlderAccess are the lives of the access tokens of accounts that later answers did not
-	// cover; see AccessOf.
+	// OlderAccess are the lifetimes of the access tokens of accounts that later answers did
+	// not cover; see AccessOf.
 	OlderAccess []Lifetime `bson:"earlier,omitempty"`
 	// AccountsDue is when something is due for single accounts: announcing the end of
 	// an access token in OlderAccess, or splitting off accounts. Nil: nothing is.
@@ -133,12 +133,12 @@ type Account struct {
 	ConnectedAt *time.Time `bson:"connectedAt,omitempty"`
 }
 
-// Lifetime is the life of a token.
+// Lifetime says when a token was obtained, and when it ends.
 type Lifetime struct {
 	// Since is when the token was obtained.
 	Since time.Time `bson:"since"`
 	// Version is the version of the grant that brought an access token: not every
-	// version does. 0: an earlier release wrote the life; see Grant.Current.
+	// version does. 0: an earlier release wrote the lifetime; see Grant.Current.
 	Version int64 `bson:"version,omitempty"`
 	// ExpiresAt is the end. Nil: none, or unknown.
 	ExpiresAt *time.Time `bson:"expiresAt,omitempty"`
@@ -155,13 +155,13 @@ type Lifetime struct {
 	EndAnnounced bool `bson:"told,omitempty"`
 }
 
-// Expired reports whether the life has ended at now. A nil life has.
+// Expired reports whether the lifetime has ended at now. A nil lifetime has.
 func (l *Lifetime) Expired(now time.Time) bool {
 	return l == nil || l.ExpiresAt != nil && !now.Before(*l.ExpiresAt)
 }
 
 // ServedUntil is until when a token is handed out: ahead of its end by as much as clocks
-// may differ, but by no more than a tenth of its life. Nil: the end is unknown.
+// may differ, but by no more than a tenth of its lifetime. Nil: the end is unknown.
 func (l *Lifetime) ServedUntil(skew time.Duration) *time.Time {
 	if l == nil || l.ExpiresAt == nil {
 		return nil
@@ -170,7 +170,7 @@ func (l *Lifetime) ServedUntil(skew time.Duration) *time.Time {
 	return &at
 }
 
-// AtMostTenth bounds a time ahead of the end of a life by a tenth of that life.
+// AtMostTenth bounds a time ahead of the end of a lifetime by a tenth of that lifetime.
 func (l *Lifetime) AtMostTenth(ahead time.Duration) time.Duration {
 	if l == nil || l.ExpiresAt == nil {
 		return 0

@@ -10,7 +10,7 @@ import (
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
 )
 
-// What somebody who types may mean: each look is answered by an index alone.
+// Suggestions for what somebody is typing: an index alone answers each query.
 
 // GrantsBeginning returns up to limit grants whose ids begin so, with their ids, users,
 // brokers and states only.

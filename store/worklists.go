@@ -45,7 +45,7 @@ func (s *Store) others(ctx context.Context, field string, than []string) (all []
 		}
 		value, ok := found.Lookup(strings.Split(field, ".")...).StringValueOK()
 		if !ok {
-			return nil, fmt.Errorf("%s of a grant is no text", field)
+			return nil, fmt.Errorf("%s of a grant is not text", field)
 		}
 		all = append(all, value)
 	}

@@ -39,7 +39,7 @@ func (t *Service) Get(ctx context.Context, in events.TokenRequest, record *audit
 	return events.DecodeTokenReply(body)
 }
 
-// get returns the current tokens that a request asks for. Grants with too little life left
+// get returns the current tokens that a request asks for. Grants with too little lifetime left
 // are refreshed first, in parallel. get adds the grants to record.
 func (t *Service) get(ctx context.Context, in events.TokenRequest, record *audit.Record, who requester) (*reply, error) {
 	who.noteDecision()
@@ -90,7 +90,7 @@ func (t *Service) read(ctx context.Context, in events.TokenRequest, caller strin
 }
 
 // waiting returns the indexes of the grants whose refresh is worth waiting for: there is
-// too little life left, or their tokens were reported as refused.
+// too little lifetime left, or their tokens were reported as refused.
 func (t *Service) waiting(in events.TokenRequest, grants []*store.Grant, refused map[string]bool) (at []int) {
 	minTTL, toGive := t.minTTL(in), t.hasToken(in, grants)
 	for i, g := range grants {

@@ -100,7 +100,7 @@ func TestAPanicBesideAnAnswerEndsNothing(t *testing.T) {
 	g := &store.Grant{ID: "g", UserID: "user", BrokerType: "coinbase", Version: 2, State: store.Active}
 	s.recordUse(g)
 	s.atWork.Wait()
-	require.Contains(t, f.logs.String(), "the use of a grant could not be noted")
+	require.Contains(t, f.logs.String(), "the use of a grant could not be recorded")
 
 	grants := []*store.Grant{g}
 	s.refreshAll(t.Context(), events.TokenRequest{UserID: "user"}, grants, []int{0}, nil, "caller")

@@ -38,7 +38,7 @@ func (a *answer) recheck() error {
 	defer cancel()
 	all, err := a.grants.load(ctx, a.record.User)
 	if err != nil {
-		return fmt.Errorf("looking at the tokens again before they are given: %w", err)
+		return fmt.Errorf("checking the tokens again before they are handed out: %w", err)
 	}
 	for _, given := range a.record.Grants {
 		if given.Code == "" && !a.isCurrent(given, all) {

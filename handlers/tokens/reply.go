@@ -139,7 +139,7 @@ func (t *Service) recordUse(g *store.Grant) {
 		ctx, cancel := context.WithTimeout(context.Background(), usesTimeout)
 		defer cancel()
 		if err := t.writeUse(ctx, g); err != nil {
-			t.opts.Log.Debug("the use of a grant could not be noted", zap.String("grant", g.ID), zap.Error(err))
+			t.opts.Log.Debug("the use of a grant could not be recorded", zap.String("grant", g.ID), zap.Error(err))
 		}
 	})
 }

@@ -53,6 +53,6 @@ func TestTheUseOfAGrantIsRecordedOnceForEachVersion(t *testing.T) {
 	g.Version = 3
 	service.recordUse(g)
 	service.atWork.Wait()
-	require.Equal(t, 1, logs.FilterMessageSnippet("could not be noted").Len())
+	require.Equal(t, 1, logs.FilterMessageSnippet("could not be recorded").Len())
 	require.Equal(t, zapcore.DebugLevel, logs.All()[0].Level)
 }

@@ -14,12 +14,12 @@ import (
 	"github.com/latchkey/latchkey/store"
 )
 
-// Lasting is a token's life that ends.
+// Lasting is a token's lifetime that ends.
 func Lasting(since time.Time, d time.Duration) *store.Lifetime {
 	return &store.Lifetime{Since: since, ExpiresAt: new(since.Add(d))}
 }
 
-// Endless is a token's life without a known end.
+// Endless is a token's lifetime without a known end.
 func Endless(since time.Time) *store.Lifetime { return &store.Lifetime{Since: since} }
 
 // Due is the message that says a grant is due.
@@ -91,12 +91,12 @@ func (r *Rig) Connect(w *Worker, spec meshsim.ConnectSpec, change ...func(*store
 	return g
 }
 
-// Lifetimes are what institutions may say about the life of their access tokens.
+// Lifetimes are what institutions may say about the lifetime of their access tokens.
 var Lifetimes = map[string]time.Duration{"of an hour": time.Hour, "of a minute": time.Minute, "that nobody states": 0}
 
-// WithLife is for [Rig.Connect]: a grant of one account whose access token lives as
+// WithLifetime is for [Rig.Connect]: a grant of one account whose access token lives as
 // long; 0: without an end that is known.
-func WithLife(life time.Duration) (meshsim.ConnectSpec, func(*store.Grant)) {
+func WithLifetime(life time.Duration) (meshsim.ConnectSpec, func(*store.Grant)) {
 	institution := meshsim.Institution{AccessLifetime: life, RevokeOldAccess: true}
 	return meshsim.ConnectSpec{Accounts: []meshsim.Account{{ID: "one"}}, Institution: &institution}, func(g *store.Grant) {
 		g.Refresh = Endless(g.ConnectedAt)

@@ -49,7 +49,7 @@ func (l *Log) storeHeads(ctx context.Context) {
 		if err := l.putHead(ctx); err != nil {
 			if ctx.Err() == nil {
 				l.metrics.failures.Inc()
-				l.log.Warn("the head of the audit log could not be kept; the next attempt follows", zap.Error(err))
+				l.log.Warn("the head of the audit log could not be stored; the next attempt follows", zap.Error(err))
 			}
 			continue
 		}
@@ -71,7 +71,7 @@ func (l *Log) putHead(ctx context.Context) error {
 	}
 	h.PurgeAt = h.At.Add(l.retention)
 	if err := l.heads.PutAuditHead(ctx, h); err != nil {
-		return fmt.Errorf("keeping the head of the audit log: %w", err)
+		return fmt.Errorf("storing the head of the audit log: %w", err)
 	}
 	return nil
 }

@@ -35,7 +35,7 @@ type Options struct {
 	Worker string
 	NewID  func() string
 	Now    func() time.Time
-	// Heads stores the head of the chain for Retention, once every Anchor (15 s).
+	// Heads stores the head of the chain for Retention, once every HeadInterval (15 s).
 	Heads        Heads
 	Retention    time.Duration
 	HeadInterval time.Duration

@@ -67,7 +67,7 @@ func (s *Topology) Backlogs(ctx context.Context) ([]Backlog, error) {
 	for _, q := range s.queues() {
 		consumer, err := s.js.Consumer(ctx, q.stream, Durable(q.subject))
 		if err != nil {
-			return nil, fmt.Errorf("looking at what waits on %s: %w", q.subject, err)
+			return nil, fmt.Errorf("counting what waits on %s: %w", q.subject, err)
 		}
 		info := consumer.CachedInfo()
 		out = append(out, Backlog{Subject: q.subject, Pending: int(info.NumPending), AckPending: info.NumAckPending, Redelivered: info.NumRedelivered})

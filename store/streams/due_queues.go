@@ -36,7 +36,7 @@ func (s *Topology) DueQueues(ctx context.Context) ([]DueQueue, error) {
 		for _, subject := range []string{p.Due, p.Urgent} {
 			if err := s.readQueue(ctx, p.Stream, subject, &q); err != nil {
 				q.Unreadable = true
-				failed = errors.Join(failed, fmt.Errorf("looking at the queue of %s: %w", subject, err))
+				failed = errors.Join(failed, fmt.Errorf("inspecting the queue of %s: %w", subject, err))
 				break
 			}
 		}

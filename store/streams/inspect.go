@@ -46,7 +46,7 @@ func (s *Topology) inspect(ctx context.Context, want jetstream.StreamConfig) (In
 		return Inspection{Name: want.Name, Missing: true}, nil
 	}
 	if err != nil {
-		return Inspection{}, fmt.Errorf("looking at stream %s: %w", want.Name, err)
+		return Inspection{}, fmt.Errorf("inspecting stream %s: %w", want.Name, err)
 	}
 	info := stream.CachedInfo()
 	_, differ := s.withOwned(want, info.Config)
@@ -72,7 +72,7 @@ func (s *Topology) inspectConsumer(ctx context.Context, q queue) (Inspection, er
 		return Inspection{Name: Durable(q.subject), Missing: true}, nil
 	}
 	if err != nil {
-		return Inspection{}, fmt.Errorf("looking at consumer %s of %s: %w", Durable(q.subject), q.stream, err)
+		return Inspection{}, fmt.Errorf("inspecting consumer %s of %s: %w", Durable(q.subject), q.stream, err)
 	}
 	_, differ := s.consumerWithOwned(s.consumerConfig(q.subject), consumer.CachedInfo().Config)
 	return Inspection{Name: Durable(q.subject), Differs: differ}, nil

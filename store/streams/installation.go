@@ -72,7 +72,7 @@ func (s *Topology) CheckInstallation(ctx context.Context) (store.Installation, e
 		return is, nil
 	}
 	if err != nil {
-		return is, fmt.Errorf("looking at stream %s: %w", s.subjects.RefreshStream(), err)
+		return is, fmt.Errorf("inspecting stream %s: %w", s.subjects.RefreshStream(), err)
 	}
 	if err := s.checkCase(stream); err != nil {
 		return is, err
@@ -87,7 +87,7 @@ func (s *Topology) checkPrefix(ctx context.Context) error {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("looking at stream %s: %w", s.subjects.RefreshStream(), err)
+		return fmt.Errorf("inspecting stream %s: %w", s.subjects.RefreshStream(), err)
 	}
 	return s.checkCase(stream)
 }

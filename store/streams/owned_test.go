@@ -303,7 +303,7 @@ func TestStreamsThatSomebodyElseKeeps(t *testing.T) {
 		_, err = theirs.Identities(t.Context())
 		require.NoError(t, err)
 	}
-	warned := logs.FilterMessage("what you keep is not as configured").All()
+	warned := logs.FilterMessage("a stream that you manage is not as configured").All()
 	require.Len(t, warned, 1, "said once")
 	require.Contains(t, warned[0].ContextMap()["differs"], "stream "+subjects.LifecycleStream()+": max_age")
 
@@ -311,7 +311,7 @@ func TestStreamsThatSomebodyElseKeeps(t *testing.T) {
 	reach.stream = subjects.IntegrationStream()
 	_, err = theirs.Identities(t.Context())
 	require.NoError(t, err)
-	require.Equal(t, 1, logs.FilterMessage("a stream is not there; the next pass looks again").Len())
+	require.Equal(t, 1, logs.FilterMessage("a stream is missing; the next pass checks again").Len())
 	reach.stream = ""
 	c = configOf(t, js, subjects.RecoveryStream())
 	c.MaxAge = time.Hour

@@ -34,7 +34,7 @@ func (s *Topology) Identities(ctx context.Context) ([]string, error) {
 	}
 	for _, c := range s.otherStreams() {
 		if err := s.restore(ctx, c); err != nil && ctx.Err() == nil {
-			s.log.Warn("a stream is not there; the next pass looks again", zap.Error(err))
+			s.log.Warn("a stream is missing; the next pass checks again", zap.Error(err))
 		}
 	}
 	return identities, nil
@@ -67,7 +67,7 @@ func (s *Topology) scheduleIdentities(ctx context.Context) (identities []string,
 			err = s.checkOwner(stream)
 		}
 		if err != nil {
-			err = fmt.Errorf("looking at the stream of schedules %s: %w", p.Stream, err)
+			err = fmt.Errorf("inspecting the stream of schedules %s: %w", p.Stream, err)
 		}
 		if n < len(last) && Unavailable(err) && !errors.Is(err, jetstream.ErrStreamNotFound) && ctx.Err() == nil {
 			away, identities = errors.Join(away, err), append(identities, last[n])
@@ -84,7 +84,7 @@ func (s *Topology) scheduleIdentities(ctx context.Context) (identities []string,
 		return nil, false, away
 	}
 	if away != nil {
-		s.log.Warn("a stream is not there; the next pass looks again", zap.Error(away))
+		s.log.Warn("a stream is missing; the next pass checks again", zap.Error(away))
 	}
 	s.streamsSeen.Store(true)
 	s.lastIdentities.Store(&identities)

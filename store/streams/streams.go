@@ -102,7 +102,7 @@ func (s *Topology) Ensure(ctx context.Context) (identities []string, err error) 
 	} else if err := s.verify(ctx); errors.Is(err, ErrUnfit) || err != nil && !s.streamsSeen.Load() {
 		return nil, err
 	} else if err != nil && ctx.Err() == nil {
-		s.log.Warn("a stream is not there; the next pass looks again", zap.Error(err))
+		s.log.Warn("a stream is missing; the next pass checks again", zap.Error(err))
 	}
 	if identities, _, err = s.scheduleIdentities(ctx); err != nil {
 		return nil, err
@@ -115,7 +115,7 @@ func (s *Topology) checkBeforeEnsure(ctx context.Context) error {
 	stream, err := s.js.Stream(ctx, s.subjects.RefreshStream())
 	switch {
 	case errors.Is(err, jetstream.ErrStreamNotFound) && !s.nats.ManageStreams:
-		return nil // verify tells what is missing
+		return nil // verify reports what is missing
 	case errors.Is(err, jetstream.ErrStreamNotFound):
 		return s.checkMayCreate(ctx)
 	case err != nil:

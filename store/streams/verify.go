@@ -49,7 +49,7 @@ func (s *Topology) verify(ctx context.Context) error {
 	}
 	differ := strings.Join(wishes, "; ")
 	if last, _ := s.differed.Swap(differ).(string); differ != "" && differ != last {
-		s.log.Warn("what you keep is not as configured", zap.String("differs", differ))
+		s.log.Warn("a stream that you manage is not as configured", zap.String("differs", differ))
 	}
 	if len(unfit) > 0 {
 		return fmt.Errorf("%w: %s (docs/streams.md)", ErrUnfit, strings.Join(unfit, "; "))
@@ -57,8 +57,8 @@ func (s *Topology) verify(ctx context.Context) error {
 	return away
 }
 
-// requiredStreams are the streams that workers need. Who keeps the streams needs no canary, which
-// tells workers whether they may make streams again.
+// requiredStreams are the streams that workers need. Where somebody else keeps the streams there
+// need be no canary: it only shows workers whether they may create streams again.
 func (s *Topology) requiredStreams() (all []jetstream.StreamConfig) {
 	for _, c := range s.configs() {
 		if s.nats.ManageStreams || c.Name != s.subjects.CanaryStream() {

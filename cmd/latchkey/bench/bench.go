@@ -203,7 +203,7 @@ func (b *run) awaitReconciliation(ctx context.Context) error {
 	for {
 		all, err := b.metrics.Gather()
 		if err != nil {
-			return fmt.Errorf("looking at the worker's metrics: %w", err)
+			return fmt.Errorf("reading the worker's metrics: %w", err)
 		}
 		for _, family := range all {
 			for _, outcome := range family.GetMetric() {

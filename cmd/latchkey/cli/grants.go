@@ -58,7 +58,7 @@ func (a *app) showGrant() *cobra.Command {
 }
 
 // lifeText says when a token expires, and whether there is one.
-func lifeText(l *view.Life) string {
+func lifeText(l *view.Lifetime) string {
 	switch {
 	case l == nil:
 		return "no token"

@@ -122,7 +122,7 @@ func (a *app) openImport(ctx context.Context, cmd *cobra.Command, path string) (
 	info, err := f.Stat()
 	if err != nil {
 		_ = f.Close()
-		return nil, 0, fmt.Errorf("looking at the input: %w", err)
+		return nil, 0, fmt.Errorf("reading the size of the input: %w", err)
 	}
 	if info.Mode().Perm()&0o004 != 0 {
 		fmt.Fprintf(a.stderr, "latchkey: warning: every user of this machine can read %s, which holds tokens; chmod 600 it\n", printable(path))

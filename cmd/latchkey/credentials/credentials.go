@@ -20,26 +20,26 @@ import (
 	"github.com/latchkey/latchkey/config"
 )
 
-// Life is the time in which a credential is accepted.
-type Life struct {
+// Validity is the time in which a credential is accepted.
+type Validity struct {
 	Begins time.Time
 	// Ends is zero where it has no end.
 	Ends time.Time
 }
 
 // RenewBy is when a credential should have been renewed: thirty days before its end, or
-// a tenth of its life where that is less, since what lives for days or hours is
+// a tenth of its validity where that is less, since what lives for days or hours is
 // renewed by a machine.
-func (l Life) RenewBy() time.Time {
+func (l Validity) RenewBy() time.Time {
 	return l.Ends.Add(-min(30*24*time.Hour, l.Ends.Sub(l.Begins)/10))
 }
 
 // File is a file with a certificate or credential.
 type File struct {
 	// Name is the setting that names the file, or the variable.
-	Name string
-	path string
-	life func(content []byte) (Life, error)
+	Name     string
+	path     string
+	validity func(content []byte) (Validity, error)
 	// kept: it is read when a worker starts, and not again.
 	kept bool
 }
@@ -48,16 +48,16 @@ type File struct {
 func Of(cfg config.Config, environ []string) []File {
 	mongo := uriOptions(cfg.MongoDB.URI.Reveal())
 	all := []File{
-		{Name: "nats.creds_file", path: cfg.NATS.CredsFile, life: natsCredentials},
-		{Name: "nats.cert_file", path: cfg.NATS.CertFile, life: chain},
-		{Name: "nats.ca_file", path: cfg.NATS.CAFile, life: authorities},
-		{Name: "mongodb.uri tlsCertificateKeyFile", path: mongo.either("tlscertificatekeyfile", "sslclientcertificatekeyfile"), life: chain, kept: true},
-		{Name: "mongodb.uri tlsCertificateFile", path: mongo["tlscertificatefile"], life: chain, kept: true},
-		{Name: "mongodb.uri tlsCAFile", path: mongo.either("tlscafile", "sslcertificateauthorityfile"), life: authorities, kept: true},
-		{Name: "admin.cert_file", path: cfg.Admin.CertFile, life: chain},
-		{Name: "AWS_WEB_IDENTITY_TOKEN_FILE", path: variable(environ, "AWS_WEB_IDENTITY_TOKEN_FILE"), life: token},
-		{Name: "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", path: variable(environ, "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"), life: agents},
-		{Name: "AWS_CA_BUNDLE", path: variable(environ, "AWS_CA_BUNDLE"), life: authorities, kept: true},
+		{Name: "nats.creds_file", path: cfg.NATS.CredsFile, validity: natsCredentials},
+		{Name: "nats.cert_file", path: cfg.NATS.CertFile, validity: chain},
+		{Name: "nats.ca_file", path: cfg.NATS.CAFile, validity: authorities},
+		{Name: "mongodb.uri tlsCertificateKeyFile", path: mongo.either("tlscertificatekeyfile", "sslclientcertificatekeyfile"), validity: chain, kept: true},
+		{Name: "mongodb.uri tlsCertificateFile", path: mongo["tlscertificatefile"], validity: chain, kept: true},
+		{Name: "mongodb.uri tlsCAFile", path: mongo.either("tlscafile", "sslcertificateauthorityfile"), validity: authorities, kept: true},
+		{Name: "admin.cert_file", path: cfg.Admin.CertFile, validity: chain},
+		{Name: "AWS_WEB_IDENTITY_TOKEN_FILE", path: variable(environ, "AWS_WEB_IDENTITY_TOKEN_FILE"), validity: token},
+		{Name: "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", path: variable(environ, "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"), validity: agents},
+		{Name: "AWS_CA_BUNDLE", path: variable(environ, "AWS_CA_BUNDLE"), validity: authorities, kept: true},
 	}
 	if cfg.Tracing.Endpoint != "" {
 		all = append(all, collectors(environ, "CERTIFICATE", authorities), collectors(environ, "CLIENT_CERTIFICATE", chain))
@@ -72,9 +72,9 @@ func Of(cfg config.Config, environ []string) []File {
 }
 
 // collectors is a file for the connection to a collector of traces.
-func collectors(environ []string, what string, life func([]byte) (Life, error)) File {
+func collectors(environ []string, what string, validity func([]byte) (Validity, error)) File {
 	name, path := CollectorVariable(func(name string) string { return variable(environ, name) }, what)
-	return File{Name: name, path: path, life: life, kept: true}
+	return File{Name: name, path: path, validity: validity, kept: true}
 }
 
 // CollectorVariable returns what OpenTelemetry's variables say about the connection to a
@@ -92,37 +92,37 @@ func CollectorVariable(getenv func(string) string, what string) (name, value str
 // maxFile bounds what is read of a file; bundles of authorities are the largest.
 const maxFile = 4 << 20
 
-// Life reads the file.
-func (f File) Life() (Life, error) {
+// Validity reads the file.
+func (f File) Validity() (Validity, error) {
 	file, err := os.Open(f.path)
 	if err != nil {
-		return Life{}, err
+		return Validity{}, err
 	}
 	defer file.Close() //nolint:errcheck // nothing was written
 	content, err := io.ReadAll(io.LimitReader(file, maxFile))
 	if err != nil {
-		return Life{}, err
+		return Validity{}, err
 	}
-	life, err := f.life(content)
+	validity, err := f.validity(content)
 	if err != nil {
-		return Life{}, fmt.Errorf("%s: %w", f.path, err)
+		return Validity{}, fmt.Errorf("%s: %w", f.path, err)
 	}
-	return life, nil
+	return validity, nil
 }
 
-// chain is the life of a certificate with those that vouch for it: that of the first to
+// chain is the validity of a certificate with those that vouch for it: that of the first to
 // end.
-func chain(content []byte) (Life, error) {
-	return pick(content, func(l, than Life) bool { return l.Ends.Before(than.Ends) })
+func chain(content []byte) (Validity, error) {
+	return pick(content, func(l, than Validity) bool { return l.Ends.Before(than.Ends) })
 }
 
-// authorities is the life of a bundle: that of the last to end, since a bundle holds the
+// authorities is the validity of a bundle: that of the last to end, since a bundle holds the
 // old authority beside the new one while they change.
-func authorities(content []byte) (Life, error) {
-	return pick(content, func(l, than Life) bool { return l.Ends.After(than.Ends) })
+func authorities(content []byte) (Validity, error) {
+	return pick(content, func(l, than Validity) bool { return l.Ends.After(than.Ends) })
 }
 
-func pick(content []byte, better func(l, than Life) bool) (picked Life, err error) {
+func pick(content []byte, better func(l, than Validity) bool) (picked Validity, err error) {
 	found := false
 	for block, rest := pem.Decode(content); block != nil; block, rest = pem.Decode(rest) {
 		if block.Type != "CERTIFICATE" {
@@ -130,37 +130,37 @@ func pick(content []byte, better func(l, than Life) bool) (picked Life, err erro
 		}
 		c, err := x509.ParseCertificate(block.Bytes)
 		if err != nil {
-			return Life{}, errors.New("a certificate in it can't be read") // the text could quote what is no certificate
+			return Validity{}, errors.New("a certificate in it can't be read") // the text could quote what is no certificate
 		}
-		if l := (Life{c.NotBefore, c.NotAfter}); !found || better(l, picked) {
+		if l := (Validity{c.NotBefore, c.NotAfter}); !found || better(l, picked) {
 			picked, found = l, true
 		}
 	}
 	if !found {
-		return Life{}, errors.New("there is no certificate in it")
+		return Validity{}, errors.New("there is no certificate in it")
 	}
 	return picked, nil
 }
 
-func natsCredentials(content []byte) (Life, error) {
+func natsCredentials(content []byte) (Validity, error) {
 	jwt, err := nkeys.ParseDecoratedJWT(content)
 	if err != nil {
-		return Life{}, errNoToken
+		return Validity{}, errNoToken
 	}
 	return token([]byte(jwt))
 }
 
 var errNoToken = errors.New("there is no JWT in it")
 
-// token is the life of a JWT.
-func token(content []byte) (Life, error) {
+// token is the validity of a JWT.
+func token(content []byte) (Validity, error) {
 	parts := strings.Split(strings.TrimSpace(string(content)), ".")
 	if len(parts) != 3 {
-		return Life{}, errNoToken
+		return Validity{}, errNoToken
 	}
 	payload, err := base64.RawURLEncoding.DecodeString(parts[1])
 	if err != nil {
-		return Life{}, errNoToken
+		return Validity{}, errNoToken
 	}
 	var claims struct {
 		Issued    int64 `json:"iat"`
@@ -168,20 +168,20 @@ func token(content []byte) (Life, error) {
 		Expires   int64 `json:"exp"`
 	}
 	if json.Unmarshal(payload, &claims) != nil {
-		return Life{}, errNoToken
+		return Validity{}, errNoToken
 	}
-	life := Life{Begins: time.Unix(max(claims.Issued, claims.NotBefore), 0)}
+	validity := Validity{Begins: time.Unix(max(claims.Issued, claims.NotBefore), 0)}
 	if claims.Expires != 0 {
-		life.Ends = time.Unix(claims.Expires, 0)
+		validity.Ends = time.Unix(claims.Expires, 0)
 	}
-	return life, nil
+	return validity, nil
 }
 
-// agents is the life of what the agent of a container takes: EKS Pod Identity's a JWT, others
+// agents is the validity of what the agent of a container takes: EKS Pod Identity's a JWT, others
 // a text without end.
-func agents(content []byte) (Life, error) {
-	life, _ := token(content)
-	return life, nil
+func agents(content []byte) (Validity, error) {
+	validity, _ := token(content)
+	return validity, nil
 }
 
 // options are those of a connection string, by name in lower case.

@@ -28,11 +28,11 @@ var begin = time.Unix(1_700_000_000, 0)
 const day = 24 * time.Hour
 
 // certificate returns a PEM block of a certificate that begins at begin.
-func certificate(t *testing.T, life time.Duration) string {
+func certificate(t *testing.T, validity time.Duration) string {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	require.NoError(t, err)
-	template := x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: begin, NotAfter: begin.Add(life)}
+	template := x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: begin, NotAfter: begin.Add(validity)}
 	der, err := x509.CreateCertificate(rand.Reader, &template, &template, key.Public(), key)
 	require.NoError(t, err)
 	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
@@ -67,10 +67,10 @@ func TestWhenEachKindEnds(t *testing.T) {
 	}
 	traced := config.Config{Tracing: config.Tracing{Endpoint: "https://collector"}}
 	for name, c := range map[string]struct {
-		cfg     config.Config
-		environ []string
-		setting string
-		life    time.Duration // 0: no end
+		cfg      config.Config
+		environ  []string
+		setting  string
+		validity time.Duration // 0: no end
 	}{
 		"the first of a chain ends":        {nats(config.NATS{CertFile: file(t, long+anotherKey+short)}), nil, "nats.cert_file", day},
 		"the last authority ends":          {nats(config.NATS{CAFile: file(t, short+long)}), nil, "nats.ca_file", 300 * day},
@@ -90,16 +90,16 @@ func TestWhenEachKindEnds(t *testing.T) {
 		files := credentials.Of(c.cfg, c.environ)
 		require.Len(t, files, 1, name)
 		require.Equal(t, c.setting, files[0].Name, name)
-		life, err := files[0].Life()
+		validity, err := files[0].Validity()
 		require.NoError(t, err, name)
-		require.True(t, life.Begins.Equal(begin), name)
-		if c.life == 0 {
-			require.Zero(t, life.Ends, name)
+		require.True(t, validity.Begins.Equal(begin), name)
+		if c.validity == 0 {
+			require.Zero(t, validity.Ends, name)
 		} else {
-			require.True(t, life.Ends.Equal(begin.Add(c.life)), name)
+			require.True(t, validity.Ends.Equal(begin.Add(c.validity)), name)
 		}
 	}
-	plain, err := credentials.Of(config.Config{}, []string{"AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE=" + file(t, "Basic c2VjcmV0")})[0].Life()
+	plain, err := credentials.Of(config.Config{}, []string{"AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE=" + file(t, "Basic c2VjcmV0")})[0].Validity()
 	require.NoError(t, err, "what is no JWT has no end")
 	require.Zero(t, plain)
 	require.Empty(t, credentials.Of(config.Default(), []string{"OTEL_EXPORTER_OTLP_CERTIFICATE=x"}), "what is not configured")
@@ -119,7 +119,7 @@ func TestWhatCanNotBeRead(t *testing.T) {
 		"no payload":          {config.NATS{CredsFile: file(t, creds("a.!.c"))}, "no JWT in it"},
 		"no JSON in its body": {config.NATS{CredsFile: file(t, creds("a.c2VjcmV0.c"))}, "no JWT in it"},
 	} {
-		_, err := credentials.Of(config.Config{NATS: c.cfg}, nil)[0].Life()
+		_, err := credentials.Of(config.Config{NATS: c.cfg}, nil)[0].Validity()
 		require.ErrorContains(t, err, c.text, name)
 		require.NotContains(t, err.Error(), "secret", name)
 	}
@@ -127,8 +127,8 @@ func TestWhatCanNotBeRead(t *testing.T) {
 
 func TestRenewBy(t *testing.T) {
 	t.Parallel()
-	for life, before := range map[time.Duration]time.Duration{10 * time.Hour: time.Hour, 90 * day: 9 * day, 365 * day: 30 * day, 3650 * day: 30 * day} {
-		require.Equal(t, before, begin.Add(life).Sub(credentials.Life{Begins: begin, Ends: begin.Add(life)}.RenewBy()), life)
+	for validity, before := range map[time.Duration]time.Duration{10 * time.Hour: time.Hour, 90 * day: 9 * day, 365 * day: 30 * day, 3650 * day: 30 * day} {
+		require.Equal(t, before, begin.Add(validity).Sub(credentials.Validity{Begins: begin, Ends: begin.Add(validity)}.RenewBy()), validity)
 	}
 }
 

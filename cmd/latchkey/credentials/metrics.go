@@ -18,18 +18,18 @@ var (
 type Collector struct{ watched []watched }
 
 type watched struct {
-	name string
-	life func() (Life, error)
+	name     string
+	validity func() (Validity, error)
 }
 
 // Watch returns a collector. It reads what a worker keeps.
 func Watch(files []File) *Collector {
 	c := &Collector{}
 	for _, f := range files {
-		w := watched{f.Name, f.Life}
+		w := watched{f.Name, f.Validity}
 		if f.kept {
-			life, err := f.Life()
-			w.life = func() (Life, error) { return life, err }
+			validity, err := f.Validity()
+			w.validity = func() (Validity, error) { return validity, err }
 		}
 		c.watched = append(c.watched, w)
 	}
@@ -45,8 +45,8 @@ func (c *Collector) Describe(to chan<- *prometheus.Desc) {
 // Collect implements prometheus.Collector.
 func (c *Collector) Collect(to chan<- prometheus.Metric) {
 	for _, w := range c.watched {
-		life, err := w.life()
-		if err == nil && life.Ends.IsZero() {
+		validity, err := w.validity()
+		if err == nil && validity.Ends.IsZero() {
 			continue
 		}
 		send := func(what *prometheus.Desc, at time.Time) {
@@ -56,7 +56,7 @@ func (c *Collector) Collect(to chan<- prometheus.Metric) {
 			}
 			to <- prometheus.MustNewConstMetric(what, prometheus.GaugeValue, value, w.name)
 		}
-		send(endsDesc, life.Ends)
-		send(renewByDesc, life.RenewBy())
+		send(endsDesc, validity.Ends)
+		send(renewByDesc, validity.RenewBy())
 	}
 }

@@ -37,7 +37,7 @@ func (d *doctor) clock(name string) Result {
 	case !known:
 		result = warning("look at the checks above", "not known: there was no answer with a time")
 	case apart == 0:
-		result = ok("no difference that could be told (within %v)", r.unsure.Round(time.Millisecond))
+		result = ok("no difference that can be measured (within %v)", r.unsure.Round(time.Millisecond))
 	default:
 		if r.ahead > 0 {
 			side = "behind"

@@ -15,28 +15,28 @@ const doRenew = "renew it before it ends; see docs/operations.md, Certificates a
 // certificate that NATS shows.
 func (d *doctor) credentials(ctx context.Context) Result {
 	var good, near, bad []string
-	look := func(name string, life credentials.Life, err error) {
-		now, day := d.now(), life.Ends.UTC().Format(time.DateOnly)
+	look := func(name string, validity credentials.Validity, err error) {
+		now, day := d.now(), validity.Ends.UTC().Format(time.DateOnly)
 		switch {
 		case err != nil:
 			bad = append(bad, name+" can't be read: "+err.Error())
-		case now.Before(life.Begins.Add(-d.cfg.Worker.ClockSkew)):
-			bad = append(bad, name+" begins only at "+life.Begins.UTC().Format(time.RFC3339))
-		case life.Ends.IsZero():
+		case now.Before(validity.Begins.Add(-d.cfg.Worker.ClockSkew)):
+			bad = append(bad, name+" begins only at "+validity.Begins.UTC().Format(time.RFC3339))
+		case validity.Ends.IsZero():
 			good = append(good, name+" without end")
-		case !now.Before(life.Ends):
+		case !now.Before(validity.Ends):
 			bad = append(bad, name+" ended on "+day)
-		case now.After(life.RenewBy()):
-			near = append(near, name+" ends on "+life.Ends.UTC().Format(time.RFC3339))
+		case now.After(validity.RenewBy()):
+			near = append(near, name+" ends on "+validity.Ends.UTC().Format(time.RFC3339))
 		default:
 			good = append(good, name+" until "+day)
 		}
 	}
 	unread := map[string]bool{}
 	for _, f := range credentials.Of(d.cfg, d.environ) {
-		life, err := f.Life()
+		validity, err := f.Validity()
 		unread[f.Name] = err != nil
-		look(f.Name, life, err)
+		look(f.Name, validity, err)
 	}
 	for _, p := range []struct{ name, cert, key string }{
 		{"nats.cert_file", d.cfg.NATS.CertFile, d.cfg.NATS.KeyFile},
@@ -52,7 +52,7 @@ func (d *doctor) credentials(ctx context.Context) Result {
 	if link, err := d.nats.get(ctx); err == nil { // else the check nats reports the error
 		if state, err := link.nc.TLSConnectionState(); err == nil && len(state.PeerCertificates) > 0 {
 			shown := state.PeerCertificates[0]
-			look("the certificate of the NATS server", credentials.Life{Begins: shown.NotBefore, Ends: shown.NotAfter}, nil)
+			look("the certificate of the NATS server", credentials.Validity{Begins: shown.NotBefore, Ends: shown.NotAfter}, nil)
 		}
 	}
 	switch {

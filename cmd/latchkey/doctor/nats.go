@@ -73,7 +73,7 @@ func (d *doctor) natsServer(ctx context.Context) Result {
 	}
 	rtt, err := link.nc.RTT()
 	if err != nil {
-		return failed("see how the server is", "asking NATS for a sign of life: %v", err)
+		return failed("see how the server is", "asking NATS for an answer: %v", err)
 	}
 	if err := streams.CheckVersion(link.nc.ConnectedServerVersion()); err != nil {
 		return failed("upgrade nats-server", "%v", err)

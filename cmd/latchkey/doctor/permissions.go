@@ -66,7 +66,7 @@ func try(ctx context.Context, nc *nats.Conn, do func() error) error {
 		return err
 	}
 	if err := nc.FlushWithContext(ctx); err != nil {
-		return fmt.Errorf("asking NATS for a sign of life: %w", err)
+		return fmt.Errorf("asking NATS for an answer: %w", err)
 	}
 	if last := nc.LastError(); last != nil && (before == nil || last.Error() != before.Error()) {
 		return last

@@ -122,7 +122,7 @@ func (d *doctor) consumers(ctx context.Context, link *natsLink) Result {
 	}, func() Result { return ok("%d consumers as configured", len(all)) })
 }
 
-// cure says who sets right what differs.
+// cure says how to correct what differs.
 func (d *doctor) cure() string {
 	if d.cfg.NATS.ManageStreams {
 		return doRestart
@@ -195,7 +195,7 @@ func (d *doctor) comeBack(ctx context.Context, link *natsLink) Result {
 		return ok("no consumers yet")
 	}
 	if err != nil {
-		return link.failed(ctx, "look at the check nats consumers", "looking at what waits", err)
+		return link.failed(ctx, "look at the check nats consumers", "counting what waits", err)
 	}
 	var found []string
 	for _, b := range all {
@@ -227,12 +227,12 @@ func (d *doctor) waiting(ctx context.Context, link *natsLink, name, partSubjects
 	case errors.Is(err, jetstream.ErrStreamNotFound):
 		return ok("no stream %s yet", name)
 	case err != nil:
-		return link.failed(ctx, "look at the check nats streams", "looking at stream "+name, err)
+		return link.failed(ctx, "look at the check nats streams", "inspecting stream "+name, err)
 	}
 	n, err := parts.CountWithoutParts(ctx, stream, partSubjects)
 	switch {
 	case err != nil:
-		return link.failed(ctx, "look at the check nats streams", "looking at stream "+name, err)
+		return link.failed(ctx, "look at the check nats streams", "inspecting stream "+name, err)
 	case n > 0:
 		return warning(do, "%d %s wait", n, what)
 	}

@@ -77,7 +77,7 @@ func (p *Page) admit(w http.ResponseWriter, r *http.Request) bool {
 		return false
 	}
 	if !p.Token.Equal(given) {
-		p.Log.Warn("somebody was refused at the operator's page", zap.String("address", from))
+		p.Log.Warn("a request to the operator's page was refused", zap.String("address", from))
 		challenge(w, "this is not admin.token")
 		return false
 	}

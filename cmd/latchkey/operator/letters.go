@@ -313,8 +313,8 @@ func (p *Page) onLetters(a letterAction) func(*http.Request) (any, error) {
 	}
 }
 
-// refusedFor says why a dead letter can never be replayed, or not by this worker; empty: who
-// knows.
+// refusedFor says why a dead letter can never be replayed, or not by this worker; empty: it may
+// be possible.
 func refusedFor(err error) string {
 	var denied *refusal
 	switch {

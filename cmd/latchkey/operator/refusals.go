@@ -10,8 +10,8 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// refusals hears what NATS does not permit this worker. NATS says so beside the request, which
-// then never gets an answer.
+// refusals receives what NATS does not permit this worker. NATS reports that on the connection,
+// and the request never gets an answer.
 type refusals struct {
 	refused  func(error) (subject, why string)
 	mu       sync.Mutex
@@ -23,7 +23,7 @@ type watcher struct {
 	stop  context.CancelCauseFunc
 }
 
-// listen has it hear the errors of a connection, before whoever heard them until now.
+// listen receives the errors of a connection, and passes them on to its former handler.
 func (f *refusals) listen(nc *nats.Conn, refused func(error) (subject, why string)) {
 	f.refused, f.watchers = refused, map[*watcher]bool{}
 	next := nc.ErrorHandler()

@@ -102,7 +102,7 @@ func conditions(o *Overview) []Condition {
 	}
 	problems := o.problems()
 	add(len(problems) > 0, Condition{
-		Kind: "unknown", Title: "Not everything can be told: " + strings.Join(problems, "; "),
+		Kind: "unknown", Title: "Some things are not known: " + strings.Join(problems, "; "),
 		Do: "What is shown of it is older; each part says how old.", Runbook: "LatchkeyNotReady",
 	})
 	return all

@@ -18,8 +18,8 @@ type UserGrant struct {
 	AccountsConnectedAt map[string]time.Time `json:"accountsConnectedAt,omitempty"`
 	// PublishedAt is when NATS stored the connect.
 	PublishedAt *time.Time `json:"publishedAt,omitempty"`
-	// OlderAccess are the lives of access tokens of accounts that later answers did not cover.
-	OlderAccess []Life `json:"olderAccessTokens,omitempty"`
+	// OlderAccess are the lifetimes of access tokens of accounts that later answers did not cover.
+	OlderAccess []Lifetime `json:"olderAccessTokens,omitempty"`
 	// Waits counts postponed refreshes.
 	Waits int `json:"waits"`
 	// CodeUntil is until when a refresh waits for a code of the user, CodesRefused how many

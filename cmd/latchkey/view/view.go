@@ -24,8 +24,8 @@ type Grant struct {
 	Labels map[string]string `json:"labels,omitempty"`
 
 	ConnectedAt time.Time `json:"connectedAt"`
-	Access      *Life     `json:"accessToken,omitempty"`
-	Refresh     *Life     `json:"refreshToken,omitempty"`
+	Access      *Lifetime `json:"accessToken,omitempty"`
+	Refresh     *Lifetime `json:"refreshToken,omitempty"`
 	Due         *Due      `json:"due,omitempty"`
 	// Tries counts failed refreshes since the last that succeeded.
 	Tries int `json:"tries"`
@@ -54,8 +54,8 @@ type Account struct {
 	ExpiresAt *time.Time `json:"expiresAt,omitempty"`
 }
 
-// Life is the life of a token.
-type Life struct {
+// Lifetime says when a token was obtained, and when it ends.
+type Lifetime struct {
 	Since     time.Time  `json:"since"`
 	ExpiresAt *time.Time `json:"expiresAt,omitempty"`
 	// Assumed: the end is derived, not stated by Mesh.
@@ -110,11 +110,11 @@ func OfGrant(g *store.Grant) Grant {
 	return v
 }
 
-func ofLife(l *store.Lifetime) *Life {
+func ofLife(l *store.Lifetime) *Lifetime {
 	if l == nil {
 		return nil
 	}
-	return &Life{Since: l.Since, ExpiresAt: l.ExpiresAt, Assumed: l.Assumed}
+	return &Lifetime{Since: l.Since, ExpiresAt: l.ExpiresAt, Assumed: l.Assumed}
 }
 
 // OfDue returns the view of a grant's next action; nil if there is none.

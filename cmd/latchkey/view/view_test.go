@@ -35,7 +35,7 @@ func TestGrantShowsEverythingButTokens(t *testing.T) {
 		ID: "grant", User: "alice", Broker: "coinbase", State: store.MustAct, Reason: events.ReasonMFARequired, Version: 3,
 		Accounts:    []view.Account{{ID: "a", Name: "Main", ExpiresAt: &end}, {ID: "b", Name: "Savings"}},
 		Labels:      map[string]string{"team": "x"},
-		ConnectedAt: at(0), Access: &view.Life{Since: at(1), ExpiresAt: &end, Assumed: true}, Refresh: &view.Life{Since: at(2)},
+		ConnectedAt: at(0), Access: &view.Lifetime{Since: at(1), ExpiresAt: &end, Assumed: true}, Refresh: &view.Lifetime{Since: at(2)},
 		Due: &view.Due{At: at(20), Action: store.Refresh}, Tries: 2, UnknownSince: &unknown,
 		Failing:   &events.RefreshFailing{Since: &since, Reason: string(events.ReasonMFARequired)},
 		Refused:   &view.Refused{Version: 2, At: at(5)},

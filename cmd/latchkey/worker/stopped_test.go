@@ -29,11 +29,11 @@ func TestAStoppedProcessPresentsNothing(t *testing.T) {
 	h.event(events.TokenRefreshed, "user")
 	won := h.grants("user")[0]
 	require.Equal(t, int64(2), won.Version)
-	require.NotContains(t, p.output(), "held up")
+	require.NotContains(t, p.output(), "a refresh was delayed")
 
 	require.NoError(t, p.cmd.Process.Signal(syscall.SIGCONT))
 	h.eventually(func() bool {
-		return strings.Contains(p.output(), "a refresh was held up until its lease was nearly over")
+		return strings.Contains(p.output(), "a refresh was delayed until its lease had almost ended")
 	}, "the process does not go on")
 	require.Len(t, h.requests("account"), 1)
 	require.Empty(t, h.stack.Mesh.Ledger().DoubleSpends())

@@ -190,7 +190,7 @@ func (w *worker) disconnect() {
 	}
 	if w.nc != nil {
 		if err := w.nc.FlushTimeout(5 * time.Second); err != nil && !errors.Is(err, nats.ErrConnectionClosed) {
-			w.log.Warn("sending what is left to NATS", zap.Error(err))
+			w.log.Warn("sending the last messages to NATS", zap.Error(err))
 		}
 		w.nc.Close()
 	}
@@ -301,7 +301,7 @@ func (w *worker) awaitBackground(background *sync.WaitGroup) {
 	select {
 	case <-done:
 	case <-time.After(backgroundGrace):
-		w.log.Error("something in the background does not end; the worker ends without it")
+		w.log.Error("a background task does not end; the worker ends without it")
 	}
 }
 

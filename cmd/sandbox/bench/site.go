@@ -336,7 +336,7 @@ func (s *site) awaitPending(ctx context.Context, stream, durable string, n int) 
 	return awaitCount(ctx, n, often, "messages are pending in "+stream, func() (int, error) {
 		consumer, err := s.js.Consumer(ctx, stream, durable)
 		if err != nil {
-			return 0, fmt.Errorf("looking at the backlog: %w", err)
+			return 0, fmt.Errorf("reading the backlog: %w", err)
 		}
 		return int(consumer.CachedInfo().NumPending), nil
 	})

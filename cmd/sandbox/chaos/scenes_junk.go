@@ -126,7 +126,7 @@ func (r *run) idle(ctx context.Context) error {
 	} {
 		c, err := r.js.Consumer(ctx, queue.stream, streams.Durable(queue.subject))
 		if err != nil {
-			return fmt.Errorf("looking at the consumer of %s: %w", queue.subject, err)
+			return fmt.Errorf("inspecting the consumer of %s: %w", queue.subject, err)
 		}
 		if i := c.CachedInfo(); i.NumPending > 0 || i.NumAckPending > 0 {
 			busy = errors.Join(busy, fmt.Errorf("%s: %d messages wait, %d are being handled", queue.subject, i.NumPending, i.NumAckPending))

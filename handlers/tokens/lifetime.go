@@ -15,9 +15,9 @@ func (t *Service) minTTL(in events.TokenRequest) time.Duration {
 	return t.opts.Config.MinTTL
 }
 
-// attainable bounds the requested life by half of the life that the token was issued
+// attainable bounds the requested lifetime by half of the lifetime that the token was issued
 // with, about which its successor has too. So requests with a large wish do not replace
-// each other's token within half of its life.
+// each other's token within half of its lifetime.
 func attainable(minTTL time.Duration, l *store.Lifetime) time.Duration {
 	if l == nil || l.ExpiresAt == nil {
 		return minTTL
@@ -25,7 +25,7 @@ func attainable(minTTL time.Duration, l *store.Lifetime) time.Duration {
 	return min(minTTL, max(l.ExpiresAt.Sub(l.Since), 0)/2)
 }
 
-// fresh reports whether a refresh would gain nothing: enough life is left, or the grant
+// fresh reports whether a refresh would gain nothing: enough lifetime is left, or the grant
 // can't be refreshed.
 func (t *Service) fresh(g *store.Grant, minTTL time.Duration) bool {
 	now := t.opts.Now()

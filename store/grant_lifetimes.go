@@ -8,7 +8,7 @@ import (
 // An answer may cover only some accounts of a grant. The others keep their access tokens
 // with their own ends.
 
-// AccessOf returns the life of an account's access token: Access, or one of OlderAccess if
+// AccessOf returns the lifetime of an account's access token: Access, or one of OlderAccess if
 // later answers did not cover the account.
 func (g *Grant) AccessOf(a Account) *Lifetime {
 	if g.Newest(a) {
@@ -26,7 +26,7 @@ func (g *Grant) AccessOf(a Account) *Lifetime {
 	return life
 }
 
-// LastAccess returns the life of the access token that ends last of all accounts'. Nil:
+// LastAccess returns the lifetime of the access token that ends last of all accounts'. Nil:
 // the grant has no access token.
 func (g *Grant) LastAccess() *Lifetime {
 	last := g.Access
@@ -73,16 +73,16 @@ func (g *Grant) olderAccess(end *time.Time) int {
 	return slices.IndexFunc(g.OlderAccess, func(l Lifetime) bool { return sameTime(l.ExpiresAt, end) })
 }
 
-// KeepOlderAccess sets OlderAccess to the lives of the accounts that have none of the newest
-// access tokens, as life returns them, one for each end. Accounts without an end need
+// KeepOlderAccess sets OlderAccess to the lifetimes of the accounts that have none of the
+// newest access tokens, as lifetimeOf returns them, one for each end. Accounts without an end need
 // none.
-func (g *Grant) KeepOlderAccess(life func(Account) *Lifetime) {
+func (g *Grant) KeepOlderAccess(lifetimeOf func(Account) *Lifetime) {
 	var kept []Lifetime
 	for _, a := range g.Accounts {
 		if a.ExpiresAt == nil || g.Newest(a) || slices.ContainsFunc(kept, func(l Lifetime) bool { return sameTime(l.ExpiresAt, a.ExpiresAt) }) {
 			continue
 		}
-		kept = append(kept, *life(a))
+		kept = append(kept, *lifetimeOf(a))
 	}
 	g.OlderAccess = kept
 }
