@@ -72,6 +72,12 @@ func anchors(page string) (names []string) {
 	return names
 }
 
+func TestPagesAreShort(t *testing.T) {
+	for file, page := range pages(t) {
+		assert.LessOrEqual(t, strings.Count(page, "\n"), 300, "%s is two pages", file)
+	}
+}
+
 func TestLinksLeadSomewhere(t *testing.T) {
 	all := pages(t)
 	seen := 0
