@@ -13,6 +13,8 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/latchkey/latchkey/events/pause"
 )
 
 // Reading selects messages of a stream.
@@ -49,8 +51,8 @@ const (
 	// a request is made whose answer is lost.
 	readWithin = 5 * time.Second
 	readTries  = 6
-	// look is how often to see whether the connection is another.
-	look = 500 * time.Millisecond
+	// checkEvery is how often to check whether the connection is a new one.
+	checkEvery = 500 * time.Millisecond
 	// retryAfter is the pause before a request is made again, and followEvery that before
 	// looking for further messages.
 	retryAfter  = 200 * time.Millisecond
@@ -107,13 +109,11 @@ func (r *reader) all(ctx context.Context, yield func(Message, error) bool) error
 			}
 		}
 		if err != nil || !more {
-			pause := retryAfter
+			wait := retryAfter
 			if r.Follow {
-				pause = followEvery
+				wait = followEvery
 			}
-			select {
-			case <-time.After(pause):
-			case <-ctx.Done():
+			if pause.For(ctx, wait) != nil {
 				return context.Cause(ctx)
 			}
 		}
@@ -181,8 +181,8 @@ func (r *reader) batch(ctx context.Context, yield func(Message) bool) (more bool
 // answer waits for the next message of a request, which is lost with the connection.
 func (r *reader) answer(ctx context.Context, answers *nats.Subscription) (*nats.Msg, error) {
 	connection := r.nc.Stats().Reconnects
-	for range readWithin / look {
-		within, cancel := context.WithTimeout(ctx, look)
+	for range readWithin / checkEvery {
+		within, cancel := context.WithTimeout(ctx, checkEvery)
 		msg, err := answers.NextMsgWithContext(within)
 		cancel()
 		if err == nil || !errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil {

@@ -17,6 +17,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/micro"
 
+	"github.com/latchkey/latchkey/events/pause"
 	"github.com/latchkey/latchkey/events/secret"
 )
 
@@ -155,11 +156,9 @@ func (s *Service) Run(ctx context.Context) error {
 	}
 	for {
 		now := time.Now()
-		select {
-		case <-time.After(now.Truncate(s.Every).Add(s.Every).Sub(now)):
-			s.renewAll(ctx)
-		case <-ctx.Done():
-			return nil
+		if pause.For(ctx, now.Truncate(s.Every).Add(s.Every).Sub(now)) != nil {
+			return nil // stopped
 		}
+		s.renewAll(ctx)
 	}
 }
