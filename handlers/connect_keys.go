@@ -50,7 +50,7 @@ type ConnectKeysOptions struct {
 
 // NewConnectKeys returns the keys of an installation. Maintain makes the first.
 func NewConnectKeys(o ConnectKeysOptions) (*ConnectKeys, error) {
-	if err := options.Require("a set of connect keys", o, "Store", "Envelope", "Now", "Log"); err != nil {
+	if err := options.Require("a set of connect keys", o, "Store", "Envelope", "Config", "Now", "Log"); err != nil {
 		return nil, err
 	}
 	return &ConnectKeys{opts: o, cache: map[string]cachedKey{}}, nil

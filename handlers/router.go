@@ -65,7 +65,7 @@ type Route struct {
 
 // NewRouter returns a router that handles messages once Run is called.
 func NewRouter(o RouterOptions) (*Router, error) {
-	if err := options.Require("the message router", o, "Subscriber", "DeadLetters", "Log", "Metrics"); err != nil {
+	if err := options.Require("the message router", o, "Routes", "Subscriber", "Messages", "DeadLetters", "Grace", "Log", "Metrics"); err != nil {
 		return nil, err
 	}
 	wm, err := message.NewRouter(message.RouterConfig{CloseTimeout: o.Grace}, quietLogger{o.Log})

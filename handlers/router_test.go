@@ -216,10 +216,13 @@ func TestEveryRequiredOptionIsNamed(t *testing.T) {
 	optionstest.Required(t, NewConnector, ConnectorOptions{
 		Store: &store.Store{}, Envelope: &envelope.Envelope{}, Fingerprints: &store.Fingerprints{}, Settler: settler, Dispatcher: &refresher.Dispatcher{}, Log: log,
 	}, "Store", "Envelope", "Fingerprints", "Settler", "Dispatcher", "Log")
-	optionstest.Required(t, NewConnectKeys, ConnectKeysOptions{Store: &store.Store{}, Envelope: &envelope.Envelope{}, Now: now, Log: log}, "Store", "Envelope", "Now", "Log")
+	optionstest.Required(t, NewConnectKeys, ConnectKeysOptions{
+		Store: &store.Store{}, Envelope: &envelope.Envelope{}, Config: config.Default().Connect, Now: now, Log: log,
+	}, "Store", "Envelope", "Config", "Now", "Log")
 	optionstest.Required(t, NewRejections, RejectionsOptions{Conn: &nats.Conn{}, Now: now, NewID: newID, Log: log}, "Conn", "Now", "NewID", "Log")
 	subscriber := SubscriberOptions{Streams: &streams.Topology{}, AckWait: time.Second, Sources: map[string]Source{}, Log: log}
 	optionstest.Required(t, NewSubscriber, subscriber, "Streams", "AckWait", "Sources", "Log")
-	optionstest.Required(t, NewRouter, RouterOptions{Subscriber: must(NewSubscriber(subscriber)), DeadLetters: &DeadLetters{}, Log: log, Metrics: prometheus.NewRegistry()},
-		"Subscriber", "DeadLetters", "Log", "Metrics")
+	optionstest.Required(t, NewRouter, RouterOptions{
+		Routes: []Route{}, Subscriber: must(NewSubscriber(subscriber)), Messages: config.Default().Messages, DeadLetters: &DeadLetters{}, Grace: time.Second, Log: log, Metrics: prometheus.NewRegistry(),
+	}, "Routes", "Subscriber", "Messages", "DeadLetters", "Grace", "Log", "Metrics")
 }
