@@ -46,7 +46,7 @@ type Options struct {
 	// is not permitted, and the words for it; an empty one: it says something else.
 	Refused  func(err error) (subject, why string)
 	Subjects events.Subjects
-	// Metrics are this worker's.
+	// Metrics are this worker's, of its refreshes. To gather them waits for nothing.
 	Metrics prometheus.Gatherer
 	// Service is the name of the workers' NATS service.
 	Service  string

@@ -101,7 +101,7 @@ func noPage(w http.ResponseWriter, _ *http.Request) {
 func (w *worker) newPage() (*operator.Page, error) {
 	return operator.New(operator.Options{
 		Store: w.db, Refresher: w.refresher, Streams: w.streams, Letters: w.letters, NATS: w.nc, JetStream: w.js, Refused: w.refused,
-		Subjects: w.subj, Metrics: w.reg, Service: tokens.ServiceName(w.subj), WorkerID: w.cfg.Worker.ID, Ready: w.readiness,
+		Subjects: w.subj, Metrics: w.work, Service: tokens.ServiceName(w.subj), WorkerID: w.cfg.Worker.ID, Ready: w.readiness,
 		Token: w.cfg.Admin.Token, Now: w.now, Log: w.log, Audit: w.operated,
 	})
 }

@@ -124,11 +124,12 @@ func (w *worker) assembleRefresher(rejections *handlers.Rejections) (*handlers.C
 	if err != nil {
 		return nil, err
 	}
+	w.work = prometheus.NewRegistry()
 	r, err = refresher.New(refresher.Options{
 		Store: w.db, Envelope: env, Fingerprints: prints, JetStream: w.js, Mesh: mesh, Settler: settler, Dispatcher: dispatcher, Subjects: w.subj,
 		Limits: cfg.Limits, Workers: w.membership.Workers, Credentials: cfg.Refresh.Credentials, Hold: cfg.Refresh.Hold, Concurrency: cfg.Refresh.Concurrency,
 		WorkerID: cfg.Worker.ID, NewID: newID, Now: w.now, Lease: cfg.Refresh.Lease, CallAndSave: cfg.CallAndSave(), ClockSkew: cfg.Worker.ClockSkew,
-		RefusedPause: cfg.Tokens.RefusedPause, Remember: cfg.Retention.Revocations, SendAccess: cfg.Mesh.AccessTokenBrokers, Resolve: connector.Resolve, ParkAnswer: dead.ParkAnswer, Audit: w.audit, Log: w.log, Metrics: w.reg,
+		RefusedPause: cfg.Tokens.RefusedPause, Remember: cfg.Retention.Revocations, SendAccess: cfg.Mesh.AccessTokenBrokers, Resolve: connector.Resolve, ParkAnswer: dead.ParkAnswer, Audit: w.audit, Log: w.log, Metrics: w.work,
 	})
 	if err != nil {
 		return nil, err
@@ -137,6 +138,7 @@ func (w *worker) assembleRefresher(rejections *handlers.Rejections) (*handlers.C
 	if w.grantStats, err = refresher.NewGrantStats(refresher.GrantStatsOptions{Refresher: r, Config: cfg.Reconcile}); err != nil {
 		return nil, err
 	}
+	w.reg.MustRegister(w.work)
 	w.reconciler, err = refresher.NewReconciler(refresher.ReconcilerOptions{Refresher: r, Config: cfg.Reconcile, Horizon: cfg.Refresh.Horizon, Streams: watched{w.streams, w.foreign}})
 	return connector, err
 }

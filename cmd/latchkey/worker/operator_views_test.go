@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -38,6 +39,17 @@ func TestTheOperatorsPageInAnOutage(t *testing.T) {
 	h.worker("LATCHKEY_ADMIN_LISTEN=127.0.0.1:0")
 	h.connect("alice", spec("coinbase"))
 	h.event(events.TokenStored, "alice")
+	// What a worker tells the others waits for no database.
+	var asked atomic.Bool
+	h.stack.MongoDB.Proxy().Swallow(func(command, _ string) bool {
+		asked.Store(asked.Load() || command == "ping")
+		return false
+	})
+	stats, err := h.nc.Request("$SRV.STATS", nil, patience)
+	require.NoError(t, err)
+	require.Contains(t, string(stats.Data), `"refreshed":`)
+	require.False(t, asked.Load())
+
 	r := h.reader()
 	require.Eventually(t, func() bool { return len(kinds(r.overview())) == 0 }, patience, 20*time.Millisecond)
 

@@ -44,9 +44,12 @@ type Options struct {
 
 // worker holds the parts of a running worker.
 type worker struct {
-	cfg  config.Config
-	log  *zap.Logger
-	reg  *prometheus.Registry
+	cfg config.Config
+	log *zap.Logger
+	reg *prometheus.Registry
+	// work holds what reg says of refreshes. Reading it waits for nothing, while reading reg asks
+	// whether MongoDB answers.
+	work *prometheus.Registry
 	now  func() time.Time
 	nc   *nats.Conn
 	js   jetstream.JetStream
