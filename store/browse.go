@@ -278,14 +278,14 @@ type FailingTally struct {
 }
 
 // TallyFailing counts the active grants whose last refresh failed by broker and error. It reads the latest
-// failures up to a limit, those of grants that have ended among them.
-func (s *Store) TallyFailing(ctx context.Context, limit int) ([]FailingTally, error) {
+// failures up to a limit, those of grants that have ended among them. more: it read as many as it may.
+func (s *Store) TallyFailing(ctx context.Context, limit int) (tallies []FailingTally, more bool, err error) {
 	cursor, err := s.grants.Find(ctx, bson.D{{Key: "failing.at", Value: bson.D{{Key: "$lt", Value: farFuture}}}},
 		options.Find().SetSort(bson.D{{Key: "failing.at", Value: -1}}).SetLimit(int64(limit)).
 			SetProjection(bson.D{{Key: "_id", Value: 0}, {Key: "broker", Value: 1}, {Key: "state", Value: 1}, {Key: "failing", Value: 1}}))
 	all, err := decodeAll[Grant](ctx, cursor, err, "counting failing grants by broker")
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	found := map[string]FailingTally{}
 	for _, g := range all {
@@ -303,5 +303,5 @@ func (s *Store) TallyFailing(ctx context.Context, limit int) ([]FailingTally, er
 	}
 	return slices.SortedFunc(maps.Values(found), func(a, b FailingTally) int {
 		return cmp.Or(cmp.Compare(b.Grants, a.Grants), cmp.Compare(a.Broker, b.Broker))
-	}), nil
+	}), len(all) == limit, nil
 }

@@ -75,13 +75,15 @@ func TestGrantsAreBrowsed(t *testing.T) {
 		require.ErrorIs(t, err, store.ErrCursor)
 	}
 
-	failing, err := s.TallyFailing(t.Context(), 100)
+	failing, more, err := s.TallyFailing(t.Context(), 100)
 	require.NoError(t, err)
+	require.False(t, more)
 	require.Equal(t, []store.FailingTally{
 		{Broker: "coinbase", Grants: 3, Latest: now.Add(2 * time.Minute), Errors: map[string]int64{"transient": 2, "outage": 1}},
 		{Broker: "a,b", Grants: 1, Latest: now, Errors: map[string]int64{"transient": 1}},
 	}, failing)
-	failing, err = s.TallyFailing(t.Context(), 2)
+	failing, more, err = s.TallyFailing(t.Context(), 2)
 	require.NoError(t, err)
+	require.True(t, more)
 	require.Len(t, failing, 1)
 }

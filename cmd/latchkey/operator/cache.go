@@ -25,13 +25,15 @@ type cache[T any] struct {
 	every time.Duration
 	load  func(context.Context) (T, error)
 	what  string
+	// counts: a load takes the longer the more grants there are.
+	counts bool
 	// waits: a load only waits, so a slow one costs no more than a fast one.
 	waits bool
 
 	mu      sync.Mutex
 	part    part[T]
 	next    time.Time
-	took    time.Duration // the last load that succeeded
+	took    time.Duration // the last load that succeeded; of what counts, also a longer one that has failed since
 	loading *loading
 }
 
@@ -45,10 +47,11 @@ type loading struct {
 
 const (
 	// A load may take a few times what the last one took, within these bounds: one that
-	// hangs is given up soon.
+	// hangs is given up soon. One that counts comes to its end after some tries.
 	minLoadTimeout = 3 * time.Second
 	maxLoadTimeout = 30 * time.Second
-	// retryAfter is how long a failure is kept.
+	// retryAfter is how long a failure is kept. One that counts is repeated after as long as it
+	// took: should it never come to its end, it takes half of the time at most.
 	retryAfter = 2 * time.Second
 	// firstWait and laterWait bound how long a caller waits for a load, without and with
 	// something to show meanwhile.
@@ -94,11 +97,7 @@ func (c *cache[T]) forget() {
 
 // begin begins a load. The caller holds the lock.
 func (c *cache[T]) begin(p *Page) {
-	timeout := maxLoadTimeout
-	if !c.part.At.IsZero() {
-		timeout = min(max(4*c.took, minLoadTimeout), maxLoadTimeout)
-	}
-	ctx, cancel := context.WithTimeout(p.ctx, timeout)
+	ctx, cancel := context.WithTimeout(p.ctx, c.timeout())
 	l := &loading{done: make(chan struct{}), stop: cancel}
 	c.loading = l
 	p.background.Go(func() {
@@ -109,6 +108,14 @@ func (c *cache[T]) begin(p *Page) {
 	})
 }
 
+// timeout is how long a load may take.
+func (c *cache[T]) timeout() time.Duration {
+	if c.part.At.IsZero() {
+		return maxLoadTimeout
+	}
+	return min(max(4*c.took, minLoadTimeout), maxLoadTimeout)
+}
+
 func (c *cache[T]) end(p *Page, l *loading, value T, err error, took time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -117,7 +124,11 @@ func (c *cache[T]) end(p *Page, l *loading, value T, err error, took time.Durati
 	switch {
 	case l.stopped:
 	case err != nil:
-		c.next = p.Now().Add(retryAfter)
+		pause := retryAfter
+		if c.counts {
+			c.took, pause = max(c.took, took), max(pause, took)
+		}
+		c.next = p.Now().Add(pause)
 		if c.part.Problem == "" && p.ctx.Err() == nil {
 			p.Log.Warn("the operator's page can't show everything", zap.String("what", c.what), zap.Error(err))
 		}

@@ -95,10 +95,10 @@ func New(o Options) (*Page, error) {
 	p := &Page{Options: o, attempts: newAttempts(o.Now)}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	p.refusals.listen(o.NATS, o.Refused)
-	p.stock = cache[Stock]{every: 10 * time.Second, load: p.countStock, what: "the number of grants"}
-	p.schedule = cache[Schedule]{every: 15 * time.Second, load: p.countDue, what: "what is due"}
-	p.overdue = cache[Overdue]{every: 5 * time.Second, load: p.findOverdue, what: "what is overdue"}
-	p.failing = cache[Failing]{every: 10 * time.Second, load: p.countFailing, what: "what fails"}
+	p.stock = cache[Stock]{every: 10 * time.Second, counts: true, load: p.countStock, what: "the number of grants"}
+	p.schedule = cache[Schedule]{every: 15 * time.Second, counts: true, load: p.countDue, what: "what is due"}
+	p.overdue = cache[Overdue]{every: 5 * time.Second, counts: true, load: p.findOverdue, what: "what is overdue"}
+	p.failing = cache[Failing]{every: 10 * time.Second, counts: true, load: p.countFailing, what: "what fails"}
 	p.queues = cache[[]streams.Backlog]{every: 3 * time.Second, load: o.Streams.Backlogs, what: "the queues"}
 	p.letters = cache[uint64]{every: 3 * time.Second, load: o.Letters.Count, what: "the number of dead letters"}
 	p.verdicts = cache[[]view.Verdicts]{every: 3 * time.Second, load: p.findVerdicts, what: "where refresh tokens are refused"}

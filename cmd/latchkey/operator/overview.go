@@ -152,8 +152,8 @@ func (p *Page) findOverdue(ctx context.Context) (Overdue, error) {
 // Failing describes the active grants whose last refresh failed.
 type Failing struct {
 	Brokers []FailingAt `json:"brokers"`
-	// Most is how many failures are counted, of whatever grants.
-	Most int64 `json:"most"`
+	// More: there are older failures, which are not counted.
+	More bool `json:"more"`
 }
 
 // FailingAt is Failing at one broker.
@@ -170,12 +170,12 @@ type ErrorCount struct {
 	Count int64  `json:"count"`
 }
 
-// maxFailing is where counting failures stops.
+// maxFailing is where counting failures stops, of whatever grants.
 const maxFailing = 10_000
 
 func (p *Page) countFailing(ctx context.Context) (Failing, error) {
-	tallies, err := p.Store.TallyFailing(ctx, maxFailing)
-	f := Failing{Brokers: []FailingAt{}, Most: maxFailing}
+	tallies, more, err := p.Store.TallyFailing(ctx, maxFailing)
+	f := Failing{Brokers: []FailingAt{}, More: more}
 	for _, t := range tallies[:min(maxBrokers, len(tallies))] {
 		f.Brokers = append(f.Brokers, FailingAt{Broker: t.Broker, Grants: t.Grants, Latest: t.Latest, Errors: errorCounts(t.Errors)})
 	}
@@ -254,10 +254,8 @@ func (p *Page) readiness(ctx context.Context) (Readiness, error) {
 	return now, nil
 }
 
-func (p *Page) overview(r *http.Request) (any, error) {
-	ctx := r.Context()
-	o := &Overview{At: p.Now(), WorkerID: p.WorkerID, Own: p.own()}
-	// Side by side: one that hangs holds up none of the others.
+// read reads the parts side by side: one that hangs holds up none of the others.
+func (p *Page) read(ctx context.Context, o *Overview) {
 	var parts sync.WaitGroup
 	parts.Go(func() { o.Readiness = p.state.get(ctx, p) })
 	parts.Go(func() { o.Stock = p.stock.get(ctx, p) })
@@ -269,6 +267,11 @@ func (p *Page) overview(r *http.Request) (any, error) {
 	parts.Go(func() { o.Queues = p.queues.get(ctx, p) })
 	parts.Go(func() { o.Workers = p.workers.get(ctx, p) })
 	parts.Wait()
+}
+
+func (p *Page) overview(r *http.Request) (any, error) {
+	o := &Overview{At: p.Now(), WorkerID: p.WorkerID, Own: p.own()}
+	p.read(r.Context(), o)
 	o.At = p.Now()
 	o.Failing.Value.Brokers = atMost(len(o.Failing.Value.Brokers), o.Failing.Value.Brokers)
 	o.Queues.Value = atMost(len(o.Queues.Value), o.Queues.Value)

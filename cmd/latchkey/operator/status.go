@@ -96,7 +96,7 @@ func conditions(o *Overview) []Condition {
 	for _, b := range o.Failing.Value.Brokers {
 		active := o.activeAt(b.Broker)
 		add(b.Grants >= manyFailing && float64(b.Grants) >= failingShare*float64(active) && !slices.Contains(open, b.Broker), Condition{
-			Kind: "failing", Title: fmt.Sprintf("The last refresh of %d of %d active grants at %s failed", b.Grants, max(active, b.Grants), b.Broker), View: "grants?" + url.Values{"broker": {b.Broker}, "order": {"failed"}}.Encode(),
+			Kind: "failing", Title: fmt.Sprintf("The last refresh of %d of %d active grants at %s failed", b.Grants, max(active, b.Grants), b.Broker), View: "grants?" + url.Values{"broker": {b.Broker}, "state": {string(store.Active)}, "order": {"failed"}}.Encode(),
 			Do: "See with what errors they fail. Workers try them again by themselves.", Runbook: "LatchkeyRefreshesFailing",
 		})
 	}

@@ -50,7 +50,7 @@ func TestConditions(t *testing.T) {
 		"late":                   {Overview{Overdue: part[Overdue]{At: at, Value: Overdue{Grants: 1, Since: ago(2 * time.Minute), Most: 5}}}, "overdue", false, "1 grant is overdue, the first since 2m0s", "grants?order=overdue"},
 		"overdue":                {Overview{Overdue: part[Overdue]{At: at, Value: Overdue{Grants: 5, Since: ago(time.Hour), Most: 5}}}, "overdue", true, "5+ grants are overdue", "grants?order=overdue"},
 		"dead letters":           {Overview{Letters: part[uint64]{At: at, Value: 2}}, "dead_letters", false, "2 dead letters wait", "dead-letters"},
-		"failing":                {Overview{Failing: failing(10), Stock: stock}, "failing", false, "10 of 50 active grants at a&b", "grants?broker=a%26b&order=failed"},
+		"failing":                {Overview{Failing: failing(10), Stock: stock}, "failing", false, "10 of 50 active grants at a&b", "grants?broker=a%26b&order=failed&state=active"},
 		"something is not known": {Overview{Stock: part[Stock]{Problem: "the number of grants can't be read now"}}, "unknown", false, "the number of grants can't be read now", ""},
 	} {
 		got := conditions(&c.o)

@@ -1,7 +1,7 @@
 // How each broker fares: what fails with which errors, verdicts, limits.
 import { grantsPage } from "./api.js";
 import { bars } from "./charts.js";
-import { $, count, el, link, note, number, show, table, time, upTo } from "./dom.js";
+import { $, atLeast, count, el, link, note, number, show, table, time } from "./dom.js";
 import { part } from "./parts.js";
 import { verdicts } from "./verdicts.js";
 import { rate } from "./workers.js";
@@ -21,19 +21,19 @@ export { render as show };
 
 // failing shows for each broker which share of its active grants fails now, and why.
 function failing({ failing: p, stock, at }) {
-  const most = p.value?.most;
   const sum = (p.value?.brokers ?? []).reduce((n, b) => n + b.grants, 0);
-  if (!part("failing-note", p, at, p.at ? `${upTo(sum, most)} active ${sum === 1 ? "grant" : "grants"} of all workers.` : "")) return;
+  if (!part("failing-note", p, at, p.at ? `${atLeast(sum, p.value.more)} active ${sum === 1 ? "grant" : "grants"} of all workers.` : "")) return;
   const active = new Map((stock.value?.brokers ?? []).map((b) => [b.broker, b.byState.active ?? 0]));
   const share = (b) => {
     const all = active.get(b.broker);
     return all ? `${number(Math.min(100, Math.round((1000 * b.grants) / all) / 10))} % of ${number(all)}` : "–";
   };
+  const list = (b, error) => grantsPage({ broker: b.broker, state: "active", order: "failed", error });
   show($("failing"), p.value.brokers.length === 0 ? note("None.") : table("Failing grants by broker",
     [{ title: "Broker" }, { title: "Failing", number: true }, { title: "Share of active", number: true }, { title: "Errors" }, { title: "Latest" }],
     p.value.brokers.map((b) => [
-      link(grantsPage({ broker: b.broker, order: "failed" }), b.broker), number(b.grants), share(b),
-      el("ul", { className: "words" }, ...b.errors.map((e) => el("li", {}, link(grantsPage({ broker: b.broker, order: "failed", error: e.error }), e.error), ` ${number(e.count)}`))),
+      link(list(b), b.broker), atLeast(b.grants, p.value.more), share(b),
+      el("ul", { className: "words" }, ...b.errors.map((e) => el("li", {}, link(list(b, e.error), e.error), ` ${number(e.count)}`))),
       time(b.latest)])));
 }
 

@@ -63,8 +63,9 @@ export function announce(text) { $("announcer").textContent = text; }
 
 const numbers = new Intl.NumberFormat("en");
 export const number = (n) => numbers.format(n);
-// upTo words a count that stops at a bound.
-export const upTo = (n, most) => (n >= most ? `${number(n)}+` : number(n));
+// atLeast words a count of which there may be more, upTo one that stops at a bound.
+export const atLeast = (n, more) => (more ? `${number(n)}+` : number(n));
+export const upTo = (n, most) => atLeast(n, n >= most);
 export const count = (n, one, many) => `${number(n)} ${n === 1 ? one : many}`;
 
 const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });

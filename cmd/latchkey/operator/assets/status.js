@@ -1,7 +1,7 @@
 // The status: numbers that lead to lists of what they count.
 import { get, grantPage, grantsPage, lettersPage, root } from "./api.js";
 import { bars } from "./charts.js";
-import { $, el, link, minuteOfDay, number, show, span, states, table, upTo } from "./dom.js";
+import { $, atLeast, el, link, minuteOfDay, number, show, span, states, table, upTo } from "./dom.js";
 import { part } from "./parts.js";
 
 export function open() {
@@ -36,7 +36,7 @@ function glance(o) {
     add(`grants ${states[s]}`, stocked(s), grantsPage({ state: s }), s === "must_act" && o.stock.value?.byState?.must_act ? "warn" : "");
   }
   const failing = total((o.failing.value?.brokers ?? []).map((b) => b.grants));
-  add("failing now", o.failing.at ? upTo(failing, o.failing.value.most) : "–", grantsPage({ order: "failed" }), failing ? "warn" : "");
+  add("failing now", o.failing.at ? atLeast(failing, o.failing.value.more) : "–", grantsPage({ state: "active", order: "failed" }), failing ? "warn" : "");
   add("due in the next hour", o.schedule.at ? upTo(total(o.schedule.value.due.slice(0, 4)), o.schedule.value.most) : "–", grantsPage({ order: "due" }));
   const late = o.overdue.value;
   const by = o.overdue.at && late.since ? Math.max(0, (Date.parse(o.overdue.at) - Date.parse(late.since)) / 1000) : 0;
