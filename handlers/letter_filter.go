@@ -80,8 +80,20 @@ func (p *DeadLetters) From(ctx context.Context, sequence uint64) iter.Seq2[Parke
 	return p.Matching(ctx, LetterFilter{}, sequence)
 }
 
+// BrokenOffError says that dead letters were looked through only up to a place in the stream.
+type BrokenOffError struct {
+	// Next is the sequence to go on from.
+	Next uint64
+	err  error
+}
+
+func (e *BrokenOffError) Error() string { return e.err.Error() }
+
+func (e *BrokenOffError) Unwrap() error { return e.err }
+
 // Matching returns the dead letters that a filter selects, oldest first, from a sequence
-// in the stream on. The caller may delete them meanwhile. It ends after an error.
+// in the stream on. The caller may delete them meanwhile. It ends after an error, which is a
+// BrokenOffError once it reads the stream.
 func (p *DeadLetters) Matching(ctx context.Context, f LetterFilter, sequence uint64) iter.Seq2[ParkedLetter, error] {
 	return func(yield func(ParkedLetter, error) bool) {
 		stream, err := p.stream(ctx)
@@ -93,11 +105,13 @@ func (p *DeadLetters) Matching(ctx context.Context, f LetterFilter, sequence uin
 			yield(ParkedLetter{}, err)
 			return
 		}
+		next := sequence
 		for msg, err := range streams.Merged(ctx, stream, subjects, sequence) {
 			if err != nil {
-				yield(ParkedLetter{}, err)
+				yield(ParkedLetter{}, &BrokenOffError{next, err})
 				return
 			}
+			next = msg.Sequence + 1
 			if f.Through > 0 && msg.Sequence > f.Through {
 				return
 			}

@@ -95,6 +95,25 @@ func TestAFilterSelectsDeadLetters(t *testing.T) {
 	last := tally.Reasons[len(tally.Reasons)-1]
 	require.Equal(t, 1, last.Letters)
 
+	// Looking that is broken off can go on where it was, whatever it had found.
+	for _, user := range []string{"", "alice"} {
+		ctx, cancel := context.WithCancel(t.Context())
+		var first ParkedLetter
+		var broken *BrokenOffError
+		for l, err := range f.dead.Matching(ctx, LetterFilter{User: user}, 1) {
+			if err != nil {
+				require.ErrorIs(t, err, context.Canceled)
+				require.ErrorAs(t, err, &broken)
+				break
+			}
+			first = l
+			cancel()
+		}
+		cancel()
+		require.NotNil(t, broken)
+		require.Equal(t, first.Sequence+1, broken.Next)
+	}
+
 	f.dead.opts.Grants = nil
 	_, err = f.dead.Tally(t.Context(), LetterFilter{User: "alice"})
 	require.ErrorIs(t, err, errNoGrants, "it would leave out what is about grants")

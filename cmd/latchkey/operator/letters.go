@@ -35,7 +35,7 @@ const (
 // letterView adds to the view of a dead letter what only the page shows.
 type letterView struct {
 	view.DeadLetter
-	// Grant is the grant that it is about; empty: it is about none, or none that is known.
+	// Grant is its grantOf.
 	Grant string `json:"grant,omitempty"`
 }
 
@@ -70,30 +70,43 @@ func (p *Page) listLetters(r *http.Request) (any, error) {
 	defer cancel()
 	ctx, stop := p.refusals.watch(ctx, p.Subjects.DeadLetterStream())
 	defer stop()
-	views, next, last := []letterView{}, uint64(0), from
+	views, next := []letterView{}, uint64(0)
 	for l, err := range p.Letters.Matching(ctx, filter, from) {
-		if err != nil && len(views) > 0 && ctx.Err() != nil && r.Context().Err() == nil { // the rest is on the next page
-			next = last + 1
-			break
-		}
 		if err != nil {
-			return nil, whyNot(ctx, err)
+			if next = placeAfter(ctx, err, from); next == 0 {
+				return nil, whyNot(ctx, err)
+			}
+			break // the rest is on the next page
 		}
 		if len(views) == lettersPerPage {
 			next = l.Sequence
 			break
 		}
-		v := letterView{DeadLetter: view.OfDeadLetter(l)}
-		if grantID.MatchString(l.Tag) && slices.Contains(aboutGrants, l.Message) {
-			v.Grant = l.Tag
-		}
-		views, last = append(views, v), l.Sequence
+		views = append(views, letterView{view.OfDeadLetter(l), grantOf(l)})
 	}
 	return map[string]any{"letters": views, "next": next}, nil
 }
 
+// placeAfter returns where to go on if dead letters were looked through from a place on until the time
+// for it was over; 0: something else ended it, or nothing was looked at.
+func placeAfter(ctx context.Context, err error, from uint64) uint64 {
+	var broken *handlers.BrokenOffError
+	if errors.Is(context.Cause(ctx), context.DeadlineExceeded) && errors.As(err, &broken) && broken.Next > from {
+		return broken.Next
+	}
+	return 0
+}
+
 // aboutGrants are the messages whose dead letters are tagged with a grant.
 var aboutGrants = []string{events.RefreshDueName, handlers.RecoveryName, handlers.AnswerName}
+
+// grantOf returns the grant that a dead letter is about; empty: it is about none, or none that is known.
+func grantOf(l handlers.ParkedLetter) string {
+	if grantID.MatchString(l.Tag) && slices.Contains(aboutGrants, l.Message) {
+		return l.Tag
+	}
+	return ""
+}
 
 // letterTally counts dead letters by reason.
 type letterTally struct {
@@ -141,12 +154,11 @@ func (p *Page) tallyLetters(r *http.Request) (any, error) {
 	type kind struct{ reason, message string }
 	found := map[kind]*reasonTally{}
 	for l, err := range p.Letters.Matching(ctx, filter, 1) {
-		if err != nil && t.Letters > 0 && ctx.Err() != nil && r.Context().Err() == nil {
-			t.Partial = true
-			break
-		}
 		if err != nil {
-			return nil, whyNot(ctx, err)
+			if t.Partial = placeAfter(ctx, err, 1) > 0; !t.Partial {
+				return nil, whyNot(ctx, err)
+			}
+			break
 		}
 		t.Letters++
 		t.Through = l.Sequence
@@ -204,19 +216,20 @@ type letterAnswer struct {
 	At *time.Time `json:"at,omitempty"`
 }
 
-// act does something to one dead letter, and records it.
-func (p *Page) act(ctx context.Context, r *http.Request, a letterAction, l handlers.ParkedLetter) error {
-	about := l.ID + " (" + l.Message + ")"
-	p.audit(r, a.name, "", "", about+" begun")
+// act does something to one dead letter, and records it. user is whom it is known to concern; empty:
+// that is not known.
+func (p *Page) act(ctx context.Context, r *http.Request, a letterAction, l handlers.ParkedLetter, user string) error {
+	record := func(how string) { p.audit(r, a.name, user, grantOf(l), l.ID+" ("+l.Message+") "+how) }
+	record("begun")
 	ctx, cancel := context.WithTimeout(ctx, actWithin)
 	defer cancel()
 	ctx, stop := p.refusals.watch(ctx, l.Subject, p.Subjects.DeadLetterStream())
 	defer stop()
 	if err := a.do(ctx, l); err != nil {
-		p.audit(r, a.name, "", "", about+" failed")
+		record("failed")
 		return whyNot(ctx, err)
 	}
-	p.audit(r, a.name, "", "", about+" "+a.done)
+	record(a.done)
 	return nil
 }
 
@@ -249,7 +262,7 @@ func (p *Page) onLetter(a letterAction) func(*http.Request) (any, error) {
 			now := p.Now()
 			answer.At = &now
 		}
-		if err := p.act(ctx, r, a, letter); err != nil {
+		if err := p.act(ctx, r, a, letter, ""); err != nil {
 			if why := refusedFor(err); why != "" {
 				return nil, refuse(http.StatusConflict, "not "+a.done+": "+why)
 			}
@@ -282,14 +295,10 @@ func (p *Page) onLetters(a letterAction) func(*http.Request) (any, error) {
 		}
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), actAllWithin)
 		defer cancel()
-		var answer letterAnswer
-		if a.replays {
-			now := p.Now()
-			answer.At = &now
-		}
+		began := p.Now()
 		left, whys := 0, map[string]bool{}
 		done, err := p.Letters.Each(ctx, filter, func(ctx context.Context, l handlers.ParkedLetter) error {
-			err := p.act(ctx, r, a, l)
+			err := p.act(ctx, r, a, l, filter.User)
 			if err != nil {
 				left++
 				whys[cmp.Or(refusedFor(err), "see the worker's log")] = true
@@ -303,10 +312,16 @@ func (p *Page) onLetters(a letterAction) func(*http.Request) (any, error) {
 		if done == 0 && left == 0 && err != nil {
 			return nil, err
 		}
-		answer.Text = fmt.Sprintf("%d %s.", done, a.done)
+		answer := letterAnswer{Text: fmt.Sprintf("%d %s.", done, a.done)}
+		if a.replays && done > 0 {
+			answer.At = &began
+		}
 		if err != nil {
 			answer.Problem = true
-			answer.Text += fmt.Sprintf(" %d failed: %s.", max(left, 1), strings.Join(slices.Sorted(maps.Keys(whys)), "; "))
+			if left > 0 { // otherwise reading them was broken off, or took too long
+				answer.Text += fmt.Sprintf(" %d failed: %s.", left, strings.Join(slices.Sorted(maps.Keys(whys)), "; "))
+			}
+			answer.Text += " What is left is still listed."
 			p.Log.Warn("some dead letters were left", zap.String("action", a.name), zap.Error(err))
 		}
 		return answer, nil

@@ -32,7 +32,10 @@ func (p *Page) decide(r *http.Request) (any, error) {
 	}
 	broker := events.BrokerKey(named.Broker)
 	p.audit(r, "verdicts."+string(named.Decision), "", "", broker+" begun")
-	v, err := p.Store.Decide(r.Context(), broker, named.Decision, p.Now())
+	// A decision is finished, and its outcome known, even if the operator closes the page.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), actWithin)
+	defer cancel()
+	v, err := p.Store.Decide(ctx, broker, named.Decision, p.Now())
 	if err != nil {
 		p.audit(r, "verdicts."+string(named.Decision), "", "", broker+" failed")
 		return nil, err

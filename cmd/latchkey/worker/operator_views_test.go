@@ -204,6 +204,9 @@ func (r *reader) actsOnLetters() {
 	r.eventually(func() bool { return r.reasons("since="+url.QueryEscape(answer.At)).Again == 2 }, "it does not say what failed again")
 	require.Equal(t, 2, r.reasons("user=bob").Reasons[0].Again)
 	require.Equal(t, 5, of(""))
+	r.eventually(func() bool {
+		return strings.Contains((&onCall{harness: r.harness}).ok("audit", "list", "--action", "operated", "--user", "bob", "-o", "json"), "deadletter.replay")
+	}, "the audit log does not say whom it concerned")
 	act("drop", fmt.Sprintf(`{"through":%d}`, all.Through))
 	require.Equal(t, "3 dropped.", answer.Text, "those that came since stay")
 	act("drop", `{"reason":"payload","through":99999}`)

@@ -56,7 +56,7 @@ function reasons(tally) {
     $("letters-message").append(...names.map((value) => el("option", { value }, value)));
     $("letters-message").value = filter.message;
   }
-  show($("letters-reasons"), tally.letters === 0 ? note("There are none.") : table("Dead letters by reason",
+  show($("letters-reasons"), tally.letters === 0 ? note(tally.partial ? "None so far." : "There are none.") : table("Dead letters by reason",
     [{ title: "Reason" }, { title: "Message" }, { title: "Letters", number: true }, { title: "Failed again", number: true }, { title: "Oldest" }, { title: "Newest" }],
     tally.reasons.map((r) => [
       link(lettersPage({ user: filter.user, message: r.message, is: r.reason }), r.reason), r.message || "unreadable", number(r.letters), number(r.again), time(r.oldest), time(r.newest)])));
@@ -82,10 +82,11 @@ const selected = () => [
 ].filter(Boolean).join(", ");
 
 let result = "";
+let left = false; // some of what was to be replayed was not
 
 // again says of what was replayed here how much has failed again.
 function again(failed) {
-  tell(`${result} ${failed ? `${count(failed, "message has", "messages have")} failed again.` : "None has failed again so far."}`, failed ? "bad" : "good");
+  tell(`${result} ${failed ? `${count(failed, "message has", "messages have")} failed again.` : "None has failed again so far."}`, failed || left ? "bad" : "good");
 }
 
 function tell(text, tone) {
@@ -95,7 +96,7 @@ function tell(text, tone) {
 }
 
 function list({ letters, next }) {
-  show($("letters-list"), letters.length === 0 ? note("No dead letter is listed.") : el("ul", { className: "cards" }, ...letters.map(card)));
+  show($("letters-list"), letters.length === 0 ? note(next ? "None of those that were looked at; there are more on the next page." : "No dead letter is listed.") : el("ul", { className: "cards" }, ...letters.map(card)));
   const pages = [];
   if (filter.from) pages.push(link(lettersPage({ ...filter, from: "" }), "Oldest"));
   if (next) pages.push(link(lettersPage({ ...filter, from: String(next) }), "Next page"));
@@ -128,15 +129,17 @@ async function act(button, path, body) {
   try {
     const answer = await post(path, body);
     result = answer.text;
+    left = Boolean(answer.problem);
     replayed = answer.at ?? "";
     tell(answer.text, answer.problem ? "problem" : "good");
     announce(answer.text);
   } catch (error) {
-    result = "";
+    replayed = "";
     tell(error.message, "problem");
   }
   seen = undefined;
   await updateAll();
+  button.disabled = false; // it is still there if nothing changed
   const items = document.querySelectorAll("#letters-list li");
   (items[Math.max(0, Math.min(place, items.length - 1))]?.querySelector("button:enabled") ?? $("letters")).focus();
 }
