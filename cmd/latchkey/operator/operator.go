@@ -184,6 +184,8 @@ func (p *Page) answer(serve func(*http.Request) (any, error)) http.Handler {
 		switch {
 		case errors.As(err, &refused):
 			status, value = refused.status, map[string]string{"error": refused.text}
+		case err != nil && r.Context().Err() != nil: // the browser went on, and nobody reads the answer
+			return
 		case err != nil:
 			p.Log.Warn("the operator's page could not do what it was asked for", zap.String("path", r.Pattern), zap.Error(err))
 			status, value = http.StatusServiceUnavailable, map[string]string{"error": "this can't be done now; see the worker's log"}

@@ -60,7 +60,7 @@ func (w *worker) startAdmin() (stop func() error, err error) {
 	case loopback:
 		mux.Handle("/", w.page.Handler(true))
 	case cfg.Token.Empty():
-		mux.HandleFunc("GET /{$}", noPage)
+		mux.HandleFunc("/", noPage) // also where a link to a view leads
 		w.log.Warn(pageAbsent, address)
 	default:
 		mux.Handle("/", w.page.Handler(false))

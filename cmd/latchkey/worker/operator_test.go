@@ -356,9 +356,11 @@ func TestWhoMaySeeTheOperatorsPage(t *testing.T) {
 		status, _ := r.get(path)
 		require.Equal(t, http.StatusNotFound, status, path)
 	}
-	_, why := r.get("/")
-	require.Contains(t, why, "admin.token is not set")
-	require.Contains(t, why, "LATCHKEY_ADMIN_TOKEN_FILE")
+	for _, path := range []string{"/", "/grants/x"} {
+		_, why := r.get(path)
+		require.Contains(t, why, "admin.token is not set")
+		require.Contains(t, why, "LATCHKEY_ADMIN_TOKEN_FILE")
+	}
 	const served = "the operator's page is at / of the admin listener"
 	require.NotContains(t, h.logs.String(), served)
 	for _, path := range []string{"/healthz", "/readyz", "/metrics"} {

@@ -5,9 +5,9 @@ import { $, announce, el, link, show } from "./dom.js";
 const runbook = "https://github.com/latchkey/latchkey/blob/main/docs/runbook.md#";
 let told = "";
 
-// conditions shows those that the worker sees.
-export function conditions({ conditions: all, readiness }) {
-  const known = Boolean(readiness.at);
+// conditions shows those that the worker sees. That there are none can be told once everything was read.
+export function conditions({ conditions: all, readiness, overdue, failing, letters, verdicts }) {
+  const known = all.length > 0 || [readiness, overdue, failing, letters, verdicts].every((p) => p.at);
   list(all.length ? all.map(item) : known ? [el("li", { className: "good" }, el("p", {}, el("strong", {}, "Everything is as it should be.")))] : []);
   const kinds = all.map((c) => c.kind).join();
   if (known && kinds !== told) {

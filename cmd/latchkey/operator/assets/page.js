@@ -47,7 +47,8 @@ async function update() {
   clearTimeout(timer);
   await working;
   clearTimeout(timer);
-  working = Promise.all([overview(), view.update?.()]);
+  // One fault must not end the updates.
+  working = Promise.all([overview(), view.update?.()]).catch((error) => console.error(error));
   await working;
   clearTimeout(timer);
   if (!paused && !document.hidden) timer = setTimeout(update, every);
@@ -76,11 +77,12 @@ async function overview() {
 // tell says in the header whom the page hears, and since when it does not.
 function tell() {
   const node = $("connection");
-  const age = answered ? span(Math.floor((performance.now() - answered) / 1000)) : "";
+  const seconds = Math.floor((performance.now() - answered) / 1000);
+  const age = answered ? span(seconds) : "";
   node.className = reached ? "connection" : "connection bad";
   node.textContent = [
     reached ? node.dataset.worker ?? "Loading…" : age ? `No news for ${age}` : "No news",
-    answered && reached ? `heard ${age} ago` : "",
+    answered && reached ? (seconds < 1 ? "heard just now" : `heard ${age} ago`) : "",
     paused ? "paused" : "",
   ].filter(Boolean).join(", ");
 }
