@@ -52,9 +52,7 @@ func TuneHeap() (Heap, error) {
 // leaveRoom sets the next collection's target, now and after each collection. before is the
 // percentage that is set; 0: Go's own.
 func leaveRoom(before uint64) {
-	live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
-	metrics.Read(live)
-	percent := percentage(live[0].Value.Uint64())
+	percent := percentage(scanned())
 	if percent > before+before/10 || percent < before-before/10 {
 		debug.SetGCPercent(int(percent)) // it stops all goroutines for a moment
 		before = percent
@@ -63,8 +61,19 @@ func leaveRoom(before uint64) {
 	runtime.AddCleanup(new([16]byte), leaveRoom, before)
 }
 
-// percentage is the GOGC by which the heap grows by room, and by no less than what is live.
-func percentage(live uint64) uint64 { return max(100, 100*room/max(live, goMin)) }
+// scanned is of how many bytes GOGC is a percentage: what the last collection found in use in
+// the heap, in stacks and in global variables.
+func scanned() (size uint64) {
+	parts := []metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/gc/scan/stack:bytes"}, {Name: "/gc/scan/globals:bytes"}}
+	metrics.Read(parts)
+	for _, part := range parts {
+		size += part.Value.Uint64()
+	}
+	return size
+}
+
+// percentage is the GOGC by which the heap grows by room, and by no less than what is in use.
+func percentage(scanned uint64) uint64 { return max(100, 100*room/max(scanned, goMin)) }
 
 // goMin is the heap below which Go does not collect at 100 %. It grows with the percentage.
 const goMin = 4 << 20

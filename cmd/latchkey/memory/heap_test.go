@@ -4,6 +4,7 @@ import (
 	"os"
 	"runtime"
 	"runtime/metrics"
+	"sync"
 	"testing"
 	"time"
 
@@ -18,8 +19,8 @@ func read(name string) uint64 {
 	return sample[0].Value.Uint64()
 }
 
-// A small heap grows by 32 MiB between collections, and a large one by what is in use, as
-// Go has it.
+// A small heap grows by 32 MiB between collections, however large the stacks are, and a large
+// one by what is in use, as Go has it.
 func TestTheHeapHasRoom(t *testing.T) {
 	t.Setenv("GOGC", "100")
 	heap, err := memory.TuneHeap()
@@ -43,11 +44,45 @@ func TestTheHeapHasRoom(t *testing.T) {
 		return goal >= 32<<20 && goal < 100<<20
 	}
 	collected(roomy, "a small heap")
+	end := deepStacks(32)
+	collected(roomy, "with 32 MiB of stacks")
+	end()
 	large := make([]byte, 200<<20) // of which no page is used
 	collected(func() bool { return read("/gc/gogc:percent") == 100 }, "a large heap")
 	require.Less(t, read("/gc/heap/goal:bytes"), uint64(500<<20))
 	runtime.KeepAlive(large)
 	collected(roomy, "a small heap again")
+}
+
+// deepStacks starts goroutines that use 1 MiB of stack each, until end is called.
+func deepStacks(n int) (end func()) {
+	var started, ended sync.WaitGroup
+	wait := make(chan struct{})
+	for range n {
+		started.Add(1)
+		ended.Go(func() {
+			descend(1<<20, func() {
+				started.Done()
+				<-wait
+			})
+		})
+	}
+	started.Wait()
+	return func() {
+		close(wait)
+		ended.Wait()
+	}
+}
+
+// descend calls do when it has used some bytes of stack.
+func descend(bytes int, do func()) byte {
+	var frame [4 << 10]byte
+	if bytes <= 0 {
+		do()
+	} else {
+		frame[0] = descend(bytes-len(frame), do)
+	}
+	return frame[bytes&1]
 }
 
 // unset takes a variable away until the test ends.
