@@ -68,8 +68,9 @@ func (w *worker) startAdmin() (stop func() error, err error) {
 			w.log.Warn("admin.token travels in the clear: set admin.cert_file and admin.key_file, or have a proxy in front do TLS", address)
 		}
 	}
+	stopping, end := context.WithCancel(context.Background())
 	if cfg.Pprof && !cfg.Token.Empty() {
-		mux.Handle("/debug/pprof/", w.page.Guard(profiles(), loopback))
+		mux.Handle("/debug/pprof/", w.page.Guard(profiles(stopping), loopback))
 		w.log.Info("profiles are served at /debug/pprof/ of the admin listener", address)
 	}
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: 2 * time.Minute}
@@ -83,6 +84,7 @@ func (w *worker) startAdmin() (stop func() error, err error) {
 		w.log.Info("the operator's page is at / of the admin listener", address)
 	}
 	return func() error {
+		end()
 		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 		defer cancel()
 		return server.Shutdown(ctx)

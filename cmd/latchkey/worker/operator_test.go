@@ -372,7 +372,7 @@ func TestWhoMaySeeTheOperatorsPage(t *testing.T) {
 
 	const token = "correct-horse-battery"
 	cert, key, pool := selfSigned(t)
-	h.worker("LATCHKEY_ADMIN_LISTEN=0.0.0.0:0", "LATCHKEY_ADMIN_TOKEN="+token, "LATCHKEY_ADMIN_CERT_FILE="+cert, "LATCHKEY_ADMIN_KEY_FILE="+key, "LATCHKEY_ADMIN_PPROF=true")
+	w = h.worker("LATCHKEY_ADMIN_LISTEN=0.0.0.0:0", "LATCHKEY_ADMIN_TOKEN="+token, "LATCHKEY_ADMIN_CERT_FILE="+cert, "LATCHKEY_ADMIN_KEY_FILE="+key, "LATCHKEY_ADMIN_PPROF=true")
 	r = h.reader()
 	r.base = strings.Replace(r.base, "http://", "https://", 1)
 	require.Contains(t, h.logs.String(), served)
@@ -407,11 +407,24 @@ func TestWhoMaySeeTheOperatorsPage(t *testing.T) {
 		status, _, _ = r.do(http.MethodGet, "/debug/pprof/"+path, "", basic(token))
 		require.Equal(t, want, status, path)
 	}
-	status, _, _ = r.do(http.MethodPost, "/api/grants/"+strings.Repeat("a", 32)+"/refresh", "{}", func(q *http.Request) {
+	for path, method := range map[string]string{"/api/grants/" + strings.Repeat("a", 32) + "/refresh": http.MethodPost, "/debug/pprof/heap": http.MethodGet} {
+		status, _, _ = r.do(method, path, "{}", func(q *http.Request) {
+			basic(token)(q)
+			q.Header.Set("Sec-Fetch-Site", "cross-site")
+		})
+		require.Equal(t, http.StatusForbidden, status, "a browser adds the token by itself")
+	}
+	go func() {
+		q, _ := http.NewRequestWithContext(h.ctx, http.MethodGet, r.base+"/debug/pprof/profile?seconds=3600", nil)
 		basic(token)(q)
-		q.Header.Set("Sec-Fetch-Site", "cross-site")
-	})
-	require.Equal(t, http.StatusForbidden, status, "a browser adds the token by itself")
+		if res, err := r.client.Do(q); err == nil {
+			res.Body.Close()
+		}
+	}()
+	h.eventually(func() bool {
+		_, stacks, _ := r.do(http.MethodGet, "/debug/pprof/goroutine?debug=2", "", basic(token))
+		return strings.Contains(stacks, "pprof.Profile(")
+	}, "a profile is taken")
 	user := h.connect("alice", spec("coinbase"))
 	require.NotEmpty(t, user.Accounts)
 	id := h.event(events.TokenStored, "alice").Data.GrantID
@@ -440,6 +453,7 @@ func TestWhoMaySeeTheOperatorsPage(t *testing.T) {
 	require.Zero(t, seen[http.StatusOK])
 	require.NotContains(t, h.logs.String(), token)
 	require.NotContains(t, r.shown.String(), token)
+	w.stop() // though somebody takes a profile
 
 	_, err := h.tryWorker("LATCHKEY_ADMIN_LISTEN=127.0.0.1:0", "LATCHKEY_ADMIN_CERT_FILE="+key, "LATCHKEY_ADMIN_KEY_FILE="+cert)
 	require.ErrorContains(t, err, "reading admin.cert_file and admin.key_file")
