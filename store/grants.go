@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"time"
 
@@ -99,31 +98,24 @@ func (s *Store) byFingerprints(ctx context.Context, searches []chainSearch) []ou
 			by[f] = append(by[f], i)
 		}
 	}
-	found := make([]map[string]*Grant, len(searches)) // by id
-	for i := range found {
-		found[i] = map[string]*Grant{}
-	}
+	out := make([]outcome[[]*Grant], len(searches))
 	for sought := range slices.Chunk(all, maxSought) {
 		err := s.each(ctx, anyOf("fingerprints", sought), func(doc bson.Raw, decode func() (*Grant, error)) {
 			id, rev := idAndRev(doc)
 			for _, i := range searchesFor(doc, by) {
-				if found[i][id] != nil {
+				if slices.ContainsFunc(out[i].out, func(g *Grant) bool { return g.ID == id }) {
 					continue
 				}
 				if at := slices.IndexFunc(searches[i].known, func(g *Grant) bool { return g.ID == id && g.Rev == rev }); at >= 0 {
-					found[i][id] = searches[i].known[at]
+					out[i].out = append(out[i].out, searches[i].known[at])
 				} else if g, err := decode(); err == nil { // a grant that does not decode is never refreshed
-					found[i][id] = g
+					out[i].out = append(out[i].out, g)
 				}
 			}
 		})
 		if err != nil {
 			return outcomes[[]*Grant](len(searches), nil, fmt.Errorf("looking for the grants of refresh tokens: %w", err))
 		}
-	}
-	out := make([]outcome[[]*Grant], len(searches))
-	for i := range out {
-		out[i].out = slices.Collect(maps.Values(found[i]))
 	}
 	return out
 }
