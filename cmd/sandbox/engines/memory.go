@@ -2,6 +2,7 @@ package engines
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"net"
 	"net/url"
@@ -132,13 +133,7 @@ func (m *Memory) answer(request message) message {
 	if !ok {
 		return errorMessage(request.requestID(), 59, "no such command: "+cmd.name) // CommandNotFound
 	}
-	m.mu.Lock()
-	if n := cmd.statementCount(); n > 0 {
-		m.done.Commands++
-		m.done.Statements += n
-	}
-	reply, err := do(m, cmd)
-	m.mu.Unlock()
+	reply, err := m.carryOut(cmd, do)
 	if err != nil {
 		return errorMessage(request.requestID(), 2, err.Error()) // BadValue
 	}
@@ -149,11 +144,24 @@ func (m *Memory) answer(request message) message {
 	return answer
 }
 
+func (m *Memory) carryOut(cmd command, do func(*Memory, command) (bson.D, error)) (bson.D, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.clients == nil {
+		return nil, errors.New("the database has been stopped")
+	}
+	if n := cmd.statementCount(); n > 0 {
+		m.done.Commands++
+		m.done.Statements += n
+	}
+	return do(m, cmd)
+}
+
 // collection returns a collection, which is made if there is none. The caller holds the lock.
 func (m *Memory) collection(cmd command) *memoryCollection {
 	name := namespace{cmd.db, cmd.collection}
 	c := m.collections[name]
-	if c == nil && m.collections != nil {
+	if c == nil {
 		c = &memoryCollection{docs: map[string]*memoryDoc{}, indexes: map[string]map[string]memoryDocs{}}
 		c.addIndex(bsoncore.NewDocumentBuilder().AppendInt32("v", 2).AppendDocument("key", bsoncore.NewDocumentBuilder().AppendInt32("_id", 1).Build()).AppendString("name", "_id_").Build())
 		m.collections[name] = c

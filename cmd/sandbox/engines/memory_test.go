@@ -2,9 +2,11 @@ package engines_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -147,4 +149,36 @@ func TestMemoryAnswersAsFerretDBDoes(t *testing.T) {
 	_, err = c.InsertOne(t.Context(), d("_id", "f"))
 	require.NoError(t, err)
 	require.ErrorContains(t, c.FindOne(t.Context(), d("x", d("$where", 1))).Err(), "unknown operator")
+}
+
+// A command that comes while the database stops fails, and nothing else does.
+func TestMemoryStopsUnderCommands(t *testing.T) {
+	for range 10 {
+		memory, err := engines.StartMemory()
+		require.NoError(t, err)
+		client, err := mongo.Connect(options.Client().ApplyURI(memory.URI()).SetRetryReads(false))
+		require.NoError(t, err)
+		ctx, cancel := context.WithCancel(t.Context())
+		var callers sync.WaitGroup
+		begun := make(chan struct{}, 16)
+		for i := range cap(begun) {
+			callers.Go(func() {
+				for n := 0; ; n++ {
+					if err := client.Database("db").Collection(fmt.Sprint(i)).FindOne(ctx, bson.D{}).Err(); !errors.Is(err, mongo.ErrNoDocuments) {
+						return
+					}
+					if n == 0 {
+						begun <- struct{}{}
+					}
+				}
+			})
+		}
+		for range cap(begun) {
+			<-begun
+		}
+		memory.Stop()
+		cancel()
+		callers.Wait()
+		require.NoError(t, client.Disconnect(t.Context()))
+	}
 }
