@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/spf13/cobra"
+	"go.uber.org/zap"
 
 	"github.com/latchkey/latchkey/cmd/latchkey/memory"
 	"github.com/latchkey/latchkey/cmd/latchkey/worker"
@@ -68,7 +69,7 @@ func workerCommand(stderr io.Writer) *cobra.Command {
 				return err
 			}
 			if _, err := memory.TuneHeap(); err != nil {
-				return err
+				log.Warn("memory has no limit but the machine's", zap.Error(err))
 			}
 			now := func() time.Time { return time.Now().Add(offset) }
 			if crashes {
