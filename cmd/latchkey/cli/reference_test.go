@@ -23,9 +23,11 @@ const (
 
 const preface = generated + `# The command line
 
+This page is for operators and for authors of scripts: what all commands have in common, and the pages that describe each.
+
 Every command reads its configuration as a worker does: from the file that ` + "`-c`" + ` names and from the
-environment ([configuration](configuration.md)). It asks for the settings that it uses: only commands that open tokens
-need ` + "`kms.key_id`" + `, only ` + "`run`" + `, ` + "`doctor`" + ` and ` + "`bench`" + ` Mesh's credentials. Results go to standard output, everything else to standard error. Only
+environment ([configuration](configuration.md)). A command requires only the settings that it uses: only commands that open tokens
+need ` + "`kms.key_id`" + `, and only ` + "`run`" + `, ` + "`doctor`" + ` and ` + "`bench`" + ` need Mesh's credentials. Results go to standard output, everything else to standard error. Only
 ` + "`token get --reveal`" + ` and ` + "`deadletters show --body`" + ` print tokens.
 
 | Exit code | |
@@ -35,14 +37,14 @@ need ` + "`kms.key_id`" + `, only ` + "`run`" + `, ` + "`doctor`" + ` and ` + "`
 | 2 | wrong usage or wrong configuration; the command did nothing |
 | 3 | a token request was refused; the command prints the code of the refusal |
 
-` + "`--output json`" + ` is for scripts: new releases may add fields, and never change what a field means. ` + "`audit list`, `audit verify`" + ` and
+` + "`--output json`" + ` is for scripts: new releases may add fields, but never change what a field means. ` + "`audit list`, `audit verify`" + ` and
 ` + "`events tail`" + ` print one object a line, the other commands one value.
 
 **Completion**: run ` + "`source <(latchkey completion bash)`" + `; to keep it,
 ` + "`latchkey completion bash > /etc/bash_completion.d/latchkey`" + `. Zsh, fish and powershell work the same way. It completes commands, flags and their
-values. Users, grants, broker types, accounts and dead letters come from MongoDB and NATS, at most 50 of them; a shell
-waits two seconds for them, and offers none when the servers can't be reached. Ids with characters that mean something to a
-shell are not offered.
+values. Users, grants, broker types, accounts and dead letters come from MongoDB and NATS, at most 50 of them. The shell
+waits up to two seconds for them, and offers none if it can't reach the servers. It does not offer ids with characters that
+have a meaning in a shell.
 
 **Times**: ` + "`--since` and `--before`" + ` take a duration, for how long ago, or a time such as ` + "`2026-03-01T00:00:00Z`" + `.
 
