@@ -73,3 +73,50 @@ func TestGrantsSpreadEvenly(t *testing.T) {
 		}
 	}
 }
+
+// Events and the audit log are partitioned as refreshes are: one partition has the plain
+// names, names depend on the number alone, and no two partitions share a subject.
+func TestPartitionsOfEventsAndOfTheAuditLog(t *testing.T) {
+	for _, partitions := range []int{0, 1} {
+		s := events.Subjects{Prefix: "eu", Partitions: partitions}
+		require.Equal(t, []events.LifecyclePartition{{Stream: s.LifecycleStream()}}, s.LifecyclePartitions())
+		require.Equal(t, s.Lifecycle(events.TokenStored, "a.b"), s.PublishedLifecycle(s.Lifecycle(events.TokenStored, "a.b")))
+		require.Len(t, s.AuditPartitions(), 1)
+		p := s.AuditPartition("chain")
+		require.Equal(t, []string{s.AuditStream(), s.AuditAll(), s.Audit("chain")}, []string{p.Stream, p.Chains, p.Chain("chain")})
+	}
+	s := events.Subjects{Prefix: "eu", Partitions: 12}
+	lifecycle, audit := s.LifecyclePartitions(), s.AuditPartitions()
+	require.Equal(t, []string{"EU_LATCHKEY_LIFECYCLE", "EU_LATCHKEY_LIFECYCLE_11"}, []string{lifecycle[0].Stream, lifecycle[11].Stream})
+	require.Equal(t, []string{"EU_LATCHKEY_AUDIT", "EU_LATCHKEY_AUDIT_11"}, []string{audit[0].Stream, audit[11].Stream})
+	public := []string{s.RejectedAll()}
+	for _, kind := range events.LifecycleKinds {
+		public = append(public, s.LifecycleAll(kind))
+	}
+	for i := range 12 {
+		for j := range 12 {
+			require.Equal(t, i == j, server.SubjectsCollide(lifecycle[i].Published, lifecycle[j].Published))
+			require.Equal(t, i == j, server.SubjectsCollide(audit[i].Chains, audit[j].Chains))
+			require.False(t, server.SubjectsCollide(audit[i].Chains, lifecycle[j].Published))
+		}
+		for _, subject := range append(public, s.Changed("alice"), s.RecoveryParts()) {
+			require.False(t, server.SubjectsCollide(lifecycle[i].Published, subject), "else an event would be stored again where it is passed on")
+		}
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		s := events.Subjects{Prefix: rapid.SampledFrom([]string{"", "eu"}).Draw(t, "prefix"), Partitions: rapid.IntRange(2, events.MaxPartitions).Draw(t, "partitions")}
+		user := rapid.StringN(1, 20, -1).Draw(t, "user")
+		subject := s.Lifecycle(rapid.SampledFrom(events.LifecycleKinds).Draw(t, "kind"), user)
+		if rapid.Bool().Draw(t, "rejected") {
+			subject = s.Rejected(user)
+		}
+		n := events.Subjects{Partitions: s.Partitions}.PartitionOf(events.EncodeUserID(user))
+		published := s.PublishedLifecycle(subject)
+		require.True(t, server.SubjectsCollide(published, s.LifecyclePartitions()[n].Published), "all events of a user are in one stream")
+		transform, err := server.NewSubjectTransform(s.LifecyclePartitions()[n].Published, s.SubscribedLifecycle())
+		require.NoError(t, err)
+		known, err := transform.Match(published)
+		require.NoError(t, err)
+		require.Equal(t, subject, known)
+	})
+}
