@@ -10,6 +10,10 @@ import (
 // for each partition.
 const MaxPartitions = 256
 
+// PartitionsKey is where a worker writes, into the metadata of the first stream of events, how
+// many of them there are, so that subscribers need not be told. Without it there is one.
+const PartitionsKey = "latchkey-partitions"
+
 // Partition is one of the streams that share the refreshes of an installation. Its names
 // depend only on its number, and those of the first have no number, so that a change of
 // Subjects.Partitions renames no stream.
