@@ -163,7 +163,7 @@ func (r *reader) batch(ctx context.Context, yield func(Message) bool) (more bool
 		if status != "" { // the end of what was asked for
 			return number(msg, "Nats-Num-Pending") > 0, nil
 		}
-		at, err := time.Parse(time.RFC3339Nano, msg.Header.Get(jetstream.TimeStampHeaer))
+		at, err := time.Parse(time.RFC3339Nano, place(msg, jetstream.TimeStampHeaer))
 		last = number(msg, jetstream.SequenceHeader)
 		if err != nil || last == 0 {
 			return false, fmt.Errorf("a message without its place in the stream: %w", err)
@@ -172,7 +172,7 @@ func (r *reader) batch(ctx context.Context, yield func(Message) bool) (more bool
 			return false, errStopped
 		}
 		r.next, r.since = last+1, time.Time{}
-		if !yield(Message{Sequence: last, Subject: msg.Header.Get(jetstream.SubjectHeader), Time: at, Header: msg.Header, Data: msg.Data}) {
+		if !yield(Message{Sequence: last, Subject: place(msg, jetstream.SubjectHeader), Time: at, Header: msg.Header, Data: msg.Data}) {
 			return false, errStopped
 		}
 	}
@@ -206,6 +206,16 @@ func lost(err error) bool {
 }
 
 func number(msg *nats.Msg, header string) uint64 {
-	n, _ := strconv.ParseUint(msg.Header.Get(header), 10, 64) // none: 0
+	n, _ := strconv.ParseUint(place(msg, header), 10, 64) // none: 0
 	return n
+}
+
+// place returns what a header says of the place of a message in the stream. NATS adds these
+// headers to those of the message, which has them already if another stream passed it on.
+func place(msg *nats.Msg, header string) string {
+	values := msg.Header.Values(header)
+	if len(values) == 0 {
+		return ""
+	}
+	return values[len(values)-1]
 }
