@@ -231,7 +231,7 @@ var (
 	temptingToPublish = []string{
 		"integration.connected", "integration.disconnected", "token.keys", "token.get.alice", "token.get.bob%2E1", "token.get.carol", "token.get.Alice",
 		"token.get", "token.get.alice.x", "token.mfa.alice", "token.mfa.carol", "token.stored.alice", "token.expired.alice", "token.revoked.alice",
-		"refresh.due", "refresh.urgent", "refresh.schedule.g", "latchkey.recovery.g", "latchkey.deadletter.x", "latchkey.audit.x", "latchkey.canary",
+		"refresh.due", "refresh.urgent", "refresh.schedule.g", "latchkey.recovery.g", "latchkey.deadletter.x", "latchkey.audit.x", "latchkey.lifecycle.0.token.stored.alice", "latchkey.canary",
 		"$JS.API.INFO", "$JS.API.STREAM.NAMES", "$JS.API.STREAM.LIST",
 		"$JS.API.STREAM.INFO.LATCHKEY_INTEGRATION", "$JS.API.STREAM.MSG.GET.LATCHKEY_INTEGRATION", "$JS.API.DIRECT.GET.LATCHKEY_INTEGRATION",
 		"$JS.API.DIRECT.GET.LATCHKEY_INTEGRATION.integration.connected", "$JS.API.STREAM.SNAPSHOT.LATCHKEY_INTEGRATION",

@@ -62,7 +62,7 @@ func Permit(publish bool, subject string, s events.Subjects) (names []string) {
 	return names
 }
 
-var partition = regexp.MustCompile(`(LATCHKEY_REFRESH)_\d+|(latchkey-refresh-(?:due|urgent))-\d+|((?:^|\.)refresh\.(?:schedule|due|urgent))\.\d+`)
+var partition = regexp.MustCompile(`(LATCHKEY_(?:REFRESH|LIFECYCLE|AUDIT))_\d+|(latchkey-refresh-(?:due|urgent))-\d+|((?:^|\.)refresh\.(?:schedule|due|urgent))\.\d+`)
 
 // plain returns a subject as an installation has it without a prefix and partitions.
 func plain(subject string, s events.Subjects) string {
