@@ -38,8 +38,8 @@ type NATS struct {
 	Prefix string `yaml:"prefix"`
 	// Number of replicas of each stream when it is made, 1 to 5. A stream that is there keeps its own.
 	Replicas int `yaml:"replicas"`
-	// Number of streams that share the refreshes, 1 to 256, the same in all workers. One is enough for
-	// millions of grants; docs/scale.md says when to use more, docs/upgrading.md how to change the number.
+	// Number of streams that share the refreshes, and of those that share the events and the audit log,
+	// 1 to 256, the same in all workers. One is enough for millions of grants; docs/scale.md says when to use more, docs/upgrading.md how to change the number.
 	Partitions int `yaml:"partitions"`
 	// Whether workers make the streams and keep what they need of them. Set it to false where Terraform, NACK or
 	// the like makes them: workers then change no stream, and end with a list of what they lack (docs/streams.md).

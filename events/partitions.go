@@ -93,6 +93,10 @@ func (s Subjects) PublishedLifecycle(subject string) string {
 	return s.lifecyclePart(s.partitionOf(user)) + strings.TrimPrefix(subject, s.subject(""))
 }
 
+// StoredLifecycle matches the subjects under which the streams of events hold them, which are
+// those that subscribers know.
+func (s Subjects) StoredLifecycle() string { return s.subject("*.*.*") }
+
 // SubscribedLifecycle is what NATS maps LifecyclePartition.Published to: the destination of a
 // subject transform.
 func (s Subjects) SubscribedLifecycle() string {

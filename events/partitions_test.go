@@ -118,5 +118,10 @@ func TestPartitionsOfEventsAndOfTheAuditLog(t *testing.T) {
 		known, err := transform.Match(published)
 		require.NoError(t, err)
 		require.Equal(t, subject, known)
+		again, err := server.NewSubjectTransform(s.StoredLifecycle(), s.SubscribedLifecycle())
+		require.NoError(t, err)
+		known, err = again.Match(subject)
+		require.NoError(t, err)
+		require.Equal(t, subject, known, "where it is passed on")
 	})
 }

@@ -35,8 +35,9 @@ var LifecycleKinds = []string{TokenStored, TokenRefreshed, TokenExpiring, TokenE
 type Subjects struct {
 	// Prefix is empty or one subject token.
 	Prefix string
-	// Partitions is the number of streams that share the refreshes; 0 means 1. Only
-	// refreshes need it.
+	// Partitions is the number of streams that share the refreshes, and of those that share
+	// the events and the audit log; 0 means 1. Publishers, subscribers and callers need not
+	// know it.
 	Partitions int
 }
 

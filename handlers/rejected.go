@@ -56,7 +56,7 @@ func (r *Rejections) publish(ctx context.Context, d *delivery, user string, data
 	e := events.RejectedEvent{ID: r.opts.NewID(), Source: r.opts.Source, Time: r.opts.Now().UTC(), Data: data}
 	body, err := e.Encode()
 	if err == nil {
-		msg := nats.NewMsg(r.opts.Subjects.Rejected(user))
+		msg := nats.NewMsg(r.opts.Subjects.PublishedLifecycle(r.opts.Subjects.Rejected(user)))
 		msg.Data = body
 		msg.Header.Set("Content-Type", "application/cloudevents+json")
 		msg.Header.Set(nats.MsgIdHdr, e.ID)

@@ -160,7 +160,7 @@ func (d *Dispatcher) publishOutbox(ctx context.Context, g *store.Grant) (out pub
 		}
 	}
 	for _, e := range g.Outbox.Events {
-		msg := nats.NewMsg(e.Subject)
+		msg := nats.NewMsg(d.options.Subjects.PublishedLifecycle(e.Subject))
 		if msg.Data, err = events.ShrinkLifecycle(e.Data, int(d.options.JetStream.Conn().MaxPayload())-headerRoom); err != nil {
 			return out, fmt.Errorf("publishing an event of grant %s: %w", g.ID, err)
 		}

@@ -4,8 +4,6 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
-
-	"github.com/latchkey/latchkey/events"
 )
 
 // configs returns all streams, the canary first. own says which of these settings are
@@ -53,18 +51,6 @@ func (s *Topology) otherStreams() []jetstream.StreamConfig {
 	recovery.Subjects = []string{s.subjects.RecoveryAll(), s.subjects.RecoveryParts()}
 	recovery.Duplicates = 10 * time.Minute
 
-	lifecycle := base
-	lifecycle.Name = s.subjects.LifecycleStream()
-	lifecycle.Description = "What happened to grants, for subscribers"
-	for _, kind := range events.LifecycleKinds {
-		lifecycle.Subjects = append(lifecycle.Subjects, s.subjects.LifecycleAll(kind))
-	}
-	lifecycle.Subjects = append(lifecycle.Subjects, s.subjects.RejectedAll())
-	lifecycle.AllowDirect = true // for store/direct
-	lifecycle.MaxAge = s.retention.Events
-	lifecycle.MaxBytes = lifecycleBytes
-	lifecycle.Duplicates = min(10*time.Minute, s.retention.Events)
-
 	dead := base
 	dead.Name = s.subjects.DeadLetterStream()
 	dead.Description = "Messages that could not be handled, sealed"
@@ -73,7 +59,8 @@ func (s *Topology) otherStreams() []jetstream.StreamConfig {
 	dead.Discard = jetstream.DiscardNew
 	dead.Duplicates = min(10*time.Minute, s.retention.DeadLetters)
 
-	all := []jetstream.StreamConfig{s.canary(), integration, recovery, lifecycle, dead}
+	all := append([]jetstream.StreamConfig{s.canary(), integration, recovery}, s.lifecycle()...)
+	all = append(all, dead)
 	if s.audit {
 		all = append(all, s.auditLog())
 	}

@@ -81,8 +81,8 @@ func (s *Topology) ensureConsumer(ctx context.Context, stream string, want jetst
 	}
 }
 
-// lifecycleBytes bounds the stream of events where nobody set another limit, some ten
-// million events; leastLifecycleBytes is the smallest bound worth having.
+// lifecycleBytes bounds the events where nobody set another limit, some ten million; their
+// streams share it. leastLifecycleBytes is the smallest bound worth having.
 const (
 	lifecycleBytes      = 8 << 30
 	leastLifecycleBytes = 1 << 20
@@ -96,21 +96,21 @@ const (
 	streamBytesExceeds jetstream.ErrorCode = 10122
 )
 
-// bounded makes or updates a stream that wants a byte limit with one that leaves room for
-// others, above all for answers that wait for the database: at most half of what the
-// account may store, and less where NATS can't reserve that much. stored is what the stream
-// has already; none of it is given up.
+// bounded makes or updates a stream of events with a byte limit that leaves room for
+// others, above all for answers that wait for the database: events take at most half of what
+// the account may store, and less where NATS can't reserve that much. stored is what the
+// stream has already; none of it is given up.
 func (s *Topology) bounded(ctx context.Context, c jetstream.StreamConfig, stored int64, do func(jetstream.StreamConfig) error) error {
 	if c.MaxBytes <= 0 {
 		return do(c)
 	}
 	c.MaxBytes = max(c.MaxBytes, 2*stored)
 	if most, err := s.accountBytes(ctx, c.Replicas); err == nil && most > 0 {
-		c.MaxBytes = min(c.MaxBytes, most/2)
+		c.MaxBytes = min(c.MaxBytes, most/2/int64(len(s.subjects.LifecyclePartitions())))
 	}
 	least := max(stored, leastLifecycleBytes)
 	if stored > c.MaxBytes {
-		s.log.Warn("events take more than half of what the account may store, and may leave no room for others: set a lower max_bytes, which removes the oldest (docs/streams.md)", zap.String("stream", c.Name))
+		s.log.Warn("events may take more than half of what the account may store, and may leave no room for others: set a lower max_bytes, which removes the oldest (docs/streams.md)", zap.String("stream", c.Name))
 	}
 	c.MaxBytes = max(c.MaxBytes, least)
 	for {
@@ -119,7 +119,7 @@ func (s *Topology) bounded(ctx context.Context, c jetstream.StreamConfig, stored
 			return err
 		}
 		if c.MaxBytes == least {
-			s.log.Warn("NATS can't reserve storage for the stream of events: it has no byte limit, and may leave no room for others", zap.String("stream", c.Name), zap.Error(err))
+			s.log.Warn("NATS can't reserve storage for a stream of events: it has no byte limit, and may leave no room for others", zap.String("stream", c.Name), zap.Error(err))
 			c.MaxBytes = -1
 			return do(c)
 		}

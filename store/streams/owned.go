@@ -1,12 +1,15 @@
 package streams
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/latchkey/latchkey/events"
 )
 
 // Difference is a setting of a stream or consumer that is not what Latchkey makes of it.
@@ -61,7 +64,10 @@ func (s *Topology) withOwned(want, is jetstream.StreamConfig) (owned jetstream.S
 	need(&differ, "deny_delete", &c.DenyDelete, want.DenyDelete)
 	need(&differ, "deny_purge", &c.DenyPurge, want.DenyPurge)
 	fix(&differ, "mirror", &c.Mirror, nil, c.Mirror == nil, true)
-	fix(&differ, "subject_transform", &c.SubjectTransform, nil, c.SubjectTransform == nil, true)
+	fix(&differ, "subject_transform", &c.SubjectTransform, want.SubjectTransform, sameAs(c.SubjectTransform, want.SubjectTransform), true)
+	if want.RePublish != nil || sameAs(c.RePublish, s.passedOn()) { // any other is the operator's
+		fix(&differ, "republish", &c.RePublish, want.RePublish, sameAs(c.RePublish, want.RePublish), true)
+	}
 	fix(&differ, "persist_mode", &c.PersistMode, want.PersistMode, c.PersistMode != jetstream.AsyncPersistMode, true)
 	fix(&differ, "allow_msg_schedules", &c.AllowMsgSchedules, true, c.AllowMsgSchedules || !want.AllowMsgSchedules, true)
 	fix(&differ, "allow_direct", &c.AllowDirect, true, c.AllowDirect || !want.AllowDirect, want.AllowMsgSchedules) // other streams are read so by people alone
@@ -81,7 +87,19 @@ func (s *Topology) withOwned(want, is jetstream.StreamConfig) (owned jetstream.S
 	if id := want.Metadata[installationKey]; id != "" && s.nats.ManageStreams && c.Metadata[installationKey] != id {
 		fix(&differ, "metadata", &c.Metadata, withEntry(c.Metadata, installationKey, id), false, false)
 	}
+	if n := want.Metadata[events.PartitionsKey]; n != "" && partitionsIn(c.Metadata) < partitionsIn(want.Metadata) {
+		differ = append(differ, Difference{"metadata " + events.PartitionsKey, cmp.Or(c.Metadata[events.PartitionsKey], "not set"), n, true})
+		c.Metadata = withEntry(c.Metadata, events.PartitionsKey, n)
+	}
 	return c, differ
+}
+
+// sameAs compares what two pointers point to.
+func sameAs[T comparable](a, b *T) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	return *a == *b
 }
 
 func withEntry(m map[string]string, key, value string) map[string]string {
@@ -113,7 +131,7 @@ func foreignSettings(want, is jetstream.StreamConfig) (all []string) {
 	if p := is.Placement; p != nil {
 		add("placement", p.Cluster != "" || len(p.Tags) > 0, strings.TrimSpace(p.Cluster+" "+strings.Join(p.Tags, " ")))
 	}
-	if is.RePublish != nil {
+	if is.RePublish != nil && want.RePublish == nil {
 		add("republish", true, is.RePublish.Destination)
 	}
 	return all

@@ -41,15 +41,20 @@ func (s *Topology) Identities(ctx context.Context) ([]string, error) {
 }
 
 // restore creates a stream that was removed while workers run. Its readers create its
-// consumers.
+// consumers. One that listens on other subjects takes nothing of what this worker publishes:
+// a worker with another number of partitions has started since, and may be gone.
 func (s *Topology) restore(ctx context.Context, c jetstream.StreamConfig) error {
-	_, err := s.js.Stream(ctx, c.Name)
+	stream, err := s.js.Stream(ctx, c.Name)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		s.log.Error("a stream was removed; creating it again, empty", zap.String("stream", c.Name))
 		return s.ensure(ctx, c)
 	}
 	if err != nil {
 		return fmt.Errorf("ensuring stream %s: %w", c.Name, err)
+	}
+	if is := stream.CachedInfo().Config.Subjects; !sameSet(is, c.Subjects) {
+		s.log.Warn("a stream listens on other subjects; it gets its own again", zap.String("stream", c.Name), zap.Strings("subjects", is))
+		return s.ensure(ctx, c)
 	}
 	return nil
 }

@@ -233,8 +233,11 @@ func Remove(ctx context.Context, js jetstream.JetStream, db *mongo.Database, s e
 	if err := db.Drop(ctx); err != nil {
 		failed = append(failed, fmt.Errorf("removing database %s: %w", db.Name(), err))
 	}
-	streams := []string{s.IntegrationStream(), s.LifecycleStream(), s.RecoveryStream(), s.CanaryStream(), s.DeadLetterStream(), s.AuditStream()}
+	streams := []string{s.IntegrationStream(), s.RecoveryStream(), s.CanaryStream(), s.DeadLetterStream(), s.AuditStream()}
 	for _, p := range s.RefreshPartitions() {
+		streams = append(streams, p.Stream)
+	}
+	for _, p := range s.LifecyclePartitions() {
 		streams = append(streams, p.Stream)
 	}
 	for _, name := range streams {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/latchkey/latchkey/events"
 	"github.com/latchkey/latchkey/store/direct"
+	"github.com/latchkey/latchkey/store/streams"
 )
 
 func (a *app) eventsCommand() *cobra.Command {
@@ -30,7 +31,7 @@ func (a *app) tailEvents() *cobra.Command {
 	cmd := withOutput(&cobra.Command{
 		Use:   "tail",
 		Short: "Show lifecycle events as they happen",
-		Long: `Shows the events of the lifecycle stream until ctrl-C, from now on or, with --since,
+		Long: `Shows lifecycle events until ctrl-C, from now on or, with --since,
 from a time in the past. Subscribers still receive them. Events hold no tokens.
 
 With --output json every line is a CloudEvent, as subscribers receive it.`,
@@ -50,14 +51,17 @@ With --output json every line is a CloudEvent, as subscribers receive it.`,
 // tail writes events until the context ends or, without --follow, there are no more.
 func (s *session) tail(f tailFilter) error {
 	subjects := s.cfg.NATS.Subjects()
-	stream, err := s.js.Stream(s.ctx, subjects.LifecycleStream())
+	all, err := streams.Lifecycle(s.ctx, s.js, subjects)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		return fmt.Errorf("looking for the events; has a worker run, with the same nats.url and nats.prefix?: %w", err)
 	}
 	if err != nil {
 		return fmt.Errorf("looking for the events: %w", err)
 	}
-	for msg, err := range direct.Read(s.ctx, s.js, stream, f.reading(subjects, stream.CachedInfo().State.LastSeq)) {
+	of := func(stream jetstream.Stream) direct.Reading {
+		return f.reading(subjects, stream.CachedInfo().State.LastSeq)
+	}
+	for msg, err := range direct.ReadAll(s.ctx, s.js, all, of) {
 		switch {
 		case errors.Is(err, context.Canceled):
 			return nil

@@ -232,20 +232,21 @@ func (x *exporter) letters(ctx context.Context) error {
 }
 
 func (x *exporter) events(ctx context.Context) error {
-	stream, err := x.js.Stream(ctx, x.cfg.NATS.Subjects().LifecycleStream())
+	held, err := streams.Lifecycle(ctx, x.js, x.cfg.NATS.Subjects())
 	if err != nil {
 		return fmt.Errorf("looking for the events: %w", err)
 	}
 	var all []direct.Message
 	for _, subject := range x.eventSubjects() {
-		for msg, err := range direct.Read(ctx, x.js, stream, direct.Reading{Subject: subject}) {
+		of := func(jetstream.Stream) direct.Reading { return direct.Reading{Subject: subject} }
+		for msg, err := range direct.ReadAll(ctx, x.js, held, of) {
 			if err != nil {
 				return err
 			}
 			all = append(all, msg)
 		}
 	}
-	slices.SortFunc(all, func(a, b direct.Message) int { return cmp.Compare(a.Sequence, b.Sequence) })
+	slices.SortStableFunc(all, func(a, b direct.Message) int { return a.Time.Compare(b.Time) })
 	for _, msg := range all {
 		if json.Valid(msg.Data) { // else no worker wrote it
 			x.out.Events = append(x.out.Events, bytes.Clone(msg.Data))

@@ -56,7 +56,7 @@ If mesh.remove_on_disconnect is on, a grant stays until Mesh has removed the
 connection, for up to seven days. Of its tokens it keeps only the access tokens that
 this takes, sealed.
 
---events also erases the user's events in the lifecycle stream, except
+--events also erases the user's lifecycle events, except
 token.revoked, which subscribers may not have received yet.`,
 		Example: `  latchkey users erase alice
   latchkey users erase alice --yes --events --output json`,
@@ -158,10 +158,12 @@ func (e eraser) handled(ctx context.Context, sequence uint64) (bool, error) {
 
 // purgeEvents erases the user's lifecycle events except token.revoked.
 func (e eraser) purgeEvents(ctx context.Context) error {
-	stream, err := e.js.Stream(ctx, e.cfg.NATS.Subjects().LifecycleStream())
-	for _, subject := range e.eventSubjects() {
-		if err == nil && subject != e.cfg.NATS.Subjects().Lifecycle(events.TokenRevoked, e.user) {
-			err = stream.Purge(ctx, jetstream.WithPurgeSubject(subject))
+	all, err := streams.Lifecycle(ctx, e.js, e.cfg.NATS.Subjects())
+	for _, stream := range all {
+		for _, subject := range e.eventSubjects() {
+			if err == nil && subject != e.cfg.NATS.Subjects().Lifecycle(events.TokenRevoked, e.user) {
+				err = stream.Purge(ctx, jetstream.WithPurgeSubject(subject))
+			}
 		}
 	}
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/latchkey/latchkey/cmd/latchkey/worker"
 	"github.com/latchkey/latchkey/config"
+	"github.com/latchkey/latchkey/events"
 	"github.com/latchkey/latchkey/store"
 )
 
@@ -18,7 +19,8 @@ import (
 // since NATS reports a refusal only as the connection's last error.
 //
 // The messages expect a stream that does not exist, so that the stream which receives
-// them refuses them. Lifecycle events are not tried: plain subscribers would receive them.
+// them refuses them. Lifecycle events are tried only where that stream passes them on: plain
+// subscribers would receive them.
 func (d *doctor) permissions(ctx context.Context) Result {
 	nc, err := worker.Connect(d.cfg.NATS, "doctor", zap.NewNop(), nats.MaxReconnects(0))
 	if err != nil {
@@ -33,6 +35,12 @@ func (d *doctor) permissions(ctx context.Context) Result {
 	publish = append(publish, d.subjects.Recovery(nobody), d.subjects.RecoveryPart(nobody), d.subjects.DeadLetter(nobody, "doctor"))
 	if d.cfg.Audit.Mode != config.AuditOff {
 		publish = append(publish, d.subjects.Audit(nobody))
+	}
+	not := "; lifecycle events are not tried, since subscribers would hear them"
+	for _, p := range d.subjects.LifecyclePartitions() {
+		if p.Published != "" {
+			publish, not = append(publish, strings.TrimSuffix(p.Published, "*.*.*")+events.TokenStored+"."+nobody), ", and lifecycle events"
+		}
 	}
 	var refused []string
 	for _, subject := range publish {
@@ -56,7 +64,7 @@ func (d *doctor) permissions(ctx context.Context) Result {
 	if len(refused) > 0 {
 		return failed("permit the worker's role what deploy/nats/roles/worker.conf lists", "NATS refuses: %s", strings.Join(refused, "; "))
 	}
-	return ok("may write schedules, recovery entries, dead letters and the audit log, and hear token requests; lifecycle events are not tried, since subscribers would hear them")
+	return ok("may hear token requests, and write schedules, recovery entries, dead letters and the audit log%s", not)
 }
 
 // try does something and returns the error that the server reports about it.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -82,8 +83,8 @@ func (d *doctor) replicas(all []streams.Inspection) Result {
 	case cluster != "" && all[0].Stream.Config.Replicas == 1:
 		return warning("set nats.replicas: 3, and for each stream: nats stream edit STREAM --replicas 3", "%d streams as configured, but each on one server of the cluster %s only", len(all), cluster)
 	}
-	if early := d.lostEarly(all); early != "" {
-		return warning("raise its limit, before subscribers miss events: nats stream edit "+d.subjects.LifecycleStream()+" --max-bytes SIZE", "%s", early)
+	if stream, early := d.lostEarly(all); early != "" {
+		return warning("raise its limit, before subscribers miss events: nats stream edit "+stream+" --max-bytes SIZE", "%s", early)
 	}
 	if len(kept) > 0 {
 		return ok("%d streams as configured; left as somebody set it: %s", len(all), strings.Join(kept, ", "))
@@ -91,16 +92,18 @@ func (d *doctor) replicas(all []streams.Inspection) Result {
 	return ok("%d streams as configured, %d copies each", len(all), d.cfg.NATS.Replicas)
 }
 
-// lostEarly says whether the stream of events is so full that it gives up events before
-// their time.
-func (d *doctor) lostEarly(all []streams.Inspection) string {
+// lostEarly says whether a stream of events is so full that it gives up events before
+// their time, and names the first.
+func (d *doctor) lostEarly(all []streams.Inspection) (stream, early string) {
+	partitions := d.subjects.LifecyclePartitions()
 	for _, s := range all {
 		most, state := s.Stream.Config.MaxBytes, s.Stream.State
-		if s.Name == d.subjects.LifecycleStream() && most > 0 && float64(state.Bytes) > full*float64(most) && d.now().Sub(state.FirstTime) < s.Stream.Config.MaxAge {
-			return fmt.Sprintf("%s holds %d of at most %d bytes, and its first event is of %s", s.Name, state.Bytes, most, state.FirstTime.UTC().Format(time.RFC3339))
+		ours := slices.ContainsFunc(partitions, func(p events.LifecyclePartition) bool { return p.Stream == s.Name })
+		if ours && most > 0 && float64(state.Bytes) > full*float64(most) && d.now().Sub(state.FirstTime) < s.Stream.Config.MaxAge {
+			return s.Name, fmt.Sprintf("%s holds %d of at most %d bytes, and its first event is of %s", s.Name, state.Bytes, most, state.FirstTime.UTC().Format(time.RFC3339))
 		}
 	}
-	return ""
+	return "", ""
 }
 
 // timeNATS reads the clock of NATS.

@@ -7,8 +7,11 @@ import (
 	"slices"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
+
 	"github.com/latchkey/latchkey/events"
 	"github.com/latchkey/latchkey/store/direct"
+	"github.com/latchkey/latchkey/store/streams"
 )
 
 // eventView is a lifecycle event as the page shows it.
@@ -43,16 +46,17 @@ func (p *Page) grantHistory(r *http.Request) (any, error) {
 	return map[string]any{"events": found, "more": more}, nil
 }
 
-// eventsOf returns the events about a grant that the stream still holds, newest first.
+// eventsOf returns the events about a grant that the streams still hold, newest first.
 // more: there are too many to return all.
 func (p *Page) eventsOf(ctx context.Context, user, grant string) (found []eventView, more bool, err error) {
-	stream, err := p.JetStream.Stream(ctx, p.Subjects.LifecycleStream())
+	held, err := streams.Lifecycle(ctx, p.JetStream, p.Subjects)
 	if err != nil {
 		return nil, false, fmt.Errorf("reading the events of a grant: %w", err)
 	}
 	found = []eventView{}
 	read := 0
-	for msg, err := range direct.Read(ctx, p.JetStream, stream, direct.Reading{Subject: p.Subjects.LifecycleOf(user)}) {
+	of := func(jetstream.Stream) direct.Reading { return direct.Reading{Subject: p.Subjects.LifecycleOf(user)} }
+	for msg, err := range direct.ReadAll(ctx, p.JetStream, held, of) {
 		if err != nil {
 			return nil, false, fmt.Errorf("reading the events of a grant: %w", err)
 		}

@@ -6,11 +6,15 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/require"
 
+	"github.com/latchkey/latchkey/cmd/latchkey/cli"
+	"github.com/latchkey/latchkey/cmd/latchkey/doctor"
 	"github.com/latchkey/latchkey/cmd/sandbox/meshsim"
 	"github.com/latchkey/latchkey/events"
 )
@@ -21,8 +25,8 @@ func partitioned(t *testing.T, partitions int) string {
 	t.Helper()
 	dir := t.TempDir()
 	require.NoError(t, os.CopyFS(dir, os.DirFS(deployNATS)))
-	for _, role := range []string{"worker", "operator"} {
-		path := filepath.Join(dir, "roles", role+".conf")
+	for _, file := range []string{"roles/worker.conf", "roles/operator.conf", "roles/observer.conf", "roles/observer-imported.conf", "accounts.conf"} {
+		path := filepath.Join(dir, file)
 		for _, n := range []int{2, partitions} { // a file that was written before may be given again
 			content, err := os.ReadFile(path)
 			require.NoError(t, err)
@@ -40,9 +44,21 @@ func partitioned(t *testing.T, partitions int) string {
 // without partitions.
 func TestPermissionsForPartitions(t *testing.T) {
 	t.Parallel()
+	t.Run("one account", func(t *testing.T) {
+		t.Parallel()
+		permissionsForPartitions(t, "nkeys.conf", "$JS.API")
+	})
+	t.Run("accounts", func(t *testing.T) {
+		t.Parallel()
+		permissionsForPartitions(t, "accounts.conf", "JS.LATCHKEY.API")
+	})
+}
+
+func permissionsForPartitions(t *testing.T, file, observerAPI string) {
+	t.Helper()
 	const partitions, users = 3, 12
 	setting := fmt.Sprint("LATCHKEY_NATS_PARTITIONS=", partitions)
-	c := startCallers(t, filepath.Join(partitioned(t, partitions), "nkeys.conf"), nkeyProof(t))
+	c := startCallers(t, filepath.Join(partitioned(t, partitions), file), nkeyProof(t))
 	w := c.worker(append(c.settingsOf("worker"), setting)...)
 	require.NoError(t, c.stack.Ready(c.ctx))
 	publisher, observer := c.as("publisher"), c.as("observer")
@@ -73,6 +89,33 @@ func TestPermissionsForPartitions(t *testing.T) {
 		c.event(events.TokenRevoked, user(n))
 	}
 	c.examine(append(c.settingsOf("worker"), setting)...).AllBut()
+
+	c.examine(append(c.settingsOf("worker"), setting)...).Is(doctor.OK, "nats permissions", "and lifecycle events")
+	c.examine(append(c.settingsOf("operator"), setting)...).Is(doctor.Failed, "nats permissions", "publish latchkey.lifecycle.2.token.stored.")
+
+	js, err := jetstream.NewWithAPIPrefix(observer.Conn, observerAPI)
+	require.NoError(t, err)
+	received := 0
+	for _, p := range c.subjects.LifecyclePartitions() {
+		consumer, err := js.CreateOrUpdateConsumer(c.ctx, p.Stream, jetstream.ConsumerConfig{
+			Durable: "observer", AckPolicy: jetstream.AckExplicitPolicy, FilterSubjects: []string{"token.revoked.*"},
+		})
+		require.NoError(t, err)
+		waiting := int(consumer.CachedInfo().NumPending)
+		batch, err := consumer.Fetch(waiting, jetstream.FetchMaxWait(patience))
+		require.NoError(t, err)
+		for msg := range batch.Messages() {
+			require.NoError(t, msg.DoubleAck(c.ctx))
+			received++
+		}
+	}
+	require.Equal(t, users, received)
+	environ := slices.Concat(c.stack.Environ(), c.settings(c.settingsOf("operator")...), []string{setting})
+	for _, args := range [][]string{{"events", "tail", "--follow=false", "--since", "1h"}, {"export", "--user", user(1)}, {"users", "erase", user(1), "--yes", "--events"}} {
+		var stdout, stderr bytes.Buffer
+		require.Equal(t, cli.ExitOK, cli.Run(c.ctx, args, environ, &stdout, &stderr), stderr.String())
+		require.Contains(t, stdout.String(), user(1))
+	}
 	w.stop()
 	require.NotContains(t, strings.ToLower(c.logs.String()), "permissions violation")
 }

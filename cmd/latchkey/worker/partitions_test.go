@@ -10,6 +10,7 @@ import (
 
 	"github.com/latchkey/latchkey/cmd/sandbox/meshsim"
 	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/store/streams"
 )
 
 // The number of partitions changes on a living installation, up with old and
@@ -37,6 +38,8 @@ func TestTheNumberOfPartitionsChanges(t *testing.T) {
 	}
 
 	first := h.worker()
+	kept, err := h.js.CreateConsumer(h.ctx, h.subjects.LifecycleStream(), jetstream.ConsumerConfig{Durable: "kept", AckPolicy: jetstream.AckExplicitPolicy})
+	require.NoError(t, err)
 	for n := range users {
 		h.connect(user(n), meshsim.ConnectSpec{BrokerType: "coinbase"})
 	}
@@ -82,7 +85,13 @@ func TestTheNumberOfPartitionsChanges(t *testing.T) {
 	for _, n := range h.refreshedByUser() {
 		told += n
 	}
-	require.Equal(t, spent, told)
+	require.Equal(t, spent, told, "what the other number's workers could not publish was published later")
+	held, err := streams.Lifecycle(h.ctx, h.js, h.subjects)
+	require.NoError(t, err)
+	require.Len(t, held, 4)
+	info, err := kept.Info(h.ctx)
+	require.NoError(t, err)
+	require.Equal(t, held[0].CachedInfo().State.Msgs, info.NumPending, "a subscriber keeps its place")
 	require.Empty(t, h.eventsOf(events.TokenExpired, user(0)))
 }
 
