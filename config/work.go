@@ -130,8 +130,8 @@ type Tokens struct {
 	// Number of database reads for requests at once, and of requests of one client that may wait for refreshes
 	// at one broker. Answers from memory do not count.
 	Concurrency int `yaml:"concurrency"`
-	// How long a worker answers from the encrypted documents in its memory before it reads them again. An event
-	// that announces a change ends this at once, as a rule within milliseconds; the limit is for lost events.
+	// How long a worker answers from the encrypted documents in its memory before it reads them again. A
+	// change ends this at once, as a rule within milliseconds; the limit is for lost messages about changes.
 	// 0: every request reads.
 	CacheAge time.Duration `yaml:"cache_age"`
 	// Number of users whose documents are kept in memory.

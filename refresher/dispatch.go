@@ -159,6 +159,9 @@ func (d *Dispatcher) publishOutbox(ctx context.Context, g *store.Grant) (out pub
 			out.stream, out.acks = d.Stream(g.ID), append(out.acks, ack)
 		}
 	}
+	if len(g.Outbox.Events) > 0 { // what they tell is out of date in memory; workers learn it first
+		_ = d.options.JetStream.Conn().Publish(d.options.Subjects.Changed(g.UserID), nil) // a hint, which keeps no outbox back
+	}
 	for _, e := range g.Outbox.Events {
 		msg := nats.NewMsg(d.options.Subjects.PublishedLifecycle(e.Subject))
 		if msg.Data, err = events.ShrinkLifecycle(e.Data, int(d.options.JetStream.Conn().MaxPayload())-headerRoom); err != nil {

@@ -6,12 +6,21 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
+	"go.uber.org/zap"
 
+	"github.com/latchkey/latchkey/cmd/sandbox/engines"
+	"github.com/latchkey/latchkey/cmd/sandbox/engines/enginestest"
 	"github.com/latchkey/latchkey/cmd/sandbox/meshsim"
 	"github.com/latchkey/latchkey/config"
 	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/refresher"
 	"github.com/latchkey/latchkey/store"
+	"github.com/latchkey/latchkey/store/streams/streamstest"
 )
 
 // changed stores a grant with something in its outbox.
@@ -161,4 +170,63 @@ func TestSendOutlivesItsCaller(t *testing.T) {
 	w.Dispatcher.Send(ctx, g)
 	require.Nil(t, r.Get(w, g.ID).Outbox)
 	require.Len(t, r.LifecycleEvents("user"), 2)
+}
+
+// A worker that keeps the user hears of the change no later than anybody else of the event.
+func TestAChangeIsToldBeforeItsEvents(t *testing.T) {
+	r := newRig(t)
+	w := r.Worker("a")
+	g := r.changed(w, hour)
+	nc, err := nats.Connect(r.Broker.URL())
+	require.NoError(t, err)
+	t.Cleanup(nc.Close)
+	heard := make(chan *nats.Msg, 16)
+	for _, subject := range []string{r.Subjects.Changed(g.UserID), r.Subjects.Lifecycle(events.TokenStored, g.UserID), r.Subjects.Lifecycle(events.TokenRefreshed, g.UserID)} {
+		_, err := nc.ChanSubscribe(subject, heard)
+		require.NoError(t, err)
+	}
+	require.NoError(t, nc.Flush())
+	require.NoError(t, w.Dispatcher.Deliver(t.Context(), g))
+	require.NoError(t, nc.Flush())
+	var subjects []string
+	for len(heard) > 0 {
+		subjects = append(subjects, (<-heard).Subject)
+	}
+	require.Equal(t, []string{r.Subjects.Changed(g.UserID), g.Outbox.Events[0].Subject, g.Outbox.Events[1].Subject}, subjects)
+
+	g = r.Get(w, g.ID)
+	w.Settler.Schedule(g, g.Due)
+	require.NoError(t, w.Store.Save(t.Context(), g))
+	require.NoError(t, w.Dispatcher.Deliver(t.Context(), g))
+	require.NoError(t, nc.Flush())
+	require.Empty(t, heard, "a schedule changes nothing that callers get")
+}
+
+// A role from an earlier release may not tell of changes; the events are what counts.
+func TestWithoutPermissionToTellOfChangesAnOutboxIsSent(t *testing.T) {
+	r := newRig(t)
+	broker := enginestest.NATSWith(t, engines.NATSOptions{Configure: func(o *server.Options) {
+		o.Users = []*server.User{{Username: "old", Permissions: &server.Permissions{Publish: &server.SubjectPermission{Deny: []string{r.Subjects.Changed("") + "*"}}}}}
+	}})
+	broker.Embedded() // or skip
+	refused := make(chan error, 16)
+	nc, err := nats.Connect(broker.URL(), nats.UserInfo("old", ""), nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { refused <- err }))
+	require.NoError(t, err)
+	t.Cleanup(nc.Close)
+	js, err := jetstream.New(nc)
+	require.NoError(t, err)
+	cfg := config.Default()
+	cfg.NATS.Prefix, cfg.NATS.Partitions = r.Subjects.Prefix, 1
+	_, err = streamstest.New(js, cfg, zap.NewNop()).Ensure(t.Context())
+	require.NoError(t, err)
+
+	w := r.Worker("a")
+	g := r.changed(w, hour)
+	d, err := refresher.NewDispatcher(refresher.DispatcherOptions{
+		JetStream: js, Store: w.Store, Subjects: r.Subjects, Horizon: day, Now: r.Clock.Now, Log: zap.NewNop(), Metrics: prometheus.NewRegistry(),
+	})
+	require.NoError(t, err)
+	require.NoError(t, d.Deliver(t.Context(), g))
+	require.Nil(t, r.Get(w, g.ID).Outbox)
+	require.ErrorContains(t, <-refused, "latchkey.changed.")
 }

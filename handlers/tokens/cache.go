@@ -2,10 +2,8 @@ package tokens
 
 import (
 	"context"
-	"fmt"
 	"hash/maphash"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,9 +15,9 @@ import (
 	"github.com/latchkey/latchkey/store"
 )
 
-// grantCache keeps the sealed grants of users whose tokens were requested lately.
-// Lifecycle events remove what has changed; should an event be lost, an entry still
-// expires at the maximum age.
+// grantCache keeps the sealed grants of users whose tokens were requested lately. While it
+// keeps a user it hears of the user's changes, which drop what is kept; should one be
+// missed, what was read still serves no longer than the maximum age.
 //
 // Its grants are shared and must not be changed.
 type grantCache struct {
@@ -27,20 +25,38 @@ type grantCache struct {
 	age  time.Duration
 	now  func() time.Time
 
-	users *lru.Cache[string, cacheEntry]
+	users *lru.Cache[string, *kept]
 	seed  maphash.Seed
-	// changes counts the changes of users, who are spread over the counters by hash:
-	// what was read before a change must not be kept after it.
+	// changes counts the changes of users, who are spread over the counters by hash: an
+	// answer from before a change must not leave unchecked after it.
 	changes [256]atomic.Uint64
 
-	// received are lifecycle events that were not processed yet.
+	// received are changes that were not processed yet.
 	received   chan *nats.Msg
 	processing sync.Mutex
+
+	// adding is held while an entry is added, and guards what decides on that.
+	adding   sync.Mutex
+	nc       *nats.Conn // nil: changes can't be heard yet, and the age alone limits what is kept
+	subjects events.Subjects
+	stopped  bool
+	// deafUntil is until when nobody subscribes, since NATS refused it; zero: it did not.
+	deafUntil time.Time
 }
 
-type cacheEntry struct {
+// kept is what a cache keeps of a user. Whoever drops it ends its subscription; what is
+// read for it later is kept nowhere.
+type kept struct {
+	since   time.Time
+	changes *nats.Subscription
+	heard   atomic.Bool             // the server has the subscription
+	last    atomic.Pointer[reading] // nil: nothing was read yet
+}
+
+// reading is what was read about a user, and when that began.
+type reading struct {
 	grants []*store.Grant
-	read   time.Time
+	at     time.Time
 }
 
 // newGrantCache returns a cache for size users. With an age or a size of 0 it keeps
@@ -48,7 +64,7 @@ type cacheEntry struct {
 func newGrantCache(size int, age time.Duration, now func() time.Time, load func(context.Context, string) ([]*store.Grant, error)) *grantCache {
 	c := &grantCache{load: load, age: age, now: now, seed: maphash.MakeSeed(), received: make(chan *nats.Msg, maxReceived)}
 	if size > 0 && age > 0 {
-		c.users, _ = lru.New[string, cacheEntry](size) // fails for a size below 1 only
+		c.users, _ = lru.NewWithEvict(size, c.unhear) // fails for a size below 1 only
 	}
 	return c
 }
@@ -67,33 +83,34 @@ func (c *grantCache) cached(userID string) ([]*store.Grant, bool) {
 		return nil, false
 	}
 	c.catchUp()
-	entry, ok := c.users.Get(userID)
-	if !ok || c.now().Sub(entry.read) >= c.age {
+	k, ok := c.users.Get(userID)
+	if !ok {
 		return nil, false
 	}
-	return entry.grants, true
+	last := k.last.Load()
+	if last == nil || c.now().Sub(last.at) >= c.age {
+		return nil, false
+	}
+	return last.grants, true
 }
 
-// reread reads a user's grants, and keeps them unless they change meanwhile.
+// reread reads a user's grants, and keeps them if it hears of all changes from before the
+// reading on. What changes meanwhile drops the entry that they would be kept in.
 func (c *grantCache) reread(ctx context.Context, userID string) ([]*store.Grant, error) {
 	if c.users == nil {
 		return c.load(ctx, userID)
 	}
-	change := c.changeCounter(userID)
-	before, read := change.Load(), c.now()
+	k := c.hear(ctx, userID)
+	at := c.now()
 	grants, err := c.load(ctx, userID)
-	if err != nil {
-		return nil, err
+	switch {
+	case k == nil:
+	case err == nil && len(grants) > 0:
+		k.last.Store(&reading{grants, at})
+	case err == nil || k.last.Load() == nil:
+		c.drop(userID, k)
 	}
-	if len(grants) == 0 {
-		c.users.Remove(userID)
-		return nil, nil
-	}
-	c.users.Add(userID, cacheEntry{grants, read})
-	if change.Load() != before {
-		c.users.Remove(userID)
-	}
-	return grants, nil
+	return grants, err
 }
 
 // invalidate drops a user's grants.
@@ -105,26 +122,27 @@ func (c *grantCache) invalidate(userID string) {
 	c.users.Remove(userID)
 }
 
-// markUsed marks the current version of a cached grant as in use, of which no event comes.
+// markUsed marks the current version of a cached grant as in use, of which nobody hears.
 func (c *grantCache) markUsed(g *store.Grant) {
 	if c.users == nil {
 		return
 	}
-	change := c.changeCounter(g.UserID)
-	before := change.Load()
-	entry, ok := c.users.Peek(g.UserID)
-	i := slices.IndexFunc(entry.grants, func(kept *store.Grant) bool { return kept.ID == g.ID && kept.Version == g.Version })
-	if !ok || i < 0 {
+	k, ok := c.users.Peek(g.UserID)
+	if !ok {
 		return
 	}
-	next := g.Clone()
-	next.UsedIn = next.Version
-	entry.grants = slices.Clone(entry.grants)
-	entry.grants[i] = next
-	c.users.Add(g.UserID, entry)
-	if change.Load() != before {
-		c.users.Remove(g.UserID)
+	last := k.last.Load()
+	if last == nil {
+		return
 	}
+	i := slices.IndexFunc(last.grants, func(kept *store.Grant) bool { return kept.ID == g.ID && kept.Version == g.Version })
+	if i < 0 {
+		return
+	}
+	used := &reading{slices.Clone(last.grants), last.at}
+	used.grants[i] = g.Clone()
+	used.grants[i].UsedIn = g.Version
+	k.last.CompareAndSwap(last, used)
 }
 
 // clear drops everything, since changes may have been missed.
@@ -138,77 +156,37 @@ func (c *grantCache) clear() {
 	c.users.Purge()
 }
 
-func (c *grantCache) changeCounter(userID string) *atomic.Uint64 {
-	return &c.changes[maphash.String(c.seed, userID)%uint64(len(c.changes))]
+// drop drops an entry, unless the user has another by now.
+func (c *grantCache) drop(userID string, k *kept) {
+	c.adding.Lock()
+	defer c.adding.Unlock()
+	if present, ok := c.users.Peek(userID); ok && present == k {
+		c.users.Remove(userID)
+	}
 }
 
-// watchChanges drops what lifecycle events and interruptions of the connection make out of
-// date, until stop is called.
-func (c *grantCache) watchChanges(nc *nats.Conn, subjects events.Subjects) (stop func(), err error) {
-	if c.users == nil {
-		return func() {}, nil
-	}
-	var subs []*nats.Subscription
-	unsubscribe := func() {
-		for _, sub := range subs {
-			_ = sub.Unsubscribe() // fails on a closed connection only
-		}
-	}
-	for _, kind := range events.LifecycleKinds {
-		sub, err := nc.ChanSubscribe(subjects.LifecycleAll(kind), c.received)
-		if err != nil {
-			unsubscribe()
-			return nil, fmt.Errorf("listening for changes of grants: %w", err)
-		}
-		subs = append(subs, sub)
-	}
-	breaks := nc.StatusChanged(nats.RECONNECTING, nats.CONNECTED)
-	ended := make(chan struct{})
-	go func() {
-		ticker := time.NewTicker(catchUpEvery)
-		defer ticker.Stop()
-		for {
-			select {
-			case _, ok := <-breaks:
-				if !ok {
-					return
-				}
-				c.clear()
-			case <-ticker.C:
-				c.catchUp()
-			case <-ended:
-				return
-			}
-		}
-	}()
-	return func() { unsubscribe(); nc.RemoveStatusListener(breaks); close(ended) }, nil
-}
-
-const (
-	// catchUpEvery is how often events are processed while there are no requests.
-	catchUpEvery = 100 * time.Millisecond
-	// maxReceived bounds the events that wait until then.
-	maxReceived = 1 << 16
-)
-
-// catchUp processes all events that the connection has received so far. Every request
-// does so first. So a caller that asks after it received an event gets what is new: NATS
-// delivered the event to this connection before the request.
-func (c *grantCache) catchUp() {
-	c.processing.Lock()
-	defer c.processing.Unlock()
-	if len(c.received) == maxReceived {
-		c.clear() // there may have been more
-	}
+// dropIdle drops users whom nobody has asked for lately, so that their changes are not
+// heard for nothing.
+func (c *grantCache) dropIdle() {
 	for {
-		select {
-		case m := <-c.received:
-			user, err := events.DecodeUserID(m.Subject[strings.LastIndexByte(m.Subject, '.')+1:])
-			if err == nil {
-				c.invalidate(user)
-			}
-		default:
+		userID, k, ok := c.users.GetOldest()
+		if !ok {
 			return
 		}
+		read := k.since
+		if last := k.last.Load(); last != nil {
+			read = last.at
+		}
+		if c.now().Sub(read) < idleAges*c.age {
+			return
+		}
+		c.drop(userID, k)
 	}
+}
+
+// idleAges is after how many maximum ages a user who is not read again is dropped.
+const idleAges = 10
+
+func (c *grantCache) changeCounter(userID string) *atomic.Uint64 {
+	return &c.changes[maphash.String(c.seed, userID)%uint64(len(c.changes))]
 }

@@ -2,14 +2,12 @@ package tokens
 
 import (
 	"context"
-	"errors"
 	"testing"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/stretchr/testify/require"
 
-	"github.com/latchkey/latchkey/cmd/sandbox/engines/enginestest"
 	"github.com/latchkey/latchkey/events"
 	"github.com/latchkey/latchkey/store"
 )
@@ -75,7 +73,7 @@ func TestAnUnheardChangeIsSeenAfterTheAge(t *testing.T) {
 	s.meanwhile = nil
 	s.now = s.now.Add(time.Second/2 - 1)
 	require.False(t, s.get("a"))
-	s.err = errors.New("away")
+	s.err = errTest
 	s.now = s.now.Add(1)
 	_, err := s.byUser(t.Context(), "a")
 	require.ErrorIs(t, err, s.err)
@@ -132,18 +130,18 @@ func TestNothingIsKeptOfFailuresAndUnknownUsers(t *testing.T) {
 	s := newShelf(t, 2, time.Hour)
 	require.True(t, s.get("unknown"))
 	require.True(t, s.get("unknown"), "a user connects at any time")
-	s.err = errors.New("away")
+	s.err = errTest
 	_, err := s.byUser(t.Context(), "a")
 	require.ErrorIs(t, err, s.err)
 	s.err = nil
 	require.True(t, s.get("a"))
 }
 
-func TestMoreEventsThanFitForgetEverything(t *testing.T) {
+func TestMoreChangesThanFitForgetEverything(t *testing.T) {
 	s := newShelf(t, 10, time.Hour)
 	s.get("a")
 	for range maxReceived {
-		s.received <- &nats.Msg{Subject: "token.stored.b"}
+		s.received <- &nats.Msg{Subject: events.Subjects{}.Changed("b")}
 	}
 	require.True(t, s.get("a"))
 	require.Empty(t, s.received)
@@ -154,59 +152,8 @@ func TestWithoutAgeOrSizeNothingIsKept(t *testing.T) {
 		s.invalidate("a")
 		s.clear()
 		s.markUsed(&store.Grant{ID: "a", UserID: "a"})
-		stop, err := s.watchChanges(nil, events.Subjects{})
-		require.NoError(t, err)
-		stop()
+		s.watchChanges(nil, events.Subjects{})()
 		require.True(t, s.get("a"))
 		require.True(t, s.get("a"))
 	}
-}
-
-func TestTheCacheFollowsEventsAndBreaks(t *testing.T) {
-	broker := enginestest.NATS(t)
-	broker.Embedded() // or skip
-	connect := func() *nats.Conn {
-		nc, err := nats.Connect(broker.URL(), nats.MaxReconnects(-1), nats.ReconnectWait(10*time.Millisecond))
-		require.NoError(t, err)
-		t.Cleanup(nc.Close)
-		return nc
-	}
-	nc, other := connect(), connect()
-	s := newShelf(t, 10, time.Hour)
-	stop, err := s.watchChanges(nc, events.Subjects{})
-	require.NoError(t, err)
-	require.NoError(t, nc.Flush())
-	forgotten := func(why string) {
-		t.Helper()
-		require.Eventually(t, func() bool { return !s.users.Contains("a.b") }, 30*time.Second, time.Millisecond, why)
-	}
-	for _, kind := range events.LifecycleKinds {
-		s.get("a.b")
-		require.NoError(t, other.Publish(events.Subjects{}.Lifecycle(kind, "a.b"), nil))
-		forgotten(kind)
-	}
-	// Who was told of a change before he asks gets what is new.
-	for range 100 {
-		s.get("a.b")
-		require.NoError(t, other.Publish(events.Subjects{}.Lifecycle(events.TokenStored, "a.b"), nil))
-		require.NoError(t, other.Flush()) // the server has passed it on
-		require.NoError(t, nc.Flush())    // what was passed on has arrived
-		require.True(t, s.get("a.b"))
-	}
-	s.get("a.b")
-	broker.Stop()
-	forgotten("a break")
-	s.get("a.b")
-	broker.Restart()
-	forgotten("the end of a break: what happened in it was not heard")
-
-	stop()
-	s.get("a.b")
-	require.NoError(t, other.Publish(events.Subjects{}.Lifecycle(events.TokenRevoked, "a.b"), nil))
-	require.NoError(t, other.Flush())
-	require.NoError(t, nc.Flush())
-	require.False(t, s.get("a.b"))
-	nc.Close()
-	_, err = s.watchChanges(nc, events.Subjects{})
-	require.ErrorIs(t, err, nats.ErrConnectionClosed)
 }

@@ -52,9 +52,11 @@ func TestAPanicBesideARequestIsCounted(t *testing.T) {
 func TestAPanicOverWhatIsKeptIsAnswered(t *testing.T) {
 	f := newFixture(t)
 	s := f.tokenService(f.envelope(), func(context.Context, string) ([]*store.Grant, error) { return nil, nil })
-	s.grants.users.Add("user", cacheEntry{grants: []*store.Grant{nil}, read: time.Now()})
 	nc := f.js.Conn()
 	require.NoError(t, s.Start(nc))
+	broken := &kept{}
+	broken.last.Store(&reading{grants: []*store.Grant{nil}, at: time.Now()})
+	s.grants.users.Add("user", broken)
 	reply, err := nc.Request(f.subjects.TokenGet("user"), []byte(`{"userId":"user"}`), patience)
 	require.NoError(t, err)
 	require.Equal(t, events.CodeInternal, reply.Header.Get(micro.ErrorHeader))

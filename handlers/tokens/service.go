@@ -145,15 +145,11 @@ func ServiceName(subjects events.Subjects) string {
 
 // Start registers the service with NATS.
 func (t *Service) Start(nc *nats.Conn) error {
-	unfollow, err := t.grants.watchChanges(nc, t.opts.Subjects)
-	if err != nil {
-		return err
-	}
 	unwatch, err := t.watchInboxes(nc)
 	if err != nil {
-		unfollow()
 		return err
 	}
+	unfollow := t.grants.watchChanges(nc, t.opts.Subjects)
 	t.stopWatching = func() { unfollow(); unwatch() }
 	name := ServiceName(t.opts.Subjects)
 	service := discoverable(nc, name, "Current access tokens of a user, in the shape of the Link SDK's accessTokens", t.opts.Metadata, t.opts.Stats, time.Now, t.inboxes.Contains)

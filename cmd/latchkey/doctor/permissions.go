@@ -32,7 +32,7 @@ func (d *doctor) permissions(ctx context.Context) Result {
 	for _, p := range d.subjects.RefreshPartitions() {
 		publish = append(publish, p.Schedule(nobody))
 	}
-	publish = append(publish, d.subjects.Recovery(nobody), d.subjects.RecoveryPart(nobody), d.subjects.DeadLetter(nobody, "doctor"))
+	publish = append(publish, d.subjects.Recovery(nobody), d.subjects.RecoveryPart(nobody), d.subjects.DeadLetter(nobody, "doctor"), d.subjects.Changed(nobody))
 	if d.cfg.Audit.Mode != config.AuditOff {
 		publish = append(publish, d.subjects.Audit(nobody))
 	}
@@ -53,18 +53,19 @@ func (d *doctor) permissions(ctx context.Context) Result {
 			return failed("see how the server is", "%v", err)
 		}
 	}
-	subject := d.subjects.TokenGet(nobody)
-	err = try(ctx, nc, func() error { _, err := nc.SubscribeSync(subject); return err })
-	switch {
-	case errors.Is(err, nats.ErrPermissionViolation):
-		refused = append(refused, "subscribe "+subject)
-	case err != nil:
-		return failed("see how the server is", "%v", err)
+	for _, subject := range []string{d.subjects.TokenGet(nobody), d.subjects.Changed(nobody)} {
+		err := try(ctx, nc, func() error { _, err := nc.SubscribeSync(subject); return err })
+		switch {
+		case errors.Is(err, nats.ErrPermissionViolation):
+			refused = append(refused, "subscribe "+subject)
+		case err != nil:
+			return failed("see how the server is", "%v", err)
+		}
 	}
 	if len(refused) > 0 {
 		return failed("permit the worker's role what deploy/nats/roles/worker.conf lists", "NATS refuses: %s", strings.Join(refused, "; "))
 	}
-	return ok("may hear token requests, and write schedules, recovery entries, dead letters and the audit log%s", not)
+	return ok("may hear token requests and changes, and write schedules, recovery entries, dead letters and the audit log%s", not)
 }
 
 // try does something and returns the error that the server reports about it.

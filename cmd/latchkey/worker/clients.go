@@ -27,7 +27,7 @@ import (
 // After some errors the client library closes a connection for good, for example after
 // a message larger than the server accepts; see nats.ClosedHandler.
 func Connect(cfg config.NATS, name string, log *zap.Logger, more ...nats.Option) (*nats.Conn, error) {
-	subscriptions := subscriptions{refused: map[string]bool{}}
+	subscriptions := subscriptions{changes: cfg.Subjects().Changed(""), refused: map[string]bool{}}
 	opts := []nats.Option{
 		nats.Name("latchkey " + name),
 		nats.CustomInboxPrefix(cfg.InboxPrefix),

@@ -16,6 +16,9 @@ import (
 // subscribes to everything again, until the server refuses none of them.
 type subscriptions struct {
 	mu sync.Mutex
+	// changes begins the subjects of subscriptions that come and go with the users whom a
+	// worker keeps. It tries these again by itself.
+	changes string
 	// refused holds subjects that the server has always refused: it took nothing away.
 	refused map[string]bool
 	// planned: the client will reconnect after the pause.
@@ -41,6 +44,9 @@ func (s *subscriptions) onError(nc *nats.Conn, err error) {
 	found := refusedSubscription.FindStringSubmatch(err.Error())
 	if found == nil {
 		return // it is about publishing
+	}
+	if strings.HasPrefix(found[1], s.changes) {
+		return
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
