@@ -20,6 +20,9 @@ type RefreshDue struct {
 	// Unknown: the outcome of the last refresh is not known. Its answer may have replaced
 	// the refresh token.
 	Unknown bool `json:"unknown,omitempty"`
+	// Call: when it is due, the action calls Mesh, by what was known when the message was
+	// written. Messages of earlier releases don't say so.
+	Call bool `json:"call,omitempty"`
 }
 
 // RefreshDueName is the name of the message in errors and dead letters.

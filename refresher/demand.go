@@ -48,7 +48,10 @@ func (d *Dispatcher) RefreshNow(ctx context.Context, g *store.Grant) error {
 }
 
 func dueMessage(g *store.Grant) events.RefreshDue {
-	m := events.RefreshDue{GrantID: g.ID, BrokerType: g.BrokerType, Version: g.Version, DueAt: g.Due.At, Idle: g.Idle(), Unknown: g.Unknown != nil}
+	m := events.RefreshDue{
+		GrantID: g.ID, BrokerType: g.BrokerType, Version: g.Version, DueAt: g.Due.At,
+		Idle: g.Idle(), Unknown: g.Unknown != nil, Call: NeedsCall(g, g.Due.At),
+	}
 	if g.Access != nil && g.Access.ExpiresAt != nil {
 		m.ExpiresAt = *g.Access.ExpiresAt
 	}

@@ -90,6 +90,9 @@ func (q *Queue) Waiting() int {
 	return q.waiting
 }
 
+// Waiting returns how many refreshes wait for their turn.
+func (r *Refresher) Waiting() int { return r.queue.Waiting() }
+
 // RecodePending decodes what a recovery entry seals, and encodes it again.
 func RecodePending(plain []byte) (a Answer, encoded []byte, err error) {
 	var p pending

@@ -2,6 +2,7 @@ package refresher_test
 
 import (
 	"context"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -14,6 +15,8 @@ import (
 	"github.com/latchkey/latchkey/refresher"
 	"github.com/latchkey/latchkey/store"
 )
+
+const slotTaken = "every slot is taken"
 
 // What is due without a call is done at once, whatever calls have to wait for.
 func TestWhatMakesNoCallWaitsForNobody(t *testing.T) {
@@ -36,7 +39,7 @@ func TestWhatMakesNoCallWaitsForNobody(t *testing.T) {
 		}, "credentials"},
 		"the broker's rate is used up": {func(d *refresher.Options) { d.Limits.BrokerRate, d.Limits.BrokerBurst, d.Concurrency = 1e-6, 1, 1 }, fail(500), ""},
 		"the rate is used up":          {func(d *refresher.Options) { d.Limits.Rate, d.Limits.Burst, d.Concurrency = 1e-6, 1, 1 }, fail(500), ""},
-		"every slot is taken": {func(d *refresher.Options) { d.Concurrency = 1 }, func(t *testing.T, r *rig, w *worker) {
+		slotTaken: {func(d *refresher.Options) { d.Concurrency = 1 }, func(t *testing.T, r *rig, w *worker) {
 			g := r.Connect(w, meshsim.ConnectSpec{})
 			r.Block(g.Accounts[0].ID)
 			answered := r.inBackground(w, due(g))
@@ -68,7 +71,13 @@ func TestWhatMakesNoCallWaitsForNobody(t *testing.T) {
 					g.State, g.Reason, g.Warned, g.Due.Action = store.MustAct, events.ReasonMFARequired, events.ReasonMFARequired, store.Expire
 					end(g)
 				}),
-				"unrenewed": user("unrenewed", func(g *store.Grant) { g.Refresh = lasting(g.ConnectedAt, time.Minute) }),
+				"unrenewed": user("unrenewed", func(g *store.Grant) {
+					g.Refresh = lasting(g.ConnectedAt, time.Minute)
+					g.Due.At = *g.Refresh.ExpiresAt
+				}),
+			}
+			if name != slotTaken { // for which a refresh waits that was one when it was scheduled
+				grants["ended since"] = user("ended since", func(g *store.Grant) { g.Refresh = lasting(g.ConnectedAt, time.Minute) })
 			}
 			waiting := user("waiting", func(*store.Grant) {})
 			r.Clock.Advance(meshsim.DefaultAccessLifetime)
@@ -92,10 +101,45 @@ func TestWhatMakesNoCallWaitsForNobody(t *testing.T) {
 			stale := due(grants["warned"])
 			stale.Version++
 			require.NoError(t, w.HandleDue(ctx, stale), "neither does what is out of date")
+			if name != slotTaken {
+				stale = due(waiting)
+				stale.Version++
+				require.NoError(t, w.HandleDue(ctx, stale))
+			}
 			require.NoError(t, w.HandleDue(ctx, events.RefreshDue{GrantID: "nobody", BrokerType: "coinbase", Version: 1, DueAt: r.Clock.Now()}))
 			require.Equal(t, calls, r.Calls())
 		})
 	}
+}
+
+// A backlog costs no reads: who waits for a slot learns from the lease whether there is
+// something to do.
+func TestWhoWaitsForASlotReadsNothing(t *testing.T) {
+	r := newRig(t)
+	w := r.Worker("a", func(d *refresher.Options) { d.Concurrency = 1 })
+	first, second, changed := r.Connect(w, meshsim.ConnectSpec{}), r.Connect(w, meshsim.ConnectSpec{}), r.Connect(w, meshsim.ConnectSpec{})
+	r.Block(first.Accounts[0].ID)
+	var reads atomic.Int32
+	r.DB.Proxy().Swallow(func(command, collection string) bool {
+		if command == "find" && collection == "grants" {
+			reads.Add(1)
+		}
+		return false
+	})
+	answered := r.inBackground(w, due(first))
+	r.Wait(r.Blocked)
+	stale := due(changed)
+	stale.Version++
+	waiting := []<-chan error{r.inBackground(w, due(second)), r.inBackground(w, stale)}
+	r.Eventually(func() bool { return w.Waiting() == len(waiting) }, "they do not wait")
+	require.Zero(t, reads.Load())
+	r.Unblock <- struct{}{}
+	for _, result := range append(waiting, answered) {
+		require.NoError(t, r.Result(result))
+	}
+	require.Equal(t, int64(2), r.Get(w, second.ID).Version)
+	require.Equal(t, int64(1), r.Get(w, changed.ID).Version)
+	require.Equal(t, 2, r.Calls())
 }
 
 // Messages that call nobody use up nothing of what calls are limited by.

@@ -135,6 +135,15 @@ func (q *Queue) Try(broker string, u Urgency) (done func(*Failure), ok bool) {
 	}
 }
 
+// Crowded reports whether refreshes at a broker wait for a slot, and not for limits of their
+// broker.
+func (q *Queue) Crowded(broker string) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	_, limited := q.limits.AtLimit(broker)
+	return q.running >= q.slots && !limited
+}
+
 // join puts a waiter in its line, and admits what it can. The caller holds the lock.
 func (q *Queue) join(broker string, w *waiter) *line {
 	broker = events.BrokerKey(broker)

@@ -120,14 +120,18 @@ func (r *Refresher) due(ctx context.Context, m events.RefreshDue) error {
 	urgency := Urgency{Unknown: m.Unknown, Idle: m.Idle, ExpiresAt: m.ExpiresAt}
 	done, ok := r.queue.Try(m.BrokerType, urgency)
 	var refused error
+	if !ok && m.Call && r.queue.Crowded(m.BrokerType) {
+		done, refused = r.queue.Enter(ctx, m.BrokerType, urgency)
+		ok = refused == nil
+	}
 	if ok {
 		if _, refused = r.refresh(ctx, m, "", demand{dueAt: &m.DueAt}, done); !errors.Is(refused, envelope.ErrKMS) {
 			return refused
 		}
 		done = nil
 	}
-	// Only a call has to wait: for its turn, or for KMS. The grant may have changed
-	// since the message was written.
+	// Only a call has to wait: for its turn, or for KMS. A message that announces a call waits
+	// for a slot, and else the grant is read: it may have changed since.
 	g, err := r.deps.Store.Get(ctx, m.GrantID)
 	if err != nil {
 		return err
@@ -137,7 +141,7 @@ func (r *Refresher) due(ctx context.Context, m events.RefreshDue) error {
 	}
 	if NeedsCall(g, r.deps.Now()) {
 		if refused != nil {
-			return refused
+			return r.inTime(g, refused)
 		}
 		if done, err = r.queue.Enter(ctx, m.BrokerType, urgency); err != nil {
 			return r.inTime(g, err)

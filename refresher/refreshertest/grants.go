@@ -24,7 +24,7 @@ func Endless(since time.Time) *store.Lifetime { return &store.Lifetime{Since: si
 
 // Due is the message that says a grant is due.
 func Due(g *store.Grant) events.RefreshDue {
-	return events.RefreshDue{GrantID: g.ID, BrokerType: g.BrokerType, Version: g.Version, DueAt: g.Due.At}
+	return events.RefreshDue{GrantID: g.ID, BrokerType: g.BrokerType, Version: g.Version, DueAt: g.Due.At, Call: refresher.NeedsCall(g, g.Due.At)}
 }
 
 // Settler settles by a clock, with chance as every random number. Lead and clock skew

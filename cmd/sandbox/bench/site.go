@@ -225,7 +225,7 @@ func (s *site) schedule(ctx context.Context, grants []testGrant) error {
 	return each(ctx, 256, len(grants), func(i int) error {
 		g := grants[i]
 		return s.dispatcher.Postpone(ctx, events.RefreshDue{
-			GrantID: g.ID, BrokerType: g.BrokerType, Version: g.Version, DueAt: g.Due.At, ExpiresAt: *g.Access.ExpiresAt,
+			GrantID: g.ID, BrokerType: g.BrokerType, Version: g.Version, DueAt: g.Due.At, ExpiresAt: *g.Access.ExpiresAt, Call: true,
 		}, g.Due.At)
 	})
 }
