@@ -66,7 +66,7 @@ func (s *Store) each(ctx context.Context, filter bson.D, do func(doc bson.Raw, d
 	defer cursor.Close(context.WithoutCancel(ctx))
 	decode := func() (*Grant, error) {
 		var g Grant
-		return &g, cursor.Decode(&g)
+		return &g, bson.Unmarshal(cursor.Current, &g)
 	}
 	for cursor.Next(ctx) {
 		do(cursor.Current, decode)
