@@ -8,7 +8,6 @@ import (
 	"strings"
 	"time"
 
-	ce "github.com/cloudevents/sdk-go/v2/event"
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 )
@@ -95,7 +94,7 @@ func place(pointer string, t reflect.Type) string {
 	return strings.Join(out, ".")
 }
 
-const cloudEventsVersion = ce.CloudEventsVersionV1
+const cloudEventsVersion = "1.0"
 
 func isType(message, kind string) bool {
 	return kind == message || strings.HasSuffix(kind, "."+message)
@@ -161,23 +160,4 @@ func unwrap(message string, body []byte) (data []byte, at time.Time, err error) 
 		return nil, time.Time{}, foreignType(message)
 	}
 	return event.Data, event.Time, nil
-}
-
-// encodeCloudEvent returns an event as CloudEvents 1.0 JSON (structured mode). subject
-// and source may be empty.
-func encodeCloudEvent(id, source, kind, subject string, at time.Time, data any) ([]byte, error) {
-	out := ce.New(ce.CloudEventsVersionV1)
-	out.SetID(id)
-	out.SetSource(cmp.Or(source, Source))
-	out.SetType(kind)
-	out.SetSubject(subject)
-	out.SetTime(at)
-	if err := out.SetData(ce.ApplicationJSON, data); err != nil {
-		return nil, fmt.Errorf("encoding the data of %s: %w", kind, err)
-	}
-	b, err := out.MarshalJSON()
-	if err != nil {
-		return nil, fmt.Errorf("encoding %s: %w", kind, err)
-	}
-	return b, nil
 }
