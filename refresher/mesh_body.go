@@ -63,15 +63,16 @@ func readAll(r io.Reader) []byte {
 // of ASCII, or the first one behind a byte order mark. A NUL before text of another
 // encoding makes no such pair.
 func wide(body []byte) bool {
-	zeros := func(from, to int) (pattern string) {
+	zeros := func(from, to int) string {
+		pattern := make([]byte, 0, 8)
 		for _, b := range body[from:min(to, len(body))] {
 			if b == 0 {
-				pattern += "0"
+				pattern = append(pattern, '0')
 			} else {
-				pattern += "x"
+				pattern = append(pattern, 'x')
 			}
 		}
-		return pattern
+		return string(pattern)
 	}
 	if bytes.HasPrefix(body, []byte{0xff, 0xfe}) || bytes.HasPrefix(body, []byte{0xfe, 0xff}) {
 		first := zeros(2, 4)

@@ -31,7 +31,7 @@ const maxAnswer = 8 << 20
 func newTransport() *http.Transport {
 	var http1 http.Protocols
 	http1.SetHTTP1(true)
-	dialer := net.Dialer{Timeout: 30 * time.Second}
+	dialer := net.Dialer{Timeout: 30 * time.Second, KeepAlive: -1} // no connection outlasts its call, which has a timeout
 	return &http.Transport{
 		Proxy:       http.ProxyFromEnvironment,
 		DialContext: dialer.DialContext,

@@ -237,13 +237,15 @@ func (r *Refresher) refresh(ctx context.Context, m events.RefreshDue, user strin
 		return current, err
 	}
 	g = current
-	next := g.Clone()
-	if ended, err := r.withoutRefresh(ctx, next); err != nil {
-		return nil, err
-	} else if ended {
-		turn.unused()
-		next.Lease = nil
-		return r.commitState(ctx, g, next)
+	if !NeedsCall(g, r.deps.Now()) {
+		next := g.Clone()
+		if ended, err := r.withoutRefresh(ctx, next); err != nil {
+			return nil, err
+		} else if ended {
+			turn.unused()
+			next.Lease = nil
+			return r.commitState(ctx, g, next)
+		}
 	}
 	if !mayCall {
 		return nil, r.postpone(ctx, g)
