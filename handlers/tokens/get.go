@@ -60,7 +60,7 @@ func (t *Service) get(ctx context.Context, in events.TokenRequest, record *audit
 		wanted = grants[:len(wanted)]
 	}
 	results := t.results(reports, grants)
-	if slices.ContainsFunc(wanted, func(g *store.Grant) bool { return t.valid(g) && !t.opts.Refresher.HasDataKey(g) }) && !who.waitFor(forKeys) {
+	if t.lacksDataKey(wanted) && !who.waitFor(forKeys) {
 		return &reply{}, refuse(events.CodeBusy, "too many requests wait for a data key; ask again")
 	}
 	out, err := t.reply(ctx, in, wanted, record)
@@ -92,13 +92,20 @@ func (t *Service) read(ctx context.Context, in events.TokenRequest, caller strin
 // waiting returns the indexes of the grants whose refresh is worth waiting for: there is
 // too little lifetime left, or their tokens were reported as refused.
 func (t *Service) waiting(in events.TokenRequest, grants []*store.Grant, refused map[string]bool) (at []int) {
-	minTTL, toGive := t.minTTL(in), t.hasToken(in, grants)
+	minTTL := t.minTTL(in)
 	for i, g := range grants {
-		if (refused[g.ID] || !t.fresh(g, minTTL)) && !t.waitIsUseless(g, toGive && !refused[g.ID]) {
+		if refused[g.ID] || !t.fresh(g, minTTL) {
 			at = append(at, i)
 		}
 	}
-	return at
+	if len(at) == 0 { // nearly always
+		return nil
+	}
+	toGive := t.hasToken(in, grants)
+	return slices.DeleteFunc(at, func(i int) bool {
+		g := grants[i]
+		return t.waitIsUseless(g, toGive && !refused[g.ID])
+	})
 }
 
 // fromMemory returns the grants that a request asks for, if it can be answered from memory,
@@ -109,7 +116,12 @@ func (t *Service) fromMemory(in events.TokenRequest) (wanted []*store.Grant, ok 
 		return nil, false
 	}
 	wanted = wantedGrants(in, all)
-	return wanted, len(t.waiting(in, wanted, nil)) == 0 && !slices.ContainsFunc(wanted, func(g *store.Grant) bool { return t.valid(g) && !t.opts.Refresher.HasDataKey(g) })
+	return wanted, len(t.waiting(in, wanted, nil)) == 0 && !t.lacksDataKey(wanted)
+}
+
+// lacksDataKey reports whether the data key of a token to hand out must be fetched first.
+func (t *Service) lacksDataKey(grants []*store.Grant) bool {
+	return slices.ContainsFunc(grants, func(g *store.Grant) bool { return !t.opts.Refresher.HasDataKey(g) && t.valid(g) })
 }
 
 // wantedGrants returns those of a user's grants that a request asks for.

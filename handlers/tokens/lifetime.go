@@ -32,13 +32,15 @@ func (t *Service) fresh(g *store.Grant, minTTL time.Duration) bool {
 	if g.State != store.Active || refresher.RefreshTokenExpired(g, now) {
 		return true
 	}
-	return !g.Access.Expired(now.Add(attainable(minTTL, g.Access))) && !t.expired(g.Access)
+	return !g.Access.Expired(now.Add(attainable(minTTL, g.Access))) && !t.expiredAt(now, g.Access)
 }
 
 // expired reports whether a token may have expired by another machine's clock.
-func (t *Service) expired(l *store.Lifetime) bool {
+func (t *Service) expired(l *store.Lifetime) bool { return t.expiredAt(t.opts.Now(), l) }
+
+func (t *Service) expiredAt(now time.Time, l *store.Lifetime) bool {
 	until := l.ServedUntil(t.opts.ClockSkew)
-	return l == nil || until != nil && !t.opts.Now().Before(*until)
+	return l == nil || until != nil && !now.Before(*until)
 }
 
 // obtained is when an account's token was obtained; nil: unknown, since earlier releases
