@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"iter"
+	"maps"
 	"net"
 	"net/url"
 	"slices"
@@ -31,23 +33,33 @@ type Memory struct {
 type MemoryCount struct {
 	Commands   int // that look for documents or write them
 	Statements int // documents that were written, and values that documents were looked for by
+	Examined   int // documents that were looked at to find others or these
 }
 
 // Count returns what was done so far.
 func (m *Memory) Count() MemoryCount {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.done
+	done := m.done
+	for _, c := range m.collections {
+		done.Examined += c.examined
+	}
+	return done
 }
 
 // memoryCollection finds documents by what they hold in some fields, and otherwise looks at all.
 type memoryCollection struct {
-	docs    map[string]*memoryDoc            // by id
-	indexes map[string]map[string]memoryDocs // by field, and value in it
-	specs   []bsoncore.Document              // of all indexes, to list
+	docs     map[string]*memoryDoc            // by id
+	indexes  map[string]map[string]memoryDocs // by field, and value in it
+	sorted   []*memorySorted                  // those on several fields
+	specs    []bsoncore.Document              // of all indexes, to list
+	examined int
 }
 
-type memoryDoc struct{ bsoncore.Document }
+type memoryDoc struct {
+	bsoncore.Document
+	keys []string // in the sorted indexes
+}
 
 type memoryDocs map[*memoryDoc]struct{}
 
@@ -163,26 +175,42 @@ func (m *Memory) collection(cmd command) *memoryCollection {
 	c := m.collections[name]
 	if c == nil {
 		c = &memoryCollection{docs: map[string]*memoryDoc{}, indexes: map[string]map[string]memoryDocs{}}
-		c.addIndex(bsoncore.NewDocumentBuilder().AppendInt32("v", 2).AppendDocument("key", bsoncore.NewDocumentBuilder().AppendInt32("_id", 1).Build()).AppendString("name", "_id_").Build())
+		_ = c.addIndex(bsoncore.NewDocumentBuilder().AppendInt32("v", 2).AppendDocument("key", bsoncore.NewDocumentBuilder().AppendInt32("_id", 1).Build()).AppendString("name", "_id_").Build())
 		m.collections[name] = c
 	}
 	return c
 }
 
-// addIndex adds an index. It serves if it is on one field, which may be a list, and not "_id", by which all are found.
-func (c *memoryCollection) addIndex(spec bsoncore.Document) {
+// addIndex adds an index. One on one field finds documents by equal values, and that may be a list. One on several is
+// sorted, all of it ascending. By "_id" all are found.
+func (c *memoryCollection) addIndex(spec bsoncore.Document) error {
 	if slices.ContainsFunc(c.specs, func(s bsoncore.Document) bool { return bytes.Equal(s.Lookup("key").Data, spec.Lookup("key").Data) }) {
-		return
+		return nil
+	}
+	fields, err := spec.Lookup("key").Document().Elements()
+	if err != nil {
+		return err
 	}
 	c.specs = append(c.specs, slices.Clone(spec))
-	fields, err := spec.Lookup("key").Document().Elements()
-	if err != nil || len(fields) != 1 || fields[0].Key() == "_id" {
-		return
+	switch {
+	case len(fields) > 1:
+		c.sorted = append(c.sorted, newMemorySorted(fieldsOf(fields), len(c.sorted)))
+		for _, d := range c.docs { // all have keys of the other indexes already
+			last := c.sorted[len(c.sorted)-1]
+			key, err := last.key(d.Document)
+			if err != nil {
+				return err
+			}
+			d.keys = append(d.keys, key)
+			last.docs.Set(d)
+		}
+	case fields[0].Key() != "_id":
+		c.indexes[fields[0].Key()] = map[string]memoryDocs{}
+		for _, d := range c.docs {
+			c.index(d, fields[0].Key())
+		}
 	}
-	c.indexes[fields[0].Key()] = map[string]memoryDocs{}
-	for _, d := range c.docs {
-		c.index(d, fields[0].Key())
-	}
+	return nil
 }
 
 // valueKey is equal for equal values of the types that ids and indexed fields have.
@@ -208,48 +236,92 @@ func (c *memoryCollection) unindex(d *memoryDoc, field string) {
 	}
 }
 
-// put stores a document in place of another, which may be nil.
-func (c *memoryCollection) put(former *memoryDoc, doc bsoncore.Document) {
-	if former != nil {
-		c.remove(former)
+// put stores a document, in place of what another (which may be nil) held.
+func (c *memoryCollection) put(d *memoryDoc, doc bsoncore.Document) error {
+	keys := make([]string, len(c.sorted))
+	for i, s := range c.sorted {
+		key, err := s.key(doc)
+		if err != nil {
+			return err
+		}
+		keys[i] = key
 	}
-	d := &memoryDoc{slices.Clone(doc)}
+	if d == nil {
+		d = &memoryDoc{keys: make([]string, len(keys))}
+	} else {
+		for field := range c.indexes {
+			c.unindex(d, field)
+		}
+		delete(c.docs, valueKey(d.Lookup("_id")))
+	}
+	for i, s := range c.sorted {
+		if d.keys[i] != keys[i] {
+			s.docs.Delete(d) // not there, if the document is new
+			d.keys[i] = keys[i]
+			s.docs.Set(d)
+		}
+	}
+	d.Document = slices.Clone(doc)
 	c.docs[valueKey(doc.Lookup("_id"))] = d
 	for field := range c.indexes {
 		c.index(d, field)
 	}
+	return nil
 }
 
 func (c *memoryCollection) remove(d *memoryDoc) {
 	for field := range c.indexes {
 		c.unindex(d, field)
 	}
+	for _, s := range c.sorted {
+		s.docs.Delete(d)
+	}
 	delete(c.docs, valueKey(d.Lookup("_id")))
 }
 
-// find returns the documents that a filter selects, in no order.
-func (c *memoryCollection) find(filter bsoncore.Document) (found []*memoryDoc, err error) {
-	candidates, err := c.candidates(filter)
+// find returns the documents that a filter selects, in an order (nil: in none). limit: how many are enough; 0: all.
+func (c *memoryCollection) find(filter, order bsoncore.Document, limit int) (found []*memoryDoc, err error) {
+	candidates, looked, err := c.candidates(filter)
 	if err != nil {
 		return nil, err
 	}
-	for d := range candidates {
-		ok, err := matches(d.Document, filter)
-		if err != nil {
-			return nil, err
-		}
+	var inOrder bool
+	examine := func(d *memoryDoc) bool {
+		c.examined++
+		ok, failed := matches(d.Document, filter)
 		if ok {
 			found = append(found, d)
 		}
+		err = failed
+		return err == nil && (limit == 0 || len(found) < limit || order != nil && !inOrder)
 	}
-	return found, nil
+	switch scan, useful, failed := c.scan(filter, order); {
+	case failed != nil:
+		return nil, failed
+	case !looked && useful:
+		inOrder = scan.inOrder
+		scan.each(examine)
+	case !looked:
+		candidates = maps.Values(c.docs)
+		fallthrough
+	default:
+		for d := range candidates {
+			if !examine(d) {
+				break
+			}
+		}
+	}
+	if err != nil || inOrder {
+		return found, err
+	}
+	return found, sortDocs(found, order)
 }
 
-// candidates returns the documents that an index leads to, or all.
-func (c *memoryCollection) candidates(filter bsoncore.Document) (memoryDocs, error) {
+// candidates returns the documents to which an equal id or an index on one field leads, if the filter names one.
+func (c *memoryCollection) candidates(filter bsoncore.Document) (_ iter.Seq[*memoryDoc], looked bool, _ error) {
 	conditions, err := filter.Elements()
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	for _, condition := range conditions {
 		index, indexed := c.indexes[condition.Key()]
@@ -270,13 +342,9 @@ func (c *memoryCollection) candidates(filter bsoncore.Document) (memoryDocs, err
 				found[d] = struct{}{}
 			}
 		}
-		return found, nil
+		return maps.Keys(found), true, nil
 	}
-	all := make(memoryDocs, len(c.docs))
-	for _, d := range c.docs {
-		all[d] = struct{}{}
-	}
-	return all, nil
+	return nil, false, nil
 }
 
 // equalTo returns the values to one of which a condition demands that a field is equal.

@@ -28,7 +28,7 @@ var memoryCommands = map[string]func(*Memory, command) (bson.D, error){
 	"createIndexes": func(m *Memory, cmd command) (bson.D, error) {
 		specs, err := cmd.body.Lookup("indexes").Array().Values()
 		for _, spec := range specs {
-			m.collection(cmd).addIndex(spec.Document())
+			err = errors.Join(err, m.collection(cmd).addIndex(spec.Document()))
 		}
 		return bson.D{}, err
 	},
@@ -53,18 +53,19 @@ func batchOf[D ~[]byte](cmd command, docs []D) bson.D {
 // doFind answers with whole documents, all in one batch: projections only make them smaller.
 func (m *Memory) doFind(cmd command) (bson.D, error) {
 	filter, _ := cmd.body.Lookup("filter").DocumentOK()
-	found, err := m.collection(cmd).find(filter)
+	order, _ := cmd.body.Lookup("sort").DocumentOK()
+	skip, _ := cmd.body.Lookup("skip").AsInt64OK()
+	limit, _ := cmd.body.Lookup("limit").AsInt64OK()
+	enough := 0
+	if limit > 0 {
+		enough = int(skip + limit)
+	}
+	found, err := m.collection(cmd).find(filter, order, enough)
 	if err != nil {
 		return nil, err
 	}
-	order, _ := cmd.body.Lookup("sort").DocumentOK()
-	if err := sortDocs(found, order); err != nil {
-		return nil, err
-	}
-	if skip, ok := cmd.body.Lookup("skip").AsInt64OK(); ok {
-		found = found[min(int(skip), len(found)):]
-	}
-	if limit, ok := cmd.body.Lookup("limit").AsInt64OK(); ok && limit > 0 {
+	found = found[min(int(skip), len(found)):]
+	if limit > 0 {
 		found = found[:min(int(limit), len(found))]
 	}
 	docs := make([]bsoncore.Document, len(found))
@@ -147,8 +148,11 @@ func (m *Memory) doInsert(cmd command) (bson.D, error) {
 	}
 	c, failed := m.collection(cmd), bson.A{}
 	for i, doc := range docs {
-		if err := c.insert(doc); err != nil {
+		switch err := c.insert(doc); {
+		case errors.Is(err, errTaken):
 			failed = append(failed, taken(i))
+		case err != nil:
+			return nil, err
 		}
 	}
 	return written(len(docs)-len(failed), failed), nil
@@ -174,8 +178,7 @@ func (c *memoryCollection) insert(doc bsoncore.Document) error {
 	if c.docs[valueKey(id)] != nil {
 		return errTaken
 	}
-	c.put(nil, doc)
-	return nil
+	return c.put(nil, doc)
 }
 
 func (m *Memory) doUpdate(cmd command) (bson.D, error) {
@@ -210,10 +213,11 @@ func (c *memoryCollection) change(filter bsoncore.Document, update bsoncore.Valu
 	if !ok {
 		return nil, nil, nil, errors.New("an update is no document")
 	}
-	found, err := c.find(filter)
-	if err == nil {
-		err = sortDocs(found, order)
+	limit := 1
+	if many {
+		limit = 0
 	}
+	found, err := c.find(filter, order, limit)
 	if err != nil {
 		return nil, nil, nil, err
 	}
@@ -231,8 +235,10 @@ func (c *memoryCollection) change(filter bsoncore.Document, update bsoncore.Valu
 		if err != nil {
 			return nil, nil, nil, err
 		}
-		c.put(d, next)
 		before, after = append(before, d.Document), append(after, next)
+		if err := c.put(d, next); err != nil {
+			return nil, nil, nil, err
+		}
 	}
 	return before, after, nil, nil
 }
@@ -257,12 +263,9 @@ func (m *Memory) doDelete(cmd command) (bson.D, error) {
 	}
 	c, n := m.collection(cmd), 0
 	for _, s := range statements {
-		found, err := c.find(s.Lookup("q").Document())
+		found, err := c.find(s.Lookup("q").Document(), nil, int(s.Lookup("limit").AsInt64())) // 0 or 1
 		if err != nil {
 			return nil, err
-		}
-		if s.Lookup("limit").AsInt64() == 1 {
-			found = found[:min(1, len(found))]
 		}
 		for _, d := range found {
 			c.remove(d)
