@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -25,7 +26,7 @@ against what the bare engines do. What was made is removed in the end, also afte
 ctrl-C. Ratios hold on other machines; seconds don't.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if o.Rounds < 1 || len(o.Workers) < 1 || min(o.Users, o.Warm, o.Callers, o.Refreshes, o.Sealed, o.Few, o.Sample, o.Shared, o.Burst, o.Killed) < 1 || o.Many <= o.Few || o.DueRate <= 0 || o.DueFor <= 0 || min(o.Duration, o.BurstFor, o.Cron) <= 0 {
+			if o.Rounds < 1 || len(o.Workers) < 1 || min(o.Users, o.Warm, o.Callers, o.Refreshes, o.Sealed, o.Few, o.Sample, o.Shared, o.Burst, o.Killed, o.Concurrency, o.Scheduled) < 1 || len(o.Partitions) < 1 || slices.Min(o.Partitions) < 1 || o.Many <= o.Few || o.DueRate <= 0 || o.DueFor <= 0 || min(o.Duration, o.BurstFor, o.Cron) <= 0 {
 				return errors.New("all sizes must be above 0, and --many above --few")
 			}
 			var err error
@@ -74,6 +75,10 @@ ctrl-C. Ratios hold on other machines; seconds don't.`,
 	flags.DurationVar(&o.BurstFor, "burst-for", 10*time.Second, "that time")
 	flags.DurationVar(&o.Cron, "cron", time.Minute, "how often the home-made service looks for what is due")
 	flags.IntVar(&o.Killed, "killed", 400, "grants that are refreshed while a process is killed")
+	flags.IntSliceVar(&o.Partitions, "partitions", []int{1, 8}, "numbers of partitions of one installation")
+	flags.IntVar(&o.Concurrency, "concurrency", 256, "refreshes that each worker of that installation makes at once")
+	flags.DurationVar(&o.Latency, "latency", 500*time.Millisecond, "how long Mesh takes there to answer")
+	flags.IntVar(&o.Scheduled, "scheduled", 1_000_000, "grants whose schedules are lost with NATS, and made again by reconciliation")
 	flags.BoolVar(&asJSON, "json", false, "print JSON")
 	flags.StringVar(&docs, "docs", "", "a document to write the figures into, between its markers")
 	return cmd

@@ -30,7 +30,7 @@ func TestBench(t *testing.T) {
 	exe := filepath.Join(t.TempDir(), "sandbox")
 	out, err := exec.Command("go", "build", "-o", exe, ".").CombinedOutput()
 	require.NoError(t, err, string(out))
-	for name, test := range map[string]func(*testing.T, string){"engines": testBench, "homemade": testHomemade, "costs": testCosts, "interrupted": testInterrupted} {
+	for name, test := range map[string]func(*testing.T, string){"engines": testBench, "homemade": testHomemade, "costs": testCosts, "scale": testScale, "interrupted": testInterrupted} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel() // they wait for most of their time
 			test(t, exe)
@@ -82,6 +82,21 @@ func testHomemade(t *testing.T, exe string) {
 	for _, row := range report.Rows {
 		require.NotEmpty(t, row.Values, row.Figure)
 		require.Equal(t, strings.HasPrefix(row.Figure, "CPU time"), len(row.Baseline) == 0, row.Figure)
+	}
+}
+
+// testScale measures one installation with few and many partitions, and how its schedules are made again.
+func testScale(t *testing.T, exe string) {
+	report := benchReport(
+		t, exe, "--sqlite", "--only", "installation,reconciliation", "--rounds", "1", "--refreshes", "100", "--partitions", "1,3",
+		"--concurrency", "4", "--latency", "5ms", "--workers", "1,2", "--scheduled", "1200",
+	)
+	require.Len(t, report.Rows, 2*5+4+2*6)
+	for _, row := range report.Rows {
+		require.NotEmpty(t, row.Values, row.Figure)
+		if !strings.HasPrefix(row.Figure, "scheduled again after") {
+			require.Positive(t, row.Values[0], row.Figure)
+		}
 	}
 }
 
@@ -171,7 +186,7 @@ func testInterrupted(t *testing.T, exe string) {
 }
 
 func TestBenchRefusesWhatItCantMeasure(t *testing.T) {
-	for _, args := range []string{"--rounds 0", "--users 0", "--few 10 --many 10", "--due-rate 0", "--only nothing"} {
+	for _, args := range []string{"--rounds 0", "--users 0", "--few 10 --many 10", "--due-rate 0", "--scheduled 0", "--partitions 0", "--only nothing"} {
 		var said bytes.Buffer
 		require.Equal(t, 1, run(context.Background(), append([]string{"bench"}, strings.Fields(args)...), io.Discard, &said), args)
 		require.NotEmpty(t, said.String())

@@ -89,6 +89,20 @@ func workerCommand(stderr io.Writer) *cobra.Command {
 	return cmd
 }
 
+// natsCommand runs a NATS server alone in this process, for bench.
+func natsCommand() *cobra.Command {
+	var dir, listen, admin string
+	cmd := &cobra.Command{
+		Use: bench.NATSCommand, Short: "Run the NATS server whose CPU time bench measures",
+		Args: cobra.NoArgs, Hidden: true,
+		RunE: func(cmd *cobra.Command, _ []string) error { return bench.RunNATS(cmd.Context(), dir, listen, admin) },
+	}
+	cmd.Flags().StringVar(&dir, "dir", "", "folder of what it stores")
+	cmd.Flags().StringVar(&listen, "listen", "", "address for clients, on loopback")
+	cmd.Flags().StringVar(&admin, "admin", "", "address of its metrics")
+	return cmd
+}
+
 // homemadeCommand runs the home-made service, for bench.
 func homemadeCommand(stderr io.Writer) *cobra.Command {
 	o := bench.HomemadeOptions()

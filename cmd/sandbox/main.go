@@ -77,7 +77,7 @@ Variables that begin with LATCHKEY_ or OTEL_ configure the worker, as they do ou
 	root.Flags().StringVar(&o.dir, "dir", defaultDir, "folder for all data")
 	root.Flags().StringVar(&o.scriptDir, "page", pageDir(), "folder of the page's script, which make page builds")
 	o.ports.addTo(root.Flags())
-	root.AddCommand(demoCommand(), connectCommand(), envCommand(), chaosCommand(), benchCommand(), workerCommand(stderr), homemadeCommand(stderr))
+	root.AddCommand(demoCommand(), connectCommand(), envCommand(), chaosCommand(), benchCommand(), workerCommand(stderr), homemadeCommand(stderr), natsCommand())
 	return root
 }
 

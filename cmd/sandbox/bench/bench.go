@@ -43,8 +43,14 @@ type Options struct {
 	// cron runs each Cron. Killed are refreshed while a process is killed.
 	Burst, Killed  int
 	BurstFor, Cron time.Duration
-	Only           []string // the measures to take, if not empty
-	Progress       io.Writer
+	// Partitions are the numbers of partitions of an installation whose Mesh takes Latency to answer, and whose workers, as
+	// many as the most of Workers, make Concurrency calls at once each.
+	Partitions  []int
+	Concurrency int
+	Latency     time.Duration
+	Scheduled   int      // grants whose schedules are lost and made again
+	Only        []string // the measures to take, if not empty
+	Progress    io.Writer
 }
 
 // small is for databases that read whole collections where MongoDB uses an index.
@@ -94,8 +100,12 @@ var measures = []measure{
 	{"homemade", (*run).homemade},
 }
 
-// countings are measures that are taken only by name: they count, and their figures stand on another page.
-var countings = []measure{{"costs", onMemory("costs", (*site).costs, costsSettings...)}}
+// byName are measures that are taken only by name: their figures stand on other pages.
+var byName = []measure{
+	{"costs", onMemory("costs", (*site).costs, costsSettings...)},
+	{"installation", (*run).installation},
+	{"reconciliation", onMemory("reconciliation", (*site).reconciliation, reconciliationSettings...)},
+}
 
 func onSite(name string, take func(*site, context.Context) ([]Row, error)) func(*run, context.Context) ([]Row, error) {
 	return func(r *run, ctx context.Context) (rows []Row, err error) {
@@ -110,7 +120,7 @@ func onSite(name string, take func(*site, context.Context) ([]Row, error)) func(
 
 func Names() []string {
 	var names []string
-	for _, m := range slices.Concat(measures, countings) {
+	for _, m := range slices.Concat(measures, byName) {
 		names = append(names, m.name)
 	}
 	return names
@@ -140,7 +150,7 @@ func Run(ctx context.Context, o Options) (report Report, err error) {
 	report = Report{At: r.begun.UTC().Truncate(time.Second), Cores: runtime.NumCPU(), System: runtime.GOOS + "/" + runtime.GOARCH, NATS: r.nats, Database: r.database}
 	taken := measures
 	if len(o.Only) > 0 {
-		taken = slices.DeleteFunc(slices.Concat(measures, countings), func(m measure) bool { return !slices.Contains(o.Only, m.name) })
+		taken = slices.DeleteFunc(slices.Concat(measures, byName), func(m measure) bool { return !slices.Contains(o.Only, m.name) })
 	}
 	for _, m := range taken {
 		rows, measureErr := m.take(r, ctx)

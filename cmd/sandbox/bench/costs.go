@@ -62,7 +62,7 @@ func (s *site) costs(ctx context.Context, memory *engines.Memory) (rows []Row, e
 			return err
 		}},
 		{"refresh", func(begin func() error) error {
-			_, err := s.refreshFrom(ctx, n, begin)
+			_, err := s.refreshFrom(ctx, n, begin, nothing)
 			return err
 		}},
 		{"first read", func(begin func() error) error {

@@ -225,22 +225,33 @@ func (s *site) pending(ctx context.Context) ([]Row, error) {
 	}, nil
 }
 
+// copies returns what makes copies of one grant under other names, whose tokens cannot be opened.
+func (s *site) copies(ctx context.Context) (func() *store.Grant, error) {
+	model, err := s.grants(ctx, 1, func(int) time.Time { return time.Now().Add(lifetime) })
+	if err != nil {
+		return nil, err
+	}
+	return func() *store.Grant {
+		g := *model[0].Grant
+		g.UserID = s.user()
+		g.ID = store.GrantID(g.UserID, broker)
+		return &g
+	}, nil
+}
+
 // fill adds n pending grants that do not come due: copies of one under other names, whose
 // tokens cannot be opened.
 func (s *site) fill(ctx context.Context, n int) error {
-	model, err := s.grants(ctx, 1, func(int) time.Time { return time.Now().Add(lifetime) })
+	const part = 20 * batch
+	begun := time.Now()
+	copies, err := s.copies(ctx)
 	if err != nil {
 		return err
 	}
-	const part = 20 * batch
-	begun := time.Now()
 	for done := 0; done < n; {
 		grants := make([]testGrant, min(part, n-done))
 		for i := range grants {
-			g := *model[0].Grant
-			g.UserID = s.user()
-			g.ID = store.GrantID(g.UserID, broker)
-			grants[i] = testGrant{Grant: &g}
+			grants[i] = testGrant{Grant: copies()}
 		}
 		if err := s.insert(ctx, s.cfg.MongoDB.Database, grants); err != nil {
 			return err

@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -26,11 +25,9 @@ import (
 	"github.com/latchkey/latchkey/cmd/sandbox/meshsim"
 	"github.com/latchkey/latchkey/config"
 	"github.com/latchkey/latchkey/events"
-	"github.com/latchkey/latchkey/events/pause"
 	"github.com/latchkey/latchkey/refresher"
 	"github.com/latchkey/latchkey/store"
 	"github.com/latchkey/latchkey/store/envelope"
-	"github.com/latchkey/latchkey/store/streams"
 )
 
 // settings of all worker processes: limits that do not bind, and one reconciliation, at the
@@ -79,6 +76,7 @@ func (r *run) site(ctx context.Context, name string, more ...string) (s *site, e
 	if s.cfg, err = r.stack.Config(more...); err != nil {
 		return s, err
 	}
+	s.subjects = s.cfg.NATS.Subjects()
 	if s.nc, err = nats.Connect(s.cfg.NATS.URL); err != nil {
 		return s, fmt.Errorf("connecting to NATS: %w", err)
 	}
@@ -114,8 +112,8 @@ func (r *run) site(ctx context.Context, name string, more ...string) (s *site, e
 	if err != nil {
 		return s, err
 	}
-	stream, err := s.store.StreamIdentity(ctx)
-	s.dispatcher.SetStreams([]string{stream})
+	identities, err := s.store.StreamIdentity(ctx)
+	s.dispatcher.SetStreams(strings.Split(identities, ","))
 	return s, err
 }
 
@@ -123,21 +121,23 @@ func database(prefix string) string {
 	return bench.DatabaseBegins + strings.TrimPrefix(prefix, bench.PrefixBegins)
 }
 
-// work starts or stops workers until there are n.
+// work stops workers, or starts them at once, until there are n.
 func (s *site) work(ctx context.Context, n int) (failed error) {
 	for len(s.workers) > n {
 		last := s.workers[len(s.workers)-1]
 		s.workers = s.workers[:len(s.workers)-1]
 		failed = errors.Join(failed, last.stop())
 	}
-	for failed == nil && len(s.workers) < n {
-		id := fmt.Sprintf("worker-%d", len(s.workers))
-		w, err := startWorker(ctx, s.Exe, filepath.Join(s.dir, s.subjects.Prefix+"-"+id+".log"), append(s.env, "LATCHKEY_WORKER_ID="+id))
-		if err != nil {
-			return err
-		}
-		s.workers = append(s.workers, w)
+	if failed != nil || len(s.workers) == n {
+		return failed
 	}
+	more := make([]*process, n-len(s.workers))
+	failed = each(ctx, len(more), len(more), func(i int) (err error) {
+		id := fmt.Sprintf("worker-%d", len(s.workers)+i)
+		more[i], err = startWorker(ctx, s.Exe, filepath.Join(s.dir, s.subjects.Prefix+"-"+id+".log"), append(slices.Clone(s.env), "LATCHKEY_WORKER_ID="+id))
+		return err
+	})
+	s.workers = append(s.workers, slices.DeleteFunc(more, func(w *process) bool { return w == nil })...)
 	return failed
 }
 
@@ -245,131 +245,4 @@ func timed(n int, do func() error) (rate float64, err error) {
 	begun := time.Now()
 	err = do()
 	return float64(n) / time.Since(begun).Seconds(), err
-}
-
-// stallTimeout is how long nothing may happen before a measurement is given up.
-const stallTimeout = 2 * time.Minute
-
-type eventCounter struct {
-	sub  *nats.Subscription
-	n    atomic.Int64
-	last atomic.Int64 // when the last came, Unix nanoseconds
-}
-
-func (s *site) countEvents(kind string) (h *eventCounter, err error) {
-	h = &eventCounter{}
-	h.sub, err = s.nc.Subscribe(s.subjects.LifecycleAll(kind), func(*nats.Msg) {
-		h.last.Store(time.Now().UnixNano())
-		h.n.Add(1)
-	})
-	if err == nil {
-		err = h.sub.SetPendingLimits(-1, -1)
-	}
-	if err == nil {
-		err = s.nc.Flush()
-	}
-	if err != nil {
-		return nil, fmt.Errorf("listening to events: %w", err)
-	}
-	return h, nil
-}
-
-func (h *eventCounter) await(ctx context.Context, n int) (time.Time, error) {
-	defer func() { _ = h.sub.Unsubscribe() }() // fails on a closed connection only
-	err := awaitCount(ctx, n, often, "events came", func() (int, error) { return int(h.n.Load()), nil })
-	return time.Unix(0, h.last.Load()), err
-}
-
-// How often awaitCount looks: at something that costs nothing, and at something that costs what is measured.
-const (
-	often  = 5 * time.Millisecond
-	seldom = 200 * time.Millisecond
-)
-
-func awaitCount(ctx context.Context, n int, every time.Duration, what string, count func() (int, error)) error {
-	for before, since := 0, time.Now(); ; {
-		got, err := count()
-		if err != nil || got >= n {
-			return err
-		}
-		if got > before {
-			before, since = got, time.Now()
-		}
-		if time.Since(since) > stallTimeout {
-			return fmt.Errorf("%d of %d %s, and no more for %s", got, n, what, stallTimeout)
-		}
-		if err := pause.For(ctx, every); err != nil {
-			return err
-		}
-	}
-}
-
-// backlog lets the workers handle n messages of a subject that all wait before the first is
-// handled, and returns how many a second they handled, until the last event of a kind. put
-// publishes the messages.
-func (s *site) backlog(ctx context.Context, stream, subject, kind string, n int, put func() error) (rate float64, err error) {
-	durable := streams.Durable(subject)
-	if _, err := s.js.PauseConsumer(ctx, stream, durable, time.Now().Add(24*time.Hour)); err != nil {
-		return 0, fmt.Errorf("pausing %s: %w", durable, err)
-	}
-	h, err := s.countEvents(kind)
-	if err != nil {
-		return 0, err
-	}
-	if err := put(); err != nil {
-		return 0, err
-	}
-	if err := s.awaitPending(ctx, stream, durable, n); err != nil {
-		return 0, err
-	}
-	// At the end of a pause NATS answers the pull requests of workers; when a pause is ended
-	// early it waits for new ones.
-	begun := time.Now().Add(300 * time.Millisecond)
-	if _, err := s.js.PauseConsumer(ctx, stream, durable, begun); err != nil {
-		return 0, fmt.Errorf("ending the pause of %s: %w", durable, err)
-	}
-	last, err := h.await(ctx, n)
-	return float64(n) / max(last.Sub(begun), time.Millisecond).Seconds(), err
-}
-
-func (s *site) awaitPending(ctx context.Context, stream, durable string, n int) error {
-	return awaitCount(ctx, n, often, "messages are pending in "+stream, func() (int, error) {
-		consumer, err := s.js.Consumer(ctx, stream, durable)
-		if err != nil {
-			return 0, fmt.Errorf("reading the backlog: %w", err)
-		}
-		return int(consumer.CachedInfo().NumPending), nil
-	})
-}
-
-func (s *site) refresh(ctx context.Context, n int) (rate float64, err error) {
-	return s.refreshFrom(ctx, n, func() error { return nil })
-}
-
-// refreshFrom calls begin when all is ready but the schedules.
-func (s *site) refreshFrom(ctx context.Context, n int, begin func() error) (rate float64, err error) {
-	grants, err := s.grants(ctx, n, func(int) time.Time { return time.Now() })
-	if err != nil {
-		return 0, err
-	}
-	if err := s.insert(ctx, s.cfg.MongoDB.Database, grants); err != nil {
-		return 0, err
-	}
-	return s.backlog(ctx, s.subjects.RefreshStream(), s.subjects.RefreshDue(), events.TokenRefreshed, n, func() error {
-		if err := begin(); err != nil {
-			return err
-		}
-		return s.schedule(ctx, grants)
-	})
-}
-
-func (s *site) connect(ctx context.Context, n int) (rate float64, err error) {
-	return s.backlog(ctx, s.subjects.IntegrationStream(), s.subjects.Connected(), events.TokenStored, n, func() error {
-		for range n {
-			if _, err := s.js.PublishAsync(s.subjects.Connected(), bench.ConnectOf(s.user()), jetstream.WithStallWait(time.Minute)); err != nil {
-				return fmt.Errorf("publishing connects: %w", err)
-			}
-		}
-		return nil
-	})
 }

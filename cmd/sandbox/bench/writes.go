@@ -17,25 +17,27 @@ import (
 
 // onMemory takes a measure on an installation whose database answers at once.
 func onMemory(name string, take func(*site, context.Context, *engines.Memory) ([]Row, error), more ...string) func(*run, context.Context) ([]Row, error) {
-	return func(r *run, ctx context.Context) (rows []Row, err error) {
-		memory, err := engines.StartMemory()
-		if err != nil {
-			return nil, err
-		}
-		defer memory.Stop()
-		at := *r
-		at.MongoDBURI = memory.URI()
-		if at.servers, err = startServers(ctx, at.Options); err != nil {
-			return nil, err
-		}
-		defer func() { err = errors.Join(err, at.servers.stop()) }()
-		s, err := at.site(ctx, name, more...)
-		if err != nil {
-			return nil, err
-		}
-		defer func() { err = errors.Join(err, s.close(ctx)) }()
-		return take(s, ctx, memory)
+	return func(r *run, ctx context.Context) ([]Row, error) { return r.onMemory(ctx, name, take, more...) }
+}
+
+func (r *run) onMemory(ctx context.Context, name string, take func(*site, context.Context, *engines.Memory) ([]Row, error), more ...string) (rows []Row, err error) {
+	memory, err := engines.StartMemory()
+	if err != nil {
+		return nil, err
 	}
+	defer memory.Stop()
+	at := *r
+	at.MongoDBURI = memory.URI()
+	if at.servers, err = startServers(ctx, at.Options); err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, at.servers.stop()) }()
+	s, err := at.site(ctx, name, more...)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, s.close(ctx)) }()
+	return take(s, ctx, memory)
 }
 
 // writes measures what connects and refreshes cost a worker itself.
