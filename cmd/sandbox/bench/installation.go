@@ -223,6 +223,7 @@ func (s *site) eventStreams(ctx context.Context, prefix string, n int) error {
 		cfg := like.CachedInfo().Config
 		cfg.Name = fmt.Sprintf("%s_%d", strings.ReplaceAll(strings.ToUpper(prefix), ".", "_"), i)
 		cfg.Subjects, cfg.Metadata, cfg.MaxBytes = []string{fmt.Sprintf("%s.%d.*", prefix, i)}, nil, -1
+		cfg.SubjectTransform, cfg.RePublish = nil, nil // which are for the subjects of a partition
 		if _, err := s.js.CreateStream(ctx, cfg); err != nil {
 			return fmt.Errorf("making a stream: %w", err)
 		}
