@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"slices"
 	"sync"
 )
@@ -70,6 +71,7 @@ func (g *batcher[In, Out]) do(ctx context.Context, in In) (Out, error) {
 // work carries out calls until none waits.
 func (g *batcher[In, Out]) work(ctx context.Context) {
 	for {
+		runtime.Gosched() // callers that can run now come along; where none can, this waits for nothing
 		g.mu.Lock()
 		g.waiting = slices.DeleteFunc(g.waiting, func(call *batchedCall[In, Out]) bool { return call.ctx.Err() != nil })
 		n := min(len(g.waiting), maxBatched)

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -53,4 +54,21 @@ func TestWhatNobodyWaitsForIsNotCarriedOut(t *testing.T) {
 	close(end)
 	require.Equal(t, []int{200}, <-begun)
 	callers.Wait()
+}
+
+// Callers that run at the same time share a command, even if commands take no time.
+func TestCallersAtOnceShareACommand(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	const n = 60
+	commands := 0 // one at a time, on one processor
+	g := batcher[int, int]{run: func(_ context.Context, in []int) []outcome[int] {
+		commands++
+		return make([]outcome[int], len(in))
+	}}
+	var callers sync.WaitGroup
+	for i := range n {
+		callers.Go(func() { _, _ = g.do(t.Context(), i) })
+	}
+	callers.Wait()
+	require.Less(t, commands, n/4)
 }
