@@ -8,7 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/ThreeDotsLabs/watermill"
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -250,7 +249,7 @@ func (s *Subscriber) handle(ctx context.Context, m jetstream.Msg, f *feed) {
 		d.Attempt, d.StoredAt, d.FirstStoredAt = int(meta.NumDelivered), meta.Timestamp, firstStored(m.Headers(), meta.Timestamp)
 		d.place, d.Behind = place{meta.Stream, meta.Sequence.Stream}, meta.NumPending
 	}
-	msg := message.NewMessage(watermill.NewUUID(), m.Data())
+	msg := message.NewMessage("", m.Data()) // its log has no ids
 	// The handler's context outlives ctx: work under way is finished.
 	msg.SetContext(context.WithValue(context.WithoutCancel(ctx), deliveryKey{}, d))
 	select {

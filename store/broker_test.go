@@ -121,3 +121,10 @@ func TestAListingOfABrokerHoweverItIsWritten(t *testing.T) {
 	require.Contains(t, tallies, Tally{Active, "webull", 2})
 	require.Contains(t, tallies, Tally{Active, "kraken", 2})
 }
+
+// Documents and streams of earlier releases have these ids: with others a worker would not
+// find them, and a disconnect would be forgotten.
+func TestIDsStayAsTheyAre(t *testing.T) {
+	require.Equal(t, []string{"d3vjnvvwh627pdiu3kupfyb2kn4mtqjk"}, Scope{User: "user", Account: "account"}.ids())
+	require.Equal(t, "rbikbxqajbqzk2t5ydg4pulayzk43xp3", FormerGrantID("ü", "webull", strings.Repeat("x", 600)))
+}

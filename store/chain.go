@@ -254,9 +254,9 @@ func (g *Grant) ChainFor(k FingerprintKey, t TokenSet) *Chain {
 	if g.Refresh != nil {
 		since = g.Refresh.Since
 	}
-	origin := k.ofOrigin(t.Origin)
+	origin, current := k.ofOrigin(t.Origin), k.Of(t.RefreshToken)
 	c := (&Chain{Key: k.ID}).WithCurrent(origin, g.ConnectedAt, true).withOwnerOf(g)
-	return c.WithCurrent(k.Of(t.RefreshToken), since, origin == k.Of(t.RefreshToken))
+	return c.WithCurrent(current, since, origin == current)
 }
 
 // TokenSealer seals token sets and makes their fingerprints. It can't fail.

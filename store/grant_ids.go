@@ -5,7 +5,6 @@ import (
 	"encoding/base32"
 	"encoding/binary"
 	"slices"
-	"strings"
 
 	"github.com/latchkey/latchkey/events"
 )
@@ -40,15 +39,19 @@ func FormerDelayedGrantID(userID, brokerType, refreshToken string) string {
 	return hashID("delayed", userID, brokerType, refreshToken)
 }
 
-var idEncoding = base32.StdEncoding.WithPadding(base32.NoPadding)
+var idEncoding = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
 
 func hashID(kind string, parts ...string) string {
-	h := sha256.New()
-	for _, p := range append([]string{"latchkey grant", kind}, parts...) {
-		var size [8]byte
-		binary.BigEndian.PutUint64(size[:], uint64(len(p)))
-		h.Write(size[:])
-		h.Write([]byte(p))
+	var room [256]byte // most ids need no more
+	in := room[:0]
+	add := func(p string) {
+		in = append(binary.BigEndian.AppendUint64(in, uint64(len(p))), p...)
 	}
-	return strings.ToLower(idEncoding.EncodeToString(h.Sum(nil)[:20]))
+	add("latchkey grant")
+	add(kind)
+	for _, p := range parts {
+		add(p)
+	}
+	sum := sha256.Sum256(in)
+	return idEncoding.EncodeToString(sum[:20])
 }

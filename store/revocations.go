@@ -107,8 +107,10 @@ func (s *Store) RevocationsAndTokenRecord(ctx context.Context, user, broker stri
 		covering[account] = slices.Concat(ofAll, own)
 		ids = append(ids, own...)
 	}
+	var spent, awaited string
 	if fingerprint != "" {
-		ids = append(ids, spentID(fingerprint), awaitedID(fingerprint))
+		spent, awaited = spentID(fingerprint), awaitedID(fingerprint)
+		ids = append(ids, spent, awaited)
 	}
 	at, err := s.revokedReads.do(ctx, ids)
 	if err != nil {
@@ -122,11 +124,8 @@ func (s *Store) RevocationsAndTokenRecord(ctx context.Context, user, broker stri
 			}
 		}
 	}
-	if fingerprint == "" {
-		return last, TokenRecord{}, nil
-	}
-	_, spent := at[spentID(fingerprint)]
-	return last, TokenRecord{Spent: spent, Until: at[awaitedID(fingerprint)]}, nil
+	_, isSpent := at[spent] // no record has an empty id
+	return last, TokenRecord{Spent: isSpent, Until: at[awaited]}, nil
 }
 
 // RevokedScopes returns when each of the scopes was last disconnected, if that is
