@@ -26,9 +26,10 @@ type userGrants struct {
 }
 
 // readUser reads what the database has about a user. It does not wait for KMS, without which a
-// grant that an earlier release wrote has no chain.
-func (c *Connector) readUser(ctx context.Context, userID string) (*userGrants, error) {
-	known, err := c.opts.Store.ByUser(ctx, userID)
+// grant that an earlier release wrote has no chain. written are grants of the user that the
+// caller has just written.
+func (c *Connector) readUser(ctx context.Context, userID string, written ...*store.Grant) (*userGrants, error) {
+	known, err := c.opts.Store.ByUserWith(ctx, userID, written...)
 	if err != nil {
 		return nil, err
 	}
@@ -60,9 +61,10 @@ func (c *Connector) readUser(ctx context.Context, userID string) (*userGrants, e
 	return &userGrants{known, related, unread}, nil
 }
 
-// readUserWithChains is readUser for callers that need all chains.
-func (c *Connector) readUserWithChains(ctx context.Context, userID string) (*userGrants, error) {
-	user, err := c.readUser(ctx, userID)
+// readBeside reads what the database has beside a grant that was just written, with all
+// chains. The grant itself is a copy, since the one that was written is announced meanwhile.
+func (c *Connector) readBeside(ctx context.Context, g *store.Grant) (*userGrants, error) {
+	user, err := c.readUser(ctx, g.UserID, g.Clone())
 	if err == nil {
 		err = user.unread
 	}

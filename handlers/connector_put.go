@@ -154,7 +154,7 @@ func (c *Connector) takeOver(ctx context.Context, in candidate, before *store.Gr
 	if before.Removal != nil {
 		tracing.Log(ctx, c.opts.Log).Info("a removal at Mesh is dropped: the user has connected again", zap.String("grant", next.ID), zap.String("broker", next.BrokerType))
 	}
-	user, err := c.readUserWithChains(ctx, next.UserID)
+	user, err := c.readBeside(ctx, &next)
 	if err != nil {
 		return err
 	}
@@ -195,7 +195,7 @@ func (c *Connector) insert(ctx context.Context, in candidate, with store.TokenSe
 	if err := c.opts.Store.Insert(ctx, &next); err != nil {
 		return nil, err
 	}
-	user, err := c.readUserWithChains(ctx, next.UserID)
+	user, err := c.readBeside(ctx, &next)
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -28,33 +29,59 @@ func (s *Store) Get(ctx context.Context, id string) (*Grant, error) {
 
 // ByUser returns all grants of a user, in no order.
 func (s *Store) ByUser(ctx context.Context, userID string) ([]*Grant, error) {
-	return s.userReads.do(ctx, userID)
+	return s.ByUserWith(ctx, userID)
 }
 
-func (s *Store) byUsers(ctx context.Context, users []string) []outcome[[]*Grant] {
+// ByUserWith is ByUser for a caller that has some of the grants. Those that are stored as
+// they are known are not decoded again: it returns them.
+func (s *Store) ByUserWith(ctx context.Context, userID string, known ...*Grant) ([]*Grant, error) {
+	return s.userReads.do(ctx, userSearch{userID, known})
+}
+
+type userSearch struct {
+	user  string
+	known knownGrants
+}
+
+func (s *Store) byUsers(ctx context.Context, searches []userSearch) []outcome[[]*Grant] {
 	const doing = "reading users' grants"
-	grants := make(map[string][]*Grant, len(users))
-	faults := map[string]error{} // of one user only
+	users := make([]string, len(searches))
+	by := make(map[string][]int, len(searches)) // the searches for a user
+	for i, search := range searches {
+		users[i], by[search.user] = search.user, append(by[search.user], i)
+	}
+	out := make([]outcome[[]*Grant], len(searches))
 	err := s.each(ctx, anyOf("user", users), func(doc bson.Raw, decode func() (*Grant, error)) {
-		g, err := decode()
-		if err != nil {
-			user, _ := doc.Lookup("user").StringValueOK()
-			faults[user] = fmt.Errorf("%s: %w", doing, err)
-			return
+		user, _ := doc.Lookup("user").StringValueOK()
+		for _, i := range by[user] { // callers share no grant
+			g, err := searches[i].known.or(doc, decode)
+			if err != nil { // of one user only
+				out[i].err = fmt.Errorf("%s: %w", doing, err)
+				continue
+			}
+			out[i].out = append(out[i].out, g)
 		}
-		grants[g.UserID] = append(grants[g.UserID], g)
 	})
 	if err != nil {
-		return outcomes[[]*Grant](len(users), nil, fmt.Errorf("%s: %w", doing, err))
+		return outcomes[[]*Grant](len(searches), nil, fmt.Errorf("%s: %w", doing, err))
 	}
-	all := make([]outcome[[]*Grant], len(users))
-	for i, user := range users {
-		all[i] = outcome[[]*Grant]{grants[user], faults[user]}
-		if slices.Contains(users[i+1:], user) { // callers share no grant
-			all[i].out = cloneAll(grants[user])
-		}
+	return out
+}
+
+// knownGrants are grants that a caller has in memory.
+type knownGrants []*Grant
+
+// or returns the grant of a document: one of the known ones if that is stored as it is, or
+// else what decode returns. A user who disconnects and connects again may have a grant of the
+// same id and revision, but no two sealed token sets are alike.
+func (known knownGrants) or(doc bson.Raw, decode func() (*Grant, error)) (*Grant, error) {
+	id, rev := idAndRev(doc)
+	_, sealed, _ := doc.Lookup("sealed", "data").BinaryOK()
+	at := slices.IndexFunc(known, func(g *Grant) bool { return g.ID == id && g.Rev == rev && bytes.Equal(g.Sealed.Data, sealed) })
+	if at >= 0 {
+		return known[at], nil
 	}
-	return all
+	return decode()
 }
 
 // each passes each document that a filter selects to do, with what decodes it.
@@ -86,7 +113,7 @@ func (s *Store) ByFingerprints(ctx context.Context, fingerprints []string, known
 
 type chainSearch struct {
 	fingerprints []string
-	known        []*Grant
+	known        knownGrants
 }
 
 func (s *Store) byFingerprints(ctx context.Context, searches []chainSearch) []outcome[[]*Grant] {
@@ -101,14 +128,12 @@ func (s *Store) byFingerprints(ctx context.Context, searches []chainSearch) []ou
 	out := make([]outcome[[]*Grant], len(searches))
 	for sought := range slices.Chunk(all, maxSought) {
 		err := s.each(ctx, anyOf("fingerprints", sought), func(doc bson.Raw, decode func() (*Grant, error)) {
-			id, rev := idAndRev(doc)
+			id, _ := idAndRev(doc)
 			for _, i := range searchesFor(doc, by) {
 				if slices.ContainsFunc(out[i].out, func(g *Grant) bool { return g.ID == id }) {
 					continue
 				}
-				if at := slices.IndexFunc(searches[i].known, func(g *Grant) bool { return g.ID == id && g.Rev == rev }); at >= 0 {
-					out[i].out = append(out[i].out, searches[i].known[at])
-				} else if g, err := decode(); err == nil { // a grant that does not decode is never refreshed
+				if g, err := searches[i].known.or(doc, decode); err == nil { // a grant that does not decode is never refreshed
 					out[i].out = append(out[i].out, g)
 				}
 			}
@@ -135,14 +160,6 @@ func searchesFor(doc bson.Raw, by map[string][]int) (searches []int) {
 		searches = append(searches, by[fingerprint]...)
 	}
 	return searches
-}
-
-func cloneAll(grants []*Grant) []*Grant {
-	clones := make([]*Grant, len(grants))
-	for i, g := range grants {
-		clones[i] = g.Clone()
-	}
-	return clones
 }
 
 // anyOf selects the documents in which a field has one of some values, which may

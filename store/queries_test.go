@@ -41,7 +41,7 @@ var walks = map[string]string{
 // everywhere are the methods that ask all shards, where grants are sharded by
 // _id. All others reach one.
 var everywhere = []string{
-	"ByUser", "ByFingerprints", // requests that miss the cache, connects, disconnects
+	"ByUser", "ByUserWith", "ByFingerprints", // requests that miss the cache, connects, disconnects
 	"OtherStreams", "ScheduledIn", "Overdue", "Unsent", "Purgeable", "Ending", "AccountsDue", "Removals", "WithNothingDue", "DueAfter", "OtherChainKeys", "ChainedBy", // reconciliation
 	"Browse", "TallyFailing", "CountDue", "DueBefore", "KeyUses", "List", "SealedUnder", "TokenSets", // operators
 	"Tallies", "TallyOverdue", // metrics
@@ -75,7 +75,8 @@ func calls(s *store.Store) map[string]func(context.Context) error {
 			}
 			return nil
 		},
-		"ByUser": func(ctx context.Context) error { return drop(s.ByUser(ctx, "u")) },
+		"ByUser":     func(ctx context.Context) error { return drop(s.ByUser(ctx, "u")) },
+		"ByUserWith": func(ctx context.Context) error { return drop(s.ByUserWith(ctx, "u", g)) },
 		"Change": func(ctx context.Context) error {
 			return drop(s.Change(ctx, g.Clone(), func(g *store.Grant) (*store.Grant, error) { return g, nil }))
 		},

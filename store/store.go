@@ -74,7 +74,7 @@ type Store struct {
 
 	inserts          *batcher[bson.Raw, struct{}]
 	clears           *batcher[mongo.WriteModel, struct{}]
-	userReads        *batcher[string, []*Grant]
+	userReads        *batcher[userSearch, []*Grant]
 	fingerprintReads *batcher[chainSearch, []*Grant]
 	revokedReads     *batcher[[]string, map[string]time.Time]
 }
