@@ -12,7 +12,7 @@ import (
 func everySubject(s Subjects) []string {
 	all := []string{
 		s.Connected(), s.Disconnected(), s.TokenGet("a.b"), s.TokenKeys(), s.RefreshSchedule("g"), s.RefreshDue(), s.RefreshUrgent(),
-		s.Recovery("g"), s.DeadLetter("tag", RefreshDueName), s.Audit("chain"), s.Canary(),
+		s.Recovery("g"), s.DeadLetter("tag", RefreshDueName), s.AuditPartition("chain").Chain("chain"), s.Canary(),
 	}
 	for _, kind := range LifecycleKinds {
 		all = append(all, s.Lifecycle(kind, "alice"))

@@ -165,12 +165,6 @@ func (s Subjects) DeadLetterParts() string { return s.DeadLetterPart("*") }
 // DeadLetterAll matches every dead letter.
 func (s Subjects) DeadLetterAll() string { return s.subject("latchkey.deadletter.>") }
 
-// Audit is the subject of one chain of the audit log.
-func (s Subjects) Audit(chain string) string { return s.subject("latchkey.audit." + chain) }
-
-// AuditAll matches every chain.
-func (s Subjects) AuditAll() string { return s.subject("latchkey.audit.*") }
-
 // Canary is a subject that nobody publishes to.
 func (s Subjects) Canary() string { return s.subject("latchkey.canary") }
 

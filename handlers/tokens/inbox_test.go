@@ -44,7 +44,7 @@ func TestRepliesGoToInboxesOnly(t *testing.T) {
 		"", "other", "token.get.alice", "$JS.API.STREAM.DELETE." + f.subjects.AuditStream(), "$JS.API.STREAM.PURGE." + f.subjects.LifecycleStream(),
 		"$SYS.REQ.SERVER.PING", "$SRV.STATS", "_INBOX", "_INBOXx.a", "x._INBOX.a",
 		f.subjects.Connected(), f.subjects.Disconnected(), f.subjects.TokenKeys(), f.subjects.RefreshSchedule("g"), f.subjects.RefreshDue(), f.subjects.RefreshUrgent(),
-		f.subjects.Recovery("g"), f.subjects.DeadLetter("tag", "name"), f.subjects.Audit("forged"), f.subjects.Canary(),
+		f.subjects.Recovery("g"), f.subjects.DeadLetter("tag", "name"), f.subjects.AuditPartitions()[0].Chain("forged"), f.subjects.Canary(),
 	}
 	for _, kind := range events.LifecycleKinds {
 		bad = append(bad, f.subjects.Lifecycle(kind, "alice"))
@@ -75,8 +75,8 @@ func TestRepliesGoToInboxesOnly(t *testing.T) {
 func TestTheKeysGoToInboxesOnly(t *testing.T) {
 	f := newFixture(t)
 	s := f.tokenService(f.envelope(), nil)
-	s.receiveKeys(requestWith{reply: f.subjects.Audit("forged")}) // else it would look for its keys
-	require.Error(t, s.respond(requestWith{reply: f.subjects.Audit("forged")}, nil, nil))
+	s.receiveKeys(requestWith{reply: f.subjects.AuditPartitions()[0].Chain("forged")}) // else it would look for its keys
+	require.Error(t, s.respond(requestWith{reply: f.subjects.AuditPartitions()[0].Chain("forged")}, nil, nil))
 }
 
 // requestWith is a request with a reply subject.

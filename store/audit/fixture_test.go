@@ -26,25 +26,32 @@ const patience = time.Minute
 // retention is how long the tests' logs go back.
 const retention = 24 * time.Hour
 
-// fixture is a stream of an audit log, and the heads that belong to it.
+// fixture is an audit log's streams, one of which a test looks into, and the heads that
+// belong to it.
 type fixture struct {
 	t        testing.TB
 	js       jetstream.JetStream
 	subjects events.Subjects
+	in       int // the number of that stream
 
 	mu    sync.Mutex
 	heads map[string]audit.Head
 }
 
-func newFixture(t testing.TB, url string) *fixture {
+// newFixture makes the streams of an installation with a prefix, and so many partitions.
+func newFixture(t testing.TB, url string, partitions ...int) *fixture {
+	t.Helper()
+	return fixtureOf(t, url, events.Subjects{Prefix: strings.ReplaceAll(enginestest.Name(t), "_", "-"), Partitions: append(partitions, 1)[0]})
+}
+
+func fixtureOf(t testing.TB, url string, subjects events.Subjects) *fixture {
 	t.Helper()
 	nc, err := nats.Connect(url, nats.MaxReconnects(-1), nats.ReconnectWait(20*time.Millisecond))
 	require.NoError(t, err)
 	t.Cleanup(nc.Close)
-	f := &fixture{t: t, heads: map[string]audit.Head{}}
+	f := &fixture{t: t, subjects: subjects, heads: map[string]audit.Head{}}
 	f.js, err = jetstream.New(nc)
 	require.NoError(t, err)
-	f.subjects.Prefix = strings.ReplaceAll(enginestest.Name(t), "_", "-")
 	f.ensure()
 	return f
 }
@@ -53,7 +60,7 @@ func newFixture(t testing.TB, url string) *fixture {
 func (f *fixture) ensure() {
 	f.t.Helper()
 	cfg := config.Default()
-	cfg.NATS.Prefix, cfg.Retention.Audit = f.subjects.Prefix, retention
+	cfg.NATS.Prefix, cfg.NATS.Partitions, cfg.Retention.Audit = f.subjects.Prefix, max(f.subjects.Partitions, 1), retention
 	_, err := streamstest.New(f.js, cfg, zap.NewNop()).Ensure(f.t.Context())
 	require.NoError(f.t, err)
 }
@@ -65,10 +72,11 @@ func (f *fixture) PutAuditHead(_ context.Context, h audit.Head) error {
 	return nil
 }
 
-// log starts a log, with another way to publish if change says so.
+// log starts a log whose chain lies in the stream that the test looks into, with another way
+// to publish if change says so.
 func (f *fixture) log(change ...func(*audit.Options)) *audit.Log {
 	o := audit.Options{
-		JetStream: f.js, Subjects: f.subjects, Worker: "worker.1", NewID: uuid.NewString, Now: time.Now, Heads: f, Retention: retention, HeadInterval: time.Hour,
+		JetStream: f.js, Subjects: f.subjects, Worker: "worker.1", NewID: f.newID, Now: time.Now, Heads: f, Retention: retention, HeadInterval: time.Hour,
 	}
 	for _, c := range change {
 		c(&o)
@@ -77,6 +85,22 @@ func (f *fixture) log(change ...func(*audit.Options)) *audit.Log {
 	require.NoError(f.t, err)
 	l.Start()
 	return l
+}
+
+// newID returns an id that brings the chain of worker.1 into the stream.
+func (f *fixture) newID() string {
+	for {
+		id := uuid.NewString()
+		if f.subjects.AuditPartition("worker-1-"+id).Stream == f.subjects.AuditPartitions()[f.in].Stream {
+			return id
+		}
+	}
+}
+
+// remove removes the stream that the test looks into.
+func (f *fixture) remove() {
+	f.t.Helper()
+	require.NoError(f.t, f.js.DeleteStream(f.t.Context(), f.subjects.AuditPartitions()[f.in].Stream))
 }
 
 func (f *fixture) stop(l *audit.Log) {
@@ -95,6 +119,7 @@ func (f *fixture) within(d time.Duration) context.Context {
 func (f *fixture) verify(change ...func(*audit.Check)) (report audit.Report, faults, notes []string) {
 	f.t.Helper()
 	c := audit.Check{Retention: retention, Now: time.Now(), OnFinding: func(found audit.Finding) {
+		require.NotEmpty(f.t, found.Stream, found.Text)
 		if found.Fault {
 			faults = append(faults, found.Text)
 		} else {
@@ -136,7 +161,7 @@ type message struct {
 
 func (f *fixture) stream() jetstream.Stream {
 	f.t.Helper()
-	s, err := f.js.Stream(f.t.Context(), f.subjects.AuditStream())
+	s, err := f.js.Stream(f.t.Context(), f.subjects.AuditPartitions()[f.in].Stream)
 	require.NoError(f.t, err)
 	return s
 }

@@ -11,10 +11,13 @@ import (
 // Head is the last message of a chain. It is stored outside of NATS, so that the loss of
 // a chain or of its end shows.
 type Head struct {
-	Chain    string `bson:"_id" json:"chain"`
-	Worker   string `bson:"worker" json:"worker"`
-	Number   uint64 `bson:"n" json:"n"`
-	Hash     string `bson:"hash" json:"hash"`
+	Chain  string `bson:"_id" json:"chain"`
+	Worker string `bson:"worker" json:"worker"`
+	Number uint64 `bson:"n" json:"n"`
+	Hash   string `bson:"hash" json:"hash"`
+	// Sequence is the number in Stream. Without a name that is the first stream, the only one
+	// that earlier releases had.
+	Stream   string `bson:"stream,omitempty" json:"stream,omitempty"`
 	Sequence uint64 `bson:"sequence" json:"sequence"`
 	// Begun is when the chain began, At when its last message was stored.
 	Begun time.Time `bson:"begun" json:"begun"`

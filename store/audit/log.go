@@ -104,7 +104,7 @@ func New(o Options) (*Log, error) {
 		o.Log = zap.NewNop()
 	}
 	l := &Log{
-		publish: o.Publish, stream: o.Subjects.AuditStream(), worker: plain(o.Worker, "."), chain: plain(o.Worker+"-"+o.NewID(), ""), now: o.Now,
+		publish: o.Publish, worker: plain(o.Worker, "."), chain: plain(o.Worker+"-"+o.NewID(), ""), now: o.Now,
 		heads: o.Heads, retention: o.Retention, headInterval: cmp.Or(o.HeadInterval, 15*time.Second), log: o.Log,
 		maxBatch: maxBatch, wake: make(chan struct{}, 1), first: make(chan struct{}, 1), cancel: func() {},
 	}
@@ -114,9 +114,10 @@ func New(o Options) (*Log, error) {
 	if most := int(o.JetStream.Conn().MaxPayload()); most > 0 {
 		l.maxBatch = min(l.maxBatch, most/2)
 	}
-	l.subject = o.Subjects.Audit(l.chain)
+	part := o.Subjects.AuditPartition(l.chain)
+	l.stream, l.subject = part.Stream, part.Chain(l.chain)
 	l.metrics = newMetrics(o.Metrics, l.waiting)
-	l.head = Head{Chain: l.chain, Worker: l.worker, Hash: origin(l.chain).String()}
+	l.head = Head{Chain: l.chain, Worker: l.worker, Stream: l.stream, Hash: origin(l.chain).String()}
 	return l, nil
 }
 

@@ -16,10 +16,23 @@ import (
 
 var at = time.Date(2031, 5, 6, 7, 8, 9, 0, time.UTC)
 
-// stream draws chains that were written in turns, as they lie in a stream, with
-// their heads.
-func stream(t *rapid.T) (all []direct.Message, heads []*Head) {
-	chains := rapid.IntRange(1, 3).Draw(t, "chains")
+// lies is what lies in each stream of an installation.
+type lies struct {
+	events.Subjects
+	messages [][]direct.Message // by stream
+	heads    []*Head
+}
+
+// written draws chains that were written in turns, as they lie in streams, with their
+// heads.
+func written(t *rapid.T) lies {
+	l := lies{Subjects: events.Subjects{Partitions: rapid.IntRange(1, 3).Draw(t, "streams")}}
+	l.messages = make([][]direct.Message, l.Partitions)
+	places := map[string]int{}
+	for n, p := range l.AuditPartitions() {
+		places[p.Stream] = n
+	}
+	chains := rapid.IntRange(1, 5).Draw(t, "chains")
 	type state struct {
 		previous Hash
 		head     *Head
@@ -27,14 +40,15 @@ func stream(t *rapid.T) (all []direct.Message, heads []*Head) {
 	states := make([]state, chains)
 	for i := range states {
 		name := fmt.Sprint("chain-", i)
-		states[i] = state{origin(name), &Head{Chain: name, Begun: at, At: at, PurgeAt: at.Add(24 * time.Hour)}}
+		states[i] = state{origin(name), &Head{Chain: name, Stream: l.AuditPartition(name).Stream, Begun: at, At: at, PurgeAt: at.Add(24 * time.Hour)}}
 	}
-	for _, i := range rapid.SliceOfN(rapid.IntRange(0, chains-1), 1, 12).Draw(t, "turns") {
+	for turn, i := range rapid.SliceOfN(rapid.IntRange(0, chains-1), 1, 12).Draw(t, "turns") {
 		s := &states[i]
-		record := Record{At: at, Action: HandedOut, User: fmt.Sprint("user-", len(all))}
+		all := &l.messages[places[s.head.Stream]]
+		record := Record{At: at, Action: HandedOut, User: fmt.Sprint("user-", turn)}
 		if s.head.Number == 0 {
 			record = Record{At: at, Action: Begin}
-			heads = append(heads, s.head)
+			l.heads = append(l.heads, s.head)
 		}
 		data, err := record.encode(maxBatch)
 		if err != nil {
@@ -42,32 +56,49 @@ func stream(t *rapid.T) (all []direct.Message, heads []*Head) {
 		}
 		body := appendMessage(nil, s.head.Chain, "worker", s.head.Number+1, s.previous, s.head.Sequence, []*entry{{data: data}})
 		s.previous = hashOf(body)
-		s.head.Number, s.head.Hash, s.head.Sequence = s.head.Number+1, s.previous.String(), uint64(len(all)+1)
-		all = append(all, direct.Message{Sequence: uint64(len(all) + 1), Time: at, Subject: events.Subjects{}.Audit(s.head.Chain), Data: body})
+		s.head.Number, s.head.Hash, s.head.Sequence = s.head.Number+1, s.previous.String(), uint64(len(*all)+1)
+		*all = append(*all, direct.Message{Sequence: uint64(len(*all) + 1), Time: at, Subject: l.AuditPartition(s.head.Chain).Chain(s.head.Chain), Data: body})
 	}
-	return all, heads
+	return l
 }
 
-func faultsOf(all []direct.Message, heads []*Head, last uint64) (faults []Finding) {
-	v := newVerifier(events.Subjects{}, Check{Heads: heads, Retention: 24 * time.Hour, Now: at, OnFinding: func(f Finding) {
+// faults verifies; tampered and last are what is found in one of the streams.
+func (l lies) faults(which int, tampered []direct.Message, last uint64) (faults []Finding) {
+	v := newVerifier(l.Subjects, Check{Heads: l.heads, Retention: 24 * time.Hour, Now: at, OnFinding: func(f Finding) {
 		if f.Fault {
 			faults = append(faults, f)
 		}
-	}}, 1)
-	for _, s := range all {
-		v.message(s)
+	}})
+	for n, p := range l.AuditPartitions() {
+		v.enter(p, 1)
+		messages, end := l.messages[n], uint64(len(l.messages[n]))
+		if n == which {
+			messages, end = tampered, last
+		}
+		for _, s := range messages {
+			v.message(s)
+		}
+		v.leave(end)
 	}
-	v.finish(last)
+	v.finish()
 	return faults
 }
 
 func TestEveryChangeIsFound(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		all, heads := stream(t)
-		last := uint64(len(all))
-		if faults := faultsOf(all, heads, last); len(faults) > 0 {
+		l := written(t)
+		if faults := l.faults(-1, nil, 0); len(faults) > 0 {
 			t.Fatalf("nothing was changed: %+v", faults)
 		}
+		var filled []int
+		for n, all := range l.messages {
+			if len(all) > 0 {
+				filled = append(filled, n)
+			}
+		}
+		which := rapid.SampledFrom(filled).Draw(t, "stream")
+		all := l.messages[which]
+		last := uint64(len(all))
 		i := rapid.IntRange(0, len(all)-1).Draw(t, "which")
 		tampered := slices.Clone(all)
 		switch rapid.SampledFrom([]string{"delete", "cut out", "change", "cut off"}).Draw(t, "how") {
@@ -87,8 +118,14 @@ func TestEveryChangeIsFound(t *testing.T) {
 			body[k] ^= byte(rapid.IntRange(1, 255).Draw(t, "flip"))
 			tampered[i].Data = body
 		}
-		if len(faultsOf(tampered, heads, last)) == 0 {
+		faults := l.faults(which, tampered, last)
+		if len(faults) == 0 {
 			t.Fatal("not found")
+		}
+		for _, f := range faults {
+			if f.Stream != l.AuditPartitions()[which].Stream {
+				t.Fatalf("%+v is not where the change is", f)
+			}
 		}
 	})
 }
@@ -106,8 +143,8 @@ func FuzzDecode(f *testing.F) {
 			t.Fatalf("accepted %q", body)
 		}
 		// Whatever it is, it is no part of a log that knows nothing of it.
-		heads := []*Head{{Chain: "chain", Number: 1, Hash: hashOf(good).String(), Sequence: 1, Begun: at, At: at, PurgeAt: at.Add(24 * time.Hour)}}
-		faults := faultsOf([]direct.Message{{Sequence: 1, Time: at, Subject: events.Subjects{}.Audit("chain"), Data: body}}, heads, 1)
+		l := lies{messages: make([][]direct.Message, 1), heads: []*Head{{Chain: "chain", Number: 1, Hash: hashOf(good).String(), Sequence: 1, Begun: at, At: at, PurgeAt: at.Add(24 * time.Hour)}}}
+		faults := l.faults(0, []direct.Message{{Sequence: 1, Time: at, Subject: l.AuditPartition("chain").Chain("chain"), Data: body}}, 1)
 		if (len(faults) == 0) != bytes.Equal(body, good) {
 			t.Fatalf("%q: %+v", body, faults)
 		}

@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -15,53 +18,129 @@ import (
 // ErrNoLog: there is no audit log to read.
 var ErrNoLog = errors.New("there is no audit log here")
 
-// open returns the stream of the audit log.
-func open(ctx context.Context, js jetstream.JetStream, subjects events.Subjects) (jetstream.Stream, error) {
-	stream, err := js.Stream(ctx, subjects.AuditStream())
-	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		return nil, fmt.Errorf("%w: no stream %s; has a worker run, with the same nats.url and nats.prefix?", ErrNoLog, subjects.AuditStream())
-	}
-	if err != nil {
-		return nil, fmt.Errorf("looking for the audit log: %w", err)
-	}
-	return stream, nil
+// ErrIncomplete: some streams of the audit log are missing.
+var ErrIncomplete = errors.New("the audit log is incomplete")
+
+// place is one of the streams that share the log.
+type place struct {
+	events.AuditPartition
+	stream jetstream.Stream
 }
 
-// read passes the messages stored since a time (zero: all) to each, up to the last one in
-// the stream's cached info.
-func read(ctx context.Context, js jetstream.JetStream, stream jetstream.Stream, subjects events.Subjects, since time.Time, each func(direct.Message) error) error {
-	state := stream.CachedInfo().State
+// open returns the streams of the audit log, and the names of those that are missing.
+func open(ctx context.Context, js jetstream.JetStream, subjects events.Subjects) (places []place, missing []string, err error) {
+	parts, err := partitions(ctx, js, subjects)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, p := range parts {
+		stream, err := js.Stream(ctx, p.Stream)
+		switch {
+		case errors.Is(err, jetstream.ErrStreamNotFound):
+			missing = append(missing, p.Stream)
+		case err != nil:
+			return nil, nil, fmt.Errorf("looking for the audit log: %w", err)
+		default:
+			places = append(places, place{p, stream})
+		}
+	}
+	if len(places) == 0 {
+		return nil, nil, fmt.Errorf("%w: no stream %s; has a worker run, with the same nats.url and nats.prefix?", ErrNoLog, strings.Join(missing, ", "))
+	}
+	return places, missing, nil
+}
+
+// partitions returns the configured partitions and, after them, those that hold what was
+// written while there were more.
+func partitions(ctx context.Context, js jetstream.JetStream, subjects events.Subjects) ([]events.AuditPartition, error) {
+	configured := len(subjects.AuditPartitions())
+	subjects.Partitions = events.MaxPartitions
+	all := subjects.AuditPartitions()
+	names := js.StreamNames(ctx, jetstream.WithStreamListSubject(all[0].Chain(">")))
+	there := map[string]bool{}
+	for name := range names.Name() {
+		there[name] = true
+	}
+	if err := names.Err(); err != nil {
+		return nil, fmt.Errorf("looking for the streams of the audit log: %w", err)
+	}
+	left := slices.DeleteFunc(all[configured:], func(p events.AuditPartition) bool { return !there[p.Stream] })
+	return all[:configured+len(left)], nil
+}
+
+// messages returns those stored since a time (zero: all), up to the last one when the stream
+// was opened. One request reads so many bytes at most; 0: the default.
+func (p place) messages(ctx context.Context, js jetstream.JetStream, since time.Time, atOnce int) iter.Seq2[direct.Message, error] {
+	state := p.stream.CachedInfo().State
 	if state.Msgs == 0 || state.LastTime.Before(since) {
-		return nil
+		return func(func(direct.Message, error) bool) {}
 	}
-	for m, err := range direct.Read(ctx, js, stream, direct.Reading{Subject: subjects.AuditAll(), Since: since, Through: state.LastSeq}) {
-		if err == nil {
-			err = each(m)
-		}
-		if err != nil {
-			return err
-		}
+	return direct.Read(ctx, js, p.stream, direct.Reading{Subject: p.Chains, Since: since, Through: state.LastSeq, Bytes: atOnce})
+}
+
+// source is a stream that is read along with others.
+type source struct {
+	place
+	pull  func() (direct.Message, error, bool)
+	first direct.Message // the one to be passed on next
+	err   error
+	more  bool
+}
+
+func (s *source) next() { s.first, s.err, s.more = s.pull() }
+
+// mergeBytes bounds what is read ahead from all streams together, as long as each has room
+// for a message.
+const mergeBytes = 8 << 20
+
+// inOrder passes the messages of several streams on as one, in the order in which they were
+// stored.
+func inOrder(ctx context.Context, js jetstream.JetStream, places []place, since time.Time, each func(place, direct.Message) error) error {
+	var sources []*source
+	for _, p := range places {
+		pull, stop := iter.Pull2(p.messages(ctx, js, since, mergeBytes/len(places)))
+		defer stop()
+		s := &source{place: p, pull: pull}
+		s.next()
+		sources = append(sources, s)
 	}
-	return nil
+	for {
+		sources = slices.DeleteFunc(sources, func(s *source) bool { return !s.more })
+		if len(sources) == 0 {
+			return nil
+		}
+		// One that can't be read has no time, and comes first.
+		s := slices.MinFunc(sources, func(a, b *source) int { return a.first.Time.Compare(b.first.Time) })
+		if s.err == nil {
+			s.err = each(s.place, s.first)
+		}
+		if s.err != nil {
+			return s.err
+		}
+		s.next()
+	}
 }
 
 // Entry is a record with its place in the log.
 type Entry struct {
 	Record
-	Worker   string `json:"worker"`
-	Chain    string `json:"chain"`
-	Number   uint64 `json:"n"`
+	Worker string `json:"worker"`
+	Chain  string `json:"chain"`
+	Number uint64 `json:"n"`
+	// Sequence is the number in Stream, one of those that share the log.
+	Stream   string `json:"stream"`
 	Sequence uint64 `json:"sequence"`
 }
 
-// All passes the records since a time (zero: all) to each, in the order of the stream. It
-// skips what is no audit message, which Verify reports.
+// All passes the records since a time (zero: all) to each, in the order in which they were
+// stored. It skips what is no audit message, which Verify reports. If streams are missing, it
+// reads the others, and returns an error that wraps ErrIncomplete.
 func All(ctx context.Context, js jetstream.JetStream, subjects events.Subjects, since time.Time, each func(Entry) error) error {
-	stream, err := open(ctx, js, subjects)
+	places, missing, err := open(ctx, js, subjects)
 	if err != nil {
 		return err
 	}
-	return read(ctx, js, stream, subjects, since, func(s direct.Message) error {
+	err = inOrder(ctx, js, places, since, func(p place, s direct.Message) error {
 		m, err := decode(s.Data)
 		if err != nil {
 			return nil //nolint:nilerr // Verify reports it
@@ -70,10 +149,14 @@ func All(ctx context.Context, js jetstream.JetStream, subjects events.Subjects, 
 			if r.At.Before(since) {
 				continue
 			}
-			if err := each(Entry{Record: r, Worker: m.Worker, Chain: m.Chain, Number: m.Number, Sequence: s.Sequence}); err != nil {
+			if err := each(Entry{Record: r, Worker: m.Worker, Chain: m.Chain, Number: m.Number, Stream: p.Stream, Sequence: s.Sequence}); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
+	if err == nil && len(missing) > 0 {
+		err = fmt.Errorf("%w: no stream %s", ErrIncomplete, strings.Join(missing, ", "))
+	}
+	return err
 }

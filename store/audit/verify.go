@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -32,7 +33,8 @@ type Check struct {
 type Finding struct {
 	// Fault: the log was changed. Else the finding is a note.
 	Fault bool `json:"fault"`
-	// Sequence number in the stream; 0: none. Chain may be empty.
+	// Stream is the one concerned, Sequence the number in it; 0: none. Chain may be empty.
+	Stream   string `json:"stream,omitempty"`
 	Sequence uint64 `json:"sequence,omitempty"`
 	Chain    string `json:"chain,omitempty"`
 	Text     string `json:"text"`
@@ -40,51 +42,76 @@ type Finding struct {
 
 // Report is the summary of Verify.
 type Report struct {
-	Messages uint64    `json:"messages"`
-	Records  uint64    `json:"records"`
-	Chains   int       `json:"chains"`
-	First    uint64    `json:"firstSequence,omitempty"`
-	Last     uint64    `json:"lastSequence,omitempty"`
-	From     time.Time `json:"from,omitzero"`
-	To       time.Time `json:"to,omitzero"`
-	Faults   int       `json:"faults"`
-	Notes    int       `json:"notes"`
+	Messages uint64 `json:"messages"`
+	Records  uint64 `json:"records"`
+	Chains   int    `json:"chains"`
+	// First and Last are sequence numbers in the stream; 0 where there are several streams.
+	First  uint64    `json:"firstSequence,omitempty"`
+	Last   uint64    `json:"lastSequence,omitempty"`
+	From   time.Time `json:"from,omitzero"`
+	To     time.Time `json:"to,omitzero"`
+	Faults int       `json:"faults"`
+	Notes  int       `json:"notes"`
 }
 
 // Verify reads the audit log and reports every gap and every change. It returns an error
 // if it could not read all of it.
 func Verify(ctx context.Context, js jetstream.JetStream, subjects events.Subjects, c Check) (Report, error) {
-	stream, err := open(ctx, js, subjects)
+	places, missing, err := open(ctx, js, subjects)
 	if err != nil {
 		return Report{}, err
 	}
-	info := stream.CachedInfo()
-	v := newVerifier(subjects, c, info.State.FirstSeq)
-	if !info.Config.DenyDelete || !info.Config.DenyPurge {
-		v.note(0, "", "the stream %s lets messages be deleted: it was not made by a worker", info.Config.Name)
+	v := newVerifier(subjects, c)
+	for _, name := range missing {
+		v.find(Finding{Fault: true, Stream: name}, "the stream %s is missing: it was removed, or no worker has run with this nats.partitions", name)
 	}
-	err = read(ctx, js, stream, subjects, c.Since, func(s direct.Message) error {
-		v.message(s)
-		if c.OnProgress != nil {
-			c.OnProgress(s.Sequence-info.State.FirstSeq+1, info.State.LastSeq-info.State.FirstSeq+1)
+	var before, all uint64
+	for _, p := range places {
+		all += p.length()
+	}
+	for _, p := range places {
+		info := p.stream.CachedInfo()
+		v.enter(p.AuditPartition, info.State.FirstSeq)
+		if !info.Config.DenyDelete || !info.Config.DenyPurge {
+			v.note(0, "", "the stream %s lets messages be deleted: it was not made by a worker", p.Stream)
 		}
-		return nil
-	})
-	if err != nil {
-		return v.report, err
+		for s, err := range p.messages(ctx, js, c.Since, 0) {
+			if err != nil {
+				return v.report, err
+			}
+			v.message(s)
+			if c.OnProgress != nil {
+				c.OnProgress(before+s.Sequence-info.State.FirstSeq+1, all)
+			}
+		}
+		v.leave(info.State.LastSeq)
+		before += p.length()
 	}
-	v.finish(info.State.LastSeq)
+	v.finish()
+	if len(places) > 1 {
+		v.report.First, v.report.Last = 0, 0
+	}
 	return v.report, nil
 }
 
+// length is how many sequence numbers the stream holds.
+func (p place) length() uint64 {
+	state := p.stream.CachedInfo().State
+	if state.Msgs == 0 {
+		return 0
+	}
+	return state.LastSeq - state.FirstSeq + 1
+}
+
 type verifier struct {
-	subjects events.Subjects
-	check    Check
-	heads    map[string]*Head
-	oldest   uint64 // age has removed the messages before
-	last     uint64
-	chains   map[string]*chain
-	report   Report
+	check  Check
+	heads  map[string]*Head
+	chains map[string]*chain
+	report Report
+
+	in     events.AuditPartition // whose stream is being read
+	oldest uint64                // age has removed the messages before
+	last   uint64
 }
 
 // chain is what the verifier has seen of a chain.
@@ -92,26 +119,50 @@ type chain struct {
 	first    uint64 // the number of its first message
 	number   uint64
 	hash     Hash
+	stream   string
 	sequence uint64
 	ended    bool
 }
 
-func newVerifier(subjects events.Subjects, c Check, oldest uint64) *verifier {
-	v := &verifier{subjects: subjects, check: c, oldest: oldest, heads: map[string]*Head{}, chains: map[string]*chain{}}
+func newVerifier(subjects events.Subjects, c Check) *verifier {
+	v := &verifier{check: c, heads: map[string]*Head{}, chains: map[string]*chain{}}
+	first := subjects.AuditPartitions()[0].Stream
 	for _, h := range c.Heads {
-		v.heads[h.Chain] = h
+		h := *h
+		h.Stream = cmp.Or(h.Stream, first)
+		v.heads[h.Chain] = &h
 	}
 	return v
 }
 
+func (v *verifier) find(f Finding, text string, args ...any) {
+	if f.Text = fmt.Sprintf(text, args...); f.Fault {
+		v.report.Faults++
+	} else {
+		v.report.Notes++
+	}
+	v.check.OnFinding(f)
+}
+
 func (v *verifier) fault(sequence uint64, chain, text string, args ...any) {
-	v.report.Faults++
-	v.check.OnFinding(Finding{true, sequence, chain, fmt.Sprintf(text, args...)})
+	v.find(Finding{Fault: true, Stream: v.in.Stream, Sequence: sequence, Chain: chain}, text, args...)
 }
 
 func (v *verifier) note(sequence uint64, chain, text string, args ...any) {
-	v.report.Notes++
-	v.check.OnFinding(Finding{false, sequence, chain, fmt.Sprintf(text, args...)})
+	v.find(Finding{Stream: v.in.Stream, Sequence: sequence, Chain: chain}, text, args...)
+}
+
+// enter begins with a stream.
+func (v *verifier) enter(p events.AuditPartition, oldest uint64) {
+	v.in, v.oldest, v.last = p, oldest, 0
+}
+
+// leave checks the end of a stream, whose last message is last.
+func (v *verifier) leave(last uint64) {
+	// A stream that is empty begins after its end.
+	if v.last < last && v.oldest <= last && (v.last > 0 || v.check.Since.IsZero()) {
+		v.missing(max(v.last+1, v.oldest), last)
+	}
 }
 
 func (v *verifier) message(s direct.Message) {
@@ -123,14 +174,20 @@ func (v *verifier) message(s direct.Message) {
 		v.report.First, v.report.From = s.Sequence, s.Time
 	}
 	v.report.Messages++
-	v.report.Last, v.report.To = s.Sequence, s.Time
+	v.report.Last = s.Sequence
+	if s.Time.Before(v.report.From) {
+		v.report.From = s.Time
+	}
+	if s.Time.After(v.report.To) {
+		v.report.To = s.Time
+	}
 	m, err := decode(s.Data)
 	if err != nil {
 		v.fault(s.Sequence, "", "not an audit message: %v", err)
 		return
 	}
 	v.report.Records += uint64(len(m.Records))
-	if s.Subject != v.subjects.Audit(m.Chain) {
+	if s.Subject != v.in.Chain(m.Chain) {
 		v.fault(s.Sequence, m.Chain, "published under another chain's subject")
 	}
 	hash := hashOf(s.Data)
@@ -145,7 +202,7 @@ func (v *verifier) message(s direct.Message) {
 	if h := v.heads[m.Chain]; h != nil && h.Number == m.Number && h.Hash != hash.String() {
 		v.fault(s.Sequence, m.Chain, "message %d is not the one whose hash is kept in MongoDB: it was changed", m.Number)
 	}
-	c.number, c.hash, c.sequence = m.Number, hash, s.Sequence
+	c.number, c.hash, c.stream, c.sequence = m.Number, hash, v.in.Stream, s.Sequence
 	c.ended = c.ended || m.Records[len(m.Records)-1].Action == End
 }
 
@@ -176,6 +233,8 @@ func (v *verifier) begins(s direct.Message, m Message) {
 // follows checks a message against the one before it in its chain.
 func (v *verifier) follows(s direct.Message, m Message, c *chain, hash Hash) {
 	switch {
+	case c.stream != v.in.Stream:
+		v.fault(s.Sequence, m.Chain, "message %d lies in another stream than message %d, which is in %s", m.Number, c.number, c.stream)
 	case m.Number == c.number && hash == c.hash:
 		// The acknowledgement was lost for longer than the window for duplicates.
 		v.note(s.Sequence, m.Chain, "message %d was stored twice", m.Number)
@@ -201,30 +260,28 @@ func (v *verifier) kept(h *Head, at time.Time) bool {
 	return !at.Before(v.check.Since) && v.check.Now.Add(min(time.Hour, v.check.Retention/10)).Before(until)
 }
 
-// finish checks the ends of the chains and of the stream, whose last message is last.
-func (v *verifier) finish(last uint64) {
+// finish checks the ends of the chains.
+func (v *verifier) finish() {
 	v.report.Chains = len(v.chains)
-	// A stream that is empty begins after its end.
-	if v.last < last && v.oldest <= last && (v.last > 0 || v.check.Since.IsZero()) {
-		v.missing(max(v.last+1, v.oldest), last)
-	}
 	for _, name := range slices.Sorted(maps.Keys(v.heads)) {
 		h, c := v.heads[name], v.chains[name]
 		switch {
+		case c != nil && c.stream != h.Stream:
+			v.find(Finding{true, c.stream, c.sequence, name, ""}, "the chain is in another stream than %s, where MongoDB knows it", h.Stream)
 		case !v.kept(h, h.At):
 		case c == nil:
-			v.fault(h.Sequence, name, "the chain is missing: MongoDB knows that it had %d messages", h.Number)
+			v.find(Finding{true, h.Stream, h.Sequence, name, ""}, "the chain is missing: MongoDB knows that it had %d messages", h.Number)
 		case c.number < h.Number:
-			v.fault(c.sequence, name, "the chain ends with message %d, but MongoDB knows that it had %d: its end was cut off", c.number, h.Number)
+			v.find(Finding{true, c.stream, c.sequence, name, ""}, "the chain ends with message %d, but MongoDB knows that it had %d: its end was cut off", c.number, h.Number)
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(v.chains)) {
 		c := v.chains[name]
 		if v.heads[name] == nil {
-			v.note(c.sequence, name, "MongoDB knows nothing of this chain: its end can't be checked")
+			v.find(Finding{false, c.stream, c.sequence, name, ""}, "MongoDB knows nothing of this chain: its end can't be checked")
 		}
 		if !c.ended {
-			v.note(c.sequence, name, "the chain has no end: its worker still runs, or was killed")
+			v.find(Finding{false, c.stream, c.sequence, name, ""}, "the chain has no end: its worker still runs, or was killed")
 		}
 	}
 }

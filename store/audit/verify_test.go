@@ -2,6 +2,7 @@ package audit_test
 
 import (
 	"bytes"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -17,6 +18,12 @@ import (
 // b's 1, 2, a's 3, 4, 5, which its end is part of.
 func written(t *testing.T) (f *fixture, a, b string) {
 	f = newFixture(t, enginestest.NATS(t).URL())
+	a, b = f.write()
+	return f, a, b
+}
+
+func (f *fixture) write() (a, b string) {
+	t := f.t
 	one := f.log()
 	write := func(l *audit.Log, user string) { require.NoError(t, l.Write(t.Context(), handedOut(user))) }
 	f.begun(one)
@@ -28,7 +35,7 @@ func written(t *testing.T) (f *fixture, a, b string) {
 	write(one, "dave")
 	f.stop(one)
 	f.stop(two)
-	return f, one.Chain(), two.Chain()
+	return one.Chain(), two.Chain()
 }
 
 // begun waits until a chain has its first message.
@@ -38,7 +45,23 @@ func (f *fixture) begun(l *audit.Log) {
 }
 
 func TestWhatIsTamperedWithIsFound(t *testing.T) {
-	f, a, b := written(t)
+	for _, partitions := range []int{1, 3} {
+		for in := range partitions {
+			t.Run(fmt.Sprintf("stream %d of %d", in, partitions), func(t *testing.T) {
+				whatIsTamperedWithIsFound(t, newFixture(t, enginestest.NATS(t).URL(), partitions), in)
+			})
+		}
+	}
+}
+
+func whatIsTamperedWithIsFound(t *testing.T, f *fixture, in int) {
+	for f.in = range f.subjects.AuditPartitions() { // the others are as they should be
+		if f.in != in {
+			f.write()
+		}
+	}
+	f.in = in
+	a, b := f.write()
 	all := f.messages()
 	require.Len(t, all, 8)
 	heads := f.heads
@@ -113,7 +136,13 @@ func TestWhatIsTamperedWithIsFound(t *testing.T) {
 				c.heads(f.heads)
 			}
 			f.rebuild(tampered)
-			_, faults, _ := f.verify()
+			_, faults, _ := f.verify(func(c *audit.Check) {
+				add := c.OnFinding
+				c.OnFinding = func(found audit.Finding) {
+					require.Equal(t, f.stream().CachedInfo().Config.Name, found.Stream, found.Text)
+					add(found)
+				}
+			})
 			require.Condition(t, func() bool {
 				return slices.ContainsFunc(faults, func(s string) bool { return strings.Contains(s, c.want) })
 			}, "%q", faults)
@@ -222,8 +251,10 @@ func TestAWorkerAtWorkIsNoFault(t *testing.T) {
 }
 
 func TestNoLogIsNamed(t *testing.T) {
-	f := newFixture(t, enginestest.NATS(t).URL())
-	require.NoError(t, f.js.DeleteStream(t.Context(), f.subjects.AuditStream()))
+	f := newFixture(t, enginestest.NATS(t).URL(), 3)
+	for f.in = range f.subjects.AuditPartitions() {
+		f.remove()
+	}
 	_, err := audit.Verify(t.Context(), f.js, f.subjects, audit.Check{})
 	require.ErrorIs(t, err, audit.ErrNoLog)
 	require.ErrorIs(t, audit.All(t.Context(), f.js, f.subjects, time.Time{}, nil), audit.ErrNoLog)

@@ -3,6 +3,7 @@
 package direct
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -27,6 +28,8 @@ type Reading struct {
 	// Through is the last sequence to read; 0: as far as the stream goes. If the server that
 	// answers does not have it yet, Read waits for a second.
 	Through uint64
+	// Bytes bounds what is read with one request, apart from its last message; 0: 4 MB.
+	Bytes int
 	// Follow waits for further messages, until the context ends.
 	Follow bool
 }
@@ -122,7 +125,7 @@ func (r *reader) all(ctx context.Context, yield func(Message, error) bool) error
 
 // batch reads with one request. more: the stream holds further messages.
 func (r *reader) batch(ctx context.Context, yield func(Message) bool) (more bool, err error) {
-	request := map[string]any{"next_by_subj": r.Subject, "batch": readBatch, "max_bytes": readBytes}
+	request := map[string]any{"next_by_subj": r.Subject, "batch": readBatch, "max_bytes": cmp.Or(r.Bytes, readBytes)}
 	if r.since.IsZero() {
 		request["seq"] = max(r.next, 1)
 	} else {

@@ -62,19 +62,22 @@ func (s *Topology) otherStreams() []jetstream.StreamConfig {
 	all := append([]jetstream.StreamConfig{s.canary(), integration, recovery}, s.lifecycle()...)
 	all = append(all, dead)
 	if s.audit {
-		all = append(all, s.auditLog())
+		all = append(all, s.auditLog()...)
 	}
 	return all
 }
 
-// auditLog is the stream of the audit log, from which only age removes messages.
-func (s *Topology) auditLog() jetstream.StreamConfig {
-	return jetstream.StreamConfig{
-		Name: s.subjects.AuditStream(), Subjects: []string{s.subjects.AuditAll()}, Replicas: s.nats.Replicas,
-		Description: "Who was given tokens, and what was done with them, in chains of hashes",
-		Storage:     jetstream.FileStorage, MaxAge: s.retention.Audit, Duplicates: min(10*time.Minute, s.retention.Audit),
-		DenyDelete: true, DenyPurge: true, Discard: jetstream.DiscardNew, AllowDirect: true, // for store/direct
+// auditLog returns the streams of the audit log, from which only age removes messages.
+func (s *Topology) auditLog() (all []jetstream.StreamConfig) {
+	for _, p := range s.subjects.AuditPartitions() {
+		all = append(all, jetstream.StreamConfig{
+			Name: p.Stream, Subjects: []string{p.Chains}, Replicas: s.nats.Replicas,
+			Description: "Who was given tokens, and what was done with them, in chains of hashes",
+			Storage:     jetstream.FileStorage, MaxAge: s.retention.Audit, Duplicates: min(10*time.Minute, s.retention.Audit),
+			DenyDelete: true, DenyPurge: true, Discard: jetstream.DiscardNew, AllowDirect: true, // for store/direct
+		})
 	}
+	return all
 }
 
 // canary is the stream that Ensure risks: nothing is ever published to it.

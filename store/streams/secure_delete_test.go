@@ -35,9 +35,9 @@ func TestSecureDeleteNamesWhatItCouldNotDelete(t *testing.T) {
 		require.NoError(t, err)
 	}
 	// The audit log's messages can't be deleted.
-	_, err = js.Publish(t.Context(), subjects.Audit("chain"), nil)
+	_, err = js.Publish(t.Context(), subjects.AuditPartition("chain").Chain("chain"), nil)
 	require.NoError(t, err)
-	_, err = streams.SecureDelete(t.Context(), js, subjects.AuditStream(), subjects.AuditAll(), nil)
+	_, err = streams.SecureDelete(t.Context(), js, subjects.AuditStream(), subjects.AuditPartitions()[0].Chains, nil)
 	require.ErrorContains(t, err, "erasing from "+subjects.AuditStream())
 	cause := errors.New("cause")
 	_, err = streams.SecureDelete(t.Context(), js, stream, subject, func(*jetstream.RawStreamMsg) (bool, error) { return false, cause })

@@ -59,7 +59,7 @@ func Run(ctx context.Context, cfg config.Config, o Options) (figures []Figure, e
 		o.Progress("garbage collection: " + err.Error())
 	}
 	b := &run{Options: o, cfg: apart(cfg, o.Name)}
-	b.subjects = events.Subjects{Prefix: b.cfg.NATS.Prefix}
+	b.subjects = b.cfg.NATS.Subjects()
 	// What NATS refuses ends the measurement or, if it refuses that, the removal.
 	ctx, end := context.WithCancelCause(ctx)
 	removing, endRemoving := context.WithCancelCause(context.WithoutCancel(ctx))
@@ -233,11 +233,14 @@ func Remove(ctx context.Context, js jetstream.JetStream, db *mongo.Database, s e
 	if err := db.Drop(ctx); err != nil {
 		failed = append(failed, fmt.Errorf("removing database %s: %w", db.Name(), err))
 	}
-	streams := []string{s.IntegrationStream(), s.RecoveryStream(), s.CanaryStream(), s.DeadLetterStream(), s.AuditStream()}
+	streams := []string{s.IntegrationStream(), s.RecoveryStream(), s.CanaryStream(), s.DeadLetterStream()}
 	for _, p := range s.RefreshPartitions() {
 		streams = append(streams, p.Stream)
 	}
 	for _, p := range s.LifecyclePartitions() {
+		streams = append(streams, p.Stream)
+	}
+	for _, p := range s.AuditPartitions() {
 		streams = append(streams, p.Stream)
 	}
 	for _, name := range streams {

@@ -101,7 +101,7 @@ func (a *app) verifyAudit() *cobra.Command {
 	cmd := withOutput(&cobra.Command{
 		Use:   "verify",
 		Short: "Check that nobody has removed or changed records of the audit log",
-		Long: `Reads the whole audit log and checks that no message is missing from the stream,
+		Long: `Reads the whole audit log and checks that no message is missing from its streams,
 that every chain is unbroken, and that it holds what MongoDB knows about each chain.
 It needs NATS and MongoDB. With --output json every finding is a line, and the last
 line is the summary. Exit code 0: no faults; 1: it found faults, or could not read
@@ -158,7 +158,7 @@ func printFinding(out io.Writer, f audit.Finding) {
 	}
 	where := ""
 	if f.Sequence > 0 {
-		where = fmt.Sprintf(" at %d", f.Sequence)
+		where = fmt.Sprintf(" at %d of %s", f.Sequence, f.Stream)
 	}
 	if f.Chain != "" {
 		where += " in " + f.Chain

@@ -254,6 +254,7 @@ func (h *installation) examineStreams() {
 	h.examine("LATCHKEY_RETENTION_EVENTS=1h").Is(doctor.Warning, "nats streams", h.subjects.LifecycleStream()+" (max_age is 168h0m0s, not 1h0m0s)")
 	require.NoError(h.t, h.js.DeleteStream(h.ctx, h.subjects.AuditStream()))
 	h.examine().Is(doctor.Failed, "nats streams", "missing: "+h.subjects.AuditStream())
+	h.examine("LATCHKEY_NATS_PARTITIONS=2").Is(doctor.Failed, "nats streams", h.subjects.AuditStream()+", "+h.subjects.AuditStream()+"_1")
 	require.NotContains(h.t, h.examine("LATCHKEY_AUDIT_MODE=off").ByCheck["nats streams"].Detail, "missing")
 
 	for _, name := range []string{h.subjects.IntegrationStream(), h.subjects.RefreshStream(), h.subjects.RecoveryStream(), h.subjects.LifecycleStream(), h.subjects.DeadLetterStream(), h.subjects.CanaryStream()} {
@@ -289,16 +290,18 @@ func (h *installation) examineConnections() {
 			o.Users = []*server.User{
 				{Username: "off", Password: "password-of-off", Account: off},
 				{Username: "narrow", Password: "password-of-narrow", Permissions: &server.Permissions{
-					Publish:   &server.SubjectPermission{Allow: []string{"$JS.API.>", "refresh.schedule.*", "latchkey.recovery.*", "latchkey.recovery.*.part", "latchkey.deadletter.>"}},
+					Publish:   &server.SubjectPermission{Allow: []string{"$JS.API.>", "refresh.schedule.*", "latchkey.recovery.*", "latchkey.recovery.*.part", "latchkey.deadletter.>", "latchkey.audit.1.*"}},
 					Subscribe: &server.SubjectPermission{Allow: []string{"_INBOX.>"}},
 				}},
 			}
 		}})
 		require.NoError(h.t, err)
 		defer plain.Stop()
-		found := h.examine("LATCHKEY_NATS_URL="+plain.URL(), "LATCHKEY_NATS_USERNAME=narrow", "LATCHKEY_NATS_PASSWORD=password-of-narrow")
+		found := h.examine("LATCHKEY_NATS_URL="+plain.URL(), "LATCHKEY_NATS_USERNAME=narrow", "LATCHKEY_NATS_PASSWORD=password-of-narrow", "LATCHKEY_NATS_PARTITIONS=3")
 		found.Is(doctor.Failed, "nats permissions", "publish latchkey.audit.")
 		found.Is(doctor.Failed, "nats permissions", "publish latchkey.changed.")
+		found.Is(doctor.Failed, "nats permissions", "publish latchkey.audit.2.")
+		require.NotContains(h.t, found.ByCheck["nats permissions"].Detail, "latchkey.audit.1.")
 		found.Is(doctor.Failed, "nats permissions", "subscribe token.get.")
 		found.Is(doctor.Failed, "nats permissions", "subscribe latchkey.changed.")
 		require.NotContains(h.t, found.ByCheck["nats permissions"].Detail, "latchkey.recovery")

@@ -34,7 +34,9 @@ func (d *doctor) permissions(ctx context.Context) Result {
 	}
 	publish = append(publish, d.subjects.Recovery(nobody), d.subjects.RecoveryPart(nobody), d.subjects.DeadLetter(nobody, "doctor"), d.subjects.Changed(nobody))
 	if d.cfg.Audit.Mode != config.AuditOff {
-		publish = append(publish, d.subjects.Audit(nobody))
+		for _, p := range d.subjects.AuditPartitions() {
+			publish = append(publish, p.Chain(nobody))
+		}
 	}
 	not := "; lifecycle events are not tried, since subscribers would hear them"
 	for _, p := range d.subjects.LifecyclePartitions() {

@@ -163,7 +163,7 @@ func TestTheAuditLogTellsTheLifeOfTokens(t *testing.T) {
 	require.NoError(t, err)
 	code, stdout, stderr := o.run("audit", "verify")
 	require.Equal(t, cli.ExitFailed, code)
-	require.Contains(t, stdout, "FAULT at 1 in another: the chain is missing: MongoDB knows that it had 7 messages")
+	require.Contains(t, stdout, "FAULT at 1 of "+h.subjects.AuditStream()+" in another: the chain is missing: MongoDB knows that it had 7 messages")
 	require.Contains(t, stderr, "not as it was written")
 	code, stdout, _ = o.run("audit", "verify", "-o", "json")
 	require.Equal(t, cli.ExitFailed, code)

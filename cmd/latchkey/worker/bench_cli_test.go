@@ -42,6 +42,7 @@ func TestBenchMeasuresAndLeavesNothing(t *testing.T) {
 	}
 	require.Len(t, figures[2].BareP99, 2)
 	left()
+	o.with = []string{"LATCHKEY_NATS_PARTITIONS=3"}
 	table := o.ok(small...)
 	require.Regexp(t, `RATIO +SPREAD`, table)
 	require.Regexp(t, ` \d+\.\d\d…\d+\.\d\d `, table)

@@ -22,6 +22,7 @@ import (
 // onCall is somebody at the command line, and all that was shown to him.
 type onCall struct {
 	*harness
+	with  []string // settings
 	shown bytes.Buffer
 }
 
@@ -29,7 +30,7 @@ type onCall struct {
 func (o *onCall) run(args ...string) (code int, stdout, stderr string) {
 	o.t.Helper()
 	var out, err bytes.Buffer
-	code = cli.Run(o.ctx, args, append(o.stack.Environ(), o.settings()...), &out, &err)
+	code = cli.Run(o.ctx, args, append(o.stack.Environ(), o.settings(o.with...)...), &out, &err)
 	o.shown.Write(out.Bytes())
 	o.shown.Write(err.Bytes())
 	return code, out.String(), err.String()

@@ -2,6 +2,7 @@ package worker_test
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -17,6 +18,7 @@ import (
 	"github.com/latchkey/latchkey/cmd/latchkey/doctor"
 	"github.com/latchkey/latchkey/cmd/sandbox/meshsim"
 	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/store/audit"
 )
 
 // partitioned returns a copy of deploy/nats whose roles know so many partitions,
@@ -117,5 +119,32 @@ func permissionsForPartitions(t *testing.T, file, observerAPI string) {
 		require.Contains(t, stdout.String(), user(1))
 	}
 	w.stop()
+	c.operatorReadsTheWholeLog(setting)
 	require.NotContains(t, strings.ToLower(c.logs.String()), "permissions violation")
+}
+
+// operatorReadsTheWholeLog has commands write to each of the streams that share the audit
+// log, and reads them all, also with fewer partitions.
+func (c *callers) operatorReadsTheWholeLog(setting string) {
+	c.t.Helper()
+	run := func(args ...string) string {
+		var stdout, stderr bytes.Buffer
+		code := cli.Run(c.ctx, args, append(c.stack.Environ(), c.settings(append(c.settingsOf("operator"), setting)...)...), &stdout, &stderr)
+		require.Equal(c.t, cli.ExitOK, code, stderr.String())
+		return stdout.String()
+	}
+	c.eventually(func() bool {
+		run("export", "--user", "nobody")
+		in := map[string]bool{}
+		lines := json.NewDecoder(strings.NewReader(run("audit", "list", "--action", "exported", "-o", "json")))
+		for lines.More() {
+			var e audit.Entry
+			require.NoError(c.t, lines.Decode(&e))
+			in[e.Stream] = true
+		}
+		return len(in) == len(c.subjects.AuditPartitions())
+	}, "commands don't write to all streams")
+	run("audit", "verify")
+	require.Equal(c.t, run("audit", "list"), c.operator("audit", "list"), "with one partition")
+	require.Contains(c.t, c.operator("audit", "verify"), " 0 faults")
 }
