@@ -263,3 +263,16 @@ func TestSettingsOfPartitionsAreLatchkeys(t *testing.T) {
 	_, err = kept.Ensure(t.Context())
 	require.ErrorContains(t, err, "stream LATCHKEY_LIFECYCLE_1 is missing")
 }
+
+// Partitions share the room that one stream would have.
+func TestPartitionsShareTheRoomForEvents(t *testing.T) {
+	t.Parallel()
+	const most, partitions = 64 << 20, 4
+	js := withRoom(t, most)
+	cfg, topology := partitioned(js, &memory{}, "", partitions, zap.NewNop())
+	_, err := topology.Ensure(t.Context())
+	require.NoError(t, err)
+	for _, p := range cfg.NATS.Subjects().LifecyclePartitions() {
+		require.EqualValues(t, most/2/partitions, configOf(t, js, p.Stream).MaxBytes)
+	}
+}

@@ -179,11 +179,9 @@ func TestWhatAnOperatorSetOnAConsumerStays(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// The stream of events leaves room for the answers of Mesh that wait for the database,
-// however many events there are and however little the account may store.
-func TestEventsLeaveRoomForAnswers(t *testing.T) {
-	t.Parallel()
-	const most = 32 << 20
+// withRoom connects to an account that may store so many bytes.
+func withRoom(t *testing.T, most int64) jetstream.JetStream {
+	t.Helper()
 	const password = "a-password"
 	broker := enginestest.NATSWith(t, engines.NATSOptions{Configure: func(o *server.Options) {
 		small := server.NewAccount("small")
@@ -193,12 +191,20 @@ func TestEventsLeaveRoomForAnswers(t *testing.T) {
 	account, err := broker.Embedded().Server().LookupAccount("small")
 	require.NoError(t, err)
 	require.NoError(t, account.EnableJetStream(map[string]server.JetStreamAccountLimits{"": {MaxStore: most, MaxMemory: -1, MaxStreams: -1, MaxConsumers: -1}}, nil))
-	js := jetStreamOn(t, strings.Replace(broker.URL(), "nats://", "nats://small:"+password+"@", 1))
+	return jetStreamOn(t, strings.Replace(broker.URL(), "nats://", "nats://small:"+password+"@", 1))
+}
+
+// The stream of events leaves room for the answers of Mesh that wait for the database,
+// however many events there are and however little the account may store.
+func TestEventsLeaveRoomForAnswers(t *testing.T) {
+	t.Parallel()
+	const most = 32 << 20
+	js := withRoom(t, most)
 	cfg := config.Default()
 	subjects := cfg.NATS.Subjects()
 	core, logs := observer.New(zap.WarnLevel)
 	topology := must(streams.New(streams.Options{JetStream: js, State: &memory{}, Config: cfg, Log: zap.New(core)}))
-	_, err = topology.Ensure(t.Context())
+	_, err := topology.Ensure(t.Context())
 	require.NoError(t, err)
 	require.Empty(t, logs.All())
 	require.EqualValues(t, most/2, configOf(t, js, subjects.LifecycleStream()).MaxBytes)
