@@ -30,6 +30,7 @@ type Client struct {
 	once     bool
 	onError  func(error)
 	now      func() time.Time
+	after    func(time.Duration) <-chan time.Time
 
 	sealConnects bool
 	keys         workerKeys
@@ -56,8 +57,8 @@ func Once() Option { return func(c *Client) { c.once = true } }
 
 // OnError sets a function that receives the errors from which the client recovers by itself:
 // a handler's error, after which the event comes again, a message that is no event, a
-// consumer that is created again, workers' keys that can't be had while older ones serve.
-// Several goroutines may call it at once.
+// consumer that is created again, a stream that can't be received from yet, workers' keys
+// that can't be had while older ones serve. Several goroutines may call it at once.
 func OnError(f func(error)) Option { return func(c *Client) { c.onError = f } }
 
 // New returns a client on a connection, which the caller closes. Give the connection its
@@ -67,7 +68,7 @@ func New(nc *nats.Conn, options ...Option) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("setting up JetStream: %w", err)
 	}
-	c := &Client{nc: nc, js: js, timeout: DefaultTimeout, onError: func(error) {}, now: time.Now}
+	c := &Client{nc: nc, js: js, timeout: DefaultTimeout, onError: func(error) {}, now: time.Now, after: time.After}
 	for _, option := range options {
 		option(c)
 	}

@@ -4,3 +4,8 @@ import "time"
 
 // Clock replaces the clock by which keys grow old.
 func Clock(now func() time.Time) Option { return func(c *Client) { c.now = now } }
+
+// After replaces the wait until a subscription looks for streams again.
+func After(after func(time.Duration) <-chan time.Time) Option {
+	return func(c *Client) { c.after = after }
+}

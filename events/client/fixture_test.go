@@ -3,6 +3,8 @@ package client_test
 import (
 	"context"
 	"encoding/json"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -58,22 +60,54 @@ func (b *bench) integration(change func(*jetstream.StreamConfig)) jetstream.Stre
 	return stream
 }
 
-// lifecycle makes the stream of lifecycle events.
+// lifecycle makes the streams of lifecycle events that Partitions demands, and returns the
+// first. What it has made before it brings up to that.
 func (b *bench) lifecycle() jetstream.Stream {
 	b.t.Helper()
-	cfg := jetstream.StreamConfig{Name: b.subjects.LifecycleStream()}
-	for _, kind := range events.LifecycleKinds {
-		cfg.Subjects = append(cfg.Subjects, b.subjects.LifecycleAll(kind))
+	partitions := b.subjects.LifecyclePartitions()
+	for n := len(partitions) - 1; n >= 0; n-- { // as the last, the first tells of the others
+		cfg := jetstream.StreamConfig{Name: partitions[n].Stream}
+		if published := partitions[n].Published; published != "" {
+			cfg.Subjects = []string{published}
+			cfg.SubjectTransform = &jetstream.SubjectTransformConfig{Source: published, Destination: b.subjects.SubscribedLifecycle()}
+		} else {
+			for _, kind := range events.LifecycleKinds {
+				cfg.Subjects = append(cfg.Subjects, b.subjects.LifecycleAll(kind))
+			}
+		}
+		if n == 0 && len(partitions) > 1 {
+			cfg.Metadata = map[string]string{events.PartitionsKey: strconv.Itoa(len(partitions))}
+		}
+		_, err := b.js.CreateOrUpdateStream(b.ctx, cfg)
+		require.NoError(b.t, err)
 	}
-	stream, err := b.js.CreateStream(b.ctx, cfg)
+	return b.stream(0)
+}
+
+// stream is one of the streams of lifecycle events.
+func (b *bench) stream(n int) jetstream.Stream {
+	b.t.Helper()
+	subjects := b.subjects
+	subjects.Partitions = n + 1
+	stream, err := b.js.Stream(b.ctx, subjects.LifecyclePartitions()[n].Stream)
 	require.NoError(b.t, err)
 	return stream
+}
+
+// user is one whose events are in a stream.
+func (b *bench) user(n int) string {
+	for i := 0; ; i++ {
+		user := "user" + strconv.Itoa(i)
+		if strings.HasPrefix(b.subjects.PublishedLifecycle(b.subjects.Lifecycle("", user)), strings.TrimSuffix(b.subjects.LifecyclePartitions()[n].Published, "*.*.*")) {
+			return user
+		}
+	}
 }
 
 // tell publishes a lifecycle event as a worker does.
 func (b *bench) tell(id, kind, user string) {
 	b.t.Helper()
-	_, err := b.js.Publish(b.ctx, b.subjects.Lifecycle(kind, user), b.event(id, kind, user))
+	_, err := b.js.Publish(b.ctx, b.subjects.PublishedLifecycle(b.subjects.Lifecycle(kind, user)), b.event(id, kind, user))
 	require.NoError(b.t, err)
 }
 

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/cenkalti/backoff/v5"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/latchkey/latchkey/events"
@@ -24,7 +23,8 @@ type Subscription struct {
 	// Users narrows the subscription to some users. Empty: all.
 	Users []string
 	// NewOnly makes a new consumer start with the next event, not with the oldest in the
-	// stream. It makes no difference to a consumer that exists.
+	// stream. It makes no difference to a consumer that exists. On a stream that comes later
+	// the consumer starts with what has happened since it began on the first.
 	NewOnly bool
 	// AckWait is the time without a sign of progress after which NATS delivers an event
 	// again (default 30 seconds). A handler may take longer: the client signals progress.
@@ -47,11 +47,18 @@ const (
 // Subscribe calls handle for lifecycle events, one at a time, until ctx ends; then it
 // returns nil. Call it several times for concurrency.
 //
+// It receives from all streams of the installation, which the first one names the number
+// of, and within a minute from those that come later. The events of a user are in one
+// stream. Between streams there is no order.
+//
 // With a Durable, an event is acknowledged when handle returns nil. After an error it
 // comes again, with growing delays (1 second to 1 minute). A consumer that exists is never
-// changed: if its settings are others, the error wraps ErrDurable and names them. A consumer
-// that is lost meanwhile is created again and continues where it was, perhaps with some
-// events once more. Without a Durable an error of handle ends the subscription.
+// changed: if its settings are others, the error wraps ErrDurable and names them. Without a
+// Durable an error of handle ends the subscription. A consumer that is lost meanwhile is
+// created again and continues where it was, perhaps with some events once more.
+//
+// At the start Subscribe fails if it may not receive from one of the streams, and names it.
+// Later on, and for a stream that is missing, it tells OnError and tries again.
 //
 // Messages that are no lifecycle event of their subject go to OnError.
 func (c *Client) Subscribe(ctx context.Context, s Subscription, handle Handler) error {
@@ -62,24 +69,7 @@ func (c *Client) Subscribe(ctx context.Context, s Subscription, handle Handler) 
 	if s.AckWait <= 0 {
 		s.AckWait = ackWait
 	}
-	receive := (&durable{c: c, s: s, filters: filters, handle: handle}).receive
-	if s.Durable == "" {
-		receive = func(ctx context.Context, begun func()) error { return c.receiveOrdered(ctx, s, filters, handle, begun) }
-	}
-	began, pauses := false, pauses()
-	_, err = backoff.Retry(ctx, func() (struct{}, error) {
-		err := receive(ctx, func() { began = true; pauses.Reset() })
-		var failed *handlerError
-		switch {
-		case errors.As(err, &failed):
-			err = backoff.Permanent(failed.error)
-		case !began || s.Durable == "" || errors.Is(err, ErrDurable):
-			err = backoff.Permanent(fmt.Errorf("subscribing to lifecycle events: %w", err))
-		}
-		return struct{}{}, err
-	}, backoff.WithBackOff(pauses), backoff.WithMaxElapsedTime(0), backoff.WithNotify(func(err error, _ time.Duration) {
-		c.onError(fmt.Errorf("subscribing again: %w", err))
-	}))
+	err = (&subscription{c: c, s: s, filters: filters, calls: make(chan call)}).run(ctx, handle)
 	if ctx.Err() != nil {
 		return nil //nolint:nilerr // the caller ended the subscription
 	}
@@ -107,13 +97,6 @@ func (c *Client) filters(s Subscription) ([]string, error) {
 		}
 	}
 	return out, nil
-}
-
-func (s Subscription) deliverPolicy() jetstream.DeliverPolicy {
-	if s.NewOnly {
-		return jetstream.DeliverNewPolicy
-	}
-	return jetstream.DeliverAllPolicy
 }
 
 // event decodes a message. An error goes to OnError too: no worker wrote the message.
@@ -153,34 +136,4 @@ func signalProgress(wait time.Duration, msg jetstream.Msg, do func() error) erro
 	}()
 	defer func() { signs.Stop(); close(done); <-ended }()
 	return do()
-}
-
-// handlerError is a handler's error that ends a subscription.
-type handlerError struct{ error }
-
-// receiveOrdered handles events in order until ctx ends or handle fails.
-func (c *Client) receiveOrdered(ctx context.Context, s Subscription, filters []string, handle Handler, begun func()) error {
-	consumer, err := c.js.OrderedConsumer(ctx, c.subjects.LifecycleStream(), jetstream.OrderedConsumerConfig{FilterSubjects: filters, DeliverPolicy: s.deliverPolicy()})
-	if err != nil {
-		return err
-	}
-	messages, err := consumer.Messages()
-	if err != nil {
-		return err
-	}
-	defer messages.Stop()
-	begun()
-	for {
-		msg, err := messages.Next(jetstream.NextContext(ctx))
-		if err != nil {
-			return err
-		}
-		e, err := c.event(msg)
-		if err != nil {
-			continue
-		}
-		if err := handle(ctx, e); err != nil {
-			return &handlerError{err}
-		}
-	}
 }
