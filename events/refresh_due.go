@@ -21,9 +21,13 @@ type RefreshDue struct {
 	// the refresh token.
 	Unknown bool `json:"unknown,omitempty"`
 	// Call: when it is due, the action calls Mesh, by what was known when the message was
-	// written. Messages of earlier releases don't say so.
-	Call bool `json:"call,omitempty"`
+	// written. It travels in HeaderCall, since workers of an earlier release refuse a body
+	// with a field that they don't know.
+	Call bool `json:"-"`
 }
+
+// HeaderCall is the header of a refresh.due message whose action calls Mesh; it has any value.
+const HeaderCall = "Latchkey-Call"
 
 // RefreshDueName is the name of the message in errors and dead letters.
 const RefreshDueName = "refresh.due"

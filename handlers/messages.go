@@ -43,7 +43,9 @@ func RefreshDue(r *refresher.Refresher, d *refresher.Dispatcher, now func() time
 		if err != nil {
 			return err
 		}
-		d.NoteServerTime(deliveryOf(msg).FirstStoredAt)
+		delivered := deliveryOf(msg)
+		in.Call = delivered.Call
+		d.NoteServerTime(delivered.FirstStoredAt)
 		err = r.HandleDue(ctx, in)
 		if later, ok := errors.AsType[*refresher.LaterError](err); ok {
 			postponed.WithLabelValues(later.Why).Inc()

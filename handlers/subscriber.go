@@ -78,6 +78,8 @@ type delivery struct {
 	StoredAt, FirstStoredAt time.Time
 	// Replayed: it says that it was replayed.
 	Replayed bool
+	// Call: it is due for a call to Mesh (events.HeaderCall).
+	Call bool
 	// Behind is how many messages waited behind it.
 	Behind uint64
 	// Event has the CloudEvents attributes in its headers; nil: there are none.
@@ -242,7 +244,7 @@ func (s *Subscriber) handle(ctx context.Context, m jetstream.Msg, f *feed) {
 	d := &delivery{
 		Subject: m.Subject(), Attempt: 1, Event: events.HeadersOf(m.Headers()), EventID: func() string { return events.EventID(m.Headers(), m.Data()) },
 		Trace: tracing.FromHeader(m.Headers()), freeSlot: sync.OnceFunc(func() { f.slots.free(1) }),
-		Replayed: m.Headers().Get(parts.HeaderStored) != "",
+		Replayed: m.Headers().Get(parts.HeaderStored) != "", Call: m.Headers().Get(events.HeaderCall) != "",
 	}
 	defer d.freeSlot()
 	if meta, err := m.Metadata(); err == nil {

@@ -233,6 +233,9 @@ func (d *Dispatcher) publishSchedule(ctx context.Context, m events.RefreshDue, a
 	msg := nats.NewMsg(partition.Schedule(m.GrantID))
 	msg.Data = body
 	msg.Header.Set(headerSchedule, scheduleAt+at.Add(d.clock.ahead(d.options.Now())).UTC().Format(scheduleTime))
+	if m.Call {
+		msg.Header.Set(events.HeaderCall, "1")
+	}
 	target := partition.Due
 	if m.Unknown {
 		target = partition.Urgent
