@@ -14,7 +14,8 @@ import (
 	"github.com/latchkey/latchkey/cmd/sandbox/npmtest"
 )
 
-// users are one who may do all, and an observer with the shipped role.
+// users are one who may do all, an observer with the shipped role, and one with its
+// permissions on the first stream of events.
 func users(t *testing.T) []*server.User {
 	t.Helper()
 	dir := t.TempDir()
@@ -25,6 +26,11 @@ func users(t *testing.T) []*server.User {
 	require.NoError(t, os.WriteFile(conf, []byte(`authorization { users: [
 		{ user: all, password: x }
 		{ user: observer, password: x, permissions: { include "observer.conf" } }
+		{ user: first, password: x, permissions: {
+			publish: ["$JS.API.STREAM.INFO.LATCHKEY_LIFECYCLE", "$JS.API.CONSUMER.CREATE.LATCHKEY_LIFECYCLE.observer", "$JS.API.CONSUMER.INFO.LATCHKEY_LIFECYCLE.observer",
+				"$JS.API.CONSUMER.MSG.NEXT.LATCHKEY_LIFECYCLE.observer", "$JS.ACK.LATCHKEY_LIFECYCLE.observer.>"]
+			subscribe: ["_INBOX_observer.>"]
+		} }
 	] }`), 0o600))
 	options, err := server.ProcessConfigFile(conf)
 	require.NoError(t, err)

@@ -141,11 +141,16 @@ export class Client {
    * Calls handle for lifecycle events, one at a time, until the signal is aborted; then it
    * returns. Call it several times for concurrency.
    *
+   * It receives from all streams of the installation, and within a minute from those that
+   * come later. The events of a user are in one stream. Between streams there is no order.
+   * At the start it fails if it may not receive from one of them; later on, and for a stream
+   * that is missing, it tells onError and tries again.
+   *
    * With a durable, an event is acknowledged when handle returns. After an error it comes
    * again, with growing delays (1 second to 1 minute). A consumer that exists is never
    * changed: with other settings the error is a DurableError. One that is lost meanwhile is
-   * created again and continues where it was, perhaps with some events once more. Without a
-   * durable an error of handle ends the subscription.
+   * created again and continues where it was, perhaps with some events once more, also without
+   * a durable. Without one an error of handle ends the subscription.
    *
    * @param {import("./subscribe.js").Subscription} subscription
    * @param {(event: import("./subscribe.js").LifecycleEvent) => unknown} handle an event may come more than once, with the same id

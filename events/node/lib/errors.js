@@ -70,6 +70,9 @@ export const isTimeout = (err) => err?.name === "TimeoutError";
 /** @param {any} err */
 export const isNoResponders = (err) => err?.name === "NoRespondersError" || (err?.name === "RequestError" && err.isNoResponders());
 
+/** NATS denies a permission. @param {any} err @returns {boolean} */
+export const isRefused = (err) => err?.name === "PermissionViolationError" || (err?.cause !== undefined && isRefused(err.cause));
+
 /** @param {any} err @returns {boolean} */
 export const isFinal = (err) =>
   ["ClosedConnectionError", "DrainingConnectionError", "PermissionViolationError", "InvalidSubjectError", "InvalidArgumentError"].includes(err?.name ?? "") ||

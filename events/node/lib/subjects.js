@@ -29,7 +29,9 @@ export class Subjects {
     return `${this.of(name)}.*`;
   }
 
-  get lifecycleStream() {
-    return this.#prefix ? `${this.#prefix.toUpperCase()}_LATCHKEY_LIFECYCLE` : "LATCHKEY_LIFECYCLE";
+  /** One of the streams of lifecycle events. @param {number} [n] */
+  lifecycleStream(n = 0) {
+    const name = n === 0 ? "LATCHKEY_LIFECYCLE" : `LATCHKEY_LIFECYCLE_${n}`;
+    return this.#prefix ? `${this.#prefix.toUpperCase()}_${name}` : name;
   }
 }

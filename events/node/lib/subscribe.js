@@ -1,8 +1,8 @@
 import { setTimeout as sleep } from "node:timers/promises";
-import { AckPolicy, DeliverPolicy, JetStreamApiError } from "@nats-io/jetstream";
 import { checkUser, isObject, parse } from "./check.js";
-import { DurableError, InvalidError, isFinal } from "./errors.js";
-import { pauses, unlessAborted } from "./retry.js";
+import { InvalidError } from "./errors.js";
+import { unlessAborted } from "./retry.js";
+import { Durable, Ordered } from "./stream.js";
 import { lifecycleKinds } from "./subjects.js";
 
 /**
@@ -13,7 +13,8 @@ import { lifecycleKinds } from "./subjects.js";
  * @property {string[]} [kinds] some of lifecycleKinds; without: all
  * @property {string[]} [users] narrows the subscription to some users; without: all
  * @property {boolean} [newOnly] a new consumer starts with the next event, not with the
- *   oldest in the stream. It makes no difference to a consumer that exists.
+ *   oldest in the stream. It makes no difference to a consumer that exists. On a stream that
+ *   comes later it starts with what has happened since the subscription began.
  * @property {number} [ackWait] time without a sign of progress after which NATS delivers an
  *   event again, in ms (30,000). handle may take longer: the client signals progress.
  */
@@ -30,35 +31,104 @@ import { lifecycleKinds } from "./subjects.js";
  *   nc: import("@nats-io/nats-core").NatsConnection, apiPrefix: string,
  *   js: import("@nats-io/jetstream").JetStreamClient, jsm: import("@nats-io/jetstream").JetStreamManager,
  *   subjects: import("./subjects.js").Subjects, onError: (err: Error) => void,
+ *   wait?: (ms: number, signal: AbortSignal) => Promise<unknown>,
  * }} Nats */
 
 /** @typedef {(event: LifecycleEvent) => unknown} Handle */
 
-const consumerExists = 10_148;
-const apiTimeout = 5_000; // ms
-const expires = 5_000; // ms for which one pull waits; then the consumer is looked for
-const askEvery = 60_000; // ms between questions how far the consumer is
-const maxDelay = 60_000;
+/** @typedef {{ number: number, at: string }} Streams how many there are, at a time of the server */
+
+/**
+ * A running subscription, as its streams see it.
+ *
+ * @typedef {object} Running
+ * @property {Nats} nats
+ * @property {Subscription} s
+ * @property {string[]} filters
+ * @property {AbortSignal} signal
+ * @property {string} since when it began, by the clock of the server; that of a durable began
+ *   when its consumer was created on the first stream
+ * @property {(msg: import("@nats-io/jetstream").JsMsg) => LifecycleEvent | undefined} eventIn
+ * @property {(event: LifecycleEvent) => Promise<void>} handle waits for its turn
+ * @property {() => Promise<Streams>} streams
+ */
+
+const askEvery = 60_000; // ms between questions how many streams there are
+
+/** @param {number} ms @param {AbortSignal} signal */
+const wait = (ms, signal) => sleep(ms, undefined, { signal });
 
 /** @param {Nats} nats @param {Subscription} s @param {Handle} handle @param {AbortSignal | undefined} signal */
 export async function subscribe(nats, s, handle, signal) {
   if (signal?.aborted) return;
   const subjects = filters(nats, s);
-  if (!s.durable) return ordered(nats, s, subjects, handle, signal);
-  const subscription = new Durable(nats, s, subjects, handle, signal);
-  for (let pause = pauses(); ; ) {
-    try {
-      return await subscription.receive(() => {
-        pause = pauses();
+  const stop = new AbortController();
+  const end = () => stop.abort();
+  signal?.addEventListener("abort", end, { once: true });
+  /** @type {{ err: unknown } | undefined} */
+  let failed;
+  /** @param {unknown} err */
+  const fail = (err) => {
+    failed ??= { err };
+    end();
+  };
+  let turn = Promise.resolve();
+  /** @type {Running} */
+  const running = {
+    nats, s, filters: subjects, signal: stop.signal, since: "",
+    eventIn: (msg) => eventIn(nats, msg),
+    handle(event) {
+      const handled = turn.then(async () => {
+        if (stop.signal.aborted) throw stop.signal.reason;
+        try {
+          await handle(event);
+        } catch (err) {
+          if (!s.durable) fail(err); // before another event's turn
+          throw err;
+        }
       });
-    } catch (err) {
-      if (signal?.aborted) return;
-      if (!subscription.began || err instanceof DurableError || isFinal(err)) throw err;
-      nats.onError(/** @type {Error} */ (err));
-      await sleep(Number(pause.next().value), undefined, { signal }).catch(() => {});
-      if (signal?.aborted) return;
+      turn = handled.catch(() => {});
+      return handled;
+    },
+    streams: () => unlessAborted(stop.signal, lifecycleStreams(nats)),
+  };
+  /** @type {Map<number, Promise<void>>} */
+  const streams = new Map();
+  try {
+    let { number, at } = await running.streams();
+    running.since = at;
+    for (let first = true; !stop.signal.aborted; first = false) {
+      for (let n = 0; n < number && !stop.signal.aborted; n++) {
+        if (streams.has(n)) continue;
+        const stream = new (s.durable ? Durable : Ordered)(running, n, number);
+        const received = stream.run(first).catch(fail).finally(() => streams.delete(n));
+        streams.set(n, received);
+        if (n === 0) await Promise.race([stream.begun, received]); // the others need to know when that was
+      }
+      await (nats.wait ?? wait)(askEvery, stop.signal).catch(() => {});
+      if (!stop.signal.aborted) ({ number } = await running.streams().catch((err) => (stop.signal.aborted || nats.onError(err), { number })));
     }
+  } catch (err) {
+    fail(err);
+  } finally {
+    await Promise.all(streams.values());
+    signal?.removeEventListener("abort", end);
   }
+  if (failed && !signal?.aborted) throw failed.err;
+}
+
+const partitionsKey = "latchkey-partitions";
+const maxPartitions = 256;
+
+/** Asks how many streams hold the events. @param {Nats} nats @returns {Promise<Streams>} */
+async function lifecycleStreams({ jsm, subjects }) {
+  const name = subjects.lifecycleStream();
+  const info = await jsm.streams.info(name);
+  const text = info.config.metadata?.[partitionsKey] ?? "1";
+  if (!/^[1-9][0-9]{0,2}$/.test(text) || Number(text) > maxPartitions) {
+    throw new InvalidError("number of streams", `${partitionsKey} of ${name} is ${JSON.stringify(text)}, not 1 to ${maxPartitions}`);
+  }
+  return { number: Number(text), at: /** @type {string} */ (info.ts) };
 }
 
 /** @param {Nats} nats @param {Subscription} s */
@@ -85,145 +155,5 @@ function eventIn({ subjects, onError }, msg) {
   } catch (err) {
     onError(/** @type {Error} */ (err));
     return undefined;
-  }
-}
-
-/** A subscription with a durable consumer. */
-class Durable {
-  began = false;
-  #nats;
-  #s;
-  #filters;
-  #handle;
-  #signal;
-  #ackWait;
-  /** Every event up to this sequence of the stream was acknowledged at told, a time of the server. */
-  #done = 0;
-  /** @type {number | undefined} */
-  #told;
-  #asked = 0;
-
-  /** @param {Nats} nats @param {Subscription} s @param {string[]} subjects @param {Handle} handle @param {AbortSignal | undefined} signal */
-  constructor(nats, s, subjects, handle, signal) {
-    this.#nats = nats;
-    this.#s = s;
-    this.#filters = subjects;
-    this.#handle = handle;
-    this.#signal = signal;
-    this.#ackWait = s.ackWait ?? 30_000;
-  }
-
-  get #stream() {
-    return this.#nats.subjects.lifecycleStream;
-  }
-
-  get #name() {
-    return /** @type {string} */ (this.#s.durable);
-  }
-
-  /** Handles events until the consumer is lost or the signal is aborted. @param {() => void} begun */
-  async receive(begun) {
-    await this.#create();
-    this.#note(await this.#nats.jsm.consumers.info(this.#stream, this.#name));
-    const consumer = await this.#nats.js.consumers.get(this.#stream, this.#name);
-    this.began = true;
-    begun();
-    while (!this.#signal?.aborted) {
-      // One at a time, because the ack wait of messages in a buffer would run out.
-      const next = consumer.next({ expires });
-      const msg = await unlessAborted(this.#signal, next).catch((err) => {
-        if (this.#signal?.aborted) next.then((late) => late?.nak()).catch(() => {}); // for another subscriber
-        throw err;
-      });
-      if (msg) await this.#deliver(msg);
-      if (!msg || performance.now() - this.#asked > askEvery) this.#note(await consumer.info());
-    }
-  }
-
-  /**
-   * Creates the consumer if there is none. It changes none, because others may share it. NATS's
-   * library would request an older subject, which roles permit nobody.
-   */
-  async #create() {
-    const config = {
-      durable_name: this.#name,
-      filter_subjects: this.#filters,
-      ack_policy: AckPolicy.Explicit,
-      ack_wait: this.#ackWait * 1e6, // ns
-      max_deliver: -1,
-      ...(await this.#start()),
-    };
-    const { nc, apiPrefix } = this.#nats;
-    const body = JSON.stringify({ stream_name: this.#stream, config, action: "create" });
-    const reply = await nc.request(`${apiPrefix}.CONSUMER.CREATE.${this.#stream}.${this.#name}`, body, { timeout: apiTimeout });
-    const { error } = /** @type {{ error?: import("@nats-io/jetstream").ApiError }} */ (reply.json());
-    if (error && error.err_code !== consumerExists) throw new JetStreamApiError(error);
-  }
-
-  /** Where a new consumer begins: where a lost one was, if that is known. An event comes rather twice than never. */
-  async #start() {
-    if (this.#told === undefined) return { deliver_policy: this.#s.newOnly ? DeliverPolicy.New : DeliverPolicy.All };
-    const stream = await this.#nats.jsm.streams.info(this.#stream).catch(() => undefined);
-    // A stream that was created since counts from 1 again, and a restored one from before.
-    if (!stream || Date.parse(stream.created) > this.#told || stream.state.last_seq < this.#done) return { deliver_policy: DeliverPolicy.All };
-    return { deliver_policy: DeliverPolicy.StartSequence, opt_start_seq: this.#done + 1 };
-  }
-
-  /** Keeps how far the consumer is, unless it is another than this subscription's. @param {import("@nats-io/jetstream").ConsumerInfo} info */
-  #note(info) {
-    const found = this.#differences(info.config);
-    if (found.length > 0) throw new DurableError(this.#name, found);
-    this.#done = info.ack_floor.stream_seq;
-    this.#told = Date.parse(info.ts ?? "");
-    this.#asked = performance.now();
-  }
-
-  /** What has events handled otherwise than this subscription asks for. @param {import("@nats-io/jetstream").ConsumerConfig} have */
-  #differences(have) {
-    const found = [];
-    const subjects = have.filter_subject ? [have.filter_subject] : [...(have.filter_subjects ?? [])].sort();
-    if (subjects.join(" ") !== this.#filters.join(" ")) found.push(`the filter subjects ${subjects.join(" ")}, not ${this.#filters.join(" ")}`);
-    if (have.ack_policy !== AckPolicy.Explicit) found.push(`the ack policy ${have.ack_policy}, not ${AckPolicy.Explicit}`);
-    const wait = (have.ack_wait ?? 0) / 1e6;
-    if (wait !== this.#ackWait) found.push(`an ack wait of ${wait} ms, not ${this.#ackWait} ms`);
-    if ((have.max_deliver ?? -1) > 0) found.push(`at most ${have.max_deliver} deliveries, not any number`);
-    if (have.headers_only) found.push("headers only, not events");
-    if (have.deliver_subject) found.push("a deliver subject: it is a push consumer");
-    return found;
-  }
-
-  /** Handles a message and acknowledges it, even if the signal is aborted meanwhile. @param {import("@nats-io/jetstream").JsMsg} msg */
-  async #deliver(msg) {
-    const event = eventIn(this.#nats, msg);
-    if (!event) return msg.term("not a lifecycle event");
-    const signs = setInterval(() => msg.working(), Math.max(this.#ackWait / 3, 1));
-    try {
-      await this.#handle(event);
-      msg.ack();
-    } catch (err) {
-      this.#nats.onError(new Error(`handling ${event.type} ${event.id}`, { cause: err }));
-      msg.nak(Math.min(1000 * 2 ** (msg.info.deliveryCount - 1), maxDelay));
-    } finally {
-      clearInterval(signs);
-    }
-  }
-}
-
-/** Handles events in order until the signal is aborted or handle fails. @param {Nats} nats @param {Subscription} s @param {string[]} filter_subjects @param {Handle} handle @param {AbortSignal | undefined} signal */
-async function ordered(nats, s, filter_subjects, handle, signal) {
-  const consumer = await nats.js.consumers.get(nats.subjects.lifecycleStream, { filter_subjects, deliver_policy: s.newOnly ? DeliverPolicy.New : DeliverPolicy.All });
-  const messages = await consumer.consume();
-  const end = () => messages.stop();
-  signal?.addEventListener("abort", end, { once: true });
-  if (signal?.aborted) end();
-  try {
-    for await (const msg of messages) {
-      if (signal?.aborted) return;
-      const event = eventIn(nats, msg);
-      if (event) await handle(event);
-    }
-  } finally {
-    signal?.removeEventListener("abort", end);
-    await messages.close();
   }
 }

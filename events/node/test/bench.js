@@ -17,7 +17,12 @@ after(() => nc.close());
 export function bench(prefix = `t${randomUUID().slice(0, 8)}`) {
   const subject = (name, user) => [...(prefix ? [prefix] : []), name, ...(user === undefined ? [] : [subjectToken(user)])].join(".");
   const lifecycle = `${prefix ? `${prefix.toUpperCase()}_` : ""}LATCHKEY_LIFECYCLE`;
+  const stream = (n) => (n === 0 ? lifecycle : `${lifecycle}_${n}`);
   const problems = [];
+  let streams = 1;
+  // FNV-1a of the user as it is in the subject, as workers choose the stream.
+  const streamOf = (userId) => [...subjectToken(userId)].reduce((h, c) => Math.imul(h ^ c.charCodeAt(0), 16777619) >>> 0, 2166136261) % streams;
+  const upTo = (config) => jsm.streams.add(config).catch((err) => (/already in use/.test(err.message) ? jsm.streams.update(config.name, config) : Promise.reject(err)));
   return {
     nc,
     jsm,
@@ -30,10 +35,21 @@ export function bench(prefix = `t${randomUUID().slice(0, 8)}`) {
     integration: () => jsm.streams.add({ name: `${prefix}_i`, subjects: [subject("integration.connected"), subject("integration.disconnected")] }),
     stored: async (seq) => (await jsm.streams.getMessage(`${prefix}_i`, { seq })).json(),
     count: async () => (await jsm.streams.info(`${prefix}_i`)).state.messages,
-    // The stream of lifecycle events, and an event in it.
-    events: () => jsm.streams.add({ name: lifecycle, subjects: lifecycleKinds.map((kind) => `${subject(kind)}.*`) }),
+    // One of the streams of lifecycle events, and a user whose events are there.
+    stream,
+    user: (n) => Array.from({ length: 1000 }, (_, i) => `user${i}`).find((user) => streamOf(user) === n),
+    // The streams of lifecycle events, and an event in one of them. The first tells last of the others.
+    events: async (number = 1) => {
+      streams = number;
+      for (let n = number - 1; n >= 0; n--) {
+        const src = subject(`latchkey.lifecycle.${n}.*.*.*`);
+        const dest = subject("{{wildcard(1)}}.{{wildcard(2)}}.{{wildcard(3)}}");
+        if (number === 1) await upTo({ name: lifecycle, subjects: lifecycleKinds.map((kind) => `${subject(kind)}.*`) });
+        else await upTo({ name: stream(n), subjects: [src], subject_transform: { src, dest }, metadata: n === 0 ? { "latchkey-partitions": `${number}` } : {} });
+      }
+    },
     tell: (id, type, userId, body = { specversion: "1.0", id, source: "latchkey", type, time: connectedAt, data: { userId, grantId: "g", brokerType: "b", accounts: [], version: 1 } }) =>
-      jetstream(nc).publish(subject(type, userId), JSON.stringify(body)),
+      jetstream(nc).publish(streams === 1 ? subject(type, userId) : subject(`latchkey.lifecycle.${streamOf(userId)}.${type}`, userId), JSON.stringify(body)),
     // answer answers requests, each with the next of the answers, and after that with the last.
     // An answer is a body, a refusal's code, null for none, or a function of the request.
     answer: (name, ...answers) => {

@@ -287,10 +287,11 @@ test("lifecycle events", { concurrency: true }, async (t) => {
     await ended;
     await assert.rejects(b.jsm.consumers.info(b.lifecycle, "d"), /consumer not found/);
   });
-  await t.test("need no more than the permissions of an observer", async () => {
+  await t.test("need no more than the permissions of an observer", async (t) => {
     const b = bench("");
     await b.events();
     const own = await connect({ servers: process.env.NATS_URL, user: "observer", pass: "x", inboxPrefix: "_INBOX_observer" });
+    t.after(() => own.close()); // or the process would not end
     const client = new Client(own, { onError: (err) => b.problems.push(err) });
     const s = subscriber(b, { durable: "observer", kinds: ["token.expired", "token.expiring"] }, undefined, client);
     await b.tell("1", "token.expired", "alice");
@@ -300,7 +301,7 @@ test("lifecycle events", { concurrency: true }, async (t) => {
     await s.hears("2");
     await s.stop();
     assert.ok(!b.problems.some((err) => /permission/i.test(err.message)), `${b.problems}`);
-    await own.close();
+    await b.jsm.streams.delete(b.lifecycle);
   });
   await t.test("come in order without a durable", async () => {
     const b = bench();

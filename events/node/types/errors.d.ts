@@ -37,4 +37,5 @@ export class DurableError extends Error {
 }
 export function isTimeout(err: any): boolean;
 export function isNoResponders(err: any): any;
+export function isRefused(err: any): boolean;
 export function isFinal(err: any): boolean;

@@ -10,6 +10,7 @@ export class Subjects {
     of(name: string, userId?: string): string;
     /** @param {string} name */
     all(name: string): string;
-    get lifecycleStream(): string;
+    /** One of the streams of lifecycle events. @param {number} [n] */
+    lifecycleStream(n?: number): string;
     #private;
 }

@@ -17,7 +17,8 @@ export type Subscription = {
     users?: string[] | undefined;
     /**
      * a new consumer starts with the next event, not with the
-     * oldest in the stream. It makes no difference to a consumer that exists.
+     * oldest in the stream. It makes no difference to a consumer that exists. On a stream that
+     * comes later it starts with what has happened since the subscription began.
      */
     newOnly?: boolean | undefined;
     /**
@@ -42,5 +43,33 @@ export type Nats = {
     jsm: import("@nats-io/jetstream").JetStreamManager;
     subjects: import("./subjects.js").Subjects;
     onError: (err: Error) => void;
+    wait?: (ms: number, signal: AbortSignal) => Promise<unknown>;
 };
 export type Handle = (event: LifecycleEvent) => unknown;
+/**
+ * how many there are, at a time of the server
+ */
+export type Streams = {
+    number: number;
+    at: string;
+};
+/**
+ * A running subscription, as its streams see it.
+ */
+export type Running = {
+    nats: Nats;
+    s: Subscription;
+    filters: string[];
+    signal: AbortSignal;
+    /**
+     * when it began, by the clock of the server; that of a durable began
+     * when its consumer was created on the first stream
+     */
+    since: string;
+    eventIn: (msg: import("@nats-io/jetstream").JsMsg) => LifecycleEvent | undefined;
+    /**
+     * waits for its turn
+     */
+    handle: (event: LifecycleEvent) => Promise<void>;
+    streams: () => Promise<Streams>;
+};
