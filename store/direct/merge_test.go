@@ -51,8 +51,8 @@ func TestReadsSeveralStreamsInTheOrderOfTime(t *testing.T) {
 	}
 	require.Equal(t, want, read(0))
 	require.Equal(t, want[:3], read(3))
-	for range direct.ReadAll(t.Context(), f.js, nil, everything) {
-		t.Fatal("there is none")
+	for m, err := range direct.ReadAll(t.Context(), f.js, nil, everything) {
+		t.Fatal("there is no stream", m, err)
 	}
 }
 
@@ -85,7 +85,8 @@ func TestFollowsSeveralStreams(t *testing.T) {
 		}
 	}
 	require.Equal(t, []string{"0", "1", "2", "3", "4"}, got, "each once")
-	for range direct.ReadAll(t.Context(), f.js, all, func(jetstream.Stream) direct.Reading { return direct.Reading{Subject: "*.a", Follow: true} }) {
+	for _, err := range direct.ReadAll(t.Context(), f.js, all, func(jetstream.Stream) direct.Reading { return direct.Reading{Subject: "*.a", Follow: true} }) {
+		require.NoError(t, err)
 		break // whoever wants no more waits for none
 	}
 }
