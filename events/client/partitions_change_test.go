@@ -117,7 +117,7 @@ func TestStreamsThatAreRemoved(t *testing.T) {
 			b.lifecycle()
 			look()
 			for len(problems) > 0 {
-				<-problems
+				require.Error(t, <-problems)
 			}
 			// It finds the stream missing, and asks whether that is right.
 			missing, asked := false, make(chan bool, 100)

@@ -52,12 +52,13 @@ func (r *subscription) run(ctx context.Context, handle Handler) error {
 	defer cancel()
 	all, receiving := errgroup.WithContext(receiving)
 	all.Go(func() error { return r.follow(receiving, all, number) })
-	ended := make(chan error, 1)
-	go func() { ended <- all.Wait() }()
+	var failed error
+	ended := make(chan struct{})
+	go func() { failed = all.Wait(); close(ended) }()
 	for {
 		select {
-		case err := <-ended:
-			return err
+		case <-ended:
+			return failed
 		case call := <-r.calls:
 			if receiving.Err() != nil {
 				call.done <- errEnded
