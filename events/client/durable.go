@@ -58,7 +58,10 @@ func (p *part) receiveDurable(ctx context.Context, begun func(time.Time)) error 
 // consumer returns the durable consumer, and creates it if there is none. It changes none,
 // because others may share it.
 func (p *part) consumer(ctx context.Context) (jetstream.Consumer, error) {
-	start := p.start(ctx)
+	start, err := p.start(ctx)
+	if err != nil {
+		return nil, err
+	}
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
 	consumer, err := p.c.js.CreateConsumer(ctx, p.stream, jetstream.ConsumerConfig{

@@ -10,7 +10,10 @@ import (
 // receiveOrdered handles events in the stream's order until the consumer is lost, ctx ends or
 // handle fails.
 func (p *part) receiveOrdered(ctx context.Context, begun func(time.Time)) error {
-	start := p.start(ctx)
+	start, err := p.start(ctx)
+	if err != nil {
+		return err
+	}
 	creating, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
 	// One attempt, because the library's later ones tell nobody and don't end with ctx.

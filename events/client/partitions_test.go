@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/require"
 
 	"github.com/latchkey/latchkey/events"
@@ -273,6 +274,93 @@ func TestALostOrderedConsumerContinuesWhereItWas(t *testing.T) {
 			require.NoError(t, b.js.DeleteStream(b.ctx, name)) // it counts from 1 again
 			b.lifecycle()
 			b.tell("2", events.TokenStored, b.user(1))
+			sub.hears("2", nil)
+			require.NoError(t, sub.ends())
+		})
+	}
+}
+
+// away is JetStream that, at times, does not answer what a stream is like, and loses ordered
+// consumers.
+type away struct {
+	jetstream.JetStream
+	now *atomic.Bool
+}
+
+var errAway = errors.New("away")
+
+func (j away) Stream(ctx context.Context, name string) (jetstream.Stream, error) {
+	if j.now.Load() {
+		return nil, errAway
+	}
+	return j.JetStream.Stream(ctx, name)
+}
+
+func (j away) OrderedConsumer(ctx context.Context, stream string, cfg jetstream.OrderedConsumerConfig) (jetstream.Consumer, error) {
+	c, err := j.JetStream.OrderedConsumer(ctx, stream, cfg)
+	return lostConsumer{c, j}, err
+}
+
+type lostConsumer struct {
+	jetstream.Consumer
+	away
+}
+
+func (c lostConsumer) Messages(options ...jetstream.PullMessagesOpt) (jetstream.MessagesContext, error) {
+	m, err := c.Consumer.Messages(options...)
+	return lostMessages{m, c.away}, err
+}
+
+type lostMessages struct {
+	jetstream.MessagesContext
+	away
+}
+
+func (m lostMessages) Next(options ...jetstream.NextOpt) (jetstream.Msg, error) {
+	msg, err := m.MessagesContext.Next(options...)
+	if m.now.Load() {
+		return nil, jetstream.ErrConsumerDeleted
+	}
+	return msg, err
+}
+
+// Who can't ask at the moment where to continue asks again, and does not begin anew.
+func TestWhoDoesNotKnowYetWhereToContinueWaits(t *testing.T) {
+	t.Parallel()
+	for name, s := range bothKinds {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newPartitioned(t, 1)
+			var now atomic.Bool
+			options, problems, _ := b.watch()
+			c := b.client(append(options, client.JetStream(func(js jetstream.JetStream) jetstream.JetStream { return away{js, &now} }))...)
+			b.tell("1", events.TokenStored, "alice")
+			if s.Durable != "" { // which knows from then on that 1 was handled
+				before := b.subscribe(b.client(), s)
+				before.hears("1", nil)
+				require.Eventually(t, func() bool {
+					consumer, err := b.stream(0).Consumer(b.ctx, s.Durable)
+					return err == nil && consumer.CachedInfo().AckFloor.Stream == 1
+				}, patience, 5*time.Millisecond)
+				require.NoError(t, before.ends())
+			}
+			sub := b.subscribe(c, s)
+			if s.Durable == "" {
+				sub.hears("1", nil)
+			} else {
+				require.Eventually(t, func() bool {
+					consumer, err := b.stream(0).Consumer(b.ctx, s.Durable)
+					return err == nil && consumer.CachedInfo().NumWaiting > 0
+				}, patience, 5*time.Millisecond)
+			}
+			now.Store(true)
+			if s.Durable != "" {
+				require.NoError(t, b.stream(0).DeleteConsumer(b.ctx, s.Durable))
+			}
+			b.tell("2", events.TokenStored, "alice")
+			for !errors.Is(b.problem(problems), errAway) {
+			}
+			now.Store(false)
 			sub.hears("2", nil)
 			require.NoError(t, sub.ends())
 		})

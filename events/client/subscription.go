@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -165,14 +166,19 @@ func (c *Client) lifecycleNames(number int) (names []string) {
 }
 
 // at names the stream of an error and, if NATS has refused something there since before, what.
-// NATS gives a refused request no answer.
 func (c *Client) at(stream string, err, before error) error {
-	if last := c.nc.LastError(); last != before && errors.Is(last, nats.ErrPermissionViolation) { //nolint:errorlint // whether it is a new one
-		if said := last.Error(); strings.Contains(said, "."+stream+".") || strings.Contains(said, "."+stream+`"`) {
-			return fmt.Errorf("%s: %w: %w", stream, err, last)
-		}
+	if c.refused(before, "."+stream+".", "."+stream+`"`) {
+		return fmt.Errorf("%s: %w: %w", stream, err, c.nc.LastError())
 	}
 	return fmt.Errorf("%s: %w", stream, err)
+}
+
+// refused reports whether NATS has refused something since before whose subject contains one of
+// the parts. It gives a refused request no answer.
+func (c *Client) refused(before error, parts ...string) bool {
+	last := c.nc.LastError()
+	return last != before && errors.Is(last, nats.ErrPermissionViolation) && //nolint:errorlint // whether it is a new one
+		slices.ContainsFunc(parts, func(part string) bool { return strings.Contains(last.Error(), part) })
 }
 
 // part is what a subscription receives from one stream.
@@ -259,27 +265,31 @@ type start struct {
 }
 
 // start says where a new consumer begins: where a lost one was, if this subscription knows.
-// If it can't know, an event comes rather twice than never.
-func (p *part) start(ctx context.Context) start {
+// If it can't know, an event comes rather twice than never. The error is that it can't know yet.
+func (p *part) start(ctx context.Context) (start, error) {
 	if p.told.IsZero() {
 		switch {
 		case !p.s.NewOnly:
-			return start{policy: jetstream.DeliverAllPolicy}
+			return start{policy: jetstream.DeliverAllPolicy}, nil
 		case p.n == 0 && p.s.Durable != "":
-			return start{policy: jetstream.DeliverNewPolicy}
+			return start{policy: jetstream.DeliverNewPolicy}, nil
 		default: // the stream may have been added since
-			return start{policy: jetstream.DeliverByStartTimePolicy, time: &p.since}
+			return start{policy: jetstream.DeliverByStartTimePolicy, time: &p.since}, nil
 		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
+	before := p.c.nc.LastError()
 	stream, err := p.c.js.Stream(ctx, p.stream)
-	if err != nil {
-		return start{policy: jetstream.DeliverAllPolicy}
+	switch {
+	case errors.Is(err, jetstream.ErrStreamNotFound), err != nil && p.c.refused(before, ".STREAM.INFO."):
+		return start{policy: jetstream.DeliverAllPolicy}, nil
+	case err != nil:
+		return start{}, fmt.Errorf("looking for where to continue: %w", err)
 	}
 	// A stream that was created since counts from 1 again, and a restored one from before.
 	if info := stream.CachedInfo(); info.Created.After(p.told) || info.State.LastSeq < p.done {
-		return start{policy: jetstream.DeliverAllPolicy}
+		return start{policy: jetstream.DeliverAllPolicy}, nil
 	}
-	return start{policy: jetstream.DeliverByStartSequencePolicy, seq: p.done + 1}
+	return start{policy: jetstream.DeliverByStartSequencePolicy, seq: p.done + 1}, nil
 }
