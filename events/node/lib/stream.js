@@ -89,7 +89,10 @@ class Stream {
       if (this.#n === 0 && s.durable) return { deliver_policy: DeliverPolicy.New };
       return { deliver_policy: DeliverPolicy.StartTime, opt_start_time: since }; // the stream may have been added since
     }
-    const stream = await nats.jsm.streams.info(this.name).catch(() => undefined);
+    const stream = await nats.jsm.streams.info(this.name).catch((err) => {
+      if (err?.code === streamNotFound || isRefused(err)) return undefined;
+      throw err; // it is not known yet
+    });
     // A stream that was created since counts from 1 again, and a restored one from before.
     if (!stream || Date.parse(stream.created) > this.told || stream.state.last_seq < this.done) return { deliver_policy: DeliverPolicy.All };
     return { deliver_policy: DeliverPolicy.StartSequence, opt_start_seq: this.done + 1 };

@@ -2,13 +2,13 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { jetstream, jetstreamManager } from "@nats-io/jetstream";
 import { connect } from "@nats-io/transport-node";
-import { InvalidError } from "../lib/index.js";
+import { InvalidError, lifecycleKinds } from "../lib/index.js";
 import { Subjects } from "../lib/subjects.js";
 import { subscribe } from "../lib/subscribe.js";
 import { bench, until } from "./bench.js";
 
 /** A running subscription, whose minutes pass as look says. */
-async function subscriber(b, subscription, said = () => {}, nc = b.nc) {
+async function subscriber(b, subscription, said = () => {}, nc = b.nc, jsm = undefined) {
   const stop = new AbortController();
   const [heard, waits] = [[], []];
   const wait = (_, signal) =>
@@ -16,7 +16,7 @@ async function subscriber(b, subscription, said = () => {}, nc = b.nc) {
       waits.push(resolve);
       signal.addEventListener("abort", resolve);
     });
-  const nats = { nc, js: jetstream(nc), jsm: await jetstreamManager(nc, { checkAPI: false }), apiPrefix: "$JS.API", subjects: new Subjects(b.prefix), onError: (err) => b.problems.push(err), wait };
+  const nats = { nc, js: jetstream(nc), jsm: jsm ?? (await jetstreamManager(nc, { checkAPI: false })), apiPrefix: "$JS.API", subjects: new Subjects(b.prefix), onError: (err) => b.problems.push(err), wait };
   const ended = subscribe(nats, subscription, async (event) => (heard.push(event.id), said(event)), stop.signal);
   ended.catch(() => {});
   const look = async () => {
@@ -138,6 +138,30 @@ test("several streams of lifecycle events", { concurrency: true }, async (t) => 
     assert.deepEqual(sub.heard, ["1", "2"]);
     await sub.stop();
   });
+  for (const [name, s] of Object.entries(kinds)) {
+    await t.test(`wait until it is known where to continue: ${name}`, async () => {
+      const b = bench();
+      await b.events();
+      await b.tell("1", "token.stored", "alice");
+      if (s.durable) { // which knows from then on that 1 was handled
+        const filter_subjects = lifecycleKinds.map((kind) => `${b.subject(kind)}.*`).sort();
+        await b.jsm.consumers.add(b.lifecycle, { durable_name: s.durable, filter_subjects, ack_policy: "explicit", ack_wait: 30e9 });
+        await (await (await jetstream(b.nc).consumers.get(b.lifecycle, s.durable)).next()).ackAck();
+      }
+      const jsm = await jetstreamManager(b.nc, { checkAPI: false });
+      const sub = await subscriber(b, s, undefined, b.nc, jsm);
+      if (!s.durable) await sub.hears("1");
+      await until(async () => (await b.jsm.consumers.list(b.lifecycle).next()).some((info) => info.num_waiting > 0), "a pull");
+      jsm.streams.info = () => Promise.reject(new Error("away"));
+      for await (const { name } of b.jsm.consumers.list(b.lifecycle)) await b.jsm.consumers.delete(b.lifecycle, name);
+      await until(() => b.problems.some((err) => err.message === "away"), `the problem: ${b.problems}`);
+      delete jsm.streams.info;
+      await b.tell("2", "token.stored", "alice");
+      await sub.hears("2");
+      assert.deepEqual(sub.heard, s.durable ? ["2"] : ["1", "2"]);
+      await sub.stop();
+    });
+  }
   await t.test("end with the first error without a durable", async () => {
     const b = bench();
     await b.events(3);
