@@ -42,6 +42,8 @@ type grantCache struct {
 	stopped  bool
 	// deafUntil is until when nobody subscribes, since NATS refused it; zero: it did not.
 	deafUntil time.Time
+	// room is for how many users NATS had room when it refused one more; zero: it never did.
+	room int
 }
 
 // kept is what a cache keeps of a user. Whoever drops it ends its subscription; what is

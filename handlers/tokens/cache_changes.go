@@ -86,8 +86,15 @@ func (c *grantCache) onError(err error) {
 	c.adding.Lock()
 	defer c.adding.Unlock()
 	now := c.now()
-	if tooMany && !now.Before(c.deafUntil) {
-		c.users.Resize(max(c.users.Len()*3/4, 1))
+	if tooMany {
+		// One user alone finds no room because of the others of the connection.
+		if kept := c.users.Len(); kept > 1 && !now.Before(c.deafUntil) {
+			c.room = kept
+		}
+		if c.room > 1 { // each refusal is one of those that were kept
+			c.room--
+			c.users.Resize(max(c.room*3/4, 1))
+		}
 	}
 	c.deafUntil = now.Add(deafPause)
 	c.clear()

@@ -2,6 +2,7 @@ package tokens
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -265,14 +266,33 @@ func TestALimitOfSubscriptionsMakesTheCacheSmaller(t *testing.T) {
 	broker := enginestest.NATSWith(t, engines.NATSOptions{Configure: func(o *server.Options) { o.MaxSubs = limit }})
 	broker.Embedded() // or skip
 	var refused atomic.Int64
-	nc, other := link(t, broker.URL(), refusals(&refused)), link(t, broker.URL())
+	told := make(chan struct{}, 1)
+	nc, other := link(t, broker.URL(), nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
+		if errors.Is(err, nats.ErrSlowConsumer) {
+			told <- struct{}{}
+			return
+		}
+		refused.Add(1)
+	})), link(t, broker.URL())
+	slow, err := nc.SubscribeSync("slow")
+	require.NoError(t, err)
+	require.NoError(t, slow.SetPendingLimits(1, -1))
 	s := newShelf(t, 1000, time.Hour)
 	s.listen(nc)
 	user := func(i int) string { return fmt.Sprint("user-", i) }
 	for i := 0; refused.Load() == 0; i++ {
 		s.get(user(i))
 	}
-	require.Eventually(t, func() bool { return s.users.Len() == 0 }, patience, time.Millisecond, "nobody knows who was refused")
+	// The library tells of one error after the other, also of those that come late.
+	for range 3 {
+		require.NoError(t, other.Publish("slow", nil))
+	}
+	select {
+	case <-told:
+	case <-time.After(patience):
+		t.Fatal("the refusals are not told")
+	}
+	require.Zero(t, s.users.Len(), "nobody knows who was refused")
 	require.True(t, s.get("a"))
 	require.True(t, s.get("a"))
 
@@ -288,6 +308,31 @@ func TestALimitOfSubscriptionsMakesTheCacheSmaller(t *testing.T) {
 		tell(t, other, user, nc)
 		require.True(t, s.get(user), "%s is heard", user)
 	}
+}
+
+// Who is refused alone, as the one who tries is, does not show how much room there is. Each
+// refusal that comes late was one of those that found none.
+func TestTheRoomIsWhatNATSHadRoomFor(t *testing.T) {
+	s := newShelf(t, 100, time.Hour)
+	s.listen(link(t, enginestest.NATS(t).URL()))
+	kept := func() int {
+		s.now = s.now.Add(deafPause)
+		for i := range 100 {
+			s.get(fmt.Sprint(i))
+		}
+		return s.users.Len()
+	}
+	for range 3 {
+		s.get("a")
+		s.onError(nats.ErrMaxSubscriptionsExceeded)
+		require.Zero(t, s.users.Len())
+		s.now = s.now.Add(deafPause)
+	}
+	require.Equal(t, 100, kept())
+	for range 20 {
+		s.onError(nats.ErrMaxSubscriptionsExceeded)
+	}
+	require.Equal(t, 60, kept(), "three quarters of 80")
 }
 
 // Whoever asks after an event gets what is new, or newer, whichever worker answers,
