@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/latchkey/latchkey/config"
+	"github.com/latchkey/latchkey/events"
 	"github.com/latchkey/latchkey/events/secret"
 	"github.com/latchkey/latchkey/store"
 	"github.com/latchkey/latchkey/store/envelope"
@@ -43,9 +45,9 @@ func Connect(cfg config.NATS, name string, log *zap.Logger, more ...nats.Option)
 			log.Info("NATS connection restored", zap.String("server", nc.ConnectedUrlRedacted()))
 		}),
 		nats.ErrorHandler(func(nc *nats.Conn, sub *nats.Subscription, err error) {
-			fields := []zap.Field{zap.Error(err)}
+			fields := []zap.Field{zap.String("error", withoutUser(cfg.Subjects(), err.Error()))}
 			if sub != nil {
-				fields = append(fields, zap.String("subject", sub.Subject))
+				fields = append(fields, zap.String("subject", withoutUser(cfg.Subjects(), sub.Subject)))
 			}
 			log.Error("NATS reports an error", fields...)
 			subscriptions.onError(nc, err)
@@ -82,6 +84,19 @@ func Connect(cfg config.NATS, name string, log *zap.Logger, more ...nats.Option)
 		return nil, connectError(cfg, err)
 	}
 	return nc, nil
+}
+
+// withoutUser replaces the user in a subject for the changes of one: a log names no users.
+func withoutUser(subjects events.Subjects, text string) string {
+	begin, rest, found := strings.Cut(text, subjects.Changed(""))
+	if !found {
+		return text
+	}
+	user := strings.IndexFunc(rest, func(r rune) bool { return r == '"' || r == ' ' })
+	if user < 0 {
+		user = len(rest)
+	}
+	return begin + subjects.Changed("") + "*" + rest[user:]
 }
 
 const (

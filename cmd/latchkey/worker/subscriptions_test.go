@@ -1,6 +1,7 @@
 package worker_test
 
 import (
+	"fmt"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -9,11 +10,13 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/latchkey/latchkey/cmd/latchkey/worker"
 	"github.com/latchkey/latchkey/cmd/sandbox/engines"
 	"github.com/latchkey/latchkey/cmd/sandbox/engines/enginestest"
 	"github.com/latchkey/latchkey/config"
+	"github.com/latchkey/latchkey/events"
 	"github.com/latchkey/latchkey/events/secret"
 )
 
@@ -58,4 +61,31 @@ func TestASubscriptionOutlastsRefusals(t *testing.T) {
 	take(broker.Reload, "s", "_INBOX.>")
 	take(broker.Reload, "s", "q")
 	take(broker.Restart, "s", "_INBOX.>")
+}
+
+// A log names no users, whom the subjects of changes end in.
+func TestRefusalsNameNoUser(t *testing.T) {
+	t.Parallel()
+	for _, subjects := range []events.Subjects{{}, {Prefix: "eu"}} {
+		core, logged := observer.New(zap.ErrorLevel)
+		broker := enginestest.NATSWith(t, engines.NATSOptions{Configure: users(&server.User{Username: "u", Password: "p", Permissions: &server.Permissions{
+			Publish: &server.SubjectPermission{Deny: []string{">"}}, Subscribe: &server.SubjectPermission{Deny: []string{">"}},
+		}})})
+		broker.Embedded() // or skip
+		nc, err := worker.Connect(config.NATS{URL: broker.URL(), Username: "u", Password: secret.New("p"), InboxPrefix: "_INBOX", ConnectTimeout: patience, Prefix: subjects.Prefix}, "test", zap.New(core))
+		require.NoError(t, err)
+		t.Cleanup(nc.Close)
+		_, err = nc.ChanSubscribe(subjects.Changed("alice@example.com"), make(chan *nats.Msg))
+		require.NoError(t, err)
+		require.NoError(t, nc.Publish(subjects.Changed("alice@example.com"), nil))
+		_, err = nc.SubscribeSync("other")
+		require.NoError(t, err)
+		require.Eventually(t, func() bool { return logged.Len() == 3 }, patience, 10*time.Millisecond)
+		for _, e := range logged.All()[:2] {
+			said := fmt.Sprint(e.ContextMap())
+			require.Contains(t, said, `to "`+subjects.Changed("")+`*"`)
+			require.NotContains(t, said, "alice")
+		}
+		require.Contains(t, fmt.Sprint(logged.All()[2].ContextMap()), `to "other"`)
+	}
 }
