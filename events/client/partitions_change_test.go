@@ -3,7 +3,6 @@ package client_test
 import (
 	"errors"
 	"fmt"
-	"strings"
 	"sync/atomic"
 	"testing"
 
@@ -120,13 +119,8 @@ func TestStreamsThatAreRemoved(t *testing.T) {
 				require.Error(t, <-problems)
 			}
 			// It finds the stream missing, and asks whether that is right.
-			missing, asked := false, make(chan bool, 100)
-			_, err := b.nc.Subscribe("$JS.API.>", func(m *nats.Msg) {
-				missing = missing || strings.HasPrefix(m.Subject, "$JS.API.CONSUMER.CREATE."+removed+".")
-				if missing && m.Subject == "$JS.API.STREAM.INFO."+b.subjects.LifecycleStream() {
-					asked <- true
-				}
-			})
+			asked := make(chan *nats.Msg, 100)
+			_, err := b.nc.ChanSubscribe("$JS.API.STREAM.INFO."+b.subjects.LifecycleStream(), asked)
 			require.NoError(t, err)
 			require.NoError(t, b.js.DeleteStream(b.ctx, removed))
 			select {
