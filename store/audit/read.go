@@ -68,57 +68,32 @@ func partitions(ctx context.Context, js jetstream.JetStream, subjects events.Sub
 	return all[:configured+len(left)], nil
 }
 
-// messages returns those stored since a time (zero: all), up to the last one when the stream
-// was opened. One request reads so many bytes at most; 0: the default.
-func (p place) messages(ctx context.Context, js jetstream.JetStream, since time.Time, atOnce int) iter.Seq2[direct.Message, error] {
+// reading selects the messages stored since a time (zero: all), up to the last one when the
+// stream was opened. some: there are any.
+func (p place) reading(since time.Time) (r direct.Reading, some bool) {
 	state := p.stream.CachedInfo().State
-	if state.Msgs == 0 || state.LastTime.Before(since) {
+	return direct.Reading{Subject: p.Chains, Since: since, Through: state.LastSeq}, state.Msgs > 0 && !state.LastTime.Before(since)
+}
+
+// messages returns those of one stream.
+func (p place) messages(ctx context.Context, js jetstream.JetStream, since time.Time) iter.Seq2[direct.Message, error] {
+	r, some := p.reading(since)
+	if !some {
 		return func(func(direct.Message, error) bool) {}
 	}
-	return direct.Read(ctx, js, p.stream, direct.Reading{Subject: p.Chains, Since: since, Through: state.LastSeq, Bytes: atOnce})
+	return direct.Read(ctx, js, p.stream, r)
 }
 
-// source is a stream that is read along with others.
-type source struct {
-	place
-	pull  func() (direct.Message, error, bool)
-	first direct.Message // the one to be passed on next
-	err   error
-	more  bool
-}
-
-func (s *source) next() { s.first, s.err, s.more = s.pull() }
-
-// mergeBytes bounds what is read ahead from all streams together, as long as each has room
-// for a message.
-const mergeBytes = 8 << 20
-
-// inOrder passes the messages of several streams on as one, in the order in which they were
-// stored.
-func inOrder(ctx context.Context, js jetstream.JetStream, places []place, since time.Time, each func(place, direct.Message) error) error {
-	var sources []*source
+// inOrder returns the messages of several streams in the order in which they were stored.
+func inOrder(ctx context.Context, js jetstream.JetStream, places []place, since time.Time) iter.Seq2[direct.Message, error] {
+	var streams []jetstream.Stream
+	readings := map[jetstream.Stream]direct.Reading{}
 	for _, p := range places {
-		pull, stop := iter.Pull2(p.messages(ctx, js, since, mergeBytes/len(places)))
-		defer stop()
-		s := &source{place: p, pull: pull}
-		s.next()
-		sources = append(sources, s)
+		if r, some := p.reading(since); some {
+			streams, readings[p.stream] = append(streams, p.stream), r
+		}
 	}
-	for {
-		sources = slices.DeleteFunc(sources, func(s *source) bool { return !s.more })
-		if len(sources) == 0 {
-			return nil
-		}
-		// One that can't be read has no time, and comes first.
-		s := slices.MinFunc(sources, func(a, b *source) int { return a.first.Time.Compare(b.first.Time) })
-		if s.err == nil {
-			s.err = each(s.place, s.first)
-		}
-		if s.err != nil {
-			return s.err
-		}
-		s.next()
-	}
+	return direct.ReadAll(ctx, js, streams, func(s jetstream.Stream) direct.Reading { return readings[s] })
 }
 
 // Entry is a record with its place in the log.
@@ -140,23 +115,25 @@ func All(ctx context.Context, js jetstream.JetStream, subjects events.Subjects, 
 	if err != nil {
 		return err
 	}
-	err = inOrder(ctx, js, places, since, func(p place, s direct.Message) error {
+	for s, err := range inOrder(ctx, js, places, since) {
+		if err != nil {
+			return err
+		}
 		m, err := decode(s.Data)
 		if err != nil {
-			return nil //nolint:nilerr // Verify reports it
+			continue // Verify reports it
 		}
 		for _, r := range m.Records {
 			if r.At.Before(since) {
 				continue
 			}
-			if err := each(Entry{Record: r, Worker: m.Worker, Chain: m.Chain, Number: m.Number, Stream: p.Stream, Sequence: s.Sequence}); err != nil {
+			if err := each(Entry{Record: r, Worker: m.Worker, Chain: m.Chain, Number: m.Number, Stream: s.Stream, Sequence: s.Sequence}); err != nil {
 				return err
 			}
 		}
-		return nil
-	})
-	if err == nil && len(missing) > 0 {
-		err = fmt.Errorf("%w: no stream %s", ErrIncomplete, strings.Join(missing, ", "))
 	}
-	return err
+	if len(missing) > 0 {
+		return fmt.Errorf("%w: no stream %s", ErrIncomplete, strings.Join(missing, ", "))
+	}
+	return nil
 }

@@ -75,7 +75,7 @@ func Verify(ctx context.Context, js jetstream.JetStream, subjects events.Subject
 		if !info.Config.DenyDelete || !info.Config.DenyPurge {
 			v.note(0, "", "the stream %s lets messages be deleted: it was not made by a worker", p.Stream)
 		}
-		for s, err := range p.messages(ctx, js, c.Since, 0) {
+		for s, err := range p.messages(ctx, js, c.Since) {
 			if err != nil {
 				return v.report, err
 			}

@@ -28,14 +28,15 @@ type Reading struct {
 	// Through is the last sequence to read; 0: as far as the stream goes. If the server that
 	// answers does not have it yet, Read waits for a second.
 	Through uint64
-	// Bytes bounds what is read with one request, apart from its last message; 0: 4 MB.
-	Bytes int
 	// Follow waits for further messages, until the context ends.
 	Follow bool
+
+	bytes int // bounds what is read with one request, apart from its last message; 0: readBytes
 }
 
 // Message is a message of a stream.
 type Message struct {
+	Stream   string
 	Sequence uint64
 	Subject  string
 	Time     time.Time
@@ -125,7 +126,7 @@ func (r *reader) all(ctx context.Context, yield func(Message, error) bool) error
 
 // batch reads with one request. more: the stream holds further messages.
 func (r *reader) batch(ctx context.Context, yield func(Message) bool) (more bool, err error) {
-	request := map[string]any{"next_by_subj": r.Subject, "batch": readBatch, "max_bytes": cmp.Or(r.Bytes, readBytes)}
+	request := map[string]any{"next_by_subj": r.Subject, "batch": readBatch, "max_bytes": cmp.Or(r.bytes, readBytes)}
 	if r.since.IsZero() {
 		request["seq"] = max(r.next, 1)
 	} else {
@@ -175,7 +176,7 @@ func (r *reader) batch(ctx context.Context, yield func(Message) bool) (more bool
 			return false, errStopped
 		}
 		r.next, r.since = last+1, time.Time{}
-		if !yield(Message{Sequence: last, Subject: place(msg, jetstream.SubjectHeader), Time: at, Header: msg.Header, Data: msg.Data}) {
+		if !yield(Message{Stream: r.stream, Sequence: last, Subject: place(msg, jetstream.SubjectHeader), Time: at, Header: msg.Header, Data: msg.Data}) {
 			return false, errStopped
 		}
 	}

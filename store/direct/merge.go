@@ -10,6 +10,10 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
+// mergeBytes bounds what ReadAll reads ahead from all streams together, as long as each has
+// room for a message.
+const mergeBytes = 8 << 20
+
 // ReadAll returns messages of several streams in the order of their times; selected says which
 // of each. Where that follows, further messages come as they are found. ReadAll ends after an
 // error of any of the streams.
@@ -19,6 +23,7 @@ func ReadAll(ctx context.Context, js jetstream.JetStream, streams []jetstream.St
 		for i, stream := range streams {
 			readings[i] = selected(stream)
 			follow, readings[i].Follow = readings[i].Follow, false
+			readings[i].bytes = min(readBytes, mergeBytes/len(streams))
 		}
 		if merge(ctx, js, streams, readings, yield) && follow {
 			followAll(ctx, js, streams, readings, yield)

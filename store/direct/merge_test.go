@@ -2,6 +2,7 @@ package direct_test
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"testing"
 	"time"
@@ -54,6 +55,31 @@ func TestReadsSeveralStreamsInTheOrderOfTime(t *testing.T) {
 	for m, err := range direct.ReadAll(t.Context(), f.js, nil, everything) {
 		t.Fatal("there is no stream", m, err)
 	}
+}
+
+// All streams together read ahead what two do.
+func TestSeveralStreamsShareWhatIsReadAhead(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, nil)
+	all, put := f.several(8)
+	asked, err := f.js.Conn().SubscribeSync("$JS.API.DIRECT.GET." + f.name + "_3")
+	require.NoError(t, err)
+	for in := range all {
+		put(in, "here")
+	}
+	read := map[string]int{}
+	for m, err := range direct.ReadAll(t.Context(), f.js, all, func(jetstream.Stream) direct.Reading { return direct.Reading{Subject: "*.a"} }) {
+		require.NoError(t, err)
+		read[m.Stream]++
+	}
+	require.Len(t, read, 8, "each message names its stream")
+	msg, err := asked.NextMsg(5 * time.Second)
+	require.NoError(t, err)
+	var request struct {
+		Bytes int `json:"max_bytes"`
+	}
+	require.NoError(t, json.Unmarshal(msg.Data, &request))
+	require.Equal(t, 1<<20, request.Bytes)
 }
 
 func TestFollowsSeveralStreams(t *testing.T) {
