@@ -14,6 +14,20 @@ const MaxPartitions = 256
 // many of them there are, so that subscribers need not be told. Without it there is one.
 const PartitionsKey = "latchkey-partitions"
 
+// PartitionsIn returns how many streams of events the metadata of the first name, 1 where they
+// name none. ok: it is a number as a worker writes it, else n is 1.
+func PartitionsIn(metadata map[string]string) (n int, ok bool) {
+	text, named := metadata[PartitionsKey]
+	if !named {
+		return 1, true
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 || n > MaxPartitions || strconv.Itoa(n) != text {
+		return 1, false
+	}
+	return n, true
+}
+
 // Partition is one of the streams that share the refreshes of an installation. Its names
 // depend only on its number, and those of the first have no number, so that a change of
 // Subjects.Partitions renames no stream.

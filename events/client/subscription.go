@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -145,13 +144,9 @@ func (c *Client) lifecycleStreams(ctx context.Context) (int, time.Time, error) {
 		return 0, time.Time{}, c.at(name, err, before)
 	}
 	info := stream.CachedInfo()
-	text, known := info.Config.Metadata[events.PartitionsKey]
-	if !known {
-		return 1, info.TimeStamp, nil
-	}
-	number, err := strconv.Atoi(text)
-	if err != nil || number < 1 || number > events.MaxPartitions || strconv.Itoa(number) != text {
-		return 0, time.Time{}, fmt.Errorf("%w: %s of %s is %q, not 1 to %d", ErrPartitions, events.PartitionsKey, name, text, events.MaxPartitions)
+	number, ok := events.PartitionsIn(info.Config.Metadata)
+	if !ok {
+		return 0, time.Time{}, fmt.Errorf("%w: %s of %s is %q, not 1 to %d", ErrPartitions, events.PartitionsKey, name, info.Config.Metadata[events.PartitionsKey], events.MaxPartitions)
 	}
 	return number, info.TimeStamp, nil
 }

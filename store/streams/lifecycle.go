@@ -46,15 +46,6 @@ func (s *Topology) passedOn() *jetstream.RePublish {
 	return &jetstream.RePublish{Source: s.subjects.StoredLifecycle(), Destination: s.subjects.SubscribedLifecycle()}
 }
 
-// partitionsIn returns how many streams of events the metadata of the first names.
-func partitionsIn(metadata map[string]string) int {
-	n, err := strconv.Atoi(metadata[events.PartitionsKey])
-	if err != nil {
-		return 1
-	}
-	return min(max(n, 1), events.MaxPartitions)
-}
-
 // Lifecycle returns the streams that hold events: the partitions of the installation, and
 // those of an earlier, larger number that are still there.
 func Lifecycle(ctx context.Context, js jetstream.JetStream, subjects events.Subjects) ([]jetstream.Stream, error) {
@@ -64,7 +55,12 @@ func Lifecycle(ctx context.Context, js jetstream.JetStream, subjects events.Subj
 	}
 	all := []jetstream.Stream{first}
 	now := len(subjects.LifecyclePartitions())
-	subjects.Partitions = max(now, partitionsIn(first.CachedInfo().Config.Metadata))
+	metadata := first.CachedInfo().Config.Metadata
+	named, ok := events.PartitionsIn(metadata)
+	if !ok {
+		return nil, fmt.Errorf("the metadata %s of stream %s are %q, not 1 to %d: a stream of events may be missed", events.PartitionsKey, subjects.LifecycleStream(), metadata[events.PartitionsKey], events.MaxPartitions)
+	}
+	subjects.Partitions = max(now, named)
 	for n, p := range subjects.LifecyclePartitions() {
 		if n == 0 {
 			continue

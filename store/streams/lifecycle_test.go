@@ -174,7 +174,7 @@ func TestAChangeOfTheNumberOfPartitions(t *testing.T) {
 	_, err = four.Identities(t.Context())
 	require.NoError(t, err)
 	require.NoError(t, publishEvent(t, js, of4, stored(0), "four again"))
-	require.Equal(t, 2, logs.FilterMessageSnippet("listens on other subjects").Len())
+	require.Equal(t, 2, logs.FilterMessageSnippet("can't find their way").Len())
 	require.NoError(t, js.DeleteStream(t.Context(), "LATCHKEY_LIFECYCLE_2"))
 	require.ErrorIs(t, publishEvent(t, js, of4, stored(2), "its stream is gone"), jetstream.ErrNoStreamResponse)
 	_, err = streams.Lifecycle(t.Context(), js, of4)
@@ -254,10 +254,21 @@ func TestSettingsOfPartitionsAreLatchkeys(t *testing.T) {
 		_, err = kept.Ensure(t.Context())
 		require.ErrorIs(t, err, streams.ErrUnfit)
 		require.ErrorContains(t, err, "stream LATCHKEY_LIFECYCLE: "+setting+" is ")
-		_, err = three.Ensure(t.Context())
+		_, err = three.Identities(t.Context()) // without a restart, or subscribers would miss events until then
 		require.NoError(t, err, setting)
 		_, err = kept.Ensure(t.Context())
 		require.NoError(t, err, setting)
+	}
+	for _, junk := range []string{"", "two", "04", "257", "-3"} { // what subscribers don't understand
+		c := configOf(t, js, s.LifecycleStream())
+		c.Metadata[events.PartitionsKey] = junk
+		_, err = js.UpdateStream(t.Context(), c)
+		require.NoError(t, err)
+		_, err = streams.Lifecycle(t.Context(), js, s)
+		require.ErrorContains(t, err, fmt.Sprintf("%q, not 1 to 256", junk))
+		_, err = three.Identities(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, "3", configOf(t, js, s.LifecycleStream()).Metadata[events.PartitionsKey])
 	}
 	require.NoError(t, js.DeleteStream(t.Context(), "LATCHKEY_LIFECYCLE_1"))
 	_, err = kept.Ensure(t.Context())
@@ -275,4 +286,46 @@ func TestPartitionsShareTheRoomForEvents(t *testing.T) {
 	for _, p := range cfg.NATS.Subjects().LifecyclePartitions() {
 		require.EqualValues(t, most/2/partitions, configOf(t, js, p.Stream).MaxBytes)
 	}
+}
+
+// Workers of a release without partitions of events take the stream back and leave its
+// republish, which then leads to the stream itself. An event has an id: it is stored once.
+func TestAWorkerOfAReleaseWithoutPartitionsOfEvents(t *testing.T) {
+	t.Parallel()
+	js := jetStreamOn(t, enginestest.NATSWith(t, engines.NATSOptions{}).URL())
+	m := &memory{}
+	oneCfg, one := partitioned(js, m, "", 1, zap.NewNop())
+	fourCfg, four := partitioned(js, m, "", 4, zap.NewNop())
+	s := oneCfg.NATS.Subjects()
+	_, err := one.Ensure(t.Context())
+	require.NoError(t, err)
+	before := configOf(t, js, s.LifecycleStream())
+	_, err = four.Ensure(t.Context())
+	require.NoError(t, err)
+	since := configOf(t, js, s.LifecycleStream())
+	c := since
+	c.Subjects, c.SubjectTransform = before.Subjects, nil
+	_, err = js.UpdateStream(t.Context(), c)
+	require.NoError(t, err)
+
+	stored := s.Lifecycle(events.TokenStored, "alice")
+	heard, err := js.Conn().SubscribeSync(stored)
+	require.NoError(t, err)
+	require.NoError(t, publishEvent(t, js, s, stored, "a"))
+	for range 2 { // as published, and passed on
+		_, err := heard.NextMsg(5 * time.Second)
+		require.NoError(t, err)
+	}
+	require.NoError(t, publishEvent(t, js, s, stored, "b"))
+	require.Equal(t, map[string][]string{"LATCHKEY_LIFECYCLE": {"a", "b"}}, held(t, js, s, stored))
+
+	_, err = four.Identities(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, since.Subjects, configOf(t, js, s.LifecycleStream()).Subjects)
+	require.NoError(t, publishEvent(t, js, fourCfg.NATS.Subjects(), stored, "c"))
+	_, err = js.UpdateStream(t.Context(), c)
+	require.NoError(t, err)
+	_, err = one.Identities(t.Context()) // its subjects are right
+	require.NoError(t, err)
+	require.Nil(t, configOf(t, js, s.LifecycleStream()).RePublish)
 }

@@ -22,6 +22,19 @@ type Difference struct {
 
 func (d Difference) String() string { return fmt.Sprintf("%s is %s, not %s", d.Setting, d.Is, d.Want) }
 
+// routes reports whether the setting decides where a message goes, or who finds it.
+func (d Difference) routes() bool {
+	return slices.Contains([]string{settingSubjects, settingTransform, settingRePublish, settingPartitions}, d.Setting)
+}
+
+// Settings that route messages.
+const (
+	settingSubjects   = "subjects"
+	settingTransform  = "subject_transform"
+	settingRePublish  = "republish"
+	settingPartitions = "metadata " + events.PartitionsKey
+)
+
 // differences are those of one stream or consumer.
 type differences []Difference
 
@@ -56,7 +69,7 @@ func fix[T any](d *differences, setting string, field *T, want T, fits, needed b
 // operator's. differ says what it changed.
 func (s *Topology) withOwned(want, is jetstream.StreamConfig) (owned jetstream.StreamConfig, differ differences) {
 	c := is
-	fix(&differ, "subjects", &c.Subjects, want.Subjects, sameSet(c.Subjects, want.Subjects), true)
+	fix(&differ, settingSubjects, &c.Subjects, want.Subjects, sameSet(c.Subjects, want.Subjects), true)
 	need(&differ, "retention", &c.Retention, want.Retention)
 	need(&differ, "storage", &c.Storage, want.Storage)
 	need(&differ, "no_ack", &c.NoAck, false)
@@ -64,9 +77,9 @@ func (s *Topology) withOwned(want, is jetstream.StreamConfig) (owned jetstream.S
 	need(&differ, "deny_delete", &c.DenyDelete, want.DenyDelete)
 	need(&differ, "deny_purge", &c.DenyPurge, want.DenyPurge)
 	fix(&differ, "mirror", &c.Mirror, nil, c.Mirror == nil, true)
-	fix(&differ, "subject_transform", &c.SubjectTransform, want.SubjectTransform, sameAs(c.SubjectTransform, want.SubjectTransform), true)
+	fix(&differ, settingTransform, &c.SubjectTransform, want.SubjectTransform, sameAs(c.SubjectTransform, want.SubjectTransform), true)
 	if want.RePublish != nil || sameAs(c.RePublish, s.passedOn()) { // any other is the operator's
-		fix(&differ, "republish", &c.RePublish, want.RePublish, sameAs(c.RePublish, want.RePublish), true)
+		fix(&differ, settingRePublish, &c.RePublish, want.RePublish, sameAs(c.RePublish, want.RePublish), true)
 	}
 	fix(&differ, "persist_mode", &c.PersistMode, want.PersistMode, c.PersistMode != jetstream.AsyncPersistMode, true)
 	fix(&differ, "allow_msg_schedules", &c.AllowMsgSchedules, true, c.AllowMsgSchedules || !want.AllowMsgSchedules, true)
@@ -87,8 +100,10 @@ func (s *Topology) withOwned(want, is jetstream.StreamConfig) (owned jetstream.S
 	if id := want.Metadata[installationKey]; id != "" && s.nats.ManageStreams && c.Metadata[installationKey] != id {
 		fix(&differ, "metadata", &c.Metadata, withEntry(c.Metadata, installationKey, id), false, false)
 	}
-	if n := want.Metadata[events.PartitionsKey]; n != "" && partitionsIn(c.Metadata) < partitionsIn(want.Metadata) {
-		differ = append(differ, Difference{"metadata " + events.PartitionsKey, cmp.Or(c.Metadata[events.PartitionsKey], "not set"), n, true})
+	ours, _ := events.PartitionsIn(want.Metadata)
+	if theirs, ok := events.PartitionsIn(c.Metadata); ours > 1 && (theirs < ours || !ok) {
+		n := want.Metadata[events.PartitionsKey]
+		differ = append(differ, Difference{settingPartitions, cmp.Or(c.Metadata[events.PartitionsKey], "not set"), n, true})
 		c.Metadata = withEntry(c.Metadata, events.PartitionsKey, n)
 	}
 	return c, differ

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -41,8 +42,9 @@ func (s *Topology) Identities(ctx context.Context) ([]string, error) {
 }
 
 // restore creates a stream that was removed while workers run. Its readers create its
-// consumers. One that listens on other subjects takes nothing of what this worker publishes:
-// a worker with another number of partitions has started since, and may be gone.
+// consumers. One that takes or passes on other subjects, or that hides its partitions, would
+// lose messages on the way to their readers: a worker with another number of partitions has
+// started since, and may be gone, or somebody edited the stream.
 func (s *Topology) restore(ctx context.Context, c jetstream.StreamConfig) error {
 	stream, err := s.js.Stream(ctx, c.Name)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
@@ -52,8 +54,8 @@ func (s *Topology) restore(ctx context.Context, c jetstream.StreamConfig) error 
 	if err != nil {
 		return fmt.Errorf("ensuring stream %s: %w", c.Name, err)
 	}
-	if is := stream.CachedInfo().Config.Subjects; !sameSet(is, c.Subjects) {
-		s.log.Warn("a stream listens on other subjects; it gets its own again", zap.String("stream", c.Name), zap.Strings("subjects", is))
+	if _, differ := s.withOwned(c, stream.CachedInfo().Config); slices.ContainsFunc(differ, Difference.routes) {
+		s.log.Warn("messages can't find their way through a stream; it gets its settings again", zap.String("stream", c.Name), zap.Stringer("differs", differ))
 		return s.ensure(ctx, c)
 	}
 	return nil
