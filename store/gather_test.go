@@ -115,26 +115,31 @@ func TestReadsAtOnceAreAnsweredEachWithItsOwn(t *testing.T) {
 }
 
 // Whoever has written a grant reads the user's others and gets that one as it is, unless
-// the database has another one: of a later revision, or of a later connect, which
-// begins to count revisions anew.
+// the database has another one: of a later revision, without the outbox that another worker
+// has sent, or of a later connect, which begins to count revisions anew.
 func TestAGrantInHandIsNotReadAgain(t *testing.T) {
 	s := connect(t, options(t, enginestest.MongoDB(t)))
 	require.NoError(t, s.Ensure(t.Context()))
-	current, old, other, gone, again := active("current"), active("old"), active("other"), active("again"), active("again")
-	insert(t, s, current, old, other, gone)
+	current, old, other, sent, gone, again := active("current"), active("old"), active("other"), active("sent"), active("again"), active("again")
+	for _, g := range []*store.Grant{current, sent} {
+		g.Outbox = &store.Outbox{Since: now, Events: []store.OutboxEvent{{ID: g.ID, Subject: "s", Data: []byte("{}")}}}
+	}
+	insert(t, s, current, old, other, sent, gone)
+	require.NoError(t, s.ClearOutbox(t.Context(), sent, ""))
 	require.NoError(t, s.Save(t.Context(), old.Clone()))
 	require.NoError(t, s.Delete(t.Context(), gone))
 	again.Sealed.Data = []byte("the tokens of a later connect")
 	insert(t, s, again)
 	require.Equal(t, gone.Rev, again.Rev)
-	found, err := s.ByUserWith(t.Context(), current.UserID, current, old, gone)
+	found, err := s.ByUserWith(t.Context(), current.UserID, current, old, sent, gone)
 	require.NoError(t, err)
 	byID := map[string]*store.Grant{}
 	for _, g := range found {
 		byID[g.ID] = g
 	}
-	require.Len(t, byID, 4)
+	require.Len(t, byID, 5)
 	require.Same(t, current, byID["current"])
+	require.Nil(t, byID["sent"].Outbox)
 	require.Equal(t, old.Rev+1, byID["old"].Rev)
 	require.Equal(t, "other", byID["other"].ID)
 	require.Equal(t, again.Sealed, byID["again"].Sealed)

@@ -73,11 +73,15 @@ type knownGrants []*Grant
 
 // or returns the grant of a document: one of the known ones if that is stored as it is, or
 // else what decode returns. A user who disconnects and connects again may have a grant of the
-// same id and revision, but no two sealed token sets are alike.
+// same id and revision, but no two sealed token sets are alike. Another worker may have sent
+// the outbox, which raises no revision: then subscribers know of the grant.
 func (known knownGrants) or(doc bson.Raw, decode func() (*Grant, error)) (*Grant, error) {
 	id, rev := idAndRev(doc)
 	_, sealed, _ := doc.Lookup("sealed", "data").BinaryOK()
-	at := slices.IndexFunc(known, func(g *Grant) bool { return g.ID == id && g.Rev == rev && bytes.Equal(g.Sealed.Data, sealed) })
+	_, hasOutbox := doc.Lookup("outbox").DocumentOK()
+	at := slices.IndexFunc(known, func(g *Grant) bool {
+		return g.ID == id && g.Rev == rev && (g.Outbox != nil) == hasOutbox && bytes.Equal(g.Sealed.Data, sealed)
+	})
 	if at >= 0 {
 		return known[at], nil
 	}
