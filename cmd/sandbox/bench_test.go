@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -166,9 +167,19 @@ func benchProcess(t *testing.T, exe string, args ...string) (cmd *exec.Cmd, left
 	}
 }
 
-// testInterrupted ends a run in the middle, as ctrl-C does.
+// testInterrupted ends runs in the middle, as ctrl-C does. Each removes what it made while its NATS still runs.
 func testInterrupted(t *testing.T, exe string) {
-	cmd, left := benchProcess(t, exe, "bench", "--only", "refreshes", "--refreshes", "20", "--rounds", "100000")
+	for only, args := range map[string][]string{"refreshes": nil, "installation": {"--sqlite", "--workers", "1", "--partitions", "1"}} {
+		t.Run(only, func(t *testing.T) {
+			t.Parallel()
+			interrupt(t, exe, append([]string{"--only", only}, args...)...)
+		})
+	}
+}
+
+func interrupt(t *testing.T, exe string, args ...string) {
+	t.Helper()
+	cmd, left := benchProcess(t, exe, append([]string{"bench", "--refreshes", "20", "--rounds", "100000"}, args...)...)
 	progress, err := cmd.StderrPipe()
 	require.NoError(t, err)
 	require.NoError(t, cmd.Start())
@@ -177,6 +188,9 @@ func testInterrupted(t *testing.T, exe string) {
 	}
 	require.NotEmpty(t, left())
 	require.NoError(t, cmd.Process.Signal(os.Interrupt))
+	// Without NATS it would wait for two minutes, until its connection is given up.
+	late := time.AfterFunc(time.Minute, func() { _ = cmd.Process.Kill() })
+	defer late.Stop()
 	_, err = io.Copy(io.Discard, progress)
 	require.NoError(t, err)
 	var exit *exec.ExitError

@@ -95,7 +95,7 @@ func natsCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: bench.NATSCommand, Short: "Run the NATS server whose CPU time bench measures",
 		Args: cobra.NoArgs, Hidden: true,
-		RunE: func(cmd *cobra.Command, _ []string) error { return bench.RunNATS(cmd.Context(), dir, listen, admin) },
+		RunE: func(*cobra.Command, []string) error { return bench.RunNATS(dir, listen, admin) },
 	}
 	cmd.Flags().StringVar(&dir, "dir", "", "folder of what it stores")
 	cmd.Flags().StringVar(&listen, "listen", "", "address for clients, on loopback")

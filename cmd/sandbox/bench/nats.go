@@ -7,8 +7,10 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strconv"
+	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -21,9 +23,13 @@ import (
 // NATSCommand is the command of this program that runs a NATS server, with the arguments of RunNATS as flags.
 const NATSCommand = "nats"
 
-// RunNATS runs a NATS server at an address on loopback until ctx ends, and serves the metrics of this process at another
-// once it is ready.
-func RunNATS(ctx context.Context, dir, listen, admin string) error {
+// RunNATS runs a NATS server at an address on loopback until the process is terminated, and serves the metrics of this
+// process at another once it is ready. It ignores ctrl-C, which a terminal sends to the bench and to this process: the
+// bench needs the server to remove what it has made.
+func RunNATS(dir, listen, admin string) error {
+	ctx, end := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer end()
+	signal.Ignore(os.Interrupt)
 	_, port, err := net.SplitHostPort(listen)
 	if err != nil {
 		return fmt.Errorf("reading the address for clients: %w", err)
@@ -53,7 +59,7 @@ func processMetrics() *prometheus.Registry {
 	return all
 }
 
-// startNATS starts a NATS server in a process of its own, which ends with ctx.
+// startNATS starts a NATS server in a process of its own. It must be stopped, even when ctx has ended.
 func (r *run) startNATS(ctx context.Context, dir string) (p *process, url string, err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, "", fmt.Errorf("making a folder: %w", err)
@@ -66,7 +72,10 @@ func (r *run) startNATS(ctx context.Context, dir string) (p *process, url string
 	if err != nil {
 		return nil, "", err
 	}
-	p, err = startProcess(ctx, r.Exe, filepath.Join(dir, "process.log"), os.Environ(), func() bool {
+	p, err = startProcess(context.WithoutCancel(ctx), r.Exe, filepath.Join(dir, "process.log"), os.Environ(), func() bool {
+		if ctx.Err() != nil {
+			return true // nobody waits for it any more
+		}
 		res, err := http.Get("http://" + admin + "/metrics")
 		if err != nil {
 			return false
@@ -76,6 +85,9 @@ func (r *run) startNATS(ctx context.Context, dir string) (p *process, url string
 	}, NATSCommand, "--dir", dir, "--listen", listen, "--admin", admin)
 	if err != nil {
 		return nil, "", err
+	}
+	if ctx.Err() != nil {
+		return nil, "", errors.Join(ctx.Err(), p.stop())
 	}
 	p.admin = admin
 	return p, "nats://" + listen, nil

@@ -47,7 +47,7 @@ func startWorker(ctx context.Context, exe, log string, env []string) (*process, 
 func startProcess(ctx context.Context, exe, log string, env []string, ready func() bool, args ...string) (*process, error) {
 	p := &process{cmd: exec.CommandContext(ctx, exe, args...), ended: make(chan struct{})}
 	p.cmd.Cancel = func() error { return p.cmd.Process.Signal(syscall.SIGTERM) }
-	p.cmd.WaitDelay = time.Minute
+	p.cmd.WaitDelay = stopTimeout
 	if err := workerprocess.Start(p.cmd, env, log); err != nil {
 		return nil, err
 	}
@@ -74,9 +74,14 @@ func (p *process) kill() {
 	<-p.ended
 }
 
+// stopTimeout is how long a process may take to stop before it is killed.
+const stopTimeout = time.Minute
+
 // stop ends the process as an orchestrator would.
 func (p *process) stop() error {
 	_ = p.cmd.Process.Signal(syscall.SIGTERM) // fails when it has ended
+	late := time.AfterFunc(stopTimeout, func() { _ = p.cmd.Process.Kill() })
+	defer late.Stop()
 	<-p.ended
 	if p.err != nil {
 		return fmt.Errorf("%s did not stop cleanly: %w", p.cmd.Args[1], p.err)
