@@ -228,6 +228,14 @@ func (l *Limits) AtLimit(broker string) (each time.Duration, limited bool) {
 	return each, l.divided == 0 || b.running >= l.cfg.BrokerConcurrency || b.rate.limiter.TokensAt(l.now()) < 1
 }
 
+// UsedUp reports whether the rate of all brokers together keeps refreshes from starting now.
+func (l *Limits) UsedUp() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.divide(l.now())
+	return l.overall.limiter.TokensAt(l.now()) < 1
+}
+
 // SuspendedFor returns how long no refresh may start at a broker, because of its breaker,
 // its Retry-After or a pause of everything; 0: one may start.
 func (l *Limits) SuspendedFor(broker string) time.Duration {

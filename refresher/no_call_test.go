@@ -27,6 +27,13 @@ func TestWhatMakesNoCallWaitsForNobody(t *testing.T) {
 			require.NoError(t, w.HandleDue(t.Context(), due(g)))
 		}
 	}
+	takeSlot := func(t *testing.T, r *rig, w *worker) {
+		g := r.Connect(w, meshsim.ConnectSpec{})
+		r.Block(g.Accounts[0].ID)
+		answered := r.inBackground(w, due(g))
+		r.Wait(r.Blocked)
+		t.Cleanup(func() { r.Unblock <- struct{}{}; require.NoError(t, r.Result(answered)) })
+	}
 	for name, c := range map[string]struct {
 		limits func(*refresher.Options)
 		block  func(*testing.T, *rig, *worker)
@@ -37,15 +44,10 @@ func TestWhatMakesNoCallWaitsForNobody(t *testing.T) {
 			r.RefuseCredentials()
 			require.NoError(t, w.HandleDue(t.Context(), due(r.Connect(w, meshsim.ConnectSpec{}))))
 		}, "credentials"},
-		"the broker's rate is used up": {func(d *refresher.Options) { d.Limits.BrokerRate, d.Limits.BrokerBurst, d.Concurrency = 1e-6, 1, 1 }, fail(500), ""},
-		"the rate is used up":          {func(d *refresher.Options) { d.Limits.Rate, d.Limits.Burst, d.Concurrency = 1e-6, 1, 1 }, fail(500), ""},
-		slotTaken: {func(d *refresher.Options) { d.Concurrency = 1 }, func(t *testing.T, r *rig, w *worker) {
-			g := r.Connect(w, meshsim.ConnectSpec{})
-			r.Block(g.Accounts[0].ID)
-			answered := r.inBackground(w, due(g))
-			r.Wait(r.Blocked)
-			t.Cleanup(func() { r.Unblock <- struct{}{}; require.NoError(t, r.Result(answered)) })
-		}, ""},
+		"the broker's rate is used up":      {func(d *refresher.Options) { d.Limits.BrokerRate, d.Limits.BrokerBurst, d.Concurrency = 1e-6, 1, 1 }, fail(500), ""},
+		"the rate is used up":               {func(d *refresher.Options) { d.Limits.Rate, d.Limits.Burst, d.Concurrency = 1e-6, 1, 1 }, fail(500), ""},
+		slotTaken:                           {func(d *refresher.Options) { d.Concurrency = 1 }, takeSlot, ""},
+		"the last of the rate has the slot": {func(d *refresher.Options) { d.Limits.Rate, d.Limits.Burst, d.Concurrency = 1e-6, 1, 1 }, takeSlot, ""},
 		"KMS is away": {func(*refresher.Options) {}, func(_ *testing.T, r *rig, _ *worker) {
 			r.KMS.Faults().Always(kmssim.ServiceUnavailable)
 			r.Clock.Advance(30 * day) // no key in memory serves that long

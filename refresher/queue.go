@@ -135,13 +135,12 @@ func (q *Queue) Try(broker string, u Urgency) (done func(*Failure), ok bool) {
 	}
 }
 
-// Crowded reports whether refreshes at a broker wait for a slot, and not for limits of their
-// broker.
+// Crowded reports whether refreshes at a broker wait for a slot, and not for limits.
 func (q *Queue) Crowded(broker string) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	_, limited := q.limits.AtLimit(broker)
-	return q.running >= q.slots && !limited
+	return q.running >= q.slots && !limited && !q.limits.UsedUp()
 }
 
 // join puts a waiter in its line, and admits what it can. The caller holds the lock.
