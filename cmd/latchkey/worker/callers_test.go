@@ -271,7 +271,7 @@ func (c *callers) nobodyDoesWhatTheyMayNot() {
 		"observer":  {},
 		"operator": {
 			"integration.connected", "integration.disconnected", "refresh.due", "refresh.urgent", "refresh.schedule.g", "latchkey.recovery.g", "token.get.alice",
-			"token.get.bob%2E1", "token.get.carol", "token.get.Alice", "latchkey.audit.x",
+			"token.get.bob%2E1", "token.get.carol", "token.get.Alice", "latchkey.audit.x", "$JS.API.STREAM.NAMES",
 			"$JS.API.STREAM.MSG.GET.LATCHKEY_RECOVERY", "$JS.API.STREAM.MSG.GET.LATCHKEY_DEADLETTER",
 		},
 	}

@@ -107,7 +107,7 @@ func TestWhatIsKeptOfAUserIsExportedAndErased(t *testing.T) {
 	}
 
 	// An erasure leaves what its documentation says.
-	h.worker(settings...)
+	w = h.worker(settings...)
 	o.ok("users", "erase", "mine", "--yes", "--events")
 	left := map[string]bool{"audit": true, "disconnects": true, "dataKeys": true, "events": true, "mentionedInDeadLetters": true}
 	sections, _ = export()
@@ -121,7 +121,8 @@ func TestWhatIsKeptOfAUserIsExportedAndErased(t *testing.T) {
 	require.NoError(t, json.Unmarshal(sections["dataKeys"][0], &key))
 	require.False(t, key.SealsUntil.After(time.Now()), "it is retired")
 
-	// What can't be read is not left out in silence.
+	// What can't be read is not left out in silence. A worker would create the stream again.
+	w.stop()
 	require.NoError(t, h.js.DeleteStream(h.ctx, h.subjects.LifecycleStream()))
 	code, stdout, stderr := o.run("export", "--user", "mine")
 	require.Equal(t, cli.ExitFailed, code)

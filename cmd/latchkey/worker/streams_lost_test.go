@@ -41,13 +41,17 @@ func TestWhatIsRemovedFromNATSComesBack(t *testing.T) {
 		h.publish(h.subjects.Recovery("x"), "junk")
 		h.deadLetters(letters + 2)
 		h.eventually(func() bool {
-			for _, name := range []string{h.subjects.LifecycleStream(), h.subjects.AuditStream()} {
-				stream, err := h.js.Stream(h.ctx, name)
-				if err != nil || stream.CachedInfo().State.Msgs == 0 {
-					return false
+			stored := map[string]uint64{} // in all partitions together
+			for n, p := range h.subjects.LifecyclePartitions() {
+				for kind, name := range map[string]string{"events": p.Stream, "audit": h.subjects.AuditPartitions()[n].Stream} {
+					stream, err := h.js.Stream(h.ctx, name)
+					if err != nil {
+						return false
+					}
+					stored[kind] += stream.CachedInfo().State.Msgs
 				}
 			}
-			return true
+			return stored["events"] > 0 && stored["audit"] > 0
 		}, "events or the audit log are not kept")
 	}
 	works()

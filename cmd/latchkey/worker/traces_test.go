@@ -67,7 +67,7 @@ func TestTracesFollowAGrant(t *testing.T) {
 	t.Parallel()
 	h := start(t, nil)
 	out := receiveTraces(t)
-	tracing := []string{"LATCHKEY_TRACING_ENDPOINT=" + out.URL, "LATCHKEY_TRACING_HEADERS=x-key=k3y", "LATCHKEY_TRACING_SERVICE_NAME=keeper"}
+	tracing := []string{"LATCHKEY_TRACING_ENDPOINT=" + out.URL, "LATCHKEY_TRACING_HEADERS=x-key=k3y-of-the-collector", "LATCHKEY_TRACING_SERVICE_NAME=keeper"}
 	w := h.worker(tracing...)
 
 	// A connect comes in the trace of its publisher. Its schedule is lost with
@@ -150,11 +150,11 @@ func TestTracesFollowAGrant(t *testing.T) {
 	require.Equal(t, asked.id(), out.span(callerTrace, "refresh").parent())
 
 	require.Equal(t, "/v1/traces", out.paths[0])
-	require.Equal(t, "k3y", out.header.Get("X-Key"))
+	require.Equal(t, "k3y-of-the-collector", out.header.Get("X-Key"))
 	require.Equal(t, map[string]bool{"keeper": true}, out.names)
 	require.Contains(t, h.logs.String(), `"trace_id":"`+publisherTrace+`"`)
-	require.NotContains(t, h.logs.String(), "k3y")
-	for _, secret := range []string{"alice", "bob", "k3y", "sim-access", "sim-refresh"} {
+	require.NotContains(t, h.logs.String(), "k3y-of-the-collector")
+	for _, secret := range []string{"alice", "bob", "k3y-of-the-collector", "sim-access", "sim-refresh"} {
 		require.NotContains(t, out.text(), secret)
 	}
 }
@@ -183,11 +183,11 @@ func TestACollectorThatRefusesIsLoggedAndNoMore(t *testing.T) {
 	mux.HandleFunc("/elsewhere", func(http.ResponseWriter, *http.Request) { t.Error("a redirect was followed") })
 	server := httptest.NewServer(mux)
 	t.Cleanup(server.Close)
-	w := h.worker("LATCHKEY_TRACING_ENDPOINT="+server.URL, "LATCHKEY_TRACING_HEADERS=x-key=k3y")
+	w := h.worker("LATCHKEY_TRACING_ENDPOINT="+server.URL, "LATCHKEY_TRACING_HEADERS=x-key=k3y-of-the-collector")
 	h.connect("alice", spec("coinbase"))
 	h.event(events.TokenStored, "alice")
 	w.stop()
 	require.NotEmpty(t, asked)
 	require.Contains(t, h.logs.String(), "traces could not be sent and are dropped")
-	require.NotContains(t, h.logs.String(), "k3y")
+	require.NotContains(t, h.logs.String(), "k3y-of-the-collector")
 }
