@@ -84,7 +84,7 @@ func workerCommand(stderr io.Writer) *cobra.Command {
 		},
 	}
 	cmd.Flags().DurationVar(&offset, "clock-offset", 0, "how far the worker's clock is ahead")
-	cmd.Flags().BoolVar(&crashes, "crash-on-signal", false, "panic on SIGUSR1 wherever the time is looked at, on SIGUSR2 in a goroutine of its own")
+	cmd.Flags().BoolVar(&crashes, "crash-on-signal", false, "panic on SIGUSR1 in each handler that reads the time, on SIGUSR2 in a goroutine of its own")
 	cmd.Flags().BoolVar(&stops, "stop-before-call", false, "stop the process once, as SIGSTOP does, between the lease of a refresh and its call")
 	return cmd
 }

@@ -84,7 +84,6 @@ func (h *harness) process(exe, flag string, more ...string) *victim {
 	require.NoError(h.t, err)
 	defer func() { _ = log.Close() }()
 	p.cmd = exec.Command(exe, "worker", flag)
-	// Nothing but handlers and requests looks at the time after the start.
 	p.cmd.Env = append(append(p.stack.Environ(), h.settings("LATCHKEY_RECONCILE_INTERVAL=1h", "LATCHKEY_MESSAGES_ACK_WAIT=1s", "LATCHKEY_AUDIT_MODE=off")...), more...)
 	p.cmd.Dir, p.cmd.Stderr = p.dir, log
 	require.NoError(h.t, p.cmd.Start())
@@ -142,7 +141,7 @@ func (p *victim) panics() {
 	require.NoError(p.t, p.cmd.Process.Signal(syscall.SIGUSR1))
 	p.eventually(func() bool {
 		p.publishConnected("panic", p.issue("coinbase", "panic"), time.Time{})
-		return strings.Contains(p.output(), "panic in a handler") && strings.Contains(p.output(), "panic in a handler of token requests")
+		return strings.Contains(p.output(), `"panic in a handler"`) && strings.Contains(p.output(), "panic in a handler of token requests")
 	}, "nothing panics")
 	require.NoError(p.t, p.cmd.Process.Signal(syscall.SIGUSR2))
 }
