@@ -35,21 +35,6 @@ func (t Target) met(measured float64) bool {
 	return measured >= t.Bound
 }
 
-// Within reports whether a row misses its target by no more than a factor; one without a
-// target does not miss it.
-func (r Row) Within(factor float64) bool {
-	if r.Target == nil {
-		return true
-	}
-	t := *r.Target
-	if t.Upper {
-		t.Bound *= factor
-	} else {
-		t.Bound /= factor
-	}
-	return t.met(r.measured())
-}
-
 func (r Row) measured() float64 {
 	if len(r.Baseline) > 0 {
 		return bench.Median(r.Values) / bench.Median(r.Baseline)
