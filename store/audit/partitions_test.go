@@ -259,3 +259,23 @@ func TestHeadsOfEarlierReleasesBelongToTheFirstStream(t *testing.T) {
 	})
 	require.Len(t, faults, 2)
 }
+
+// Age goes on removing messages while the streams before are read.
+func TestMessagesThatAgeRemovesMeanwhileAreNotMissed(t *testing.T) {
+	f := newFixture(t, enginestest.NATS(t).URL(), 2)
+	f.write()
+	f.in = 1
+	f.write()
+	f.rebuild(f.messages()) // which lets messages be removed
+	_, faults, _ := f.verify(func(c *audit.Check) {
+		c.Heads = nil
+		c.OnProgress = func(read, _ uint64) {
+			if read == 1 {
+				for seq := range uint64(4) {
+					require.NoError(t, f.stream().DeleteMsg(t.Context(), seq+1))
+				}
+			}
+		}
+	})
+	require.Empty(t, faults)
+}

@@ -110,7 +110,7 @@ type verifier struct {
 	report Report
 
 	in     events.AuditPartition // whose stream is being read
-	oldest uint64                // age has removed the messages before
+	oldest uint64                // age has removed the messages before; it goes on while others are read
 	last   uint64
 }
 
@@ -166,7 +166,9 @@ func (v *verifier) leave(last uint64) {
 }
 
 func (v *verifier) message(s direct.Message) {
-	if v.last > 0 && s.Sequence != v.last+1 {
+	if v.last == 0 {
+		v.oldest = s.Sequence
+	} else if s.Sequence != v.last+1 {
 		v.missing(v.last+1, s.Sequence-1)
 	}
 	v.last = s.Sequence
