@@ -280,6 +280,31 @@ func TestALostOrderedConsumerContinuesWhereItWas(t *testing.T) {
 	}
 }
 
+// NATS's library makes a lost ordered consumer anew by itself, and continues by sequence.
+func TestAnOrderedConsumerMissesNothingOfAStreamThatWasMadeAnew(t *testing.T) {
+	t.Parallel()
+	b := newPartitioned(t, 2)
+	user, name := b.user(1), b.stream(1).CachedInfo().Config.Name
+	for _, id := range []string{"1", "2", "3"} {
+		b.tell(id, events.TokenStored, user)
+	}
+	sub := b.subscribe(b.client(), client.Subscription{})
+	sub.hears("1", nil)
+	sub.hears("2", nil)
+	require.Equal(t, "3", (<-sub.heard).ID)
+	require.NoError(t, b.js.DeleteStream(b.ctx, name)) // unnoticed while 3 is handled
+	b.lifecycle()
+	b.tell("4", events.TokenStored, user)
+	sub.say <- nil
+	require.Eventually(t, func() bool {
+		return b.stream(1).CachedInfo().State.Consumers > 0
+	}, patience, 5*time.Millisecond)
+	b.tell("5", events.TokenStored, user)
+	sub.hears("4", nil)
+	sub.hears("5", nil)
+	require.NoError(t, sub.ends())
+}
+
 // away is JetStream that, at times, does not answer what a stream is like, and loses ordered
 // consumers.
 type away struct {

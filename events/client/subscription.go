@@ -230,7 +230,7 @@ func (p *part) run(ctx context.Context, must bool, begun func()) error {
 		must = false
 		return struct{}{}, err
 	}, backoff.WithBackOff(pauses), backoff.WithMaxElapsedTime(0), backoff.WithNotify(func(err error, _ time.Duration) {
-		if !errors.Is(err, errLeft) {
+		if !errors.Is(err, errLeft) && !errors.Is(err, errReplaced) {
 			p.c.onError(fmt.Errorf("subscribing again: %w", err))
 		}
 	}))
