@@ -24,10 +24,11 @@ type tailFilter struct {
 	user, kind string
 	since      time.Time
 	follow     bool
+	look       time.Duration // between looks for streams
 }
 
 func (a *app) tailEvents() *cobra.Command {
-	var f tailFilter
+	f := tailFilter{look: lookEvery}
 	cmd := withOutput(&cobra.Command{
 		Use:   "tail",
 		Short: "Show lifecycle events as they happen",
@@ -48,35 +49,68 @@ With --output json every line is a CloudEvent, as subscribers receive it.`,
 	return cmd
 }
 
+// lookEvery is how often tail looks for streams that were added or made anew.
+const lookEvery = 30 * time.Second
+
 // tail writes events until the context ends or, without --follow, there are no more.
 func (s *session) tail(f tailFilter) error {
 	subjects := s.cfg.NATS.Subjects()
-	all, err := streams.Lifecycle(s.ctx, s.js, subjects)
-	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		return fmt.Errorf("looking for the events; has a worker run, with the same nats.url and nats.prefix?: %w", err)
-	}
-	if err != nil {
-		return fmt.Errorf("looking for the events: %w", err)
-	}
-	of := func(stream jetstream.Stream) direct.Reading {
-		return f.reading(subjects, stream.CachedInfo().State.LastSeq)
-	}
-	for msg, err := range direct.ReadAll(s.ctx, s.js, all, of) {
+	var all []jetstream.Stream
+	left := map[string]*tailed{}
+	for first := true; ; first = false {
+		found, err := streams.Lifecycle(s.ctx, s.js, subjects)
+		switch {
+		case err == nil:
+			all = found
+		case first && errors.Is(err, jetstream.ErrStreamNotFound):
+			return fmt.Errorf("looking for the events; has a worker run, with the same nats.url and nats.prefix?: %w", err)
+		case first:
+			return fmt.Errorf("looking for the events: %w", err)
+		}
+		for _, stream := range found {
+			info := stream.CachedInfo()
+			if t := left[info.Config.Name]; t == nil || !t.made.Equal(info.Created) {
+				left[info.Config.Name] = &tailed{f.reading(subjects, info.State.LastSeq, !first), info.Created}
+			}
+		}
+		within, cancel := context.WithTimeout(s.ctx, f.look)
+		err = s.showAll(within, all, left)
+		look := within.Err() != nil && s.ctx.Err() == nil
+		cancel()
 		switch {
 		case errors.Is(err, context.Canceled):
 			return nil
-		case err != nil:
+		case !look:
+			return err
+		}
+	}
+}
+
+// tailed is what is left to read of a stream that was made at a time.
+type tailed struct {
+	direct.Reading
+	made time.Time
+}
+
+// showAll shows what is left to read.
+func (s *session) showAll(ctx context.Context, all []jetstream.Stream, left map[string]*tailed) error {
+	of := func(stream jetstream.Stream) direct.Reading { return left[stream.CachedInfo().Config.Name].Reading }
+	for msg, err := range direct.ReadAll(ctx, s.js, all, of) {
+		if err != nil {
 			return fmt.Errorf("showing events: %w", err)
 		}
 		if err := s.showEvent(msg.Data); err != nil {
 			return err
 		}
+		t := left[msg.Stream]
+		t.From, t.Since = msg.Sequence+1, time.Time{}
 	}
 	return nil
 }
 
-// reading selects events in a stream that ends with last.
-func (f tailFilter) reading(subjects events.Subjects, last uint64) direct.Reading {
+// reading selects events in a stream that ends with last; added: all of them, since the stream
+// is a new one.
+func (f tailFilter) reading(subjects events.Subjects, last uint64, added bool) direct.Reading {
 	r := direct.Reading{Subject: subjects.LifecycleEvents(), Follow: f.follow}
 	switch {
 	case f.kind != "" && f.user != "":
@@ -87,6 +121,7 @@ func (f tailFilter) reading(subjects events.Subjects, last uint64) direct.Readin
 		r.Subject = subjects.LifecycleOf(f.user)
 	}
 	switch {
+	case added:
 	case !f.since.IsZero():
 		r.Since = f.since
 	case f.follow:
