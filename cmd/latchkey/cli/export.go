@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/latchkey/latchkey/cmd/latchkey/view"
+	"github.com/latchkey/latchkey/config"
 	"github.com/latchkey/latchkey/events"
 	"github.com/latchkey/latchkey/store"
 	"github.com/latchkey/latchkey/store/audit"
@@ -262,8 +263,9 @@ func (x *exporter) auditRecords(ctx context.Context) error {
 		}
 		return nil
 	})
-	if errors.Is(err, audit.ErrNoLog) || errors.Is(err, jetstream.ErrStreamNotFound) {
-		return nil // it is off
+	off := x.cfg.Audit.Mode == config.AuditOff && errors.Is(err, audit.ErrIncomplete) // streams were added since
+	if off || errors.Is(err, audit.ErrNoLog) || errors.Is(err, jetstream.ErrStreamNotFound) {
+		return nil
 	}
 	return err
 }

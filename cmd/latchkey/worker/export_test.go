@@ -129,3 +129,19 @@ func TestWhatIsKeptOfAUserIsExportedAndErased(t *testing.T) {
 	require.Empty(t, stdout)
 	require.Contains(t, stderr, "nothing was exported")
 }
+
+// While there is no audit log, none of its streams is added. What was written before is kept still.
+func TestAnExportFindsTheAuditLogOfBeforeItWasOff(t *testing.T) {
+	t.Parallel()
+	h := start(t, nil)
+	w := h.worker()
+	h.connectAged("u", fresh, spec("coinbase"), "u")
+	h.event(events.TokenStored, "u")
+	h.get(events.TokenRequest{UserID: "u"})
+	w.stop()
+	settings := []string{"LATCHKEY_AUDIT_MODE=off", "LATCHKEY_NATS_PARTITIONS=2"}
+	h.worker(settings...)
+	var stdout, stderr bytes.Buffer
+	require.Equal(t, cli.ExitOK, cli.Run(h.ctx, []string{"export", "--user", "u"}, slices.Concat(h.stack.Environ(), h.settings(), settings), &stdout, &stderr), stderr.String())
+	require.Contains(t, stdout.String(), "handed_out")
+}
