@@ -82,6 +82,13 @@ type LifecyclePartition struct {
 	// subscribers know, both where it stores an event and where it passes it on to plain
 	// subscriptions. Empty where one stream takes all events from the subscribers' subjects.
 	Published string
+
+	publish string
+}
+
+// Publish is where a worker publishes an event of a kind about a user, if Published is not empty.
+func (p LifecyclePartition) Publish(kind, userID string) string {
+	return p.publish + kind + "." + EncodeUserID(userID)
 }
 
 // LifecyclePartitions returns the streams of events in order. The first has the name that
@@ -91,7 +98,8 @@ func (s Subjects) LifecyclePartitions() []LifecyclePartition {
 	for n := range all {
 		all[n].Stream = s.stream(numbered("LIFECYCLE", "_", n))
 		if len(all) > 1 {
-			all[n].Published = s.lifecyclePart(n) + "*.*.*"
+			all[n].publish = s.lifecyclePart(n)
+			all[n].Published = all[n].publish + "*.*.*"
 		}
 	}
 	return all

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"strconv"
-	"strings"
 	"testing"
 	"time"
 
@@ -98,7 +97,7 @@ func (b *bench) stream(n int) jetstream.Stream {
 func (b *bench) user(n int) string {
 	for i := 0; ; i++ {
 		user := "user" + strconv.Itoa(i)
-		if strings.HasPrefix(b.subjects.PublishedLifecycle(b.subjects.Lifecycle("", user)), strings.TrimSuffix(b.subjects.LifecyclePartitions()[n].Published, "*.*.*")) {
+		if b.subjects.PartitionOf(user) == n {
 			return user
 		}
 	}

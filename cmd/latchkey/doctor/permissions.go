@@ -41,7 +41,7 @@ func (d *doctor) permissions(ctx context.Context) Result {
 	not := "; lifecycle events are not tried, since subscribers would hear them"
 	for _, p := range d.subjects.LifecyclePartitions() {
 		if p.Published != "" {
-			publish, not = append(publish, strings.TrimSuffix(p.Published, "*.*.*")+events.TokenStored+"."+nobody), ", and lifecycle events"
+			publish, not = append(publish, p.Publish(events.TokenStored, nobody)), ", and lifecycle events"
 		}
 	}
 	var refused []string
