@@ -125,7 +125,6 @@ func (a *answer) unanswerable() {
 func (a *answer) answerWith(build func() (*reply, error)) {
 	var err error
 	if a.body, err = a.encode(build); err == nil && a.opts.Audit.Required && !a.waitFor(forAudit) {
-		clear(a.body)
 		err = refuse(events.CodeBusy, "too many requests wait for the audit log; ask again")
 	}
 	if err != nil {
@@ -179,7 +178,6 @@ func (a *answer) recorded(err error) {
 }
 
 func (a *answer) send(err error) {
-	defer clear(a.body)
 	if err != nil {
 		a.fail(err)
 		return
@@ -209,11 +207,12 @@ func (a *answer) fail(err error) {
 	a.done(refusal.Code)
 }
 
-// done frees what a request has taken.
+// done frees what a request has taken, and wipes its tokens.
 func (a *answer) done(code string) {
 	if a.answered.Swap(true) {
 		return
 	}
+	clear(a.body)
 	if a.end != nil {
 		a.end(code)
 	}

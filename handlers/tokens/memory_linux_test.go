@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/stretchr/testify/require"
@@ -89,28 +90,76 @@ func (u unseen) copies(t *testing.T) (n int) {
 // Once an answer has left, its tokens are nowhere in memory, and refresh tokens never are
 // but for the moment in which a set is open.
 func TestNoCopyOfATokenOutlivesTheAnswer(t *testing.T) {
-	f := &fixture{t: t}
-	e := f.envelope()
-	access, refresh := newUnseen(), newUnseen()
-	g := grantOf(t, e, "alice")
-	g.Sealed = sealedUnseen(t, e, g, access, refresh)
-	s := f.tokenService(e, func(context.Context, string) ([]*store.Grant, error) { return []*store.Grant{g}, nil })
-	s.conn = &nats.Conn{} // which sends nothing
-
+	s, access, refresh := unseenTokens(t)
 	for range 3 {
-		a := &answer{Service: s, ctx: t.Context(), in: events.TokenRequest{UserID: "alice"}}
+		a := unsent(t, s)
 		out, err := s.get(t.Context(), a.in, &a.record, nobody)
 		require.NoError(t, err)
-		body, err := out.encode(nil)
+		a.body, err = out.encode(nil)
 		require.NoError(t, err)
-		require.Equal(t, 1, access.in(body))
+		require.Equal(t, 1, access.in(a.body))
 		require.Positive(t, access.copies(t), "they are found where they are")
-		a.body, a.req, a.cancel = body, requestWith{}, func() {}
-		s.atWork.Add(1)
 		a.send(refuse(events.CodeBusy, "the audit log does not permit it"))
 		require.Zero(t, access.copies(t))
 		require.Zero(t, refresh.copies(t))
 	}
+}
+
+// So it is if a panic ends the answer, while it is made and when it is about to leave.
+func TestNoCopyOfATokenOutlivesAPanic(t *testing.T) {
+	s, access, refresh := unseenTokens(t)
+	now, whole := s.opts.Now, s.opts.Refresher
+	breaks := func() { s.opts.Now = func() time.Time { panic("a value that is not kept") } }
+	get := func(a *answer) (*reply, error) { return s.get(t.Context(), a.in, &a.record, nobody) }
+
+	s.opts.Refresher = breaking{whole, breaks}
+	a := unsent(t, s)
+	a.answerWith(func() (*reply, error) { return get(a) })
+	require.True(t, a.answered.Load())
+	require.Zero(t, access.copies(t))
+	require.Zero(t, refresh.copies(t))
+
+	s.opts.Refresher, s.opts.Now = whole, now
+	a = unsent(t, s)
+	out, err := get(a)
+	require.NoError(t, err)
+	a.body, err = out.encode(nil)
+	require.NoError(t, err)
+	breaks()
+	a.recorded(nil)
+	require.True(t, a.answered.Load())
+	require.Zero(t, access.copies(t))
+}
+
+// breaking is a refresher that breaks something once it has opened tokens.
+type breaking struct {
+	Refresher
+	breaks func()
+}
+
+func (b breaking) Access(ctx context.Context, g *store.Grant) (*store.Grant, *store.AccessTexts, error) {
+	defer b.breaks()
+	return b.Refresher.Access(ctx, g)
+}
+
+// unseenTokens is a service for one user, whose tokens no memory holds in the clear.
+func unseenTokens(t *testing.T) (s *Service, access, refresh unseen) {
+	t.Helper()
+	f := &fixture{t: t}
+	e := f.envelope()
+	access, refresh = newUnseen(), newUnseen()
+	g := grantOf(t, e, "alice")
+	g.Sealed = sealedUnseen(t, e, g, access, refresh)
+	s = f.tokenService(e, func(context.Context, string) ([]*store.Grant, error) { return []*store.Grant{g}, nil })
+	s.conn = &nats.Conn{} // which sends nothing
+	return s, access, refresh
+}
+
+// unsent is an answer to that user that does not leave.
+func unsent(t *testing.T, s *Service) *answer {
+	t.Helper()
+	s.atWork.Add(1)
+	return &answer{Service: s, ctx: t.Context(), in: events.TokenRequest{UserID: "alice"}, req: requestWith{}, cancel: func() {}}
 }
 
 // sealedUnseen is a token set that was never in memory but here.

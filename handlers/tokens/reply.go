@@ -55,18 +55,22 @@ func (t *Service) reply(ctx context.Context, in events.TokenRequest, grants []*s
 	if len(grants) == 0 {
 		return &reply{}, refuse(events.CodeUnknownUser, "nothing is stored that matches")
 	}
-	out = &reply{}
+	built := &reply{}
+	defer func() {
+		if out != built { // also after a panic
+			built.wipe()
+		}
+	}()
 	for _, g := range grants {
-		t.addGrant(ctx, in, g, grants, record, out)
+		t.addGrant(ctx, in, g, grants, record, built)
 	}
-	if len(out.AccessTokens) > 0 {
-		return out, nil
+	if len(built.AccessTokens) > 0 {
+		return built, nil
 	}
-	out.wipe()
-	r := refuse(worst(out.Unavailable), "no token can be given; see unavailable")
+	r := refuse(worst(built.Unavailable), "no token can be given; see unavailable")
 	r.RetryAfterSeconds = 0 // the accounts say when
-	r.Unavailable = out.Unavailable
-	for _, u := range out.Unavailable {
+	r.Unavailable = built.Unavailable
+	for _, u := range built.Unavailable {
 		if u.Code == events.CodeBusy && (r.RetryAfterSeconds == 0 || u.RetryAfterSeconds < r.RetryAfterSeconds) {
 			r.RetryAfterSeconds = u.RetryAfterSeconds
 		}
