@@ -1,9 +1,14 @@
 package worker_test
 
 import (
+	"bytes"
+	"compress/gzip"
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"maps"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -53,6 +58,18 @@ func TestCrashesShowNoToken(t *testing.T) {
 			require.Len(t, files, 1, "only what it wrote to standard error")
 		})
 	}
+	t.Run("profiles", func(t *testing.T) {
+		h := h.in(t)
+		const token = "correct-horse-battery"
+		p := h.victim(exe, "LATCHKEY_ADMIN_LISTEN=127.0.0.1:0", "LATCHKEY_ADMIN_PPROF=true", "LATCHKEY_ADMIN_TOKEN="+token)
+		p.loaded(secrets)
+		profiles := p.profiles(token)
+		for name, profile := range profiles {
+			require.Contains(t, profile, "latchkey/latchkey/", name)
+		}
+		require.Contains(t, profiles["goroutine?debug=2"], "refresher.(*Mesh)", "no refresh was under way")
+		requireNoSecret(t, maps.Keys(secrets), profiles)
+	})
 	require.Greater(t, len(secrets), 15)
 }
 
@@ -144,6 +161,28 @@ func (p *victim) panics() {
 		return strings.Contains(p.output(), `"panic in a handler"`) && strings.Contains(p.output(), "panic in a handler of token requests")
 	}, "nothing panics")
 	require.NoError(p.t, p.cmd.Process.Signal(syscall.SIGUSR2))
+}
+
+// profiles takes profiles of the process, and decompresses them.
+func (p *victim) profiles(token string) map[string]string {
+	p.t.Helper()
+	all := map[string]string{}
+	for _, name := range []string{"allocs", "goroutine?debug=2", "heap", "profile?seconds=1", "trace?seconds=1"} {
+		q, err := http.NewRequestWithContext(p.ctx, http.MethodGet, "http://"+adminLine.FindStringSubmatch(p.output())[1]+"/debug/pprof/"+name, nil)
+		require.NoError(p.t, err)
+		q.SetBasicAuth("", token)
+		res, err := http.DefaultClient.Do(q)
+		require.NoError(p.t, err)
+		profile, err := io.ReadAll(res.Body)
+		require.NoError(p.t, errors.Join(err, res.Body.Close()))
+		require.Equal(p.t, http.StatusOK, res.StatusCode, name)
+		if packed, err := gzip.NewReader(bytes.NewReader(profile)); err == nil {
+			profile, err = io.ReadAll(packed)
+			require.NoError(p.t, err)
+		}
+		all[name] = string(profile)
+	}
+	return all
 }
 
 func (p *victim) ended() {

@@ -402,7 +402,7 @@ func TestWhoMaySeeTheOperatorsPage(t *testing.T) {
 	require.Equal(t, http.StatusUnauthorized, status)
 	for path, want := range map[string]int{
 		"allocs": 200, "goroutine?debug=2": 200, "heap": 200, "profile?seconds=1": 200, "trace?seconds=0.01": 200,
-		"cmdline": 404, "": 404,
+		"cmdline": 404, "": 404, "block": 404, "mutex": 404,
 	} {
 		status, _, _ = r.do(http.MethodGet, "/debug/pprof/"+path, "", basic(token))
 		require.Equal(t, want, status, path)

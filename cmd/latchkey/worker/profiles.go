@@ -7,14 +7,15 @@ import (
 )
 
 // profiles serves profiles of the process: where it spends time and memory, and what its
-// goroutines wait for. None contains what is in memory. The command line is left out. A profile
-// that is being taken ends when the worker stops. Pages of other sites can't start one, though
-// a browser would add the token by itself.
+// goroutines wait for. None contains what is in memory. The command line is left out, and so
+// are profiles that stay empty, since nothing is collected for them. A profile that is being
+// taken ends when the worker stops. A page of another site that a browser names as such can't
+// start one, though the browser would add the token by itself.
 func profiles(stopping context.Context) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
-	for _, name := range []string{"allocs", "block", "goroutine", "heap", "mutex", "threadcreate"} {
+	for _, name := range []string{"allocs", "goroutine", "heap", "threadcreate"} {
 		mux.Handle("GET /debug/pprof/"+name, pprof.Handler(name))
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
