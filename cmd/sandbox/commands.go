@@ -111,6 +111,9 @@ func homemadeCommand(stderr io.Writer) *cobra.Command {
 		Use: bench.HomemadeCommand, Short: "Run the home-made service that bench compares workers to",
 		Args: cobra.NoArgs, Hidden: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if _, err := memory.TuneHeap(); err != nil { // as the worker beside it does
+				fmt.Fprintln(stderr, err)
+			}
 			s, err := homemade.Open(cmd.Context(), o)
 			if err != nil {
 				return err

@@ -3,6 +3,7 @@
 package bench
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -168,6 +169,15 @@ func Run(ctx context.Context, o Options) (report Report, err error) {
 		}
 	}
 	return report, err
+}
+
+// apart returns the run on other servers, which must be stopped: a Mesh without the calls of other measures, and
+// another database if mongoDBURI names one.
+func (r *run) apart(ctx context.Context, mongoDBURI string) (_ *run, err error) {
+	at := *r
+	at.MongoDBURI = cmp.Or(mongoDBURI, r.MongoDBURI)
+	at.servers, err = startServers(ctx, at.Options)
+	return &at, err
 }
 
 func (r *run) say(format string, args ...any) {

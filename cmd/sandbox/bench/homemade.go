@@ -106,8 +106,14 @@ func (v *rival) add(ctx context.Context, grants []testGrant) error {
 	return v.service.Add(ctx, tokens)
 }
 
-// homemade compares a worker with the service that a company would make at home.
+// homemade compares a worker with the service that a company would make at home. To look at Mesh's ledger is to copy it
+// while Mesh waits, so it must be short.
 func (r *run) homemade(ctx context.Context) (rows []Row, err error) {
+	r, err = r.apart(ctx, "")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, r.servers.stop()) }()
 	v, err := r.rival(ctx)
 	if errors.Is(err, engines.ErrNoPostgres) {
 		return []Row{{Figure: "home-made service", Method: "not measured: " + engines.ErrNoPostgres.Error()}}, nil

@@ -54,7 +54,7 @@ func (r *Row) judge() {
 func (r Row) cells() []string {
 	cells := []string{r.Figure, number(bench.Median(r.Values)) + " " + r.Unit, "", "", "", "", ""}
 	if len(r.Values) == 0 {
-		cells[1] = "not measured"
+		cells[1] = r.Method
 	}
 	if len(r.Baseline) > 0 {
 		cells[2] = number(bench.Median(r.Baseline))

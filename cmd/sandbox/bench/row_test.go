@@ -26,11 +26,14 @@ func TestJudgement(t *testing.T) {
 	none := Row{Values: []float64{1, 2}}
 	none.judge()
 	require.Nil(t, none.Met)
+	unmeasured := Row{Figure: "a service", Method: "not measured: it is not installed"}
+	unmeasured.judge()
 
 	var table bytes.Buffer
-	require.NoError(t, Report{Rows: []Row{lower, none}, Database: "a database"}.Table(&table))
+	require.NoError(t, Report{Rows: []Row{lower, none, unmeasured}, Database: "a database"}.Table(&table))
 	require.Contains(t, table.String(), "a database")
 	require.Contains(t, table.String(), "FIGURE")
+	require.Regexp(t, `a service +not measured: it is not installed`, table.String())
 }
 
 func TestQuantile(t *testing.T) {

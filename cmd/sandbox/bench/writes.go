@@ -26,9 +26,8 @@ func (r *run) onMemory(ctx context.Context, name string, take func(*site, contex
 		return nil, err
 	}
 	defer memory.Stop()
-	at := *r
-	at.MongoDBURI = memory.URI()
-	if at.servers, err = startServers(ctx, at.Options); err != nil {
+	at, err := r.apart(ctx, memory.URI())
+	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, at.servers.stop()) }()
