@@ -27,7 +27,8 @@ type Heap struct {
 
 // TuneHeap limits Go's memory to nine tenths of what the control group of the process may
 // use, and makes garbage collections rare while the heap is small. The variables of Go's
-// runtime go before: GOMEMLIMIT before the one, GOGC before the other. Call it once.
+// runtime go before: GOMEMLIMIT before the one, GOGC before the other. AUTOMEMLIMIT, which
+// the library reads, sets another share. Call it once.
 //
 // An error says that the limit could not be read. Go's memory then has none.
 func TuneHeap() (Heap, error) {

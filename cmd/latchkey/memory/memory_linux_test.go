@@ -156,6 +156,7 @@ func TestTheHeapIsLimitedAsTheControlGroupIs(t *testing.T) {
 	require.Equal(t, "104857600 104857600 true <nil>\n", tuned("GOMEMLIMIT=100MiB"), "GOMEMLIMIT goes before")
 	require.Equal(t, "104857600 104857600 false <nil>\n", tuned("GOMEMLIMIT=100MiB", "GOGC=off"))
 	unset(t, "GOMEMLIMIT")
+	require.Equal(t, fmt.Sprintf("0 %d true <nil>\n", int64(math.MaxInt64)), tuned("AUTOMEMLIMIT=off"))
 	want := fmt.Sprintf("0 %d true <nil>\n", int64(math.MaxInt64))
 	if group, err := memlimit.FromCgroup(); err == nil {
 		limit := int64(float64(group) * 0.9)
