@@ -150,6 +150,9 @@ type published struct {
 }
 
 func (d *Dispatcher) publishOutbox(ctx context.Context, g *store.Grant) (out published, err error) {
+	if len(g.Outbox.Events) > 0 { // what they tell is out of date in memory; workers learn it first
+		_ = d.options.JetStream.Conn().Publish(d.options.Subjects.Changed(g.UserID), nil) // a hint, which keeps no outbox back
+	}
 	if g.Outbox.Schedule {
 		ack, err := d.schedule(ctx, g)
 		if err != nil {
@@ -158,9 +161,6 @@ func (d *Dispatcher) publishOutbox(ctx context.Context, g *store.Grant) (out pub
 		if ack != nil {
 			out.stream, out.acks = d.Stream(g.ID), append(out.acks, ack)
 		}
-	}
-	if len(g.Outbox.Events) > 0 { // what they tell is out of date in memory; workers learn it first
-		_ = d.options.JetStream.Conn().Publish(d.options.Subjects.Changed(g.UserID), nil) // a hint, which keeps no outbox back
 	}
 	for _, e := range g.Outbox.Events {
 		msg := nats.NewMsg(d.options.Subjects.PublishedLifecycle(e.Subject))

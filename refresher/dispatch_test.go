@@ -205,6 +205,26 @@ func TestAChangeIsToldBeforeItsEvents(t *testing.T) {
 	require.Empty(t, heard, "a schedule changes nothing that callers get")
 }
 
+// Workers give out the tokens of a revoked grant as long as they have not heard of it.
+func TestAChangeIsToldThoughItsScheduleCannotBeCancelled(t *testing.T) {
+	r := newRig(t)
+	w := r.Worker("a")
+	g := r.changed(w, hour)
+	g.State = store.Revoked
+	w.Settler.Schedule(g, nil)
+	require.NoError(t, w.Store.Save(t.Context(), g))
+	nc, err := nats.Connect(r.Broker.URL())
+	require.NoError(t, err)
+	t.Cleanup(nc.Close)
+	heard, err := nc.SubscribeSync(r.Subjects.Changed(g.UserID))
+	require.NoError(t, err)
+	require.NoError(t, nc.Flush())
+	require.NoError(t, r.JS.DeleteStream(t.Context(), r.Subjects.RefreshStream()))
+	require.Error(t, w.Dispatcher.Deliver(t.Context(), g))
+	_, err = heard.NextMsg(patience)
+	require.NoError(t, err)
+}
+
 // A role from an earlier release may not tell of changes; the events are what counts.
 func TestWithoutPermissionToTellOfChangesAnOutboxIsSent(t *testing.T) {
 	r := newRig(t)
