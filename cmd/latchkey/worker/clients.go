@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/nats-io/nkeys"
 	"go.uber.org/zap"
+	"golang.org/x/time/rate"
 
 	"github.com/latchkey/latchkey/config"
 	"github.com/latchkey/latchkey/events"
@@ -29,7 +30,7 @@ import (
 // After some errors the client library closes a connection for good, for example after
 // a message larger than the server accepts; see nats.ClosedHandler.
 func Connect(cfg config.NATS, name string, log *zap.Logger, more ...nats.Option) (*nats.Conn, error) {
-	subscriptions := subscriptions{changes: cfg.Subjects().Changed(""), refused: map[string]bool{}}
+	subscriptions := subscriptions{changes: cfg.Subjects().Changed(""), refused: map[string]bool{}, told: map[string]*rate.Sometimes{}}
 	opts := []nats.Option{
 		nats.Name("latchkey " + name),
 		nats.CustomInboxPrefix(cfg.InboxPrefix),
@@ -45,11 +46,13 @@ func Connect(cfg config.NATS, name string, log *zap.Logger, more ...nats.Option)
 			log.Info("NATS connection restored", zap.String("server", nc.ConnectedUrlRedacted()))
 		}),
 		nats.ErrorHandler(func(nc *nats.Conn, sub *nats.Subscription, err error) {
-			fields := []zap.Field{zap.String("error", withoutUser(cfg.Subjects(), err.Error()))}
+			about := err.Error()
+			fields := []zap.Field{zap.String("error", withoutUser(cfg.Subjects(), about))}
 			if sub != nil {
+				about += " " + sub.Subject
 				fields = append(fields, zap.String("subject", withoutUser(cfg.Subjects(), sub.Subject)))
 			}
-			log.Error("NATS reports an error", fields...)
+			subscriptions.seldom(about, func() { log.Error("NATS reports an error", fields...) })
 			subscriptions.onError(nc, err)
 		}),
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"golang.org/x/time/rate"
 )
 
 // subscriptions restores subscriptions that a server has ended. A server does so when
@@ -21,6 +22,8 @@ type subscriptions struct {
 	changes string
 	// refused holds subjects that the server has always refused: it took nothing away.
 	refused map[string]bool
+	// told limits what is logged about changes, by what comes before their subjects.
+	told map[string]*rate.Sometimes
 	// planned: the client will reconnect after the pause.
 	planned bool
 	pause   time.Duration
@@ -35,6 +38,22 @@ const (
 // The error of a subscription that a server ends has the subscription's id ("sid"); that
 // of a new subscription which it refuses has none.
 var refusedSubscription = regexp.MustCompile(`Subscription to "([^"]+)"`)
+
+// seldom calls log, but only once a minute for errors of a kind of which there may be one for
+// each user whom a worker keeps, or for each change.
+func (s *subscriptions) seldom(about string, log func()) {
+	kind, _, many := strings.Cut(about, s.changes)
+	if !many && about != nats.ErrMaxSubscriptionsExceeded.Error() {
+		log()
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.told[kind] == nil {
+		s.told[kind] = &rate.Sometimes{Interval: time.Minute}
+	}
+	s.told[kind].Do(log)
+}
 
 // onError handles an asynchronous error of a connection.
 func (s *subscriptions) onError(nc *nats.Conn, err error) {

@@ -2,6 +2,7 @@ package worker_test
 
 import (
 	"fmt"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -63,7 +64,17 @@ func TestASubscriptionOutlastsRefusals(t *testing.T) {
 	take(broker.Restart, "s", "_INBOX.>")
 }
 
-// A log names no users, whom the subjects of changes end in.
+// logsOfOther counts the log lines about a subject that comes last.
+func logsOfOther(logged *observer.ObservedLogs) (n int) {
+	for _, e := range logged.All() {
+		if strings.Contains(fmt.Sprint(e.ContextMap()), `to "other"`) {
+			n++
+		}
+	}
+	return n
+}
+
+// A log names no users, whom the subjects of changes end in, and has no line for each.
 func TestRefusalsNameNoUser(t *testing.T) {
 	t.Parallel()
 	for _, subjects := range []events.Subjects{{}, {Prefix: "eu"}} {
@@ -75,12 +86,15 @@ func TestRefusalsNameNoUser(t *testing.T) {
 		nc, err := worker.Connect(config.NATS{URL: broker.URL(), Username: "u", Password: secret.New("p"), InboxPrefix: "_INBOX", ConnectTimeout: patience, Prefix: subjects.Prefix}, "test", zap.New(core))
 		require.NoError(t, err)
 		t.Cleanup(nc.Close)
-		_, err = nc.ChanSubscribe(subjects.Changed("alice@example.com"), make(chan *nats.Msg))
-		require.NoError(t, err)
-		require.NoError(t, nc.Publish(subjects.Changed("alice@example.com"), nil))
+		for _, user := range []string{"alice@example.com", "alice", "alicent"} {
+			_, err = nc.ChanSubscribe(subjects.Changed(user), make(chan *nats.Msg))
+			require.NoError(t, err)
+			require.NoError(t, nc.Publish(subjects.Changed(user), nil))
+		}
 		_, err = nc.SubscribeSync("other")
 		require.NoError(t, err)
-		require.Eventually(t, func() bool { return logged.Len() == 3 }, patience, 10*time.Millisecond)
+		require.Eventually(t, func() bool { return logsOfOther(logged) > 0 }, patience, 10*time.Millisecond)
+		require.Equal(t, 3, logged.Len())
 		for _, e := range logged.All()[:2] {
 			said := fmt.Sprint(e.ContextMap())
 			require.Contains(t, said, `to "`+subjects.Changed("")+`*"`)
@@ -88,4 +102,25 @@ func TestRefusalsNameNoUser(t *testing.T) {
 		}
 		require.Contains(t, fmt.Sprint(logged.All()[2].ContextMap()), `to "other"`)
 	}
+}
+
+// NATS refuses each subscription that is one too many.
+func TestALimitOfSubscriptionsIsLoggedOnce(t *testing.T) {
+	t.Parallel()
+	core, logged := observer.New(zap.ErrorLevel)
+	broker := enginestest.NATSWith(t, engines.NATSOptions{Configure: func(o *server.Options) {
+		o.MaxSubs = 1
+		o.Users = []*server.User{{Username: "u", Password: "p", Permissions: &server.Permissions{Publish: &server.SubjectPermission{Deny: []string{"other"}}}}}
+	}})
+	broker.Embedded() // or skip
+	nc, err := worker.Connect(config.NATS{URL: broker.URL(), Username: "u", Password: secret.New("p"), InboxPrefix: "_INBOX", ConnectTimeout: patience}, "test", zap.New(core))
+	require.NoError(t, err)
+	t.Cleanup(nc.Close)
+	for n := range 10 {
+		_, err = nc.SubscribeSync(fmt.Sprint("s.", n))
+		require.NoError(t, err)
+	}
+	require.NoError(t, nc.Publish("other", nil))
+	require.Eventually(t, func() bool { return logsOfOther(logged) > 0 }, patience, 10*time.Millisecond)
+	require.Equal(t, 2, logged.Len())
 }
