@@ -37,7 +37,7 @@ func (t *Service) receive(req request) {
 		a.fail(err)
 		return
 	}
-	if a.atHand {
+	if a.from != nil {
 		a.answerWith(func() (*reply, error) { return t.reply(a.ctx, a.in, a.wanted, &a.record) })
 		return
 	}
@@ -49,7 +49,7 @@ func (t *Service) receive(req request) {
 	go func() {
 		defer a.recoverPanic()
 		a.answerWith(func() (*reply, error) {
-			return t.get(a.ctx, a.in, &a.record, requester{a.caller, a.waitFor, a.noteDecision})
+			return t.get(a.ctx, a.in, &a.record, requester{a.caller, a.waitFor, func(r *reading) { a.from = r }})
 		})
 	}()
 }
@@ -62,19 +62,18 @@ type answer struct {
 	cancel   context.CancelFunc
 	end      func(code string) // of the span
 	in       events.TokenRequest
-	wanted   []*store.Grant // if atHand
-	atHand   bool           // nothing has to be waited for
+	wanted   []*store.Grant // if nothing has to be waited for
 	record   audit.Record
 	body     []byte
 	answered atomic.Bool
 	// caller has a place among those that wait for waitsFor.
 	caller, waitsFor string
 
-	// decided is when the answer was made, by the wall clock, and change the count of
-	// changes then. The first token in it expires at ends; zero: none does.
-	decided time.Time
-	change  uint64
-	ends    time.Time
+	// from is what was read for the answer (nil: nothing yet), which has tokens of the grants
+	// in opened. The first of them expires at ends; zero: none does.
+	from   *reading
+	opened []*store.Grant
+	ends   time.Time
 }
 
 // waitFor exchanges the answer's place for one among those that wait for something else,
@@ -108,8 +107,7 @@ func (a *answer) read() (err error) {
 		return refuse(events.CodeInternal, "a stream stores what is sent to the reply subject; see the worker's log")
 	}
 	a.caller = requesterOf(a.req)
-	a.noteDecision()
-	a.wanted, a.atHand = a.fromMemory(a.in)
+	a.wanted, a.from = a.fromMemory(a.in)
 	return nil
 }
 
@@ -140,6 +138,7 @@ func (a *answer) encode(build func() (*reply, error)) (body []byte, err error) {
 	if err != nil {
 		return nil, err
 	}
+	a.opened = out.grants
 	for _, e := range out.Expiries {
 		if e.ExpiresAt != nil && (a.ends.IsZero() || e.ExpiresAt.Before(a.ends)) {
 			a.ends = *e.ExpiresAt

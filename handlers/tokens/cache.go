@@ -2,7 +2,6 @@ package tokens
 
 import (
 	"context"
-	"hash/maphash"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -25,11 +24,7 @@ type grantCache struct {
 	age  time.Duration
 	now  func() time.Time
 
-	users *lru.Cache[string, *kept]
-	seed  maphash.Seed
-	// changes counts the changes of users, who are spread over the counters by hash: an
-	// answer from before a change must not leave unchecked after it.
-	changes [256]atomic.Uint64
+	users *lru.Cache[string, *kept] // nil: nothing is kept
 
 	// received are changes that were not processed yet.
 	received   chan *nats.Msg
@@ -46,8 +41,8 @@ type grantCache struct {
 	room int
 }
 
-// kept is what a cache keeps of a user. Whoever drops it ends its subscription; what is
-// read for it later is kept nowhere.
+// kept is what a cache keeps of a user: as long as it does so, it has heard of no change
+// since. Whoever drops it ends its subscription; what is read for it later is kept nowhere.
 type kept struct {
 	since   time.Time
 	changes *nats.Subscription
@@ -55,32 +50,34 @@ type kept struct {
 	last    atomic.Pointer[reading] // nil: nothing was read yet
 }
 
-// reading is what was read about a user, and when that began.
+// reading is what was read about a user, and when that began (or ended, if entry is nil).
 type reading struct {
 	grants []*store.Grant
 	at     time.Time
+	// entry is that of the user since before the reading; nil: changes were not heard.
+	entry *kept
 }
 
 // newGrantCache returns a cache for size users. With an age or a size of 0 it keeps
 // nothing.
 func newGrantCache(size int, age time.Duration, now func() time.Time, load func(context.Context, string) ([]*store.Grant, error)) *grantCache {
-	c := &grantCache{load: load, age: age, now: now, seed: maphash.MakeSeed(), received: make(chan *nats.Msg, maxReceived)}
+	c := &grantCache{load: load, age: age, now: now, received: make(chan *nats.Msg, maxReceived)}
 	if size > 0 && age > 0 {
 		c.users, _ = lru.NewWithEvict(size, c.unhear) // fails for a size below 1 only
 	}
 	return c
 }
 
-// byUser returns a user's grants, at most as old as the maximum age.
-func (c *grantCache) byUser(ctx context.Context, userID string) ([]*store.Grant, error) {
-	if grants, ok := c.cached(userID); ok {
-		return grants, nil
+// byUser reads a user's grants, unless a reading is at hand that is not too old.
+func (c *grantCache) byUser(ctx context.Context, userID string) (*reading, error) {
+	if r, ok := c.cached(userID); ok {
+		return r, nil
 	}
 	return c.reread(ctx, userID)
 }
 
-// cached returns a user's grants if byUser need not read them.
-func (c *grantCache) cached(userID string) ([]*store.Grant, bool) {
+// cached returns what byUser returns if that need not read.
+func (c *grantCache) cached(userID string) (*reading, bool) {
 	if c.users == nil {
 		return nil, false
 	}
@@ -90,38 +87,53 @@ func (c *grantCache) cached(userID string) ([]*store.Grant, bool) {
 		return nil, false
 	}
 	last := k.last.Load()
-	if last == nil || c.now().Sub(last.at) >= c.age {
-		return nil, false
+	return last, last != nil && c.younger(last, c.age)
+}
+
+// brief is for how long a reading serves of whose user nothing is heard.
+const brief = 100 * time.Millisecond
+
+// holds reports whether a reading is as good as a new one still: no change was heard of
+// since, and it is not too old.
+func (c *grantCache) holds(userID string, r *reading) bool {
+	if r.entry == nil {
+		return c.younger(r, brief)
 	}
-	return last.grants, true
+	c.catchUp()
+	k, ok := c.users.Peek(userID)
+	return ok && k == r.entry && c.younger(r, max(c.age, brief))
+}
+
+// younger reports whether a reading is younger than an age, by the wall clock too: the
+// monotonic one may stop with the machine.
+func (c *grantCache) younger(r *reading, age time.Duration) bool {
+	now := c.now()
+	return now.Sub(r.at) < age && now.Round(0).Sub(r.at.Round(0)) < age
 }
 
 // reread reads a user's grants, and keeps them if it hears of all changes from before the
 // reading on. What changes meanwhile drops the entry that they would be kept in.
-func (c *grantCache) reread(ctx context.Context, userID string) ([]*store.Grant, error) {
-	if c.users == nil {
-		return c.load(ctx, userID)
-	}
+func (c *grantCache) reread(ctx context.Context, userID string) (*reading, error) {
 	k := c.hear(ctx, userID)
 	at := c.now()
 	grants, err := c.load(ctx, userID)
+	r := &reading{grants, at, k}
 	switch {
 	case k == nil:
+		r.at = c.now() // reading again would bring nothing newer than the end of the last reading
 	case err == nil && len(grants) > 0:
-		k.last.Store(&reading{grants, at})
+		k.last.Store(r)
 	case err == nil || k.last.Load() == nil:
 		c.drop(userID, k)
 	}
-	return grants, err
+	return r, err
 }
 
 // invalidate drops a user's grants.
 func (c *grantCache) invalidate(userID string) {
-	if c.users == nil {
-		return
+	if c.users != nil {
+		c.users.Remove(userID)
 	}
-	c.changeCounter(userID).Add(1)
-	c.users.Remove(userID)
 }
 
 // markUsed marks the current version of a cached grant as in use, of which nobody hears.
@@ -141,7 +153,7 @@ func (c *grantCache) markUsed(g *store.Grant) {
 	if i < 0 {
 		return
 	}
-	used := &reading{slices.Clone(last.grants), last.at}
+	used := &reading{slices.Clone(last.grants), last.at, k}
 	used.grants[i] = g.Clone()
 	used.grants[i].UsedIn = g.Version
 	k.last.CompareAndSwap(last, used)
@@ -149,13 +161,9 @@ func (c *grantCache) markUsed(g *store.Grant) {
 
 // clear drops everything, since changes may have been missed.
 func (c *grantCache) clear() {
-	if c.users == nil {
-		return
+	if c.users != nil {
+		c.users.Purge()
 	}
-	for i := range c.changes {
-		c.changes[i].Add(1)
-	}
-	c.users.Purge()
 }
 
 // drop drops an entry, unless the user has another by now.
@@ -188,7 +196,3 @@ func (c *grantCache) dropIdle() {
 
 // idleAges is after how many maximum ages a user who is not read again is dropped.
 const idleAges = 10
-
-func (c *grantCache) changeCounter(userID string) *atomic.Uint64 {
-	return &c.changes[maphash.String(c.seed, userID)%uint64(len(c.changes))]
-}

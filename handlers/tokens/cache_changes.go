@@ -17,6 +17,9 @@ import (
 // hear returns the entry of a user whose changes are heard from now on. nil: they can't be,
 // so nothing may be kept.
 func (c *grantCache) hear(ctx context.Context, userID string) *kept {
+	if c.users == nil {
+		return nil
+	}
 	k, nc := c.entry(userID)
 	if k == nil || k.heard.Load() {
 		return k
@@ -63,10 +66,8 @@ func (c *grantCache) entry(userID string) (*kept, *nats.Conn) {
 	return k, c.nc
 }
 
-// unhear ends the subscription of an entry that was dropped. From then on changes of the user
-// are not counted, so that this counts as one.
-func (c *grantCache) unhear(userID string, k *kept) {
-	c.changeCounter(userID).Add(1)
+// unhear ends the subscription of an entry that was dropped.
+func (c *grantCache) unhear(_ string, k *kept) {
 	if k.changes != nil {
 		_ = k.changes.Unsubscribe() // fails on a closed connection only
 	}

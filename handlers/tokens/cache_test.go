@@ -43,10 +43,10 @@ func newShelf(t *testing.T, size int, age time.Duration) *shelf {
 func (s *shelf) get(user string) (read bool) {
 	s.t.Helper()
 	before := s.reads
-	grants, err := s.byUser(s.t.Context(), user)
+	r, err := s.byUser(s.t.Context(), user)
 	require.NoError(s.t, err)
 	if user != "unknown" {
-		require.Equal(s.t, user, grants[0].ID)
+		require.Equal(s.t, user, r.grants[0].ID)
 	}
 	return s.reads > before
 }
@@ -85,9 +85,9 @@ func TestAUserWhoIsGoneIsNotKept(t *testing.T) {
 	s := newShelf(t, 2, time.Second)
 	require.True(t, s.get("a"))
 	s.now, s.gone = s.now.Add(time.Second), true
-	grants, err := s.byUser(t.Context(), "a")
+	r, err := s.byUser(t.Context(), "a")
 	require.NoError(t, err)
-	require.Empty(t, grants)
+	require.Empty(t, r.grants)
 	_, ok := s.users.Peek("a")
 	require.False(t, ok)
 }
@@ -111,9 +111,9 @@ func TestWhatChangedDuringTheReadIsNotKept(t *testing.T) {
 func TestTheUseOfAVersionIsNotedInWhatIsKept(t *testing.T) {
 	s := newShelf(t, 2, time.Hour)
 	kept := func() *store.Grant {
-		grants, err := s.byUser(t.Context(), "a")
+		r, err := s.byUser(t.Context(), "a")
 		require.NoError(t, err)
-		return grants[0]
+		return r.grants[0]
 	}
 	g := kept()
 	g.UserID, g.Version = "a", 3

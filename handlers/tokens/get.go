@@ -17,12 +17,12 @@ type requester struct {
 	// waitFor exchanges the asker's place for one among those that wait for something
 	// else; "": for none.
 	waitFor func(what string) bool
-	// noteDecision is called before the grants are read, and when they are current again.
-	noteDecision func()
+	// noteReading is told what the answer is made from.
+	noteReading func(*reading)
 }
 
 // nobody is a requester without a place to hold.
-var nobody = requester{waitFor: func(string) bool { return true }, noteDecision: func() {}}
+var nobody = requester{waitFor: func(string) bool { return true }, noteReading: func(*reading) {}}
 
 // Get answers a request and records nothing but the grants. The error is a refusal or a fault
 // of the worker.
@@ -42,12 +42,12 @@ func (t *Service) Get(ctx context.Context, in events.TokenRequest, record *audit
 // get returns the current tokens that a request asks for. Grants with too little lifetime left
 // are refreshed first, in parallel. get adds the grants to record.
 func (t *Service) get(ctx context.Context, in events.TokenRequest, record *audit.Record, who requester) (*reply, error) {
-	who.noteDecision()
-	all, err := t.read(ctx, in, who.caller)
-	if err == nil && len(in.Refused) > 0 {
-		all, err = t.endReported(ctx, in, all)
-		who.noteDecision()
+	from, err := t.read(ctx, in, who.caller)
+	if err != nil {
+		return &reply{}, err
 	}
+	who.noteReading(from)
+	all, err := t.endReported(ctx, in, from.grants)
 	if err != nil {
 		return &reply{}, err
 	}
@@ -56,7 +56,6 @@ func (t *Service) get(ctx context.Context, in events.TokenRequest, record *audit
 	if waiting := t.waiting(in, grants, refused); len(waiting) > 0 {
 		who.waitFor("")
 		t.refreshAll(ctx, in, grants, waiting, refused, who.caller)
-		who.noteDecision()
 		wanted = grants[:len(wanted)]
 	}
 	results := t.results(reports, grants)
@@ -71,13 +70,13 @@ func (t *Service) get(ctx context.Context, in events.TokenRequest, record *audit
 	return out, err
 }
 
-// read returns the grants of a request's user. Callers take turns at reading the
+// read reads the grants of a request's user. Callers take turns at reading the
 // database. Reports of refused tokens always read it, since they depend on what is
 // stored now.
-func (t *Service) read(ctx context.Context, in events.TokenRequest, caller string) ([]*store.Grant, error) {
+func (t *Service) read(ctx context.Context, in events.TokenRequest, caller string) (*reading, error) {
 	reread := len(in.Refused) > 0
-	if all, ok := t.grants.cached(in.UserID); ok && !reread {
-		return all, nil
+	if from, ok := t.grants.cached(in.UserID); ok && !reread {
+		return from, nil
 	}
 	if err := t.turns.enter(ctx, caller); err != nil {
 		return nil, err
@@ -108,15 +107,18 @@ func (t *Service) waiting(in events.TokenRequest, grants []*store.Grant, refused
 	})
 }
 
-// fromMemory returns the grants that a request asks for, if it can be answered from memory,
-// without waiting and with little work.
-func (t *Service) fromMemory(in events.TokenRequest) (wanted []*store.Grant, ok bool) {
-	all, ok := t.grants.cached(in.UserID)
+// fromMemory returns the grants that a request asks for, and the reading that they are from, if
+// it can be answered from memory, without waiting and with little work.
+func (t *Service) fromMemory(in events.TokenRequest) (wanted []*store.Grant, from *reading) {
+	from, ok := t.grants.cached(in.UserID)
 	if !ok || in.SealTo != nil || len(in.Refused) > 0 {
-		return nil, false
+		return nil, nil
 	}
-	wanted = wantedGrants(in, all)
-	return wanted, len(t.waiting(in, wanted, nil)) == 0 && !t.lacksDataKey(wanted)
+	wanted = wantedGrants(in, from.grants)
+	if len(t.waiting(in, wanted, nil)) > 0 || t.lacksDataKey(wanted) {
+		return nil, nil
+	}
+	return wanted, from
 }
 
 // lacksDataKey reports whether the data key of a token to hand out must be fetched first.

@@ -21,6 +21,7 @@ type reply struct {
 	events.TokenReply // without the secrets in AccessTokens
 	texts             []events.TokenTexts
 	opened            []*store.AccessTexts // where the texts are
+	grants            []*store.Grant       // whose tokens were opened
 }
 
 // encode returns the body of the answer, sealed if the request asks for that, and wipes the
@@ -96,7 +97,7 @@ func (t *Service) addGrant(ctx context.Context, in events.TokenRequest, g *store
 		withheld(events.CodeBusy)
 		return
 	}
-	out.opened = append(out.opened, texts)
+	out.opened, out.grants = append(out.opened, texts), append(out.grants, g)
 	t.recordUse(g)
 	g = healed
 	for _, a := range matching(g, in, wanted) {
