@@ -177,6 +177,9 @@ func (a *answer) recorded(err error) {
 }
 
 func (a *answer) send(err error) {
+	if err == nil && a.conn.IsReconnecting() { // the client library would keep the tokens until that is over
+		err = refuse(events.CodeBusy, "the connection to NATS was interrupted; ask again")
+	}
 	if err != nil {
 		a.fail(err)
 		return

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/micro"
 	"github.com/stretchr/testify/require"
 
@@ -42,4 +43,25 @@ func TestARefusalOfManyAccountsArrives(t *testing.T) {
 		require.Equal(t, events.CodeExpired, in.Code)
 		require.Len(t, in.Unavailable, named)
 	}
+}
+
+// What is sent during a break leaves after it, and that may be long after a disconnect.
+func TestNoTokenIsSentDuringABreak(t *testing.T) {
+	broker := enginestest.NATS(t)
+	broker.Embedded() // or skip
+	f := newFixtureOn(t, broker)
+	s := f.tokenService(f.envelope(), nil)
+	s.conn = link(t, broker.URL())
+	broker.Stop()
+	f.eventually(s.conn.IsReconnecting, "a break")
+	s.atWork.Add(1)
+	answers := make(chan *nats.Msg, 2)
+	_, err := s.conn.ChanSubscribe("_INBOX.answer", answers)
+	require.NoError(t, err)
+	a := &answer{Service: s, req: requestWith{reply: "_INBOX.answer"}, ctx: t.Context(), cancel: func() {}, body: []byte("a token")}
+	a.send(nil)
+	require.Equal(t, make([]byte, len("a token")), a.body)
+	broker.Restart()
+	msg := enginestest.Receive(t, answers)
+	require.Equal(t, events.CodeBusy, msg.Header.Get(micro.ErrorHeader), string(msg.Data))
 }
