@@ -101,13 +101,20 @@ func TestNoActionCancelsTheSchedule(t *testing.T) {
 	require.Nil(t, r.schedule(other.ID))
 }
 
-func TestARevokedGrantsRecordGoesWithItsLastEvent(t *testing.T) {
-	r := newRig(t)
-	w := r.Worker("a")
+// revoked stores a grant that was revoked and whose schedule is to be cancelled.
+func (r *rig) revoked(w *worker) *store.Grant {
+	r.T.Helper()
 	g := r.changed(w, hour)
 	g.State = store.Revoked
 	w.Settler.Schedule(g, nil)
-	require.NoError(t, w.Store.Save(t.Context(), g))
+	require.NoError(r.T, w.Store.Save(r.T.Context(), g))
+	return g
+}
+
+func TestARevokedGrantsRecordGoesWithItsLastEvent(t *testing.T) {
+	r := newRig(t)
+	w := r.Worker("a")
+	g := r.revoked(w)
 
 	old := g.Clone()
 	old.Rev-- // connected anew after this copy was read
@@ -209,10 +216,7 @@ func TestAChangeIsToldBeforeItsEvents(t *testing.T) {
 func TestAChangeIsToldThoughItsScheduleCannotBeCancelled(t *testing.T) {
 	r := newRig(t)
 	w := r.Worker("a")
-	g := r.changed(w, hour)
-	g.State = store.Revoked
-	w.Settler.Schedule(g, nil)
-	require.NoError(t, w.Store.Save(t.Context(), g))
+	g := r.revoked(w)
 	nc, err := nats.Connect(r.Broker.URL())
 	require.NoError(t, err)
 	t.Cleanup(nc.Close)
